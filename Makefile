@@ -1,0 +1,79 @@
+# One command each: `make demo`, `make run`, `make test`. All tools run from .venv.
+BIN := .venv/bin
+RUN := $(BIN)/python -m
+
+# Options of demo, run and sandbox; empty means the default of `my-symbols ... --help`.
+REPLAY ?=
+REPLAY_FROM ?=
+SEED ?=
+PORT ?=
+FUZZ_BODIES ?= 1000000
+STATEFUL_LIVES ?= 300
+
+# With it set, imports cost five times as much, and the demo starts two processes.
+unexport PYTHONDONTWRITEBYTECODE
+
+seed_option = $(if $(SEED),--seed $(SEED))
+port_option = $(if $(PORT),--port $(PORT))
+replay_option = $(if $(REPLAY),--replay $(REPLAY)) $(if $(REPLAY_FROM),--replay-from $(REPLAY_FROM))
+
+.PHONY: help setup check test demo run sandbox fuzz stateful bench lock format clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: .venv/.installed ## make .venv from the lock (only when something changed)
+
+.venv/.installed: requirements.lock pyproject.toml .ci/setup
+	@PYTHON="$(PYTHON)" sh .ci/setup
+
+check: setup ## format, lint, types, import contracts, migrations
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) mypy app tests
+	PYTHONPATH=. $(BIN)/lint-imports
+	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
+		export MYSYMBOLS_DATABASE__URL="sqlite+aiosqlite:///$$scratch/check.sqlite3" && \
+		$(RUN) alembic upgrade head && $(RUN) alembic check
+
+test: setup ## all tests, with the coverage that the project demands
+	OPENBLAS_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadgroup --cov --cov-report=
+	$(RUN) coverage report --skip-covered --fail-under=90
+	$(RUN) coverage report --skip-covered --include='app/domain/*' --fail-under=100
+
+demo: setup ## local exchange and service together, first board, portfolio of ten, docs UI
+	$(BIN)/my-symbols demo $(seed_option) $(port_option) $(replay_option)
+
+run: setup ## the service against live KuCoin (no key needed)
+	$(BIN)/my-symbols serve $(port_option)
+
+sandbox: setup ## the local exchange alone
+	$(BIN)/my-symbols sandbox $(seed_option) $(port_option) $(replay_option)
+
+fuzz: setup ## hostile request bodies by the million
+	MYTESTS_HOSTILE_BODIES=$(FUZZ_BODIES) $(RUN) pytest -q tests/api/test_hostile_bodies.py
+
+stateful: setup ## random lives of the portfolio on both databases, many more than `test` has
+	MYTESTS_STATEFUL_EXAMPLES=$(STATEFUL_LIVES) MYTESTS_STATEFUL_STEPS=60 \
+		$(RUN) pytest -q tests/stateful
+
+bench: setup ## how long correlations of the whole universe take
+	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.correlation
+
+lock: setup ## resolve pyproject.toml anew into both locks
+	$(RUN) uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --custom-compile-command "make lock" \
+		--extra replay --group test --group lint --group build \
+		pyproject.toml --output-file requirements.lock
+	$(RUN) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --custom-compile-command "make lock" --constraint requirements.lock \
+		--group build pyproject.toml --output-file requirements-runtime.lock
+
+format: setup ## let ruff format and sort
+	$(RUN) ruff format .
+	$(RUN) ruff check --fix --select I .
+
+clean: ## remove what make made; the databases under var/ stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov
+	rm -f .coverage .coverage.*

@@ -1,0 +1,1 @@
+"""My Symbols: which KuCoin futures symbols to hold, with what weight and size."""
