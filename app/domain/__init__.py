@@ -1,0 +1,1 @@
+"""Values and mathematics: no clock, no socket, no database, no logger."""

@@ -1,0 +1,124 @@
+"""The board: all scores of one scoring run, one card per symbol."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from app.domain.market import DataSource
+
+
+class Family(StrEnum):
+    TECHNICAL = "technical"
+    FUNDAMENTAL = "fundamental"
+    MARKET_STRUCTURE = "market_structure"
+    RISK = "risk"
+
+
+class CardStatus(StrEnum):
+    SCORED = "scored"
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class FactorReading:
+    """One factor of one symbol. `contribution` is its exact share of the composite z."""
+
+    name: str
+    family: Family
+    raw: float | None
+    unit: str
+    z: float | None
+    weight: float
+    contribution: float | None
+    reason: str | None  # why raw is None
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """Four parts in 0..1; a part that is not known yet is None and does not multiply."""
+
+    completeness: float
+    freshness: float
+    sample: float
+    reliability: float | None
+
+    @property
+    def level(self) -> float:
+        known = self.completeness * self.freshness * self.sample
+        return known if self.reliability is None else known * self.reliability
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One symbol's line. Scores are 0..1; None means unavailable and `reason` says why."""
+
+    symbol: str
+    status: CardStatus
+    reason: str | None
+    families: Mapping[Family, float | None]
+    composite: float | None
+    z: float | None  # composite z after shrinking by confidence; score = Phi(z)
+    confidence: Confidence | None
+    rank: int | None
+    volatility: float | None  # EWMA, annualised fraction: the sigma of the weights
+    factors: tuple[FactorReading, ...]
+    detail: str | None = None  # the failed rule, or the heaviest reason among the factors
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """Immutable result of one run: scored cards by rank, then the unavailable ones by symbol."""
+
+    run_id: str
+    algorithm: str
+    algorithm_version: int
+    configuration_version: int
+    as_of: datetime  # exchange time up to which live data was known
+    calculated_at: datetime
+    duration_ms: float
+    data_source: DataSource
+    input_hash: str
+    universe_size: int  # symbols that were ranked
+    coverage: Mapping[str, float]  # factor -> share of eligible symbols with a value
+    cards: tuple[Card, ...]
+
+    def card(self, symbol: str) -> Card | None:
+        return next((card for card in self.cards if card.symbol == symbol), None)
+
+
+@dataclass(frozen=True, slots=True)
+class BoardDraft:
+    """What scoring decides by itself: a board without the circumstances of its run."""
+
+    as_of: datetime
+    input_hash: str
+    universe_size: int
+    coverage: Mapping[str, float]
+    cards: tuple[Card, ...]
+
+    def issued(
+        self,
+        *,
+        run_id: str,
+        algorithm: str,
+        algorithm_version: int,
+        configuration_version: int,
+        calculated_at: datetime,
+        duration_ms: float,
+        data_source: DataSource,
+    ) -> Board:
+        return Board(
+            run_id=run_id,
+            algorithm=algorithm,
+            algorithm_version=algorithm_version,
+            configuration_version=configuration_version,
+            as_of=self.as_of,
+            calculated_at=calculated_at,
+            duration_ms=duration_ms,
+            data_source=data_source,
+            input_hash=self.input_hash,
+            universe_size=self.universe_size,
+            coverage=self.coverage,
+            cards=self.cards,
+        )

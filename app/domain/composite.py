@@ -1,0 +1,166 @@
+"""Raw factors to one z per symbol: rank, weigh, rank, weigh, rank; (K, N) in, arrays out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from app.domain.board import Family
+from app.domain.crosssection import rank_to_normal
+from app.domain.explanation import contributions
+from app.domain.factors import FACTORS, Factor
+from app.domain.market import Floats, Ints
+
+LEAST_UNIVERSE: Final = 10  # values below which a rank says little
+LEAST_COVERAGE: Final = 0.5 - 1e-12  # of a family's or the composite's weight; rounding is no lack
+COMPOSITE: Final = "composite"
+_DECIMALS: Final = 12
+_LIMIT: Final = 3.0  # of a z from fixed moments
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Mean and standard deviation of a factor, family or composite in an earlier universe."""
+
+    mean: float
+    sd: float
+
+    def __post_init__(self) -> None:
+        if not self.sd > 0.0:
+            raise ValueError("a standard deviation must be above zero")
+
+
+def _no_moments() -> Mapping[str, Moments]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class AlgorithmSpec:
+    """Parameters of the scoring; `moments` by factor name, family name or `composite`.
+
+    The moments of a family and of the composite are those of their weighted means before ranking.
+    Only a universe (or a factor's coverage of it) under ten symbols needs them.
+    """
+
+    name: str
+    weights: Mapping[Family, float]
+    factors: tuple[Factor, ...] = FACTORS
+    moments: Mapping[str, Moments] = field(default_factory=_no_moments)
+
+    def __post_init__(self) -> None:
+        if set(self.weights) != set(Family) or abs(sum(self.weights.values()) - 1.0) > 1e-9:
+            raise ValueError("four family weights that add up to 1 are needed")
+        if min(self.weights.values()) < 0.0:
+            raise ValueError("a family weight must not be negative")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Standings:
+    """Where every symbol stands; NaN is unavailable. K factors, G families, N symbols."""
+
+    factor_z: Floats  # (K, N), oriented
+    factor_weight: Floats  # (K,), share of the composite when everything is there
+    family_z: Floats  # (G, N), re-standardised
+    completeness: Floats  # (N,), share of all weight that had a value
+    z: Floats  # (N,), composite, re-standardised, before shrinking
+    _factor_share: Floats
+    _family_of: Ints
+    _family_linear: Floats
+    _family_share: Floats
+    _linear: Floats
+
+    def contributions(self, confidence: Floats) -> Floats:
+        """(K, N) exact shares of `confidence * z`."""
+        return contributions(
+            self.factor_z,
+            self._factor_share,
+            self._family_of,
+            self._family_linear,
+            self.family_z,
+            self._family_share,
+            self._linear,
+            self.z,
+            confidence,
+        )
+
+
+def standings(raw: Floats, spec: AlgorithmSpec) -> Standings:
+    """Rank the raw factor values (K, N), in the order of `spec.factors`, into one composite z.
+
+    A family without half of its factor weight is unavailable, and so is a composite without half
+    of all weight; what is left is weighed among itself.
+    """
+    factors, families = spec.factors, tuple(Family)
+    family_of = np.array([families.index(factor.family) for factor in factors])
+    weight = np.array([factor.weight for factor in factors])
+    family_weight = np.array([spec.weights[family] for family in families])
+    factor_z = np.array(
+        [
+            factor.orientation * _standard(values, spec.moments.get(factor.name))
+            for factor, values in zip(factors, raw, strict=True)
+        ]
+    )
+    rows = [np.flatnonzero(family_of == index) for index in range(len(families))]
+    share = np.zeros(raw.shape)
+    coverage = np.zeros((len(families), raw.shape[1]))
+    linear = np.zeros(coverage.shape)
+    for index, own in enumerate(rows):
+        share[own], coverage[index] = _shares(factor_z[own], weight[own])
+        linear[index] = _mean(factor_z[own], share[own])
+    linear = np.where(coverage >= LEAST_COVERAGE, linear, np.nan)
+    family_z = np.array(
+        [
+            _standard(_levelled(values), spec.moments.get(family))
+            for family, values in zip(families, linear, strict=True)
+        ]
+    )
+    completeness = (family_weight[:, None] * coverage).sum(axis=0)
+    family_share, _ = _shares(family_z, family_weight)
+    mean = _mean(family_z, family_share)
+    composite = np.where(completeness >= LEAST_COVERAGE, mean, np.nan)
+    totals = np.array([weight[own].sum() for own in rows])
+    return Standings(
+        factor_z=factor_z,
+        factor_weight=weight / totals[family_of] * family_weight[family_of],
+        family_z=family_z,
+        completeness=np.minimum(completeness, 1.0),  # a sum of weights may end above one
+        z=_standard(_levelled(composite), spec.moments.get(COMPOSITE)),
+        _factor_share=share,
+        _family_of=family_of,
+        _family_linear=linear,
+        _family_share=family_share,
+        _linear=composite,
+    )
+
+
+def _standard(values: Floats, moments: Moments | None) -> Floats:
+    """Rank to normal; of fewer than ten values fixed moments decide, and without them nothing."""
+    if np.isfinite(values).sum() >= LEAST_UNIVERSE:
+        return rank_to_normal(values)
+    if moments is None:
+        return np.full(len(values), np.nan)
+    return np.clip((values - moments.mean) / moments.sd, -_LIMIT, _LIMIT)
+
+
+def _levelled(sums: Floats) -> Floats:
+    """Rounded for ranking.
+
+    Normal scores repeat from factor to factor, so weighted sums are often equal in truth: rounding
+    makes them equal in fact, or the order of additions would decide who ranks higher.
+    """
+    return np.asarray(np.round(sums, _DECIMALS), np.float64)
+
+
+def _shares(values: Floats, weight: Floats) -> tuple[Floats, Floats]:
+    """(R, N) weights among the available rows, adding up to 1, and (N,) the share available."""
+    there = np.where(np.isfinite(values), weight[:, None], 0.0)
+    total = there.sum(axis=0)
+    return there / np.where(total > 0.0, total, 1.0), total / weight.sum()
+
+
+def _mean(values: Floats, share: Floats) -> Floats:
+    """(N,) weighted mean of the rows; NaN where no weight is available."""
+    total = np.where(share > 0.0, share * values, 0.0).sum(axis=0)
+    return np.where((share > 0.0).any(axis=0), total, np.nan)

@@ -1,0 +1,239 @@
+"""The notional equity: an index from 1 on that follows the weights of record and the prices.
+
+Every change of weights closes and opens positions at the mark of that moment; between changes a
+position moves with its price. All amounts are exact multiples of 1e-18 of the index, so that the
+gains of the symbols add up to the change of the equity to the last digit.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from itertools import groupby
+from typing import Final
+
+from app.domain.history import EventType, PortfolioEvent, apply
+from app.domain.performance import EXACT
+from app.domain.portfolio import EMPTY, FULL
+
+ONE: Final = Decimal(1)
+_GRAIN: Final = Decimal(1).scaleb(-18)
+_WEIGHS: Final = frozenset({EventType.REBALANCE, EventType.WEIGHTS})
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """One member in place of another."""
+
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A committed version that moved members or weights."""
+
+    at: datetime
+    version: int
+    weights: Mapping[str, int]  # micro-percent of every member after it, by symbol
+    is_weighed: bool  # all weights were set anew; otherwise only those who left were closed
+    marks: Mapping[str, Decimal]  # of members before and after, where known
+    swaps: tuple[Swap, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Valuation:
+    """Prices at a moment between the steps: closes of a day, or the marks of now."""
+
+    at: datetime
+    prices: Mapping[str, Decimal]
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """What was opened when weights were last set, in units of the index."""
+
+    opened_at: datetime
+    entry: Decimal  # the mark at which it was opened
+    notional: Decimal  # its value then
+    value: Decimal  # at its last known price
+
+    def at_price(self, price: Decimal) -> Decimal:
+        worth = EXACT.divide(EXACT.multiply(self.notional, price), self.entry)
+        return worth.quantize(_GRAIN, context=EXACT)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The equity at one moment, None with the reason where a price was not known.
+
+    `gains` are what each symbol earned since it was last valued; those of all points up to a
+    known one, and 1, make its equity.
+    """
+
+    at: datetime
+    equity: Decimal | None
+    gains: Mapping[str, Decimal]
+    reason: str | None
+    is_step: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """The equity at the start, at the end of a day, or now; pnl since the one before."""
+
+    at: datetime
+    equity: Decimal | None
+    pnl: Decimal | None
+    change: float | None  # simple return since the one before
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Points in time order, and the positions after the last step."""
+
+    points: tuple[Point, ...]
+    positions: Mapping[str, Position]
+    cash: Decimal
+    broken: str | None  # why the equity is not known any more
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    cash: Decimal
+    positions: Mapping[str, Position]
+    broken: str | None = None
+
+
+def steps(events: Iterable[PortfolioEvent]) -> tuple[Step, ...]:
+    """The whole history, oldest first, as versions with weights and marks; others are left out."""
+    state, found = EMPTY, []
+    for version, group in groupby(events, lambda event: int(event.payload["version"])):
+        together = tuple(group)
+        for event in together:
+            state = apply(state, event.type, event.payload, event.occurred_at)
+        kinds = {event.type for event in together}
+        if kinds <= {EventType.CONFIG, EventType.PERFORMANCE}:
+            continue
+        found.append(
+            Step(
+                at=together[-1].occurred_at,
+                version=version,
+                weights={member.symbol: member.weight_u for member in state.members},
+                is_weighed=bool(kinds & _WEIGHS),
+                marks=_marks(together),
+                swaps=tuple(
+                    Swap(event.other_symbol, event.symbol)
+                    for event in together
+                    if event.type is EventType.REPLACE and event.other_symbol and event.symbol
+                ),
+            )
+        )
+    return tuple(found)
+
+
+def walk(changes: Sequence[Step], valuations: Sequence[Valuation]) -> Curve:
+    """The equity at every step and, from the first step on, at every valuation."""
+    if not changes:
+        return Curve((), {}, ONE, None)
+    begin, state, points = changes[0].at, _State(ONE, {}), []
+    queue: list[Step | Valuation] = [*changes, *(one for one in valuations if one.at > begin)]
+    # A step comes before a valuation of the same moment; sorting keeps that order.
+    for item in sorted(queue, key=lambda one: one.at):
+        if isinstance(item, Step):
+            state, point = _stepped(state, item)
+        else:
+            state, point = _valued(state, item.at, item.prices, is_step=False)
+        points.append(point)
+    return Curve(tuple(points), state.positions, state.cash, state.broken)
+
+
+def days(curve: Curve) -> tuple[Day, ...]:
+    """The start and every valuation; P&L and return need both ends, so a gap has neither."""
+    found: list[Day] = []
+    for point in curve.points:
+        if point.is_step and found:
+            continue
+        before = found[-1].equity if found else None
+        pnl = change = None
+        if before is not None and point.equity is not None:
+            pnl = _minus(point.equity, before)
+            change = float(pnl) / float(before) if before > 0 else None
+        found.append(Day(point.at, point.equity, pnl, change, point.reason))
+    return tuple(found)
+
+
+def _marks(events: Sequence[PortfolioEvent]) -> dict[str, Decimal]:
+    return {
+        one["symbol"]: Decimal(one["mark"])
+        for event in events
+        for one in event.payload.get("marks", {}).values()
+        if one["mark"] is not None and Decimal(one["mark"]) > 0
+    }
+
+
+def _stepped(state: _State, step: Step) -> tuple[_State, Point]:
+    state, point = _valued(state, step.at, step.marks, is_step=True)
+    left = [symbol for symbol in state.positions if symbol not in step.weights]
+    if state.broken is not None or not (step.is_weighed or left):
+        return state, point
+    wanted = {symbol: weight for symbol, weight in step.weights.items() if weight > 0}
+    needed = [*state.positions, *wanted] if step.is_weighed else left
+    missing = next((symbol for symbol in needed if symbol not in step.marks), None)
+    if missing is not None:
+        why = f"the mark of {missing} was not known when version {step.version} was made"
+        said = point if point.reason is None else replace(point, reason=why)
+        return replace(state, broken=why), said
+    if step.is_weighed:
+        return _opened(_worth(state), wanted, step), point
+    # Those that stay may be without a price; those that leave are settled all the same.
+    settled = {name: state.positions[name].at_price(step.marks[name]) for name in left}
+    moved = {name: _minus(settled[name], state.positions[name].value) for name in left}
+    kept = {name: one for name, one in state.positions.items() if name in step.weights}
+    after = _State(_total((state.cash, *settled.values())), kept)
+    return after, replace(point, gains={**moved, **point.gains})
+
+
+def _opened(equity: Decimal, wanted: Mapping[str, int], step: Step) -> _State:
+    positions = {}
+    for symbol, weight_u in wanted.items():
+        share = EXACT.divide(EXACT.multiply(equity, Decimal(weight_u)), Decimal(FULL))
+        notional = share.quantize(_GRAIN, context=EXACT)
+        positions[symbol] = Position(step.at, step.marks[symbol], notional, notional)
+    invested = _total(one.notional for one in positions.values())
+    return _State(_minus(equity, invested), positions)
+
+
+def _valued(
+    state: _State, at: datetime, prices: Mapping[str, Decimal], *, is_step: bool
+) -> tuple[_State, Point]:
+    if state.broken is not None:
+        return state, Point(at, None, {}, state.broken, is_step)
+    missing = next((symbol for symbol in state.positions if symbol not in prices), None)
+    if missing is not None:
+        return state, Point(at, None, {}, f"no price of {missing} is known", is_step)
+    after = {
+        symbol: replace(one, value=one.at_price(prices[symbol]))
+        for symbol, one in state.positions.items()
+    }
+    gains = {
+        symbol: _minus(one.value, state.positions[symbol].value) for symbol, one in after.items()
+    }
+    valued = replace(state, positions=after)
+    return valued, Point(at, _worth(valued), gains, None, is_step)
+
+
+def _worth(state: _State) -> Decimal:
+    return _total((state.cash, *(one.value for one in state.positions.values())))
+
+
+def _total(amounts: Iterable[Decimal]) -> Decimal:
+    total = Decimal(0)
+    for one in amounts:
+        total = EXACT.add(total, one)
+    return total
+
+
+def _minus(one: Decimal, other: Decimal) -> Decimal:
+    return EXACT.subtract(one, other)

@@ -1,0 +1,110 @@
+"""Errors in the language of the domain, each with a stable code; nothing here knows HTTP."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class Code(StrEnum):
+    """Every code a caller can meet. They are public contract: add, never rename."""
+
+    MALFORMED_JSON = "malformed_json"
+    INVALID_UTF8 = "invalid_utf8"
+    DUPLICATE_JSON_KEY = "duplicate_json_key"
+    NON_FINITE_NUMBER = "non_finite_number"
+    NUMBER_OUT_OF_RANGE = "number_out_of_range"
+    INVALID_STRING = "invalid_string"
+    JSON_TOO_DEEP = "json_too_deep"
+    BAD_REQUEST = "bad_request"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    PAYLOAD_TOO_LARGE = "payload_too_large"
+    URI_TOO_LONG = "uri_too_long"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    HEADERS_TOO_LARGE = "headers_too_large"
+    VALIDATION_FAILED = "validation_failed"
+    TIMEZONE_REQUIRED = "timezone_required"
+    IDEMPOTENCY_IN_PROGRESS = "idempotency_in_progress"
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
+    PRECONDITION_FAILED = "precondition_failed"
+    REBALANCE_IN_PROGRESS = "rebalance_in_progress"
+    PORTFOLIO_FULL = "portfolio_full"
+    PORTFOLIO_NOT_EMPTY = "portfolio_not_empty"
+    PORTFOLIO_EXCEEDS_LIMIT = "portfolio_exceeds_limit"
+    SYMBOL_ALREADY_IN_PORTFOLIO = "symbol_already_in_portfolio"
+    SYMBOL_NOT_IN_PORTFOLIO = "symbol_not_in_portfolio"
+    SYMBOL_BANNED = "symbol_banned"
+    SYMBOL_PINNED = "symbol_pinned"
+    TRADING_DISABLED = "trading_disabled"
+    TRADE_ID_REUSED = "trade_id_reused"
+    SYMBOL_UNKNOWN = "symbol_unknown"
+    SYMBOL_AMBIGUOUS = "symbol_ambiguous"
+    SYMBOL_NOT_TRADABLE = "symbol_not_tradable"
+    CORRELATION_LIMIT = "correlation_limit"
+    SECTOR_LIMIT = "sector_limit"
+    CONSTRAINTS_INFEASIBLE = "constraints_infeasible"
+    VERSION_CONFLICT = "version_conflict"
+    SANDBOX_ONLY = "sandbox_only"
+    MARKET_DATA_STALE = "market_data_stale"
+    NO_BOARD_YET = "no_board_yet"
+    EXCHANGE_UNAVAILABLE = "exchange_unavailable"
+    EXCHANGE_RATE_LIMITED = "exchange_rate_limited"
+    EXCHANGE_BANNED = "exchange_banned"
+    EXCHANGE_MAINTENANCE = "exchange_maintenance"
+    EXCHANGE_BAD_RESPONSE = "exchange_bad_response"
+    EXCHANGE_REFUSED = "exchange_refused"
+    EXCHANGE_TIMEOUT = "exchange_timeout"
+    DATABASE_UNAVAILABLE = "database_unavailable"
+    DATABASE_CONTENTION = "database_contention"
+    STORAGE_FULL = "storage_full"
+    HISTORY_TAMPERED = "history_tampered"
+    OVERLOADED = "overloaded"
+    SHUTTING_DOWN = "shutting_down"
+    INTERNAL_ERROR = "internal_error"
+
+
+class ServiceError(Exception):
+    """Something a caller can understand: a stable code and a sentence for people."""
+
+    def __init__(
+        self,
+        code: Code,
+        detail: str,
+        *,
+        retry_after_s: float | None = None,
+        facts: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+        self.facts: Mapping[str, str] = MappingProxyType(dict(facts or {}))
+
+
+class NotFoundError(ServiceError):
+    """What was named does not exist."""
+
+
+class ConflictError(ServiceError):
+    """The request is right, the present state forbids it."""
+
+
+class PreconditionFailedError(ServiceError):
+    """The caller decided on a version that is no longer the present one."""
+
+
+class RefusedError(ServiceError):
+    """The request can never be right as it stands: unknown symbol, broken rule, bad value."""
+
+
+class UnavailableError(ServiceError):
+    """It cannot be answered truthfully now; try again after `retry_after_s`."""
+
+
+class BadResponseError(UnavailableError):
+    """The exchange answered with something that is not an answer."""
+
+
+class ExchangeTimeoutError(UnavailableError):
+    """The exchange did not answer in time."""

@@ -1,0 +1,50 @@
+"""Who brought what to a composite: contributions that add up to its z exactly.
+
+A rank map is not linear, so each of the two (family, composite) is written as z = a * linear +
+rest, with `a` the ratio of the two spreads over the whole universe. The linear part belongs to the
+factors by their own z; the rest, what ranking moved the symbol by, is shared by weight. One `a` for
+all symbols keeps the sign of every factor (scaling per symbol would turn it over, and explode,
+where a linear sum is near zero), and a sum of zero needs no special case.
+"""
+
+import numpy as np
+
+from app.domain.market import Floats, Ints
+
+
+def contributions(
+    factor_z: Floats,
+    factor_share: Floats,
+    family_of: Ints,
+    family_linear: Floats,
+    family_z: Floats,
+    family_share: Floats,
+    linear: Floats,
+    final: Floats,
+    confidence: Floats,
+) -> Floats:
+    """(K, N) contribution of each factor to `confidence * final` of each symbol (N,).
+
+    `factor_z` and `factor_share` (K, N): oriented z and the share of its family's available
+    weight; `family_*` (G, N), shares adding up to 1 over available families; `family_of` (K,) the
+    row of each factor's family. A factor without value is NaN, one whose family is unavailable 0,
+    and all are NaN where there is no composite.
+    """
+    stretch = _stretch(family_linear, family_z)[:, None]
+    rest = family_z - stretch * family_linear
+    inside = factor_share * (stretch[family_of] * factor_z + rest[family_of])
+    across = _stretch(linear[None, :], final[None, :])
+    brought = across * inside + factor_share * (final - across * linear)
+    counted = np.where(family_share > 0.0, family_share, 0.0)[family_of]
+    total = confidence * np.where(counted > 0.0, counted * brought, 0.0)
+    return np.where(np.isfinite(factor_z) & np.isfinite(final), total, np.nan)
+
+
+def _stretch(linear: Floats, mapped: Floats) -> Floats:
+    """Ratio of root mean squares per row over the symbols that have both; 0 if nothing varies."""
+    both = np.isfinite(linear) & np.isfinite(mapped)
+    before = np.where(both, linear, 0.0) ** 2
+    after = np.where(both, mapped, 0.0) ** 2
+    spread = before.sum(axis=1)
+    ratio = after.sum(axis=1) / np.where(spread > 0.0, spread, np.inf)
+    return np.asarray(np.sqrt(ratio), np.float64)

@@ -1,0 +1,110 @@
+"""Factors of quotes, books, funding and open interest; scoring inputs in, (N,) raw values out."""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+
+from app.domain import liquidity
+from app.domain.market import Book, Floats, Funding
+from app.domain.panel import ScoringInputs
+
+_DAY_MS = 86_400_000
+_YEAR_MS = 365 * _DAY_MS
+_BAND_BP = 50.0
+_NOTIONAL = 2_000.0  # quote currency: the largest position (20 %) of an account of 10 000
+_COVERED = 0.5  # share of a funding window that settlements must cover
+_SNAPSHOT_LAG_MS = _DAY_MS
+OPEN_INTEREST_MS: Final = 7 * _DAY_MS
+
+
+def funding_rate(inputs: ScoringInputs) -> Floats:
+    """Mean settled rate of 3 days, per year: sum of rates over the time that they were paid for."""
+    return _per_symbol(inputs, 3 * _DAY_MS, _mean_rate)
+
+
+def funding_stability(inputs: ScoringInputs) -> Floats:
+    """Minus the sample sd of annualised rates over 7 days; needs three settlements."""
+    return _per_symbol(inputs, 7 * _DAY_MS, _steadiness)
+
+
+def open_interest_change(inputs: ScoringInputs) -> Floats:
+    """ln(open interest now / 7 days ago) in coins, from our own snapshots.
+
+    Each end is the newest snapshot within a day before its moment; without one it is missing.
+    """
+    now = snapshot(inputs, inputs.as_of_ms)
+    before = snapshot(inputs, inputs.as_of_ms - OPEN_INTEREST_MS)
+    return np.log(now / before)
+
+
+def spread(inputs: ScoringInputs) -> Floats:
+    return liquidity.spread_bp(inputs.bid, inputs.ask)
+
+
+def depth(inputs: ScoringInputs) -> Floats:
+    """Quote currency per bp within 50 bp of mid, or within what the book reaches if that is less.
+
+    A density, not an amount: twenty levels of BTC end within a basis point, and books that are cut
+    must not rank below books that are not.
+    """
+    return _per_book(
+        inputs, lambda book, multiplier: liquidity.depth_density(book, multiplier, _BAND_BP)
+    )
+
+
+def impact(inputs: ScoringInputs) -> Floats:
+    return _per_book(
+        inputs, lambda book, multiplier: liquidity.impact_bp(book, multiplier, _NOTIONAL)
+    )
+
+
+def _per_book(inputs: ScoringInputs, figure: Callable[[Book, float], float]) -> Floats:
+    return np.array(
+        [
+            np.nan if book is None or not multiplier > 0.0 else figure(book, multiplier)
+            for book, multiplier in zip(inputs.books, inputs.multiplier.tolist(), strict=True)
+        ],
+        dtype=np.float64,
+    )
+
+
+def _per_symbol(
+    inputs: ScoringInputs, window_ms: int, figure: Callable[[Floats, Floats], float]
+) -> Floats:
+    """`figure(rates, interval lengths in ms)` of the settlements of the window, per symbol.
+
+    Missing where settlements of known length cover less than half of the window.
+    """
+    since = inputs.as_of_ms - window_ms
+
+    def one(settled: Sequence[Funding]) -> float:
+        paid = [
+            (float(each.rate), float(each.interval_ms))
+            for each in settled
+            if each.settled_ms > since and each.interval_ms
+        ]
+        if sum(length for _, length in paid) < _COVERED * window_ms:
+            return np.nan
+        rates, lengths = np.array(paid).T
+        return figure(rates, lengths)
+
+    return np.array([one(settled) for settled in inputs.funding], dtype=np.float64)
+
+
+def _mean_rate(rates: Floats, lengths: Floats) -> float:
+    return float(rates.sum() / lengths.sum()) * _YEAR_MS
+
+
+def _steadiness(rates: Floats, lengths: Floats) -> float:
+    return -float(np.std(rates / lengths, ddof=1)) * _YEAR_MS if len(rates) > 2 else np.nan
+
+
+def snapshot(inputs: ScoringInputs, at_ms: int) -> Floats:
+    """Newest positive open interest stamped within a day before `at_ms`."""
+    times = inputs.open_interest_ms
+    out = np.full(len(inputs.symbols), np.nan)
+    for row in np.flatnonzero((times <= at_ms) & (times > at_ms - _SNAPSHOT_LAG_MS)):
+        values = inputs.open_interest[row]
+        out = np.where(values > 0.0, values, out)
+    return out

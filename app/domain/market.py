@@ -1,0 +1,236 @@
+"""What the market says: contracts, tickers, books, funding, candles, and where each came from."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import Enum, StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class DataSource(StrEnum):
+    """Who said it. A service speaks with exactly one of them for its whole life."""
+
+    KUCOIN = "kucoin"
+    SANDBOX = "sandbox"
+
+
+class DataStatus(StrEnum):
+    """Whether a number may still be relied on."""
+
+    FRESH = "fresh"
+    STALE = "stale"
+    UNAVAILABLE = "unavailable"
+
+
+class Interval(Enum):
+    """Bar lengths that the product uses, in minutes."""
+
+    HOUR = 60
+    DAY = 1440
+
+    @property
+    def ms(self) -> int:
+        return self.value * 60_000
+
+
+class ContractKind(StrEnum):
+    PERPETUAL = "perpetual"
+    DATED = "dated"
+    OTHER = "other"
+
+
+class ContractStatus(StrEnum):
+    """KuCoin's contract states; UNKNOWN stands for a word that we have not met."""
+
+    INIT = "Init"
+    OPEN = "Open"
+    BEING_SETTLED = "BeingSettled"
+    SETTLED = "Settled"
+    PAUSED = "Paused"
+    CLOSED = "Closed"
+    CANCEL_ONLY = "CancelOnly"
+    VANISHED = "Vanished"  # ours: it is no longer in the exchange's list
+    UNKNOWN = "Unknown"
+
+
+class ExchangeStatus(StrEnum):
+    OPEN = "open"
+    CLOSE = "close"
+    CANCEL_ONLY = "cancelonly"
+
+
+class LinkState(StrEnum):
+    """How the exchange is reached: untried, up, or down with a cause."""
+
+    UNTRIED = "untried"
+    UP = "up"
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeLink:
+    """What an adapter knows of its own connection; `cause` is a stable error code."""
+
+    state: LinkState
+    since: datetime
+    cause: str | None
+    detail: str | None
+    last_success: datetime | None
+    retry_in_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """KuCoin's listing with its specification, in standard words (base BTC, never XBT).
+
+    `multiplier` is positive: base coins per lot for linear contracts, 1 USD per lot for inverse.
+    Times are epoch milliseconds.
+    """
+
+    code: str  # KuCoin's key, e.g. XBTUSDTM
+    base: str  # standard, e.g. BTC
+    quote: str
+    settle: str  # standard
+    kind: ContractKind
+    status: ContractStatus
+    is_inverse: bool
+    multiplier: Decimal
+    lot_size: int
+    tick_size: Decimal
+    max_order_lots: int | None
+    max_leverage: int | None
+    initial_margin: Decimal | None
+    maintenance_margin: Decimal | None
+    maker_fee: Decimal | None
+    taker_fee: Decimal | None
+    funding_interval_ms: int | None
+    listed_ms: int | None
+    expires_ms: int | None  # on a perpetual: the delisting is announced
+    market_stage: str | None  # NORMAL, PRE_MARKET
+    market_type: str | None  # CRYPTO, NASDAQ
+
+
+@dataclass(frozen=True, slots=True)
+class ContractStats:
+    """The moving half of a contract object; None where the exchange said nothing."""
+
+    code: str
+    mark_price: Decimal | None
+    index_price: Decimal | None
+    last_price: Decimal | None
+    funding_rate: Decimal | None  # fraction per interval in force
+    predicted_funding_rate: Decimal | None
+    next_funding_ms: int | None
+    open_interest_lots: int | None
+    turnover_24h: Decimal | None  # quote currency (USD for inverse), positive
+    volume_24h: Decimal | None  # base coins (USD lots for inverse)
+    high_24h: Decimal | None
+    low_24h: Decimal | None
+    change_24h: Decimal | None  # fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A record that was refused at the border, and why."""
+
+    key: str  # contract code, or position in the answer where there is none
+    field: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContractListing:
+    """One answer to "which contracts are there", with the records that made no sense."""
+
+    contracts: tuple[Contract, ...]
+    stats: tuple[ContractStats, ...]
+    rejections: tuple[Rejection, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ticker:
+    """Last trade and best quotes; `traded_ms` is the time of the trade, not of the quote."""
+
+    code: str
+    last: Decimal
+    last_lots: int | None
+    bid: Decimal | None
+    bid_lots: int | None
+    ask: Decimal | None
+    ask_lots: int | None
+    traded_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TickerListing:
+    tickers: tuple[Ticker, ...]
+    rejections: tuple[Rejection, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    price: Decimal
+    lots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """Best levels first on both sides; either side may be empty."""
+
+    code: str
+    sequence: int
+    bids: tuple[Level, ...]
+    asks: tuple[Level, ...]
+    stamped_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class FundingNow:
+    """The rate of the running interval."""
+
+    code: str
+    rate: Decimal
+    interval_ms: int
+    started_ms: int
+    settles_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Funding:
+    """One settled rate: fraction of notional per `interval_ms`; longs pay when positive."""
+
+    settled_ms: int
+    rate: Decimal
+    interval_ms: int | None  # None where it cannot be told from the neighbours
+
+
+@dataclass(frozen=True, slots=True)
+class MarkPrice:
+    code: str
+    mark: Decimal
+    index: Decimal | None
+    stamped_ms: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CandleSeries:
+    """Closed candles of one contract, oldest first, without duplicates; all arrays are (T,).
+
+    `volume` in base coins (USD for inverse contracts), `turnover` in quote currency.
+    """
+
+    opened_ms: Ints
+    open: Floats
+    high: Floats
+    low: Floats
+    close: Floats
+    volume: Floats
+    turnover: Floats
+
+    def __len__(self) -> int:
+        return len(self.opened_ms)

@@ -1,0 +1,139 @@
+"""Figures since inclusion: of one member, and of the members together; unknown is None."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Context, Decimal
+from typing import Final
+
+import numpy as np
+
+from app.domain.market import Floats
+
+DAYS_A_YEAR = 365.0
+EXACT: Final = Context(prec=76)  # sums of stored amounts lose no digit
+_LEAST = 2  # observations below which no figure of a series is given
+
+
+@dataclass(frozen=True, slots=True)
+class SinceInclusion:
+    """Fractions; the drawdown is a positive magnitude, the volatility is annualised."""
+
+    performance: float | None
+    max_drawdown: float | None
+    volatility: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Of a series of daily simple returns; None where a figure is not defined."""
+
+    observations: int
+    sharpe: float | None
+    sortino: float | None
+    calmar: float | None
+    max_drawdown: float | None
+    win_rate: float | None  # share of days with a gain
+    profit_factor: float | None  # gains over losses
+
+
+@dataclass(frozen=True, slots=True)
+class BookedResult:
+    """A realised result as the trading engine reports it; amounts in the settlement currency."""
+
+    trade_id: str
+    symbol_id: str
+    symbol: str
+    contract: str
+    pnl: Decimal  # of prices alone
+    currency: str
+    fees: Decimal  # paid; a rebate is negative
+    funding: Decimal  # received; paid is negative
+    occurred_at: datetime
+
+    @property
+    def net(self) -> Decimal:
+        """What was realised after fees and funding, to the last digit."""
+        return EXACT.normalize(EXACT.subtract(EXACT.add(self.pnl, self.funding), self.fees))
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """A booked result with its place in the history."""
+
+    result: BookedResult
+    event_seq: int
+    booked_at: datetime
+
+
+def since_inclusion(
+    price: float | None, mark: float | None, closes: Floats, bars_a_year: float
+) -> SinceInclusion:
+    """`price` when it came in, `mark` now, closes (T,) of the bars between; NaN bars are left out.
+
+    Drawdown and volatility need two closes; both prices take part in the drawdown if known.
+    """
+    known = closes[np.isfinite(closes) & (closes > 0.0)]
+    performance = None
+    if price is not None and mark is not None and price > 0.0:
+        performance = mark / price - 1.0
+    if len(known) < _LEAST:
+        return SinceInclusion(performance, None, None)
+    ends = ([price] if price else [], [mark] if mark else [])
+    path = np.concatenate([np.array(ends[0]), known, np.array(ends[1])])
+    returns = np.diff(np.log(known))
+    volatility = None
+    if len(returns) >= _LEAST:
+        volatility = float(np.std(returns, ddof=1) * math.sqrt(bars_a_year))
+    return SinceInclusion(performance, _fall(path), volatility)
+
+
+def figures(returns: Floats) -> Figures:
+    """Sharpe, Sortino, Calmar and the like of daily returns (T,), annualised with 365, rf = 0.
+
+    Source: QUANT section 10; equity for the drawdown includes the starting 1.
+    """
+    count = len(returns)
+    if count < _LEAST:
+        return Figures(count, None, None, None, None, None, None)
+    mean, spread = float(returns.mean()), float(np.std(returns, ddof=1))
+    downside = math.sqrt(float(np.mean(np.minimum(returns, 0.0) ** 2)))
+    equity = np.concatenate([[1.0], np.cumprod(1.0 + returns)])
+    fall = _fall(equity)
+    growth = float(equity[-1]) ** (DAYS_A_YEAR / count) - 1.0
+    gains, losses = returns[returns > 0.0], returns[returns < 0.0]
+    return Figures(
+        observations=count,
+        sharpe=_ratio(mean * math.sqrt(DAYS_A_YEAR), spread),
+        sortino=_ratio(mean * math.sqrt(DAYS_A_YEAR), downside),
+        calmar=_ratio(growth, fall),
+        max_drawdown=fall,
+        win_rate=len(gains) / count,
+        profit_factor=_ratio(float(gains.sum()), -float(losses.sum())),
+    )
+
+
+def held_returns(closes: Floats, weights: Floats, first_rows: Sequence[int]) -> Floats:
+    """Daily return of the members at their present weights, each from its inclusion on.
+
+    Closes (T, N), weights (N,) as fractions, the first row of each member whose return counts.
+    (T, N) -> (T-1,) cut to the days on which at least one member was in; an unknown return adds
+    nothing, as cash does.
+    """
+    simple = closes[1:] / closes[:-1] - 1.0
+    rows = np.arange(1, len(closes))[:, None]
+    held = (rows >= np.asarray(first_rows)[None, :]) & np.isfinite(simple)
+    total = np.where(held, simple, 0.0) @ weights
+    return np.asarray(total[held.any(axis=1)], np.float64)
+
+
+def _fall(path: Floats) -> float:
+    """The deepest fall from an earlier high, as a positive fraction; 0 if it never fell."""
+    peak = np.maximum.accumulate(path)
+    return float(np.max(1.0 - path / peak))
+
+
+def _ratio(above: float, below: float) -> float | None:
+    # A spread that is only rounding noise would make any mean look enormous.
+    return above / below if below > 1e-12 else None

@@ -1,0 +1,95 @@
+"""Did each replacement pay: the path of the old symbol against that of the new one."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.domain.equity import Step, Swap, Valuation
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Both returns since the swap; None where a price is not known."""
+
+    at: datetime
+    old: float | None
+    new: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SwapOutcome:
+    """A swap and what came of it, up to the day the new member left, or now."""
+
+    at: datetime
+    old: str
+    new: str
+    path: tuple[Moment, ...]
+    ended_at: datetime | None  # when the new member left; None while it is in
+    old_return: float | None
+    new_return: float | None
+    reason: str | None  # why it is not known
+
+    @property
+    def difference(self) -> float | None:
+        """What the swap gained, as a fraction of the slot; before costs."""
+        if self.old_return is None or self.new_return is None:
+            return None
+        return self.new_return - self.old_return
+
+    @property
+    def has_paid(self) -> bool | None:
+        return None if self.difference is None else self.difference > 0.0
+
+
+def outcomes(changes: Sequence[Step], valuations: Sequence[Valuation]) -> tuple[SwapOutcome, ...]:
+    """Every swap of the history, oldest first, valued at `valuations` in time order."""
+    return tuple(
+        _outcome(step, swap, changes[number + 1 :], valuations)
+        for number, step in enumerate(changes)
+        for swap in step.swaps
+    )
+
+
+def _outcome(
+    step: Step, swap: Swap, later: Sequence[Step], valuations: Sequence[Valuation]
+) -> SwapOutcome:
+    left = next((one for one in later if swap.new not in one.weights), None)
+    path = tuple(_path(step, swap, left, valuations))
+    last = path[-1] if path else Moment(step.at, None, None)
+    unknown = next((name for name in (swap.old, swap.new) if name not in step.marks), None)
+    reasons = (
+        (unknown is not None, f"the mark of {unknown} was not known at the swap"),
+        (not path, "no price is known since"),
+        (last.old is None, f"no price of {swap.old} is known"),
+        (last.new is None, f"no price of {swap.new} is known"),
+    )
+    return SwapOutcome(
+        at=step.at,
+        old=swap.old,
+        new=swap.new,
+        path=path,
+        ended_at=None if left is None else left.at,
+        old_return=last.old,
+        new_return=last.new,
+        reason=next((why for applies, why in reasons if applies), None),
+    )
+
+
+def _path(
+    step: Step, swap: Swap, left: Step | None, valuations: Sequence[Valuation]
+) -> Iterator[Moment]:
+    prices = [
+        (one.at, one.prices)
+        for one in valuations
+        if one.at > step.at and (left is None or one.at < left.at)
+    ]
+    if left is not None and {swap.old, swap.new} <= left.marks.keys():
+        prices.append((left.at, left.marks))
+    for at, known in prices:
+        returns = (
+            float(known[name] / step.marks[name]) - 1.0
+            if name in known and name in step.marks
+            else None
+            for name in (swap.old, swap.new)
+        )
+        yield Moment(at, *returns)

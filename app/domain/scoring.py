@@ -1,0 +1,215 @@
+"""score(inputs, spec) -> BoardDraft: every eligible symbol against all others, explained.
+
+z comes from `composite`; here it is shrunk towards neutral by confidence, turned into 0..1 by Phi,
+ranked, and written on cards. Confidence = completeness (share of all weight that had a value) x
+freshness (mean of 2^(-age/half-life) over the sources of the factors that a symbol has, by factor
+weight) x sample (n/(n+30) of its daily bars, 1 from 250 on) x reliability, which needs a month of
+daily scores and is unknown until they exist.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+from scipy.special import ndtr
+
+from app.domain.board import BoardDraft, Card, CardStatus, Confidence, FactorReading, Family
+from app.domain.composite import LEAST_COVERAGE, AlgorithmSpec, Standings, standings
+from app.domain.factors import Factor, Measurement, measure
+from app.domain.fingerprint import input_hash
+from app.domain.market import Floats
+from app.domain.measures import ewma_volatility, log_returns
+from app.domain.panel import ScoringInputs, known_at
+
+NOT_ELIGIBLE: Final = "not_eligible"
+NO_MARKET_DATA: Final = "no_market_data"
+INSUFFICIENT_INPUTS: Final = "insufficient_inputs"
+UNIVERSE_TOO_SMALL: Final = "universe_too_small"
+_FULL_SAMPLE: Final = 250  # daily bars
+_PRIOR_SAMPLE: Final = 30
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Confidences:
+    """(N,) each; freshness is NaN for a symbol without any factor."""
+
+    completeness: Floats
+    freshness: Floats
+    sample: Floats
+
+    @property
+    def level(self) -> Floats:
+        return self.completeness * self.freshness * self.sample
+
+    def of(self, column: int) -> Confidence:
+        parts = (self.completeness, self.freshness, self.sample)
+        completeness, freshness, sample = (float(part[column]) for part in parts)
+        return Confidence(completeness, freshness, sample, reliability=None)
+
+
+def score(inputs: ScoringInputs, spec: AlgorithmSpec) -> BoardDraft:
+    """All eligible symbols against each other; nothing after `inputs.as_of_ms` is looked at.
+
+    Cards: the scored by rank (ties by symbol), then the unavailable ones by symbol. Composite and
+    families are 0..1; the contributions of a scored card add up to its z.
+    """
+    inputs = known_at(inputs)
+    measured = tuple(measure(factor, inputs) for factor in spec.factors)
+    stands = standings(np.array([one.values for one in measured]), spec)
+    trust = _confidences(inputs, spec.factors, stands)
+    z = trust.level * stands.z
+    scored = sorted(
+        np.flatnonzero(np.isfinite(z)).tolist(),
+        key=lambda column: (-z[column], inputs.symbols[column]),
+    )
+    readings = _readings(measured, stands, stands.contributions(trust.level))
+    families = ndtr(stands.family_z)
+    volatility = ewma_volatility(log_returns(inputs.daily.close))
+    rank = {column: place for place, column in enumerate(scored, start=1)}
+    cards = [
+        _card(
+            inputs.symbols[column],
+            readings[column],
+            _by_family(families[:, column]),
+            float(z[column]),
+            trust.of(column),
+            rank.get(column),
+            _known(volatility[column]),
+        )
+        for column in range(len(inputs.symbols))
+    ]
+    absent = [card for card in cards if card.rank is None] + [
+        _excluded(symbol, rule) for symbol, rule in inputs.excluded.items()
+    ]
+    return BoardDraft(
+        as_of=datetime.fromtimestamp(inputs.as_of_ms / 1000, UTC),
+        input_hash=input_hash(inputs),
+        universe_size=len(scored),
+        coverage=MappingProxyType(
+            {one.factor.name: float(np.mean(np.isfinite(one.values))) for one in measured}
+            if inputs.symbols
+            else {one.factor.name: 0.0 for one in measured}
+        ),
+        cards=(
+            *(cards[column] for column in scored),
+            *sorted(absent, key=lambda card: card.symbol),
+        ),
+    )
+
+
+def _confidences(
+    inputs: ScoringInputs, factors: Sequence[Factor], stands: Standings
+) -> _Confidences:
+    decay = {
+        source: np.exp2(-np.maximum(ages, 0.0) / inputs.half_lives_s[source])
+        for source, ages in inputs.ages_s.items()
+    }
+    fresh = np.array(
+        [np.mean([decay[source] for source in one.sources], axis=0) for one in factors]
+    )
+    weight = np.where(np.isfinite(stands.factor_z), stands.factor_weight[:, None], 0.0)
+    total = weight.sum(axis=0)
+    bars = np.isfinite(inputs.daily.close).sum(axis=0)
+    full = _FULL_SAMPLE / (_FULL_SAMPLE + _PRIOR_SAMPLE)
+    mean = np.where(weight > 0.0, weight * fresh, 0.0).sum(axis=0)
+    return _Confidences(
+        completeness=stands.completeness,
+        freshness=np.minimum(mean / np.where(total > 0.0, total, np.nan), 1.0),
+        sample=np.minimum(bars / (bars + _PRIOR_SAMPLE) / full, 1.0),
+    )
+
+
+def _readings(
+    measured: Sequence[Measurement], stands: Standings, contributions: Floats
+) -> list[tuple[FactorReading, ...]]:
+    """One tuple per symbol, in the order of the factor table."""
+    columns = []
+    for index, one in enumerate(measured):
+        factor, weight = one.factor, float(stands.factor_weight[index])
+        figures = (one.values, stands.factor_z[index], contributions[index])
+        columns.append(
+            [
+                FactorReading(
+                    factor.name,
+                    factor.family,
+                    _known(raw),
+                    factor.unit,
+                    _known(z),
+                    weight,
+                    _known(share),
+                    reason or (UNIVERSE_TOO_SMALL if math.isnan(z) else None),
+                )
+                for raw, z, share, reason in zip(
+                    *(figure.tolist() for figure in figures), one.reasons, strict=True
+                )
+            ]
+        )
+    return list(zip(*columns, strict=True))
+
+
+def _card(
+    symbol: str,
+    readings: tuple[FactorReading, ...],
+    families: MappingProxyType[Family, float | None],
+    z: float,
+    confidence: Confidence,
+    rank: int | None,
+    volatility: float | None,
+) -> Card:
+    reason, detail = (None, None) if rank is not None else _why_unavailable(readings)
+    return Card(
+        symbol=symbol,
+        status=CardStatus.UNAVAILABLE if rank is None else CardStatus.SCORED,
+        reason=reason,
+        families=families,
+        composite=None if rank is None else float(ndtr(z)),
+        z=None if rank is None else z,
+        confidence=None if rank is None else confidence,
+        rank=rank,
+        volatility=volatility,
+        factors=readings,
+        detail=detail,
+    )
+
+
+def _why_unavailable(readings: Sequence[FactorReading]) -> tuple[str, str]:
+    """The reason in one word, and the reason that takes most weight away from the composite."""
+    lost: defaultdict[str, float] = defaultdict(float)
+    for reading in readings:
+        if reading.reason is not None:
+            lost[reading.reason] += reading.weight
+    heaviest = max(sorted(lost), key=lost.__getitem__)
+    known = sum(reading.weight for reading in readings if reading.raw is not None)
+    if not known:
+        return NO_MARKET_DATA, heaviest
+    return (UNIVERSE_TOO_SMALL if known >= LEAST_COVERAGE else INSUFFICIENT_INPUTS), heaviest
+
+
+def _excluded(symbol: str, rule: str) -> Card:
+    return Card(
+        symbol=symbol,
+        status=CardStatus.UNAVAILABLE,
+        reason=NOT_ELIGIBLE,
+        families=_by_family(np.full(len(Family), np.nan)),
+        composite=None,
+        z=None,
+        confidence=None,
+        rank=None,
+        volatility=None,
+        factors=(),
+        detail=rule,
+    )
+
+
+def _by_family(values: Floats) -> MappingProxyType[Family, float | None]:
+    figures = (_known(value) for value in values.tolist())
+    return MappingProxyType(dict(zip(Family, figures, strict=True)))
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

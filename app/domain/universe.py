@@ -1,0 +1,103 @@
+"""What a new list of contracts does to the known universe, and when not to believe it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from app.domain.market import Contract, ContractListing, ContractStatus, Rejection
+from app.domain.symbols import nameable, standard_symbol
+
+MAX_VANISHING: Final = 0.20  # share of the known contracts that may leave at once
+CONFIRMATIONS: Final = 3
+CONFIRMATION_GAP_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """A list against the known universe; contracts by code, `known` ones keep their place."""
+
+    listed: tuple[Contract, ...]  # those of the list that can be taken
+    changed: tuple[Contract, ...]  # of them: new, respecified, other status, or back again
+    vanished: tuple[Contract, ...]  # known, not in the list any more; status Vanished
+    rejections: tuple[Rejection, ...]
+
+    def anomalous(self, live: int) -> bool:
+        """Whether it loses too much of `live` known contracts to be believed at once."""
+        if live == 0:
+            return False
+        return not self.listed or len(self.vanished) > MAX_VANISHING * live
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """The same doubtful list, seen `times` times, at `last_s` on the monotonic clock."""
+
+    codes: frozenset[str]
+    times: int
+    last_s: float
+
+    @property
+    def dispelled(self) -> bool:
+        return self.times >= CONFIRMATIONS
+
+
+def reconcile(listing: ContractListing, known: Mapping[str, Contract]) -> Reconciled:
+    """Compare a list with the known contracts, by code.
+
+    Refused are names that we could not store or show, codes listed twice, and contracts whose
+    standard name another one has; a contract that we know keeps its name against a newcomer.
+    A record that the border rejected says that the contract is there: it does not vanish.
+    """
+    owners = {
+        standard_symbol(one): one.code for one in known.values() if one.status in _LIVE_STATUSES
+    }
+    rejections: list[Rejection] = list(listing.rejections)
+    listed: dict[str, Contract] = {}
+    in_known_order = sorted(listing.contracts, key=lambda one: one.code not in known)
+    for contract in in_known_order:
+        problem = _problem(contract, listed, owners)
+        if problem is None:
+            listed[contract.code] = contract
+            owners[standard_symbol(contract)] = contract.code
+        else:
+            rejections.append(problem)
+    there = listed.keys() | {one.key for one in rejections}
+    vanished = tuple(
+        replace(one, status=ContractStatus.VANISHED)
+        for code, one in sorted(known.items())
+        if code not in there and one.status in _LIVE_STATUSES
+    )
+    changed = tuple(one for one in listed.values() if known.get(one.code) != one)
+    return Reconciled(tuple(listed.values()), changed, vanished, tuple(rejections))
+
+
+def suspect(former: Suspicion | None, codes: frozenset[str], now_s: float) -> Suspicion:
+    """Count a doubtful list: the same one again, long enough after the last time, counts."""
+    if former is None or former.codes != codes:
+        return Suspicion(codes, 1, now_s)
+    if now_s - former.last_s < CONFIRMATION_GAP_S:
+        return former
+    return Suspicion(codes, former.times + 1, now_s)
+
+
+def live(contracts: Sequence[Contract]) -> int:
+    """How many are still in the exchange's list."""
+    return sum(one.status in _LIVE_STATUSES for one in contracts)
+
+
+_LIVE_STATUSES: Final = frozenset(ContractStatus) - {ContractStatus.VANISHED}
+
+
+def _problem(
+    contract: Contract, listed: Mapping[str, Contract], owners: Mapping[str, str]
+) -> Rejection | None:
+    if not nameable(contract):
+        # the name is hostile: it is not repeated
+        return Rejection("?", "symbol", "not a name that can be stored")
+    if contract.code in listed:
+        return Rejection(contract.code, "symbol", "listed twice")
+    name = standard_symbol(contract)
+    owner = owners.get(name, contract.code)
+    if owner != contract.code:
+        return Rejection(contract.code, "symbol", f"{owner} is {name} already")
+    return None

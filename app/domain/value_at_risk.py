@@ -1,0 +1,110 @@
+"""Value at risk and expected shortfall of daily returns, and the test whether they were right.
+
+Horizon one day; losses are positive fractions. Source: QUANT section 9.
+"""
+
+import math
+from enum import StrEnum
+from typing import Final
+
+import numpy as np
+from scipy.special import chdtrc, ndtri, xlogy
+
+from app.domain.market import Floats
+
+LEAST: Final = 30  # returns below which a tail is not spoken of
+_SEED: Final = 30  # returns that start the variance of the filter; their own are not used
+_DECAY: Final = 0.94
+
+
+class Method(StrEnum):
+    """How the tail is taken."""
+
+    HISTORICAL = "historical"
+    EWMA = "ewma"  # normal, with the variance of today
+    FILTERED = "filtered_historical"  # past surprises, scaled to the variance of today
+
+
+def var_cvar(
+    returns: Floats, level: float, method: Method = Method.FILTERED
+) -> tuple[float | None, float | None]:
+    """Loss exceeded on a share 1 - level of the days, and the mean loss on those days.
+
+    Daily simple returns (T,), NaN left out; level such as 0.95. (None, None) below 30 usable
+    returns; the filter spends 30 more on its start. Quantiles are linear; the shortfall is the
+    mean of the k+1 lowest, k = int((T-1)(1-level)). Raises ValueError for a level not in (0, 1).
+    """
+    if not 0.0 < level < 1.0:
+        raise ValueError("a level lies between 0 and 1")
+    known = returns[np.isfinite(returns)]
+    share = round(1.0 - level, 12)  # 1 - 0.9 is a hair below a tenth
+    if method is Method.EWMA:
+        return _normal(known, share)
+    if method is Method.HISTORICAL:
+        return _tail(known, share)
+    if len(known) < _SEED + LEAST:
+        return None, None
+    variances = _variances(known)
+    sigma = np.sqrt(variances)
+    # Days whose variance is nil say nothing of how large a surprise they were.
+    surprises = known[_SEED:][sigma[:-1] > 0.0] / sigma[:-1][sigma[:-1] > 0.0]
+    return _tail(surprises, share, float(sigma[-1]))
+
+
+def kupiec(exceptions: int, observations: int, share: float) -> tuple[float | None, float | None]:
+    """Likelihood ratio and p-value of `exceptions` days beyond a VaR that should have `share`.
+
+    Chi-squared with one degree of freedom; (None, None) without observations. Raises ValueError
+    for counts or a share that cannot be.
+    """
+    if not 0 <= exceptions <= observations or not 0.0 < share < 1.0:
+        raise ValueError("exceptions are among the observations, the share between 0 and 1")
+    if observations == 0:
+        return None, None
+    quiet, seen = observations - exceptions, exceptions / observations
+    expected = xlogy(quiet, 1.0 - share) + xlogy(exceptions, share)
+    observed = xlogy(quiet, 1.0 - seen) + xlogy(exceptions, seen)
+    ratio = max(0.0, float(-2.0 * (expected - observed)))
+    return ratio, float(chdtrc(1.0, ratio))
+
+
+def exceptions(returns: Floats, level: float, window: int, method: Method) -> tuple[int, int]:
+    """Days whose loss was beyond the VaR of the `window` returns before, and the days judged.
+
+    Every VaR sees only returns before its day; NaN returns are left out beforehand.
+    """
+    known = returns[np.isfinite(returns)]
+    beyond = judged = 0
+    for day in range(window, len(known)):
+        var, _ = var_cvar(known[day - window : day], level, method)
+        if var is not None:
+            judged += 1
+            beyond += bool(-known[day] > var)
+    return beyond, judged
+
+
+def _tail(
+    values: Floats, share: float, scale: float = 1.0
+) -> tuple[float, float] | tuple[None, None]:
+    if len(values) < LEAST:
+        return None, None
+    lowest = np.sort(values)[: int((len(values) - 1) * share) + 1]
+    return -float(np.quantile(values, share)) * scale, -float(lowest.mean()) * scale
+
+
+def _normal(values: Floats, share: float) -> tuple[float, float] | tuple[None, None]:
+    if len(values) < LEAST:
+        return None, None
+    sigma, z = math.sqrt(float(_variances(values)[-1])), float(ndtri(share))
+    density = math.exp(-z * z / 2.0) / math.sqrt(2.0 * math.pi)
+    return -z * sigma, density / share * sigma
+
+
+def _variances(returns: Floats) -> Floats:
+    """Variance foreseen for each day after the seed, and for the day after the last; mean 0."""
+    variance = float(np.mean(returns[:_SEED] ** 2))
+    out = [variance]
+    for one in returns[_SEED:]:
+        variance = _DECAY * variance + (1.0 - _DECAY) * float(one) ** 2
+        out.append(variance)
+    return np.array(out)

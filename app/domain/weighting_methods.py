@@ -1,0 +1,153 @@
+"""Shares by method, the covariance that some of them need, and the volatility they lead to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from app.domain.configuration import WeightingMethod
+from app.domain.market import Floats
+from app.domain.panel import Panel
+from app.domain.weighting import appeal
+
+COVARIANCE_DAYS: Final = 250
+_LEAST_DAYS: Final = 30
+_YEAR_DAYS: Final = 365.0
+_SWEEPS: Final = 500
+_EXACT: Final = 1e-14  # relative change of a share at which the descent has arrived
+
+
+@dataclass(frozen=True, slots=True)
+class Covariance:
+    """Annualised covariance of simple returns, (N, N) in the order of `symbols`."""
+
+    symbols: tuple[str, ...]
+    matrix: Floats
+
+    def volatility(self, weights: Mapping[str, float]) -> float | None:
+        """Annualised volatility of a portfolio; None where a weighted symbol is not covered."""
+        if any(weight and symbol not in self.symbols for symbol, weight in weights.items()):
+            return None
+        shares = np.array([weights.get(symbol, 0.0) for symbol in self.symbols])
+        return float(np.sqrt(max(float(shares @ self.matrix @ shares), 0.0)))
+
+
+def covariance(daily: Panel, symbols: tuple[str, ...]) -> Covariance:
+    """Of the symbols with enough closed daily bars, over their common days, shrunk.
+
+    The last 250 days at most; a symbol without 30 returns of its own is left out, and so is one
+    that leaves the others without 30 days in common.
+    """
+    rows = daily.close[-COVARIANCE_DAYS - 1 :]
+    known = {name: rows[:, at] for at, name in enumerate(daily.symbols) if name in symbols}
+    returns = {name: close[1:] / close[:-1] - 1.0 for name, close in known.items()}
+    lengths = {name: int(np.isfinite(one).sum()) for name, one in returns.items()}
+    common = np.ones(max(len(rows) - 1, 0), dtype=np.bool_)
+    taken: list[str] = []
+    # Longest history first, so that a young symbol cannot push the others out.
+    for name in sorted(returns, key=lambda one: (-lengths[one], one)):
+        together = common & np.isfinite(returns[name])
+        if together.sum() >= _LEAST_DAYS:
+            common = together
+            taken.append(name)
+    ordered = tuple(name for name in symbols if name in taken)
+    if not ordered:
+        return Covariance((), np.empty((0, 0)))
+    observed = np.column_stack([returns[name][common] for name in ordered])
+    return Covariance(ordered, shrunk(observed)[0] * _YEAR_DAYS)
+
+
+def shrunk(returns: Floats) -> tuple[Floats, float]:
+    """Ledoit-Wolf 2004 covariance of (T, N) returns towards mu * I, and the shrinkage."""
+    count, size = returns.shape
+    centred = returns - returns.mean(axis=0)
+    sample = centred.T @ centred / count
+    mu = float(np.trace(sample)) / size
+    target = mu * np.eye(size)
+    distance = float(((sample - target) ** 2).sum()) / size
+    squares = centred**2
+    noise = (float((squares.T @ squares).sum()) / count - float((sample**2).sum())) / (count * size)
+    share = 0.0 if distance <= 0.0 else min(noise, distance) / distance
+    return share * target + (1.0 - share) * sample, share
+
+
+def risk_parity(matrix: Floats) -> Floats:
+    """Shares (N,) that contribute the same risk each, by cyclical coordinate descent.
+
+    `matrix` has a positive diagonal. x_i = (-q_i + sqrt(q_i^2 + 4 S_ii b)) / (2 S_ii) with
+    q_i = sum over j != i of S_ij x_j, then normalised.
+    """
+    size = len(matrix)
+    diagonal = np.diag(matrix)
+    shares = 1.0 / np.sqrt(diagonal)
+    budget = 1.0 / size
+    moved, sweeps = np.inf, 0
+    while moved >= _EXACT and sweeps < _SWEEPS:
+        before, sweeps = shares.copy(), sweeps + 1
+        for i in range(size):
+            q = float(matrix[i] @ shares - diagonal[i] * shares[i])
+            root = np.sqrt(q * q + 4.0 * diagonal[i] * budget)
+            # The same root without the cancellation that a large positive q would bring.
+            shares[i] = 2.0 * budget / (q + root) if q > 0.0 else (root - q) / (2.0 * diagonal[i])
+        moved = float(np.abs(shares / before - 1.0).max())
+    return np.asarray(shares / shares.sum(), np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a method may look at for one member; the covariance is that of all members."""
+
+    z: float
+    volatility: float | None  # annualised
+    tilt: float
+
+
+def appeals(
+    method: WeightingMethod, members: Mapping[str, Basis], known: Covariance | None
+) -> dict[str, float]:
+    """The pull of every member, of which only the proportions count; 0 where it has none.
+
+    `fixed` is not a matter of proportions: its weights are the operator's. A member that the
+    covariance does not cover gets, under risk parity, the mean of the others in proportion to
+    the inverse of its volatility.
+    """
+    return {
+        WeightingMethod.SCORE_TILTED: _tilted,
+        WeightingMethod.INVERSE_VOLATILITY: _inverse,
+        WeightingMethod.RISK_PARITY: _parity,
+        WeightingMethod.EQUAL: _equal,
+        WeightingMethod.FIXED: _equal,
+    }[method](members, known)
+
+
+def _tilted(members: Mapping[str, Basis], _known: Covariance | None) -> dict[str, float]:
+    return {
+        symbol: appeal(one.z, one.volatility or 0.0, one.tilt) for symbol, one in members.items()
+    }
+
+
+def _inverse(members: Mapping[str, Basis], _known: Covariance | None) -> dict[str, float]:
+    return {symbol: appeal(0.0, one.volatility or 0.0, 0.0) for symbol, one in members.items()}
+
+
+def _equal(members: Mapping[str, Basis], _known: Covariance | None) -> dict[str, float]:
+    return dict.fromkeys(members, 1.0)
+
+
+def _parity(members: Mapping[str, Basis], known: Covariance | None) -> dict[str, float]:
+    inverse = _inverse(members, known)
+    if known is None:
+        return inverse
+    moving = [
+        at
+        for at, symbol in enumerate(known.symbols)
+        if symbol in members and known.matrix[at, at] > 0.0
+    ]
+    if not moving:
+        return inverse
+    names = [known.symbols[at] for at in moving]
+    shares = risk_parity(known.matrix[np.ix_(moving, moving)])
+    found = dict(zip(names, (float(share) for share in shares), strict=True))
+    scale = 1.0 / sum(inverse[name] for name in names) if any(map(inverse.get, names)) else 0.0
+    return {symbol: found.get(symbol, inverse[symbol] * scale) for symbol in members}

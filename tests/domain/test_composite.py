@@ -1,0 +1,119 @@
+"""Contributions add up to the composite z, whatever is missing or zero."""
+
+import numpy as np
+import pytest
+
+from app.domain.board import Family
+from app.domain.composite import AlgorithmSpec, Moments, standings
+from app.domain.configuration import Configuration
+from app.domain.factors import FACTORS
+
+NAN = float("nan")
+WEIGHTS = Configuration().family_weights
+SPEC = AlgorithmSpec("default", WEIGHTS)
+
+
+def raw_values(count: int = 30, missing: float = 0.2, seed: int = 5) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    raw = rng.normal(size=(len(FACTORS), count))
+    raw[rng.random(raw.shape) < missing] = NAN
+    return raw
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("missing", [0.0, 0.2, 0.45])
+def test_contributions_add_up(seed: int, missing: float) -> None:
+    stands = standings(raw_values(missing=missing, seed=seed), SPEC)
+    confidence = np.random.default_rng(seed).uniform(0.1, 1.0, 30)
+    shares = stands.contributions(confidence)
+    scored = np.isfinite(stands.z)
+    assert scored.any()
+    np.testing.assert_allclose(
+        np.nansum(shares, axis=0)[scored], (confidence * stands.z)[scored], atol=1e-12
+    )
+    assert np.isnan(shares[:, ~scored]).all()
+    np.testing.assert_array_equal(np.isnan(shares[:, scored]), np.isnan(stands.factor_z[:, scored]))
+
+
+def test_nothing_varies_nothing_contributes() -> None:
+    stands = standings(np.ones((len(FACTORS), 12)), SPEC)
+    np.testing.assert_array_equal(stands.contributions(np.ones(12)), np.zeros((len(FACTORS), 12)))
+
+
+def test_a_factor_of_an_unavailable_family_contributes_exactly_nothing() -> None:
+    raw = raw_values(missing=0.0)
+    structure = [f.family is Family.MARKET_STRUCTURE for f in FACTORS]
+    kept = [f.name == "spread" for f in FACTORS]
+    raw[np.array(structure) & ~np.array(kept), 0] = NAN
+    stands = standings(raw, SPEC)
+    shares = stands.contributions(np.ones(30))
+    assert np.isnan(stands.family_z[list(Family).index(Family.MARKET_STRUCTURE), 0])
+    assert shares[kept.index(True), 0] == 0.0
+    assert np.nansum(shares[:, 0]) == pytest.approx(stands.z[0], abs=1e-12)
+
+
+def test_a_better_factor_brings_more() -> None:
+    raw = raw_values(count=60, missing=0.0)
+    stands = standings(raw, SPEC)
+    shares = stands.contributions(np.ones(60))
+    for row, factor in enumerate(FACTORS):
+        if factor.weight:
+            assert np.corrcoef(stands.factor_z[row], shares[row])[0, 1] > 0.5
+        else:
+            np.testing.assert_array_equal(shares[row], np.zeros(60))
+            assert np.isfinite(stands.factor_z[row]).all()
+
+
+def test_a_factor_without_weight_is_shown_and_moves_nothing() -> None:
+    raw = raw_values(missing=0.0)
+    index = [factor.name for factor in FACTORS].index("open_interest_change")
+    without = raw.copy()
+    without[index] = NAN
+    mine, theirs = standings(raw, SPEC), standings(without, SPEC)
+    np.testing.assert_array_equal(mine.z, theirs.z)
+    np.testing.assert_array_equal(mine.completeness, np.ones(30))
+    np.testing.assert_array_equal(theirs.completeness, np.ones(30))
+    assert mine.factor_weight[index] == 0.0
+
+
+def test_small_universe_needs_fixed_moments() -> None:
+    raw = raw_values(count=9, missing=0.0)
+    assert np.isnan(standings(raw, SPEC).z).all()
+    names = [*(f.name for f in FACTORS), *Family, "composite"]
+    moments = {name: Moments(0.0, 1.0) for name in names}
+    stands = standings(raw, AlgorithmSpec("default", WEIGHTS, moments=moments))
+    first = FACTORS[0]
+    np.testing.assert_allclose(stands.factor_z[0], first.orientation * np.clip(raw[0], -3, 3))
+    assert np.isfinite(stands.z).all()
+    np.testing.assert_allclose(
+        np.nansum(stands.contributions(np.ones(9)), axis=0), stands.z, atol=1e-12
+    )
+
+
+def test_a_duplicate_factor_that_splits_the_weight_changes_nothing() -> None:
+    raw = raw_values(missing=0.0)
+    factors = list(FACTORS)
+    half = [
+        AlgorithmSpec("default", WEIGHTS).factors[0].__class__(
+            f"{factors[0].name}{index}", factors[0].family, factors[0].orientation,
+            factors[0].weight / 2, factors[0].unit, factors[0].sources, factors[0].measure,
+            factors[0].gap, factors[0].meaning,
+        )
+        for index in (1, 2)
+    ]  # fmt: skip
+    doubled = AlgorithmSpec("default", WEIGHTS, factors=(*half, *factors[1:]))
+    np.testing.assert_allclose(
+        standings(np.concatenate([raw[:1], raw]), doubled).z, standings(raw, SPEC).z, atol=1e-12
+    )
+
+
+def test_specification_refuses_what_makes_no_sense() -> None:
+    with pytest.raises(ValueError, match="above zero"):
+        Moments(0.0, 0.0)
+    with pytest.raises(ValueError, match="add up to 1"):
+        AlgorithmSpec("default", dict.fromkeys(Family, 0.3))
+    with pytest.raises(ValueError, match="add up to 1"):
+        AlgorithmSpec("default", {Family.RISK: 1.0})
+    odd = {**WEIGHTS, Family.RISK: -0.1, Family.TECHNICAL: 0.65}
+    with pytest.raises(ValueError, match="negative"):
+        AlgorithmSpec("default", odd)

@@ -1,0 +1,78 @@
+"""What the operator's controls forbid, and how they travel."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from app.domain.controls import (
+    FREE,
+    Controls,
+    Lock,
+    LockKind,
+    Switch,
+    lock_of,
+    lock_payload,
+    locked,
+    switched,
+    unlocked,
+)
+from app.domain.errors import Code, ConflictError
+from app.domain.history import Draft, EventType
+from app.domain.portfolio import EMPTY
+from tests.domain.portfolios import T0
+
+BAN = Lock("AAUSDT", LockKind.BAN, "hack", T0, T0 - timedelta(days=1), "ops")
+PIN = Lock("BBUSDT", LockKind.PIN, "maker", None, T0, "ops")
+
+
+def draft(kind: EventType, symbol: str | None = None, other: str | None = None) -> Draft:
+    return Draft(kind, symbol, other, {}, "why")
+
+
+@pytest.mark.parametrize("lock", [BAN, PIN])
+def test_a_lock_travels_whole(lock: Lock) -> None:
+    assert lock_of(lock_payload(lock)) == lock
+
+
+def test_a_lock_that_ends_now_is_over() -> None:
+    held = Controls(locks={"AAUSDT": BAN, "BBUSDT": PIN})
+    assert (held.ban("AAUSDT"), held.ban("BBUSDT"), held.ban("CCUSDT")) == ("hack", None, None)
+    assert held.is_pinned("BBUSDT")
+    assert not held.is_pinned("AAUSDT")
+    assert set(held.at(T0).locks) == {"BBUSDT"}
+    assert set(held.at(T0 - timedelta(seconds=1)).locks) == {"AAUSDT", "BBUSDT"}
+
+
+@pytest.mark.parametrize(
+    ("controls", "what", "code"),
+    [
+        (Controls(Switch(enabled=False)), draft(EventType.REBALANCE), Code.TRADING_DISABLED),
+        (Controls(Switch(enabled=False)), draft(EventType.REMOVE, "AAUSDT"), None),
+        (Controls(locks={"AAUSDT": BAN}), draft(EventType.ADD, "AAUSDT"), Code.SYMBOL_BANNED),
+        (Controls(locks={"AAUSDT": BAN}), draft(EventType.REMOVE, "AAUSDT"), None),
+        (
+            Controls(locks={"BBUSDT": PIN}),
+            draft(EventType.REPLACE, "CCUSDT", "BBUSDT"),
+            Code.SYMBOL_PINNED,
+        ),
+        (FREE, draft(EventType.REPLACE, "CCUSDT", "BBUSDT"), None),
+    ],
+)
+def test_what_is_forbidden(controls: Controls, what: Draft, code: Code | None) -> None:
+    if code is None:
+        controls.require([what])
+        return
+    with pytest.raises(ConflictError) as caught:
+        controls.require([what])
+    assert caught.value.code is code
+
+
+def test_events_of_controls_move_nothing_but_the_version() -> None:
+    for change in (
+        locked(EMPTY, BAN),
+        unlocked(EMPTY, "AAUSDT", "over", T0),
+        switched(EMPTY, enabled=False, reason="halt", at=T0),
+    ):
+        assert change.portfolio == replace(EMPTY, version=1)
+        assert [one.type in {EventType.LOCK, EventType.SWITCH} for one in change.drafts] == [True]

@@ -1,0 +1,141 @@
+"""Spread, depth and impact of books by hand; what cannot be told is missing."""
+
+import gzip
+import json
+from decimal import Decimal
+
+import numpy as np
+import pytest
+
+from app.domain.liquidity import depth, depth_density, illiquidity, impact_bp, spread_bp
+from app.domain.market import Book, Level
+from tests.market_files import L2_SNAPSHOTS
+
+NAN = float("nan")
+
+
+def book(bids: list[tuple[str, int]], asks: list[tuple[str, int]]) -> Book:
+    sides = [tuple(Level(Decimal(price), lots) for price, lots in side) for side in (bids, asks)]
+    return Book("XBTUSDTM", 1, sides[0], sides[1], 0)
+
+
+GOOD = book([("99.9", 10), ("99.5", 20), ("99", 500)], [("100.1", 4), ("100.5", 30), ("102", 9)])
+
+
+def test_spread() -> None:
+    bid = np.array([99.9, 100.0, 101.0, NAN, 0.0])
+    ask = np.array([100.1, 100.0, 100.0, 100.0, 1.0])
+    np.testing.assert_allclose(spread_bp(bid, ask), [20.0, NAN, NAN, NAN, NAN])
+
+
+def test_depth_is_the_thinner_side_within_the_band() -> None:
+    assert depth(GOOD, 0.5, 25.0) == pytest.approx(0.5 * 100.1 * 4)
+    assert depth(GOOD, 0.5, 50.0) == pytest.approx(0.5 * (99.9 * 10 + 99.5 * 20))
+
+
+def test_depth_of_a_book_that_ends_inside_the_band_is_unknown() -> None:
+    bids, asks = [("99.9", 10), ("99", 5)], [("100.1", 4), ("100.4", 30)]
+    assert np.isnan(depth(book(bids, asks), 1.0, 50.0))  # asks end at 40 bp
+    assert np.isnan(depth(book([("99.8", 30)], [("100.2", 4), ("101", 1)]), 1.0, 50.0))  # bids: 20
+    assert depth(book(bids, [*asks, ("100.5", 1)]), 1.0, 50.0) == pytest.approx(999.0)
+
+
+def test_density_is_per_basis_point_of_what_the_book_shows() -> None:
+    # bids reach 100 bp: 50 count; asks end at 40
+    cut = book([("99.9", 10), ("99", 500)], [("100.1", 4), ("100.4", 30)])
+    assert depth_density(cut, 2.0, 50.0) == pytest.approx(2.0 * 999.0 / 50.0)
+    thin = book([("99.9", 100), ("99", 500)], [("100.1", 4), ("100.4", 3)])
+    assert depth_density(thin, 2.0, 50.0) == pytest.approx(2.0 * (400.4 + 301.2) / 40.0)
+    nothing_near = book([("99", 10)], [("101", 10)])
+    assert depth_density(nothing_near, 1.0, 50.0) == 0.0
+
+
+def even(per_bp: float, tick_bp: float) -> Book:
+    """Twenty levels a side of a book that holds `per_bp` at any distance from a mid of 100."""
+    sides = [
+        [
+            (f"{100.0 + sign * tick_bp * (step + 0.5) / 100.0:.9f}", round(per_bp * tick_bp * 1e6))
+            for step in range(20)
+        ]
+        for sign in (-1, 1)
+    ]
+    return book(*sides)
+
+
+def test_density_does_not_depend_on_where_the_feed_cuts_the_book() -> None:
+    lot = 1e-8  # coins, so that a level of one unit of quote at 100 is 1e6 lots
+    found = [depth_density(even(1_000.0, tick), lot, 50.0) for tick in (0.04, 0.5, 1.0, 4.0, 20.0)]
+    assert found == pytest.approx([1_000.0] * 5, rel=0.21)  # half a tick at the end of the band
+    assert [depth_density(even(1_000.0, 0.04), k * lot, 50.0) for k in (1, 2)] == pytest.approx(
+        [found[0], 2.0 * found[0]]
+    )
+
+
+def test_density_ranks_books_by_their_true_depth_however_they_are_cut() -> None:
+    rng = np.random.default_rng(7)
+    true = 1_000.0 * 1.5 ** np.arange(20.0)
+    ticks = np.exp(rng.uniform(np.log(0.05), np.log(10.0), 20))
+    ticks[-1] = 0.04  # the deepest is cut at less than one basis point
+    books = [even(amount, tick) for amount, tick in zip(true, ticks, strict=True)]
+    found = [depth_density(one, 1e-8, 50.0) for one in books]
+    assert found == sorted(found)
+    shown = [
+        sum(float(level.price) * level.lots * 1e-8 for level in one.asks if level.price < 100.5)
+        for one in books
+    ]
+    assert shown != sorted(shown), "the amount that is shown would rank them wrongly"
+
+
+def test_impact_is_the_dearer_side() -> None:
+    # 600: buying 400.4 at 100.1 and 199.6 at 100.5; selling all of it at 99.9
+    coins = 4 + 199.6 / 100.5
+    assert impact_bp(GOOD, 1.0, 600.0) == pytest.approx((600.0 / coins / 100.0 - 1.0) * 1e4)
+    assert impact_bp(GOOD, 1.0, 100.0) == pytest.approx(10.0)
+
+
+def test_a_book_that_is_thinner_than_the_order_has_no_impact() -> None:
+    assert np.isnan(impact_bp(GOOD, 1.0, 5_000.0))
+    assert np.isfinite(impact_bp(GOOD, 10.0, 5_000.0))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        book([], [("1", 1)]),
+        book([("1", 1)], []),
+        book([("2", 1)], [("1", 1)]),
+        book([("1", 1)], [("1", 1)]),
+    ],
+    ids=["no bids", "no asks", "crossed", "locked"],
+)
+def test_a_broken_book_says_nothing(broken: Book) -> None:
+    assert np.isnan(depth(broken, 1.0, 50.0))
+    assert np.isnan(depth_density(broken, 1.0, 50.0))
+    assert np.isnan(impact_bp(broken, 1.0, 0.5))
+
+
+def test_illiquidity_leaves_out_days_without_turnover() -> None:
+    returns = np.array([[0.01, 0.01], [-0.02, NAN], [0.03, 0.02]])
+    turnover = np.array([[100.0, 100.0], [100.0, 100.0], [0.0, 100.0]])
+    mean, sd = illiquidity(returns, turnover, 2)
+    np.testing.assert_allclose(mean, [1.5e-4, 1.5e-4])
+    np.testing.assert_allclose(sd, [np.std([1e-4, 2e-4], ddof=1)] * 2)
+    assert np.isnan(illiquidity(returns, turnover, 3)[0]).all()
+    assert np.isnan(illiquidity(returns[:1], turnover[:1], 1)[1]).all()
+
+
+@pytest.mark.skipif(not L2_SNAPSHOTS.exists(), reason="the folder of real market data is not here")
+def test_golden_real_book() -> None:
+    with gzip.open(L2_SNAPSHOTS, "rt") as file:
+        found = next(one for one in json.load(file) if one["symbol"] == "SUSHIUSDT")
+    # whole lots of a tenth of a coin
+    sides = [
+        [(str(price), round(float(size) * 10)) for price, size in found[side]]
+        for side in ("bids", "asks")
+    ]
+    real = book(*sides)
+    bid, ask = float(real.bids[0].price), float(real.asks[0].price)
+    assert spread_bp(np.array([bid]), np.array([ask]))[0] == pytest.approx(1.314, abs=5e-4)
+    assert depth(real, 0.1, 50.0) == pytest.approx(470_942.5, abs=0.5)
+    one_sided = book([(sides[0][0][0], 10**9)], sides[1])  # selling costs half the spread
+    assert impact_bp(one_sided, 0.1, 10_000.0) == pytest.approx(2.595, abs=5e-4)

@@ -1,0 +1,83 @@
+"""Figures since inclusion, against numbers worked out by hand; unknown stays unknown."""
+
+import math
+
+import numpy as np
+import pytest
+
+from app.domain.events import PortfolioChanged
+from app.domain.performance import figures, held_returns, since_inclusion
+from tests.domain.portfolios import T0
+from tests.market_files import needs_daily_panel, ten_perpetuals
+
+NAN = float("nan")
+
+
+def test_performance_needs_both_prices() -> None:
+    empty = np.empty(0)
+    assert since_inclusion(10.0, 11.0, empty, 365.0).performance == pytest.approx(0.1)
+    for price, mark in ((None, 11.0), (10.0, None), (0.0, 11.0)):
+        assert since_inclusion(price, mark, empty, 365.0).performance is None
+
+
+def test_one_close_says_nothing_of_risk_and_two_nothing_of_volatility() -> None:
+    one = since_inclusion(10.0, 9.0, np.array([8.0, NAN]), 365.0)
+    assert (one.max_drawdown, one.volatility) == (None, None)
+    two = since_inclusion(10.0, 9.0, np.array([8.0, 12.0]), 365.0)
+    assert two.volatility is None
+    assert two.max_drawdown == pytest.approx(0.25)  # 12 to 9; 10 to 8 is less
+
+
+def test_volatility_is_annualised_and_the_drawdown_positive() -> None:
+    closes = np.array([100.0, 110.0, 99.0, NAN, 0.0, 121.0])
+    made = since_inclusion(None, None, closes, 8760.0)
+    returns = np.log([1.1, 0.9, 121 / 99])
+    assert made.volatility == pytest.approx(np.std(returns, ddof=1) * math.sqrt(8760))
+    assert made.max_drawdown == pytest.approx(0.1)
+    rising = since_inclusion(1.0, 4.0, np.array([1.0, 2.0, 3.0]), 365.0)
+    assert rising.max_drawdown == 0.0
+
+
+def test_figures_by_hand() -> None:
+    made = figures(np.array([0.02, -0.01, 0.03, -0.02]))
+    mean, spread = 0.005, np.std([0.02, -0.01, 0.03, -0.02], ddof=1)
+    equity = 1.02 * 0.99 * 1.03 * 0.98
+    assert made.observations == 4
+    assert made.sharpe == pytest.approx(mean / spread * math.sqrt(365))
+    assert made.sortino == pytest.approx(mean / math.sqrt(0.0005 / 4) * math.sqrt(365))
+    assert made.max_drawdown == pytest.approx(0.02)
+    assert made.calmar == pytest.approx((equity ** (365 / 4) - 1) / 0.02)
+    assert made.win_rate == 0.5
+    assert made.profit_factor == pytest.approx(0.05 / 0.03)
+
+
+def test_what_is_not_defined_is_none() -> None:
+    assert figures(np.array([0.01])).sharpe is None
+    assert figures(np.empty(0)).observations == 0
+    steady = figures(np.array([0.01, 0.01, 0.01]))
+    assert (steady.sharpe, steady.sortino, steady.calmar, steady.profit_factor) == (None,) * 4
+    assert (steady.win_rate, steady.max_drawdown) == (1.0, 0.0)
+
+
+def test_a_return_counts_from_the_inclusion_on() -> None:
+    closes = np.array([[1.0, 1.0], [2.0, 1.0], [2.0, 2.0], [NAN, 1.0]])
+    weights = np.array([0.2, 0.1])
+    both = held_returns(closes, weights, [1, 1])
+    assert both == pytest.approx([0.2, 0.1, -0.05])
+    late = held_returns(closes, weights, [2, 3])
+    assert late == pytest.approx([0.0, -0.05])
+    assert held_returns(closes, weights, [9, 9]).shape == (0,)
+
+
+def test_facts_are_values() -> None:
+    assert PortfolioChanged(1, 2, "ADD", "A", T0) == PortfolioChanged(1, 2, "ADD", "A", T0)
+
+
+@needs_daily_panel
+def test_ten_perpetuals_have_the_published_figures() -> None:
+    made = figures(ten_perpetuals())
+    assert made.observations == 250
+    assert made.sharpe == pytest.approx(1.0931554426, abs=1e-9)
+    assert made.sortino == pytest.approx(1.6524627968, abs=1e-9)
+    assert made.calmar == pytest.approx(1.4043070378, abs=1e-9)
+    assert made.max_drawdown == pytest.approx(0.5289677178, abs=1e-9)

@@ -1,0 +1,218 @@
+"""Rulings, triggers and plans."""
+
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.domain import membership
+from app.domain.configuration import Configuration, WeightingMethod
+from app.domain.history import EventType
+from app.domain.membership import Change
+from app.domain.portfolio import FULL, Portfolio
+from app.domain.rebalancing import Plan, Standing, Trigger, band, plan, rule
+from app.domain.targets import volatility
+from app.domain.weighting import Flag, Role
+from app.domain.weighting_methods import Covariance
+from tests.domain.portfolios import HOUR, NAMES, T0, standing
+from tests.domain.test_portfolio import of
+
+SETTINGS = Configuration()
+TEN = NAMES[:10]
+
+
+def standings(**changed: Standing) -> dict[str, Standing]:
+    return {symbol: standing(symbol) for symbol in TEN} | changed
+
+
+def done(portfolio: Portfolio, made: Plan) -> Portfolio:
+    change = membership.weigh(
+        Change(portfolio, ()), made.allocation, {}, T0 + HOUR, "rebalance", EventType.REBALANCE
+    )
+    return change.portfolio
+
+
+@pytest.mark.parametrize(
+    ("known", "role", "said"),
+    [
+        ({}, Role.FUNDED, "score"),
+        ({"is_open": False, "is_fresh": False}, Role.EXCLUDED, "not open"),
+        ({"is_halted": True}, Role.LOCKED, "halted"),
+        ({"is_fresh": False}, Role.LOCKED, "stale"),
+        ({"score": None}, Role.LOCKED, "no score"),
+        ({"score": 0.55}, Role.FUNDED, "score"),
+        ({"score": 0.5499}, Role.EXCLUDED, "below"),
+        ({"volatility": None}, Role.FUNDED, "score"),
+    ],
+)
+def test_the_first_rule_that_applies_decides(known: dict[str, Any], role: Role, said: str) -> None:
+    member = of(TEN[0]).members[0]
+    ruling = rule(member, standing(TEN[0], **known), SETTINGS)
+    assert ruling.claim.role is role
+    assert said in ruling.reason
+
+
+def test_a_member_without_weight_needs_the_higher_threshold() -> None:
+    idle = replace(of(TEN[0]).members[0], target_weight_u=0)
+    assert rule(idle, standing(TEN[0], 0.59), SETTINGS).claim.role is Role.EXCLUDED
+    assert rule(idle, standing(TEN[0], 0.60), SETTINGS).claim.role is Role.FUNDED
+
+
+def test_nothing_to_do_right_after_a_rebalance() -> None:
+    mixed = standings(**{TEN[0]: standing(TEN[0], 0.95), TEN[1]: standing(TEN[1], 0.4)})
+    first = plan(of(*TEN), mixed, SETTINGS, T0 + HOUR)
+    assert first.triggers == (Trigger.DRIFT,)
+    actions = {shift.symbol: shift.action for shift in first.shifts}
+    assert actions[TEN[0]] == "increase"
+    assert actions[TEN[1]] == "exit"
+    assert sum(shift.change_u for shift in first.shifts) == 0
+    assert first.cost == pytest.approx(first.turnover_u / FULL * 0.001)
+    after = done(of(*TEN), first)
+    second = plan(after, mixed, SETTINGS, T0 + HOUR)
+    assert (second.shifts, second.triggers, second.turnover_u) == ((), (), 0)
+    assert second.cost == 0.0
+
+
+def moved(portfolio: Portfolio, by_u: int) -> Portfolio:
+    first, second, *others = portfolio.members
+    members = (
+        replace(first, weight_u=first.weight_u + by_u),
+        replace(second, weight_u=second.weight_u - by_u),
+        *others,
+    )
+    return replace(portfolio, members=members)
+
+
+@pytest.mark.parametrize(("by_u", "fires"), [(1_000_000, False), (1_000_001, True)])
+def test_a_drift_of_exactly_the_threshold_does_not_fire(by_u: int, fires: bool) -> None:
+    made = plan(moved(of(*TEN), by_u), standings(), SETTINGS, T0 + HOUR)
+    assert bool(made.shifts) is fires
+    assert made.triggers == ((Trigger.DRIFT,) if fires else ())
+
+
+def test_a_broken_bound_fires_however_small() -> None:
+    rules = replace(SETTINGS.rebalancing, bound_tolerance=Decimal(0))
+    half = SETTINGS.max_weight_percentage / 2
+    tight = replace(SETTINGS, max_weight_percentage=half, rebalancing=rules)
+    made = plan(moved(of(*TEN), 1), standings(), tight, T0 + HOUR)
+    assert made.triggers == (Trigger.BOUND,)
+    carried = replace(SETTINGS, max_weight_percentage=half)
+    assert plan(moved(of(*TEN), 1), standings(), carried, T0 + HOUR).triggers == ()
+    assert {(shift.action, shift.change_u) for shift in made.shifts} == {
+        ("decrease", -1),
+        ("increase", 1),
+    }
+
+
+def test_changed_membership_fires() -> None:
+    left = membership.remove(of(*TEN), TEN[9], {}, T0, "out").portfolio
+    made = plan(left, standings(), SETTINGS, T0)
+    assert Trigger.MEMBERSHIP in made.triggers
+    assert sum(shift.change_u for shift in made.shifts) == 10_000_000
+
+
+def test_the_interval_fires_and_may_find_nothing_to_change() -> None:
+    day = timedelta(seconds=SETTINGS.rebalance_interval)
+    early = plan(of(*TEN), standings(), SETTINGS, T0 + day - timedelta(microseconds=1))
+    assert early.triggers == ()
+    due = plan(of(*TEN), standings(), SETTINGS, T0 + day)
+    assert (due.triggers, due.shifts) == ((Trigger.INTERVAL,), ())
+
+
+def test_who_comes_back_above_the_threshold_enters() -> None:
+    weak = standings(**{TEN[3]: standing(TEN[3], 0.3)})
+    without = done(of(*TEN), plan(of(*TEN), weak, SETTINGS, T0))
+    made = plan(without, standings(), SETTINGS, T0 + HOUR)
+    assert {shift.symbol: shift.action for shift in made.shifts}[TEN[3]] == "enter"
+
+
+def test_stale_members_keep_their_weight_while_others_move() -> None:
+    some = standings(
+        **{
+            TEN[0]: standing(TEN[0], 0.9, is_fresh=False),
+            TEN[1]: standing(TEN[1], 0.2),
+            TEN[2]: standing(TEN[2], trading_cost=None),
+        }
+    )
+    made = plan(of(*TEN), some, SETTINGS, T0)
+    assert TEN[0] not in {shift.symbol for shift in made.shifts}
+    assert made.allocation.weights_u[TEN[0]] == 10_000_000
+    assert made.cost is None
+
+
+def test_an_empty_portfolio_has_nothing_to_plan() -> None:
+    made = plan(of(), {}, SETTINGS, T0)
+    assert (made.shifts, made.triggers, made.allocation.cash_u) == ((), (), FULL)
+
+
+def volatile(size: float) -> Covariance:
+    names = tuple(one.symbol for one in of(*TEN).members)
+    return Covariance(names, np.eye(len(names)) * size**2)
+
+
+def with_rules(**changed: Any) -> Configuration:
+    return replace(SETTINGS, rebalancing=replace(SETTINGS.rebalancing, **changed))
+
+
+def test_too_much_risk_fires_and_shrinks_until_it_is_calm() -> None:
+    calm = with_rules(volatility_target=0.1)
+    known = volatile(0.5)  # ten equal weights: 0.158
+    made = plan(of(*TEN), standings(), calm, T0 + HOUR, known)
+    assert Trigger.RISK in made.triggers
+    assert Flag.VOLATILITY_TARGET in made.allocation.flags
+    risk = volatility(made.allocation.weights_u, known)
+    assert risk == pytest.approx(0.1, abs=1e-6)
+    assert risk is not None
+    assert risk <= 0.1
+    again = plan(done(of(*TEN), made), standings(), calm, T0 + HOUR, known)
+    assert (again.shifts, again.triggers) == ((), ())
+    roomy = with_rules(volatility_target=0.5)
+    assert plan(of(*TEN), standings(), roomy, T0 + HOUR, known).triggers == ()
+    assert plan(of(*TEN), standings(), calm, T0 + HOUR).triggers == ()
+
+
+def test_locked_weights_alone_may_be_too_volatile() -> None:
+    locked = {name: standing(name, is_fresh=False) for name in TEN}
+    made = plan(of(*TEN), locked, with_rules(volatility_target=0.01), T0 + HOUR, volatile(1.0))
+    assert made.shifts == ()
+
+
+def test_a_dear_symbol_may_drift_further() -> None:
+    assert band(0.1, 0.001, 3.0) == pytest.approx(0.0159, abs=1e-4)
+    assert band(0.05, 0.001, 3.0) == pytest.approx(0.0104, abs=1e-4)
+    far = moved(of(*TEN), 1_200_000)
+    wide = with_rules(band_by_cost=True)
+    assert Trigger.DRIFT in plan(far, standings(), SETTINGS, T0 + HOUR).triggers
+    assert Trigger.DRIFT not in plan(far, standings(), wide, T0 + HOUR).triggers
+    unknown = {name: standing(name, trading_cost=None) for name in TEN}
+    assert Trigger.DRIFT in plan(far, unknown, wide, T0 + HOUR).triggers
+
+
+def test_operator_set_weights() -> None:
+    first, second = TEN[0], TEN[1]
+    fixed = with_rules(
+        method=WeightingMethod.FIXED, fixed_weights={first: Decimal(12), second: Decimal(30)}
+    )
+    made = plan(of(*TEN), standings(), fixed, T0 + HOUR)
+    funded = {symbol: weight for symbol, weight in made.allocation.weights_u.items() if weight}
+    assert funded == {first: 12_000_000, second: 20_000_000}
+    assert made.allocation.cash_u == 68_000_000
+    locked = {name: standing(name, is_fresh=name in {first, second}) for name in TEN}
+    full = plan(moved(of(*TEN), 0), locked, fixed, T0 + HOUR).allocation
+    assert full.flags == (Flag.LOCKED_EXCEED,)
+    assert full.cash_u in {0, 1}
+
+
+def test_banned_goes_and_pinned_stays() -> None:
+    known = standings() | {
+        TEN[0]: standing(TEN[0], ban="rug pull"),
+        TEN[1]: standing(TEN[1], score=0.3, is_pinned=True),
+        TEN[2]: standing(TEN[2], score=0.3),
+    }
+    weights = plan(of(*TEN), known, SETTINGS, T0 + HOUR).allocation.weights_u
+    assert weights[TEN[0]] == 0
+    assert weights[TEN[1]] == of(*TEN).members[1].weight_u > 0
+    assert weights[TEN[2]] == 0

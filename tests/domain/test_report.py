@@ -1,0 +1,114 @@
+"""Whether a swap paid, by hand; and a page that holds its text, whatever the text is."""
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from html.parser import HTMLParser
+
+import pytest
+
+from app.domain.equity import Step, Swap, Valuation
+from app.domain.report import outcomes
+from app.domain.report_page import Page, Plot, Series, Table, render
+from tests.domain.portfolios import HOUR, NAMES, T0
+
+A, B, C = NAMES[:3]
+
+
+def prices(**known: int) -> dict[str, Decimal]:
+    names = {"a": A, "b": B, "c": C}
+    return {names[name]: Decimal(price) for name, price in known.items()}
+
+
+def step(hours: int, members: tuple[str, ...], marks: Mapping[str, Decimal], *swaps: Swap) -> Step:
+    return Step(T0 + hours * HOUR, hours + 1, dict.fromkeys(members, 1), True, marks, swaps)
+
+
+def test_the_path_of_the_old_symbol_against_the_new_one() -> None:
+    changes = (
+        step(0, (A,), prices(a=10)),
+        step(5, (B,), prices(a=10, b=20), Swap(A, B)),
+    )
+    values = (
+        Valuation(T0 + HOUR, prices(a=99, b=99)),
+        Valuation(T0 + 6 * HOUR, prices(a=11)),
+        Valuation(T0 + 9 * HOUR, prices(a=9, b=22)),
+    )
+    (made,) = outcomes(changes, values)
+    assert [one.old for one in made.path] == pytest.approx([0.1, -0.1])
+    assert made.path[0].new is None
+    assert made.path[1].new == pytest.approx(0.1)
+    assert made.difference == pytest.approx(0.2)
+    assert (made.has_paid, made.reason, made.ended_at) == (True, None, None)
+
+
+def test_it_ends_when_the_new_member_leaves() -> None:
+    swap = step(0, (B,), prices(a=10, b=10), Swap(A, B))
+    values = (Valuation(T0 + HOUR, prices(a=11, b=10)), Valuation(T0 + 9 * HOUR, prices(a=1, b=1)))
+    (made,) = outcomes((swap, step(5, (C,), prices(b=12))), values)
+    assert made.ended_at == T0 + 5 * HOUR
+    assert made.difference == pytest.approx(-0.1)  # the old one has no mark at the leaving
+    assert made.has_paid is False
+    (back, undone) = outcomes((swap, step(5, (A,), prices(a=10, b=12), Swap(B, A))), values)
+    assert back.new_return == pytest.approx(0.2)
+    assert undone.old_return == pytest.approx(-11 / 12)
+
+
+def test_what_is_not_known_of_a_swap() -> None:
+    (unknown,) = outcomes((step(0, (B,), prices(a=10), Swap(A, B)),), ())
+    assert (unknown.difference, unknown.has_paid) == (None, None)
+    assert unknown.reason == f"the mark of {B} was not known at the swap"
+    swap = step(0, (B,), prices(a=10, b=10), Swap(A, B))
+    (fresh,) = outcomes((swap,), ())
+    assert fresh.reason == "no price is known since"
+    for known, missing in ((prices(b=9), A), (prices(a=9), B)):
+        (half,) = outcomes((swap,), (Valuation(T0 + HOUR, known),))
+        assert half.reason == f"no price of {missing} is known"
+        assert half.difference is None
+
+
+HOSTILE = '<script>alert("x")</script>&\'"'
+PAGE = Page(
+    HOSTILE,
+    ((HOSTILE, HOSTILE),),
+    (
+        Plot(HOSTILE, HOSTILE, HOSTILE, (Series(HOSTILE, (1.0, 2.0, None, 3.0, float("nan"))),)),
+        Plot("flat", "a", "b", (Series("one", (2.0, 2.0)), Series("two", ()))),
+        Plot("nil", "a", "b", (Series("one", (0.0, 0.0)),)),
+        Plot("empty", "a", "b", (Series("none", (None,)),)),
+        Table(HOSTILE, (HOSTILE,), ((HOSTILE,),), HOSTILE),
+        Table("bare", ("x",), (), ""),
+    ),
+)
+
+
+class _Elements(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+
+def test_the_page_is_self_contained_and_escapes_every_text() -> None:
+    html = render(PAGE)
+    reader = _Elements()
+    reader.feed(html)
+    tags = {tag for tag, _ in reader.seen}
+    assert not tags & {"script", "link", "img", "iframe", "object", "form", "a"}
+    for _, attributes in reader.seen:
+        assert not {"src", "href", "onload", "style"} & attributes.keys()
+    assert "url(" not in html
+    assert "nan" not in re.sub(r"<[^>]*>", "", html).lower()
+    assert html.count("&lt;script&gt;") == 13
+    assert html.count("Nothing") == 2
+    for points in re.findall(r'points="([^"]*)"', html):
+        assert re.fullmatch(r"\d+\.\d,\d+\.\d(?: \d+\.\d,\d+\.\d)+", points)
+
+
+def test_a_gap_is_drawn_as_a_gap() -> None:
+    html = render(PAGE)
+    first = re.findall(r"<svg.*?</svg>", html, re.DOTALL)[0]
+    assert first.count("<polyline") == 1  # 1, 2; then a gap
+    assert first.count("<circle") == 1  # 3 alone

@@ -1,0 +1,106 @@
+"""Tails of returns against published numbers, by hand, and on real data; unknown stays unknown."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from app.domain.market import Floats
+from app.domain.value_at_risk import LEAST, Method, exceptions, kupiec, var_cvar
+from tests.market_files import needs_daily_panel, ten_perpetuals
+
+
+def _walk(size: int = 500) -> Floats:
+    return np.random.default_rng(3).normal(0.001, 0.02, size)
+
+
+def test_kupiec_gives_the_published_numbers() -> None:
+    ratio, p = kupiec(14, 250, 0.05)
+    assert ratio == pytest.approx(0.18269688, abs=5e-9)
+    assert p == pytest.approx(0.66906572, abs=5e-8)
+
+
+def test_kupiec_at_its_ends() -> None:
+    assert kupiec(0, 0, 0.05) == (None, None)
+    assert kupiec(5, 100, 0.05) == (0.0, 1.0)
+    none_seen, _ = kupiec(0, 250, 0.05)
+    assert none_seen == pytest.approx(-2 * 250 * math.log(0.95))
+    all_seen, p = kupiec(10, 10, 0.05)
+    assert all_seen == pytest.approx(-2 * 10 * math.log(0.05))
+    assert p is not None
+    assert p < 1e-12
+    for wrong in ((-1, 10, 0.05), (11, 10, 0.05), (1, 10, 0.0), (1, 10, 1.0)):
+        with pytest.raises(ValueError, match="exceptions"):
+            kupiec(*wrong)
+
+
+def test_the_historical_tail_by_hand() -> None:
+    returns = np.arange(100, -1, -1) / 100.0 - 0.5  # -0.50, -0.49 ... 0.50 in reverse
+    var, cvar = var_cvar(returns, 0.9, Method.HISTORICAL)
+    assert var == pytest.approx(0.40)
+    assert cvar == pytest.approx(np.mean(np.arange(0.40, 0.505, 0.01)))  # the eleven lowest
+
+
+def test_ewma_is_normal_with_the_variance_of_today() -> None:
+    returns = _walk(60)
+    variance = float(np.mean(returns[:30] ** 2))
+    for one in returns[30:]:
+        variance = 0.94 * variance + 0.06 * one**2
+    var, cvar = var_cvar(returns, 0.99, Method.EWMA)
+    assert var == pytest.approx(-norm.ppf(0.01) * math.sqrt(variance))
+    tail = norm.expect(lambda x: -x, lb=-np.inf, ub=norm.ppf(0.01), conditional=True)
+    assert cvar == pytest.approx(tail * math.sqrt(variance), rel=1e-6)
+
+
+def test_filtered_surprises_are_scaled_to_today() -> None:
+    returns = _walk()
+    var, cvar = var_cvar(returns, 0.95)
+    stormy, stormy_cvar = var_cvar(np.concatenate([returns, [0.2, -0.2, 0.2]]), 0.95)
+    assert var is not None
+    assert cvar is not None
+    assert stormy is not None
+    assert stormy_cvar is not None
+    assert stormy > 2.0 * var
+    assert stormy_cvar > stormy
+    assert cvar > var
+    # Scale of the returns is scale of the losses.
+    assert var_cvar(returns * 3.0, 0.95)[0] == pytest.approx(3.0 * var)
+
+
+@pytest.mark.parametrize("method", list(Method))
+def test_too_few_returns_say_nothing(method: Method) -> None:
+    assert var_cvar(_walk(LEAST - 1), 0.95, method) == (None, None)
+    assert var_cvar(np.full(400, np.nan), 0.95, method) == (None, None)
+    known = _walk(90)
+    gaps = np.insert(known, [10, 50], np.nan)
+    assert var_cvar(gaps, 0.95, method) == var_cvar(known, 0.95, method)
+
+
+def test_a_market_that_never_moved_has_no_surprises() -> None:
+    still = np.zeros(100)
+    assert var_cvar(still, 0.95) == (None, None)
+    assert var_cvar(still, 0.95, Method.HISTORICAL) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, -1.0, float("nan")])
+def test_a_level_lies_between_0_and_1(level: float) -> None:
+    with pytest.raises(ValueError, match="level"):
+        var_cvar(_walk(), level)
+
+
+@pytest.mark.parametrize("method", list(Method))
+def test_coverage_of_its_own_model_passes_kupiec(method: Method) -> None:
+    beyond, judged = exceptions(_walk(800), 0.95, 250, method)
+    assert judged == 550
+    _, p = kupiec(beyond, judged, 0.05)
+    assert p is not None
+    assert p > 0.05
+    assert exceptions(_walk(100), 0.95, 20, method) == (0, 0)
+
+
+@needs_daily_panel
+def test_the_tail_of_ten_perpetuals_has_the_published_numbers() -> None:
+    var, cvar = var_cvar(ten_perpetuals(), 0.95, Method.HISTORICAL)
+    assert var == pytest.approx(0.0596993742, abs=1e-10)
+    assert cvar == pytest.approx(0.0920419183, abs=1e-10)

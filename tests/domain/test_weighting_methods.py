@@ -1,0 +1,104 @@
+"""Methods against published numbers and what defines them."""
+
+import numpy as np
+import pytest
+
+from app.domain.configuration import WeightingMethod
+from app.domain.market import Interval
+from app.domain.panel import Panel
+from app.domain.weighting_methods import (
+    Basis,
+    Covariance,
+    appeals,
+    covariance,
+    risk_parity,
+    shrunk,
+)
+from tests.market_files import needs_daily_panel, perpetual
+
+PERPS = ("BTC", "ETH", "SOL", "XRP", "DOGE", "ADA", "LINK", "AVAX", "LTC", "BCH")
+DAY = Interval.DAY.ms
+
+
+def panel(closes: np.ndarray) -> Panel:
+    names = tuple(f"{letter}USDT" for letter in "ABCDEFGHIJ")[: closes.shape[1]]
+    opened = np.arange(len(closes), dtype=np.int64) * DAY
+    return Panel(Interval.DAY, names, opened, closes, closes, closes, closes, closes, closes)
+
+
+def walk(days: int, count: int) -> np.ndarray:
+    steps = np.random.default_rng(3).normal(0.0, 0.02, (days, count))
+    steps *= np.linspace(1.0, 2.0, count)
+    return np.exp(np.cumsum(steps, axis=0))
+
+
+def test_two_uncorrelated_assets_share_as_the_inverse_of_their_volatility() -> None:
+    assert risk_parity(np.diag([0.04, 0.16])) == pytest.approx([2 / 3, 1 / 3], abs=1e-14)
+
+
+@pytest.mark.parametrize("rho", [-0.4, 0.0, 0.9])
+def test_risk_contributions_are_equal(rho: float) -> None:
+    sd = np.array([0.2, 0.5, 1.1])
+    matrix = np.outer(sd, sd) * (np.full((3, 3), rho) + (1 - rho) * np.eye(3))
+    shares = risk_parity(matrix)
+    contributions = shares * (matrix @ shares)
+    assert np.ptp(contributions) < 1e-12
+    assert shares.sum() == pytest.approx(1.0)
+
+
+@needs_daily_panel
+def test_ten_perpetuals_as_published() -> None:
+    closes = np.hstack([perpetual(f"{name}USDT")["close"] for name in PERPS])
+    returns = (closes[1:] / closes[:-1] - 1.0)[-250:]
+    matrix, share = shrunk(returns)
+    assert share == pytest.approx(0.05801457, abs=1e-8)
+    assert np.linalg.eigvalsh(matrix).min() > 0
+    expected = [
+        *(0.175312, 0.108638, 0.099043, 0.086376, 0.079798),
+        *(0.067559, 0.080569, 0.080892, 0.107752, 0.114061),
+    ]
+    assert risk_parity(np.cov(returns.T)) == pytest.approx(expected, abs=2e-6)
+
+
+def test_shrinkage_of_returns_that_never_move() -> None:
+    matrix, share = shrunk(np.zeros((40, 2)))
+    assert share == 0.0
+    assert not matrix.any()
+
+
+def test_covariance_takes_common_days_and_leaves_the_young_out() -> None:
+    closes = walk(300, 4)
+    closes[:-20, 2] = np.nan  # listed three weeks ago
+    found = covariance(panel(closes), ("DUSDT", "CUSDT", "AUSDT", "UNSEEN"))
+    assert found.symbols == ("DUSDT", "AUSDT")
+    assert np.sqrt(np.diag(found.matrix)) == pytest.approx([0.764, 0.382], rel=0.15)
+    assert covariance(panel(closes), ("CUSDT",)).symbols == ()
+
+
+def test_the_volatility_of_a_portfolio() -> None:
+    known = Covariance(("A", "B"), np.array([[0.04, 0.0], [0.0, 0.09]]))
+    assert known.volatility({"A": 0.5, "B": 0.5}) == pytest.approx(np.sqrt(0.0325))
+    assert known.volatility({"A": 0.5, "C": 0.0}) == pytest.approx(0.1)
+    assert known.volatility({"A": 0.5, "C": 0.1}) is None
+
+
+MEMBERS = {"A": Basis(1.0, 0.5, 0.5), "B": Basis(0.0, 1.0, 0.5), "C": Basis(0.0, None, 0.5)}
+
+
+def test_what_each_method_looks_at() -> None:
+    tilted = appeals(WeightingMethod.SCORE_TILTED, MEMBERS, None)
+    assert tilted == {"A": pytest.approx(np.exp(0.5) / 0.5), "B": 1.0, "C": 0.0}
+    inverse = {"A": 2.0, "B": 1.0, "C": 0.0}
+    assert appeals(WeightingMethod.INVERSE_VOLATILITY, MEMBERS, None) == inverse
+    assert appeals(WeightingMethod.EQUAL, MEMBERS, None) == {"A": 1.0, "B": 1.0, "C": 1.0}
+
+
+def test_risk_parity_with_and_without_a_covariance() -> None:
+    inverse = {"A": 2.0, "B": 1.0, "C": 0.0}
+    method = WeightingMethod.RISK_PARITY
+    assert appeals(method, MEMBERS, None) == inverse
+    assert appeals(method, MEMBERS, Covariance((), np.empty((0, 0)))) == inverse
+    known = Covariance(("A", "X"), np.diag([0.25, 0.1]))
+    assert appeals(method, MEMBERS, known) == {"A": 1.0, "B": pytest.approx(0.5), "C": 0.0}
+    only = Covariance(("C",), np.array([[0.3]]))
+    assert appeals(method, MEMBERS, only) == {"A": 0.0, "B": 0.0, "C": 1.0}
