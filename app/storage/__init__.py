@@ -1,0 +1,1 @@
+"""SQL and nothing else: tables, the unit of work, one repository per noun."""

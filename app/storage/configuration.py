@@ -1,0 +1,56 @@
+"""Versions of the business configuration; a version never changes."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Row, Select, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.configuration import Configuration
+from app.domain.configuration_document import as_document, from_document
+from app.domain.errors import Code, NotFoundError
+from app.storage.tables import system_configuration as table
+from app.storage.upsert import insert
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationRepository:
+    """The settings in force and all that came before."""
+
+    connection: AsyncConnection
+
+    async def current(self) -> Configuration:
+        """The newest version; the defaults, which are version 1, where none is stored."""
+        row = await self._first(select(table).order_by(table.c.version.desc()).limit(1))
+        return Configuration() if row is None else from_document(row.body, row.version)
+
+    async def get(self, version: int) -> Configuration:
+        """Raises NotFoundError."""
+        row = await self._first(select(table).where(table.c.version == version))
+        if row is None:
+            raise NotFoundError(Code.NOT_FOUND, f"there is no configuration version {version}")
+        return from_document(row.body, row.version)
+
+    async def found(self, now: datetime, by: str) -> Configuration:
+        """Stores the defaults as version 1 if nothing is stored; the current one is returned."""
+        first = insert(self.connection, table).on_conflict_do_nothing()
+        await self.connection.execute(first, self._row(Configuration(), now, by))
+        return await self.current()
+
+    async def add(self, configuration: Configuration, now: datetime, by: str) -> None:
+        """Raises ConflictError version_conflict if that version exists."""
+        await self.connection.execute(table.insert(), self._row(configuration, now, by))
+
+    @staticmethod
+    def _row(configuration: Configuration, now: datetime, by: str) -> dict[str, object]:
+        return {
+            "version": configuration.version,
+            "body": as_document(configuration),
+            "created_at": now,
+            "created_by": by,
+        }
+
+    async def _first(
+        self, statement: Select[*tuple[object, ...]]
+    ) -> Row[*tuple[object, ...]] | None:
+        return (await self.connection.execute(statement)).first()

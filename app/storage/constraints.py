@@ -1,0 +1,192 @@
+"""Which broken constraint means which error; a test sees that none is forgotten."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import ForeignKeyConstraint, Table, UniqueConstraint
+from sqlalchemy.exc import IntegrityError
+
+from app.domain.errors import Code, ConflictError, RefusedError, ServiceError
+from app.storage.tables import metadata
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a caller is told when a constraint of this name is broken."""
+
+    kind: type[ServiceError]
+    code: Code
+    detail: str
+
+    def error(self) -> ServiceError:
+        return self.kind(self.code, self.detail)
+
+
+_RACE: Final = Rule(ConflictError, Code.VERSION_CONFLICT, "another change came first; read again")
+_MEMBER: Final = Rule(
+    ConflictError, Code.SYMBOL_ALREADY_IN_PORTFOLIO, "the symbol is a member already"
+)
+_AMBIGUOUS: Final = Rule(
+    RefusedError, Code.SYMBOL_AMBIGUOUS, "two contracts would have one code or one name"
+)
+_WEIGHTS: Final = Rule(
+    RefusedError, Code.CONSTRAINTS_INFEASIBLE, "weights and cash must lie between 0 and 100 %"
+)
+_OURS: Final = Rule(
+    ServiceError, Code.INTERNAL_ERROR, "a value of ours was refused by the database"
+)
+
+RULES: Final[dict[str, Rule]] = {
+    "uq_portfolio_members_symbol_id_active": _MEMBER,
+    "pk_portfolio_members": _MEMBER,
+    "uq_portfolio_members_rank_active": _RACE,
+    "pk_portfolio_history": _RACE,
+    "pk_system_configuration": _RACE,
+    "pk_scoring_algorithms": _RACE,
+    "pk_contract_specs": _RACE,
+    "uq_contract_specs_symbol_id_open": _RACE,
+    "pk_idempotency_keys": Rule(
+        ConflictError, Code.IDEMPOTENCY_IN_PROGRESS, "the same request is being carried out"
+    ),
+    "fk_portfolio_members_symbol_id": Rule(
+        RefusedError, Code.SYMBOL_UNKNOWN, "the symbol is not in the registry"
+    ),
+    "fk_trades_symbol_id": Rule(
+        RefusedError, Code.SYMBOL_UNKNOWN, "the symbol is not in the registry"
+    ),
+    "pk_trades": Rule(ConflictError, Code.TRADE_ID_REUSED, "the trade is booked already"),
+    "uq_trades_event_seq": _RACE,
+    "uq_symbols_code": _AMBIGUOUS,
+    "uq_symbols_symbol_current": _AMBIGUOUS,
+    "ck_portfolio_cash_u_range": _WEIGHTS,
+    "ck_portfolio_members_weight_u_range": _WEIGHTS,
+    "ck_portfolio_members_target_weight_u_range": _WEIGHTS,
+}
+
+# Only a mistake of ours can break these; the caller learns no more than that.
+OURS: Final = frozenset(
+    {
+        "ck_candles_prices",
+        "ck_candles_turnover_range",
+        "ck_candles_volume_range",
+        "ck_contract_specs_initial_margin_exact",
+        "ck_contract_specs_lot_size_positive",
+        "ck_contract_specs_maintenance_margin_exact",
+        "ck_contract_specs_maker_fee_exact",
+        "ck_contract_specs_multiplier_positive",
+        "ck_contract_specs_taker_fee_exact",
+        "ck_contract_specs_tick_size_positive",
+        "ck_contract_specs_validity",
+        "ck_funding_rates_rate_exact",
+        "ck_idempotency_keys_answer_known",
+        "ck_idempotency_keys_state_known",
+        "ck_market_snapshots_mark_price_range",
+        "ck_market_snapshots_open_interest_range",
+        "ck_market_snapshots_turnover_24h_range",
+        "ck_portfolio_history_seq_positive",
+        "ck_portfolio_members_inclusion_price_exact",
+        "ck_portfolio_members_inclusion_score_range",
+        "ck_portfolio_members_left_at_known",
+        "ck_portfolio_members_rank_positive",
+        "ck_portfolio_members_status_known",
+        "ck_portfolio_version_range",
+        "ck_replacement_confirmations_confirmations_positive",
+        "ck_scoring_runs_universe_size_range",
+        "ck_symbol_scores_composite_range",
+        "ck_symbol_scores_confidence_range",
+        "ck_symbol_scores_fundamental_range",
+        "ck_symbol_scores_market_structure_range",
+        "ck_symbol_scores_rank_positive",
+        "ck_symbol_scores_risk_range",
+        "ck_symbol_scores_technical_range",
+        "ck_symbol_scores_volatility_range",
+        "ck_symbol_scores_z_range",
+        "ck_system_configuration_version_range",
+        "ck_trades_event_seq_positive",
+        "ck_trades_fees_exact",
+        "ck_trades_funding_exact",
+        "ck_trades_pnl_exact",
+        "fk_contract_specs_symbol_id",
+        "fk_portfolio_members_portfolio_id",
+        "fk_replacement_confirmations_portfolio_id",
+        "fk_symbol_scores_run_id",
+        "pk_candles",
+        "pk_funding_rates",
+        "pk_market_snapshots",
+        "pk_portfolio",
+        "pk_replacement_confirmations",
+        "pk_scoring_runs",
+        "pk_service_facts",
+        "pk_symbol_scores",
+        "pk_symbols",
+        "portfolio_history_append_only",
+        "system_configuration_append_only",
+        "trades_append_only",
+    }
+)
+
+
+def _unique_columns() -> dict[frozenset[str], str]:
+    """SQLite names the columns of a broken unique rule, not the rule."""
+    found: dict[frozenset[str], str] = {}
+    for table in metadata.tables.values():
+        rules: list[tuple[object, list[str]]] = [
+            (index.name, [column.name for column in index.columns])
+            for index in table.indexes
+            if index.unique
+        ]
+        rules += [
+            (rule.name, [column.name for column in rule.columns])
+            for rule in (*table.constraints,)
+            if isinstance(rule, UniqueConstraint)
+        ]
+        rules.append((table.primary_key.name, [column.name for column in table.primary_key]))
+        for name, columns in rules:
+            found[frozenset(f"{table.name}.{column}" for column in columns)] = str(name)
+    return found
+
+
+_BY_COLUMNS: Final = _unique_columns()
+_UNIQUE: Final = re.compile(r"UNIQUE constraint failed: (.+)$")
+_CHECK: Final = re.compile(r"CHECK constraint failed: (\w+)")
+_TRIGGER: Final = re.compile(r"(\w+_append_only)")
+
+
+def constraint_name(error: IntegrityError) -> str | None:
+    """The name of the broken constraint; None where the database gives no way to tell."""
+    driver = getattr(error.orig, "__cause__", None)
+    named = getattr(driver, "constraint_name", None)
+    if named:
+        return str(named)
+    message = str(error.orig)
+    if unique := _UNIQUE.search(message):
+        return _BY_COLUMNS.get(frozenset(unique.group(1).split(", ")))
+    for pattern in (_CHECK, _TRIGGER):
+        if match := pattern.search(message):
+            return match.group(1)
+    if "FOREIGN KEY constraint failed" in message:
+        return _foreign_key(error.statement or "")
+    return None
+
+
+def _foreign_key(statement: str) -> str | None:
+    """SQLite does not say which; of the table written to, the one that a caller can break."""
+    written = [table for table in metadata.tables.values() if _names(statement, table)]
+    names = [
+        str(rule.name)
+        for table in written
+        for rule in table.constraints
+        if isinstance(rule, ForeignKeyConstraint)
+    ]
+    return next((name for name in names if name in RULES), next(iter(names), None))
+
+
+def _names(statement: str, table: Table) -> bool:
+    return re.search(rf"\b(INTO|UPDATE|FROM) {table.name}\b", statement) is not None
+
+
+def broken(error: IntegrityError) -> ServiceError:
+    """The domain's word for a broken constraint; INTERNAL_ERROR if only we can break it."""
+    name = constraint_name(error)
+    return RULES.get(name or "", _OURS).error()

@@ -1,0 +1,208 @@
+"""The database: engines, transactions, and the guards that make both kinds safe."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.domain.errors import Code, UnavailableError
+from app.domain.market import DataSource
+from app.storage.engines import DatabaseOptions, Engines, SlowStatement, opened, url_of
+from app.storage.faults import (
+    CONNECT_ERRORS,
+    RETRYABLE,
+    contention,
+    overloaded,
+    sqlstate,
+    translated,
+    unavailable,
+)
+from app.storage.file_lock import FileLock
+from app.storage.unbroken import unbroken
+from app.storage.unit_of_work import UnitOfWork
+
+T = TypeVar("T")
+ATTEMPTS: Final = 5
+
+
+class DataSourceMismatchError(UnavailableError):
+    """The stored data came from somewhere else; nothing may be mixed."""
+
+
+def _ignore(_: object) -> None:
+    """Nobody listens."""
+
+
+@dataclass(slots=True)
+class Database:
+    """One database, opened once.
+
+    `monotonic` gives seconds, `jitter` numbers in 0..1; `publish` gets each announced event after
+    its commit, `on_slow` each statement slower than the limit.
+    """
+
+    options: DatabaseOptions
+    monotonic: Callable[[], float]
+    jitter: Callable[[], float]
+    publish: Callable[[object], None] = _ignore
+    on_slow: Callable[[SlowStatement], None] = _ignore
+    _engines: Engines | None = field(default=None, init=False)
+    _lock: FileLock | None = field(default=None, init=False)
+
+    async def open(self) -> None:
+        """Takes the lock of an SQLite file and sets the pools up; connects to nothing yet.
+
+        Raises DatabaseInUseError when another process has the file.
+        """
+        url = url_of(self.options.url)
+        if url.get_backend_name() == "sqlite":
+            self._lock = FileLock.taken(str(url.database))
+        self._engines = opened(self.options, self.monotonic, self.on_slow)
+
+    async def close(self) -> None:
+        """Closes every connection and gives the file free; may be called twice."""
+        if self._engines is not None:
+            engines, self._engines = self._engines, None
+            for engine in engines.all():
+                await unbroken(engine.dispose())
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    @asynccontextmanager
+    async def write(self, statement_timeout_s: float | None = None) -> AsyncIterator[UnitOfWork]:
+        """One transaction, committed when the block ends, rolled back when it raises.
+
+        Events announced in it are published after the commit. `statement_timeout_s` replaces the
+        ordinary limit of a statement where bulk work is expected (PostgreSQL only).
+        Raises only domain errors for what the database refuses or cannot do.
+        """
+        engines = self._opened()
+        wait = contention if engines.single_writer else overloaded
+        async with self._transaction(engines.writer, wait) as unit:
+            if statement_timeout_s is not None and not engines.single_writer:
+                limit = text("SELECT set_config('statement_timeout', :limit, true)")
+                await unit.connection.execute(limit, {"limit": f"{statement_timeout_s * 1e3:.0f}"})
+            yield unit
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[UnitOfWork]:
+        """One consistent view over as many statements as wanted; writing fails."""
+        async with self._transaction(self._opened().reader, overloaded) as unit:
+            yield unit
+
+    async def run(self, closure: Callable[[UnitOfWork], Awaitable[T]]) -> T:
+        """`closure` in one write transaction, begun again when the database asks for it.
+
+        Serialisation failures and deadlocks repeat the whole closure, at most five times with
+        10-200 ms between; so it must do nothing outside the database. Then database_contention.
+        """
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                async with self.write() as unit:
+                    return await closure(unit)
+            except UnavailableError as e:
+                cause = e.__cause__
+                state = sqlstate(cause.orig) if isinstance(cause, DBAPIError) else None
+                if state not in RETRYABLE or attempt == ATTEMPTS:
+                    raise
+            await asyncio.sleep(0.01 + 0.19 * self.jitter())
+
+    async def ping(self, within_s: float = 2.0) -> None:
+        """One statement on a connection of its own, so that a full pool does not look like death.
+
+        Raises UnavailableError.
+        """
+        try:
+            async with asyncio.timeout(within_s), self._opened().probe.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+        except (SQLAlchemyError, *CONNECT_ERRORS) as e:
+            raise translated(e) or unavailable() from e
+
+    async def claim(self, source: DataSource) -> None:
+        """Binds the database to `source` for ever. Raises DataSourceMismatchError if it is bound
+        to another one.
+        """
+        async with self.write() as unit:
+            stored = await unit.facts.keep("data_source", source.value)
+        if stored != source.value:
+            raise DataSourceMismatchError(
+                Code.DATABASE_UNAVAILABLE,
+                f"this database holds data of {stored}, the service is set to {source.value}:"
+                " use another database for it",
+                facts={"stored": str(stored), "configured": source.value},
+            )
+
+    @property
+    def dialect(self) -> str:
+        return self._opened().writer.dialect.name
+
+    @property
+    def checked_out(self) -> int:
+        """Connections in use now; 0 when nobody works."""
+        return self._opened().checked_out()
+
+    def _opened(self) -> Engines:
+        if self._engines is None:
+            raise UnavailableError(Code.SHUTTING_DOWN, "the database is closed", retry_after_s=5)
+        return self._engines
+
+    @asynccontextmanager
+    async def _transaction(
+        self, engine: AsyncEngine, pool_wait: Callable[[], UnavailableError]
+    ) -> AsyncIterator[UnitOfWork]:
+        try:
+            connection = await unbroken(_begun(engine), undo=_abandoned)
+        except (SQLAlchemyError, *CONNECT_ERRORS) as e:
+            raise translated(e, pool_wait) or e from e
+        try:
+            try:
+                unit = UnitOfWork(connection)
+                yield unit
+            except BaseException:
+                await unbroken(_abandoned(connection))
+                raise
+            await unbroken(self._committed(unit))
+        except SQLAlchemyError as e:
+            error = translated(e, pool_wait)
+            if error is None:
+                raise
+            raise error from e
+
+    async def _committed(self, unit: UnitOfWork) -> None:
+        """What is committed is told, even when nobody waits for it any more."""
+        try:
+            await unit.connection.commit()
+        except BaseException:
+            await _abandoned(unit.connection)
+            raise
+        await unit.connection.close()
+        for event in unit.events:
+            self.publish(event)
+
+
+async def _begun(engine: AsyncEngine) -> AsyncConnection:
+    connection = engine.connect()
+    await connection.start()
+    try:
+        await connection.begin()
+    except BaseException:
+        await _abandoned(connection)
+        raise
+    return connection
+
+
+async def _abandoned(connection: AsyncConnection) -> None:
+    """Rolls back and gives the connection back; a dead one is thrown away."""
+    try:
+        await connection.close()
+    except (SQLAlchemyError, *CONNECT_ERRORS):
+        await connection.invalidate()
+        await connection.close()

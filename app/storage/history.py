@@ -1,0 +1,104 @@
+"""The portfolio's history: appended in the transaction of the change, never altered."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Row, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.audit import Head
+from app.domain.errors import Code, UnavailableError
+from app.domain.history import Draft, EventType, PortfolioEvent, Stamp, seal
+from app.storage.facts import FactRepository
+from app.storage.tables import PORTFOLIO_ID
+from app.storage.tables import portfolio_history as table
+
+HEAD: Final = "history_head"  # the fact that remembers the newest event apart from the events
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRepository:
+    """Events by sequence number, which has no gaps."""
+
+    connection: AsyncConnection
+
+    async def append(self, drafts: Iterable[Draft], stamp: Stamp) -> tuple[PortfolioEvent, ...]:
+        """The drafts as the next events, with their number and hash.
+
+        Call it after `portfolio.load(for_update=True)`: that lock is what keeps the numbers
+        without gaps. Raises ConflictError version_conflict where somebody else was quicker,
+        UnavailableError history_tampered where the newest event is not the one on record: no
+        change may be built on a chain that somebody cut.
+        """
+        last = await self.last()
+        events = seal(drafts, stamp, last)
+        if events:
+            await self._require_intact(last)
+            await self.connection.execute(table.insert(), [_row(event) for event in events])
+            await FactRepository(self.connection).put(HEAD, Head.of(events[-1]).fact())
+        return events
+
+    async def _require_intact(self, last: PortfolioEvent | None) -> None:
+        head = Head.read(await FactRepository(self.connection).get(HEAD))
+        if head is not None and (last is None or head != Head.of(last)):
+            raise UnavailableError(
+                Code.HISTORY_TAMPERED,
+                f"the history does not end with event {head.seq}, as it did: no change is made"
+                " until `my-symbols audit verify` finds nothing",
+            )
+
+    async def last(self) -> PortfolioEvent | None:
+        """The newest event; None while nothing has happened."""
+        newest = self._all().order_by(table.c.seq.desc()).limit(1)
+        row = (await self.connection.execute(newest)).first()
+        return None if row is None else _event(row)
+
+    async def last_weighing(self) -> PortfolioEvent | None:
+        """The event that set the weights of record; None while nothing has been weighed."""
+        kinds = (EventType.WEIGHTS.value, EventType.REBALANCE.value)
+        wanted = self._all().where(table.c.type.in_(kinds)).order_by(table.c.seq.desc()).limit(1)
+        row = (await self.connection.execute(wanted)).first()
+        return None if row is None else _event(row)
+
+    async def page(
+        self,
+        before_seq: int | None,
+        limit: int,
+        *,
+        symbol: str | None = None,
+        kind: EventType | None = None,
+    ) -> tuple[PortfolioEvent, ...]:
+        """Newest first, those before `before_seq`; of one symbol or kind if wanted."""
+        wanted = self._all().order_by(table.c.seq.desc()).limit(limit)
+        if before_seq is not None:
+            wanted = wanted.where(table.c.seq < before_seq)
+        if symbol is not None:
+            wanted = wanted.where(or_(table.c.symbol == symbol, table.c.other_symbol == symbol))
+        if kind is not None:
+            wanted = wanted.where(table.c.type == kind.value)
+        return tuple(_event(row) for row in await self.connection.execute(wanted))
+
+    async def all(self, after_seq: int = 0) -> tuple[PortfolioEvent, ...]:
+        """Oldest first, those after `after_seq`."""
+        wanted = self._all().where(table.c.seq > after_seq).order_by(table.c.seq)
+        return tuple(_event(row) for row in await self.connection.execute(wanted))
+
+    @staticmethod
+    def _all() -> Any:
+        return select(table).where(table.c.aggregate == PORTFOLIO_ID)
+
+
+def _row(event: PortfolioEvent) -> dict[str, Any]:
+    row = {name: getattr(event, name) for name in PortfolioEvent.__slots__}
+    return {
+        **row,
+        "aggregate": PORTFOLIO_ID,
+        "type": event.type.value,
+        "payload": {**event.payload},
+    }
+
+
+def _event(row: Row[Any]) -> PortfolioEvent:
+    fields = {name: getattr(row, name) for name in PortfolioEvent.__slots__}
+    return PortfolioEvent(**{**fields, "type": EventType(row.type)})

@@ -1,0 +1,189 @@
+"""The portfolio in its present version, and everybody who was ever a member."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import Row, bindparam, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.errors import Code, ConflictError
+from app.domain.portfolio import Member, Portfolio
+from app.storage.tables import PORTFOLIO_ID, portfolio, portfolio_members
+
+_ASIDE: Final = 1_000_000  # ranks are moved out of the way by this while they are exchanged
+
+
+class MemberStatus(StrEnum):
+    ACTIVE = "Active"
+    REMOVED = "Removed"
+    REPLACED = "Replaced"
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """How and why a member leaves."""
+
+    status: MemberStatus  # REMOVED or REPLACED
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """One stay in the portfolio, finished or not."""
+
+    member: Member
+    status: MemberStatus
+    left_at: datetime | None
+    leaving_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PortfolioRepository:
+    """One portfolio; its row is the lock that puts all changes in line."""
+
+    connection: AsyncConnection
+
+    async def load(self, *, for_update: bool = False) -> Portfolio:
+        """The committed version; `for_update` must be the first statement of its transaction.
+
+        It waits for its turn (PostgreSQL: the row; SQLite: the whole write transaction did).
+        """
+        head = select(portfolio).where(portfolio.c.id == PORTFOLIO_ID)
+        row = (await self.connection.execute(head.with_for_update() if for_update else head)).one()
+        table = portfolio_members
+        members = await self.connection.execute(
+            select(table)
+            .where(table.c.portfolio_id == PORTFOLIO_ID, table.c.status == MemberStatus.ACTIVE)
+            .order_by(table.c.rank)
+        )
+        return Portfolio(
+            version=row.version,
+            configuration_version=row.configuration_version,
+            members=tuple(_member(one) for one in members),
+            cash_u=row.cash_u,
+            weighted_at=row.weighted_at,
+        )
+
+    async def save(
+        self,
+        old: Portfolio,
+        new: Portfolio,
+        now: datetime,
+        departures: Mapping[str, Departure] | None = None,
+    ) -> None:
+        """Replaces `old`, which was loaded in this transaction, by `new`.
+
+        `departures` says by symbol id how members of `old` that are not in `new` leave; without
+        a word they count as removed.
+        Raises ConflictError version_conflict when another version was committed meanwhile.
+        """
+        await self._save_head(old, new, now)
+        before = {member.symbol_id: member for member in old.members}
+        after = {member.symbol_id: member for member in new.members}
+        leaving = [member for member in old.members if member.symbol_id not in after]
+        staying = [member for member in new.members if member.symbol_id in before]
+        await self._save_leaving(leaving, now, departures or {})
+        await self._save_staying(
+            [member for member in staying if member != before[member.symbol_id]],
+            reordered=any(member.rank != before[member.symbol_id].rank for member in staying),
+        )
+        joining = [member for member in new.members if member.symbol_id not in before]
+        if joining:
+            rows = [_joining_row(member, new.version) for member in joining]
+            await self.connection.execute(portfolio_members.insert(), rows)
+
+    async def memberships(self, symbol_id: str | None = None) -> tuple[Membership, ...]:
+        """Every stay, oldest first, of one symbol or of all."""
+        table = portfolio_members
+        wanted = select(table).where(table.c.portfolio_id == PORTFOLIO_ID)
+        if symbol_id is not None:
+            wanted = wanted.where(table.c.symbol_id == symbol_id)
+        rows = await self.connection.execute(wanted.order_by(table.c.entered_version, table.c.rank))
+        return tuple(
+            Membership(_member(row), MemberStatus(row.status), row.left_at, row.leaving_reason)
+            for row in rows
+        )
+
+    async def _save_head(self, old: Portfolio, new: Portfolio, now: datetime) -> None:
+        swapped = await self.connection.execute(
+            portfolio.update()
+            .where(portfolio.c.id == PORTFOLIO_ID, portfolio.c.version == old.version)
+            .values(
+                version=new.version,
+                configuration_version=new.configuration_version,
+                cash_u=new.cash_u,
+                weighted_at=new.weighted_at,
+                updated_at=now,
+            )
+        )
+        if swapped.rowcount != 1:
+            raise ConflictError(
+                Code.VERSION_CONFLICT, f"version {old.version} is no longer the present one"
+            )
+
+    async def _save_leaving(
+        self, leaving: list[Member], now: datetime, departures: Mapping[str, Departure]
+    ) -> None:
+        if not leaving:
+            return
+        unsaid = Departure(MemberStatus.REMOVED, "removed")
+        rows = [
+            {
+                "of": member.symbol_id,
+                "status": departures.get(member.symbol_id, unsaid).status.value,
+                "leaving_reason": departures.get(member.symbol_id, unsaid).reason,
+                "left_at": now,
+            }
+            for member in leaving
+        ]
+        changed: dict[str, Any] = {
+            name: bindparam(name) for name in ("status", "leaving_reason", "left_at")
+        }
+        await self.connection.execute(
+            _active().where(portfolio_members.c.symbol_id == bindparam("of")).values(**changed),
+            rows,
+        )
+
+    async def _save_staying(self, changed: list[Member], *, reordered: bool) -> None:
+        if reordered:
+            # Uniqueness is checked row by row: two ranks cannot be exchanged in place.
+            aside = portfolio_members.c.rank + _ASIDE
+            moved = [member.symbol_id for member in changed]
+            await self.connection.execute(
+                _active().where(portfolio_members.c.symbol_id.in_(moved)).values(rank=aside)
+            )
+        if changed:
+            names = ("rank", "weight_u", "target_weight_u")
+            rows = [
+                {"of": member.symbol_id, **{name: getattr(member, name) for name in names}}
+                for member in changed
+            ]
+            await self.connection.execute(
+                _active()
+                .where(portfolio_members.c.symbol_id == bindparam("of"))
+                .values(**{name: bindparam(name) for name in names}),
+                rows,
+            )
+
+
+def _active() -> Any:
+    table = portfolio_members
+    return table.update().where(
+        table.c.portfolio_id == PORTFOLIO_ID, table.c.status == MemberStatus.ACTIVE.value
+    )
+
+
+def _joining_row(member: Member, version: int) -> dict[str, Any]:
+    return {
+        "portfolio_id": PORTFOLIO_ID,
+        "entered_version": version,
+        "status": MemberStatus.ACTIVE.value,
+        **{name: getattr(member, name) for name in Member.__slots__},
+    }
+
+
+def _member(row: Row[Any]) -> Member:
+    return Member(**{name: getattr(row, name) for name in Member.__slots__})

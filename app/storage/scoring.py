@@ -1,0 +1,297 @@
+"""Boards with the inputs they were made of, and the scores of a symbol over time.
+
+Whoever did not pass the funnel, half of the universe, is one entry in the run's row.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Final
+
+from sqlalchemy import Row, Select, Text, and_, bindparam, or_, select, tuple_, type_coerce
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.board import Board, Card, CardStatus, Confidence, FactorReading, Family
+from app.domain.market import DataSource
+from app.storage.tables import scoring_algorithms, scoring_runs, symbol_scores
+from app.storage.upsert import insert
+
+_RUN: Final = tuple(column for column in scoring_runs.columns if column.name != "inputs")
+_RUN_KEYS: Final = frozenset({"run_id", "calculated_at"})  # both tables have them
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithm:
+    """A version of how scores are made; versions never change."""
+
+    name: str
+    version: int
+    body: dict[str, Any]
+    created_at: datetime
+    created_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringRepository:
+    """Runs, newest first."""
+
+    connection: AsyncConnection
+
+    async def save(self, board: Board, inputs: bytes | None) -> None:
+        """The whole board; `inputs` is what a replay needs, compressed by the caller."""
+        excluded = {card.symbol: card for card in board.cards if card == _excluded(card)}
+        run = {
+            "run_id": board.run_id,
+            "algorithm": board.algorithm,
+            "algorithm_version": board.algorithm_version,
+            "configuration_version": board.configuration_version,
+            "as_of": board.as_of,
+            "calculated_at": board.calculated_at,
+            "duration_ms": board.duration_ms,
+            "data_source": board.data_source.value,
+            "input_hash": board.input_hash,
+            "universe_size": board.universe_size,
+            "coverage": dict(board.coverage),
+            "excluded": {name: [card.reason, card.detail] for name, card in excluded.items()},
+            "inputs": inputs,
+        }
+        await self.connection.execute(scoring_runs.insert(), run)
+        rows = [_card_row(board, card) for card in board.cards if card.symbol not in excluded]
+        if rows:
+            await self.connection.execute(symbol_scores.insert(), rows)
+
+    async def latest(self) -> Board | None:
+        """The newest board; None before the first run."""
+        return await self._board(_newest(select(*_RUN)))
+
+    async def run(self, run_id: str) -> Board | None:
+        return await self._board(select(*_RUN).where(scoring_runs.c.run_id == run_id))
+
+    async def inputs(self, run_id: str) -> bytes | None:
+        """What `save` was given; None where there is no such run or its inputs were dropped."""
+        wanted = select(scoring_runs.c.inputs).where(scoring_runs.c.run_id == run_id)
+        found: bytes | None = (await self.connection.execute(wanted)).scalar()
+        return found
+
+    async def newest_inputs(self) -> bytes | None:
+        """Inputs of the newest run that has them."""
+        wanted = _newest(select(scoring_runs.c.inputs).where(scoring_runs.c.inputs.is_not(None)))
+        found: bytes | None = (await self.connection.execute(wanted)).scalar()
+        return found
+
+    async def history(
+        self, symbol: str, before: tuple[datetime, str] | None, limit: int
+    ) -> tuple[Board, ...]:
+        """Past boards, newest first, each with the card of `symbol` alone.
+
+        `before` is (calculated_at, run_id) of the last one of the page before.
+        """
+        runs, lines = scoring_runs, symbol_scores
+        own = tuple(column for column in lines.columns if column.name not in _RUN_KEYS)
+        named = type_coerce(runs.c.excluded, Text).contains(f"{json.dumps(symbol)}:")
+        wanted = (
+            select(*_RUN, *own)
+            .outerjoin(lines, and_(lines.c.run_id == runs.c.run_id, lines.c.symbol == symbol))
+            .where(or_(lines.c.symbol.is_not(None), named))
+            .order_by(runs.c.calculated_at.desc(), runs.c.run_id.desc())
+            .limit(limit)
+        )
+        if before is not None:
+            wanted = wanted.where(tuple_(runs.c.calculated_at, runs.c.run_id) < before)
+        rows = await self.connection.execute(wanted)
+        return tuple(
+            _board(
+                row,
+                (_absent(symbol, *row.excluded[symbol]) if row.symbol is None else _card(row),),
+            )
+            for row in rows
+        )
+
+    async def recent_z(self, symbols: Iterable[str], boards: int) -> dict[str, tuple[float, ...]]:
+        """Composite z of `symbols` on the newest `boards` boards, in no order.
+
+        Boards of the very same inputs count once; a board without a z of the symbol is left out.
+        """
+        runs, scores = scoring_runs, symbol_scores
+        newest = await self.connection.execute(
+            _newest(select(runs.c.run_id, runs.c.input_hash), boards)
+        )
+        distinct = {row.input_hash: row.run_id for row in newest}
+        wanted = select(scores.c.symbol, scores.c.z).where(
+            scores.c.run_id.in_(distinct.values()),
+            scores.c.symbol.in_(tuple(symbols)),
+            scores.c.z.is_not(None),
+        )
+        found: dict[str, list[float]] = {}
+        for symbol, z in await self.connection.execute(wanted):
+            found.setdefault(symbol, []).append(z)
+        return {symbol: tuple(values) for symbol, values in found.items()}
+
+    async def latest_composites(self, symbols: Iterable[str]) -> dict[str, float]:
+        """Composite scores of `symbols` on the newest board; who has none is left out."""
+        scores = symbol_scores
+        newest = _newest(select(scoring_runs.c.run_id)).scalar_subquery()
+        wanted = select(scores.c.symbol, scores.c.composite).where(
+            scores.c.run_id == newest,
+            scores.c.symbol.in_(tuple(symbols)),
+            scores.c.composite.is_not(None),
+        )
+        return {row.symbol: row.composite for row in await self.connection.execute(wanted)}
+
+    async def forget(self, before: datetime, all_before: datetime) -> int:
+        """Deletes old runs with their scores; the number of runs.
+
+        Of those calculated before `before` the newest of each UTC day stays until `all_before`.
+        """
+        table = scoring_runs
+        old = await self.connection.execute(
+            select(table.c.run_id, table.c.calculated_at)
+            .where(table.c.calculated_at < before)
+            .order_by(table.c.calculated_at, table.c.run_id)
+        )
+        runs = [(row.run_id, row.calculated_at) for row in old]
+        newest: dict[date, str] = {at.date(): run_id for run_id, at in runs if at >= all_before}
+        kept = set(newest.values())
+        gone = [{"gone": run_id} for run_id, _ in runs if run_id not in kept]
+        if gone:
+            await self.connection.execute(
+                table.delete().where(table.c.run_id == bindparam("gone")), gone
+            )
+        return len(gone)
+
+    async def drop_inputs(self, before: datetime) -> int:
+        """Forgets the inputs of runs calculated before `before`, but keeps their scores."""
+        table = scoring_runs
+        old = (table.c.calculated_at < before) & table.c.inputs.is_not(None)
+        return (
+            await self.connection.execute(table.update().where(old).values(inputs=None))
+        ).rowcount
+
+    async def algorithms(self) -> tuple[Algorithm, ...]:
+        """The newest version of each, by name."""
+        table = scoring_algorithms
+        rows = await self.connection.execute(select(table).order_by(table.c.name, table.c.version))
+        newest = {row.name: row for row in rows}
+        return tuple(
+            Algorithm(row.name, row.version, row.body, row.created_at, row.created_by)
+            for row in newest.values()
+        )
+
+    async def keep_algorithm(self, algorithm: Algorithm) -> None:
+        """Stores this version; if it is known already, nothing changes."""
+        row = {name: getattr(algorithm, name) for name in Algorithm.__slots__}
+        statement = insert(self.connection, scoring_algorithms).on_conflict_do_nothing()
+        await self.connection.execute(statement, row)
+
+    async def _board(self, wanted: Select[Any]) -> Board | None:
+        run = (await self.connection.execute(wanted)).first()
+        if run is None:
+            return None
+        table = symbol_scores
+        rows = await self.connection.execute(
+            select(table).where(table.c.run_id == run.run_id).order_by(table.c.rank, table.c.symbol)
+        )
+        cards = [_card(row) for row in rows]
+        ranked = [card for card in cards if card.rank is not None]
+        rest = [card for card in cards if card.rank is None]
+        rest += [_absent(symbol, *why) for symbol, why in run.excluded.items()]
+        return _board(run, (*ranked, *sorted(rest, key=lambda card: card.symbol)))
+
+
+def _newest(wanted: Select[Any], count: int = 1) -> Select[Any]:
+    table = scoring_runs
+    return wanted.order_by(table.c.calculated_at.desc(), table.c.run_id.desc()).limit(count)
+
+
+def _board(row: Row[Any], cards: tuple[Card, ...]) -> Board:
+    return Board(
+        run_id=row.run_id,
+        algorithm=row.algorithm,
+        algorithm_version=row.algorithm_version,
+        configuration_version=row.configuration_version,
+        as_of=row.as_of,
+        calculated_at=row.calculated_at,
+        duration_ms=row.duration_ms,
+        data_source=DataSource(row.data_source),
+        input_hash=row.input_hash,
+        universe_size=row.universe_size,
+        coverage=row.coverage,
+        cards=cards,
+    )
+
+
+def _absent(symbol: str, reason: str | None, detail: str | None) -> Card:
+    """The card of a symbol that did not pass the funnel."""
+    return Card(
+        symbol=symbol,
+        status=CardStatus.UNAVAILABLE,
+        reason=reason,
+        families=dict.fromkeys(Family),
+        composite=None,
+        z=None,
+        confidence=None,
+        rank=None,
+        volatility=None,
+        factors=(),
+        detail=detail,
+    )
+
+
+def _excluded(card: Card) -> Card:
+    """`card` itself if its reason and detail say everything, else another one."""
+    return _absent(card.symbol, card.reason, card.detail)
+
+
+def _card_row(board: Board, card: Card) -> dict[str, Any]:
+    confidence = card.confidence
+    return {
+        "run_id": board.run_id,
+        "symbol": card.symbol,
+        "calculated_at": board.calculated_at,
+        "status": card.status.value,
+        "reason": card.reason,
+        "rank": card.rank,
+        "composite": card.composite,
+        **{family.value: card.families.get(family) for family in Family},
+        "z": card.z,
+        "confidence": None if confidence is None else confidence.level,
+        "volatility": card.volatility,
+        "supporting": {
+            "detail": card.detail,
+            "confidence": None if confidence is None else _values(confidence),
+            "families": [family.value for family in card.families],
+            "factors": [_values(reading) for reading in card.factors],
+        },
+    }
+
+
+def _values(value: Confidence | FactorReading) -> list[Any]:
+    """Fields in their order: names would be written a million times a day."""
+    return [getattr(value, name) for name in type(value).__slots__]
+
+
+def _card(row: Row[Any]) -> Card:
+    supporting = row.supporting
+    parts = supporting["confidence"]
+    return Card(
+        symbol=row.symbol,
+        status=CardStatus(row.status),
+        reason=row.reason,
+        families=_families(row, supporting["families"]),
+        composite=row.composite,
+        z=row.z,
+        confidence=None if parts is None else Confidence(*parts),
+        rank=row.rank,
+        volatility=row.volatility,
+        factors=_readings(supporting["factors"]),
+        detail=supporting["detail"],
+    )
+
+
+def _families(row: Row[Any], names: Iterable[str]) -> dict[Family, float | None]:
+    return {Family(name): getattr(row, name) for name in names}
+
+
+def _readings(rows: Sequence[Sequence[Any]]) -> tuple[FactorReading, ...]:
+    return tuple(FactorReading(name, Family(family), *rest) for name, family, *rest in rows)

@@ -1,0 +1,86 @@
+"""Tables of scoring: algorithms, runs, and one line per symbol and run."""
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+)
+
+from app.storage.metadata import HUGE, between, metadata
+from app.storage.types import FiniteFloat, JsonText, UtcInstant, type_of_uuid
+
+scoring_algorithms = Table(
+    "scoring_algorithms",
+    metadata,
+    Column("name", String(64), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("body", JsonText, nullable=False),
+    Column("created_at", UtcInstant, nullable=False),
+    Column("created_by", String(128), nullable=False),
+    PrimaryKeyConstraint("name", "version"),
+)
+
+scoring_runs = Table(
+    "scoring_runs",
+    metadata,
+    Column("run_id", type_of_uuid, nullable=False),
+    Column("algorithm", String(64), nullable=False),
+    Column("algorithm_version", Integer, nullable=False),
+    Column("configuration_version", Integer, nullable=False),
+    Column("as_of", UtcInstant, nullable=False),
+    Column("calculated_at", UtcInstant, nullable=False),
+    Column("duration_ms", FiniteFloat, nullable=False),
+    Column("data_source", String(16), nullable=False),
+    Column("input_hash", String(128), nullable=False),
+    Column("universe_size", Integer, nullable=False),
+    Column("coverage", JsonText, nullable=False),
+    Column("excluded", JsonText, nullable=False),  # symbol -> [reason, detail]
+    Column("inputs", LargeBinary),
+    PrimaryKeyConstraint("run_id"),
+    between("universe_size", "0", "1000000"),
+    Index("ix_scoring_runs_calculated_at", "calculated_at", "run_id"),
+)
+
+symbol_scores = Table(
+    "symbol_scores",
+    metadata,
+    Column("run_id", type_of_uuid, nullable=False),
+    Column("symbol", String(64), nullable=False),
+    Column("calculated_at", UtcInstant, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("reason", Text),
+    Column("rank", Integer),
+    Column("composite", FiniteFloat),
+    Column("technical", FiniteFloat),
+    Column("fundamental", FiniteFloat),
+    Column("market_structure", FiniteFloat),
+    Column("risk", FiniteFloat),
+    Column("z", FiniteFloat),
+    Column("confidence", FiniteFloat),
+    Column("volatility", FiniteFloat),
+    Column("supporting", JsonText, nullable=False),
+    PrimaryKeyConstraint("run_id", "symbol"),
+    ForeignKeyConstraint(["run_id"], ["scoring_runs.run_id"], ondelete="CASCADE"),
+    CheckConstraint("rank >= 1", name="rank_positive"),
+    *(
+        between(name, "0", "1")
+        for name in (
+            "composite",
+            "technical",
+            "fundamental",
+            "market_structure",
+            "risk",
+            "confidence",
+        )
+    ),
+    between("z", "-1e6", "1e6"),
+    between("volatility", "0", HUGE),
+    Index("ix_symbol_scores_symbol_calculated_at", "symbol", "calculated_at", "run_id"),
+)

@@ -1,0 +1,43 @@
+"""Every table, by name; migrations build the same and a test compares them."""
+
+from app.storage.market_tables import (
+    candles,
+    contract_specs,
+    funding_rates,
+    market_snapshots,
+    symbols,
+)
+from app.storage.metadata import metadata
+from app.storage.portfolio_tables import (
+    PORTFOLIO_ID,
+    idempotency_keys,
+    portfolio,
+    portfolio_history,
+    portfolio_members,
+    replacement_confirmations,
+    service_facts,
+    system_configuration,
+    trades,
+)
+from app.storage.scoring_tables import scoring_algorithms, scoring_runs, symbol_scores
+
+__all__ = [
+    "PORTFOLIO_ID",
+    "candles",
+    "contract_specs",
+    "funding_rates",
+    "idempotency_keys",
+    "market_snapshots",
+    "metadata",
+    "portfolio",
+    "portfolio_history",
+    "portfolio_members",
+    "replacement_confirmations",
+    "scoring_algorithms",
+    "scoring_runs",
+    "service_facts",
+    "symbol_scores",
+    "symbols",
+    "system_configuration",
+    "trades",
+]

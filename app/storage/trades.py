@@ -1,0 +1,77 @@
+"""Booked results: one row per trade id, written with its event and never altered."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Row, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.performance import EXACT, BookedResult, Trade
+from app.storage.tables import trades as table
+
+
+@dataclass(frozen=True, slots=True)
+class TradeRepository:
+    """Trades by id, and newest first."""
+
+    connection: AsyncConnection
+
+    async def book(self, trade: Trade) -> None:
+        """Writes a trade whose id is new; the caller holds the portfolio's lock."""
+        result = trade.result
+        row = {name: getattr(result, name) for name in BookedResult.__slots__}
+        await self.connection.execute(
+            table.insert(), [{**row, "event_seq": trade.event_seq, "booked_at": trade.booked_at}]
+        )
+
+    async def find(self, trade_id: str) -> Trade | None:
+        row = (
+            await self.connection.execute(select(table).where(table.c.trade_id == trade_id))
+        ).first()
+        return None if row is None else _trade(row)
+
+    async def page(
+        self,
+        before_seq: int | None,
+        limit: int,
+        *,
+        symbol_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> tuple[Trade, ...]:
+        """Last booked first; those that occurred at or after `since` and before `until`."""
+        wanted = _between(since, until).order_by(table.c.event_seq.desc()).limit(limit)
+        if before_seq is not None:
+            wanted = wanted.where(table.c.event_seq < before_seq)
+        if symbol_id is not None:
+            wanted = wanted.where(table.c.symbol_id == symbol_id)
+        return tuple(_trade(row) for row in await self.connection.execute(wanted))
+
+    async def between(self, since: datetime | None, until: datetime | None) -> tuple[Trade, ...]:
+        """All that occurred at or after `since` and before `until`, in the order of booking."""
+        rows = await self.connection.execute(_between(since, until).order_by(table.c.event_seq))
+        return tuple(_trade(row) for row in rows)
+
+    async def realized(self) -> dict[str, Decimal]:
+        """What was realised after fees and funding, by symbol id, in its settlement currency."""
+        totals: dict[str, Decimal] = {}
+        for trade in await self.between(None, None):
+            one = trade.result
+            totals[one.symbol_id] = EXACT.add(totals.get(one.symbol_id, Decimal(0)), one.net)
+        return totals
+
+
+def _between(since: datetime | None, until: datetime | None) -> Any:
+    wanted = select(table)
+    if since is not None:
+        wanted = wanted.where(table.c.occurred_at >= since)
+    if until is not None:
+        wanted = wanted.where(table.c.occurred_at < until)
+    return wanted
+
+
+def _trade(row: Row[Any]) -> Trade:
+    result = BookedResult(**{name: getattr(row, name) for name in BookedResult.__slots__})
+    return Trade(result, row.event_seq, row.booked_at)

@@ -1,0 +1,40 @@
+"""One transaction with its repositories, and the events that leave after its commit."""
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.storage.candles import CandleRepository
+from app.storage.configuration import ConfigurationRepository
+from app.storage.controls import ControlRepository
+from app.storage.facts import FactRepository
+from app.storage.history import HistoryRepository
+from app.storage.idempotency import IdempotencyRepository
+from app.storage.market import MarketRepository
+from app.storage.portfolio import PortfolioRepository
+from app.storage.replacements import ReplacementRepository
+from app.storage.scoring import ScoringRepository
+from app.storage.symbols import SymbolRepository
+from app.storage.trades import TradeRepository
+
+
+class UnitOfWork:
+    """What one use case reads and writes, whole or not at all."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.connection = connection
+        self.events: list[object] = []
+        self.symbols = SymbolRepository(connection)
+        self.candles = CandleRepository(connection)
+        self.market = MarketRepository(connection)
+        self.scoring = ScoringRepository(connection)
+        self.portfolio = PortfolioRepository(connection)
+        self.replacements = ReplacementRepository(connection)
+        self.history = HistoryRepository(connection)
+        self.configuration = ConfigurationRepository(connection)
+        self.idempotency = IdempotencyRepository(connection)
+        self.controls = ControlRepository(connection)
+        self.trades = TradeRepository(connection)
+        self.facts = FactRepository(connection)
+
+    def announce(self, event: object) -> None:
+        """Publishes `event` once the transaction is committed; a rollback forgets it."""
+        self.events.append(event)

@@ -1,0 +1,113 @@
+"""Candles in bulk."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sqlalchemy import text
+
+from app.domain.market import CandleSeries, Interval
+from app.storage.candles import SavedCandles, Span
+from app.storage.database import Database
+from tests.storage.worlds import listed, series, symbol_id
+
+HOUR = Interval.HOUR.ms
+DAY = Interval.DAY.ms
+
+
+def _same(one: CandleSeries, other: CandleSeries) -> bool:
+    names = CandleSeries.__slots__
+    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
+
+
+def _part(one: CandleSeries, rows: slice) -> CandleSeries:
+    return CandleSeries(*(getattr(one, name)[rows] for name in CandleSeries.__slots__))
+
+
+async def test_series_come_back_to_the_last_bit(database: Database) -> None:
+    btc, eth = series(0, 50, HOUR, 0.1 + 0.2), series(10 * HOUR, 5, HOUR, 1e-12)
+    async with database.write() as unit:
+        saved = await unit.candles.save({"btc": btc, "eth": eth}, Interval.HOUR)
+        assert saved == SavedCandles(55, 0)
+        await unit.candles.save({"btc": series(0, 3, DAY)}, Interval.DAY)
+        assert await unit.candles.save({}, Interval.DAY) == SavedCandles(0, 0)
+    async with database.read() as unit:
+        found = await unit.candles.load(["btc", "eth", "none"], Interval.HOUR)
+        later = await unit.candles.load(["btc"], Interval.HOUR, since_ms=48 * HOUR)
+        assert await unit.candles.load([], Interval.HOUR) == {}
+    assert found.keys() == {"btc", "eth"}
+    assert _same(found["btc"], btc)
+    assert _same(found["eth"], eth)
+    assert _same(later["btc"], _part(btc, slice(48, None)))
+    assert found["btc"].opened_ms.dtype == np.int64
+
+
+async def test_D06_a_candle_that_says_something_new_is_revised(database: Database) -> None:
+    first = series(0, 10, HOUR)
+    close = first.close.copy()
+    close[3] = first.high[3]
+    revised = replace(first, close=close)
+    async with database.write() as unit:
+        await unit.candles.save({"btc": first}, Interval.HOUR)
+        assert await unit.candles.save({"btc": first}, Interval.HOUR) == SavedCandles(0, 0)
+        assert await unit.candles.save({"btc": revised}, Interval.HOUR) == SavedCandles(1, 0)
+        rows = text("SELECT revision FROM candles ORDER BY opened_ms")
+        revisions = list((await unit.connection.execute(rows)).scalars())
+        assert revisions == [1, 1, 1, 2, 1, 1, 1, 1, 1, 1]
+        assert _same((await unit.candles.load(["btc"], Interval.HOUR))["btc"], revised)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("open", np.nan),
+        ("high", np.inf),
+        ("high", 0.5),
+        ("low", 0.0),
+        ("low", 1.2),
+        ("close", 9.0),
+        ("volume", -1.0),
+        ("turnover", np.nan),
+    ],
+)
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_D03_a_candle_without_sense_is_a_gap(
+    database: Database, field: str, value: float
+) -> None:
+    sound = series(0, 5, HOUR)
+    column = getattr(sound, field).copy()
+    column[2] = value
+    async with database.write() as unit:
+        broken = replace(sound, **{field: column})
+        assert await unit.candles.save({"btc": broken}, Interval.HOUR) == SavedCandles(4, 1)
+        found = (await unit.candles.load(["btc"], Interval.HOUR))["btc"]
+    assert found.opened_ms.tolist() == [0, HOUR, 3 * HOUR, 4 * HOUR]
+
+
+async def test_pages_and_spans(database: Database) -> None:
+    await listed(database, "BTC", "ETH")
+    btc = series(0, 20, HOUR)
+    async with database.write() as unit:
+        await unit.candles.save({symbol_id("BTC"): btc}, Interval.HOUR)
+    async with database.read() as unit:
+        page = await unit.candles.page(symbol_id("BTC"), Interval.HOUR, 5 * HOUR, 18 * HOUR, 4)
+        nothing = await unit.candles.page(symbol_id("ETH"), Interval.HOUR, 0, 18 * HOUR, 4)
+        spans = await unit.candles.spans(Interval.HOUR)
+        assert await unit.candles.spans(Interval.DAY) == {}
+    assert _same(page, _part(btc, slice(5, 9)))
+    assert len(nothing) == 0
+    assert spans == {symbol_id("BTC"): Span(0, 19 * HOUR)}
+
+
+async def test_a_hundred_thousand_rows_take_seconds(database: Database) -> None:
+    many = {f"symbol-{number:03}": series(0, 200, DAY, 1.0 + number) for number in range(500)}
+    started = time.process_time()
+    async with database.write(statement_timeout_s=60) as unit:
+        assert await unit.candles.save(many, Interval.DAY) == SavedCandles(100_000, 0)
+    spent = time.process_time() - started
+    async with database.read() as unit:
+        found = await unit.candles.load(list(many), Interval.DAY)
+    assert found.keys() == many.keys()
+    assert all(_same(found[name], many[name]) for name in many)
+    assert spent < 3.0

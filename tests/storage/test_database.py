@@ -1,0 +1,393 @@
+"""Transactions that are whole, waits that end, failures that have a name."""
+
+import asyncio
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from app.domain.errors import Code, ServiceError, UnavailableError
+from app.storage.database import ATTEMPTS, Database
+from app.storage.engines import DatabaseOptions, SlowStatement, url_of
+from app.storage.unit_of_work import UnitOfWork
+from tests.conftest import MakeDatabase
+
+_ON_POSTGRES = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
+_ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+
+
+async def _refusal(database: Database, *statements: str) -> ServiceError:
+    async def carry_out(unit: UnitOfWork) -> None:
+        for statement in statements:
+            await unit.connection.execute(text(statement))
+
+    with pytest.raises(ServiceError) as caught:
+        await database.run(carry_out)
+    return caught.value
+
+
+async def test_a_block_that_raises_leaves_nothing_and_tells_nobody(
+    database_url: str, make_database: MakeDatabase
+) -> None:
+    told: list[object] = []
+    database = make_database(database_url, publish=told.append)
+    await database.open()
+
+    async def fail(unit: UnitOfWork) -> None:
+        await unit.facts.put("a", 1)
+        unit.announce("never")
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        await database.run(fail)
+    async with database.write() as unit:
+        assert await unit.facts.get("a") is None
+        await unit.facts.put("a", 2)
+        unit.announce("first")
+        unit.announce("second")
+        assert told == []
+    assert told == ["first", "second"]
+    await database.close()
+
+
+async def test_a_commit_that_fails_tells_nobody(
+    database_url: str, make_database: MakeDatabase
+) -> None:
+    told: list[object] = []
+    database = make_database(database_url, publish=told.append)
+    await database.open()
+    async with database.write() as unit:
+        reference = "REFERENCES symbols (id) DEFERRABLE INITIALLY DEFERRED"
+        await unit.connection.execute(text(f"CREATE TABLE late (id VARCHAR(36) {reference})"))
+
+    async def insert(unit: UnitOfWork) -> None:
+        await unit.connection.execute(text("INSERT INTO late VALUES ('none')"))
+        unit.announce("never")
+
+    with pytest.raises(ServiceError):
+        await database.run(insert)
+    assert told == []
+    assert database.checked_out == 0
+    await database.close()
+
+
+async def test_reading_sees_one_instant_and_cannot_write(database: Database) -> None:
+    async with database.read() as reader:
+        assert await reader.facts.get("a") is None
+        async with database.write() as writer:
+            await writer.facts.put("a", 1)
+        assert await reader.facts.get("a") is None
+    with pytest.raises(UnavailableError):
+        async with database.read() as reader:
+            await reader.facts.put("a", 2)
+    async with database.read() as reader:
+        assert await reader.facts.get("a") == 1
+
+
+async def test_slow_statements_are_reported_without_their_values(
+    database_url: str, make_database: MakeDatabase
+) -> None:
+    slow: list[SlowStatement] = []
+    database = make_database(database_url, on_slow=slow.append, slow_statement_s=0.0)
+    await database.open()
+    async with database.write() as unit:
+        await unit.facts.put("a", "secret")
+    async with database.read() as unit:
+        await unit.facts.get("a")
+    await database.close()
+    texts = [one.sql for one in slow]
+    assert sum("INSERT INTO service_facts" in one for one in texts) == 1
+    assert sum("SELECT service_facts" in one for one in texts) == 1
+    assert all(one.seconds > 0 for one in slow)
+    assert not any("secret" in one for one in texts)
+    assert DatabaseOptions(url="").slow_statement_s == 0.1
+
+
+async def test_ordinary_statements_are_not_reported(
+    database_url: str, make_database: MakeDatabase
+) -> None:
+    slow: list[SlowStatement] = []
+    database = make_database(database_url, on_slow=slow.append, slow_statement_s=30.0)
+    await database.open()
+    async with database.write() as unit:
+        await unit.facts.put("a", 1)
+    await database.close()
+    assert slow == []
+
+
+def test_addresses_get_our_drivers_and_memory_is_refused() -> None:
+    assert url_of("sqlite:///x.db").drivername == "sqlite+aiosqlite"
+    assert url_of("postgresql://h/d").drivername == "postgresql+asyncpg"
+    assert url_of("postgres://h/d").drivername == "postgresql+asyncpg"
+    for wrong in ("sqlite://", "sqlite:///:memory:", "mysql://h/d", "postgresql+psycopg://h/d"):
+        with pytest.raises(ValueError, match=r"SQLite database in memory|is not supported"):
+            url_of(wrong)
+
+
+async def test_a_closed_database_says_so(make_database: MakeDatabase, tmp_path: Path) -> None:
+    database = make_database(f"sqlite:///{tmp_path}/x.sqlite3")
+    with pytest.raises(UnavailableError) as caught:
+        async with database.read():
+            pass
+    assert caught.value.code is Code.SHUTTING_DOWN
+    await database.close()
+
+
+@_ON_SQLITE
+async def test_sqlite_is_set_up_for_durability(database: Database) -> None:
+    async def pragma(unit: UnitOfWork, name: str) -> object:
+        return (await unit.connection.execute(text(f"PRAGMA {name}"))).scalar()
+
+    async with database.write() as unit:
+        assert await pragma(unit, "journal_mode") == "wal"
+        assert await pragma(unit, "synchronous") == 2
+        assert await pragma(unit, "foreign_keys") == 1
+        assert await pragma(unit, "busy_timeout") == 5000
+    async with database.read() as unit:
+        assert await pragma(unit, "query_only") == 1
+
+
+@_ON_POSTGRES
+async def test_postgres_is_set_up_with_limits(database: Database) -> None:
+    async def show(unit: UnitOfWork, name: str) -> object:
+        return (await unit.connection.execute(text(f"SHOW {name}"))).scalar()
+
+    async with database.write() as unit:
+        assert await show(unit, "lock_timeout") == "2s"
+        assert await show(unit, "statement_timeout") == "5s"
+        assert await show(unit, "idle_in_transaction_session_timeout") == "15s"
+        assert await show(unit, "transaction_isolation") == "read committed"
+    async with database.read() as unit:
+        assert await show(unit, "transaction_isolation") == "repeatable read"
+        assert await show(unit, "transaction_read_only") == "on"
+    async with database.write(statement_timeout_s=60) as unit:
+        assert await show(unit, "statement_timeout") == "1min"
+    async with database.write() as unit:
+        assert await show(unit, "statement_timeout") == "5s"
+
+
+async def test_B01_a_database_that_is_not_there(
+    make_database: MakeDatabase, tmp_path: Path
+) -> None:
+    database = make_database(f"postgresql://postgres@/none?host={tmp_path}")
+    await database.open()
+    for attempt in (database.ping(), _refusal(database)):
+        started = time.monotonic()
+        try:
+            error = await attempt
+        except UnavailableError as e:
+            error = e
+        assert error is not None
+        assert error.code is Code.DATABASE_UNAVAILABLE
+        assert time.monotonic() - started < 5
+    assert database.checked_out == 0
+    await database.close()
+
+
+@_ON_POSTGRES
+async def test_B02_a_connection_lost_on_the_way(database: Database) -> None:
+    async def kill(unit: UnitOfWork) -> None:
+        async with database.write() as other:
+            pid = await unit.connection.execute(text("SELECT pg_backend_pid()"))
+            end = text("SELECT pg_terminate_backend(:pid)")
+            await other.connection.execute(end, {"pid": pid.scalar()})
+
+    async def interrupted(unit: UnitOfWork) -> None:
+        await unit.facts.put("a", 1)
+        await kill(unit)
+        await unit.facts.put("b", 2)
+
+    with pytest.raises(UnavailableError) as caught:
+        await database.run(interrupted)
+    assert caught.value.code is Code.DATABASE_UNAVAILABLE
+    assert database.checked_out == 0
+    async with database.write() as unit:
+        assert await unit.facts.get("a") is None
+
+
+@_ON_POSTGRES
+async def test_B04_a_deadlock_is_begun_again(database: Database) -> None:
+    runs: list[str] = []
+    async with database.write() as unit:
+        await unit.facts.put("a", 0)
+        await unit.facts.put("b", 0)
+    both = asyncio.Barrier(2)
+
+    async def cross(unit: UnitOfWork, first: str, second: str) -> None:
+        runs.append(first)
+        await unit.connection.execute(text("SET LOCAL deadlock_timeout = '50ms'"))
+        await unit.facts.put(first, first)
+        if len(runs) <= 2:
+            await both.wait()  # now each has what the other wants
+        await unit.facts.put(second, first)
+
+    await asyncio.gather(
+        database.run(lambda unit: cross(unit, "a", "b")),
+        database.run(lambda unit: cross(unit, "b", "a")),
+    )
+    assert len(runs) == 3
+    async with database.read() as unit:
+        assert await unit.facts.get("a") == await unit.facts.get("b")
+
+
+@_ON_POSTGRES
+@pytest.mark.parametrize("state", ["40001", "40P01"])
+async def test_B04_who_is_always_refused_hears_of_contention(
+    database: Database, state: str
+) -> None:
+    runs = 0
+
+    async def always(unit: UnitOfWork) -> None:
+        nonlocal runs
+        runs += 1
+        await unit.facts.put(f"run-{runs}", runs)
+        body = f"BEGIN RAISE EXCEPTION USING ERRCODE = '{state}'; END"
+        await unit.connection.execute(text(f"DO $$ {body} $$"))
+
+    started = time.monotonic()
+    with pytest.raises(UnavailableError) as caught:
+        await database.run(always)
+    assert caught.value.code is Code.DATABASE_CONTENTION
+    assert caught.value.retry_after_s is not None
+    assert runs == ATTEMPTS == 5
+    assert 4 * 0.01 <= time.monotonic() - started < 4 * 0.2 + 3
+    async with database.read() as unit:
+        assert [await unit.facts.get(f"run-{n}") for n in range(1, 6)] == [None] * 5
+
+
+async def test_B04_what_another_attempt_cannot_heal_is_not_repeated(database: Database) -> None:
+    runs = 0
+
+    async def wrong(unit: UnitOfWork) -> None:
+        nonlocal runs
+        runs += 1
+        await unit.connection.execute(text("SELECT * FROM nowhere"))
+
+    with pytest.raises(UnavailableError) as caught:
+        await database.run(wrong)
+    assert (runs, caught.value.code) == (1, Code.DATABASE_UNAVAILABLE)
+
+
+async def test_B06_a_full_pool_is_overload_and_not_death(
+    database_url: str, make_database: MakeDatabase
+) -> None:
+    database = make_database(database_url, pool_size=1, pool_wait_s=0.2)
+    await database.open()
+    async with database.read():
+        started = time.monotonic()
+        with pytest.raises(UnavailableError) as caught:
+            async with database.read():
+                pass
+        assert 0.2 <= time.monotonic() - started < 2
+        await database.ping()
+    assert caught.value.code is Code.OVERLOADED
+    assert caught.value.retry_after_s is not None
+    async with database.read() as unit:
+        assert await unit.facts.get("a") is None
+    assert DatabaseOptions(url="").pool_wait_s == 2.0
+    await database.close()
+
+
+@_ON_POSTGRES
+async def test_B07_locks_statements_and_idle_transactions_have_an_end(
+    database_url: str, make_database: MakeDatabase
+) -> None:
+    database = make_database(
+        database_url, lock_timeout_s=0.1, statement_timeout_s=0.3, idle_in_transaction_s=0.4
+    )
+    await database.open()
+    async with database.write() as unit:
+        await unit.portfolio.load(for_update=True)
+        error = await _refusal(database, "SELECT 1 FROM portfolio FOR UPDATE")
+    assert error.code is Code.DATABASE_CONTENTION
+    error = await _refusal(database, "SELECT pg_sleep(5)")
+    assert error.code is Code.DATABASE_CONTENTION
+
+    async def dawdle(unit: UnitOfWork) -> None:
+        await unit.facts.put("a", 1)
+        await asyncio.sleep(0.7)
+        await unit.facts.put("a", 2)
+
+    with pytest.raises(UnavailableError) as caught:
+        await database.run(dawdle)
+    assert caught.value.code is Code.DATABASE_UNAVAILABLE
+    async with database.write(statement_timeout_s=5) as unit:
+        await unit.connection.execute(text("SELECT pg_sleep(0.4)"))
+        assert await unit.facts.get("a") is None
+    assert database.checked_out == 0
+    await database.close()
+
+
+async def test_B08_a_full_disk_stops_writing_and_not_reading(database: Database) -> None:
+    async with database.write() as unit:
+        await unit.facts.put("a", "kept")
+    if database.dialect == "sqlite":
+        async with database.write() as unit:
+            pages = (await unit.connection.execute(text("PRAGMA page_count"))).scalar()
+            await unit.connection.execute(text(f"PRAGMA max_page_count = {pages}"))
+        with pytest.raises(UnavailableError) as caught:
+            async with database.write() as unit:
+                await unit.facts.put("b", "x" * 1_000_000)
+        error: ServiceError = caught.value
+    else:
+        body = "BEGIN RAISE EXCEPTION USING ERRCODE = 'disk_full'; END"
+        error = await _refusal(database, f"DO $$ {body} $$")
+    assert error.code is Code.STORAGE_FULL
+    async with database.read() as unit:
+        assert await unit.facts.get("a") == "kept"
+        assert await unit.facts.get("b") is None
+
+
+@_ON_SQLITE
+async def test_B09_a_file_that_stays_busy_is_contention(
+    database_url: str, make_database: MakeDatabase
+) -> None:
+    database = make_database(database_url, busy_timeout_s=0.3)
+    await database.open()
+    with closing(sqlite3.connect(str(url_of(database_url).database))) as other:
+        other.execute("BEGIN IMMEDIATE")
+        started = time.monotonic()
+        error = await _refusal(database)
+        assert 0.3 <= time.monotonic() - started < 3
+        async with database.read() as unit:
+            assert await unit.facts.get("a") is None
+    assert error.code is Code.DATABASE_CONTENTION
+    assert DatabaseOptions(url="").busy_timeout_s == 5.0
+    async with database.write() as unit:
+        await unit.facts.put("a", 1)
+    async with database.write() as unit:  # the queue inside the process is the same thing
+        assert (await _refusal(database)).code is Code.DATABASE_CONTENTION
+    await database.close()
+
+
+async def test_B16_cancelled_at_any_moment_a_transaction_is_whole_or_not_there(
+    database_url: str, make_database: MakeDatabase
+) -> None:
+    told: list[object] = []
+    database = make_database(database_url, publish=told.append, pool_size=4)
+    await database.open()
+
+    async def change(number: int) -> None:
+        async with database.write() as unit:
+            await unit.facts.put(f"{number}-a", number)
+            await unit.facts.put(f"{number}-b", number)
+            unit.announce(number)
+
+    for wave in range(12):
+        tasks = [asyncio.ensure_future(change(wave * 5 + at)) for at in range(5)]
+        await asyncio.sleep(wave * 0.001)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert database.checked_out == 0
+    async with database.read() as unit:
+        kept = await unit.connection.execute(text("SELECT key FROM service_facts"))
+        keys = {str(key) for key in kept.scalars()}
+    whole = {number for number in range(60) if f"{number}-a" in keys}
+    assert keys == {f"{number}-{part}" for number in whole for part in "ab"}
+    assert sorted(told, key=str) == sorted(whole, key=str)
+    await change(99)
+    await database.close()
