@@ -1,0 +1,1 @@
+"""KuCoin futures over REST: limits, requests, parsing."""

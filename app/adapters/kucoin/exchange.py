@@ -1,0 +1,232 @@
+"""KuCoin futures as the use cases want it: public market data in the words of the domain."""
+
+import copy
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from functools import partial
+from typing import Self, TypeVar
+
+import aiohttp
+
+from app.adapters.kucoin import limits as routes
+from app.adapters.kucoin import parse, parse_candles, parse_contracts
+from app.adapters.kucoin.fields import is_code
+from app.adapters.kucoin.limits import Dice, Endpoint, KucoinLimits
+from app.adapters.kucoin.paging import candle_pages, funding_pages, hole, next_older
+from app.adapters.kucoin.rest import OnRequest, RestClient, Surroundings
+from app.adapters.kucoin.wire import open_session
+from app.domain.errors import Code, RefusedError
+from app.domain.market import (
+    Book,
+    CandleSeries,
+    Contract,
+    ContractListing,
+    DataSource,
+    ExchangeLink,
+    ExchangeStatus,
+    Funding,
+    FundingNow,
+    Interval,
+    MarkPrice,
+    Rejection,
+    Ticker,
+    TickerListing,
+)
+
+T = TypeVar("T")
+OnRejection = Callable[[str, Rejection], None]  # path, the record refused
+
+_NO_PARAMS: Mapping[str, str] = {}
+
+
+def ignore_request(path: str, outcome: str, seconds: float) -> None:
+    """For those who do not measure."""
+
+
+def ignore_rejection(path: str, rejection: Rejection) -> None:
+    """For those who do not count."""
+
+
+class KucoinExchange:
+    """The `Exchange` port over KuCoin's public futures REST interface.
+
+    Every method raises only errors of `domain.errors`. A call waits for its turn up to its
+    patience; `patient(seconds)` gives a view of the same exchange with another patience.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        *,
+        base_url: str,
+        source: DataSource,
+        now: Callable[[], datetime],
+        monotonic: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+        dice: Dice,
+        limits: KucoinLimits | None = None,
+        on_request: OnRequest = ignore_request,
+        on_rejection: OnRejection = ignore_rejection,
+    ) -> None:
+        self._limits = limits or KucoinLimits()
+        around = Surroundings(now, monotonic, sleep, dice, on_request)
+        self._rest = RestClient(session, base_url, self._limits, around)
+        self._source = source
+        self._now = now
+        self._on_rejection = on_rejection
+        self.patience_s = self._limits.patience_s
+
+    def patient(self, patience_s: float) -> Self:
+        """The same exchange (quota, breaker, link) for callers that wait so long at most."""
+        view = copy.copy(self)
+        view.patience_s = patience_s
+        return view
+
+    @property
+    def source(self) -> DataSource:
+        return self._source
+
+    def link(self) -> ExchangeLink:
+        return self._rest.link()
+
+    async def server_time_ms(self) -> int:
+        return await self._get(routes.TIMESTAMP, parse.server_time)
+
+    async def status(self) -> ExchangeStatus:
+        return await self._get(routes.STATUS, parse.status)
+
+    async def contracts(self) -> ContractListing:
+        read = partial(parse_contracts.contracts, received_ms=self._now_ms())
+        listing = await self._get(routes.CONTRACTS, read)
+        self._report(routes.CONTRACTS, listing.rejections)
+        return listing
+
+    async def contract(self, code: str) -> ContractListing:
+        read = partial(parse_contracts.contract, asked=code, received_ms=self._now_ms())
+        listing = await self._get(routes.CONTRACT, read, symbol=code)
+        self._report(routes.CONTRACT, listing.rejections)
+        return listing
+
+    async def tickers(self) -> TickerListing:
+        listing = await self._get(routes.TICKERS, parse.tickers)
+        self._report(routes.TICKERS, listing.rejections)
+        return listing
+
+    async def ticker(self, code: str) -> Ticker:
+        read = partial(parse.ticker, asked=code)
+        return await self._get(routes.TICKER, read, {"symbol": code}, symbol=code)
+
+    async def book(self, code: str) -> Book:
+        read = partial(parse.book, asked=code)
+        return await self._get(routes.DEPTH20, read, {"symbol": code}, symbol=code)
+
+    async def funding_now(self, code: str) -> FundingNow:
+        read = partial(parse.funding_now, asked=code)
+        return await self._get(routes.FUNDING_NOW, read, symbol=code)
+
+    async def mark_price(self, code: str) -> MarkPrice:
+        read = partial(parse.mark_price, asked=code)
+        return await self._get(routes.MARK_PRICE, read, symbol=code)
+
+    async def candles(
+        self, contract: Contract, interval: Interval, start_ms: int, end_ms: int
+    ) -> CandleSeries:
+        """Candles opened in [start_ms, end_ms), the running one included if it is in range.
+
+        Asked for in pages of at most 200. Where closed candles are missing the span of the hole
+        is asked for once more; what is missing then is absent from the series (the exchange
+        publishes no candle for a time without trades).
+        """
+        step = interval.ms
+        found: list[parse_candles.Rows] = []
+        begin = max(start_ms, contract.listed_ms // step * step if contract.listed_ms else 0)
+        for first, last in candle_pages(begin, end_ms, step, self._limits.candles_per_page):
+            rows = await self._candle_page(contract.code, interval, first, last)
+            missing = hole(rows, first, min(last, self._now_ms() - step), step)
+            found.append(rows)
+            if missing is not None and contract.listed_ms is not None:
+                found.append(await self._candle_page(contract.code, interval, *missing))
+        return parse_candles.series(parse_candles.joined(found), contract, step, start_ms, end_ms)
+
+    async def _candle_page(
+        self, code: str, interval: Interval, first_ms: int, last_ms: int
+    ) -> parse_candles.Rows:
+        # `to` ends just before the next opening: whether the exchange takes it as inclusive or
+        # not, the page holds the same candles.
+        params = {
+            "symbol": code,
+            "granularity": str(interval.value),
+            "from": str(first_ms),
+            "to": str(last_ms + interval.ms - 1),
+        }
+        rows, rejections = await self._get(routes.KLINE, parse_candles.rows, params, symbol=code)
+        self._report(routes.KLINE, rejections)
+        return rows
+
+    async def funding_history(self, code: str, start_ms: int, end_ms: int) -> tuple[Funding, ...]:
+        """Settled rates in [start_ms, end_ms], oldest first, paged backwards."""
+        found: list[Funding] = []
+        read = partial(parse.funding_rows, asked=code)
+        for first, last in funding_pages(start_ms, end_ms, self._limits.funding_page_days):
+            until: int | None = last
+            while until is not None:
+                params = {"symbol": code, "from": str(first), "to": str(until)}
+                rows, rejections = await self._get(
+                    routes.FUNDING_HISTORY, read, params, symbol=code
+                )
+                self._report(routes.FUNDING_HISTORY, rejections)
+                found += rows
+                until = next_older(rows, first, until)
+        return parse.linked([row for row in found if start_ms <= row.settled_ms <= end_ms])
+
+    async def _get(
+        self,
+        endpoint: Endpoint,
+        read: Callable[[object], T],
+        params: Mapping[str, str] = _NO_PARAMS,
+        *,
+        symbol: str = "",
+    ) -> T:
+        if symbol and not is_code(symbol):
+            raise RefusedError(Code.SYMBOL_UNKNOWN, "no contract of the exchange is called so")
+        return await self._rest.get(
+            endpoint, read, params, symbol=symbol, patience_s=self.patience_s
+        )
+
+    def _report(self, endpoint: Endpoint, rejections: Sequence[Rejection]) -> None:
+        for rejection in rejections:
+            self._on_rejection(endpoint.path, rejection)
+
+    def _now_ms(self) -> int:
+        return int(self._now().timestamp() * 1000)
+
+
+@asynccontextmanager
+async def open_exchange(
+    *,
+    base_url: str,
+    source: DataSource,
+    now: Callable[[], datetime],
+    monotonic: Callable[[], float],
+    sleep: Callable[[float], Awaitable[None]],
+    dice: Dice,
+    limits: KucoinLimits | None = None,
+    on_request: OnRequest = ignore_request,
+    on_rejection: OnRejection = ignore_rejection,
+) -> AsyncIterator[KucoinExchange]:
+    """The exchange with a session of its own, closed on the way out."""
+    numbers = limits or KucoinLimits()
+    async with open_session(numbers) as session:
+        yield KucoinExchange(
+            session,
+            base_url=base_url,
+            source=source,
+            now=now,
+            monotonic=monotonic,
+            sleep=sleep,
+            dice=dice,
+            limits=numbers,
+            on_request=on_request,
+            on_rejection=on_rejection,
+        )

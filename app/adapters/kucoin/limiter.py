@@ -1,0 +1,206 @@
+"""The public pool: a fixed window of weight, shared in order, kept in step with the headers."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from app.adapters.kucoin.limits import Dice, KucoinLimits
+from app.domain.errors import Code, UnavailableError
+
+_GRACE_S: Final = 0.05  # the exchange's clock ticks in ms, ours finer: never be early
+_LATER_S: Final = 1.0  # an end that much later than ours belongs to the exchange's next window
+_SHORTEST_CLOSED_S: Final = 0.1  # a 429 that ends sooner than this says nothing of its end
+_LONGEST_WINDOW: Final = 2.0  # a reset beyond so many windows is absurd
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What an answer's headers say about the pool; None where they say nothing."""
+
+    limit: int | None
+    remaining: int | None
+    reset_ms: int | None
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str]) -> "Quota":
+        return cls(*(_whole(headers.get(f"gw-ratelimit-{n}")) for n in _NAMES))
+
+
+_NAMES: Final = ("limit", "remaining", "reset")
+SILENT: Final = Quota(None, None, None)
+
+
+def _whole(value: str | None) -> int | None:
+    """Missing, negative, absurdly long or unreadable: unknown, which is not zero."""
+    known = value is not None and len(value) <= 12 and value.isascii() and value.isdigit()
+    return int(value) if known and value is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """The right to send one request; `first` began its window."""
+
+    weight: int
+    window: int
+    first: bool
+
+
+class Pool:
+    """Weights of one quota. The whole window's quota may go at once; who waits, waits in order."""
+
+    def __init__(
+        self,
+        limits: KucoinLimits,
+        *,
+        monotonic: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+        dice: Dice,
+    ) -> None:
+        self._limits = limits
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._dice = dice
+        self._turn = asyncio.Lock()  # wakes its waiters in the order of their arrival
+        self._quota = limits.quota
+        self._window = 0
+        self._ends: float | None = None
+        self._used = 0
+        self._flying = 0
+        self._queued = 0
+        self._closed_until = -math.inf
+        self._reset_at = -math.inf
+
+    async def take(self, weight: int, deadline: float) -> Ticket:
+        """Wait for room, at most until `deadline` (monotonic seconds).
+
+        Raises exchange_rate_limited at once when the room cannot come in time.
+        """
+        self._refuse_hopeless(self._estimate(weight), deadline)
+        self._queued += weight
+        try:
+            async with asyncio.timeout(max(0.0, deadline - self._monotonic())), self._turn:
+                while (wait := self._wait(weight)) > 0:
+                    self._refuse_hopeless(wait, deadline)
+                    await self._sleep(wait)
+                return self._reserve(weight)
+        except TimeoutError:
+            raise self._limited(self._estimate(weight)) from None
+        finally:
+            self._queued -= weight
+
+    def give_back(self, ticket: Ticket) -> None:
+        """The request was never sent."""
+        self._flying -= ticket.weight
+        if ticket.window == self._window:
+            self._used -= ticket.weight
+
+    def settle(self, ticket: Ticket, quota: Quota) -> None:
+        """The request ended; learn from its headers where the exchange's window stands.
+
+        An answer's reset, counted from its arrival, is never before the true end of the window,
+        so it may replace our own guess (sending time plus window), which may be early.
+        """
+        self._flying -= ticket.weight
+        self._quota = quota.limit or self._quota
+        now = self._monotonic()
+        self._roll(now)
+        ends = self._end_said(now, quota)
+        if self._ends is None or (ticket.window != self._window and ends is None):
+            return
+        if ends is None:
+            if ticket.first:
+                self._ends = max(self._ends, now + self._limits.window_s)
+        elif ends > self._ends + _LATER_S and now >= self._closed_until:
+            self._window += 1
+            self._ends = ends
+            self._used = self._flying + ticket.weight
+        elif ticket.window == self._window and not self._is_closed(now):
+            self._ends = ends if ticket.first else min(self._ends, ends)
+        if quota.remaining is not None and (ends is None or ends >= self._ends - _LATER_S):
+            self._used = max(self._used, self._quota - quota.remaining)
+
+    def close(self, quota: Quota) -> None:
+        """The exchange said 429: nothing more until its reset and up to 10 % longer.
+
+        A reset that is missing or makes no sense counts as the default, a long one as the cap.
+        """
+        limits = self._limits
+        stated = (quota.reset_ms or 0) / 1000
+        if stated < _SHORTEST_CLOSED_S:
+            stated = limits.closed_default_s
+        reset = min(stated, limits.closed_cap_s)
+        now = self._monotonic()
+        jittered = now + reset * (1 + limits.closed_jitter * self._dice.random())
+        if jittered > self._closed_until:
+            self._closed_until = jittered
+            self._reset_at = now + reset
+            self._ends = jittered
+
+    def refusal(self) -> UnavailableError:
+        """What to tell a caller that cannot wait for the pool to open."""
+        return self._limited(self._wait(1))
+
+    def closed_for(self) -> float:
+        """Seconds until the pool opens again; zero when it is open."""
+        return max(0.0, self._closed_until - self._monotonic())
+
+    def _is_closed(self, now: float) -> bool:
+        return now < self._closed_until
+
+    def _room(self) -> int:
+        return self._quota - math.ceil(self._quota * self._limits.margin_share)
+
+    def _roll(self, now: float) -> None:
+        """A window that has ended makes room; what still flies may land in the next one."""
+        if self._ends is not None and now >= self._ends + _GRACE_S and not self._is_closed(now):
+            self._window += 1
+            self._ends = None
+            self._used = self._flying
+
+    def _wait(self, weight: int) -> float:
+        now = self._monotonic()
+        self._roll(now)
+        if self._is_closed(now):
+            return self._closed_until + _GRACE_S - now
+        if self._ends is not None and now >= self._ends:
+            # Whose window a request of this moment falls into cannot be told: let it pass.
+            return self._ends + _GRACE_S - now
+        fits = self._used + weight <= self._room() or self._used == 0
+        if fits or self._ends is None:
+            return 0.0
+        return self._ends + _GRACE_S - now
+
+    def _estimate(self, weight: int) -> float:
+        """How long a newcomer waits, those in the queue before it."""
+        wait = self._wait(weight + self._queued)
+        behind = max(0, self._queued + weight - 1) // max(1, self._room())
+        return wait + behind * self._limits.window_s if wait else 0.0
+
+    def _reserve(self, weight: int) -> Ticket:
+        first = self._ends is None
+        if self._ends is None:
+            self._ends = self._monotonic() + self._limits.window_s
+        self._used += weight
+        self._flying += weight
+        return Ticket(weight, self._window, first)
+
+    def _end_said(self, now: float, quota: Quota) -> float | None:
+        if quota.reset_ms is None:
+            return None
+        reset = quota.reset_ms / 1000
+        return now + reset if reset <= _LONGEST_WINDOW * self._limits.window_s else None
+
+    def _refuse_hopeless(self, wait: float, deadline: float) -> None:
+        if wait > 0 and self._monotonic() + wait > deadline:
+            raise self._limited(wait)
+
+    def _limited(self, wait: float) -> UnavailableError:
+        """Tells the stated reset while the pool is closed, else our own wait."""
+        left = self._reset_at - self._monotonic()
+        return UnavailableError(
+            Code.EXCHANGE_RATE_LIMITED,
+            "the exchange's request quota is used up",
+            retry_after_s=float(max(1, math.ceil(left if left > 0 else wait))),
+        )

@@ -1,0 +1,122 @@
+"""Logs as single lines, JSON or console: secrets are masked, nothing can forge a line."""
+
+import logging
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+MASK: Final = "***"
+_SHORTEST_SECRET: Final = 4  # masking shorter values would mask ordinary text
+_SECRET_NAME: Final = re.compile(
+    r"password|passphrase|secret|token|authori[sz]ation|cookie|api[_-]?key|signature|credential",
+    re.IGNORECASE,
+)
+_USER_INFO: Final = re.compile(r"(://[^/\s:@]*):[^@\s/]+@")
+_UNPRINTABLE: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
+_QUIET: Final = ("aiohttp", "aiosqlite", "asyncio", "httpx", "httpx2", "sqlalchemy", "websockets")
+
+
+def configure_logging(
+    *,
+    level: Literal["debug", "info", "warning", "error"],
+    form: Literal["json", "console"],
+    secrets: Sequence[str] = (),
+    stream: TextIO | None = None,
+) -> None:
+    """Send structlog and the standard library's loggers down one path to `stream` (stderr).
+
+    Every value in `secrets` is masked wherever it turns up, tracebacks included.
+    """
+    out = stream if stream is not None else sys.stderr
+    number = logging.getLevelNamesMapping()[level.upper()]
+    before: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        masking(secrets),
+    ]
+    after: list[Processor] = [_RENDERERS[form]()]
+    if form == "console":
+        after.insert(0, printable)
+    structlog.configure(
+        processors=[*before, *after],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(out),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=before,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *after],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(number)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(number, logging.WARNING))
+
+
+def masking(secrets: Sequence[str]) -> Processor:
+    """A processor that masks by name of the field and by every known secret value."""
+    known = sorted({text for text in secrets if len(text) >= _SHORTEST_SECRET}, key=len)
+    values = re.compile("|".join(map(re.escape, reversed(known)))) if known else None
+
+    def clean(text: str) -> str:
+        text = _USER_INFO.sub(rf"\1:{MASK}@", text)
+        return values.sub(MASK, text) if values else text
+
+    def mask(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        return {name: _masked(name, value, clean) for name, value in event.items()}
+
+    return mask
+
+
+def _masked(name: str, value: Any, clean: Callable[[str], str]) -> Any:
+    if _SECRET_NAME.search(name):
+        return MASK
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, Mapping):
+        return {clean(str(key)): _masked(str(key), part, clean) for key, part in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_masked("", part, clean) for part in value]
+    if value is None or isinstance(value, bool | int | float) or name.startswith("_"):
+        return value  # names with an underscore are structlog's own
+    return clean(repr(value))
+
+
+def printable(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Spell out what would move a terminal's cursor; only tracebacks keep their line ends."""
+    return {
+        _escape(name): _spelled(value, keep="\n" if name == "exception" else "")
+        for name, value in event.items()
+    }
+
+
+def _spelled(value: Any, keep: str) -> Any:
+    if isinstance(value, str):
+        return _escape(value, keep)
+    if isinstance(value, Mapping | list):
+        return _escape(repr(value), keep)
+    return value
+
+
+def _escape(text: str, keep: str = "") -> str:
+    return _UNPRINTABLE.sub(
+        lambda found: found.group() if found.group() in keep else ascii(found.group())[1:-1], text
+    )
+
+
+_RENDERERS: Final[Mapping[str, Callable[[], Processor]]] = {
+    "json": structlog.processors.JSONRenderer,  # escapes everything beyond printable ASCII
+    "console": lambda: structlog.dev.ConsoleRenderer(colors=False),
+}

@@ -1,0 +1,25 @@
+"""Moves the metrics that follow from events: what happened, said once, after its commit."""
+
+from dataclasses import dataclass
+
+from app.domain.events import PortfolioChanged, ScoresUpdated
+from app.telemetry.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    metrics: Metrics
+
+    def hear(self, event: object) -> None:
+        """Other events move nothing."""
+        match event:
+            case ScoresUpdated():
+                self.metrics.scoring_runs.inc()
+                self.metrics.scoring_symbols.labels("scored").set(event.scored)
+                self.metrics.scoring_symbols.labels("unavailable").set(event.unavailable)
+                self.metrics.scoring_seconds.observe(event.duration_s)
+            case PortfolioChanged():
+                self.metrics.portfolio_changes.labels(event.type).inc()
+                self.metrics.portfolio_version.set(event.version)
+            case _:
+                pass

@@ -1,0 +1,47 @@
+"""What adapters and storage tell while they work, counted and logged."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from app.domain.market import Rejection
+from app.telemetry.metrics import Metrics
+
+_log = structlog.get_logger("observers")
+
+
+class Slow(Protocol):
+    """A statement over the limit, without its parameters."""
+
+    @property
+    def sql(self) -> str: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+
+def slow_statement(metrics: Metrics) -> Callable[[Slow], None]:
+    def observe(slow: Slow) -> None:
+        metrics.database_slow_statements.inc()
+        _log.warning("slow_statement", sql=slow.sql, seconds=round(slow.seconds, 3))
+
+    return observe
+
+
+def exchange_request(metrics: Metrics) -> Callable[[str, str, float], None]:
+    """Path template, outcome ("ok" or an error code), seconds."""
+
+    def observe(path: str, outcome: str, seconds: float) -> None:
+        metrics.exchange_requests.labels(path, outcome).inc()
+        metrics.exchange_request_seconds.labels(path).observe(seconds)
+
+    return observe
+
+
+def rejected_record(metrics: Metrics) -> Callable[[str, Rejection], None]:
+    def observe(path: str, rejection: Rejection) -> None:
+        metrics.exchange_rejected_records.labels(path).inc()
+        _log.warning("record_rejected", endpoint=path, key=rejection.key, field=rejection.field)
+
+    return observe
