@@ -1,0 +1,77 @@
+"""Envelopes, error codes and the bytes that leave the exchange."""
+
+import gzip
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+JSON_TYPE = "application/json"
+GZIP_FROM = 1_024
+
+
+class Payload:
+    """A body that is packed at most once, however many clients ask for it."""
+
+    def __init__(self, plain: bytes) -> None:
+        self.plain = plain
+        self._packed: bytes | None = None
+
+    def packed(self) -> bytes:
+        """The body, gzipped."""
+        if self._packed is None:
+            self._packed = gzip.compress(self.plain, compresslevel=1, mtime=0)
+        return self._packed
+
+
+class ExchangeError(Exception):
+    """An answer with one of KuCoin's codes; most travel with HTTP 200, test the code."""
+
+    def __init__(self, code: str, message: str, status: int = 200) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.status = status
+
+
+def parameter_error(message: str) -> ExchangeError:
+    """400100: a parameter is missing or not understood."""
+    return ExchangeError("400100", message, 400)
+
+
+def unknown_symbol() -> ExchangeError:
+    """200003: there is no such contract or index."""
+    return ExchangeError("200003", "The symbol parameter is invalid.")
+
+
+def no_funding() -> ExchangeError:
+    """415000: dated and unknown contracts have no funding rate."""
+    return ExchangeError("415000", "The funding rate is not supported")
+
+
+def encoded(data: Any) -> bytes:
+    """The success envelope around `data`."""
+    return msgspec.json.encode({"code": "200000", "data": data})
+
+
+def error_body(code: str, message: str) -> bytes:
+    """The failure envelope: no data."""
+    return msgspec.json.encode({"msg": message, "code": code})
+
+
+def respond(
+    request: web.Request,
+    body: bytes | Payload,
+    status: int = 200,
+    content_type: str = JSON_TYPE,
+    headers: dict[str, str] | None = None,
+) -> web.Response:
+    """A response, compressed when the client takes gzip and it is worth it."""
+    extra = dict(headers or {})
+    extra["Content-Type"] = content_type
+    payload = body if isinstance(body, Payload) else Payload(body)
+    content = payload.plain
+    if len(content) >= GZIP_FROM and "gzip" in request.headers.get("Accept-Encoding", ""):
+        content = payload.packed()
+        extra["Content-Encoding"] = "gzip"
+    return web.Response(body=content, status=status, headers=extra)

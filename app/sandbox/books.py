@@ -1,0 +1,131 @@
+"""Order books and trades around the price path: depth grows with turnover, spreads shrink."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.sandbox.bars import Floats, Ints, path_at
+from app.sandbox.market import HIGH, LOW, MINUTE_MS, Market
+from app.sandbox.universe import HOUR_MS
+
+TABLE = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Tops:
+    """Best bid and ask (N,) in ticks with their sizes in lots, and the last taker's side."""
+
+    bid: Ints
+    ask: Ints
+    bid_size: Ints
+    ask_size: Ints
+    buying: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """One trade of one contract."""
+
+    ms: int
+    ticks: int
+    lots: int
+    buying: bool
+
+
+class Books:
+    """Books that are a pure function of the price path, the second and the seed."""
+
+    def __init__(self, market: Market) -> None:
+        self.market = market
+        rng = np.random.default_rng([market.seed, 5])
+        self._uniform = rng.random(TABLE)
+        self._normal = rng.normal(0.0, 1.0, TABLE)
+        self.spread_factor = np.ones(market.size)
+        self.depth_factor = np.ones(market.size)
+        turnover = np.array([item.turnover for item in market.history.listings])
+        self._spread_bp = 0.4 * (3.0e9 / turnover) ** 0.36
+        self._level_usd = 75_000.0 * (turnover / 3.0e9) ** 0.55
+
+    def _pick(self, rows: Ints | int, second: int, key: Ints | int) -> Ints:
+        mixed = np.asarray(rows) * 40_503 + second * 7_919 + np.asarray(key) * 9_973
+        answer: Ints = (mixed ^ (mixed >> 7)) % TABLE
+        return answer
+
+    def half_gap(self, now_ms: int) -> Floats:
+        """The quoted spread (N,) in ticks, at least one."""
+        moment = self.market.moment(now_ms)
+        today = moment.rolling.ticks[:, HIGH] / moment.rolling.ticks[:, LOW] - 1.0
+        stress = np.sqrt(np.clip(today / self.market.usual_range, 0.3, 6.0))
+        rows = np.arange(self.market.size)
+        wobble = 0.75 + 0.5 * self._uniform[self._pick(rows, now_ms // 1000, 1)]
+        width = self._spread_bp * self.spread_factor * stress * wobble * 1e-4 * moment.last
+        answer: Floats = np.maximum(np.rint(width), 1.0)
+        return answer
+
+    def tops(self, now_ms: int) -> Tops:
+        """Best bid and ask of every contract: the last trade was at one of them."""
+        now_ms = self.market.clamp(now_ms)
+        moment = self.market.moment(now_ms)
+        spread = self.half_gap(now_ms).astype(np.int64)
+        rows = np.arange(self.market.size)
+        buying = moment.trade.buying
+        ask = np.where(buying, moment.last, moment.last + spread)
+        bid = np.maximum(np.where(buying, moment.last - spread, moment.last), 1)
+        ask = np.maximum(ask, bid + 1)
+        sizes = [self._size(rows, now_ms, side, 0) for side in (0, 1)]
+        return Tops(bid, ask, sizes[0], sizes[1], buying)
+
+    def _size(self, rows: Ints | int, now_ms: int, side: int, level: Ints | int) -> Ints:
+        """Lots at a level of a side: log-normal, more further away."""
+        market = self.market
+        price = market.moment(now_ms).last[rows] / market.scale[rows]
+        lot = np.array([item.lot for item in market.history.listings])[rows]
+        inverse = np.array([item.inverse for item in market.history.listings])[rows]
+        noise = self._normal[self._pick(rows, now_ms // 1000, 11 + side + 2 * np.asarray(level))]
+        usd = self._level_usd[rows] * self.depth_factor[rows]
+        usd = usd * (1.0 + 0.07 * np.asarray(level)) * np.exp(0.6 * noise)
+        lots: Ints = np.maximum(np.rint(usd / np.where(inverse, lot, lot * price)), 1.0)
+        return lots.astype(np.int64)
+
+    def levels(self, row: int, now_ms: int, depth: int) -> tuple[list[list[float]], ...]:
+        """Bids (high to low) and asks (low to high) of one contract as [price, lots]."""
+        now_ms = self.market.clamp(now_ms)
+        tops = self.tops(now_ms)
+        last = float(self.market.moment(now_ms).last[row])
+        step = max(1.0, 0.6 * self._spread_bp[row] * self.spread_factor[row] * 1e-4 * last)
+        index = np.arange(depth)
+        sides = []
+        for side, best, sign in ((0, int(tops.bid[row]), -1), (1, int(tops.ask[row]), 1)):
+            gaps = self._uniform[self._pick(row, now_ms // 1000, 301 + side + 2 * index)]
+            gap = np.maximum(1, np.rint(step * (0.4 + 1.2 * gaps) * (1.0 + 0.01 * index)))
+            gap[0] = 0
+            ticks = best + sign * np.cumsum(gap).astype(np.int64)
+            keep = ticks > 0
+            lots = self._size(row, now_ms, side, index)
+            prices = (ticks[keep] / self.market.scale[row]).tolist()
+            sides.append([list(pair) for pair in zip(prices, lots[keep].tolist(), strict=True)])
+        return tuple(sides)
+
+    def trades(self, row: int, now_ms: int, count: int = 100) -> list[Trade]:
+        """The last trades of one contract, newest first, looking back at most two days."""
+        now_ms = self.market.clamp(now_ms)
+        answer: list[Trade] = []
+        minute = now_ms // MINUTE_MS
+        done = int(self.market.running(now_ms)[1][row])
+        oldest = minute - 2 * 24 * 60
+        while len(answer) < count and minute > oldest:
+            block = self.market.minutes(minute * MINUTE_MS // HOUR_MS)
+            lots = int(block.lots[row, minute % 60])
+            steps = min(lots, 60)
+            taken = done if minute == now_ms // MINUTE_MS else steps
+            if taken:
+                part = np.arange(1, taken + 1) / steps
+                ticks = path_at(np.repeat(block.ticks[row, None, minute % 60], taken, 0), part)
+                filled = np.diff(np.floor(lots * part + 1e-9).astype(np.int64), prepend=0)
+                for k in range(taken - 1, -1, -1):
+                    before = int(ticks[k - 1]) if k else int(block.ticks[row, minute % 60, 0])
+                    ms = minute * MINUTE_MS + (k + 1) * MINUTE_MS // steps - 1
+                    buying = int(ticks[k]) >= before
+                    answer.append(Trade(ms, int(ticks[k]), int(filled[k]), buying))
+            minute -= 1
+        return answer[:count]

@@ -1,0 +1,131 @@
+"""The public pool of KuCoin: weight per address in a fixed window of real time, and counters."""
+
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+WINDOW_S = 30.0
+REMEMBERED = 50_000
+
+# Weight of each public path; the last segment of a symbol path is cut to {symbol}.
+WEIGHTS = {
+    "/api/v1/contracts/active": 3,
+    "/api/v1/contracts/{symbol}": 3,
+    "/api/v1/ticker": 2,
+    "/api/v1/allTickers": 5,
+    "/api/v1/level2/snapshot": 3,
+    "/api/v1/level2/depth20": 5,
+    "/api/v1/level2/depth100": 10,
+    "/api/v1/trade/history": 5,
+    "/api/v1/kline/query": 3,
+    "/api/v1/mark-price/{symbol}/current": 3,
+    "/api/v1/index/query": 2,
+    "/api/v1/interest/query": 5,
+    "/api/v1/premium/query": 3,
+    "/api/v1/funding-rate/{symbol}/current": 2,
+    "/api/v1/contract/funding-rates": 5,
+    "/api/v1/contracts/risk-limit/{symbol}": 5,
+    "/api/v1/timestamp": 2,
+    "/api/v1/status": 4,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the pool says of one request; `reset` is the header's text or None to leave it out."""
+
+    allowed: bool
+    remaining: int
+    reset: str | None
+    headers: bool = True
+
+
+@dataclass(slots=True)
+class Window:
+    """One address's running window."""
+
+    started: float
+    used: int = 0
+    closed: bool = False
+
+
+@dataclass(slots=True)
+class Closure:
+    """A window closed by hand: until when, and what the reset header says."""
+
+    until: float
+    reset: str
+    told: bool = False
+
+
+@dataclass(slots=True)
+class Tally:
+    """What arrived since the last reset. Times are monotonic seconds."""
+
+    total: int = 0
+    weight: int = 0
+    rejected: int = 0
+    in_closed_window: int = 0
+    by_path: Counter[str] = field(default_factory=Counter)
+    by_status: Counter[str] = field(default_factory=Counter)
+    arrivals: deque[tuple[float, str, str, bool]] = field(
+        default_factory=lambda: deque(maxlen=REMEMBERED)
+    )
+
+
+class PublicPool:
+    """Fixed windows per address that start with the first request and refill whole.
+
+    The request that finds the quota used up is `rejected` and closes the window; whatever
+    arrives after that answer and before the reset also counts as `in_closed_window`.
+    """
+
+    def __init__(self, quota: int, monotonic: Callable[[], float]) -> None:
+        self.quota = quota
+        self.window_s = WINDOW_S
+        self._monotonic = monotonic
+        self._windows: dict[str, Window] = {}
+        self.closure: Closure | None = None
+        self.tally = Tally()
+
+    def close(self, seconds: float, reset: str) -> None:
+        """Close the pool for everybody: every request answers 429 for that long."""
+        self.closure = Closure(self._monotonic() + seconds, reset)
+
+    def fresh(self) -> None:
+        """Forget all windows; the counters stay."""
+        self._windows.clear()
+        self.closure = None
+
+    def arrive(self, address: str, path: str, target: str, weight: int) -> Verdict:
+        """Count one request and decide on it. `path` names the endpoint, `target` the request."""
+        now = self._monotonic()
+        verdict, late = self._judge(address, weight, now)
+        tally = self.tally
+        tally.total += 1
+        tally.by_path[path] += 1
+        tally.arrivals.append((now, path, target, late))
+        tally.in_closed_window += late
+        if verdict.allowed:
+            tally.weight += weight
+        else:
+            tally.rejected += 1
+        return verdict
+
+    def _judge(self, address: str, weight: int, now: float) -> tuple[Verdict, bool]:
+        closure = self.closure
+        if closure is not None and now < closure.until:
+            left = str(max(1, round((closure.until - now) * 1000)))
+            reset = {"present": left, "absent": None}.get(closure.reset, closure.reset)
+            late, closure.told = closure.told, True
+            return Verdict(False, 0, reset, closure.reset != "absent"), late
+        window = self._windows.get(address)
+        if window is None or now - window.started >= self.window_s:
+            window = self._windows[address] = Window(now)
+        left = str(max(1, round((window.started + self.window_s - now) * 1000)))
+        if window.used + weight > self.quota:
+            late, window.closed = window.closed, True
+            return Verdict(False, max(0, self.quota - window.used), left), late
+        # A light request after a rejected heavy one still arrives in a window called closed.
+        window.used += weight
+        return Verdict(True, self.quota - window.used, left), window.closed

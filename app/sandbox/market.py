@@ -1,0 +1,220 @@
+"""One price path for every contract, at any time: all that the exchange quotes is read off it."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.sandbox.bars import (
+    CLOSE,
+    HIGH,
+    LOW,
+    OPEN,
+    Bars,
+    Bools,
+    Floats,
+    Ints,
+    aggregate,
+    joined,
+    path_at,
+    split,
+    within,
+)
+from app.sandbox.history import History
+from app.sandbox.universe import DAY_MS, HOUR_MS
+
+MINUTE_MS = 60_000
+MINUTE_BLOCKS = 60
+# Requests of the same quarter second see the same market, and share the work.
+QUOTE_MS = 250
+# Share of a day's activity per UTC hour: quiet after midnight, busy when New York opens.
+HOUR_SEASON = np.array(
+    [
+        *(0.9, 0.9, 0.85, 0.8, 0.75, 0.7, 0.75, 0.85, 0.95, 0.95, 0.9, 0.95),
+        *(1.1, 1.3, 1.6, 1.6, 1.45, 1.25, 1.1, 1.0, 0.95, 0.9, 0.9, 0.9),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LastTrade:
+    """Each contract's last trade (N,): time in ms, lots, and whether the taker bought."""
+
+    ms: Ints
+    lots: Ints
+    buying: Bools
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Everything that can be quoted at one instant, per contract (N,); prices in ticks.
+
+    `hour` and `day` are the running candles, `rolling` the last 24 hours.
+    """
+
+    now_ms: int
+    last: Ints
+    hour: Bars
+    day: Bars
+    rolling: Bars
+    trade: LastTrade
+
+
+class Market:
+    """The price path of a history: hours and minutes are made when they are first looked at."""
+
+    def __init__(self, history: History, seed: int) -> None:
+        self.history = history
+        self.seed = seed
+        self._hours: dict[int, Bars] = {}
+        self._minutes: OrderedDict[int, Bars] = OrderedDict()
+        self._pinned: set[int] = set()
+        self._moment: Moment | None = None
+        self._digits = np.array([item.tick_digits for item in history.listings])
+        self.scale: Floats = 10.0**self._digits
+        self.quiet = np.array(
+            [max(0.0, min(0.9, 0.35 * (4e5 / item.turnover) - 0.2)) for item in history.listings]
+        )
+        daily_range = history.daily.ticks[:, :, HIGH] / history.daily.ticks[:, :, LOW] - 1.0
+        self.usual_range: Floats = np.maximum(np.median(daily_range, axis=1), 1e-6)
+        self.end_ms = (history.first_day + history.days) * DAY_MS
+
+    @property
+    def size(self) -> int:
+        """How many contracts there are."""
+        return len(self.history.listings)
+
+    def clamp(self, now_ms: int) -> int:
+        """The instant whose prices hold: quarters of a second, and none after the known days."""
+        return min(now_ms - now_ms % QUOTE_MS, self.end_ms - QUOTE_MS)
+
+    def hours(self, day: int) -> Bars:
+        """The 24 hourly bars (N, 24) of epoch day `day`, which aggregate to its daily bar."""
+        block = self._hours.get(day)
+        if block is None:
+            history = self.history
+            rng = np.random.default_rng([self.seed, 2, day])
+            noise = rng.normal(0.0, 1.0, (self.size, 24, 2))
+            shared = rng.normal(0.0, 1.0, 24)
+            sway = history.sway[:, None]
+            noise[:, :, 0] = sway * shared + np.sqrt(1.0 - sway**2) * noise[:, :, 0]
+            column = day - history.first_day
+            parent = Bars(
+                history.daily.ticks[:, column],
+                history.daily.lots[:, column],
+                history.daily.turnover[:, column],
+            )
+            quiet = np.maximum(0.0, self.quiet - 0.7)
+            block = self._hours[day] = split(parent, 24, noise, HOUR_SEASON, quiet)
+        return block
+
+    def minutes(self, hour: int) -> Bars:
+        """The 60 one-minute bars (N, 60) of epoch hour `hour`."""
+        block = self._minutes.get(hour)
+        if block is not None:
+            self._minutes.move_to_end(hour)
+            return block
+        rng = np.random.default_rng([self.seed, 3, hour])
+        noise = rng.normal(0.0, 1.0, (self.size, 60, 2))
+        parents = self.hours(hour // 24)
+        parent = Bars(
+            parents.ticks[:, hour % 24], parents.lots[:, hour % 24], parents.turnover[:, hour % 24]
+        )
+        block = self._minutes[hour] = split(parent, 60, noise, np.ones(60), self.quiet)
+        for old in list(self._minutes):
+            if len(self._minutes) <= MINUTE_BLOCKS:
+                break
+            if old not in self._pinned:
+                del self._minutes[old]
+        return block
+
+    def running(self, now_ms: int) -> tuple[Bars, Ints]:
+        """The running minute up to now (N,) and how many trades it had."""
+        now_ms = self.clamp(now_ms)
+        block = self.minutes(now_ms // HOUR_MS)
+        minute = now_ms // MINUTE_MS % 60
+        bar = Bars(block.ticks[:, minute], block.lots[:, minute], block.turnover[:, minute])
+        # A trade stands at the last millisecond of its share of the minute.
+        done = np.full(self.size, (now_ms % MINUTE_MS + 1) / MINUTE_MS)
+        return within(bar, done)
+
+    def moment(self, now_ms: int) -> Moment:
+        """The state of the whole market at an instant."""
+        now_ms = self.clamp(now_ms)
+        if self._moment is not None and self._moment.now_ms == now_ms:
+            return self._moment
+        hour, minute = now_ms // HOUR_MS, now_ms // MINUTE_MS % 60
+        this, trades = self.running(now_ms)
+        block = self.minutes(hour)
+        lone = Bars(this.ticks[:, None], this.lots[:, None], this.turnover[:, None])
+        so_far = aggregate(joined([block.upto(minute), lone]) if minute else lone)
+        hour_bar = Bars(so_far.ticks[:, None], so_far.lots[:, None], so_far.turnover[:, None])
+        today = self.hours(hour // 24)
+        day = aggregate(joined([today.upto(hour % 24), hour_bar]))
+        tail = self.minutes(hour - 24).since(minute)
+        before = self.hours(hour // 24 - 1).since(hour % 24 + 1)
+        rolling = aggregate(joined([tail, before, today.upto(hour % 24), hour_bar]))
+        self._moment = Moment(
+            now_ms=now_ms,
+            last=this.ticks[:, CLOSE],
+            hour=so_far,
+            day=day,
+            rolling=rolling,
+            trade=self._last_trades(now_ms, trades),
+        )
+        return self._moment
+
+    def _last_trades(self, now_ms: int, trades: Ints) -> LastTrade:
+        """The last trade of each contract, looking back at most into the hour before."""
+        hour, minute = now_ms // HOUR_MS, now_ms // MINUTE_MS % 60
+        bars = joined([self.minutes(hour - 1), self.minutes(hour).upto(minute + 1)])
+        traded = bars.lots > 0
+        traded[:, -1] = trades > 0
+        column = bars.lots.shape[1] - 1 - traded[:, ::-1].argmax(axis=1)
+        rows = np.arange(self.size)
+        lots, ticks = bars.lots[rows, column], bars.ticks[rows, column]
+        steps = np.maximum(np.minimum(lots, 60), 1)
+        current = column == bars.lots.shape[1] - 1
+        count = np.where(current, np.maximum(trades, 1), steps)
+        filled = np.floor(lots * (count / steps) + 1e-9) - np.floor(
+            lots * ((count - 1) / steps) + 1e-9
+        )
+        start = (hour - 1) * HOUR_MS + column * MINUTE_MS
+        before = path_at(ticks, (count - 1) / steps)
+        return LastTrade(
+            ms=start + count * MINUTE_MS // steps - 1,
+            lots=np.maximum(filled, 1).astype(np.int64),
+            buying=path_at(ticks, count / steps) >= before,
+        )
+
+    def price(self, row: int, ticks: int) -> float:
+        """A price from ticks: the float nearest to the decimal."""
+        return ticks / 10.0 ** int(self._digits[row])
+
+    def prices(self, ticks: Ints) -> Floats:
+        """Prices (N,) from ticks (N,)."""
+        return ticks / self.scale
+
+    def forget(self, day: int) -> None:
+        """Drop what was derived from a past day, after its daily bar was changed."""
+        self._hours.pop(day, None)
+        for hour in range(day * 24, day * 24 + 24):
+            self._minutes.pop(hour, None)
+        self._moment = None
+
+    def forget_minutes(self, hour: int) -> None:
+        """Drop the minutes of an hour whose bar was changed."""
+        self._minutes.pop(hour, None)
+
+    def changed(self) -> None:
+        """Drop what was read off the path, after the path was changed by hand."""
+        self._moment = None
+
+    def pin(self, hour: int) -> None:
+        """Keep this hour's minutes, which were changed by hand."""
+        self.minutes(hour)
+        self._pinned.add(hour)
+        self._moment = None
+
+
+__all__ = ["CLOSE", "HIGH", "LOW", "MINUTE_MS", "OPEN", "Market", "Moment"]

@@ -1,0 +1,122 @@
+"""The local exchange as an aiohttp application."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from app.sandbox.answers import ExchangeError, error_body, respond
+from app.sandbox.control import add_control
+from app.sandbox.exchange import Exchange
+from app.sandbox.faults import faulty
+from app.sandbox.limits import WEIGHTS, Verdict
+from app.sandbox.options import SandboxOptions
+from app.sandbox.routes import EXCHANGE, add_routes
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+NOT_FOUND = error_body("404000", "Url Not Found")
+
+
+def template(request: web.Request) -> str:
+    """The endpoint's path with {symbol} in place of a symbol."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else request.path
+
+
+def rate_headers(quota: int, verdict: Verdict) -> dict[str, str]:
+    """The gw-ratelimit headers of an answer; the reset is a countdown in ms."""
+    if not verdict.headers:
+        return {}
+    headers = {
+        "gw-ratelimit-limit": str(quota),
+        "gw-ratelimit-remaining": str(verdict.remaining),
+    }
+    if verdict.reset is not None:
+        headers["gw-ratelimit-reset"] = verdict.reset
+    return headers
+
+
+@web.middleware
+async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Count and limit each request, let faults act, and put errors into KuCoin's envelope."""
+    if request.path.startswith("/_control/"):
+        return await handler(request)
+    exchange = request.app[EXCHANGE]
+    path = template(request)
+    verdict = exchange.pool.arrive(
+        request.remote or "", path, request.path_qs, WEIGHTS.get(path, 1)
+    )
+    headers = rate_headers(exchange.pool.quota, verdict)
+    if not verdict.allowed:
+        body = error_body("429000", "Too Many Requests")
+        response: web.StreamResponse = respond(request, body, 429, headers=headers)
+    else:
+        response = await faulty(request, handler_in_envelope(handler), exchange.faults, headers)
+    exchange.pool.tally.by_status[str(response.status)] += 1
+    return response
+
+
+def handler_in_envelope(handler: Handler) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """The handler with its errors as KuCoin's answers."""
+
+    async def answer(request: web.Request) -> web.Response:
+        try:
+            response = await handler(request)
+        except ExchangeError as error:
+            return respond(request, error_body(error.code, error.message), error.status)
+        except web.HTTPMethodNotAllowed:
+            return respond(request, error_body("404000", "Url Not Found"), 404)
+        except web.HTTPNotFound:
+            return respond(request, NOT_FOUND, 404)
+        if not isinstance(response, web.Response):
+            raise TypeError("public handlers answer with a plain response")
+        return response
+
+    return answer
+
+
+def create_exchange(
+    options: SandboxOptions,
+    clock: Callable[[], float],
+    monotonic: Callable[[], float] = time.monotonic,
+) -> web.Application:
+    """The exchange as an application.
+
+    `clock` gives seconds since the epoch and drives exchange time; `monotonic` drives the
+    rate-limit window, which speed does not shorten.
+    """
+    return application(Exchange(options, clock, monotonic))
+
+
+def application(exchange: Exchange) -> web.Application:
+    """An application around an exchange that stands already."""
+    app = web.Application(middlewares=[gate])
+    app[EXCHANGE] = exchange
+    add_routes(app)
+    add_control(app)
+    return app
+
+
+@asynccontextmanager
+async def serve_exchange(options: SandboxOptions, clock: Callable[[], float]) -> AsyncIterator[str]:
+    """Serve an exchange and give its base URL; port 0 takes a free one."""
+    app = create_exchange(options, clock)
+    # An address that is taken is an error before anything runs.
+    listener = socket.create_server((options.host, options.port), backlog=512)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
+    try:
+        await runner.setup()
+        await web.SockSite(runner, listener).start()
+        port = listener.getsockname()[1]
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        yield f"http://{host}:{port}"
+    finally:
+        # Hanging answers would hold up the stop; the pause lets them leave, and lets the loop
+        # notice clients that have gone, whose sockets aiohttp would otherwise leave open.
+        app[EXCHANGE].faults.disarm()
+        await asyncio.sleep(0.01)
+        await runner.cleanup()
+        listener.close()
