@@ -1,0 +1,280 @@
+"""The composition root: the one place that knows how the program is put together."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from random import Random  # noqa: TID251  # chance enters the program here
+
+import structlog
+
+from app.adapters.kucoin.exchange import KucoinExchange, open_exchange
+from app.adapters.kucoin.limits import KucoinLimits
+from app.services.alert_watch import AlertWatch
+from app.services.alerts import AlertService
+from app.services.bus import Bus
+from app.services.changes import Ledger
+from app.services.configuration import ConfigurationService
+from app.services.controls import ControlService
+from app.services.grounds import GroundsNow
+from app.services.in_force import SettingsInForce
+from app.services.market_data import MarketData
+from app.services.metrics import MetricsService
+from app.services.my_symbols import MySymbolsServiceV2
+from app.services.once import Once
+from app.services.performance import Performance
+from app.services.portfolio import PortfolioService
+from app.services.ports import Exchange
+from app.services.rebalancing import Rebalancing
+from app.services.registry import Registry, shipped_sectors
+from app.services.replacement import Replacement
+from app.services.report import Reporting
+from app.services.reports import Reports
+from app.services.safety import Safety
+from app.services.sample_data import SampleData
+from app.services.scoring import Scoring
+from app.services.status import PortfolioFacts, ScoringFacts, Status
+from app.services.trading import Trading
+from app.settings import Settings
+from app.storage import migrations
+from app.storage.database import Database
+from app.storage.engines import DatabaseOptions
+from app.telemetry import observers
+from app.telemetry.meter import Meter
+from app.telemetry.metrics import Metrics
+from app.workers.activities import activities
+from app.workers.gauges import Gauges
+from app.workers.schedule import begin, table
+from app.workers.supervisor import Supervisor
+
+_log = structlog.get_logger("service")
+_BACKOFF_FIRST_S = 0.5
+_BACKOFF_CAP_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What entry points may use; routes, commands and tests receive this and nothing else."""
+
+    my_symbols: MySymbolsServiceV2
+    bus: Bus
+    supervisor: Supervisor
+
+
+def utc_now() -> datetime:
+    """The wall clock, in UTC."""
+    return datetime.now(UTC)  # noqa: TID251  # the clock enters the program here
+
+
+def new_id() -> str:
+    return str(uuid.uuid4())  # noqa: TID251  # identity enters the program here
+
+
+def code_version() -> str:
+    """The version of the installed package; "unknown" where it runs without being installed."""
+    try:
+        return version("my-symbols")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+@asynccontextmanager
+async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Services]:
+    """Open everything in order, close everything in reverse, whatever happens.
+
+    Raises DatabaseInUseError, DataSourceMismatchError and UnavailableError where the database
+    cannot be used. An exchange that cannot be reached is no error here: the feed goes on trying.
+    """
+    dice = Random()  # noqa: S311  # jitter needs no secrecy
+    in_force, meter, bus = SettingsInForce(), Meter(metrics), Bus()
+
+    def publish(event: object) -> None:
+        in_force.hear(event)
+        meter.hear(event)
+        bus.publish(event)
+
+    async with AsyncExitStack() as stack:
+        database = Database(
+            database_options(settings),
+            time.monotonic,
+            dice.random,
+            publish,
+            observers.slow_statement(metrics),
+        )
+        await database.open()
+        stack.push_async_callback(database.close)
+        await migrations.upgrade(settings.database.url)
+        await database.claim(settings.kucoin.data_source)
+        await in_force.load(database, utc_now())
+        exchange = await stack.enter_async_context(
+            open_exchange(
+                base_url=settings.kucoin.base_url,
+                source=settings.kucoin.data_source,
+                now=utc_now,
+                monotonic=time.monotonic,
+                sleep=asyncio.sleep,
+                dice=dice,
+                limits=_limits(settings),
+                on_request=observers.exchange_request(metrics),
+                on_rejection=observers.rejected_record(metrics),
+            )
+        )
+        supervisor = Supervisor(
+            utc_now,
+            lambda: full_jitter(dice),
+            lambda name: metrics.task_restarts.labels(name).inc(),
+        )
+        service = compose(settings, metrics, database, exchange, in_force, supervisor)
+        await service.registry.load()
+        await service.scoring.load()
+        metrics.service_info.labels(code_version(), settings.kucoin.data_source.value).set(1)
+        # Tasks stop first on the way out: they use everything that was opened before.
+        stack.push_async_callback(supervisor.stop)
+        gauges = Gauges(metrics, time.monotonic, database, exchange, bus, supervisor)
+        supervisor.start("gauges", gauges.run)
+        if settings.background:
+            work = activities(service, AlertWatch(service.alerts, metrics), new_id)
+            begin(supervisor, table(lambda: in_force().cadences, work), work, time.monotonic)
+        _log.info("started", data_source=settings.kucoin.data_source.value)
+        yield Services(service, bus, supervisor)
+
+
+def compose(
+    settings: Settings,
+    metrics: Metrics,
+    database: Database,
+    exchange: Exchange,
+    in_force: SettingsInForce,
+    supervisor: Supervisor,
+) -> MySymbolsServiceV2:
+    """The use cases over what was opened; nothing starts here."""
+
+    async def held() -> tuple[str, ...]:
+        async with database.read() as unit:
+            portfolio = await unit.portfolio.load()
+        return tuple(member.contract for member in portfolio.members)
+
+    registry = Registry(
+        exchange=exchange,
+        database=database,
+        sectors=shipped_sectors(),
+        clock=utc_now,
+        monotonic=time.monotonic,
+        new_id=new_id,
+        held=held,
+    )
+    market = MarketData(
+        exchange=exchange,
+        database=database,
+        registry=registry,
+        configuration=in_force,
+        clock=utc_now,
+        monotonic=time.monotonic,
+        metrics=metrics,
+        workers=settings.kucoin.concurrency,
+    )
+    once = Once(database, utc_now)
+    scoring = Scoring(
+        market=market,
+        database=database,
+        clock=utc_now,
+        monotonic=time.monotonic,
+        new_id=new_id,
+        configuration=in_force,
+        once=once,
+    )
+    grounds = GroundsNow(scoring, market, utc_now)
+    ledger = Ledger(code_version())
+    reports = Reports(database, grounds)
+    performance = Performance(database, grounds, once, ledger)
+
+    async def portfolio_facts() -> PortfolioFacts:
+        async with database.read() as unit:
+            portfolio = await unit.portfolio.load()
+        metrics.portfolio_members.set(len(portfolio.members))
+        metrics.portfolio_version.set(portfolio.version)
+        most = in_force().max_portfolio_symbols
+        return PortfolioFacts(portfolio.version, len(portfolio.members), most, portfolio.cash_u)
+
+    def scoring_facts() -> ScoringFacts | None:
+        board = scoring.latest()
+        if board is None:
+            return None
+        scored = board.universe_size
+        return ScoringFacts(
+            board.run_id,
+            board.as_of,
+            board.calculated_at,
+            scored,
+            len(board.cards) - scored,
+            scoring.status_of(board),
+        )
+
+    return MySymbolsServiceV2(
+        registry=registry,
+        market=market,
+        scoring=scoring,
+        portfolio=PortfolioService(database, grounds, once, ledger),
+        rebalancing=Rebalancing(database, grounds, once, ledger, new_id),
+        replacement=Replacement(database, grounds, once, ledger),
+        performance=performance,
+        reporting=Reporting(performance),
+        metrics=MetricsService(database, grounds, reports),
+        safety=Safety(database, grounds),
+        trading=Trading(database, grounds),
+        controls=ControlService(database, grounds, once, ledger),
+        reports=reports,
+        alerts=AlertService(database, grounds),
+        configuration=ConfigurationService(database, grounds, once, ledger),
+        status=Status(
+            started_at=utc_now(),
+            version=code_version(),
+            clock=utc_now,
+            ping_database=database.ping,
+            exchange_link=exchange.link,
+            market_facts=market.facts,
+            scoring_facts=scoring_facts,
+            portfolio_facts=portfolio_facts,
+            task_facts=supervisor.facts,
+        ),
+        sample_data=SampleData(market, scoring),
+    )
+
+
+def database_options(settings: Settings) -> DatabaseOptions:
+    given = settings.database
+    return DatabaseOptions(
+        url=given.url,
+        pool_size=given.pool_size,
+        pool_recycle_s=given.pool_recycle_s,
+        pool_pre_ping=given.pool_pre_ping,
+        pool_wait_s=given.pool_wait_s,
+        slow_statement_s=given.slow_statement_s,
+    )
+
+
+def _limits(settings: Settings) -> KucoinLimits:
+    given = settings.kucoin
+    return KucoinLimits(
+        connect_timeout_s=given.connect_timeout_s,
+        read_timeout_s=given.read_timeout_s,
+        total_timeout_s=given.total_timeout_s,
+        quota=given.quota_per_window,
+    )
+
+
+def full_jitter(dice: Random) -> Iterator[float]:
+    """Waiting times in seconds, for ever: uniform below a ceiling that doubles up to the cap."""
+    ceiling = _BACKOFF_FIRST_S
+    while True:
+        yield dice.uniform(0.0, ceiling)
+        ceiling = min(_BACKOFF_CAP_S, ceiling * 2.0)
+
+
+def _fits(exchange: KucoinExchange) -> Exchange:
+    """Checked by mypy, never called: the adapter is what the port asks for."""
+    return exchange

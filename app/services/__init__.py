@@ -1,0 +1,1 @@
+"""Use cases in four beats: load, decide, save, tell."""

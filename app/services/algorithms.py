@@ -1,0 +1,59 @@
+"""Versions of an algorithm: equal parameters have one version, and versions never change."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from app.domain.composite import AlgorithmSpec
+from app.storage.scoring import Algorithm
+from app.storage.unit_of_work import UnitOfWork
+
+_AUTHOR: Final = "service"
+
+
+@dataclass(frozen=True, slots=True)
+class AlgorithmFacts:
+    """Parameters in force; `created_at` is None until a first run has stored the version."""
+
+    name: str
+    version: int
+    body: dict[str, Any]
+    created_at: datetime | None
+
+
+async def in_force(unit: UnitOfWork, spec: AlgorithmSpec) -> AlgorithmFacts:
+    """The newest stored version if its parameters are these, else the version after it."""
+    body = body_of(spec)
+    stored = {one.name: one for one in await unit.scoring.algorithms()}
+    newest = stored.get(spec.name)
+    if newest is not None and newest.body == body:
+        return AlgorithmFacts(spec.name, newest.version, body, newest.created_at)
+    return AlgorithmFacts(spec.name, newest.version + 1 if newest else 1, body, None)
+
+
+async def kept(unit: UnitOfWork, spec: AlgorithmSpec, at: datetime) -> AlgorithmFacts:
+    """The same, stored."""
+    facts = await in_force(unit, spec)
+    if facts.created_at is None:
+        version = Algorithm(facts.name, facts.version, facts.body, at, _AUTHOR)
+        await unit.scoring.keep_algorithm(version)
+    return facts
+
+
+def body_of(spec: AlgorithmSpec) -> dict[str, Any]:
+    """Parameters of an algorithm as plain JSON: what a version stands for."""
+    return {
+        "family_weights": {family.value: weight for family, weight in spec.weights.items()},
+        "factors": [
+            {
+                "name": factor.name,
+                "family": factor.family.value,
+                "orientation": factor.orientation,
+                "weight": factor.weight,
+                "unit": factor.unit,
+                "sources": [source.value for source in factor.sources],
+                "meaning": factor.meaning,
+            }
+            for factor in spec.factors
+        ],
+    }

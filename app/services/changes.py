@@ -1,0 +1,112 @@
+"""How a change of the portfolio is weighed, written down and announced."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from app.domain.events import PortfolioChanged
+from app.domain.history import Draft, EventType, PortfolioEvent, Stamp, number_text
+from app.domain.membership import Change, weigh
+from app.domain.portfolio import Portfolio, faults
+from app.domain.rebalancing import rulings, targets
+from app.services.grounds import Grounds
+from app.services.once import Command
+from app.storage.portfolio import Departure, MemberStatus
+from app.storage.unit_of_work import UnitOfWork
+
+_LEAVES: Final = {
+    EventType.REMOVE: MemberStatus.REMOVED,
+    EventType.REPLACE: MemberStatus.REPLACED,
+}
+_MARKED: Final = frozenset(
+    {
+        EventType.ADD,
+        EventType.REMOVE,
+        EventType.REPLACE,
+        EventType.REBALANCE,
+        EventType.WEIGHTS,
+    }
+)
+
+
+class BrokenInvariantError(AssertionError):
+    """A change would have left the portfolio unsound: a bug, so nothing is committed."""
+
+
+def reweighed(change: Change, grounds: Grounds, facts: Mapping[str, Any], reason: str) -> Change:
+    """The change with fresh weights for the members after it; as it is where data is stale.
+
+    While trading is switched off nobody grows: what a removal frees stays cash.
+    """
+    state = change.portfolio
+    if not grounds.is_sound(state) or not grounds.controls.switch.enabled:
+        return change
+    known = grounds.covariance(state)
+    ruled = rulings(grounds.marked(state), grounds.standings(state), grounds.configuration, known)
+    allocation = targets(ruled, grounds.configuration, known)
+    return weigh(change, allocation, facts, grounds.at, reason)
+
+
+def marked(before: Portfolio, change: Change, grounds: Grounds) -> tuple[Draft, ...]:
+    """The drafts, the last with the mark price of every member before and after the change.
+
+    From these the equity can be reconstructed. An unknown mark is written as null; a change that
+    moves neither members nor weights carries none.
+    """
+    if not any(draft.type in _MARKED for draft in change.drafts):
+        return change.drafts
+    members = {one.symbol_id: one for one in (*before.members, *change.portfolio.members)}
+    marks = {
+        symbol_id: {"symbol": one.symbol, "mark": number_text(grounds.mark(one.symbol))}
+        for symbol_id, one in members.items()
+    }
+    *others, last = change.drafts
+    return (*others, replace(last, payload={**last.payload, "marks": marks}))
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Commits a change: state, events and announcements of one version."""
+
+    code_version: str
+
+    async def commit(
+        self, unit: UnitOfWork, before: Portfolio, change: Change, grounds: Grounds, who: Command
+    ) -> tuple[PortfolioEvent, ...]:
+        """Write the change that was decided on `before`, which is locked in this transaction.
+
+        Raises ConflictError where the operator's switch or locks forbid it.
+        """
+        (await unit.controls.load()).at(grounds.at).require(change.drafts)
+        after = change.portfolio
+        broken = faults(after, grounds.configuration.max_portfolio_symbols)
+        if broken:
+            raise BrokenInvariantError("; ".join(broken))
+        stamp = Stamp(
+            actor=who.actor,
+            request_id=who.request_id,
+            occurred_at=grounds.at,
+            configuration_version=grounds.configuration.version,
+            input_hash=None if grounds.board is None else grounds.board.input_hash,
+            code_version=self.code_version,
+        )
+        drafts = marked(before, change, grounds)
+        events = await unit.history.append(drafts, stamp)
+        await unit.portfolio.save(before, after, grounds.at, _departures(before, change.drafts))
+        for event in events:
+            unit.announce(
+                PortfolioChanged(
+                    after.version, event.seq, event.type.value, event.symbol, event.occurred_at
+                )
+            )
+        return events
+
+
+def _departures(before: Portfolio, drafts: tuple[Draft, ...]) -> dict[str, Departure]:
+    ids = {member.symbol: member.symbol_id for member in before.members}
+    gone = ((draft, draft.other_symbol or draft.symbol) for draft in drafts)
+    return {
+        ids[symbol]: Departure(_LEAVES[draft.type], draft.reason)
+        for draft, symbol in gone
+        if draft.type in _LEAVES and symbol in ids
+    }

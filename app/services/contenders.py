@@ -1,0 +1,153 @@
+"""Who may have to leave the portfolio and who may come in its place, at one moment."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.domain.board import Card, CardStatus
+from app.domain.market import ContractKind, ContractStatus, Interval
+from app.domain.measures import correlations
+from app.domain.portfolio import Portfolio
+from app.domain.replacement import (
+    Contender,
+    Entrant,
+    Leaver,
+    Tally,
+    admissible,
+    compare,
+    preferred,
+)
+from app.domain.sectors import UNCLASSIFIED
+from app.domain.selection import Candidate, Correlation
+from app.services.grounds import Grounds
+from app.services.views import weakest
+
+Pair = tuple[Leaver, Contender | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Contenders:
+    """Everybody concerned: members that cannot stay come first, then the weakest ones."""
+
+    grounds: Grounds
+    leavers: tuple[Leaver, ...]
+    staying: tuple[Contender, ...]  # members that are not forced out
+    entrants: tuple[Entrant, ...]  # best first
+    correlation: Correlation
+
+    def pairs(self, tallies: Mapping[str, Tally], noise: Mapping[str, float]) -> tuple[Pair, ...]:
+        """Each leaver with the best symbol in its place; nobody is offered two places.
+
+        `noise` holds leavers and the candidates of `tallies`.
+        """
+        found: list[Pair] = []
+        offered: list[Contender] = []
+        for leaver in self.leavers:
+            old = leaver.contender
+            # Another swap of this cycle may or may not happen: it must fit either way.
+            others = (*(one for one in self.staying if one.symbol != old.symbol), *offered)
+            free = (one for one in self.entrants if one.contender not in offered)
+            best = preferred(
+                admissible(free, leaver, others, self.correlation, self.grounds.configuration),
+                tallies.get(old.symbol),
+                self._better_than(old, noise),
+            )
+            if best is not None:
+                offered.append(best.contender)
+            found.append((leaver, None if best is None else best.contender))
+        return tuple(found)
+
+    def _better_than(self, old: Contender, noise: Mapping[str, float]) -> Callable[[Entrant], bool]:
+        rules = self.grounds.configuration.replacement
+        return lambda entrant: compare(old, entrant.contender, noise, rules).exceeds(rules)
+
+
+def contenders(portfolio: Portfolio, grounds: Grounds) -> Contenders:
+    """Leavers, and everybody on the board whose score is good enough to come in."""
+    members = {one.symbol: one for one in portfolio.members}
+    forced = {name: why for name in members if (why := ending(name, grounds)) is not None}
+    leaving = (*forced, *(name for name in weakest(portfolio, grounds) if name not in forced))
+    least = grounds.configuration.enter_score
+    cards = tuple(
+        card
+        for card in (() if grounds.board is None else grounds.board.cards)
+        if card.status is CardStatus.SCORED
+        and card.symbol not in members
+        and card.composite is not None
+        and card.composite >= least
+    )
+    return Contenders(
+        grounds=grounds,
+        leavers=tuple(
+            Leaver(
+                contender=contender(name, grounds),
+                held=grounds.at - members[name].included_at,
+                forced=forced.get(name),
+                is_pinned=grounds.controls.is_pinned(name),
+            )
+            for name in leaving
+        ),
+        staying=tuple(contender(name, grounds) for name in members if name not in forced),
+        entrants=tuple(
+            Entrant(_with(card, card.symbol, grounds), _candidate(card, grounds)) for card in cards
+        ),
+        correlation=correlation_of(
+            (*members, *(card.symbol for card in cards)),
+            grounds,
+            grounds.configuration.correlation.addition_days,
+        ),
+    )
+
+
+def contender(symbol: str, grounds: Grounds) -> Contender:
+    """One symbol as it stands now."""
+    return _with(grounds.card(symbol), symbol, grounds)
+
+
+def _with(card: Card | None, symbol: str, grounds: Grounds) -> Contender:
+    quote = grounds.market.quote(symbol)
+    known = None if card is None else card.confidence
+    return Contender(
+        symbol=symbol,
+        sector=UNCLASSIFIED if quote is None else quote.sector,
+        score=None if card is None else card.composite,
+        z=None if card is None else card.z,
+        confidence=None if known is None else known.level,
+        trading_cost=grounds.trading_cost(symbol),
+    )
+
+
+def _candidate(card: Card, grounds: Grounds) -> Candidate:
+    symbol = card.symbol
+    fresh = grounds.is_fresh(symbol)
+    return Candidate(symbol, grounds.may_enter(symbol), fresh, card.composite)
+
+
+def ending(symbol: str, grounds: Grounds) -> str | None:
+    """Why the contract cannot be held any more; None if it can, or if its status is not known."""
+    quote = grounds.market.quote(symbol)
+    if quote is None:
+        return None
+    contract = quote.contract
+    if contract.status not in {ContractStatus.OPEN, ContractStatus.UNKNOWN}:
+        return f"the contract is {contract.status.value}"
+    announced = contract.kind is ContractKind.PERPETUAL and contract.expires_ms is not None
+    soon = contract.status is ContractStatus.OPEN and not grounds.is_tradable(symbol)
+    return "its delisting is announced" if announced or soon else None
+
+
+def correlation_of(symbols: tuple[str, ...], grounds: Grounds, days: int) -> Correlation:
+    """Correlations of `symbols` over `days`; of one with itself 1 if its history is enough."""
+    panel = grounds.market.panel(Interval.DAY)
+    if panel is None or not symbols:
+        return lambda one, other: None
+    rules = grounds.configuration.correlation
+    matrix = correlations(panel, symbols, rules.basis, days, rules.min_common)
+    place = {symbol: at for at, symbol in enumerate(symbols)}
+
+    def known(one: str, other: str) -> float | None:
+        rho = float(matrix[place[one], place[other]])
+        return rho if np.isfinite(rho) else None
+
+    return known

@@ -1,0 +1,115 @@
+"""The operator's controls: switching trading off and on, pinning and banning symbols."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.domain.controls import Controls, Lock, LockKind, Switch, locked, switched, unlocked
+from app.domain.errors import Code, NotFoundError, RefusedError
+from app.services.changes import Ledger
+from app.services.grounds import GroundsNow
+from app.services.once import Command, Once, Outcome, Render
+from app.storage.database import Database
+from app.storage.unit_of_work import UnitOfWork
+
+
+@dataclass(frozen=True, slots=True)
+class ControlService:
+    """Each change is one event of the history; saying the same again changes nothing.
+
+    The controls themselves stand beside the portfolio: the history says when they were moved, and
+    folding it gives the members and weights, which they do not touch.
+    """
+
+    database: Database
+    grounds: GroundsNow
+    once: Once
+    ledger: Ledger
+
+    async def controls(self) -> Controls:
+        """The switch and the locks in force."""
+        async with self.database.read() as unit:
+            return (await self.grounds.of(unit)).controls
+
+    async def lock_of(self, text: str) -> Lock:
+        """Raises NotFoundError where nothing is locked, RefusedError for an unknown symbol."""
+        async with self.database.read() as unit:
+            grounds = await self.grounds.of(unit)
+        lock = grounds.controls.locks.get(grounds.resolve(text).symbol)
+        if lock is None:
+            raise NotFoundError(Code.NOT_FOUND, "The symbol is neither pinned nor banned.")
+        return lock
+
+    async def switch(
+        self, enabled: bool, reason: str, command: Command, render: Render[Switch] | None = None
+    ) -> Outcome[Switch]:
+        """Trading on or off, for everybody and across restarts."""
+
+        async def change(unit: UnitOfWork) -> Switch:
+            portfolio = await unit.portfolio.load(for_update=True)
+            command.require_version(portfolio.version)
+            grounds = await self.grounds.of(unit)
+            present = grounds.controls.switch
+            if present.enabled is enabled:
+                return present
+            made = Switch(enabled, reason, grounds.at, command.actor)
+            done = switched(portfolio, enabled, reason, grounds.at)
+            await self.ledger.commit(unit, portfolio, done, grounds, command)
+            await unit.controls.keep_switch(made)
+            return made
+
+        return await self.once.run(command, change, render)
+
+    async def lock(
+        self,
+        text: str,
+        kind: LockKind,
+        reason: str,
+        expires_at: datetime | None,
+        command: Command,
+        render: Render[Lock] | None = None,
+    ) -> Outcome[Lock]:
+        """Pin or ban a symbol, in place of what was said of it before.
+
+        Raises RefusedError for an unknown symbol and for an end that has passed already.
+        """
+
+        async def change(unit: UnitOfWork) -> Lock:
+            portfolio = await unit.portfolio.load(for_update=True)
+            command.require_version(portfolio.version)
+            grounds = await self.grounds.of(unit)
+            symbol = grounds.resolve(text).symbol
+            if expires_at is not None and expires_at <= grounds.at:
+                raise RefusedError(Code.VALIDATION_FAILED, "expires_at has passed already.")
+            locks = grounds.controls.locks
+            present = locks.get(symbol)
+            same = (kind, reason, expires_at)
+            if present and (present.kind, present.reason, present.expires_at) == same:
+                return present
+            made = Lock(symbol, kind, reason, expires_at, grounds.at, command.actor)
+            done = locked(portfolio, made)
+            await self.ledger.commit(unit, portfolio, done, grounds, command)
+            await unit.controls.keep_locks({**locks, symbol: made})
+            return made
+
+        return await self.once.run(command, change, render)
+
+    async def unlock(
+        self, text: str, reason: str, command: Command, render: Render[Lock] | None = None
+    ) -> Outcome[Lock]:
+        """The lock that is lifted; raises NotFoundError where there is none in force."""
+
+        async def change(unit: UnitOfWork) -> Lock:
+            portfolio = await unit.portfolio.load(for_update=True)
+            command.require_version(portfolio.version)
+            grounds = await self.grounds.of(unit)
+            symbol = grounds.resolve(text).symbol
+            locks = dict(grounds.controls.locks)
+            gone = locks.pop(symbol, None)
+            if gone is None:
+                raise NotFoundError(Code.NOT_FOUND, "The symbol is neither pinned nor banned.")
+            done = unlocked(portfolio, symbol, reason, grounds.at)
+            await self.ledger.commit(unit, portfolio, done, grounds, command)
+            await unit.controls.keep_locks(locks)
+            return gone
+
+        return await self.once.run(command, change, render)

@@ -1,0 +1,254 @@
+"""What a decision rests on: board and market as they stand in memory at one moment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import numpy as np
+
+from app.domain.board import Board, Card
+from app.domain.configuration import Configuration
+from app.domain.controls import FREE, Controls
+from app.domain.drift import marked, prices_of
+from app.domain.errors import Code, RefusedError, UnavailableError
+from app.domain.market import ContractStatus, Interval
+from app.domain.measures import correlations
+from app.domain.membership import Newcomer
+from app.domain.performance import SinceInclusion, since_inclusion
+from app.domain.portfolio import Member, Portfolio
+from app.domain.rebalancing import Standing
+from app.domain.selection import Candidate
+from app.domain.symbols import SymbolEntry
+from app.domain.weighting_methods import Covariance, covariance
+from app.services.outlook import BoardView, MarketView
+from app.services.ports import Clock
+from app.storage.unit_of_work import UnitOfWork
+
+DELISTING_MARGIN = timedelta(hours=72)  # nothing is added that ends sooner
+_FRESH_SHARE = 0.8  # of the members, below which no plan is made
+_RETRY_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Grounds:
+    """One moment's view, with the settings that apply."""
+
+    at: datetime
+    configuration: Configuration
+    board: Board | None
+    market: MarketView
+    # Mark prices of the moment when weights were last set, by symbol: prices drift from there.
+    set_at: Mapping[str, Decimal] = field(default_factory=dict)
+    controls: Controls = FREE
+    leaving: frozenset[str] = frozenset()  # members whose replacement is confirmed
+
+    def resolve(self, text: str) -> SymbolEntry:
+        """Raises RefusedError: symbol_unknown, symbol_ambiguous."""
+        return self.market.resolve(text)
+
+    def card(self, symbol: str) -> Card | None:
+        return None if self.board is None else self.board.card(symbol)
+
+    def score(self, symbol: str) -> float | None:
+        card = self.card(symbol)
+        return None if card is None else card.composite
+
+    def confidence(self, symbol: str) -> float | None:
+        card = self.card(symbol)
+        return None if card is None or card.confidence is None else card.confidence.level
+
+    @property
+    def is_board_fresh(self) -> bool:
+        limit = self.configuration.age_limit_cadences * self.configuration.cadences.scoring
+        board = self.board
+        return board is not None and self.at - board.calculated_at <= timedelta(seconds=limit)
+
+    def is_fresh(self, symbol: str) -> bool:
+        quote = self.market.quote(symbol)
+        return quote is not None and quote.is_fresh and self.is_board_fresh
+
+    def status_of(self, symbol: str) -> ContractStatus:
+        quote = self.market.quote(symbol)
+        return ContractStatus.UNKNOWN if quote is None else quote.contract.status
+
+    def is_open(self, symbol: str) -> bool:
+        """Whether the contract's last known status is Open; an unseen contract is not known to be
+        closed, so only its freshness speaks against it.
+        """
+        return self.market.quote(symbol) is None or self.status_of(symbol) is ContractStatus.OPEN
+
+    def mark(self, symbol: str) -> Decimal | None:
+        quote = self.market.quote(symbol)
+        return None if quote is None else quote.mark
+
+    def trading_cost(self, symbol: str) -> float | None:
+        """Taker fee plus half the spread as a fraction; None if either is unknown."""
+        quote = self.market.quote(symbol)
+        if quote is None or quote.bid is None or quote.ask is None:
+            return None
+        fee, total = quote.contract.taker_fee, quote.bid + quote.ask
+        if fee is None or total <= 0:
+            return None
+        return float(fee + (quote.ask - quote.bid) / total)
+
+    def standing(self, symbol: str) -> Standing:
+        card = self.card(symbol)
+        return Standing(
+            symbol=symbol,
+            is_open=self.is_open(symbol),
+            is_halted=self.market.is_halted(),
+            is_fresh=self.is_fresh(symbol),
+            score=self.score(symbol),
+            z=None if card is None else card.z,
+            volatility=None if card is None else card.volatility,
+            trading_cost=self.trading_cost(symbol),
+            ban=self.controls.ban(symbol),
+            is_pinned=self.controls.is_pinned(symbol),
+            is_leaving=symbol in self.leaving,
+        )
+
+    def marked(self, portfolio: Portfolio) -> Portfolio:
+        """The portfolio as prices have carried it; without a fresh mark a weight stays."""
+        now = {
+            member.symbol: mark
+            for member in portfolio.members
+            if self.is_fresh(member.symbol) and (mark := self.mark(member.symbol)) is not None
+        }
+        return marked(portfolio, self.set_at, now)
+
+    def covariance(self, portfolio: Portfolio) -> Covariance | None:
+        """Of the members, from daily closes; None before the first fill."""
+        panel = self.market.panel(Interval.DAY)
+        if panel is None:
+            return None
+        return covariance(panel, tuple(member.symbol for member in portfolio.members))
+
+    def standings(self, portfolio: Portfolio) -> dict[str, Standing]:
+        return {member.symbol: self.standing(member.symbol) for member in portfolio.members}
+
+    def candidate(self, symbol: str) -> Candidate:
+        return Candidate(symbol, self.may_enter(symbol), self.is_fresh(symbol), self.score(symbol))
+
+    def may_enter(self, symbol: str) -> bool:
+        return self.is_tradable(symbol) and self.controls.ban(symbol) is None
+
+    def is_tradable(self, symbol: str) -> bool:
+        """Whether it may come in: Open, and not about to end."""
+        quote = self.market.quote(symbol)
+        if quote is None or quote.contract.status is not ContractStatus.OPEN:
+            return False
+        ends = quote.contract.expires_ms
+        now = self.market.as_of() or self.at  # a replay has a time of its own
+        return ends is None or ends / 1000 > (now + DELISTING_MARGIN).timestamp()
+
+    def newcomer(self, entry: SymbolEntry) -> Newcomer:
+        return Newcomer(
+            symbol_id=entry.symbol_id,
+            symbol=entry.symbol,
+            contract=entry.contract.code,
+            price=self.mark(entry.symbol),
+            score=self.score(entry.symbol),
+            confidence=self.confidence(entry.symbol),
+        )
+
+    def require_tradable(self, symbol: str) -> None:
+        """Raises RefusedError(symbol_not_tradable)."""
+        if not self.is_tradable(symbol):
+            raise RefusedError(
+                Code.SYMBOL_NOT_TRADABLE, f"{symbol} is not open for new positions at KuCoin."
+            )
+
+    def require_board(self) -> Board:
+        """The board, young enough to decide on; raises UnavailableError."""
+        if self.board is None:
+            raise UnavailableError(
+                Code.NO_BOARD_YET, "Nothing has been scored yet.", retry_after_s=_RETRY_S
+            )
+        if not self.is_board_fresh:
+            raise _stale("The last scores are too old to decide on.")
+        if not self.market.is_filled():
+            raise _stale("The first fill is not complete: a part of the market is not known yet.")
+        return self.board
+
+    def require_fresh(self, symbol: str) -> None:
+        """Raises UnavailableError(market_data_stale)."""
+        if not self.is_fresh(symbol):
+            raise _stale(f"The market data of {symbol} is too old to decide on.")
+
+    def require_fresh_members(self, portfolio: Portfolio) -> None:
+        """Most members must be fresh for a plan; raises UnavailableError(market_data_stale).
+
+        A contract that is known to be closed has no quotes any more: it does not count.
+        """
+        self.require_board()
+        members = [member for member in portfolio.members if self.is_open(member.symbol)]
+        fresh = sum(self.is_fresh(member.symbol) for member in members)
+        if fresh < _FRESH_SHARE * len(members):
+            raise _stale(f"Only {fresh} of {len(members)} members have fresh market data.")
+
+    def is_sound(self, portfolio: Portfolio) -> bool:
+        """Whether weights may be set at all: the board and most members are fresh."""
+        try:
+            self.require_fresh_members(portfolio)
+        except UnavailableError:
+            return False
+        return True
+
+    def correlations(self, symbols: tuple[str, ...], days: int) -> dict[tuple[str, str], float]:
+        """Known correlations of all pairs in the order of `symbols`; a missing pair is unknown."""
+        panel = self.market.panel(Interval.DAY)
+        if panel is None or not symbols:
+            return {}
+        rules = self.configuration.correlation
+        matrix = correlations(panel, symbols, rules.basis, days, rules.min_common)
+        return {
+            (one, other): float(matrix[row, column])
+            for row, one in enumerate(symbols)
+            for column, other in enumerate(symbols)
+            if row < column and np.isfinite(matrix[row, column])
+        }
+
+    def since_inclusion(self, member: Member) -> SinceInclusion:
+        """Figures of a member from hourly closes, from daily ones where those do not reach back."""
+        begin = member.included_at.timestamp() * 1000
+        hourly, daily = self.market.panel(Interval.HOUR), self.market.panel(Interval.DAY)
+        reaches = hourly is not None and len(hourly.opened_ms) and hourly.opened_ms[0] <= begin
+        panel = hourly if reaches else daily
+        closes, bars = np.empty(0), 1.0
+        if panel is not None and member.symbol in panel.symbols:
+            column = panel.symbols.index(member.symbol)
+            closes = panel.close[panel.opened_ms >= begin, column]
+            bars = 365.0 * Interval.DAY.ms / panel.interval.ms
+        price, mark = member.inclusion_price, self.mark(member.symbol)
+        return since_inclusion(
+            None if price is None else float(price),
+            None if mark is None else float(mark),
+            closes,
+            bars,
+        )
+
+
+def _stale(detail: str) -> UnavailableError:
+    return UnavailableError(Code.MARKET_DATA_STALE, detail, retry_after_s=_RETRY_S)
+
+
+@dataclass(frozen=True, slots=True)
+class GroundsNow:
+    """Takes the view of the present moment."""
+
+    boards: BoardView
+    market: MarketView
+    clock: Clock
+
+    def __call__(self, configuration: Configuration) -> Grounds:
+        return Grounds(self.clock(), configuration, self.boards.latest(), self.market)
+
+    async def of(self, unit: UnitOfWork) -> Grounds:
+        """The same with what the transaction sees: settings, and the prices of the last weights."""
+        grounds = self(await unit.configuration.current())
+        leaving = await unit.replacements.confirmed()
+        controls = (await unit.controls.load()).at(grounds.at)
+        weighed = await unit.history.last_weighing()
+        prices = {} if weighed is None else prices_of(weighed.payload)
+        return replace(grounds, set_at=prices, leaving=leaving, controls=controls)

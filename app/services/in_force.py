@@ -1,0 +1,32 @@
+"""The business settings in force, in memory for those that read them between two requests."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from app.domain.configuration import Configuration
+from app.domain.events import ConfigurationChanged
+from app.storage.database import Database
+
+_AUTHOR: Final = "service"
+
+
+@dataclass(slots=True)
+class SettingsInForce:
+    """Calling it gives the newest settings that were loaded or heard of."""
+
+    present: Configuration = field(default_factory=Configuration)
+
+    def __call__(self) -> Configuration:
+        return self.present
+
+    async def load(self, database: Database, at: datetime) -> None:
+        """What is stored; an empty database gets the defaults, since decisions name a version."""
+        async with database.write() as unit:
+            self.present = await unit.configuration.found(at, _AUTHOR)
+
+    def hear(self, event: object) -> None:
+        """Takes over committed settings; an older version that arrives late changes nothing."""
+        if isinstance(event, ConfigurationChanged):
+            newer = event.settings.version > self.present.version
+            self.present = event.settings if newer else self.present

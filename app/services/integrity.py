@@ -1,0 +1,84 @@
+"""Whether state, history, scores and settings still fit together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from app.domain.history import PortfolioEvent, chain_faults, fold
+from app.domain.portfolio import FULL, Portfolio, faults
+from app.services.grounds import Grounds
+
+_SCORE_TOLERANCE: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Invariant:
+    name: str
+    ok: bool
+    detail: str | None  # what is wrong
+
+
+@dataclass(frozen=True, slots=True)
+class Integrity:
+    ok: bool
+    version: int
+    events: int
+    checked_at: datetime
+    invariants: tuple[Invariant, ...]
+
+
+def invariants(
+    portfolio: Portfolio,
+    events: tuple[PortfolioEvent, ...],
+    grounds: Grounds,
+    stored: Mapping[str, float],
+) -> tuple[Invariant, ...]:
+    """Each rule with what is wrong; `stored` are composites of the newest run, by member."""
+    settings = grounds.configuration
+    size, most = len(portfolio.members), settings.max_portfolio_symbols
+    ranks = [member.rank for member in portfolio.members]
+    ids = {member.symbol_id for member in portfolio.members}
+    total = sum(member.weight_u for member in portfolio.members) + portfolio.cash_u
+    over = [one.symbol for one in portfolio.members if one.weight_u > settings.max_weight_u]
+    chain = chain_faults(events, None)
+    folded = portfolio == _folded(events) if not chain else False
+    unsound = faults(portfolio, most)
+    apart = _apart(portfolio, grounds, stored)
+    wrong: tuple[tuple[str, str | None], ...] = (
+        ("size", None if size <= most else f"{size} members, {most} are allowed"),
+        ("ranks", None if ranks == list(range(1, size + 1)) else f"ranks are {ranks}"),
+        ("unique_symbols", None if len(ids) == size else "a symbol is a member twice"),
+        ("sum_of_weights", None if total == FULL else f"weights and cash are {total} of {FULL}"),
+        ("no_negative_weight", next((one for one in unsound if "negative" in one), None)),
+        # Only above: below the minimum a member may be because nothing may be bought for it.
+        ("bounds", None if not over else f"above the maximum until rebalanced: {', '.join(over)}"),
+        ("history_folds_to_state", None if folded else "the history gives another state"),
+        ("scores_are_current", None if not apart else "; ".join(apart)),
+        ("hash_chain", None if not chain else "; ".join(chain[:5])),
+        (
+            "configuration_version",
+            None
+            if portfolio.configuration_version == settings.version
+            else f"version {settings.version} is in force, the portfolio knows "
+            f"{portfolio.configuration_version}",
+        ),
+    )
+    return tuple(Invariant(name, detail is None, detail) for name, detail in wrong)
+
+
+def _folded(events: tuple[PortfolioEvent, ...]) -> Portfolio | None:
+    try:
+        return fold(events)
+    except (KeyError, ValueError):
+        return None  # a payload that cannot be applied is no state at all
+
+
+def _apart(portfolio: Portfolio, grounds: Grounds, stored: Mapping[str, float]) -> tuple[str, ...]:
+    """Members whose shown score is not that of the newest stored run."""
+    shown = {one.symbol: grounds.score(one.symbol) for one in portfolio.members}
+    return tuple(
+        f"{symbol} is shown with {score:.4f}, its latest composite is {stored[symbol]:.4f}"
+        for symbol, score in shown.items()
+        if score is not None and symbol in stored and abs(score - stored[symbol]) > _SCORE_TOLERANCE
+    )

@@ -1,0 +1,83 @@
+"""What a plan means in contracts: lots of every weight for a given balance, and what they miss."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+from app.domain.liquidity import impact_bp
+from app.domain.lots import ACCURACY, choose_lots, minimum_capital
+from app.domain.portfolio import FULL
+from app.domain.rebalancing import Shift
+from app.domain.symbols import notional
+from app.services.grounds import Grounds
+from app.services.outlook import Quote
+
+
+@dataclass(frozen=True, slots=True)
+class LotPlan:
+    """Lots by symbol, None where there is no price; errors are fractions of equity."""
+
+    lots: Mapping[str, int | None]
+    errors: Mapping[str, float]  # realised minus target, of the priced ones
+    minimum_capital: float  # equity from which no rounding error exceeds one percentage point
+    missed: tuple[str, ...]  # further than one percentage point from their target
+
+
+def lot_plan(weights_u: Mapping[str, int], balance: Decimal, grounds: Grounds) -> LotPlan:
+    """The lots of all weights together, at the mark prices."""
+    steps: dict[str, tuple[Decimal, int]] = {}  # value and lots of one step
+    for symbol in weights_u:
+        quote = grounds.market.quote(symbol)
+        if quote is not None and quote.mark is not None:
+            size = quote.contract.lot_size
+            steps[symbol] = notional(quote.contract, size, quote.mark), size
+    symbols = tuple(symbol for symbol in steps if weights_u[symbol])
+    values = [float(steps[symbol][0]) for symbol in symbols]
+    chosen = choose_lots(
+        [weights_u[symbol] / FULL for symbol in symbols],
+        [value / float(balance) for value in values],
+    )
+    lots: dict[str, int | None] = {symbol: 0 if symbol in steps else None for symbol in weights_u}
+    for symbol, count in zip(symbols, chosen.steps, strict=True):
+        lots[symbol] = count * steps[symbol][1]
+    errors = dict(zip(symbols, chosen.errors, strict=True))
+    return LotPlan(
+        lots=lots,
+        errors=errors,
+        minimum_capital=minimum_capital(values),
+        missed=tuple(symbol for symbol, error in errors.items() if abs(error) > ACCURACY),
+    )
+
+
+def trading_costs(
+    shifts: tuple[Shift, ...], balance: Decimal | None, grounds: Grounds
+) -> tuple[float | None, bool]:
+    """What the shifts cost as a fraction of equity, and whether the books' impact is in it.
+
+    Taker fee and half the spread; with a balance and the books of all that is traded what
+    sweeping them costs instead of half the spread. None where a quote is missing, or where a book
+    is too thin for the order: that is never extrapolated.
+    """
+    quotes = [grounds.market.quote(shift.symbol) for shift in shifts]
+    impact = balance is not None and all(one is not None and one.book is not None for one in quotes)
+    total = 0.0
+    for shift, quote in zip(shifts, quotes, strict=True):
+        share = abs(shift.change_u) / FULL
+        cost = grounds.trading_cost(shift.symbol)
+        if cost is not None and impact and quote is not None and balance is not None:
+            cost = _with_impact(cost, quote, share * float(balance))
+        if cost is None:
+            return None, impact
+        total += share * cost
+    return total, impact
+
+
+def _with_impact(cost: float, quote: Quote, amount: float) -> float | None:
+    """`cost` with what sweeping the book costs in place of half the spread, if that is more."""
+    contract, bid, ask = quote.contract, quote.bid, quote.ask
+    if quote.book is None or bid is None or ask is None or contract.is_inverse:
+        return None
+    swept = impact_bp(quote.book, float(contract.multiplier), amount) / 10_000.0
+    half = float((ask - bid) / (ask + bid))
+    return cost + max(swept - half, 0.0) if math.isfinite(swept) else None

@@ -1,0 +1,55 @@
+"""The exchange's clock, carried forward on our monotonic one."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from app.services.ports import Clock, Exchange, Monotonic
+
+
+@dataclass(frozen=True, slots=True)
+class _Anchor:
+    server_ms: float
+    mono: float
+
+
+@dataclass(slots=True)
+class ServerClock:
+    """Exchange time decides what is closed and what `as_of` says; a step of our clock does not.
+
+    Before the first answer it is our own clock.
+    """
+
+    exchange: Exchange
+    clock: Clock
+    monotonic: Monotonic
+    _anchor: _Anchor | None = field(default=None)
+
+    async def sync(self) -> None:
+        """Ask the exchange for its time; half of the way there and back is taken off."""
+        sent = self.monotonic()
+        server_ms = await self.exchange.server_time_ms()
+        received = self.monotonic()
+        self._anchor = _Anchor(server_ms + (received - sent) * 500.0, received)
+
+    @property
+    def synced(self) -> bool:
+        return self._anchor is not None
+
+    def now_ms(self) -> int:
+        """Exchange time now, epoch milliseconds."""
+        if self._anchor is None:
+            return int(self.clock().timestamp() * 1000)
+        return int(self._anchor.server_ms + (self.monotonic() - self._anchor.mono) * 1000.0)
+
+    def now(self) -> datetime:
+        """Exchange time now, aware."""
+        return instant(self.now_ms())
+
+    def offset_s(self) -> float:
+        """Exchange clock minus ours."""
+        return self.now_ms() / 1000.0 - self.clock().timestamp()
+
+
+def instant(stamp_ms: int) -> datetime:
+    """Epoch milliseconds as an aware time."""
+    return datetime.fromtimestamp(stamp_ms / 1000, UTC)

@@ -1,0 +1,269 @@
+"""The one owner of live market state: refreshes it, stores what lasts, answers from it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from app.domain.configuration import Configuration
+from app.domain.eligibility import Funnel, RuleCheck, worth_history
+from app.domain.errors import ServiceError
+from app.domain.market import CandleSeries, DataSource, DataStatus, ExchangeStatus, Interval
+from app.domain.panel import Panel, ScoringInputs, Source
+from app.domain.symbols import SymbolEntry
+from app.services.market_clock import ServerClock
+from app.services.market_fetch import Fetcher
+from app.services.market_state import LiveMarket, joined
+from app.services.market_views import MarketMoment, QuoteView
+from app.services.open_interest import OpenInterestKeeper
+from app.services.outlook import Quote
+from app.services.ports import Clock, Exchange, Monotonic
+from app.services.registry import Registry, SyncSummary
+from app.services.status import MarketFacts
+from app.storage.database import Database
+from app.telemetry.metrics import Metrics
+
+_log = structlog.get_logger("market_data")
+
+COMPLETE: Final = "complete"
+WHOLE: Final = 10_000  # symbols: a new bar comes to all of them at once
+
+
+@dataclass(frozen=True, slots=True)
+class FillProgress:
+    """How far the first fill has come."""
+
+    stage: str
+    done: int
+    total: int
+
+
+@dataclass(slots=True)
+class MarketData:
+    """Live state in memory, replaced as a whole; what outlives a restart goes to the database.
+
+    Every number served carries its age; nothing older than its limit is called fresh.
+    """
+
+    exchange: Exchange
+    database: Database
+    registry: Registry
+    configuration: Callable[[], Configuration]
+    clock: Clock
+    monotonic: Monotonic
+    metrics: Metrics
+    workers: int = 12
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    fill: FillProgress = FillProgress("not_started", 0, 0)
+    scorable: asyncio.Event = field(default_factory=asyncio.Event)  # a first board can be made
+    filled: asyncio.Event = field(default_factory=asyncio.Event)  # the first fill is complete
+    filling: asyncio.Lock = field(default_factory=asyncio.Lock)
+    server_clock: ServerClock = field(init=False)
+    live: LiveMarket = field(init=False)
+    fetch: Fetcher = field(init=False)
+    open_interest: OpenInterestKeeper = field(init=False)
+    _recalled: bool = field(default=False, init=False)
+    _trading: ExchangeStatus | None = field(default=None, init=False)
+    _panels: dict[Interval, tuple[object, object, Panel]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    def __post_init__(self) -> None:
+        self.server_clock = ServerClock(self.exchange, self.clock, self.monotonic)
+        self.live = LiveMarket(self.server_clock, self.monotonic)
+        self.fetch = Fetcher(
+            self.exchange, self.database, self.live, self.metrics, self.workers, self.sleep
+        )
+        self.open_interest = OpenInterestKeeper(self.database, self.live)
+
+    # --- what it knows now
+
+    @property
+    def source(self) -> DataSource:
+        return self.exchange.source
+
+    def moment(self) -> MarketMoment:
+        """Everything as it stands now; later changes do not reach it."""
+        return MarketMoment(
+            self.live.market,
+            self.registry.known,
+            self.configuration(),
+            self.registry.sectors,
+            self.monotonic(),
+            self.server_clock.now_ms(),
+        )
+
+    def resolve(self, text: str) -> SymbolEntry:
+        """Raises RefusedError (symbol_unknown, symbol_ambiguous)."""
+        return self.registry.resolve(text)
+
+    def quote(self, symbol: str) -> Quote | None:
+        """Contract and prices of a standard symbol; None for one that was never seen."""
+        entry = self.registry.index.find(symbol)
+        if entry is None:
+            return None
+        code = entry.contract.code
+        stats, ticker = self.live.market.stats.get(code), self.live.market.tickers.get(code)
+        book = self.live.market.books.get(code)
+        return Quote(
+            contract=entry.contract,
+            sector=self.registry.sectors.of(entry.contract.base).sector,
+            mark=None if stats is None else stats.value.mark_price,
+            bid=None if ticker is None else ticker.value.bid,
+            ask=None if ticker is None else ticker.value.ask,
+            turnover_24h=None if stats is None else stats.value.turnover_24h,
+            is_fresh=self.moment().is_fresh(entry),
+            book=None if book is None else book.value,
+        )
+
+    def view(self, entry: SymbolEntry) -> QuoteView:
+        """Everything the market shows of one symbol, with the age of each part."""
+        return self.moment().quote(entry)
+
+    async def candles(
+        self, entry: SymbolEntry, interval: Interval, start_ms: int, end_ms: int, limit: int
+    ) -> CandleSeries:
+        """The first `limit` closed candles opened in [start_ms, end_ms), as they were stored."""
+        async with self.database.read() as unit:
+            return await unit.candles.page(entry.symbol_id, interval, start_ms, end_ms, limit)
+
+    def is_filled(self) -> bool:
+        """Whether everything that a scoring reads has been asked for since the start."""
+        return self.filled.is_set()
+
+    def is_halted(self) -> bool:
+        """Whether the exchange as a whole said that it does not trade."""
+        return self._trading is not None and self._trading is not ExchangeStatus.OPEN
+
+    def panel(self, interval: Interval) -> Panel | None:
+        """Closed bars of the symbols that have any; None before the first fill."""
+        series, known = self.live.market.series(interval), self.registry.known.index
+        if not series:
+            return None
+        cached = self._panels.get(interval)
+        if cached is None or cached[0] is not series or cached[1] is not known:
+            cached = (series, known, self.moment().panel(interval))
+            self._panels[interval] = cached
+        return cached[2]
+
+    def scoring_inputs(self) -> ScoringInputs:
+        return self.moment().scoring_inputs()
+
+    def funnel(self) -> Funnel:
+        return self.moment().funnel()
+
+    def eligibility(self, entry: SymbolEntry) -> tuple[RuleCheck, ...]:
+        return self.moment().eligibility(entry)
+
+    def status(self) -> DataStatus:
+        return self.moment().status()
+
+    def as_of(self) -> datetime | None:
+        return self.moment().as_of()
+
+    def facts(self) -> MarketFacts:
+        """What health and status say of it; the gauges are set on the way."""
+        moment = self.moment()
+        eligible = len(moment.funnel().eligible)
+        ages = {source.value: moment.age_s(source) for source in Source}
+        for name, age in ages.items():
+            if age is not None:
+                self.metrics.market_data_age_seconds.labels(name).set(age)
+        stale = moment.stale_symbols()
+        counts = {"known": len(moment.known.index.entries), "eligible": eligible, "stale": stale}
+        for state, count in counts.items():
+            self.metrics.market_symbols.labels(state).set(count)
+        return MarketFacts(
+            data_source=self.source,
+            data_status=moment.status(),
+            as_of=moment.as_of(),
+            contracts=counts["known"],
+            eligible=eligible,
+            stale_symbols=stale,
+            stage=self.fill.stage,
+            done=self.fill.done,
+            total=self.fill.total,
+            ages_s=ages,
+        )
+
+    # --- what it asks for
+
+    async def sync_contracts(self) -> SyncSummary:
+        """The list of contracts with everything that moves in it."""
+        listing, summary = await self.registry.sync()
+        # what the adapter refused it has counted itself
+        names = len(summary.rejections) - len(listing.rejections)
+        self.metrics.exchange_rejected_records.labels("contract names").inc(names)
+        stats = {one.code: self.live.received(one) for one in listing.stats}
+        market = self.live.market
+        self.live.publish(replace(market, stats=joined(market.stats, stats)), Source.CONTRACTS)
+        await self.open_interest.note(self.moment())
+        return summary
+
+    async def refresh_market(self) -> None:
+        """Clock, contracts, tickers and the state of the exchange: the tick of every minute."""
+        await self.sync_clock()
+        await self.sync_contracts()
+        listing = await self.exchange.tickers()
+        tickers = {one.code: self.live.received(one) for one in listing.tickers}
+        market = self.live.market
+        self.live.publish(replace(market, tickers=joined(market.tickers, tickers)), Source.TICKERS)
+        try:
+            self._trading = await self.exchange.status()
+        except ServiceError as error:
+            # the quotes are here; whether trading is halted stays as it was last said
+            _log.warning("exchange_status_unknown", cause=str(error.code))
+
+    async def refresh_candles(self) -> None:
+        """Bars that have closed since, for the symbols that they pay for."""
+        await self.sync_clock()
+        await self.fetch.candles(self.worth_history(), Interval.DAY, batch=WHOLE)
+        await self.fetch.candles(self.eligible(), Interval.HOUR, batch=WHOLE)
+
+    async def recall(self) -> None:
+        """Take up what was stored before this start, once."""
+        if not self._recalled:
+            await self.fetch.load(self.registry.index.entries)
+            await self.open_interest.load(self.registry.index.entries)
+            self._recalled = True
+
+    async def refresh_books(self, step_s: float) -> None:
+        """The next part of the rotation: the books that were not looked at for longest."""
+        entries = self.eligible()
+        share = step_s / self.configuration().cadences.books
+        count = min(len(entries), max(1, round(len(entries) * share + 0.5)))
+        held = self.live.market.books
+        oldest = sorted(
+            entries,
+            key=lambda one: held[one.contract.code].mono if one.contract.code in held else -1.0,
+        )
+        await self.fetch.books(oldest[:count])
+
+    async def refresh_funding(self) -> None:
+        """Rates that were settled since."""
+        await self.fetch.funding(self.eligible())
+
+    async def sync_clock(self) -> None:
+        await self.server_clock.sync()
+        self.metrics.exchange_clock_offset_seconds.set(self.server_clock.offset_s())
+
+    def worth_history(self) -> tuple[SymbolEntry, ...]:
+        """Symbols that listing and turnover let through, the most traded first."""
+        moment = self.moment()
+        found = [
+            (candidate.turnover_24h or 0, entry)
+            for entry in moment.known.index.entries
+            if worth_history(
+                candidate := moment.candidate(entry.contract, entry.symbol), moment.limits
+            )
+        ]
+        found.sort(key=lambda pair: (-pair[0], pair[1].symbol))
+        return tuple(entry for _, entry in found)
+
+    def eligible(self) -> tuple[SymbolEntry, ...]:
+        """Symbols that pass the whole funnel, the most traded first."""
+        passed = set(self.funnel().eligible)
+        return tuple(entry for entry in self.worth_history() if entry.symbol in passed)

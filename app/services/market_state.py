@@ -1,0 +1,162 @@
+"""Live market state as immutable values: what was received, when, and our own open interest log."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Any, Final, Generic, TypeVar
+
+import numpy as np
+
+from app.domain.eligibility import MEDIAN_DAYS
+from app.domain.market import (
+    Book,
+    CandleSeries,
+    ContractStats,
+    Floats,
+    Funding,
+    Interval,
+    Ints,
+    Ticker,
+)
+from app.domain.panel import Source
+from app.domain.quality import median_turnover
+from app.services.market_clock import ServerClock, instant
+from app.services.ports import Monotonic
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+CANDLE_SOURCE: Final[Mapping[Interval, Source]] = MappingProxyType(
+    {Interval.DAY: Source.DAILY_CANDLES, Interval.HOUR: Source.HOURLY_CANDLES}
+)
+
+
+def _none_yet() -> Mapping[Any, Any]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Received(Generic[T_co]):
+    """A value with the exchange time of its arrival and our monotonic time of it."""
+
+    value: T_co
+    at: datetime
+    mono: float
+
+
+@dataclass(frozen=True, slots=True)
+class DailyFacts:
+    """What the funnel asks of daily candles, worked out once per change."""
+
+    bars: int
+    median_turnover: Decimal | None
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class OpenInterestLog:
+    """Our own hourly snapshots in base coins: (S,) instants, (S, K) values, NaN unknown."""
+
+    codes: tuple[str, ...] = ()
+    times_ms: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    values: Floats = field(default_factory=lambda: np.empty((0, 0)))
+
+    def with_row(self, taken_ms: int, row: Mapping[str, float], keep_ms: int) -> "OpenInterestLog":
+        """One instant more; what is older than `keep_ms` before it is dropped."""
+        codes = (*self.codes, *(code for code in row if code not in set(self.codes)))
+        wider = np.full((len(self.times_ms), len(codes)), np.nan)
+        wider[:, : len(self.codes)] = self.values
+        last = np.array([[row.get(code, np.nan) for code in codes]])
+        kept = (self.times_ms > taken_ms - keep_ms) & (self.times_ms < taken_ms)
+        return OpenInterestLog(
+            codes,
+            np.append(self.times_ms[kept], np.int64(taken_ms)),
+            np.vstack([wider[kept], last]),
+        )
+
+    def before(self, instant_ms: int) -> "OpenInterestLog":
+        """Only what was taken before an instant."""
+        seen = self.times_ms < instant_ms
+        return OpenInterestLog(self.codes, self.times_ms[seen], self.values[seen])
+
+    def columns(self, codes: tuple[str, ...]) -> Floats:
+        """(S, N) for `codes` in their order."""
+        column_of = {code: at for at, code in enumerate(self.codes)}
+        out = np.full((len(self.times_ms), len(codes)), np.nan)
+        for at, code in enumerate(codes):
+            column = column_of.get(code)
+            if column is not None:
+                out[:, at] = self.values[:, column]
+        return out
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Market:
+    """Everything known of the market at one moment, by contract code; replaced as a whole.
+
+    It has no repr: a log line or a traceback that shows it would print a million numbers.
+    """
+
+    stats: Mapping[str, Received[ContractStats]] = field(default_factory=_none_yet)
+    tickers: Mapping[str, Received[Ticker]] = field(default_factory=_none_yet)
+    books: Mapping[str, Received[Book]] = field(default_factory=_none_yet)
+    funding: Mapping[str, Received[tuple[Funding, ...]]] = field(default_factory=_none_yet)
+    daily: Mapping[str, Received[CandleSeries]] = field(default_factory=_none_yet)
+    hourly: Mapping[str, Received[CandleSeries]] = field(default_factory=_none_yet)
+    daily_facts: Mapping[str, DailyFacts] = field(default_factory=_none_yet)
+    open_interest: OpenInterestLog = field(default_factory=OpenInterestLog)
+    answers: Mapping[Source, Received[None]] = field(default_factory=_none_yet)
+
+    def series(self, interval: Interval) -> Mapping[str, Received[CandleSeries]]:
+        return self.daily if interval is Interval.DAY else self.hourly
+
+    def with_candles(
+        self, interval: Interval, fresh: Mapping[str, Received[CandleSeries]]
+    ) -> "Market":
+        """The same with the given series in place of the former ones."""
+        if interval is Interval.HOUR:
+            return replace(self, hourly=joined(self.hourly, fresh))
+        facts = {
+            code: DailyFacts(len(one.value), median_turnover(one.value, MEDIAN_DAYS))
+            for code, one in fresh.items()
+        }
+        return replace(
+            self,
+            daily=joined(self.daily, fresh),
+            daily_facts=joined(self.daily_facts, facts),
+        )
+
+
+K = TypeVar("K")
+
+
+def joined(old: Mapping[K, T], new: Mapping[K, T]) -> Mapping[K, T]:
+    """A new mapping with the newer word winning; nobody who reads the old one notices."""
+    return MappingProxyType({**old, **new})
+
+
+@dataclass(slots=True)
+class LiveMarket:
+    """The one mutable cell: the present `Market`, and the clocks that stamp what comes in."""
+
+    server_clock: ServerClock
+    monotonic: Monotonic
+    market: Market = field(default_factory=Market)
+
+    def received(self, value: T) -> Received[T]:
+        """`value` as it arrives now."""
+        return Received(value, self.server_clock.now(), self.monotonic())
+
+    def recalled(self, value: T, true_ms: int) -> Received[T]:
+        """A stored `value` that was last known to be true at `true_ms` of exchange time."""
+        age_s = max(0.0, (self.server_clock.now_ms() - true_ms) / 1000)
+        return Received(value, instant(true_ms), self.monotonic() - age_s)
+
+    def publish(self, market: Market, *answered: Source) -> None:
+        """Put `market` in place of the present one; the sources named have just answered.
+
+        Made from the present market without waiting in between, or a change would be lost.
+        """
+        answers = {source: self.received(None) for source in answered}
+        self.market = replace(market, answers=joined(market.answers, answers))

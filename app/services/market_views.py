@@ -1,0 +1,296 @@
+"""What can be said of the market at one moment: funnel, quotes, freshness, inputs of a scoring."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Final
+
+import numpy as np
+
+from app.domain.configuration import Configuration
+from app.domain.eligibility import Candidate, Funnel, Limits, RuleCheck, check, funnel
+from app.domain.liquidity import depth
+from app.domain.market import Contract, ContractStatus, DataStatus, Floats, Funding, Interval
+from app.domain.panel import Panel, ScoringInputs, Source
+from app.domain.quality import closed_by_ms, freshness, worst
+from app.domain.sectors import SectorTable
+from app.domain.symbols import SymbolEntry, base_quantity
+from app.services.market_clock import instant
+from app.services.market_state import CANDLE_SOURCE, DailyFacts, Market, Received
+from app.services.registry import Known
+
+DAILY_BARS: Final = 200
+HOURLY_BARS: Final = 400
+BARS: Final[Mapping[Interval, int]] = {Interval.DAY: DAILY_BARS, Interval.HOUR: HOURLY_BARS}
+DEPTH_BAND_BP: Final = 50.0
+LIVE: Final = (Source.CONTRACTS, Source.TICKERS)  # the listings that everything else hangs on
+_NO_HISTORY: Final = DailyFacts(0, None)
+_QUORUM: Final = 0.5  # of the symbols must have a bar before a panel ends with it
+
+
+@dataclass(frozen=True, slots=True)
+class Aged:
+    """A value with its age in seconds and the verdict on it."""
+
+    age_s: float | None
+    status: DataStatus
+
+
+@dataclass(frozen=True, slots=True)
+class QuoteView:
+    """One symbol as the market shows it now; None where nothing is known."""
+
+    entry: SymbolEntry
+    last: Decimal | None
+    bid: Decimal | None
+    ask: Decimal | None
+    mark: Decimal | None
+    index: Decimal | None
+    change_24h: Decimal | None
+    turnover_24h: Decimal | None
+    volume_24h: Decimal | None
+    funding_rate: Decimal | None
+    predicted_funding_rate: Decimal | None
+    funding_interval_ms: int | None
+    next_funding: datetime | None
+    open_interest_lots: int | None
+    open_interest: Decimal | None  # base coins
+    spread_bp: float | None
+    depth: float | None  # quote currency within 50 bp of mid, thinner side
+    settled_funding: tuple[Funding, ...]
+    ages: Mapping[Source, Aged]
+    as_of: datetime | None  # of the quote; the other parts have their own ages
+    status: DataStatus
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class MarketMoment:
+    """The market frozen at one instant; every method is a pure function of it."""
+
+    market: Market
+    known: Known
+    configuration: Configuration
+    sectors: SectorTable
+    mono: float
+    server_ms: int
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(
+            self.configuration.eligibility, self.configuration.age_limit_s(Source.TICKERS)
+        )
+
+    def candidate(self, contract: Contract, symbol: str) -> Candidate:
+        """What the funnel asks of one contract."""
+        code = contract.code
+        stats = self.market.stats.get(code)
+        history = self.market.daily_facts.get(code, _NO_HISTORY)
+        return Candidate(
+            symbol=symbol,
+            contract=contract,
+            asset_class=self.sectors.of(contract.base).asset_class,
+            turnover_24h=None if stats is None else stats.value.turnover_24h,
+            daily_bars=history.bars,
+            median_turnover=history.median_turnover,
+            ticker_age_s=self._age(self.market.tickers.get(code)),
+        )
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        return tuple(self.candidate(one.contract, one.symbol) for one in self.known.index.entries)
+
+    def funnel(self) -> Funnel:
+        return funnel(self.candidates(), self.limits)
+
+    def eligibility(self, entry: SymbolEntry) -> tuple[RuleCheck, ...]:
+        return check(self.candidate(entry.contract, entry.symbol), self.limits)
+
+    def status(self) -> DataStatus:
+        """Of the market as a whole: the listings that everything else hangs on."""
+        return worst(map(self._verdict, LIVE))
+
+    def unknown(self) -> tuple[Source, ...]:
+        """What as a whole is too old to score by or was never there."""
+        stale = [source for source in LIVE if self._verdict(source) is not DataStatus.FRESH]
+        return (*stale, *(() if self.market.daily else (Source.DAILY_CANDLES,)))
+
+    def as_of(self) -> datetime | None:
+        """Exchange time that everything live is known up to; None until all of it has answered."""
+        answers = [self.market.answers.get(source) for source in LIVE]
+        times = [one.at for one in answers if one is not None]
+        return min(times) if len(times) == len(LIVE) else None
+
+    def age_s(self, source: Source) -> float | None:
+        """Seconds since the source last answered."""
+        return self._age(self.market.answers.get(source))
+
+    def _verdict(self, source: Source) -> DataStatus:
+        return freshness(self.age_s(source), self.configuration.age_limit_s(source))
+
+    def ages(self, entry: SymbolEntry) -> dict[Source, Aged]:
+        """Age and verdict of each input of one symbol."""
+        return {
+            source: Aged(age, freshness(age, self.configuration.age_limit_s(source)))
+            for source, age in self._ages_of(entry.contract.code).items()
+        }
+
+    def is_fresh(self, entry: SymbolEntry) -> bool:
+        """Whether contract and ticker are within their age limits."""
+        ages = self.ages(entry)
+        return all(ages[source].status is DataStatus.FRESH for source in LIVE)
+
+    def stale_symbols(self) -> int:
+        """Open contracts whose contract or ticker data is too old or missing."""
+        return sum(
+            entry.contract.status is ContractStatus.OPEN and not self.is_fresh(entry)
+            for entry in self.known.index.entries
+        )
+
+    def quote(self, entry: SymbolEntry) -> QuoteView:
+        code, contract = entry.contract.code, entry.contract
+        ages = self.ages(entry)
+        held = self.market.stats.get(code), self.market.tickers.get(code)
+        stats = None if held[0] is None else held[0].value
+        ticker = None if held[1] is None else held[1].value
+        book = self.market.books.get(code)
+        settled = self.market.funding.get(code)
+        times = [one.at for one in held if one is not None]
+        bid, ask = (None, None) if ticker is None else (ticker.bid, ticker.ask)
+        shown = None if book is None else depth(book.value, float(contract.multiplier), 50.0)
+        return QuoteView(
+            entry=entry,
+            last=None if ticker is None else ticker.last,
+            bid=bid,
+            ask=ask,
+            mark=None if stats is None else stats.mark_price,
+            index=None if stats is None else stats.index_price,
+            change_24h=None if stats is None else stats.change_24h,
+            turnover_24h=None if stats is None else stats.turnover_24h,
+            volume_24h=None if stats is None else stats.volume_24h,
+            funding_rate=None if stats is None else stats.funding_rate,
+            predicted_funding_rate=None if stats is None else stats.predicted_funding_rate,
+            funding_interval_ms=contract.funding_interval_ms,
+            next_funding=_instant(None if stats is None else stats.next_funding_ms),
+            open_interest_lots=None if stats is None else stats.open_interest_lots,
+            open_interest=self.open_interest(contract),
+            spread_bp=_spread(bid, ask),
+            depth=None if shown is None or np.isnan(shown) or contract.is_inverse else shown,
+            settled_funding=() if settled is None else settled.value,
+            ages=ages,
+            as_of=min(times, default=None),
+            status=worst(ages[source].status for source in LIVE),
+        )
+
+    def open_interest(self, contract: Contract) -> Decimal | None:
+        """Open interest now in base coins; None without it or without a price."""
+        stats = self.market.stats.get(contract.code)
+        if stats is None or stats.value.open_interest_lots is None:
+            return None
+        price = stats.value.mark_price or stats.value.last_price
+        if price is None or price <= 0:
+            return None
+        return base_quantity(contract, stats.value.open_interest_lots, price)
+
+    def panel(
+        self,
+        interval: Interval,
+        symbols: tuple[str, ...] | None = None,
+        until_ms: int | None = None,
+    ) -> Panel:
+        """Bars of `symbols` (all that have any, by name, if not given) closed now or by `until_ms`.
+
+        It ends with the newest bar that at least half of them have: just after a close the rest
+        of the universe is not cut short by those that came first.
+        """
+        held = self.market.series(interval)
+        series = {
+            entry.symbol: held[entry.contract.code].value
+            for entry in self.known.index.entries
+            if entry.contract.code in held
+        }
+        names = tuple(sorted(series)) if symbols is None else symbols
+        closed = closed_by_ms(self.server_ms)
+        if until_ms is not None:
+            closed = min(closed, until_ms)
+        last = [int(series[name].opened_ms[-1]) for name in names if len(series.get(name, ()))]
+        if last:
+            agreed = int(np.quantile(last, _QUORUM, method="lower")) + interval.ms
+            closed = min(closed, agreed)
+        return Panel.of(series, names, interval, closed, BARS[interval])
+
+    def scoring_inputs(self) -> ScoringInputs:
+        """Everything one scoring run may look at, for the symbols that pass the funnel."""
+        passed = self.funnel()
+        names = passed.eligible
+        entries = [entry for entry in map(self.known.index.find, names) if entry is not None]
+        codes = tuple(entry.contract.code for entry in entries)
+        ages = [self._ages_of(code) for code in codes]
+        tickers = [self.market.tickers.get(code) for code in codes]
+        books = [self.market.books.get(code) for code in codes]
+        funding = [self.market.funding.get(code) for code in codes]
+        as_of = self.as_of()
+        as_of_ms = self.server_ms if as_of is None else int(as_of.timestamp() * 1000)
+        daily, hourly = (
+            self.panel(interval, names, as_of_ms) for interval in (Interval.DAY, Interval.HOUR)
+        )
+        log = self.market.open_interest.before(as_of_ms)
+        now_coins = np.array([[_float(self.open_interest(one.contract)) for one in entries]])
+        return ScoringInputs(
+            symbols=names,
+            as_of_ms=as_of_ms,
+            daily=daily,
+            hourly=hourly,
+            bid=np.array([_float(one.value.bid if one else None) for one in tickers]),
+            ask=np.array([_float(one.value.ask if one else None) for one in tickers]),
+            multiplier=np.array([float(one.contract.multiplier) for one in entries]),
+            books=tuple(None if one is None else one.value for one in books),
+            funding=tuple(() if one is None else one.value for one in funding),
+            open_interest_ms=np.append(log.times_ms, np.int64(as_of_ms)),
+            open_interest=np.vstack([log.columns(codes), now_coins.reshape(1, len(codes))]),
+            ages_s={source: _column(ages, source) for source in Source},
+            half_lives_s={source: self.configuration.age_limit_s(source) for source in Source},
+            excluded=passed.excluded,
+        )
+
+    def _ages_of(self, code: str) -> dict[Source, float | None]:
+        """Seconds since each input of a contract was last known to be true.
+
+        For candles: since the newest one closed, whenever it arrived.
+        """
+        market = self.market
+        ages: dict[Source, float | None] = {
+            Source.CONTRACTS: self._age(market.stats.get(code)),
+            Source.TICKERS: self._age(market.tickers.get(code)),
+            Source.BOOKS: self._age(market.books.get(code)),
+            Source.FUNDING: self._age(market.funding.get(code)),
+        }
+        for interval, source in CANDLE_SOURCE.items():
+            held = market.series(interval).get(code)
+            closed = None
+            if held is not None and len(held.value):
+                closed = int(held.value.opened_ms[-1]) + interval.ms
+            ages[source] = None if closed is None else max(0.0, (self.server_ms - closed) / 1000)
+        return ages
+
+    def _age(self, received: Received[object] | None) -> float | None:
+        return None if received is None else max(0.0, self.mono - received.mono)
+
+
+def _instant(stamp_ms: int | None) -> datetime | None:
+    return None if stamp_ms is None else instant(stamp_ms)
+
+
+def _float(value: Decimal | None) -> float:
+    return np.nan if value is None else float(value)
+
+
+def _column(ages: list[dict[Source, float | None]], source: Source) -> Floats:
+    known = (one[source] for one in ages)
+    return np.array([np.nan if age is None else age for age in known], dtype=np.float64)
+
+
+def _spread(bid: Decimal | None, ask: Decimal | None) -> float | None:
+    """Basis points of mid; None for a missing, crossed or locked quote."""
+    if bid is None or ask is None or not 0 < bid < ask:
+        return None
+    return float((ask - bid) / (ask + bid) * 20_000)

@@ -1,0 +1,78 @@
+"""Metrics of the portfolio: scores, sectors, performance, risk and correlation in one answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from app.domain.market import Interval
+from app.domain.portfolio import FULL
+from app.domain.portfolio_risk import Risk, risk_of
+from app.services.grounds import GroundsNow
+from app.services.reports import CorrelationReport, Reports
+from app.services.trading import DataFacts
+from app.services.views import portfolio_view
+from app.storage.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Concentration:
+    """Shares of the invested weight; None where nothing is invested."""
+
+    weights_u: Mapping[str, int]  # micro-percent by sector
+    hhi: float | None  # sum of the squared shares
+
+    @property
+    def diversification(self) -> float | None:
+        return None if self.hhi is None else 1.0 - self.hhi
+
+
+@dataclass(frozen=True, slots=True)
+class PortfolioMetrics:
+    """None where a figure is not defined."""
+
+    scores: tuple[float, ...]
+    score_spread: float | None  # sample standard deviation
+    sectors: Concentration
+    moves: tuple[float, ...]  # performance since inclusion, where known
+    risk: Risk
+    correlation: CorrelationReport
+    facts: DataFacts
+
+    @property
+    def win_rate(self) -> float | None:
+        """Share of the members that stand above their inclusion price."""
+        return fmean(move > 0.0 for move in self.moves) if self.moves else None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsService:
+    """Looks at everything once; nothing here changes it."""
+
+    database: Database
+    grounds: GroundsNow
+    reports: Reports
+
+    async def metrics(self) -> PortfolioMetrics:
+        async with self.database.read() as unit:
+            portfolio = await unit.portfolio.load()
+            grounds = self.grounds(await unit.configuration.current())
+        view = portfolio_view(portfolio, grounds)
+        scores = tuple(one.score for one in view.members if one.score is not None)
+        by_sector: dict[str, int] = {}
+        for member in portfolio.members:
+            quote = grounds.market.quote(member.symbol)
+            sector = "unknown" if quote is None else quote.sector
+            by_sector[sector] = by_sector.get(sector, 0) + member.weight_u
+        invested = sum(by_sector.values())
+        hhi = sum((one / invested) ** 2 for one in by_sector.values()) if invested else None
+        moves = (one.figures.performance for one in view.members)
+        weights = {member.symbol: member.weight_u / FULL for member in portfolio.members}
+        return PortfolioMetrics(
+            scores=scores,
+            score_spread=stdev(scores) if len(scores) > 1 else None,
+            sectors=Concentration(dict(sorted(by_sector.items())), hhi),
+            moves=tuple(move for move in moves if move is not None),
+            risk=risk_of(grounds.market.panel(Interval.DAY), weights),
+            correlation=await self.reports.correlation(),
+            facts=view.facts,
+        )

@@ -1,0 +1,137 @@
+"""MySymbolsServiceV2: the one face that routes, command line and embedding code call."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from app.domain.alerts import Alert
+from app.domain.board import Board, Card
+from app.domain.history import PortfolioEvent
+from app.domain.performance import Trade
+from app.services.alerts import AlertService
+from app.services.configuration import ConfigurationService
+from app.services.controls import ControlService
+from app.services.integrity import Integrity
+from app.services.market_data import MarketData
+from app.services.metrics import MetricsService, PortfolioMetrics
+from app.services.once import Command, Outcome
+from app.services.performance import Claim, Performance
+from app.services.portfolio import PortfolioService, Removed, Replaced
+from app.services.rebalancing import Rebalanced, Rebalancing, Weights
+from app.services.registry import Registry
+from app.services.replacement import Executed, Replacement, Replacements
+from app.services.report import Reporting
+from app.services.reports import Analytics, CorrelationReport, Reports
+from app.services.safety import Safety, SafetyReport
+from app.services.sample_data import SampleData
+from app.services.scoring import Scoring
+from app.services.status import Status
+from app.services.trading import DataFacts, SizedPosition, Tradeable, Trading, Verdict
+from app.services.views import MemberView, PortfolioView
+
+
+@dataclass(frozen=True, slots=True)
+class MySymbolsServiceV2:
+    """Composes the use cases and holds no logic of its own.
+
+    The methods are the short way for embedding code; routes that need a rendered, idempotent
+    answer call the use cases behind them.
+    """
+
+    registry: Registry
+    market: MarketData
+    scoring: Scoring
+    portfolio: PortfolioService
+    rebalancing: Rebalancing
+    replacement: Replacement
+    performance: Performance
+    reporting: Reporting
+    metrics: MetricsService
+    safety: Safety
+    trading: Trading
+    controls: ControlService
+    reports: Reports
+    alerts: AlertService
+    configuration: ConfigurationService
+    status: Status
+    sample_data: SampleData
+
+    async def get_portfolio(self) -> PortfolioView:
+        return await self.portfolio.view()
+
+    async def add_symbol_to_portfolio(
+        self, symbol: str, reason: str, command: Command
+    ) -> Outcome[MemberView]:
+        return await self.portfolio.add(symbol, reason, command)
+
+    async def remove_symbol_from_portfolio(
+        self, symbol: str, reason: str, command: Command
+    ) -> Outcome[Removed]:
+        return await self.portfolio.remove(symbol, reason, command)
+
+    async def replace_symbol(
+        self, old_symbol: str, new_symbol: str, reason: str, command: Command
+    ) -> Outcome[Replaced]:
+        return await self.portfolio.replace(old_symbol, new_symbol, reason, command)
+
+    async def calculate_symbol_scores(self) -> Board:
+        return await self.scoring.calculate()
+
+    def get_symbol_scores(self) -> Board:
+        return self.scoring.board()
+
+    def explain_score(self, symbol: str) -> tuple[Board, Card]:
+        return self.scoring.explain(self.registry.resolve(symbol).symbol)
+
+    async def calculate_dynamic_weights(self) -> Weights:
+        return await self.rebalancing.weights()
+
+    async def get_tradeable_symbols(self) -> tuple[tuple[Tradeable, ...], DataFacts]:
+        return await self.trading.tradeable()
+
+    async def should_trade_symbol(self, symbol: str) -> tuple[Verdict, DataFacts]:
+        return await self.trading.should_trade(symbol)
+
+    async def get_position_size_for_symbol(
+        self, symbol: str, account_balance: Decimal, leverage: Decimal = Decimal(1)
+    ) -> tuple[SizedPosition, DataFacts]:
+        return await self.trading.position_size(symbol, account_balance, leverage)
+
+    async def rebalance_portfolio(
+        self, command: Command, *, dry_run: bool = False
+    ) -> Outcome[Rebalanced]:
+        return await self.rebalancing.rebalance(command, dry_run=dry_run)
+
+    async def evaluate_portfolio_replacement(self) -> Replacements:
+        return await self.replacement.evaluate()
+
+    async def execute_portfolio_replacement(self, command: Command) -> Outcome[Executed]:
+        return await self.replacement.execute(command)
+
+    async def check_portfolio_correlation(self, days: int | None = None) -> CorrelationReport:
+        return await self.reports.correlation(days)
+
+    async def check_portfolio_alerts(self) -> tuple[Alert, ...]:
+        found, _ = await self.alerts.current()
+        return found
+
+    async def update_performance_metrics(
+        self, symbol: str, result: Claim, reason: str, command: Command
+    ) -> Outcome[Trade]:
+        return await self.performance.book(symbol, result, reason, command)
+
+    async def get_portfolio_analytics(self) -> Analytics:
+        return await self.reports.analytics()
+
+    async def get_portfolio_metrics(self) -> PortfolioMetrics:
+        return await self.metrics.metrics()
+
+    async def get_portfolio_history(
+        self, before_seq: int | None = None, limit: int = 50
+    ) -> tuple[PortfolioEvent, ...]:
+        return await self.reports.history(before_seq, limit)
+
+    async def validate_portfolio_safety(self) -> SafetyReport:
+        return await self.safety.validate()
+
+    async def validate_portfolio_integrity(self) -> Integrity:
+        return await self.reports.integrity()

@@ -1,0 +1,160 @@
+"""One effect per Idempotency-Key: claim, carry out, keep the answer with it, or give it again."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final, Generic, Protocol, TypeVar
+
+from app.domain.errors import Code, ConflictError, PreconditionFailedError, RefusedError
+from app.services.ports import Clock
+from app.storage.database import Database
+from app.storage.idempotency import ClaimOutcome, StoredAnswer
+from app.storage.unit_of_work import UnitOfWork
+
+T = TypeVar("T")
+_PRINCIPAL: Final = "api"  # until there are keys to tell callers apart
+_RETRY_S: Final = 1.0
+KEEP: Final = timedelta(hours=48)  # 24 h are promised
+
+
+class Keyed(Protocol):
+    """A caller's key, and the fingerprint of the request that it stands for."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Who asks, under which conditions."""
+
+    actor: str
+    request_id: str
+    if_match: int | None = None  # the version that the caller decided on
+    once: Keyed | None = None
+
+    def on_version(self, version: int | None) -> "Command":
+        """The same, decided on `version` if one is given."""
+        return self if version is None else replace(self, if_match=version)
+
+    def require_version(self, present: int) -> None:
+        """Raises PreconditionFailedError unless the caller decided on the present version."""
+        if self.if_match is not None and self.if_match != present:
+            raise PreconditionFailedError(
+                Code.PRECONDITION_FAILED, f"The present version is {present}."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is sent: the very bytes, so that they can be sent again."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+Render = Callable[[T], Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T]):
+    """`result` is None for a replay; `answer` is None where nobody asked for one."""
+
+    result: T | None
+    answer: Answer | None
+    is_replay: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """Runs a change in one transaction, at most once per key."""
+
+    database: Database
+    clock: Clock
+
+    async def run(
+        self,
+        command: Command,
+        change: Callable[[UnitOfWork], Awaitable[T]],
+        render: Render[T] | None = None,
+        prepare: Callable[[], Awaitable[object]] | None = None,
+    ) -> Outcome[T]:
+        """`change` under the command's key; the answer is kept in the same transaction.
+
+        `change` must begin by taking the portfolio's lock and do nothing outside the database: it
+        may be run again. `prepare` runs before, outside the transaction, and not for a replay.
+        A failure gives the key free. Raises what `change` raises, RefusedError
+        (idempotency_key_reused) and ConflictError (idempotency_in_progress).
+        """
+        once = command.once
+        if once is None or render is None:
+            if prepare is not None:
+                await prepare()
+            result = await self.database.run(change)
+            return Outcome(result, None if render is None else render(result))
+        stored: Outcome[T] | None = await self._claim(once)
+        if stored is not None:
+            return stored
+        try:
+            if prepare is not None:
+                await prepare()
+            outcome = await self.database.run(lambda unit: self._keep(unit, once, change, render))
+        except BaseException:
+            async with self.database.write() as unit:
+                await unit.idempotency.release(_PRINCIPAL, once.key)
+            raise
+        return outcome
+
+    async def forget_old(self) -> int:
+        """Forget answers that are older than was promised; gives their number."""
+        async with self.database.write() as unit:
+            return await unit.idempotency.forget(self.clock() - KEEP)
+
+    async def _claim(self, once: Keyed) -> Outcome[T] | None:
+        async with self.database.write() as unit:
+            return await self._state(unit, once, holds=False)
+
+    async def _keep(
+        self,
+        unit: UnitOfWork,
+        once: Keyed,
+        change: Callable[[UnitOfWork], Awaitable[T]],
+        render: Render[T],
+    ) -> Outcome[T]:
+        # The lock is taken first; then nobody who took the claim over can be ahead of us unseen.
+        await unit.portfolio.load(for_update=True)
+        stored: Outcome[T] | None = await self._state(unit, once, holds=True)
+        if stored is not None:
+            return stored
+        result = await change(unit)
+        answer = render(result)
+        await unit.idempotency.complete(
+            _PRINCIPAL,
+            once.key,
+            StoredAnswer(answer.status, dict(answer.headers), answer.body),
+        )
+        return Outcome(result, answer)
+
+    async def _state(self, unit: UnitOfWork, once: Keyed, *, holds: bool) -> Outcome[T] | None:
+        """The answer to replay; None when it is ours to carry out."""
+        claim = await unit.idempotency.claim(
+            _PRINCIPAL, once.key, "", once.fingerprint, self.clock()
+        )
+        if claim.answer is not None:
+            kept = claim.answer
+            return Outcome(None, Answer(kept.status, kept.headers, kept.body), is_replay=True)
+        if claim.outcome is ClaimOutcome.REUSED:
+            raise RefusedError(
+                Code.IDEMPOTENCY_KEY_REUSED, "This key belongs to another request already."
+            )
+        if claim.outcome is ClaimOutcome.IN_PROGRESS and not holds:
+            raise ConflictError(
+                Code.IDEMPOTENCY_IN_PROGRESS,
+                "A request with this key is being carried out.",
+                retry_after_s=_RETRY_S,
+            )
+        return None

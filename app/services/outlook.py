@@ -1,0 +1,60 @@
+"""What decisions see of the market and of the scores: reads from memory, nothing waits."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Protocol
+
+from app.domain.board import Board
+from app.domain.market import Book, Contract, DataSource, DataStatus, Interval
+from app.domain.panel import Panel
+from app.domain.symbols import SymbolEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """One contract now; prices are None where the exchange gave none."""
+
+    contract: Contract
+    sector: str
+    mark: Decimal | None
+    bid: Decimal | None
+    ask: Decimal | None
+    turnover_24h: Decimal | None
+    is_fresh: bool  # contract and ticker are within their age limits
+    book: Book | None = None  # the last one seen
+
+
+class MarketView(Protocol):
+    """The market in memory; nothing here waits."""
+
+    @property
+    def source(self) -> DataSource: ...
+
+    def resolve(self, text: str) -> SymbolEntry:
+        """Raises RefusedError (symbol_unknown, symbol_ambiguous)."""
+        ...
+
+    def quote(self, symbol: str) -> Quote | None:
+        """None for a symbol that was never seen."""
+        ...
+
+    def is_halted(self) -> bool:
+        """Whether the exchange as a whole is not trading."""
+        ...
+
+    def is_filled(self) -> bool:
+        """Whether everything that a scoring reads has been asked for since the start."""
+        ...
+
+    def panel(self, interval: Interval) -> Panel | None:
+        """Closed bars of the symbols that have any; None before the first fill."""
+        ...
+
+    def as_of(self) -> datetime | None: ...
+
+    def status(self) -> DataStatus: ...
+
+
+class BoardView(Protocol):
+    def latest(self) -> Board | None: ...

@@ -1,0 +1,258 @@
+"""Membership: initialise, add, remove and replace, each in one transaction with its history."""
+
+from dataclasses import dataclass
+
+from app.domain.board import CardStatus
+from app.domain.errors import Code, ConflictError, RefusedError
+from app.domain.history import number_text
+from app.domain.membership import Change, add, member_of, remove, swap
+from app.domain.portfolio import Member, Portfolio
+from app.domain.replacement import crowds
+from app.domain.selection import Refused, Selection, choose, too_close
+from app.services.admission import require_candidate
+from app.services.changes import Ledger, reweighed
+from app.services.contenders import contender
+from app.services.grounds import Grounds, GroundsNow
+from app.services.once import Command, Once, Outcome, Render
+from app.services.views import MemberView, PortfolioView, member_view, portfolio_view
+from app.storage.database import Database
+from app.storage.unit_of_work import UnitOfWork
+
+
+@dataclass(frozen=True, slots=True)
+class Initialised:
+    view: PortfolioView
+    refused: tuple[Refused, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """The member as it was, and the version without it."""
+
+    member: Member
+    version: int
+    cash_u: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    old: Member
+    new: MemberView
+    version: int
+    score_difference: float | None  # new minus old
+
+
+@dataclass(frozen=True, slots=True)
+class PortfolioService:
+    """Reads and changes of the membership.
+
+    Every change locks the portfolio first and then looks at board and market in memory, so that
+    nobody decides on a state that is already past, and nothing waits for the network.
+    """
+
+    database: Database
+    grounds: GroundsNow
+    once: Once
+    ledger: Ledger
+
+    async def view(self) -> PortfolioView:
+        """The portfolio with what is known of its members now."""
+        async with self.database.read() as unit:
+            portfolio = await unit.portfolio.load()
+            grounds = await self.grounds.of(unit)
+            realized = await unit.trades.realized()
+        return portfolio_view(portfolio, grounds, realized)
+
+    async def initialize(
+        self,
+        size: int | None,
+        reason: str,
+        command: Command,
+        render: Render[Initialised] | None = None,
+    ) -> Outcome[Initialised]:
+        """The best of the board, up to `size`, as members of an empty portfolio.
+
+        Raises ConflictError(portfolio_not_empty), UnavailableError without a fresh board.
+        """
+
+        async def change(unit: UnitOfWork) -> Initialised:
+            portfolio, grounds = await self._locked(unit, command)
+            if portfolio.members:
+                raise ConflictError(
+                    Code.PORTFOLIO_NOT_EMPTY,
+                    f"The portfolio has {len(portfolio.members)} members already.",
+                )
+            most = grounds.configuration.max_portfolio_symbols
+            if size is not None and size > most:
+                raise RefusedError(
+                    Code.VALIDATION_FAILED, f"The portfolio may have up to {most} symbols."
+                )
+            selection = _selected(grounds, most if size is None else size)
+            newcomers = [grounds.newcomer(grounds.resolve(name)) for name in selection.chosen]
+            if newcomers:
+                done = add(portfolio, newcomers, most, grounds.at, reason)
+                portfolio = await self._commit(unit, portfolio, done, grounds, command)
+            shown = portfolio_view(portfolio, grounds, await unit.trades.realized())
+            return Initialised(shown, selection.refused)
+
+        return await self.once.run(command, change, render)
+
+    async def add(
+        self, text: str, reason: str, command: Command, render: Render[MemberView] | None = None
+    ) -> Outcome[MemberView]:
+        """One more member, last in rank; all weights are set anew.
+
+        Raises RefusedError (symbol_unknown, symbol_ambiguous, symbol_not_tradable,
+        correlation_limit), ConflictError (portfolio_full, symbol_already_in_portfolio),
+        UnavailableError where data is too old to decide on.
+        """
+
+        async def change(unit: UnitOfWork) -> MemberView:
+            portfolio, grounds = await self._locked(unit, command)
+            entry = grounds.resolve(text)
+            most = grounds.configuration.max_portfolio_symbols
+            done = add(portfolio, [grounds.newcomer(entry)], most, grounds.at, reason)
+            others = tuple(member.symbol for member in portfolio.members)
+            _require_admissible(entry.symbol, others, done.portfolio, grounds)
+            after = await self._commit(unit, portfolio, done, grounds, command)
+            realized = await unit.trades.realized()
+            return member_view(member_of(after, entry.symbol), after, grounds, realized)
+
+        return await self.once.run(command, change, render)
+
+    async def remove(
+        self, text: str, reason: str, command: Command, render: Render[Removed] | None = None
+    ) -> Outcome[Removed]:
+        """Without the member, also when all data is stale: then its weight goes to cash.
+
+        Raises ConflictError(symbol_not_in_portfolio), RefusedError for an unknown symbol.
+        """
+
+        async def change(unit: UnitOfWork) -> Removed:
+            portfolio, grounds = await self._locked(unit, command)
+            member = _member_named(text, portfolio, grounds)
+            facts = last_facts(member, grounds)
+            done = remove(portfolio, member.symbol, facts, grounds.at, reason)
+            after = await self._commit(unit, portfolio, done, grounds, command)
+            return Removed(member, after.version, after.cash_u)
+
+        return await self.once.run(command, change, render)
+
+    async def replace(
+        self,
+        old_text: str,
+        new_text: str,
+        reason: str,
+        command: Command,
+        render: Render[Replaced] | None = None,
+    ) -> Outcome[Replaced]:
+        """The new symbol in the place and rank of the old one, in one transaction.
+
+        The hysteresis of automatic swaps does not apply, their safety rules do. Raises as `add`
+        and `remove` do, except portfolio_full; RefusedError(sector_limit).
+        """
+
+        async def change(unit: UnitOfWork) -> Replaced:
+            portfolio, grounds = await self._locked(unit, command)
+            old = _member_named(old_text, portfolio, grounds)
+            entry = grounds.resolve(new_text)
+            _require_another(old.symbol, entry.symbol)
+            newcomer = grounds.newcomer(entry)
+            facts = {"old_facts": last_facts(old, grounds)}
+            done = swap(portfolio, old.symbol, newcomer, facts, grounds.at, reason)
+            others = tuple(one.symbol for one in portfolio.members if one is not old)
+            _require_admissible(entry.symbol, others, done.portfolio, grounds)
+            _require_room(entry.symbol, old.symbol, others, grounds)
+            after = await self._commit(unit, portfolio, done, grounds, command)
+            realized = await unit.trades.realized()
+            new = member_view(member_of(after, entry.symbol), after, grounds, realized)
+            scores = (new.score, grounds.score(old.symbol))
+            difference = None if None in scores else (scores[0] or 0.0) - (scores[1] or 0.0)
+            return Replaced(old, new, after.version, difference)
+
+        return await self.once.run(command, change, render)
+
+    async def _locked(self, unit: UnitOfWork, command: Command) -> tuple[Portfolio, Grounds]:
+        portfolio = await unit.portfolio.load(for_update=True)
+        command.require_version(portfolio.version)
+        return portfolio, await self.grounds.of(unit)
+
+    async def _commit(
+        self, unit: UnitOfWork, before: Portfolio, done: Change, grounds: Grounds, who: Command
+    ) -> Portfolio:
+        weighed = reweighed(done, grounds, {}, done.drafts[0].reason)
+        await self.ledger.commit(unit, before, weighed, grounds, who)
+        return weighed.portfolio
+
+
+def _selected(grounds: Grounds, size: int) -> Selection:
+    cards = [card for card in grounds.require_board().cards if card.status is CardStatus.SCORED]
+    settings = grounds.configuration
+    worthy = tuple(
+        card.symbol
+        for card in cards
+        if card.composite is not None and card.composite >= settings.enter_score
+    )
+    known = grounds.correlations(worthy, settings.correlation.addition_days)
+    return choose(
+        (grounds.candidate(card.symbol) for card in cards),
+        lambda one, other: known.get((one, other), known.get((other, one))),
+        size,
+        settings,
+    )
+
+
+def _require_admissible(
+    symbol: str, others: tuple[str, ...], after: Portfolio, grounds: Grounds
+) -> None:
+    """Open, fresh, and not too close to the other members."""
+    grounds.require_tradable(symbol)
+    grounds.require_board()
+    grounds.require_fresh(symbol)
+    grounds.require_fresh_members(after)
+    require_candidate(symbol, grounds)
+    settings = grounds.configuration
+    known = grounds.correlations((symbol, *others), settings.correlation.addition_days)
+    refused = too_close(symbol, None, others, lambda one, other: known.get((one, other)), settings)
+    if refused is not None:
+        said = "not known" if refused.correlation is None else f"{refused.correlation:.3f}"
+        limit = settings.correlation.limit
+        raise RefusedError(
+            Code.CORRELATION_LIMIT,
+            f"Correlation of {symbol} with {refused.against}: {said}; the limit is {limit:g}.",
+            facts={"against": refused.against or "", "correlation": said, "limit": f"{limit:g}"},
+        )
+
+
+def _require_another(old: str, new: str) -> None:
+    if old == new:
+        raise RefusedError(Code.VALIDATION_FAILED, f"{old} cannot replace itself.")
+
+
+def _require_room(symbol: str, left: str, others: tuple[str, ...], grounds: Grounds) -> None:
+    """The swap may not crowd a sector; raises RefusedError(sector_limit)."""
+    sector, old_sector = contender(symbol, grounds).sector, contender(left, grounds).sector
+    present = tuple(contender(other, grounds) for other in others)
+    if crowds(sector, old_sector, present, grounds.configuration):
+        most = grounds.configuration.replacement.max_per_sector
+        raise RefusedError(
+            Code.SECTOR_LIMIT, f"The sector {sector} has {most} members or more already."
+        )
+
+
+def _member_named(text: str, portfolio: Portfolio, grounds: Grounds) -> Member:
+    """The member of that name; the registry is asked only for spellings that are not ours."""
+    for member in portfolio.members:
+        if text.upper() in {member.symbol, member.contract, member.symbol_id.upper()}:
+            return member
+    return member_of(portfolio, grounds.resolve(text).symbol)
+
+
+def last_facts(member: Member, grounds: Grounds) -> dict[str, str | None]:
+    """What was known of a member when it left."""
+    figures = grounds.since_inclusion(member)
+    return {
+        "score": number_text(grounds.score(member.symbol)),
+        "confidence": number_text(grounds.confidence(member.symbol)),
+        "performance": number_text(figures.performance),
+    }

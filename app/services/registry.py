@@ -1,0 +1,229 @@
+"""The registry: every contract that there is or was, under our own ids and names."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from importlib.resources import files
+from types import MappingProxyType
+
+import structlog
+
+from app.domain.errors import Code, ServiceError, UnavailableError
+from app.domain.market import Contract, ContractListing, ContractStatus, Rejection
+from app.domain.sectors import SectorTable, parse_sectors
+from app.domain.symbols import SymbolEntry, SymbolIndex, standard_symbol
+from app.domain.universe import Reconciled, Suspicion, live, reconcile, suspect
+from app.services.ports import Clock, Exchange, Monotonic, NewId
+from app.storage.database import Database
+from app.storage.symbols import SavedSymbols, SymbolRecord
+
+_log = structlog.get_logger("registry")
+
+
+@dataclass(frozen=True, slots=True)
+class SyncSummary:
+    """What one list of contracts changed; `quarantined` says why nothing was believed."""
+
+    at: datetime
+    listed: int
+    added: tuple[str, ...]
+    respecified: tuple[str, ...]
+    updated: tuple[str, ...]  # another status or listing attribute
+    vanished: tuple[str, ...]
+    rejections: tuple[Rejection, ...]
+    quarantined: str | None
+    confirmations: int
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Known:
+    """The universe at one moment; replaced as a whole."""
+
+    index: SymbolIndex
+    by_code: Mapping[str, SymbolRecord]
+
+    def record(self, entry: SymbolEntry) -> SymbolRecord:
+        return self.by_code[entry.contract.code]
+
+
+async def _nobody() -> Sequence[str]:
+    return ()
+
+
+@dataclass(slots=True)
+class Registry:
+    """Keeps the universe in step with the exchange, and never loses what it knew.
+
+    `held` names the contract codes of the portfolio's members: when a whole list is doubted,
+    they are looked at one by one.
+    """
+
+    exchange: Exchange
+    database: Database
+    sectors: SectorTable
+    clock: Clock
+    monotonic: Monotonic
+    new_id: NewId
+    held: Callable[[], Awaitable[Sequence[str]]] = _nobody
+    known: Known = field(default_factory=lambda: Known(SymbolIndex.of(()), MappingProxyType({})))
+    suspicion: Suspicion | None = None  # while a list is in quarantine
+    last_sync: SyncSummary | None = None
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def index(self) -> SymbolIndex:
+        return self.known.index
+
+    @property
+    def anomaly(self) -> str | None:
+        """Why the newest list is not believed; None when it is."""
+        return self.last_sync.quarantined if self.last_sync else None
+
+    def resolve(self, text: str) -> SymbolEntry:
+        """Any spelling or id -> the entry.
+
+        Raises RefusedError (symbol_unknown, symbol_ambiguous), or UnavailableError while no
+        contract is known at all.
+        """
+        self.require_known()
+        return self.known.index.resolve(text)
+
+    def require_known(self) -> None:
+        """Raises UnavailableError while no contract is known: then nothing can be told apart."""
+        if not self.known.by_code:
+            raise UnavailableError(
+                Code.EXCHANGE_UNAVAILABLE,
+                "No contract is known yet: the exchange has not been reached.",
+                retry_after_s=10,
+            )
+
+    def record(self, entry: SymbolEntry) -> SymbolRecord:
+        return self.known.record(entry)
+
+    async def load(self) -> int:
+        """Take up what was stored before; the number of contracts."""
+        async with self.database.read() as unit:
+            records = await unit.symbols.all()
+        self.known = _known({one.contract.code: one for one in records})
+        return len(records)
+
+    async def sync(self) -> tuple[ContractListing, SyncSummary]:
+        """Ask the exchange for its contracts and take over what can be believed."""
+        async with self._one_at_a_time:
+            listing = await self.exchange.contracts()
+            summary = await self._take(listing)
+        self.last_sync = summary
+        if summary.quarantined or summary.added or summary.vanished or summary.rejections:
+            _log.info(
+                "contracts_synced",
+                listed=summary.listed,
+                added=len(summary.added),
+                respecified=len(summary.respecified),
+                vanished=len(summary.vanished),
+                rejected=len(summary.rejections),
+                quarantined=summary.quarantined,
+            )
+        return listing, summary
+
+    async def _take(self, listing: ContractListing) -> SyncSummary:
+        known = {code: record.contract for code, record in self.known.by_code.items()}
+        news = reconcile(listing, known)
+        alive = live(list(known.values()))
+        if news.anomalous(alive):
+            codes = frozenset(one.code for one in news.listed)
+            self.suspicion = suspect(self.suspicion, codes, self.monotonic())
+            if not self.suspicion.dispelled:
+                return await self._quarantine(news, alive, self.suspicion.times)
+        self.suspicion = None
+        saved = await self._save((*news.changed, *news.vanished), news.listed)
+        return self._summary(news, saved)
+
+    async def _quarantine(self, news: Reconciled, alive: int, times: int) -> SyncSummary:
+        """Nothing of a doubtful list is taken; held contracts are asked for one by one."""
+        missing = {one.code for one in news.vanished}
+        looked_at: list[Contract] = []
+        for code in await self.held():
+            if code in missing:
+                looked_at.extend(await self._look(code))
+        await self._save(looked_at, ())
+        reason = f"{len(missing)} of {alive} contracts vanished at once"
+        _log.warning("universe_anomaly", reason=reason, seen=times)
+        summary = self._summary(news, SavedSymbols((), ()))
+        return replace(summary, updated=(), vanished=(), quarantined=reason, confirmations=times)
+
+    async def _look(self, code: str) -> Sequence[Contract]:
+        try:
+            listing = await self.exchange.contract(code)
+        except ServiceError as error:
+            _log.warning("contract_not_confirmed", contract=code, cause=str(error.code))
+            return ()
+        return reconcile(listing, {code: self.known.by_code[code].contract}).changed
+
+    async def _save(self, news: Sequence[Contract], seen: Sequence[Contract]) -> SavedSymbols:
+        """Store the changed ones; what was merely seen again is noted in memory only."""
+        now = self.clock()
+        known = dict(self.known.by_code)
+        records = [self._record(contract, known.get(contract.code), now) for contract in news]
+        saved = SavedSymbols((), ())
+        if records:
+            async with self.database.write() as unit:
+                saved = await unit.symbols.save(records, now)
+        known |= {one.contract.code: one for one in records}
+        for contract in seen:
+            known[contract.code] = replace(known[contract.code], last_seen=now)
+        if records:
+            self.known = _known(known)
+        else:
+            self.known = Known(self.known.index, MappingProxyType(known))
+        return saved
+
+    def _record(
+        self, contract: Contract, known: SymbolRecord | None, now: datetime
+    ) -> SymbolRecord:
+        gone = contract.status is ContractStatus.VANISHED
+        classified = self.sectors.of(contract.base)
+        return SymbolRecord(
+            id=known.id if known else self.new_id(),
+            symbol=standard_symbol(contract),
+            contract=contract,
+            sector=classified.sector,
+            cap_category=classified.cap_category.value,
+            first_seen=known.first_seen if known else now,
+            last_seen=known.last_seen if known and gone else now,
+            vanished_at=now if gone else None,
+        )
+
+    def _summary(self, news: Reconciled, saved: SavedSymbols) -> SyncSummary:
+        fresh = {*saved.added, *saved.respecified}
+        changed = (standard_symbol(one) for one in news.changed)
+        return SyncSummary(
+            at=self.clock(),
+            listed=len(news.listed),
+            added=saved.added,
+            respecified=saved.respecified,
+            updated=tuple(sorted(name for name in changed if name not in fresh)),
+            vanished=tuple(standard_symbol(one) for one in news.vanished),
+            rejections=news.rejections,
+            quarantined=None,
+            confirmations=0,
+        )
+
+
+def shipped_sectors() -> SectorTable:
+    """The sector table that comes with the product. Raises ValueError naming a wrong line."""
+    return parse_sectors((files("app.domain") / "sectors.csv").read_text(encoding="utf-8"))
+
+
+def _known(records: Mapping[str, SymbolRecord]) -> Known:
+    """Index them; a vanished contract gives its name up where a present one has taken it."""
+    taken = {one.symbol for one in records.values() if one.vanished_at is None}
+    indexed: dict[str, SymbolRecord] = {}
+    for one in sorted(records.values(), key=lambda record: record.last_seen, reverse=True):
+        if one.vanished_at is None:
+            indexed[one.id] = one
+        elif one.symbol not in taken:
+            taken.add(one.symbol)
+            indexed[one.id] = one
+    index = SymbolIndex.of((one.id, one.contract) for one in indexed.values())
+    return Known(index, MappingProxyType(dict(records)))

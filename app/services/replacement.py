@@ -1,0 +1,215 @@
+"""Replacement of weak members: judged over the whole universe, confirmed, carried out."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from app.domain.configuration import ReplacementRules
+from app.domain.history import number_text
+from app.domain.membership import member_of, swap
+from app.domain.portfolio import Portfolio
+from app.domain.replacement import (
+    Block,
+    Contender,
+    Proposal,
+    Tally,
+    compare,
+    counted,
+    noise_of,
+    propose,
+    within_cycle,
+)
+from app.services.changes import Ledger, reweighed
+from app.services.contenders import Pair, contenders, ending
+from app.services.grounds import Grounds, GroundsNow
+from app.services.once import Command, Once, Outcome, Render
+from app.services.portfolio import Replaced, last_facts
+from app.services.trading import DataFacts, facts_of
+from app.services.views import member_view
+from app.storage.database import Database
+from app.storage.unit_of_work import UnitOfWork
+
+IMPROVED = "a better symbol, confirmed"
+
+
+@dataclass(frozen=True, slots=True)
+class Replacements:
+    """What is proposed: forced ones first, then the weakest members, weakest first."""
+
+    version: int
+    proposals: tuple[Proposal, ...]
+    required_confirmations: int
+    facts: DataFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """The swaps that were made, in their order, and everything that was proposed."""
+
+    version: int
+    swaps: tuple[Replaced, ...]
+    proposals: tuple[Proposal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """Proposes swaps, counts their confirmations and carries them out."""
+
+    database: Database
+    grounds: GroundsNow
+    once: Once
+    ledger: Ledger
+
+    async def evaluate(self) -> Replacements:
+        """What would be replaced by what, and what is in the way; counts and writes nothing."""
+        async with self.database.read() as unit:
+            portfolio = await unit.portfolio.load()
+            grounds = await self.grounds.of(unit)
+            proposals = await self._proposals(unit, portfolio, grounds, count=False)
+        required = grounds.configuration.replacement.confirmations
+        return Replacements(portfolio.version, proposals, required, facts_of(grounds))
+
+    async def execute(
+        self,
+        command: Command,
+        *,
+        unattended: bool = False,
+        forced_only: bool = False,
+        render: Render[Executed] | None = None,
+    ) -> Outcome[Executed]:
+        """Count one more evaluation, then carry out what is due, each swap as a version.
+
+        `unattended`: only the kinds that the settings let happen by themselves. `forced_only`:
+        only members that cannot stay, and nothing is counted. Raises UnavailableError
+        (no_board_yet, market_data_stale), PreconditionFailedError.
+        """
+
+        async def change(unit: UnitOfWork) -> Executed:
+            portfolio = await unit.portfolio.load(for_update=True)
+            command.require_version(portfolio.version)
+            grounds = await self.grounds.of(unit)
+            if forced_only and not any(ending(m.symbol, grounds) for m in portfolio.members):
+                return Executed(portfolio.version, (), ())
+            grounds.require_fresh_members(portfolio)
+            count = not forced_only
+            proposals = await self._proposals(unit, portfolio, grounds, count=count)
+            rules = grounds.configuration.replacement
+            swaps: list[Replaced] = []
+            for one in proposals:
+                allowed = rules.auto_forced if one.is_forced else rules.auto_discretionary
+                wanted = one.is_due and (one.is_forced or count) and (allowed or not unattended)
+                if wanted and one.candidate is not None:
+                    done, portfolio = await self._swap(
+                        unit, portfolio, one, one.candidate, grounds, command
+                    )
+                    swaps.append(done)
+            return Executed(portfolio.version, tuple(swaps), proposals)
+
+        return await self.once.run(command, change, render)
+
+    async def _swap(
+        self,
+        unit: UnitOfWork,
+        portfolio: Portfolio,
+        proposal: Proposal,
+        candidate: Contender,
+        grounds: Grounds,
+        who: Command,
+    ) -> tuple[Replaced, Portfolio]:
+        old = member_of(portfolio, proposal.leaver.contender.symbol)
+        facts = {
+            "old_facts": last_facts(old, grounds),
+            "improvement_z": number_text(proposal.comparison.improvement),
+            "threshold_z": number_text(proposal.threshold),
+            "confirmations": proposal.confirmations,
+        }
+        reason = proposal.leaver.forced or IMPROVED
+        newcomer = grounds.newcomer(grounds.resolve(candidate.symbol))
+        swapped = swap(portfolio, old.symbol, newcomer, facts, grounds.at, reason)
+        weighed = reweighed(swapped, grounds, {}, reason)
+        await self.ledger.commit(unit, portfolio, weighed, grounds, who)
+        await unit.replacements.forget(old.symbol)
+        after = weighed.portfolio
+        new = member_view(member_of(after, candidate.symbol), after, grounds)
+        return Replaced(old, new, after.version, proposal.score_improvement), after
+
+    async def _proposals(
+        self, unit: UnitOfWork, portfolio: Portfolio, grounds: Grounds, *, count: bool
+    ) -> tuple[Proposal, ...]:
+        rules = grounds.configuration.replacement
+        tallies = await unit.replacements.tallies()
+        last = await unit.replacements.last_swap()
+        field = contenders(portfolio, grounds)
+        pending = (one.candidate for one in tallies.values())
+        noise = await _noise(unit, (*(o.contender.symbol for o in field.leavers), *pending), rules)
+        pairs = field.pairs(tallies, noise)
+        chosen = (other.symbol for _, other in pairs if other is not None)
+        noise |= await _noise(unit, chosen, rules)
+        obstacle = _obstacle(portfolio, grounds)
+        counting = count and obstacle is None
+        if counting:
+            tallies = _count(pairs, tallies, noise, grounds)
+        since = None if last is None else grounds.at - last
+        proposals = within_cycle(
+            (
+                propose(one, other, noise, tallies.get(one.contender.symbol), since, rules)
+                for one, other in pairs
+            ),
+            rules,
+        )
+        if counting:
+            await unit.replacements.keep(_kept(proposals, tallies), grounds.at)
+        if obstacle is None:
+            return proposals
+        return tuple(replace(one, blocked_by=(obstacle, *one.blocked_by)) for one in proposals)
+
+
+async def _noise(
+    unit: UnitOfWork, symbols: Iterable[str], rules: ReplacementRules
+) -> dict[str, float]:
+    """Noise of the composite z by symbol; those for which it is not known are left out."""
+    names = frozenset(symbols)
+    recent = await unit.scoring.recent_z(names, rules.noise_runs)
+    known = {symbol: noise_of(recent.get(symbol, ()), rules) for symbol in names}
+    return {symbol: value for symbol, value in known.items() if value is not None}
+
+
+def _obstacle(portfolio: Portfolio, grounds: Grounds) -> Block | None:
+    if not grounds.is_sound(portfolio):
+        return Block.MARKET_DATA_STALE
+    if grounds.market.is_halted():
+        return Block.MARKET_HALTED
+    return None if grounds.controls.switch.enabled else Block.TRADING_DISABLED
+
+
+def _count(
+    pairs: Iterable[Pair],
+    former: Mapping[str, Tally],
+    noise: Mapping[str, float],
+    grounds: Grounds,
+) -> dict[str, Tally]:
+    """One more evaluation; who is not among the weakest any more has to begin anew."""
+    rules = grounds.configuration.replacement
+    board = grounds.require_board()
+    found: dict[str, Tally] = {}
+    for leaver, candidate in pairs:
+        if leaver.forced is not None or candidate is None:
+            continue
+        old = leaver.contender
+        tally = counted(
+            former.get(old.symbol),
+            old.symbol,
+            candidate.symbol,
+            board.input_hash,
+            exceeds=compare(old, candidate, noise, rules).exceeds(rules),
+        )
+        if tally is not None:
+            found[old.symbol] = tally
+    return found
+
+
+def _kept(proposals: Iterable[Proposal], tallies: Mapping[str, Tally]) -> Iterable[Tally]:
+    """The tallies to store; the swap that is confirmed is marked as such."""
+    for one in proposals:
+        tally = tallies.get(one.leaver.contender.symbol)
+        if tally is not None:
+            yield replace(tally, is_confirmed=one.is_due)

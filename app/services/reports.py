@@ -1,0 +1,214 @@
+"""Reads over the portfolio as a whole: statistics, analytics, correlation, history, integrity."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import combinations
+from statistics import fmean
+
+import numpy as np
+
+from app.domain.history import EventType, PortfolioEvent
+from app.domain.market import Floats, Interval
+from app.domain.measures import measured
+from app.domain.performance import Figures, figures, held_returns
+from app.domain.portfolio import FULL, Portfolio
+from app.services.contenders import correlation_of
+from app.services.grounds import Grounds, GroundsNow
+from app.services.integrity import Integrity, invariants
+from app.services.trading import DataFacts
+from app.services.views import MemberView, PortfolioView, portfolio_view, weakest
+from app.storage.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Averages are over the members for which the figure is known; None where there are none."""
+
+    total_symbols: int
+    max_portfolio_size: int
+    replacement_candidates: int
+    average_score: float | None
+    score_range: tuple[float, float] | None
+    sector_distribution: Mapping[str, int]
+    average_performance: float | None
+    average_drawdown: float | None
+    average_volatility: float | None
+    updated_at: datetime | None  # when the board behind the scores was made
+    facts: DataFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Analytics:
+    """Scores and figures of the members together, at their present weights."""
+
+    portfolio_size: int
+    average_score: float | None
+    total_score: float | None
+    average_performance: float | None
+    average_volatility: float | None
+    replacement_candidates: tuple[str, ...]
+    top_performers: tuple[tuple[str, float], ...]
+    lowest_scorers: tuple[tuple[str, float], ...]
+    figures: Figures
+    updated_at: datetime | None
+    facts: DataFacts
+
+
+@dataclass(frozen=True, slots=True)
+class CorrelationReport:
+    days: int
+    basis: str
+    correlations: Mapping[str, float]  # "A-B" in rank order
+    warnings: tuple[str, ...]
+    unknown: tuple[str, ...]  # pairs without enough common history
+    average: float | None
+    highest: float | None
+    symbols: tuple[str, ...]  # in rank order: rows and columns of the matrix
+    matrix: tuple[tuple[float | None, ...], ...]  # None is unknown
+    facts: DataFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """What is told about the portfolio; nothing here changes it."""
+
+    database: Database
+    grounds: GroundsNow
+
+    async def statistics(self) -> Statistics:
+        view, grounds = await self._view()
+        scores = [one.score for one in view.members if one.score is not None]
+        return Statistics(
+            total_symbols=len(view.members),
+            max_portfolio_size=view.max_size,
+            replacement_candidates=len(weakest(view.portfolio, grounds)),
+            average_score=_mean(scores),
+            score_range=(min(scores), max(scores)) if scores else None,
+            sector_distribution=_sectors(view.portfolio, grounds),
+            average_performance=_mean([one.figures.performance for one in view.members]),
+            average_drawdown=_mean([one.figures.max_drawdown for one in view.members]),
+            average_volatility=_mean([one.figures.volatility for one in view.members]),
+            updated_at=None if grounds.board is None else grounds.board.calculated_at,
+            facts=view.facts,
+        )
+
+    async def analytics(self) -> Analytics:
+        view, grounds = await self._view()
+        scores = [(one.member.symbol, one.score) for one in view.members if one.score is not None]
+        moves = [
+            (one.member.symbol, one.figures.performance)
+            for one in view.members
+            if one.figures.performance is not None
+        ]
+        known = [score for _, score in scores]
+        return Analytics(
+            portfolio_size=len(view.members),
+            average_score=_mean(known),
+            total_score=sum(known) if known else None,
+            average_performance=_mean([move for _, move in moves]),
+            average_volatility=_mean([one.figures.volatility for one in view.members]),
+            replacement_candidates=weakest(view.portfolio, grounds),
+            top_performers=tuple(sorted(moves, key=lambda one: (-one[1], one[0]))[:3]),
+            lowest_scorers=tuple(sorted(scores, key=lambda one: (one[1], one[0]))[:3]),
+            figures=figures(_daily_returns(view.portfolio, grounds)),
+            updated_at=None if grounds.board is None else grounds.board.calculated_at,
+            facts=view.facts,
+        )
+
+    async def correlation(self, days: int | None = None) -> CorrelationReport:
+        """Of all pairs of members over `days` (default: the window of the alert)."""
+        view, grounds = await self._view()
+        rules = grounds.configuration.correlation
+        window = rules.days if days is None else days
+        symbols = tuple(one.member.symbol for one in view.members)
+        rho_of = correlation_of(symbols, grounds, window)
+        known = {
+            pair: rho for pair in combinations(symbols, 2) if (rho := rho_of(*pair)) is not None
+        }
+        values = measured(known, rules.basis)
+        return CorrelationReport(
+            days=window,
+            basis=rules.basis.value,
+            correlations={"-".join(pair): rho for pair, rho in known.items()},
+            warnings=tuple(
+                f"{'-'.join(pair)}: {rho:.3f} is above {rules.alert:g}"
+                for pair, rho in known.items()
+                if rho > rules.alert
+            ),
+            unknown=tuple("-".join(pair) for pair in combinations(symbols, 2) if pair not in known),
+            average=_mean(values),
+            highest=max(values, default=None),
+            symbols=symbols,
+            matrix=tuple(tuple(rho_of(row, column) for column in symbols) for row in symbols),
+            facts=view.facts,
+        )
+
+    async def replacement_candidates(self) -> tuple[tuple[MemberView, ...], DataFacts]:
+        """The weakest members, priority 1 first."""
+        view, _ = await self._view()
+        found = [one for one in view.members if one.replacement_priority is not None]
+        return tuple(sorted(found, key=lambda one: one.replacement_priority or 0)), view.facts
+
+    async def history(
+        self,
+        before_seq: int | None,
+        limit: int,
+        symbol: str | None = None,
+        kind: EventType | None = None,
+    ) -> tuple[PortfolioEvent, ...]:
+        """Newest first; raises RefusedError for a symbol that is not known."""
+        name = None
+        async with self.database.read() as unit:
+            if symbol is not None:
+                grounds = await self.grounds.of(unit)
+                name = grounds.resolve(symbol).symbol
+            return await unit.history.page(before_seq, limit, symbol=name, kind=kind)
+
+    async def integrity(self) -> Integrity:
+        """Check the invariants, the chain, and that the history folds to the state."""
+        async with self.database.read() as unit:
+            portfolio = await unit.portfolio.load()
+            events = await unit.history.all()
+            grounds = await self.grounds.of(unit)
+            stored = await unit.scoring.latest_composites(one.symbol for one in portfolio.members)
+        checks = invariants(portfolio, events, grounds, stored)
+        return Integrity(
+            ok=all(check.ok for check in checks),
+            version=portfolio.version,
+            events=len(events),
+            checked_at=grounds.at,
+            invariants=checks,
+        )
+
+    async def _view(self) -> tuple[PortfolioView, Grounds]:
+        async with self.database.read() as unit:
+            portfolio = await unit.portfolio.load()
+            grounds = await self.grounds.of(unit)
+        return portfolio_view(portfolio, grounds), grounds
+
+
+def _sectors(portfolio: Portfolio, grounds: Grounds) -> dict[str, int]:
+    quotes = (grounds.market.quote(member.symbol) for member in portfolio.members)
+    counts = Counter("unknown" if quote is None else quote.sector for quote in quotes)
+    return dict(sorted(counts.items()))
+
+
+def _daily_returns(portfolio: Portfolio, grounds: Grounds) -> Floats:
+    """Returns of the members at present weights, from the first close after each inclusion on."""
+    panel = grounds.market.panel(Interval.DAY)
+    held = [] if panel is None else [m for m in portfolio.members if m.symbol in panel.symbols]
+    if panel is None or not held:
+        return np.empty(0)
+    columns = [panel.symbols.index(member.symbol) for member in held]
+    starts = [member.included_at.timestamp() * 1000 for member in held]
+    # The first full day: it opens at or after the inclusion, its return starts at the close before.
+    rows = [int(np.searchsorted(panel.opened_ms, start, side="left")) for start in starts]
+    weights = np.array([member.weight_u / FULL for member in held])
+    return held_returns(panel.close[:, columns], weights, rows)
+
+
+def _mean(values: "list[float | None] | list[float]") -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None

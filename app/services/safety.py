@@ -1,0 +1,112 @@
+"""Whether the portfolio may be traded as it stands: what forbids it and what to look at."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.domain.errors import Code, UnavailableError
+from app.domain.portfolio import Portfolio, faults
+from app.domain.sectors import UNCLASSIFIED
+from app.services.contenders import contender, ending
+from app.services.grounds import Grounds, GroundsNow
+from app.services.trading import DataFacts, facts_of, judge
+from app.storage.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing found: a stable code, the member where it concerns one, and a sentence."""
+
+    code: str
+    symbol: str | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class SafetyReport:
+    """`issues` forbid trading the portfolio as a whole; `warnings` do not."""
+
+    version: int
+    issues: tuple[Finding, ...]
+    warnings: tuple[Finding, ...]
+    tradeable: tuple[str, ...]
+    checked_at: datetime
+    facts: DataFacts
+
+    @property
+    def is_safe(self) -> bool:
+        return not self.issues
+
+
+@dataclass(frozen=True, slots=True)
+class Safety:
+    """Looks at everything that a trading engine should know before it acts."""
+
+    database: Database
+    grounds: GroundsNow
+
+    async def validate(self) -> SafetyReport:
+        """Judge the portfolio of the moment; old data is an issue, never an error."""
+        async with self.database.read() as unit:
+            portfolio = await unit.portfolio.load()
+            grounds = await self.grounds.of(unit)
+        return SafetyReport(
+            version=portfolio.version,
+            issues=tuple(_issues(portfolio, grounds)),
+            warnings=tuple(_warnings(portfolio, grounds)),
+            tradeable=tuple(
+                one.symbol
+                for one in portfolio.members
+                if judge(one.symbol, portfolio, grounds).trade
+            ),
+            checked_at=grounds.at,
+            facts=facts_of(grounds),
+        )
+
+
+def _issues(portfolio: Portfolio, grounds: Grounds) -> Iterator[Finding]:
+    settings = grounds.configuration
+    for fault in faults(portfolio, settings.max_portfolio_symbols):
+        yield Finding("portfolio_unsound", None, fault)
+    try:
+        grounds.require_fresh_members(portfolio)
+    except UnavailableError as stale:
+        yield Finding(stale.code.value, None, stale.detail)
+    if not grounds.controls.switch.enabled:
+        detail = f"Trading is switched off: {grounds.controls.switch.reason}"
+        yield Finding(Code.TRADING_DISABLED.value, None, detail)
+    if grounds.market.is_halted():
+        yield Finding("market_halted", None, "The exchange is not trading.")
+    for member in portfolio.members:
+        reason = ending(member.symbol, grounds)
+        if reason is not None:
+            yield Finding(Code.SYMBOL_NOT_TRADABLE.value, member.symbol, f"It must go: {reason}.")
+        if member.weight_u > settings.max_weight_u:
+            detail = f"It weighs more than {settings.max_weight_percentage} %."
+            yield Finding("weight_above_maximum", member.symbol, detail)
+
+
+def _warnings(portfolio: Portfolio, grounds: Grounds) -> Iterator[Finding]:
+    for member in portfolio.members:
+        verdict = judge(member.symbol, portfolio, grounds)
+        for check in verdict.checks:
+            if not check.passed:
+                yield Finding(f"not_tradeable_{check.name}", member.symbol, f"{check.detail}.")
+    yield from _concentration(portfolio, grounds)
+
+
+def _concentration(portfolio: Portfolio, grounds: Grounds) -> Iterator[Finding]:
+    settings = grounds.configuration
+    most = settings.replacement.max_per_sector
+    sectors = Counter(contender(one.symbol, grounds).sector for one in portfolio.members)
+    for sector, count in sorted(sectors.items()):
+        if count > most and sector != UNCLASSIFIED:
+            detail = f"{count} members are of the sector {sector}, {most} are the limit of a swap."
+            yield Finding("sector_crowded", None, detail)
+    symbols = tuple(one.symbol for one in portfolio.members)
+    rules = settings.correlation
+    for (one, other), rho in grounds.correlations(symbols, rules.days).items():
+        if rho > rules.alert:
+            detail = f"Correlation with {other} is {rho:.3f}, above {rules.alert:g}."
+            yield Finding("correlation_high", one, detail)

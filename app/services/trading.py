@@ -1,0 +1,174 @@
+"""May it be traded, and how much: answers for the trading engine, each with its reasons."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from app.domain.market import DataSource, DataStatus
+from app.domain.portfolio import Portfolio
+from app.domain.rebalancing import may_trade
+from app.domain.sizing import Limits, Order, PositionSize, nothing, size
+from app.services.grounds import Grounds, GroundsNow
+from app.storage.database import Database
+
+SWITCH, BAN, MEMBER, OPEN, MARKET, FRESH, SCORE = (
+    "trading_switch",
+    "not_banned",
+    "member",
+    "contract_open",
+    "market_open",
+    "data_fresh",
+    "score",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One condition; `value` and `limit` where it is a number."""
+
+    name: str
+    passed: bool
+    value: float | None
+    limit: float | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`reason` is the detail of the first check that failed, or why it may be traded."""
+
+    symbol: str
+    trade: bool
+    reason: str
+    checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DataFacts:
+    """How old the market data is and who said it."""
+
+    as_of: datetime | None
+    data_source: DataSource
+    data_status: DataStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Tradeable:
+    symbol: str
+    contract: str
+    weight_u: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class SizedPosition:
+    symbol: str
+    contract: str
+    price: Decimal | None
+    weight_u: int
+    size: PositionSize
+
+
+def facts_of(grounds: Grounds) -> DataFacts:
+    market = grounds.market
+    return DataFacts(market.as_of(), market.source, market.status())
+
+
+def judge(symbol: str, portfolio: Portfolio, grounds: Grounds) -> Verdict:
+    """Every condition for trading a symbol, in the order in which they are told.
+
+    Hysteresis: a member with a target weight stays tradable down to the leave threshold, one
+    without needs the enter threshold. That memory moves only with committed changes.
+    """
+    member = portfolio.member(symbol)
+    score = grounds.score(symbol)
+    settings = grounds.configuration
+    traded = member is not None and member.target_weight_u > 0
+    limit = settings.leave_score if traded else settings.enter_score
+    enough = member is not None and score is not None and may_trade(score, member, settings)
+    halted = grounds.market.is_halted()
+    is_open, fresh = grounds.is_open(symbol), grounds.is_fresh(symbol)
+    known = "has no score" if score is None else f"scores {score:.4f}"
+    switch, ban = grounds.controls.switch, grounds.controls.ban(symbol)
+    off = (
+        "trading is switched on" if switch.enabled else f"trading is switched off: {switch.reason}"
+    )
+    checks = (
+        Check(SWITCH, switch.enabled, None, None, off),
+        Check(
+            BAN, ban is None, None, None, "it is not banned" if ban is None else f"banned: {ban}"
+        ),
+        Check(MEMBER, member is not None, None, None, _say(member is not None, "a member")),
+        Check(OPEN, is_open, None, None, f"the contract is {grounds.status_of(symbol).value}"),
+        Check(MARKET, not halted, None, None, _say(not halted, "traded at the exchange")),
+        Check(FRESH, fresh, None, None, f"the market data is {'fresh' if fresh else 'stale'}"),
+        Check(SCORE, enough, score, limit, f"it {known}, {limit:g} is needed"),
+    )
+    failed = next((check for check in checks if not check.passed), None)
+    reason = "all checks passed" if failed is None else failed.detail
+    return Verdict(symbol, failed is None, reason, checks)
+
+
+def _say(holds: bool, what: str) -> str:
+    return f"it is {what}" if holds else f"it is not {what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Trading:
+    """Reads for the trading engine."""
+
+    database: Database
+    grounds: GroundsNow
+
+    async def tradeable(self) -> tuple[tuple[Tradeable, ...], DataFacts]:
+        """Members that may be traded now, by rank."""
+        portfolio, grounds = await self._load()
+        found = tuple(
+            Tradeable(member.symbol, member.contract, member.weight_u, score)
+            for member in portfolio.members
+            if judge(member.symbol, portfolio, grounds).trade
+            and (score := grounds.score(member.symbol)) is not None
+        )
+        return found, facts_of(grounds)
+
+    async def should_trade(self, text: str) -> tuple[Verdict, DataFacts]:
+        """Raises RefusedError for a symbol that is not known."""
+        portfolio, grounds = await self._load()
+        symbol = grounds.resolve(text).symbol
+        return judge(symbol, portfolio, grounds), facts_of(grounds)
+
+    async def position_size(
+        self,
+        text: str,
+        balance: Decimal,
+        leverage: Decimal,
+        price: Decimal | None = None,
+        confidence: float | None = None,
+    ) -> tuple[SizedPosition, DataFacts]:
+        """Lots for the member's present weight; none, with the reason, if it may not be traded.
+
+        `price` stands in for the mark price. Raises RefusedError for an unknown symbol.
+        """
+        portfolio, grounds = await self._load()
+        entry = grounds.resolve(text)
+        member = portfolio.member(entry.symbol)
+        quote = grounds.market.quote(entry.symbol)
+        used = price if price is not None else grounds.mark(entry.symbol)
+        weight_u = 0 if member is None else member.weight_u
+        verdict = judge(entry.symbol, portfolio, grounds)
+        if not verdict.trade:
+            made = nothing(leverage, verdict.reason)
+        elif quote is None or used is None:
+            made = nothing(leverage, "price_unknown")
+        else:
+            order = Order(weight_u, balance, leverage, used, quote.turnover_24h, confidence)
+            settings = grounds.configuration
+            limits = Limits(settings.max_weight_u, settings.liquidity_share)
+            made = size(quote.contract, order, limits)
+        sized = SizedPosition(entry.symbol, entry.contract.code, used, weight_u, made)
+        return sized, facts_of(grounds)
+
+    async def _load(self) -> tuple[Portfolio, Grounds]:
+        async with self.database.read() as unit:
+            portfolio = await unit.portfolio.load()
+            return portfolio, await self.grounds.of(unit)

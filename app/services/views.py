@@ -1,0 +1,84 @@
+"""The portfolio as it is shown: each member with its score, figures and standing of the moment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Final
+
+from app.domain.performance import SinceInclusion
+from app.domain.portfolio import Member, Portfolio
+from app.services.grounds import Grounds
+from app.services.trading import DataFacts, facts_of, judge
+
+Realized = Mapping[str, Decimal]
+NONE_BOOKED: Final[Realized] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class MemberView:
+    """A member and what is known of it now; None is not known."""
+
+    member: Member
+    score: float | None
+    confidence: float | None
+    replacement_priority: int | None  # 1 is the weakest
+    is_tradeable: bool
+    not_tradeable_reason: str | None
+    figures: SinceInclusion
+    realized: Decimal | None  # booked, after fees and funding; None where nothing was
+    validated_at: datetime | None  # when it was last scored
+    version: int  # of the portfolio
+    facts: DataFacts
+
+
+@dataclass(frozen=True, slots=True)
+class PortfolioView:
+    portfolio: Portfolio
+    max_size: int
+    members: tuple[MemberView, ...]
+    facts: DataFacts
+
+
+def weakest(portfolio: Portfolio, grounds: Grounds) -> tuple[str, ...]:
+    """The lowest-scored members, weakest first; a member without a score is not compared."""
+    scored = [
+        (score, -member.rank, member.symbol)
+        for member in portfolio.members
+        if (score := grounds.score(member.symbol)) is not None
+    ]
+    count = grounds.configuration.replacement_candidates
+    return tuple(symbol for _, _, symbol in sorted(scored)[:count])
+
+
+def member_view(
+    member: Member, portfolio: Portfolio, grounds: Grounds, realized: Realized = NONE_BOOKED
+) -> MemberView:
+    """`realized` are the booked results by symbol id, as the trades know them."""
+    order = weakest(portfolio, grounds)
+    verdict = judge(member.symbol, portfolio, grounds)
+    known = grounds.board is not None and grounds.score(member.symbol) is not None
+    return MemberView(
+        member=member,
+        score=grounds.score(member.symbol),
+        confidence=grounds.confidence(member.symbol),
+        replacement_priority=order.index(member.symbol) + 1 if member.symbol in order else None,
+        is_tradeable=verdict.trade,
+        not_tradeable_reason=None if verdict.trade else verdict.reason,
+        figures=grounds.since_inclusion(member),
+        realized=realized.get(member.symbol_id),
+        validated_at=grounds.board.calculated_at if known and grounds.board else None,
+        version=portfolio.version,
+        facts=facts_of(grounds),
+    )
+
+
+def portfolio_view(
+    portfolio: Portfolio, grounds: Grounds, realized: Realized = NONE_BOOKED
+) -> PortfolioView:
+    members = tuple(
+        member_view(member, portfolio, grounds, realized) for member in portfolio.members
+    )
+    most = grounds.configuration.max_portfolio_symbols
+    return PortfolioView(portfolio, most, members, facts_of(grounds))

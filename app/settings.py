@@ -1,0 +1,121 @@
+"""Every environment variable, typed, nested and frozen; built once, read by the composition."""
+
+import os
+from collections.abc import Mapping
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.domain.market import DataSource
+
+PREFIX = "MYSYMBOLS_"
+CLIENT_VARIABLES = frozenset({"MYSYMBOLS_URL"})  # read by the command line, not by the service
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KucoinSettings(_Part):
+    """Where the exchange is and how patient we are with it."""
+
+    base_url: str = "https://api-futures.kucoin.com"
+    source: DataSource | None = Field(
+        None, description="Who answers there; without it: kucoin for kucoin.com, else sandbox."
+    )
+    connect_timeout_s: float = Field(3.0, gt=0, le=60)
+    read_timeout_s: float = Field(10.0, gt=0, le=120)
+    total_timeout_s: float = Field(15.0, gt=0, le=300)
+    quota_per_window: int = Field(2000, ge=100, le=100_000)
+    concurrency: int = Field(12, ge=1, le=64)
+
+    @model_validator(mode="after")
+    def _known_scheme(self) -> Self:
+        parts = urlsplit(self.base_url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("base_url must be an http or https address")
+        return self
+
+    @property
+    def data_source(self) -> DataSource:
+        if self.source is not None:
+            return self.source
+        host = urlsplit(self.base_url).hostname or ""
+        official = host == "kucoin.com" or host.endswith(".kucoin.com")
+        return DataSource.KUCOIN if official else DataSource.SANDBOX
+
+
+class DatabaseSettings(_Part):
+    """SQLite file or PostgreSQL; pool figures apply to PostgreSQL."""
+
+    url: str = "sqlite+aiosqlite:///var/my-symbols.sqlite3"
+    pool_size: int = Field(10, ge=1, le=200)
+    pool_recycle_s: int = Field(1800, ge=30, le=86_400)
+    pool_pre_ping: bool = True
+    pool_wait_s: float = Field(2.0, gt=0, le=60)
+    slow_statement_s: float = Field(0.1, gt=0, le=60)
+
+
+class HttpSettings(_Part):
+    """Where the service listens; loopback unless told otherwise."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65_535)
+    cors_origins: tuple[str, ...] = ()
+    docs: bool = True
+    cursor_secret: SecretStr | None = Field(
+        None, description="Signs paging cursors; without it a new one is drawn at each start."
+    )
+
+
+class LogSettings(_Part):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    form: Literal["json", "console"] = "json"
+
+
+class Settings(BaseSettings):
+    """MYSYMBOLS_KUCOIN__BASE_URL in the environment becomes settings.kucoin.base_url."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    kucoin: KucoinSettings = KucoinSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+    background: bool = Field(True, description="Run the feed, scoring and checks by themselves.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_unknown_variables(cls, values: object) -> object:
+        unknown = unknown_variables(os.environ)
+        if unknown:
+            raise ValueError("unknown variables: " + ", ".join(unknown))
+        return values
+
+
+def known_variables() -> dict[str, str]:
+    """Variable name -> default as text, for the README, the compose file and their tests."""
+    table: dict[str, str] = {}
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        if isinstance(default, _Part):
+            for inner in type(default).model_fields:
+                value = getattr(default, inner)
+                table[f"{PREFIX}{name}__{inner}".upper()] = "" if value is None else str(value)
+        else:
+            table[f"{PREFIX}{name}".upper()] = str(default)
+    return table
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Names with our prefix that mean nothing to us: a misspelt setting must not be ignored."""
+    known = known_variables().keys() | CLIENT_VARIABLES
+    return sorted(
+        name
+        for name in environment
+        if name.upper().startswith(PREFIX) and name.upper() not in known
+    )

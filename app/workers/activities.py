@@ -1,0 +1,48 @@
+"""What runs by itself, as use cases of the service."""
+
+from app.services.alert_watch import AlertWatch
+from app.services.backfill import first_fill
+from app.services.my_symbols import MySymbolsServiceV2
+from app.services.once import Command
+from app.services.ports import NewId
+from app.workers.schedule import BOOKS_STEP_S, Activities
+
+ACTOR = "schedule"
+
+
+def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) -> Activities:
+    """Each activity of the schedule, bound to the use case that does it."""
+
+    async def rebalance_check() -> None:
+        command = Command(actor=ACTOR, request_id=new_id())
+        await service.rebalancing.rebalance(command, reason="scheduled check")
+
+    async def replacement_check() -> None:
+        command = Command(actor=ACTOR, request_id=new_id())
+        await service.replacement.execute(command, unattended=True)
+
+    async def forced_replacement() -> None:
+        command = Command(actor=ACTOR, request_id=new_id())
+        await service.replacement.execute(command, unattended=True, forced_only=True)
+
+    async def fill() -> None:
+        await first_fill(service.market)
+        while not service.scoring.whole.is_set():  # a run that began before shares a lesser board
+            await service.scoring.calculate()
+
+    return Activities(
+        first_fill=fill,
+        scorable=service.market.scorable.wait,
+        filled=service.market.filled.wait,
+        scored=service.scoring.whole.wait,
+        market=service.market.refresh_market,
+        candles=service.market.refresh_candles,
+        books=lambda: service.market.refresh_books(BOOKS_STEP_S),
+        funding=service.market.refresh_funding,
+        scoring=service.scoring.calculate,
+        rebalance_check=rebalance_check,
+        replacement_check=replacement_check,
+        forced_replacement=forced_replacement,
+        alerts=watch.look,
+        housekeeping=service.portfolio.once.forget_old,
+    )

@@ -1,0 +1,52 @@
+"""Measures what nobody asks about: how late the event loop is, what is in use, who is behind."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from app.domain.market import ExchangeLink, LinkState
+from app.services.bus import Bus
+from app.services.ports import Monotonic
+from app.telemetry.metrics import Metrics
+from app.workers.supervisor import Beat, Supervisor
+
+STEP_S: Final = 0.5
+
+
+class Pooled(Protocol):
+    @property
+    def checked_out(self) -> int: ...
+
+
+class Linked(Protocol):
+    def link(self) -> ExchangeLink: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """A loop that sleeps a known time; what it oversleeps is the lag of the event loop."""
+
+    metrics: Metrics
+    monotonic: Monotonic
+    database: Pooled
+    exchange: Linked
+    bus: Bus
+    supervisor: Supervisor
+
+    async def run(self, beat: Beat) -> None:
+        while True:
+            begun = self.monotonic()
+            await asyncio.sleep(STEP_S)
+            self.metrics.event_loop_lag_seconds.observe(max(0.0, self.monotonic() - begun - STEP_S))
+            self.set_levels()
+            beat()
+
+    def set_levels(self) -> None:
+        metrics = self.metrics
+        metrics.database_connections_in_use.set(self.database.checked_out)
+        metrics.exchange_link_up.set(self.exchange.link().state is LinkState.UP)
+        metrics.bus_dropped_events.set(self.bus.dropped)
+        for task in self.supervisor.facts():
+            if task.last_success is not None:
+                gauge = metrics.task_last_success_timestamp_seconds.labels(task.name)
+                gauge.set(task.last_success.timestamp())

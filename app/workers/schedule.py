@@ -1,0 +1,117 @@
+"""What runs by itself and how often: a table of ticks, each one a use case."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from app.domain.configuration import Cadences
+from app.services.ports import Monotonic
+from app.workers.supervisor import Beat, Supervisor
+
+UseCase = Callable[[], Awaitable[object]]
+
+# A changed interval takes effect within this time, however long the old one was.
+LOOK_S: Final = 5.0
+# Candles are asked for soon after their bar has closed; asking again costs nothing until then.
+CANDLES_LOOK_S: Final = 30
+# What has outlived its promise is dropped so often.
+HOUSEKEEPING_S: Final = 3_600
+# A rotation through all books is cut into steps of this length.
+BOOKS_STEP_S: Final = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """One activity: its name, the present interval in seconds, what it does, what it waits for."""
+
+    name: str
+    interval_s: Callable[[], float]
+    run: UseCase
+    gate: UseCase | None = None  # awaited once before the first run
+
+
+@dataclass(frozen=True, slots=True)
+class Activities:
+    """The use cases behind the ticks.
+
+    `scorable` returns once there is enough to score, `filled` once the first fill is complete,
+    `scored` once there is a board of the whole market.
+    """
+
+    first_fill: UseCase
+    scorable: UseCase
+    filled: UseCase
+    scored: UseCase
+    market: UseCase
+    candles: UseCase
+    books: UseCase
+    funding: UseCase
+    scoring: UseCase
+    rebalance_check: UseCase
+    replacement_check: UseCase
+    forced_replacement: UseCase
+    alerts: UseCase
+    housekeeping: UseCase
+
+
+def table(cadences: Callable[[], Cadences], work: Activities) -> tuple[Tick, ...]:
+    """The schedule; intervals are read anew before each run.
+
+    What the first fill fetches is not fetched beside it; what decides waits for a whole board.
+    """
+    return (
+        Tick("market", lambda: cadences().market, work.market, work.scorable),
+        Tick("candles", lambda: _sooner(CANDLES_LOOK_S, cadences().hourly_candles), work.candles,
+             work.filled),
+        Tick("books", lambda: _sooner(BOOKS_STEP_S, cadences().books), work.books, work.filled),
+        Tick("funding", lambda: cadences().funding, work.funding, work.filled),
+        Tick("scoring", lambda: cadences().scoring, work.scoring, work.scorable),
+        Tick("rebalance_check", lambda: cadences().rebalance_check, work.rebalance_check,
+             work.scored),
+        Tick("replacement_check", lambda: cadences().replacement_check, work.replacement_check,
+             work.scored),
+        # A contract that ends is seen by the market refresh: its member goes at once.
+        Tick("forced_replacement", lambda: cadences().market, work.forced_replacement,
+             work.scored),
+        Tick("alerts", lambda: cadences().alerts, work.alerts, work.scored),
+        Tick("housekeeping", lambda: HOUSEKEEPING_S, work.housekeeping, work.scored),
+    )  # fmt: skip
+
+
+async def repeat(
+    tick: Tick,
+    beat: Beat,
+    monotonic: Monotonic,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Run a tick for ever, an interval from start to start; late means once, never several."""
+    if tick.gate is not None:
+        await tick.gate()
+    while True:
+        started = monotonic()
+        await tick.run()
+        beat()
+        while (left := started + tick.interval_s() - monotonic()) > 0:
+            await sleep(min(left, LOOK_S))
+
+
+def begin(
+    supervisor: Supervisor, ticks: tuple[Tick, ...], work: Activities, monotonic: Monotonic
+) -> None:
+    """Start the first fill and every tick as supervised tasks."""
+
+    async def fill(beat: Beat) -> None:
+        del beat  # it is done when it returns
+        await work.first_fill()
+
+    def looping(tick: Tick) -> Callable[[Beat], Awaitable[None]]:
+        return lambda beat: repeat(tick, beat, monotonic)
+
+    supervisor.start("first_fill", fill)
+    for tick in ticks:
+        supervisor.start(tick.name, looping(tick))
+
+
+def _sooner(step_s: int, cadence_s: int) -> float:
+    return float(min(step_s, cadence_s))

@@ -1,0 +1,434 @@
+"""Replacement on real databases: confirmed improvements, forced swaps, nothing in between."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.domain.controls import Lock, LockKind, Switch
+from app.domain.errors import Code, ConflictError, UnavailableError
+from app.domain.history import EventType, fold
+from app.domain.market import ContractStatus, Interval
+from app.domain.portfolio import faults
+from app.domain.replacement import Block, Proposal
+from app.services.replacement import Executed
+from tests.services.desk import SYMBOLS, WHO, Desk, symbol_id
+
+WEAKEST, SECOND = SYMBOLS[9], SYMBOLS[8]  # of the ten members
+PLANTED = SYMBOLS[30]
+BETTER = {PLANTED: 0.98}  # 0.5 z above the weakest; cost is 0.29 z
+RULES: Mapping[str, Any] = {"noise_runs": 4, "auto_discretionary": True}
+
+
+class Cycles:
+    """A desk whose boards are stored; each cycle is an hour with a board and an evaluation."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.boards = 0
+
+    async def begin(self, **rules: Any) -> "Cycles":
+        await self.desk.filled(10)
+        await self.desk.configuration.put({"replacement": {**RULES, **rules}}, "test", WHO)
+        self.desk.later(days=8)
+        for _ in range(4):
+            await self.board({})
+        return self
+
+    async def board(self, scores: Mapping[str, float | None]) -> None:
+        self.boards += 1
+        self.desk.later(hours=1)
+        self.desk.score(scores)
+        assert self.desk.boards.board is not None
+        board = replace(
+            self.desk.boards.board,
+            run_id=symbol_id(self.boards),
+            input_hash=f"inputs-{self.boards}",
+        )
+        self.desk.boards.board = board
+        async with self.desk.database.write() as unit:
+            await unit.scoring.save(board, None)
+
+    async def cycle(self, scores: Mapping[str, float | None], **how: Any) -> Executed:
+        await self.board(scores)
+        return await self.evaluate(**how)
+
+    async def evaluate(self, **how: Any) -> Executed:
+        outcome = await self.desk.replacement.execute(WHO, **{"unattended": True, **how})
+        assert outcome.result is not None
+        return outcome.result
+
+    async def proposal(self, symbol: str) -> Proposal:
+        shown = await self.desk.replacement.evaluate()
+        return next(one for one in shown.proposals if one.leaver.contender.symbol == symbol)
+
+
+@pytest.fixture
+async def cycles(desk: Desk) -> Cycles:
+    return await Cycles(desk).begin()
+
+
+async def sound(desk: Desk) -> None:
+    view = await desk.portfolio.view()
+    assert faults(view.portfolio, 10) == ()
+    async with desk.database.read() as unit:
+        assert fold(await unit.history.all()) == view.portfolio
+
+
+async def test_a_planted_better_symbol_comes_in_after_its_confirmations(cycles: Cycles) -> None:
+    desk = cycles.desk
+    # The jump itself is noise to begin with; it has to last until the noise window has passed it.
+    found: list[int] = []
+    for _ in range(8):
+        done = await cycles.cycle(BETTER)
+        pending = next(one for one in done.proposals if one.leaver.contender.symbol == WEAKEST)
+        found.append(pending.confirmations)
+        if done.swaps:
+            break
+        assert WEAKEST in await desk.members()
+    assert found == [0, 0, 0, 1, 2, 3]
+    assert len(done.swaps) == 1
+    swapped = done.swaps[0]
+    assert (swapped.old.symbol, swapped.new.member.symbol) == (WEAKEST, PLANTED)
+    assert swapped.new.member.rank == 10
+    assert swapped.score_difference == pytest.approx(0.98 - 0.855)
+    assert (await desk.members())[9] == PLANTED
+    history = await desk.reports.history(None, 5)
+    event = next(one for one in history if one.type is EventType.REPLACE)
+    assert (event.symbol, event.other_symbol) == (PLANTED, WEAKEST)
+    assert event.payload["confirmations"] == 3
+    assert float(event.payload["improvement_z"]) > float(event.payload["threshold_z"])
+    await sound(desk)
+
+
+async def test_scores_that_swing_by_less_than_the_threshold_swap_nobody(cycles: Cycles) -> None:
+    desk = cycles.desk
+    before = await desk.members()
+    version = (await desk.portfolio.view()).portfolio.version
+    rivals = (WEAKEST, SYMBOLS[10])
+    swings = [
+        {rivals[0]: 0.85 + swing, rivals[1]: 0.85 - swing}
+        for swing in (0.03 * np.sin(np.arange(48) * 1.1)).tolist()
+    ]
+    overtaken = 0
+    for scores in swings:
+        done = await cycles.cycle(scores)
+        overtaken += scores[rivals[1]] > scores[rivals[0]]
+        assert done.swaps == ()
+    assert overtaken > 15, "the rival is in front again and again"
+    assert await desk.members() == before
+    assert (await desk.portfolio.view()).portfolio.version == version
+
+
+async def test_a_swap_is_not_undone_by_the_next_swing(cycles: Cycles) -> None:
+    await cycles.desk.configuration.put({"replacement": {"minimum_holding": 0}}, "test", WHO)
+    for _ in range(6):
+        await cycles.cycle(BETTER)
+    assert PLANTED in await cycles.desk.members()
+    swaps = 0
+    for turn in range(24):
+        scores = {PLANTED: 0.86 if turn % 2 else 0.84, WEAKEST: 0.84 if turn % 2 else 0.86}
+        swaps += len((await cycles.cycle(scores)).swaps)
+    assert swaps == 0
+
+
+async def test_one_board_counts_once_and_confirmations_survive_a_restart(cycles: Cycles) -> None:
+    for _ in range(4):
+        await cycles.cycle(BETTER)
+    assert (await cycles.proposal(WEAKEST)).confirmations == 1
+    for _ in range(5):
+        await cycles.evaluate()
+    assert (await cycles.proposal(WEAKEST)).confirmations == 1
+    again = Desk(cycles.desk.database, cycles.desk.market, cycles.desk.boards, cycles.desk.now)
+    cycles.desk = again
+    assert (await cycles.proposal(WEAKEST)).confirmations == 1
+    await cycles.cycle(BETTER)
+    assert (await cycles.proposal(WEAKEST)).confirmations == 2
+    await cycles.cycle({})
+    assert (await cycles.proposal(WEAKEST)).confirmations == 0
+
+
+async def test_the_pause_and_the_holding_time_stand_in_the_way(cycles: Cycles) -> None:
+    desk = cycles.desk
+    await desk.portfolio.replace(SYMBOLS[0], SYMBOLS[40], "manual", WHO)
+    scores = {**BETTER, SYMBOLS[40]: 0.97, SYMBOLS[0]: 0.5}
+    for _ in range(8):
+        done = await cycles.cycle(scores)
+        assert done.swaps == ()
+    one = await cycles.proposal(WEAKEST)
+    assert one.blocked_by == (Block.COOLING_OFF,)
+    desk.later(hours=24)
+    done = await cycles.cycle(scores)
+    assert [swap.new.member.symbol for swap in done.swaps] == [PLANTED]
+    desk.later(hours=25)
+    worst = {PLANTED: 0.6, SYMBOLS[41]: 0.99}
+    for _ in range(6):
+        assert (await cycles.cycle(worst)).swaps == ()
+    assert (await cycles.proposal(PLANTED)).blocked_by == (Block.MINIMUM_HOLDING,)
+
+
+async def test_noise_must_be_known_unless_the_settings_name_one(desk: Desk) -> None:
+    cycles = await Cycles(desk).begin(noise_runs=40)
+    for _ in range(3):
+        await cycles.cycle(BETTER)
+    one = await cycles.proposal(WEAKEST)
+    assert one.candidate is not None
+    assert one.candidate.symbol == PLANTED
+    assert (one.threshold, one.strength) == (None, None)
+    assert one.blocked_by == (Block.NOISE_UNKNOWN, Block.UNCONFIRMED)
+    await desk.configuration.put({"replacement": {"noise_default": 0.05}}, "test", WHO)
+    for _ in range(2):
+        assert (await cycles.cycle(BETTER)).swaps == ()
+    done = await cycles.cycle(BETTER)
+    assert [swap.new.member.symbol for swap in done.swaps] == [PLANTED]
+    assert done.proposals[0].strength == pytest.approx(0.9, abs=0.05)
+
+
+async def test_without_a_price_the_cost_is_unknown_and_nothing_is_swapped(cycles: Cycles) -> None:
+    cycles.desk.quote(PLANTED, bid=None)
+    for _ in range(8):
+        assert (await cycles.cycle(BETTER)).swaps == ()
+    one = await cycles.proposal(WEAKEST)
+    assert one.blocked_by == (Block.COST_UNKNOWN, Block.UNCONFIRMED)
+
+
+async def test_confirmed_swaps_wait_for_the_operator_by_default(desk: Desk) -> None:
+    cycles = await Cycles(desk).begin(auto_discretionary=False)
+    for _ in range(8):
+        assert (await cycles.cycle(BETTER)).swaps == ()
+    one = await cycles.proposal(WEAKEST)
+    assert one.is_due
+    done = await cycles.evaluate(unattended=False)
+    assert [swap.new.member.symbol for swap in done.swaps] == [PLANTED]
+    assert (await desk.replacement.evaluate()).proposals[0].confirmations == 0
+
+
+async def test_at_most_so_many_in_one_cycle(desk: Desk) -> None:
+    cycles = await Cycles(desk).begin(max_per_cycle=1)
+    both = {SYMBOLS[30]: 0.989, SYMBOLS[31]: 0.988, SYMBOLS[8]: 0.8, SYMBOLS[9]: 0.79}
+    swaps: list[int] = []
+    for _ in range(6):
+        done = await cycles.cycle(both)
+        swaps.append(len(done.swaps))
+    assert swaps == [0, 0, 0, 0, 0, 1]
+    assert [one.blocked_by for one in done.proposals] == [(), (Block.CYCLE_LIMIT,)]
+    await desk.configuration.put({"replacement": {"max_per_cycle": 2}}, "test", WHO)
+    desk.later(hours=24)
+    assert len((await cycles.cycle(both)).swaps) == 1
+
+
+def follow(desk: Desk, leader: str, follower: str) -> None:
+    """Make one symbol's daily path a copy of another's."""
+    panel = desk.market.panels[Interval.DAY]
+    close = panel.close.copy()
+    close[:, panel.symbols.index(follower)] = close[:, panel.symbols.index(leader)] * 2.0
+    desk.market.panels[Interval.DAY] = replace(panel, close=close)
+
+
+@pytest.mark.parametrize("obstacle", ["correlation", "sector", "confidence", "banned", "closed"])
+async def test_a_candidate_that_may_not_come_in_is_passed_over(
+    cycles: Cycles, obstacle: str
+) -> None:
+    desk = cycles.desk
+    await cycles.board(BETTER)
+    assert (await cycles.proposal(WEAKEST)).candidate == (await cycles.proposal(WEAKEST)).candidate
+    found = (await cycles.proposal(WEAKEST)).candidate
+    assert found is not None
+    assert found.symbol == PLANTED
+    if obstacle == "correlation":
+        follow(desk, SYMBOLS[0], PLANTED)
+    elif obstacle == "sector":
+        for symbol in (*SYMBOLS[:4], PLANTED):
+            desk.quote(symbol, sector="memes")
+    elif obstacle == "closed":
+        desk.status(PLANTED, ContractStatus.PAUSED)
+    elif obstacle == "banned":
+        await lock(desk, PLANTED, LockKind.BAN)
+    else:
+        await desk.configuration.put({"replacement": {"min_confidence": 0.95}}, "test", WHO)
+    other = (await cycles.proposal(WEAKEST)).candidate
+    assert other is None if obstacle == "confidence" else other is not None
+    assert other is None or other.symbol == SYMBOLS[10]
+
+
+async def test_a_copy_of_the_member_itself_may_take_its_place(cycles: Cycles) -> None:
+    follow(cycles.desk, WEAKEST, PLANTED)
+    await cycles.board(BETTER)
+    found = (await cycles.proposal(WEAKEST)).candidate
+    assert found is not None
+    assert found.symbol == PLANTED
+    second = (await cycles.proposal(SECOND)).candidate
+    assert second is not None
+    assert second.symbol != PLANTED
+
+
+@pytest.mark.parametrize(
+    ("status", "expires"),
+    [
+        (ContractStatus.PAUSED, None),
+        (ContractStatus.BEING_SETTLED, None),
+        (ContractStatus.VANISHED, None),
+        (ContractStatus.OPEN, 1_900_000_000_000),
+    ],
+)
+async def test_a_member_that_cannot_stay_is_replaced_at_once(
+    desk: Desk, status: ContractStatus, expires: int | None
+) -> None:
+    await desk.filled(10)
+    gone = SYMBOLS[2]
+    one = desk.market.quotes[gone].contract
+    desk.quote(gone, contract=replace(one, status=status, expires_ms=expires))
+    desk.score({gone: None})
+    shown = (await desk.replacement.evaluate()).proposals[0]
+    assert (shown.leaver.contender.symbol, shown.blocked_by) == (gone, ())
+    assert (shown.is_forced, shown.strength) == (True, 1.0)
+    done = (await desk.replacement.execute(WHO, unattended=True, forced_only=True)).result
+    assert done is not None
+    assert [(s.old.symbol, s.new.member.symbol) for s in done.swaps] == [(gone, SYMBOLS[10])]
+    view = await desk.portfolio.view()
+    assert view.members[2].member.symbol == SYMBOLS[10]
+    assert view.members[2].member.weight_u > 0
+    await sound(desk)
+    again = (await desk.replacement.execute(WHO, unattended=True, forced_only=True)).result
+    assert again is not None
+    assert again.swaps == ()
+
+
+async def test_several_can_go_at_once_though_nothing_relates_to_them_any_more(desk: Desk) -> None:
+    await desk.filled(10)
+    panel = desk.market.panels[Interval.DAY]
+    close = panel.close.copy()
+    for symbol in SYMBOLS[:3]:
+        desk.status(symbol, ContractStatus.VANISHED)
+        close[:, panel.symbols.index(symbol)] = np.nan
+    desk.market.panels[Interval.DAY] = replace(panel, close=close)
+    done = (await desk.replacement.execute(WHO, unattended=True)).result
+    assert done is not None
+    assert [swap.new.member.symbol for swap in done.swaps] == list(SYMBOLS[10:13])
+    assert [swap.new.member.rank for swap in done.swaps] == [1, 2, 3]
+    await sound(desk)
+
+
+async def test_forced_swaps_can_be_left_to_the_operator(desk: Desk) -> None:
+    await desk.filled(10)
+    await desk.configuration.put({"replacement": {"auto_forced": False}}, "test", WHO)
+    desk.status(SYMBOLS[2], ContractStatus.PAUSED)
+    done = (await desk.replacement.execute(WHO, unattended=True)).result
+    assert done is not None
+    assert done.swaps == ()
+    done = (await desk.replacement.execute(WHO)).result
+    assert done is not None
+    assert len(done.swaps) == 1
+
+
+async def test_a_status_that_nobody_knows_swaps_nobody(desk: Desk) -> None:
+    await desk.filled(10)
+    desk.status(SYMBOLS[2], ContractStatus.UNKNOWN)
+    done = (await desk.replacement.execute(WHO, unattended=True)).result
+    assert done is not None
+    assert done.swaps == ()
+
+
+async def test_old_data_decides_nothing(cycles: Cycles) -> None:
+    desk = cycles.desk
+    for _ in range(5):
+        await cycles.cycle(BETTER)
+    assert (await cycles.proposal(WEAKEST)).confirmations == 2
+    await cycles.board(BETTER)
+    desk.stale(*SYMBOLS[:3])
+    with pytest.raises(UnavailableError) as caught:
+        await cycles.evaluate()
+    assert caught.value.code is Code.MARKET_DATA_STALE
+    shown = await cycles.proposal(WEAKEST)
+    assert shown.blocked_by[0] is Block.MARKET_DATA_STALE
+    assert shown.confirmations == 2, "nothing was counted"
+
+
+async def test_a_halted_market_counts_and_swaps_nothing(cycles: Cycles) -> None:
+    cycles.desk.market.halted = True
+    cycles.desk.status(SYMBOLS[2], ContractStatus.PAUSED)
+    for _ in range(8):
+        assert (await cycles.cycle(BETTER)).swaps == ()
+    for one in (await cycles.desk.replacement.evaluate()).proposals:
+        assert one.blocked_by[0] is Block.MARKET_HALTED
+        assert one.confirmations == 0
+
+
+async def test_before_the_first_board_nothing_is_proposed_or_done(desk: Desk) -> None:
+    await desk.open()
+    desk.boards.board = None
+    assert (await desk.replacement.evaluate()).proposals == ()
+    with pytest.raises(UnavailableError) as caught:
+        await desk.replacement.execute(WHO)
+    assert caught.value.code is Code.NO_BOARD_YET
+
+
+async def test_without_history_nobody_can_be_judged_close_enough(desk: Desk) -> None:
+    await desk.filled(10)
+    desk.market.panels.clear()
+    desk.status(SYMBOLS[2], ContractStatus.PAUSED)
+    shown = (await desk.replacement.evaluate()).proposals[0]
+    assert (shown.candidate, shown.blocked_by) == (None, (Block.NO_CANDIDATE,))
+    done = (await desk.replacement.execute(WHO)).result
+    assert done is not None
+    assert done.swaps == ()
+
+
+async def test_a_manual_replace_skips_the_hysteresis(desk: Desk) -> None:
+    await desk.filled(10)
+    outcome = await desk.portfolio.replace(SYMBOLS[0], SYMBOLS[20], "manual", WHO)
+    assert outcome.result is not None
+    with pytest.raises(ConflictError):
+        await desk.portfolio.replace(SYMBOLS[0], SYMBOLS[21], "again", WHO)
+
+
+async def test_a_member_whose_replacement_is_confirmed_is_not_funded(desk: Desk) -> None:
+    cycles = await Cycles(desk).begin(auto_discretionary=False)
+    for _ in range(8):
+        await cycles.cycle(BETTER)
+    assert (await cycles.proposal(WEAKEST)).is_due
+    done = (await desk.rebalancing.rebalance(WHO)).result
+    assert done is not None
+    reasons = {one.symbol: (one.new_u, one.reason) for one in done.plan.shifts}
+    assert reasons[WEAKEST] == (0, "its replacement is confirmed")
+    swapped = (await desk.replacement.execute(WHO)).result
+    assert swapped is not None
+    weights = {
+        one.member.symbol: one.member.weight_u for one in (await desk.portfolio.view()).members
+    }
+    assert weights[PLANTED] > 0
+    await sound(desk)
+
+
+async def lock(desk: Desk, symbol: str, kind: LockKind) -> None:
+    made = Lock(symbol, kind, "the operator says so", None, desk.now, "ops")
+    async with desk.database.write() as unit:
+        await unit.controls.keep_locks({symbol: made})
+
+
+async def test_a_pinned_member_stays(cycles: Cycles) -> None:
+    desk = cycles.desk
+    await lock(desk, WEAKEST, LockKind.PIN)
+    for _ in range(8):
+        assert (await cycles.cycle(BETTER)).swaps == ()
+    assert (await cycles.proposal(WEAKEST)).blocked_by == (Block.PINNED,)
+    desk.status(WEAKEST, ContractStatus.CLOSED)
+    desk.status(SECOND, ContractStatus.CLOSED)
+    done = await cycles.evaluate(forced_only=True)
+    assert [swap.old.symbol for swap in done.swaps] == [SECOND]
+    assert (await cycles.proposal(WEAKEST)).blocked_by == (Block.PINNED,)
+
+
+async def test_while_trading_is_off_nothing_is_counted_or_swapped(cycles: Cycles) -> None:
+    desk = cycles.desk
+    async with desk.database.write() as unit:
+        await unit.controls.keep_switch(Switch(False, "incident", desk.now, "ops"))
+    desk.status(SYMBOLS[2], ContractStatus.CLOSED)
+    for _ in range(8):
+        assert (await cycles.cycle(BETTER)).swaps == ()
+    for one in (await desk.replacement.evaluate()).proposals:
+        assert one.blocked_by[0] is Block.TRADING_DISABLED
+        assert one.confirmations == 0
+    assert "trading_disabled" in {one.code for one in (await desk.safety.validate()).issues}

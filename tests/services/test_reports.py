@@ -1,0 +1,156 @@
+"""Statistics, analytics, correlation, history and integrity of a real portfolio."""
+
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from sqlalchemy import text
+
+from app.domain.history import EventType
+from app.domain.market import Interval
+from app.domain.panel import Panel
+from tests.services.desk import NOW, SYMBOLS, WHO, Desk
+
+
+def _grown(desk: Desk, interval: Interval, bars: int, step: float) -> None:
+    """The panel goes on for `bars` after the present, each close `step` away from the last."""
+    panel = desk.market.panels[interval]
+    opened = panel.opened_ms[-1] + interval.ms * np.arange(1, bars + 1)
+    signs = np.where(np.arange(bars) % 2 == 0, 1.0 + step, 1.0 - step / 2)[:, None]
+    close = np.concatenate([panel.close, panel.close[-1] * np.cumprod(signs, axis=0)])
+    longer = np.concatenate([panel.opened_ms, opened])
+    desk.market.panels[interval] = Panel(
+        interval, panel.symbols, longer, close, close, close, close, close, close
+    )
+
+
+async def test_an_empty_portfolio_has_no_invented_figures(desk: Desk) -> None:
+    await desk.open()
+    shown = await desk.reports.statistics()
+    assert (shown.total_symbols, shown.max_portfolio_size) == (0, 10)
+    assert (shown.average_score, shown.score_range, shown.average_performance) == (None,) * 3
+    figures = await desk.reports.analytics()
+    assert (figures.total_score, figures.figures.sharpe) == (None, None)
+    assert figures.figures.observations == 0
+    assert (await desk.reports.correlation()).average is None
+    assert (await desk.reports.integrity()).ok
+
+
+async def test_statistics_and_analytics(desk: Desk) -> None:
+    await desk.filled()
+    desk.quote(SYMBOLS[0], mark=Decimal(11))
+    desk.quote(SYMBOLS[1], mark=None)
+    shown = await desk.reports.statistics()
+    assert shown.average_score == pytest.approx(0.99 - 0.015 * 4.5)
+    assert shown.score_range == (0.99 - 0.015 * 9, 0.99)
+    assert shown.replacement_candidates == 2
+    assert shown.sector_distribution == {"layer-1": 10}
+    assert shown.average_performance == pytest.approx(0.1 / 9)
+    assert shown.average_volatility is None
+    figures = await desk.reports.analytics()
+    assert figures.top_performers[0][0] == SYMBOLS[0]
+    assert figures.top_performers[0][1] == pytest.approx(0.1)
+    assert [name for name, _ in figures.lowest_scorers] == [SYMBOLS[9], SYMBOLS[8], SYMBOLS[7]]
+    assert figures.replacement_candidates == (SYMBOLS[9], SYMBOLS[8])
+    assert figures.figures.sharpe is None
+    candidates, _ = await desk.reports.replacement_candidates()
+    assert [(one.member.symbol, one.replacement_priority) for one in candidates] == [
+        (SYMBOLS[9], 1),
+        (SYMBOLS[8], 2),
+    ]
+
+
+async def test_figures_since_inclusion_come_from_closed_bars(desk: Desk) -> None:
+    await desk.filled(5)
+    for interval, bars in ((Interval.HOUR, 10 * 24), (Interval.DAY, 10)):
+        _grown(desk, interval, bars, 0.02)
+    desk.later(days=10)
+    desk.score({})
+    view = await desk.portfolio.view()
+    assert all(one.figures.volatility for one in view.members)
+    assert all(one.figures.max_drawdown for one in view.members)
+    figures = (await desk.reports.analytics()).figures
+    # Included at noon, so the first full day is the next one; all five at 20 % move alike.
+    assert figures.observations == 9
+    assert figures.win_rate == pytest.approx(4 / 9)
+    assert figures.profit_factor == pytest.approx(1.6)
+    assert figures.max_drawdown == pytest.approx(0.01)
+    assert figures.sharpe is not None
+
+
+async def test_daily_bars_serve_where_hourly_ones_do_not_reach_back(desk: Desk) -> None:
+    await desk.filled(2)
+    _grown(desk, Interval.DAY, 10, 0.02)
+    hourly = desk.market.panels[Interval.HOUR]
+    late = hourly.opened_ms + 20 * Interval.DAY.ms
+    desk.market.panels[Interval.HOUR] = replace(hourly, opened_ms=late)
+    desk.later(days=10)
+    daily = (await desk.portfolio.view()).members[0].figures.volatility
+    del desk.market.panels[Interval.HOUR]
+    assert (await desk.portfolio.view()).members[0].figures.volatility == daily
+    assert daily is not None
+    del desk.market.panels[Interval.DAY]
+    assert (await desk.portfolio.view()).members[0].figures.volatility is None
+
+
+async def test_correlation_of_all_pairs(desk: Desk) -> None:
+    await desk.filled(4)
+    panel = desk.market.panels[Interval.DAY]
+    close = panel.close.copy()
+    close[:, panel.symbols.index(SYMBOLS[1])] = close[:, panel.symbols.index(SYMBOLS[0])]
+    close[-20:, panel.symbols.index(SYMBOLS[3])] = np.nan
+    desk.market.panels[Interval.DAY] = replace(panel, close=close)
+    shown = await desk.reports.correlation()
+    assert (shown.days, shown.basis) == (30, "residual")
+    assert shown.correlations[f"{SYMBOLS[0]}-{SYMBOLS[1]}"] == pytest.approx(1.0)
+    assert len(shown.correlations) == 3
+    assert len(shown.warnings) == 1
+    assert shown.highest == pytest.approx(1.0)
+    assert set(shown.unknown) == {f"{name}-{SYMBOLS[3]}" for name in SYMBOLS[:3]}
+    assert len((await desk.reports.correlation(100)).correlations) == 6
+
+
+async def test_history_by_page_symbol_and_type(desk: Desk) -> None:
+    await desk.filled(3)
+    desk.later(minutes=1)
+    await desk.portfolio.replace(SYMBOLS[1], SYMBOLS[7], "better", WHO)
+    every = await desk.reports.history(None, 99)
+    assert [event.seq for event in every] == [6, 5, 4, 3, 2, 1]
+    assert await desk.reports.history(5, 2) == every[2:4]
+    of_old = await desk.reports.history(None, 99, symbol="c01usdt")
+    assert [event.type for event in of_old] == [EventType.REPLACE, EventType.ADD]
+    weights = await desk.reports.history(None, 99, kind=EventType.WEIGHTS)
+    assert len(weights) == 2
+    assert weights[0].occurred_at == NOW + timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("statement", "broken"),
+    [
+        ("UPDATE portfolio_members SET weight_u = weight_u - 1", "sum_of_weights"),
+        ("UPDATE portfolio_members SET rank = rank + 5", "ranks"),
+        ("UPDATE portfolio SET cash_u = cash_u - 1", "sum_of_weights"),
+        ("UPDATE portfolio SET version = version + 1", "history_folds_to_state"),
+        ("UPDATE portfolio SET configuration_version = 9", "configuration_version"),
+    ],
+)
+async def test_integrity_says_what_is_wrong(desk: Desk, statement: str, broken: str) -> None:
+    await desk.filled(3)
+    assert (await desk.reports.integrity()).ok
+    async with desk.database.write() as unit:
+        await unit.connection.execute(text(statement))
+    checked = await desk.reports.integrity()
+    wrong = {one.name for one in checked.invariants if not one.ok}
+    assert not checked.ok
+    assert {broken, "history_folds_to_state"} <= wrong
+
+
+async def test_a_weight_above_a_lowered_maximum_is_named(desk: Desk) -> None:
+    await desk.filled(3)
+    await desk.configuration.put({"max_weight_percentage": 15}, "lower", WHO)
+    wrong = [one for one in (await desk.reports.integrity()).invariants if not one.ok]
+    assert [one.name for one in wrong] == ["bounds"]
+    await desk.rebalancing.rebalance(WHO)
+    assert (await desk.reports.integrity()).ok

@@ -1,0 +1,117 @@
+"""What decides by itself waits for a board of the whole market, made since this start."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import cast
+from uuid import UUID
+
+import pytest
+
+from app.domain.configuration import Configuration
+from app.domain.market import Funding
+from app.services.alert_watch import AlertWatch
+from app.services.alerts import AlertService
+from app.services.backfill import first_fill
+from app.services.market_data import MarketData
+from app.services.my_symbols import MySymbolsServiceV2
+from app.services.once import Command, Once
+from app.services.scoring import Scoring
+from app.storage.database import Database
+from app.telemetry.metrics import Metrics
+from app.workers.activities import activities
+from tests.services.live_market import LiveMarket, open_market
+
+pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+
+
+@dataclass
+class Asked:
+    """Stands for what the schedule only calls; its own tests show what it does."""
+
+    asked: list[str] = field(default_factory=list)
+
+    async def rebalance(self, command: Command, *, reason: str) -> None:
+        self.asked.append(f"{command.actor}: {reason}")
+
+    async def forget_old(self) -> None:
+        self.asked.append("forget_old")
+
+    @property
+    def once(self) -> "Asked":
+        return self
+
+
+@dataclass(frozen=True)
+class Face:
+    """The part of the service that the schedule uses."""
+
+    market: MarketData
+    scoring: Scoring
+    rebalancing: Asked
+    portfolio: Asked
+    alerts: AlertService
+
+
+@pytest.fixture
+async def live(database: Database) -> AsyncIterator[LiveMarket]:
+    async with open_market(database, contracts=14) as opened:
+        yield opened
+
+
+def service(live: LiveMarket) -> MySymbolsServiceV2:
+    market = live.market()
+    scoring = Scoring(
+        market=market,
+        database=live.database,
+        clock=live.clock.now,
+        monotonic=live.clock.monotonic,
+        new_id=lambda: str(UUID(int=next(live.numbers))),
+        configuration=Configuration,
+        once=Once(live.database, live.clock.now),
+    )
+    asked = Asked()
+    return cast(
+        "MySymbolsServiceV2", Face(market, scoring, asked, asked, cast("AlertService", None))
+    )
+
+
+async def test_after_a_restart_nothing_decides_on_the_board_of_a_half_filled_market(
+    live: LiveMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    former = service(live)
+    await first_fill(former.market)
+    old = await former.scoring.calculate()
+
+    live.clock.pass_(3600)
+    now = service(live)
+    await now.market.registry.load()
+    assert await now.scoring.load() is not None
+    work = activities(now, AlertWatch(now.alerts, Metrics()), lambda: "request-1")
+    decides, fetches = (asyncio.ensure_future(gate()) for gate in (work.scored, work.filled))
+    halves: list[bool] = []
+    rates = live.exchange.funding_history
+
+    async def while_filling(code: str, start_ms: int, end_ms: int) -> tuple[Funding, ...]:
+        """The market is scorable, and scored, in the midst of the fill."""
+        if not halves:
+            assert now.market.scorable.is_set()
+            halves.append(False)
+            board = await now.scoring.calculate()
+            await asyncio.sleep(0.01)
+            halves[0] = board.run_id != old.run_id and not (decides.done() or fetches.done())
+        return await rates(code, start_ms, end_ms)
+
+    monkeypatch.setattr(live.exchange, "funding_history", while_filling)
+    await work.first_fill()
+    await asyncio.wait_for(asyncio.gather(decides, fetches), 5)
+    assert halves == [True]
+    newest = now.scoring.board()
+    async with live.database.read() as unit:
+        past = await unit.scoring.history("BTCUSDT", None, 9)
+    assert past[0].run_id == newest.run_id
+    assert len(past) == 3, "the old one, that of the half-filled market, the whole one"
+
+    await work.rebalance_check()
+    await work.housekeeping()
+    assert cast("Asked", now.rebalancing).asked == ["schedule: scheduled check", "forget_old"]

@@ -1,0 +1,163 @@
+"""Ticks: from start to start, late means once, a changed interval counts at once."""
+
+import asyncio
+from datetime import UTC, datetime
+from itertools import repeat as forever
+
+import pytest
+
+from app.domain.configuration import Cadences
+from app.workers.schedule import LOOK_S, Activities, Tick, begin, repeat, table
+from app.workers.supervisor import Supervisor
+
+
+class EnoughError(Exception):
+    """The test has seen enough."""
+
+
+class Runs:
+    """Notes when a tick ran on a clock that only sleeping and working move."""
+
+    def __init__(self, wanted: int, takes: float = 0.0) -> None:
+        self.now, self.wanted, self.takes = 100.0, wanted, takes
+        self.at: list[float] = []
+        self.beats = 0
+
+    async def run(self) -> None:
+        if len(self.at) == self.wanted:
+            raise EnoughError
+        self.at.append(self.now)
+        self.now += self.takes
+
+    def beat(self) -> None:
+        self.beats += 1
+
+    async def sleep(self, seconds: float) -> None:
+        assert 0 < seconds <= LOOK_S
+        self.now += seconds
+
+    async def follow(self, tick: Tick) -> list[float]:
+        with pytest.raises(EnoughError):
+            await repeat(tick, self.beat, lambda: self.now, self.sleep)
+        assert self.beats == self.wanted
+        return self.at
+
+
+async def test_runs_at_once_and_then_from_start_to_start() -> None:
+    runs = Runs(4, takes=3.0)
+    assert await runs.follow(Tick("market", lambda: 60.0, runs.run)) == [100.0, 160.0, 220.0, 280.0]
+
+
+async def test_a_late_tick_runs_once_not_several_times() -> None:
+    runs = Runs(3, takes=150.0)
+    assert await runs.follow(Tick("market", lambda: 60.0, runs.run)) == [100.0, 250.0, 400.0]
+
+
+async def test_a_shorter_interval_takes_effect_without_waiting_out_the_old_one() -> None:
+    interval = 86_400.0
+    runs = Runs(3)
+
+    async def run() -> None:
+        await runs.run()
+        nonlocal interval
+        runs.now += 1.0
+        interval = 30.0
+
+    assert await runs.follow(Tick("scoring", lambda: interval, run)) == [100.0, 130.0, 160.0]
+
+
+async def test_waits_for_its_gate() -> None:
+    runs, opened = Runs(1), []
+
+    async def gate() -> None:
+        opened.append(runs.now)
+        runs.now += 40.0
+
+    assert await runs.follow(Tick("scoring", lambda: 1.0, runs.run, gate)) == [140.0]
+    assert opened == [100.0]
+
+
+class Desk:
+    """Every activity as a counter; the gates are events."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.enough, self.full, self.board = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        later = (
+            "rebalance_check",
+            "replacement_check",
+            "forced_replacement",
+            "alerts",
+            "housekeeping",
+        )
+        names = ("first_fill", "market", "candles", "books", "funding", "scoring")
+        named = {name: self.note(name) for name in (*names, *later)}
+        self.work = Activities(
+            **named, scorable=self.enough.wait, filled=self.full.wait, scored=self.board.wait
+        )
+
+    def note(self, name: str):  # type: ignore[no-untyped-def]  # a use case like any other
+        async def run() -> None:
+            self.done.append(name)
+
+        return run
+
+
+def test_the_table_follows_the_configuration() -> None:
+    cadences = Cadences()
+    ticks = {tick.name: tick for tick in table(lambda: cadences, Desk().work)}
+    seconds = {name: tick.interval_s() for name, tick in ticks.items()}
+    assert seconds == {
+        "market": 60,
+        "candles": 30,
+        "books": 15,
+        "funding": 3600,
+        "scoring": 300,
+        "rebalance_check": 3600,
+        "replacement_check": 3600,
+        "forced_replacement": 60,
+        "alerts": 60,
+        "housekeeping": 3600,
+    }
+    cadences = Cadences(market=5, books=10, scoring=7)
+    assert [ticks[name].interval_s() for name in ("market", "books", "scoring")] == [5, 10, 7]
+
+
+async def test_ticks_begin_when_there_is_something_to_work_on() -> None:
+    desk = Desk()
+    supervisor = Supervisor(lambda: datetime(2026, 1, 1, tzinfo=UTC), lambda: forever(0.0))
+    begin(supervisor, table(Cadences, desk.work), desk.work, lambda: 0.0)
+    await asyncio.sleep(0.01)
+    assert desk.done == ["first_fill"]
+    desk.enough.set()
+    await asyncio.sleep(0.01)
+    # what the first fill is still fetching is not fetched beside it
+    assert sorted(desk.done) == ["first_fill", "market", "scoring"]
+    desk.full.set()
+    await asyncio.sleep(0.01)
+    feed = {"first_fill", "market", "candles", "books", "funding", "scoring"}
+    assert set(desk.done) == feed
+    desk.board.set()
+    await asyncio.sleep(0.01)
+    assert set(desk.done) == feed | {
+        "rebalance_check",
+        "replacement_check",
+        "forced_replacement",
+        "alerts",
+        "housekeeping",
+    }
+    assert len(desk.done) == 11
+    names = {fact.name for fact in supervisor.facts()}
+    assert names == {
+        "market",
+        "candles",
+        "books",
+        "funding",
+        "scoring",
+        "rebalance_check",
+        "replacement_check",
+        "forced_replacement",
+        "alerts",
+        "housekeeping",
+    }
+    await supervisor.stop()
