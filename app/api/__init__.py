@@ -1,0 +1,1 @@
+"""HTTP: strict bodies in, problem+json and typed answers out."""

@@ -1,0 +1,27 @@
+"""The settings of rebalancing as they are read and written over HTTP."""
+
+from pydantic import Field
+
+from app.api.body import Body, DecimalIn
+from app.api.schemas import Out
+from app.domain.configuration import WeightingMethod
+
+
+class RebalancingOut(Out):
+    """Weights in per cent, the tolerance in percentage points, volatility as annual fraction."""
+
+    method: WeightingMethod
+    fixed_weights: dict[str, float]
+    bound_tolerance: float
+    volatility_target: float = Field(description="0: none.")
+    band_by_cost: bool
+    risk_aversion: float
+
+
+class RebalancingIn(Body):
+    method: str | None = None
+    fixed_weights: dict[str, DecimalIn] | None = None
+    bound_tolerance: DecimalIn | None = None
+    volatility_target: float | None = None
+    band_by_cost: bool | None = None
+    risk_aversion: float | None = None

@@ -1,0 +1,167 @@
+"""The report as a page: which figures, plots and tables an operator reads, in plain words."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from decimal import Decimal
+
+from app.domain.attribution import Attribution
+from app.domain.report import SwapOutcome
+from app.domain.report_page import Page, Plot, Series, Table
+from app.services.report import Report
+
+UNKNOWN = "unknown"
+
+
+def page_of(report: Report) -> Page:
+    """Every unknown figure says so, with its reason where there is one."""
+    last = report.days[-1] if report.days else None
+    why = "" if last is None or last.reason is None else f" ({last.reason})"
+    made = report.figures
+    figures = (
+        ("Sharpe", made.sharpe),
+        ("Sortino", made.sortino),
+        ("Calmar", made.calmar),
+        ("Profit factor", made.profit_factor),
+    )
+    facts = (
+        ("Made at", _time(report.made_at)),
+        ("Portfolio version", str(report.version)),
+        ("Data", f"{report.facts.data_source.value}, {report.facts.data_status.value}"),
+        ("Equity (index, 1 at the start)", f"{_money(last.equity if last else None)}{why}"),
+        ("Deepest fall", _share(made.max_drawdown)),
+        *((name, UNKNOWN if value is None else f"{value:.2f}") for name, value in figures),
+        ("Days with a gain", _share(made.win_rate)),
+        ("Daily returns behind these", str(made.observations)),
+    )
+    tables = (_positions(report), *map(_ledger, report.ledgers), _swaps(report))
+    swaps = (plot for outcome in report.swaps for plot in _swap_plot(outcome))
+    return Page(
+        "Portfolio report",
+        facts,
+        (*_curves(report), *tables, *swaps, _trades(report)),
+    )
+
+
+def _curves(report: Report) -> tuple[Plot, ...]:
+    days = report.days
+    ends = (_time(days[0].at), _time(days[-1].at)) if days else ("", "")
+    equity = tuple(None if day.equity is None else float(day.equity) for day in days)
+    pnl = tuple(None if day.pnl is None else float(day.pnl) for day in days)
+    return (
+        Plot("Equity", *ends, (Series("index", equity),)),
+        Plot("Daily P&L", *ends, (Series("index units", pnl),)),
+    )
+
+
+def _positions(report: Report) -> Table:
+    return Table(
+        "Positions",
+        ("Symbol", "Weight", "Since inclusion", "Deepest fall", "Volatility", "Booked", "Note"),
+        tuple(
+            (
+                one.member.symbol,
+                f"{one.member.weight_u / 1_000_000:.2f} %",
+                _share(one.figures.performance),
+                _share(one.figures.max_drawdown),
+                _share(one.figures.volatility),
+                "none" if one.realized is None else f"{one.realized:f} {one.currency}",
+                one.reason or "",
+            )
+            for one in report.positions
+        ),
+        "Weights of record; figures of the price since each member came in.",
+    )
+
+
+def _ledger(ledger: Attribution) -> Table:
+    lines = (*ledger.symbols, *ledger.sectors)
+    rows = tuple(
+        (
+            line.name,
+            line.sector,
+            _money(line.price_pnl),
+            "not in it" if line.funding is None else _money(line.funding),
+            "not in it" if line.fees is None else _money(line.fees),
+            _money(line.contribution),
+        )
+        for line in lines
+    )
+    period = (
+        f"{_time(ledger.start_at)} to {_time(ledger.end_at)}; "
+        if ledger.start_at and ledger.end_at
+        else ""
+    )
+    why = f" Note: {ledger.reason}." if ledger.reason else ""
+    return Table(
+        f"Who earned what: {ledger.basis.value}, {ledger.unit}",
+        ("Symbol or sector", "Sector", "Price P&L", "Funding", "Fees", "Contribution"),
+        rows,
+        f"{period}change of equity {_money(ledger.change)}, to which the symbols, and again the"
+        f" sectors, add up.{why}",
+    )
+
+
+def _swaps(report: Report) -> Table:
+    verdict = {True: "yes", False: "no", None: UNKNOWN}
+    return Table(
+        "Did each replacement pay?",
+        ("Swap", "At", "Old since", "New since", "Difference", "Paid", "Note"),
+        tuple(
+            (
+                f"{one.old} to {one.new}",
+                _time(one.at),
+                _share(one.old_return),
+                _share(one.new_return),
+                _share(one.difference),
+                verdict[one.has_paid],
+                one.reason or ("" if one.ended_at is None else f"left {_time(one.ended_at)}"),
+            )
+            for one in report.swaps
+        ),
+        "Prices since the swap, before costs.",
+    )
+
+
+def _swap_plot(outcome: SwapOutcome) -> Iterable[Plot]:
+    if len(outcome.path) > 1:
+        yield Plot(
+            f"{outcome.old} against {outcome.new} since the swap",
+            _time(outcome.at),
+            _time(outcome.path[-1].at),
+            (
+                Series(outcome.old, (0.0, *(one.old for one in outcome.path))),
+                Series(outcome.new, (0.0, *(one.new for one in outcome.path))),
+            ),
+        )
+
+
+def _trades(report: Report) -> Table:
+    return Table(
+        "Recent trades",
+        ("Trade", "Symbol", "Occurred", "P&L", "Fees", "Funding", "Net"),
+        tuple(
+            (
+                one.result.trade_id,
+                one.result.symbol,
+                _time(one.result.occurred_at),
+                f"{one.result.pnl:f} {one.result.currency}",
+                f"{one.result.fees:f}",
+                f"{one.result.funding:f}",
+                f"{one.result.net:f}",
+            )
+            for one in report.trades
+        ),
+        "Last booked first.",
+    )
+
+
+def _time(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _money(amount: Decimal | None) -> str:
+    return UNKNOWN if amount is None else f"{amount:.6f}"
+
+
+def _share(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.2%}"

@@ -1,0 +1,155 @@
+"""How earnings are shown, wherever they are shown: trades, positions, days and ledgers."""
+
+from typing import Self
+
+from pydantic import Field
+
+from app.api.schemas import MoneyString, Out, Percent, Share, UtcTime, finite, percent
+from app.domain.attribution import Attribution, Line
+from app.domain.equity import Day
+from app.domain.performance import Trade
+from app.services.performance import HeldPosition
+
+
+class TradeOut(Out):
+    trade_id: str
+    symbol: str
+    contract: str
+    currency: str
+    pnl: MoneyString
+    fees: MoneyString
+    funding: MoneyString
+    net: MoneyString = Field(description="pnl + funding - fees.")
+    occurred_at: UtcTime
+    booked_at: UtcTime
+    event_seq: int = Field(description="The event of the history that booked it.")
+
+    @classmethod
+    def of(cls, trade: Trade) -> Self:
+        one = trade.result
+        return cls(
+            trade_id=one.trade_id,
+            symbol=one.symbol,
+            contract=one.contract,
+            currency=one.currency,
+            pnl=one.pnl,
+            fees=one.fees,
+            funding=one.funding,
+            net=one.net,
+            occurred_at=one.occurred_at,
+            booked_at=trade.booked_at,
+            event_seq=trade.event_seq,
+        )
+
+
+class PositionOut(Out):
+    """A member's notional position in units of the index, and what was booked for it."""
+
+    symbol: str
+    contract: str
+    weight_percentage: Percent
+    opened_at: UtcTime | None = Field(description="When weights were last set.")
+    entry_mark: MoneyString | None
+    mark: MoneyString | None
+    notional: MoneyString | None = Field(description="At the entry mark, as a share of 1.")
+    unrealized: MoneyString | None = Field(description="Since the entry, units of the index.")
+    pnl_since_inclusion: MoneyString | None = Field(description="Units of the index.")
+    performance_since_inclusion: Share | None
+    max_drawdown_since_inclusion: Share | None
+    volatility_since_inclusion: Share | None
+    realized_pnl: MoneyString | None = Field(description="Booked, after fees and funding.")
+    currency: str
+    reason: str | None = Field(description="Why a figure is not known.")
+
+    @classmethod
+    def of(cls, held: HeldPosition) -> Self:
+        member, position, figures = held.member, held.position, held.figures
+        return cls(
+            symbol=member.symbol,
+            contract=member.contract,
+            weight_percentage=percent(member.weight_u),
+            opened_at=None if position is None else position.opened_at,
+            entry_mark=None if position is None else position.entry,
+            mark=held.mark,
+            notional=None if position is None else position.notional,
+            unrealized=held.unrealized,
+            pnl_since_inclusion=held.since_inclusion,
+            performance_since_inclusion=finite(figures.performance),
+            max_drawdown_since_inclusion=finite(figures.max_drawdown),
+            volatility_since_inclusion=finite(figures.volatility),
+            realized_pnl=held.realized,
+            currency=held.currency,
+            reason=held.reason,
+        )
+
+
+class DayOut(Out):
+    """The equity at the end of a day, or now; null with the reason where a price is missing."""
+
+    at: UtcTime
+    equity: MoneyString | None
+    daily_pnl: MoneyString | None = Field(description="Since the point before.")
+    daily_return: Share | None
+    reason: str | None
+
+    @classmethod
+    def of(cls, day: Day) -> Self:
+        return cls(
+            at=day.at,
+            equity=day.equity,
+            daily_pnl=day.pnl,
+            daily_return=finite(day.change),
+            reason=day.reason,
+        )
+
+
+class LineOut(Out):
+    name: str = Field(description="Symbol or sector.")
+    sector: str
+    weight_percentage: Percent | None
+    price_pnl: MoneyString
+    funding: MoneyString | None = Field(description="Null where it is no part of the ledger.")
+    fees: MoneyString | None
+    contribution: MoneyString = Field(description="price_pnl + funding - fees.")
+
+    @classmethod
+    def of(cls, line: Line) -> Self:
+        return cls(
+            name=line.name,
+            sector=line.sector,
+            weight_percentage=None if line.weight_u is None else percent(line.weight_u),
+            price_pnl=line.price_pnl,
+            funding=line.funding,
+            fees=line.fees,
+            contribution=line.contribution,
+        )
+
+
+class LedgerOut(Out):
+    """Contributions of the symbols, and of the sectors, are the change to the last digit."""
+
+    basis: str = Field(examples=["index", "booked"])
+    unit: str = Field(examples=["index", "USDT"])
+    start_at: UtcTime | None
+    end_at: UtcTime | None
+    start_equity: MoneyString | None
+    end_equity: MoneyString | None
+    change: MoneyString | None
+    symbols: list[LineOut]
+    sectors: list[LineOut]
+    reason: str | None = Field(description="Why it is not known, wholly or up to now.")
+
+    @classmethod
+    def of(cls, one: Attribution) -> Self:
+        return cls(
+            basis=one.basis.value,
+            unit=one.unit,
+            start_at=one.start_at,
+            end_at=one.end_at,
+            start_equity=one.start,
+            end_equity=one.end,
+            change=one.change,
+            symbols=[LineOut.of(line) for line in one.symbols],
+            sectors=[LineOut.of(line) for line in one.sectors],
+            reason=one.reason,
+        )

@@ -1,0 +1,53 @@
+"""Answers as bytes: the same rendering for a fresh answer, a stored one and an ETag."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from app.services.once import Answer, Outcome
+
+REPLAYED: Final = "Idempotency-Replayed"
+
+
+def json_bytes(model: BaseModel) -> bytes:
+    """The body of an answer. Raises ValueError for a number that JSON does not know."""
+    document: Any = model.model_dump(mode="json")
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode()
+
+
+def answer(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON answer whose bytes exist already."""
+    return Response(body, status, headers=dict(headers or {}), media_type="application/json")
+
+
+def replayed(body: bytes, status: int, headers: Mapping[str, str] | None = None) -> Response:
+    """A stored answer, byte for byte, marked as such."""
+    return answer(body, status, {**(headers or {}), REPLAYED: "true"})
+
+
+def keep(model: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+    """What a change answers, as the bytes that are stored with it and sent again."""
+    return Answer(status, dict(headers or {}), json_bytes(model))
+
+
+def sent(outcome: Outcome[Any]) -> Response:
+    """The answer of a change; a replay is marked as such. Raises LookupError without an answer."""
+    kept = outcome.answer
+    if kept is None:
+        raise LookupError("the change was carried out without a renderer")
+    render = replayed if outcome.is_replay else answer
+    return render(kept.body, kept.status, kept.headers)
+
+
+def etag(version: object) -> str:
+    """A strong entity tag of something that has a version: `etag(12)` is `"12"`."""
+    return f'"{version}"'
+
+
+def not_modified(tag: str) -> Response:
+    """304: the caller holds this version already."""
+    return Response(status_code=304, headers={"ETag": tag})

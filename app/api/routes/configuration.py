@@ -1,0 +1,277 @@
+"""Business configuration: read, replace as a whole, look back."""
+
+from typing import Any, Self
+
+from fastapi import Request
+from pydantic import Field
+from starlette.responses import Response
+
+from app.api.body import Body, DecimalIn
+from app.api.deps import CommandDep, CursorsDep, ServiceDep, by
+from app.api.errors import problem_response, problems
+from app.api.members import CHANGES, UNSAID, Said
+from app.api.paging import Page, cut
+from app.api.rebalancing_settings import (
+    RebalancingIn,
+    RebalancingOut,
+)
+from app.api.responses import answer, etag, json_bytes, keep, sent
+from app.api.routing import api_router
+from app.api.schemas import CursorText, Json, Limit, MoneyString, Out, UtcTime
+from app.domain.board import Family
+from app.domain.configuration import Configuration, CorrelationBasis
+from app.domain.configuration_document import ConfigurationRefusedError
+from app.domain.errors import Code, PreconditionFailedError
+from app.domain.history import PortfolioEvent
+from app.services.once import Answer
+
+router = api_router("configuration", "/configuration")
+
+
+class CorrelationOut(Out):
+    limit: float
+    alert: float
+    days: int
+    addition_days: int
+    min_common: int
+    basis: CorrelationBasis
+
+
+class EligibilityOut(Out):
+    min_turnover: MoneyString
+    min_daily_bars: int
+    quotes: list[str]
+
+
+class CadencesOut(Out):
+    """Seconds."""
+
+    market: int
+    books: int
+    funding: int
+    hourly_candles: int
+    daily_candles: int
+    scoring: int
+    rebalance_check: int
+    replacement_check: int
+    alerts: int
+
+
+class AlertThresholdsOut(Out):
+    low_score: float
+    poor_performance: float
+
+
+class ReplacementOut(Out):
+    """Times in seconds, noise in composite z, the return in basis points a day."""
+
+    noise_multiple: float
+    noise_runs: int
+    noise_default: float = Field(description="Where noise is not known yet; 0: none.")
+    return_per_z: float
+    horizon_days: float
+    confirmations: int
+    minimum_holding: int
+    cooling_off: int
+    min_confidence: float
+    max_per_cycle: int
+    max_per_sector: int
+    auto_forced: bool
+    auto_discretionary: bool
+
+
+class ConfigurationOut(Out):
+    """Every business setting of one version."""
+
+    version: int
+    max_portfolio_symbols: int
+    min_weight_percentage: float
+    max_weight_percentage: float
+    family_weights: dict[Family, float]
+    enter_score: float
+    leave_score: float
+    score_tilt: float
+    rebalance_threshold: float = Field(description="Percentage points of drift.")
+    rebalance_interval: int = Field(description="Seconds.")
+    replacement_candidates: int
+    liquidity_share: float
+    age_limit_cadences: float
+    correlation: CorrelationOut
+    eligibility: EligibilityOut
+    cadences: CadencesOut
+    alerts: AlertThresholdsOut
+    replacement: ReplacementOut
+    rebalancing: RebalancingOut
+
+    @classmethod
+    def of(cls, settings: Configuration) -> Self:
+        return cls.model_validate(settings, from_attributes=True)
+
+
+class ConfigurationChanged(Out):
+    """The settings now in force, and what they allow but may not have been meant."""
+
+    configuration: ConfigurationOut
+    warnings: list[str] = Field(examples=[["cash_remainder_at_least: 60.000000"]])
+
+
+class CorrelationIn(Body):
+    limit: float | None = None
+    alert: float | None = None
+    days: int | None = None
+    addition_days: int | None = None
+    min_common: int | None = None
+    basis: str | None = None
+
+
+class EligibilityIn(Body):
+    min_turnover: DecimalIn | None = None
+    min_daily_bars: int | None = None
+    quotes: list[str] | None = None
+
+
+class CadencesIn(Body):
+    market: int | None = None
+    books: int | None = None
+    funding: int | None = None
+    hourly_candles: int | None = None
+    daily_candles: int | None = None
+    scoring: int | None = None
+    rebalance_check: int | None = None
+    replacement_check: int | None = None
+    alerts: int | None = None
+
+
+class AlertThresholdsIn(Body):
+    low_score: float | None = None
+    poor_performance: float | None = None
+
+
+class ReplacementIn(Body):
+    noise_multiple: float | None = None
+    noise_runs: int | None = None
+    noise_default: float | None = None
+    return_per_z: float | None = None
+    horizon_days: float | None = None
+    confirmations: int | None = None
+    minimum_holding: int | None = None
+    cooling_off: int | None = None
+    min_confidence: float | None = None
+    max_per_cycle: int | None = None
+    max_per_sector: int | None = None
+    auto_forced: bool | None = None
+    auto_discretionary: bool | None = None
+
+
+class FamilyWeightsIn(Body):
+    technical: float | None = None
+    fundamental: float | None = None
+    market_structure: float | None = None
+    risk: float | None = None
+
+
+class ConfigurationIn(Said):
+    """Settings as GET gives them; what is left out keeps its value. Null is refused."""
+
+    version: int | None = Field(None, description="If given, it must be the present version.")
+    max_portfolio_symbols: int | None = None
+    min_weight_percentage: DecimalIn | None = None
+    max_weight_percentage: DecimalIn | None = None
+    family_weights: FamilyWeightsIn | None = None
+    enter_score: float | None = None
+    leave_score: float | None = None
+    score_tilt: float | None = None
+    rebalance_threshold: DecimalIn | None = None
+    rebalance_interval: int | None = None
+    replacement_candidates: int | None = None
+    liquidity_share: float | None = None
+    age_limit_cadences: float | None = None
+    correlation: CorrelationIn | None = None
+    eligibility: EligibilityIn | None = None
+    cadences: CadencesIn | None = None
+    alerts: AlertThresholdsIn | None = None
+    replacement: ReplacementIn | None = None
+    rebalancing: RebalancingIn | None = None
+
+    def changes(self) -> dict[str, Any]:
+        """The settings that were given, as the domain judges them."""
+        return self.model_dump(exclude_unset=True, exclude={"version", "reason", "user"})
+
+
+class VersionOut(Out):
+    """One version: who made it, when and why."""
+
+    version: int
+    created_at: UtcTime
+    created_by: str
+    reason: str
+    request_id: str
+    settings: Json = Field(description="The whole document; numbers with fractions as text.")
+
+    @classmethod
+    def of(cls, event: PortfolioEvent) -> Self:
+        return cls(
+            version=event.payload["configuration_version"],
+            created_at=event.occurred_at,
+            created_by=event.actor,
+            reason=event.reason,
+            request_id=event.request_id,
+            settings=event.payload["settings"],
+        )
+
+
+@router.get("", summary="The settings in force", response_model=ConfigurationOut)
+async def configuration(service: ServiceDep) -> Response:
+    """Weights, thresholds, limits and cadences. The ETag is the version."""
+    settings = await service.configuration.current()
+    return answer(
+        json_bytes(ConfigurationOut.of(settings)), headers={"ETag": etag(settings.version)}
+    )
+
+
+@router.put(
+    "",
+    summary="Change the settings as a whole",
+    response_model=ConfigurationChanged,
+    responses=problems(Code.CONSTRAINTS_INFEASIBLE, Code.PORTFOLIO_EXCEEDS_LIMIT, *CHANGES),
+)
+async def put_configuration(
+    request: Request, service: ServiceDep, command: CommandDep, body: ConfigurationIn
+) -> Response:
+    """All settings are judged together and take effect together, as the next version.
+
+    `If-Match` is the version of the configuration. Settings that are so already make no version.
+    """
+    if body.version is not None and command.if_match not in {None, body.version}:
+        raise PreconditionFailedError(
+            Code.PRECONDITION_FAILED, "The body and If-Match name different versions."
+        )
+
+    def render(settings: Configuration) -> Answer:
+        shown = ConfigurationChanged(
+            configuration=ConfigurationOut.of(settings), warnings=list(settings.warnings())
+        )
+        return keep(shown, headers={"ETag": etag(settings.version)})
+
+    who = by(command.on_version(body.version), body.user)
+    try:
+        done = await service.configuration.put(body.changes(), body.reason or UNSAID, who, render)
+    except ConfigurationRefusedError as refused:
+        places = [(("body", *one.loc.split(".")), one.type) for one in refused.complaints]
+        return problem_response(request, 422, refused.code, refused.detail, errors=places)
+    return sent(done)
+
+
+@router.get("/history", summary="Versions of the settings")
+async def configuration_history(
+    service: ServiceDep, cursors: CursorsDep, limit: Limit = 50, cursor: CursorText = None
+) -> Page[VersionOut]:
+    """Newest first; version 1 are the defaults and has no entry."""
+    start = cursors.decode("configuration_history", {}, cursor)
+    before = None if start is None else int(start[0])
+    events = await service.configuration.history(before, limit + 1)
+    page, last = cut(events, limit, lambda event: (event.seq,))
+    return Page(
+        items=[VersionOut.of(event) for event in page],
+        next_cursor=None if last is None else cursors.encode("configuration_history", {}, last),
+    )

@@ -1,0 +1,255 @@
+"""Changes of the membership: initialise, add, remove, replace."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from starlette.responses import Response
+
+from app.api.body import SymbolText
+from app.api.deps import CommandDep, ServiceDep, by
+from app.api.errors import problems
+from app.api.members import (
+    CHANGES,
+    DECIDES,
+    NAMES,
+    UNSAID,
+    MemberChanged,
+    MemberOut,
+    Said,
+    SymbolIn,
+    freshness,
+    one_of,
+)
+from app.api.responses import etag, keep, sent
+from app.api.routing import api_router
+from app.api.schemas import Freshness, Out, Percent, Score, finite, percent
+from app.domain.errors import Code
+from app.domain.portfolio import Member
+from app.domain.selection import Refused
+from app.services.once import Answer
+from app.services.portfolio import Initialised, Removed, Replaced
+from app.services.views import MemberView
+
+router = api_router("portfolio", "/portfolio")
+
+
+class InitializeIn(Said):
+    size: int | None = Field(None, ge=1, le=100, description="At most max_portfolio_symbols.")
+
+
+class ReplaceIn(Said):
+    """Two symbols, each in any spelling or by its UUID."""
+
+    old_symbol: SymbolText | None = None
+    old_symbol_id: SymbolText | None = None
+    new_symbol: SymbolText | None = None
+    new_symbol_id: SymbolText | None = None
+
+    @model_validator(mode="after")
+    def _two_names(self) -> Self:
+        one_of(self.old_symbol, self.old_symbol_id)
+        one_of(self.new_symbol, self.new_symbol_id)
+        return self
+
+
+class RefusedOut(Out):
+    """A candidate that was passed over, and why."""
+
+    symbol: str
+    score: Score | None
+    reason: str = Field(examples=["correlation_limit"])
+    against: str | None = Field(description="The member that it moves too closely with.")
+    correlation: float | None
+
+    @classmethod
+    def of(cls, one: Refused) -> Self:
+        return cls(
+            symbol=one.symbol,
+            score=finite(one.score),
+            reason=one.reason.value,
+            against=one.against,
+            correlation=finite(one.correlation),
+        )
+
+
+class InitializedOut(Freshness):
+    version: int
+    size: int
+    max_size: int
+    cash_percentage: Percent
+    members: list[MemberOut]
+    refused: list[RefusedOut]
+
+    @classmethod
+    def of(cls, done: Initialised) -> Self:
+        view = done.view
+        return cls(
+            version=view.portfolio.version,
+            size=len(view.members),
+            max_size=view.max_size,
+            cash_percentage=percent(view.portfolio.cash_u),
+            members=[MemberOut.of(member) for member in view.members],
+            refused=[RefusedOut.of(one) for one in done.refused],
+            **freshness(view.facts),
+        )
+
+
+class FormerMember(Out):
+    symbol: str
+    contract: str
+    position_rank: int
+    weight_percentage: Percent
+    status: Literal["Removed", "Replaced"]
+
+    @classmethod
+    def of(cls, member: Member, status: Literal["Removed", "Replaced"]) -> Self:
+        return cls(
+            symbol=member.symbol,
+            contract=member.contract,
+            position_rank=member.rank,
+            weight_percentage=percent(member.weight_u),
+            status=status,
+        )
+
+
+class RemovedOut(Out):
+    version: int
+    cash_percentage: Percent
+    removed: FormerMember
+
+    @classmethod
+    def of(cls, done: Removed) -> Self:
+        return cls(
+            version=done.version,
+            cash_percentage=percent(done.cash_u),
+            removed=FormerMember.of(done.member, "Removed"),
+        )
+
+
+class ReplacedOut(Freshness):
+    version: int
+    old_symbol: FormerMember
+    new_symbol: MemberOut
+    score_difference: float | None = Field(description="New minus old; null where unknown.")
+
+    @classmethod
+    def of(cls, done: Replaced) -> Self:
+        return cls(
+            version=done.version,
+            old_symbol=FormerMember.of(done.old, "Replaced"),
+            new_symbol=MemberOut.of(done.new),
+            score_difference=finite(done.score_difference),
+            **freshness(done.new.facts),
+        )
+
+
+def _tag(version: int) -> dict[str, str]:
+    return {"ETag": etag(version)}
+
+
+@router.post(
+    "/initialize",
+    summary="Choose the members",
+    response_model=InitializedOut,
+    responses=problems(Code.PORTFOLIO_NOT_EMPTY, Code.TRADING_DISABLED, *DECIDES, *CHANGES),
+)
+async def initialize(
+    service: ServiceDep, command: CommandDep, body: InitializeIn | None = None
+) -> Response:
+    """Best of the board first, within the correlation limit; each refusal says why.
+
+    Fewer members than asked for is right when no more qualify.
+    """
+    wish = body or InitializeIn()
+
+    def render(done: Initialised) -> Answer:
+        return keep(InitializedOut.of(done), headers=_tag(done.view.portfolio.version))
+
+    return sent(
+        await service.portfolio.initialize(
+            wish.size, wish.reason or "initial portfolio", by(command, wish.user), render
+        )
+    )
+
+
+@router.post(
+    "/add-symbol",
+    summary="Add a member",
+    status_code=201,
+    response_model=MemberChanged,
+    responses=problems(
+        Code.PORTFOLIO_FULL,
+        Code.SYMBOL_ALREADY_IN_PORTFOLIO,
+        Code.SYMBOL_BANNED,
+        Code.TRADING_DISABLED,
+        Code.SYMBOL_NOT_TRADABLE,
+        Code.CORRELATION_LIMIT,
+        *NAMES,
+        *DECIDES,
+        *CHANGES,
+    ),
+)
+async def add_symbol(service: ServiceDep, command: CommandDep, body: SymbolIn) -> Response:
+    """Last in rank; the weights of all members are set anew in the same change."""
+
+    def render(done: MemberView) -> Answer:
+        return keep(MemberChanged.of(done), 201, _tag(done.version))
+
+    return sent(
+        await service.portfolio.add(
+            body.named, body.reason or UNSAID, by(command, body.user), render
+        )
+    )
+
+
+@router.post(
+    "/remove-symbol",
+    summary="Remove a member",
+    response_model=RemovedOut,
+    responses=problems(Code.SYMBOL_NOT_IN_PORTFOLIO, *NAMES, *CHANGES),
+)
+async def remove_symbol(service: ServiceDep, command: CommandDep, body: SymbolIn) -> Response:
+    """Works on stale data too: then the weight goes to cash and the others stay as they are."""
+
+    def render(done: Removed) -> Answer:
+        return keep(RemovedOut.of(done), headers=_tag(done.version))
+
+    return sent(
+        await service.portfolio.remove(
+            body.named, body.reason or UNSAID, by(command, body.user), render
+        )
+    )
+
+
+@router.post(
+    "/replace-symbol",
+    summary="Replace a member",
+    response_model=ReplacedOut,
+    responses=problems(
+        Code.SYMBOL_NOT_IN_PORTFOLIO,
+        Code.SYMBOL_ALREADY_IN_PORTFOLIO,
+        Code.SYMBOL_BANNED,
+        Code.TRADING_DISABLED,
+        Code.SYMBOL_NOT_TRADABLE,
+        Code.CORRELATION_LIMIT,
+        Code.SECTOR_LIMIT,
+        *NAMES,
+        *DECIDES,
+        *CHANGES,
+    ),
+)
+async def replace_symbol(service: ServiceDep, command: CommandDep, body: ReplaceIn) -> Response:
+    """The new member takes the rank of the old one, in one transaction."""
+
+    def render(done: Replaced) -> Answer:
+        return keep(ReplacedOut.of(done), headers=_tag(done.version))
+
+    return sent(
+        await service.portfolio.replace(
+            one_of(body.old_symbol, body.old_symbol_id),
+            one_of(body.new_symbol, body.new_symbol_id),
+            body.reason or UNSAID,
+            by(command, body.user),
+            render,
+        )
+    )

@@ -1,0 +1,152 @@
+"""The operator's controls over HTTP: the trading switch, and pinned and banned symbols."""
+
+from typing import Literal, Self
+
+from pydantic import Field
+from starlette.responses import Response
+
+from app.api.body import Body, NameText, ReasonText
+from app.api.deps import CommandDep, ServiceDep, by
+from app.api.errors import problems
+from app.api.members import CHANGES, NAMES, UNSAID
+from app.api.responses import keep, sent
+from app.api.routing import api_router
+from app.api.schemas import Out, SymbolPath, TimeIn, UtcTime
+from app.domain.controls import Lock, LockKind, Switch
+from app.domain.errors import Code
+from app.services.once import Answer
+
+router = api_router("portfolio", "/portfolio")
+
+
+class SwitchOut(Out):
+    """While it is off: nothing to trade, no rebalance, no new member; removing goes on."""
+
+    enabled: bool
+    reason: str
+    changed_at: UtcTime | None
+    changed_by: str | None
+
+    @classmethod
+    def of(cls, switch: Switch) -> Self:
+        return cls(
+            enabled=switch.enabled,
+            reason=switch.reason,
+            changed_at=switch.changed_at,
+            changed_by=switch.changed_by,
+        )
+
+
+class SwitchIn(Body):
+    enabled: bool
+    reason: ReasonText
+    user: NameText | None = None
+
+
+class LockOut(Out):
+    """A pinned symbol is neither replaced nor sold off; a banned one never comes in."""
+
+    symbol: str
+    kind: LockKind
+    reason: str
+    expires_at: UtcTime | None = Field(description="Null: until it is lifted.")
+    set_at: UtcTime
+    set_by: str
+
+    @classmethod
+    def of(cls, lock: Lock) -> Self:
+        return cls(
+            symbol=lock.symbol,
+            kind=lock.kind,
+            reason=lock.reason,
+            expires_at=lock.expires_at,
+            set_at=lock.set_at,
+            set_by=lock.set_by,
+        )
+
+
+class LocksOut(Out):
+    locks: list[LockOut]
+
+
+class LockIn(Body):
+    kind: Literal["pin", "ban"]
+    reason: ReasonText
+    expires_at: TimeIn | None = None
+    user: NameText | None = None
+
+
+def _lock(done: Lock) -> Answer:
+    return keep(LockOut.of(done))
+
+
+def _switch(done: Switch) -> Answer:
+    return keep(SwitchOut.of(done))
+
+
+@router.get("/trading-switch", summary="Is trading on")
+async def trading_switch(service: ServiceDep) -> SwitchOut:
+    """Who moved it last, when and why."""
+    return SwitchOut.of((await service.controls.controls()).switch)
+
+
+@router.put(
+    "/trading-switch",
+    summary="Switch trading off or on",
+    response_model=SwitchOut,
+    responses=problems(*CHANGES),
+)
+async def put_trading_switch(service: ServiceDep, command: CommandDep, body: SwitchIn) -> Response:
+    """For everybody and across restarts; one event of the history."""
+    who = by(command, body.user)
+    return sent(await service.controls.switch(body.enabled, body.reason, who, _switch))
+
+
+@router.get("/locks", summary="Pinned and banned symbols")
+async def locks(service: ServiceDep) -> LocksOut:
+    """Those in force, by symbol."""
+    held = (await service.controls.controls()).locks
+    return LocksOut(locks=[LockOut.of(held[symbol]) for symbol in sorted(held)])
+
+
+@router.get(
+    "/locks/{symbol}",
+    summary="The lock of a symbol",
+    responses=problems(Code.NOT_FOUND, *NAMES),
+)
+async def lock(service: ServiceDep, symbol: SymbolPath) -> LockOut:
+    """404 where the symbol is neither pinned nor banned."""
+    return LockOut.of(await service.controls.lock_of(symbol))
+
+
+@router.put(
+    "/locks/{symbol}",
+    summary="Pin or ban a symbol",
+    response_model=LockOut,
+    responses=problems(*NAMES, *CHANGES),
+)
+async def put_lock(
+    service: ServiceDep, command: CommandDep, symbol: SymbolPath, body: LockIn
+) -> Response:
+    """In place of what was said of it before; it ends by itself at `expires_at`."""
+    return sent(
+        await service.controls.lock(
+            symbol,
+            LockKind(body.kind),
+            body.reason,
+            body.expires_at,
+            by(command, body.user),
+            _lock,
+        )
+    )
+
+
+@router.delete(
+    "/locks/{symbol}",
+    summary="Lift a lock",
+    response_model=LockOut,
+    responses=problems(Code.NOT_FOUND, *NAMES, *CHANGES),
+)
+async def delete_lock(service: ServiceDep, command: CommandDep, symbol: SymbolPath) -> Response:
+    """Answers with the lock that was lifted."""
+    return sent(await service.controls.unlock(symbol, UNSAID, command, _lock))

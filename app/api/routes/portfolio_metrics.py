@@ -1,0 +1,129 @@
+"""Metrics of the portfolio as a whole; what is not defined is null."""
+
+from statistics import fmean
+from typing import Self
+
+from pydantic import Field
+
+from app.api.deps import ServiceDep
+from app.api.members import freshness
+from app.api.routing import api_router
+from app.api.schemas import Freshness, Out, Percent, Score, Share, finite, percent
+from app.domain.portfolio_risk import Risk
+from app.services.metrics import PortfolioMetrics
+
+router = api_router("portfolio", "/portfolio")
+
+
+class ScoreMetrics(Out):
+    average: Score | None
+    lowest: Score | None
+    highest: Score | None
+    standard_deviation: float | None
+
+
+class SectorAnalysis(Out):
+    weights: dict[str, Percent] = Field(description="Per cent of equity by sector.")
+    hhi: float | None = Field(description="Sum of the squared shares of the invested weight.")
+    diversification: float | None = Field(description="1 - hhi.")
+
+
+class PerformanceAnalysis(Out):
+    """Of members since inclusion, and of daily returns at the weights of today."""
+
+    average_performance: Share | None
+    win_rate: Share | None = Field(description="Share of members above their inclusion price.")
+    sharpe: float | None
+    sortino: float | None
+    calmar: float | None
+    profit_factor: float | None
+
+
+class TailOut(Out):
+    level: float = Field(examples=[0.95])
+    var: Share | None = Field(description="One-day loss, positive.")
+    cvar: Share | None = Field(description="Mean loss beyond it.")
+
+
+class RiskAnalysis(Out):
+    """At the weights of today over the days on which all members have a return."""
+
+    observations: int
+    volatility: Share | None = Field(description="Annualised, 365 days.")
+    max_drawdown: Share | None
+    method: str = Field(examples=["filtered_historical"])
+    tails: list[TailOut]
+    beta_to_btc: float | None
+    risk_contributions: dict[str, Share] = Field(description="Shares of the variance, sum 1.")
+    reason: str | None = Field(description="Why figures are not known.")
+
+    @classmethod
+    def of(cls, risk: Risk) -> Self:
+        return cls(
+            observations=risk.observations,
+            volatility=finite(risk.volatility),
+            max_drawdown=risk.figures.max_drawdown,
+            method="filtered_historical",
+            tails=[TailOut.model_validate(tail) for tail in risk.tails],
+            beta_to_btc=finite(risk.beta),
+            risk_contributions=dict(risk.contributions),
+            reason=risk.reason,
+        )
+
+
+class CorrelationAnalysis(Out):
+    days: int
+    basis: str
+    average_correlation: float | None
+    max_correlation: float | None
+    warnings: list[str]
+    pairs_without_history: int
+
+
+class MetricsOut(Freshness):
+    score_metrics: ScoreMetrics
+    sector_analysis: SectorAnalysis
+    performance_analysis: PerformanceAnalysis
+    risk_analysis: RiskAnalysis
+    correlation_analysis: CorrelationAnalysis
+
+    @classmethod
+    def of(cls, made: PortfolioMetrics) -> Self:
+        scores, figures, known = made.scores, made.risk.figures, made.correlation
+        return cls(
+            score_metrics=ScoreMetrics(
+                average=fmean(scores) if scores else None,
+                lowest=min(scores, default=None),
+                highest=max(scores, default=None),
+                standard_deviation=made.score_spread,
+            ),
+            sector_analysis=SectorAnalysis(
+                weights={name: percent(one) for name, one in made.sectors.weights_u.items()},
+                hhi=made.sectors.hhi,
+                diversification=made.sectors.diversification,
+            ),
+            performance_analysis=PerformanceAnalysis(
+                average_performance=fmean(made.moves) if made.moves else None,
+                win_rate=made.win_rate,
+                sharpe=figures.sharpe,
+                sortino=figures.sortino,
+                calmar=figures.calmar,
+                profit_factor=figures.profit_factor,
+            ),
+            risk_analysis=RiskAnalysis.of(made.risk),
+            correlation_analysis=CorrelationAnalysis(
+                days=known.days,
+                basis=known.basis,
+                average_correlation=known.average,
+                max_correlation=known.highest,
+                warnings=list(known.warnings),
+                pairs_without_history=len(known.unknown),
+            ),
+            **freshness(made.facts),
+        )
+
+
+@router.get("/metrics", summary="Scores, sectors, performance, risk and correlation")
+async def portfolio_metrics(service: ServiceDep) -> MetricsOut:
+    """Value at risk is filtered historical, for one day, at the weights of today."""
+    return MetricsOut.of(await service.metrics.metrics())

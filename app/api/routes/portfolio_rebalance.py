@@ -1,0 +1,203 @@
+"""Rebalancing over HTTP: the plan, and carrying it out once."""
+
+from decimal import Decimal
+from typing import Annotated, Literal, Self
+
+from pydantic import Field
+from starlette.responses import Response
+
+from app.api.body import Body, DecimalIn
+from app.api.deps import CommandDep, ServiceDep, by
+from app.api.errors import problems
+from app.api.members import CHANGES, DECIDES, UNSAID, Said, freshness
+from app.api.responses import etag, keep, sent
+from app.api.routing import api_router
+from app.api.schemas import Freshness, MoneyString, Out, Percent, Share, finite, percent
+from app.domain.configuration import WeightingMethod
+from app.domain.errors import Code
+from app.domain.rebalancing import Shift
+from app.services.lot_plan import LotPlan
+from app.services.once import Answer
+from app.services.rebalancing import Optimized, Rebalanced
+
+router = api_router("portfolio", "/portfolio")
+
+
+MethodName = Literal["score_tilted", "inverse_volatility", "risk_parity", "equal", "fixed"]
+
+
+class RebalanceIn(Said):
+    dry_run: bool = False
+    method: MethodName | None = Field(None, description="In place of the configured one.")
+    account_balance: Annotated[DecimalIn, Field(gt=0, le=10**12)] | None = Field(
+        None, description="Equity in the quote currency; with it the plan names lots."
+    )
+
+
+class ChangeOut(Out):
+    symbol: str
+    old: Percent
+    new: Percent
+    change: float = Field(description="Percentage points.")
+    action: str = Field(examples=["enter", "exit", "increase", "decrease"])
+    reason: str
+    lots: int | None = Field(description="Of the new weight, where a balance was given.")
+
+    @classmethod
+    def of(cls, shift: Shift, lots: int | None) -> Self:
+        return cls(
+            symbol=shift.symbol,
+            old=percent(shift.old_u),
+            new=percent(shift.new_u),
+            change=percent(shift.change_u),
+            action=shift.action,
+            reason=shift.reason,
+            lots=lots,
+        )
+
+
+class LotsOut(Out):
+    """Whole lots of all weights together; an error is realised minus target."""
+
+    lots: dict[str, int | None] = Field(description="Null where there is no price.")
+    errors: dict[str, float] = Field(description="Fractions of equity.")
+    minimum_capital: MoneyString = Field(
+        description="Equity from which rounding misses no target by over one percentage point."
+    )
+    unattainable: list[str] = Field(description="Missed by over one percentage point.")
+
+    @classmethod
+    def of(cls, made: LotPlan) -> Self:
+        return cls(
+            lots=dict(made.lots),
+            errors=dict(made.errors),
+            minimum_capital=Decimal(repr(made.minimum_capital)),
+            unattainable=list(made.missed),
+        )
+
+
+class PlanOut(Freshness):
+    """The plan; empty when nothing calls for a rebalance."""
+
+    run_id: str
+    dry_run: bool
+    version: int = Field(description="The version made, or the present one.")
+    triggers: list[str] = Field(examples=[["drift"]])
+    changes: list[ChangeOut]
+    total_changes: int
+    turnover: float = Field(description="Sum of the absolute changes, percentage points.")
+    estimated_cost: Share | None = Field(
+        description="Of equity: taker fee, half the spread and, where stated, the impact; null "
+        "where a price is missing or a book is too thin."
+    )
+    cost_includes_impact: bool
+    lots: LotsOut | None = Field(description="Of all members, where a balance was given.")
+    cash_percentage: Percent
+    flags: list[str]
+
+    @classmethod
+    def of(cls, done: Rebalanced) -> Self:
+        plan = done.plan
+        return cls(
+            run_id=done.run_id,
+            dry_run=done.is_dry_run,
+            version=done.version,
+            triggers=[trigger.value for trigger in plan.triggers],
+            changes=[
+                ChangeOut.of(shift, done.lots.lots[shift.symbol] if done.lots else None)
+                for shift in plan.shifts
+            ],
+            total_changes=len(plan.shifts),
+            turnover=percent(plan.turnover_u),
+            estimated_cost=finite(done.cost),
+            cost_includes_impact=done.has_impact,
+            lots=None if done.lots is None else LotsOut.of(done.lots),
+            cash_percentage=percent(done.cash_u),
+            flags=[flag.value for flag in plan.allocation.flags],
+            **freshness(done.facts),
+        )
+
+
+@router.post(
+    "/rebalance",
+    summary="Bring weights to their targets",
+    response_model=PlanOut,
+    responses=problems(Code.TRADING_DISABLED, *DECIDES, *CHANGES),
+)
+async def rebalance(
+    service: ServiceDep, command: CommandDep, body: RebalanceIn | None = None
+) -> Response:
+    """When a drift exceeds the threshold, a bound is broken, members changed or it is time.
+
+    A second call right after the first changes nothing. `dry_run` shows the plan and writes
+    nothing.
+    """
+    wish = body or RebalanceIn()
+
+    def render(done: Rebalanced) -> Answer:
+        return keep(PlanOut.of(done), headers={"ETag": etag(done.version)})
+
+    return sent(
+        await service.rebalancing.rebalance(
+            by(command, wish.user),
+            dry_run=wish.dry_run,
+            reason=wish.reason or UNSAID,
+            account_balance=wish.account_balance,
+            method=None if wish.method is None else WeightingMethod(wish.method),
+            render=render,
+        )
+    )
+
+
+class OptimizeIn(Body):
+    method: MethodName
+
+
+class ProposedOut(Out):
+    symbol: str
+    weight_percentage: Percent = Field(description="Now, as prices have carried it.")
+    proposed_percentage: Percent
+    reason: str
+
+
+class OptimizedOut(Freshness):
+    """Weights by a method. Risk is annualised volatility, null where history is too short."""
+
+    method: WeightingMethod
+    version: int
+    weights: list[ProposedOut]
+    cash_percentage: Percent
+    risk_before: Share | None
+    risk_after: Share | None
+    flags: list[str]
+
+    @classmethod
+    def of(cls, made: Optimized) -> Self:
+        return cls(
+            method=made.method,
+            version=made.version,
+            weights=[
+                ProposedOut(
+                    symbol=line.symbol,
+                    weight_percentage=percent(line.weight_u),
+                    proposed_percentage=percent(line.proposed_u),
+                    reason=line.reason,
+                )
+                for line in made.lines
+            ],
+            cash_percentage=percent(made.cash_u),
+            risk_before=finite(made.risk_before),
+            risk_after=finite(made.risk_after),
+            flags=list(made.flags),
+            **freshness(made.facts),
+        )
+
+
+@router.post(
+    "/optimize-weights",
+    summary="Weights by a method",
+    responses=problems(*DECIDES),
+)
+async def optimize_weights(service: ServiceDep, body: OptimizeIn) -> OptimizedOut:
+    """Proposed weights within the bounds, and the risk before and after; writes nothing."""
+    return OptimizedOut.of(await service.rebalancing.optimize(WeightingMethod(body.method)))

@@ -1,0 +1,142 @@
+"""The report: everything of one moment as JSON, or as one page to read."""
+
+from typing import Annotated, Literal, Self
+
+from fastapi import Header, Query
+from pydantic import Field
+from starlette.responses import HTMLResponse, Response
+
+from app.api.deps import ServiceDep
+from app.api.errors import invalid
+from app.api.members import freshness
+from app.api.report_html import page_of
+from app.api.reporting import DayOut, LedgerOut, PositionOut, TradeOut
+from app.api.responses import answer, json_bytes
+from app.api.routing import api_router
+from app.api.schemas import Freshness, Out, QueryTime, Share, UtcTime, finite
+from app.domain.performance import Figures
+from app.domain.report import Moment, SwapOutcome
+from app.domain.report_page import render
+from app.services.report import Report
+
+router = api_router("portfolio", "/portfolio")
+# The page brings its own style and asks for nothing else.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+
+
+class FiguresOut(Out):
+    """Of daily returns of the index, 365 days a year; null where not defined."""
+
+    observations: int
+    sharpe: float | None
+    sortino: float | None
+    calmar: float | None
+    max_drawdown: Share | None
+    win_rate: Share | None
+    profit_factor: float | None
+
+    @classmethod
+    def of(cls, made: Figures) -> Self:
+        return cls.model_validate(made)
+
+
+class MomentOut(Out):
+    at: UtcTime
+    old_return: Share | None
+    new_return: Share | None
+
+    @classmethod
+    def of(cls, one: Moment) -> Self:
+        return cls(at=one.at, old_return=finite(one.old), new_return=finite(one.new))
+
+
+class SwapOut(Out):
+    """A replacement and what came of it, by prices since the swap and before costs."""
+
+    at: UtcTime
+    old_symbol: str
+    new_symbol: str
+    old_return: Share | None
+    new_return: Share | None
+    difference: Share | None = Field(description="New minus old.")
+    has_paid: bool | None
+    ended_at: UtcTime | None = Field(description="When the new member left.")
+    reason: str | None = Field(description="Why it is not known.")
+    path: list[MomentOut]
+
+    @classmethod
+    def of(cls, one: SwapOutcome) -> Self:
+        return cls(
+            at=one.at,
+            old_symbol=one.old,
+            new_symbol=one.new,
+            old_return=finite(one.old_return),
+            new_return=finite(one.new_return),
+            difference=finite(one.difference),
+            has_paid=one.has_paid,
+            ended_at=one.ended_at,
+            reason=one.reason,
+            path=[MomentOut.of(moment) for moment in one.path],
+        )
+
+
+class ReportOut(Freshness):
+    made_at: UtcTime
+    version: int
+    equity: list[DayOut]
+    figures: FiguresOut
+    positions: list[PositionOut]
+    attribution: list[LedgerOut]
+    replacements: list[SwapOut]
+    trades: list[TradeOut] = Field(description="The last 50 of the period.")
+
+    @classmethod
+    def of(cls, made: Report) -> Self:
+        return cls(
+            made_at=made.made_at,
+            version=made.version,
+            equity=[DayOut.of(day) for day in made.days],
+            figures=FiguresOut.of(made.figures),
+            positions=[PositionOut.of(one) for one in made.positions],
+            attribution=[LedgerOut.of(one) for one in made.ledgers],
+            replacements=[SwapOut.of(one) for one in made.swaps],
+            trades=[TradeOut.of(one) for one in made.trades],
+            **freshness(made.facts),
+        )
+
+
+@router.get(
+    "/report",
+    summary="The report",
+    response_model=ReportOut,
+    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+)
+async def report(
+    service: ServiceDep,
+    since: Annotated[
+        QueryTime | None, Query(alias="from", description="At or after this time.")
+    ] = None,
+    to: Annotated[QueryTime | None, Query(description="Before this time.")] = None,
+    shape: Annotated[
+        Literal["json", "html"] | None,
+        Query(alias="format", description="In place of the Accept header."),
+    ] = None,
+    accept: Annotated[str, Header(description="text/html for the page.")] = "",
+) -> Response:
+    """Equity with daily P&L, positions, attribution, trades, and whether each replacement paid.
+
+    The page is self-contained: figures, tables and plots, for a browser or to be kept.
+    """
+    if since is not None and to is not None and since >= to:
+        raise invalid("query", "to", "reversed", "The period ends before it begins.")
+    made = await service.reporting.report(since, to)
+    if shape == "html" or (shape is None and _prefers_page(accept)):
+        return HTMLResponse(render(page_of(made)), headers={"Content-Security-Policy": _POLICY})
+    return answer(json_bytes(ReportOut.of(made)))
+
+
+def _prefers_page(accept: str) -> bool:
+    """Whether the first kind of answer that we have and the caller names is a page."""
+    kinds = [part.split(";")[0].strip().lower() for part in accept.split(",")]
+    ours = [kind for kind in kinds if kind in {"text/html", "application/json", "*/*"}]
+    return bool(ours) and ours[0] == "text/html"

@@ -1,0 +1,181 @@
+"""Answers for the trading engine: which symbols, whether now, and how much."""
+
+from decimal import Decimal
+from typing import Annotated, Self
+
+from fastapi import Query
+from pydantic import Field
+
+from app.api.deps import ServiceDep
+from app.api.errors import problems
+from app.api.members import NAMES, freshness
+from app.api.routing import api_router
+from app.api.schemas import (
+    Freshness,
+    MoneyString,
+    Out,
+    Percent,
+    QueryDecimal,
+    Score,
+    SymbolPath,
+    finite,
+    percent,
+)
+from app.services.trading import Check, DataFacts, SizedPosition, Tradeable, Verdict
+
+router = api_router("portfolio", "/portfolio")
+
+
+class TradeableOut(Out):
+    symbol: str
+    contract: str
+    weight_percentage: Percent
+    score: Score
+
+    @classmethod
+    def of(cls, one: Tradeable) -> Self:
+        return cls(
+            symbol=one.symbol,
+            contract=one.contract,
+            weight_percentage=percent(one.weight_u),
+            score=one.score,
+        )
+
+
+class TradeablesOut(Freshness):
+    """Members that may be traded now, by rank."""
+
+    symbols: list[TradeableOut]
+
+
+class CheckOut(Out):
+    name: str = Field(examples=["score"])
+    passed: bool
+    value: float | None
+    limit: float | None
+    detail: str
+
+    @classmethod
+    def of(cls, check: Check) -> Self:
+        return cls(
+            name=check.name,
+            passed=check.passed,
+            value=finite(check.value),
+            limit=check.limit,
+            detail=check.detail,
+        )
+
+
+class ShouldTradeOut(Freshness):
+    """`reason` is that of the first check that failed."""
+
+    symbol: str
+    trade: bool
+    reason: str
+    checks: list[CheckOut]
+
+    @classmethod
+    def of(cls, verdict: Verdict, facts: DataFacts) -> Self:
+        return cls(
+            symbol=verdict.symbol,
+            trade=verdict.trade,
+            reason=verdict.reason,
+            checks=[CheckOut.of(check) for check in verdict.checks],
+            **freshness(facts),
+        )
+
+
+class PositionSizeOut(Freshness):
+    """Whole lots that realise at most the wanted value; 0 with the reason otherwise."""
+
+    symbol: str
+    contract: str
+    price: MoneyString | None = Field(description="The given price, else the mark price.")
+    weight_percentage: Percent
+    wanted_notional: MoneyString = Field(description="After caps, before rounding.")
+    notional: MoneyString
+    lots: int
+    quantity: MoneyString = Field(description="In base coins.")
+    margin: MoneyString
+    leverage: MoneyString
+    rounding_error: MoneyString = Field(description="Wanted minus realised, under one lot.")
+    caps: list[str] = Field(description="leverage, weight, confidence, liquidity.")
+    reason: str | None
+
+    @classmethod
+    def of(cls, sized: SizedPosition, facts: DataFacts) -> Self:
+        made = sized.size
+        return cls(
+            symbol=sized.symbol,
+            contract=sized.contract,
+            price=sized.price,
+            weight_percentage=percent(sized.weight_u),
+            wanted_notional=made.wanted,
+            notional=made.notional,
+            lots=made.lots,
+            quantity=made.quantity,
+            margin=made.margin,
+            leverage=made.leverage,
+            rounding_error=made.rounding_error,
+            caps=list(made.caps),
+            reason=made.reason,
+            **freshness(facts),
+        )
+
+
+Balance = Annotated[
+    QueryDecimal, Query(gt=0, le=10**12, description="Equity in the quote currency.")
+]
+Leverage = Annotated[QueryDecimal, Query(gt=0, le=1000, description="Capped by the contract.")]
+Price = Annotated[
+    QueryDecimal | None,
+    Query(ge=Decimal("1e-12"), le=10**12, description="In place of the mark price."),
+]
+Confidence = Annotated[
+    QueryDecimal | None, Query(ge=0, le=1, description="Scales the position when given.")
+]
+
+
+@router.get("/tradeable", summary="Symbols that may be traded now")
+async def tradeable(service: ServiceDep) -> TradeablesOut:
+    """Members that pass every check of should-trade, with their weight."""
+    found, facts = await service.trading.tradeable()
+    return TradeablesOut(symbols=[TradeableOut.of(one) for one in found], **freshness(facts))
+
+
+@router.get(
+    "/symbols/{symbol}/should-trade",
+    summary="May this symbol be traded now",
+    responses=problems(*NAMES),
+)
+async def should_trade(service: ServiceDep, symbol: SymbolPath) -> ShouldTradeOut:
+    """Member, contract open, exchange open, data fresh, score above the threshold: each check.
+
+    A member with a target weight is traded until its score falls below the leave threshold; one
+    without needs the enter threshold. That state moves only when weights are set.
+    """
+    return ShouldTradeOut.of(*await service.trading.should_trade(symbol))
+
+
+@router.get(
+    "/symbols/{symbol}/position-size",
+    summary="How many lots",
+    responses=problems(*NAMES),
+)
+async def position_size(
+    service: ServiceDep,
+    symbol: SymbolPath,
+    account_balance: Balance,
+    leverage: Leverage = Decimal(1),
+    price: Price = None,
+    confidence: Confidence = None,
+) -> PositionSizeOut:
+    """Weight times balance times leverage, capped, in whole lots of the contract."""
+    sized, facts = await service.trading.position_size(
+        symbol,
+        account_balance,
+        leverage,
+        price,
+        None if confidence is None else float(confidence),
+    )
+    return PositionSizeOut.of(sized, facts)

@@ -1,0 +1,165 @@
+"""Scores: calculate, rank, explain, look back."""
+
+from datetime import datetime
+from typing import Annotated, Final
+
+from fastapi import Query
+from starlette.responses import Response
+
+from app.api.body import Body, SymbolText
+from app.api.deps import (
+    CursorsDep,
+    IdempotencyDep,
+    IfNoneMatchDep,
+    RequestIdDep,
+    ServiceDep,
+    caller,
+    holds,
+)
+from app.api.errors import problems
+from app.api.paging import Page, cut
+from app.api.responses import answer, etag, json_bytes, not_modified, replayed
+from app.api.routing import api_router
+from app.api.schemas import CursorText, IdPath, Limit, QueryFlag, QueryInt, SymbolPath
+from app.api.scores import (
+    AlgorithmOut,
+    CalculatedOut,
+    ExplanationOut,
+    RankingsOut,
+    RunOut,
+    ScoreOut,
+)
+from app.domain.board import Board
+from app.domain.errors import Code
+from app.domain.market import DataStatus
+from app.domain.ranking import AlgorithmType
+from app.services.once import Answer, Command
+
+MAX_RANKINGS: Final = 1_000
+_SYMBOL: Final = (Code.SYMBOL_UNKNOWN, Code.SYMBOL_AMBIGUOUS)
+_NO_BOARD: Final = (Code.NO_BOARD_YET, Code.EXCHANGE_UNAVAILABLE)
+router = api_router("scoring", "/scoring")
+
+
+class CalculateIn(Body):
+    """Scores are relative to all others: the universe is scored whole, whatever is asked about."""
+
+    symbol: SymbolText | None = None
+    symbol_id: SymbolText | None = None
+
+
+@router.post(
+    "/calculate",
+    summary="Score the universe now",
+    response_model=CalculatedOut,
+    responses=problems(
+        *_SYMBOL,
+        Code.MARKET_DATA_STALE,
+        Code.EXCHANGE_UNAVAILABLE,
+        Code.DATABASE_CONTENTION,
+        Code.IDEMPOTENCY_IN_PROGRESS,
+        Code.IDEMPOTENCY_KEY_REUSED,
+    ),
+)
+async def calculate(
+    service: ServiceDep,
+    request_id: RequestIdDep,
+    idempotency: IdempotencyDep,
+    body: CalculateIn | None = None,
+) -> Response:
+    """Scores every eligible symbol and saves the board; simultaneous calls share one run.
+
+    `symbol` (or `symbol_id`) narrows the answer to one symbol. 503 `market_data_stale` instead of
+    scores of stale data.
+    """
+    text = None if body is None else body.symbol or body.symbol_id
+    symbol = None if text is None else service.registry.resolve(text).symbol
+
+    def render(board: Board) -> Answer:
+        status = service.scoring.status_of(board)
+        return Answer(200, {}, json_bytes(CalculatedOut.of(board, status, symbol)))
+
+    command = Command(caller(None), request_id, once=idempotency)
+    said, is_replay = await service.scoring.calculate_once(command, render)
+    return (replayed if is_replay else answer)(said.body, said.status, said.headers)
+
+
+@router.get(
+    "/rankings",
+    summary="All scores, best first",
+    response_model=RankingsOut,
+    responses={304: {"description": "The caller holds this board."}, **problems(Code.NO_BOARD_YET)},
+)
+async def rankings(
+    service: ServiceDep,
+    held: IfNoneMatchDep,
+    algorithm_type: Annotated[
+        AlgorithmType, Query(description="By the composite or by one family.")
+    ] = AlgorithmType.COMPOSITE,
+    limit: Annotated[
+        QueryInt, Query(ge=1, le=MAX_RANKINGS, description=f"Lines, 1 to {MAX_RANKINGS}.")
+    ] = 100,
+    eligible_only: Annotated[
+        QueryFlag, Query(description="Leave out symbols that are not eligible.")
+    ] = False,
+) -> Response:
+    """The newest board from memory. ETag is the run; once the board is stale, another one."""
+    board, lines = service.scoring.rankings(algorithm_type, eligible_only=eligible_only)
+    status = service.scoring.status_of(board)
+    fresh = status is DataStatus.FRESH
+    tag = etag(board.run_id if fresh else f"{board.run_id}-{status}")
+    if holds(held, tag):
+        return not_modified(tag)
+    document = RankingsOut.of(board, status, algorithm_type, lines, limit)
+    return answer(json_bytes(document), headers={"ETag": tag})
+
+
+@router.get(
+    "/symbol/{symbol}/scores",
+    summary="Scores of one symbol over time",
+    responses=problems(*_SYMBOL, *_NO_BOARD),
+)
+async def symbol_scores(
+    service: ServiceDep,
+    cursors: CursorsDep,
+    symbol: SymbolPath,
+    limit: Limit = 50,
+    cursor: CursorText = None,
+) -> Page[ScoreOut]:
+    """Newest first; runs are kept for some days."""
+    service.scoring.board()  # before the first one there is nothing to look back on
+    name = service.registry.resolve(symbol).symbol
+    chosen = {"symbol": name}
+    start = cursors.decode("symbol_scores", chosen, cursor)
+    before = None if start is None else (datetime.fromisoformat(str(start[0])), str(start[1]))
+    boards = await service.scoring.history(name, before, limit + 1)
+    page, last = cut(boards, limit, lambda one: (one.calculated_at.isoformat(), one.run_id))
+    return Page(
+        items=[ScoreOut.of(one, one.cards[0], one.cards[0].rank) for one in page],
+        next_cursor=None if last is None else cursors.encode("symbol_scores", chosen, last),
+    )
+
+
+@router.get(
+    "/symbol/{symbol}/explain",
+    summary="Where a score comes from",
+    responses=problems(Code.NOT_FOUND, *_SYMBOL, *_NO_BOARD),
+)
+async def explain(service: ServiceDep, symbol: SymbolPath) -> ExplanationOut:
+    """Raw value, z, weight and contribution of each factor; contributions add up to z."""
+    board, card = service.scoring.explain(symbol)
+    return ExplanationOut.of(board, card, service.scoring.status_of(board))
+
+
+@router.get("/algorithms", summary="How scores are made")
+async def algorithms(service: ServiceDep) -> Page[AlgorithmOut]:
+    """The algorithm in force with its version, family weights and factor table."""
+    known = await service.scoring.algorithms()
+    return Page(items=[AlgorithmOut.of(one) for one in known], next_cursor=None)
+
+
+@router.get("/runs/{run_id}", summary="One scoring run", responses=problems(Code.NOT_FOUND))
+async def run(service: ServiceDep, run_id: IdPath) -> RunOut:
+    """Circumstances, coverage per factor, spread of the scores and why others have none."""
+    board = await service.scoring.run(run_id)
+    return RunOut.of(board, service.scoring.status_of(board))

@@ -1,0 +1,139 @@
+"""Symbols: what there is, every spelling of it, who is eligible, and the contract sync."""
+
+from typing import Annotated, Final
+
+from fastapi import Query
+from pydantic import Field
+
+from app.api.body import Body
+from app.api.deps import CursorsDep, IdempotencyDep, ServiceDep
+from app.api.errors import problems
+from app.api.freshness import fresh
+from app.api.paging import after
+from app.api.routing import api_router
+from app.api.schemas import CursorText, Limit, QueryFlag, SearchText, SymbolPath
+from app.api.symbols import (
+    EligibilityOut,
+    FormatsOut,
+    SymbolDetailOut,
+    SymbolOut,
+    SymbolPage,
+    SyncOut,
+    ValidatedOut,
+)
+from app.domain.errors import Code
+from app.domain.market import ContractStatus
+from app.services.my_symbols import MySymbolsServiceV2
+from app.services.symbols import (
+    SymbolFilter,
+    list_symbols,
+    specifications,
+    symbol_row,
+    validate,
+)
+
+router = api_router("symbols", "/symbols")
+_SYMBOL: Final = (Code.SYMBOL_UNKNOWN, Code.SYMBOL_AMBIGUOUS, Code.EXCHANGE_UNAVAILABLE)
+_EXCHANGE: Final = (
+    Code.EXCHANGE_UNAVAILABLE,
+    Code.EXCHANGE_RATE_LIMITED,
+    Code.EXCHANGE_BANNED,
+    Code.EXCHANGE_BAD_RESPONSE,
+    Code.EXCHANGE_TIMEOUT,
+)
+# Longer texts than any symbol are let in: they are judged one by one, like the others.
+Spelling = Annotated[str, Field(max_length=256, examples=["BTC/USDT:USDT"])]
+
+
+class ValidateIn(Body):
+    """Spellings to look up."""
+
+    symbols: Annotated[list[Spelling], Field(min_length=1, max_length=100)]
+
+
+async def _held(service: MySymbolsServiceV2) -> frozenset[str]:
+    shown = await service.get_portfolio()
+    return frozenset(member.symbol for member in shown.portfolio.members)
+
+
+@router.get("", summary="All symbols")
+async def symbols(
+    service: ServiceDep,
+    cursors: CursorsDep,
+    search: SearchText = None,
+    eligible: Annotated[QueryFlag | None, Query(description="Only these, or only others.")] = None,
+    status: Annotated[ContractStatus | None, Query(description="Of the contract.")] = None,
+    sector: Annotated[
+        str | None,
+        Query(max_length=64, description="Of the shipped table.", examples=["defi"]),
+    ] = None,
+    in_portfolio: Annotated[QueryFlag | None, Query(description="Members or others.")] = None,
+    limit: Limit = 100,
+    cursor: CursorText = None,
+) -> SymbolPage:
+    """By name; `search` is literal text within symbol, contract code or base coin."""
+    chosen = SymbolFilter(search, eligible, status, sector, in_portfolio)
+    scope = {
+        "search": search,
+        "eligible": eligible,
+        "status": None if status is None else status.value,
+        "sector": sector,
+        "in_portfolio": in_portfolio,
+    }
+    start = cursors.decode("symbols", scope, cursor)
+    moment = service.market.moment()
+    rows = list_symbols(moment, await _held(service), chosen)
+    page, last = after(rows, limit, lambda row: (row.entry.symbol,), start)
+    return SymbolPage(
+        items=[SymbolOut.of(row) for row in page],
+        next_cursor=None if last is None else cursors.encode("symbols", scope, last),
+        **fresh(moment, service.market.source),
+    )
+
+
+@router.post(
+    "/validate",
+    summary="What spellings stand for",
+    responses=problems(Code.EXCHANGE_UNAVAILABLE),
+)
+async def validate_symbols(service: ServiceDep, body: ValidateIn) -> ValidatedOut:
+    """Each spelling by its position: the symbol, or why not and what may have been meant."""
+    return ValidatedOut.of(await validate(service.registry, body.symbols))
+
+
+@router.post(
+    "/sync", summary="Ask the exchange for its contracts now", responses=problems(*_EXCHANGE)
+)
+async def sync_symbols(service: ServiceDep, once: IdempotencyDep) -> SyncOut:
+    """New, changed and vanished contracts; a list that loses too many is not believed at once."""
+    del once  # accepted like everywhere; a sync is idempotent by itself
+    summary = await service.market.sync_contracts()
+    return SyncOut.of(service.market.moment(), service.market.source, summary)
+
+
+@router.get("/{symbol}", summary="One symbol", responses=problems(*_SYMBOL))
+async def symbol_detail(service: ServiceDep, symbol: SymbolPath) -> SymbolDetailOut:
+    """Contract, specifications with their validity, newest score, membership."""
+    entry = service.registry.resolve(symbol)
+    moment = service.market.moment()
+    row = symbol_row(moment, entry, await _held(service), moment.funnel().excluded)
+    versions = await specifications(service.registry, entry)
+    return SymbolDetailOut.of(
+        moment, service.market.source, row, versions, service.scoring.latest()
+    )
+
+
+@router.get("/{symbol}/formats", summary="Spellings of others", responses=problems(*_SYMBOL))
+async def symbol_formats(service: ServiceDep, symbol: SymbolPath) -> FormatsOut:
+    """Standard, KuCoin futures and spot, ccxt, Binance."""
+    entry = service.registry.resolve(symbol)
+    return FormatsOut.of(entry.symbol_id, entry.formats)
+
+
+@router.get("/{symbol}/eligibility", summary="Why or why not", responses=problems(*_SYMBOL))
+async def symbol_eligibility(service: ServiceDep, symbol: SymbolPath) -> EligibilityOut:
+    """Each rule of the funnel with value, limit and verdict."""
+    entry = service.registry.resolve(symbol)
+    moment = service.market.moment()
+    checks = moment.eligibility(entry)
+    return EligibilityOut.of(moment, service.market.source, entry.symbol, checks)

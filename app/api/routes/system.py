@@ -1,0 +1,217 @@
+"""Probes, health, status and sample data."""
+
+from typing import Annotated, Self
+
+from fastapi import Depends, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from app.api.deps import IdempotencyDep, ServiceDep
+from app.api.errors import problems
+from app.api.routing import api_router
+from app.api.schemas import Freshness, Out, Percent, UtcTime, finite, percent
+from app.domain.errors import Code, UnavailableError
+from app.services.sample_data import SampleLoaded
+from app.services.status import (
+    ComponentHealth,
+    ComponentState,
+    Health,
+    MarketFacts,
+    Mode,
+    ServiceStatus,
+)
+from app.telemetry.metrics import CONTENT_TYPE, Metrics
+
+probes = api_router("probes")
+router = api_router("system")
+
+
+class AliveOut(Out):
+    status: str = Field(examples=["alive"])
+
+
+class ComponentOut(Out):
+    """One component: its state, why, and what happens next."""
+
+    name: str = Field(examples=["exchange"])
+    state: ComponentState
+    since: UtcTime | None
+    cause: str | None = Field(description="A stable error code.", examples=["exchange_timeout"])
+    detail: str | None
+    last_success: UtcTime | None
+    next_step: str | None
+
+
+class HealthOut(Freshness):
+    """Whether it works, and whether it may decide."""
+
+    status: ComponentState
+    mode: Mode
+    components: list[ComponentOut]
+
+    @classmethod
+    def of(cls, health: Health) -> Self:
+        return cls(
+            status=health.status,
+            mode=health.mode,
+            components=[ComponentOut.model_validate(part) for part in health.components],
+            as_of=health.as_of,
+            data_source=health.data_source,
+            data_status=health.data_status,
+        )
+
+
+class MarketOut(Freshness):
+    contracts: int
+    eligible: int
+    stale_symbols: int
+    stage: str = Field(description="Step of the first fill, or `complete`.")
+    done: int
+    total: int
+    ages_s: dict[str, float | None] = Field(description="Age of the oldest value per source.")
+
+
+class ScoringOut(Out):
+    run_id: str
+    as_of: UtcTime
+    calculated_at: UtcTime
+    scored: int
+    unavailable: int
+
+
+class PortfolioOut(Out):
+    version: int
+    size: int
+    max_size: int
+    cash_percentage: Percent
+
+
+class TaskOut(Out):
+    name: str
+    running: bool
+    last_success: UtcTime | None
+    last_error: str | None
+    failures: int
+
+
+class StatusOut(Out):
+    """What the service does at present."""
+
+    started_at: UtcTime
+    version: str
+    mode: Mode
+    feed: MarketOut
+    scoring: ScoringOut | None = Field(description="The newest board; null before the first.")
+    portfolio: PortfolioOut
+    tasks: list[TaskOut]
+
+    @classmethod
+    def of(cls, status: ServiceStatus) -> Self:
+        market, book = status.market, status.portfolio
+        return cls(
+            started_at=status.started_at,
+            version=status.version,
+            mode=status.mode,
+            feed=MarketOut(
+                as_of=market.as_of,
+                data_source=market.data_source,
+                data_status=market.data_status,
+                contracts=market.contracts,
+                eligible=market.eligible,
+                stale_symbols=market.stale_symbols,
+                stage=market.stage,
+                done=market.done,
+                total=market.total,
+                ages_s={name: finite(age) for name, age in market.ages_s.items()},
+            ),
+            scoring=None if status.scoring is None else ScoringOut.model_validate(status.scoring),
+            portfolio=PortfolioOut(
+                version=book.version,
+                size=book.size,
+                max_size=book.max_size,
+                cash_percentage=percent(book.cash_u),
+            ),
+            tasks=[TaskOut.model_validate(task) for task in status.tasks],
+        )
+
+
+class SampleDataOut(Freshness):
+    """What is there now, whoever loaded it."""
+
+    symbols: list[str] = Field(description="Eligible symbols, all with candles.")
+    daily_candles: int
+    run_id: str = Field(description="The newest board.")
+
+    @classmethod
+    def of(cls, loaded: SampleLoaded, market: MarketFacts) -> Self:
+        return cls(
+            symbols=list(loaded.symbols),
+            daily_candles=loaded.daily_candles,
+            run_id=loaded.run_id,
+            as_of=market.as_of,
+            data_source=market.data_source,
+            data_status=market.data_status,
+        )
+
+
+def get_metrics(request: Request) -> Metrics:
+    """The metrics of this application."""
+    metrics: Metrics = request.app.state.metrics
+    return metrics
+
+
+@probes.get("/livez", summary="Is the process alive")
+async def livez() -> AliveOut:
+    """Answers while the event loop turns; depends on nothing else."""
+    return AliveOut(status="alive")
+
+
+@probes.get("/readyz", summary="Can reads be served", responses=problems(Code.DATABASE_UNAVAILABLE))
+async def readyz(service: ServiceDep) -> ComponentOut:
+    """200 while the database answers, else 503."""
+    database: ComponentHealth = await service.status.ready()
+    if database.state is ComponentState.DOWN:
+        raise UnavailableError(
+            Code.DATABASE_UNAVAILABLE, "The database does not answer.", retry_after_s=5
+        )
+    return ComponentOut.model_validate(database)
+
+
+@probes.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+async def metrics_text(metrics: Annotated[Metrics, Depends(get_metrics)]) -> Response:
+    """Prometheus text format."""
+    return Response(metrics.render(), media_type=CONTENT_TYPE)
+
+
+@router.get("/health", summary="State of every component")
+async def get_health(service: ServiceDep) -> HealthOut:
+    """Always 200 while the process can answer: the body says what works, what does not and why."""
+    return HealthOut.of(await service.status.health())
+
+
+@router.get("/status", summary="What the service does at present")
+async def get_status(service: ServiceDep) -> StatusOut:
+    """Portfolio, scoring, feed and background tasks in figures."""
+    return StatusOut.of(await service.status.status())
+
+
+@router.post(
+    "/initialize-sample-data",
+    summary="Fill an empty service from the local exchange",
+    responses=problems(
+        Code.SANDBOX_ONLY,
+        Code.MARKET_DATA_STALE,
+        Code.EXCHANGE_UNAVAILABLE,
+        Code.EXCHANGE_RATE_LIMITED,
+        Code.EXCHANGE_BAD_RESPONSE,
+        Code.EXCHANGE_TIMEOUT,
+    ),
+)
+async def initialize_sample_data(service: ServiceDep, once: IdempotencyDep) -> SampleDataOut:
+    """Real candles of at least 12 symbols by the ordinary sync path; again it changes nothing.
+
+    Only where the exchange is the sandbox: elsewhere 409 `sandbox_only`.
+    """
+    del once  # accepted like everywhere; the call is idempotent by itself
+    loaded = await service.sample_data.load()
+    return SampleDataOut.of(loaded, service.status.market_facts())

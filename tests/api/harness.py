@@ -1,0 +1,64 @@
+"""Opens the real application in process: lifespan, state and client, as the server would."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import count
+from typing import Any
+
+import httpx2
+from fastapi import APIRouter, FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.api.application import create_api
+from app.telemetry.metrics import Metrics
+
+SECRET = b"a secret for tests only"
+PREFIX = "/api/symbol-mgmt"
+
+
+def make_api(state: Mapping[str, Any] | None = None, **options: Any) -> FastAPI:
+    """An application whose lifespan yields `state`, such as {"my_symbols": service}."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        yield {"effects": [], **(state or {})}
+
+    return make_api_with(lifespan, **options)
+
+
+def make_api_with(lifespan: Any, **options: Any) -> FastAPI:
+    numbers = count(1)
+    ticks = count()
+    given = {
+        "metrics": Metrics(),
+        "new_id": lambda: f"request-{next(numbers):08d}",
+        "monotonic": lambda: next(ticks) * 0.001,
+        "cursor_secret": SECRET,
+        **options,
+    }
+    return create_api(lifespan, **given)
+
+
+@asynccontextmanager
+async def open_client(api: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client that talks to `api` in process; crashes come back as the 500 that they answer."""
+    async with api.router.lifespan_context(api) as state:
+        transport = httpx2.ASGITransport(with_state(api, state), raise_app_exceptions=False)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://service") as client:
+            yield client
+
+
+def serve(
+    routers: Sequence[APIRouter], state: Mapping[str, Any] | None = None, **options: Any
+) -> AbstractAsyncContextManager[httpx2.AsyncClient]:
+    """A client of an application that has just these routers, below the usual prefix."""
+    return open_client(make_api(state, routers=routers, **options))
+
+
+def with_state(api: FastAPI, state: Any) -> ASGIApp:
+    """What a server does: each request gets a copy of the lifespan's state."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await api({**scope, "state": dict(state or {})}, receive, send)
+
+    return app

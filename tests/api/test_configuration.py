@@ -1,0 +1,134 @@
+"""Configuration over HTTP: whole, versioned, with every fault named."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from app.api.routes import configuration, portfolio_changes
+from app.storage.database import Database
+from tests.api.harness import PREFIX, serve
+from tests.api.judging import problem
+from tests.services.desk import SYMBOLS, Desk
+
+PATH = f"{PREFIX}/configuration"
+
+
+@pytest.fixture
+def desk(database: Database) -> Desk:
+    return Desk(database)
+
+
+@pytest.fixture
+async def client(desk: Desk) -> AsyncIterator[httpx2.AsyncClient]:
+    routers = [configuration.router, portfolio_changes.router]
+    async with serve(routers, {"my_symbols": desk}) as opened:
+        yield opened
+
+
+async def put(client: httpx2.AsyncClient, body: Any, **headers: str) -> httpx2.Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return await client.put(PATH, json=body, headers=named)
+
+
+async def test_what_get_gives_put_takes(desk: Desk, client: httpx2.AsyncClient) -> None:
+    await desk.open()
+    response = await client.get(PATH)
+    document = response.json()
+    assert response.headers["etag"] == '"1"'
+    assert document["min_weight_percentage"] == 5
+    assert document["eligibility"]["min_turnover"] == "5000000"
+    same = await put(client, document)
+    assert (same.status_code, same.json()["configuration"]) == (200, document)
+    document |= {"max_portfolio_symbols": 12, "min_weight_percentage": 4.123456}
+    changed = await put(client, document, if_match='"1"')
+    assert changed.headers["etag"] == '"2"'
+    assert changed.json()["configuration"] == {**document, "version": 2}
+    assert (await client.get(PATH)).json()["min_weight_percentage"] == 4.123456
+    problem(await put(client, document), 412, "precondition_failed")
+    del document["version"]
+    problem(await put(client, document, if_match='"1"'), 412, "precondition_failed")
+    both = await put(client, {"version": 2}, if_match='"1"')
+    problem(both, 412, "precondition_failed")
+
+
+async def test_the_eleventh_member(desk: Desk, client: httpx2.AsyncClient) -> None:
+    await desk.filled()
+    add = f"{PREFIX}/portfolio/add-symbol"
+    problem(await client.post(add, json={"symbol": SYMBOLS[10]}), 409, "portfolio_full")
+    raised = await put(client, {"max_portfolio_symbols": 15, "user": "ops", "reason": "more"})
+    assert raised.status_code == 200
+    eleventh = await client.post(add, json={"symbol": SYMBOLS[10]})
+    assert (eleventh.status_code, eleventh.json()["position_rank"]) == (201, 11)
+    lowered = await put(client, {"max_portfolio_symbols": 10})
+    problem(lowered, 409, "portfolio_exceeds_limit")
+    history = (await client.get(f"{PATH}/history")).json()
+    assert [(one["version"], one["created_by"], one["reason"]) for one in history["items"]] == [
+        (2, "ops", "more")
+    ]
+    assert history["next_cursor"] is None
+
+
+async def test_history_pages(desk: Desk, client: httpx2.AsyncClient) -> None:
+    await desk.open()
+    for tilt in (0.6, 0.7, 0.8):
+        await put(client, {"score_tilt": tilt})
+    first = (await client.get(f"{PATH}/history", params={"limit": 2})).json()
+    rest = await client.get(f"{PATH}/history", params={"cursor": first["next_cursor"]})
+    versions = [one["version"] for one in (*first["items"], *rest.json()["items"])]
+    assert versions == [4, 3, 2]
+
+
+WRONG: tuple[tuple[dict[str, Any], str, set[tuple[str, ...]]], ...] = (
+    ({"speed": 1}, "validation_failed", {("body", "speed")}),
+    ({"cadences": {"tea": 1}}, "validation_failed", {("body", "cadences", "tea")}),
+    (
+        {"rebalance_interval": 0, "cadences": {"books": -1, "market": 1_000_000_000}},
+        "validation_failed",
+        {
+            ("body", "rebalance_interval"),
+            ("body", "cadences", "books"),
+            ("body", "cadences", "market"),
+        },
+    ),
+    ({"family_weights": {"risk": 0.5}}, "validation_failed", {("body", "family_weights")}),
+    ({"max_portfolio_symbols": None}, "validation_failed", {("body", "max_portfolio_symbols")}),
+    (
+        {"min_weight_percentage": 12},
+        "constraints_infeasible",
+        {("body", "min_weight_percentage")},
+    ),
+    (
+        {"min_weight_percentage": "25"},
+        "constraints_infeasible",
+        {("body", "min_weight_percentage")},
+    ),
+)
+
+
+async def test_G01_G02_G05_G10_everything_wrong_is_named_and_nothing_changes(
+    desk: Desk, client: httpx2.AsyncClient
+) -> None:
+    await desk.open()
+    for body, code, errors in WRONG:
+        refused = problem(await put(client, body), 422, code)
+        assert {tuple(one["loc"]) for one in refused["errors"]} == errors
+    assert (await client.get(PATH)).json()["version"] == 1
+
+
+async def test_G02_the_bound_that_would_work(desk: Desk, client: httpx2.AsyncClient) -> None:
+    await desk.open()
+    refused = problem(
+        await put(client, {"min_weight_percentage": 12}), 422, "constraints_infeasible"
+    )
+    assert "at most 10" in refused["detail"]
+
+
+async def test_G03_a_warning_not_a_refusal(desk: Desk, client: httpx2.AsyncClient) -> None:
+    await desk.open()
+    done = await put(client, {"max_portfolio_symbols": 2}, idempotency_key="once")
+    assert done.json()["warnings"] == ["cash_remainder_at_least: 60.000000"]
+    again = await put(client, {"max_portfolio_symbols": 2}, idempotency_key="once")
+    assert again.content == done.content
+    assert again.headers["idempotency-replayed"] == "true"

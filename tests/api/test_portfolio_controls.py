@@ -1,0 +1,91 @@
+"""Switch, locks, methods and lots over HTTP."""
+
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from typing import Any
+
+import httpx2
+import pytest
+
+from app.api.routes import (
+    portfolio,
+    portfolio_changes,
+    portfolio_controls,
+    portfolio_rebalance,
+    portfolio_trading,
+)
+from app.storage.database import Database
+from tests.api.harness import PREFIX, serve
+from tests.services.desk import SYMBOLS, Desk
+
+MODULES = (
+    portfolio,
+    portfolio_changes,
+    portfolio_controls,
+    portfolio_rebalance,
+    portfolio_trading,
+)
+
+
+@pytest.fixture
+async def desk(database: Database) -> Desk:
+    return await Desk(database).filled()
+
+
+@pytest.fixture
+async def client(desk: Desk) -> AsyncIterator[httpx2.AsyncClient]:
+    async with serve([one.router for one in MODULES], {"my_symbols": desk}) as opened:
+        yield opened
+
+
+async def send(client: httpx2.AsyncClient, verb: str, path: str, **body: Any) -> tuple[int, Any]:
+    url = f"{PREFIX}/portfolio{path}"
+    response = await client.request(verb, url, json=body or None)
+    return response.status_code, response.json()
+
+
+async def test_the_switch(client: httpx2.AsyncClient) -> None:
+    status, first = await send(client, "GET", "/trading-switch")
+    assert (status, first["enabled"], first["changed_at"]) == (200, True, None)
+    wish = {"enabled": False, "reason": "halt", "user": "ops"}
+    status, off = await send(client, "PUT", "/trading-switch", **wish)
+    assert (status, off["enabled"], off["changed_by"]) == (200, False, "ops")
+    status, refused = await send(client, "POST", "/rebalance", reason="now")
+    assert (status, refused["code"]) == (409, "trading_disabled")
+    _, answer = await send(client, "GET", f"/symbols/{SYMBOLS[0]}/should-trade")
+    assert answer["trade"] is False
+
+
+async def test_locks(client: httpx2.AsyncClient) -> None:
+    path = f"/locks/{SYMBOLS[40]}"
+    assert (await send(client, "GET", path))[0] == 404
+    wish = {"kind": "ban", "reason": "unlock ahead", "expires_at": "2027-01-01T00:00:00Z"}
+    status, made = await send(client, "PUT", path, **wish)
+    assert (status, made["symbol"], made["kind"]) == (200, SYMBOLS[40], "ban")
+    assert made["expires_at"] == "2027-01-01T00:00:00Z"
+    assert (await send(client, "GET", path)) == (200, made)
+    assert (await send(client, "GET", "/locks")) == (200, {"locks": [made]})
+    swap = {"old_symbol": SYMBOLS[0], "new_symbol": SYMBOLS[40]}
+    status, refused = await send(client, "POST", "/replace-symbol", **swap)
+    assert (status, refused["code"]) == (409, "symbol_banned")
+    assert (await send(client, "DELETE", path)) == (200, made)
+    assert (await send(client, "DELETE", path))[0] == 404
+    status, wrong = await send(client, "PUT", path, kind="maybe", reason="x")
+    assert (status, wrong["code"]) == (422, "validation_failed")
+
+
+async def test_methods_and_lots(client: httpx2.AsyncClient) -> None:
+    status, made = await send(client, "POST", "/optimize-weights", method="equal")
+    assert status == 200
+    assert {one["proposed_percentage"] for one in made["weights"]} == {10}
+    assert made["risk_after"] > 0
+    assert (await send(client, "POST", "/optimize-weights", method="hrp"))[0] == 422
+    wish = {"dry_run": True, "method": "risk_parity", "account_balance": 1000}
+    status, plan = await send(client, "POST", "/rebalance", **wish)
+    assert status == 200
+    assert set(plan["lots"]["lots"]) == set(SYMBOLS[:10])
+    assert Decimal(plan["lots"]["minimum_capital"]) == 50
+    assert plan["cost_includes_impact"] is False
+    _, shown = await send(client, "GET", "/weights")
+    line = shown["weights"][0]
+    assert line["current_weight_percentage"] == line["weight_percentage"]

@@ -1,0 +1,255 @@
+"""Booked results and figures over HTTP, on both databases."""
+
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from typing import Any
+
+import httpx2
+import pytest
+
+from app.api.routes import (
+    portfolio,
+    portfolio_history,
+    portfolio_metrics,
+    portfolio_performance,
+    portfolio_report,
+)
+from app.storage.database import Database
+from tests.api.harness import PREFIX, serve
+from tests.api.judging import problem
+from tests.services.desk import SYMBOLS, WHO, Desk
+
+MODULES = (
+    portfolio,
+    portfolio_history,
+    portfolio_metrics,
+    portfolio_performance,
+    portfolio_report,
+)
+RESULT = {
+    "trade_id": "fill-1",
+    "pnl": "12.5",
+    "currency": "USDT",
+    "fees": "0.5",
+    "funding": "-1",
+    "occurred_at": "2026-03-01T11:00:00Z",
+}
+
+
+@pytest.fixture
+async def desk(database: Database) -> Desk:
+    return await Desk(database).filled(3)
+
+
+@pytest.fixture
+async def client(desk: Desk) -> AsyncIterator[httpx2.AsyncClient]:
+    async with serve([one.router for one in MODULES], {"my_symbols": desk}) as opened:
+        yield opened
+
+
+async def get(client: httpx2.AsyncClient, path: str, **query: Any) -> Any:
+    response = await client.get(f"{PREFIX}/portfolio{path}", params=query)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+async def book(
+    client: httpx2.AsyncClient, symbol: str = SYMBOLS[0], key: str | None = None, **changed: Any
+) -> httpx2.Response:
+    headers = {} if key is None else {"Idempotency-Key": key}
+    return await client.post(
+        f"{PREFIX}/portfolio/symbols/{symbol}/performance",
+        json={**RESULT, **changed},
+        headers=headers,
+    )
+
+
+async def test_the_same_trade_gives_the_same_answer(client: httpx2.AsyncClient) -> None:
+    first = await book(client, pnl="12.500")
+    assert first.status_code == 201
+    assert (first.json()["net"], first.json()["symbol"]) == ("11", SYMBOLS[0])
+    again = await book(client, "c00-usdt", pnl=12.5)
+    assert (again.status_code, again.content) == (201, first.content)
+    problem(await book(client, pnl="13"), 409, "trade_id_reused")
+    keyed = await book(client, key="k1", trade_id="fill-2")
+    replay = await book(client, key="k1", trade_id="fill-2")
+    assert replay.headers["Idempotency-Replayed"] == "true"
+    assert replay.content == keyed.content
+    problem(await book(client, key="k1", trade_id="fill-3"), 422, "idempotency_key_reused")
+    page = await get(client, "/trades", limit=1)
+    assert [one["trade_id"] for one in page["items"]] == ["fill-2"]
+    rest = await get(client, "/trades", limit=1, cursor=page["next_cursor"])
+    assert [one["trade_id"] for one in rest["items"]] == ["fill-1"]
+    assert rest["next_cursor"] is None
+    members = (await get(client, ""))["members"]
+    assert [one["realized_pnl"] for one in members] == ["22", None, None]
+    events = (await get(client, "/history", action="PERFORMANCE"))["items"]
+    assert [one["details"]["trade"]["trade_id"] for one in events] == ["fill-2", "fill-1"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"pnl": "1e5"},
+        {"pnl": 1e-19},
+        {"pnl": "99999999999999999"},
+        {"trade_id": ""},
+        {"trade_id": "a b"},
+        {"currency": "US D"},
+        {"currency": "BTC"},
+        {"occurred_at": "2026-03-01T11:00:00"},
+        {"occurred_at": "2027-03-01T11:00:00Z"},
+        {"tip": 1},
+    ],
+)
+async def test_what_no_result_can_be(client: httpx2.AsyncClient, wrong: dict[str, Any]) -> None:
+    refused = await book(client, **wrong)
+    assert refused.status_code == 422, refused.text
+    assert (await get(client, "/trades"))["items"] == []
+
+
+async def test_a_stranger_has_no_results(client: httpx2.AsyncClient) -> None:
+    problem(await book(client, SYMBOLS[20]), 409, "symbol_not_in_portfolio")
+    problem(
+        await book(client, "NOSUCH"),
+        422,
+        "symbol_unknown",
+        extra=frozenset({"near_matches"}),
+    )
+
+
+async def test_positions_equity_and_attribution(desk: Desk, client: httpx2.AsyncClient) -> None:
+    await book(client)
+    desk.later(hours=13)
+    desk.quote(SYMBOLS[0], mark=Decimal(11))
+    desk.quote(SYMBOLS[1], mark=None)
+    shown = await get(client, "/positions")
+    known, unknown, _ = shown["positions"]
+    assert known["notional"] == "0.200000000000000000"
+    assert known["unrealized"] == "0.020000000000000000"
+    assert (known["realized_pnl"], unknown["realized_pnl"]) == ("11", None)
+    assert (unknown["mark"], unknown["unrealized"]) == (None, None)
+    assert unknown["reason"] == "its mark is not known"
+    curve = await get(client, "/equity")
+    assert (curve["items"][0]["equity"], curve["items"][-1]["equity"]) == ("1", None)
+    assert curve["items"][-1]["reason"] == f"no price of {SYMBOLS[1]} is known"
+    desk.quote(SYMBOLS[1], mark=Decimal(10))
+    page = await get(client, "/equity", limit=1)
+    rest = await get(client, "/equity", cursor=page["next_cursor"])
+    assert len(rest["items"]) == len(curve["items"]) - 1
+    assert Decimal(rest["items"][-1]["equity"]) == Decimal("1.02")
+    late = await get(client, "/equity", **{"from": "2026-03-02T00:30:00Z"})
+    assert len(late["items"]) == 1
+    assert (await get(client, "/equity", to="2026-01-01T00:00:00Z"))["items"] == []
+    index, booked = (await get(client, "/performance-attribution"))["ledgers"]
+    for ledger in (index, booked):
+        for lines in (ledger["symbols"], ledger["sectors"]):
+            assert sum(Decimal(one["contribution"]) for one in lines) == Decimal(ledger["change"])
+    assert Decimal(index["change"]) == Decimal("0.02")
+    assert booked["unit"] == "USDT"
+    assert booked["symbols"][0]["fees"] == "0.5"
+    assert index["symbols"][0]["funding"] is None
+
+
+async def test_a_period_that_ends_before_it_begins_is_refused(client: httpx2.AsyncClient) -> None:
+    query = {"from": "2026-03-02T00:00:00Z", "to": "2026-03-01T00:00:00Z"}
+    for path in ("/positions", "/equity", "/trades"):
+        response = await client.get(f"{PREFIX}/portfolio{path}", params=query)
+        problem(response, 422, "validation_failed")
+
+
+async def test_an_empty_portfolio_has_no_curve(database: Database) -> None:
+    desk = await Desk(database).open()
+    async with serve([one.router for one in MODULES], {"my_symbols": desk}) as client:
+        assert (await get(client, "/equity"))["items"] == []
+        assert (await get(client, "/positions"))["positions"] == []
+        (ledger,) = (await get(client, "/performance-attribution", days=1))["ledgers"]
+        assert ledger["reason"] == "nothing was held in the period"
+        await desk.portfolio.initialize(2, "start", WHO)
+        assert len((await get(client, "/equity"))["items"]) == 1
+
+
+async def test_the_report_as_json(desk: Desk, client: httpx2.AsyncClient) -> None:
+    await book(client)
+    await desk.portfolio.replace(SYMBOLS[1], SYMBOLS[4], "better", WHO)
+    desk.later(hours=13)
+    desk.quote(SYMBOLS[1], mark=Decimal(9))
+    desk.quote(SYMBOLS[4], mark=Decimal(12))
+    made = await get(client, "/report")
+    (swap,) = made["replacements"]
+    assert (swap["old_symbol"], swap["new_symbol"]) == (SYMBOLS[1], SYMBOLS[4])
+    assert swap["difference"] == pytest.approx(0.3)
+    assert swap["has_paid"]
+    assert [one["trade_id"] for one in made["trades"]] == ["fill-1"]
+    assert made["figures"]["sharpe"] is None
+    assert Decimal(made["equity"][-1]["equity"]) == Decimal("1.04")
+    assert [one["unit"] for one in made["attribution"]] == ["index", "USDT"]
+    assert len(made["positions"]) == 3
+    later = await get(client, "/report", **{"from": "2026-03-01T23:00:00Z"})
+    assert later["trades"] == []
+    assert later["positions"][0]["realized_pnl"] is None
+    upside_down = {"from": "2026-03-02T00:00:00Z", "to": "2026-03-01T00:00:00Z"}
+    response = await client.get(f"{PREFIX}/portfolio/report", params=upside_down)
+    problem(response, 422, "validation_failed")
+
+
+async def test_the_report_as_a_page(desk: Desk, client: httpx2.AsyncClient) -> None:
+    hostile = "<b>t&1</b>"
+    await book(client, trade_id=hostile)
+    await desk.portfolio.replace(SYMBOLS[1], SYMBOLS[4], "better", WHO)
+    await desk.portfolio.remove(SYMBOLS[4], "out", WHO)
+    desk.later(hours=13)
+    desk.quote(SYMBOLS[0], mark=None)
+    browser = "text/html,application/xhtml+xml,*/*;q=0.8"
+    for query, accept in (({"format": "html"}, "application/json"), ({}, browser)):
+        response = await client.get(
+            f"{PREFIX}/portfolio/report", params=query, headers={"Accept": accept}
+        )
+        assert response.status_code == 200
+        assert response.headers["content-type"] == "text/html; charset=utf-8"
+        assert "style-src 'unsafe-inline'" in response.headers["content-security-policy"]
+        assert "&lt;b&gt;t&amp;1&lt;/b&gt;" in response.text
+        assert hostile not in response.text
+        assert "Did each replacement pay?" in response.text
+        assert f"no price of {SYMBOLS[0]} is known" in response.text
+        assert "<svg" in response.text
+    for accept in ("*/*", "application/json, text/html", "image/png"):
+        response = await client.get(f"{PREFIX}/portfolio/report", headers={"Accept": accept})
+        assert response.headers["content-type"] == "application/json"
+    forced = await client.get(
+        f"{PREFIX}/portfolio/report", params={"format": "json"}, headers={"Accept": "text/html"}
+    )
+    assert forced.json()["version"] == 4
+
+
+async def test_the_report_of_nothing_is_a_page_too(database: Database) -> None:
+    desk = await Desk(database).open()
+    async with serve([one.router for one in MODULES], {"my_symbols": desk}) as client:
+        response = await client.get(f"{PREFIX}/portfolio/report", params={"format": "html"})
+        assert "Nothing is known yet." in response.text
+        assert (await get(client, "/report"))["replacements"] == []
+
+
+async def test_metrics_of_the_whole(desk: Desk, client: httpx2.AsyncClient) -> None:
+    desk.quote(SYMBOLS[0], mark=Decimal(11), sector="meme")
+    made = await get(client, "/metrics")
+    assert made["score_metrics"]["highest"] == pytest.approx(0.99)
+    assert made["sector_analysis"]["weights"] == {"layer-1": 40, "meme": 20}
+    assert made["sector_analysis"]["hhi"] == pytest.approx(5 / 9)
+    assert made["performance_analysis"]["win_rate"] == pytest.approx(1 / 3)
+    risk = made["risk_analysis"]
+    assert sum(risk["risk_contributions"].values()) == pytest.approx(1.0)
+    assert [tail["level"] for tail in risk["tails"]] == [0.95, 0.99]
+    assert all(tail["cvar"] >= tail["var"] > 0 for tail in risk["tails"])
+    assert risk["beta_to_btc"] is not None
+    assert made["correlation_analysis"]["average_correlation"] is not None
+
+
+async def test_metrics_of_nothing_are_null(database: Database) -> None:
+    desk = await Desk(database).open()
+    async with serve([one.router for one in MODULES], {"my_symbols": desk}) as client:
+        made = await get(client, "/metrics")
+    assert made["score_metrics"]["average"] is None
+    assert made["sector_analysis"]["diversification"] is None
+    assert made["performance_analysis"]["win_rate"] is None
+    assert made["risk_analysis"]["reason"] == "nothing is held"

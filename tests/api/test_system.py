@@ -1,0 +1,109 @@
+"""Probes, health and status over HTTP, on the real status service."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import httpx2
+
+from app.domain.errors import Code, UnavailableError
+from app.domain.market import DataStatus
+from app.services.ports import LinkState
+from app.services.status import Status, TaskFacts
+from app.telemetry.metrics import Metrics
+from tests.api.harness import PREFIX, make_api, open_client
+from tests.api.judging import problem
+from tests.services.test_status import LINK, NOW, World
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """The part of the service that these routes use."""
+
+    status: Status
+
+
+@asynccontextmanager
+async def opened(world: World) -> AsyncIterator[httpx2.AsyncClient]:
+    async with open_client(make_api({"my_symbols": Face(world.status())})) as client:
+        yield client
+
+
+async def test_livez_depends_on_nothing() -> None:
+    async with open_client(make_api({})) as client:
+        response = await client.get("/livez")
+    assert (response.status_code, response.json()) == (200, {"status": "alive"})
+
+
+async def test_B01_readyz_follows_the_database() -> None:
+    world = World()
+    async with opened(world) as client:
+        assert (await client.get("/readyz")).json()["state"] == "up"
+        world.database_error = UnavailableError(Code.DATABASE_UNAVAILABLE, "host=db password=x")
+        response = await client.get("/readyz")
+        problem(response, 503, "database_unavailable")
+        assert "password" not in response.text
+        assert (await client.get("/livez")).status_code == 200
+        world.database_error = None
+        assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_health_names_the_cause_and_what_happens_next() -> None:
+    world = World()
+    world.link = replace(
+        LINK, state=LinkState.DOWN, cause="exchange_timeout", detail="no answer", retry_in_s=3.0
+    )
+    world.market = replace(world.market, data_status=DataStatus.UNAVAILABLE, as_of=None)
+    async with opened(world) as client:
+        response = await client.get(f"{PREFIX}/health")
+    assert response.status_code == 200
+    body = response.json()
+    assert (body["status"], body["mode"]) == ("down", "FROZEN")
+    assert (body["as_of"], body["data_source"], body["data_status"]) == (
+        None,
+        "sandbox",
+        "unavailable",
+    )
+    exchange = next(part for part in body["components"] if part["name"] == "exchange")
+    assert exchange == {
+        "name": "exchange",
+        "state": "down",
+        "since": "2026-01-02T03:04:00Z",
+        "cause": "exchange_timeout",
+        "detail": "no answer",
+        "last_success": "2026-01-02T03:04:00Z",
+        "next_step": "tries again in 3 s",
+    }
+
+
+async def test_status_is_in_figures() -> None:
+    world = World()
+    world.market = replace(
+        world.market, ages_s={"ticker": 1.5, "book": None, "funding": float("nan")}
+    )
+    world.tasks = (
+        TaskFacts("scoring", running=True, last_success=NOW, last_error=None, failures=0),
+    )
+    async with opened(world) as client:
+        body = (await client.get(f"{PREFIX}/status")).json()
+        assert body["portfolio"] == {
+            "version": 3,
+            "size": 10,
+            "max_size": 10,
+            "cash_percentage": 0.0,
+        }
+        assert body["feed"]["ages_s"] == {"ticker": 1.5, "book": None, "funding": None}
+        assert body["scoring"]["run_id"] == "run-1"
+        assert body["tasks"][0]["last_success"] == "2026-01-02T03:04:00Z"
+        assert body["started_at"] == "2026-01-02T03:04:00Z"
+        world.board = None
+        assert (await client.get(f"{PREFIX}/status")).json()["scoring"] is None
+
+
+async def test_metrics_are_prometheus_text() -> None:
+    metrics = Metrics()
+    metrics.exchange_link_up.set(1)
+    async with open_client(make_api({}, metrics=metrics)) as client:
+        response = await client.get("/metrics")
+    assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert "mysymbols_exchange_link_up 1.0" in response.text
