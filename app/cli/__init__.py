@@ -1,0 +1,5 @@
+"""`my-symbols`: runs the service and the local exchange, and asks a running service."""
+
+from app.cli.application import main
+
+__all__ = ["main"]

@@ -1,0 +1,34 @@
+"""Exit codes of the command line and the one error that carries them."""
+
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Any
+
+
+class Exit(IntEnum):
+    """What a calling script can rely on; the numbers follow sysexits.h where it has one."""
+
+    OK = 0
+    REFUSED = 1  # the service said no: a 4xx problem, its code is printed
+    USAGE = 2  # unknown command, missing argument
+    UNAVAILABLE = 69  # the service, its exchange or its database cannot answer now
+    INTERNAL = 70  # the service failed, or answered with something that it never should
+    CONFIGURATION = 78  # a setting, a file or the schema must be changed first
+    INTERRUPTED = 130  # Ctrl-C in a command that had not finished
+
+
+class CommandError(Exception):
+    """Ends a command: an exit code, a stable word, a sentence, and the problem if there is one."""
+
+    def __init__(
+        self,
+        exit_code: Exit,
+        code: str,
+        detail: str,
+        problem: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.exit_code = exit_code
+        self.code = code
+        self.detail = detail
+        self.problem: Mapping[str, Any] = problem or {"code": code, "detail": detail}

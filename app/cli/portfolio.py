@@ -1,0 +1,158 @@
+"""Commands about the portfolio: show, initialize, add, remove, replace, rebalance."""
+
+import asyncio
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from app.cli.client import Client
+from app.cli.output import HERE, AsJson, Output, Url, number, reporting, shown, table
+from app.cli.scoring import Symbol
+
+portfolio = typer.Typer(help="The portfolio: look at it and change it.", no_args_is_help=True)
+Reason = Annotated[str | None, typer.Option(help="Kept in the history.")]
+Key = Annotated[
+    str | None, typer.Option("--key", help="Idempotency-Key: the same key has one effect.")
+]
+_COLUMNS = (
+    "rank>", "symbol", "contract", "weight %>", "target %>", "score>", "confidence>", "tradeable",
+    "why not",
+)  # fmt: skip
+
+
+@portfolio.command()
+def show(as_json: AsJson = False, url: Url = HERE) -> None:
+    """The members with rank, weight and score, and the cash."""
+    with reporting(as_json) as output:
+        answer = asyncio.run(Client(url).get("/portfolio"))
+        if not output.answer(answer):
+            output.people.print(members_table(answer.document))
+            output.people.print(sum_line(answer.document))
+
+
+@portfolio.command()
+def initialize(
+    size: Annotated[int | None, typer.Option(min=1, help="How many; the maximum without.")] = None,
+    key: Key = None,
+    as_json: AsJson = False,
+    url: Url = HERE,
+) -> None:
+    """Fill an empty portfolio from the board."""
+    _change("/portfolio/initialize", {"size": size}, key, as_json, url)
+
+
+@portfolio.command()
+def add(
+    symbol: Symbol, reason: Reason = None, key: Key = None, as_json: AsJson = False, url: Url = HERE
+) -> None:
+    """Add a symbol."""
+    _change("/portfolio/add-symbol", {"symbol": symbol, "reason": reason}, key, as_json, url)
+
+
+@portfolio.command()
+def remove(
+    symbol: Symbol, reason: Reason = None, key: Key = None, as_json: AsJson = False, url: Url = HERE
+) -> None:
+    """Remove a symbol."""
+    _change("/portfolio/remove-symbol", {"symbol": symbol, "reason": reason}, key, as_json, url)
+
+
+@portfolio.command()
+def replace(
+    old: Annotated[str, typer.Argument(help="The member that leaves.")],
+    new: Annotated[str, typer.Argument(help="The symbol that takes its rank.")],
+    reason: Reason = None,
+    key: Key = None,
+    as_json: AsJson = False,
+    url: Url = HERE,
+) -> None:
+    """Replace a member by another symbol in one transaction."""
+    body = {"old_symbol": old, "new_symbol": new, "reason": reason}
+    _change("/portfolio/replace-symbol", body, key, as_json, url)
+
+
+@portfolio.command()
+def rebalance(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan, write nothing.")
+    ] = False,
+    reason: Reason = None,
+    key: Key = None,
+    as_json: AsJson = False,
+    url: Url = HERE,
+) -> None:
+    """Bring the weights to their targets."""
+    with reporting(as_json) as output:
+        body = _given({"dry_run": dry_run, "reason": reason})
+        answer = asyncio.run(Client(url).post("/portfolio/rebalance", body, key))
+        if not output.answer(answer):
+            _plan(output, answer.document)
+
+
+def members_table(document: Mapping[str, Any]) -> Table:
+    """The members of GET /portfolio."""
+    rows = [
+        (
+            member["position_rank"],
+            member["symbol"],
+            member["contract"],
+            number(member["weight_percentage"], 6),
+            number(member["target_weight_percentage"], 6),
+            number(member["current_score"], 4),
+            number(member["confidence"], 2),
+            member["is_tradeable"],
+            member["not_tradeable_reason"] or "",
+        )
+        for member in document["members"]
+    ]
+    size, most = document["size"], document["max_size"]
+    return table(f"portfolio: {size} of {most}, version {document['version']}", _COLUMNS, rows)
+
+
+def sum_line(document: Mapping[str, Any]) -> str:
+    """Weights, cash and their exact sum, from the decimal text that the service sent."""
+    cash = exact(document["cash_percentage"])
+    weights = sum((exact(one["weight_percentage"]) for one in document["members"]), Decimal(0))
+    return f"weights {weights:f} % + cash {cash:f} % = {(weights + cash).normalize():f} %"
+
+
+def exact(value: object) -> Decimal:
+    """A number of an answer as the decimal that was sent."""
+    return value if isinstance(value, Decimal) else Decimal(str(value))
+
+
+def _change(
+    path: str, body: Mapping[str, object], key: str | None, as_json: bool, url: str
+) -> None:
+    with reporting(as_json) as output:
+        client = Client(url)
+        answer = asyncio.run(client.post(path, _given(body), key))
+        if not output.answer(answer):
+            now = asyncio.run(client.get("/portfolio")).document
+            output.people.print(members_table(now))
+            output.people.print(sum_line(now))
+
+
+def _given(body: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def _plan(output: Output, plan: Mapping[str, Any]) -> None:
+    rows = [
+        (
+            change["symbol"],
+            number(change["old"], 6),
+            number(change["new"], 6),
+            number(change["change"], 6),
+            change["action"],
+            change["reason"],
+        )
+        for change in plan["changes"]
+    ]
+    columns = ("symbol", "old %>", "new %>", "change>", "action", "reason")
+    output.people.print(table("plan", columns, rows))
+    facts = ("turnover", "estimated_cost", "total_changes", "run_id")
+    output.people.print(", ".join(f"{name} {shown(plan.get(name))}" for name in facts))

@@ -1,0 +1,193 @@
+"""`my-symbols serve`, and the running server that `demo` drives."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Annotated, Any
+
+import structlog
+import typer
+import uvicorn
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.server import server_config
+from app.cli.configuration import read_settings
+from app.cli.exits import CommandError, Exit
+from app.cli.output import reporting
+from app.container import new_id
+from app.domain.errors import ServiceError
+from app.main import create_app
+from app.settings import Settings
+from app.storage.database import DataSourceMismatchError
+from app.storage.faults import CorruptDatabaseError
+from app.storage.file_lock import DatabaseInUseError
+
+_log = structlog.get_logger("service")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Trying again does not help against these; everything else may come back by itself.
+_TO_BE_CHANGED = (DatabaseInUseError, DataSourceMismatchError, CorruptDatabaseError)
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server with our signals: the first asks it to finish, the second insists."""
+
+    def __init__(self, config: uvicorn.Config, url: str) -> None:
+        super().__init__(config)
+        self.url = url
+        self.interrupted = False
+        self.failure: Exception | None = None  # why it did not start
+        self.settled = asyncio.Event()  # requests are answered, or never will be
+        self.ending = asyncio.Event()  # somebody asked it to stop
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().startup(sockets)
+        except SystemExit:  # uvicorn would leave the process without a reason
+            self.should_exit = True
+        self.settled.set()
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().serve(sockets)
+        finally:
+            self.settled.set()
+            self.ending.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn's own way dies by the signal in the end; ours ends with exit code 0."""
+        loop = asyncio.get_running_loop()
+        for name in _SIGNALS:
+            loop.add_signal_handler(name, self._asked_to_stop)
+        yield
+        for name in _SIGNALS:
+            loop.remove_signal_handler(name)
+
+    def stop(self) -> None:
+        self.should_exit = True
+        self.ending.set()
+
+    def _asked_to_stop(self) -> None:
+        self.force_exit = self.interrupted
+        self.interrupted = True
+        self.stop()
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Instead of MYSYMBOLS_HTTP__HOST.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="Instead of MYSYMBOLS_HTTP__PORT.")
+    ] = None,
+) -> None:
+    """Run the service until Ctrl-C; settings come from MYSYMBOLS_* variables."""
+    with reporting(as_json=False) as output:
+        settings = read_settings({"http": {"host": host, "port": port}})
+
+        async def announce(server: Server) -> None:
+            if output.notes.is_terminal:
+                output.notes.print(
+                    f"My Symbols at {server.url}, docs at {server.url}/docs; "
+                    f"exchange {settings.kucoin.base_url}; Ctrl-C stops it"
+                )
+            await server.ending.wait()
+
+        with listening(settings.http.host, settings.http.port) as listener:
+            run(settings, listener, announce)
+
+
+def run(
+    settings: Settings, listener: socket.socket, beside: Callable[[Server], Awaitable[None]]
+) -> None:
+    """Serves on `listener`, runs `beside` in the same loop; when either ends, so does the other."""
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    app = create_app(settings)
+    config = server_config(_without_traceback(app), host=host, port=port, new_id=new_id)
+    server = Server(config, url)
+    _note_failures(app, server)
+
+    async def accompany() -> None:
+        await server.settled.wait()
+        try:
+            if server.started:
+                await beside(server)
+        finally:
+            server.stop()
+
+    async def both() -> None:
+        ends = await asyncio.gather(
+            server.serve(sockets=[listener]), accompany(), return_exceptions=True
+        )
+        if server.failure is not None:
+            raise _not_started(server.failure)
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
+
+    try:
+        asyncio.run(both())
+    except CommandError as error:
+        if server.interrupted:
+            raise CommandError(Exit.INTERRUPTED, "interrupted", "Stopped by a signal.") from error
+        raise
+
+
+def _note_failures(app: FastAPI, server: Server) -> None:
+    """Keeps what the lifespan raised: the server protocol only says that it did."""
+    opened = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def noting(api: FastAPI) -> AsyncIterator[Any]:
+        try:
+            async with opened(api) as state:
+                yield state
+        except Exception as error:
+            server.failure = error
+            raise
+
+    app.router.lifespan_context = noting
+
+
+def _without_traceback(app: ASGIApp) -> ASGIApp:
+    """The application, but a failed start carries no traceback for the server to log: what is
+    expected ends as one line, what is not is logged once, by us.
+    """
+
+    async def serving(scope: Scope, receive: Receive, send: Send) -> None:
+        async def told(message: Message) -> None:
+            failed = message["type"] == "lifespan.startup.failed"
+            await send({"type": message["type"]} if failed else message)
+
+        await app(scope, receive, told if scope["type"] == "lifespan" else send)
+
+    return serving
+
+
+def _not_started(error: Exception) -> CommandError:
+    if isinstance(error, ServiceError):
+        code = Exit.CONFIGURATION if isinstance(error, _TO_BE_CHANGED) else Exit.UNAVAILABLE
+        return CommandError(code, str(error.code), error.detail)
+    _log.error("not_started", exc_info=error)
+    return CommandError(Exit.INTERNAL, "service_not_started", "The reason stands in the log above.")
+
+
+@contextmanager
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """The address taken, given free on the way out. Raises CommandError if it cannot be had."""
+    with _listener(host, port) as listener:
+        yield listener
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise CommandError(
+            Exit.UNAVAILABLE,
+            "address_not_available",
+            f"{host}:{port} cannot be listened on ({error.strerror}); choose another --port.",
+        ) from None

@@ -1,0 +1,68 @@
+"""Runs the real command line: in this process, or as a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+from app.cli.application import application
+
+PATIENCE_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """Standard output is exactly one JSON document."""
+        return json.loads(self.out)
+
+
+def here(*arguments: str, **variables: str) -> Ended:
+    """The command in this process, with `variables` in its environment."""
+    result = CliRunner().invoke(
+        application, arguments, env={"COLUMNS": "200", **variables}, prog_name="my-symbols"
+    )
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Ended(result.exit_code, result.stdout, result.stderr)
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Ours without any setting of the product, and `variables`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MYSYMBOLS_")}
+    return {**kept, "COLUMNS": "200", **variables}
+
+
+def started(*arguments: str, cwd: Path, **variables: str) -> subprocess.Popen[str]:
+    """The command as a child process with pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "app.cli", *arguments],
+        cwd=cwd,
+        env=environment(**variables),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(child: subprocess.Popen[str]) -> Ended:
+    """Waits for the end of a child."""
+    out, err = child.communicate(timeout=PATIENCE_S)
+    return Ended(child.returncode, out, err)
+
+
+def alone(*arguments: str, cwd: Path, variables: Mapping[str, str] | None = None) -> Ended:
+    """The command as a child process, to its end."""
+    return ended(started(*arguments, cwd=cwd, **(variables or {})))

@@ -1,0 +1,57 @@
+"""`my-symbols audit verify` works without the service, and its exit code tells."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from app.cli.exits import Exit
+from app.storage.database import Database
+from tests.cli.command import alone, here
+from tests.services.desk import Desk
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgres"], indirect=True)
+async def test_a_whole_history_passes_while_the_service_runs(
+    database: Database, database_url: str
+) -> None:
+    await Desk(database).filled(3)
+    said = alone(
+        "audit",
+        "verify",
+        "--json",
+        cwd=ROOT,
+        variables={"MYSYMBOLS_DATABASE__URL": database_url},
+    )
+    assert said.code == Exit.OK, said.err
+    assert said.document == {"ok": True, "events": 4, "first_broken_seq": None, "breaks": []}
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_a_broken_history_says_where(database: Database, database_url: str) -> None:
+    await Desk(database).filled(3)
+    with closing(sqlite3.connect(str(make_url(database_url).database))) as file:
+        file.execute("DROP TRIGGER portfolio_history_no_update")
+        file.execute("UPDATE portfolio_history SET reason = 'other' WHERE seq = 3")
+        file.commit()
+    said = alone("audit", "verify", "--json", "--database", database_url, cwd=ROOT)
+    assert said.code == Exit.REFUSED
+    assert said.document["first_broken_seq"] == 3
+    assert said.document["breaks"] == [{"seq": 3, "detail": "event 3 was altered"}]
+    told = alone("audit", "verify", "--database", database_url, cwd=ROOT)
+    assert told.code == Exit.REFUSED
+    assert "the history breaks at event 3" in told.out
+
+
+def test_what_cannot_be_read_is_no_verdict(tmp_path: Path) -> None:
+    missing = f"sqlite+aiosqlite:///{tmp_path}/missing.sqlite3"
+    assert here("audit", "verify", "--json", "--database", missing).code == Exit.UNAVAILABLE
+    assert list(tmp_path.iterdir()) == []
+    wrong = here("audit", "verify", "--json", MYSYMBOLS_DATABASE__URL="oracle://x/y")
+    assert wrong.code == Exit.CONFIGURATION
+    memory = here("audit", "verify", "--json", "--database", "sqlite+aiosqlite:///:memory:")
+    assert memory.code == Exit.CONFIGURATION

@@ -1,0 +1,201 @@
+"""Commands that ask a service: what they say when it is not there, not ours, or refuses."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from app.cli.client import segment
+from app.cli.exits import Exit
+from tests.cli.command import here
+
+COMMANDS = (
+    ("sync",),
+    ("score",),
+    ("score", "BTCUSDT"),
+    ("explain", "BTCUSDT"),
+    ("convert", "XBTUSDTM"),
+    ("portfolio", "show"),
+    ("portfolio", "initialize"),
+    ("portfolio", "add", "BTCUSDT"),
+    ("portfolio", "remove", "BTCUSDT"),
+    ("portfolio", "replace", "BTCUSDT", "ETHUSDT"),
+    ("portfolio", "rebalance", "--dry-run"),
+)
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """An address where nobody listens: bound, so that nobody else takes it."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+@contextmanager
+def answering(
+    status: int, body: bytes, kind: str = "application/json"
+) -> Iterator[tuple[str, Any]]:
+    """A server that answers every request alike, and remembers what it was asked."""
+    asked: list[tuple[str, str, dict[str, str], bytes]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            length = int(self.headers.get("Content-Length", 0))
+            asked.append(
+                (self.command, self.path, dict(self.headers.items()), self.rfile.read(length))
+            )
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            """Silence."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_without_a_service_every_command_says_so_and_ends_with_69(
+    command: tuple[str, ...], nobody: str
+) -> None:
+    spoken = here(*command, "--url", nobody)
+    assert spoken.code == Exit.UNAVAILABLE
+    assert spoken.out == ""
+    assert "service_unreachable" in spoken.err
+    assert nobody in spoken.err
+    assert "my-symbols serve" in spoken.err
+
+    machine = here(*command, "--json", "--url", nobody)
+    assert machine.code == Exit.UNAVAILABLE
+    assert machine.document["code"] == "service_unreachable"
+
+
+def test_the_address_can_come_from_the_environment(nobody: str) -> None:
+    assert nobody in here("portfolio", "show", MYSYMBOLS_URL=nobody).err
+
+
+@pytest.mark.parametrize("url", ["nonsense", "ftp://127.0.0.1", "http://"])
+def test_an_address_that_is_none_is_wrong_usage(url: str) -> None:
+    said = here("portfolio", "show", "--url", url, "--json")
+    assert (said.code, said.document["code"]) == (Exit.USAGE, "invalid_url")
+
+
+@pytest.mark.parametrize(
+    ("status", "exit_code"),
+    [(404, 1), (409, 1), (412, 1), (422, 1), (500, 70), (502, 69), (503, 69), (504, 69)],
+)
+def test_a_problem_keeps_its_code_and_decides_the_exit_code(status: int, exit_code: int) -> None:
+    problem = {"code": "portfolio_full", "detail": "It is [full].", "status": status, "more": 1}
+    body = json.dumps(problem).encode()
+    with answering(status, body, "application/problem+json") as (url, _):
+        people = here("portfolio", "add", "BTCUSDT", "--url", url)
+        machine = here("portfolio", "add", "BTCUSDT", "--url", url, "--json")
+    assert people.code == machine.code == exit_code
+    assert people.out == ""
+    assert "portfolio_full: It is [full]." in people.err
+    assert machine.document == problem
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(200, b"<html>hello</html>"), (200, b""), (404, b"[]"), (302, b""), (500, b'{"detail": 1}')],
+)
+def test_something_that_is_not_our_service_is_named_as_such(status: int, body: bytes) -> None:
+    with answering(status, body, "text/html") as (url, _):
+        said = here("portfolio", "show", "--url", url, "--json")
+    assert (said.code, said.document["code"]) == (Exit.INTERNAL, "not_our_service")
+
+
+def test_bytes_that_are_no_text_are_no_answer() -> None:
+    with answering(200, b"\xff\xfe\xff", "application/json; charset=utf-8") as (url, _):
+        assert here("portfolio", "show", "--url", url).code == Exit.UNAVAILABLE
+
+
+def test_machine_output_is_the_service_text_to_the_last_digit() -> None:
+    text = '{"cash_percentage":12.345678,"members":[]}'
+    with answering(200, text.encode()) as (url, _):
+        assert here("portfolio", "show", "--json", "--url", url).out == text + "\n"
+
+
+Sent = Callable[[Any], bool]
+
+
+@pytest.mark.parametrize(
+    ("command", "method", "path", "body"),
+    [
+        (["sync"], "POST", "/symbols/sync", {}),
+        (["score"], "POST", "/scoring/calculate", {}),
+        (["score", "BTC/USDT:USDT"], "POST", "/scoring/calculate", {"symbol": "BTC/USDT:USDT"}),
+        (["explain", "BTCUSDT"], "GET", "/scoring/symbol/BTCUSDT/explain", None),
+        (["convert", "BTC/USDT:USDT"], "GET", "/symbols/BTC%2FUSDT:USDT/formats", None),
+        (["portfolio", "initialize", "--size", "3"], "POST", "/portfolio/initialize", {"size": 3}),
+        (
+            ["portfolio", "add", "BTCUSDT", "--reason", "why"],
+            "POST",
+            "/portfolio/add-symbol",
+            {"symbol": "BTCUSDT", "reason": "why"},
+        ),
+        (["portfolio", "remove", "A"], "POST", "/portfolio/remove-symbol", {"symbol": "A"}),
+        (
+            ["portfolio", "replace", "A", "B"],
+            "POST",
+            "/portfolio/replace-symbol",
+            {"old_symbol": "A", "new_symbol": "B"},
+        ),
+        (["portfolio", "rebalance"], "POST", "/portfolio/rebalance", {"dry_run": False}),
+    ],
+)
+def test_what_is_sent(
+    command: list[str], method: str, path: str, body: dict[str, Any] | None
+) -> None:
+    with answering(200, b"{}") as (url, asked):
+        assert here(*command, "--json", "--url", url + "/").code == Exit.OK
+    (sent,) = asked
+    assert sent[0] == method
+    assert sent[1] == f"/api/symbol-mgmt{path}"
+    assert (json.loads(sent[3]) if sent[3] else None) == body
+
+
+def test_an_idempotency_key_is_sent_as_its_header() -> None:
+    with answering(200, b"{}") as (url, asked):
+        here("portfolio", "rebalance", "--key", "monday-1", "--json", "--url", url)
+        here("portfolio", "rebalance", "--json", "--url", url)
+    headers = [{name.lower(): value for name, value in one[2].items()} for one in asked]
+    assert headers[0]["idempotency-key"] == "monday-1"
+    assert "idempotency-key" not in headers[1]
+
+
+def test_a_symbol_is_one_segment_of_a_path() -> None:
+    assert segment("BTC/USDT:USDT") == "BTC%2FUSDT:USDT"
+    assert segment("../x?y#z") == "..%2Fx%3Fy%23z"
+
+
+def test_usage_errors_end_with_2() -> None:
+    assert here("portfolio", "add").code == Exit.USAGE
+    assert here("no-such-command").code == Exit.USAGE
+    assert here("score", "--limit", "0").code == Exit.USAGE
+
+
+def test_help_documents_the_exit_codes() -> None:
+    said = " ".join(here("--help").out.split())
+    for code in Exit:
+        assert str(int(code)) in said
+    assert here("--version").out.strip()

@@ -1,0 +1,402 @@
+"""The demo as a process, the commands against the service that it runs, and how it all ends."""
+
+import json
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from decimal import Decimal
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.cli.demo import DEMO_QUOTA, forget
+from app.cli.exits import CommandError, Exit
+from app.cli.output import Output
+from app.cli.report import Findings, print_findings
+from app.settings import KucoinSettings
+from app.storage.file_lock import FileLock
+from tests.cli.command import Ended, alone, ended, here, started
+
+# One demo serves all tests of this file: with xdist, keep them together (--dist loadgroup).
+pytestmark = pytest.mark.xdist_group("demo")
+CONTRACTS = "150"
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    url: str
+    document: dict[str, Any]
+    child: subprocess.Popen[str]
+    cwd: Path
+
+    def ask(self, *command: str) -> Ended:
+        return here(*command, "--url", self.url)
+
+    def told(self, *command: str) -> Any:
+        said = self.ask(*command, "--json")
+        assert said.code == Exit.OK, said.out + said.err
+        return said.document
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    cwd = tmp_path_factory.mktemp("demo")
+    child = started("demo", "--port", "0", "--contracts", CONTRACTS, "--json", cwd=cwd)
+    assert child.stdout is not None
+    assert child.stderr is not None
+    line = child.stdout.readline()
+    if not line:
+        raise AssertionError(child.stderr.read())
+    document = json.loads(line, parse_float=Decimal)
+    yield Demo(document["url"], document, child, cwd)
+    if child.poll() is None:
+        child.send_signal(signal.SIGINT)
+        ended(child)
+
+
+def test_a_demo_ends_with_a_portfolio_that_adds_up(demo: Demo) -> None:
+    portfolio = demo.document["portfolio"]
+    members = portfolio["members"]
+    assert len(members) == 10
+    weights = [Decimal(str(member["weight_percentage"])) for member in members]
+    assert sum(weights) + Decimal(str(portfolio["cash_percentage"])) == 100
+    assert Decimal(demo.document["weights_and_cash"]) == 100
+    assert all(5 <= weight <= 20 for weight in weights)
+    assert [member["position_rank"] for member in members] == list(range(1, 11))
+
+
+def test_a_demo_says_what_its_board_rests_on(demo: Demo) -> None:
+    run, funnel = demo.document["run"], demo.document["funnel"]
+    assert run["median_confidence"] >= Decimal("0.7")
+    thin = {factor: covered for factor, covered in run["coverage"].items() if covered < 0.95}
+    assert thin.keys() <= {"open_interest_change"}, thin
+    entered = funnel["universe"]
+    for stage in funnel["stages"]:
+        assert stage["entered"] == entered
+        entered -= stage["failed"]
+    assert entered == funnel["eligible"]
+    cards = {card["symbol"]: card for card in demo.document["board"]}
+    assert len(cards) == run["scores_calculated"]
+    for member in demo.document["portfolio"]["members"]:
+        assert cards[member["symbol"]]["composite_score"] >= Decimal("0.6")
+
+
+def test_people_get_the_same_as_tables(
+    demo: Demo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    found = demo.document
+    symbol = found["board"][20]["symbol"]
+    refusal = {
+        "symbol": symbol,
+        "score": Decimal("0.9381"),
+        "reason": "correlation_limit",
+        "against": found["board"][0]["symbol"],
+        "correlation": Decimal("0.7912"),
+    }
+    for refused in ([], [refusal]):
+        findings = Findings(
+            url=found["url"],
+            portfolio=found["portfolio"],
+            choice={"refused": refused},
+            rankings={"items": found["board"]},
+            run=found["run"],
+            funnel=found["funnel"],
+        )
+        print_findings(findings, Output(as_json=False), 12.34)
+        said = capsys.readouterr().out
+        for member in found["portfolio"]["members"]:
+            assert f"{member['contract']} " in said
+            assert f"{member['weight_percentage']:.6f}" in said
+        assert "= 100 %" in said
+        assert all(factor in said for factor in found["run"]["coverage"])
+        assert all(stage["name"] in said for stage in found["funnel"]["stages"])
+        assert "12.3 s" in said
+        assert "median confidence" in said
+        assert ("0.791" in said) == bool(refused)
+
+
+def test_the_demo_raises_the_quota_of_its_own_exchange_only() -> None:
+    assert DEMO_QUOTA == 100_000
+    assert KucoinSettings().quota_per_window == 2000
+
+
+def test_it_serves_the_docs(demo: Demo) -> None:
+    page = HTTPConnection(demo.url.removeprefix("http://"), timeout=10)
+    page.request("GET", "/docs")
+    assert page.getresponse().status == 200
+    page.close()
+
+
+def test_a_symbol_in_every_spelling(demo: Demo) -> None:
+    for spelling in ("BTCUSDT", "xbtusdtm", "BTC/USDT:USDT"):
+        formats = demo.told("convert", spelling)
+        assert "XBTUSDTM" in formats.values()
+    assert "XBTUSDTM" in demo.ask("convert", "BTCUSDT").out
+    unknown = demo.ask("convert", "NOSUCHCOIN", "--json")
+    assert (unknown.code, unknown.document["code"]) == (Exit.REFUSED, "symbol_unknown")
+
+
+def test_contracts_are_read_and_scores_made_on_demand(demo: Demo) -> None:
+    assert demo.told("sync")
+    assert demo.ask("sync").code == Exit.OK
+    run = demo.told("score")
+    assert run["scores_calculated"] == demo.document["run"]["scores_calculated"]
+    board = demo.ask("score", "--limit", "3")
+    assert board.code == Exit.OK
+    assert "board" in board.out
+    assert demo.told("score", "ETHUSDT")["score"]["symbol"] == "ETHUSDT"
+
+
+def test_an_explanation_adds_up(demo: Demo) -> None:
+    symbol = demo.document["portfolio"]["members"][0]["symbol"]
+    said = demo.told("explain", symbol)
+    shares = [factor["contribution"] for factor in said["factors"] if factor["contribution"]]
+    assert sum(shares) == pytest.approx(said["z"], abs=1e-9)
+    shown = demo.ask("explain", symbol)
+    assert "volatility" in shown.out
+
+
+def test_the_portfolio_is_shown_and_changed(demo: Demo) -> None:
+    before = demo.told("portfolio", "show")
+    assert "= 100 %" in demo.ask("portfolio", "show").out
+    full = demo.ask("portfolio", "initialize", "--json")
+    assert (full.code, full.document["code"]) == (Exit.REFUSED, "portfolio_not_empty")
+
+    last = before["members"][-1]["symbol"]
+    removed = demo.ask("portfolio", "remove", last, "--reason", "a test")
+    assert removed.code == Exit.OK
+    assert "= 100 %" in removed.out
+    again = demo.told("portfolio", "add", last)
+    assert again["symbol"] == last
+    twice = demo.ask("portfolio", "add", last, "--json")
+    assert twice.code == Exit.REFUSED
+
+    held = {member["symbol"] for member in before["members"]}
+    for card in demo.document["board"]:
+        if card["symbol"] in held:
+            continue
+        said = demo.ask("portfolio", "replace", last, card["symbol"], "--json")
+        if said.code == Exit.OK:
+            break
+        # Which of the two limits comes first differs with the hour: the market goes on.
+        assert said.document["code"] in {"correlation_limit", "sector_limit"}
+    assert said.code == Exit.OK
+    assert len(demo.told("portfolio", "show")["members"]) == 10
+
+
+def test_a_rebalance_is_shown_before_it_is_done(demo: Demo) -> None:
+    plan = demo.told("portfolio", "rebalance", "--dry-run")
+    assert plan["dry_run"] is True
+    done = demo.ask("portfolio", "rebalance", "--key", "a-test")
+    assert done.code == Exit.OK
+    assert "turnover" in done.out
+    assert demo.told("portfolio", "rebalance")["total_changes"] == 0
+
+
+def test_the_doctor_finds_a_running_demo_well(demo: Demo) -> None:
+    said = here(
+        "doctor",
+        "--json",
+        MYSYMBOLS_DATABASE__URL=f"sqlite+aiosqlite:///{demo.cwd}/var/demo.sqlite3",
+        MYSYMBOLS_KUCOIN__BASE_URL="http://127.0.0.1:9",
+    )
+    checks = {check["name"]: check["verdict"] for check in said.document["checks"]}
+    assert (checks["database"], checks["schema"]) == ("ok", "ok")
+
+
+def test_one_process_owns_the_file(demo: Demo) -> None:
+    url = f"sqlite+aiosqlite:///{demo.cwd}/var/demo.sqlite3"
+    second = alone("serve", "--port", "0", cwd=demo.cwd, variables={"MYSYMBOLS_DATABASE__URL": url})
+    assert second.code == Exit.CONFIGURATION
+    assert f"process {demo.child.pid} has demo.sqlite3 open" in second.err
+    assert "Traceback" not in second.err
+
+
+def test_a_second_demo_leaves_the_data_of_the_running_one_alone(demo: Demo) -> None:
+    file = demo.cwd / "var/demo.sqlite3"
+    before = (file.stat().st_ino, demo.told("portfolio", "show")["version"])
+    port = demo.url.rpartition(":")[2]
+    for chosen, code, word in (
+        ("0", Exit.CONFIGURATION, "database_in_use"),
+        (port, Exit.UNAVAILABLE, "address_not_available"),
+    ):
+        arguments = ("demo", "--port", chosen, "--contracts", "5", "--once", "--json")
+        second = alone(*arguments, cwd=demo.cwd)
+        assert second.code == code, second.err
+        assert second.document["code"] == word
+        assert "Traceback" not in second.err
+        if word == "database_in_use":
+            assert f"process {demo.child.pid} has demo.sqlite3 open" in second.err
+    assert (file.stat().st_ino, demo.told("portfolio", "show")["version"]) == before
+
+
+def test_a_demo_begins_with_nothing_of_an_earlier_market(tmp_path: Path) -> None:
+    file = tmp_path / "demo.sqlite3"
+    left = [file.with_name(file.name + suffix) for suffix in ("", "-wal", "-shm")]
+    for one in left:
+        one.write_bytes(b"another market")
+    held = FileLock.taken(str(file))
+    with pytest.raises(CommandError) as refused:
+        forget(file)
+    assert refused.value.exit_code == Exit.CONFIGURATION
+    assert all(one.exists() for one in left)
+    held.release()
+    forget(file)
+    assert not any(one.exists() for one in left)
+    FileLock.taken(str(file)).release()
+    kept = here("demo", "--keep")
+    assert kept.code == Exit.USAGE
+
+
+def test_live_data_is_never_mixed_into_a_demo(demo: Demo) -> None:
+    copy = demo.cwd / "copy.sqlite3"
+    with (
+        closing(sqlite3.connect(demo.cwd / "var/demo.sqlite3")) as source,
+        closing(sqlite3.connect(copy)) as target,
+    ):
+        source.backup(target)
+    variables = {
+        "MYSYMBOLS_DATABASE__URL": f"sqlite+aiosqlite:///{copy}",
+        "MYSYMBOLS_KUCOIN__SOURCE": "kucoin",
+        "MYSYMBOLS_KUCOIN__BASE_URL": "http://127.0.0.1:9",
+    }
+    mixed = alone("serve", "--port", "0", cwd=demo.cwd, variables=variables)
+    assert mixed.code == Exit.CONFIGURATION
+    assert "sandbox" in mixed.err
+    assert "kucoin" in mixed.err
+    assert "Traceback" not in mixed.err
+
+
+def test_a_taken_port_is_named(demo: Demo) -> None:
+    port = demo.url.rpartition(":")[2]
+    second = here("serve", "--port", port)
+    assert second.code == Exit.UNAVAILABLE
+    assert "address_not_available" in second.err
+    assert port in second.err
+
+
+def test_ctrl_c_ends_it_cleanly_and_takes_the_exchange_along(demo: Demo) -> None:
+    """The last of this file: it stops the demo."""
+    children = _children(demo.child.pid)
+    assert len(children) == 1
+    demo.child.send_signal(signal.SIGINT)
+    said = ended(demo.child)
+    assert said.code == Exit.OK
+    assert said.out == ""
+    assert "Traceback" not in said.err
+    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    with closing(sqlite3.connect(demo.cwd / "var/demo.sqlite3")) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_the_exchange_does_not_outlive_a_demo_that_was_killed(tmp_path: Path) -> None:
+    child = started("demo", "--port", "0", "--contracts", "5", cwd=tmp_path)
+    children = _until(lambda: _children(child.pid))
+    child.kill()
+    ended(child)
+    _until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
+
+
+def test_serve_stays_up_without_an_exchange_and_ends_when_asked(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        refusing = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        port = _free_port()
+        child = started(
+            "serve", "--port", str(port), cwd=tmp_path, MYSYMBOLS_KUCOIN__BASE_URL=refusing
+        )
+        url = f"http://127.0.0.1:{port}"
+        _until(lambda: here("portfolio", "show", "--url", url).code == Exit.OK)
+        said = here("score", "--json", "--url", url)
+        assert said.code == Exit.UNAVAILABLE
+        child.send_signal(signal.SIGTERM)
+        assert ended(child).code == Exit.OK
+
+
+def test_a_replay_that_cannot_be_read_ends_the_demo_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "broken.csv").write_text("symbol,ts\nBTCUSDT,yesterday\n")
+    child = started("demo", "--port", "0", "--replay", "broken.csv", "--json", cwd=tmp_path)
+    said = ended(child)
+    assert said.code == Exit.UNAVAILABLE
+    assert said.document["code"] == "sandbox_not_started"
+    assert "broken.csv" in said.err
+    assert "Traceback" not in said.err
+
+
+def _noise(path: Path) -> str:
+    path.write_bytes(b"this is not a database" * 100)
+    return f"sqlite+aiosqlite:///{path}"
+
+
+def _torn(path: Path) -> str:
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        database.commit()
+    sound = path.read_bytes()
+    path.write_bytes(sound[:100] + b"\xff" * (len(sound) - 100))
+    return f"sqlite+aiosqlite:///{path}"
+
+
+def _nobody(_: Path) -> str:
+    return "postgresql+asyncpg://nobody@127.0.0.1:9/none"
+
+
+@pytest.mark.parametrize(
+    ("database", "code", "told"),
+    [
+        (_noise, Exit.CONFIGURATION, "corrupt"),
+        (_torn, Exit.CONFIGURATION, "corrupt"),
+        (_nobody, Exit.UNAVAILABLE, "cannot be reached"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_told_in_one_line(
+    tmp_path: Path, database: Callable[[Path], str], code: Exit, told: str
+) -> None:
+    variables = {
+        "MYSYMBOLS_DATABASE__URL": database(tmp_path / "x.sqlite3"),
+        "MYSYMBOLS_KUCOIN__BASE_URL": "http://127.0.0.1:9",
+    }
+    said = alone("serve", "--port", "0", cwd=tmp_path, variables=variables)
+    assert said.code == code
+    assert "Traceback" not in said.err
+    last = said.err.splitlines()[-1]
+    assert last.startswith("database_unavailable: ")
+    assert told in last
+    if told == "corrupt":
+        assert "backup" in last
+
+
+def test_serve_refuses_wrong_settings() -> None:
+    said = here("serve", MYSYMBOLS_LOG__LEVEL="loud")
+    assert said.code == Exit.CONFIGURATION
+    assert "MYSYMBOLS_LOG__LEVEL" in said.err
+    assert "loud" not in said.err
+
+
+def _children(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(one) for one in path.read_text().split()] if path.exists() else []
+
+
+def _until(true: Any, within_s: float = 30.0) -> Any:
+    limit = time.monotonic() + within_s
+    while not (found := true()):
+        assert time.monotonic() < limit, "it did not come true in time"
+        time.sleep(0.05)
+    return found
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])

@@ -1,0 +1,161 @@
+"""The doctor finds what is wrong, says what to do, and its exit code tells."""
+
+import asyncio
+import json
+import socket
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.cli.doctor import Verdict, _clock
+from app.cli.exits import Exit
+from app.domain.market import DataSource
+from app.sandbox.options import SandboxOptions
+from app.storage import migrations
+from tests.cli.command import ended, here, started
+
+
+@pytest.fixture
+def refusing() -> Iterator[str]:
+    """An exchange address that refuses connections."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+def _asked(**variables: str) -> tuple[int, dict[str, Any]]:
+    said = here("doctor", "--json", **variables)
+    checks = {check["name"]: check for check in said.document["checks"]}
+    assert list(checks) == ["configuration", "database", "schema", "exchange", "clock"]
+    assert said.document["healthy"] == (said.code == 0)
+    return said.code, checks
+
+
+def test_a_wrong_setting_is_named_without_its_value() -> None:
+    code, checks = _asked(MYSYMBOLS_HTTP__PORT="sesame")
+    assert code == Exit.CONFIGURATION
+    assert checks["configuration"]["verdict"] == Verdict.FAILED
+    assert "MYSYMBOLS_HTTP__PORT" in checks["configuration"]["detail"]
+    assert "sesame" not in str(checks)
+    assert checks["exchange"]["verdict"] == Verdict.SKIPPED
+
+
+def test_an_unknown_variable_is_named() -> None:
+    code, checks = _asked(MYSYMBOLS_KUCOIN__BASEURL="x")
+    assert code == Exit.CONFIGURATION
+    assert "MYSYMBOLS_KUCOIN__BASEURL" in checks["configuration"]["detail"]
+
+
+def test_a_variable_that_is_no_json_is_named() -> None:
+    code, checks = _asked(MYSYMBOLS_HTTP__CORS_ORIGINS="[")
+    assert code == Exit.CONFIGURATION
+    assert checks["configuration"]["verdict"] == Verdict.FAILED
+
+
+def test_a_new_machine_without_network_lacks_only_the_exchange(
+    tmp_path: Path, refusing: str
+) -> None:
+    code, checks = _asked(
+        MYSYMBOLS_DATABASE__URL=f"sqlite+aiosqlite:///{tmp_path}/new.sqlite3",
+        MYSYMBOLS_KUCOIN__BASE_URL=refusing,
+    )
+    assert code == Exit.UNAVAILABLE
+    assert checks["database"]["verdict"] == Verdict.OK
+    assert checks["schema"]["verdict"] == Verdict.WARNING
+    assert checks["exchange"]["verdict"] == Verdict.FAILED
+    assert "exchange_unavailable" in checks["exchange"]["detail"]
+    assert checks["exchange"]["advice"]
+    assert checks["clock"]["verdict"] == Verdict.SKIPPED
+    assert not (tmp_path / "new.sqlite3").exists(), "looking must not make anything"
+
+
+def test_a_database_of_a_later_version_is_a_matter_of_configuration(
+    tmp_path: Path, refusing: str
+) -> None:
+    path = tmp_path / "later.sqlite3"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        connection.execute("INSERT INTO alembic_version VALUES ('9999')")
+    code, checks = _asked(
+        MYSYMBOLS_DATABASE__URL=f"sqlite+aiosqlite:///{path}", MYSYMBOLS_KUCOIN__BASE_URL=refusing
+    )
+    assert code == Exit.CONFIGURATION
+    assert checks["schema"]["verdict"] == Verdict.FAILED
+    assert "9999" in checks["schema"]["detail"]
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "", "mysql://u:secret@h/d", "postgresql://u:secret@h:port/d"]
+)
+def test_an_address_of_no_database_is_a_matter_of_configuration(url: str) -> None:
+    code, checks = _asked(MYSYMBOLS_DATABASE__URL=url)
+    assert code == Exit.CONFIGURATION
+    assert "MYSYMBOLS_DATABASE__URL" in checks["configuration"]["detail"]
+    assert "secret" not in str(checks)
+
+
+def test_databases_that_cannot_be(tmp_path: Path, refusing: str) -> None:
+    (tmp_path / "file").touch()
+    for url, exit_code in (
+        (f"sqlite+aiosqlite:///{tmp_path}/file/below.sqlite3", Exit.UNAVAILABLE),
+        (f"{refusing.replace('http', 'postgresql')}/nothing", Exit.UNAVAILABLE),
+    ):
+        code, checks = _asked(MYSYMBOLS_DATABASE__URL=url, MYSYMBOLS_KUCOIN__BASE_URL=refusing)
+        assert code == exit_code
+        assert checks["database"]["verdict"] == Verdict.FAILED
+        assert checks["schema"]["verdict"] == Verdict.SKIPPED
+        assert "secret" not in str(checks)
+
+
+def test_all_is_well_with_an_exchange_and_a_migrated_database(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/fine.sqlite3"
+    asyncio.run(migrations.upgrade(url))
+    exchange = started(
+        "sandbox", "--port", "0", "--json", "--until-eof", "--contracts", "5", cwd=tmp_path
+    )
+    assert exchange.stdout is not None
+    try:
+        address = json.loads(exchange.stdout.readline())["url"]
+        variables = {"MYSYMBOLS_DATABASE__URL": url, "MYSYMBOLS_KUCOIN__BASE_URL": address}
+        code, checks = _asked(**variables)
+        shown = here("doctor", **variables)
+    finally:
+        assert ended(exchange).code == 0
+    assert code == shown.code == Exit.OK
+    assert {check["verdict"] for check in checks.values()} == {"ok"}
+    assert "what to do" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "verdict", "exit_code"),
+    [
+        (0.9, Verdict.OK, Exit.OK),
+        (-0.9, Verdict.OK, Exit.OK),
+        (1.1, Verdict.WARNING, Exit.OK),
+        (-5.1, Verdict.FAILED, Exit.CONFIGURATION),
+    ],
+)
+def test_a_clock_that_is_off_is_judged_by_what_kucoin_accepts(
+    seconds: float, verdict: Verdict, exit_code: Exit
+) -> None:
+    check = _clock(timedelta(seconds=seconds), DataSource.KUCOIN)
+    assert (check.verdict, check.exit_code) == (verdict, exit_code)
+    assert bool(check.advice) == (verdict is not Verdict.OK)
+    assert _clock(timedelta(days=seconds), DataSource.SANDBOX).verdict is Verdict.OK
+
+
+def test_sandbox_options_that_cannot_be() -> None:
+    missing = here("sandbox", "--replay", "none.parquet", "--json")
+    assert (missing.code, missing.document["code"]) == (Exit.CONFIGURATION, "no_such_file")
+    day = here("sandbox", "--replay-from", "yesterday", "--json")
+    assert (day.code, day.document["code"]) == (Exit.USAGE, "not_a_day")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        busy = here("sandbox", "--port", port, "--contracts", "5", "--json")
+    assert (busy.code, busy.document["code"]) == (Exit.CONFIGURATION, "sandbox_not_started")
+    assert SandboxOptions().host == "127.0.0.1"

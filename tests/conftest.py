@@ -1,0 +1,154 @@
+"""Databases for tests: SQLite files and a real PostgreSQL, migrated once and copied per test."""
+
+import asyncio
+import os
+import random
+import shutil
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+
+import asyncpg
+import pytest
+from hypothesis import settings
+
+from app.storage import migrations
+from app.storage.database import Database
+from app.storage.engines import DatabaseOptions, SlowStatement
+from tests import postgres
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+# The same examples on every run; MYTESTS_EXPLORE=1 looks for others.
+settings.register_profile("steady", deadline=None, derandomize="MYTESTS_EXPLORE" not in os.environ)
+settings.load_profile("steady")
+
+MakeDatabase = Callable[..., Database]
+_NUMBERS = count(1)
+
+
+def _apart(work: "asyncio.Future[None] | object") -> None:
+    """Runs a coroutine to its end on a loop of its own, away from the tests' loop."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, work).result()  # type: ignore[arg-type]  # any awaitable
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Server]:
+    """One server for all processes of this test session."""
+    session = os.environ.get("PYTEST_XDIST_TESTRUNUID") or f"{os.getpid()}-{time.monotonic_ns()}"
+    running = postgres.server(session)
+    yield running
+    running.link.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: postgres.Server) -> postgres.Server:
+    """The server with a migrated database to copy."""
+    with postgres_server.locked():
+        ready = postgres_server.room / "template"
+        if not ready.exists():
+            _apart(_make_template(postgres_server))
+            ready.touch()
+    return postgres_server
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated file to copy."""
+    path = tmp_path_factory.mktemp("template") / "template.sqlite3"
+    _apart(migrations.upgrade(f"sqlite+aiosqlite:///{path}"))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Both databases, one after the other."""
+    return str(request.param)
+
+
+@pytest.fixture
+async def empty_database_url(
+    backend: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[str]:
+    """A database without a table."""
+    if backend == "sqlite":
+        yield f"sqlite+aiosqlite:///{tmp_path}/empty.sqlite3"
+        return
+    server: postgres.Server = request.getfixturevalue("postgres_server")
+    name = f"empty_{os.getpid()}_{next(_NUMBERS)}"
+    await _execute(server, f"CREATE DATABASE {name}")
+    yield server.url(name)
+    await _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database_url(
+    backend: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[str]:
+    """A migrated database."""
+    if backend == "sqlite":
+        path = tmp_path / "test.sqlite3"
+        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        yield f"sqlite+aiosqlite:///{path}"
+        return
+    server: postgres.Server = request.getfixturevalue("postgres_template")
+    name = f"test_{os.getpid()}_{next(_NUMBERS)}"
+    await _execute(
+        server, f"CREATE DATABASE {name} TEMPLATE {postgres.TEMPLATE} STRATEGY FILE_COPY"
+    )
+    yield server.url(name)
+    await _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def make_database() -> MakeDatabase:
+    """A database with its seams bound for tests; `open` and `close` are the caller's."""
+
+    def make(
+        url: str,
+        *,
+        publish: Callable[[object], None] = lambda _: None,
+        on_slow: Callable[[SlowStatement], None] = lambda _: None,
+        **options: object,
+    ) -> Database:
+        return Database(
+            DatabaseOptions(url=url, **options),  # type: ignore[arg-type]  # as the caller says
+            monotonic=time.monotonic,
+            jitter=random.Random(1).random,
+            publish=publish,
+            on_slow=on_slow,
+        )
+
+    return make
+
+
+@pytest.fixture
+async def database(database_url: str, make_database: MakeDatabase) -> AsyncIterator[Database]:
+    """An open, migrated database; the test must leave no connection in use."""
+    opened = make_database(database_url)
+    await opened.open()
+    yield opened
+    assert opened.checked_out == 0
+    await opened.close()
+
+
+async def _make_template(server: postgres.Server) -> None:
+    """Made under another name first: the template is there only when it is whole."""
+    made = f"making_{os.getpid()}"
+    await _execute(server, f"CREATE DATABASE {made}")
+    await migrations.upgrade(server.url(made))
+    await _execute(server, f"ALTER DATABASE {made} RENAME TO {postgres.TEMPLATE}")
+
+
+async def _execute(server: postgres.Server, statement: str) -> str:
+    connection = await asyncpg.connect(host=str(server.room), user="postgres", database="postgres")
+    try:
+        return str(await connection.execute(statement))
+    finally:
+        await connection.close()

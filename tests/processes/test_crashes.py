@@ -1,0 +1,176 @@
+"""kill -9 in the middle of a change, on both databases: all of it or nothing, and once."""
+
+import asyncio
+from random import Random
+
+import pytest
+
+from app.domain.errors import Code
+from app.domain.history import EventType
+from app.domain.portfolio import FULL
+from app.services.once import Command, Outcome
+from app.storage.database import Database
+from tests.conftest import MakeDatabase
+from tests.processes.crew import proven, worker
+from tests.services.desk import SYMBOLS, Desk
+from tests.stateful.twins import Key, rendered
+
+pytestmark = pytest.mark.xdist_group("processes")
+REBALANCE = {"do": "rebalance", "key": "k", "request": "the-run"}
+SWAP = {"do": "replace", "symbol": SYMBOLS[1], "by": SYMBOLS[9], "key": "k", "request": "swap"}
+DAY = 60 * 25  # minutes: a rebalance is due by time, and claims have run out
+
+
+@pytest.fixture
+async def url(database_url: str, make_database: MakeDatabase) -> str:
+    """A database with a portfolio of four that nobody has open."""
+    database = make_database(database_url)
+    await database.open()
+    desk = await Desk(database).filled(4)
+    desk.score({SYMBOLS[0]: 0.3})
+    await database.close()
+    return database_url
+
+
+async def committed(url: str, make_database: MakeDatabase) -> tuple[int, int, bool]:
+    """Version, number of events, and whether the swap is there; everything proven."""
+    database = make_database(url)
+    await database.open()
+    try:
+        state, events = await proven(database)
+    finally:
+        await database.close()
+    assert sum(member.weight_u for member in state.members) + state.cash_u == FULL
+    return state.version, len(events), state.member(SYMBOLS[9]) is not None
+
+
+@pytest.mark.parametrize("failpoint", ["before:FROM portfolio WHERE", "commit:2"])
+async def test_K01_killed_before_the_commit_nothing_happened_and_the_retry_runs_once(
+    url: str, make_database: MakeDatabase, failpoint: str
+) -> None:
+    before = await committed(url, make_database)
+    moved = {"do": "score", "changed": {SYMBOLS[0]: 0.3, SYMBOLS[2]: 0.99}}
+    async with worker(url, minutes=DAY, failpoint=failpoint) as one:
+        await one.do(moved)
+        await one.died(REBALANCE)
+    assert await committed(url, make_database) == before
+    async with worker(url, minutes=DAY + 1) as other:
+        await other.do(moved)
+        (done,) = await other.do(REBALANCE)
+        (again,) = await other.do(REBALANCE)
+    assert (done["is_replay"], again["is_replay"]) == (False, True)
+    assert done["body"] == again["body"]
+    assert (await committed(url, make_database))[0] == before[0] + 1
+
+
+async def test_K02_killed_after_the_commit_the_run_is_there_and_the_retry_hears_of_it(
+    url: str, make_database: MakeDatabase
+) -> None:
+    before = await committed(url, make_database)
+    moved = {"do": "score", "changed": {SYMBOLS[0]: 0.3, SYMBOLS[2]: 0.99}}
+    async with worker(url, minutes=DAY, failpoint="published") as one:
+        await one.do(moved)
+        await one.died(REBALANCE)
+    after = await committed(url, make_database)
+    assert after[0] == before[0] + 1
+    async with worker(url, minutes=DAY) as other:
+        await other.do(moved)
+        (replayed,) = await other.do(REBALANCE)
+        (fresh,) = await other.do({"do": "rebalance", "key": "another"})
+    assert replayed["is_replay"]
+    assert not fresh["is_replay"]
+    assert await committed(url, make_database) == after
+
+
+@pytest.mark.parametrize(
+    "failpoint",
+    [
+        "after:INSERT INTO portfolio_history",
+        "after:UPDATE portfolio SET",
+        "after:UPDATE portfolio_members SET status",
+        "after:INSERT INTO portfolio_members",
+        "published",
+    ],
+)
+async def test_K09_killed_inside_the_swap_the_old_version_or_the_new_one(
+    url: str, make_database: MakeDatabase, failpoint: str
+) -> None:
+    version, events, _ = await committed(url, make_database)
+    async with worker(url, failpoint=failpoint) as one:
+        await one.died(SWAP)
+    state = await committed(url, make_database)
+    if failpoint == "published":
+        assert state == (version + 1, events + 2, True)
+    else:
+        assert state == (version, events, False)
+
+
+@pytest.mark.parametrize("failpoint", ["before:UPDATE idempotency_keys", "published"])
+async def test_K12_effect_and_answer_are_kept_together_or_not_at_all(
+    url: str, make_database: MakeDatabase, failpoint: str
+) -> None:
+    async with worker(url, failpoint=failpoint) as one:
+        await one.died(SWAP)
+    version, _, is_swapped = await committed(url, make_database)
+    assert is_swapped == (failpoint == "published")
+    async with worker(url, minutes=1) as other:
+        (done,) = await other.do(SWAP)
+        (again,) = await other.do(SWAP)
+    assert done["is_replay"] == is_swapped
+    assert again == {"body": done["body"], "is_replay": True}
+    assert (await committed(url, make_database))[0] == version + (not is_swapped)
+
+
+async def test_C04_a_key_whose_holder_was_killed_is_carried_on_after_its_lock(
+    url: str, make_database: MakeDatabase
+) -> None:
+    async with worker(url, failpoint="commit:2") as one:
+        await one.died(SWAP)
+    async with worker(url) as soon:
+        assert await soon.do(SWAP) == [{"code": Code.IDEMPOTENCY_IN_PROGRESS}]
+    async with worker(url, minutes=1) as later:
+        (done,) = await later.do(SWAP)
+    assert not done["is_replay"]
+    assert (await committed(url, make_database))[2]
+
+
+@pytest.mark.parametrize("backend", ["postgres"], indirect=True)
+async def test_C04_others_go_on_while_one_is_killed_again_and_again(
+    url: str, make_database: MakeDatabase
+) -> None:
+    """Its locks die with it: nobody waits for a dead process."""
+    async with worker(url) as other:
+        for turn in range(2):
+            async with worker(url, failpoint="after:UPDATE portfolio SET") as one:
+                act = {**SWAP, "key": f"k{turn}"}
+                _, (said,) = await asyncio.gather(
+                    one.died(act),
+                    other.do({"do": "add", "symbol": SYMBOLS[20 + turn], "request": "add"}),
+                )
+            assert "body" in said, said
+    assert (await committed(url, make_database))[0] == 3
+
+
+async def test_B16_cancelled_at_any_moment_a_change_is_whole_or_not_there(
+    database: Database,
+) -> None:
+    """As when a client goes away; the connection comes back in any case."""
+    desk = await Desk(database).filled(4)
+    dice, done = Random(3), 0
+    for turn in range(25):
+        command = Command("tester", f"request-{turn}", once=Key(f"k{turn}", "p"))
+        name, members = SYMBOLS[9], await desk.members()
+        change = desk.portfolio.remove if name in members else desk.portfolio.add
+        task = asyncio.ensure_future(change(name, "x", command, rendered))
+        await asyncio.sleep(dice.random() * 0.03)
+        task.cancel()
+        (ending,) = await asyncio.gather(task, return_exceptions=True)
+        done += (name in members) != (name in await desk.members())
+        assert isinstance(ending, asyncio.CancelledError | Outcome), ending
+        async with asyncio.timeout(5):
+            while database.checked_out:
+                await asyncio.sleep(0.01)
+    state, events = await proven(database)
+    assert state.version == 1 + done
+    changes = [event for event in events if event.type in {EventType.ADD, EventType.REMOVE}]
+    assert len(changes) == 4 + done

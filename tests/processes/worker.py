@@ -1,0 +1,126 @@
+"""One process of several: real services over a real database, told what to do line by line.
+
+Run as `python -m tests.processes.worker URL MINUTES FAILPOINT`; each line of standard input is a
+JSON list of acts that are begun at the same time, each line of standard output their endings.
+FAILPOINT is where the process dies as by kill -9: `commit:N` just before the Nth commit from now,
+`published` just after a commit, or a piece of SQL, just after (`after:...`) or before
+(`before:...`) the first statement that has it.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from random import Random
+from typing import Any
+
+from sqlalchemy import event
+
+from app.domain.errors import ServiceError
+from app.domain.portfolio import faults
+from app.services.once import Answer, Command, Outcome
+from app.storage.database import Database
+from app.storage.engines import DatabaseOptions
+from tests.services.desk import NOW, Desk
+from tests.stateful.twins import Key, rendered
+
+Act = Mapping[str, Any]
+
+
+def die(*_: object) -> None:
+    """As if by kill -9: nothing is flushed, closed or rolled back by us."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _arm(database: Database, failpoint: str) -> None:
+    kind, _, detail = failpoint.partition(":")
+    assert database._engines is not None
+    engine = database._engines.writer.sync_engine
+    if kind == "commit":
+        left = [int(detail)]
+
+        @event.listens_for(engine, "commit")
+        def on_commit(_: object) -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                die()
+
+    if kind in {"before", "after"}:
+
+        @event.listens_for(engine, f"{kind}_cursor_execute")
+        def on_statement(_c: object, _cursor: object, sql: str, *_: object) -> None:
+            if detail in " ".join(sql.split()):
+                die()
+
+
+async def _carried_out(desk: Desk, act: Act, who: Command) -> Outcome[Any]:
+    name, reason = act.get("symbol", ""), "by a process"
+    match act["do"]:
+        case "add":
+            return await desk.portfolio.add(name, reason, who, rendered)
+        case "remove":
+            return await desk.portfolio.remove(name, reason, who, rendered)
+        case "replace":
+            return await desk.portfolio.replace(name, act["by"], reason, who, rendered)
+        case "rebalance":
+            return await desk.rebalancing.rebalance(who, render=rendered)
+        case "configure":
+            return await desk.configuration.put(act["changes"], reason, who, rendered)
+        case other:
+            raise ValueError(other)
+
+
+async def _ended(desk: Desk, act: Act) -> Any:
+    if act["do"] == "read":
+        return await _read(desk, act["seconds"])
+    if act["do"] == "score":
+        desk.score(act["changed"])
+        return None
+    key = Key(act["key"], act.get("print", "p")) if "key" in act else None
+    who = Command("process", act.get("request", "r"), if_match=act.get("if_match"), once=key)
+    try:
+        outcome = await _carried_out(desk, act, who)
+    except ServiceError as e:
+        return {"code": e.code.value}
+    assert isinstance(outcome.answer, Answer)
+    return {"body": outcome.answer.body.decode(), "is_replay": outcome.is_replay}
+
+
+async def _read(desk: Desk, seconds: float) -> dict[str, Any]:
+    """Reads as fast as it can; the number of reads, of versions, and everything unsound."""
+    until, versions, reads = time.monotonic() + seconds, [0], 0
+    wrong: list[str] = []
+    while time.monotonic() < until:
+        state = (await desk.portfolio.view()).portfolio
+        reads += 1
+        wrong += faults(state, 50)
+        if state.version < versions[-1]:
+            wrong.append(f"version {state.version} after {versions[-1]}")
+        elif state.version > versions[-1]:
+            versions.append(state.version)
+    return {"reads": reads, "versions": len(versions), "wrong": wrong}
+
+
+async def _work(url: str, minutes: float, failpoint: str) -> None:
+    on_publish = die if failpoint == "published" else lambda _: None
+    loop = asyncio.get_running_loop()
+    database = Database(DatabaseOptions(url=url), loop.time, Random(os.getpid()).random, on_publish)
+    await database.open()
+    desk = Desk(database)
+    await desk.open()
+    desk.later(minutes=minutes)
+    desk.score({})
+    assert desk.now >= NOW
+    _arm(database, failpoint)
+    print("ready", flush=True)  # noqa: T201  # the pipe is how it answers
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        endings = await asyncio.gather(*(_ended(desk, act) for act in json.loads(line)))
+        print(json.dumps(endings), flush=True)  # noqa: T201  # as above
+    await database.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(_work(sys.argv[1], float(sys.argv[2]), sys.argv[3]))

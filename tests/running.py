@@ -1,0 +1,74 @@
+"""The whole service in process, put together as in production, with a client in front of it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+from fastapi import FastAPI
+
+from app.container import Services, assemble
+from app.domain.market import DataSource
+from app.settings import DatabaseSettings, KucoinSettings, Settings
+from app.telemetry.metrics import Metrics
+from tests.api.harness import PREFIX, make_api_with, open_client
+
+PATIENCE_S = 60.0
+_EMPTY: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service that runs, and calls to it that must succeed."""
+
+    services: Services
+    client: httpx2.AsyncClient
+
+    async def get(self, path: str, **params: Any) -> Any:
+        answer = await self.client.get(PREFIX + path, params=params)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def post(self, path: str, body: Mapping[str, Any] = _EMPTY, status: int = 200) -> Any:
+        answer = await self.client.post(PREFIX + path, json=dict(body))
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+    async def until(self, path: str, holds: Callable[[Any], bool]) -> Any:
+        """Asks until the answer is as wanted; fails when that takes too long."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not holds(answer := await self.get(path)):
+                await asyncio.sleep(0.25)
+        return answer
+
+    async def filled(self) -> None:
+        """Until the first fill has brought everything."""
+        await self.until("/status", lambda status: status["feed"]["stage"] == "complete")
+
+
+def settings_for(
+    exchange_url: str, database_url: str, *, background: bool = True, **kucoin: Any
+) -> Settings:
+    return Settings(
+        kucoin=KucoinSettings(base_url=exchange_url, source=DataSource.SANDBOX, **kucoin),
+        database=DatabaseSettings(url=database_url),
+        background=background,
+    )
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Running]:
+    """Starts the service with its background tasks and stops it again."""
+    metrics = Metrics()
+    started: list[Services] = []
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        async with assemble(settings, metrics) as services:
+            started.append(services)
+            yield {"my_symbols": services.my_symbols}
+
+    async with open_client(make_api_with(lifespan, metrics=metrics)) as client:
+        yield Running(started[0], client)

@@ -1,0 +1,291 @@
+"""A random life of the portfolio on both databases at once; after every step all invariants hold.
+
+MYTESTS_STATEFUL_EXAMPLES and MYTESTS_STATEFUL_STEPS make it longer (`make stateful`).
+"""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from decimal import Decimal
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from app.domain.errors import Code
+from app.domain.market import ContractStatus
+from app.domain.weighting import Role
+from app.services.once import Command
+from tests import postgres
+from tests.services.desk import SYMBOLS, Desk
+from tests.stateful.twins import (
+    Call,
+    Key,
+    Place,
+    Said,
+    Seen,
+    Twins,
+    grew_rightly,
+    monotone,
+    rendered,
+    sound,
+    told_truly,
+)
+
+EXAMPLES = int(os.environ.get("MYTESTS_STATEFUL_EXAMPLES", "6"))
+STEPS = int(os.environ.get("MYTESTS_STATEFUL_STEPS", "30"))
+FEW = SYMBOLS[:14]
+
+symbols = st.sampled_from(FEW)
+some = st.lists(symbols, min_size=1, max_size=4, unique=True)
+scores = st.dictionaries(
+    symbols, st.none() | st.integers(0, 100).map(lambda number: number / 100), max_size=8
+)
+changes: st.SearchStrategy[Mapping[str, object]] = st.fixed_dictionaries(
+    {},
+    optional={
+        "max_portfolio_symbols": st.integers(1, 12),
+        "min_weight_percentage": st.integers(0, 12),
+        "max_weight_percentage": st.integers(5, 60),
+        "score_tilt": st.integers(0, 10).map(lambda number: number / 10),
+        "enter_score": st.sampled_from([0.5, 0.6, 0.7]),
+        "misspelt": st.just(1),
+    },
+)
+
+
+class Life(RuleBasedStateMachine):
+    """Every rule is one request or one thing that the world does."""
+
+    place: Place
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.twins = Twins(self.place)
+        self.runner.run(self.twins.open())
+        self.known = self.now()
+        self.last: tuple[Call, Command, Said] | None = None
+
+    def teardown(self) -> None:
+        try:
+            self.runner.run(self.twins.close())
+        finally:
+            self.runner.close()
+
+    @property
+    def desk(self) -> Desk:
+        return self.twins.desks[0]
+
+    def now(self) -> Seen:
+        return self.runner.run(self.twins.seen())
+
+    def request(self, call: Call, *, if_match: int | None = None) -> Said:
+        """One request under a key of its own, and what must be true of any."""
+        number = next(self.twins.requests)
+        key = Key(f"key-{number}", f"print-{number}")
+        command = Command("operator", f"request-{number}", if_match=if_match, once=key)
+        said = self.repeat(call, command)
+        self.last = (call, command, said)
+        return said
+
+    def repeat(self, call: Call, command: Command) -> Said:
+        before = self.known
+        said = self.runner.run(self.twins.say(call, command))
+        self.known = self.now()
+        told_truly(before, self.known, said, command)
+        grew_rightly(before, self.known, self.desk)
+        return said
+
+    # --- what a caller does --------------------------------------------------------------------
+
+    @initialize(size=st.integers(0, 8))
+    def begin(self, size: int) -> None:
+        if size:
+            self.request(lambda desk, who: desk.portfolio.initialize(size, "start", who, rendered))
+
+    @rule(symbol=symbols)
+    def add(self, symbol: str) -> None:
+        self.request(lambda desk, who: desk.portfolio.add(symbol, "in", who, rendered))
+
+    @rule(symbol=symbols)
+    def remove(self, symbol: str) -> None:
+        self.request(lambda desk, who: desk.portfolio.remove(symbol, "out", who, rendered))
+
+    @rule(old=symbols, new=symbols)
+    def replace(self, old: str, new: str) -> None:
+        self.request(lambda desk, who: desk.portfolio.replace(old, new, "swap", who, rendered))
+
+    @rule(dry_run=st.booleans(), balance=st.none() | st.just(Decimal(10_000)))
+    def rebalance(self, dry_run: bool, balance: Decimal | None) -> None:
+        version = self.known.portfolio.version
+        said = self.request(
+            lambda desk, who: desk.rebalancing.rebalance(
+                who, dry_run=dry_run, account_balance=balance, render=rendered
+            )
+        )
+        if dry_run:
+            assert self.known.portfolio.version == version
+        elif said.code is None:
+            self.nothing_is_left_to_do()
+
+    def nothing_is_left_to_do(self) -> None:
+        """A second run right after the first changes nothing."""
+        version = self.known.portfolio.version
+        self.request(lambda desk, who: desk.rebalancing.rebalance(who, render=rendered))
+        assert self.known.portfolio.version == version
+
+    @rule()
+    def replace_the_weak(self) -> None:
+        self.request(lambda desk, who: desk.replacement.execute(who, render=rendered))
+
+    @rule(wanted=changes)
+    def configure(self, wanted: Mapping[str, object]) -> None:
+        self.request(lambda desk, who: desk.configuration.put(wanted, "tuned", who, rendered))
+
+    @rule(symbol=symbols, off=st.sampled_from([-1, 1]))
+    def act_on_another_version(self, symbol: str, off: int) -> None:
+        wrong = self.known.portfolio.version + off
+        said = self.request(
+            lambda desk, who: desk.portfolio.remove(symbol, "out", who, rendered), if_match=wrong
+        )
+        assert said.code == Code.PRECONDITION_FAILED
+
+    @precondition(lambda self: self.last is not None)
+    @rule()
+    def repeat_the_last_request(self) -> None:
+        """I1: what had an effect is answered again, byte for byte, and has no second one."""
+        assert self.last is not None
+        call, command, first = self.last
+        again = self.repeat(call, command)
+        if first.code is None:
+            assert again == Said(first.answer, True, None)
+        else:
+            self.last = (call, command, again)
+
+    @precondition(lambda self: self.last is not None)
+    @rule(symbol=symbols)
+    def use_the_last_key_for_something_else(self, symbol: str) -> None:
+        assert self.last is not None
+        _, command, first = self.last
+        if first.code is not None or command.once is None:
+            return
+        other = Command("operator", "other", once=Key(command.once.key, "another"))
+        said = self.repeat(lambda desk, who: desk.portfolio.add(symbol, "x", who, rendered), other)
+        assert said.code == Code.IDEMPOTENCY_KEY_REUSED
+
+    @rule()
+    def look(self) -> None:
+        """I4: reading changes nothing."""
+
+        async def read(desk: Desk) -> Any:
+            await desk.portfolio.view()
+            await desk.alerts.current()
+            await desk.reports.analytics()
+            await desk.trading.tradeable()
+            checked = await desk.reports.integrity()
+            return [one for one in checked.invariants if not one.ok and one.name != "bounds"]
+
+        assert self.runner.run(self.twins.each(read)) == [[], []]
+        weights = self.runner.run(self.desk.rebalancing.weights())
+        funded = {
+            line.member.symbol: line.target_u for line in weights.lines if line.role is Role.FUNDED
+        }
+        monotone(self.desk, funded)
+        assert self.now() == self.known
+
+    @rule()
+    def meddle(self) -> None:
+        if self.known.events:
+            self.runner.run(self.twins.refuse_meddling())
+
+    # --- what the world does -------------------------------------------------------------------
+
+    @rule(changed=scores, minutes=st.sampled_from([1, 5, 60, 1500]))
+    def rescore(self, changed: dict[str, float | None], minutes: int) -> None:
+        self.twins.lever(lambda desk: desk.later(minutes=minutes))
+        self.twins.lever(lambda desk: desk.score(changed))
+
+    @rule(minutes=st.sampled_from([-1, 10, 120]))
+    def time_passes_without_scores(self, minutes: int) -> None:
+        self.twins.lever(lambda desk: desk.later(minutes=minutes))
+
+    @rule(names=some, fresh=st.booleans())
+    def feeds_fail_or_heal(self, names: list[str], fresh: bool) -> None:
+        def change(desk: Desk) -> None:
+            for name in names:
+                desk.quote(name, is_fresh=fresh)
+
+        self.twins.lever(change)
+
+    @rule(name=symbols, mark=st.sampled_from([None, "0.000001", "9.5", "10.0", "11", "100000"]))
+    def a_price_moves(self, name: str, mark: str | None) -> None:
+        price = None if mark is None else Decimal(mark)
+        self.twins.lever(lambda desk: desk.quote(name, mark=price, bid=price, ask=price))
+
+    @rule(
+        name=symbols,
+        status=st.sampled_from([ContractStatus.OPEN, ContractStatus.PAUSED, ContractStatus.CLOSED]),
+    )
+    def a_contract_changes(self, name: str, status: ContractStatus) -> None:
+        self.twins.lever(lambda desk: desk.status(name, status))
+
+    @rule(halted=st.booleans())
+    def the_exchange_halts_or_opens(self, halted: bool) -> None:
+        self.twins.lever(lambda desk: setattr(desk.market, "halted", halted))
+
+    @rule()
+    def all_heals(self) -> None:
+        def heal(desk: Desk) -> None:
+            desk.market.halted = False
+            for name in FEW:
+                desk.quote(name, is_fresh=True)
+                desk.status(name, ContractStatus.OPEN)
+            desk.later(minutes=1)
+            desk.score({})
+
+        self.twins.lever(heal)
+
+    @rule()
+    def restart(self) -> None:
+        self.runner.run(self.twins.restart())
+        assert self.now() == self.known
+
+    # --- what always holds ---------------------------------------------------------------------
+
+    @invariant()
+    def all_is_sound(self) -> None:
+        sound(self.known)
+        assert [desk.database.checked_out for desk in self.twins.desks] == [0, 0]
+
+
+def test_every_life_keeps_the_invariants(
+    tmp_path: Path, sqlite_template: Path, postgres_template: postgres.Server
+) -> None:
+    """P1-P7, H1-H5, I1-I4 on SQLite and PostgreSQL, whose histories must be equal."""
+
+    class Here(Life):
+        place = Place(tmp_path, sqlite_template, postgres_template, count(1))
+
+    run_state_machine_as_test(
+        Here,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            database=None,
+            derandomize="MYTESTS_STATEFUL_EXAMPLES" not in os.environ,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate, Phase.shrink],
+        ),
+    )

@@ -1,0 +1,237 @@
+"""Two desks that live the same life, one on SQLite and one on PostgreSQL, and what must hold."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from itertools import count, pairwise
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import asyncpg
+from sqlalchemy import text
+
+from app.domain.configuration import Configuration
+from app.domain.errors import ServiceError
+from app.domain.history import PortfolioEvent, chain_faults, fold
+from app.domain.market import ContractStatus
+from app.domain.portfolio import Portfolio, faults
+from app.services.once import Answer, Command, Outcome
+from app.storage.audit import inspect
+from app.storage.database import Database
+from app.storage.engines import DatabaseOptions
+from tests import postgres
+from tests.services.desk import Desk
+
+Call = Callable[[Desk, Command], Awaitable[Outcome[Any]]]
+
+
+@dataclass(frozen=True)
+class Key:
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is committed at one moment."""
+
+    portfolio: Portfolio
+    events: tuple[PortfolioEvent, ...]
+    configuration: Configuration
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended: an answer, or the code of a refusal."""
+
+    answer: Answer | None
+    is_replay: bool
+    code: str | None
+
+
+@dataclass
+class Place:
+    """Where databases come from."""
+
+    room: Path
+    sqlite_template: Path
+    server: postgres.Server
+    numbers: "count[int]"
+
+
+def rendered(result: object) -> Answer:
+    """Everything that the use case returned, so that the twins can be compared by it."""
+    return Answer(200, {"Content-Type": "text/plain"}, repr(result).encode())
+
+
+class Twins:
+    """The pair; every call goes to both, and both must say the same."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.name = f"stateful_{os.getpid()}_{next(place.numbers)}"
+        self.requests = count(1)
+        self.life = 0
+        self.desks: list[Desk] = []
+
+    async def open(self) -> None:
+        path = self.place.room / f"{self.name}.sqlite3"
+        shutil.copy(self.place.sqlite_template, path)
+        await self._administer(f"CREATE DATABASE {self.name} TEMPLATE {postgres.TEMPLATE}")
+        urls = (f"sqlite+aiosqlite:///{path}", self.place.server.url(self.name))
+        for url in urls:
+            desk = Desk(await _opened(url))
+            self.desks.append(_numbered(desk, 0))
+            await desk.open()
+
+    async def close(self) -> None:
+        """Also proves both histories from outside, as `audit verify` does."""
+        verdicts = [await inspect(desk.database.options.url) for desk in self.desks]
+        for desk in self.desks:
+            await desk.database.close()
+        await self._administer(f"DROP DATABASE {self.name} WITH (FORCE)")
+        assert [verdict.breaks for verdict in verdicts] == [(), ()]
+
+    async def restart(self) -> None:
+        """Both processes begin anew, knowing only what is committed and what the market shows."""
+        self.life += 1
+        reborn: list[Desk] = []
+        for desk in self.desks:
+            await desk.database.close()
+            database = await _opened(desk.database.options.url)
+            fresh = Desk(database, desk.market, desk.boards, desk.now)
+            reborn.append(_numbered(fresh, self.life))
+        self.desks = reborn
+
+    async def each(self, act: Callable[[Desk], Awaitable[Any]]) -> list[Any]:
+        return [await act(desk) for desk in self.desks]
+
+    def lever(self, pull: Callable[[Desk], object]) -> None:
+        for desk in self.desks:
+            pull(desk)
+
+    async def seen(self) -> Seen:
+        """What both have committed: the very same, hash for hash."""
+        one, other = await self.each(_seen)
+        assert one == other
+        assert isinstance(one, Seen)
+        return one
+
+    async def say(self, call: Call, command: Command) -> Said:
+        """Both answers, which must be one."""
+        one, other = await self.each(lambda desk: _said(desk, call, command))
+        assert one == other
+        assert isinstance(one, Said)
+        return one
+
+    async def refuse_meddling(self) -> None:
+        """H1: neither database lets the history be changed."""
+        for statement in (
+            "UPDATE portfolio_history SET reason = 'x'",
+            "DELETE FROM portfolio_history",
+        ):
+            for desk in self.desks:
+                try:
+                    async with desk.database.write() as unit:
+                        await unit.connection.execute(text(statement))
+                except ServiceError:
+                    continue
+                raise AssertionError(f"{statement} was not refused")
+
+    async def _administer(self, statement: str) -> None:
+        room = str(self.place.server.room)
+        connection = await asyncpg.connect(host=room, user="postgres", database="postgres")
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+
+async def _opened(url: str) -> Database:
+    database = Database(DatabaseOptions(url=url), asyncio.get_running_loop().time, Random(1).random)
+    await database.open()
+    return database
+
+
+def _numbered(desk: Desk, life: int) -> Desk:
+    """Run ids that do not come again after a restart."""
+    numbers = count(1)
+    desk.rebalancing = replace(
+        desk.rebalancing, new_id=lambda: f"00000000-0000-4000-8{life:03}-{next(numbers):012}"
+    )
+    return desk
+
+
+async def _seen(desk: Desk) -> Seen:
+    async with desk.database.read() as unit:
+        return Seen(
+            await unit.portfolio.load(),
+            await unit.history.all(),
+            await unit.configuration.current(),
+        )
+
+
+async def _said(desk: Desk, call: Call, command: Command) -> Said:
+    try:
+        outcome = await call(desk, command)
+    except ServiceError as e:
+        return Said(None, False, e.code.value)
+    return Said(outcome.answer, outcome.is_replay, None)
+
+
+def sound(now: Seen) -> None:
+    """P1-P4, H2-H6: of what is committed, however it came about."""
+    most = now.configuration.max_portfolio_symbols
+    assert faults(now.portfolio, most) == ()
+    assert fold(now.events) == now.portfolio
+    assert chain_faults(now.events, None) == []
+    assert now.portfolio.configuration_version == now.configuration.version
+    versions = [0, *(event.payload["version"] for event in now.events)]
+    assert all(later - earlier in {0, 1} for earlier, later in pairwise(versions))
+    for event in now.events:
+        assert event.actor
+        assert event.request_id
+        assert event.reason
+        assert event.code_version
+        assert event.input_hash
+
+
+def grew_rightly(before: Seen, after: Seen, desk: Desk) -> None:
+    """P5 and D5: only what is open and fresh may grow, and never beyond the maximum."""
+    held = {member.symbol: member.weight_u for member in before.portfolio.members}
+    for member in after.portfolio.members:
+        if member.weight_u <= held.get(member.symbol, 0):
+            continue
+        quote = desk.market.quotes[member.symbol]
+        assert quote.is_fresh, member.symbol
+        assert quote.contract.status is ContractStatus.OPEN, member.symbol
+        assert not desk.market.halted
+        assert member.weight_u <= after.configuration.max_weight_u, member.symbol
+
+
+def told_truly(before: Seen, after: Seen, said: Said, command: Command) -> None:
+    """P7, I2, I3: a refusal or a replay changes nothing; a change is one batch of its request."""
+    new = after.events[len(before.events) :]
+    assert after.events[: len(before.events)] == before.events
+    if said.code is not None or said.is_replay or not new:
+        assert after == before
+        return
+    assert {event.request_id for event in new} == {command.request_id}
+    assert new[0].payload["version"] == before.portfolio.version + 1
+    assert new[-1].payload["version"] == after.portfolio.version
+
+
+def monotone(desk: Desk, targets: dict[str, int]) -> None:
+    """P6: between funded members of equal volatility the better score has no smaller target."""
+    board = desk.boards.board
+    assert board is not None
+    cards = {card.symbol: card.composite for card in board.cards}
+    known = [(cards[name], weight) for name, weight in targets.items() if cards.get(name)]
+    for score, weight in known:
+        for other, less in known:
+            assert score is not None
+            assert other is not None
+            assert not (score > other and weight < less - 1), (score, weight, other, less)

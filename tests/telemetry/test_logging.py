@@ -1,0 +1,128 @@
+"""Logs: one line each, secrets masked, nothing forged, one path for every library."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from app.telemetry.logging import MASK, configure_logging, masking
+
+CANARY = "canary-5e7d!x"
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    structlog.reset_defaults()
+
+
+def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def fail(text: str) -> None:
+    raise RuntimeError(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'a\r\n{"event":"forged"}',
+        "\x1b[31mred\x1b[0m",
+        "\u2028forged",
+        'quote"},{',
+        "\x00",
+        "\u202e",
+    ],
+)
+def test_S14_json_lines_cannot_be_forged(text: str) -> None:
+    stream = io.StringIO()
+    configure_logging(level="info", form="json", stream=stream)
+    structlog.get_logger().info(text, detail=text, **{text: [text]})
+    logging.getLogger("library").warning("%s", text)
+    assert stream.getvalue().isascii()
+    first, second = lines(stream)
+    assert (first["event"], first["detail"], first[text]) == (text, text, [text])
+    assert second["event"] == text
+    assert "\x1b" not in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "text", ["a\r\nforged", "\x1b[31mred", "\u2028forged", "\x9bforged", "\x00"]
+)
+def test_S14_console_lines_cannot_be_forged(text: str) -> None:
+    stream = io.StringIO()
+    configure_logging(level="info", form="console", stream=stream)
+    structlog.get_logger().info(text, detail=text, more=[text], **{text: 1})
+    logging.getLogger("library").warning("%s", text)
+    assert len(stream.getvalue().splitlines()) == 2
+    for sign in ("\x1b", "\u2028", "\x9b", "\x00", "\r"):
+        assert sign not in stream.getvalue()
+
+
+def test_S13_secrets_are_masked_by_name_and_by_value() -> None:
+    stream = io.StringIO()
+    configure_logging(level="info", form="json", secrets=[CANARY, "abc"], stream=stream)
+    log = structlog.get_logger()
+    log.info("started", password="x1", api_key="x2", Authorization="x3", cursor_secret="x4")
+    in_event = f"value {CANARY} in the event"
+    log.info(in_event, nested={"passphrase": "x5", "list": [CANARY, 1]})
+    log.info("urls", url=f"postgresql+asyncpg://me:{'pw' * 9}@db/x", thing=io.BytesIO)
+    logging.getLogger("library").error("said %s", CANARY)
+    try:
+        fail(f"inside {CANARY}")
+    except RuntimeError:
+        log.exception("failed")
+        logging.getLogger("library").exception("failed too")
+    text = stream.getvalue()
+    for secret in ("x1", "x2", "x3", "x4", "x5", CANARY, "pwpw"):
+        assert secret not in text
+    assert lines(stream)[2]["url"] == f"postgresql+asyncpg://me:{MASK}@db/x"
+    assert lines(stream)[1]["nested"] == {"passphrase": MASK, "list": [MASK, 1]}
+    assert "RuntimeError" in lines(stream)[-1]["exception"]
+    assert len(lines(stream)) == 6
+
+
+def test_short_values_do_not_mask_ordinary_text() -> None:
+    mask = masking(["abc", ""])
+    assert mask(None, "info", {"event": "abc"}) == {"event": "abc"}
+
+
+def test_levels_and_quiet_libraries() -> None:
+    stream = io.StringIO()
+    configure_logging(level="warning", form="json", stream=stream)
+    structlog.get_logger().info("unheard")
+    logging.getLogger("library").info("unheard")
+    logging.getLogger("sqlalchemy.engine").info("unheard")
+    structlog.get_logger().warning("heard")
+    logging.getLogger("sqlalchemy.engine").error("heard")
+    found = lines(stream)
+    assert [line["event"] for line in found] == ["heard", "heard"]
+    assert {line["level"] for line in found} == {"warning", "error"}
+    assert all(line["timestamp"].endswith("Z") for line in found)
+
+
+def test_what_is_bound_to_the_context_is_on_the_line() -> None:
+    stream = io.StringIO()
+    configure_logging(level="info", form="json", stream=stream)
+    with structlog.contextvars.bound_contextvars(request_id="r-1"):
+        structlog.get_logger().info("inside")
+        logging.getLogger("library").warning("inside too")
+    assert [line["request_id"] for line in lines(stream)] == ["r-1", "r-1"]
+
+
+def test_tracebacks_keep_their_lines_on_the_console() -> None:
+    stream = io.StringIO()
+    configure_logging(level="info", form="console", stream=stream)
+    try:
+        fail("broken")
+    except RuntimeError:
+        structlog.get_logger().exception("failed")
+    assert "RuntimeError: broken" in stream.getvalue().splitlines()[-1]

@@ -1,0 +1,51 @@
+"""Events move the metrics that stand for them."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from app.domain.events import PlanCreated, PortfolioChanged, ScoresUpdated
+from app.telemetry.meter import Meter
+from app.telemetry.metrics import Metrics
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("event", "lines"),
+    [
+        (
+            ScoresUpdated("run", NOW, 250, 306, 0.2),
+            (
+                "mysymbols_scoring_runs_total 1.0",
+                'mysymbols_scoring_symbols{status="scored"} 250.0',
+                'mysymbols_scoring_symbols{status="unavailable"} 306.0',
+                "mysymbols_scoring_seconds_count 1.0",
+            ),
+        ),
+        (
+            PortfolioChanged(7, 12, "ADD", "BTCUSDT", NOW),
+            (
+                'mysymbols_portfolio_changes_total{action="ADD"} 1.0',
+                "mysymbols_portfolio_version 7.0",
+            ),
+        ),
+    ],
+)
+def test_an_event_moves_its_metrics(event: object, lines: tuple[str, ...]) -> None:
+    metrics = Metrics()
+
+    Meter(metrics).hear(event)
+
+    told = metrics.render().decode().splitlines()
+    assert set(lines) <= set(told)
+
+
+def test_other_events_move_nothing() -> None:
+    metrics = Metrics()
+    before = [line for line in metrics.render().decode().splitlines() if "_created" not in line]
+
+    Meter(metrics).hear(PlanCreated("run", 1, 0, NOW))
+
+    after = [line for line in metrics.render().decode().splitlines() if "_created" not in line]
+    assert after == before

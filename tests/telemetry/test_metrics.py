@@ -1,0 +1,34 @@
+"""Metrics: declared once, base units, a registry of their own."""
+
+import re
+from dataclasses import fields
+
+import pytest
+from prometheus_client import Counter, Gauge, Histogram
+
+from app.telemetry.metrics import Metrics
+
+
+def test_two_services_in_one_process_do_not_clash() -> None:
+    one, other = Metrics(), Metrics()
+    one.scoring_runs.inc()
+    assert b"mysymbols_scoring_runs_total 1.0" in one.render()
+    assert b"mysymbols_scoring_runs_total 0.0" in other.render()
+
+
+def test_every_declared_metric_exists_under_its_name() -> None:
+    metrics = Metrics()
+    names = [field.name for field in fields(metrics) if field.name != "registry"]
+    assert len(names) > 20
+    for name in names:
+        metric = getattr(metrics, name)
+        assert isinstance(metric, Counter | Gauge | Histogram)
+        (described,) = metric.describe()
+        assert described.name == f"mysymbols_{name}"
+        assert described.documentation.endswith(".")
+
+
+@pytest.mark.parametrize("unit", ["_ms", "_millis", "_minutes", "_hours", "_kb", "_mb", "_percent"])
+def test_units_are_base_units(unit: str) -> None:
+    text = Metrics().render().decode()
+    assert not re.search(rf"^# TYPE \w+{unit}(_total)? ", text, re.MULTILINE)

@@ -1,0 +1,204 @@
+"""The shape of the tree: layers, file sizes, names, reasons for every suppression."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+APP = ROOT / "app"
+MODULES = sorted(APP.rglob("*.py"))
+PYTHON = [
+    *MODULES,
+    *sorted((ROOT / "tests").rglob("*.py")),
+    *sorted((ROOT / "alembic").rglob("*.py")),
+]
+VAGUE = {"utils", "util", "helpers", "helper", "common", "core", "base", "manager", "misc", "stuff"}
+TOP_LEVEL = {
+    "app", "tests", "alembic", "alembic.ini", "pyproject.toml", "docker-compose.yml", "README.md",
+    "Makefile", "Dockerfile", "requirements.lock", "requirements-runtime.lock", "benchmarks",
+}  # fmt: skip
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def _tracked() -> list[Path]:
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        return [path for path in PYTHON if path.is_file()]
+    listed = subprocess.run(
+        [git, "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_shown)
+def test_a_module_is_short_named_well_and_says_what_it_is(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert source.count("\n") < 300, "what are the two nouns in it?"
+    assert VAGUE.isdisjoint({*path.relative_to(APP).with_suffix("").parts}), "a vague name"
+    docstring = ast.get_docstring(ast.parse(source))
+    assert docstring, "no opening sentence"
+    assert docstring.split("\n\n")[0].rstrip().endswith("."), "the first line is a sentence"
+
+
+def test_every_package_of_the_tree_has_content() -> None:
+    empty = [
+        _shown(package.parent)
+        for package in APP.rglob("__init__.py")
+        if len(list(package.parent.rglob("*.py"))) == 1 and len(package.read_text()) < 200
+    ]
+    assert not empty
+
+
+def test_every_suppression_names_its_rule_and_its_reason() -> None:
+    # `# noqa: CODE  # why` (or prose after the code), `# type: ignore[code]  # why`
+    marker = re.compile(r"#\s*(noqa|type:\s*ignore|pragma:\s*no|nosec)\b(?P<rest>.*)$")
+    reasoned = re.compile(r"^(:\s*[A-Z]+\d+(,\s*[A-Z]+\d+)*|\[[\w,\- ]+\])\s*(#|-|:)?\s*\w+\W+\w+")
+    bare = [
+        f"{_shown(path)}:{number}"
+        for path in PYTHON
+        if path != Path(__file__)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if (found := marker.search(line)) and not reasoned.match(found["rest"])
+    ]
+    assert not bare
+
+
+def test_no_test_is_switched_off() -> None:
+    off = re.compile(r"mark\.(skip\b|xfail)|pytest\.skip\(\)")
+    found = [
+        _shown(path)
+        for path in PYTHON
+        if path != Path(__file__) and off.search(path.read_text(encoding="utf-8"))
+    ]
+    assert not found
+
+
+def test_no_machine_path_or_index_address_is_tracked() -> None:
+    here = Path(__file__)
+    machine = re.compile(r"(?:^|[^\w.])/(?:work|farm|root|home/[a-z]+|Users/[a-z]+)/")
+    index = re.compile(r"(?i)(--(extra-)?index-url[ =]+\w|find-links[ =]+\S|//pypi\.|pythonhosted)")
+    found = []
+    for path in _tracked():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        if path != here and (machine.search(text) or index.search(text)):
+            found.append(_shown(path))
+    assert not found
+
+
+def test_the_top_level_holds_only_what_is_agreed() -> None:
+    names = {path.relative_to(ROOT).parts[0] for path in _tracked()}
+    assert {name for name in names if not name.startswith(".")} <= TOP_LEVEL
+
+
+def _contracts() -> list[dict[str, object]]:
+    document = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = document["tool"]["importlinter"]["contracts"]
+    assert isinstance(contracts, list)
+    return contracts
+
+
+def test_contracts_that_list_the_packages_list_all_of_them() -> None:
+    packages = {
+        f"app.{path.stem}"
+        for path in APP.iterdir()
+        if path.stem != "__init__" and (path.suffix == ".py" or (path / "__init__.py").exists())
+    }
+    by_id = {contract["id"]: contract for contract in _contracts()}
+    sandbox, sql = by_id["sandbox"]["forbidden_modules"], by_id["sql"]["source_modules"]
+    assert isinstance(sandbox, list)
+    assert isinstance(sql, list)
+    assert set(sandbox) == packages - {"app.sandbox"}
+    assert set(sql) == packages - {"app.storage"}
+
+
+def _lint(directory: Path) -> tuple[bool, str]:
+    shutil.copy(ROOT / "pyproject.toml", directory)
+    linter = Path(sys.executable).with_name("lint-imports")
+    run = subprocess.run(
+        [linter, "--no-cache"],
+        cwd=directory,
+        env={"PYTHONPATH": str(directory), "NO_COLOR": "1", "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return run.returncode == 0, run.stdout + run.stderr
+
+
+def test_the_tree_keeps_the_contracts(tmp_path: Path) -> None:
+    shutil.copytree(APP, tmp_path / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    kept, said = _lint(tmp_path)
+    assert kept, said
+
+
+# (file of a small tree, what it wrongly imports, the number of the contract that must say so)
+VIOLATIONS = (
+    ("domain/scoring.py", "import app.services.scoring", "1."),
+    ("services/scoring.py", "import app.api.deps", "1."),
+    ("storage/database.py", "import app.adapters.paper", "1."),
+    ("unlisted.py", "", "1."),
+    ("domain/scoring.py", "import asyncio", "2."),
+    ("domain/scoring.py", "from time import monotonic", "2."),
+    ("domain/scoring.py", "import pydantic", "2."),
+    ("services/scoring.py", "import app.adapters.paper", "3."),
+    ("services/scoring.py", "import sqlalchemy", "4."),
+    ("services/scoring.py", "from app.storage.tables import cards", "4."),
+    ("api/routes/scoring.py", "import app.api.routes.portfolio", "5. Routes"),
+    ("adapters/paper.py", "import app.adapters.kucoin", "5. Adapters"),
+    ("services/registry.py", "import app.services.scoring", "6."),
+    ("api/deps.py", "import app.storage.database", "7."),
+    ("workers/schedule.py", "import app.adapters.paper", "7."),
+    ("sandbox/server.py", "import app.domain.scoring", "8. The sandbox"),
+    ("main.py", "import app.sandbox.server", "8. Only"),
+    ("workers/schedule.py", "import dbos", "9."),
+)
+
+
+@pytest.fixture
+def small_tree(tmp_path: Path) -> Path:
+    for name in (
+        "cli.py", "main.py", "container.py", "settings.py", "api/deps.py", "api/routes/scoring.py",
+        "api/routes/portfolio.py", "workers/schedule.py", "services/scoring.py",
+        "services/registry.py", "adapters/paper.py", "adapters/kucoin/rest.py",
+        "storage/database.py", "storage/tables.py", "telemetry/metrics.py", "domain/scoring.py",
+        "sandbox/server.py",
+    ):  # fmt: skip
+        path = tmp_path / "app" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('"""A module."""\n')
+        for folder in path.relative_to(tmp_path).parents:
+            if folder.parts:
+                (tmp_path / folder / "__init__.py").touch()
+    (tmp_path / "app/services/scoring.py").write_text("import app.services.registry\n")
+    (tmp_path / "app/storage/tables.py").write_text("import sqlalchemy\n")
+    (tmp_path / "app/cli.py").write_text("import app.main, app.sandbox.server\n")
+    return tmp_path
+
+
+def test_a_tree_without_violation_passes(small_tree: Path) -> None:
+    kept, said = _lint(small_tree)
+    assert kept, said
+
+
+@pytest.mark.parametrize(("name", "line", "number"), VIOLATIONS)
+def test_each_contract_breaks_when_it_is_violated(
+    small_tree: Path, name: str, line: str, number: str
+) -> None:
+    path = small_tree / "app" / name
+    before = path.read_text() if path.exists() else ""
+    path.write_text(f"{before}{line}\n")
+    kept, said = _lint(small_tree)
+    assert not kept
+    assert re.search(rf"^{re.escape(number)}.* BROKEN", said, re.MULTILINE), said

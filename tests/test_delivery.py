@@ -1,0 +1,310 @@
+"""What is delivered is true: locks, image, compose file, CI and README against the real thing."""
+
+import re
+import shlex
+import subprocess
+import tomllib
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import typer
+import yaml
+
+from app.api.problems import PREFIX
+from app.cli import sandbox as sandbox_command
+from app.cli.application import application
+from app.cli.exits import Exit
+from app.settings import CLIENT_VARIABLES, Settings, known_variables
+from tests.api.harness import make_api
+from tests.cli.command import here
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LOCKS = ("requirements.lock", "requirements-runtime.lock")
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = sorted(name for name, one in SERVICES.items() if "build" in one)
+EVERYWHERE = str(IPv4Address(0))  # inside a container; what is published is another matter
+ROOT_PATHS = {"/livez", "/readyz", "/metrics"}
+PROBE = re.compile(r"urlopen\('(?P<url>[^']+)', timeout=2\)")
+
+
+def _read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+# --- locks
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_the_locks_pin_everything_with_hashes_and_name_no_index(name: str) -> None:
+    lines = _read(name).splitlines()
+    pins = [line for line in lines if line and line[0] not in " #"]
+    assert len(pins) > 30
+    for pin in pins:
+        assert re.match(r"[a-z0-9._-]+(\[[a-z,]+\])?==[^ ]+ (; .+ )?\\$", pin), pin
+    assert not [line for line in lines if "://" in line or line.startswith("-") or "/tmp" in line]
+    for number, line in enumerate(lines):
+        if line in pins:
+            assert lines[number + 1].strip().startswith("--hash=sha256:"), line
+
+
+def test_the_locks_hold_what_pyproject_declares() -> None:
+    project = tomllib.loads(_read("pyproject.toml"))
+    runtime = [*project["project"]["dependencies"], *project["dependency-groups"]["build"]]
+    everything = [
+        *runtime,
+        *project["project"]["optional-dependencies"]["replay"],
+        *project["dependency-groups"]["test"],
+        *project["dependency-groups"]["lint"],
+    ]
+    for name, wanted in (("requirements-runtime.lock", runtime), ("requirements.lock", everything)):
+        pinned = set(re.findall(r"^([a-z0-9._-]+)==", _read(name), re.MULTILINE))
+        names = {re.split(r"[\[<>=~!; ]", one)[0].lower() for one in wanted}
+        assert names <= pinned, name
+    shared = [
+        set(re.findall(r"^([a-z0-9._-]+==[^ ]+)", _read(name), re.MULTILINE)) for name in LOCKS
+    ]
+    assert shared[1] <= shared[0], "both locks pin the same versions"
+
+
+# --- set-up
+
+
+def test_setup_refuses_what_cannot_work(tmp_path: Path) -> None:
+    (tmp_path / ".ci").mkdir()
+    (tmp_path / ".ci/setup").write_text(_read(".ci/setup"))
+    (tmp_path / "old").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "old").chmod(0o755)
+    said = subprocess.run(
+        ["sh", ".ci/setup"],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "PYTHON": str(tmp_path / "old")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.returncode == 1
+    assert "is not a Python 3.11, 3.12 or 3.13" in said.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_scripts_are_well_formed() -> None:
+    subprocess.run(["sh", "-n", ".ci/setup"], cwd=ROOT, check=True)
+    subprocess.run(["bash", "-n", ".ci/run"], cwd=ROOT, check=True)
+
+
+def test_ci_runs_the_checks_and_then_the_command_of_the_readme() -> None:
+    script = _read(".ci/run")
+    assert "set -euo pipefail" in script
+    assert 0 < script.index("\nmake check\n") < script.index("\nmake test ")
+    assert "| `make test` |" in README
+    assert (ROOT / ".ci/run").stat().st_mode & 0o100
+
+
+def _targets() -> set[str]:
+    return set(re.findall(r"^([a-z]+):", _read("Makefile"), re.MULTILINE))
+
+
+def test_every_make_command_of_the_readme_exists() -> None:
+    assert set(re.findall(r"make ([a-z]+)", README)) - {"it"} <= _targets()
+    assert {"setup", "check", "test", "demo", "run", "sandbox", "fuzz", "lock", "clean"} <= (
+        _targets()
+    )
+
+
+@pytest.mark.parametrize("target", ["demo", "run", "sandbox"])
+def test_make_calls_commands_and_options_that_exist(target: str) -> None:
+    given = ["REPLAY=file.parquet", "REPLAY_FROM=2025-01-31", "SEED=3", "PORT=1234"]
+    said = subprocess.run(
+        ["make", "-n", "-o", ".venv/.installed", target, *given],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    line = next(line for line in said.splitlines() if "my-symbols" in line)
+    words = shlex.split(line)
+    assert words[0] == ".venv/bin/my-symbols"
+    _assert_usable(words[1:])
+
+
+# --- command lines
+
+
+def _assert_usable(words: list[str]) -> None:
+    """The command exists and has these options; nothing is run."""
+    command = typer.main.get_command(application)
+    context = typer.Context(command)
+    found = command.get_command(context, words[0])  # type: ignore[attr-defined]  # it is a group
+    assert found is not None, words[0]
+    found.make_context(words[0], words[1:])
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_compose_commands_are_ours(name: str) -> None:
+    _assert_usable(SERVICES[name]["command"])
+
+
+def test_the_image_runs_our_command_unprivileged() -> None:
+    text = _read("Dockerfile")
+    lines = [line for line in re.sub(r"\\\n\s*", "", text).splitlines() if line]
+    steps = dict(line.split(" ", 1) for line in lines if line[0] not in "# ")
+    assert steps["ENTRYPOINT"] == '["my-symbols"]'
+    _assert_usable(yaml.safe_load(steps["CMD"]))
+    user = [line for line in lines if line.startswith("USER ")]
+    assert user == ["USER my-symbols"]
+    assert "--require-hashes" in text
+    assert "requirements-runtime.lock" in text
+    assert steps["EXPOSE"] == "8000"
+    for source in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE):
+        for one in source.split():
+            assert (ROOT / one).exists(), one
+            assert f"!{one}" in _read(".dockerignore").splitlines(), f"{one} is not sent to build"
+
+
+# --- compose
+
+
+def test_compose_has_a_live_and_a_sandbox_profile() -> None:
+    by_profile: dict[str, set[str]] = {}
+    for name, one in SERVICES.items():
+        for profile in one["profiles"]:
+            by_profile.setdefault(profile, set()).add(name)
+    assert by_profile == {
+        "live": {"postgres", "service"},
+        "sandbox": {"exchange", "sandbox-service"},
+    }
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_compose_publishes_only_on_loopback(name: str) -> None:
+    for port in SERVICES[name].get("ports", ()):
+        host, outside, inside = str(port).split(":")
+        assert host == "127.0.0.1"
+        assert outside == inside
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_compose_variables_are_settings_and_make_valid_ones(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variables = SERVICES[name].get("environment", {})
+    known = known_variables()
+    for variable, value in variables.items():
+        assert variable in known
+        monkeypatch.setenv(variable, re.sub(r"\$\{\w+:-(\w+)\}", r"\1", value))
+    settings = Settings()
+    url = urlsplit(settings.database.url)
+    if url.scheme.startswith("postgresql"):
+        postgres = SERVICES[str(url.hostname)]["environment"]
+        assert url.username == postgres["POSTGRES_USER"]
+        assert url.path.removeprefix("/") == postgres["POSTGRES_DB"]
+        assert "${POSTGRES_PASSWORD" in postgres["POSTGRES_PASSWORD"]
+    if "MYSYMBOLS_KUCOIN__BASE_URL" in variables:
+        exchange = urlsplit(settings.kucoin.base_url)
+        words = SERVICES[str(exchange.hostname)]["command"]
+        assert words[words.index("--port") + 1] == str(exchange.port)
+        assert settings.kucoin.data_source.value == "sandbox"
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_compose_healthchecks_ask_paths_that_exist_on_ports_that_are_open(name: str) -> None:
+    one = SERVICES[name]
+    found = PROBE.search(one["healthcheck"]["test"][-1])
+    assert found
+    url = urlsplit(found["url"])
+    words = one["command"]
+    assert words[words.index("--port") + 1] == str(url.port)
+    assert words[words.index("--host") + 1] == EVERYWHERE
+    assert f"127.0.0.1:{url.port}:{url.port}" in one["ports"]
+    expected = "/readyz" if words[0] == "serve" else "/api/v1/timestamp"
+    assert url.path == expected
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_compose_services_are_confined_and_keep_their_data(name: str) -> None:
+    one = SERVICES[name]
+    assert one["read_only"] is True
+    assert one["cap_drop"] == ["ALL"]
+    assert one["security_opt"] == ["no-new-privileges:true"]
+    if one["command"][0] == "serve":
+        volume, place = one["volumes"][0].split(":")
+        assert volume in COMPOSE["volumes"]
+        assert place == "/srv/var"
+        assert all(
+            after["condition"] == "service_healthy" and "healthcheck" in SERVICES[before]
+            for before, after in one["depends_on"].items()
+        )
+
+
+def test_the_database_service_is_healthy_when_it_answers() -> None:
+    postgres = SERVICES["postgres"]
+    assert postgres["healthcheck"]["test"][:2] == ["CMD", "pg_isready"]
+    assert "ports" not in postgres
+    assert postgres["volumes"][0].split(":")[0] in COMPOSE["volumes"]
+
+
+def test_the_image_probe_asks_a_path_that_exists() -> None:
+    found = PROBE.search(_read("Dockerfile"))
+    assert found
+    assert urlsplit(found["url"]).path in ROOT_PATHS
+
+
+# --- README
+
+
+def test_the_configuration_table_is_the_settings() -> None:
+    rows = re.findall(r"^\| `(MYSYMBOLS_\w+)` \| (?:`([^`]*)`)? ?\|", README, re.MULTILINE)
+    assert dict(rows) == known_variables()
+    mentioned = set(re.findall(r"MYSYMBOLS_[A-Z_]*[A-Z]", README))
+    assert mentioned <= known_variables().keys() | CLIENT_VARIABLES
+
+
+def _operations() -> set[str]:
+    paths = make_api().openapi()["paths"]
+    return {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+
+
+def test_the_endpoints_of_the_readme_are_those_of_the_service() -> None:
+    told = {
+        f"{method} {PREFIX}{path}"
+        for method, path in re.findall(r"`(GET|POST|PUT|DELETE) (/[^`]*)`", README)
+    }
+    real = _operations()
+    assert told == {one for one in real if one.split()[1].startswith(PREFIX)}
+    assert {one.split()[1] for one in real} - {one.split()[1] for one in told} <= ROOT_PATHS
+    assert all(f"`{path}`" in README for path in ROOT_PATHS)
+
+
+def test_the_exit_codes_of_the_readme_are_those_of_the_program() -> None:
+    told = {int(code) for code in re.findall(r"^\| (\d+) \| ", README, re.MULTILINE)}
+    assert told == {int(code) for code in Exit}
+
+
+def test_the_commands_of_the_readme_exist() -> None:
+    said = here("--help").out + here("portfolio", "--help").out
+    runs = ("serve", "demo", "sandbox", "doctor")
+    asks = ("sync", "score", "explain", "convert", "portfolio")
+    changes = ("show", "initialize", "add", "remove", "replace", "rebalance")
+    for command in (*runs, *asks, *changes):
+        assert f" {command} " in said
+        assert command in README
+
+
+def test_the_tests_that_keep_the_decisions_exist() -> None:
+    decisions = README[README.index("## Decisions") :]
+    named = re.findall(r"\| `(test_\w+)` \|$", decisions, re.MULTILINE)
+    assert len(named) == decisions.count("\n|") - 2, "each decision names its test"
+    sources = "\n".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")
+    )
+    assert [name for name in named if f"def {name}(" not in sources] == []
+
+
+def test_defaults_of_the_local_exchange_are_documented_truthfully() -> None:
+    compose = SERVICES["exchange"]["command"]
+    assert compose[compose.index("--port") + 1] == str(sandbox_command.DEFAULT_PORT)

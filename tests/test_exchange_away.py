@@ -1,0 +1,129 @@
+"""An exchange that cannot be reached: nothing is made up, the cause is named, it heals itself."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from app.sandbox.options import SandboxOptions
+from app.sandbox.server import serve_exchange
+from tests.api.harness import PREFIX
+from tests.running import running, settings_for
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+HTML = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\n\r\n<html></html>"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@asynccontextmanager
+async def refusing(port: int) -> AsyncIterator[None]:
+    """Nobody listens there."""
+    del port
+    yield
+
+
+@asynccontextmanager
+async def hanging(port: int) -> AsyncIterator[None]:
+    """Takes the connection and never says a word."""
+    gone = asyncio.Event()
+
+    async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await gone.wait()
+        writer.close()
+
+    async with answering(port, silent):
+        yield
+        gone.set()
+
+
+@asynccontextmanager
+async def html(port: int) -> AsyncIterator[None]:
+    """A web server that is no exchange."""
+
+    async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(HTML)
+        await writer.drain()
+        writer.close()
+
+    async with answering(port, page):
+        yield
+
+
+@asynccontextmanager
+async def answering(port: int, handler: Handler) -> AsyncIterator[None]:
+    server = await asyncio.start_server(handler, "127.0.0.1", port)
+    try:
+        yield
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("trouble", "cause"),
+    [
+        (refusing, "exchange_unavailable"),
+        (hanging, "exchange_timeout"),
+        (html, "exchange_bad_response"),
+    ],
+)
+async def test_it_says_so_stays_up_shows_no_score_and_recovers_by_itself(
+    trouble: Callable[[int], AbstractAsyncContextManager[None]], cause: str, tmp_path: Path
+) -> None:
+    port = free_port()
+    settings = settings_for(
+        f"http://127.0.0.1:{port}",
+        f"sqlite+aiosqlite:///{tmp_path}/away.sqlite3",
+        connect_timeout_s=1.0,
+        read_timeout_s=1.0,
+        total_timeout_s=1.0,
+    )
+    async with AsyncExitStack() as stack:
+        trouble_now = await stack.enter_async_context(AsyncExitStack())
+        await trouble_now.enter_async_context(trouble(port))
+        service = await stack.enter_async_context(running(settings))
+        health = await service.until(
+            "/health", lambda health: component(health, "exchange")["state"] == "down"
+        )
+        assert component(health, "exchange")["cause"] == cause
+        assert component(health, "exchange")["detail"]
+        assert health["mode"] == "FROZEN"
+        assert health["data_status"] == "unavailable"
+        assert health["as_of"] is None
+
+        rankings = await service.client.get(f"{PREFIX}/scoring/rankings")
+        assert rankings.status_code == 503
+        assert rankings.json()["code"] == "no_board_yet"
+        assert int(rankings.headers["Retry-After"]) >= 1
+
+        added = await service.client.post(
+            f"{PREFIX}/portfolio/add-symbol", json={"symbol": "BTCUSDT"}
+        )
+        assert added.status_code == 503
+        portfolio = await service.get("/portfolio")
+        assert portfolio["members"] == []
+        assert portfolio["data_status"] == "unavailable"
+        assert (await service.client.get("/livez")).status_code == 200
+        assert (await service.client.get("/readyz")).status_code == 200
+
+        await trouble_now.aclose()
+
+        exchange = SandboxOptions(port=port, contracts=40)
+        async with serve_exchange(exchange, time.time):
+            await service.until("/health", lambda health: health["data_status"] == "fresh")
+            board = await service.until("/status", lambda status: status["scoring"] is not None)
+            assert board["scoring"]["scored"] > 0
+            await service.until("/health", lambda now: component(now, "exchange")["state"] == "up")
+
+
+def component(health: dict[str, list[dict[str, str]]], name: str) -> dict[str, str]:
+    return next(part for part in health["components"] if part["name"] == name)

@@ -1,0 +1,94 @@
+"""The application as a server runs it, put together from settings."""
+
+import io
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from app.domain.market import DataSource
+from app.main import create_app, known_secrets
+from app.settings import DatabaseSettings, HttpSettings, KucoinSettings, Settings
+from tests.api.harness import PREFIX, open_client
+from tests.api.judging import problem
+
+NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    structlog.reset_defaults()
+
+
+def settings(folder: Path, *, source: DataSource = DataSource.SANDBOX, **http: object) -> Settings:
+    return Settings(
+        kucoin=KucoinSettings(base_url=NOBODY, source=source, connect_timeout_s=0.5),
+        database=DatabaseSettings(url=f"sqlite+aiosqlite:///{folder}/test.sqlite3"),
+        http=HttpSettings(**http),
+        background=False,
+    )
+
+
+@asynccontextmanager
+async def running(given: Settings) -> AsyncIterator[httpx2.AsyncClient]:
+    async with open_client(create_app(given)) as client:
+        yield client
+
+
+async def test_it_starts_and_stays_up_without_an_exchange(tmp_path: Path) -> None:
+    async with running(settings(tmp_path)) as client:
+        assert (await client.get("/livez")).status_code == 200
+        assert (await client.get("/readyz")).json()["state"] == "up"
+        health = (await client.get(f"{PREFIX}/health")).json()
+        assert (health["data_source"], health["data_status"]) == ("sandbox", "unavailable")
+        assert health["mode"] == "FROZEN"
+        status = (await client.get(f"{PREFIX}/status")).json()
+        assert status["scoring"] is None
+        assert status["portfolio"]["size"] == 0
+        assert status["portfolio"]["cash_percentage"] == 100.0
+        text = (await client.get("/metrics")).text
+        assert 'mysymbols_service_info{data_source="sandbox"' in text
+        assert "/api/symbol-mgmt/health" in (await client.get("/openapi.json")).text
+
+
+async def test_sample_data_needs_the_sandbox_and_its_answer(tmp_path: Path) -> None:
+    async with running(settings(tmp_path)) as client:
+        response = await client.post(f"{PREFIX}/initialize-sample-data")
+        problem(response, 503, "exchange_unavailable")
+    other = tmp_path / "live"
+    other.mkdir()
+    async with running(settings(other, source=DataSource.KUCOIN)) as client:
+        response = await client.post(f"{PREFIX}/initialize-sample-data")
+        problem(response, 409, "sandbox_only")
+
+
+async def test_docs_and_cors_follow_the_settings(tmp_path: Path) -> None:
+    given = settings(tmp_path, docs=False, cors_origins=("https://desk.example",))
+    async with running(given) as client:
+        problem(await client.get("/docs"), 404, "not_found")
+        response = await client.get("/livez", headers={"Origin": "https://desk.example"})
+        assert response.headers["access-control-allow-origin"] == "https://desk.example"
+
+
+def test_S13_every_secret_of_the_settings_is_masked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    given = settings(tmp_path, cursor_secret=SecretStr("canary-cursor")).model_copy(
+        update={"database": DatabaseSettings(url="postgresql+asyncpg://me:canary%2Fdb@db/x")}
+    )
+    assert known_secrets(given) == ["canary-cursor", "canary%2Fdb", "canary/db"]
+    create_app(given)
+    structlog.get_logger().info("canary-cursor canary%2Fdb canary/db", given=given)
+    assert stream.getvalue()
+    assert "canary" not in stream.getvalue()

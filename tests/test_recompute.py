@@ -1,0 +1,132 @@
+"""Two implementations, one answer: the service's scoring against the plain one."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.domain.composite import AlgorithmSpec
+from app.domain.configuration import Configuration
+from app.domain.measures import correlations
+from app.domain.panel import FIELDS, Panel, ScoringInputs, Source, known_at
+from app.domain.scoring import score
+from app.domain.selection import Candidate, choose
+from app.domain.weighting import Claim, Role, allocate, appeal
+from app.services.run_inputs import pack, unpack
+from tests.recompute import project, recompute, scores
+from tests.scoring_inputs import make_inputs
+
+SETTINGS = Configuration()
+SPEC = AlgorithmSpec("default", SETTINGS.family_weights)
+
+
+def stored_of(inputs: ScoringInputs) -> dict[str, Any]:
+    """As a run keeps it, with the candles that the database would give."""
+    kept = unpack(pack(inputs))
+    kept["candles"] = {"daily": _candles(inputs.daily), "hourly": _candles(inputs.hourly)}
+    return kept
+
+
+def _candles(panel: Panel) -> dict[str, list[list[float]]]:
+    return {
+        symbol: [
+            [float(stamp), *(float(getattr(panel, name)[row, column]) for name in FIELDS)]
+            for row, stamp in enumerate(panel.opened_ms)
+            if np.isfinite(panel.close[row, column])
+        ]
+        for column, symbol in enumerate(panel.symbols)
+    }
+
+
+def torn(inputs: ScoringInputs, seed: int) -> ScoringInputs:
+    """The same with young listings, gaps, missing and old inputs, a thin book."""
+    rng = np.random.default_rng(seed)
+    count = len(inputs.symbols)
+
+    def bars(panel: Panel, start: int, gaps: int) -> Panel:
+        fields: dict[str, Any] = {name: getattr(panel, name).copy() for name in FIELDS}
+        rows = len(panel.opened_ms)
+        for column in range(1, count):
+            lost = rng.integers(rows // 2, rows - 40, gaps if column % 4 == 0 else 0)
+            for array in fields.values():
+                array[: start if column % 5 == 0 else 0, column] = np.nan
+                array[lost, column] = np.nan
+        return replace(panel, **fields)
+
+    bid, books, funding = inputs.bid.copy(), list(inputs.books), list(inputs.funding)
+    interest = inputs.open_interest.copy()
+    bid[2], books[3], funding[4], interest[:, 5] = np.nan, None, (), np.nan
+    thin = books[6]
+    assert thin is not None
+    books[6] = replace(thin, asks=thin.asks[:1], bids=tuple(replace(b, lots=0) for b in thin.bids))
+    ages = {source: values.copy() for source, values in inputs.ages_s.items()}
+    ages[Source.BOOKS][7] = 10_000.0
+    ages[Source.HOURLY_CANDLES][8] = np.nan
+    ages[Source.DAILY_CANDLES][9] = 1e9
+    return replace(
+        inputs, daily=bars(inputs.daily, 105, 3), hourly=bars(inputs.hourly, 60, 4),
+        bid=bid, books=tuple(books), funding=tuple(funding), open_interest=interest, ages_s=ages,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("whole", [True, False], ids=["complete", "torn"])
+def test_both_give_the_same_scores(seed: int, whole: bool) -> None:
+    inputs = make_inputs(40, seed=seed)
+    inputs = inputs if whole else torn(inputs, seed)
+    draft = score(inputs, SPEC)
+    mine = {card.symbol: card for card in draft.cards if card.composite is not None}
+    theirs = scores(stored_of(known_at(inputs)))
+    assert mine.keys() == theirs.keys()
+    assert whole == (len(mine) == 40)
+    for symbol, (value, z) in theirs.items():
+        assert mine[symbol].z == pytest.approx(z, abs=1e-9)
+        assert mine[symbol].composite == pytest.approx(value, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_both_choose_and_weigh_the_same_ten(seed: int) -> None:
+    inputs = make_inputs(60, seed=seed)
+    draft = score(inputs, SPEC)
+    cards = {card.symbol: card for card in draft.cards}
+    rules = SETTINGS.correlation
+    matrix = correlations(
+        inputs.daily, inputs.symbols, rules.basis, rules.addition_days, rules.min_common
+    )
+    place = {symbol: column for column, symbol in enumerate(inputs.symbols)}
+
+    def correlation(one: str, other: str) -> float | None:
+        rho = float(matrix[place[one], place[other]])
+        return None if np.isnan(rho) else rho
+
+    candidates = [Candidate(card.symbol, True, True, card.composite) for card in draft.cards]
+    chosen = choose(candidates, correlation, 10, SETTINGS).chosen
+    claims = []
+    for symbol in chosen:
+        z, sigma = cards[symbol].z, cards[symbol].volatility
+        assert z is not None
+        assert sigma is not None
+        claims.append(Claim(symbol, Role.FUNDED, appeal(z, sigma, SETTINGS.score_tilt), 0))
+    allocation = allocate(claims, SETTINGS.min_weight_u, SETTINGS.max_weight_u)
+    table = recompute(stored_of(inputs))
+    assert [symbol for symbol, _, _ in table] == list(chosen)
+    assert len(table) == 10
+    for symbol, value, weight in table:
+        assert cards[symbol].composite == pytest.approx(value, abs=1e-9)
+        assert weight == pytest.approx(allocation.weights_u[symbol] / 1e6, abs=2e-6)
+    assert sum(weight for _, _, weight in table) == pytest.approx(100.0)
+
+
+def test_another_market_is_another_table() -> None:
+    tables = [recompute(stored_of(make_inputs(40, seed=seed))) for seed in (1, 2)]
+    assert tables[0] != tables[1]
+
+
+def test_projection_golden() -> None:
+    shares = (0.4, 0.2, 0.1, 0.08, 0.06, 0.05, 0.04, 0.03, 0.02, 0.02)
+    expected = (20, 20, 13.636364, 10.909091, 8.181818, 6.818182, 5.454545, 5, 5, 5)
+    found = project(shares)
+    assert sum(found) == 100_000_000
+    assert [one / 1e6 for one in found] == pytest.approx(expected, abs=2e-6)
+    assert project((1.0, 2.0)) == [20_000_000, 20_000_000]

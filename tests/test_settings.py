@@ -1,0 +1,77 @@
+"""Settings come from the environment, whole and checked."""
+
+import pytest
+from pydantic import ValidationError
+
+from app.domain.market import DataSource
+from app.settings import Settings, known_variables, unknown_variables
+
+
+def test_defaults_are_embedded_and_on_loopback() -> None:
+    settings = Settings()
+
+    assert settings.http.host == "127.0.0.1"
+    assert settings.database.url.startswith("sqlite+aiosqlite:///")
+    assert settings.kucoin.data_source is DataSource.KUCOIN
+    assert settings.http.cors_origins == ()
+
+
+def test_nested_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MYSYMBOLS_KUCOIN__BASE_URL", "http://127.0.0.1:9001")
+    monkeypatch.setenv("MYSYMBOLS_DATABASE__POOL_SIZE", "7")
+
+    settings = Settings()
+
+    assert settings.kucoin.data_source is DataSource.SANDBOX
+    assert settings.database.pool_size == 7
+
+
+def test_G05_a_misspelt_variable_refuses_to_start_and_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MYSYMBOLS_DATABASE__POOLSIZE", "7")
+
+    with pytest.raises(ValidationError, match="MYSYMBOLS_DATABASE__POOLSIZE"):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MYSYMBOLS_KUCOIN__BASE_URL", "ftp://x"),
+        ("MYSYMBOLS_KUCOIN__READ_TIMEOUT_S", "0"),
+        ("MYSYMBOLS_HTTP__PORT", "70000"),
+        ("MYSYMBOLS_LOG__LEVEL", "loud"),
+    ],
+)
+def test_a_senseless_value_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    ("url", "source"),
+    [
+        ("https://api-futures.kucoin.com", DataSource.KUCOIN),
+        ("https://kucoin.com.evil.example", DataSource.SANDBOX),
+        ("https://notkucoin.com", DataSource.SANDBOX),
+        ("http://127.0.0.1:8123", DataSource.SANDBOX),
+    ],
+)
+def test_only_the_official_host_counts_as_live(
+    monkeypatch: pytest.MonkeyPatch, url: str, source: DataSource
+) -> None:
+    monkeypatch.setenv("MYSYMBOLS_KUCOIN__BASE_URL", url)
+
+    assert Settings().kucoin.data_source is source
+
+
+def test_known_variables_cover_every_nested_setting() -> None:
+    known = known_variables()
+
+    assert known["MYSYMBOLS_HTTP__PORT"] == "8000"
+    assert unknown_variables({"PATH": "x", "MYSYMBOLS_URL": "y", "mysymbols_http__port": "1"}) == []
