@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from app.domain.board import Family
 from app.domain.panel import Source
+from app.domain.setting import between, setting
 
 FULL_PERCENT: Final = Decimal(100)
 _MICRO: Final = 1_000_000  # micro-percent in one per cent
@@ -32,24 +33,15 @@ class CorrelationBasis(StrEnum):
     RAW = "raw"
 
 
-def _setting(default: Any, low: Any = None, high: Any = None) -> Any:
-    """A dataclass field: default and the closed interval in which a value may lie."""
-    return field(default=default, metadata={"low": low, "high": high})
-
-
-def _between(low: str, high: str) -> dict[str, Decimal]:
-    return {"low": Decimal(low), "high": Decimal(high)}
-
-
 @dataclass(frozen=True, slots=True)
 class CorrelationRules:
     """Correlation of members, measured on daily returns."""
 
-    limit: float = _setting(0.7, 0.0, 1.0)  # above it an addition is refused
-    alert: float = _setting(0.8, 0.0, 1.0)
-    days: int = _setting(30, 2, 365)  # window of the alert
-    addition_days: int = _setting(90, 2, 365)  # window of the limit
-    min_common: int = _setting(30, 3, 365)  # fewer common returns: unknown
+    limit: float = setting(0.7, 0.0, 1.0)  # above it an addition is refused
+    alert: float = setting(0.8, 0.0, 1.0)
+    days: int = setting(30, 2, 365)  # window of the alert
+    addition_days: int = setting(90, 2, 365)  # window of the limit
+    min_common: int = setting(30, 3, 365)  # fewer common returns: unknown
     basis: CorrelationBasis = CorrelationBasis.RESIDUAL
 
 
@@ -57,19 +49,19 @@ class CorrelationRules:
 class ReplacementRules:
     """When a weak member gives way: its rival must be better by more than noise and cost."""
 
-    noise_multiple: float = _setting(1.0, 0.0, 10.0)  # k, of the noise of both z
-    noise_runs: int = _setting(30, 2, 1_000)  # latest boards that noise is measured on
-    noise_default: float = _setting(0.0, 0.0, 10.0)  # z, where noise is not known yet; 0: none
-    return_per_z: float = _setting(4.0, 0.01, 1_000.0)  # b, basis points a day
-    horizon_days: float = _setting(28.0, 0.1, 365.0)  # H, over which a swap must pay
-    confirmations: int = _setting(3, 1, 100)  # m, consecutive evaluations on distinct boards
-    minimum_holding: int = _setting(7 * _DAY_S, 0, 365 * _DAY_S)  # seconds
-    cooling_off: int = _setting(_DAY_S, 0, 365 * _DAY_S)  # seconds after any swap
-    min_confidence: float = _setting(0.6, 0.0, 1.0)  # of the rival's score
-    max_per_cycle: int = _setting(2, 0, 100)
-    max_per_sector: int = _setting(4, 1, 100)  # a swap may not crowd a sector beyond it
-    auto_forced: bool = _setting(default=True)  # members that cannot be traded any more
-    auto_discretionary: bool = _setting(default=False)  # confirmed improvements
+    noise_multiple: float = setting(1.0, 0.0, 10.0)  # k, of the noise of both z
+    noise_runs: int = setting(30, 2, 1_000)  # latest boards that noise is measured on
+    noise_default: float = setting(0.0, 0.0, 10.0)  # z, where noise is not known yet; 0: none
+    return_per_z: float = setting(4.0, 0.01, 1_000.0)  # b, basis points a day
+    horizon_days: float = setting(28.0, 0.1, 365.0)  # H, over which a swap must pay
+    confirmations: int = setting(3, 1, 100)  # m, consecutive evaluations on distinct boards
+    minimum_holding: int = setting(7 * _DAY_S, 0, 365 * _DAY_S)  # seconds
+    cooling_off: int = setting(_DAY_S, 0, 365 * _DAY_S)  # seconds after any swap
+    min_confidence: float = setting(0.6, 0.0, 1.0)  # of the rival's score
+    max_per_cycle: int = setting(2, 0, 100)
+    max_per_sector: int = setting(4, 1, 100)  # a swap may not crowd a sector beyond it
+    auto_forced: bool = setting(default=True)  # members that cannot be traded any more
+    auto_discretionary: bool = setting(default=False)  # confirmed improvements
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +72,10 @@ class RebalancingRules:
     fixed_weights: Mapping[str, Decimal] = field(default_factory=lambda: MappingProxyType({}))
     # How far prices may carry a weight beyond its bounds before that alone is a reason, in pp:
     # a member whose target is the maximum would else be traded at every tick.
-    bound_tolerance: Decimal = field(default=Decimal("0.5"), metadata=_between("0", "100"))
-    volatility_target: float = _setting(0.0, 0.0, 10.0)  # annualised fraction; 0: none
-    band_by_cost: bool = _setting(default=False)  # a dearer symbol may drift further
-    risk_aversion: float = _setting(3.0, 0.1, 100.0)  # of the band by cost
+    bound_tolerance: Decimal = field(default=Decimal("0.5"), metadata=between("0", "100"))
+    volatility_target: float = setting(0.0, 0.0, 10.0)  # annualised fraction; 0: none
+    band_by_cost: bool = setting(default=False)  # a dearer symbol may drift further
+    risk_aversion: float = setting(3.0, 0.1, 100.0)  # of the band by cost
 
     @property
     def bound_tolerance_u(self) -> int:
@@ -99,9 +91,9 @@ class EligibilityFloors:
     """What a contract must offer before it is scored."""
 
     min_turnover: Decimal = field(
-        default=Decimal(5000000), metadata=_between("0", "1000000000000")
+        default=Decimal(5000000), metadata=between("0", "1000000000000")
     )  # quote/day
-    min_daily_bars: int = _setting(90, 2, 1_000)
+    min_daily_bars: int = setting(90, 2, 1_000)
     quotes: tuple[str, ...] = ("USDT",)
 
 
@@ -109,21 +101,21 @@ class EligibilityFloors:
 class Cadences:
     """Seconds between two runs of each background activity."""
 
-    market: int = _setting(60, 1, _DAY_S)
-    books: int = _setting(300, 1, _DAY_S)
-    funding: int = _setting(3_600, 1, _DAY_S)
-    hourly_candles: int = _setting(3_600, 1, _DAY_S)
-    daily_candles: int = _setting(_DAY_S, 1, 7 * _DAY_S)
-    scoring: int = _setting(300, 1, _DAY_S)
-    rebalance_check: int = _setting(3_600, 1, _DAY_S)
-    replacement_check: int = _setting(3_600, 1, _DAY_S)
-    alerts: int = _setting(60, 1, _DAY_S)
+    market: int = setting(60, 1, _DAY_S)
+    books: int = setting(300, 1, _DAY_S)
+    funding: int = setting(3_600, 1, _DAY_S)
+    hourly_candles: int = setting(3_600, 1, _DAY_S)
+    daily_candles: int = setting(_DAY_S, 1, 7 * _DAY_S)
+    scoring: int = setting(300, 1, _DAY_S)
+    rebalance_check: int = setting(3_600, 1, _DAY_S)
+    replacement_check: int = setting(3_600, 1, _DAY_S)
+    alerts: int = setting(60, 1, _DAY_S)
 
 
 @dataclass(frozen=True, slots=True)
 class AlertThresholds:
-    low_score: float = _setting(0.5, 0.0, 1.0)  # a member below it is reported
-    poor_performance: float = _setting(-0.2, -1.0, 0.0)  # fraction since inclusion
+    low_score: float = setting(0.5, 0.0, 1.0)  # a member below it is reported
+    poor_performance: float = setting(-0.2, -1.0, 0.0)  # fraction since inclusion
 
 
 def _default_family_weights() -> Mapping[Family, float]:
@@ -142,22 +134,20 @@ class Configuration:
     """Every business setting of one version; defaults are version 1."""
 
     version: int = 1
-    max_portfolio_symbols: int = _setting(10, 1, 100)
-    min_weight_percentage: Decimal = field(default=Decimal(5), metadata=_between("0", "100"))
-    max_weight_percentage: Decimal = field(
-        default=Decimal(20), metadata=_between("0.000001", "100")
-    )
+    max_portfolio_symbols: int = setting(10, 1, 100)
+    min_weight_percentage: Decimal = field(default=Decimal(5), metadata=between("0", "100"))
+    max_weight_percentage: Decimal = field(default=Decimal(20), metadata=between("0.000001", "100"))
     family_weights: Mapping[Family, float] = field(default_factory=_default_family_weights)
-    enter_score: float = _setting(0.60, 0.0, 1.0)  # a member is traded from here up ...
-    leave_score: float = _setting(0.55, 0.0, 1.0)  # ... until it falls below this
-    score_tilt: float = _setting(0.5, 0.0, 5.0)  # kappa of the weights
+    enter_score: float = setting(0.60, 0.0, 1.0)  # a member is traded from here up ...
+    leave_score: float = setting(0.55, 0.0, 1.0)  # ... until it falls below this
+    score_tilt: float = setting(0.5, 0.0, 5.0)  # kappa of the weights
     rebalance_threshold: Decimal = field(
-        default=Decimal(1), metadata=_between("0", "100")
+        default=Decimal(1), metadata=between("0", "100")
     )  # pp, strict
-    rebalance_interval: int = _setting(_DAY_S, 60, 365 * _DAY_S)  # seconds
-    replacement_candidates: int = _setting(2, 0, 100)
-    liquidity_share: float = _setting(0.01, 0.000001, 1.0)  # of 24 h turnover, per position
-    age_limit_cadences: float = _setting(3.0, 1.0, 100.0)  # age limit and half-life of a source
+    rebalance_interval: int = setting(_DAY_S, 60, 365 * _DAY_S)  # seconds
+    replacement_candidates: int = setting(2, 0, 100)
+    liquidity_share: float = setting(0.01, 0.000001, 1.0)  # of 24 h turnover, per position
+    age_limit_cadences: float = setting(3.0, 1.0, 100.0)  # age limit and half-life of a source
     correlation: CorrelationRules = CorrelationRules()
     eligibility: EligibilityFloors = EligibilityFloors()
     cadences: Cadences = Cadences()
