@@ -1,9 +1,47 @@
-"""Frozen facts that leave a transaction after its commit."""
+"""Frozen facts that leave a transaction after its commit; `event_codec` says how they are kept."""
 
 from dataclasses import dataclass
 from datetime import datetime
 
+from app.domain.board import Board
 from app.domain.configuration import Configuration
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreChanged:
+    """A symbol's score is another one than on the board before; None is "unavailable"."""
+
+    run_id: str
+    symbol: str
+    old_score: float | None
+    new_score: float | None
+    rank: int | None
+    calculated_at: datetime
+
+    @property
+    def change(self) -> float | None:
+        """New minus old; None unless both are known."""
+        if self.old_score is None or self.new_score is None:
+            return None
+        return self.new_score - self.old_score
+
+
+def score_changes(before: Board | None, after: Board) -> tuple[ScoreChanged, ...]:
+    """Who scores otherwise on `after` than on `before`, by symbol; without `before` all scores."""
+    old = {} if before is None else {card.symbol: card.composite for card in before.cards}
+    new = {card.symbol: card for card in after.cards}
+    return tuple(
+        ScoreChanged(
+            run_id=after.run_id,
+            symbol=symbol,
+            old_score=old.get(symbol),
+            new_score=new[symbol].composite if symbol in new else None,
+            rank=new[symbol].rank if symbol in new else None,
+            calculated_at=after.calculated_at,
+        )
+        for symbol in sorted(old.keys() | new.keys())
+        if old.get(symbol) != (new[symbol].composite if symbol in new else None)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +53,8 @@ class ScoresUpdated:
     scored: int
     unavailable: int
     duration_s: float
+    calculated_at: datetime
+    changes: tuple[ScoreChanged, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +66,9 @@ class PortfolioChanged:
     type: str
     symbol: str | None
     occurred_at: datetime
+    other_symbol: str | None = None
+    reason: str | None = None
+    actor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

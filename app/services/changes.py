@@ -96,7 +96,14 @@ class Ledger:
         for event in events:
             unit.announce(
                 PortfolioChanged(
-                    after.version, event.seq, event.type.value, event.symbol, event.occurred_at
+                    version=after.version,
+                    seq=event.seq,
+                    type=event.type.value,
+                    symbol=event.symbol,
+                    occurred_at=event.occurred_at,
+                    other_symbol=event.other_symbol,
+                    reason=event.reason,
+                    actor=event.actor,
                 )
             )
         return events

@@ -13,7 +13,7 @@ from app.domain.board import Board, BoardDraft, Card
 from app.domain.composite import AlgorithmSpec
 from app.domain.configuration import Configuration
 from app.domain.errors import Code, NotFoundError, ServiceError, UnavailableError
-from app.domain.events import ScoresUpdated
+from app.domain.events import ScoresUpdated, score_changes
 from app.domain.market import DataSource, DataStatus
 from app.domain.panel import ScoringInputs, Source, fresh
 from app.domain.ranking import AlgorithmType, Ranked, ranked
@@ -192,6 +192,8 @@ class Scoring:
                 board.universe_size,
                 len(board.cards) - board.universe_size,
                 board.duration_ms / 1e3,
+                board.calculated_at,
+                score_changes(self._latest, board),
             )
         )
         return board

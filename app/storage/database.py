@@ -179,12 +179,13 @@ class Database:
     async def _committed(self, unit: UnitOfWork) -> None:
         """What is committed is told, even when nobody waits for it any more."""
         try:
+            await unit.store_announced()
             await unit.connection.commit()
         except BaseException:
             await _abandoned(unit.connection)
             raise
         await unit.connection.close()
-        for event in unit.events:
+        for event in unit.announced:
             self.publish(event)
 
 

@@ -1,5 +1,6 @@
 """Every table, by name; migrations build the same and a test compares them."""
 
+from app.storage.event_tables import STREAM_ID, event_head, events
 from app.storage.market_tables import (
     candles,
     contract_specs,
@@ -23,8 +24,11 @@ from app.storage.scoring_tables import scoring_algorithms, scoring_runs, symbol_
 
 __all__ = [
     "PORTFOLIO_ID",
+    "STREAM_ID",
     "candles",
     "contract_specs",
+    "event_head",
+    "events",
     "funding_rates",
     "idempotency_keys",
     "market_snapshots",

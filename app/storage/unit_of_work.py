@@ -2,9 +2,11 @@
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.domain.event_codec import drafts_of
 from app.storage.candles import CandleRepository
 from app.storage.configuration import ConfigurationRepository
 from app.storage.controls import ControlRepository
+from app.storage.events import EventRepository
 from app.storage.facts import FactRepository
 from app.storage.history import HistoryRepository
 from app.storage.idempotency import IdempotencyRepository
@@ -21,7 +23,7 @@ class UnitOfWork:
 
     def __init__(self, connection: AsyncConnection) -> None:
         self.connection = connection
-        self.events: list[object] = []
+        self.announced: list[object] = []
         self.symbols = SymbolRepository(connection)
         self.candles = CandleRepository(connection)
         self.market = MarketRepository(connection)
@@ -34,7 +36,16 @@ class UnitOfWork:
         self.controls = ControlRepository(connection)
         self.trades = TradeRepository(connection)
         self.facts = FactRepository(connection)
+        self.events = EventRepository(connection)
 
     def announce(self, event: object) -> None:
-        """Publishes `event` once the transaction is committed; a rollback forgets it."""
-        self.events.append(event)
+        """Publishes `event` once the transaction is committed; a rollback forgets it.
+
+        What the event codec knows is stored in the same transaction.
+        """
+        self.announced.append(event)
+
+    async def store_announced(self) -> None:
+        """The last statements before a commit: numbers are given in the order of the commits."""
+        drafts = [draft for event in self.announced for draft in drafts_of(event)]
+        await self.events.append(drafts)

@@ -14,7 +14,7 @@ import pytest
 from app.domain.board import Board, Family
 from app.domain.configuration import Configuration
 from app.domain.errors import Code, NotFoundError, RefusedError, UnavailableError
-from app.domain.events import ScoresUpdated
+from app.domain.events import ScoresUpdated, score_changes
 from app.domain.market import DataSource, DataStatus
 from app.domain.panel import ScoringInputs, Source
 from app.domain.ranking import AlgorithmType
@@ -109,7 +109,15 @@ async def test_a_run_is_saved_whole_told_and_kept(bench: Bench) -> None:
     assert (board.data_source, board.configuration_version) == (DataSource.SANDBOX, 1)
     unavailable = len(board.cards) - 16
     assert bench.events == [
-        ScoresUpdated(board.run_id, board.as_of, 16, unavailable, board.duration_ms / 1e3)
+        ScoresUpdated(
+            board.run_id,
+            board.as_of,
+            16,
+            unavailable,
+            board.duration_ms / 1e3,
+            NOW,
+            score_changes(None, board),
+        )
     ]
     stored = await bench.scoring.run(board.run_id)
     same(stored, board)

@@ -15,7 +15,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
     ("event", "lines"),
     [
         (
-            ScoresUpdated("run", NOW, 250, 306, 0.2),
+            ScoresUpdated("run", NOW, 250, 306, 0.2, NOW),
             (
                 "mysymbols_scoring_runs_total 1.0",
                 'mysymbols_scoring_symbols{status="scored"} 250.0',

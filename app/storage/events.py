@@ -1,0 +1,95 @@
+"""Every event that was committed, in the order of the commits, for as long as it is kept."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Row, func, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.event_codec import EventDraft, EventRecord, Topic
+from app.storage.tables import STREAM_ID, event_head
+from app.storage.tables import events as table
+
+CHANNEL: Final = "my_symbols_events"  # of PostgreSQL's NOTIFY: a hint that there is something new
+
+
+@dataclass(frozen=True, slots=True)
+class EventRepository:
+    """Events by their number, which has no gaps.
+
+    A reader that has seen number n and reads on after it misses nothing: the lock of the head
+    is held until the commit, so that no smaller number can become visible later.
+    """
+
+    connection: AsyncConnection
+
+    async def append(self, drafts: Sequence[EventDraft]) -> tuple[EventRecord, ...]:
+        """The drafts as the next events. Call it last: its lock is held until the commit."""
+        if not drafts:
+            return ()
+        taken = await self.connection.execute(
+            event_head.update()
+            .where(event_head.c.id == STREAM_ID)
+            .values(seq=event_head.c.seq + len(drafts))
+            .returning(event_head.c.seq)
+        )
+        first = int(taken.scalar_one()) - len(drafts) + 1
+        await self.connection.execute(
+            table.insert(), [_row(draft, first + at) for at, draft in enumerate(drafts)]
+        )
+        if self.connection.dialect.name == "postgresql":
+            # Sent at the commit and to every process; who misses it looks by itself later.
+            await self.connection.execute(text(f"NOTIFY {CHANNEL}"))
+        return tuple(_numbered(draft, first + at) for at, draft in enumerate(drafts))
+
+    async def head(self) -> int:
+        """The newest number; 0 while nothing has happened."""
+        newest = select(event_head.c.seq).where(event_head.c.id == STREAM_ID)
+        return int((await self.connection.execute(newest)).scalar_one())
+
+    async def floor(self) -> int:
+        """The newest number that is no longer kept; 0 while everything is."""
+        oldest = (await self.connection.execute(select(func.min(table.c.seq)))).scalar()
+        return await self.head() if oldest is None else int(oldest) - 1
+
+    async def after(
+        self, seq: int, limit: int, topics: Sequence[Topic] | None = None
+    ) -> tuple[EventRecord, ...]:
+        """Oldest first, those after `seq`, at most `limit`; of some topics if wanted."""
+        wanted = select(table).where(table.c.seq > seq).order_by(table.c.seq).limit(limit)
+        if topics is not None:
+            wanted = wanted.where(table.c.topic.in_([topic.value for topic in topics]))
+        return tuple(_record(row) for row in await self.connection.execute(wanted))
+
+    async def forget(self, before: datetime, most: int) -> int:
+        """Drops what happened before `before`, and all but the newest `most`; how many.
+
+        Only ever from the old end, so that what is kept has no hole.
+        """
+        young = select(func.min(table.c.seq)).where(table.c.occurred_at >= before)
+        oldest_kept = (await self.connection.execute(young)).scalar()
+        head = await self.head()
+        bound = max(head if oldest_kept is None else int(oldest_kept) - 1, head - most)
+        gone = await self.connection.execute(table.delete().where(table.c.seq <= bound))
+        return gone.rowcount
+
+
+def _row(draft: EventDraft, seq: int) -> dict[str, Any]:
+    return {
+        "seq": seq,
+        "topic": draft.topic.value,
+        "type": draft.type,
+        "subject": draft.subject,
+        "data": dict(draft.data),
+        "occurred_at": draft.occurred_at,
+    }
+
+
+def _numbered(draft: EventDraft, seq: int) -> EventRecord:
+    return EventRecord(draft.topic, draft.type, draft.subject, draft.data, draft.occurred_at, seq)
+
+
+def _record(row: Row[Any]) -> EventRecord:
+    return EventRecord(Topic(row.topic), row.type, row.subject, row.data, row.occurred_at, row.seq)
