@@ -58,8 +58,9 @@ stateful: setup ## random lives of the portfolio on both databases, many more th
 	MYTESTS_STATEFUL_EXAMPLES=$(STATEFUL_LIVES) MYTESTS_STATEFUL_STEPS=60 \
 		$(RUN) pytest -q tests/stateful
 
-bench: setup ## how long correlations of the whole universe take
+bench: setup ## how long things take: correlations, hostile input
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.correlation
+	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.hostile
 
 lock: setup ## resolve pyproject.toml anew into both locks
 	$(RUN) uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \

@@ -1,9 +1,11 @@
 """Symbols, universe and market over HTTP: the whole service in front of the local exchange."""
 
+import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import FrameType
 from typing import Any
 from urllib.parse import quote
 
@@ -14,6 +16,7 @@ from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from app.services.backfill import first_fill
 from app.services.once import Command
+from app.services.symbols import SymbolFilter, list_symbols
 from tests.api.harness import PREFIX
 from tests.running import Running, running, settings_for
 
@@ -77,8 +80,6 @@ async def test_symbols_are_listed_searched_filtered_and_paged(front: Front) -> N
 
     found = await get("/symbols", search="xbtusdtm")
     assert [item["symbol"] for item in found["items"]] == ["BTCUSDT"]
-    assert (await get("/symbols", search="%"))["items"] == []
-    assert (await get("/symbols", search=".*"))["items"] == []
     ones = {item["symbol"]: item for item in whole["items"]}
     for flag in (True, False):
         some = await get("/symbols", eligible=str(flag).lower())
@@ -91,6 +92,51 @@ async def test_symbols_are_listed_searched_filtered_and_paged(front: Front) -> N
     assert {item["sector"] for item in layer1["items"]} == {"layer1"}
     status, _ = await front.answer("/symbols", status="Sleeping")
     assert status == 422
+
+
+HOSTILE = (
+    *("%", "_", "BTC%", "B_C", "' OR 1=1 --", "' UNION SELECT", "\\", "*", ".*", "^B", "[A-Z]"),
+    *("(a+)+$", "(A|A)*B", "(.*)*x", "x" * 64, "(" * 64, "A" * 63 + "!"),
+)
+
+
+async def test_I14_search_text_is_literal(front: Front) -> None:
+    names = [item["symbol"] for item in (await front.service.get("/symbols"))["items"]]
+    assert not any(sign in name for name in names for sign in "%_'.*^[(x!")
+    for text in HOSTILE:
+        assert (await front.service.get("/symbols", search=text))["items"] == [], text
+    for text in ("bt", "C", "usdt"):
+        found = await front.service.get("/symbols", search=text)
+        held = {item["symbol"] for item in found["items"]}
+        assert {name for name in names if text.upper() in name} <= held
+
+
+async def test_I14_searching_costs_the_same_whatever_the_text_says(front: Front) -> None:
+    market = front.service.services.my_symbols.market
+    moment = market.moment()
+
+    def called(text: str) -> list[str]:
+        """The functions of Python and of C that run, in their order."""
+        names: list[str] = []
+
+        def note(frame: FrameType, event: str, function: object) -> None:
+            if event == "call":
+                names.append(f"{frame.f_globals.get('__name__')}.{frame.f_code.co_name}")
+            elif event == "c_call":
+                names.append(getattr(function, "__qualname__", repr(function)))
+
+        former = sys.getprofile()
+        sys.setprofile(note)
+        try:
+            assert list_symbols(moment, frozenset(), SymbolFilter(search=text)) == ()
+        finally:
+            sys.setprofile(former)
+        return names
+
+    harmless = called("NOTHERE")
+    assert not [name for name in harmless if name.startswith(("re.", "Pattern.", "fnmatch."))]
+    for text in HOSTILE:
+        assert called(text) == harmless, text
 
 
 async def test_a_symbol_is_shown_whole_under_any_spelling(front: Front) -> None:
