@@ -130,8 +130,11 @@ def make_database() -> MakeDatabase:
 
 @pytest.fixture
 async def database(database_url: str, make_database: MakeDatabase) -> AsyncIterator[Database]:
-    """An open, migrated database; the test must leave no connection in use."""
-    opened = make_database(database_url)
+    """An open, migrated database; the test must leave no connection in use.
+
+    Its pool is more patient than in production: how busy the machine is decides nothing here.
+    """
+    opened = make_database(database_url, pool_wait_s=60.0)
     await opened.open()
     yield opened
     assert opened.checked_out == 0

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, func, select, text
+from sqlalchemy import Row, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.event_codec import EventDraft, EventRecord, Topic
@@ -33,16 +33,19 @@ class EventRepository:
             event_head.update()
             .where(event_head.c.id == STREAM_ID)
             .values(seq=event_head.c.seq + len(drafts))
-            .returning(event_head.c.seq)
+            .returning(event_head.c.seq, *self._hint())
         )
-        first = int(taken.scalar_one()) - len(drafts) + 1
+        first = int(taken.one().seq) - len(drafts) + 1
         await self.connection.execute(
             table.insert(), [_row(draft, first + at) for at, draft in enumerate(drafts)]
         )
-        if self.connection.dialect.name == "postgresql":
-            # Sent at the commit and to every process; who misses it looks by itself later.
-            await self.connection.execute(text(f"NOTIFY {CHANNEL}"))
         return tuple(_numbered(draft, first + at) for at, draft in enumerate(drafts))
+
+    def _hint(self) -> tuple[Any, ...]:
+        """Sent at the commit and to every process; who misses it looks by itself later."""
+        if self.connection.dialect.name != "postgresql":
+            return ()
+        return (func.pg_notify(CHANNEL, ""),)
 
     async def head(self) -> int:
         """The newest number; 0 while nothing has happened."""
