@@ -69,9 +69,10 @@ async def test_a_run_of_a_whole_market_is_stored_in_its_order(database: Database
 async def test_C10_a_reader_beside_many_writers_sees_every_number_once_and_in_order(
     database_url: str, make_database: Callable[..., Database]
 ) -> None:
-    writers = [make_database(database_url)]
+    patience = {"pool_wait_s": 60.0, "busy_timeout_s": 60.0, "lock_timeout_s": 60.0}
+    writers = [make_database(database_url, **patience)]
     if not database_url.startswith("sqlite"):  # a file belongs to one process
-        writers.append(make_database(database_url))
+        writers.append(make_database(database_url, **patience))
     for one in writers:
         await one.open()
     total, seen = 120, list[int]()
@@ -88,9 +89,9 @@ async def test_C10_a_reader_beside_many_writers_sees_every_number_once_and_in_or
     async def read() -> None:
         while len(seen) < total * 9 // 10:
             seen.extend(one.seq for one in await stored(writers[0], seen[-1] if seen else 0, 7))
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.005)
 
-    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(120), asyncio.TaskGroup() as group:
         group.create_task(read())
         for number in range(total):
             group.create_task(write(number))
