@@ -10,6 +10,7 @@ from typing import Final
 from app.domain.board import Family
 from app.domain.panel import Source
 from app.domain.setting import between, setting
+from app.domain.sizing_rules import SizingRules
 
 FULL_PERCENT: Final = Decimal(100)
 _MICRO: Final = 1_000_000  # micro-percent in one per cent
@@ -154,6 +155,7 @@ class Configuration:
     alerts: AlertThresholds = AlertThresholds()
     replacement: ReplacementRules = ReplacementRules()
     rebalancing: RebalancingRules = RebalancingRules()
+    sizing: SizingRules = field(default_factory=SizingRules)
 
     @property
     def min_weight_u(self) -> int:

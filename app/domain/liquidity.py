@@ -1,10 +1,12 @@
 """What trading costs: spread, depth and impact of live books, and liquidity risk of past bars."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 
 import numpy as np
 
-from app.domain.market import Book, Floats, Level
+from app.domain.market import Book, Contract, Floats, Level
+from app.domain.symbols import notional
 
 _BP = 10_000.0
 
@@ -25,6 +27,25 @@ def depth(book: Book, multiplier: float, band_bp: float) -> float:
     """
     sides = [value if reach >= band_bp else np.nan for value, reach in _within(book, band_bp)]
     return float(np.min(sides) * multiplier)
+
+
+def depth_shown(book: Book, contract: Contract, band_bp: float) -> Decimal | None:
+    """Value (quote currency, USD for inverse) shown within `band_bp` of mid, the thinner side.
+
+    What a book that ends inside the band does not show is not counted: it is at least this much.
+    None for a broken book.
+    """
+    mid = _mid(book)
+    if np.isnan(mid):
+        return None
+    sides = (
+        (level for level in side if abs(float(level.price) - mid) / mid * _BP <= band_bp)
+        for side in (book.bids, book.asks)
+    )
+    return min(
+        sum((notional(contract, level.lots, level.price) for level in side), Decimal(0))
+        for side in sides
+    )
 
 
 def depth_density(book: Book, multiplier: float, band_bp: float) -> float:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -28,7 +28,11 @@ class Tail:
 
 @dataclass(frozen=True, slots=True)
 class Risk:
-    """None where not defined; `reason` says why."""
+    """None where not defined; `reason` says why.
+
+    The tails alone rest on more than the common days: `proxied` holds the days by symbol on which
+    a young member's return was put together from the market's.
+    """
 
     observations: int  # common days
     volatility: float | None  # annualised
@@ -37,37 +41,95 @@ class Risk:
     tails: tuple[Tail, ...]
     figures: Figures
     reason: str | None
+    proxied: Mapping[str, int] = field(default_factory=dict)
 
 
 def risk_of(daily: Panel | None, weights: Mapping[str, float]) -> Risk:
     """Of `weights` (fractions of equity by symbol; the rest is cash), filtered historical tails.
 
-    A day counts only if every symbol has a return on it: no return is filled in.
+    A day counts only if every symbol has a return on it: no gap is filled in. For the tails the
+    days before a young member's first are proxied.
     """
     held = {symbol: weight for symbol, weight in weights.items() if weight > 0.0}
-    columns = {} if daily is None else {name: at for at, name in enumerate(daily.symbols)}
-    missing = next((symbol for symbol in held if symbol not in columns), None)
     if not held:
         return _unknown("nothing is held")
+    missing = _missing(daily, held)
     if daily is None or missing is not None:
         return _unknown(f"{missing} has no daily candles")
-    simple = daily.close[1:] / daily.close[:-1] - 1.0
-    own = simple[:, [columns[symbol] for symbol in held]]
-    whole = np.isfinite(own).all(axis=1)
-    own, shares = own[whole], np.array(list(held.values()))
+    own, market = _returns(daily, held)
+    whole, shares = np.isfinite(own).all(axis=1), np.array(list(held.values()))
+    longer, proxied = _proxied(own, market, tuple(held))
+    tails = _tails(longer @ shares)
+    own, market = own[whole], market[whole]
     total = own @ shares
     if len(total) < LEAST:
-        return _unknown(f"{len(total)} common days, {LEAST} are needed", figures(total))
-    market = simple[whole, columns[MARKET]] if MARKET in columns else np.full(len(total), np.nan)
+        why = f"{len(total)} common days, {LEAST} are needed"
+        return replace(_unknown(why, figures(total)), tails=tails, proxied=proxied)
     return Risk(
         observations=len(total),
         volatility=float(np.std(total, ddof=1)) * math.sqrt(DAYS_A_YEAR),
         beta=beta(total, market),
         contributions=dict(zip(held, _contributions(own, shares), strict=False)),
-        tails=tuple(Tail(level, *var_cvar(total, level, Method.FILTERED)) for level in LEVELS),
+        tails=tails,
         figures=figures(total),
         reason=None,
+        proxied=proxied,
     )
+
+
+def value_at_risk(daily: Panel | None, weights: Mapping[str, float], level: float) -> float | None:
+    """One-day loss exceeded on a share 1 - level of the days, filtered historical, as a fraction.
+
+    The same returns as the tails of `risk_of`; 0 if nothing is held, None if it is not known.
+    """
+    held = {symbol: weight for symbol, weight in weights.items() if weight > 0.0}
+    if not held:
+        return 0.0
+    if daily is None or _missing(daily, held) is not None:
+        return None
+    longer, _ = _proxied(*_returns(daily, held), tuple(held))
+    loss, _ = var_cvar(longer @ np.array(list(held.values())), level, Method.FILTERED)
+    return None if loss is None else max(loss, 0.0)
+
+
+def _missing(daily: Panel | None, held: Mapping[str, float]) -> str | None:
+    known = () if daily is None else daily.symbols
+    return next((symbol for symbol in held if symbol not in known), None)
+
+
+def _returns(daily: Panel, held: Mapping[str, float]) -> tuple[Floats, Floats]:
+    """Simple returns of the symbols held (T, N) and of the market (T,), NaN where unknown."""
+    columns = {name: at for at, name in enumerate(daily.symbols)}
+    simple = daily.close[1:] / daily.close[:-1] - 1.0
+    market = simple[:, columns[MARKET]] if MARKET in columns else np.full(len(simple), np.nan)
+    return simple[:, [columns[symbol] for symbol in held]], market
+
+
+def _proxied(
+    own: Floats, market: Floats, symbols: tuple[str, ...]
+) -> tuple[Floats, Mapping[str, int]]:
+    """The returns (T, N) with the days before each symbol's first filled in; days by symbol.
+
+    beta * market + a draw from its own residuals, seeded by its name: the same history gives the
+    same answer. A symbol with fewer than 30 returns beside the market's is left as it is, and so
+    are gaps after its first day: days that are not complete are left out. Source: QUANT section 9.
+    """
+    filled, days = own.copy(), dict[str, int]()
+    for at, symbol in enumerate(symbols):
+        known = np.isfinite(own[:, at])
+        before = (np.cumsum(known) == 0) & np.isfinite(market)
+        slope = beta(own[:, at], market)
+        if slope is None or not before.any():
+            continue
+        residuals = (own[:, at] - slope * market)[known & np.isfinite(market)]
+        drawn = np.random.default_rng(int.from_bytes(symbol.encode(), "big"))
+        days[symbol] = int(before.sum())
+        filled[before, at] = slope * market[before] + drawn.choice(residuals, days[symbol])
+    return filled[np.isfinite(filled).all(axis=1)], days
+
+
+def _tails(returns: Floats) -> tuple[Tail, ...]:
+    return tuple(Tail(level, *var_cvar(returns, level, Method.FILTERED)) for level in LEVELS)
 
 
 def beta(returns: Floats, market: Floats) -> float | None:

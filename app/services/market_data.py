@@ -17,7 +17,7 @@ from app.domain.symbols import SymbolEntry
 from app.services.market_clock import ServerClock
 from app.services.market_fetch import Fetcher
 from app.services.market_state import LiveMarket, joined
-from app.services.market_views import MarketMoment, QuoteView
+from app.services.market_views import LIVE, MarketMoment, QuoteView
 from app.services.open_interest import OpenInterestKeeper
 from app.services.outlook import Quote
 from app.services.ports import Clock, Exchange, Monotonic
@@ -107,7 +107,8 @@ class MarketData:
             return None
         code = entry.contract.code
         stats, ticker = self.live.market.stats.get(code), self.live.market.tickers.get(code)
-        book = self.live.market.books.get(code)
+        book, ages = self.live.market.books.get(code), self.moment().ages(entry)
+        young = ages[Source.BOOKS].status is DataStatus.FRESH
         return Quote(
             contract=entry.contract,
             sector=self.registry.sectors.of(entry.contract.base).sector,
@@ -115,8 +116,8 @@ class MarketData:
             bid=None if ticker is None else ticker.value.bid,
             ask=None if ticker is None else ticker.value.ask,
             turnover_24h=None if stats is None else stats.value.turnover_24h,
-            is_fresh=self.moment().is_fresh(entry),
-            book=None if book is None else book.value,
+            is_fresh=all(ages[source].status is DataStatus.FRESH for source in LIVE),
+            book=book.value if book is not None and young else None,
         )
 
     def view(self, entry: SymbolEntry) -> QuoteView:

@@ -22,7 +22,7 @@ class Quote:
     ask: Decimal | None
     turnover_24h: Decimal | None
     is_fresh: bool  # contract and ticker are within their age limits
-    book: Book | None = None  # the last one seen
+    book: Book | None = None  # within its age limit
 
 
 class MarketView(Protocol):

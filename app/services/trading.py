@@ -4,11 +4,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from app.domain.market import DataSource, DataStatus
-from app.domain.portfolio import Portfolio
+from app.domain.liquidity import depth_shown
+from app.domain.market import DataSource, DataStatus, Interval
+from app.domain.portfolio import FULL, Portfolio
+from app.domain.portfolio_risk import value_at_risk
 from app.domain.rebalancing import may_trade
-from app.domain.sizing import Limits, Order, PositionSize, nothing, size
+from app.domain.sizing import (
+    Conditions,
+    Limits,
+    Order,
+    PositionSize,
+    TrackRecord,
+    nothing,
+    size,
+)
+from app.domain.targets import volatility
 from app.services.grounds import Grounds, GroundsNow
+from app.services.outlook import Quote
 from app.storage.database import Database
 
 SWITCH, BAN, MEMBER, OPEN, MARKET, FRESH, SCORE = (
@@ -144,10 +156,12 @@ class Trading:
         leverage: Decimal,
         price: Decimal | None = None,
         confidence: float | None = None,
+        record: TrackRecord | None = None,
     ) -> tuple[SizedPosition, DataFacts]:
         """Lots for the member's present weight; none, with the reason, if it may not be traded.
 
-        `price` stands in for the mark price. Raises RefusedError for an unknown symbol.
+        `price` stands in for the mark price; a `record` of such positions caps by its Kelly stake.
+        Raises RefusedError for an unknown symbol.
         """
         portfolio, grounds = await self._load()
         entry = grounds.resolve(text)
@@ -161,10 +175,13 @@ class Trading:
         elif quote is None or used is None:
             made = nothing(leverage, "price_unknown")
         else:
-            order = Order(weight_u, balance, leverage, used, quote.turnover_24h, confidence)
             settings = grounds.configuration
-            limits = Limits(settings.max_weight_u, settings.liquidity_share)
-            made = size(quote.contract, order, limits)
+            made = size(
+                quote.contract,
+                Order(weight_u, balance, leverage, used, confidence, record),
+                _conditions(portfolio, quote, grounds, entry.symbol),
+                Limits(settings.max_weight_u, settings.liquidity_share, settings.sizing),
+            )
         sized = SizedPosition(entry.symbol, entry.contract.code, used, weight_u, made)
         return sized, facts_of(grounds)
 
@@ -172,3 +189,20 @@ class Trading:
         async with self.database.read() as unit:
             portfolio = await unit.portfolio.load()
             return portfolio, await self.grounds.of(unit)
+
+
+def _conditions(portfolio: Portfolio, quote: Quote, grounds: Grounds, symbol: str) -> Conditions:
+    """What the caps are measured against, each from data that is young enough; else None."""
+    rules = grounds.configuration.sizing
+    card, known = grounds.card(symbol), grounds.covariance(portfolio)
+    held = {member.symbol: member.weight_u for member in portfolio.members}
+    shares = {name: weight / FULL for name, weight in held.items()}
+    band = rules.depth_band
+    return Conditions(
+        invested_u=sum(held.values()),
+        turnover_24h=quote.turnover_24h,
+        depth=None if quote.book is None else depth_shown(quote.book, quote.contract, band),
+        volatility=None if card is None else card.volatility,
+        portfolio_volatility=None if known is None else volatility(held, known),
+        portfolio_var=value_at_risk(grounds.market.panel(Interval.DAY), shares, rules.var_level),
+    )

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
+from decimal import Decimal
 from typing import Any
 
 import httpx2
@@ -248,9 +249,31 @@ async def test_trading_answers(desk: Desk, client: httpx2.AsyncClient) -> None:
     sized = await get(client, where, account_balance="10000", leverage="2", confidence="0.5")
     weight = (await get(client, "/portfolio"))["members"][0]["weight_percentage"]
     assert sized["lots"] == int(10_000 * weight / 100)
-    assert sized["caps"] == ["confidence"]
+    assert (sized["caps"], sized["binding_cap"]) == (["confidence"], "confidence")
+    limits = {one["name"]: one for one in sized["limits"]}
+    assert limits["leverage"] == {
+        "name": "leverage",
+        "value": "2",
+        "limit": "100",
+        "unit": "times",
+        "source": "contract",
+        "applied": False,
+    }
+    assert Decimal(limits["turnover"]["limit"]) == 500_000
+    assert limits["confidence"]["applied"]
+    assert 0 < Decimal(sized["liquidation_price"]) < Decimal(sized["price"])
     assert isinstance(sized["margin"], str)
-    for query in ({}, {"account_balance": "0"}, {"account_balance": "1", "leverage": "x"}):
+    record = {"wins": "55", "losses": "45", "payoff_ratio": "1.2"}
+    kelly = await get(client, where, account_balance="10000", **record)
+    assert kelly["binding_cap"] == "kelly"
+    assert float(kelly["wanted_notional"]) == pytest.approx(399.3, abs=0.1)
+    for query in (
+        {},
+        {"account_balance": "0"},
+        {"account_balance": "1", "leverage": "x"},
+        {"account_balance": "1", "wins": "5", "losses": "5"},
+        {"account_balance": "1", **record, "payoff_ratio": "0"},
+    ):
         response = await client.get(f"{PREFIX}{where}", params=query)
         problem(response, 422, "validation_failed")
     unknown = await client.get(f"{PREFIX}/portfolio/symbols/NOSUCH/should-trade")

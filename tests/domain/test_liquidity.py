@@ -7,8 +7,16 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from app.domain.liquidity import depth, depth_density, illiquidity, impact_bp, spread_bp
+from app.domain.liquidity import (
+    depth,
+    depth_density,
+    depth_shown,
+    illiquidity,
+    impact_bp,
+    spread_bp,
+)
 from app.domain.market import Book, Level
+from tests.domain.portfolios import contract
 from tests.market_files import L2_SNAPSHOTS
 
 NAN = float("nan")
@@ -139,3 +147,14 @@ def test_golden_real_book() -> None:
     assert depth(real, 0.1, 50.0) == pytest.approx(470_942.5, abs=0.5)
     one_sided = book([(sides[0][0][0], 10**9)], sides[1])  # selling costs half the spread
     assert impact_bp(one_sided, 0.1, 10_000.0) == pytest.approx(2.595, abs=5e-4)
+
+
+def test_depth_shown_counts_what_is_there_and_no_more() -> None:
+    linear = contract(multiplier=Decimal("0.5"))
+    assert depth_shown(GOOD, linear, 25.0) == Decimal("0.5") * Decimal("100.1") * 4
+    short = book([("99.9", 10)], [("100.1", 30)])  # ends within the band: at least this much
+    assert depth_shown(short, linear, 25.0) == Decimal("0.5") * Decimal("99.9") * 10
+    inverse = contract(is_inverse=True, multiplier=Decimal(1))
+    assert depth_shown(GOOD, inverse, 50.0) == 30  # lots of one USD, whatever the price
+    assert depth_shown(GOOD, linear, 1.0) == 0
+    assert depth_shown(book([], [("100.1", 4)]), linear, 25.0) is None

@@ -5,7 +5,7 @@ import pytest
 
 from app.domain.market import Floats, Interval
 from app.domain.panel import Panel
-from app.domain.portfolio_risk import beta, risk_of
+from app.domain.portfolio_risk import beta, risk_of, value_at_risk
 
 
 def _panel(returns: Floats, symbols: tuple[str, ...]) -> Panel:
@@ -57,3 +57,48 @@ def test_what_is_not_known() -> None:
     still = risk_of(_panel(np.zeros((60, 1)), ("A",)), {"A": 1.0})
     assert (still.volatility, still.contributions) == (0.0, {})
     assert beta(np.ones(40), np.ones(40)) is None
+
+
+def _young(days: int) -> tuple[Panel, Floats]:
+    """A follows the market with beta 1.5 and a noise of its own, but is only `days` old."""
+    market = np.random.default_rng(8).normal(0.0, 0.03, 200)
+    noise = np.random.default_rng(9).normal(0.0, 0.01, 200)
+    returns = np.column_stack([1.5 * market + noise, market])
+    panel = _panel(returns, ("A", "BTCUSDT"))
+    panel.close[: 200 - days, 0] = np.nan
+    return panel, returns
+
+
+def test_the_tails_of_a_young_member_rest_on_the_market_before_its_first_day() -> None:
+    panel, returns = _young(80)
+    made = risk_of(panel, {"A": 1.0})
+    assert made.observations == 80  # what was really seen, and what the other figures rest on
+    assert made.volatility == pytest.approx(np.std(returns[120:, 0], ddof=1) * np.sqrt(365))
+    assert made.proxied == {"A": 120}
+    full = risk_of(_panel(returns, ("A", "BTCUSDT")), {"A": 1.0})
+    assert full.proxied == {}
+    assert made.tails[0].var == pytest.approx(full.tails[0].var, rel=0.25)
+    assert made == risk_of(panel, {"A": 1.0})  # the draw is the same each time
+    assert value_at_risk(panel, {"A": 1.0}, 0.95) == made.tails[0].var
+
+
+def test_a_member_with_too_few_days_of_its_own_is_not_proxied() -> None:
+    panel, _ = _young(29)
+    made = risk_of(panel, {"A": 0.5, "BTCUSDT": 0.5})
+    assert (made.proxied, made.tails[0].var) == ({}, None)
+    assert made.reason == "29 common days, 30 are needed"
+    assert value_at_risk(panel, {"A": 0.5, "BTCUSDT": 0.5}, 0.95) is None
+    # Thirty days say how it moves with the market, but not yet how volatile it is as a whole.
+    panel, _ = _young(31)
+    enough = risk_of(panel, {"A": 0.5, "BTCUSDT": 0.5})
+    assert enough.proxied == {"A": 169}
+    assert (enough.tails[0].var or 0.0) > 0.0
+
+
+def test_value_at_risk_without_holdings_or_history() -> None:
+    panel, _ = _young(80)
+    assert value_at_risk(panel, {"A": 0.0}, 0.95) == 0.0
+    assert value_at_risk(None, {"A": 1.0}, 0.95) is None
+    assert value_at_risk(panel, {"Z": 1.0}, 0.95) is None
+    rising = _panel(np.linspace(0.01, 0.02, 120)[:, None], ("A",))
+    assert value_at_risk(rising, {"A": 1.0}, 0.95) == 0.0  # a gain is no loss

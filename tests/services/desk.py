@@ -11,7 +11,14 @@ import numpy as np
 
 from app.domain.board import Board, Card, CardStatus, Confidence
 from app.domain.configuration import Configuration
-from app.domain.market import ContractStatus, DataSource, DataStatus, Interval
+from app.domain.market import (
+    Book,
+    ContractStatus,
+    DataSource,
+    DataStatus,
+    Interval,
+    Level,
+)
 from app.domain.panel import Panel
 from app.domain.symbols import SymbolEntry, SymbolIndex
 from app.services.alerts import AlertService
@@ -53,6 +60,12 @@ def panel(interval: Interval, end: datetime) -> Panel:
     steps = np.random.default_rng(7).normal(0.0, 0.03, (BARS, len(symbols)))
     close = 10.0 * np.exp(np.cumsum(steps, axis=0))
     return Panel(interval, symbols, opened, close, close, close, close, close, close)
+
+
+def book(code: str, lots: int = 1_000_000) -> Book:
+    """One level on each side, `lots` of a tenth of a coin at the best prices."""
+    sides = (Level(Decimal("9.99"), lots),), (Level(Decimal("10.01"), lots),)
+    return Book(code, 1, *sides, 0)
 
 
 @dataclass
@@ -166,6 +179,7 @@ class Desk:
                 ask=Decimal("10.01"),
                 turnover_24h=Decimal(50_000_000),
                 is_fresh=True,
+                book=book(one.code),
             )
         for interval in Interval:
             self.market.panels[interval] = panel(interval, self.now)

@@ -421,6 +421,23 @@ async def test_a_known_contract_without_quotes_is_shown_without_numbers(
 
 
 @ON_SQLITE
+async def test_a_book_beyond_its_age_limit_is_not_decided_on(
+    filled: MarketData, live: LiveMarket
+) -> None:
+    async def pass_(seconds: int) -> bool:
+        live.clock.pass_(seconds)
+        await filled.refresh_market()
+        quote = filled.quote("BTCUSDT")
+        assert quote is not None
+        assert quote.is_fresh
+        return quote.book is not None
+
+    await filled.fetch.books([filled.resolve("BTCUSDT")])
+    assert await pass_(900)  # three cadences
+    assert not await pass_(1)
+
+
+@ON_SQLITE
 async def test_books_are_looked_at_in_a_rotation(filled: MarketData, live: LiveMarket) -> None:
     count = len(filled.eligible())
     first = {code: one.mono for code, one in filled.live.market.books.items()}

@@ -1,13 +1,17 @@
 """May it be traded, and how much of it."""
 
+import math
 from decimal import Decimal
 
 import pytest
 
 from app.domain.errors import RefusedError
-from app.domain.market import ContractStatus
+from app.domain.market import ContractStatus, Interval
+from app.domain.portfolio_risk import risk_of
+from app.domain.sizing_caps import Cap
+from app.domain.weighting_methods import covariance
 from app.services.trading import FRESH, MARKET, MEMBER, OPEN, SCORE
-from tests.services.desk import SYMBOLS, WHO, Desk
+from tests.services.desk import SYMBOLS, WHO, Desk, book
 
 
 async def failed(desk: Desk, symbol: str) -> list[str]:
@@ -59,7 +63,64 @@ async def test_position_size_in_whole_lots(desk: Desk) -> None:
         SYMBOLS[0], Decimal(1000), Decimal(1), Decimal(20), 0.5
     )
     assert given.size.lots == 50
-    assert given.size.caps == ("confidence",)
+    assert given.size.applied == ("confidence",)
+
+
+async def test_the_caps_are_measured_on_the_portfolio_and_the_market_of_the_moment(
+    desk: Desk,
+) -> None:
+    await desk.filled(4)  # 20 % each, 80 % invested
+    caps = await capped(desk, Decimal(1_000), Decimal(2))
+    assert caps["gross_leverage"].value == Decimal("1.6")
+    panel = desk.market.panels[Interval.DAY]
+    weights = dict.fromkeys(SYMBOLS[:4], 0.2)
+    loss = risk_of(panel, weights).tails[0].var
+    assert loss is not None
+    assert float(caps["portfolio_var"].value) == pytest.approx(2.0 * loss)
+    away = 3.0 * 0.8 / math.sqrt(365.0)
+    assert float(caps["liquidation_distance"].limit) == pytest.approx(away)
+    assert caps["liquidation_distance"].value == Decimal("0.495")  # 1/2 less 0.5 %
+    assert caps["turnover"].limit == Decimal(500_000)  # 1 % of 50 million
+    assert caps["depth"].limit == Decimal(99_900)  # a tenth of a million lots at 9.99
+    assert not any(one.is_applied for one in caps.values())
+    settings = {"volatility_target": 0.05, "var_limit": 0.0, "max_gross_leverage": 1.5}
+    await desk.configuration.put({"sizing": settings}, "calmer", WHO)
+    calm = await capped(desk, Decimal(1_000), Decimal(2))
+    assert calm["volatility_target"].is_applied
+    assert "portfolio_var" not in calm
+    assert calm["gross_leverage"].is_applied
+    known = covariance(panel, SYMBOLS[:4])
+    # The other cap came first: what is left of the leverage is 1.5 / 0.8.
+    expected = 1.875 * (known.volatility(weights) or 0.0)
+    assert float(calm["volatility_target"].value) == pytest.approx(expected)
+
+
+async def capped(desk: Desk, balance: Decimal, leverage: Decimal) -> dict[str, Cap]:
+    sized, _ = await desk.trading.position_size(SYMBOLS[0], balance, leverage)
+    assert sized.size.reason is None
+    return {cap.name.value: cap for cap in sized.size.caps}
+
+
+async def test_a_position_needs_a_book_and_a_history(desk: Desk) -> None:
+    await desk.filled(4)
+
+    async def reason() -> str | None:
+        sized, _ = await desk.trading.position_size(SYMBOLS[0], Decimal(1_000), Decimal(1))
+        return sized.size.reason
+
+    thin = book("C00USDTM", lots=100)  # 99.9 USDT on the thinner side
+    desk.quote(SYMBOLS[0], book=thin)
+    sized, _ = await desk.trading.position_size(SYMBOLS[0], Decimal(1_000), Decimal(1))
+    assert (sized.size.binding, sized.size.lots) == ("depth", 9)
+    desk.quote(SYMBOLS[0], book=None)
+    assert await reason() == "book_unknown"
+    desk.quote(SYMBOLS[0], book=thin)
+    desk.market.panels.pop(Interval.DAY)
+    assert await reason() == "portfolio_var_unknown"
+    await desk.configuration.put({"sizing": {"var_limit": 0}}, "none", WHO)
+    assert await reason() is None
+    await desk.configuration.put({"sizing": {"volatility_target": 1}}, "calm", WHO)
+    assert await reason() == "portfolio_volatility_unknown"
 
 
 async def test_no_position_with_the_reason(desk: Desk) -> None:

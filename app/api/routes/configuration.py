@@ -18,6 +18,7 @@ from app.api.rebalancing_settings import (
 from app.api.responses import answer, etag, json_bytes, keep, sent
 from app.api.routing import api_router
 from app.api.schemas import CursorText, Json, Limit, MoneyString, Out, UtcTime
+from app.api.sizing_settings import SizingIn, SizingOut
 from app.domain.board import Family
 from app.domain.configuration import Configuration, CorrelationBasis
 from app.domain.configuration_document import ConfigurationRefusedError
@@ -102,6 +103,7 @@ class ConfigurationOut(Out):
     alerts: AlertThresholdsOut
     replacement: ReplacementOut
     rebalancing: RebalancingOut
+    sizing: SizingOut
 
     @classmethod
     def of(cls, settings: Configuration) -> Self:
@@ -192,6 +194,7 @@ class ConfigurationIn(Said):
     alerts: AlertThresholdsIn | None = None
     replacement: ReplacementIn | None = None
     rebalancing: RebalancingIn | None = None
+    sizing: SizingIn | None = None
 
     def changes(self) -> dict[str, Any]:
         """The settings that were given, as the domain judges them."""

@@ -16,11 +16,15 @@ from app.api.schemas import (
     Out,
     Percent,
     QueryDecimal,
+    QueryInt,
     Score,
     SymbolPath,
     finite,
     percent,
 )
+from app.domain.errors import Code, RefusedError
+from app.domain.sizing import TrackRecord
+from app.domain.sizing_caps import Cap, CapName
 from app.services.trading import Check, DataFacts, SizedPosition, Tradeable, Verdict
 
 router = api_router("portfolio", "/portfolio")
@@ -85,6 +89,37 @@ class ShouldTradeOut(Freshness):
         )
 
 
+class CapOut(Out):
+    """One thing that holds a position back, in the order in which they are looked at.
+
+    `value` is what the position would have had; the limit is a maximum, except that of
+    `liquidation_distance`, which is a minimum.
+    """
+
+    name: CapName
+    value: MoneyString
+    limit: MoneyString
+    unit: str = Field(
+        description="percent; times (equity); fraction; quote (currency).", examples=["times"]
+    )
+    source: str = Field(
+        description="configuration, contract, portfolio, daily_candles, request, ticker, book.",
+        examples=["portfolio"],
+    )
+    applied: bool
+
+    @classmethod
+    def of(cls, cap: Cap) -> Self:
+        return cls(
+            name=cap.name,
+            value=cap.value,
+            limit=cap.limit,
+            unit=cap.unit,
+            source=cap.source,
+            applied=cap.is_applied,
+        )
+
+
 class PositionSizeOut(Freshness):
     """Whole lots that realise at most the wanted value; 0 with the reason otherwise."""
 
@@ -97,10 +132,19 @@ class PositionSizeOut(Freshness):
     lots: int
     quantity: MoneyString = Field(description="In base coins.")
     margin: MoneyString
-    leverage: MoneyString
+    leverage: MoneyString = Field(description="The one that the caps leave.")
     rounding_error: MoneyString = Field(description="Wanted minus realised, under one lot.")
-    caps: list[str] = Field(description="leverage, weight, confidence, liquidity.")
-    reason: str | None
+    liquidation_price: MoneyString | None = Field(
+        description="Of a long that rests on this margin alone; 0: nowhere. Null without lots."
+    )
+    caps: list[str] = Field(
+        description="The caps that made it smaller, by name.", examples=[["gross_leverage"]]
+    )
+    binding_cap: str | None = Field(description="Without this one it would be larger.")
+    limits: list[CapOut] = Field(description="Every cap that was looked at; empty if none was.")
+    reason: str | None = Field(
+        description="Why there are no lots: a check that failed, something unknown, a cap."
+    )
 
     @classmethod
     def of(cls, sized: SizedPosition, facts: DataFacts) -> Self:
@@ -117,7 +161,10 @@ class PositionSizeOut(Freshness):
             margin=made.margin,
             leverage=made.leverage,
             rounding_error=made.rounding_error,
-            caps=list(made.caps),
+            liquidation_price=made.liquidation_price,
+            caps=list(made.applied),
+            binding_cap=made.binding,
+            limits=[CapOut.of(cap) for cap in made.caps],
             reason=made.reason,
             **freshness(facts),
         )
@@ -133,6 +180,13 @@ Price = Annotated[
 ]
 Confidence = Annotated[
     QueryDecimal | None, Query(ge=0, le=1, description="Scales the position when given.")
+]
+Count = Annotated[
+    QueryInt | None, Query(ge=0, le=10**6, description="Of such positions; needs all three.")
+]
+Payoff = Annotated[
+    QueryDecimal | None,
+    Query(ge=Decimal("0.001"), le=1000, description="Mean gain over mean loss; needs all three."),
 ]
 
 
@@ -169,13 +223,33 @@ async def position_size(
     leverage: Leverage = Decimal(1),
     price: Price = None,
     confidence: Confidence = None,
+    wins: Count = None,
+    losses: Count = None,
+    payoff_ratio: Payoff = None,
 ) -> PositionSizeOut:
-    """Weight times balance times leverage, capped, in whole lots of the contract."""
+    """Weight times balance times leverage, capped, in whole lots of the contract.
+
+    Caps: weight, leverage of the contract, gross leverage of the portfolio, its volatility target
+    if one is set, distance of liquidation, value at risk of the portfolio, confidence, a fraction
+    of the Kelly stake where a record (`wins`, `losses`, `payoff_ratio`) is given, turnover of the
+    day, depth of the book. What a cap needs and is not known gives no position, with the reason.
+    """
     sized, facts = await service.trading.position_size(
         symbol,
         account_balance,
         leverage,
         price,
         None if confidence is None else float(confidence),
+        _record(wins, losses, payoff_ratio),
     )
     return PositionSizeOut.of(sized, facts)
+
+
+def _record(wins: int | None, losses: int | None, payoff: Decimal | None) -> TrackRecord | None:
+    if wins is None and losses is None and payoff is None:
+        return None
+    if wins is None or losses is None or payoff is None:
+        raise RefusedError(
+            Code.VALIDATION_FAILED, "A record needs wins, losses and payoff_ratio, or none of them."
+        )
+    return TrackRecord(wins, losses, float(payoff))
