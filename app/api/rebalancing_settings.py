@@ -13,9 +13,14 @@ class RebalancingOut(Out):
     method: WeightingMethod
     fixed_weights: dict[str, float]
     bound_tolerance: float
-    volatility_target: float = Field(description="0: none.")
-    band_by_cost: bool
-    risk_aversion: float
+    volatility_target: float = Field(
+        description="Annualised; weights shrink together until the portfolio is that calm. 0: none."
+    )
+    band_by_cost: bool = Field(
+        description="A symbol that is dear to trade may drift further, and drift moves only "
+        "the members that have left their band and as few others as add up."
+    )
+    risk_aversion: float = Field(description="Of that band: (1.5/g w^2 (1-w)^2 cost)^(1/3).")
 
 
 class RebalancingIn(Body):

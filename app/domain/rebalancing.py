@@ -8,7 +8,7 @@ from typing import Final
 
 from app.domain.configuration import Configuration, WeightingMethod
 from app.domain.portfolio import FULL, Member, Portfolio
-from app.domain.targets import Ruling, targets, volatility
+from app.domain.targets import Ruling, spared, targets, volatility
 from app.domain.weighting import Allocation, Claim, Role
 from app.domain.weighting_methods import Basis, Covariance, appeals
 
@@ -149,11 +149,14 @@ def plan(
 
     `portfolio` has the weights as prices have carried them. A drift of exactly the threshold does
     not call for a change. Once it fires, every member goes to its target, so that a second plan
-    right after the first has no shifts.
+    right after the first has no shifts. With a band by cost, drift alone moves the members that
+    have left their band and as few others as add up.
     """
     ruled = rulings(portfolio, standings, configuration, known, method)
     allocation = targets(ruled, configuration, known, method)
     triggers = _triggers(portfolio, ruled, allocation, configuration, at, standings, known)
+    if triggers == (Trigger.DRIFT,) and configuration.rebalancing.band_by_cost:
+        allocation = _sparing(allocation, ruled, standings, configuration, known)
     shifts = tuple(
         Shift(member.symbol, member.weight_u, new_u, _action(member.weight_u, new_u), why)
         for member in portfolio.members
@@ -163,6 +166,23 @@ def plan(
     )
     turnover_u = sum(abs(shift.change_u) for shift in shifts)
     return Plan(shifts, triggers, allocation, ruled, turnover_u, _cost(shifts, standings))
+
+
+def _sparing(
+    aims: Allocation,
+    ruled: Mapping[str, Ruling],
+    standings: Mapping[str, Standing],
+    configuration: Configuration,
+    known: Covariance | None,
+) -> Allocation:
+    """The targets without the trades that the bands by cost save, if it stays calm enough."""
+    bands = {
+        symbol: _allowed_u(aims.weights_u[symbol], standing, configuration)
+        for symbol, standing in standings.items()
+    }
+    low, high = configuration.min_weight_u, configuration.max_weight_u
+    fewer = spared(aims, ruled, bands, low, high)
+    return aims if _is_too_volatile(fewer.weights_u, configuration, known) else fewer
 
 
 def _triggers(
@@ -194,7 +214,10 @@ def _triggers(
         (Trigger.BOUND, any(outside)),
         (Trigger.MEMBERSHIP, bool(members) and portfolio.weighted_at is None),
         (Trigger.INTERVAL, age >= timedelta(seconds=configuration.rebalance_interval)),
-        (Trigger.RISK, _is_too_volatile(portfolio, configuration, known)),
+        (
+            Trigger.RISK,
+            _is_too_volatile({one.symbol: one.weight_u for one in members}, configuration, known),
+        ),
     )
     return tuple(trigger for trigger, applies in fired if applies)
 
@@ -216,12 +239,12 @@ def band(weight: float, cost: float, aversion: float) -> float:
 
 
 def _is_too_volatile(
-    portfolio: Portfolio, configuration: Configuration, known: Covariance | None
+    weights_u: Mapping[str, int], configuration: Configuration, known: Covariance | None
 ) -> bool:
     limit = configuration.rebalancing.volatility_target
     if limit == 0.0 or known is None:
         return False
-    now = volatility({one.symbol: one.weight_u for one in portfolio.members}, known)
+    now = volatility(weights_u, known)
     # Prices alone move it about its target after every change: that is no reason to trade.
     return now is not None and now > limit * _CALM
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Final
 
 from app.domain.configuration import Configuration, WeightingMethod
 from app.domain.portfolio import FULL
-from app.domain.weighting import Allocation, Claim, Flag, Role, allocate
+from app.domain.weighting import Allocation, Claim, Flag, Role, allocate, whole
 from app.domain.weighting_methods import Covariance
 
 _HALVINGS: Final = 40
@@ -29,7 +30,8 @@ def targets(
     """Target weights of the ruled members; `method` stands in for the configured one.
 
     With a volatility target the funded weights shrink together until the portfolio is not more
-    volatile than that, below their minimum if need be; what they give up is cash.
+    volatile than that, below their minimum if need be; what they give up is cash. Where the
+    volatility is not known no funded weight grows.
     """
     claims = tuple(ruling.claim for ruling in ruled.values())
     if (method or configuration.rebalancing.method) is WeightingMethod.FIXED:
@@ -37,7 +39,11 @@ def targets(
     else:
         made = allocate(claims, configuration.min_weight_u, configuration.max_weight_u)
     limit = configuration.rebalancing.volatility_target
-    return made if limit == 0.0 or known is None else _calmed(made, claims, known, limit)
+    if limit == 0.0:
+        return made
+    if known is None or volatility(made.weights_u, known) is None:
+        return _not_grown(made, claims)
+    return _calmed(made, claims, known, limit)
 
 
 def volatility(weights_u: Mapping[str, int], known: Covariance) -> float | None:
@@ -60,6 +66,68 @@ def _fixed(claims: tuple[Claim, ...], configuration: Configuration) -> Allocatio
         funded = {symbol: weight * room // total for symbol, weight in funded.items()}
         flags = (Flag.LOCKED_EXCEED,)
     weights = {claim.symbol: 0 for claim in claims} | held | funded
+    return Allocation(weights, FULL - sum(weights.values()), flags)
+
+
+def spared(
+    aims: Allocation,
+    ruled: Mapping[str, Ruling],
+    bands_u: Mapping[str, int],
+    low_u: int,
+    high_u: int,
+) -> Allocation:
+    """The targets, but funded members that stand within their band and bounds are left alone.
+
+    `bands_u` is how far each may be from its target. The others go to their targets (lots are
+    whole: the edge of the band is no cheaper), and what the first ones hold more or less than
+    theirs is taken from or given to these, none of them beyond its band or bounds. Where that does
+    not fit the next furthest member is moved as well. Source: QUANT section 6.
+    """
+    funded = {name: one.claim.held_u for name, one in ruled.items() if _is(one, Role.FUNDED)}
+    away = {name: abs(held - aims.weights_u[name]) for name, held in funded.items()}
+    order = sorted(funded, key=lambda name: (-Fraction(away[name], bands_u[name] or 1), name))
+    must = [
+        name for name in order if away[name] > bands_u[name] or not low_u <= funded[name] <= high_u
+    ]
+    moved = must + [name for name in order if name not in must]
+    for count in range(len(must), len(moved)):
+        kept = {name: funded[name] for name in moved[count:]}
+        given = _given(moved[:count], kept, aims, bands_u, low_u, high_u)
+        if given is not None:
+            return Allocation({**aims.weights_u, **kept, **given}, aims.cash_u, aims.flags)
+    return aims
+
+
+def _given(
+    moved: list[str],
+    kept: Mapping[str, int],
+    aims: Allocation,
+    bands_u: Mapping[str, int],
+    low_u: int,
+    high_u: int,
+) -> dict[str, int] | None:
+    """Weights of the moved so that all add up; None if their bands and bounds have no room."""
+    short = sum(aims.weights_u[name] - held for name, held in kept.items())
+    ways = {name: aims.weights_u[name] for name in moved}
+    rooms = [
+        max(min(bands_u[name], high_u - aim if short > 0 else aim - low_u), 0)
+        for name, aim in ways.items()
+    ]
+    if abs(short) > sum(rooms):
+        return None
+    shares = whole([Fraction(abs(short) * one, sum(rooms) or 1) for one in rooms], abs(short))
+    sign = 1 if short > 0 else -1
+    return {name: aim + sign * one for (name, aim), one in zip(ways.items(), shares, strict=True)}
+
+
+def _is(ruling: Ruling, role: Role) -> bool:
+    return ruling.claim.role is role
+
+
+def _not_grown(made: Allocation, claims: tuple[Claim, ...]) -> Allocation:
+    held = {claim.symbol: claim.held_u for claim in claims}
+    weights = {symbol: min(weight, held[symbol]) for symbol, weight in made.weights_u.items()}
+    flags = (*made.flags, Flag.VOLATILITY_UNKNOWN)
     return Allocation(weights, FULL - sum(weights.values()), flags)
 
 

@@ -17,6 +17,7 @@ class Flag(StrEnum):
     FLOOR_RELAXED = "floor_relaxed"  # the minimums alone exceed what there is to give
     ZERO_SCORE_FILL = "zero_score_fill"  # the rest went to symbols without appeal
     VOLATILITY_TARGET = "volatility_target"  # weights shrunk until the portfolio is calm enough
+    VOLATILITY_UNKNOWN = "volatility_unknown"  # nothing grows: a target needs it and it is missing
     LOCKED_EXCEED = "locked_exceed"  # what may not move leaves no room: all keep their weight
 
 
