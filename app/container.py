@@ -1,6 +1,7 @@
 """The composition root: the one place that knows how the program is put together."""
 
 import asyncio
+import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from random import Random  # noqa: TID251  # chance enters the program here
+from socket import gethostname
 
 import structlog
 
@@ -29,6 +31,7 @@ from app.services.once import Once
 from app.services.performance import Performance
 from app.services.portfolio import PortfolioService
 from app.services.ports import Exchange
+from app.services.rebalance_runs import RebalanceRuns
 from app.services.rebalancing import Rebalancing
 from app.services.registry import Registry, shipped_sectors
 from app.services.replacement import Replacement
@@ -199,6 +202,7 @@ def compose(
         metrics.portfolio_version.set(portfolio.version)
         most = in_force().max_portfolio_symbols
         return PortfolioFacts(portfolio.version, len(portfolio.members), most, portfolio.cash_u)
+    runs = RebalanceRuns(database, utc_now, new_id, f"{gethostname()}:{os.getpid()}")
 
     def scoring_facts() -> ScoringFacts | None:
         board = scoring.latest()
@@ -219,7 +223,7 @@ def compose(
         market=market,
         scoring=scoring,
         portfolio=PortfolioService(database, grounds, once, ledger),
-        rebalancing=Rebalancing(database, grounds, once, ledger, new_id),
+        rebalancing=Rebalancing(database, grounds, once, ledger, runs),
         replacement=Replacement(database, grounds, once, ledger),
         performance=performance,
         reporting=Reporting(performance),

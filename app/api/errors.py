@@ -102,7 +102,16 @@ async def on_service_error(request: Request, error: Exception) -> Response:
         retry_after_s=error.retry_after_s,
         errors=error.errors if isinstance(error, BorderError) else (),
         facts=error.facts,
+        headers=_location(error),
     )
+
+
+def _location(error: ServiceError) -> Mapping[str, str] | None:
+    """Where to read about what is in the way."""
+    run_id = error.facts.get("run_id")
+    if error.code is not Code.REBALANCE_IN_PROGRESS or run_id is None:
+        return None
+    return {"Location": f"{PREFIX}/portfolio/rebalances/{run_id}"}
 
 
 async def on_invalid_request(request: Request, error: Exception) -> Response:

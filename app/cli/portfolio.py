@@ -1,14 +1,14 @@
-"""Commands about the portfolio: show, initialize, add, remove, replace, rebalance."""
+"""Commands about the portfolio: show, initialize, add, remove, replace, rebalance, rebalances."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from app.cli.client import Client
+from app.cli.client import Client, segment
 from app.cli.output import HERE, AsJson, Output, Url, number, reporting, shown, table
 from app.cli.scoring import Symbol
 
@@ -92,6 +92,25 @@ def rebalance(
             _plan(output, answer.document)
 
 
+@portfolio.command()
+def rebalances(
+    run: Annotated[str | None, typer.Argument(help="One run, with its steps.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many, newest first.")] = 20,
+    as_json: AsJson = False,
+    url: Url = HERE,
+) -> None:
+    """The rebalance runs, or one of them with what it changed."""
+    path = f"?limit={limit}" if run is None else f"/{segment(run)}"
+    with reporting(as_json) as output:
+        answer = asyncio.run(Client(url).get(f"/portfolio/rebalances{path}"))
+        if output.answer(answer):
+            return
+        found = answer.document["items"] if run is None else [answer.document]
+        output.people.print(_runs_table(found))
+        if run is not None:
+            _run(output, answer.document)
+
+
 def members_table(document: Mapping[str, Any]) -> Table:
     """The members of GET /portfolio."""
     rows = [
@@ -141,6 +160,12 @@ def _given(body: Mapping[str, object]) -> dict[str, object]:
 
 
 def _plan(output: Output, plan: Mapping[str, Any]) -> None:
+    output.people.print(_changes_table("plan", plan["changes"]))
+    facts = ("turnover", "estimated_cost", "total_changes", "run_id")
+    output.people.print(", ".join(f"{name} {shown(plan.get(name))}" for name in facts))
+
+
+def _changes_table(title: str, changes: Sequence[Mapping[str, Any]]) -> Table:
     rows = [
         (
             change["symbol"],
@@ -150,9 +175,36 @@ def _plan(output: Output, plan: Mapping[str, Any]) -> None:
             change["action"],
             change["reason"],
         )
-        for change in plan["changes"]
+        for change in changes
     ]
-    columns = ("symbol", "old %>", "new %>", "change>", "action", "reason")
-    output.people.print(table("plan", columns, rows))
-    facts = ("turnover", "estimated_cost", "total_changes", "run_id")
-    output.people.print(", ".join(f"{name} {shown(plan.get(name))}" for name in facts))
+    return table(title, ("symbol", "old %>", "new %>", "change>", "action", "reason"), rows)
+
+
+def _runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [
+        (
+            run["requested_at"],
+            run["run_id"],
+            run["state"],
+            ", ".join(run["triggers"] or ()),
+            run["total_changes"],
+            number(run["turnover"], 6),
+            run["version_after"],
+            run["actor"],
+            (run["error"] or {}).get("code"),
+        )
+        for run in runs
+    ]
+    columns = (
+        "requested", "run", "state", "triggers", "changes>", "turnover>", "version>", "actor",
+        "error",
+    )  # fmt: skip
+    return table("rebalances", columns, rows)
+
+
+def _run(output: Output, run: Mapping[str, Any]) -> None:
+    output.people.print(_changes_table("changes", run["changes"] or ()))
+    steps = [(step["name"], step["state"], step["finished_at"]) for step in run["steps"]]
+    output.people.print(table("steps", ("step", "state", "finished"), steps))
+    if run["error"] is not None:
+        output.people.print(run["error"]["detail"], markup=False)

@@ -16,7 +16,8 @@ from app.services.metrics import MetricsService, PortfolioMetrics
 from app.services.once import Command, Outcome
 from app.services.performance import Claim, Performance
 from app.services.portfolio import PortfolioService, Removed, Replaced
-from app.services.rebalancing import Rebalanced, Rebalancing, Weights
+from app.services.rebalance_runs import Rebalanced
+from app.services.rebalancing import Rebalancing
 from app.services.registry import Registry
 from app.services.replacement import Executed, Replacement, Replacements
 from app.services.report import Reporting
@@ -28,6 +29,7 @@ from app.services.status import Status
 from app.services.trading import DataFacts, SizedPosition, Tradeable, Trading, Verdict
 from app.services.views import MemberView, PortfolioView
 
+from app.services.weighing import Weights
 
 @dataclass(frozen=True, slots=True)
 class MySymbolsServiceV2:

@@ -33,6 +33,9 @@ _AMBIGUOUS: Final = Rule(
 _WEIGHTS: Final = Rule(
     RefusedError, Code.CONSTRAINTS_INFEASIBLE, "weights and cash must lie between 0 and 100 %"
 )
+_RUNNING: Final = Rule(
+    ConflictError, Code.REBALANCE_IN_PROGRESS, "a rebalance is being carried out"
+)
 _OURS: Final = Rule(
     ServiceError, Code.INTERNAL_ERROR, "a value of ours was refused by the database"
 )
@@ -46,6 +49,8 @@ RULES: Final[dict[str, Rule]] = {
     "pk_scoring_algorithms": _RACE,
     "pk_contract_specs": _RACE,
     "uq_contract_specs_symbol_id_open": _RACE,
+    "uq_rebalance_runs_active": _RUNNING,
+    "uq_rebalance_runs_tick": _RUNNING,
     "pk_idempotency_keys": Rule(
         ConflictError, Code.IDEMPOTENCY_IN_PROGRESS, "the same request is being carried out"
     ),
@@ -93,6 +98,11 @@ OURS: Final = frozenset(
         "ck_portfolio_members_rank_positive",
         "ck_portfolio_members_status_known",
         "ck_portfolio_version_range",
+        "ck_rebalance_run_steps_position_positive",
+        "ck_rebalance_run_steps_state_known",
+        "ck_rebalance_runs_finished_at_known",
+        "ck_rebalance_runs_state_known",
+        "ck_rebalance_runs_turnover_u_range",
         "ck_replacement_confirmations_confirmations_positive",
         "ck_scoring_runs_universe_size_range",
         "ck_symbol_scores_composite_range",
@@ -111,6 +121,7 @@ OURS: Final = frozenset(
         "ck_trades_pnl_exact",
         "fk_contract_specs_symbol_id",
         "fk_portfolio_members_portfolio_id",
+        "fk_rebalance_run_steps_run_id",
         "fk_replacement_confirmations_portfolio_id",
         "fk_symbol_scores_run_id",
         "pk_candles",
@@ -119,6 +130,8 @@ OURS: Final = frozenset(
         "pk_funding_rates",
         "pk_market_snapshots",
         "pk_portfolio",
+        "pk_rebalance_run_steps",
+        "pk_rebalance_runs",
         "pk_replacement_confirmations",
         "pk_scoring_runs",
         "pk_service_facts",

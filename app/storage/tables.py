@@ -20,6 +20,7 @@ from app.storage.portfolio_tables import (
     system_configuration,
     trades,
 )
+from app.storage.rebalance_tables import rebalance_run_steps, rebalance_runs
 from app.storage.scoring_tables import scoring_algorithms, scoring_runs, symbol_scores
 
 __all__ = [
@@ -36,6 +37,8 @@ __all__ = [
     "portfolio",
     "portfolio_history",
     "portfolio_members",
+    "rebalance_run_steps",
+    "rebalance_runs",
     "replacement_confirmations",
     "scoring_algorithms",
     "scoring_runs",

@@ -12,6 +12,7 @@ from app.storage.history import HistoryRepository
 from app.storage.idempotency import IdempotencyRepository
 from app.storage.market import MarketRepository
 from app.storage.portfolio import PortfolioRepository
+from app.storage.rebalance_runs import RebalanceRunRepository
 from app.storage.replacements import ReplacementRepository
 from app.storage.scoring import ScoringRepository
 from app.storage.symbols import SymbolRepository
@@ -29,6 +30,7 @@ class UnitOfWork:
         self.market = MarketRepository(connection)
         self.scoring = ScoringRepository(connection)
         self.portfolio = PortfolioRepository(connection)
+        self.rebalance_runs = RebalanceRunRepository(connection)
         self.replacements = ReplacementRepository(connection)
         self.history = HistoryRepository(connection)
         self.configuration = ConfigurationRepository(connection)

@@ -15,7 +15,7 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
 
     async def rebalance_check() -> None:
         command = Command(actor=ACTOR, request_id=new_id())
-        await service.rebalancing.rebalance(command, reason="scheduled check")
+        await service.rebalancing.check(command)
 
     async def replacement_check() -> None:
         command = Command(actor=ACTOR, request_id=new_id())

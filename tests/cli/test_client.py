@@ -26,6 +26,7 @@ COMMANDS = (
     ("portfolio", "remove", "BTCUSDT"),
     ("portfolio", "replace", "BTCUSDT", "ETHUSDT"),
     ("portfolio", "rebalance", "--dry-run"),
+    ("portfolio", "rebalances"),
 )
 
 
@@ -161,6 +162,8 @@ Sent = Callable[[Any], bool]
             {"old_symbol": "A", "new_symbol": "B"},
         ),
         (["portfolio", "rebalance"], "POST", "/portfolio/rebalance", {"dry_run": False}),
+        (["portfolio", "rebalances"], "GET", "/portfolio/rebalances?limit=20", None),
+        (["portfolio", "rebalances", "a/b"], "GET", "/portfolio/rebalances/a%2Fb", None),
     ],
 )
 def test_what_is_sent(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,6 +12,7 @@ from typing import Any
 
 from app.domain.history import PortfolioEvent, chain_faults, fold
 from app.domain.portfolio import Portfolio, faults
+from app.domain.rebalance_run import Run
 from app.storage.audit import inspect
 from app.storage.database import Database
 
@@ -48,10 +50,24 @@ class Worker:
         assert await self._line() == b""
         assert await self.process.wait() == -9
 
+    async def paused(self) -> None:
+        """Until it has stopped at its failpoint."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not await asyncio.to_thread(_is_stopped, self.process.pid):
+                await asyncio.sleep(0.02)
+
+    def go_on(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
     async def _line(self) -> bytes:
         assert self.process.stdout is not None
         async with asyncio.timeout(PATIENCE_S):
             return await self.process.stdout.readline()
+
+
+def _is_stopped(pid: int) -> bool:
+    """By the state letter, which follows the name in brackets."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 @asynccontextmanager
@@ -91,6 +107,12 @@ async def together(workers: Sequence[Worker], acts: Sequence[Acts]) -> list[Any]
         one.tell(*its)
     heard = await asyncio.gather(*(one.heard() for one in workers))
     return [ending for endings in heard for ending in endings]
+
+
+async def runs_of(database: Database) -> tuple[Run, ...]:
+    """Every rebalance run, oldest first."""
+    async with database.read() as unit:
+        return (await unit.rebalance_runs.page(None, 500))[::-1]
 
 
 async def proven(database: Database) -> tuple[Portfolio, tuple[PortfolioEvent, ...]]:

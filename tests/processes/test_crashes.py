@@ -8,10 +8,11 @@ import pytest
 from app.domain.errors import Code
 from app.domain.history import EventType
 from app.domain.portfolio import FULL
+from app.domain.rebalance_run import Run, RunState
 from app.services.once import Command, Outcome
 from app.storage.database import Database
 from tests.conftest import MakeDatabase
-from tests.processes.crew import proven, worker
+from tests.processes.crew import proven, runs_of, worker
 from tests.services.desk import SYMBOLS, Desk
 from tests.stateful.twins import Key, rendered
 
@@ -44,7 +45,16 @@ async def committed(url: str, make_database: MakeDatabase) -> tuple[int, int, bo
     return state.version, len(events), state.member(SYMBOLS[9]) is not None
 
 
-@pytest.mark.parametrize("failpoint", ["before:FROM portfolio WHERE", "commit:2"])
+async def stored_runs(url: str, make_database: MakeDatabase) -> tuple[Run, ...]:
+    database = make_database(url)
+    await database.open()
+    try:
+        return await runs_of(database)
+    finally:
+        await database.close()
+
+
+@pytest.mark.parametrize("failpoint", ["before:FROM portfolio WHERE", "commit:2", "commit:3"])
 async def test_K01_killed_before_the_commit_nothing_happened_and_the_retry_runs_once(
     url: str, make_database: MakeDatabase, failpoint: str
 ) -> None:
@@ -80,6 +90,31 @@ async def test_K02_killed_after_the_commit_the_run_is_there_and_the_retry_hears_
     assert replayed["is_replay"]
     assert not fresh["is_replay"]
     assert await committed(url, make_database) == after
+
+
+async def test_K02_killed_after_the_run_was_planned_it_gives_way_after_its_lease(
+    url: str, make_database: MakeDatabase
+) -> None:
+    before = await committed(url, make_database)
+    moved = {"do": "score", "changed": {SYMBOLS[0]: 0.3, SYMBOLS[2]: 0.99}}
+    async with worker(url, minutes=DAY, failpoint="before:FROM portfolio WHERE") as one:
+        await one.do(moved)
+        await one.died(REBALANCE)
+    (dead,) = await stored_runs(url, make_database)
+    assert dead.state is RunState.PLANNED
+    async with worker(url, minutes=DAY) as soon:
+        await soon.do(moved)
+        said = await soon.do({"do": "rebalance", "key": "another"})
+    assert said == [{"code": Code.REBALANCE_IN_PROGRESS, "run_id": dead.run_id}]
+    assert await committed(url, make_database) == before
+    async with worker(url, minutes=DAY + 1) as later:
+        await later.do(moved)
+        (done,) = await later.do({"do": "rebalance", "key": "another"})
+    assert not done["is_replay"]
+    gone, run = await stored_runs(url, make_database)
+    assert (gone.run_id, gone.state) == (dead.run_id, RunState.ABORTED_EXPIRED)
+    assert run.state is RunState.DONE
+    assert (await committed(url, make_database))[0] == before[0] + 1
 
 
 @pytest.mark.parametrize(

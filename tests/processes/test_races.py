@@ -1,5 +1,6 @@
 """Several processes on one PostgreSQL: races have one winner, and nothing is ever torn."""
 
+import asyncio
 from collections import Counter
 from typing import Any
 
@@ -8,14 +9,66 @@ from sqlalchemy import text
 
 from app.domain.errors import Code
 from app.domain.history import EventType
+from app.domain.rebalance_run import RunState
 from app.storage.database import Database
-from tests.processes.crew import crew, proven, together
+from tests.processes.crew import crew, proven, runs_of, together, worker
 from tests.services.desk import SYMBOLS, Desk
 
 pytestmark = [
     pytest.mark.parametrize("backend", ["postgres"], indirect=True),
     pytest.mark.xdist_group("processes"),
 ]
+
+
+DAY = 25 * 60  # minutes: a rebalance is due by time
+
+
+async def test_C01_two_replicas_start_a_rebalance_one_runs_and_the_other_hears_which(
+    database: Database, database_url: str
+) -> None:
+    await Desk(database).filled(10)
+    moved = {"do": "score", "changed": {SYMBOLS[0]: 0.61}}
+    async with (
+        worker(database_url, minutes=DAY, failpoint="pause:2") as one,
+        worker(database_url, minutes=DAY) as other,
+    ):
+        await asyncio.gather(one.do(moved), other.do(moved))
+        one.tell({"do": "rebalance"})
+        await one.paused()
+        (run,) = await runs_of(database)
+        assert run.state is RunState.PLANNED
+        refused = {"code": Code.REBALANCE_IN_PROGRESS, "run_id": run.run_id}
+        assert await other.do({"do": "rebalance"}, {"do": "rebalance", "key": "k"}) == [refused] * 2
+        assert await runs_of(database) == (run,)
+        one.go_on()
+        (done,) = await one.heard()
+        assert run.run_id in done["body"]
+        assert (await proven(database))[0].version == 2
+        await other.do({"do": "rebalance", "key": "k"})
+    states = [one.state for one in await runs_of(database)]
+    assert states == [RunState.DONE, RunState.UNCHANGED]
+    assert (await proven(database))[0].version == 2
+
+
+async def test_C01_a_tick_in_three_processes_is_one_run(
+    database: Database, database_url: str
+) -> None:
+    await Desk(database).filled(10)
+    moved = {"do": "score", "changed": {SYMBOLS[0]: 0.61}}
+    act = {"do": "rebalance", "tick": "2026-03-02T13:00:00+00:00"}
+    async with crew(database_url, 3, minutes=DAY) as workers:
+        await together(workers, [[moved]] * 3)
+        endings = await together(workers, [[act] * 5] * 3)
+        told = await together(workers, [[act]] * 3)
+    (run,) = await runs_of(database)
+    assert run.state is RunState.DONE
+    for ending in endings:
+        assert ending == {"code": Code.REBALANCE_IN_PROGRESS, "run_id": run.run_id} or (
+            run.run_id in ending["body"]
+        )
+    assert sum(not one.get("is_replay", True) for one in endings) == 1
+    assert all(one["is_replay"] for one in told)
+    assert (await proven(database))[0].version == 2
 
 
 async def test_C02_one_key_in_three_processes_has_one_effect(
@@ -150,15 +203,17 @@ async def test_C16_readers_in_other_processes_see_whole_versions(
         [{"do": "replace", "symbol": SYMBOLS[12], "by": SYMBOLS[0]}],
     ]
     async with crew(database_url, 3) as (writer, *readers):
-        for reader in readers:
-            reader.tell({"do": "read", "seconds": 2.0})
-        for turn in range(20):
+        reading = asyncio.gather(
+            *(reader.do({"do": "read", "reads": 21, "versions": 4}) for reader in readers)
+        )
+        turn = 0
+        while not reading.done():
             (ending,) = await writer.do(*swaps[turn % 2])
             assert "body" in ending, ending
-        seen = [(await reader.heard())[0] for reader in readers]
+            turn += 1
+        seen = [endings[0] for endings in await reading]
     assert [one["wrong"] for one in seen] == [[], []]
-    assert all(one["reads"] > 20 for one in seen)
-    assert all(one["versions"] > 3 for one in seen)
+    assert all(one["reads"] > 20 and one["versions"] > 3 for one in seen)
     await proven(database)
 
 

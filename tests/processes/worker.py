@@ -4,7 +4,8 @@ Run as `python -m tests.processes.worker URL MINUTES FAILPOINT`; each line of st
 JSON list of acts that are begun at the same time, each line of standard output their endings.
 FAILPOINT is where the process dies as by kill -9: `commit:N` just before the Nth commit from now,
 `published` just after a commit, or a piece of SQL, just after (`after:...`) or before
-(`before:...`) the first statement that has it.
+(`before:...`) the first statement that has it. With `pause:N` it stops, as by SIGSTOP, just before
+the Nth transaction from now begins, until it is told to go on.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from random import Random
 from typing import Any
 
@@ -28,6 +30,7 @@ from tests.services.desk import NOW, Desk
 from tests.stateful.twins import Key, rendered
 
 Act = Mapping[str, Any]
+PATIENCE_S = 50.0  # a busy machine reads slowly
 
 
 def die(*_: object) -> None:
@@ -48,6 +51,15 @@ def _arm(database: Database, failpoint: str) -> None:
             if left[0] == 0:
                 die()
 
+    if kind == "pause":
+        ahead = [int(detail)]
+
+        @event.listens_for(engine, "begin")
+        def on_begin(_: object) -> None:
+            ahead[0] -= 1
+            if ahead[0] == 0:
+                os.kill(os.getpid(), signal.SIGSTOP)
+
     if kind in {"before", "after"}:
 
         @event.listens_for(engine, f"{kind}_cursor_execute")
@@ -66,7 +78,9 @@ async def _carried_out(desk: Desk, act: Act, who: Command) -> Outcome[Any]:
         case "replace":
             return await desk.portfolio.replace(name, act["by"], reason, who, rendered)
         case "rebalance":
-            return await desk.rebalancing.rebalance(who, render=rendered)
+            tick = act.get("tick")
+            at = None if tick is None else datetime.fromisoformat(tick)
+            return await desk.rebalancing.rebalance(who, scheduled_at=at, render=rendered)
         case "configure":
             return await desk.configuration.put(act["changes"], reason, who, rendered)
         case other:
@@ -75,7 +89,7 @@ async def _carried_out(desk: Desk, act: Act, who: Command) -> Outcome[Any]:
 
 async def _ended(desk: Desk, act: Act) -> Any:
     if act["do"] == "read":
-        return await _read(desk, act["seconds"])
+        return await _read(desk, act["reads"], act["versions"])
     if act["do"] == "score":
         desk.score(act["changed"])
         return None
@@ -84,16 +98,16 @@ async def _ended(desk: Desk, act: Act) -> Any:
     try:
         outcome = await _carried_out(desk, act, who)
     except ServiceError as e:
-        return {"code": e.code.value}
+        return {"code": e.code.value, **e.facts}
     assert isinstance(outcome.answer, Answer)
     return {"body": outcome.answer.body.decode(), "is_replay": outcome.is_replay}
 
 
-async def _read(desk: Desk, seconds: float) -> dict[str, Any]:
-    """Reads as fast as it can; the number of reads, of versions, and everything unsound."""
-    until, versions, reads = time.monotonic() + seconds, [0], 0
+async def _read(desk: Desk, least: int, most: int) -> dict[str, Any]:
+    """Reads until it has read `least` times and seen `most` versions; everything unsound."""
+    until, versions, reads = time.monotonic() + PATIENCE_S, [0], 0
     wrong: list[str] = []
-    while time.monotonic() < until:
+    while (reads < least or len(versions) < most) and time.monotonic() < until:
         state = (await desk.portfolio.view()).portfolio
         reads += 1
         wrong += faults(state, 50)
@@ -109,7 +123,7 @@ async def _work(url: str, minutes: float, failpoint: str) -> None:
     loop = asyncio.get_running_loop()
     database = Database(DatabaseOptions(url=url), loop.time, Random(os.getpid()).random, on_publish)
     await database.open()
-    desk = Desk(database)
+    desk = Desk(database, process=f"run-{os.getpid()}")
     await desk.open()
     desk.later(minutes=minutes)
     desk.score({})

@@ -31,6 +31,7 @@ from app.services.once import Command, Once
 from app.services.outlook import Quote
 from app.services.performance import Performance
 from app.services.portfolio import PortfolioService
+from app.services.rebalance_runs import RebalanceRuns
 from app.services.rebalancing import Rebalancing
 from app.services.replacement import Replacement
 from app.services.report import Reporting
@@ -135,6 +136,7 @@ class Desk:
     market: Bench = field(default_factory=Bench)
     boards: Boards = field(default_factory=Boards)
     now: datetime = NOW
+    process: str = "run"  # begins the ids of its rebalance runs
 
     def __post_init__(self) -> None:
         numbers = count(1)
@@ -142,9 +144,10 @@ class Desk:
         once = Once(self.database, lambda: self.now)
         ledger = Ledger("test")
         self.portfolio = PortfolioService(self.database, grounds, once, ledger)
-        self.rebalancing = Rebalancing(
-            self.database, grounds, once, ledger, lambda: f"run-{next(numbers)}"
+        runs = RebalanceRuns(
+            self.database, lambda: self.now, lambda: f"{self.process}-{next(numbers)}", "desk"
         )
+        self.rebalancing = Rebalancing(self.database, grounds, once, ledger, runs)
         self.configuration = ConfigurationService(self.database, grounds, once, ledger)
         self.alerts = AlertService(self.database, grounds)
         self.reports = Reports(self.database, grounds)

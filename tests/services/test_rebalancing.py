@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from app.domain.configuration import WeightingMethod
-from app.domain.errors import Code, PreconditionFailedError, UnavailableError
+from app.domain.errors import Code, ConflictError, PreconditionFailedError, UnavailableError
 from app.domain.history import EventType
 from app.domain.market import Book, ContractStatus, Level
 from app.domain.portfolio import FULL
 from app.domain.rebalancing import Trigger
 from app.domain.weighting import Role
 from app.services.once import Command
-from app.services.rebalancing import Rebalanced
+from app.services.rebalance_runs import Rebalanced
 from tests.services.desk import SYMBOLS, WHO, Desk
 
 
@@ -111,8 +111,15 @@ async def test_the_cost_holds_fee_spread_and_impact(desk: Desk) -> None:
 async def test_racing_rebalances_change_weights_once(desk: Desk) -> None:
     await desk.filled()
     desk.score({SYMBOLS[0]: 0.61})
-    done = await asyncio.gather(*(rebalanced(desk) for _ in range(10)))
+    endings = await asyncio.gather(*(rebalanced(desk) for _ in range(10)), return_exceptions=True)
+    done = [one for one in endings if isinstance(one, Rebalanced)]
+    lost = [one for one in endings if not isinstance(one, Rebalanced)]
     assert sum(bool(one.plan.shifts) for one in done) == 1
+    ids = {one.run_id for one in done}
+    for one in lost:
+        assert isinstance(one, ConflictError)
+        assert one.code is Code.REBALANCE_IN_PROGRESS
+        assert one.facts["run_id"] in ids
     assert (await desk.portfolio.view()).portfolio.version == 2
 
 

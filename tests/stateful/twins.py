@@ -159,9 +159,10 @@ async def _opened(url: str) -> Database:
 def _numbered(desk: Desk, life: int) -> Desk:
     """Run ids that do not come again after a restart."""
     numbers = count(1)
-    desk.rebalancing = replace(
-        desk.rebalancing, new_id=lambda: f"00000000-0000-4000-8{life:03}-{next(numbers):012}"
+    runs = replace(
+        desk.rebalancing.runs, new_id=lambda: f"00000000-0000-4000-8{life:03}-{next(numbers):012}"
     )
+    desk.rebalancing = replace(desk.rebalancing, runs=runs)
     return desk
 
 

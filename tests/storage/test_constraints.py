@@ -57,6 +57,11 @@ _TRADE = (
     " funding, occurred_at, booked_at) VALUES ('{trade}', {seq}, '{id}', 'BTCUSDT', 'XBTUSDTM',"
     " 'USDT', '1', '0', '0', {now}, {now})"
 )
+_RUN = (
+    "INSERT INTO rebalance_runs (run_id, portfolio_id, state, reason, scheduled_at, actor,"
+    " request_id, owner, requested_at, lease_until, finished_at) VALUES ('{run}', 'main',"
+    " '{state}', 'x', {tick}, 'x', 'x', 'x', {now}, {now}, {finished})"
+)
 _BTC = symbol_id("BTC")
 _ETH = symbol_id("ETH")
 _SOUND = {"id": _BTC, "version": 1, "rank": 1, "weight": 1, "target": 1}
@@ -129,6 +134,20 @@ _CASES: dict[str, tuple[list[str], Code]] = {
             _TRADE.format(trade="u", seq=1, id=_BTC, now="{now}"),
         ],
         Code.VERSION_CONFLICT,
+    ),
+    "uq_rebalance_runs_active": (
+        [
+            _RUN.format(run=run, state=state, tick="NULL", now="{now}", finished="NULL")
+            for run, state in (("one", "planned"), ("other", "running"))
+        ],
+        Code.REBALANCE_IN_PROGRESS,
+    ),
+    "uq_rebalance_runs_tick": (
+        [
+            _RUN.format(run=run, state=state, tick="{now}", now="{now}", finished="{later}")
+            for run, state in (("one", "failed"), ("two", "done"), ("three", "unchanged"))
+        ],
+        Code.REBALANCE_IN_PROGRESS,
     ),
     "fk_trades_symbol_id": (
         [_TRADE.format(trade="t", seq=1, id="nobody", now="{now}")],

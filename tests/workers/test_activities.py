@@ -31,8 +31,8 @@ class Asked:
 
     asked: list[str] = field(default_factory=list)
 
-    async def rebalance(self, command: Command, *, reason: str) -> None:
-        self.asked.append(f"{command.actor}: {reason}")
+    async def check(self, command: Command) -> None:
+        self.asked.append(f"{command.actor}: check")
 
     async def forget_old(self) -> None:
         self.asked.append("forget_old")
@@ -114,4 +114,4 @@ async def test_after_a_restart_nothing_decides_on_the_board_of_a_half_filled_mar
 
     await work.rebalance_check()
     await work.housekeeping()
-    assert cast("Asked", now.rebalancing).asked == ["schedule: scheduled check", "forget_old"]
+    assert cast("Asked", now.rebalancing).asked == ["schedule: check", "forget_old"]

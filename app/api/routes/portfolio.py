@@ -11,9 +11,9 @@ from app.api.members import MemberOut, freshness
 from app.api.responses import answer, etag, json_bytes
 from app.api.routing import api_router
 from app.api.schemas import Freshness, Out, Percent, QueryInt, Score, Share, UtcTime, percent
-from app.services.rebalancing import WeightLine, Weights
 from app.services.reports import Analytics, CorrelationReport, Statistics
 from app.services.views import PortfolioView
+from app.services.weighing import WeightLine, Weights
 
 router = api_router("portfolio", "/portfolio")
 

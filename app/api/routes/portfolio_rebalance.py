@@ -12,13 +12,24 @@ from app.api.errors import problems
 from app.api.members import CHANGES, DECIDES, UNSAID, Said, freshness
 from app.api.responses import etag, keep, sent
 from app.api.routing import api_router
-from app.api.schemas import Freshness, MoneyString, Out, Percent, Share, finite, percent
+from app.api.schemas import (
+    Freshness,
+    MoneyString,
+    Out,
+    Percent,
+    Share,
+    TimeIn,
+    finite,
+    percent,
+)
 from app.domain.configuration import WeightingMethod
 from app.domain.errors import Code
+from app.domain.rebalance_run import RunState
 from app.domain.rebalancing import Shift
 from app.services.lot_plan import LotPlan
 from app.services.once import Answer
-from app.services.rebalancing import Optimized, Rebalanced
+from app.services.rebalance_runs import Rebalanced
+from app.services.weighing import Optimized
 
 router = api_router("portfolio", "/portfolio")
 
@@ -31,6 +42,9 @@ class RebalanceIn(Said):
     method: MethodName | None = Field(None, description="In place of the configured one.")
     account_balance: Annotated[DecimalIn, Field(gt=0, le=10**12)] | None = Field(
         None, description="Equity in the quote currency; with it the plan names lots."
+    )
+    scheduled_at: TimeIn | None = Field(
+        None, description="The tick of a schedule: it is carried out once, however often it comes."
     )
 
 
@@ -79,7 +93,8 @@ class LotsOut(Out):
 class PlanOut(Freshness):
     """The plan; empty when nothing calls for a rebalance."""
 
-    run_id: str
+    run_id: str = Field(description="Of `GET /portfolio/rebalances/{run_id}`.")
+    state: RunState | None = Field(description="How the run ended; null for a dry run.")
     dry_run: bool
     version: int = Field(description="The version made, or the present one.")
     triggers: list[str] = Field(examples=[["drift"]])
@@ -100,6 +115,7 @@ class PlanOut(Freshness):
         plan = done.plan
         return cls(
             run_id=done.run_id,
+            state=done.state,
             dry_run=done.is_dry_run,
             version=done.version,
             triggers=[trigger.value for trigger in plan.triggers],
@@ -122,15 +138,17 @@ class PlanOut(Freshness):
     "/rebalance",
     summary="Bring weights to their targets",
     response_model=PlanOut,
-    responses=problems(Code.TRADING_DISABLED, *DECIDES, *CHANGES),
+    responses=problems(Code.REBALANCE_IN_PROGRESS, Code.TRADING_DISABLED, *DECIDES, *CHANGES),
 )
 async def rebalance(
     service: ServiceDep, command: CommandDep, body: RebalanceIn | None = None
 ) -> Response:
     """When a drift exceeds the threshold, a bound is broken, members changed or it is time.
 
-    A second call right after the first changes nothing. `dry_run` shows the plan and writes
-    nothing.
+    Each call is a run, and a portfolio has one at a time: while it is active, others get 409
+    `rebalance_in_progress` with its `run_id` and `Location`. A second call right after the first
+    changes nothing; the same `scheduled_at` again is the same run, told again. `dry_run` shows the
+    plan and writes nothing.
     """
     wish = body or RebalanceIn()
 
@@ -144,6 +162,7 @@ async def rebalance(
             reason=wish.reason or UNSAID,
             account_balance=wish.account_balance,
             method=None if wish.method is None else WeightingMethod(wish.method),
+            scheduled_at=wish.scheduled_at,
             render=render,
         )
     )

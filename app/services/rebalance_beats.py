@@ -1,0 +1,172 @@
+"""The beats of a rebalance: load, plan, commit, announce; each one function, in this order.
+
+The first three run in one transaction under the portfolio's lock. What reaches beyond it, such as
+orders, attaches after the commit as steps of its own.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from app.domain.configuration import WeightingMethod
+from app.domain.errors import ServiceError
+from app.domain.events import PlanCreated
+from app.domain.history import Draft, EventType, number_text
+from app.domain.membership import Change, weigh
+from app.domain.portfolio import Portfolio
+from app.domain.rebalance_run import INTERRUPTED, Beat, Failure, Step, StepState
+from app.domain.rebalancing import Plan, plan
+from app.services.changes import Ledger
+from app.services.grounds import Grounds, GroundsNow
+from app.services.lot_plan import LotPlan, lot_plan, trading_costs
+from app.services.once import Command
+from app.services.ports import Clock
+from app.storage.unit_of_work import UnitOfWork
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked of a rebalance."""
+
+    reason: str = "requested"
+    account_balance: Decimal | None = None  # with it the plan names lots
+    method: WeightingMethod | None = None  # in place of the configured one
+    scheduled_at: datetime | None = None  # the tick; the same tick is carried out once
+    is_dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The portfolio, locked, and the view of the moment to decide on."""
+
+    portfolio: Portfolio
+    grounds: Grounds
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The plan; `cost` is a fraction of equity, None where a price or a book is missing."""
+
+    plan: Plan
+    cost: float | None
+    has_impact: bool  # whether the cost holds what the order moves the price
+    lots: LotPlan | None
+
+
+async def load(unit: UnitOfWork, grounds_now: GroundsNow, wish: Wish, command: Command) -> Loaded:
+    """Lock the portfolio and see whether it may be decided on.
+
+    Raises PreconditionFailedError, UnavailableError (no_board_yet, market_data_stale) and, unless
+    it is a dry run, ConflictError(trading_disabled).
+    """
+    portfolio = await unit.portfolio.load(for_update=True)
+    command.require_version(portfolio.version)
+    grounds = await grounds_now.of(unit)
+    grounds.require_fresh_members(portfolio)
+    if not wish.is_dry_run:
+        grounds.controls.require((Draft(EventType.REBALANCE, None, None, {}, wish.reason),))
+    return Loaded(portfolio, grounds)
+
+
+def decide(loaded: Loaded, wish: Wish) -> Planned:
+    """What would change, what it costs and which lots it means; nothing is written."""
+    portfolio, grounds = loaded.portfolio, loaded.grounds
+    made = plan(
+        grounds.marked(portfolio),
+        grounds.standings(portfolio),
+        grounds.configuration,
+        grounds.at,
+        grounds.covariance(portfolio),
+        wish.method,
+    )
+    balance = wish.account_balance
+    cost, has_impact = trading_costs(made.shifts, balance, grounds)
+    weights_u = made.allocation.weights_u
+    lots = None if balance is None else lot_plan(weights_u, balance, grounds)
+    return Planned(made, cost, has_impact, lots)
+
+
+async def commit(
+    unit: UnitOfWork,
+    ledger: Ledger,
+    run_id: str,
+    loaded: Loaded,
+    planned: Planned,
+    wish: Wish,
+    command: Command,
+) -> Portfolio:
+    """The weights of the plan with their event of the history; the state after it."""
+    grounds, before = loaded.grounds, loaded.portfolio
+    method = wish.method or grounds.configuration.rebalancing.method
+    facts = _facts(run_id, planned, method)
+    done = weigh(
+        Change(before, ()),
+        planned.plan.allocation,
+        facts,
+        grounds.at,
+        wish.reason,
+        EventType.REBALANCE,
+    )
+    await ledger.commit(unit, before, done, grounds, command)
+    return done.portfolio
+
+
+def announce(
+    unit: UnitOfWork, run_id: str, planned: Planned, after: Portfolio, at: datetime
+) -> None:
+    """Tell of the plan; it leaves with the transaction."""
+    unit.announce(PlanCreated(run_id, after.version, len(planned.plan.shifts), at))
+
+
+def _facts(run_id: str, planned: Planned, method: WeightingMethod) -> dict[str, object]:
+    made = planned.plan
+    return {
+        "run_id": run_id,
+        "method": method.value,
+        "triggers": [trigger.value for trigger in made.triggers],
+        "turnover_u": made.turnover_u,
+        "estimated_cost": number_text(planned.cost),
+        "reasons": {shift.symbol: shift.reason for shift in made.shifts},
+    }
+
+
+@dataclass(slots=True)
+class Trail:
+    """The steps of one attempt, as they are taken."""
+
+    clock: Clock
+    steps: list[Step] = field(default_factory=list)
+
+    @contextmanager
+    def beat(self, beat: Beat) -> Iterator[dict[str, Any]]:
+        """One step; what is put into the mapping is kept as its detail."""
+        detail: dict[str, Any] = {}
+        step = Step(beat, StepState.DONE, self.clock(), self.clock(), detail)
+        try:
+            yield detail
+        except BaseException as error:
+            self._take(replace(step, state=StepState.FAILED, detail=vars_of(failure_of(error))))
+            raise
+        self._take(step)
+
+    def skip(self, *beats: Beat) -> None:
+        now = self.clock()
+        self.steps += [Step(beat, StepState.SKIPPED, now, now, {}) for beat in beats]
+
+    def _take(self, step: Step) -> None:
+        self.steps.append(replace(step, finished_at=self.clock()))
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Why a run came to nothing, in the words of the problem that its caller gets."""
+    if isinstance(error, ServiceError):
+        return Failure(error.code.value, error.detail)
+    return Failure(INTERRUPTED, "It was interrupted before it had finished; nothing was changed.")
+
+
+def vars_of(failure: Failure) -> dict[str, Any]:
+    """The failure as the detail of its step."""
+    return {"code": failure.code, "detail": failure.detail}

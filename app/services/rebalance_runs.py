@@ -1,0 +1,210 @@
+"""Rebalance runs: one at a time, each written down with its steps, however it ends."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from app.domain.errors import Code, ConflictError, NotFoundError, ServiceError
+from app.domain.history import instant, instant_text
+from app.domain.market import DataSource, DataStatus
+from app.domain.rebalance_run import LEASE, Outcome, Run, RunState, Step
+from app.domain.rebalancing import Plan
+from app.domain.weighting import Allocation, Flag
+from app.services.lot_plan import LotPlan
+from app.services.once import Command
+from app.services.ports import Clock, NewId
+from app.services.rebalance_beats import Planned, Wish, failure_of
+from app.services.trading import DataFacts
+from app.storage.database import Database
+from app.storage.unit_of_work import UnitOfWork
+
+_RETRY_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rebalanced:
+    """The plan; `version` is the one that it made, or the present one where it changed nothing.
+
+    Told from a stored run, the plan has no rulings.
+    """
+
+    run_id: str
+    state: RunState | None  # None for a dry run, which is no run
+    plan: Plan
+    lots: LotPlan | None  # where a balance was given
+    cost: float | None  # fraction of equity
+    has_impact: bool  # whether the cost holds what the order moves the price
+    version: int
+    cash_u: int
+    facts: DataFacts
+
+    @property
+    def is_dry_run(self) -> bool:
+        return self.state is None
+
+
+@dataclass(frozen=True, slots=True)
+class RebalanceRuns:
+    """Claims, closes and lists runs."""
+
+    database: Database
+    clock: Clock
+    new_id: NewId
+    owner: str  # names this process to people
+
+    async def claim(self, wish: Wish, command: Command) -> Run:
+        """A run that has the portfolio for itself; or the ended one of the same tick.
+
+        It is committed before any work begins, so that every process sees it. Raises
+        ConflictError(rebalance_in_progress) with the id of the run that is active.
+        """
+        run_id = self.new_id()
+
+        async def claimed(unit: UnitOfWork) -> Run:
+            now = self.clock()
+            wanted = Run(
+                run_id=run_id,
+                state=RunState.PLANNED,
+                reason=wish.reason,
+                method=None if wish.method is None else wish.method.value,
+                scheduled_at=wish.scheduled_at,
+                actor=command.actor,
+                request_id=command.request_id,
+                key=None if command.once is None else command.once.key,
+                owner=self.owner,
+                requested_at=now,
+                lease_until=now + LEASE,
+            )
+            return await unit.rebalance_runs.claim(wanted, now)
+
+        run = await self.database.run(claimed)
+        if run.is_active and run.run_id != run_id:
+            raise in_progress(run)
+        return run
+
+    async def give_up(self, run: Run, error: BaseException, steps: Iterable[Step]) -> Run | None:
+        """Close `run`, whose work failed with `error`, and say how it stands on record.
+
+        A transaction whose end nobody heard of may have been committed: then the run is closed
+        already, and stays as it is. None where the database cannot tell now.
+        """
+        try:
+            async with self.database.write() as unit:
+                failed = run.failed(failure_of(error), self.clock())
+                await unit.rebalance_runs.close(failed, steps)
+                return await unit.rebalance_runs.one(run.run_id)
+        except ServiceError:
+            return None  # its lease ends by itself
+
+    async def page(
+        self, before: tuple[datetime, str] | None, limit: int, state: RunState | None = None
+    ) -> tuple[Run, ...]:
+        """Newest first; `before` is (requested_at, run_id) of the last of the page before."""
+        async with self.database.read() as unit:
+            return await unit.rebalance_runs.page(before, limit, state)
+
+    async def one(self, run_id: str) -> tuple[Run, tuple[Step, ...]]:
+        """A run and the steps that it took; raises NotFoundError."""
+        async with self.database.read() as unit:
+            run = await unit.rebalance_runs.one(run_id)
+            steps = await unit.rebalance_runs.steps(run_id)
+        if run is None:
+            raise NotFoundError(Code.NOT_FOUND, "There is no such rebalance run.")
+        return run, steps
+
+
+async def end(unit: UnitOfWork, run: Run, steps: Iterable[Step]) -> None:
+    """Close `run` in the transaction of its effect.
+
+    Raises ConflictError where another process has taken its place: then nothing may be committed.
+    """
+    if not await unit.rebalance_runs.close(run, steps):
+        raise lost(run)
+
+
+def in_progress(run: Run) -> ConflictError:
+    """Another run has the portfolio: which one."""
+    return ConflictError(
+        Code.REBALANCE_IN_PROGRESS,
+        f"A rebalance is being carried out: run {run.run_id}.",
+        retry_after_s=_RETRY_S,
+        facts={"run_id": run.run_id},
+    )
+
+
+def lost(run: Run) -> ConflictError:
+    """The run was given up by others while it was being carried out."""
+    return ConflictError(
+        Code.REBALANCE_IN_PROGRESS,
+        f"Run {run.run_id} took too long and was given up; nothing was changed.",
+        retry_after_s=_RETRY_S,
+        facts={"run_id": run.run_id},
+    )
+
+
+def outcome_of(planned: Planned, before: int, after: int, cash_u: int, facts: DataFacts) -> Outcome:
+    """What is kept of a run: enough to tell it again in the very same words."""
+    made = planned.plan
+    return Outcome(
+        version_before=before,
+        version_after=after,
+        triggers=made.triggers,
+        shifts=made.shifts,
+        turnover_u=made.turnover_u,
+        cost=planned.cost,
+        details={
+            "cash_u": cash_u,
+            "has_impact": planned.has_impact,
+            "plan_cost": made.cost,
+            "allocation": {
+                "weights_u": dict(made.allocation.weights_u),
+                "cash_u": made.allocation.cash_u,
+                "flags": [flag.value for flag in made.allocation.flags],
+            },
+            "lots": None if planned.lots is None else asdict(planned.lots),
+            "facts": {
+                "as_of": None if facts.as_of is None else instant_text(facts.as_of),
+                "data_source": facts.data_source.value,
+                "data_status": facts.data_status.value,
+            },
+        },
+    )
+
+
+def told(run: Run) -> Rebalanced:
+    """What a run came to, from what is kept of it. Raises LookupError for one without effect."""
+    if run.outcome is None:
+        raise LookupError(f"run {run.run_id} came to nothing")
+    kept, details = run.outcome, run.outcome.details
+    allocation, facts = details["allocation"], details["facts"]
+    return Rebalanced(
+        run_id=run.run_id,
+        state=run.state,
+        plan=Plan(
+            shifts=kept.shifts,
+            triggers=kept.triggers,
+            allocation=Allocation(
+                allocation["weights_u"],
+                allocation["cash_u"],
+                tuple(Flag(name) for name in allocation["flags"]),
+            ),
+            rulings={},
+            turnover_u=kept.turnover_u,
+            cost=details["plan_cost"],
+        ),
+        lots=_lots(details["lots"]),
+        cost=kept.cost,
+        has_impact=details["has_impact"],
+        version=kept.version_after,
+        cash_u=details["cash_u"],
+        facts=DataFacts(
+            None if facts["as_of"] is None else instant(facts["as_of"]),
+            DataSource(facts["data_source"]),
+            DataStatus(facts["data_status"]),
+        ),
+    )
+
+
+def _lots(kept: dict[str, Any] | None) -> LotPlan | None:
+    return None if kept is None else LotPlan(**{**kept, "missed": tuple(kept["missed"])})
