@@ -16,12 +16,14 @@ import structlog
 
 from app.adapters.kucoin.exchange import KucoinExchange, open_exchange
 from app.adapters.kucoin.limits import KucoinLimits
+from app.services.alert_facts import SystemView
 from app.services.alert_watch import AlertWatch
 from app.services.alerts import AlertService
 from app.services.bus import Bus
 from app.services.changes import Ledger
 from app.services.configuration import ConfigurationService
 from app.services.controls import ControlService
+from app.services.exchange_watch import ExchangeWatch
 from app.services.grounds import GroundsNow
 from app.services.in_force import SettingsInForce
 from app.services.market_data import MarketData
@@ -93,12 +95,17 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
     cannot be used. An exchange that cannot be reached is no error here: the feed goes on trying.
     """
     dice = Random()  # noqa: S311  # jitter needs no secrecy
-    in_force, meter, bus = SettingsInForce(), Meter(metrics), Bus()
+    in_force, meter, bus, watch = SettingsInForce(), Meter(metrics), Bus(), ExchangeWatch()
+    count = observers.exchange_request(metrics)
 
     def publish(event: object) -> None:
         in_force.hear(event)
         meter.hear(event)
         bus.publish(event)
+
+    def requested(path: str, outcome: str, seconds: float) -> None:
+        count(path, outcome, seconds)
+        watch.requested(path, outcome, seconds)
 
     async with AsyncExitStack() as stack:
         database = Database(
@@ -122,8 +129,9 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
                 sleep=asyncio.sleep,
                 dice=dice,
                 limits=_limits(settings),
-                on_request=observers.exchange_request(metrics),
+                on_request=requested,
                 on_rejection=observers.rejected_record(metrics),
+                on_answer=watch.answered,
             )
         )
         supervisor = Supervisor(
@@ -131,7 +139,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             lambda: full_jitter(dice),
             lambda name: metrics.task_restarts.labels(name).inc(),
         )
-        service = compose(settings, metrics, database, exchange, in_force, supervisor)
+        service = compose(settings, metrics, database, exchange, in_force, supervisor, watch)
         await service.registry.load()
         await service.scoring.load()
         metrics.service_info.labels(code_version(), settings.kucoin.data_source.value).set(1)
@@ -153,6 +161,7 @@ def compose(
     exchange: Exchange,
     in_force: SettingsInForce,
     supervisor: Supervisor,
+    watch: ExchangeWatch,
 ) -> MySymbolsServiceV2:
     """The use cases over what was opened; nothing starts here."""
 
@@ -192,6 +201,7 @@ def compose(
     )
     grounds = GroundsNow(scoring, market, utc_now)
     ledger = Ledger(code_version())
+    system = SystemView(exchange.link, watch, registry, market.server_clock, supervisor.facts)
     reports = Reports(database, grounds)
     performance = Performance(database, grounds, once, ledger)
 
@@ -232,7 +242,7 @@ def compose(
         trading=Trading(database, grounds),
         controls=ControlService(database, grounds, once, ledger),
         reports=reports,
-        alerts=AlertService(database, grounds),
+        alerts=AlertService(database, grounds, system),
         configuration=ConfigurationService(database, grounds, once, ledger),
         status=Status(
             started_at=utc_now(),

@@ -149,6 +149,7 @@ USUAL_STATUS: Final[Mapping[Code, int]] = {
     **dict.fromkeys(_REFUSALS, 422),
     Code.PRECONDITION_FAILED: 412,
     Code.EXCHANGE_BAD_RESPONSE: 502,
+    Code.EXCHANGE_REDIRECTED: 502,
     Code.EXCHANGE_TIMEOUT: 504,
     **STATUS_OF_CODE,
 }

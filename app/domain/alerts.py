@@ -1,32 +1,69 @@
-"""Alert rules over the members: a table of predicates that say value, limit and since when."""
+"""What an alert is: a rule that holds for a subject, with value, limit and since when."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from typing import Final
 
-from app.domain.configuration import Configuration
-
-
-class Severity(StrEnum):
-    WARNING = "warning"
-    CRITICAL = "critical"
+from app.domain.alert_settings import Severity
 
 
 class Rule(StrEnum):
+    """Every rule; the settings of each stand under the same name."""
+
     NOT_TRADEABLE = "not_tradeable"
     LOW_SCORE = "low_score"
     HIGH_CORRELATION = "high_correlation"
     POOR_PERFORMANCE = "poor_performance"
+    EXCHANGE_BANNED = "exchange_banned"
+    EXCHANGE_DISCONNECTED = "exchange_disconnected"
+    REDIRECT_REFUSED = "redirect_refused"
+    UNIVERSE_ANOMALY = "universe_anomaly"
+    SCHEMA_DRIFT = "schema_drift"
+    UNKNOWN_CONTRACT_STATUS = "unknown_contract_status"
+    DATA_STALE = "data_stale"
+    CLOCK_OFFSET = "clock_offset"
+    JOB_LATE = "job_late"
+    JOB_FAILING = "job_failing"
+
+
+class Side(Enum):
+    """Where a rule fires: while a state holds, above its limit or below it."""
+
+    STATE = auto()
+    ABOVE = auto()
+    BELOW = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a rule sees at one subject: a number, or for a state whether it holds.
+
+    None is unknown: it neither raises nor ends an alert.
+    """
+
+    subject: str  # a symbol, a pair A-B in alphabetical order, or what else the rule is about
+    message: str
+    symbols: tuple[str, ...] = ()
+    value: float | None = None
+    holds: bool | None = None
+
+    def fires(self, side: Side, limit: float | None) -> bool | None:
+        """Whether it is beyond `limit`, strictly; None where it is unknown."""
+        if side is Side.STATE:
+            return self.holds
+        if self.value is None or limit is None:
+            return None
+        return self.value > limit if side is Side.ABOVE else self.value < limit
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One rule that fired for one subject; `value` and `limit` are None where it is a state."""
+    """One rule that fires for one subject; `value` and `limit` are None where it is a state."""
 
     rule: Rule
-    subject: str  # a symbol, or a pair A-B in alphabetical order
+    subject: str
     symbols: tuple[str, ...]
     severity: Severity
     value: float | None
@@ -35,104 +72,14 @@ class Alert:
     since: datetime  # as of the data that it rests on
 
 
-@dataclass(frozen=True, slots=True)
-class MemberFacts:
-    """What the rules look at; None is unknown and never fires."""
-
-    symbol: str
-    status: str  # of the contract, in the exchange's words
-    is_open: bool
-    score: float | None
-    performance: float | None  # fraction since inclusion
+_GRAVEST: Final = (Severity.CRITICAL, Severity.WARNING, Severity.INFO)
 
 
-Correlations = Mapping[tuple[str, str], float]  # known ones only
+def gravity(severity: Severity) -> int:
+    """0 for the gravest."""
+    return _GRAVEST.index(severity)
 
 
-def judge(
-    facts: Iterable[MemberFacts],
-    correlations: Correlations,
-    configuration: Configuration,
-    as_of: datetime,
-) -> tuple[Alert, ...]:
-    """All alerts that the facts give, critical first, then by rule and subject."""
-    found = [
-        alert
-        for one in facts
-        for check in _MEMBER_RULES
-        if (alert := check(one, configuration, as_of)) is not None
-    ]
-    limit = configuration.correlation.alert
-    found += [
-        Alert(
-            Rule.HIGH_CORRELATION,
-            "-".join(sorted(pair)),
-            tuple(sorted(pair)),
-            Severity.WARNING,
-            rho,
-            limit,
-            f"{' and '.join(sorted(pair))} move together: {rho:.2f}",
-            as_of,
-        )
-        for pair, rho in correlations.items()
-        if rho > limit
-    ]
-    return tuple(sorted(found, key=lambda alert: (alert.severity, alert.rule, alert.subject)))
-
-
-def _not_tradeable(
-    facts: MemberFacts, _configuration: Configuration, as_of: datetime
-) -> Alert | None:
-    if facts.is_open:
-        return None
-    return Alert(
-        Rule.NOT_TRADEABLE,
-        facts.symbol,
-        (facts.symbol,),
-        Severity.CRITICAL,
-        None,
-        None,
-        f"{facts.symbol} cannot be traded at the exchange: {facts.status}",
-        as_of,
-    )
-
-
-def _low_score(facts: MemberFacts, configuration: Configuration, as_of: datetime) -> Alert | None:
-    limit = configuration.alerts.low_score
-    if facts.score is None or facts.score >= limit:
-        return None
-    return Alert(
-        Rule.LOW_SCORE,
-        facts.symbol,
-        (facts.symbol,),
-        Severity.WARNING,
-        facts.score,
-        limit,
-        f"{facts.symbol} scores {facts.score:.2f}",
-        as_of,
-    )
-
-
-def _poor_performance(
-    facts: MemberFacts, configuration: Configuration, as_of: datetime
-) -> Alert | None:
-    limit = configuration.alerts.poor_performance
-    if facts.performance is None or facts.performance >= limit:
-        return None
-    return Alert(
-        Rule.POOR_PERFORMANCE,
-        facts.symbol,
-        (facts.symbol,),
-        Severity.WARNING,
-        facts.performance,
-        limit,
-        f"{facts.symbol} has moved {facts.performance:.1%} since its inclusion",
-        as_of,
-    )
-
-
-_MEMBER_RULES: Final[tuple[Callable[[MemberFacts, Configuration, datetime], Alert | None], ...]] = (
-    _not_tradeable,
-    _low_score,
-    _poor_performance,
-)
+def ordered(alerts: Iterable[Alert]) -> tuple[Alert, ...]:
+    """Critical first, then by rule and subject."""
+    return tuple(sorted(alerts, key=lambda one: (gravity(one.severity), one.rule, one.subject)))

@@ -7,6 +7,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from app.domain.alert_settings import AlertSettings
 from app.domain.board import Family
 from app.domain.panel import Source
 from app.domain.setting import between, setting
@@ -113,12 +114,6 @@ class Cadences:
     alerts: int = setting(60, 1, _DAY_S)
 
 
-@dataclass(frozen=True, slots=True)
-class AlertThresholds:
-    low_score: float = setting(0.5, 0.0, 1.0)  # a member below it is reported
-    poor_performance: float = setting(-0.2, -1.0, 0.0)  # fraction since inclusion
-
-
 def _default_family_weights() -> Mapping[Family, float]:
     return MappingProxyType(
         {
@@ -152,7 +147,7 @@ class Configuration:
     correlation: CorrelationRules = CorrelationRules()
     eligibility: EligibilityFloors = EligibilityFloors()
     cadences: Cadences = Cadences()
-    alerts: AlertThresholds = AlertThresholds()
+    alerts: AlertSettings = field(default=AlertSettings())
     replacement: ReplacementRules = ReplacementRules()
     rebalancing: RebalancingRules = RebalancingRules()
     sizing: SizingRules = field(default_factory=SizingRules)

@@ -53,6 +53,7 @@ class Code(StrEnum):
     EXCHANGE_BANNED = "exchange_banned"
     EXCHANGE_MAINTENANCE = "exchange_maintenance"
     EXCHANGE_BAD_RESPONSE = "exchange_bad_response"
+    EXCHANGE_REDIRECTED = "exchange_redirected"
     EXCHANGE_REFUSED = "exchange_refused"
     EXCHANGE_TIMEOUT = "exchange_timeout"
     DATABASE_UNAVAILABLE = "database_unavailable"

@@ -31,7 +31,9 @@ class Exchange:
     ) -> None:
         self.options = options
         history = load_history(options, int(clock() * 1000))
-        self.clock = ExchangeClock(clock, history.start_ms, options.speed)
+        # Making the market takes a second: a clock set to its beginning would be behind by that.
+        is_now = options.now_ms is None and options.replay is None
+        self.clock = ExchangeClock(clock, None if is_now else history.start_ms, options.speed)
         self.market = Market(history, options.seed)
         today = history.start_ms // DAY_MS
         for day in range(max(today - HOURS_READY_DAYS, history.first_day), today + 1):

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from app.domain.alerts import Alert, Severity
+from app.domain.alert_settings import Severity
+from app.domain.alerts import Alert
 from app.services.alerts import AlertService
 from app.telemetry.metrics import Metrics
 

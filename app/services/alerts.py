@@ -1,20 +1,31 @@
 """Alerts of the moment, computed when they are asked for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from app.domain.alerts import Alert, MemberFacts, Rule, Severity, judge
-from app.domain.portfolio import Portfolio
+from app.domain.alert_facts import SystemFacts
+from app.domain.alert_rules import judge
+from app.domain.alert_settings import Severity
+from app.domain.alerts import Alert, Rule
+from app.services.alert_facts import Nothing, facts_at
 from app.services.grounds import Grounds, GroundsNow
 from app.services.trading import DataFacts, facts_of
 from app.storage.database import Database
 
 
+class System(Protocol):
+    """The service and its exchange, as they are now."""
+
+    def look(self, grounds: Grounds) -> SystemFacts: ...
+
+
 @dataclass(frozen=True, slots=True)
 class AlertService:
-    """The rules over the present members."""
+    """The rules over the members, the exchange and the service itself."""
 
     database: Database
     grounds: GroundsNow
+    system: System = field(default_factory=Nothing)
 
     async def current(
         self,
@@ -30,29 +41,12 @@ class AlertService:
             portfolio = await unit.portfolio.load()
             grounds = await self.grounds.of(unit)
         wanted = None if symbol is None else grounds.resolve(symbol).symbol
+        facts = facts_at(portfolio, grounds, self.system.look(grounds))
         found = tuple(
             alert
-            for alert in alerts_of(portfolio, grounds)
+            for alert in judge(facts, grounds.configuration)
             if rule in {None, alert.rule}
             and severity in {None, alert.severity}
             and (wanted is None or wanted in alert.symbols)
         )
         return found, facts_of(grounds)
-
-
-def alerts_of(portfolio: Portfolio, grounds: Grounds) -> tuple[Alert, ...]:
-    symbols = tuple(member.symbol for member in portfolio.members)
-    facts = [
-        MemberFacts(
-            symbol=member.symbol,
-            status=grounds.status_of(member.symbol).value,
-            is_open=grounds.is_open(member.symbol),
-            score=grounds.score(member.symbol),
-            performance=grounds.since_inclusion(member).performance,
-        )
-        for member in portfolio.members
-    ]
-    rules = grounds.configuration.correlation
-    pairs = grounds.correlations(symbols, rules.days)
-    as_of = grounds.market.as_of() or grounds.at
-    return judge(facts, pairs, grounds.configuration, as_of)

@@ -10,6 +10,7 @@ from app.services.ports import Clock, Exchange, Monotonic
 class _Anchor:
     server_ms: float
     mono: float
+    doubt_s: float  # by so much it may be wrong: nobody knows where on the way time was read
 
 
 @dataclass(slots=True)
@@ -29,7 +30,8 @@ class ServerClock:
         sent = self.monotonic()
         server_ms = await self.exchange.server_time_ms()
         received = self.monotonic()
-        self._anchor = _Anchor(server_ms + (received - sent) * 500.0, received)
+        half_s = (received - sent) / 2.0
+        self._anchor = _Anchor(server_ms + half_s * 1000.0, received, half_s)
 
     @property
     def synced(self) -> bool:
@@ -48,6 +50,12 @@ class ServerClock:
     def offset_s(self) -> float:
         """Exchange clock minus ours."""
         return self.now_ms() / 1000.0 - self.clock().timestamp()
+
+    def certain_offset_s(self) -> float | None:
+        """How far the clocks are apart at least, without sign; None before the first answer."""
+        if self._anchor is None:
+            return None
+        return max(0.0, abs(self.offset_s()) - self._anchor.doubt_s)
 
 
 def instant(stamp_ms: int) -> datetime:

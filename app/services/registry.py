@@ -69,6 +69,7 @@ class Registry:
     known: Known = field(default_factory=lambda: Known(SymbolIndex.of(()), MappingProxyType({})))
     suspicion: Suspicion | None = None  # while a list is in quarantine
     last_sync: SyncSummary | None = None
+    refused_names: tuple[Rejection, ...] = ()  # of the newest list; the border let them pass
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -114,6 +115,7 @@ class Registry:
             listing = await self.exchange.contracts()
             summary = await self._take(listing)
         self.last_sync = summary
+        self.refused_names = summary.rejections[len(listing.rejections) :]
         if summary.quarantined or summary.added or summary.vanished or summary.rejections:
             _log.info(
                 "contracts_synced",

@@ -59,6 +59,7 @@ def table(cadences: Callable[[], Cadences], work: Activities) -> tuple[Tick, ...
     """The schedule; intervals are read anew before each run.
 
     What the first fill fetches is not fetched beside it; what decides waits for a whole board.
+    Alerts wait for nothing: an exchange that is away from the start is one.
     """
     return (
         Tick("market", lambda: cadences().market, work.market, work.scorable),
@@ -74,7 +75,7 @@ def table(cadences: Callable[[], Cadences], work: Activities) -> tuple[Tick, ...
         # A contract that ends is seen by the market refresh: its member goes at once.
         Tick("forced_replacement", lambda: cadences().market, work.forced_replacement,
              work.scored),
-        Tick("alerts", lambda: cadences().alerts, work.alerts, work.scored),
+        Tick("alerts", lambda: cadences().alerts, work.alerts),
         Tick("housekeeping", lambda: HOUSEKEEPING_S, work.housekeeping, work.scored),
     )  # fmt: skip
 

@@ -1,20 +1,56 @@
-"""The four portfolio alerts, at and beyond their limits."""
+"""The rules of the alerts, at and beyond their limits; what is unknown says nothing."""
 
-from app.domain.alerts import MemberFacts, Rule, Severity, judge
+from dataclasses import fields, replace
+from datetime import timedelta
+
+import pytest
+
+from app.domain.alert_facts import (
+    Facts,
+    JobFacts,
+    MemberFacts,
+    PortfolioFacts,
+    RefusedRecords,
+    SystemFacts,
+)
+from app.domain.alert_rules import RULES, in_force, judge
+from app.domain.alert_settings import AlertRules, Severity, StateRule
+from app.domain.alerts import Alert, Reading, Rule, Side
 from app.domain.configuration import Configuration
+from app.domain.market import DataSource, DataStatus, ExchangeLink, LinkState
 from tests.domain.portfolios import T0
 
 SETTINGS = Configuration()
+UP = ExchangeLink(LinkState.UP, T0, None, None, T0, None)
 
 
-def test_each_rule_fires_beyond_its_limit_only() -> None:
-    facts = [
+def members(*facts: MemberFacts, **correlations: float) -> Facts:
+    pairs = {(name[:6], name[7:]): rho for name, rho in correlations.items()}
+    return Facts(T0, T0, PortfolioFacts(facts, pairs))
+
+
+def system(**facts: object) -> Facts:
+    return Facts(T0, T0, system=SystemFacts(**facts))  # type: ignore[arg-type]  # as the test says
+
+
+def rules(alerts: tuple[Alert, ...]) -> list[tuple[Rule, str]]:
+    return [(one.rule, one.subject) for one in alerts]
+
+
+def test_every_rule_has_settings_and_a_predicate() -> None:
+    assert list(RULES) == list(Rule)
+    assert [one.name for one in fields(AlertRules)] == [rule.value for rule in Rule]
+
+
+def test_each_rule_of_the_members_fires_beyond_its_limit_only() -> None:
+    facts = members(
         MemberFacts("AAUSDT", "Paused", False, 0.5, -0.2),
         MemberFacts("BBUSDT", "Open", True, 0.4999, -0.2001),
         MemberFacts("CCUSDT", "Open", True, None, None),
-    ]
-    pairs = {("BBUSDT", "AAUSDT"): 0.81, ("AAUSDT", "CCUSDT"): 0.8}
-    alerts = judge(facts, pairs, SETTINGS, T0)
+        BBUSDT_AAUSDT=0.81,
+        AAUSDT_CCUSDT=0.8,
+    )
+    alerts = judge(facts, SETTINGS)
     assert [(one.rule, one.subject, one.severity) for one in alerts] == [
         (Rule.NOT_TRADEABLE, "AAUSDT", Severity.CRITICAL),
         (Rule.HIGH_CORRELATION, "AAUSDT-BBUSDT", Severity.WARNING),
@@ -28,3 +64,115 @@ def test_each_rule_fires_beyond_its_limit_only() -> None:
         (-0.2001, -0.2),
     ]
     assert all(one.since == T0 and one.message for one in alerts)
+
+
+def test_a_rule_that_is_off_says_nothing() -> None:
+    facts = members(MemberFacts("AAUSDT", "Paused", False, None, None))
+    off = replace(SETTINGS.alerts.rules, not_tradeable=StateRule(enabled=False))
+    assert judge(facts, replace(SETTINGS, alerts=replace(SETTINGS.alerts, rules=off))) == ()
+
+
+def test_of_a_service_that_says_nothing_nothing_is_known() -> None:
+    assert judge(system(), SETTINGS) == ()
+    untried = replace(UP, state=LinkState.UNTRIED)
+    assert judge(system(link=untried), SETTINGS) == ()
+    for rule, spec in RULES.items():
+        for reading in spec.read(system(), SETTINGS) or ():
+            limit = in_force(rule, SETTINGS).limit
+            assert not reading.fires(spec.side, limit), rule
+
+
+def test_a_ban_is_one_critical_alert_and_no_disconnection() -> None:
+    link = replace(UP, state=LinkState.DOWN, cause="exchange_banned", detail="blocked")
+    alerts = judge(system(link=link), SETTINGS)
+    assert rules(alerts) == [(Rule.EXCHANGE_BANNED, "exchange")]
+    assert alerts[0].severity is Severity.CRITICAL
+    away = replace(link, cause="exchange_timeout")
+    assert rules(judge(system(link=away), SETTINGS)) == [(Rule.EXCHANGE_DISCONNECTED, "exchange")]
+    assert judge(system(link=UP), SETTINGS) == ()
+
+
+def test_what_the_exchange_says_wrongly_is_named() -> None:
+    many = tuple(f"C{number}USDT" for number in range(7))
+    alerts = judge(
+        system(
+            universe_known=True,
+            anomaly="40 of 100 contracts vanished at once",
+            odd_status=("AAUSDT",),
+            redirected=("/api/v1/status",),
+            refused=(RefusedRecords("/api/v1/contracts", "tickSize", "not a number", 7, many),),
+        ),
+        SETTINGS,
+    )
+    assert rules(alerts) == [
+        (Rule.REDIRECT_REFUSED, "/api/v1/status"),
+        (Rule.SCHEMA_DRIFT, "/api/v1/contracts:tickSize"),
+        (Rule.UNIVERSE_ANOMALY, "exchange"),
+        (Rule.UNKNOWN_CONTRACT_STATUS, "exchange"),
+    ]
+    drift, anomaly, odd = alerts[1:]
+    assert (drift.value, drift.symbols) == (7.0, many)
+    assert "tickSize (not a number): C0USDT, C1USDT" in drift.message
+    assert "and 2 more" in drift.message
+    assert "40 of 100" in anomaly.message
+    assert (odd.value, odd.symbols) == (1.0, ("AAUSDT",))
+    assert judge(system(universe_known=True), SETTINGS) == ()
+
+
+def test_stale_data_is_one_alert_of_the_market_or_one_of_each_member() -> None:
+    stale = MemberFacts("AAUSDT", "Open", True, None, None, is_fresh=False)
+    gone = MemberFacts("BBUSDT", "Closed", True, None, None)
+    held = PortfolioFacts((stale, gone))
+    for status, subject in (
+        (DataStatus.FRESH, "AAUSDT"),
+        (DataStatus.STALE, "market"),
+        (DataStatus.UNAVAILABLE, "market"),
+    ):
+        facts = Facts(T0, T0, held, SystemFacts(data_status=status))
+        assert rules(judge(facts, SETTINGS)) == [(Rule.DATA_STALE, subject)]
+    assert judge(Facts(T0, T0, held), SETTINGS) == (), "not before the first fill"
+
+
+@pytest.mark.parametrize(
+    ("offset", "source", "value"),
+    [
+        (0.9, DataSource.KUCOIN, None),
+        (1.2, DataSource.KUCOIN, 1.2),
+        (6.0, DataSource.SANDBOX, 6.0),
+        (86_400.0, DataSource.KUCOIN, 86_400.0),
+        (86_400.0, DataSource.SANDBOX, None),
+    ],
+)
+def test_clocks_that_differ(offset: float, source: DataSource, value: float | None) -> None:
+    alerts = judge(system(clock_offset_s=offset, data_source=source), SETTINGS)
+    assert [one.value for one in alerts] == ([] if value is None else [value])
+
+
+def test_jobs_that_fail_or_do_not_come() -> None:
+    jobs = (
+        JobFacts("market", 2, "exchange_timeout", 3.0),
+        JobFacts("scoring", 3, "TypeError", 3.1),
+        JobFacts("gauges", 0, None, None),
+    )
+    alerts = judge(system(jobs=jobs), SETTINGS)
+    assert rules(alerts) == [(Rule.JOB_FAILING, "scoring"), (Rule.JOB_LATE, "scoring")]
+    assert "TypeError" in alerts[0].message
+
+
+def test_a_number_ends_its_alert_only_beyond_the_margin() -> None:
+    low, far, state = (
+        in_force(rule, SETTINGS) for rule in (Rule.LOW_SCORE, Rule.CLOCK_OFFSET, Rule.NOT_TRADEABLE)
+    )
+    assert (low.limit, low.clear_limit) == (0.5, 0.52)
+    assert (far.limit, far.clear_limit) == (1.0, 0.8)
+    assert (state.limit, state.clear_limit) == (None, None)
+    reading = Reading("AAUSDT", "", value=0.51)
+    assert reading.fires(Side.BELOW, low.limit) is False
+    assert reading.fires(Side.BELOW, low.clear_limit) is True
+    assert reading.fires(Side.BELOW, None) is None
+
+
+def test_facts_are_of_one_moment() -> None:
+    later = T0 + timedelta(minutes=1)
+    facts = Facts(later, T0, PortfolioFacts((MemberFacts("AAUSDT", "Paused", False, None, None),)))
+    assert [one.since for one in judge(facts, SETTINGS)] == [T0]

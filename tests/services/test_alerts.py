@@ -5,7 +5,8 @@ from decimal import Decimal
 
 import pytest
 
-from app.domain.alerts import Rule, Severity
+from app.domain.alert_settings import Severity
+from app.domain.alerts import Rule
 from app.domain.errors import RefusedError
 from app.domain.market import ContractStatus, Interval
 from tests.services.desk import NOW, SYMBOLS, Desk

@@ -128,14 +128,14 @@ async def test_ticks_begin_when_there_is_something_to_work_on() -> None:
     supervisor = Supervisor(lambda: datetime(2026, 1, 1, tzinfo=UTC), lambda: forever(0.0))
     begin(supervisor, table(Cadences, desk.work), desk.work, lambda: 0.0)
     await asyncio.sleep(0.01)
-    assert desk.done == ["first_fill"]
+    assert desk.done == ["first_fill", "alerts"], "what is wrong is told from the start"
     desk.enough.set()
     await asyncio.sleep(0.01)
     # what the first fill is still fetching is not fetched beside it
-    assert sorted(desk.done) == ["first_fill", "market", "scoring"]
+    assert sorted(desk.done) == ["alerts", "first_fill", "market", "scoring"]
     desk.full.set()
     await asyncio.sleep(0.01)
-    feed = {"first_fill", "market", "candles", "books", "funding", "scoring"}
+    feed = {"first_fill", "alerts", "market", "candles", "books", "funding", "scoring"}
     assert set(desk.done) == feed
     desk.board.set()
     await asyncio.sleep(0.01)
@@ -143,7 +143,6 @@ async def test_ticks_begin_when_there_is_something_to_work_on() -> None:
         "rebalance_check",
         "replacement_check",
         "forced_replacement",
-        "alerts",
         "housekeeping",
     }
     assert len(desk.done) == 11

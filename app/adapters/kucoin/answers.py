@@ -136,7 +136,11 @@ def _odd(answer: Answer, reason: str, name: str) -> Fault:
         return server_failure(answer.status)
     if 300 <= answer.status < 400:
         return Fault(
-            bad_response("the exchange points to another address, which is not followed", "status"),
+            BadResponseError(
+                Code.EXCHANGE_REDIRECTED,
+                "the exchange points to another address, which is not followed",
+                facts={"field": "status"},
+            ),
             Remedy.NONE,
             Health.SICK,
         )

@@ -16,7 +16,7 @@ from app.adapters.kucoin.limits import Dice, Endpoint, KucoinLimits
 from app.adapters.kucoin.paging import candle_pages, funding_pages, hole, next_older
 from app.adapters.kucoin.rest import OnRequest, RestClient, Surroundings
 from app.adapters.kucoin.wire import open_session
-from app.domain.errors import Code, RefusedError
+from app.domain.errors import BadResponseError, Code, RefusedError
 from app.domain.market import (
     Book,
     CandleSeries,
@@ -36,6 +36,8 @@ from app.domain.market import (
 
 T = TypeVar("T")
 OnRejection = Callable[[str, Rejection], None]  # path, the record refused
+# path, symbol asked for ("" for a whole list), every record of the answer that was refused
+OnAnswer = Callable[[str, str, Sequence[Rejection]], None]
 
 _NO_PARAMS: Mapping[str, str] = {}
 
@@ -46,6 +48,10 @@ def ignore_request(path: str, outcome: str, seconds: float) -> None:
 
 def ignore_rejection(path: str, rejection: Rejection) -> None:
     """For those who do not count."""
+
+
+def ignore_answer(path: str, symbol: str, refused: Sequence[Rejection]) -> None:
+    """For those who do not remember."""
 
 
 class KucoinExchange:
@@ -68,6 +74,7 @@ class KucoinExchange:
         limits: KucoinLimits | None = None,
         on_request: OnRequest = ignore_request,
         on_rejection: OnRejection = ignore_rejection,
+        on_answer: OnAnswer = ignore_answer,
     ) -> None:
         self._limits = limits or KucoinLimits()
         around = Surroundings(now, monotonic, sleep, dice, on_request)
@@ -75,6 +82,7 @@ class KucoinExchange:
         self._source = source
         self._now = now
         self._on_rejection = on_rejection
+        self._on_answer = on_answer
         self.patience_s = self._limits.patience_s
 
     def patient(self, patience_s: float) -> Self:
@@ -105,7 +113,7 @@ class KucoinExchange:
     async def contract(self, code: str) -> ContractListing:
         read = partial(parse_contracts.contract, asked=code, received_ms=self._now_ms())
         listing = await self._get(routes.CONTRACT, read, symbol=code)
-        self._report(routes.CONTRACT, listing.rejections)
+        self._report(routes.CONTRACT, listing.rejections, code)
         return listing
 
     async def tickers(self) -> TickerListing:
@@ -161,7 +169,7 @@ class KucoinExchange:
             "to": str(last_ms + interval.ms - 1),
         }
         rows, rejections = await self._get(routes.KLINE, parse_candles.rows, params, symbol=code)
-        self._report(routes.KLINE, rejections)
+        self._report(routes.KLINE, rejections, code)
         return rows
 
     async def funding_history(self, code: str, start_ms: int, end_ms: int) -> tuple[Funding, ...]:
@@ -175,7 +183,7 @@ class KucoinExchange:
                 rows, rejections = await self._get(
                     routes.FUNDING_HISTORY, read, params, symbol=code
                 )
-                self._report(routes.FUNDING_HISTORY, rejections)
+                self._report(routes.FUNDING_HISTORY, rejections, code)
                 found += rows
                 until = next_older(rows, first, until)
         return parse.linked([row for row in found if start_ms <= row.settled_ms <= end_ms])
@@ -190,11 +198,33 @@ class KucoinExchange:
     ) -> T:
         if symbol and not is_code(symbol):
             raise RefusedError(Code.SYMBOL_UNKNOWN, "no contract of the exchange is called so")
-        return await self._rest.get(
-            endpoint, read, params, symbol=symbol, patience_s=self.patience_s
-        )
+        unreadable: list[Rejection] = []
 
-    def _report(self, endpoint: Endpoint, rejections: Sequence[Rejection]) -> None:
+        def judged(data: object) -> T:
+            try:
+                return read(data)
+            except BadResponseError as error:
+                name = error.facts.get("field", "data")
+                unreadable.append(Rejection(symbol or "?", name, "the answer makes no sense"))
+                raise
+
+        try:
+            answer = await self._rest.get(
+                endpoint, judged, params, symbol=symbol, patience_s=self.patience_s
+            )
+        except BadResponseError:
+            if unreadable:
+                self._on_answer(endpoint.path, symbol, unreadable)
+            raise
+        self._on_answer(endpoint.path, symbol, ())
+        return answer
+
+    def _report(
+        self, endpoint: Endpoint, rejections: Sequence[Rejection], symbol: str = ""
+    ) -> None:
+        """After the answer was told of as a good one: its records that were none."""
+        if rejections:
+            self._on_answer(endpoint.path, symbol, rejections)
         for rejection in rejections:
             self._on_rejection(endpoint.path, rejection)
 
@@ -214,6 +244,7 @@ async def open_exchange(
     limits: KucoinLimits | None = None,
     on_request: OnRequest = ignore_request,
     on_rejection: OnRejection = ignore_rejection,
+    on_answer: OnAnswer = ignore_answer,
 ) -> AsyncIterator[KucoinExchange]:
     """The exchange with a session of its own, closed on the way out."""
     numbers = limits or KucoinLimits()
@@ -229,4 +260,5 @@ async def open_exchange(
             limits=numbers,
             on_request=on_request,
             on_rejection=on_rejection,
+            on_answer=on_answer,
         )

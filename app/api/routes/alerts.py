@@ -11,7 +11,8 @@ from app.api.members import NAMES, freshness
 from app.api.paging import after
 from app.api.routing import api_router
 from app.api.schemas import CursorText, Freshness, Limit, Out, UtcTime, finite
-from app.domain.alerts import Alert, Rule, Severity
+from app.domain.alert_settings import Severity
+from app.domain.alerts import Alert, Rule, gravity
 
 router = api_router("alerts", "/alerts")
 
@@ -21,7 +22,7 @@ class AlertOut(Out):
 
     id: str = Field(description="Rule and subject.", examples=["low_score:BTCUSDT"])
     rule: Rule
-    subject: str = Field(description="A symbol, or a pair A-B.")
+    subject: str = Field(description="A symbol, a pair A-B, an endpoint, a task: what it is about.")
     symbols: list[str]
     severity: Severity
     state: str = Field(examples=["open"])
@@ -63,7 +64,7 @@ async def alerts(
     limit: Limit = 50,
     cursor: CursorText = None,
 ) -> AlertsOut:
-    """Computed when asked: no longer tradeable, low score, high correlation, poor performance."""
+    """Computed when asked: of the members, of the exchange and of the service itself."""
     chosen = {
         "severity": None if severity is None else severity.value,
         "rule": None if rule is None else rule.value,
@@ -72,7 +73,7 @@ async def alerts(
     start = cursors.decode("alerts", chosen, cursor)
     found, facts = await service.alerts.current(rule, severity, symbol)
     page, last = after(
-        found, limit, lambda one: (one.severity.value, one.rule.value, one.subject), start
+        found, limit, lambda one: (gravity(one.severity), one.rule.value, one.subject), start
     )
     return AlertsOut(
         items=[AlertOut.of(alert) for alert in page],

@@ -6,6 +6,7 @@ from fastapi import Request
 from pydantic import Field
 from starlette.responses import Response
 
+from app.api.alert_settings import AlertSettingsIn, AlertSettingsOut
 from app.api.body import Body, DecimalIn
 from app.api.deps import CommandDep, CursorsDep, ServiceDep, by
 from app.api.errors import problem_response, problems
@@ -58,11 +59,6 @@ class CadencesOut(Out):
     alerts: int
 
 
-class AlertThresholdsOut(Out):
-    low_score: float
-    poor_performance: float
-
-
 class ReplacementOut(Out):
     """Times in seconds, noise in composite z, the return in basis points a day."""
 
@@ -100,7 +96,7 @@ class ConfigurationOut(Out):
     correlation: CorrelationOut
     eligibility: EligibilityOut
     cadences: CadencesOut
-    alerts: AlertThresholdsOut
+    alerts: AlertSettingsOut
     replacement: ReplacementOut
     rebalancing: RebalancingOut
     sizing: SizingOut
@@ -142,11 +138,6 @@ class CadencesIn(Body):
     rebalance_check: int | None = None
     replacement_check: int | None = None
     alerts: int | None = None
-
-
-class AlertThresholdsIn(Body):
-    low_score: float | None = None
-    poor_performance: float | None = None
 
 
 class ReplacementIn(Body):
@@ -191,7 +182,7 @@ class ConfigurationIn(Said):
     correlation: CorrelationIn | None = None
     eligibility: EligibilityIn | None = None
     cadences: CadencesIn | None = None
-    alerts: AlertThresholdsIn | None = None
+    alerts: AlertSettingsIn | None = None
     replacement: ReplacementIn | None = None
     rebalancing: RebalancingIn | None = None
     sizing: SizingIn | None = None

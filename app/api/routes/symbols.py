@@ -39,6 +39,7 @@ _EXCHANGE: Final = (
     Code.EXCHANGE_RATE_LIMITED,
     Code.EXCHANGE_BANNED,
     Code.EXCHANGE_BAD_RESPONSE,
+    Code.EXCHANGE_REDIRECTED,
     Code.EXCHANGE_TIMEOUT,
 )
 # Longer texts than any symbol are let in: they are judged one by one, like the others.

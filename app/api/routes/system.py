@@ -204,6 +204,7 @@ async def get_status(service: ServiceDep) -> StatusOut:
         Code.EXCHANGE_UNAVAILABLE,
         Code.EXCHANGE_RATE_LIMITED,
         Code.EXCHANGE_BAD_RESPONSE,
+        Code.EXCHANGE_REDIRECTED,
         Code.EXCHANGE_TIMEOUT,
     ),
 )

@@ -11,6 +11,7 @@ CLOUDFLARE = b"<html><title>Cloudflare</title><h1>Error 1015</h1></html>"
 PLAIN = b"<html>hello, 1015 visitors</html>"
 LIMITED, REFUSED = Code.EXCHANGE_RATE_LIMITED, Code.EXCHANGE_REFUSED
 GONE, BAD = Code.EXCHANGE_UNAVAILABLE, Code.EXCHANGE_BAD_RESPONSE
+ELSEWHERE = Code.EXCHANGE_REDIRECTED
 A, S, U = Health.ALIVE, Health.SICK, Health.UNTOLD
 NONE = Remedy.NONE
 
@@ -42,7 +43,7 @@ def failure(code: str, message: str = "no") -> bytes:
         (200, PLAIN, None, BAD, NONE, S),
         (403, b"<html>forbidden</html>", None, BAD, NONE, S),
         (404, b"not found", None, BAD, NONE, S),
-        (302, b"", None, BAD, NONE, S),
+        (302, b"", None, ELSEWHERE, NONE, S),
         (502, b"<html>bad gateway</html>", None, GONE, Remedy.BACKOFF, S),
         (500, failure("500000"), None, GONE, Remedy.BACKOFF, S),
         (200, failure("500000"), None, GONE, Remedy.BACKOFF, S),
