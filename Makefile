@@ -8,6 +8,7 @@ REPLAY_FROM ?=
 SEED ?=
 PORT ?=
 FUZZ_BODIES ?= 1000000
+FUZZ_EXAMPLES ?= 200
 STATEFUL_LIVES ?= 300
 
 # With it set, imports cost five times as much, and the demo starts two processes.
@@ -51,8 +52,9 @@ run: setup ## the service against live KuCoin (no key needed)
 sandbox: setup ## the local exchange alone
 	$(BIN)/my-symbols sandbox $(seed_option) $(port_option) $(replay_option)
 
-fuzz: setup ## hostile request bodies by the million
+fuzz: setup ## hostile request bodies by the million, and many requests from the OpenAPI document
 	MYTESTS_HOSTILE_BODIES=$(FUZZ_BODIES) $(RUN) pytest -q tests/api/test_hostile_bodies.py
+	MYTESTS_GENERATED_EXAMPLES=$(FUZZ_EXAMPLES) $(RUN) pytest -q tests/api/test_generated_requests.py
 
 stateful: setup ## random lives of the portfolio on both databases, many more than `test` has
 	MYTESTS_STATEFUL_EXAMPLES=$(STATEFUL_LIVES) MYTESTS_STATEFUL_STEPS=60 \

@@ -64,6 +64,7 @@ def get_idempotency(
         Header(
             alias="Idempotency-Key",
             description="1 to 255 visible ASCII characters; the same key gives one effect.",
+            json_schema_extra={"pattern": "^[!-~]{1,255}$"},
         ),
     ] = None,
 ) -> Idempotency | None:
@@ -94,7 +95,11 @@ def get_if_match(
     request: Request,
     if_match: Annotated[
         str | None,
-        Header(alias="If-Match", description='The version, as the ETag gave it: "12".'),
+        Header(
+            alias="If-Match",
+            description='The version, as the ETag gave it: "12".',
+            json_schema_extra={"pattern": r'^(\*|"[0-9]{1,18}")$'},
+        ),
     ] = None,
 ) -> int | None:
     """The version that the caller decided on; None if it does not care (`*` or no header)."""

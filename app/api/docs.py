@@ -45,6 +45,7 @@ TAGS: Final = (
     {"name": "market", "description": "What the exchange says about one symbol."},
     {"name": "scoring", "description": "Scores, rankings and their explanation."},
     {"name": "alerts", "description": "What needs attention."},
+    {"name": "stream", "description": "Events as they happen, and those that were missed."},
     {"name": "configuration", "description": "Weights, thresholds and limits, versioned."},
     {"name": "system", "description": "Health, status and sample data."},
     {"name": "probes", "description": "For orchestrators and Prometheus."},
@@ -125,17 +126,31 @@ def install_openapi(api: FastAPI) -> None:
 
 
 def complete(schema: dict[str, Any]) -> dict[str, Any]:
-    """Give every operation all its error responses as problem+json. Changes and returns it."""
+    """Give every operation all its error responses as problem+json, and say of parameters what is
+    true on the wire. Changes and returns it.
+    """
     parts = schema.setdefault("components", {}).setdefault("schemas", {})
     problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     parts.update(problem.pop("$defs", {}))
     parts["Problem"] = problem
     for path, methods in schema.get("paths", {}).items():
         for method, operation in methods.items():
+            for parameter in operation.get("parameters", ()):
+                _never_null(parameter["schema"])
             _add_problems(operation, changes=method.upper() not in SAFE, has_names="{" in path)
     for unused in ("HTTPValidationError", "ValidationError"):
         parts.pop(unused, None)
     return schema
+
+
+def _never_null(shape: dict[str, Any]) -> None:
+    """A parameter that may be left out cannot be null: on the wire there is only text."""
+    kinds = [kind for kind in shape.get("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) == 1:
+        shape |= kinds[0]
+        del shape["anyOf"]
+    elif kinds:
+        shape["anyOf"] = kinds
 
 
 def _add_problems(operation: dict[str, Any], *, changes: bool, has_names: bool) -> None:
@@ -146,7 +161,7 @@ def _add_problems(operation: dict[str, Any], *, changes: bool, has_names: bool) 
         table.setdefault(USUAL_STATUS[code], []).append(code.value)
     for status, names in sorted(table.items()):
         own = responses.get(str(status), {}).get("description", "")
-        own_names = re.findall(r"`([a-z_]+)`", own)
+        own_names = re.findall(r"`([a-z0-9_]+)`", own)
         merged = list(dict.fromkeys([*own_names, *names]))
         responses[str(status)] = {"description": describe(status, merged)}
     for status_text, response in responses.items():

@@ -27,6 +27,7 @@ PERCENT_DIGITS: Final = 6
 ENCODED_SLASH: Final = "\x1f"  # how the middleware hands over a %2F inside a path segment
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,15})", re.ASCII)
 _DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,18})?", re.ASCII)
+_DECIMAL_TEXT: Final = r"^-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?$"  # the same, for documents
 _SEGMENT: Final = re.compile(r"[\x20-\x7e]{1,64}", re.ASCII)
 
 
@@ -166,7 +167,11 @@ class Freshness(Out):
 
 # --- in: query and path
 QueryInt = Annotated[int, BeforeValidator(_integer)]
-QueryDecimal = Annotated[Decimal, BeforeValidator(_amount)]
+QueryDecimal = Annotated[
+    Decimal,
+    BeforeValidator(_amount),
+    WithJsonSchema({"type": "string", "pattern": _DECIMAL_TEXT}),
+]
 QueryFlag = Annotated[bool, BeforeValidator(_flag)]
 QueryTime = Annotated[datetime, BeforeValidator(_iso), AfterValidator(_zoned)]
 TimeIn = QueryTime  # the same rule inside bodies

@@ -1,0 +1,63 @@
+"""The whole service behind a real socket, on a thread of its own, for callers that block."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from app.api.server import server_config
+from app.container import new_id
+from app.main import create_app
+from app.sandbox.options import SandboxOptions
+from app.sandbox.server import serve_exchange
+from tests.running import settings_for
+
+START_S = 120.0
+
+
+@contextmanager
+def serving(room: Path, *, contracts: int = 80) -> Iterator[str]:
+    """The address of a service over its own local exchange, as `my-symbols serve` runs it.
+
+    Its SQLite file lies in `room`. Raises TimeoutError when it does not come up.
+    """
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+        port = listening.getsockname()[1]
+        started, ending = threading.Event(), threading.Event()
+        thread = threading.Thread(
+            target=lambda: asyncio.run(_serve(room, contracts, listening, started, ending))
+        )
+        thread.start()
+        try:
+            if not started.wait(START_S):
+                raise TimeoutError("the service did not come up")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            ending.set()
+            thread.join()
+
+
+async def _serve(
+    room: Path,
+    contracts: int,
+    listening: socket.socket,
+    started: threading.Event,
+    ending: threading.Event,
+) -> None:
+    options = SandboxOptions(contracts=contracts, quota=100_000)
+    async with serve_exchange(options, time.time) as exchange:
+        settings = settings_for(exchange, f"sqlite+aiosqlite:///{room}/served.sqlite3")
+        config = server_config(create_app(settings), host="127.0.0.1", port=0, new_id=new_id)
+        server = uvicorn.Server(config)
+        running = asyncio.ensure_future(server.serve([listening]))
+        while not server.started and not running.done():
+            await asyncio.sleep(0.01)
+        started.set()
+        await asyncio.to_thread(ending.wait)
+        server.should_exit = True
+        await running
