@@ -62,6 +62,8 @@ class _Fill:
         unpaid = _due(data, data.eligible(), rates, cadence_s)
         await self.stage("funding", unpaid, data.fetch.funding)
         await self.stage("hourly_candles", data.eligible(), self.candles(Interval.HOUR))
+        # A bar that closed meanwhile is there only for who was asked late: now for everybody.
+        await data.refresh_candles()
         data.filled.set()
         self.tell(COMPLETE, 1, 1)
 

@@ -29,6 +29,7 @@ KLINE = "/api/v1/kline/query"
 DEPTH = "/api/v1/level2/depth20"
 FUNDING = "/api/v1/contract/funding-rates"
 HOUR_S = 3600
+DAY_S = 86_400.0
 
 
 @pytest.fixture
@@ -199,9 +200,31 @@ async def test_one_symbol_that_fails_does_not_stop_the_others(live: LiveMarket) 
     await first_fill(data)
     codes = {one.contract.code for one in data.eligible()}
     assert len(codes - data.live.market.books.keys()) <= 1
-    assert len(data.worth_history()) - len(data.live.market.daily) == 1
-    await data.refresh_candles()
-    assert len(data.live.market.daily) == len(data.worth_history())
+    assert len(data.live.market.daily) == len(data.worth_history()), "it was asked once more"
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("stage", ["daily_candles", "hourly_candles"])
+async def test_a_bar_that_closes_during_the_fill_is_there_for_everybody_after_it(
+    live: LiveMarket, stage: str
+) -> None:
+    data = live.market()
+    midnight_s = (live.clock.wall() // DAY_S + 1) * DAY_S
+    live.clock.pass_(midnight_s - 5 - live.clock.wall())
+
+    def progress(name: str, done: int, total: int) -> None:
+        if name == stage and done == total // 2:
+            live.clock.pass_(max(0.0, midnight_s + 5 - live.clock.wall()))
+
+    await first_fill(data, progress)
+    assert live.clock.wall() > midnight_s, "it closed during the fill"
+    codes = {one.contract.code for one in data.eligible()}
+    for interval, held in (
+        (Interval.DAY, data.live.market.daily),
+        (Interval.HOUR, data.live.market.hourly),
+    ):
+        newest = {int(held[code].value.opened_ms[-1]) + interval.ms for code in codes}
+        assert newest == {int(midnight_s * 1000)}, interval
 
 
 @ON_SQLITE
