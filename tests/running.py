@@ -53,7 +53,8 @@ def settings_for(
 ) -> Settings:
     return Settings(
         kucoin=KucoinSettings(base_url=exchange_url, source=DataSource.SANDBOX, **kucoin),
-        database=DatabaseSettings(url=database_url),
+        # A machine with other work needs patience: it is not what is tested here.
+        database=DatabaseSettings(url=database_url, pool_wait_s=60.0),
         background=background,
     )
 
