@@ -12,7 +12,7 @@ import pytest
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.api.harness import PREFIX
-from tests.running import running, settings_for
+from tests.running import Running, running, settings_for
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 HTML = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\n\r\n<html></html>"
@@ -123,6 +123,56 @@ async def test_it_says_so_stays_up_shows_no_score_and_recovers_by_itself(
             board = await service.until("/status", lambda status: status["scoring"] is not None)
             assert board["scoring"]["scored"] > 0
             await service.until("/health", lambda now: component(now, "exchange")["state"] == "up")
+
+
+async def test_what_was_stored_is_not_fresh_while_the_exchange_is_away(tmp_path: Path) -> None:
+    port = free_port()
+    exchange = SandboxOptions(port=port, contracts=40, quota=1_000_000)
+    settings = settings_for(
+        f"http://127.0.0.1:{port}", f"sqlite+aiosqlite:///{tmp_path}/before.sqlite3"
+    )
+    async with serve_exchange(exchange, time.time), running(settings) as service:
+        await service.filled()
+        run_id = (await service.post("/scoring/calculate"))["run_id"]
+        await service.post("/portfolio/initialize")
+        symbol = (await service.get("/portfolio"))["members"][0]["symbol"]
+        assert await statuses(service, symbol, run_id) == {"fresh"}
+
+    async with running(settings) as service:
+        await service.until(
+            "/health", lambda health: component(health, "exchange")["state"] == "down"
+        )
+        rankings = await service.get("/scoring/rankings")
+        assert rankings["run_id"] != "", "what was known is still shown"
+        assert rankings["data_status"] == "unavailable"
+        assert (await service.get("/portfolio"))["data_status"] == "unavailable"
+        assert "fresh" not in await statuses(service, symbol, run_id)
+        refused = await service.client.post(f"{PREFIX}/portfolio/rebalance")
+        assert refused.status_code == 503
+
+        async with serve_exchange(exchange, time.time):
+            await service.filled()
+            await service.until("/scoring/rankings", lambda now: now["data_status"] == "fresh")
+
+
+async def statuses(service: Running, symbol: str, run_id: str) -> set[str]:
+    """`data_status` of every answer that has one, of whatever can be read."""
+    document = (await service.client.get("/openapi.json")).json()
+    found: dict[str, str] = {}
+    for path, methods in document["paths"].items():
+        if "get" not in methods:
+            continue
+        place = path.replace("{symbol}", symbol).replace("{run_id}", run_id)
+        params = {"interval": "1d", "account_balance": "1000"}
+        wanted = {one["name"] for one in methods["get"].get("parameters", ())}
+        query = {name: value for name, value in params.items() if name in wanted}
+        answer = await service.client.get(place, params=query)
+        if answer.status_code == 200 and "json" in answer.headers["content-type"]:
+            body = answer.json()
+            if "data_status" in body:
+                found[path] = body["data_status"]
+    assert len(found) > 15, found
+    return set(found.values())
 
 
 def component(health: dict[str, list[dict[str, str]]], name: str) -> dict[str, str]:

@@ -162,7 +162,10 @@ class Freshness(Out):
 
     as_of: UtcTime | None = Field(description="Exchange time up to which the live data is known.")
     data_source: DataSource
-    data_status: DataStatus
+    data_status: DataStatus = Field(
+        description="The worst of all that the answer rests on, and never better than `/health`: "
+        "scores from before a start are `unavailable` until the exchange has answered again."
+    )
 
 
 # --- in: query and path

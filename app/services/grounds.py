@@ -12,11 +12,12 @@ from app.domain.configuration import Configuration
 from app.domain.controls import FREE, Controls
 from app.domain.drift import marked, prices_of
 from app.domain.errors import Code, RefusedError, UnavailableError
-from app.domain.market import ContractStatus, Interval
+from app.domain.market import ContractStatus, DataStatus, Interval
 from app.domain.measures import correlations
 from app.domain.membership import Newcomer
 from app.domain.performance import SinceInclusion, since_inclusion
 from app.domain.portfolio import Member, Portfolio
+from app.domain.quality import worst
 from app.domain.rebalancing import Standing
 from app.domain.selection import Candidate
 from app.domain.symbols import SymbolEntry
@@ -38,6 +39,7 @@ class Grounds:
     configuration: Configuration
     board: Board | None
     market: MarketView
+    is_whole: bool  # the board was made of everything that this process has fetched at its start
     # Mark prices of the moment when weights were last set, by symbol: prices drift from there.
     set_at: Mapping[str, Decimal] = field(default_factory=dict)
     controls: Controls = FREE
@@ -63,6 +65,14 @@ class Grounds:
         limit = self.configuration.age_limit_cadences * self.configuration.cadences.scoring
         board = self.board
         return board is not None and self.at - board.calculated_at <= timedelta(seconds=limit)
+
+    @property
+    def data_status(self) -> DataStatus:
+        """Of what is shown: the market as a whole, and no better than the scores beside it."""
+        own = self.market.status()
+        if self.board is None or self.is_board_fresh:
+            return own
+        return worst((own, DataStatus.STALE))
 
     def is_fresh(self, symbol: str) -> bool:
         quote = self.market.quote(symbol)
@@ -167,8 +177,8 @@ class Grounds:
             )
         if not self.is_board_fresh:
             raise _stale("The last scores are too old to decide on.")
-        if not self.market.is_filled():
-            raise _stale("The first fill is not complete: a part of the market is not known yet.")
+        if not self.is_whole:
+            raise _stale("These scores are older than the first fill; new ones are on their way.")
         return self.board
 
     def require_fresh(self, symbol: str) -> None:
@@ -242,7 +252,8 @@ class GroundsNow:
     clock: Clock
 
     def __call__(self, configuration: Configuration) -> Grounds:
-        return Grounds(self.clock(), configuration, self.boards.latest(), self.market)
+        board, is_whole = self.boards.latest(), self.boards.is_whole()
+        return Grounds(self.clock(), configuration, board, self.market, is_whole)
 
     async def of(self, unit: UnitOfWork) -> Grounds:
         """The same with what the transaction sees: settings, and the prices of the last weights."""

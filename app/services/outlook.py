@@ -43,10 +43,6 @@ class MarketView(Protocol):
         """Whether the exchange as a whole is not trading."""
         ...
 
-    def is_filled(self) -> bool:
-        """Whether everything that a scoring reads has been asked for since the start."""
-        ...
-
     def panel(self, interval: Interval) -> Panel | None:
         """Closed bars of the symbols that have any; None before the first fill."""
         ...
@@ -57,4 +53,10 @@ class MarketView(Protocol):
 
 
 class BoardView(Protocol):
+    """The scores in memory; nothing here waits."""
+
     def latest(self) -> Board | None: ...
+
+    def is_whole(self) -> bool:
+        """Whether the newest board was made after the first fill of this process."""
+        ...

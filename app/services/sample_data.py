@@ -37,7 +37,9 @@ class SampleData:
             )
         if not self.market.scorable.is_set():
             await first_fill(self.market)
-        board = self.scoring.latest() or await self.scoring.calculate()
+        board = self.scoring.latest()
+        if board is None or (self.market.is_filled() and not self.scoring.is_whole()):
+            board = await self.scoring.calculate()
         entries = self.market.eligible()
         daily = self.market.live.market.daily
         if len(entries) < FEWEST:

@@ -1,12 +1,11 @@
 """Scoring: score the universe, keep the board, tell, and answer what the scores were."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
-import numpy as np
 import structlog
 
 from app.domain.board import Board, BoardDraft, Card
@@ -15,55 +14,22 @@ from app.domain.configuration import Configuration
 from app.domain.errors import Code, NotFoundError, ServiceError, UnavailableError
 from app.domain.events import ScoresUpdated, score_changes
 from app.domain.market import DataSource, DataStatus
-from app.domain.panel import ScoringInputs, Source, fresh
+from app.domain.quality import worst
 from app.domain.ranking import AlgorithmType, Ranked, ranked
 from app.domain.scoring import score
-from app.domain.symbols import SymbolEntry
 from app.services.algorithms import AlgorithmFacts, in_force, kept
 from app.services.once import Answer, Command, Once, Render
 from app.services.ports import Clock, Monotonic, NewId
 from app.services.run_inputs import pack
+from app.services.scoring_market import RETRY_S, ScoringMarket, ScoringMoment, refuse_unknown
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
 
 ALGORITHM: Final = "cross_sectional"
-TICKER_RULE: Final = "ticker"  # the last one of the funnel
 KEEP_RUNS: Final = timedelta(days=7)
 KEEP_DAILY: Final = timedelta(days=35)  # of the runs before that, one a day
 KEEP_INPUTS: Final = timedelta(days=1)
-_RETRY_S: Final = 5.0
-_LIVE: Final = (Source.CONTRACTS, Source.TICKERS, Source.DAILY_CANDLES)
-_FRESH_SHARE: Final = 0.5  # of the symbols; below it the market as a whole is not known
 _log = structlog.get_logger("scoring")
-
-
-class ScoringMoment(Protocol):
-    """The market frozen at one instant."""
-
-    def unknown(self) -> tuple[Source, ...]:
-        """Sources that as a whole never answered or are beyond their age limits."""
-        ...
-
-    def scoring_inputs(self) -> ScoringInputs:
-        """Takes processor time: called in a thread."""
-        ...
-
-
-class ScoringMarket(Protocol):
-    """Where the inputs come from."""
-
-    @property
-    def source(self) -> DataSource: ...
-
-    def moment(self) -> ScoringMoment: ...
-
-    def is_filled(self) -> bool:
-        """Whether everything that a scoring reads has been asked for since the start."""
-        ...
-
-    def resolve(self, text: str) -> SymbolEntry:
-        """Raises RefusedError (symbol_unknown, symbol_ambiguous)."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +40,6 @@ class _Prepared:
     packed: bytes
     configuration: Configuration
     duration_ms: float
-    is_whole: bool
 
 
 @dataclass(slots=True)
@@ -95,6 +60,7 @@ class Scoring:
     whole: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _latest: Board | None = field(default=None, init=False)
     _running: asyncio.Future[Board] | None = field(default=None, init=False)
+    _runs_whole: bool = field(default=False, init=False)  # it began after the first fill
 
     async def load(self) -> Board | None:
         """Take up the newest stored board."""
@@ -105,31 +71,43 @@ class Scoring:
     def latest(self) -> Board | None:
         return self._latest
 
+    def is_whole(self) -> bool:
+        """Whether the newest board was made after the first fill of this process."""
+        return self.whole.is_set()
+
     def board(self) -> Board:
         """The newest board. Raises UnavailableError no_board_yet before the first one."""
         if self._latest is None:
             raise UnavailableError(
-                Code.NO_BOARD_YET, "No scores have been calculated yet.", retry_after_s=_RETRY_S
+                Code.NO_BOARD_YET, "No scores have been calculated yet.", retry_after_s=RETRY_S
             )
         return self._latest
 
     def status_of(self, board: Board) -> DataStatus:
-        """A board older than the age limit of scores is stale."""
+        """Stale beyond the age limit of scores, and never better than the market is known now.
+
+        A board from before this start is as little known as the market, until that answers.
+        """
         settings = self.configuration()
         limit = timedelta(seconds=settings.age_limit_cadences * settings.cadences.scoring)
         young = self.clock() - board.calculated_at <= limit
-        return DataStatus.FRESH if young else DataStatus.STALE
+        own = DataStatus.FRESH if young else DataStatus.STALE
+        return worst((own, self.market.status()))
 
     async def calculate(self) -> Board:
         """Score the universe as it is known now; a call during a run shares that run's board.
 
+        Not that of a run which began before the first fill was complete, if it is complete now.
         Raises UnavailableError: market_data_stale rather than a board of stale data.
         """
+        is_filled = self.market.is_filled()
         while (running := self._running) is not None:
+            suffices = self._runs_whole or not is_filled
             await asyncio.wait([running])
-            if not running.cancelled():
+            if suffices and not running.cancelled():
                 return running.result()
         running = self._running = asyncio.get_running_loop().create_future()
+        self._runs_whole = is_filled = self.market.is_filled()
         try:
             prepared = await self._prepare()
             board = await self.database.run(lambda unit: self._save(unit, prepared))
@@ -139,7 +117,7 @@ class Scoring:
             raise
         else:
             self._take(board)
-            if prepared.is_whole:
+            if is_filled:
                 self.whole.set()
             running.set_result(board)
             return board
@@ -166,9 +144,8 @@ class Scoring:
     async def _prepare(self) -> _Prepared:
         configuration = self.configuration()
         begun = self.monotonic()
-        is_whole, moment = self.market.is_filled(), self.market.moment()
-        draft, packed = await asyncio.to_thread(_work, moment, _spec(configuration))
-        return _Prepared(draft, packed, configuration, (self.monotonic() - begun) * 1e3, is_whole)
+        draft, packed = await asyncio.to_thread(_work, self.market.moment(), _spec(configuration))
+        return _Prepared(draft, packed, configuration, (self.monotonic() - begun) * 1e3)
 
     async def _save(self, unit: UnitOfWork, prepared: _Prepared) -> Board:
         at, configuration = self.clock(), prepared.configuration
@@ -260,36 +237,5 @@ def _spec(configuration: Configuration) -> AlgorithmSpec:
 def _work(moment: ScoringMoment, spec: AlgorithmSpec) -> tuple[BoardDraft, bytes]:
     """Everything that takes processor time; runs in a thread on immutable values."""
     inputs = moment.scoring_inputs()
-    _refuse_unknown(moment, inputs)
+    refuse_unknown(moment, inputs)
     return score(inputs, spec), pack(inputs)
-
-
-def _refuse_unknown(moment: ScoringMoment, inputs: ScoringInputs) -> None:
-    """No board is better than one of a market that is not known: single gaps are not meant.
-
-    Who has no fresh quote is left out before the scoring: they count here nevertheless, or an
-    outage would look like a market in which nobody is eligible.
-    """
-    if not inputs.symbols and not inputs.excluded:
-        raise _stale("No contract is known yet.", {})
-    for source in moment.unknown():
-        raise _stale(f"The {_words(source)} as a whole are not fresh.", {"source": source})
-    silent = sum(rule == TICKER_RULE for rule in inputs.excluded.values())
-    if not inputs.symbols and not silent:
-        return  # a board that says why nobody is eligible
-    for source in _LIVE:
-        known = int(np.sum(fresh(inputs, source)))
-        of = len(inputs.symbols) + (silent if source is Source.TICKERS else 0)
-        if known < _FRESH_SHARE * of:
-            raise _stale(
-                f"Only {known} of {of} symbols have fresh {_words(source)}.",
-                {"source": source, "fresh_share": f"{known / of:.4f}"},
-            )
-
-
-def _words(source: Source) -> str:
-    return source.replace("_", " ")
-
-
-def _stale(detail: str, facts: Mapping[str, str]) -> UnavailableError:
-    return UnavailableError(Code.MARKET_DATA_STALE, detail, retry_after_s=_RETRY_S, facts=facts)

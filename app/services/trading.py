@@ -83,7 +83,7 @@ class SizedPosition:
 
 def facts_of(grounds: Grounds) -> DataFacts:
     market = grounds.market
-    return DataFacts(market.as_of(), market.source, market.status())
+    return DataFacts(market.as_of(), market.source, grounds.data_status)
 
 
 def judge(symbol: str, portfolio: Portfolio, grounds: Grounds) -> Verdict:

@@ -27,7 +27,7 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
 
     async def fill() -> None:
         await first_fill(service.market)
-        while not service.scoring.whole.is_set():  # a run that began before shares a lesser board
+        if not service.scoring.is_whole():
             await service.scoring.calculate()
 
     return Activities(

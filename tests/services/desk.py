@@ -76,7 +76,6 @@ class Bench:
     source: DataSource = DataSource.SANDBOX
     state: DataStatus = DataStatus.FRESH
     halted: bool = False
-    filled: bool = True
     quotes: dict[str, Quote] = field(default_factory=dict)
     panels: dict[Interval, Panel] = field(default_factory=dict)
     names: SymbolIndex = field(default_factory=lambda: SymbolIndex.of(()))
@@ -91,9 +90,6 @@ class Bench:
     def is_halted(self) -> bool:
         return self.halted
 
-    def is_filled(self) -> bool:
-        return self.filled
-
     def panel(self, interval: Interval) -> Panel | None:
         return self.panels.get(interval)
 
@@ -107,9 +103,13 @@ class Bench:
 @dataclass
 class Boards:
     board: Board | None = None
+    whole: bool = True
 
     def latest(self) -> Board | None:
         return self.board
+
+    def is_whole(self) -> bool:
+        return self.whole
 
 
 def card(symbol: str, score: float | None, rank: int) -> Card:

@@ -343,10 +343,10 @@ async def test_I20_a_symbol_with_stale_data_does_not_come_in(desk: Desk) -> None
     assert len((await desk.portfolio.view()).portfolio.members) == 8
 
 
-async def test_nothing_moves_capital_before_the_first_fill_is_complete(desk: Desk) -> None:
+async def test_nothing_moves_capital_before_a_board_of_the_whole_market(desk: Desk) -> None:
     await desk.filled(3)
     desk.score({SYMBOLS[0]: 0.61})  # a half-filled board would move the weights
-    desk.market.filled = False
+    desk.boards.whole = False
     before = (await desk.portfolio.view()).portfolio
 
     for attempt in (
@@ -358,5 +358,5 @@ async def test_nothing_moves_capital_before_the_first_fill_is_complete(desk: Des
         assert refused.value.code is Code.MARKET_DATA_STALE
     assert (await desk.portfolio.view()).portfolio == before
 
-    desk.market.filled = True
+    desk.boards.whole = True
     assert (await desk.rebalancing.rebalance(WHO)).result is not None

@@ -44,6 +44,7 @@ class Market:
     inputs: ScoringInputs = INPUTS
     silent: tuple[Source, ...] = ()
     filled: bool = True
+    state: DataStatus = DataStatus.FRESH
     source: DataSource = DataSource.SANDBOX
     asked: int = 0
     enter: Callable[[], object] = lambda: None
@@ -51,6 +52,9 @@ class Market:
 
     def moment(self) -> "Market":
         return self
+
+    def status(self) -> DataStatus:
+        return self.state
 
     def is_filled(self) -> bool:
         return self.filled
@@ -218,9 +222,38 @@ async def test_a_whole_board_is_one_that_was_begun_after_the_first_fill(bench: B
     assert not bench.scoring.whole.is_set()
     await bench.scoring.calculate()
     assert bench.scoring.whole.is_set()
+    assert bench.scoring.is_whole()
     restarted = bench.service()
     assert await restarted.load() is not None
     assert not restarted.whole.is_set()
+
+
+async def test_a_call_after_the_first_fill_does_not_share_a_run_from_before_it(
+    bench: Bench,
+) -> None:
+    bench.market.filled = False
+    entered, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def enter() -> None:
+        loop.call_soon_threadsafe(entered.set)
+        go_on.wait(60)
+
+    bench.market.enter = enter
+    async with asyncio.TaskGroup() as tasks:
+        early = tasks.create_task(bench.scoring.calculate())
+        await entered.wait()
+        sharing = tasks.create_task(bench.scoring.calculate())  # before the fill is complete
+        await asyncio.sleep(0)
+        bench.market.filled = True
+        late = [tasks.create_task(bench.scoring.calculate()) for _ in range(3)]
+        await asyncio.sleep(0)
+        go_on.set()
+    assert sharing.result().run_id == early.result().run_id
+    assert {one.result().run_id for one in late} == {bench.scoring.board().run_id}
+    assert late[0].result().run_id != early.result().run_id
+    assert bench.market.asked == 2
+    assert bench.scoring.is_whole()
 
 
 async def test_nothing_known_is_not_an_empty_board(bench: Bench) -> None:
