@@ -24,6 +24,7 @@ class WeightingMethod(StrEnum):
     SCORE_TILTED = "score_tilted"
     INVERSE_VOLATILITY = "inverse_volatility"
     RISK_PARITY = "risk_parity"
+    HRP = "hrp"  # hierarchical risk parity
     EQUAL = "equal"
     FIXED = "fixed"
 

@@ -106,6 +106,7 @@ _GROUND: Final = {
     WeightingMethod.SCORE_TILTED: "score and volatility give its share",
     WeightingMethod.INVERSE_VOLATILITY: "its volatility gives its share",
     WeightingMethod.RISK_PARITY: "each member is to contribute the same risk",
+    WeightingMethod.HRP: "those that move alike share one part of the risk",
     WeightingMethod.EQUAL: "all funded members weigh the same",
     WeightingMethod.FIXED: "the operator set its weight",
 }

@@ -1,12 +1,13 @@
 """Shares by method, the covariance that some of them need, and the volatility they lead to."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from app.domain.configuration import WeightingMethod
+from app.domain.hierarchical_parity import hierarchical_parity
 from app.domain.market import Floats
 from app.domain.panel import Panel
 from app.domain.weighting import appeal
@@ -109,13 +110,14 @@ def appeals(
     """The pull of every member, of which only the proportions count; 0 where it has none.
 
     `fixed` is not a matter of proportions: its weights are the operator's. A member that the
-    covariance does not cover gets, under risk parity, the mean of the others in proportion to
+    covariance does not cover gets, under both parities, the mean of the others in proportion to
     the inverse of its volatility.
     """
     return {
         WeightingMethod.SCORE_TILTED: _tilted,
         WeightingMethod.INVERSE_VOLATILITY: _inverse,
         WeightingMethod.RISK_PARITY: _parity,
+        WeightingMethod.HRP: _hierarchical,
         WeightingMethod.EQUAL: _equal,
         WeightingMethod.FIXED: _equal,
     }[method](members, known)
@@ -136,18 +138,32 @@ def _equal(members: Mapping[str, Basis], _known: Covariance | None) -> dict[str,
 
 
 def _parity(members: Mapping[str, Basis], known: Covariance | None) -> dict[str, float]:
+    return _by_risk(members, known, risk_parity)
+
+
+def _hierarchical(members: Mapping[str, Basis], known: Covariance | None) -> dict[str, float]:
+    return _by_risk(members, known, hierarchical_parity)
+
+
+def _by_risk(
+    members: Mapping[str, Basis], known: Covariance | None, method: Callable[[Floats], Floats]
+) -> dict[str, float]:
     inverse = _inverse(members, known)
     if known is None:
         return inverse
-    moving = [
-        at
-        for at, symbol in enumerate(known.symbols)
-        if symbol in members and known.matrix[at, at] > 0.0
-    ]
+    # By name, so that ranks that change places move no weight.
+    moving = sorted(
+        (
+            at
+            for at, symbol in enumerate(known.symbols)
+            if symbol in members and known.matrix[at, at] > 0.0
+        ),
+        key=lambda at: known.symbols[at],
+    )
     if not moving:
         return inverse
     names = [known.symbols[at] for at in moving]
-    shares = risk_parity(known.matrix[np.ix_(moving, moving)])
+    shares = method(known.matrix[np.ix_(moving, moving)])
     found = dict(zip(names, (float(share) for share in shares), strict=True))
     scale = 1.0 / sum(inverse[name] for name in names) if any(map(inverse.get, names)) else 0.0
     return {symbol: found.get(symbol, inverse[symbol] * scale) for symbol in members}

@@ -79,13 +79,23 @@ async def test_methods_and_lots(client: httpx2.AsyncClient) -> None:
     assert status == 200
     assert {one["proposed_percentage"] for one in made["weights"]} == {10}
     assert made["risk_after"] > 0
-    assert (await send(client, "POST", "/optimize-weights", method="hrp"))[0] == 422
+    status, tree = await send(client, "POST", "/optimize-weights", method="hrp")
+    assert status == 200
+    shares = [one["proposed_percentage"] for one in tree["weights"]]
+    assert len(set(shares)) > 1
+    assert 5 <= min(shares) < max(shares) <= 20
+    assert sum(shares) + tree["cash_percentage"] == pytest.approx(100)
+    assert (await send(client, "POST", "/optimize-weights", method="best"))[0] == 422
+    status, dry = await send(client, "POST", "/rebalance", dry_run=True, method="hrp")
+    assert status == 200
+    proposed = {one["symbol"]: one["proposed_percentage"] for one in tree["weights"]}
+    assert {one["symbol"]: one["new"] for one in dry["changes"]} == proposed
     wish = {"dry_run": True, "method": "risk_parity", "account_balance": 1000}
     status, plan = await send(client, "POST", "/rebalance", **wish)
     assert status == 200
     assert set(plan["lots"]["lots"]) == set(SYMBOLS[:10])
     assert Decimal(plan["lots"]["minimum_capital"]) == 50
-    assert plan["cost_includes_impact"] is False
+    assert plan["cost_includes_impact"] is True  # the books of all are known
     _, shown = await send(client, "GET", "/weights")
     line = shown["weights"][0]
     assert line["current_weight_percentage"] == line["weight_percentage"]

@@ -34,7 +34,7 @@ from app.services.weighing import Optimized
 router = api_router("portfolio", "/portfolio")
 
 
-MethodName = Literal["score_tilted", "inverse_volatility", "risk_parity", "equal", "fixed"]
+MethodName = Literal["score_tilted", "inverse_volatility", "risk_parity", "hrp", "equal", "fixed"]
 
 
 class RebalanceIn(Said):
