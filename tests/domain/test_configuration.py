@@ -190,7 +190,7 @@ def test_G01_fixed_weights_that_cannot_be(given: object, loc: str, kind: str) ->
 @pytest.mark.parametrize(
     ("rules", "setting", "value"),
     [
-        ("rebalancing", "method", "hrp"),
+        ("rebalancing", "method", "best"),
         ("rebalancing", "bound_tolerance", -1),
         ("rebalancing", "volatility_target", 11),
         ("rebalancing", "band_by_cost", 1),
