@@ -5,7 +5,13 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final, Generic, Protocol, TypeVar
 
-from app.domain.errors import Code, ConflictError, PreconditionFailedError, RefusedError
+from app.domain.errors import (
+    Code,
+    ConflictError,
+    PreconditionFailedError,
+    RefusedError,
+    UnavailableError,
+)
 from app.services.ports import Clock
 from app.storage.database import Database
 from app.storage.idempotency import ClaimOutcome, StoredAnswer
@@ -87,7 +93,8 @@ class Once:
 
         `change` must begin by taking the portfolio's lock and do nothing outside the database: it
         may be run again. `prepare` runs before, outside the transaction, and not for a replay.
-        A failure gives the key free. Raises what `change` raises, RefusedError
+        A failure gives the key free; where the connection was lost on the way, the outcome is
+        looked up on another one. Raises what `change` raises, RefusedError
         (idempotency_key_reused) and ConflictError (idempotency_in_progress).
         """
         once = command.once
@@ -103,11 +110,23 @@ class Once:
             if prepare is not None:
                 await prepare()
             outcome = await self.database.run(lambda unit: self._keep(unit, once, change, render))
-        except BaseException:
-            async with self.database.write() as unit:
-                await unit.idempotency.release(_PRINCIPAL, once.key)
-            raise
+        except BaseException as error:
+            kept = await self._let_go(once)
+            if kept is None or not isinstance(error, UnavailableError):
+                raise
+            return Outcome(None, kept)
         return outcome
+
+    async def _let_go(self, once: Keyed) -> Answer | None:
+        """Gives the key free, unless its effect is on record: then the answer kept with it.
+
+        A connection that is lost during COMMIT leaves it open whether that was carried out. What
+        the lost transaction wrote is locked until the database knows, so asking waits for it.
+        """
+        async with self.database.write() as unit:
+            await unit.idempotency.release(_PRINCIPAL, once.key)
+            kept = await unit.idempotency.answer(_PRINCIPAL, once.key)
+        return None if kept is None else Answer(kept.status, kept.headers, kept.body)
 
     async def forget_old(self) -> int:
         """Forget answers that are older than was promised; gives their number."""

@@ -59,27 +59,26 @@ class RebalanceRuns:
         It is committed before any work begins, so that every process sees it. Raises
         ConflictError(rebalance_in_progress) with the id of the run that is active.
         """
-        run_id = self.new_id()
-
-        async def claimed(unit: UnitOfWork) -> Run:
-            now = self.clock()
-            wanted = Run(
-                run_id=run_id,
-                state=RunState.PLANNED,
-                reason=wish.reason,
-                method=None if wish.method is None else wish.method.value,
-                scheduled_at=wish.scheduled_at,
-                actor=command.actor,
-                request_id=command.request_id,
-                key=None if command.once is None else command.once.key,
-                owner=self.owner,
-                requested_at=now,
-                lease_until=now + LEASE,
-            )
-            return await unit.rebalance_runs.claim(wanted, now)
-
-        run = await self.database.run(claimed)
-        if run.is_active and run.run_id != run_id:
+        now = self.clock()
+        wanted = Run(
+            run_id=self.new_id(),
+            state=RunState.PLANNED,
+            reason=wish.reason,
+            method=None if wish.method is None else wish.method.value,
+            scheduled_at=wish.scheduled_at,
+            actor=command.actor,
+            request_id=command.request_id,
+            key=None if command.once is None else command.once.key,
+            owner=self.owner,
+            requested_at=now,
+            lease_until=now + LEASE,
+        )
+        try:
+            run = await self.database.run(lambda unit: unit.rebalance_runs.claim(wanted, now))
+        except BaseException as error:
+            await self.give_up(wanted, error, ())  # the claim may have been committed unheard
+            raise
+        if run.is_active and run.run_id != wanted.run_id:
             raise in_progress(run)
         return run
 

@@ -95,6 +95,14 @@ class IdempotencyRepository:
             .values(state="done", status=answer.status, headers=answer.headers, body=answer.body)
         )
 
+    async def answer(self, principal: str, key: str) -> StoredAnswer | None:
+        """The answer that is kept under the key; None while there is none."""
+        wanted = select(table).where(
+            table.c.principal == principal, table.c.key == key, table.c.state == "done"
+        )
+        known = (await self.connection.execute(wanted)).first()
+        return None if known is None else StoredAnswer(known.status, known.headers, known.body)
+
     async def release(self, principal: str, key: str) -> None:
         """Gives a key free whose request had no effect."""
         await self.connection.execute(
