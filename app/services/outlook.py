@@ -43,6 +43,10 @@ class MarketView(Protocol):
         """Whether the exchange as a whole is not trading."""
         ...
 
+    def is_filled(self) -> bool:
+        """Whether everything that a scoring reads has been asked for since the start."""
+        ...
+
     def panel(self, interval: Interval) -> Panel | None:
         """Closed bars of the symbols that have any; None before the first fill."""
         ...

@@ -76,6 +76,7 @@ class Bench:
     source: DataSource = DataSource.SANDBOX
     state: DataStatus = DataStatus.FRESH
     halted: bool = False
+    filled: bool = True
     quotes: dict[str, Quote] = field(default_factory=dict)
     panels: dict[Interval, Panel] = field(default_factory=dict)
     names: SymbolIndex = field(default_factory=lambda: SymbolIndex.of(()))
@@ -89,6 +90,9 @@ class Bench:
 
     def is_halted(self) -> bool:
         return self.halted
+
+    def is_filled(self) -> bool:
+        return self.filled
 
     def panel(self, interval: Interval) -> Panel | None:
         return self.panels.get(interval)
