@@ -42,7 +42,10 @@ from app.services.reports import Reports
 from app.services.safety import Safety
 from app.services.sample_data import SampleData
 from app.services.scoring import Scoring
-from app.services.status import PortfolioFacts, ScoringFacts, Status
+from app.services.status import Status
+from app.services.status_sources import StatusSources
+from app.services.stream import EventStream
+from app.services.stream_quotes import QuoteFeed
 from app.services.trading import Trading
 from app.settings import Settings
 from app.storage import migrations
@@ -204,30 +207,10 @@ def compose(
     system = SystemView(exchange.link, watch, registry, market.server_clock, supervisor.facts)
     reports = Reports(database, grounds)
     performance = Performance(database, grounds, once, ledger)
-
-    async def portfolio_facts() -> PortfolioFacts:
-        async with database.read() as unit:
-            portfolio = await unit.portfolio.load()
-        metrics.portfolio_members.set(len(portfolio.members))
-        metrics.portfolio_version.set(portfolio.version)
-        most = in_force().max_portfolio_symbols
-        return PortfolioFacts(portfolio.version, len(portfolio.members), most, portfolio.cash_u)
+    portfolio = PortfolioService(database, grounds, once, ledger)
     runs = RebalanceRuns(database, utc_now, new_id, f"{gethostname()}:{os.getpid()}")
 
-    def scoring_facts() -> ScoringFacts | None:
-        board = scoring.latest()
-        if board is None:
-            return None
-        scored = board.universe_size
-        return ScoringFacts(
-            board.run_id,
-            board.as_of,
-            board.calculated_at,
-            scored,
-            len(board.cards) - scored,
-            scoring.status_of(board),
-        )
-
+    sources = StatusSources(database, scoring, in_force, metrics)
     return MySymbolsServiceV2(
         registry=registry,
         market=market,
@@ -251,8 +234,8 @@ def compose(
             ping_database=database.ping,
             exchange_link=exchange.link,
             market_facts=market.facts,
-            scoring_facts=scoring_facts,
-            portfolio_facts=portfolio_facts,
+            scoring_facts=sources.scoring_facts,
+            portfolio_facts=sources.portfolio_facts,
             task_facts=supervisor.facts,
         ),
         sample_data=SampleData(market, scoring),

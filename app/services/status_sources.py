@@ -1,0 +1,44 @@
+"""What the status tells of portfolio and scoring, read where it stands."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from app.domain.configuration import Configuration
+from app.services.scoring import Scoring
+from app.services.status import PortfolioFacts, ScoringFacts
+from app.storage.database import Database
+from app.telemetry.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class StatusSources:
+    """Figures of the portfolio also move their gauges."""
+
+    database: Database
+    scoring: Scoring
+    in_force: Callable[[], Configuration]
+    metrics: Metrics
+
+    async def portfolio_facts(self) -> PortfolioFacts:
+        """The committed portfolio in figures; raises UnavailableError without a database."""
+        async with self.database.read() as unit:
+            portfolio = await unit.portfolio.load()
+        self.metrics.portfolio_members.set(len(portfolio.members))
+        self.metrics.portfolio_version.set(portfolio.version)
+        most = self.in_force().max_portfolio_symbols
+        return PortfolioFacts(portfolio.version, len(portfolio.members), most, portfolio.cash_u)
+
+    def scoring_facts(self) -> ScoringFacts | None:
+        """The newest board in figures; None before the first."""
+        board = self.scoring.latest()
+        if board is None:
+            return None
+        scored = board.universe_size
+        return ScoringFacts(
+            board.run_id,
+            board.as_of,
+            board.calculated_at,
+            scored,
+            len(board.cards) - scored,
+            self.scoring.status_of(board),
+        )
