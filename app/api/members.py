@@ -21,6 +21,7 @@ from app.domain.errors import Code
 from app.services.trading import DataFacts
 from app.services.views import MemberView
 
+TARGET = "What a rebalance would set now; while market data is stale, what the last change set."
 UNSAID = "requested"  # the reason where a caller gives none
 CHANGES = (Code.PRECONDITION_FAILED, Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED)
 NAMES = (Code.SYMBOL_UNKNOWN, Code.SYMBOL_AMBIGUOUS, Code.EXCHANGE_UNAVAILABLE)
@@ -40,7 +41,7 @@ class MemberOut(Out):
     current_score: Score | None
     confidence: Score | None
     weight_percentage: Percent
-    target_weight_percentage: Percent
+    target_weight_percentage: Percent = Field(description=TARGET)
     status: str = Field(examples=["Active"])
     is_replacement_candidate: bool
     replacement_priority: int | None = Field(description="1 is the weakest member.")
@@ -81,7 +82,7 @@ def fields_of(view: MemberView) -> dict[str, Any]:
         "current_score": finite(view.score),
         "confidence": finite(view.confidence),
         "weight_percentage": percent(member.weight_u),
-        "target_weight_percentage": percent(member.target_weight_u),
+        "target_weight_percentage": percent(view.target_u),
         "status": "Active",
         "is_replacement_candidate": view.replacement_priority is not None,
         "replacement_priority": view.replacement_priority,

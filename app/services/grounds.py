@@ -127,6 +127,10 @@ class Grounds:
         }
         return marked(portfolio, self.set_at, now)
 
+    def weighed(self) -> "Grounds":
+        """The same right after weights were set: no price has carried them anywhere yet."""
+        return replace(self, set_at={})
+
     def covariance(self, portfolio: Portfolio) -> Covariance | None:
         """Of the members, from daily closes; None before the first fill."""
         panel = self.market.panel(Interval.DAY)

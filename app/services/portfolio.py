@@ -92,7 +92,8 @@ class PortfolioService:
             if newcomers:
                 done = add(portfolio, newcomers, most, grounds.at, reason)
                 portfolio = await self._commit(unit, portfolio, done, grounds, command)
-            shown = portfolio_view(portfolio, grounds, await unit.trades.realized())
+            realized = await unit.trades.realized()
+            shown = portfolio_view(portfolio, grounds.weighed(), realized)
             return Initialised(shown, selection.refused)
 
         return await self.once.run(command, change, render)
@@ -116,7 +117,7 @@ class PortfolioService:
             _require_admissible(entry.symbol, others, done.portfolio, grounds)
             after = await self._commit(unit, portfolio, done, grounds, command)
             realized = await unit.trades.realized()
-            return member_view(member_of(after, entry.symbol), after, grounds, realized)
+            return member_view(member_of(after, entry.symbol), after, grounds.weighed(), realized)
 
         return await self.once.run(command, change, render)
 
@@ -165,7 +166,7 @@ class PortfolioService:
             _require_room(entry.symbol, old.symbol, others, grounds)
             after = await self._commit(unit, portfolio, done, grounds, command)
             realized = await unit.trades.realized()
-            new = member_view(member_of(after, entry.symbol), after, grounds, realized)
+            new = member_view(member_of(after, entry.symbol), after, grounds.weighed(), realized)
             scores = (new.score, grounds.score(old.symbol))
             difference = None if None in scores else (scores[0] or 0.0) - (scores[1] or 0.0)
             return Replaced(old, new, after.version, difference)

@@ -129,7 +129,7 @@ class Replacement:
         await self.ledger.commit(unit, portfolio, weighed, grounds, who)
         await unit.replacements.forget(old.symbol)
         after = weighed.portfolio
-        new = member_view(member_of(after, candidate.symbol), after, grounds)
+        new = member_view(member_of(after, candidate.symbol), after, grounds.weighed())
         return Replaced(old, new, after.version, proposal.score_improvement), after
 
     async def _proposals(

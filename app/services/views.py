@@ -11,6 +11,7 @@ from app.domain.performance import SinceInclusion
 from app.domain.portfolio import Member, Portfolio
 from app.services.grounds import Grounds
 from app.services.trading import DataFacts, facts_of, judge
+from app.services.weighing import aim
 
 Realized = Mapping[str, Decimal]
 NONE_BOOKED: Final[Realized] = MappingProxyType({})
@@ -21,6 +22,7 @@ class MemberView:
     """A member and what is known of it now; None is not known."""
 
     member: Member
+    target_u: int  # the weight that a rebalance would set now
     score: float | None
     confidence: float | None
     replacement_priority: int | None  # 1 is the weakest
@@ -56,11 +58,23 @@ def member_view(
     member: Member, portfolio: Portfolio, grounds: Grounds, realized: Realized = NONE_BOOKED
 ) -> MemberView:
     """`realized` are the booked results by symbol id, as the trades know them."""
+    targets_u = aim(portfolio, grounds).allocation.weights_u
+    return _member_view(member, portfolio, grounds, realized, targets_u)
+
+
+def _member_view(
+    member: Member,
+    portfolio: Portfolio,
+    grounds: Grounds,
+    realized: Realized,
+    targets_u: Mapping[str, int],
+) -> MemberView:
     order = weakest(portfolio, grounds)
     verdict = judge(member.symbol, portfolio, grounds)
     known = grounds.board is not None and grounds.score(member.symbol) is not None
     return MemberView(
         member=member,
+        target_u=targets_u[member.symbol],
         score=grounds.score(member.symbol),
         confidence=grounds.confidence(member.symbol),
         replacement_priority=order.index(member.symbol) + 1 if member.symbol in order else None,
@@ -77,8 +91,10 @@ def member_view(
 def portfolio_view(
     portfolio: Portfolio, grounds: Grounds, realized: Realized = NONE_BOOKED
 ) -> PortfolioView:
+    targets_u = aim(portfolio, grounds).allocation.weights_u
     members = tuple(
-        member_view(member, portfolio, grounds, realized) for member in portfolio.members
+        _member_view(member, portfolio, grounds, realized, targets_u)
+        for member in portfolio.members
     )
     most = grounds.configuration.max_portfolio_symbols
     return PortfolioView(portfolio, most, members, facts_of(grounds))

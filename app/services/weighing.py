@@ -1,10 +1,11 @@
 """Weights of record beside targets and proposals: views that write nothing."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from app.domain.configuration import WeightingMethod
 from app.domain.portfolio import FULL, Member, Portfolio
-from app.domain.rebalancing import rulings, targets
+from app.domain.rebalancing import Ruling, rulings, targets
 from app.domain.targets import volatility
 from app.domain.weighting import Allocation, Role
 from app.services.grounds import Grounds
@@ -86,14 +87,29 @@ def optimized(portfolio: Portfolio, grounds: Grounds, method: WeightingMethod) -
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """Where the weights should be, and why; the one meaning of "target" in every answer."""
+
+    allocation: Allocation
+    rulings: Mapping[str, Ruling]  # none where data is too old to say
+
+
+def aim(portfolio: Portfolio, grounds: Grounds) -> Aim:
+    """The weights that a rebalance would set now; with stale data those of the last change."""
+    if not grounds.is_sound(portfolio):
+        return Aim(_last_targets(portfolio), {})
+    settings, known = grounds.configuration, grounds.covariance(portfolio)
+    now = grounds.marked(portfolio)
+    ruled = rulings(now, grounds.standings(portfolio), settings, known)
+    return Aim(targets(ruled, settings, known), ruled)
+
+
 def weights_of(portfolio: Portfolio, grounds: Grounds) -> Weights:
     """Weights of record beside the targets; with stale data those of the last change."""
     settings = grounds.configuration
-    sound = grounds.is_sound(portfolio)
-    known = grounds.covariance(portfolio)
-    now = grounds.marked(portfolio)
-    ruled = rulings(now, grounds.standings(portfolio), settings, known) if sound else {}
-    allocation = targets(ruled, settings, known) if sound else _last_targets(portfolio)
+    now, aimed = grounds.marked(portfolio), aim(portfolio, grounds)
+    ruled, allocation = aimed.rulings, aimed.allocation
     low, high = settings.min_weight_u, settings.max_weight_u
     lines = []
     for member, moved in zip(portfolio.members, now.members, strict=True):

@@ -89,6 +89,35 @@ async def test_a_portfolio_from_nothing_to_ten(desk: Desk, client: httpx2.AsyncC
     assert (await get(client, "/portfolio/history", limit=1))["items"][0]["actor"] == "ops"
 
 
+async def targets(client: httpx2.AsyncClient) -> list[dict[str, float]]:
+    """By symbol, as the portfolio and as the weights tell them."""
+    told = [
+        (await get(client, "/portfolio"))["members"],
+        (await get(client, "/portfolio/weights"))["weights"],
+    ]
+    return [{one["symbol"]: one["target_weight_percentage"] for one in lines} for lines in told]
+
+
+async def test_a_target_is_the_same_wherever_it_is_told(
+    desk: Desk, client: httpx2.AsyncClient
+) -> None:
+    await desk.filled(7)
+    first, same = await targets(client)
+    assert first == same
+    assert all(first.values())
+
+    desk.quote(SYMBOLS[1], mark=Decimal("13.0"))  # prices carry the weights away
+    desk.score({SYMBOLS[2]: 0.3})  # it is just paused: no change has taken that up yet
+    moved, same = await targets(client)
+    assert moved == same
+    assert (moved[SYMBOLS[2]], first[SYMBOLS[2]] > 0) == (0.0, True)
+    assert sum(moved.values()) == pytest.approx(100)
+
+    desk.stale(*SYMBOLS)  # nothing can be said of now: what was set last stands
+    old, same = await targets(client)
+    assert old == same == first
+
+
 async def test_add_replace_remove(desk: Desk, client: httpx2.AsyncClient) -> None:
     await desk.filled(3)
     added = await post(client, "/add-symbol", {"symbol": "c07-usdt", "reason": "by hand"})

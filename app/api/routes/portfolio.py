@@ -7,7 +7,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from app.api.deps import ServiceDep
-from app.api.members import MemberOut, freshness
+from app.api.members import TARGET, MemberOut, freshness
 from app.api.responses import answer, etag, json_bytes
 from app.api.routing import api_router
 from app.api.schemas import Freshness, Out, Percent, QueryInt, Score, Share, UtcTime, percent
@@ -144,7 +144,7 @@ class WeightOut(Out):
     symbol: str
     weight_percentage: Percent = Field(description="Of record: as it was last set.")
     current_weight_percentage: Percent = Field(description="As prices have carried it.")
-    target_weight_percentage: Percent
+    target_weight_percentage: Percent = Field(description=TARGET)
     drift: float = Field(description="Current minus target, percentage points.")
     binding_bound: str | None = Field(description="minimum, maximum or null.")
     role: str | None = Field(description="funded, locked or excluded; null while data is stale.")
