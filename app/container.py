@@ -44,8 +44,6 @@ from app.services.sample_data import SampleData
 from app.services.scoring import Scoring
 from app.services.status import Status
 from app.services.status_sources import StatusSources
-from app.services.stream import EventStream
-from app.services.stream_quotes import QuoteFeed
 from app.services.trading import Trading
 from app.settings import Settings
 from app.storage import migrations
