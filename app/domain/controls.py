@@ -1,4 +1,4 @@
-"""The operator's hand on the portfolio: a switch for all trading, pinned and banned symbols."""
+"""The operator's hand on the portfolio: a switch for trading; pinned, banned, watched symbols."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +15,7 @@ from app.domain.portfolio import Portfolio
 class LockKind(StrEnum):
     PIN = "pin"  # neither replaced nor sold off by a rebalance
     BAN = "ban"  # never comes in; a member goes to weight 0
+    WATCH = "watch"  # on the watch list: forbids nothing, its book is looked at first
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,11 @@ class Controls:
     def is_pinned(self, symbol: str) -> bool:
         lock = self.locks.get(symbol)
         return lock is not None and lock.kind is LockKind.PIN
+
+    def watched(self) -> tuple[Lock, ...]:
+        """The watch list, by symbol."""
+        watched = (lock for lock in self.locks.values() if lock.kind is LockKind.WATCH)
+        return tuple(sorted(watched, key=lambda lock: lock.symbol))
 
     def at(self, moment: datetime) -> "Controls":
         """Without the locks that have expired: one that ends now is over."""

@@ -1,4 +1,4 @@
-"""The operator's controls: switching trading off and on, pinning and banning symbols."""
+"""The operator's controls: switching trading off and on; pinning, banning, watching symbols."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,6 +8,7 @@ from app.domain.errors import Code, NotFoundError, RefusedError
 from app.services.changes import Ledger
 from app.services.grounds import GroundsNow
 from app.services.once import Command, Once, Outcome, Render
+from app.services.watch_list import WatchList, watch_list
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
 
@@ -30,13 +31,25 @@ class ControlService:
         async with self.database.read() as unit:
             return (await self.grounds.of(unit)).controls
 
+    async def watch_list(self) -> WatchList:
+        """Where the watched symbols stand."""
+        async with self.database.read() as unit:
+            portfolio = await unit.portfolio.load()
+            return watch_list(portfolio, await self.grounds.of(unit))
+
+    async def watched_symbols(self) -> tuple[str, ...]:
+        """Their names alone, for those that look at them first."""
+        return tuple(lock.symbol for lock in (await self.controls()).watched())
+
     async def lock_of(self, text: str) -> Lock:
         """Raises NotFoundError where nothing is locked, RefusedError for an unknown symbol."""
         async with self.database.read() as unit:
             grounds = await self.grounds.of(unit)
         lock = grounds.controls.locks.get(grounds.resolve(text).symbol)
         if lock is None:
-            raise NotFoundError(Code.NOT_FOUND, "The symbol is neither pinned nor banned.")
+            raise NotFoundError(
+                Code.NOT_FOUND, "The symbol is neither pinned nor banned nor watched."
+            )
         return lock
 
     async def switch(
@@ -68,7 +81,7 @@ class ControlService:
         command: Command,
         render: Render[Lock] | None = None,
     ) -> Outcome[Lock]:
-        """Pin or ban a symbol, in place of what was said of it before.
+        """Pin, ban or watch a symbol, in place of what was said of it before.
 
         Raises RefusedError for an unknown symbol and for an end that has passed already.
         """
@@ -106,7 +119,9 @@ class ControlService:
             locks = dict(grounds.controls.locks)
             gone = locks.pop(symbol, None)
             if gone is None:
-                raise NotFoundError(Code.NOT_FOUND, "The symbol is neither pinned nor banned.")
+                raise NotFoundError(
+                    Code.NOT_FOUND, "The symbol is neither pinned nor banned nor watched."
+                )
             done = unlocked(portfolio, symbol, reason, grounds.at)
             await self.ledger.commit(unit, portfolio, done, grounds, command)
             await unit.controls.keep_locks(locks)

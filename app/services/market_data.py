@@ -1,7 +1,7 @@
 """The one owner of live market state: refreshes it, stores what lasts, answers from it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -11,7 +11,14 @@ import structlog
 from app.domain.configuration import Configuration
 from app.domain.eligibility import Funnel, RuleCheck, worth_history
 from app.domain.errors import ServiceError
-from app.domain.market import CandleSeries, DataSource, DataStatus, ExchangeStatus, Interval
+from app.domain.market import (
+    CandleSeries,
+    ContractStatus,
+    DataSource,
+    DataStatus,
+    ExchangeStatus,
+    Interval,
+)
 from app.domain.panel import Panel, ScoringInputs, Source
 from app.domain.symbols import SymbolEntry
 from app.services.market_clock import ServerClock
@@ -231,17 +238,30 @@ class MarketData:
             await self.open_interest.load(self.registry.index.entries)
             self._recalled = True
 
-    async def refresh_books(self, step_s: float) -> None:
-        """The next part of the rotation: the books that were not looked at for longest."""
+    async def refresh_books(self, step_s: float, first: Collection[str] = ()) -> None:
+        """The next part of the rotation: the books that were not looked at for longest.
+
+        The symbols of `first` have their turn in every part, eligible or not, as long as they are
+        traded; no more of them than of the others, so that these are not held up.
+        """
         entries = self.eligible()
         share = step_s / self.configuration().cadences.books
         count = min(len(entries), max(1, round(len(entries) * share + 0.5)))
         held = self.live.market.books
-        oldest = sorted(
-            entries,
-            key=lambda one: held[one.contract.code].mono if one.contract.code in held else -1.0,
-        )
-        await self.fetch.books(oldest[:count])
+
+        def seen(one: SymbolEntry) -> float:
+            code = one.contract.code
+            return held[code].mono if code in held else -1.0
+
+        ahead = sorted((one for one in map(self._traded, first) if one is not None), key=seen)
+        names = {one.symbol for one in ahead[:count]}
+        others = sorted((one for one in entries if one.symbol not in names), key=seen)
+        await self.fetch.books([*ahead[:count], *others[:count]])
+
+    def _traded(self, symbol: str) -> SymbolEntry | None:
+        entry = self.registry.index.find(symbol)
+        is_open = entry is not None and entry.contract.status is ContractStatus.OPEN
+        return entry if is_open else None
 
     async def refresh_funding(self) -> None:
         """Rates that were settled since."""

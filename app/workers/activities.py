@@ -1,5 +1,6 @@
 """What runs by itself, as use cases of the service."""
 
+from app.domain.errors import UnavailableError
 from app.services.alert_watch import AlertWatch
 from app.services.backfill import first_fill
 from app.services.my_symbols import MySymbolsServiceV2
@@ -30,6 +31,13 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
         if not service.scoring.is_whole():
             await service.scoring.calculate()
 
+    async def books() -> None:
+        try:
+            first = await service.controls.watched_symbols()
+        except UnavailableError:
+            first = ()  # without the database the rotation goes on
+        await service.market.refresh_books(BOOKS_STEP_S, first)
+
     return Activities(
         first_fill=fill,
         scorable=service.market.scorable.wait,
@@ -37,7 +45,7 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
         scored=service.scoring.whole.wait,
         market=service.market.refresh_market,
         candles=service.market.refresh_candles,
-        books=lambda: service.market.refresh_books(BOOKS_STEP_S),
+        books=books,
         funding=service.market.refresh_funding,
         scoring=service.scoring.calculate,
         rebalance_check=rebalance_check,

@@ -70,6 +70,16 @@ async def test_locks(client: httpx2.AsyncClient) -> None:
     assert (status, refused["code"]) == (409, "symbol_banned")
     assert (await send(client, "DELETE", path)) == (200, made)
     assert (await send(client, "DELETE", path))[0] == 404
+    watch = {"kind": "watch", "reason": "new listing"}
+    assert (await send(client, "PUT", path, **watch))[1]["kind"] == "watch"
+    status, found = await send(client, "GET", "/watch-list")
+    assert (status, found["data_status"]) == (200, "fresh")
+    (line,) = found["symbols"]
+    assert (line["symbol"], line["reason"], line["rank"]) == (SYMBOLS[40], "new listing", 41)
+    assert line["distance_to_entry"] == pytest.approx(line["entry_score"] - line["current_score"])
+    assert (line["is_member"], line["refused_because"]) == (False, "low_score")
+    assert (await send(client, "DELETE", path))[0] == 200
+    assert (await send(client, "GET", "/watch-list"))[1]["symbols"] == []
     status, wrong = await send(client, "PUT", path, kind="maybe", reason="x")
     assert (status, wrong["code"]) == (422, "validation_failed")
 

@@ -8,6 +8,8 @@ import pytest
 from app.domain.controls import LockKind
 from app.domain.errors import Code, ConflictError, NotFoundError, RefusedError
 from app.domain.history import EventType
+from app.domain.market import Interval
+from app.domain.selection import Refusal
 from app.services.trading import BAN, SWITCH
 from tests.services.desk import NOW, SYMBOLS, WHO, Desk
 
@@ -100,6 +102,45 @@ async def test_a_pinned_member_is_neither_sold_nor_replaced(desk: Desk) -> None:
     assert caught.value.code is Code.SYMBOL_PINNED
     await desk.controls.unlock(SYMBOLS[3], "done", WHO)
     assert (await desk.portfolio.replace(SYMBOLS[3], SYMBOLS[20], "now", WHO)).result
+
+
+async def test_a_watched_symbol_shows_where_it_stands_and_what_keeps_it_out(desk: Desk) -> None:
+    await desk.filled()
+    near, far, banned = SYMBOLS[20], SYMBOLS[50], SYMBOLS[3]
+    for symbol, reason in ((near, "new chain"), (far, "unlock in May"), (banned, "a member")):
+        await desk.controls.lock(symbol, LockKind.WATCH, reason, None, WHO)
+    assert await desk.controls.watched_symbols() == (banned, near, far)
+    found = await desk.controls.watch_list()
+    assert found.facts.data_status == "fresh"
+    inside, one, other = found.lines
+    assert (inside.lock.symbol, inside.is_member, inside.refused) == (banned, True, None)
+    weakest = 0.99 - 0.015 * 9  # of ten members
+    assert one.entry_score == other.entry_score == pytest.approx(weakest)
+    assert one.score == pytest.approx(0.69)
+    assert one.rank == 21
+    assert one.distance == pytest.approx(weakest - 0.69)
+    assert (one.lock.reason, one.is_member, one.refused) == ("new chain", False, None)
+    assert other.refused is not None
+    assert other.refused.reason is Refusal.LOW_SCORE
+    # With a place free only the threshold counts; a copy of a member is too close to it.
+    await desk.portfolio.remove(SYMBOLS[9], "room", WHO)
+    assert desk.market.panels[Interval.DAY].symbols[21] == near
+    panel = desk.market.panels[Interval.DAY]
+    panel.close[:, 21] = panel.close[:, 1]
+    _, one, _ = (await desk.controls.watch_list()).lines
+    assert one.entry_score == 0.60
+    assert (one.distance or 0.0) < 0.0
+    assert one.refused is not None
+    assert (one.refused.reason, one.refused.against) == (Refusal.CORRELATION_LIMIT, SYMBOLS[0])
+    # It forbids nothing, and ends like any other lock.
+    verdict, _ = await desk.trading.should_trade(banned)
+    assert verdict.trade
+    desk.score({near: None})
+    _, one, _ = (await desk.controls.watch_list()).lines
+    assert (one.score, one.distance, one.rank) == (None, None, None)
+    await desk.controls.unlock(near, "seen enough", WHO)
+    assert await desk.controls.watched_symbols() == (banned, far)
+    assert (await desk.reports.integrity()).ok
 
 
 async def test_locks_end_by_themselves(desk: Desk) -> None:

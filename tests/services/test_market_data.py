@@ -13,7 +13,7 @@ import pytest
 from app.domain.board import Board
 from app.domain.configuration import Cadences, Configuration, EligibilityFloors
 from app.domain.errors import Code, UnavailableError
-from app.domain.market import CandleSeries, Contract, DataStatus, Interval
+from app.domain.market import CandleSeries, Contract, ContractStatus, DataStatus, Interval
 from app.domain.panel import Source, fresh, present
 from app.services.backfill import FIRST_BOOKS, STAGES, first_fill
 from app.services.market_data import MarketData
@@ -458,6 +458,39 @@ async def test_a_book_beyond_its_age_limit_is_not_decided_on(
     await filled.fetch.books([filled.resolve("BTCUSDT")])
     assert await pass_(900)  # three cadences
     assert not await pass_(1)
+
+
+@ON_SQLITE
+async def test_watched_books_have_their_turn_in_every_part(
+    filled: MarketData, live: LiveMarket
+) -> None:
+    await live.fault("contract_status", symbol="ETHUSDTM", status="Paused")
+    await filled.refresh_market()
+    await filled.sync_contracts()
+    closed = filled.resolve("ETHUSDT")
+    assert closed.contract.status is not ContractStatus.OPEN
+    eligible = {entry.symbol for entry in filled.eligible()}
+    outside = next(
+        entry
+        for entry in filled.registry.index.entries
+        if entry.symbol not in eligible and entry.contract.status is ContractStatus.OPEN
+    )
+    books = filled.live.market.books
+    newest = max(eligible, key=lambda name: books[filled.resolve(name).contract.code].mono)
+    names = (newest, outside.symbol, closed.symbol, "NOSUCHUSDT")
+    watched = {filled.resolve(newest).contract.code, outside.contract.code}
+    for _ in range(3):
+        live.clock.pass_(60)
+        before = filled.live.market.books
+        await filled.refresh_books(60, names)  # a fifth of the rotation
+        after = filled.live.market.books
+        looked_at = {code for code, one in after.items() if one.mono == live.clock.monotonic()}
+        assert watched <= looked_at
+        assert closed.contract.code not in looked_at
+        # The others go on: what was not looked at for longest, as many as without a watch list.
+        others = looked_at - watched
+        assert others
+        assert all(before[code].mono < live.clock.monotonic() for code in others if code in before)
 
 
 @ON_SQLITE

@@ -1,4 +1,4 @@
-"""The operator's controls over HTTP: the trading switch, and pinned and banned symbols."""
+"""The operator's controls over HTTP: the trading switch; pinned, banned and watched symbols."""
 
 from typing import Literal, Self
 
@@ -8,13 +8,15 @@ from starlette.responses import Response
 from app.api.body import Body, NameText, ReasonText
 from app.api.deps import CommandDep, ServiceDep, by
 from app.api.errors import problems
-from app.api.members import CHANGES, NAMES, UNSAID
+from app.api.members import CHANGES, NAMES, UNSAID, freshness
 from app.api.responses import keep, sent
 from app.api.routing import api_router
-from app.api.schemas import Out, SymbolPath, TimeIn, UtcTime
+from app.api.schemas import Freshness, Out, Score, SymbolPath, TimeIn, UtcTime, finite
 from app.domain.controls import Lock, LockKind, Switch
 from app.domain.errors import Code
+from app.domain.selection import Refusal
 from app.services.once import Answer
+from app.services.watch_list import Watched
 
 router = api_router("portfolio", "/portfolio")
 
@@ -44,7 +46,10 @@ class SwitchIn(Body):
 
 
 class LockOut(Out):
-    """A pinned symbol is neither replaced nor sold off; a banned one never comes in."""
+    """A pinned symbol is neither replaced nor sold off; a banned one never comes in.
+
+    A watched one is on the watch list and its book is looked at first; nothing is forbidden.
+    """
 
     symbol: str
     kind: LockKind
@@ -70,10 +75,55 @@ class LocksOut(Out):
 
 
 class LockIn(Body):
-    kind: Literal["pin", "ban"]
+    kind: Literal["pin", "ban", "watch"]
     reason: ReasonText
     expires_at: TimeIn | None = None
     user: NameText | None = None
+
+
+class WatchedOut(Out):
+    """A watched symbol as it stands now; null is not known."""
+
+    symbol: str
+    reason: str
+    expires_at: UtcTime | None = Field(description="Null: until it is lifted.")
+    set_at: UtcTime
+    set_by: str
+    current_score: Score | None
+    confidence: Score | None
+    rank: int | None = Field(description="On the board of all symbols.")
+    entry_score: Score = Field(
+        description="Needed to come in: the threshold, or that of the weakest member when full."
+    )
+    distance_to_entry: float | None = Field(description="Score that is missing; 0 or less: none.")
+    is_member: bool
+    refused_because: Refusal | None = Field(
+        description="What would keep it out beside the members."
+    )
+    refused_against: str | None = Field(description="The member it is too close to.")
+
+    @classmethod
+    def of(cls, one: Watched) -> Self:
+        lock, refused = one.lock, one.refused
+        return cls(
+            symbol=lock.symbol,
+            reason=lock.reason,
+            expires_at=lock.expires_at,
+            set_at=lock.set_at,
+            set_by=lock.set_by,
+            current_score=finite(one.score),
+            confidence=finite(one.confidence),
+            rank=one.rank,
+            entry_score=one.entry_score,
+            distance_to_entry=finite(one.distance),
+            is_member=one.is_member,
+            refused_because=None if refused is None else refused.reason,
+            refused_against=None if refused is None else refused.against,
+        )
+
+
+class WatchListOut(Freshness):
+    symbols: list[WatchedOut]
 
 
 def _lock(done: Lock) -> Answer:
@@ -102,11 +152,19 @@ async def put_trading_switch(service: ServiceDep, command: CommandDep, body: Swi
     return sent(await service.controls.switch(body.enabled, body.reason, who, _switch))
 
 
-@router.get("/locks", summary="Pinned and banned symbols")
+@router.get("/locks", summary="Pinned, banned and watched symbols")
 async def locks(service: ServiceDep) -> LocksOut:
     """Those in force, by symbol."""
     held = (await service.controls.controls()).locks
     return LocksOut(locks=[LockOut.of(held[symbol]) for symbol in sorted(held)])
+
+
+@router.get("/watch-list", summary="Watched symbols and what keeps them out")
+async def watch_list(service: ServiceDep) -> WatchListOut:
+    """By symbol, with score, rank and distance to entry; `PUT /portfolio/locks/{symbol}` adds one."""
+    found = await service.controls.watch_list()
+    shown = [WatchedOut.of(one) for one in found.lines]
+    return WatchListOut(symbols=shown, **freshness(found.facts))
 
 
 @router.get(
@@ -115,20 +173,22 @@ async def locks(service: ServiceDep) -> LocksOut:
     responses=problems(Code.NOT_FOUND, *NAMES),
 )
 async def lock(service: ServiceDep, symbol: SymbolPath) -> LockOut:
-    """404 where the symbol is neither pinned nor banned."""
+    """404 where the symbol is neither pinned nor banned nor watched."""
     return LockOut.of(await service.controls.lock_of(symbol))
 
 
 @router.put(
     "/locks/{symbol}",
-    summary="Pin or ban a symbol",
+    summary="Pin, ban or watch a symbol",
     response_model=LockOut,
     responses=problems(*NAMES, *CHANGES),
 )
 async def put_lock(
     service: ServiceDep, command: CommandDep, symbol: SymbolPath, body: LockIn
 ) -> Response:
-    """In place of what was said of it before; it ends by itself at `expires_at`."""
+    """In place of what was said of it before (a symbol is one of the three); it ends by itself at
+    `expires_at`.
+    """
     return sent(
         await service.controls.lock(
             symbol,

@@ -1,0 +1,44 @@
+"""The rotation of the books asks for the watch list, and goes on without it."""
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from app.domain.errors import Code, UnavailableError
+from app.services.my_symbols import MySymbolsServiceV2
+from app.workers.activities import activities
+from app.workers.schedule import BOOKS_STEP_S
+
+
+@dataclass
+class Face:
+    """The part of the service that the rotation uses; `watched` None is a database that is away."""
+
+    watched: tuple[str, ...] | None
+    asked: list[tuple[float, tuple[str, ...]]] = field(default_factory=list)
+
+    @property
+    def market(self) -> Any:
+        return self
+
+    @property
+    def controls(self) -> Any:
+        return self
+
+    def __getattr__(self, _name: str) -> Any:
+        return self  # the other activities are bound, and not called here
+
+    async def watched_symbols(self) -> tuple[str, ...]:
+        if self.watched is None:
+            raise UnavailableError(Code.DATABASE_UNAVAILABLE, "away", retry_after_s=1)
+        return self.watched
+
+    async def refresh_books(self, step_s: float, first: tuple[str, ...]) -> None:
+        self.asked.append((step_s, first))
+
+
+async def test_watched_symbols_come_first_and_the_rotation_outlives_the_database() -> None:
+    for watched, expected in ((("BTCUSDT",), ("BTCUSDT",)), (None, ())):
+        face = Face(watched)
+        work = activities(cast("MySymbolsServiceV2", face), cast("Any", face), lambda: "request-1")
+        await work.books()
+        assert face.asked == [(BOOKS_STEP_S, expected)]
