@@ -237,6 +237,7 @@ def compose(
             task_facts=supervisor.facts,
         ),
         sample_data=SampleData(market, scoring),
+        once=once,
     )
 
 

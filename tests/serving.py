@@ -6,8 +6,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import requests
 import uvicorn
 
 from app.api.server import server_config
@@ -17,14 +20,35 @@ from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.running import settings_for
 
-START_S = 120.0
+PATIENCE_S = 120.0
+FILE = "served.sqlite3"
+
+
+@dataclass
+class Caller:
+    """Blocking requests to one address."""
+
+    url: str
+    session: requests.Session
+
+    def ask(self, method: str, path: str, **more: Any) -> requests.Response:
+        return self.session.request(method, f"{self.url}{path}", timeout=PATIENCE_S, **more)
+
+    def done(self, method: str, path: str, **more: Any) -> Any:
+        """The document of an answer that must be a success."""
+        answer = self.ask(method, path, **more)
+        assert answer.status_code in {200, 201}, answer.text
+        return answer.json()
+
+    def get(self, path: str) -> Any:
+        return self.done("GET", path)
 
 
 @contextmanager
 def serving(room: Path, *, contracts: int = 80) -> Iterator[str]:
     """The address of a service over its own local exchange, as `my-symbols serve` runs it.
 
-    Its SQLite file lies in `room`. Raises TimeoutError when it does not come up.
+    Its SQLite file is FILE in `room`. Raises TimeoutError when it does not come up.
     """
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
         port = listening.getsockname()[1]
@@ -34,7 +58,7 @@ def serving(room: Path, *, contracts: int = 80) -> Iterator[str]:
         )
         thread.start()
         try:
-            if not started.wait(START_S):
+            if not started.wait(PATIENCE_S):
                 raise TimeoutError("the service did not come up")
             yield f"http://127.0.0.1:{port}"
         finally:
@@ -51,7 +75,7 @@ async def _serve(
 ) -> None:
     options = SandboxOptions(contracts=contracts, quota=100_000)
     async with serve_exchange(options, time.time) as exchange:
-        settings = settings_for(exchange, f"sqlite+aiosqlite:///{room}/served.sqlite3")
+        settings = settings_for(exchange, f"sqlite+aiosqlite:///{room / FILE}")
         config = server_config(create_app(settings), host="127.0.0.1", port=0, new_id=new_id)
         server = uvicorn.Server(config)
         running = asyncio.ensure_future(server.serve([listening]))

@@ -13,7 +13,7 @@ from app.services.controls import ControlService
 from app.services.integrity import Integrity
 from app.services.market_data import MarketData
 from app.services.metrics import MetricsService, PortfolioMetrics
-from app.services.once import Command, Outcome
+from app.services.once import Command, Once, Outcome
 from app.services.performance import Claim, Performance
 from app.services.portfolio import PortfolioService, Removed, Replaced
 from app.services.rebalance_runs import Rebalanced
@@ -56,6 +56,7 @@ class MySymbolsServiceV2:
     configuration: ConfigurationService
     status: Status
     sample_data: SampleData
+    once: Once
 
     async def get_portfolio(self) -> PortfolioView:
         return await self.portfolio.view()

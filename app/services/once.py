@@ -117,6 +117,23 @@ class Once:
             return Outcome(None, kept)
         return outcome
 
+    async def share(
+        self, command: Command, work: Callable[[], Awaitable[T]], render: Render[T]
+    ) -> Outcome[T]:
+        """The answer to `work`, which saves in transactions of its own, kept under the key.
+
+        For work that may be shared with others or repeated without harm. Raises as `run` does.
+        """
+        done: list[T] = []
+
+        async def prepare() -> None:
+            done.append(await work())
+
+        async def change(_: UnitOfWork) -> T:
+            return done[-1]
+
+        return await self.run(command, change, render, prepare)
+
     async def _let_go(self, once: Keyed) -> Answer | None:
         """Gives the key free, unless its effect is on record: then the answer kept with it.
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, cast
+from typing import Final
 
 import structlog
 
@@ -13,12 +13,12 @@ from app.domain.composite import AlgorithmSpec
 from app.domain.configuration import Configuration
 from app.domain.errors import Code, NotFoundError, ServiceError, UnavailableError
 from app.domain.events import ScoresUpdated, score_changes
-from app.domain.market import DataSource, DataStatus
+from app.domain.market import DataStatus
 from app.domain.quality import worst
 from app.domain.ranking import AlgorithmType, Ranked, ranked
 from app.domain.scoring import score
 from app.services.algorithms import AlgorithmFacts, in_force, kept
-from app.services.once import Answer, Command, Once, Render
+from app.services.once import Command, Once, Outcome, Render
 from app.services.ports import Clock, Monotonic, NewId
 from app.services.run_inputs import pack
 from app.services.scoring_market import RETRY_S, ScoringMarket, ScoringMoment, refuse_unknown
@@ -125,21 +125,9 @@ class Scoring:
             self._running = None
             running.cancel()  # does nothing once there is a result; else a waiter takes over
 
-    async def calculate_once(self, command: Command, render: Render[Board]) -> tuple[Answer, bool]:
-        """`calculate` for a caller: the answer, and whether it is one given before to its key.
-
-        The run is shared with everybody; only the answer is kept under the key's lock.
-        """
-        shared: list[Board] = []
-
-        async def prepare() -> None:
-            shared.append(await self.calculate())
-
-        async def change(_: UnitOfWork) -> Board:
-            return shared[-1]
-
-        outcome = await self.once.run(command, change, render, prepare)
-        return cast("Answer", outcome.answer), outcome.is_replay  # render was given
+    async def calculate_once(self, command: Command, render: Render[Board]) -> Outcome[Board]:
+        """`calculate` for a caller; the run is shared with everybody, the answer is the key's."""
+        return await self.once.share(command, self.calculate, render)
 
     async def _prepare(self) -> _Prepared:
         configuration = self.configuration()

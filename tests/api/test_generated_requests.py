@@ -17,11 +17,10 @@ import schemathesis
 from schemathesis.config import SchemathesisConfig
 
 from tests.api.harness import PREFIX, make_api
-from tests.serving import serving
+from tests.serving import PATIENCE_S, Caller, serving
 
 EXAMPLES = int(os.environ.get("MYTESTS_GENERATED_EXAMPLES", "6"))
 AT_LENGTH = "MYTESTS_GENERATED_EXAMPLES" in os.environ
-PATIENCE_S = 120.0
 MEMBERS = 8
 DOCUMENT = make_api().openapi()
 CONFIG = {
@@ -52,26 +51,13 @@ pytestmark = pytest.mark.xdist_group("generated")
 
 
 @dataclass
-class World:
+class World(Caller):
     """The running service, and names of things that it knows."""
 
-    url: str
-    session: requests.Session
     settings: dict[str, Any] = field(default_factory=dict)
     known: dict[str, list[str]] = field(default_factory=dict)
     prepared: str = ""
     answers: dict[str, set[int]] = field(default_factory=dict)
-
-    def ask(self, method: str, path: str, **more: Any) -> requests.Response:
-        return self.session.request(method, f"{self.url}{path}", timeout=PATIENCE_S, **more)
-
-    def done(self, method: str, path: str, **more: Any) -> Any:
-        answer = self.ask(method, path, **more)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    def get(self, path: str) -> Any:
-        return self.done("GET", path)
 
     def begin(self) -> None:
         """A market, a board, and the settings to come back to."""

@@ -349,20 +349,20 @@ def rendered(board: Board) -> Answer:
 
 async def test_a_key_has_one_run(bench: Bench) -> None:
     command = Command("tester", "r-1", once=Key("k", "f"))
-    first, is_replay = await bench.scoring.calculate_once(command, rendered)
-    assert not is_replay
+    first = await bench.scoring.calculate_once(command, rendered)
+    assert not first.is_replay
     board = bench.scoring.latest()
     assert board is not None
-    assert first.body == board.run_id.encode()
-    again, is_replay = await bench.scoring.calculate_once(command, rendered)
-    assert (again.body, is_replay) == (first.body, True)
+    assert first.answer == rendered(board)
+    again = await bench.scoring.calculate_once(command, rendered)
+    assert (again.answer, again.is_replay) == (first.answer, True)
     assert bench.market.asked == 1
     with pytest.raises(RefusedError) as caught:
         await bench.scoring.calculate_once(replace(command, once=Key("k", "other")), rendered)
     assert caught.value.code is Code.IDEMPOTENCY_KEY_REUSED
-    plain, is_replay = await bench.scoring.calculate_once(Command("tester", "r-2"), rendered)
-    assert not is_replay
-    assert plain.body != first.body
+    plain = await bench.scoring.calculate_once(Command("tester", "r-2"), rendered)
+    assert not plain.is_replay
+    assert plain.answer != first.answer
 
 
 async def test_a_keyed_run_holds_no_lock_while_it_calculates_and_is_shared(bench: Bench) -> None:
@@ -382,8 +382,8 @@ async def test_a_keyed_run_holds_no_lock_while_it_calculates_and_is_shared(bench
             await unit.configuration.found(NOW, "test")
     finally:
         go_on.set()
-    (answer, _), board = await keyed, await plain
-    assert answer.body == board.run_id.encode()
+    outcome, board = await keyed, await plain
+    assert outcome.answer == rendered(board)
     assert bench.market.asked == 1
     async with bench.database.read() as unit:
         assert len(await unit.scoring.history("BTCUSDT", None, 9)) == 1
@@ -395,8 +395,7 @@ async def test_a_refused_run_gives_its_key_free(bench: Bench) -> None:
     with pytest.raises(UnavailableError):
         await bench.scoring.calculate_once(command, rendered)
     bench.market.inputs = INPUTS
-    _, is_replay = await bench.scoring.calculate_once(command, rendered)
-    assert not is_replay
+    assert not (await bench.scoring.calculate_once(command, rendered)).is_replay
 
 
 async def test_an_older_board_never_takes_the_place_of_a_newer_one(bench: Bench) -> None:

@@ -18,7 +18,7 @@ from app.api.deps import (
 )
 from app.api.errors import problems
 from app.api.paging import Page, cut
-from app.api.responses import answer, etag, json_bytes, not_modified, replayed
+from app.api.responses import answer, etag, json_bytes, keep, not_modified, sent
 from app.api.routing import api_router
 from app.api.schemas import CursorText, IdPath, Limit, QueryFlag, QueryInt, SymbolPath
 from app.api.scores import (
@@ -77,11 +77,10 @@ async def calculate(
 
     def render(board: Board) -> Answer:
         status = service.scoring.status_of(board)
-        return Answer(200, {}, json_bytes(CalculatedOut.of(board, status, symbol)))
+        return keep(CalculatedOut.of(board, status, symbol))
 
     command = Command(caller(None), request_id, once=idempotency)
-    said, is_replay = await service.scoring.calculate_once(command, render)
-    return (replayed if is_replay else answer)(said.body, said.status, said.headers)
+    return sent(await service.scoring.calculate_once(command, render))
 
 
 @router.get(

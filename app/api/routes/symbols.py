@@ -4,12 +4,14 @@ from typing import Annotated, Final
 
 from fastapi import Query
 from pydantic import Field
+from starlette.responses import Response
 
 from app.api.body import Body
-from app.api.deps import CursorsDep, IdempotencyDep, ServiceDep
+from app.api.deps import UNNAMED, CursorsDep, IdempotencyDep, RequestIdDep, ServiceDep
 from app.api.errors import problems
 from app.api.freshness import fresh
 from app.api.paging import after
+from app.api.responses import keep, sent
 from app.api.routing import api_router
 from app.api.schemas import CursorText, Limit, QueryFlag, SearchText, SymbolPath
 from app.api.symbols import (
@@ -24,6 +26,8 @@ from app.api.symbols import (
 from app.domain.errors import Code
 from app.domain.market import ContractStatus
 from app.services.my_symbols import MySymbolsServiceV2
+from app.services.once import Answer, Command
+from app.services.registry import SyncSummary
 from app.services.symbols import (
     SymbolFilter,
     list_symbols,
@@ -103,13 +107,22 @@ async def validate_symbols(service: ServiceDep, body: ValidateIn) -> ValidatedOu
 
 
 @router.post(
-    "/sync", summary="Ask the exchange for its contracts now", responses=problems(*_EXCHANGE)
+    "/sync",
+    summary="Ask the exchange for its contracts now",
+    response_model=SyncOut,
+    responses=problems(*_EXCHANGE),
 )
-async def sync_symbols(service: ServiceDep, once: IdempotencyDep) -> SyncOut:
+async def sync_symbols(
+    service: ServiceDep, request_id: RequestIdDep, once: IdempotencyDep
+) -> Response:
     """New, changed and vanished contracts; a list that loses too many is not believed at once."""
-    del once  # accepted like everywhere; a sync is idempotent by itself
-    summary = await service.market.sync_contracts()
-    return SyncOut.of(service.market.moment(), service.market.source, summary)
+    market = service.market
+
+    def render(summary: SyncSummary) -> Answer:
+        return keep(SyncOut.of(market.moment(), market.source, summary))
+
+    command = Command(UNNAMED, request_id, once=once)
+    return sent(await service.once.share(command, market.sync_contracts, render))
 
 
 @router.get("/{symbol}", summary="One symbol", responses=problems(*_SYMBOL))

@@ -6,11 +6,13 @@ from fastapi import Depends, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from app.api.deps import IdempotencyDep, ServiceDep
+from app.api.deps import UNNAMED, IdempotencyDep, RequestIdDep, ServiceDep
 from app.api.errors import problems
+from app.api.responses import keep, sent
 from app.api.routing import api_router
 from app.api.schemas import Freshness, Out, Percent, UtcTime, finite, percent
 from app.domain.errors import Code, UnavailableError
+from app.services.once import Answer, Command
 from app.services.sample_data import SampleLoaded
 from app.services.status import (
     ComponentHealth,
@@ -198,6 +200,7 @@ async def get_status(service: ServiceDep) -> StatusOut:
 @router.post(
     "/initialize-sample-data",
     summary="Fill an empty service from the local exchange",
+    response_model=SampleDataOut,
     responses=problems(
         Code.SANDBOX_ONLY,
         Code.MARKET_DATA_STALE,
@@ -208,11 +211,16 @@ async def get_status(service: ServiceDep) -> StatusOut:
         Code.EXCHANGE_TIMEOUT,
     ),
 )
-async def initialize_sample_data(service: ServiceDep, once: IdempotencyDep) -> SampleDataOut:
+async def initialize_sample_data(
+    service: ServiceDep, request_id: RequestIdDep, once: IdempotencyDep
+) -> Response:
     """Real candles of at least 12 symbols by the ordinary sync path; again it changes nothing.
 
     Only where the exchange is the sandbox: elsewhere 409 `sandbox_only`.
     """
-    del once  # accepted like everywhere; the call is idempotent by itself
-    loaded = await service.sample_data.load()
-    return SampleDataOut.of(loaded, service.status.market_facts())
+
+    def render(loaded: SampleLoaded) -> Answer:
+        return keep(SampleDataOut.of(loaded, service.status.market_facts()))
+
+    command = Command(UNNAMED, request_id, once=once)
+    return sent(await service.once.share(command, service.sample_data.load, render))

@@ -1,0 +1,293 @@
+"""Every operation that changes something, from the OpenAPI document: keys, versions, effects.
+
+A new one is missing in the table below, and the first test says so.
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.api.harness import PREFIX, make_api
+from tests.serving import FILE, Caller, serving
+
+DOCUMENT = make_api().openapi()
+OPERATIONS = {
+    f"{method.upper()} {path.removeprefix(PREFIX)}": operation
+    for path, methods in DOCUMENT["paths"].items()
+    for method, operation in methods.items()
+    if method != "get"
+}
+PORTFOLIO = "/portfolio"
+# They ask with a body and change nothing: no key, no version.
+READS: dict[str, Any] = {
+    "POST /symbols/validate": {"symbols": ["BTCUSDT"]},
+    "POST /portfolio/optimize-weights": {"method": "equal"},
+}
+SWITCH = {"enabled": False, "reason": "a halt"}
+LOCK = {"kind": "ban", "reason": "not this one"}
+TABLES = ("portfolio", "portfolio_members", "portfolio_history", "trades")
+pytestmark = pytest.mark.xdist_group("changes")
+
+
+@dataclass
+class Book(Caller):
+    """The running service, brought into the state that a change needs."""
+
+    file: Path
+    settings: dict[str, Any] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+    numbers: int = 0
+
+    def held(self) -> list[str]:
+        return [one["symbol"] for one in self.get(f"{PREFIX}/portfolio")["members"]]
+
+    def other(self) -> str:
+        held = self.held()
+        return next(name for name in self.names if name not in held)
+
+    def fill(self, size: int) -> None:
+        """Trading on, no locks, first settings, and `size` members or none."""
+        on = {"enabled": True, "reason": "the next change"}
+        self.done("PUT", f"{PREFIX}/portfolio/trading-switch", json=on)
+        for lock in self.get(f"{PREFIX}/portfolio/locks")["locks"]:
+            self.done("DELETE", f"{PREFIX}/portfolio/locks/{lock['symbol']}")
+        self.done("PUT", f"{PREFIX}/configuration", json=self.settings)
+        held = self.held()
+        if len(held) == size:
+            return
+        for name in held:
+            self.done("POST", f"{PREFIX}/portfolio/remove-symbol", json={"symbol": name})
+        if size:
+            self.done("POST", f"{PREFIX}/portfolio/initialize", json={"size": size})
+
+    def key(self) -> str:
+        self.numbers += 1
+        return f"key-{self.numbers}"
+
+    def seen(self) -> dict[str, str]:
+        """A digest of every table that a change may touch; keys themselves are not among them."""
+        with closing(sqlite3.connect(f"file:{self.file}?mode=ro", uri=True)) as connection:
+            return {
+                table: hashlib.sha256(
+                    repr(
+                        sorted(connection.execute(f"SELECT * FROM {table}"), key=repr)  # noqa: S608  # of TABLES
+                    ).encode()
+                ).hexdigest()
+                for table in TABLES
+            }
+
+    def begin_again(self, key: str) -> None:
+        """As if the request with this key were still being carried out, by somebody alive."""
+        with closing(sqlite3.connect(self.file, timeout=60)) as connection:
+            changed = connection.execute(
+                "UPDATE idempotency_keys SET state = 'running', status = NULL, headers = NULL,"
+                " body = NULL, locked_until = '2999' || substr(locked_until, 5) WHERE key = ?",
+                (key,),
+            )
+            assert changed.rowcount == 1
+            connection.commit()
+
+
+@dataclass(frozen=True)
+class Change:
+    """How to get there, what to ask, and what else the same key could be used for."""
+
+    ready: Callable[[Book], dict[str, str]]  # -> names for the path
+    body: Callable[[dict[str, str]], dict[str, Any] | None]
+    other: Callable[[dict[str, str]], dict[str, Any] | None]  # None: another address
+    version: str | None = PORTFOLIO  # whose ETag If-Match is; None: it has no version
+
+
+def members(size: int) -> Callable[[Book], dict[str, str]]:
+    def ready(book: Book) -> dict[str, str]:
+        book.fill(size)
+        held = book.held()
+        return {
+            "symbol": held[-1] if held else "",
+            "other": book.other(),
+            "fresh": book.key(),
+        }
+
+    return ready
+
+
+def locked(book: Book) -> dict[str, str]:
+    names = members(4)(book)
+    book.done("PUT", f"{PREFIX}/portfolio/locks/{names['other']}", json=LOCK)
+    return {"symbol": names["other"], "other": names["symbol"]}
+
+
+def result(trade: str, pnl: str) -> dict[str, Any]:
+    return {
+        "trade_id": trade,
+        "pnl": pnl,
+        "currency": "USDT",
+        "occurred_at": "2026-01-01T00:00:00Z",
+    }
+
+
+CHANGES = {
+    "POST /symbols/sync": Change(members(4), lambda _: None, lambda _: None, None),
+    "POST /initialize-sample-data": Change(members(4), lambda _: None, lambda _: None, None),
+    "POST /scoring/calculate": Change(
+        members(4), lambda n: {"symbol": n["symbol"]}, lambda n: {"symbol": n["other"]}, None
+    ),
+    "POST /portfolio/initialize": Change(members(0), lambda _: {"size": 4}, lambda _: {"size": 5}),
+    "POST /portfolio/add-symbol": Change(
+        members(4), lambda n: {"symbol": n["other"]}, lambda n: {"symbol": n["symbol"]}
+    ),
+    "POST /portfolio/remove-symbol": Change(
+        members(4), lambda n: {"symbol": n["symbol"]}, lambda n: {"symbol": n["other"]}
+    ),
+    "POST /portfolio/replace-symbol": Change(
+        members(4),
+        lambda n: {"old_symbol": n["symbol"], "new_symbol": n["other"]},
+        lambda n: {"old_symbol": n["symbol"], "new_symbol": n["other"], "reason": "else"},
+    ),
+    "POST /portfolio/rebalance": Change(
+        members(8), lambda _: {"method": "equal"}, lambda _: {"method": "risk_parity"}
+    ),
+    "PUT /portfolio/trading-switch": Change(
+        members(4), lambda _: SWITCH, lambda _: {**SWITCH, "reason": "another"}
+    ),
+    "PUT /portfolio/locks/{symbol}": Change(
+        members(4), lambda _: LOCK, lambda _: {**LOCK, "reason": "another"}
+    ),
+    "DELETE /portfolio/locks/{symbol}": Change(locked, lambda _: None, lambda _: None),
+    "POST /portfolio/symbols/{symbol}/performance": Change(
+        members(4),
+        lambda n: result(n["fresh"], "1.5"),
+        lambda n: result(n["fresh"], "2.5"),
+    ),
+    "PUT /configuration": Change(
+        members(4),
+        lambda _: {"max_weight_percentage": "40"},
+        lambda _: {"max_weight_percentage": "41"},
+        "/configuration",
+    ),
+}
+VERSIONED = [name for name, change in CHANGES.items() if change.version is not None]
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Book]:
+    room = tmp_path_factory.mktemp("changes")
+    with serving(room) as url, requests.Session() as session:
+        opened = Book(url, session, room / FILE)
+        loaded = opened.done("POST", f"{PREFIX}/initialize-sample-data")
+        opened.names = loaded["symbols"]
+        opened.settings = opened.get(f"{PREFIX}/configuration")
+        del opened.settings["version"]
+        # Nobody but the test changes anything.
+        opened.settings["cadences"] |= {"rebalance_check": 86_400, "replacement_check": 86_400}
+        yield opened
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One change in a state in which it does something."""
+
+    book: Book
+    name: str
+    names: dict[str, str]
+
+    @property
+    def change(self) -> Change:
+        return CHANGES[self.name]
+
+    def ask(self, body: Any, *, symbol: str | None = None, **headers: str) -> requests.Response:
+        method, path = self.name.split()
+        place = path.format(**{**self.names, **({"symbol": symbol} if symbol else {})})
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.book.ask(method, PREFIX + place, json=body, headers=given)
+
+    def first(self, **headers: str) -> requests.Response:
+        return self.ask(self.change.body(self.names), **headers)
+
+
+@pytest.fixture
+def asked(request: pytest.FixtureRequest, book: Book) -> Asked:
+    name = str(request.param)
+    return Asked(book, name, CHANGES[name].ready(book))
+
+
+def refused(answer: requests.Response, status: int, code: str) -> None:
+    assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
+
+
+def test_every_operation_that_changes_something_is_here() -> None:
+    assert set(CHANGES) | set(READS) == set(OPERATIONS)
+    for name, change in CHANGES.items():
+        headers = {one["name"] for one in OPERATIONS[name]["parameters"] if one["in"] == "header"}
+        assert "Idempotency-Key" in headers, name
+        assert ("If-Match" in headers) is (change.version is not None), name
+
+
+@pytest.mark.parametrize("name", READS)
+def test_I4_what_only_asks_changes_nothing(book: Book, name: str) -> None:
+    book.fill(4)
+    before = book.seen()
+    book.done("POST", PREFIX + name.split()[1], json=READS[name])
+    assert book.seen() == before
+
+
+@pytest.mark.parametrize("asked", CHANGES, indirect=True)
+def test_I1_the_same_key_gives_the_same_answer_and_no_second_effect(asked: Asked) -> None:
+    key = asked.book.key()
+    before = asked.book.seen()
+    first = asked.first(Idempotency_Key=key)
+    assert first.status_code in {200, 201}, first.text
+    after = asked.book.seen()
+    assert (after != before) is (asked.change.version is not None)
+    again = asked.first(Idempotency_Key=key)
+    assert (again.status_code, again.content) == (first.status_code, first.content)
+    for name in ("etag", "content-type"):
+        assert again.headers.get(name) == first.headers.get(name)
+    assert again.headers["idempotency-replayed"] == "true"
+    assert "idempotency-replayed" not in first.headers
+    assert asked.book.seen() == after
+
+
+@pytest.mark.parametrize("asked", CHANGES, indirect=True)
+def test_C03_the_key_is_not_good_for_another_request(asked: Asked) -> None:
+    key = asked.book.key()
+    assert asked.first(Idempotency_Key=key).status_code in {200, 201}
+    after = asked.book.seen()
+    other = asked.change.other(asked.names)
+    if other is None:  # nothing to say in a body: the key is tried on another operation
+        switch = f"{PREFIX}/portfolio/trading-switch"
+        headers = {"Idempotency-Key": key}
+        answer = asked.book.ask("PUT", switch, json=SWITCH, headers=headers)
+    else:
+        answer = asked.ask(other, Idempotency_Key=key)
+    refused(answer, 422, "idempotency_key_reused")
+    assert asked.book.seen() == after
+
+
+@pytest.mark.parametrize("asked", CHANGES, indirect=True)
+def test_C02_while_the_first_is_being_carried_out_the_second_is_told_so(asked: Asked) -> None:
+    key = asked.book.key()
+    assert asked.first(Idempotency_Key=key).status_code in {200, 201}
+    after = asked.book.seen()
+    asked.book.begin_again(key)
+    answer = asked.first(Idempotency_Key=key)
+    refused(answer, 409, "idempotency_in_progress")
+    assert asked.book.seen() == after
+
+
+@pytest.mark.parametrize("asked", VERSIONED, indirect=True)
+def test_C14_a_change_decided_on_another_version_is_refused(asked: Asked) -> None:
+    before = asked.book.seen()
+    refused(asked.first(If_Match='"999999"'), 412, "precondition_failed")
+    assert asked.book.seen() == before
+    present = asked.book.ask("GET", f"{PREFIX}{asked.change.version}").headers["etag"]
+    done = asked.first(If_Match=present)
+    assert done.status_code in {200, 201}, done.text
+    assert asked.book.seen() != before
