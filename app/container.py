@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,8 +14,7 @@ from socket import gethostname
 
 import structlog
 
-from app.adapters.kucoin.exchange import KucoinExchange, open_exchange
-from app.adapters.kucoin.limits import KucoinLimits
+from app.adapters.kucoin.exchange import open_exchange
 from app.services.alert_facts import SystemView
 from app.services.alert_watch import AlertWatch
 from app.services.alerts import AlertService
@@ -26,17 +25,19 @@ from app.services.controls import ControlService
 from app.services.exchange_watch import ExchangeWatch
 from app.services.grounds import GroundsNow
 from app.services.in_force import SettingsInForce
+from app.services.jobs import JobService
 from app.services.market_data import MarketData
 from app.services.metrics import MetricsService
 from app.services.my_symbols import MySymbolsServiceV2
 from app.services.once import Once
 from app.services.performance import Performance
 from app.services.portfolio import PortfolioService
-from app.services.ports import Exchange
+from app.services.ports import Exchange, Jobs
 from app.services.rebalance_runs import RebalanceRuns
 from app.services.rebalancing import Rebalancing
 from app.services.registry import Registry, shipped_sectors
 from app.services.replacement import Replacement
+from app.services.replicas import Replicas
 from app.services.report import Reporting
 from app.services.reports import Reports
 from app.services.safety import Safety
@@ -48,18 +49,21 @@ from app.services.trading import Trading
 from app.settings import Settings
 from app.storage import migrations
 from app.storage.database import Database
-from app.storage.engines import DatabaseOptions
+from app.storage.job_store import job_store
 from app.telemetry import observers
 from app.telemetry.meter import Meter
 from app.telemetry.metrics import Metrics
 from app.workers.activities import activities
+from app.workers.backoff import full_jitter
+from app.workers.durable import EngineOptions
+from app.workers.engine import Engine
 from app.workers.gauges import Gauges
+from app.workers.runs import runs
 from app.workers.schedule import begin, table
 from app.workers.supervisor import Supervisor
+from app.workers.watchdog import Watchdog
 
 _log = structlog.get_logger("service")
-_BACKOFF_FIRST_S = 0.5
-_BACKOFF_CAP_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
 
     async with AsyncExitStack() as stack:
         database = Database(
-            database_options(settings),
+            settings.database.options,
             time.monotonic,
             dice.random,
             publish,
@@ -129,7 +133,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
                 monotonic=time.monotonic,
                 sleep=asyncio.sleep,
                 dice=dice,
-                limits=_limits(settings),
+                limits=settings.kucoin.limits,
                 on_request=requested,
                 on_rejection=observers.rejected_record(metrics),
                 on_answer=watch.answered,
@@ -137,20 +141,36 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         )
         supervisor = Supervisor(
             utc_now,
-            lambda: full_jitter(dice),
+            lambda: full_jitter(dice.uniform),
             lambda name: metrics.task_restarts.labels(name).inc(),
         )
-        service = compose(settings, metrics, database, exchange, in_force, supervisor, watch)
+        store = job_store(settings.database.url)
+        stack.callback(store.close)
+        executor_id = f"{gethostname()}-{os.getpid()}-{new_id()}" if store.is_shared else "local"
+        engine = Engine(
+            EngineOptions(store.url, store.engine, executor_id),
+            lambda kind, outcome: metrics.jobs_ended.labels(kind, outcome).inc(),
+        )
+        service = compose(
+            settings, metrics, database, exchange, in_force, supervisor, watch, engine
+        )
         await service.registry.load()
         await service.scoring.load()
+        work = activities(service, AlertWatch(service.alerts, metrics), new_id)
+        # Runs may use everything that was opened before; what asks for runs stops before them.
+        await engine.open(runs(service, work))
+        stack.push_async_callback(engine.close)
         metrics.service_info.labels(code_version(), settings.kucoin.data_source.value).set(1)
         # Tasks stop first on the way out: they use everything that was opened before.
         stack.push_async_callback(supervisor.stop)
         gauges = Gauges(metrics, time.monotonic, database, exchange, bus, supervisor)
         supervisor.start("gauges", gauges.run)
+        if store.is_shared:
+            replicas = Replicas(database, engine, executor_id, time.monotonic)
+            supervisor.start("watchdog", Watchdog(replicas, metrics).run)
         if settings.background:
-            work = activities(service, AlertWatch(service.alerts, metrics), new_id)
-            begin(supervisor, table(lambda: in_force().cadences, work), work, time.monotonic)
+            ticks = table(lambda: in_force().cadences, work, engine, utc_now)
+            begin(supervisor, ticks, work, time.monotonic)
         _log.info("started", data_source=settings.kucoin.data_source.value)
         yield Services(service, bus, supervisor)
 
@@ -163,6 +183,7 @@ def compose(
     in_force: SettingsInForce,
     supervisor: Supervisor,
     watch: ExchangeWatch,
+    jobs: Jobs,
 ) -> MySymbolsServiceV2:
     """The use cases over what was opened; nothing starts here."""
 
@@ -238,39 +259,5 @@ def compose(
         ),
         sample_data=SampleData(market, scoring),
         once=once,
+        jobs=JobService(jobs, utc_now, new_id),
     )
-
-
-def database_options(settings: Settings) -> DatabaseOptions:
-    given = settings.database
-    return DatabaseOptions(
-        url=given.url,
-        pool_size=given.pool_size,
-        pool_recycle_s=given.pool_recycle_s,
-        pool_pre_ping=given.pool_pre_ping,
-        pool_wait_s=given.pool_wait_s,
-        slow_statement_s=given.slow_statement_s,
-    )
-
-
-def _limits(settings: Settings) -> KucoinLimits:
-    given = settings.kucoin
-    return KucoinLimits(
-        connect_timeout_s=given.connect_timeout_s,
-        read_timeout_s=given.read_timeout_s,
-        total_timeout_s=given.total_timeout_s,
-        quota=given.quota_per_window,
-    )
-
-
-def full_jitter(dice: Random) -> Iterator[float]:
-    """Waiting times in seconds, for ever: uniform below a ceiling that doubles up to the cap."""
-    ceiling = _BACKOFF_FIRST_S
-    while True:
-        yield dice.uniform(0.0, ceiling)
-        ceiling = min(_BACKOFF_CAP_S, ceiling * 2.0)
-
-
-def _fits(exchange: KucoinExchange) -> Exchange:
-    """Checked by mypy, never called: the adapter is what the port asks for."""
-    return exchange

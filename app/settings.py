@@ -8,7 +8,9 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.adapters.kucoin.limits import KucoinLimits
 from app.domain.market import DataSource
+from app.storage.engines import DatabaseOptions
 
 PREFIX = "MYSYMBOLS_"
 CLIENT_VARIABLES = frozenset({"MYSYMBOLS_URL"})  # read by the command line, not by the service
@@ -46,6 +48,15 @@ class KucoinSettings(_Part):
         official = host == "kucoin.com" or host.endswith(".kucoin.com")
         return DataSource.KUCOIN if official else DataSource.SANDBOX
 
+    @property
+    def limits(self) -> KucoinLimits:
+        return KucoinLimits(
+            connect_timeout_s=self.connect_timeout_s,
+            read_timeout_s=self.read_timeout_s,
+            total_timeout_s=self.total_timeout_s,
+            quota=self.quota_per_window,
+        )
+
 
 class DatabaseSettings(_Part):
     """SQLite file or PostgreSQL; pool figures apply to PostgreSQL."""
@@ -56,6 +67,17 @@ class DatabaseSettings(_Part):
     pool_pre_ping: bool = True
     pool_wait_s: float = Field(2.0, gt=0, le=60)
     slow_statement_s: float = Field(0.1, gt=0, le=60)
+
+    @property
+    def options(self) -> DatabaseOptions:
+        return DatabaseOptions(
+            url=self.url,
+            pool_size=self.pool_size,
+            pool_recycle_s=self.pool_recycle_s,
+            pool_pre_ping=self.pool_pre_ping,
+            pool_wait_s=self.pool_wait_s,
+            slow_statement_s=self.slow_statement_s,
+        )
 
 
 class HttpSettings(_Part):

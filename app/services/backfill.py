@@ -26,11 +26,11 @@ STAGES: Final = (
 )
 
 
-def _unheard(stage: str, done: int, total: int) -> None:
+def unheard(stage: str, done: int, total: int) -> None:
     """Nobody watches."""
 
 
-async def first_fill(data: MarketData, progress: Progress = _unheard) -> None:
+async def first_fill(data: MarketData, progress: Progress = unheard) -> None:
     """Bring everything up to date that a scoring reads.
 
     What was stored before, or came in before an outage, is not asked for again: calling it again

@@ -11,6 +11,7 @@ from app.services.alerts import AlertService
 from app.services.configuration import ConfigurationService
 from app.services.controls import ControlService
 from app.services.integrity import Integrity
+from app.services.jobs import JobService
 from app.services.market_data import MarketData
 from app.services.metrics import MetricsService, PortfolioMetrics
 from app.services.once import Command, Once, Outcome
@@ -28,8 +29,8 @@ from app.services.scoring import Scoring
 from app.services.status import Status
 from app.services.trading import DataFacts, SizedPosition, Tradeable, Trading, Verdict
 from app.services.views import MemberView, PortfolioView
-
 from app.services.weighing import Weights
+
 
 @dataclass(frozen=True, slots=True)
 class MySymbolsServiceV2:
@@ -57,6 +58,7 @@ class MySymbolsServiceV2:
     status: Status
     sample_data: SampleData
     once: Once
+    jobs: JobService
 
     async def get_portfolio(self) -> PortfolioView:
         return await self.portfolio.view()

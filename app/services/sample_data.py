@@ -5,7 +5,7 @@ from typing import Final
 
 from app.domain.errors import Code, ConflictError, UnavailableError
 from app.domain.market import DataSource
-from app.services.backfill import first_fill
+from app.services.backfill import Progress, first_fill, unheard
 from app.services.market_data import MarketData
 from app.services.scoring import Scoring
 
@@ -29,12 +29,21 @@ class SampleData:
     market: MarketData
     scoring: Scoring
 
-    async def load(self) -> SampleLoaded:
-        """Raises ConflictError(sandbox_only) against live KuCoin, UnavailableError if it fails."""
+    def require_sandbox(self) -> None:
+        """Raises ConflictError(sandbox_only) against live KuCoin."""
         if self.market.source is not DataSource.SANDBOX:
             raise ConflictError(
                 Code.SANDBOX_ONLY, "Sample data is only loaded from the local exchange."
             )
+
+    async def fill(self, progress: Progress = unheard) -> None:
+        """Everything up to date, not only what a first board needs. Raises as `load` does."""
+        self.require_sandbox()
+        await first_fill(self.market, progress)
+
+    async def load(self) -> SampleLoaded:
+        """Raises ConflictError(sandbox_only) against live KuCoin, UnavailableError if it fails."""
+        self.require_sandbox()
         if not self.market.scorable.is_set():
             await first_fill(self.market)
         board = self.scoring.latest()

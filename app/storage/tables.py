@@ -21,6 +21,7 @@ from app.storage.portfolio_tables import (
     trades,
 )
 from app.storage.rebalance_tables import rebalance_run_steps, rebalance_runs
+from app.storage.replica_tables import job_executors
 from app.storage.scoring_tables import scoring_algorithms, scoring_runs, symbol_scores
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "events",
     "funding_rates",
     "idempotency_keys",
+    "job_executors",
     "market_snapshots",
     "metadata",
     "portfolio",

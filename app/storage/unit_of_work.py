@@ -14,6 +14,7 @@ from app.storage.market import MarketRepository
 from app.storage.portfolio import PortfolioRepository
 from app.storage.rebalance_runs import RebalanceRunRepository
 from app.storage.replacements import ReplacementRepository
+from app.storage.replicas import ReplicaRepository
 from app.storage.scoring import ScoringRepository
 from app.storage.symbols import SymbolRepository
 from app.storage.trades import TradeRepository
@@ -39,6 +40,7 @@ class UnitOfWork:
         self.trades = TradeRepository(connection)
         self.facts = FactRepository(connection)
         self.events = EventRepository(connection)
+        self.replicas = ReplicaRepository(connection)
 
     def announce(self, event: object) -> None:
         """Publishes `event` once the transaction is committed; a rollback forgets it.

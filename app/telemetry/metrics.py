@@ -44,6 +44,8 @@ class Metrics:
     database_slow_statements: Counter = field(init=False)
     database_connections_in_use: Gauge = field(init=False)
 
+    jobs_ended: Counter = field(init=False)
+    job_executors_buried: Counter = field(init=False)
     task_restarts: Counter = field(init=False)
     task_last_success_timestamp_seconds: Gauge = field(init=False)
     event_loop_lag_seconds: Histogram = field(init=False)
@@ -103,6 +105,14 @@ _TABLE: Final[tuple[tuple[str, _Kind, str, tuple[str, ...], tuple[float, ...]], 
     ("alerts_open", Gauge, "Open alerts.", ("severity",), _NONE),
     ("database_slow_statements", Counter, "Statements over the limit.", (), _NONE),
     ("database_connections_in_use", Gauge, "Connections of the pools in use.", (), _NONE),
+    ("jobs_ended", Counter, "Durable runs that ended here.", ("kind", "outcome"), _NONE),
+    (
+        "job_executors_buried",
+        Counter,
+        "Dead processes whose runs this one has taken over.",
+        (),
+        _NONE,
+    ),
     ("task_restarts", Counter, "Restarts of background tasks.", ("task",), _NONE),
     (
         "task_last_success_timestamp_seconds",

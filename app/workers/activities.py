@@ -1,5 +1,7 @@
 """What runs by itself, as use cases of the service."""
 
+from datetime import datetime
+
 from app.domain.errors import UnavailableError
 from app.services.alert_watch import AlertWatch
 from app.services.backfill import first_fill
@@ -14,9 +16,9 @@ ACTOR = "schedule"
 def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) -> Activities:
     """Each activity of the schedule, bound to the use case that does it."""
 
-    async def rebalance_check() -> None:
+    async def rebalance_check(scheduled_at: datetime) -> None:
         command = Command(actor=ACTOR, request_id=new_id())
-        await service.rebalancing.check(command)
+        await service.rebalancing.check(command, scheduled_at)
 
     async def replacement_check() -> None:
         command = Command(actor=ACTOR, request_id=new_id())
@@ -25,6 +27,10 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
     async def forced_replacement() -> None:
         command = Command(actor=ACTOR, request_id=new_id())
         await service.replacement.execute(command, unattended=True, forced_only=True)
+
+    async def housekeeping() -> None:
+        await service.portfolio.once.forget_old()
+        await service.jobs.forget_old()
 
     async def fill() -> None:
         await first_fill(service.market)
@@ -52,5 +58,5 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
         replacement_check=replacement_check,
         forced_replacement=forced_replacement,
         alerts=watch.look,
-        housekeeping=service.portfolio.once.forget_old,
+        housekeeping=housekeeping,
     )

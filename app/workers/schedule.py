@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from app.domain.configuration import Cadences
-from app.services.ports import Monotonic
+from app.domain.jobs import JobKind
+from app.services.ports import Clock, Jobs, Monotonic
 from app.workers.supervisor import Beat, Supervisor
+from app.workers.ticks import SlottedTick
 
 UseCase = Callable[[], Awaitable[object]]
 
@@ -29,6 +32,7 @@ class Tick:
     interval_s: Callable[[], float]
     run: UseCase
     gate: UseCase | None = None  # awaited once before the first run
+    left_s: Callable[[], float] | None = None  # until the next one, where the wall clock says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +52,28 @@ class Activities:
     books: UseCase
     funding: UseCase
     scoring: UseCase
-    rebalance_check: UseCase
+    rebalance_check: Callable[[datetime], Awaitable[object]]  # of the tick that was due then
     replacement_check: UseCase
     forced_replacement: UseCase
     alerts: UseCase
     housekeeping: UseCase
 
 
-def table(cadences: Callable[[], Cadences], work: Activities) -> tuple[Tick, ...]:
+def table(
+    cadences: Callable[[], Cadences], work: Activities, jobs: Jobs, clock: Clock
+) -> tuple[Tick, ...]:
     """The schedule; intervals are read anew before each run.
 
     What the first fill fetches is not fetched beside it; what decides waits for a whole board.
     Alerts wait for nothing: an exchange that is away from the start is one.
+    What must happen once over all processes is a durable run; the rest each process does for
+    itself, or may well be done twice.
     """
+
+    def once(kind: JobKind, interval_s: Callable[[], float], gate: UseCase) -> Tick:
+        slotted = SlottedTick(kind, interval_s, jobs, clock)
+        return Tick(kind.value, interval_s, slotted.run, gate, slotted.left_s)
+
     return (
         Tick("market", lambda: cadences().market, work.market, work.scorable),
         Tick("candles", lambda: _sooner(CANDLES_LOOK_S, cadences().hourly_candles), work.candles,
@@ -68,10 +81,8 @@ def table(cadences: Callable[[], Cadences], work: Activities) -> tuple[Tick, ...
         Tick("books", lambda: _sooner(BOOKS_STEP_S, cadences().books), work.books, work.filled),
         Tick("funding", lambda: cadences().funding, work.funding, work.filled),
         Tick("scoring", lambda: cadences().scoring, work.scoring, work.scorable),
-        Tick("rebalance_check", lambda: cadences().rebalance_check, work.rebalance_check,
-             work.scored),
-        Tick("replacement_check", lambda: cadences().replacement_check, work.replacement_check,
-             work.scored),
+        once(JobKind.REBALANCE_CHECK, lambda: cadences().rebalance_check, work.scored),
+        once(JobKind.REPLACEMENT_CHECK, lambda: cadences().replacement_check, work.scored),
         # A contract that ends is seen by the market refresh: its member goes at once.
         Tick("forced_replacement", lambda: cadences().market, work.forced_replacement,
              work.scored),
@@ -87,13 +98,19 @@ async def repeat(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
     """Run a tick for ever, an interval from start to start; late means once, never several."""
+
+    def left_s() -> float:
+        if tick.left_s is not None:
+            return tick.left_s()
+        return started + tick.interval_s() - monotonic()
+
     if tick.gate is not None:
         await tick.gate()
     while True:
         started = monotonic()
         await tick.run()
         beat()
-        while (left := started + tick.interval_s() - monotonic()) > 0:
+        while (left := left_s()) > 0:
             await sleep(min(left, LOOK_S))
 
 

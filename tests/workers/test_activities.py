@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import cast
 from uuid import UUID
 
@@ -31,8 +32,8 @@ class Asked:
 
     asked: list[str] = field(default_factory=list)
 
-    async def check(self, command: Command) -> None:
-        self.asked.append(f"{command.actor}: check")
+    async def check(self, command: Command, scheduled_at: datetime) -> None:
+        self.asked.append(f"{command.actor}: check of {scheduled_at:%H:%M}")
 
     async def forget_old(self) -> None:
         self.asked.append("forget_old")
@@ -51,6 +52,7 @@ class Face:
     rebalancing: Asked
     portfolio: Asked
     alerts: AlertService
+    jobs: Asked
 
 
 @pytest.fixture
@@ -72,7 +74,8 @@ def service(live: LiveMarket) -> MySymbolsServiceV2:
     )
     asked = Asked()
     return cast(
-        "MySymbolsServiceV2", Face(market, scoring, asked, asked, cast("AlertService", None))
+        "MySymbolsServiceV2",
+        Face(market, scoring, asked, asked, cast("AlertService", None), asked),
     )
 
 
@@ -112,6 +115,9 @@ async def test_after_a_restart_nothing_decides_on_the_board_of_a_half_filled_mar
     assert past[0].run_id == newest.run_id
     assert len(past) == 3, "the old one, that of the half-filled market, the whole one"
 
-    await work.rebalance_check()
+    await work.rebalance_check(live.clock.now())
     await work.housekeeping()
-    assert cast("Asked", now.rebalancing).asked == ["schedule: check", "forget_old"]
+    assert cast("Asked", now.rebalancing).asked == [
+        f"schedule: check of {live.clock.now():%H:%M}",
+        *["forget_old"] * 2,  # stored answers, and jobs
+    ]

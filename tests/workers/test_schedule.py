@@ -3,10 +3,13 @@
 import asyncio
 from datetime import UTC, datetime
 from itertools import repeat as forever
+from typing import cast
 
 import pytest
 
 from app.domain.configuration import Cadences
+from app.domain.jobs import Document, Enqueued, Job, JobState
+from app.services.ports import Jobs
 from app.workers.schedule import LOOK_S, Activities, Tick, begin, repeat, table
 from app.workers.supervisor import Supervisor
 
@@ -77,6 +80,31 @@ async def test_waits_for_its_gate() -> None:
     assert opened == [100.0]
 
 
+def noon() -> datetime:
+    return datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+class Durable:
+    """Carries a durable run out on the spot; test_engine.py shows the real one."""
+
+    def __init__(self, work: Activities) -> None:
+        self.work = work
+
+    async def enqueue(
+        self, kind: str, payload: Document, *, run_id: str, key: str | None = None
+    ) -> Enqueued:
+        await getattr(self.work, kind)(*([noon()] if kind == "rebalance_check" else []))
+        return Enqueued(run_id, is_new=True)
+
+    async def finished(self, run_id: str) -> Job:
+        at = noon()
+        return Job(run_id, "", JobState.DONE, at, at, at, 1.0, (), {}, None, None)
+
+
+def durable(work: Activities) -> Jobs:
+    return cast("Jobs", Durable(work))  # the part of the port that ticks use
+
+
 class Desk:
     """Every activity as a counter; the gates are events."""
 
@@ -97,7 +125,7 @@ class Desk:
         )
 
     def note(self, name: str):  # type: ignore[no-untyped-def]  # a use case like any other
-        async def run() -> None:
+        async def run(*_: object) -> None:
             self.done.append(name)
 
         return run
@@ -105,7 +133,9 @@ class Desk:
 
 def test_the_table_follows_the_configuration() -> None:
     cadences = Cadences()
-    ticks = {tick.name: tick for tick in table(lambda: cadences, Desk().work)}
+    ticks = {
+        tick.name: tick for tick in table(lambda: cadences, Desk().work, durable(Desk().work), noon)
+    }
     seconds = {name: tick.interval_s() for name, tick in ticks.items()}
     assert seconds == {
         "market": 60,
@@ -126,7 +156,7 @@ def test_the_table_follows_the_configuration() -> None:
 async def test_ticks_begin_when_there_is_something_to_work_on() -> None:
     desk = Desk()
     supervisor = Supervisor(lambda: datetime(2026, 1, 1, tzinfo=UTC), lambda: forever(0.0))
-    begin(supervisor, table(Cadences, desk.work), desk.work, lambda: 0.0)
+    begin(supervisor, table(Cadences, desk.work, durable(desk.work), noon), desk.work, lambda: 0.0)
     await asyncio.sleep(0.01)
     assert desk.done == ["first_fill", "alerts"], "what is wrong is told from the start"
     desk.enough.set()
@@ -160,3 +190,9 @@ async def test_ticks_begin_when_there_is_something_to_work_on() -> None:
         "housekeeping",
     }
     await supervisor.stop()
+
+
+async def test_what_the_wall_clock_counts_waits_as_long_as_that_says() -> None:
+    runs, left = Runs(3), iter([50.0, 20.0, 0.0, 3.0, -1.0, 0.0])
+    tick = Tick("rebalance_check", lambda: 60.0, runs.run, left_s=lambda: next(left))
+    assert await runs.follow(tick) == [100.0, 110.0, 113.0]

@@ -1,0 +1,53 @@
+"""Where durable runs are kept: a file of their own beside an SQLite database, or its PostgreSQL."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Engine, create_engine, event
+
+from app.storage.engines import url_of
+
+_BUSY_TIMEOUT_MS: Final = 30_000
+# Spelt by asyncpg on the left, by libpq on the right; other asyncpg options mean nothing to libpq.
+_OPTIONS: Final = {"host": "host", "port": "port", "ssl": "sslmode", "passfile": "passfile"}
+
+
+@dataclass(frozen=True, slots=True)
+class JobStore:
+    """An address in the spelling of synchronous drivers; `engine` where we set it up ourselves."""
+
+    url: str
+    engine: Engine | None
+    is_shared: bool  # several processes may use it at once
+
+    def close(self) -> None:
+        if self.engine is not None:
+            self.engine.dispose()
+
+
+def job_store(database: str) -> JobStore:
+    """The store that belongs to the database at that address; nothing is connected yet.
+
+    Raises ValueError for a database that cannot serve us.
+    """
+    url = url_of(database)
+    if url.get_backend_name() != "sqlite":
+        query = {_OPTIONS[name]: value for name, value in url.query.items() if name in _OPTIONS}
+        shared = url.set(drivername="postgresql+psycopg", query=query)
+        return JobStore(shared.render_as_string(hide_password=False), None, is_shared=True)
+    path = Path(str(url.database))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.stem}-jobs{path.suffix}")
+    engine = create_engine(f"sqlite:///{beside}")
+
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: Any, _: object) -> None:
+        # Writers queue up instead of failing late; a log ahead makes a step cost a third.
+        connection.isolation_level = "IMMEDIATE"
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", f"busy_timeout={_BUSY_TIMEOUT_MS}", "foreign_keys=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    return JobStore(f"sqlite:///{beside}", engine, is_shared=False)

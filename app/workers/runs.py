@@ -1,0 +1,99 @@
+"""Durable runs, as use cases of the service: what must happen once, or survive the process."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.domain.jobs import Document, JobKind
+from app.services.backfill import STAGES
+from app.services.my_symbols import MySymbolsServiceV2
+from app.services.ports import Journal
+from app.workers.durable import Run
+from app.workers.schedule import Activities
+
+
+def runs(service: MySymbolsServiceV2, work: Activities) -> tuple[Run, ...]:
+    """Every kind of job; the checks decide on a whole board, so they wait for one."""
+    does = _Works(service, work)
+    return (
+        Run(JobKind.REBALANCE_CHECK.value, ("check",), does.rebalance_check, work.scored),
+        Run(JobKind.REPLACEMENT_CHECK.value, ("check",), does.replacement_check, work.scored),
+        Run(JobKind.CONTRACT_SYNC.value, ("contracts",), does.contract_sync),
+        Run(JobKind.SCORING.value, ("board",), does.scoring, work.scorable),
+        Run(JobKind.SAMPLE_DATA.value, ("fill", "board"), does.sample_data),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Works:
+    """Every step may be begun again: a check is one transaction that decides anew, the others
+    ask again for what is there and score what is there.
+    """
+
+    service: MySymbolsServiceV2
+    work: Activities
+
+    async def rebalance_check(self, journal: Journal, payload: Document) -> Document:
+        scheduled_at = datetime.fromisoformat(str(payload["scheduled_at"]))
+
+        async def check() -> Document:
+            await self.work.rebalance_check(scheduled_at)
+            return {}
+
+        return await journal.step("check", check)
+
+    async def replacement_check(self, journal: Journal, payload: Document) -> Document:
+        del payload
+
+        async def check() -> Document:
+            await self.work.replacement_check()
+            return {}
+
+        return await journal.step("check", check)
+
+    async def contract_sync(self, journal: Journal, payload: Document) -> Document:
+        del payload
+
+        async def contracts() -> Document:
+            summary = await self.service.market.sync_contracts()
+            return {
+                "listed": summary.listed,
+                "added": list(summary.added),
+                "respecified": list(summary.respecified),
+                "updated": list(summary.updated),
+                "vanished": list(summary.vanished),
+                "rejected": len(summary.rejections),
+                "quarantined": summary.quarantined,
+            }
+
+        return await journal.step("contracts", contracts)
+
+    async def scoring(self, journal: Journal, payload: Document) -> Document:
+        del payload
+
+        async def board() -> Document:
+            board = await self.service.scoring.calculate()
+            return {"run_id": board.run_id, "scores_calculated": board.universe_size}
+
+        return await journal.step("board", board)
+
+    async def sample_data(self, journal: Journal, payload: Document) -> Document:
+        del payload
+
+        def told(stage: str, done: int, total: int) -> None:
+            part = done / total if total else 0.0
+            journal.share(round((STAGES.index(stage) + part) * 100), len(STAGES) * 100)
+
+        async def fill() -> Document:
+            await self.service.sample_data.fill(told)
+            return {}
+
+        async def board() -> Document:
+            loaded = await self.service.sample_data.load()
+            return {
+                "symbols": len(loaded.symbols),
+                "daily_candles": loaded.daily_candles,
+                "run_id": loaded.run_id,
+            }
+
+        await journal.step("fill", fill)
+        return await journal.step("board", board)

@@ -1,0 +1,34 @@
+"""The loop behind the heartbeat of this process and the watch over the others."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from app.domain.errors import UnavailableError
+from app.services.replicas import Replicas
+from app.telemetry.metrics import Metrics
+from app.workers.supervisor import Beat
+
+_log = structlog.get_logger("replicas")
+
+
+@dataclass(frozen=True, slots=True)
+class Watchdog:
+    """Goes on at its own pace when the database is away: whoever paused longer would seem dead."""
+
+    replicas: Replicas
+    metrics: Metrics
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    async def run(self, beat: Beat) -> None:
+        while True:
+            try:
+                taken = await self.replicas.round()
+            except UnavailableError as error:
+                _log.warning("heartbeat_missed", cause=str(error.code))
+            else:
+                self.metrics.job_executors_buried.inc(len(taken))
+                beat()
+            await self.sleep(self.replicas.beat_s)

@@ -1,0 +1,73 @@
+"""Engines for tests: a real store, noticed quickly, closed whatever happens."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from app.domain.jobs import Document, Job
+from app.services.ports import Journal
+from app.storage.job_store import job_store
+from app.workers.durable import EngineOptions, Run
+from app.workers.engine import Engine
+
+PATIENCE_S = 60.0
+POLL_S = 0.05
+
+
+@asynccontextmanager
+async def engine_at(url: str, runs: Sequence[Run], **options: Any) -> AsyncIterator[Engine]:
+    """An engine beside the database at `url`; `options` as `EngineOptions` has, and `ended`."""
+    store = job_store(url)
+    given = {"executor_id": "one", "poll_s": POLL_S, "drain_s": PATIENCE_S, **options}
+    ended = given.pop("ended", lambda _kind, _outcome: None)
+    engine = Engine(EngineOptions(store.url, store.engine, **given), ended)
+    await engine.open(runs)
+    try:
+        yield engine
+    finally:
+        await engine.close()
+        store.close()
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Waits until it holds; fails when that takes too long."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not await holds():
+            await asyncio.sleep(0.02)
+
+
+async def ended(engine: Engine, run_id: str) -> Job:
+    async with asyncio.timeout(PATIENCE_S):
+        return await engine.finished(run_id)
+
+
+class Notes:
+    """A run of two steps that notes what it does, and can be held up in the second."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.loops: set[int] = set()
+        self.begun, self.go_on = asyncio.Event(), asyncio.Event()
+        self.go_on.set()
+        self.failure: Exception | None = None
+
+    async def work(self, journal: Journal, payload: Document) -> Document:
+        async def first() -> Document:
+            self.loops.add(id(asyncio.get_running_loop()))
+            self.done.append("first")
+            return {"first": payload.get("x")}
+
+        async def second() -> Document:
+            self.done.append("second")
+            journal.share(1, 4)
+            self.begun.set()
+            await self.go_on.wait()
+            if self.failure is not None:
+                raise self.failure
+            return {"second": True}
+
+        return {**await journal.step("first", first), **await journal.step("second", second)}
+
+    def run(self, kind: str = "noted", **options: Any) -> Run:
+        return Run(kind, ("first", "second"), self.work, **options)
