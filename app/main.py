@@ -44,6 +44,7 @@ def create_app(settings: Settings) -> FastAPI:
         version=code_version(),
         docs=settings.http.docs,
         cors_origins=settings.http.cors_origins,
+        allowed_hosts=(*settings.http.allowed_hosts, settings.http.host.lower()),
     )
 
 

@@ -2,10 +2,17 @@
 
 import os
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.adapters.kucoin.limits import KucoinLimits
@@ -14,6 +21,11 @@ from app.storage.engines import DatabaseOptions
 
 PREFIX = "MYSYMBOLS_"
 CLIENT_VARIABLES = frozenset({"MYSYMBOLS_URL"})  # read by the command line, not by the service
+
+
+HostName = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9_]([A-Za-z0-9_.\-]*[A-Za-z0-9_])?$", to_lower=True)
+]
 
 
 class _Part(BaseModel):
@@ -86,6 +98,9 @@ class HttpSettings(_Part):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65_535)
     cors_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[HostName, ...] = Field(
+        (), description="Names of the service besides numeric addresses and localhost."
+    )
     docs: bool = True
     cursor_secret: SecretStr | None = Field(
         None, description="Signs paging cursors; without it a new one is drawn at each start."

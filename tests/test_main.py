@@ -33,7 +33,7 @@ def settings(folder: Path, *, source: DataSource = DataSource.SANDBOX, **http: o
     return Settings(
         kucoin=KucoinSettings(base_url=NOBODY, source=source, connect_timeout_s=0.5),
         database=DatabaseSettings(url=f"sqlite+aiosqlite:///{folder}/test.sqlite3"),
-        http=HttpSettings(**http),
+        http=HttpSettings(**{"allowed_hosts": ("service",), **http}),
         background=False,
     )
 
@@ -42,6 +42,16 @@ def settings(folder: Path, *, source: DataSource = DataSource.SANDBOX, **http: o
 async def running(given: Settings) -> AsyncIterator[httpx2.AsyncClient]:
     async with open_client(create_app(given)) as client:
         yield client
+
+
+async def test_it_is_asked_by_the_names_of_the_settings_and_by_the_bound_one(
+    tmp_path: Path,
+) -> None:
+    given = settings(tmp_path, host="Bound.Example", allowed_hosts=("desk",))
+    async with running(given) as client:
+        for name, status in {"bound.example": 200, "desk": 200, "service": 421}.items():
+            answer = await client.get("/livez", headers={"Host": name})
+            assert answer.status_code == status
 
 
 async def test_it_starts_and_stays_up_without_an_exchange(tmp_path: Path) -> None:

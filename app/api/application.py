@@ -18,6 +18,7 @@ from app.api.docs import (
     install_openapi,
 )
 from app.api.errors import PREFIX
+from app.api.hosts import HostGuard
 from app.api.middleware import RequestBorder
 from app.api.origin import OriginGuard
 from app.api.paging import Cursors
@@ -79,6 +80,7 @@ def create_api(
     version: str = "0",
     docs: bool = True,
     cors_origins: Sequence[str] = (),
+    allowed_hosts: Sequence[str] = (),
     routers: Sequence[APIRouter] = ROUTERS,
     root_routers: Sequence[APIRouter] = ROOT_ROUTERS,
 ) -> FastAPI:
@@ -114,7 +116,8 @@ def create_api(
     if cors_origins:
         api.add_middleware(CORSMiddleware, **_cors(cors_origins))
     # Outside of everything, also of Starlette's own last resort for crashes.
-    api.middleware_stack = RequestBorder(api.build_middleware_stack(), metrics, new_id, monotonic)
+    named = HostGuard(api.build_middleware_stack(), frozenset(allowed_hosts))
+    api.middleware_stack = RequestBorder(named, metrics, new_id, monotonic)
     return api
 
 
@@ -127,6 +130,6 @@ def _cors(origins: Sequence[str]) -> dict[str, Any]:
         "allow_origins": list(origins),
         "allow_methods": ["GET", "POST", "PUT", "DELETE"],
         "allow_headers": ["Content-Type", "Idempotency-Key", "If-Match", "If-None-Match"],
-        "expose_headers": ["ETag", "Location", "Retry-After", "X-Request-ID"],
+        "expose_headers": ["ETag", "Location", "Retry-After", "X-Request-ID", "X-Service-Mode"],
         "max_age": 600,
     }

@@ -34,6 +34,7 @@ def make_api_with(lifespan: Any, **options: Any) -> FastAPI:
         "new_id": lambda: f"request-{next(numbers):08d}",
         "monotonic": lambda: next(ticks) * 0.001,
         "cursor_secret": SECRET,
+        "allowed_hosts": ("service", "s"),
         **options,
     }
     return create_api(lifespan, **given)

@@ -1,0 +1,65 @@
+"""Answers only to names that are ours: a page whose own name was bent to us gets nothing."""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Final
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.api.errors import problem_response
+from app.domain.errors import Code
+
+MISDIRECTED: Final = 4421  # close code of a WebSocket
+_AUTHORITY: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._\-]+)(?::[0-9]{1,5})?", re.ASCII)
+_LOOPBACK: Final = "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class HostGuard:
+    """Refuses requests, also reading ones, that name a host which is not ours.
+
+    DNS rebinding: a page of evil.example has its name resolved to this machine and reads here as
+    its own origin; its requests carry its name. Numeric addresses cannot be bent like that, and
+    loopback names never leave the machine: both are let in, at any port. `allowed` are further
+    names. A caller that names no host is no browser.
+    """
+
+    app: ASGIApp
+    allowed: Collection[str] = ()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or self._is_ours(scope):
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": MISDIRECTED})
+            return
+        refused = problem_response(
+            Request(scope),
+            421,
+            Code.HOST_NOT_ALLOWED,
+            "This service is not known by that name. Ask by its address, or add the name to "
+            "MYSYMBOLS_HTTP__ALLOWED_HOSTS.",
+            headers={"Connection": "close"},
+        )
+        await refused(scope, receive, send)
+
+    def _is_ours(self, scope: Scope) -> bool:
+        named = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+        return all(is_ours(text, self.allowed) for text in named)
+
+
+def is_ours(authority: str, allowed: Collection[str]) -> bool:
+    """Whether a Host header names us: a number, a loopback name or one of `allowed`; any port."""
+    found = _AUTHORITY.fullmatch(authority.lower())
+    if found is None:
+        return False
+    name = found.group(1).removesuffix(".")
+    try:
+        ip_address(name.strip("[]"))
+    except ValueError:
+        return name in allowed or name == _LOOPBACK or name.endswith("." + _LOOPBACK)
+    return True
