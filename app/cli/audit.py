@@ -51,7 +51,7 @@ def _show(findings: Findings, output: Output) -> None:
         return
     if findings.ok:
         said = f"{findings.events} events: no gap, every hash holds, the state follows from them"
-        output.people.print(said)
+        output.people.print(said if findings.caveat is None else f"{said}; but {findings.caveat}")
         return
     rows = [(one.seq, one.detail) for one in findings.breaks]
     output.people.print(table("history", ("seq>", "what is wrong"), rows))
@@ -64,4 +64,5 @@ def _document(findings: Findings) -> dict[str, Any]:
         "events": findings.events,
         "first_broken_seq": findings.first_break,
         "breaks": [{"seq": one.seq, "detail": one.detail} for one in findings.breaks],
+        "caveat": findings.caveat,
     }

@@ -8,6 +8,10 @@ from app.domain.history import GENESIS, PortfolioEvent, apply, digest
 from app.domain.portfolio import EMPTY, Portfolio
 
 _MOST: Final = 20  # so many breaks are told; the first one is what matters
+UNRECORDED: Final = (
+    "the history is older than the record of its end: that its newest events are all there is"
+    " proved by the stored state alone; the next change of the portfolio makes the record"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ class Findings:
     last_hash: str | None = GENESIS  # None after an event that could not be read
     state: Portfolio | None = EMPTY
     breaks: tuple[Break, ...] = ()
+    caveat: str | None = None  # what a verdict without breaks leaves open
 
     @property
     def ok(self) -> bool:
@@ -81,15 +86,20 @@ def follow(findings: Findings, rows: Iterable[StoredEvent]) -> Findings:
     return findings
 
 
-def concluded(findings: Findings, head: Head | None, present: Portfolio | None) -> Findings:
+def concluded(
+    findings: Findings, head: Head | None, present: Portfolio | None, *, is_older: bool = False
+) -> Findings:
     """The verdict, once all rows were followed.
 
     `head` is the stored end of the chain (None: there is none), `present` the stored state (None:
-    it cannot be read). A history that is shorter than its head has lost its newest events.
+    it cannot be read). A history that is shorter than its head has lost its newest events. One
+    that `is_older` than such records may be without, which is a caveat and no break.
     """
     newest = findings.due - 1
     if head is None:
-        if newest:
+        if newest and is_older:
+            findings = replace(findings, caveat=UNRECORDED)
+        elif newest:
             findings = _broken(findings, newest, "the end of the chain is not on record")
     elif head.seq > newest:
         findings = _broken(findings, findings.due, f"{_span(findings.due, head.seq)} missing")

@@ -24,18 +24,20 @@ from sqlalchemy import (
     select,
     type_coerce,
 )
+from sqlalchemy import inspect as sqlalchemy_inspect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app.domain.audit import Findings, Head, StoredEvent, concluded, follow
 from app.domain.errors import Code, NotFoundError, UnavailableError
+from app.domain.event_codec import Topic
 from app.domain.history import EventType, PortfolioEvent, instant, instant_text
 from app.domain.portfolio import Portfolio
 from app.storage.engines import url_of
 from app.storage.faults import CONNECT_ERRORS, translated
 from app.storage.history import HEAD
 from app.storage.portfolio import PortfolioRepository
-from app.storage.tables import PORTFOLIO_ID, service_facts
+from app.storage.tables import PORTFOLIO_ID, events, service_facts
 from app.storage.tables import portfolio_history as table
 
 _BATCH: Final = 1000
@@ -52,7 +54,8 @@ async def inspect(url: str) -> Findings:
         findings = Findings()
         async for rows in _batches(connection):
             findings = follow(findings, rows)
-        return concluded(findings, await _head(connection), await _state(connection))
+        head, is_older = await _head(connection)
+        return concluded(findings, head, await _state(connection), is_older=is_older)
 
 
 @asynccontextmanager
@@ -171,12 +174,26 @@ def _kind(column: Column[Any], value: object) -> str:
     return "integer" if column.name in _INTEGERS else "text"
 
 
-async def _head(connection: AsyncConnection) -> Head | None:
+async def _head(connection: AsyncConnection) -> tuple[Head | None, bool]:
+    """The record of the end, and whether the history may be older than such records are."""
     wanted = select(type_coerce(service_facts.c.value, Text)).where(service_facts.c.key == HEAD)
     try:
-        return Head.read(json.loads((await connection.execute(wanted)).scalar_one()))
+        found = (await connection.execute(wanted)).scalars().all()
+        if not found:
+            return None, not await _was_told_of(connection)
+        return Head.read(json.loads(found[0])), False
     except (SQLAlchemyError, ValueError, TypeError):
-        return None
+        return None, False
+
+
+async def _was_told_of(connection: AsyncConnection) -> bool:
+    """Whether a change was stored among the events, which are younger than the record of the end:
+    each change since then has made that record, so that it can only have been removed.
+    """
+    if not await connection.run_sync(lambda sync: sqlalchemy_inspect(sync).has_table(events.name)):
+        return False
+    told = select(events.c.seq).where(events.c.topic == Topic.PORTFOLIO_CHANGE.value).limit(1)
+    return (await connection.execute(told)).first() is not None
 
 
 async def _state(connection: AsyncConnection) -> Portfolio | None:

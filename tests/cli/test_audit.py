@@ -28,7 +28,25 @@ async def test_a_whole_history_passes_while_the_service_runs(
         variables={"MYSYMBOLS_DATABASE__URL": database_url},
     )
     assert said.code == Exit.OK, said.err
-    assert said.document == {"ok": True, "events": 4, "first_broken_seq": None, "breaks": []}
+    assert said.document == {
+        "ok": True,
+        "events": 4,
+        "first_broken_seq": None,
+        "breaks": [],
+        "caveat": None,
+    }
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_what_the_verdict_leaves_open_is_said(database: Database, database_url: str) -> None:
+    await Desk(database).filled(3)
+    with closing(sqlite3.connect(str(make_url(database_url).database))) as file:
+        file.execute("DELETE FROM service_facts WHERE key = 'history_head'")
+        file.execute("DELETE FROM events")
+        file.commit()
+    told = alone("audit", "verify", "--database", database_url, cwd=ROOT)
+    assert told.code == Exit.OK, told.err
+    assert "older than the record of its end" in " ".join(told.out.split())
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from app.domain import membership
-from app.domain.audit import Break, Findings, Head, StoredEvent, concluded, follow
+from app.domain.audit import (
+    UNRECORDED,
+    Break,
+    Findings,
+    Head,
+    StoredEvent,
+    concluded,
+    follow,
+)
 from app.domain.history import PortfolioEvent, Stamp, digest, fold, seal
 from app.domain.portfolio import EMPTY
 from tests.domain.portfolios import NAMES, T0, newcomer
@@ -113,6 +121,16 @@ def test_the_record_of_the_end_must_fit() -> None:
     assert tried(EVENTS, None).breaks == (Break(5, "the end of the chain is not on record"),)
     early = Head.of(EVENTS[2])
     assert tried(EVENTS, early).breaks == (Break(4, "the record says that 3 was the last"),)
+
+
+def test_a_history_older_than_the_record_of_its_end_is_no_break_and_no_full_proof() -> None:
+    rows = [StoredEvent(event.seq, event) for event in EVENTS]
+    found = concluded(follow(Findings(), rows), None, STATE, is_older=True)
+    assert (found.ok, found.caveat) == (True, UNRECORDED)
+    assert concluded(follow(Findings(), rows), HEAD, STATE, is_older=False).caveat is None
+    assert concluded(Findings(), None, EMPTY, is_older=True).caveat is None
+    cut = concluded(follow(Findings(), rows[:-1]), None, STATE, is_older=True)
+    assert not cut.ok
 
 
 def test_another_state_than_the_stored_one_is_named() -> None:

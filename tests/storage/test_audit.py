@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from app.domain.audit import Findings
+from app.domain.audit import UNRECORDED, Findings
 from app.domain.errors import Code, NotFoundError, ServiceError, UnavailableError
 from app.storage.audit import inspect
 from app.storage.database import Database
@@ -211,6 +211,35 @@ async def test_a_state_or_record_changed_by_hand_is_found(
     await lived(desk)
     await _execute(desk, sql)
     assert not (await inspect(database_url)).ok
+
+
+async def test_a_history_from_before_the_record_of_its_end_says_so_until_the_next_change(
+    desk: Desk, database_url: str
+) -> None:
+    """An older version kept neither the end nor the events; what it wrote is all that is left."""
+    length = await lived(desk)
+    await _execute(desk, "DELETE FROM service_facts WHERE key = 'history_head'")
+    await _execute(desk, "DELETE FROM events")
+    found = await inspect(database_url)
+    assert (found.ok, found.events, found.caveat) == (True, length, UNRECORDED)
+    await _execute(desk, "UPDATE portfolio SET version = version + 1")
+    assert not (await inspect(database_url)).ok
+    await _execute(desk, "UPDATE portfolio SET version = version - 1")
+    await desk.portfolio.remove(SYMBOLS[1], "out", WHO)
+    found = await inspect(database_url)
+    assert (found.ok, found.caveat) == (True, None)
+    await _execute(desk, "DELETE FROM service_facts WHERE key = 'history_head'")
+    assert not (await inspect(database_url)).ok
+
+
+async def test_a_database_without_the_table_of_events_can_be_verified(
+    desk: Desk, database_url: str
+) -> None:
+    length = await lived(desk)
+    await _execute(desk, "DELETE FROM service_facts WHERE key = 'history_head'")
+    await _execute(desk, "DROP TABLE events")
+    found = await inspect(database_url)
+    assert (found.ok, found.events, found.caveat) == (True, length, UNRECORDED)
 
 
 async def test_B17_nothing_is_built_on_a_chain_that_was_cut(desk: Desk, database_url: str) -> None:
