@@ -7,6 +7,7 @@ Written from the published formulas, one coin and one number at a time, with lis
 
     symbols, as_of_ms, bid, ask, multiplier, books, funding, open_interest, ages_s, half_lives_s,
     daily and hourly ({"interval_ms", "first_ms", "bars"}),
+    sectors: {symbol: sector},
     candles: {"daily": {symbol: [[opened_ms, open, high, low, close, volume, turnover], ...]},
               "hourly": {...}}
 """
@@ -513,6 +514,7 @@ def recompute(
     limit: float = 0.7,
     days: int = 90,
     tilt: float = 0.5,
+    crowd: int = 4,
 ) -> list[tuple[str, float, float]]:
     """(symbol, score, weight in per cent) of the initial portfolio, in rank order."""
     found = scores(stored)
@@ -525,12 +527,14 @@ def recompute(
     if market is None and MARKET in stored["symbols"]:
         market = Coin(stored, stored["symbols"].index(MARKET))
     chosen: list[str] = []
+    sectors: Mapping[str, str] = stored.get("sectors", {})  # of those that anybody classified
     for symbol in sorted(found, key=lambda name: (-found[name][1], name)):
         if len(chosen) == size or found[symbol][0] < enter:
             break
         pairs = [(coins[symbol], coins[member]) for member in chosen]
         known = [residual_correlation(*pair, market, days) for pair in pairs]
-        if all(rho is not None and rho <= limit for rho in known):
+        alike = [name for name in chosen if sectors.get(name) == sectors.get(symbol) is not None]
+        if len(alike) < crowd and all(rho is not None and rho <= limit for rho in known):
             chosen.append(symbol)
     names = sorted(chosen)
     appeals = [math.exp(tilt * found[name][1]) / (volatility(coins[name]) or 1.0) for name in names]
@@ -555,7 +559,14 @@ def stored_in(path: Path, run_id: str | None = None) -> dict[str, Any]:
             kind: {symbol: _rows(database, symbol, stored[kind]) for symbol in stored["symbols"]}
             for kind in ("daily", "hourly")
         }
+        stored["sectors"] = sectors_in(database)
     return stored
+
+
+def sectors_in(database: sqlite3.Connection) -> dict[str, str]:
+    """What the database calls the sector of each symbol that has one."""
+    rows = database.execute("SELECT symbol, sector FROM symbols WHERE sector <> 'unclassified'")
+    return dict(rows.fetchall())
 
 
 def _rows(database: sqlite3.Connection, symbol: str, window: Mapping[str, int]) -> list[Row]:

@@ -20,7 +20,7 @@ import pytest
 
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
-from tests.recompute import recompute
+from tests.recompute import recompute, sectors_in
 from tests.running import PATIENCE_S, Running, running, settings_for
 
 CONTRACTS = 160
@@ -57,6 +57,7 @@ def stored_run(path: Path, run_id: str) -> dict[str, Any]:
             ):
                 rows.setdefault(symbol, []).append(tuple(bar))
             stored["candles"][kind] = rows
+        stored["sectors"] = sectors_in(connection)
     return stored
 
 

@@ -11,8 +11,7 @@ from typing import Final
 from scipy.special import ndtr
 
 from app.domain.configuration import Configuration, ReplacementRules
-from app.domain.sectors import UNCLASSIFIED
-from app.domain.selection import Candidate, Correlation, refuse
+from app.domain.selection import Candidate, Correlation, crowded, refuse
 
 _BP: Final = 10_000.0
 
@@ -158,14 +157,11 @@ def admissible(
 def crowds(
     sector: str, left: str, others: Iterable[Contender], configuration: Configuration
 ) -> bool:
-    """Whether one more of `sector` in place of one of `left` is more than a sector may hold.
+    """Whether one of `sector` in place of one of `left` is more than a sector may hold.
 
-    What nobody has classified is no sector; like for like makes nothing worse.
+    Like for like makes nothing worse.
     """
-    if sector in {left, UNCLASSIFIED}:
-        return False
-    present = sum(other.sector == sector for other in others)
-    return present >= configuration.replacement.max_per_sector
+    return sector != left and crowded(sector, (other.sector for other in others), configuration)
 
 
 def preferred(

@@ -1,10 +1,11 @@
-"""Who may come in: best first, within the correlation limit, each refusal with its reason."""
+"""Who may come in: best first, within the limits of correlation and sector, or why not."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from app.domain.configuration import Configuration
+from app.domain.sectors import UNCLASSIFIED
 
 
 class Refusal(StrEnum):
@@ -16,6 +17,7 @@ class Refusal(StrEnum):
     LOW_SCORE = "low_score"
     CORRELATION_UNKNOWN = "correlation_unknown"
     CORRELATION_LIMIT = "correlation_limit"
+    SECTOR_LIMIT = "sector_limit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Candidate:
     is_tradable: bool
     is_fresh: bool
     score: float | None
+    sector: str = UNCLASSIFIED
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +61,15 @@ def choose(
 ) -> Selection:
     """Up to `size` candidates, which come best first; fewer is right when no more qualify."""
     chosen: list[str] = []
+    sectors: list[str] = []
     refused: list[Refused] = []
     for candidate in candidates:
         if len(chosen) >= size:
             break
-        refusal = refuse(candidate, chosen, correlation, configuration)
+        refusal = refuse(candidate, chosen, correlation, configuration, sectors)
         if refusal is None:
             chosen.append(candidate.symbol)
+            sectors.append(candidate.sector)
         else:
             refused.append(refusal)
     return Selection(tuple(chosen), tuple(refused))
@@ -75,8 +80,9 @@ def refuse(
     members: Iterable[str],
     correlation: Correlation,
     configuration: Configuration,
+    sectors: Iterable[str] = (),
 ) -> Refused | None:
-    """Why the candidate may not join `members` by itself; None if it may."""
+    """Why the candidate may not join `members`, who are of `sectors`; None if it may."""
     score = candidate.score
     own = (
         (not candidate.is_tradable, Refusal.NOT_TRADABLE),
@@ -87,7 +93,18 @@ def refuse(
     for applies, reason in own:
         if applies:
             return Refused(candidate.symbol, score, reason, None, None)
+    if crowded(candidate.sector, sectors, configuration):
+        return Refused(candidate.symbol, score, Refusal.SECTOR_LIMIT, None, None)
     return too_close(candidate.symbol, score, members, correlation, configuration)
+
+
+def crowded(sector: str, sectors: Iterable[str], configuration: Configuration) -> bool:
+    """Whether one more of `sector` beside `sectors` is more than a sector may hold.
+
+    What nobody has classified is no sector.
+    """
+    present = sum(other == sector for other in sectors)
+    return sector != UNCLASSIFIED and present >= configuration.replacement.max_per_sector
 
 
 def too_close(

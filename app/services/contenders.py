@@ -18,7 +18,6 @@ from app.domain.replacement import (
     compare,
     preferred,
 )
-from app.domain.sectors import UNCLASSIFIED
 from app.domain.selection import Candidate, Correlation
 from app.services.grounds import Grounds
 from app.services.views import weakest
@@ -106,11 +105,10 @@ def contender(symbol: str, grounds: Grounds) -> Contender:
 
 
 def _with(card: Card | None, symbol: str, grounds: Grounds) -> Contender:
-    quote = grounds.market.quote(symbol)
     known = None if card is None else card.confidence
     return Contender(
         symbol=symbol,
-        sector=UNCLASSIFIED if quote is None else quote.sector,
+        sector=grounds.sector(symbol),
         score=None if card is None else card.composite,
         z=None if card is None else card.z,
         confidence=None if known is None else known.level,
@@ -120,8 +118,8 @@ def _with(card: Card | None, symbol: str, grounds: Grounds) -> Contender:
 
 def _candidate(card: Card, grounds: Grounds) -> Candidate:
     symbol = card.symbol
-    fresh = grounds.is_fresh(symbol)
-    return Candidate(symbol, grounds.may_enter(symbol), fresh, card.composite)
+    fresh, sector = grounds.is_fresh(symbol), grounds.sector(symbol)
+    return Candidate(symbol, grounds.may_enter(symbol), fresh, card.composite, sector)
 
 
 def ending(symbol: str, grounds: Grounds) -> str | None:

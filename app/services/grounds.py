@@ -19,6 +19,7 @@ from app.domain.performance import SinceInclusion, since_inclusion
 from app.domain.portfolio import Member, Portfolio
 from app.domain.quality import worst
 from app.domain.rebalancing import Standing
+from app.domain.sectors import UNCLASSIFIED
 from app.domain.selection import Candidate
 from app.domain.symbols import SymbolEntry
 from app.domain.weighting_methods import Covariance, covariance
@@ -142,7 +143,17 @@ class Grounds:
         return {member.symbol: self.standing(member.symbol) for member in portfolio.members}
 
     def candidate(self, symbol: str) -> Candidate:
-        return Candidate(symbol, self.may_enter(symbol), self.is_fresh(symbol), self.score(symbol))
+        return Candidate(
+            symbol=symbol,
+            is_tradable=self.may_enter(symbol),
+            is_fresh=self.is_fresh(symbol),
+            score=self.score(symbol),
+            sector=self.sector(symbol),
+        )
+
+    def sector(self, symbol: str) -> str:
+        quote = self.market.quote(symbol)
+        return UNCLASSIFIED if quote is None else quote.sector
 
     def may_enter(self, symbol: str) -> bool:
         return self.is_tradable(symbol) and self.controls.ban(symbol) is None

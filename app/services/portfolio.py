@@ -7,11 +7,9 @@ from app.domain.errors import Code, ConflictError, RefusedError
 from app.domain.history import number_text
 from app.domain.membership import Change, add, member_of, remove, swap
 from app.domain.portfolio import Member, Portfolio
-from app.domain.replacement import crowds
-from app.domain.selection import Refused, Selection, choose, too_close
+from app.domain.selection import Refused, Selection, choose, crowded, too_close
 from app.services.admission import require_candidate
 from app.services.changes import Ledger, reweighed
-from app.services.contenders import contender
 from app.services.grounds import Grounds, GroundsNow
 from app.services.once import Command, Once, Outcome, Render
 from app.services.views import MemberView, PortfolioView, member_view, portfolio_view
@@ -104,8 +102,8 @@ class PortfolioService:
         """One more member, last in rank; all weights are set anew.
 
         Raises RefusedError (symbol_unknown, symbol_ambiguous, symbol_not_tradable,
-        correlation_limit), ConflictError (portfolio_full, symbol_already_in_portfolio),
-        UnavailableError where data is too old to decide on.
+        correlation_limit, sector_limit), ConflictError (portfolio_full,
+        symbol_already_in_portfolio), UnavailableError where data is too old to decide on.
         """
 
         async def change(unit: UnitOfWork) -> MemberView:
@@ -115,6 +113,7 @@ class PortfolioService:
             done = add(portfolio, [grounds.newcomer(entry)], most, grounds.at, reason)
             others = tuple(member.symbol for member in portfolio.members)
             _require_admissible(entry.symbol, others, done.portfolio, grounds)
+            _require_room(entry.symbol, None, others, grounds)
             after = await self._commit(unit, portfolio, done, grounds, command)
             realized = await unit.trades.realized()
             return member_view(member_of(after, entry.symbol), after, grounds.weighed(), realized)
@@ -230,11 +229,16 @@ def _require_another(old: str, new: str) -> None:
         raise RefusedError(Code.VALIDATION_FAILED, f"{old} cannot replace itself.")
 
 
-def _require_room(symbol: str, left: str, others: tuple[str, ...], grounds: Grounds) -> None:
-    """The swap may not crowd a sector; raises RefusedError(sector_limit)."""
-    sector, old_sector = contender(symbol, grounds).sector, contender(left, grounds).sector
-    present = tuple(contender(other, grounds) for other in others)
-    if crowds(sector, old_sector, present, grounds.configuration):
+def _require_room(
+    symbol: str, left: str | None, others: tuple[str, ...], grounds: Grounds
+) -> None:
+    """No sector may be crowded; `left` goes, and like for like crowds nothing.
+
+    Raises RefusedError(sector_limit).
+    """
+    sector = grounds.sector(symbol)
+    alike = left is not None and grounds.sector(left) == sector
+    if not alike and crowded(sector, map(grounds.sector, others), grounds.configuration):
         most = grounds.configuration.replacement.max_per_sector
         raise RefusedError(
             Code.SECTOR_LIMIT, f"The sector {sector} has {most} members or more already."

@@ -46,7 +46,7 @@ def watch_list(portfolio: Portfolio, grounds: Grounds) -> WatchList:
         grounds,
         settings.correlation.addition_days,
     )
-    entry = _entry_score(members, grounds)
+    entry, sectors = _entry_score(members, grounds), tuple(map(grounds.sector, members))
     lines = []
     for lock in locks:
         card, inside = grounds.card(lock.symbol), lock.symbol in members
@@ -59,7 +59,7 @@ def watch_list(portfolio: Portfolio, grounds: Grounds) -> WatchList:
                 rank=None if card is None else card.rank,
                 entry_score=entry,
                 is_member=inside,
-                refused=None if inside else refuse(candidate, members, known, settings),
+                refused=None if inside else refuse(candidate, members, known, settings, sectors),
             )
         )
     return WatchList(tuple(lines), facts_of(grounds))

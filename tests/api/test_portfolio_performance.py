@@ -234,7 +234,7 @@ async def test_metrics_of_the_whole(desk: Desk, client: httpx2.AsyncClient) -> N
     desk.quote(SYMBOLS[0], mark=Decimal(11), sector="meme")
     made = await get(client, "/metrics")
     assert made["score_metrics"]["highest"] == pytest.approx(0.99)
-    assert made["sector_analysis"]["weights"] == {"layer-1": 40, "meme": 20}
+    assert made["sector_analysis"]["weights"] == {"meme": 20, "unclassified": 40}
     assert made["sector_analysis"]["hhi"] == pytest.approx(5 / 9)
     assert made["performance_analysis"]["win_rate"] == pytest.approx(1 / 3)
     risk = made["risk_analysis"]

@@ -1,6 +1,9 @@
 """The greedy choice and the reasons of those that were passed over."""
 
+from dataclasses import replace
+
 from app.domain.configuration import Configuration
+from app.domain.sectors import UNCLASSIFIED
 from app.domain.selection import Candidate, Refusal, choose
 
 SETTINGS = Configuration()
@@ -11,8 +14,12 @@ def correlation(a: str, b: str) -> float | None:
     return None if "X" in (a, b) else RHO.get(frozenset((a, b)), 0.1)
 
 
-def candidate(symbol: str, score: float | None = 0.9, **changed: bool) -> Candidate:
-    return Candidate(symbol, changed.get("is_tradable", True), changed.get("is_fresh", True), score)
+def candidate(
+    symbol: str, score: float | None = 0.9, sector: str = UNCLASSIFIED, **changed: bool
+) -> Candidate:
+    return Candidate(
+        symbol, changed.get("is_tradable", True), changed.get("is_fresh", True), score, sector
+    )
 
 
 def test_best_first_and_each_refusal_says_why() -> None:
@@ -42,6 +49,20 @@ def test_best_first_and_each_refusal_says_why() -> None:
         ("E", Refusal.LOW_SCORE, None),
     ]
     assert chosen.refused[3].correlation == 0.71
+
+
+def test_a_sector_takes_no_more_than_its_limit_and_the_next_one_comes_in() -> None:
+    few = replace(SETTINGS, replacement=replace(SETTINGS.replacement, max_per_sector=2))
+    sectors = {"A": "meme", "C": "meme", "F": "meme", "G": "defi"}
+    found = choose(
+        [candidate(name, sector=sectors.get(name, UNCLASSIFIED)) for name in "ACFGHIJ"],
+        correlation,
+        6,
+        few,
+    )
+    assert found.chosen == ("A", "C", "G", "H", "I", "J")  # what nobody classified is no sector
+    (refused,) = found.refused
+    assert (refused.symbol, refused.reason) == ("F", Refusal.SECTOR_LIMIT)
 
 
 def test_it_stops_when_there_are_enough() -> None:

@@ -20,6 +20,7 @@ from app.domain.market import (
     Level,
 )
 from app.domain.panel import Panel
+from app.domain.sectors import UNCLASSIFIED
 from app.domain.symbols import SymbolEntry, SymbolIndex
 from app.services.alerts import AlertService
 from app.services.changes import Ledger
@@ -180,7 +181,7 @@ class Desk:
         for symbol, one in zip(SYMBOLS, listed, strict=True):
             self.market.quotes[symbol] = Quote(
                 contract=one,
-                sector="layer-1",
+                sector=UNCLASSIFIED,
                 mark=Decimal("10.0"),
                 bid=Decimal("9.99"),
                 ask=Decimal("10.01"),

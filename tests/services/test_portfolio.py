@@ -8,6 +8,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
+from app.domain.controls import LockKind
 from app.domain.errors import (
     Code,
     ConflictError,
@@ -145,6 +146,26 @@ async def test_what_add_refuses(desk: Desk) -> None:
     found = {name: await refused_code(desk.portfolio.add(name, "try", WHO)) for name in expected}
     assert found == expected
     assert (await desk.portfolio.view()).portfolio == before
+
+
+async def test_a_sector_that_is_full_lets_nobody_in(desk: Desk) -> None:
+    await desk.open()
+    for symbol in (*SYMBOLS[:6], SYMBOLS[20]):
+        desk.quote(symbol, sector="meme")
+    made = (await desk.portfolio.initialize(10, "start", WHO)).result
+    assert made is not None
+    members = await desk.members()
+    assert members == [*SYMBOLS[:4], *SYMBOLS[6:12]]  # the next best in place of two more memes
+    passed_over = {one.symbol: one.reason for one in made.refused}
+    assert passed_over == dict.fromkeys(SYMBOLS[4:6], Refusal.SECTOR_LIMIT)
+    await desk.portfolio.remove(SYMBOLS[11], "room", WHO)
+    assert await refused_code(desk.portfolio.add(SYMBOLS[20], "try", WHO)) is Code.SECTOR_LIMIT
+    await desk.controls.lock(SYMBOLS[20], LockKind.WATCH, "a fifth", None, WHO)
+    (watched,) = (await desk.controls.watch_list()).lines
+    assert watched.refused is not None
+    assert watched.refused.reason is Refusal.SECTOR_LIMIT
+    await desk.configuration.put({"replacement": {"max_per_sector": 5}}, "more", WHO)
+    assert (await desk.portfolio.add(SYMBOLS[20], "fits", WHO)).result
 
 
 async def test_unknown_correlation_says_so(desk: Desk) -> None:

@@ -46,7 +46,7 @@ async def test_statistics_and_analytics(desk: Desk) -> None:
     assert shown.average_score == pytest.approx(0.99 - 0.015 * 4.5)
     assert shown.score_range == (0.99 - 0.015 * 9, 0.99)
     assert shown.replacement_candidates == 2
-    assert shown.sector_distribution == {"layer-1": 10}
+    assert shown.sector_distribution == {"unclassified": 10}
     assert shown.average_performance == pytest.approx(0.1 / 9)
     assert shown.average_volatility is None
     figures = await desk.reports.analytics()

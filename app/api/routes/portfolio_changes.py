@@ -31,6 +31,7 @@ from app.services.portfolio import Initialised, Removed, Replaced
 from app.services.views import MemberView
 
 router = api_router("portfolio", "/portfolio")
+MEMBER_CHANGES = (Code.REBALANCE_IN_PROGRESS, *CHANGES)
 
 
 class InitializeIn(Said):
@@ -151,7 +152,7 @@ def _tag(version: int) -> dict[str, str]:
     "/initialize",
     summary="Choose the members",
     response_model=InitializedOut,
-    responses=problems(Code.PORTFOLIO_NOT_EMPTY, Code.TRADING_DISABLED, *DECIDES, *CHANGES),
+    responses=problems(Code.PORTFOLIO_NOT_EMPTY, Code.TRADING_DISABLED, *DECIDES, *MEMBER_CHANGES),
 )
 async def initialize(
     service: ServiceDep, command: CommandDep, body: InitializeIn | None = None
@@ -184,9 +185,10 @@ async def initialize(
         Code.TRADING_DISABLED,
         Code.SYMBOL_NOT_TRADABLE,
         Code.CORRELATION_LIMIT,
+        Code.SECTOR_LIMIT,
         *NAMES,
         *DECIDES,
-        *CHANGES,
+        *MEMBER_CHANGES,
     ),
 )
 async def add_symbol(service: ServiceDep, command: CommandDep, body: SymbolIn) -> Response:
@@ -206,7 +208,7 @@ async def add_symbol(service: ServiceDep, command: CommandDep, body: SymbolIn) -
     "/remove-symbol",
     summary="Remove a member",
     response_model=RemovedOut,
-    responses=problems(Code.SYMBOL_NOT_IN_PORTFOLIO, *NAMES, *CHANGES),
+    responses=problems(Code.SYMBOL_NOT_IN_PORTFOLIO, *NAMES, *MEMBER_CHANGES),
 )
 async def remove_symbol(service: ServiceDep, command: CommandDep, body: SymbolIn) -> Response:
     """Works on stale data too: then the weight goes to cash and the others stay as they are."""
@@ -235,7 +237,7 @@ async def remove_symbol(service: ServiceDep, command: CommandDep, body: SymbolIn
         Code.SECTOR_LIMIT,
         *NAMES,
         *DECIDES,
-        *CHANGES,
+        *MEMBER_CHANGES,
     ),
 )
 async def replace_symbol(service: ServiceDep, command: CommandDep, body: ReplaceIn) -> Response:

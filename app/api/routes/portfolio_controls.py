@@ -161,7 +161,10 @@ async def locks(service: ServiceDep) -> LocksOut:
 
 @router.get("/watch-list", summary="Watched symbols and what keeps them out")
 async def watch_list(service: ServiceDep) -> WatchListOut:
-    """By symbol, with score, rank and distance to entry; `PUT /portfolio/locks/{symbol}` adds one."""
+    """By symbol, with score, rank and distance to entry.
+
+    `PUT /portfolio/locks/{symbol}` puts a symbol on it.
+    """
     found = await service.controls.watch_list()
     shown = [WatchedOut.of(one) for one in found.lines]
     return WatchListOut(symbols=shown, **freshness(found.facts))
