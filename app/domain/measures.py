@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.domain.configuration import CorrelationBasis
-from app.domain.market import Floats
+from app.domain.market import Floats, Ints
 from app.domain.panel import Panel
 
 MARKET = "BTCUSDT"  # the market factor
@@ -133,7 +133,9 @@ def correlations(
     matrix = _pairwise(np.concatenate([returns, missing], axis=1)[:, columns], least)
     if basis is CorrelationBasis.RESIDUAL:
         market = np.array([symbol == MARKET for symbol in symbols], np.bool_)
-        matrix[(market[:, None] != market) & np.isfinite(matrix)] = 0.0
+        pairs = np.ix_(market, ~market)
+        matrix[pairs] = np.where(np.isfinite(matrix[pairs]), 0.0, np.nan)
+        matrix.T[pairs] = matrix[pairs]
     return matrix
 
 
@@ -162,20 +164,44 @@ def _residuals(returns: Floats, market: int | None) -> Floats:
 
 
 def _pairwise(returns: Floats, least: int) -> Floats:
-    """Pearson correlation of every pair of columns over their common rows."""
+    """Pearson correlation of every pair of columns over their common rows.
+
+    Columns without a hole share all rows, so that one product of unit vectors holds their pairs;
+    only columns with holes need the sums over common rows, pair by pair.
+    """
     known = np.isfinite(returns)
-    ones = known.astype(np.float64)
+    count = known.sum(axis=0)
+    whole = count == len(returns)
     filled = np.where(known, returns - _mean(returns), 0.0)
-    count = ones.T @ ones
-    sums, squares, product = filled.T @ ones, (filled**2).T @ ones, filled.T @ filled
-    covariance = count * product - sums * sums.T
-    spread = np.maximum(count * squares - sums**2, 0.0)
-    scale = np.sqrt(spread * spread.T)
-    matrix = np.clip(covariance / _positive(scale), -1.0, 1.0)
-    matrix[count < least] = np.nan
+    sums = filled.sum(axis=0)
+    spread = np.where(whole, (filled**2).sum(axis=0) - sums**2 / max(len(returns), 1), 0.0)
+    unit = np.nan_to_num(filled / np.sqrt(_positive(spread)))
+    matrix = unit.T @ unit
+    np.clip(matrix, -1.0, 1.0, out=matrix)
+    unknown = ~(spread > 0.0) | (count < least)
+    matrix[unknown] = np.nan
+    matrix[:, unknown] = np.nan
+    holes = np.flatnonzero(~whole & (count >= least))
+    block = _over_common_rows(filled, known.astype(np.float64), holes, least)
+    both = block[:, holes]
+    block[:, holes] = (both + both.T) / 2.0  # the same to the last digit either way round
+    matrix[holes], matrix[:, holes] = block, block.T
     diagonal = np.einsum("ii->i", matrix)
     diagonal[np.isfinite(diagonal)] = 1.0
     return np.asarray(matrix, np.float64)
+
+
+def _over_common_rows(filled: Floats, ones: Floats, columns: Ints, least: int) -> Floats:
+    """(K, N) correlations of some columns with all; `ones` is 1 where a return is known, else 0."""
+    own, seen, squared = filled[:, columns].T, ones[:, columns].T, filled**2
+    count, sums, other = seen @ ones, own @ ones, seen @ filled
+    covariance = count * (own @ filled) - sums * other
+    own_spread = count * (squared[:, columns].T @ ones) - sums**2
+    other_spread = count * (seen @ squared) - other**2
+    scale = np.sqrt(np.maximum(own_spread, 0.0) * np.maximum(other_spread, 0.0))
+    block = np.clip(covariance / _positive(scale), -1.0, 1.0)
+    block[count < least] = np.nan
+    return np.asarray(block, np.float64)
 
 
 def _aligned(returns: Floats, market: Floats) -> tuple[Floats, Floats]:

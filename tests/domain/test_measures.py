@@ -128,6 +128,34 @@ def test_correlation_after_removing_the_market() -> None:
     np.testing.assert_allclose(raw, np.corrcoef(returns[:, [3, 1]].T), atol=1e-9)
 
 
+def test_pairs_with_unequal_histories_are_correlated_over_their_common_rows() -> None:
+    dice = np.random.default_rng(3)
+    factor = dice.normal(0.0, 0.03, (59, 1))
+    close = 10.0 * np.exp(np.cumsum(factor + dice.normal(0.0, 0.03, (59, 9)), axis=0))
+    close[:20, 1] = np.nan  # listed late
+    close[:35, 2] = np.nan  # later than that
+    close[10:14, 3] = np.nan  # a gap
+    close[::2, 4] = np.nan  # never two bars in a row
+    close[:, 5] = 10.0  # never moved
+    close[:, 6] = 1e6 / close[:, 0]  # the contrary of the first
+    names = tuple(f"C{number}USDT" for number in range(9))
+    times = np.arange(len(close), dtype=np.int64) * Interval.DAY.ms
+    daily = Panel(Interval.DAY, names, times, close, close, close, close, close, close)
+    found = measures.correlations(daily, names, RAW, 58, least=20)
+    returns = measures.log_returns(close)
+    for one in range(9):
+        for other in range(9):
+            both = np.isfinite(returns[:, one]) & np.isfinite(returns[:, other])
+            pair = returns[both][:, [one, other]]
+            if both.sum() < 20 or 5 in {one, other}:
+                assert np.isnan(found[one, other]), (one, other)
+            else:
+                expected = np.asarray(np.corrcoef(pair.T))[0, 1]
+                assert found[one, other] == pytest.approx(expected, abs=1e-12), (one, other)
+    assert found[0, 6] == pytest.approx(-1.0)
+    assert np.array_equal(found, found.T, equal_nan=True)
+
+
 def test_correlation_is_unknown_rather_than_zero() -> None:
     returns = noise(60, 4)
     returns[:31, 2] = NAN  # 29 returns left
