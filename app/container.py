@@ -28,6 +28,7 @@ from app.services.in_force import SettingsInForce
 from app.services.jobs import JobService
 from app.services.market_data import MarketData
 from app.services.metrics import MetricsService
+from app.services.mode import ModeNow
 from app.services.my_symbols import MySymbolsServiceV2
 from app.services.once import Once
 from app.services.performance import Performance
@@ -73,6 +74,7 @@ class Services:
     my_symbols: MySymbolsServiceV2
     bus: Bus
     supervisor: Supervisor
+    mode: ModeNow
 
 
 def utc_now() -> datetime:
@@ -163,7 +165,11 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         metrics.service_info.labels(code_version(), settings.kucoin.data_source.value).set(1)
         # Tasks stop first on the way out: they use everything that was opened before.
         stack.push_async_callback(supervisor.stop)
-        gauges = Gauges(metrics, time.monotonic, database, exchange, bus, supervisor)
+        status = service.status
+        mode = ModeNow(service.market.level, status.is_database_down, time.monotonic)
+        gauges = Gauges(
+            metrics, time.monotonic, database, exchange, bus, supervisor, mode, status.ready
+        )
         supervisor.start("gauges", gauges.run)
         if store.is_shared:
             replicas = Replicas(database, engine, executor_id, time.monotonic)
@@ -172,7 +178,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             ticks = table(lambda: in_force().cadences, work, engine, utc_now)
             begin(supervisor, ticks, work, time.monotonic)
         _log.info("started", data_source=settings.kucoin.data_source.value)
-        yield Services(service, bus, supervisor)
+        yield Services(service, bus, supervisor, mode)
 
 
 def compose(

@@ -69,7 +69,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with assemble(settings, metrics) as services:
             started.append(services)
-            yield {"my_symbols": services.my_symbols}
+            yield {"my_symbols": services.my_symbols, "mode": services.mode}
 
     async with open_client(make_api_with(lifespan, metrics=metrics)) as client:
         yield Running(started[0], client)

@@ -101,6 +101,7 @@ async def test_it_says_so_stays_up_shows_no_score_and_recovers_by_itself(
         assert health["as_of"] is None
 
         rankings = await service.client.get(f"{PREFIX}/scoring/rankings")
+        assert rankings.headers["X-Service-Mode"] == "FROZEN"
         assert rankings.status_code == 503
         assert rankings.json()["code"] == "no_board_yet"
         assert int(rankings.headers["Retry-After"]) >= 1
@@ -123,6 +124,10 @@ async def test_it_says_so_stays_up_shows_no_score_and_recovers_by_itself(
             board = await service.until("/status", lambda status: status["scoring"] is not None)
             assert board["scoring"]["scored"] > 0
             await service.until("/health", lambda now: component(now, "exchange")["state"] == "up")
+            thawed = await service.client.get("/livez")
+            assert thawed.headers["X-Service-Mode"] in {"NORMAL", "DEGRADED"}
+            text = (await service.client.get("/metrics")).text
+            assert 'mysymbols_service_mode{mode="FROZEN"} 0.0' in text
 
 
 async def test_what_was_stored_is_not_fresh_while_the_exchange_is_away(tmp_path: Path) -> None:

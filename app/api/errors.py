@@ -34,6 +34,7 @@ _log = structlog.get_logger(component="api")
 
 DEFAULT_RETRY_S: Final = 5
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+_SAME: Final = {"HEAD": "GET"}  # what can be read can be asked for without its body
 CLIENT_CLOSED: Final = 499  # what the log says of a caller that left; nobody receives it
 
 _CODE_OF_STATUS: Final[Mapping[int, Code]] = {
@@ -184,7 +185,7 @@ def _known_methods(request: Request) -> list[str]:
         method
         for method in _METHODS
         if any(
-            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            route.matches({**request.scope, "method": _SAME.get(method, method)})[0] is Match.FULL
             for route in request.app.routes
         )
     ]

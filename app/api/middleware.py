@@ -15,6 +15,7 @@ from app.api.errors import CLIENT_CLOSED, problem_response, template_of
 from app.api.responses import REPLAYED
 from app.api.schemas import ENCODED_SLASH
 from app.domain.errors import Code
+from app.services.mode import Mode
 from app.telemetry.metrics import Metrics
 
 MAX_HEADER_BYTES: Final = 32 * 1024
@@ -29,6 +30,7 @@ _HEADERS: Final = (
     (b"x-frame-options", b"DENY"),
     (b"cache-control", b"no-store"),
 )
+MODE: Final = b"x-service-mode"
 _REPLAYED: Final = REPLAYED.lower().encode()
 UNMATCHED: Final = "unmatched"
 
@@ -50,13 +52,21 @@ class RequestBorder:
             return
         request_id = _accepted_id(scope) or self.new_id()
         scope.setdefault("state", {})["request_id"] = request_id
-        answer = _Answer(send, request_id.encode("ascii", "replace"))
+        answer = _Answer(
+            send,
+            request_id.encode("ascii", "replace"),
+            scope["state"].get("mode"),
+            is_head=scope["method"] == "HEAD",
+        )
         started = self.monotonic()
         self.metrics.http_requests_in_flight.inc()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
-            await self._guarded(scope, receive, answer)
+            # What can be read can be asked for without its body; routes see only the GET.
+            scope["method"] = "GET" if answer.is_head else scope["method"]
+            await self._guarded(scope, answer.ended(receive), answer)
         finally:
+            scope["method"] = "HEAD" if answer.is_head else scope["method"]
             self.metrics.http_requests_in_flight.dec()
             self._report(scope, answer, self.monotonic() - started)
             structlog.contextvars.unbind_contextvars("request_id")
@@ -91,11 +101,21 @@ class RequestBorder:
 
 
 class _Answer:
-    """Passes the answer on, adds our headers, remembers the status."""
+    """Passes the answer on, adds our headers, remembers the status; to HEAD without the body."""
 
-    def __init__(self, send: Send, request_id: bytes) -> None:
+    def __init__(
+        self,
+        send: Send,
+        request_id: bytes,
+        mode: Callable[[], Mode] | None,
+        *,
+        is_head: bool,
+    ) -> None:
         self._send = send
         self._request_id = request_id
+        self._mode = mode  # None before the service stands
+        self._is_over = False
+        self.is_head = is_head
         self.status = CLIENT_CLOSED  # until somebody answers
         self.is_replay = False
 
@@ -104,12 +124,30 @@ class _Answer:
             self.status = message["status"]
             self.is_replay = any(name.lower() == _REPLAYED for name, _ in message["headers"])
             present = {name.lower() for name, _ in message["headers"]}
+            mode = () if self._mode is None else ((MODE, self._mode().value.encode()),)
             message["headers"] = [
                 *message["headers"],
                 *((name, value) for name, value in _HEADERS if name not in present),
+                *mode,
                 (b"x-request-id", self._request_id),
             ]
+        elif self.is_head:
+            if self._is_over:
+                return
+            # The length that was said stays true; of a stream there is nothing to wait for.
+            message = {"type": "http.response.body", "body": b""}
+            self._is_over = True
         await self._send(message)
+
+    def ended(self, receive: Receive) -> Receive:
+        """`receive`, by which a stream learns that nobody listens to what a HEAD would read."""
+        if not self.is_head:
+            return receive
+
+        async def gone_when_over() -> Message:
+            return {"type": "http.disconnect"} if self._is_over else await receive()
+
+        return gone_when_over
 
 
 def _accepted_id(scope: Scope) -> str | None:

@@ -25,6 +25,7 @@ from app.services.market_clock import ServerClock
 from app.services.market_fetch import Fetcher
 from app.services.market_state import LiveMarket, joined
 from app.services.market_views import LIVE, MarketMoment, QuoteView
+from app.services.mode import MarketLevel
 from app.services.open_interest import OpenInterestKeeper
 from app.services.outlook import Quote
 from app.services.ports import Clock, Exchange, Monotonic
@@ -168,6 +169,10 @@ class MarketData:
 
     def status(self) -> DataStatus:
         return self.moment().status()
+
+    def level(self) -> MarketLevel:
+        moment = self.moment()
+        return MarketLevel(moment.status(), moment.stale_symbols())
 
     def as_of(self) -> datetime | None:
         return self.moment().as_of()

@@ -8,6 +8,7 @@ from typing import Final
 
 from app.domain.errors import Code, ServiceError
 from app.domain.market import DataSource, DataStatus
+from app.services.mode import MarketLevel, Mode, mode_of
 from app.services.ports import Clock, ExchangeLink, LinkState
 
 _NOBODY_SCORED: Final = "nobody_scored"
@@ -18,14 +19,6 @@ class ComponentState(StrEnum):
     STARTING = "starting"
     DEGRADED = "degraded"
     DOWN = "down"
-
-
-class Mode(StrEnum):
-    """NORMAL decides; DEGRADED decides without the stale symbols; FROZEN only reads."""
-
-    NORMAL = "NORMAL"
-    DEGRADED = "DEGRADED"
-    FROZEN = "FROZEN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +119,10 @@ class Status:
         """Can reads be served: does the database answer."""
         return await self._database()
 
+    def is_database_down(self) -> bool:
+        """Whether it did not answer when it was last asked."""
+        return "database" in self._down_since
+
     async def health(self) -> Health:
         market = self.market_facts()
         components = (
@@ -137,7 +134,10 @@ class Status:
         )
         return Health(
             status=_worst(components),
-            mode=_mode(components, market),
+            mode=mode_of(
+                MarketLevel(market.data_status, market.stale_symbols),
+                is_database_down=self.is_database_down(),
+            ),
             components=components,
             data_source=market.data_source,
             data_status=market.data_status,
@@ -251,10 +251,3 @@ _SEVERITY = (
 
 def _worst(components: tuple[ComponentHealth, ...]) -> ComponentState:
     return max((component.state for component in components), key=_SEVERITY.index)
-
-
-def _mode(components: tuple[ComponentHealth, ...], market: MarketFacts) -> Mode:
-    database_down = components[0].state is ComponentState.DOWN
-    if database_down or market.data_status is not DataStatus.FRESH:
-        return Mode.FROZEN
-    return Mode.DEGRADED if market.stale_symbols else Mode.NORMAL

@@ -51,6 +51,7 @@ class Metrics:
     event_loop_lag_seconds: Histogram = field(init=False)
     bus_dropped_events: Gauge = field(init=False)
     service_info: Gauge = field(init=False)
+    service_mode: Gauge = field(init=False)
 
     def __post_init__(self) -> None:
         for name, kind, text, labels, buckets in _TABLE:
@@ -124,4 +125,5 @@ _TABLE: Final[tuple[tuple[str, _Kind, str, tuple[str, ...], tuple[float, ...]], 
     ("event_loop_lag_seconds", Histogram, "How late the event loop woke up.", (), _LAG_SECONDS),
     ("bus_dropped_events", Gauge, "Events that slow readers lost.", (), _NONE),
     ("service_info", Gauge, "Always 1.", ("version", "data_source"), _NONE),
+    ("service_mode", Gauge, "1 for the present mode, else 0.", ("mode",), _NONE),
 )

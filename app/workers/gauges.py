@@ -1,16 +1,19 @@
 """Measures what nobody asks about: how late the event loop is, what is in use, who is behind."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from app.domain.market import ExchangeLink, LinkState
 from app.services.bus import Bus
+from app.services.mode import Mode
 from app.services.ports import Monotonic
 from app.telemetry.metrics import Metrics
 from app.workers.supervisor import Beat, Supervisor
 
 STEP_S: Final = 0.5
+LOOK_S: Final = 5.0
 
 
 class Pooled(Protocol):
@@ -32,10 +35,17 @@ class Gauges:
     exchange: Linked
     bus: Bus
     supervisor: Supervisor
+    mode: Callable[[], Mode]
+    look: Callable[[], Awaitable[object]]  # asks the database whether it is there
 
     async def run(self, beat: Beat) -> None:
+        looked: float | None = None
         while True:
             begun = self.monotonic()
+            if looked is None or begun - looked >= LOOK_S:
+                looked = begun
+                await self.look()
+                begun = self.monotonic()
             await asyncio.sleep(STEP_S)
             self.metrics.event_loop_lag_seconds.observe(max(0.0, self.monotonic() - begun - STEP_S))
             self.set_levels()
@@ -46,6 +56,9 @@ class Gauges:
         metrics.database_connections_in_use.set(self.database.checked_out)
         metrics.exchange_link_up.set(self.exchange.link().state is LinkState.UP)
         metrics.bus_dropped_events.set(self.bus.dropped)
+        present = self.mode()
+        for mode in Mode:
+            metrics.service_mode.labels(mode.value).set(mode is present)
         for task in self.supervisor.facts():
             if task.last_success is not None:
                 gauge = metrics.task_last_success_timestamp_seconds.labels(task.name)

@@ -1,5 +1,6 @@
 """The border around every request: ids, limits, headers, the log line and the metrics."""
 
+import asyncio
 import io
 import json
 from collections.abc import AsyncIterator
@@ -8,9 +9,11 @@ from contextlib import asynccontextmanager
 import httpx2
 import pytest
 import structlog
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from starlette.responses import StreamingResponse
 from starlette.types import Message, Scope
 
+from app.services.mode import Mode
 from app.telemetry.logging import configure_logging
 from app.telemetry.metrics import Metrics
 from tests.api.harness import make_api, open_client, serve
@@ -245,3 +248,53 @@ async def test_idempotency_keys_are_visible_ascii_and_stand_for_one_request() ->
         problem(
             await client.post(path, json={"symbol": "A"}, headers=twice), 422, "validation_failed"
         )
+
+
+async def test_HEAD_is_a_GET_without_the_body(client: httpx2.AsyncClient) -> None:
+    own = {"x-request-id", "date"}
+    paths = ("items", "items?limit=x", "orders", "versioned", "errors/unavailable", "crash", "bare")
+    for path in (*(f"{SAMPLES}/{name}" for name in paths), "/livez", "/nowhere", "/openapi.json"):
+        read, asked = await client.get(path), await client.head(path)
+        assert asked.status_code == read.status_code, path
+        assert asked.content == b""
+        for name in read.headers.keys() - own:
+            if read.status_code < 400 or name != "content-length":  # a problem names its request
+                assert asked.headers[name] == read.headers[name], (path, name)
+    assert (await client.get(f"{SAMPLES}/orders")).json()["symbol"] == "", "nothing was changed"
+
+
+async def test_a_HEAD_is_counted_as_what_it_is_and_does_not_read_a_stream_to_its_end() -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 1
+            yield b"data: tick\n\n"
+            await asyncio.sleep(0)
+
+    router = APIRouter(prefix="/samples")
+    router.add_api_route(
+        "/stream", lambda: StreamingResponse(endless(), media_type="text/event-stream")
+    )
+    metrics = Metrics()
+    async with serve([router], metrics=metrics) as client, asyncio.timeout(60):
+        answer = await client.head(f"{SAMPLES}/stream")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.content == b""
+    assert sent < 100
+    counted = metrics.http_requests.labels("HEAD", f"{SAMPLES}/stream", "200")
+    assert counted._value.get() == 1.0
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+async def test_every_answer_tells_the_mode_of_the_service(mode: Mode) -> None:
+    async with serve([sample_router()], {"mode": lambda: mode}) as client:
+        for path in (f"{SAMPLES}/items", f"{SAMPLES}/crash", "/livez", "/nowhere", "/metrics"):
+            assert (await client.get(path)).headers["x-service-mode"] == mode.value
+        assert (await client.post(f"{SAMPLES}/orders")).headers["x-service-mode"] == mode.value
+        refused = await client.get("/livez", headers={"Host": "evil.example"})
+        assert refused.headers["x-service-mode"] == mode.value
+    async with serve([sample_router()]) as client:  # nobody knows it
+        assert "x-service-mode" not in (await client.get("/livez")).headers

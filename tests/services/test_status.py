@@ -1,17 +1,17 @@
 """Health names every component, its cause and what happens next."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from app.domain.errors import Code, UnavailableError
 from app.domain.market import DataSource, DataStatus
+from app.services.mode import KEEP_S, MarketLevel, Mode, ModeNow
 from app.services.ports import ExchangeLink, LinkState
 from app.services.status import (
     ComponentState,
     MarketFacts,
-    Mode,
     PortfolioFacts,
     ScoringFacts,
     Status,
@@ -181,3 +181,53 @@ async def test_status_gathers_the_facts() -> None:
     assert status.portfolio.size == 10
     assert status.scoring == BOARD
     assert status.mode is Mode.NORMAL
+
+
+@pytest.mark.parametrize(
+    ("status", "stale", "is_database_down", "mode"),
+    [
+        (DataStatus.FRESH, 0, False, Mode.NORMAL),
+        (DataStatus.FRESH, 3, False, Mode.DEGRADED),
+        (DataStatus.STALE, 0, False, Mode.FROZEN),
+        (DataStatus.UNAVAILABLE, 3, False, Mode.FROZEN),
+        (DataStatus.FRESH, 0, True, Mode.FROZEN),
+    ],
+)
+async def test_the_mode_of_every_answer_is_that_of_health(
+    status: DataStatus, stale: int, is_database_down: bool, mode: Mode
+) -> None:
+    world = World()
+    world.market = replace(world.market, data_status=status, stale_symbols=stale)
+    if is_database_down:
+        world.database_error = UnavailableError(Code.DATABASE_UNAVAILABLE, "gone")
+    service, now = world.status(), ModeClock()
+    told = ModeNow(lambda: MarketLevel(status, stale), service.is_database_down, now)
+    assert (await service.health()).mode is mode
+    assert told() is mode
+
+
+async def test_the_mode_is_worked_out_once_a_second_however_many_answers_there_are() -> None:
+    level, clock, asked = MarketLevel(DataStatus.FRESH, 0), ModeClock(), 0
+
+    def market() -> MarketLevel:
+        nonlocal asked
+        asked += 1
+        return level
+
+    told = ModeNow(market, lambda: False, clock)
+    assert {told() for _ in range(100)} == {Mode.NORMAL}
+    assert asked == 1
+    level = MarketLevel(DataStatus.STALE, 0)
+    clock.now += KEEP_S
+    assert told() is Mode.NORMAL
+    clock.now += 0.001
+    assert told() is Mode.FROZEN
+    assert asked == 2
+
+
+@dataclass
+class ModeClock:
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now

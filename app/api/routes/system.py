@@ -12,6 +12,7 @@ from app.api.responses import keep, sent
 from app.api.routing import api_router
 from app.api.schemas import Freshness, Out, Percent, UtcTime, finite, percent
 from app.domain.errors import Code, UnavailableError
+from app.services.mode import Mode
 from app.services.once import Answer, Command
 from app.services.sample_data import SampleLoaded
 from app.services.status import (
@@ -19,7 +20,6 @@ from app.services.status import (
     ComponentState,
     Health,
     MarketFacts,
-    Mode,
     ServiceStatus,
 )
 from app.telemetry.metrics import CONTENT_TYPE, Metrics

@@ -1,0 +1,51 @@
+"""The mode of the service: what it still decides; cheap enough to be told with every answer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from app.domain.market import DataStatus
+from app.services.ports import Monotonic
+
+KEEP_S: Final = 1.0  # who is stale is not counted anew for every answer
+
+
+class Mode(StrEnum):
+    """NORMAL decides; DEGRADED decides without the stale symbols; FROZEN only reads."""
+
+    NORMAL = "NORMAL"
+    DEGRADED = "DEGRADED"
+    FROZEN = "FROZEN"
+
+
+@dataclass(frozen=True, slots=True)
+class MarketLevel:
+    """How much of the market is known: as a whole, and how many symbols are stale in it."""
+
+    status: DataStatus
+    stale_symbols: int
+
+
+def mode_of(market: MarketLevel, *, is_database_down: bool) -> Mode:
+    """Without the database or the market nothing is decided."""
+    if is_database_down or market.status is not DataStatus.FRESH:
+        return Mode.FROZEN
+    return Mode.DEGRADED if market.stale_symbols else Mode.NORMAL
+
+
+@dataclass(slots=True)
+class ModeNow:
+    """The present mode, at most `KEEP_S` old. `is_database_down` says what was last seen."""
+
+    market: Callable[[], MarketLevel]
+    is_database_down: Callable[[], bool]
+    monotonic: Monotonic
+    _told: tuple[float, Mode] | None = field(default=None, init=False)
+
+    def __call__(self) -> Mode:
+        now = self.monotonic()
+        if self._told is None or now - self._told[0] > KEEP_S:
+            mode = mode_of(self.market(), is_database_down=self.is_database_down())
+            self._told = (now, mode)
+        return self._told[1]
