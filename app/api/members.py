@@ -40,7 +40,8 @@ class MemberOut(Out):
     inclusion_price: MoneyString | None = Field(description="Mark price when it came in.")
     current_score: Score | None
     confidence: Score | None
-    weight_percentage: Percent
+    weight_percentage: Percent = Field(description="As it was last set.")
+    current_weight_percentage: Percent = Field(description="As prices have carried it since.")
     target_weight_percentage: Percent = Field(description=TARGET)
     status: str = Field(examples=["Active"])
     is_replacement_candidate: bool
@@ -82,6 +83,7 @@ def fields_of(view: MemberView) -> dict[str, Any]:
         "current_score": finite(view.score),
         "confidence": finite(view.confidence),
         "weight_percentage": percent(member.weight_u),
+        "current_weight_percentage": percent(view.marked_u),
         "target_weight_percentage": percent(view.target_u),
         "status": "Active",
         "is_replacement_candidate": view.replacement_priority is not None,

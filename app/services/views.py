@@ -22,6 +22,7 @@ class MemberView:
     """A member and what is known of it now; None is not known."""
 
     member: Member
+    marked_u: int  # its weight as prices have carried it
     target_u: int  # the weight that a rebalance would set now
     score: float | None
     confidence: float | None
@@ -59,7 +60,12 @@ def member_view(
 ) -> MemberView:
     """`realized` are the booked results by symbol id, as the trades know them."""
     targets_u = aim(portfolio, grounds).allocation.weights_u
-    return _member_view(member, portfolio, grounds, realized, targets_u)
+    marked_u = _marked(portfolio, grounds)
+    return _member_view(member, portfolio, grounds, realized, targets_u, marked_u)
+
+
+def _marked(portfolio: Portfolio, grounds: Grounds) -> Mapping[str, int]:
+    return {one.symbol: one.weight_u for one in grounds.marked(portfolio).members}
 
 
 def _member_view(
@@ -68,12 +74,14 @@ def _member_view(
     grounds: Grounds,
     realized: Realized,
     targets_u: Mapping[str, int],
+    marked_u: Mapping[str, int],
 ) -> MemberView:
     order = weakest(portfolio, grounds)
     verdict = judge(member.symbol, portfolio, grounds)
     known = grounds.board is not None and grounds.score(member.symbol) is not None
     return MemberView(
         member=member,
+        marked_u=marked_u[member.symbol],
         target_u=targets_u[member.symbol],
         score=grounds.score(member.symbol),
         confidence=grounds.confidence(member.symbol),
@@ -92,8 +100,9 @@ def portfolio_view(
     portfolio: Portfolio, grounds: Grounds, realized: Realized = NONE_BOOKED
 ) -> PortfolioView:
     targets_u = aim(portfolio, grounds).allocation.weights_u
+    marked_u = _marked(portfolio, grounds)
     members = tuple(
-        _member_view(member, portfolio, grounds, realized, targets_u)
+        _member_view(member, portfolio, grounds, realized, targets_u, marked_u)
         for member in portfolio.members
     )
     most = grounds.configuration.max_portfolio_symbols

@@ -267,6 +267,22 @@ async def test_the_other_reads(desk: Desk, client: httpx2.AsyncClient) -> None:
     assert [one["symbol"] for one in tradeable["symbols"]] == list(SYMBOLS[:10])
 
 
+async def test_a_member_shows_its_weight_as_prices_have_carried_it(
+    desk: Desk, client: httpx2.AsyncClient
+) -> None:
+    await desk.filled(5)
+    still = (await get(client, "/portfolio"))["members"]
+    assert {one["current_weight_percentage"] for one in still} == {20}
+    desk.quote(SYMBOLS[0], mark=Decimal(20))  # twice what it was
+    members = (await get(client, "/portfolio"))["members"]
+    assert [one["weight_percentage"] for one in members] == [20] * 5
+    assert members[0]["current_weight_percentage"] == pytest.approx(100 / 3, abs=1e-5)
+    assert members[1]["current_weight_percentage"] == pytest.approx(100 / 6, abs=1e-5)
+    lines = (await get(client, "/portfolio/weights"))["weights"]
+    for member, line in zip(members, lines, strict=True):
+        assert member["current_weight_percentage"] == line["current_weight_percentage"]
+
+
 async def test_trading_answers(desk: Desk, client: httpx2.AsyncClient) -> None:
     await desk.filled()
     verdict = await get(client, "/portfolio/symbols/C00%2FUSDT:USDT/should-trade")
