@@ -16,6 +16,7 @@ import structlog
 
 from app.adapters.kucoin.exchange import open_exchange
 from app.services.alert_facts import SystemView
+from app.services.alert_rules import AlertRuleService
 from app.services.alert_watch import AlertWatch
 from app.services.alerts import AlertService
 from app.services.bus import Bus
@@ -55,6 +56,7 @@ from app.telemetry import observers
 from app.telemetry.meter import Meter
 from app.telemetry.metrics import Metrics
 from app.workers.activities import activities
+from app.workers.alert_reactions import ALERT_REACTIONS, alert_reactions
 from app.workers.backoff import full_jitter
 from app.workers.durable import EngineOptions
 from app.workers.engine import Engine
@@ -177,6 +179,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         if settings.background:
             ticks = table(lambda: in_force().cadences, work, engine, utc_now)
             begin(supervisor, ticks, work, time.monotonic)
+            supervisor.start(ALERT_REACTIONS, alert_reactions(bus, utc_now, work.alerts))
         _log.info("started", data_source=settings.kucoin.data_source.value)
         yield Services(service, bus, supervisor, mode)
 
@@ -231,6 +234,7 @@ def compose(
     ledger = Ledger(code_version())
     system = SystemView(exchange.link, watch, registry, market.server_clock, supervisor.facts)
     reports = Reports(database, grounds)
+    configuration = ConfigurationService(database, grounds, once, ledger)
     performance = Performance(database, grounds, once, ledger)
     portfolio = PortfolioService(database, grounds, once, ledger)
     runs = RebalanceRuns(database, utc_now, new_id, f"{gethostname()}:{os.getpid()}")
@@ -250,8 +254,9 @@ def compose(
         trading=Trading(database, grounds),
         controls=ControlService(database, grounds, once, ledger),
         reports=reports,
-        alerts=AlertService(database, grounds, system),
-        configuration=ConfigurationService(database, grounds, once, ledger),
+        alerts=AlertService(database, grounds, once, new_id, system),
+        alert_rules=AlertRuleService(configuration),
+        configuration=configuration,
         status=Status(
             started_at=utc_now(),
             version=code_version(),

@@ -23,6 +23,7 @@ from app.api.middleware import RequestBorder
 from app.api.origin import OriginGuard
 from app.api.paging import Cursors
 from app.api.routes import (
+    alert_rules,
     alerts,
     configuration,
     market,
@@ -63,6 +64,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     portfolio_metrics.router,
     portfolio_performance.router,
     portfolio_report.router,
+    alert_rules.router,
     alerts.router,
     configuration.router,
     system.router,

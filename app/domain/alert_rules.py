@@ -25,25 +25,20 @@ from app.domain.alert_rules_system import (
     unknown_contract_status,
 )
 from app.domain.alert_settings import LimitRule, MarginRule, StateRule
-from app.domain.alerts import Alert, Reading, Rule, Side, ordered
+from app.domain.alerts import Reading, Rule, Side
 from app.domain.configuration import Configuration
 
 # Every subject that the rule judges now; None where it cannot judge at all.
 Read = Callable[[Facts, Configuration], Sequence[Reading] | None]
 
 
-def _own_limit(configuration: Configuration, settings: StateRule) -> float | None:
-    del configuration
-    return settings.limit if isinstance(settings, LimitRule) else None
-
-
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """How one rule is judged; `limit_at` finds its limit in the settings."""
+    """How one rule is judged; `limit_at` names the setting that is its limit, where not its own."""
 
     read: Read
     side: Side = Side.STATE
-    limit_at: Callable[[Configuration, StateRule], float | None] = _own_limit
+    limit_at: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +55,9 @@ class RuleInForce:
 RULES: Final[Mapping[Rule, Spec]] = MappingProxyType(
     {
         Rule.NOT_TRADEABLE: Spec(not_tradeable),
-        Rule.LOW_SCORE: Spec(low_score, Side.BELOW, lambda all_, _: all_.alerts.low_score),
-        Rule.HIGH_CORRELATION: Spec(
-            high_correlation, Side.ABOVE, lambda all_, _: all_.correlation.alert
-        ),
-        Rule.POOR_PERFORMANCE: Spec(
-            poor_performance, Side.BELOW, lambda all_, _: all_.alerts.poor_performance
-        ),
+        Rule.LOW_SCORE: Spec(low_score, Side.BELOW, ("alerts", "low_score")),
+        Rule.HIGH_CORRELATION: Spec(high_correlation, Side.ABOVE, ("correlation", "alert")),
+        Rule.POOR_PERFORMANCE: Spec(poor_performance, Side.BELOW, ("alerts", "poor_performance")),
         Rule.EXCHANGE_BANNED: Spec(exchange_banned),
         Rule.EXCHANGE_DISCONNECTED: Spec(exchange_disconnected),
         Rule.REDIRECT_REFUSED: Spec(redirect_refused),
@@ -85,33 +76,17 @@ def in_force(rule: Rule, configuration: Configuration) -> RuleInForce:
     """A rule as the settings have it now."""
     spec = RULES[rule]
     settings: StateRule = getattr(configuration.alerts.rules, rule.value)
-    limit = spec.limit_at(configuration, settings)
+    limit = _limit(spec, settings, configuration)
     clear = limit
     if limit is not None and isinstance(settings, MarginRule):
         away = settings.clear_margin
-        clear = limit - away if spec.side is Side.ABOVE else limit + away
+        clear = round(limit - away if spec.side is Side.ABOVE else limit + away, 9)
     return RuleInForce(rule, spec.side, settings, limit, clear)
 
 
-def judge(facts: Facts, configuration: Configuration) -> tuple[Alert, ...]:
-    """All alerts that the facts give at this moment, critical first, then by rule and subject."""
-    found = []
-    for rule, spec in RULES.items():
-        force = in_force(rule, configuration)
-        if not force.settings.enabled:
-            continue
-        found += [
-            Alert(
-                rule,
-                one.subject,
-                one.symbols,
-                force.settings.severity,
-                one.value,
-                force.limit,
-                one.message,
-                facts.as_of,
-            )
-            for one in spec.read(facts, configuration) or ()
-            if one.fires(spec.side, force.limit)
-        ]
-    return ordered(found)
+def _limit(spec: Spec, settings: StateRule, configuration: Configuration) -> float | None:
+    if spec.limit_at is None:
+        return settings.limit if isinstance(settings, LimitRule) else None
+    group, name = spec.limit_at
+    limit: float = getattr(getattr(configuration, group), name)
+    return limit

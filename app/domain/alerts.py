@@ -1,12 +1,14 @@
-"""What an alert is: a rule that holds for a subject, with value, limit and since when."""
+"""What an alert is, and the states it goes through from its first sight to its end."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum, StrEnum, auto
+from types import MappingProxyType
 from typing import Final
 
 from app.domain.alert_settings import Severity
+from app.domain.errors import Code, ConflictError
 
 
 class Rule(StrEnum):
@@ -58,18 +60,109 @@ class Reading:
         return self.value > limit if side is Side.ABOVE else self.value < limit
 
 
+class AlertState(StrEnum):
+    """PENDING has not held for long enough yet, or ended too short a time ago."""
+
+    PENDING = "pending"
+    OPEN = "open"
+    ACKNOWLEDGED = "acknowledged"
+    SNOOZED = "snoozed"
+    RESOLVED = "resolved"
+
+
+class Step(StrEnum):
+    """What moves an alert."""
+
+    RAISE = "raise"
+    ACKNOWLEDGE = "acknowledge"
+    SNOOZE = "snooze"
+    WAKE = "wake"
+    RESOLVE = "resolve"
+
+
+class Resolution(StrEnum):
+    """How an alert ended."""
+
+    CLEARED = "cleared"  # the cause is gone
+    OPERATOR = "operator"  # somebody said so
+    DISABLED = "disabled"  # the rule was switched off
+
+
+# Nothing leaves RESOLVED: what comes again is another alert.
+STEPS: Final[Mapping[tuple[AlertState, Step], AlertState]] = MappingProxyType(
+    {
+        (AlertState.PENDING, Step.RAISE): AlertState.OPEN,
+        (AlertState.OPEN, Step.ACKNOWLEDGE): AlertState.ACKNOWLEDGED,
+        (AlertState.OPEN, Step.SNOOZE): AlertState.SNOOZED,
+        (AlertState.OPEN, Step.RESOLVE): AlertState.RESOLVED,
+        (AlertState.ACKNOWLEDGED, Step.ACKNOWLEDGE): AlertState.ACKNOWLEDGED,
+        (AlertState.ACKNOWLEDGED, Step.SNOOZE): AlertState.SNOOZED,
+        (AlertState.ACKNOWLEDGED, Step.RESOLVE): AlertState.RESOLVED,
+        (AlertState.SNOOZED, Step.ACKNOWLEDGE): AlertState.ACKNOWLEDGED,
+        (AlertState.SNOOZED, Step.SNOOZE): AlertState.SNOOZED,
+        (AlertState.SNOOZED, Step.WAKE): AlertState.OPEN,
+        (AlertState.SNOOZED, Step.RESOLVE): AlertState.RESOLVED,
+    }
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Alert:
     """One rule that fires for one subject; `value` and `limit` are None where it is a state."""
 
+    id: str
     rule: Rule
     subject: str
     symbols: tuple[str, ...]
     severity: Severity
+    state: AlertState
     value: float | None
     limit: float | None
     message: str
-    since: datetime  # as of the data that it rests on
+    since: datetime  # it has held from here on
+    last_seen_at: datetime
+    opened_at: datetime | None = None
+    acknowledged_at: datetime | None = None
+    acknowledged_by: str | None = None
+    snoozed_until: datetime | None = None
+    snoozed_by: str | None = None
+    resolved_at: datetime | None = None
+    resolution: Resolution | None = None
+    resolved_by: str | None = None
+
+    @property
+    def key(self) -> tuple[Rule, str]:
+        """At most one alert with this key is not resolved."""
+        return self.rule, self.subject
+
+    def _moved(self, step: Step) -> "Alert":
+        state = STEPS.get((self.state, step))
+        if state is None:
+            raise ConflictError(
+                Code.ALERT_STATE, f"The alert is {self.state.value}: it cannot {step.value} now."
+            )
+        return replace(self, state=state)
+
+    def raised(self, at: datetime) -> "Alert":
+        return replace(self._moved(Step.RAISE), opened_at=at)
+
+    def acknowledged(self, at: datetime, by: str) -> "Alert":
+        """Somebody has seen it. Raises ConflictError for one that is not active."""
+        moved = self._moved(Step.ACKNOWLEDGE)
+        if self.state is AlertState.ACKNOWLEDGED:
+            return self
+        return replace(moved, acknowledged_at=at, acknowledged_by=by, snoozed_until=None)
+
+    def snoozed(self, until: datetime, by: str) -> "Alert":
+        """Quiet until then. Raises ConflictError for one that is not active."""
+        return replace(self._moved(Step.SNOOZE), snoozed_until=until, snoozed_by=by)
+
+    def awake(self) -> "Alert":
+        return replace(self._moved(Step.WAKE), snoozed_until=None)
+
+    def resolved(self, at: datetime, how: Resolution, by: str | None = None) -> "Alert":
+        """Raises ConflictError for one that has ended or never opened."""
+        return replace(self._moved(Step.RESOLVE), resolved_at=at, resolution=how, resolved_by=by)
 
 
 _GRAVEST: Final = (Severity.CRITICAL, Severity.WARNING, Severity.INFO)
@@ -80,6 +173,6 @@ def gravity(severity: Severity) -> int:
     return _GRAVEST.index(severity)
 
 
-def ordered(alerts: Iterable[Alert]) -> tuple[Alert, ...]:
-    """Critical first, then by rule and subject."""
-    return tuple(sorted(alerts, key=lambda one: (gravity(one.severity), one.rule, one.subject)))
+def rank(alert: Alert) -> tuple[int, str, str]:
+    """Its place in a list: critical first, then by rule and subject."""
+    return gravity(alert.severity), alert.rule.value, alert.subject

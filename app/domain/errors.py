@@ -36,6 +36,7 @@ class Code(StrEnum):
     SYMBOL_ALREADY_IN_PORTFOLIO = "symbol_already_in_portfolio"
     SYMBOL_NOT_IN_PORTFOLIO = "symbol_not_in_portfolio"
     SYMBOL_BANNED = "symbol_banned"
+    ALERT_STATE = "alert_state"
     SYMBOL_PINNED = "symbol_pinned"
     TRADING_DISABLED = "trading_disabled"
     TRADE_ID_REUSED = "trade_id_reused"

@@ -12,6 +12,8 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 from app.domain.configuration import Configuration
 from app.domain.configuration_document import as_document, from_document
 from app.domain.events import (
+    AlertRaised,
+    AlertResolved,
     ConfigurationChanged,
     PlanCreated,
     PortfolioChanged,
@@ -69,6 +71,8 @@ KINDS: Final[tuple[Kind, ...]] = (
     Kind(PortfolioChanged, "portfolio_changed", Topic.PORTFOLIO_CHANGE, subject="symbol"),
     Kind(PlanCreated, "plan_created", Topic.REBALANCE),
     Kind(ConfigurationChanged, "configuration_changed", Topic.CONFIGURATION),
+    Kind(AlertRaised, "alert_raised", Topic.ALERT, subject="symbol"),
+    Kind(AlertResolved, "alert_resolved", Topic.ALERT, subject="symbol"),
 )
 NOT_STORED: Final[frozenset[type]] = frozenset()
 _BY_CLASS: Final = MappingProxyType({kind.cls: kind for kind in KINDS})

@@ -1,37 +1,23 @@
-"""Looks at the alert rules every minute: counts what is open and says what opened or ended."""
+"""Looks at the alert rules every minute and whenever something was decided; counts what is open."""
 
-from dataclasses import dataclass, field
-
-import structlog
+from dataclasses import dataclass
 
 from app.domain.alert_settings import Severity
-from app.domain.alerts import Alert
+from app.domain.alerts import AlertState
 from app.services.alerts import AlertService
 from app.telemetry.metrics import Metrics
 
-_log = structlog.get_logger("alerts")
 
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class AlertWatch:
     alerts: AlertService
     metrics: Metrics
-    _open: frozenset[tuple[str, str]] = field(default_factory=frozenset)
 
     async def look(self) -> None:
-        """One evaluation; each change is one log line."""
-        found, _ = await self.alerts.current()
+        """One evaluation; the gauges say what it left open."""
+        active, _ = await self.alerts.look()
         for severity in Severity:
-            count = sum(alert.severity is severity for alert in found)
+            count = sum(
+                alert.severity is severity and alert.state is AlertState.OPEN for alert in active
+            )
             self.metrics.alerts_open.labels(severity.value).set(count)
-        now = {_key(alert): alert for alert in found}
-        for key in sorted(now.keys() - self._open):
-            alert = now[key]
-            _log.warning("alert_opened", rule=key[0], subject=key[1], severity=alert.severity.value)
-        for rule, subject in sorted(self._open - now.keys()):
-            _log.info("alert_ended", rule=rule, subject=subject)
-        self._open = frozenset(now)
-
-
-def _key(alert: Alert) -> tuple[str, str]:
-    return alert.rule.value, alert.subject

@@ -7,7 +7,8 @@ from app.domain.alerts import Alert
 from app.domain.board import Board, Card
 from app.domain.history import PortfolioEvent
 from app.domain.performance import Trade
-from app.services.alerts import AlertService
+from app.services.alert_rules import AlertRuleService
+from app.services.alerts import AlertService, Chosen
 from app.services.configuration import ConfigurationService
 from app.services.controls import ControlService
 from app.services.integrity import Integrity
@@ -54,6 +55,7 @@ class MySymbolsServiceV2:
     controls: ControlService
     reports: Reports
     alerts: AlertService
+    alert_rules: AlertRuleService
     configuration: ConfigurationService
     status: Status
     sample_data: SampleData
@@ -116,7 +118,7 @@ class MySymbolsServiceV2:
         return await self.reports.correlation(days)
 
     async def check_portfolio_alerts(self) -> tuple[Alert, ...]:
-        found, _ = await self.alerts.current()
+        found, _ = await self.alerts.list(Chosen())
         return found
 
     async def update_performance_metrics(

@@ -50,6 +50,7 @@ RULES: Final[dict[str, Rule]] = {
     "pk_contract_specs": _RACE,
     "uq_contract_specs_symbol_id_open": _RACE,
     "uq_rebalance_runs_active": _RUNNING,
+    "uq_alerts_rule_subject_live": _RACE,
     "uq_rebalance_runs_tick": _RUNNING,
     "pk_idempotency_keys": Rule(
         ConflictError, Code.IDEMPOTENCY_IN_PROGRESS, "the same request is being carried out"
@@ -72,6 +73,12 @@ RULES: Final[dict[str, Rule]] = {
 # Only a mistake of ours can break these; the caller learns no more than that.
 OURS: Final = frozenset(
     {
+        "ck_alerts_limit_value_range",
+        "ck_alerts_opened_at_known",
+        "ck_alerts_resolved_at_known",
+        "ck_alerts_severity_known",
+        "ck_alerts_state_known",
+        "ck_alerts_value_range",
         "ck_candles_prices",
         "ck_candles_turnover_range",
         "ck_candles_volume_range",
@@ -125,6 +132,7 @@ OURS: Final = frozenset(
         "fk_rebalance_run_steps_run_id",
         "fk_replacement_confirmations_portfolio_id",
         "fk_symbol_scores_run_id",
+        "pk_alerts",
         "pk_candles",
         "pk_event_head",
         "pk_events",

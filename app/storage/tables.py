@@ -1,5 +1,6 @@
 """Every table, by name; migrations build the same and a test compares them."""
 
+from app.storage.alert_tables import alerts
 from app.storage.event_tables import STREAM_ID, event_head, events
 from app.storage.market_tables import (
     candles,
@@ -27,6 +28,7 @@ from app.storage.scoring_tables import scoring_algorithms, scoring_runs, symbol_
 __all__ = [
     "PORTFOLIO_ID",
     "STREAM_ID",
+    "alerts",
     "candles",
     "contract_specs",
     "event_head",

@@ -3,6 +3,7 @@
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.event_codec import drafts_of
+from app.storage.alerts import AlertRepository
 from app.storage.candles import CandleRepository
 from app.storage.configuration import ConfigurationRepository
 from app.storage.controls import ControlRepository
@@ -39,6 +40,7 @@ class UnitOfWork:
         self.controls = ControlRepository(connection)
         self.trades = TradeRepository(connection)
         self.facts = FactRepository(connection)
+        self.alerts = AlertRepository(connection)
         self.events = EventRepository(connection)
         self.replicas = ReplicaRepository(connection)
 

@@ -124,6 +124,15 @@ def locked(book: Book) -> dict[str, str]:
     return {"symbol": names["other"], "other": names["symbol"]}
 
 
+def alarmed(book: Book) -> dict[str, str]:
+    """Every member scores too low: each has an open alert."""
+    names = members(8)(book)
+    rule = {"rules": {"low_score": {"cooldown_s": 0}}, "low_score": 1.0}
+    book.done("PUT", f"{PREFIX}/configuration", json={"alerts": rule})
+    found = book.get(f"{PREFIX}/alerts?rule=low_score")["items"]
+    return {**names, "alert_id": found[0]["id"]}
+
+
 def result(trade: str, pnl: str) -> dict[str, Any]:
     return {
         "trade_id": trade,
@@ -165,6 +174,21 @@ CHANGES = {
         members(4),
         lambda n: result(n["fresh"], "1.5"),
         lambda n: result(n["fresh"], "2.5"),
+    ),
+    "POST /alerts/{alert_id}/acknowledge": Change(
+        alarmed, lambda _: {"user": "one"}, lambda _: {"user": "other"}, None
+    ),
+    "POST /alerts/{alert_id}/snooze": Change(
+        alarmed, lambda _: {"seconds": 60}, lambda _: {"seconds": 61}, None
+    ),
+    "POST /alerts/{alert_id}/resolve": Change(
+        alarmed, lambda _: {"user": "one"}, lambda _: {"user": "other"}, None
+    ),
+    "PUT /alerts/rules/{name}": Change(
+        lambda book: {**members(4)(book), "name": "clock_offset"},
+        lambda _: {"limit": 4.5},
+        lambda _: {"limit": 5.5},
+        "/configuration",
     ),
     "PUT /configuration": Change(
         members(4),

@@ -353,10 +353,10 @@ async def test_alerts_over_http(desk: Desk, client: httpx2.AsyncClient) -> None:
     desk.score({SYMBOLS[1]: 0.2, SYMBOLS[2]: 0.3})
     first = await get(client, "/alerts", limit=2)
     rest = await get(client, "/alerts", limit=2, cursor=first["next_cursor"])
-    assert [one["id"] for one in (*first["items"], *rest["items"])] == [
-        f"not_tradeable:{SYMBOLS[0]}",
-        f"low_score:{SYMBOLS[1]}",
-        f"low_score:{SYMBOLS[2]}",
+    assert [(one["rule"], one["subject"]) for one in (*first["items"], *rest["items"])] == [
+        ("not_tradeable", SYMBOLS[0]),
+        ("low_score", SYMBOLS[1]),
+        ("low_score", SYMBOLS[2]),
     ]
     assert rest["next_cursor"] is None
     one = await get(client, "/alerts", severity="critical")

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from app.domain import events
+from app.domain.alert_settings import Severity
+from app.domain.alerts import Resolution, Rule
 from app.domain.board import Board, Card, CardStatus
 from app.domain.configuration import Configuration
 from app.domain.event_codec import (
@@ -20,6 +22,8 @@ from app.domain.event_codec import (
     event_of,
 )
 from app.domain.events import (
+    AlertRaised,
+    AlertResolved,
     ConfigurationChanged,
     PlanCreated,
     PortfolioChanged,
@@ -39,6 +43,12 @@ EXAMPLES: tuple[object, ...] = (
     PortfolioChanged(7, 12, "REPLACE", "BTCUSDT", T0, "ETHUSDT", "because", "operator"),
     PortfolioChanged(8, 13, "REBALANCE", None, T0),
     PlanCreated("run", 7, 3, T0),
+    AlertRaised(
+        "id", Rule.LOW_SCORE, "BTCUSDT", ("BTCUSDT",), Severity.WARNING, 0.4, 0.5, "low", T0
+    ),
+    AlertResolved(
+        "id", Rule.JOB_LATE, "market", (), Severity.INFO, Resolution.CLEARED, None, "late", T0
+    ),
     ConfigurationChanged(replace(Configuration(), version=4, max_portfolio_symbols=7), T0),
 )
 

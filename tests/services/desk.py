@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from app.domain.market import (
 from app.domain.panel import Panel
 from app.domain.sectors import UNCLASSIFIED
 from app.domain.symbols import SymbolEntry, SymbolIndex
+from app.services.alert_rules import AlertRuleService
 from app.services.alerts import AlertService
 from app.services.changes import Ledger
 from app.services.configuration import ConfigurationService
@@ -144,7 +146,7 @@ class Desk:
     process: str = "run"  # begins the ids of its rebalance runs
 
     def __post_init__(self) -> None:
-        numbers = count(1)
+        numbers, alert_ids = count(1), count(1)
         grounds = GroundsNow(self.boards, self.market, lambda: self.now)
         once = Once(self.database, lambda: self.now)
         ledger = Ledger("test")
@@ -154,7 +156,10 @@ class Desk:
         )
         self.rebalancing = Rebalancing(self.database, grounds, once, ledger, runs)
         self.configuration = ConfigurationService(self.database, grounds, once, ledger)
-        self.alerts = AlertService(self.database, grounds)
+        self.alerts = AlertService(
+            self.database, grounds, once, lambda: str(UUID(int=next(alert_ids)))
+        )
+        self.alert_rules = AlertRuleService(self.configuration)
         self.reports = Reports(self.database, grounds)
         self.replacement = Replacement(self.database, grounds, once, ledger)
         self.performance = Performance(self.database, grounds, once, ledger)

@@ -190,7 +190,7 @@ class Life(RuleBasedStateMachine):
 
         async def read(desk: Desk) -> Any:
             await desk.portfolio.view()
-            await desk.alerts.current()
+            await desk.alerts.look()
             await desk.reports.analytics()
             await desk.trading.tradeable()
             checked = await desk.reports.integrity()

@@ -62,6 +62,11 @@ _RUN = (
     " request_id, owner, requested_at, lease_until, finished_at) VALUES ('{run}', 'main',"
     " '{state}', 'x', {tick}, 'x', 'x', 'x', {now}, {now}, {finished})"
 )
+_ALERT = (
+    "INSERT INTO alerts (id, rule, subject, symbols, severity, state, message, since,"
+    " last_seen_at, opened_at) VALUES ('{id}', 'low_score', 'BTCUSDT', '[]', 'warning', 'open',"
+    " 'x', {now}, {now}, {now})"
+)
 _BTC = symbol_id("BTC")
 _ETH = symbol_id("ETH")
 _SOUND = {"id": _BTC, "version": 1, "rank": 1, "weight": 1, "target": 1}
@@ -133,6 +138,10 @@ _CASES: dict[str, tuple[list[str], Code]] = {
             _TRADE.format(trade="t", seq=1, id=_BTC, now="{now}"),
             _TRADE.format(trade="u", seq=1, id=_BTC, now="{now}"),
         ],
+        Code.VERSION_CONFLICT,
+    ),
+    "uq_alerts_rule_subject_live": (
+        [_ALERT.format(id=one, now="{now}") for one in ("one", "other")],
         Code.VERSION_CONFLICT,
     ),
     "uq_rebalance_runs_active": (

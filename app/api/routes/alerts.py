@@ -1,49 +1,83 @@
-"""Alerts: what needs attention now."""
+"""Alerts: what needs attention now, what did before, and what somebody says to them."""
 
+from datetime import datetime, timedelta
 from typing import Annotated, Self
 
-from fastapi import Query
-from pydantic import Field
+from fastapi import Depends, Query
+from pydantic import Field, model_validator
+from starlette.responses import Response
 
-from app.api.deps import CursorsDep, ServiceDep
+from app.api.body import Body, NameText
+from app.api.deps import UNNAMED, CursorsDep, IdempotencyDep, RequestIdDep, ServiceDep, by
 from app.api.errors import problems
 from app.api.members import NAMES, freshness
-from app.api.paging import after
+from app.api.paging import after, cut
+from app.api.responses import keep, sent
 from app.api.routing import api_router
-from app.api.schemas import CursorText, Freshness, Limit, Out, UtcTime, finite
+from app.api.schemas import CursorText, Freshness, IdPath, Limit, Out, TimeIn, UtcTime, finite
 from app.domain.alert_settings import Severity
-from app.domain.alerts import Alert, Rule, gravity
+from app.domain.alerts import Alert, AlertState, Resolution, Rule, rank
+from app.domain.errors import Code
+from app.services.alerts import Chosen
+from app.services.once import Answer, Command
 
 router = api_router("alerts", "/alerts")
+_MOVES = (
+    Code.NOT_FOUND,
+    Code.ALERT_STATE,
+    Code.IDEMPOTENCY_IN_PROGRESS,
+    Code.IDEMPOTENCY_KEY_REUSED,
+)
 
 
 class AlertOut(Out):
-    """A rule that holds for a subject now."""
+    """A rule that held or holds for a subject, and what became of it."""
 
-    id: str = Field(description="Rule and subject.", examples=["low_score:BTCUSDT"])
+    id: str
     rule: Rule
-    subject: str = Field(description="A symbol, a pair A-B, an endpoint, a task: what it is about.")
+    subject: str = Field(
+        description="A symbol, a pair A-B, an endpoint, a task: what it is about.",
+        examples=["BTCUSDT"],
+    )
     symbols: list[str]
     severity: Severity
-    state: str = Field(examples=["open"])
-    value: float | None
+    state: AlertState
+    value: float | None = Field(description="When last seen; null where it is about a state.")
     limit: float | None
     message: str
-    since: UtcTime = Field(description="Time of the data that it rests on.")
+    since: UtcTime = Field(description="It has held from here on.")
+    last_seen_at: UtcTime
+    opened_at: UtcTime | None = Field(description="Null while it is pending.")
+    acknowledged_at: UtcTime | None
+    acknowledged_by: str | None
+    snoozed_until: UtcTime | None
+    snoozed_by: str | None
+    resolved_at: UtcTime | None
+    resolution: Resolution | None = Field(description="How it ended.")
+    resolved_by: str | None
 
     @classmethod
     def of(cls, alert: Alert) -> Self:
         return cls(
-            id=f"{alert.rule.value}:{alert.subject}",
+            id=alert.id,
             rule=alert.rule,
             subject=alert.subject,
             symbols=list(alert.symbols),
             severity=alert.severity,
-            state="open",
+            state=alert.state,
             value=finite(alert.value),
             limit=alert.limit,
             message=alert.message,
             since=alert.since,
+            last_seen_at=alert.last_seen_at,
+            opened_at=alert.opened_at,
+            acknowledged_at=alert.acknowledged_at,
+            acknowledged_by=alert.acknowledged_by,
+            snoozed_until=alert.snoozed_until,
+            snoozed_by=alert.snoozed_by,
+            resolved_at=alert.resolved_at,
+            resolution=alert.resolution,
+            resolved_by=alert.resolved_by,
         )
 
 
@@ -52,10 +86,43 @@ class AlertsOut(Freshness):
     next_cursor: str | None
 
 
-@router.get("", summary="Open alerts", responses=problems(*NAMES))
+class MoveIn(Body):
+    user: NameText | None = Field(None, description="Recorded as the claimed actor.")
+
+
+class SnoozeIn(MoveIn):
+    """How long it stays quiet: one of both."""
+
+    until: TimeIn | None = None
+    seconds: int | None = Field(None, ge=1, le=30 * 86_400)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.until is None) == (self.seconds is None):
+            raise ValueError("give either until or seconds")
+        return self
+
+    def end(self) -> datetime | timedelta:
+        return self.until if self.until is not None else timedelta(seconds=self.seconds or 0)
+
+
+def _unversioned(request_id: RequestIdDep, once: IdempotencyDep) -> Command:
+    """An alert has a state, no version that a caller could have decided on."""
+    return Command(actor=UNNAMED, request_id=request_id, once=once)
+
+
+MoveDep = Annotated[Command, Depends(_unversioned)]
+
+
+def _alert(done: Alert) -> Answer:
+    return keep(AlertOut.of(done))
+
+
+@router.get("", summary="Alerts, the open ones by default", responses=problems(*NAMES))
 async def alerts(
     service: ServiceDep,
     cursors: CursorsDep,
+    state: Annotated[AlertState, Query(description="One state.")] = AlertState.OPEN,
     severity: Annotated[Severity | None, Query(description="One severity.")] = None,
     rule: Annotated[Rule | None, Query(description="One rule.")] = None,
     symbol: Annotated[
@@ -64,19 +131,80 @@ async def alerts(
     limit: Limit = 50,
     cursor: CursorText = None,
 ) -> AlertsOut:
-    """Computed when asked: of the members, of the exchange and of the service itself."""
+    """Evaluated when asked: of the members, of the exchange and of the service itself.
+
+    Critical first, then by rule and subject; `resolved` ones the last first. `pending` ones have
+    not held for `duration_s` yet, or came back within the `cooldown_s` of their rule.
+    """
     chosen = {
+        "state": state.value,
         "severity": None if severity is None else severity.value,
         "rule": None if rule is None else rule.value,
         "symbol": symbol,
     }
+    wanted = Chosen(state, rule, severity, symbol)
     start = cursors.decode("alerts", chosen, cursor)
-    found, facts = await service.alerts.current(rule, severity, symbol)
-    page, last = after(
-        found, limit, lambda one: (gravity(one.severity), one.rule.value, one.subject), start
-    )
+    if state is AlertState.RESOLVED:
+        before = None if start is None else (datetime.fromisoformat(str(start[0])), str(start[1]))
+        past, facts = await service.alerts.past(wanted, limit + 1, before)
+        page, last = cut(past, limit, _ended)
+    else:
+        found, facts = await service.alerts.list(wanted)
+        page, last = after(found, limit, rank, start)
     return AlertsOut(
         items=[AlertOut.of(alert) for alert in page],
         next_cursor=None if last is None else cursors.encode("alerts", chosen, last),
         **freshness(facts),
     )
+
+
+def _ended(alert: Alert) -> tuple[str, str]:
+    return (alert.resolved_at or alert.since).isoformat(), alert.id
+
+
+@router.get("/{alert_id}", summary="One alert", responses=problems(Code.NOT_FOUND))
+async def alert(service: ServiceDep, alert_id: IdPath) -> AlertOut:
+    """In whatever state it is."""
+    return AlertOut.of(await service.alerts.get(alert_id))
+
+
+@router.post(
+    "/{alert_id}/acknowledge",
+    summary="Take care of an alert",
+    response_model=AlertOut,
+    responses=problems(*_MOVES),
+)
+async def acknowledge(
+    service: ServiceDep, command: MoveDep, alert_id: IdPath, body: MoveIn | None = None
+) -> Response:
+    """It stays until its cause ends, but is open no longer. Again it changes nothing."""
+    who = by(command, None if body is None else body.user)
+    return sent(await service.alerts.acknowledge(alert_id, who, _alert))
+
+
+@router.post(
+    "/{alert_id}/snooze",
+    summary="Put an alert aside for a while",
+    response_model=AlertOut,
+    responses=problems(*_MOVES),
+)
+async def snooze(
+    service: ServiceDep, command: MoveDep, alert_id: IdPath, body: SnoozeIn
+) -> Response:
+    """Open again by itself at that time, while its cause stands; at most 30 days ahead."""
+    who = by(command, body.user)
+    return sent(await service.alerts.snooze(alert_id, body.end(), who, _alert))
+
+
+@router.post(
+    "/{alert_id}/resolve",
+    summary="End an alert",
+    response_model=AlertOut,
+    responses=problems(*_MOVES),
+)
+async def resolve(
+    service: ServiceDep, command: MoveDep, alert_id: IdPath, body: MoveIn | None = None
+) -> Response:
+    """While its cause stands it comes back after the rule's cooldown, ten minutes at least."""
+    who = by(command, None if body is None else body.user)
+    return sent(await service.alerts.resolve(alert_id, who, _alert))

@@ -1,0 +1,122 @@
+"""Alerts: those that have not ended, and the history of those that have."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, Text, select, type_coerce
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.alert_life import Ended
+from app.domain.alert_settings import Severity
+from app.domain.alerts import Alert, AlertState, Resolution, Rule
+from app.domain.errors import Code, NotFoundError
+from app.storage.alert_tables import alerts as table
+from app.storage.upsert import upsert
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRepository:
+    """Written only under the portfolio's lock: that makes evaluations follow each other."""
+
+    connection: AsyncConnection
+
+    async def active(self) -> tuple[Alert, ...]:
+        """Those that are not resolved, pending ones too."""
+        wanted = select(table).where(table.c.state != AlertState.RESOLVED.value)
+        return tuple(map(_alert, await self.connection.execute(wanted)))
+
+    async def get(self, alert_id: str) -> Alert:
+        """Raises NotFoundError."""
+        wanted = select(table).where(table.c.id == alert_id)
+        row = (await self.connection.execute(wanted)).first()
+        if row is None:
+            raise NotFoundError(Code.NOT_FOUND, "There is no alert with this id.")
+        return _alert(row)
+
+    async def ended(self, since: datetime) -> dict[tuple[Rule, str], Ended]:
+        """The last end of each rule and subject after `since`."""
+        wanted = (
+            select(table.c.rule, table.c.subject, table.c.resolved_at, table.c.resolution)
+            .where(table.c.resolved_at > since)
+            .order_by(table.c.resolved_at)
+        )
+        return {
+            (Rule(row.rule), row.subject): Ended(row.resolved_at, Resolution(row.resolution))
+            for row in await self.connection.execute(wanted)
+        }
+
+    async def save(self, alerts: Iterable[Alert]) -> None:
+        """New ones and changed ones. Raises ConflictError where one of the same is active."""
+        for alert in alerts:
+            await self.connection.execute(upsert(self.connection, table), _row(alert))
+
+    async def drop(self, ids: Iterable[str]) -> None:
+        """Pending ones that never opened leave no trace."""
+        wanted = list(ids)
+        if wanted:
+            await self.connection.execute(
+                table.delete().where(
+                    table.c.id.in_(wanted), table.c.state == AlertState.PENDING.value
+                )
+            )
+
+    async def resolved(
+        self,
+        limit: int,
+        before: tuple[datetime, str] | None = None,
+        rule: Rule | None = None,
+        severity: Severity | None = None,
+        symbol: str | None = None,
+    ) -> tuple[Alert, ...]:
+        """Those that have ended, the last first, from the position `before` on."""
+        wanted = select(table).where(table.c.resolved_at.is_not(None))
+        if before is not None:
+            at, alert_id = before
+            same = (table.c.resolved_at == at) & (table.c.id < alert_id)
+            wanted = wanted.where((table.c.resolved_at < at) | same)
+        if rule is not None:
+            wanted = wanted.where(table.c.rule == rule.value)
+        if severity is not None:
+            wanted = wanted.where(table.c.severity == severity.value)
+        if symbol is not None:
+            # a list of standard symbols as JSON text: a name stands between quotes
+            listed = type_coerce(table.c.symbols, Text)
+            wanted = wanted.where(listed.contains(f'"{symbol}"', autoescape=True))
+        newest = wanted.order_by(table.c.resolved_at.desc(), table.c.id.desc()).limit(limit)
+        return tuple(map(_alert, await self.connection.execute(newest)))
+
+
+def _row(alert: Alert) -> dict[str, Any]:
+    row = asdict(alert)
+    row["limit_value"] = row.pop("limit")
+    row["symbols"] = list(alert.symbols)
+    row["rule"], row["severity"] = alert.rule.value, alert.severity.value
+    row["state"] = alert.state.value
+    row["resolution"] = None if alert.resolution is None else alert.resolution.value
+    return row
+
+
+def _alert(row: Row[Any]) -> Alert:
+    return Alert(
+        id=row.id,
+        rule=Rule(row.rule),
+        subject=row.subject,
+        symbols=tuple(row.symbols),
+        severity=Severity(row.severity),
+        state=AlertState(row.state),
+        value=row.value,
+        limit=row.limit_value,
+        message=row.message,
+        since=row.since,
+        last_seen_at=row.last_seen_at,
+        opened_at=row.opened_at,
+        acknowledged_at=row.acknowledged_at,
+        acknowledged_by=row.acknowledged_by,
+        snoozed_until=row.snoozed_until,
+        snoozed_by=row.snoozed_by,
+        resolved_at=row.resolved_at,
+        resolution=None if row.resolution is None else Resolution(row.resolution),
+        resolved_by=row.resolved_by,
+    )
