@@ -17,8 +17,11 @@ def page_of(report: Report) -> Page:
     last = report.days[-1] if report.days else None
     why = "" if last is None or last.reason is None else f" ({last.reason})"
     made = report.figures
+    sharpe = None if made.sharpe is None else f"{made.sharpe:.2f}"
+    if sharpe is not None and made.sharpe_error is not None:
+        sharpe = f"{sharpe} (standard error {made.sharpe_error:.2f})"
+    count = str(made.observations) + ("" if made.is_sufficient else " (insufficient)")
     figures = (
-        ("Sharpe", made.sharpe),
         ("Sortino", made.sortino),
         ("Calmar", made.calmar),
         ("Profit factor", made.profit_factor),
@@ -29,9 +32,10 @@ def page_of(report: Report) -> Page:
         ("Data", f"{report.facts.data_source.value}, {report.facts.data_status.value}"),
         ("Equity (index, 1 at the start)", f"{_money(last.equity if last else None)}{why}"),
         ("Deepest fall", _share(made.max_drawdown)),
+        ("Sharpe", sharpe or UNKNOWN),
         *((name, UNKNOWN if value is None else f"{value:.2f}") for name, value in figures),
         ("Days with a gain", _share(made.win_rate)),
-        ("Daily returns behind these", str(made.observations)),
+        ("Daily returns behind these", count),
     )
     tables = (_positions(report), *map(_ledger, report.ledgers), _swaps(report))
     swaps = (plot for outcome in report.swaps for plot in _swap_plot(outcome))

@@ -13,6 +13,7 @@ from app.domain.market import Floats
 
 DAYS_A_YEAR = 365.0
 EXACT: Final = Context(prec=76)  # sums of stored amounts lose no digit
+SUFFICIENT: Final = 30  # observations from which on the figures say something
 _LEAST = 2  # observations below which no figure of a series is given
 
 
@@ -36,6 +37,12 @@ class Figures:
     max_drawdown: float | None
     win_rate: float | None  # share of days with a gain
     profit_factor: float | None  # gains over losses
+    sharpe_error: float | None = None  # standard error of the Sharpe ratio, annualised like it
+
+    @property
+    def is_sufficient(self) -> bool:
+        """Whether there are observations enough to conclude anything."""
+        return self.observations >= SUFFICIENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +118,27 @@ def figures(returns: Floats) -> Figures:
         max_drawdown=fall,
         win_rate=len(gains) / count,
         profit_factor=_ratio(float(gains.sum()), -float(losses.sum())),
+        sharpe_error=_sharpe_error(returns - mean, _ratio(mean, spread)),
     )
+
+
+def ratio_error(ratio: float, observations: int, skewness: float, kurtosis: float) -> float | None:
+    """Standard error of a Sharpe ratio per period; `kurtosis` is raw, 3 of the normal.
+
+    None where the moments allow none. Source: QUANT section 10.
+    """
+    inside = 1.0 - skewness * ratio + (kurtosis - 1.0) / 4.0 * ratio**2
+    return math.sqrt(inside / (observations - 1)) if inside >= 0.0 and observations > 1 else None
+
+
+def _sharpe_error(away: Floats, ratio: float | None) -> float | None:
+    if ratio is None:
+        return None
+    variance = float(np.mean(away**2))
+    skewness = float(np.mean(away**3)) / variance**1.5
+    kurtosis = float(np.mean(away**4)) / variance**2
+    error = ratio_error(ratio, len(away), skewness, kurtosis)
+    return None if error is None else error * math.sqrt(DAYS_A_YEAR)
 
 
 def held_returns(closes: Floats, weights: Floats, first_rows: Sequence[int]) -> Floats:

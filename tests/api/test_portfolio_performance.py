@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 import httpx2
+import numpy as np
 import pytest
 
 from app.api.routes import (
@@ -14,6 +15,7 @@ from app.api.routes import (
     portfolio_performance,
     portfolio_report,
 )
+from app.domain.market import Interval
 from app.storage.database import Database
 from tests.api.harness import PREFIX, serve
 from tests.api.judging import problem
@@ -181,7 +183,8 @@ async def test_the_report_as_json(desk: Desk, client: httpx2.AsyncClient) -> Non
     assert swap["difference"] == pytest.approx(0.3)
     assert swap["has_paid"]
     assert [one["trade_id"] for one in made["trades"]] == ["fill-1"]
-    assert made["figures"]["sharpe"] is None
+    assert made["figures"]["sharpe"] is made["figures"]["sharpe_error"] is None
+    assert made["figures"]["is_sufficient"] is False
     assert Decimal(made["equity"][-1]["equity"]) == Decimal("1.04")
     assert [one["unit"] for one in made["attribution"]] == ["index", "USDT"]
     assert len(made["positions"]) == 3
@@ -236,13 +239,28 @@ async def test_metrics_of_the_whole(desk: Desk, client: httpx2.AsyncClient) -> N
     assert made["score_metrics"]["highest"] == pytest.approx(0.99)
     assert made["sector_analysis"]["weights"] == {"meme": 20, "unclassified": 40}
     assert made["sector_analysis"]["hhi"] == pytest.approx(5 / 9)
-    assert made["performance_analysis"]["win_rate"] == pytest.approx(1 / 3)
+    earned = made["performance_analysis"]
+    assert earned["win_rate"] == pytest.approx(1 / 3)
+    assert (earned["observations"], earned["is_sufficient"]) == (119, True)
+    assert 0.5 < earned["sharpe_error"] * (119 / 365) ** 0.5 < 2.0  # about 1 / sqrt(years)
+    assert made["risk_analysis"]["proxied_days"] == {}
     risk = made["risk_analysis"]
     assert sum(risk["risk_contributions"].values()) == pytest.approx(1.0)
     assert [tail["level"] for tail in risk["tails"]] == [0.95, 0.99]
     assert all(tail["cvar"] >= tail["var"] > 0 for tail in risk["tails"])
     assert risk["beta_to_btc"] is not None
     assert made["correlation_analysis"]["average_correlation"] is not None
+
+
+async def test_the_tails_name_the_days_that_were_proxied(
+    desk: Desk, client: httpx2.AsyncClient
+) -> None:
+    panel = desk.market.panels[Interval.DAY]
+    panel.close[:40, panel.symbols.index(SYMBOLS[0])] = np.nan
+    risk = (await get(client, "/metrics"))["risk_analysis"]
+    assert risk["proxied_days"] == {SYMBOLS[0]: 40}
+    assert risk["observations"] == 79
+    assert risk["tails"][0]["var"] > 0
 
 
 async def test_metrics_of_nothing_are_null(database: Database) -> None:

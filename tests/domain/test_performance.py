@@ -4,9 +4,11 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
+from scipy.stats import kurtosis, skew
 
 from app.domain.events import PortfolioChanged
-from app.domain.performance import figures, held_returns, since_inclusion
+from app.domain.performance import figures, held_returns, ratio_error, since_inclusion
 from tests.domain.portfolios import T0
 from tests.market_files import needs_daily_panel, ten_perpetuals
 
@@ -57,6 +59,33 @@ def test_what_is_not_defined_is_none() -> None:
     steady = figures(np.array([0.01, 0.01, 0.01]))
     assert (steady.sharpe, steady.sortino, steady.calmar, steady.profit_factor) == (None,) * 4
     assert (steady.win_rate, steady.max_drawdown) == (1.0, 0.0)
+
+
+def test_the_error_of_a_sharpe_ratio_as_published() -> None:
+    error = ratio_error(0.05, 793, -0.11, 5.6)
+    assert error is not None
+    assert float(ndtr(0.05 / error)) == pytest.approx(0.9194331983, abs=1e-9)
+    assert ratio_error(2.0, 50, 3.0, 1.0) is None  # no such moments
+    assert ratio_error(0.05, 1, 0.0, 3.0) is None
+
+
+def test_a_figure_comes_with_what_it_is_worth() -> None:
+    returns = np.random.default_rng(2).normal(0.001, 0.02, 400)
+    made = figures(returns)
+    ratio = returns.mean() / returns.std(ddof=1)
+    error = ratio_error(ratio, 400, float(skew(returns)), float(kurtosis(returns, fisher=False)))
+    assert error is not None
+    assert made.sharpe_error == pytest.approx(error * math.sqrt(365))
+    # Of many samples the ratios scatter by about as much as one sample says.
+    rng = np.random.default_rng(3)
+    ratios = [figures(rng.normal(0.001, 0.02, 400)).sharpe for _ in range(400)]
+    assert np.std([one for one in ratios if one is not None]) == pytest.approx(
+        made.sharpe_error, rel=0.15
+    )
+    assert made.is_sufficient
+    assert not figures(returns[:29]).is_sufficient
+    assert figures(returns[:30]).is_sufficient
+    assert figures(np.array([0.01, 0.01, 0.01])).sharpe_error is None
 
 
 def test_a_return_counts_from_the_inclusion_on() -> None:

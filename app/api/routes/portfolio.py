@@ -107,11 +107,13 @@ class AnalyticsOut(Freshness):
     top_performers: list[Performer]
     lowest_scorers: list[Scorer]
     sharpe: float | None
+    sharpe_error: float | None = Field(description="Standard error of `sharpe`.")
     sortino: float | None
     calmar: float | None
     win_rate: Share | None = Field(description="Share of days with a gain.")
     profit_factor: float | None
     observations: int = Field(description="Daily returns behind the figures.")
+    is_sufficient: bool = Field(description="Whether there are 30 observations or more.")
     last_updated: UtcTime | None
 
     @classmethod
@@ -130,11 +132,13 @@ class AnalyticsOut(Freshness):
             ],
             lowest_scorers=[Scorer(symbol=name, score=one) for name, one in shown.lowest_scorers],
             sharpe=figures.sharpe,
+            sharpe_error=figures.sharpe_error,
             sortino=figures.sortino,
             calmar=figures.calmar,
             win_rate=figures.win_rate,
             profit_factor=figures.profit_factor,
             observations=figures.observations,
+            is_sufficient=figures.is_sufficient,
             last_updated=shown.updated_at,
             **freshness(shown.facts),
         )

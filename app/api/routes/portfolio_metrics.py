@@ -33,7 +33,10 @@ class PerformanceAnalysis(Out):
 
     average_performance: Share | None
     win_rate: Share | None = Field(description="Share of members above their inclusion price.")
+    observations: int = Field(description="Daily returns behind the ratios.")
+    is_sufficient: bool = Field(description="Whether there are 30 observations or more.")
     sharpe: float | None
+    sharpe_error: float | None = Field(description="Standard error of `sharpe`.")
     sortino: float | None
     calmar: float | None
     profit_factor: float | None
@@ -55,6 +58,10 @@ class RiskAnalysis(Out):
     tails: list[TailOut]
     beta_to_btc: float | None
     risk_contributions: dict[str, Share] = Field(description="Shares of the variance, sum 1.")
+    proxied_days: dict[str, int] = Field(
+        description="Days before a young member's first that the tails put together from the "
+        "market's returns, by symbol."
+    )
     reason: str | None = Field(description="Why figures are not known.")
 
     @classmethod
@@ -67,6 +74,7 @@ class RiskAnalysis(Out):
             tails=[TailOut.model_validate(tail) for tail in risk.tails],
             beta_to_btc=finite(risk.beta),
             risk_contributions=dict(risk.contributions),
+            proxied_days=dict(risk.proxied),
             reason=risk.reason,
         )
 
@@ -105,7 +113,10 @@ class MetricsOut(Freshness):
             performance_analysis=PerformanceAnalysis(
                 average_performance=fmean(made.moves) if made.moves else None,
                 win_rate=made.win_rate,
+                observations=figures.observations,
+                is_sufficient=figures.is_sufficient,
                 sharpe=figures.sharpe,
+                sharpe_error=figures.sharpe_error,
                 sortino=figures.sortino,
                 calmar=figures.calmar,
                 profit_factor=figures.profit_factor,

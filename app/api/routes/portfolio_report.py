@@ -28,7 +28,9 @@ class FiguresOut(Out):
     """Of daily returns of the index, 365 days a year; null where not defined."""
 
     observations: int
+    is_sufficient: bool = Field(description="Whether there are 30 observations or more.")
     sharpe: float | None
+    sharpe_error: float | None = Field(description="Standard error of `sharpe`.")
     sortino: float | None
     calmar: float | None
     max_drawdown: Share | None
