@@ -47,6 +47,8 @@ from app.services.sample_data import SampleData
 from app.services.scoring import Scoring
 from app.services.status import Status
 from app.services.status_sources import StatusSources
+from app.services.stream import EventStream
+from app.services.stream_quotes import QuoteFeed
 from app.services.trading import Trading
 from app.settings import Settings
 from app.storage import migrations
@@ -63,6 +65,7 @@ from app.workers.engine import Engine
 from app.workers.gauges import Gauges
 from app.workers.runs import runs
 from app.workers.schedule import begin, table
+from app.workers.streaming import stream_events
 from app.workers.supervisor import Supervisor
 from app.workers.watchdog import Watchdog
 
@@ -111,6 +114,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         in_force.hear(event)
         meter.hear(event)
         bus.publish(event)
+        stream.nudge()
 
     def requested(path: str, outcome: str, seconds: float) -> None:
         count(path, outcome, seconds)
@@ -124,11 +128,13 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             publish,
             observers.slow_statement(metrics),
         )
+        stream = EventStream(database, utc_now, metrics, in_force.read)
         await database.open()
         stack.push_async_callback(database.close)
         await migrations.upgrade(settings.database.url)
         await database.claim(settings.kucoin.data_source)
         await in_force.load(database, utc_now())
+        await stream.open()
         exchange = await stack.enter_async_context(
             open_exchange(
                 base_url=settings.kucoin.base_url,
@@ -156,7 +162,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             lambda kind, outcome: metrics.jobs_ended.labels(kind, outcome).inc(),
         )
         service = compose(
-            settings, metrics, database, exchange, in_force, supervisor, watch, engine
+            settings, metrics, database, exchange, in_force, supervisor, watch, stream, engine
         )
         await service.registry.load()
         await service.scoring.load()
@@ -173,6 +179,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             metrics, time.monotonic, database, exchange, bus, supervisor, mode, status.ready
         )
         supervisor.start("gauges", gauges.run)
+        stream_events(supervisor, stream, QuoteFeed(service.market, stream), database.listen)
         if store.is_shared:
             replicas = Replicas(database, engine, executor_id, time.monotonic)
             supervisor.start("watchdog", Watchdog(replicas, metrics).run)
@@ -192,6 +199,7 @@ def compose(
     in_force: SettingsInForce,
     supervisor: Supervisor,
     watch: ExchangeWatch,
+    stream: EventStream,
     jobs: Jobs,
 ) -> MySymbolsServiceV2:
     """The use cases over what was opened; nothing starts here."""
@@ -270,5 +278,6 @@ def compose(
         ),
         sample_data=SampleData(market, scoring),
         once=once,
+        stream=stream,
         jobs=JobService(jobs, utc_now, new_id),
     )

@@ -40,6 +40,7 @@ from app.api.routes import (
     portfolio_safety,
     portfolio_trading,
     scoring,
+    stream,
     symbols,
     system,
     universe,
@@ -66,6 +67,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     portfolio_report.router,
     alert_rules.router,
     alerts.router,
+    stream.router,
     configuration.router,
     system.router,
 )

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.api.errors import problem_response
 from app.domain.errors import Code
 
+FOREIGN_PAGE: Final = 4403  # close code of a WebSocket
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -26,6 +27,10 @@ class OriginGuard:
     allowed: Sequence[str] = ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and self._is_foreign(scope):
+            # Browsers let any page open one and read from it; before the handshake it is a 403.
+            await send({"type": "websocket.close", "code": FOREIGN_PAGE})
+            return
         if scope["type"] == "http" and scope["method"] not in SAFE and self._is_foreign(scope):
             refused = problem_response(
                 Request(scope),

@@ -8,9 +8,9 @@ from typing import Final
 import h11
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app.api.problems import PROBLEM_JSON
+from app.api.protocols import MAX_MESSAGE_BYTES, STUCK_S, PatientHttp, socket_protocol
 from app.domain.errors import Code
 
 # Above our own limits (middleware.py), which answer in more detail; beyond this h11 gives up.
@@ -27,15 +27,27 @@ _TOO_LARGE: Final = (
 
 
 def server_config(
-    app: ASGIApp, *, host: str, port: int, new_id: Callable[[], str]
+    app: ASGIApp,
+    *,
+    host: str,
+    port: int,
+    new_id: Callable[[], str],
+    stuck_s: float = STUCK_S,
+    on_stuck: Callable[[str], None] = lambda _: None,
 ) -> uvicorn.Config:
-    """How uvicorn serves us: own log line per request, bounded head, no server banner."""
+    """How uvicorn serves us: own log line per request, bounded head, no server banner.
+
+    A client that takes nothing of what is sent to it for `stuck_s` is cut off, and `on_stuck` is
+    told how it was connected.
+    """
     return uvicorn.Config(
         app,
         host=host,
         port=port,
-        http=problem_protocol(new_id),
-        ws="none",
+        http=problem_protocol(new_id, stuck_s, on_stuck),
+        ws=socket_protocol(stuck_s, on_stuck),
+        ws_max_size=MAX_MESSAGE_BYTES,
+        ws_per_message_deflate=False,
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -47,10 +59,14 @@ def server_config(
     )
 
 
-def problem_protocol(new_id: Callable[[], str]) -> type[H11Protocol]:
+def problem_protocol(
+    new_id: Callable[[], str],
+    stuck_s: float = STUCK_S,
+    on_stuck: Callable[[str], None] = lambda _: None,
+) -> type[PatientHttp]:
     """uvicorn's protocol, but what is not HTTP is answered with problem+json as well."""
 
-    class ProblemProtocol(H11Protocol):
+    class ProblemProtocol(PatientHttp):
         def send_400_response(self, msg: str) -> None:
             del msg
             # Called while h11's refusal is being handled; its hint tells size from nonsense.
@@ -81,4 +97,5 @@ def problem_protocol(new_id: Callable[[], str]) -> type[H11Protocol]:
                 self.transport.write(self.conn.send(event) or b"")
             self.transport.close()
 
+    ProblemProtocol.stuck_s, ProblemProtocol.on_stuck = stuck_s, staticmethod(on_stuck)
     return ProblemProtocol

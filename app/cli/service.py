@@ -105,7 +105,14 @@ def run(
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     app = create_app(settings)
-    config = server_config(_without_traceback(app), host=host, port=port, new_id=new_id)
+    evictions = app.state.metrics.stream_evictions
+    config = server_config(
+        _without_traceback(app),
+        host=host,
+        port=port,
+        new_id=new_id,
+        on_stuck=lambda transport: evictions.labels(transport).inc(),
+    )
     server = Server(config, url)
     _note_failures(app, server)
 

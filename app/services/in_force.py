@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Final
 
 from app.domain.configuration import Configuration
+from app.domain.event_codec import EventRecord, Topic, event_of
 from app.domain.events import ConfigurationChanged
 from app.storage.database import Database
 
@@ -30,3 +31,8 @@ class SettingsInForce:
         if isinstance(event, ConfigurationChanged):
             newer = event.settings.version > self.present.version
             self.present = event.settings if newer else self.present
+
+    def read(self, record: EventRecord) -> None:
+        """The same for what any process committed."""
+        if record.topic is Topic.CONFIGURATION:
+            self.hear(event_of(record))

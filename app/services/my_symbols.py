@@ -28,6 +28,7 @@ from app.services.safety import Safety, SafetyReport
 from app.services.sample_data import SampleData
 from app.services.scoring import Scoring
 from app.services.status import Status
+from app.services.stream import EventStream
 from app.services.trading import DataFacts, SizedPosition, Tradeable, Trading, Verdict
 from app.services.views import MemberView, PortfolioView
 from app.services.weighing import Weights
@@ -60,6 +61,7 @@ class MySymbolsServiceV2:
     status: Status
     sample_data: SampleData
     once: Once
+    stream: EventStream
     jobs: JobService
 
     async def get_portfolio(self) -> PortfolioView:

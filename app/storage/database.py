@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.domain.errors import Code, UnavailableError
 from app.domain.market import DataSource
 from app.storage.engines import DatabaseOptions, Engines, SlowStatement, opened, url_of
+from app.storage.event_hints import listen
 from app.storage.faults import (
     CONNECT_ERRORS,
     RETRYABLE,
@@ -125,6 +126,16 @@ class Database:
                 await connection.execute(text("SELECT 1"))
         except (SQLAlchemyError, *CONNECT_ERRORS) as e:
             raise translated(e) or unavailable() from e
+
+    async def listen(self, hint: Callable[[], None], beat: Callable[[], None]) -> None:
+        """Calls `hint` whenever any process has committed events, until cancelled.
+
+        Raises UnavailableError when the connection is lost. On SQLite, which has one process,
+        it returns at once: `publish` says the same.
+        """
+        engines = self._opened()
+        if not engines.single_writer:
+            await listen(engines.probe, hint, beat)
 
     async def claim(self, source: DataSource) -> None:
         """Binds the database to `source` for ever. Raises DataSourceMismatchError if it is bound

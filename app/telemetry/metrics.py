@@ -41,6 +41,11 @@ class Metrics:
     portfolio_changes: Counter = field(init=False)
     alerts_open: Gauge = field(init=False)
 
+    stream_clients: Gauge = field(init=False)
+    stream_frames: Counter = field(init=False)
+    stream_conflated_events: Counter = field(init=False)
+    stream_evictions: Counter = field(init=False)
+
     database_slow_statements: Counter = field(init=False)
     database_connections_in_use: Gauge = field(init=False)
 
@@ -104,6 +109,10 @@ _TABLE: Final[tuple[tuple[str, _Kind, str, tuple[str, ...], tuple[float, ...]], 
     ("portfolio_version", Gauge, "Version of the portfolio.", (), _NONE),
     ("portfolio_changes", Counter, "Committed changes.", ("action",), _NONE),
     ("alerts_open", Gauge, "Open alerts.", ("severity",), _NONE),
+    ("stream_clients", Gauge, "Readers of the stream.", ("transport",), _NONE),
+    ("stream_frames", Counter, "Messages given to readers.", ("transport",), _NONE),
+    ("stream_conflated_events", Counter, "Scores left out for newer ones.", (), _NONE),
+    ("stream_evictions", Counter, "Connections cut that took nothing.", ("transport",), _NONE),
     ("database_slow_statements", Counter, "Statements over the limit.", (), _NONE),
     ("database_connections_in_use", Gauge, "Connections of the pools in use.", (), _NONE),
     ("jobs_ended", Counter, "Durable runs that ended here.", ("kind", "outcome"), _NONE),

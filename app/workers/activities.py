@@ -44,6 +44,11 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
             first = ()  # without the database the rotation goes on
         await service.market.refresh_books(BOOKS_STEP_S, first)
 
+    async def housekeeping() -> None:
+        await service.portfolio.once.forget_old()
+        await service.stream.forget_old()
+        await service.jobs.forget_old()
+
     return Activities(
         first_fill=fill,
         scorable=service.market.scorable.wait,

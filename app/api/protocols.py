@@ -1,0 +1,118 @@
+"""uvicorn's protocols, but who takes nothing cannot keep a connection and the memory of it."""
+
+import socket
+from asyncio import BaseTransport, TimerHandle
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, ClassVar, Final
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+STUCK_S: Final = 5.0
+MAX_MESSAGE_BYTES: Final = 64 * 1024
+TRY_AGAIN_LATER: Final = 1013
+ENDLESS: Final = "endless"  # set in a request's state: its answer ends when somebody leaves
+_KERNEL_BYTES: Final = 256 * 1024  # of a connection's send buffer, which else grows to megabytes
+
+
+def _ignore(transport: str) -> None:
+    """Nobody wants to know."""
+
+
+class PatientHttp(H11Protocol):
+    """Cuts off who takes nothing for `stuck_s`, and endless answers when the server stops."""
+
+    stuck_s: ClassVar[float] = STUCK_S
+    on_stuck: ClassVar[Callable[[str], None]] = staticmethod(_ignore)
+    _cut: TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._cut = self.loop.call_later(self.stuck_s, self._cut_off)
+
+    def resume_writing(self) -> None:
+        self._spare()
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._spare()
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and cycle.scope["state"].get(ENDLESS):
+            cycle.disconnected = True
+            cycle.message_event.set()
+            self.transport.close()
+        super().shutdown()
+
+    def _cut_off(self) -> None:
+        self.on_stuck("http")
+        self.transport.abort()
+
+    def _spare(self) -> None:
+        if self._cut is not None:
+            self._cut.cancel()
+            self._cut = None
+
+
+class EvictingSocket(WebSocketsSansIOProtocol):
+    """Tells who takes nothing for `stuck_s` to try again later, and ends the connection."""
+
+    stuck_s: ClassVar[float] = STUCK_S
+    on_stuck: ClassVar[Callable[[str], None]] = staticmethod(_ignore)
+    _cut: TimerHandle | None = None
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        super().connection_made(transport)
+        bound = transport.get_extra_info("socket")
+        with suppress(OSError):  # it is gone already
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BYTES)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._cut = self.loop.call_later(self.stuck_s, self._evict)
+
+    def resume_writing(self) -> None:
+        self._spare()
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._spare()
+        super().connection_lost(exc)
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "websocket.close" and self.handshake_complete:
+            # It goes behind what is waiting, and nobody waits for that; then comes the end.
+            self.writable.set()
+            self.loop.call_later(self.close_timeout, self.transport.abort)
+            if self.close_sent:
+                return
+        await super().send(message)
+
+    def _evict(self) -> None:
+        self._cut = None
+        if self.close_sent:
+            self.transport.abort()
+            return
+        self.on_stuck("websocket")
+        # The reason stands behind what was not taken: who wakes up in time reads it.
+        self.conn.send_close(TRY_AGAIN_LATER, "too slow")
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.close_timer = self.loop.call_later(self.stuck_s, self.transport.abort)
+        self.disconnected = True
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": TRY_AGAIN_LATER})
+        self.writable.set()
+
+    def _spare(self) -> None:
+        if self._cut is not None:
+            self._cut.cancel()
+            self._cut = None
+
+
+def socket_protocol(stuck_s: float, on_stuck: Callable[[str], None]) -> type[EvictingSocket]:
+    """The class of connections that wait so long and tell `on_stuck` of whom they cut off."""
+    bound = {"stuck_s": stuck_s, "on_stuck": staticmethod(on_stuck)}
+    return type("BoundSocket", (EvictingSocket,), bound)

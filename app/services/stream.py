@@ -1,0 +1,132 @@
+"""The stream of events: follows what was committed, by any process, and wakes its readers."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+from app.domain.errors import Code, UnavailableError
+from app.domain.event_codec import EventRecord, Topic
+from app.services.ports import Clock
+from app.services.stream_reader import Entry, Reader, Recent, Stored
+from app.services.stream_view import Frame
+from app.storage.database import Database
+from app.telemetry.metrics import Metrics
+
+MAX_READERS: Final = 1_000
+RECENT: Final = 4_096  # events in memory, shared by all readers
+POLL_S: Final = 1.0  # the truth; a hint only makes it sooner
+KEEP: Final = timedelta(hours=24)
+MOST: Final = 500_000  # events, whatever their age
+_PAGE: Final = 500
+_REPLAY_PAGE: Final = 256
+_RETRY_S: Final = 5.0
+
+
+@dataclass(slots=True)
+class EventStream:
+    """One per process. Committed events are read in their order, whoever committed them.
+
+    Readers hold a position and no queue: what is kept for them is shared, so a slow one costs
+    nothing and cannot hold up the others. `heard` is told every event of every process.
+    """
+
+    database: Database
+    clock: Clock
+    metrics: Metrics
+    heard: Callable[[EventRecord], None] = lambda _: None
+    max_readers: int = MAX_READERS
+    _recent: Recent = field(default_factory=lambda: Recent(RECENT))
+    _readers: set[Reader] = field(default_factory=set)
+    _quotes: dict[str, Frame] = field(default_factory=dict)
+    _hint: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def open(self) -> None:
+        """Starts at the newest event; older ones are read from the database when asked for."""
+        async with self.database.read() as unit:
+            self._recent.begin(await unit.events.head())
+
+    def nudge(self) -> None:
+        """There may be something new: look now instead of at the next poll."""
+        self._hint.set()
+
+    async def follow(self, beat: Callable[[], None]) -> None:
+        """Reads what is committed, for ever. Raises UnavailableError; begin again after it."""
+        while True:
+            self._hint.clear()
+            await self.catch_up()
+            beat()
+            try:
+                async with asyncio.timeout(POLL_S):
+                    await self._hint.wait()
+            except TimeoutError:
+                continue
+
+    async def catch_up(self) -> None:
+        """Everything that is committed by now is with the readers afterwards."""
+        while True:
+            async with self.database.read() as unit:
+                page = await unit.events.after(self._recent.head, _PAGE)
+            if not page:
+                return
+            # Somebody else may have read them meanwhile.
+            new = [record for record in page if record.seq > self._recent.head]
+            self._recent.extend(Entry(record) for record in new)
+            for record in new:
+                self.heard(record)
+            for reader in self._readers:
+                reader.wake()
+
+    @property
+    def head(self) -> int:
+        """The newest number that readers can be given."""
+        return self._recent.head
+
+    async def stored(self, after: int, topics: frozenset[Topic]) -> Stored:
+        """A page from the database, for a reader that is behind what is in memory."""
+        async with self.database.read() as unit:
+            head, floor = await unit.events.head(), await unit.events.floor()
+            page = await unit.events.after(after, _REPLAY_PAGE, sorted(topics))
+        upto = page[-1].seq if len(page) == _REPLAY_PAGE else max(head, after)
+        return Stored(tuple(Entry(record) for record in page), upto, floor, head)
+
+    @contextmanager
+    def reader(self, transport: str) -> Iterator[Reader]:
+        """A reader that begins at the newest event, with no topic yet.
+
+        Raises UnavailableError (overloaded) when there are too many.
+        """
+        if len(self._readers) >= self.max_readers:
+            raise UnavailableError(
+                Code.OVERLOADED,
+                f"{self.max_readers} readers are served already.",
+                retry_after_s=_RETRY_S,
+            )
+        reader = Reader(
+            self._recent, self.stored, self._quotes, self.metrics.stream_conflated_events.inc
+        )
+        self._readers.add(reader)
+        clients = self.metrics.stream_clients.labels(transport)
+        clients.inc()
+        try:
+            yield reader
+        finally:
+            self._readers.discard(reader)
+            clients.dec()
+
+    def wanted_symbols(self) -> frozenset[str]:
+        """Whose quotes somebody reads now."""
+        return frozenset().union(*(reader.symbols for reader in self._readers))
+
+    def quote(self, frames: Mapping[str, Frame]) -> None:
+        """New quotes by symbol, for those who read them; only the newest of each is kept."""
+        self._quotes.update(frames)
+        for reader in self._readers:
+            reader.quoted(frames.keys())
+
+    async def forget_old(self) -> int:
+        """Drops events that are older than can be replayed; gives their number."""
+        async with self.database.write() as unit:
+            return await unit.events.forget(self.clock() - KEEP, MOST)

@@ -1,0 +1,50 @@
+"""Quotes for the readers of the stream: of the symbols that somebody reads, when they change."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from app.services.market_data import MarketData
+from app.services.market_views import MarketMoment
+from app.services.stream import EventStream
+from app.services.stream_view import Frame, ticker_frame
+
+STEP_S: Final = 1.0
+
+
+@dataclass(slots=True)
+class QuoteFeed:
+    """Looks at the market in memory; nothing is fetched and nothing is stored for it."""
+
+    market: MarketData
+    stream: EventStream
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    _given: dict[str, str] = field(default_factory=dict)
+
+    async def run(self, beat: Callable[[], None]) -> None:
+        while True:
+            self.look()
+            beat()
+            await self.sleep(STEP_S)
+
+    def look(self) -> None:
+        """Gives on what is not as it was given last; that a quote has become stale is news too."""
+        wanted = self.stream.wanted_symbols()
+        self._given = {name: text for name, text in self._given.items() if name in wanted}
+        moment = self.market.moment()
+        frames: dict[str, Frame] = {}
+        for name in sorted(wanted):
+            frame = self._quoted(name, moment)
+            if frame is not None and self._given.get(name) != frame.text:
+                frames[name] = frame
+                self._given[name] = frame.text
+        if frames:
+            self.stream.quote(frames)
+
+    def _quoted(self, name: str, moment: MarketMoment) -> Frame | None:
+        entry = moment.known.index.find(name)
+        if entry is None:
+            return None  # it is no longer listed: silence, and its last quote says its time
+        view = moment.quote(entry)
+        return None if view.as_of is None else ticker_frame(view, self.market.source.value)

@@ -1,0 +1,121 @@
+"""What readers of the stream are shown of an event: one JSON text, made once for all of them."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Final
+
+from app.domain.event_codec import EventRecord, event_of
+from app.domain.events import PortfolioChanged, ScoreChanged
+from app.services.market_views import QuoteView
+
+TICKER: Final = "ticker"
+Details = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One message. `sequence` is None for what is not stored and cannot be replayed."""
+
+    kind: str  # what a reader switches on: the topic of an event, or hello, gap, heartbeat ...
+    sequence: int | None
+    text: str
+
+
+def text_of(document: Mapping[str, Any]) -> str:
+    """Compact JSON. Raises ValueError for NaN and Infinity."""
+    return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def frame_of(record: EventRecord, since: float | None = None, *, merged: bool = False) -> Frame:
+    """A stored event as readers see it.
+
+    `merged`: older changes of the same symbol were left out, `since` is the score before them.
+    """
+    data = _data(record)
+    if merged:
+        new = data["new_score"]
+        known = since is not None and new is not None
+        data |= {"old_score": since, "change": new - since if known else None}
+    return _event(record.topic.value, record.seq, _time(record.occurred_at), data)
+
+
+def ticker_frame(view: QuoteView, source: str) -> Frame:
+    """A quote as readers see it; exact numbers are text, null is not known."""
+    data = {
+        "symbol": view.entry.symbol,
+        "contract": view.entry.contract.code,
+        "last_price": _exact(view.last),
+        "bid": _exact(view.bid),
+        "ask": _exact(view.ask),
+        "mark_price": _exact(view.mark),
+        "index_price": _exact(view.index),
+        "funding_rate": _exact(view.funding_rate),
+        "as_of": None if view.as_of is None else _time(view.as_of),
+        "data_source": source,
+        "data_status": view.status.value,
+    }
+    return _event(f"{TICKER}:{view.entry.symbol}", None, data["as_of"], data)
+
+
+def notice(kind: str, sequence: int | None = None, **facts: Any) -> Frame:
+    """A message about the stream itself."""
+    shown = {"type": kind, **({} if sequence is None else {"sequence": sequence}), **facts}
+    return Frame(kind, sequence, text_of(shown))
+
+
+def _event(topic: str, sequence: int | None, timestamp: str | None, data: Details) -> Frame:
+    shown = {
+        "type": "event",
+        "topic": topic,
+        "sequence": sequence,
+        "timestamp": timestamp,
+        "data": data,
+    }
+    return Frame(topic, sequence, text_of(shown))
+
+
+def _data(record: EventRecord) -> Details:
+    view = _VIEWS.get(record.type)
+    return {"type": record.type, **record.data} if view is None else view(event_of(record))
+
+
+def _portfolio(event: PortfolioChanged) -> Details:
+    return {
+        "type": event.type,
+        "symbol": event.symbol,
+        "details": {
+            "version": event.version,
+            "history_seq": event.seq,
+            "other_symbol": event.other_symbol,
+            "reason": event.reason,
+            "actor": event.actor,
+        },
+        "timestamp": _time(event.occurred_at),
+    }
+
+
+def _score(event: ScoreChanged) -> Details:
+    return {
+        "symbol": event.symbol,
+        "new_score": event.new_score,
+        "old_score": event.old_score,
+        "change": event.change,
+        "rank": event.rank,
+        "run_id": event.run_id,
+    }
+
+
+_VIEWS: Final[Mapping[str, Callable[[Any], Details]]] = MappingProxyType(
+    {"portfolio_changed": _portfolio, "score_changed": _score}
+)
+
+
+def _time(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")
+
+
+def _exact(value: object) -> str | None:
+    return None if value is None else format(value, "f")
