@@ -1,10 +1,13 @@
 """MySymbolsServiceV2: the one face that routes, command line and embedding code call."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 
 from app.domain.alerts import Alert
 from app.domain.board import Board, Card
+from app.domain.configuration import WeightingMethod
+from app.domain.controls import Lock, LockKind, Switch
 from app.domain.history import PortfolioEvent
 from app.domain.performance import Trade
 from app.services.alert_rules import AlertRuleService
@@ -31,7 +34,8 @@ from app.services.status import Status
 from app.services.stream import EventStream
 from app.services.trading import DataFacts, SizedPosition, Tradeable, Trading, Verdict
 from app.services.views import MemberView, PortfolioView
-from app.services.weighing import Weights
+from app.services.watch_list import WatchList
+from app.services.weighing import Optimized, Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,28 @@ class MySymbolsServiceV2:
         self, command: Command, *, dry_run: bool = False
     ) -> Outcome[Rebalanced]:
         return await self.rebalancing.rebalance(command, dry_run=dry_run)
+
+    async def optimize_portfolio_weights(self, method: WeightingMethod) -> Optimized:
+        return await self.rebalancing.optimize(method)
+
+    async def switch_trading(self, enabled: bool, reason: str, command: Command) -> Outcome[Switch]:
+        return await self.controls.switch(enabled, reason, command)
+
+    async def lock_symbol(
+        self,
+        symbol: str,
+        kind: LockKind,
+        reason: str,
+        command: Command,
+        expires_at: datetime | None = None,
+    ) -> Outcome[Lock]:
+        return await self.controls.lock(symbol, kind, reason, expires_at, command)
+
+    async def unlock_symbol(self, symbol: str, reason: str, command: Command) -> Outcome[Lock]:
+        return await self.controls.unlock(symbol, reason, command)
+
+    async def get_watch_list(self) -> WatchList:
+        return await self.controls.watch_list()
 
     async def evaluate_portfolio_replacement(self) -> Replacements:
         return await self.replacement.evaluate()
