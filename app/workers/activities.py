@@ -28,10 +28,6 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
         command = Command(actor=ACTOR, request_id=new_id())
         await service.replacement.execute(command, unattended=True, forced_only=True)
 
-    async def housekeeping() -> None:
-        await service.portfolio.once.forget_old()
-        await service.jobs.forget_old()
-
     async def fill() -> None:
         await first_fill(service.market)
         if not service.scoring.is_whole():

@@ -61,6 +61,7 @@ class _HeldEvents(StreamingResponse):
 @router.get(
     "/events",
     summary="Events as they happen",
+    status_code=200,
     response_class=_HeldEvents,
     responses={
         **problems(Code.SYMBOL_UNKNOWN, Code.SYMBOL_AMBIGUOUS, Code.OVERLOADED),
