@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from decimal import Decimal
+from decimal import ROUND_UP, Decimal
 from enum import StrEnum
 from typing import Final
 
@@ -10,7 +10,7 @@ from app.domain.market import Contract
 from app.domain.portfolio import FULL
 from app.domain.sizing_caps import Cap, CapName, Distance, Lever, amount
 from app.domain.sizing_rules import SizingRules
-from app.domain.symbols import base_quantity, lots_for, notional
+from app.domain.symbols import base_quantity, lots_for, notional, round_to_tick
 
 _PERCENT: Final = Decimal(FULL) / 100  # micro-percent in one per cent
 _YEAR_DAYS: Final = 365.0
@@ -161,14 +161,17 @@ def stake_share(record: TrackRecord, confidence: float | None, rules: SizingRule
 def liquidation_price(contract: Contract, leverage: Decimal, price: Decimal) -> Decimal | None:
     """Where a long that rests on its own margin alone is closed by force; 0 if nowhere.
 
-    Margin and loss meet the maintenance margin at the mark price. None without that margin.
+    Margin and loss meet the maintenance margin at the mark price. Rounded up to a tick, never
+    further away than it is; None without that margin.
     """
     kept = contract.maintenance_margin
     if kept is None:
         return None
     if contract.is_inverse:
-        return price * (1 + kept) / (1 + 1 / leverage)
-    return max(price * (1 - 1 / leverage) / (1 - kept), Decimal(0)) if kept < 1 else price
+        exact = price * (1 + kept) / (1 + 1 / leverage)
+    else:
+        exact = max(price * (1 - 1 / leverage) / (1 - kept), Decimal(0)) if kept < 1 else price
+    return round_to_tick(exact, contract.tick_size, ROUND_UP)
 
 
 def _refusal(

@@ -37,9 +37,13 @@ class ControlService:
             portfolio = await unit.portfolio.load()
             return watch_list(portfolio, await self.grounds.of(unit))
 
-    async def watched_symbols(self) -> tuple[str, ...]:
-        """Their names alone, for those that look at them first."""
-        return tuple(lock.symbol for lock in (await self.controls()).watched())
+    async def first_symbols(self) -> tuple[str, ...]:
+        """Whose books are looked at first: members, since these size positions, and watched ones."""
+        async with self.database.read() as unit:
+            members = (await unit.portfolio.load()).members
+            watched = (await self.grounds.of(unit)).controls.watched()
+        names = (*(one.symbol for one in members), *(one.symbol for one in watched))
+        return tuple(dict.fromkeys(names))
 
     async def lock_of(self, text: str) -> Lock:
         """Raises NotFoundError where nothing is locked, RefusedError for an unknown symbol."""

@@ -35,7 +35,7 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
 
     async def books() -> None:
         try:
-            first = await service.controls.watched_symbols()
+            first = await service.controls.first_symbols()
         except UnavailableError:
             first = ()  # without the database the rotation goes on
         await service.market.refresh_books(BOOKS_STEP_S, first)

@@ -127,7 +127,9 @@ def test_the_cap_that_binds_is_the_last_one_that_made_it_smaller() -> None:
 def test_a_long_survives_three_daily_deviations(one: Any, volatility: float) -> None:
     known = replace(KNOWN, volatility=volatility)
     free = limits(var_limit=0.0, max_gross_leverage=100.0)
-    made = size(one, replace(ORDER, leverage=Decimal(50)), known, free)
+    fine = replace(one, tick_size=Decimal("1e-12"))
+    made = size(fine, replace(ORDER, leverage=Decimal(50)), known, free)
+    coarse = size(one, replace(ORDER, leverage=Decimal(50)), known, free).liquidation_price
     assert made.binding == "liquidation_distance"
     (cap,) = (cap for cap in made.caps if cap.is_applied)
     away = 3.0 * volatility / math.sqrt(365.0)
@@ -135,6 +137,8 @@ def test_a_long_survives_three_daily_deviations(one: Any, volatility: float) -> 
     assert cap.value < cap.limit
     price = made.liquidation_price
     assert price is not None
+    assert coarse is not None
+    assert 0 <= coarse - price < one.tick_size
     survives = 1.0 - float(price) / 50_000.0
     # Not closer than asked for, and not much further: the cap takes no more than it must.
     assert away <= survives <= away + 0.006

@@ -106,14 +106,14 @@ async def test_a_pinned_member_is_neither_sold_nor_replaced(desk: Desk) -> None:
 
 async def test_a_watched_symbol_shows_where_it_stands_and_what_keeps_it_out(desk: Desk) -> None:
     await desk.filled()
-    near, far, banned = SYMBOLS[20], SYMBOLS[50], SYMBOLS[3]
-    for symbol, reason in ((near, "new chain"), (far, "unlock in May"), (banned, "a member")):
+    near, far, held = SYMBOLS[20], SYMBOLS[50], SYMBOLS[3]
+    for symbol, reason in ((near, "new chain"), (far, "unlock in May"), (held, "a member")):
         await desk.controls.lock(symbol, LockKind.WATCH, reason, None, WHO)
-    assert await desk.controls.watched_symbols() == (banned, near, far)
+    assert await desk.controls.first_symbols() == (*SYMBOLS[:10], near, far)
     found = await desk.controls.watch_list()
     assert found.facts.data_status == "fresh"
     inside, one, other = found.lines
-    assert (inside.lock.symbol, inside.is_member, inside.refused) == (banned, True, None)
+    assert (inside.lock.symbol, inside.is_member, inside.refused) == (held, True, None)
     weakest = 0.99 - 0.015 * 9  # of ten members
     assert one.entry_score == other.entry_score == pytest.approx(weakest)
     assert one.score == pytest.approx(0.69)
@@ -133,13 +133,13 @@ async def test_a_watched_symbol_shows_where_it_stands_and_what_keeps_it_out(desk
     assert one.refused is not None
     assert (one.refused.reason, one.refused.against) == (Refusal.CORRELATION_LIMIT, SYMBOLS[0])
     # It forbids nothing, and ends like any other lock.
-    verdict, _ = await desk.trading.should_trade(banned)
+    verdict, _ = await desk.trading.should_trade(held)
     assert verdict.trade
     desk.score({near: None})
     _, one, _ = (await desk.controls.watch_list()).lines
     assert (one.score, one.distance, one.rank) == (None, None, None)
     await desk.controls.unlock(near, "seen enough", WHO)
-    assert await desk.controls.watched_symbols() == (banned, far)
+    assert await desk.controls.first_symbols() == (*SYMBOLS[:9], far)
     assert (await desk.reports.integrity()).ok
 
 

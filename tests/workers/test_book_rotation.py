@@ -1,4 +1,4 @@
-"""The rotation of the books asks for the watch list, and goes on without it."""
+"""The rotation of the books asks who comes first, and goes on without knowing."""
 
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -27,7 +27,7 @@ class Face:
     def __getattr__(self, _name: str) -> Any:
         return self  # the other activities are bound, and not called here
 
-    async def watched_symbols(self) -> tuple[str, ...]:
+    async def first_symbols(self) -> tuple[str, ...]:
         if self.watched is None:
             raise UnavailableError(Code.DATABASE_UNAVAILABLE, "away", retry_after_s=1)
         return self.watched
@@ -36,7 +36,7 @@ class Face:
         self.asked.append((step_s, first))
 
 
-async def test_watched_symbols_come_first_and_the_rotation_outlives_the_database() -> None:
+async def test_members_and_watched_come_first_and_the_rotation_outlives_the_database() -> None:
     for watched, expected in ((("BTCUSDT",), ("BTCUSDT",)), (None, ())):
         face = Face(watched)
         work = activities(cast("MySymbolsServiceV2", face), cast("Any", face), lambda: "request-1")
