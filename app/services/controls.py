@@ -38,7 +38,7 @@ class ControlService:
             return watch_list(portfolio, await self.grounds.of(unit))
 
     async def first_symbols(self) -> tuple[str, ...]:
-        """Whose books are looked at first: members, since these size positions, and watched ones."""
+        """Whose books are looked at first: members (they size positions) and watched ones."""
         async with self.database.read() as unit:
             members = (await unit.portfolio.load()).members
             watched = (await self.grounds.of(unit)).controls.watched()
