@@ -62,7 +62,10 @@ class ReplacementRules:
     cooling_off: int = setting(_DAY_S, 0, 365 * _DAY_S)  # seconds after any swap
     min_confidence: float = setting(0.6, 0.0, 1.0)  # of the rival's score
     max_per_cycle: int = setting(2, 0, 100)
-    max_per_sector: int = setting(4, 1, 100)  # a swap may not crowd a sector beyond it
+    max_per_sector: int = setting(4, 1, 100)  # nobody comes in beyond it
+    # What a leg of a swap is worth, in quote currency: so much sweeps the book. The service does
+    # not know the equity; 0 leaves the impact out.
+    impact_value: float = setting(0.0, 0.0, 1_000_000_000.0)
     auto_forced: bool = setting(default=True)  # members that cannot be traded any more
     auto_discretionary: bool = setting(default=False)  # confirmed improvements
 

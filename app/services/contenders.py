@@ -20,6 +20,7 @@ from app.domain.replacement import (
 )
 from app.domain.selection import Candidate, Correlation
 from app.services.grounds import Grounds
+from app.services.lot_plan import leg_cost
 from app.services.views import weakest
 
 Pair = tuple[Leaver, Contender | None]
@@ -112,7 +113,7 @@ def _with(card: Card | None, symbol: str, grounds: Grounds) -> Contender:
         score=None if card is None else card.composite,
         z=None if card is None else card.z,
         confidence=None if known is None else known.level,
-        trading_cost=grounds.trading_cost(symbol),
+        trading_cost=leg_cost(symbol, grounds.configuration.replacement.impact_value, grounds),
     )
 
 

@@ -73,6 +73,18 @@ def trading_costs(
     return total, impact
 
 
+def leg_cost(symbol: str, amount: float, grounds: Grounds) -> float | None:
+    """What trading `amount` (quote currency) once costs, as a fraction of it.
+
+    Taker fee and the larger of half the spread and sweeping the book; an amount of 0 sweeps
+    nothing. None where a quote or the book is missing, or the book is too thin.
+    """
+    cost, quote = grounds.trading_cost(symbol), grounds.market.quote(symbol)
+    if amount == 0.0 or cost is None or quote is None:
+        return cost
+    return _with_impact(cost, quote, amount)
+
+
 def _with_impact(cost: float, quote: Quote, amount: float) -> float | None:
     """`cost` with what sweeping the book costs in place of half the spread, if that is more."""
     contract, bid, ask = quote.contract, quote.bid, quote.ask

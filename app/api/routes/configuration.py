@@ -73,6 +73,10 @@ class ReplacementOut(Out):
     min_confidence: float
     max_per_cycle: int
     max_per_sector: int
+    impact_value: float = Field(
+        description="Quote currency that a leg of a swap sweeps the book with, as a part of its "
+        "cost; 0: half the spread alone."
+    )
     auto_forced: bool
     auto_discretionary: bool
 
@@ -152,6 +156,7 @@ class ReplacementIn(Body):
     min_confidence: float | None = None
     max_per_cycle: int | None = None
     max_per_sector: int | None = None
+    impact_value: float | None = None
     auto_forced: bool | None = None
     auto_discretionary: bool | None = None
 
