@@ -241,9 +241,9 @@ def compose(
     grounds = GroundsNow(scoring, market, utc_now)
     ledger = Ledger(code_version())
     system = SystemView(exchange.link, watch, registry, market.server_clock, supervisor.facts)
-    reports = Reports(database, grounds)
     configuration = ConfigurationService(database, grounds, once, ledger)
     performance = Performance(database, grounds, once, ledger)
+    reports = Reports(database, grounds, performance)
     portfolio = PortfolioService(database, grounds, once, ledger)
     runs = RebalanceRuns(database, utc_now, new_id, f"{gethostname()}:{os.getpid()}")
 

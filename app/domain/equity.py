@@ -7,13 +7,15 @@ gains of the symbols add up to the change of the equity to the last digit.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Final
 
+import numpy as np
+
 from app.domain.history import EventType, PortfolioEvent, apply
-from app.domain.performance import EXACT
+from app.domain.performance import EXACT, Figures, figures
 from app.domain.portfolio import EMPTY, FULL
 
 ONE: Final = Decimal(1)
@@ -162,6 +164,20 @@ def days(curve: Curve) -> tuple[Day, ...]:
             change = float(pnl) / float(before) if before > 0 else None
         found.append(Day(point.at, point.equity, pnl, change, point.reason))
     return tuple(found)
+
+
+def track_record(shown: Sequence[Day]) -> Figures:
+    """Figures of the known returns of whole days.
+
+    Neither of the first day nor of the part of a day up to now; a day whose return is not known
+    is no observation.
+    """
+    known = [
+        day.change
+        for before, day in pairwise(shown)
+        if day.change is not None and day.at - before.at == timedelta(days=1)
+    ]
+    return figures(np.array(known))
 
 
 def _marks(events: Sequence[PortfolioEvent]) -> dict[str, Decimal]:

@@ -1,7 +1,6 @@
 """Figures since inclusion: of one member, and of the members together; unknown is None."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Context, Decimal
@@ -139,20 +138,6 @@ def _sharpe_error(away: Floats, ratio: float | None) -> float | None:
     kurtosis = float(np.mean(away**4)) / variance**2
     error = ratio_error(ratio, len(away), skewness, kurtosis)
     return None if error is None else error * math.sqrt(DAYS_A_YEAR)
-
-
-def held_returns(closes: Floats, weights: Floats, first_rows: Sequence[int]) -> Floats:
-    """Daily return of the members at their present weights, each from its inclusion on.
-
-    Closes (T, N), weights (N,) as fractions, the first row of each member whose return counts.
-    (T, N) -> (T-1,) cut to the days on which at least one member was in; an unknown return adds
-    nothing, as cash does.
-    """
-    simple = closes[1:] / closes[:-1] - 1.0
-    rows = np.arange(1, len(closes))[:, None]
-    held = (rows >= np.asarray(first_rows)[None, :]) & np.isfinite(simple)
-    total = np.where(held, simple, 0.0) @ weights
-    return np.asarray(total[held.any(axis=1)], np.float64)
 
 
 def _fall(path: Floats) -> float:

@@ -2,13 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise
-
-import numpy as np
 
 from app.domain.attribution import Attribution
-from app.domain.equity import Day
-from app.domain.performance import Figures, Trade, figures
+from app.domain.equity import Day, track_record
+from app.domain.performance import Figures, Trade
 from app.domain.report import SwapOutcome, outcomes
 from app.services.performance import HeldPosition, Performance, attributed, held
 from app.services.trading import DataFacts
@@ -65,19 +62,10 @@ class Reporting:
             since=since,
             until=until,
             days=shown,
-            figures=figures(np.array(_daily(shown))),
+            figures=track_record(shown),
             positions=tuple(held(one, track, inside) for one in track.portfolio.members),
             ledgers=attributed(track, booked, begin, end),
             trades=trades,
             swaps=outcomes(track.changes, track.valuations),
             facts=track.facts,
         )
-
-
-def _daily(shown: tuple[Day, ...]) -> list[float]:
-    """Known returns of whole days: not of the first, nor of the part of a day up to now."""
-    return [
-        day.change
-        for before, day in pairwise(shown)
-        if day.change is not None and day.at - before.at == timedelta(days=1)
-    ]

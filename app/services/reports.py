@@ -1,5 +1,6 @@
 """Reads over the portfolio as a whole: statistics, analytics, correlation, history, integrity."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,16 +8,15 @@ from datetime import datetime
 from itertools import combinations
 from statistics import fmean
 
-import numpy as np
-
+from app.domain.equity import track_record
 from app.domain.history import EventType, PortfolioEvent
-from app.domain.market import Floats, Interval
 from app.domain.measures import measured
-from app.domain.performance import Figures, figures, held_returns
-from app.domain.portfolio import FULL, Portfolio
+from app.domain.performance import Figures
+from app.domain.portfolio import Portfolio
 from app.services.contenders import correlation_of
 from app.services.grounds import Grounds, GroundsNow
 from app.services.integrity import Integrity, invariants
+from app.services.performance import Performance
 from app.services.trading import DataFacts
 from app.services.views import MemberView, PortfolioView, portfolio_view, weakest
 from app.storage.database import Database
@@ -41,7 +41,7 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class Analytics:
-    """Scores and figures of the members together, at their present weights."""
+    """Scores of the members now, and figures of what was held: the weights in force each day."""
 
     portfolio_size: int
     average_score: float | None
@@ -76,6 +76,7 @@ class Reports:
 
     database: Database
     grounds: GroundsNow
+    performance: Performance
 
     async def statistics(self) -> Statistics:
         view, grounds = await self._view()
@@ -95,7 +96,10 @@ class Reports:
         )
 
     async def analytics(self) -> Analytics:
-        view, grounds = await self._view()
+        async with self.database.read() as unit:
+            track = await self.performance.load(unit)
+            grounds = await self.grounds.of(unit)
+        view = portfolio_view(track.portfolio, grounds)
         scores = [(one.member.symbol, one.score) for one in view.members if one.score is not None]
         moves = [
             (one.member.symbol, one.figures.performance)
@@ -112,7 +116,7 @@ class Reports:
             replacement_candidates=weakest(view.portfolio, grounds),
             top_performers=tuple(sorted(moves, key=lambda one: (-one[1], one[0]))[:3]),
             lowest_scorers=tuple(sorted(scores, key=lambda one: (one[1], one[0]))[:3]),
-            figures=figures(_daily_returns(view.portfolio, grounds)),
+            figures=track_record(track.days),
             updated_at=None if grounds.board is None else grounds.board.calculated_at,
             facts=view.facts,
         )
@@ -173,7 +177,8 @@ class Reports:
             events = await unit.history.all()
             grounds = await self.grounds.of(unit)
             stored = await unit.scoring.latest_composites(one.symbol for one in portfolio.members)
-        checks = invariants(portfolio, events, grounds, stored)
+        # Every event is hashed anew: that takes longer than a request may hold up the others.
+        checks = await asyncio.to_thread(invariants, portfolio, events, grounds, stored)
         return Integrity(
             ok=all(check.ok for check in checks),
             version=portfolio.version,
@@ -193,20 +198,6 @@ def _sectors(portfolio: Portfolio, grounds: Grounds) -> dict[str, int]:
     quotes = (grounds.market.quote(member.symbol) for member in portfolio.members)
     counts = Counter("unknown" if quote is None else quote.sector for quote in quotes)
     return dict(sorted(counts.items()))
-
-
-def _daily_returns(portfolio: Portfolio, grounds: Grounds) -> Floats:
-    """Returns of the members at present weights, from the first close after each inclusion on."""
-    panel = grounds.market.panel(Interval.DAY)
-    held = [] if panel is None else [m for m in portfolio.members if m.symbol in panel.symbols]
-    if panel is None or not held:
-        return np.empty(0)
-    columns = [panel.symbols.index(member.symbol) for member in held]
-    starts = [member.included_at.timestamp() * 1000 for member in held]
-    # The first full day: it opens at or after the inclusion, its return starts at the close before.
-    rows = [int(np.searchsorted(panel.opened_ms, start, side="left")) for start in starts]
-    weights = np.array([member.weight_u / FULL for member in held])
-    return held_returns(panel.close[:, columns], weights, rows)
 
 
 def _mean(values: "list[float | None] | list[float]") -> float | None:

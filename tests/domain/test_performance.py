@@ -8,7 +8,7 @@ from scipy.special import ndtr
 from scipy.stats import kurtosis, skew
 
 from app.domain.events import PortfolioChanged
-from app.domain.performance import figures, held_returns, ratio_error, since_inclusion
+from app.domain.performance import figures, ratio_error, since_inclusion
 from tests.domain.portfolios import T0
 from tests.market_files import needs_daily_panel, ten_perpetuals
 
@@ -86,16 +86,6 @@ def test_a_figure_comes_with_what_it_is_worth() -> None:
     assert not figures(returns[:29]).is_sufficient
     assert figures(returns[:30]).is_sufficient
     assert figures(np.array([0.01, 0.01, 0.01])).sharpe_error is None
-
-
-def test_a_return_counts_from_the_inclusion_on() -> None:
-    closes = np.array([[1.0, 1.0], [2.0, 1.0], [2.0, 2.0], [NAN, 1.0]])
-    weights = np.array([0.2, 0.1])
-    both = held_returns(closes, weights, [1, 1])
-    assert both == pytest.approx([0.2, 0.1, -0.05])
-    late = held_returns(closes, weights, [2, 3])
-    assert late == pytest.approx([0.0, -0.05])
-    assert held_returns(closes, weights, [9, 9]).shape == (0,)
 
 
 def test_facts_are_values() -> None:

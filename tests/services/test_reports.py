@@ -1,6 +1,7 @@
 """Statistics, analytics, correlation, history and integrity of a real portfolio."""
 
-from dataclasses import replace
+import threading
+from dataclasses import fields, replace
 from datetime import timedelta
 from decimal import Decimal
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
+from app.domain.board import Board, Card
 from app.domain.history import EventType
 from app.domain.market import Interval
 from app.domain.panel import Panel
@@ -78,6 +80,60 @@ async def test_figures_since_inclusion_come_from_closed_bars(desk: Desk) -> None
     assert figures.profit_factor == pytest.approx(1.6)
     assert figures.max_drawdown == pytest.approx(0.01)
     assert figures.sharpe is not None
+
+
+async def test_analytics_and_report_tell_the_same_of_the_weights_in_force_each_day(
+    desk: Desk,
+) -> None:
+    await desk.filled(5)
+    _grown(desk, Interval.DAY, 5, 0.02)
+    desk.later(days=5)
+    desk.score({})
+    await desk.portfolio.remove(SYMBOLS[0], "out", WHO)
+    await desk.portfolio.add(SYMBOLS[30], "in", WHO)
+    await desk.rebalancing.rebalance(WHO)
+    panel = desk.market.panels[Interval.DAY]
+    _grown(desk, Interval.DAY, 6, 0.03)
+    grown = desk.market.panels[Interval.DAY]
+    close = grown.close.copy()
+    lost = len(panel.opened_ms) + 2
+    close[lost, grown.symbols.index(SYMBOLS[1])] = np.nan
+    desk.market.panels[Interval.DAY] = replace(grown, close=close)
+    desk.later(days=6)
+    desk.score({})
+
+    told = (await desk.reports.analytics()).figures
+    report = await desk.reporting.report(None, None)
+    assert told == report.figures
+    changes = [day.change for day in report.days]
+    assert changes.count(None) == 1 + 2, "the start, and the two returns that need the lost close"
+    whole = [day.change for day in report.days[2:-1] if day.change is not None]
+    assert told.observations == len(whole) == 10 - 2
+    assert told.win_rate == sum(one > 0 for one in whole) / len(whole)
+    # Who left counts as long as it was held, and who came in from then on.
+    held = [set(step.weights) for step in (await desk.performance.track()).changes]
+    assert (SYMBOLS[0] in held[0], SYMBOLS[0] in held[-1], SYMBOLS[30] in held[-1]) == (
+        True,
+        False,
+        True,
+    )
+
+
+async def test_integrity_is_worked_out_beside_the_event_loop(desk: Desk) -> None:
+    await desk.filled(3)
+    board = desk.boards.board
+    assert board is not None
+    threads = set()
+
+    class Watched(Board):
+        def card(self, symbol: str) -> Card | None:
+            threads.add(threading.get_ident())
+            return super().card(symbol)
+
+    desk.boards.board = Watched(**{one.name: getattr(board, one.name) for one in fields(board)})
+    assert (await desk.reports.integrity()).ok
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 async def test_daily_bars_serve_where_hourly_ones_do_not_reach_back(desk: Desk) -> None:

@@ -93,8 +93,8 @@ class Scorer(Out):
 
 
 class AnalyticsOut(Freshness):
-    """Risk figures are of the members at present weights, each since its inclusion; null where
-    they are not defined.
+    """Risk figures are of what was held, by the weights in force each day, as in the report; a
+    day whose return is not known is no observation. Null where a figure is not defined.
     """
 
     portfolio_size: int
