@@ -13,6 +13,7 @@ class Exit(IntEnum):
     USAGE = 2  # unknown command, missing argument
     UNAVAILABLE = 69  # the service, its exchange or its database cannot answer now
     INTERNAL = 70  # the service failed, or answered with something that it never should
+    CORRUPT = 74  # the database file is damaged or its history was altered: a backup is needed
     CONFIGURATION = 78  # a setting, a file or the schema must be changed first
     INTERRUPTED = 130  # Ctrl-C in a command that had not finished
 

@@ -28,7 +28,7 @@ from app.storage.file_lock import DatabaseInUseError
 _log = structlog.get_logger("service")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Trying again does not help against these; everything else may come back by itself.
-_TO_BE_CHANGED = (DatabaseInUseError, DataSourceMismatchError, CorruptDatabaseError)
+_TO_BE_CHANGED = (DatabaseInUseError, DataSourceMismatchError)
 
 
 class Server(uvicorn.Server):
@@ -175,10 +175,15 @@ def _without_traceback(app: ASGIApp) -> ASGIApp:
 
 def _not_started(error: Exception) -> CommandError:
     if isinstance(error, ServiceError):
-        code = Exit.CONFIGURATION if isinstance(error, _TO_BE_CHANGED) else Exit.UNAVAILABLE
-        return CommandError(code, str(error.code), error.detail)
+        return CommandError(_exit_of(error), str(error.code), error.detail)
     _log.error("not_started", exc_info=error)
     return CommandError(Exit.INTERNAL, "service_not_started", "The reason stands in the log above.")
+
+
+def _exit_of(error: ServiceError) -> Exit:
+    if isinstance(error, CorruptDatabaseError):
+        return Exit.CORRUPT
+    return Exit.CONFIGURATION if isinstance(error, _TO_BE_CHANGED) else Exit.UNAVAILABLE
 
 
 @contextmanager

@@ -50,7 +50,7 @@ async def inspect(url: str) -> Findings:
     A running service does not disturb it. Raises NotFoundError where there is no file,
     UnavailableError where the database cannot be read or has no history yet.
     """
-    async with _reading(url_of(url)) as connection:
+    async with reading(url_of(url)) as connection:
         findings = Findings()
         async for rows in _batches(connection):
             findings = follow(findings, rows)
@@ -59,7 +59,7 @@ async def inspect(url: str) -> Findings:
 
 
 @asynccontextmanager
-async def _reading(url: URL) -> AsyncIterator[AsyncConnection]:
+async def reading(url: URL) -> AsyncIterator[AsyncConnection]:
     """A connection that cannot write, in one transaction that sees one instant."""
     if url.get_backend_name() == "sqlite":
         engine = create_async_engine(

@@ -21,7 +21,7 @@ def unavailable() -> UnavailableError:
 
 
 class CorruptDatabaseError(UnavailableError):
-    """The file is not a sound SQLite database; waiting does not help, so 78 rather than 69."""
+    """The file or its history is damaged; waiting does not help, so 74 rather than 69."""
 
 
 def corrupt() -> CorruptDatabaseError:

@@ -355,8 +355,8 @@ def _nobody(_: Path) -> str:
 @pytest.mark.parametrize(
     ("database", "code", "told"),
     [
-        (_noise, Exit.CONFIGURATION, "corrupt"),
-        (_torn, Exit.CONFIGURATION, "corrupt"),
+        (_noise, Exit.CORRUPT, "corrupt"),
+        (_torn, Exit.CORRUPT, "corrupt"),
         (_nobody, Exit.UNAVAILABLE, "cannot be reached"),
     ],
 )
