@@ -35,6 +35,7 @@ from app.services.once import Once
 from app.services.performance import Performance
 from app.services.portfolio import PortfolioService
 from app.services.ports import Exchange, Jobs
+from app.services.proposals import Proposals
 from app.services.rebalance_runs import RebalanceRuns
 from app.services.rebalancing import Rebalancing
 from app.services.registry import Registry, shipped_sectors
@@ -248,15 +249,17 @@ def compose(
     reports = Reports(database, grounds, performance)
     portfolio = PortfolioService(database, grounds, once, ledger)
     runs = RebalanceRuns(database, utc_now, new_id, f"{gethostname()}:{os.getpid()}")
+    rebalancing = Rebalancing(database, grounds, once, ledger, runs)
 
     sources = StatusSources(database, scoring, in_force, metrics)
     return MySymbolsServiceV2(
         registry=registry,
         market=market,
         scoring=scoring,
-        portfolio=PortfolioService(database, grounds, once, ledger),
-        rebalancing=Rebalancing(database, grounds, once, ledger, runs),
-        replacement=Replacement(database, grounds, once, ledger),
+        portfolio=portfolio,
+        rebalancing=rebalancing,
+        replacement=Replacement(database, grounds, once, ledger, new_id),
+        proposals=Proposals(database, utc_now, once, rebalancing, portfolio),
         performance=performance,
         reporting=Reporting(performance),
         metrics=MetricsService(database, grounds, reports),

@@ -1,4 +1,4 @@
-"""Commands about the portfolio: show, initialize, add, remove, replace, rebalance, rebalances."""
+"""Commands about the portfolio: look at it, change it, its rebalance runs and proposals."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -111,6 +111,44 @@ def rebalances(
             _run(output, answer.document)
 
 
+@portfolio.command()
+def proposals(
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many, newest first.")] = 20,
+    as_json: AsJson = False,
+    url: Url = HERE,
+) -> None:
+    """What the schedule proposes, and what became of it."""
+    with reporting(as_json) as output:
+        answer = asyncio.run(Client(url).get(f"/portfolio/proposals?limit={limit}"))
+        if not output.answer(answer):
+            output.people.print(_proposals_table(answer.document["items"]))
+
+
+Waiting = Annotated[str, typer.Argument(help="The id of a proposal.")]
+
+
+@portfolio.command()
+def approve(
+    proposal: Waiting, reason: Reason = None, key: Key = None, as_json: AsJson = False,
+    url: Url = HERE,
+) -> None:  # fmt: skip
+    """Carry a proposal out."""
+    _change(
+        f"/portfolio/proposals/{segment(proposal)}/approve", {"reason": reason}, key, as_json, url
+    )
+
+
+@portfolio.command()
+def decline(
+    proposal: Waiting, reason: Reason = None, key: Key = None, as_json: AsJson = False,
+    url: Url = HERE,
+) -> None:  # fmt: skip
+    """End a proposal without carrying it out."""
+    _change(
+        f"/portfolio/proposals/{segment(proposal)}/decline", {"reason": reason}, key, as_json, url
+    )
+
+
 def members_table(document: Mapping[str, Any]) -> Table:
     """The members of GET /portfolio."""
     rows = [
@@ -208,3 +246,27 @@ def _run(output: Output, run: Mapping[str, Any]) -> None:
     output.people.print(table("steps", ("step", "state", "finished"), steps))
     if run["error"] is not None:
         output.people.print(run["error"]["detail"], markup=False)
+
+
+def _proposals_table(proposals: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [
+        (
+            one["proposal_id"],
+            one["kind"],
+            "outdated" if one["is_outdated"] else one["state"],
+            _proposed(one),
+            one["reason"],
+            one["expires_at"],
+            (one["decision"] or {}).get("by"),
+        )
+        for one in proposals
+    ]
+    columns = ("proposal", "kind", "state", "what", "reason", "expires", "decided by")
+    return table("proposals", columns, rows)
+
+
+def _proposed(one: Mapping[str, Any]) -> str:
+    if one["replacement"] is not None:
+        return f"{one['replacement']['replace_symbol']} by {one['replacement']['candidate_symbol']}"
+    changes, turnover = one["rebalance"]["changes"], one["rebalance"]["turnover"]
+    return f"{len(changes)} changes, turnover {number(turnover, 3)}"

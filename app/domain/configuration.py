@@ -10,6 +10,7 @@ from typing import Final
 from app.domain.alert_settings import AlertSettings
 from app.domain.board import Family
 from app.domain.panel import Source
+from app.domain.policy import Policies
 from app.domain.setting import between, setting
 from app.domain.sizing_rules import SizingRules
 
@@ -154,6 +155,7 @@ class Configuration:
     alerts: AlertSettings = field(default=AlertSettings())
     replacement: ReplacementRules = ReplacementRules()
     rebalancing: RebalancingRules = RebalancingRules()
+    policy: Policies = field(default_factory=Policies)
     sizing: SizingRules = field(default_factory=SizingRules)
 
     @property

@@ -39,6 +39,7 @@ class Code(StrEnum):
     ALERT_STATE = "alert_state"
     SYMBOL_PINNED = "symbol_pinned"
     TRADING_DISABLED = "trading_disabled"
+    INVALID_STATE_TRANSITION = "invalid_state_transition"
     TRADE_ID_REUSED = "trade_id_reused"
     SYMBOL_UNKNOWN = "symbol_unknown"
     SYMBOL_AMBIGUOUS = "symbol_ambiguous"

@@ -17,6 +17,8 @@ from app.domain.events import (
     ConfigurationChanged,
     PlanCreated,
     PortfolioChanged,
+    ProposalDecided,
+    ProposalOpened,
     ScoreChanged,
     ScoresUpdated,
 )
@@ -70,6 +72,8 @@ KINDS: Final[tuple[Kind, ...]] = (
     Kind(ScoreChanged, "score_changed", Topic.SCORE_UPDATE, "calculated_at", "symbol"),
     Kind(PortfolioChanged, "portfolio_changed", Topic.PORTFOLIO_CHANGE, subject="symbol"),
     Kind(PlanCreated, "plan_created", Topic.REBALANCE),
+    Kind(ProposalOpened, "proposal_opened", Topic.REBALANCE),
+    Kind(ProposalDecided, "proposal_decided", Topic.REBALANCE),
     Kind(ConfigurationChanged, "configuration_changed", Topic.CONFIGURATION),
     Kind(AlertRaised, "alert_raised", Topic.ALERT, subject="symbol"),
     Kind(AlertResolved, "alert_resolved", Topic.ALERT, subject="symbol"),

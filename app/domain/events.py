@@ -84,6 +84,30 @@ class PlanCreated:
 
 
 @dataclass(frozen=True, slots=True)
+class ProposalOpened:
+    """An action waits for an operator."""
+
+    proposal_id: str
+    kind: str
+    subject: str  # the member that would leave, or "portfolio"
+    portfolio_version: int
+    expires_at: datetime
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalDecided:
+    """A proposal has ended: approved, declined, expired or superseded."""
+
+    proposal_id: str
+    kind: str
+    subject: str
+    state: str
+    decided_by: str
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class ConfigurationChanged:
     """New business settings are in force."""
 

@@ -21,6 +21,7 @@ from app.services.metrics import MetricsService, PortfolioMetrics
 from app.services.once import Command, Once, Outcome
 from app.services.performance import Claim, Performance
 from app.services.portfolio import PortfolioService, Removed, Replaced
+from app.services.proposals import Proposals
 from app.services.rebalance_runs import Rebalanced
 from app.services.rebalancing import Rebalancing
 from app.services.registry import Registry
@@ -52,6 +53,7 @@ class MySymbolsServiceV2:
     portfolio: PortfolioService
     rebalancing: Rebalancing
     replacement: Replacement
+    proposals: Proposals
     performance: Performance
     reporting: Reporting
     metrics: MetricsService

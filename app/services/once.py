@@ -76,6 +76,38 @@ class Outcome(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class Along(Generic[T]):
+    """What else belongs to a change: `ready` before its transaction, `within` at its end."""
+
+    ready: Callable[[], Awaitable[None]]  # not for a replay
+    within: Callable[[UnitOfWork, T], Awaitable[None]]
+
+    def before(
+        self, prepare: Callable[[], Awaitable[object]] | None
+    ) -> Callable[[], Awaitable[None]]:
+        """`ready`, and then what prepares the change itself."""
+
+        async def both() -> None:
+            await self.ready()
+            if prepare is not None:
+                await prepare()
+
+        return both
+
+    def around(
+        self, change: Callable[[UnitOfWork], Awaitable[T]]
+    ) -> Callable[[UnitOfWork], Awaitable[T]]:
+        """The change with `within` in the same transaction."""
+
+        async def both(unit: UnitOfWork) -> T:
+            result = await change(unit)
+            await self.within(unit, result)
+            return result
+
+        return both
+
+
+@dataclass(frozen=True, slots=True)
 class Once:
     """Runs a change in one transaction, at most once per key."""
 
@@ -88,6 +120,7 @@ class Once:
         change: Callable[[UnitOfWork], Awaitable[T]],
         render: Render[T] | None = None,
         prepare: Callable[[], Awaitable[object]] | None = None,
+        along: Along[T] | None = None,
     ) -> Outcome[T]:
         """`change` under the command's key; the answer is kept in the same transaction.
 
@@ -97,6 +130,8 @@ class Once:
         looked up on another one. Raises what `change` raises, RefusedError
         (idempotency_key_reused) and ConflictError (idempotency_in_progress).
         """
+        if along is not None:
+            change, prepare = along.around(change), along.before(prepare)
         once = command.once
         if once is None or render is None:
             if prepare is not None:

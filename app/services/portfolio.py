@@ -11,7 +11,8 @@ from app.domain.selection import Refused, Selection, choose, crowded, too_close
 from app.services.admission import require_candidate
 from app.services.changes import Ledger, reweighed
 from app.services.grounds import Grounds, GroundsNow
-from app.services.once import Command, Once, Outcome, Render
+from app.services.once import Along, Command, Once, Outcome, Render
+from app.services.rebalance_runs import require_none
 from app.services.views import MemberView, PortfolioView, member_view, portfolio_view
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
@@ -145,11 +146,13 @@ class PortfolioService:
         reason: str,
         command: Command,
         render: Render[Replaced] | None = None,
+        along: Along[Replaced] | None = None,
     ) -> Outcome[Replaced]:
         """The new symbol in the place and rank of the old one, in one transaction.
 
-        The hysteresis of automatic swaps does not apply, their safety rules do. Raises as `add`
-        and `remove` do, except portfolio_full; RefusedError(sector_limit).
+        The hysteresis of automatic swaps does not apply, their safety rules do; `along` is carried
+        out with it. Raises as `add` and `remove` do, except portfolio_full; RefusedError
+        (sector_limit).
         """
 
         async def change(unit: UnitOfWork) -> Replaced:
@@ -170,12 +173,14 @@ class PortfolioService:
             difference = None if None in scores else (scores[0] or 0.0) - (scores[1] or 0.0)
             return Replaced(old, new, after.version, difference)
 
-        return await self.once.run(command, change, render)
+        return await self.once.run(command, change, render, along=along)
 
     async def _locked(self, unit: UnitOfWork, command: Command) -> tuple[Portfolio, Grounds]:
         portfolio = await unit.portfolio.load(for_update=True)
         command.require_version(portfolio.version)
-        return portfolio, await self.grounds.of(unit)
+        grounds = await self.grounds.of(unit)
+        await require_none(unit, grounds.at)
+        return portfolio, grounds
 
     async def _commit(
         self, unit: UnitOfWork, before: Portfolio, done: Change, grounds: Grounds, who: Command
@@ -229,9 +234,7 @@ def _require_another(old: str, new: str) -> None:
         raise RefusedError(Code.VALIDATION_FAILED, f"{old} cannot replace itself.")
 
 
-def _require_room(
-    symbol: str, left: str | None, others: tuple[str, ...], grounds: Grounds
-) -> None:
+def _require_room(symbol: str, left: str | None, others: tuple[str, ...], grounds: Grounds) -> None:
     """No sector may be crowded; `left` goes, and like for like crowds nothing.
 
     Raises RefusedError(sector_limit).

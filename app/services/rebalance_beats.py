@@ -36,6 +36,7 @@ class Wish:
     method: WeightingMethod | None = None  # in place of the configured one
     scheduled_at: datetime | None = None  # the tick; the same tick is carried out once
     is_dry_run: bool = False
+    is_unattended: bool = False  # by the schedule: then the policy says how far it goes
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,6 +122,16 @@ async def end(unit: UnitOfWork, run: Run, steps: Iterable[Step]) -> None:
         raise lost(run)
 
 
+async def require_none(unit: UnitOfWork, now: datetime) -> None:
+    """That no run is about to set weights; raises ConflictError(rebalance_in_progress).
+
+    To be asked under the portfolio's lock, by what changes its members.
+    """
+    active = await unit.rebalance_runs.active()
+    if active is not None and not active.has_lapsed(now):
+        raise in_progress(active)
+
+
 def in_progress(run: Run) -> ConflictError:
     """Another run has the portfolio: which one."""
     return ConflictError(

@@ -7,12 +7,24 @@ from typing import Final
 
 from app.domain.configuration import WeightingMethod
 from app.domain.errors import UnavailableError
+from app.domain.policy import Policy
+from app.domain.proposal import ProposalKind
 from app.domain.rebalance_run import Beat, Run, RunState, slot
 from app.services import weighing
 from app.services.changes import Ledger
-from app.services.grounds import GroundsNow
-from app.services.once import Command, Once, Outcome, Render
-from app.services.rebalance_beats import Trail, Wish, announce, commit, decide, load
+from app.services.grounds import Grounds, GroundsNow
+from app.services.once import Along, Command, Once, Outcome, Render
+from app.services.proposal_book import of_plan, offer
+from app.services.rebalance_beats import (
+    Loaded,
+    Planned,
+    Trail,
+    Wish,
+    announce,
+    commit,
+    decide,
+    load,
+)
 from app.services.rebalance_runs import (
     Rebalanced,
     RebalanceRuns,
@@ -78,18 +90,20 @@ class Rebalancing:
         wish = Wish(reason, account_balance, method, scheduled_at, is_dry_run=dry_run)
         if dry_run:
             return await self._rehearse(wish, command, render)
-        return await self._run(wish, command, render)
+        return await self.run(wish, command, render)
 
     async def check(self, command: Command, scheduled_at: datetime | None = None) -> None:
         """The rebalance of one tick of the schedule; the same tick again does nothing.
 
-        Without `scheduled_at` it is the tick that the configured interval last came to.
+        Without `scheduled_at` it is the tick that the configured interval last came to. How far it
+        goes is a matter of the policy: write down, propose, or carry out.
         """
         if scheduled_at is None:
             async with self.database.read() as unit:
                 cadences = (await unit.configuration.current()).cadences
             scheduled_at = slot(self.runs.clock(), cadences.rebalance_check)
-        await self.rebalance(command, reason=CHECK, scheduled_at=scheduled_at)
+        wish = Wish(CHECK, scheduled_at=scheduled_at, is_unattended=True)
+        await self.run(wish, command)
 
     async def _rehearse(
         self, wish: Wish, command: Command, render: Render[Rebalanced] | None
@@ -114,9 +128,14 @@ class Rebalancing:
 
         return await self.once.run(command, look, render)
 
-    async def _run(
-        self, wish: Wish, command: Command, render: Render[Rebalanced] | None
+    async def run(
+        self,
+        wish: Wish,
+        command: Command,
+        render: Render[Rebalanced] | None = None,
+        along: Along[Rebalanced] | None = None,
     ) -> Outcome[Rebalanced]:
+        """Claim a run and carry it out, with what is to happen along with it; see `rebalance`."""
         claimed: list[Run] = []
         trail = Trail(self.runs.clock)
 
@@ -131,7 +150,7 @@ class Rebalancing:
             return await self.carry_out(unit, run, wish, command, trail)
 
         try:
-            outcome = await self.once.run(command, change, render, claim)
+            outcome = await self.once.run(command, change, render, claim, along)
         except BaseException as error:
             ours = [run for run in claimed if run.is_active]
             for run in ours:
@@ -160,18 +179,23 @@ class Rebalancing:
             planned = decide(loaded, wish)
             made = planned.plan
             detail |= {"changes": len(made.shifts), "turnover_u": made.turnover_u}
-        after = before
-        if made.shifts:
+        after, state = before, self._state(planned, wish, grounds)
+        if state is RunState.DONE:
             with trail.beat(Beat.COMMIT) as detail:
                 after = await commit(unit, self.ledger, run.run_id, loaded, planned, wish, command)
                 detail["version"] = after.version
-            with trail.beat(Beat.ANNOUNCE):
-                announce(unit, run.run_id, planned, after, grounds.at)
         else:
-            trail.skip(Beat.COMMIT, Beat.ANNOUNCE)
+            trail.skip(Beat.COMMIT)
+        if state is RunState.DONE or wish.is_unattended:
+            with trail.beat(Beat.ANNOUNCE) as detail:
+                if state is RunState.DONE:
+                    announce(unit, run.run_id, planned, after, grounds.at)
+                if wish.is_unattended:
+                    detail["proposals"] = await self._offer(unit, run, planned, state, loaded)
+        else:
+            trail.skip(Beat.ANNOUNCE)
         facts = facts_of(grounds)
         outcome = outcome_of(planned, before.version, after.version, after.cash_u, facts)
-        state = RunState.DONE if made.shifts else RunState.UNCHANGED
         ended = running.ended(outcome, state, self.runs.clock())
         await end(unit, ended, trail.steps)
         return Rebalanced(
@@ -185,3 +209,29 @@ class Rebalancing:
             cash_u=after.cash_u,
             facts=facts,
         )
+
+    @staticmethod
+    def _state(planned: Planned, wish: Wish, grounds: Grounds) -> RunState:
+        """How far the run goes."""
+        if not planned.plan.shifts:
+            return RunState.UNCHANGED
+        policy = grounds.configuration.policy.rebalance if wish.is_unattended else Policy.AUTO
+        return _GOES[policy]
+
+    async def _offer(
+        self, unit: UnitOfWork, run: Run, planned: Planned, state: RunState, loaded: Loaded
+    ) -> list[str]:
+        """Have the plan proposed, or nothing any more; the proposals that are open."""
+        grounds, version = loaded.grounds, loaded.portfolio.version
+        proposal_id = self.runs.new_id()
+        wanted = of_plan(proposal_id, run.run_id, planned, version, grounds)
+        proposed = (wanted,) if state is RunState.PROPOSED else ()
+        now_open = await offer(unit, (ProposalKind.REBALANCE,), proposed, grounds.at)
+        return [one.proposal_id for one in now_open]
+
+
+_GOES: Final = {
+    Policy.OBSERVE: RunState.OBSERVED,
+    Policy.PROPOSE: RunState.PROPOSED,
+    Policy.AUTO: RunState.DONE,
+}

@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from app.domain.configuration import ReplacementRules
 from app.domain.history import number_text
 from app.domain.membership import member_of, swap
+from app.domain.policy import Policy
 from app.domain.portfolio import Portfolio
+from app.domain.proposal import ProposalKind
 from app.domain.replacement import (
     Block,
     Contender,
@@ -23,6 +25,8 @@ from app.services.contenders import Pair, contenders, ending
 from app.services.grounds import Grounds, GroundsNow
 from app.services.once import Command, Once, Outcome, Render
 from app.services.portfolio import Replaced, last_facts
+from app.services.ports import NewId
+from app.services.proposal_book import of_swap, offer
 from app.services.trading import DataFacts, facts_of
 from app.services.views import member_view
 from app.storage.database import Database
@@ -58,6 +62,7 @@ class Replacement:
     grounds: GroundsNow
     once: Once
     ledger: Ledger
+    new_id: NewId
 
     async def evaluate(self) -> Replacements:
         """What would be replaced by what, and what is in the way; counts and writes nothing."""
@@ -78,7 +83,8 @@ class Replacement:
     ) -> Outcome[Executed]:
         """Count one more evaluation, then carry out what is due, each swap as a version.
 
-        `unattended`: only the kinds that the settings let happen by themselves. `forced_only`:
+        `unattended`: only the kinds that the settings let happen by themselves; the others are
+        proposed, if that is the policy. `forced_only`:
         only members that cannot stay, and nothing is counted. Raises UnavailableError
         (no_board_yet, market_data_stale), PreconditionFailedError.
         """
@@ -92,19 +98,33 @@ class Replacement:
             grounds.require_fresh_members(portfolio)
             count = not forced_only
             proposals = await self._proposals(unit, portfolio, grounds, count=count)
-            rules = grounds.configuration.replacement
             swaps: list[Replaced] = []
+            waiting: list[Proposal] = []
             for one in proposals:
-                allowed = rules.auto_forced if one.is_forced else rules.auto_discretionary
-                wanted = one.is_due and (one.is_forced or count) and (allowed or not unattended)
-                if wanted and one.candidate is not None:
-                    done, portfolio = await self._swap(
-                        unit, portfolio, one, one.candidate, grounds, command
-                    )
-                    swaps.append(done)
+                if one.candidate is None or not one.is_due or not (one.is_forced or count):
+                    continue
+                if unattended and not _may(one, grounds):
+                    waiting.append(one)
+                    continue
+                done, portfolio = await self._swap(
+                    unit, portfolio, one, one.candidate, grounds, command
+                )
+                swaps.append(done)
+            if unattended and count:
+                await self._offer(unit, waiting, portfolio, grounds)
             return Executed(portfolio.version, tuple(swaps), proposals)
 
         return await self.once.run(command, change, render)
+
+    async def _offer(
+        self, unit: UnitOfWork, due: Iterable[Proposal], portfolio: Portfolio, grounds: Grounds
+    ) -> None:
+        """Have what waits proposed, if that is the policy; nothing else stays open."""
+        is_proposed = grounds.configuration.policy.replacement is Policy.PROPOSE
+        wanted = [
+            of_swap(self.new_id(), one, portfolio.version, grounds) for one in due if is_proposed
+        ]
+        await offer(unit, (ProposalKind.REPLACEMENT,), wanted, grounds.at)
 
     async def _swap(
         self,
@@ -161,6 +181,13 @@ class Replacement:
         if obstacle is None:
             return proposals
         return tuple(replace(one, blocked_by=(obstacle, *one.blocked_by)) for one in proposals)
+
+
+def _may(proposal: Proposal, grounds: Grounds) -> bool:
+    """Whether the schedule may carry it out by itself."""
+    rules = grounds.configuration.replacement
+    allowed = rules.auto_forced if proposal.is_forced else rules.auto_discretionary
+    return allowed or grounds.configuration.policy.replacement is Policy.AUTO
 
 
 async def _noise(

@@ -21,6 +21,7 @@ from app.storage.portfolio_tables import (
     system_configuration,
     trades,
 )
+from app.storage.proposal_tables import proposals
 from app.storage.rebalance_tables import rebalance_run_steps, rebalance_runs
 from app.storage.replica_tables import job_executors
 from app.storage.scoring_tables import scoring_algorithms, scoring_runs, symbol_scores
@@ -41,6 +42,7 @@ __all__ = [
     "portfolio",
     "portfolio_history",
     "portfolio_members",
+    "proposals",
     "rebalance_run_steps",
     "rebalance_runs",
     "replacement_confirmations",

@@ -13,6 +13,7 @@ from app.storage.history import HistoryRepository
 from app.storage.idempotency import IdempotencyRepository
 from app.storage.market import MarketRepository
 from app.storage.portfolio import PortfolioRepository
+from app.storage.proposals import ProposalRepository
 from app.storage.rebalance_runs import RebalanceRunRepository
 from app.storage.replacements import ReplacementRepository
 from app.storage.replicas import ReplicaRepository
@@ -32,6 +33,7 @@ class UnitOfWork:
         self.market = MarketRepository(connection)
         self.scoring = ScoringRepository(connection)
         self.portfolio = PortfolioRepository(connection)
+        self.proposals = ProposalRepository(connection)
         self.rebalance_runs = RebalanceRunRepository(connection)
         self.replacements = ReplacementRepository(connection)
         self.history = HistoryRepository(connection)

@@ -4,6 +4,7 @@ A new one is missing in the table below, and the first test says so.
 """
 
 import hashlib
+import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -32,7 +33,7 @@ READS: dict[str, Any] = {
 }
 SWITCH = {"enabled": False, "reason": "a halt"}
 LOCK = {"kind": "ban", "reason": "not this one"}
-TABLES = ("portfolio", "portfolio_members", "portfolio_history", "trades")
+TABLES = ("portfolio", "portfolio_members", "portfolio_history", "trades", "proposals")
 pytestmark = pytest.mark.xdist_group("changes")
 
 
@@ -83,6 +84,27 @@ class Book(Caller):
                 for table in TABLES
             }
 
+    def propose(self, old: str, new: str) -> str:
+        """A replacement that waits, as the schedule would have written it down; its id."""
+        version, proposal = self.get(f"{PREFIX}/portfolio")["version"], self.key()
+        action = {"old_symbol": old, "new_symbol": new, "confirmations": 3}
+        unknown = ("old_score", "new_score", "improvement_z", "threshold_z", "strength", "forced")
+        action |= dict.fromkeys(unknown)
+        with closing(sqlite3.connect(self.file, timeout=60)) as connection:
+            connection.execute(
+                "UPDATE proposals SET state = 'declined', decided_at = opened_at,"
+                " decided_by = 'x', decision_reason = 'x' WHERE state = 'open'"
+            )
+            connection.execute(
+                "INSERT INTO proposals (proposal_id, portfolio_id, kind, subject, state, version,"
+                " reason, action, opened_at, expires_at) VALUES (?, 'main', 'replacement', ?,"
+                " 'open', ?, 'confirmed', ?, '2026-01-01T00:00:00.000000Z',"
+                " '2999-01-01T00:00:00.000000Z')",
+                (proposal, old, version, json.dumps(action)),
+            )
+            connection.commit()
+        return proposal
+
     def begin_again(self, key: str) -> None:
         """As if the request with this key were still being carried out, by somebody alive."""
         with closing(sqlite3.connect(self.file, timeout=60)) as connection:
@@ -124,6 +146,11 @@ def locked(book: Book) -> dict[str, str]:
     return {"symbol": names["other"], "other": names["symbol"]}
 
 
+def proposed(book: Book) -> dict[str, str]:
+    names = members(4)(book)
+    return {**names, "proposal_id": book.propose(names["symbol"], names["other"])}
+
+
 def alarmed(book: Book) -> dict[str, str]:
     """Every member scores too low: each has an open alert."""
     names = members(8)(book)
@@ -162,6 +189,12 @@ CHANGES = {
     ),
     "POST /portfolio/rebalance": Change(
         members(8), lambda _: {"method": "equal"}, lambda _: {"method": "risk_parity"}
+    ),
+    "POST /portfolio/proposals/{proposal_id}/approve": Change(
+        proposed, lambda _: {"reason": "right"}, lambda _: {"reason": "right after all"}
+    ),
+    "POST /portfolio/proposals/{proposal_id}/decline": Change(
+        proposed, lambda _: {"reason": "wrong"}, lambda _: {"reason": "wrong after all"}
     ),
     "PUT /portfolio/trading-switch": Change(
         members(4), lambda _: SWITCH, lambda _: {**SWITCH, "reason": "another"}

@@ -27,6 +27,9 @@ COMMANDS = (
     ("portfolio", "replace", "BTCUSDT", "ETHUSDT"),
     ("portfolio", "rebalance", "--dry-run"),
     ("portfolio", "rebalances"),
+    ("portfolio", "proposals"),
+    ("portfolio", "approve", "p"),
+    ("portfolio", "decline", "p"),
 )
 
 
@@ -164,6 +167,9 @@ Sent = Callable[[Any], bool]
         (["portfolio", "rebalance"], "POST", "/portfolio/rebalance", {"dry_run": False}),
         (["portfolio", "rebalances"], "GET", "/portfolio/rebalances?limit=20", None),
         (["portfolio", "rebalances", "a/b"], "GET", "/portfolio/rebalances/a%2Fb", None),
+        (["portfolio", "proposals"], "GET", "/portfolio/proposals?limit=20", None),
+        (["portfolio", "approve", "p"], "POST", "/portfolio/proposals/p/approve", {}),
+        (["portfolio", "decline", "p"], "POST", "/portfolio/proposals/p/decline", {}),
     ],
 )
 def test_what_is_sent(

@@ -27,6 +27,8 @@ from app.domain.events import (
     ConfigurationChanged,
     PlanCreated,
     PortfolioChanged,
+    ProposalDecided,
+    ProposalOpened,
     ScoreChanged,
     ScoresUpdated,
     score_changes,
@@ -43,6 +45,8 @@ EXAMPLES: tuple[object, ...] = (
     PortfolioChanged(7, 12, "REPLACE", "BTCUSDT", T0, "ETHUSDT", "because", "operator"),
     PortfolioChanged(8, 13, "REBALANCE", None, T0),
     PlanCreated("run", 7, 3, T0),
+    ProposalOpened("p", "replacement", "BTCUSDT", 7, T0 + timedelta(days=1), T0),
+    ProposalDecided("p", "rebalance", "portfolio", "declined", "operator", T0),
     AlertRaised(
         "id", Rule.LOW_SCORE, "BTCUSDT", ("BTCUSDT",), Severity.WARNING, 0.4, 0.5, "low", T0
     ),

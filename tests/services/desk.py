@@ -34,6 +34,7 @@ from app.services.once import Command, Once
 from app.services.outlook import Quote
 from app.services.performance import Performance
 from app.services.portfolio import PortfolioService
+from app.services.proposals import Proposals
 from app.services.rebalance_runs import RebalanceRuns
 from app.services.rebalancing import Rebalancing
 from app.services.replacement import Replacement
@@ -160,7 +161,10 @@ class Desk:
             self.database, grounds, once, lambda: str(UUID(int=next(alert_ids)))
         )
         self.alert_rules = AlertRuleService(self.configuration)
-        self.replacement = Replacement(self.database, grounds, once, ledger)
+        self.replacement = Replacement(self.database, grounds, once, ledger, runs.new_id)
+        self.proposals = Proposals(
+            self.database, lambda: self.now, once, self.rebalancing, self.portfolio
+        )
         self.performance = Performance(self.database, grounds, once, ledger)
         self.reports = Reports(self.database, grounds, self.performance)
         self.metrics = MetricsService(self.database, grounds, self.reports)

@@ -62,6 +62,11 @@ _RUN = (
     " request_id, owner, requested_at, lease_until, finished_at) VALUES ('{run}', 'main',"
     " '{state}', 'x', {tick}, 'x', 'x', 'x', {now}, {now}, {finished})"
 )
+_PROPOSAL = (
+    "INSERT INTO proposals (proposal_id, portfolio_id, kind, subject, state, version, reason,"
+    " action, opened_at, expires_at) VALUES ('{proposal}', 'main', 'rebalance', 'portfolio',"
+    " 'open', 1, 'x', '1', {now}, {now})"
+)
 _ALERT = (
     "INSERT INTO alerts (id, rule, subject, symbols, severity, state, message, since,"
     " last_seen_at, opened_at) VALUES ('{id}', 'low_score', 'BTCUSDT', '[]', 'warning', 'open',"
@@ -138,6 +143,10 @@ _CASES: dict[str, tuple[list[str], Code]] = {
             _TRADE.format(trade="t", seq=1, id=_BTC, now="{now}"),
             _TRADE.format(trade="u", seq=1, id=_BTC, now="{now}"),
         ],
+        Code.VERSION_CONFLICT,
+    ),
+    "uq_proposals_open": (
+        [_PROPOSAL.format(proposal=name, now="{now}") for name in ("one", "other")],
         Code.VERSION_CONFLICT,
     ),
     "uq_alerts_rule_subject_live": (

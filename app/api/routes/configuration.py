@@ -12,6 +12,7 @@ from app.api.deps import CommandDep, CursorsDep, ServiceDep, by
 from app.api.errors import problem_response, problems
 from app.api.members import CHANGES, UNSAID, Said
 from app.api.paging import Page, cut
+from app.api.policy_settings import PolicyIn, PolicyOut
 from app.api.rebalancing_settings import (
     RebalancingIn,
     RebalancingOut,
@@ -103,6 +104,7 @@ class ConfigurationOut(Out):
     alerts: AlertSettingsOut
     replacement: ReplacementOut
     rebalancing: RebalancingOut
+    policy: PolicyOut
     sizing: SizingOut
 
     @classmethod
@@ -190,6 +192,7 @@ class ConfigurationIn(Said):
     alerts: AlertSettingsIn | None = None
     replacement: ReplacementIn | None = None
     rebalancing: RebalancingIn | None = None
+    policy: PolicyIn | None = None
     sizing: SizingIn | None = None
 
     def changes(self) -> dict[str, Any]:

@@ -1,0 +1,79 @@
+"""Proposals as values: decided once, in time, and the same only while they mean the same."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import product
+
+import pytest
+
+from app.domain.configuration import Configuration
+from app.domain.configuration_document import ConfigurationRefusedError, validate
+from app.domain.errors import Code, ConflictError
+from app.domain.policy import Policy
+from app.domain.proposal import NEXT, WHOLE, Decision, Proposal, ProposalKind, ProposalState
+
+AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
+PLAN = Proposal(
+    proposal_id="p1",
+    kind=ProposalKind.REBALANCE,
+    subject=WHOLE,
+    state=ProposalState.OPEN,
+    version=3,
+    reason="drift",
+    action={"changes": []},
+    opened_at=AT,
+    expires_at=AT + timedelta(hours=1),
+)
+SWAP = replace(
+    PLAN,
+    kind=ProposalKind.REPLACEMENT,
+    subject="BTCUSDT",
+    action={"old_symbol": "BTCUSDT", "new_symbol": "ETHUSDT"},
+)
+DECISION = Decision(AT, "operator", "looks right", "run-1", 4)
+
+
+@pytest.mark.parametrize(("before", "after"), list(product(ProposalState, ProposalState)))
+def test_it_is_decided_once(before: ProposalState, after: ProposalState) -> None:
+    one = replace(PLAN, state=before)
+    if after in NEXT.get(before, frozenset()):
+        ended = one.ended(after, DECISION)
+        assert (ended.state, ended.decision) == (after, DECISION)
+        return
+    with pytest.raises(ConflictError) as caught:
+        one.ended(after, DECISION)
+    assert caught.value.code is Code.INVALID_STATE_TRANSITION
+    assert caught.value.facts == {"state": before.value}
+
+
+def test_it_is_open_until_its_time_is_over() -> None:
+    assert PLAN.at(PLAN.expires_at - timedelta(microseconds=1)) == PLAN
+    expired = PLAN.at(PLAN.expires_at + timedelta(days=1))
+    assert expired.state is ProposalState.EXPIRED
+    assert expired.decision is not None
+    assert expired.decision.at == PLAN.expires_at
+    declined = PLAN.ended(ProposalState.DECLINED, DECISION)
+    assert declined.at(PLAN.expires_at) == declined
+
+
+def test_what_is_the_same() -> None:
+    assert PLAN.is_same(replace(PLAN, proposal_id="p2", action={"changes": [1]}))
+    assert SWAP.is_same(replace(SWAP, proposal_id="p2", opened_at=AT + timedelta(hours=1)))
+    assert not PLAN.is_same(SWAP)
+    for changed in (
+        replace(SWAP, version=4),
+        replace(SWAP, subject="XRPUSDT"),
+        replace(SWAP, action={"new_symbol": "XRPUSDT"}),
+    ):
+        assert not SWAP.is_same(changed)
+
+
+def test_policies_are_settings() -> None:
+    changed = validate({"policy": {"rebalance": "propose"}}, Configuration())
+    assert (changed.policy.rebalance, changed.policy.replacement) == (
+        Policy.PROPOSE,
+        Policy.PROPOSE,
+    )
+    for wrong in ({"rebalance": "never"}, {"expires_after": 1}, {"withdraw": "auto"}):
+        with pytest.raises(ConfigurationRefusedError):
+            validate({"policy": wrong}, Configuration())
