@@ -53,6 +53,7 @@ class Face:
     portfolio: Asked
     alerts: AlertService
     jobs: Asked
+    stream: Asked
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def service(live: LiveMarket) -> MySymbolsServiceV2:
     asked = Asked()
     return cast(
         "MySymbolsServiceV2",
-        Face(market, scoring, asked, asked, cast("AlertService", None), asked),
+        Face(market, scoring, asked, asked, cast("AlertService", None), asked, asked),
     )
 
 
@@ -119,5 +120,5 @@ async def test_after_a_restart_nothing_decides_on_the_board_of_a_half_filled_mar
     await work.housekeeping()
     assert cast("Asked", now.rebalancing).asked == [
         f"schedule: check of {live.clock.now():%H:%M}",
-        *["forget_old"] * 2,  # stored answers, and jobs
+        *["forget_old"] * 3,  # stored answers, events, and jobs
     ]
