@@ -52,7 +52,8 @@ async def test_B13_a_bit_flipped_in_the_history_refuses_to_start_and_nothing_is_
         assert file.execute("PRAGMA quick_check").fetchone() == ("ok",)  # sound, and yet a lie
 
     said = _served(path)
-    assert said.code == Exit.CORRUPT == 74
+    assert said.code == int(Exit.CORRUPT)
+    assert int(Exit.CORRUPT) == 74  # as the row says
     last = said.err.splitlines()[-1]
     assert last.startswith("history_tampered: ")
     assert re.search(r"event [23] ", last)  # the hash stands in its own row and in the next one
