@@ -161,7 +161,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         stack.callback(store.close)
         executor_id = f"{gethostname()}-{os.getpid()}-{new_id()}" if store.is_shared else "local"
         engine = Engine(
-            EngineOptions(store.url, store.engine, executor_id),
+            EngineOptions(store.url, store.engine, executor_id, poll_s=settings.jobs.poll_s),
             lambda kind, outcome: metrics.jobs_ended.labels(kind, outcome).inc(),
         )
         service = compose(

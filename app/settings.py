@@ -92,6 +92,12 @@ class DatabaseSettings(_Part):
         )
 
 
+class JobSettings(_Part):
+    """Durable runs, kept beside the database."""
+
+    poll_s: float = Field(1.0, ge=0.02, le=60)
+
+
 class HttpSettings(_Part):
     """Where the service listens; loopback unless told otherwise."""
 
@@ -121,6 +127,7 @@ class Settings(BaseSettings):
 
     kucoin: KucoinSettings = KucoinSettings()
     database: DatabaseSettings = DatabaseSettings()
+    jobs: JobSettings = JobSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
     background: bool = Field(True, description="Run the feed, scoring and checks by themselves.")

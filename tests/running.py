@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from app.container import Services, assemble
 from app.domain.market import DataSource
-from app.settings import DatabaseSettings, KucoinSettings, Settings
+from app.settings import DatabaseSettings, JobSettings, KucoinSettings, Settings
 from app.telemetry.metrics import Metrics
 from tests.api.harness import PREFIX, make_api_with, open_client
 
@@ -55,6 +55,7 @@ def settings_for(
         kucoin=KucoinSettings(base_url=exchange_url, source=DataSource.SANDBOX, **kucoin),
         # A machine with other work needs patience: it is not what is tested here.
         database=DatabaseSettings(url=database_url, pool_wait_s=60.0),
+        jobs=JobSettings(poll_s=0.1),
         background=background,
     )
 

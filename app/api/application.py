@@ -26,6 +26,7 @@ from app.api.routes import (
     alert_rules,
     alerts,
     configuration,
+    jobs,
     market,
     portfolio,
     portfolio_changes,
@@ -71,6 +72,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     alerts.router,
     stream.router,
     configuration.router,
+    jobs.router,
     system.router,
 )
 ROOT_ROUTERS: Final[tuple[APIRouter, ...]] = (system.probes,)
@@ -135,7 +137,7 @@ def _cors(origins: Sequence[str]) -> dict[str, Any]:
     return {
         "allow_origins": list(origins),
         "allow_methods": ["GET", "POST", "PUT", "DELETE"],
-        "allow_headers": ["Content-Type", "Idempotency-Key", "If-Match", "If-None-Match"],
+        "allow_headers": ["Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Prefer"],
         "expose_headers": ["ETag", "Location", "Retry-After", "X-Request-ID", "X-Service-Mode"],
         "max_age": 600,
     }

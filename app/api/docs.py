@@ -47,6 +47,7 @@ TAGS: Final = (
     {"name": "alerts", "description": "What needs attention."},
     {"name": "stream", "description": "Events as they happen, and those that were missed."},
     {"name": "configuration", "description": "Weights, thresholds and limits, versioned."},
+    {"name": "jobs", "description": "What runs beside the requests and survives the process."},
     {"name": "system", "description": "Health, status and sample data."},
     {"name": "probes", "description": "For orchestrators and Prometheus."},
 )

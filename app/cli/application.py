@@ -8,6 +8,7 @@ from app.cli.audit import audit
 from app.cli.demo import demo
 from app.cli.doctor import doctor
 from app.cli.exits import Exit
+from app.cli.jobs import jobs
 from app.cli.portfolio import portfolio
 from app.cli.sandbox import sandbox
 from app.cli.scoring import convert, explain, score, sync
@@ -50,6 +51,7 @@ for _command in (serve, demo, sandbox, doctor, sync, score, explain, convert):
     application.command()(_command)
 application.add_typer(portfolio, name="portfolio")
 application.add_typer(audit, name="audit")
+application.add_typer(jobs, name="jobs")
 
 
 def main() -> None:

@@ -41,8 +41,11 @@ class Client:
         path: str,
         body: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
+        prefer: str | None = None,
     ) -> Answer:
-        return await self.call("POST", path, body=body or {}, idempotency_key=idempotency_key)
+        return await self.call(
+            "POST", path, body=body or {}, idempotency_key=idempotency_key, prefer=prefer
+        )
 
     async def call(
         self,
@@ -52,9 +55,11 @@ class Client:
         query: Mapping[str, str | int] | None = None,
         body: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
+        prefer: str | None = None,
     ) -> Answer:
         """The answer of a 2xx. Raises CommandError for everything else."""
-        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        wanted = {"Idempotency-Key": idempotency_key, "Prefer": prefer}
+        headers = {name: value for name, value in wanted.items() if value}
         limits = aiohttp.ClientTimeout(total=self.timeout_s, sock_connect=_CONNECT_S)
         address = f"{self.url.rstrip('/')}{PREFIX}{path}"
         try:
@@ -94,7 +99,7 @@ def _answer(status: int, text: str, url: str) -> Answer:
     if isinstance(document, dict) and isinstance(document.get("code"), str):
         problem = json.loads(text)
         raise CommandError(
-            _exit_of(status), problem["code"], str(problem.get("detail", "")), problem
+            exit_of(status), problem["code"], str(problem.get("detail", "")), problem
         )
     raise CommandError(
         Exit.INTERNAL,
@@ -103,7 +108,8 @@ def _answer(status: int, text: str, url: str) -> Answer:
     )
 
 
-def _exit_of(status: int) -> Exit:
+def exit_of(status: int) -> Exit:
+    """How a command ends that was answered with `status`."""
     if status in _UNAVAILABLE:
         return Exit.UNAVAILABLE
     return Exit.REFUSED if 400 <= status < 500 else Exit.INTERNAL

@@ -20,6 +20,7 @@ from app.cli.service import Server, listening, run
 from app.domain.market import DataSource
 from app.settings import Settings
 from app.storage.file_lock import DatabaseInUseError, FileLock
+from app.storage.job_store import jobs_file
 
 # KuCoin allows 2000 per 30 s and address. The first fill of everything (daily and hourly candles
 # of some 500 contracts) would take minutes at that pace, so the demo's own exchange allows more.
@@ -98,8 +99,9 @@ def forget(database: Path) -> None:
     # The service takes the lock again by itself. Who takes it in between may delete the file as
     # well, but never while it is open: the later one is refused.
     try:
-        for suffix in ("", "-wal", "-shm"):
-            database.with_name(database.name + suffix).unlink(missing_ok=True)
+        for name in (database.name, jobs_file(database).name):
+            for suffix in ("", "-wal", "-shm"):
+                database.with_name(name + suffix).unlink(missing_ok=True)
     finally:
         lock.release()
 

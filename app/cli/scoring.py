@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.client import Answer, Client, segment
+from app.cli.jobs import done
 from app.cli.output import HERE, AsJson, Output, Url, number, reporting, shown, table
 
 Symbol = Annotated[str, typer.Argument(help="Any spelling: BTCUSDT, XBTUSDTM, BTC/USDT:USDT.")]
@@ -18,9 +19,9 @@ BOARD_COLUMNS = (
 def sync(as_json: AsJson = False, url: Url = HERE) -> None:
     """Read all contracts from the exchange now."""
     with reporting(as_json) as output:
-        answer = _long(output, "reading contracts", Client(url), "/symbols/sync", {})
+        answer = done(output, Client(url), "reading contracts", "/symbols/sync")
         if not output.answer(answer):
-            output.people.print(_facts("contracts", answer.document))
+            output.people.print(_facts("contracts", answer.document["result"]))
 
 
 def score(

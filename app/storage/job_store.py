@@ -26,6 +26,11 @@ class JobStore:
             self.engine.dispose()
 
 
+def jobs_file(database: Path) -> Path:
+    """The file with the jobs of the SQLite file `database`."""
+    return database.with_name(f"{database.stem}-jobs{database.suffix}")
+
+
 def job_store(database: str) -> JobStore:
     """The store that belongs to the database at that address; nothing is connected yet.
 
@@ -38,7 +43,7 @@ def job_store(database: str) -> JobStore:
         return JobStore(shared.render_as_string(hide_password=False), None, is_shared=True)
     path = Path(str(url.database))
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.stem}-jobs{path.suffix}")
+    beside = jobs_file(path)
     engine = create_engine(f"sqlite:///{beside}")
 
     @event.listens_for(engine, "connect")

@@ -33,5 +33,5 @@ class EngineOptions:
     works: bool = True  # False: it asks and looks, the runs are carried out by others
     version: str = VERSION
     poll_s: float = 1.0  # how soon a queued run is noticed
-    drain_s: float = 20.0  # patience with what runs when it closes
+    drain_s: float = 10.0  # patience with what runs when it closes; less than peers have with us
     answer_s: float = 5.0  # patience with the store

@@ -97,6 +97,8 @@ class Engine:
             await self._ask(
                 lambda: DBOS.register_queue(_QUEUE, polling_interval_sec=self.options.poll_s)
             )
+            if left := await self.strays():
+                _log.warning("jobs_of_another_version", count=left, version=self.options.version)
         except Exception as error:
             await self.close()
             raise UnavailableError(Code.DATABASE_UNAVAILABLE, _NO_STORE) from error

@@ -160,6 +160,12 @@ def alarmed(book: Book) -> dict[str, str]:
     return {**names, "alert_id": found[0]["id"]}
 
 
+def job(book: Book) -> dict[str, str]:
+    headers = {"Prefer": "respond-async"}
+    begun = book.ask("POST", f"{PREFIX}/symbols/sync", json={}, headers=headers)
+    return {"job_id": begun.json()["id"]}
+
+
 def result(trade: str, pnl: str) -> dict[str, Any]:
     return {
         "trade_id": trade,
@@ -172,6 +178,7 @@ def result(trade: str, pnl: str) -> dict[str, Any]:
 CHANGES = {
     "POST /symbols/sync": Change(members(4), lambda _: None, lambda _: None, None),
     "POST /initialize-sample-data": Change(members(4), lambda _: None, lambda _: None, None),
+    "POST /jobs/{job_id}/cancel": Change(job, lambda _: None, lambda _: None, None),
     "POST /scoring/calculate": Change(
         members(4), lambda n: {"symbol": n["symbol"]}, lambda n: {"symbol": n["other"]}, None
     ),

@@ -30,6 +30,9 @@ COMMANDS = (
     ("portfolio", "proposals"),
     ("portfolio", "approve", "p"),
     ("portfolio", "decline", "p"),
+    ("jobs", "list"),
+    ("jobs", "show", "scoring:1"),
+    ("jobs", "cancel", "scoring:1"),
 )
 
 
@@ -145,7 +148,9 @@ Sent = Callable[[Any], bool]
 @pytest.mark.parametrize(
     ("command", "method", "path", "body"),
     [
-        (["sync"], "POST", "/symbols/sync", {}),
+        (["jobs", "list", "--kind", "scoring"], "GET", "/jobs?limit=20&kind=scoring", None),
+        (["jobs", "show", "scoring:1"], "GET", "/jobs/scoring:1", None),
+        (["jobs", "cancel", "scoring:1"], "POST", "/jobs/scoring:1/cancel", {}),
         (["score"], "POST", "/scoring/calculate", {}),
         (["score", "BTC/USDT:USDT"], "POST", "/scoring/calculate", {"symbol": "BTC/USDT:USDT"}),
         (["explain", "BTCUSDT"], "GET", "/scoring/symbol/BTCUSDT/explain", None),
@@ -208,3 +213,79 @@ def test_help_documents_the_exit_codes() -> None:
     for code in Exit:
         assert str(int(code)) in said
     assert here("--version").out.strip()
+
+
+JOB: dict[str, Any] = {
+    "id": "contract_sync:1",
+    "kind": "contract_sync",
+    "state": "done",
+    "progress": 1.0,
+    "created_at": "2026-01-01T00:00:00Z",
+    "started_at": "2026-01-01T00:00:00Z",
+    "finished_at": "2026-01-01T00:00:01Z",
+    "result": {"listed": 16, "quarantined": None},
+    "error": None,
+    "steps": [
+        {
+            "name": "contracts",
+            "state": "done",
+            "started_at": "2026-01-01T00:00:00Z",
+            "finished_at": "2026-01-01T00:00:01Z",
+            "error": None,
+        }
+    ],
+}
+
+
+def test_a_sync_is_asked_for_as_a_job_and_told_when_it_has_ended() -> None:
+    with answering(202, json.dumps(JOB).encode()) as (url, asked):
+        said = here("sync", "--url", url)
+        told = here("sync", "--json", "--url", url)
+    assert [(one[0], one[1], one[2]["Prefer"]) for one in asked] == [
+        ("POST", "/api/symbol-mgmt/symbols/sync", "respond-async")
+    ] * 2
+    assert (said.code, told.code) == (Exit.OK, Exit.OK)
+    assert "listed" in said.out
+    assert told.document == JOB
+
+
+@pytest.mark.parametrize(
+    ("code", "ends"),
+    [
+        ("exchange_unavailable", Exit.UNAVAILABLE),
+        ("sandbox_only", Exit.REFUSED),
+        ("internal_error", Exit.INTERNAL),
+        ("of another version", Exit.INTERNAL),
+    ],
+)
+def test_a_sync_that_fails_ends_with_the_code_of_its_job(code: str, ends: Exit) -> None:
+    failed = {**JOB, "state": "failed", "result": None, "error": {"code": code, "detail": "why"}}
+    with answering(202, json.dumps(failed).encode()) as (url, _):
+        ended = here("sync", "--json", "--url", url)
+    assert (ended.code, ended.document) == (ends, failed)
+    assert f"{code}: why" in ended.err
+
+
+def test_a_sync_that_somebody_stopped_is_not_done() -> None:
+    cancelled = {**JOB, "state": "cancelled", "result": None}
+    with answering(202, json.dumps(cancelled).encode()) as (url, _):
+        ended = here("sync", "--url", url)
+    assert ended.code == Exit.REFUSED
+    assert "job_cancelled" in ended.err
+
+
+def test_jobs_are_shown_as_tables() -> None:
+    page = {"items": [{**JOB, "steps": []}], "next_cursor": None}
+    with answering(200, json.dumps(page).encode()) as (url, _):
+        listed = here("jobs", "list", "--state", "done", "--url", url)
+    failed = {**JOB, "state": "failed", "error": {"code": "overloaded", "detail": "[too] many"}}
+    with answering(200, json.dumps(failed).encode()) as (url, _):
+        shown, stopped = (
+            here("jobs", verb, JOB["id"], "--url", url) for verb in ("show", "cancel")
+        )
+    assert "contract_sync:1" in listed.out
+    assert "100" in listed.out
+    for said in (shown.out, stopped.out):
+        assert "contracts" in said
+        assert "overloaded" in said
+        assert "[too] many" in said

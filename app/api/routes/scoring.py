@@ -17,6 +17,7 @@ from app.api.deps import (
     holds,
 )
 from app.api.errors import problems
+from app.api.jobs import ACCEPTED, PrefersJobDep, begun
 from app.api.paging import Page, cut
 from app.api.responses import answer, etag, json_bytes, keep, not_modified, sent
 from app.api.routing import api_router
@@ -31,6 +32,7 @@ from app.api.scores import (
 )
 from app.domain.board import Board
 from app.domain.errors import Code
+from app.domain.jobs import JobKind
 from app.domain.market import DataStatus
 from app.domain.ranking import AlgorithmType
 from app.services.once import Answer, Command
@@ -52,19 +54,23 @@ class CalculateIn(Body):
     "/calculate",
     summary="Score the universe now",
     response_model=CalculatedOut,
-    responses=problems(
-        *_SYMBOL,
-        Code.MARKET_DATA_STALE,
-        Code.EXCHANGE_UNAVAILABLE,
-        Code.DATABASE_CONTENTION,
-        Code.IDEMPOTENCY_IN_PROGRESS,
-        Code.IDEMPOTENCY_KEY_REUSED,
-    ),
+    responses={
+        **ACCEPTED,
+        **problems(
+            *_SYMBOL,
+            Code.MARKET_DATA_STALE,
+            Code.EXCHANGE_UNAVAILABLE,
+            Code.DATABASE_CONTENTION,
+            Code.IDEMPOTENCY_IN_PROGRESS,
+            Code.IDEMPOTENCY_KEY_REUSED,
+        ),
+    },
 )
 async def calculate(
     service: ServiceDep,
     request_id: RequestIdDep,
     idempotency: IdempotencyDep,
+    as_job: PrefersJobDep,
     body: CalculateIn | None = None,
 ) -> Response:
     """Scores every eligible symbol and saves the board; simultaneous calls share one run.
@@ -80,6 +86,8 @@ async def calculate(
         return keep(CalculatedOut.of(board, status, symbol))
 
     command = Command(caller(None), request_id, once=idempotency)
+    if as_job:
+        return await begun(service, command, JobKind.SCORING)
     return sent(await service.scoring.calculate_once(command, render))
 
 

@@ -10,6 +10,7 @@ from app.api.body import Body
 from app.api.deps import UNNAMED, CursorsDep, IdempotencyDep, RequestIdDep, ServiceDep
 from app.api.errors import problems
 from app.api.freshness import fresh
+from app.api.jobs import ACCEPTED, PrefersJobDep, begun
 from app.api.paging import after
 from app.api.responses import keep, sent
 from app.api.routing import api_router
@@ -24,6 +25,7 @@ from app.api.symbols import (
     ValidatedOut,
 )
 from app.domain.errors import Code
+from app.domain.jobs import JobKind
 from app.domain.market import ContractStatus
 from app.services.my_symbols import MySymbolsServiceV2
 from app.services.once import Answer, Command
@@ -110,10 +112,10 @@ async def validate_symbols(service: ServiceDep, body: ValidateIn) -> ValidatedOu
     "/sync",
     summary="Ask the exchange for its contracts now",
     response_model=SyncOut,
-    responses=problems(*_EXCHANGE),
+    responses={**ACCEPTED, **problems(*_EXCHANGE)},
 )
 async def sync_symbols(
-    service: ServiceDep, request_id: RequestIdDep, once: IdempotencyDep
+    service: ServiceDep, request_id: RequestIdDep, once: IdempotencyDep, as_job: PrefersJobDep
 ) -> Response:
     """New, changed and vanished contracts; a list that loses too many is not believed at once."""
     market = service.market
@@ -122,6 +124,8 @@ async def sync_symbols(
         return keep(SyncOut.of(market.moment(), market.source, summary))
 
     command = Command(UNNAMED, request_id, once=once)
+    if as_job:
+        return await begun(service, command, JobKind.CONTRACT_SYNC)
     return sent(await service.once.share(command, market.sync_contracts, render))
 
 

@@ -8,10 +8,12 @@ from starlette.responses import Response
 
 from app.api.deps import UNNAMED, IdempotencyDep, RequestIdDep, ServiceDep
 from app.api.errors import problems
+from app.api.jobs import ACCEPTED, PrefersJobDep, begun
 from app.api.responses import keep, sent
 from app.api.routing import api_router
 from app.api.schemas import Freshness, Out, Percent, UtcTime, finite, percent
 from app.domain.errors import Code, UnavailableError
+from app.domain.jobs import JobKind
 from app.services.mode import Mode
 from app.services.once import Answer, Command
 from app.services.sample_data import SampleLoaded
@@ -201,18 +203,21 @@ async def get_status(service: ServiceDep) -> StatusOut:
     "/initialize-sample-data",
     summary="Fill an empty service from the local exchange",
     response_model=SampleDataOut,
-    responses=problems(
-        Code.SANDBOX_ONLY,
-        Code.MARKET_DATA_STALE,
-        Code.EXCHANGE_UNAVAILABLE,
-        Code.EXCHANGE_RATE_LIMITED,
-        Code.EXCHANGE_BAD_RESPONSE,
-        Code.EXCHANGE_REDIRECTED,
-        Code.EXCHANGE_TIMEOUT,
-    ),
+    responses={
+        **ACCEPTED,
+        **problems(
+            Code.SANDBOX_ONLY,
+            Code.MARKET_DATA_STALE,
+            Code.EXCHANGE_UNAVAILABLE,
+            Code.EXCHANGE_RATE_LIMITED,
+            Code.EXCHANGE_BAD_RESPONSE,
+            Code.EXCHANGE_REDIRECTED,
+            Code.EXCHANGE_TIMEOUT,
+        ),
+    },
 )
 async def initialize_sample_data(
-    service: ServiceDep, request_id: RequestIdDep, once: IdempotencyDep
+    service: ServiceDep, request_id: RequestIdDep, once: IdempotencyDep, as_job: PrefersJobDep
 ) -> Response:
     """Real candles of at least 12 symbols by the ordinary sync path; again it changes nothing.
 
@@ -223,4 +228,7 @@ async def initialize_sample_data(
         return keep(SampleDataOut.of(loaded, service.status.market_facts()))
 
     command = Command(UNNAMED, request_id, once=once)
+    if as_job:
+        service.sample_data.require_sandbox()
+        return await begun(service, command, JobKind.SAMPLE_DATA)
     return sent(await service.once.share(command, service.sample_data.load, render))

@@ -1,0 +1,68 @@
+"""Jobs: what runs durably beside the requests; look at it, follow it, stop it."""
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import Query
+from starlette.responses import Response
+
+from app.api.deps import UNNAMED, CursorsDep, IdempotencyDep, RequestIdDep, ServiceDep
+from app.api.errors import problems
+from app.api.jobs import JobDetailOut, JobOut
+from app.api.paging import Page, cut
+from app.api.responses import keep, sent
+from app.api.routing import api_router
+from app.api.schemas import CursorText, IdPath, Limit
+from app.domain.errors import Code
+from app.domain.jobs import Job, JobKind, JobState
+from app.services.once import Answer, Command
+
+router = api_router("jobs", "/jobs")
+
+
+@router.get("", summary="Jobs")
+async def jobs(
+    service: ServiceDep,
+    cursors: CursorsDep,
+    kind: Annotated[JobKind | None, Query(description="Only of this kind.")] = None,
+    state: Annotated[JobState | None, Query(description="Only in this state.")] = None,
+    limit: Limit = 50,
+    cursor: CursorText = None,
+) -> Page[JobOut]:
+    """Newest first: those of callers and the checks of the schedule, kept for 14 days.
+
+    Here `progress` counts whole steps only when a job has ended; ask for one job to follow it.
+    """
+    chosen = {"kind": kind and kind.value, "state": state and state.value}
+    start = cursors.decode("jobs", chosen, cursor)
+    before = None if start is None else (datetime.fromisoformat(str(start[0])), str(start[1]))
+    found = await service.jobs.list(kind, state, before, limit + 1)
+    page, last = cut(found, limit, lambda job: (job.created_at.isoformat(), job.run_id))
+    return Page(
+        items=[JobOut.of(job) for job in page],
+        next_cursor=None if last is None else cursors.encode("jobs", chosen, last),
+    )
+
+
+@router.get("/{job_id}", summary="One job", responses=problems(Code.NOT_FOUND))
+async def job_detail(service: ServiceDep, job_id: IdPath) -> JobDetailOut:
+    """Its steps, how far it is, and what came of it."""
+    return JobDetailOut.told(await service.jobs.job(job_id))
+
+
+@router.post(
+    "/{job_id}/cancel",
+    summary="Stop a job",
+    response_model=JobDetailOut,
+    responses=problems(Code.NOT_FOUND),
+)
+async def cancel_job(
+    service: ServiceDep, request_id: RequestIdDep, once: IdempotencyDep, job_id: IdPath
+) -> Response:
+    """It takes no further step; what it has done stays done. One that has ended stays as it is."""
+
+    def render(job: Job) -> Answer:
+        return keep(JobDetailOut.told(job))
+
+    command = Command(UNNAMED, request_id, once=once)
+    return sent(await service.once.share(command, lambda: service.jobs.cancel(job_id), render))
