@@ -67,6 +67,7 @@ class ReplacementRules:
     # What a leg of a swap is worth, in quote currency: so much sweeps the book. The service does
     # not know the equity; 0 leaves the impact out.
     impact_value: float = setting(0.0, 0.0, 1_000_000_000.0)
+    count_funding: bool = setting(default=False)  # the rival's dearer funding is a cost as well
     auto_forced: bool = setting(default=True)  # members that cannot be traded any more
     auto_discretionary: bool = setting(default=False)  # confirmed improvements
 

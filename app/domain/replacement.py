@@ -14,6 +14,7 @@ from app.domain.configuration import Configuration, ReplacementRules
 from app.domain.selection import Candidate, Correlation, crowded, refuse
 
 _BP: Final = 10_000.0
+_YEAR_DAYS: Final = 365.0
 
 
 class Block(StrEnum):
@@ -43,6 +44,7 @@ class Contender:
     z: float | None
     confidence: float | None
     trading_cost: float | None  # fraction of the traded value, one way
+    funding: float | None = None  # that longs pay, annualised fraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,17 +188,23 @@ def compare(
 ) -> Comparison:
     """Improvement, noise and cost of putting `new` in place of `old`, all in z.
 
-    The cost of both legs is spread over the return that a unit of z brings within the horizon.
+    The cost of both legs, and on request what funding differs, is spread over the return that a
+    unit of z brings within the horizon. Source: QUANT section 7.
     """
     improvement = None if old.z is None or new.z is None else new.z - old.z
     sides = noise.get(old.symbol), noise.get(new.symbol)
-    costs = old.trading_cost, new.trading_cost
+    costs = [old.trading_cost, new.trading_cost]
+    if rules.count_funding:
+        known = old.funding is not None and new.funding is not None
+        dearer = (new.funding or 0.0) - (old.funding or 0.0)
+        costs.append(dearer * rules.horizon_days / _YEAR_DAYS if known else None)
+    paid = [one for one in costs if one is not None]
     return Comparison(
         improvement,
         None if sides[0] is None or sides[1] is None else hypot(sides[0], sides[1]),
         None
-        if costs[0] is None or costs[1] is None
-        else (costs[0] + costs[1]) * _BP / (rules.return_per_z * rules.horizon_days),
+        if len(paid) < len(costs)
+        else sum(paid) * _BP / (rules.return_per_z * rules.horizon_days),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from app.services.grounds import Grounds
 from app.services.lot_plan import leg_cost
 from app.services.views import weakest
 
+_FUNDING: Final = "funding_rate"
 Pair = tuple[Leaver, Contender | None]
 
 
@@ -113,8 +115,15 @@ def _with(card: Card | None, symbol: str, grounds: Grounds) -> Contender:
         score=None if card is None else card.composite,
         z=None if card is None else card.z,
         confidence=None if known is None else known.level,
+        funding=_funding(card),
         trading_cost=leg_cost(symbol, grounds.configuration.replacement.impact_value, grounds),
     )
+
+
+def _funding(card: Card | None) -> float | None:
+    """As the scoring measured it: settled rates of three days, annualised."""
+    readings = () if card is None else card.factors
+    return next((one.raw for one in readings if one.name == _FUNDING), None)
 
 
 def _candidate(card: Card, grounds: Grounds) -> Candidate:

@@ -45,6 +45,19 @@ def entrant(symbol: str, *, tradable: bool = True, **changed: Any) -> Entrant:
     return Entrant(one, Candidate(symbol, tradable, True, one.score))
 
 
+def test_dearer_funding_over_the_horizon_is_a_cost() -> None:
+    counting = replace(RULES, count_funding=True)
+    old, new = contender("OLD", funding=0.05), contender("NEW", funding=0.15)
+    plain = compare(old, new, NOISE, RULES).cost
+    assert plain == pytest.approx(20 / (4 * 28))
+    dearer = compare(old, new, NOISE, counting).cost
+    assert dearer == pytest.approx((20 + 0.10 * 28 / 365 * 10_000) / (4 * 28))
+    cheaper = compare(new, old, NOISE, counting).cost
+    assert cheaper == pytest.approx((20 - 0.10 * 28 / 365 * 10_000) / (4 * 28))
+    assert compare(old, contender("NEW"), NOISE, counting).cost is None
+    assert compare(contender("OLD"), new, NOISE, counting).cost is None
+
+
 def tally(candidate: str = "NEW", count: int = 3) -> Tally:
     return Tally("OLD", candidate, count, "inputs")
 

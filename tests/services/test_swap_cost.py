@@ -1,9 +1,11 @@
-"""What a swap costs: fee, half the spread, and on request what its legs move the price."""
+"""What a swap costs: fee, half the spread, on request impact and the difference of funding."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 
+from app.domain.board import FactorReading, Family
 from app.domain.market import Book, Level
 from app.domain.replacement import Block
 from tests.services.desk import WHO, Desk, book
@@ -13,7 +15,7 @@ __all__ = ["cycles"]  # the fixture
 A_UNIT = 10_000 / (4 * 28)  # z per fraction of the slot
 
 
-async def cost_of(cycles: Cycles, **rules: float) -> float | None:
+async def cost_of(cycles: Cycles, **rules: float | bool) -> float | None:
     await cycles.desk.configuration.put({"replacement": rules}, "test", WHO)
     await cycles.board(BETTER)
     found = await cycles.proposal(WEAKEST)
@@ -47,3 +49,25 @@ async def test_a_book_that_is_too_thin_leaves_the_cost_unknown(cycles: Cycles) -
     cycles.desk.quote(PLANTED, book=None)
     assert await cost_of(cycles) is None
     assert await cost_of(cycles, impact_value=0.0) is not None
+
+
+async def test_funding_is_that_of_the_board(cycles: Cycles) -> None:
+    desk: Desk = cycles.desk
+    plain = await cost_of(cycles)
+    assert plain is not None
+    assert await cost_of(cycles, count_funding=True) is None  # these cards have no such reading
+    board = desk.boards.board
+    assert board is not None
+
+    def reading(rate: float) -> FactorReading:
+        return FactorReading("funding_rate", Family.FUNDAMENTAL, rate, "1/yr", 0.0, 0.4, 0.0, None)
+
+    rates = {PLANTED: 0.3, WEAKEST: 0.1}
+    desk.boards.board = replace(
+        board,
+        cards=tuple(
+            replace(card, factors=(reading(rates.get(card.symbol, 0.0)),)) for card in board.cards
+        ),
+    )
+    found = (await cycles.proposal(WEAKEST)).comparison.cost
+    assert found == pytest.approx(plain + 0.2 * 28 / 365 * A_UNIT)

@@ -78,6 +78,10 @@ class ReplacementOut(Out):
         description="Quote currency that a leg of a swap sweeps the book with, as a part of its "
         "cost; 0: half the spread alone."
     )
+    count_funding: bool = Field(
+        description="Whether the difference of the funding that longs pay over the horizon is a "
+        "part of the cost; where it is not known there is no swap."
+    )
     auto_forced: bool
     auto_discretionary: bool
 
@@ -159,6 +163,7 @@ class ReplacementIn(Body):
     max_per_cycle: int | None = None
     max_per_sector: int | None = None
     impact_value: float | None = None
+    count_funding: bool | None = None
     auto_forced: bool | None = None
     auto_discretionary: bool | None = None
 
