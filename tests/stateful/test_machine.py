@@ -6,6 +6,7 @@ MYTESTS_STATEFUL_EXAMPLES and MYTESTS_STATEFUL_STEPS make it longer (`make state
 import asyncio
 import os
 from collections.abc import Mapping
+from datetime import timedelta
 from decimal import Decimal
 from itertools import count
 from pathlib import Path
@@ -22,12 +23,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from app.domain.controls import LockKind
 from app.domain.errors import Code
 from app.domain.market import ContractStatus
+from app.domain.rebalance_run import slot
 from app.domain.weighting import Role
 from app.services.once import Command
+from app.services.performance import Claim
 from tests import postgres
-from tests.services.desk import SYMBOLS, Desk
+from tests.services.desk import NOW, SYMBOLS, Desk
 from tests.stateful.twins import (
     Call,
     Key,
@@ -36,7 +40,9 @@ from tests.stateful.twins import (
     Seen,
     Twins,
     grew_rightly,
+    kept_in_bounds,
     monotone,
+    ran_rightly,
     rendered,
     sound,
     told_truly,
@@ -104,8 +110,13 @@ class Life(RuleBasedStateMachine):
         said = self.runner.run(self.twins.say(call, command))
         self.known = self.now()
         told_truly(before, self.known, said, command)
-        grew_rightly(before, self.known, self.desk)
+        self.all_was_right(before)
         return said
+
+    def all_was_right(self, before: Seen) -> None:
+        grew_rightly(before, self.known, self.desk)
+        kept_in_bounds(before, self.known, self.desk)
+        ran_rightly(before, self.known)
 
     # --- what a caller does --------------------------------------------------------------------
 
@@ -144,6 +155,66 @@ class Life(RuleBasedStateMachine):
         version = self.known.portfolio.version
         self.request(lambda desk, who: desk.rebalancing.rebalance(who, render=rendered))
         assert self.known.portfolio.version == version
+
+    @rule(ago=st.sampled_from([0, 1, 2]), times=st.integers(1, 2))
+    def the_schedule_ticks(self, ago: int, times: int) -> None:
+        """The same tick again, also after a restart, has no second run."""
+        tick = slot(self.desk.now, 3600) - ago * timedelta(hours=1)
+        for _ in range(times):
+            before = self.known
+            number = next(self.twins.requests)
+            command = Command("schedule", f"tick-{number}")
+            told = self.runner.run(self.twins.tick(tick, command))
+            self.known = self.now()
+            self.all_was_right(before)
+            here = [run for run in self.known.runs.values() if run.scheduled_at == tick]
+            assert sum(run.outcome is not None for run in here) <= 1
+            assert told is not None or any(run.outcome is not None for run in here)
+
+    @rule()
+    def a_process_dies_within_a_run(self) -> None:
+        """It has claimed one and is heard of no more; until its lease ends others are refused."""
+        before = self.known
+        is_taken = any(run.is_active for run in before.runs.values())
+        number = next(self.twins.requests)
+        command = Command("operator", f"request-{number}")
+        told = self.runner.run(self.twins.vanish(command))
+        self.known = self.now()
+        assert self.known.effects == before.effects
+        ran_rightly(before, self.known)
+        if told is not None:
+            assert is_taken
+            assert told == Code.REBALANCE_IN_PROGRESS
+            return
+        said = self.request(lambda desk, who: desk.rebalancing.rebalance(who, render=rendered))
+        assert said.code == Code.REBALANCE_IN_PROGRESS
+
+    @rule(enabled=st.booleans())
+    def switch_trading(self, enabled: bool) -> None:
+        self.request(lambda desk, who: desk.controls.switch(enabled, "by hand", who, rendered))
+
+    @rule(
+        symbol=symbols,
+        kind=st.sampled_from(LockKind),
+        hours=st.none() | st.sampled_from([-1, 1, 30]),
+    )
+    def lock(self, symbol: str, kind: LockKind, hours: int | None) -> None:
+        until = None if hours is None else self.desk.now + timedelta(hours=hours)
+        self.request(
+            lambda desk, who: desk.controls.lock(symbol, kind, "by hand", until, who, rendered)
+        )
+
+    @rule(symbol=symbols)
+    def unlock(self, symbol: str) -> None:
+        self.request(lambda desk, who: desk.controls.unlock(symbol, "again", who, rendered))
+
+    @rule(symbol=symbols, number=st.integers(1, 4), pnl=st.integers(-5, 5).map(Decimal))
+    def book_a_result(self, symbol: str, number: int, pnl: Decimal) -> None:
+        """A trade id is booked once, with what was said of it first."""
+        claim = Claim(f"fill-{number}", pnl, "USDT", Decimal(0), Decimal(0), NOW)
+        self.request(lambda desk, who: desk.performance.book(symbol, claim, "fill", who, rendered))
+        ids = [trade.result.trade_id for trade in self.known.trades]
+        assert len(ids) == len(set(ids))
 
     @rule()
     def replace_the_weak(self) -> None:
@@ -248,10 +319,10 @@ class Life(RuleBasedStateMachine):
     def all_heals(self) -> None:
         def heal(desk: Desk) -> None:
             desk.market.halted = False
+            desk.later(minutes=1)  # longer than a lost run is waited for
             for name in FEW:
                 desk.quote(name, is_fresh=True)
                 desk.status(name, ContractStatus.OPEN)
-            desk.later(minutes=1)
             desk.score({})
 
         self.twins.lever(heal)
@@ -272,7 +343,7 @@ class Life(RuleBasedStateMachine):
 def test_every_life_keeps_the_invariants(
     tmp_path: Path, sqlite_template: Path, postgres_template: postgres.Server
 ) -> None:
-    """P1-P7, H1-H5, I1-I4 on SQLite and PostgreSQL, whose histories must be equal."""
+    """P1-P7, H1-H5, R1-R2, I1-I4 on SQLite and PostgreSQL, whose histories must be equal."""
 
     class Here(Life):
         place = Place(tmp_path, sqlite_template, postgres_template, count(1))

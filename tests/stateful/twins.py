@@ -3,8 +3,9 @@
 import asyncio
 import os
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import count, pairwise
 from pathlib import Path
 from random import Random
@@ -14,17 +15,22 @@ import asyncpg
 from sqlalchemy import text
 
 from app.domain.configuration import Configuration
+from app.domain.controls import Controls, LockKind
 from app.domain.errors import ServiceError
-from app.domain.history import PortfolioEvent, chain_faults, fold
+from app.domain.history import EventType, PortfolioEvent, chain_faults, fold
 from app.domain.market import ContractStatus
+from app.domain.performance import Trade
 from app.domain.portfolio import Portfolio, faults
+from app.domain.rebalance_run import NEXT, Run, RunState
 from app.services.once import Answer, Command, Outcome
+from app.services.rebalance_beats import Wish
 from app.storage.audit import inspect
 from app.storage.database import Database
 from app.storage.engines import DatabaseOptions
 from tests import postgres
 from tests.services.desk import Desk
 
+_MOST = 10_000  # more than any life has
 Call = Callable[[Desk, Command], Awaitable[Outcome[Any]]]
 
 
@@ -41,6 +47,14 @@ class Seen:
     portfolio: Portfolio
     events: tuple[PortfolioEvent, ...]
     configuration: Configuration
+    controls: Controls
+    trades: tuple[Trade, ...]
+    runs: Mapping[str, Run]  # by id
+
+    @property
+    def effects(self) -> tuple[object, ...]:
+        """What a refusal leaves as it was; a run that failed is on record nevertheless."""
+        return (self.portfolio, self.events, self.configuration, self.controls, self.trades)
 
 
 @dataclass(frozen=True)
@@ -127,6 +141,22 @@ class Twins:
         assert isinstance(one, Said)
         return one
 
+    async def tick(self, at: datetime, command: Command) -> str | None:
+        """The schedule's check of one tick on both; the code of its refusal, if it was refused."""
+        one, other = await self.each(
+            lambda desk: _code(desk.rebalancing.check(command, scheduled_at=at))
+        )
+        assert one == other
+        return None if one is None else str(one)
+
+    async def vanish(self, command: Command) -> str | None:
+        """On both a process claims a run and dies; the code of its refusal, if it was refused."""
+        one, other = await self.each(
+            lambda desk: _code(desk.rebalancing.runs.claim(Wish(), command))
+        )
+        assert one == other
+        return None if one is None else str(one)
+
     async def refuse_meddling(self) -> None:
         """H1: neither database lets the history be changed."""
         for statement in (
@@ -172,6 +202,9 @@ async def _seen(desk: Desk) -> Seen:
             await unit.portfolio.load(),
             await unit.history.all(),
             await unit.configuration.current(),
+            await unit.controls.load(),
+            await unit.trades.page(None, _MOST),
+            {run.run_id: run for run in await unit.rebalance_runs.page(None, _MOST)},
         )
 
 
@@ -183,6 +216,14 @@ async def _said(desk: Desk, call: Call, command: Command) -> Said:
     return Said(outcome.answer, outcome.is_replay, None)
 
 
+async def _code(act: Awaitable[object]) -> str | None:
+    try:
+        await act
+    except ServiceError as e:
+        return e.code.value
+    return None
+
+
 def sound(now: Seen) -> None:
     """P1-P4, H2-H6: of what is committed, however it came about."""
     most = now.configuration.max_portfolio_symbols
@@ -190,7 +231,8 @@ def sound(now: Seen) -> None:
     assert fold(now.events) == now.portfolio
     assert chain_faults(now.events, None) == []
     assert now.portfolio.configuration_version == now.configuration.version
-    versions = [0, *(event.payload["version"] for event in now.events)]
+    numbered = [event.payload["version"] for event in now.events if "version" in event.payload]
+    versions = [0, *numbered]
     assert all(later - earlier in {0, 1} for earlier, later in pairwise(versions))
     for event in now.events:
         assert event.actor
@@ -203,6 +245,7 @@ def sound(now: Seen) -> None:
 def grew_rightly(before: Seen, after: Seen, desk: Desk) -> None:
     """P5 and D5: only what is open and fresh may grow, and never beyond the maximum."""
     held = {member.symbol: member.weight_u for member in before.portfolio.members}
+    controls = before.controls.at(desk.now)
     for member in after.portfolio.members:
         if member.weight_u <= held.get(member.symbol, 0):
             continue
@@ -210,7 +253,47 @@ def grew_rightly(before: Seen, after: Seen, desk: Desk) -> None:
         assert quote.is_fresh, member.symbol
         assert quote.contract.status is ContractStatus.OPEN, member.symbol
         assert not desk.market.halted
+        assert controls.switch.enabled
         assert member.weight_u <= after.configuration.max_weight_u, member.symbol
+
+
+def kept_in_bounds(before: Seen, after: Seen, desk: Desk) -> None:
+    """The switch and the locks hold against every request, whoever made it."""
+    controls = before.controls.at(desk.now)
+    were = {member.symbol: member.weight_u for member in before.portfolio.members}
+    are = {member.symbol: member.weight_u for member in after.portfolio.members}
+    new = after.events[len(before.events) :]
+    replaced = {event.other_symbol for event in new if event.type is EventType.REPLACE}
+    is_rebalanced = any(event.type is EventType.REBALANCE for event in new)
+    for symbol, lock in controls.locks.items():
+        if lock.kind is LockKind.BAN:
+            assert symbol in were or symbol not in are
+        if lock.kind is LockKind.PIN:
+            assert symbol not in replaced
+            assert not is_rebalanced or not were.get(symbol) or are[symbol] > 0
+    assert controls.switch.enabled or are.keys() <= were.keys()
+
+
+def ran_rightly(before: Seen, after: Seen) -> None:
+    """R1 and R2: one active run at most, only ways that there are, and the end is the end."""
+    assert sum(run.is_active for run in after.runs.values()) <= 1
+    assert before.runs.keys() <= after.runs.keys()
+    for run_id, run in after.runs.items():
+        earlier = before.runs.get(run_id)
+        if earlier is None:
+            assert run.state in _reached(RunState.PLANNED)
+        elif earlier.is_active:
+            assert run.state in _reached(earlier.state)
+        else:
+            assert run == earlier
+    changed = {event.payload["run_id"] for event in after.events if "run_id" in event.payload}
+    done = {run.run_id for run in after.runs.values() if run.state is RunState.DONE}
+    assert changed == done, "a run is done when its change is in the history, and only then"
+
+
+def _reached(state: RunState) -> frozenset[RunState]:
+    """A state and all that come after it."""
+    return frozenset({state}).union(*(_reached(later) for later in NEXT.get(state, ())))
 
 
 def told_truly(before: Seen, after: Seen, said: Said, command: Command) -> None:
@@ -218,11 +301,15 @@ def told_truly(before: Seen, after: Seen, said: Said, command: Command) -> None:
     new = after.events[len(before.events) :]
     assert after.events[: len(before.events)] == before.events
     if said.code is not None or said.is_replay or not new:
-        assert after == before
+        assert after.effects == before.effects
         return
     assert {event.request_id for event in new} == {command.request_id}
-    assert new[0].payload["version"] == before.portfolio.version + 1
-    assert new[-1].payload["version"] == after.portfolio.version
+    versions = [event.payload["version"] for event in new if "version" in event.payload]
+    if versions:
+        assert versions[0] == before.portfolio.version + 1
+        assert versions[-1] == after.portfolio.version
+    else:
+        assert after.portfolio == before.portfolio
 
 
 def monotone(desk: Desk, targets: dict[str, int]) -> None:
