@@ -17,8 +17,8 @@ from app.container import code_version
 
 _EPILOG = (
     "Exit codes: 0 done, 1 refused by the service (its problem code is printed), 2 wrong usage, "
-    "69 service, exchange or database unavailable, 70 internal error, 78 configuration, "
-    "130 interrupted."
+    "69 service, exchange or database unavailable, 70 internal error, 74 damaged database, "
+    "78 configuration, 130 interrupted."
 )
 
 application = typer.Typer(
