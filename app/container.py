@@ -52,7 +52,7 @@ from app.services.stream import EventStream
 from app.services.stream_quotes import QuoteFeed
 from app.services.trading import Trading
 from app.settings import Settings
-from app.storage import migrations, soundness
+from app.storage import preparation
 from app.storage.database import Database
 from app.storage.job_store import job_store
 from app.telemetry import observers
@@ -132,9 +132,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         stream = EventStream(database, utc_now, metrics, in_force.read)
         await database.open()
         stack.push_async_callback(database.close)
-        await soundness.require_whole(settings.database.url)
-        await migrations.upgrade(settings.database.url)
-        await soundness.require_unbroken(settings.database.url)
+        await preparation.prepare(settings.database.url)
         await database.claim(settings.kucoin.data_source)
         await in_force.load(database, utc_now())
         await stream.open()

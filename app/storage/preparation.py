@@ -1,20 +1,29 @@
-"""Is an SQLite file whole: looked at, read-only, before anything may write to it."""
+"""Before a database is used: an SQLite file is looked at, the schema brought up to date."""
 
 from pathlib import Path
 
 from sqlalchemy import text
 
 from app.domain.errors import Code
+from app.storage import migrations
 from app.storage.audit import inspect, reading
 from app.storage.engines import url_of
 from app.storage.faults import CorruptDatabaseError, corrupt
 
 
-async def require_whole(url: str) -> None:
-    """SQLite's own check of the file; a database that is not there yet, or no file, is whole.
+async def prepare(url: str) -> None:
+    """The schema at its newest, in a file that is whole, over a history that holds.
 
-    Raises CorruptDatabaseError.
+    Raises CorruptDatabaseError before anything was written to a damaged file, UnavailableError
+    where the database cannot be used.
     """
+    await _require_whole(url)
+    await migrations.upgrade(url)
+    await _require_unbroken(url)
+
+
+async def _require_whole(url: str) -> None:
+    """SQLite's own check; a file that is not there yet is whole, and so is no file at all."""
     if not _has_file(url):
         return
     async with reading(url_of(url)) as connection:
@@ -23,11 +32,10 @@ async def require_whole(url: str) -> None:
         raise corrupt()
 
 
-async def require_unbroken(url: str) -> None:
-    """The history of a migrated file: a flipped bit in a row is sound SQLite and yet a lie.
+async def _require_unbroken(url: str) -> None:
+    """A flipped bit in a row is sound SQLite and yet a lie: the error names the first one.
 
     A database server guards its own pages: there `my-symbols audit verify` is for the operator.
-    Raises CorruptDatabaseError naming the first event that does not hold.
     """
     if not _has_file(url):
         return
