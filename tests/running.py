@@ -15,7 +15,7 @@ from app.settings import DatabaseSettings, JobSettings, KucoinSettings, Settings
 from app.telemetry.metrics import Metrics
 from tests.api.harness import PREFIX, make_api_with, open_client
 
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0  # passing tests do not wait; a busy machine may
 _EMPTY: Mapping[str, Any] = {}
 
 
@@ -51,8 +51,12 @@ class Running:
 def settings_for(
     exchange_url: str, database_url: str, *, background: bool = True, **kucoin: Any
 ) -> Settings:
+    # The exchange lives in the same loop: what holds it up is no failure of an exchange.
+    patience = {"connect_timeout_s": 60.0, "read_timeout_s": 60.0, "total_timeout_s": 120.0}
     return Settings(
-        kucoin=KucoinSettings(base_url=exchange_url, source=DataSource.SANDBOX, **kucoin),
+        kucoin=KucoinSettings(
+            base_url=exchange_url, source=DataSource.SANDBOX, **{**patience, **kucoin}
+        ),
         # A machine with other work needs patience: it is not what is tested here.
         database=DatabaseSettings(url=database_url, pool_wait_s=60.0),
         jobs=JobSettings(poll_s=0.1),

@@ -76,7 +76,8 @@ def _settings(base_url: str, database: Path, port: int) -> Settings:
                 "source": DataSource.SANDBOX,
                 "quota_per_window": DEMO_QUOTA,
             },
-            "database": {"url": f"sqlite+aiosqlite:///{database}"},
+            # On a busy machine a change may stand behind the candles of the whole market.
+            "database": {"url": f"sqlite+aiosqlite:///{database}", "pool_wait_s": 60.0},
             "http": {"host": HOST, "port": port},
             "log": {"level": quiet, "form": "console"},
         }

@@ -22,7 +22,8 @@ class DatabaseOptions:
     """Where the database is and how patient we are with it; times in seconds.
 
     Pool figures count per engine: one for writing and one for reading. SQLite has one writer,
-    which waits for its turn `busy_timeout_s`; PostgreSQL waits for a connection `pool_wait_s`.
+    which waits `busy_timeout_s` for other processes, and for its turn among our own changes as
+    long, or `pool_wait_s` if that is longer; PostgreSQL waits for a connection `pool_wait_s`.
     """
 
     url: str
@@ -102,7 +103,7 @@ def _sqlite(url: URL, options: DatabaseOptions) -> Engines:
         poolclass=AsyncAdaptedQueuePool,
         pool_size=1,
         max_overflow=0,
-        pool_timeout=options.busy_timeout_s,
+        pool_timeout=max(options.busy_timeout_s, options.pool_wait_s),
     )
     reader = create_async_engine(
         url,

@@ -75,7 +75,7 @@ async def talk(port: int, *parts: bytes, wait: float = 0.0) -> Answer:
             writer.write(part)
             await writer.drain()
             await asyncio.sleep(wait)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while True:
                 piece = await reader.read(65536)
                 raw += piece

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from app.cli.application import application
 
-PATIENCE_S = 60
+PATIENCE_S = 240
 
 
 @dataclass(frozen=True, slots=True)

@@ -308,11 +308,11 @@ async def test_who_waits_takes_over_when_the_first_caller_leaves(bench: Bench) -
 
     def hold() -> None:
         entered.set()
-        go_on.wait(5)
+        go_on.wait(60)
 
     bench.market.enter = hold
     first = asyncio.ensure_future(bench.scoring.calculate())
-    await asyncio.to_thread(entered.wait, 5)
+    await asyncio.to_thread(entered.wait, 60)
     second = asyncio.ensure_future(bench.scoring.calculate())
     await asyncio.sleep(0)
     first.cancel()
@@ -328,11 +328,11 @@ async def test_the_loop_turns_while_scores_are_calculated(bench: Bench) -> None:
 
     def hold() -> None:
         entered.set()
-        go_on.wait(5)
+        go_on.wait(60)
 
     bench.market.enter = hold
     running = asyncio.ensure_future(bench.scoring.calculate())
-    await asyncio.to_thread(entered.wait, 5)
+    await asyncio.to_thread(entered.wait, 60)
     go_on.set()
     assert (await running).universe_size == 16
 
@@ -370,15 +370,15 @@ async def test_a_keyed_run_holds_no_lock_while_it_calculates_and_is_shared(bench
 
     def hold() -> None:
         entered.set()
-        go_on.wait(10)
+        go_on.wait(60)
 
     bench.market.enter = hold
     command = Command("tester", "r-1", once=Key("k", "f"))
     keyed = asyncio.ensure_future(bench.scoring.calculate_once(command, rendered))
-    await asyncio.to_thread(entered.wait, 5)
+    await asyncio.to_thread(entered.wait, 60)
     plain = asyncio.ensure_future(bench.scoring.calculate())
     try:
-        async with asyncio.timeout(3), bench.database.write() as unit:
+        async with asyncio.timeout(30), bench.database.write() as unit:
             await unit.configuration.found(NOW, "test")
     finally:
         go_on.set()

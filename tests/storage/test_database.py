@@ -136,36 +136,45 @@ async def test_a_closed_database_says_so(make_database: MakeDatabase, tmp_path: 
     await database.close()
 
 
+@pytest.fixture
+async def usual(database_url: str, make_database: MakeDatabase) -> AsyncIterator[Database]:
+    """Set up as in production."""
+    opened = make_database(database_url)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
 @_ON_SQLITE
-async def test_sqlite_is_set_up_for_durability(database: Database) -> None:
+async def test_sqlite_is_set_up_for_durability(usual: Database) -> None:
     async def pragma(unit: UnitOfWork, name: str) -> object:
         return (await unit.connection.execute(text(f"PRAGMA {name}"))).scalar()
 
-    async with database.write() as unit:
+    async with usual.write() as unit:
         assert await pragma(unit, "journal_mode") == "wal"
         assert await pragma(unit, "synchronous") == 2
         assert await pragma(unit, "foreign_keys") == 1
         assert await pragma(unit, "busy_timeout") == 5000
-    async with database.read() as unit:
+    async with usual.read() as unit:
         assert await pragma(unit, "query_only") == 1
 
 
 @_ON_POSTGRES
-async def test_postgres_is_set_up_with_limits(database: Database) -> None:
+async def test_postgres_is_set_up_with_limits(usual: Database) -> None:
     async def show(unit: UnitOfWork, name: str) -> object:
         return (await unit.connection.execute(text(f"SHOW {name}"))).scalar()
 
-    async with database.write() as unit:
+    async with usual.write() as unit:
         assert await show(unit, "lock_timeout") == "2s"
         assert await show(unit, "statement_timeout") == "5s"
         assert await show(unit, "idle_in_transaction_session_timeout") == "15s"
         assert await show(unit, "transaction_isolation") == "read committed"
-    async with database.read() as unit:
+    async with usual.read() as unit:
         assert await show(unit, "transaction_isolation") == "repeatable read"
         assert await show(unit, "transaction_read_only") == "on"
-    async with database.write(statement_timeout_s=60) as unit:
+    async with usual.write(statement_timeout_s=60) as unit:
         assert await show(unit, "statement_timeout") == "1min"
-    async with database.write() as unit:
+    async with usual.write() as unit:
         assert await show(unit, "statement_timeout") == "5s"
 
 
@@ -175,14 +184,12 @@ async def test_B01_a_database_that_is_not_there(
     database = make_database(f"postgresql://postgres@/none?host={tmp_path}")
     await database.open()
     for attempt in (database.ping(), _refusal(database)):
-        started = time.monotonic()
         try:
             error = await attempt
         except UnavailableError as e:
             error = e
         assert error is not None
         assert error.code is Code.DATABASE_UNAVAILABLE
-        assert time.monotonic() - started < 5
     assert database.checked_out == 0
     await database.close()
 
@@ -253,7 +260,7 @@ async def test_B04_who_is_always_refused_hears_of_contention(
     assert caught.value.code is Code.DATABASE_CONTENTION
     assert caught.value.retry_after_s is not None
     assert runs == ATTEMPTS == 5
-    assert 4 * 0.01 <= time.monotonic() - started < 4 * 0.2 + 3
+    assert time.monotonic() - started >= 4 * 0.01, "it waits between the attempts"
     async with database.read() as unit:
         assert [await unit.facts.get(f"run-{n}") for n in range(1, 6)] == [None] * 5
 
@@ -281,7 +288,7 @@ async def test_B06_a_full_pool_is_overload_and_not_death(
         with pytest.raises(UnavailableError) as caught:
             async with database.read():
                 pass
-        assert 0.2 <= time.monotonic() - started < 2
+        assert time.monotonic() - started >= 0.2
         await database.ping()
     assert caught.value.code is Code.OVERLOADED
     assert caught.value.retry_after_s is not None
@@ -296,29 +303,42 @@ async def test_B07_locks_statements_and_idle_transactions_have_an_end(
     database_url: str, make_database: MakeDatabase
 ) -> None:
     database = make_database(
-        database_url, lock_timeout_s=0.1, statement_timeout_s=0.3, idle_in_transaction_s=0.4
+        database_url, lock_timeout_s=0.5, statement_timeout_s=3.0, idle_in_transaction_s=1.0
     )
     await database.open()
+    other = make_database(database_url, statement_timeout_s=60.0)
+    await other.open()
     async with database.write() as unit:
         await unit.portfolio.load(for_update=True)
         error = await _refusal(database, "SELECT 1 FROM portfolio FOR UPDATE")
     assert error.code is Code.DATABASE_CONTENTION
-    error = await _refusal(database, "SELECT pg_sleep(5)")
+    error = await _refusal(database, "SELECT pg_sleep(600)")
     assert error.code is Code.DATABASE_CONTENTION
 
     async def dawdle(unit: UnitOfWork) -> None:
         await unit.facts.put("a", 1)
-        await asyncio.sleep(0.7)
+        while await idle():
+            await asyncio.sleep(0.05)
         await unit.facts.put("a", 2)
+
+    async def idle() -> int:
+        """How many wait within a transaction for their caller."""
+        query = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND state = 'idle in transaction'"
+        )
+        async with other.read() as unit:
+            return int((await unit.connection.execute(text(query))).scalar() or 0)
 
     with pytest.raises(UnavailableError) as caught:
         await database.run(dawdle)
     assert caught.value.code is Code.DATABASE_UNAVAILABLE
-    async with database.write(statement_timeout_s=5) as unit:
-        await unit.connection.execute(text("SELECT pg_sleep(0.4)"))
+    async with database.write(statement_timeout_s=60) as unit:
+        await unit.connection.execute(text("SELECT pg_sleep(3.2)"))
         assert await unit.facts.get("a") is None
     assert database.checked_out == 0
     await database.close()
+    await other.close()
 
 
 async def test_B08_a_full_disk_stops_writing_and_not_reading(database: Database) -> None:
@@ -351,7 +371,7 @@ async def test_B09_a_file_that_stays_busy_is_contention(
         other.execute("BEGIN IMMEDIATE")
         started = time.monotonic()
         error = await _refusal(database)
-        assert 0.3 <= time.monotonic() - started < 3
+        assert time.monotonic() - started >= 0.3
         async with database.read() as unit:
             assert await unit.facts.get("a") is None
     assert error.code is Code.DATABASE_CONTENTION

@@ -59,16 +59,37 @@ async def test_numbers_have_no_gap_when_many_append(database: Database) -> None:
 
 
 async def test_without_the_lock_the_slower_one_loses(database: Database) -> None:
+    appended = asyncio.Event()
+
     async def append(unit: UnitOfWork) -> None:
         await unit.history.append([draft()], STAMP)
-        await asyncio.sleep(0.05)
+
+    async def first(unit: UnitOfWork) -> None:
+        await append(unit)
+        appended.set()
+        while not await waiting():
+            await asyncio.sleep(0.01)
+
+    async def second(unit: UnitOfWork) -> None:
+        await appended.wait()
+        await append(unit)
+
+    async def waiting() -> bool:
+        """Whether the other one waits for what this one wrote."""
+        query = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        async with database.read() as unit:
+            return bool((await unit.connection.execute(text(query))).scalar())
 
     if database.dialect == "sqlite":  # whoever writes has the lock already
         await asyncio.gather(database.run(append), database.run(append))
         return
-    results = await asyncio.gather(
-        database.run(append), database.run(append), return_exceptions=True
-    )
+    async with asyncio.timeout(120):
+        results = await asyncio.gather(
+            database.run(first), database.run(second), return_exceptions=True
+        )
     lost = [one for one in results if one is not None]
     assert [type(one) for one in lost] == [ConflictError]
     async with database.read() as unit:

@@ -108,7 +108,7 @@ async def test_after_a_restart_nothing_decides_on_the_board_of_a_half_filled_mar
 
     monkeypatch.setattr(live.exchange, "funding_history", while_filling)
     await work.first_fill()
-    await asyncio.wait_for(asyncio.gather(decides, fetches), 5)
+    await asyncio.wait_for(asyncio.gather(decides, fetches), 60)
     assert halves == [True]
     newest = now.scoring.board()
     async with live.database.read() as unit:

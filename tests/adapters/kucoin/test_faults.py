@@ -36,6 +36,7 @@ from tests.adapters.kucoin.harness import (
     serving,
 )
 
+PATIENCE_S = 240.0
 TIMESTAMP = "/api/v1/timestamp"
 ONE_TRY = KucoinLimits(tries=1)
 
@@ -161,7 +162,7 @@ async def test_R04_pages_of_requests_already_in_flight_do_not_lengthen_the_ban()
 
 async def test_R04_who_waits_in_the_queue_when_the_ban_falls_does_not_leave() -> None:
     time = RealTime()
-    limits = KucoinLimits(quota=2, window_s=0.2)
+    limits = KucoinLimits(quota=2, window_s=2.0)
 
     async def slow_page(_: web.Request) -> web.Response:
         await asyncio.sleep(0.1)
@@ -169,7 +170,7 @@ async def test_R04_who_waits_in_the_queue_when_the_ban_falls_does_not_leave() ->
 
     server = Counting(slow_page)
     async with server.up() as url, asking(url, time, limits) as exchange:
-        hasty = exchange.patient(1.0)
+        hasty = exchange.patient(20.0)  # shorter than the ban
         errors = await asyncio.gather(*(refused(hasty.server_time_ms()) for _ in range(3)))
         assert {error.code for error in errors} == {Code.EXCHANGE_BANNED}
         assert len(server.paths) == 1
@@ -294,19 +295,17 @@ async def test_R07_the_content_type_does_not_matter_when_the_body_is_right() -> 
 
 
 async def test_R08_a_silent_exchange_is_left_after_the_read_timeout() -> None:
-    limits = KucoinLimits(read_timeout_s=0.05, backoff_first_s=0.01)
+    limits = KucoinLimits(read_timeout_s=0.05, total_timeout_s=1000.0, backoff_first_s=0.01)
     async with (
         local_exchange(RealTime()) as local,
         asking(local.url, RealTime(), limits) as exchange,
     ):
         local.fault("hang")
-        began = asyncio.get_running_loop().time()
-        error = await refused(exchange.server_time_ms())
-        took = asyncio.get_running_loop().time() - began
+        async with asyncio.timeout(PATIENCE_S):
+            error = await refused(exchange.server_time_ms())
         assert isinstance(error, ExchangeTimeoutError)
         assert error.code is Code.EXCHANGE_TIMEOUT
         assert local.total == 3
-        assert 0.15 <= took < 8.0
         assert exchange.link().cause == "exchange_timeout"
 
 
@@ -316,14 +315,15 @@ async def test_R08_one_byte_at_a_time_does_not_hold_a_call_beyond_the_total() ->
         local_exchange(RealTime()) as local,
         asking(local.url, RealTime(), limits) as exchange,
     ):
-        local.fault("drip", pieces=200, seconds=0.05)
-        began = asyncio.get_running_loop().time()
-        assert (await refused(exchange.status())).code is Code.EXCHANGE_TIMEOUT
-        assert 0.4 <= asyncio.get_running_loop().time() - began < 8.0
+        local.fault("drip", pieces=20_000, seconds=0.05)
+        async with asyncio.timeout(PATIENCE_S):
+            assert (await refused(exchange.status())).code is Code.EXCHANGE_TIMEOUT
 
 
 async def test_R08_a_port_that_never_accepts_is_left_after_the_connect_timeout() -> None:
-    limits = KucoinLimits(connect_timeout_s=0.2, tries=1)
+    limits = KucoinLimits(
+        connect_timeout_s=0.2, read_timeout_s=1000.0, total_timeout_s=1000.0, tries=1
+    )
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -336,13 +336,11 @@ async def test_R08_a_port_that_never_accepts_is_left_after_the_connect_timeout()
         await asyncio.sleep(0.05)
         url = f"http://127.0.0.1:{full.getsockname()[1]}"
         async with asking(url, RealTime(), limits) as exchange:
-            began = asyncio.get_running_loop().time()
-            error = await refused(exchange.status())
-            took = asyncio.get_running_loop().time() - began
+            async with asyncio.timeout(PATIENCE_S):
+                error = await refused(exchange.status())
         for filler in fillers:
             filler.close()
     assert error.code is Code.EXCHANGE_TIMEOUT
-    assert took < 8.0
 
 
 async def test_R08_the_pause_between_tries_grows_with_full_jitter() -> None:

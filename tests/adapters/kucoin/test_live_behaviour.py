@@ -47,7 +47,7 @@ async def ask_everything(exchange: KucoinExchange) -> ExchangeLink:
 
 
 async def until_up(exchange: KucoinExchange) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while exchange.link().state is not LinkState.UP:
             await asyncio.gather(exchange.server_time_ms(), return_exceptions=True)
             await asyncio.sleep(0.01)
