@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import time
+from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
