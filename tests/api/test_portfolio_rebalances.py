@@ -7,14 +7,14 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.api.routes import portfolio_rebalance, portfolio_rebalances
+from app.api.routes import portfolio_changes, portfolio_rebalance, portfolio_rebalances
 from app.services.rebalance_beats import Wish
 from app.storage.database import Database
 from tests.api.harness import PREFIX, serve
 from tests.api.judging import problem
 from tests.services.desk import NOW, SYMBOLS, WHO, Desk
 
-MODULES = (portfolio_rebalance, portfolio_rebalances)
+MODULES = (portfolio_changes, portfolio_rebalance, portfolio_rebalances)
 TICK = "2026-03-01T12:00:00Z"
 
 
@@ -107,6 +107,30 @@ async def test_whoever_comes_second_hears_which_run_is_active_and_where_it_is(
     assert done.json()["total_changes"] > 0, "the key is free: the refusal had no effect"
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/add-symbol", {"symbol": SYMBOLS[20]}),
+        ("/remove-symbol", {"symbol": SYMBOLS[0]}),
+        ("/replace-symbol", {"old_symbol": SYMBOLS[0], "new_symbol": SYMBOLS[20]}),
+    ],
+)
+async def test_C08_members_wait_while_a_run_is_active(
+    desk: Desk, client: httpx2.AsyncClient, path: str, body: dict[str, str]
+) -> None:
+    await desk.portfolio.remove(SYMBOLS[9], "room for one", WHO)
+    active = await desk.rebalancing.runs.claim(Wish(), WHO)
+    before = (await desk.portfolio.view()).portfolio
+    refused = await client.post(f"{PREFIX}/portfolio{path}", json=body)
+    told = problem(refused, 409, "rebalance_in_progress", extra=frozenset({"run_id"}))
+    assert told["run_id"] == active.run_id
+    assert refused.headers["location"] == f"{PREFIX}/portfolio/rebalances/{active.run_id}"
+    assert (await desk.portfolio.view()).portfolio == before
+    desk.later(seconds=30)
+    done = await client.post(f"{PREFIX}/portfolio{path}", json=body)
+    assert done.status_code in {200, 201}, done.text
+
+
 async def test_the_same_tick_twice_is_the_same_run(desk: Desk, client: httpx2.AsyncClient) -> None:
     first = await rebalance(client, scheduled_at=TICK)
     desk.later(minutes=1)
@@ -124,7 +148,9 @@ async def test_the_same_tick_twice_is_the_same_run(desk: Desk, client: httpx2.As
     assert (await rebalance(client, scheduled_at=next_tick)).json()["state"] == "done"
 
 
-async def test_a_refused_run_says_why(desk: Desk, client: httpx2.AsyncClient) -> None:
+async def test_D21_a_run_on_old_data_is_aborted_and_says_why(
+    desk: Desk, client: httpx2.AsyncClient
+) -> None:
     desk.stale(*SYMBOLS[:3])
     refused = problem(await rebalance(client), 503, "market_data_stale")
     (run,) = (await get(client, "/rebalances"))["items"]
