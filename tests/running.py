@@ -32,7 +32,12 @@ class Running:
         return answer.json()
 
     async def post(self, path: str, body: Mapping[str, Any] = _EMPTY, status: int = 200) -> Any:
-        answer = await self.client.post(PREFIX + path, json=dict(body))
+        async with asyncio.timeout(PATIENCE_S):
+            answer = await self.client.post(PREFIX + path, json=dict(body))
+            # The schedule may be at work in this very moment: the contract is to come back.
+            while answer.status_code == 409 and answer.json()["code"] == "rebalance_in_progress":
+                await asyncio.sleep(0.1)
+                answer = await self.client.post(PREFIX + path, json=dict(body))
         assert answer.status_code == status, answer.text
         return answer.json()
 

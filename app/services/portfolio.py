@@ -179,7 +179,8 @@ class PortfolioService:
         portfolio = await unit.portfolio.load(for_update=True)
         command.require_version(portfolio.version)
         grounds = await self.grounds.of(unit)
-        await require_none(unit, grounds.at)
+        if portfolio.members:  # of nothing no run can set weights
+            await require_none(unit, grounds.at)
         return portfolio, grounds
 
     async def _commit(
