@@ -40,7 +40,7 @@ class PatientHttp(H11Protocol):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        cycle = self.cycle
+        cycle: Any = self.cycle  # None before the first request, whatever its type says
         if cycle is not None and not cycle.response_complete and cycle.scope["state"].get(ENDLESS):
             cycle.disconnected = True
             cycle.message_event.set()
@@ -48,7 +48,7 @@ class PatientHttp(H11Protocol):
         super().shutdown()
 
     def _cut_off(self) -> None:
-        self.on_stuck("http")
+        type(self).on_stuck("http")
         self.transport.abort()
 
     def _spare(self) -> None:
@@ -96,7 +96,7 @@ class EvictingSocket(WebSocketsSansIOProtocol):
         if self.close_sent:
             self.transport.abort()
             return
-        self.on_stuck("websocket")
+        type(self).on_stuck("websocket")
         # The reason stands behind what was not taken: who wakes up in time reads it.
         self.conn.send_close(TRY_AGAIN_LATER, "too slow")
         self.transport.write(b"".join(self.conn.data_to_send()))
