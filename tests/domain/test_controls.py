@@ -76,3 +76,13 @@ def test_events_of_controls_move_nothing_but_the_version() -> None:
     ):
         assert change.portfolio == replace(EMPTY, version=1)
         assert [one.type in {EventType.LOCK, EventType.SWITCH} for one in change.drafts] == [True]
+
+
+def test_the_watch_list_is_by_symbol_and_forbids_nothing() -> None:
+    kinds = {"CUSDT": LockKind.WATCH, "AUSDT": LockKind.WATCH, "BUSDT": LockKind.BAN}
+    held = Controls(
+        locks={name: Lock(name, kind, "why", None, T0, "eve") for name, kind in kinds.items()}
+    )
+    assert [lock.symbol for lock in held.watched()] == ["AUSDT", "CUSDT"]
+    assert held.ban("AUSDT") is None
+    assert not held.is_pinned("AUSDT")
