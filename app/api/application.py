@@ -22,6 +22,7 @@ from app.api.hosts import HostGuard
 from app.api.middleware import RequestBorder
 from app.api.origin import OriginGuard
 from app.api.paging import Cursors
+from app.api.responses import Bodies
 from app.api.routes import (
     alert_rules,
     alerts,
@@ -111,6 +112,7 @@ def create_api(
         generate_unique_id_function=_operation_id,
     )
     api.state.cursors = Cursors(cursor_secret)
+    api.state.rankings = Bodies()
     api.state.metrics = metrics
     errors.install(api)
     for router in root_routers:

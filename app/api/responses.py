@@ -1,7 +1,8 @@
 """Answers as bytes: the same rendering for a fresh answer, a stored one and an ETag."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -10,6 +11,7 @@ from starlette.responses import Response
 from app.services.once import Answer, Outcome
 
 REPLAYED: Final = "Idempotency-Replayed"
+_MOST_BODIES: Final = 16
 
 
 def json_bytes(model: BaseModel) -> bytes:
@@ -17,6 +19,30 @@ def json_bytes(model: BaseModel) -> bytes:
     document: Any = model.model_dump(mode="json")
     text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.encode()
+
+
+@dataclass(slots=True)
+class Bodies:
+    """Encoded answers about one version of something; a newer version takes the place of all."""
+
+    tag: str = ""
+    kept: dict[Hashable, bytes] = field(default_factory=dict)
+
+    def of(self, tag: str, wanted: Hashable, make: Callable[[], BaseModel]) -> bytes:
+        """The body of `wanted` as of `tag`, made when it is asked for the first time.
+
+        What is kept last gives way when there are too many.
+        """
+        if tag != self.tag:
+            self.tag = tag
+            self.kept.clear()
+        body = self.kept.get(wanted)
+        if body is None:
+            body = json_bytes(make())
+            if len(self.kept) >= _MOST_BODIES:
+                self.kept.popitem()
+            self.kept[wanted] = body
+        return body
 
 
 def answer(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

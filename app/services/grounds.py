@@ -23,7 +23,7 @@ from app.domain.sectors import UNCLASSIFIED
 from app.domain.selection import Candidate
 from app.domain.symbols import SymbolEntry
 from app.domain.weighting_methods import Covariance, covariance
-from app.services.outlook import BoardView, MarketView
+from app.services.outlook import BoardView, MarketOnce, MarketView
 from app.services.ports import Clock
 from app.storage.unit_of_work import UnitOfWork
 
@@ -268,7 +268,7 @@ class GroundsNow:
 
     def __call__(self, configuration: Configuration) -> Grounds:
         board, is_whole = self.boards.latest(), self.boards.is_whole()
-        return Grounds(self.clock(), configuration, board, self.market, is_whole)
+        return Grounds(self.clock(), configuration, board, MarketOnce(self.market), is_whole)
 
     async def of(self, unit: UnitOfWork) -> Grounds:
         """The same with what the transaction sees: settings, and the prices of the last weights."""

@@ -1,6 +1,6 @@
 """What decisions see of the market and of the scores: reads from memory, nothing waits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Protocol
@@ -54,6 +54,41 @@ class MarketView(Protocol):
     def as_of(self) -> datetime | None: ...
 
     def status(self) -> DataStatus: ...
+
+
+@dataclass(frozen=True, slots=True)
+class MarketOnce:
+    """A market that is asked for each quote once: a decision sees one price of a symbol."""
+
+    market: MarketView
+    quotes: dict[str, Quote | None] = field(default_factory=dict)
+
+    @property
+    def source(self) -> DataSource:
+        return self.market.source
+
+    def resolve(self, text: str) -> SymbolEntry:
+        return self.market.resolve(text)
+
+    def quote(self, symbol: str) -> Quote | None:
+        if symbol not in self.quotes:
+            self.quotes[symbol] = self.market.quote(symbol)
+        return self.quotes[symbol]
+
+    def is_halted(self) -> bool:
+        return self.market.is_halted()
+
+    def is_filled(self) -> bool:
+        return self.market.is_filled()
+
+    def panel(self, interval: Interval) -> Panel | None:
+        return self.market.panel(interval)
+
+    def as_of(self) -> datetime | None:
+        return self.market.as_of()
+
+    def status(self) -> DataStatus:
+        return self.market.status()
 
 
 class BoardView(Protocol):

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Final
 
-from fastapi import Query
+from fastapi import Depends, Query, Request
 from starlette.responses import Response
 
 from app.api.body import Body, SymbolText
@@ -19,7 +19,7 @@ from app.api.deps import (
 from app.api.errors import problems
 from app.api.jobs import ACCEPTED, PrefersJobDep, begun
 from app.api.paging import Page, cut
-from app.api.responses import answer, etag, json_bytes, keep, not_modified, sent
+from app.api.responses import Bodies, answer, etag, keep, not_modified, sent
 from app.api.routing import api_router
 from app.api.schemas import CursorText, IdPath, Limit, QueryFlag, QueryInt, SymbolPath
 from app.api.scores import (
@@ -91,6 +91,12 @@ async def calculate(
     return sent(await service.scoring.calculate_once(command, render))
 
 
+def get_bodies(request: Request) -> Bodies:
+    """Rankings that were encoded already."""
+    bodies: Bodies = request.app.state.rankings
+    return bodies
+
+
 @router.get(
     "/rankings",
     summary="All scores, best first",
@@ -99,6 +105,7 @@ async def calculate(
 )
 async def rankings(
     service: ServiceDep,
+    bodies: Annotated[Bodies, Depends(get_bodies)],
     held: IfNoneMatchDep,
     algorithm_type: Annotated[
         AlgorithmType, Query(description="By the composite or by one family.")
@@ -111,14 +118,19 @@ async def rankings(
     ] = False,
 ) -> Response:
     """The newest board from memory. ETag is the run; once the board is stale, another one."""
-    board, lines = service.scoring.rankings(algorithm_type, eligible_only=eligible_only)
+    board = service.scoring.board()
     status = service.scoring.status_of(board)
     fresh = status is DataStatus.FRESH
     tag = etag(board.run_id if fresh else f"{board.run_id}-{status}")
     if holds(held, tag):
         return not_modified(tag)
-    document = RankingsOut.of(board, status, algorithm_type, lines, limit)
-    return answer(json_bytes(document), headers={"ETag": tag})
+
+    def make() -> RankingsOut:
+        _, lines = service.scoring.rankings(algorithm_type, eligible_only=eligible_only)
+        return RankingsOut.of(board, status, algorithm_type, lines, limit)
+
+    body = bodies.of(tag, (algorithm_type, limit, eligible_only), make)
+    return answer(body, headers={"ETag": tag})
 
 
 @router.get(
