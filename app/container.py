@@ -54,7 +54,7 @@ from app.services.trading import Trading
 from app.settings import Settings
 from app.storage import preparation
 from app.storage.database import Database
-from app.storage.job_store import job_store
+from app.storage.job_store import JobStore, job_store
 from app.telemetry import observers
 from app.telemetry.meter import Meter
 from app.telemetry.metrics import Metrics
@@ -157,11 +157,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         )
         store = job_store(settings.database.url)
         stack.callback(store.close)
-        executor_id = f"{gethostname()}-{os.getpid()}-{new_id()}" if store.is_shared else "local"
-        engine = Engine(
-            EngineOptions(store.url, store.engine, executor_id, poll_s=settings.jobs.poll_s),
-            lambda kind, outcome: metrics.jobs_ended.labels(kind, outcome).inc(),
-        )
+        engine = _engine(settings, store, metrics)
         service = compose(
             settings, metrics, database, exchange, in_force, supervisor, watch, stream, engine
         )
@@ -182,7 +178,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         supervisor.start("gauges", gauges.run)
         stream_events(supervisor, stream, QuoteFeed(service.market, stream), database.listen)
         if store.is_shared:
-            replicas = Replicas(database, engine, executor_id, time.monotonic)
+            replicas = Replicas(database, engine, engine.options.executor_id, time.monotonic)
             supervisor.start("watchdog", Watchdog(replicas, metrics).run)
         if settings.background:
             ticks = table(lambda: in_force().cadences, work, engine, utc_now)
@@ -284,3 +280,18 @@ def compose(
         stream=stream,
         jobs=JobService(jobs, utc_now, new_id),
     )
+
+
+def _engine(settings: Settings, store: JobStore, metrics: Metrics) -> Engine:
+    """Its executor is named after the process; where only one can have the store, it is always
+    the same, and so takes up what the last one left.
+    """
+    process = f"{gethostname()}-{os.getpid()}-{new_id()}"
+    options = EngineOptions(
+        url=store.url,
+        store=store.engine,
+        errors=store.errors,
+        executor_id=process if store.is_shared else "local",
+        poll_s=settings.jobs.poll_s,
+    )
+    return Engine(options, lambda kind, outcome: metrics.jobs_ended.labels(kind, outcome).inc())

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.storage.engines import url_of
 
@@ -20,6 +21,7 @@ class JobStore:
     url: str
     engine: Engine | None
     is_shared: bool  # several processes may use it at once
+    errors: tuple[type[Exception], ...] = (SQLAlchemyError,)  # what it raises when it is away
 
     def close(self) -> None:
         if self.engine is not None:

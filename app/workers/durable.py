@@ -29,6 +29,7 @@ class EngineOptions:
 
     url: str
     store: Any
+    errors: tuple[type[Exception], ...]  # what the store raises when it is away
     executor_id: str  # of this process alone; a fixed one where only one process has the store
     works: bool = True  # False: it asks and looks, the runs are carried out by others
     version: str = VERSION

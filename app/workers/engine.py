@@ -1,7 +1,6 @@
 """Durable runs: the one module that knows the engine (DBOS) behind the port `Jobs`.
 
-DBOS is a global of the process, so there is one engine in it. Runs are begun exactly once, their
-steps are done at least once.
+DBOS is a global, so a process has one engine. Runs begin once, steps are done at least once.
 """
 
 import asyncio
@@ -94,14 +93,13 @@ class Engine:
                 DBOS.listen_queues([])
             # On this loop: runs are carried out where launch was called, and our pools live here.
             DBOS.launch()
-            await self._ask(
-                lambda: DBOS.register_queue(_QUEUE, polling_interval_sec=self.options.poll_s)
-            )
+            pace = self.options.poll_s
+            await self._ask(lambda: DBOS.register_queue(_QUEUE, polling_interval_sec=pace))
             if left := await self.strays():
                 _log.warning("jobs_of_another_version", count=left, version=self.options.version)
         except Exception as error:
             await self.close()
-            raise UnavailableError(Code.DATABASE_UNAVAILABLE, _NO_STORE) from error
+            raise _away() from error
 
     async def close(self) -> None:
         """Lets running work end within `drain_s`; what does not end is taken up again later."""
@@ -116,10 +114,9 @@ class Engine:
         await asyncio.gather(*left, return_exceptions=True)
         # It has put its threads under this loop and takes them along: others have to follow.
         loop = asyncio.get_running_loop()
+        destroy = functools.partial(DBOS.destroy, destroy_registry=True)
         with ThreadPoolExecutor(1) as aside:
-            await loop.run_in_executor(
-                aside, functools.partial(DBOS.destroy, destroy_registry=True)
-            )
+            await loop.run_in_executor(aside, destroy)
         loop.set_default_executor(ThreadPoolExecutor())
         self._asking.shutdown(wait=False, cancel_futures=True)
         Engine._present = None
@@ -225,18 +222,12 @@ class Engine:
 
     async def executors(self) -> frozenset[str]:
         """The executors that have something running."""
-        rows = await self._ask(
-            lambda: DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)
-        )
+        rows = await self._ask(lambda: _unfinished("PENDING"))
         return frozenset(row.executor_id for row in rows if row.executor_id)
 
     async def strays(self) -> int:
         """Unfinished runs of another version, which nobody here will take up."""
-        rows = await self._ask(
-            lambda: DBOS.list_workflows(
-                status=["PENDING", "ENQUEUED"], load_input=False, load_output=False
-            )
-        )
+        rows = await self._ask(lambda: _unfinished("PENDING", "ENQUEUED"))
         return sum(row.app_version != self.options.version for row in rows)
 
     def _config(self) -> DBOSConfig:
@@ -291,7 +282,17 @@ class Engine:
             async with asyncio.timeout(self.options.answer_s):
                 return await loop.run_in_executor(self._asking, question)
         except TimeoutError:
-            raise UnavailableError(Code.DATABASE_UNAVAILABLE, _NO_STORE, retry_after_s=5) from None
+            raise _away() from None
+        except self.options.errors as error:
+            raise _away() from error
+
+
+def _unfinished(*states: str) -> list[Any]:
+    return list(DBOS.list_workflows(status=[*states], load_input=False, load_output=False))
+
+
+def _away() -> UnavailableError:
+    return UnavailableError(Code.DATABASE_UNAVAILABLE, _NO_STORE, retry_after_s=5)
 
 
 def _place(job: Job) -> tuple[datetime, str]:

@@ -21,7 +21,7 @@ async def engine_at(url: str, runs: Sequence[Run], **options: Any) -> AsyncItera
     store = job_store(url)
     given = {"executor_id": "one", "poll_s": POLL_S, "drain_s": PATIENCE_S, **options}
     ended = given.pop("ended", lambda _kind, _outcome: None)
-    engine = Engine(EngineOptions(store.url, store.engine, **given), ended)
+    engine = Engine(EngineOptions(store.url, store.engine, store.errors, **given), ended)
     await engine.open(runs)
     try:
         yield engine

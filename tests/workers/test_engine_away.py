@@ -1,0 +1,104 @@
+"""The engine while its PostgreSQL is away: callers are told at once, and work goes on after."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from app.domain.errors import Code, UnavailableError
+from app.domain.jobs import JobState
+from tests import postgres
+from tests.workers.engines import Notes, ended, engine_at, until
+
+pytestmark = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
+Switch = Callable[[bool], Awaitable[None]]
+
+
+@pytest.fixture
+async def reachable(database_url: str, postgres_server: postgres.Server) -> Switch:
+    """Lets connections to the database be made, or cuts them and makes none."""
+    name = urlsplit(database_url).path.strip("/")
+
+    async def switch(on: bool) -> None:
+        connection = await asyncpg.connect(
+            host=str(postgres_server.room), user="postgres", database="postgres"
+        )
+        try:
+            await connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {on}")
+            if not on:
+                await connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1",
+                    name,
+                )
+        finally:
+            await connection.close()
+
+    return switch
+
+
+async def test_B01_without_its_database_it_says_so_and_goes_on_when_that_is_back(
+    database_url: str, reachable: Switch
+) -> None:
+    notes = Notes()
+    notes.go_on.clear()
+    async with engine_at(database_url, [notes.run()], answer_s=2.0) as engine:
+        await engine.enqueue("noted", {}, run_id="r-1")
+        await asyncio.wait_for(notes.begun.wait(), 60)
+        await reachable(False)
+        try:
+            for question in (
+                engine.jobs(),
+                engine.job("r-1"),
+                engine.cancel("r-1"),
+                engine.enqueue("noted", {}, run_id="r-2"),
+                engine.executors(),
+            ):
+                with pytest.raises(UnavailableError) as caught:
+                    await question
+                assert caught.value.code is Code.DATABASE_UNAVAILABLE
+            notes.go_on.set()  # the step ends while nothing can be recorded
+        finally:
+            await reachable(True)
+
+        async def back() -> bool:
+            try:
+                return bool(await engine.jobs())
+            except UnavailableError:
+                return False
+
+        await until(back)
+        assert (await ended(engine, "r-1")).state is JobState.DONE
+    assert notes.done[:2] == ["first", "second"]
+    assert notes.done.count("second") == 1, "what was done is recorded, not done again"
+
+
+async def test_B01_it_closes_in_time_while_its_database_is_away(
+    database_url: str, reachable: Switch
+) -> None:
+    notes = Notes()
+    notes.go_on.clear()
+    async with engine_at(database_url, [notes.run()], drain_s=0.2) as engine:
+        await engine.enqueue("noted", {}, run_id="r-1", key="k")
+        await asyncio.wait_for(notes.begun.wait(), 60)
+        await reachable(False)
+    await reachable(True)
+    notes.go_on.set()
+    async with engine_at(database_url, [notes.run()]) as engine:
+        assert (await ended(engine, "r-1")).state is JobState.DONE
+
+
+async def test_B01_without_its_database_it_does_not_open(
+    database_url: str, reachable: Switch
+) -> None:
+    await reachable(False)
+    try:
+        with pytest.raises(UnavailableError) as caught:
+            async with engine_at(database_url, [Notes().run()]):
+                pass
+        assert caught.value.code is Code.DATABASE_UNAVAILABLE
+    finally:
+        await reachable(True)
+    async with engine_at(database_url, [Notes().run()]) as engine:
+        assert await engine.jobs() == ()
