@@ -306,7 +306,7 @@ HEAVY = tuple(
 
 
 async def test_E02_who_reads_nothing_is_sent_away_and_holds_up_nobody(database: Database) -> None:
-    async with served(database, stuck_s=0.3) as opened, asyncio.timeout(PATIENCE_S):
+    async with served(database, stuck_s=1.5) as opened, asyncio.timeout(PATIENCE_S):
         desk, loop = opened.desk, asyncio.get_running_loop()
         message = json.dumps({"type": "subscribe", "topics": ["configuration"] * 20})
         stuck = [await opened.stuck("/stream") for _ in range(8)]

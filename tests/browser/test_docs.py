@@ -21,7 +21,7 @@ CHROMIUM = next(
     ),
     None,
 )
-WAIT_MS = 20_000
+WAIT_MS = 240_000
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed here")
 
@@ -62,6 +62,7 @@ async def test_an_operation_is_listed_and_answers() -> None:
             args=["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
         )
         page = await browser.new_page()
+        page.set_default_timeout(WAIT_MS)
         requests: list[Request] = []
         complaints: list[str] = []
         # Playwright marks its handlers, which a method of a list does not allow.
