@@ -15,6 +15,8 @@ from socket import gethostname
 import structlog
 
 from app.adapters.kucoin.exchange import open_exchange
+from app.adapters.notify import People
+from app.adapters.webhook import Webhook
 from app.services.alert_facts import SystemView
 from app.services.alert_rules import AlertRuleService
 from app.services.alert_watch import AlertWatch
@@ -31,6 +33,8 @@ from app.services.market_data import MarketData
 from app.services.metrics import MetricsService
 from app.services.mode import ModeNow
 from app.services.my_symbols import MySymbolsServiceV2
+from app.services.notifications import Notifications, by_kind
+from app.services.notifications_courier import Courier
 from app.services.once import Once
 from app.services.performance import Performance
 from app.services.portfolio import PortfolioService
@@ -49,7 +53,6 @@ from app.services.scoring import Scoring
 from app.services.status import Status
 from app.services.status_sources import StatusSources
 from app.services.stream import EventStream
-from app.services.stream_quotes import QuoteFeed
 from app.services.trading import Trading
 from app.settings import Settings
 from app.storage import preparation
@@ -135,7 +138,6 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         await preparation.prepare(settings.database.url)
         await database.claim(settings.kucoin.data_source)
         await in_force.load(database, utc_now())
-        await stream.open()
         exchange = await stack.enter_async_context(
             open_exchange(
                 base_url=settings.kucoin.base_url,
@@ -161,8 +163,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         service = compose(
             settings, metrics, database, exchange, in_force, supervisor, watch, stream, engine
         )
-        await service.registry.load()
-        await service.scoring.load()
+        await _recall(service)
         work = activities(service, AlertWatch(service.alerts, metrics), new_id)
         # Runs may use everything that was opened before; what asks for runs stops before them.
         await engine.open(runs(service, work))
@@ -176,7 +177,8 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             metrics, time.monotonic, database, exchange, bus, supervisor, mode, status.ready
         )
         supervisor.start("gauges", gauges.run)
-        stream_events(supervisor, stream, QuoteFeed(service.market, stream), database.listen)
+        courier = Courier(database, utc_now, dice.random, service.notifications.notifiers, metrics)
+        stream_events(supervisor, service, courier, database.listen)
         if store.is_shared:
             replicas = Replicas(database, engine, engine.options.executor_id, time.monotonic)
             supervisor.start("watchdog", Watchdog(replicas, metrics).run)
@@ -186,6 +188,12 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             supervisor.start(ALERT_REACTIONS, alert_reactions(bus, utc_now, work.alerts))
         _log.info("started", data_source=settings.kucoin.data_source.value)
         yield Services(service, bus, supervisor, mode)
+
+
+async def _recall(service: MySymbolsServiceV2) -> None:
+    await service.registry.load()
+    await service.scoring.load()
+    await service.stream.open()
 
 
 def compose(
@@ -236,6 +244,8 @@ def compose(
         once=once,
     )
     grounds = GroundsNow(scoring, market, utc_now)
+    local = settings.notifications.allow_private
+    notifiers = by_kind([Webhook(lambda: int(utc_now().timestamp()), local), People(local)])
     ledger = Ledger(code_version())
     system = SystemView(exchange.link, watch, registry, market.server_clock, supervisor.facts)
     configuration = ConfigurationService(database, grounds, once, ledger)
@@ -278,6 +288,7 @@ def compose(
         sample_data=SampleData(market, scoring),
         once=once,
         stream=stream,
+        notifications=Notifications(database, utc_now, new_id, once, notifiers),
         jobs=JobService(jobs, utc_now, new_id),
     )
 

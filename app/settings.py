@@ -113,6 +113,14 @@ class HttpSettings(_Part):
     )
 
 
+class NotificationSettings(_Part):
+    """Where notices may go."""
+
+    allow_private: bool = Field(
+        False, description="Let receivers lie in one's own network; else only public addresses."
+    )
+
+
 class LogSettings(_Part):
     level: Literal["debug", "info", "warning", "error"] = "info"
     form: Literal["json", "console"] = "json"
@@ -129,6 +137,7 @@ class Settings(BaseSettings):
     database: DatabaseSettings = DatabaseSettings()
     jobs: JobSettings = JobSettings()
     http: HttpSettings = HttpSettings()
+    notifications: NotificationSettings = NotificationSettings()
     log: LogSettings = LogSettings()
     background: bool = Field(True, description="Run the feed, scoring and checks by themselves.")
 

@@ -45,6 +45,7 @@ TAGS: Final = (
     {"name": "market", "description": "What the exchange says about one symbol."},
     {"name": "scoring", "description": "Scores, rankings and their explanation."},
     {"name": "alerts", "description": "What needs attention."},
+    {"name": "notifications", "description": "Who is told of events, and what became of it."},
     {"name": "stream", "description": "Events as they happen, and those that were missed."},
     {"name": "configuration", "description": "Weights, thresholds and limits, versioned."},
     {"name": "jobs", "description": "What runs beside the requests and survives the process."},

@@ -133,6 +133,7 @@ _CONFLICTS: Final = (
     Code.INVALID_STATE_TRANSITION,
     Code.TRADE_ID_REUSED,
     Code.VERSION_CONFLICT,
+    Code.CHANNEL_NAME_TAKEN,
     Code.SANDBOX_ONLY,
 )
 _REFUSALS: Final = (
@@ -144,6 +145,7 @@ _REFUSALS: Final = (
     Code.SECTOR_LIMIT,
     Code.CONSTRAINTS_INFEASIBLE,
     Code.EXCHANGE_REFUSED,
+    Code.WEBHOOK_URL_FORBIDDEN,
 )
 # For the documentation only: a live answer takes its status from the class of the error.
 USUAL_STATUS: Final[Mapping[Code, int]] = {

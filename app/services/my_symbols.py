@@ -18,6 +18,7 @@ from app.services.integrity import Integrity
 from app.services.jobs import JobService
 from app.services.market_data import MarketData
 from app.services.metrics import MetricsService, PortfolioMetrics
+from app.services.notifications import Notifications
 from app.services.once import Command, Once, Outcome
 from app.services.performance import Claim, Performance
 from app.services.portfolio import PortfolioService, Removed, Replaced
@@ -68,6 +69,7 @@ class MySymbolsServiceV2:
     sample_data: SampleData
     once: Once
     stream: EventStream
+    notifications: Notifications
     jobs: JobService
 
     async def get_portfolio(self) -> PortfolioView:

@@ -41,6 +41,9 @@ _OURS: Final = Rule(
 )
 
 RULES: Final[dict[str, Rule]] = {
+    "uq_notification_channels_name": Rule(
+        ConflictError, Code.CHANNEL_NAME_TAKEN, "another channel has this name"
+    ),
     "uq_portfolio_members_symbol_id_active": _MEMBER,
     "pk_portfolio_members": _MEMBER,
     "uq_portfolio_members_rank_active": _RACE,
@@ -100,6 +103,12 @@ OURS: Final = frozenset(
         "ck_market_snapshots_mark_price_range",
         "ck_market_snapshots_open_interest_range",
         "ck_market_snapshots_turnover_24h_range",
+        "ck_notification_channels_kind_known",
+        "ck_notifications_delivered_at_known",
+        "ck_notifications_kind_known",
+        "ck_notifications_next_try_at_known",
+        "ck_notifications_state_known",
+        "ck_notifications_tries_range",
         "ck_portfolio_history_seq_positive",
         "ck_portfolio_members_inclusion_price_exact",
         "ck_portfolio_members_inclusion_score_range",
@@ -143,6 +152,8 @@ OURS: Final = frozenset(
         "pk_funding_rates",
         "pk_job_executors",
         "pk_market_snapshots",
+        "pk_notification_channels",
+        "pk_notifications",
         "pk_portfolio",
         "pk_proposals",
         "pk_rebalance_run_steps",
@@ -155,6 +166,7 @@ OURS: Final = frozenset(
         "portfolio_history_append_only",
         "system_configuration_append_only",
         "trades_append_only",
+        "uq_notifications_channel_id_event_seq",
     }
 )
 

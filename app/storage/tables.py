@@ -10,6 +10,7 @@ from app.storage.market_tables import (
     symbols,
 )
 from app.storage.metadata import metadata
+from app.storage.notification_tables import notification_channels, notifications
 from app.storage.portfolio_tables import (
     PORTFOLIO_ID,
     idempotency_keys,
@@ -39,6 +40,8 @@ __all__ = [
     "job_executors",
     "market_snapshots",
     "metadata",
+    "notification_channels",
+    "notifications",
     "portfolio",
     "portfolio_history",
     "portfolio_members",

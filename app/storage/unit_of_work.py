@@ -12,6 +12,7 @@ from app.storage.facts import FactRepository
 from app.storage.history import HistoryRepository
 from app.storage.idempotency import IdempotencyRepository
 from app.storage.market import MarketRepository
+from app.storage.notifications import NotificationRepository
 from app.storage.portfolio import PortfolioRepository
 from app.storage.proposals import ProposalRepository
 from app.storage.rebalance_runs import RebalanceRunRepository
@@ -44,6 +45,7 @@ class UnitOfWork:
         self.facts = FactRepository(connection)
         self.alerts = AlertRepository(connection)
         self.events = EventRepository(connection)
+        self.notifications = NotificationRepository(connection)
         self.replicas = ReplicaRepository(connection)
 
     def announce(self, event: object) -> None:

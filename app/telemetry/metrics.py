@@ -46,6 +46,8 @@ class Metrics:
     stream_conflated_events: Counter = field(init=False)
     stream_evictions: Counter = field(init=False)
 
+    notifications: Counter = field(init=False)
+
     database_slow_statements: Counter = field(init=False)
     database_connections_in_use: Gauge = field(init=False)
 
@@ -113,6 +115,7 @@ _TABLE: Final[tuple[tuple[str, _Kind, str, tuple[str, ...], tuple[float, ...]], 
     ("stream_frames", Counter, "Messages given to readers.", ("transport",), _NONE),
     ("stream_conflated_events", Counter, "Scores left out for newer ones.", (), _NONE),
     ("stream_evictions", Counter, "Connections cut that took nothing.", ("transport",), _NONE),
+    ("notifications", Counter, "Attempts to tell.", ("channel_kind", "outcome"), _NONE),
     ("database_slow_statements", Counter, "Statements over the limit.", (), _NONE),
     ("database_connections_in_use", Gauge, "Connections of the pools in use.", (), _NONE),
     ("jobs_ended", Counter, "Durable runs that ended here.", ("kind", "outcome"), _NONE),

@@ -43,6 +43,7 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
     async def housekeeping() -> None:
         await service.portfolio.once.forget_old()
         await service.stream.forget_old()
+        await service.notifications.forget_old()
         await service.jobs.forget_old()
 
     return Activities(

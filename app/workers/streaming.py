@@ -1,8 +1,9 @@
-"""Keeps the stream of events running: follows the store, listens for hints, passes quotes on."""
+"""Keeps events going out: the stream follows the store and listens, the courier tells people."""
 
 from collections.abc import Awaitable, Callable
 
-from app.services.stream import EventStream
+from app.services.my_symbols import MySymbolsServiceV2
+from app.services.notifications_courier import Courier
 from app.services.stream_quotes import QuoteFeed
 from app.workers.supervisor import Beat, Supervisor
 
@@ -10,13 +11,14 @@ Listen = Callable[[Callable[[], None], Beat], Awaitable[None]]
 
 
 def stream_events(
-    supervisor: Supervisor, stream: EventStream, quotes: QuoteFeed, listen: Listen
+    supervisor: Supervisor, service: MySymbolsServiceV2, courier: Courier, listen: Listen
 ) -> None:
     """Start it all as supervised tasks; `listen` calls its first argument at each commit."""
 
     async def hints(beat: Beat) -> None:
-        await listen(stream.nudge, beat)
+        await listen(service.stream.nudge, beat)
 
-    supervisor.start("events", stream.follow)
+    supervisor.start("events", service.stream.follow)
     supervisor.start("event_hints", hints)
-    supervisor.start("quotes", quotes.run)
+    supervisor.start("quotes", QuoteFeed(service.market, service.stream).run)
+    supervisor.start("notifications", courier.run)

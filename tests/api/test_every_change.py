@@ -166,6 +166,29 @@ def job(book: Book) -> dict[str, str]:
     return {"job_id": begun.json()["id"]}
 
 
+def reachable(book: Book) -> dict[str, str]:
+    """A channel that is switched off: nothing leaves."""
+    made = book.done("POST", f"{PREFIX}/notifications/channels", json=channel(book.key()))
+    return {"channel_id": made["id"], "fresh": book.key()}
+
+
+def given_up(book: Book) -> dict[str, str]:
+    names = reachable(book)
+    asked = {"channel_id": names["channel_id"]}
+    notice = book.done("POST", f"{PREFIX}/notifications/test", json=asked)["id"]
+    with closing(sqlite3.connect(book.file, timeout=60)) as connection:
+        connection.execute(
+            "UPDATE notifications SET state = 'dead', next_try_at = NULL WHERE id = ?", (notice,)
+        )
+        connection.commit()
+    return {**names, "notification_id": str(notice)}
+
+
+def channel(name: str) -> dict[str, Any]:
+    address = {"url": "https://hooks.example.com/x", "secret": "sixteen letters."}
+    return {"name": name, "kind": "webhook", "enabled": False, **address}
+
+
 def result(trade: str, pnl: str) -> dict[str, Any]:
     return {
         "trade_id": trade,
@@ -229,6 +252,30 @@ CHANGES = {
         lambda _: {"limit": 4.5},
         lambda _: {"limit": 5.5},
         "/configuration",
+    ),
+    "POST /notifications/channels": Change(
+        reachable,
+        lambda n: channel(n["fresh"]),
+        lambda n: channel(n["fresh"] + "-other"),
+        None,
+    ),
+    "PUT /notifications/channels/{channel_id}": Change(
+        reachable,
+        lambda n: channel(n["fresh"]),
+        lambda n: channel(n["fresh"] + "-other"),
+        None,
+    ),
+    "DELETE /notifications/channels/{channel_id}": Change(
+        reachable, lambda _: None, lambda _: None, None
+    ),
+    "POST /notifications/test": Change(
+        reachable,
+        lambda n: {"channel_id": n["channel_id"]},
+        lambda _: {"channel_id": "another"},
+        None,
+    ),
+    "POST /notifications/{notification_id}/redrive": Change(
+        given_up, lambda _: None, lambda _: None, None
     ),
     "PUT /configuration": Change(
         members(4),

@@ -72,6 +72,10 @@ _ALERT = (
     " last_seen_at, opened_at) VALUES ('{id}', 'low_score', 'BTCUSDT', '[]', 'warning', 'open',"
     " 'x', {now}, {now}, {now})"
 )
+_CHANNEL = (
+    "INSERT INTO notification_channels (id, name, kind, url, kinds, enabled, created_at)"
+    " VALUES ('{id}', 'desk', 'webhook', 'x', '[]', true, {now})"
+)
 _BTC = symbol_id("BTC")
 _ETH = symbol_id("ETH")
 _SOUND = {"id": _BTC, "version": 1, "rank": 1, "weight": 1, "target": 1}
@@ -137,6 +141,10 @@ _CASES: dict[str, tuple[list[str], Code]] = {
             _TRADE.format(trade="t", seq=2, id=_BTC, now="{now}"),
         ],
         Code.TRADE_ID_REUSED,
+    ),
+    "uq_notification_channels_name": (
+        [_CHANNEL.format(id="one", now="{now}"), _CHANNEL.format(id="two", now="{now}")],
+        Code.CHANNEL_NAME_TAKEN,
     ),
     "uq_trades_event_seq": (
         [

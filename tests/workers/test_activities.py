@@ -54,6 +54,7 @@ class Face:
     alerts: AlertService
     jobs: Asked
     stream: Asked
+    notifications: Asked
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def service(live: LiveMarket) -> MySymbolsServiceV2:
     asked = Asked()
     return cast(
         "MySymbolsServiceV2",
-        Face(market, scoring, asked, asked, cast("AlertService", None), asked, asked),
+        Face(market, scoring, asked, asked, cast("AlertService", None), asked, asked, asked),
     )
 
 
@@ -120,5 +121,5 @@ async def test_after_a_restart_nothing_decides_on_the_board_of_a_half_filled_mar
     await work.housekeeping()
     assert cast("Asked", now.rebalancing).asked == [
         f"schedule: check of {live.clock.now():%H:%M}",
-        *["forget_old"] * 3,  # stored answers, events, and jobs
+        *["forget_old"] * 4,  # stored answers, events, notices, and jobs
     ]

@@ -1,0 +1,176 @@
+"""Notifications: channels, what each was told, and what is told by hand."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final, Protocol
+
+from app.domain.errors import Code, ConflictError
+from app.domain.notification import (
+    Channel,
+    ChannelKind,
+    Delivery,
+    DeliveryState,
+    Notice,
+    NoticeKind,
+)
+from app.services.once import Command, Once, Outcome, Render
+from app.services.ports import Clock, NewId
+from app.storage.database import Database
+from app.storage.unit_of_work import UnitOfWork
+
+
+class Notifier(Protocol):
+    """One way to reach a receiver."""
+
+    @property
+    def kind(self) -> ChannelKind: ...
+
+    def check(self, channel: Channel) -> None:
+        """Raises RefusedError for a channel that can never be told anything."""
+        ...
+
+    async def send(self, channel: Channel, delivery: Delivery) -> None:
+        """Raises ServiceError where it was not delivered; its text names no address."""
+        ...
+
+
+KEEP: Final = timedelta(days=30)
+Notifiers = Mapping[ChannelKind, Notifier]
+
+
+def by_kind(notifiers: Iterable[Notifier]) -> Notifiers:
+    """Each way under the kind of channel that it serves."""
+    return {one.kind: one for one in notifiers}
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelDraft:
+    """What a caller says of a channel; None for a URL or a secret keeps the present one."""
+
+    name: str
+    kind: ChannelKind
+    url: str | None
+    secret: str | None
+    kinds: tuple[NoticeKind, ...]
+    enabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Notifications:
+    """Writes what is to be told; the courier tells it."""
+
+    database: Database
+    clock: Clock
+    new_id: NewId
+    once: Once
+    notifiers: Notifiers
+
+    async def channels(self) -> tuple[Channel, ...]:
+        async with self.database.read() as unit:
+            return await unit.notifications.channels()
+
+    async def log(
+        self,
+        before: int | None,
+        limit: int,
+        channel_id: str | None = None,
+        state: DeliveryState | None = None,
+    ) -> tuple[Delivery, ...]:
+        """Newest first, those before `before`."""
+        async with self.database.read() as unit:
+            return await unit.notifications.page(before, limit, channel_id, state)
+
+    async def create(
+        self, draft: ChannelDraft, command: Command, render: Render[Channel]
+    ) -> Outcome[Channel]:
+        """Raises RefusedError (webhook_url_forbidden, validation_failed), ConflictError."""
+        channel = Channel(
+            id=self.new_id(),
+            name=draft.name,
+            kind=draft.kind,
+            url=draft.url or "",
+            secret=draft.secret,
+            kinds=draft.kinds,
+            enabled=draft.enabled,
+            created_at=self.clock(),
+        )
+        self.notifiers[channel.kind].check(channel)
+
+        async def change(unit: UnitOfWork) -> Channel:
+            await unit.notifications.save_channel(channel)
+            return channel
+
+        return await self.once.run(command, change, render)
+
+    async def alter(
+        self, channel_id: str, draft: ChannelDraft, command: Command, render: Render[Channel]
+    ) -> Outcome[Channel]:
+        """As `create`; also raises NotFoundError."""
+
+        async def change(unit: UnitOfWork) -> Channel:
+            present = await unit.notifications.channel(channel_id)
+            kept = present.kind is draft.kind  # else its address means nothing
+            channel = replace(
+                present,
+                name=draft.name,
+                kind=draft.kind,
+                url=draft.url or (present.url if kept else ""),
+                secret=draft.secret or (present.secret if kept else None),
+                kinds=draft.kinds,
+                enabled=draft.enabled,
+            )
+            self.notifiers[channel.kind].check(channel)
+            await unit.notifications.save_channel(channel)
+            return channel
+
+        return await self.once.run(command, change, render)
+
+    async def remove(
+        self, channel_id: str, command: Command, render: Render[Channel]
+    ) -> Outcome[Channel]:
+        """With what was still to be told over it. Raises NotFoundError."""
+
+        async def change(unit: UnitOfWork) -> Channel:
+            channel = await unit.notifications.channel(channel_id)
+            await unit.notifications.drop_channel(channel_id)
+            return channel
+
+        return await self.once.run(command, change, render)
+
+    async def test(
+        self, channel_id: str, command: Command, render: Render[Delivery]
+    ) -> Outcome[Delivery]:
+        """Something to tell over a channel, limits or not. Raises NotFoundError."""
+        notice = Notice(
+            NoticeKind.STATUS, False, "test", "My Symbols: a test", "This channel works."
+        )
+
+        async def change(unit: UnitOfWork) -> Delivery:
+            channel = await unit.notifications.channel(channel_id)
+            await unit.notifications.add(channel.id, notice, self.clock(), DeliveryState.PENDING)
+            return await unit.notifications.newest(channel.id)
+
+        return await self.once.run(command, change, render)
+
+    async def redrive(
+        self, delivery_id: int, command: Command, render: Render[Delivery]
+    ) -> Outcome[Delivery]:
+        """Tells a dead one again. Raises NotFoundError, ConflictError if it is not dead."""
+
+        async def change(unit: UnitOfWork) -> Delivery:
+            delivery = await unit.notifications.get(delivery_id)
+            if delivery.state is not DeliveryState.DEAD:
+                raise ConflictError(
+                    Code.INVALID_STATE_TRANSITION,
+                    f"Only what is dead is told again; this is {delivery.state.value}.",
+                )
+            await unit.notifications.redrive(delivery_id, self.clock())
+            return await unit.notifications.get(delivery_id)
+
+        return await self.once.run(command, change, render)
+
+    async def forget_old(self) -> int:
+        """Drops what was told long ago; gives its number."""
+        async with self.database.write() as unit:
+            return await unit.notifications.forget(self.clock() - KEEP)

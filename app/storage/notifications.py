@@ -1,0 +1,236 @@
+"""Channels, and the outbox of each: what is to be told, in order, and what became of it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Row, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.errors import Code, NotFoundError
+from app.domain.notification import (
+    Channel,
+    ChannelKind,
+    Delivery,
+    DeliveryState,
+    Notice,
+    NoticeKind,
+    Told,
+)
+from app.storage.notification_tables import NOTIFIED, notification_channels
+from app.storage.notification_tables import notifications as table
+from app.storage.tables import event_head
+from app.storage.upsert import insert, upsert
+
+CLAIM: Final = timedelta(seconds=60)  # so long may one attempt take before another process tries
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationRepository:
+    connection: AsyncConnection
+
+    async def channels(self) -> tuple[Channel, ...]:
+        """By name."""
+        wanted = select(notification_channels).order_by(notification_channels.c.name)
+        return tuple(_channel(row) for row in await self.connection.execute(wanted))
+
+    async def channel(self, channel_id: str) -> Channel:
+        """Raises NotFoundError."""
+        wanted = select(notification_channels).where(notification_channels.c.id == channel_id)
+        row = (await self.connection.execute(wanted)).first()
+        if row is None:
+            raise NotFoundError(Code.NOT_FOUND, "There is no channel with this id.")
+        return _channel(row)
+
+    async def save_channel(self, channel: Channel) -> None:
+        """A new one or a changed one. Raises ConflictError where another has its name."""
+        row = {**asdict(channel), "kind": channel.kind.value}
+        row["kinds"] = [kind.value for kind in channel.kinds]
+        await self.connection.execute(upsert(self.connection, notification_channels), row)
+
+    async def drop_channel(self, channel_id: str) -> None:
+        """With everything that was to be told over it. Raises NotFoundError."""
+        await self.channel(channel_id)
+        await self.connection.execute(table.delete().where(table.c.channel_id == channel_id))
+        gone = notification_channels.delete().where(notification_channels.c.id == channel_id)
+        await self.connection.execute(gone)
+
+    async def position(self) -> int:
+        """The event up to which notices were made; locked until the end of the transaction."""
+        return await self._seen(event_head.c.seq)
+
+    async def seen(self, seq: int) -> None:
+        await self._seen(seq)
+
+    async def _seen(self, seq: Any) -> int:
+        moved = await self.connection.execute(
+            event_head.update()
+            .where(event_head.c.id == NOTIFIED)
+            .values(seq=seq)
+            .returning(event_head.c.seq)
+        )
+        return int(moved.scalar_one())
+
+    async def add(
+        self, channel_id: str, notice: Notice, at: datetime, state: DeliveryState
+    ) -> bool:
+        """To be told or held; False where the channel has this event already."""
+        row = {
+            "channel_id": channel_id,
+            **{name: getattr(notice, name) for name in _SHARED},
+            "kind": notice.kind.value,
+            "key": notice.key[:255],
+            "event": dict(notice.event),
+            "state": state.value,
+            "tries": 0,
+            "created_at": at,
+            "next_try_at": at if state is DeliveryState.PENDING else None,
+        }
+        added = await self.connection.execute(
+            insert(self.connection, table).on_conflict_do_nothing(), row
+        )
+        return added.rowcount == 1
+
+    async def newest(self, channel_id: str) -> Delivery:
+        """The one added last to a channel."""
+        wanted = select(table).where(table.c.channel_id == channel_id)
+        newest = wanted.order_by(table.c.id.desc()).limit(1)
+        return _delivery((await self.connection.execute(newest)).one())
+
+    async def told_since(self, channel_id: str, since: datetime) -> tuple[Told, ...]:
+        """What counts against the limits: all but what is held back, and digests."""
+        counted = [one.value for one in DeliveryState if one not in _HELD_BACK]
+        wanted = select(table.c.kind, table.c.key, table.c.created_at).where(
+            table.c.channel_id == channel_id,
+            table.c.created_at > since,
+            table.c.state.in_(counted),
+            table.c.event_seq.is_not(None),
+        )
+        return tuple(
+            Told(NoticeKind(row.kind), row.key, row.created_at)
+            for row in await self.connection.execute(wanted)
+        )
+
+    async def held(self, channel_id: str) -> tuple[Delivery, ...]:
+        """Oldest first."""
+        state = table.c.state == DeliveryState.HELD.value
+        wanted = select(table).where(table.c.channel_id == channel_id, state).order_by(table.c.id)
+        return tuple(_delivery(row) for row in await self.connection.execute(wanted))
+
+    async def digested(self, ids: Sequence[int]) -> None:
+        await self._set(ids, state=DeliveryState.DIGESTED.value)
+
+    async def claim(self, channel_id: str, at: datetime) -> Delivery | None:
+        """The oldest that is pending, if its time has come and nobody else is at it.
+
+        Only the oldest: a receiver gets everything in order.
+        """
+        pending = table.c.state == DeliveryState.PENDING.value
+        wanted = select(table).where(table.c.channel_id == channel_id, pending)
+        row = (await self.connection.execute(wanted.order_by(table.c.id).limit(1))).first()
+        if row is None or row.next_try_at > at:
+            return None
+        free = (table.c.claimed_until.is_(None)) | (table.c.claimed_until <= at)
+        taken = await self.connection.execute(
+            table.update()
+            .where(table.c.id == row.id, pending, free)
+            .values(claimed_until=at + CLAIM)
+        )
+        return _delivery(row) if taken.rowcount == 1 else None
+
+    async def delivered(self, delivery: Delivery, at: datetime) -> None:
+        await self._set(
+            [delivery.id],
+            state=DeliveryState.DELIVERED.value,
+            tries=delivery.tries + 1,
+            next_try_at=None,
+            claimed_until=None,
+            delivered_at=at,
+            error=None,
+        )
+
+    async def failed(self, delivery: Delivery, error: str, next_try_at: datetime | None) -> None:
+        """Tried in vain; without a next try it is dead."""
+        state = DeliveryState.DEAD if next_try_at is None else DeliveryState.PENDING
+        await self._set(
+            [delivery.id],
+            state=state.value,
+            tries=delivery.tries + 1,
+            next_try_at=next_try_at,
+            claimed_until=None,
+            error=error[:255],
+        )
+
+    async def redrive(self, delivery_id: int, at: datetime) -> None:
+        """A dead one is to be told again, from its first try on."""
+        values = {"state": DeliveryState.PENDING.value, "tries": 0, "next_try_at": at}
+        await self._set([delivery_id], **values)
+
+    async def get(self, delivery_id: int) -> Delivery:
+        """Raises NotFoundError."""
+        wanted = select(table).where(table.c.id == delivery_id)
+        row = (await self.connection.execute(wanted)).first()
+        if row is None:
+            raise NotFoundError(Code.NOT_FOUND, "There is no notification with this id.")
+        return _delivery(row)
+
+    async def page(
+        self,
+        before: int | None,
+        limit: int,
+        channel_id: str | None = None,
+        state: DeliveryState | None = None,
+    ) -> tuple[Delivery, ...]:
+        """Newest first, those before `before`."""
+        wanted = select(table).order_by(table.c.id.desc()).limit(limit)
+        if before is not None:
+            wanted = wanted.where(table.c.id < before)
+        if channel_id is not None:
+            wanted = wanted.where(table.c.channel_id == channel_id)
+        if state is not None:
+            wanted = wanted.where(table.c.state == state.value)
+        return tuple(_delivery(row) for row in await self.connection.execute(wanted))
+
+    async def forget(self, before: datetime) -> int:
+        """Drops what was settled and is older than `before`; how many."""
+        settled = (DeliveryState.DELIVERED.value, DeliveryState.DIGESTED.value)
+        gone = await self.connection.execute(
+            table.delete().where(table.c.created_at < before, table.c.state.in_(settled))
+        )
+        return gone.rowcount
+
+    async def _set(self, ids: Sequence[int], **values: Any) -> None:
+        await self.connection.execute(table.update().where(table.c.id.in_(ids)).values(**values))
+
+
+_SHARED: Final = ("is_critical", "title", "body", "event_seq")
+_HELD_BACK: Final = (DeliveryState.HELD, DeliveryState.DIGESTED)
+
+
+def _channel(row: Row[Any]) -> Channel:
+    return Channel(
+        id=row.id,
+        name=row.name,
+        kind=ChannelKind(row.kind),
+        url=row.url,
+        secret=row.secret,
+        kinds=tuple(NoticeKind(kind) for kind in row.kinds),
+        enabled=row.enabled,
+        created_at=row.created_at,
+    )
+
+
+def _delivery(row: Row[Any]) -> Delivery:
+    shared = {name: getattr(row, name) for name in _SHARED}
+    return Delivery(
+        id=row.id,
+        channel_id=row.channel_id,
+        notice=Notice(kind=NoticeKind(row.kind), key=row.key, event=row.event, **shared),
+        state=DeliveryState(row.state),
+        tries=row.tries,
+        created_at=row.created_at,
+        next_try_at=row.next_try_at,
+        delivered_at=row.delivered_at,
+        error=row.error,
+    )

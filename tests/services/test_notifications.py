@@ -1,0 +1,345 @@
+"""The courier: order, limits, digests, retries, crashes, several at once; receivers are real."""
+
+import asyncio
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from app.adapters.notify import People
+from app.adapters.webhook import Webhook
+from app.domain.alert_settings import Severity
+from app.domain.alerts import Rule
+from app.domain.errors import Code, ConflictError, NotFoundError, RefusedError
+from app.domain.events import AlertRaised, PlanCreated, PortfolioChanged
+from app.domain.notification import MOST_TRIES, ChannelKind, DeliveryState, NoticeKind
+from app.services.notifications import ChannelDraft, Notifications, by_kind
+from app.services.notifications_courier import Courier
+from app.services.once import Answer, Once
+from app.storage.database import Database
+from app.telemetry.metrics import Metrics
+from tests.services.desk import NOW, WHO
+
+SECRET = "a secret of the receiver"
+
+
+@dataclass
+class Receiver:
+    """A program that is told, and can be away."""
+
+    status: int = 200
+    silent: bool = False
+    got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+    release: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[str]:
+        app = web.Application()
+        app.router.add_post("/hook", self.take)
+        async with TestServer(app) as server:
+            yield f"http://127.0.0.1:{server.port}/hook"
+            self.release.set()
+
+    async def take(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        if self.silent:
+            await self.release.wait()
+        if self.status == 200:
+            self.got.append((dict(request.headers), body))
+        return web.Response(status=self.status, headers={"Location": "http://127.0.0.1:1/"})
+
+    @property
+    def ids(self) -> list[str]:
+        return [headers["X-Event-Id"] for headers, _ in self.got]
+
+
+class Office:
+    """Notifications and couriers over one database, with a clock to turn."""
+
+    def __init__(self, database: Database) -> None:
+        self.database, self.now, self.numbers = database, NOW, iter(range(1, 10_000))
+        self.metrics = Metrics()
+        self.notifiers = by_kind(
+            [
+                Webhook(lambda: int(self.now.timestamp()), allow_private=True, timeout_s=0.5),
+                People(allow_private=True),
+            ]
+        )
+        self.notifications = Notifications(
+            database,
+            lambda: self.now,
+            lambda: f"00000000-0000-4000-8000-{next(self.numbers):012}",
+            Once(database, lambda: self.now),
+            self.notifiers,
+        )
+        self.courier = self.another()
+
+    def another(self) -> Courier:
+        return Courier(self.database, lambda: self.now, lambda: 0.5, self.notifiers, self.metrics)
+
+    async def channel(self, name: str, url: str, kind: ChannelKind = ChannelKind.WEBHOOK) -> str:
+        secret = SECRET if kind is ChannelKind.WEBHOOK else None
+        draft = ChannelDraft(name, kind, url, secret, tuple(NoticeKind), enabled=True)
+        outcome = await self.notifications.create(draft, WHO, lambda _: Answer(201, {}, b""))
+        assert outcome.result is not None
+        return outcome.result.id
+
+    async def announce(self, *events: object) -> None:
+        async with self.database.write() as unit:
+            for event in events:
+                unit.announce(event)
+
+    async def work(self, *couriers: Courier) -> None:
+        """One round: notices of what happened, and a try over each channel."""
+        for courier in couriers or (self.courier,):
+            for channel in await courier.collect():
+                await courier.drain(channel)
+
+    async def states(self) -> list[DeliveryState]:
+        return [one.state for one in reversed(await self.notifications.log(None, 500))]
+
+
+def change(number: int) -> PortfolioChanged:
+    return PortfolioChanged(number, number, "ADD", f"S{number}USDT", NOW, reason="because")
+
+
+def alert(number: int, severity: Severity = Severity.WARNING) -> AlertRaised:
+    return AlertRaised(
+        f"alert-{number}", Rule.LOW_SCORE, f"S{number}USDT", (), severity, 0.1, 0.2, "low", NOW
+    )
+
+
+@pytest.fixture
+def office(database: Database) -> Office:
+    return Office(database)
+
+
+async def test_S12_each_event_arrives_once_in_order_and_signed(office: Office) -> None:
+    receiver = Receiver()
+    async with receiver.listening() as url:
+        await office.announce(change(0))  # before there was a channel: no news for it
+        await office.courier.collect()
+        await office.channel("desk", url)
+        await office.announce(
+            *(change(number) for number in range(1, 6)), PlanCreated("r", 1, 0, NOW)
+        )
+        await office.work()
+        await office.work()
+    assert receiver.ids == [f"event-{number}" for number in range(2, 7)]
+    for headers, body in receiver.got:
+        stamp, _, mac = headers["X-Signature"].partition(",v1=")
+        signed = f"{stamp.removeprefix('t=')}.".encode() + body
+        assert mac == hmac.new(SECRET.encode(), signed, hashlib.sha256).hexdigest()
+        assert stamp == f"t={int(NOW.timestamp())}"
+    told = json.loads(receiver.got[0][1])
+    assert told["event"]["data"]["symbol"] == "S1USDT"
+    assert (told["event"]["sequence"], told["kind"]) == (2, "trade")
+    assert await office.states() == [DeliveryState.DELIVERED] * 5
+
+
+async def test_U08_a_receiver_that_was_away_for_an_hour_gets_everything_in_order(
+    office: Office,
+) -> None:
+    away, fine = Receiver(status=500), Receiver()
+    async with away.listening() as url, fine.listening() as other:
+        await office.channel("away", url)
+        await office.channel("fine", other)
+        for minute in range(60):
+            await office.announce(change(minute))
+            await office.work()
+            office.now += timedelta(minutes=1)
+        assert away.got == []
+        assert fine.ids == [f"event-{number}" for number in range(1, 61)]
+        tried = (await office.notifications.log(None, 1, state=DeliveryState.PENDING))[0]
+        assert tried.tries == 0  # only the oldest is tried: the others wait behind it
+        away.status = 200
+        for _ in range(60):
+            office.now += timedelta(minutes=1)
+            await office.work()
+    assert away.ids == [f"event-{number}" for number in range(1, 61)]
+    assert fine.ids == away.ids
+
+
+@pytest.mark.parametrize("fault", ["status", "redirect", "silence", "closed"])
+async def test_U08_whatever_a_receiver_does_is_a_failure_with_a_next_try(
+    office: Office, fault: str
+) -> None:
+    receiver = Receiver(status=302 if fault == "redirect" else 503, silent=fault == "silence")
+    async with receiver.listening() as url:
+        address = "http://127.0.0.1:1/hook" if fault == "closed" else url
+        await office.channel("desk", address)
+        await office.announce(change(1))
+        await office.work()
+        (failed,) = await office.notifications.log(None, 10)
+        assert (failed.state, failed.tries) == (DeliveryState.PENDING, 1)
+        assert failed.next_try_at == NOW + timedelta(seconds=66)  # a minute and half its jitter
+        assert failed.error is not None
+        assert failed.error.startswith("receiver_unavailable")
+        assert "127.0.0.1" not in failed.error
+        await office.work()  # not yet
+        assert (await office.notifications.log(None, 10))[0].tries == 1
+
+
+async def test_U08_what_is_given_up_is_seen_and_told_again_by_hand(office: Office) -> None:
+    receiver = Receiver(status=500)
+    async with receiver.listening() as url:
+        await office.channel("desk", url)
+        await office.announce(change(1))
+        for _ in range(MOST_TRIES):
+            assert await office.states() in ([], [DeliveryState.PENDING])
+            await office.work()
+            office.now += timedelta(hours=8)
+        (dead,) = await office.notifications.log(None, 10, state=DeliveryState.DEAD)
+        assert dead.tries == MOST_TRIES
+        await office.announce(change(2))
+        receiver.status = 200
+        await office.work()  # a dead one holds up nobody
+        assert receiver.ids == ["event-2"]
+        await office.notifications.redrive(dead.id, WHO, lambda _: Answer(200, {}, b""))
+        await office.work()
+        with pytest.raises(ConflictError) as caught:
+            await office.notifications.redrive(dead.id, WHO, lambda _: Answer(200, {}, b""))
+        assert caught.value.code is Code.INVALID_STATE_TRANSITION
+    assert receiver.ids == ["event-2", "event-1"]
+
+
+async def test_K11_a_crash_between_the_telling_and_its_record_repeats_the_same_id(
+    office: Office,
+) -> None:
+    receiver = Receiver()
+    async with receiver.listening() as url:
+        await office.channel("desk", url)
+        await office.announce(change(1), change(2))
+        (channel,) = await office.courier.collect()
+        async with office.database.write() as unit:
+            claimed = await unit.notifications.claim(channel.id, office.now)
+        assert claimed is not None
+        await office.notifiers[channel.kind].send(channel, claimed)  # and then it dies
+        await office.work()
+        assert receiver.ids == ["event-1"]  # claimed: nobody else is at it
+        office.now += timedelta(minutes=2)
+        await office.work()
+    assert receiver.ids == ["event-1", "event-1", "event-2"]
+    assert receiver.got[0][1] == receiver.got[1][1]
+
+
+async def test_C10_three_couriers_tell_everything_once_and_in_order(office: Office) -> None:
+    receiver = Receiver()
+    async with receiver.listening() as url:
+        await office.channel("desk", url)
+        couriers = [office.another() for _ in range(3)]
+        for start in range(0, 30, 10):
+            await office.announce(*(change(number) for number in range(start, start + 10)))
+            await asyncio.gather(*(office.work(one) for one in couriers))
+        await office.work()
+    assert receiver.ids == [f"event-{number}" for number in range(1, 31)]
+
+
+async def test_people_get_so_many_of_a_kind_and_the_rest_in_one_piece(office: Office) -> None:
+    receiver = Receiver()
+    async with receiver.listening() as url:
+        await office.channel("people", url.replace("http", "json", 1), ChannelKind.APPRISE)
+        await office.announce(*(alert(number) for number in range(14)))
+        await office.announce(alert(3), alert(99, Severity.CRITICAL))
+        await office.work()
+        titles = [json.loads(body)["title"] for _, body in receiver.got]
+        assert len(titles) == 11  # ten an hour, and what is critical at once
+        assert titles[-1] == "CRITICAL: low_score (S99USDT)"
+        held = await office.notifications.log(None, 50, state=DeliveryState.HELD)
+        assert len(held) == 5
+        office.now += timedelta(seconds=299)
+        await office.work()
+        assert len(receiver.got) == 11
+        office.now += timedelta(seconds=1)
+        await office.work()
+        assert len(receiver.got) == 12
+        last = json.loads(receiver.got[-1][1])
+        assert last["title"] == "5 more of kind error"
+        assert last["message"].count("low_score") == 5
+    assert DeliveryState.HELD not in await office.states()
+
+
+async def test_the_same_thing_again_waits_for_its_cooldown(office: Office) -> None:
+    receiver = Receiver()
+    async with receiver.listening() as url:
+        await office.channel("people", url.replace("http", "json", 1), ChannelKind.APPRISE)
+        for seconds in (0, 299, 301):
+            office.now = NOW + timedelta(seconds=seconds)
+            await office.announce(alert(1))
+            await office.work()
+    states = await office.states()
+    assert states[:3] == [
+        DeliveryState.DELIVERED,
+        DeliveryState.HELD,
+        DeliveryState.DELIVERED,
+    ]
+
+
+async def test_U08_a_slow_receiver_holds_up_nobody_else(office: Office) -> None:
+    slow, fine = Receiver(silent=True), Receiver()
+    office.notifiers = by_kind([Webhook(lambda: 0, allow_private=True, timeout_s=3_600.0)])
+    async with slow.listening() as url, fine.listening() as other:
+        await office.channel("a-slow", url)
+        await office.channel("fine", other)
+        courier = replace(office.another(), sleep=lambda _: asyncio.sleep(0.01))
+        running = asyncio.ensure_future(courier.run(lambda: None))
+        async with asyncio.timeout(60):
+            for number in range(1, 6):
+                await office.announce(change(number))
+                while len(fine.got) < number:
+                    await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert fine.ids == [f"event-{number}" for number in range(1, 6)]
+
+
+async def test_channels_can_be_changed_and_removed(office: Office) -> None:
+    receiver = Receiver()
+
+    def no_answer(_: Any) -> Answer:
+        return Answer(200, {}, b"")
+
+    async with receiver.listening() as url:
+        channel_id = await office.channel("desk", "http://127.0.0.1:1/hook")
+        draft = ChannelDraft("desk", ChannelKind.WEBHOOK, url, None, (NoticeKind.ERROR,), True)
+        await office.notifications.alter(channel_id, draft, WHO, no_answer)
+        (kept,) = await office.notifications.channels()
+        assert (kept.url, kept.secret, kept.kinds) == (url, SECRET, (NoticeKind.ERROR,))
+        assert url not in repr(kept)
+        assert SECRET not in repr(kept)
+        await office.announce(change(1), alert(1))
+        await office.notifications.test(channel_id, WHO, no_answer)
+        await office.work()
+        assert receiver.ids == ["notice-1", "event-2"]
+        off = replace(draft, enabled=False, url=None)
+        await office.notifications.alter(channel_id, off, WHO, no_answer)
+        await office.announce(alert(2))
+        await office.work()
+        assert len(receiver.got) == 2
+        people = replace(draft, kind=ChannelKind.APPRISE, url=None)
+        with pytest.raises(RefusedError):  # another kind needs an address of its own
+            await office.notifications.alter(channel_id, people, WHO, no_answer)
+        await office.notifications.remove(channel_id, WHO, no_answer)
+        assert await office.notifications.channels() == ()
+        assert await office.notifications.log(None, 10) == ()
+        with pytest.raises(NotFoundError):
+            await office.notifications.remove(channel_id, WHO, no_answer)
+
+
+async def test_what_was_settled_long_ago_is_dropped(office: Office) -> None:
+    receiver = Receiver()
+    async with receiver.listening() as url:
+        await office.channel("desk", url)
+        await office.announce(change(1))
+        await office.work()
+        assert await office.notifications.forget_old() == 0
+        office.now += timedelta(days=31)
+        assert await office.notifications.forget_old() == 1
