@@ -14,10 +14,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app import container
 from app.adapters.kucoin.limits import KucoinLimits
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
+from app.settings import KucoinSettings
 from tests.api.harness import PREFIX
 from tests.running import PATIENCE_S, Running, running, settings_for
 
@@ -48,7 +48,9 @@ class Scene:
         await self.control("DELETE", "/faults")
 
     async def alerts(self, rule: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = (await self.service.get("/alerts", rule=rule))["items"]
+        found: list[dict[str, Any]] = (await self.service.get("/alerts", rule=rule, limit=500))[
+            "items"
+        ]
         return found
 
     async def raised(self, rule: str) -> list[dict[str, Any]]:
@@ -61,6 +63,15 @@ class Scene:
     async def gone(self, rule: str) -> None:
         async with asyncio.timeout(PATIENCE_S):
             while await self.alerts(rule):
+                await asyncio.sleep(0.1)
+
+    async def wait(self, rule: str, subject: str, *, there: bool) -> list[dict[str, Any]]:
+        """The alerts of a rule about a subject, once there is one or none."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                found = [one for one in await self.alerts(rule) if one["subject"] == subject]
+                if bool(found) is there:
+                    return found
                 await asyncio.sleep(0.1)
 
     async def settle(self, **settings: Any) -> None:
@@ -86,7 +97,7 @@ async def test_R04_a_ban_is_exactly_one_critical_alert(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short = KucoinLimits(quota=100_000, ban_first_s=3.0, patience_s=1.0)
-    monkeypatch.setattr(container, "_limits", lambda _: short)
+    monkeypatch.setattr(KucoinSettings, "limits", property(lambda _: short))
     async with scene(tmp_path) as here:
         await here.arm("cloudflare")
         # Many ask at once, through different endpoints; each is refused or meets the page.

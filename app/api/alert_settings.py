@@ -45,6 +45,7 @@ class AlertSettingsOut(Out):
 
     low_score: float
     poor_performance: float
+    score_drop_runs: int = Field(description="Boards back that a score is compared with.")
     rules: Annotated[dict[Rule, RuleOut], BeforeValidator(_by_name)]
 
 
@@ -60,4 +61,5 @@ class RuleIn(Body):
 class AlertSettingsIn(Body):
     low_score: float | None = None
     poor_performance: float | None = None
+    score_drop_runs: int | None = None
     rules: dict[str, RuleIn] | None = None

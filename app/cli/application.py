@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from app.cli.alerts import alerts
 from app.cli.audit import audit
 from app.cli.demo import demo
 from app.cli.doctor import doctor
@@ -52,6 +53,7 @@ for _command in (serve, demo, sandbox, doctor, sync, score, explain, convert):
 application.add_typer(portfolio, name="portfolio")
 application.add_typer(audit, name="audit")
 application.add_typer(jobs, name="jobs")
+application.add_typer(alerts, name="alerts")
 
 
 def main() -> None:

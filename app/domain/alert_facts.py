@@ -19,12 +19,24 @@ class MemberFacts:
     score: float | None
     performance: float | None  # fraction since inclusion
     is_fresh: bool | None = None
+    is_lost: bool | None = None  # the exchange has closed or settled it, or lists it no longer
+    is_ending: bool | None = None  # it is still listed, and its end is announced
+    former_score: float | None = None  # some boards ago
+    drawdown: float | None = None  # since inclusion, positive
+    excess: float | None = None  # percentage points of weight beyond its bounds; 0 within
+    funding: float | None = None  # of the running interval, as a fraction per 8 hours
+    jump: float | None = None  # since the last daily close, in daily standard deviations
+    rival: str | None = None  # in whose favour its replacement is confirmed
 
 
 @dataclass(frozen=True, slots=True)
 class PortfolioFacts:
     members: tuple[MemberFacts, ...] = ()
     correlations: Correlations = field(default_factory=dict)
+    was_formed: bool = False  # it has or had a member
+    sectors: Mapping[str, float] = field(default_factory=dict)  # shares of the invested weight
+    value_at_risk: float | None = None  # 95 %, one day, as a fraction of equity
+    rebalanced: tuple[int, datetime] | None = None  # event and time of the last one
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +74,7 @@ class SystemFacts:
     data_status: DataStatus | None = None  # None before the first fill is complete
     clock_offset_s: float | None = None  # between the exchange's and ours, at least
     jobs: tuple[JobFacts, ...] = ()
+    recoveries: tuple[tuple[str, str, datetime], ...] = ()  # rule, subject and end of its alert
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,18 @@ from typing import Final
 
 from app.domain.alert_facts import Facts
 from app.domain.alert_rules_portfolio import (
+    delisting_announced,
+    drawdown,
+    funding_extreme,
     high_correlation,
     low_score,
     not_tradeable,
     poor_performance,
+    price_anomaly,
+    replacement_recommended,
+    score_dropped,
+    support_lost,
+    weight_out_of_bounds,
 )
 from app.domain.alert_rules_system import (
     clock_offset,
@@ -23,6 +31,13 @@ from app.domain.alert_rules_system import (
     schema_drift,
     universe_anomaly,
     unknown_contract_status,
+)
+from app.domain.alert_rules_whole import (
+    portfolio_below_size,
+    rebalance_done,
+    recovered,
+    sector_concentration,
+    var_above_limit,
 )
 from app.domain.alert_settings import LimitRule, MarginRule, StateRule
 from app.domain.alerts import Reading, Rule, Side
@@ -58,6 +73,18 @@ RULES: Final[Mapping[Rule, Spec]] = MappingProxyType(
         Rule.LOW_SCORE: Spec(low_score, Side.BELOW, ("alerts", "low_score")),
         Rule.HIGH_CORRELATION: Spec(high_correlation, Side.ABOVE, ("correlation", "alert")),
         Rule.POOR_PERFORMANCE: Spec(poor_performance, Side.BELOW, ("alerts", "poor_performance")),
+        Rule.SUPPORT_LOST: Spec(support_lost),
+        Rule.DELISTING_ANNOUNCED: Spec(delisting_announced),
+        Rule.SCORE_DROPPED: Spec(score_dropped, Side.ABOVE),
+        Rule.DRAWDOWN: Spec(drawdown, Side.ABOVE),
+        Rule.WEIGHT_OUT_OF_BOUNDS: Spec(weight_out_of_bounds, Side.ABOVE),
+        Rule.PORTFOLIO_BELOW_SIZE: Spec(portfolio_below_size, Side.BELOW),
+        Rule.SECTOR_CONCENTRATION: Spec(sector_concentration, Side.ABOVE),
+        Rule.VAR_ABOVE_LIMIT: Spec(var_above_limit, Side.ABOVE),
+        Rule.FUNDING_EXTREME: Spec(funding_extreme, Side.ABOVE),
+        Rule.PRICE_ANOMALY: Spec(price_anomaly, Side.ABOVE),
+        Rule.REPLACEMENT_RECOMMENDED: Spec(replacement_recommended),
+        Rule.REBALANCE_DONE: Spec(rebalance_done),
         Rule.EXCHANGE_BANNED: Spec(exchange_banned),
         Rule.EXCHANGE_DISCONNECTED: Spec(exchange_disconnected),
         Rule.REDIRECT_REFUSED: Spec(redirect_refused),
@@ -68,6 +95,7 @@ RULES: Final[Mapping[Rule, Spec]] = MappingProxyType(
         Rule.CLOCK_OFFSET: Spec(clock_offset, Side.ABOVE),
         Rule.JOB_LATE: Spec(job_late, Side.ABOVE),
         Rule.JOB_FAILING: Spec(job_failing, Side.ABOVE),
+        Rule.RECOVERED: Spec(recovered),
     }
 )
 

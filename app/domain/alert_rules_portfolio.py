@@ -57,9 +57,122 @@ def poor_performance(facts: Facts, _: Configuration) -> Sequence[Reading]:
     ]
 
 
+def support_lost(facts: Facts, _: Configuration) -> Sequence[Reading]:
+    """The exchange has closed or settled the contract, or lists it no longer."""
+    return [
+        Reading(
+            one.symbol,
+            f"KuCoin no longer supports {one.symbol}: its contract is {one.status}",
+            (one.symbol,),
+            holds=one.is_lost,
+        )
+        for one in facts.portfolio.members
+    ]
+
+
+def delisting_announced(facts: Facts, _: Configuration) -> Sequence[Reading]:
+    """The contract is still listed, and the exchange has said when it ends."""
+    return [
+        Reading(
+            one.symbol,
+            f"The delisting of {one.symbol} is announced; its contract is {one.status}",
+            (one.symbol,),
+            holds=one.is_ending,
+        )
+        for one in facts.portfolio.members
+    ]
+
+
+def score_dropped(facts: Facts, configuration: Configuration) -> Sequence[Reading]:
+    """How far the composite score has fallen since some boards ago."""
+    runs = configuration.alerts.score_drop_runs
+    return [
+        Reading(
+            one.symbol,
+            f"{one.symbol} scores {_two(one.score)}, {_two(one.former_score)} {runs} boards ago",
+            (one.symbol,),
+            _fall(one.former_score, one.score),
+        )
+        for one in facts.portfolio.members
+    ]
+
+
+def drawdown(facts: Facts, _: Configuration) -> Sequence[Reading]:
+    """The deepest fall since inclusion, as a positive fraction."""
+    return [
+        Reading(
+            one.symbol,
+            f"{one.symbol} has fallen {_percent(one.drawdown)} from its high since its inclusion",
+            (one.symbol,),
+            one.drawdown,
+        )
+        for one in facts.portfolio.members
+    ]
+
+
+def weight_out_of_bounds(facts: Facts, _: Configuration) -> Sequence[Reading]:
+    """Percentage points by which prices have carried a weight beyond its bounds."""
+    return [
+        Reading(
+            one.symbol,
+            f"The weight of {one.symbol} is {_two(one.excess)} points beyond its bounds",
+            (one.symbol,),
+            one.excess,
+        )
+        for one in facts.portfolio.members
+    ]
+
+
+def funding_extreme(facts: Facts, _: Configuration) -> Sequence[Reading]:
+    """Size of the running funding rate, per 8 hours."""
+    return [
+        Reading(
+            one.symbol,
+            f"The funding of {one.symbol} is {_fine(one.funding)} in 8 hours",
+            (one.symbol,),
+            None if one.funding is None else abs(one.funding),
+        )
+        for one in facts.portfolio.members
+    ]
+
+
+def price_anomaly(facts: Facts, _: Configuration) -> Sequence[Reading]:
+    """The move since the last daily close, in standard deviations of a day."""
+    return [
+        Reading(
+            one.symbol,
+            f"{one.symbol} has moved {_two(one.jump)} daily deviations since the last close",
+            (one.symbol,),
+            one.jump,
+        )
+        for one in facts.portfolio.members
+    ]
+
+
+def replacement_recommended(facts: Facts, _: Configuration) -> Sequence[Reading]:
+    """A rival was found better in so many evaluations that nothing speaks against a swap."""
+    return [
+        Reading(
+            one.symbol,
+            f"{one.rival} should take the place of {one.symbol}",
+            (one.symbol, one.rival) if one.rival else (one.symbol,),
+            holds=one.rival is not None,
+        )
+        for one in facts.portfolio.members
+    ]
+
+
+def _fall(before: float | None, now: float | None) -> float | None:
+    return None if before is None or now is None else round(before - now, 9)
+
+
 def _two(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.2f}"
 
 
 def _percent(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.1%}"
+
+
+def _fine(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3%}"

@@ -59,6 +59,18 @@ class AlertRules:
     low_score: MarginRule = MarginRule(cooldown_s=_CALM_S, clear_margin=0.02)
     high_correlation: MarginRule = MarginRule(cooldown_s=_CALM_S, clear_margin=0.03)
     poor_performance: MarginRule = MarginRule(cooldown_s=_CALM_S, clear_margin=0.02)
+    support_lost: StateRule = _CRITICAL
+    delisting_announced: StateRule = _CRITICAL
+    score_dropped: LimitRule = LimitRule(cooldown_s=_CALM_S, limit=0.15, clear_margin=0.05)
+    drawdown: LimitRule = LimitRule(cooldown_s=_CALM_S, limit=0.25, clear_margin=0.02)
+    weight_out_of_bounds: LimitRule = LimitRule(cooldown_s=_CALM_S, limit=0.5, clear_margin=0.1)
+    portfolio_below_size: LimitRule = LimitRule(severity=Severity.INFO, limit=3.0)
+    sector_concentration: LimitRule = LimitRule(cooldown_s=_CALM_S, limit=0.6, clear_margin=0.05)
+    var_above_limit: LimitRule = LimitRule(cooldown_s=_CALM_S, limit=0.1, clear_margin=0.01)
+    funding_extreme: LimitRule = LimitRule(cooldown_s=_CALM_S, limit=0.001, clear_margin=0.0002)
+    price_anomaly: LimitRule = LimitRule(cooldown_s=_CALM_S, limit=6.0, clear_margin=1.0)
+    replacement_recommended: StateRule = StateRule(severity=Severity.INFO)
+    rebalance_done: LimitRule = LimitRule(severity=Severity.INFO, limit=900.0)  # seconds shown
     # of the service and its exchange
     exchange_banned: StateRule = _CRITICAL
     exchange_disconnected: StateRule = _WARNING
@@ -70,6 +82,7 @@ class AlertRules:
     clock_offset: LimitRule = LimitRule(limit=1.0, clear_margin=0.2)  # seconds
     job_late: LimitRule = LimitRule(limit=3.0)  # intervals
     job_failing: LimitRule = LimitRule(limit=2.0)  # failures in a row
+    recovered: LimitRule = LimitRule(severity=Severity.INFO, limit=900.0)  # seconds shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,4 +91,5 @@ class AlertSettings:
 
     low_score: float = setting(0.5, 0.0, 1.0)  # a member below it is reported
     poor_performance: float = setting(-0.2, -1.0, 0.0)  # fraction since inclusion
+    score_drop_runs: int = setting(12, 1, 1_000)  # boards back that a score is compared with
     rules: AlertRules = AlertRules()

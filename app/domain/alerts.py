@@ -18,6 +18,18 @@ class Rule(StrEnum):
     LOW_SCORE = "low_score"
     HIGH_CORRELATION = "high_correlation"
     POOR_PERFORMANCE = "poor_performance"
+    SUPPORT_LOST = "support_lost"
+    DELISTING_ANNOUNCED = "delisting_announced"
+    SCORE_DROPPED = "score_dropped"
+    DRAWDOWN = "drawdown"
+    WEIGHT_OUT_OF_BOUNDS = "weight_out_of_bounds"
+    PORTFOLIO_BELOW_SIZE = "portfolio_below_size"
+    SECTOR_CONCENTRATION = "sector_concentration"
+    VAR_ABOVE_LIMIT = "var_above_limit"
+    FUNDING_EXTREME = "funding_extreme"
+    PRICE_ANOMALY = "price_anomaly"
+    REPLACEMENT_RECOMMENDED = "replacement_recommended"
+    REBALANCE_DONE = "rebalance_done"
     EXCHANGE_BANNED = "exchange_banned"
     EXCHANGE_DISCONNECTED = "exchange_disconnected"
     REDIRECT_REFUSED = "redirect_refused"
@@ -28,6 +40,7 @@ class Rule(StrEnum):
     CLOCK_OFFSET = "clock_offset"
     JOB_LATE = "job_late"
     JOB_FAILING = "job_failing"
+    RECOVERED = "recovered"
 
 
 class Side(Enum):

@@ -1,20 +1,17 @@
 """Gathers what the alert rules look at: the portfolio, the exchange, the market, the jobs."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
-from app.domain.alert_facts import (
-    Facts,
-    JobFacts,
-    MemberFacts,
-    PortfolioFacts,
-    RefusedRecords,
-    SystemFacts,
-)
+from app.domain.alert_facts import Facts, JobFacts, RefusedRecords, SystemFacts
+from app.domain.alert_life import Ended
+from app.domain.alerts import Resolution, Rule
 from app.domain.configuration import Configuration
 from app.domain.market import ContractStatus, ExchangeLink
 from app.domain.portfolio import Portfolio
+from app.services.alert_members import Past, portfolio_facts
 from app.services.exchange_watch import ExchangeWatch
 from app.services.grounds import Grounds
 from app.services.market_clock import ServerClock
@@ -63,36 +60,48 @@ class Nothing:
         return SystemFacts(data_source=grounds.market.source)
 
 
-def portfolio_facts(portfolio: Portfolio, grounds: Grounds) -> PortfolioFacts:
-    """What the rules about the members look at."""
-    symbols = tuple(member.symbol for member in portfolio.members)
-    members = tuple(
-        MemberFacts(
-            symbol=member.symbol,
-            status=grounds.status_of(member.symbol).value,
-            is_open=grounds.is_open(member.symbol),
-            score=grounds.score(member.symbol),
-            performance=grounds.since_inclusion(member).performance,
-            is_fresh=_is_fresh(member.symbol, grounds),
-        )
-        for member in portfolio.members
-    )
-    days = grounds.configuration.correlation.days
-    return PortfolioFacts(members, grounds.correlations(symbols, days))
-
-
-def facts_at(portfolio: Portfolio, grounds: Grounds, system: SystemFacts) -> Facts:
+def facts_at(
+    portfolio: Portfolio,
+    grounds: Grounds,
+    past: Past,
+    system: SystemFacts,
+    ended: Mapping[tuple[Rule, str], Ended],
+) -> Facts:
     """Everything at the moment of `grounds`."""
     as_of = grounds.market.as_of() or grounds.at
-    return Facts(grounds.at, as_of, portfolio_facts(portfolio, grounds), system)
+    seen = replace(system, recoveries=_recoveries(ended))
+    return Facts(grounds.at, as_of, portfolio_facts(portfolio, grounds, past), seen)
 
 
-def _is_fresh(symbol: str, grounds: Grounds) -> bool | None:
-    """A contract that is closed has no quotes any more: it is not stale, it is gone."""
-    quote = grounds.market.quote(symbol)
-    if quote is None or not grounds.is_open(symbol):
-        return None
-    return quote.is_fresh
+def _recoveries(
+    ended: Mapping[tuple[Rule, str], Ended],
+) -> tuple[tuple[str, str, datetime], ...]:
+    """What was wrong with the service or its exchange and ended by itself."""
+    return tuple(
+        (rule.value, subject, end.at)
+        for (rule, subject), end in sorted(ended.items())
+        if rule in _RECOVERS and end.how is Resolution.CLEARED
+    )
+
+
+# Whose end is news.
+_RECOVERS: Final = frozenset(
+    {
+        Rule.EXCHANGE_BANNED,
+        Rule.EXCHANGE_DISCONNECTED,
+        Rule.REDIRECT_REFUSED,
+        Rule.UNIVERSE_ANOMALY,
+        Rule.SCHEMA_DRIFT,
+        Rule.DATA_STALE,
+        Rule.CLOCK_OFFSET,
+        Rule.JOB_LATE,
+        Rule.JOB_FAILING,
+    }
+)
+
+
+# A shorter interval takes effect after the old one, and work takes its time.
+_LEAST_INTERVAL_S: Final = 20.0
 
 
 def _refused(watch: ExchangeWatch, registry: Registry) -> tuple[RefusedRecords, ...]:
@@ -133,7 +142,8 @@ def _job(task: TaskFacts, settings: Configuration, at: datetime) -> JobFacts:
     interval = _intervals(settings).get(task.name)
     late = None
     if interval is not None and task.last_success is not None:
-        late = round((at - task.last_success).total_seconds() / interval, 1)
+        least = max(interval, _LEAST_INTERVAL_S)
+        late = round((at - task.last_success).total_seconds() / least, 1)
     return JobFacts(task.name, task.failures, task.last_error, late)
 
 

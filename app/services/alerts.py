@@ -15,6 +15,7 @@ from app.domain.alerts import Alert, AlertState, Resolution, Rule
 from app.domain.errors import Code, ConflictError, RefusedError, UnavailableError
 from app.domain.events import alert_raised, alert_resolved
 from app.services.alert_facts import Nothing, facts_at
+from app.services.alert_members import past_of
 from app.services.grounds import Grounds, GroundsNow
 from app.services.once import Command, Once, Outcome, Render
 from app.services.ports import NewId
@@ -183,9 +184,10 @@ class AlertService:
     async def _evaluated(self, unit: UnitOfWork) -> tuple[Evaluation, Grounds]:
         portfolio = await unit.portfolio.load()
         grounds = await self.grounds.of(unit)
-        facts = facts_at(portfolio, grounds, self.system.look(grounds))
+        past = await past_of(unit, portfolio, grounds.configuration)
         active = await unit.alerts.active()
         ended = await unit.alerts.ended(grounds.at - _LOOK_BACK)
+        facts = facts_at(portfolio, grounds, past, self.system.look(grounds), ended)
         return evaluate(active, facts, grounds.configuration, ended, self.new_id), grounds
 
     async def _kept(self, unit: UnitOfWork) -> tuple[Evaluation, Grounds]:

@@ -126,6 +126,7 @@ class MarketData:
             turnover_24h=None if stats is None else stats.value.turnover_24h,
             is_fresh=all(ages[source].status is DataStatus.FRESH for source in LIVE),
             book=book.value if book is not None and young else None,
+            funding_rate=None if stats is None else stats.value.funding_rate,
         )
 
     def view(self, entry: SymbolEntry) -> QuoteView:

@@ -23,6 +23,7 @@ class Quote:
     turnover_24h: Decimal | None
     is_fresh: bool  # contract and ticker are within their age limits
     book: Book | None = None  # within its age limit
+    funding_rate: Decimal | None = None  # of the running interval, as a fraction
 
 
 class MarketView(Protocol):

@@ -1,6 +1,6 @@
 """Alerts: those that have not ended, and the history of those that have."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -13,6 +13,7 @@ from app.domain.alert_settings import Severity
 from app.domain.alerts import Alert, AlertState, Resolution, Rule
 from app.domain.errors import Code, NotFoundError
 from app.storage.alert_tables import alerts as table
+from app.storage.scoring_tables import scoring_runs, symbol_scores
 from app.storage.upsert import upsert
 
 
@@ -46,6 +47,21 @@ class AlertRepository:
             (Rule(row.rule), row.subject): Ended(row.resolved_at, Resolution(row.resolution))
             for row in await self.connection.execute(wanted)
         }
+
+    async def former_scores(self, symbols: Collection[str], runs: int) -> dict[str, float]:
+        """Composite scores on the board so many runs before the newest, as far as there is one."""
+        order = (scoring_runs.c.calculated_at.desc(), scoring_runs.c.run_id.desc())
+        before = select(scoring_runs.c.run_id).order_by(*order).offset(runs).limit(1)
+        run_id = (await self.connection.execute(before)).scalar()
+        if run_id is None:
+            return {}
+        lines = symbol_scores
+        wanted = select(lines.c.symbol, lines.c.composite).where(
+            lines.c.run_id == run_id,
+            lines.c.symbol.in_(symbols),
+            lines.c.composite.is_not(None),
+        )
+        return {row.symbol: row.composite for row in await self.connection.execute(wanted)}
 
     async def save(self, alerts: Iterable[Alert]) -> None:
         """New ones and changed ones. Raises ConflictError where one of the same is active."""

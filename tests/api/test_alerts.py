@@ -12,7 +12,7 @@ from app.domain.market import ContractStatus
 from app.storage.database import Database
 from tests.api.harness import PREFIX, serve
 from tests.api.judging import problem
-from tests.services.desk import SYMBOLS, Desk
+from tests.services.desk import SYMBOLS, WHO, Desk
 
 ALERTS = f"{PREFIX}/alerts"
 MODULES = (alert_rules, alerts, configuration)
@@ -29,6 +29,20 @@ async def client(desk: Desk) -> AsyncIterator[httpx2.AsyncClient]:
         yield opened
 
 
+# Prices, sectors and risk of the desk are not those of a market.
+UNREAL = {
+    name: {"enabled": False}
+    for name in ("price_anomaly", "sector_concentration", "var_above_limit")
+}
+
+
+async def filled(desk: Desk, size: int) -> None:
+    """Members, and the rules that make sense for them."""
+    await desk.open()
+    await desk.configuration.put({"alerts": {"rules": UNREAL}}, "why", WHO)
+    await desk.portfolio.initialize(size, "start", WHO)
+
+
 async def get(client: httpx2.AsyncClient, path: str = "", **query: Any) -> Any:
     response = await client.get(ALERTS + path, params=query)
     assert response.status_code == 200, response.text
@@ -41,7 +55,7 @@ async def post(client: httpx2.AsyncClient, path: str, body: Any = None, **header
 
 
 async def one_low(desk: Desk, client: httpx2.AsyncClient) -> Any:
-    await desk.filled(5)
+    await filled(desk, 5)
     desk.score({SYMBOLS[1]: 0.3})
     (alert,) = (await get(client))["items"]
     return alert
@@ -79,7 +93,7 @@ async def test_an_alert_from_its_start_to_its_end(desk: Desk, client: httpx2.Asy
 
 
 async def test_the_past_is_paged(desk: Desk, client: httpx2.AsyncClient) -> None:
-    await desk.filled(5)
+    await filled(desk, 5)
     desk.score(dict.fromkeys(SYMBOLS[:5], 0.3))
     assert len((await get(client))["items"]) == 5
     desk.later(minutes=1)
@@ -129,7 +143,7 @@ async def test_a_snooze_that_makes_no_sense_is_refused(
 
 
 async def test_what_does_not_exist_is_not_found(desk: Desk, client: httpx2.AsyncClient) -> None:
-    await desk.filled(3)
+    await filled(desk, 3)
     nobody = "00000000-0000-4000-8000-00000000dead"
     problem(await client.get(f"{ALERTS}/{nobody}"), 404, "not_found")
     for step in ("acknowledge", "resolve"):
@@ -139,7 +153,7 @@ async def test_what_does_not_exist_is_not_found(desk: Desk, client: httpx2.Async
 
 
 async def test_rules_are_shown_and_changed(desk: Desk, client: httpx2.AsyncClient) -> None:
-    await desk.filled(3)
+    await filled(desk, 3)
     shown = await get(client, "/rules")
     low = next(one for one in shown["rules"] if one["name"] == "low_score")
     assert low == {
@@ -182,7 +196,7 @@ async def test_rules_are_shown_and_changed(desk: Desk, client: httpx2.AsyncClien
 async def test_a_rule_that_cannot_be_names_the_field(
     desk: Desk, client: httpx2.AsyncClient, name: str, body: dict[str, Any], place: str
 ) -> None:
-    await desk.filled(3)
+    await filled(desk, 3)
     answer = await client.put(f"{ALERTS}/rules/{name}", json=body)
     problem(answer, 422, "validation_failed")
     assert [one["loc"] for one in answer.json()["errors"]] == [["body", place]]
@@ -190,7 +204,7 @@ async def test_a_rule_that_cannot_be_names_the_field(
 
 
 async def test_a_pending_alert_is_no_open_one(desk: Desk, client: httpx2.AsyncClient) -> None:
-    await desk.filled(5)
+    await filled(desk, 5)
     put = await client.put(f"{ALERTS}/rules/low_score", json={"duration_s": 120})
     assert put.status_code == 200
     desk.score({SYMBOLS[1]: 0.3})

@@ -21,7 +21,7 @@ from app.domain.market import ContractStatus
 from app.storage.database import Database
 from tests.api.harness import PREFIX, serve
 from tests.api.judging import problem
-from tests.services.desk import SYMBOLS, Desk, symbol_id
+from tests.services.desk import SYMBOLS, WHO, Desk, symbol_id
 
 MODULES = (
     portfolio,
@@ -348,6 +348,9 @@ async def test_history_pages(desk: Desk, client: httpx2.AsyncClient) -> None:
 
 async def test_alerts_over_http(desk: Desk, client: httpx2.AsyncClient) -> None:
     await desk.filled(3)
+    off = {"enabled": False}
+    unreal = {"price_anomaly": off, "sector_concentration": off, "var_above_limit": off}
+    await desk.configuration.put({"alerts": {"rules": unreal}}, "why", WHO)
     assert (await get(client, "/alerts"))["items"] == []
     desk.status(SYMBOLS[0], ContractStatus.PAUSED)
     desk.score({SYMBOLS[1]: 0.2, SYMBOLS[2]: 0.3})

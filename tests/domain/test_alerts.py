@@ -1,6 +1,7 @@
 """The rules of the alerts, at and beyond their limits; what is unknown says nothing."""
 
 from dataclasses import fields, replace
+from datetime import timedelta
 from itertools import count
 
 import pytest
@@ -166,6 +167,87 @@ def test_jobs_that_fail_or_do_not_come() -> None:
     alerts = judge(system(jobs=jobs), SETTINGS)
     assert rules(alerts) == [(Rule.JOB_FAILING, "scoring"), (Rule.JOB_LATE, "scoring")]
     assert "TypeError" in alerts[0].message
+
+
+def test_each_new_rule_of_a_member_fires_beyond_its_limit_only() -> None:
+    calm = MemberFacts(
+        "AAUSDT",
+        "Open",
+        True,
+        0.75,
+        0.0,
+        is_lost=False,
+        is_ending=False,
+        former_score=0.9,
+        drawdown=0.25,
+        excess=0.5,
+        funding=-0.001,
+        jump=6.0,
+    )
+    assert judge(members(calm), SETTINGS) == ()
+    wild = replace(
+        calm,
+        symbol="BBUSDT",
+        is_lost=True,
+        is_ending=True,
+        score=0.7,
+        drawdown=0.26,
+        excess=0.51,
+        funding=-0.0011,
+        jump=6.1,
+        rival="CCUSDT",
+    )
+    alerts = judge(members(calm, wild), SETTINGS)
+    assert [(one.rule, one.value) for one in alerts] == [
+        (Rule.DELISTING_ANNOUNCED, None),
+        (Rule.SUPPORT_LOST, None),
+        (Rule.DRAWDOWN, 0.26),
+        (Rule.FUNDING_EXTREME, 0.0011),
+        (Rule.PRICE_ANOMALY, 6.1),
+        (Rule.SCORE_DROPPED, 0.2),
+        (Rule.WEIGHT_OUT_OF_BOUNDS, 0.51),
+        (Rule.REPLACEMENT_RECOMMENDED, None),
+    ]
+    assert {one.subject for one in alerts} == {"BBUSDT"}
+    assert alerts[-1].symbols == ("BBUSDT", "CCUSDT")
+    assert alerts[-1].severity is Severity.INFO
+
+
+def test_the_portfolio_as_a_whole() -> None:
+    two = tuple(MemberFacts(name, "Open", True, None, None) for name in ("AAUSDT", "BBUSDT"))
+    held = PortfolioFacts(
+        two, was_formed=True, sectors={"ai": 0.61, "defi": 0.39}, value_at_risk=0.11
+    )
+    alerts = judge(Facts(T0, T0, held), SETTINGS)
+    assert [(one.rule, one.subject, one.value) for one in alerts] == [
+        (Rule.SECTOR_CONCENTRATION, "ai", 0.61),
+        (Rule.VAR_ABOVE_LIMIT, "portfolio", 0.11),
+        (Rule.PORTFOLIO_BELOW_SIZE, "portfolio", 2.0),
+    ]
+    calm = PortfolioFacts((*two, two[0]), was_formed=True, sectors={"ai": 0.6}, value_at_risk=0.1)
+    assert judge(Facts(T0, T0, calm), SETTINGS) == ()
+    assert judge(Facts(T0, T0, replace(held, was_formed=False)), SETTINGS)[-1].rule is not (
+        Rule.PORTFOLIO_BELOW_SIZE
+    ), "what was never formed is not too small"
+
+
+def test_news_are_shown_for_a_while_only() -> None:
+    for seconds, shown in ((899, True), (900, False)):
+        now = T0 + timedelta(seconds=seconds)
+        facts = Facts(
+            now,
+            now,
+            PortfolioFacts(rebalanced=(7, T0)),
+            SystemFacts(recoveries=(("exchange_banned", "exchange", T0),)),
+        )
+        assert rules(judge(facts, SETTINGS)) == (
+            [
+                (Rule.REBALANCE_DONE, "event 7"),
+                (Rule.RECOVERED, "exchange_banned:exchange"),
+            ]
+            if shown
+            else []
+        )
 
 
 def test_a_number_ends_its_alert_only_beyond_the_margin() -> None:

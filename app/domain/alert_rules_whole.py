@@ -1,0 +1,63 @@
+"""The rules about the portfolio as a whole, and news that end by themselves after a while."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from app.domain.alert_facts import Facts
+from app.domain.alert_settings import LimitRule
+from app.domain.alerts import Reading
+from app.domain.configuration import Configuration
+
+PORTFOLIO: Final = "portfolio"
+
+
+def portfolio_below_size(facts: Facts, _: Configuration) -> Sequence[Reading] | None:
+    """Number of members, once a portfolio was formed."""
+    held = facts.portfolio
+    if not held.was_formed:
+        return None
+    size = len(held.members)
+    return [Reading(PORTFOLIO, f"The portfolio has {size} members.", value=float(size))]
+
+
+def sector_concentration(facts: Facts, _: Configuration) -> Sequence[Reading]:
+    """Share of each sector in what is invested."""
+    return [
+        Reading(sector, f"{share:.0%} of what is invested is in {sector}.", value=round(share, 6))
+        for sector, share in facts.portfolio.sectors.items()
+    ]
+
+
+def var_above_limit(facts: Facts, _: Configuration) -> Sequence[Reading]:
+    """Value at risk of one day at 95 %, as a fraction of equity."""
+    risk = facts.portfolio.value_at_risk
+    said = "unknown" if risk is None else f"{risk:.1%}"
+    return [Reading(PORTFOLIO, f"The value at risk of a day is {said} of equity.", value=risk)]
+
+
+def rebalance_done(facts: Facts, configuration: Configuration) -> Sequence[Reading]:
+    """News for a while: weights were set."""
+    if facts.portfolio.rebalanced is None:
+        return []
+    event, at = facts.portfolio.rebalanced
+    said = f"The portfolio was rebalanced: event {event} of its history."
+    shown = _is_news(facts, at, configuration.alerts.rules.rebalance_done)
+    return [Reading(f"event {event}", said, holds=shown)]
+
+
+def recovered(facts: Facts, configuration: Configuration) -> Sequence[Reading]:
+    """News for a while: something of the service or its exchange is well again."""
+    rule = configuration.alerts.rules.recovered
+    return [
+        Reading(
+            f"{name}:{subject}",
+            f"{subject} has recovered from {name}.",
+            holds=_is_news(facts, at, rule),
+        )
+        for name, subject, at in facts.system.recoveries
+    ]
+
+
+def _is_news(facts: Facts, at: datetime, rule: LimitRule) -> bool:
+    return facts.at - at < timedelta(seconds=rule.limit)

@@ -1,0 +1,142 @@
+"""What the alert rules look at in the portfolio: its members, and the portfolio as a whole."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Final
+
+import numpy as np
+
+from app.domain.alert_facts import MemberFacts, PortfolioFacts
+from app.domain.configuration import Configuration
+from app.domain.history import EventType
+from app.domain.market import Contract, ContractKind, ContractStatus, Interval
+from app.domain.portfolio import FULL, Member, Portfolio
+from app.domain.portfolio_risk import risk_of
+from app.domain.sectors import UNCLASSIFIED
+from app.services.grounds import Grounds
+from app.storage.unit_of_work import UnitOfWork
+
+_LOST: Final = frozenset({ContractStatus.VANISHED, ContractStatus.CLOSED, ContractStatus.SETTLED})
+_MICRO: Final = 1_000_000  # micro-percent in one percentage point
+_FUNDING_HOURS: Final = 8
+_DAYS: Final = 30  # returns that a usual day is told from
+_LEAST_DAYS: Final = 20
+_LEVEL: Final = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What was before: scores some boards ago, confirmed rivals, the last rebalance (its event)."""
+
+    scores: Mapping[str, float]
+    rivals: Mapping[str, str]
+    rebalanced: tuple[int, datetime] | None
+    was_formed: bool
+
+
+async def past_of(unit: UnitOfWork, portfolio: Portfolio, configuration: Configuration) -> Past:
+    """What the database knows of the members."""
+    symbols = [member.symbol for member in portfolio.members]
+    scores = await unit.alerts.former_scores(symbols, configuration.alerts.score_drop_runs)
+    tallies = await unit.replacements.tallies()
+    last = await unit.history.page(None, 1, kind=EventType.REBALANCE)
+    return Past(
+        scores,
+        {one.symbol: one.candidate for one in tallies.values() if one.is_confirmed},
+        (last[0].seq, last[0].occurred_at) if last else None,
+        bool(await unit.history.page(None, 1, kind=EventType.ADD)),
+    )
+
+
+def portfolio_facts(portfolio: Portfolio, grounds: Grounds, past: Past) -> PortfolioFacts:
+    """Every member and the whole, as they are now."""
+    marked = grounds.marked(portfolio)
+    symbols = tuple(member.symbol for member in portfolio.members)
+    weights = {member.symbol: member.weight_u / FULL for member in marked.members}
+    risk = risk_of(grounds.market.panel(Interval.DAY), weights)
+    tails = {tail.level: tail.var for tail in risk.tails}
+    return PortfolioFacts(
+        members=tuple(_member(member, grounds, past) for member in marked.members),
+        correlations=grounds.correlations(symbols, grounds.configuration.correlation.days),
+        was_formed=past.was_formed,
+        sectors=_sectors(marked, grounds),
+        value_at_risk=tails.get(_LEVEL),
+        rebalanced=past.rebalanced,
+    )
+
+
+def _member(member: Member, grounds: Grounds, past: Past) -> MemberFacts:
+    symbol = member.symbol
+    quote = grounds.market.quote(symbol)
+    status, figures = grounds.status_of(symbol), grounds.since_inclusion(member)
+    contract = None if quote is None else quote.contract
+    is_open = grounds.is_open(symbol)
+    return MemberFacts(
+        symbol=symbol,
+        status=status.value,
+        is_open=is_open,
+        score=grounds.score(symbol),
+        performance=figures.performance,
+        # A contract that is closed has no quotes any more: it is not stale, it is gone.
+        is_fresh=quote.is_fresh if quote is not None and is_open else None,
+        is_lost=None if contract is None else status in _LOST,
+        is_ending=None if contract is None else _is_ending(contract),
+        former_score=past.scores.get(symbol),
+        drawdown=figures.max_drawdown,
+        excess=_excess(member, grounds.configuration),
+        funding=None if quote is None else _funding(quote.funding_rate, quote.contract),
+        jump=_jump(symbol, grounds),
+        rival=past.rivals.get(symbol),
+    )
+
+
+def _is_ending(contract: Contract) -> bool:
+    """A perpetual contract with an end, or one that is being settled."""
+    ends = contract.kind is ContractKind.PERPETUAL and contract.expires_ms is not None
+    return contract.status is ContractStatus.BEING_SETTLED or (
+        ends and contract.status not in _LOST
+    )
+
+
+def _excess(member: Member, settings: Configuration) -> float:
+    """What is not to be held has no lower bound."""
+    over = member.weight_u - settings.max_weight_u
+    under = settings.min_weight_u - member.weight_u if member.target_weight_u > 0 else 0
+    return max(0, over, under) / _MICRO
+
+
+def _funding(rate: Decimal | None, contract: Contract) -> float | None:
+    interval = contract.funding_interval_ms
+    if rate is None or interval is None or interval <= 0:
+        return None
+    return float(rate) * _FUNDING_HOURS * Interval.HOUR.ms / interval
+
+
+def _jump(symbol: str, grounds: Grounds) -> float | None:
+    """None without a fresh mark price or with too few daily closes."""
+    panel, mark = grounds.market.panel(Interval.DAY), grounds.mark(symbol)
+    if panel is None or mark is None or mark <= 0 or symbol not in panel.symbols:
+        return None
+    closes = panel.close[-(_DAYS + 1) :, panel.symbols.index(symbol)]
+    returns = np.diff(np.log(closes))
+    returns = returns[np.isfinite(returns)]
+    last = float(closes[-1])
+    usual = float(np.std(returns, ddof=1)) if len(returns) >= _LEAST_DAYS else 0.0
+    if usual <= 0.0 or not math.isfinite(last):
+        return None
+    return round(abs(math.log(float(mark) / last)) / usual, 2)
+
+
+def _sectors(portfolio: Portfolio, grounds: Grounds) -> dict[str, float]:
+    """Shares of the invested weight; of what nobody has classified nothing is said."""
+    by_sector: dict[str, int] = {}
+    for member in portfolio.members:
+        quote = grounds.market.quote(member.symbol)
+        sector = UNCLASSIFIED if quote is None else quote.sector
+        by_sector[sector] = by_sector.get(sector, 0) + member.weight_u
+    invested = sum(by_sector.values())
+    by_sector.pop(UNCLASSIFIED, None)
+    return {sector: weight / invested for sector, weight in by_sector.items()} if invested else {}

@@ -1,0 +1,55 @@
+"""What `my-symbols alerts` prints for people."""
+
+import json
+from typing import Any
+
+from app.cli.exits import Exit
+from tests.cli.command import here
+from tests.cli.test_client import answering
+
+ALERT: dict[str, Any] = {
+    "id": "00000000-0000-4000-8000-000000000001",
+    "rule": "low_score",
+    "subject": "BTCUSDT",
+    "severity": "warning",
+    "state": "open",
+    "value": 0.31,
+    "limit": 0.5,
+    "message": "BTCUSDT scores 0.31",
+    "since": "2026-03-01T12:00:00Z",
+}
+
+
+def listed(*items: dict[str, Any], cursor: str | None = None) -> bytes:
+    return json.dumps({"items": items, "next_cursor": cursor}).encode()
+
+
+def test_what_is_open_is_a_table() -> None:
+    ban = {**ALERT, "rule": "exchange_banned", "value": None, "limit": None, "severity": "critical"}
+    with answering(200, listed(ban, ALERT, cursor="more")) as (url, _):
+        said = here("alerts", "list", "--limit", "2", "--url", url)
+    assert said.code == Exit.OK
+    rows = said.out.splitlines()
+    (critical,) = [row for row in rows if "exchange_banned" in row]
+    (low,) = [row for row in rows if "low_score" in row]
+    assert "critical" in critical
+    assert "0.3100" in low
+    assert "0.5000" in low
+    assert rows.index(critical) < rows.index(low)
+    assert "more than 2" in said.err
+
+
+def test_nothing_to_tell_is_said_in_words() -> None:
+    with answering(200, listed()) as (url, _):
+        assert (
+            "no alert is snoozed" in here("alerts", "list", "--state", "snoozed", "--url", url).out
+        )
+    assert here("alerts", "list", "--state", "angry").code == Exit.USAGE
+
+
+def test_what_was_said_to_an_alert_is_shown() -> None:
+    body = json.dumps({**ALERT, "state": "acknowledged"}).encode()
+    with answering(200, body) as (url, _):
+        said = here("alerts", "ack", ALERT["id"], "--url", url)
+    assert "alert: acknowledged" in said.out
+    assert ALERT["id"] in said.out

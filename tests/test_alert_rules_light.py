@@ -1,0 +1,236 @@
+"""Every rule of the alerts, raised and ended by what the exchange does, or by the clock.
+
+The rules about the answers of the exchange are in test_alert_light, by the ids of the catalogue.
+"""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from app.sandbox.options import SandboxOptions
+from app.sandbox.server import serve_exchange
+from tests.api.harness import PREFIX
+from tests.running import running, settings_for
+from tests.test_alert_light import CONTRACTS, Scene
+
+OPTIONS = SandboxOptions(contracts=80, quota=100_000)
+# Everything is asked for every second, so that nothing of a test waits for a cadence.
+FAST = {"market": 1, "scoring": 2, "books": 1}
+
+
+class Stage(Scene):
+    """A service with a portfolio."""
+
+    async def plant(self, **change: Any) -> None:
+        """A change of the market, in force at once: the exchange moves on by a minute."""
+        await self.control("POST", "/market", change)
+        await self.control("POST", "/clock", {"advance_ms": 60_000})
+
+    async def rule(self, name: str, **wanted: Any) -> None:
+        put = await self.service.client.put(f"{PREFIX}/alerts/rules/{name}", json=wanted)
+        assert put.status_code == 200, put.text
+
+    async def members(self) -> list[dict[str, Any]]:
+        held: list[dict[str, Any]] = (await self.service.get("/portfolio"))["members"]
+        return held
+
+    async def about(self, rule: str, subject: str) -> dict[str, Any]:
+        """The alert of the rule about the subject, once there is one."""
+        return (await self.wait(rule, subject, there=True))[0]
+
+    async def over(self, rule: str, subject: str) -> None:
+        await self.wait(rule, subject, there=False)
+
+
+@asynccontextmanager
+async def stage(
+    path: Path, size: int = 10, options: SandboxOptions = OPTIONS, **settings: Any
+) -> AsyncIterator[Stage]:
+    async with serve_exchange(options, time.time) as url:
+        given = settings_for(url, f"sqlite+aiosqlite:///{path}/rules.sqlite3")
+        async with running(given) as service:
+            await service.filled()
+            await service.post("/scoring/calculate")
+            await service.post("/portfolio/initialize", {"size": size})
+            made = Stage(service, url)
+            calm = {
+                "cadences": FAST,
+                "age_limit_cadences": 100,
+                "replacement": {"auto_forced": False},
+            }
+            await made.settle(**{**calm, **settings})
+            yield made
+
+
+async def test_what_prices_and_funding_do(tmp_path: Path) -> None:
+    # Six in the morning of tomorrow: no day ends in between, and hours have closed since the start.
+    tomorrow = int(time.time()) // 86_400 + 1
+    morning = replace(OPTIONS, now_ms=(tomorrow * 24 + 6) * 3_600_000)
+    async with stage(tmp_path, options=morning) as here:
+        first, second, *_ = await here.members()
+        name, contract = first["symbol"], first["contract"]
+        await here.plant(symbol=contract, price_factor=0.5)
+        for rule in ("poor_performance", "drawdown", "price_anomaly"):
+            alert = await here.about(rule, name)
+            assert alert["symbols"] == [name]
+        assert (await here.about("poor_performance", name))["value"] < -0.4
+        await here.plant(symbol=contract, price_factor=2.0)
+        await here.over("poor_performance", name)
+        await here.over("price_anomaly", name)
+        await here.over("drawdown", name)  # no bar has closed on the fall
+
+        name, contract = second["symbol"], second["contract"]
+        await here.plant(symbol=contract, funding_rate=0.02)
+        assert (await here.about("funding_extreme", name))["value"] > 0.001
+        await here.plant(symbol=contract, funding_rate=0.0001)
+        await here.over("funding_extreme", name)
+
+        await here.plant(symbol=contract, price_factor=3.0)
+        await here.about("weight_out_of_bounds", name)
+        plan = await here.service.post("/portfolio/rebalance")
+        assert plan["total_changes"] > 0
+        await here.over("weight_out_of_bounds", name)
+        (done,) = await here.raised("rebalance_done")
+        assert done["severity"] == "info"
+        await here.rule("rebalance_done", limit=1)  # seconds: the clock ends it
+        await here.gone("rebalance_done")
+
+
+async def test_what_becomes_of_a_contract(tmp_path: Path) -> None:
+    async with stage(tmp_path) as here:
+        first, second, *_ = await here.members()
+        ends = int(time.time() * 1000) + 10 * 86_400_000
+        await here.arm(
+            "malformed", path=CONTRACTS, symbol=first["contract"], field="expireDate", value=ends
+        )
+        alert = await here.about("delisting_announced", first["symbol"])
+        assert alert["severity"] == "critical"
+        await here.disarm()
+        await here.over("delisting_announced", first["symbol"])
+
+        await here.arm("contract_status", symbol=second["contract"], status="Closed")
+        await here.about("support_lost", second["symbol"])
+        await here.about("not_tradeable", second["symbol"])
+        await here.disarm()
+        await here.over("support_lost", second["symbol"])
+        await here.over("not_tradeable", second["symbol"])
+
+
+async def test_an_exchange_that_is_away_and_comes_back(tmp_path: Path) -> None:
+    async with stage(tmp_path, age_limit_cadences=4) as here:
+        await here.rule("job_late", limit=0.3)
+        await here.arm("status", path="/api/*", status=500)
+        for rule in ("exchange_disconnected", "data_stale", "job_failing", "job_late"):
+            await here.raised(rule)
+        whole = await here.about("data_stale", "market")
+        assert whole["symbols"] == [], "one alert of the market, not one of each member"
+        await here.disarm()
+        await here.settle(age_limit_cadences=100)
+        await here.rule("job_late", limit=5)
+        for rule in ("exchange_disconnected", "data_stale", "job_failing", "job_late"):
+            await here.gone(rule)
+        subjects = {one["subject"] for one in await here.raised("recovered")}
+        assert {"exchange_disconnected:exchange", "data_stale:market"} <= subjects
+        await here.rule("recovered", limit=0)
+        await here.gone("recovered")
+
+
+async def test_clocks_that_drift_apart(tmp_path: Path) -> None:
+    async with stage(tmp_path) as here:
+        assert await here.alerts("clock_offset") == []
+        await here.control("POST", "/clock", {"advance_ms": 5_000})
+        (alert,) = await here.raised("clock_offset")
+        assert alert["value"] > 4.0
+        await here.control("POST", "/clock", {"advance_ms": -5_000})
+        await here.gone("clock_offset")
+
+
+async def test_what_scores_and_their_comparison_do(tmp_path: Path) -> None:
+    async with stage(tmp_path, size=4) as here:
+        await here.settle(alerts={"score_drop_runs": 2})
+        await here.rule("score_dropped", limit=0.02, clear_limit=0.01, cooldown_s=0)
+        weak = (await here.members())[0]
+        before = weak["current_score"]
+        await here.plant(
+            symbol=weak["contract"], spread_factor=80.0, depth_factor=0.01, volume_factor=0.2,
+            range_factor=6.0, days=60,
+        )  # fmt: skip
+        await here.about("score_dropped", weak["symbol"])
+        now = (await here.members())[0]["current_score"]
+        assert now is None or now < before
+        # Two boards later it has not fallen any more.
+        await here.over("score_dropped", weak["symbol"])
+
+
+async def test_a_portfolio_that_leans_to_one_side(tmp_path: Path) -> None:
+    async with stage(tmp_path, size=4) as here:
+        held = await here.members()
+        first = held[0]
+        # The numbers are those of this market; the limits are moved around them.
+        await here.rule("low_score", limit=1.0)
+        low = await here.about("low_score", first["symbol"])
+        assert low["value"] == (await here.members())[0]["current_score"]
+        await here.rule("low_score", limit=0.0)
+        await here.gone("low_score")
+        await here.rule("var_above_limit", limit=0.0001, clear_limit=0.0001)
+        (risk,) = await here.raised("var_above_limit")
+        assert 0.001 < risk["value"] < 1.0
+        await here.rule("var_above_limit", limit=0.99)
+        await here.gone("var_above_limit")
+        await here.rule("high_correlation", limit=0.0)
+        assert "-" in (await here.raised("high_correlation"))[0]["subject"]
+        await here.rule("high_correlation", limit=1.0)
+        await here.gone("high_correlation")
+        await here.rule("sector_concentration", limit=0.0)
+        metrics = await here.service.get("/portfolio/metrics")
+        named = set(metrics["sector_analysis"]["weights"]) - {"unclassified"}
+        assert {one["subject"] for one in await here.raised("sector_concentration")} == named
+        await here.rule("sector_concentration", limit=1.0)
+        await here.gone("sector_concentration")
+
+        assert await here.alerts("portfolio_below_size") == []
+        for member in held[:2]:
+            await here.service.post("/portfolio/remove-symbol", {"symbol": member["symbol"]})
+        (small,) = await here.raised("portfolio_below_size")
+        assert (small["value"], small["limit"]) == (2.0, 3.0)
+        await here.service.post("/portfolio/add-symbol", {"symbol": first["symbol"]}, status=201)
+        await here.gone("portfolio_below_size")
+
+
+async def test_a_rival_that_is_confirmed(tmp_path: Path) -> None:
+    eager = {
+        "auto_forced": False,
+        "confirmations": 1,
+        "minimum_holding": 0,
+        "cooling_off": 0,
+        "noise_multiple": 0,
+        "noise_default": 0.01,
+        "min_confidence": 0,
+        "horizon_days": 365,
+        "max_per_sector": 100,
+    }
+    cadences = {**FAST, "replacement_check": 2}
+    async with stage(tmp_path, size=4, replacement=eager, cadences=cadences) as here:
+        held = {one["symbol"] for one in await here.members()}
+        board = (await here.service.get("/scoring/rankings", limit=500))["items"]
+        scored = [one["symbol"] for one in board if one["status"] == "scored"]
+        added = None
+        for weak in reversed(scored):
+            answer = await here.service.client.post(
+                f"{PREFIX}/portfolio/add-symbol", json={"symbol": weak}
+            )
+            if answer.status_code == 201:
+                added = weak
+                break
+        assert added is not None
+        assert added not in held
+        alert = await here.about("replacement_recommended", added)
+        rival = alert["symbols"][1]
+        assert rival not in held
+        await here.service.post(
+            "/portfolio/replace-symbol", {"old_symbol": added, "new_symbol": rival}
+        )
+        await here.over("replacement_recommended", added)

@@ -1,0 +1,55 @@
+"""Alerts are looked at when something was decided; one look answers all that came before it."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+from app.domain.configuration import Configuration
+from app.domain.events import (
+    ConfigurationChanged,
+    PlanCreated,
+    PortfolioChanged,
+    ScoresUpdated,
+)
+from app.services.bus import Bus
+from app.workers.alert_reactions import alert_reactions
+
+T0 = datetime(2026, 3, 4, 5, tzinfo=UTC)
+PATIENCE_S = 30.0
+
+
+async def test_one_look_answers_what_came_before_it_and_others_are_not_heard() -> None:
+    bus, looks, now = Bus(), [0], [T0 + timedelta(seconds=10)]
+    beats = [0]
+
+    async def look() -> None:
+        looks[0] += 1
+
+    def beat() -> None:
+        beats[0] += 1
+
+    async def until(count: int) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while looks[0] < count:
+                await asyncio.sleep(0)
+
+    react = alert_reactions(bus, lambda: now[0], look)
+    task = asyncio.ensure_future(react(beat))
+    await asyncio.sleep(0)
+    bus.publish(PlanCreated("run", 1, 1, T0))  # tells nothing that the change itself does not
+    # One change is several events: all of them happened before the look that the first one gets.
+    for seq in range(3):
+        bus.publish(PortfolioChanged(1, seq, "ADD", "BTCUSDT", T0))
+    bus.publish(ScoresUpdated("run", T0, 1, 1, 0.1, T0))
+    await until(1)
+    later = T0 + timedelta(seconds=11)
+    now[0] = later
+    bus.publish(ConfigurationChanged(Configuration(), later))
+    await until(2)
+    now[0] = later + timedelta(seconds=1)
+    bus.publish(ScoresUpdated("run", T0, 1, 1, 0.1, now[0]))
+    await until(3)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert (looks, beats) == ([3], [3])
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
