@@ -47,7 +47,14 @@ CONFIG = {
 }
 Case = schemathesis.Case[Any]
 schema = schemathesis.openapi.from_dict(DOCUMENT, config=SchemathesisConfig.from_dict(CONFIG))
-pytestmark = pytest.mark.xdist_group("generated")
+pytestmark = [
+    pytest.mark.xdist_group("generated"),
+    # The service runs in a thread beside: its jitter moves the state of `random` while requests
+    # are being made up, which looks as if their makers had used it.
+    pytest.mark.filterwarnings(
+        "ignore:Do not use the `random` module:hypothesis.errors.HypothesisDeprecationWarning"
+    ),
+]
 
 
 @dataclass
