@@ -142,7 +142,7 @@ class Served:
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
         )
         extra = upgrade if path == "/stream" else ""
-        head = f"GET {PREFIX}{path} HTTP/1.1\r\nHost: s\r\n{extra}\r\n"
+        head = f"GET {PREFIX}{path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{extra}\r\n"
         await loop.sock_sendall(made, head.encode())
         said = b""
         while b"\r\n\r\n" not in said:
