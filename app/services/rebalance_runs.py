@@ -1,7 +1,7 @@
 """Rebalance runs: one at a time, each written down with its steps, however it ends."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -56,8 +56,10 @@ class RebalanceRuns:
     async def claim(self, wish: Wish, command: Command) -> Run:
         """A run that has the portfolio for itself; or the ended one of the same tick.
 
-        It is committed before any work begins, so that every process sees it. Raises
-        ConflictError(rebalance_in_progress) with the id of the run that is active.
+        It is committed before any work begins, so that every process sees it. A tick of the
+        schedule has one executor at a time: whoever is given it goes on with the run that another
+        process began for it. Raises ConflictError(rebalance_in_progress) with the id of the run
+        that is active.
         """
         now = self.clock()
         wanted = Run(
@@ -73,12 +75,20 @@ class RebalanceRuns:
             requested_at=now,
             lease_until=now + LEASE,
         )
+
+        async def claimed(unit: UnitOfWork) -> tuple[Run, bool]:
+            found = await unit.rebalance_runs.claim(wanted, now)
+            if wish.is_unattended and found.is_active and found.scheduled_at == wish.scheduled_at:
+                found = replace(found, owner=self.owner, lease_until=now + LEASE)
+                return found, await unit.rebalance_runs.take_over(found)
+            return found, found.run_id == wanted.run_id or not found.is_active
+
         try:
-            run = await self.database.run(lambda unit: unit.rebalance_runs.claim(wanted, now))
+            run, is_given = await self.database.run(claimed)
         except BaseException as error:
             await self.give_up(wanted, error, ())  # the claim may have been committed unheard
             raise
-        if run.is_active and run.run_id != wanted.run_id:
+        if not is_given:
             raise in_progress(run)
         return run
 
@@ -139,6 +149,13 @@ def in_progress(run: Run) -> ConflictError:
         f"A rebalance is being carried out: run {run.run_id}.",
         retry_after_s=_RETRY_S,
         facts={"run_id": run.run_id},
+    )
+
+
+def answered() -> ConflictError:
+    """The request of a run was carried out by another process, under the same key."""
+    return ConflictError(
+        Code.IDEMPOTENCY_IN_PROGRESS, "The same request was carried out by another process."
     )
 
 

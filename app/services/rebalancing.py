@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Final
 
 from app.domain.configuration import WeightingMethod
-from app.domain.errors import UnavailableError
+from app.domain.errors import ServiceError
 from app.domain.policy import Policy
 from app.domain.proposal import ProposalKind
 from app.domain.rebalance_run import Beat, Run, RunState, slot
@@ -28,6 +28,7 @@ from app.services.rebalance_beats import (
 from app.services.rebalance_runs import (
     Rebalanced,
     RebalanceRuns,
+    answered,
     end,
     lost,
     outcome_of,
@@ -156,10 +157,16 @@ class Rebalancing:
             for run in ours:
                 record = await self.runs.give_up(run, error, trail.steps)
                 is_done = record is not None and record.outcome is not None
-                if record is not None and is_done and isinstance(error, UnavailableError):
+                # By this very call, unheard, or by another executor of the same tick.
+                if record is not None and is_done and isinstance(error, ServiceError):
                     result = told(record)
                     return Outcome(result, None if render is None else render(result))
             raise
+        if outcome.is_replay:
+            # Another took the key over, and was done before us: our run has nothing left to do.
+            for run in claimed:
+                if run.is_active:
+                    await self.runs.give_up(run, answered(), ())
         is_again = outcome.is_replay or any(not run.is_active for run in claimed)
         return Outcome(outcome.result, outcome.answer, is_replay=is_again)
 

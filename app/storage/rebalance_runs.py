@@ -62,6 +62,15 @@ class RebalanceRunRepository:
         wanted = _ours().where(table.c.state.in_(_ACTIVE))
         return await self._one(wanted)
 
+    async def take_over(self, run: Run) -> bool:
+        """`run` is carried out by its new owner; False if it has gone on or ended meanwhile."""
+        taken = await self.connection.execute(
+            table.update()
+            .where(table.c.run_id == run.run_id, table.c.state == RunState.PLANNED.value)
+            .values(owner=run.owner, lease_until=run.lease_until)
+        )
+        return taken.rowcount == 1
+
     async def start(self, run: Run) -> bool:
         """`run`, which was claimed, is under way; False if it is no longer ours to carry out."""
         return await self._move(run, (RunState.PLANNED,))

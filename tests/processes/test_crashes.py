@@ -118,6 +118,28 @@ async def test_K02_killed_after_the_run_was_planned_it_gives_way_after_its_lease
 
 
 @pytest.mark.parametrize(
+    "failpoint", ["before:FROM portfolio WHERE", "after:INSERT INTO portfolio_history", "published"]
+)
+async def test_K02_a_tick_whose_process_was_killed_is_gone_on_with_at_once(
+    url: str, make_database: MakeDatabase, failpoint: str
+) -> None:
+    before = await committed(url, make_database)
+    moved = {"do": "score", "changed": {SYMBOLS[0]: 0.3, SYMBOLS[2]: 0.99}}
+    tick = {"do": "check", "tick": "2026-03-02T13:00:00+00:00"}
+    async with worker(url, minutes=DAY, failpoint=failpoint) as one:
+        await one.do(moved)
+        await one.died(tick)
+    (begun,) = await stored_runs(url, make_database)
+    async with worker(url, minutes=DAY) as other:
+        await other.do(moved)
+        assert await other.do(tick) == [None]
+        assert await other.do(tick) == [None]
+    (run,) = await stored_runs(url, make_database)
+    assert (run.run_id, run.state) == (begun.run_id, RunState.DONE)
+    assert (await committed(url, make_database))[0] == before[0] + 1
+
+
+@pytest.mark.parametrize(
     "failpoint",
     [
         "after:INSERT INTO portfolio_history",

@@ -71,6 +71,27 @@ async def test_C01_a_tick_in_three_processes_is_one_run(
     assert (await proven(database))[0].version == 2
 
 
+async def test_C01_an_executor_that_slept_hears_what_another_made_of_its_tick(
+    database: Database, database_url: str
+) -> None:
+    await Desk(database).filled(10)
+    moved = {"do": "score", "changed": {SYMBOLS[0]: 0.61}}
+    tick = {"do": "check", "tick": "2026-03-02T13:00:00+00:00"}
+    async with (
+        worker(database_url, minutes=DAY, failpoint="pause:2") as sleeper,
+        worker(database_url, minutes=DAY) as other,
+    ):
+        await asyncio.gather(sleeper.do(moved), other.do(moved))
+        sleeper.tell(tick)
+        await sleeper.paused()
+        assert await other.do(tick) == [None]
+        sleeper.go_on()
+        assert await sleeper.heard() == [None]
+    (run,) = await runs_of(database)
+    assert run.state is RunState.DONE
+    assert (await proven(database))[0].version == 2
+
+
 async def test_C02_one_key_in_three_processes_has_one_effect(
     database: Database, database_url: str
 ) -> None:

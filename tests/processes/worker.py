@@ -93,6 +93,10 @@ async def _ended(desk: Desk, act: Act) -> Any:
     if act["do"] == "score":
         desk.score(act["changed"])
         return None
+    if act["do"] == "check":
+        return await desk.rebalancing.check(
+            Command("schedule", "tick"), datetime.fromisoformat(act["tick"])
+        )
     key = Key(act["key"], act.get("print", "p")) if "key" in act else None
     who = Command("process", act.get("request", "r"), if_match=act.get("if_match"), once=key)
     try:

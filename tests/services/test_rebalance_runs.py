@@ -10,9 +10,10 @@ import pytest
 
 from app.domain.errors import Code, ConflictError, NotFoundError, ServiceError
 from app.domain.rebalance_run import Beat, Run, RunState, Step, StepState
-from app.services.once import Answer, Command
+from app.services.once import Along, Answer, Command
 from app.services.rebalance_beats import Trail, Wish
 from app.services.rebalance_runs import Rebalanced
+from app.storage.unit_of_work import UnitOfWork
 from tests.services.desk import NOW, SYMBOLS, WHO, Desk
 
 TICK = NOW.replace(minute=0)
@@ -185,6 +186,44 @@ async def test_the_schedule_and_a_caller_share_the_tick(desk: Desk) -> None:
     desk.score({})
     await desk.rebalancing.check(WHO)
     assert len(await runs(desk)) == 2
+
+
+async def test_two_executors_of_one_tick_have_one_effect(desk: Desk) -> None:
+    """Another goes on with the run of one that died; who comes late hears what became of it."""
+    await desk.filled()
+    desk.score({SYMBOLS[0]: 0.61})
+    wish = Wish("scheduled check", scheduled_at=TICK, is_unattended=True)
+    sleeper = await desk.rebalancing.runs.claim(wish, WHO)
+    with pytest.raises(ConflictError):  # a caller is no executor
+        await rebalanced(desk, scheduled_at=TICK)
+    await desk.rebalancing.check(WHO, TICK)
+    again = await desk.rebalancing.run(wish, WHO)
+    assert again.result is not None
+    (run,) = await runs(desk)
+    assert run.run_id == sleeper.run_id == again.result.run_id
+    assert run.state is RunState.DONE
+    assert (await desk.portfolio.view()).portfolio.version == 2
+
+
+async def test_a_run_whose_request_was_answered_by_another_stands_in_nobodys_way(
+    desk: Desk,
+) -> None:
+    await desk.filled()
+    desk.score({SYMBOLS[0]: 0.61})
+
+    async def another_takes_the_key() -> None:
+        desk.later(minutes=1)
+        await desk.rebalancing.rebalance(KEYED, render=rendered)
+
+    async def nothing(unit: UnitOfWork, done: Rebalanced) -> None:
+        del unit, done
+
+    along = Along(another_takes_the_key, nothing)
+    late = await desk.rebalancing.run(Wish(), KEYED, rendered, along)
+    assert late.is_replay
+    assert {run.state for run in await runs(desk)} == {RunState.DONE, RunState.FAILED}
+    assert (await desk.portfolio.view()).portfolio.version == 2
+    assert (await rebalanced(desk)).state is RunState.UNCHANGED
 
 
 @pytest.mark.parametrize("keyed", [False, True])
