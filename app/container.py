@@ -50,7 +50,6 @@ from app.services.reports import Reports
 from app.services.safety import Safety
 from app.services.sample_data import SampleData
 from app.services.scoring import Scoring
-from app.services.status import Status
 from app.services.status_sources import StatusSources
 from app.services.stream import EventStream
 from app.services.trading import Trading
@@ -274,16 +273,8 @@ def compose(
         alerts=AlertService(database, grounds, once, new_id, system),
         alert_rules=AlertRuleService(configuration),
         configuration=configuration,
-        status=Status(
-            started_at=utc_now(),
-            version=code_version(),
-            clock=utc_now,
-            ping_database=database.ping,
-            exchange_link=exchange.link,
-            market_facts=market.facts,
-            scoring_facts=sources.scoring_facts,
-            portfolio_facts=sources.portfolio_facts,
-            task_facts=supervisor.facts,
+        status=sources.status(
+            utc_now, code_version(), exchange.link, market.facts, supervisor.facts
         ),
         sample_data=SampleData(market, scoring),
         once=once,

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.domain.configuration import Configuration
+from app.services.ports import Clock, ExchangeLink
 from app.services.scoring import Scoring
-from app.services.status import PortfolioFacts, ScoringFacts
+from app.services.status import MarketFacts, PortfolioFacts, ScoringFacts, Status, TaskFacts
 from app.storage.database import Database
 from app.telemetry.metrics import Metrics
 
@@ -18,6 +19,27 @@ class StatusSources:
     scoring: Scoring
     in_force: Callable[[], Configuration]
     metrics: Metrics
+
+    def status(
+        self,
+        clock: Clock,
+        version: str,
+        exchange_link: Callable[[], ExchangeLink],
+        market_facts: Callable[[], MarketFacts],
+        task_facts: Callable[[], tuple[TaskFacts, ...]],
+    ) -> Status:
+        """The status of a service that starts now."""
+        return Status(
+            started_at=clock(),
+            version=version,
+            clock=clock,
+            ping_database=self.database.ping,
+            exchange_link=exchange_link,
+            market_facts=market_facts,
+            scoring_facts=self.scoring_facts,
+            portfolio_facts=self.portfolio_facts,
+            task_facts=task_facts,
+        )
 
     async def portfolio_facts(self) -> PortfolioFacts:
         """The committed portfolio in figures; raises UnavailableError without a database."""
