@@ -56,14 +56,14 @@ from app.services.trading import Trading
 from app.settings import Settings
 from app.storage import preparation
 from app.storage.database import Database
-from app.storage.job_store import JobStore, job_store
+from app.storage.job_store import job_store
 from app.telemetry import observers
 from app.telemetry.meter import Meter
 from app.telemetry.metrics import Metrics
 from app.workers.activities import activities
 from app.workers.alert_reactions import ALERT_REACTIONS, alert_reactions
 from app.workers.backoff import full_jitter
-from app.workers.durable import EngineOptions
+from app.workers.durable import EngineOptions, executor_of
 from app.workers.engine import Engine
 from app.workers.gauges import Gauges
 from app.workers.runs import runs
@@ -158,7 +158,9 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         )
         store = job_store(settings.database.url)
         stack.callback(store.close)
-        engine = _engine(settings, store, metrics)
+        executor_id = executor_of(store, f"{gethostname()}-{os.getpid()}-{new_id()}")
+        options = EngineOptions(store, executor_id, poll_s=settings.jobs.poll_s)
+        engine = Engine(options, observers.job_ended(metrics))
         service = compose(
             settings, metrics, database, exchange, in_force, supervisor, watch, stream, engine
         )
@@ -179,7 +181,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         courier = Courier(database, utc_now, dice.random, service.notifications.notifiers, metrics)
         stream_events(supervisor, service, courier, database.listen)
         if store.is_shared:
-            replicas = Replicas(database, engine, engine.options.executor_id, time.monotonic)
+            replicas = Replicas(database, engine, executor_id, time.monotonic)
             supervisor.start("watchdog", Watchdog(replicas, metrics).run)
         if settings.background:
             ticks = table(lambda: in_force().cadences, work, engine, utc_now)
@@ -282,18 +284,3 @@ def compose(
         notifications=Notifications(database, utc_now, new_id, once, notifiers),
         jobs=JobService(jobs, utc_now, new_id),
     )
-
-
-def _engine(settings: Settings, store: JobStore, metrics: Metrics) -> Engine:
-    """Its executor is named after the process; where only one can have the store, it is always
-    the same, and so takes up what the last one left.
-    """
-    process = f"{gethostname()}-{os.getpid()}-{new_id()}"
-    options = EngineOptions(
-        url=store.url,
-        store=store.engine,
-        errors=store.errors,
-        executor_id=process if store.is_shared else "local",
-        poll_s=settings.jobs.poll_s,
-    )
-    return Engine(options, lambda kind, outcome: metrics.jobs_ended.labels(kind, outcome).inc())

@@ -92,7 +92,8 @@ class Jobs(Protocol):
     ) -> Enqueued:
         """Have it run once. `run_id` names the wish: the same one again gives the same run.
 
-        While a run with this `key` is not finished, it stands for every further wish.
+        While a run with this `key` is not finished, it stands for every further wish. After
+        UnavailableError it may still begin later: who asks again names the same `run_id`.
         """
         ...
 

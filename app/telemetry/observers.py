@@ -29,6 +29,15 @@ def slow_statement(metrics: Metrics) -> Callable[[Slow], None]:
     return observe
 
 
+def job_ended(metrics: Metrics) -> Callable[[str, str], None]:
+    """Kind, outcome ("done" or an error code)."""
+
+    def observe(kind: str, outcome: str) -> None:
+        metrics.jobs_ended.labels(kind, outcome).inc()
+
+    return observe
+
+
 def exchange_request(metrics: Metrics) -> Callable[[str, str, float], None]:
     """Path template, outcome ("ok" or an error code), seconds."""
 

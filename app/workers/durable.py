@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from app.domain.jobs import Document
 from app.services.ports import Journal
@@ -23,14 +23,41 @@ class Run:
     gate: Callable[[], Awaitable[object]] | None = None
 
 
+class Store(Protocol):
+    """Where runs are kept, as the storage layer sets it up."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def engine(self) -> Any:
+        """An SQLAlchemy engine, or None to open `url`."""
+        ...
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What is raised when it is away."""
+        ...
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several processes may use it at once."""
+        ...
+
+
+def executor_of(store: Store, process: str) -> str:
+    """The name under which `process` works: where only one can have the store it is always the
+    same, so that each takes up what the last one left.
+    """
+    return process if store.is_shared else "local"
+
+
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """`store` is the engine's own setting: an SQLAlchemy engine, or None to open `url`."""
+    """What an engine has to be told; times in seconds."""
 
-    url: str
-    store: Any
-    errors: tuple[type[Exception], ...]  # what the store raises when it is away
-    executor_id: str  # of this process alone; a fixed one where only one process has the store
+    store: Store
+    executor_id: str  # see `executor_of`
     works: bool = True  # False: it asks and looks, the runs are carried out by others
     version: str = VERSION
     poll_s: float = 1.0  # how soon a queued run is noticed

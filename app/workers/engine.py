@@ -233,8 +233,8 @@ class Engine:
     def _config(self) -> DBOSConfig:
         return {
             "name": _APP,
-            "system_database_url": self.options.url,
-            "system_database_engine": self.options.store,
+            "system_database_url": self.options.store.url,
+            "system_database_engine": self.options.store.engine,
             "sys_db_pool_size": _CONNECTIONS,
             "application_version": self.options.version,
             "executor_id": self.options.executor_id,
@@ -283,7 +283,7 @@ class Engine:
                 return await loop.run_in_executor(self._asking, question)
         except TimeoutError:
             raise _away() from None
-        except self.options.errors as error:
+        except self.options.store.errors as error:
             raise _away() from error
 
 

@@ -69,7 +69,7 @@ async def _work(url: str, path: Path, name: str, role: str) -> None:
     database = Database(DatabaseOptions(url=url), time.monotonic, Random(1).random)
     await database.open()
     store = job_store(url)
-    engine = Engine(EngineOptions(store.url, store.engine, store.errors, name, poll_s=0.1))
+    engine = Engine(EngineOptions(store, name, poll_s=0.1))
     await engine.open(
         [
             Run(HELD, ("first", "second", "third"), notes.held),

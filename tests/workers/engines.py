@@ -21,7 +21,7 @@ async def engine_at(url: str, runs: Sequence[Run], **options: Any) -> AsyncItera
     store = job_store(url)
     given = {"executor_id": "one", "poll_s": POLL_S, "drain_s": PATIENCE_S, **options}
     ended = given.pop("ended", lambda _kind, _outcome: None)
-    engine = Engine(EngineOptions(store.url, store.engine, store.errors, **given), ended)
+    engine = Engine(EngineOptions(store, **given), ended)
     await engine.open(runs)
     try:
         yield engine
@@ -30,9 +30,9 @@ async def engine_at(url: str, runs: Sequence[Run], **options: Any) -> AsyncItera
         store.close()
 
 
-async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+async def until(holds: Callable[[], Awaitable[bool]], within_s: float = PATIENCE_S) -> None:
     """Waits until it holds; fails when that takes too long."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(within_s):
         while not await holds():
             await asyncio.sleep(0.02)
 
