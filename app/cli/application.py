@@ -14,6 +14,7 @@ from app.cli.portfolio import portfolio
 from app.cli.sandbox import sandbox
 from app.cli.scoring import convert, explain, score, sync
 from app.cli.service import serve
+from app.cli.watch import watch
 from app.container import code_version
 
 _EPILOG = (
@@ -48,7 +49,7 @@ def _options(
     del asked
 
 
-for _command in (serve, demo, sandbox, doctor, sync, score, explain, convert):
+for _command in (serve, demo, sandbox, doctor, sync, score, explain, convert, watch):
     application.command()(_command)
 application.add_typer(portfolio, name="portfolio")
 application.add_typer(audit, name="audit")

@@ -75,13 +75,8 @@ class Client:
                 Exit.USAGE, "invalid_url", f"{self.url!r} is not an address such as {DEFAULT_URL}."
             ) from None
         except (aiohttp.ClientError, TimeoutError, UnicodeDecodeError) as error:
-            raise CommandError(
-                Exit.UNAVAILABLE,
-                "service_unreachable",
-                f"No answer from {self.url} ({type(error).__name__}). Is it running? "
-                "Start it with `my-symbols serve` or name another with --url or MYSYMBOLS_URL.",
-            ) from None
-        return _answer(status, text, self.url)
+            raise unreachable(self.url, error) from None
+        return understood(status, text, self.url)
 
 
 def segment(text: str) -> str:
@@ -89,7 +84,18 @@ def segment(text: str) -> str:
     return quote(text, safe=":")
 
 
-def _answer(status: int, text: str, url: str) -> Answer:
+def unreachable(url: str, error: Exception) -> CommandError:
+    """Nobody answers, or not as a service does."""
+    return CommandError(
+        Exit.UNAVAILABLE,
+        "service_unreachable",
+        f"No answer from {url} ({type(error).__name__}). Is it running? "
+        "Start it with `my-symbols serve` or name another with --url or MYSYMBOLS_URL.",
+    )
+
+
+def understood(status: int, text: str, url: str) -> Answer:
+    """The answer of a 2xx. Raises CommandError for everything else."""
     try:
         document = json.loads(text, parse_float=Decimal)
     except ValueError:

@@ -17,6 +17,7 @@ from tests.cli.command import here
 COMMANDS = (
     ("sync",),
     ("score",),
+    ("watch",),
     ("score", "BTCUSDT"),
     ("explain", "BTCUSDT"),
     ("convert", "XBTUSDTM"),

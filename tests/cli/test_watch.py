@@ -1,0 +1,64 @@
+"""`my-symbols watch` against a real service: events, resuming, refusals."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from app.cli.exits import Exit
+from app.domain.events import PlanCreated
+from app.storage.database import Database
+from tests.cli.command import Ended, alone
+from tests.services.desk import NOW
+from tests.streaming import Served, served
+
+pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+
+
+async def announce(opened: Served, *runs: str) -> None:
+    async with opened.desk.database.write() as unit:
+        for run in runs:
+            unit.announce(PlanCreated(run, 1, 0, NOW))
+
+
+async def watched(opened: Served, *arguments: str) -> Ended:
+    url = f"http://{opened.address.partition('/')[0]}"
+    return await asyncio.to_thread(alone, "watch", *arguments, "--url", url, cwd=Path.cwd())
+
+
+async def test_events_are_shown_one_a_line_from_where_was_asked(database: Database) -> None:
+    async with served(database) as opened:
+        await announce(opened, "one", "two", "three")
+        ended = await watched(opened, "rebalance", "--resume-from", "1", "--count", "2", "--json")
+        people = await watched(opened, "--resume-from", "0", "--count", "1")
+    assert ended.code == Exit.OK
+    shown = [json.loads(line) for line in ended.out.splitlines()]
+    assert [(one["sequence"], one["data"]["run_id"]) for one in shown] == [(2, "two"), (3, "three")]
+    assert people.code == Exit.OK
+    assert "rebalance" in people.out
+    assert '"run_id": "one"' in people.out
+
+
+async def test_a_break_of_the_connection_is_no_end(database: Database) -> None:
+    async with served(database) as opened:
+        watching = asyncio.ensure_future(
+            watched(opened, "rebalance", "--resume-from", "0", "--count", "2", "--json")
+        )
+        await announce(opened, "before")
+        await opened.desk.until(lambda: len(opened.desk.stream._readers) == 1)
+        for connection in list(opened.server.server_state.connections):
+            connection.transport.abort()
+        await announce(opened, "after")
+        ended = await watching
+    assert [json.loads(line)["data"]["run_id"] for line in ended.out.splitlines()] == [
+        "before",
+        "after",
+    ]
+
+
+async def test_a_topic_that_is_none_is_refused(database: Database) -> None:
+    async with served(database) as opened:
+        ended = await watched(opened, "gossip", "--json")
+    assert ended.code == Exit.REFUSED
+    assert json.loads(ended.out)["code"] == "validation_failed"
