@@ -241,7 +241,8 @@ def test_a_second_demo_leaves_the_data_of_the_running_one_alone(demo: Demo) -> N
 
 def test_a_demo_begins_with_nothing_of_an_earlier_market(tmp_path: Path) -> None:
     file = tmp_path / "demo.sqlite3"
-    left = [file.with_name(file.name + suffix) for suffix in ("", "-wal", "-shm")]
+    names = (file.name, "demo-jobs.sqlite3")  # what it knew, and what it was doing
+    left = [file.with_name(name + suffix) for name in names for suffix in ("", "-wal", "-shm")]
     for one in left:
         one.write_bytes(b"another market")
     held = FileLock.taken(str(file))
