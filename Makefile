@@ -18,7 +18,7 @@ seed_option = $(if $(SEED),--seed $(SEED))
 port_option = $(if $(PORT),--port $(PORT))
 replay_option = $(if $(REPLAY),--replay $(REPLAY)) $(if $(REPLAY_FROM),--replay-from $(REPLAY_FROM))
 
-.PHONY: help setup check test demo run sandbox fuzz stateful bench lock format clean
+.PHONY: help setup check test demo run sandbox fuzz long stateful bench lock format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -39,7 +39,7 @@ check: setup ## format, lint, types, import contracts, migrations
 		$(RUN) alembic upgrade head && $(RUN) alembic check
 
 test: setup ## all tests, with the coverage that the project demands
-	OPENBLAS_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadgroup --cov --cov-report=
+	OPENBLAS_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadgroup -m "not long" --cov --cov-report=
 	$(RUN) coverage report --skip-covered --fail-under=90
 	$(RUN) coverage report --skip-covered --include='app/domain/*' --fail-under=100
 
@@ -55,6 +55,9 @@ sandbox: setup ## the local exchange alone
 fuzz: setup ## hostile request bodies by the million, and many requests from the OpenAPI document
 	MYTESTS_HOSTILE_BODIES=$(FUZZ_BODIES) $(RUN) pytest -q tests/api/test_hostile_bodies.py
 	MYTESTS_GENERATED_EXAMPLES=$(FUZZ_EXAMPLES) $(RUN) pytest -q tests/api/test_generated_requests.py
+
+long: setup ## the tests that take their time
+	$(RUN) pytest -q -m long
 
 stateful: setup ## random lives of the portfolio on both databases, many more than `test` has
 	MYTESTS_STATEFUL_EXAMPLES=$(STATEFUL_LIVES) MYTESTS_STATEFUL_STEPS=60 \

@@ -10,12 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.api.harness import PREFIX
 from tests.running import running, settings_for
 from tests.test_alert_light import CONTRACTS, Scene
 
+pytestmark = pytest.mark.long
 OPTIONS = SandboxOptions(contracts=80, quota=100_000)
 # Everything is asked for every second, so that nothing of a test waits for a cadence.
 FAST = {"market": 1, "scoring": 2, "books": 1}

@@ -329,6 +329,7 @@ async def test_E02_who_reads_nothing_is_sent_away_and_holds_up_nobody(database: 
             one.close()
 
 
+@pytest.mark.long  # whether a reader is in time is a matter of seconds, on any machine
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 async def test_E02_who_wakes_up_in_time_reads_why_it_was_sent_away(database: Database) -> None:
     async with served(database, stuck_s=2.0) as opened, asyncio.timeout(PATIENCE_S):
@@ -478,8 +479,8 @@ async def test_a_reader_that_changes_its_mind_while_the_past_is_read_misses_noth
         reading = asyncio.ensure_future(reader.next())
         await asyncio.sleep(0)
         await reader.resume(0)
-        frames = list(await reading)
-        while not frames or frames[-1].sequence != 20:
-            frames += await reader.next()
-    given = [one.sequence for one in frames if one.kind == "rebalance"]
-    assert given[-20:] == list(range(1, 21))
+        frames = list(await reading)  # of before or of after, as the database was quick
+        async with asyncio.timeout(PATIENCE_S):
+            while [one.sequence for one in frames[-20:]] != list(range(1, 21)):
+                frames += await reader.next()
+    assert {one.kind for one in frames[-20:]} == {"rebalance"}
