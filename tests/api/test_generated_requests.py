@@ -172,8 +172,10 @@ def test_every_answer_is_as_documented(case: Case, world: World) -> None:
     world.answers.setdefault(case.operation.label, set()).add(response.status_code)
 
 
-def test_no_operation_was_refused_at_the_border_alone(world: World) -> None:
-    """After the others: each was understood at least once, so its use case has answered."""
-    assert world.answers
-    border = {400, 405, 414, 415, 422}
-    assert [name for name, statuses in world.answers.items() if statuses <= border] == []
+if AT_LENGTH:  # of a few requests it is chance whether one is understood
+
+    def test_no_operation_was_refused_at_the_border_alone(world: World) -> None:
+        """After the others: each was understood at least once, so its use case has answered."""
+        assert world.answers
+        border = {400, 405, 414, 415, 422}
+        assert [name for name, statuses in world.answers.items() if statuses <= border] == []
