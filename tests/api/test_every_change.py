@@ -34,7 +34,7 @@ READS: dict[str, Any] = {
 SWITCH = {"enabled": False, "reason": "a halt"}
 LOCK = {"kind": "ban", "reason": "not this one"}
 TABLES = ("portfolio", "portfolio_members", "portfolio_history", "trades", "proposals")
-pytestmark = pytest.mark.xdist_group("changes")
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("changes")]
 
 
 @dataclass

@@ -19,6 +19,8 @@ from tests.api.harness import PREFIX
 from tests.api.judging import problem
 from tests.running import Running, running, settings_for
 
+pytestmark = pytest.mark.long
+
 ASYNC = {"Prefer": "respond-async"}
 PATIENCE_S = 90.0
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there

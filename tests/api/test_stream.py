@@ -20,6 +20,8 @@ from app.storage.database import Database
 from tests.services.desk import NOW, SYMBOLS, WHO
 from tests.streaming import PATIENCE_S, Client, Served, StreamDesk, masked, served
 
+pytestmark = pytest.mark.long
+
 NAMES = (*SYMBOLS, *(f"S{number}USDT" for number in range(500)))
 PLAN = PlanCreated("run", 1, 0, NOW)
 

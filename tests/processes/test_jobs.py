@@ -18,6 +18,7 @@ from tests.processes.job_worker import HELD
 from tests.workers.engines import engine_at
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.xdist_group("processes"),
     pytest.mark.parametrize("backend", ["postgres"], indirect=True),
 ]

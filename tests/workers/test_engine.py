@@ -13,6 +13,8 @@ from app.workers.durable import Run
 from app.workers.engine import Engine
 from tests.workers.engines import Notes, ended, engine_at, until
 
+pytestmark = pytest.mark.long
+
 PAYLOAD = {"x": 3, "text": "ö", "list": [1, None, True]}
 
 
