@@ -38,7 +38,7 @@ check: setup ## format, lint, types, import contracts, migrations
 		export MYSYMBOLS_DATABASE__URL="sqlite+aiosqlite:///$$scratch/check.sqlite3" && \
 		$(RUN) alembic upgrade head && $(RUN) alembic check
 
-test: setup ## all tests, with the coverage that the project demands
+test: setup ## all tests but the long ones, with the coverage that the project demands
 	OPENBLAS_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadgroup -m "not long" --cov --cov-report=
 	$(RUN) coverage report --skip-covered --fail-under=90
 	$(RUN) coverage report --skip-covered --include='app/domain/*' --fail-under=100
@@ -56,7 +56,7 @@ fuzz: setup ## hostile request bodies by the million, and many requests from the
 	MYTESTS_HOSTILE_BODIES=$(FUZZ_BODIES) $(RUN) pytest -q tests/api/test_hostile_bodies.py
 	MYTESTS_GENERATED_EXAMPLES=$(FUZZ_EXAMPLES) $(RUN) pytest -q tests/api/test_generated_requests.py
 
-long: setup ## the tests that take their time
+long: setup ## the tests that take their time: all changes, jobs, stream, engine, alert scenes
 	$(RUN) pytest -q -m long
 
 stateful: setup ## random lives of the portfolio on both databases, many more than `test` has
