@@ -178,7 +178,8 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             metrics, time.monotonic, database, exchange, bus, supervisor, mode, status.ready
         )
         supervisor.start("gauges", gauges.run)
-        courier = Courier(database, utc_now, dice.random, service.notifications.notifiers, metrics)
+        notifiers, rules = service.notifications.notifiers, lambda: in_force().notifications
+        courier = Courier(database, utc_now, dice.random, notifiers, metrics, rules)
         stream_events(supervisor, service, courier, database.listen)
         if store.is_shared:
             replicas = Replicas(database, engine, executor_id, time.monotonic)

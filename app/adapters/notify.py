@@ -1,6 +1,8 @@
 """Messages to people through apprise: Telegram, Discord, Slack and mail."""
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,6 +36,11 @@ class People:
             raise _refused(f"A channel to people begins with one of {names}.")
         if not _opened(channel.url):
             raise _refused(f"This is no complete {scheme}:// URL as apprise documents it.")
+
+    @asynccontextmanager
+    async def line(self, channel: Channel) -> AsyncIterator[Callable[[Delivery], Awaitable[None]]]:
+        """Each delivery is a call of its own."""
+        yield lambda delivery: self.send(channel, delivery)
 
     async def send(self, channel: Channel, delivery: Delivery) -> None:
         """Raises UnavailableError; the receiver's words stay here, they may hold the address."""

@@ -7,7 +7,8 @@ import ipaddress
 import json
 import re
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
@@ -83,21 +84,45 @@ class Webhook:
             raise _forbidden("it must be a public name")
 
     async def send(self, channel: Channel, delivery: Delivery) -> None:
-        """Raises UnavailableError or RefusedError, whose text holds no part of the address."""
+        """One delivery over a connection of its own; raises as `line` does."""
+        async with self.line(channel) as tell:
+            await tell(delivery)
+
+    @asynccontextmanager
+    async def line(self, channel: Channel) -> AsyncIterator[Callable[[Delivery], Awaitable[None]]]:
+        """Deliveries one after the other over one connection, to the addresses looked at now.
+
+        Raises UnavailableError or RefusedError, whose text holds no part of the address.
+        """
         self.check(channel)
         parts = _split(channel.url)
-        host = str(parts.hostname)
         port = parts.port or (443 if parts.scheme == "https" else 80)
+        async with self._judged():
+            pinned = _Pinned(await self._checked(str(parts.hostname), port))
+        connector = aiohttp.TCPConnector(resolver=pinned, use_dns_cache=False, limit=1)
+        async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as session:
+
+            async def tell(delivery: Delivery) -> None:
+                async with self._judged():
+                    try:
+                        status = await self._post(session, channel, delivery)
+                    except aiohttp.ServerDisconnectedError:
+                        # The receiver had ended the connection between two: that is its right.
+                        status = await self._post(session, channel, delivery)
+                if not 200 <= status < 300:
+                    raise _undelivered(f"answered {status}")
+
+            yield tell
+
+    @asynccontextmanager
+    async def _judged(self) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(self.timeout_s):
-                checked = await self._checked(host, port)
-                status = await self._post(channel, delivery, _Pinned(checked))
+                yield
         except TimeoutError:
             raise _undelivered("no answer in time") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _undelivered(type(error).__name__) from None
-        if not 200 <= status < 300:
-            raise _undelivered(f"answered {status}")
 
     async def _checked(self, host: str, port: int) -> list[str]:
         """The addresses to connect to; all of them must be public, or none is used."""
@@ -108,7 +133,9 @@ class Webhook:
             raise _forbidden("its name leads to an address that is not public")
         return found
 
-    async def _post(self, channel: Channel, delivery: Delivery, pinned: "_Pinned") -> int:
+    async def _post(
+        self, session: aiohttp.ClientSession, channel: Channel, delivery: Delivery
+    ) -> int:
         body = content(delivery)
         stamp = self.now_s()
         headers = {
@@ -117,11 +144,8 @@ class Webhook:
             "X-Event-Id": event_id(delivery),
             "X-Signature": signature(channel.secret or "", stamp, body),
         }
-        connector = aiohttp.TCPConnector(resolver=pinned, use_dns_cache=False, force_close=True)
-        async with (
-            aiohttp.ClientSession(connector=connector, auto_decompress=False) as session,
-            session.post(channel.url, data=body, headers=headers, allow_redirects=False) as answer,
-        ):
+        asked = session.post(channel.url, data=body, headers=headers, allow_redirects=False)
+        async with asked as answer:
             await answer.content.read(MAX_ANSWER_BYTES)  # taken and forgotten
             return answer.status
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from app.domain.alert_settings import AlertSettings
 from app.domain.board import Family
+from app.domain.notification_rules import NotificationRules
 from app.domain.panel import Source
 from app.domain.policy import Policies
 from app.domain.setting import between, setting
@@ -158,6 +159,7 @@ class Configuration:
     rebalancing: RebalancingRules = RebalancingRules()
     policy: Policies = field(default_factory=Policies)
     sizing: SizingRules = field(default_factory=SizingRules)
+    notifications: NotificationRules = field(default_factory=NotificationRules)
 
     @property
     def min_weight_u(self) -> int:

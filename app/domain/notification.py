@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any, Final
 
 from app.domain.event_codec import EventRecord
+from app.domain.notification_rules import Limit, NotificationRules
 
 
 class ChannelKind(StrEnum):
@@ -24,29 +24,17 @@ class NoticeKind(StrEnum):
 class DeliveryState(StrEnum):
     PENDING = "pending"
     DELIVERED = "delivered"
-    HELD = "held"  # too many of its kind; a digest will tell of it
+    HELD = "held"  # too many at a time; a digest will tell of it
     DIGESTED = "digested"  # a digest has told of it
     DEAD = "dead"  # given up; can be sent again by hand
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """So many of a kind in any hour, and the same thing again only after `cooldown_s`."""
-
-    per_hour: int
-    cooldown_s: int
-
-
-LIMITS: Final[Mapping[NoticeKind, Limit]] = MappingProxyType(
-    {
-        NoticeKind.ERROR: Limit(10, 300),
-        NoticeKind.TRADE: Limit(50, 60),
-        NoticeKind.STATUS: Limit(5, 600),
-    }
-)
 HOUR: Final = timedelta(hours=1)
+MINUTE: Final = timedelta(minutes=1)
 MOST_TRIES: Final = 20
 DIGEST_LINES: Final = 20
+MOST_HELD: Final = 1_000  # per channel; beyond it they are counted, not kept
+_LEFT_OUT: Final = "left_out"
 _PAUSES_S: Final = (60, 120, 240, 480, 960, 1_800, 3_600, 7_200, 14_400, 21_600)
 _JITTER: Final = 0.2  # a pause is up to a fifth longer
 
@@ -146,31 +134,66 @@ def notice_of(record: EventRecord) -> Notice | None:
             return None
 
 
-def admitted(notice: Notice, told: Sequence[Told], at: datetime) -> bool:
-    """Whether a person is told now; what is critical always. `told` covers the last hour."""
+def limit_of(kind: NoticeKind, rules: NotificationRules) -> Limit:
+    limit: Limit = getattr(rules, kind.value)
+    return limit
+
+
+def admitted(
+    notice: Notice, told: Sequence[Told], waiting: int, at: datetime, rules: NotificationRules
+) -> bool:
+    """Whether a person is told of it by itself; `told` covers the last hour.
+
+    `waiting` are on their way: with a minute's worth of them even what is critical is told in one
+    piece with others, or a storm would be told of for hours.
+    """
+    if waiting >= rules.per_minute:
+        return False
     if notice.is_critical:
         return True
-    limit = LIMITS[notice.kind]
+    limit = limit_of(notice.kind, rules)
     alike = [one for one in told if one.kind is notice.kind and at - one.at < HOUR]
     cooling = timedelta(seconds=limit.cooldown_s)
     again = any(one.key == notice.key and at - one.at < cooling for one in alike)
     return len(alike) < limit.per_hour and not again
 
 
-def digest_due(kind: NoticeKind, oldest: datetime, at: datetime) -> bool:
-    """Whether what was held back since `oldest` is told in one piece now."""
-    return at - oldest >= timedelta(seconds=LIMITS[kind].cooldown_s)
+def digest_due(
+    held: Sequence[Notice], oldest: datetime, at: datetime, rules: NotificationRules
+) -> bool:
+    """Whether those of one kind held back since `oldest` are told in one piece now."""
+    cooldown = timedelta(seconds=limit_of(held[0].kind, rules).cooldown_s)
+    if any(one.is_critical for one in held):
+        cooldown = min(cooldown, MINUTE)
+    return at - oldest >= cooldown
+
+
+def left_out(kind: NoticeKind, number: int) -> Notice:
+    """Stands for so many that were not even kept for a digest."""
+    title = f"{number} that are not named here"
+    return Notice(kind, False, _LEFT_OUT, title, "", {_LEFT_OUT: number})
 
 
 def digest(held: Sequence[Notice]) -> Notice:
-    """One notice about those held back, oldest first."""
+    """One notice about those held back, what is critical first, each as old as it is."""
     kind = held[0].kind
-    lines = [one.title for one in held[:DIGEST_LINES]]
-    if len(held) > DIGEST_LINES:
-        lines.append(f"and {len(held) - DIGEST_LINES} more")
-    title = f"{len(held)} more of kind {kind.value}"
+    count = sum(int(one.event.get(_LEFT_OUT, 1)) for one in held)
+    named = sorted(held, key=lambda one: not one.is_critical)[:DIGEST_LINES]
+    lines = [one.title for one in named]
+    if (unnamed := count - sum(int(one.event.get(_LEFT_OUT, 1)) for one in named)) > 0:
+        lines.append(f"and {unnamed} more")
+    title = f"{count} more of kind {kind.value}"
     sequences = [one.event_seq for one in held if one.event_seq is not None]
-    return Notice(kind, False, "digest", title, "\n".join(lines), {"sequences": sequences})
+    is_critical = any(one.is_critical for one in held)
+    return Notice(kind, is_critical, "digest", title, "\n".join(lines), {"sequences": sequences})
+
+
+def room(delivered: int, rules: NotificationRules) -> tuple[int, int]:
+    """How many more may go to people now, and how many of those may be ordinary.
+
+    `delivered` went out in the last minute. A part is kept free for what is critical.
+    """
+    return max(0, rules.per_minute - delivered), max(0, rules.for_ordinary - delivered)
 
 
 def pause_s(tries: int, dice: float) -> float:

@@ -1,6 +1,7 @@
 """Notifications: channels, what each was told, and what is told by hand."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final, Protocol
@@ -19,6 +20,8 @@ from app.services.ports import Clock, NewId
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
 
+Tell = Callable[[Delivery], Awaitable[None]]
+
 
 class Notifier(Protocol):
     """One way to reach a receiver."""
@@ -30,8 +33,12 @@ class Notifier(Protocol):
         """Raises RefusedError for a channel that can never be told anything."""
         ...
 
-    async def send(self, channel: Channel, delivery: Delivery) -> None:
-        """Raises ServiceError where it was not delivered; its text names no address."""
+    def line(self, channel: Channel) -> AbstractAsyncContextManager[Tell]:
+        """For several deliveries in a row, within half a minute.
+
+        Opening it and telling raise ServiceError where nothing was delivered; its text names no
+        address.
+        """
         ...
 
 

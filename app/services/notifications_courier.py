@@ -1,38 +1,37 @@
-"""The courier: makes notices of events, holds back what is too much, and delivers in order."""
+"""The courier: delivers what the outbox holds, in order, and tries again what failed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
 
 from app.domain.errors import ServiceError
 from app.domain.notification import (
-    HOUR,
+    MINUTE,
     MOST_TRIES,
     Channel,
     ChannelKind,
     Delivery,
-    DeliveryState,
-    Notice,
-    NoticeKind,
-    Told,
-    admitted,
-    digest,
-    digest_due,
-    notice_of,
     pause_s,
+    room,
 )
+from app.domain.notification_rules import NotificationRules
 from app.services.notifications import Notifiers
+from app.services.notifications_outbox import Outbox
 from app.services.ports import Clock
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
 from app.telemetry.metrics import Metrics
 
 STEP_S: Final = 1.0
-_PAGE: Final = 500
+_BATCH: Final = 200
+# Noted as delivered so often; what a crash repeats is no more than that.
+_NOTE: Final = timedelta(seconds=1)
+# No delivery of a batch begins later: its claim must outlast the time-out of the last one.
+_LATEST: Final = timedelta(seconds=20)
 _log = structlog.get_logger("notifications")
 
 
@@ -40,8 +39,8 @@ _log = structlog.get_logger("notifications")
 class Courier:
     """Several may work at once: a cursor and claims in the database keep them apart.
 
-    `dice` gives numbers in 0..1. A notice and the fact that its event was read are committed
-    together; a crash between a delivery and its record repeats it with the same event id.
+    `dice` gives numbers in 0..1. A crash between a delivery and its record repeats it with the
+    same event id.
     """
 
     database: Database
@@ -49,6 +48,7 @@ class Courier:
     dice: Callable[[], float]
     notifiers: Notifiers
     metrics: Metrics
+    rules: Callable[[], NotificationRules] = NotificationRules
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     _busy: set[str] = field(default_factory=set)
 
@@ -65,19 +65,14 @@ class Courier:
 
     async def collect(self) -> tuple[Channel, ...]:
         """Notices of everything committed since the last time; all channels."""
-        while True:
-            async with self.database.read() as unit:
-                channels = await unit.notifications.channels()
-            if await self.database.run(lambda unit, known=channels: self._page(unit, known)):  # type: ignore[misc]  # bound now
-                return channels
+        return await Outbox(self.database, self.clock, self.metrics, self.rules).collect()
 
     async def drain(self, channel: Channel) -> None:
         """Delivers what is due over one channel, the oldest first; a failure ends it for now."""
         while True:
-            at = self.clock()
             async with self.database.write() as unit:
-                delivery = await unit.notifications.claim(channel.id, at)
-            if delivery is None or not await self._delivered(channel, delivery):
+                claimed = await self._claim(unit, channel)
+            if not claimed or not await self._delivered(channel, claimed):
                 return
 
     async def _drain_alone(self, channel: Channel) -> None:
@@ -86,60 +81,62 @@ class Courier:
         finally:
             self._busy.discard(channel.id)
 
-    async def _page(self, unit: UnitOfWork, channels: tuple[Channel, ...]) -> bool:
-        """One page of events; True when there are no more."""
-        position = await unit.notifications.position()
-        records = await unit.events.after(position, _PAGE)
-        notices = [notice for record in records if (notice := notice_of(record)) is not None]
-        for channel in channels:
-            if channel.enabled:
-                await self._told(
-                    unit, channel, [one for one in notices if one.kind in channel.kinds]
-                )
-        if records:
-            await unit.notifications.seen(records[-1].seq)
-        return len(records) < _PAGE
+    async def _claim(self, unit: UnitOfWork, channel: Channel) -> tuple[Delivery, ...]:
+        """A program gets everything in order; people what is critical first, and so many."""
+        at, log = self.clock(), unit.notifications
+        if channel.kind is ChannelKind.WEBHOOK:
+            return await log.claim(channel.id, at, _BATCH)
+        left, ordinary = room(await log.delivered_since(channel.id, at - MINUTE), self.rules())
+        grave = await log.claim(channel.id, at, critical=True) if left else ()
+        return grave or (await log.claim(channel.id, at, critical=False) if ordinary else ())
 
-    async def _told(self, unit: UnitOfWork, channel: Channel, notices: list[Notice]) -> None:
-        at = self.clock()
-        told: list[Told] = []
-        limited = channel.kind is ChannelKind.APPRISE  # a program wants everything
-        if limited and notices:
-            told = [*await unit.notifications.told_since(channel.id, at - HOUR)]
-        for notice in notices:
-            passes = not limited or admitted(notice, told, at)
-            state = DeliveryState.PENDING if passes else DeliveryState.HELD
-            if await unit.notifications.add(channel.id, notice, at, state) and passes:
-                told.append(Told(notice.kind, notice.key, at))
-        if limited:
-            await self._digest(unit, channel)
-
-    async def _digest(self, unit: UnitOfWork, channel: Channel) -> None:
-        at, held = self.clock(), await unit.notifications.held(channel.id)
-        for kind in NoticeKind:
-            mine = [one for one in held if one.notice.kind is kind]
-            if mine and digest_due(kind, mine[0].created_at, at):
-                whole = digest([one.notice for one in mine])
-                await unit.notifications.add(channel.id, whole, at, DeliveryState.PENDING)
-                await unit.notifications.digested([one.id for one in mine])
-
-    async def _delivered(self, channel: Channel, delivery: Delivery) -> bool:
+    async def _delivered(self, channel: Channel, claimed: tuple[Delivery, ...]) -> bool:
+        """Whether all of it arrived."""
+        begun = noted = self.clock()
+        done: list[tuple[Delivery, datetime]] = []
+        left = list(claimed)
         try:
-            await self.notifiers[channel.kind].send(channel, delivery)
+            async with self.notifiers[channel.kind].line(channel) as tell:
+                while left and self.clock() - begun < _LATEST:
+                    await tell(left[0])
+                    done.append((left.pop(0), self.clock()))
+                    if self.clock() - noted >= _NOTE:
+                        await self._note(channel, done)
+                        noted, done = self.clock(), []
         except ServiceError as error:
-            await self._failed(channel, delivery, error)
+            await self._failed(channel, left[0], error, (done, left[1:]))
             return False
-        async with self.database.write() as unit:
-            await unit.notifications.delivered(delivery, self.clock())
-        self.metrics.notifications.labels(channel.kind.value, "delivered").inc()
+        await self._note(channel, done, left)
         return True
 
-    async def _failed(self, channel: Channel, delivery: Delivery, error: ServiceError) -> None:
+    async def _note(
+        self,
+        channel: Channel,
+        done: list[tuple[Delivery, datetime]],
+        left: list[Delivery] | None = None,
+    ) -> None:
+        async with self.database.write() as unit:
+            await unit.notifications.delivered(done)
+            await unit.notifications.release(left or [])
+        self.metrics.notifications.labels(channel.kind.value, "delivered").inc(len(done))
+
+    async def _failed(
+        self,
+        channel: Channel,
+        delivery: Delivery,
+        error: ServiceError,
+        around: tuple[list[tuple[Delivery, datetime]], list[Delivery]],
+    ) -> None:
+        """Noted together with what arrived before it; what stood behind it waits with it."""
         tries = delivery.tries + 1
         pause = timedelta(seconds=pause_s(tries, self.dice()))
         again = None if tries >= MOST_TRIES else self.clock() + pause
+        done, behind = around
         async with self.database.write() as unit:
+            await unit.notifications.delivered(done)
+            await unit.notifications.release(behind)
             await unit.notifications.failed(delivery, f"{error.code}: {error.detail}", again)
         outcome = "dead" if again is None else "failed"
+        self.metrics.notifications.labels(channel.kind.value, "delivered").inc(len(done))
         self.metrics.notifications.labels(channel.kind.value, outcome).inc()
         _log.warning("notification_failed", channel=channel.id, tries=tries, cause=str(error.code))

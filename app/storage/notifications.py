@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import Any, Final
 
-from sqlalchemy import Row, select
+from sqlalchemy import ColumnElement, Row, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.errors import Code, NotFoundError
@@ -23,7 +24,9 @@ from app.storage.notification_tables import notifications as table
 from app.storage.tables import event_head
 from app.storage.upsert import insert, upsert
 
-CLAIM: Final = timedelta(seconds=60)  # so long may one attempt take before another process tries
+CLAIM: Final = timedelta(
+    seconds=60
+)  # so long may what was claimed take before another process tries
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,34 +124,70 @@ class NotificationRepository:
     async def digested(self, ids: Sequence[int]) -> None:
         await self._set(ids, state=DeliveryState.DIGESTED.value)
 
-    async def claim(self, channel_id: str, at: datetime) -> Delivery | None:
-        """The oldest that is pending, if its time has come and nobody else is at it.
+    async def claim(
+        self, channel_id: str, at: datetime, most: int = 1, *, critical: bool | None = None
+    ) -> tuple[Delivery, ...]:
+        """The oldest that are pending, if their time has come and nobody else is at them.
 
-        Only the oldest: a receiver gets everything in order.
+        Only from the oldest on: a receiver gets everything in order. `critical` chooses those
+        that are or are not; each of the two has an order of its own then.
         """
-        pending = table.c.state == DeliveryState.PENDING.value
-        wanted = select(table).where(table.c.channel_id == channel_id, pending)
-        row = (await self.connection.execute(wanted.order_by(table.c.id).limit(1))).first()
-        if row is None or row.next_try_at > at:
-            return None
+        wanted = select(table).where(self._pending(channel_id, critical))
+        rows = (await self.connection.execute(wanted.order_by(table.c.id).limit(most))).all()
+        ready = list(takewhile(lambda row: row.next_try_at <= at, rows))
+        # Everybody begins at the oldest: who has got that one has got those behind it too.
+        if not ready or not await self._claimed([ready[0].id], at):
+            return ()
+        await self._claimed([row.id for row in ready[1:]], at)
+        return tuple(_delivery(row) for row in ready)
+
+    async def _claimed(self, ids: Sequence[int], at: datetime) -> bool:
         free = (table.c.claimed_until.is_(None)) | (table.c.claimed_until <= at)
+        pending = table.c.state == DeliveryState.PENDING.value
         taken = await self.connection.execute(
             table.update()
-            .where(table.c.id == row.id, pending, free)
+            .where(table.c.id.in_(ids), pending, free)
             .values(claimed_until=at + CLAIM)
         )
-        return _delivery(row) if taken.rowcount == 1 else None
+        return taken.rowcount == len(ids)
 
-    async def delivered(self, delivery: Delivery, at: datetime) -> None:
-        await self._set(
-            [delivery.id],
-            state=DeliveryState.DELIVERED.value,
-            tries=delivery.tries + 1,
-            next_try_at=None,
-            claimed_until=None,
-            delivered_at=at,
-            error=None,
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Claimed ones that were not tried after all."""
+        await self._set([one.id for one in deliveries], claimed_until=None)
+
+    async def waiting(self, channel_id: str, most: int) -> int:
+        """How many are pending, counted up to `most`."""
+        few = select(table.c.id).where(self._pending(channel_id)).limit(most).subquery()
+        counted = await self.connection.execute(select(func.count()).select_from(few))
+        return int(counted.scalar_one())
+
+    async def delivered_since(self, channel_id: str, since: datetime) -> int:
+        """How many went out after `since`."""
+        counted = await self.connection.execute(
+            select(func.count()).where(
+                table.c.channel_id == channel_id,
+                table.c.state == DeliveryState.DELIVERED.value,
+                table.c.delivered_at > since,
+            )
         )
+        return int(counted.scalar_one())
+
+    async def delivered(self, done: Sequence[tuple[Delivery, datetime]]) -> None:
+        """These have arrived, each at its time."""
+        told = (
+            table.update()
+            .where(table.c.id == bindparam("one"))
+            .values(
+                state=DeliveryState.DELIVERED.value,
+                tries=table.c.tries + 1,
+                next_try_at=None,
+                claimed_until=None,
+                delivered_at=bindparam("at"),
+                error=None,
+            )
+        )
+        if done:
+            await self.connection.execute(told, [{"one": one.id, "at": at} for one, at in done])
 
     async def failed(self, delivery: Delivery, error: str, next_try_at: datetime | None) -> None:
         """Tried in vain; without a next try it is dead."""
@@ -199,6 +238,10 @@ class NotificationRepository:
             table.delete().where(table.c.created_at < before, table.c.state.in_(settled))
         )
         return gone.rowcount
+
+    def _pending(self, channel_id: str, critical: bool | None = None) -> ColumnElement[bool]:
+        mine = (table.c.channel_id == channel_id) & (table.c.state == DeliveryState.PENDING.value)
+        return mine if critical is None else mine & (table.c.is_critical.is_(critical))
 
     async def _set(self, ids: Sequence[int], **values: Any) -> None:
         await self.connection.execute(table.update().where(table.c.id.in_(ids)).values(**values))

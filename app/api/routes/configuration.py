@@ -11,6 +11,7 @@ from app.api.body import Body, DecimalIn
 from app.api.deps import CommandDep, CursorsDep, ServiceDep, by
 from app.api.errors import problem_response, problems
 from app.api.members import CHANGES, UNSAID, Said
+from app.api.notification_settings import NotificationsIn, NotificationsOut
 from app.api.paging import Page, cut
 from app.api.policy_settings import PolicyIn, PolicyOut
 from app.api.rebalancing_settings import (
@@ -110,6 +111,7 @@ class ConfigurationOut(Out):
     rebalancing: RebalancingOut
     policy: PolicyOut
     sizing: SizingOut
+    notifications: NotificationsOut
 
     @classmethod
     def of(cls, settings: Configuration) -> Self:
@@ -199,6 +201,7 @@ class ConfigurationIn(Said):
     rebalancing: RebalancingIn | None = None
     policy: PolicyIn | None = None
     sizing: SizingIn | None = None
+    notifications: NotificationsIn | None = None
 
     def changes(self) -> dict[str, Any]:
         """The settings that were given, as the domain judges them."""

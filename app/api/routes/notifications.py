@@ -197,8 +197,8 @@ async def create(service: ServiceDep, command: AskedDep, body: ChannelIn) -> Res
 
     A webhook gets each event once per `X-Event-Id`, in order, signed with
     `X-Signature: t=<Unix seconds>,v1=<HMAC-SHA256 of "t.body">`; refuse stamps older than five
-    minutes. People get at most 10 errors, 50 trades and 5 status notices an hour, the same thing
-    again after 300, 60 and 600 seconds; the rest comes in one piece. Critical errors pass at once.
+    minutes. People get so many of a kind an hour and in all a minute as `notifications` of the
+    configuration says; the rest comes in one piece. What is critical goes first and at once.
     """
     who = by(command, body.user)
     return sent(await service.notifications.create(body.draft(), who, _created))
