@@ -1,6 +1,14 @@
-"""Tables of processes that share one database: who is alive."""
+"""Tables of processes that share one database: who is alive, who has the feed, what it sees."""
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, PrimaryKeyConstraint, String, Table
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+)
 
 from app.storage.metadata import metadata
 
@@ -10,6 +18,45 @@ job_executors = Table(
     Column("executor_id", String(128), nullable=False),
     # Milliseconds of the database's clock: those of the processes differ.
     Column("seen_ms", BigInteger, nullable=False, autoincrement=False),
+    # What it runs with; None of one that does not say.
+    Column("role", String(16)),
+    Column("version", String(64)),
+    Column("settings_hash", String(64)),
     PrimaryKeyConstraint("executor_id"),
     CheckConstraint("seen_ms > 0", name="seen_ms_positive"),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(32), nullable=False),
+    Column("holder", String(128), nullable=False),
+    # Raised by every acquisition and never lowered: what an earlier holder writes is known by it.
+    Column("epoch", BigInteger, nullable=False, autoincrement=False),
+    Column("expires_ms", BigInteger, nullable=False, autoincrement=False),
+    PrimaryKeyConstraint("name"),
+    CheckConstraint("epoch >= 0", name="epoch_not_negative"),
+)
+
+shared_markets = Table(
+    "shared_markets",
+    metadata,
+    Column("name", String(32), nullable=False),
+    Column("epoch", BigInteger, nullable=False, autoincrement=False),
+    Column("version", BigInteger, nullable=False, autoincrement=False),
+    Column("stamped_ms", BigInteger, nullable=False, autoincrement=False),
+    Column("payload", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("name"),
+)
+
+feed_wishes = Table(
+    "feed_wishes",
+    metadata,
+    Column("wish_id", String(64), nullable=False),
+    Column("asked_ms", BigInteger, nullable=False, autoincrement=False),
+    # None while nobody has answered it.
+    Column("done_ms", BigInteger, autoincrement=False),
+    Column("error", String(64)),
+    Column("detail", String(500)),
+    PrimaryKeyConstraint("wish_id"),
 )

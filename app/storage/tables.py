@@ -24,7 +24,7 @@ from app.storage.portfolio_tables import (
 )
 from app.storage.proposal_tables import proposals
 from app.storage.rebalance_tables import rebalance_run_steps, rebalance_runs
-from app.storage.replica_tables import job_executors
+from app.storage.replica_tables import feed_wishes, job_executors, leases, shared_markets
 from app.storage.scoring_tables import scoring_algorithms, scoring_runs, symbol_scores
 
 __all__ = [
@@ -35,9 +35,11 @@ __all__ = [
     "contract_specs",
     "event_head",
     "events",
+    "feed_wishes",
     "funding_rates",
     "idempotency_keys",
     "job_executors",
+    "leases",
     "market_snapshots",
     "metadata",
     "notification_channels",
@@ -52,6 +54,7 @@ __all__ = [
     "scoring_algorithms",
     "scoring_runs",
     "service_facts",
+    "shared_markets",
     "symbol_scores",
     "symbols",
     "system_configuration",

@@ -11,6 +11,7 @@ from app.storage.events import EventRepository
 from app.storage.facts import FactRepository
 from app.storage.history import HistoryRepository
 from app.storage.idempotency import IdempotencyRepository
+from app.storage.leases import LeaseRepository
 from app.storage.market import MarketRepository
 from app.storage.notifications import NotificationRepository
 from app.storage.portfolio import PortfolioRepository
@@ -19,6 +20,7 @@ from app.storage.rebalance_runs import RebalanceRunRepository
 from app.storage.replacements import ReplacementRepository
 from app.storage.replicas import ReplicaRepository
 from app.storage.scoring import ScoringRepository
+from app.storage.shared_market import SharedMarketRepository
 from app.storage.symbols import SymbolRepository
 from app.storage.trades import TradeRepository
 
@@ -47,6 +49,8 @@ class UnitOfWork:
         self.events = EventRepository(connection)
         self.notifications = NotificationRepository(connection)
         self.replicas = ReplicaRepository(connection)
+        self.leases = LeaseRepository(connection)
+        self.shared_market = SharedMarketRepository(connection)
 
     def announce(self, event: object) -> None:
         """Publishes `event` once the transaction is committed; a rollback forgets it.
