@@ -10,6 +10,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.application import create_api
+from app.api.responses import Bodies
 from app.telemetry.metrics import Metrics
 
 SECRET = b"a secret for tests only"
@@ -53,7 +54,32 @@ def serve(
     routers: Sequence[APIRouter], state: Mapping[str, Any] | None = None, **options: Any
 ) -> AbstractAsyncContextManager[httpx2.AsyncClient]:
     """A client of an application that has just these routers, below the usual prefix."""
-    return open_client(make_api(state, routers=routers, **options))
+    if options:
+        return open_client(make_api(state, routers=routers, **options))
+    key = tuple(map(id, routers))
+    if key not in _SHARED:
+        given: dict[str, Any] = {}
+        _SHARED[key] = (_made_once(routers, given), given, routers)
+    api, given, _ = _SHARED[key]
+    given.clear()
+    given.update(state or {})
+    api.state.rankings = Bodies()
+    return open_client(api)
+
+
+# Routes are analysed at the first request, which takes longer than most tests. The routers are
+# kept beside, so that no other can get their ids.
+_SHARED: dict[tuple[int, ...], tuple[FastAPI, dict[str, Any], Sequence[APIRouter]]] = {}
+
+
+def _made_once(routers: Sequence[APIRouter], given: Mapping[str, Any]) -> FastAPI:
+    """Each opening copies what is `given` by then."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        yield {"effects": [], **given}
+
+    return make_api_with(lifespan, routers=routers)
 
 
 def with_state(api: FastAPI, state: Any) -> ASGIApp:

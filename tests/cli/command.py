@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from app.cli.application import application
+from tests import nursery
 
 PATIENCE_S = 240
 
@@ -44,23 +43,15 @@ def environment(**variables: str) -> dict[str, str]:
     return {**kept, "COLUMNS": "200", **variables}
 
 
-def started(*arguments: str, cwd: Path, **variables: str) -> subprocess.Popen[str]:
-    """The command as a child process with pipes."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "app.cli", *arguments],
-        cwd=cwd,
-        env=environment(**variables),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def started(*arguments: str, cwd: Path, **variables: str) -> nursery.Command:
+    """The command as a process of its own with pipes."""
+    return nursery.command(*arguments, cwd=cwd, environment=environment(**variables))
 
 
-def ended(child: subprocess.Popen[str]) -> Ended:
-    """Waits for the end of a child."""
-    out, err = child.communicate(timeout=PATIENCE_S)
-    return Ended(child.returncode, out, err)
+def ended(child: nursery.Command) -> Ended:
+    """Waits for the end of a process."""
+    out, err = child.communicate(PATIENCE_S)
+    return Ended(child.wait(), out, err)
 
 
 def alone(*arguments: str, cwd: Path, variables: Mapping[str, str] | None = None) -> Ended:

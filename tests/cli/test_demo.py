@@ -4,7 +4,6 @@ import json
 import signal
 import socket
 import sqlite3
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from app.cli.output import Output
 from app.cli.report import Findings, print_findings
 from app.settings import KucoinSettings
 from app.storage.file_lock import FileLock
+from tests import nursery
 from tests.cli.command import Ended, alone, ended, here, started
 
 # One demo serves all tests of this file: with xdist, keep them together (--dist loadgroup).
@@ -34,7 +34,7 @@ CONTRACTS = "150"
 class Demo:
     url: str
     document: dict[str, Any]
-    child: subprocess.Popen[str]
+    child: nursery.Command
     cwd: Path
 
     def ask(self, *command: str) -> Ended:
@@ -50,8 +50,6 @@ class Demo:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     cwd = tmp_path_factory.mktemp("demo")
     child = started("demo", "--port", "0", "--contracts", CONTRACTS, "--json", cwd=cwd)
-    assert child.stdout is not None
-    assert child.stderr is not None
     line = child.stdout.readline()
     if not line:
         raise AssertionError(child.stderr.read())

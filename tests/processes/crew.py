@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from app.domain.portfolio import Portfolio, faults
 from app.domain.rebalance_run import Run
 from app.storage.audit import inspect
 from app.storage.database import Database
+from tests import nursery
+from tests.processes.worker import work
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 60.0
@@ -23,7 +26,9 @@ Acts = Sequence[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Worker:
-    process: asyncio.subprocess.Process
+    process: ForkServerProcess
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
 
     async def do(self, *acts: dict[str, Any]) -> list[Any]:
         """The endings of acts that begin at the same time."""
@@ -31,8 +36,7 @@ class Worker:
         return await self.heard()
 
     def tell(self, *acts: dict[str, Any]) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(acts).encode() + b"\n")
+        self.writer.write(json.dumps(acts).encode() + b"\n")
 
     async def heard(self) -> list[Any]:
         line = await self._line()
@@ -48,21 +52,29 @@ class Worker:
         """Does `acts` and must die of it."""
         self.tell(*acts)
         assert await self._line() == b""
-        assert await self.process.wait() == -9
+        await asyncio.to_thread(self.process.join)
+        assert self.process.exitcode == -signal.SIGKILL
 
     async def paused(self) -> None:
         """Until it has stopped at its failpoint."""
         async with asyncio.timeout(PATIENCE_S):
-            while not await asyncio.to_thread(_is_stopped, self.process.pid):
+            while not await asyncio.to_thread(_is_stopped, self.pid):
                 await asyncio.sleep(0.02)
 
     def go_on(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
+        os.kill(self.pid, signal.SIGCONT)
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
 
     async def _line(self) -> bytes:
-        assert self.process.stdout is not None
         async with asyncio.timeout(PATIENCE_S):
-            return await self.process.stdout.readline()
+            try:
+                return await self.reader.readline()
+            except ConnectionResetError:  # it died with something unread
+                return b""
 
 
 def _is_stopped(pid: int) -> bool:
@@ -73,24 +85,17 @@ def _is_stopped(pid: int) -> bool:
 @asynccontextmanager
 async def worker(url: str, *, minutes: float = 0, failpoint: str = "") -> AsyncIterator[Worker]:
     """One process on the database at `url`, whose clock is `minutes` after the start."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "tests.processes.worker", url, str(minutes), failpoint),
-        cwd=ROOT,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        limit=1 << 24,
-    )
+    process, pipe = await asyncio.to_thread(nursery.born, work, url, minutes, failpoint)
+    reader, writer = await asyncio.open_connection(sock=pipe, limit=1 << 24)
     try:
-        one = Worker(process)
+        one = Worker(process, reader, writer)
         await one.ready()
         yield one
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-        assert process.stdin is not None
-        process.stdin.close()
+        process.kill()
+        await asyncio.to_thread(process.join)
+        process.close()
+        writer.close()
 
 
 @asynccontextmanager

@@ -1,11 +1,10 @@
 """One process of several: real services over a real database, told what to do line by line.
 
-Run as `python -m tests.processes.worker URL MINUTES FAILPOINT`; each line of standard input is a
-JSON list of acts that are begun at the same time, each line of standard output their endings.
-FAILPOINT is where the process dies as by kill -9: `commit:N` just before the Nth commit from now,
-`published` just after a commit, or a piece of SQL, just after (`after:...`) or before
-(`before:...`) the first statement that has it. With `pause:N` it stops, as by SIGSTOP, just before
-the Nth transaction from now begins, until it is told to go on.
+Each line of standard input is a JSON list of acts that are begun at the same time, each line of
+standard output their endings. The failpoint is where the process dies as by kill -9: `commit:N`
+just before the Nth commit from now, `published` just after a commit, or a piece of SQL, just after
+(`after:...`) or before (`before:...`) the first statement that has it. With `pause:N` it stops, as
+by SIGSTOP, just before the Nth transaction from now begins, until it is told to go on.
 """
 
 import asyncio
@@ -140,5 +139,5 @@ async def _work(url: str, minutes: float, failpoint: str) -> None:
     await database.close()
 
 
-if __name__ == "__main__":
-    asyncio.run(_work(sys.argv[1], float(sys.argv[2]), sys.argv[3]))
+def work(url: str, minutes: float, failpoint: str) -> None:
+    asyncio.run(_work(url, minutes, failpoint))
