@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from app.domain.equity import Point
-from app.domain.performance import EXACT, BookedResult
+from app.domain.performance import EXACT, BookedResult, BookedTotal
 
 NOTHING: Final = Decimal(0)
 
@@ -94,32 +94,47 @@ def of_index(
 
 
 def of_booked(
-    results: Iterable[BookedResult],
+    totals: Iterable[BookedTotal],
+    after: Iterable[BookedResult],
     since: datetime,
     until: datetime,
     weights: Mapping[str, int],
     sector_of: Callable[[str], str],
 ) -> tuple[Attribution, ...]:
-    """One ledger per currency; the equity is all that was realised up to its ends."""
-    known = [one for one in results if one.occurred_at <= until]
+    """One ledger per currency; the equity is all that was realised up to its ends.
+
+    `totals` are of all results, `after` the results themselves that occurred after `since`.
+    """
+    sums, late = tuple(totals), tuple(after)
     return tuple(
-        _booked(currency, known, since, until, weights, sector_of)
-        for currency in sorted({one.currency for one in known})
+        _booked(currency, sums, late, since, until, weights, sector_of)
+        for currency in sorted({one.currency for one in sums})
+        if _has_begun(currency, sums, late, until)
     )
+
+
+def _has_begun(
+    currency: str, totals: Sequence[BookedTotal], after: Sequence[BookedResult], until: datetime
+) -> bool:
+    """Whether anything was booked in it up to `until`."""
+    results = sum(one.results for one in totals if one.currency == currency)
+    return results > sum(one.currency == currency and one.occurred_at > until for one in after)
 
 
 def _booked(
     currency: str,
-    results: Sequence[BookedResult],
+    totals: Sequence[BookedTotal],
+    after: Sequence[BookedResult],
     since: datetime,
     until: datetime,
     weights: Mapping[str, int],
     sector_of: Callable[[str], str],
 ) -> Attribution:
-    own = [one for one in results if one.currency == currency]
-    start = total(one.net for one in own if one.occurred_at <= since)
-    end = total(one.net for one in own)
-    inside = [one for one in own if one.occurred_at > since]
+    own = [one for one in after if one.currency == currency]
+    everything = total(one.net for one in totals if one.currency == currency)
+    start = EXACT.subtract(everything, total(one.net for one in own))
+    inside = [one for one in own if one.occurred_at <= until]
+    end = EXACT.add(start, total(one.net for one in inside))
     lines = tuple(
         _line(symbol, [one for one in inside if one.symbol == symbol], weights, sector_of)
         for symbol in sorted({one.symbol for one in inside})

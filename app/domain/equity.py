@@ -9,38 +9,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from itertools import groupby, pairwise
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 
-from app.domain.history import EventType, PortfolioEvent, apply
+from app.domain.equity_steps import Step
 from app.domain.performance import EXACT, Figures, figures
-from app.domain.portfolio import EMPTY, FULL
+from app.domain.portfolio import FULL
 
 ONE: Final = Decimal(1)
 _GRAIN: Final = Decimal(1).scaleb(-18)
-_WEIGHS: Final = frozenset({EventType.REBALANCE, EventType.WEIGHTS})
-
-
-@dataclass(frozen=True, slots=True)
-class Swap:
-    """One member in place of another."""
-
-    old: str
-    new: str
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A committed version that moved members or weights."""
-
-    at: datetime
-    version: int
-    weights: Mapping[str, int]  # micro-percent of every member after it, by symbol
-    is_weighed: bool  # all weights were set anew; otherwise only those who left were closed
-    marks: Mapping[str, Decimal]  # of members before and after, where known
-    swaps: tuple[Swap, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,45 +81,42 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
+class Opening:
+    """The equity right after a weighing: with its weights, all that later moments need of before.
+
+    `begun_at` is when the first member came in, None where that is left out of the curve.
+    """
+
+    equity: Decimal | None
+    broken: str | None  # why it is not known
+    begun_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class _State:
     cash: Decimal
     positions: Mapping[str, Position]
     broken: str | None = None
 
 
-def steps(events: Iterable[PortfolioEvent]) -> tuple[Step, ...]:
-    """The whole history, oldest first, as versions with weights and marks; others are left out."""
-    state, found = EMPTY, []
-    for version, group in groupby(events, lambda event: int(event.payload["version"])):
-        together = tuple(group)
-        for event in together:
-            state = apply(state, event.type, event.payload, event.occurred_at)
-        kinds = {event.type for event in together}
-        if kinds <= {EventType.CONFIG, EventType.PERFORMANCE}:
-            continue
-        found.append(
-            Step(
-                at=together[-1].occurred_at,
-                version=version,
-                weights={member.symbol: member.weight_u for member in state.members},
-                is_weighed=bool(kinds & _WEIGHS),
-                marks=_marks(together),
-                swaps=tuple(
-                    Swap(event.other_symbol, event.symbol)
-                    for event in together
-                    if event.type is EventType.REPLACE and event.other_symbol and event.symbol
-                ),
-            )
-        )
-    return tuple(found)
+def walk(
+    changes: Sequence[Step], valuations: Sequence[Valuation], opening: Opening | None = None
+) -> Curve:
+    """The equity at every step and, from the first step on, at every valuation.
 
-
-def walk(changes: Sequence[Step], valuations: Sequence[Valuation]) -> Curve:
-    """The equity at every step and, from the first step on, at every valuation."""
+    With an `opening` the first of `changes` is the weighing that it follows, and the curve begins
+    there; every later point is the one that the walk over the whole history comes to.
+    """
     if not changes:
         return Curve((), {}, ONE, None)
-    begin, state, points = changes[0].at, _State(ONE, {}), []
-    queue: list[Step | Valuation] = [*changes, *(one for one in valuations if one.at > begin)]
+    first = changes[0]
+    points: list[Point] = []
+    queue: list[Step | Valuation] = [*changes]
+    state = _State(ONE, {})
+    if opening is not None:
+        queue.remove(first)
+        state, points = _opening(opening, first)
+    queue += (one for one in valuations if one.at > first.at or (opening and one.at == first.at))
     # A step comes before a valuation of the same moment; sorting keeps that order.
     for item in sorted(queue, key=lambda one: one.at):
         if isinstance(item, Step):
@@ -180,13 +156,14 @@ def track_record(shown: Sequence[Day]) -> Figures:
     return figures(np.array(known))
 
 
-def _marks(events: Sequence[PortfolioEvent]) -> dict[str, Decimal]:
-    return {
-        one["symbol"]: Decimal(one["mark"])
-        for event in events
-        for one in event.payload.get("marks", {}).values()
-        if one["mark"] is not None and Decimal(one["mark"]) > 0
-    }
+def _opening(opening: Opening, first: Step) -> tuple[_State, list[Point]]:
+    begun_at, equity = opening.begun_at, opening.equity
+    start = () if begun_at is None else (Point(begun_at, ONE, {}, None, is_step=True),)
+    points = [*start, Point(first.at, equity, {}, opening.broken, is_step=True)]
+    if equity is None:
+        return _State(ONE, {}, opening.broken), points
+    wanted = {symbol: weight for symbol, weight in first.weights.items() if weight > 0}
+    return _opened(equity, wanted, first), points
 
 
 def _stepped(state: _State, step: Step) -> tuple[_State, Point]:

@@ -1,7 +1,7 @@
 """Figures since inclusion: of one member, and of the members together; unknown is None."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Context, Decimal
 from typing import Final
@@ -61,6 +61,36 @@ class BookedResult:
     @property
     def net(self) -> Decimal:
         """What was realised after fees and funding, to the last digit."""
+        return EXACT.normalize(EXACT.subtract(EXACT.add(self.pnl, self.funding), self.fees))
+
+
+@dataclass(frozen=True, slots=True)
+class BookedTotal:
+    """The sum of booked results of one symbol in one currency, to the last digit."""
+
+    symbol_id: str
+    currency: str
+    results: int
+    pnl: Decimal
+    fees: Decimal
+    funding: Decimal
+
+    @classmethod
+    def of(cls, one: BookedResult) -> "BookedTotal":
+        return cls(one.symbol_id, one.currency, 1, one.pnl, one.fees, one.funding)
+
+    def plus(self, one: BookedResult) -> "BookedTotal":
+        return replace(
+            self,
+            results=self.results + 1,
+            pnl=EXACT.add(self.pnl, one.pnl),
+            fees=EXACT.add(self.fees, one.fees),
+            funding=EXACT.add(self.funding, one.funding),
+        )
+
+    @property
+    def net(self) -> Decimal:
+        """What was realised after fees and funding."""
         return EXACT.normalize(EXACT.subtract(EXACT.add(self.pnl, self.funding), self.fees))
 
 

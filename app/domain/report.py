@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from app.domain.equity import Step, Swap, Valuation
+from app.domain.equity import Valuation
+from app.domain.equity_steps import Step, Swap
 
 
 @dataclass(frozen=True, slots=True)

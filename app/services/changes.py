@@ -9,6 +9,7 @@ from app.domain.history import Draft, EventType, PortfolioEvent, Stamp, number_t
 from app.domain.membership import Change, weigh
 from app.domain.portfolio import Portfolio, faults
 from app.domain.rebalancing import rulings, targets
+from app.services.equity_history import indexed
 from app.services.grounds import Grounds
 from app.services.once import Command
 from app.storage.portfolio import Departure, MemberStatus
@@ -90,7 +91,7 @@ class Ledger:
             input_hash=None if grounds.board is None else grounds.board.input_hash,
             code_version=self.code_version,
         )
-        drafts = marked(before, change, grounds)
+        drafts = await indexed(unit, marked(before, change, grounds), stamp)
         events = await unit.history.append(drafts, stamp)
         await unit.portfolio.save(before, after, grounds.at, _departures(before, change.drafts))
         for event in events:

@@ -1,24 +1,22 @@
 """Performance: results booked once, and what the notional portfolio earned since it began."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-import numpy as np
-
 from app.domain.attribution import Attribution, of_booked, of_index, total
-from app.domain.equity import Curve, Day, Position, Step, Valuation, days, steps, walk
+from app.domain.equity import Position
 from app.domain.errors import Code, ConflictError, RefusedError
 from app.domain.history import Draft, EventType, instant_text, number_text
-from app.domain.market import Interval
 from app.domain.membership import Change
 from app.domain.performance import BookedResult, SinceInclusion, Trade
 from app.domain.portfolio import Member, Portfolio
 from app.services.changes import Ledger
+from app.services.equity_track import Need, Track, track_of
 from app.services.grounds import Grounds, GroundsNow
 from app.services.once import Command, Once, Outcome, Render
-from app.services.trading import DataFacts, facts_of
+from app.services.trading import DataFacts
 from app.storage.database import Database
 from app.storage.types import plain
 from app.storage.unit_of_work import UnitOfWork
@@ -51,29 +49,6 @@ class HeldPosition:
     realized: Decimal | None  # None where nothing was booked
     currency: str
     reason: str | None  # why a figure is not known
-
-
-@dataclass(frozen=True, slots=True)
-class Track:
-    """The curve and what it was made of."""
-
-    portfolio: Portfolio
-    changes: tuple[Step, ...]
-    valuations: tuple[Valuation, ...]
-    curve: Curve
-    grounds: Grounds
-
-    @property
-    def days(self) -> tuple[Day, ...]:
-        return days(self.curve)
-
-    @property
-    def facts(self) -> DataFacts:
-        return facts_of(self.grounds)
-
-    def sector(self, symbol: str) -> str:
-        quote = self.grounds.market.quote(symbol)
-        return "unknown" if quote is None else quote.sector
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,48 +118,57 @@ class Performance:
                 before_seq, limit, symbol_id=wanted, since=since, until=until
             )
 
-    async def track(self) -> Track:
-        """The equity from the first member on, valued at closes of days and at the marks of now."""
+    async def track(self, since: datetime | None = None) -> Track:
+        """The equity at closes of days and at the marks of now; those before `since` may lack."""
         async with self.database.read() as unit:
-            return await self.load(unit)
+            return await track_of(unit, self.grounds, Need(since))
 
     async def positions(
         self, since: datetime | None = None, until: datetime | None = None
     ) -> tuple[tuple[HeldPosition, ...], Track]:
         """Of the present members; booked results of those that occurred in the period."""
         async with self.database.read() as unit:
-            track = await self.load(unit)
-            booked = [trade.result for trade in await unit.trades.between(since, until)]
-        return tuple(held(one, track, booked) for one in track.portfolio.members), track
+            portfolio = await unit.portfolio.load()
+            begun = min((one.included_at for one in portfolio.members), default=None)
+            track = await track_of(unit, self.grounds, Need(gains_since=begun, has_days=False))
+            realized = await realized_in(unit, portfolio, since, until)
+        return tuple(held(one, track, realized) for one in track.portfolio.members), track
 
     async def attribution(self, days: int) -> tuple[tuple[Attribution, ...], DataFacts]:
         """The index and each currency that results were booked in, over the last `days`."""
         async with self.database.read() as unit:
-            track = await self.load(unit)
-            booked = [trade.result for trade in await unit.trades.between(None, None)]
-        end = track.grounds.at
-        return attributed(track, booked, end - timedelta(days=days), end), track.facts
-
-    async def load(self, unit: UnitOfWork) -> Track:
-        """The same within a transaction of the caller."""
-        portfolio = await unit.portfolio.load()
-        changes = steps(await unit.history.all())
-        grounds = self.grounds(await unit.configuration.current())
-        symbols = {symbol for change in changes for symbol in change.weights}
-        now = Valuation(grounds.at, _marks(symbols, grounds))
-        valuations = (*_closes(symbols, grounds), now)
-        return Track(portfolio, changes, valuations, walk(changes, valuations), grounds)
+            begin = self.grounds.clock() - timedelta(days=days)
+            track = await track_of(unit, self.grounds, Need(gains_since=begin, has_days=False))
+            end = track.grounds.at
+            ledgers = await attributed(unit, track, end - timedelta(days=days), end)
+        return ledgers, track.facts
 
 
-def attributed(
-    track: Track, booked: Sequence[BookedResult], since: datetime, until: datetime
+async def attributed(
+    unit: UnitOfWork, track: Track, since: datetime, until: datetime
 ) -> tuple[Attribution, ...]:
     """The ledgers of a period: the index, then one for each currency."""
     weights = {member.symbol: member.weight_u for member in track.portfolio.members}
+    late = [one.result for one in await unit.trades.between(since, None)]
+    after = [one for one in late if one.occurred_at > since]
+    totals = await unit.trades.totals()
     return (
         of_index(track.curve.points, since, until, weights, track.sector),
-        *of_booked(booked, since, until, weights, track.sector),
+        *of_booked(totals, after, since, until, weights, track.sector),
     )
+
+
+async def realized_in(
+    unit: UnitOfWork, portfolio: Portfolio, since: datetime | None, until: datetime | None
+) -> dict[str, Decimal]:
+    """What was realised in the period, by symbol id; without one, all that ever was."""
+    if since is None and until is None:
+        return await unit.trades.realized()
+    found: dict[str, Decimal] = {}
+    for trade in await unit.trades.between(since, until):
+        one = trade.result
+        found[one.symbol_id] = total((found.get(one.symbol_id, Decimal(0)), one.net))
+    return found
 
 
 def _result(text: str, claim: Claim, grounds: Grounds) -> BookedResult:
@@ -225,11 +209,10 @@ def _payload(result: BookedResult) -> dict[str, object]:
     }
 
 
-def held(member: Member, track: Track, booked: Sequence[BookedResult]) -> HeldPosition:
-    """A member's position now, with what `booked` has of it."""
+def held(member: Member, track: Track, realized: Mapping[str, Decimal]) -> HeldPosition:
+    """A member's position now, with what was realised, by symbol id."""
     curve, mark = track.curve, track.grounds.mark(member.symbol)
     position = None if curve.broken else curve.positions.get(member.symbol)
-    own = [one for one in booked if one.symbol_id == member.symbol_id]
     entry = track.grounds.market.resolve(member.symbol)
     reasons = (
         (curve.broken is not None, curve.broken),
@@ -251,31 +234,7 @@ def held(member: Member, track: Track, booked: Sequence[BookedResult]) -> HeldPo
         unrealized=unrealized,
         since_inclusion=None if unknown else gains,
         figures=track.grounds.since_inclusion(member),
-        realized=total(one.net for one in own) if own else None,
+        realized=realized.get(member.symbol_id),
         currency=entry.contract.settle,
         reason=next((why for applies, why in reasons if applies), None),
     )
-
-
-def _marks(symbols: set[str], grounds: Grounds) -> dict[str, Decimal]:
-    marks = {symbol: grounds.mark(symbol) for symbol in symbols}
-    return {symbol: mark for symbol, mark in marks.items() if mark is not None and mark > 0}
-
-
-def _closes(symbols: set[str], grounds: Grounds) -> tuple[Valuation, ...]:
-    """The close of every day of the panel that is over, for the symbols that have one."""
-    panel = grounds.market.panel(Interval.DAY)
-    if panel is None:
-        return ()
-    columns = [(name, at) for at, name in enumerate(panel.symbols) if name in symbols]
-    epoch = datetime.fromtimestamp(0, grounds.at.tzinfo)
-    found = []
-    for row, opened in enumerate(panel.opened_ms.tolist()):
-        at = epoch + timedelta(milliseconds=opened + panel.interval.ms)
-        closes = ((name, float(panel.close[row, column])) for name, column in columns)
-        prices = {
-            name: Decimal(repr(close)) for name, close in closes if np.isfinite(close) and close > 0
-        }
-        if at < grounds.at:
-            found.append(Valuation(at, prices))
-    return tuple(found)

@@ -5,18 +5,22 @@ from datetime import datetime, timedelta
 
 from app.domain.attribution import Attribution
 from app.domain.equity import Day, track_record
+from app.domain.equity_steps import steps
+from app.domain.history import EventType
 from app.domain.performance import Figures, Trade
 from app.domain.report import SwapOutcome, outcomes
-from app.services.performance import HeldPosition, Performance, attributed, held
+from app.services.equity_track import Need, track_of
+from app.services.performance import HeldPosition, Performance, attributed, held, realized_in
 from app.services.trading import DataFacts
 
 _DAYS = 30  # of the attribution where no period is given
 _TRADES = 50
+_REBALANCE = frozenset({EventType.REBALANCE})
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything of one moment, from one snapshot of the database."""
+    """Everything of one moment, from one snapshot; trades, days and swaps of the period."""
 
     made_at: datetime
     version: int
@@ -40,22 +44,20 @@ class Reporting:
     async def report(self, since: datetime | None, until: datetime | None) -> Report:
         """Over the period; without one the whole curve, and the last 30 days attributed."""
         async with self.performance.database.read() as unit:
-            track = await self.performance.load(unit)
-            booked = [trade.result for trade in await unit.trades.between(None, None)]
+            now = self.performance.grounds.clock()
+            end = now if until is None else min(until, now)
+            begin = end - timedelta(days=_DAYS) if since is None else since
+            portfolio = await unit.portfolio.load()
+            included = [member.included_at for member in portfolio.members]
+            # A rebalance moves no member: without it a swap is all the same what it was.
+            swapped = steps(await unit.history.moves(since=since, without=_REBALANCE))
+            need = Need(days_since=since, gains_since=min((begin, *included)))
+            track = await track_of(unit, self.performance.grounds, need, swapped)
+            ledgers = await attributed(unit, track, begin, end)
+            realized = await realized_in(unit, portfolio, since, until)
             trades = await unit.trades.page(None, _TRADES, since=since, until=until)
-        end = track.grounds.at if until is None else min(until, track.grounds.at)
-        begin = end - timedelta(days=_DAYS) if since is None else since
-        inside = [
-            one
-            for one in booked
-            if (since is None or one.occurred_at >= since)
-            and (until is None or one.occurred_at < until)
-        ]
-        shown = tuple(
-            day
-            for day in track.days
-            if (since is None or day.at >= since) and (until is None or day.at < until)
-        )
+        shown = track.within(since, until)
+        told = outcomes(swapped, track.valuations)
         return Report(
             made_at=track.grounds.at,
             version=track.portfolio.version,
@@ -63,9 +65,9 @@ class Reporting:
             until=until,
             days=shown,
             figures=track_record(shown),
-            positions=tuple(held(one, track, inside) for one in track.portfolio.members),
-            ledgers=attributed(track, booked, begin, end),
+            positions=tuple(held(one, track, realized) for one in track.portfolio.members),
+            ledgers=ledgers,
             trades=trades,
-            swaps=outcomes(track.changes, track.valuations),
+            swaps=tuple(one for one in told if until is None or one.at < until),
             facts=track.facts,
         )

@@ -14,6 +14,7 @@ from app.domain.measures import measured
 from app.domain.performance import Figures
 from app.domain.portfolio import Portfolio
 from app.services.contenders import correlation_of
+from app.services.equity_track import Need, track_of
 from app.services.grounds import Grounds, GroundsNow
 from app.services.integrity import Integrity, invariants
 from app.services.performance import Performance
@@ -97,7 +98,7 @@ class Reports:
 
     async def analytics(self) -> Analytics:
         async with self.database.read() as unit:
-            track = await self.performance.load(unit)
+            track = await track_of(unit, self.grounds, Need())
             grounds = await self.grounds.of(unit)
         view = portfolio_view(track.portfolio, grounds)
         scores = [(one.member.symbol, one.score) for one in view.members if one.score is not None]

@@ -2,18 +2,23 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, or_, select
+from sqlalchemy import Row, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.audit import Head
+from app.domain.equity_steps import MOVES
 from app.domain.errors import Code, UnavailableError
 from app.domain.history import Draft, EventType, PortfolioEvent, Stamp, seal
 from app.storage.facts import FactRepository
+from app.storage.portfolio_tables import MOVED
 from app.storage.tables import PORTFOLIO_ID
 from app.storage.tables import portfolio_history as table
 
+# Word for word the condition of the index, so that both databases see that they may use it.
+_MOVED: Final = text(MOVED)
 HEAD: Final = "history_head"  # the fact that remembers the newest event apart from the events
 
 
@@ -54,10 +59,13 @@ class HistoryRepository:
         row = (await self.connection.execute(newest)).first()
         return None if row is None else _event(row)
 
-    async def last_weighing(self) -> PortfolioEvent | None:
-        """The event that set the weights of record; None while nothing has been weighed."""
+    async def last_weighing(self, until: datetime | None = None) -> PortfolioEvent | None:
+        """The event that set the weights of record, now or at `until`; None before the first."""
         kinds = (EventType.WEIGHTS.value, EventType.REBALANCE.value)
-        wanted = self._all().where(table.c.type.in_(kinds)).order_by(table.c.seq.desc()).limit(1)
+        weighings = self._all().where(_MOVED, table.c.type.in_(kinds))
+        if until is not None:
+            weighings = weighings.where(table.c.occurred_at <= until)
+        wanted = weighings.order_by(table.c.seq.desc()).limit(1)
         row = (await self.connection.execute(wanted)).first()
         return None if row is None else _event(row)
 
@@ -78,6 +86,36 @@ class HistoryRepository:
         if kind is not None:
             wanted = wanted.where(table.c.type == kind.value)
         return tuple(_event(row) for row in await self.connection.execute(wanted))
+
+    async def begun_at(self) -> datetime | None:
+        """When members or weights first moved; None while they have not."""
+        first = select(table.c.occurred_at).where(table.c.aggregate == PORTFOLIO_ID, _MOVED)
+        found = await self.connection.execute(first.order_by(table.c.seq).limit(1))
+        return found.scalar_one_or_none()
+
+    async def moves(
+        self,
+        *,
+        weighing: PortfolioEvent | None = None,
+        since: datetime | None = None,
+        without: frozenset[EventType] = frozenset(),
+    ) -> tuple[PortfolioEvent, ...]:
+        """What moved members or weights, oldest first, but for the kinds `without`.
+
+        Those from `weighing` on come with what stands before it in its own version: all events of
+        a version are of one moment.
+        """
+        wanted = self._all().where(_MOVED)
+        if weighing is not None:
+            together = table.c.occurred_at == weighing.occurred_at
+            wanted = wanted.where(or_(table.c.seq >= weighing.seq, together))
+        if without:
+            kinds = sorted(kind.value for kind in MOVES - without)
+            wanted = wanted.where(table.c.type.in_(kinds))
+        if since is not None:
+            wanted = wanted.where(table.c.occurred_at >= since)
+        rows = await self.connection.execute(wanted.order_by(table.c.seq))
+        return tuple(_event(row) for row in rows)
 
     async def all(self, after_seq: int = 0) -> tuple[PortfolioEvent, ...]:
         """Oldest first, those after `after_seq`."""

@@ -22,6 +22,8 @@ from sqlalchemy import (
 from app.storage.metadata import between, exact, metadata
 from app.storage.types import ExactDecimal, FiniteFloat, JsonText, UtcInstant, type_of_uuid
 
+# Events of the history that move members or weights: the condition of an index, as written there.
+MOVED: Final = "type IN ('ADD', 'REBALANCE', 'REMOVE', 'REPLACE', 'WEIGHTS')"
 PORTFOLIO_ID: Final = "main"  # the one portfolio, and the aggregate of its history
 
 portfolio = Table(
@@ -98,6 +100,13 @@ portfolio_history = Table(
     Column("hash", String(64), nullable=False),
     PrimaryKeyConstraint("aggregate", "seq"),
     CheckConstraint("seq >= 1", name="seq_positive"),
+    Index(
+        "ix_portfolio_history_moved",
+        "aggregate",
+        "seq",
+        sqlite_where=text(MOVED),
+        postgresql_where=text(MOVED),
+    ),
 )
 
 trades = Table(
@@ -124,6 +133,24 @@ trades = Table(
     *exact("funding"),
     Index("ix_trades_occurred_at", "occurred_at", "event_seq"),
     Index("ix_trades_symbol_id", "symbol_id", "event_seq"),
+)
+
+# All that was ever booked, summed as it is booked: no read has to add up the whole of it.
+booked_totals = Table(
+    "booked_totals",
+    metadata,
+    Column("symbol_id", type_of_uuid, nullable=False),
+    Column("currency", String(16), nullable=False),
+    Column("results", BigInteger, nullable=False),
+    Column("pnl", ExactDecimal, nullable=False),
+    Column("fees", ExactDecimal, nullable=False),
+    Column("funding", ExactDecimal, nullable=False),
+    PrimaryKeyConstraint("symbol_id", "currency"),
+    ForeignKeyConstraint(["symbol_id"], ["symbols.id"]),
+    CheckConstraint("results >= 1", name="results_positive"),
+    *exact("pnl"),
+    *exact("fees"),
+    *exact("funding"),
 )
 
 system_configuration = Table(

@@ -13,6 +13,7 @@ from app.storage.metadata import metadata
 from app.storage.notification_tables import notification_channels, notifications
 from app.storage.portfolio_tables import (
     PORTFOLIO_ID,
+    booked_totals,
     idempotency_keys,
     portfolio,
     portfolio_history,
@@ -31,6 +32,7 @@ __all__ = [
     "PORTFOLIO_ID",
     "STREAM_ID",
     "alerts",
+    "booked_totals",
     "candles",
     "contract_specs",
     "event_head",

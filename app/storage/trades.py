@@ -1,4 +1,4 @@
-"""Booked results: one row per trade id, written with its event and never altered."""
+"""Booked results: one row per trade id, never altered, and what they add up to."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,8 +8,10 @@ from typing import Any
 from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.domain.performance import EXACT, BookedResult, Trade
+from app.domain.performance import EXACT, BookedResult, BookedTotal, Trade
+from app.storage.tables import booked_totals
 from app.storage.tables import trades as table
+from app.storage.upsert import upsert
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,27 @@ class TradeRepository:
         row = {name: getattr(result, name) for name in BookedResult.__slots__}
         await self.connection.execute(
             table.insert(), [{**row, "event_seq": trade.event_seq, "booked_at": trade.booked_at}]
+        )
+        (before,) = await self.totals(result.symbol_id, result.currency) or (None,)
+        after = BookedTotal.of(result) if before is None else before.plus(result)
+        sums = {name: getattr(after, name) for name in BookedTotal.__slots__}
+        await self.connection.execute(upsert(self.connection, booked_totals), [sums])
+
+    async def totals(
+        self, symbol_id: str | None = None, currency: str | None = None
+    ) -> tuple[BookedTotal, ...]:
+        """All that was ever booked, by symbol and currency; of one symbol or currency if wanted."""
+        wanted = select(booked_totals)
+        if symbol_id is not None:
+            wanted = wanted.where(booked_totals.c.symbol_id == symbol_id)
+        if currency is not None:
+            wanted = wanted.where(booked_totals.c.currency == currency)
+        rows = await self.connection.execute(
+            wanted.order_by(booked_totals.c.symbol_id, booked_totals.c.currency)
+        )
+        return tuple(
+            BookedTotal(**{name: getattr(row, name) for name in BookedTotal.__slots__})
+            for row in rows
         )
 
     async def find(self, trade_id: str) -> Trade | None:
@@ -57,8 +80,7 @@ class TradeRepository:
     async def realized(self) -> dict[str, Decimal]:
         """What was realised after fees and funding, by symbol id, in its settlement currency."""
         totals: dict[str, Decimal] = {}
-        for trade in await self.between(None, None):
-            one = trade.result
+        for one in await self.totals():
             totals[one.symbol_id] = EXACT.add(totals.get(one.symbol_id, Decimal(0)), one.net)
         return totals
 

@@ -1,6 +1,6 @@
 """The notional equity against money worked out by hand; gains add up to the last digit."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from decimal import Decimal
 
@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.domain.attribution import Basis, of_booked, of_index, total
-from app.domain.equity import Step, Valuation, days, steps, walk
+from app.domain.equity import Valuation, days, walk
+from app.domain.equity_steps import Step, steps
 from app.domain.history import Draft, EventType, Stamp, seal
 from app.domain.membership import add, swap, weigh
-from app.domain.performance import BookedResult
+from app.domain.performance import BookedResult, BookedTotal
 from app.domain.portfolio import EMPTY, FULL
 from app.domain.weighting import Allocation
 from tests.domain.portfolios import HOUR, NAMES, T0, newcomer
@@ -189,6 +190,20 @@ def result(number: int, symbol: str, pnl: str, hours: int, currency: str = "USDT
     )
 
 
+def totals_of(booked: Iterable[BookedResult]) -> list[BookedTotal]:
+    sums: dict[tuple[str, str], BookedTotal] = {}
+    for one in booked:
+        before = sums.get((one.symbol, one.currency))
+        sums[one.symbol, one.currency] = BookedTotal.of(one) if before is None else before.plus(one)
+    return list(sums.values())
+
+
+def test_what_is_booked_for_later_than_the_period_begins_no_ledger_in_it() -> None:
+    booked = [result(1, A, "10", 9), result(2, A, "5", 8, "XBT"), result(3, A, "1", 4, "XBT")]
+    made = of_booked(totals_of(booked), booked, T0, T0 + 5 * HOUR, {}, lambda _: "coins")
+    assert [(one.unit, one.start, one.end) for one in made] == [("XBT", D(0), D("0.65"))]
+
+
 def test_booked_results_add_up_per_currency() -> None:
     booked = (
         result(1, A, "10", 0),
@@ -197,7 +212,8 @@ def test_booked_results_add_up_per_currency() -> None:
         result(4, C, "0.000000000000000001", 3, "XBT"),
         result(5, A, "1000", 9),
     )
-    made = of_booked(booked, T0, T0 + 5 * HOUR, {A: 7}, lambda _: "coins")
+    after = [one for one in booked if one.occurred_at > T0]
+    made = of_booked(totals_of(booked), after, T0, T0 + 5 * HOUR, {A: 7}, lambda _: "coins")
     assert [one.unit for one in made] == ["USDT", "XBT"]
     usdt = made[0]
     assert (usdt.start, usdt.end, usdt.change) == (D("9.65"), D("11.95"), D("2.3"))

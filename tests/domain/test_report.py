@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from app.domain.equity import Step, Swap, Valuation
+from app.domain.equity import Valuation
+from app.domain.equity_steps import Step, Swap
 from app.domain.report import outcomes
 from app.domain.report_page import Page, Plot, Series, Table, render
 from tests.domain.portfolios import HOUR, NAMES, T0

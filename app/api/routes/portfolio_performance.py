@@ -117,12 +117,8 @@ async def equity(
     _require_order(since, to)
     chosen = _period(since, to)
     start = cursors.decode("portfolio_equity", chosen, cursor)
-    track = await service.performance.track()
-    inside = [
-        day
-        for day in track.days
-        if (since is None or day.at >= since) and (to is None or day.at < to)
-    ]
+    track = await service.performance.track(since)
+    inside = track.within(since, to)
     page, last = after(inside, limit, lambda day: (day.at.isoformat(),), start)
     return EquityOut(
         items=[DayOut.of(day) for day in page],

@@ -89,7 +89,7 @@ class ReportOut(Freshness):
     figures: FiguresOut
     positions: list[PositionOut]
     attribution: list[LedgerOut]
-    replacements: list[SwapOut]
+    replacements: list[SwapOut] = Field(description="Those made in the period.")
     trades: list[TradeOut] = Field(description="The last 50 of the period.")
 
     @classmethod

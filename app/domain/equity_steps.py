@@ -1,0 +1,91 @@
+"""The history as steps of the equity: when which members had which weights, at which marks."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from itertools import groupby
+from typing import Any, Final
+
+from app.domain.history import EventType, PortfolioEvent
+
+WEIGHS: Final = frozenset({EventType.REBALANCE, EventType.WEIGHTS})
+# What moves members or weights; nothing else has a part in the equity.
+MOVES: Final = WEIGHS | {EventType.ADD, EventType.REMOVE, EventType.REPLACE}
+
+_Held = dict[str, tuple[str, int]]  # symbol and micro-percent, by symbol id
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """One member in place of another."""
+
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A committed version that moved members or weights."""
+
+    at: datetime
+    version: int
+    weights: Mapping[str, int]  # micro-percent of every member after it, by symbol
+    is_weighed: bool  # all weights were set anew; otherwise only those who left were closed
+    marks: Mapping[str, Decimal]  # of members before and after, where known
+    swaps: tuple[Swap, ...]
+
+
+def steps(events: Iterable[PortfolioEvent]) -> tuple[Step, ...]:
+    """Events, oldest first, as versions with weights and marks; what moves nothing is left out.
+
+    They are the whole history, or a part that begins with a weighing: that names every member.
+    """
+    held: _Held = {}
+    found: list[Step] = []
+    moves = (event for event in events if event.type in MOVES)
+    for version, group in groupby(moves, lambda event: int(event.payload["version"])):
+        together = tuple(group)
+        for event in together:
+            held = _after(held, event.type, event.payload)
+        found.append(
+            Step(
+                # A clock that was set back does not change the order in which things happened.
+                at=max([together[-1].occurred_at, *(step.at for step in found[-1:])]),
+                version=version,
+                weights=dict(held.values()),
+                is_weighed=any(event.type in WEIGHS for event in together),
+                marks=_marks(together),
+                swaps=tuple(
+                    Swap(event.other_symbol, event.symbol)
+                    for event in together
+                    if event.type is EventType.REPLACE and event.other_symbol and event.symbol
+                ),
+            )
+        )
+    return tuple(found)
+
+
+def _after(held: _Held, kind: EventType, payload: Mapping[str, Any]) -> _Held:
+    if kind in WEIGHS:
+        weights = payload["weights"].items()
+        return {key: (one["symbol"], one["weight_u"]) for key, one in weights}
+    member = payload["member"]
+    new = (member["symbol"], member["weight_u"])
+    if kind is EventType.ADD:
+        return {**held, member["symbol_id"]: new}
+    if kind is EventType.REMOVE:
+        return {key: one for key, one in held.items() if key != member["symbol_id"]}
+    gone = payload["old"]["symbol_id"]
+    kept = [(member["symbol_id"], new) if key == gone else (key, held[key]) for key in held]
+    # A part of the history may name a member first where it leaves.
+    return dict(kept) if gone in held else {**held, member["symbol_id"]: new}
+
+
+def _marks(events: Sequence[PortfolioEvent]) -> dict[str, Decimal]:
+    return {
+        one["symbol"]: Decimal(one["mark"])
+        for event in events
+        for one in event.payload.get("marks", {}).values()
+        if one["mark"] is not None and Decimal(one["mark"]) > 0
+    }
