@@ -16,10 +16,19 @@ BOARD_COLUMNS = (
 )  # fmt: skip
 
 
-def sync(as_json: AsJson = False, url: Url = HERE) -> None:
+def sync(
+    history: Annotated[
+        bool, typer.Option("--history", help="Also candles, books and funding that are missing.")
+    ] = False,
+    as_json: AsJson = False,
+    url: Url = HERE,
+) -> None:
     """Read all contracts from the exchange now."""
     with reporting(as_json) as output:
-        answer = done(output, Client(url), "reading contracts", "/symbols/sync")
+        what, path = "reading contracts", "/symbols/sync"
+        if history:
+            what, path = "filling up", "/symbols/sync?history=true"
+        answer = done(output, Client(url), what, path)
         if not output.answer(answer):
             output.people.print(_facts("contracts", answer.document["result"]))
 

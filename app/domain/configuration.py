@@ -12,6 +12,7 @@ from app.domain.board import Family
 from app.domain.notification_rules import NotificationRules
 from app.domain.panel import Source
 from app.domain.policy import Policies
+from app.domain.retention import RetentionRules
 from app.domain.setting import between, setting
 from app.domain.sizing_rules import SizingRules
 
@@ -160,6 +161,7 @@ class Configuration:
     policy: Policies = field(default_factory=Policies)
     sizing: SizingRules = field(default_factory=SizingRules)
     notifications: NotificationRules = field(default_factory=NotificationRules)
+    retention: RetentionRules = field(default_factory=RetentionRules)
 
     @property
     def min_weight_u(self) -> int:

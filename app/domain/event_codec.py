@@ -15,6 +15,7 @@ from app.domain.events import (
     AlertRaised,
     AlertResolved,
     ConfigurationChanged,
+    JobChanged,
     PlanCreated,
     PortfolioChanged,
     ProposalDecided,
@@ -77,6 +78,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     Kind(ConfigurationChanged, "configuration_changed", Topic.CONFIGURATION),
     Kind(AlertRaised, "alert_raised", Topic.ALERT, subject="symbol"),
     Kind(AlertResolved, "alert_resolved", Topic.ALERT, subject="symbol"),
+    Kind(JobChanged, "job_changed", Topic.JOB),
 )
 NOT_STORED: Final[frozenset[type]] = frozenset()
 _BY_CLASS: Final = MappingProxyType({kind.cls: kind for kind in KINDS})

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from app.domain.alert_settings import Severity
 from app.domain.alerts import Alert, Resolution, Rule
 from app.domain.board import Board
 from app.domain.configuration import Configuration
+from app.domain.jobs import JobState
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,26 @@ class AlertResolved:
     def symbol(self) -> str | None:
         """The symbol that it was about; None where it was about no single one."""
         return self.symbols[0] if len(self.symbols) == 1 else None
+
+
+class JobChange(StrEnum):
+    STARTED = "started"  # also when another process has taken it up
+    PROGRESS = "progress"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class JobChanged:
+    """A job has begun, has come further or has ended; `error` is a stable code."""
+
+    job_id: str
+    kind: str
+    change: JobChange
+    state: JobState
+    step: str | None
+    progress: float
+    error: str | None
+    occurred_at: datetime
 
 
 def alert_raised(alert: Alert, at: datetime) -> AlertRaised:

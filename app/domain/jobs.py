@@ -17,6 +17,8 @@ class JobKind(StrEnum):
     CONTRACT_SYNC = "contract_sync"
     SCORING = "scoring"
     SAMPLE_DATA = "sample_data"
+    BACKFILL = "backfill"
+    RETENTION = "retention"
 
 
 class JobState(StrEnum):

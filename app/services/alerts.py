@@ -1,4 +1,4 @@
-"""Alerts: evaluated each minute, at the start and whenever they are asked for; kept for ever."""
+"""Alerts: evaluated each minute, at the start and whenever they are asked for."""
 
 import asyncio
 from collections.abc import Callable
@@ -160,6 +160,11 @@ class AlertService:
             lambda alert, now: alert.resolved(now, Resolution.OPERATOR, command.actor),
             render,
         )
+
+    async def forget_old(self, keep: timedelta) -> int:
+        """Drops those that were resolved longer ago; gives their number."""
+        async with self.database.write() as unit:
+            return await unit.alerts.forget(self.grounds.clock() - keep)
 
     async def _move(
         self,

@@ -3,12 +3,11 @@
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
 
+from app.domain.events import JobChange, JobChanged
 from app.domain.jobs import Document, Job, JobKind, JobState
+from app.services.job_news import JobNews
 from app.services.ports import Clock, Jobs, NewId
-
-KEEP: Final = timedelta(days=14)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +17,7 @@ class JobService:
     jobs: Jobs
     clock: Clock
     new_id: NewId
+    news: JobNews
 
     async def begin(self, kind: JobKind, payload: Document, once: str | None = None) -> Job:
         """The job that does it. The same `once` gives the same job, also when it has ended.
@@ -50,8 +50,16 @@ class JobService:
 
         Raises NotFoundError, UnavailableError.
         """
-        return await self.jobs.cancel(run_id)
+        before = await self.jobs.job(run_id)
+        job = await self.jobs.cancel(run_id)
+        if job.state is JobState.CANCELLED and not before.is_final:
+            told = (run_id, job.kind, JobChange.ENDED, job.state, None, job.progress, None)
+            await self.news.tell(JobChanged(*told, self.clock()))
+        return job
 
-    async def forget_old(self) -> int:
-        """Drops jobs that ended longer ago than they are kept; gives their number."""
-        return await self.jobs.forget(self.clock() - KEEP)
+    async def forget_old(self, keep: timedelta) -> int:
+        """Drops jobs that ended longer ago; gives their number."""
+        number = 0
+        while dropped := await self.jobs.forget(self.clock() - keep):
+            number += dropped
+        return number

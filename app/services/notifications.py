@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Final, Protocol
+from typing import Protocol
 
 from app.domain.errors import Code, ConflictError
 from app.domain.notification import (
@@ -42,7 +42,6 @@ class Notifier(Protocol):
         ...
 
 
-KEEP: Final = timedelta(days=30)
 Notifiers = Mapping[ChannelKind, Notifier]
 
 
@@ -177,7 +176,7 @@ class Notifications:
 
         return await self.once.run(command, change, render)
 
-    async def forget_old(self) -> int:
-        """Drops what was told long ago; gives its number."""
+    async def forget_old(self, keep: timedelta) -> int:
+        """Drops what was told longer ago; gives its number."""
         async with self.database.write() as unit:
-            return await unit.notifications.forget(self.clock() - KEEP)
+            return await unit.notifications.forget(self.clock() - keep)

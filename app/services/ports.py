@@ -128,6 +128,9 @@ class Jobs(Protocol):
 class Journal(Protocol):
     """What a durable run is given: it notes what has been done, so that it is not done again."""
 
+    @property
+    def run_id(self) -> str: ...
+
     async def step(self, name: str, action: Callable[[], Awaitable[Document]]) -> Document:
         """The result of `action`, which is recorded; after a crash the record answers.
 

@@ -78,6 +78,11 @@ class AlertRepository:
                 )
             )
 
+    async def forget(self, before: datetime) -> int:
+        """Drops those that were resolved before; how many. What is active has no such time."""
+        gone = await self.connection.execute(table.delete().where(table.c.resolved_at < before))
+        return gone.rowcount
+
     async def resolved(
         self,
         limit: int,

@@ -40,12 +40,6 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
             first = ()  # without the database the rotation goes on
         await service.market.refresh_books(BOOKS_STEP_S, first)
 
-    async def housekeeping() -> None:
-        await service.portfolio.once.forget_old()
-        await service.stream.forget_old()
-        await service.notifications.forget_old()
-        await service.jobs.forget_old()
-
     return Activities(
         first_fill=fill,
         scorable=service.market.scorable.wait,
@@ -60,5 +54,4 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
         replacement_check=replacement_check,
         forced_replacement=forced_replacement,
         alerts=watch.look,
-        housekeeping=housekeeping,
     )

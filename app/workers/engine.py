@@ -39,6 +39,7 @@ _log = structlog.get_logger("jobs")
 class _Journal:
     """Hands the steps of a run to the engine, which records them."""
 
+    run_id: str
     asking: ThreadPoolExecutor
     telling: Future[None] | None = None
 
@@ -261,7 +262,7 @@ class Engine:
                 finally:
                     self._waiting.discard(task)
             try:
-                result = await run.work(_Journal(self._asking), payload)
+                result = await run.work(_Journal(str(DBOS.workflow_id), self._asking), payload)
             except ServiceError as error:
                 _log.warning("job_failed", kind=run.kind, cause=error.code.value)
                 self.ended(run.kind, error.code.value)
@@ -277,10 +278,9 @@ class Engine:
 
     async def _ask(self, question: Callable[[], T]) -> T:
         """Off the loop and not for ever: without its database the engine waits, callers do not."""
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self.options.answer_s):
-                return await loop.run_in_executor(self._asking, question)
+                return await asyncio.get_running_loop().run_in_executor(self._asking, question)
         except TimeoutError:
             raise _away() from None
         except self.options.store.errors as error:

@@ -2,25 +2,31 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from app.domain.jobs import Document, JobKind
-from app.services.backfill import STAGES
+from app.services.backfill import STAGES, Progress, first_fill
 from app.services.my_symbols import MySymbolsServiceV2
 from app.services.ports import Journal
+from app.services.retention import SWEEPS, swept
 from app.workers.durable import Run
+from app.workers.job_telling import telling
 from app.workers.schedule import Activities
 
 
 def runs(service: MySymbolsServiceV2, work: Activities) -> tuple[Run, ...]:
     """Every kind of job; the checks decide on a whole board, so they wait for one."""
     does = _Works(service, work)
-    return (
+    every = (
         Run(JobKind.REBALANCE_CHECK.value, ("check",), does.rebalance_check, work.scored),
         Run(JobKind.REPLACEMENT_CHECK.value, ("check",), does.replacement_check, work.scored),
         Run(JobKind.CONTRACT_SYNC.value, ("contracts",), does.contract_sync),
         Run(JobKind.SCORING.value, ("board",), does.scoring, work.scorable),
         Run(JobKind.SAMPLE_DATA.value, ("fill", "board"), does.sample_data),
+        Run(JobKind.BACKFILL.value, ("contracts", "fill", "board"), does.backfill),
+        Run(JobKind.RETENTION.value, tuple(SWEEPS), does.retention),
     )
+    return tuple(telling(run, service.jobs.news, service.jobs.clock) for run in every)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +82,35 @@ class _Works:
 
         return await journal.step("board", board)
 
+    async def backfill(self, journal: Journal, payload: Document) -> Document:
+        """What is stored is not asked for again: begun again it goes on where it stopped."""
+
+        async def fill() -> Document:
+            await first_fill(self.service.market, _stages(journal))
+            facts = self.service.market.facts()
+            return {"contracts": facts.contracts, "eligible": facts.eligible}
+
+        listed = await self.contract_sync(journal, payload)
+        filled = await journal.step("fill", fill)
+        return {"listed": listed["listed"], **filled, **await self.scoring(journal, payload)}
+
+    async def retention(self, journal: Journal, payload: Document) -> Document:
+        """How many of each were dropped."""
+        del payload
+
+        async def sweep(name: str) -> Document:
+            return {name: await swept(self.service, name)}
+
+        done: dict[str, object] = {}
+        for name in SWEEPS:
+            done |= await journal.step(name, partial(sweep, name))
+        return done
+
     async def sample_data(self, journal: Journal, payload: Document) -> Document:
         del payload
 
-        def told(stage: str, done: int, total: int) -> None:
-            part = done / total if total else 0.0
-            journal.share(round((STAGES.index(stage) + part) * 100), len(STAGES) * 100)
-
         async def fill() -> Document:
-            await self.service.sample_data.fill(told)
+            await self.service.sample_data.fill(_stages(journal))
             return {}
 
         async def board() -> Document:
@@ -97,3 +123,13 @@ class _Works:
 
         await journal.step("fill", fill)
         return await journal.step("board", board)
+
+
+def _stages(journal: Journal) -> Progress:
+    """Tells the journal how far the stages of a fill are."""
+
+    def told(stage: str, done: int, total: int) -> None:
+        part = done / total if total else 0.0
+        journal.share(round((STAGES.index(stage) + part) * 100), len(STAGES) * 100)
+
+    return told

@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from app.domain.event_codec import Topic
 from app.domain.market import DataSource
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
@@ -107,6 +108,31 @@ async def test_sample_data_and_a_scoring_by_jobs(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_a_backfill_is_a_job_and_the_stream_tells_of_it(desk: Desk) -> None:
+    answer = await desk.service.client.post(f"{PREFIX}/symbols/sync?history=true")
+    assert answer.status_code == 202, answer.text
+    begun = answer.json()
+    assert (begun["kind"], [one["name"] for one in begun["steps"]]) == (
+        "backfill",
+        ["contracts", "fill", "board"],
+    )
+    job = await desk.ended(begun["id"])
+    assert (job["state"], job["result"]["listed"]) == ("done", 16), job
+    assert job["result"]["scores_calculated"] >= 12
+    waiting = await desk.begun("/scoring/calculate")
+    await desk.service.post(f"/jobs/{waiting['id']}/cancel")
+    async with desk.service.services.my_symbols.stream.database.read() as unit:
+        records = [one for one in await unit.events.after(0, 1_000) if one.type == "job_changed"]
+    assert {one.topic for one in records} == {Topic.JOB}
+    told = [one.data for one in records if one.data["job_id"] == begun["id"]]
+    assert [one["change"] for one in (told[0], told[-1])] == ["started", "ended"]
+    assert (told[-1]["state"], told[-1]["progress"]) == ("done", 1.0)
+    assert [one["progress"] for one in told] == sorted(one["progress"] for one in told)
+    ends = [one.data["state"] for one in records if one.data["job_id"] == waiting["id"]]
+    assert ends[-1] in {"cancelled", "done"}  # what is there to be scored is scored at once
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 async def test_a_scoring_waits_until_there_is_something_to_score(desk: Desk) -> None:
     begun = await desk.begun("/scoring/calculate")
     async with asyncio.timeout(PATIENCE_S):
@@ -148,6 +174,9 @@ async def test_a_job_can_be_stopped_and_once_it_has_ended_nothing_changes(desk: 
     waiting = await desk.begun("/scoring/calculate")  # there is nothing to score
     stopped = await desk.service.post(f"/jobs/{waiting['id']}/cancel")
     assert (stopped["id"], stopped["state"]) == (waiting["id"], "cancelled")
+    async with desk.service.services.my_symbols.stream.database.read() as unit:
+        (told,) = [one.data for one in await unit.events.after(0, 99) if one.topic is Topic.JOB]
+    assert (told["job_id"], told["change"], told["state"]) == (waiting["id"], "ended", "cancelled")
     assert stopped["finished_at"] is not None
     assert (await desk.begun("/scoring/calculate"))["id"] != waiting["id"], "its place is free"
     done = await desk.ended((await desk.begun("/symbols/sync"))["id"])

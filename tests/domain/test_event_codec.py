@@ -25,6 +25,8 @@ from app.domain.events import (
     AlertRaised,
     AlertResolved,
     ConfigurationChanged,
+    JobChange,
+    JobChanged,
     PlanCreated,
     PortfolioChanged,
     ProposalDecided,
@@ -33,6 +35,7 @@ from app.domain.events import (
     ScoresUpdated,
     score_changes,
 )
+from app.domain.jobs import JobState
 from app.domain.market import DataSource
 
 T0 = datetime(2026, 3, 4, 5, 6, 7, 89, tzinfo=UTC)
@@ -52,6 +55,9 @@ EXAMPLES: tuple[object, ...] = (
     ),
     AlertResolved(
         "id", Rule.JOB_LATE, "market", (), Severity.INFO, Resolution.CLEARED, None, "late", T0
+    ),
+    JobChanged(
+        "scoring:1", "scoring", JobChange.ENDED, JobState.FAILED, "board", 0.5, "internal_error", T0
     ),
     ConfigurationChanged(replace(Configuration(), version=4, max_portfolio_symbols=7), T0),
 )

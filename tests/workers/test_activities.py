@@ -35,13 +35,6 @@ class Asked:
     async def check(self, command: Command, scheduled_at: datetime) -> None:
         self.asked.append(f"{command.actor}: check of {scheduled_at:%H:%M}")
 
-    async def forget_old(self) -> None:
-        self.asked.append("forget_old")
-
-    @property
-    def once(self) -> "Asked":
-        return self
-
 
 @dataclass(frozen=True)
 class Face:
@@ -118,8 +111,4 @@ async def test_after_a_restart_nothing_decides_on_the_board_of_a_half_filled_mar
     assert len(past) == 3, "the old one, that of the half-filled market, the whole one"
 
     await work.rebalance_check(live.clock.now())
-    await work.housekeeping()
-    assert cast("Asked", now.rebalancing).asked == [
-        f"schedule: check of {live.clock.now():%H:%M}",
-        *["forget_old"] * 4,  # stored answers, events, notices, and jobs
-    ]
+    assert cast("Asked", now.rebalancing).asked == [f"schedule: check of {live.clock.now():%H:%M}"]

@@ -19,6 +19,7 @@ from app.api.rebalancing_settings import (
     RebalancingOut,
 )
 from app.api.responses import answer, etag, json_bytes, keep, sent
+from app.api.retention_settings import RetentionIn, RetentionOut
 from app.api.routing import api_router
 from app.api.schemas import CursorText, Json, Limit, MoneyString, Out, UtcTime
 from app.api.sizing_settings import SizingIn, SizingOut
@@ -112,6 +113,7 @@ class ConfigurationOut(Out):
     policy: PolicyOut
     sizing: SizingOut
     notifications: NotificationsOut
+    retention: RetentionOut
 
     @classmethod
     def of(cls, settings: Configuration) -> Self:
@@ -202,6 +204,7 @@ class ConfigurationIn(Said):
     policy: PolicyIn | None = None
     sizing: SizingIn | None = None
     notifications: NotificationsIn | None = None
+    retention: RetentionIn | None = None
 
     def changes(self) -> dict[str, Any]:
         """The settings that were given, as the domain judges them."""

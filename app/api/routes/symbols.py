@@ -115,7 +115,13 @@ async def validate_symbols(service: ServiceDep, body: ValidateIn) -> ValidatedOu
     responses={**ACCEPTED, **problems(*_EXCHANGE)},
 )
 async def sync_symbols(
-    service: ServiceDep, request_id: RequestIdDep, once: IdempotencyDep, as_job: PrefersJobDep
+    service: ServiceDep,
+    request_id: RequestIdDep,
+    once: IdempotencyDep,
+    as_job: PrefersJobDep,
+    history: Annotated[
+        QueryFlag, Query(description="Also whatever a scoring reads and is missing: always a job.")
+    ] = False,
 ) -> Response:
     """New, changed and vanished contracts; a list that loses too many is not believed at once."""
     market = service.market
@@ -124,6 +130,8 @@ async def sync_symbols(
         return keep(SyncOut.of(market.moment(), market.source, summary))
 
     command = Command(UNNAMED, request_id, once=once)
+    if history:
+        return await begun(service, command, JobKind.BACKFILL)
     if as_job:
         return await begun(service, command, JobKind.CONTRACT_SYNC)
     return sent(await service.once.share(command, market.sync_contracts, render))

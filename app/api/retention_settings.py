@@ -1,0 +1,20 @@
+"""The settings of what is dropped when, as they are read and written over HTTP."""
+
+from pydantic import Field
+
+from app.api.body import Body
+from app.api.schemas import Out
+
+
+class RetentionOut(Out):
+    """Days since the end; history, rebalances and trades are kept for ever."""
+
+    alerts_days: int = Field(description="Alerts that are resolved.")
+    jobs_days: int = Field(description="Jobs that have ended.")
+    notifications_days: int = Field(description="Notifications that were delivered.")
+
+
+class RetentionIn(Body):
+    alerts_days: int | None = None
+    jobs_days: int | None = None
+    notifications_days: int | None = None

@@ -1,0 +1,15 @@
+"""Settings of how long is kept what nothing rests on any more, once it has ended."""
+
+from dataclasses import dataclass
+
+from app.domain.setting import setting
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionRules:
+    """Days since the end. History, its proofs, rebalances and booked trades are kept for ever."""
+
+    # The longest cooldown of a rule is counted from the end of its last alert: a week.
+    alerts_days: int = setting(90, 8, 3_650)
+    jobs_days: int = setting(14, 1, 365)
+    notifications_days: int = setting(30, 1, 365)  # delivered ones; dead ones stay

@@ -1,0 +1,25 @@
+"""Tells readers of the stream how jobs fare; what cannot be told is left out."""
+
+from dataclasses import dataclass
+
+import structlog
+
+from app.domain.errors import ServiceError
+from app.domain.events import JobChanged
+from app.storage.database import Database
+
+_log = structlog.get_logger("jobs")
+
+
+@dataclass(frozen=True, slots=True)
+class JobNews:
+    """A courtesy: no job fails because nobody could be told of it."""
+
+    database: Database
+
+    async def tell(self, event: JobChanged) -> None:
+        try:
+            async with self.database.write() as unit:
+                unit.announce(event)
+        except ServiceError as error:
+            _log.warning("job_news_lost", job=event.job_id, cause=error.code.value)

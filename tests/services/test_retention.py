@@ -1,0 +1,107 @@
+"""What has ended long ago goes, when the settings say; what anything rests on stays."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, cast
+
+from sqlalchemy import select
+
+from app.services.job_news import JobNews
+from app.services.jobs import JobService
+from app.services.my_symbols import MySymbolsServiceV2
+from app.services.once import Once
+from app.services.ports import Jobs
+from app.services.retention import SWEEPS, swept
+from app.services.stream import EventStream
+from app.storage.database import Database
+from app.storage.metadata import metadata
+from app.telemetry.metrics import Metrics
+from tests.services.desk import WHO, Desk, settings
+from tests.services.test_notifications import Office, change
+
+KEPT = {"portfolio_history", "portfolio_members", "configuration_versions", "rebalance_runs"}
+
+
+@dataclass
+class Ended:
+    """Jobs that ended at these times."""
+
+    at: list[datetime] = field(default_factory=list)
+
+    async def forget(self, finished_before: datetime) -> int:
+        old = sum(one < finished_before for one in self.at[:2])  # no more in one go
+        self.at = self.at[old:]
+        return old
+
+
+def _service(desk: Desk, office: Office, jobs: Ended) -> MySymbolsServiceV2:
+    def clock() -> datetime:
+        return desk.now
+
+    parts = {
+        "once": Once(desk.database, clock),
+        "stream": EventStream(desk.database, clock, Metrics(), lambda _: None),
+        "notifications": office.notifications,
+        "alerts": desk.alerts,
+        "jobs": JobService(cast("Jobs", jobs), clock, lambda: "id", JobNews(desk.database)),
+        "configuration": desk.configuration,
+    }
+    return cast("MySymbolsServiceV2", SimpleNamespace(**parts))
+
+
+async def _everything(database: Database) -> dict[str, list[tuple[Any, ...]]]:
+    async with database.read() as unit:
+        return {
+            table.name: sorted(
+                tuple(map(str, row)) for row in await unit.connection.execute(select(table))
+            )
+            for table in metadata.sorted_tables
+        }
+
+
+async def test_B18_only_what_has_ended_and_is_old_enough_goes(database: Database) -> None:
+    desk = await Desk(database).filled(3)
+    office = Office(database)
+    await office.channel("desk", "http://127.0.0.1:1/hook")
+    await office.announce(change(1), change(2))
+    await office.work()
+    log = await office.notifications.log(None, 10)
+    async with database.write() as unit:  # one has arrived, one is still to be told
+        await unit.notifications.delivered([(log[0], desk.now)])
+    desk.score({"C00USDT": 0.1, "C01USDT": 0.1})
+    await desk.alerts.look()
+    desk.score({"C00USDT": 0.9, "C01USDT": 0.1})
+    desk.later(minutes=20)
+    await desk.alerts.look()
+    before = await _everything(database)
+    states = [row[5] for row in before["alerts"]]
+    assert {"open", "resolved"} <= set(states)
+    began = desk.now
+    jobs = Ended([began] * 5 + [began + timedelta(days=20)])
+    service = _service(desk, office, jobs)
+
+    desk.later(days=10)
+    office.now = desk.now
+    await desk.configuration.put({"retention": {"alerts_days": 9}}, "less", WHO)
+    assert await swept(service, "alerts") == states.count("resolved")
+    assert await swept(service, "notifications") == 0, "thirty days are not over"
+    assert await swept(service, "jobs") == 0
+    desk.later(days=25)
+    office.now = desk.now
+    assert await swept(service, "notifications") == 1
+    assert await swept(service, "jobs") == 6
+    left = {name: await swept(service, name) for name in SWEEPS}
+    changed = 2  # events of the settings that were changed here
+    assert left == dict.fromkeys(SWEEPS, 0) | {"events": len(before["events"]) + changed}
+    after = await _everything(database)
+    assert [row[5] for row in after["alerts"]] == [one for one in states if one != "resolved"]
+    assert {row[9] for row in after["notifications"]} == {"pending"}
+    assert len(after["notifications"]) == len(before["notifications"]) - 1
+    for name in KEPT & before.keys():
+        assert set(before[name]) <= set(after[name]), name
+
+
+def test_three_months_of_alerts_two_weeks_of_jobs_a_month_of_notifications() -> None:
+    rules = settings().retention
+    assert (rules.alerts_days, rules.jobs_days, rules.notifications_days) == (90, 14, 30)
