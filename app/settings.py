@@ -1,7 +1,9 @@
 """Every environment variable, typed, nested and frozen; built once, read by the composition."""
 
+import hashlib
 import os
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -121,6 +123,14 @@ class NotificationSettings(_Part):
     )
 
 
+class Role(StrEnum):
+    """What a process does of all that the service does."""
+
+    ALL = "all"
+    API = "api"
+    WORKER = "worker"
+
+
 class LogSettings(_Part):
     level: Literal["debug", "info", "warning", "error"] = "info"
     form: Literal["json", "console"] = "json"
@@ -140,6 +150,21 @@ class Settings(BaseSettings):
     notifications: NotificationSettings = NotificationSettings()
     log: LogSettings = LogSettings()
     background: bool = Field(True, description="Run the feed, scoring and checks by themselves.")
+    role: Role = Field(
+        Role.ALL, description="all, api (answers, never reads the exchange) or worker."
+    )
+
+    @property
+    def digest(self) -> str:
+        """Of what processes that share a database must agree on; twelve digits, no secret in it."""
+        secret = self.http.cursor_secret
+        agreed = (
+            self.kucoin.base_url,
+            self.kucoin.data_source.value,
+            None if secret is None else secret.get_secret_value(),
+            self.notifications.allow_private,
+        )
+        return hashlib.sha256(repr(agreed).encode()).hexdigest()[:12]
 
     @model_validator(mode="before")
     @classmethod

@@ -8,12 +8,14 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from app.cli.exits import CommandError, Exit
-from app.settings import PREFIX, Settings
+from app.settings import PREFIX, Role, Settings
 
 _DATABASES: Final = frozenset({"sqlite", "postgresql", "postgres"})
 
 
-def read_settings(options: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:
+def read_settings(
+    options: Mapping[str, Mapping[str, Any]] | None = None, role: Role | None = None
+) -> Settings:
     """The settings of the environment, with `options` (part -> name -> value) laid over them.
 
     Raises CommandError (78) that names each wrong variable, never its value.
@@ -32,7 +34,7 @@ def read_settings(options: Mapping[str, Mapping[str, Any]] | None = None) -> Set
         part: getattr(settings, part).model_copy(update=_given(values))
         for part, values in (options or {}).items()
     }
-    return settings.model_copy(update=parts)
+    return settings.model_copy(update={**parts, **_given({"role": role})})
 
 
 def _sentence(place: tuple[int | str, ...], message: str) -> str:

@@ -20,7 +20,7 @@ from app.cli.output import reporting
 from app.container import new_id
 from app.domain.errors import ServiceError
 from app.main import create_app
-from app.settings import Settings
+from app.settings import Role, Settings
 from app.storage.database import DataSourceMismatchError
 from app.storage.faults import CorruptDatabaseError
 from app.storage.file_lock import DatabaseInUseError
@@ -81,10 +81,14 @@ def serve(
     port: Annotated[
         int | None, typer.Option(min=0, max=65_535, help="Instead of MYSYMBOLS_HTTP__PORT.")
     ] = None,
+    role: Annotated[
+        Role | None,
+        typer.Option(help="Instead of MYSYMBOLS_ROLE: all, api (no ticks, no feed) or worker."),
+    ] = None,
 ) -> None:
     """Run the service until Ctrl-C; settings come from MYSYMBOLS_* variables."""
     with reporting(as_json=False) as output:
-        settings = read_settings({"http": {"host": host, "port": port}})
+        settings = read_settings({"http": {"host": host, "port": port}}, role)
 
         async def announce(server: Server) -> None:
             if output.notes.is_terminal:

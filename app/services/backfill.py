@@ -7,9 +7,9 @@ from typing import Final
 
 from app.domain.market import Interval
 from app.domain.symbols import SymbolEntry
-from app.services.market_data import COMPLETE, FillProgress, MarketData
+from app.services.market_data import COMPLETE, MarketData
 from app.services.market_fetch import Failures
-from app.services.market_state import Received
+from app.services.market_state import FillProgress, Received
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 Fetch = Callable[[Sequence[SymbolEntry], Callable[[], None]], Awaitable[Failures]]
@@ -36,8 +36,12 @@ async def first_fill(data: MarketData, progress: Progress = unheard) -> None:
     What was stored before, or came in before an outage, is not asked for again: calling it again
     goes on, and who calls it while it runs waits and finds the work done. After the first books
     `data.scorable` is set, at the end `data.filled`. Raises UnavailableError when the exchange
-    does not answer; the failure of a single symbol is reported and passed over.
+    does not answer; the failure of a single symbol is reported and passed over. Where another
+    process reads the exchange for all, it waits until that has brought everything.
     """
+    if not data.is_owner():
+        await data.filled.wait()
+        return
     async with data.filling:
         await _Fill(data, progress).run()
 

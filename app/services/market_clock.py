@@ -33,6 +33,15 @@ class ServerClock:
         half_s = (received - sent) / 2.0
         self._anchor = _Anchor(server_ms + half_s * 1000.0, received, half_s)
 
+    def carry(self, server_ms: float, mono: float, doubt_s: float) -> None:
+        """Takes over what another process heard: exchange time at our monotonic time `mono`."""
+        self._anchor = _Anchor(server_ms, mono, doubt_s)
+
+    @property
+    def doubt_s(self) -> float:
+        """By so much it may be wrong; nothing is said of our own clock before the first answer."""
+        return 0.0 if self._anchor is None else self._anchor.doubt_s
+
     @property
     def synced(self) -> bool:
         return self._anchor is not None

@@ -23,7 +23,7 @@ from app.domain.panel import Panel, ScoringInputs, Source
 from app.domain.symbols import SymbolEntry
 from app.services.market_clock import ServerClock
 from app.services.market_fetch import Fetcher
-from app.services.market_state import LiveMarket, joined
+from app.services.market_state import NOT_STARTED, FillProgress, LiveMarket, joined
 from app.services.market_views import LIVE, MarketMoment, QuoteView
 from app.services.mode import MarketLevel
 from app.services.open_interest import OpenInterestKeeper
@@ -38,15 +38,6 @@ _log = structlog.get_logger("market_data")
 
 COMPLETE: Final = "complete"
 WHOLE: Final = 10_000  # symbols: a new bar comes to all of them at once
-
-
-@dataclass(frozen=True, slots=True)
-class FillProgress:
-    """How far the first fill has come."""
-
-    stage: str
-    done: int
-    total: int
 
 
 @dataclass(slots=True)
@@ -65,7 +56,10 @@ class MarketData:
     metrics: Metrics
     workers: int = 12
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    fill: FillProgress = FillProgress("not_started", 0, 0)
+    # Only the owner of the feed talks to the exchange; the others have it do so.
+    is_owner: Callable[[], bool] = lambda: True
+    remote_sync: Callable[[], Awaitable[SyncSummary]] | None = None
+    fill: FillProgress = NOT_STARTED
     scorable: asyncio.Event = field(default_factory=asyncio.Event)  # a first board can be made
     filled: asyncio.Event = field(default_factory=asyncio.Event)  # the first fill is complete
     filling: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -74,7 +68,7 @@ class MarketData:
     fetch: Fetcher = field(init=False)
     open_interest: OpenInterestKeeper = field(init=False)
     _recalled: bool = field(default=False, init=False)
-    _trading: ExchangeStatus | None = field(default=None, init=False)
+    trading: ExchangeStatus | None = field(default=None, init=False)  # as it last said
     _panels: dict[Interval, tuple[object, object, Panel]] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -146,7 +140,7 @@ class MarketData:
 
     def is_halted(self) -> bool:
         """Whether the exchange as a whole said that it does not trade."""
-        return self._trading is not None and self._trading is not ExchangeStatus.OPEN
+        return self.trading is not None and self.trading is not ExchangeStatus.OPEN
 
     def panel(self, interval: Interval) -> Panel | None:
         """Closed bars of the symbols that have any; None before the first fill."""
@@ -206,6 +200,12 @@ class MarketData:
     # --- what it asks for
 
     async def sync_contracts(self) -> SyncSummary:
+        """The list of contracts now, asked for by the owner of the feed."""
+        if self.remote_sync is None or self.is_owner():
+            return await self.fetch_contracts()
+        return await self.remote_sync()
+
+    async def fetch_contracts(self) -> SyncSummary:
         """The list of contracts with everything that moves in it."""
         listing, summary = await self.registry.sync()
         # what the adapter refused it has counted itself
@@ -220,13 +220,13 @@ class MarketData:
     async def refresh_market(self) -> None:
         """Clock, contracts, tickers and the state of the exchange: the tick of every minute."""
         await self.sync_clock()
-        await self.sync_contracts()
+        await self.fetch_contracts()
         listing = await self.exchange.tickers()
         tickers = {one.code: self.live.received(one) for one in listing.tickers}
         market = self.live.market
         self.live.publish(replace(market, tickers=joined(market.tickers, tickers)), Source.TICKERS)
         try:
-            self._trading = await self.exchange.status()
+            self.trading = await self.exchange.status()
         except ServiceError as error:
             # the quotes are here; whether trading is halted stays as it was last said
             _log.warning("exchange_status_unknown", cause=str(error.code))

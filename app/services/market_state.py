@@ -47,6 +47,18 @@ class Received(Generic[T_co]):
 
 
 @dataclass(frozen=True, slots=True)
+class FillProgress:
+    """How far the first fill has come."""
+
+    stage: str
+    done: int
+    total: int
+
+
+NOT_STARTED: Final = FillProgress("not_started", 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class DailyFacts:
     """What the funnel asks of daily candles, worked out once per change."""
 

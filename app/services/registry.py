@@ -17,6 +17,7 @@ from app.domain.universe import Reconciled, Suspicion, live, reconcile, suspect
 from app.services.ports import Clock, Exchange, Monotonic, NewId
 from app.storage.database import Database
 from app.storage.symbols import SavedSymbols, SymbolRecord
+from app.storage.unit_of_work import UnitOfWork
 
 _log = structlog.get_logger("registry")
 
@@ -51,12 +52,16 @@ async def _nobody() -> Sequence[str]:
     return ()
 
 
+async def _anybody(unit: UnitOfWork) -> None:
+    del unit  # one process writes: nobody has to be refused
+
+
 @dataclass(slots=True)
 class Registry:
     """Keeps the universe in step with the exchange, and never loses what it knew.
 
     `held` names the contract codes of the portfolio's members: when a whole list is doubted,
-    they are looked at one by one.
+    they are looked at one by one. `fence` refuses to write for who is no longer the one to do it.
     """
 
     exchange: Exchange
@@ -66,6 +71,8 @@ class Registry:
     monotonic: Monotonic
     new_id: NewId
     held: Callable[[], Awaitable[Sequence[str]]] = _nobody
+    fence: Callable[[UnitOfWork], Awaitable[None]] = _anybody
+    revision: int = 0  # raised with each change of what is stored
     known: Known = field(default_factory=lambda: Known(SymbolIndex.of(()), MappingProxyType({})))
     suspicion: Suspicion | None = None  # while a list is in quarantine
     last_sync: SyncSummary | None = None
@@ -170,7 +177,9 @@ class Registry:
         saved = SavedSymbols((), ())
         if records:
             async with self.database.write() as unit:
+                await self.fence(unit)
                 saved = await unit.symbols.save(records, now)
+            self.revision += 1
         known |= {one.contract.code: one for one in records}
         for contract in seen:
             known[contract.code] = replace(known[contract.code], last_seen=now)

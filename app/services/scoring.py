@@ -1,7 +1,7 @@
 """Scoring: score the universe, keep the board, tell, and answer what the scores were."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -42,12 +42,17 @@ class _Prepared:
     duration_ms: float
 
 
+async def _anybody(unit: UnitOfWork) -> None:
+    del unit  # one process scores: nobody has to be refused
+
+
 @dataclass(slots=True)
 class Scoring:
     """Holds the newest board; it is replaced whole, so readers need no lock and no SQL.
 
     `configuration` gives the settings in force. `whole` is set once a board stands that was made
-    after the first fill of this process: what decides by itself waits for it.
+    after the first fill of this process: what decides by itself waits for it. `fence` refuses a
+    board of a market that is no longer the present one.
     """
 
     market: ScoringMarket
@@ -57,6 +62,7 @@ class Scoring:
     new_id: NewId
     configuration: Callable[[], Configuration]
     once: Once
+    fence: Callable[[UnitOfWork], Awaitable[None]] = _anybody
     whole: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _latest: Board | None = field(default=None, init=False)
     _running: asyncio.Future[Board] | None = field(default=None, init=False)
@@ -67,6 +73,16 @@ class Scoring:
         async with self.database.read() as unit:
             self._latest = await unit.scoring.latest()
         return self._latest
+
+    async def refresh(self) -> None:
+        """Take up a board that another process has made since."""
+        async with self.database.read() as unit:
+            newest = await unit.shared_market.newest_run_id()
+            if newest is None or (self._latest is not None and newest == self._latest.run_id):
+                return
+            board = await unit.scoring.run(newest)
+        if board is not None:
+            self._keep_newer(board)
 
     def latest(self) -> Board | None:
         return self._latest
@@ -136,6 +152,7 @@ class Scoring:
         return _Prepared(draft, packed, configuration, (self.monotonic() - begun) * 1e3)
 
     async def _save(self, unit: UnitOfWork, prepared: _Prepared) -> Board:
+        await self.fence(unit)
         at, configuration = self.clock(), prepared.configuration
         algorithm = await kept(unit, _spec(configuration), at)
         board = prepared.draft.issued(
@@ -163,9 +180,12 @@ class Scoring:
         )
         return board
 
-    def _take(self, board: Board) -> None:
+    def _keep_newer(self, board: Board) -> None:
         if self._latest is None or self._latest.calculated_at <= board.calculated_at:
             self._latest = board
+
+    def _take(self, board: Board) -> None:
+        self._keep_newer(board)
         _log.info(
             "scored",
             run_id=board.run_id,

@@ -1,7 +1,7 @@
 """What the owner of the feed sees, for the other processes: one row, written anew each time."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -76,12 +76,12 @@ class SharedMarketRepository:
     async def stamp(self) -> Stamped | None:
         """None before the first one was written."""
         row = (await self.connection.execute(self._wanted())).one_or_none()
-        return None if row is None else Stamped(*row)
+        return None if row is None else Stamped(row[0], row[1], row[2], row[3])
 
     async def newest(self) -> tuple[Stamped, bytes] | None:
         """With what was written."""
         wanted = self._wanted().add_columns(shared_markets.c.payload)
-        row = (await self.connection.execute(wanted)).one_or_none()
+        row: Any = (await self.connection.execute(wanted)).one_or_none()
         return None if row is None else (Stamped(*row[:4]), row.payload)
 
     async def newest_run_id(self) -> str | None:
@@ -93,7 +93,7 @@ class SharedMarketRepository:
         found: str | None = (await self.connection.execute(wanted.limit(1))).scalar()
         return found
 
-    def _wanted(self) -> Select[tuple[int, int, int, int]]:
+    def _wanted(self) -> Select[int, int, int, int]:
         table = shared_markets
         return select(
             table.c.epoch, table.c.version, table.c.stamped_ms, now_ms(self.connection)

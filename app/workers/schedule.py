@@ -1,8 +1,8 @@
 """What runs by itself and how often: a table of ticks, each one a use case."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -19,9 +19,10 @@ LOOK_S: Final = 5.0
 # Candles are asked for soon after their bar has closed; asking again costs nothing until then.
 CANDLES_LOOK_S: Final = 30
 # What has outlived its promise is dropped so often.
-RETENTION_S: Final = 3_600
+HOUSEKEEPING_S: Final = 3_600
 # A rotation through all books is cut into steps of this length.
 BOOKS_STEP_S: Final = 15
+FIRST_FILL: Final = "first_fill"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Tick:
     run: UseCase
     gate: UseCase | None = None  # awaited once before the first run
     left_s: Callable[[], float] | None = None  # until the next one, where the wall clock says so
+    is_shared: bool = False  # every process ticks; else only the owner of the feed
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Activities:
     replacement_check: UseCase
     forced_replacement: UseCase
     alerts: UseCase
+    housekeeping: UseCase
 
 
 def table(
@@ -65,13 +68,13 @@ def table(
 
     What the first fill fetches is not fetched beside it; what decides waits for a whole board.
     Alerts wait for nothing: an exchange that is away from the start is one.
-    What must happen once over all processes is a durable run; the rest each process does for
-    itself, or may well be done twice.
+    What must happen once over all processes is a durable run that each of them asks for; the rest
+    is done by the owner of the feed, for only it talks to the exchange.
     """
 
     def once(kind: JobKind, interval_s: Callable[[], float], gate: UseCase) -> Tick:
         slotted = SlottedTick(kind, interval_s, jobs, clock)
-        return Tick(kind.value, interval_s, slotted.run, gate, slotted.left_s)
+        return Tick(kind.value, interval_s, slotted.run, gate, slotted.left_s, is_shared=True)
 
     return (
         Tick("market", lambda: cadences().market, work.market, work.scorable),
@@ -86,7 +89,7 @@ def table(
         Tick("forced_replacement", lambda: cadences().market, work.forced_replacement,
              work.scored),
         Tick("alerts", lambda: cadences().alerts, work.alerts),
-        once(JobKind.RETENTION, lambda: RETENTION_S, work.scored),
+        Tick("housekeeping", lambda: HOUSEKEEPING_S, work.housekeeping, work.scored),
     )  # fmt: skip
 
 
@@ -114,20 +117,45 @@ async def repeat(
 
 
 def begin(
-    supervisor: Supervisor, ticks: tuple[Tick, ...], work: Activities, monotonic: Monotonic
+    supervisor: Supervisor,
+    ticks: Iterable[Tick],
+    monotonic: Monotonic,
+    is_due: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Start the first fill and every tick as supervised tasks."""
+    """Start every tick as a supervised task; it does nothing while `is_due` says so."""
+
+    def looping(tick: Tick) -> Callable[[Beat], Awaitable[None]]:
+        async def run() -> None:
+            if is_due():
+                await tick.run()
+
+        guarded = replace(tick, run=run)
+        return lambda beat: repeat(guarded, beat, monotonic)
+
+    for tick in ticks:
+        supervisor.start(tick.name, looping(tick))
+
+
+def begin_feed(
+    supervisor: Supervisor,
+    ticks: Iterable[Tick],
+    work: Activities,
+    monotonic: Monotonic,
+    is_owner: Callable[[], bool],
+) -> tuple[str, ...]:
+    """Start the first fill and what only the owner of the feed does; the names of the tasks.
+
+    `is_owner` is asked before each turn: who was stopped and wakes may no longer be the owner.
+    """
 
     async def fill(beat: Beat) -> None:
         del beat  # it is done when it returns
         await work.first_fill()
 
-    def looping(tick: Tick) -> Callable[[Beat], Awaitable[None]]:
-        return lambda beat: repeat(tick, beat, monotonic)
-
-    supervisor.start("first_fill", fill)
-    for tick in ticks:
-        supervisor.start(tick.name, looping(tick))
+    own = [tick for tick in ticks if not tick.is_shared]
+    supervisor.start(FIRST_FILL, fill)
+    begin(supervisor, own, monotonic, is_owner)
+    return (FIRST_FILL, *(tick.name for tick in own))
 
 
 def _sooner(step_s: int, cadence_s: int) -> float:

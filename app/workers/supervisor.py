@@ -66,6 +66,14 @@ class Supervisor:
                 task.task.cancel()
                 await asyncio.gather(task.task, return_exceptions=True)
 
+    async def end(self, *names: str) -> None:
+        """Cancel these, each one awaited; those that do not run, or no longer, are passed over."""
+        ended = [task for name in names if (task := self._tasks.pop(name, None)) is not None]
+        for one in ended:
+            if one.task is not None:
+                one.task.cancel()
+                await asyncio.gather(one.task, return_exceptions=True)
+
     async def wait(self, name: str) -> None:
         """Until the task has returned by itself."""
         task = self._tasks[name].task

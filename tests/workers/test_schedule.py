@@ -10,7 +10,7 @@ import pytest
 from app.domain.configuration import Cadences
 from app.domain.jobs import Document, Enqueued, Job, JobState
 from app.services.ports import Jobs
-from app.workers.schedule import LOOK_S, Activities, Tick, begin, repeat, table
+from app.workers.schedule import LOOK_S, Activities, Tick, begin, begin_feed, repeat, table
 from app.workers.supervisor import Supervisor
 
 

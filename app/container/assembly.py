@@ -1,0 +1,173 @@
+"""Opens everything in order and closes it in reverse."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from random import Random  # noqa: TID251  # chance enters the program here
+from socket import gethostname
+
+import structlog
+
+from app.adapters.kucoin.exchange import open_exchange
+from app.container.composition import compose
+from app.container.feed import FeedTasks, farewell, heartbeat, hinted, join
+from app.container.seams import code_version, full_version, new_id, utc_now
+from app.services.alert_watch import AlertWatch
+from app.services.bus import Bus
+from app.services.exchange_watch import ExchangeWatch
+from app.services.feed_view import FeedView
+from app.services.in_force import SettingsInForce
+from app.services.mode import ModeNow
+from app.services.my_symbols import MySymbolsServiceV2
+from app.services.notifications_courier import Courier
+from app.services.ports import Exchange
+from app.services.stream import EventStream
+from app.settings import Role, Settings
+from app.storage import preparation
+from app.storage.database import Database
+from app.storage.job_store import job_store
+from app.storage.replicas import Makeup
+from app.telemetry import observers
+from app.telemetry.meter import Meter
+from app.telemetry.metrics import Metrics
+from app.workers.activities import activities
+from app.workers.alert_reactions import alert_reactions
+from app.workers.backoff import full_jitter
+from app.workers.durable import EngineOptions, executor_of
+from app.workers.engine import Engine
+from app.workers.gauges import Gauges
+from app.workers.runs import runs
+from app.workers.schedule import table
+from app.workers.streaming import stream_events
+from app.workers.supervisor import Supervisor
+from app.workers.watchdog import Watchdog
+
+_log = structlog.get_logger("service")
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What entry points may use; routes, commands and tests receive this and nothing else."""
+
+    my_symbols: MySymbolsServiceV2
+    bus: Bus
+    supervisor: Supervisor
+    mode: ModeNow
+
+
+@asynccontextmanager
+async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Services]:
+    """Open everything in order, close everything in reverse, whatever happens.
+
+    Raises DatabaseInUseError, DataSourceMismatchError and UnavailableError where the database
+    cannot be used. An exchange that cannot be reached is no error here: the feed goes on trying.
+    """
+    dice = Random()  # noqa: S311  # jitter needs no secrecy
+    in_force, meter, bus, watch = SettingsInForce(), Meter(metrics), Bus(), ExchangeWatch()
+
+    def publish(event: object) -> None:
+        in_force.hear(event)
+        meter.hear(event)
+        bus.publish(event)
+        stream.nudge()
+
+    async with AsyncExitStack() as stack:
+        database = Database(
+            settings.database.options,
+            time.monotonic,
+            dice.random,
+            publish,
+            observers.slow_statement(metrics),
+        )
+        stream = EventStream(database, utc_now, metrics, in_force.read)
+        await database.open()
+        stack.push_async_callback(database.close)
+        await preparation.prepare(settings.database.url)
+        await database.claim(settings.kucoin.data_source)
+        await in_force.load(database, utc_now())
+        exchange = await stack.enter_async_context(_opened(settings, metrics, dice, watch))
+        supervisor = Supervisor(
+            utc_now,
+            lambda: full_jitter(dice.uniform),
+            lambda name: metrics.task_restarts.labels(name).inc(),
+        )
+        store = job_store(settings.database.url)
+        stack.callback(store.close)
+        executor_id = executor_of(store, f"{gethostname()}-{os.getpid()}-{new_id()}")
+        works, poll_s = settings.role is not Role.API, settings.jobs.poll_s
+        options = EngineOptions(store, executor_id, works=works, poll_s=poll_s)
+        engine = Engine(options, observers.job_ended(metrics))
+        feed = FeedView(exchange.link)
+        service = compose(
+            settings, metrics, database, exchange, in_force, supervisor, watch, stream, engine, feed
+        )
+        if settings.background:
+            join(feed, database, service, executor_id, is_shared=store.is_shared)
+        await _recall(service)
+        work = activities(service, AlertWatch(service.alerts, metrics), new_id)
+        # Runs may use everything that was opened before; what asks for runs stops before them.
+        await engine.open(runs(service, work))
+        stack.push_async_callback(engine.close)
+        metrics.service_info.labels(code_version(), settings.kucoin.data_source.value).set(1)
+        makeup = Makeup(settings.role.value, full_version(), settings.digest)
+        replicas = heartbeat(database, engine, executor_id, makeup) if store.is_shared else None
+        stack.push_async_callback(farewell(replicas))
+        # Tasks stop first on the way out: they use everything that was opened before.
+        stack.push_async_callback(supervisor.stop)
+        status = service.status
+        mode = ModeNow(service.market.level, status.is_database_down, time.monotonic)
+        gauges = Gauges(
+            metrics, time.monotonic, database, feed, bus, supervisor, mode, status.ready
+        )
+        supervisor.start("gauges", gauges.run)
+        duty = FeedTasks(
+            settings.role,
+            database,
+            service,
+            feed,
+            supervisor,
+            table(lambda: in_force().cadences, work, engine, utc_now),
+            work,
+            alert_reactions(bus, utc_now, work.alerts),
+            replicas,
+        ).start()
+        notifiers, rules = service.notifications.notifiers, lambda: in_force().notifications
+        courier = Courier(database, utc_now, dice.random, notifiers, metrics, rules)
+        stream_events(supervisor, service, courier, hinted(database.listen, duty))
+        if replicas is not None:
+            supervisor.start("watchdog", Watchdog(replicas, metrics).run)
+        _log.info("started", data_source=settings.kucoin.data_source.value, role=settings.role)
+        yield Services(service, bus, supervisor, mode)
+
+
+def _opened(
+    settings: Settings, metrics: Metrics, dice: Random, watch: ExchangeWatch
+) -> AbstractAsyncContextManager[Exchange]:
+    """The exchange, whose answers are counted and watched."""
+    count = observers.exchange_request(metrics)
+
+    def requested(path: str, outcome: str, seconds: float) -> None:
+        count(path, outcome, seconds)
+        watch.requested(path, outcome, seconds)
+
+    return open_exchange(
+        base_url=settings.kucoin.base_url,
+        source=settings.kucoin.data_source,
+        now=utc_now,
+        monotonic=time.monotonic,
+        sleep=asyncio.sleep,
+        dice=dice,
+        limits=settings.kucoin.limits,
+        on_request=requested,
+        on_rejection=observers.rejected_record(metrics),
+        on_answer=watch.answered,
+    )
+
+
+async def _recall(service: MySymbolsServiceV2) -> None:
+    await service.registry.load()
+    await service.scoring.load()
+    await service.stream.open()

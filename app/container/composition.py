@@ -1,0 +1,136 @@
+"""The use cases, put together over what was opened; nothing starts here."""
+
+import os
+import time
+from socket import gethostname
+
+from app.adapters.notify import People
+from app.adapters.webhook import Webhook
+from app.container.seams import code_version, new_id, utc_now
+from app.services.alert_facts import SystemView
+from app.services.alert_rules import AlertRuleService
+from app.services.alerts import AlertService
+from app.services.changes import Ledger
+from app.services.configuration import ConfigurationService
+from app.services.controls import ControlService
+from app.services.exchange_watch import ExchangeWatch
+from app.services.feed_view import FeedView
+from app.services.grounds import GroundsNow
+from app.services.in_force import SettingsInForce
+from app.services.jobs import JobService
+from app.services.market_data import MarketData
+from app.services.metrics import MetricsService
+from app.services.my_symbols import MySymbolsServiceV2
+from app.services.notifications import Notifications, by_kind
+from app.services.once import Once
+from app.services.performance import Performance
+from app.services.portfolio import PortfolioService
+from app.services.ports import Exchange, Jobs
+from app.services.proposals import Proposals
+from app.services.rebalance_runs import RebalanceRuns
+from app.services.rebalancing import Rebalancing
+from app.services.registry import Registry, shipped_sectors
+from app.services.replacement import Replacement
+from app.services.report import Reporting
+from app.services.reports import Reports
+from app.services.safety import Safety
+from app.services.sample_data import SampleData
+from app.services.scoring import Scoring
+from app.services.status_sources import StatusSources
+from app.services.stream import EventStream
+from app.services.trading import Trading
+from app.settings import Settings
+from app.storage.database import Database
+from app.telemetry.metrics import Metrics
+from app.workers.supervisor import Supervisor
+
+
+def compose(
+    settings: Settings,
+    metrics: Metrics,
+    database: Database,
+    exchange: Exchange,
+    in_force: SettingsInForce,
+    supervisor: Supervisor,
+    watch: ExchangeWatch,
+    stream: EventStream,
+    jobs: Jobs,
+    feed: FeedView,
+) -> MySymbolsServiceV2:
+    """The use cases over what was opened; nothing starts here."""
+
+    async def held() -> tuple[str, ...]:
+        async with database.read() as unit:
+            portfolio = await unit.portfolio.load()
+        return tuple(member.contract for member in portfolio.members)
+
+    registry = Registry(
+        exchange=exchange,
+        database=database,
+        sectors=shipped_sectors(),
+        clock=utc_now,
+        monotonic=time.monotonic,
+        new_id=new_id,
+        held=held,
+        fence=feed.fence,
+    )
+    market = MarketData(
+        exchange=exchange,
+        database=database,
+        registry=registry,
+        configuration=in_force,
+        clock=utc_now,
+        monotonic=time.monotonic,
+        metrics=metrics,
+        workers=settings.kucoin.concurrency,
+        is_owner=feed.is_owner,
+    )
+    once = Once(database, utc_now)
+    scoring = Scoring(
+        market=market,
+        database=database,
+        clock=utc_now,
+        monotonic=time.monotonic,
+        new_id=new_id,
+        configuration=in_force,
+        once=once,
+        fence=feed.fence,
+    )
+    grounds = GroundsNow(scoring, market, utc_now)
+    local = settings.notifications.allow_private
+    notifiers = by_kind([Webhook(lambda: int(utc_now().timestamp()), local), People(local)])
+    ledger = Ledger(code_version())
+    system = SystemView(feed.link, watch, registry, market.server_clock, supervisor.facts)
+    configuration = ConfigurationService(database, grounds, once, ledger)
+    performance = Performance(database, grounds, once, ledger)
+    reports = Reports(database, grounds, performance)
+    portfolio = PortfolioService(database, grounds, once, ledger)
+    runs = RebalanceRuns(database, utc_now, new_id, f"{gethostname()}:{os.getpid()}")
+    rebalancing = Rebalancing(database, grounds, once, ledger, runs)
+
+    sources = StatusSources(database, scoring, in_force, metrics)
+    return MySymbolsServiceV2(
+        registry=registry,
+        market=market,
+        scoring=scoring,
+        portfolio=portfolio,
+        rebalancing=rebalancing,
+        replacement=Replacement(database, grounds, once, ledger, new_id),
+        proposals=Proposals(database, utc_now, once, rebalancing, portfolio),
+        performance=performance,
+        reporting=Reporting(performance),
+        metrics=MetricsService(database, grounds, reports),
+        safety=Safety(database, grounds),
+        trading=Trading(database, grounds),
+        controls=ControlService(database, grounds, once, ledger),
+        reports=reports,
+        alerts=AlertService(database, grounds, once, new_id, system),
+        alert_rules=AlertRuleService(configuration),
+        configuration=configuration,
+        status=sources.status(utc_now, code_version(), feed.link, market.facts, supervisor.facts),
+        sample_data=SampleData(market, scoring),
+        once=once,
+        stream=stream,
+        notifications=Notifications(database, utc_now, new_id, once, notifiers),
+        jobs=JobService(jobs, utc_now, new_id),
+    )

@@ -1,0 +1,139 @@
+"""How the feed is put together: one process reads the exchange, the others follow it."""
+
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from app.container.seams import new_id
+from app.domain.errors import ServiceError
+from app.services.feed_lease import FeedLease, LeaseTimes
+from app.services.feed_view import FeedView
+from app.services.feed_wishes import FeedWishes
+from app.services.market_follow import MarketFollower
+from app.services.market_publish import MarketPublisher
+from app.services.my_symbols import MySymbolsServiceV2
+from app.services.replicas import API, Orphans, Replicas
+from app.settings import Role
+from app.storage.database import Database
+from app.storage.replicas import Makeup
+from app.workers.alert_reactions import ALERT_REACTIONS
+from app.workers.feed import FEED, FeedDuty, Sharing
+from app.workers.schedule import Activities, Tick, begin, begin_feed
+from app.workers.supervisor import Beat, Supervisor, Work
+
+Listen = Callable[[Callable[[], None], Beat], Awaitable[None]]
+
+
+def join(
+    feed: FeedView,
+    database: Database,
+    service: MySymbolsServiceV2,
+    holder: str,
+    *,
+    is_shared: bool,
+) -> None:
+    """From here on the market is that of whoever has the lease.
+
+    Where nobody else can use the database nothing is gained by giving it up in a slow moment.
+    """
+    times = LeaseTimes() if is_shared else LeaseTimes(demote_s=float("inf"))
+    feed.lease = FeedLease(database, holder, time.monotonic, times)
+    if is_shared:
+        feed.follower = MarketFollower(database, service.market, service.scoring, time.monotonic)
+
+
+@dataclass(slots=True)
+class FeedTasks:
+    """Starts the duty of this process and what it does beside it."""
+
+    role: Role
+    database: Database
+    service: MySymbolsServiceV2
+    view: FeedView
+    supervisor: Supervisor
+    ticks: tuple[Tick, ...]
+    work: Activities
+    reactions: Work
+    replicas: Replicas | None
+    _running: tuple[str, ...] = field(default=(), init=False)
+
+    def start(self) -> FeedDuty | None:
+        """None where nothing runs by itself: then this process acts when it is told to."""
+        lease = self.view.lease
+        if lease is None:
+            return None
+        duty = FeedDuty(
+            lease,
+            time.monotonic,
+            self._begin,
+            self._end,
+            self._sharing(lease),
+            self._may_own,
+        )
+        self.supervisor.start(FEED, duty.run)
+        if self.role is not Role.API:
+            shared = [tick for tick in self.ticks if tick.is_shared]
+            begin(self.supervisor, shared, time.monotonic)
+        return duty
+
+    def _sharing(self, lease: FeedLease) -> Sharing | None:
+        follower, service = self.view.follower, self.service
+        if follower is None:
+            return None
+        publisher = MarketPublisher(
+            self.database, service.market, service.scoring, lease, self.view.own_link,
+            time.monotonic,
+        )  # fmt: skip
+        wishes = FeedWishes(self.database, service.market, publisher, follower, new_id)
+        service.market.remote_sync = wishes.sync_contracts
+        return Sharing(publisher, follower, wishes)
+
+    def _may_own(self) -> bool:
+        if self.role is Role.API:
+            return False
+        return self.replicas is None or not self.replicas.is_outdated()
+
+    def _begin(self) -> None:
+        names = begin_feed(
+            self.supervisor, self.ticks, self.work, time.monotonic, self.view.is_owner
+        )
+        self.supervisor.start(ALERT_REACTIONS, self.reactions)
+        self._running = (*names, ALERT_REACTIONS)
+
+    async def _end(self) -> None:
+        await self.supervisor.end(*self._running)
+
+
+def heartbeat(database: Database, orphans: Orphans, executor_id: str, makeup: Makeup) -> Replicas:
+    """Only who carries out runs judges who else is dead: the runs would come to it."""
+    return Replicas(
+        database, orphans, executor_id, time.monotonic, makeup=makeup, judges=makeup.role != API
+    )
+
+
+def farewell(replicas: Replicas | None) -> Callable[[], Awaitable[None]]:
+    """Leaves the list of those alive; without the database others find out by themselves."""
+
+    async def leave() -> None:
+        if replicas is None:
+            return
+        with suppress(ServiceError):
+            await replicas.leave()
+
+    return leave
+
+
+def hinted(listen: Listen, duty: FeedDuty | None) -> Listen:
+    """`listen`, which also wakes the duty."""
+    if duty is None:
+        return listen
+
+    async def both(hint: Callable[[], None], beat: Beat) -> None:
+        def heard() -> None:
+            hint()
+            duty.nudge()
+
+        await listen(heard, beat)
+
+    return both

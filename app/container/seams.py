@@ -1,0 +1,43 @@
+"""Where clock, identity and the version of the code enter the program."""
+
+import hashlib
+import uuid
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import app
+
+
+def utc_now() -> datetime:
+    """The wall clock, in UTC."""
+    return datetime.now(UTC)  # noqa: TID251  # the clock enters the program here
+
+
+def new_id() -> str:
+    return str(uuid.uuid4())  # noqa: TID251  # identity enters the program here
+
+
+def code_version() -> str:
+    """The version of the installed package; "unknown" where it runs without being installed."""
+    try:
+        return version("my-symbols")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+@cache
+def code_digest() -> str:
+    """Twelve digits that change with every source file: what a version number does not tell."""
+    package = Path(next(iter(app.__path__)))
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package)}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def full_version() -> str:
+    """Version and digest, by which processes that share a database know each other."""
+    return f"{code_version()}+{code_digest()}"

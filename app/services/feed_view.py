@@ -1,0 +1,55 @@
+"""Whose market this process decides on: its own, or that of the owner of the feed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from app.domain.errors import Code, UnavailableError
+from app.domain.market import ExchangeLink
+from app.services.feed_lease import FeedLease, require_epoch
+from app.services.market_follow import MarketFollower
+from app.storage.unit_of_work import UnitOfWork
+
+_RETRY_S = 5.0
+
+
+@dataclass(slots=True)
+class FeedView:
+    """`lease` is None where nothing runs by itself: then callers have the exchange asked.
+
+    `follower` is None where no other process can use the database.
+    """
+
+    own_link: Callable[[], ExchangeLink]
+    lease: FeedLease | None = None
+    follower: MarketFollower | None = None
+
+    def is_owner(self) -> bool:
+        """Whether this process may talk to the exchange."""
+        return self.follower is None or (self.lease is not None and self.lease.epoch is not None)
+
+    def epoch(self) -> int | None:
+        """Of the market in memory; None before the first one was seen, or without a lease."""
+        if self.lease is not None and self.lease.epoch is not None:
+            return self.lease.epoch
+        return None if self.follower is None else self.follower.epoch
+
+    def link(self) -> ExchangeLink:
+        """How the exchange is reached by whoever reads it."""
+        followed = None if self.follower is None else self.follower.link
+        return self.own_link() if self.is_owner() or followed is None else followed
+
+    async def fence(self, unit: UnitOfWork) -> None:
+        """Refuses to write what rests on the market of an earlier owner.
+
+        Raises UnavailableError(market_data_stale).
+        """
+        if self.follower is None:
+            return
+        epoch = self.epoch()
+        if epoch is None:
+            raise UnavailableError(
+                Code.MARKET_DATA_STALE,
+                "No process has read the market yet.",
+                retry_after_s=_RETRY_S,
+            )
+        await require_epoch(unit, epoch)

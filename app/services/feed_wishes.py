@@ -1,0 +1,84 @@
+"""The list of contracts, asked for now: by the owner of the feed itself, by others through it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from app.domain.errors import Code, ServiceError, UnavailableError
+from app.services.market_data import MarketData
+from app.services.market_follow import MarketFollower
+from app.services.market_publish import MarketPublisher
+from app.services.ports import NewId
+from app.services.registry import SyncSummary
+from app.storage.database import Database
+
+PATIENCE_S: Final = 30.0
+LOOK_S: Final = 0.25
+_RETRY_S: Final = 10.0
+
+
+@dataclass(slots=True)
+class FeedWishes:
+    """Only the owner of the feed talks to the exchange: the others leave a wish and wait.
+
+    Whoever owns the feed when a wish is found grants it, so it outlives an owner.
+    """
+
+    database: Database
+    market: MarketData
+    publisher: MarketPublisher
+    follower: MarketFollower
+    new_id: NewId
+    patience_s: float = PATIENCE_S
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    async def sync_contracts(self) -> SyncSummary:
+        """Raises UnavailableError as the exchange does, or when nobody has the feed."""
+        wish_id = self.new_id()
+        async with self.database.write() as unit:
+            await unit.shared_market.wish(wish_id)
+        try:
+            async with asyncio.timeout(self.patience_s):
+                while True:
+                    async with self.database.read() as unit:
+                        wish = await unit.shared_market.wished(wish_id)
+                    if wish is not None and wish.is_done:
+                        break
+                    await self.sleep(LOOK_S)
+        except TimeoutError:
+            raise _nobody() from None
+        if wish.error is not None:
+            raise UnavailableError(Code(wish.error), wish.detail or "", retry_after_s=_RETRY_S)
+        await self.follower.look()
+        summary = self.market.registry.last_sync
+        if summary is None:
+            raise _nobody()
+        return summary
+
+    async def grant(self) -> None:
+        """Does what others wished for. Raises UnavailableError without the database."""
+        async with self.database.read() as unit:
+            wishes = await unit.shared_market.open_wishes()
+        if not wishes:
+            return
+        error = None
+        try:
+            await self.market.fetch_contracts()
+            await self.publisher.publish()  # they read it as soon as they hear that it is done
+        except ServiceError as refused:
+            error = refused
+        async with self.database.write() as unit:
+            await unit.shared_market.answer(
+                wishes,
+                None if error is None else str(error.code),
+                None if error is None else error.detail,
+            )
+
+
+def _nobody() -> UnavailableError:
+    return UnavailableError(
+        Code.EXCHANGE_UNAVAILABLE,
+        "No process answers that reads the exchange.",
+        retry_after_s=_RETRY_S,
+    )

@@ -1,0 +1,122 @@
+"""Owns the feed or follows its owner; whoever owns it runs what must run in one process alone."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import structlog
+
+from app.domain.errors import ServiceError
+from app.services.feed_lease import FeedLease
+from app.services.ports import Monotonic
+from app.workers.supervisor import Beat
+
+LOOK_S: Final = 1.0  # the truth; a hint only makes it sooner
+PUBLISH_S: Final = 2.0
+FEED: Final = "feed"
+_log = structlog.get_logger("feed")
+
+
+class Publisher(Protocol):
+    """Writes the owner's market for the others."""
+
+    async def publish(self) -> bool: ...
+
+
+class Follower(Protocol):
+    """Reads it."""
+
+    async def look(self) -> bool: ...
+
+
+class Wishes(Protocol):
+    """What the others ask of the owner."""
+
+    async def grant(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """What several processes on one database need of each other."""
+
+    publisher: Publisher
+    follower: Follower
+    wishes: Wishes
+
+
+@dataclass(slots=True)
+class FeedDuty:
+    """`begin` starts the tasks of the owner, `end` returns when they have stopped.
+
+    `sharing` is None where no other process can use the database. `may_own` is asked before each
+    try to get the lease.
+    """
+
+    lease: FeedLease
+    monotonic: Monotonic
+    begin: Callable[[], None]
+    end: Callable[[], Awaitable[None]]
+    sharing: Sharing | None = None
+    may_own: Callable[[], bool] = lambda: True
+    look_s: float = LOOK_S
+    publish_s: float = PUBLISH_S
+    _hint: asyncio.Event = field(default_factory=asyncio.Event)
+    _owning: bool = field(default=False, init=False)
+    _published: float = field(default=float("-inf"), init=False)
+
+    def nudge(self) -> None:
+        """There may be something new: look now instead of a second later."""
+        self._hint.set()
+
+    async def run(self, beat: Beat) -> None:
+        try:
+            while True:
+                self._hint.clear()
+                try:
+                    await self._round()
+                    beat()
+                except ServiceError as error:
+                    _log.warning("feed_round_missed", cause=str(error.code), owning=self._owning)
+                if self._owning and self.lease.epoch is None:
+                    await self._lay_down()
+                await self._pause()
+        finally:
+            await self._lay_down()
+            with suppress(ServiceError):  # without the database it runs out by itself
+                await self.lease.release()
+
+    async def _round(self) -> None:
+        if self._owning:
+            await self.lease.keep()
+            await self._share()
+            return
+        if self.may_own() and await self.lease.acquire() is not None:
+            if self.sharing is not None:
+                with suppress(ServiceError):  # the last word of the owner before us
+                    await self.sharing.follower.look()
+            self._owning = True
+            self.begin()
+        elif self.sharing is not None:
+            await self.sharing.follower.look()
+
+    async def _share(self) -> None:
+        if self.sharing is None:
+            return
+        await self.sharing.wishes.grant()
+        if self.monotonic() - self._published >= self.publish_s:
+            self._published = self.monotonic()
+            await self.sharing.publisher.publish()
+
+    async def _lay_down(self) -> None:
+        """Nothing of the owner's goes on; what it was in the middle of is cut off."""
+        if self._owning:
+            self._owning = False
+            await self.end()
+
+    async def _pause(self) -> None:
+        # An owner has nothing to hear of the others that could not wait.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.look_s):
+                await (asyncio.sleep(self.look_s) if self._owning else self._hint.wait())

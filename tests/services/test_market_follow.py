@@ -1,0 +1,278 @@
+"""The owner of the feed asks the exchange; whoever follows it decides on the same market."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from itertools import count
+
+import pytest
+from sqlalchemy import text
+
+from app.domain.configuration import Configuration
+from app.domain.errors import Code, UnavailableError
+from app.domain.market import DataStatus, ExchangeStatus, Interval
+from app.domain.panel import Source
+from app.services.backfill import first_fill
+from app.services.feed_lease import FeedLease, LeaseTimes, require_epoch
+from app.services.market_data import MarketData
+from app.services.market_follow import MarketFollower
+from app.services.market_publish import MarketPublisher
+from app.services.once import Once
+from app.services.scoring import Scoring
+from app.storage.database import Database
+from app.storage.shared_market import FEED
+from app.storage.unit_of_work import UnitOfWork
+from tests.services.live_market import LiveMarket, open_market
+
+NUMBERS = count(1)
+
+pytestmark = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
+
+
+@dataclass
+class Process:
+    """One of several on the same database and in front of the same exchange."""
+
+    market: MarketData
+    scoring: Scoring
+    lease: FeedLease
+    publisher: MarketPublisher
+    follower: MarketFollower
+
+    async def own(self) -> int:
+        epoch = await self.lease.acquire()
+        assert epoch is not None
+        return epoch
+
+
+def process(live: LiveMarket, name: str, times: LeaseTimes | None = None) -> Process:
+    market, database, clock = live.market(), live.database, live.clock
+    lease = FeedLease(database, name, clock.monotonic, times or LeaseTimes())
+
+    async def fence(unit: UnitOfWork) -> None:
+        epoch = lease.epoch
+        assert epoch is not None
+        await require_epoch(unit, epoch)
+
+    scoring = Scoring(
+        market=market,
+        database=database,
+        clock=clock.now,
+        monotonic=clock.monotonic,
+        new_id=lambda: f"00000000-0000-4000-9000-{next(NUMBERS):012}",
+        configuration=Configuration,
+        once=Once(database, clock.now),
+        fence=fence,
+    )
+    link = live.exchange.link
+    return Process(
+        market,
+        scoring,
+        lease,
+        MarketPublisher(database, market, scoring, lease, link, clock.monotonic),
+        MarketFollower(database, market, scoring, clock.monotonic),
+    )
+
+
+@pytest.fixture
+async def live(database: Database) -> AsyncIterator[LiveMarket]:
+    async with open_market(database, contracts=14) as opened:
+        yield opened
+
+
+async def filled_owner(live: LiveMarket) -> Process:
+    owner = process(live, "owner")
+    await owner.own()
+    await first_fill(owner.market)
+    await owner.scoring.calculate()
+    assert await owner.publisher.publish()
+    return owner
+
+
+def seen(one: Process) -> object:
+    """Everything of the market that decisions are made of, without the ages."""
+    moment = one.market.moment()
+    market, inputs = moment.market, moment.scoring_inputs()
+    return (
+        moment.funnel(),
+        moment.as_of(),
+        {code: (one.value, one.at) for code, one in market.stats.items()},
+        {code: (one.value, one.at) for code, one in market.tickers.items()},
+        {code: (one.value, one.at) for code, one in market.books.items()},
+        {code: one.value for code, one in market.funding.items()},
+        market.daily_facts,
+        inputs.daily.close.tobytes(),
+        inputs.hourly.close.tobytes(),
+        inputs.open_interest[:-1].tobytes(),
+        inputs.open_interest_ms[:-1].tolist(),
+        one.market.trading,
+        one.market.fill,
+    )
+
+
+async def test_a_follower_sees_what_the_owner_sees_and_asks_the_exchange_nothing(
+    live: LiveMarket,
+) -> None:
+    owner = await filled_owner(live)
+    follower = process(live, "follower")
+    asked = await live.requests()
+    assert await follower.follower.look()
+    assert await live.requests() == asked
+    assert seen(follower) == seen(owner)
+    assert follower.market.status() is DataStatus.FRESH
+    assert follower.market.is_filled()
+    assert follower.scoring.board() == owner.scoring.board()
+    assert follower.follower.link is not None
+    assert not await follower.follower.look(), "nothing new"
+
+
+async def test_what_changes_reaches_the_follower_bars_and_open_interest_included(
+    live: LiveMarket,
+) -> None:
+    owner = await filled_owner(live)
+    follower = process(live, "follower")
+    await follower.follower.look()
+    first = follower.market.panel(Interval.HOUR)
+    assert first is not None
+    live.clock.pass_(2 * 3600 + 10)
+    await owner.own()
+    await owner.market.refresh_market()
+    await owner.market.refresh_candles()
+    await owner.market.refresh_funding()
+    await owner.publisher.publish()
+    asked = await live.requests()
+    assert await follower.follower.look()
+    second = follower.market.panel(Interval.HOUR)
+    assert second is not None
+    assert second.opened_ms[-1] > first.opened_ms[-1]
+    assert seen(follower) == seen(owner)
+    assert await live.requests() == asked
+
+
+async def test_a_contract_that_pauses_and_a_halt_reach_the_follower(live: LiveMarket) -> None:
+    owner = await filled_owner(live)
+    follower = process(live, "follower")
+    await follower.follower.look()
+    code = owner.market.eligible()[3].contract.code
+    await live.fault("contract_status", symbol=code, status="Paused")
+    owner.market.trading = ExchangeStatus.CLOSE
+    await owner.market.sync_contracts()
+    await owner.publisher.publish()
+    await follower.follower.look()
+    assert follower.market.funnel() == owner.market.funnel()
+    assert follower.market.is_halted()
+
+
+async def test_without_its_owner_a_followers_market_turns_stale_by_itself(
+    live: LiveMarket,
+) -> None:
+    await filled_owner(live)
+    follower = process(live, "follower")
+    await follower.follower.look()
+    limit_s = Configuration().age_limit_s(Source.TICKERS)
+    live.clock.pass_(limit_s + 1)
+    assert not await follower.follower.look()
+    assert follower.market.status() is DataStatus.STALE
+    # Whoever comes later is told by the database how long ago it was written.
+    async with live.database.write() as unit:
+        await unit.connection.execute(
+            text("UPDATE shared_markets SET stamped_ms = stamped_ms - :ms"),
+            {"ms": int(limit_s * 1000) + 1000},
+        )
+    newcomer = process(live, "newcomer")
+    await newcomer.follower.look()
+    assert newcomer.market.status() is DataStatus.STALE
+    age_s = newcomer.market.moment().age_s(Source.TICKERS)
+    assert age_s is not None
+    assert age_s > limit_s
+
+
+async def test_who_takes_over_goes_on_with_what_is_stored(live: LiveMarket) -> None:
+    owner = await filled_owner(live)
+    follower = process(live, "follower")
+    await follower.follower.look()
+    await owner.lease.release()
+    assert await follower.own() == 2
+    before = await live.requests()
+    await first_fill(follower.market)
+    asked = {path: n - before.get(path, 0) for path, n in (await live.requests()).items()}
+    assert not any("kline" in path for path, n in asked.items() if n), "its bars are all here"
+    assert not any("depth" in path for path, n in asked.items() if n), "and its books"
+    board = await follower.scoring.calculate()
+    assert await follower.publisher.publish()
+    await owner.follower.look()
+    assert owner.follower.epoch == 2
+    assert owner.scoring.board() == board
+
+
+async def test_K16_a_stopped_owner_that_wakes_writes_neither_board_nor_market_nor_contracts(
+    live: LiveMarket,
+) -> None:
+    owner = await filled_owner(live)
+    other = process(live, "other")
+    await other.follower.look()
+    async with live.database.write() as unit:
+        await unit.connection.execute(text("UPDATE leases SET expires_ms = 1"))
+    assert await other.own() == 2
+    assert owner.lease.epoch == 1, "by its own clock it still is the owner"
+    board = other.scoring.board()
+    with pytest.raises(UnavailableError) as caught:
+        await owner.scoring.calculate()
+    assert caught.value.code is Code.MARKET_DATA_STALE
+    owner.market.fill = replace(owner.market.fill, done=7)
+    assert not await owner.publisher.publish()
+    assert owner.lease.epoch is None, "now it knows"
+    async with live.database.read() as unit:
+        stamp, latest = await unit.shared_market.stamp(), await unit.scoring.latest()
+    assert stamp is not None
+    assert stamp.epoch == 1, "what it wrote when it was the owner"
+    assert latest is not None
+    assert latest.run_id == board.run_id
+
+
+async def test_who_could_not_renew_stops_by_its_own_clock_before_others_may_begin(
+    live: LiveMarket,
+) -> None:
+    owner = process(live, "owner")
+    assert await owner.own() == 1
+    for _ in range(4):
+        live.clock.pass_(4.9)
+        await owner.lease.keep()
+        assert owner.lease.epoch == 1
+    live.clock.pass_(10.0)
+    assert owner.lease.epoch is None
+    await owner.lease.keep()
+    assert owner.lease.epoch is None, "it must acquire it anew"
+    assert await owner.own() == 2
+
+
+async def test_T05_who_slept_while_its_lease_ran_out_does_not_get_it_back_by_renewing(
+    live: LiveMarket,
+) -> None:
+    # The monotonic clock of a suspended machine may stand still: the database's does not.
+    owner, other = process(live, "owner"), process(live, "other")
+    assert await owner.own() == 1
+    async with live.database.write() as unit:
+        await unit.connection.execute(text("UPDATE leases SET expires_ms = 1"))
+    live.clock.pass_(5.0)
+    assert owner.lease.epoch == 1
+    await owner.lease.keep()
+    assert owner.lease.epoch is None
+    assert await other.own() == 2
+    assert await owner.lease.acquire() is None
+
+
+async def test_a_market_of_another_version_of_the_code_is_left_alone(live: LiveMarket) -> None:
+    owner = await filled_owner(live)
+    async with live.database.write() as unit:
+        epoch = owner.lease.epoch
+        assert epoch is not None
+        await unit.shared_market.publish(epoch, await unit.shared_market.clock_ms(), b"what?")
+    follower = process(live, "follower")
+    assert not await follower.follower.look()
+    assert follower.market.status() is DataStatus.UNAVAILABLE
+    async with live.database.read() as unit:
+        present = await unit.leases.present(FEED)
+    assert present is not None
+    assert present.holder == "owner"
+    await asyncio.sleep(0)
