@@ -17,6 +17,7 @@ from app.services.exchange_watch import ExchangeWatch
 from app.services.feed_view import FeedView
 from app.services.grounds import GroundsNow
 from app.services.in_force import SettingsInForce
+from app.services.job_news import JobNews
 from app.services.jobs import JobService
 from app.services.market_data import MarketData
 from app.services.metrics import MetricsService
@@ -132,5 +133,5 @@ def compose(
         once=once,
         stream=stream,
         notifications=Notifications(database, utc_now, new_id, once, notifiers),
-        jobs=JobService(jobs, utc_now, new_id),
+        jobs=JobService(jobs, utc_now, new_id, JobNews(database)),
     )

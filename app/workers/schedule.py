@@ -19,7 +19,7 @@ LOOK_S: Final = 5.0
 # Candles are asked for soon after their bar has closed; asking again costs nothing until then.
 CANDLES_LOOK_S: Final = 30
 # What has outlived its promise is dropped so often.
-HOUSEKEEPING_S: Final = 3_600
+RETENTION_S: Final = 3_600
 # A rotation through all books is cut into steps of this length.
 BOOKS_STEP_S: Final = 15
 FIRST_FILL: Final = "first_fill"
@@ -58,7 +58,6 @@ class Activities:
     replacement_check: UseCase
     forced_replacement: UseCase
     alerts: UseCase
-    housekeeping: UseCase
 
 
 def table(
@@ -89,7 +88,7 @@ def table(
         Tick("forced_replacement", lambda: cadences().market, work.forced_replacement,
              work.scored),
         Tick("alerts", lambda: cadences().alerts, work.alerts),
-        Tick("housekeeping", lambda: HOUSEKEEPING_S, work.housekeeping, work.scored),
+        once(JobKind.RETENTION, lambda: RETENTION_S, work.scored),
     )  # fmt: skip
 
 

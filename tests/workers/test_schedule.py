@@ -164,7 +164,9 @@ async def settled() -> None:
 async def test_ticks_begin_when_there_is_something_to_work_on() -> None:
     desk = Desk()
     supervisor = Supervisor(lambda: datetime(2026, 1, 1, tzinfo=UTC), lambda: forever(0.0))
-    begin(supervisor, table(Cadences, desk.work, durable(desk), noon), desk.work, lambda: 0.0)
+    ticks = table(Cadences, desk.work, durable(desk), noon)
+    begin_feed(supervisor, ticks, desk.work, lambda: 0.0, lambda: True)
+    begin(supervisor, [tick for tick in ticks if tick.is_shared], lambda: 0.0)
     await settled()
     assert desk.done == ["first_fill", "alerts"], "what is wrong is told from the start"
     desk.enough.set()
