@@ -1,5 +1,6 @@
 """Jobs on the wire, and the 202 that stands for a call which became one."""
 
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Self
 
 from fastapi import Depends, Header, Request
@@ -9,11 +10,12 @@ from starlette.responses import Response
 from app.api.problems import PREFIX
 from app.api.responses import keep, sent
 from app.api.schemas import Json, Out, Share, UtcTime
-from app.domain.jobs import Job, JobError, JobKind, JobState, JobStep, StepState
+from app.domain.jobs import Document, Job, JobError, JobKind, JobState, JobStep, StepState
 from app.services.my_symbols import MySymbolsServiceV2
 from app.services.once import Answer, Command
 
 _ASYNC: Final = "respond-async"
+_NOTHING: Final[Document] = MappingProxyType({})
 
 
 class JobErrorOut(Out):
@@ -123,8 +125,14 @@ def prefers_job(
 PrefersJobDep = Annotated[bool, Depends(prefers_job)]
 
 
-async def begun(service: MySymbolsServiceV2, command: Command, kind: JobKind) -> Response:
+async def begun(
+    service: MySymbolsServiceV2,
+    command: Command,
+    kind: JobKind,
+    payload: Document = _NOTHING,
+) -> Response:
     """202 with the job of that kind, and where it is; the same key gives the same job."""
+    about = ",".join(f"{name}={value}" for name, value in sorted(payload.items()))
     key = None if command.once is None else command.once.key
 
     def render(job: Job) -> Answer:
@@ -132,5 +140,7 @@ async def begun(service: MySymbolsServiceV2, command: Command, kind: JobKind) ->
         return keep(JobDetailOut.told(job), 202, headers)
 
     return sent(
-        await service.once.share(command, lambda: service.jobs.begin(kind, {}, key), render)
+        await service.once.share(
+            command, lambda: service.jobs.begin(kind, payload, key, about), render
+        )
     )

@@ -11,6 +11,7 @@ from app.cli.doctor import doctor
 from app.cli.exits import Exit
 from app.cli.jobs import jobs
 from app.cli.portfolio import portfolio
+from app.cli.portfolio_report import report
 from app.cli.sandbox import sandbox
 from app.cli.scoring import convert, explain, score, sync
 from app.cli.service import serve
@@ -51,6 +52,7 @@ def _options(
 
 for _command in (serve, demo, sandbox, doctor, sync, score, explain, convert, watch):
     application.command()(_command)
+portfolio.command()(report)
 application.add_typer(portfolio, name="portfolio")
 application.add_typer(audit, name="audit")
 application.add_typer(jobs, name="jobs")

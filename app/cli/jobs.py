@@ -55,14 +55,15 @@ def cancel(job: JobId, as_json: AsJson = False, url: Url = HERE) -> None:
             _print(output, answer.document)
 
 
-def done(output: Output, client: Client, what: str, path: str) -> Answer:
+def done(output: Output, client: Client, what: str, path: str, method: str = "POST") -> Answer:
     """Has `path` done as a job and follows it with a bar; the job as it was in the end.
 
     Raises CommandError with the code that the job failed with.
     """
 
     async def follow() -> Answer:
-        answer = await client.post(path, prefer="respond-async")
+        body: dict[str, object] | None = {} if method == "POST" else None
+        answer = await client.call(method, path, body=body, prefer="respond-async")
         with output.progress() as progress:
             bar = progress.add_task(what, total=100)
             while answer.document["state"] not in FINAL:

@@ -12,6 +12,7 @@ from socket import gethostname
 import structlog
 
 from app.adapters.kucoin.exchange import open_exchange
+from app.api.routes.portfolio_report import report_document
 from app.container.composition import compose
 from app.container.feed import FeedTasks, farewell, heartbeat, hinted, join
 from app.container.seams import code_version, full_version, new_id, utc_now
@@ -109,7 +110,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         await _recall(service)
         work = activities(service, AlertWatch(service.alerts, metrics), new_id)
         # Runs may use everything that was opened before; what asks for runs stops before them.
-        await engine.open(runs(service, work))
+        await engine.open(runs(service, work, report_document))
         stack.push_async_callback(engine.close)
         metrics.service_info.labels(code_version(), settings.kucoin.data_source.value).set(1)
         makeup = Makeup(settings.role.value, full_version(), settings.digest)

@@ -19,6 +19,7 @@ class JobKind(StrEnum):
     SAMPLE_DATA = "sample_data"
     BACKFILL = "backfill"
     RETENTION = "retention"
+    REPORT = "report"
 
 
 class JobState(StrEnum):

@@ -19,14 +19,21 @@ class JobService:
     new_id: NewId
     news: JobNews
 
-    async def begin(self, kind: JobKind, payload: Document, once: str | None = None) -> Job:
+    async def begin(
+        self, kind: JobKind, payload: Document, once: str | None = None, about: str = ""
+    ) -> Job:
         """The job that does it. The same `once` gives the same job, also when it has ended.
+
+        Where jobs of one kind differ, `about` says what is the same one.
 
         Raises UnavailableError while the store of the jobs cannot be reached.
         """
         wish = self.new_id() if once is None else hashlib.sha256(once.encode()).hexdigest()[:32]
         begun = await self.jobs.enqueue(
-            kind.value, payload, run_id=f"{kind.value}:{wish}", key=kind.value
+            kind.value,
+            payload,
+            run_id=f"{kind.value}:{wish}",
+            key=f"{kind.value}:{about}" if about else kind.value,
         )
         return await self.jobs.job(begun.run_id)
 

@@ -1,5 +1,6 @@
 """Durable runs, as use cases of the service: what must happen once, or survive the process."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -8,15 +9,21 @@ from app.domain.jobs import Document, JobKind
 from app.services.backfill import STAGES, Progress, first_fill
 from app.services.my_symbols import MySymbolsServiceV2
 from app.services.ports import Journal
+from app.services.report import Report
 from app.services.retention import SWEEPS, swept
 from app.workers.durable import Run
 from app.workers.job_telling import telling
 from app.workers.schedule import Activities
 
+Shown = Callable[[Report], Document]
 
-def runs(service: MySymbolsServiceV2, work: Activities) -> tuple[Run, ...]:
-    """Every kind of job; the checks decide on a whole board, so they wait for one."""
-    does = _Works(service, work)
+
+def runs(service: MySymbolsServiceV2, work: Activities, shown: Shown) -> tuple[Run, ...]:
+    """Every kind of job; the checks decide on a whole board, so they wait for one.
+
+    `shown` makes the document of a report.
+    """
+    does = _Works(service, work, shown)
     every = (
         Run(JobKind.REBALANCE_CHECK.value, ("check",), does.rebalance_check, work.scored),
         Run(JobKind.REPLACEMENT_CHECK.value, ("check",), does.replacement_check, work.scored),
@@ -24,6 +31,7 @@ def runs(service: MySymbolsServiceV2, work: Activities) -> tuple[Run, ...]:
         Run(JobKind.SCORING.value, ("board",), does.scoring, work.scorable),
         Run(JobKind.SAMPLE_DATA.value, ("fill", "board"), does.sample_data),
         Run(JobKind.BACKFILL.value, ("contracts", "fill", "board"), does.backfill),
+        Run(JobKind.REPORT.value, ("report",), does.report),
         Run(JobKind.RETENTION.value, tuple(SWEEPS), does.retention),
     )
     return tuple(telling(run, service.jobs.news, service.jobs.clock) for run in every)
@@ -37,6 +45,7 @@ class _Works:
 
     service: MySymbolsServiceV2
     work: Activities
+    shown: Shown
 
     async def rebalance_check(self, journal: Journal, payload: Document) -> Document:
         scheduled_at = datetime.fromisoformat(str(payload["scheduled_at"]))
@@ -94,6 +103,14 @@ class _Works:
         filled = await journal.step("fill", fill)
         return {"listed": listed["listed"], **filled, **await self.scoring(journal, payload)}
 
+    async def report(self, journal: Journal, payload: Document) -> Document:
+        begin, end = (_moment(payload.get(name)) for name in ("from", "to"))
+
+        async def report() -> Document:
+            return self.shown(await self.service.reporting.report(begin, end))
+
+        return await journal.step("report", report)
+
     async def retention(self, journal: Journal, payload: Document) -> Document:
         """How many of each were dropped."""
         del payload
@@ -123,6 +140,10 @@ class _Works:
 
         await journal.step("fill", fill)
         return await journal.step("board", board)
+
+
+def _moment(text: object) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(str(text))
 
 
 def _stages(journal: Journal) -> Progress:

@@ -133,6 +133,31 @@ async def test_a_backfill_is_a_job_and_the_stream_tells_of_it(desk: Desk) -> Non
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_a_report_made_by_a_job_is_the_report(desk: Desk) -> None:
+    await desk.service.post("/initialize-sample-data")
+    await desk.service.post("/portfolio/initialize", {"size": 3})
+    client, path = desk.service.client, f"{PREFIX}/portfolio/report"
+    answer = await client.get(path, headers=ASYNC)
+    assert answer.status_code == 202, answer.text
+    job = await desk.ended(answer.json()["id"])
+    now = await desk.service.get("/portfolio/report")
+    assert (job["state"], job["result"].keys()) == ("done", now.keys()), job
+    for name in ("version", "replacements", "trades", "data_source"):
+        assert job["result"][name] == now[name]
+    held = [one["symbol"] for one in job["result"]["positions"]]
+    assert held == [one["symbol"] for one in now["positions"]]
+    later = {"from": "2999-01-01T00:00:00Z"}
+    other = await client.get(path, params=later, headers=ASYNC)
+    ended = await desk.ended(other.json()["id"])
+    assert ended["result"]["equity"] == []
+    assert job["result"]["equity"] != []
+    before = (await desk.service.get("/jobs", kind="report"))["items"]
+    page = await client.get(path, headers={**ASYNC, "Accept": "text/html"})
+    assert page.headers["content-type"].startswith("text/html")
+    assert (await desk.service.get("/jobs", kind="report"))["items"] == before
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 async def test_a_scoring_waits_until_there_is_something_to_score(desk: Desk) -> None:
     begun = await desk.begun("/scoring/calculate")
     async with asyncio.timeout(PATIENCE_S):

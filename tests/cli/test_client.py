@@ -32,6 +32,7 @@ COMMANDS = (
     ("alerts", "snooze", "an-id"),
     ("alerts", "resolve", "an-id"),
     ("portfolio", "rebalances"),
+    ("portfolio", "report"),
     ("portfolio", "proposals"),
     ("portfolio", "approve", "p"),
     ("portfolio", "decline", "p"),
@@ -284,6 +285,42 @@ def test_a_sync_that_fails_ends_with_the_code_of_its_job(code: str, ends: Exit) 
         ended = here("sync", "--json", "--url", url)
     assert (ended.code, ended.document) == (ends, failed)
     assert f"{code}: why" in ended.err
+
+
+def test_a_report_is_made_by_a_job_and_shown_as_tables() -> None:
+    figures = dict.fromkeys(
+        ("sharpe", "sharpe_error", "sortino", "calmar", "win_rate", "profit_factor")
+    )
+    made = {
+        "version": 7,
+        "made_at": "2026-03-04T00:00:00Z",
+        "figures": {**figures, "sharpe": 1.25},
+        "equity": [{"at": "2026-03-03T00:00:00Z", "equity": "1.01", "daily_pnl": None}],
+        "positions": [
+            {"symbol": "BTCUSDT", "weight_percentage": 20, "pnl_since_inclusion": "0.01"}
+        ],
+        "replacements": [],
+    }
+    with answering(200, json.dumps({**JOB, "result": made}).encode()) as (url, asked):
+        period = ("--from", "2026-03-01T00:00:00+00:00")
+        ended = here("portfolio", "report", *period, "--url", url)
+        exact = here("portfolio", "report", "--json", "--url", url)
+    assert ended.code == exact.code == 0, ended.err
+    assert asked[0][:2] == (
+        "GET",
+        "/api/symbol-mgmt/portfolio/report?from=2026-03-01T00:00:00%2B00:00",
+    )
+    assert asked[0][2]["Prefer"] == "respond-async"
+    for shown in ("1.25", "1.01", "BTCUSDT", "version 7"):
+        assert shown in ended.out
+    assert exact.document["result"] == made
+
+
+def test_a_sync_with_history_asks_for_it() -> None:
+    job = {**JOB, "result": {"listed": 16}}
+    with answering(200, json.dumps(job).encode()) as (url, asked):
+        assert here("sync", "--history", "--url", url).code == 0
+    assert asked[0][:2] == ("POST", "/api/symbol-mgmt/symbols/sync?history=true")
 
 
 def test_a_sync_that_somebody_stopped_is_not_done() -> None:

@@ -6,17 +6,20 @@ from fastapi import Header, Query
 from pydantic import Field
 from starlette.responses import HTMLResponse, Response
 
-from app.api.deps import ServiceDep
+from app.api.deps import UNNAMED, RequestIdDep, ServiceDep
 from app.api.errors import invalid
+from app.api.jobs import ACCEPTED, PrefersJobDep, begun
 from app.api.members import freshness
 from app.api.report_html import page_of
 from app.api.reporting import DayOut, LedgerOut, PositionOut, TradeOut
 from app.api.responses import answer, json_bytes
 from app.api.routing import api_router
 from app.api.schemas import Freshness, Out, QueryTime, Share, UtcTime, finite
+from app.domain.jobs import Document, JobKind
 from app.domain.performance import Figures
 from app.domain.report import Moment, SwapOutcome
 from app.domain.report_page import render
+from app.services.once import Command
 from app.services.report import Report
 
 router = api_router("portfolio", "/portfolio")
@@ -111,10 +114,12 @@ class ReportOut(Freshness):
     "/report",
     summary="The report",
     response_model=ReportOut,
-    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}, **ACCEPTED},
 )
 async def report(
     service: ServiceDep,
+    request_id: RequestIdDep,
+    as_job: PrefersJobDep,
     since: Annotated[
         QueryTime | None, Query(alias="from", description="At or after this time.")
     ] = None,
@@ -127,14 +132,26 @@ async def report(
 ) -> Response:
     """Equity with daily P&L, positions, attribution, trades, and whether each replacement paid.
 
-    The page is self-contained: figures, tables and plots, for a browser or to be kept.
+    The page is self-contained: figures, tables and plots, for a browser or to be kept. The JSON
+    can be made by a job, whose result it is then.
     """
     if since is not None and to is not None and since >= to:
         raise invalid("query", "to", "reversed", "The period ends before it begins.")
+    wants_page = shape == "html" or (shape is None and _prefers_page(accept))
+    if as_job and not wants_page:
+        period = {"from": since, "to": to}
+        payload = {name: None if at is None else at.isoformat() for name, at in period.items()}
+        return await begun(service, Command(UNNAMED, request_id), JobKind.REPORT, payload)
     made = await service.reporting.report(since, to)
-    if shape == "html" or (shape is None and _prefers_page(accept)):
+    if wants_page:
         return HTMLResponse(render(page_of(made)), headers={"Content-Security-Policy": _POLICY})
     return answer(json_bytes(ReportOut.of(made)))
+
+
+def report_document(made: Report) -> Document:
+    """The report as the result of a job: the very JSON of the answer."""
+    document: Document = ReportOut.of(made).model_dump(mode="json")
+    return document
 
 
 def _prefers_page(accept: str) -> bool:
