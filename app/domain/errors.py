@@ -48,6 +48,7 @@ class Code(StrEnum):
     SECTOR_LIMIT = "sector_limit"
     CONSTRAINTS_INFEASIBLE = "constraints_infeasible"
     VERSION_CONFLICT = "version_conflict"
+    PLAN_CHANGED = "plan_changed"
     CHANNEL_NAME_TAKEN = "channel_name_taken"
     WEBHOOK_URL_FORBIDDEN = "webhook_url_forbidden"
     RECEIVER_UNAVAILABLE = "receiver_unavailable"

@@ -7,6 +7,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
+from app.domain.approval import Approved
 from app.domain.errors import Code, ConflictError
 
 
@@ -77,12 +78,23 @@ class Proposal:
     def is_same(self, other: "Proposal") -> bool:
         """Whether deciding on one is deciding on the other.
 
-        A rebalance carries out the plan of the moment, so that for one version of the portfolio
-        there is one; a swap is of two symbols.
+        A rebalance is of one plan, as near to the other as its tolerance says; a swap is of two
+        symbols.
         """
         pairs = tuple(one.action.get("new_symbol") for one in (self, other))
-        return (self.kind, self.subject, self.version) == (
-            other.kind,
-            other.subject,
-            other.version,
-        ) and pairs[0] == pairs[1]
+        return (
+            (self.kind, self.subject, self.version)
+            == (
+                other.kind,
+                other.subject,
+                other.version,
+            )
+            and pairs[0] == pairs[1]
+            and self._is_same_plan(other)
+        )
+
+    def _is_same_plan(self, other: "Proposal") -> bool:
+        if self.kind is not ProposalKind.REBALANCE:
+            return True
+        one, two = Approved.of(self.action), Approved.of(other.action)
+        return one is not None and two is not None and one.is_like(two)

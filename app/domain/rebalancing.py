@@ -158,11 +158,24 @@ def plan(
     triggers = _triggers(portfolio, ruled, allocation, configuration, at, standings, known)
     if triggers == (Trigger.DRIFT,) and configuration.rebalancing.band_by_cost:
         allocation = _sparing(allocation, ruled, standings, configuration, known)
+    reasons = {symbol: ruling.reason for symbol, ruling in ruled.items()}
+    return toward(portfolio, allocation, triggers, reasons, ruled, standings)
+
+
+def toward(
+    portfolio: Portfolio,
+    allocation: Allocation,
+    triggers: tuple[Trigger, ...],
+    reasons: Mapping[str, str],
+    ruled: Mapping[str, Ruling],
+    standings: Mapping[str, Standing],
+) -> Plan:
+    """The plan that takes every member to its weight of `allocation`, if there is a trigger."""
     shifts = tuple(
         Shift(member.symbol, member.weight_u, new_u, _action(member.weight_u, new_u), why)
         for member in portfolio.members
         if triggers
-        for new_u, why in ((allocation.weights_u[member.symbol], ruled[member.symbol].reason),)
+        for new_u, why in ((allocation.weights_u[member.symbol], reasons[member.symbol]),)
         if new_u != member.weight_u
     )
     turnover_u = sum(abs(shift.change_u) for shift in shifts)

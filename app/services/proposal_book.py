@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from app.domain.events import ProposalDecided, ProposalOpened
+from app.domain.portfolio import Portfolio
 from app.domain.proposal import WHOLE, Decision, Proposal, ProposalKind, ProposalState
 from app.domain.replacement import Proposal as Swap
 from app.services.grounds import Grounds
@@ -62,18 +63,26 @@ async def close(unit: UnitOfWork, ended: Proposal) -> bool:
 
 
 def of_plan(
-    proposal_id: str, run_id: str, planned: Planned, version: int, grounds: Grounds
+    proposal_id: str, run_id: str | None, planned: Planned, before: Portfolio, grounds: Grounds
 ) -> Proposal:
-    """The proposal to carry a plan out."""
-    made = planned.plan
+    """The proposal to carry a plan out, with all that has to be known to do so later."""
+    made, aims = planned.plan, planned.plan.allocation
+    seen = grounds.marked(before).members
     triggers = [trigger.value for trigger in made.triggers]
     action = {
         "changes": [asdict(shift) for shift in made.shifts],
         "triggers": triggers,
         "turnover_u": made.turnover_u,
         "cost": planned.cost,
+        "weights_u": dict(aims.weights_u),
+        "cash_u": aims.cash_u,
+        "flags": [flag.value for flag in aims.flags],
+        "seen_u": {member.symbol: member.weight_u for member in seen},
+        # As far as a weight may be from its target before that is a reason to trade.
+        "tolerance_u": grounds.configuration.rebalance_threshold_u,
     }
-    proposal = _proposal(proposal_id, ProposalKind.REBALANCE, WHOLE, version, action, grounds)
+    kind = ProposalKind.REBALANCE
+    proposal = _proposal(proposal_id, kind, WHOLE, before.version, action, grounds)
     return replace(proposal, reason=", ".join(triggers), run_id=run_id)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from app.domain.approval import Approved
 from app.domain.errors import Code, ConflictError, NotFoundError, PreconditionFailedError
 from app.domain.proposal import Decision, Proposal, ProposalKind, ProposalState
 from app.services.once import Along, Answer, Command, Once, Outcome, Render
@@ -53,11 +54,12 @@ class Proposals:
     ) -> Outcome[Proposal]:
         """Carry the action out by the ordinary use case, and end the proposal with it.
 
-        A rebalance is the plan of this moment, a replacement that of the two symbols; every rule
-        of safety is looked at again. A proposal that was made for another version of the portfolio
-        is superseded. Where the action is refused or cannot be done now, the proposal stays open.
-        Raises NotFoundError, ConflictError (invalid_state_transition, version_conflict),
-        PreconditionFailedError and what the action raises.
+        A rebalance is the plan that was proposed, a replacement that of the two symbols; every
+        rule of safety is looked at again. A proposal that was made for another version of the
+        portfolio is superseded. A plan that does not hold any more is, too, and the one of this
+        moment is proposed in its place. Where the action is refused or cannot be done now, the
+        proposal stays open. Raises NotFoundError, ConflictError (invalid_state_transition,
+        version_conflict, plan_changed), PreconditionFailedError and what the action raises.
         """
         found = await self._one(proposal_id)
         decided: list[Proposal] = []
@@ -82,6 +84,10 @@ class Proposals:
         except PreconditionFailedError:
             await ready()  # it says what became of the proposal
             raise
+        except ConflictError as error:
+            if error.code is not Code.PLAN_CHANGED:
+                raise
+            raise _renewed(error, await self.rebalancing.propose_anew(who)) from error
         return Outcome(decided[-1] if decided else None, answer.answer, answer.is_replay)
 
     async def decline(
@@ -116,7 +122,10 @@ class Proposals:
                 await end(unit, done.run_id, done.version)
 
             along = Along(ready, run_ends)
-            return await self.rebalancing.run(Wish(reason), who, render, along)
+            wish = Wish(reason, approved=Approved.of(proposal.action))
+            if wish.approved is None:
+                raise ConflictError(Code.PLAN_CHANGED, "The proposal does not say all weights.")
+            return await self.rebalancing.run(wish, who, render, along)
 
         async def swap_ends(unit: UnitOfWork, done: Replaced) -> None:
             await unit.replacements.forget(done.old.symbol)
@@ -174,6 +183,15 @@ def _has_ended(state: str) -> ConflictError:
         f"The proposal is {state} already.",
         facts={"state": state},
     )
+
+
+def _renewed(error: ConflictError, proposal_id: str | None) -> ConflictError:
+    """The same refusal with what is proposed instead."""
+    if proposal_id is None:
+        said, facts = "Nothing calls for a rebalance now.", {}
+    else:
+        said, facts = "The plan of this moment is proposed.", {"proposal_id": proposal_id}
+    return ConflictError(error.code, f"{error.detail} {said}", facts=facts)
 
 
 def _shown(proposal: Proposal, version: int) -> Shown:

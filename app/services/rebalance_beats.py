@@ -11,6 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from app.domain.approval import Approved, agreed
 from app.domain.configuration import WeightingMethod
 from app.domain.errors import ServiceError
 from app.domain.events import PlanCreated
@@ -36,6 +37,7 @@ class Wish:
     method: WeightingMethod | None = None  # in place of the configured one
     scheduled_at: datetime | None = None  # the tick; the same tick is carried out once
     is_dry_run: bool = False
+    approved: Approved | None = None  # the plan to carry out, in place of that of the moment
     is_unattended: bool = False  # by the schedule: then the policy says how far it goes
 
 
@@ -73,16 +75,22 @@ async def load(unit: UnitOfWork, grounds_now: GroundsNow, wish: Wish, command: C
 
 
 def decide(loaded: Loaded, wish: Wish) -> Planned:
-    """What would change, what it costs and which lots it means; nothing is written."""
+    """What would change, what it costs and which lots it means; nothing is written.
+
+    Raises ConflictError(plan_changed) where an approved plan does not hold any more.
+    """
     portfolio, grounds = loaded.portfolio, loaded.grounds
+    held, standings = grounds.marked(portfolio), grounds.standings(portfolio)
     made = plan(
-        grounds.marked(portfolio),
-        grounds.standings(portfolio),
+        held,
+        standings,
         grounds.configuration,
         grounds.at,
         grounds.covariance(portfolio),
         wish.method,
     )
+    if wish.approved is not None:
+        made = agreed(wish.approved, held, made, standings)
     balance = wish.account_balance
     cost, has_impact = trading_costs(made.shifts, balance, grounds)
     weights_u = made.allocation.weights_u

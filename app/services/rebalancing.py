@@ -217,6 +217,25 @@ class Rebalancing:
             facts=facts,
         )
 
+    async def propose_anew(self, command: Command) -> str | None:
+        """Have the plan of this moment open in place of one that does not hold any more.
+
+        The id of its proposal; None where nothing calls for a rebalance now. Raises what `check`
+        raises.
+        """
+        proposal_id, wish = self.runs.new_id(), Wish(CHECK, is_unattended=True)
+
+        async def change(unit: UnitOfWork) -> str | None:
+            loaded = await load(unit, self.grounds, wish, command)
+            planned = decide(loaded, wish)
+            wanted = of_plan(proposal_id, None, planned, loaded.portfolio, loaded.grounds)
+            proposed = (wanted,) if planned.plan.shifts else ()
+            kinds = (ProposalKind.REBALANCE,)
+            now_open = await offer(unit, kinds, proposed, loaded.grounds.at)
+            return next((one.proposal_id for one in now_open), None)
+
+        return await self.database.run(change)
+
     @staticmethod
     def _state(planned: Planned, wish: Wish, grounds: Grounds) -> RunState:
         """How far the run goes."""
@@ -229,9 +248,8 @@ class Rebalancing:
         self, unit: UnitOfWork, run: Run, planned: Planned, state: RunState, loaded: Loaded
     ) -> list[str]:
         """Have the plan proposed, or nothing any more; the proposals that are open."""
-        grounds, version = loaded.grounds, loaded.portfolio.version
-        proposal_id = self.runs.new_id()
-        wanted = of_plan(proposal_id, run.run_id, planned, version, grounds)
+        grounds, proposal_id = loaded.grounds, self.runs.new_id()
+        wanted = of_plan(proposal_id, run.run_id, planned, loaded.portfolio, grounds)
         proposed = (wanted,) if state is RunState.PROPOSED else ()
         now_open = await offer(unit, (ProposalKind.REBALANCE,), proposed, grounds.at)
         return [one.proposal_id for one in now_open]

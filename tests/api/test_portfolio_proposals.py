@@ -1,19 +1,32 @@
 """Proposals over HTTP: listed, approved and declined, once."""
 
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Any
 
 import httpx2
 import pytest
 
-from app.api.routes import configuration, portfolio_proposals, portfolio_rebalances
+from app.api.routes import (
+    configuration,
+    portfolio,
+    portfolio_proposals,
+    portfolio_rebalance,
+    portfolio_rebalances,
+)
 from app.domain.market import ContractStatus
 from app.storage.database import Database
 from tests.api.harness import PREFIX, serve
 from tests.api.judging import problem
 from tests.services.desk import SYMBOLS, WHO, Desk
 
-MODULES = (configuration, portfolio_proposals, portfolio_rebalances)
+MODULES = (
+    configuration,
+    portfolio,
+    portfolio_proposals,
+    portfolio_rebalance,
+    portfolio_rebalances,
+)
 
 
 @pytest.fixture
@@ -38,6 +51,12 @@ async def post(
 ) -> httpx2.Response:
     headers = {} if key is None else {"Idempotency-Key": key}
     return await client.post(f"{PREFIX}/portfolio/proposals{path}", json=body, headers=headers)
+
+
+async def post_to(client: httpx2.AsyncClient, path: str, **body: Any) -> Any:
+    response = await client.post(PREFIX + path, json=body)
+    assert response.status_code == 200, response.text
+    return response.json()
 
 
 async def careful(client: httpx2.AsyncClient, **policy: Any) -> None:
@@ -77,6 +96,50 @@ async def test_a_rebalance_is_proposed_listed_and_approved(
         refused = await post(client, f"/{one['proposal_id']}/{decision}")
         body = problem(refused, 409, "invalid_state_transition", extra=frozenset({"state"}))
         assert body["state"] == "approved"
+
+
+async def test_what_is_approved_is_what_is_carried_out(
+    desk: Desk, client: httpx2.AsyncClient
+) -> None:
+    await careful(client, rebalance="propose")
+    desk.score({SYMBOLS[0]: 0.61})
+    await desk.rebalancing.check(WHO)
+    (one,) = (await get(client, "/portfolio/proposals"))["items"]
+    desk.later(minutes=10)
+    desk.score({SYMBOLS[0]: 0.63, SYMBOLS[4]: 0.91})  # the plan of the moment is another one
+    moment = await post_to(client, "/portfolio/rebalance", dry_run=True)
+    done = await post(client, f"/{one['proposal_id']}/approve")
+    assert done.status_code == 200, done.text
+    run = await get(client, f"/portfolio/rebalances/{done.json()['decision']['run_id']}")
+    assert run["changes"] == one["rebalance"]["changes"] != moment["changes"]
+    weights = (await get(client, "/portfolio/weights"))["weights"]
+    by_name = {line["symbol"]: line["weight_percentage"] for line in weights}
+    assert {line["symbol"]: line["new"] for line in run["changes"]}.items() <= by_name.items()
+
+
+async def test_a_plan_that_does_not_hold_is_refused_and_the_present_one_proposed(
+    desk: Desk, client: httpx2.AsyncClient
+) -> None:
+    await careful(client, rebalance="propose")
+    desk.score({SYMBOLS[0]: 0.61})
+    await desk.rebalancing.check(WHO)
+    (old,) = (await get(client, "/portfolio/proposals"))["items"]
+    desk.later(minutes=10)
+    desk.quote(SYMBOLS[3], mark=Decimal(13))
+    version = (await desk.portfolio.view()).portfolio.version
+    refused = await post(client, f"/{old['proposal_id']}/approve", "k")
+    said = problem(refused, 409, "plan_changed", extra=frozenset({"proposal_id"}))
+    assert f"prices have moved {SYMBOLS[3]} by +" in said["detail"]
+    assert (await desk.portfolio.view()).portfolio.version == version
+    new, before = (await get(client, "/portfolio/proposals"))["items"]
+    assert (before["state"], new["state"]) == ("superseded", "open")
+    assert said["proposal_id"] == new["proposal_id"] != old["proposal_id"]
+    assert new["rebalance"]["changes"] != old["rebalance"]["changes"]
+    (run,) = (await get(client, "/portfolio/rebalances", state="failed"))["items"]
+    assert run["error"]["code"] == "plan_changed"
+    done = await post(client, f"/{new['proposal_id']}/approve")
+    assert done.status_code == 200, done.text
+    assert done.json()["decision"]["version"] == version + 1
 
 
 async def test_a_replacement_is_proposed_and_declined(

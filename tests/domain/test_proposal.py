@@ -20,7 +20,15 @@ PLAN = Proposal(
     state=ProposalState.OPEN,
     version=3,
     reason="drift",
-    action={"changes": []},
+    action={
+        "changes": [],
+        "triggers": ["drift"],
+        "weights_u": {"BTCUSDT": 12_000_000, "ETHUSDT": 8_000_000},
+        "cash_u": 80_000_000,
+        "flags": [],
+        "seen_u": {"BTCUSDT": 14_000_000, "ETHUSDT": 8_000_000},
+        "tolerance_u": 1_000_000,
+    },
     opened_at=AT,
     expires_at=AT + timedelta(hours=1),
 )
@@ -57,7 +65,18 @@ def test_it_is_open_until_its_time_is_over() -> None:
 
 
 def test_what_is_the_same() -> None:
-    assert PLAN.is_same(replace(PLAN, proposal_id="p2", action={"changes": [1]}))
+    for key, moved_u, is_same in (
+        ("weights_u", 13_000_000, True),
+        ("weights_u", 13_000_001, False),
+        ("seen_u", 13_000_000, True),
+        ("seen_u", 12_999_999, False),
+    ):
+        action = {**PLAN.action, key: {**PLAN.action[key], "BTCUSDT": moved_u}}
+        assert PLAN.is_same(replace(PLAN, proposal_id="p2", action=action)) is is_same
+    other = {**PLAN.action, "weights_u": {"BTCUSDT": 12_000_000, "XRPUSDT": 8_000_000}}
+    assert not PLAN.is_same(replace(PLAN, action=other))
+    without_weights = replace(PLAN, action={"changes": [], "triggers": ["drift"]})
+    assert not without_weights.is_same(without_weights), "nobody can say what it would do"
     assert SWAP.is_same(replace(SWAP, proposal_id="p2", opened_at=AT + timedelta(hours=1)))
     assert not PLAN.is_same(SWAP)
     for changed in (

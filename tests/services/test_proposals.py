@@ -138,6 +138,42 @@ async def test_an_approval_carries_it_out_and_says_what_came_of_it(careful: Desk
     assert await version(careful) == waiting.version + 1
 
 
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        ({SYMBOLS[0]: 0.98}, "Nothing calls for a rebalance now."),
+        ({SYMBOLS[0]: 0.61, SYMBOLS[1]: 0.30}, "The plan of this moment is proposed."),
+    ],
+)
+async def test_targets_that_have_moved_too_far_are_not_what_was_approved(
+    careful: Desk, scores: dict[str, float], said: str
+) -> None:
+    waiting = await proposed(careful)
+    careful.score(scores)
+    with pytest.raises(ConflictError) as caught:
+        await approve(careful, waiting)
+    assert caught.value.code is Code.PLAN_CHANGED
+    assert caught.value.detail.endswith(said)
+    assert await version(careful) == waiting.version
+    follows = "proposal_id" in caught.value.facts
+    assert await states(careful) == ["superseded", "open"][: 1 + follows]
+    assert follows is (said[0] == "T")
+
+
+async def test_what_may_not_be_traded_now_keeps_its_weight_or_the_plan_does_not_hold(
+    careful: Desk,
+) -> None:
+    waiting = await proposed(careful)
+    moved = {one["symbol"] for one in waiting.action["changes"]}
+    careful.quote(SYMBOLS[5], is_fresh=False)
+    assert SYMBOLS[5] in moved
+    with pytest.raises(ConflictError) as caught:
+        await approve(careful, waiting)
+    assert caught.value.code is Code.PLAN_CHANGED
+    assert await version(careful) == waiting.version
+    assert (await proposed(careful)).proposal_id == caught.value.facts["proposal_id"]
+
+
 async def test_a_declined_proposal_changes_nothing(careful: Desk) -> None:
     waiting = await proposed(careful)
     outcome = await careful.proposals.decline(waiting.proposal_id, "no", OPERATOR, rendered)

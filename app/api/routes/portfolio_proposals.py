@@ -42,7 +42,7 @@ class ProposedChangeOut(Out):
 
 
 class ProposedRebalanceOut(Out):
-    """The plan as it was; approving carries out that of the moment."""
+    """The plan; approving carries out this very one, while it holds."""
 
     changes: list[ProposedChangeOut]
     triggers: list[str] = Field(examples=[["drift"]])
@@ -191,6 +191,7 @@ async def proposals(
         *_DECIDED,
         *DECIDES,
         Code.VERSION_CONFLICT,
+        Code.PLAN_CHANGED,
         Code.REBALANCE_IN_PROGRESS,
         Code.TRADING_DISABLED,
         Code.SYMBOL_BANNED,
@@ -208,9 +209,12 @@ async def approve_proposal(
 ) -> Response:
     """Carries the action out and ends the proposal, in one transaction.
 
-    A rebalance is the plan of this moment, a replacement that of the two symbols; every rule of
-    safety is looked at again. Made for another version of the portfolio, it is superseded: 409
-    `version_conflict`. Where the action is refused or cannot be done now, it stays open.
+    A rebalance is the plan that was proposed, a replacement that of the two symbols; every rule
+    of safety is looked at again. Made for another version of the portfolio, it is superseded: 409
+    `version_conflict`. Where a price has moved a weight, or the target of a member has moved, by
+    more than `rebalance_threshold` since, or a rule forbids a part of it now, nothing is changed
+    and the plan of this moment is proposed in its place: 409 `plan_changed`, with its
+    `proposal_id`. Where the action is refused or cannot be done now, it stays open.
     """
     said = body or Said()
     return sent(
