@@ -26,6 +26,12 @@ from tests import postgres
 settings.register_profile("steady", deadline=None, derandomize="MYTESTS_EXPLORE" not in os.environ)
 settings.load_profile("steady")
 
+
+def pytest_xdist_auto_num_workers() -> int:
+    """More than there are cores: many tests wait for a process, a disk or a clock."""
+    return (os.cpu_count() or 1) * 2
+
+
 MakeDatabase = Callable[..., Database]
 _NUMBERS = count(1)
 

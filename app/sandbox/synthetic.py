@@ -1,12 +1,13 @@
 """A realistic invented market: fat-tailed factors, clustering volatility, jumps, Zipf turnover."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from app.sandbox.bars import CLOSE, HIGH, LOW, OPEN, Bars, Floats, Ints
 from app.sandbox.history import History
-from app.sandbox.universe import DAY_MS, Listing, chosen, full_universe
+from app.sandbox.universe import DAY_MS, HOUR_MS, Listing, chosen, full_universe
 
 PAST_DAYS = 440
 FUTURE_DAYS = 500
@@ -190,6 +191,25 @@ def _silence(bars: Bars, first_bar: Ints, last_bar: Ints) -> None:
 def synthetic_history(seed: int, now_ms: int, contracts: int | None) -> History:
     """Invent a market from a seed and a start; `contracts` limits which are listed, not how
     they move."""
+    whole = whole_market(seed, now_ms - now_ms % HOUR_MS)
+    keep = np.array(chosen(list(whole.listings), contracts))
+    # Taken rows are copies: what is planted into one exchange does not reach the next.
+    return History(
+        listings=tuple(whole.listings[index] for index in keep),
+        first_day=whole.first_day,
+        start_ms=now_ms,
+        daily=whole.daily.take(keep),
+        premium=whole.premium[keep],
+        open_interest=whole.open_interest[keep],
+        first_bar=whole.first_bar[keep],
+        last_bar=whole.last_bar[keep],
+        sway=whole.sway[keep],
+    )
+
+
+@lru_cache(maxsize=1)
+def whole_market(seed: int, now_ms: int) -> History:
+    """All contracts from the start of an hour on; the last one made is kept."""
     listings = full_universe(now_ms)
     rng = np.random.default_rng([seed, 1])
     days = PAST_DAYS + 1 + FUTURE_DAYS
@@ -212,15 +232,14 @@ def synthetic_history(seed: int, now_ms: int, contracts: int | None) -> History:
     interest = swinging_interest(bars.lots, PAST_DAYS, rng)
     total = returns.std(axis=0)
     sway = np.clip(0.025 * loads.market / np.maximum(total, 1e-6), 0.0, 0.95)
-    keep = np.array(chosen(listings, contracts))
     return History(
-        listings=tuple(listings[index] for index in keep),
+        listings=tuple(listings),
         first_day=first_day,
         start_ms=now_ms,
-        daily=bars.take(keep),
-        premium=premium[keep],
-        open_interest=interest[keep],
-        first_bar=first_bar[keep],
-        last_bar=last_bar[keep],
-        sway=sway[keep],
+        daily=bars,
+        premium=premium,
+        open_interest=interest,
+        first_bar=first_bar,
+        last_bar=last_bar,
+        sway=sway,
     )

@@ -6,7 +6,7 @@ import pytest
 from app.sandbox.bars import CLOSE, HIGH, LOW, OPEN, Bars, aggregate, split, within
 from app.sandbox.exchange import Exchange
 from app.sandbox.options import SandboxOptions
-from app.sandbox.synthetic import PAST_DAYS, synthetic_history
+from app.sandbox.synthetic import PAST_DAYS, synthetic_history, whole_market
 from tests.sandbox.conftest import START_MS, Shop
 
 DAY_MS = 86_400_000
@@ -45,12 +45,23 @@ def test_a_split_bar_aggregates_to_itself(seed: int) -> None:
 
 
 def test_equal_seeds_give_equal_markets_and_others_differ(whole: Shop) -> None:
+    whole_market.cache_clear()  # made once more, not remembered
     again = Shop(seed=7).exchange
     assert again.contracts.encoded(START_MS, [0, 200, 555]) == whole.exchange.contracts.encoded(
         START_MS, [0, 200, 555]
     )
     other = Shop(seed=8).exchange
     assert other.contracts.encoded(START_MS, [0]) != whole.exchange.contracts.encoded(START_MS, [0])
+
+
+def test_what_is_written_into_one_market_does_not_reach_the_next() -> None:
+    first, second = (synthetic_history(7, START_MS, contracts) for contracts in (None, 14))
+    first.daily.ticks[:] = 1
+    second.premium[:] = 1.0
+    for contracts in (None, 14):
+        again = synthetic_history(7, START_MS, contracts)
+        assert (again.daily.ticks != 1).any()
+        assert (again.premium != 1.0).all()
 
 
 def test_a_short_list_has_the_same_daily_candles(whole: Shop, small: Shop) -> None:
