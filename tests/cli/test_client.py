@@ -33,6 +33,7 @@ COMMANDS = (
     ("alerts", "resolve", "an-id"),
     ("portfolio", "rebalances"),
     ("portfolio", "report"),
+    ("portfolio", "size", "BTCUSDT", "--balance", "1000"),
     ("portfolio", "proposals"),
     ("portfolio", "approve", "p"),
     ("portfolio", "decline", "p"),
@@ -148,6 +149,19 @@ def test_machine_output_is_the_service_text_to_the_last_digit() -> None:
         assert here("portfolio", "show", "--json", "--url", url).out == text + "\n"
 
 
+RECORD = [
+    "--price",
+    "1e-7",
+    "--confidence",
+    "0.8",
+    "--wins",
+    "6",
+    "--losses",
+    "4",
+    "--payoff-ratio",
+    "1.2",
+]
+RECORD_QUERY = "price=0.0000001&confidence=0.8&wins=6&losses=4&payoff_ratio=1.2"
 Sent = Callable[[Any], bool]
 
 
@@ -194,6 +208,18 @@ Sent = Callable[[Any], bool]
         (["portfolio", "rebalances"], "GET", "/portfolio/rebalances?limit=20", None),
         (["portfolio", "rebalances", "a/b"], "GET", "/portfolio/rebalances/a%2Fb", None),
         (["portfolio", "proposals"], "GET", "/portfolio/proposals?limit=20", None),
+        (
+            ["portfolio", "size", "BTC/USDT:USDT", "--balance", "1000.10"],
+            "GET",
+            "/portfolio/symbols/BTC%2FUSDT:USDT/position-size?account_balance=1000.10",
+            None,
+        ),
+        (
+            ["portfolio", "size", "A", "--balance", "5", *RECORD],
+            "GET",
+            f"/portfolio/symbols/A/position-size?account_balance=5&{RECORD_QUERY}",
+            None,
+        ),
         (["portfolio", "approve", "p"], "POST", "/portfolio/proposals/p/approve", {}),
         (["portfolio", "decline", "p"], "POST", "/portfolio/proposals/p/decline", {}),
     ],
@@ -314,6 +340,70 @@ def test_a_report_is_made_by_a_job_and_shown_as_tables() -> None:
     for shown in ("1.25", "1.01", "BTCUSDT", "version 7"):
         assert shown in ended.out
     assert exact.document["result"] == made
+
+
+SIZED: dict[str, Any] = {
+    "symbol": "BTCUSDT",
+    "contract": "XBTUSDTM",
+    "price": "107000.1",
+    "weight_percentage": 12.5,
+    "wanted_notional": "1250",
+    "notional": "1177.0011",
+    "lots": 11,
+    "quantity": "0.011",
+    "margin": "1177.0011",
+    "leverage": "1",
+    "rounding_error": "72.9989",
+    "liquidation_price": None,
+    "caps": ["gross_leverage"],
+    "binding_cap": "gross_leverage",
+    "limits": [
+        {
+            "name": "gross_leverage",
+            "value": "1.5",
+            "limit": "1",
+            "unit": "times",
+            "source": "portfolio",
+        }
+    ],
+    "reason": None,
+}
+
+
+def test_a_size_is_told_with_its_caps_and_to_the_last_digit() -> None:
+    with answering(200, json.dumps(SIZED).encode()) as (url, _):
+        people = here("portfolio", "size", "BTCUSDT", "--balance", "10000", "--url", url)
+        machine = here("portfolio", "size", "BTCUSDT", "--balance", "1", "--json", "--url", url)
+    assert (people.code, machine.code, machine.document) == (Exit.OK, Exit.OK, SIZED)
+    for told in ("BTCUSDT (XBTUSDTM)", "1177.0011", "72.9989", "gross_leverage", "times"):
+        assert told in people.out
+    assert "no lots" not in people.out
+    (line,) = (one for one in people.out.splitlines() if "liquidation" in one)
+    assert " - " in line, "what is not known is a dash"
+
+
+def test_a_size_without_lots_says_why() -> None:
+    none = {**SIZED, "lots": 0, "limits": [], "reason": "[market_data_stale] no fresh price"}
+    with answering(200, json.dumps(none).encode()) as (url, _):
+        said = here("portfolio", "size", "BTCUSDT", "--balance", "10000", "--url", url)
+    assert said.code == Exit.OK
+    assert "no lots: [market_data_stale] no fresh price" in said.out
+    assert "source" not in said.out
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        (),
+        ("--balance", "much"),
+        ("--balance", "NaN"),
+        ("--balance", "1", "--wins", "3"),
+        ("--balance", "1", "--wins", "-1", "--losses", "1", "--payoff-ratio", "1"),
+    ],
+    ids=" ".join,
+)
+def test_a_size_that_cannot_be_asked_for_is_wrong_usage(wrong: tuple[str, ...]) -> None:
+    assert here("portfolio", "size", "BTCUSDT", *wrong).code == Exit.USAGE
 
 
 def test_a_sync_with_history_asks_for_it() -> None:
