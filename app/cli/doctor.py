@@ -4,9 +4,8 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import timedelta
-from enum import StrEnum
 from pathlib import Path
 from secrets import SystemRandom
 from typing import Final
@@ -17,8 +16,10 @@ import typer
 from app.adapters.kucoin.exchange import open_exchange
 from app.adapters.kucoin.limits import KucoinLimits
 from app.cli.configuration import read_settings
+from app.cli.doctor_checks import Check, Verdict
+from app.cli.doctor_service import checked
 from app.cli.exits import CommandError, Exit
-from app.cli.output import AsJson, Output, reporting, table
+from app.cli.output import HERE, AsJson, Output, Url, reporting, table
 from app.container import utc_now
 from app.domain.errors import ServiceError
 from app.domain.market import DataSource, ExchangeStatus
@@ -33,28 +34,10 @@ _LIMITS: Final = KucoinLimits(
 )
 
 
-class Verdict(StrEnum):
-    OK = "ok"
-    WARNING = "warning"
-    FAILED = "failed"
-    SKIPPED = "skipped"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing looked at; `advice` says what to do about it, `exit_code` what it means."""
-
-    name: str
-    verdict: Verdict
-    detail: str
-    advice: str = ""
-    exit_code: Exit = Exit.OK
-
-
-def doctor(as_json: AsJson = False) -> None:
-    """Check configuration, database, schema, exchange and clock, and say what to do."""
+def doctor(as_json: AsJson = False, url: Url = HERE) -> None:
+    """Check configuration, database, schema, exchange, clock and the service that runs."""
     with reporting(as_json) as output:
-        checks = asyncio.run(_all())
+        checks = [*asyncio.run(_all()), *asyncio.run(checked(url))]
         _show(checks, output)
     failed = [check.exit_code for check in checks if check.verdict is Verdict.FAILED]
     raise typer.Exit(int(max(failed, default=Exit.OK)))

@@ -26,6 +26,7 @@ from app.services.my_symbols import MySymbolsServiceV2
 from app.services.notifications_courier import Courier
 from app.services.ports import Exchange
 from app.services.stream import EventStream
+from app.services.vitals import buffers_of
 from app.settings import Role, Settings
 from app.storage import preparation
 from app.storage.database import Database
@@ -108,7 +109,11 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         if settings.background:
             join(feed, database, service, executor_id, is_shared=store.is_shared)
         await _recall(service)
-        work = activities(service, AlertWatch(service.alerts, metrics), new_id)
+        status = service.status
+        status.vitals.buffers = buffers_of(bus, database)
+        work = activities(
+            service, AlertWatch(service.alerts, metrics, status.alerts_looked_at), new_id
+        )
         # Runs may use everything that was opened before; what asks for runs stops before them.
         await engine.open(runs(service, work, report_document))
         stack.push_async_callback(engine.close)
@@ -118,10 +123,9 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         stack.push_async_callback(farewell(replicas))
         # Tasks stop first on the way out: they use everything that was opened before.
         stack.push_async_callback(supervisor.stop)
-        status = service.status
         mode = ModeNow(service.market.level, status.is_database_down, time.monotonic)
         gauges = Gauges(
-            metrics, time.monotonic, database, feed, bus, supervisor, mode, status.ready
+            metrics, time.monotonic, database, feed, bus, supervisor, mode, status.observe
         )
         supervisor.start("gauges", gauges.run)
         duty = FeedTasks(
@@ -136,7 +140,9 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             replicas,
         ).start()
         notifiers, rules = service.notifications.notifiers, lambda: in_force().notifications
-        courier = Courier(database, utc_now, dice.random, notifiers, metrics, rules)
+        courier = Courier(
+            database, utc_now, dice.random, notifiers, metrics, rules, status.notices_handed_on
+        )
         stream_events(supervisor, service, courier, hinted(database.listen, duty))
         if replicas is not None:
             supervisor.start("watchdog", Watchdog(replicas, metrics).run)

@@ -21,6 +21,10 @@ class Bus:
                 self.dropped += 1
             queue.put_nowait(event)
 
+    def fullest(self) -> int:
+        """How much waits for the reader that is furthest behind."""
+        return max((queue.qsize() for queue in self._readers), default=0)
+
     @contextmanager
     def subscribe(self) -> Iterator[AsyncIterator[object]]:
         queue: asyncio.Queue[object] = asyncio.Queue(self.capacity)

@@ -19,6 +19,7 @@ from app.domain.notification import (
     room,
 )
 from app.domain.notification_rules import NotificationRules
+from app.services.alert_watch import unheard
 from app.services.notifications import Notifiers
 from app.services.notifications_outbox import Outbox
 from app.services.ports import Clock
@@ -39,6 +40,8 @@ _log = structlog.get_logger("notifications")
 class Courier:
     """Several may work at once: a cursor and claims in the database keep them apart.
 
+    `rounded` is told of each round.
+
     `dice` gives numbers in 0..1. A crash between a delivery and its record repeats it with the
     same event id.
     """
@@ -49,6 +52,7 @@ class Courier:
     notifiers: Notifiers
     metrics: Metrics
     rules: Callable[[], NotificationRules] = NotificationRules
+    rounded: Callable[[], Awaitable[None]] = unheard
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     _busy: set[str] = field(default_factory=set)
 
@@ -61,6 +65,7 @@ class Courier:
                         self._busy.add(channel.id)
                         group.create_task(self._drain_alone(channel))
                 beat()
+                await self.rounded()
                 await self.sleep(STEP_S)
 
     async def collect(self) -> tuple[Channel, ...]:

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.domain.configuration import Configuration
+from app.services.alerting_pulse import AlertingPulse
 from app.services.ports import Clock, ExchangeLink
 from app.services.scoring import Scoring
 from app.services.status import MarketFacts, PortfolioFacts, ScoringFacts, Status, TaskFacts
+from app.services.vitals import VitalSigns, counted
 from app.storage.database import Database
 from app.telemetry.metrics import Metrics
 
@@ -39,6 +41,10 @@ class StatusSources:
             scoring_facts=self.scoring_facts,
             portfolio_facts=self.portfolio_facts,
             task_facts=task_facts,
+            pulse=AlertingPulse(
+                self.database, clock, self.metrics, lambda: self.in_force().cadences.alerts, clock()
+            ),
+            vitals=VitalSigns(counted(self.metrics)),
         )
 
     async def portfolio_facts(self) -> PortfolioFacts:

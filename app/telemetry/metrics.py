@@ -47,6 +47,7 @@ class Metrics:
     stream_evictions: Counter = field(init=False)
 
     notifications: Counter = field(init=False)
+    alerting_silence_seconds: Gauge = field(init=False)
 
     database_slow_statements: Counter = field(init=False)
     database_connections_in_use: Gauge = field(init=False)
@@ -116,6 +117,13 @@ _TABLE: Final[tuple[tuple[str, _Kind, str, tuple[str, ...], tuple[float, ...]], 
     ("stream_conflated_events", Counter, "Scores left out for newer ones.", (), _NONE),
     ("stream_evictions", Counter, "Connections cut that took nothing.", ("transport",), _NONE),
     ("notifications", Counter, "Attempts to tell.", ("channel_kind", "outcome"), _NONE),
+    (
+        "alerting_silence_seconds",
+        Gauge,
+        "Since alerts were last looked at, and notices last handed on, by any process.",
+        ("part",),
+        _NONE,
+    ),
     ("database_slow_statements", Counter, "Statements over the limit.", (), _NONE),
     ("database_connections_in_use", Gauge, "Connections of the pools in use.", (), _NONE),
     ("jobs_ended", Counter, "Durable runs that ended here.", ("kind", "outcome"), _NONE),
@@ -139,3 +147,9 @@ _TABLE: Final[tuple[tuple[str, _Kind, str, tuple[str, ...], tuple[float, ...]], 
     ("service_info", Gauge, "Always 1.", ("version", "data_source"), _NONE),
     ("service_mode", Gauge, "1 for the present mode, else 0.", ("mode",), _NONE),
 )
+
+
+def total(counter: Counter) -> float:
+    """What a counter has counted, over all its labels."""
+    samples = (sample for metric in counter.collect() for sample in metric.samples)
+    return sum(sample.value for sample in samples if sample.name.endswith("_total"))

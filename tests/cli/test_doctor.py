@@ -12,12 +12,16 @@ from typing import Any
 
 import pytest
 
-from app.cli.doctor import Verdict, _clock
+from app.cli.doctor import _clock
+from app.cli.doctor_checks import Verdict
 from app.cli.exits import Exit
 from app.domain.market import DataSource
 from app.sandbox.options import SandboxOptions
 from app.storage import migrations
 from tests.cli.command import ended, here, started
+from tests.cli.test_client import answering
+
+NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
 
 
 @pytest.fixture
@@ -29,9 +33,10 @@ def refusing() -> Iterator[str]:
 
 
 def _asked(**variables: str) -> tuple[int, dict[str, Any]]:
-    said = here("doctor", "--json", **variables)
+    said = here("doctor", "--json", **{"MYSYMBOLS_URL": NOBODY, **variables})
     checks = {check["name"]: check for check in said.document["checks"]}
-    assert list(checks) == ["configuration", "database", "schema", "exchange", "clock"]
+    names = ["configuration", "database", "schema", "exchange", "clock", "service"]
+    assert list(checks)[: len(names)] == names
     assert said.document["healthy"] == (said.code == 0)
     return said.code, checks
 
@@ -127,6 +132,7 @@ def test_all_is_well_with_an_exchange_and_a_migrated_database(tmp_path: Path) ->
     finally:
         assert ended(exchange).code == 0
     assert code == shown.code == Exit.OK
+    assert checks.pop("service")["verdict"] == Verdict.SKIPPED
     assert {check["verdict"] for check in checks.values()} == {"ok"}
     assert "what to do" in shown.out
 
@@ -159,3 +165,37 @@ def test_sandbox_options_that_cannot_be() -> None:
         busy = here("sandbox", "--port", port, "--contracts", "5", "--json")
     assert (busy.code, busy.document["code"]) == (Exit.CONFIGURATION, "sandbox_not_started")
     assert SandboxOptions().host == "127.0.0.1"
+
+
+def test_a_service_that_runs_says_which_part_is_ill_since_when_and_what_is_next() -> None:
+    well = {"name": "database", "state": "up", "since": "2026-01-01T00:00:00Z", "cause": None}
+    ill = {
+        "name": "exchange",
+        "state": "down",
+        "since": "2026-01-02T03:04:00Z",
+        "cause": "exchange_timeout",
+        "detail": "no answer",
+        "last_success": None,
+        "next_step": "tries again in 3 s",
+    }
+    levels = [
+        {"name": "feed_uptime", "window_s": 3600, "share": 0.9987, "looks": 9},
+        {"name": "feed_uptime", "window_s": 86400, "share": None, "looks": 0},
+    ]
+    health = {"status": "down", "mode": "FROZEN", "service_levels": levels}
+    with answering(200, json.dumps({**health, "components": [well, ill]}).encode()) as (url, asked):
+        _, checks = _asked(MYSYMBOLS_URL=url, MYSYMBOLS_HTTP__PORT="sesame")
+    assert [one[1] for one in asked] == ["/api/symbol-mgmt/health"]
+    assert checks["service"]["verdict"] == Verdict.WARNING
+    assert "FROZEN; feed_uptime 99.87 % in 3600 s" in checks["service"]["detail"]
+    part = checks["service:exchange"]
+    assert part["advice"] == "tries again in 3 s"
+    since = "down since 2026-01-02T03:04:00Z"
+    for said in (since, "last well never", "exchange_timeout: no answer"):
+        assert said in part["detail"]
+    assert "service:database" not in checks
+    with answering(200, b"<html>") as (url, _):
+        _, checks = _asked(MYSYMBOLS_URL=url, MYSYMBOLS_HTTP__PORT="sesame")
+    assert checks["service"]["verdict"] == Verdict.WARNING
+    _, checks = _asked(MYSYMBOLS_HTTP__PORT="sesame")
+    assert checks["service"]["verdict"] == Verdict.SKIPPED

@@ -7,6 +7,7 @@ import pytest
 
 from app.domain.errors import Code, UnavailableError
 from app.domain.market import DataSource, DataStatus
+from app.services.alerting_pulse import AlertingPulse
 from app.services.mode import KEEP_S, MarketLevel, Mode, ModeNow
 from app.services.ports import ExchangeLink, LinkState
 from app.services.status import (
@@ -45,6 +46,7 @@ class World:
         self.market = FRESH
         self.board: ScoringFacts | None = BOARD
         self.tasks: tuple[TaskFacts, ...] = ()
+        self.pulse: AlertingPulse | None = None
 
     async def ping(self) -> None:
         if self.database_error:
@@ -64,6 +66,7 @@ class World:
             scoring_facts=lambda: self.board,
             portfolio_facts=self.portfolio,
             task_facts=lambda: self.tasks,
+            pulse=self.pulse,
         )
 
 

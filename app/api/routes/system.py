@@ -11,7 +11,7 @@ from app.api.errors import problems
 from app.api.jobs import ACCEPTED, PrefersJobDep, begun
 from app.api.responses import keep, sent
 from app.api.routing import api_router
-from app.api.schemas import Freshness, Out, Percent, UtcTime, finite, percent
+from app.api.schemas import Freshness, Out, Percent, Share, UtcTime, finite, percent
 from app.domain.errors import Code, UnavailableError
 from app.domain.jobs import JobKind
 from app.services.mode import Mode
@@ -39,11 +39,40 @@ class ComponentOut(Out):
 
     name: str = Field(examples=["exchange"])
     state: ComponentState
-    since: UtcTime | None
+    since: UtcTime | None = Field(description="In this state, as far as this process knows.")
     cause: str | None = Field(description="A stable error code.", examples=["exchange_timeout"])
     detail: str | None
     last_success: UtcTime | None
     next_step: str | None
+
+
+class LevelOut(Out):
+    """How often, of all looks in a window, it was well."""
+
+    name: str = Field(examples=["feed_uptime", "decision_freshness"])
+    window_s: int
+    share: Share | None = Field(description="Null before the first look.")
+    looks: int
+
+
+class BufferOut(Out):
+    name: str
+    used: int
+    capacity: int
+    dropped: int | None = Field(description="Null where nothing is ever dropped.")
+
+
+class FlowOut(Out):
+    name: str = Field(examples=["requests"])
+    per_minute: float | None = Field(description="Of the last minute; null before that is known.")
+
+
+class VitalsOut(Out):
+    """Of the process that answers."""
+
+    memory_bytes: int | None = Field(description="Null where the system does not tell.")
+    buffers: list[BufferOut]
+    throughput: list[FlowOut]
 
 
 class HealthOut(Freshness):
@@ -52,6 +81,8 @@ class HealthOut(Freshness):
     status: ComponentState
     mode: Mode
     components: list[ComponentOut]
+    service_levels: list[LevelOut] = Field(description="Since the start of this process.")
+    vitals: VitalsOut
 
     @classmethod
     def of(cls, health: Health) -> Self:
@@ -59,6 +90,8 @@ class HealthOut(Freshness):
             status=health.status,
             mode=health.mode,
             components=[ComponentOut.model_validate(part) for part in health.components],
+            service_levels=[LevelOut.model_validate(one) for one in health.levels],
+            vitals=VitalsOut.model_validate(health.vitals),
             as_of=health.as_of,
             data_source=health.data_source,
             data_status=health.data_status,

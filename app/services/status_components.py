@@ -1,0 +1,132 @@
+"""How each component is judged by what it says of itself."""
+
+from datetime import datetime
+from typing import Final
+
+from app.domain.errors import Code
+from app.domain.market import DataStatus
+from app.services.alerting_pulse import AlertingPulse
+from app.services.ports import ExchangeLink, LinkState
+from app.services.status_facts import (
+    ComponentHealth,
+    ComponentState,
+    MarketFacts,
+    ScoringFacts,
+    TaskFacts,
+)
+
+_NOBODY_SCORED: Final = "nobody_scored"
+ALERTING_SILENT: Final = "alerting_silent"
+
+
+def exchange(link: ExchangeLink) -> ComponentHealth:
+    again = None if link.retry_in_s is None else f"tries again in {link.retry_in_s:.0f} s"
+    return ComponentHealth(
+        "exchange",
+        _LINK_STATES[link.state],
+        link.since,
+        link.cause,
+        link.detail,
+        link.last_success,
+        again if link.state is LinkState.DOWN else None,
+    )
+
+
+def market_data(market: MarketFacts) -> ComponentHealth:
+    filling = market.stage != "complete"
+    state = ComponentState.STARTING if filling else _DATA_STATES[market.data_status]
+    detail = (
+        f"first fill: {market.stage} {market.done}/{market.total}"
+        if filling
+        else f"{market.stale_symbols} of {market.contracts} symbols stale"
+    )
+    next_step = {
+        ComponentState.STARTING: "decides as soon as the market is there",
+        ComponentState.DEGRADED: "asks again with the next tick; stale symbols decide nothing",
+        ComponentState.DOWN: "asks again with the next tick; nothing is decided until then",
+    }.get(state)
+    return ComponentHealth("market_data", state, None, None, detail, market.as_of, next_step)
+
+
+def scoring(board: ScoringFacts | None) -> ComponentHealth:
+    if board is None:
+        return ComponentHealth(
+            "scoring", ComponentState.STARTING, None, "no_board_yet", None, None,
+            "scores as soon as market data has arrived",
+        )  # fmt: skip
+    cause = None
+    if board.data_status is not DataStatus.FRESH:
+        cause = str(Code.MARKET_DATA_STALE)
+    elif not board.scored:
+        cause = _NOBODY_SCORED
+    return ComponentHealth(
+        "scoring",
+        ComponentState.UP if cause is None else ComponentState.DEGRADED,
+        None,
+        cause,
+        f"run {board.run_id}",
+        board.calculated_at,
+        None if cause is None else "scores again by itself",
+    )
+
+
+def background_task(task: TaskFacts) -> ComponentHealth:
+    state = ComponentState.DEGRADED if task.last_error else ComponentState.UP
+    next_step = "restarts by itself" if task.last_error else None
+    return ComponentHealth(
+        f"task:{task.name}",
+        state if task.running else ComponentState.DOWN,
+        None,
+        task.last_error,
+        None,
+        task.last_success,
+        next_step,
+    )
+
+
+def alerting(pulse: AlertingPulse, started_at: datetime, now: datetime) -> ComponentHealth:
+    """Whether alerts are looked at and notices handed on, by whichever process."""
+    seen = pulse.seen()
+    late = [part for part, limit_s in pulse.limits_s().items() if pulse.age_s(part) > limit_s]
+    unseen = [part for part in pulse.limits_s() if part not in seen]
+    state = ComponentState.UP
+    if unseen:
+        state = ComponentState.STARTING
+    if late:
+        state = ComponentState.DOWN
+    ages = ", ".join(
+        f"{part.value} {(now - seen[part]).total_seconds():.0f} s ago" if part in seen
+        else f"no {part.value} seen"
+        for part in pulse.limits_s()
+    )  # fmt: skip
+    return ComponentHealth(
+        "alerting",
+        state,
+        min((seen.get(part, started_at) for part in late), default=None),
+        ALERTING_SILENT if late else None,
+        ages,
+        min(seen.values(), default=None),
+        "its tasks begin again by themselves; until then nobody is told anything" if late else None,
+    )
+
+
+_LINK_STATES = {
+    LinkState.UNTRIED: ComponentState.STARTING,
+    LinkState.UP: ComponentState.UP,
+    LinkState.DOWN: ComponentState.DOWN,
+}
+_DATA_STATES = {
+    DataStatus.FRESH: ComponentState.UP,
+    DataStatus.STALE: ComponentState.DEGRADED,
+    DataStatus.UNAVAILABLE: ComponentState.DOWN,
+}
+_SEVERITY = (
+    ComponentState.UP,
+    ComponentState.STARTING,
+    ComponentState.DEGRADED,
+    ComponentState.DOWN,
+)
+
+
+def worst(components: tuple[ComponentHealth, ...]) -> ComponentState:
+    return max((component.state for component in components), key=_SEVERITY.index)

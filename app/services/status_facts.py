@@ -1,0 +1,99 @@
+"""What the components say of themselves, and what health and status make of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from app.domain.market import DataSource, DataStatus
+from app.services.mode import Mode
+from app.services.service_levels import Level
+from app.services.vitals import Vitals
+
+
+class ComponentState(StrEnum):
+    UP = "up"
+    STARTING = "starting"
+    DEGRADED = "degraded"
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentHealth:
+    """One component: its state, since when it is in it, why, and what happens next."""
+
+    name: str
+    state: ComponentState
+    since: datetime | None
+    cause: str | None
+    detail: str | None
+    last_success: datetime | None
+    next_step: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    status: ComponentState
+    mode: Mode
+    components: tuple[ComponentHealth, ...]
+    levels: tuple[Level, ...]
+    vitals: Vitals
+    data_source: DataSource
+    data_status: DataStatus
+    as_of: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class MarketFacts:
+    """What the market data service says of itself."""
+
+    data_source: DataSource
+    data_status: DataStatus
+    as_of: datetime | None
+    contracts: int
+    eligible: int
+    stale_symbols: int
+    stage: str  # the step of the first fill that runs, or "complete"
+    done: int
+    total: int
+    ages_s: Mapping[str, float | None]  # source -> age of its oldest fresh-kept value
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringFacts:
+    run_id: str
+    as_of: datetime
+    calculated_at: datetime
+    scored: int
+    unavailable: int
+    data_status: DataStatus
+
+
+@dataclass(frozen=True, slots=True)
+class PortfolioFacts:
+    version: int
+    size: int
+    max_size: int
+    cash_u: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFacts:
+    """One background task: when it last succeeded and what went wrong since."""
+
+    name: str
+    running: bool
+    last_success: datetime | None
+    last_error: str | None
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    started_at: datetime
+    version: str
+    mode: Mode
+    market: MarketFacts
+    scoring: ScoringFacts | None
+    portfolio: PortfolioFacts
+    tasks: tuple[TaskFacts, ...]
