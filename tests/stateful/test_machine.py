@@ -26,12 +26,16 @@ from hypothesis.stateful import (
 from app.domain.controls import LockKind
 from app.domain.errors import Code
 from app.domain.market import ContractStatus
+from app.domain.policy import Policy
+from app.domain.proposal import ProposalState
 from app.domain.rebalance_run import slot
 from app.domain.weighting import Role
 from app.services.once import Command
 from app.services.performance import Claim
 from tests import postgres
+from tests.cutting import Cut
 from tests.services.desk import NOW, SYMBOLS, Desk
+from tests.stateful.deciding import decided_rightly
 from tests.stateful.twins import (
     Call,
     Key,
@@ -117,6 +121,7 @@ class Life(RuleBasedStateMachine):
         grew_rightly(before, self.known, self.desk)
         kept_in_bounds(before, self.known, self.desk)
         ran_rightly(before, self.known)
+        decided_rightly(before, self.known)
 
     # --- what a caller does --------------------------------------------------------------------
 
@@ -219,6 +224,91 @@ class Life(RuleBasedStateMachine):
     @rule()
     def replace_the_weak(self) -> None:
         self.request(lambda desk, who: desk.replacement.execute(who, render=rendered))
+
+    @rule(
+        rebalance=st.sampled_from(Policy),
+        replacement=st.sampled_from(Policy),
+        expires_after=st.sampled_from([600, 86_400]),
+    )
+    def set_the_policy(self, rebalance: Policy, replacement: Policy, expires_after: int) -> None:
+        wanted = {
+            "policy": {
+                "rebalance": rebalance.value,
+                "replacement": replacement.value,
+                "expires_after": expires_after,
+            },
+            "replacement": {"auto_forced": replacement is not Policy.PROPOSE},
+        }
+        self.request(lambda desk, who: desk.configuration.put(wanted, "policy", who, rendered))
+
+    @rule(symbol=symbols, score=st.sampled_from([0.3, 0.61, 0.99]))
+    def something_is_proposed(self, symbol: str, score: float) -> None:
+        """The schedule finds that weights should move, and asks."""
+        self.set_the_policy(Policy.PROPOSE, Policy.PROPOSE, 86_400)
+        self.twins.lever(lambda desk: desk.later(hours=1))
+        self.twins.lever(lambda desk: desk.score({symbol: score}))
+        self.the_schedule_ticks(0, 1)
+
+    @precondition(lambda self: self.known.proposals)
+    @rule(ago=st.integers(0, 2), is_yes=st.booleans(), times=st.integers(1, 2))
+    def decide_on_a_proposal(self, ago: int, is_yes: bool, times: int) -> None:
+        """Of decisions on the same proposal at most one has an effect."""
+        newest = sorted(self.known.proposals.values(), key=lambda one: one.opened_at)[::-1]
+        one = newest[min(ago, len(newest) - 1)]
+        proposal_id = one.proposal_id
+
+        async def decide(desk: Desk, who: Command) -> Any:
+            chosen = desk.proposals.approve if is_yes else desk.proposals.decline
+            return await chosen(proposal_id, "decided", who, rendered)
+
+        for _ in range(times):
+            said = self.request(decide)
+            if said.code is None:
+                ended = ProposalState.APPROVED if is_yes else ProposalState.DECLINED
+                assert one.state is ProposalState.OPEN
+                assert self.desk.now < one.expires_at
+                assert self.known.proposals[proposal_id].state is ended
+            one = self.known.proposals[proposal_id]
+
+    @rule(
+        cut=st.sampled_from(Cut),
+        commits=st.integers(1, 4),
+        symbol=symbols,
+        what=st.sampled_from(["add", "remove", "rebalance", "configure", "approve"]),
+    )
+    def a_connection_is_lost(self, cut: Cut, commits: int, symbol: str, what: str) -> None:
+        """B02, B03: a request has its effect or not, and repeated with its key one at most."""
+        open_ones = [
+            one.proposal_id
+            for one in self.known.proposals.values()
+            if one.state is ProposalState.OPEN
+        ]
+        asked: dict[str, Call] = {
+            "add": lambda desk, who: desk.portfolio.add(symbol, "in", who, rendered),
+            "remove": lambda desk, who: desk.portfolio.remove(symbol, "out", who, rendered),
+            "rebalance": lambda desk, who: desk.rebalancing.rebalance(who, render=rendered),
+            "configure": lambda desk, who: desk.configuration.put(
+                {"score_tilt": 0.4}, "tuned", who, rendered
+            ),
+            "approve": lambda desk, who: desk.proposals.approve(
+                (open_ones or ["none"])[0], "yes", who, rendered
+            ),
+        }
+
+        async def lossy(desk: Desk, who: Command) -> Any:
+            self.twins.lose(cut, commits)
+            try:
+                return await asked[what](desk, who)
+            finally:
+                self.twins.lose(cut, 0)
+
+        first = self.request(lossy)
+        assert self.last is not None
+        self.last = (asked[what], *self.last[1:])
+        effects = len(self.known.events)
+        self.repeat_the_last_request()
+        if first.code is None:
+            assert len(self.known.events) == effects
 
     @rule(wanted=changes)
     def configure(self, wanted: Mapping[str, object]) -> None:

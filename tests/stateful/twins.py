@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import count, pairwise
@@ -21,6 +22,7 @@ from app.domain.history import EventType, PortfolioEvent, chain_faults, fold
 from app.domain.market import ContractStatus
 from app.domain.performance import Trade
 from app.domain.portfolio import Portfolio, faults
+from app.domain.proposal import Proposal
 from app.domain.rebalance_run import NEXT, Run, RunState
 from app.services.once import Answer, Command, Outcome
 from app.services.rebalance_beats import Wish
@@ -28,7 +30,9 @@ from app.storage.audit import inspect
 from app.storage.database import Database
 from app.storage.engines import DatabaseOptions
 from tests import postgres
+from tests.cutting import Cut, Way, cutting
 from tests.services.desk import Desk
+from tests.stateful.losses import Fragile, Loss, lose
 
 _MOST = 10_000  # more than any life has
 Call = Callable[[Desk, Command], Awaitable[Outcome[Any]]]
@@ -50,6 +54,7 @@ class Seen:
     controls: Controls
     trades: tuple[Trade, ...]
     runs: Mapping[str, Run]  # by id
+    proposals: Mapping[str, Proposal]  # by id, as stored
 
     @property
     def effects(self) -> tuple[object, ...]:
@@ -90,14 +95,18 @@ class Twins:
         self.requests = count(1)
         self.life = 0
         self.desks: list[Desk] = []
+        self.stack = AsyncExitStack()
+        self.loss = Loss()
+        self.way: Way | None = None
 
     async def open(self) -> None:
         path = self.place.room / f"{self.name}.sqlite3"
         shutil.copy(self.place.sqlite_template, path)
         await self._administer(f"CREATE DATABASE {self.name} TEMPLATE {postgres.TEMPLATE}")
-        urls = (f"sqlite+aiosqlite:///{path}", self.place.server.url(self.name))
+        self.way = await self.stack.enter_async_context(cutting(self.place.server.room))
+        urls = (f"sqlite+aiosqlite:///{path}", self.way.url(self.name))
         for url in urls:
-            desk = Desk(await _opened(url))
+            desk = Desk(await self._opened(url))
             self.desks.append(_numbered(desk, 0))
             await desk.open()
 
@@ -106,6 +115,7 @@ class Twins:
         verdicts = [await inspect(desk.database.options.url) for desk in self.desks]
         for desk in self.desks:
             await desk.database.close()
+        await self.stack.aclose()
         await self._administer(f"DROP DATABASE {self.name} WITH (FORCE)")
         assert [verdict.breaks for verdict in verdicts] == [(), ()]
 
@@ -115,10 +125,15 @@ class Twins:
         reborn: list[Desk] = []
         for desk in self.desks:
             await desk.database.close()
-            database = await _opened(desk.database.options.url)
+            database = await self._opened(desk.database.options.url)
             fresh = Desk(database, desk.market, desk.boards, desk.now)
             reborn.append(_numbered(fresh, self.life))
         self.desks = reborn
+
+    def lose(self, cut: Cut, commits: int) -> None:
+        """Both lose their connection at the same commit from now on; 0: they do not."""
+        assert self.way is not None
+        lose(self.loss, self.way, cut, commits)
 
     async def each(self, act: Callable[[Desk], Awaitable[Any]]) -> list[Any]:
         return [await act(desk) for desk in self.desks]
@@ -171,6 +186,14 @@ class Twins:
                     continue
                 raise AssertionError(f"{statement} was not refused")
 
+    async def _opened(self, url: str) -> Database:
+        options, time = DatabaseOptions(url=url), asyncio.get_running_loop().time
+        made = Database(options, time, Random(1).random)
+        if url.startswith("sqlite"):
+            made = Fragile(options, time, Random(1).random, loss=self.loss)
+        await made.open()
+        return made
+
     async def _administer(self, statement: str) -> None:
         room = str(self.place.server.room)
         connection = await asyncpg.connect(host=room, user="postgres", database="postgres")
@@ -180,19 +203,16 @@ class Twins:
             await connection.close()
 
 
-async def _opened(url: str) -> Database:
-    database = Database(DatabaseOptions(url=url), asyncio.get_running_loop().time, Random(1).random)
-    await database.open()
-    return database
-
-
 def _numbered(desk: Desk, life: int) -> Desk:
-    """Run ids that do not come again after a restart."""
+    """Ids of runs and proposals that do not come again after a restart."""
     numbers = count(1)
-    runs = replace(
-        desk.rebalancing.runs, new_id=lambda: f"00000000-0000-4000-8{life:03}-{next(numbers):012}"
-    )
-    desk.rebalancing = replace(desk.rebalancing, runs=runs)
+
+    def new_id() -> str:
+        return f"00000000-0000-4000-8{life:03}-{next(numbers):012}"
+
+    desk.rebalancing = replace(desk.rebalancing, runs=replace(desk.rebalancing.runs, new_id=new_id))
+    desk.replacement = replace(desk.replacement, new_id=new_id)
+    desk.proposals = replace(desk.proposals, rebalancing=desk.rebalancing)
     return desk
 
 
@@ -205,6 +225,7 @@ async def _seen(desk: Desk) -> Seen:
             await unit.controls.load(),
             await unit.trades.page(None, _MOST),
             {run.run_id: run for run in await unit.rebalance_runs.page(None, _MOST)},
+            {one.proposal_id: one for one in await unit.proposals.page(None, _MOST)},
         )
 
 

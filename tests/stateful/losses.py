@@ -1,0 +1,43 @@
+"""A database whose connection is lost before or during a commit, on whichever kind."""
+
+from dataclasses import dataclass, field
+
+from app.storage.database import Database
+from app.storage.faults import unavailable
+from app.storage.unit_of_work import UnitOfWork
+from tests.cutting import Cut, Way
+
+
+@dataclass
+class Loss:
+    """Which commit from now on is not heard of, and whether it is carried out."""
+
+    cut: Cut = Cut.BEFORE_COMMIT
+    left: int = 0
+
+    def is_here(self) -> bool:
+        self.left -= 1
+        return self.left == 0
+
+
+@dataclass
+class Fragile(Database):
+    """SQLite has no connection to cut: the file stops answering at the same place."""
+
+    loss: Loss = field(default_factory=Loss)
+
+    async def _committed(self, unit: UnitOfWork) -> None:
+        if not self.loss.is_here():
+            await super()._committed(unit)
+            return
+        if self.loss.cut is Cut.AFTER_COMMIT:
+            await super()._committed(unit)
+        else:
+            await unit.connection.close()
+        raise unavailable()
+
+
+def lose(one: Loss, way: Way, cut: Cut, commits: int) -> None:
+    """Arm both for the same commit; 0 disarms them."""
+    one.cut, one.left = cut, commits
+    way.arm(cut, commits)
