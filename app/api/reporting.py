@@ -6,6 +6,7 @@ from pydantic import Field
 
 from app.api.schemas import MoneyString, Out, Percent, Share, UtcTime, finite, percent
 from app.domain.attribution import Attribution, Line
+from app.domain.brinson import ActiveReturn
 from app.domain.equity import Day
 from app.domain.performance import Trade
 from app.services.performance import HeldPosition
@@ -152,4 +153,41 @@ class LedgerOut(Out):
             symbols=[LineOut.of(line) for line in one.symbols],
             sectors=[LineOut.of(line) for line in one.sectors],
             reason=one.reason,
+        )
+
+
+class SectorEffectsOut(Out):
+    """Fractions of the return; the weights are means over the days."""
+
+    sector: str = Field(description="`cash` is what is not invested.")
+    weight: MoneyString
+    universe_weight: MoneyString
+    allocation: MoneyString = Field(description="Of weighing the sector otherwise.")
+    selection: MoneyString = Field(description="Of other symbols within the sector.")
+    interaction: MoneyString = Field(description="Of both together.")
+
+
+class ActiveOut(Out):
+    """Null with the reason where a day of the period is not known."""
+
+    start_at: UtcTime | None
+    end_at: UtcTime | None
+    days: int = Field(description="Whole days.")
+    portfolio_return: MoneyString | None
+    universe_return: MoneyString | None
+    active_return: MoneyString | None = Field(description="Portfolio minus universe.")
+    sectors: list[SectorEffectsOut]
+    reason: str | None
+
+    @classmethod
+    def of(cls, made: ActiveReturn) -> Self:
+        return cls(
+            start_at=made.start_at,
+            end_at=made.end_at,
+            days=made.days,
+            portfolio_return=made.portfolio,
+            universe_return=made.universe,
+            active_return=made.active,
+            sectors=[SectorEffectsOut.model_validate(one) for one in made.sectors],
+            reason=made.reason,
         )

@@ -6,7 +6,7 @@ gains of the symbols add up to the change of the equity to the last digit.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -57,6 +57,7 @@ class Point:
     gains: Mapping[str, Decimal]
     reason: str | None
     is_step: bool
+    values: Mapping[str, Decimal] = field(default_factory=dict)  # of the positions before a step
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +215,8 @@ def _valued(
         symbol: _minus(one.value, state.positions[symbol].value) for symbol, one in after.items()
     }
     valued = replace(state, positions=after)
-    return valued, Point(at, _worth(valued), gains, None, is_step)
+    values = {symbol: one.value for symbol, one in after.items()}
+    return valued, Point(at, _worth(valued), gains, None, is_step, values)
 
 
 def _worth(state: _State) -> Decimal:

@@ -58,14 +58,14 @@ class Need:
 
     def first(self, begun_at: datetime, grounds: Grounds) -> datetime:
         """From when on everything is to be known; a day needs the close before it."""
-        ends = [end for _, end in _ends(grounds)]
+        closes = [end for _, end in ends(grounds)]
         needed = [grounds.at]
         if self.gains_since is not None:
             needed.append(self.gains_since)
         if self.is_from_the_start(begun_at):
-            needed += [end for end in ends if end > begun_at][:1]
+            needed += [end for end in closes if end > begun_at][:1]
         elif self.has_days and self.days_since is not None:
-            needed.append(max((end for end in ends if end < self.days_since), default=begun_at))
+            needed.append(max((end for end in closes if end < self.days_since), default=begun_at))
         return min(needed)
 
     def is_from_the_start(self, begun_at: datetime) -> bool:
@@ -97,7 +97,7 @@ def _marks(symbols: set[str], grounds: Grounds) -> dict[str, Decimal]:
     return {symbol: mark for symbol, mark in marks.items() if mark is not None and mark > 0}
 
 
-def _ends(grounds: Grounds) -> Iterator[tuple[int, datetime]]:
+def ends(grounds: Grounds) -> Iterator[tuple[int, datetime]]:
     """The rows of the daily panel that are over, with the moment of their close."""
     panel = grounds.market.panel(Interval.DAY)
     epoch = datetime.fromtimestamp(0, grounds.at.tzinfo)
@@ -114,7 +114,7 @@ def _closes(symbols: set[str], grounds: Grounds) -> tuple[Valuation, ...]:
         return ()
     columns = [(name, at) for at, name in enumerate(panel.symbols) if name in symbols]
     found = []
-    for row, at in _ends(grounds):
+    for row, at in ends(grounds):
         closes = ((name, float(panel.close[row, column])) for name, column in columns)
         prices = {
             name: Decimal(repr(close)) for name, close in closes if np.isfinite(close) and close > 0

@@ -1,17 +1,20 @@
 """Performance: results booked once, and what the notional portfolio earned since it began."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
 from app.domain.attribution import Attribution, of_booked, of_index, total
+from app.domain.brinson import ActiveReturn
 from app.domain.equity import Position
 from app.domain.errors import Code, ConflictError, RefusedError
 from app.domain.history import Draft, EventType, instant_text, number_text
 from app.domain.membership import Change
 from app.domain.performance import BookedResult, SinceInclusion, Trade
 from app.domain.portfolio import Member, Portfolio
+from app.services.active_return import active_return
 from app.services.changes import Ledger
 from app.services.equity_track import Need, Track, track_of
 from app.services.grounds import Grounds, GroundsNow
@@ -134,14 +137,22 @@ class Performance:
             realized = await realized_in(unit, portfolio, since, until)
         return tuple(held(one, track, realized) for one in track.portfolio.members), track
 
-    async def attribution(self, days: int) -> tuple[tuple[Attribution, ...], DataFacts]:
-        """The index and each currency that results were booked in, over the last `days`."""
+    async def attribution(
+        self, days: int
+    ) -> tuple[tuple[Attribution, ...], ActiveReturn, DataFacts]:
+        """The index and each currency that results were booked in, over the last `days`.
+
+        Beside them what the index earned more or less than the universe, and why.
+        """
         async with self.database.read() as unit:
             begin = self.grounds.clock() - timedelta(days=days)
-            track = await track_of(unit, self.grounds, Need(gains_since=begin, has_days=False))
+            need = Need(days_since=begin, gains_since=begin)
+            track = await track_of(unit, self.grounds, need)
             end = track.grounds.at
             ledgers = await attributed(unit, track, end - timedelta(days=days), end)
-        return ledgers, track.facts
+        # The universe of many days takes longer than a request may hold up the others.
+        beside = await asyncio.to_thread(active_return, track, end - timedelta(days=days), end)
+        return ledgers, beside, track.facts
 
 
 async def attributed(

@@ -19,7 +19,7 @@ from app.domain.market import Interval
 from app.storage.database import Database
 from tests.api.harness import PREFIX, serve
 from tests.api.judging import problem
-from tests.services.desk import SYMBOLS, WHO, Desk
+from tests.services.desk import SYMBOLS, WHO, Desk, panel
 
 MODULES = (
     portfolio,
@@ -143,7 +143,11 @@ async def test_positions_equity_and_attribution(desk: Desk, client: httpx2.Async
     late = await get(client, "/equity", **{"from": "2026-03-02T00:30:00Z"})
     assert len(late["items"]) == 1
     assert (await get(client, "/equity", to="2026-01-01T00:00:00Z"))["items"] == []
-    index, booked = (await get(client, "/performance-attribution"))["ledgers"]
+    attributed = await get(client, "/performance-attribution")
+    index, booked = attributed["ledgers"]
+    active = attributed["active"]
+    assert (active["active_return"], active["sectors"]) == (None, [])
+    assert active["reason"] == "no whole day was held in the period"
     for ledger in (index, booked):
         for lines in (ledger["symbols"], ledger["sectors"]):
             assert sum(Decimal(one["contribution"]) for one in lines) == Decimal(ledger["change"])
@@ -151,6 +155,20 @@ async def test_positions_equity_and_attribution(desk: Desk, client: httpx2.Async
     assert booked["unit"] == "USDT"
     assert booked["symbols"][0]["fees"] == "0.5"
     assert index["symbols"][0]["funding"] is None
+
+
+async def test_the_active_return_adds_up_as_it_is_sent(
+    desk: Desk, client: httpx2.AsyncClient
+) -> None:
+    desk.later(days=5)
+    desk.market.panels[Interval.DAY] = panel(Interval.DAY, desk.now)
+    active = (await get(client, "/performance-attribution", days=3))["active"]
+    assert (active["days"], active["reason"]) == (3, None)
+    kinds = ("allocation", "selection", "interaction")
+    parts = [Decimal(one[kind]) for one in active["sectors"] for kind in kinds]
+    assert sum(parts) == Decimal(active["active_return"]) != 0
+    returns = [Decimal(active[name]) for name in ("portfolio_return", "universe_return")]
+    assert returns[0] - returns[1] == Decimal(active["active_return"])
 
 
 async def test_a_period_that_ends_before_it_begins_is_refused(client: httpx2.AsyncClient) -> None:

@@ -129,7 +129,7 @@ async def _an_attribution_of_its_window(desk: Desk, whole: Track, rows: list[str
     end = desk.now
     for window in (3, 2000):
         rows.clear()
-        (index, *booked), _ = await desk.performance.attribution(window)
+        (index, *booked), _, _ = await desk.performance.attribution(window)
         weights = {one.symbol: one.weight_u for one in whole.portfolio.members}
         begin = end - timedelta(days=window)
         assert index == of_index(whole.curve.points, begin, end, weights, whole.sector)

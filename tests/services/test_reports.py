@@ -13,7 +13,7 @@ from app.domain.board import Board, Card
 from app.domain.history import EventType
 from app.domain.market import Interval
 from app.domain.panel import Panel
-from tests.services.desk import NOW, SYMBOLS, WHO, Desk
+from tests.services.desk import NOW, SYMBOLS, WHO, Desk, panel
 
 
 def _grown(desk: Desk, interval: Interval, bars: int, step: float) -> None:
@@ -117,6 +117,67 @@ async def test_analytics_and_report_tell_the_same_of_the_weights_in_force_each_d
         False,
         True,
     )
+
+
+async def test_the_active_return_is_explained_by_sector_against_the_equal_weight_universe(
+    desk: Desk,
+) -> None:
+    await desk.filled(4)
+    for place, symbol in enumerate(SYMBOLS):
+        desk.quote(symbol, sector=("layer-1", "meme", "defi")[place % 3])
+    desk.later(days=4)
+    whole = panel(Interval.DAY, desk.now)
+    lost = whole.close.copy()
+    lost[-2:, whole.symbols.index(SYMBOLS[50])] = np.nan  # no part of the universe of those days
+    desk.market.panels[Interval.DAY] = replace(whole, close=lost)
+    desk.score({})
+    _, made, _ = await desk.performance.attribution(30)
+    assert (made.days, made.reason) == (3, None)
+
+    # Independently, in binary: closes, 20 % each at the first close of 10, the rest cash.
+    names = list(whole.symbols)
+    closes = lost[-4:]
+    returns = closes[1:] / closes[:-1] - 1.0
+    universe = [float(np.nanmean(day)) for day in returns]
+    members = [names.index(symbol) for symbol in SYMBOLS[:4]]
+    value = 0.2 + 0.8 * closes[:, members].mean(axis=1) / 10.0
+    ours = float(value[-1] / value[0] - 1.0)
+    theirs = float(np.prod([1.0 + one for one in universe]) - 1.0)
+    assert float(made.portfolio or 0) == pytest.approx(ours, abs=1e-12)
+    assert float(made.universe or 0) == pytest.approx(theirs, abs=1e-12)
+    assert sum(one.total for one in made.sectors) == made.active
+    assert {one.sector for one in made.sectors} == {"layer-1", "meme", "defi", "unknown", "cash"}
+
+    def scale(p: float, b: float) -> float:
+        return float((np.log1p(p) - np.log1p(b)) / (p - b))
+
+    sectors = np.array(["unknown"] + [("layer-1", "meme", "defi")[at % 3] for at in range(60)])
+    allocation = 0.0
+    for day in range(3):
+        inside = (sectors == "layer-1") & np.isfinite(returns[day])
+        there = inside.sum() / np.isfinite(returns[day]).sum()
+        here = 0.2 * (closes[day, members[0]] + closes[day, members[3]]) / 10.0 / value[day]
+        effect = (here - there) * (returns[day][inside].mean() - universe[day])
+        grown = float(value[day + 1] / value[day] - 1.0)
+        allocation += effect * scale(grown, universe[day]) / scale(ours, theirs)
+    by_name = {one.sector: one for one in made.sectors}
+    assert float(by_name["layer-1"].allocation) == pytest.approx(allocation, abs=1e-12)
+
+
+async def test_the_active_return_of_what_is_not_known_is_null_with_its_reason(desk: Desk) -> None:
+    await desk.filled(2)
+    desk.later(hours=3)
+    _, young, _ = await desk.performance.attribution(30)
+    assert (young.active, young.reason) == (None, "no whole day was held in the period")
+    desk.later(days=4)
+    whole = panel(Interval.DAY, desk.now)
+    lost = whole.close.copy()
+    lost[-2, whole.symbols.index(SYMBOLS[0])] = np.nan
+    desk.market.panels[Interval.DAY] = replace(whole, close=lost)
+    desk.score({})
+    _, gap, _ = await desk.performance.attribution(30)
+    assert (gap.active, gap.sectors) == (None, ())
+    assert gap.reason == f"no price of {SYMBOLS[0]} is known"
 
 
 async def test_integrity_is_worked_out_beside_the_event_loop(desk: Desk) -> None:

@@ -12,7 +12,7 @@ from app.api.deps import CommandDep, CursorsDep, ServiceDep, by
 from app.api.errors import invalid, problems
 from app.api.members import CHANGES, NAMES, UNSAID, Said, freshness
 from app.api.paging import Cursors, Page, after, cut
-from app.api.reporting import DayOut, LedgerOut, PositionOut, TradeOut
+from app.api.reporting import ActiveOut, DayOut, LedgerOut, PositionOut, TradeOut
 from app.api.responses import keep, sent
 from app.api.routing import api_router
 from app.api.schemas import (
@@ -64,6 +64,7 @@ class AttributionOut(Freshness):
 
     days: int
     ledgers: list[LedgerOut]
+    active: ActiveOut = Field(description="Against the universe, all symbols weighing the same.")
 
 
 @router.post(
@@ -159,10 +160,18 @@ async def performance_attribution(
     service: ServiceDep,
     days: Annotated[QueryInt, Query(ge=1, le=3650, description="Length of the period.")] = 30,
 ) -> AttributionOut:
-    """Per symbol and sector, adding up exactly to the change of equity; no residual."""
-    ledgers, facts = await service.performance.attribution(days)
+    """Per symbol and sector, adding up exactly to the change of equity; no residual.
+
+    `active` explains the return of the index by Brinson, over the whole days of the period and
+    linked after Carino: allocation, selection and interaction of the sectors add up exactly to the
+    active return.
+    """
+    ledgers, active, facts = await service.performance.attribution(days)
     return AttributionOut(
-        days=days, ledgers=[LedgerOut.of(one) for one in ledgers], **freshness(facts)
+        days=days,
+        ledgers=[LedgerOut.of(one) for one in ledgers],
+        active=ActiveOut.of(active),
+        **freshness(facts),
     )
 
 
