@@ -1,0 +1,36 @@
+"""A process that does nothing but deliver notifications, until it is killed."""
+
+import asyncio
+import os
+import random
+import time
+from datetime import UTC, datetime, timedelta
+
+from app.adapters.webhook import Webhook
+from app.services.notifications import by_kind
+from app.services.notifications_courier import Courier
+from app.storage.database import Database
+from app.storage.engines import DatabaseOptions
+from app.telemetry.metrics import Metrics
+
+
+def deliver(url: str, ahead_s: float) -> None:
+    """With a clock that is `ahead_s` seconds ahead: what a dead process claimed is free then."""
+    print(os.getpid(), flush=True)  # noqa: T201 - how its starter knows it
+    asyncio.run(_deliver(url, timedelta(seconds=ahead_s)))
+
+
+async def _deliver(url: str, ahead: timedelta) -> None:
+    def now() -> datetime:
+        return datetime.now(UTC) + ahead
+
+    dice = random.Random(1).random
+    database = Database(
+        DatabaseOptions(url=url), time.monotonic, dice, lambda _: None, lambda _: None
+    )
+    await database.open()
+    notifiers = by_kind([Webhook(lambda: int(now().timestamp()), allow_private=True)])
+    courier = Courier(
+        database, now, dice, notifiers, Metrics(), sleep=lambda _: asyncio.sleep(0.02)
+    )
+    await courier.run(lambda: None)
