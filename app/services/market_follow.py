@@ -80,6 +80,7 @@ class MarketFollower:
         if self._registry != (stamp.epoch, course.registry):
             await data.registry.load()
             self._registry = stamp.epoch, course.registry
+        data.registry.last_sync = course.synced
         await self._load_bars(Interval.DAY, sent.daily, mono)
         await self._load_bars(Interval.HOUR, sent.hourly, mono)
         funding = await self._funding(sent.funding, mono)

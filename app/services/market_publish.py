@@ -35,7 +35,7 @@ class MarketPublisher:
         course = self._course()
         # The time of the last answer changes with each request and is no news.
         news = epoch, course.fill, course.trading, course.link.state, course.registry, (
-            course.is_scorable, course.is_filled, course.is_whole,
+            course.is_scorable, course.is_filled, course.is_whole, course.synced,
         )  # fmt: skip
         if epoch is None or (
             self._sent is not None and self._sent[0] is market and self._sent[1] == news
@@ -66,4 +66,5 @@ class MarketPublisher:
             is_filled=data.is_filled(),
             is_whole=self.scoring.is_whole(),
             registry=data.registry.revision,
+            synced=data.registry.last_sync,
         )

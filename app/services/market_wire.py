@@ -23,6 +23,7 @@ from app.domain.market import (
 from app.domain.panel import Source
 from app.services.market_clock import instant
 from app.services.market_state import Market, Received
+from app.services.registry import SyncSummary
 
 FORMAT: Final = 1
 _LEVEL: Final = 3
@@ -45,6 +46,7 @@ class Course:
     is_filled: bool
     is_whole: bool  # its board was made of everything
     registry: int  # raised with each change of the stored contracts
+    synced: SyncSummary | None  # what its newest list of contracts changed
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,8 @@ class FeedDuty:
     async def _round(self) -> None:
         if self._owning:
             await self.lease.keep()
-            await self._share()
+            if self.lease.epoch is not None:
+                await self._share()
             return
         if self.may_own() and await self.lease.acquire() is not None:
             if self.sharing is not None:

@@ -1,7 +1,7 @@
 """The owner of the feed asks the exchange; whoever follows it decides on the same market."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -14,6 +14,7 @@ from app.domain.market import DataStatus, ExchangeStatus, Interval
 from app.domain.panel import Source
 from app.services.backfill import first_fill
 from app.services.feed_lease import FeedLease, LeaseTimes, require_epoch
+from app.services.feed_wishes import FeedWishes
 from app.services.market_data import MarketData
 from app.services.market_follow import MarketFollower
 from app.services.market_publish import MarketPublisher
@@ -38,6 +39,9 @@ class Process:
     lease: FeedLease
     publisher: MarketPublisher
     follower: MarketFollower
+
+    def held(self) -> int | None:
+        return self.lease.epoch
 
     async def own(self) -> int:
         epoch = await self.lease.acquire()
@@ -107,6 +111,7 @@ def seen(one: Process) -> object:
         inputs.open_interest_ms[:-1].tolist(),
         one.market.trading,
         one.market.fill,
+        one.market.registry.last_sync,
     )
 
 
@@ -214,14 +219,14 @@ async def test_K16_a_stopped_owner_that_wakes_writes_neither_board_nor_market_no
     async with live.database.write() as unit:
         await unit.connection.execute(text("UPDATE leases SET expires_ms = 1"))
     assert await other.own() == 2
-    assert owner.lease.epoch == 1, "by its own clock it still is the owner"
+    assert owner.held() == 1, "by its own clock it still is the owner"
     board = other.scoring.board()
     with pytest.raises(UnavailableError) as caught:
         await owner.scoring.calculate()
     assert caught.value.code is Code.MARKET_DATA_STALE
     owner.market.fill = replace(owner.market.fill, done=7)
     assert not await owner.publisher.publish()
-    assert owner.lease.epoch is None, "now it knows"
+    assert owner.held() is None, "now it knows"
     async with live.database.read() as unit:
         stamp, latest = await unit.shared_market.stamp(), await unit.scoring.latest()
     assert stamp is not None
@@ -238,11 +243,11 @@ async def test_who_could_not_renew_stops_by_its_own_clock_before_others_may_begi
     for _ in range(4):
         live.clock.pass_(4.9)
         await owner.lease.keep()
-        assert owner.lease.epoch == 1
+        assert owner.held() == 1
     live.clock.pass_(10.0)
-    assert owner.lease.epoch is None
+    assert owner.held() is None
     await owner.lease.keep()
-    assert owner.lease.epoch is None, "it must acquire it anew"
+    assert owner.held() is None, "it must acquire it anew"
     assert await owner.own() == 2
 
 
@@ -255,11 +260,49 @@ async def test_T05_who_slept_while_its_lease_ran_out_does_not_get_it_back_by_ren
     async with live.database.write() as unit:
         await unit.connection.execute(text("UPDATE leases SET expires_ms = 1"))
     live.clock.pass_(5.0)
-    assert owner.lease.epoch == 1
+    assert owner.held() == 1
     await owner.lease.keep()
-    assert owner.lease.epoch is None
+    assert owner.held() is None
     assert await other.own() == 2
     assert await owner.lease.acquire() is None
+
+
+async def test_a_follower_has_the_owner_ask_for_the_contracts(live: LiveMarket) -> None:
+    owner, follower = await filled_owner(live), process(live, "follower")
+    await follower.follower.look()
+
+    async def turn(_: float) -> None:
+        await wishes(live, owner).grant()
+
+    wish = wishes(live, follower, turn)
+    follower.market.is_owner, follower.market.remote_sync = lambda: False, wish.sync_contracts
+    code = owner.market.eligible()[3].contract.code
+    await live.fault("contract_status", symbol=code, status="Paused")
+    summary = await follower.market.sync_contracts()
+    assert summary == owner.market.registry.last_sync
+    assert len(summary.updated) == 1
+    assert follower.market.funnel() == owner.market.funnel()
+    await live.fault("status", status=503)
+    with pytest.raises(UnavailableError) as refused:
+        await follower.market.sync_contracts()
+    assert refused.value.code is Code.EXCHANGE_UNAVAILABLE
+    nobody = wishes(live, follower)
+    nobody.patience_s = 0.2
+    with pytest.raises(UnavailableError, match="No process answers"):
+        await nobody.sync_contracts()
+
+
+def wishes(
+    live: LiveMarket, one: Process, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> FeedWishes:
+    return FeedWishes(
+        live.database,
+        one.market,
+        one.publisher,
+        one.follower,
+        lambda: f"wish-{next(NUMBERS)}",
+        sleep=sleep,
+    )
 
 
 async def test_a_market_of_another_version_of_the_code_is_left_alone(live: LiveMarket) -> None:

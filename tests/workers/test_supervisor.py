@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from app.domain.errors import Code, UnavailableError
-from app.workers.supervisor import Beat, Supervisor
+from app.workers.supervisor import Beat, Supervisor, Work
 
 START = datetime(2026, 11, 21, tzinfo=UTC)
 
@@ -137,3 +137,29 @@ async def test_a_finished_name_may_start_again(bench: Bench) -> None:
         bench.supervisor.start("once", work)
         await bench.supervisor.wait("once")
     assert runs == 2
+
+
+async def test_tasks_can_be_ended_one_by_one_and_begun_again(bench: Bench) -> None:
+    ended: list[str] = []
+
+    def work(name: str) -> Work:
+        async def run(beat: Beat) -> None:
+            beat()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append(name)
+
+        return run
+
+    supervisor = bench.supervisor
+    for name in ("one", "two", "three"):
+        supervisor.start(name, work(name))
+    await asyncio.sleep(0)
+    await supervisor.end("two", "three", "never begun")
+    assert ended == ["two", "three"]
+    assert [fact.name for fact in supervisor.facts()] == ["one"]
+    supervisor.start("two", work("two"))
+    await asyncio.sleep(0)
+    await supervisor.stop()
+    assert ended == ["two", "three", "two", "one"]

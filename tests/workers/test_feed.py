@@ -1,0 +1,167 @@
+"""The duty of the feed: one owner, another takes over when it dies, nobody acts after its time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from app.domain.errors import Code, UnavailableError
+from app.services.feed_lease import FeedLease, LeaseTimes
+from app.storage.database import Database
+from app.storage.shared_market import FEED
+from app.workers.feed import FeedDuty, Sharing
+
+QUICK = LeaseTimes(ttl_s=1.0, renew_s=0.1, demote_s=0.6)
+
+
+@dataclass
+class Process:
+    """One of several: notes what it begins and ends, and its clock can stand still."""
+
+    database: Database
+    name: str
+    noted: list[str]
+    fails: bool = False
+    stopped: float | None = None
+    times: LeaseTimes = QUICK
+    lease: FeedLease = field(init=False)
+
+    def __post_init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.lease = FeedLease(self.database, self.name, loop.time, self.times)
+        self.duty = FeedDuty(
+            self.lease,
+            loop.time,
+            lambda: self.noted.append(f"{self.name} begins"),
+            self.end,
+            Sharing(self, self, self),
+            look_s=0.05,
+            publish_s=0.05,
+        )
+
+    async def end(self) -> None:
+        self.noted.append(f"{self.name} ends")
+
+    async def publish(self) -> bool:
+        epoch = self.lease.epoch
+        assert epoch is not None
+        async with self.database.write() as unit:
+            stamped_ms = await unit.shared_market.clock_ms()
+            written = await unit.shared_market.publish(epoch, stamped_ms, self.name.encode())
+        if not written:
+            self.lease.lost()
+        return bool(written)
+
+    async def look(self) -> bool:
+        return False
+
+    async def grant(self) -> None:
+        if self.fails:
+            raise UnavailableError(Code.DATABASE_UNAVAILABLE, "away")
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["asyncio.Task[None]"]:
+        task = asyncio.ensure_future(self.duty.run(lambda: None))
+        try:
+            yield task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(noted: list[str], line: str) -> None:
+    async with asyncio.timeout(60.0):
+        while line not in noted:
+            await asyncio.sleep(0.02)
+
+
+async def epoch_of(database: Database) -> int:
+    async with database.read() as unit:
+        present = await unit.leases.present(FEED)
+    assert present is not None
+    return present.epoch
+
+
+async def test_a_graceful_stop_hands_the_feed_over_at_once(database: Database) -> None:
+    noted: list[str] = []
+    slow = LeaseTimes()  # nobody could wait for this one to run out
+    one, two = (Process(database, name, noted, times=slow) for name in ("one", "two"))
+    async with one.running() as first:
+        await until(noted, "one begins")
+        async with two.running():
+            await asyncio.sleep(0.3)
+            assert noted == ["one begins"]
+            first.cancel()
+            await until(noted, "two begins")
+    assert noted == ["one begins", "one ends", "two begins", "two ends"]
+    assert await epoch_of(database) == 2
+
+
+@pytest.mark.parametrize("backend", ["postgres"], indirect=True)
+async def test_K17_when_the_owner_dies_another_owns_it_with_a_higher_epoch(
+    database: Database,
+) -> None:
+    noted: list[str] = []
+    dead, heir = (Process(database, name, noted) for name in ("dead", "heir"))
+    assert await dead.lease.acquire() == 1  # and never a word again
+    assert await dead.publish()
+    async with heir.running():
+        await until(noted, "heir begins")
+        assert await epoch_of(database) == 2
+        assert not await zombie(dead)
+        async with asyncio.timeout(60.0):
+            while not await written_by(database, b"heir"):
+                await asyncio.sleep(0.02)
+
+
+async def written_by(database: Database, name: bytes) -> bool:
+    async with database.read() as unit:
+        found = await unit.shared_market.newest()
+    return found is not None and found[1] == name
+
+
+async def zombie(dead: Process) -> bool:
+    """It writes as if no time had passed."""
+    async with dead.database.write() as unit:
+        stamped_ms = await unit.shared_market.clock_ms()
+        return bool(await unit.shared_market.publish(1, stamped_ms, b"zombie"))
+
+
+async def test_an_owner_that_cannot_renew_ends_its_tasks_and_begins_anew(
+    database: Database,
+) -> None:
+    noted: list[str] = []
+    one = Process(database, "one", noted)
+    async with one.running():
+        await until(noted, "one begins")
+        one.lease.times = LeaseTimes(ttl_s=1.0, renew_s=60.0, demote_s=0.2)
+        await until(noted, "one ends")
+        one.lease.times = QUICK
+        async with asyncio.timeout(60.0):
+            while noted.count("one begins") < 2:
+                await asyncio.sleep(0.02)
+    assert await epoch_of(database) >= 2
+
+
+async def test_who_fails_at_what_others_wish_stays_the_owner(database: Database) -> None:
+    noted: list[str] = []
+    one = Process(database, "one", noted, fails=True)
+    async with one.running():
+        await until(noted, "one begins")
+        await asyncio.sleep(0.3)
+        assert noted == ["one begins"]
+        assert one.lease.epoch == 1
+
+
+async def test_who_may_not_own_it_leaves_it_alone(database: Database) -> None:
+    noted: list[str] = []
+    api, worker = Process(database, "api", noted), Process(database, "worker", noted)
+    api.duty.may_own = lambda: False
+    async with api.running():
+        await asyncio.sleep(0.2)
+        assert noted == []
+        async with worker.running():
+            await until(noted, "worker begins")
+    assert noted == ["worker begins", "worker ends"]
