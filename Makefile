@@ -60,7 +60,7 @@ fuzz: setup ## hostile request bodies by the million, and many requests from the
 	MYTESTS_GENERATED_EXAMPLES=$(FUZZ_EXAMPLES) $(RUN) pytest -q tests/api/test_generated_requests.py
 
 long: setup ## the tests that take their time: all changes, jobs, stream, engine, alert scenes
-	$(RUN) pytest -q -m long
+	OPENBLAS_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadgroup -m long
 
 stateful: setup ## random lives of the portfolio on both databases, many more than `test` has
 	MYTESTS_STATEFUL_EXAMPLES=$(STATEFUL_LIVES) MYTESTS_STATEFUL_STEPS=60 \

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+import structlog
 from hypothesis import settings
 
 from app.storage import migrations
@@ -32,6 +33,7 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) * 2
 
 
+HERE = Path(__file__).parent
 MakeDatabase = Callable[..., Database]
 _NUMBERS = count(1)
 
@@ -40,6 +42,25 @@ def _apart(work: "asyncio.Future[None] | object") -> None:
     """Runs a coroutine to its end on a loop of its own, away from the tests' loop."""
     with ThreadPoolExecutor(1) as pool:
         pool.submit(asyncio.run, work).result()  # type: ignore[arg-type]  # any awaitable
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Scenes of whole services go first: all would wait for one that begins last."""
+
+    def is_short(item: pytest.Item) -> bool:
+        return item.path.parent != HERE and item.get_closest_marker("xdist_group") is None
+
+    items.sort(key=is_short)
+
+
+@pytest.fixture(autouse=True)
+def plain_logs() -> Iterator[None]:
+    """structlog's default draws tracebacks with all their locals, which takes seconds."""
+    structlog.configure(
+        processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

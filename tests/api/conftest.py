@@ -1,24 +1,13 @@
-"""A client of an application with the sample routes, and logs in their plain form."""
+"""A client of an application with the sample routes."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
-import structlog
 from fastapi import FastAPI
 
 from tests.api.harness import make_api, open_client
 from tests.api.sample_routes import sample_router
-
-
-@pytest.fixture(autouse=True)
-def plain_logs() -> Iterator[None]:
-    """structlog's default draws tracebacks with all their locals, which takes seconds."""
-    structlog.configure(
-        processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    )
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
