@@ -20,7 +20,7 @@ seed_option = $(if $(SEED),--seed $(SEED))
 port_option = $(if $(PORT),--port $(PORT))
 replay_option = $(if $(REPLAY),--replay $(REPLAY)) $(if $(REPLAY_FROM),--replay-from $(REPLAY_FROM))
 
-.PHONY: help setup check test demo run sandbox fuzz long stateful bench lock format clean
+.PHONY: help setup check test demo run sandbox fuzz long stateful bench chaos lock format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -71,6 +71,9 @@ bench: setup ## how long things take: correlations, hostile input, HTTP beside a
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.hostile
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.http
 	$(RUN) benchmarks.stream
+
+chaos: setup ## three real processes, and how long they take to heal from each fault
+	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.chaos
 
 lock: setup ## resolve pyproject.toml anew into both locks
 	$(RUN) uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \

@@ -1,5 +1,6 @@
 """What is delivered is true: locks, image, compose file, CI and README against the real thing."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -26,6 +27,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 LOCKS = ("requirements.lock", "requirements-runtime.lock")
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+REPLICAS = ("api-1", "api-2", "worker-1", "worker-2")
 OURS = sorted(name for name, one in SERVICES.items() if "build" in one)
 EVERYWHERE = str(IPv4Address(0))  # inside a container; what is published is another matter
 ROOT_PATHS = {"/livez", "/readyz", "/metrics"}
@@ -169,13 +171,14 @@ def test_the_image_runs_our_command_unprivileged() -> None:
 # --- compose
 
 
-def test_compose_has_a_live_and_a_sandbox_profile() -> None:
+def test_compose_has_profiles_for_live_replicas_and_sandbox() -> None:
     by_profile: dict[str, set[str]] = {}
     for name, one in SERVICES.items():
         for profile in one["profiles"]:
             by_profile.setdefault(profile, set()).add(name)
     assert by_profile == {
         "live": {"postgres", "service"},
+        "replicas": {"postgres", *REPLICAS, "balancer"},
         "sandbox": {"exchange", "sandbox-service"},
     }
 
@@ -220,7 +223,10 @@ def test_compose_healthchecks_ask_paths_that_exist_on_ports_that_are_open(name: 
     words = one["command"]
     assert words[words.index("--port") + 1] == str(url.port)
     assert words[words.index("--host") + 1] == EVERYWHERE
-    assert f"127.0.0.1:{url.port}:{url.port}" in one["ports"]
+    if name in REPLICAS:
+        assert "ports" not in one, "they are reached through the balancer"
+    else:
+        assert f"127.0.0.1:{url.port}:{url.port}" in one["ports"]
     expected = "/readyz" if words[0] == "serve" else "/api/v1/timestamp"
     assert url.path == expected
 
@@ -239,6 +245,28 @@ def test_compose_services_are_confined_and_keep_their_data(name: str) -> None:
             after["condition"] == "service_healthy" and "healthcheck" in SERVICES[before]
             for before, after in one["depends_on"].items()
         )
+
+
+def test_the_balancer_leads_to_the_api_processes_and_asks_them_whether_they_are_ready() -> None:
+    balancer = SERVICES["balancer"]
+    (source,) = (one["source"] for one in balancer["configs"])
+    text = COMPOSE["configs"][source]["content"]
+    (line,) = (line.split() for line in text.splitlines() if "reverse_proxy" in line)
+    behind = [word.partition(":") for word in line[1:-1]]
+    for name, _, port in behind:
+        words = SERVICES[name]["command"]
+        assert words[words.index("--role") + 1] == "api"
+        assert words[words.index("--port") + 1] == port
+    apis = {name for name in REPLICAS if "api" in SERVICES[name]["command"]}
+    assert {name for name, _, _ in behind} == set(balancer["depends_on"]) == apis
+    asked = re.search(r"health_uri (\S+)", text)
+    assert asked
+    assert asked[1] in ROOT_PATHS
+    outside = balancer["ports"][0].rpartition(":")[2]
+    assert f":{outside} {{" in text
+    allowed = json.loads(SERVICES["api-1"]["environment"]["MYSYMBOLS_HTTP__ALLOWED_HOSTS"])
+    assert {*REPLICAS, "balancer"} <= set(allowed)
+    assert len({json.dumps(SERVICES[name]["environment"]) for name in REPLICAS}) == 1
 
 
 def test_the_database_service_is_healthy_when_it_answers() -> None:
