@@ -22,7 +22,7 @@ from app.api.hosts import HostGuard
 from app.api.middleware import RequestBorder
 from app.api.origin import OriginGuard
 from app.api.paging import Cursors
-from app.api.responses import Bodies
+from app.api.responses import Bodies, Shown
 from app.api.routes import (
     alert_rules,
     alerts,
@@ -115,6 +115,7 @@ def create_api(
     )
     api.state.cursors = Cursors(cursor_secret)
     api.state.rankings = Bodies()
+    api.state.shown = Shown()
     api.state.metrics = metrics
     errors.install(api)
     for router in root_routers:

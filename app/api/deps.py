@@ -10,6 +10,7 @@ from fastapi import Depends, Header, Request
 
 from app.api.errors import invalid
 from app.api.paging import Cursors
+from app.api.responses import Shown
 from app.domain.errors import Code, PreconditionFailedError
 from app.services.my_symbols import MySymbolsServiceV2
 from app.services.once import Command
@@ -28,21 +29,27 @@ class Idempotency:
     fingerprint: str  # SHA-256 of method, route, path parameters and canonical body
 
 
-def get_my_symbols_service(request: Request) -> MySymbolsServiceV2:
+async def get_my_symbols_service(request: Request) -> MySymbolsServiceV2:
     """The one face of the use cases; the lifespan put it into the state."""
     service: MySymbolsServiceV2 = request.state.my_symbols
     return service
 
 
-def get_request_id(request: Request) -> str:
+async def get_request_id(request: Request) -> str:
     """The id that the middleware gave to or accepted for this request."""
     return str(request.state.request_id)
 
 
-def get_cursors(request: Request) -> Cursors:
+async def get_cursors(request: Request) -> Cursors:
     """The signer of paging cursors."""
     cursors: Cursors = request.app.state.cursors
     return cursors
+
+
+async def get_shown(request: Request) -> Shown:
+    """Views that were encoded already."""
+    shown: Shown = request.app.state.shown
+    return shown
 
 
 def caller(claimed: str | None) -> str:
@@ -57,7 +64,7 @@ def _single(request: Request, name: str) -> str | None:
     return values[0] if values else None
 
 
-def get_idempotency(
+async def get_idempotency(
     request: Request,
     idempotency_key: Annotated[
         str | None,
@@ -91,7 +98,7 @@ def fingerprint(request: Request) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def get_if_match(
+async def get_if_match(
     request: Request,
     if_match: Annotated[
         str | None,
@@ -115,7 +122,7 @@ def get_if_match(
     return int(version)
 
 
-def get_if_none_match(
+async def get_if_none_match(
     request: Request,
     if_none_match: Annotated[
         str | None,
@@ -135,7 +142,7 @@ def holds(tags: frozenset[str], tag: str) -> bool:
     return "*" in tags or tag in tags
 
 
-def get_command(
+async def get_command(
     request_id: Annotated[str, Depends(get_request_id)],
     if_match: Annotated[int | None, Depends(get_if_match)],
     idempotency: Annotated[Idempotency | None, Depends(get_idempotency)],
@@ -151,6 +158,7 @@ def by(command: Command, claimed: str | None) -> Command:
 
 ServiceDep = Annotated[MySymbolsServiceV2, Depends(get_my_symbols_service)]
 RequestIdDep = Annotated[str, Depends(get_request_id)]
+ShownDep = Annotated[Shown, Depends(get_shown)]
 CursorsDep = Annotated[Cursors, Depends(get_cursors)]
 IdempotencyDep = Annotated[Idempotency | None, Depends(get_idempotency)]
 CommandDep = Annotated[Command, Depends(get_command)]

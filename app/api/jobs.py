@@ -105,7 +105,7 @@ ACCEPTED: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def prefers_job(
+async def prefers_job(
     request: Request,
     prefer: Annotated[
         str | None,

@@ -45,6 +45,22 @@ class Bodies:
         return body
 
 
+@dataclass(slots=True)
+class Shown:
+    """The encoded body of the newest view of each kind; another view takes its place.
+
+    A view is the same only if it is the same object: it never changes.
+    """
+
+    kept: dict[str, tuple[object, bytes]] = field(default_factory=dict)
+
+    def body(self, kind: str, view: object, make: Callable[[], BaseModel]) -> bytes:
+        found = self.kept.get(kind)
+        if found is None or found[0] is not view:
+            found = self.kept[kind] = (view, json_bytes(make()))
+        return found[1]
+
+
 def answer(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A JSON answer whose bytes exist already."""
     return Response(body, status, headers=dict(headers or {}), media_type="application/json")

@@ -1,7 +1,7 @@
 """The board: all scores of one scoring run, one card per symbol."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -83,8 +83,13 @@ class Board:
     coverage: Mapping[str, float]  # factor -> share of eligible symbols with a value
     cards: tuple[Card, ...]
 
+    _by_symbol: dict[str, Card] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._by_symbol.update({card.symbol: card for card in self.cards})
+
     def card(self, symbol: str) -> Card | None:
-        return next((card for card in self.cards if card.symbol == symbol), None)
+        return self._by_symbol.get(symbol)
 
 
 @dataclass(frozen=True, slots=True)

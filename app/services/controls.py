@@ -28,27 +28,27 @@ class ControlService:
 
     async def controls(self) -> Controls:
         """The switch and the locks in force."""
-        async with self.database.read() as unit:
-            return (await self.grounds.of(unit)).controls
+        _, grounds = await self.grounds.present(self.database)
+        return grounds.controls
 
     async def watch_list(self) -> WatchList:
         """Where the watched symbols stand."""
-        async with self.database.read() as unit:
-            portfolio = await unit.portfolio.load()
-            return watch_list(portfolio, await self.grounds.of(unit))
+        state, grounds = await self.grounds.present(self.database)
+        return watch_list(state.portfolio, grounds)
 
     async def first_symbols(self) -> tuple[str, ...]:
         """Whose books are looked at first: members (they size positions) and watched ones."""
-        async with self.database.read() as unit:
-            members = (await unit.portfolio.load()).members
-            watched = (await self.grounds.of(unit)).controls.watched()
-        names = (*(one.symbol for one in members), *(one.symbol for one in watched))
+        state, grounds = await self.grounds.present(self.database)
+        watched = grounds.controls.watched()
+        names = (
+            *(one.symbol for one in state.portfolio.members),
+            *(one.symbol for one in watched),
+        )
         return tuple(dict.fromkeys(names))
 
     async def lock_of(self, text: str) -> Lock:
         """Raises NotFoundError where nothing is locked, RefusedError for an unknown symbol."""
-        async with self.database.read() as unit:
-            grounds = await self.grounds.of(unit)
+        _, grounds = await self.grounds.present(self.database)
         lock = grounds.controls.locks.get(grounds.resolve(text).symbol)
         if lock is None:
             raise NotFoundError(

@@ -23,8 +23,11 @@ from app.domain.sectors import UNCLASSIFIED
 from app.domain.selection import Candidate
 from app.domain.symbols import SymbolEntry
 from app.domain.weighting_methods import Covariance, covariance
+from app.services.committed import Committed, Memory
+from app.services.kept_views import Views
 from app.services.outlook import BoardView, MarketOnce, MarketView
 from app.services.ports import Clock
+from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
 
 DELISTING_MARGIN = timedelta(hours=72)  # nothing is added that ends sooner
@@ -265,6 +268,8 @@ class GroundsNow:
     boards: BoardView
     market: MarketView
     clock: Clock
+    memory: Memory = field(default_factory=Memory)
+    views: Views = field(default_factory=Views)
 
     def __call__(self, configuration: Configuration) -> Grounds:
         board, is_whole = self.boards.latest(), self.boards.is_whole()
@@ -278,3 +283,15 @@ class GroundsNow:
         weighed = await unit.history.last_weighing()
         prices = {} if weighed is None else prices_of(weighed.payload)
         return replace(grounds, set_at=prices, leaving=leaving, controls=controls)
+
+    async def present(self, database: Database) -> tuple[Committed, Grounds]:
+        """What is committed, and the view over it, for reads; raises UnavailableError."""
+        state = await self.memory.newest(database)
+        grounds = self(state.configuration)
+        controls = state.controls.at(grounds.at)
+        return state, replace(
+            grounds,
+            set_at=state.set_at,
+            leaving=state.revision.leaving,
+            controls=state.controls if controls == state.controls else controls,
+        )

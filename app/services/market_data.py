@@ -23,12 +23,14 @@ from app.domain.panel import Panel, ScoringInputs, Source
 from app.domain.symbols import SymbolEntry
 from app.services.market_clock import ServerClock
 from app.services.market_fetch import Fetcher
+from app.services.market_memory import MarketMemory
 from app.services.market_state import NOT_STARTED, FillProgress, LiveMarket, joined
-from app.services.market_views import LIVE, MarketMoment, QuoteView
+from app.services.market_views import MarketMoment
 from app.services.mode import MarketLevel
 from app.services.open_interest import OpenInterestKeeper
 from app.services.outlook import Quote
 from app.services.ports import Clock, Exchange, Monotonic
+from app.services.quote_view import QuoteView
 from app.services.registry import Registry, SyncSummary
 from app.services.status import MarketFacts
 from app.storage.database import Database
@@ -67,6 +69,7 @@ class MarketData:
     live: LiveMarket = field(init=False)
     fetch: Fetcher = field(init=False)
     open_interest: OpenInterestKeeper = field(init=False)
+    _memory: MarketMemory = field(default_factory=MarketMemory, init=False, repr=False)
     _recalled: bool = field(default=False, init=False)
     trading: ExchangeStatus | None = field(default=None, init=False)  # as it last said
     _panels: dict[Interval, tuple[object, object, Panel]] = field(
@@ -96,6 +99,7 @@ class MarketData:
             self.registry.sectors,
             self.monotonic(),
             self.server_clock.now_ms(),
+            self._memory,
         )
 
     def resolve(self, text: str) -> SymbolEntry:
@@ -109,8 +113,7 @@ class MarketData:
             return None
         code = entry.contract.code
         stats, ticker = self.live.market.stats.get(code), self.live.market.tickers.get(code)
-        book, ages = self.live.market.books.get(code), self.moment().ages(entry)
-        young = ages[Source.BOOKS].status is DataStatus.FRESH
+        moment = self.moment()
         return Quote(
             contract=entry.contract,
             sector=self.registry.sectors.of(entry.contract.base).sector,
@@ -118,8 +121,8 @@ class MarketData:
             bid=None if ticker is None else ticker.value.bid,
             ask=None if ticker is None else ticker.value.ask,
             turnover_24h=None if stats is None else stats.value.turnover_24h,
-            is_fresh=all(ages[source].status is DataStatus.FRESH for source in LIVE),
-            book=book.value if book is not None and young else None,
+            is_fresh=moment.is_fresh(entry),
+            book=moment.book(entry),
             funding_rate=None if stats is None else stats.value.funding_rate,
         )
 

@@ -1,23 +1,32 @@
 """What can be said of the market at one moment: funnel, quotes, freshness, inputs of a scoring."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from app.domain.configuration import Configuration
 from app.domain.eligibility import Candidate, Funnel, Limits, RuleCheck, check, funnel
 from app.domain.liquidity import depth
-from app.domain.market import Contract, ContractStatus, DataStatus, Floats, Funding, Interval
+from app.domain.market import (
+    Book,
+    Contract,
+    ContractStatus,
+    DataStatus,
+    Floats,
+    Interval,
+)
 from app.domain.panel import Panel, ScoringInputs, Source
 from app.domain.quality import closed_by_ms, freshness, worst
 from app.domain.sectors import SectorTable
 from app.domain.symbols import SymbolEntry, base_quantity
 from app.services.market_clock import instant
+from app.services.market_memory import MarketMemory
 from app.services.market_state import CANDLE_SOURCE, DailyFacts, Market, Received
+from app.services.quote_view import Aged, QuoteView, spread
 from app.services.registry import Known
 
 DAILY_BARS: Final = 200
@@ -27,41 +36,6 @@ DEPTH_BAND_BP: Final = 50.0
 LIVE: Final = (Source.CONTRACTS, Source.TICKERS)  # the listings that everything else hangs on
 _NO_HISTORY: Final = DailyFacts(0, None)
 _QUORUM: Final = 0.5  # of the symbols must have a bar before a panel ends with it
-
-
-@dataclass(frozen=True, slots=True)
-class Aged:
-    """A value with its age in seconds and the verdict on it."""
-
-    age_s: float | None
-    status: DataStatus
-
-
-@dataclass(frozen=True, slots=True)
-class QuoteView:
-    """One symbol as the market shows it now; None where nothing is known."""
-
-    entry: SymbolEntry
-    last: Decimal | None
-    bid: Decimal | None
-    ask: Decimal | None
-    mark: Decimal | None
-    index: Decimal | None
-    change_24h: Decimal | None
-    turnover_24h: Decimal | None
-    volume_24h: Decimal | None
-    funding_rate: Decimal | None
-    predicted_funding_rate: Decimal | None
-    funding_interval_ms: int | None
-    next_funding: datetime | None
-    open_interest_lots: int | None
-    open_interest: Decimal | None  # base coins
-    spread_bp: float | None
-    depth: float | None  # quote currency within 50 bp of mid, thinner side
-    settled_funding: tuple[Funding, ...]
-    ages: Mapping[Source, Aged]
-    as_of: datetime | None  # of the quote; the other parts have their own ages
-    status: DataStatus
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -74,6 +48,11 @@ class MarketMoment:
     sectors: SectorTable
     mono: float
     server_ms: int
+    memory: MarketMemory = field(default_factory=MarketMemory)  # shared by moments of one market
+
+    @property
+    def _others(self) -> tuple[object, ...]:
+        return (self.known, self.configuration, self.sectors)
 
     @property
     def limits(self) -> Limits:
@@ -96,11 +75,21 @@ class MarketMoment:
             ticker_age_s=self._age(self.market.tickers.get(code)),
         )
 
-    def candidates(self) -> tuple[Candidate, ...]:
-        return tuple(self.candidate(one.contract, one.symbol) for one in self.known.index.entries)
-
     def funnel(self) -> Funnel:
-        return funnel(self.candidates(), self.limits)
+        market, limits = self.market, self.limits
+
+        def made() -> tuple[Funnel, float]:
+            turns = self._turns(market.tickers, limits.ticker_age_s)
+            every = (self.candidate(one.contract, one.symbol) for one in self.known.index.entries)
+            return funnel(every, limits), turns
+
+        rests_on = (market.stats, market.tickers, market.daily_facts, *self._others)
+        return self.memory.of("funnel", rests_on, self.mono, made)
+
+    def _turns(self, held: Mapping[str, Received[Any]], limit_s: float) -> float:
+        """The monotonic second up to which no value that is fresh now turns stale."""
+        fresh = (one.mono for one in held.values() if self.mono - one.mono <= limit_s)
+        return min(fresh, default=np.inf) + limit_s
 
     def eligibility(self, entry: SymbolEntry) -> tuple[RuleCheck, ...]:
         return check(self.candidate(entry.contract, entry.symbol), self.limits)
@@ -136,15 +125,36 @@ class MarketMoment:
 
     def is_fresh(self, entry: SymbolEntry) -> bool:
         """Whether contract and ticker are within their age limits."""
-        ages = self.ages(entry)
-        return all(ages[source].status is DataStatus.FRESH for source in LIVE)
+        code = entry.contract.code
+        held = (self.market.stats.get(code), self.market.tickers.get(code))
+        return all(map(self._is_young, LIVE, held))
+
+    def book(self, entry: SymbolEntry) -> Book | None:
+        """The book of a symbol while it is within its age limit."""
+        held = self.market.books.get(entry.contract.code)
+        return held.value if held is not None and self._is_young(Source.BOOKS, held) else None
+
+    def _is_young(self, source: Source, received: Received[object] | None) -> bool:
+        limit_s = self.configuration.age_limit_s(source)
+        return freshness(self._age(received), limit_s) is DataStatus.FRESH
 
     def stale_symbols(self) -> int:
         """Open contracts whose contract or ticker data is too old or missing."""
-        return sum(
-            entry.contract.status is ContractStatus.OPEN and not self.is_fresh(entry)
-            for entry in self.known.index.entries
-        )
+        market, limit_s = self.market, self.configuration.age_limit_s
+
+        def counted() -> tuple[int, float]:
+            stale = sum(
+                entry.contract.status is ContractStatus.OPEN and not self.is_fresh(entry)
+                for entry in self.known.index.entries
+            )
+            turns = (
+                self._turns(market.stats, limit_s(Source.CONTRACTS)),
+                self._turns(market.tickers, limit_s(Source.TICKERS)),
+            )
+            return stale, min(turns)
+
+        rests_on = (market.stats, market.tickers, *self._others)
+        return self.memory.of("stale_symbols", rests_on, self.mono, counted)
 
     def quote(self, entry: SymbolEntry) -> QuoteView:
         code, contract = entry.contract.code, entry.contract
@@ -173,7 +183,7 @@ class MarketMoment:
             next_funding=_instant(None if stats is None else stats.next_funding_ms),
             open_interest_lots=None if stats is None else stats.open_interest_lots,
             open_interest=self.open_interest(contract),
-            spread_bp=_spread(bid, ask),
+            spread_bp=spread(bid, ask),
             depth=None if shown is None or np.isnan(shown) or contract.is_inverse else shown,
             settled_funding=() if settled is None else settled.value,
             ages=ages,
@@ -287,10 +297,3 @@ def _float(value: Decimal | None) -> float:
 def _column(ages: list[dict[Source, float | None]], source: Source) -> Floats:
     known = (one[source] for one in ages)
     return np.array([np.nan if age is None else age for age in known], dtype=np.float64)
-
-
-def _spread(bid: Decimal | None, ask: Decimal | None) -> float | None:
-    """Basis points of mid; None for a missing, crossed or locked quote."""
-    if bid is None or ask is None or not 0 < bid < ask:
-        return None
-    return float((ask - bid) / (ask + bid) * 20_000)

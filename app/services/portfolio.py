@@ -9,6 +9,7 @@ from app.domain.membership import Change, add, member_of, remove, swap
 from app.domain.portfolio import Member, Portfolio
 from app.domain.selection import Refused, Selection, choose, crowded, too_close
 from app.services.admission import require_candidate
+from app.services.basis import basis
 from app.services.changes import Ledger, reweighed
 from app.services.grounds import Grounds, GroundsNow
 from app.services.once import Along, Command, Once, Outcome, Render
@@ -56,11 +57,12 @@ class PortfolioService:
 
     async def view(self) -> PortfolioView:
         """The portfolio with what is known of its members now."""
-        async with self.database.read() as unit:
-            portfolio = await unit.portfolio.load()
-            grounds = await self.grounds.of(unit)
-            realized = await unit.trades.realized()
-        return portfolio_view(portfolio, grounds, realized)
+        state, grounds = await self.grounds.present(self.database)
+        return self.grounds.views.of(
+            "portfolio",
+            basis(state, grounds),
+            lambda: portfolio_view(state.portfolio, grounds, state.realized),
+        )
 
     async def initialize(
         self,

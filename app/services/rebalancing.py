@@ -11,6 +11,7 @@ from app.domain.policy import Policy
 from app.domain.proposal import ProposalKind
 from app.domain.rebalance_run import Beat, Run, RunState, slot
 from app.services import weighing
+from app.services.basis import basis
 from app.services.changes import Ledger
 from app.services.grounds import Grounds, GroundsNow
 from app.services.once import Along, Command, Once, Outcome, Render
@@ -54,10 +55,12 @@ class Rebalancing:
 
     async def weights(self) -> Weights:
         """Weights of record beside the targets; with stale data those of the last change."""
-        async with self.database.read() as unit:
-            portfolio = await unit.portfolio.load()
-            grounds = await self.grounds.of(unit)
-        return weighing.weights_of(portfolio, grounds)
+        state, grounds = await self.grounds.present(self.database)
+        return self.grounds.views.of(
+            "weights",
+            basis(state, grounds),
+            lambda: weighing.weights_of(state.portfolio, grounds),
+        )
 
     async def optimize(self, method: WeightingMethod) -> Optimized:
         """What a method would make of the members, and how volatile before and after; a read.

@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from app.domain.errors import Code, UnavailableError
 from app.domain.portfolio import Portfolio, faults
 from app.domain.sectors import UNCLASSIFIED
+from app.services.basis import basis
 from app.services.contenders import contender, ending
 from app.services.grounds import Grounds, GroundsNow
 from app.services.trading import DataFacts, facts_of, judge
@@ -48,21 +49,24 @@ class Safety:
 
     async def validate(self) -> SafetyReport:
         """Judge the portfolio of the moment; old data is an issue, never an error."""
-        async with self.database.read() as unit:
-            portfolio = await unit.portfolio.load()
-            grounds = await self.grounds.of(unit)
-        return SafetyReport(
-            version=portfolio.version,
-            issues=tuple(_issues(portfolio, grounds)),
-            warnings=tuple(_warnings(portfolio, grounds)),
-            tradeable=tuple(
-                one.symbol
-                for one in portfolio.members
-                if judge(one.symbol, portfolio, grounds).trade
-            ),
-            checked_at=grounds.at,
-            facts=facts_of(grounds),
+        state, grounds = await self.grounds.present(self.database)
+        made = self.grounds.views.of(
+            "safety", basis(state, grounds), lambda: _report(state.portfolio, grounds)
         )
+        return replace(made, checked_at=grounds.at)
+
+
+def _report(portfolio: Portfolio, grounds: Grounds) -> SafetyReport:
+    return SafetyReport(
+        version=portfolio.version,
+        issues=tuple(_issues(portfolio, grounds)),
+        warnings=tuple(_warnings(portfolio, grounds)),
+        tradeable=tuple(
+            one.symbol for one in portfolio.members if judge(one.symbol, portfolio, grounds).trade
+        ),
+        checked_at=grounds.at,
+        facts=facts_of(grounds),
+    )
 
 
 def _issues(portfolio: Portfolio, grounds: Grounds) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from app.domain.event_codec import EventRecord, event_of
 from app.domain.events import PortfolioChanged, ScoreChanged
-from app.services.market_views import QuoteView
+from app.services.quote_view import QuoteView
 
 TICKER: Final = "ticker"
 Details = dict[str, Any]

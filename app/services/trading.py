@@ -186,9 +186,8 @@ class Trading:
         return sized, facts_of(grounds)
 
     async def _load(self) -> tuple[Portfolio, Grounds]:
-        async with self.database.read() as unit:
-            portfolio = await unit.portfolio.load()
-            return portfolio, await self.grounds.of(unit)
+        state, grounds = await self.grounds.present(self.database)
+        return state.portfolio, grounds
 
 
 def _conditions(portfolio: Portfolio, quote: Quote, grounds: Grounds, symbol: str) -> Conditions:

@@ -54,6 +54,7 @@ class Database:
     on_slow: Callable[[SlowStatement], None] = _ignore
     _engines: Engines | None = field(default=None, init=False)
     _lock: FileLock | None = field(default=None, init=False)
+    _commits: int = field(default=0, init=False)
 
     async def open(self) -> None:
         """Takes the lock of an SQLite file and sets the pools up; connects to nothing yet.
@@ -156,6 +157,11 @@ class Database:
         return self._opened().writer.dialect.name
 
     @property
+    def commits(self) -> int | None:
+        """Goes up with every commit; None where other processes may commit as well."""
+        return self._commits if self._opened().single_writer else None
+
+    @property
     def checked_out(self) -> int:
         """Connections in use now; 0 when nobody works."""
         return self._opened().checked_out()
@@ -175,7 +181,7 @@ class Database:
             raise translated(e, pool_wait) or e from e
         try:
             try:
-                unit = UnitOfWork(connection)
+                unit = UnitOfWork(connection, writes=engine is self._opened().writer)
                 yield unit
             except BaseException:
                 await unbroken(_abandoned(connection))
@@ -195,6 +201,8 @@ class Database:
         except BaseException:
             await _abandoned(unit.connection)
             raise
+        finally:
+            self._commits += unit.writes  # also where nobody knows what became of it
         await unit.connection.close()
         for event in unit.announced:
             self.publish(event)

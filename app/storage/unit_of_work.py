@@ -19,6 +19,7 @@ from app.storage.proposals import ProposalRepository
 from app.storage.rebalance_runs import RebalanceRunRepository
 from app.storage.replacements import ReplacementRepository
 from app.storage.replicas import ReplicaRepository
+from app.storage.revisions import RevisionRepository
 from app.storage.scoring import ScoringRepository
 from app.storage.shared_market import SharedMarketRepository
 from app.storage.symbols import SymbolRepository
@@ -28,8 +29,9 @@ from app.storage.trades import TradeRepository
 class UnitOfWork:
     """What one use case reads and writes, whole or not at all."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: AsyncConnection, *, writes: bool = True) -> None:
         self.connection = connection
+        self.writes = writes
         self.announced: list[object] = []
         self.symbols = SymbolRepository(connection)
         self.candles = CandleRepository(connection)
@@ -49,6 +51,7 @@ class UnitOfWork:
         self.events = EventRepository(connection)
         self.notifications = NotificationRepository(connection)
         self.replicas = ReplicaRepository(connection)
+        self.revisions = RevisionRepository(connection)
         self.leases = LeaseRepository(connection)
         self.shared_market = SharedMarketRepository(connection)
 

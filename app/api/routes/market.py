@@ -26,7 +26,7 @@ from app.domain.market import CandleSeries, DataSource, DataStatus, Interval
 from app.domain.panel import Source
 from app.services.market_clock import instant
 from app.services.market_state import CANDLE_SOURCE
-from app.services.market_views import Aged, QuoteView
+from app.services.quote_view import Aged, QuoteView
 
 router = api_router("market", "/market")
 _SYMBOL: Final = (Code.SYMBOL_UNKNOWN, Code.SYMBOL_AMBIGUOUS, Code.EXCHANGE_UNAVAILABLE)

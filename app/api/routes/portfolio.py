@@ -6,9 +6,9 @@ from fastapi import Query
 from pydantic import Field
 from starlette.responses import Response
 
-from app.api.deps import ServiceDep
+from app.api.deps import ServiceDep, ShownDep
 from app.api.members import TARGET, MemberOut, freshness
-from app.api.responses import answer, etag, json_bytes
+from app.api.responses import answer, etag
 from app.api.routing import api_router
 from app.api.schemas import Freshness, Out, Percent, QueryInt, Score, Share, UtcTime, percent
 from app.services.reports import Analytics, CorrelationReport, Statistics
@@ -230,14 +230,15 @@ class CandidatesOut(Freshness):
 
 
 @router.get("", summary="The portfolio", response_model=PortfolioOut)
-async def portfolio(service: ServiceDep) -> Response:
+async def portfolio(service: ServiceDep, shown: ShownDep) -> Response:
     """Members with scores and figures of the moment. The ETag is the portfolio's version.
 
     It is meant for `If-Match` of a change. Scores move without it, so there is no 304 here.
     """
     view = await service.portfolio.view()
     headers = {"ETag": etag(view.portfolio.version)}
-    return answer(json_bytes(PortfolioOut.of(view)), headers=headers)
+    body = shown.body("portfolio", view, lambda: PortfolioOut.of(view))
+    return answer(body, headers=headers)
 
 
 @router.get("/statistics", summary="Averages and distribution")
@@ -252,10 +253,11 @@ async def analytics(service: ServiceDep) -> AnalyticsOut:
     return AnalyticsOut.of(await service.reports.analytics())
 
 
-@router.get("/weights", summary="Weights, targets and drift")
-async def weights(service: ServiceDep) -> WeightsOut:
+@router.get("/weights", summary="Weights, targets and drift", response_model=WeightsOut)
+async def weights(service: ServiceDep, shown: ShownDep) -> Response:
     """What each member weighs, what it should weigh now, and which bound decides."""
-    return WeightsOut.of(await service.rebalancing.weights())
+    view = await service.rebalancing.weights()
+    return answer(shown.body("weights", view, lambda: WeightsOut.of(view)))
 
 
 @router.get("/correlation", summary="Correlation of the members")

@@ -91,7 +91,7 @@ async def calculate(
     return sent(await service.scoring.calculate_once(command, render))
 
 
-def get_bodies(request: Request) -> Bodies:
+async def get_bodies(request: Request) -> Bodies:
     """Rankings that were encoded already."""
     bodies: Bodies = request.app.state.rankings
     return bodies

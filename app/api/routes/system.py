@@ -191,7 +191,7 @@ class SampleDataOut(Freshness):
         )
 
 
-def get_metrics(request: Request) -> Metrics:
+async def get_metrics(request: Request) -> Metrics:
     """The metrics of this application."""
     metrics: Metrics = request.app.state.metrics
     return metrics

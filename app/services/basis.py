@@ -1,0 +1,28 @@
+"""What the views of the members rest on: everything that committed state, board and market say."""
+
+from app.domain.market import Interval
+from app.services.committed import Committed
+from app.services.grounds import Grounds
+from app.services.kept_views import Basis
+
+
+def basis(state: Committed, grounds: Grounds) -> Basis:
+    """Of views of the members alone, which ask the market for no other symbol.
+
+    Time itself is not in it, only what it has made of the ages and of the locks; so whatever a
+    view says of age or of the present moment must be put in by whoever shows it.
+    """
+    market, as_of = grounds.market, grounds.market.as_of()
+    return Basis(
+        things=(state, grounds.board, market.panel(Interval.DAY), market.panel(Interval.HOUR)),
+        facts=(
+            tuple(market.quote(member.symbol) for member in state.portfolio.members),
+            grounds.controls,
+            grounds.is_whole,
+            grounds.is_board_fresh,
+            market.is_halted(),
+            market.status(),
+            as_of,
+            grounds.at if as_of is None else None,  # then our own clock stands in for it
+        ),
+    )

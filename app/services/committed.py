@@ -1,0 +1,70 @@
+"""What is committed of the portfolio and of all that decides on it, kept in memory for reads."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from app.domain.configuration import Configuration
+from app.domain.controls import Controls
+from app.domain.drift import prices_of
+from app.domain.portfolio import Portfolio
+from app.services.shared import Shared
+from app.storage.database import Database
+from app.storage.revisions import Revision
+from app.storage.unit_of_work import UnitOfWork
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Committed:
+    """One consistent state of the database; two are the same only if they are one object."""
+
+    revision: Revision
+    portfolio: Portfolio
+    configuration: Configuration
+    controls: Controls  # as stored, with locks that have expired
+    # Mark prices of the moment when weights were last set, by symbol.
+    set_at: Mapping[str, Decimal]
+    realized: Mapping[str, Decimal]  # booked results by symbol id, in their own currencies
+
+    @classmethod
+    async def load(cls, unit: UnitOfWork, revision: Revision) -> "Committed":
+        weighed = await unit.history.last_weighing()
+        return cls(
+            revision=revision,
+            portfolio=await unit.portfolio.load(),
+            configuration=await unit.configuration.current(),
+            controls=await unit.controls.load(),
+            set_at={} if weighed is None else prices_of(weighed.payload),
+            realized=await unit.trades.realized(),
+        )
+
+
+@dataclass(slots=True)
+class Memory:
+    """The newest committed state, loaded anew only when it is another one.
+
+    Where no other process can write, the count of our own commits says whether that can be so;
+    else the database is asked each time, once for all who ask at the same time.
+    """
+
+    _looking: Shared[Committed] = field(default_factory=Shared, init=False)
+    _kept: tuple[Database, int | None, Committed] | None = field(default=None, init=False)
+
+    async def newest(self, database: Database) -> Committed:
+        """Nothing that was committed before the call is missing. Raises UnavailableError."""
+        await asyncio.sleep(0)  # whoever reads again and again must not hold up all others
+        kept, commits = self._kept, database.commits
+        if kept is not None and commits is not None and kept[:2] == (database, commits):
+            return kept[2]
+        return await self._looking(lambda: self._look(database))
+
+    async def _look(self, database: Database) -> Committed:
+        commits = database.commits  # before looking: what comes after it is looked for again
+        async with database.read() as unit:
+            revision = await unit.revisions.now()
+            known = None if self._kept is None or self._kept[0] is not database else self._kept[2]
+            if known is None or known.revision != revision:
+                known = await Committed.load(unit, revision)
+        self._kept = (database, commits, known)
+        return known

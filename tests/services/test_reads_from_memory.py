@@ -1,0 +1,333 @@
+"""Reads are served from memory, and nothing that has changed is ever missing in them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from app.domain.controls import LockKind
+from app.domain.errors import Code, UnavailableError
+from app.domain.market import DataStatus, Interval
+from app.domain.replacement import Tally
+from app.services.once import Command
+from app.services.performance import Claim
+from app.services.safety import SafetyReport
+from app.services.shared import Shared
+from app.services.trading import Tradeable
+from app.services.views import PortfolioView
+from app.services.weighing import Weights
+from app.storage.database import Database
+from tests.conftest import PATIENT, MakeDatabase
+from tests.services.desk import SYMBOLS, WHO, Desk, panel
+
+ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+ON_POSTGRES = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
+Seen = tuple[PortfolioView, Weights, SafetyReport, tuple[Tradeable, ...], object]
+Move = Callable[[Desk], Awaitable[object] | None]
+
+
+async def read(desk: Desk) -> Seen:
+    return (
+        await desk.portfolio.view(),
+        await desk.rebalancing.weights(),
+        await desk.safety.validate(),
+        (await desk.trading.tradeable())[0],
+        await desk.controls.controls(),
+    )
+
+
+async def anew(desk: Desk) -> Seen:
+    """The same by services that remember nothing."""
+    other = Desk(desk.database, desk.market, desk.boards, desk.now)
+    return await read(other)
+
+
+def _mark(desk: Desk) -> None:
+    desk.quote(SYMBOLS[0], mark=Decimal("12.5"))
+
+
+def _stale(desk: Desk) -> None:
+    desk.stale(SYMBOLS[0])
+
+
+def _board(desk: Desk) -> None:
+    desk.score({SYMBOLS[1]: 0.62})
+
+
+def _part_of_a_fill(desk: Desk) -> None:
+    desk.boards.whole = False
+
+
+def _hour(desk: Desk) -> None:
+    desk.market.panels[Interval.HOUR] = panel(Interval.HOUR, desk.now + timedelta(days=3))
+
+
+def _days(desk: Desk) -> None:
+    held = panel(Interval.DAY, desk.now)
+    close = held.close.copy()
+    close[:, 2] = close[:, 1]  # two members that move as one
+    desk.market.panels[Interval.DAY] = replace(held, close=close)
+
+
+def _market_stale(desk: Desk) -> None:
+    desk.market.state = DataStatus.STALE
+
+
+def _seen_later(desk: Desk) -> None:
+    desk.market.seen_at = datetime(2026, 3, 1, 12, 5, tzinfo=UTC)
+
+
+def _halted(desk: Desk) -> None:
+    desk.market.halted = True
+
+
+async def _configured(desk: Desk) -> None:
+    await desk.configuration.put({"max_weight_percentage": "14"}, "lower", WHO)
+
+
+async def _switched(desk: Desk) -> None:
+    await desk.controls.switch(False, "incident", WHO)
+
+
+async def _banned(desk: Desk) -> None:
+    until = desk.now + timedelta(minutes=2)
+    await desk.controls.lock(SYMBOLS[3], LockKind.BAN, "rumours", until, WHO)
+
+
+async def _booked(desk: Desk) -> None:
+    claim = Claim("t1", Decimal("12.5"), "USDT", Decimal("0.5"), Decimal(-1), desk.now)
+    await desk.performance.book(SYMBOLS[0], claim, "fill", WHO)
+
+
+async def _removed(desk: Desk) -> None:
+    await desk.portfolio.remove(SYMBOLS[9], "enough", WHO)
+
+
+async def _leaving(desk: Desk) -> None:
+    tally = Tally(SYMBOLS[5], SYMBOLS[20], 3, "inputs", is_confirmed=True)
+    async with desk.database.write() as unit:
+        await unit.replacements.keep((tally,), desk.now)
+
+
+MOVES: dict[str, Move] = {
+    "a price moves": _mark,
+    "a member turns stale": _stale,
+    "a new board": _board,
+    "a board of a part": _part_of_a_fill,
+    "an hourly bar": _hour,
+    "daily bars": _days,
+    "the market turns stale": _market_stale,
+    "the market is known up to later": _seen_later,
+    "trading is halted": _halted,
+    "other settings": _configured,
+    "the switch": _switched,
+    "a ban": _banned,
+    "a booked result": _booked,
+    "a member less": _removed,
+    "a confirmed replacement": _leaving,
+    "the board passes its age limit": lambda desk: desk.later(hours=1),
+}
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("name", MOVES)
+async def test_what_has_changed_shows_in_the_very_next_read(desk: Desk, name: str) -> None:
+    await desk.filled()
+    before = await read(desk)
+    moved = MOVES[name](desk)
+    if moved is not None:
+        await moved
+    after = await read(desk)
+    assert after == await anew(desk)
+    assert without_time(after) != without_time(before)
+
+
+def without_time(seen: Seen) -> Seen:
+    return (seen[0], seen[1], replace(seen[2], checked_at=seen[2].facts.as_of or NEVER), *seen[3:])
+
+
+NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+@ON_SQLITE
+async def test_a_ban_ends_by_itself_in_the_very_next_read(desk: Desk) -> None:
+    await desk.filled()
+    await _banned(desk)
+    assert (await desk.portfolio.view()).members[3].not_tradeable_reason == "banned: rumours"
+    desk.later(minutes=2)
+    assert (await desk.portfolio.view()).members[3].is_tradeable
+    assert await read(desk) == await anew(desk)
+
+
+@ON_SQLITE
+async def test_while_nothing_changes_a_view_is_worked_out_once(desk: Desk) -> None:
+    await desk.filled()
+    first = await desk.portfolio.view()
+    desk.later(seconds=1)
+    assert await desk.portfolio.view() is first
+    assert (await desk.safety.validate()).checked_at == desk.now
+    desk.later(seconds=1)
+    assert (await desk.safety.validate()).checked_at == desk.now
+
+
+@pytest.fixture
+async def counted(
+    database_url: str, make_database: MakeDatabase
+) -> AsyncIterator[tuple[Database, list[str]]]:
+    """A database and every statement that it carries out."""
+    seen: list[str] = []
+    opened = make_database(
+        database_url,
+        on_slow=lambda slow: seen.append(slow.sql),
+        **{**PATIENT, "slow_statement_s": -1.0},
+    )
+    await opened.open()
+    yield opened, seen
+    await opened.close()
+
+
+@ON_SQLITE
+async def test_the_only_process_reads_without_a_statement_until_it_has_committed(
+    counted: tuple[Database, list[str]],
+) -> None:
+    database, statements = counted
+    desk = await Desk(database).filled()
+    await read(desk)
+    statements.clear()
+    await read(desk)
+    assert statements == []
+    async with database.read():
+        pass  # reading moves nothing
+    statements.clear()
+    await read(desk)
+    assert statements == []
+    async with database.write() as unit:
+        await unit.facts.put("apart", 1)
+    statements.clear()
+    await read(desk)
+    # Another commit, but not of what was read: it is looked at, and nothing is loaded.
+    assert len([one for one in statements if "SELECT" in one]) == 1
+
+
+@ON_POSTGRES
+async def test_where_others_may_write_each_read_asks_once_and_sees_what_they_committed(
+    counted: tuple[Database, list[str]], database_url: str, make_database: MakeDatabase
+) -> None:
+    database, statements = counted
+    other = make_database(database_url, **PATIENT)
+    await other.open()
+    desk = await Desk(database).filled()
+    await read(desk)
+    statements.clear()
+    await desk.portfolio.view()
+    assert len([one for one in statements if "SELECT" in one]) == 1
+    statements.clear()
+    await asyncio.gather(*(desk.portfolio.view() for _ in range(50)))
+    assert len([one for one in statements if "portfolio_history" in one]) <= 2
+    elsewhere = Desk(other, desk.market, desk.boards, desk.now)
+    for move in (_removed, _switched, _configured, _booked, _leaving):
+        before = await read(desk)
+        await move(elsewhere)
+        after = await read(desk)
+        assert after == await anew(desk)
+        assert after != before
+    await other.close()
+
+
+@ON_SQLITE
+async def test_who_reads_again_and_again_holds_up_nobody(desk: Desk) -> None:
+    await desk.filled()
+    others: list[int] = []
+
+    async def other() -> None:
+        for turn in range(3):
+            others.append(turn)
+            await asyncio.sleep(0)
+
+    going = asyncio.ensure_future(other())
+    for _ in range(10):
+        await desk.portfolio.view()
+    assert others == [0, 1, 2]
+    await going
+
+
+@ON_SQLITE
+async def test_who_hears_of_a_change_reads_it(database: Database) -> None:
+    desk = await Desk(database).filled()
+    await desk.controls.controls()
+    read_at: list[object] = []
+    told: list[asyncio.Task[None]] = []
+
+    async def look() -> None:
+        read_at.append((await desk.controls.controls()).switch.enabled)
+
+    # The event leaves right after the commit: who reads because of it must find the change.
+    database.publish = lambda _: told.append(asyncio.get_running_loop().create_task(look()))
+    await desk.controls.switch(False, "incident", Command("tester", "request-2"))
+    await asyncio.gather(*told)
+    assert read_at
+    assert set(read_at) == {False}
+
+
+async def test_who_asks_during_a_run_gets_one_that_began_later() -> None:
+    shared: Shared[int] = Shared()
+    runs: list[int] = []
+    going = asyncio.Event()
+
+    async def work() -> int:
+        number = len(runs) + 1
+        runs.append(number)
+        await going.wait()
+        return number
+
+    first = asyncio.ensure_future(shared(work))
+    await asyncio.sleep(0)
+    others = [asyncio.ensure_future(shared(work)) for _ in range(5)]
+    await asyncio.sleep(0)
+    going.set()
+    assert await first == 1
+    assert await asyncio.gather(*others) == [2] * 5
+    assert runs == [1, 2]
+    assert await shared(work) == 3
+
+
+async def test_a_failed_run_fails_for_all_that_waited_for_it_and_for_nobody_later() -> None:
+    shared: Shared[int] = Shared()
+    calls: list[int] = []
+
+    async def fail() -> int:
+        calls.append(1)
+        await asyncio.sleep(0)
+        raise UnavailableError(Code.DATABASE_UNAVAILABLE, "away", retry_after_s=1)
+
+    found = await asyncio.gather(*(shared(fail) for _ in range(8)), return_exceptions=True)
+    assert all(isinstance(one, UnavailableError) for one in found)
+    assert len(calls) == 2
+
+    async def succeed() -> int:
+        return 7
+
+    assert await shared(succeed) == 7
+
+
+async def test_a_run_that_is_cancelled_is_begun_again_for_those_who_wait() -> None:
+    shared: Shared[int] = Shared()
+
+    async def forever() -> int:
+        await asyncio.Event().wait()
+        return 1
+
+    async def work() -> int:
+        return 2
+
+    first = asyncio.ensure_future(shared(forever))
+    await asyncio.sleep(0)
+    second = asyncio.ensure_future(shared(work))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await second == 2
+    with pytest.raises(asyncio.CancelledError):
+        await first
