@@ -11,10 +11,12 @@ from app.domain.market import Floats
 from app.domain.measures import DAYS_A_YEAR, MARKET
 from app.domain.panel import Panel
 from app.domain.performance import Figures, figures
-from app.domain.value_at_risk import Method, var_cvar
+from app.domain.value_at_risk import Method, exceptions, kupiec, var_cvar
 
 LEAST: Final = 30  # common days below which no risk is spoken of
 LEVELS: Final = (0.95, 0.99)
+WINDOW: Final = 90  # returns that the VaR of a day in the past is taken from
+_SIGNIFICANT: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,27 @@ class Tail:
     level: float
     var: float | None
     cvar: float | None
+    backtest: "Backtest | None" = None  # None without a day that could be judged
+
+
+@dataclass(frozen=True, slots=True)
+class Backtest:
+    """How often the VaR of the days before a day was exceeded on it; no day is proxied.
+
+    Kupiec: the p-value is how likely as wrong a count is where the VaR is right.
+    """
+
+    window: int  # days that each VaR was taken from
+    days: int  # that were judged
+    exceptions: int
+    expected: float
+    likelihood_ratio: float | None
+    p_value: float | None
+
+    @property
+    def is_rejected(self) -> bool | None:
+        """Whether the VaR is wrong, at 5 %."""
+        return None if self.p_value is None else self.p_value < _SIGNIFICANT
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +82,9 @@ def risk_of(daily: Panel | None, weights: Mapping[str, float]) -> Risk:
     own, market = _returns(daily, held)
     whole, shares = np.isfinite(own).all(axis=1), np.array(list(held.values()))
     longer, proxied = _proxied(own, market, tuple(held))
-    tails = _tails(longer @ shares)
     own, market = own[whole], market[whole]
     total = own @ shares
+    tails = _tails(longer @ shares, total)
     if len(total) < LEAST:
         why = f"{len(total)} common days, {LEAST} are needed"
         return replace(_unknown(why, figures(total)), tails=tails, proxied=proxied)
@@ -128,8 +151,19 @@ def _proxied(
     return filled[np.isfinite(filled).all(axis=1)], days
 
 
-def _tails(returns: Floats) -> tuple[Tail, ...]:
-    return tuple(Tail(level, *var_cvar(returns, level, Method.FILTERED)) for level in LEVELS)
+def _tails(returns: Floats, whole: Floats) -> tuple[Tail, ...]:
+    """Of `returns` (T,), judged by those of the days that are `whole`."""
+    return tuple(
+        Tail(level, *var_cvar(returns, level, Method.FILTERED), _backtest(whole, level))
+        for level in LEVELS
+    )
+
+
+def _backtest(returns: Floats, level: float) -> Backtest | None:
+    beyond, days = exceptions(returns, level, WINDOW, Method.FILTERED)
+    share = round(1.0 - level, 12)
+    ratio, p_value = kupiec(beyond, days, share)
+    return Backtest(WINDOW, days, beyond, days * share, ratio, p_value) if days else None
 
 
 def beta(returns: Floats, market: Floats) -> float | None:

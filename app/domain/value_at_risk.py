@@ -74,6 +74,10 @@ def exceptions(returns: Floats, level: float, window: int, method: Method) -> tu
     Every VaR sees only returns before its day; NaN returns are left out beforehand.
     """
     known = returns[np.isfinite(returns)]
+    if method is Method.FILTERED:
+        losses = _filtered_before(known, round(1.0 - level, 12), window)
+        if losses is not None:
+            return int((-known[window:] > losses).sum()), len(losses)
     beyond = judged = 0
     for day in range(window, len(known)):
         var, _ = var_cvar(known[day - window : day], level, method)
@@ -81,6 +85,24 @@ def exceptions(returns: Floats, level: float, window: int, method: Method) -> tu
             judged += 1
             beyond += bool(-known[day] > var)
     return beyond, judged
+
+
+def _filtered_before(known: Floats, share: float, window: int) -> Floats | None:
+    """The filtered VaR of every day after the first `window`, all at once, as `var_cvar` has it.
+
+    None where there is none for each of them: windows too short, or a variance of nil.
+    """
+    if window < _SEED + LEAST or len(known) <= window:
+        return None
+    before = np.lib.stride_tricks.sliding_window_view(known, window)[:-1]
+    variance = np.mean(before[:, :_SEED] ** 2, axis=1)
+    surprises = np.empty((len(before), window - _SEED))
+    for day in range(_SEED, window):
+        if not variance.all():
+            return None
+        surprises[:, day - _SEED] = before[:, day] / np.sqrt(variance)
+        variance = _DECAY * variance + (1.0 - _DECAY) * before[:, day] ** 2
+    return np.asarray(-np.quantile(surprises, share, axis=1) * np.sqrt(variance))
 
 
 def _tail(

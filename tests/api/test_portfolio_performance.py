@@ -266,6 +266,10 @@ async def test_metrics_of_the_whole(desk: Desk, client: httpx2.AsyncClient) -> N
     assert sum(risk["risk_contributions"].values()) == pytest.approx(1.0)
     assert [tail["level"] for tail in risk["tails"]] == [0.95, 0.99]
     assert all(tail["cvar"] >= tail["var"] > 0 for tail in risk["tails"])
+    judged = [tail["backtest"] for tail in risk["tails"]]
+    assert [(one["window"], one["days"]) for one in judged] == [(90, 29)] * 2
+    assert [one["expected"] for one in judged] == pytest.approx([29 * 0.05, 29 * 0.01])
+    assert all(one["is_rejected"] is (one["p_value"] < 0.05) for one in judged)
     assert risk["beta_to_btc"] is not None
     assert made["correlation_analysis"]["average_correlation"] is not None
 

@@ -6,6 +6,7 @@ import pytest
 from app.domain.market import Floats, Interval
 from app.domain.panel import Panel
 from app.domain.portfolio_risk import beta, risk_of, value_at_risk
+from app.domain.value_at_risk import kupiec, var_cvar
 
 
 def _panel(returns: Floats, symbols: tuple[str, ...]) -> Panel:
@@ -35,6 +36,41 @@ def test_contributions_add_up_and_beta_is_the_slope() -> None:
     assert (five.level, one.level) == (0.95, 0.99)
     assert 0.0 < (five.var or 0.0) < (five.cvar or 0.0)
     assert (one.var or 0.0) > (five.var or 0.0)
+
+
+def test_the_tails_are_judged_by_kupiec_on_the_days_that_were() -> None:
+    made = risk_of(_panel(RETURNS, SYMBOLS), {"A": 0.2, "BTCUSDT": 0.4})
+    total = RETURNS @ np.array([0.2, 0.0, 0.4])
+    for tail, share in zip(made.tails, (0.05, 0.01), strict=True):
+        judged = tail.backtest
+        assert judged is not None
+        assert (judged.window, judged.days) == (90, 30)
+        beyond = 0
+        for day in range(90, 120):
+            var, _ = var_cvar(total[day - 90 : day], tail.level)
+            beyond += -total[day] > (var or 0.0)
+        assert judged.exceptions == beyond
+        assert judged.expected == pytest.approx(30 * share)
+        assert (judged.likelihood_ratio, judged.p_value) == kupiec(beyond, 30, share)
+        assert judged.p_value is not None
+        assert judged.is_rejected == (judged.p_value < 0.05)
+    young = _panel(RETURNS, SYMBOLS)
+    young.close[:60, 0] = np.nan  # its proxied days judge nothing
+    assert [tail.backtest for tail in risk_of(young, {"A": 0.2, "BTCUSDT": 0.4}).tails] == [
+        None
+    ] * 2
+
+
+def test_too_many_days_beyond_reject_it_and_as_many_as_expected_do_not() -> None:
+    returns = np.random.default_rng(2).normal(0.0, 0.01, (190, 1))
+    (calm, _) = risk_of(_panel(returns, ("BTCUSDT",)), {"BTCUSDT": 1.0}).tails
+    returns[100::9, 0] = -0.03 * 1.4 ** np.arange(10)  # worse than the days before let expect
+    (stormy, _) = risk_of(_panel(returns, ("BTCUSDT",)), {"BTCUSDT": 1.0}).tails
+    assert calm.backtest is not None
+    assert stormy.backtest is not None
+    assert (calm.backtest.days, calm.backtest.is_rejected) == (100, False)
+    assert stormy.backtest.exceptions >= 10
+    assert stormy.backtest.is_rejected
 
 
 def test_only_days_on_which_all_traded_count() -> None:

@@ -99,6 +99,24 @@ def test_coverage_of_its_own_model_passes_kupiec(method: Method) -> None:
     assert exceptions(_walk(100), 0.95, 20, method) == (0, 0)
 
 
+@pytest.mark.parametrize("window", [59, 60, 90])
+def test_all_days_judged_at_once_are_the_days_judged_one_by_one(window: int) -> None:
+    returns = np.random.default_rng(11).standard_t(3, 260) * 0.02
+    for level in (0.9, 0.95, 0.99):
+        one_by_one = [
+            (var, -returns[day])
+            for day in range(window, len(returns))
+            if (var := var_cvar(returns[day - window : day], level)[0]) is not None
+        ]
+        counted = sum(loss > var for var, loss in one_by_one), len(one_by_one)
+        assert exceptions(returns, level, window, Method.FILTERED) == counted
+    assert (counted[1] == 0) is (window < 60)
+    still = np.concatenate([np.zeros(70), returns[:80]])  # no variance: one by one
+    beyond, judged = exceptions(still, 0.95, 60, Method.FILTERED)
+    assert 0 < judged < 90
+    assert beyond > 0
+
+
 @needs_daily_panel
 def test_the_tail_of_ten_perpetuals_has_the_published_numbers() -> None:
     var, cvar = var_cvar(ten_perpetuals(), 0.95, Method.HISTORICAL)

@@ -42,10 +42,23 @@ class PerformanceAnalysis(Out):
     profit_factor: float | None
 
 
+class BacktestOut(Out):
+    """Kupiec's test: the VaR of each day in the past, from the days before it, against that day."""
+
+    window: int = Field(description="Days that each VaR was taken from.")
+    days: int = Field(description="Days that were judged.")
+    exceptions: int = Field(description="Days whose loss was beyond their VaR.")
+    expected: float = Field(description="Exceptions that a VaR that is right has.")
+    likelihood_ratio: float | None
+    p_value: Share | None
+    is_rejected: bool | None = Field(description="Whether `p_value` is below 0.05.")
+
+
 class TailOut(Out):
     level: float = Field(examples=[0.95])
     var: Share | None = Field(description="One-day loss, positive.")
     cvar: Share | None = Field(description="Mean loss beyond it.")
+    backtest: BacktestOut | None = Field(description="Null where no day could be judged.")
 
 
 class RiskAnalysis(Out):
