@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from app.domain.equity_proof import equity_faults, total_faults
 from app.domain.history import PortfolioEvent, chain_faults, fold
+from app.domain.performance import BookedTotal
 from app.domain.portfolio import FULL, Portfolio, faults
 from app.services.grounds import Grounds
 
 _SCORE_TOLERANCE: Final = 0.1
+_SHOWN: Final = 5  # of the faults of one kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ def invariants(
     events: tuple[PortfolioEvent, ...],
     grounds: Grounds,
     stored: Mapping[str, float],
+    totals: tuple[BookedTotal, ...],
 ) -> tuple[Invariant, ...]:
     """Each rule with what is wrong; `stored` are composites of the newest run, by member."""
     settings = grounds.configuration
@@ -54,8 +58,10 @@ def invariants(
         # Only above: below the minimum a member may be because nothing may be bought for it.
         ("bounds", None if not over else f"above the maximum until rebalanced: {', '.join(over)}"),
         ("history_folds_to_state", None if folded else "the history gives another state"),
+        ("kept_equity", _first(equity_faults(events)) if folded else "the history does not fold"),
+        ("booked_totals", _first(total_faults(events, totals))),
         ("scores_are_current", None if not apart else "; ".join(apart)),
-        ("hash_chain", None if not chain else "; ".join(chain[:5])),
+        ("hash_chain", _first(chain)),
         (
             "configuration_version",
             None
@@ -65,6 +71,10 @@ def invariants(
         ),
     )
     return tuple(Invariant(name, detail is None, detail) for name, detail in wrong)
+
+
+def _first(faults_found: list[str]) -> str | None:
+    return "; ".join(faults_found[:_SHOWN]) or None
 
 
 def _folded(events: tuple[PortfolioEvent, ...]) -> Portfolio | None:

@@ -178,8 +178,9 @@ class Reports:
             events = await unit.history.all()
             grounds = await self.grounds.of(unit)
             stored = await unit.scoring.latest_composites(one.symbol for one in portfolio.members)
+            totals = await unit.trades.totals()
         # Every event is hashed anew: that takes longer than a request may hold up the others.
-        checks = await asyncio.to_thread(invariants, portfolio, events, grounds, stored)
+        checks = await asyncio.to_thread(invariants, portfolio, events, grounds, stored, totals)
         return Integrity(
             ok=all(check.ok for check in checks),
             version=portfolio.version,

@@ -11,7 +11,9 @@ import pytest
 
 from app.domain.attribution import of_index, total
 from app.domain.equity import Curve, Day, days, track_record, walk
+from app.domain.equity_proof import equity_faults
 from app.domain.equity_steps import steps
+from app.domain.history import EventType
 from app.domain.market import Interval
 from app.domain.report import outcomes
 from app.services.equity_track import Need, Track, track_of
@@ -178,6 +180,35 @@ async def _a_report_of_its_period_with_every_swap_of_it(desk: Desk, whole: Track
     assert (await desk.reporting.report(None, since)).swaps == report.swaps[:1]
 
 
+async def test_what_is_kept_to_read_less_is_proven_by_the_history(desk: Desk) -> None:
+    await lived(desk, 5)
+    assert (await desk.reports.integrity()).ok
+    statements = (
+        ("UPDATE booked_totals SET pnl = '999' WHERE currency = 'USDT'", "booked_totals"),
+        ("DELETE FROM booked_totals", "booked_totals"),
+    )
+    for statement, name in statements:
+        async with desk.database.write() as unit:
+            await unit.connection.exec_driver_sql(statement.replace("'999'", "999"))
+        wrong = [one for one in (await desk.reports.integrity()).invariants if not one.ok]
+        assert [one.name for one in wrong] == [name]
+        assert wrong[0].detail is not None
+        assert "USDT is not that of its events" in wrong[0].detail
+    async with desk.database.read() as unit:
+        events = list(await unit.history.all())
+    at = next(at for at, one in enumerate(events) if one.type is EventType.REBALANCE)
+    for index in (
+        {"equity": "1.000001", "broken": None},
+        {"equity": None, "broken": None},
+        {"equity": None, "broken": "so"},
+    ):
+        altered = [*events]
+        altered[at] = replace(events[at], payload={**events[at].payload, "index": index})
+        (fault,) = equity_faults(altered)
+        assert fault.startswith(f"event {events[at].seq} keeps another equity")
+    assert equity_faults(events) == []
+
+
 async def test_a_mark_that_was_not_known_breaks_later_stretches_too(desk: Desk) -> None:
     await desk.filled(2)
     desk.later(hours=1)
@@ -193,6 +224,7 @@ async def test_a_mark_that_was_not_known_breaks_later_stretches_too(desk: Desk) 
     assert day == whole.days[-1]
     assert (day.equity, day.reason) == (None, whole.curve.broken)
     assert day.reason is not None
+    assert (await desk.reports.integrity()).ok
 
 
 async def test_weighings_without_their_equity_are_read_from_the_beginning(
