@@ -99,9 +99,13 @@ def compose(
     )
     grounds = GroundsNow(scoring, market, utc_now)
     local = settings.notifications.allow_private
-    notifiers = by_kind([Webhook(lambda: int(utc_now().timestamp()), local), People(local)])
+    notifiers = by_kind(
+        [Webhook(lambda: int(utc_now().timestamp()), local), People(local)]
+    )
     ledger = Ledger(code_version())
-    system = SystemView(feed.link, watch, registry, market.server_clock, supervisor.facts)
+    system = SystemView(
+        feed.link, watch, registry, market.server_clock, supervisor.facts, feed.drifted
+    )
     configuration = ConfigurationService(database, grounds, once, ledger)
     performance = Performance(database, grounds, once, ledger)
     reports = Reports(database, grounds, performance)
@@ -128,7 +132,14 @@ def compose(
         alerts=AlertService(database, grounds, once, new_id, system),
         alert_rules=AlertRuleService(configuration),
         configuration=configuration,
-        status=sources.status(utc_now, code_version(), feed.link, market.facts, supervisor.facts),
+        status=sources.status(
+            utc_now,
+            code_version(),
+            feed.link,
+            market.facts,
+            supervisor.facts,
+            feed.processes,
+        ),
         sample_data=SampleData(market, scoring),
         once=once,
         stream=stream,

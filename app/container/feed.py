@@ -55,7 +55,6 @@ class FeedTasks:
     ticks: tuple[Tick, ...]
     work: Activities
     reactions: Work
-    replicas: Replicas | None
     _running: tuple[str, ...] = field(default=(), init=False)
 
     def start(self) -> FeedDuty | None:
@@ -92,7 +91,8 @@ class FeedTasks:
     def _may_own(self) -> bool:
         if self.role is Role.API:
             return False
-        return self.replicas is None or not self.replicas.is_outdated()
+        replicas = self.view.replicas
+        return replicas is None or not replicas.is_outdated()
 
     def _begin(self) -> None:
         names = begin_feed(

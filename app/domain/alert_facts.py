@@ -74,6 +74,7 @@ class SystemFacts:
     data_status: DataStatus | None = None  # None before the first fill is complete
     clock_offset_s: float | None = None  # between the exchange's and ours, at least
     jobs: tuple[JobFacts, ...] = ()
+    drifted: tuple[str, ...] | None = None  # processes beside us that run with something else
     recoveries: tuple[tuple[str, str, datetime], ...] = ()  # rule, subject and end of its alert
 
 

@@ -22,6 +22,7 @@ from app.domain.alert_rules_portfolio import (
 )
 from app.domain.alert_rules_system import (
     clock_offset,
+    config_drift,
     data_stale,
     exchange_banned,
     exchange_disconnected,
@@ -95,6 +96,7 @@ RULES: Final[Mapping[Rule, Spec]] = MappingProxyType(
         Rule.CLOCK_OFFSET: Spec(clock_offset, Side.ABOVE),
         Rule.JOB_LATE: Spec(job_late, Side.ABOVE),
         Rule.JOB_FAILING: Spec(job_failing, Side.ABOVE),
+        Rule.CONFIG_DRIFT: Spec(config_drift),
         Rule.RECOVERED: Spec(recovered),
     }
 )

@@ -11,6 +11,7 @@ from app.domain.errors import Code
 from app.domain.market import DataSource, DataStatus, LinkState
 
 EXCHANGE: Final = "exchange"
+REPLICAS: Final = "replicas"
 MARKET: Final = "market"
 # A local exchange may live in a time of its own: further off than that is no skew.
 OWN_TIME: Final = timedelta(hours=1)
@@ -131,6 +132,16 @@ def job_failing(facts: Facts, _: Configuration) -> Sequence[Reading]:
         )
         for one in facts.system.jobs
     ]
+
+
+def config_drift(facts: Facts, _: Configuration) -> Sequence[Reading] | None:
+    """Processes on one database that run with different code or different settings."""
+    drifted = facts.system.drifted
+    if drifted is None:
+        return None
+    named = ", ".join(drifted)
+    said = f"Other code or other settings than here: {named}."
+    return [Reading(REPLICAS, said, value=float(len(drifted)), holds=bool(drifted))]
 
 
 def _of(symbols: tuple[str, ...]) -> str:

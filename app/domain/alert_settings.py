@@ -82,6 +82,7 @@ class AlertRules:
     clock_offset: LimitRule = LimitRule(limit=1.0, clear_margin=0.2)  # seconds
     job_late: LimitRule = LimitRule(limit=3.0)  # intervals
     job_failing: LimitRule = LimitRule(limit=2.0)  # failures in a row
+    config_drift: StateRule = StateRule(duration_s=30)  # a rolling restart takes its time
     recovered: LimitRule = LimitRule(severity=Severity.INFO, limit=900.0)  # seconds shown
 
 

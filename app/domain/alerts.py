@@ -40,6 +40,7 @@ class Rule(StrEnum):
     CLOCK_OFFSET = "clock_offset"
     JOB_LATE = "job_late"
     JOB_FAILING = "job_failing"
+    CONFIG_DRIFT = "config_drift"
     RECOVERED = "recovered"
 
 

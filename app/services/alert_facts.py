@@ -28,6 +28,7 @@ class SystemView:
     registry: Registry
     clock: ServerClock
     tasks: Callable[[], tuple[TaskFacts, ...]]
+    drifted: Callable[[], tuple[str, ...] | None] = lambda: None
 
     def look(self, grounds: Grounds) -> SystemFacts:
         synced = self.registry.last_sync
@@ -48,6 +49,7 @@ class SystemView:
             data_source=market.source,
             data_status=market.status() if market.is_filled() else None,
             clock_offset_s=self.clock.certain_offset_s(),
+            drifted=self.drifted(),
             jobs=tuple(_job(task, settings, grounds.at) for task in self.tasks()),
         )
 

@@ -8,6 +8,7 @@ import structlog
 from app.domain.errors import Code, UnavailableError
 from app.services.ports import Monotonic
 from app.storage.database import Database
+from app.storage.leases import Lease
 from app.storage.shared_market import FEED
 from app.storage.unit_of_work import UnitOfWork
 
@@ -39,6 +40,7 @@ class FeedLease:
     holder: str
     monotonic: Monotonic
     times: LeaseTimes = field(default_factory=LeaseTimes)
+    seen: Lease | None = field(default=None, init=False)  # as it stood when we last looked
     _epoch: int | None = field(default=None, init=False)
     _renewed: float = field(default=0.0, init=False)  # when the last renewal was sent
 
@@ -54,13 +56,14 @@ class FeedLease:
         """The new epoch, or None while another process has the lease. Raises UnavailableError."""
         sent = self.monotonic()
         async with self.database.read() as unit:
-            present = await unit.leases.present(FEED)
+            present = self.seen = await unit.leases.present(FEED)
         if present is not None and present.left_ms >= 0 and present.holder != self.holder:
             return None
         async with self.database.write() as unit:
             epoch = await unit.leases.acquire(FEED, self.holder, self._ttl_ms)
         if epoch is not None:
             self._epoch, self._renewed = epoch, sent
+            self.seen = Lease(self.holder, epoch, self._ttl_ms)
             _log.info("feed_acquired", epoch=epoch, holder=self.holder)
         return epoch
 

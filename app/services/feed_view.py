@@ -7,6 +7,8 @@ from app.domain.errors import Code, UnavailableError
 from app.domain.market import ExchangeLink
 from app.services.feed_lease import FeedLease, require_epoch
 from app.services.market_follow import MarketFollower
+from app.services.replicas import Replicas
+from app.services.status_facts import ProcessFacts
 from app.storage.unit_of_work import UnitOfWork
 
 _RETRY_S = 5.0
@@ -22,6 +24,7 @@ class FeedView:
     own_link: Callable[[], ExchangeLink]
     lease: FeedLease | None = None
     follower: MarketFollower | None = None
+    replicas: Replicas | None = None
 
     def is_owner(self) -> bool:
         """Whether this process may talk to the exchange."""
@@ -37,6 +40,35 @@ class FeedView:
         """How the exchange is reached by whoever reads it."""
         followed = None if self.follower is None else self.follower.link
         return self.own_link() if self.is_owner() or followed is None else followed
+
+    def drifted(self) -> tuple[str, ...] | None:
+        """Processes that run with other code or settings; None where there can be none."""
+        if self.replicas is None or not self.replicas.peers:
+            return None
+        return tuple(
+            f"{peer.executor_id} ({peer.makeup.version}, settings {peer.makeup.settings_hash})"
+            for peer in self.replicas.drifted()
+        )
+
+    def processes(self) -> tuple[ProcessFacts, ...]:
+        """Everybody who lives on this database; nobody where it cannot be shared."""
+        if self.replicas is None:
+            return ()
+        drifted = self.replicas.drifted()
+        seen = None if self.lease is None else self.lease.seen
+        return tuple(
+            ProcessFacts(
+                name=peer.executor_id,
+                role=peer.makeup.role,
+                version=peer.makeup.version,
+                is_self=peer.executor_id == self.replicas.executor_id,
+                feed_epoch=(
+                    seen.epoch if seen is not None and seen.holder == peer.executor_id else None
+                ),
+                agrees=peer not in drifted,
+            )
+            for peer in self.replicas.living()
+        )
 
     async def fence(self, unit: UnitOfWork) -> None:
         """Refuses to write what rests on the market of an earlier owner.

@@ -24,6 +24,7 @@ from app.services.status_facts import (
     Health,
     MarketFacts,
     PortfolioFacts,
+    ProcessFacts,
     ScoringFacts,
     ServiceStatus,
     TaskFacts,
@@ -56,6 +57,7 @@ class Status:
     scoring_facts: Callable[[], ScoringFacts | None]
     portfolio_facts: Callable[[], Awaitable[PortfolioFacts]]
     task_facts: Callable[[], tuple[TaskFacts, ...]]
+    processes: Callable[[], tuple[ProcessFacts, ...]] = lambda: ()
     pulse: AlertingPulse | None = None
     levels: ServiceLevels = field(default_factory=ServiceLevels)
     vitals: VitalSigns = field(default_factory=VitalSigns)
@@ -128,6 +130,7 @@ class Status:
             scoring=self.scoring_facts(),
             portfolio=await self.portfolio_facts(),
             tasks=self.task_facts(),
+            processes=self.processes(),
         )
 
     async def _database(self) -> ComponentHealth:

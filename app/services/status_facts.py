@@ -89,6 +89,18 @@ class TaskFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessFacts:
+    """One process on the database that several share, as it was last heard of."""
+
+    name: str
+    role: str | None
+    version: str | None
+    is_self: bool
+    feed_epoch: int | None  # of the feed that it owns
+    agrees: bool  # it runs with the same code and settings as this one
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceStatus:
     started_at: datetime
     version: str
@@ -97,3 +109,4 @@ class ServiceStatus:
     scoring: ScoringFacts | None
     portfolio: PortfolioFacts
     tasks: tuple[TaskFacts, ...]
+    processes: tuple[ProcessFacts, ...]

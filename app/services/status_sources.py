@@ -8,6 +8,7 @@ from app.services.alerting_pulse import AlertingPulse
 from app.services.ports import Clock, ExchangeLink
 from app.services.scoring import Scoring
 from app.services.status import MarketFacts, PortfolioFacts, ScoringFacts, Status, TaskFacts
+from app.services.status_facts import ProcessFacts
 from app.services.vitals import VitalSigns, counted
 from app.storage.database import Database
 from app.telemetry.metrics import Metrics
@@ -29,6 +30,7 @@ class StatusSources:
         exchange_link: Callable[[], ExchangeLink],
         market_facts: Callable[[], MarketFacts],
         task_facts: Callable[[], tuple[TaskFacts, ...]],
+        processes: Callable[[], tuple[ProcessFacts, ...]] = lambda: (),
     ) -> Status:
         """The status of a service that starts now."""
         return Status(
@@ -41,6 +43,7 @@ class StatusSources:
             scoring_facts=self.scoring_facts,
             portfolio_facts=self.portfolio_facts,
             task_facts=task_facts,
+            processes=processes,
             pulse=AlertingPulse(
                 self.database, clock, self.metrics, lambda: self.in_force().cadences.alerts, clock()
             ),

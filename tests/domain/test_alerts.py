@@ -261,3 +261,13 @@ def test_a_number_ends_its_alert_only_beyond_the_margin() -> None:
     assert reading.fires(Side.BELOW, low.limit) is False
     assert reading.fires(Side.BELOW, low.clear_limit) is True
     assert reading.fires(Side.BELOW, None) is None
+
+
+def test_G09_processes_that_run_with_something_else_are_one_alert_that_names_them() -> None:
+    now = replace(SETTINGS.alerts.rules, config_drift=StateRule())
+    settings = replace(SETTINGS, alerts=replace(SETTINGS.alerts, rules=now))
+    (alert,) = judge(system(drifted=("one (0.1.0+a, settings b)",)), settings)
+    assert (alert.rule, alert.subject, alert.value) == (Rule.CONFIG_DRIFT, "replicas", 1.0)
+    assert "one (0.1.0+a, settings b)" in alert.message
+    assert judge(system(drifted=()), settings) == ()
+    assert judge(system(drifted=None), settings) == ()

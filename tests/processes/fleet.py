@@ -170,6 +170,12 @@ class Fleet:
             assert answer.status in {200, 201, 202}, document
             return document
 
+    async def tried(self, one: Replica, path: str, body: Any) -> Any:
+        """None where it cannot be done now."""
+        async with self.session.post(one.url + PREFIX + path, json=body) as answer:
+            assert answer.status in {200, 201, 503}, await answer.text()
+            return None if answer.status == 503 else await answer.json()
+
     async def settings(self, **cadences: int) -> None:
         one = self.alive()[0]
         document = await self.get(one, "/configuration")

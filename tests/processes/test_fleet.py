@@ -67,7 +67,11 @@ async def test_K17_kill_9_of_the_feed_owner_costs_nothing_but_seconds(three: Fle
     reading = asyncio.Event()
     reader = asyncio.ensure_future(read(owner, 0, seen, reading))
     await reading.wait()
-    await three.post(others[0], "/portfolio/initialize", {"size": 3})
+
+    async def initialized() -> Any:
+        return await three.tried(others[0], "/portfolio/initialize", {"size": 3})
+
+    await until(initialized)  # a follower hears within seconds that the first board is whole
     await until(lambda: _has(seen))
     # A run in the middle of its only step: the exchange lets it wait.
     await three.fault("delay", "/api/v1/contracts/active", seconds=4.0)

@@ -9,6 +9,7 @@ from sqlalchemy import text
 from app.domain.errors import UnavailableError
 from app.services.replicas import Replicas
 from app.storage.database import Database
+from app.storage.replicas import Makeup
 from tests.conftest import MakeDatabase
 
 DEAD_S = 15.0
@@ -179,3 +180,58 @@ async def test_T04_the_clock_is_the_one_of_the_database(database: Database) -> N
     async with database.read() as unit:
         assert await unit.replicas.silent(10) == ("one",)
         assert await unit.replicas.silent(600_000) == ()
+
+
+def made(role: str = "all", version: str = "1.2.0+aaaa", settings: str = "same") -> Makeup:
+    return Makeup(role, version, settings)
+
+
+async def test_G09_who_runs_with_other_code_or_settings_is_named_and_the_older_does_not_lead(
+    peers: Peers,
+) -> None:
+    one, two, three = (peers.replica(name) for name in ("one", "two", "three"))
+    for replica in (one, two, three):
+        replica.makeup = made()
+        await replica.round()
+    await one.round()
+    assert one.drifted() == ()
+    assert not one.is_outdated()
+    two.makeup, three.makeup = made(version="1.10.0+bbbb"), made(settings="other")
+    await two.round()
+    await three.round()
+    await one.round()
+    assert [peer.executor_id for peer in one.drifted()] == ["three", "two"]
+    assert one.is_outdated(), "1.10 is newer than 1.2"
+    await two.round()
+    assert not two.is_outdated()
+    two.makeup = made(role="api", version="1.10.0+bbbb")
+    await two.round()
+    await one.round()
+    assert not one.is_outdated(), "an api process could not lead instead"
+    two.makeup = made(version="1.10.0+bbbb")
+    await two.round()
+    await peers.silent_for("two", DEAD_S + 1)
+    await one.round()
+    assert [peer.executor_id for peer in one.drifted()] == ["three"], "the dead do not count"
+    assert not one.is_outdated()
+
+
+async def test_who_does_not_carry_out_runs_buries_nobody(peers: Peers) -> None:
+    one, two = peers.replica("one"), peers.replica("two")
+    one.judges = False
+    await two.round()
+    await peers.awake(one)
+    peers.runs.left = {"two": 1}
+    await peers.silent_for("two", DEAD_S + 1)
+    assert await one.round() == ()
+    assert "two" in await peers.known()
+
+
+async def test_who_leaves_in_peace_is_forgotten_unless_something_of_it_runs(peers: Peers) -> None:
+    one, two = peers.replica("one"), peers.replica("two")
+    for replica in (one, two):
+        await replica.round()
+    peers.runs.left = {"two": 1}
+    await one.leave()
+    await two.leave()
+    assert await peers.known() == {"two"}

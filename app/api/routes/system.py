@@ -131,6 +131,17 @@ class TaskOut(Out):
     failures: int
 
 
+class ProcessOut(Out):
+    """One process on a database that several share."""
+
+    name: str
+    role: str | None = Field(description="all, api or worker.", examples=["worker"])
+    version: str | None = Field(description="Of its code, with a digest of it.")
+    is_self: bool = Field(description="The one that answers.")
+    feed_epoch: int | None = Field(description="Of the market feed, where it owns that.")
+    agrees: bool = Field(description="It runs with the same code and settings as this one.")
+
+
 class StatusOut(Out):
     """What the service does at present."""
 
@@ -141,6 +152,9 @@ class StatusOut(Out):
     scoring: ScoringOut | None = Field(description="The newest board; null before the first.")
     portfolio: PortfolioOut
     tasks: list[TaskOut]
+    processes: list[ProcessOut] = Field(
+        description="Those that live on this database; empty where it cannot be shared."
+    )
 
     @classmethod
     def of(cls, status: ServiceStatus) -> Self:
@@ -169,6 +183,7 @@ class StatusOut(Out):
                 cash_percentage=percent(book.cash_u),
             ),
             tasks=[TaskOut.model_validate(task) for task in status.tasks],
+            processes=[ProcessOut.model_validate(one) for one in status.processes],
         )
 
 
