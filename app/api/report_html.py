@@ -5,6 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from app.domain.attribution import Attribution
+from app.domain.brinson import ActiveReturn
 from app.domain.report import SwapOutcome
 from app.domain.report_page import Page, Plot, Series, Table
 from app.services.report import Report
@@ -37,7 +38,8 @@ def page_of(report: Report) -> Page:
         ("Days with a gain", _share(made.win_rate)),
         ("Daily returns behind these", count),
     )
-    tables = (_positions(report), *map(_ledger, report.ledgers), _swaps(report))
+    ledgers = (*map(_ledger, report.ledgers), _active(report.active))
+    tables = (_positions(report), *ledgers, _swaps(report))
     swaps = (plot for outcome in report.swaps for plot in _swap_plot(outcome))
     return Page(
         "Portfolio report",
@@ -105,6 +107,34 @@ def _ledger(ledger: Attribution) -> Table:
     )
 
 
+def _active(made: ActiveReturn) -> Table:
+    period = (
+        f"{_time(made.start_at)} to {_time(made.end_at)}; " if made.start_at and made.end_at else ""
+    )
+    returns = (
+        f"portfolio {_exact(made.portfolio)}, universe {_exact(made.universe)}, difference"
+        f" {_exact(made.active)}, to which all effects add up."
+        if made.reason is None
+        else f"Unknown: {made.reason}."
+    )
+    return Table(
+        "Why it was not what the market earned",
+        ("Sector", "Weight", "In the universe", "Allocation", "Selection", "Interaction"),
+        tuple(
+            (
+                one.sector,
+                _exact(one.weight),
+                _exact(one.universe_weight),
+                _exact(one.allocation),
+                _exact(one.selection),
+                _exact(one.interaction),
+            )
+            for one in made.sectors
+        ),
+        f"{period}{returns} The universe is all symbols, weighing the same.",
+    )
+
+
 def _swaps(report: Report) -> Table:
     verdict = {True: "yes", False: "no", None: UNKNOWN}
     return Table(
@@ -165,6 +195,10 @@ def _time(moment: datetime) -> str:
 
 def _money(amount: Decimal | None) -> str:
     return UNKNOWN if amount is None else f"{amount:.6f}"
+
+
+def _exact(share: Decimal | None) -> str:
+    return UNKNOWN if share is None else f"{share:.4%}"
 
 
 def _share(value: float | None) -> str:

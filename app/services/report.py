@@ -1,14 +1,17 @@
 """The report of the portfolio: equity, positions, who earned what, and whether swaps paid."""
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app.domain.attribution import Attribution
+from app.domain.brinson import ActiveReturn
 from app.domain.equity import Day, track_record
 from app.domain.equity_steps import steps
 from app.domain.history import EventType
 from app.domain.performance import Figures, Trade
 from app.domain.report import SwapOutcome, outcomes
+from app.services.active_return import active_return
 from app.services.equity_track import Need, track_of
 from app.services.performance import HeldPosition, Performance, attributed, held, realized_in
 from app.services.trading import DataFacts
@@ -30,6 +33,7 @@ class Report:
     figures: Figures  # of the daily returns that are known
     positions: tuple[HeldPosition, ...]
     ledgers: tuple[Attribution, ...]
+    active: ActiveReturn  # against the universe
     trades: tuple[Trade, ...]  # the last ones
     swaps: tuple[SwapOutcome, ...]
     facts: DataFacts
@@ -56,6 +60,7 @@ class Reporting:
             ledgers = await attributed(unit, track, begin, end)
             realized = await realized_in(unit, portfolio, since, until)
             trades = await unit.trades.page(None, _TRADES, since=since, until=until)
+        active = await asyncio.to_thread(active_return, track, begin, end)
         shown = track.within(since, until)
         told = outcomes(swapped, track.valuations)
         return Report(
@@ -67,6 +72,7 @@ class Reporting:
             figures=track_record(shown),
             positions=tuple(held(one, track, realized) for one in track.portfolio.members),
             ledgers=ledgers,
+            active=active,
             trades=trades,
             swaps=tuple(one for one in told if until is None or one.at < until),
             facts=track.facts,

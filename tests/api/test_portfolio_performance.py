@@ -1,6 +1,7 @@
 """Booked results and figures over HTTP, on both databases."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -167,6 +168,9 @@ async def test_the_active_return_adds_up_as_it_is_sent(
     kinds = ("allocation", "selection", "interaction")
     parts = [Decimal(one[kind]) for one in active["sectors"] for kind in kinds]
     assert sum(parts) == Decimal(active["active_return"]) != 0
+    days = {"from": (desk.now - timedelta(days=3)).isoformat()}
+    report = await get(client, "/report", **days)
+    assert report["active"] == active
     returns = [Decimal(active[name]) for name in ("portfolio_return", "universe_return")]
     assert returns[0] - returns[1] == Decimal(active["active_return"])
 

@@ -9,13 +9,14 @@ import pytest
 
 from app.api.report_html import page_of
 from app.domain.attribution import Attribution, Basis, Line
+from app.domain.brinson import ActiveReturn, SectorEffects
 from app.domain.equity import Day
 from app.domain.market import DataSource, DataStatus
 from app.domain.membership import add
 from app.domain.performance import BookedResult, Figures, SinceInclusion, Trade
 from app.domain.portfolio import EMPTY
 from app.domain.report import Moment, SwapOutcome
-from app.domain.report_page import render
+from app.domain.report_page import Table, render
 from app.services.performance import HeldPosition
 from app.services.report import Report
 from app.services.trading import DataFacts
@@ -56,6 +57,16 @@ def made(name: str = "AAAUSDT", why: str | None = None, **changed: Any) -> Repor
             ),
         ),
         ledgers=(Attribution(Basis.INDEX, name, T0, T0, ONE, ONE, ONE, (line,), (line,), why),),
+        active=ActiveReturn(
+            T0,
+            T0 + 24 * HOUR,
+            1,
+            Decimal("0.5"),
+            Decimal("0.1"),
+            Decimal("0.4"),
+            (SectorEffects(name, ONE, ONE, ONE / 8, ONE / 4, ONE / 40),),
+            why,
+        ),
         trades=(Trade(booked, 1, T0),),
         swaps=(
             SwapOutcome(
@@ -98,6 +109,20 @@ def test_the_other_figures_in_words() -> None:
     assert told["Data"] == "sandbox, fresh"
     nothing = facts(made(days=(), figures=Figures(0, None, None, None, None, None, None)))
     assert nothing["Equity (index, 1 at the start)"] == nothing["Deepest fall"] == "unknown"
+
+
+def test_the_difference_to_the_market_in_words() -> None:
+    (table,) = (one for one in page_of(made()).parts if one.title.startswith("Why"))
+    assert isinstance(table, Table)
+    assert table.note == (
+        "2026-01-01 00:00 UTC to 2026-01-02 00:00 UTC; portfolio 50.0000%, universe 10.0000%,"
+        " difference 40.0000%, to which all effects add up."
+        " The universe is all symbols, weighing the same."
+    )
+    assert table.rows == (("AAAUSDT", "100.0000%", "100.0000%", "12.5000%", "25.0000%", "2.5000%"),)
+    (unknown,) = (one for one in page_of(made(why="gap")).parts if one.title.startswith("Why"))
+    assert isinstance(unknown, Table)
+    assert "Unknown: gap." in unknown.note
 
 
 class _Reader(HTMLParser):

@@ -11,7 +11,7 @@ from app.api.errors import invalid
 from app.api.jobs import ACCEPTED, PrefersJobDep, begun
 from app.api.members import freshness
 from app.api.report_html import page_of
-from app.api.reporting import DayOut, LedgerOut, PositionOut, TradeOut
+from app.api.reporting import ActiveOut, DayOut, LedgerOut, PositionOut, TradeOut
 from app.api.responses import answer, json_bytes
 from app.api.routing import api_router
 from app.api.schemas import Freshness, Out, QueryTime, Share, UtcTime, finite
@@ -92,6 +92,7 @@ class ReportOut(Freshness):
     figures: FiguresOut
     positions: list[PositionOut]
     attribution: list[LedgerOut]
+    active: ActiveOut = Field(description="Against the universe, all symbols weighing the same.")
     replacements: list[SwapOut] = Field(description="Those made in the period.")
     trades: list[TradeOut] = Field(description="The last 50 of the period.")
 
@@ -104,6 +105,7 @@ class ReportOut(Freshness):
             figures=FiguresOut.of(made.figures),
             positions=[PositionOut.of(one) for one in made.positions],
             attribution=[LedgerOut.of(one) for one in made.ledgers],
+            active=ActiveOut.of(made.active),
             replacements=[SwapOut.of(one) for one in made.swaps],
             trades=[TradeOut.of(one) for one in made.trades],
             **freshness(made.facts),
