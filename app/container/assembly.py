@@ -68,12 +68,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
     cannot be used. An exchange that cannot be reached is no error here: the feed goes on trying.
     """
     dice = Random()  # noqa: S311  # jitter needs no secrecy
-    in_force, meter, bus, watch = (
-        SettingsInForce(),
-        Meter(metrics),
-        Bus(),
-        ExchangeWatch(),
-    )
+    in_force, meter, bus, watch = SettingsInForce(), Meter(metrics), Bus(), ExchangeWatch()
 
     def publish(event: object) -> None:
         in_force.hear(event)
@@ -95,9 +90,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         await preparation.prepare(settings.database.url)
         await database.claim(settings.kucoin.data_source)
         await in_force.load(database, utc_now())
-        exchange = await stack.enter_async_context(
-            _opened(settings, metrics, dice, watch)
-        )
+        exchange = await stack.enter_async_context(_opened(settings, metrics, dice, watch))
         supervisor = Supervisor(
             utc_now,
             lambda: full_jitter(dice.uniform),
@@ -110,23 +103,10 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         options = EngineOptions(store, executor_id, works=works, poll_s=poll_s)
         engine = Engine(options, observers.job_ended(metrics))
         makeup = Makeup(settings.role.value, full_version(), settings.digest)
-        beats = (
-            heartbeat(database, engine, executor_id, makeup)
-            if store.is_shared
-            else None
-        )
+        beats = heartbeat(database, engine, executor_id, makeup) if store.is_shared else None
         feed = FeedView(exchange.link, replicas=beats)
         service = compose(
-            settings,
-            metrics,
-            database,
-            exchange,
-            in_force,
-            supervisor,
-            watch,
-            stream,
-            engine,
-            feed,
+            settings, metrics, database, exchange, in_force, supervisor, watch, stream, engine, feed
         )
         if settings.background:
             join(feed, database, service, executor_id, is_shared=store.is_shared)
@@ -134,29 +114,18 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         status = service.status
         status.vitals.buffers = buffers_of(bus, database)
         work = activities(
-            service,
-            AlertWatch(service.alerts, metrics, status.alerts_looked_at),
-            new_id,
+            service, AlertWatch(service.alerts, metrics, status.alerts_looked_at), new_id
         )
         # Runs may use everything that was opened before; what asks for runs stops before them.
         await engine.open(runs(service, work, report_document))
         stack.push_async_callback(engine.close)
-        metrics.service_info.labels(
-            code_version(), settings.kucoin.data_source.value
-        ).set(1)
+        metrics.service_info.labels(code_version(), settings.kucoin.data_source.value).set(1)
         stack.push_async_callback(farewell(feed.replicas))
         # Tasks stop first on the way out: they use everything that was opened before.
         stack.push_async_callback(supervisor.stop)
         mode = ModeNow(service.market.level, status.is_database_down, time.monotonic)
         gauges = Gauges(
-            metrics,
-            time.monotonic,
-            database,
-            feed,
-            bus,
-            supervisor,
-            mode,
-            status.observe,
+            metrics, time.monotonic, database, feed, bus, supervisor, mode, status.observe
         )
         supervisor.start("gauges", gauges.run)
         duty = FeedTasks(
@@ -169,25 +138,14 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             work,
             alert_reactions(bus, utc_now, work.alerts),
         ).start()
-        notifiers, rules = (
-            service.notifications.notifiers,
-            lambda: in_force().notifications,
-        )
+        notifiers, rules = service.notifications.notifiers, lambda: in_force().notifications
         courier = Courier(
-            database,
-            utc_now,
-            dice.random,
-            notifiers,
-            metrics,
-            rules,
-            status.notices_handed_on,
+            database, utc_now, dice.random, notifiers, metrics, rules, status.notices_handed_on
         )
         stream_events(supervisor, service, courier, hinted(database.listen, duty))
         if feed.replicas is not None:
             supervisor.start("watchdog", Watchdog(feed.replicas, metrics).run)
-        _log.info(
-            "started", data_source=settings.kucoin.data_source.value, role=settings.role
-        )
+        _log.info("started", data_source=settings.kucoin.data_source.value, role=settings.role)
         yield Services(service, bus, supervisor, mode)
 
 

@@ -99,9 +99,7 @@ def compose(
     )
     grounds = GroundsNow(scoring, market, utc_now)
     local = settings.notifications.allow_private
-    notifiers = by_kind(
-        [Webhook(lambda: int(utc_now().timestamp()), local), People(local)]
-    )
+    notifiers = by_kind([Webhook(lambda: int(utc_now().timestamp()), local), People(local)])
     ledger = Ledger(code_version())
     system = SystemView(
         feed.link, watch, registry, market.server_clock, supervisor.facts, feed.drifted
@@ -133,12 +131,7 @@ def compose(
         alert_rules=AlertRuleService(configuration),
         configuration=configuration,
         status=sources.status(
-            utc_now,
-            code_version(),
-            feed.link,
-            market.facts,
-            supervisor.facts,
-            feed.processes,
+            utc_now, code_version(), feed.link, market.facts, supervisor.facts, feed.processes
         ),
         sample_data=SampleData(market, scoring),
         once=once,
