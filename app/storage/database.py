@@ -54,7 +54,7 @@ class Database:
     on_slow: Callable[[SlowStatement], None] = _ignore
     _engines: Engines | None = field(default=None, init=False)
     _lock: FileLock | None = field(default=None, init=False)
-    _commits: int = field(default=0, init=False)
+    _commits: int = field(default_factory=int, init=False)  # also in a class without slots
 
     async def open(self) -> None:
         """Takes the lock of an SQLite file and sets the pools up; connects to nothing yet.
