@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal, Self
@@ -13,6 +14,7 @@ from pydantic import (
     Field,
     SecretStr,
     StringConstraints,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -31,7 +33,7 @@ HostName = Annotated[
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class KucoinSettings(_Part):
@@ -121,6 +123,32 @@ class NotificationSettings(_Part):
     allow_private: bool = Field(
         False, description="Let receivers lie in one's own network; else only public addresses."
     )
+    keys: SecretStr | None = Field(
+        None,
+        description="Fernet keys that seal addresses and secrets, the newest first, by commas; "
+        "without one a file beside an SQLite database, and none on PostgreSQL.",
+    )
+
+    @field_validator("keys")
+    @classmethod
+    def _are_keys(cls, given: SecretStr | None) -> SecretStr | None:
+        for key in _listed(given):
+            try:
+                size = len(urlsafe_b64decode(key))
+            except ValueError:
+                size = 0
+            if size != 32:
+                raise ValueError("each key must be 32 bytes in URL-safe base64")
+        return given
+
+    @property
+    def key_list(self) -> tuple[str, ...]:
+        return _listed(self.keys)
+
+
+def _listed(keys: SecretStr | None) -> tuple[str, ...]:
+    parts = "" if keys is None else keys.get_secret_value()
+    return tuple(one.strip() for one in parts.split(",") if one.strip())
 
 
 class Role(StrEnum):
@@ -140,7 +168,11 @@ class Settings(BaseSettings):
     """MYSYMBOLS_KUCOIN__BASE_URL in the environment becomes settings.kucoin.base_url."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid"
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
     )
 
     kucoin: KucoinSettings = KucoinSettings()
@@ -163,6 +195,7 @@ class Settings(BaseSettings):
             self.kucoin.data_source.value,
             None if secret is None else secret.get_secret_value(),
             self.notifications.allow_private,
+            self.notifications.key_list,
         )
         return hashlib.sha256(repr(agreed).encode()).hexdigest()[:12]
 

@@ -135,6 +135,7 @@ _CONFLICTS: Final = (
     Code.VERSION_CONFLICT,
     Code.PLAN_CHANGED,
     Code.CHANNEL_NAME_TAKEN,
+    Code.SECRETS_KEY_MISSING,
     Code.SANDBOX_ONLY,
 )
 _REFUSALS: Final = (

@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from random import Random  # noqa: TID251  # chance enters the program here
 from socket import gethostname
@@ -16,6 +16,7 @@ from app.api.routes.portfolio_report import report_document
 from app.container.composition import compose
 from app.container.feed import FeedTasks, farewell, heartbeat, hinted, join
 from app.container.seams import code_version, full_version, new_id, utc_now
+from app.domain.errors import ConflictError
 from app.services.alert_watch import AlertWatch
 from app.services.bus import Bus
 from app.services.exchange_watch import ExchangeWatch
@@ -174,6 +175,8 @@ def _opened(
 
 
 async def _recall(service: MySymbolsServiceV2) -> None:
+    with suppress(ConflictError):  # no key: what is stored bare stays so, and nothing comes to it
+        await service.notifications.seal_stored()
     await service.registry.load()
     await service.scoring.load()
     await service.stream.open()

@@ -5,12 +5,14 @@ import time
 from socket import gethostname
 
 from app.adapters.notify import People
+from app.adapters.vault import Vault
 from app.adapters.webhook import Webhook
 from app.container.seams import code_version, new_id, utc_now
 from app.services.alert_facts import SystemView
 from app.services.alert_rules import AlertRuleService
 from app.services.alerts import AlertService
 from app.services.changes import Ledger
+from app.services.channel_vault import ChannelVault, Opening
 from app.services.configuration import ConfigurationService
 from app.services.controls import ControlService
 from app.services.exchange_watch import ExchangeWatch
@@ -22,7 +24,8 @@ from app.services.jobs import JobService
 from app.services.market_data import MarketData
 from app.services.metrics import MetricsService
 from app.services.my_symbols import MySymbolsServiceV2
-from app.services.notifications import Notifications, by_kind
+from app.services.notifications import Notifications
+from app.services.notifiers import by_kind
 from app.services.once import Once
 from app.services.performance import Performance
 from app.services.portfolio import PortfolioService
@@ -42,6 +45,7 @@ from app.services.stream import EventStream
 from app.services.trading import Trading
 from app.settings import Settings
 from app.storage.database import Database
+from app.storage.job_store import key_file
 from app.telemetry.metrics import Metrics
 from app.workers.supervisor import Supervisor
 
@@ -99,7 +103,10 @@ def compose(
     )
     grounds = GroundsNow(scoring, market, utc_now)
     local = settings.notifications.allow_private
-    notifiers = by_kind([Webhook(lambda: int(utc_now().timestamp()), local), People(local)])
+    ways = (Webhook(lambda: int(utc_now().timestamp()), local), People(local))
+    sealing = Vault(settings.notifications.key_list, key_file(settings.database.url))
+    vault = ChannelVault(sealing)
+    notifiers = by_kind(Opening(way, vault) for way in ways)
     ledger = Ledger(code_version())
     system = SystemView(
         feed.link, watch, registry, market.server_clock, supervisor.facts, feed.drifted
@@ -136,6 +143,6 @@ def compose(
         sample_data=SampleData(market, scoring),
         once=once,
         stream=stream,
-        notifications=Notifications(database, utc_now, new_id, once, notifiers),
+        notifications=Notifications(database, utc_now, new_id, once, notifiers, vault),
         jobs=JobService(jobs, utc_now, new_id, JobNews(database)),
     )

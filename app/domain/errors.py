@@ -52,6 +52,7 @@ class Code(StrEnum):
     CHANNEL_NAME_TAKEN = "channel_name_taken"
     WEBHOOK_URL_FORBIDDEN = "webhook_url_forbidden"
     RECEIVER_UNAVAILABLE = "receiver_unavailable"
+    SECRETS_KEY_MISSING = "secrets_key_missing"
     SANDBOX_ONLY = "sandbox_only"
     MARKET_DATA_STALE = "market_data_stale"
     NO_BOARD_YET = "no_board_yet"

@@ -1,10 +1,7 @@
 """Notifications: channels, what each was told, and what is told by hand."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Protocol
 
 from app.domain.errors import Code, ConflictError
 from app.domain.notification import (
@@ -15,39 +12,12 @@ from app.domain.notification import (
     Notice,
     NoticeKind,
 )
+from app.services.channel_vault import ChannelVault
+from app.services.notifiers import Notifiers
 from app.services.once import Command, Once, Outcome, Render
 from app.services.ports import Clock, NewId
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
-
-Tell = Callable[[Delivery], Awaitable[None]]
-
-
-class Notifier(Protocol):
-    """One way to reach a receiver."""
-
-    @property
-    def kind(self) -> ChannelKind: ...
-
-    def check(self, channel: Channel) -> None:
-        """Raises RefusedError for a channel that can never be told anything."""
-        ...
-
-    def line(self, channel: Channel) -> AbstractAsyncContextManager[Tell]:
-        """For several deliveries in a row, within half a minute.
-
-        Opening it and telling raise ServiceError where nothing was delivered; its text names no
-        address.
-        """
-        ...
-
-
-Notifiers = Mapping[ChannelKind, Notifier]
-
-
-def by_kind(notifiers: Iterable[Notifier]) -> Notifiers:
-    """Each way under the kind of channel that it serves."""
-    return {one.kind: one for one in notifiers}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +41,21 @@ class Notifications:
     new_id: NewId
     once: Once
     notifiers: Notifiers
+    vault: ChannelVault
 
     async def channels(self) -> tuple[Channel, ...]:
         async with self.database.read() as unit:
-            return await unit.notifications.channels()
+            found = await unit.notifications.channels()
+        return tuple(map(self.vault.shown, found))
+
+    async def seal_stored(self) -> int:
+        """Seals what was stored before there was a key; how many channels. Raises ConflictError."""
+        async with self.database.write() as unit:
+            found = await unit.notifications.channels()
+            bare = [channel for channel in found if not self.vault.is_sealed(channel)]
+            for channel in bare:
+                await unit.notifications.save_channel(self.vault.sealed(channel))
+        return len(bare)
 
     async def log(
         self,
@@ -90,7 +71,10 @@ class Notifications:
     async def create(
         self, draft: ChannelDraft, command: Command, render: Render[Channel]
     ) -> Outcome[Channel]:
-        """Raises RefusedError (webhook_url_forbidden, validation_failed), ConflictError."""
+        """Raises RefusedError (webhook_url_forbidden, validation_failed), ConflictError.
+
+        Without a key to seal them with no address is taken: secrets_key_missing.
+        """
         channel = Channel(
             id=self.new_id(),
             name=draft.name,
@@ -104,7 +88,7 @@ class Notifications:
         self.notifiers[channel.kind].check(channel)
 
         async def change(unit: UnitOfWork) -> Channel:
-            await unit.notifications.save_channel(channel)
+            await unit.notifications.save_channel(self.vault.sealed(channel))
             return channel
 
         return await self.once.run(command, change, render)
@@ -115,7 +99,9 @@ class Notifications:
         """As `create`; also raises NotFoundError."""
 
         async def change(unit: UnitOfWork) -> Channel:
-            present = await unit.notifications.channel(channel_id)
+            stored = await unit.notifications.channel(channel_id)
+            keeps = draft.url is None or (draft.secret is None and stored.secret is not None)
+            present = self.vault.opened(stored) if keeps else self.vault.shown(stored)
             kept = present.kind is draft.kind  # else its address means nothing
             channel = replace(
                 present,
@@ -127,7 +113,7 @@ class Notifications:
                 enabled=draft.enabled,
             )
             self.notifiers[channel.kind].check(channel)
-            await unit.notifications.save_channel(channel)
+            await unit.notifications.save_channel(self.vault.sealed(channel))
             return channel
 
         return await self.once.run(command, change, render)
@@ -138,7 +124,7 @@ class Notifications:
         """With what was still to be told over it. Raises NotFoundError."""
 
         async def change(unit: UnitOfWork) -> Channel:
-            channel = await unit.notifications.channel(channel_id)
+            channel = self.vault.shown(await unit.notifications.channel(channel_id))
             await unit.notifications.drop_channel(channel_id)
             return channel
 

@@ -20,8 +20,8 @@ from app.domain.notification import (
 )
 from app.domain.notification_rules import NotificationRules
 from app.services.alert_watch import unheard
-from app.services.notifications import Notifiers
 from app.services.notifications_outbox import Outbox
+from app.services.notifiers import Notifiers
 from app.services.ports import Clock
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork

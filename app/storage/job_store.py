@@ -58,3 +58,12 @@ def job_store(database: str) -> JobStore:
         cursor.close()
 
     return JobStore(f"sqlite:///{beside}", engine, is_shared=False)
+
+
+def key_file(url: str) -> Path | None:
+    """Where a key may lie beside an SQLite file; None where several machines share a database."""
+    parts = url_of(url)
+    if parts.get_backend_name() != "sqlite":
+        return None
+    file = Path(str(parts.database))
+    return file.with_name(f"{file.stem}-channels.key")

@@ -6,21 +6,23 @@ import random
 import time
 from datetime import UTC, datetime, timedelta
 
+from app.adapters.vault import Vault
 from app.adapters.webhook import Webhook
-from app.services.notifications import by_kind
+from app.services.channel_vault import ChannelVault, Opening
 from app.services.notifications_courier import Courier
+from app.services.notifiers import by_kind
 from app.storage.database import Database
 from app.storage.engines import DatabaseOptions
 from app.telemetry.metrics import Metrics
 
 
-def deliver(url: str, ahead_s: float) -> None:
+def deliver(url: str, key: str, ahead_s: float) -> None:
     """With a clock that is `ahead_s` seconds ahead: what a dead process claimed is free then."""
     print(os.getpid(), flush=True)  # noqa: T201 - how its starter knows it
-    asyncio.run(_deliver(url, timedelta(seconds=ahead_s)))
+    asyncio.run(_deliver(url, key, timedelta(seconds=ahead_s)))
 
 
-async def _deliver(url: str, ahead: timedelta) -> None:
+async def _deliver(url: str, key: str, ahead: timedelta) -> None:
     def now() -> datetime:
         return datetime.now(UTC) + ahead
 
@@ -29,7 +31,8 @@ async def _deliver(url: str, ahead: timedelta) -> None:
         DatabaseOptions(url=url), time.monotonic, dice, lambda _: None, lambda _: None
     )
     await database.open()
-    notifiers = by_kind([Webhook(lambda: int(now().timestamp()), allow_private=True)])
+    way = Webhook(lambda: int(now().timestamp()), allow_private=True)
+    notifiers = by_kind([Opening(way, ChannelVault(Vault((key,))))])
     courier = Courier(
         database, now, dice, notifiers, Metrics(), sleep=lambda _: asyncio.sleep(0.02)
     )

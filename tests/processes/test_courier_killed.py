@@ -15,7 +15,7 @@ from app.domain.notification import DeliveryState
 from app.storage.database import Database
 from tests import nursery
 from tests.processes.courier_worker import deliver
-from tests.services.test_notifications import Office, change
+from tests.services.test_notifications import KEY, Office, change
 
 PATIENCE_S = 60.0
 EVENTS = 12
@@ -42,7 +42,7 @@ class Killer:
 
 
 def begun(url: str, ahead_s: float, killer: Killer) -> ForkServerProcess:
-    process, link = nursery.born(deliver, url, ahead_s)
+    process, link = nursery.born(deliver, url, KEY, ahead_s)
     with link, link.makefile() as said:
         killer.pid = int(said.readline())
     return process

@@ -15,6 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from app.adapters.notify import People
+from app.adapters.vault import Vault
 from app.adapters.webhook import Webhook
 from app.domain.alert_settings import Severity
 from app.domain.alerts import Rule
@@ -29,9 +30,11 @@ from app.domain.notification import (
     DeliveryState,
     NoticeKind,
 )
+from app.services.channel_vault import ChannelVault, Opening
 from app.services.in_force import SettingsInForce
-from app.services.notifications import ChannelDraft, Notifications, by_kind
+from app.services.notifications import ChannelDraft, Notifications
 from app.services.notifications_courier import Courier
+from app.services.notifiers import by_kind
 from app.services.once import Answer, Once
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
@@ -40,6 +43,7 @@ from tests.services.desk import NOW, WHO
 
 SECRET = "a secret of the receiver"
 KEEP = timedelta(days=30)
+KEY = "a" * 43 + "="
 
 
 @dataclass
@@ -89,18 +93,19 @@ class Office:
     def __init__(self, database: Database) -> None:
         self.database, self.now, self.numbers = database, NOW, iter(range(1, 10_000))
         self.metrics, self.in_force = Metrics(), SettingsInForce()
-        self.notifiers = by_kind(
-            [
-                Webhook(lambda: int(self.now.timestamp()), allow_private=True, timeout_s=0.5),
-                People(allow_private=True),
-            ]
+        self.vault = ChannelVault(Vault((KEY,)))
+        ways = (
+            Webhook(lambda: int(self.now.timestamp()), allow_private=True, timeout_s=0.5),
+            People(allow_private=True),
         )
+        self.notifiers = by_kind(Opening(way, self.vault) for way in ways)
         self.notifications = Notifications(
             database,
             lambda: self.now,
             lambda: f"00000000-0000-4000-8000-{next(self.numbers):012}",
             Once(database, lambda: self.now),
             self.notifiers,
+            self.vault,
         )
         self.courier = self.another()
 
@@ -401,7 +406,8 @@ async def test_the_same_thing_again_waits_for_its_cooldown(office: Office) -> No
 
 async def test_U08_a_slow_receiver_holds_up_nobody_else(office: Office) -> None:
     slow, fine = Receiver(silent=True), Receiver()
-    office.notifiers = by_kind([Webhook(lambda: 0, allow_private=True, timeout_s=3_600.0)])
+    way = Webhook(lambda: 0, allow_private=True, timeout_s=3_600.0)
+    office.notifiers = by_kind([Opening(way, office.vault)])
     async with slow.listening() as url, fine.listening() as other:
         await office.channel("a-slow", url)
         await office.channel("fine", other)

@@ -19,7 +19,12 @@ from app.services.once import Answer, Command
 
 router = api_router("notifications", "/notifications")
 _KEYS: Final = (Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED)
-_CHANNEL: Final = (*_KEYS, Code.CHANNEL_NAME_TAKEN, Code.WEBHOOK_URL_FORBIDDEN)
+_CHANNEL: Final = (
+    *_KEYS,
+    Code.CHANNEL_NAME_TAKEN,
+    Code.SECRETS_KEY_MISSING,
+    Code.WEBHOOK_URL_FORBIDDEN,
+)
 ChannelId = Annotated[
     str, Path(min_length=1, max_length=36, pattern=r"^[0-9a-f\-]+$", description="Of a channel.")
 ]
@@ -72,7 +77,10 @@ class ChannelOut(Out):
     id: str
     name: str
     kind: ChannelKind
-    service: str = Field(description="The scheme of its URL.", examples=["https"])
+    service: str | None = Field(
+        description="The scheme of its URL; null where the key that seals it is not at hand.",
+        examples=["https"],
+    )
     has_secret: bool
     kinds: list[NoticeKind]
     enabled: bool
@@ -84,7 +92,7 @@ class ChannelOut(Out):
             id=channel.id,
             name=channel.name,
             kind=channel.kind,
-            service=channel.url.partition("://")[0].lower(),
+            service=channel.url.partition("://")[0].lower() or None,
             has_secret=channel.secret is not None,
             kinds=list(channel.kinds),
             enabled=channel.enabled,

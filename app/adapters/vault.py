@@ -1,0 +1,78 @@
+"""Seals what must not stand in the database for all to read: addresses and secrets of channels."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from app.domain.errors import Code, ConflictError
+
+_SEALED: Final = "sealed:"
+_OWNER_ONLY: Final = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class Vault:
+    """The first of `keys` seals, each of them opens: a new key is put in front of the old one.
+
+    Without keys one is drawn and kept in `key_file`, for its owner only; without that either
+    nothing is sealed, and nothing that would have to be is taken.
+    """
+
+    keys: tuple[str, ...] = ()
+    key_file: Path | None = None
+
+    def seal(self, text: str) -> str:
+        """Raises ConflictError(secrets_key_missing) where there is no key to seal with."""
+        keys = self._keys(may_draw=True)
+        if not keys:
+            raise ConflictError(
+                Code.SECRETS_KEY_MISSING,
+                "There is no key to seal addresses and secrets with: set "
+                "MYSYMBOLS_NOTIFICATIONS__KEYS of every process to the same one.",
+            )
+        return _SEALED + _box(keys).encrypt(text.encode()).decode()
+
+    def open(self, sealed: str) -> str:
+        """Raises ConflictError(secrets_key_missing) where none of the keys fits."""
+        if not self.is_sealed(sealed):
+            return sealed  # from before there were keys
+        keys = self._keys(may_draw=False)
+        try:
+            if keys:
+                return _box(keys).decrypt(sealed.removeprefix(_SEALED)).decode()
+        except InvalidToken:
+            pass
+        raise ConflictError(
+            Code.SECRETS_KEY_MISSING,
+            "The key that this channel was sealed with is not at hand: set "
+            "MYSYMBOLS_NOTIFICATIONS__KEYS, or name its address and secret again.",
+        ) from None
+
+    def is_sealed(self, text: str) -> bool:
+        return text.startswith(_SEALED)
+
+    def _keys(self, *, may_draw: bool) -> tuple[str, ...]:
+        if self.keys or self.key_file is None:
+            return self.keys
+        if self.key_file.exists():
+            self.key_file.chmod(_OWNER_ONLY)
+            return (self.key_file.read_text(encoding="ascii").strip(),)
+        return (_drawn(self.key_file),) if may_draw else ()
+
+
+def _box(keys: tuple[str, ...]) -> MultiFernet:
+    return MultiFernet([Fernet(key) for key in keys])
+
+
+def _drawn(path: Path) -> str:
+    """A new key, in a file that nobody else could read for a moment either."""
+    key = Fernet.generate_key().decode()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(key + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # what is sealed with it must not outlive it
+    return key
