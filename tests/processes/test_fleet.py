@@ -114,7 +114,8 @@ async def test_K17_kill_9_of_the_feed_owner_costs_nothing_but_seconds(three: Fle
 
     assert await same_version()
     rows = await three.runs("rebalance_check")
-    slots = numbers([row["id"] for row in rows])
+    # The first is of the hourly ticks before the settings were changed.
+    slots = numbers([row["id"] for row in rows])[1:]
     # While the market was nobody's a check may have failed: it is tried again, and done once.
     done_slots = [_slot(row["id"]) for row in rows if row["status"] == "SUCCESS"]
     assert len(set(done_slots)) == len(done_slots), "each tick once"
