@@ -1,32 +1,118 @@
 """The rules about the members: each sees every member, known or unknown."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
+from typing import Final
 
-from app.domain.alert_facts import Facts
+from app.domain.alert_facts import Facts, MemberFacts
 from app.domain.alerts import Reading
 from app.domain.configuration import Configuration
 
+Judged = Callable[[Facts, Configuration], Sequence[Reading]]
+Said = Callable[[MemberFacts], str]
 
-def not_tradeable(facts: Facts, _: Configuration) -> Sequence[Reading]:
-    """A member whose contract is not Open."""
-    return [
-        Reading(
-            one.symbol,
-            f"{one.symbol} cannot be traded at the exchange: {one.status}",
-            (one.symbol,),
-            holds=not one.is_open,
-        )
+
+def _alone(one: MemberFacts) -> tuple[str, ...]:
+    return (one.symbol,)
+
+
+def _with_rival(one: MemberFacts) -> tuple[str, ...]:
+    return (one.symbol, one.rival) if one.rival else (one.symbol,)
+
+
+def _state(
+    holds: Callable[[MemberFacts], bool | None],
+    said: Said,
+    about: Callable[[MemberFacts], tuple[str, ...]] = _alone,
+) -> Judged:
+    """A rule about a state of each member; `holds` is None where it is not known."""
+    return lambda facts, _: [
+        Reading(one.symbol, said(one), about(one), holds=holds(one))
         for one in facts.portfolio.members
     ]
 
 
-def low_score(facts: Facts, _: Configuration) -> Sequence[Reading]:
-    """Composite score, 0..1."""
-    return [
-        Reading(one.symbol, f"{one.symbol} scores {_two(one.score)}", (one.symbol,), one.score)
-        for one in facts.portfolio.members
+def _number(value: Callable[[MemberFacts], float | None], said: Said) -> Judged:
+    """A rule about a number of each member; None is not known."""
+    return lambda facts, _: [
+        Reading(one.symbol, said(one), _alone(one), value(one)) for one in facts.portfolio.members
     ]
+
+
+# A member whose contract is not Open.
+not_tradeable: Final = _state(
+    lambda one: not one.is_open,
+    lambda one: f"{one.symbol} cannot be traded at the exchange: {one.status}",
+)
+
+# The exchange has closed or settled the contract, or lists it no longer.
+support_lost: Final = _state(
+    lambda one: one.is_lost,
+    lambda one: f"KuCoin no longer supports {one.symbol}: its contract is {one.status}",
+)
+
+# The contract is still listed, and the exchange has said when it ends.
+delisting_announced: Final = _state(
+    lambda one: one.is_ending,
+    lambda one: f"The delisting of {one.symbol} is announced; its contract is {one.status}",
+)
+
+# A rival was found better in so many evaluations that nothing speaks against a swap.
+replacement_recommended: Final = _state(
+    lambda one: one.rival is not None,
+    lambda one: f"{one.rival} should take the place of {one.symbol}",
+    _with_rival,
+)
+
+# Composite score, 0..1.
+low_score: Final = _number(
+    lambda one: one.score,
+    lambda one: f"{one.symbol} scores {_two(one.score)}",
+)
+
+# Price since inclusion, as a fraction.
+poor_performance: Final = _number(
+    lambda one: one.performance,
+    lambda one: f"{one.symbol} has moved {_percent(one.performance)} since its inclusion",
+)
+
+# The deepest fall since inclusion, as a positive fraction.
+drawdown: Final = _number(
+    lambda one: one.drawdown,
+    lambda one: (
+        f"{one.symbol} has fallen {_percent(one.drawdown)} from its high since its inclusion"
+    ),
+)
+
+# Percentage points by which prices have carried a weight beyond its bounds.
+weight_out_of_bounds: Final = _number(
+    lambda one: one.excess,
+    lambda one: f"The weight of {one.symbol} is {_two(one.excess)} points beyond its bounds",
+)
+
+# Size of the running funding rate, per 8 hours.
+funding_extreme: Final = _number(
+    lambda one: None if one.funding is None else abs(one.funding),
+    lambda one: f"The funding of {one.symbol} is {_fine(one.funding)} in 8 hours",
+)
+
+# The move since the last daily close, in standard deviations of a day.
+price_anomaly: Final = _number(
+    lambda one: one.jump,
+    lambda one: f"{one.symbol} has moved {_two(one.jump)} daily deviations since the last close",
+)
+
+
+def score_dropped(facts: Facts, configuration: Configuration) -> Sequence[Reading]:
+    """How far the composite score has fallen since some boards ago."""
+    runs = configuration.alerts.score_drop_runs
+    dropped = _number(
+        lambda one: _fall(one.former_score, one.score),
+        lambda one: (
+            f"{one.symbol} scores {_two(one.score)}, {_two(one.former_score)} {runs} boards ago"
+        ),
+    )
+    return dropped(facts, configuration)
 
 
 def high_correlation(facts: Facts, _: Configuration) -> Sequence[Reading]:
@@ -41,124 +127,6 @@ def high_correlation(facts: Facts, _: Configuration) -> Sequence[Reading]:
             known.get(pair),
         )
         for pair in combinations(symbols, 2)
-    ]
-
-
-def poor_performance(facts: Facts, _: Configuration) -> Sequence[Reading]:
-    """Price since inclusion, as a fraction."""
-    return [
-        Reading(
-            one.symbol,
-            f"{one.symbol} has moved {_percent(one.performance)} since its inclusion",
-            (one.symbol,),
-            one.performance,
-        )
-        for one in facts.portfolio.members
-    ]
-
-
-def support_lost(facts: Facts, _: Configuration) -> Sequence[Reading]:
-    """The exchange has closed or settled the contract, or lists it no longer."""
-    return [
-        Reading(
-            one.symbol,
-            f"KuCoin no longer supports {one.symbol}: its contract is {one.status}",
-            (one.symbol,),
-            holds=one.is_lost,
-        )
-        for one in facts.portfolio.members
-    ]
-
-
-def delisting_announced(facts: Facts, _: Configuration) -> Sequence[Reading]:
-    """The contract is still listed, and the exchange has said when it ends."""
-    return [
-        Reading(
-            one.symbol,
-            f"The delisting of {one.symbol} is announced; its contract is {one.status}",
-            (one.symbol,),
-            holds=one.is_ending,
-        )
-        for one in facts.portfolio.members
-    ]
-
-
-def score_dropped(facts: Facts, configuration: Configuration) -> Sequence[Reading]:
-    """How far the composite score has fallen since some boards ago."""
-    runs = configuration.alerts.score_drop_runs
-    return [
-        Reading(
-            one.symbol,
-            f"{one.symbol} scores {_two(one.score)}, {_two(one.former_score)} {runs} boards ago",
-            (one.symbol,),
-            _fall(one.former_score, one.score),
-        )
-        for one in facts.portfolio.members
-    ]
-
-
-def drawdown(facts: Facts, _: Configuration) -> Sequence[Reading]:
-    """The deepest fall since inclusion, as a positive fraction."""
-    return [
-        Reading(
-            one.symbol,
-            f"{one.symbol} has fallen {_percent(one.drawdown)} from its high since its inclusion",
-            (one.symbol,),
-            one.drawdown,
-        )
-        for one in facts.portfolio.members
-    ]
-
-
-def weight_out_of_bounds(facts: Facts, _: Configuration) -> Sequence[Reading]:
-    """Percentage points by which prices have carried a weight beyond its bounds."""
-    return [
-        Reading(
-            one.symbol,
-            f"The weight of {one.symbol} is {_two(one.excess)} points beyond its bounds",
-            (one.symbol,),
-            one.excess,
-        )
-        for one in facts.portfolio.members
-    ]
-
-
-def funding_extreme(facts: Facts, _: Configuration) -> Sequence[Reading]:
-    """Size of the running funding rate, per 8 hours."""
-    return [
-        Reading(
-            one.symbol,
-            f"The funding of {one.symbol} is {_fine(one.funding)} in 8 hours",
-            (one.symbol,),
-            None if one.funding is None else abs(one.funding),
-        )
-        for one in facts.portfolio.members
-    ]
-
-
-def price_anomaly(facts: Facts, _: Configuration) -> Sequence[Reading]:
-    """The move since the last daily close, in standard deviations of a day."""
-    return [
-        Reading(
-            one.symbol,
-            f"{one.symbol} has moved {_two(one.jump)} daily deviations since the last close",
-            (one.symbol,),
-            one.jump,
-        )
-        for one in facts.portfolio.members
-    ]
-
-
-def replacement_recommended(facts: Facts, _: Configuration) -> Sequence[Reading]:
-    """A rival was found better in so many evaluations that nothing speaks against a swap."""
-    return [
-        Reading(
-            one.symbol,
-            f"{one.rival} should take the place of {one.symbol}",
-            (one.symbol, one.rival) if one.rival else (one.symbol,),
-            holds=one.rival is not None,
-        )
-        for one in facts.portfolio.members
     ]
 
 
