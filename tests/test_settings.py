@@ -1,10 +1,19 @@
 """Settings come from the environment, whole and checked."""
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
+from app.cli.configuration import read_settings
 from app.domain.market import DataSource
-from app.settings import Settings, known_variables, unknown_variables
+from app.settings import (
+    HttpSettings,
+    KucoinSettings,
+    NotificationSettings,
+    Role,
+    Settings,
+    known_variables,
+    unknown_variables,
+)
 
 
 def test_defaults_are_embedded_and_on_loopback() -> None:
@@ -75,3 +84,25 @@ def test_known_variables_cover_every_nested_setting() -> None:
 
     assert known["MYSYMBOLS_HTTP__PORT"] == "8000"
     assert unknown_variables({"PATH": "x", "MYSYMBOLS_URL": "y", "mysymbols_http__port": "1"}) == []
+
+
+def test_the_role_is_told_by_the_environment_or_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().role is Role.ALL
+    monkeypatch.setenv("MYSYMBOLS_ROLE", "api")
+    assert Settings().role is Role.API
+    assert read_settings(role=Role.WORKER).role is Role.WORKER
+    assert read_settings().role is Role.API
+    monkeypatch.setenv("MYSYMBOLS_ROLE", "leader")
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+def test_G09_the_digest_tells_what_processes_must_agree_on_and_no_secret() -> None:
+    plain = Settings()
+    assert plain.digest == Settings(role=Role.API, http=HttpSettings(port=1234)).digest
+    secret = Settings(http=HttpSettings(cursor_secret=SecretStr("hush")))
+    away = Settings(kucoin=KucoinSettings(base_url="http://127.0.0.1:8100"))
+    private = Settings(notifications=NotificationSettings(allow_private=True))
+    digests = {one.digest for one in (plain, secret, away, private)}
+    assert len(digests) == 4
+    assert not any("hush" in digest or len(digest) != 12 for digest in digests)

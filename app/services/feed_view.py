@@ -9,6 +9,7 @@ from app.services.feed_lease import FeedLease, require_epoch
 from app.services.market_follow import MarketFollower
 from app.services.replicas import Replicas
 from app.services.status_facts import ProcessFacts
+from app.storage.replicas import Makeup
 from app.storage.unit_of_work import UnitOfWork
 
 _RETRY_S = 5.0
@@ -45,8 +46,9 @@ class FeedView:
         """Processes that run with other code or settings; None where there can be none."""
         if self.replicas is None or not self.replicas.peers:
             return None
+        ours = self.replicas.makeup
         return tuple(
-            f"{peer.executor_id} ({peer.makeup.version}, settings {peer.makeup.settings_hash})"
+            f"{peer.executor_id} ({_difference(peer.makeup, ours)})"
             for peer in self.replicas.drifted()
         )
 
@@ -85,3 +87,13 @@ class FeedView:
                 retry_after_s=_RETRY_S,
             )
         await require_epoch(unit, epoch)
+
+
+def _difference(theirs: Makeup, ours: Makeup) -> str:
+    """In words; what stands for the settings is told to nobody, secrets went into it."""
+    parts = []
+    if theirs.version != ours.version:
+        parts.append(f"code {theirs.version}")
+    if theirs.settings_hash != ours.settings_hash:
+        parts.append("other settings")
+    return ", ".join(parts)

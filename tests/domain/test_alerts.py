@@ -266,8 +266,8 @@ def test_a_number_ends_its_alert_only_beyond_the_margin() -> None:
 def test_G09_processes_that_run_with_something_else_are_one_alert_that_names_them() -> None:
     now = replace(SETTINGS.alerts.rules, config_drift=StateRule())
     settings = replace(SETTINGS, alerts=replace(SETTINGS.alerts, rules=now))
-    (alert,) = judge(system(drifted=("one (0.1.0+a, settings b)",)), settings)
+    (alert,) = judge(system(drifted=("one (other settings)",)), settings)
     assert (alert.rule, alert.subject, alert.value) == (Rule.CONFIG_DRIFT, "replicas", 1.0)
-    assert "one (0.1.0+a, settings b)" in alert.message
+    assert "one (other settings)" in alert.message
     assert judge(system(drifted=()), settings) == ()
     assert judge(system(drifted=None), settings) == ()

@@ -54,7 +54,8 @@ class Cluster:
         self.server.wait(postgres.PATIENCE_S)
 
     def start(self) -> None:
-        self.server = subprocess.Popen(self.server.args, cwd=self.room, **self.who)
+        with _quiet(self.room):
+            self.server = subprocess.Popen(self.server.args, cwd=self.room, **self.who)
 
     async def rows(self, statement: str, *values: object) -> list[Any]:
         connection = await asyncpg.connect(
@@ -67,12 +68,28 @@ class Cluster:
 
 
 @contextlib.contextmanager
+def _quiet(room: Path) -> Iterator[None]:
+    """What is started writes into a file and not among what is measured."""
+    saved = os.dup(1), os.dup(2)
+    with (room / "postgres.log").open("ab") as log:
+        for place in (1, 2):
+            os.dup2(log.fileno(), place)
+        try:
+            yield
+        finally:
+            for place, before in zip((1, 2), saved, strict=True):
+                os.dup2(before, place)
+                os.close(before)
+
+
+@contextlib.contextmanager
 def cluster() -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="my-symbols-fleet-", dir=postgres._home()) as name:
         room = Path(name)
         room.chmod(0o711)
-        made = Cluster(room, postgres._postgres(room, postgres._binaries()),
-                       postgres._unprivileged())  # fmt: skip
+        with _quiet(room):
+            server = postgres._postgres(room, postgres._binaries())
+        made = Cluster(room, server, postgres._unprivileged())
         try:
             yield made
         finally:

@@ -10,10 +10,11 @@ from sqlalchemy import text
 
 from app.domain.configuration import Configuration
 from app.domain.errors import Code, UnavailableError
-from app.domain.market import DataStatus, ExchangeStatus, Interval
+from app.domain.market import DataStatus, ExchangeStatus, Interval, LinkState
 from app.domain.panel import Source
 from app.services.backfill import first_fill
-from app.services.feed_lease import FeedLease, LeaseTimes, require_epoch
+from app.services.feed_lease import FeedLease, LeaseTimes
+from app.services.feed_view import FeedView
 from app.services.feed_wishes import FeedWishes
 from app.services.market_data import MarketData
 from app.services.market_follow import MarketFollower
@@ -22,7 +23,6 @@ from app.services.once import Once
 from app.services.scoring import Scoring
 from app.storage.database import Database
 from app.storage.shared_market import FEED
-from app.storage.unit_of_work import UnitOfWork
 from tests.services.live_market import LiveMarket, open_market
 
 NUMBERS = count(1)
@@ -39,6 +39,7 @@ class Process:
     lease: FeedLease
     publisher: MarketPublisher
     follower: MarketFollower
+    view: FeedView
 
     def held(self) -> int | None:
         return self.lease.epoch
@@ -53,11 +54,8 @@ def process(live: LiveMarket, name: str, times: LeaseTimes | None = None) -> Pro
     market, database, clock = live.market(), live.database, live.clock
     lease = FeedLease(database, name, clock.monotonic, times or LeaseTimes())
 
-    async def fence(unit: UnitOfWork) -> None:
-        epoch = lease.epoch
-        assert epoch is not None
-        await require_epoch(unit, epoch)
-
+    view = FeedView(live.exchange.link, lease)
+    market.registry.fence, market.is_owner = view.fence, view.is_owner
     scoring = Scoring(
         market=market,
         database=database,
@@ -66,15 +64,17 @@ def process(live: LiveMarket, name: str, times: LeaseTimes | None = None) -> Pro
         new_id=lambda: f"00000000-0000-4000-9000-{next(NUMBERS):012}",
         configuration=Configuration,
         once=Once(database, clock.now),
-        fence=fence,
+        fence=view.fence,
     )
+    follower = view.follower = MarketFollower(database, market, scoring, clock.monotonic)
     link = live.exchange.link
     return Process(
         market,
         scoring,
         lease,
         MarketPublisher(database, market, scoring, lease, link, clock.monotonic),
-        MarketFollower(database, market, scoring, clock.monotonic),
+        follower,
+        view,
     )
 
 
@@ -235,6 +235,48 @@ async def test_K16_a_stopped_owner_that_wakes_writes_neither_board_nor_market_no
     assert latest.run_id == board.run_id
 
 
+async def test_a_board_of_a_follower_stands_while_its_market_is_that_of_the_present_owner(
+    live: LiveMarket,
+) -> None:
+    owner, follower, heir = await filled_owner(live), process(live, "f"), process(live, "heir")
+    with pytest.raises(UnavailableError, match="No process has read the market yet"):
+        async with live.database.write() as unit:
+            await follower.view.fence(unit)
+    await follower.follower.look()
+    asked = await live.requests()
+    board = await follower.scoring.calculate()
+    assert await live.requests() == asked
+    await owner.follower.look()
+    assert owner.scoring.board() == board, "all have the newest one, whoever made it"
+    await heir.follower.look()
+    await owner.lease.release()
+    assert await heir.own() == 2
+    with pytest.raises(UnavailableError) as caught:
+        await follower.scoring.calculate()
+    assert caught.value.code is Code.MARKET_DATA_STALE
+    assert await heir.publisher.publish()
+    await follower.follower.look()
+    await follower.scoring.calculate()
+
+
+async def test_a_follower_shows_the_owners_way_to_the_exchange_and_waits_for_its_fill(
+    live: LiveMarket,
+) -> None:
+    owner, follower = process(live, "owner"), process(live, "follower")
+    assert not follower.view.is_owner()
+    await owner.own()
+    waiting = asyncio.ensure_future(first_fill(follower.market))
+    await asyncio.sleep(0)
+    await first_fill(owner.market)
+    assert not waiting.done()
+    await owner.publisher.publish()
+    await follower.follower.look()
+    await waiting
+    assert follower.view.link().state is LinkState.UP
+    assert follower.view.link() == follower.follower.link
+    assert owner.view.link() == live.exchange.link()
+
+
 async def test_who_could_not_renew_stops_by_its_own_clock_before_others_may_begin(
     live: LiveMarket,
 ) -> None:
@@ -275,7 +317,7 @@ async def test_a_follower_has_the_owner_ask_for_the_contracts(live: LiveMarket) 
         await wishes(live, owner).grant()
 
     wish = wishes(live, follower, turn)
-    follower.market.is_owner, follower.market.remote_sync = lambda: False, wish.sync_contracts
+    follower.market.remote_sync = wish.sync_contracts
     code = owner.market.eligible()[3].contract.code
     await live.fault("contract_status", symbol=code, status="Paused")
     summary = await follower.market.sync_contracts()

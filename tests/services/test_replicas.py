@@ -7,6 +7,8 @@ import pytest
 from sqlalchemy import text
 
 from app.domain.errors import UnavailableError
+from app.domain.market import ExchangeLink
+from app.services.feed_view import FeedView
 from app.services.replicas import Replicas
 from app.storage.database import Database
 from app.storage.replicas import Makeup
@@ -182,6 +184,16 @@ async def test_T04_the_clock_is_the_one_of_the_database(database: Database) -> N
         assert await unit.replicas.silent(600_000) == ()
 
 
+def _link() -> ExchangeLink:
+    raise AssertionError("nobody asks for it")
+
+
+def test_where_nobody_shares_the_database_nobody_can_differ() -> None:
+    view = FeedView(_link)
+    assert (view.drifted(), view.processes(), view.epoch()) == (None, (), None)
+    assert view.is_owner()
+
+
 def made(role: str = "all", version: str = "1.2.0+aaaa", settings: str = "same") -> Makeup:
     return Makeup(role, version, settings)
 
@@ -202,6 +214,13 @@ async def test_G09_who_runs_with_other_code_or_settings_is_named_and_the_older_d
     await one.round()
     assert [peer.executor_id for peer in one.drifted()] == ["three", "two"]
     assert one.is_outdated(), "1.10 is newer than 1.2"
+    view = FeedView(_link, replicas=one)
+    assert view.drifted() == ("three (other settings)", "two (code 1.10.0+bbbb)")
+    assert [(seen.name, seen.is_self, seen.agrees) for seen in view.processes()] == [
+        ("one", True, True),
+        ("three", False, False),
+        ("two", False, False),
+    ]
     await two.round()
     assert not two.is_outdated()
     two.makeup = made(role="api", version="1.10.0+bbbb")

@@ -145,6 +145,22 @@ async def test_an_owner_that_cannot_renew_ends_its_tasks_and_begins_anew(
     assert await epoch_of(database) >= 2
 
 
+async def test_B12_without_its_database_the_owner_stops_and_begins_anew_when_that_is_back(
+    database: Database,
+) -> None:
+    noted: list[str] = []
+    one = Process(database, "one", noted)
+    async with one.running():
+        await until(noted, "one begins")
+        await database.close()
+        await until(noted, "one ends")
+        await database.open()
+        async with asyncio.timeout(60.0):
+            while noted.count("one begins") < 2:
+                await asyncio.sleep(0.02)
+        assert await epoch_of(database) >= 2
+
+
 async def test_who_fails_at_what_others_wish_stays_the_owner(database: Database) -> None:
     noted: list[str] = []
     one = Process(database, "one", noted, fails=True)
