@@ -66,11 +66,12 @@ stateful: setup ## random lives of the portfolio on both databases, many more th
 	MYTESTS_STATEFUL_EXAMPLES=$(STATEFUL_LIVES) MYTESTS_STATEFUL_STEPS=60 \
 		$(RUN) pytest -q tests/stateful
 
-bench: setup ## how long things take: correlations, hostile input, HTTP beside a bare peer, the stream
+bench: setup ## how long things take: correlations, hostile input, HTTP beside a bare peer, the stream, notifications
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.correlation
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.hostile
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.http
 	$(RUN) benchmarks.stream
+	$(RUN) benchmarks.notifications
 
 chaos: setup ## three real processes, and how long they take to heal from each fault
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.chaos

@@ -1,0 +1,131 @@
+"""A receiver that was away for a day: how fast what waits for it drains once it is back.
+
+The backlog is written as the outbox writes it; the receiver is a process of its own on the
+loopback interface. Beside it the same receiver is told as fast as one connection can. Also: how
+often the alert rules are looked at in a second.
+"""
+
+import asyncio
+import os
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from random import Random  # noqa: TID251  # jitter of a bench
+
+import aiohttp
+from aiohttp import web
+from rich.console import Console
+from rich.table import Table
+
+from app.adapters.webhook import Webhook
+from app.domain.notification import Channel, ChannelKind, DeliveryState, Notice, NoticeKind
+from app.services.notifications_courier import Courier
+from app.services.notifiers import by_kind
+from app.storage import migrations
+from app.storage.database import Database
+from app.storage.engines import DatabaseOptions
+from app.telemetry.metrics import Metrics
+from tests.services.desk import Desk
+
+BACKLOG = int(os.environ.get("BENCH_BACKLOG", "20000"))
+LOOKS = 100
+DICE = Random(1).random  # noqa: S311  # jitter of a bench
+
+
+def now() -> datetime:
+    return datetime.now(UTC)  # noqa: TID251  # a bench has a real clock
+
+
+async def receive() -> None:
+    """Takes everything, on a port that it prints."""
+
+    async def take(request: web.Request) -> web.Response:
+        await request.read()
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/hook", take)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    print(runner.addresses[0][1], flush=True)  # noqa: T201  # to the bench
+    await asyncio.Event().wait()
+
+
+async def bare(url: str, body: bytes, count: int) -> float:
+    """Deliveries a second over one connection with nothing noted down."""
+    async with aiohttp.ClientSession() as session:
+        begun = time.perf_counter()
+        for _ in range(count):
+            async with session.post(url, data=body) as answer:
+                await answer.read()
+        return count / (time.perf_counter() - begun)
+
+
+async def backlog(database: Database, channel: Channel) -> None:
+    body = {"type": "portfolio_changed", "topic": "portfolio_change", "data": {"reason": "x" * 200}}
+    async with database.write() as unit:
+        await unit.notifications.save_channel(channel)
+    for start in range(0, BACKLOG, 2_000):
+        async with database.write() as unit:
+            for seq in range(start, min(start + 2_000, BACKLOG)):
+                notice = Notice(NoticeKind.TRADE, False, "k", "Portfolio", "", body, seq + 1)
+                await unit.notifications.add(channel.id, notice, now(), DeliveryState.PENDING)
+
+
+async def looks(database: Database) -> float:
+    """Evaluations of every rule over ten members a second."""
+    desk = await Desk(database).filled()
+    await desk.alerts.look()
+    begun = time.perf_counter()
+    for _ in range(LOOKS):
+        await desk.alerts.look()
+    return LOOKS / (time.perf_counter() - begun)
+
+
+async def bench(url: str) -> None:
+    with tempfile.TemporaryDirectory() as room:
+        address = f"sqlite+aiosqlite:///{room}/bench.sqlite3"
+        await migrations.upgrade(address)
+        options = DatabaseOptions(url=address)
+        database = Database(options, time.monotonic, DICE, lambda _: None, lambda _: None)
+        await database.open()
+        kinds = tuple(NoticeKind)
+        channel = Channel("c", "desk", ChannelKind.WEBHOOK, url, "s" * 16, kinds, True, now())
+        await backlog(database, channel)
+        way = Webhook(lambda: int(time.monotonic()), allow_private=True)
+        courier = Courier(database, now, DICE, by_kind([way]), Metrics())
+        begun, used = time.perf_counter(), time.process_time()
+        await courier.drain(channel)
+        seconds, cpu = time.perf_counter() - begun, time.process_time() - used
+        async with database.read() as unit:
+            left = await unit.notifications.waiting(channel.id, 1)
+        peer = await bare(url, b"x" * 400, 2_000)
+        evaluations = await looks(database)
+        await database.close()
+    table = Table("", "", title=f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    table.add_row("backlog", f"{BACKLOG} notices" + (", not all of it drained" if left else ""))
+    table.add_row("drained", f"{BACKLOG / seconds:.0f} a second (goal 1000)")
+    table.add_row("processor time", f"{1e3 * cpu / BACKLOG:.2f} ms a notice")
+    table.add_row("bare connection", f"{peer:.0f} a second")
+    table.add_row("alert evaluations", f"{evaluations:.0f} a second, 27 rules, 10 members")
+    Console().print(table)
+
+
+async def main() -> None:
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "benchmarks.notifications", "receive", stdout=asyncio.subprocess.PIPE
+    )
+    assert child.stdout is not None  # noqa: S101  # it was asked for
+    try:
+        port = int(await child.stdout.readline())
+        await bench(f"http://127.0.0.1:{port}/hook")
+    finally:
+        child.kill()
+        await child.wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(receive() if "receive" in sys.argv else main())
