@@ -6,19 +6,36 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-_PATIENCE = 2.0  # times the length of a row; what was not sent until then is not sent
-Make = Callable[[int, int], bytes]  # connection, turn -> the bytes of a request
+_PATIENCE = 2.0  # times the length of a run; what was not sent until then is not sent
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request, counted under a name."""
+
+    name: str
+    message: bytes
+
+
+Make = Callable[[int, int], Ask]  # connection, turn -> what it asks
+
+
+@dataclass(frozen=True)
+class Pace:
+    """So many connections, each with so many requests a second, evenly staggered."""
+
+    connections: int
+    per_second: float
+    seconds: float
 
 
 @dataclass
 class Taken:
-    """What one row measured; times are from when a request was due, so that queues count."""
+    """What was measured under one name; times are from when a request was due: queues count."""
 
     ms: list[float] = field(default_factory=list)
     statuses: dict[int, int] = field(default_factory=dict)
     size: int = 0  # bytes of the last body
-    seconds: float = 0.0
-    unsent: int = 0  # of requests that were due, when the service had fallen too far behind
 
     def add(self, took_ms: float, status: int, size: int) -> None:
         self.ms.append(took_ms)
@@ -30,9 +47,35 @@ class Taken:
         ordered = sorted(self.ms)
         return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
+
+@dataclass
+class Run:
+    """All that was asked in one run."""
+
+    named: dict[str, Taken] = field(default_factory=dict)
+    seconds: float = 0.0
+    unsent: int = 0  # of requests that were due, when the service had fallen too far behind
+
+    def add(self, name: str, took_ms: float, status: int, size: int) -> None:
+        self.named.setdefault(name, Taken()).add(took_ms, status, size)
+
+    @property
+    def answers(self) -> int:
+        return sum(len(taken.ms) for taken in self.named.values())
+
     @property
     def rate(self) -> float:
-        return len(self.ms) / self.seconds
+        return self.answers / self.seconds
+
+    def of(self, names: Sequence[str]) -> Taken:
+        """Several names as one."""
+        whole = Taken()
+        for name in names:
+            taken = self.named.get(name, Taken())
+            whole.ms += taken.ms
+            for status, count in taken.statuses.items():
+                whole.statuses[status] = whole.statuses.get(status, 0) + count
+        return whole
 
 
 def request(
@@ -46,44 +89,62 @@ def request(
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-async def paced(
-    url: str, make: Make, *, connections: int, per_second: float, seconds: float
-) -> Taken:
-    """`connections` connections, each with `per_second` requests a second, evenly staggered."""
-    taken = Taken()
+async def paced(url: str, *loads: tuple[Make, Pace]) -> Run:
+    """Every load at its own pace, all at the same time."""
+    run = Run()
     begin = time.perf_counter() + 0.2
-    every, last = 1.0 / per_second, begin + _PATIENCE * seconds
-    starts = [begin + every * number / connections for number in range(connections)]
-    turns = round(seconds * per_second)
     async with asyncio.TaskGroup() as group:
-        for number, start in enumerate(starts):
-            group.create_task(_connection(url, make, number, start, every, turns, last, taken))
-    taken.seconds = time.perf_counter() - begin
-    return taken
+        for make, pace in loads:
+            every = 1.0 / pace.per_second
+            for number in range(pace.connections):
+                start = begin + every * number / pace.connections
+                group.create_task(_connection(url, make, pace, number, start, run))
+    run.seconds = time.perf_counter() - begin
+    return run
 
 
 async def _connection(
-    url: str,
-    make: Make,
-    number: int,
-    start: float,
-    every: float,
-    turns: int,
-    last: float,
-    taken: Taken,
+    url: str, make: Make, pace: Pace, number: int, start: float, run: Run
 ) -> None:
+    turns, every = round(pace.seconds * pace.per_second), 1.0 / pace.per_second
+    last = start + _PATIENCE * pace.seconds
     reader, writer = await _opened(url)
     for turn in range(turns):
         due = start + turn * every
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         if time.perf_counter() > last:
-            taken.unsent += turns - turn
+            run.unsent += turns - turn
             break
-        writer.write(make(number, turn))
+        ask = make(number, turn)
+        writer.write(ask.message)
         status, size = await _answer(reader)
-        taken.add((time.perf_counter() - due) * 1e3, status, size)
+        run.add(ask.name, (time.perf_counter() - due) * 1e3, status, size)
     writer.close()
     await writer.wait_closed()
+
+
+async def flat_out(url: str, make: Make, connections: int, seconds: float) -> Run:
+    """Each connection asks again as soon as it has its answer: what can be done at most."""
+    run = Run()
+    begin = time.perf_counter()
+
+    async def ask_on(number: int) -> None:
+        reader, writer = await _opened(url)
+        turn = 0
+        while (sent := time.perf_counter()) < begin + seconds:
+            ask = make(number, turn)
+            writer.write(ask.message)
+            status, size = await _answer(reader)
+            run.add(ask.name, (time.perf_counter() - sent) * 1e3, status, size)
+            turn += 1
+        writer.close()
+        await writer.wait_closed()
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(connections):
+            group.create_task(ask_on(number))
+    run.seconds = time.perf_counter() - begin
+    return run
 
 
 async def once(url: str, message: bytes) -> tuple[int, bytes, Mapping[str, str]]:

@@ -1,17 +1,22 @@
-"""The peer of the HTTP benchmark: FastAPI with nothing behind it. Arguments: port, bytes."""
+"""The peer of the HTTP benchmark: FastAPI with nothing behind it. Argument: port."""
 
 import sys
+from functools import cache
 
 import uvicorn
 from fastapi import FastAPI, Response
 
 api = FastAPI()
-_BODY = b"x" * int(sys.argv[2])
 
 
-@api.get("/")
-async def give() -> Response:
-    return Response(_BODY, media_type="application/json")
+@cache
+def _body(size: int) -> bytes:
+    return b"x" * size
+
+
+@api.get("/{size}")
+async def give(size: int) -> Response:
+    return Response(_body(size), media_type="application/json")
 
 
 if __name__ == "__main__":

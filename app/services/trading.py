@@ -19,7 +19,9 @@ from app.domain.sizing import (
     size,
 )
 from app.domain.targets import volatility
+from app.services.committed import Committed
 from app.services.grounds import Grounds, GroundsNow
+from app.services.kept_views import Basis
 from app.services.outlook import Quote
 from app.storage.database import Database
 
@@ -163,7 +165,8 @@ class Trading:
         `price` stands in for the mark price; a `record` of such positions caps by its Kelly stake.
         Raises RefusedError for an unknown symbol.
         """
-        portfolio, grounds = await self._load()
+        state, grounds = await self.grounds.present(self.database)
+        portfolio = state.portfolio
         entry = grounds.resolve(text)
         member = portfolio.member(entry.symbol)
         quote = grounds.market.quote(entry.symbol)
@@ -179,29 +182,50 @@ class Trading:
             made = size(
                 quote.contract,
                 Order(weight_u, balance, leverage, used, confidence, record),
-                _conditions(portfolio, quote, grounds, entry.symbol),
+                _conditions(portfolio, quote, grounds, entry.symbol, self._risk(state, grounds)),
                 Limits(settings.max_weight_u, settings.liquidity_share, settings.sizing),
             )
         sized = SizedPosition(entry.symbol, entry.contract.code, used, weight_u, made)
         return sized, facts_of(grounds)
+
+    def _risk(self, state: Committed, grounds: Grounds) -> "_Risk":
+        """Worked out once for daily bars and members: it asks nothing else of the market."""
+        daily = Basis((state, grounds.market.panel(Interval.DAY)), ())
+        return self.grounds.views.of("risk", daily, lambda: _risk_of(state.portfolio, grounds))
 
     async def _load(self) -> tuple[Portfolio, Grounds]:
         state, grounds = await self.grounds.present(self.database)
         return state.portfolio, grounds
 
 
-def _conditions(portfolio: Portfolio, quote: Quote, grounds: Grounds, symbol: str) -> Conditions:
-    """What the caps are measured against, each from data that is young enough; else None."""
-    rules = grounds.configuration.sizing
-    card, known = grounds.card(symbol), grounds.covariance(portfolio)
+@dataclass(frozen=True, slots=True)
+class _Risk:
+    """Of the portfolio by its weights of record; None is not known."""
+
+    volatility: float | None
+    value_at_risk: float | None
+
+
+def _risk_of(portfolio: Portfolio, grounds: Grounds) -> _Risk:
+    known, level = grounds.covariance(portfolio), grounds.configuration.sizing.var_level
     held = {member.symbol: member.weight_u for member in portfolio.members}
     shares = {name: weight / FULL for name, weight in held.items()}
-    band = rules.depth_band
+    return _Risk(
+        volatility=None if known is None else volatility(held, known),
+        value_at_risk=value_at_risk(grounds.market.panel(Interval.DAY), shares, level),
+    )
+
+
+def _conditions(
+    portfolio: Portfolio, quote: Quote, grounds: Grounds, symbol: str, risk: _Risk
+) -> Conditions:
+    """What the caps are measured against, each from data that is young enough; else None."""
+    card, band = grounds.card(symbol), grounds.configuration.sizing.depth_band
     return Conditions(
-        invested_u=sum(held.values()),
+        invested_u=sum(member.weight_u for member in portfolio.members),
         turnover_24h=quote.turnover_24h,
         depth=None if quote.book is None else depth_shown(quote.book, quote.contract, band),
         volatility=None if card is None else card.volatility,
-        portfolio_volatility=None if known is None else volatility(held, known),
-        portfolio_var=value_at_risk(grounds.market.panel(Interval.DAY), shares, rules.var_level),
+        portfolio_volatility=risk.volatility,
+        portfolio_var=risk.value_at_risk,
     )

@@ -1,5 +1,7 @@
 """Looks at the alerts as soon as something was decided, not only with the next tick."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Final
 
@@ -10,10 +12,21 @@ from app.workers.schedule import UseCase
 from app.workers.supervisor import Beat, Work
 
 ALERT_REACTIONS: Final = "alert_reactions"
+_REST_S: Final = 0.5
 
 
-def alert_reactions(bus: Bus, clock: Clock, look: UseCase) -> Work:
-    """A task that hears of scores, members and settings; one look answers all that came before."""
+async def _rest() -> None:
+    await asyncio.sleep(_REST_S)
+
+
+def alert_reactions(
+    bus: Bus, clock: Clock, look: UseCase, rest: Callable[[], Awaitable[object]] = _rest
+) -> Work:
+    """A task that hears of scores, members and settings; one look answers all that came before.
+
+    After a look it rests: a look costs as much as dozens of requests, and changes may come by the
+    dozen too. The first is looked at right away, those of the rest together after it.
+    """
 
     async def react(beat: Beat) -> None:
         looked: datetime | None = None
@@ -25,6 +38,7 @@ def alert_reactions(bus: Bus, clock: Clock, look: UseCase) -> Work:
                 looked = clock()
                 await look()
                 beat()
+                await rest()
 
     return react
 

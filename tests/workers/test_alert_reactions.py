@@ -32,7 +32,10 @@ async def test_one_look_answers_what_came_before_it_and_others_are_not_heard() -
             while looks[0] < count:
                 await asyncio.sleep(0)
 
-    react = alert_reactions(bus, lambda: now[0], look)
+    async def at_once() -> None:
+        await asyncio.sleep(0)
+
+    react = alert_reactions(bus, lambda: now[0], look, at_once)
     task = asyncio.ensure_future(react(beat))
     await asyncio.sleep(0)
     bus.publish(PlanCreated("run", 1, 1, T0))  # tells nothing that the change itself does not
@@ -51,5 +54,32 @@ async def test_one_look_answers_what_came_before_it_and_others_are_not_heard() -
     for _ in range(10):
         await asyncio.sleep(0)
     assert (looks, beats) == ([3], [3])
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_changes_by_the_dozen_get_one_look_after_the_rest() -> None:
+    bus, looks, now = Bus(), [0], [T0]
+    rested = asyncio.Event()
+
+    async def look() -> None:
+        looks[0] += 1
+
+    async def turns() -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    react = alert_reactions(bus, lambda: now[0], look, rested.wait)
+    task = asyncio.ensure_future(react(lambda: None))
+    await asyncio.sleep(0)
+    for number in range(12):
+        now[0] = T0 + timedelta(seconds=number)
+        bus.publish(PortfolioChanged(number, number, "ADD", "BTCUSDT", now[0]))
+        await turns()
+        assert looks == [1]
+    now[0] += timedelta(seconds=1)
+    rested.set()
+    await turns()
+    assert looks == [2]
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
