@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, or_, select, text
+from sqlalchemy import ColumnElement, Row, func, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.audit import Head
-from app.domain.equity_steps import MOVES
+from app.domain.equity_steps import MOVES, WEIGHS
 from app.domain.errors import Code, UnavailableError
 from app.domain.history import Draft, EventType, PortfolioEvent, Stamp, seal
 from app.storage.facts import FactRepository
@@ -19,6 +19,7 @@ from app.storage.tables import portfolio_history as table
 
 # Word for word the condition of the index, so that both databases see that they may use it.
 _MOVED: Final = text(MOVED)
+_WEIGHINGS: Final = tuple(sorted(kind.value for kind in WEIGHS))
 HEAD: Final = "history_head"  # the fact that remembers the newest event apart from the events
 
 
@@ -61,8 +62,7 @@ class HistoryRepository:
 
     async def last_weighing(self, until: datetime | None = None) -> PortfolioEvent | None:
         """The event that set the weights of record, now or at `until`; None before the first."""
-        kinds = (EventType.WEIGHTS.value, EventType.REBALANCE.value)
-        weighings = self._all().where(_MOVED, table.c.type.in_(kinds))
+        weighings = self._all().where(_MOVED, table.c.type.in_(_WEIGHINGS))
         if until is not None:
             weighings = weighings.where(table.c.occurred_at <= until)
         wanted = weighings.order_by(table.c.seq.desc()).limit(1)
@@ -102,18 +102,19 @@ class HistoryRepository:
     ) -> tuple[PortfolioEvent, ...]:
         """What moved members or weights, oldest first, but for the kinds `without`.
 
-        Those from `weighing` on come with what stands before it in its own version: all events of
-        a version are of one moment.
+        Those from `weighing` on come with what happened after the weighing before it: some of
+        that is part of its own version.
         """
         wanted = self._all().where(_MOVED)
         if weighing is not None:
-            together = table.c.occurred_at == weighing.occurred_at
-            wanted = wanted.where(or_(table.c.seq >= weighing.seq, together))
+            wanted = wanted.where(table.c.seq > _weighing_where(table.c.seq < weighing.seq))
         if without:
             kinds = sorted(kind.value for kind in MOVES - without)
             wanted = wanted.where(table.c.type.in_(kinds))
         if since is not None:
-            wanted = wanted.where(table.c.occurred_at >= since)
+            # Numbers are found by the index, times are not.
+            earlier = _weighing_where(table.c.occurred_at < since)
+            wanted = wanted.where(table.c.seq > earlier, table.c.occurred_at >= since)
         rows = await self.connection.execute(wanted.order_by(table.c.seq))
         return tuple(_event(row) for row in rows)
 
@@ -125,6 +126,15 @@ class HistoryRepository:
     @staticmethod
     def _all() -> Any:
         return select(table).where(table.c.aggregate == PORTFOLIO_ID)
+
+
+def _weighing_where(condition: ColumnElement[bool]) -> ColumnElement[int]:
+    """The number of the last weighing that meets the condition, 0 without one."""
+    weighings = select(table.c.seq).where(
+        table.c.aggregate == PORTFOLIO_ID, _MOVED, table.c.type.in_(_WEIGHINGS), condition
+    )
+    last = weighings.order_by(table.c.seq.desc()).limit(1)
+    return func.coalesce(last.scalar_subquery(), 0)
 
 
 def _row(event: PortfolioEvent) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Performance reads what the answer needs, and comes to the very numbers of the whole history."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -8,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.attribution import of_index, total
 from app.domain.equity import Curve, Day, days, track_record, walk
@@ -207,6 +210,42 @@ async def test_what_is_kept_to_read_less_is_proven_by_the_history(desk: Desk) ->
         (fault,) = equity_faults(altered)
         assert fault.startswith(f"event {events[at].seq} keeps another equity")
     assert equity_faults(events) == []
+
+
+async def test_the_index_leads_to_the_events_that_are_read(desk: Desk) -> None:
+    await desk.filled(2)
+    async with desk.database.read() as unit:
+        weighing = await unit.history.last_weighing(desk.now)
+        wanted = (
+            lambda: unit.history.moves(weighing=weighing),
+            lambda: unit.history.moves(since=desk.now),
+            lambda: unit.history.last_weighing(desk.now),
+            unit.history.begun_at,
+        )
+        is_sqlite = unit.connection.dialect.name == "sqlite"
+        if not is_sqlite:  # of a handful of rows it would read all
+            await unit.connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        for number, read in enumerate(wanted):
+            told = await _plan(unit.connection, read)
+            assert "ix_portfolio_history_moved" in told
+            if is_sqlite and number < 2:
+                assert "(aggregate=? AND seq>?)" in told, "not the whole index"
+
+
+async def _plan(connection: AsyncConnection, read: Callable[[], Awaitable[object]]) -> str:
+    """How the database carries out what `read` asks."""
+    asked: list[tuple[str, Any]] = []
+
+    def hear(_c: object, _cursor: object, statement: str, given: Any, *_: object) -> None:
+        asked.append((statement, given))
+
+    event.listen(connection.sync_connection, "before_cursor_execute", hear)
+    await read()
+    event.remove(connection.sync_connection, "before_cursor_execute", hear)
+    ((statement, given),) = asked
+    word = "EXPLAIN QUERY PLAN" if connection.dialect.name == "sqlite" else "EXPLAIN"
+    rows = await connection.exec_driver_sql(f"{word} {statement}", given)
+    return "\n".join(str(tuple(row)) for row in rows)
 
 
 async def test_a_mark_that_was_not_known_breaks_later_stretches_too(desk: Desk) -> None:
