@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from app.domain.configuration import Configuration
 from app.domain.errors import Code, UnavailableError
-from app.domain.market import DataStatus, ExchangeStatus, Interval, LinkState
+from app.domain.market import ContractStatus, DataStatus, ExchangeStatus, Interval, LinkState
 from app.domain.panel import Source
 from app.services.backfill import first_fill
 from app.services.feed_lease import FeedLease, LeaseTimes
@@ -224,6 +224,14 @@ async def test_K16_a_stopped_owner_that_wakes_writes_neither_board_nor_market_no
     with pytest.raises(UnavailableError) as caught:
         await owner.scoring.calculate()
     assert caught.value.code is Code.MARKET_DATA_STALE
+    code = owner.market.eligible()[3].contract.code
+    await live.fault("contract_status", symbol=code, status="Paused")
+    with pytest.raises(UnavailableError) as caught:
+        await owner.market.fetch_contracts()
+    assert caught.value.code is Code.MARKET_DATA_STALE
+    stored = live.registry()
+    await stored.load()
+    assert stored.known.by_code[code].contract.status is ContractStatus.OPEN
     owner.market.fill = replace(owner.market.fill, done=7)
     assert not await owner.publisher.publish()
     assert owner.held() is None, "now it knows"

@@ -1,6 +1,7 @@
 """Ticks: from start to start, late means once, a changed interval counts at once."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import repeat as forever
 from typing import cast
@@ -93,7 +94,7 @@ class Durable:
     async def enqueue(
         self, kind: str, payload: Document, *, run_id: str, key: str | None = None
     ) -> Enqueued:
-        if kind == "retention":  # a run that is no activity of the schedule
+        if kind in {"retention", "performance_marks"}:  # runs that are no activity of the schedule
             self.done.append(kind)
         else:
             await getattr(self.work, kind)(*([noon()] if kind == "rebalance_check" else []))
@@ -149,6 +150,7 @@ def test_the_table_follows_the_configuration() -> None:
         "replacement_check": 3600,
         "forced_replacement": 60,
         "alerts": 60,
+        "performance_marks": 3600,
         "retention": 3600,
     }
     cadences = Cadences(market=5, books=10, scoring=7)
@@ -183,9 +185,10 @@ async def test_ticks_begin_when_there_is_something_to_work_on() -> None:
         "rebalance_check",
         "replacement_check",
         "forced_replacement",
+        "performance_marks",
         "retention",
     }
-    assert len(desk.done) == 11
+    assert len(desk.done) == 12
     names = {fact.name for fact in supervisor.facts()}
     assert names == {
         "market",
@@ -197,8 +200,30 @@ async def test_ticks_begin_when_there_is_something_to_work_on() -> None:
         "replacement_check",
         "forced_replacement",
         "alerts",
+        "performance_marks",
         "retention",
     }
+    await supervisor.stop()
+
+
+async def test_K16_who_no_longer_owns_the_feed_does_nothing_of_it_when_it_wakes() -> None:
+    runs = Runs(0)
+    owns = iter([True, False, False])
+    desk = Desk()
+    supervisor = Supervisor(lambda: datetime(2026, 1, 1, tzinfo=UTC), lambda: forever(0.0))
+    ticks = [Tick("market", lambda: 0.0, desk.work.market), Tick("x", lambda: 0.0, runs.run)]
+    shared = [replace(ticks[1], is_shared=True)]
+
+    def is_owner() -> bool:
+        try:
+            return next(owns)
+        except StopIteration:
+            raise asyncio.CancelledError from None  # the test has seen enough
+
+    names = begin_feed(supervisor, [ticks[0], *shared], desk.work, lambda: 0.0, is_owner)
+    assert names == ("first_fill", "market"), "what every process does is not begun with it"
+    await settled()
+    assert sorted(desk.done) == ["first_fill", "market"]
     await supervisor.stop()
 
 
