@@ -31,6 +31,7 @@ from app.services.open_interest import OpenInterestKeeper
 from app.services.outlook import Quote
 from app.services.ports import Clock, Exchange, Monotonic
 from app.services.quote_view import QuoteView
+from app.services.quotes import quoted
 from app.services.registry import Registry, SyncSummary
 from app.services.status import MarketFacts
 from app.storage.database import Database
@@ -108,22 +109,9 @@ class MarketData:
 
     def quote(self, symbol: str) -> Quote | None:
         """Contract and prices of a standard symbol; None for one that was never seen."""
-        entry = self.registry.index.find(symbol)
-        if entry is None:
-            return None
-        code = entry.contract.code
-        stats, ticker = self.live.market.stats.get(code), self.live.market.tickers.get(code)
-        moment = self.moment()
-        return Quote(
-            contract=entry.contract,
-            sector=self.registry.sectors.of(entry.contract.base).sector,
-            mark=None if stats is None else stats.value.mark_price,
-            bid=None if ticker is None else ticker.value.bid,
-            ask=None if ticker is None else ticker.value.ask,
-            turnover_24h=None if stats is None else stats.value.turnover_24h,
-            is_fresh=moment.is_fresh(entry),
-            book=moment.book(entry),
-            funding_rate=None if stats is None else stats.value.funding_rate,
+        rests_on = (self.live.market, self.registry.known, self.configuration())
+        return self._memory.of(
+            symbol, rests_on, self.monotonic(), lambda: quoted(self.moment(), symbol)
         )
 
     def view(self, entry: SymbolEntry) -> QuoteView:

@@ -19,6 +19,7 @@ from app.domain.sizing import (
     size,
 )
 from app.domain.targets import volatility
+from app.services.basis import basis
 from app.services.committed import Committed
 from app.services.grounds import Grounds, GroundsNow
 from app.services.kept_views import Basis
@@ -136,12 +137,9 @@ class Trading:
 
     async def tradeable(self) -> tuple[tuple[Tradeable, ...], DataFacts]:
         """Members that may be traded now, by rank."""
-        portfolio, grounds = await self._load()
-        found = tuple(
-            Tradeable(member.symbol, member.contract, member.weight_u, score)
-            for member in portfolio.members
-            if judge(member.symbol, portfolio, grounds).trade
-            and (score := grounds.score(member.symbol)) is not None
+        state, grounds = await self.grounds.present(self.database)
+        found = self.grounds.views.of(
+            "tradeable", basis(state, grounds), lambda: _tradeable(state.portfolio, grounds)
         )
         return found, facts_of(grounds)
 
@@ -196,6 +194,15 @@ class Trading:
     async def _load(self) -> tuple[Portfolio, Grounds]:
         state, grounds = await self.grounds.present(self.database)
         return state.portfolio, grounds
+
+
+def _tradeable(portfolio: Portfolio, grounds: Grounds) -> tuple[Tradeable, ...]:
+    return tuple(
+        Tradeable(member.symbol, member.contract, member.weight_u, score)
+        for member in portfolio.members
+        if judge(member.symbol, portfolio, grounds).trade
+        and (score := grounds.score(member.symbol)) is not None
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from app.domain.panel import Source
 from app.services.backfill import first_fill
 from app.services.market_data import MarketData
 from app.services.market_memory import MarketMemory
+from app.services.quotes import quoted
 from app.storage.database import Database
 from tests.services.live_market import LiveMarket, open_market
 
@@ -29,6 +30,8 @@ def seen(data: MarketData) -> tuple[Funnel, int]:
     anew = replace(moment, memory=MarketMemory())
     found = (moment.funnel(), moment.stale_symbols())
     assert found == (anew.funnel(), anew.stale_symbols())
+    for symbol in (*(entry.symbol for entry in moment.known.index.entries), "NOSUCH"):
+        assert data.quote(symbol) == quoted(anew, symbol)[0]
     return found
 
 
@@ -41,6 +44,11 @@ async def test_it_is_worked_out_once_and_anew_when_something_turns(live: LiveMar
     assert funnel.eligible
     assert stale == 0
     assert data.moment().funnel() is funnel
+    name = funnel.eligible[0]
+    assert data.quote(name) is data.quote(name)
+    before = data.quote(name)
+    assert before is not None
+    assert before.is_fresh
 
     oldest = min(one.mono for one in data.live.market.tickers.values())
     limit_s = settings[0].age_limit_s(Source.TICKERS)
@@ -49,6 +57,9 @@ async def test_it_is_worked_out_once_and_anew_when_something_turns(live: LiveMar
     live.clock.pass_(0.5)
     assert seen(data)[0].eligible == ()
     assert seen(data)[1] > 0
+    after = data.quote(name)
+    assert after is not None
+    assert not after.is_fresh
 
     await data.refresh_market()
     assert seen(data)[1] == 0
