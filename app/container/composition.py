@@ -28,6 +28,7 @@ from app.services.notifications import Notifications
 from app.services.notifiers import by_kind
 from app.services.once import Once
 from app.services.performance import Performance
+from app.services.performance_marks import PerformanceMarks
 from app.services.portfolio import PortfolioService
 from app.services.ports import Exchange, Jobs
 from app.services.proposals import Proposals
@@ -128,6 +129,7 @@ def compose(
         replacement=Replacement(database, grounds, once, ledger, new_id),
         proposals=Proposals(database, utc_now, once, rebalancing, portfolio),
         performance=performance,
+        performance_marks=PerformanceMarks(performance),
         reporting=Reporting(performance),
         metrics=MetricsService(database, grounds, reports),
         safety=Safety(database, grounds),

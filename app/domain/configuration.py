@@ -120,6 +120,7 @@ class Cadences:
     rebalance_check: int = setting(3_600, 1, _DAY_S)
     replacement_check: int = setting(3_600, 1, _DAY_S)
     alerts: int = setting(60, 1, _DAY_S)
+    performance_marks: int = setting(3_600, 1, _DAY_S)
 
 
 def _default_family_weights() -> Mapping[Family, float]:

@@ -19,6 +19,7 @@ class JobKind(StrEnum):
     SAMPLE_DATA = "sample_data"
     BACKFILL = "backfill"
     RETENTION = "retention"
+    PERFORMANCE_MARKS = "performance_marks"
     REPORT = "report"
 
 

@@ -162,4 +162,5 @@ def _intervals(settings: Configuration) -> Mapping[str, float]:
         "rebalance_check": every.rebalance_check,
         "replacement_check": every.replacement_check,
         "alerts": every.alerts,
+        "performance_marks": every.performance_marks,
     }

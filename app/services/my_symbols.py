@@ -21,6 +21,7 @@ from app.services.metrics import MetricsService, PortfolioMetrics
 from app.services.notifications import Notifications
 from app.services.once import Command, Once, Outcome
 from app.services.performance import Claim, Performance
+from app.services.performance_marks import PerformanceMarks
 from app.services.portfolio import PortfolioService, Removed, Replaced
 from app.services.proposals import Proposals
 from app.services.rebalance_runs import Rebalanced
@@ -56,6 +57,7 @@ class MySymbolsServiceV2:
     replacement: Replacement
     proposals: Proposals
     performance: Performance
+    performance_marks: PerformanceMarks
     reporting: Reporting
     metrics: MetricsService
     safety: Safety

@@ -11,6 +11,7 @@ from app.storage.market_tables import (
 )
 from app.storage.metadata import metadata
 from app.storage.notification_tables import notification_channels, notifications
+from app.storage.performance_marks import performance_marks
 from app.storage.portfolio_tables import (
     PORTFOLIO_ID,
     booked_totals,
@@ -46,6 +47,7 @@ __all__ = [
     "metadata",
     "notification_channels",
     "notifications",
+    "performance_marks",
     "portfolio",
     "portfolio_history",
     "portfolio_members",

@@ -14,6 +14,7 @@ from app.storage.idempotency import IdempotencyRepository
 from app.storage.leases import LeaseRepository
 from app.storage.market import MarketRepository
 from app.storage.notifications import NotificationRepository
+from app.storage.performance_marks import PerformanceMarkRepository
 from app.storage.portfolio import PortfolioRepository
 from app.storage.proposals import ProposalRepository
 from app.storage.rebalance_runs import RebalanceRunRepository
@@ -46,6 +47,7 @@ class UnitOfWork:
         self.idempotency = IdempotencyRepository(connection)
         self.controls = ControlRepository(connection)
         self.trades = TradeRepository(connection)
+        self.performance_marks = PerformanceMarkRepository(connection)
         self.facts = FactRepository(connection)
         self.alerts = AlertRepository(connection)
         self.events = EventRepository(connection)

@@ -32,6 +32,7 @@ def runs(service: MySymbolsServiceV2, work: Activities, shown: Shown) -> tuple[R
         Run(JobKind.SAMPLE_DATA.value, ("fill", "board"), does.sample_data),
         Run(JobKind.BACKFILL.value, ("contracts", "fill", "board"), does.backfill),
         Run(JobKind.REPORT.value, ("report",), does.report),
+        Run(JobKind.PERFORMANCE_MARKS.value, ("mark",), does.performance_mark, work.scored),
         Run(JobKind.RETENTION.value, tuple(SWEEPS), does.retention),
     )
     return tuple(telling(run, service.jobs.news, service.jobs.clock) for run in every)
@@ -110,6 +111,15 @@ class _Works:
             return self.shown(await self.service.reporting.report(begin, end))
 
         return await journal.step("report", report)
+
+    async def performance_mark(self, journal: Journal, payload: Document) -> Document:
+        slot = datetime.fromisoformat(str(payload["scheduled_at"]))
+
+        async def mark() -> Document:
+            noted = await self.service.performance_marks.note(slot)
+            return {"version": None if noted is None else noted.version}
+
+        return await journal.step("mark", mark)
 
     async def retention(self, journal: Journal, payload: Document) -> Document:
         """How many of each were dropped."""

@@ -88,6 +88,7 @@ def table(
         Tick("forced_replacement", lambda: cadences().market, work.forced_replacement,
              work.scored),
         Tick("alerts", lambda: cadences().alerts, work.alerts),
+        once(JobKind.PERFORMANCE_MARKS, lambda: cadences().performance_marks, work.scored),
         once(JobKind.RETENTION, lambda: RETENTION_S, work.scored),
     )  # fmt: skip
 

@@ -33,6 +33,7 @@ from app.services.metrics import MetricsService
 from app.services.once import Command, Once
 from app.services.outlook import Quote
 from app.services.performance import Performance
+from app.services.performance_marks import PerformanceMarks
 from app.services.portfolio import PortfolioService
 from app.services.proposals import Proposals
 from app.services.rebalance_runs import RebalanceRuns
@@ -166,6 +167,7 @@ class Desk:
             self.database, lambda: self.now, once, self.rebalancing, self.portfolio
         )
         self.performance = Performance(self.database, grounds, once, ledger)
+        self.performance_marks = PerformanceMarks(self.performance)
         self.reports = Reports(self.database, grounds, self.performance)
         self.metrics = MetricsService(self.database, grounds, self.reports)
         self.reporting = Reporting(self.performance)

@@ -60,6 +60,7 @@ class CadencesOut(Out):
     rebalance_check: int
     replacement_check: int
     alerts: int
+    performance_marks: int
 
 
 class ReplacementOut(Out):
@@ -152,6 +153,7 @@ class CadencesIn(Body):
     rebalance_check: int | None = None
     replacement_check: int | None = None
     alerts: int | None = None
+    performance_marks: int | None = None
 
 
 class ReplacementIn(Body):
