@@ -14,7 +14,7 @@ import structlog
 from app.adapters.kucoin.exchange import open_exchange
 from app.api.routes.portfolio_report import report_document
 from app.container.composition import compose
-from app.container.feed import FeedTasks, farewell, heartbeat, hinted, join
+from app.container.feed import FeedTasks, farewell, heartbeat, hinted, join, overheard
 from app.container.seams import code_version, full_version, new_id, utc_now
 from app.domain.errors import ConflictError
 from app.services.alert_watch import AlertWatch
@@ -85,7 +85,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             publish,
             observers.slow_statement(metrics),
         )
-        stream = EventStream(database, utc_now, metrics, in_force.read)
+        stream = EventStream(database, utc_now, metrics, overheard(in_force, bus))
         await database.open()
         stack.push_async_callback(database.close)
         await preparation.prepare(settings.database.url)

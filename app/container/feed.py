@@ -4,12 +4,16 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Final
 
 from app.container.seams import new_id
 from app.domain.errors import ServiceError
+from app.domain.event_codec import EventRecord, Topic, event_of
+from app.services.bus import Bus
 from app.services.feed_lease import FeedLease, LeaseTimes
 from app.services.feed_view import FeedView
 from app.services.feed_wishes import FeedWishes
+from app.services.in_force import SettingsInForce
 from app.services.market_follow import MarketFollower
 from app.services.market_publish import MarketPublisher
 from app.services.my_symbols import MySymbolsServiceV2
@@ -22,6 +26,7 @@ from app.workers.feed import FEED, FeedDuty, Sharing
 from app.workers.schedule import Activities, Tick, begin, begin_feed
 from app.workers.supervisor import Beat, Supervisor, Work
 
+_DECISIONS: Final = frozenset({Topic.PORTFOLIO_CHANGE, Topic.CONFIGURATION, Topic.BOARD})
 Listen = Callable[[Callable[[], None], Beat], Awaitable[None]]
 
 
@@ -122,6 +127,19 @@ def farewell(replicas: Replicas | None) -> Callable[[], Awaitable[None]]:
             await replicas.leave()
 
     return leave
+
+
+def overheard(in_force: SettingsInForce, bus: Bus) -> Callable[[EventRecord], None]:
+    """What any process committed: settings come into force here too, and the owner of the feed
+    looks at the alerts as soon as another has decided something.
+    """
+
+    def heard(record: EventRecord) -> None:
+        in_force.read(record)
+        if record.topic in _DECISIONS:
+            bus.publish(event_of(record))
+
+    return heard
 
 
 def hinted(listen: Listen, duty: FeedDuty | None) -> Listen:

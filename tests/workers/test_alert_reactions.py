@@ -1,9 +1,12 @@
 """Alerts are looked at when something was decided; one look answers all that came before it."""
 
 import asyncio
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 
+from app.container.feed import overheard
 from app.domain.configuration import Configuration
+from app.domain.event_codec import EventRecord, drafts_of
 from app.domain.events import (
     ConfigurationChanged,
     PlanCreated,
@@ -11,6 +14,7 @@ from app.domain.events import (
     ScoresUpdated,
 )
 from app.services.bus import Bus
+from app.services.in_force import SettingsInForce
 from app.workers.alert_reactions import alert_reactions
 
 T0 = datetime(2026, 3, 4, 5, tzinfo=UTC)
@@ -81,5 +85,39 @@ async def test_changes_by_the_dozen_get_one_look_after_the_rest() -> None:
     rested.set()
     await turns()
     assert looks == [2]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_another_process_decided_is_looked_at_and_its_settings_hold_here() -> None:
+    bus, in_force, looks = Bus(), SettingsInForce(), [0]
+
+    async def look() -> None:
+        looks[0] += 1
+
+    async def at_once() -> None:
+        await asyncio.sleep(0)
+
+    heard = overheard(in_force, bus)
+    task = asyncio.ensure_future(alert_reactions(bus, lambda: T0, look, at_once)(lambda: None))
+    await asyncio.sleep(0)
+    newer = replace(Configuration(), version=7)
+    events = (
+        PortfolioChanged(1, 1, "ADD", "BTCUSDT", T0 + timedelta(seconds=1)),
+        ConfigurationChanged(newer, T0 + timedelta(seconds=2)),
+        ScoresUpdated("run", T0, 1, 1, 0.1, T0 + timedelta(seconds=3)),
+        PlanCreated("run", 1, 1, T0 + timedelta(seconds=4)),
+    )
+    for seq, event in enumerate(events, 1):
+        for draft in drafts_of(event):
+            heard(
+                EventRecord(
+                    **{one.name: getattr(draft, one.name) for one in fields(draft)}, seq=seq
+                )
+            )
+        for _ in range(10):
+            await asyncio.sleep(0)
+    assert in_force() == newer
+    assert looks == [3], "a plan is no decision"
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
