@@ -1,6 +1,5 @@
 """Alerts: evaluated each minute, at the start and whenever they are asked for."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,6 +18,7 @@ from app.services.alert_members import past_of
 from app.services.grounds import Grounds, GroundsNow
 from app.services.once import Command, Once, Outcome, Render
 from app.services.ports import NewId
+from app.services.shared import Shared
 from app.services.trading import DataFacts, facts_of
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
@@ -60,23 +60,26 @@ class AlertService:
     once: Once
     new_id: NewId
     system: System = field(default_factory=Nothing)
-    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _looking: Shared[tuple[tuple[Alert, ...], Grounds]] = field(default_factory=Shared)
 
     async def look(self) -> tuple[tuple[Alert, ...], Grounds]:
         """Evaluate everything now and keep what changed: the alerts that are not resolved.
 
         Where the database cannot be written to, the answer is as true and is kept the next time.
+        Who asks while one is under way shares the next with all others that do.
         """
-        async with self._one_at_a_time:
-            async with self.database.read() as unit:
-                seen, grounds = await self._evaluated(unit)
-            if not seen.is_news:
-                return seen.active, grounds
-            try:
-                seen, grounds = await self.database.run(self._kept)
-            except (ConflictError, UnavailableError) as error:
-                _log.warning("alerts_not_kept", cause=str(error.code))
-                return seen.active, grounds
+        return await self._looking(self._look)
+
+    async def _look(self) -> tuple[tuple[Alert, ...], Grounds]:
+        async with self.database.read() as unit:
+            seen, grounds = await self._evaluated(unit)
+        if not seen.is_news:
+            return seen.active, grounds
+        try:
+            seen, grounds = await self.database.run(self._kept)
+        except (ConflictError, UnavailableError) as error:
+            _log.warning("alerts_not_kept", cause=str(error.code))
+            return seen.active, grounds
         for alert in seen.raised:
             _log.warning("alert_raised", **_said(alert))
         for alert in seen.ended:

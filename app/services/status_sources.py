@@ -7,6 +7,7 @@ from app.domain.configuration import Configuration
 from app.services.alerting_pulse import AlertingPulse
 from app.services.ports import Clock, ExchangeLink
 from app.services.scoring import Scoring
+from app.services.shared import Shared
 from app.services.status import MarketFacts, PortfolioFacts, ScoringFacts, Status, TaskFacts
 from app.services.status_facts import ProcessFacts
 from app.services.vitals import VitalSigns, counted
@@ -32,12 +33,13 @@ class StatusSources:
         task_facts: Callable[[], tuple[TaskFacts, ...]],
         processes: Callable[[], tuple[ProcessFacts, ...]] = lambda: (),
     ) -> Status:
-        """The status of a service that starts now."""
+        """The status of a service that starts now; who asks at the same time shares one ping."""
+        pinging: Shared[None] = Shared()
         return Status(
             started_at=clock(),
             version=version,
             clock=clock,
-            ping_database=self.database.ping,
+            ping_database=lambda: pinging(self.database.ping),
             exchange_link=exchange_link,
             market_facts=market_facts,
             scoring_facts=self.scoring_facts,

@@ -9,13 +9,11 @@ from decimal import Decimal
 import pytest
 
 from app.domain.controls import LockKind
-from app.domain.errors import Code, UnavailableError
 from app.domain.market import DataStatus, Interval
 from app.domain.replacement import Tally
 from app.services.once import Command
 from app.services.performance import Claim
 from app.services.safety import SafetyReport
-from app.services.shared import Shared
 from app.services.trading import Tradeable
 from app.services.views import PortfolioView
 from app.services.weighing import Weights
@@ -270,64 +268,3 @@ async def test_who_hears_of_a_change_reads_it(database: Database) -> None:
     await asyncio.gather(*told)
     assert read_at
     assert set(read_at) == {False}
-
-
-async def test_who_asks_during_a_run_gets_one_that_began_later() -> None:
-    shared: Shared[int] = Shared()
-    runs: list[int] = []
-    going = asyncio.Event()
-
-    async def work() -> int:
-        number = len(runs) + 1
-        runs.append(number)
-        await going.wait()
-        return number
-
-    first = asyncio.ensure_future(shared(work))
-    await asyncio.sleep(0)
-    others = [asyncio.ensure_future(shared(work)) for _ in range(5)]
-    await asyncio.sleep(0)
-    going.set()
-    assert await first == 1
-    assert await asyncio.gather(*others) == [2] * 5
-    assert runs == [1, 2]
-    assert await shared(work) == 3
-
-
-async def test_a_failed_run_fails_for_all_that_waited_for_it_and_for_nobody_later() -> None:
-    shared: Shared[int] = Shared()
-    calls: list[int] = []
-
-    async def fail() -> int:
-        calls.append(1)
-        await asyncio.sleep(0)
-        raise UnavailableError(Code.DATABASE_UNAVAILABLE, "away", retry_after_s=1)
-
-    found = await asyncio.gather(*(shared(fail) for _ in range(8)), return_exceptions=True)
-    assert all(isinstance(one, UnavailableError) for one in found)
-    assert len(calls) == 2
-
-    async def succeed() -> int:
-        return 7
-
-    assert await shared(succeed) == 7
-
-
-async def test_a_run_that_is_cancelled_is_begun_again_for_those_who_wait() -> None:
-    shared: Shared[int] = Shared()
-
-    async def forever() -> int:
-        await asyncio.Event().wait()
-        return 1
-
-    async def work() -> int:
-        return 2
-
-    first = asyncio.ensure_future(shared(forever))
-    await asyncio.sleep(0)
-    second = asyncio.ensure_future(shared(work))
-    await asyncio.sleep(0)
-    first.cancel()
-    assert await second == 2
-    with pytest.raises(asyncio.CancelledError):
-        await first
