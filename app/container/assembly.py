@@ -117,11 +117,11 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         work = activities(
             service, AlertWatch(service.alerts, metrics, status.alerts_looked_at), new_id
         )
+        stack.push_async_callback(farewell(feed.replicas))
         # Runs may use everything that was opened before; what asks for runs stops before them.
         await engine.open(runs(service, work, report_document))
         stack.push_async_callback(engine.close)
         metrics.service_info.labels(code_version(), settings.kucoin.data_source.value).set(1)
-        stack.push_async_callback(farewell(feed.replicas))
         # Tasks stop first on the way out: they use everything that was opened before.
         stack.push_async_callback(supervisor.stop)
         mode = ModeNow(service.market.level, status.is_database_down, time.monotonic)

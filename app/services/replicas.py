@@ -86,10 +86,12 @@ class Replicas:
         )
 
     async def leave(self) -> None:
-        """Says goodbye, unless something unfinished is in its name that others must find."""
-        if self.executor_id not in await self.orphans.executors():
-            async with self.database.write() as unit:
-                await unit.replicas.leave(self.executor_id)
+        """Says goodbye, once nothing is carried out here any more.
+
+        What it could not finish then belongs to nobody known, and others take it over at once.
+        """
+        async with self.database.write() as unit:
+            await unit.replicas.leave(self.executor_id)
 
     async def _bury_dead(self) -> tuple[str, ...]:
         for_ms = int(self.dead_s * 1000)

@@ -195,6 +195,14 @@ async def test_an_api_process_answers_with_the_owners_data_and_leaves_work_to_th
         assert (await running.owner()) is worker
         rankings = await running.get(worker, "/scoring/rankings")
         assert (await running.get(api, "/scoring/rankings"))["run_id"] == rankings["run_id"]
+        symbol = rankings["items"][0]["symbol"]
+        for path in ("/portfolio/tradeable", f"/portfolio/symbols/{symbol}/should-trade"):
+            one, other = await running.get(worker, path), await running.get(api, path)
+            assert one.keys() == other.keys(), path
+            assert (one["data_status"], one["as_of"]) == (other["data_status"], other["as_of"])
+        quotes = [await running.get(each, f"/market/{symbol}") for each in (worker, api)]
+        assert quotes[0]["bid"] == quotes[1]["bid"]
+        assert quotes[0]["as_of"] == quotes[1]["as_of"]
         job = await running.post(api, "/scoring/calculate", prefer="respond-async")
 
         async def done() -> bool:
@@ -208,7 +216,6 @@ async def test_an_api_process_answers_with_the_owners_data_and_leaves_work_to_th
         assert summary["listed"] > 0
         worker.kill()
         asked = await running.asked()
-        symbol = rankings["items"][0]["symbol"]
         for path in ("/scoring/rankings", "/portfolio", f"/market/{symbol}", "/symbols", "/health"):
             assert await running.get(api, path) is not None, path
         await asyncio.sleep(3.0)

@@ -246,11 +246,12 @@ async def test_who_does_not_carry_out_runs_buries_nobody(peers: Peers) -> None:
     assert "two" in await peers.known()
 
 
-async def test_who_leaves_in_peace_is_forgotten_unless_something_of_it_runs(peers: Peers) -> None:
+async def test_what_one_that_leaves_has_not_finished_is_taken_over_at_once(peers: Peers) -> None:
     one, two = peers.replica("one"), peers.replica("two")
-    for replica in (one, two):
-        await replica.round()
+    await two.round()
+    await peers.awake(one)
     peers.runs.left = {"two": 1}
-    await one.leave()
+    assert await one.round() == ()
     await two.leave()
-    assert await peers.known() == {"two"}
+    assert await one.round() == ("two",)
+    assert await peers.known() == {"one"}
