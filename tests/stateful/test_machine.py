@@ -53,7 +53,7 @@ from tests.stateful.twins import (
 )
 
 EXAMPLES = int(os.environ.get("MYTESTS_STATEFUL_EXAMPLES", "6"))
-STEPS = int(os.environ.get("MYTESTS_STATEFUL_STEPS", "30"))
+STEPS = int(os.environ.get("MYTESTS_STATEFUL_STEPS", "24"))
 FEW = SYMBOLS[:14]
 
 symbols = st.sampled_from(FEW)

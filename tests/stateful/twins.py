@@ -17,11 +17,13 @@ from sqlalchemy import text
 
 from app.domain.configuration import Configuration
 from app.domain.controls import Controls, LockKind
+from app.domain.drift import marked, prices_of
+from app.domain.equity_steps import WEIGHS
 from app.domain.errors import ServiceError
 from app.domain.history import EventType, PortfolioEvent, chain_faults, fold
 from app.domain.market import ContractStatus
 from app.domain.performance import Trade
-from app.domain.portfolio import Portfolio, faults
+from app.domain.portfolio import FULL, Portfolio, faults
 from app.domain.proposal import Proposal
 from app.domain.rebalance_run import NEXT, Run, RunState
 from app.services.once import Answer, Command, Outcome
@@ -264,11 +266,15 @@ def sound(now: Seen) -> None:
 
 
 def grew_rightly(before: Seen, after: Seen, desk: Desk) -> None:
-    """P5 and D5: only what is open and fresh may grow, and never beyond the maximum."""
+    """P5 and D5: only what is open and fresh may grow, and never beyond the maximum.
+
+    What prices alone have done is no growth: a weight of record may follow them.
+    """
     held = {member.symbol: member.weight_u for member in before.portfolio.members}
+    carried = _carried(before, after, desk)
     controls = before.controls.at(desk.now)
     for member in after.portfolio.members:
-        if member.weight_u <= held.get(member.symbol, 0):
+        if member.weight_u <= max(held.get(member.symbol, 0), carried.get(member.symbol, 0)):
             continue
         quote = desk.market.quotes[member.symbol]
         assert quote.is_fresh, member.symbol
@@ -276,6 +282,23 @@ def grew_rightly(before: Seen, after: Seen, desk: Desk) -> None:
         assert not desk.market.halted
         assert controls.switch.enabled
         assert member.weight_u <= after.configuration.max_weight_u, member.symbol
+
+
+def _carried(before: Seen, after: Seen, desk: Desk) -> dict[str, int]:
+    """The weights that prices had made of those of record, of the members that stayed."""
+    weighings = [one for one in before.events if one.type in WEIGHS]
+    set_at = prices_of(weighings[-1].payload) if weighings else {}
+    ids = {member.symbol_id for member in after.portfolio.members}
+    stayed = tuple(one for one in before.portfolio.members if one.symbol_id in ids)
+    cash_u = FULL - sum(one.weight_u for one in stayed)
+    quotes = desk.market.quotes
+    now = {
+        one.symbol: mark
+        for one in stayed
+        if quotes[one.symbol].is_fresh and (mark := quotes[one.symbol].mark) is not None
+    }
+    moved = marked(replace(before.portfolio, members=stayed, cash_u=cash_u), set_at, now)
+    return {one.symbol: one.weight_u for one in moved.members}
 
 
 def kept_in_bounds(before: Seen, after: Seen, desk: Desk) -> None:
