@@ -124,6 +124,7 @@ class Proposals:
             along = Along(ready, run_ends)
             wish = Wish(reason, approved=Approved.of(proposal.action))
             if wish.approved is None:
+                await ready()
                 raise ConflictError(Code.PLAN_CHANGED, "The proposal does not say all weights.")
             return await self.rebalancing.run(wish, who, render, along)
 

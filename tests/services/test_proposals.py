@@ -1,10 +1,12 @@
 """What the schedule proposes under each policy, and what a decision does: once, in time, safely."""
 
 import asyncio
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from app.domain.errors import Code, ConflictError, NotFoundError, ServiceError
 from app.domain.events import ProposalDecided, ProposalOpened
@@ -172,6 +174,26 @@ async def test_what_may_not_be_traded_now_keeps_its_weight_or_the_plan_does_not_
     assert caught.value.code is Code.PLAN_CHANGED
     assert await version(careful) == waiting.version
     assert (await proposed(careful)).proposal_id == caught.value.facts["proposal_id"]
+
+
+async def test_a_proposal_that_was_stored_without_its_weights_is_proposed_anew(
+    careful: Desk,
+) -> None:
+    waiting = await proposed(careful)
+    before = {name: waiting.action[name] for name in ("changes", "triggers", "turnover_u", "cost")}
+    async with careful.database.write() as unit:
+        wanted = text("UPDATE proposals SET action = :action")
+        await unit.connection.execute(wanted, {"action": json.dumps(before)})
+    with pytest.raises(ConflictError) as caught:
+        await approve(careful, waiting)
+    assert caught.value.code is Code.PLAN_CHANGED
+    again = await proposed(careful)
+    assert caught.value.facts == {"proposal_id": again.proposal_id}
+    assert await states(careful) == ["superseded", "open"]
+    with pytest.raises(ConflictError) as caught:
+        await approve(careful, waiting)
+    assert caught.value.code is Code.INVALID_STATE_TRANSITION
+    assert (await approve(careful, again)).state is ProposalState.APPROVED
 
 
 async def test_a_declined_proposal_changes_nothing(careful: Desk) -> None:
