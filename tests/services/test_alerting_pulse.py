@@ -14,6 +14,9 @@ from app.storage.database import Database
 from app.telemetry.metrics import Metrics
 from tests.services.test_status import NOW, World
 
+# Where the database is no matter.
+SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+
 
 class Post:
     """A process of its own over a database, with a clock that all share."""
@@ -57,6 +60,7 @@ async def test_U11_two_minutes_without_a_look_or_a_round_are_told(database: Data
     assert (await post.component()).state is ComponentState.UP
 
 
+@SQLITE
 async def test_U11_who_never_begins_is_dead_after_two_minutes_too(database: Database) -> None:
     world = World()
     post = Post(world, database)
@@ -66,6 +70,7 @@ async def test_U11_who_never_begins_is_dead_after_two_minutes_too(database: Data
     assert dead.detail == "no evaluation seen, no delivery seen"
 
 
+@SQLITE
 async def test_what_one_process_does_the_others_see(database: Database) -> None:
     world = World()
     worker, reader = Post(world, database), Post(world, database)
@@ -77,6 +82,7 @@ async def test_what_one_process_does_the_others_see(database: Database) -> None:
     assert reader.silence("delivery") == 0.0
 
 
+@SQLITE
 async def test_rules_that_are_looked_at_seldom_are_not_silent(database: Database) -> None:
     world = World()
     post = Post(world, database, interval_s=600.0)

@@ -22,6 +22,8 @@ from app.storage.metadata import metadata
 from tests.services.desk import WHO
 from tests.services.test_notifications import SECRET, Office, Receiver, change
 
+# Where the database is no matter.
+SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 OLD, NEW = (Fernet.generate_key().decode() for _ in range(2))
 
 
@@ -64,6 +66,7 @@ async def test_the_database_holds_no_address_and_no_secret(
         assert (shown.url, shown.secret) == (address, SECRET)
 
 
+@SQLITE
 async def test_a_new_key_in_front_of_the_old_one_opens_what_that_sealed(
     database: Database,
 ) -> None:
@@ -76,6 +79,7 @@ async def test_a_new_key_in_front_of_the_old_one_opens_what_that_sealed(
     assert [one.url[-5:] for one in await office.notifications.channels()] == ["", "young"]
 
 
+@SQLITE
 async def test_without_its_key_a_channel_is_told_nothing_until_it_is_named_anew(
     database: Database,
 ) -> None:
@@ -100,6 +104,7 @@ async def test_without_its_key_a_channel_is_told_nothing_until_it_is_named_anew(
         assert len(receiver.got) == 1
 
 
+@SQLITE
 async def test_without_any_key_no_address_is_taken(database: Database) -> None:
     office = keyed(Office(database))
     with pytest.raises(ConflictError) as caught:
@@ -109,6 +114,7 @@ async def test_without_any_key_no_address_is_taken(database: Database) -> None:
     assert await office.notifications.channels() == ()
 
 
+@SQLITE
 async def test_what_was_stored_before_there_were_keys_is_sealed_at_the_start(
     database: Database, tmp_path: Path
 ) -> None:

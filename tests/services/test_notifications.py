@@ -43,6 +43,8 @@ from tests.services.desk import NOW, WHO
 
 SECRET = "a secret of the receiver"
 KEEP = timedelta(days=30)
+# Where the database is no matter.
+SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 KEY = "a" * 43 + "="
 
 
@@ -301,6 +303,7 @@ async def test_people_get_so_many_of_a_kind_and_the_rest_in_one_piece(office: Of
     assert DeliveryState.HELD not in await office.states()
 
 
+@SQLITE
 async def test_new_limits_hold_from_the_next_notice_on(office: Office) -> None:
     receiver = Receiver()
     async with receiver.listening() as url:
@@ -315,6 +318,7 @@ async def test_new_limits_hold_from_the_next_notice_on(office: Office) -> None:
     assert json.loads(receiver.got[-1][1])["title"] == "3 more of kind error"
 
 
+@SQLITE
 async def test_E06_a_storm_of_alerts_is_thirty_messages_a_minute_and_the_rest_is_counted(
     office: Office,
 ) -> None:

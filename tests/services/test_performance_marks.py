@@ -3,6 +3,8 @@
 from datetime import timedelta
 from decimal import Decimal
 
+import pytest
+
 from app.api.routes import portfolio_marks
 from app.storage.database import Database
 from tests.api.harness import PREFIX, serve
@@ -10,6 +12,8 @@ from tests.api.judging import problem
 from tests.services.desk import NOW, Desk
 
 HOUR = timedelta(hours=1)
+# Where the database is no matter.
+SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 
 
 async def test_each_slot_is_noted_once_and_with_the_prices_of_then(database: Database) -> None:
@@ -36,12 +40,14 @@ async def test_each_slot_is_noted_once_and_with_the_prices_of_then(database: Dat
     assert await desk.performance_marks.page(9, None, None, None) == (first, second, third)
 
 
+@SQLITE
 async def test_without_a_portfolio_there_is_nothing_to_note(database: Database) -> None:
     desk = await Desk(database).open()
     assert await desk.performance_marks.note(NOW) is None
     assert await desk.performance_marks.page(9, None, None, None) == ()
 
 
+@SQLITE
 async def test_marks_are_read_page_by_page_and_by_period(database: Database) -> None:
     desk = await Desk(database).filled(2)
     for hour in range(5):
