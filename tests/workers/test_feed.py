@@ -86,7 +86,7 @@ async def epoch_of(database: Database) -> int:
 
 async def test_a_graceful_stop_hands_the_feed_over_at_once(database: Database) -> None:
     noted: list[str] = []
-    slow = LeaseTimes()  # nobody could wait for this one to run out
+    slow = LeaseTimes(ttl_s=3600.0)  # nobody could wait for this one to run out
     one, two = (Process(database, name, noted, times=slow) for name in ("one", "two"))
     async with one.running() as first:
         await until(noted, "one begins")
