@@ -199,7 +199,7 @@ def test_compose_variables_are_settings_and_make_valid_ones(
     known = known_variables()
     for variable, value in variables.items():
         assert variable in known
-        monkeypatch.setenv(variable, re.sub(r"\$\{\w+:-(\w+)\}", r"\1", value))
+        monkeypatch.setenv(variable, re.sub(r"\$\{\w+:-(\w*)\}", r"\1", value))
     settings = Settings()
     url = urlsplit(settings.database.url)
     if url.scheme.startswith("postgresql"):
