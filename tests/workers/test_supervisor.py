@@ -3,10 +3,13 @@
 import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 import pytest
 
+from app.adapters.kucoin.limits import KucoinLimits
 from app.domain.errors import Code, UnavailableError
+from app.workers.backoff import full_jitter
 from app.workers.supervisor import Beat, Supervisor, Work
 
 START = datetime(2026, 11, 21, tzinfo=UTC)
@@ -163,3 +166,9 @@ async def test_tasks_can_be_ended_one_by_one_and_begun_again(bench: Bench) -> No
     await asyncio.sleep(0)
     await supervisor.stop()
     assert ended == ["two", "three", "two", "one"]
+
+
+def test_what_was_away_is_taken_up_again_within_half_a_minute_of_its_return() -> None:
+    longest = list(islice(full_jitter(lambda _, ceiling: ceiling), 20))
+    assert longest[:4] == [0.5, 1.0, 2.0, 4.0]
+    assert KucoinLimits().breaker_probe_s + max(longest) < 25.0
