@@ -62,8 +62,11 @@ class RequestBorder:
         self.metrics.http_requests_in_flight.inc()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
-            # What can be read can be asked for without its body; routes see only the GET.
-            scope["method"] = "GET" if answer.is_head else scope["method"]
+            if answer.is_head:
+                # What can be read can be asked for without its body; routes see only the GET,
+                # and nothing is begun for somebody who wants no answer.
+                scope["method"] = "GET"
+                scope["headers"] = [one for one in scope["headers"] if one[0] != b"prefer"]
             await self._guarded(scope, answer.ended(receive), answer)
         finally:
             scope["method"] = "HEAD" if answer.is_head else scope["method"]

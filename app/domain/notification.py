@@ -1,5 +1,6 @@
 """What people and programs are told, of what kind it is, how often, and when to try again."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -51,6 +52,13 @@ class Channel:
     kinds: tuple[NoticeKind, ...]
     enabled: bool
     created_at: datetime
+
+    @property
+    def secret_fingerprint(self) -> str | None:
+        """Twelve digits that tell two apart; None where there is none, or nobody can read it."""
+        if self.secret is None or not self.url:
+            return None
+        return hashlib.sha256(b"channel secret:" + self.secret.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,6 +152,8 @@ async def test_a_report_made_by_a_job_is_the_report(desk: Desk) -> None:
     assert ended["result"]["equity"] == []
     assert job["result"]["equity"] != []
     before = (await desk.service.get("/jobs", kind="report"))["items"]
+    looked = await client.head(path, headers=ASYNC)
+    assert looked.status_code == 200, "who wants no answer begins nothing"
     page = await client.get(path, headers={**ASYNC, "Accept": "text/html"})
     assert page.headers["content-type"].startswith("text/html")
     assert (await desk.service.get("/jobs", kind="report"))["items"] == before

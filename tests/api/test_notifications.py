@@ -73,6 +73,23 @@ async def test_a_channel_from_its_first_day_to_its_last(
         assert CANARY not in answer.text
     assert (await client.get(f"{PATH}/channels")).json() == {"items": []}
     problem(await client.delete(f"{PATH}/channels/{channel['id']}"), 404, "not_found")
+
+
+async def test_G08_a_secret_is_never_read_back_and_can_be_told_from_another(
+    client: httpx2.AsyncClient,
+) -> None:
+    wanted = {"name": "desk", "kind": "webhook", "url": "https://127.0.0.1/x", "secret": CANARY * 2}
+    made = await client.post(f"{PATH}/channels", json=wanted)
+    place = f"{PATH}/channels/{made.json()['id']}"
+    kept = await client.put(place, json={"name": "desk", "kind": "webhook", "user": "ops"})
+    other = await client.put(place, json={**wanted, "secret": CANARY * 3})
+    plain = {**wanted, "name": "plain", "secret": None}
+    without = (await client.post(f"{PATH}/channels", json=plain)).json()
+    first, second, third = (one.json()["secret_fingerprint"] for one in (made, kept, other))
+    assert len(first) == 12
+    assert (second == first, third == first) == (True, False)
+    assert (without["has_secret"], without["secret_fingerprint"]) == (False, None)
+    assert all(CANARY not in one.text for one in (made, kept, other))
     problem(await client.post(f"{PATH}/1/redrive"), 404, "not_found")
 
 

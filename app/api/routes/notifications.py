@@ -82,6 +82,10 @@ class ChannelOut(Out):
         examples=["https"],
     )
     has_secret: bool
+    secret_fingerprint: str | None = Field(
+        description="Tells two secrets apart; null without one, or where its key is not at hand.",
+        examples=["9f86d081884c"],
+    )
     kinds: list[NoticeKind]
     enabled: bool
     created_at: UtcTime
@@ -94,6 +98,7 @@ class ChannelOut(Out):
             kind=channel.kind,
             service=channel.url.partition("://")[0].lower() or None,
             has_secret=channel.secret is not None,
+            secret_fingerprint=channel.secret_fingerprint,
             kinds=list(channel.kinds),
             enabled=channel.enabled,
             created_at=channel.created_at,
