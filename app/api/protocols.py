@@ -27,6 +27,14 @@ class PatientHttp(H11Protocol):
     on_stuck: ClassVar[Callable[[str], None]] = staticmethod(_ignore)
     _cut: TimerHandle | None = None
 
+    def connection_made(self, transport: BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]  # it is one of a socket
+        bound = transport.get_extra_info("socket")
+        with suppress(OSError, AttributeError):  # it is gone already, or none of TCP
+            # asyncio does so only for sockets that name their protocol, as ours does not: head and
+            # body are sent apart, and the body would wait 40 ms for the other side to confirm.
+            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._cut = self.loop.call_later(self.stuck_s, self._cut_off)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import count
@@ -238,3 +239,25 @@ async def test_a_caller_that_leaves_halfway_disturbs_nobody() -> None:
             writer.close()
         answer = await talk(port, f"{GET}\r\n".encode())
         assert answer.status == 200
+
+
+async def test_a_body_does_not_wait_until_its_head_is_confirmed() -> None:
+    api = make_api(routers=[sample_router()])
+    config = server_config(api, host="127.0.0.1", port=0, new_id=numbered())
+    server = uvicorn.Server(config)
+    # As the command line makes it: such a socket does not name its protocol.
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        running = asyncio.ensure_future(server._serve(sockets=[listener]))
+        while not server.started:
+            assert not running.done()
+            await asyncio.sleep(0.01)
+        _, writer = await asyncio.open_connection(*listener.getsockname())
+        while not server.server_state.connections:
+            await asyncio.sleep(0.01)
+        (connection,) = server.server_state.connections
+        bound = connection.transport.get_extra_info("socket")
+        assert bound.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        writer.close()
+        await writer.wait_closed()
+        server.should_exit = True
+        await running
