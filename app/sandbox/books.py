@@ -5,10 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.sandbox.bars import Floats, Ints, path_at
-from app.sandbox.market import HIGH, LOW, MINUTE_MS, Market
+from app.sandbox.journal import Journal, Sides
+from app.sandbox.market import HIGH, LOW, MINUTE_MS, Market, Moment
 from app.sandbox.universe import HOUR_MS
 
 TABLE = 1 << 16
+# Sequences of the real exchange lag some thirteen months behind the milliseconds of the epoch,
+# and clients rely on the two never meeting.
+SEQUENCE_LAG = 35_000_000_000
+FULL_DEPTH = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,43 @@ class Books:
         turnover = np.array([item.turnover for item in market.history.listings])
         self._spread_bp = 0.4 * (3.0e9 / turnover) ** 0.36
         self._level_usd = 75_000.0 * (turnover / 3.0e9) ** 0.55
+        self._lot = np.array([item.lot for item in market.history.listings])
+        self._inverse = np.array([item.inverse for item in market.history.listings])
+        self._tops: tuple[int, Moment, Tops] | None = None
+        self._ahead: dict[int, int] = {}
+        self.journals: dict[int, Journal] = {}
+
+    def changed(self) -> None:
+        """Forget what was worked out, after a factor was changed by hand."""
+        self._tops = None
+
+    def sequence(self, row: int, now_ms: int) -> int:
+        """The book's sequence: counts single changes while the book is journalled."""
+        journal = self.journals.get(row)
+        if journal is not None:
+            self._advance(journal, now_ms)
+            return journal.sequence
+        return self.market.clamp(now_ms) - SEQUENCE_LAG + row + self._ahead.get(row, 0)
+
+    def follow(self, row: int, now_ms: int) -> Journal:
+        """Begin to journal the changes of a book."""
+        if row not in self.journals:
+            sides = self.ticks(row, now_ms, FULL_DEPTH)
+            at_ms = self.market.clamp(now_ms)
+            self.journals[row] = Journal(row, self.sequence(row, now_ms), at_ms, sides)
+        return self.journals[row]
+
+    def unfollow(self, row: int, now_ms: int) -> None:
+        """End a journal; sequences go on from where it is, never back."""
+        journal = self.journals.pop(row, None)
+        if journal is not None:
+            self._ahead.pop(row, None)
+            self._ahead[row] = max(0, journal.sequence - self.sequence(row, now_ms))
+
+    def _advance(self, journal: Journal, now_ms: int) -> None:
+        at_ms = self.market.clamp(now_ms)
+        if at_ms != journal.at_ms:
+            journal.advance(at_ms, self.ticks(journal.row, now_ms, FULL_DEPTH))
 
     def _pick(self, rows: Ints | int, second: int, key: Ints | int) -> Ints:
         mixed = np.asarray(rows) * 40_503 + second * 7_919 + np.asarray(key) * 9_973
@@ -66,6 +108,8 @@ class Books:
         """Best bid and ask of every contract: the last trade was at one of them."""
         now_ms = self.market.clamp(now_ms)
         moment = self.market.moment(now_ms)
+        if self._tops is not None and self._tops[0] == now_ms and self._tops[1] is moment:
+            return self._tops[2]
         spread = self.half_gap(now_ms).astype(np.int64)
         rows = np.arange(self.market.size)
         buying = moment.trade.buying
@@ -73,22 +117,25 @@ class Books:
         bid = np.maximum(np.where(buying, moment.last - spread, moment.last), 1)
         ask = np.maximum(ask, bid + 1)
         sizes = [self._size(rows, now_ms, side, 0) for side in (0, 1)]
-        return Tops(bid, ask, sizes[0], sizes[1], buying)
+        tops = Tops(bid, ask, sizes[0], sizes[1], buying)
+        self._tops = (now_ms, moment, tops)
+        return tops
 
     def _size(self, rows: Ints | int, now_ms: int, side: int, level: Ints | int) -> Ints:
         """Lots at a level of a side: log-normal, more further away."""
         market = self.market
         price = market.moment(now_ms).last[rows] / market.scale[rows]
-        lot = np.array([item.lot for item in market.history.listings])[rows]
-        inverse = np.array([item.inverse for item in market.history.listings])[rows]
         noise = self._normal[self._pick(rows, now_ms // 1000, 11 + side + 2 * np.asarray(level))]
         usd = self._level_usd[rows] * self.depth_factor[rows]
         usd = usd * (1.0 + 0.07 * np.asarray(level)) * np.exp(0.6 * noise)
-        lots: Ints = np.maximum(np.rint(usd / np.where(inverse, lot, lot * price)), 1.0)
+        lots: Ints = np.maximum(
+            np.rint(usd / np.where(self._inverse[rows], self._lot[rows], self._lot[rows] * price)),
+            1.0,
+        )
         return lots.astype(np.int64)
 
-    def levels(self, row: int, now_ms: int, depth: int) -> tuple[list[list[float]], ...]:
-        """Bids (high to low) and asks (low to high) of one contract as [price, lots]."""
+    def ticks(self, row: int, now_ms: int, depth: int) -> Sides:
+        """Bids (high to low) and asks (low to high) of one contract as (ticks, lots)."""
         now_ms = self.market.clamp(now_ms)
         tops = self.tops(now_ms)
         last = float(self.market.moment(now_ms).last[row])
@@ -102,9 +149,16 @@ class Books:
             ticks = best + sign * np.cumsum(gap).astype(np.int64)
             keep = ticks > 0
             lots = self._size(row, now_ms, side, index)
-            prices = (ticks[keep] / self.market.scale[row]).tolist()
-            sides.append([list(pair) for pair in zip(prices, lots[keep].tolist(), strict=True)])
-        return tuple(sides)
+            sides.append(list(zip(ticks[keep].tolist(), lots[keep].tolist(), strict=True)))
+        return sides[0], sides[1]
+
+    def levels(self, row: int, now_ms: int, depth: int) -> tuple[list[list[float]], ...]:
+        """Bids (high to low) and asks (low to high) of one contract as [price, lots]."""
+        scale = float(self.market.scale[row])
+        return tuple(
+            [[ticks / scale, lots] for ticks, lots in side]
+            for side in self.ticks(row, now_ms, depth)
+        )
 
     def trades(self, row: int, now_ms: int, count: int = 100) -> list[Trade]:
         """The last trades of one contract, newest first, looking back at most two days."""

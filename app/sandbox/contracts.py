@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from app.sandbox.books import Books
+from app.sandbox.books import Books, Trade
 from app.sandbox.funding import FundingBook, cap, granularity_ms, leverage, margins
 from app.sandbox.market import CLOSE, HIGH, LOW, OPEN, Market
 from app.sandbox.universe import DAY_MS, HOUR_MS, Listing
@@ -245,7 +245,7 @@ class Contracts:
             trade_ms = int(moment.trade.ms[row])
             answer.append(
                 {
-                    "sequence": market.clamp(now_ms) + row,
+                    "sequence": self.books.sequence(row, now_ms),
                     "symbol": listing.symbol,
                     "side": "buy" if moment.trade.buying[row] else "sell",
                     "size": int(moment.trade.lots[row]),
@@ -259,6 +259,20 @@ class Contracts:
                 }
             )
         return answer
+
+    def trade(self, row: int, trade: Trade) -> Json:
+        """One trade: its sequence is its own, not the book's."""
+        return {
+            "sequence": trade.ms + 1,
+            "contractId": row + 1,
+            "tradeId": str(trade.ms + 1),
+            "makerOrderId": str(trade.ms * 1_000 + row),
+            "takerOrderId": str(trade.ms * 1_000 + row + 500),
+            "ts": trade.ms * 1_000_000,
+            "size": trade.lots,
+            "price": text(trade.ticks, self.market.history.listings[row].tick_digits),
+            "side": "buy" if trade.buying else "sell",
+        }
 
 
 def text(ticks: int, digits: int) -> str:

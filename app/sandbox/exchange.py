@@ -44,7 +44,7 @@ class Exchange:
         self.pool = PublicPool(options.quota, monotonic)
         self.faults = FaultBoard()
         self._active: tuple[float, Payload] | None = None
-        self._monotonic = monotonic
+        self.monotonic = monotonic
 
     def forget_answers(self) -> None:
         """Drop rendered answers after something was changed by hand."""
@@ -52,7 +52,7 @@ class Exchange:
 
     def active_body(self) -> Payload:
         """The body of contracts/active; the same for a fifth of a real second, as if cached."""
-        real = self._monotonic()
+        real = self.monotonic()
         if self._active is not None and real - self._active[0] < 0.2:
             return self._active[1]
         now_ms = self.clock.now_ms()

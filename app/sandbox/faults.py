@@ -49,8 +49,16 @@ from app.sandbox.answers import respond
 
 Params = dict[str, Any]
 Answer = Callable[[web.Request], Awaitable[web.Response]]
+# Those of the stream, see stream.faults; their path is a topic.
+STREAM = frozenset(
+    {
+        *("stream_silence", "stream_half_open", "stream_duplicate", "stream_reorder"),
+        *("stream_gap", "stream_garbage", "stream_expired_token", "stream_no_welcome"),
+        *("stream_no_ack", "stream_refuse"),
+    }
+)
 TIMED = frozenset({"delay", "hang", "reset", "drip", "headers", "content_type"})
-KINDS = TIMED | frozenset(INSTEAD) | frozenset(WIRE) | frozenset(BODY)
+KINDS = STREAM | TIMED | frozenset(INSTEAD) | frozenset(WIRE) | frozenset(BODY)
 
 
 @dataclass(slots=True)
@@ -85,14 +93,18 @@ class FaultBoard:
     def __init__(self) -> None:
         self._faults: list[Fault] = []
         self._next = 1
+        self.streaming = False
 
     def arm(self, kind: str, path: str, times: int | None, skip: int, params: Params) -> Fault:
         """Arm a fault; ValueError for an unknown kind."""
         if kind not in KINDS:
             raise ValueError(f"unknown fault kind {kind!r}; known: {', '.join(sorted(KINDS))}")
+        # Without a number, a gap would be silence.
+        times = 1 if kind == "stream_gap" and times is None else times
         fault = Fault(self._next, kind, path, times, skip, params=params)
         self._next += 1
         self._faults.append(fault)
+        self.streaming = self.streaming or kind in STREAM
         return fault
 
     def disarm(self, fault_id: int | None = None) -> None:
@@ -101,6 +113,7 @@ class FaultBoard:
             if fault_id is None or fault.id == fault_id:
                 fault.released.set()
         self._faults = [fault for fault in self._faults if not fault.released.is_set()]
+        self.streaming = any(fault.kind in STREAM for fault in self._faults)
 
     def listed(self) -> list[Fault]:
         """The armed faults."""
@@ -108,7 +121,8 @@ class FaultBoard:
 
     def meeting(self, path: str) -> list[Fault]:
         """Those that act on a request now."""
-        return [fault for fault in self._faults if fault.meets(path)]
+        answers = [fault for fault in self._faults if fault.kind not in STREAM]
+        return [fault for fault in answers if fault.meets(path)]
 
 
 async def faulty(

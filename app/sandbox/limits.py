@@ -27,6 +27,7 @@ WEIGHTS = {
     "/api/v1/contracts/risk-limit/{symbol}": 5,
     "/api/v1/timestamp": 2,
     "/api/v1/status": 4,
+    "/api/v1/bullet-public": 10,
 }
 
 

@@ -37,6 +37,7 @@ def plant(exchange: Exchange, change: Plant) -> None:
     now_ms = exchange.market.clamp(exchange.clock.now_ms())
     exchange.books.spread_factor[row] *= change.spread_factor
     exchange.books.depth_factor[row] *= change.depth_factor
+    exchange.books.changed()
     if change.funding_rate is not None:
         exchange.funding.plant(row, now_ms - change.days * DAY_MS, change.funding_rate)
     column = now_ms // DAY_MS - exchange.market.history.first_day

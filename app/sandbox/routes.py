@@ -11,7 +11,6 @@ from app.sandbox.answers import (
     respond,
     unknown_symbol,
 )
-from app.sandbox.contracts import text as price_text
 from app.sandbox.exchange import Exchange
 from app.sandbox.funding import cap, granularity_ms
 from app.sandbox.indexes import index_page, risk_levels
@@ -91,7 +90,7 @@ async def book(request: web.Request) -> web.Response:
     depth = {"depth20": 20, "depth100": 100}.get(request.path.rsplit("/", 1)[1], 400)
     bids, asks = exchange.books.levels(row, now_ms, depth)
     data = {
-        "sequence": exchange.market.clamp(now_ms) + row,
+        "sequence": exchange.books.sequence(row, now_ms),
         "symbol": exchange.market.history.listings[row].symbol,
         "bids": bids,
         "asks": asks,
@@ -103,19 +102,8 @@ async def book(request: web.Request) -> web.Response:
 async def trades(request: web.Request) -> web.Response:
     exchange = request.app[EXCHANGE]
     row = row_of(request, request.query.get("symbol"))
-    digits = exchange.market.history.listings[row].tick_digits
     data = [
-        {
-            "sequence": trade.ms + 1,
-            "contractId": row + 1,
-            "tradeId": str(trade.ms + 1),
-            "makerOrderId": str(trade.ms * 1_000 + row),
-            "takerOrderId": str(trade.ms * 1_000 + row + 500),
-            "ts": trade.ms * 1_000_000,
-            "size": trade.lots,
-            "price": price_text(trade.ticks, digits),
-            "side": "buy" if trade.buying else "sell",
-        }
+        exchange.contracts.trade(row, trade)
         for trade in exchange.books.trades(row, exchange.clock.now_ms())
     ]
     return respond(request, encoded(data))

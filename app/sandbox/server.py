@@ -15,6 +15,8 @@ from app.sandbox.faults import faulty
 from app.sandbox.limits import WEIGHTS, Verdict
 from app.sandbox.options import SandboxOptions
 from app.sandbox.routes import EXCHANGE, add_routes
+from app.sandbox.stream.hub import Hub
+from app.sandbox.stream.server import ENDPOINT, add_stream
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 NOT_FOUND = error_body("404000", "Url Not Found")
@@ -42,7 +44,7 @@ def rate_headers(quota: int, verdict: Verdict) -> dict[str, str]:
 @web.middleware
 async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Count and limit each request, let faults act, and put errors into KuCoin's envelope."""
-    if request.path.startswith("/_control/"):
+    if request.path.startswith("/_control/") or request.path == ENDPOINT:
         return await handler(request)
     exchange = request.app[EXCHANGE]
     path = template(request)
@@ -97,6 +99,7 @@ def application(exchange: Exchange) -> web.Application:
     app[EXCHANGE] = exchange
     add_routes(app)
     add_control(app)
+    add_stream(app, Hub(exchange, exchange.monotonic))
     return app
 
 

@@ -60,6 +60,25 @@ def small() -> Shop:
     return Shop(seed=7, contracts=30)
 
 
+@pytest.fixture(scope="session")
+def _few() -> Shop:
+    return Shop(seed=7, contracts=30)
+
+
+@pytest.fixture
+def few(_few: Shop) -> Iterator[Shop]:
+    """Thirty contracts, shared: move the clocks, do not plant."""
+    exchange = _few.exchange
+    exchange.faults.disarm()
+    exchange.contracts.statuses.clear()
+    exchange.pool.fresh()
+    exchange.pool.tally = type(exchange.pool.tally)()
+    exchange.clock.set(START_MS, 1.0)
+    exchange.forget_answers()
+    yield _few
+    exchange.faults.disarm()
+
+
 async def _client(shop: Shop) -> AsyncIterator[TestClient[Any, Any]]:
     server = TestServer(application(shop.exchange))
     jar = aiohttp.DummyCookieJar()
@@ -78,6 +97,13 @@ async def client(whole: Shop) -> AsyncIterator[TestClient[Any, Any]]:
 async def small_client(small: Shop) -> AsyncIterator[TestClient[Any, Any]]:
     """HTTP to the small exchange."""
     async for one in _client(small):
+        yield one
+
+
+@pytest.fixture
+async def few_client(few: Shop) -> AsyncIterator[TestClient[Any, Any]]:
+    """HTTP to the shared small exchange, with a stream of its own."""
+    async for one in _client(few):
         yield one
 
 

@@ -242,6 +242,8 @@ async def test_errors_carry_kucoins_codes(
 async def test_a_wrong_method_and_extra_parameters(client: Client) -> None:
     async with client.post("/api/v1/timestamp") as response:
         assert (await response.json())["code"] == "404000"
-    async with client.post("/api/v1/bullet-public") as response:
+    async with client.get("/api/v1/bullet-public") as response:
+        assert (response.status, (await response.json())["code"]) == (404, "404000")
+    async with client.post("/api/v1/bullet-private") as response:
         assert (response.status, (await response.json())["code"]) == (404, "404000")
     assert await data(client, "/api/v1/timestamp", nonsense=1) == START_MS

@@ -1,0 +1,49 @@
+"""One look at the whole market at one instant, shared by all frames of that instant."""
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from app.sandbox.books import Tops
+from app.sandbox.exchange import Exchange
+from app.sandbox.market import Moment
+
+
+class Glance:
+    """What is quoted at `now_ms`, worked out when it is first asked for."""
+
+    def __init__(self, exchange: Exchange, now_ms: int) -> None:
+        self.exchange = exchange
+        self.now_ms = now_ms
+        self.quote_ms = exchange.market.clamp(now_ms)
+
+    @cached_property
+    def moment(self) -> Moment:
+        """The market."""
+        return self.exchange.market.moment(self.now_ms)
+
+    @cached_property
+    def tops(self) -> Tops:
+        """The best bids and asks."""
+        return self.exchange.books.tops(self.now_ms)
+
+    @cached_property
+    def prices(self) -> tuple[np.ndarray, np.ndarray]:
+        """Index and mark prices."""
+        return self.exchange.contracts.index_and_mark(self.now_ms)
+
+    def top(self, row: int) -> tuple[int, int, int, int]:
+        """Bid, its lots, ask, its lots of one contract."""
+        tops = self.tops
+        return (
+            int(tops.bid[row]),
+            int(tops.bid_size[row]),
+            int(tops.ask[row]),
+            int(tops.ask_size[row]),
+        )
+
+    def ticker(self, row: int) -> dict[str, Any]:
+        """The ticker of one contract as REST gives it."""
+        ticker: dict[str, Any] = self.exchange.contracts.tickers(self.now_ms, [row])[0]
+        return ticker
