@@ -91,9 +91,8 @@ async def socket(
     ticket = await bullet(client)
     endpoint = ticket["instanceServers"][0]["endpoint"]
     address = f"{endpoint}?token={token or ticket['token']}&connectId={connect_id}"
-    async with websockets.connect(
-        address, ping_interval=None, compression=None, max_size=None, close_timeout=1, **options
-    ) as one:
+    settings = {"max_queue": None, "max_size": None, "close_timeout": 1, **options}
+    async with websockets.connect(address, ping_interval=None, compression=None, **settings) as one:
         yield Line(one)
 
 
