@@ -1,6 +1,7 @@
 """What is delivered is true: locks, image, compose file, CI and README against the real thing."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -336,3 +337,10 @@ def test_the_tests_that_keep_the_decisions_exist() -> None:
 def test_defaults_of_the_local_exchange_are_documented_truthfully() -> None:
     compose = SERVICES["exchange"]["command"]
     assert compose[compose.index("--port") + 1] == str(sandbox_command.DEFAULT_PORT)
+
+
+@pytest.mark.xdist_group("alone")
+def test_tests_that_belong_together_run_in_one_process(request: pytest.FixtureRequest) -> None:
+    """Else each process of the session would start a demo of its own."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        assert request.node.nodeid.endswith("@alone")

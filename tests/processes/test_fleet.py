@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.processes.fleet import PREFIX, Fleet, Replica, fleet, seconds, until
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("processes")]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("fleet")]
 HEALS_S = 30.0
 
 
