@@ -4,13 +4,16 @@
 |---|---|---|
 | GET /_control/counters | | total, weight, rejected, in_closed_window, by_path, by_status, \
 arrivals |
-| POST /_control/reset | | faults, statuses, windows and counters as at the start |
+| POST /_control/reset | | faults, statuses, windows, counters and the stream's terms as at the \
+start |
 | GET /_control/faults | | the armed faults |
 | POST /_control/faults | {kind, path?, times?, skip?, ...} or a list of them | {ids} |
 | DELETE /_control/faults[?id=N] | | takes one or all back |
 | POST /_control/market | {symbol, price_factor?, volume_factor?, ...} | see plants.Plant |
 | POST /_control/clock | {advance_ms?, now_ms?, speed?} | {now_ms, speed} |
 | POST /_control/limits | {quota?, window_s?} | the limits; windows start anew |
+
+The stream has paths of its own, see stream.server, and its faults, see stream.faults.
 
 Two more kinds act at once instead of on a path: `window` {seconds, reset: "present" | "absent" |
 any text} closes the pool for everybody, `contract_status` {symbol, status, listed?} gives a
@@ -26,6 +29,7 @@ from aiohttp import web
 from app.sandbox.exchange import Exchange
 from app.sandbox.plants import Plant, plant
 from app.sandbox.routes import EXCHANGE, HIDDEN
+from app.sandbox.stream.server import STREAM
 
 Json = dict[str, Any]
 FAULT_KEYS = ("kind", "path", "times", "skip")
@@ -153,6 +157,7 @@ async def reset(request: web.Request) -> web.Response:
     exchange.contracts.statuses.clear()
     exchange.pool.fresh()
     exchange.pool.tally = type(exchange.pool.tally)()
+    request.app[STREAM].fresh()
     exchange.forget_answers()
     return _answer({})
 

@@ -31,6 +31,8 @@ replaced, removed, or replaced by raw JSON text; a field may be an index of a ro
 | exchange_status | status, message? | status open, close, cancelonly |
 | headers | set | headers added to or (null) taken from the answer |
 
+Those named stream_... act on the stream, see stream.faults.
+
 A fault has also `path` (glob on the request path, default every public path), `times` (how many
 requests it meets, default without end) and `skip` (how many it lets pass first).
 """

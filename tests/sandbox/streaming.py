@@ -59,9 +59,9 @@ class Line:
         )
 
 
-async def control(client: Client, path: str, **body: Any) -> Json:
+async def control(client: Client, where: str, /, **body: Any) -> Json:
     """POST to the control endpoint; its answer."""
-    async with client.post(f"/_control/{path}", json=body) as response:
+    async with client.post(f"/_control/{where}", json=body) as response:
         assert response.status == 200, await response.text()
         answer: Json = await response.json()
         return answer

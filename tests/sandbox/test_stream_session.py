@@ -199,3 +199,13 @@ async def test_bullet_public_is_counted_like_any_request(few_client: Client) -> 
     async with few_client.get("/_control/counters") as response:
         counters = json.loads(await response.text())
     assert counters["weight"] == 10
+
+
+async def test_a_reset_gives_the_stream_its_terms_and_counters_back(few_client: Client) -> None:
+    before = await look(few_client)
+    await control(few_client, "stream", queue=3, idle_s=0.5, token_life_ms=1)
+    await bullet(few_client)
+    assert (await look(few_client))["tally"]["tokens"] == 1
+    async with few_client.post("/_control/reset"):
+        pass
+    assert await look(few_client) == before

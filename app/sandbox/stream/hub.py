@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable
+from dataclasses import asdict
 
 from app.sandbox.contracts import ACTIVE
 from app.sandbox.exchange import Exchange
@@ -41,6 +42,12 @@ class Hub:
         self._numbers = 0
         self._beat: asyncio.Task[None] | None = None
         self._quote_ms: int | None = None
+
+    def fresh(self) -> None:
+        """Terms and counters as at the start; connections stay."""
+        self.terms.change(asdict(Terms()))
+        self.tally = StreamTally()
+        self._opened.clear()
 
     def number(self) -> int:
         """The number of the next connection."""
