@@ -36,6 +36,18 @@ class Bars:
         """The bars from `start` on along the second axis."""
         return Bars(self.ticks[:, start:], self.lots[:, start:], self.turnover[:, start:])
 
+    def put(self, row: int, one: "Bars") -> None:
+        """Replace the bars of one contract by those of a lone one, in place."""
+        self.ticks[row], self.lots[row], self.turnover[row] = (
+            one.ticks[0],
+            one.lots[0],
+            one.turnover[0],
+        )
+
+    def still(self, row: int, span: slice, ticks: int) -> None:
+        """Let a contract not trade in a span, in place."""
+        self.ticks[row, span], self.lots[row, span], self.turnover[row, span] = ticks, 0, 0.0
+
 
 def joined(parts: list[Bars]) -> Bars:
     """Bars one after another along the second axis."""

@@ -55,10 +55,28 @@ class Books:
         self._tops: tuple[int, Moment, Tops] | None = None
         self._ahead: dict[int, int] = {}
         self.journals: dict[int, Journal] = {}
+        self._halts: dict[int, tuple[int, int]] = {}
+        self._still: dict[int, Sides] = {}
 
     def changed(self) -> None:
         """Forget what was worked out, after a factor was changed by hand."""
         self._tops = None
+
+    def halt(self, row: int, from_ms: int, until_ms: int) -> None:
+        """Let a book stand still between two times."""
+        self._halts[row] = (from_ms, until_ms)
+        self._still[row] = self.ticks(row, from_ms - 1, FULL_DEPTH)
+        self.changed()
+
+    def halted(self, row: int, now_ms: int) -> bool:
+        """Whether a book stands still now."""
+        from_ms, until_ms = self._halts.get(row, (0, 0))
+        return from_ms <= now_ms < until_ms
+
+    def relot(self, row: int, lot: float) -> None:
+        """Another size of a lot."""
+        self._lot[row] = lot
+        self.changed()
 
     def sequence(self, row: int, now_ms: int) -> int:
         """The book's sequence: counts single changes while the book is journalled."""
@@ -117,6 +135,10 @@ class Books:
         bid = np.maximum(np.where(buying, moment.last - spread, moment.last), 1)
         ask = np.maximum(ask, bid + 1)
         sizes = [self._size(rows, now_ms, side, 0) for side in (0, 1)]
+        for row, (bids, asks) in self._still.items():
+            if self.halted(row, now_ms):
+                bid[row], sizes[0][row] = bids[0]
+                ask[row], sizes[1][row] = asks[0]
         tops = Tops(bid, ask, sizes[0], sizes[1], buying)
         self._tops = (now_ms, moment, tops)
         return tops
@@ -137,6 +159,9 @@ class Books:
     def ticks(self, row: int, now_ms: int, depth: int) -> Sides:
         """Bids (high to low) and asks (low to high) of one contract as (ticks, lots)."""
         now_ms = self.market.clamp(now_ms)
+        if self.halted(row, now_ms):
+            bids, asks = self._still[row]
+            return bids[:depth], asks[:depth]
         tops = self.tops(now_ms)
         last = float(self.market.moment(now_ms).last[row])
         step = max(1.0, 0.6 * self._spread_bp[row] * self.spread_factor[row] * 1e-4 * last)

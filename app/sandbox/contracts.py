@@ -7,113 +7,14 @@ import msgspec
 import numpy as np
 
 from app.sandbox.books import Books, Trade
-from app.sandbox.funding import FundingBook, cap, granularity_ms, leverage, margins
+from app.sandbox.funding import FundingBook
 from app.sandbox.market import CLOSE, HIGH, LOW, OPEN, Market
-from app.sandbox.universe import DAY_MS, HOUR_MS, Listing
+from app.sandbox.specs import head
+from app.sandbox.universe import DAY_MS
 
-SOURCES = ["okex", "binance", "kucoin", "bybit", "bitmart", "gateio"]
 ACTIVE = frozenset({"Open", "Paused", "CancelOnly", "BeingSettled"})
 
 Json = dict[str, Any]
-
-
-def index_symbol(listing: Listing) -> str:
-    """The index a contract follows: `.KXBTUSDT` of linear ones, `.BXBT` of inverse ones."""
-    return f".B{listing.base}" if listing.inverse else f".K{listing.base}{listing.quote}"
-
-
-def static_part(listing: Listing) -> Json:
-    """The keys of a contract object that do not move with the market."""
-    initial, maintain = margins(listing)
-    dated = listing.kind == "dated"
-    interval = granularity_ms(listing)
-    later = listing.next_funding_hours
-    limit = max(10_000, 1_000_000 // max(listing.rank, 8) // 5_000 * 5_000)
-    limit = 40 if listing.inverse else limit
-    tick = float(f"1e-{listing.tick_digits}")
-    quote = "USD" if listing.inverse else listing.quote
-    return {
-        "symbol": listing.symbol,
-        "rootSymbol": listing.base if listing.inverse else listing.settle,
-        "type": "FFICSX" if dated else "FFWCSX",
-        "firstOpenDate": listing.first_open_ms,
-        "expireDate": listing.expire_ms,
-        "settleDate": listing.expire_ms,
-        "baseCurrency": listing.base,
-        "quoteCurrency": listing.quote,
-        "settleCurrency": listing.settle,
-        "maxOrderQty": 10_000_000 if listing.inverse else 1_000_000,
-        "marketMaxOrderQty": 500_000,
-        "maxPrice": 1_000_000.0,
-        "lotSize": 1,
-        "tickSize": tick,
-        "indexPriceTickSize": tick,
-        "multiplier": listing.multiplier,
-        "initialMargin": initial,
-        "maintainMargin": maintain,
-        "maxRiskLimit": limit,
-        "minRiskLimit": limit,
-        "riskStep": limit // 2,
-        "makerFeeRate": 0.0002,
-        "takerFeeRate": 0.0006,
-        "takerFixFee": 0.0,
-        "makerFixFee": 0.0,
-        "settlementFee": None,
-        "isDeleverage": True,
-        # Deprecated, and true on plain linear contracts: no way to tell linear from inverse.
-        "isQuanto": not listing.inverse and listing.rank <= 60,
-        "isInverse": listing.inverse,
-        "markMethod": "FairPrice",
-        "fairMethod": None if dated else "FundingRate",
-        "fundingBaseSymbol": None if dated else f".{listing.base}INT8H",
-        "fundingQuoteSymbol": None if dated else f".{quote}INT8H",
-        "fundingRateSymbol": None if dated else f".{listing.symbol}FPI8H",
-        "indexSymbol": index_symbol(listing),
-        "settlementSymbol": (f".{listing.symbol}" if dated else None) if listing.inverse else "",
-        "predictedFundingFeeRate": None,
-        "fundingRateGranularity": later * HOUR_MS if later else interval,
-        "currentFundingRateGranularity": interval,
-        "effectiveFundingRateCycleStartTime": None if later is None else listing.first_open_ms,
-        "fundingRateCap": None if dated else cap(listing),
-        "fundingRateFloor": None if dated else -cap(listing),
-        "dailyInterestRate": None if dated else 0.0003,
-        "period": None if dated else 1,
-        "maxLeverage": leverage(listing),
-        "sourceExchanges": SOURCES,
-        "premiumsSymbol1M": None if dated else f".{listing.symbol}PI",
-        "premiumsSymbol8H": None if dated else f".{listing.symbol}PI8H",
-        "fundingBaseSymbol1M": None if dated else f".{listing.base}INT",
-        "fundingQuoteSymbol1M": None if dated else f".{quote}INT",
-        "k": 490.0,
-        "m": 300.0,
-        "f": 1.3,
-        "mmrLimit": 0.3,
-        "mmrLevConstant": float(leverage(listing)),
-        "supportCross": True,
-        "adjustK": None,
-        "adjustM": None,
-        "adjustMmrLevConstant": None,
-        "adjustActiveTime": None,
-        "crossRiskLimit": 5.0e8 if listing.rank == 1 else 2.0e6,
-        "marketStage": listing.stage,
-        "preMarketToPerpDate": (
-            listing.first_open_ms + 30 * DAY_MS if listing.stage == "PRE_MARKET" else None
-        ),
-        "marketType": "CRYPTO",
-        "orderPriceRange": 0.05,
-        "displaySymbol": display(listing.symbol),
-        "displayBaseCurrency": display(listing.base),
-    }
-
-
-def head(listing: Listing) -> bytes:
-    """The unmoving part as JSON without its closing brace, to put the moving part behind it."""
-    return msgspec.json.encode(static_part(listing))[:-1] + b","
-
-
-def display(name: str) -> str:
-    """The name shown to people, Chinese for some: never a key."""
-    return name.replace("BINANCELIFE", "币安人生").replace("WOTAMALAILE", "我踏马来了")
 
 
 class Contracts:
@@ -133,6 +34,11 @@ class Contracts:
             if item.announced_ms is not None
         }
 
+    def respecify(self, row: int) -> None:
+        """Render a contract's specification anew, after it was changed by hand."""
+        self._heads[row] = head(self.market.history.listings[row])
+        self._unannounced.pop(row, None)
+
     def status(self, row: int, now_ms: int) -> str:
         """The status of a contract now: as planted, or by its dates."""
         listing = self.market.history.listings[row]
@@ -142,7 +48,7 @@ class Contracts:
             return "Init"
         if listing.expire_ms is not None and now_ms >= listing.expire_ms:
             return "Settled" if listing.kind == "dated" else "Closed"
-        return listing.status
+        return "Paused" if self.books.halted(row, now_ms) else listing.status
 
     def active(self, now_ms: int) -> list[int]:
         """Rows that contracts/active lists."""
@@ -179,7 +85,7 @@ class Contracts:
         for row in rows:
             item = market.history.listings[row]
             lots, value = int(rolling.lots[row]), float(rolling.turnover[row])
-            step = granularity_ms(item)
+            step = self.funding.step(row, now_ms)
             settles = None if step is None else (now_ms // step + 1) * step
             # The countdown of each contract is a few seconds old, as on the real exchange.
             lag = row * 2_777 % 8_000
@@ -230,6 +136,14 @@ class Contracts:
         ]
 
     def _head(self, row: int, now_ms: int) -> bytes:
+        change = self.funding.change(row)
+        if change is not None:
+            # Announced from the start: the configured interval is told before it is in force.
+            since_ms, before, hours = change
+            coming = hours if now_ms < since_ms else None
+            listing = self.market.history.listings[row]
+            force = before if coming else hours
+            return head(replace(listing, funding_hours=force, next_funding_hours=coming), since_ms)
         announced = self.market.history.listings[row].announced_ms
         known = announced is None or now_ms >= announced
         return self._heads[row] if known else self._unannounced[row]

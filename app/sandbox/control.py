@@ -10,6 +10,7 @@ start |
 | POST /_control/faults | {kind, path?, times?, skip?, ...} or a list of them | {ids} |
 | DELETE /_control/faults[?id=N] | | takes one or all back |
 | POST /_control/market | {symbol, price_factor?, volume_factor?, ...} | see plants.Plant |
+| POST /_control/events | {kind, symbol, ...} | see events.py; {from_ms, until_ms?} |
 | POST /_control/clock | {advance_ms?, now_ms?, speed?} | {now_ms, speed} |
 | POST /_control/limits | {quota?, window_s?} | the limits; windows start anew |
 
@@ -26,6 +27,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from app.sandbox.events import Event, happen
 from app.sandbox.exchange import Exchange
 from app.sandbox.plants import Plant, plant
 from app.sandbox.routes import EXCHANGE, HIDDEN
@@ -130,6 +132,15 @@ async def market(request: web.Request) -> web.Response:
     return _answer({})
 
 
+async def events(request: web.Request) -> web.Response:
+    """Let a market event happen."""
+    try:
+        event = msgspec.convert(msgspec.json.decode(await request.read()), Event)
+        return _answer(happen(request.app[EXCHANGE], event))
+    except (ValueError, KeyError) as error:
+        return _answer({"error": str(error)}, 400)
+
+
 async def clock(request: web.Request) -> web.Response:
     """Move exchange time or change its speed."""
     exchange = request.app[EXCHANGE]
@@ -170,5 +181,6 @@ def add_control(app: web.Application) -> None:
     app.router.add_post("/_control/faults", arm)
     app.router.add_delete("/_control/faults", disarm)
     app.router.add_post("/_control/market", market)
+    app.router.add_post("/_control/events", events)
     app.router.add_post("/_control/clock", clock)
     app.router.add_post("/_control/limits", limits)

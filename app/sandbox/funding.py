@@ -1,5 +1,7 @@
 """Funding rates: settled on the contract's grid, following the premium of closed days."""
 
+import math
+
 import numpy as np
 
 from app.sandbox.bars import Floats
@@ -40,8 +42,38 @@ class FundingBook:
         self.market = market
         self._premiums: dict[int, Floats] = {}
         self._planted: dict[int, tuple[int, float]] = {}
+        self._changes: dict[int, tuple[int, int, int]] = {}
         rng = np.random.default_rng([market.seed, 4])
         self._noise = rng.normal(0.0, 2.0e-5, 8192)
+
+    def change(self, row: int) -> tuple[int, int, int] | None:
+        """The change of a contract's interval: from when (ms), hours before and after."""
+        return self._changes.get(row)
+
+    def change_interval(self, row: int, now_ms: int, hours: int) -> int:
+        """Settle at another interval from the next common settlement of both; that time.
+
+        ValueError for a contract without funding, an unknown interval, or a second change
+        before the first is in force.
+        """
+        before = self.step(row, now_ms)
+        if before is None or hours not in (1, 2, 4, 8):
+            raise ValueError("funding is every 1, 2, 4 or 8 hours, and not of dated contracts")
+        running = self._changes.get(row)
+        if running is not None and now_ms < running[0]:
+            raise ValueError("the interval is about to change already")
+        common = math.lcm(before, hours * HOUR_MS)
+        since = (now_ms // common + 1) * common
+        self._changes[row] = (since, before // HOUR_MS, hours)
+        return since
+
+    def step(self, row: int, at_ms: int) -> int | None:
+        """The interval in force at a time in ms; None on a dated future."""
+        change = self._changes.get(row)
+        if change is None:
+            return granularity_ms(self.market.history.listings[row])
+        since, before, after = change
+        return (after if at_ms >= since else before) * HOUR_MS
 
     def premium(self, now_ms: int) -> Floats:
         """Premium (N,) between the closes of the last two closed days, as a fraction."""
@@ -61,7 +93,7 @@ class FundingBook:
 
     def plant(self, row: int, since_ms: int, rate: float) -> None:
         """Fix the rate of every cycle that runs at `since_ms` or later."""
-        step = granularity_ms(self.market.history.listings[row]) or DAY_MS
+        step = self.step(row, since_ms) or DAY_MS
         self._planted[row] = (since_ms // step * step, rate)
 
     def rate(self, row: int, start_ms: int) -> float:
@@ -70,7 +102,7 @@ class FundingBook:
         if start_ms >= since:
             return planted
         listing = self.market.history.listings[row]
-        hours = listing.funding_hours or 8
+        hours = (self.step(row, start_ms) or 8 * HOUR_MS) / HOUR_MS
         premium = float(self.premium(start_ms)[row])
         premium += float(self._noise[(start_ms // HOUR_MS * 31 + row * 977) % 8192])
         rate = DAILY_INTEREST / 6.0 + premium
@@ -79,7 +111,7 @@ class FundingBook:
 
     def settled(self, row: int, since: int, until: int, rows: int = 100) -> list[tuple[int, float]]:
         """Settlements (ms, rate) within the bounds, newest first, at most `rows`."""
-        step = granularity_ms(self.market.history.listings[row])
+        step = self.step(row, until)
         if step is None:
             return []
         first = max(since, self.market.history.listings[row].first_open_ms + step)
@@ -87,6 +119,8 @@ class FundingBook:
         newest = until // step * step
         answer: list[tuple[int, float]] = []
         while newest >= first and len(answer) < rows:
+            # What is settled is the rate of the cycle before, by the interval of then.
+            step = self.step(row, newest - 1) or step
             answer.append((newest, self.rate(row, newest - step)))
             newest -= step
         return answer

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from app.sandbox.answers import unknown_symbol
-from app.sandbox.contracts import SOURCES, index_symbol
 from app.sandbox.exchange import Exchange
 from app.sandbox.funding import leverage
 from app.sandbox.market import MINUTE_MS
+from app.sandbox.specs import SOURCES, index_symbol
 from app.sandbox.universe import Listing
 
 STEPS = {"index": 1_000, "premium": MINUTE_MS, "interest": MINUTE_MS}

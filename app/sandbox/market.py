@@ -27,6 +27,7 @@ MINUTE_MS = 60_000
 MINUTE_BLOCKS = 60
 # Requests of the same quarter second see the same market, and share the work.
 QUOTE_MS = 250
+LAST_TRADE_DAYS = 30
 # Share of a day's activity per UTC hour: quiet after midnight, busy when New York opens.
 HOUR_SEASON = np.array(
     [
@@ -70,6 +71,7 @@ class Market:
         self._minutes: OrderedDict[int, Bars] = OrderedDict()
         self._pinned: set[int] = set()
         self._moment: Moment | None = None
+        self._earlier: dict[tuple[int, int], tuple[int, int, bool]] = {}
         self._digits = np.array([item.tick_digits for item in history.listings])
         self.scale: Floats = 10.0**self._digits
         self.quiet = np.array(
@@ -92,21 +94,33 @@ class Market:
         """The 24 hourly bars (N, 24) of epoch day `day`, which aggregate to its daily bar."""
         block = self._hours.get(day)
         if block is None:
-            history = self.history
-            rng = np.random.default_rng([self.seed, 2, day])
-            noise = rng.normal(0.0, 1.0, (self.size, 24, 2))
-            shared = rng.normal(0.0, 1.0, 24)
-            sway = history.sway[:, None]
-            noise[:, :, 0] = sway * shared + np.sqrt(1.0 - sway**2) * noise[:, :, 0]
-            column = day - history.first_day
-            parent = Bars(
-                history.daily.ticks[:, column],
-                history.daily.lots[:, column],
-                history.daily.turnover[:, column],
-            )
-            quiet = np.maximum(0.0, self.quiet - 0.7)
-            block = self._hours[day] = split(parent, 24, noise, HOUR_SEASON, quiet)
+            block = self._hours[day] = self._split_day(day, slice(None))
         return block
+
+    def _split_day(self, day: int, rows: slice) -> Bars:
+        history = self.history
+        rng = np.random.default_rng([self.seed, 2, day])
+        noise = rng.normal(0.0, 1.0, (self.size, 24, 2))
+        shared = rng.normal(0.0, 1.0, 24)
+        sway = history.sway[:, None]
+        noise[:, :, 0] = sway * shared + np.sqrt(1.0 - sway**2) * noise[:, :, 0]
+        column = day - history.first_day
+        parent = Bars(
+            history.daily.ticks[rows, column],
+            history.daily.lots[rows, column],
+            history.daily.turnover[rows, column],
+        )
+        quiet = np.maximum(0.0, self.quiet[rows] - 0.7)
+        return split(parent, 24, noise[rows], HOUR_SEASON, quiet)
+
+    def remake(self, row: int) -> None:
+        """Derive a contract's hours and minutes anew, after its days were changed."""
+        rows = slice(row, row + 1)
+        for day, block in self._hours.items():
+            block.put(row, self._split_day(day, rows))
+        for hour, block in self._minutes.items():
+            block.put(row, self._split_hour(hour, rows))
+        self._moment = None
 
     def minutes(self, hour: int) -> Bars:
         """The 60 one-minute bars (N, 60) of epoch hour `hour`."""
@@ -114,19 +128,24 @@ class Market:
         if block is not None:
             self._minutes.move_to_end(hour)
             return block
-        rng = np.random.default_rng([self.seed, 3, hour])
-        noise = rng.normal(0.0, 1.0, (self.size, 60, 2))
-        parents = self.hours(hour // 24)
-        parent = Bars(
-            parents.ticks[:, hour % 24], parents.lots[:, hour % 24], parents.turnover[:, hour % 24]
-        )
-        block = self._minutes[hour] = split(parent, 60, noise, np.ones(60), self.quiet)
+        block = self._minutes[hour] = self._split_hour(hour, slice(None))
         for old in list(self._minutes):
             if len(self._minutes) <= MINUTE_BLOCKS:
                 break
             if old not in self._pinned:
                 del self._minutes[old]
         return block
+
+    def _split_hour(self, hour: int, rows: slice) -> Bars:
+        rng = np.random.default_rng([self.seed, 3, hour])
+        noise = rng.normal(0.0, 1.0, (self.size, 60, 2))
+        parents = self.hours(hour // 24)
+        parent = Bars(
+            parents.ticks[rows, hour % 24],
+            parents.lots[rows, hour % 24],
+            parents.turnover[rows, hour % 24],
+        )
+        return split(parent, 60, noise[rows], np.ones(60), self.quiet[rows])
 
     def running(self, now_ms: int) -> tuple[Bars, Ints]:
         """The running minute up to now (N,) and how many trades it had."""
@@ -165,7 +184,7 @@ class Market:
         return self._moment
 
     def _last_trades(self, now_ms: int, trades: Ints) -> LastTrade:
-        """The last trade of each contract, looking back at most into the hour before."""
+        """The last trade of each contract."""
         hour, minute = now_ms // HOUR_MS, now_ms // MINUTE_MS % 60
         bars = joined([self.minutes(hour - 1), self.minutes(hour).upto(minute + 1)])
         traded = bars.lots > 0
@@ -181,11 +200,43 @@ class Market:
         )
         start = (hour - 1) * HOUR_MS + column * MINUTE_MS
         before = path_at(ticks, (count - 1) / steps)
-        return LastTrade(
+        trade = LastTrade(
             ms=start + count * MINUTE_MS // steps - 1,
             lots=np.maximum(filled, 1).astype(np.int64),
             buying=path_at(ticks, count / steps) >= before,
         )
+        for row in np.flatnonzero(~traded.any(axis=1)).tolist():
+            trade.ms[row], trade.lots[row], trade.buying[row] = self._earlier_trade(row, hour - 1)
+        return trade
+
+    def _earlier_trade(self, row: int, before_hour: int) -> tuple[int, int, bool]:
+        """Time, lots and side of a contract's last trade before an hour, of its last month.
+
+        Without any, a lot at the beginning of the search: the exchange always names a trade.
+        """
+        known = self._earlier.get((row, before_hour))
+        if known is not None:
+            return known
+        last_day = (before_hour - 1) // 24
+        first = self.history.first_day + int(self.history.first_bar[row])
+        answer = (max(first, last_day - LAST_TRADE_DAYS) * DAY_MS, 1, True)
+        for day in range(last_day, max(first, last_day - LAST_TRADE_DAYS) - 1, -1):
+            traded = np.flatnonzero(self.hours(day).lots[row, : before_hour - day * 24])
+            if traded.size:
+                hour = day * 24 + int(traded[-1])
+                bars = self.minutes(hour).take(slice(row, row + 1))
+                minute = int(np.flatnonzero(bars.lots[0])[-1])
+                lots = int(bars.lots[0, minute])
+                share = (min(lots, 60) - 1) / min(lots, 60)
+                ticks = bars.ticks[:, minute]
+                buying = int(ticks[0, CLOSE]) >= int(path_at(ticks, np.array([share]))[0])
+                ms = hour * HOUR_MS + (minute + 1) * MINUTE_MS - 1
+                answer = (ms, lots - int(lots * share + 1e-9), buying)
+                break
+        if len(self._earlier) > 10_000:
+            self._earlier.clear()
+        self._earlier[row, before_hour] = answer
+        return answer
 
     def price(self, row: int, ticks: int) -> float:
         """A price from ticks: the float nearest to the decimal."""
@@ -194,6 +245,14 @@ class Market:
     def prices(self, ticks: Ints) -> Floats:
         """Prices (N,) from ticks (N,)."""
         return ticks / self.scale
+
+    def cached_hours(self, day: int) -> Bars | None:
+        """The hours of a day if they were made already."""
+        return self._hours.get(day)
+
+    def cached_minutes(self, hour: int) -> Bars | None:
+        """The minutes of an hour if they were made already."""
+        return self._minutes.get(hour)
 
     def forget(self, day: int) -> None:
         """Drop what was derived from a past day, after its daily bar was changed."""
@@ -209,6 +268,7 @@ class Market:
     def changed(self) -> None:
         """Drop what was read off the path, after the path was changed by hand."""
         self._moment = None
+        self._earlier.clear()
 
     def pin(self, hour: int) -> None:
         """Keep this hour's minutes, which were changed by hand."""

@@ -12,7 +12,7 @@ from app.sandbox.answers import (
     unknown_symbol,
 )
 from app.sandbox.exchange import Exchange
-from app.sandbox.funding import cap, granularity_ms
+from app.sandbox.funding import cap
 from app.sandbox.indexes import index_page, risk_levels
 
 EXCHANGE = web.AppKey("exchange", Exchange)
@@ -115,7 +115,7 @@ async def funding_current(request: web.Request) -> web.Response:
     if row is None:
         raise no_funding()
     listing = exchange.market.history.listings[row]
-    step = granularity_ms(listing)
+    step = exchange.funding.step(row, exchange.clock.now_ms())
     if step is None:
         raise no_funding()
     started = exchange.clock.now_ms() // step * step

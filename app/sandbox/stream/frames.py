@@ -8,7 +8,6 @@ import msgspec
 
 from app.sandbox.candles import candles
 from app.sandbox.contracts import text
-from app.sandbox.funding import granularity_ms
 from app.sandbox.market import MINUTE_MS
 from app.sandbox.stream.feed import Feed
 from app.sandbox.stream.glance import Glance
@@ -106,13 +105,15 @@ def depth(levels: int) -> Callable[[Glance, Feed], Frames]:
     def frames(glance: Glance, feed: Feed) -> Frames:
         row, now_ms = feed.row, glance.now_ms
         # The sizes of all levels are drawn by the second, their prices follow the best ones.
-        if not feed.changed((glance.quote_ms // 1000, glance.top(row))):
+        hint = (glance.quote_ms // 1000, glance.top(row))
+        if feed.seen is not None and feed.seen[0] == hint:
+            return []
+        sides = glance.exchange.books.ticks(row, now_ms, levels)
+        before, feed.seen = feed.seen, (hint, sides)
+        if before is not None and before[1] == sides:
             return []
         digits = glance.exchange.market.history.listings[row].tick_digits
-        bids, asks = (
-            [[text(ticks, digits), lots] for ticks, lots in side]
-            for side in glance.exchange.books.ticks(row, now_ms, levels)
-        )
+        bids, asks = ([[text(ticks, digits), lots] for ticks, lots in side] for side in sides)
         data = {
             "bids": bids,
             "sequence": glance.exchange.books.sequence(row, now_ms),
@@ -178,7 +179,7 @@ def instrument(glance: Glance, feed: Feed) -> Frames:
             "timestamp": now_ms // 1000 * 1000,
         }
         answer.append(message(feed.topic.name, "mark.index.price", data))
-    step = granularity_ms(glance.exchange.market.history.listings[row])
+    step = glance.exchange.funding.step(row, now_ms)
     if step is not None and feed.due("minute", now_ms, MINUTE_MS):
         rate = glance.exchange.funding.rate(row, now_ms // step * step)
         minute = now_ms // MINUTE_MS * MINUTE_MS
@@ -221,7 +222,8 @@ def announcement(glance: Glance, feed: Feed) -> Frames:
     feed.seen = glance.quote_ms
     for row in exchange.contracts.active(glance.now_ms) if wanted is None else [wanted]:
         listing = exchange.market.history.listings[row]
-        step = granularity_ms(listing)
+        # The settlement itself still belongs to the interval before it.
+        step = exchange.funding.step(row, since)
         if step is None or since // step == glance.quote_ms // step:
             continue
         settled = glance.quote_ms // step * step
