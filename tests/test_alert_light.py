@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
 from app.adapters.kucoin.limits import KucoinLimits
 from app.sandbox.options import SandboxOptions
@@ -21,6 +22,8 @@ from app.settings import KucoinSettings
 from tests.api.harness import PREFIX
 from tests.running import PATIENCE_S, Running, running, settings_for
 
+# One service and its exchange for all but one of the tests: each ends what it has begun.
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("alerts")]
 OPTIONS = SandboxOptions(contracts=40, quota=100_000)
 CONTRACTS = "/api/v1/contracts/active"
 TICKERS = "/api/v1/allTickers"
@@ -93,6 +96,12 @@ async def scene(path: Path, **kucoin: Any) -> AsyncIterator[Scene]:
             yield made
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def here(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
+    async with scene(tmp_path_factory.mktemp("alerts")) as made:
+        yield made
+
+
 async def test_R04_a_ban_is_exactly_one_critical_alert(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,19 +129,18 @@ async def test_R04_a_ban_is_exactly_one_critical_alert(
         await here.gone("exchange_banned")
 
 
-async def test_R11_a_list_that_lost_too_much_is_an_alert_until_it_is_whole(tmp_path: Path) -> None:
-    async with scene(tmp_path) as here:
-        before = await here.service.get("/symbols", limit=500)
-        await here.arm("vanish", path=CONTRACTS, share=0.5)
-        (anomaly,) = await here.raised("universe_anomaly")
-        assert "20 of 40 contracts vanished at once" in anomaly["message"]
-        assert anomaly["severity"] == "warning"
-        now = await here.service.get("/symbols", limit=500)
-        assert [one["symbol"] for one in now["items"]] == [
-            one["symbol"] for one in before["items"]
-        ], "nothing is evicted"
-        await here.disarm()
-        await here.gone("universe_anomaly")
+async def test_R11_a_list_that_lost_too_much_is_an_alert_until_it_is_whole(here: Scene) -> None:
+    before = await here.service.get("/symbols", limit=500)
+    await here.arm("vanish", path=CONTRACTS, share=0.5)
+    (anomaly,) = await here.raised("universe_anomaly")
+    assert "20 of 40 contracts vanished at once" in anomaly["message"]
+    assert anomaly["severity"] == "warning"
+    now = await here.service.get("/symbols", limit=500)
+    assert [one["symbol"] for one in now["items"]] == [one["symbol"] for one in before["items"]], (
+        "nothing is evicted"
+    )
+    await here.disarm()
+    await here.gone("universe_anomaly")
 
 
 @pytest.mark.parametrize(
@@ -144,56 +152,52 @@ async def test_R11_a_list_that_lost_too_much_is_an_alert_until_it_is_whole(tmp_p
     ],
 )
 async def test_R13_a_field_that_changed_is_an_alert_that_names_it(
-    tmp_path: Path, change: dict[str, Any], reason: str
+    here: Scene, change: dict[str, Any], reason: str
 ) -> None:
-    async with scene(tmp_path) as here:
-        await here.arm("malformed", path=CONTRACTS, symbol="XBTUSDTM", field="tickSize", **change)
-        (drift,) = await here.raised("schema_drift")
-        assert drift["subject"] == f"{CONTRACTS}:tickSize"
-        assert (drift["symbols"], drift["value"]) == (["BTCUSDT"], 1.0)
-        assert f"tickSize ({reason}): BTCUSDT" in drift["message"]
-        metrics = (await here.service.client.get("/metrics")).text
-        assert f'rejected_records_total{{endpoint="{CONTRACTS}"}}' in metrics
-        await here.disarm()
-        await here.gone("schema_drift")
+    await here.arm("malformed", path=CONTRACTS, symbol="XBTUSDTM", field="tickSize", **change)
+    (drift,) = await here.raised("schema_drift")
+    assert drift["subject"] == f"{CONTRACTS}:tickSize"
+    assert (drift["symbols"], drift["value"]) == (["BTCUSDT"], 1.0)
+    assert f"tickSize ({reason}): BTCUSDT" in drift["message"]
+    metrics = (await here.service.client.get("/metrics")).text
+    assert f'rejected_records_total{{endpoint="{CONTRACTS}"}}' in metrics
+    await here.disarm()
+    await here.gone("schema_drift")
 
 
-async def test_R13_one_changed_field_of_all_records_is_one_alert(tmp_path: Path) -> None:
-    async with scene(tmp_path) as here:
-        await here.arm("malformed", path=TICKERS, field="price", value=False)
-        (drift,) = await here.raised("schema_drift")
-        assert drift["value"] == 40.0
-        assert len(drift["symbols"]) == 40
-        await here.disarm()
-        await here.gone("schema_drift")
+async def test_R13_one_changed_field_of_all_records_is_one_alert(here: Scene) -> None:
+    await here.arm("malformed", path=TICKERS, field="price", value=False)
+    (drift,) = await here.raised("schema_drift")
+    assert drift["value"] == 40.0
+    assert len(drift["symbols"]) == 40
+    await here.disarm()
+    await here.gone("schema_drift")
 
 
-async def test_R13_an_answer_about_one_symbol_that_makes_no_sense(tmp_path: Path) -> None:
-    async with scene(tmp_path) as here:
-        market = here.service.services.my_symbols.market
-        entry = market.resolve("BTCUSDT")
-        await here.arm("malformed", path="/api/v1/level2/*", field="bids", value="none")
-        await market.fetch.books([entry])
-        (drift,) = await here.raised("schema_drift")
-        assert drift["symbols"] == ["BTCUSDT"]
-        await here.disarm()
-        await market.fetch.books([entry])
-        assert await here.alerts("schema_drift") == []
+async def test_R13_an_answer_about_one_symbol_that_makes_no_sense(here: Scene) -> None:
+    market = here.service.services.my_symbols.market
+    entry = market.resolve("BTCUSDT")
+    await here.arm("malformed", path="/api/v1/level2/*", field="bids", value="none")
+    await market.fetch.books([entry])
+    (drift,) = await here.raised("schema_drift")
+    assert drift["symbols"] == ["BTCUSDT"]
+    await here.disarm()
+    await market.fetch.books([entry])
+    assert await here.alerts("schema_drift") == []
 
 
-async def test_R14_an_unknown_contract_status_is_an_alert_and_no_trade(tmp_path: Path) -> None:
-    async with scene(tmp_path) as here:
-        await here.arm("contract_status", symbol="XBTUSDTM", status="Foo", listed=True)
-        (odd,) = await here.raised("unknown_contract_status")
-        assert odd["symbols"] == ["BTCUSDT"]
-        verdict = await here.service.get("/portfolio/symbols/BTCUSDT/should-trade")
-        assert verdict["trade"] is False
-        await here.disarm()
-        await here.gone("unknown_contract_status")
+async def test_R14_an_unknown_contract_status_is_an_alert_and_no_trade(here: Scene) -> None:
+    await here.arm("contract_status", symbol="XBTUSDTM", status="Foo", listed=True)
+    (odd,) = await here.raised("unknown_contract_status")
+    assert odd["symbols"] == ["BTCUSDT"]
+    verdict = await here.service.get("/portfolio/symbols/BTCUSDT/should-trade")
+    assert verdict["trade"] is False
+    await here.disarm()
+    await here.gone("unknown_contract_status")
 
 
-async def test_R16_a_redirect_is_an_alert_and_never_followed(tmp_path: Path) -> None:
-    async with scene(tmp_path) as here, serve_exchange(OPTIONS, time.time) as elsewhere:
+async def test_R16_a_redirect_is_an_alert_and_never_followed(here: Scene) -> None:
+    async with serve_exchange(OPTIONS, time.time) as elsewhere:
         await here.arm("redirect", path=CONTRACTS, location=elsewhere + CONTRACTS)
         (refused,) = await here.raised("redirect_refused")
         assert (refused["subject"], refused["severity"]) == (CONTRACTS, "critical")

@@ -20,7 +20,7 @@ from app.cli import sandbox as sandbox_command
 from app.cli.application import application
 from app.cli.exits import Exit
 from app.settings import CLIENT_VARIABLES, Settings, known_variables
-from tests.api.harness import make_api
+from tests.api.harness import openapi_document
 from tests.cli.command import here
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -294,7 +294,7 @@ def test_the_configuration_table_is_the_settings() -> None:
 
 
 def _operations() -> set[str]:
-    paths = make_api().openapi()["paths"]
+    paths = openapi_document()["paths"]
     return {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cache
 from itertools import count
 from typing import Any
 
@@ -39,6 +40,12 @@ def make_api_with(lifespan: Any, **options: Any) -> FastAPI:
         **options,
     }
     return create_api(lifespan, **given)
+
+
+@cache
+def openapi_document() -> dict[str, Any]:
+    """Of the product; made once, for it takes a second. Not to be changed."""
+    return make_api().openapi()
 
 
 @asynccontextmanager

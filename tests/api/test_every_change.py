@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import requests
 
-from tests.api.harness import PREFIX, make_api
+from tests.api.harness import PREFIX, openapi_document
 from tests.serving import FILE, Caller, serving
 
-DOCUMENT = make_api().openapi()
+DOCUMENT = openapi_document()
 OPERATIONS = {
     f"{method.upper()} {path.removeprefix(PREFIX)}": operation
     for path, methods in DOCUMENT["paths"].items()

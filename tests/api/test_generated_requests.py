@@ -16,13 +16,13 @@ import requests
 import schemathesis
 from schemathesis.config import SchemathesisConfig
 
-from tests.api.harness import PREFIX, make_api
+from tests.api.harness import PREFIX, openapi_document
 from tests.serving import PATIENCE_S, Caller, serving
 
 EXAMPLES = int(os.environ.get("MYTESTS_GENERATED_EXAMPLES", "6"))
 AT_LENGTH = "MYTESTS_GENERATED_EXAMPLES" in os.environ
 MEMBERS = 8
-DOCUMENT = make_api().openapi()
+DOCUMENT = openapi_document()
 CONFIG = {
     "seed": 7,
     # Every bound of every value of every operation takes minutes: that is for `make fuzz`.

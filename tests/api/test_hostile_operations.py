@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from app.main import create_app
-from tests.api.harness import PREFIX, make_api, open_client
+from tests.api.harness import PREFIX, open_client, openapi_document
 from tests.api.hostile import VALUES, mutated
 from tests.api.judging import well_formed
 from tests.test_main import settings
@@ -24,7 +24,7 @@ SEED = 20261122
 CALLS = int(os.environ.get("MYTESTS_HOSTILE_CALLS", "25"))  # to each operation
 OPERATIONS = [
     (method, path, operation)
-    for path, methods in make_api().openapi()["paths"].items()
+    for path, methods in openapi_document()["paths"].items()
     for method, operation in methods.items()
     if path.startswith(PREFIX)
 ]

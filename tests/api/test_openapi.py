@@ -12,10 +12,10 @@ from app.api.application import ROUTERS, create_api
 from app.api.docs import TAGS
 from app.api.problems import USUAL_STATUS
 from app.domain.errors import Code
-from tests.api.harness import make_api, open_client
+from tests.api.harness import make_api, open_client, openapi_document
 from tests.api.judging import problem
 
-DOCUMENT = make_api().openapi()
+DOCUMENT = openapi_document()
 OPERATIONS = [
     pytest.param(path, method, operation, id=f"{method} {path}")
     for path, methods in DOCUMENT["paths"].items()
