@@ -73,7 +73,7 @@ def happen(exchange: Exchange, event: Event) -> dict[str, int]:
 def _respecify(exchange: Exchange, row: int, **changes: object) -> Listing:
     """Replace a contract's listing."""
     history = exchange.market.history
-    listing: Listing = replace(history.listings[row], **changes)  # type: ignore[arg-type]
+    listing: Listing = replace(history.listings[row], **changes)  # type: ignore[arg-type]  # its own fields
     listings = (*history.listings[:row], listing, *history.listings[row + 1 :])
     exchange.market.history = replace(history, listings=listings)
     exchange.contracts.respecify(row)

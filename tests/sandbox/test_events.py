@@ -84,6 +84,10 @@ async def test_a_halt_stops_trades_and_book_and_ends_with_its_minutes(
         hours = [row for row in await klines(small_client, 60, day[0]) if row[0] < day[0] + DAY_MS]
         assert hour + HOUR_MS not in [row[0] for row in hours]
         assert day[5] == sum(row[5] for row in hours)
+        go(small, day[0] + DAY_MS + MINUTE_MS)
+        closed = (await klines(small_client, 1440, day[0]))[0]
+        hours = [row for row in await klines(small_client, 60, day[0]) if row[0] < day[0] + DAY_MS]
+        assert closed[5] == sum(row[5] for row in hours)
         minutes = await klines(small_client, 1, hour)
         first = [row for row in minutes if row[0] < hour + HOUR_MS]
         assert sum(row[5] for row in first) == next(row[5] for row in hours if row[0] == hour)
@@ -135,6 +139,9 @@ async def test_a_listing_opens_without_a_past(small_client: Client, small: Shop)
         for minutes in (1, 60, 1440):
             rows = await klines(small_client, minutes, times["from_ms"] - 90 * minutes * MINUTE_MS)
             assert rows[0][0] == times["from_ms"] // (minutes * MINUTE_MS) * minutes * MINUTE_MS
+        # A page of hours begins with the listing, not with the months of nothing before it.
+        hour = times["from_ms"] // HOUR_MS * HOUR_MS
+        assert (await klines(small_client, 60, hour - 100 * DAY_MS))[0][0] == hour
         bounds = {"from": 0, "to": times["from_ms"] + DAY_MS}
         assert (
             await data(small_client, "/api/v1/contract/funding-rates", symbol=SYMBOL, **bounds)
@@ -197,7 +204,7 @@ async def test_another_funding_interval_is_announced_and_then_in_force(
                 force * HOUR_MS, contract["fundingFeeRate"],
             )  # fmt: skip
             pushed = await one.until(
-                lambda frame, force=force, rate=rate: (  # type: ignore[misc]
+                lambda frame, force=force, rate=rate: (  # type: ignore[misc]  # defaults bind the loop
                     frame.get("subject") == "funding.rate"
                     and frame["data"]["granularity"] == force * HOUR_MS
                     and frame["data"]["fundingRate"] == rate["value"]

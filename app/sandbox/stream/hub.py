@@ -84,8 +84,7 @@ class Hub:
         self.connections[connection.number] = connection
         self.tally.opened += 1
         if self._beat is None or self._beat.done():
-            # The hub owns this one task, and waits for it when it closes.
-            self._beat = asyncio.create_task(self._run(), name="stream")  # noqa: TID251
+            self._beat = asyncio.create_task(self._run())  # noqa: TID251  # owned, awaited at close
 
     def quit(self, connection: Connection) -> None:
         """A client has gone, with all that it listened to."""
@@ -181,10 +180,16 @@ class Hub:
         return len(ended)
 
     async def _run(self) -> None:
-        while self.connections:
-            await self._expire()
-            self.tick()
-            await asyncio.sleep(BEAT_S)
+        try:
+            while self.connections:
+                await self._expire()
+                self.tick()
+                await asyncio.sleep(BEAT_S)
+        except Exception:
+            # A stream that has failed is cut, not left open and mute; the error is told at close.
+            for connection in list(self.connections.values()):
+                connection.abort()
+            raise
 
     async def _expire(self) -> None:
         """End what has lived its day, and what has not been heard of for a minute."""
