@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestClient
 
 Client = TestClient[Any, Any]
 Json = dict[str, Any]
-PATIENCE_S = 8.0
+PATIENCE_S = 30.0
 
 
 class Line:
