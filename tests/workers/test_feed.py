@@ -59,6 +59,7 @@ class Process:
 
     async def grant(self) -> None:
         if self.fails:
+            self.noted.append("failed")
             raise UnavailableError(Code.DATABASE_UNAVAILABLE, "away")
 
     @asynccontextmanager
@@ -109,7 +110,7 @@ async def test_K17_when_the_owner_dies_another_owns_it_with_a_higher_epoch(
     assert await dead.publish()
     async with heir.running():
         await until(noted, "heir begins")
-        assert await epoch_of(database) == 2
+        assert await epoch_of(database) >= 2
         assert not await zombie(dead)
         async with asyncio.timeout(60.0):
             while not await written_by(database, b"heir"):
@@ -163,11 +164,14 @@ async def test_B12_without_its_database_the_owner_stops_and_begins_anew_when_tha
 
 async def test_who_fails_at_what_others_wish_stays_the_owner(database: Database) -> None:
     noted: list[str] = []
-    one = Process(database, "one", noted, fails=True)
+    # It must not lose it by being slow, on a machine with other work.
+    patient = LeaseTimes(ttl_s=3600.0, renew_s=0.1, demote_s=1800.0)
+    one = Process(database, "one", noted, times=patient, fails=True)
     async with one.running():
-        await until(noted, "one begins")
+        await until(noted, "failed")
         await asyncio.sleep(0.3)
-        assert noted == ["one begins"]
+        assert noted.count("failed") > 1
+        assert [line for line in noted if line != "failed"] == ["one begins"]
         assert one.lease.epoch == 1
 
 
