@@ -29,8 +29,8 @@ settings.load_profile("steady")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: many tests wait for a process, a disk or a clock."""
-    return (os.cpu_count() or 1) + 1
+    """More than there are cores: many tests wait for a process, a disk or a clock."""
+    return (os.cpu_count() or 1) * 2
 
 
 HERE = Path(__file__).parent

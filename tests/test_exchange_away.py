@@ -12,7 +12,7 @@ import pytest
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.api.harness import PREFIX
-from tests.running import Running, running, settings_for
+from tests.running import PATIENCE_S, Running, running, settings_for
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 HTML = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\n\r\n<html></html>"
@@ -124,10 +124,15 @@ async def test_it_says_so_stays_up_shows_no_score_and_recovers_by_itself(
             board = await service.until("/status", lambda status: status["scoring"] is not None)
             assert board["scoring"]["scored"] > 0
             await service.until("/health", lambda now: component(now, "exchange")["state"] == "up")
-            thawed = await service.client.get("/livez")
-            assert thawed.headers["X-Service-Mode"] in {"NORMAL", "DEGRADED"}
+            async with asyncio.timeout(PATIENCE_S):  # what is told may be a second old
+                while await mode(service) not in {"NORMAL", "DEGRADED"}:
+                    await asyncio.sleep(0.1)
             text = (await service.client.get("/metrics")).text
             assert 'mysymbols_service_mode{mode="FROZEN"} 0.0' in text
+
+
+async def mode(service: Running) -> str:
+    return str((await service.client.get("/livez")).headers["X-Service-Mode"])
 
 
 async def test_what_was_stored_is_not_fresh_while_the_exchange_is_away(tmp_path: Path) -> None:

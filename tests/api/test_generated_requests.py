@@ -49,6 +49,7 @@ CONFIG = {
 Case = schemathesis.Case[Any]
 schema = schemathesis.openapi.from_dict(DOCUMENT, config=SchemathesisConfig.from_dict(CONFIG))
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.xdist_group("generated"),
     # The service runs in a thread beside: its jitter moves the state of `random` while requests
     # are being made up, which looks as if their makers had used it.

@@ -65,6 +65,7 @@ async def call(
     return await client.request(method.upper(), "/".join(segments).replace("+", "%20"), **sent)
 
 
+@pytest.mark.long
 async def test_I24_no_operation_breaks(product: httpx2.AsyncClient) -> None:
     rng = random.Random(SEED)
     assert len(OPERATIONS) > 20

@@ -46,7 +46,8 @@ class Process:
 
     async def publish(self) -> bool:
         epoch = self.lease.epoch
-        assert epoch is not None
+        if epoch is None:  # lost by being slow, on a machine with other work
+            return False
         async with self.database.write() as unit:
             stamped_ms = await unit.shared_market.clock_ms()
             written = await unit.shared_market.publish(epoch, stamped_ms, self.name.encode())
@@ -107,7 +108,7 @@ async def test_K17_when_the_owner_dies_another_owns_it_with_a_higher_epoch(
     noted: list[str] = []
     dead, heir = (Process(database, name, noted) for name in ("dead", "heir"))
     assert await dead.lease.acquire() == 1  # and never a word again
-    assert await dead.publish()
+    assert await zombie(dead), "nobody else has it yet"
     async with heir.running():
         await until(noted, "heir begins")
         assert await epoch_of(database) >= 2
