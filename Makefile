@@ -10,7 +10,7 @@ PORT ?=
 FUZZ_BODIES ?= 1000000
 FUZZ_EXAMPLES ?= 200
 STATEFUL_LIVES ?= 300
-# Measuring what the tests reach takes as long as running them: `.ci/run` sets it to 1.
+# Measuring what the tests reach takes as long as running them.
 COVERAGE ?=
 
 # With it set, imports cost five times as much, and the demo starts two processes.

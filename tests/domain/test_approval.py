@@ -97,3 +97,10 @@ def test_who_may_not_be_traded_and_was_to_stay_stays_and_cash_bears_it() -> None
 
 def test_a_proposal_without_its_weights_says_nothing_to_agree_to() -> None:
     assert Approved.of({"changes": [], "triggers": ["drift"]}) is None
+
+
+def test_a_member_that_has_come_in_since_is_no_part_of_it() -> None:
+    fewer = replace(APPROVED, weights_u={A: 20 * POINT, B: 15 * POINT})
+    with pytest.raises(ConflictError, match="CCCUSDT is not part of it") as refused:
+        agreed(fewer, held(), moment(), STANDINGS)
+    assert refused.value.code is Code.PLAN_CHANGED
