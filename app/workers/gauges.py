@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 from app.domain.market import ExchangeLink, LinkState
@@ -38,7 +39,16 @@ class Gauges:
     mode: Callable[[], Mode]
     look: Callable[[], Awaitable[object]]  # asks the database whether it is there
 
+    def watch_mode(self) -> None:
+        """The mode is asked for when metrics are read: they never tell another than the answers."""
+        for mode in Mode:
+            self.metrics.service_mode.labels(mode.value).set_function(partial(self._is, mode))
+
+    def _is(self, mode: Mode) -> float:
+        return float(self.mode() is mode)
+
     async def run(self, beat: Beat) -> None:
+        self.watch_mode()
         looked: float | None = None
         while True:
             begun = self.monotonic()
@@ -56,9 +66,6 @@ class Gauges:
         metrics.database_connections_in_use.set(self.database.checked_out)
         metrics.exchange_link_up.set(self.exchange.link().state is LinkState.UP)
         metrics.bus_dropped_events.set(self.bus.dropped)
-        present = self.mode()
-        for mode in Mode:
-            metrics.service_mode.labels(mode.value).set(mode is present)
         for task in self.supervisor.facts():
             if task.last_success is not None:
                 gauge = metrics.task_last_success_timestamp_seconds.labels(task.name)
