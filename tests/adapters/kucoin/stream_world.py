@@ -1,0 +1,166 @@
+"""An exchange and a network in virtual time in front of the fleet of connections."""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from app.adapters.kucoin.stream_fleet import Fleet, Heard
+from app.adapters.kucoin.stream_terms import (
+    Action,
+    AskTicket,
+    Backfill,
+    Close,
+    Control,
+    Open,
+    Send,
+    StreamTerms,
+    Ticket,
+)
+from app.domain.feed import Topic, TopicKind
+
+WAY_S = 0.03
+DAY_S = 86_400.0
+
+
+def quotes(count: int, first: int = 0) -> list[Topic]:
+    return [Topic(TopicKind.QUOTE, f"C{n:03d}USDTM") for n in range(first, first + count)]
+
+
+@dataclass
+class Socket:
+    """One connection as the exchange has it."""
+
+    token: str
+    born: float
+    topics: set[Topic] = field(default_factory=set)
+    is_dead: bool = False  # half-open: nothing comes or goes any more
+
+
+@dataclass
+class World:
+    """`step_s` apart; every topic says something every `cadence_s`, with the next sequence."""
+
+    terms: StreamTerms = field(default_factory=StreamTerms)
+    seed: int = 1
+    step_s: float = 0.1
+    cadence_s: float = 1.0
+    now: float = 1_000.0
+    # what goes wrong
+    tickets: Callable[[int], bool] = lambda number: True
+    accepts: Callable[[Socket], Control | None] = lambda socket: Control("welcome")
+    greets: bool = True
+    early: bool = False
+    answers: Callable[[Send], Control | None] = lambda command: Control("ack", command.number)
+    mute: Callable[[int, Topic], bool] = lambda serial, topic: False
+    catches_up: bool = True
+    # what happened
+    opened: list[tuple[float, str]] = field(default_factory=list)
+    sent: list[tuple[float, Send]] = field(default_factory=list)
+    closed: list[tuple[float, str]] = field(default_factory=list)
+    backfills: int = 0
+    taken: dict[Topic, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
+    heard: dict[Heard, int] = field(default_factory=lambda: defaultdict(int))
+    sockets: dict[int, Socket] = field(default_factory=dict)
+    _later: list[tuple[float, Callable[[], list[Action]]]] = field(default_factory=list)
+    _tickets: int = 0
+    _sequence: int = 0
+    _next: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.fleet = Fleet(self.terms, random.Random(self.seed))
+
+    def want(self, topics: Iterable[Topic]) -> None:
+        self._perform(self.fleet.want(topics, self.now))
+
+    def run(self, seconds: float, step_s: float | None = None) -> None:
+        step, end = step_s or self.step_s, self.now + seconds
+        while self.now < end:
+            self.now += step
+            while self._later and self._later[0][0] <= self.now:
+                self._perform(self._later.pop(0)[1]())
+            self._perform(self.fleet.tick(self.now))
+            if self.now >= self._next:
+                self._next = self.now + self.cadence_s
+                self._speak()
+
+    def until(self, holds: Callable[[], bool], within_s: float) -> float:
+        """Seconds that it took; fails when it does not come about."""
+        begun = self.now
+        while not holds():
+            assert self.now - begun < within_s, "it did not come about"
+            self.run(self.step_s)
+        return self.now - begun
+
+    def all_live(self) -> bool:
+        wanted = self.fleet.wanted()
+        return bool(wanted) and all(map(self.fleet.is_live, wanted))
+
+    def cut(self, reason: str = "closed_1006") -> None:
+        """The exchange ends every connection."""
+        for serial in list(self.sockets):
+            del self.sockets[serial]
+            self._perform(self.fleet.ended(serial, reason, self.now))
+
+    def _speak(self) -> None:
+        self._sequence += 1
+        for serial, socket in list(self.sockets.items()):
+            for topic in sorted(socket.topics):
+                if socket.is_dead or self.mute(serial, topic):
+                    continue
+                word = self.fleet.heard(serial, topic, self.now)
+                self.heard[word] += 1
+                if word is Heard.WANTED and self.fleet.is_live(topic):
+                    self.taken[topic].append((self.now, self._sequence))
+
+    def _perform(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case AskTicket(serial):
+                    self._tickets += 1
+                    number = self._tickets
+                    self._after(lambda s=serial, n=number: self._ticket(s, n))  # type: ignore[misc]  # bound now
+                case Open(serial, ticket):
+                    self.opened.append((self.now, ticket.token))
+                    self.sockets[serial] = Socket(ticket.token, self.now)
+                    self._perform(self.fleet.opened(serial, self.now))
+                    self._greet(serial)
+                case Send():
+                    self.sent.append((self.now, action))
+                    self._obey(action)
+                case Close(serial, reason):
+                    self.closed.append((self.now, reason))
+                    self.sockets.pop(serial, None)
+                case Backfill(serial):
+                    self.backfills += 1
+                    if self.catches_up:
+                        self._after(lambda s=serial: self.fleet.caught_up(s, self.now))  # type: ignore[misc]  # bound now
+
+    def _after(self, event: Callable[[], list[Action]]) -> None:
+        self._later.append((self.now + WAY_S, event))
+
+    def _ticket(self, serial: int, number: int) -> list[Action]:
+        if not self.tickets(number):
+            return self.fleet.ended(serial, "no_ticket", self.now)
+        return self.fleet.ticket(serial, Ticket(f"t{number}", "wss://x", 18.0, 10.0), self.now)
+
+    def _greet(self, serial: int) -> None:
+        socket = self.sockets[serial]
+        if self.early:
+            self.heard[self.fleet.heard(serial, quotes(1)[0], self.now)] += 1
+        word = self.accepts(socket)
+        if word is not None and self.greets:
+            self._after(lambda: self.fleet.control(serial, word, self.now))
+
+    def _obey(self, command: Send) -> None:
+        socket = self.sockets.get(command.line)
+        if socket is None or socket.is_dead:
+            return
+        word = Control("pong", command.number) if command.kind == "ping" else self.answers(command)
+        if word is None:
+            return
+        if command.kind == "subscribe" and word.kind == "ack":
+            socket.topics.update(command.topics)
+        if command.kind == "unsubscribe":
+            socket.topics.difference_update(command.topics)
+        self._after(lambda: self.fleet.control(command.line, word, self.now))
