@@ -41,7 +41,8 @@ check: setup ## format, lint, types, import contracts, migrations
 		$(RUN) alembic upgrade head && $(RUN) alembic check
 
 test: setup ## all tests but the long ones; COVERAGE=1 also demands what they must reach
-	OPENBLAS_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadgroup -m "not long" \
+	@$(RUN) compileall -q app  # once, not by each of pytest's processes
+	OPENBLAS_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadgroup -m "not long" -p no:schemathesis \
 		$(if $(COVERAGE),--cov --cov-report=)
 	$(if $(COVERAGE),$(RUN) coverage report --skip-covered --fail-under=90)
 	$(if $(COVERAGE),$(RUN) coverage report --skip-covered --include='app/domain/*' --fail-under=100)

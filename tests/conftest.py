@@ -1,14 +1,19 @@
 """Databases for tests: SQLite files and a real PostgreSQL, migrated once and copied per test."""
 
 import asyncio
+import gc
 import os
 import random
+import re
 import shutil
 import sqlite3
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from importlib import import_module
+from importlib.util import cache_from_source
 from itertools import count
 from pathlib import Path
 
@@ -34,6 +39,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 HERE = Path(__file__).parent
+LONG_ONLY = re.compile(r"^pytestmark = \[?\s*pytest\.mark\.long\b", re.MULTILINE)
 MakeDatabase = Callable[..., Database]
 _NUMBERS = count(1)
 
@@ -42,6 +48,32 @@ def _apart(work: "asyncio.Future[None] | object") -> None:
     """Runs a coroutine to its end on a loop of its own, away from the tests' loop."""
     with ThreadPoolExecutor(1) as pool:
         pool.submit(asyncio.run, work).result()  # type: ignore[arg-type]  # any awaitable
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files of nothing but long tests are not imported where none of them will run."""
+    if config.option.markexpr != "not long" or not collection_path.name.startswith("test_"):
+        return None
+    return LONG_ONLY.search(collection_path.read_text(encoding="utf-8")) is not None or None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection() -> None:
+    """Where several processes collect, each compiles a part first, and finds the others' done."""
+    name, count = os.environ.get("PYTEST_XDIST_WORKER"), os.environ.get("PYTEST_XDIST_WORKER_COUNT")
+    if name is None or count is None or sys.dont_write_bytecode:
+        return
+    files = sorted(HERE.rglob("test_*.py"))
+    for path in files[int(name.removeprefix("gw")) :: int(count)]:
+        place = Path(cache_from_source(str(path)))
+        if not list(place.parent.glob(f"{path.stem}.*pytest*")):
+            import_module(".".join(path.relative_to(HERE.parent).with_suffix("").parts))
+
+
+def pytest_collection_finish() -> None:
+    """What thousands of tests are made of stays: looking through it for garbage takes seconds."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
