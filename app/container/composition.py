@@ -32,6 +32,7 @@ from app.services.performance_marks import PerformanceMarks
 from app.services.portfolio import PortfolioService
 from app.services.ports import Exchange, Jobs
 from app.services.proposals import Proposals
+from app.services.quality import QualityService
 from app.services.rebalance_runs import RebalanceRuns
 from app.services.rebalancing import Rebalancing
 from app.services.registry import Registry, shipped_sectors
@@ -123,6 +124,7 @@ def compose(
     return MySymbolsServiceV2(
         registry=registry,
         market=market,
+        quality=QualityService(market, database, once),
         scoring=scoring,
         portfolio=portfolio,
         rebalancing=rebalancing,

@@ -12,6 +12,7 @@ from app.domain.board import Family
 from app.domain.notification_rules import NotificationRules
 from app.domain.panel import Source
 from app.domain.policy import Policies
+from app.domain.quality_rules import QualityRules
 from app.domain.retention import RetentionRules
 from app.domain.setting import between, setting
 from app.domain.sizing_rules import SizingRules
@@ -163,6 +164,7 @@ class Configuration:
     sizing: SizingRules = field(default_factory=SizingRules)
     notifications: NotificationRules = field(default_factory=NotificationRules)
     retention: RetentionRules = field(default_factory=RetentionRules)
+    quality: QualityRules = field(default_factory=QualityRules)
 
     @property
     def min_weight_u(self) -> int:

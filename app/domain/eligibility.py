@@ -26,6 +26,7 @@ class Candidate:
     daily_bars: int  # closed ones
     median_turnover: Decimal | None  # of the last 30 closed days, quote currency
     ticker_age_s: float | None
+    doubt: str | None = None  # why its prices are not believed
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,14 @@ RULES: Final[tuple[Rule, ...]] = (
         lambda one: one.median_turnover,
         lambda limits: limits.floors.min_turnover,
         lambda one, limits: _known_at_least(one.median_turnover, limits.floors.min_turnover),
+        needs_history=True,
+    ),
+    Rule(
+        "quarantine",
+        "Its prices are believed",
+        lambda one: one.doubt,
+        lambda _: None,
+        lambda one, _: one.doubt is None,
         needs_history=True,
     ),
     Rule(

@@ -41,6 +41,7 @@ class Standing:
     ban: str | None = None  # the reason, where the operator wants none of it
     is_pinned: bool = False  # the operator wants it kept
     is_leaving: bool = False  # a better symbol in its place is confirmed
+    doubt: str | None = None  # why its prices are not believed
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,11 @@ def rule(member: Member, standing: Standing, configuration: Configuration) -> Ru
         (standing.is_halted, locked, "the market is halted: the weight stays"),
         (standing.ban is not None, excluded, f"it is banned: {standing.ban}"),
         (not standing.is_fresh, locked, "its data is stale: the weight stays"),
+        (
+            standing.doubt is not None,
+            locked,
+            f"its prices are in quarantine: the weight stays ({standing.doubt})",
+        ),
         (score is None or z is None, locked, "it has no score: the weight stays"),
         (standing.is_leaving, excluded, "its replacement is confirmed"),
         (kept, locked, "its score is below the trading threshold, but it is pinned"),

@@ -5,19 +5,17 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-import numpy as np
-
 from app.domain.board import Board, Card
 from app.domain.configuration import Configuration
 from app.domain.controls import FREE, Controls
 from app.domain.drift import marked, prices_of
 from app.domain.errors import Code, RefusedError, UnavailableError
 from app.domain.market import ContractStatus, DataStatus, Interval
-from app.domain.measures import correlations
 from app.domain.membership import Newcomer
-from app.domain.performance import SinceInclusion, since_inclusion
+from app.domain.performance import SinceInclusion
 from app.domain.portfolio import Member, Portfolio
 from app.domain.quality import worst
+from app.domain.quarantine import MEANING
 from app.domain.rebalancing import Standing
 from app.domain.sectors import UNCLASSIFIED
 from app.domain.selection import Candidate
@@ -25,6 +23,7 @@ from app.domain.symbols import SymbolEntry
 from app.domain.weighting_methods import Covariance, covariance
 from app.services.committed import Committed, Memory
 from app.services.kept_views import Views
+from app.services.member_figures import figures, pairwise
 from app.services.outlook import BoardView, MarketOnce, MarketView
 from app.services.ports import Clock
 from app.storage.database import Database
@@ -93,8 +92,19 @@ class Grounds:
         return self.market.quote(symbol) is None or self.status_of(symbol) is ContractStatus.OPEN
 
     def mark(self, symbol: str) -> Decimal | None:
+        """None also while its prices are not believed."""
         quote = self.market.quote(symbol)
-        return None if quote is None else quote.mark
+        return None if quote is None or quote.doubt is not None else quote.mark
+
+    def doubt(self, symbol: str) -> str | None:
+        """In words, why its prices are not believed; None while they are."""
+        quote = self.market.quote(symbol)
+        return None if quote is None or quote.doubt is None else MEANING[quote.doubt]
+
+    def is_frozen(self, symbol: str) -> bool:
+        """Whether nobody trades it while its index moves on."""
+        quote = self.market.quote(symbol)
+        return quote is not None and quote.is_frozen
 
     def trading_cost(self, symbol: str) -> float | None:
         """Taker fee plus half the spread as a fraction; None if either is unknown."""
@@ -120,6 +130,7 @@ class Grounds:
             ban=self.controls.ban(symbol),
             is_pinned=self.controls.is_pinned(symbol),
             is_leaving=symbol in self.leaving,
+            doubt=self.doubt(symbol),
         )
 
     def marked(self, portfolio: Portfolio) -> Portfolio:
@@ -159,7 +170,8 @@ class Grounds:
         return UNCLASSIFIED if quote is None else quote.sector
 
     def may_enter(self, symbol: str) -> bool:
-        return self.is_tradable(symbol) and self.controls.ban(symbol) is None
+        sound = self.doubt(symbol) is None and not self.is_frozen(symbol)
+        return sound and self.is_tradable(symbol) and self.controls.ban(symbol) is None
 
     def is_tradable(self, symbol: str) -> bool:
         """Whether it may come in: Open, and not about to end."""
@@ -185,6 +197,13 @@ class Grounds:
         if not self.is_tradable(symbol):
             raise RefusedError(
                 Code.SYMBOL_NOT_TRADABLE, f"{symbol} is not open for new positions at KuCoin."
+            )
+        doubt = "nobody trades it" if self.is_frozen(symbol) else self.doubt(symbol)
+        if doubt is not None:
+            raise RefusedError(
+                Code.SYMBOL_NOT_TRADABLE,
+                f"The data of {symbol} is in quarantine: {doubt}.",
+                facts={"reason": doubt},
             )
 
     def require_board(self) -> Board:
@@ -226,35 +245,13 @@ class Grounds:
     def correlations(self, symbols: tuple[str, ...], days: int) -> dict[tuple[str, str], float]:
         """Known correlations of all pairs in the order of `symbols`; a missing pair is unknown."""
         panel = self.market.panel(Interval.DAY)
-        if panel is None or not symbols:
-            return {}
-        rules = self.configuration.correlation
-        matrix = correlations(panel, symbols, rules.basis, days, rules.min_common)
-        return {
-            (one, other): float(matrix[row, column])
-            for row, one in enumerate(symbols)
-            for column, other in enumerate(symbols)
-            if row < column and np.isfinite(matrix[row, column])
-        }
+        return pairwise(panel, symbols, days, self.configuration.correlation)
 
     def since_inclusion(self, member: Member) -> SinceInclusion:
         """Figures of a member from hourly closes, from daily ones where those do not reach back."""
-        begin = member.included_at.timestamp() * 1000
         hourly, daily = self.market.panel(Interval.HOUR), self.market.panel(Interval.DAY)
-        reaches = hourly is not None and len(hourly.opened_ms) and hourly.opened_ms[0] <= begin
-        panel = hourly if reaches else daily
-        closes, bars = np.empty(0), 1.0
-        if panel is not None and member.symbol in panel.symbols:
-            column = panel.symbols.index(member.symbol)
-            closes = panel.close[panel.opened_ms >= begin, column]
-            bars = 365.0 * Interval.DAY.ms / panel.interval.ms
-        price, mark = member.inclusion_price, self.mark(member.symbol)
-        return since_inclusion(
-            None if price is None else float(price),
-            None if mark is None else float(mark),
-            closes,
-            bars,
-        )
+        mark = self.mark(member.symbol)
+        return figures(member, hourly, daily, None if mark is None else float(mark))
 
 
 def _stale(detail: str) -> UnavailableError:

@@ -30,6 +30,7 @@ from app.services.mode import MarketLevel
 from app.services.open_interest import OpenInterestKeeper
 from app.services.outlook import Quote
 from app.services.ports import Clock, Exchange, Monotonic
+from app.services.quality_keeper import QualityKeeper
 from app.services.quote_view import QuoteView
 from app.services.quotes import quoted
 from app.services.registry import Registry, SyncSummary
@@ -70,6 +71,7 @@ class MarketData:
     live: LiveMarket = field(init=False)
     fetch: Fetcher = field(init=False)
     open_interest: OpenInterestKeeper = field(init=False)
+    quality: QualityKeeper = field(init=False)
     _memory: MarketMemory = field(default_factory=MarketMemory, init=False, repr=False)
     _recalled: bool = field(default=False, init=False)
     trading: ExchangeStatus | None = field(default=None, init=False)  # as it last said
@@ -84,6 +86,7 @@ class MarketData:
             self.exchange, self.database, self.live, self.metrics, self.workers, self.sleep
         )
         self.open_interest = OpenInterestKeeper(self.database, self.live)
+        self.quality = QualityKeeper(self.database, self.live, self.moment)
 
     # --- what it knows now
 
@@ -216,6 +219,7 @@ class MarketData:
         tickers = {one.code: self.live.received(one) for one in listing.tickers}
         market = self.live.market
         self.live.publish(replace(market, tickers=joined(market.tickers, tickers)), Source.TICKERS)
+        await self.quality.look()
         try:
             self.trading = await self.exchange.status()
         except ServiceError as error:

@@ -104,6 +104,7 @@ class MarketFollower:
                 books=news.books,
                 funding=news.funding,
                 answers=news.answers,
+                quality=sent.quality,
             )
         )
         data.trading, data.fill, self.link = course.trading, FillProgress(*course.fill), course.link

@@ -22,6 +22,7 @@ from app.domain.market import (
 )
 from app.domain.panel import Source
 from app.domain.quality import median_turnover
+from app.domain.quarantine import PriceState
 from app.services.market_clock import ServerClock, instant
 from app.services.ports import Monotonic
 
@@ -119,6 +120,7 @@ class Market:
     daily_facts: Mapping[str, DailyFacts] = field(default_factory=_none_yet)
     open_interest: OpenInterestLog = field(default_factory=OpenInterestLog)
     answers: Mapping[Source, Received[None]] = field(default_factory=_none_yet)
+    quality: Mapping[str, PriceState] = field(default_factory=_none_yet)
 
     def series(self, interval: Interval) -> Mapping[str, Received[CandleSeries]]:
         return self.daily if interval is Interval.DAY else self.hourly

@@ -23,16 +23,15 @@ from app.domain.panel import Panel, ScoringInputs, Source
 from app.domain.quality import closed_by_ms, freshness, worst
 from app.domain.sectors import SectorTable
 from app.domain.symbols import SymbolEntry, base_quantity
-from app.services.market_clock import instant
 from app.services.market_memory import MarketMemory
 from app.services.market_state import CANDLE_SOURCE, DailyFacts, Market, Received
+from app.services.quality_view import doubt_of, next_funding
 from app.services.quote_view import Aged, QuoteView, spread
 from app.services.registry import Known
 
 DAILY_BARS: Final = 200
 HOURLY_BARS: Final = 400
 BARS: Final[Mapping[Interval, int]] = {Interval.DAY: DAILY_BARS, Interval.HOUR: HOURLY_BARS}
-DEPTH_BAND_BP: Final = 50.0
 LIVE: Final = (Source.CONTRACTS, Source.TICKERS)  # the listings that everything else hangs on
 _NO_HISTORY: Final = DailyFacts(0, None)
 _QUORUM: Final = 0.5  # of the symbols must have a bar before a panel ends with it
@@ -73,6 +72,7 @@ class MarketMoment:
             daily_bars=history.bars,
             median_turnover=history.median_turnover,
             ticker_age_s=self._age(self.market.tickers.get(code)),
+            doubt=doubt_of(self.market, code, self.configuration.quality),
         )
 
     def funnel(self) -> Funnel:
@@ -83,7 +83,7 @@ class MarketMoment:
             every = (self.candidate(one.contract, one.symbol) for one in self.known.index.entries)
             return funnel(every, limits), turns
 
-        rests_on = (market.stats, market.tickers, market.daily_facts, *self._others)
+        rests_on = (market.stats, market.tickers, market.quality, market.daily_facts, *self._others)
         return self.memory.of("funnel", rests_on, self.mono, made)
 
     def _turns(self, held: Mapping[str, Received[Any]], limit_s: float) -> float:
@@ -180,7 +180,7 @@ class MarketMoment:
             funding_rate=None if stats is None else stats.funding_rate,
             predicted_funding_rate=None if stats is None else stats.predicted_funding_rate,
             funding_interval_ms=contract.funding_interval_ms,
-            next_funding=_instant(None if stats is None else stats.next_funding_ms),
+            next_funding=next_funding(stats, contract, self.server_ms),
             open_interest_lots=None if stats is None else stats.open_interest_lots,
             open_interest=self.open_interest(contract),
             spread_bp=spread(bid, ask),
@@ -284,10 +284,6 @@ class MarketMoment:
 
     def _age(self, received: Received[object] | None) -> float | None:
         return None if received is None else max(0.0, self.mono - received.mono)
-
-
-def _instant(stamp_ms: int | None) -> datetime | None:
-    return None if stamp_ms is None else instant(stamp_ms)
 
 
 def _float(value: Decimal | None) -> float:

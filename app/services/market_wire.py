@@ -6,7 +6,7 @@ by which a reader sees what it has to load.
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, TypeVar
 
@@ -21,6 +21,7 @@ from app.domain.market import (
     Ticker,
 )
 from app.domain.panel import Source
+from app.domain.quarantine import PriceState
 from app.services.market_clock import instant
 from app.services.market_state import Market, Received
 from app.services.registry import SyncSummary
@@ -63,6 +64,7 @@ class SharedMarket:
     hourly: dict[str, Mark]
     funding: dict[str, Mark]
     open_interest: tuple[int, int]  # instants, the newest one
+    quality: dict[str, PriceState] = field(default_factory=dict)
 
 
 def shared(market: Market, course: Course, mono: float) -> SharedMarket:
@@ -95,6 +97,7 @@ def shared(market: Market, course: Course, mono: float) -> SharedMarket:
         hourly=bars[Interval.HOUR],
         funding=funding,
         open_interest=(len(log), int(log[-1]) if len(log) else 0),
+        quality=dict(market.quality),
     )
 
 

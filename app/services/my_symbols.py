@@ -24,6 +24,7 @@ from app.services.performance import Claim, Performance
 from app.services.performance_marks import PerformanceMarks
 from app.services.portfolio import PortfolioService, Removed, Replaced
 from app.services.proposals import Proposals
+from app.services.quality import QualityService
 from app.services.rebalance_runs import Rebalanced
 from app.services.rebalancing import Rebalancing
 from app.services.registry import Registry
@@ -51,6 +52,7 @@ class MySymbolsServiceV2:
 
     registry: Registry
     market: MarketData
+    quality: QualityService
     scoring: Scoring
     portfolio: PortfolioService
     rebalancing: Rebalancing

@@ -8,6 +8,7 @@ from typing import Protocol
 from app.domain.board import Board
 from app.domain.market import Book, Contract, DataSource, DataStatus, Interval
 from app.domain.panel import Panel
+from app.domain.quarantine import Doubt
 from app.domain.symbols import SymbolEntry
 
 
@@ -24,6 +25,8 @@ class Quote:
     is_fresh: bool  # contract and ticker are within their age limits
     book: Book | None = None  # within its age limit
     funding_rate: Decimal | None = None  # of the running interval, as a fraction
+    doubt: Doubt | None = None  # why its prices are not believed
+    is_frozen: bool = False  # nobody trades it while its index moves on
 
 
 class MarketView(Protocol):

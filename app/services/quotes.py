@@ -5,6 +5,7 @@ from math import inf
 from app.domain.panel import Source
 from app.services.market_views import MarketMoment
 from app.services.outlook import Quote
+from app.services.quality_view import doubt_of, frozen
 
 
 def quoted(moment: MarketMoment, symbol: str) -> tuple[Quote | None, float]:
@@ -17,7 +18,7 @@ def quoted(moment: MarketMoment, symbol: str) -> tuple[Quote | None, float]:
         return None, inf
     market, code = moment.market, entry.contract.code
     stats, ticker, book = market.stats.get(code), market.tickers.get(code), market.books.get(code)
-    limit_s = moment.configuration.age_limit_s
+    limit_s, rules = moment.configuration.age_limit_s, moment.configuration.quality
     turns = [
         one.mono + limit_s(source)
         for source, one in (
@@ -37,5 +38,7 @@ def quoted(moment: MarketMoment, symbol: str) -> tuple[Quote | None, float]:
         is_fresh=moment.is_fresh(entry),
         book=moment.book(entry),
         funding_rate=None if stats is None else stats.value.funding_rate,
+        doubt=doubt_of(market, code, rules),
+        is_frozen=frozen(market, entry.contract, moment.server_ms, rules),
     )
     return quote, min(turns, default=inf)

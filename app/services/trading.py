@@ -24,15 +24,17 @@ from app.services.committed import Committed
 from app.services.grounds import Grounds, GroundsNow
 from app.services.kept_views import Basis
 from app.services.outlook import Quote
+from app.services.quote_view import spread
 from app.storage.database import Database
 
-SWITCH, BAN, MEMBER, OPEN, MARKET, FRESH, SCORE = (
+SWITCH, BAN, MEMBER, OPEN, MARKET, FRESH, QUALITY, SCORE = (
     "trading_switch",
     "not_banned",
     "member",
     "contract_open",
     "market_open",
     "data_fresh",
+    "data_quality",
     "score",
 )
 
@@ -117,11 +119,28 @@ def judge(symbol: str, portfolio: Portfolio, grounds: Grounds) -> Verdict:
         Check(OPEN, is_open, None, None, f"the contract is {grounds.status_of(symbol).value}"),
         Check(MARKET, not halted, None, None, _say(not halted, "traded at the exchange")),
         Check(FRESH, fresh, None, None, f"the market data is {'fresh' if fresh else 'stale'}"),
+        _quality(symbol, grounds),
         Check(SCORE, enough, score, limit, f"it {known}, {limit:g} is needed"),
     )
     failed = next((check for check in checks if not check.passed), None)
     reason = "all checks passed" if failed is None else failed.detail
     return Verdict(symbol, failed is None, reason, checks)
+
+
+def _quality(symbol: str, grounds: Grounds) -> Check:
+    """Whether prices and quote are believed; an order needs a quote that makes sense."""
+    doubt, quote = grounds.doubt(symbol), grounds.market.quote(symbol)
+    if doubt is not None:
+        return Check(QUALITY, False, None, None, f"its prices are in quarantine: {doubt}")
+    if grounds.is_frozen(symbol):
+        return Check(QUALITY, False, None, None, "nobody trades it while its index moves on")
+    limit = grounds.configuration.quality.max_spread
+    width = None if quote is None else spread(quote.bid, quote.ask)
+    if width is None:
+        return Check(QUALITY, False, None, limit, "it has no quote with a bid below its ask")
+    share = width / 10_000
+    said = f"the spread is {share:.3%} of mid, {limit:.1%} may be"
+    return Check(QUALITY, share <= limit, share, limit, said)
 
 
 def _say(holds: bool, what: str) -> str:

@@ -25,6 +25,7 @@ from app.storage.portfolio_tables import (
     trades,
 )
 from app.storage.proposal_tables import proposals
+from app.storage.quality import quality_verdicts
 from app.storage.rebalance_tables import rebalance_run_steps, rebalance_runs
 from app.storage.replica_tables import feed_wishes, job_executors, leases, shared_markets
 from app.storage.scoring_tables import scoring_algorithms, scoring_runs, symbol_scores
@@ -52,6 +53,7 @@ __all__ = [
     "portfolio_history",
     "portfolio_members",
     "proposals",
+    "quality_verdicts",
     "rebalance_run_steps",
     "rebalance_runs",
     "replacement_confirmations",

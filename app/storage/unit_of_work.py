@@ -17,6 +17,7 @@ from app.storage.notifications import NotificationRepository
 from app.storage.performance_marks import PerformanceMarkRepository
 from app.storage.portfolio import PortfolioRepository
 from app.storage.proposals import ProposalRepository
+from app.storage.quality import QualityRepository
 from app.storage.rebalance_runs import RebalanceRunRepository
 from app.storage.replacements import ReplacementRepository
 from app.storage.replicas import ReplicaRepository
@@ -37,6 +38,7 @@ class UnitOfWork:
         self.symbols = SymbolRepository(connection)
         self.candles = CandleRepository(connection)
         self.market = MarketRepository(connection)
+        self.quality = QualityRepository(connection)
         self.scoring = ScoringRepository(connection)
         self.portfolio = PortfolioRepository(connection)
         self.proposals = ProposalRepository(connection)

@@ -238,6 +238,9 @@ CHANGES = {
         lambda n: result(n["fresh"], "1.5"),
         lambda n: result(n["fresh"], "2.5"),
     ),
+    "POST /market/{symbol}/quality/release": Change(
+        members(4), lambda _: {"reason": "seen"}, lambda _: {"reason": "seen twice"}, None
+    ),
     "POST /alerts/{alert_id}/acknowledge": Change(
         alarmed, lambda _: {"user": "one"}, lambda _: {"user": "other"}, None
     ),

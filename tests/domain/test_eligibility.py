@@ -109,6 +109,7 @@ def test_a_good_symbol_passes_every_rule() -> None:
         "turnover_24h": Decimal(5_000_000),
         "daily_bars": 90,
         "median_turnover": Decimal(5_000_000),
+        "quarantine": None,
         "ticker": 180.0,
     }
 

@@ -5,12 +5,13 @@ from decimal import Decimal
 
 import pytest
 
-from app.domain.errors import RefusedError
+from app.domain.errors import Code, RefusedError
 from app.domain.market import ContractStatus, Interval
 from app.domain.portfolio_risk import risk_of
+from app.domain.quarantine import Doubt
 from app.domain.sizing_caps import Cap
 from app.domain.weighting_methods import covariance
-from app.services.trading import FRESH, MARKET, MEMBER, OPEN, SCORE
+from app.services.trading import FRESH, MARKET, MEMBER, OPEN, QUALITY, SCORE
 from tests.services.desk import SYMBOLS, WHO, Desk, book
 
 
@@ -136,3 +137,53 @@ async def test_no_position_with_the_reason(desk: Desk) -> None:
     desk.score({SYMBOLS[40]: 0.9})
     idle, _ = await desk.trading.position_size(SYMBOLS[40], Decimal(1000), one)
     assert idle.size.reason == "no_weight"
+
+
+async def test_D02_a_symbol_in_quarantine_is_not_traded_and_its_weight_stays(desk: Desk) -> None:
+    await desk.filled(4)
+    before = {
+        one.member.symbol: one.member.weight_u for one in (await desk.portfolio.view()).members
+    }
+    desk.quote(SYMBOLS[1], doubt=Doubt.LAST_OFF_MARK, mark=Decimal(10_000))
+    assert await failed(desk, SYMBOLS[1]) == [QUALITY]
+    verdict, _ = await desk.trading.should_trade(SYMBOLS[1])
+    assert "quarantine" in verdict.reason
+    sized, _ = await desk.trading.position_size(SYMBOLS[1], Decimal(1000), Decimal(1))
+    assert sized.size.lots == 0
+    desk.score({SYMBOLS[0]: 0.3})  # its share goes to the others
+    done = await desk.rebalancing.rebalance(WHO)
+    assert done.result is not None
+    ruled = {one.symbol: one for one in done.result.plan.shifts}
+    assert SYMBOLS[0] in ruled
+    assert SYMBOLS[1] not in ruled
+    after = {
+        one.member.symbol: one.member.weight_u for one in (await desk.portfolio.view()).members
+    }
+    assert after[SYMBOLS[1]] == before[SYMBOLS[1]]
+    desk.quote(SYMBOLS[9], doubt=Doubt.MARK_OFF_INDEX)
+    with pytest.raises(RefusedError) as caught:
+        await desk.portfolio.add(SYMBOLS[9], "try", WHO)
+    assert caught.value.code is Code.SYMBOL_NOT_TRADABLE
+    assert "quarantine" in str(caught.value)
+
+
+async def test_D07_a_symbol_that_nobody_trades_does_not_come_in(desk: Desk) -> None:
+    await desk.filled(4)
+    desk.quote(SYMBOLS[9], is_frozen=True)
+    with pytest.raises(RefusedError) as caught:
+        await desk.portfolio.add(SYMBOLS[9], "try", WHO)
+    assert caught.value.code is Code.SYMBOL_NOT_TRADABLE
+    desk.quote(SYMBOLS[0], is_frozen=True)
+    assert await failed(desk, SYMBOLS[0]) == [QUALITY]
+
+
+async def test_D08_nothing_is_traded_on_a_quote_that_makes_no_sense(desk: Desk) -> None:
+    await desk.filled(2)
+    assert await failed(desk, SYMBOLS[0]) == []
+    for bid, ask in (("10.01", "9.99"), ("10", "10"), ("0", "10"), ("9.7", "10.25")):
+        desk.quote(SYMBOLS[0], bid=Decimal(bid), ask=Decimal(ask))
+        assert await failed(desk, SYMBOLS[0]) == [QUALITY], (bid, ask)
+    desk.quote(SYMBOLS[0], bid=None)
+    assert await failed(desk, SYMBOLS[0]) == [QUALITY]
+    desk.quote(SYMBOLS[0], bid=Decimal("9.76"), ask=Decimal("10.24"))
+    assert await failed(desk, SYMBOLS[0]) == []

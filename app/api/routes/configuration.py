@@ -14,6 +14,7 @@ from app.api.members import CHANGES, UNSAID, Said
 from app.api.notification_settings import NotificationsIn, NotificationsOut
 from app.api.paging import Page, cut
 from app.api.policy_settings import PolicyIn, PolicyOut
+from app.api.quality_settings import QualityIn, QualityOut
 from app.api.rebalancing_settings import (
     RebalancingIn,
     RebalancingOut,
@@ -115,6 +116,7 @@ class ConfigurationOut(Out):
     sizing: SizingOut
     notifications: NotificationsOut
     retention: RetentionOut
+    quality: QualityOut
 
     @classmethod
     def of(cls, settings: Configuration) -> Self:
@@ -207,6 +209,7 @@ class ConfigurationIn(Said):
     sizing: SizingIn | None = None
     notifications: NotificationsIn | None = None
     retention: RetentionIn | None = None
+    quality: QualityIn | None = None
 
     def changes(self) -> dict[str, Any]:
         """The settings that were given, as the domain judges them."""

@@ -1,0 +1,42 @@
+"""The settings of what is believed of the market, as they are read and written over HTTP."""
+
+from pydantic import Field
+
+from app.api.body import Body
+from app.api.schemas import Out
+
+
+class QualityOut(Out):
+    """Deviations are fractions, times are seconds."""
+
+    last_off_mark: float = Field(description="Last trade against the mark price.")
+    mark_off_index: float = Field(description="Mark price against the index.")
+    jump: float = Field(description="Between two readings that no index confirms.")
+    jump_window: int = Field(description="Readings further apart are not compared.")
+    confirmations: int = Field(description="Readings in a row that end a quarantine.")
+    confirmation_gap: int = Field(description="They count at least so far apart.")
+    max_spread: float = Field(description="Of mid; a wider quote is none.")
+    frozen_after: int = Field(description="Without a trade while the index moves.")
+    frozen_index_move: float
+    lot_change: float = Field(description="Of a lot's value, when its size has changed.")
+    divergence: float = Field(description="Between two ways to the same price.")
+    divergence_after: int
+    history_days: int = Field(description="Verdicts are kept for so long.")
+    history_rows: int = Field(description="And so many of a symbol.")
+
+
+class QualityIn(Body):
+    last_off_mark: float | None = None
+    mark_off_index: float | None = None
+    jump: float | None = None
+    jump_window: int | None = None
+    confirmations: int | None = None
+    confirmation_gap: int | None = None
+    max_spread: float | None = None
+    frozen_after: int | None = None
+    frozen_index_move: float | None = None
+    lot_change: float | None = None
+    divergence: float | None = None
+    divergence_after: int | None = None
+    history_days: int | None = None
+    history_rows: int | None = None

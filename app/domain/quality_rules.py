@@ -1,0 +1,25 @@
+"""Settings of data quality: from where on a number is not believed, and what makes it so again."""
+
+from dataclasses import dataclass
+
+from app.domain.setting import setting
+
+
+@dataclass(frozen=True, slots=True)
+class QualityRules:
+    """Limits of what is believed; deviations are fractions, times are seconds."""
+
+    last_off_mark: float = setting(0.10, 0.001, 10.0)  # last trade against the mark price
+    mark_off_index: float = setting(0.05, 0.001, 10.0)  # mark price against the index
+    jump: float = setting(0.50, 0.01, 10.0)  # between two readings, where no index confirms it
+    jump_window: int = setting(120, 1, 3_600)  # readings further apart are not compared
+    confirmations: int = setting(3, 1, 100)  # readings in a row that end a quarantine ...
+    confirmation_gap: int = setting(10, 0, 3_600)  # ... at least so far apart
+    lot_change: float = setting(0.20, 0.001, 10.0)  # value of a lot, when its size has changed
+    max_spread: float = setting(0.05, 0.0001, 1.0)  # of mid; a wider quote is none
+    frozen_after: int = setting(1_800, 60, 86_400)  # without a trade ...
+    frozen_index_move: float = setting(0.02, 0.0001, 1.0)  # ... while the index moved by so much
+    divergence: float = setting(0.005, 0.0001, 1.0)  # between two ways to the same price ...
+    divergence_after: int = setting(10, 0, 600)  # ... for so long
+    history_days: int = setting(30, 1, 365)  # verdicts are kept for so long ...
+    history_rows: int = setting(200, 1, 10_000)  # ... and so many of a symbol

@@ -1,0 +1,41 @@
+"""What members have done since they came in and how they move together, from bars in memory."""
+
+import numpy as np
+
+from app.domain.configuration import CorrelationRules
+from app.domain.market import Interval
+from app.domain.measures import correlations
+from app.domain.panel import Panel
+from app.domain.performance import SinceInclusion, since_inclusion
+from app.domain.portfolio import Member
+
+
+def figures(
+    member: Member, hourly: Panel | None, daily: Panel | None, mark: float | None
+) -> SinceInclusion:
+    """From hourly closes, from daily ones where those do not reach back."""
+    begin = member.included_at.timestamp() * 1000
+    reaches = hourly is not None and len(hourly.opened_ms) and hourly.opened_ms[0] <= begin
+    panel = hourly if reaches else daily
+    closes, bars = np.empty(0), 1.0
+    if panel is not None and member.symbol in panel.symbols:
+        column = panel.symbols.index(member.symbol)
+        closes = panel.close[panel.opened_ms >= begin, column]
+        bars = 365.0 * Interval.DAY.ms / panel.interval.ms
+    price = member.inclusion_price
+    return since_inclusion(None if price is None else float(price), mark, closes, bars)
+
+
+def pairwise(
+    panel: Panel | None, symbols: tuple[str, ...], days: int, rules: CorrelationRules
+) -> dict[tuple[str, str], float]:
+    """Known correlations of all pairs in the order of `symbols`; a missing pair is unknown."""
+    if panel is None or not symbols:
+        return {}
+    matrix = correlations(panel, symbols, rules.basis, days, rules.min_common)
+    return {
+        (one, other): float(matrix[row, column])
+        for row, one in enumerate(symbols)
+        for column, other in enumerate(symbols)
+        if row < column and np.isfinite(matrix[row, column])
+    }

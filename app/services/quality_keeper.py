@@ -1,0 +1,140 @@
+"""Looks at the quality of all data after each refresh, remembers quarantines, stores verdicts."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Final
+
+import structlog
+
+from app.domain.errors import ServiceError
+from app.domain.quality_report import QualityReport, QualityVerdict
+from app.domain.quarantine import Doubt, PriceState, read, released
+from app.services.market_state import LiveMarket
+from app.services.market_views import MarketMoment
+from app.services.quality_report import quality_of
+from app.services.quality_view import reading_of
+from app.storage.database import Database
+from app.storage.quality import StoredVerdict
+
+RELEASES: Final = "quality_releases"  # the fact: symbol id -> when (exchange time), why and by whom
+_FORGET_MS: Final = 3_600_000
+_log = structlog.get_logger("quality")
+
+
+@dataclass(slots=True)
+class QualityKeeper:
+    """Only the owner of the feed looks; the others see its states in the shared market.
+
+    Without the database prices are judged as before; verdicts are stored once it is back.
+    """
+
+    database: Database
+    live: LiveMarket
+    moment: Callable[[], MarketMoment]
+    _stored: dict[str, QualityVerdict] | None = field(default=None, init=False)
+    _forgotten_ms: int = field(default=0, init=False)
+
+    def observe(self) -> None:
+        """Judge the prices that have come in since; nothing waits here."""
+        moment = self.moment()
+        market, rules = moment.market, moment.configuration.quality
+        states = dict(market.quality)
+        for entry in moment.known.index.entries:
+            code = entry.contract.code
+            reading = reading_of(market, entry.contract, moment.server_ms)
+            if reading is None:
+                continue
+            before = states.get(code)
+            after = states[code] = read(before, reading, rules)
+            _tell(entry.symbol, before, after)
+        if any(state is not market.quality.get(code) for code, state in states.items()):
+            self.live.market = replace(market, quality=MappingProxyType(states))
+
+    async def look(self) -> None:
+        """Judge, take up what the operator has released, and store the verdicts that changed."""
+        self.observe()
+        try:
+            await self._recall()
+            await self._release()
+            await self._store()
+        except ServiceError as error:
+            _log.warning("verdicts_not_stored", cause=str(error.code))
+
+    async def _recall(self) -> None:
+        """A quarantine outlives a restart: the price has to be confirmed all the same."""
+        if self._stored is not None:
+            return
+        async with self.database.read() as unit:
+            newest = await unit.quality.newest()
+        self._stored = {symbol_id: one.verdict for symbol_id, one in newest.items()}
+        states = dict(self.live.market.quality)
+        for entry in self.moment().known.index.entries:
+            stored, state = newest.get(entry.symbol_id), states.get(entry.contract.code)
+            if stored is None or state is None or state.doubt is not None:
+                continue
+            doubts = [Doubt(flag) for flag in stored.flags if flag in set(Doubt)]
+            # what the size of a lot was worth before is not stored: the operator decides
+            if stored.verdict is QualityVerdict.QUARANTINED and doubts:
+                since_ms = round(stored.at.timestamp() * 1000)
+                states[entry.contract.code] = replace(state, doubt=doubts[0], since_ms=since_ms)
+        self.live.market = replace(self.live.market, quality=MappingProxyType(states))
+
+    async def _release(self) -> None:
+        async with self.database.read() as unit:
+            told = await unit.facts.get(RELEASES) or {}
+        states = dict(self.live.market.quality)
+        for entry in self.moment().known.index.entries:
+            word, state = told.get(entry.symbol_id), states.get(entry.contract.code)
+            if word is None or state is None or state.since_ms is None:
+                continue
+            if state.since_ms <= word["at_ms"]:
+                after = states[entry.contract.code] = released(state)
+                _tell(entry.symbol, state, after)
+                held = MappingProxyType(dict(states))
+                self.live.market = replace(self.live.market, quality=held)
+
+    async def _store(self) -> None:
+        moment, known = self.moment(), self._stored
+        if known is None or moment.as_of() is None:
+            return
+        found = await asyncio.to_thread(_reports, moment)
+        at = self.live.server_clock.now()
+        news = [
+            StoredVerdict(symbol_id, at, one.verdict, one.score, one.flags)
+            for symbol_id, one in found.items()
+            if known.get(symbol_id) is not one.verdict
+        ]
+        if not news:
+            return
+        rules = moment.configuration.quality
+        is_due = moment.server_ms - self._forgotten_ms >= _FORGET_MS
+        async with self.database.write() as unit:
+            await unit.quality.note(news)
+            if is_due:
+                before = at - timedelta(days=rules.history_days)
+                await unit.quality.forget(before, rules.history_rows)
+        if is_due:
+            self._forgotten_ms = moment.server_ms
+        known.update({one.symbol_id: one.verdict for one in news})
+
+
+def _reports(moment: MarketMoment) -> dict[str, QualityReport]:
+    """Of every contract that something was received of."""
+    return {
+        entry.symbol_id: quality_of(moment, entry)
+        for entry in moment.known.index.entries
+        if entry.contract.code in moment.market.stats
+    }
+
+
+def _tell(symbol: str, before: PriceState | None, after: PriceState) -> None:
+    was = None if before is None else before.doubt
+    if was is after.doubt:
+        return
+    if after.doubt is None:
+        _log.info("quarantine_ended", symbol=symbol, was=str(was))
+    elif was is None:
+        _log.warning("quarantined", symbol=symbol, reason=after.doubt.value)

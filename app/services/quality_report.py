@@ -1,0 +1,66 @@
+"""The data of one symbol as the rules of quality look at it."""
+
+from app.domain.market import CandleSeries, DataStatus, Interval
+from app.domain.panel import Source
+from app.domain.quality import coverage, last_closed_open_ms, worst
+from app.domain.quality_report import QualityReport, SymbolData, report
+from app.domain.symbols import SymbolEntry
+from app.services.market_views import BARS, LIVE, MarketMoment
+from app.services.quality_view import doubt_of, frozen
+from app.services.quote_view import spread
+
+_BP = 10_000.0
+
+
+def quality_of(moment: MarketMoment, entry: SymbolEntry) -> QualityReport:
+    """Verdict, score and parts of one symbol."""
+    return report(data_of(moment, entry), moment.configuration.quality)
+
+
+def data_of(moment: MarketMoment, entry: SymbolEntry) -> SymbolData:
+    """Everything that the rules ask for, as it is known at that moment."""
+    market, code, contract = moment.market, entry.contract.code, entry.contract
+    rules = moment.configuration.quality
+    stats, ticker, book = market.stats.get(code), market.tickers.get(code), market.books.get(code)
+    ages = moment.ages(entry)
+    live = [ages[source] for source in LIVE]
+    known = [one.age_s for one in live if one.age_s is not None]
+    bid, ask = (None, None) if ticker is None else (ticker.value.bid, ticker.value.ask)
+    width = spread(bid, ask)
+    best = (
+        None
+        if book is None or not book.value.bids or not book.value.asks
+        else spread(book.value.bids[0].price, book.value.asks[0].price)
+    )
+    return SymbolData(
+        status=worst(one.status for one in live),
+        age_s=max(known) if len(known) == len(live) else None,
+        age_limit_s=min(moment.configuration.age_limit_s(source) for source in LIVE),
+        last=None if ticker is None else ticker.value.last,
+        mark=None if stats is None else stats.value.mark_price,
+        index=None if stats is None else stats.value.index_price,
+        doubt=doubt_of(market, code, rules),
+        is_frozen=frozen(market, contract, moment.server_ms, rules),
+        spread=None if width is None else width / _BP,
+        has_quote=bid is not None and ask is not None,
+        book_status=ages[Source.BOOKS].status if book is not None else DataStatus.UNAVAILABLE,
+        is_book_whole=best is not None,
+        next_funding_ms=None if stats is None else stats.value.next_funding_ms,
+        funding_interval_ms=contract.funding_interval_ms,
+        server_ms=moment.server_ms,
+        daily_coverage=_covered(moment, entry, Interval.DAY),
+        hourly_coverage=_covered(moment, entry, Interval.HOUR),
+    )
+
+
+def _covered(moment: MarketMoment, entry: SymbolEntry, interval: Interval) -> float:
+    """Share of the closed bars of the window that are here, since the contract was listed."""
+    held = moment.market.series(interval).get(entry.contract.code)
+    series: CandleSeries | None = None if held is None else held.value
+    if series is None or not len(series):
+        return 0.0
+    newest = last_closed_open_ms(interval, moment.server_ms)
+    listed = entry.contract.listed_ms
+    begin = int(series.opened_ms[0]) if listed is None else -(-listed // interval.ms) * interval.ms
+    wanted = min(BARS[interval], max(1, (newest - begin) // interval.ms + 1))
+    return min(1.0, coverage(series, interval, wanted, moment.server_ms))

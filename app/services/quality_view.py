@@ -1,0 +1,65 @@
+"""What is believed of one symbol at one moment of the market."""
+
+from datetime import datetime
+
+from app.domain.market import Contract, ContractStats
+from app.domain.quality_report import is_funding_plausible
+from app.domain.quality_rules import QualityRules
+from app.domain.quarantine import Doubt, PriceState, Reading, disagreement, is_frozen
+from app.services.market_clock import instant
+from app.services.market_state import Market
+
+
+def doubt_of(market: Market, code: str, rules: QualityRules) -> Doubt | None:
+    """Why the prices of a contract are not believed: what is remembered, else what they say now.
+
+    A price that came in since the last look is judged here, so that no decision sees it first.
+    """
+    state = market.quality.get(code)
+    if state is not None and state.doubt is not None:
+        return state.doubt
+    stats, ticker = market.stats.get(code), market.tickers.get(code)
+    if stats is None:
+        return None
+    last = None if ticker is None else ticker.value.last
+    return disagreement(last, stats.value.mark_price, stats.value.index_price, rules)
+
+
+def reading_of(market: Market, contract: Contract, server_ms: int) -> Reading | None:
+    """The prices of a contract as they are now; None before anything was received of it."""
+    stats, ticker = market.stats.get(contract.code), market.tickers.get(contract.code)
+    if stats is None:
+        return None
+    times = [stats.at] if ticker is None else [stats.at, ticker.at]
+    return Reading(
+        at_ms=server_ms,
+        stamp=round(max(times).timestamp() * 1000),
+        multiplier=contract.multiplier,
+        last=None if ticker is None else ticker.value.last,
+        mark=stats.value.mark_price,
+        index=stats.value.index_price,
+        traded_ms=None if ticker is None else ticker.value.traded_ms,
+    )
+
+
+def frozen(market: Market, contract: Contract, server_ms: int, rules: QualityRules) -> bool:
+    """Whether nobody trades it while its index moves on."""
+    state: PriceState | None = market.quality.get(contract.code)
+    reading = reading_of(market, contract, server_ms)
+    return state is not None and reading is not None and is_frozen(state, reading, rules)
+
+
+def next_funding(
+    stats: ContractStats | None, contract: Contract, server_ms: int
+) -> datetime | None:
+    """When funding is next settled; None where it is not known or cannot be true.
+
+    True is only what lies in (now, now + interval]: a time that is one interval off is missing.
+    """
+    told = None if stats is None else stats.next_funding_ms
+    interval = contract.funding_interval_ms
+    if told is None:
+        return None
+    if interval is not None and not is_funding_plausible(told, interval, server_ms):
+        return None
+    return instant(told)

@@ -1,0 +1,192 @@
+"""Quarantines over a real socket to the local exchange, and what is kept of them."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from app.domain.market import ExchangeLink, LinkState
+from app.domain.quality_report import QualityVerdict
+from app.domain.quarantine import Doubt
+from app.services.market_data import MarketData
+from app.services.market_wire import Course, packed, shared, unpacked
+from app.services.once import Once
+from app.services.quality import QualityService
+from app.storage.database import Database
+from app.storage.quality import StoredVerdict
+from tests.services.desk import WHO
+from tests.services.live_market import LiveMarket, open_market
+
+ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+TICKERS = "/api/v1/allTickers"
+ETH, CODE = "ETHUSDT", "ETHUSDTM"
+LINK = ExchangeLink(LinkState.UP, datetime(2026, 3, 1, tzinfo=UTC), None, None, None, None)
+COURSE = Course(None, 0.0, None, LINK, ("", 0, 0), False, False, False, 1, None)
+
+
+@pytest.fixture
+async def live(database: Database) -> AsyncIterator[LiveMarket]:
+    async with open_market(database, contracts=14) as opened:
+        yield opened
+
+
+async def refreshed(live: LiveMarket) -> MarketData:
+    """A service that knows contracts and tickers, and nothing else yet."""
+    data = live.market()
+    await data.registry.load()
+    await data.refresh_market()
+    return data
+
+
+async def later(live: LiveMarket, data: MarketData, times: int = 1) -> None:
+    for _ in range(times):
+        live.clock.pass_(60)
+        await data.refresh_market()
+
+
+def doubt(data: MarketData) -> Doubt | None:
+    quote = data.quote(ETH)
+    assert quote is not None
+    return quote.doubt
+
+
+def passes(data: MarketData) -> bool:
+    checks = data.eligibility(data.resolve(ETH))
+    return next(one.passed for one in checks if one.name == "quarantine")
+
+
+async def verdicts(database: Database, data: MarketData) -> list[str]:
+    """Oldest first."""
+    async with database.read() as unit:
+        page = await unit.quality.page(data.resolve(ETH).symbol_id, None, 50)
+    return [one.verdict.value for one in reversed(page)]
+
+
+async def thousandfold(live: LiveMarket) -> None:
+    await live.fault("malformed", TICKERS, symbol=CODE, field="price", value="3200000.5")
+
+
+@ON_SQLITE
+async def test_D02_a_price_a_thousand_times_too_high_waits_for_the_index(
+    live: LiveMarket, database: Database
+) -> None:
+    data = await refreshed(live)
+    assert doubt(data) is None
+    assert passes(data)
+    await thousandfold(live)
+    await later(live, data)
+    assert doubt(data) is Doubt.LAST_OFF_MARK
+    assert not passes(data)
+    quality = QualityService(data, database, Once(database, live.clock.now)).now(ETH)
+    assert (quality.report.verdict, quality.report.score) == (QualityVerdict.QUARANTINED, 0.0)
+    assert quality.quarantined_since is not None
+    await live.heal()
+    await later(live, data, 2)
+    assert doubt(data) is Doubt.LAST_OFF_MARK, "two readings are not three"
+    await later(live, data)
+    assert doubt(data) is None
+    assert passes(data)
+    before, *seen = await verdicts(database, data)
+    assert before != "quarantined"
+    assert seen == ["quarantined", before]
+
+
+@ON_SQLITE
+async def test_D02_a_quarantine_outlives_a_restart_and_reaches_the_other_processes(
+    live: LiveMarket,
+) -> None:
+    data = await refreshed(live)
+    await thousandfold(live)
+    await later(live, data)
+    await live.heal()
+    again = live.market()
+    await again.registry.load()
+    await later(live, again)
+    assert doubt(again) is Doubt.LAST_OFF_MARK
+    market = data.live.market
+    sent = unpacked(packed(shared(market, COURSE, live.clock.monotonic())))
+    assert sent.quality == dict(market.quality)
+    await later(live, again, 3)
+    assert doubt(again) is None
+
+
+@ON_SQLITE
+async def test_a_price_is_judged_before_anybody_has_looked_at_it(live: LiveMarket) -> None:
+    data = await refreshed(live)
+    await thousandfold(live)
+    calm = data.live.market.quality
+    await later(live, data)
+    data.live.publish(replace(data.live.market, quality=calm))  # as if nobody had looked
+    assert doubt(data) is Doubt.LAST_OFF_MARK
+
+
+@ON_SQLITE
+async def test_D13_another_size_of_a_lot_waits_for_the_operator(
+    live: LiveMarket, database: Database
+) -> None:
+    data = await refreshed(live)
+    service = QualityService(data, database, Once(database, live.clock.now))
+    nothing = await service.release(ETH, "too early", WHO)
+    assert nothing.result is not None
+    assert not nothing.result.was_quarantined
+    old = data.resolve(ETH).contract.multiplier
+    await live.post(
+        "events", {"kind": "multiplier", "symbol": CODE, "multiplier": float(old * 1000)}
+    )
+    await later(live, data)
+    assert data.resolve(ETH).contract.multiplier == old * 1000
+    assert doubt(data) is Doubt.LOT_CHANGED
+    await later(live, data, 4)
+    assert doubt(data) is Doubt.LOT_CHANGED
+    done = await service.release(ETH, "announced by the exchange", WHO)
+    assert done.result is not None
+    assert done.result.was_quarantined
+    await later(live, data)
+    assert doubt(data) is None
+    assert (await verdicts(database, data))[-2] == "quarantined"
+
+
+@ON_SQLITE
+async def test_D10_a_funding_time_that_is_one_interval_off_is_missing(live: LiveMarket) -> None:
+    data = await refreshed(live)
+    entry = data.resolve(ETH)
+    told = data.view(entry).next_funding
+    assert told is not None
+    interval = entry.contract.funding_interval_ms
+    assert interval is not None
+    off = int(told.timestamp() * 1000) + interval
+    await live.fault(
+        "malformed",
+        "/api/v1/contracts/active",
+        symbol=CODE,
+        field="nextFundingRateDateTime",
+        value=off,
+    )
+    await later(live, data)
+    assert data.view(entry).next_funding is None
+    service = QualityService(data, data.database, Once(data.database, live.clock.now))
+    assert "funding_time" in service.now(ETH).report.flags
+
+
+async def test_verdicts_are_kept_for_a_while_and_so_many_of_a_symbol(database: Database) -> None:
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    names = ("00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002")
+    rows = [
+        StoredVerdict(name, start + timedelta(days=day), QualityVerdict.FLAGGED, 0.5, ("no_book",))
+        for name in names
+        for day in range(10)
+    ]
+    async with database.write() as unit:
+        await unit.quality.note(rows)
+        await unit.quality.note(rows[:1])
+        assert await unit.quality.newest() == {names[0]: rows[9], names[1]: rows[19]}
+        assert await unit.quality.page(names[0], rows[3].at, 2) == (rows[2], rows[1])
+        # what was replaced before the fourth day is over
+        assert await unit.quality.forget(rows[4].at, 50) == 6
+        assert len(await unit.quality.page(names[0], None, 50)) == 7
+        assert await unit.quality.forget(rows[4].at, 5) == 4
+        assert await unit.quality.page(names[1], None, 50) == tuple(rows[:14:-1])
+        # the last word stays, however old it is
+        assert await unit.quality.forget(start + timedelta(days=900), 50) == 8
+        assert await unit.quality.newest() == {names[0]: rows[9], names[1]: rows[19]}
