@@ -72,6 +72,7 @@ bench: setup ## how long things take: correlations, hostile input, HTTP beside a
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.hostile
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.http
 	$(RUN) benchmarks.stream
+	$(RUN) benchmarks.stream_rate
 	$(RUN) benchmarks.notifications
 
 chaos: setup ## three real processes, and how long they take to heal from each fault

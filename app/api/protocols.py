@@ -1,18 +1,25 @@
 """uvicorn's protocols, but who takes nothing cannot keep a connection and the memory of it."""
 
 import socket
-from asyncio import BaseTransport, TimerHandle
+from asyncio import AbstractEventLoop, BaseTransport
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, ClassVar, Final
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Protocol
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
 
 STUCK_S: Final = 5.0
 MAX_MESSAGE_BYTES: Final = 64 * 1024
 TRY_AGAIN_LATER: Final = 1013
 ENDLESS: Final = "endless"  # set in a request's state: its answer ends when somebody leaves
+# An extension of ASGI: under this name "websocket.send" takes text frames as they go over the wire.
+WIRE: Final = "my_symbols.wire"
+_TICKS: Final = 10
 _KERNEL_BYTES: Final = 256 * 1024  # of a connection's send buffer, which else grows to megabytes
 
 
@@ -20,12 +27,56 @@ def _ignore(transport: str) -> None:
     """Nobody wants to know."""
 
 
+def text_frame(text: str) -> bytes:
+    """A whole message as a server sends it: neither masked nor compressed."""
+    return Frame(Opcode.TEXT, text.encode()).serialize(mask=False)
+
+
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Patience:
+    """Counts the time in which a client takes nothing, and then calls `end`.
+
+    In ten steps, each counted once however late it comes: a time in which we did not run
+    ourselves is not the client's.
+    """
+
+    later: Callable[[float, Callable[[], None]], Timer]
+    step_s: float
+    end: Callable[[], None]
+    left: int = _TICKS
+    timer: Timer | None = None
+
+    def begin(self) -> None:
+        self.timer = self.later(self.step_s, self._step)
+
+    def stop(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+
+    def _step(self) -> None:
+        self.left -= 1
+        if self.left > 0:
+            self.begin()
+        else:
+            self.end()
+
+
+def _patience(loop: AbstractEventLoop, total_s: float, end: Callable[[], None]) -> Patience:
+    begun = Patience(loop.call_later, total_s / _TICKS, end)
+    begun.begin()
+    return begun
+
+
 class PatientHttp(H11Protocol):
     """Cuts off who takes nothing for `stuck_s`, and endless answers when the server stops."""
 
     stuck_s: ClassVar[float] = STUCK_S
     on_stuck: ClassVar[Callable[[str], None]] = staticmethod(_ignore)
-    _cut: TimerHandle | None = None
+    _cut: Patience | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]  # it is one of a socket
@@ -37,7 +88,7 @@ class PatientHttp(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._cut = self.loop.call_later(self.stuck_s, self._cut_off)
+        self._cut = _patience(self.loop, self.stuck_s, self._cut_off)
 
     def resume_writing(self) -> None:
         self._spare()
@@ -61,7 +112,7 @@ class PatientHttp(H11Protocol):
 
     def _spare(self) -> None:
         if self._cut is not None:
-            self._cut.cancel()
+            self._cut.stop()
             self._cut = None
 
 
@@ -70,7 +121,7 @@ class EvictingSocket(WebSocketsSansIOProtocol):
 
     stuck_s: ClassVar[float] = STUCK_S
     on_stuck: ClassVar[Callable[[str], None]] = staticmethod(_ignore)
-    _cut: TimerHandle | None = None
+    _cut: Patience | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
@@ -80,7 +131,7 @@ class EvictingSocket(WebSocketsSansIOProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._cut = self.loop.call_later(self.stuck_s, self._evict)
+        self._cut = _patience(self.loop, self.stuck_s, self._evict)
 
     def resume_writing(self) -> None:
         self._spare()
@@ -90,7 +141,15 @@ class EvictingSocket(WebSocketsSansIOProtocol):
         self._spare()
         super().connection_lost(exc)
 
+    async def run_asgi(self) -> None:
+        self.scope["extensions"] = {**(self.scope["extensions"] or {}), WIRE: {}}
+        await super().run_asgi()
+
     async def send(self, message: Any) -> None:
+        wire: bytes | None = message.get(WIRE)
+        if wire is not None:
+            await self._send_wire(wire)
+            return
         if message["type"] == "websocket.close" and self.handshake_complete:
             # It goes behind what is waiting, and nobody waits for that; then comes the end.
             self.writable.set()
@@ -98,6 +157,12 @@ class EvictingSocket(WebSocketsSansIOProtocol):
             if self.close_sent:
                 return
         await super().send(message)
+
+    async def _send_wire(self, wire: bytes) -> None:
+        await self.writable.wait()
+        if self.disconnected or self.close_sent or self.conn.state is not State.OPEN:
+            raise ClientDisconnected
+        self.transport.write(wire)
 
     def _evict(self) -> None:
         self._cut = None
@@ -116,7 +181,7 @@ class EvictingSocket(WebSocketsSansIOProtocol):
 
     def _spare(self) -> None:
         if self._cut is not None:
-            self._cut.cancel()
+            self._cut.stop()
             self._cut = None
 
 

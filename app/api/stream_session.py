@@ -12,12 +12,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.api.body import Body, parse
 from app.api.errors import BorderError
-from app.api.protocols import TRY_AGAIN_LATER
+from app.api.protocols import TRY_AGAIN_LATER, WIRE, text_frame
 from app.api.stream_topics import TopicText, asked, topic_names
 from app.domain.errors import Code, ServiceError
 from app.services.my_symbols import MySymbolsServiceV2
 from app.services.stream_reader import Reader
-from app.services.stream_view import Frame, notice
+from app.services.stream_view import Frame, notice, pieces
 
 HEARTBEAT_S: Final = 15.0
 MAX_TOPICS: Final = 100
@@ -66,6 +66,8 @@ class SocketSession:
     reader: Reader
     heartbeat_s: float = HEARTBEAT_S
     sent: int = 0
+    _sent_at: float = 0.0  # when something was sent last, by the clock of the loop
+    _pulse: asyncio.TimerHandle | None = None
     _times: deque[float] = field(default_factory=lambda: deque(maxlen=MESSAGES_PER_S))
 
     async def run(self) -> None:
@@ -75,6 +77,7 @@ class SocketSession:
         farewell: _SentAwayError | None = None
         try:
             await self.socket.accept()
+            self._live()
             async with asyncio.TaskGroup() as group:
                 writing = group.create_task(self._write())
                 await self._read()
@@ -83,6 +86,9 @@ class SocketSession:
             pass  # it left while it was being written to
         except* _SentAwayError as away:
             farewell = next(one for one in away.exceptions if isinstance(one, _SentAwayError))
+        finally:
+            if self._pulse is not None:
+                self._pulse.cancel()
         if farewell is not None:
             with suppress(WebSocketDisconnect):
                 await self.socket.close(farewell.code, farewell.reason)
@@ -90,17 +96,30 @@ class SocketSession:
     async def _write(self) -> None:
         """The only one who sends, so that everything has one order."""
         while True:
-            for frame in await self._next():
-                await self.socket.send_text(frame.text)
-                self.sent += 1
+            frames = await self._next()
+            self._sent_at = asyncio.get_running_loop().time()
+            if WIRE in self.socket.scope["extensions"]:
+                for piece in pieces(frame.written(_wire) for frame in frames):
+                    await self.socket.send({"type": "websocket.send", WIRE: piece})
+            else:
+                for frame in frames:
+                    await self.socket.send_text(frame.text)
+            self.sent += len(frames)
             await asyncio.sleep(0)  # a long replay is no reason for others to wait
+
+    def _live(self) -> None:
+        """A sign of life when nothing was sent for so long; one timer, however much is sent."""
+        loop = asyncio.get_running_loop()
+        if self._pulse is None:
+            self._sent_at = loop.time()
+        elif loop.time() >= self._sent_at + self.heartbeat_s:
+            self.reader.note(notice("heartbeat", self.service.stream.head))
+            self._sent_at = loop.time()
+        self._pulse = loop.call_at(self._sent_at + self.heartbeat_s, self._live)
 
     async def _next(self) -> Sequence[Frame]:
         try:
-            async with asyncio.timeout(self.heartbeat_s):
-                return await self.reader.next()
-        except TimeoutError:
-            return (notice("heartbeat", self.service.stream.head),)
+            return await self.reader.next()
         except ServiceError as error:  # the past cannot be read now; it can resume later
             raise _SentAwayError(TRY_AGAIN_LATER, error.code.value) from error
 
@@ -152,6 +171,10 @@ class SocketSession:
         is_flood = len(self._times) == MESSAGES_PER_S and now - self._times[0] < 1.0
         self._times.append(now)
         return is_flood
+
+
+def _wire(frame: Frame) -> bytes:
+    return text_frame(frame.text)
 
 
 def _understood(text: str) -> Subscribe | Unsubscribe | Ping:

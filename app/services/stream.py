@@ -21,6 +21,7 @@ POLL_S: Final = 1.0  # the truth; a hint only makes it sooner
 KEEP: Final = timedelta(hours=24)
 MOST: Final = 500_000  # events, whatever their age
 _PAGE: Final = 500
+_GATHER_S: Final = 0.01  # events that follow each other closely are told together
 _REPLAY_PAGE: Final = 256
 _RETRY_S: Final = 5.0
 
@@ -58,6 +59,7 @@ class EventStream:
             self._hint.clear()
             await self.catch_up()
             beat()
+            await asyncio.sleep(_GATHER_S)
             try:
                 async with asyncio.timeout(POLL_S):
                     await self._hint.wait()
@@ -72,12 +74,16 @@ class EventStream:
             if not page:
                 return
             # Somebody else may have read them meanwhile.
+            since = self._recent.head
             new = [record for record in page if record.seq > self._recent.head]
             self._recent.extend(Entry(record) for record in new)
             for record in new:
                 self.heard(record)
+            topics = frozenset(record.topic for record in new)
             for reader in self._readers:
-                reader.wake()
+                reader.told(topics, since)
+            if len(page) < _PAGE:
+                return
 
     @property
     def head(self) -> int:

@@ -137,6 +137,16 @@ class Reader:
     def wake(self) -> None:
         self._woken.set()
 
+    def told(self, topics: AbstractSet[Topic], since: int) -> None:
+        """There are events of these topics after number `since`.
+
+        Who has everything before them and asked for none of them is not woken for nothing.
+        """
+        if self.position == since and not self.topics & topics:
+            self.position = self.recent.head
+        else:
+            self.wake()
+
     def quoted(self, symbols: AbstractSet[str]) -> None:
         mine = self.symbols & symbols
         if mine:

@@ -1,8 +1,8 @@
 """What readers of the stream are shown of an event: one JSON text, made once for all of them."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
@@ -12,6 +12,7 @@ from app.domain.events import PortfolioChanged, ScoreChanged
 from app.services.quote_view import QuoteView
 
 TICKER: Final = "ticker"
+_PIECE: Final = 64 * 1024
 Details = dict[str, Any]
 
 
@@ -22,6 +23,31 @@ class Frame:
     kind: str  # what a reader switches on: the topic of an event, or hello, gap, heartbeat ...
     sequence: int | None
     text: str
+    _written: dict["Form", bytes] = field(default_factory=dict, compare=False, repr=False)
+
+    def written(self, form: "Form") -> bytes:
+        """As bytes of one transport, made once for all of its readers."""
+        made = self._written.get(form)
+        if made is None:
+            made = self._written[form] = form(self)
+        return made
+
+
+Form = Callable[[Frame], bytes]
+
+
+def pieces(written: Iterable[bytes]) -> Iterator[bytes]:
+    """All of it in pieces of not much more than 64 KiB, so that few are sent and none is large."""
+    waiting: list[bytes] = []
+    size = 0
+    for one in written:
+        waiting.append(one)
+        size += len(one)
+        if size >= _PIECE:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield b"".join(waiting)
 
 
 def text_of(document: Mapping[str, Any]) -> str:

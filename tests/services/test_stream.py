@@ -196,3 +196,24 @@ async def test_only_the_newest_quote_waits_for_a_reader(database: Database) -> N
         stream.quote({"A": notice("ticker", None, number=500)})
         assert other._new_quotes() == []
     assert stream.wanted_symbols() == frozenset()
+
+
+async def test_who_asked_for_none_of_the_new_events_is_not_woken_and_misses_nothing(
+    database: Database,
+) -> None:
+    stream = follower(database, [])
+    await stream.open()
+    with stream.reader("websocket") as idle, stream.reader("websocket") as wants:
+        idle.ask({Topic.ALERT}, frozenset())
+        wants.ask({Topic.REBALANCE}, frozenset())
+        for one in (idle, wants):
+            one._woken.clear()
+        await announce(database, PLAN, PLAN)
+        await stream.catch_up()
+        assert (idle._woken.is_set(), idle.position) == (False, 2)
+        assert (wants._woken.is_set(), wants.position) == (True, 0)
+        idle.ask({Topic.ALERT, Topic.REBALANCE}, frozenset())  # from now on, not from before
+        await announce(database, PLAN)
+        await stream.catch_up()
+        assert [frame.sequence for frame in await idle.next()] == [3]
+        assert [frame.sequence for frame in await wants.next()] == [1, 2, 3]

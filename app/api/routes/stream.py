@@ -20,7 +20,7 @@ from app.api.stream_topics import NAMES, asked, topic_names
 from app.domain.errors import Code, ServiceError, UnavailableError
 from app.services.my_symbols import MySymbolsServiceV2
 from app.services.stream_reader import Reader
-from app.services.stream_view import Frame, notice
+from app.services.stream_view import Frame, notice, pieces
 
 router = api_router("stream")
 _RETRY_MS: Final = 2_000
@@ -143,9 +143,9 @@ async def _sent(service: MySymbolsServiceV2, reader: Reader, hello: Frame) -> As
     count = service.stream.metrics.stream_frames.labels("sse").inc
     waiting = [hello]
     while True:
-        for frame in waiting:
-            count()
-            yield _written(frame)
+        for piece in pieces(frame.written(_written) for frame in waiting):
+            yield piece
+        count(len(waiting))
         try:
             async with asyncio.timeout(HEARTBEAT_S):
                 waiting = await reader.next()
