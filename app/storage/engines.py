@@ -10,6 +10,8 @@ from typing import Any, Final
 from sqlalchemy import URL, AsyncAdaptedQueuePool, NullPool, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from app.storage.quick_sqlite import quick_connection
+
 _DRIVERS: Final = {
     "sqlite": "sqlite+aiosqlite",
     "postgres": "postgresql+asyncpg",
@@ -96,7 +98,11 @@ def opened(
 def _sqlite(url: URL, options: DatabaseOptions) -> Engines:
     Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
     # The driver's own transactions begin too late to protect a read before a write.
-    driver: dict[str, Any] = {"isolation_level": None, "timeout": options.busy_timeout_s}
+    driver: dict[str, Any] = {
+        "isolation_level": None,
+        "timeout": options.busy_timeout_s,
+        "async_creator_fn": quick_connection,
+    }
     writer = create_async_engine(
         url,
         connect_args=driver,
