@@ -28,7 +28,11 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with assemble(settings, metrics) as services:
-            yield {"my_symbols": services.my_symbols, "mode": services.mode}
+            yield {
+                "my_symbols": services.my_symbols,
+                "mode": services.mode,
+                "standing": services.standing,
+            }
 
     given = settings.http.cursor_secret
     return create_api(

@@ -19,6 +19,7 @@ from app.api.docs import (
 )
 from app.api.errors import PREFIX
 from app.api.hosts import HostGuard
+from app.api.kept import KeptAnswers
 from app.api.middleware import RequestBorder
 from app.api.origin import OriginGuard
 from app.api.paging import Cursors
@@ -133,7 +134,7 @@ def create_api(
     if cors_origins:
         api.add_middleware(CORSMiddleware, **_cors(cors_origins))
     # Outside of everything, also of Starlette's own last resort for crashes.
-    named = HostGuard(api.build_middleware_stack(), frozenset(allowed_hosts))
+    named = HostGuard(KeptAnswers(api.build_middleware_stack()), frozenset(allowed_hosts))
     api.middleware_stack = RequestBorder(named, metrics, new_id, monotonic)
     return api
 

@@ -26,6 +26,7 @@ from app.services.mode import ModeNow
 from app.services.my_symbols import MySymbolsServiceV2
 from app.services.notifications_courier import Courier
 from app.services.ports import Exchange
+from app.services.standing import MarketThings, Standing
 from app.services.stream import EventStream
 from app.services.vitals import buffers_of
 from app.settings import Role, Settings
@@ -59,6 +60,7 @@ class Services:
     bus: Bus
     supervisor: Supervisor
     mode: ModeNow
+    standing: Standing
 
 
 @asynccontextmanager
@@ -147,7 +149,12 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         if feed.replicas is not None:
             supervisor.start("watchdog", Watchdog(feed.replicas, metrics).run)
         _log.info("started", data_source=settings.kucoin.data_source.value, role=settings.role)
-        yield Services(service, bus, supervisor, mode)
+        yield Services(service, bus, supervisor, mode, _standing(service, database))
+
+
+def _standing(service: MySymbolsServiceV2, database: Database) -> Standing:
+    memory, market = service.trading.grounds.memory, MarketThings(service.market)
+    return Standing(database, memory, market, service.scoring, utc_now, time.monotonic)
 
 
 def _opened(

@@ -51,13 +51,21 @@ class Memory:
     _looking: Shared[Committed] = field(default_factory=Shared, init=False)
     _kept: tuple[Database, int | None, Committed] | None = field(default=None, init=False)
 
+    def known(self, database: Database) -> Committed | None:
+        """The newest state where that can be told without asking the database, else None.
+
+        Raises UnavailableError once the database is closed.
+        """
+        kept, commits = self._kept, database.commits
+        if kept is None or commits is None or kept[0] is not database or kept[1] != commits:
+            return None
+        return kept[2]
+
     async def newest(self, database: Database) -> Committed:
         """Nothing that was committed before the call is missing. Raises UnavailableError."""
         await asyncio.sleep(0)  # whoever reads again and again must not hold up all others
-        kept, commits = self._kept, database.commits
-        if kept is not None and commits is not None and kept[:2] == (database, commits):
-            return kept[2]
-        return await self._looking(lambda: self._look(database))
+        known = self.known(database)
+        return await self._looking(lambda: self._look(database)) if known is None else known
 
     async def _look(self, database: Database) -> Committed:
         commits = database.commits  # before looking: what comes after it is looked for again

@@ -7,6 +7,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from app.api.deps import ServiceDep, ShownDep
+from app.api.kept import of_memory
 from app.api.members import TARGET, MemberOut, freshness
 from app.api.responses import answer, etag
 from app.api.routing import api_router
@@ -230,6 +231,7 @@ class CandidatesOut(Freshness):
 
 
 @router.get("", summary="The portfolio", response_model=PortfolioOut)
+@of_memory
 async def portfolio(service: ServiceDep, shown: ShownDep) -> Response:
     """Members with scores and figures of the moment. The ETag is the portfolio's version.
 
@@ -242,6 +244,7 @@ async def portfolio(service: ServiceDep, shown: ShownDep) -> Response:
 
 
 @router.get("/statistics", summary="Averages and distribution")
+@of_memory
 async def statistics(service: ServiceDep) -> StatisticsOut:
     """Size, scores, sectors and average figures since inclusion."""
     return StatisticsOut.of(await service.reports.statistics())
@@ -254,6 +257,7 @@ async def analytics(service: ServiceDep) -> AnalyticsOut:
 
 
 @router.get("/weights", summary="Weights, targets and drift", response_model=WeightsOut)
+@of_memory
 async def weights(service: ServiceDep, shown: ShownDep) -> Response:
     """What each member weighs, what it should weigh now, and which bound decides."""
     view = await service.rebalancing.weights()
@@ -270,6 +274,7 @@ async def correlation(
 
 
 @router.get("/replacement-candidates", summary="The weakest members")
+@of_memory
 async def replacement_candidates(service: ServiceDep) -> CandidatesOut:
     """Lowest score first, priority 1 to n. Being one of them does not stop trading."""
     found, facts = await service.reports.replacement_candidates()

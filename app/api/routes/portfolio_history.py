@@ -8,6 +8,7 @@ from pydantic import Field
 
 from app.api.deps import CursorsDep, ServiceDep
 from app.api.errors import problems
+from app.api.kept import of_memory
 from app.api.members import NAMES
 from app.api.paging import Page, cut
 from app.api.routing import api_router
@@ -91,6 +92,7 @@ class IntegrityOut(Out):
     summary="The append-only history",
     responses=problems(*NAMES),
 )
+@of_memory
 async def history(
     service: ServiceDep,
     cursors: CursorsDep,

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from app.api.body import DecimalIn
 from app.api.deps import CommandDep, CursorsDep, ServiceDep, by
 from app.api.errors import invalid, problems
+from app.api.kept import of_memory
 from app.api.members import CHANGES, NAMES, UNSAID, Said, freshness
 from app.api.paging import Cursors, Page, after, cut
 from app.api.reporting import ActiveOut, DayOut, LedgerOut, PositionOut, TradeOut
@@ -129,6 +130,7 @@ async def equity(
 
 
 @router.get("/trades", summary="Booked results", responses=problems(*NAMES))
+@of_memory
 async def trades(
     service: ServiceDep,
     cursors: CursorsDep,

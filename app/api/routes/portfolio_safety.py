@@ -5,6 +5,7 @@ from typing import Self
 from pydantic import Field
 
 from app.api.deps import ServiceDep
+from app.api.kept import of_memory
 from app.api.members import freshness
 from app.api.routing import api_router
 from app.api.schemas import Freshness, Out, UtcTime
@@ -43,6 +44,7 @@ class SafetyOut(Freshness):
 
 
 @router.get("/safety", summary="May the portfolio be traded as it stands")
+@of_memory
 async def safety(service: ServiceDep) -> SafetyOut:
     """Soundness, freshness, contracts that end, bounds, concentration; and who may be traded."""
     return SafetyOut.of(await service.safety.validate())

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from app.api.deps import ServiceDep
 from app.api.errors import problems
+from app.api.kept import of_memory
 from app.api.members import NAMES, freshness
 from app.api.routing import api_router
 from app.api.schemas import (
@@ -191,6 +192,7 @@ Payoff = Annotated[
 
 
 @router.get("/tradeable", summary="Symbols that may be traded now")
+@of_memory
 async def tradeable(service: ServiceDep) -> TradeablesOut:
     """Members that pass every check of should-trade, with their weight."""
     found, facts = await service.trading.tradeable()
@@ -202,6 +204,7 @@ async def tradeable(service: ServiceDep) -> TradeablesOut:
     summary="May this symbol be traded now",
     responses=problems(*NAMES),
 )
+@of_memory
 async def should_trade(service: ServiceDep, symbol: SymbolPath) -> ShouldTradeOut:
     """Member, contract open, exchange open, data fresh, score above the threshold: each check.
 
@@ -216,6 +219,7 @@ async def should_trade(service: ServiceDep, symbol: SymbolPath) -> ShouldTradeOu
     summary="How many lots",
     responses=problems(*NAMES),
 )
+@of_memory
 async def position_size(
     service: ServiceDep,
     symbol: SymbolPath,

@@ -18,6 +18,7 @@ from app.api.deps import (
 )
 from app.api.errors import problems
 from app.api.jobs import ACCEPTED, PrefersJobDep, begun
+from app.api.kept import of_memory
 from app.api.paging import Page, cut
 from app.api.responses import Bodies, answer, etag, keep, not_modified, sent
 from app.api.routing import api_router
@@ -103,6 +104,7 @@ async def get_bodies(request: Request) -> Bodies:
     response_model=RankingsOut,
     responses={304: {"description": "The caller holds this board."}, **problems(Code.NO_BOARD_YET)},
 )
+@of_memory
 async def rankings(
     service: ServiceDep,
     bodies: Annotated[Bodies, Depends(get_bodies)],
@@ -164,6 +166,7 @@ async def symbol_scores(
     summary="Where a score comes from",
     responses=problems(Code.NOT_FOUND, *_SYMBOL, *_NO_BOARD),
 )
+@of_memory
 async def explain(service: ServiceDep, symbol: SymbolPath) -> ExplanationOut:
     """Raw value, z, weight and contribution of each factor; contributions add up to z."""
     board, card = service.scoring.explain(symbol)

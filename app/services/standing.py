@@ -1,0 +1,91 @@
+"""What reads from memory rest on: told apart at once, so that an answer can be given again."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+from app.domain.board import Board
+from app.services.committed import Memory
+from app.services.market_data import MarketData
+from app.services.ports import Clock, Monotonic
+from app.storage.database import Database
+
+KEEP_S: Final = 0.05  # what only the clock changes (an age, what turns stale) is seen so much later
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stand:
+    """All that answers are made of, at one moment."""
+
+    things: tuple[object, ...]  # they never change: the same only if one object
+    at: datetime
+    mono: float  # seconds
+
+    def serves(self, now: "Stand") -> bool:
+        """Whether what was answered then can be said now as well."""
+        return (
+            0.0 <= now.mono - self.mono <= KEEP_S
+            and timedelta(0) <= now.at - self.at <= timedelta(seconds=KEEP_S)
+            and all(one is two for one, two in zip(self.things, now.things, strict=True))
+        )
+
+
+class MarketStand(Protocol):
+    """The market in memory, replaced as a whole whenever it changes."""
+
+    def things(self) -> tuple[object, ...]:
+        """Immutable values, always as many: what is said of the market is made of them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MarketThings:
+    """Those of the market of this process, whoever fills it."""
+
+    market: MarketData
+
+    def things(self) -> tuple[object, ...]:
+        known, live = self.market.registry, self.market.live
+        return (
+            live.market,
+            known.known,
+            known.sectors,
+            self.market.configuration(),
+            self.market.trading,
+        )
+
+
+class BoardStand(Protocol):
+    """The scores in memory."""
+
+    def latest(self) -> Board | None: ...
+
+    def is_whole(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Takes the present stand; what is committed is in it, by whichever process."""
+
+    database: Database
+    memory: Memory
+    market: MarketStand
+    boards: BoardStand
+    clock: Clock
+    monotonic: Monotonic
+
+    def now(self) -> Stand | None:
+        """Without waiting; None where the database has to be asked what is committed.
+
+        Raises UnavailableError once the database is closed.
+        """
+        known = self.memory.known(self.database)
+        return None if known is None else self._of(known)
+
+    async def asked(self) -> Stand:
+        """The same, having asked. Raises UnavailableError."""
+        return self._of(await self.memory.newest(self.database))
+
+    def _of(self, known: object) -> Stand:
+        seen = (*self.market.things(), self.boards.latest(), self.boards.is_whole())
+        return Stand((known, *seen), self.clock(), self.monotonic())

@@ -1,0 +1,134 @@
+"""The stand of reads from memory: every change makes another one, and so does time."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from app.services.committed import Memory
+from app.services.standing import KEEP_S, MarketThings, Stand, Standing
+from app.storage.database import Database
+from tests.conftest import PATIENT, MakeDatabase
+from tests.services.desk import Desk
+from tests.services.test_reads_from_memory import ON_POSTGRES, ON_SQLITE, _booked, _switched
+
+
+@dataclass
+class Levers:
+    desk: Desk
+    market: object = "market"
+    mono: float = 100.0
+
+    def things(self) -> tuple[object, ...]:
+        return (self.market,)
+
+    def standing(self) -> Standing:
+        desk = self.desk
+        return Standing(
+            desk.database, Memory(), self, desk.boards, lambda: desk.now, lambda: self.mono
+        )
+
+
+async def _commit(levers: Levers) -> None:
+    await _booked(levers.desk)
+
+
+async def _switch(levers: Levers) -> None:
+    await _switched(levers.desk)
+
+
+async def _market(levers: Levers) -> None:
+    levers.market = "another"
+
+
+async def _board(levers: Levers) -> None:
+    levers.desk.score({})
+
+
+async def _whole(levers: Levers) -> None:
+    levers.desk.boards.whole = not levers.desk.boards.whole
+
+
+async def _clock(levers: Levers) -> None:
+    levers.desk.later(seconds=KEEP_S * 1.01)
+
+
+async def _clock_set_back(levers: Levers) -> None:
+    levers.desk.later(seconds=-1)
+
+
+async def _monotonic(levers: Levers) -> None:
+    levers.mono += KEEP_S * 1.01
+
+
+MOVES = (_commit, _switch, _market, _board, _whole, _clock, _clock_set_back, _monotonic)
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("move", MOVES)
+async def test_every_change_makes_another_stand(desk: Desk, move: Any) -> None:
+    levers = Levers(await desk.filled())
+    standing = levers.standing()
+    before = await standing.asked()
+    assert before.serves(await standing.asked())
+    await move(levers)
+    assert not before.serves(await standing.asked())
+
+
+@ON_SQLITE
+async def test_a_moment_later_the_same_answer_is_still_true(desk: Desk) -> None:
+    levers = Levers(await desk.filled())
+    standing = levers.standing()
+    before = await standing.asked()
+    desk.now += timedelta(seconds=KEEP_S / 2)
+    levers.mono += KEEP_S / 2
+    assert before.serves(await standing.asked())
+
+
+@ON_SQLITE
+async def test_the_only_process_knows_without_asking_until_it_has_committed(desk: Desk) -> None:
+    standing = Levers(await desk.filled()).standing()
+    assert standing.now() is None
+    before = await standing.asked()
+    known = standing.now()
+    assert known is not None
+    assert before.serves(known)
+    async with desk.database.write() as unit:
+        await unit.facts.put("apart", 1)
+    assert standing.now() is None
+    assert before.serves(await standing.asked())  # that was no change of what is read
+
+
+@ON_POSTGRES
+async def test_what_another_process_commits_makes_another_stand(
+    database: Database, database_url: str, make_database: MakeDatabase
+) -> None:
+    desk = await Desk(database).filled()
+    standing = Levers(desk).standing()
+    before = await standing.asked()
+    assert standing.now() is None
+    assert before.serves(await standing.asked())
+    other = make_database(database_url, **PATIENT)
+    await other.open()
+    await _switched(Desk(other, desk.market, desk.boards, desk.now))
+    await other.close()
+    assert not before.serves(await standing.asked())
+
+
+class Thing:
+    """Told apart from every other."""
+
+
+def test_each_part_of_the_market_is_a_part_of_the_stand() -> None:
+    registry = SimpleNamespace(known=Thing(), sectors=Thing())
+    live = SimpleNamespace(market=Thing())
+    market: Any = SimpleNamespace(registry=registry, live=live, trading=Thing(), rules=Thing())
+    market.configuration = lambda: market.rules
+    parts = [(registry, "known"), (registry, "sectors"), (live, "market")]
+    for owner, name in [*parts, (market, "trading"), (market, "rules")]:
+        before = Stand(MarketThings(market).things(), Desk.now, 0.0)
+        assert before.serves(Stand(MarketThings(market).things(), Desk.now, 0.0))
+        setattr(owner, name, Thing())
+        assert not before.serves(Stand(MarketThings(market).things(), Desk.now, 0.0)), name
