@@ -100,7 +100,14 @@ class Webhook:
         async with self._judged():
             pinned = _Pinned(await self._checked(str(parts.hostname), port))
         connector = aiohttp.TCPConnector(resolver=pinned, use_dns_cache=False, limit=1)
-        async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as session:
+        session = aiohttp.ClientSession(
+            connector=connector,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),  # what a receiver sets is none of our business
+            timeout=aiohttp.ClientTimeout(),  # `_judged` has the time
+            headers={"Content-Type": "application/json", "User-Agent": "my-symbols"},
+        )
+        async with session:
 
             async def tell(delivery: Delivery) -> None:
                 async with self._judged():
@@ -139,8 +146,6 @@ class Webhook:
         body = content(delivery)
         stamp = self.now_s()
         headers = {
-            "Content-Type": "application/json",
-            "User-Agent": "my-symbols",
             "X-Event-Id": event_id(delivery),
             "X-Signature": signature(channel.secret or "", stamp, body),
         }

@@ -138,7 +138,8 @@ class NotificationRepository:
         # Everybody begins at the oldest: who has got that one has got those behind it too.
         if not ready or not await self._claimed([ready[0].id], at):
             return ()
-        await self._claimed([row.id for row in ready[1:]], at)
+        if len(ready) > 1:
+            await self._claimed([row.id for row in ready[1:]], at)
         return tuple(_delivery(row) for row in ready)
 
     async def _claimed(self, ids: Sequence[int], at: datetime) -> bool:
@@ -244,7 +245,9 @@ class NotificationRepository:
         return mine if critical is None else mine & (table.c.is_critical.is_(critical))
 
     async def _set(self, ids: Sequence[int], **values: Any) -> None:
-        await self.connection.execute(table.update().where(table.c.id.in_(ids)).values(**values))
+        if ids:
+            told = table.update().where(table.c.id.in_(ids)).values(**values)
+            await self.connection.execute(told)
 
 
 _SHARED: Final = ("is_critical", "title", "body", "event_seq")
