@@ -1,9 +1,11 @@
 """What a stream of market data says: topics, single updates, and which of two is the newer word."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum, StrEnum, auto
-from typing import Final
+from types import MappingProxyType
+from typing import Final, Protocol
 
 from app.domain.market import Book
 
@@ -85,6 +87,26 @@ class Told:
     mono: float
 
 
+class Listener(Protocol):
+    """Who hears what a stream tells."""
+
+    def told(self, news: Sequence[Told]) -> None:
+        """The newest of each kind; none of these topics has missed anything."""
+        ...
+
+    async def catch_up(self) -> None:
+        """Bring what was missed by other ways. Raises UnavailableError."""
+        ...
+
+    def doubted(self, topic: Topic) -> None:
+        """The exchange began to count anew: what is held of it should be asked for."""
+        ...
+
+    def exchange_ms(self) -> int:
+        """The exchange's time now."""
+        ...
+
+
 class Word(Enum):
     """What a message is, beside the last one of the same kind."""
 
@@ -137,3 +159,31 @@ class Sequencer:
     def forget(self, key: object) -> None:
         self._last.pop(key, None)
         self._late.pop(key, None)
+
+
+@dataclass(frozen=True, slots=True)
+class LineFacts:
+    """One connection of the stream."""
+
+    phase: str
+    since_s: float  # in this phase
+    topics: int
+    live_topics: int
+    silent_s: float | None  # since its last frame; None before the first
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFacts:
+    """What the stream does; counts are since the start of this process."""
+
+    lines: tuple[LineFacts, ...]
+    topics: int  # wanted
+    live_topics: int
+    last_message_s: float | None  # since the last message that was taken; None before one
+    messages: int
+    dropped: Mapping[str, int]  # by reason
+    failures: Mapping[str, int]  # connections that had to be replaced, by reason
+    rotations: int
+
+
+NO_STREAM: Final = StreamFacts((), 0, 0, None, 0, MappingProxyType({}), MappingProxyType({}), 0)

@@ -10,11 +10,13 @@ from typing import Self, TypeVar
 import aiohttp
 
 from app.adapters.kucoin import limits as routes
-from app.adapters.kucoin import parse, parse_candles, parse_contracts
+from app.adapters.kucoin import parse, parse_candles, parse_contracts, parse_ticket
 from app.adapters.kucoin.fields import is_code
 from app.adapters.kucoin.limits import Dice, Endpoint, KucoinLimits
 from app.adapters.kucoin.paging import candle_pages, funding_pages, hole, next_older
 from app.adapters.kucoin.rest import OnRequest, RestClient, Surroundings
+from app.adapters.kucoin.stream import KucoinStream
+from app.adapters.kucoin.stream_terms import StreamTerms, Ticket
 from app.adapters.kucoin.wire import open_session
 from app.domain.errors import BadResponseError, Code, RefusedError
 from app.domain.market import (
@@ -79,6 +81,8 @@ class KucoinExchange:
         self._limits = limits or KucoinLimits()
         around = Surroundings(now, monotonic, sleep, dice, on_request)
         self._rest = RestClient(session, base_url, self._limits, around)
+        self._session, self._base_url = session, base_url
+        self._monotonic, self._dice = monotonic, dice
         self._source = source
         self._now = now
         self._on_rejection = on_rejection
@@ -90,6 +94,21 @@ class KucoinExchange:
         view = copy.copy(self)
         view.patience_s = patience_s
         return view
+
+    async def ticket(self) -> Ticket:
+        """What one connection of the stream is opened with."""
+        read = partial(parse_ticket.ticket, base_url=self._base_url)
+        return await self._get(routes.BULLET, read)
+
+    def stream(self, terms: StreamTerms | None = None) -> KucoinStream:
+        """The exchange's own telling of its market, beside what it answers."""
+        return KucoinStream(
+            self._session,
+            self.ticket,
+            terms=terms or StreamTerms(),
+            monotonic=self._monotonic,
+            dice=self._dice,
+        )
 
     @property
     def source(self) -> DataSource:

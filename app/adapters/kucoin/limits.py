@@ -17,6 +17,7 @@ class Endpoint:
     path: str  # may hold {symbol}
     weight: int
     exact: bool = True  # whether numbers are read as decimals; what ends as floats need not be
+    method: str = "GET"
 
 
 CONTRACTS: Final = Endpoint("/api/v1/contracts/active", 3)
@@ -30,6 +31,7 @@ FUNDING_HISTORY: Final = Endpoint("/api/v1/contract/funding-rates", 5)
 MARK_PRICE: Final = Endpoint("/api/v1/mark-price/{symbol}/current", 3)
 TIMESTAMP: Final = Endpoint("/api/v1/timestamp", 2)
 STATUS: Final = Endpoint("/api/v1/status", 4)
+BULLET: Final = Endpoint("/api/v1/bullet-public", 10, method="POST")
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ class _Pass:
 
 
 class RestClient:
-    """GET requests to one exchange under all its rules at once.
+    """Requests to one exchange under all its rules at once; none of them changes anything there.
 
     A call waits for its turn as long as its patience allows, is tried up to three times within
     the retry budget, and ends in data or in an error of the domain.
@@ -144,7 +144,8 @@ class RestClient:
         """One request, judged, with everything that keeps count told of it; and its size."""
         size, quota = 0, SILENT
         try:
-            answer = await self._wire.get(path, params, deadline - leave.sent_at)
+            within_s = deadline - leave.sent_at
+            answer = await self._wire.ask(endpoint.method, path, params, within_s)
             outcome: Good | Fault
             if isinstance(answer, Answer):
                 size, quota = len(answer.body), answer.quota

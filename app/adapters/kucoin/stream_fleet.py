@@ -43,9 +43,14 @@ class Fleet:
         """Whether what is heard of it may be believed: acknowledged, and nothing was missed."""
         return any(line.is_live and topic in line.topics.acked for line in self.lines)
 
-    def live(self) -> set[Topic]:
-        """Everything that is live."""
-        return {topic for line in self.lines if line.is_live for topic in line.topics.acked}
+    def live(self) -> dict[Topic, float]:
+        """Everything that is live, and since when without a break."""
+        found: dict[Topic, float] = {}
+        for line in self.lines:
+            if line.is_live:
+                for topic, since in line.topics.acked.items():
+                    found[topic] = min(since, found.get(topic, since))
+        return found
 
     def wanted(self) -> set[Topic]:
         """Everything that was asked for and is not refused."""

@@ -128,7 +128,7 @@ class Line:
         elif frame.kind == "pong":
             self._ping = None
         elif frame.kind == "ack" and frame.number is not None:
-            self.topics.acknowledged(frame.number)
+            self.topics.acknowledged(frame.number, now)
             self._ready(now)
 
     def heard(self, topic: Topic, now: float) -> bool:

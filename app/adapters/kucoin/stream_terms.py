@@ -31,6 +31,7 @@ class StreamTerms:
     settled_s: float = 60.0  # alive for so long: the next failure is a first one
     rotate_s: tuple[float, float] = (20 * HOUR_S, 23 * HOUR_S)
     overlap_s: float = 2.0
+    again_s: float = 2.0  # between two tries to catch up
     connects: int = 25  # the exchange allows 30 a minute and address
     connects_window_s: float = 60.0
     garbage: int = 10

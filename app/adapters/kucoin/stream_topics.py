@@ -33,7 +33,7 @@ class Subscriptions:
 
     terms: StreamTerms
     wanted: dict[Topic, None] = field(default_factory=dict)
-    acked: set[Topic] = field(default_factory=set)
+    acked: dict[Topic, float] = field(default_factory=dict)  # since when
     displaced: list[Topic] = field(default_factory=list)
     refused: list[Topic] = field(default_factory=list)
     is_full: bool = False
@@ -70,7 +70,7 @@ class Subscriptions:
         gone = [topic for topic in topics if topic in self.wanted]
         for topic in gone:
             del self.wanted[topic]
-            self.acked.discard(topic)
+            self.acked.pop(topic, None)
             self._nagged.pop(topic, None)
         return gone
 
@@ -85,10 +85,10 @@ class Subscriptions:
         self._nagged.pop(topic, None)
         return topic in self.wanted
 
-    def acknowledged(self, number: str) -> None:
+    def acknowledged(self, number: str, now: float) -> None:
         done = self._pending.pop(number, None)
         if done is not None and done[0].kind == SUBSCRIBE:
-            self.acked.update(topic for topic in done[0].topics if topic in self.wanted)
+            self.acked.update((topic, now) for topic in done[0].topics if topic in self.wanted)
 
     def failed(self, frame: Control, now: float) -> bool:
         """An error came; whether topics may have to go elsewhere, because they had their tries."""
@@ -135,7 +135,7 @@ class Subscriptions:
         first = [topic for topic in here if topic not in self._nagged]
         for topic in first:
             self._nagged[topic] = now
-            self.acked.discard(topic)
+            self.acked.pop(topic, None)
         self.say(UNSUBSCRIBE, first)
         self.say(SUBSCRIBE, first)
         return [topic for topic in here if now - self._nagged[topic] >= self.terms.deaf_s]

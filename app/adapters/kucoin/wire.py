@@ -1,4 +1,4 @@
-"""Sends one GET and brings back the bytes, or says what went wrong on the way; never decides."""
+"""Sends one request and brings back the bytes, or says what went wrong; never decides."""
 
 import ssl
 import zlib
@@ -36,8 +36,10 @@ class Wire:
         self._base = URL(base_url)
         self._limits = limits
 
-    async def get(self, path: str, params: Mapping[str, str], within_s: float) -> Answer | Fault:
-        """The answer to one GET, read up to the cap; at most `within_s` seconds in all."""
+    async def ask(
+        self, method: str, path: str, params: Mapping[str, str], within_s: float
+    ) -> Answer | Fault:
+        """The answer to one request, read up to the cap; at most `within_s` seconds in all."""
         limits = self._limits
         timeout = aiohttp.ClientTimeout(
             total=max(_SHORTEST_S, min(limits.total_timeout_s, within_s)),
@@ -47,8 +49,8 @@ class Wire:
         # Only path and query vary: scheme, host, port and path prefix stay those of the base.
         url = self._base.with_path(self._base.path.rstrip("/") + path).with_query(params)
         try:
-            async with self._session.get(
-                url, timeout=timeout, allow_redirects=False, headers=_HEADERS
+            async with self._session.request(
+                method, url, timeout=timeout, allow_redirects=False, headers=_HEADERS
             ) as response:
                 quota = Quota.of(response.headers)
                 return Answer(response.status, quota, await self._body(response))

@@ -1,0 +1,263 @@
+"""The shell of the stream: sockets, frames and time around the machine that decides."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+import aiohttp
+import structlog
+from yarl import URL
+
+from app.adapters.kucoin.fields import UnreadableError
+from app.adapters.kucoin.limits import Dice
+from app.adapters.kucoin.stream_fleet import Fleet, Heard
+from app.adapters.kucoin.stream_frames import (
+    CONTROL,
+    command,
+    control_of,
+    frame_of,
+    topic_name,
+)
+from app.adapters.kucoin.stream_inbox import Inbox
+from app.adapters.kucoin.stream_terms import (
+    Action,
+    AskTicket,
+    Backfill,
+    Close,
+    Open,
+    Send,
+    StreamTerms,
+    Ticket,
+)
+from app.domain.errors import ServiceError
+from app.domain.feed import LineFacts, Listener, StreamFacts, Topic, TopicKind
+
+_NOBODY: Final = Topic(TopicKind.QUOTE, "")
+_CLOSING_S: Final = 2.0
+_log = structlog.get_logger("stream")
+
+
+@dataclass(slots=True, eq=False)
+class _Socket:
+    """One connection that is open or about to be."""
+
+    task: asyncio.Task[None]
+    outgoing: asyncio.Queue[bytes] = field(default_factory=lambda: asyncio.Queue(1_000))
+
+
+class KucoinStream:
+    """The `MarketStream` port over KuCoin's WebSocket.
+
+    What it counts it counts since the start of the process.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        ticket: Callable[[], Awaitable[Ticket]],
+        *,
+        terms: StreamTerms,
+        monotonic: Callable[[], float],
+        dice: Dice,
+    ) -> None:
+        self._session = session
+        self._ticket = ticket
+        self._terms = terms
+        self._monotonic = monotonic
+        self._dice = dice
+        self._topics: dict[str, Topic] = {}
+        self._fleet = Fleet(terms, dice)
+        self._inbox = Inbox()
+        self._sockets: dict[int, _Socket] = {}
+        self._failures: Counter[str] = Counter()
+        self._rotations = 0
+        self._group: asyncio.TaskGroup | None = None
+        self._listener: Listener | None = None
+
+    # --- the port
+
+    def want(self, topics: Collection[Topic]) -> None:
+        """From now on these, and no others."""
+        self._topics = {topic_name(topic): topic for topic in topics}
+        self._do(self._fleet.want(topics, self._monotonic()))
+
+    def live(self) -> Mapping[Topic, float]:
+        return self._fleet.live()
+
+    def deaf(self, topics: Collection[Topic]) -> None:
+        self._do(self._fleet.deaf(topics, self._monotonic()))
+
+    def facts(self) -> StreamFacts:
+        now = self._monotonic()
+        lines = tuple(
+            LineFacts(
+                phase=line.phase.value,
+                since_s=max(0.0, now - line.since),
+                topics=len(line.topics.wanted),
+                live_topics=len(line.topics.acked) if line.is_live else 0,
+                silent_s=now - line.last_frame if line.is_open else None,
+            )
+            for line in self._fleet.lines
+        )
+        return StreamFacts(
+            lines=lines,
+            topics=len(self._fleet.wanted()),
+            live_topics=len(self._fleet.live()),
+            last_message_s=None if self._inbox.last is None else now - self._inbox.last,
+            messages=self._inbox.messages,
+            dropped=MappingProxyType(dict(self._inbox.dropped)),
+            failures=MappingProxyType(dict(self._failures + self._fleet.failures)),
+            rotations=self._rotations + self._fleet.rotations,
+        )
+
+    async def run(self, listener: Listener, beat: Callable[[], None]) -> None:
+        """Until it is cancelled; on the way out every connection is let go."""
+        self._listener, ticked = listener, float("-inf")
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                while True:
+                    now = self._monotonic()
+                    if now - ticked >= self._terms.tick_s:
+                        ticked = now
+                        self._do(self._fleet.tick(now))
+                        beat()
+                    self._flush()
+                    await asyncio.sleep(self._terms.flush_s)
+        finally:
+            self._group = None
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Connections are gone; what is wanted and what was counted stays."""
+        self._failures += self._fleet.failures
+        self._rotations += self._fleet.rotations
+        self._fleet = Fleet(self._terms, self._dice)
+        self._fleet.want(self._topics.values(), self._monotonic())
+        self._sockets.clear()
+        self._inbox.clear()
+
+    # --- what the machine wants done
+
+    def _do(self, actions: list[Action]) -> None:
+        group = self._group
+        for action in actions:
+            if group is None:
+                continue  # nothing runs yet
+            match action:
+                case AskTicket(serial):
+                    group.create_task(self._get_ticket(serial))
+                case Open():
+                    self._sockets[action.line] = _Socket(group.create_task(self._connect(action)))
+                case Send():
+                    self._send(action)
+                case Close(serial, reason):
+                    _log.info("stream_closed", line=serial, reason=reason)
+                    if (socket := self._sockets.pop(serial, None)) is not None:
+                        socket.task.cancel()
+                case Backfill(serial):
+                    group.create_task(self._catch_up(serial))
+
+    def _send(self, action: Send) -> None:
+        socket = self._sockets.get(action.line)
+        if socket is not None and not socket.outgoing.full():
+            socket.outgoing.put_nowait(command(action))
+
+    async def _get_ticket(self, serial: int) -> None:
+        try:
+            ticket = await self._ticket()
+        except ServiceError as error:
+            self._do(self._fleet.ended(serial, str(error.code), self._monotonic()))
+        else:
+            self._do(self._fleet.ticket(serial, ticket, self._monotonic()))
+
+    async def _catch_up(self, serial: int) -> None:
+        while self._listener is not None:
+            try:
+                await self._listener.catch_up()
+            except ServiceError as error:
+                _log.warning("stream_not_caught_up", line=serial, cause=str(error.code))
+                await asyncio.sleep(self._terms.again_s)
+            else:
+                self._do(self._fleet.caught_up(serial, self._monotonic()))
+                return
+
+    async def _connect(self, action: Open) -> None:
+        """One connection from its beginning to its end."""
+        serial, ticket = action.line, action.ticket
+        url = URL(ticket.endpoint).update_query(token=ticket.token, connectId=action.name)
+        try:
+            async with self._session.ws_connect(
+                url,
+                timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSING_S),
+                max_msg_size=self._terms.message_bytes,
+                decode_text=False,
+            ) as ws:
+                self._do(self._fleet.opened(serial, self._monotonic()))
+                reason = await self._talk(serial, ws)
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+            reason = "unreachable"
+        self._do(self._fleet.ended(serial, reason, self._monotonic()))
+
+    async def _talk(self, serial: int, ws: aiohttp.ClientWebSocketResponse[bool]) -> str:
+        """Why it ended."""
+        socket = self._sockets.get(serial)
+        if socket is None or self._group is None:
+            return "not_wanted"
+        writing = self._group.create_task(_write(ws, socket.outgoing))
+        try:
+            async for message in ws:
+                if message.type is aiohttp.WSMsgType.TEXT:
+                    self._received(serial, message.data)
+                else:
+                    self._drop(serial, "binary")
+        finally:
+            writing.cancel()
+        return f"closed_{ws.close_code}"
+
+    # --- what comes in
+
+    def _received(self, serial: int, text: bytes) -> None:
+        if len(text) > self._terms.frame_bytes:
+            self._drop(serial, "too_long")
+            return
+        now = self._monotonic()
+        try:
+            frame = frame_of(text)
+            if frame.type in CONTROL:
+                self._do(self._fleet.control(serial, control_of(frame), now))
+                return
+        except UnreadableError:
+            self._drop(serial, "garbage")
+            return
+        topic = self._topics.get(frame.topic)
+        word = self._fleet.heard(serial, topic or _NOBODY, now)
+        if word is not Heard.WANTED or topic is None:
+            self._inbox.dropped["strange" if word is Heard.STRANGE else "early"] += 1
+            return
+        if self._listener is not None:
+            known = self._inbox.put(topic, frame, now, self._listener.exchange_ms())
+            if not known:
+                self._listener.doubted(topic)
+
+    def _drop(self, serial: int, reason: str) -> None:
+        self._inbox.dropped[reason] += 1
+        self._fleet.garbage(serial, self._monotonic())
+
+    def _flush(self) -> None:
+        """Gives on what is live; the rest waits, the newest of each kind."""
+        if not self._inbox.is_empty and self._listener is not None:
+            told = self._inbox.take(self._fleet.live())
+            if told:
+                self._listener.told(told)
+
+
+async def _write(ws: aiohttp.ClientWebSocketResponse[bool], outgoing: asyncio.Queue[bytes]) -> None:
+    try:
+        while True:
+            await ws.send_frame(await outgoing.get(), aiohttp.WSMsgType.TEXT)
+    except (aiohttp.ClientError, OSError):
+        return  # whoever reads notices as well
