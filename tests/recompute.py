@@ -41,8 +41,10 @@ class Coin:
     def __init__(self, stored: Mapping[str, Any], position: int) -> None:
         self.symbol: str = stored["symbols"][position]
         self.now: int = stored["as_of_ms"]
-        self.daily = _bars(stored, "daily", self.symbol)
-        self.hourly = _bars(stored, "hourly", self.symbol)
+        bars = {kind: _bars(stored, kind, self.symbol) for kind in ("daily", "hourly")}
+        self.days = sum(bar is not None for bar in bars["daily"])
+        self.coverage = {f"{kind}_candles": _coverage(rows) for kind, rows in bars.items()}
+        self.daily, self.hourly = _bridged(bars["daily"]), _bridged(bars["hourly"])
         self.bid: Number = stored["bid"][position]
         self.ask: Number = stored["ask"][position]
         self.multiplier: Number = stored["multiplier"][position]
@@ -67,7 +69,8 @@ class Coin:
 
     def is_fresh(self, source: str) -> bool:
         age = self.ages[source]
-        return age is not None and age <= self.half_lives[source]
+        whole = self.coverage.get(source, 1.0) >= 0.95
+        return whole and age is not None and age <= self.half_lives[source]
 
 
 def _bars(stored: Mapping[str, Any], kind: str, symbol: str) -> list[Row | None]:
@@ -75,6 +78,24 @@ def _bars(stored: Mapping[str, Any], kind: str, symbol: str) -> list[Row | None]
     by_time = {int(row[0]): row for row in stored["candles"][kind].get(symbol, ())}
     first, step = window["first_ms"], window["interval_ms"]
     return [by_time.get(first + place * step) for place in range(window["bars"])]
+
+
+def _coverage(rows: Sequence[Row | None]) -> float:
+    """Share of the bars since the first one."""
+    since = next((place for place, bar in enumerate(rows) if bar is not None), len(rows))
+    return sum(bar is not None for bar in rows) / max(1, len(rows) - since)
+
+
+def _bridged(rows: Sequence[Row | None]) -> list[Row | None]:
+    """Up to five bars that are missing in a row are flat, at the close before, without volume."""
+    out = list(rows)
+    known = [place for place, bar in enumerate(rows) if bar is not None]
+    for before, after in pairwise(known):
+        last = rows[before]
+        if last is not None and 1 < after - before <= 6:
+            for place in range(before + 1, after):
+                out[place] = (0.0, *[last[4]] * 4, 0.0, 0.0)
+    return out
 
 
 # --- factors: each gives a number or None
@@ -184,7 +205,8 @@ def open_interest_change(coin: Coin) -> Number:
 def spread(coin: Coin) -> Number:
     if coin.bid is None or coin.ask is None or not 0 < coin.bid < coin.ask:
         return None
-    return (coin.ask - coin.bid) / ((coin.ask + coin.bid) / 2) * 10_000
+    width = (coin.ask - coin.bid) / ((coin.ask + coin.bid) / 2) * 10_000
+    return width if width <= 500 else None
 
 
 def _sides(coin: Coin) -> tuple[float, list[tuple[float, float]], list[tuple[float, float]]] | None:
@@ -197,7 +219,8 @@ def _sides(coin: Coin) -> tuple[float, list[tuple[float, float]], list[tuple[flo
     )
     if not bids or not asks or not 0 < bids[0][0] < asks[0][0]:
         return None
-    return (bids[0][0] + asks[0][0]) / 2, bids, asks
+    mid = (bids[0][0] + asks[0][0]) / 2
+    return (mid, bids, asks) if asks[0][0] - bids[0][0] <= 0.05 * mid else None
 
 
 def depth(coin: Coin) -> Number:
@@ -423,6 +446,7 @@ def scores(
             (families[f][coin.symbol], w) for f, w in weights.items() if coin.symbol in families[f]
         ]
         usable = complete[coin.symbol] > 0.499999 and there
+        usable = usable and coin.coverage["daily_candles"] >= 0.8
         composite[coin.symbol] = _mean(there) if usable else None
     final = to_normal(composite)
     out = {}
@@ -455,8 +479,7 @@ def _freshness(
 
 
 def _sample(coin: Coin) -> float:
-    bars = sum(bar is not None for bar in coin.daily)
-    return min(1.0, bars / (bars + 30) / (250 / 280))
+    return min(1.0, coin.days / (coin.days + 30) / (250 / 280))
 
 
 # --- portfolio

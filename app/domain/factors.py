@@ -3,7 +3,7 @@
 A new factor is one row here and one function in its family's module.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +17,7 @@ from app.domain.measures import MARKET
 from app.domain.panel import Bools, ScoringInputs, Source, fresh, present
 
 IS_THE_MARKET: Final = "is_the_market"
+LEAST_BARS: Final = 0.95  # share of the bars since the first one, below which none are used
 _DAILY = (Source.DAILY_CANDLES,)
 _HOURLY = (Source.HOURLY_CANDLES,)
 
@@ -147,11 +148,14 @@ FACTORS: Final = (
 )  # fmt: skip
 
 
-def measure(factor: Factor, inputs: ScoringInputs) -> Measurement:
-    """Raw values of one factor; a value whose source is absent or too old is missing.
+def measure(
+    factor: Factor, inputs: ScoringInputs, coverage: Mapping[Source, Floats] | None = None
+) -> Measurement:
+    """Raw values of one factor; a value whose source is absent, too old or has gaps is missing.
 
     The age limit of a source is its half-life (one setting rules both). An unknown age is too old.
-    Values have twelve significant digits.
+    `coverage` is the share of bars that are here, (N,) by source; below `LEAST_BARS` they are not
+    enough. Values have twelve significant digits.
     """
     with np.errstate(all="ignore"):
         values = significant(factor.measure(inputs))
@@ -160,6 +164,9 @@ def measure(factor: Factor, inputs: ScoringInputs) -> Measurement:
     for source in factor.sources:
         words += [f"missing_{source}", f"stale_{source}"]
         failed += [~present(inputs, source), ~fresh(inputs, source)]
+        if coverage is not None and source in coverage:
+            words.append(f"gaps_{source}")
+            failed.append(np.asarray(coverage[source] < LEAST_BARS, np.bool_))
     words += [IS_THE_MARKET, factor.gap]
     is_market = np.array([symbol == MARKET for symbol in inputs.symbols], np.bool_)
     failed += [is_market & factor.against_market, ~np.isfinite(values)]

@@ -9,13 +9,18 @@ from app.domain.market import Book, Contract, Floats, Level
 from app.domain.symbols import notional
 
 _BP = 10_000.0
+WIDEST_BP = 500.0  # a wider quote is none: nobody means to trade at it
 
 
 def spread_bp(bid: Floats, ask: Floats) -> Floats:
-    """(ask - bid) / mid in basis points, (N,); NaN for a missing, crossed or locked quote."""
+    """(ask - bid) / mid in basis points, (N,).
+
+    NaN for a missing, crossed or locked quote, and for one wider than `WIDEST_BP`.
+    """
     right = (bid > 0.0) & (ask > bid)
     mid = np.where(right, (bid + ask) / 2.0, np.nan)
-    return np.asarray((ask - bid) / mid * _BP, np.float64)
+    width = (ask - bid) / mid * _BP
+    return np.asarray(np.where(width <= WIDEST_BP, width, np.nan), np.float64)
 
 
 def depth(book: Book, multiplier: float, band_bp: float) -> float:
@@ -104,11 +109,12 @@ def _within(book: Book, band_bp: float) -> list[tuple[float, float]]:
 
 
 def _mid(book: Book) -> float:
-    """Mid price; NaN when a side is empty or the book is crossed or locked."""
+    """Mid price; NaN when a side is empty or the book is crossed, locked or too wide."""
     if not book.bids or not book.asks:
         return np.nan
     bid, ask = float(book.bids[0].price), float(book.asks[0].price)
-    return (bid + ask) / 2.0 if 0.0 < bid < ask else np.nan
+    mid = (bid + ask) / 2.0
+    return mid if 0.0 < bid < ask and (ask - bid) / mid * _BP <= WIDEST_BP else np.nan
 
 
 def _sweep(side: Sequence[Level], multiplier: float, notional: float) -> float:

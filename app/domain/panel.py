@@ -13,6 +13,7 @@ from app.domain.market import Book, CandleSeries, Floats, Funding, Interval, Int
 Bools = NDArray[np.bool_]
 
 FIELDS: Final = ("open", "high", "low", "close", "volume", "turnover")
+LONGEST_BRIDGE: Final = 5  # bars in a row that nobody traded in
 
 
 class Source(StrEnum):
@@ -121,6 +122,41 @@ def _closed_by(panel: Panel, now_ms: int) -> Panel:
         return panel
     fields = {name: getattr(panel, name)[closed] for name in FIELDS}
     return replace(panel, opened_ms=panel.opened_ms[closed], **fields)
+
+
+def bridged(panel: Panel) -> tuple[Panel, Bools]:
+    """The same with flat bars without volume in short gaps, and which those are, (T, N).
+
+    The exchange publishes no bar where nobody traded: up to `LONGEST_BRIDGE` of them in a row, with
+    a bar on either side, had the close before them as their price. Longer gaps stay gaps.
+    """
+    known = np.isfinite(panel.close)
+    rows = np.arange(len(known))[:, None]
+    before = np.maximum.accumulate(np.where(known, rows, -1), axis=0)
+    after = np.minimum.accumulate(np.where(known, rows, len(known))[::-1], axis=0)[::-1]
+    inside = ~known & (before >= 0) & (after < len(known))
+    synthetic = inside & (after - before - 1 <= LONGEST_BRIDGE)
+    if not synthetic.any():
+        return panel, synthetic
+    price = np.take_along_axis(panel.close, np.maximum(before, 0), axis=0)
+    prices = {
+        name: np.where(synthetic, price, getattr(panel, name))
+        for name in ("open", "high", "low", "close")
+    }
+    flows = {
+        name: np.where(synthetic, 0.0, getattr(panel, name)) for name in ("volume", "turnover")
+    }
+    return Panel(panel.interval, panel.symbols, panel.opened_ms, **prices, **flows), synthetic
+
+
+def covered(panel: Panel) -> Floats:
+    """(N,) share of the bars that are here since the first one of each symbol; NaN without any."""
+    known = np.isfinite(panel.close)
+    if not len(known):
+        return np.full(len(panel.symbols), np.nan)
+    first = np.argmax(known, axis=0)
+    span = np.where(known.any(axis=0), len(known) - first, np.nan)
+    return np.asarray(known.sum(axis=0) / span, np.float64)
 
 
 def _any_bar(panel: Panel) -> Bools:

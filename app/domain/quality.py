@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.domain.market import CandleSeries, DataStatus, Floats, Interval, Ints
+from app.domain.panel import LONGEST_BRIDGE
 
+FUTURE_MS: Final = 5_000  # a time further ahead of the exchange's clock is no time
 CLOSE_MARGIN_MS: Final = 2_000  # the exchange's servers agree on a close only after a moment
 _FIELDS: Final = tuple(field.name for field in fields(CandleSeries))
 _ORDER: Final = (DataStatus.FRESH, DataStatus.STALE, DataStatus.UNAVAILABLE)
@@ -27,6 +29,17 @@ def freshness(age_s: float | None, limit_s: float) -> DataStatus:
 def worst(verdicts: Iterable[DataStatus]) -> DataStatus:
     """The least reliable of several verdicts; of none: unavailable."""
     return max(verdicts, key=_ORDER.index, default=DataStatus.UNAVAILABLE)
+
+
+def is_untimely(stamp_ms: int, held_ms: int | None, server_now_ms: int) -> bool:
+    """Whether a tick comes late, after a newer one, or from the future: then it is dropped.
+
+    A held tick that lies in the future itself says nothing: the exchange's clock was set back.
+    """
+    horizon_ms = server_now_ms + FUTURE_MS
+    if stamp_ms > horizon_ms:
+        return True
+    return held_ms is not None and stamp_ms < held_ms <= horizon_ms
 
 
 def closed_by_ms(server_now_ms: int) -> int:
@@ -93,6 +106,12 @@ def coverage(series: CandleSeries, interval: Interval, bars: int, server_now_ms:
     newest = last_closed_open_ms(interval, server_now_ms)
     inside = series.opened_ms > newest - bars * interval.ms
     return float(np.count_nonzero(inside & (series.opened_ms <= newest))) / bars
+
+
+def bridged_bars(series: CandleSeries, interval: Interval) -> int:
+    """How many bars a scoring puts into short gaps, flat and without volume."""
+    gaps = np.diff(series.opened_ms) // interval.ms - 1
+    return int(gaps[gaps <= LONGEST_BRIDGE].sum())
 
 
 def median_turnover(series: CandleSeries, days: int) -> Decimal | None:

@@ -42,6 +42,8 @@ class SymbolData:
     server_ms: int
     daily_coverage: float  # of the bars since the contract's first, within the window
     hourly_coverage: float
+    daily_bridged: int = 0  # bars that a scoring puts into short gaps, flat and without volume
+    hourly_bridged: int = 0
     is_diverging: bool = False  # two ways to the same price give two prices
 
 
@@ -136,8 +138,10 @@ def _funding(data: SymbolData, _: QualityRules) -> Judged:
     return 0.0, "funding_time", "The next funding does not lie within one interval from now."
 
 
-def _coverage(share: float, what: str) -> Judged:
+def _coverage(share: float, bridged: int, what: str) -> Judged:
     said = f"{share:.1%} of the {what} candles are there."
+    if bridged:
+        said += f" {bridged} in short gaps are synthetic: flat and without volume."
     return share, None if share >= LEAST_COVERAGE else f"{what}_gaps", said
 
 
@@ -149,8 +153,16 @@ PARTS: Final[tuple[tuple[str, float, Callable[[SymbolData, QualityRules], Judged
     ("trading", 0.10, _trading),
     ("book", 0.10, _book),
     ("funding", 0.05, _funding),
-    ("daily_candles", 0.10, lambda data, _: _coverage(data.daily_coverage, "daily")),
-    ("hourly_candles", 0.05, lambda data, _: _coverage(data.hourly_coverage, "hourly")),
+    (
+        "daily_candles",
+        0.10,
+        lambda data, _: _coverage(data.daily_coverage, data.daily_bridged, "daily"),
+    ),
+    (
+        "hourly_candles",
+        0.05,
+        lambda data, _: _coverage(data.hourly_coverage, data.hourly_bridged, "hourly"),
+    ),
 )
 
 

@@ -10,7 +10,7 @@ daily scores and is unknown until they exist.
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final
@@ -24,12 +24,14 @@ from app.domain.factors import Factor, Measurement, measure
 from app.domain.fingerprint import input_hash
 from app.domain.market import Floats
 from app.domain.measures import ewma_volatility, log_returns
-from app.domain.panel import ScoringInputs, known_at
+from app.domain.panel import ScoringInputs, Source, bridged, covered, known_at
 
 NOT_ELIGIBLE: Final = "not_eligible"
 NO_MARKET_DATA: Final = "no_market_data"
 INSUFFICIENT_INPUTS: Final = "insufficient_inputs"
 UNIVERSE_TOO_SMALL: Final = "universe_too_small"
+INSUFFICIENT_HISTORY: Final = "insufficient_history"
+_LEAST_HISTORY: Final = 0.80  # share of the daily bars since the first one
 _FULL_SAMPLE: Final = 250  # daily bars
 _PRIOR_SAMPLE: Final = 30
 
@@ -59,17 +61,23 @@ def score(inputs: ScoringInputs, spec: AlgorithmSpec) -> BoardDraft:
     families are 0..1; the contributions of a scored card add up to its z.
     """
     inputs = known_at(inputs)
-    measured = tuple(measure(factor, inputs) for factor in spec.factors)
+    coverage = {
+        Source.DAILY_CANDLES: covered(inputs.daily),
+        Source.HOURLY_CANDLES: covered(inputs.hourly),
+    }
+    whole = replace(inputs, daily=bridged(inputs.daily)[0], hourly=bridged(inputs.hourly)[0])
+    measured = tuple(measure(factor, whole, coverage) for factor in spec.factors)
     stands = standings(np.array([one.values for one in measured]), spec)
     trust = _confidences(inputs, spec.factors, stands)
-    z = trust.level * stands.z
+    holed = coverage[Source.DAILY_CANDLES] < _LEAST_HISTORY
+    z = np.where(holed, np.nan, trust.level * stands.z)
     scored = sorted(
         np.flatnonzero(np.isfinite(z)).tolist(),
         key=lambda column: (-z[column], inputs.symbols[column]),
     )
     readings = _readings(measured, stands, stands.contributions(trust.level))
     families = ndtr(stands.family_z)
-    volatility = ewma_volatility(log_returns(inputs.daily.close))
+    volatility = ewma_volatility(log_returns(whole.daily.close))
     rank = {column: place for place, column in enumerate(scored, start=1)}
     cards = [
         _card(
@@ -80,6 +88,7 @@ def score(inputs: ScoringInputs, spec: AlgorithmSpec) -> BoardDraft:
             trust.of(column),
             rank.get(column),
             _known(volatility[column]),
+            is_holed=bool(holed[column]),
         )
         for column in range(len(inputs.symbols))
     ]
@@ -160,8 +169,12 @@ def _card(
     confidence: Confidence,
     rank: int | None,
     volatility: float | None,
+    *,
+    is_holed: bool,
 ) -> Card:
     reason, detail = (None, None) if rank is not None else _why_unavailable(readings)
+    if is_holed:
+        reason = INSUFFICIENT_HISTORY
     return Card(
         symbol=symbol,
         status=CardStatus.UNAVAILABLE if rank is None else CardStatus.SCORED,

@@ -31,6 +31,7 @@ from app.services.open_interest import OpenInterestKeeper
 from app.services.outlook import Quote
 from app.services.ports import Clock, Exchange, Monotonic
 from app.services.quality_keeper import QualityKeeper
+from app.services.quality_view import timely
 from app.services.quote_view import QuoteView
 from app.services.quotes import quoted
 from app.services.registry import Registry, SyncSummary
@@ -216,8 +217,11 @@ class MarketData:
         await self.sync_clock()
         await self.fetch_contracts()
         listing = await self.exchange.tickers()
-        tickers = {one.code: self.live.received(one) for one in listing.tickers}
         market = self.live.market
+        kept = timely(market, listing.tickers, self.server_clock.now_ms())
+        late = len(listing.tickers) - len(kept)
+        self.metrics.exchange_rejected_records.labels("untimely tickers").inc(late)
+        tickers = {one.code: self.live.received(one) for one in kept}
         self.live.publish(replace(market, tickers=joined(market.tickers, tickers)), Source.TICKERS)
         await self.quality.look()
         try:

@@ -2,7 +2,7 @@
 
 from app.domain.market import CandleSeries, DataStatus, Interval
 from app.domain.panel import Source
-from app.domain.quality import coverage, last_closed_open_ms, worst
+from app.domain.quality import bridged_bars, coverage, last_closed_open_ms, worst
 from app.domain.quality_report import QualityReport, SymbolData, report
 from app.domain.symbols import SymbolEntry
 from app.services.market_views import BARS, LIVE, MarketMoment
@@ -50,6 +50,8 @@ def data_of(moment: MarketMoment, entry: SymbolEntry) -> SymbolData:
         server_ms=moment.server_ms,
         daily_coverage=_covered(moment, entry, Interval.DAY),
         hourly_coverage=_covered(moment, entry, Interval.HOUR),
+        daily_bridged=_bridged(moment, code, Interval.DAY),
+        hourly_bridged=_bridged(moment, code, Interval.HOUR),
     )
 
 
@@ -64,3 +66,8 @@ def _covered(moment: MarketMoment, entry: SymbolEntry, interval: Interval) -> fl
     begin = int(series.opened_ms[0]) if listed is None else -(-listed // interval.ms) * interval.ms
     wanted = min(BARS[interval], max(1, (newest - begin) // interval.ms + 1))
     return min(1.0, coverage(series, interval, wanted, moment.server_ms))
+
+
+def _bridged(moment: MarketMoment, code: str, interval: Interval) -> int:
+    held = moment.market.series(interval).get(code)
+    return 0 if held is None else bridged_bars(held.value, interval)

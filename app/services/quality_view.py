@@ -1,8 +1,10 @@
 """What is believed of one symbol at one moment of the market."""
 
+from collections.abc import Iterable
 from datetime import datetime
 
-from app.domain.market import Contract, ContractStats
+from app.domain.market import Contract, ContractStats, Ticker
+from app.domain.quality import is_untimely
 from app.domain.quality_report import is_funding_plausible
 from app.domain.quality_rules import QualityRules
 from app.domain.quarantine import Doubt, PriceState, Reading, disagreement, is_frozen
@@ -63,3 +65,14 @@ def next_funding(
     if interval is not None and not is_funding_plausible(told, interval, server_ms):
         return None
     return instant(told)
+
+
+def timely(market: Market, tickers: Iterable[Ticker], server_ms: int) -> tuple[Ticker, ...]:
+    """Without those that come after newer ones, or from the future."""
+
+    def is_late(one: Ticker) -> bool:
+        held = market.tickers.get(one.code)
+        before = None if held is None else held.value.traded_ms
+        return is_untimely(one.traded_ms, before, server_ms)
+
+    return tuple(one for one in tickers if not is_late(one))

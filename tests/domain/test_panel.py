@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from app.domain.market import CandleSeries, Floats, Interval
-from app.domain.panel import Panel, Source, fresh, known_at, present
+from app.domain.panel import Panel, Source, bridged, covered, fresh, known_at, present
 from tests.scoring_inputs import AS_OF_MS, make_inputs
 
 HOUR = Interval.HOUR.ms
@@ -61,3 +61,25 @@ def test_presence_and_freshness_are_told_per_symbol() -> None:
     np.testing.assert_array_equal(present(replace(inputs, bid=bid), Source.TICKERS), [1, 0, 1])
     ages = {**inputs.ages_s, Source.TICKERS: np.array([180.0, 180.1, np.nan])}
     np.testing.assert_array_equal(fresh(replace(inputs, ages_s=ages), Source.TICKERS), [1, 0, 0])
+
+
+def test_D05_short_gaps_are_flat_bars_without_volume_and_longer_ones_stay() -> None:
+    stored = {
+        "AUSDT": series(2, 3, 9, 10, 17, 18),  # gaps of five and of six hours
+        "BUSDT": series(*range(4, 19)),  # listed later
+        "CUSDT": series(),
+    }
+    panel = Panel.of(stored, tuple(stored), Interval.HOUR, 20 * HOUR, 20)
+    whole, synthetic = bridged(panel)
+    assert np.flatnonzero(synthetic[:, 0]).tolist() == [4, 5, 6, 7, 8]
+    assert not synthetic[:, 1:].any()
+    for name in ("open", "high", "low", "close"):
+        np.testing.assert_array_equal(getattr(whole, name)[4:9, 0], [2.0] * 5)
+    for name in ("volume", "turnover"):
+        np.testing.assert_array_equal(getattr(whole, name)[4:9, 0], [0.0] * 5)
+    assert np.isnan(whole.close[11:17, 0]).all(), "six hours are not bridged"
+    assert np.isnan(whole.close[:2, 0]).all(), "nothing is known before the first bar"
+    assert np.isnan(whole.close[19, 0]), "nothing is known after the last bar"
+    np.testing.assert_array_equal(panel.close[4:9, 0], [np.nan] * 5)
+    np.testing.assert_allclose(covered(panel), [6 / 18, 15 / 16, np.nan])
+    assert bridged(whole)[0] is whole

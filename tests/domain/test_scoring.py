@@ -264,3 +264,43 @@ def test_a_draft_is_issued_with_the_circumstances_of_its_run() -> None:
 def test_all_bars_missing_is_not_a_crash() -> None:
     inputs = with_bars(with_bars(INPUTS, "daily", without_bars), "hourly", without_bars)
     assert {card.reason for card in score(inputs, SPEC).cards} == {"insufficient_inputs"}
+
+
+def _holed(column: int, missing: int) -> ScoringInputs:
+    """The daily bars of one symbol with `missing` of them gone, none near the end."""
+
+    def holes(panel: Panel) -> Panel:
+        fields = {name: getattr(panel, name).copy() for name in FIELDS}
+        for array in fields.values():
+            array[10 : 10 + missing, column] = np.nan
+        return replace(panel, **fields)
+
+    return replace(INPUTS, daily=holes(INPUTS.daily))
+
+
+def test_D05_a_history_with_gaps_has_no_factors_and_one_of_holes_no_score() -> None:
+    bars, symbol = len(INPUTS.daily.close), INPUTS.symbols[4]
+    few = by_symbol(score(_holed(4, int(bars * 0.04)), SPEC))[symbol]
+    assert few.composite is not None
+    assert not [one.name for one in few.factors if one.reason is not None]
+
+    some = by_symbol(score(_holed(4, int(bars * 0.06)), SPEC))[symbol]
+    lost = {one.name: one.reason for one in some.factors if one.reason is not None}
+    daily = {one.name for one in FACTORS if Source.DAILY_CANDLES in one.sources}
+    assert lost == dict.fromkeys(daily, "gaps_daily_candles")
+
+    many = by_symbol(score(_holed(4, int(bars * 0.21)), SPEC))[symbol]
+    assert (many.composite, many.reason) == (None, "insufficient_history")
+    assert many.status is CardStatus.UNAVAILABLE
+
+
+def test_D08_a_quote_wider_than_five_per_cent_is_none() -> None:
+    ask = INPUTS.ask.copy()
+    ask[4] = INPUTS.bid[4] * 1.06
+    card = by_symbol(score(replace(INPUTS, ask=ask), SPEC))[INPUTS.symbols[4]]
+    broken = {one.name: one.reason for one in card.factors if one.reason is not None}
+    assert broken == {"spread": "broken_quote"}
+    crossed = INPUTS.bid[4] * 0.99
+    ask[4] = crossed
+    card = by_symbol(score(replace(INPUTS, ask=ask), SPEC))[INPUTS.symbols[4]]
+    assert {one.name for one in card.factors if one.reason is not None} == {"spread"}

@@ -3,10 +3,13 @@
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 
+from app.domain.errors import Code, UnavailableError
 from app.domain.market import ExchangeLink, LinkState
+from app.domain.panel import Source
 from app.domain.quality_report import QualityVerdict
 from app.domain.quarantine import Doubt
 from app.services.market_data import MarketData
@@ -190,3 +193,56 @@ async def test_verdicts_are_kept_for_a_while_and_so_many_of_a_symbol(database: D
         # the last word stays, however old it is
         assert await unit.quality.forget(start + timedelta(days=900), 50) == 8
         assert await unit.quality.newest() == {names[0]: rows[9], names[1]: rows[19]}
+
+
+async def ticker(
+    live: LiveMarket, data: MarketData, **fault: object
+) -> tuple[Decimal | None, float]:
+    """Last price and age of ours after a refresh under a fault of its ticker, 60 s later."""
+    await live.fault("malformed", TICKERS, symbol=CODE, **fault)
+    await later(live, data)
+    await live.heal()
+    entry = data.resolve(ETH)
+    shown, other = data.view(entry), data.view(data.resolve("BTCUSDT"))
+    assert other.ages[Source.TICKERS].age_s == 0.0, "the others are not affected"
+    age_s = shown.ages[Source.TICKERS].age_s
+    assert age_s is not None
+    return shown.last, age_s
+
+
+@ON_SQLITE
+async def test_D01_a_price_that_is_none_is_refused_and_the_last_good_one_ages(
+    live: LiveMarket,
+) -> None:
+    data = await refreshed(live)
+    good = data.view(data.resolve(ETH)).last
+    wrong = ("0", "-3.5", "null", "1e400", '"NaN"', '"Infinity"', '"-Infinity"', '"3.5.1"', "[]")
+    for times, raw in enumerate(wrong, start=1):
+        assert await ticker(live, data, field="price", raw=raw) == (good, 60.0 * times), raw
+    last, age_s = await ticker(live, data, field="bestBidSize", value=1)
+    assert (last != good, age_s) == (True, 0.0)
+    # no JSON at all: the whole answer is refused
+    await live.fault("malformed", TICKERS, symbol=CODE, field="price", raw="NaN")
+    with pytest.raises(UnavailableError) as caught:
+        await later(live, data)
+    assert caught.value.code is Code.EXCHANGE_BAD_RESPONSE
+    assert data.view(data.resolve(ETH)).last == last
+
+
+@ON_SQLITE
+async def test_D20_a_late_tick_and_one_from_the_future_are_dropped(live: LiveMarket) -> None:
+    data = await refreshed(live)
+    entry = data.resolve(ETH)
+    good = data.view(entry).last
+    held = data.live.market.tickers[CODE].value.traded_ms
+    start_ms = data.server_clock.now_ms()
+    wrong = (held - 1, start_ms + 120_000 + 6_000, start_ms + 86_400_000)
+    for times, stamp in enumerate(wrong, start=1):
+        found = await ticker(live, data, field="ts", value=stamp * 1_000_000)
+        assert found == (good, 60.0 * times), stamp
+    counted = data.metrics.exchange_rejected_records.labels("untimely tickers")
+    assert counted._value.get() == 3.0
+    last, age_s = await ticker(
+        live, data, field="ts", value=(start_ms + 240_000 + 4_000) * 1_000_000
+    )
+    assert (last != good, age_s) == (True, 0.0)
