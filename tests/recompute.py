@@ -445,9 +445,8 @@ def scores(
         there = [
             (families[f][coin.symbol], w) for f, w in weights.items() if coin.symbol in families[f]
         ]
-        usable = complete[coin.symbol] > 0.499999 and there
-        usable = usable and coin.coverage["daily_candles"] >= 0.8
-        composite[coin.symbol] = _mean(there) if usable else None
+        whole = coin.coverage["daily_candles"] >= 0.8 and complete[coin.symbol] > 0.499999
+        composite[coin.symbol] = _mean(there) if whole and there else None
     final = to_normal(composite)
     out = {}
     for coin in coins:
