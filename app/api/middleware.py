@@ -65,11 +65,11 @@ class RequestBorder:
             if answer.is_head:
                 # What can be read can be asked for without its body; routes see only the GET,
                 # and nothing is begun for somebody who wants no answer.
-                scope["method"] = "GET"
-                scope["headers"] = [one for one in scope["headers"] if one[0] != b"prefer"]
+                # The server goes by its own scope: there it stays a HEAD.
+                kept = [one for one in scope["headers"] if one[0] != b"prefer"]
+                scope = {**scope, "method": "GET", "headers": kept}
             await self._guarded(scope, answer.ended(receive), answer)
         finally:
-            scope["method"] = "HEAD" if answer.is_head else scope["method"]
             self.metrics.http_requests_in_flight.dec()
             self._report(scope, answer, self.monotonic() - started)
             structlog.contextvars.unbind_contextvars("request_id")
@@ -87,7 +87,8 @@ class RequestBorder:
 
     def _report(self, scope: Scope, answer: "_Answer", seconds: float) -> None:
         route = template_of(scope) or UNMATCHED
-        method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+        asked = "HEAD" if answer.is_head else scope["method"]
+        method = asked if asked in _METHODS else "OTHER"
         self.metrics.http_requests.labels(method, route, str(answer.status)).inc()
         if answer.is_replay:
             self.metrics.idempotent_replays.labels(route).inc()

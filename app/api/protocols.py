@@ -7,11 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
+
+from app.api.strict_http import StrictHttp
 
 STUCK_S: Final = 5.0
 MAX_MESSAGE_BYTES: Final = 64 * 1024
@@ -71,7 +72,7 @@ def _patience(loop: AbstractEventLoop, total_s: float, end: Callable[[], None]) 
     return begun
 
 
-class PatientHttp(H11Protocol):
+class PatientHttp(StrictHttp):
     """Cuts off who takes nothing for `stuck_s`, and endless answers when the server stops."""
 
     stuck_s: ClassVar[float] = STUCK_S

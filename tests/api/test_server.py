@@ -47,6 +47,7 @@ class Answer:
     """One parsed answer; `rest` is what came behind it."""
 
     def __init__(self, raw: bytes) -> None:
+        self.raw = raw
         head, _, body = raw.partition(b"\r\n\r\n")
         lines = head.decode("latin-1").split("\r\n")
         self.status = int(lines[0].split()[1])
@@ -67,8 +68,8 @@ class Answer:
         return document
 
 
-async def talk(port: int, *parts: bytes, wait: float = 0.0) -> Answer:
-    """Send the parts, read until the server closes or falls silent."""
+async def talk(port: int, *parts: bytes, wait: float = 0.0, whole: bool = True) -> Answer:
+    """Send the parts, read until the server closes or, if `whole` is enough, has answered."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     raw = b""
     try:
@@ -80,7 +81,7 @@ async def talk(port: int, *parts: bytes, wait: float = 0.0) -> Answer:
             while True:
                 piece = await reader.read(65536)
                 raw += piece
-                if not piece or _whole(raw):
+                if not piece or (whole and _whole(raw)):
                     break
     except ConnectionResetError:
         pass  # the server closed while we were still sending; what it said is in `raw`

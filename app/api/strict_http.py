@@ -1,0 +1,125 @@
+"""HTTP/1.1 by llhttp, and the refusals that it leaves to us.
+
+What has two readings is refused, since somebody in front of us may read it the other way: then
+part of one request could pass as another.
+"""
+
+from typing import Any, Final
+from urllib.parse import unquote
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_HEAD_BYTES: Final = 256 * 1024  # above our own limits (middleware.py), which say more
+_MOST_WAITING: Final = 16  # requests behind the one that is answered; they are read ahead
+_VERSIONS: Final = frozenset({"1.0", "1.1"})
+BAD_REQUEST, TOO_LARGE = 400, 431
+
+
+class UnsoundRequestError(ValueError):
+    """Well formed for the parser, but not for us."""
+
+
+class StrictHttp(HttpToolsProtocol):
+    """uvicorn's protocol, but nothing is read into what is not sound.
+
+    The refusal comes behind the answers to all that was sound before it, and ends the connection.
+    """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._is_in_head = False
+        self._began = False  # with the bytes that are being read
+        self._head_bytes = 0
+        self._is_deaf = False  # whatever comes on this connection is not for us any more
+        self._owed: int | None = None  # a refusal that comes behind the answers before it
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        if self._is_deaf:
+            return
+        self._began = False
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._upgrade()
+        except httptools.HttpParserError:
+            self._refuse(BAD_REQUEST)
+        else:
+            if self._is_in_head and not self._began:
+                self._head_bytes += len(data)
+                if self._head_bytes > MAX_HEAD_BYTES:
+                    self._refuse(TOO_LARGE)
+
+    def on_message_begin(self) -> None:
+        self._is_in_head = self._began = True
+        self._head_bytes = 0
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._is_in_head:  # what follows a body is no header of the request
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if not self._is_sound():
+            raise UnsoundRequestError
+        self._is_in_head = False
+        # The other parser, that of addresses, knows no long ones; ours is not in need of it.
+        asked, self.url = self.url, b"/"
+        super().on_headers_complete()
+        self.url = asked
+        raw, _, query = asked.partition(b"?")
+        path = unquote(raw.decode("ascii"))
+        self.scope.update({"path": path, "raw_path": raw, "query_string": query})
+
+    def on_response_complete(self) -> None:
+        is_last = not self.pipeline
+        super().on_response_complete()
+        if is_last and self._owed is not None and not self.transport.is_closing():
+            self.refuse(self._owed)
+
+    def refuse(self, status: int) -> None:
+        """Says what was wrong, and ends the connection."""
+        raise NotImplementedError
+
+    def _is_sound(self) -> bool:
+        version, hosts = self.parser.get_http_version(), 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding" and (value != b"chunked" or version != "1.1"):
+                return False
+        is_named = hosts == 1 or (hosts == 0 and version == "1.0")
+        is_ours = self.url.startswith(b"/") and b"#" not in self.url
+        return is_named and is_ours and version in _VERSIONS and len(self.pipeline) < _MOST_WAITING
+
+    def _upgrade(self) -> None:
+        if not self._should_upgrade():
+            # We stay with HTTP, but the parser does not: this is its last request.
+            self._is_deaf = True
+            self.cycle.keep_alive = False
+        elif self._is_answering():
+            self._refuse(BAD_REQUEST)
+        else:
+            self.handle_websocket_upgrade()
+
+    def _refuse(self, status: int) -> None:
+        self._is_deaf = True
+        if self._is_in_head:
+            has_to_wait = self._is_answering()
+        elif self.pipeline:
+            self.pipeline.popleft()  # its body is what is wrong, and nobody has begun with it
+            has_to_wait = True
+        elif self.cycle.response_started:
+            self.transport.close()  # who is told something already cannot be told otherwise
+            return
+        else:
+            has_to_wait = False
+        if has_to_wait:
+            self._owed = status
+        else:
+            self.refuse(status)
+
+    def _is_answering(self) -> bool:
+        cycle: Any = self.cycle  # None before the first request, whatever its type says
+        return cycle is not None and (bool(self.pipeline) or not cycle.response_complete)
