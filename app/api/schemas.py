@@ -99,7 +99,10 @@ def _flag(value: object) -> object:
 def _zoned(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise PydanticCustomError(Code.TIMEZONE_REQUIRED.value, "give a time zone")
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise PydanticCustomError("datetime_parsing", "not an ISO 8601 time") from None
 
 
 _ISO: Final = re.compile(

@@ -42,6 +42,7 @@ class Standing:
     is_pinned: bool = False  # the operator wants it kept
     is_leaving: bool = False  # a better symbol in its place is confirmed
     doubt: str | None = None  # why its prices are not believed
+    is_ending: bool = False  # its contract is open and about to end
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ def rule(member: Member, standing: Standing, configuration: Configuration) -> Ru
     rules = (
         (not standing.is_open, excluded, "the contract is not open"),
         (standing.is_halted, locked, "the market is halted: the weight stays"),
+        (standing.is_ending, excluded, "its delisting is near"),
         (standing.ban is not None, excluded, f"it is banned: {standing.ban}"),
         (not standing.is_fresh, locked, "its data is stale: the weight stays"),
         (

@@ -131,6 +131,7 @@ class Grounds:
             is_pinned=self.controls.is_pinned(symbol),
             is_leaving=symbol in self.leaving,
             doubt=self.doubt(symbol),
+            is_ending=self.is_ending(symbol),
         )
 
     def marked(self, portfolio: Portfolio) -> Portfolio:
@@ -182,6 +183,11 @@ class Grounds:
         now = self.market.as_of() or self.at  # a replay has a time of its own
         return ends is None or ends / 1000 > (now + DELISTING_MARGIN).timestamp()
 
+    def is_ending(self, symbol: str) -> bool:
+        """Whether it is still open and about to end: nothing more is opened in it."""
+        quote = self.market.quote(symbol)
+        return quote is not None and self.is_open(symbol) and not self.is_tradable(symbol)
+
     def newcomer(self, entry: SymbolEntry) -> Newcomer:
         return Newcomer(
             symbol_id=entry.symbol_id,
@@ -200,11 +206,8 @@ class Grounds:
             )
         doubt = "nobody trades it" if self.is_frozen(symbol) else self.doubt(symbol)
         if doubt is not None:
-            raise RefusedError(
-                Code.SYMBOL_NOT_TRADABLE,
-                f"The data of {symbol} is in quarantine: {doubt}.",
-                facts={"reason": doubt},
-            )
+            said = f"The data of {symbol} is in quarantine: {doubt}."
+            raise RefusedError(Code.SYMBOL_NOT_TRADABLE, said, facts={"reason": doubt})
 
     def require_board(self) -> Board:
         """The board, young enough to decide on; raises UnavailableError."""

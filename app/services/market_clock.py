@@ -2,8 +2,13 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from statistics import median_low
+from typing import Final
 
 from app.services.ports import Clock, Exchange, Monotonic
+
+SAMPLES: Final = 5  # of the exchange's clock; their median counts
+_DRIFT_MS: Final = 100.0  # two clocks may part by so much between two samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,18 +17,31 @@ class _Anchor:
     mono: float
     doubt_s: float  # by so much it may be wrong: nobody knows where on the way time was read
 
+    @property
+    def zero_ms(self) -> float:
+        """Exchange time when our monotonic clock was at zero."""
+        return self.server_ms - self.mono * 1000.0
+
+    def agrees(self, other: "_Anchor") -> bool:
+        """Whether both can be right; if not, one of the clocks was set."""
+        doubt_ms = (self.doubt_s + other.doubt_s) * 1000.0
+        return abs(self.zero_ms - other.zero_ms) <= doubt_ms + _DRIFT_MS
+
 
 @dataclass(slots=True)
 class ServerClock:
     """Exchange time decides what is closed and what `as_of` says; a step of our clock does not.
 
-    Before the first answer it is our own clock.
+    The median of the last samples counts, so that one slow answer moves nothing; samples that the
+    newest one contradicts are from before the exchange's clock was set. Before the first answer it
+    is our own clock.
     """
 
     exchange: Exchange
     clock: Clock
     monotonic: Monotonic
     _anchor: _Anchor | None = field(default=None)
+    _samples: tuple[_Anchor, ...] = field(default=(), init=False)
 
     async def sync(self) -> None:
         """Ask the exchange for its time; half of the way there and back is taken off."""
@@ -31,7 +49,11 @@ class ServerClock:
         server_ms = await self.exchange.server_time_ms()
         received = self.monotonic()
         half_s = (received - sent) / 2.0
-        self._anchor = _Anchor(server_ms + half_s * 1000.0, received, half_s)
+        newest = _Anchor(server_ms + half_s * 1000.0, received, half_s)
+        agreed = [one for one in self._samples if one.agrees(newest)]
+        self._samples = (*agreed, newest)[-SAMPLES:]
+        middle = median_low(one.zero_ms for one in self._samples)
+        self._anchor = next(one for one in self._samples if one.zero_ms == middle)
 
     def carry(self, server_ms: float, mono: float, doubt_s: float) -> None:
         """Takes over what another process heard: exchange time at our monotonic time `mono`."""

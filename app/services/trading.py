@@ -27,11 +27,12 @@ from app.services.outlook import Quote
 from app.services.quote_view import spread
 from app.storage.database import Database
 
-SWITCH, BAN, MEMBER, OPEN, MARKET, FRESH, QUALITY, SCORE = (
+SWITCH, BAN, MEMBER, OPEN, ENDING, MARKET, FRESH, QUALITY, SCORE = (
     "trading_switch",
     "not_banned",
     "member",
     "contract_open",
+    "no_delisting",
     "market_open",
     "data_fresh",
     "data_quality",
@@ -105,6 +106,7 @@ def judge(symbol: str, portfolio: Portfolio, grounds: Grounds) -> Verdict:
     enough = member is not None and score is not None and may_trade(score, member, settings)
     halted = grounds.market.is_halted()
     is_open, fresh = grounds.is_open(symbol), grounds.is_fresh(symbol)
+    ending = grounds.is_ending(symbol)
     known = "has no score" if score is None else f"scores {score:.4f}"
     switch, ban = grounds.controls.switch, grounds.controls.ban(symbol)
     off = (
@@ -117,6 +119,7 @@ def judge(symbol: str, portfolio: Portfolio, grounds: Grounds) -> Verdict:
         ),
         Check(MEMBER, member is not None, None, None, _say(member is not None, "a member")),
         Check(OPEN, is_open, None, None, f"the contract is {grounds.status_of(symbol).value}"),
+        Check(ENDING, not ending, None, None, _end(ending)),
         Check(MARKET, not halted, None, None, _say(not halted, "traded at the exchange")),
         Check(FRESH, fresh, None, None, f"the market data is {'fresh' if fresh else 'stale'}"),
         _quality(symbol, grounds),
@@ -141,6 +144,10 @@ def _quality(symbol: str, grounds: Grounds) -> Check:
     share = width / 10_000
     said = f"the spread is {share:.3%} of mid, {limit:.1%} may be"
     return Check(QUALITY, share <= limit, share, limit, said)
+
+
+def _end(is_near: bool) -> str:
+    return "its delisting is near" if is_near else "no delisting is near"
 
 
 def _say(holds: bool, what: str) -> str:

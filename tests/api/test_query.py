@@ -104,6 +104,27 @@ async def test_sound_parameters_arrive_as_meant(client: httpx2.AsyncClient) -> N
     problem(naive, 422, "timezone_required")
 
 
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("2026-01-01T00:00:00", "timezone_required"),
+        ("2026-01-01", "timezone_required"),
+        ("2026-01-01T24:00:00Z", "validation_failed"),
+        ("2026-01-01T00:60:00Z", "validation_failed"),
+        ("2026-01-01T00:00:60Z", "validation_failed"),
+        ("0000-01-01T00:00:00Z", "validation_failed"),
+        ("0001-01-01T00:00:00%2B14:00", "validation_failed"),
+        ("9999-12-31T23:59:59-12:00", "validation_failed"),
+        ("2026-01-01T00:00:00%2B99:99", "validation_failed"),
+    ],
+)
+async def test_T06_a_time_without_a_zone_or_sense_is_refused(
+    client: httpx2.AsyncClient, text: str, code: str
+) -> None:
+    body = problem(await client.get(f"{SYMBOLS}/A?since={text}"), 422, code)
+    assert body["errors"][0]["loc"] == ["query", "since"]
+
+
 async def test_pages_cover_the_list_once(client: httpx2.AsyncClient) -> None:
     names: list[str] = []
     cursor = None

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from app.domain.errors import Code, UnavailableError
-from app.domain.market import ExchangeLink, LinkState
+from app.domain.market import DataStatus, ExchangeLink, LinkState
 from app.domain.panel import Source
 from app.domain.quality_report import QualityVerdict
 from app.domain.quarantine import Doubt
@@ -246,3 +246,19 @@ async def test_D20_a_late_tick_and_one_from_the_future_are_dropped(live: LiveMar
         live, data, field="ts", value=(start_ms + 240_000 + 4_000) * 1_000_000
     )
     assert (last != good, age_s) == (True, 0.0)
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("step_h", [-1, 1])
+async def test_T03_a_step_of_our_clock_makes_nothing_stale(live: LiveMarket, step_h: int) -> None:
+    data = await refreshed(live)
+    entry = data.resolve(ETH)
+    as_of, closed = data.as_of(), data.moment().server_ms
+    data.server_clock.clock = lambda: live.clock.now() + timedelta(hours=step_h)
+    live.clock.pass_(30)
+    assert data.status() is DataStatus.FRESH
+    assert data.view(entry).ages[Source.TICKERS].age_s == pytest.approx(30.0)
+    assert (data.as_of(), data.moment().server_ms) == (as_of, closed + 30_000)
+    await later(live, data)
+    assert doubt(data) is None
+    assert data.status() is DataStatus.FRESH

@@ -225,7 +225,7 @@ async def test_two_contracts_of_one_name_the_known_one_keeps_it(
     assert registry.resolve("XRPUSDT").contract.base == "XRP"
 
 
-async def test_a_newcomer_takes_the_name_of_a_vanished_contract(
+async def test_D16_a_newcomer_takes_the_name_of_a_vanished_contract(
     registry: Registry, live: LiveMarket
 ) -> None:
     old = registry.resolve("ETHUSDT")
@@ -236,6 +236,7 @@ async def test_a_newcomer_takes_the_name_of_a_vanished_contract(
     assert summary.rejections == ()
     entry = registry.resolve("ETHUSDT")
     assert entry.contract.code == "XRPUSDTM"
+    assert entry.symbol_id != old.symbol_id, "what was written of the old one stays its own"
     again = live.registry()
     await again.load()
     assert again.resolve("ETHUSDT") == entry
