@@ -59,7 +59,7 @@ def test_every_package_of_the_tree_has_content() -> None:
 
 
 def test_every_suppression_names_its_rule_and_its_reason() -> None:
-    # noqa and its code, `# why` (or prose after the code); type: ignore[code] and `# why`
+    # Each is followed by its code and a reason: `# why`, or prose right after the code.
     marker = re.compile(r"#\s*(noqa|type:\s*ignore|pragma:\s*no|nosec)\b(?P<rest>.*)$")
     reasoned = re.compile(r"^(:\s*[A-Z]+\d+(,\s*[A-Z]+\d+)*|\[[\w,\- ]+\])\s*(#|-|:)?\s*\w+\W+\w+")
     bare = [
