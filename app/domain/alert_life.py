@@ -12,7 +12,7 @@ from app.domain.configuration import Configuration
 
 # An alert that somebody ended while its cause stands does not come back sooner.
 REST_S: Final = 600
-# Seen again without any other news is noted so often.
+# Seen again without any other news than its number is noted so often.
 TOUCH_S: Final = 30.0
 
 Key = tuple[Rule, str]
@@ -75,10 +75,12 @@ class _Pass:
         elif alert.snoozed_until is not None and alert.snoozed_until <= self.now:
             alert = alert.awake()
             self.raised.append(alert)
+        # A number that moves is no news by itself: it would be written at every look.
+        same = replace(alert, value=known.value, message=known.message) == known
         touched = (self.now - known.last_seen_at).total_seconds() >= TOUCH_S
-        if alert != known or touched:
+        if touched or not same:
             alert = replace(alert, last_seen_at=self.now)
-        self.keep(alert, is_new=alert != known)
+        self.keep(alert, is_new=touched or not same)
 
     def opened(self, alert: Alert, force: RuleInForce) -> Alert:
         """A pending alert, open if it has waited for long enough."""

@@ -5,13 +5,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from app.domain.alert_facts import Facts, JobFacts, RefusedRecords, SystemFacts
+from app.domain.alert_facts import Facts, JobFacts, PortfolioFacts, RefusedRecords, SystemFacts
 from app.domain.alert_life import Ended
 from app.domain.alerts import Resolution, Rule
 from app.domain.configuration import Configuration
 from app.domain.market import ContractStatus, ExchangeLink
-from app.domain.portfolio import Portfolio
-from app.services.alert_members import Past, portfolio_facts
 from app.services.exchange_watch import ExchangeWatch
 from app.services.grounds import Grounds
 from app.services.market_clock import ServerClock
@@ -63,16 +61,15 @@ class Nothing:
 
 
 def facts_at(
-    portfolio: Portfolio,
+    portfolio: PortfolioFacts,
     grounds: Grounds,
-    past: Past,
     system: SystemFacts,
     ended: Mapping[tuple[Rule, str], Ended],
 ) -> Facts:
     """Everything at the moment of `grounds`."""
     as_of = grounds.market.as_of() or grounds.at
     seen = replace(system, recoveries=_recoveries(ended))
-    return Facts(grounds.at, as_of, portfolio_facts(portfolio, grounds, past), seen)
+    return Facts(grounds.at, as_of, portfolio, seen)
 
 
 def _recoveries(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
@@ -14,7 +14,7 @@ from app.domain.configuration import Configuration
 from app.domain.history import EventType
 from app.domain.market import Contract, ContractKind, ContractStatus, Interval
 from app.domain.portfolio import FULL, Member, Portfolio
-from app.domain.portfolio_risk import risk_of
+from app.domain.portfolio_risk import value_at_risk
 from app.domain.sectors import UNCLASSIFIED
 from app.services.grounds import Grounds
 from app.storage.unit_of_work import UnitOfWork
@@ -35,19 +35,35 @@ class Past:
     rivals: Mapping[str, str]
     rebalanced: tuple[int, datetime] | None
     was_formed: bool
+    run_id: str | None  # of the board that the scores are of
 
 
-async def past_of(unit: UnitOfWork, portfolio: Portfolio, configuration: Configuration) -> Past:
-    """What the database knows of the members."""
+async def past_of(
+    unit: UnitOfWork,
+    portfolio: Portfolio,
+    configuration: Configuration,
+    before: Past | None = None,
+) -> Past:
+    """What the database knows of the members.
+
+    `before` is the same of this very portfolio, when its history was no shorter.
+    """
     symbols = [member.symbol for member in portfolio.members]
-    scores = await unit.alerts.former_scores(symbols, configuration.alerts.score_drop_runs)
+    run_id = await unit.alerts.former_run(configuration.alerts.score_drop_runs)
     tallies = await unit.replacements.tallies()
+    rivals = {one.symbol: one.candidate for one in tallies.values() if one.is_confirmed}
+    if before is not None and before.run_id == run_id:
+        return before if before.rivals == rivals else replace(before, rivals=rivals)
+    scores = {} if run_id is None else await unit.alerts.scores_of(run_id, symbols)
+    if before is not None:
+        return replace(before, rivals=rivals, scores=scores, run_id=run_id)
     last = await unit.history.page(None, 1, kind=EventType.REBALANCE)
     return Past(
         scores,
-        {one.symbol: one.candidate for one in tallies.values() if one.is_confirmed},
+        rivals,
         (last[0].seq, last[0].occurred_at) if last else None,
         bool(await unit.history.page(None, 1, kind=EventType.ADD)),
+        run_id,
     )
 
 
@@ -56,14 +72,14 @@ def portfolio_facts(portfolio: Portfolio, grounds: Grounds, past: Past) -> Portf
     marked = grounds.marked(portfolio)
     symbols = tuple(member.symbol for member in portfolio.members)
     weights = {member.symbol: member.weight_u / FULL for member in marked.members}
-    risk = risk_of(grounds.market.panel(Interval.DAY), weights)
-    tails = {tail.level: tail.var for tail in risk.tails}
+    daily = grounds.market.panel(Interval.DAY)
     return PortfolioFacts(
         members=tuple(_member(member, grounds, past) for member in marked.members),
         correlations=grounds.correlations(symbols, grounds.configuration.correlation.days),
         was_formed=past.was_formed,
         sectors=_sectors(marked, grounds),
-        value_at_risk=tails.get(_LEVEL),
+        # Of nothing there is no risk to speak of, and nothing to warn of either.
+        value_at_risk=value_at_risk(daily, weights, _LEVEL) if any(weights.values()) else None,
         rebalanced=past.rebalanced,
     )
 

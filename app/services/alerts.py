@@ -7,26 +7,26 @@ from typing import Final, Protocol
 
 import structlog
 
-from app.domain.alert_facts import SystemFacts
-from app.domain.alert_life import REST_S, Evaluation, evaluate
+from app.domain.alert_facts import PortfolioFacts, SystemFacts
+from app.domain.alert_life import Evaluation, evaluate
 from app.domain.alert_settings import Severity
 from app.domain.alerts import Alert, AlertState, Resolution, Rule
 from app.domain.errors import Code, ConflictError, RefusedError, UnavailableError
 from app.domain.events import alert_raised, alert_resolved
 from app.services.alert_facts import Nothing, facts_at
-from app.services.alert_members import past_of
+from app.services.alert_members import portfolio_facts
+from app.services.alert_memory import AlertBook, AlertMemory
 from app.services.grounds import Grounds, GroundsNow
 from app.services.once import Command, Once, Outcome, Render
 from app.services.ports import NewId
 from app.services.shared import Shared
 from app.services.trading import DataFacts, facts_of
+from app.storage.alerts import LOOK_BACK
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
 
 _log = structlog.get_logger("alerts")
 
-# Longest cooldown that the settings allow, and a rest after an end by hand.
-_LOOK_BACK: Final = timedelta(days=7, seconds=REST_S)
 LONGEST_SNOOZE: Final = timedelta(days=30)
 ACTIVE: Final = frozenset(AlertState) - {AlertState.RESOLVED}
 
@@ -60,6 +60,7 @@ class AlertService:
     once: Once
     new_id: NewId
     system: System = field(default_factory=Nothing)
+    _memory: AlertMemory = field(default_factory=AlertMemory)
     _looking: Shared[tuple[tuple[Alert, ...], Grounds]] = field(default_factory=Shared)
 
     async def look(self) -> tuple[tuple[Alert, ...], Grounds]:
@@ -71,8 +72,10 @@ class AlertService:
         return await self._looking(self._look)
 
     async def _look(self) -> tuple[tuple[Alert, ...], Grounds]:
-        async with self.database.read() as unit:
-            seen, grounds = await self._evaluated(unit)
+        state, grounds = await self.grounds.present(self.database)
+        book = await self._memory.book(self.database, state, grounds)
+        members = self._memory.facts(state, grounds, book.past)
+        seen = self._seen(book, members, grounds)
         if not seen.is_news:
             return seen.active, grounds
         try:
@@ -115,7 +118,10 @@ class AlertService:
 
     async def get(self, alert_id: str) -> Alert:
         """Raises NotFoundError."""
-        await self.look()
+        active, _ = await self.look()
+        for alert in active:  # its number is newer here than what was noted last
+            if alert.id == alert_id:
+                return alert
         async with self.database.read() as unit:
             return await unit.alerts.get(alert_id)
 
@@ -192,11 +198,14 @@ class AlertService:
     async def _evaluated(self, unit: UnitOfWork) -> tuple[Evaluation, Grounds]:
         portfolio = await unit.portfolio.load()
         grounds = await self.grounds.of(unit)
-        past = await past_of(unit, portfolio, grounds.configuration)
-        active = await unit.alerts.active()
-        ended = await unit.alerts.ended(grounds.at - _LOOK_BACK)
-        facts = facts_at(portfolio, grounds, past, self.system.look(grounds), ended)
-        return evaluate(active, facts, grounds.configuration, ended, self.new_id), grounds
+        book = await AlertBook.load(unit, portfolio, grounds)
+        members = portfolio_facts(portfolio, grounds, book.past)
+        return self._seen(book, members, grounds), grounds
+
+    def _seen(self, book: AlertBook, members: PortfolioFacts, grounds: Grounds) -> Evaluation:
+        ended = book.ended_since(grounds.at - LOOK_BACK)
+        facts = facts_at(members, grounds, self.system.look(grounds), ended)
+        return evaluate(book.active, facts, grounds.configuration, ended, self.new_id)
 
     async def _kept(self, unit: UnitOfWork) -> tuple[Evaluation, Grounds]:
         await unit.portfolio.load(for_update=True)

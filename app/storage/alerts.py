@@ -2,19 +2,22 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from sqlalchemy import Row, Text, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.domain.alert_life import Ended
+from app.domain.alert_life import REST_S, Ended
 from app.domain.alert_settings import Severity
 from app.domain.alerts import Alert, AlertState, Resolution, Rule
 from app.domain.errors import Code, NotFoundError
 from app.storage.alert_tables import alerts as table
 from app.storage.scoring_tables import scoring_runs, symbol_scores
 from app.storage.upsert import upsert
+
+# Longest cooldown that the settings allow, and a rest after an end by hand.
+LOOK_BACK: Final = timedelta(days=7, seconds=REST_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +51,15 @@ class AlertRepository:
             for row in await self.connection.execute(wanted)
         }
 
-    async def former_scores(self, symbols: Collection[str], runs: int) -> dict[str, float]:
-        """Composite scores on the board so many runs before the newest, as far as there is one."""
+    async def former_run(self, runs: int) -> str | None:
+        """The board so many runs before the newest; None where there is none."""
         order = (scoring_runs.c.calculated_at.desc(), scoring_runs.c.run_id.desc())
         before = select(scoring_runs.c.run_id).order_by(*order).offset(runs).limit(1)
-        run_id = (await self.connection.execute(before)).scalar()
-        if run_id is None:
-            return {}
+        found: str | None = (await self.connection.execute(before)).scalar()
+        return found
+
+    async def scores_of(self, run_id: str, symbols: Collection[str]) -> dict[str, float]:
+        """Composite scores on a board, which never change."""
         lines = symbol_scores
         wanted = select(lines.c.symbol, lines.c.composite).where(
             lines.c.run_id == run_id,

@@ -1,0 +1,69 @@
+"""What an evaluation of the alert rules rests on, read and worked out anew only when it changed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from app.domain.alert_facts import PortfolioFacts
+from app.domain.alert_life import Ended, Key
+from app.domain.alerts import Alert
+from app.domain.portfolio import Portfolio
+from app.services.alert_members import Past, past_of, portfolio_facts
+from app.services.basis import basis
+from app.services.committed import Committed
+from app.services.grounds import Grounds
+from app.services.kept_views import Basis, Views
+from app.storage.alerts import LOOK_BACK
+from app.storage.database import Database
+from app.storage.unit_of_work import UnitOfWork
+
+
+@dataclass(frozen=True, slots=True)
+class AlertBook:
+    """What is stored of alerts, and what was before with the members."""
+
+    active: tuple[Alert, ...]
+    ended: Mapping[Key, Ended]
+    past: Past
+
+    @classmethod
+    async def load(
+        cls, unit: UnitOfWork, portfolio: Portfolio, grounds: Grounds, before: Past | None = None
+    ) -> "AlertBook":
+        """What a transaction sees; `before` as in `past_of`."""
+        return cls(
+            await unit.alerts.active(),
+            await unit.alerts.ended(grounds.at - LOOK_BACK),
+            await past_of(unit, portfolio, grounds.configuration, before),
+        )
+
+    def ended_since(self, since: datetime) -> dict[Key, Ended]:
+        """It may have been read a while ago."""
+        return {key: end for key, end in self.ended.items() if end.at > since}
+
+
+@dataclass(slots=True)
+class AlertMemory:
+    """Alerts are read again unless the count of our own commits says that nothing was written."""
+
+    _kept: tuple[int | None, Committed, AlertBook] | None = None
+    _views: Views = field(default_factory=Views)
+
+    async def book(self, database: Database, state: Committed, grounds: Grounds) -> AlertBook:
+        """Nothing that was committed before the call is missing. Raises UnavailableError."""
+        commits, kept = database.commits, self._kept  # before reading: what comes after is read
+        if kept is not None and commits is not None and kept[:2] == (commits, state):
+            return kept[2]
+        before = kept[2].past if kept is not None and kept[1] is state else None
+        async with database.read() as unit:
+            book = await AlertBook.load(unit, state.portfolio, grounds, before)
+        self._kept = (commits, state, book)
+        return book
+
+    def facts(self, state: Committed, grounds: Grounds, past: Past) -> PortfolioFacts:
+        """Of the members, as one object while all that they rest on is the same."""
+        rests_on = basis(state, grounds)
+        own = Basis((*rests_on.things, past), rests_on.facts)
+        return self._views.of(
+            "members", own, lambda: portfolio_facts(state.portfolio, grounds, past)
+        )

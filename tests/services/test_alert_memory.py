@@ -1,0 +1,112 @@
+"""Looking at the alerts costs little while nothing changed, and misses nothing that did."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from sqlalchemy import event
+
+from app.domain.alert_facts import PortfolioFacts
+from app.domain.alert_life import TOUCH_S, Ended
+from app.domain.alerts import AlertState, Resolution, Rule
+from app.domain.portfolio import Portfolio
+from app.services import alert_memory as module
+from app.services.alert_members import Past, portfolio_facts
+from app.services.grounds import Grounds
+from app.storage.database import Database
+from tests.services.desk import SYMBOLS, WHO, Desk
+from tests.services.test_alerts import filled, shown
+
+
+@contextmanager
+def statements(database: Database) -> Iterator[list[str]]:
+    """What is asked of the database meanwhile."""
+    asked: list[str] = []
+
+    def note(_c: object, _cursor: object, sql: str, *_: object) -> None:
+        asked.append(sql)
+
+    engines = [one.sync_engine for one in database._opened().all()]
+    for one in engines:
+        event.listen(one, "before_cursor_execute", note)
+    yield asked
+    for one in engines:
+        event.remove(one, "before_cursor_execute", note)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_a_look_after_which_nothing_changed_asks_nothing_and_works_nothing_out(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(desk, 5)
+    await shown(desk)
+    worked = list[object]()
+
+    def counted(portfolio: Portfolio, grounds: Grounds, past: Past) -> PortfolioFacts:
+        worked.append(portfolio)
+        return portfolio_facts(portfolio, grounds, past)
+
+    monkeypatch.setattr(module, "portfolio_facts", counted)
+    with statements(desk.database) as asked:
+        assert not await shown(desk)
+        assert (asked, worked) == ([], [])
+        desk.score({SYMBOLS[1]: 0.3})  # a change in memory alone
+        (alert,) = await shown(desk)
+    assert (alert.rule, len(worked)) == (Rule.LOW_SCORE, 1)
+
+
+async def test_what_another_part_of_the_service_commits_is_seen_by_the_next_look(
+    desk: Desk,
+) -> None:
+    await filled(desk, 5)
+    desk.score({SYMBOLS[1]: 0.3})
+    (alert,) = await shown(desk)
+    async with desk.database.write() as unit:
+        await unit.alerts.save([alert.acknowledged(desk.now, "somebody")])
+    (seen,) = await shown(desk, state=AlertState.ACKNOWLEDGED)
+    assert seen.acknowledged_by == "somebody"
+    await desk.portfolio.remove(SYMBOLS[1], "out with it", WHO)
+    assert not await shown(desk, state=AlertState.ACKNOWLEDGED)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_a_number_that_moves_is_shown_at_once_and_noted_after_a_while(desk: Desk) -> None:
+    await filled(desk, 5)
+    desk.score({SYMBOLS[1]: 0.3})
+    (alert,) = await shown(desk)
+    desk.score({SYMBOLS[1]: 0.25})
+    with statements(desk.database) as asked:
+        (moved,) = await shown(desk)
+        assert (moved.id, moved.value) == (alert.id, 0.25)
+        assert (await desk.alerts.get(alert.id)).value == 0.25
+    assert not any("INSERT" in sql for sql in asked)
+    desk.now += timedelta(seconds=TOUCH_S)
+    desk.score({SYMBOLS[1]: 0.2})
+    await shown(desk)
+    async with desk.database.read() as unit:
+        noted = await unit.alerts.get(alert.id)
+    assert (noted.value, noted.last_seen_at) == (0.2, desk.now)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_prices_alone_change_the_facts_of_the_members(desk: Desk) -> None:
+    await filled(desk, 5)
+    assert not await shown(desk)
+    desk.quote(SYMBOLS[0], mark=Decimal("5.0"))
+    fallen = await shown(desk, rule=Rule.POOR_PERFORMANCE)
+    assert [one.subject for one in fallen] == [SYMBOLS[0]]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_ends_that_lie_too_far_back_no_longer_count(desk: Desk) -> None:
+    await filled(desk, 5)
+    await shown(desk)
+    kept = desk.alerts._memory._kept
+    assert kept is not None
+    end = Ended(desk.now, Resolution.CLEARED)
+    book = replace(kept[2], ended={(Rule.LOW_SCORE, SYMBOLS[0]): end})
+    assert book.ended_since(desk.now - timedelta(days=1)) == book.ended
+    assert book.ended_since(desk.now) == {}
