@@ -20,4 +20,4 @@ async def give(size: int) -> Response:
 
 
 if __name__ == "__main__":
-    uvicorn.run(api, host="127.0.0.1", port=int(sys.argv[1]), http="h11", access_log=False)
+    uvicorn.run(api, host="127.0.0.1", port=int(sys.argv[1]), http="httptools", access_log=False)

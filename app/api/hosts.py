@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
 
@@ -15,6 +16,7 @@ from app.domain.errors import Code
 MISDIRECTED: Final = 4421  # close code of a WebSocket
 _AUTHORITY: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._\-]+)(?::[0-9]{1,5})?", re.ASCII)
 _LOOPBACK: Final = "localhost"
+_USUAL: Final = 255  # characters, as long as a name can be
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class HostGuard:
     """
 
     app: ASGIApp
-    allowed: Collection[str] = ()
+    allowed: frozenset[str] = frozenset()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or self._is_ours(scope):
@@ -49,7 +51,14 @@ class HostGuard:
 
     def _is_ours(self, scope: Scope) -> bool:
         named = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
-        return all(is_ours(text, self.allowed) for text in named)
+        return all(
+            (is_ours if len(text) > _USUAL else _usually_ours)(text, self.allowed) for text in named
+        )
+
+
+@lru_cache(maxsize=256)
+def _usually_ours(authority: str, allowed: frozenset[str]) -> bool:
+    return is_ours(authority, allowed)
 
 
 def is_ours(authority: str, allowed: Collection[str]) -> bool:

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 import structlog
+from prometheus_client import Counter, Histogram
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,6 +22,7 @@ from app.telemetry.metrics import Metrics
 
 MAX_HEADER_BYTES: Final = 32 * 1024
 MAX_URL_BYTES: Final = 8 * 1024
+_USUAL_PATH_BYTES: Final = 128
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9_\-]{8,64}")
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 _API_CSP: Final = b"default-src 'none'; frame-ancestors 'none'"
@@ -37,6 +40,9 @@ UNMATCHED: Final = "unmatched"
 _log = structlog.get_logger(component="api")
 
 
+_MOST_ROUTES: Final = 1024  # with their methods and statuses; more are asked for each time
+
+
 @dataclass(frozen=True, slots=True)
 class RequestBorder:
     """The outermost layer: it sees every answer, also those of crashes and of limits."""
@@ -45,6 +51,9 @@ class RequestBorder:
     metrics: Metrics
     new_id: Callable[[], str]
     monotonic: Callable[[], float]
+    _series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = field(
+        default_factory=dict, init=False
+    )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -85,14 +94,28 @@ class RequestBorder:
         response = problem_response(Request(scope), status, code, detail, headers=ending)
         await response(scope, receive, send)
 
+    def _counted(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        """The two that count such answers; looking them up by their labels takes longer."""
+        key = (method, route, status)
+        found = self._series.get(key)
+        if found is None:
+            found = (
+                self.metrics.http_requests.labels(method, route, str(status)),
+                self.metrics.http_request_seconds.labels(method, route),
+            )
+            if len(self._series) < _MOST_ROUTES:
+                self._series[key] = found
+        return found
+
     def _report(self, scope: Scope, answer: "_Answer", seconds: float) -> None:
         route = template_of(scope) or UNMATCHED
         asked = "HEAD" if answer.is_head else scope["method"]
         method = asked if asked in _METHODS else "OTHER"
-        self.metrics.http_requests.labels(method, route, str(answer.status)).inc()
+        counter, times = self._counted(method, route, answer.status)
+        counter.inc()
+        times.observe(seconds)
         if answer.is_replay:
             self.metrics.idempotent_replays.labels(route).inc()
-        self.metrics.http_request_seconds.labels(method, route).observe(seconds)
         code = scope["state"].get("problem_code")
         _log.info(
             "request",
@@ -171,11 +194,17 @@ def _refusal(scope: Scope) -> tuple[int, Code, str] | None:
     names = {name for name, _ in scope["headers"]}
     if {b"content-length", b"transfer-encoding"} <= names:
         return 400, Code.BAD_REQUEST, "A body has either a length or chunks."
-    path = _path(raw.partition(b"?")[0])
+    asked = raw.partition(b"?")[0]
+    path = _path(asked) if len(asked) > _USUAL_PATH_BYTES else _usual_path(asked)
     if path is None:
         return 404, Code.NOT_FOUND, "There is nothing at this address."
     scope["path"] = path
     return None
+
+
+@lru_cache(maxsize=1024)
+def _usual_path(raw: bytes) -> str | None:
+    return _path(raw)
 
 
 def _path(raw: bytes) -> str | None:

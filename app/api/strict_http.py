@@ -4,6 +4,7 @@ What has two readings is refused, since somebody in front of us may read it the 
 part of one request could pass as another.
 """
 
+import asyncio
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -12,8 +13,48 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES: Final = 256 * 1024  # above our own limits (middleware.py), which say more
 _MOST_WAITING: Final = 16  # requests behind the one that is answered; they are read ahead
+_LARGE: Final = 64 * 1024
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
 BAD_REQUEST, TOO_LARGE = 400, 431
+
+
+class OneAnswer:
+    """The transport of one answer: its head goes out with what comes right behind it.
+
+    Sent by itself it costs as much as everything else about a short answer. It waits for no more
+    than the next turn of the loop, for the body may be long in coming.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head: bytes | None = None
+        self._has_begun = False
+
+    def write(self, data: bytes) -> None:
+        if not self._has_begun:
+            self._has_begun = True
+            self._head = data
+            self._loop.call_soon(self._flush)
+            return
+        if self._head is None or len(data) > _LARGE:  # copying it would cost more than it saves
+            self._flush()
+            self._transport.write(data)
+            return
+        head, self._head = self._head, None
+        self._transport.write(head + data)
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        head, self._head = self._head, None
+        if head is not None:
+            self._transport.write(head)
 
 
 class UnsoundRequestError(ValueError):
@@ -65,9 +106,12 @@ class StrictHttp(HttpToolsProtocol):
             raise UnsoundRequestError
         self._is_in_head = False
         # The other parser, that of addresses, knows no long ones; ours is not in need of it.
-        asked, self.url = self.url, b"/"
+        asked, self.url, before = self.url, b"/", self.cycle
         super().on_headers_complete()
         self.url = asked
+        if self.cycle is not before:
+            joined: Any = OneAnswer(self.transport, self.loop)
+            self.cycle.transport = joined
         raw, _, query = asked.partition(b"?")
         path = unquote(raw.decode("ascii"))
         self.scope.update({"path": path, "raw_path": raw, "query_string": query})

@@ -1,12 +1,14 @@
 """What has two readings is refused before anybody acts on it; what came before is answered."""
 
+import asyncio
 import json
+from typing import Any
 
 import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from app.api.strict_http import MAX_HEAD_BYTES, StrictHttp
+from app.api.strict_http import MAX_HEAD_BYTES, OneAnswer, StrictHttp
 from tests.api.harness import make_api
 from tests.api.sample_routes import sample_router
 from tests.api.test_server import GET, POST, SAMPLES, Answer, listening, talk
@@ -135,3 +137,57 @@ async def test_a_head_in_many_pieces_is_read_as_one() -> None:
     async with listening() as port:
         raw = await all_of(port, *f"{GET}X-A: b\r\n{LAST}")
     assert Answer(raw).status == 200
+
+
+class Wire(asyncio.Transport):
+    """Remembers each write by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.is_closed = False
+
+    def write(self, data: Any) -> None:
+        assert not self.is_closed
+        self.written.append(bytes(data))
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+async def test_an_answer_goes_out_with_its_head_in_one_piece() -> None:
+    wire = Wire()
+    answer = OneAnswer(wire, asyncio.get_running_loop())
+    answer.write(b"head ")
+    answer.write(b"body")
+    answer.write(b" more")
+    await asyncio.sleep(0)
+    assert wire.written == [b"head body", b" more"]
+
+
+async def test_a_head_does_not_wait_for_a_body_that_is_long_in_coming() -> None:
+    wire = Wire()
+    answer = OneAnswer(wire, asyncio.get_running_loop())
+    answer.write(b"head")
+    await asyncio.sleep(0)
+    assert wire.written == [b"head"]
+    answer.write(b"body")
+    assert wire.written == [b"head", b"body"]
+
+
+async def test_a_head_without_a_body_is_sent_before_the_end() -> None:
+    wire = Wire()
+    answer = OneAnswer(wire, asyncio.get_running_loop())
+    answer.write(b"head")
+    answer.close()
+    assert (wire.written, wire.is_closed) == ([b"head"], True)
+    await asyncio.sleep(0)
+    assert wire.written == [b"head"]
+
+
+async def test_a_large_body_is_not_copied() -> None:
+    wire = Wire()
+    answer = OneAnswer(wire, asyncio.get_running_loop())
+    answer.write(b"head")
+    answer.write(b"x" * 100_000)
+    assert [len(piece) for piece in wire.written] == [4, 100_000]
