@@ -102,6 +102,14 @@ class JobSettings(_Part):
     poll_s: float = Field(1.0, ge=0.02, le=60)
 
 
+class FeedSettings(_Part):
+    """How the market comes in."""
+
+    streaming: Literal["stream", "poll"] = Field(
+        "stream", description="stream (asking where it is away) or poll (only ever asking)."
+    )
+
+
 class HttpSettings(_Part):
     """Where the service listens; loopback unless told otherwise."""
 
@@ -177,6 +185,7 @@ class Settings(BaseSettings):
 
     kucoin: KucoinSettings = KucoinSettings()
     database: DatabaseSettings = DatabaseSettings()
+    feed: FeedSettings = FeedSettings()
     jobs: JobSettings = JobSettings()
     http: HttpSettings = HttpSettings()
     notifications: NotificationSettings = NotificationSettings()

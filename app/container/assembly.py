@@ -11,10 +11,18 @@ from socket import gethostname
 
 import structlog
 
-from app.adapters.kucoin.exchange import open_exchange
+from app.adapters.kucoin.exchange import KucoinExchange, open_exchange
 from app.api.routes.portfolio_report import report_document
 from app.container.composition import compose
-from app.container.feed import FeedTasks, farewell, heartbeat, hinted, join, overheard
+from app.container.feed import (
+    FeedTasks,
+    farewell,
+    heartbeat,
+    hinted,
+    join,
+    overheard,
+    streamed_market,
+)
 from app.container.seams import code_version, full_version, new_id, utc_now
 from app.domain.errors import ConflictError
 from app.services.alert_watch import AlertWatch
@@ -22,10 +30,10 @@ from app.services.bus import Bus
 from app.services.exchange_watch import ExchangeWatch
 from app.services.feed_view import FeedView
 from app.services.in_force import SettingsInForce
+from app.services.market_stream import StreamedMarket
 from app.services.mode import ModeNow
 from app.services.my_symbols import MySymbolsServiceV2
 from app.services.notifications_courier import Courier
-from app.services.ports import Exchange
 from app.services.standing import MarketThings, Standing
 from app.services.stream import EventStream
 from app.services.vitals import buffers_of
@@ -140,6 +148,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             table(lambda: in_force().cadences, work, engine, utc_now),
             work,
             alert_reactions(bus, utc_now, work.alerts),
+            _streamed(settings, service, exchange, in_force),
         ).start()
         notifiers, rules = service.notifications.notifiers, lambda: in_force().notifications
         courier = Courier(
@@ -159,7 +168,7 @@ def _standing(service: MySymbolsServiceV2, database: Database) -> Standing:
 
 def _opened(
     settings: Settings, metrics: Metrics, dice: Random, watch: ExchangeWatch
-) -> AbstractAsyncContextManager[Exchange]:
+) -> AbstractAsyncContextManager[KucoinExchange]:
     """The exchange, whose answers are counted and watched."""
     count = observers.exchange_request(metrics)
 
@@ -179,6 +188,18 @@ def _opened(
         on_rejection=observers.rejected_record(metrics),
         on_answer=watch.answered,
     )
+
+
+def _streamed(
+    settings: Settings,
+    service: MySymbolsServiceV2,
+    exchange: KucoinExchange,
+    in_force: SettingsInForce,
+) -> StreamedMarket | None:
+    """None where the market is only ever asked for."""
+    if settings.feed.streaming == "poll":
+        return None
+    return streamed_market(service, exchange.stream(), in_force)
 
 
 async def _recall(service: MySymbolsServiceV2) -> None:

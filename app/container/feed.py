@@ -16,8 +16,11 @@ from app.services.feed_wishes import FeedWishes
 from app.services.in_force import SettingsInForce
 from app.services.market_follow import MarketFollower
 from app.services.market_publish import MarketPublisher
+from app.services.market_stream import StreamedMarket
 from app.services.my_symbols import MySymbolsServiceV2
+from app.services.ports import MarketStream
 from app.services.replicas import API, Orphans, Replicas
+from app.services.rescoring import Rescoring
 from app.settings import Role
 from app.storage.database import Database
 from app.storage.replicas import Makeup
@@ -60,6 +63,7 @@ class FeedTasks:
     ticks: tuple[Tick, ...]
     work: Activities
     reactions: Work
+    streamed: StreamedMarket | None = None  # None: the market is only ever asked for
     _running: tuple[str, ...] = field(default=(), init=False)
 
     def start(self) -> FeedDuty | None:
@@ -103,11 +107,56 @@ class FeedTasks:
         names = begin_feed(
             self.supervisor, self.ticks, self.work, time.monotonic, self.view.is_owner
         )
-        self.supervisor.start(ALERT_REACTIONS, self.reactions)
-        self._running = (*names, ALERT_REACTIONS)
+        own = {ALERT_REACTIONS: self.reactions, **self._streaming()}
+        for name, work in own.items():
+            self.supervisor.start(name, work)
+        self._running = (*names, *own)
+
+    def _streaming(self) -> dict[str, Work]:
+        """The stream itself, the watch beside it, and what it brings about."""
+        streamed = self.streamed
+        if streamed is None:
+            return {}
+        moved = Rescoring(
+            streamed.data, members_of(self.database), self.service.scoring.latest,
+            self.service.scoring.calculate,
+        )  # fmt: skip
+        return {
+            "stream": streamed.run,
+            "stream_watch": streamed.watch,
+            "stream_bars": streamed.bars,
+            "rescoring": moved.run,
+        }
 
     async def _end(self) -> None:
         await self.supervisor.end(*self._running)
+
+
+def streamed_market(
+    service: MySymbolsServiceV2, stream: MarketStream, in_force: SettingsInForce
+) -> StreamedMarket:
+    """The market as it is told; members, what is watched and the best are told of most closely."""
+
+    async def closest() -> tuple[str, ...]:
+        first = await service.controls.first_symbols()
+        board = service.scoring.latest()
+        ranked = () if board is None else tuple(card for card in board.cards if card.rank)
+        return (*first, *(card.symbol for card in ranked[: in_force().feed.candidates]))
+
+    streamed = StreamedMarket(service.market, stream, closest)
+    service.status.stream_report = streamed.report
+    return streamed
+
+
+def members_of(database: Database) -> Callable[[], Awaitable[tuple[str, ...]]]:
+    """The standard symbols of the members, as committed."""
+
+    async def members() -> tuple[str, ...]:
+        async with database.read() as unit:
+            portfolio = await unit.portfolio.load()
+        return tuple(member.symbol for member in portfolio.members)
+
+    return members
 
 
 def heartbeat(database: Database, orphans: Orphans, executor_id: str, makeup: Makeup) -> Replicas:

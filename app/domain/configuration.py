@@ -9,6 +9,7 @@ from typing import Final
 
 from app.domain.alert_settings import AlertSettings
 from app.domain.board import Family
+from app.domain.feed_rules import FeedRules
 from app.domain.notification_rules import NotificationRules
 from app.domain.panel import Source
 from app.domain.policy import Policies
@@ -165,6 +166,7 @@ class Configuration:
     notifications: NotificationRules = field(default_factory=NotificationRules)
     retention: RetentionRules = field(default_factory=RetentionRules)
     quality: QualityRules = field(default_factory=QualityRules)
+    feed: FeedRules = field(default_factory=FeedRules)
 
     @property
     def min_weight_u(self) -> int:
@@ -178,9 +180,11 @@ class Configuration:
     def rebalance_threshold_u(self) -> int:
         return int(self.rebalance_threshold * _MICRO)
 
-    def age_limit_s(self, source: Source) -> float:
+    def age_limit_s(self, source: Source, *, streaming: bool = False) -> float:
         """How old an input of `source` may be, in seconds; its half-life is the same number."""
-        return self.age_limit_cadences * _cadence_s(self.cadences, source)
+        told = _told_s(self.feed, source) if streaming else None
+        cadence_s = _cadence_s(self.cadences, source) if told is None else told
+        return self.age_limit_cadences * cadence_s
 
     def warnings(self) -> tuple[str, ...]:
         """What the settings allow but the operator may not have meant."""
@@ -188,6 +192,15 @@ class Configuration:
         if most >= FULL_PERCENT:
             return ()
         return (f"cash_remainder_at_least: {FULL_PERCENT - most:.6f}",)
+
+
+def _told_s(rules: FeedRules, source: Source) -> int | None:
+    """None for what is asked for in either mode."""
+    return {
+        Source.CONTRACTS: rules.contracts,
+        Source.TICKERS: rules.tickers,
+        Source.BOOKS: rules.books,
+    }.get(source)
 
 
 def _cadence_s(cadences: Cadences, source: Source) -> int:

@@ -24,6 +24,7 @@ from app.domain.symbols import SymbolEntry
 from app.services.market_clock import ServerClock
 from app.services.market_fetch import Fetcher
 from app.services.market_memory import MarketMemory
+from app.services.market_quotes import MarketQuotes
 from app.services.market_state import NOT_STARTED, FillProgress, LiveMarket, joined
 from app.services.market_views import MarketMoment
 from app.services.mode import MarketLevel
@@ -31,7 +32,6 @@ from app.services.open_interest import OpenInterestKeeper
 from app.services.outlook import Quote
 from app.services.ports import Clock, Exchange, Monotonic
 from app.services.quality_keeper import QualityKeeper
-from app.services.quality_view import timely
 from app.services.quote_view import QuoteView
 from app.services.quotes import quoted
 from app.services.registry import Registry, SyncSummary
@@ -73,7 +73,9 @@ class MarketData:
     fetch: Fetcher = field(init=False)
     open_interest: OpenInterestKeeper = field(init=False)
     quality: QualityKeeper = field(init=False)
+    quotes: MarketQuotes = field(init=False)
     _memory: MarketMemory = field(default_factory=MarketMemory, init=False, repr=False)
+    _reading_bars: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _recalled: bool = field(default=False, init=False)
     trading: ExchangeStatus | None = field(default=None, init=False)  # as it last said
     _panels: dict[Interval, tuple[object, object, Panel]] = field(
@@ -87,9 +89,8 @@ class MarketData:
             self.exchange, self.database, self.live, self.metrics, self.workers, self.sleep
         )
         self.open_interest = OpenInterestKeeper(self.database, self.live)
+        self.quotes = MarketQuotes(self.live)
         self.quality = QualityKeeper(self.database, self.live, self.moment)
-
-    # --- what it knows now
 
     @property
     def source(self) -> DataSource:
@@ -216,25 +217,27 @@ class MarketData:
         """Clock, contracts, tickers and the state of the exchange: the tick of every minute."""
         await self.sync_clock()
         await self.fetch_contracts()
-        listing = await self.exchange.tickers()
-        market = self.live.market
-        kept = timely(market, listing.tickers, self.server_clock.now_ms())
-        late = len(listing.tickers) - len(kept)
-        self.metrics.exchange_rejected_records.labels("untimely tickers").inc(late)
-        tickers = {one.code: self.live.received(one) for one in kept}
-        self.live.publish(replace(market, tickers=joined(market.tickers, tickers)), Source.TICKERS)
-        await self.quality.look()
+        await self.refresh_tickers()
         try:
             self.trading = await self.exchange.status()
         except ServiceError as error:
             # the quotes are here; whether trading is halted stays as it was last said
             _log.warning("exchange_status_unknown", cause=str(error.code))
 
+    async def refresh_tickers(self, *, after_gap: bool = False) -> None:
+        """All quotes as the exchange answers them, and a look at their quality."""
+        sent = self.monotonic()
+        listing = await self.exchange.tickers()
+        late = self.quotes.answered(listing.tickers, sent, after_gap=after_gap)
+        self.metrics.exchange_rejected_records.labels("untimely tickers").inc(late)
+        await self.quality.look()
+
     async def refresh_candles(self) -> None:
         """Bars that have closed since, for the symbols that they pay for."""
-        await self.sync_clock()
-        await self.fetch.candles(self.worth_history(), Interval.DAY, batch=WHOLE)
-        await self.fetch.candles(self.eligible(), Interval.HOUR, batch=WHOLE)
+        async with self._reading_bars:  # whoever comes second finds nothing left to ask for
+            await self.sync_clock()
+            await self.fetch.candles(self.worth_history(), Interval.DAY, batch=WHOLE)
+            await self.fetch.candles(self.eligible(), Interval.HOUR, batch=WHOLE)
 
     async def recall(self) -> None:
         """Take up what was stored before this start, once."""

@@ -105,6 +105,7 @@ class MarketFollower:
                 funding=news.funding,
                 answers=news.answers,
                 quality=sent.quality,
+                is_streaming=course.is_streaming,
             )
         )
         data.trading, data.fill, self.link = course.trading, FillProgress(*course.fill), course.link

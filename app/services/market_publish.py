@@ -67,4 +67,5 @@ class MarketPublisher:
             is_whole=self.scoring.is_whole(),
             registry=data.registry.revision,
             synced=data.registry.last_sync,
+            is_streaming=data.live.market.is_streaming,
         )

@@ -121,6 +121,7 @@ class Market:
     open_interest: OpenInterestLog = field(default_factory=OpenInterestLog)
     answers: Mapping[Source, Received[None]] = field(default_factory=_none_yet)
     quality: Mapping[str, PriceState] = field(default_factory=_none_yet)
+    is_streaming: bool = False  # its quotes are told, not asked for: other ages are too old
 
     def series(self, interval: Interval) -> Mapping[str, Received[CandleSeries]]:
         return self.daily if interval is Interval.DAY else self.hourly
@@ -161,6 +162,15 @@ class LiveMarket:
     def received(self, value: T) -> Received[T]:
         """`value` as it arrives now."""
         return Received(value, self.server_clock.now(), self.monotonic())
+
+    def stamped(self, value: T, stamped_ms: int, arrived: float) -> Received[T]:
+        """`value` that the exchange stamped so and that came at that monotonic time.
+
+        Its age counts from its stamp; where the clocks differ it is never younger than its coming.
+        """
+        now = self.monotonic()
+        age_s = max(now - arrived, (self.server_clock.now_ms() - stamped_ms) / 1000)
+        return Received(value, instant(stamped_ms), now - age_s)
 
     def recalled(self, value: T, true_ms: int) -> Received[T]:
         """A stored `value` that was last known to be true at `true_ms` of exchange time."""

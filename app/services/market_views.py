@@ -51,13 +51,15 @@ class MarketMoment:
 
     @property
     def _others(self) -> tuple[object, ...]:
-        return (self.known, self.configuration, self.sectors)
+        return (self.known, self.configuration, self.sectors, self.market.is_streaming)
 
     @property
     def limits(self) -> Limits:
-        return Limits(
-            self.configuration.eligibility, self.configuration.age_limit_s(Source.TICKERS)
-        )
+        return Limits(self.configuration.eligibility, self.age_limit_s(Source.TICKERS))
+
+    def age_limit_s(self, source: Source) -> float:
+        """How old an input may be in the mode in which the market comes in."""
+        return self.configuration.age_limit_s(source, streaming=self.market.is_streaming)
 
     def candidate(self, contract: Contract, symbol: str) -> Candidate:
         """What the funnel asks of one contract."""
@@ -114,12 +116,12 @@ class MarketMoment:
         return self._age(self.market.answers.get(source))
 
     def _verdict(self, source: Source) -> DataStatus:
-        return freshness(self.age_s(source), self.configuration.age_limit_s(source))
+        return freshness(self.age_s(source), self.age_limit_s(source))
 
     def ages(self, entry: SymbolEntry) -> dict[Source, Aged]:
         """Age and verdict of each input of one symbol."""
         return {
-            source: Aged(age, freshness(age, self.configuration.age_limit_s(source)))
+            source: Aged(age, freshness(age, self.age_limit_s(source)))
             for source, age in self._ages_of(entry.contract.code).items()
         }
 
@@ -135,12 +137,11 @@ class MarketMoment:
         return held.value if held is not None and self._is_young(Source.BOOKS, held) else None
 
     def _is_young(self, source: Source, received: Received[object] | None) -> bool:
-        limit_s = self.configuration.age_limit_s(source)
-        return freshness(self._age(received), limit_s) is DataStatus.FRESH
+        return freshness(self._age(received), self.age_limit_s(source)) is DataStatus.FRESH
 
     def stale_symbols(self) -> int:
         """Open contracts whose contract or ticker data is too old or missing."""
-        market, limit_s = self.market, self.configuration.age_limit_s
+        market, limit_s = self.market, self.age_limit_s
 
         def counted() -> tuple[int, float]:
             stale = sum(
@@ -258,7 +259,7 @@ class MarketMoment:
             open_interest_ms=np.append(log.times_ms, np.int64(as_of_ms)),
             open_interest=np.vstack([log.columns(codes), now_coins.reshape(1, len(codes))]),
             ages_s={source: _column(ages, source) for source in Source},
-            half_lives_s={source: self.configuration.age_limit_s(source) for source in Source},
+            half_lives_s={source: self.age_limit_s(source) for source in Source},
             excluded=passed.excluded,
         )
 

@@ -48,6 +48,7 @@ class Course:
     is_whole: bool  # its board was made of everything
     registry: int  # raised with each change of the stored contracts
     synced: SyncSummary | None  # what its newest list of contracts changed
+    is_streaming: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
 """What the use cases ask of the outside; adapters fit these structurally."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
 from typing import Protocol
 
+from app.domain.feed import Listener, StreamFacts, Topic
 from app.domain.jobs import Document, Enqueued, Job, JobState
 from app.domain.market import (
     Book,
@@ -29,6 +30,7 @@ __all__ = [
     "Jobs",
     "Journal",
     "LinkState",
+    "MarketStream",
     "Monotonic",
     "NewId",
 ]
@@ -78,6 +80,28 @@ class Exchange(Protocol):
         ...
 
     async def mark_price(self, code: str) -> MarkPrice: ...
+
+
+class MarketStream(Protocol):
+    """What one exchange tells of its market by itself."""
+
+    def want(self, topics: Collection[Topic]) -> None:
+        """From now on these, and no others."""
+        ...
+
+    def live(self) -> Mapping[Topic, float]:
+        """What is heard without having missed anything, and since which monotonic time."""
+        ...
+
+    def deaf(self, topics: Collection[Topic]) -> None:
+        """These have moved, as others know, and were not told of."""
+        ...
+
+    def facts(self) -> StreamFacts: ...
+
+    async def run(self, listener: Listener, beat: Callable[[], None]) -> None:
+        """Until it is cancelled."""
+        ...
 
 
 class Jobs(Protocol):

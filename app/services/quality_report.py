@@ -35,7 +35,7 @@ def data_of(moment: MarketMoment, entry: SymbolEntry) -> SymbolData:
     return SymbolData(
         status=worst(one.status for one in live),
         age_s=max(known) if len(known) == len(live) else None,
-        age_limit_s=min(moment.configuration.age_limit_s(source) for source in LIVE),
+        age_limit_s=min(moment.age_limit_s(source) for source in LIVE),
         last=None if ticker is None else ticker.value.last,
         mark=None if stats is None else stats.value.mark_price,
         index=None if stats is None else stats.value.index_price,

@@ -18,7 +18,7 @@ def quoted(moment: MarketMoment, symbol: str) -> tuple[Quote | None, float]:
         return None, inf
     market, code = moment.market, entry.contract.code
     stats, ticker, book = market.stats.get(code), market.tickers.get(code), market.books.get(code)
-    limit_s, rules = moment.configuration.age_limit_s, moment.configuration.quality
+    limit_s, rules = moment.age_limit_s, moment.configuration.quality
     turns = [
         one.mono + limit_s(source)
         for source, one in (

@@ -16,6 +16,7 @@ from app.services.status_components import (
     exchange,
     market_data,
     scoring,
+    stream,
     worst,
 )
 from app.services.status_facts import (
@@ -27,6 +28,7 @@ from app.services.status_facts import (
     ProcessFacts,
     ScoringFacts,
     ServiceStatus,
+    StreamReport,
     TaskFacts,
 )
 from app.services.vitals import VitalSigns
@@ -58,6 +60,7 @@ class Status:
     portfolio_facts: Callable[[], Awaitable[PortfolioFacts]]
     task_facts: Callable[[], tuple[TaskFacts, ...]]
     processes: Callable[[], tuple[ProcessFacts, ...]] = lambda: ()
+    stream_report: Callable[[], StreamReport | None] = lambda: None  # None: it only polls
     pulse: AlertingPulse | None = None
     levels: ServiceLevels = field(default_factory=ServiceLevels)
     vitals: VitalSigns = field(default_factory=VitalSigns)
@@ -100,6 +103,7 @@ class Status:
             await self._database(),
             exchange(self.exchange_link()),
             market_data(market),
+            *stream(self.stream_report()),
             scoring(self.scoring_facts()),
             *(background_task(task) for task in self.task_facts()),
         ]
@@ -127,6 +131,7 @@ class Status:
             version=self.version,
             mode=health.mode,
             market=self.market_facts(),
+            stream=self.stream_report(),
             scoring=self.scoring_facts(),
             portfolio=await self.portfolio_facts(),
             tasks=self.task_facts(),

@@ -12,10 +12,14 @@ from app.services.status_facts import (
     ComponentState,
     MarketFacts,
     ScoringFacts,
+    StreamReport,
     TaskFacts,
 )
 
 _NOBODY_SCORED: Final = "nobody_scored"
+STREAM_AWAY: Final = "stream_away"
+TOPICS_SILENT: Final = "topics_silent"
+_MOST: Final = 0.9  # of the topics are live while it is well
 ALERTING_SILENT: Final = "alerting_silent"
 
 
@@ -46,6 +50,28 @@ def market_data(market: MarketFacts) -> ComponentHealth:
         ComponentState.DOWN: "asks again with the next tick; nothing is decided until then",
     }.get(state)
     return ComponentHealth("market_data", state, None, None, detail, market.as_of, next_step)
+
+
+def stream(report: StreamReport | None) -> tuple[ComponentHealth, ...]:
+    """Of the process that hears it; of no other."""
+    if report is None or not report.is_owner:
+        return ()
+    facts = report.facts
+    heard = "nothing heard yet"
+    if facts.last_message_s is not None:
+        heard = f"last message {facts.last_message_s:.0f} s ago"
+    lines = f"{len(facts.lines)} connections"
+    detail = f"{facts.live_topics} of {facts.topics} topics live on {lines}, {heard}"
+    cause = next_step = None
+    state = ComponentState.UP
+    if not report.is_streaming:
+        state = ComponentState.DEGRADED if report.was_streaming else ComponentState.STARTING
+        cause = STREAM_AWAY if report.was_streaming else None
+        next_step = "asks for the market instead; connects again by itself"
+    elif facts.live_topics < _MOST * facts.topics:
+        state, cause = ComponentState.DEGRADED, TOPICS_SILENT
+        next_step = "subscribes again by itself; what is not heard turns stale"
+    return (ComponentHealth("stream", state, None, cause, detail, None, next_step),)
 
 
 def scoring(board: ScoringFacts | None) -> ComponentHealth:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from app.domain.feed import StreamFacts
 from app.domain.market import DataSource, DataStatus
 from app.services.mode import Mode
 from app.services.service_levels import Level
@@ -101,11 +102,22 @@ class ProcessFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamReport:
+    """How the market comes in, and what the stream does in this process."""
+
+    is_owner: bool  # of the feed; who is not hears nothing itself
+    is_streaming: bool  # else it is asked for
+    was_streaming: bool  # at some time since this process owns it
+    facts: StreamFacts
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceStatus:
     started_at: datetime
     version: str
     mode: Mode
     market: MarketFacts
+    stream: StreamReport | None
     scoring: ScoringFacts | None
     portfolio: PortfolioFacts
     tasks: tuple[TaskFacts, ...]

@@ -32,6 +32,15 @@ class Metrics:
     market_symbols: Gauge = field(init=False)
     market_candles_stored: Counter = field(init=False)
 
+    feed_streaming: Gauge = field(init=False)
+    feed_connections: Gauge = field(init=False)
+    feed_topics: Gauge = field(init=False)
+    feed_last_message_age_seconds: Gauge = field(init=False)
+    feed_messages: Counter = field(init=False)
+    feed_dropped_messages: Counter = field(init=False)
+    feed_reconnects: Counter = field(init=False)
+    feed_rotations: Counter = field(init=False)
+
     scoring_runs: Counter = field(init=False)
     scoring_seconds: Histogram = field(init=False)
     scoring_symbols: Gauge = field(init=False)
@@ -105,6 +114,14 @@ _TABLE: Final[tuple[tuple[str, _Kind, str, tuple[str, ...], tuple[float, ...]], 
     ("market_data_age_seconds", Gauge, "Age of the oldest value in use.", ("source",), _NONE),
     ("market_symbols", Gauge, "Symbols by state.", ("state",), _NONE),
     ("market_candles_stored", Counter, "Candles written.", ("interval",), _NONE),
+    ("feed_streaming", Gauge, "1 while the exchange tells of its market.", (), _NONE),
+    ("feed_connections", Gauge, "Connections of the exchange's stream.", ("phase",), _NONE),
+    ("feed_topics", Gauge, "Topics of the exchange's stream.", ("state",), _NONE),
+    ("feed_last_message_age_seconds", Gauge, "Since its last message.", (), _NONE),
+    ("feed_messages", Counter, "Messages of the exchange taken.", (), _NONE),
+    ("feed_dropped_messages", Counter, "Messages of it not taken.", ("reason",), _NONE),
+    ("feed_reconnects", Counter, "Connections of it that failed.", ("reason",), _NONE),
+    ("feed_rotations", Counter, "Connections replaced before their day was over.", (), _NONE),
     ("scoring_runs", Counter, "Scoring runs saved.", (), _NONE),
     ("scoring_seconds", Histogram, "Time of one scoring run.", (), _CYCLE_SECONDS),
     ("scoring_symbols", Gauge, "Symbols on the newest board.", ("status",), _NONE),

@@ -10,6 +10,7 @@ from app.api.alert_settings import AlertSettingsIn, AlertSettingsOut
 from app.api.body import Body, DecimalIn
 from app.api.deps import CommandDep, CursorsDep, ServiceDep, by
 from app.api.errors import problem_response, problems
+from app.api.feed_settings import FeedIn, FeedOut
 from app.api.members import CHANGES, UNSAID, Said
 from app.api.notification_settings import NotificationsIn, NotificationsOut
 from app.api.paging import Page, cut
@@ -117,6 +118,7 @@ class ConfigurationOut(Out):
     notifications: NotificationsOut
     retention: RetentionOut
     quality: QualityOut
+    feed: FeedOut
 
     @classmethod
     def of(cls, settings: Configuration) -> Self:
@@ -210,6 +212,7 @@ class ConfigurationIn(Said):
     notifications: NotificationsIn | None = None
     retention: RetentionIn | None = None
     quality: QualityIn | None = None
+    feed: FeedIn | None = None
 
     def changes(self) -> dict[str, Any]:
         """The settings that were given, as the domain judges them."""

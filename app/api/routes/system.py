@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from app.api.deps import UNNAMED, IdempotencyDep, RequestIdDep, ServiceDep
 from app.api.errors import problems
+from app.api.feed_facts import StreamOut
 from app.api.jobs import ACCEPTED, PrefersJobDep, begun
 from app.api.responses import keep, sent
 from app.api.routing import api_router
@@ -149,6 +150,7 @@ class StatusOut(Out):
     version: str
     mode: Mode
     feed: MarketOut
+    stream: StreamOut | None = Field(description="Of the exchange; null where it only polls.")
     scoring: ScoringOut | None = Field(description="The newest board; null before the first.")
     portfolio: PortfolioOut
     tasks: list[TaskOut]
@@ -175,6 +177,7 @@ class StatusOut(Out):
                 total=market.total,
                 ages_s={name: finite(age) for name, age in market.ages_s.items()},
             ),
+            stream=StreamOut.of(status.stream),
             scoring=None if status.scoring is None else ScoringOut.model_validate(status.scoring),
             portfolio=PortfolioOut(
                 version=book.version,

@@ -1,0 +1,31 @@
+"""Whether a price has moved by more than it usually does."""
+
+import numpy as np
+
+from app.domain.feed_rules import FeedRules
+from app.domain.market import Floats
+
+HOURS = 24
+_BP = 10_000.0
+
+
+def hourly_volatility(close: Floats) -> float | None:
+    """Standard deviation of the last day's hourly log returns; None with fewer bars or no move."""
+    recent = close[-(HOURS + 1) :]
+    if len(recent) <= HOURS or not np.all(recent > 0):
+        return None
+    found = float(np.diff(np.log(recent)).std(ddof=1))
+    return found if found > 0 else None
+
+
+def has_moved(before: float, now: float, volatility: float | None, rules: FeedRules) -> bool:
+    """Whether the way from one price to the other is beyond a limit that is set.
+
+    Without a volatility only the limit in basis points can be judged.
+    """
+    if before <= 0 or now <= 0:
+        return False
+    move = abs(float(np.log(now / before)))
+    if 0 < rules.move_bp <= move * _BP:
+        return True
+    return volatility is not None and 0 < rules.move_volatilities <= move / volatility

@@ -1,0 +1,122 @@
+"""Best quotes by two ways: what the exchange tells, and what it answers when it is asked."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Final
+
+from app.domain.feed import QuoteUpdate
+from app.domain.market import Ticker
+from app.domain.panel import Source
+from app.services.market_clock import instant
+from app.services.market_state import LiveMarket, Received, joined
+from app.services.quality_view import timely
+
+GRACE_S: Final = 2.0  # what was on its way when we asked has come by then
+_NEVER: Final = float("-inf")
+
+
+def _nobody() -> Mapping[str, float]:
+    return MappingProxyType({})
+
+
+@dataclass(slots=True)
+class MarketQuotes:
+    """While the market streams an answer only confirms what was told, or raises suspicion.
+
+    `told_of` names the contracts whose quotes are told at present, and since when. A quote that
+    is neither told nor confirmed grows old, whatever the answers say of it.
+    """
+
+    live: LiveMarket
+    told_of: Callable[[], Mapping[str, float]] = _nobody
+    heard: dict[str, float] = field(default_factory=dict)  # when it was last told of
+    _suspects: dict[str, float] = field(default_factory=dict)  # since when answers differ
+
+    def answered(self, tickers: Collection[Ticker], sent: float, *, after_gap: bool = False) -> int:
+        """All quotes as they were answered to a request of that monotonic time.
+
+        `after_gap` says that nothing was told for a while: then answers are where it goes on from.
+        Gives how many were left out, because they came too late or too early.
+        """
+        market = self.live.market
+        kept = timely(market, tickers, self.live.server_clock.now_ms())
+        told, is_compared = self.told_of(), market.is_streaming or after_gap
+        fresh: dict[str, Received[Ticker]] = {}
+        for one in kept:
+            before, heard = market.tickers.get(one.code), self.heard.get(one.code, _NEVER)
+            if before is None:
+                fresh[one.code] = self.live.received(one)
+            elif heard > sent:
+                fresh[one.code] = replace(before, value=_with_trade(before.value, one))
+            elif not is_compared:
+                fresh[one.code] = self.live.received(one)
+            else:
+                fresh[one.code] = self._compared(one, before, sent, told, after_gap=after_gap)
+        self.live.publish(replace(market, tickers=joined(market.tickers, fresh)), Source.TICKERS)
+        return len(tickers) - len(kept)
+
+    def _compared(
+        self,
+        one: Ticker,
+        before: Received[Ticker],
+        sent: float,
+        told: Mapping[str, float],
+        *,
+        after_gap: bool,
+    ) -> Received[Ticker]:
+        """What is held of a quote that is told, beside the answer."""
+        code, traded = one.code, _with_trade(before.value, one)
+        since = told.get(code)
+        is_first = since is not None and self.heard.get(code, _NEVER) < since <= sent
+        if after_gap or is_first:
+            return self._asked(one, sent)
+        if since is not None and _alike(before.value, one):
+            self._suspects.pop(code, None)
+            return self._asked(traded, sent)
+        if since is not None and since <= sent:
+            self._suspects.setdefault(code, sent)
+        return replace(before, value=traded)
+
+    def told(
+        self, held: Received[Ticker], update: QuoteUpdate, stamped_ms: int, arrived: float
+    ) -> Received[Ticker] | None:
+        """The quote with what was told of it; None for what is older than an answer."""
+        code, at = held.value.code, instant(stamped_ms)
+        self.heard[code] = arrived
+        self._suspects.pop(code, None)
+        if at < held.at:
+            return None
+        value = replace(
+            held.value,
+            bid=update.bid,
+            bid_lots=update.bid_lots,
+            ask=update.ask,
+            ask_lots=update.ask_lots,
+        )
+        return self.live.stamped(value, stamped_ms, arrived)
+
+    def deaf(self) -> tuple[str, ...]:
+        """Contracts that were seen to have moved, and not told of; each is named once a time."""
+        before = self.live.monotonic() - GRACE_S
+        found = tuple(code for code, sent in self._suspects.items() if sent <= before)
+        for code in found:
+            del self._suspects[code]
+        return found
+
+    def _asked(self, value: Ticker, sent: float) -> Received[Ticker]:
+        """True at the time of asking, at least."""
+        passed_ms = (self.live.monotonic() - sent) * 1000
+        at = instant(int(self.live.server_clock.now_ms() - passed_ms))
+        return Received(value, at, sent)
+
+
+def _alike(held: Ticker, given: Ticker) -> bool:
+    return (held.bid, held.ask) == (given.bid, given.ask)
+
+
+def _with_trade(held: Ticker, given: Ticker) -> Ticker:
+    """The quote of the one with the later of both trades."""
+    if given.traded_ms <= held.traded_ms:
+        return held
+    return replace(held, last=given.last, last_lots=given.last_lots, traded_ms=given.traded_ms)
