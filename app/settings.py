@@ -5,6 +5,7 @@ import os
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from enum import StrEnum
+from importlib.util import find_spec
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -110,6 +111,23 @@ class FeedSettings(_Part):
     )
 
 
+class ReferenceSettings(_Part):
+    """Another exchange whose prices confirm outliers; none is scored or traded."""
+
+    exchange: Literal["none", "binance", "kraken", "coinbase"] = Field(
+        "none", description="none, binance, kraken or coinbase; needs the extra `reference`."
+    )
+    base_url: str | None = Field(None, description="In place of the exchange's own address.")
+    every_s: float = Field(60.0, ge=1, le=3_600)
+    timeout_s: float = Field(10.0, gt=0, le=60)
+
+    @model_validator(mode="after")
+    def _has_its_package(self) -> Self:
+        if self.exchange != "none" and find_spec("ccxt") is None:
+            raise ValueError("another exchange needs: pip install 'my-symbols[reference]'")
+        return self
+
+
 class HttpSettings(_Part):
     """Where the service listens; loopback unless told otherwise."""
 
@@ -187,6 +205,7 @@ class Settings(BaseSettings):
     database: DatabaseSettings = DatabaseSettings()
     feed: FeedSettings = FeedSettings()
     jobs: JobSettings = JobSettings()
+    reference: ReferenceSettings = ReferenceSettings()
     http: HttpSettings = HttpSettings()
     notifications: NotificationSettings = NotificationSettings()
     log: LogSettings = LogSettings()

@@ -23,6 +23,7 @@ from app.container.feed import (
     overheard,
     streamed_market,
 )
+from app.container.reference import referring
 from app.container.seams import code_version, full_version, new_id, utc_now
 from app.domain.errors import ConflictError
 from app.services.alert_watch import AlertWatch
@@ -132,6 +133,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         await engine.open(runs(service, work, report_document))
         stack.push_async_callback(engine.close)
         metrics.service_info.labels(code_version(), settings.kucoin.data_source.value).set(1)
+        await stack.enter_async_context(referring(settings, supervisor, service, feed.is_owner))
         # Tasks stop first on the way out: they use everything that was opened before.
         stack.push_async_callback(supervisor.stop)
         mode = ModeNow(service.market.level, status.is_database_down, time.monotonic)
@@ -150,9 +152,14 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             alert_reactions(bus, utc_now, work.alerts),
             _streamed(settings, service, exchange, in_force),
         ).start()
-        notifiers, rules = service.notifications.notifiers, lambda: in_force().notifications
         courier = Courier(
-            database, utc_now, dice.random, notifiers, metrics, rules, status.notices_handed_on
+            database,
+            utc_now,
+            dice.random,
+            service.notifications.notifiers,
+            metrics,
+            lambda: in_force().notifications,
+            status.notices_handed_on,
         )
         stream_events(supervisor, service, courier, hinted(database.listen, duty))
         if feed.replicas is not None:

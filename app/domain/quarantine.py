@@ -64,6 +64,9 @@ class PriceState:
     lot_value: Decimal | None = None  # before the size of a lot changed
     traded_ms: int | None = None
     index_at_trade: Decimal | None = None  # when this last trade was first seen
+    elsewhere: Decimal | None = None  # the last price at another exchange
+    elsewhere_ms: int | None = None  # when it was known there
+    elsewhere_at: str | None = None  # which exchange, in which currency
 
 
 def deviation(one: Decimal | None, other: Decimal | None) -> float | None:

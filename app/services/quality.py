@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 
 from app.domain.market import DataStatus
 from app.domain.quality_report import QualityReport
+from app.domain.reference import young
 from app.domain.symbols import SymbolEntry
 from app.services.market_clock import instant
 from app.services.market_data import MarketData
@@ -28,6 +30,16 @@ class Quality:
     quarantined_since: datetime | None
     as_of: datetime | None  # of the quote
     status: DataStatus  # of the quote
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The last price of a coin at another exchange; `source` names that and the currency."""
+
+    source: str
+    price: Decimal
+    at: datetime
+    is_young: bool  # enough to confirm anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +75,16 @@ class QualityService:
             view.as_of,
             view.status,
         )
+
+    def elsewhere(self, entry: SymbolEntry) -> Elsewhere | None:
+        """None where nobody else is asked, or has no such coin."""
+        moment = self.market.moment()
+        state = moment.market.quality.get(entry.contract.code)
+        if state is None or state.elsewhere is None or state.elsewhere_ms is None:
+            return None
+        is_young = young(state, moment.server_ms) is not None
+        at = instant(state.elsewhere_ms)
+        return Elsewhere(state.elsewhere_at or "", state.elsewhere, at, is_young)
 
     async def history(
         self, symbol_id: str, before: datetime | None, limit: int

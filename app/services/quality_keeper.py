@@ -1,7 +1,7 @@
 """Looks at the quality of all data after each refresh, remembers quarantines, stores verdicts."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import MappingProxyType
@@ -12,6 +12,7 @@ import structlog
 from app.domain.errors import ServiceError
 from app.domain.quality_report import QualityReport, QualityVerdict
 from app.domain.quarantine import Doubt, PriceState, read, released
+from app.domain.reference import ReferencePrice, referred
 from app.services.market_state import LiveMarket
 from app.services.market_views import MarketMoment
 from app.services.quality_report import quality_of
@@ -52,6 +53,13 @@ class QualityKeeper:
             _tell(entry.symbol, before, after)
         if any(state is not market.quality.get(code) for code, state in states.items()):
             self.live.market = replace(market, quality=MappingProxyType(states))
+
+    def refer(self, prices: Mapping[str, ReferencePrice]) -> None:
+        """Take up what other exchanges say, by base coin; nothing waits here."""
+        moment = self.moment()
+        entries, states = moment.known.index.entries, moment.market.quality
+        after = referred(states, entries, prices, moment.server_ms)
+        self.live.market = replace(self.live.market, quality=MappingProxyType(after))
 
     async def look(self) -> None:
         """Judge, take up what the operator has released, and store the verdicts that changed."""

@@ -8,6 +8,7 @@ from app.domain.quality import is_untimely
 from app.domain.quality_report import is_funding_plausible
 from app.domain.quality_rules import QualityRules
 from app.domain.quarantine import Doubt, PriceState, Reading, disagreement, is_frozen
+from app.domain.reference import young
 from app.services.market_clock import instant
 from app.services.market_state import Market
 
@@ -24,7 +25,10 @@ def doubt_of(market: Market, code: str, rules: QualityRules) -> Doubt | None:
     if stats is None:
         return None
     last = None if ticker is None else ticker.value.last
-    return disagreement(last, stats.value.mark_price, stats.value.index_price, rules)
+    index = stats.value.index_price
+    if index is None:
+        index = young(state, round(stats.at.timestamp() * 1000))
+    return disagreement(last, stats.value.mark_price, index, rules)
 
 
 def reading_of(market: Market, contract: Contract, server_ms: int) -> Reading | None:
@@ -41,6 +45,7 @@ def reading_of(market: Market, contract: Contract, server_ms: int) -> Reading | 
         mark=stats.value.mark_price,
         index=stats.value.index_price,
         traded_ms=None if ticker is None else ticker.value.traded_ms,
+        elsewhere=young(market.quality.get(contract.code), server_ms),
     )
 
 

@@ -12,6 +12,7 @@ from app.domain.market import DataStatus, ExchangeLink, LinkState
 from app.domain.panel import Source
 from app.domain.quality_report import QualityVerdict
 from app.domain.quarantine import Doubt
+from app.domain.reference import ReferencePrice
 from app.services.market_data import MarketData
 from app.services.market_wire import Course, packed, shared, unpacked
 from app.services.once import Once
@@ -19,7 +20,7 @@ from app.services.quality import QualityService
 from app.storage.database import Database
 from app.storage.quality import StoredVerdict
 from tests.services.desk import WHO
-from tests.services.live_market import LiveMarket, open_market
+from tests.services.live_market import CONTRACTS, LiveMarket, open_market
 
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 TICKERS = "/api/v1/allTickers"
@@ -262,3 +263,36 @@ async def test_T03_a_step_of_our_clock_makes_nothing_stale(live: LiveMarket, ste
     await later(live, data)
     assert doubt(data) is None
     assert data.status() is DataStatus.FRESH
+
+
+@ON_SQLITE
+async def test_D02_another_exchange_confirms_or_refutes_what_has_no_index(
+    live: LiveMarket,
+) -> None:
+    await live.fault("malformed", CONTRACTS, symbol=CODE, field="indexPrice", value=None)
+    data = await refreshed(live)
+    mark = data.view(data.resolve(ETH)).mark
+    assert mark is not None
+    assert doubt(data) is None
+
+    def elsewhere(factor: str) -> None:
+        price = mark * Decimal(factor)
+        now_ms = data.server_clock.now_ms()
+        data.quality.refer({"ETH": ReferencePrice("binance", "ETH", "USDT", price, now_ms)})
+
+    elsewhere("0.5")
+    assert doubt(data) is Doubt.MARK_OFF_INDEX
+    await later(live, data)
+    assert doubt(data) is Doubt.MARK_OFF_INDEX
+    for _ in range(3):
+        elsewhere("1.01")
+        await later(live, data)
+    assert doubt(data) is None
+    elsewhere("0.5")
+    await later(live, data, 4)  # 240 s later: too old to speak for or against anything
+    assert doubt(data) is Doubt.MARK_OFF_INDEX, "nothing confirms it either"
+    shown = QualityService(data, data.database, Once(data.database, live.clock.now))
+    found = shown.elsewhere(data.resolve(ETH))
+    assert found is not None
+    assert (found.source, found.is_young) == ("binance USDT", False)
+    assert data.view(data.resolve(ETH)).index is None, "it is nobody's index"

@@ -10,6 +10,7 @@ from pydantic import Field
 from app.api.deps import CursorsDep, ServiceDep
 from app.api.errors import invalid, problems
 from app.api.kept import of_memory
+from app.api.reference import ReferenceOut
 from app.api.routing import api_router
 from app.api.schemas import (
     CursorText,
@@ -75,9 +76,12 @@ class QuoteOut(Freshness):
     spread_bp: float | None = Field(description="(ask - bid) / mid in basis points.")
     depth_50bp: float | None = Field(description="Quote currency near mid, thinner side.")
     ages: dict[Source, AgeOut]
+    reference: ReferenceOut | None = Field(
+        description="The price at another exchange, also while KuCoin is away."
+    )
 
     @classmethod
-    def of(cls, view: QuoteView, source: DataSource) -> Self:
+    def of(cls, view: QuoteView, source: DataSource, elsewhere: ReferenceOut | None) -> Self:
         change = view.change_24h
         return cls(
             symbol=view.entry.symbol,
@@ -99,6 +103,7 @@ class QuoteOut(Freshness):
             spread_bp=view.spread_bp,
             depth_50bp=view.depth,
             ages={name: AgeOut.of(aged) for name, aged in view.ages.items()},
+            reference=elsewhere,
             as_of=view.as_of,
             data_source=source,
             data_status=view.status,
@@ -134,7 +139,8 @@ class CandlePage(Freshness):
 async def quote(service: ServiceDep, symbol: SymbolPath) -> QuoteOut:
     """Ticker, mark, index, funding, open interest, spread and depth, with the age of each."""
     entry = service.registry.resolve(symbol)
-    return QuoteOut.of(service.market.view(entry), service.market.source)
+    elsewhere = ReferenceOut.of(service.quality.elsewhere(entry))
+    return QuoteOut.of(service.market.view(entry), service.market.source, elsewhere)
 
 
 @router.get("/{symbol}/candles", summary="Closed candles", responses=problems(*_SYMBOL))

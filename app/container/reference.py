@@ -1,0 +1,43 @@
+"""The second source of prices, where one is wanted: its package is loaded only then."""
+
+import asyncio
+import importlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from app.container.seams import utc_now
+from app.services.my_symbols import MySymbolsServiceV2
+from app.services.reference import References
+from app.settings import Settings
+from app.workers.supervisor import Supervisor
+
+REFERENCE = "reference"
+
+
+@asynccontextmanager
+async def referring(
+    settings: Settings,
+    supervisor: Supervisor,
+    service: MySymbolsServiceV2,
+    is_owner: Callable[[], bool],
+) -> AsyncIterator[None]:
+    """Asks the second source for as long as this is open; without one there is nothing to do.
+
+    Whoever stops the tasks does so before it closes.
+    """
+    wanted = settings.reference
+    if wanted.exchange == "none" or not settings.background:
+        yield
+        return
+    # It takes seconds to load and knows a hundred exchanges.
+    extra = await asyncio.to_thread(importlib.import_module, "app.adapters.ccxt_extra")
+    async with extra.open_reference(
+        wanted.exchange, wanted.base_url, wanted.timeout_s, _now_ms
+    ) as source:
+        asking = References(source, service.market.quality, is_owner, wanted.every_s)
+        supervisor.start(REFERENCE, asking.run)
+        yield
+
+
+def _now_ms() -> int:
+    return round(utc_now().timestamp() * 1000)

@@ -1,0 +1,50 @@
+"""While KuCoin is away another exchange's prices are shown as its own; over sockets, end to end."""
+
+import time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from app.sandbox.options import SandboxOptions
+from app.sandbox.server import serve_exchange
+from app.settings import ReferenceSettings
+from tests.adapters.binance import local_binance, traded
+from tests.running import running, settings_for
+
+QUOTE = "/market/BTCUSDT"
+
+pytestmark = pytest.mark.long
+
+
+async def test_prices_from_elsewhere_go_on_while_kucoin_is_away(tmp_path: Path) -> None:
+    options = SandboxOptions(contracts=14, quota=100_000)
+    async with (
+        serve_exchange(options, time.time) as url,
+        local_binance() as binance,
+        aiohttp.ClientSession() as control,
+    ):
+        binance.rows = [traded("BTCUSDT", "1234.5")]
+        wanted = ReferenceSettings(exchange="binance", base_url=binance.url, every_s=1)
+        settings = settings_for(url, f"sqlite+aiosqlite:///{tmp_path}/away.sqlite3")
+        async with running(settings.model_copy(update={"reference": wanted})) as service:
+
+            def told(price: str) -> Any:
+                return lambda shown: (
+                    shown["reference"] is not None
+                    and Decimal(shown["reference"]["price"]) == Decimal(price)
+                )
+
+            await service.filled()
+            first = await service.until(QUOTE, told("1234.5"))
+            assert first["reference"]["source"] == "binance USDT"
+            away = {"kind": "status", "path": "*", "status": 503}
+            async with control.post(f"{url}/_control/faults", json=away) as done:
+                assert done.status == 200
+            binance.rows = [traded("BTCUSDT", "1300")]
+            later = await service.until(QUOTE, told("1300"))
+            for shown in (first, later):
+                assert Decimal(shown["last_price"]) > 5_000, "KuCoin's own price stays its own"
+                assert shown["data_source"] == "sandbox"
