@@ -19,8 +19,6 @@ class QualityOut(Out):
     frozen_after: int = Field(description="Without a trade while the index moves.")
     frozen_index_move: float
     lot_change: float = Field(description="Of a lot's value, when its size has changed.")
-    divergence: float = Field(description="Between two ways to the same price.")
-    divergence_after: int
     history_days: int = Field(description="Verdicts are kept for so long.")
     history_rows: int = Field(description="And so many of a symbol.")
 
@@ -36,7 +34,5 @@ class QualityIn(Body):
     frozen_after: int | None = None
     frozen_index_move: float | None = None
     lot_change: float | None = None
-    divergence: float | None = None
-    divergence_after: int | None = None
     history_days: int | None = None
     history_rows: int | None = None

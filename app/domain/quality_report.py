@@ -44,7 +44,6 @@ class SymbolData:
     hourly_coverage: float
     daily_bridged: int = 0  # bars that a scoring puts into short gaps, flat and without volume
     hourly_bridged: int = 0
-    is_diverging: bool = False  # two ways to the same price give two prices
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +86,6 @@ def _prices(data: SymbolData, rules: QualityRules) -> Judged:
         return 0.0, "prices_unknown", "Last trade, mark price and index cannot be compared."
     share, away, pair = max(known)
     said = f"{pair.capitalize()} are {away:.2%} apart."
-    if data.is_diverging:
-        return 0.0, "feed_divergence", "The stream and the request give different prices."
     if len(known) < len(found):
         return 0.5 * (1.0 - min(share, 1.0)), "index_unknown", f"{said} The rest is not known."
     return 1.0 - min(share, 1.0), None, said
@@ -190,7 +187,7 @@ def _verdict(data: SymbolData, parts: tuple[Part, ...]) -> QualityVerdict:
         return QualityVerdict.UNAVAILABLE
     if data.doubt is not None:
         return QualityVerdict.QUARANTINED
-    if data.status is DataStatus.STALE or data.is_diverging:
+    if data.status is DataStatus.STALE:
         return QualityVerdict.STALE
     flagged = any(part.flag is not None for part in parts)
     return QualityVerdict.FLAGGED if flagged else QualityVerdict.GOOD

@@ -53,7 +53,7 @@ class Reading:
 class PriceState:
     """What is remembered of one contract; `doubt` is None while its prices are believed."""
 
-    read_ms: int
+    read_ms: int  # when `mark` was read: readings that come quicker do not move it
     stamp: int
     multiplier: Decimal
     mark: Decimal | None
@@ -103,13 +103,11 @@ def read(state: PriceState | None, reading: Reading, rules: QualityRules) -> Pri
     if reading.stamp == state.stamp and reading.multiplier == state.multiplier:
         return state
     doubt = _doubt(state, reading, rules)
-    after = replace(
-        _traded(state, reading),
-        read_ms=reading.at_ms,
-        stamp=reading.stamp,
-        multiplier=reading.multiplier,
-        mark=state.mark if reading.mark is None else reading.mark,
-    )
+    after = replace(_traded(state, reading), stamp=reading.stamp, multiplier=reading.multiplier)
+    if reading.mark is not None and (
+        state.mark is None or reading.at_ms - state.read_ms >= rules.jump_window * 1000 // 2
+    ):
+        after = replace(after, mark=reading.mark, read_ms=reading.at_ms)
     if doubt is Doubt.LOT_CHANGED and state.doubt is not Doubt.LOT_CHANGED:
         before = None if state.mark is None else state.mark * state.multiplier
         after = replace(after, lot_value=before)

@@ -22,6 +22,7 @@ from app.storage.quality import StoredVerdict
 
 RELEASES: Final = "quality_releases"  # the fact: symbol id -> when (exchange time), why and by whom
 _FORGET_MS: Final = 3_600_000
+_JUDGE_S: Final = 30.0
 _log = structlog.get_logger("quality")
 
 
@@ -37,6 +38,8 @@ class QualityKeeper:
     moment: Callable[[], MarketMoment]
     _stored: dict[str, QualityVerdict] | None = field(default=None, init=False)
     _forgotten_ms: int = field(default=0, init=False)
+    _judged: float = field(default=float("-inf"), init=False)  # monotonic second of the reports
+    _doubts: Mapping[str, Doubt] = field(default_factory=dict, init=False)
 
     def observe(self) -> None:
         """Judge the prices that have come in since; nothing waits here."""
@@ -108,6 +111,11 @@ class QualityKeeper:
         moment, known = self.moment(), self._stored
         if known is None or moment.as_of() is None:
             return
+        doubts = {code: one.doubt for code, one in moment.market.quality.items() if one.doubt}
+        # A stream is looked at every few seconds; only a quarantine is worth all reports at once.
+        if doubts == self._doubts and moment.mono - self._judged < _JUDGE_S:
+            return
+        self._doubts, self._judged = doubts, moment.mono
         found = await asyncio.to_thread(_reports, moment)
         at = self.live.server_clock.now()
         news = [

@@ -60,6 +60,13 @@ def test_D02_a_jump_without_an_index_is_not_believed() -> None:
     assert after(step).doubt is None
 
 
+def test_D02_a_jump_in_many_small_steps_is_one() -> None:
+    steps = [{"mark": Decimal(100 + 3 * step), "last": Decimal(100 + 3 * step), "index": None}
+             for step in range(1, 20)]  # fmt: skip
+    assert after(*steps, apart_s=3).doubt is Doubt.UNCONFIRMED_JUMP
+    assert after(*steps, apart_s=60).doubt is None
+
+
 def test_D02_other_exchanges_stand_in_for_an_index_that_is_missing() -> None:
     jump = {"last": Decimal(151), "mark": Decimal(151), "index": None}
     assert after(jump | {"elsewhere": Decimal(150)}).doubt is None
