@@ -16,6 +16,7 @@ from app.cli.position_size import size
 from app.cli.sandbox import sandbox
 from app.cli.scoring import convert, explain, score, sync
 from app.cli.service import serve
+from app.cli.tape import tape
 from app.cli.watch import watch
 from app.container import code_version
 
@@ -57,6 +58,7 @@ portfolio.command()(report)
 portfolio.command()(size)
 application.add_typer(portfolio, name="portfolio")
 application.add_typer(audit, name="audit")
+application.add_typer(tape, name="tape")
 application.add_typer(jobs, name="jobs")
 application.add_typer(alerts, name="alerts")
 

@@ -2,13 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from datetime import datetime
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.domain.board import Board
 from app.domain.market import Book, Level
 from app.domain.panel import FIELDS, Panel, ScoringInputs
+
+_OF_THE_RUN: Final = frozenset({"run_id", "duration_ms"})
 
 
 def input_hash(inputs: ScoringInputs) -> str:
@@ -63,4 +69,28 @@ def _array(values: NDArray[np.float64] | NDArray[np.int64]) -> bytes:
 
 
 def _text(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    made = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
+    return made.encode()
+
+
+def _plain(value: object) -> object:
+    """The JSON form of what JSON does not know. Raises TypeError for anything else."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if is_dataclass(value):
+        return _fields(value)
+    raise TypeError(f"a fingerprint cannot hold a {type(value).__name__}")
+
+
+def _fields(value: Any) -> dict[str, object]:
+    return {one.name: getattr(value, one.name) for one in fields(value) if one.init}
+
+
+def board_hash(board: Board) -> str:
+    """SHA-256 (hex) over everything that a board says; not which run it was and how long it took.
+
+    Scores count to the last bit."""
+    said = {name: value for name, value in _fields(board).items() if name not in _OF_THE_RUN}
+    return hashlib.sha256(_text(said)).hexdigest()

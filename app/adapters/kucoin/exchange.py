@@ -14,10 +14,10 @@ from app.adapters.kucoin import parse, parse_candles, parse_contracts, parse_tic
 from app.adapters.kucoin.fields import is_code
 from app.adapters.kucoin.limits import Dice, Endpoint, KucoinLimits
 from app.adapters.kucoin.paging import candle_pages, funding_pages, hole, next_older
-from app.adapters.kucoin.rest import OnRequest, RestClient, Surroundings
+from app.adapters.kucoin.rest import OnRequest, Rest, RestClient, Surroundings
 from app.adapters.kucoin.stream import KucoinStream
 from app.adapters.kucoin.stream_terms import StreamTerms, Ticket
-from app.adapters.kucoin.wire import open_session
+from app.adapters.kucoin.wire import Wire, open_session
 from app.domain.errors import BadResponseError, Code, RefusedError
 from app.domain.market import (
     Book,
@@ -77,10 +77,12 @@ class KucoinExchange:
         on_request: OnRequest = ignore_request,
         on_rejection: OnRejection = ignore_rejection,
         on_answer: OnAnswer = ignore_answer,
+        rest: Rest | None = None,
     ) -> None:
         self._limits = limits or KucoinLimits()
         around = Surroundings(now, monotonic, sleep, dice, on_request)
-        self._rest = RestClient(session, base_url, self._limits, around)
+        wire = Wire(session, base_url, self._limits)
+        self._rest = rest or RestClient(wire, self._limits, around)
         self._session, self._base_url = session, base_url
         self._monotonic, self._dice = monotonic, dice
         self._source = source

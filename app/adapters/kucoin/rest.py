@@ -4,9 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
-
-import aiohttp
+from typing import Protocol, TypeVar
 
 from app.adapters.kucoin.answers import Answer, Fault, Good, Health, Remedy, judge
 from app.adapters.kucoin.breaker import Breaker
@@ -15,7 +13,7 @@ from app.adapters.kucoin.limiter import SILENT, Pool, Ticket
 from app.adapters.kucoin.limits import Dice, Endpoint, KucoinLimits
 from app.adapters.kucoin.link import Link
 from app.adapters.kucoin.retry import RetryBudget, backoff_s, capacity_wait_s
-from app.adapters.kucoin.wire import Wire
+from app.adapters.kucoin.wire import Asks
 from app.domain.errors import Code, ServiceError, UnavailableError
 from app.domain.market import ExchangeLink
 
@@ -45,6 +43,22 @@ class _Pass:
     sent_at: float
 
 
+class Rest(Protocol):
+    """Requests as `RestClient` makes them, whoever answers."""
+
+    def link(self) -> ExchangeLink: ...
+
+    async def get(
+        self,
+        endpoint: Endpoint,
+        read: Callable[[object], T],
+        params: Mapping[str, str],
+        *,
+        symbol: str = "",
+        patience_s: float,
+    ) -> T: ...
+
+
 class RestClient:
     """Requests to one exchange under all its rules at once; none of them changes anything there.
 
@@ -54,14 +68,13 @@ class RestClient:
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
-        base_url: str,
+        wire: Asks,
         limits: KucoinLimits,
         around: Surroundings,
     ) -> None:
         self._limits = limits
         self._around = around
-        self._wire = Wire(session, base_url, limits)
+        self._wire = wire
         self._pool = Pool(limits, monotonic=around.monotonic, sleep=around.sleep, dice=around.dice)
         self._gates = Gates(limits, monotonic=around.monotonic)
         self._breaker = Breaker(limits, monotonic=around.monotonic)

@@ -3,7 +3,7 @@
 import ssl
 import zlib
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Protocol
 
 import aiohttp
 from yarl import URL
@@ -26,6 +26,14 @@ class _TooBigError(Exception):
 
 class _BrokenBodyError(Exception):
     pass
+
+
+class Asks(Protocol):
+    """Sends one request as `Wire` does, whatever else it does beside."""
+
+    async def ask(
+        self, method: str, path: str, params: Mapping[str, str], within_s: float
+    ) -> Answer | Fault: ...
 
 
 class Wire:

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from app.adapters.kucoin.limits import KucoinLimits
 from app.adapters.kucoin.parse_contracts import contracts as parse_listing
+from app.adapters.kucoin.rest import RestClient
 from app.domain.errors import BadResponseError, Code, RefusedError
 from app.domain.market import (
     Contract,
@@ -90,10 +91,12 @@ async def test_the_weights_are_those_of_the_exchange() -> None:
             lambda: exchange.candles(contract, Interval.DAY, now - 3 * DAY, now),
             lambda: exchange.funding_history("XBTUSDTM", now - DAY, now),
         ]
+        rest = exchange._rest
+        assert isinstance(rest, RestClient)
         for work in works:
-            before = exchange._rest._pool._used, local.sandbox.pool.tally.weight
+            before = rest._pool._used, local.sandbox.pool.tally.weight
             await work()
-            after = exchange._rest._pool._used, local.sandbox.pool.tally.weight
+            after = rest._pool._used, local.sandbox.pool.tally.weight
             assert after[0] - before[0] == after[1] - before[1] > 0
 
 

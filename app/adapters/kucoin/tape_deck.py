@@ -1,0 +1,109 @@
+"""The two ends of a tape: what comes in is written and moves the clock, or is read and moves it."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+
+from app.adapters.kucoin.tape_entries import (
+    Answered,
+    Asked,
+    Attempt,
+    Began,
+    Ended,
+    Entry,
+    Refusal,
+    Scored,
+    query_of,
+)
+from app.adapters.kucoin.tape_file import TapeReader, TapeWriter
+from app.domain.errors import ServiceError
+from app.domain.tape import BoardLine, EndOfTapeError, Step, TapeClock, TapeError
+
+E = TypeVar("E", bound=Entry)
+
+
+class Recorder:
+    """Writes entries as they happen; `clock` stands at the newest of them."""
+
+    def __init__(
+        self, writer: TapeWriter, clock: TapeClock, monotonic: Callable[[], float]
+    ) -> None:
+        self._writer = writer
+        self._clock = clock
+        self._monotonic = monotonic
+
+    def _now(self) -> float:
+        self._clock.move(self._monotonic())
+        return self._clock.mono
+
+    def began(self, step: Step) -> None:
+        self._writer.write(Began(self._now(), step))
+
+    def asked(self, method: str, path: str, params: Mapping[str, str]) -> None:
+        self._writer.write(Asked(self._now(), method, path, query_of(params)))
+
+    def answered(self, attempts: tuple[Attempt, ...], refusal: ServiceError | None) -> None:
+        told = None if refusal is None else Refusal.of(refusal)
+        self._writer.write(Answered(self._now(), attempts, told))
+
+    def scored(self, board: BoardLine) -> None:
+        """No time passes: the clock stands where the board was made."""
+        self._writer.write(Scored(self._clock.mono, board))
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def ended(self) -> None:
+        self._writer.write(Ended(self._now()))
+
+
+class Player:
+    """Gives entries in their order, each only to who asks for just that one.
+
+    Whoever asks for something else is not who recorded it: TapeError. EndOfTapeError where there
+    is nothing more, in the middle of a step too.
+    """
+
+    def __init__(self, reader: TapeReader, clock: TapeClock) -> None:
+        self._entries: Iterator[Entry] = iter(reader)
+        self._clock = clock
+        self._next: Entry | None = None
+        self.is_ended = False  # it was ended, not cut off
+
+    def began(self) -> Step:
+        """The next step."""
+        return self._take(Began, "begins no step").step
+
+    def asked(self, method: str, path: str, params: Mapping[str, str]) -> None:
+        given = self._take(Asked, f"has no {method} {path}")
+        if (given.method, given.path, given.query) != (method, path, query_of(params)):
+            raise TapeError(
+                f"the tape asks {given.method} {given.path} {given.query} where the replay asks"
+                f" {method} {path} {query_of(params)}: it was recorded by other code"
+            )
+
+    def answered(self) -> Answered:
+        return self._take(Answered, "has no answer")
+
+    def scored(self) -> BoardLine | None:
+        """The board that was made here; None where the recording ended before it stood."""
+        following = self._look()
+        if following is None or isinstance(following, Ended):
+            return None
+        return self._take(Scored, "has no board").board
+
+    def _look(self) -> Entry | None:
+        if self._next is None:
+            self._next = next(self._entries, None)
+        return self._next
+
+    def _take(self, kind: type[E], otherwise: str) -> E:
+        found = self._look()
+        if found is None or isinstance(found, Ended):
+            self.is_ended = found is not None
+            raise EndOfTapeError("the tape is at its end")
+        if not isinstance(found, kind):
+            name = type(found).__name__.lower()
+            raise TapeError(f"the tape {otherwise} here, but goes on with an entry of {name!r}")
+        self._next = None
+        self._clock.move(found.at)
+        return found

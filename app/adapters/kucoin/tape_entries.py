@@ -1,0 +1,112 @@
+"""What stands on a tape: each entry with the monotonic second at which it came to us."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from app.domain.errors import (
+    BadResponseError,
+    Code,
+    ExchangeTimeoutError,
+    RefusedError,
+    ServiceError,
+    UnavailableError,
+)
+from app.domain.tape import BoardLine, Step
+
+_KINDS: Final[tuple[type[ServiceError], ...]] = (
+    BadResponseError,
+    ExchangeTimeoutError,
+    UnavailableError,
+    RefusedError,
+)
+_BY_NAME: Final = {kind.__name__: kind for kind in _KINDS}
+
+
+class Header(msgspec.Struct, frozen=True, array_like=True):
+    """The first entry: all that a player needs to know besides the payloads."""
+
+    source: str
+    code_version: str
+    started_ms: int  # of the wall clock, at the monotonic second `zero`
+    zero: float
+    configuration: dict[str, Any]  # the business settings, as they are stored
+    configuration_version: int
+
+
+class Began(msgspec.Struct, frozen=True, array_like=True, tag="began"):
+    """A step is done now."""
+
+    at: float
+    step: Step
+
+
+class Asked(msgspec.Struct, frozen=True, array_like=True, tag="asked"):
+    """A request is about to leave."""
+
+    at: float
+    method: str
+    path: str
+    query: dict[str, str]
+
+
+class Attempt(msgspec.Struct, frozen=True, array_like=True):
+    """One answer as it came, unpacked; or why none came."""
+
+    status: int | None
+    body: bytes
+    fault: str | None = None
+
+
+class Refusal(msgspec.Struct, frozen=True, array_like=True):
+    """What the request came to, where that was no data."""
+
+    kind: str
+    code: str
+    detail: str
+    retry_after_s: float | None
+    facts: dict[str, str]
+
+    @classmethod
+    def of(cls, error: ServiceError) -> "Refusal":
+        kind = next((one for one in _KINDS if isinstance(error, one)), UnavailableError)
+        return cls(
+            kind.__name__, error.code.value, error.detail, error.retry_after_s, dict(error.facts)
+        )
+
+    def error(self) -> ServiceError:
+        """Raises ValueError for a code that this version does not know."""
+        kind = _BY_NAME.get(self.kind, UnavailableError)
+        return kind(
+            Code(self.code), self.detail, retry_after_s=self.retry_after_s, facts=self.facts
+        )
+
+
+class Answered(msgspec.Struct, frozen=True, array_like=True, tag="answered"):
+    """The request has come to its end, after so many attempts; none where it could not leave."""
+
+    at: float
+    attempts: tuple[Attempt, ...]
+    refusal: Refusal | None = None
+
+
+class Scored(msgspec.Struct, frozen=True, array_like=True, tag="scored"):
+    """The board that was made where the tape was recorded."""
+
+    at: float
+    board: BoardLine
+
+
+class Ended(msgspec.Struct, frozen=True, array_like=True, tag="ended"):
+    """Nothing follows: the recording was ended, not cut off."""
+
+    at: float
+
+
+Entry = Began | Asked | Answered | Scored | Ended
+
+
+def query_of(params: Mapping[str, str]) -> dict[str, str]:
+    """The parameters in one order, whoever named them."""
+    return dict(sorted(params.items()))

@@ -1,0 +1,123 @@
+"""Requests that are recorded on a tape, and requests that are answered from one.
+
+The seam lies below the parser: what stands on the tape is what the exchange sent. Waiting for the
+quota, trying again and the breaker are the recording's; the replay is told what they came to.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
+
+from app.adapters.kucoin.answers import Answer, Fault, Good, judge
+from app.adapters.kucoin.limiter import SILENT
+from app.adapters.kucoin.limits import Endpoint
+from app.adapters.kucoin.link import Link
+from app.adapters.kucoin.rest import Rest
+from app.adapters.kucoin.tape_deck import Player, Recorder
+from app.adapters.kucoin.tape_entries import Attempt
+from app.adapters.kucoin.wire import Asks
+from app.domain.errors import ServiceError
+from app.domain.market import ExchangeLink
+from app.domain.tape import TapeClock, TapeError
+
+T = TypeVar("T")
+_NO_WAIT: Final = 0.0
+
+
+class RecordedWire:
+    """A wire that remembers what came over it since it was last emptied."""
+
+    def __init__(self, wire: Asks) -> None:
+        self._wire = wire
+        self._attempts: list[Attempt] = []
+
+    async def ask(
+        self, method: str, path: str, params: Mapping[str, str], within_s: float
+    ) -> Answer | Fault:
+        outcome = await self._wire.ask(method, path, params, within_s)
+        if isinstance(outcome, Answer):
+            self._attempts.append(Attempt(outcome.status, outcome.body))
+        else:
+            self._attempts.append(Attempt(None, b"", outcome.error.detail))
+        return outcome
+
+    def emptied(self) -> tuple[Attempt, ...]:
+        found = tuple(self._attempts)
+        self._attempts.clear()
+        return found
+
+
+class RecordingRest:
+    """Requests one after the other; each is on the tape before its answer is used."""
+
+    def __init__(self, rest: Rest, wire: RecordedWire, tape: Recorder) -> None:
+        self._rest = rest
+        self._wire = wire
+        self._tape = tape
+
+    def link(self) -> ExchangeLink:
+        return self._rest.link()
+
+    async def get(
+        self,
+        endpoint: Endpoint,
+        read: Callable[[object], T],
+        params: Mapping[str, str],
+        *,
+        symbol: str = "",
+        patience_s: float,
+    ) -> T:
+        """As `RestClient.get`."""
+        found: list[object] = []
+
+        def kept(data: object) -> None:
+            found.append(data)
+
+        self._wire.emptied()
+        self._tape.asked(endpoint.method, endpoint.path.format(symbol=symbol), params)
+        try:
+            await self._rest.get(endpoint, kept, params, symbol=symbol, patience_s=patience_s)
+        except ServiceError as error:
+            self._tape.answered(self._wire.emptied(), error)
+            raise
+        self._tape.answered(self._wire.emptied(), None)
+        return read(found[0])
+
+
+class PlayedRest:
+    """Answers from a tape; nothing leaves the process."""
+
+    def __init__(self, tape: Player, clock: TapeClock) -> None:
+        self._tape = tape
+        self._clock = clock
+        self._link = Link(now=clock.now, monotonic=clock.monotonic)
+
+    def link(self) -> ExchangeLink:
+        return self._link.report(_NO_WAIT)
+
+    async def get(
+        self,
+        endpoint: Endpoint,
+        read: Callable[[object], T],
+        params: Mapping[str, str],
+        *,
+        symbol: str = "",
+        patience_s: float,
+    ) -> T:
+        """As `RestClient.get`. Raises TapeError where the tape tells of another request."""
+        del patience_s  # it waits for nothing
+        path = endpoint.path.format(symbol=symbol)
+        self._tape.asked(endpoint.method, path, params)
+        sent_at = self._clock.monotonic()
+        given = self._tape.answered()
+        if given.refusal is not None:
+            error = given.refusal.error()
+            self._link.failure(error)
+            raise error
+        last = given.attempts[-1] if given.attempts else None
+        if last is None or last.status is None:
+            raise TapeError(f"the tape has data of {path}, and no answer that holds it")
+        outcome = judge(Answer(last.status, SILENT, last.body), endpoint)
+        if not isinstance(outcome, Good):
+            raise TapeError(f"the answer to {path} was data when it was recorded")
+        self._link.success(sent_at)
+        return read(outcome.data)

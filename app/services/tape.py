@@ -1,0 +1,172 @@
+"""Does what a tape holds, step by step: the same whether it is being recorded or played."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from app.domain.board import Board
+from app.domain.errors import ServiceError
+from app.domain.fingerprint import board_hash
+from app.domain.tape import BOOKS_S, BoardLine, EndOfTapeError, Schedule, Step, TapeClock
+from app.services.backfill import first_fill
+from app.services.market_data import MarketData
+from app.services.ports import Monotonic
+from app.services.scoring import Scoring
+
+_log = structlog.get_logger("tape")
+
+
+class Steps(Protocol):
+    """Says what is done next, and hears what came of it."""
+
+    async def next(self) -> Step:
+        """The next step, once it is due. Raises EndOfTapeError when there is none."""
+        ...
+
+    def done(self, step: Step) -> None:
+        """It has come to its end without an error."""
+        ...
+
+    def scored(self, board: BoardLine) -> None: ...
+
+
+class Journal(Protocol):
+    """Where a recording is written; each entry moves the clock to its time."""
+
+    def began(self, step: Step) -> None: ...
+
+    def scored(self, board: BoardLine) -> None: ...
+
+    def flush(self) -> None:
+        """Nothing may come for a while: what was written must be safe by now."""
+        ...
+
+
+class Script(Protocol):
+    """What a recording said. Both raise TapeError where it says something else."""
+
+    def began(self) -> Step: ...
+
+    def scored(self) -> BoardLine | None:
+        """None where the recording ended before this board stood."""
+        ...
+
+
+@dataclass(slots=True)
+class LiveSteps:
+    """The schedule of a recording, which ends `for_s` seconds after its first fill.
+
+    `wait` returns after so many seconds, or earlier.
+    """
+
+    schedule: Schedule
+    journal: Journal
+    clock: TapeClock
+    monotonic: Monotonic
+    wait: Callable[[float], Awaitable[None]]
+    for_s: float
+    _until: float = field(default=float("inf"), init=False)
+
+    async def next(self) -> Step:
+        while True:
+            now = self.monotonic()
+            step, due = self.schedule.due(now)
+            if min(now, due) >= self._until:
+                raise EndOfTapeError("the time is over")
+            if due <= now:
+                self.journal.began(step)
+                self.schedule.began(step, now)
+                return step
+            self.journal.flush()
+            await self.wait(min(due, self._until) - now)
+
+    def done(self, step: Step) -> None:
+        if step is Step.FILL:
+            now = self.monotonic()
+            self.schedule.filled(now)
+            self._until = now + self.for_s
+
+    def scored(self, board: BoardLine) -> None:
+        self.journal.scored(board)
+
+
+@dataclass(slots=True)
+class PlayedSteps:
+    """The steps of a recording, and which boards are not those of it."""
+
+    script: Script
+    different: list[int] = field(default_factory=list)
+    compared: int = 0
+
+    async def next(self) -> Step:
+        return self.script.began()
+
+    def done(self, step: Step) -> None:
+        del step  # what follows stands on the tape
+
+    def scored(self, board: BoardLine) -> None:
+        recorded = self.script.scored()
+        if recorded is not None:
+            self.compared += 1
+            if recorded != board:
+                self.different.append(board.number)
+
+
+@dataclass(slots=True)
+class TapedMarket:
+    """One market, its scores, and nothing that decides on them."""
+
+    data: MarketData
+    scoring: Scoring
+    clock: TapeClock
+    steps: Steps
+    tell: Callable[[BoardLine], None]
+    missed: Callable[[Step, str], None]  # with the code of the error
+    _boards: int = field(default=0, init=False)
+
+    async def run(self) -> None:
+        """Until there is no further step. Raises TapeError."""
+        actions: Mapping[Step, Callable[[], Awaitable[object]]] = {
+            Step.FILL: lambda: first_fill(self.data),
+            Step.MARKET: self.data.refresh_market,
+            Step.CANDLES: self.data.refresh_candles,
+            Step.BOOKS: lambda: self.data.refresh_books(BOOKS_S),
+            Step.FUNDING: self.data.refresh_funding,
+            Step.SCORING: self._score,
+        }
+        try:
+            while True:
+                step = await self.steps.next()
+                try:
+                    await actions[step]()
+                except ServiceError as error:
+                    self.missed(step, str(error.code))
+                else:
+                    self.steps.done(step)
+        except EndOfTapeError:
+            _log.debug("tape_ended", boards=self._boards)
+
+    async def _score(self) -> None:
+        board = await self.scoring.calculate()
+        self._boards += 1
+        line = self._line(board)
+        self.steps.scored(line)
+        self.tell(line)
+
+    def _line(self, board: Board) -> BoardLine:
+        market = self.data.live.market
+        doubted = {code for code, state in market.quality.items() if state.doubt is not None}
+        entries = self.data.registry.index.entries
+        return BoardLine(
+            number=self._boards,
+            as_of=board.as_of,
+            scored=board.universe_size,
+            unavailable=len(board.cards) - board.universe_size,
+            quarantined=tuple(
+                sorted(one.symbol for one in entries if one.contract.code in doubted)
+            ),
+            input_hash=board.input_hash,
+            board_hash=board_hash(board),
+        )

@@ -1,0 +1,157 @@
+"""A recording of the local exchange, and what is made of it where there is no exchange."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from app.adapters.kucoin.tape_entries import Answered, Asked, Attempt, Entry
+from app.adapters.kucoin.tape_file import MAGIC, TapeReader, TapeWriter
+from app.domain.tape import TapeError
+from tests.taping import Act, Studio, alone, replayed
+
+pytestmark = pytest.mark.xdist_group("tape")  # one recording for all of them
+
+ETH, TICKERS = "ETHUSDTM", "/api/v1/allTickers"
+
+
+async def thousandfold(studio: Studio) -> None:
+    await studio.control(
+        "POST",
+        "faults",
+        kind="malformed",
+        path=TICKERS,
+        symbol=ETH,
+        field="price",
+        value="3200000.5",
+    )
+
+
+async def cut_off(studio: Studio) -> None:
+    await studio.control("POST", "faults", kind="reset", path="*")
+
+
+async def heal(studio: Studio) -> None:
+    await studio.control("DELETE", "faults")
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
+    """A quarantine in the second minute, and an exchange that is away in the fourth."""
+    path = tmp_path_factory.mktemp("tape") / "market.tape"
+    acts: dict[float, Act] = {70.0: thousandfold, 130.0: heal, 200.0: cut_off, 250.0: heal}
+    work = Studio(path, acts).recorded(for_s=400.0, board_every_s=60.0)
+    with ThreadPoolExecutor(1) as pool:  # away from the loops of the tests
+        return pool.submit(asyncio.run, work).result()
+
+
+def rewritten(source: Path, target: Path, change: Callable[[int, Entry], Entry | None]) -> Path:
+    """A tape with other entries; None leaves one out."""
+    with TapeReader(source) as reader, TapeWriter(target, reader.header) as writer:
+        for number, entry in enumerate(reader):
+            changed = change(number, entry)
+            if changed is not None:
+                writer.write(changed)
+    return target
+
+
+async def test_another_process_without_a_network_makes_the_same_boards(studio: Studio) -> None:
+    assert any("ETHUSDT" in one.quarantined for one in studio.boards), "no quarantine on it"
+    assert ("market", "exchange_unavailable") in studio.failed, "no outage on it"
+    assert studio.boards[-1].quarantined == (), "and none that has ended"
+    exit_code, said = alone(studio.path)
+    assert exit_code == 0
+    assert [(one["input_hash"], one["board_hash"]) for one in said["boards"]] == [
+        (one.input_hash, one.board_hash) for one in studio.boards
+    ]
+    assert len({one.board_hash for one in studio.boards}) == len(studio.boards) >= 5
+    assert [(one["step"], one["code"]) for one in said["failed"]] == studio.failed
+    assert (said["compared"], said["different"]) == (len(studio.boards), [])
+    assert said["is_ended"] is True
+    assert said["cut"] is None
+
+
+async def test_one_other_byte_from_the_exchange_is_another_board(
+    studio: Studio, tmp_path: Path
+) -> None:
+    asked: dict[str, str] = {}
+    seen: list[str] = []
+
+    def dearer(_: int, entry: Entry) -> Entry:
+        if isinstance(entry, Asked):
+            asked["path"] = entry.path
+        if isinstance(entry, Answered) and asked["path"].endswith("depth20") and not seen:
+            body = entry.attempts[0].body
+            at = body.index(b'"bids":[[') + len(b'"bids":[[')
+            digit = next(one for one in range(at, len(body)) if chr(body[one]) in "12345678")
+            changed = body[:digit] + bytes([body[digit] + 1]) + body[digit + 1 :]
+            seen.append("book")
+            return msgspec.structs.replace(entry, attempts=(Attempt(200, changed),))
+        return entry
+
+    path = rewritten(studio.path, tmp_path / "other.tape", dearer)
+    heard, found = await replayed(path)
+    assert found.different[0] == 1
+    assert found.is_same_code
+    assert heard.boards[0].input_hash != studio.boards[0].input_hash
+
+
+async def test_a_tape_that_asks_something_else_is_not_guessed_at(
+    studio: Studio, tmp_path: Path
+) -> None:
+    path = rewritten(
+        studio.path,
+        tmp_path / "other.tape",
+        lambda number, one: (
+            msgspec.structs.replace(one, path="/api/v1/elsewhere")
+            if number == 3 and isinstance(one, Asked)
+            else one
+        ),
+    )
+    with pytest.raises(TapeError, match="elsewhere"):
+        await replayed(path)
+
+
+async def test_what_a_cut_tape_still_holds_is_replayed_and_the_cut_is_said(
+    studio: Studio, tmp_path: Path
+) -> None:
+    whole = studio.path.read_bytes()
+    path = tmp_path / "cut.tape"
+    path.write_bytes(whole[: len(whole) * 9 // 10])
+    heard, found = await replayed(path)
+    assert found.cut is not None
+    assert "in the middle of a block" in found.cut
+    assert not found.is_ended
+    count = len(heard.boards)
+    assert 0 < count < len(studio.boards)
+    assert heard.boards == studio.boards[:count]
+    assert found.different == ()
+    exit_code, said = alone(path)
+    assert (exit_code, said["cut"]) == (0, found.cut)
+
+
+async def test_a_tape_is_never_written_over(studio: Studio) -> None:
+    before = studio.path.read_bytes()
+    with pytest.raises(FileExistsError):
+        await Studio(studio.path).recorded(for_s=1.0, board_every_s=1.0, contracts=2)
+    assert studio.path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is no tape"),
+        (b"PAR1 something else", "is no tape"),
+        (MAGIC.replace(b"1", b"2"), "another version"),
+        (MAGIC, "holds nothing"),
+        (MAGIC + b"\x08\x00", "holds nothing"),
+    ],
+)
+async def test_what_is_no_tape_is_named_so(content: bytes, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "some.tape"
+    path.write_bytes(content)
+    with pytest.raises(TapeError, match=said):
+        await replayed(path)
