@@ -54,7 +54,7 @@ from app.workers.engine import Engine
 from app.workers.gauges import Gauges
 from app.workers.runs import runs
 from app.workers.schedule import table
-from app.workers.streaming import stream_events
+from app.workers.streaming import SILENT_S, stream_events
 from app.workers.supervisor import Supervisor
 from app.workers.watchdog import Watchdog
 
@@ -137,10 +137,14 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         # Tasks stop first on the way out: they use everything that was opened before.
         stack.push_async_callback(supervisor.stop)
         mode = ModeNow(service.market.level, status.is_database_down, time.monotonic)
-        gauges = Gauges(
-            metrics, time.monotonic, database, feed, bus, supervisor, mode, status.observe
+        supervisor.start(
+            "gauges",
+            Gauges(
+                metrics, time.monotonic, database, feed, bus, supervisor, mode, status.observe
+            ).run,
+            lambda: SILENT_S,
         )
-        supervisor.start("gauges", gauges.run)
+        supervisor.attend(status.is_database_down)
         duty = FeedTasks(
             settings.role,
             database,
@@ -163,7 +167,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         )
         stream_events(supervisor, service, courier, hinted(database.listen, duty))
         if feed.replicas is not None:
-            supervisor.start("watchdog", Watchdog(feed.replicas, metrics).run)
+            supervisor.start("watchdog", Watchdog(feed.replicas, metrics).run, lambda: SILENT_S)
         _log.info("started", data_source=settings.kucoin.data_source.value, role=settings.role)
         yield Services(service, bus, supervisor, mode, _standing(service, database))
 

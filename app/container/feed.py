@@ -27,6 +27,7 @@ from app.storage.replicas import Makeup
 from app.workers.alert_reactions import ALERT_REACTIONS
 from app.workers.feed import FEED, FeedDuty, Sharing
 from app.workers.schedule import Activities, Tick, begin, begin_feed
+from app.workers.streaming import SILENT_S
 from app.workers.supervisor import Beat, Supervisor, Work
 
 _DECISIONS: Final = frozenset({Topic.PORTFOLIO_CHANGE, Topic.CONFIGURATION, Topic.BOARD})
@@ -79,7 +80,7 @@ class FeedTasks:
             self._sharing(lease),
             self._may_own,
         )
-        self.supervisor.start(FEED, duty.run)
+        self.supervisor.start(FEED, duty.run, lambda: SILENT_S)
         if self.role is not Role.API:
             shared = [tick for tick in self.ticks if tick.is_shared]
             begin(self.supervisor, shared, time.monotonic)

@@ -48,7 +48,7 @@ class SystemView:
             data_status=market.status() if market.is_filled() else None,
             clock_offset_s=self.clock.certain_offset_s(),
             drifted=self.drifted(),
-            jobs=tuple(_job(task, settings, grounds.at) for task in self.tasks()),
+            jobs=tuple(job_facts(task, settings, grounds.at) for task in self.tasks()),
         )
 
 
@@ -137,13 +137,20 @@ def _is_gone(code: str, known: Known) -> bool:
     return record is not None and record.vanished_at is not None
 
 
-def _job(task: TaskFacts, settings: Configuration, at: datetime) -> JobFacts:
+def job_facts(task: TaskFacts, settings: Configuration, at: datetime) -> JobFacts:
     interval = _intervals(settings).get(task.name)
     late = None
+    if interval is None and task.limit_s is not None:
+        late = round(task.silent_s * _BEATS / task.limit_s, 1)
     if interval is not None and task.last_success is not None:
         least = max(interval, _LEAST_INTERVAL_S)
         late = round((at - task.last_success).total_seconds() / least, 1)
     return JobFacts(task.name, task.failures, task.last_error, late)
+
+
+# Of a task without a cadence the interval is such a part of the silence that it is allowed: with
+# the usual limit of the rule it is late at half of it, and looked at before it is ended.
+_BEATS: Final = 6
 
 
 def _intervals(settings: Configuration) -> Mapping[str, float]:

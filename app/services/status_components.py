@@ -20,6 +20,7 @@ _NOBODY_SCORED: Final = "nobody_scored"
 STREAM_AWAY: Final = "stream_away"
 TOPICS_SILENT: Final = "topics_silent"
 _MOST: Final = 0.9  # of the topics are live while it is well
+TASK_SILENT: Final = "task_silent"
 ALERTING_SILENT: Final = "alerting_silent"
 
 
@@ -98,13 +99,22 @@ def scoring(board: ScoringFacts | None) -> ComponentHealth:
 
 def background_task(task: TaskFacts) -> ComponentHealth:
     state = ComponentState.DEGRADED if task.last_error else ComponentState.UP
+    cause, detail = task.last_error, None
     next_step = "restarts by itself" if task.last_error else None
+    if task.is_silent and task.limit_s is not None:
+        left = task.limit_s - task.silent_s
+        state, cause = ComponentState.DEGRADED, task.last_error or TASK_SILENT
+        detail = f"no sign of life for {task.silent_s:.0f} s"
+        next_step = f"is ended and begins again in {left:.0f} s"
+        if left < 0:
+            state = ComponentState.DOWN
+            next_step = "is told to end; where it does not, restart the process"
     return ComponentHealth(
         f"task:{task.name}",
         state if task.running else ComponentState.DOWN,
         None,
-        task.last_error,
-        None,
+        cause,
+        detail,
         task.last_success,
         next_step,
     )

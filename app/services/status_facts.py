@@ -80,13 +80,23 @@ class PortfolioFacts:
 
 @dataclass(frozen=True, slots=True)
 class TaskFacts:
-    """One background task: when it last succeeded and what went wrong since."""
+    """One background task: when it last succeeded and what went wrong since.
+
+    `silent_s` is how long it has given no sign of life, `limit_s` how long it may; None: for ever.
+    """
 
     name: str
     running: bool
     last_success: datetime | None
     last_error: str | None
     failures: int
+    silent_s: float = 0.0
+    limit_s: float | None = None
+
+    @property
+    def is_silent(self) -> bool:
+        """For so long that it is likely to be ended soon."""
+        return self.limit_s is not None and self.silent_s > self.limit_s / 2
 
 
 @dataclass(frozen=True, slots=True)

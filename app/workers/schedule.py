@@ -20,8 +20,12 @@ LOOK_S: Final = 5.0
 CANDLES_LOOK_S: Final = 30
 # What has outlived its promise is dropped so often.
 RETENTION_S: Final = 3_600
+# Signals that could not be judged as they came are looked for so often.
+SIGNALS_S: Final = 2
 # A rotation through all books is cut into steps of this length.
 BOOKS_STEP_S: Final = 15
+# No turn of a tick takes longer, whatever it has to catch up with; if it does it is stuck.
+TURN_S: Final = 600.0
 FIRST_FILL: Final = "first_fill"
 
 
@@ -58,6 +62,7 @@ class Activities:
     replacement_check: UseCase
     forced_replacement: UseCase
     alerts: UseCase
+    signals: UseCase
 
 
 def table(
@@ -90,6 +95,8 @@ def table(
         Tick("alerts", lambda: cadences().alerts, work.alerts),
         once(JobKind.PERFORMANCE_MARKS, lambda: cadences().performance_marks, work.scored),
         once(JobKind.RETENTION, lambda: RETENTION_S, work.scored),
+        # Their table is the queue, and who takes some locks them: every process may judge.
+        Tick("signals", lambda: SIGNALS_S, work.signals, work.scored, is_shared=True),
     )  # fmt: skip
 
 
@@ -132,8 +139,11 @@ def begin(
         guarded = replace(tick, run=run)
         return lambda beat: repeat(guarded, beat, monotonic)
 
+    def limit(tick: Tick) -> Callable[[], float]:
+        return lambda: tick.interval_s() + TURN_S
+
     for tick in ticks:
-        supervisor.start(tick.name, looping(tick))
+        supervisor.start(tick.name, looping(tick), limit(tick), is_armed=tick.gate is None)
 
 
 def begin_feed(

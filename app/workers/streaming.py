@@ -1,12 +1,15 @@
 """Keeps events going out: the stream follows the store and listens, the courier tells people."""
 
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from app.services.my_symbols import MySymbolsServiceV2
 from app.services.notifications_courier import Courier
 from app.services.stream_quotes import QuoteFeed
 from app.workers.supervisor import Beat, Supervisor
 
+SILENT_S: Final = 120.0  # each of them beats every ten seconds at least
+BACKLOG_S: Final = 600.0  # a round makes notices of all that happened since the last one
 Listen = Callable[[Callable[[], None], Beat], Awaitable[None]]
 
 
@@ -18,7 +21,7 @@ def stream_events(
     async def hints(beat: Beat) -> None:
         await listen(service.stream.nudge, beat)
 
-    supervisor.start("events", service.stream.follow)
-    supervisor.start("event_hints", hints)
-    supervisor.start("quotes", QuoteFeed(service.market, service.stream).run)
-    supervisor.start("notifications", courier.run)
+    supervisor.start("events", service.stream.follow, lambda: SILENT_S)
+    supervisor.start("event_hints", hints, lambda: SILENT_S)
+    supervisor.start("quotes", QuoteFeed(service.market, service.stream).run, lambda: SILENT_S)
+    supervisor.start("notifications", courier.run, lambda: BACKLOG_S)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any, Final
 
 import structlog
 
@@ -15,7 +16,16 @@ _log = structlog.get_logger("supervisor")
 
 Beat = Callable[[], None]  # a task calls it whenever it has done something right
 Work = Callable[[Beat], Awaitable[None]]
+Limit = Callable[[], float]  # seconds
 Delays = Callable[[], Iterator[float]]  # seconds to wait, one after the other, jitter included
+
+
+LOOK_S: Final = 5.0
+STUCK: Final = "task_stuck"
+
+
+class StuckError(Exception):
+    """A task gave no sign of life for too long and was ended."""
 
 
 @dataclass(slots=True)
@@ -29,6 +39,11 @@ class _Task:
     last_error: str | None = None
     failures: int = 0  # since it last succeeded
     restarts: int = 0
+    limit_s: Limit | None = None
+    is_armed: bool = True
+    is_working: bool = False
+    is_cut: bool = False  # ended for its silence, and not yet gone
+    silent_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -36,27 +51,60 @@ class Supervisor:
     """Keeps named tasks alive; the one place where an unforeseen error is caught.
 
     `delays` makes a new iterator of waiting times for each series of failures; when it runs out
-    its last value is kept. `restarted` is told the name at each restart.
+    its last value is kept. `restarted` is told the name at each restart. Silence is not counted
+    while `excused` says so: who waits for what is known to be away is not stuck.
     """
 
     clock: Clock
     delays: Delays
     restarted: Callable[[str], None] = lambda _: None
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    excused: Callable[[], bool] = lambda: False
     _tasks: dict[str, _Task] = field(default_factory=dict)
 
-    def start(self, name: str, work: Work) -> None:
+    def start(
+        self, name: str, work: Work, limit_s: Limit | None = None, *, is_armed: bool = True
+    ) -> None:
         """Run `work` until it returns; when it raises, run it again after a pause.
 
+        So too when it gives no beat for `limit_s`, counted from its first one unless `is_armed`.
         Raises ValueError for a name that is running already.
         """
         known = self._tasks.get(name)
         if known is not None and not known.finished:
             raise ValueError(f"task {name} is running already")
-        task = _Task(name, work, self.clock())
+        task = _Task(name, work, self.clock(), limit_s=limit_s, is_armed=is_armed)
         self._tasks[name] = task
         kept = self._keep(task)
         task.task = asyncio.create_task(kept, name=name)  # noqa: TID251 - the owner of all tasks
+
+    def attend(self, excused: Callable[[], bool]) -> None:
+        """From now on look after those that have a limit."""
+        self.excused = excused
+        self.start("silence", self.watch)
+
+    async def watch(self, beat: Beat) -> None:
+        """Looks at the silence of all tasks, for ever."""
+        while True:
+            await self.sleep(LOOK_S)
+            if not self.excused():
+                self.look(LOOK_S)
+            beat()
+
+    def look(self, passed_s: float) -> None:
+        """Ends who has been silent for too long; it begins again by itself.
+
+        `passed_s` is what a look counts, however late it comes: time in which the whole process
+        did not run is nobody's silence.
+        """
+        for task in self._tasks.values():
+            if task.limit_s is None or not (task.is_armed and task.is_working) or not task.task:
+                continue
+            task.silent_s += passed_s
+            if task.silent_s > task.limit_s() and not task.is_cut:
+                task.is_cut, task.last_error = True, STUCK
+                _log.error("task_stuck", task=task.name, at=_place(task.task))
+                task.task.cancel()
 
     async def stop(self) -> None:
         """Cancel every task, the youngest first, each one awaited before the next."""
@@ -89,6 +137,8 @@ class Supervisor:
                 last_success=task.last_success,
                 last_error=task.last_error,
                 failures=task.failures,
+                silent_s=task.silent_s,
+                limit_s=None if task.limit_s is None or not task.is_armed else task.limit_s(),
             )
             for task in self._tasks.values()
             if not task.finished
@@ -102,12 +152,14 @@ class Supervisor:
             task.last_success = self.clock()
             task.last_error = None
             task.failures = 0
+            task.silent_s = 0.0
+            task.is_armed = True
 
         while True:
             try:
-                await task.work(beat)
+                await self._once(task, beat)
             except Exception as error:
-                expected = isinstance(error, ServiceError)
+                expected = isinstance(error, ServiceError | StuckError)
                 task.last_error = _cause(error)
                 if task.failures == 0:
                     pauses = self.delays()
@@ -131,7 +183,32 @@ class Supervisor:
             task.restarts += 1
             self.restarted(task.name)
 
+    async def _once(self, task: _Task, beat: Beat) -> None:
+        """Raises StuckError where it was ended for its silence."""
+        task.silent_s, task.is_cut, task.is_working = 0.0, False, True
+        try:
+            await task.work(beat)
+        except asyncio.CancelledError:
+            own = asyncio.current_task()
+            if not task.is_cut or own is None or own.uncancel() > 0:
+                raise  # it was told to stop, whatever else
+            raise StuckError from None
+        finally:
+            task.is_working = False
+
+
+def _place(task: asyncio.Task[None]) -> str:
+    """The innermost function in which it waits, and the line."""
+    waits: Any = task.get_coro()
+    frame = None
+    while waits is not None:
+        frame = getattr(waits, "cr_frame", None) or frame
+        waits = getattr(waits, "cr_await", None)
+    return "" if frame is None else f"{frame.f_code.co_qualname}:{frame.f_lineno}"
+
 
 def _cause(error: Exception) -> str:
     """A stable code where there is one; never the text of an unforeseen error."""
+    if isinstance(error, StuckError):
+        return STUCK
     return str(error.code) if isinstance(error, ServiceError) else type(error).__name__

@@ -178,6 +178,23 @@ async def test_a_failing_task_is_shown_with_its_error() -> None:
     assert states["task:gone"] is ComponentState.DOWN
 
 
+async def test_E12_a_task_without_a_sign_of_life_is_named_and_what_happens_next() -> None:
+    world = World()
+    world.tasks = tuple(
+        TaskFacts(name, True, NOW, None, 0, silent_s, 120.0)
+        for name, silent_s in (("feed", 60.0), ("events", 61.0), ("quotes", 125.0))
+    )
+    found = {c.name: c for c in (await world.status().health()).components}
+    assert (found["task:feed"].state, found["task:feed"].cause) == (ComponentState.UP, None)
+    late = found["task:events"]
+    assert (late.state, late.cause) == (ComponentState.DEGRADED, "task_silent")
+    assert late.detail == "no sign of life for 61 s"
+    assert late.next_step == "is ended and begins again in 59 s"
+    gone = found["task:quotes"]
+    assert (gone.state, gone.cause) == (ComponentState.DOWN, "task_silent")
+    assert gone.next_step == "is told to end; where it does not, restart the process"
+
+
 async def test_status_gathers_the_facts() -> None:
     status = await World().status().status()
 

@@ -10,6 +10,7 @@ import pytest
 from app.adapters.kucoin.limits import KucoinLimits
 from app.domain.errors import Code, UnavailableError
 from app.workers.backoff import full_jitter
+from app.workers.schedule import TURN_S, Tick, begin
 from app.workers.supervisor import Beat, Supervisor, Work
 
 START = datetime(2026, 11, 21, tzinfo=UTC)
@@ -172,3 +173,138 @@ def test_what_was_away_is_taken_up_again_within_half_a_minute_of_its_return() ->
     longest = list(islice(full_jitter(lambda _, ceiling: ceiling), 20))
     assert longest[:4] == [0.5, 1.0, 2.0, 4.0]
     assert KucoinLimits().breaker_probe_s + max(longest) < 25.0
+
+
+class Stuck:
+    """A task that beats once and then waits for what nobody will ever set."""
+
+    def __init__(self, *, holds_on: bool = False) -> None:
+        self.begun = 0
+        self.holds_on = holds_on
+        self.is_well = False
+        self.never = asyncio.Event()
+
+    async def __call__(self, beat: Beat) -> None:
+        self.begun += 1
+        beat()
+        while not self.is_well:
+            try:
+                await self.never.wait()
+            except asyncio.CancelledError:
+                if not self.holds_on:
+                    raise
+        beat()
+        await asyncio.Event().wait()
+
+
+async def turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_E12_a_task_that_makes_no_progress_is_named_ended_and_begun_again(
+    bench: Bench,
+) -> None:
+    work = Stuck()
+    bench.supervisor.start("events", work, lambda: 60.0)
+    await turns()
+    for _ in range(12):
+        bench.supervisor.look(5.0)
+    (fact,) = bench.supervisor.facts()
+    assert (fact.silent_s, fact.is_silent, fact.last_error, work.begun) == (60.0, True, None, 1)
+    bench.supervisor.look(5.0)
+    assert bench.supervisor.facts()[0].last_error == "task_stuck"
+    await turns()
+    assert (work.begun, bench.restarts) == (2, ["events"])
+    (fact,) = bench.supervisor.facts()
+    assert (fact.silent_s, fact.is_silent, fact.last_error) == (0.0, False, None)  # it has beaten
+    await bench.supervisor.stop()
+    assert bench.supervisor.facts() == ()
+
+
+async def test_E12_a_task_that_does_not_let_itself_be_ended_is_never_run_twice(
+    bench: Bench,
+) -> None:
+    work = Stuck(holds_on=True)
+    bench.supervisor.start("events", work, lambda: 60.0)
+    await turns()
+    for _ in range(40):
+        bench.supervisor.look(5.0)
+        await turns()
+    (fact,) = bench.supervisor.facts()
+    assert (work.begun, fact.silent_s, fact.last_error) == (1, 200.0, "task_stuck")
+    work.is_well = True
+    work.never.set()
+    await turns()
+    (fact,) = bench.supervisor.facts()
+    assert (work.begun, fact.silent_s, fact.last_error) == (1, 0.0, None)
+    work.holds_on = False
+    await bench.supervisor.stop()
+
+
+async def test_silence_counts_neither_before_the_first_beat_of_a_gated_task_nor_in_a_pause(
+    bench: Bench,
+) -> None:
+    gate, held = asyncio.Event(), asyncio.Event()
+
+    async def gated(beat: Beat) -> None:
+        await gate.wait()
+        beat()
+        await asyncio.Event().wait()
+
+    async def failing(beat: Beat) -> None:
+        del beat
+        raise UnavailableError(Code.EXCHANGE_TIMEOUT, "no answer")
+
+    async def long(_: float) -> None:
+        await held.wait()
+
+    bench.supervisor.sleep = long
+    bench.supervisor.start("market", gated, lambda: 60.0, is_armed=False)
+    bench.supervisor.start("funding", failing, lambda: 60.0)
+    await turns()
+    bench.supervisor.look(1_000.0)
+    assert [one.silent_s for one in bench.supervisor.facts()] == [0.0, 0.0]
+    gate.set()
+    await turns()
+    bench.supervisor.look(40.0)
+    assert [one.silent_s for one in bench.supervisor.facts()] == [40.0, 0.0]
+    await bench.supervisor.stop()
+
+
+async def test_who_waits_for_a_database_that_is_known_to_be_away_is_not_stuck(
+    bench: Bench,
+) -> None:
+    away = [True, True, False]
+    bench.supervisor.excused = away.pop
+    bench.supervisor.start("events", Stuck(), lambda: 60.0)
+    beats = list[None]()
+
+    async def watch() -> None:
+        with pytest.raises(IndexError):  # the list of answers ends
+            await bench.supervisor.watch(lambda: beats.append(None))
+
+    await watch()
+    (fact,) = bench.supervisor.facts()
+    assert (fact.silent_s, len(beats)) == (5.0, 3)
+    await bench.supervisor.stop()
+
+
+async def test_E12_a_tick_that_never_ends_is_stuck_after_its_interval_and_a_turn() -> None:
+    bench = Bench()
+    begun = list[None]()
+
+    async def hangs() -> None:
+        begun.append(None)
+        await asyncio.Event().wait()
+
+    tick = Tick("alerts", lambda: 60.0, hangs)
+    begin(bench.supervisor, [tick], lambda: 0.0)
+    await turns()
+    bench.supervisor.look(60.0 + TURN_S)
+    await turns()
+    assert len(begun) == 1
+    bench.supervisor.look(1.0)
+    await turns()
+    assert (len(begun), bench.restarts) == (2, ["alerts"])
+    await bench.supervisor.stop()

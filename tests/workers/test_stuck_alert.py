@@ -1,0 +1,65 @@
+"""A task that hangs is an alert while it hangs, and before it is begun again."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from app.domain.alert_facts import SystemFacts
+from app.domain.alerts import Rule
+from app.services.alert_facts import job_facts
+from app.services.alerts import AlertService, Chosen
+from app.services.grounds import Grounds
+from app.storage.database import Database
+from app.workers.streaming import SILENT_S
+from app.workers.supervisor import Beat, Supervisor
+from tests.services.desk import Desk
+
+START = datetime(2026, 11, 21, tzinfo=UTC)
+
+
+class Tasks:
+    """The part of the service that this is about: its background tasks."""
+
+    def __init__(self) -> None:
+        self.supervisor = Supervisor(lambda: START, lambda: iter([0.0]), sleep=self.sleep)
+
+    async def sleep(self, _: float) -> None:
+        await asyncio.sleep(0)
+
+    def look(self, grounds: Grounds) -> SystemFacts:
+        tasks = self.supervisor.facts()
+        return SystemFacts(
+            jobs=tuple(job_facts(one, grounds.configuration, grounds.at) for one in tasks)
+        )
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_E12_an_alert_names_the_task_that_hangs_and_ends_when_it_goes_on(
+    database: Database,
+) -> None:
+    desk = await Desk(database).open()
+    tasks = Tasks()
+    alerts = AlertService(
+        desk.database, desk.alerts.grounds, desk.alerts.once, desk.alerts.new_id, tasks
+    )
+
+    async def named() -> list[str]:
+        found, _ = await alerts.list(Chosen(rule=Rule.JOB_LATE))
+        return [one.subject for one in found]
+
+    async def hangs(beat: Beat) -> None:
+        beat()
+        await asyncio.Event().wait()
+
+    tasks.supervisor.start("feed", hangs, lambda: SILENT_S)
+    await asyncio.sleep(0)
+    tasks.supervisor.look(SILENT_S / 2)
+    assert await named() == []
+    tasks.supervisor.look(5.0)
+    assert await named() == ["feed"]
+    tasks.supervisor.look(SILENT_S)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert await named() == []  # it has begun again
+    await tasks.supervisor.stop()
