@@ -12,17 +12,43 @@ def basis(state: Committed, grounds: Grounds) -> Basis:
     Time itself is not in it, only what it has made of the ages and of the locks; so whatever a
     view says of age or of the present moment must be put in by whoever shows it.
     """
-    market, as_of = grounds.market, grounds.market.as_of()
+    market = grounds.market
     return Basis(
         things=(state, grounds.board, market.panel(Interval.DAY), market.panel(Interval.HOUR)),
-        facts=(
-            tuple(market.quote(member.symbol) for member in state.portfolio.members),
-            grounds.controls,
-            grounds.is_whole,
-            grounds.is_board_fresh,
-            market.is_halted(),
-            market.status(),
-            as_of,
-            grounds.at if as_of is None else None,  # then our own clock stands in for it
+        facts=(grounds.controls, *_of_market(state, grounds)),
+    )
+
+
+def aim_basis(state: Committed, grounds: Grounds) -> Basis:
+    """Of the weights aimed at, which know neither the switch nor what was booked."""
+    portfolio = state.portfolio
+    return Basis(
+        things=(
+            portfolio.members,
+            state.set_at,
+            state.configuration,
+            grounds.board,
+            grounds.market.panel(Interval.DAY),
         ),
+        facts=(
+            portfolio.cash_u,
+            portfolio.weighted_at,
+            portfolio.configuration_version,
+            grounds.leaving,
+            grounds.controls.locks,
+            *_of_market(state, grounds),
+        ),
+    )
+
+
+def _of_market(state: Committed, grounds: Grounds) -> tuple[object, ...]:
+    market, as_of = grounds.market, grounds.market.as_of()
+    return (
+        tuple(market.quote(member.symbol) for member in state.portfolio.members),
+        grounds.is_whole,
+        grounds.is_board_fresh,
+        market.is_halted(),
+        market.status(),
+        as_of,
+        grounds.at if as_of is None else None,  # then our own clock stands in for it
     )

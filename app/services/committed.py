@@ -2,17 +2,24 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from typing import Final
 
 from app.domain.configuration import Configuration
 from app.domain.controls import Controls
 from app.domain.drift import prices_of
+from app.domain.history import EventType
 from app.domain.portfolio import Portfolio
 from app.services.shared import Shared
 from app.storage.database import Database
 from app.storage.revisions import Revision
 from app.storage.unit_of_work import UnitOfWork
+
+# Neither members nor weights are moved by these, only the version rises.
+_CONTROLS: Final = frozenset({EventType.SWITCH, EventType.LOCK})
+_RESULTS: Final = frozenset({EventType.PERFORMANCE})
+_BESIDE: Final = _CONTROLS | _RESULTS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +44,26 @@ class Committed:
             controls=await unit.controls.load(),
             set_at={} if weighed is None else prices_of(weighed.payload),
             realized=await unit.trades.realized(),
+        )
+
+    async def renewed(self, unit: UnitOfWork, revision: Revision) -> "Committed":
+        """The state of a later revision; what no event since then touches stays as it is.
+
+        Most events are results, the switch and locks: loading everything after each of them took
+        longer than all answers that were asked for until the next.
+        """
+        before, after = self.revision.history, revision.history
+        if before is None or after is None or after < before:
+            return await Committed.load(unit, revision)
+        kinds = await unit.history.kinds_since(before)
+        if not kinds <= _BESIDE or revision.configuration != self.revision.configuration:
+            return await Committed.load(unit, revision)
+        return replace(
+            self,
+            revision=revision,
+            portfolio=replace(self.portfolio, version=revision.portfolio),
+            controls=await unit.controls.load() if kinds & _CONTROLS else self.controls,
+            realized=await unit.trades.realized() if kinds & _RESULTS else self.realized,
         )
 
 
@@ -73,6 +100,7 @@ class Memory:
             revision = await unit.revisions.now()
             known = None if self._kept is None or self._kept[0] is not database else self._kept[2]
             if known is None or known.revision != revision:
-                known = await Committed.load(unit, revision)
+                load = Committed.load if known is None else known.renewed
+                known = await load(unit, revision)
         self._kept = (database, commits, known)
         return known

@@ -9,6 +9,7 @@ from app.domain.membership import Change, add, member_of, remove, swap
 from app.domain.portfolio import Member, Portfolio
 from app.domain.selection import Refused, Selection, choose, crowded, too_close
 from app.services.admission import require_candidate
+from app.services.aimed import aimed
 from app.services.basis import basis
 from app.services.changes import Ledger, reweighed
 from app.services.grounds import Grounds, GroundsNow
@@ -58,10 +59,13 @@ class PortfolioService:
     async def view(self) -> PortfolioView:
         """The portfolio with what is known of its members now."""
         state, grounds = await self.grounds.present(self.database)
-        return self.grounds.views.of(
+        views = self.grounds.views
+        return views.of(
             "portfolio",
             basis(state, grounds),
-            lambda: portfolio_view(state.portfolio, grounds, state.realized),
+            lambda: portfolio_view(
+                state.portfolio, grounds, state.realized, aimed(state, grounds, views)
+            ),
         )
 
     async def initialize(

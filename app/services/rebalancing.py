@@ -11,6 +11,7 @@ from app.domain.policy import Policy
 from app.domain.proposal import ProposalKind
 from app.domain.rebalance_run import Beat, Run, RunState, slot
 from app.services import weighing
+from app.services.aimed import aimed
 from app.services.basis import basis
 from app.services.changes import Ledger
 from app.services.grounds import Grounds, GroundsNow
@@ -56,10 +57,11 @@ class Rebalancing:
     async def weights(self) -> Weights:
         """Weights of record beside the targets; with stale data those of the last change."""
         state, grounds = await self.grounds.present(self.database)
-        return self.grounds.views.of(
+        views = self.grounds.views
+        return views.of(
             "weights",
             basis(state, grounds),
-            lambda: weighing.weights_of(state.portfolio, grounds),
+            lambda: weighing.weights_of(state.portfolio, grounds, aimed(state, grounds, views)),
         )
 
     async def optimize(self, method: WeightingMethod) -> Optimized:

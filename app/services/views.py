@@ -11,7 +11,7 @@ from app.domain.performance import SinceInclusion
 from app.domain.portfolio import Member, Portfolio
 from app.services.grounds import Grounds
 from app.services.trading import DataFacts, facts_of, judge
-from app.services.weighing import aim
+from app.services.weighing import Aim, aim
 
 Realized = Mapping[str, Decimal]
 NONE_BOOKED: Final[Realized] = MappingProxyType({})
@@ -97,9 +97,13 @@ def _member_view(
 
 
 def portfolio_view(
-    portfolio: Portfolio, grounds: Grounds, realized: Realized = NONE_BOOKED
+    portfolio: Portfolio,
+    grounds: Grounds,
+    realized: Realized = NONE_BOOKED,
+    aimed: Aim | None = None,
 ) -> PortfolioView:
-    targets_u = aim(portfolio, grounds).allocation.weights_u
+    """`aimed` is what `aim` gives for the same, where that is known already."""
+    targets_u = (aimed or aim(portfolio, grounds)).allocation.weights_u
     marked_u = _marked(portfolio, grounds)
     members = tuple(
         _member_view(member, portfolio, grounds, realized, targets_u, marked_u)

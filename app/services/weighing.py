@@ -105,10 +105,13 @@ def aim(portfolio: Portfolio, grounds: Grounds) -> Aim:
     return Aim(targets(ruled, settings, known), ruled)
 
 
-def weights_of(portfolio: Portfolio, grounds: Grounds) -> Weights:
-    """Weights of record beside the targets; with stale data those of the last change."""
+def weights_of(portfolio: Portfolio, grounds: Grounds, aimed: Aim | None = None) -> Weights:
+    """Weights of record beside the targets; with stale data those of the last change.
+
+    `aimed` is what `aim` gives for the same, where that is known already.
+    """
     settings = grounds.configuration
-    now, aimed = grounds.marked(portfolio), aim(portfolio, grounds)
+    now, aimed = grounds.marked(portfolio), aimed or aim(portfolio, grounds)
     ruled, allocation = aimed.rulings, aimed.allocation
     low, high = settings.min_weight_u, settings.max_weight_u
     lines = []

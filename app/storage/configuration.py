@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from typing import Final
 
 from sqlalchemy import Row, Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,6 +15,8 @@ from app.domain.errors import Code, NotFoundError
 from app.storage.tables import system_configuration as table
 from app.storage.upsert import insert
 
+_CURRENT: Final = select(table).order_by(table.c.version.desc()).limit(1)
+
 
 @dataclass(frozen=True, slots=True)
 class ConfigurationRepository:
@@ -23,7 +26,7 @@ class ConfigurationRepository:
 
     async def current(self) -> Configuration:
         """The newest version; the defaults, which are version 1, where none is stored."""
-        row = await self._first(select(table).order_by(table.c.version.desc()).limit(1))
+        row = await self._first(_CURRENT)
         return Configuration() if row is None else _configuration(row)
 
     async def get(self, version: int) -> Configuration:

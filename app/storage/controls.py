@@ -22,8 +22,8 @@ class ControlRepository:
 
     async def load(self) -> Controls:
         """As stored, with locks that have expired."""
-        facts = FactRepository(self.connection)
-        switch, locks = await facts.get(SWITCH), await facts.get(LOCKS)
+        facts = await FactRepository(self.connection).several(SWITCH, LOCKS)
+        switch, locks = facts.get(SWITCH), facts.get(LOCKS)
         held = {symbol: lock_of(one) for symbol, one in (locks or {}).items()}
         if switch is None:
             return Controls(locks=held)

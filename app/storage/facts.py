@@ -1,13 +1,19 @@
 """Single facts about the service that outlive it, by name."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.storage.tables import service_facts
 from app.storage.upsert import insert, upsert
+
+# Made once: putting a statement together takes as long as carrying it out.
+_ONE: Final = select(service_facts.c.value).where(service_facts.c.key == bindparam("wanted"))
+_SEVERAL: Final = select(service_facts.c.key, service_facts.c.value).where(
+    service_facts.c.key.in_(bindparam("wanted", expanding=True))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +24,12 @@ class FactRepository:
 
     async def get(self, key: str) -> Any:
         """The value stored under `key`; None if there is none."""
-        statement = select(service_facts.c.value).where(service_facts.c.key == key)
-        return (await self.connection.execute(statement)).scalar()
+        return (await self.connection.execute(_ONE, {"wanted": key})).scalar()
+
+    async def several(self, *keys: str) -> dict[str, Any]:
+        """Those that are stored, by key."""
+        found = await self.connection.execute(_SEVERAL, {"wanted": keys})
+        return {row.key: row.value for row in found}
 
     async def put(self, key: str, value: Any) -> None:
         await self.connection.execute(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, func, or_, select, text
+from sqlalchemy import ColumnElement, Row, bindparam, func, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.audit import Head
@@ -20,6 +20,14 @@ from app.storage.tables import portfolio_history as table
 # Word for word the condition of the index, so that both databases see that they may use it.
 _MOVED: Final = text(MOVED)
 _WEIGHINGS: Final = tuple(sorted(kind.value for kind in WEIGHS))
+_KINDS_SINCE: Final = (
+    select(table.c.type)
+    .where(table.c.aggregate == PORTFOLIO_ID, table.c.seq > bindparam("seq"))
+    .distinct()
+)
+_LAST: Final = (
+    select(table).where(table.c.aggregate == PORTFOLIO_ID).order_by(table.c.seq.desc()).limit(1)
+)
 HEAD: Final = "history_head"  # the fact that remembers the newest event apart from the events
 
 
@@ -56,9 +64,13 @@ class HistoryRepository:
 
     async def last(self) -> PortfolioEvent | None:
         """The newest event; None while nothing has happened."""
-        newest = self._all().order_by(table.c.seq.desc()).limit(1)
-        row = (await self.connection.execute(newest)).first()
+        row = (await self.connection.execute(_LAST)).first()
         return None if row is None else _event(row)
+
+    async def kinds_since(self, seq: int) -> frozenset[EventType]:
+        """What has happened after an event."""
+        found = await self.connection.execute(_KINDS_SINCE, {"seq": seq})
+        return frozenset(EventType(kind) for kind in found.scalars())
 
     async def last_weighing(self, until: datetime | None = None) -> PortfolioEvent | None:
         """The event that set the weights of record, now or at `until`; None before the first."""

@@ -1,7 +1,7 @@
 """The portfolio in its present version, and everybody who was ever a member."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -20,6 +20,19 @@ class MemberStatus(StrEnum):
     ACTIVE = "Active"
     REMOVED = "Removed"
     REPLACED = "Replaced"
+
+
+# Made once: putting a statement together takes as long as carrying it out.
+_HEAD: Final = select(portfolio).where(portfolio.c.id == PORTFOLIO_ID)
+_LOCKED_HEAD: Final = _HEAD.with_for_update()
+_ACTIVE: Final = (
+    select(portfolio_members)
+    .where(
+        portfolio_members.c.portfolio_id == PORTFOLIO_ID,
+        portfolio_members.c.status == MemberStatus.ACTIVE.value,
+    )
+    .order_by(portfolio_members.c.rank)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,27 +58,28 @@ class PortfolioRepository:
     """One portfolio; its row is the lock that puts all changes in line."""
 
     connection: AsyncConnection
+    # As it was loaded under the lock of this transaction, until it is saved.
+    _locked: list[Portfolio] = field(default_factory=list, init=False)
 
     async def load(self, *, for_update: bool = False) -> Portfolio:
         """The committed version; `for_update` must be the first statement of its transaction.
 
         It waits for its turn (PostgreSQL: the row; SQLite: the whole write transaction did).
         """
-        head = select(portfolio).where(portfolio.c.id == PORTFOLIO_ID)
-        row = (await self.connection.execute(head.with_for_update() if for_update else head)).one()
-        table = portfolio_members
-        members = await self.connection.execute(
-            select(table)
-            .where(table.c.portfolio_id == PORTFOLIO_ID, table.c.status == MemberStatus.ACTIVE)
-            .order_by(table.c.rank)
-        )
-        return Portfolio(
+        if self._locked:  # nobody else can have changed it since
+            return self._locked[0]
+        row = (await self.connection.execute(_LOCKED_HEAD if for_update else _HEAD)).one()
+        members = await self.connection.execute(_ACTIVE)
+        loaded = Portfolio(
             version=row.version,
             configuration_version=row.configuration_version,
             members=tuple(_member(one) for one in members),
             cash_u=row.cash_u,
             weighted_at=row.weighted_at,
         )
+        if for_update:
+            self._locked.append(loaded)
+        return loaded
 
     async def save(
         self,
@@ -80,6 +94,7 @@ class PortfolioRepository:
         a word they count as removed.
         Raises ConflictError version_conflict when another version was committed meanwhile.
         """
+        self._locked.clear()
         await self._save_head(old, new, now)
         before = {member.symbol_id: member for member in old.members}
         after = {member.symbol_id: member for member in new.members}
