@@ -27,6 +27,8 @@ class MemberFacts:
     funding: float | None = None  # of the running interval, as a fraction per 8 hours
     jump: float | None = None  # since the last daily close, in daily standard deviations
     rival: str | None = None  # in whose favour its replacement is confirmed
+    is_doubted: bool | None = None  # its prices are not believed, or nobody trades it
+    doubt: str | None = None  # why
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,12 @@ support_lost: Final = _state(
     lambda one: f"KuCoin no longer supports {one.symbol}: its contract is {one.status}",
 )
 
+# Its prices are not believed, or nobody trades it while its index moves on.
+quarantined: Final = _state(
+    lambda one: one.is_doubted,
+    lambda one: f"The data of {one.symbol} is in quarantine: {one.doubt or 'no more'}",
+)
+
 # The contract is still listed, and the exchange has said when it ends.
 delisting_announced: Final = _state(
     lambda one: one.is_ending,

@@ -60,6 +60,7 @@ class AlertRules:
     high_correlation: MarginRule = MarginRule(cooldown_s=_CALM_S, clear_margin=0.03)
     poor_performance: MarginRule = MarginRule(cooldown_s=_CALM_S, clear_margin=0.02)
     support_lost: StateRule = _CRITICAL
+    quarantined: StateRule = _WARNING
     delisting_announced: StateRule = _CRITICAL
     score_dropped: LimitRule = LimitRule(cooldown_s=_CALM_S, limit=0.15, clear_margin=0.05)
     drawdown: LimitRule = LimitRule(cooldown_s=_CALM_S, limit=0.25, clear_margin=0.02)

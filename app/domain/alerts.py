@@ -19,6 +19,7 @@ class Rule(StrEnum):
     HIGH_CORRELATION = "high_correlation"
     POOR_PERFORMANCE = "poor_performance"
     SUPPORT_LOST = "support_lost"
+    QUARANTINED = "quarantined"
     DELISTING_ANNOUNCED = "delisting_announced"
     SCORE_DROPPED = "score_dropped"
     DRAWDOWN = "drawdown"

@@ -90,6 +90,8 @@ def _member(member: Member, grounds: Grounds, past: Past) -> MemberFacts:
     status, figures = grounds.status_of(symbol), grounds.since_inclusion(member)
     contract = None if quote is None else quote.contract
     is_open = grounds.is_open(symbol)
+    still = "nobody trades it while its index moves on" if grounds.is_frozen(symbol) else None
+    doubt = grounds.doubt(symbol) or still
     return MemberFacts(
         symbol=symbol,
         status=status.value,
@@ -106,6 +108,8 @@ def _member(member: Member, grounds: Grounds, past: Past) -> MemberFacts:
         funding=None if quote is None else _funding(quote.funding_rate, quote.contract),
         jump=_jump(symbol, grounds),
         rival=past.rivals.get(symbol),
+        is_doubted=None if quote is None else doubt is not None,
+        doubt=doubt,
     )
 
 

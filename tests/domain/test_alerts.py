@@ -196,6 +196,7 @@ def test_each_new_rule_of_a_member_fires_beyond_its_limit_only() -> None:
         funding=-0.0011,
         jump=6.1,
         rival="CCUSDT",
+        is_doubted=True,
     )
     alerts = judge(members(calm, wild), SETTINGS)
     assert [(one.rule, one.value) for one in alerts] == [
@@ -204,6 +205,7 @@ def test_each_new_rule_of_a_member_fires_beyond_its_limit_only() -> None:
         (Rule.DRAWDOWN, 0.26),
         (Rule.FUNDING_EXTREME, 0.0011),
         (Rule.PRICE_ANOMALY, 6.1),
+        (Rule.QUARANTINED, None),
         (Rule.SCORE_DROPPED, 0.2),
         (Rule.WEIGHT_OUT_OF_BOUNDS, 0.51),
         (Rule.REPLACEMENT_RECOMMENDED, None),

@@ -15,6 +15,7 @@ from app.domain.configuration_document import ConfigurationRefusedError
 from app.domain.errors import Code, ConflictError, NotFoundError, RefusedError, UnavailableError
 from app.domain.events import AlertRaised, AlertResolved
 from app.domain.market import ContractStatus, Interval
+from app.domain.quarantine import Doubt
 from app.services.alert_watch import AlertWatch
 from app.services.alerts import LONGEST_SNOOZE, Chosen
 from app.services.once import Command
@@ -324,3 +325,15 @@ async def test_a_rule_that_cannot_be_is_refused_and_named(
     with pytest.raises(ConfigurationRefusedError) as refused:
         await desk.alert_rules.change(name, wanted, "why", WHO)
     assert [one.loc for one in refused.value.complaints] == [loc]
+
+
+async def test_D07_a_member_that_nobody_trades_or_believes_is_an_alert(desk: Desk) -> None:
+    await filled(desk, 5)
+    desk.quote(SYMBOLS[1], is_frozen=True)
+    desk.quote(SYMBOLS[2], doubt=Doubt.MARK_OFF_INDEX)
+    found = await shown(desk, rule=Rule.QUARANTINED)
+    assert [one.subject for one in found] == [SYMBOLS[1], SYMBOLS[2]]
+    assert ["index" in one.message for one in found] == [True, True]
+    del desk.market.quotes[SYMBOLS[1]]  # nothing is known of it any more
+    desk.quote(SYMBOLS[2], doubt=None)
+    assert [one.subject for one in await shown(desk, rule=Rule.QUARANTINED)] == [SYMBOLS[1]]
