@@ -44,6 +44,7 @@ TAGS: Final = (
     {"name": "universe", "description": "Which contracts are eligible, and why others are not."},
     {"name": "market", "description": "What the exchange says about one symbol."},
     {"name": "scoring", "description": "Scores, rankings and their explanation."},
+    {"name": "signals", "description": "What sources say of a symbol, judged and kept."},
     {"name": "alerts", "description": "What needs attention."},
     {"name": "notifications", "description": "Who is told of events, and what became of it."},
     {"name": "stream", "description": "Events as they happen, and those that were missed."},

@@ -13,6 +13,7 @@ from app.domain.errors import (
     ExchangeTimeoutError,
     NotFoundError,
     PreconditionFailedError,
+    RateLimitedError,
     RefusedError,
     ServiceError,
     UnavailableError,
@@ -30,6 +31,7 @@ STATUS_OF_CLASS: Final[tuple[tuple[type[ServiceError], int], ...]] = (
     (ConflictError, 409),
     (PreconditionFailedError, 412),
     (RefusedError, 422),
+    (RateLimitedError, 429),
 )
 
 # What the border itself refuses, before any use case is asked.
@@ -134,6 +136,7 @@ _CONFLICTS: Final = (
     Code.TRADE_ID_REUSED,
     Code.VERSION_CONFLICT,
     Code.PLAN_CHANGED,
+    Code.SIGNAL_CONFLICT,
     Code.CHANNEL_NAME_TAKEN,
     Code.SECRETS_KEY_MISSING,
     Code.SANDBOX_ONLY,
@@ -147,6 +150,7 @@ _REFUSALS: Final = (
     Code.SECTOR_LIMIT,
     Code.CONSTRAINTS_INFEASIBLE,
     Code.EXCHANGE_REFUSED,
+    Code.SIGNAL_EXPIRED,
     Code.WEBHOOK_URL_FORBIDDEN,
 )
 # For the documentation only: a live answer takes its status from the class of the error.
@@ -155,6 +159,7 @@ USUAL_STATUS: Final[Mapping[Code, int]] = {
     **dict.fromkeys(_CONFLICTS, 409),
     **dict.fromkeys(_REFUSALS, 422),
     Code.PRECONDITION_FAILED: 412,
+    Code.RATE_LIMITED: 429,
     Code.EXCHANGE_BAD_RESPONSE: 502,
     Code.EXCHANGE_REDIRECTED: 502,
     Code.EXCHANGE_TIMEOUT: 504,

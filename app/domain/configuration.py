@@ -16,6 +16,7 @@ from app.domain.policy import Policies
 from app.domain.quality_rules import QualityRules
 from app.domain.retention import RetentionRules
 from app.domain.setting import between, setting
+from app.domain.signal_rules import SignalRules
 from app.domain.sizing_rules import SizingRules
 
 FULL_PERCENT: Final = Decimal(100)
@@ -166,6 +167,7 @@ class Configuration:
     notifications: NotificationRules = field(default_factory=NotificationRules)
     retention: RetentionRules = field(default_factory=RetentionRules)
     quality: QualityRules = field(default_factory=QualityRules)
+    signals: SignalRules = field(default_factory=SignalRules)
     feed: FeedRules = field(default_factory=FeedRules)
 
     @property

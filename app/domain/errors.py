@@ -49,6 +49,8 @@ class Code(StrEnum):
     CONSTRAINTS_INFEASIBLE = "constraints_infeasible"
     VERSION_CONFLICT = "version_conflict"
     PLAN_CHANGED = "plan_changed"
+    SIGNAL_CONFLICT = "signal_conflict"
+    SIGNAL_EXPIRED = "signal_expired"
     CHANNEL_NAME_TAKEN = "channel_name_taken"
     WEBHOOK_URL_FORBIDDEN = "webhook_url_forbidden"
     RECEIVER_UNAVAILABLE = "receiver_unavailable"
@@ -68,6 +70,7 @@ class Code(StrEnum):
     DATABASE_CONTENTION = "database_contention"
     STORAGE_FULL = "storage_full"
     HISTORY_TAMPERED = "history_tampered"
+    RATE_LIMITED = "rate_limited"
     OVERLOADED = "overloaded"
     SHUTTING_DOWN = "shutting_down"
     INTERNAL_ERROR = "internal_error"
@@ -105,6 +108,10 @@ class PreconditionFailedError(ServiceError):
 
 class RefusedError(ServiceError):
     """The request can never be right as it stands: unknown symbol, broken rule, bad value."""
+
+
+class RateLimitedError(ServiceError):
+    """More comes in than is worked off; try again after `retry_after_s`."""
 
 
 class UnavailableError(ServiceError):

@@ -22,6 +22,7 @@ from app.domain.events import (
     ProposalOpened,
     ScoreChanged,
     ScoresUpdated,
+    SignalChanged,
 )
 
 
@@ -75,6 +76,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     Kind(PlanCreated, "plan_created", Topic.REBALANCE),
     Kind(ProposalOpened, "proposal_opened", Topic.REBALANCE),
     Kind(ProposalDecided, "proposal_decided", Topic.REBALANCE),
+    Kind(SignalChanged, "signal_changed", Topic.SIGNAL, subject="symbol"),
     Kind(ConfigurationChanged, "configuration_changed", Topic.CONFIGURATION),
     Kind(AlertRaised, "alert_raised", Topic.ALERT, subject="symbol"),
     Kind(AlertResolved, "alert_resolved", Topic.ALERT, subject="symbol"),

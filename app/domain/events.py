@@ -110,6 +110,22 @@ class ProposalDecided:
 
 
 @dataclass(frozen=True, slots=True)
+class SignalChanged:
+    """A signal was taken up or has left the queue; `evaluation` is None where nobody judged it."""
+
+    signal_id: str
+    source: str
+    type: str
+    symbol: str | None
+    direction: str
+    state: str
+    evaluation: str | None
+    score: float | None
+    reason: str | None
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class ConfigurationChanged:
     """New business settings are in force."""
 

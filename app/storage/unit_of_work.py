@@ -24,6 +24,8 @@ from app.storage.replicas import ReplicaRepository
 from app.storage.revisions import RevisionRepository
 from app.storage.scoring import ScoringRepository
 from app.storage.shared_market import SharedMarketRepository
+from app.storage.signal_counts import SignalCountRepository
+from app.storage.signals import SignalRepository
 from app.storage.symbols import SymbolRepository
 from app.storage.trades import TradeRepository
 
@@ -57,6 +59,8 @@ class UnitOfWork:
         self.replicas = ReplicaRepository(connection)
         self.revisions = RevisionRepository(connection)
         self.leases = LeaseRepository(connection)
+        self.signals = SignalRepository(connection)
+        self.signal_counts = SignalCountRepository(connection)
         self.shared_market = SharedMarketRepository(connection)
 
     def announce(self, event: object) -> None:

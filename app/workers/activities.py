@@ -54,4 +54,5 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
         replacement_check=replacement_check,
         forced_replacement=forced_replacement,
         alerts=watch.look,
+        signals=service.signals.clear_queue,
     )

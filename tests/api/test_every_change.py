@@ -189,6 +189,11 @@ def channel(name: str) -> dict[str, Any]:
     return {"name": name, "kind": "webhook", "enabled": False, **address}
 
 
+def signal(name: str, strength: float) -> dict[str, Any]:
+    said = {"signal_strength": strength, "confidence_level": 0.9, "symbol": "BTCUSDT"}
+    return {"source_name": "desk", "signal_type": "momentum", "source_signal_id": name, **said}
+
+
 def result(trade: str, pnl: str) -> dict[str, Any]:
     return {
         "trade_id": trade,
@@ -279,6 +284,18 @@ CHANGES = {
     ),
     "POST /notifications/{notification_id}/redrive": Change(
         given_up, lambda _: None, lambda _: None, None
+    ),
+    "POST /signals": Change(
+        members(4),
+        lambda n: signal(n["fresh"], 0.8),
+        lambda n: signal(n["fresh"], 0.9),
+        None,
+    ),
+    "POST /signals/cleanup": Change(
+        members(4), lambda _: {"older_than_days": 1}, lambda _: {"older_than_days": 2}, None
+    ),
+    "POST /signals/reprocess-failed": Change(
+        members(4), lambda _: {"max_retries": 1}, lambda _: {"max_retries": 2}, None
     ),
     "PUT /configuration": Change(
         members(4),

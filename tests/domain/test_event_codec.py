@@ -33,6 +33,7 @@ from app.domain.events import (
     ProposalOpened,
     ScoreChanged,
     ScoresUpdated,
+    SignalChanged,
     score_changes,
 )
 from app.domain.jobs import JobState
@@ -50,6 +51,9 @@ EXAMPLES: tuple[object, ...] = (
     PlanCreated("run", 7, 3, T0),
     ProposalOpened("p", "replacement", "BTCUSDT", 7, T0 + timedelta(days=1), T0),
     ProposalDecided("p", "rebalance", "portfolio", "declined", "operator", T0),
+    SignalChanged(
+        "s", "desk", "momentum", "BTCUSDT", "BUY", "approved", "APPROVE", 0.7, "likely", T0
+    ),
     AlertRaised(
         "id", Rule.LOW_SCORE, "BTCUSDT", ("BTCUSDT",), Severity.WARNING, 0.4, 0.5, "low", T0
     ),

@@ -42,6 +42,7 @@ from app.services.replacement import Replacement
 from app.services.report import Reporting
 from app.services.reports import Reports
 from app.services.safety import Safety
+from app.services.signals import Signals
 from app.services.trading import Trading
 from app.storage.database import Database
 from app.storage.symbols import SymbolRecord
@@ -174,6 +175,10 @@ class Desk:
         self.safety = Safety(self.database, grounds)
         self.controls = ControlService(self.database, grounds, once, ledger)
         self.trading = Trading(self.database, grounds)
+        signal_ids = count(1)
+        self.signals = Signals(
+            self.database, grounds, once, lambda: str(UUID(int=next(signal_ids)))
+        )
 
     async def open(self) -> "Desk":
         """Sixty listed contracts, fresh quotes, scores falling from 0.99 by 0.015."""

@@ -120,6 +120,7 @@ class Desk:
             "replacement_check",
             "forced_replacement",
             "alerts",
+            "signals",
         )
         names = ("first_fill", "market", "candles", "books", "funding", "scoring")
         named = {name: self.note(name) for name in (*names, *later)}
@@ -152,6 +153,7 @@ def test_the_table_follows_the_configuration() -> None:
         "alerts": 60,
         "performance_marks": 3600,
         "retention": 3600,
+        "signals": 2,
     }
     cadences = Cadences(market=5, books=10, scoring=7)
     assert [ticks[name].interval_s() for name in ("market", "books", "scoring")] == [5, 10, 7]
@@ -187,8 +189,9 @@ async def test_ticks_begin_when_there_is_something_to_work_on() -> None:
         "forced_replacement",
         "performance_marks",
         "retention",
+        "signals",
     }
-    assert len(desk.done) == 12
+    assert len(desk.done) == 13
     names = {fact.name for fact in supervisor.facts()}
     assert names == {
         "market",
@@ -202,6 +205,7 @@ async def test_ticks_begin_when_there_is_something_to_work_on() -> None:
         "alerts",
         "performance_marks",
         "retention",
+        "signals",
     }
     await supervisor.stop()
 

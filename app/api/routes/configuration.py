@@ -16,14 +16,12 @@ from app.api.notification_settings import NotificationsIn, NotificationsOut
 from app.api.paging import Page, cut
 from app.api.policy_settings import PolicyIn, PolicyOut
 from app.api.quality_settings import QualityIn, QualityOut
-from app.api.rebalancing_settings import (
-    RebalancingIn,
-    RebalancingOut,
-)
+from app.api.rebalancing_settings import RebalancingIn, RebalancingOut
 from app.api.responses import answer, etag, json_bytes, keep, sent
 from app.api.retention_settings import RetentionIn, RetentionOut
 from app.api.routing import api_router
 from app.api.schemas import CursorText, Json, Limit, MoneyString, Out, UtcTime
+from app.api.signal_settings import SignalsIn, SignalsOut
 from app.api.sizing_settings import SizingIn, SizingOut
 from app.domain.board import Family
 from app.domain.configuration import Configuration, CorrelationBasis
@@ -118,6 +116,7 @@ class ConfigurationOut(Out):
     notifications: NotificationsOut
     retention: RetentionOut
     quality: QualityOut
+    signals: SignalsOut
     feed: FeedOut
 
     @classmethod
@@ -212,6 +211,7 @@ class ConfigurationIn(Said):
     notifications: NotificationsIn | None = None
     retention: RetentionIn | None = None
     quality: QualityIn | None = None
+    signals: SignalsIn | None = None
     feed: FeedIn | None = None
 
     def changes(self) -> dict[str, Any]:

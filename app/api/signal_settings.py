@@ -1,0 +1,34 @@
+"""The settings of signals as they are read and written over HTTP."""
+
+from pydantic import Field
+
+from app.api.body import Body
+from app.api.schemas import Out, Score
+
+
+class SignalsOut(Out):
+    """What is taken, how it is judged, and how long it waits."""
+
+    min_strength: Score = Field(description="Below it a signal is rejected unjudged.")
+    min_confidence: Score
+    min_consensus: Score = Field(description="Pooled probability that a signal is right.")
+    strong_consensus: Score
+    quorum: Score = Field(description="Share of all weight that must have voted.")
+    horizon_days: float = Field(description="Over which a signal is to prove right.")
+    veto_volatility: float = Field(description="Annualised; above it risk forbids buying.")
+    veto_drawdown: Score = Field(description="A fall within 90 days beyond which as well.")
+    expires_after: int = Field(description="Seconds, where the source names no end.")
+    most_pending: int = Field(description="Beyond it intake answers 429.")
+
+
+class SignalsIn(Body):
+    min_strength: float | None = None
+    min_confidence: float | None = None
+    min_consensus: float | None = None
+    strong_consensus: float | None = None
+    quorum: float | None = None
+    horizon_days: float | None = None
+    veto_volatility: float | None = None
+    veto_drawdown: float | None = None
+    expires_after: int | None = None
+    most_pending: int | None = None

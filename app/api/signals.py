@@ -1,0 +1,118 @@
+"""How a signal is shown, wherever it is shown: its state, its verdict, every vote."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import Field
+
+from app.api.schemas import Json, Out, Score, Share, UtcTime
+from app.domain.judging import Judged
+from app.domain.signal import Direction, Signal, SignalState
+from app.domain.verdict import Evaluation, Recommendation, Verdict, Vote
+
+
+class VoteOut(Out):
+    """What one agent said; one that abstained has no probability."""
+
+    agent: str = Field(examples=["technical"])
+    weight: Share = Field(description="Of all agents.")
+    probability: Score | None = Field(
+        description="That the symbol beats the median of the universe over the horizon."
+    )
+    recommendation: Recommendation | None
+    confidence: Score | None
+    figures: dict[str, float] = Field(description="The numbers used.")
+    reason: str | None = Field(description="Of an abstention or a veto.")
+    is_veto: bool
+    is_dissent: bool = Field(description="It recommended the opposite of what came out.")
+
+    @classmethod
+    def of(cls, vote: Vote) -> Self:
+        return cls.model_validate(vote)
+
+
+class VerdictOut(Out):
+    """What the agents came to, and on what ground."""
+
+    evaluation: Evaluation | None = Field(description="Null where too few agents have voted.")
+    consensus_score: Score | None = Field(description="Probability that the signal is right.")
+    approval_share: Share = Field(description="Of the weight that voted.")
+    voted_share: Share = Field(description="Of all weight.")
+    reason: str
+    is_weighed_by_skill: bool = Field(description="Else every agent weighs the same.")
+    board_id: str | None = Field(description="The scoring run that the agents looked at.")
+    configuration_version: int | None
+    votes: list[VoteOut]
+
+    @classmethod
+    def of(cls, verdict: Verdict, judged: Judged) -> Self:
+        return cls(
+            evaluation=verdict.evaluation,
+            consensus_score=verdict.score,
+            approval_share=verdict.approvals,
+            voted_share=verdict.voted,
+            reason=verdict.reason,
+            is_weighed_by_skill=verdict.is_weighed_by_skill,
+            board_id=judged.board_id,
+            configuration_version=judged.configuration_version,
+            votes=[VoteOut.of(vote) for vote in verdict.votes],
+        )
+
+
+class PendingSignalOut(Out):
+    """A signal as its source sent it, and where it is in its life."""
+
+    signal_id: str
+    source_name: str
+    source_signal_id: str | None
+    signal_type: str
+    symbol: str | None
+    signal_direction: Direction
+    signal_strength: Score
+    confidence_level: Score
+    signal_data: Json = Field(description="The source's own.")
+    signal_timestamp: UtcTime | None
+    received_at: UtcTime
+    expires_at: UtcTime
+    state: SignalState
+    reason: str | None = Field(description="Of the state.")
+    attempts: int = Field(description="How often it was tried to judge it.")
+    settled_at: UtcTime | None = Field(description="When it left the queue.")
+
+    @classmethod
+    def of(cls, signal: Signal) -> Self:
+        return cls(**signal_fields(signal))
+
+
+class SignalOut(PendingSignalOut):
+    """A signal with its last verdict."""
+
+    verdict: VerdictOut | None = Field(description="Null until it was judged.")
+
+    @classmethod
+    def shown(cls, judged: Judged) -> Self:
+        verdict = None if judged.verdict is None else VerdictOut.of(judged.verdict, judged)
+        return cls(**signal_fields(judged.signal), verdict=verdict)
+
+
+def signal_fields(signal: Signal) -> Mapping[str, Any]:
+    """The wire fields of a signal."""
+    claim = signal.claim
+    return {
+        "signal_id": signal.signal_id,
+        "source_name": claim.source,
+        "source_signal_id": claim.source_id,
+        "signal_type": claim.type,
+        "symbol": claim.symbol,
+        "signal_direction": claim.direction,
+        "signal_strength": claim.strength,
+        "confidence_level": claim.confidence,
+        "signal_data": claim.data,
+        "signal_timestamp": claim.said_at,
+        "received_at": signal.received_at,
+        "expires_at": signal.expires_at,
+        "state": signal.state,
+        "reason": signal.reason,
+        "attempts": signal.attempts,
+        "settled_at": signal.settled_at,
+    }

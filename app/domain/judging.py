@@ -1,0 +1,44 @@
+"""What becomes of a signal that was judged, and on what ground it was."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from app.domain.signal import Signal, SignalState
+from app.domain.verdict import Evaluation, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A signal and, once there is one, its last verdict with what that rests on."""
+
+    signal: Signal
+    verdict: Verdict | None = None
+    board_id: str | None = None
+    configuration_version: int | None = None
+
+
+def settled(
+    signal: Signal, verdict: Verdict, board_id: str, configuration_version: int, at: datetime
+) -> Judged:
+    """The signal with its verdict: approved, rejected, or failed where too few have voted.
+
+    Raises ConflictError(invalid_state_transition) for one that does not wait to be judged.
+    """
+    begun = signal.to(SignalState.EVALUATING)
+    said = f"{verdict.evaluation.value}: {verdict.reason}" if verdict.evaluation else verdict.reason
+    after = begun.to(_state(verdict), said)
+    after = replace(after, attempts=signal.attempts + 1, settled_at=at)
+    return Judged(after, verdict, board_id, configuration_version)
+
+
+def unjudged(signal: Signal, reason: str, at: datetime) -> Judged:
+    """The signal where nobody can be asked about it: failed, to be tried again."""
+    after = signal.to(SignalState.EVALUATING).to(SignalState.FAILED, reason)
+    return Judged(replace(after, attempts=signal.attempts + 1, settled_at=at))
+
+
+def _state(verdict: Verdict) -> SignalState:
+    if verdict.evaluation is None:
+        return SignalState.FAILED
+    rejected = verdict.evaluation is Evaluation.REJECT
+    return SignalState.REJECTED if rejected else SignalState.APPROVED

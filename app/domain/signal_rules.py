@@ -1,0 +1,24 @@
+"""Settings of signals: what is taken, how it is judged, and how far a verdict leads."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from app.domain.setting import setting
+
+_DAY_S: Final = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class SignalRules:
+    """Thresholds are 0..1; an age is in seconds."""
+
+    min_strength: float = setting(0.5, 0.0, 1.0)  # below it a signal is rejected unjudged
+    min_confidence: float = setting(0.5, 0.0, 1.0)
+    min_consensus: float = setting(0.6, 0.5, 1.0)  # pooled probability that it is right
+    strong_consensus: float = setting(0.75, 0.5, 1.0)
+    quorum: float = setting(0.5, 0.0, 1.0)  # share of all weight that must have voted
+    horizon_days: float = setting(1.0, 0.1, 90.0)  # over which it is to prove right
+    veto_volatility: float = setting(3.0, 0.1, 20.0)  # annualised; above it risk forbids buying
+    veto_drawdown: float = setting(0.8, 0.0, 1.0)  # a fall within 90 days beyond which as well
+    expires_after: int = setting(_DAY_S, 60, 30 * _DAY_S)  # where the source names no end
+    most_pending: int = setting(10_000, 1, 1_000_000)  # beyond it intake answers 429

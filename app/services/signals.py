@@ -1,0 +1,238 @@
+"""Signals: taken in once, judged at once or from the queue, listed, tried again, cleared away."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from app.domain.board import Board
+from app.domain.errors import Code, ConflictError, NotFoundError, RateLimitedError
+from app.domain.events import SignalChanged
+from app.domain.judging import Judged
+from app.domain.signal import Claim, Signal, received
+from app.domain.signal_statistics import SignalCounts
+from app.services.grounds import Grounds, GroundsNow
+from app.services.once import Command, Once, Outcome, Render
+from app.services.ports import NewId
+from app.services.signal_bench import Bench, board_of
+from app.storage.database import Database
+from app.storage.unit_of_work import UnitOfWork
+
+BATCH: Final = 100
+_RETRY_S: Final = 5.0
+Position = tuple[datetime, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A signal after its intake; one that its source had sent before is not new."""
+
+    judged: Judged
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Requeued:
+    """What became of those that had failed."""
+
+    queued: int
+    expired: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    expired: int
+    removed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """Everything is decided in one transaction: a signal with its verdict is there, or neither."""
+
+    database: Database
+    grounds: GroundsNow
+    once: Once
+    new_id: NewId
+    bench: Bench = field(default_factory=Bench)
+
+    async def submit(
+        self, claim: Claim, command: Command, render: Render[Taken] | None = None
+    ) -> Outcome[Taken]:
+        """The signal, judged at once where that can be and none waits before it.
+
+        The same one of the same source again is the one that there is. Raises RefusedError
+        (validation_failed, signal_expired, symbol_unknown, symbol_ambiguous), ConflictError
+        (signal_conflict) and RateLimitedError.
+        """
+
+        async def change(unit: UnitOfWork) -> Taken:
+            grounds = self.grounds(await unit.configuration.current())
+            named = _named(claim, grounds)
+            known = await self._known(unit, named)
+            if known is not None:
+                return known
+            rules = grounds.configuration.signals
+            waiting = await unit.signals.pending_count()
+            if waiting >= rules.most_pending:
+                raise RateLimitedError(
+                    Code.RATE_LIMITED,
+                    f"{waiting} signals wait to be judged.",
+                    retry_after_s=_RETRY_S,
+                )
+            signal = received(self.new_id(), named, grounds.at, rules)
+            if not await unit.signals.add(signal):
+                raced = await self._known(unit, named)
+                if raced is None:
+                    raise LookupError("a signal was there and is not")
+                return raced
+            judged, board = Judged(signal), board_of(grounds)
+            if signal.is_pending and board is not None and not waiting:
+                judged = self.bench.judged(signal, grounds, board)
+                await unit.signals.save([judged])
+            _tell(unit, [judged], grounds.at)
+            return Taken(judged, is_new=True)
+
+        return await self.once.run(command, change, render)
+
+    async def work_off(self, limit: int = BATCH) -> int:
+        """Judges the oldest that wait; how many have left the queue.
+
+        Without a board to decide on they wait on, up to their end.
+        """
+
+        async def change(unit: UnitOfWork) -> int:
+            grounds = self.grounds(await unit.configuration.current())
+            taken = await unit.signals.take(limit)
+            done = list(self._settled(taken, grounds, board_of(grounds)))
+            await unit.signals.save(done)
+            _tell(unit, done, grounds.at)
+            return len(done)
+
+        return await self.database.run(change)
+
+    async def clear_queue(self) -> int:
+        """Judges until nothing waits that can be; how many have left the queue.
+
+        Where nothing waits nothing is written.
+        """
+        done = 0
+        while True:
+            async with self.database.read() as unit:
+                if not await unit.signals.pending_count():
+                    return done
+            some = await self.work_off()
+            done += some
+            if some < BATCH:
+                return done
+
+    async def get(self, signal_id: str) -> Judged:
+        """Raises NotFoundError."""
+        async with self.database.read() as unit:
+            return await unit.signals.one(signal_id)
+
+    async def pending(self, limit: int, after: Position | None = None) -> tuple[Signal, ...]:
+        """What waits, the oldest first; `after` is (received_at, signal_id) of the last seen."""
+        async with self.database.read() as unit:
+            return await unit.signals.pending(limit, after)
+
+    async def processed(
+        self, hours: int, limit: int, before: Position | None = None
+    ) -> tuple[Judged, ...]:
+        """What has left the queue within the last `hours`, the last first."""
+        since = self.grounds.clock() - timedelta(hours=hours)
+        async with self.database.read() as unit:
+            return await unit.signals.processed(since, limit, before)
+
+    async def statistics(self, days: int) -> SignalCounts:
+        """Of the signals that came in within the last `days`."""
+        async with self.database.read() as unit:
+            return await unit.signal_counts.since(self.grounds.clock() - timedelta(days=days))
+
+    async def reprocess_failed(
+        self, max_retries: int, command: Command, render: Render[Requeued] | None = None
+    ) -> Outcome[Requeued]:
+        """Those that nobody could judge, back in the queue unless tried again so often already."""
+
+        async def change(unit: UnitOfWork) -> Requeued:
+            now = self.grounds.clock()
+            failed = await unit.signals.failed(max_retries + 1, BATCH)
+            ended = [one.expired(now) for one in failed]
+            pairs = zip(ended, failed, strict=True)
+            after = [one.again() if one is old else one for one, old in pairs]
+            moved = [Judged(one) for one in after]
+            await unit.signals.save(moved)
+            _tell(unit, moved, now)
+            queued = sum(one.is_pending for one in after)
+            return Requeued(queued, len(after) - queued)
+
+        return await self.once.run(command, change, render)
+
+    async def cleanup(
+        self, older_than: timedelta, command: Command, render: Render[Cleared] | None = None
+    ) -> Outcome[Cleared]:
+        """Ends what is over, and drops what was rejected, expired or failed before.
+
+        What was approved stays: effects and the skill of the agents rest on it.
+        """
+
+        async def change(unit: UnitOfWork) -> Cleared:
+            now = self.grounds.clock()
+            over = [Judged(one.expired(now)) for one in await unit.signals.overdue(now)]
+            await unit.signals.save(over)
+            _tell(unit, over, now)
+            return Cleared(len(over), await unit.signals.forget(now - older_than))
+
+        return await self.once.run(command, change, render)
+
+    def _settled(
+        self, taken: Iterable[Signal], grounds: Grounds, board: Board | None
+    ) -> Iterable[Judged]:
+        for signal in taken:
+            ended = signal.expired(grounds.at)
+            if ended is not signal:
+                yield Judged(ended)
+            elif board is not None:
+                yield self.bench.judged(signal, grounds, board)
+
+    async def _known(self, unit: UnitOfWork, claim: Claim) -> Taken | None:
+        """What its source has sent under this name before. Raises ConflictError."""
+        if claim.source_id is None:
+            return None
+        try:
+            found = await unit.signals.named(claim.source, claim.source_id)
+        except NotFoundError:
+            return None
+        if not found.signal.claim.same_content(claim):
+            raise ConflictError(
+                Code.SIGNAL_CONFLICT,
+                "Its source has sent another signal under this name.",
+                facts={"signal_id": found.signal.signal_id},
+            )
+        return Taken(found, is_new=False)
+
+
+def _named(claim: Claim, grounds: Grounds) -> Claim:
+    """The claim with the standard spelling of its symbol."""
+    if claim.symbol is None:
+        return claim
+    return replace(claim, symbol=grounds.resolve(claim.symbol).symbol)
+
+
+def _tell(unit: UnitOfWork, changed: Iterable[Judged], at: datetime) -> None:
+    for one in changed:
+        signal, verdict = one.signal, one.verdict
+        evaluation = None if verdict is None else verdict.evaluation
+        unit.announce(
+            SignalChanged(
+                signal_id=signal.signal_id,
+                source=signal.claim.source,
+                type=signal.claim.type,
+                symbol=signal.claim.symbol,
+                direction=signal.claim.direction.value,
+                state=signal.state.value,
+                evaluation=None if evaluation is None else evaluation.value,
+                score=None if verdict is None else verdict.score,
+                reason=signal.reason,
+                occurred_at=at,
+            )
+        )

@@ -1,0 +1,249 @@
+"""Signals and their votes: taken in once, judged from the queue, listed, counted, forgotten."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Row, delete, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.errors import Code, NotFoundError
+from app.domain.judging import Judged
+from app.domain.signal import PENDING, Claim, Direction, Signal, SignalState
+from app.domain.verdict import Evaluation, Recommendation, Verdict, Vote
+from app.storage.signal_tables import signal_votes, signals
+from app.storage.upsert import insert
+
+_WAITS: Final = [state.value for state in PENDING]
+_FORGETTABLE: Final = [
+    state.value for state in (SignalState.REJECTED, SignalState.EXPIRED, SignalState.FAILED)
+]
+_FIGURES: Final = (
+    "agent", "weight", "probability", "confidence", "reason", "is_veto", "is_dissent",
+)  # fmt: skip
+Position = tuple[datetime, str]
+
+
+@dataclass(frozen=True, slots=True)
+class SignalRepository:
+    """The table is the queue: who judges locks what it takes, and others pass that over."""
+
+    connection: AsyncConnection
+
+    async def add(self, signal: Signal) -> bool:
+        """False, and nothing is written, where its source has sent one of that name already."""
+        added = await self.connection.execute(
+            insert(self.connection, signals)
+            .values(_row(Judged(signal)))
+            .on_conflict_do_nothing(index_elements=["source", "source_id"])
+        )
+        return added.rowcount == 1
+
+    async def named(self, source: str, source_id: str) -> Judged:
+        """The one that has this name at its source. Raises NotFoundError."""
+        found = await self._some((signals.c.source == source) & (signals.c.source_id == source_id))
+        return _only(found)
+
+    async def one(self, signal_id: str) -> Judged:
+        """Raises NotFoundError."""
+        return _only(await self._some(signals.c.signal_id == signal_id))
+
+    async def pending_count(self) -> int:
+        wanted = select(func.count()).select_from(signals).where(signals.c.state.in_(_WAITS))
+        return int((await self.connection.execute(wanted)).scalar_one())
+
+    async def take(self, limit: int) -> tuple[Signal, ...]:
+        """The oldest that wait, locked up to the end of the transaction."""
+        wanted = (
+            select(signals)
+            .where(signals.c.state.in_(_WAITS))
+            .order_by(signals.c.received_at, signals.c.signal_id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        return tuple(map(_signal, await self.connection.execute(wanted)))
+
+    async def failed(self, most_attempts: int, limit: int) -> tuple[Signal, ...]:
+        """Those that nobody could judge, tried fewer times than that; locked, the oldest first."""
+        wanted = (
+            select(signals)
+            .where(signals.c.state == SignalState.FAILED.value)
+            .where(signals.c.attempts < most_attempts)
+            .order_by(signals.c.received_at, signals.c.signal_id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        return tuple(map(_signal, await self.connection.execute(wanted)))
+
+    async def overdue(self, now: datetime, limit: int = 1_000) -> tuple[Signal, ...]:
+        """Those not approved whose time is over; locked."""
+        waits = [*_WAITS, SignalState.FAILED.value]
+        wanted = (
+            select(signals)
+            .where(signals.c.expires_at <= now, signals.c.state.in_(waits))
+            .order_by(signals.c.expires_at, signals.c.signal_id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        return tuple(map(_signal, await self.connection.execute(wanted)))
+
+    async def save(self, judged: Iterable[Judged]) -> None:
+        """New states and, where there is a verdict, its votes in the place of earlier ones."""
+        for one in judged:
+            row = _row(one)
+            signal_id = row.pop("signal_id")
+            await self.connection.execute(
+                signals.update().where(signals.c.signal_id == signal_id).values(row)
+            )
+            if one.verdict is None:
+                continue
+            await self.connection.execute(
+                delete(signal_votes).where(signal_votes.c.signal_id == signal_id)
+            )
+            votes = [_vote_row(signal_id, vote) for vote in one.verdict.votes]
+            if votes:
+                await self.connection.execute(signal_votes.insert(), votes)
+
+    async def pending(self, limit: int, after: Position | None = None) -> tuple[Signal, ...]:
+        """What waits, the oldest first."""
+        wanted = select(signals).where(signals.c.state.in_(_WAITS))
+        if after is not None:
+            at, signal_id = after
+            same = (signals.c.received_at == at) & (signals.c.signal_id > signal_id)
+            wanted = wanted.where((signals.c.received_at > at) | same)
+        wanted = wanted.order_by(signals.c.received_at, signals.c.signal_id).limit(limit)
+        return tuple(map(_signal, await self.connection.execute(wanted)))
+
+    async def processed(
+        self, since: datetime, limit: int, before: Position | None = None
+    ) -> tuple[Judged, ...]:
+        """What has left the queue since then, the last first, with its votes."""
+        wanted = signals.c.settled_at >= since
+        if before is not None:
+            at, signal_id = before
+            same = (signals.c.settled_at == at) & (signals.c.signal_id < signal_id)
+            wanted &= (signals.c.settled_at < at) | same
+        return await self._some(wanted, limit)
+
+    async def forget(self, before: datetime) -> int:
+        """Drops what was rejected, expired or failed before; how many.
+
+        What was approved stays: effects and the skill of the agents rest on it.
+        """
+        old = (signals.c.settled_at < before) & signals.c.state.in_(_FORGETTABLE)
+        theirs = select(signals.c.signal_id).where(old)
+        await self.connection.execute(
+            delete(signal_votes).where(signal_votes.c.signal_id.in_(theirs))
+        )
+        return (await self.connection.execute(delete(signals).where(old))).rowcount
+
+    async def _some(self, condition: Any, limit: int = 1) -> tuple[Judged, ...]:
+        order = (signals.c.settled_at.desc(), signals.c.signal_id.desc())
+        wanted = select(signals).where(condition).order_by(*order).limit(limit)
+        rows = (await self.connection.execute(wanted)).all()
+        votes: dict[str, list[Vote]] = {row.signal_id: [] for row in rows}
+        cast = select(signal_votes).where(signal_votes.c.signal_id.in_(votes))
+        for vote in await self.connection.execute(cast.order_by(signal_votes.c.agent)):
+            votes[vote.signal_id].append(_vote(vote))
+        return tuple(_judged(row, votes[row.signal_id]) for row in rows)
+
+
+def _only(found: Sequence[Judged]) -> Judged:
+    if not found:
+        raise NotFoundError(Code.NOT_FOUND, "There is no signal with this id.")
+    return found[0]
+
+
+def _row(judged: Judged) -> dict[str, Any]:
+    signal, claim, verdict = judged.signal, judged.signal.claim, judged.verdict
+    row = {
+        "signal_id": signal.signal_id,
+        "source": claim.source,
+        "source_id": claim.source_id,
+        "type": claim.type,
+        "symbol": claim.symbol,
+        "direction": claim.direction.value,
+        "strength": claim.strength,
+        "confidence": claim.confidence,
+        "data": None if claim.data is None else dict(claim.data),
+        "said_at": claim.said_at,
+        "claimed_end": claim.expires_at,
+        "received_at": signal.received_at,
+        "expires_at": signal.expires_at,
+        "state": signal.state.value,
+        "attempts": signal.attempts,
+        "settled_at": signal.settled_at,
+        "reason": signal.reason,
+    }
+    if verdict is None:
+        return row
+    evaluation = verdict.evaluation
+    return row | {
+        "evaluation": None if evaluation is None else evaluation.value,
+        "score": verdict.score,
+        "approvals": verdict.approvals,
+        "voted": verdict.voted,
+        "verdict_reason": verdict.reason,
+        "by_skill": verdict.is_weighed_by_skill,
+        "board_id": judged.board_id,
+        "configuration_version": judged.configuration_version,
+    }
+
+
+def _vote_row(signal_id: str, vote: Vote) -> dict[str, Any]:
+    advice = vote.recommendation
+    return {name: getattr(vote, name) for name in _FIGURES} | {
+        "signal_id": signal_id,
+        "recommendation": None if advice is None else advice.value,
+        "figures": dict(vote.figures),
+    }
+
+
+def _signal(row: Row[Any]) -> Signal:
+    claim = Claim(
+        source=row.source,
+        type=row.type,
+        strength=row.strength,
+        confidence=row.confidence,
+        symbol=row.symbol,
+        direction=Direction(row.direction),
+        data=row.data,
+        source_id=row.source_id,
+        said_at=row.said_at,
+        expires_at=row.claimed_end,
+    )
+    return Signal(
+        signal_id=row.signal_id,
+        claim=claim,
+        state=SignalState(row.state),
+        received_at=row.received_at,
+        expires_at=row.expires_at,
+        attempts=row.attempts,
+        settled_at=row.settled_at,
+        reason=row.reason,
+    )
+
+
+def _judged(row: Row[Any], votes: Sequence[Vote]) -> Judged:
+    if row.verdict_reason is None:
+        return Judged(_signal(row))
+    verdict = Verdict(
+        evaluation=None if row.evaluation is None else Evaluation(row.evaluation),
+        score=row.score,
+        approvals=row.approvals,
+        voted=row.voted,
+        votes=tuple(votes),
+        reason=row.verdict_reason,
+        is_weighed_by_skill=row.by_skill,
+    )
+    return Judged(_signal(row), verdict, row.board_id, row.configuration_version)
+
+
+def _vote(row: Row[Any]) -> Vote:
+    advice = row.recommendation
+    return Vote(
+        **{name: getattr(row, name) for name in _FIGURES},
+        recommendation=None if advice is None else Recommendation(advice),
+        figures=row.figures,
+    )

@@ -1,0 +1,39 @@
+"""A desk whose board shows the agents something of every symbol."""
+
+from dataclasses import replace
+
+from app.domain.signal import Claim, Direction
+from tests.domain.evidence import card
+from tests.services.desk import SYMBOLS, Desk
+
+BEST = SYMBOLS[0]
+
+
+def informed(desk: Desk, **figures: float | None) -> None:
+    """A new board; `figures` of the best symbol are other than those of the rest.
+
+    What a figure of the others is falls with the quality of the symbol, so that there is a median.
+    """
+    desk.score({})
+    board = desk.boards.board
+    assert board is not None
+    cards = []
+    for at, one in enumerate(board.cards):
+        known: dict[str, float | None] = {"impact": 1.0 + at}
+        if one.symbol == BEST:
+            known |= figures
+        volatility = known.pop("volatility", 0.6 + 0.01 * at)
+        cards.append(replace(card(one.symbol, volatility, **known), rank=at + 1))
+    desk.boards.board = replace(board, cards=tuple(cards))
+
+
+def claim(symbol: str | None = BEST, **changed: object) -> Claim:
+    given: dict[str, object] = {
+        "source": "desk",
+        "type": "momentum",
+        "strength": 0.8,
+        "confidence": 0.9,
+        "symbol": symbol,
+        "direction": Direction.BUY,
+    }
+    return Claim(**{**given, **changed})  # type: ignore[arg-type]  # named by the test
