@@ -13,6 +13,7 @@ from app.services.market_state import LiveMarket, Received, joined
 from app.services.quality_view import timely
 
 GRACE_S: Final = 2.0  # what was on its way when we asked has come by then
+MUTE: Final = 2  # so many moves in a row that were not told of: only telling helps now
 _NEVER: Final = float("-inf")
 
 
@@ -25,13 +26,16 @@ class MarketQuotes:
     """While the market streams an answer only confirms what was told, or raises suspicion.
 
     `told_of` names the contracts whose quotes are told at present, and since when. A quote that
-    is neither told nor confirmed grows old, whatever the answers say of it.
+    is neither told nor confirmed grows old, whatever the answers say of it; so does one that was
+    seen to move twice without being told of, until it is told of again.
     """
 
     live: LiveMarket
     told_of: Callable[[], Mapping[str, float]] = _nobody
     heard: dict[str, float] = field(default_factory=dict)  # when it was last told of
     _suspects: dict[str, float] = field(default_factory=dict)  # since when answers differ
+    _based: dict[str, float] = field(default_factory=dict)  # subscriptions that an answer began
+    _missed: dict[str, int] = field(default_factory=dict)  # moves not told of, in a row
 
     def answered(self, tickers: Collection[Ticker], sent: float, *, after_gap: bool = False) -> int:
         """All quotes as they were answered to a request of that monotonic time.
@@ -68,8 +72,12 @@ class MarketQuotes:
         """What is held of a quote that is told, beside the answer."""
         code, traded = one.code, _with_trade(before.value, one)
         since = told.get(code)
-        is_first = since is not None and self.heard.get(code, _NEVER) < since <= sent
-        if after_gap or is_first:
+        is_new = since is not None and self.heard.get(code, _NEVER) < since <= sent
+        if is_new and self._based.get(code) == since:
+            is_new = False
+        if (after_gap or is_new) and self._missed.get(code, 0) < MUTE:
+            if since is not None:
+                self._based[code] = since
             return self._asked(one, sent)
         if since is not None and _alike(before.value, one):
             self._suspects.pop(code, None)
@@ -85,6 +93,7 @@ class MarketQuotes:
         code, at = held.value.code, instant(stamped_ms)
         self.heard[code] = arrived
         self._suspects.pop(code, None)
+        self._missed.pop(code, None)
         if at < held.at:
             return None
         value = replace(
@@ -102,6 +111,7 @@ class MarketQuotes:
         found = tuple(code for code, sent in self._suspects.items() if sent <= before)
         for code in found:
             del self._suspects[code]
+            self._missed[code] = self._missed.get(code, 0) + 1
         return found
 
     def _asked(self, value: Ticker, sent: float) -> Received[Ticker]:

@@ -154,6 +154,9 @@ class StreamedMarket:
     def exchange_ms(self) -> int:
         return self.data.server_clock.now_ms()
 
+    def facts(self) -> StreamFacts:
+        return self.stream.facts()
+
     def report(self) -> StreamReport:
         is_streaming = self.data.live.market.is_streaming
         return StreamReport(

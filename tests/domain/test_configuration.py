@@ -15,6 +15,7 @@ from app.domain.configuration_document import (
     validate,
 )
 from app.domain.errors import Code
+from app.domain.feed_rules import FeedRules
 from app.domain.panel import Source
 
 DEFAULT = Configuration()
@@ -47,6 +48,16 @@ def test_defaults_are_sound_and_in_exact_units() -> None:
 )
 def test_age_limits_are_three_cadences(source: Source, limit: float) -> None:
     assert DEFAULT.age_limit_s(source) == limit
+
+
+def test_while_the_market_streams_other_ages_are_too_old_and_they_are_settings() -> None:
+    assert DEFAULT.age_limit_s(Source.TICKERS, streaming=True) == 30.0
+    faster = replace(DEFAULT, feed=FeedRules(tickers=2, contracts=7, books=9))
+    told = {source: faster.age_limit_s(source, streaming=True) for source in Source}
+    assert (told[Source.TICKERS], told[Source.CONTRACTS], told[Source.BOOKS]) == (6.0, 21.0, 27.0)
+    for source in (Source.FUNDING, Source.HOURLY_CANDLES, Source.DAILY_CANDLES):
+        assert told[source] == faster.age_limit_s(source)
+    assert faster.age_limit_s(Source.TICKERS) == 180.0
 
 
 def test_a_document_reads_back_to_the_same_settings() -> None:

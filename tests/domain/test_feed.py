@@ -1,0 +1,61 @@
+"""Which of two messages is the newer word, whatever order they come in."""
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.feed import AHEAD_MS, LATE_IN_A_ROW, Sequencer, Word
+
+NOW = 1_795_000_000_000
+
+
+def judged(*messages: tuple[int, int | None], now_ms: int = NOW) -> list[Word]:
+    sequencer = Sequencer()
+    return [sequencer.judge("topic", NOW + at, number, now_ms) for at, number in messages]
+
+
+def test_W08_n_duplicates_are_as_one() -> None:
+    assert judged((0, 1), (0, 1), (0, 1), (1, 2), (0, 1)) == [
+        Word.NEWER, Word.REPEATED, Word.REPEATED, Word.NEWER, Word.LATE,
+    ]  # fmt: skip
+    assert judged((0, None), (0, None), (1, None)) == [Word.NEWER, Word.REPEATED, Word.NEWER]
+
+
+def test_W09_older_ones_are_dropped_but_a_sequence_that_restarts_is_followed() -> None:
+    assert judged((0, 900), (-5, 899)) == [Word.NEWER, Word.LATE]
+    assert judged((0, 900), (5, 3), (6, 4)) == [Word.NEWER, Word.RESTARTED, Word.NEWER]
+
+
+def test_W09_it_is_not_stuck_for_ever_where_the_clock_of_the_exchange_steps_back() -> None:
+    words = judged((0, 1), *((-60_000 + step, 2 + step) for step in range(LATE_IN_A_ROW + 2)))
+    assert words[1:LATE_IN_A_ROW] == [Word.LATE] * (LATE_IN_A_ROW - 1)
+    assert words[LATE_IN_A_ROW:] == [Word.RESTARTED, Word.NEWER, Word.NEWER]
+
+
+def test_D20_what_comes_from_the_future_is_dropped_and_holds_nothing_up() -> None:
+    assert judged((AHEAD_MS + 1, 7), (AHEAD_MS, 8), (0, 9)) == [Word.AHEAD, Word.NEWER, Word.LATE]
+
+
+def test_kinds_do_not_disturb_each_other_and_can_be_forgotten() -> None:
+    sequencer = Sequencer()
+    assert sequencer.judge("a", NOW, 5, NOW) is Word.NEWER
+    assert sequencer.judge("b", NOW - 9, 1, NOW) is Word.NEWER
+    sequencer.forget("a")
+    assert sequencer.judge("a", NOW - 5, 1, NOW) is Word.NEWER
+
+
+@given(st.lists(st.integers(0, 8), min_size=1, max_size=60), st.integers(0, 2**16))
+def test_W08_what_is_taken_only_ever_grows_newer(repeats: list[int], seed: int) -> None:
+    messages = [(at, at) for at, count in enumerate(repeats) for _ in range(count + 1)]
+    dice = random.Random(seed)
+    mixed = sorted(messages, key=lambda one: one[0] + dice.uniform(0, 3))
+    sequencer, taken = Sequencer(), []
+    for at, number in mixed:
+        word = sequencer.judge("topic", NOW + at, number, NOW + 1_000)
+        if word is Word.NEWER:
+            taken.append(at)
+        if word is Word.RESTARTED:
+            return  # a row of late ones: it begins anew, which is another test
+    assert taken == sorted(set(taken))
+    assert taken[-1] == max(at for at, _ in messages)

@@ -1,0 +1,38 @@
+"""When a price has moved by more than it usually does."""
+
+import numpy as np
+import pytest
+
+from app.domain.feed_rules import FeedRules
+from app.domain.moves import HOURS, has_moved, hourly_volatility
+
+BY_BP = FeedRules(move_bp=50.0, move_volatilities=0.0)
+BY_VOLATILITY = FeedRules(move_bp=0.0, move_volatilities=2.0)
+
+
+@pytest.mark.parametrize(
+    ("rules", "now", "volatility", "expected"),
+    [
+        (BY_BP, 100.4, None, False),
+        (BY_BP, 100.6, None, True),
+        (BY_BP, 99.4, None, True),
+        (BY_VOLATILITY, 101.9, 0.01, False),
+        (BY_VOLATILITY, 102.1, 0.01, True),
+        (BY_VOLATILITY, 97.9, 0.01, True),
+        (BY_VOLATILITY, 150.0, None, False),
+        (FeedRules(move_bp=0.0, move_volatilities=0.0), 500.0, 0.01, False),
+        (BY_BP, 0.0, None, False),
+    ],
+)
+def test_a_move_is_measured_in_basis_points_or_in_its_own_volatility(
+    rules: FeedRules, now: float, volatility: float | None, expected: bool
+) -> None:
+    assert has_moved(100.0, now, volatility, rules) is expected
+
+
+def test_a_volatility_needs_a_whole_day_of_bars_that_move() -> None:
+    close = 100.0 * np.exp(np.cumsum(np.tile([0.01, -0.01], HOURS)))
+    assert hourly_volatility(close) == pytest.approx(0.01, rel=0.05)
+    assert hourly_volatility(close[:HOURS]) is None
+    assert hourly_volatility(np.full(60, 5.0)) is None
+    assert hourly_volatility(np.append(close, 0.0)) is None
