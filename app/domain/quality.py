@@ -86,6 +86,15 @@ def merged(old: CandleSeries, new: CandleSeries, bars: int) -> CandleSeries:
     )
 
 
+def news_in(answer: CandleSeries, held: CandleSeries) -> CandleSeries:
+    """What an answer says that is not held yet: later bars, and bars that were changed."""
+    if not len(held) or not len(answer):
+        return answer
+    place = np.minimum(np.searchsorted(held.opened_ms, answer.opened_ms), len(held) - 1)
+    same = np.all([getattr(answer, name) == getattr(held, name)[place] for name in _FIELDS], axis=0)
+    return _select(answer, ~same)
+
+
 def wanted_from_ms(
     series: CandleSeries, interval: Interval, bars: int, server_now_ms: int
 ) -> int | None:

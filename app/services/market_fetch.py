@@ -16,6 +16,7 @@ from app.domain.quality import (
     closed_part,
     last_closed_open_ms,
     merged,
+    news_in,
     sound_part,
     wanted_from_ms,
 )
@@ -208,10 +209,12 @@ class Fetcher:
             return EMPTY
         asked, tries = self._tries.get((code, interval), (newest, 0))
         self._tries[code, interval] = (newest, tries + 1 if asked == newest else 1)
+        # The last bar that is held is asked for again: it may have been changed after its close.
+        begin_ms = start_ms - interval.ms if len(series) else start_ms
         answer = await self.exchange.candles(
-            entry.contract, interval, start_ms, newest + interval.ms
+            entry.contract, interval, begin_ms, newest + interval.ms
         )
-        return closed_part(sound_part(answer, interval), interval, now_ms)
+        return news_in(closed_part(sound_part(answer, interval), interval, now_ms), series)
 
     async def _keep_candles(
         self, fresh: Mapping[SymbolEntry, CandleSeries], interval: Interval

@@ -86,6 +86,11 @@ class QualityService:
         at = instant(state.elsewhere_ms)
         return Elsewhere(state.elsewhere_at or "", state.elsewhere, at, is_young)
 
+    async def revised(self, symbol_id: str) -> int:
+        """How often the exchange has changed a candle of the symbol after its close."""
+        async with self.database.read() as unit:
+            return await unit.candle_revisions.count(symbol_id)
+
     async def history(
         self, symbol_id: str, before: datetime | None, limit: int
     ) -> tuple[StoredVerdict, ...]:

@@ -1,6 +1,7 @@
 """Every table, by name; migrations build the same and a test compares them."""
 
 from app.storage.alert_tables import alerts
+from app.storage.candle_revisions import candle_revisions
 from app.storage.event_tables import STREAM_ID, event_head, events
 from app.storage.market_tables import (
     candles,
@@ -29,13 +30,14 @@ from app.storage.quality import quality_verdicts
 from app.storage.rebalance_tables import rebalance_run_steps, rebalance_runs
 from app.storage.replica_tables import feed_wishes, job_executors, leases, shared_markets
 from app.storage.scoring_tables import scoring_algorithms, scoring_runs, symbol_scores
-from app.storage.signal_tables import signal_votes, signals
+from app.storage.signal_tables import signal_effects, signal_votes, signals
 
 __all__ = [
     "PORTFOLIO_ID",
     "STREAM_ID",
     "alerts",
     "booked_totals",
+    "candle_revisions",
     "candles",
     "contract_specs",
     "event_head",
@@ -62,6 +64,7 @@ __all__ = [
     "scoring_runs",
     "service_facts",
     "shared_markets",
+    "signal_effects",
     "signal_votes",
     "signals",
     "symbol_scores",

@@ -4,6 +4,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.event_codec import drafts_of
 from app.storage.alerts import AlertRepository
+from app.storage.candle_revisions import CandleRevisionRepository
 from app.storage.candles import CandleRepository
 from app.storage.configuration import ConfigurationRepository
 from app.storage.controls import ControlRepository
@@ -25,6 +26,7 @@ from app.storage.revisions import RevisionRepository
 from app.storage.scoring import ScoringRepository
 from app.storage.shared_market import SharedMarketRepository
 from app.storage.signal_counts import SignalCountRepository
+from app.storage.signal_effects import SignalEffectRepository
 from app.storage.signals import SignalRepository
 from app.storage.symbols import SymbolRepository
 from app.storage.trades import TradeRepository
@@ -39,6 +41,7 @@ class UnitOfWork:
         self.announced: list[object] = []
         self.symbols = SymbolRepository(connection)
         self.candles = CandleRepository(connection)
+        self.candle_revisions = CandleRevisionRepository(connection)
         self.market = MarketRepository(connection)
         self.quality = QualityRepository(connection)
         self.scoring = ScoringRepository(connection)
@@ -60,6 +63,7 @@ class UnitOfWork:
         self.revisions = RevisionRepository(connection)
         self.leases = LeaseRepository(connection)
         self.signals = SignalRepository(connection)
+        self.signal_effects = SignalEffectRepository(connection)
         self.signal_counts = SignalCountRepository(connection)
         self.shared_market = SharedMarketRepository(connection)
 

@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from sqlalchemy import text
 
 from app.domain.errors import Code, UnavailableError
-from app.domain.market import DataStatus, ExchangeLink, LinkState
+from app.domain.market import DataStatus, ExchangeLink, Interval, LinkState
 from app.domain.panel import Source
 from app.domain.quality_report import QualityVerdict
 from app.domain.quarantine import Doubt
@@ -296,3 +297,33 @@ async def test_D02_another_exchange_confirms_or_refutes_what_has_no_index(
     assert found is not None
     assert (found.source, found.is_young) == ("binance USDT", False)
     assert data.view(data.resolve(ETH)).index is None, "it is nobody's index"
+
+
+@ON_SQLITE
+async def test_D06_a_closed_candle_that_is_changed_is_revised_and_its_former_word_kept(
+    live: LiveMarket, database: Database
+) -> None:
+    data = await refreshed(live)
+    entry = data.resolve(ETH)
+    await data.fetch.candles([entry], Interval.HOUR)
+    first = data.live.market.hourly[CODE].value
+    at = int(first.opened_ms[-1])
+    async with database.write() as unit:  # as if the exchange had said something else then
+        row = "UPDATE candles SET close = low, revision = revision + 1 WHERE opened_ms = :at"
+        await unit.connection.execute(text(row), {"at": at})
+        before = await unit.candle_revisions.count(entry.symbol_id)
+        held = (await unit.candles.load([entry.symbol_id], Interval.HOUR))[entry.symbol_id]
+    market = data.live.market
+    received = data.live.received(held)
+    data.live.publish(market.with_candles(Interval.HOUR, {CODE: received}))
+    live.clock.pass_(3600)
+    await data.fetch.candles([entry], Interval.HOUR)
+    now = data.live.market.hourly[CODE].value
+    assert int(now.opened_ms[-1]) > at
+    assert float(now.close[now.opened_ms == at][0]) == float(first.close[-1])
+    async with database.read() as unit:
+        kept = await unit.candle_revisions.of(entry.symbol_id, Interval.HOUR)
+        assert await unit.candle_revisions.count(entry.symbol_id) == before + 1
+    assert (kept[-1].opened_ms, kept[-1].values["close"]) == (at, float(first.low[-1]))
+    live.clock.pass_(60)
+    assert len(await data.fetch._new_bars(entry, Interval.HOUR)) == 0

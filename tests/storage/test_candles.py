@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from app.domain.market import CandleSeries, Interval
+from app.storage.candle_revisions import VALUES
 from app.storage.candles import SavedCandles, Span
 from app.storage.database import Database
 from tests.storage.worlds import listed, series, symbol_id
@@ -56,6 +57,15 @@ async def test_D06_a_candle_that_says_something_new_is_revised(database: Databas
         revisions = list((await unit.connection.execute(rows)).scalars())
         assert revisions == [1, 1, 1, 2, 1, 1, 1, 1, 1, 1]
         assert _same((await unit.candles.load(["btc"], Interval.HOUR))["btc"], revised)
+        (former,) = await unit.candle_revisions.of("btc", Interval.HOUR)
+        assert (former.opened_ms, former.revision) == (int(first.opened_ms[3]), 1)
+        assert former.values == {name: float(getattr(first, name)[3]) for name in VALUES}
+        await unit.candles.save({"btc": first}, Interval.HOUR)
+        later = await unit.candle_revisions.of("btc", Interval.HOUR)
+        assert [one.revision for one in later] == [1, 2]
+        assert later[1].values["close"] == float(close[3])
+        assert await unit.candle_revisions.count("btc") == 2
+        assert await unit.candle_revisions.of("btc", Interval.DAY) == ()
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,10 @@ class QualityOut(Freshness):
     flags: list[str]
     parts: list[PartOut]
     quarantined_since: UtcTime | None
+    revised_candles: int = Field(
+        description="How often the exchange has changed a candle after its close; the former word "
+        "is kept."
+    )
     history: list[PastVerdictOut] = Field(
         description="Changes of the verdict, newest first, for `quality.history_days`."
     )
@@ -76,6 +80,7 @@ class QualityOut(Freshness):
         past: list[PastVerdictOut],
         next_cursor: str | None,
         source: DataSource,
+        revised: int,
     ) -> Self:
         report = found.report
         return cls(
@@ -85,6 +90,7 @@ class QualityOut(Freshness):
             flags=list(report.flags),
             parts=[PartOut.of(part) for part in report.parts],
             quarantined_since=found.quarantined_since,
+            revised_candles=revised,
             history=past,
             next_cursor=next_cursor,
             as_of=found.as_of,
@@ -142,6 +148,7 @@ async def quality(
         [PastVerdictOut.of(one) for one in page],
         None if last is None else cursors.encode("quality", chosen, last),
         service.market.source,
+        await service.quality.revised(found.entry.symbol_id),
     )
 
 
