@@ -7,14 +7,16 @@ from app.api.schemas import Out
 
 
 class RetentionOut(Out):
-    """Days since the end; history, rebalances and trades are kept for ever."""
+    """Days since the end; history and trades are kept for ever."""
 
     alerts_days: int = Field(description="Alerts that are resolved.")
     jobs_days: int = Field(description="Jobs that have ended.")
     notifications_days: int = Field(description="Notifications that were delivered.")
+    rebalance_runs_days: int = Field(description="Runs of rebalances, with their steps.")
 
 
 class RetentionIn(Body):
     alerts_days: int | None = None
     jobs_days: int | None = None
     notifications_days: int | None = None
+    rebalance_runs_days: int | None = None

@@ -48,6 +48,7 @@ def join(
     """
     times = LeaseTimes() if is_shared else LeaseTimes(demote_s=float("inf"))
     feed.lease = FeedLease(database, holder, time.monotonic, times)
+    service.market.metrics.feed_epoch.set_function(feed.own_epoch)
     if is_shared:
         feed.follower = MarketFollower(database, service.market, service.scoring, time.monotonic)
 

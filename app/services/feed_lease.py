@@ -1,5 +1,6 @@
 """The lease of the market feed: one process at a time talks to the exchange."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,6 +18,14 @@ RENEW_S: Final = 5.0
 DEMOTE_S: Final = 10.0
 _RETRY_S: Final = 5.0
 _log = structlog.get_logger("feed")
+
+# Refuses to write for who is no longer the one to do it: raises UnavailableError.
+Fence = Callable[[UnitOfWork], Awaitable[None]]
+
+
+async def anybody(unit: UnitOfWork) -> None:
+    """The fence where one process alone writes: nobody has to be refused."""
+    del unit
 
 
 @dataclass(frozen=True, slots=True)

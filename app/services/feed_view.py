@@ -1,5 +1,6 @@
 """Whose market this process decides on: its own, or that of the owner of the feed."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -36,6 +37,11 @@ class FeedView:
         if self.lease is not None and self.lease.epoch is not None:
             return self.lease.epoch
         return None if self.follower is None else self.follower.epoch
+
+    def own_epoch(self) -> float:
+        """Of the feed while this process owns it, for a gauge; else NaN."""
+        held = None if self.lease is None else self.lease.epoch
+        return math.nan if held is None else float(held)
 
     def link(self) -> ExchangeLink:
         """How the exchange is reached by whoever reads it."""

@@ -21,6 +21,7 @@ from app.domain.market import (
 )
 from app.domain.panel import Panel, ScoringInputs, Source
 from app.domain.symbols import SymbolEntry
+from app.services.feed_lease import Fence, anybody
 from app.services.market_clock import ServerClock
 from app.services.market_fetch import Fetcher
 from app.services.market_memory import MarketMemory
@@ -63,6 +64,7 @@ class MarketData:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     # Only the owner of the feed talks to the exchange; the others have it do so.
     is_owner: Callable[[], bool] = lambda: True
+    fence: Fence = anybody  # of what is stored: who has lost the feed writes nothing more
     remote_sync: Callable[[], Awaitable[SyncSummary]] | None = None
     fill: FillProgress = NOT_STARTED
     scorable: asyncio.Event = field(default_factory=asyncio.Event)  # a first board can be made
@@ -85,10 +87,9 @@ class MarketData:
     def __post_init__(self) -> None:
         self.server_clock = ServerClock(self.exchange, self.clock, self.monotonic)
         self.live = LiveMarket(self.server_clock, self.monotonic)
-        self.fetch = Fetcher(
-            self.exchange, self.database, self.live, self.metrics, self.workers, self.sleep
-        )
-        self.open_interest = OpenInterestKeeper(self.database, self.live)
+        asked = self.exchange, self.database, self.live, self.metrics, self.workers
+        self.fetch = Fetcher(*asked, self.sleep, self.fence)
+        self.open_interest = OpenInterestKeeper(self.database, self.live, self.fence)
         self.quotes = MarketQuotes(self.live)
         self.quality = QualityKeeper(self.database, self.live, self.moment)
 
@@ -282,15 +283,14 @@ class MarketData:
     def worth_history(self) -> tuple[SymbolEntry, ...]:
         """Symbols that listing and turnover let through, the most traded first."""
         moment = self.moment()
-        found = [
+        found = (
             (candidate.turnover_24h or 0, entry)
             for entry in moment.known.index.entries
-            if worth_history(
-                candidate := moment.candidate(entry.contract, entry.symbol), moment.limits
-            )
-        ]
-        found.sort(key=lambda pair: (-pair[0], pair[1].symbol))
-        return tuple(entry for _, entry in found)
+            for candidate in (moment.candidate(entry.contract, entry.symbol),)
+            if worth_history(candidate, moment.limits)
+        )
+        ranked = sorted(found, key=lambda pair: (-pair[0], pair[1].symbol))
+        return tuple(entry for _, entry in ranked)
 
     def eligible(self) -> tuple[SymbolEntry, ...]:
         """Symbols that pass the whole funnel, the most traded first."""

@@ -22,6 +22,7 @@ from app.domain.quality import (
 )
 from app.domain.symbols import SymbolEntry
 from app.services.bounded import each
+from app.services.feed_lease import Fence, anybody
 from app.services.market_state import CANDLE_SOURCE, LiveMarket, joined
 from app.services.market_views import BARS
 from app.services.ports import Exchange
@@ -66,6 +67,7 @@ class Fetcher:
     metrics: Metrics
     workers: int
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    fence: Fence = anybody
     _tries: dict[tuple[str, Interval], tuple[int, int]] = field(default_factory=dict)
 
     async def candles(
@@ -222,6 +224,7 @@ class Fetcher:
         if not fresh:
             return
         async with self.database.write(STORE_TIMEOUT_S) as unit:
+            await self.fence(unit)
             saved = await unit.candles.save(
                 {entry.symbol_id: series for entry, series in fresh.items()}, interval
             )
@@ -254,6 +257,7 @@ class Fetcher:
             return
         if any(fresh.values()):
             async with self.database.write(STORE_TIMEOUT_S) as unit:
+                await self.fence(unit)
                 await unit.market.save_funding(
                     {entry.symbol_id: rates for entry, rates in fresh.items()}
                 )

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from app.domain.symbols import SymbolEntry
+from app.services.feed_lease import Fence, anybody
 from app.services.market_state import LiveMarket, OpenInterestLog
 from app.services.market_views import MarketMoment
 from app.storage.database import Database
@@ -25,6 +26,7 @@ class OpenInterestKeeper:
 
     database: Database
     live: LiveMarket
+    fence: Fence = anybody
 
     async def note(self, moment: MarketMoment) -> None:
         """Keep what `moment` says, if its hour has nothing yet."""
@@ -50,6 +52,7 @@ class OpenInterestKeeper:
                 )
             )
         async with self.database.write(STORE_TIMEOUT_S) as unit:
+            await self.fence(unit)
             await unit.market.save_snapshots(taken)
             await unit.market.forget_snapshots(now_ms - RETENTION_MS)
         market = self.live.market

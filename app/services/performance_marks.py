@@ -15,8 +15,15 @@ class PerformanceMarks:
     performance: Performance
 
     async def note(self, slot: datetime) -> PerformanceMark | None:
-        """The mark of that slot, made now unless it is there; None without a portfolio."""
+        """The mark of that slot, made now unless it is there.
+
+        None without a portfolio, and for a slot that began before there was one: what comes of
+        it later is no mark of that slot.
+        """
         async with self.performance.database.write() as unit:
+            begun = await unit.history.begun_at()
+            if begun is None or slot < begun:
+                return None
             grounds = self.performance.grounds
             # Only the moment of now is asked for: the history is read from the last weighing on.
             track = await track_of(unit, grounds, Need(has_days=False))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from app.domain.errors import Code, ConflictError, NotFoundError, ServiceError
@@ -52,6 +52,11 @@ class RebalanceRuns:
     clock: Clock
     new_id: NewId
     owner: str  # names this process to people
+
+    async def forget_old(self, keep: timedelta) -> int:
+        """Drops runs that ended longer ago; gives their number."""
+        async with self.database.write() as unit:
+            return await unit.rebalance_runs.forget(self.clock() - keep)
 
     async def claim(self, wish: Wish, command: Command) -> Run:
         """A run that has the portfolio for itself; or the ended one of the same tick.

@@ -31,6 +31,10 @@ async def _jobs(service: MySymbolsServiceV2, rules: RetentionRules) -> int:
     return await service.jobs.forget_old(timedelta(days=rules.jobs_days))
 
 
+async def _rebalance_runs(service: MySymbolsServiceV2, rules: RetentionRules) -> int:
+    return await service.rebalancing.runs.forget_old(timedelta(days=rules.rebalance_runs_days))
+
+
 # Each gives the number of what it dropped; done again it finds nothing more.
 SWEEPS: Final[Mapping[str, Sweep]] = MappingProxyType(
     {
@@ -39,6 +43,7 @@ SWEEPS: Final[Mapping[str, Sweep]] = MappingProxyType(
         "notifications": _notifications,
         "alerts": _alerts,
         "jobs": _jobs,
+        "rebalance_runs": _rebalance_runs,
     }
 )
 

@@ -117,6 +117,13 @@ class RebalanceRunRepository:
             wanted = wanted.where(table.c.state == state.value)
         return tuple(_run(row) for row in await self.connection.execute(wanted))
 
+    async def forget(self, before: datetime) -> int:
+        """Drops those that ended before, with their steps; how many."""
+        old = table.c.finished_at < before
+        gone = select(table.c.run_id).where(old)
+        await self.connection.execute(steps_table.delete().where(steps_table.c.run_id.in_(gone)))
+        return (await self.connection.execute(table.delete().where(old))).rowcount
+
     async def _of_tick(self, scheduled_at: datetime | None) -> Run | None:
         if scheduled_at is None:
             return None

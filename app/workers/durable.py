@@ -1,14 +1,21 @@
 """What a durable run is made of, and what its engine has to be told."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+import structlog
+
+from app.domain.errors import UnavailableError
 from app.domain.jobs import Document
 from app.services.ports import Journal
 
 # Raised by hand when the steps of a run change their order; what is unfinished must end before.
 VERSION: Final = "jobs-1"
+TRIES: Final = 3  # of a step that cannot be done just now
+SOON_S: Final = 5.0
+_log = structlog.get_logger("jobs")
 
 Work = Callable[[Journal, Document], Awaitable[Document]]
 
@@ -63,3 +70,24 @@ class EngineOptions:
     poll_s: float = 1.0  # how soon a queued run is noticed
     drain_s: float = 10.0  # patience with what runs when it closes; less than peers have with us
     answer_s: float = 5.0  # patience with the store
+
+
+async def tried(
+    name: str,
+    action: Callable[[], Awaitable[Document]],
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> Document:
+    """What `action` gives, at the third try at the latest.
+
+    Only an error that names an end within five seconds is waited for; any other, and that of the
+    last try, is raised: the run fails and says why.
+    """
+    for _ in range(TRIES - 1):
+        try:
+            return await action()
+        except UnavailableError as error:
+            if error.retry_after_s is None or error.retry_after_s > SOON_S:
+                raise
+            _log.info("step_again", step=name, cause=error.code.value)
+            await sleep(error.retry_after_s)
+    return await action()

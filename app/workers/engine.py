@@ -18,7 +18,7 @@ from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, error
 
 from app.domain.errors import Code, NotFoundError, ServiceError, UnavailableError
 from app.domain.jobs import FINAL, Document, Enqueued, Job, JobState
-from app.workers.durable import EngineOptions, Run
+from app.workers.durable import EngineOptions, Run, tried
 from app.workers.engine_rows import job_of, recorded_as
 
 _APP: Final = "my-symbols"
@@ -45,7 +45,7 @@ class _Journal:
 
     async def step(self, name: str, action: Callable[[], Awaitable[Document]]) -> Document:
         async def act() -> Document:
-            return await action()
+            return await tried(name, action)
 
         return await DBOS.run_step_async({"name": name, "preemptible": True}, act)
 

@@ -18,6 +18,7 @@ from app.domain.configuration import Configuration
 from app.domain.market import DataSource
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
+from app.services.feed_lease import Fence, anybody
 from app.services.market_data import MarketData
 from app.services.registry import Registry, shipped_sectors
 from app.storage.database import Database
@@ -82,7 +83,9 @@ class LiveMarket:
             held=held,
         )
 
-    def market(self, configuration: Configuration | None = None) -> MarketData:
+    def market(
+        self, configuration: Configuration | None = None, fence: Fence = anybody
+    ) -> MarketData:
         settings = configuration or Configuration()
         return MarketData(
             exchange=self.exchange,
@@ -93,6 +96,7 @@ class LiveMarket:
             monotonic=self.clock.monotonic,
             metrics=Metrics(),
             sleep=self._sleep,
+            fence=fence,
         )
 
     async def _sleep(self, seconds: float) -> None:

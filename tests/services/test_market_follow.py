@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 
 from app.domain.configuration import Configuration
 from app.domain.errors import Code, UnavailableError
@@ -23,6 +23,7 @@ from app.services.once import Once
 from app.services.scoring import Scoring
 from app.storage.database import Database
 from app.storage.shared_market import FEED
+from app.storage.tables import candles, funding_rates, market_snapshots
 from tests.services.live_market import LiveMarket, open_market
 
 NUMBERS = count(1)
@@ -51,10 +52,11 @@ class Process:
 
 
 def process(live: LiveMarket, name: str, times: LeaseTimes | None = None) -> Process:
-    market, database, clock = live.market(), live.database, live.clock
+    database, clock = live.database, live.clock
     lease = FeedLease(database, name, clock.monotonic, times or LeaseTimes())
 
     view = FeedView(live.exchange.link, lease)
+    market = live.market(fence=view.fence)
     market.registry.fence, market.is_owner = view.fence, view.is_owner
     scoring = Scoring(
         market=market,
@@ -241,6 +243,50 @@ async def test_K16_a_stopped_owner_that_wakes_writes_neither_board_nor_market_no
     assert stamp.epoch == 1, "what it wrote when it was the owner"
     assert latest is not None
     assert latest.run_id == board.run_id
+
+
+async def test_K16_a_stopped_owner_that_wakes_stores_no_candle_no_rate_and_no_open_interest(
+    live: LiveMarket,
+) -> None:
+    owner = await filled_owner(live)
+    other = process(live, "other")
+    await other.follower.look()
+    async with live.database.write() as unit:
+        await unit.connection.execute(text("UPDATE leases SET expires_ms = 1"))
+    live.clock.pass_(9 * 3600.0 + 10)  # bars have closed, a rate was settled, an hour has begun
+    await owner.own()
+    async with live.database.write() as unit:
+        await unit.connection.execute(text("UPDATE leases SET expires_ms = 1"))
+    assert await other.own() == 3
+    assert owner.held() == 2, "by its own clock it still is the owner"
+    await owner.market.refresh_tickers()
+    before = await stored_rows(live)
+    for refresh in (
+        owner.market.refresh_candles,
+        owner.market.refresh_funding,
+        lambda: owner.market.open_interest.note(owner.market.moment()),
+    ):
+        with pytest.raises(UnavailableError) as caught:
+            await refresh()
+        assert caught.value.code is Code.MARKET_DATA_STALE
+    assert await stored_rows(live) == before
+    await other.market.refresh_market()
+    await other.market.refresh_candles()
+    await other.market.refresh_funding()
+    after = await stored_rows(live)
+    assert all(after[name] > count for name, count in before.items()), "the new one stores them"
+
+
+async def stored_rows(live: LiveMarket) -> dict[str, int]:
+    async with live.database.read() as unit:
+        return {
+            table.name: int(
+                (
+                    await unit.connection.execute(select(func.count()).select_from(table))
+                ).scalar_one()
+            )
+            for table in (candles, funding_rates, market_snapshots)
+        }
 
 
 async def test_a_board_of_a_follower_stands_while_its_market_is_that_of_the_present_owner(

@@ -9,7 +9,7 @@ from app.api.routes import portfolio_marks
 from app.storage.database import Database
 from tests.api.harness import PREFIX, serve
 from tests.api.judging import problem
-from tests.services.desk import NOW, Desk
+from tests.services.desk import NOW, WHO, Desk
 
 HOUR = timedelta(hours=1)
 # Where the database is no matter.
@@ -45,6 +45,21 @@ async def test_without_a_portfolio_there_is_nothing_to_note(database: Database) 
     desk = await Desk(database).open()
     assert await desk.performance_marks.note(NOW) is None
     assert await desk.performance_marks.page(9, None, None, None) == ()
+
+
+@SQLITE
+async def test_a_slot_that_began_before_there_was_a_portfolio_stays_without_a_mark(
+    database: Database,
+) -> None:
+    desk = await Desk(database).open()
+    desk.later(minutes=3)
+    await desk.portfolio.initialize(3, "start", WHO)
+    desk.later(minutes=2)  # the run of the slot is late, or is tried again
+    assert await desk.performance_marks.note(NOW) is None
+    desk.later(minutes=55)
+    first = await desk.performance_marks.note(NOW + HOUR)
+    assert first is not None
+    assert await desk.performance_marks.page(9, None, None, None) == (first,)
 
 
 @SQLITE

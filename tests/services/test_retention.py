@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 from sqlalchemy import select
 
+from app.domain.errors import NotFoundError
 from app.services.job_news import JobNews
 from app.services.jobs import JobService
 from app.services.my_symbols import MySymbolsServiceV2
@@ -46,6 +49,7 @@ def _service(desk: Desk, office: Office, jobs: Ended) -> MySymbolsServiceV2:
         "alerts": desk.alerts,
         "jobs": JobService(cast("Jobs", jobs), clock, lambda: "id", JobNews(desk.database)),
         "configuration": desk.configuration,
+        "rebalancing": desk.rebalancing,
     }
     return cast("MySymbolsServiceV2", SimpleNamespace(**parts))
 
@@ -105,3 +109,27 @@ async def test_B18_only_what_has_ended_and_is_old_enough_goes(database: Database
 def test_three_months_of_alerts_two_weeks_of_jobs_a_month_of_notifications() -> None:
     rules = settings().retention
     assert (rules.alerts_days, rules.jobs_days, rules.notifications_days) == (90, 14, 30)
+    assert rules.rebalance_runs_days == 365
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_runs_of_rebalances_go_after_a_year_and_what_they_decided_stays(
+    database: Database,
+) -> None:
+    desk = await Desk(database).filled(3)
+    desk.quote("C00USDT", mark=Decimal("20.0"))
+    old = await desk.rebalancing.rebalance(WHO)
+    assert old.result is not None
+    history = (await _everything(database))["portfolio_history"]
+    desk.later(days=200)
+    desk.score({})
+    service = _service(desk, Office(database), Ended())
+    assert await swept(service, "rebalance_runs") == 0
+    await desk.configuration.put({"retention": {"rebalance_runs_days": 100}}, "less", WHO)
+    assert await swept(service, "rebalance_runs") == 1
+    with pytest.raises(NotFoundError):
+        await desk.rebalancing.runs.one(old.result.run_id)
+    after = await _everything(database)
+    assert not after["rebalance_runs"]
+    assert not after["rebalance_run_steps"]
+    assert set(history) <= set(after["portfolio_history"])
