@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,10 +13,13 @@ from typing import Any
 
 import aiohttp
 
+from app.adapters.kucoin.tape_entries import Entry
+from app.adapters.kucoin.tape_file import TapeReader
 from app.cli.application import application
 from app.container.tape import Around, Ears, Replayed, record, replay
+from app.domain.configuration import Configuration
 from app.domain.market import DataSource
-from app.domain.tape import BoardLine
+from app.domain.tape import BoardLine, EndOfTapeError, TapeError
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from app.settings import KucoinSettings
@@ -78,17 +82,76 @@ class Studio:
     async def recorded(self, for_s: float, board_every_s: float, contracts: int = 14) -> "Studio":
         options = SandboxOptions(quota=PLENTY, contracts=contracts)
         async with serve_exchange(options, self.clock.wall) as self.base_url:
-            settings = KucoinSettings(
-                base_url=self.base_url,
-                source=DataSource.SANDBOX,
-                quota_per_window=PLENTY,
-                read_timeout_s=60.0,
-                total_timeout_s=120.0,
-            )
             around = Around(self.clock.now, self.clock.monotonic, self._sleep)
-            await record(self.path, settings, around, self.ears, for_s, board_every_s)
+            await record(
+                self.path,
+                _settings(self.base_url),
+                around,
+                self.ears,
+                for_s,
+                board_every_s,
+                is_streaming=False,
+            )
         assert not self.acts, "the recording ended before everything had happened"
         return self
+
+
+@dataclass
+class StreamStudio(Studio):
+    """Real time and real connections; it records until `script` has seen all that it wants."""
+
+    _over: bool = False
+
+    async def _rest(self, seconds: float) -> None:
+        await asyncio.sleep(min(seconds, 0.1))
+        if self._over:
+            raise EndOfTapeError("the script is over")
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not holds():
+                await asyncio.sleep(0.2)
+
+    def entries(self) -> list[Entry]:
+        """What is safe in the file by now."""
+        try:
+            with TapeReader(self.path) as reader:
+                return list(reader)
+        except (FileNotFoundError, TapeError):  # it has not begun
+            return []
+
+    async def streamed(
+        self, script: Callable[["StreamStudio"], Awaitable[None]], configuration: Configuration
+    ) -> "StreamStudio":
+        options = SandboxOptions(quota=PLENTY, contracts=14)
+        async with serve_exchange(options, time.time) as self.base_url:
+            around = Around(lambda: datetime.now(UTC), time.monotonic, self._rest)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(
+                    record(
+                        self.path,
+                        _settings(self.base_url),
+                        around,
+                        self.ears,
+                        for_s=PATIENCE_S,
+                        board_every_s=0.5,
+                        configuration=configuration,
+                    )
+                )
+                await script(self)
+                self._over = True
+        return self
+
+
+def _settings(base_url: str) -> KucoinSettings:
+    return KucoinSettings(
+        base_url=base_url,
+        source=DataSource.SANDBOX,
+        quota_per_window=PLENTY,
+        connect_timeout_s=60.0,
+        read_timeout_s=60.0,
+        total_timeout_s=120.0,
+    )
 
 
 async def replayed(path: Path) -> tuple[Studio, Replayed]:

@@ -41,18 +41,22 @@ def record_tape(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write every answer of the exchange to a new FILE, and score it meanwhile; Ctrl-C ends it.
+    """Write all that the exchange says to a new FILE, and score it meanwhile; Ctrl-C ends it.
 
     It asks the exchange that MYSYMBOLS_KUCOIN__* names, beside the service and for itself.
     """
     with reporting(as_json) as output:
         for_s = _seconds(for_)
         every_s = None if board_every is None else _seconds(board_every)
-        settings = read_settings().kucoin
+        settings = read_settings()
+        is_streaming = settings.feed.streaming == "stream"
         heard = _Heard(output)
         around = Around(utc_now, time.monotonic, asyncio.sleep)
         try:
-            asyncio.run(_until_asked(record(file, settings, around, heard.ears, for_s, every_s)))
+            recording = record(
+                file, settings.kucoin, around, heard.ears, for_s, every_s, is_streaming
+            )
+            lost = asyncio.run(_until_asked(recording))
         except FileExistsError:
             detail = f"{file} is there already; a tape is never written over."
             raise CommandError(Exit.CONFIGURATION, "tape_exists", detail) from None
@@ -60,6 +64,8 @@ def record_tape(
             detail = f"{file} cannot be written: {error.strerror}."
             raise CommandError(Exit.CONFIGURATION, "tape_not_written", detail) from None
         size = file.stat().st_size
+        if lost:
+            output.notes.print(f"{lost} frames came faster than they could be kept")
         if as_json:
             output.machine({"file": str(file), "bytes": size, **heard.document})
         else:
@@ -147,8 +153,8 @@ def _show(found: Replayed, heard: _Heard, output: Output) -> None:
         say(f"{found.compared} boards compared with the recording: all the same")
 
 
-async def _until_asked(recording: Awaitable[None]) -> None:
-    """Carries it out; a signal ends it as if its time were over."""
+async def _until_asked(recording: Awaitable[int]) -> int | None:
+    """Carries it out; a signal ends it as if its time were over, and leaves no result."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     asked = False
 
@@ -161,10 +167,11 @@ async def _until_asked(recording: Awaitable[None]) -> None:
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stop)
     try:
-        await recording
+        return await recording
     except asyncio.CancelledError:
         if not asked:
             raise
+        return None
 
 
 def _seconds(text: str) -> float:

@@ -1,5 +1,6 @@
 """How a tape is recorded and replayed: a market and its scores over a database of their own."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from app.adapters.kucoin.tape_deck import Player, Recorder
 from app.adapters.kucoin.tape_entries import Header
 from app.adapters.kucoin.tape_exchange import open_played, open_recorded
 from app.adapters.kucoin.tape_file import TapeReader, TapeWriter
+from app.adapters.kucoin.tape_stream import RecordedStream, TapedStream
 from app.container.seams import full_version
 from app.domain.configuration import Configuration
 from app.domain.configuration_document import as_document, from_document
@@ -78,9 +80,12 @@ async def record(
     ears: Ears,
     for_s: float,
     board_every_s: float | None = None,
+    is_streaming: bool = True,
     configuration: Configuration | None = None,
-) -> None:
+) -> int:
     """Writes what the exchange answers from now until `for_s` seconds after the first fill.
+
+    Gives how many frames came faster than they could be kept; they are not on the tape.
 
     Raises FileExistsError: a tape is never written over.
     """
@@ -97,14 +102,6 @@ async def record(
     )
     with TapeWriter(path, header) as writer:
         tape = Recorder(writer, clock, around.monotonic)
-        steps = LiveSteps(
-            Schedule(chosen.cadences, board_every_s),
-            tape,
-            clock,
-            around.monotonic,
-            around.sleep,
-            for_s,
-        )
         async with open_recorded(
             tape,
             clock,
@@ -115,11 +112,36 @@ async def record(
             sleep=around.sleep,
             dice=Random(),  # noqa: S311  # jitter needs no secrecy
             limits=settings.limits,
-        ) as exchange:
+        ) as (exchange, stream):
+            schedule = Schedule(chosen.cadences, board_every_s, is_streaming)
+            steps = LiveSteps(schedule, tape, stream, around.monotonic, around.sleep, for_s)
             try:
-                await _run(exchange, clock, chosen, steps, ears, around.sleep)
+                async with _running(stream, is_streaming=is_streaming):
+                    await _run(exchange, stream, clock, chosen, steps, ears, around.sleep)
             finally:
                 tape.ended()
+            return stream.lost
+
+
+@asynccontextmanager
+async def _running(stream: RecordedStream, *, is_streaming: bool) -> AsyncIterator[None]:
+    """With its connections, as soon as something is wanted of them."""
+    if not is_streaming:
+        yield
+        return
+    try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(stream.run(stream, _no_beat))
+            try:
+                yield
+            finally:
+                task.cancel()
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from None
+
+
+def _no_beat() -> None:
+    """Nobody watches whether it lives: a recording that hangs is seen."""
 
 
 async def replay(path: Path, ears: Ears) -> Replayed:
@@ -137,8 +159,8 @@ async def replay(path: Path, ears: Ears) -> Replayed:
             source=_source(header),
             sleep=_at_once,
             dice=Random(0),  # noqa: S311  # nothing is drawn
-        ) as exchange:
-            await _run(exchange, clock, chosen, steps, ears, _at_once)
+        ) as (exchange, stream):
+            await _run(exchange, stream, clock, chosen, steps, ears, _at_once)
         return Replayed(
             steps.compared,
             tuple(steps.different),
@@ -150,6 +172,7 @@ async def replay(path: Path, ears: Ears) -> Replayed:
 
 async def _run(
     exchange: Exchange,
+    stream: TapedStream,
     clock: TapeClock,
     configuration: Configuration,
     steps: Steps,
@@ -190,7 +213,7 @@ async def _run(
             configuration=lambda: configuration,
             once=Once(database, clock.now),
         )
-        await TapedMarket(data, scoring, clock, steps, ears.board, ears.missed).run()
+        await TapedMarket(data, scoring, stream, steps, ears.board, ears.missed).run()
 
 
 @asynccontextmanager

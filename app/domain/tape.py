@@ -11,6 +11,7 @@ from app.domain.configuration import Cadences
 RETRY_S: Final = 5.0  # after a first fill that did not come to its end
 CANDLES_S: Final = 30.0  # asking again costs nothing before a bar has closed
 BOOKS_S: Final = 15.0
+LOOK_S: Final = 1.0
 
 
 class TapeError(Exception):
@@ -25,6 +26,8 @@ class Step(StrEnum):
     """What is done with the market; one after the other, never two at once."""
 
     FILL = "first_fill"
+    CATCH_UP = "catch_up"  # what a new connection has missed; when one asks for it
+    LOOK = "look"  # at the stream: what is wanted of it, and who may be deaf
     MARKET = "market"
     CANDLES = "candles"
     BOOKS = "books"
@@ -76,6 +79,7 @@ class Schedule:
 
     cadences: Cadences
     board_every_s: float | None = None  # None: the cadence of scoring
+    is_streaming: bool = False  # else the market is only ever asked
     is_filled: bool = field(default=False, init=False)
     _last: dict[Step, float] = field(default_factory=dict, init=False)
 
@@ -95,14 +99,15 @@ class Schedule:
         self._last[step] = at
 
     def filled(self, at: float) -> None:
-        """All of it has just been asked for; only the first board is due."""
+        """All of it has just been asked for; due are the first board and the stream."""
         self.is_filled = True
-        self._last |= dict.fromkeys(self._every(), at)
-        del self._last[Step.SCORING]
+        done = self._every().keys() - {Step.SCORING, Step.LOOK}
+        self._last |= dict.fromkeys(done, at)
 
     def _every(self) -> Mapping[Step, float]:
         cadences = self.cadences
-        return {
+        looks = {Step.LOOK: LOOK_S} if self.is_streaming else {}
+        return looks | {
             Step.MARKET: cadences.market,
             Step.CANDLES: min(CANDLES_S, cadences.hourly_candles),
             Step.BOOKS: min(BOOKS_S, cadences.books),

@@ -8,11 +8,13 @@ import structlog
 
 from app.domain.board import Board
 from app.domain.errors import ServiceError
+from app.domain.feed import Listener
 from app.domain.fingerprint import board_hash
-from app.domain.tape import BOOKS_S, BoardLine, EndOfTapeError, Schedule, Step, TapeClock
+from app.domain.tape import BOOKS_S, BoardLine, EndOfTapeError, Schedule, Step
 from app.services.backfill import first_fill
 from app.services.market_data import MarketData
-from app.services.ports import Monotonic
+from app.services.market_stream import StreamedMarket
+from app.services.ports import MarketStream, Monotonic
 from app.services.scoring import Scoring
 
 _log = structlog.get_logger("tape")
@@ -25,8 +27,8 @@ class Steps(Protocol):
         """The next step, once it is due. Raises EndOfTapeError when there is none."""
         ...
 
-    def done(self, step: Step) -> None:
-        """It has come to its end without an error."""
+    def ended(self, step: Step, error: ServiceError | None) -> None:
+        """It has come to its end, or to that error."""
         ...
 
     def scored(self, board: BoardLine) -> None: ...
@@ -42,6 +44,27 @@ class Journal(Protocol):
     def flush(self) -> None:
         """Nothing may come for a while: what was written must be safe by now."""
         ...
+
+
+class Stream(MarketStream, Protocol):
+    """What is told is used between the steps, when `drain` is called."""
+
+    listener: Listener | None
+
+
+class Inflow(Protocol):
+    """What comes in by itself while a recording runs."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether a connection asks for what it has missed."""
+        ...
+
+    def drain(self) -> None: ...
+
+    def catching_up(self) -> None: ...
+
+    def caught_up(self, error: ServiceError | None) -> None: ...
 
 
 class Script(Protocol):
@@ -63,7 +86,7 @@ class LiveSteps:
 
     schedule: Schedule
     journal: Journal
-    clock: TapeClock
+    inflow: Inflow
     monotonic: Monotonic
     wait: Callable[[float], Awaitable[None]]
     for_s: float
@@ -71,8 +94,13 @@ class LiveSteps:
 
     async def next(self) -> Step:
         while True:
+            if self.schedule.is_filled:
+                self.inflow.drain()
             now = self.monotonic()
             step, due = self.schedule.due(now)
+            if self.schedule.is_filled and self.inflow.is_behind:
+                step, due = Step.CATCH_UP, now
+                self.inflow.catching_up()
             if min(now, due) >= self._until:
                 raise EndOfTapeError("the time is over")
             if due <= now:
@@ -82,9 +110,11 @@ class LiveSteps:
             self.journal.flush()
             await self.wait(min(due, self._until) - now)
 
-    def done(self, step: Step) -> None:
-        if step is Step.FILL:
-            now = self.monotonic()
+    def ended(self, step: Step, error: ServiceError | None) -> None:
+        now = self.monotonic()
+        if step is Step.CATCH_UP:
+            self.inflow.caught_up(error)
+        elif step is Step.FILL and error is None:
             self.schedule.filled(now)
             self._until = now + self.for_s
 
@@ -103,8 +133,8 @@ class PlayedSteps:
     async def next(self) -> Step:
         return self.script.began()
 
-    def done(self, step: Step) -> None:
-        del step  # what follows stands on the tape
+    def ended(self, step: Step, error: ServiceError | None) -> None:
+        del step, error  # what follows stands on the tape
 
     def scored(self, board: BoardLine) -> None:
         recorded = self.script.scored()
@@ -120,7 +150,7 @@ class TapedMarket:
 
     data: MarketData
     scoring: Scoring
-    clock: TapeClock
+    stream: Stream
     steps: Steps
     tell: Callable[[BoardLine], None]
     missed: Callable[[Step, str], None]  # with the code of the error
@@ -128,8 +158,13 @@ class TapedMarket:
 
     async def run(self) -> None:
         """Until there is no further step. Raises TapeError."""
+        streamed = StreamedMarket(self.data, self.stream, self._best)
+        self.stream.listener = streamed
+        self.data.quotes.told_of = streamed.quotes_told
         actions: Mapping[Step, Callable[[], Awaitable[object]]] = {
             Step.FILL: lambda: first_fill(self.data),
+            Step.CATCH_UP: streamed.catch_up,
+            Step.LOOK: streamed.look,
             Step.MARKET: self.data.refresh_market,
             Step.CANDLES: self.data.refresh_candles,
             Step.BOOKS: lambda: self.data.refresh_books(BOOKS_S),
@@ -143,8 +178,9 @@ class TapedMarket:
                     await actions[step]()
                 except ServiceError as error:
                     self.missed(step, str(error.code))
+                    self.steps.ended(step, error)
                 else:
-                    self.steps.done(step)
+                    self.steps.ended(step, None)
         except EndOfTapeError:
             _log.debug("tape_ended", boards=self._boards)
 
@@ -154,6 +190,12 @@ class TapedMarket:
         line = self._line(board)
         self.steps.scored(line)
         self.tell(line)
+
+    async def _best(self) -> tuple[str, ...]:
+        """Nobody is a member here: the best are told of most closely."""
+        board, most = self.scoring.latest(), self.data.configuration().feed.candidates
+        ranked = () if board is None else tuple(card for card in board.cards if card.rank)
+        return tuple(card.symbol for card in ranked[:most])
 
     def _line(self, board: Board) -> BoardLine:
         market = self.data.live.market

@@ -1,17 +1,22 @@
 """A recording of the local exchange, and what is made of it where there is no exchange."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from app.adapters.kucoin.tape_entries import Answered, Asked, Attempt, Entry
+from app.adapters.kucoin.tape_entries import Answered, Asked, Attempt, Entry, Heard, Live
 from app.adapters.kucoin.tape_file import MAGIC, TapeReader, TapeWriter
+from app.domain.configuration import Configuration
+from app.domain.feed_rules import FeedRules
 from app.domain.tape import TapeError
-from tests.taping import Act, Studio, alone, replayed
+from tests.taping import Act, StreamStudio, Studio, alone, replayed
 
 pytestmark = pytest.mark.xdist_group("tape")  # one recording for all of them
 
@@ -74,6 +79,53 @@ async def test_another_process_without_a_network_makes_the_same_boards(studio: S
     assert said["cut"] is None
 
 
+async def disturbed(studio: StreamStudio) -> None:
+    """A price that nobody can believe, and a lost connection; then a new one tells on."""
+
+    def lines() -> set[int]:
+        return {entry.line for entry in studio.entries() if isinstance(entry, Heard)}
+
+    async def boards_more(count: int) -> None:
+        before = len(studio.boards)
+        await studio.until(lambda: len(studio.boards) >= before + count)
+
+    await studio.until(lambda: any(isinstance(entry, Live) for entry in studio.entries()))
+    await studio.until(lambda: len(lines()) == 1)
+    await boards_more(2)  # the second one at least was begun after all that
+    await thousandfold(studio)
+    await studio.until(lambda: "ETHUSDT" in studio.boards[-1].quarantined)
+    await studio.control("POST", "stream/close")
+    await studio.until(lambda: len(lines()) > 1)
+    await boards_more(2)
+
+
+async def test_a_streamed_market_is_the_same_again_over_a_reconnect_and_a_quarantine(
+    tmp_path: Path,
+) -> None:
+    quick = replace(Configuration(), feed=FeedRules(tickers=2))
+    studio = await StreamStudio(tmp_path / "stream.tape").streamed(disturbed, quick)
+    exit_code, said = alone(studio.path)
+    assert (exit_code, said["different"]) == (0, [])
+    assert said["compared"] == len(studio.boards) >= 3
+    assert [one["board_hash"] for one in said["boards"]] == [
+        one.board_hash for one in studio.boards
+    ]
+    assert any(entry.lost for entry in studio.entries() if isinstance(entry, Live))
+    assert "ETHUSDT" in studio.boards[-1].quarantined
+    # The frames count: with other quotes in them it is another market.
+    path = rewritten(studio.path, tmp_path / "other.tape", lambda _, one: lower(one))
+    assert (await replayed(path))[1].different != ()
+
+
+def lower(entry: Entry) -> Entry:
+    """A frame of best quotes with a bid that is a thousandth lower."""
+    if not isinstance(entry, Heard) or b"tickerV2" not in entry.text:
+        return entry
+    frame = json.loads(entry.text)
+    frame["data"]["bestBidPrice"] = str(Decimal(frame["data"]["bestBidPrice"]) * Decimal("0.999"))
+    return msgspec.structs.replace(entry, text=json.dumps(frame).encode())
+
+
 async def test_one_other_byte_from_the_exchange_is_another_board(
     studio: Studio, tmp_path: Path
 ) -> None:
@@ -131,6 +183,22 @@ async def test_what_a_cut_tape_still_holds_is_replayed_and_the_cut_is_said(
     assert found.different == ()
     exit_code, said = alone(path)
     assert (exit_code, said["cut"]) == (0, found.cut)
+
+
+async def test_a_damaged_block_ends_the_tape_where_it_is(studio: Studio, tmp_path: Path) -> None:
+    whole = bytearray(studio.path.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    path = tmp_path / "damaged.tape"
+    path.write_bytes(whole)
+    with TapeReader(path) as reader:
+        held = list(reader)
+    assert reader.cut is not None
+    assert "damaged" in reader.cut
+    with TapeReader(studio.path) as whole_reader:
+        recorded = list(whole_reader)
+    assert whole_reader.cut is None
+    assert 0 < len(held) < len(recorded)
+    assert held == recorded[: len(held)]
 
 
 async def test_a_tape_is_never_written_over(studio: Studio) -> None:

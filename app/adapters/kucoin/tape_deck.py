@@ -1,6 +1,6 @@
 """The two ends of a tape: what comes in is written and moves the clock, or is read and moves it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from app.adapters.kucoin.tape_entries import (
@@ -10,15 +10,23 @@ from app.adapters.kucoin.tape_entries import (
     Began,
     Ended,
     Entry,
+    Flushed,
+    Heard,
+    Live,
     Refusal,
     Scored,
     query_of,
 )
 from app.adapters.kucoin.tape_file import TapeReader, TapeWriter
 from app.domain.errors import ServiceError
+from app.domain.feed import Topic
 from app.domain.tape import BoardLine, EndOfTapeError, Step, TapeClock, TapeError
 
 E = TypeVar("E", bound=Entry)
+
+
+def _unheard(entry: Heard | Live | Flushed) -> None:
+    """Nobody listens."""
 
 
 class Recorder:
@@ -45,6 +53,21 @@ class Recorder:
         told = None if refusal is None else Refusal.of(refusal)
         self._writer.write(Answered(self._now(), attempts, told))
 
+    def heard(self, at: float, line: int, text: bytes) -> Heard:
+        """A frame that came at `at`, which may be a while ago."""
+        self._clock.move(at)
+        return self._written(Heard(at, line, text))
+
+    def live(self, gained: Mapping[Topic, float], lost: Iterable[Topic]) -> Live:
+        return self._written(Live(self._now(), tuple(sorted(gained.items())), tuple(sorted(lost))))
+
+    def flushed(self) -> Flushed:
+        return self._written(Flushed(self._now()))
+
+    def _written(self, entry: E) -> E:
+        self._writer.write(entry)
+        return entry
+
     def scored(self, board: BoardLine) -> None:
         """No time passes: the clock stands where the board was made."""
         self._writer.write(Scored(self._clock.mono, board))
@@ -68,9 +91,14 @@ class Player:
         self._clock = clock
         self._next: Entry | None = None
         self.is_ended = False  # it was ended, not cut off
+        self.stream: Callable[[Heard | Live | Flushed], None] = _unheard
 
     def began(self) -> Step:
-        """The next step."""
+        """The next step; what was told before it is told on the way."""
+        while isinstance(found := self._look(), Heard | Live | Flushed):
+            self._next = None
+            self._clock.move(found.at)
+            self.stream(found)
         return self._take(Began, "begins no step").step
 
     def asked(self, method: str, path: str, params: Mapping[str, str]) -> None:

@@ -13,6 +13,7 @@ from app.domain.errors import (
     ServiceError,
     UnavailableError,
 )
+from app.domain.feed import Topic
 from app.domain.tape import BoardLine, Step
 
 _KINDS: Final[tuple[type[ServiceError], ...]] = (
@@ -91,6 +92,28 @@ class Answered(msgspec.Struct, frozen=True, array_like=True, tag="answered"):
     refusal: Refusal | None = None
 
 
+class Heard(msgspec.Struct, frozen=True, array_like=True, tag="heard"):
+    """One frame of market data as it came over a connection, by the number of that."""
+
+    at: float
+    line: int
+    text: bytes
+
+
+class Live(msgspec.Struct, frozen=True, array_like=True, tag="live"):
+    """What is heard without having missed anything, as far as it is not as before."""
+
+    at: float
+    gained: tuple[tuple[Topic, float], ...]  # and since which monotonic second
+    lost: tuple[Topic, ...]
+
+
+class Flushed(msgspec.Struct, frozen=True, array_like=True, tag="flushed"):
+    """What was heard until now was used now."""
+
+    at: float
+
+
 class Scored(msgspec.Struct, frozen=True, array_like=True, tag="scored"):
     """The board that was made where the tape was recorded."""
 
@@ -104,7 +127,7 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, tag="ended"):
     at: float
 
 
-Entry = Began | Asked | Answered | Scored | Ended
+Entry = Began | Asked | Answered | Heard | Live | Flushed | Scored | Ended
 
 
 def query_of(params: Mapping[str, str]) -> dict[str, str]:

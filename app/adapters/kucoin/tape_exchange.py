@@ -3,12 +3,17 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 
+from app.adapters.kucoin import limits as routes
+from app.adapters.kucoin import parse_ticket
 from app.adapters.kucoin.exchange import KucoinExchange, ignore_request
 from app.adapters.kucoin.limits import Dice, KucoinLimits
 from app.adapters.kucoin.rest import RestClient, Surroundings
+from app.adapters.kucoin.stream_terms import StreamTerms, Ticket
 from app.adapters.kucoin.tape_deck import Player, Recorder
 from app.adapters.kucoin.tape_rest import PlayedRest, RecordedWire, RecordingRest
+from app.adapters.kucoin.tape_stream import FrameStream, RecordedStream, TapedStream, played
 from app.adapters.kucoin.wire import Wire, open_session
 from app.domain.market import DataSource
 from app.domain.tape import TapeClock
@@ -28,12 +33,20 @@ async def open_recorded(
     sleep: Callable[[float], Awaitable[None]],
     dice: Dice,
     limits: KucoinLimits,
-) -> AsyncIterator[KucoinExchange]:
+) -> AsyncIterator[tuple[KucoinExchange, RecordedStream]]:
     """Limits and retries go by `now` and `monotonic`, all that is read from answers by the tape."""
     async with open_session(limits) as session:
         wire = RecordedWire(Wire(session, base_url, limits))
         around = Surroundings(now, monotonic, sleep, dice, ignore_request)
-        yield KucoinExchange(
+        rest = RestClient(wire, limits, around)
+
+        async def ticket() -> Ticket:
+            # A key for one connection: nobody may use it later, so it is not on the tape.
+            read = partial(parse_ticket.ticket, base_url=base_url)
+            return await rest.get(routes.BULLET, read, {}, patience_s=limits.patience_s)
+
+        frames = FrameStream(session, ticket, terms=StreamTerms(), monotonic=monotonic, dice=dice)
+        exchange = KucoinExchange(
             session,
             base_url=base_url,
             source=source,
@@ -42,8 +55,9 @@ async def open_recorded(
             sleep=sleep,
             dice=dice,
             limits=limits,
-            rest=RecordingRest(RestClient(wire, limits, around), wire, tape),
+            rest=RecordingRest(rest, wire, tape),
         )
+        yield exchange, RecordedStream(frames, tape)
 
 
 @asynccontextmanager
@@ -54,11 +68,11 @@ async def open_played(
     source: DataSource,
     sleep: Callable[[float], Awaitable[None]],
     dice: Dice,
-) -> AsyncIterator[KucoinExchange]:
+) -> AsyncIterator[tuple[KucoinExchange, TapedStream]]:
     """Its answers are those of the tape; it opens no connection."""
     limits = KucoinLimits()
     async with open_session(limits) as session:
-        yield KucoinExchange(
+        exchange = KucoinExchange(
             session,
             base_url=_NOWHERE,
             source=source,
@@ -69,3 +83,6 @@ async def open_played(
             limits=limits,
             rest=PlayedRest(tape, clock),
         )
+        stream = TapedStream()
+        played(stream, tape)
+        yield exchange, stream

@@ -24,16 +24,24 @@ _NO_WAIT: Final = 0.0
 
 
 class RecordedWire:
-    """A wire that remembers what came over it since it was last emptied."""
+    """A wire that remembers what came of one request; others pass it too, unnoticed."""
 
     def __init__(self, wire: Asks) -> None:
         self._wire = wire
+        self._path = ""
         self._attempts: list[Attempt] = []
+
+    def expect(self, path: str) -> None:
+        """From now on requests of this path are meant."""
+        self._path = path
+        self._attempts.clear()
 
     async def ask(
         self, method: str, path: str, params: Mapping[str, str], within_s: float
     ) -> Answer | Fault:
         outcome = await self._wire.ask(method, path, params, within_s)
+        if path != self._path:
+            return outcome
         if isinstance(outcome, Answer):
             self._attempts.append(Attempt(outcome.status, outcome.body))
         else:
@@ -41,8 +49,9 @@ class RecordedWire:
         return outcome
 
     def emptied(self) -> tuple[Attempt, ...]:
+        """What came of it, and an end of the watch."""
         found = tuple(self._attempts)
-        self._attempts.clear()
+        self.expect("")
         return found
 
 
@@ -72,8 +81,9 @@ class RecordingRest:
         def kept(data: object) -> None:
             found.append(data)
 
-        self._wire.emptied()
-        self._tape.asked(endpoint.method, endpoint.path.format(symbol=symbol), params)
+        path = endpoint.path.format(symbol=symbol)
+        self._wire.expect(path)
+        self._tape.asked(endpoint.method, path, params)
         try:
             await self._rest.get(endpoint, kept, params, symbol=symbol, patience_s=patience_s)
         except ServiceError as error:
