@@ -5,12 +5,15 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from app.domain.board import Board
+from app.domain.market import DataStatus
 from app.services.committed import Memory
 from app.services.market_data import MarketData
+from app.services.mode import MarketLevel
 from app.services.ports import Clock, Monotonic
 from app.storage.database import Database
 
-KEEP_S: Final = 0.05  # what only the clock changes (an age, what turns stale) is seen so much later
+# What only the clock changes is seen so much later: ages, books that grow old, ends of locks.
+KEEP_S: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,6 +21,7 @@ class Stand:
     """All that answers are made of, at one moment."""
 
     things: tuple[object, ...]  # they never change: the same only if one object
+    verdicts: tuple[object, ...]  # on ages, as they are now: the same if they are equal
     at: datetime
     mono: float  # seconds
 
@@ -27,6 +31,7 @@ class Stand:
             0.0 <= now.mono - self.mono <= KEEP_S
             and timedelta(0) <= now.at - self.at <= timedelta(seconds=KEEP_S)
             and all(one is two for one, two in zip(self.things, now.things, strict=True))
+            and self.verdicts == now.verdicts
         )
 
 
@@ -36,6 +41,8 @@ class MarketStand(Protocol):
     def things(self) -> tuple[object, ...]:
         """Immutable values, always as many: what is said of the market is made of them."""
         ...
+
+    def level(self) -> MarketLevel: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +61,14 @@ class MarketThings:
             self.market.trading,
         )
 
+    def level(self) -> MarketLevel:
+        return self.market.level()
+
 
 class BoardStand(Protocol):
     """The scores in memory."""
+
+    def status_of(self, board: Board) -> DataStatus: ...
 
     def latest(self) -> Board | None: ...
 
@@ -87,5 +99,7 @@ class Standing:
         return self._of(await self.memory.newest(self.database))
 
     def _of(self, known: object) -> Stand:
-        seen = (*self.market.things(), self.boards.latest(), self.boards.is_whole())
-        return Stand((known, *seen), self.clock(), self.monotonic())
+        board = self.boards.latest()
+        things = (known, *self.market.things(), board, self.boards.is_whole())
+        status = None if board is None else self.boards.status_of(board)
+        return Stand(things, (self.market.level(), status), self.clock(), self.monotonic())

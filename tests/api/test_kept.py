@@ -38,10 +38,10 @@ class Bench:
     def now(self) -> Stand | None:
         if self.fails:
             raise UnavailableError(Code.SHUTTING_DOWN, "closed")
-        return Stand(self.things, NOON, 0.0) if self.is_known else None
+        return Stand(self.things, (), NOON, 0.0) if self.is_known else None
 
     async def asked(self) -> Stand:
-        return Stand(self.things, NOON, 0.0)
+        return Stand(self.things, (), NOON, 0.0)
 
 
 def routes(bench: Bench) -> APIRouter:

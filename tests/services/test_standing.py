@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from app.domain.board import Board
+from app.domain.market import DataStatus
 from app.services.committed import Memory
+from app.services.mode import MarketLevel
 from app.services.standing import KEEP_S, MarketThings, Stand, Standing
 from app.storage.database import Database
 from tests.conftest import PATIENT, MakeDatabase
@@ -20,15 +23,29 @@ class Levers:
     desk: Desk
     market: object = "market"
     mono: float = 100.0
+    stale: int = 0
+    status: DataStatus = DataStatus.FRESH
+    of_board: DataStatus = DataStatus.FRESH
 
     def things(self) -> tuple[object, ...]:
         return (self.market,)
 
+    def level(self) -> MarketLevel:
+        return MarketLevel(self.status, self.stale)
+
+    def latest(self) -> Board | None:
+        return self.desk.boards.latest()
+
+    def is_whole(self) -> bool:
+        return self.desk.boards.is_whole()
+
+    def status_of(self, board: Board) -> DataStatus:
+        assert board is self.latest()
+        return self.of_board
+
     def standing(self) -> Standing:
         desk = self.desk
-        return Standing(
-            desk.database, Memory(), self, desk.boards, lambda: desk.now, lambda: self.mono
-        )
+        return Standing(desk.database, Memory(), self, self, lambda: desk.now, lambda: self.mono)
 
 
 async def _commit(levers: Levers) -> None:
@@ -51,6 +68,18 @@ async def _whole(levers: Levers) -> None:
     levers.desk.boards.whole = not levers.desk.boards.whole
 
 
+async def _a_symbol_turns_stale(levers: Levers) -> None:
+    levers.stale = 1
+
+
+async def _the_market_turns_stale(levers: Levers) -> None:
+    levers.status = DataStatus.STALE
+
+
+async def _the_board_turns_stale(levers: Levers) -> None:
+    levers.of_board = DataStatus.STALE
+
+
 async def _clock(levers: Levers) -> None:
     levers.desk.later(seconds=KEEP_S * 1.01)
 
@@ -63,7 +92,19 @@ async def _monotonic(levers: Levers) -> None:
     levers.mono += KEEP_S * 1.01
 
 
-MOVES = (_commit, _switch, _market, _board, _whole, _clock, _clock_set_back, _monotonic)
+MOVES = (
+    _commit,
+    _switch,
+    _market,
+    _board,
+    _whole,
+    _a_symbol_turns_stale,
+    _the_market_turns_stale,
+    _the_board_turns_stale,
+    _clock,
+    _clock_set_back,
+    _monotonic,
+)
 
 
 @ON_SQLITE
@@ -128,7 +169,7 @@ def test_each_part_of_the_market_is_a_part_of_the_stand() -> None:
     market.configuration = lambda: market.rules
     parts = [(registry, "known"), (registry, "sectors"), (live, "market")]
     for owner, name in [*parts, (market, "trading"), (market, "rules")]:
-        before = Stand(MarketThings(market).things(), Desk.now, 0.0)
-        assert before.serves(Stand(MarketThings(market).things(), Desk.now, 0.0))
+        before = Stand(MarketThings(market).things(), (), Desk.now, 0.0)
+        assert before.serves(Stand(MarketThings(market).things(), (), Desk.now, 0.0))
         setattr(owner, name, Thing())
-        assert not before.serves(Stand(MarketThings(market).things(), Desk.now, 0.0)), name
+        assert not before.serves(Stand(MarketThings(market).things(), (), Desk.now, 0.0)), name
