@@ -184,9 +184,12 @@ class Configuration:
 
     def age_limit_s(self, source: Source, *, streaming: bool = False) -> float:
         """How old an input of `source` may be, in seconds; its half-life is the same number."""
-        told = _told_s(self.feed, source) if streaming else None
-        cadence_s = _cadence_s(self.cadences, source) if told is None else told
-        return self.age_limit_cadences * cadence_s
+        return self.age_limit_cadences * self.cadence_s(source, streaming=streaming)
+
+    def cadence_s(self, source: Source, *, streaming: bool = False) -> int:
+        """How often a source is heard of, in seconds; a stream never makes that more seldom."""
+        asked_s = _cadence_s(self.cadences, source)
+        return min(asked_s, _told_s(self.feed, source) or asked_s) if streaming else asked_s
 
     def warnings(self) -> tuple[str, ...]:
         """What the settings allow but the operator may not have meant."""

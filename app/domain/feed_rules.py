@@ -11,8 +11,8 @@ _DAY_S = 86_400
 class FeedRules:
     """Seconds, unless said otherwise.
 
-    Of the first three `age_limit_cadences` times the number is the age limit of the source, in
-    place of that of the polling cadences; whoever polls is not concerned.
+    The first three take the place of the polling cadences, where they are shorter: times
+    `age_limit_cadences` they are the age limits of a market that streams.
     """
 
     tickers: int = setting(10, 1, _DAY_S)  # a quote is told of or confirmed so often

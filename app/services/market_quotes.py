@@ -33,6 +33,7 @@ class MarketQuotes:
     live: LiveMarket
     told_of: Callable[[], Mapping[str, float]] = _nobody
     heard: dict[str, float] = field(default_factory=dict)  # when it was last told of
+    asked: float = _NEVER  # when the newest answer was asked for
     _suspects: dict[str, float] = field(default_factory=dict)  # since when answers differ
     _based: dict[str, float] = field(default_factory=dict)  # subscriptions that an answer began
     _missed: dict[str, int] = field(default_factory=dict)  # moves not told of, in a row
@@ -43,7 +44,7 @@ class MarketQuotes:
         `after_gap` says that nothing was told for a while: then answers are where it goes on from.
         Gives how many were left out, because they came too late or too early.
         """
-        market = self.live.market
+        self.asked, market = sent, self.live.market
         kept = timely(market, tickers, self.live.server_clock.now_ms())
         told, is_compared = self.told_of(), market.is_streaming or after_gap
         fresh: dict[str, Received[Ticker]] = {}

@@ -53,7 +53,7 @@ class StreamedMarket:
     closest: Callable[[], Awaitable[Collection[str]]]  # symbols, the most important first
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     _mode_since: float | None = field(default=None, init=False)  # too little is told since
-    _probed: float = field(default=_NEVER, init=False)
+    _tried: float = field(default=_NEVER, init=False)
     _placed: float = field(default=_NEVER, init=False)
     _closest: tuple[str, ...] = field(default=(), init=False)
     _counted: StreamFacts = field(default=NO_STREAM, init=False)
@@ -218,11 +218,12 @@ class StreamedMarket:
             _log.warning("quotes_not_confirmed", cause=str(error.code))
 
     async def _ask(self, now: float) -> None:
-        rules = self.data.configuration().feed
+        settings = self.data.configuration()
         # Twice in the time in which a quote has to be heard of: one answer may be lost.
-        if self._in_doubt or now - self._probed >= rules.tickers / 2:
+        pause_s = settings.cadence_s(Source.TICKERS, streaming=True) / 2
+        if self._in_doubt or now - max(self._tried, self.data.quotes.asked) >= pause_s:
             after_gap, self._in_doubt = self._in_doubt, False
-            self._probed = now
+            self._tried = now
             await self.data.refresh_tickers(after_gap=after_gap)
 
     async def topics(self) -> list[Topic]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.configuration import Configuration, CorrelationBasis
+from app.domain.configuration import Cadences, Configuration, CorrelationBasis
 from app.domain.configuration_document import (
     ConfigurationRefusedError,
     as_document,
@@ -58,6 +58,8 @@ def test_while_the_market_streams_other_ages_are_too_old_and_they_are_settings()
     for source in (Source.FUNDING, Source.HOURLY_CANDLES, Source.DAILY_CANDLES):
         assert told[source] == faster.age_limit_s(source)
     assert faster.age_limit_s(Source.TICKERS) == 180.0
+    busy = replace(DEFAULT, cadences=Cadences(market=1))
+    assert busy.age_limit_s(Source.TICKERS, streaming=True) == 3.0, "never longer than polling"
 
 
 def test_a_document_reads_back_to_the_same_settings() -> None:
