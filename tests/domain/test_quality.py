@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from app.domain.market import CandleSeries, DataStatus, Interval
 from app.domain.quality import (
     EMPTY,
+    bridged_bars,
     closed_part,
     coverage,
     freshness,
     last_closed_open_ms,
     median_turnover,
     merged,
+    news_in,
     sound_part,
     wanted_from_ms,
     worst,
@@ -119,3 +121,29 @@ def test_coverage_counts_the_bars_that_are_here() -> None:
 def test_median_turnover_needs_all_its_days() -> None:
     assert median_turnover(series(29), 30) is None
     assert median_turnover(series(31), 30) == Decimal("16.5")
+
+
+def test_D06_only_what_is_new_or_changed_is_news() -> None:
+    held = series(5)
+    assert news_in(EMPTY, held) is EMPTY
+    assert news_in(held, EMPTY) is held
+    assert len(news_in(series(1, START + 4 * HOUR), _last(held))) == 1, "another turnover"
+    assert len(news_in(_last(held), held)) == 0
+    longer = series(7)
+    assert news_in(longer, held).opened_ms.tolist() == longer.opened_ms[5:].tolist()
+    changed = merged(held, series(1, START + 2 * HOUR, price=50.0), 5)
+    assert news_in(changed, held).opened_ms.tolist() == [START + 2 * HOUR]
+    earlier = series(2, START - 2 * HOUR)
+    assert len(news_in(earlier, held)) == 2
+
+
+def _last(one: CandleSeries) -> CandleSeries:
+    return closed_part(merged(EMPTY, one, 1), Interval.HOUR, int(one.opened_ms[-1]) + HOUR + 2_000)
+
+
+def test_D05_bars_of_short_gaps_are_counted() -> None:
+    holes = merged(series(3), series(2, START + 8 * HOUR), 9)  # five are missing
+    assert bridged_bars(holes, Interval.HOUR) == 5
+    assert bridged_bars(merged(holes, series(1, START + 16 * HOUR), 9), Interval.HOUR) == 5
+    assert bridged_bars(series(4), Interval.HOUR) == 0
+    assert bridged_bars(EMPTY, Interval.HOUR) == 0
