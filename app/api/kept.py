@@ -18,18 +18,29 @@ _TAGS: Final = b"if-none-match"
 _BESIDE: Final = frozenset({b"origin", b"content-length", b"transfer-encoding", b"prefer"})
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
-_OF_MEMORY: Final[set[Callable[..., Any]]] = set()
+_HAS_COMMITTED: Final[dict[Callable[..., Any], bool]] = {}
 
 
 def of_memory(endpoint: Endpoint) -> Endpoint:
     """Marks what answers by path, query and `If-None-Match` alone, out of what a Stand holds."""
-    _OF_MEMORY.add(endpoint)
+    _HAS_COMMITTED[endpoint] = True
     return endpoint
+
+
+def of_market(endpoint: Endpoint) -> Endpoint:
+    """The same of market and scores alone: what is committed has no part in it."""
+    _HAS_COMMITTED[endpoint] = False
+    return endpoint
+
+
+def _nothing() -> None:
+    """Where no route has answered."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    stand: Stand | None  # None: it was not known, only that it is worth asking for
+    stand: Stand
+    has_committed: bool
     route: object
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
@@ -53,8 +64,12 @@ class KeptAnswers:
             await self.app(scope, receive, send)
             return
         kept = self._kept.get(key)
-        stand = await _present(standing, is_asking=kept is not None)
-        if kept is not None and kept.stand and stand and kept.stand.serves(stand):
+        stand = await _present(standing, is_asking=kept is not None and kept.has_committed)
+        if (
+            kept is not None
+            and stand is not None
+            and kept.stand.serves(stand, has_committed=kept.has_committed)
+        ):
             scope["route"] = kept.route
             head = {"status": kept.status, "headers": list(kept.headers)}
             await send({"type": "http.response.start", **head})
@@ -63,8 +78,10 @@ class KeptAnswers:
         heard = _Heard(send)
         await self.app(scope, receive, heard)
         route = scope.get("route")
-        if heard.is_whole and getattr(route, "endpoint", None) in _OF_MEMORY:
-            self._keep(key, _Kept(stand, route, heard.status, heard.headers, heard.body))
+        has_committed = _HAS_COMMITTED.get(getattr(route, "endpoint", None) or _nothing)
+        if heard.is_whole and stand is not None and has_committed is not None:
+            told = (heard.status, heard.headers, heard.body)
+            self._keep(key, _Kept(stand, has_committed, route, *told))
 
     def _keep(self, key: _Key, answer: _Kept) -> None:
         self._kept.pop(key, None)
@@ -97,7 +114,7 @@ async def _present(standing: Standing, *, is_asking: bool) -> Stand | None:
     """The stand before the answer is made: what changes meanwhile makes it another one."""
     try:
         stand = standing.now()
-        return await standing.asked() if stand is None and is_asking else stand
+        return await standing.asked() if stand.committed is None and is_asking else stand
     except ServiceError:
         return None  # the route says it in its own words
 

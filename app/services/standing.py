@@ -20,19 +20,24 @@ KEEP_S: Final = 0.25
 class Stand:
     """All that answers are made of, at one moment."""
 
+    committed: object | None  # None where the database has to be asked
     things: tuple[object, ...]  # they never change: the same only if one object
     verdicts: tuple[object, ...]  # on ages, as they are now: the same if they are equal
     at: datetime
     mono: float  # seconds
 
-    def serves(self, now: "Stand") -> bool:
-        """Whether what was answered then can be said now as well."""
+    def serves(self, now: "Stand", *, has_committed: bool) -> bool:
+        """Whether what was answered then can be said now; `has_committed` of committed state."""
         return (
-            0.0 <= now.mono - self.mono <= KEEP_S
+            (not has_committed or self._is_of(now.committed))
+            and 0.0 <= now.mono - self.mono <= KEEP_S
             and timedelta(0) <= now.at - self.at <= timedelta(seconds=KEEP_S)
             and all(one is two for one, two in zip(self.things, now.things, strict=True))
             and self.verdicts == now.verdicts
         )
+
+    def _is_of(self, committed: object | None) -> bool:
+        return committed is not None and self.committed is committed
 
 
 class MarketStand(Protocol):
@@ -86,20 +91,16 @@ class Standing:
     clock: Clock
     monotonic: Monotonic
 
-    def now(self) -> Stand | None:
-        """Without waiting; None where the database has to be asked what is committed.
-
-        Raises UnavailableError once the database is closed.
-        """
-        known = self.memory.known(self.database)
-        return None if known is None else self._of(known)
+    def now(self) -> Stand:
+        """Without waiting. Raises UnavailableError once the database is closed."""
+        return self._of(self.memory.known(self.database))
 
     async def asked(self) -> Stand:
         """The same, having asked. Raises UnavailableError."""
         return self._of(await self.memory.newest(self.database))
 
-    def _of(self, known: object) -> Stand:
+    def _of(self, known: object | None) -> Stand:
         board = self.boards.latest()
-        things = (known, *self.market.things(), board, self.boards.is_whole())
+        things = (*self.market.things(), board, self.boards.is_whole())
         status = None if board is None else self.boards.status_of(board)
-        return Stand(things, (self.market.level(), status), self.clock(), self.monotonic())
+        return Stand(known, things, (self.market.level(), status), self.clock(), self.monotonic())

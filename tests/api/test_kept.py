@@ -12,7 +12,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from app.api.deps import IfNoneMatchDep, holds
-from app.api.kept import of_memory
+from app.api.kept import of_market, of_memory
 from app.api.responses import answer, not_modified
 from app.api.routing import api_router
 from app.api.schemas import QueryInt
@@ -30,18 +30,19 @@ class Bench:
     """A stand that is moved by hand, and how often an answer was worked out."""
 
     things: tuple[object, ...] = ("first",)
+    committed: object = "committed"
     is_known: bool = True
     fails: bool = False
     made: list[str] = field(default_factory=list)
     during: Callable[[], None] = lambda: None
 
-    def now(self) -> Stand | None:
+    def now(self) -> Stand:
         if self.fails:
             raise UnavailableError(Code.SHUTTING_DOWN, "closed")
-        return Stand(self.things, (), NOON, 0.0) if self.is_known else None
+        return Stand(self.committed if self.is_known else None, self.things, (), NOON, 0.0)
 
     async def asked(self) -> Stand:
-        return Stand(self.things, (), NOON, 0.0)
+        return Stand(self.committed, self.things, (), NOON, 0.0)
 
 
 def routes(bench: Bench) -> APIRouter:
@@ -58,6 +59,12 @@ def routes(bench: Bench) -> APIRouter:
         body = f'{{"number":{len(bench.made)},"part":{part}}}'.encode()
         bench.during()
         return answer(body, headers={"ETag": TAG})
+
+    @router.get("/market")
+    @of_market
+    async def market() -> Response:
+        bench.made.append("market")
+        return answer(b"{}")
 
     @router.get("/anew")
     async def anew() -> dict[str, int]:
@@ -172,6 +179,22 @@ async def test_where_only_the_database_knows_it_is_asked() -> None:
         bench.things = ("second",)
         assert await ask(client) != second
     assert len(bench.made) == 3
+
+
+async def test_what_is_committed_has_no_part_in_the_market() -> None:
+    bench = Bench()
+    async with opened(bench) as client:
+        for path in ("/kept/a", "/market"):
+            await ask(client, path)
+        bench.committed = "something else"
+        for path in ("/kept/a", "/market"):
+            await ask(client, path)
+        bench.is_known = False
+        await ask(client, "/market")
+        assert bench.made == ["a", "market", "a"]
+        bench.things = ("second",)
+        await ask(client, "/market")
+    assert bench.made == ["a", "market", "a", "market"]
 
 
 async def test_a_refusal_is_no_answer_to_keep() -> None:

@@ -113,9 +113,9 @@ async def test_every_change_makes_another_stand(desk: Desk, move: Any) -> None:
     levers = Levers(await desk.filled())
     standing = levers.standing()
     before = await standing.asked()
-    assert before.serves(await standing.asked())
+    assert before.serves(await standing.asked(), has_committed=True)
     await move(levers)
-    assert not before.serves(await standing.asked())
+    assert not before.serves(await standing.asked(), has_committed=True)
 
 
 @ON_SQLITE
@@ -125,21 +125,22 @@ async def test_a_moment_later_the_same_answer_is_still_true(desk: Desk) -> None:
     before = await standing.asked()
     desk.now += timedelta(seconds=KEEP_S / 2)
     levers.mono += KEEP_S / 2
-    assert before.serves(await standing.asked())
+    assert before.serves(await standing.asked(), has_committed=True)
 
 
 @ON_SQLITE
 async def test_the_only_process_knows_without_asking_until_it_has_committed(desk: Desk) -> None:
     standing = Levers(await desk.filled()).standing()
-    assert standing.now() is None
+    assert standing.now().committed is None
     before = await standing.asked()
     known = standing.now()
-    assert known is not None
-    assert before.serves(known)
+    assert before.serves(known, has_committed=True)
     async with desk.database.write() as unit:
         await unit.facts.put("apart", 1)
-    assert standing.now() is None
-    assert before.serves(await standing.asked())  # that was no change of what is read
+    assert standing.now().committed is None
+    assert before.serves(
+        await standing.asked(), has_committed=True
+    )  # that was no change of what is read
 
 
 @ON_POSTGRES
@@ -149,13 +150,17 @@ async def test_what_another_process_commits_makes_another_stand(
     desk = await Desk(database).filled()
     standing = Levers(desk).standing()
     before = await standing.asked()
-    assert standing.now() is None
-    assert before.serves(await standing.asked())
+    assert standing.now().committed is None
+    assert before.serves(await standing.asked(), has_committed=True)
     other = make_database(database_url, **PATIENT)
     await other.open()
     await _switched(Desk(other, desk.market, desk.boards, desk.now))
     await other.close()
-    assert not before.serves(await standing.asked())
+    assert not before.serves(await standing.asked(), has_committed=True)
+
+
+def _stand(market: Any) -> Stand:
+    return Stand(None, MarketThings(market).things(), (), Desk.now, 0.0)
 
 
 class Thing:
@@ -169,7 +174,7 @@ def test_each_part_of_the_market_is_a_part_of_the_stand() -> None:
     market.configuration = lambda: market.rules
     parts = [(registry, "known"), (registry, "sectors"), (live, "market")]
     for owner, name in [*parts, (market, "trading"), (market, "rules")]:
-        before = Stand(MarketThings(market).things(), (), Desk.now, 0.0)
-        assert before.serves(Stand(MarketThings(market).things(), (), Desk.now, 0.0))
+        before = _stand(market)
+        assert before.serves(_stand(market), has_committed=False)
         setattr(owner, name, Thing())
-        assert not before.serves(Stand(MarketThings(market).things(), (), Desk.now, 0.0)), name
+        assert not before.serves(_stand(market), has_committed=False), name

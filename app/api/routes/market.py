@@ -9,7 +9,7 @@ from pydantic import Field
 
 from app.api.deps import CursorsDep, ServiceDep
 from app.api.errors import invalid, problems
-from app.api.kept import of_memory
+from app.api.kept import of_market
 from app.api.reference import ReferenceOut
 from app.api.routing import api_router
 from app.api.schemas import (
@@ -135,7 +135,7 @@ class CandlePage(Freshness):
 
 
 @router.get("/{symbol}", summary="Quote of one symbol", responses=problems(*_SYMBOL))
-@of_memory
+@of_market
 async def quote(service: ServiceDep, symbol: SymbolPath) -> QuoteOut:
     """Ticker, mark, index, funding, open interest, spread and depth, with the age of each."""
     entry = service.registry.resolve(symbol)

@@ -18,7 +18,7 @@ from app.api.deps import (
 )
 from app.api.errors import problems
 from app.api.jobs import ACCEPTED, PrefersJobDep, begun
-from app.api.kept import of_memory
+from app.api.kept import of_market
 from app.api.paging import Page, cut
 from app.api.responses import Bodies, answer, etag, keep, not_modified, sent
 from app.api.routing import api_router
@@ -60,6 +60,7 @@ class CalculateIn(Body):
         **problems(
             *_SYMBOL,
             Code.MARKET_DATA_STALE,
+            Code.CLOCK_UNSAFE,
             Code.EXCHANGE_UNAVAILABLE,
             Code.DATABASE_CONTENTION,
             Code.IDEMPOTENCY_IN_PROGRESS,
@@ -104,7 +105,7 @@ async def get_bodies(request: Request) -> Bodies:
     response_model=RankingsOut,
     responses={304: {"description": "The caller holds this board."}, **problems(Code.NO_BOARD_YET)},
 )
-@of_memory
+@of_market
 async def rankings(
     service: ServiceDep,
     bodies: Annotated[Bodies, Depends(get_bodies)],
@@ -166,7 +167,7 @@ async def symbol_scores(
     summary="Where a score comes from",
     responses=problems(Code.NOT_FOUND, *_SYMBOL, *_NO_BOARD),
 )
-@of_memory
+@of_market
 async def explain(service: ServiceDep, symbol: SymbolPath) -> ExplanationOut:
     """Raw value, z, weight and contribution of each factor; contributions add up to z."""
     board, card = service.scoring.explain(symbol)
