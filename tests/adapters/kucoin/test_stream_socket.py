@@ -89,6 +89,33 @@ async def test_W11_W13_garbage_and_strangers_are_counted_and_dropped() -> None:
         assert not here.stream.facts().failures
 
 
+async def test_W12_a_burst_replaces_itself_and_the_newest_word_is_shown() -> None:
+    async with listening() as here:
+        await live(here)
+        await here.until(lambda: len(here.ear.said(QuoteUpdate)) == len(here.codes))
+        before, told = here.stream.facts(), len(here.ear.heard)
+        here.clock.pass_(1.0)
+        topic = "/contractMarket/tickerV2:XBTUSDTM"
+        answer = await here.post("stream/burst", topic=topic, per_second=20_000, seconds=0.25)
+        assert answer["sent"] == 5_000
+
+        def came() -> int:
+            return here.stream.facts().messages - before.messages
+
+        def given_on() -> int:
+            return len(here.ear.heard) - told
+
+        def replaced() -> int:
+            now, then = (one.dropped.get("replaced", 0) for one in (here.stream.facts(), before))
+            return now - then
+
+        await here.until(lambda: came() >= 5_000)
+        # Nothing is lost without being counted, and nothing was kept in between.
+        await here.until(lambda: given_on() + replaced() == came())
+        assert given_on() < 2_500
+        assert not here.stream.facts().failures
+
+
 async def test_W13_too_much_garbage_ends_the_connection() -> None:
     async with listening() as here:
         await here.post("faults", kind="stream_garbage", path="*", times=40)
