@@ -10,6 +10,7 @@ from rich.table import Table
 
 from app.cli.client import Client, segment
 from app.cli.output import HERE, AsJson, Output, Url, number, reporting, shown, table
+from app.cli.position_size import exact_option
 from app.cli.scoring import Symbol
 
 portfolio = typer.Typer(help="The portfolio: look at it and change it.", no_args_is_help=True)
@@ -79,6 +80,10 @@ def rebalance(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan, write nothing.")
     ] = False,
+    balance: Annotated[
+        Decimal | None, exact_option("Equity in the quote currency: names lots.", "--balance")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="In place of the configured one.")] = None,
     reason: Reason = None,
     key: Key = None,
     as_json: AsJson = False,
@@ -86,7 +91,9 @@ def rebalance(
 ) -> None:
     """Bring the weights to their targets."""
     with reporting(as_json) as output:
-        body = _given({"dry_run": dry_run, "reason": reason})
+        body = _given({"dry_run": dry_run, "reason": reason, "method": method})
+        if balance is not None:
+            body["account_balance"] = f"{balance:f}"
         answer = asyncio.run(Client(url).post("/portfolio/rebalance", body, key))
         if not output.answer(answer):
             _plan(output, answer.document)
@@ -199,6 +206,9 @@ def _given(body: Mapping[str, object]) -> dict[str, object]:
 
 def _plan(output: Output, plan: Mapping[str, Any]) -> None:
     output.people.print(_changes_table("plan", plan["changes"]))
+    if plan.get("lots") is not None:
+        lots = ", ".join(f"{name} {shown(count)}" for name, count in plan["lots"]["lots"].items())
+        output.people.print(f"lots: {lots}")
     facts = ("turnover", "estimated_cost", "total_changes", "run_id")
     output.people.print(", ".join(f"{name} {shown(plan.get(name))}" for name in facts))
 

@@ -38,20 +38,23 @@ def _decimal(text: str) -> Decimal:
     return number
 
 
-def _option(help_text: str, *names: str) -> Any:
+def exact_option(help_text: str, *names: str) -> Any:
+    """An option whose number is sent as it was written."""
     return typer.Option(*names, parser=_decimal, metavar="NUMBER", help=help_text)
 
 
 def size(
     symbol: Symbol,
-    balance: Annotated[Decimal, _option("Equity in the quote currency.", "--balance")],
-    leverage: Annotated[Decimal | None, _option("1 without.", "--leverage")] = None,
-    price: Annotated[Decimal | None, _option("In place of the mark price.", "--price")] = None,
-    confidence: Annotated[Decimal | None, _option("0 to 1; scales it.", "--confidence")] = None,
+    balance: Annotated[Decimal, exact_option("Equity in the quote currency.", "--balance")],
+    leverage: Annotated[Decimal | None, exact_option("1 without.", "--leverage")] = None,
+    price: Annotated[Decimal | None, exact_option("In place of the mark price.", "--price")] = None,
+    confidence: Annotated[
+        Decimal | None, exact_option("0 to 1; scales it.", "--confidence")
+    ] = None,
     wins: Annotated[int | None, typer.Option(min=0, help="For Kelly; needs all three.")] = None,
     losses: Annotated[int | None, typer.Option(min=0, help="For Kelly; needs all three.")] = None,
     payoff_ratio: Annotated[
-        Decimal | None, _option("Mean gain over mean loss; needs all three.", "--payoff-ratio")
+        Decimal | None, exact_option("Mean gain over mean loss; needs all three.", "--payoff-ratio")
     ] = None,
     as_json: AsJson = False,
     url: Url = HERE,

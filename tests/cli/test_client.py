@@ -190,6 +190,12 @@ Sent = Callable[[Any], bool]
             {"old_symbol": "A", "new_symbol": "B"},
         ),
         (["portfolio", "rebalance"], "POST", "/portfolio/rebalance", {"dry_run": False}),
+        (
+            ["portfolio", "rebalance", "--dry-run", "--balance", "1e4", "--method", "hrp"],
+            "POST",
+            "/portfolio/rebalance",
+            {"dry_run": True, "account_balance": "10000", "method": "hrp"},
+        ),
         (["alerts", "list"], "GET", "/alerts?state=open&limit=100", None),
         (
             ["alerts", "list", "--state", "resolved", "--symbol", "A", "--limit", "2"],

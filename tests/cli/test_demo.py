@@ -193,6 +193,8 @@ def test_the_portfolio_is_shown_and_changed(demo: Demo) -> None:
 
 def test_a_rebalance_is_shown_before_it_is_done(demo: Demo) -> None:
     plan = demo.told("portfolio", "rebalance", "--dry-run")
+    by_size = demo.told("portfolio", "rebalance", "--dry-run", "--balance", "1000000")
+    assert by_size["lots"]["lots"], "a balance names lots of all members"
     assert plan["dry_run"] is True
     done = demo.ask("portfolio", "rebalance", "--key", "a-test")
     assert done.code == Exit.OK
