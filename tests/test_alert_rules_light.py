@@ -56,15 +56,14 @@ async def stage(
         given = settings_for(url, f"sqlite+aiosqlite:///{path}/rules.sqlite3")
         async with running(given) as service:
             await service.filled()
+            made = Stage(service, url)
+            # Before anything is decided: on a busy machine the fill may be old when it is over, and
+            # a check of the schedule may come when a member has been taken away already.
+            patient = {"age_limit_cadences": 100, "replacement": {"auto_forced": False}}
+            await made.settle(**patient)
             await service.post("/scoring/calculate")
             await service.post("/portfolio/initialize", {"size": size})
-            made = Stage(service, url)
-            calm = {
-                "cadences": FAST,
-                "age_limit_cadences": 100,
-                "replacement": {"auto_forced": False},
-            }
-            await made.settle(**{**calm, **settings})
+            await made.settle(**{"cadences": FAST, **patient, **settings})
             yield made
 
 
