@@ -57,6 +57,7 @@ class Code(StrEnum):
     SECRETS_KEY_MISSING = "secrets_key_missing"
     SANDBOX_ONLY = "sandbox_only"
     MARKET_DATA_STALE = "market_data_stale"
+    CLOCK_UNSAFE = "clock_unsafe"
     NO_BOARD_YET = "no_board_yet"
     EXCHANGE_UNAVAILABLE = "exchange_unavailable"
     EXCHANGE_RATE_LIMITED = "exchange_rate_limited"

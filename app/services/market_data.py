@@ -91,7 +91,7 @@ class MarketData:
         self.fetch = Fetcher(*asked, self.sleep, self.fence)
         self.open_interest = OpenInterestKeeper(self.database, self.live, self.fence)
         self.quotes = MarketQuotes(self.live)
-        self.quality = QualityKeeper(self.database, self.live, self.moment)
+        self.quality = QualityKeeper(self.database, self.live, self.moment, self.fence)
 
     @property
     def source(self) -> DataSource:
@@ -107,6 +107,7 @@ class MarketData:
             self.monotonic(),
             self.server_clock.now_ms(),
             self._memory,
+            self.server_clock.doubt_s,
         )
 
     def resolve(self, text: str) -> SymbolEntry:

@@ -48,6 +48,7 @@ class MarketMoment:
     mono: float
     server_ms: int
     memory: MarketMemory = field(default_factory=MarketMemory)  # shared by moments of one market
+    clock_doubt_s: float = 0.0  # by so much `server_ms` may be wrong
 
     @property
     def _others(self) -> tuple[object, ...]:

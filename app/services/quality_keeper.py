@@ -13,6 +13,7 @@ from app.domain.errors import ServiceError
 from app.domain.quality_report import QualityReport, QualityVerdict
 from app.domain.quarantine import Doubt, PriceState, read, released
 from app.domain.reference import ReferencePrice, referred
+from app.services.feed_lease import Fence, anybody
 from app.services.market_state import LiveMarket
 from app.services.market_views import MarketMoment
 from app.services.quality_report import quality_of
@@ -36,6 +37,7 @@ class QualityKeeper:
     database: Database
     live: LiveMarket
     moment: Callable[[], MarketMoment]
+    fence: Fence = anybody
     _stored: dict[str, QualityVerdict] | None = field(default=None, init=False)
     _forgotten_ms: int = field(default=0, init=False)
     _judged: float = field(default=float("-inf"), init=False)  # monotonic second of the reports
@@ -128,6 +130,7 @@ class QualityKeeper:
         rules = moment.configuration.quality
         is_due = moment.server_ms - self._forgotten_ms >= _FORGET_MS
         async with self.database.write() as unit:
+            await self.fence(unit)
             await unit.quality.note(news)
             if is_due:
                 before = at - timedelta(days=rules.history_days)

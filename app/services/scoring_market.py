@@ -11,6 +11,7 @@ from app.domain.panel import ScoringInputs, Source, fresh
 from app.domain.symbols import SymbolEntry
 
 RETRY_S: Final = 5.0
+MAX_CLOCK_DOUBT_S: Final = 1.0  # an answer that took more than two seconds
 _TICKER_RULE: Final = "ticker"  # the last one of the funnel
 _LIVE: Final = (Source.CONTRACTS, Source.TICKERS, Source.DAILY_CANDLES)
 _FRESH_SHARE: Final = 0.5  # of the symbols; below it the market as a whole is not known
@@ -18,6 +19,11 @@ _FRESH_SHARE: Final = 0.5  # of the symbols; below it the market as a whole is n
 
 class ScoringMoment(Protocol):
     """The market frozen at one instant."""
+
+    @property
+    def clock_doubt_s(self) -> float:
+        """By so much the exchange's time may be wrong, in seconds."""
+        ...
 
     def unknown(self) -> tuple[Source, ...]:
         """Sources that as a whole never answered or are beyond their age limits."""
@@ -57,6 +63,12 @@ def refuse_unknown(moment: ScoringMoment, inputs: ScoringInputs) -> None:
     """
     if not inputs.symbols and not inputs.excluded:
         raise _stale("No contract is known yet.", {})
+    if moment.clock_doubt_s > MAX_CLOCK_DOUBT_S:
+        raise UnavailableError(
+            Code.CLOCK_UNSAFE,
+            f"The time of the exchange is known to {moment.clock_doubt_s:.1f} s only.",
+            retry_after_s=RETRY_S,
+        )
     for source in moment.unknown():
         raise _stale(f"The {_words(source)} as a whole are not fresh.", {"source": source})
     silent = sum(rule == _TICKER_RULE for rule in inputs.excluded.values())

@@ -20,6 +20,7 @@ from app.services.once import Once
 from app.services.quality import QualityService
 from app.storage.database import Database
 from app.storage.quality import StoredVerdict
+from app.storage.unit_of_work import UnitOfWork
 from tests.services.desk import WHO
 from tests.services.live_market import CONTRACTS, LiveMarket, open_market
 
@@ -327,3 +328,20 @@ async def test_D06_a_closed_candle_that_is_changed_is_revised_and_its_former_wor
     assert (kept[-1].opened_ms, kept[-1].values["close"]) == (at, float(first.low[-1]))
     live.clock.pass_(60)
     assert len(await data.fetch._new_bars(entry, Interval.HOUR)) == 0
+
+
+@ON_SQLITE
+async def test_K16_who_has_lost_the_feed_stores_no_verdict(
+    live: LiveMarket, database: Database
+) -> None:
+    data = await refreshed(live)
+    before = await verdicts(database, data)
+
+    async def refused(unit: UnitOfWork) -> None:
+        raise UnavailableError(Code.MARKET_DATA_STALE, "another owns the feed")
+
+    data.quality.fence = refused
+    await thousandfold(live)
+    await later(live, data)
+    assert doubt(data) is Doubt.LAST_OFF_MARK
+    assert await verdicts(database, data) == before

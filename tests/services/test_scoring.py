@@ -48,6 +48,7 @@ class Market:
     source: DataSource = DataSource.SANDBOX
     asked: int = 0
     enter: Callable[[], object] = lambda: None
+    clock_doubt_s: float = 0.0
     known: SymbolIndex = field(default_factory=lambda: index_of((*names(16), "ZUSDT", "NEWUSDT")))
 
     def moment(self) -> "Market":
@@ -534,3 +535,13 @@ async def test_a_board_grows_old(bench: Bench) -> None:
     assert bench.scoring.status_of(board) is DataStatus.FRESH
     bench.now += timedelta(seconds=1)
     assert bench.scoring.status_of(board) is DataStatus.STALE
+
+
+async def test_T01_nothing_is_scored_by_a_clock_that_nobody_knows(bench: Bench) -> None:
+    bench.market.clock_doubt_s = 1.0
+    board = await bench.scoring.calculate()
+    bench.market.clock_doubt_s = 1.01
+    with pytest.raises(UnavailableError) as caught:
+        await bench.scoring.calculate()
+    assert caught.value.code is Code.CLOCK_UNSAFE
+    assert bench.scoring.latest() is board

@@ -60,6 +60,7 @@ class CalculateIn(Body):
         **problems(
             *_SYMBOL,
             Code.MARKET_DATA_STALE,
+            Code.CLOCK_UNSAFE,
             Code.EXCHANGE_UNAVAILABLE,
             Code.DATABASE_CONTENTION,
             Code.IDEMPOTENCY_IN_PROGRESS,
