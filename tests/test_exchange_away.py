@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from app.domain.event_codec import Topic
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.api.harness import PREFIX
@@ -129,6 +130,18 @@ async def test_it_says_so_stays_up_shows_no_score_and_recovers_by_itself(
                     await asyncio.sleep(0.1)
             text = (await service.client.get("/metrics")).text
             assert 'mysymbols_service_mode{mode="FROZEN"} 0.0' in text
+            async with asyncio.timeout(PATIENCE_S):
+                while not (told := await modes_told(service)):
+                    await asyncio.sleep(0.1)
+            assert told[0][0] == "FROZEN"
+            assert all(was != mode for was, mode in told)
+            assert [mode for _, mode in told[:-1]] == [was for was, _ in told[1:]]
+
+
+async def modes_told(service: Running) -> list[tuple[str, str]]:
+    """Each change of the mode that is stored as an event: from what to what."""
+    stored = await service.services.my_symbols.stream.stored(0, frozenset({Topic.MODE}))
+    return [(one.record.data["was"], one.record.data["mode"]) for one in stored.entries]
 
 
 async def mode(service: Running) -> str:

@@ -13,7 +13,9 @@ from app.api.problems import PREFIX
 from app.cli.client import understood, unreachable
 from app.cli.output import HERE, Output, Url, reporting
 
-TOPICS: Final = ("portfolio_change", "alert", "rebalance", "job", "configuration", "board")
+TOPICS: Final = (
+    "portfolio_change", "alert", "rebalance", "job", "configuration", "board", "mode",
+)  # fmt: skip
 SILENCE_S: Final = 45.0  # three heartbeats
 _AGAIN_S: Final = 2.0
 _ABOUT: Final = frozenset({"hello", "heartbeat", "resumed"})

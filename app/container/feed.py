@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from app.container.seams import new_id
+from app.container.seams import new_id, utc_now
 from app.domain.errors import ServiceError
 from app.domain.event_codec import EventRecord, Topic, event_of
 from app.services.bus import Bus
@@ -17,6 +17,7 @@ from app.services.in_force import SettingsInForce
 from app.services.market_follow import MarketFollower
 from app.services.market_publish import MarketPublisher
 from app.services.market_stream import StreamedMarket
+from app.services.mode_watch import ModeWatch
 from app.services.my_symbols import MySymbolsServiceV2
 from app.services.ports import MarketStream
 from app.services.replicas import API, Orphans, Replicas
@@ -67,6 +68,13 @@ class FeedTasks:
     reactions: Work
     streamed: StreamedMarket | None = None  # None: the market is only ever asked for
     _running: tuple[str, ...] = field(default=(), init=False)
+    _mode: ModeWatch = field(init=False)  # one for all times of owning: it knows what is untold
+
+    def __post_init__(self) -> None:
+        self._mode = ModeWatch(
+            self.database, self.service.market.level, self.service.status.is_database_down,
+            self.view.fence, utc_now, new_id,
+        )  # fmt: skip
 
     def start(self) -> FeedDuty | None:
         """None where nothing runs by itself: then this process acts when it is told to."""
@@ -109,7 +117,7 @@ class FeedTasks:
         names = begin_feed(
             self.supervisor, self.ticks, self.work, time.monotonic, self.view.is_owner
         )
-        own = {ALERT_REACTIONS: self.reactions, **self._streaming()}
+        own = {ALERT_REACTIONS: self.reactions, "mode": self._mode.run, **self._streaming()}
         for name, work in own.items():
             self.supervisor.start(name, work)
         self._running = (*names, *own)

@@ -16,6 +16,7 @@ from app.domain.events import (
     AlertResolved,
     ConfigurationChanged,
     JobChanged,
+    ModeChanged,
     PlanCreated,
     PortfolioChanged,
     ProposalDecided,
@@ -37,6 +38,7 @@ class Topic(StrEnum):
     JOB = "job"
     CONFIGURATION = "configuration"
     BOARD = "board"
+    MODE = "mode"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     Kind(AlertRaised, "alert_raised", Topic.ALERT, subject="symbol"),
     Kind(AlertResolved, "alert_resolved", Topic.ALERT, subject="symbol"),
     Kind(JobChanged, "job_changed", Topic.JOB),
+    Kind(ModeChanged, "mode_changed", Topic.MODE),
 )
 NOT_STORED: Final[frozenset[type]] = frozenset()
 _BY_CLASS: Final = MappingProxyType({kind.cls: kind for kind in KINDS})

@@ -193,6 +193,17 @@ class JobChanged:
     occurred_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class ModeChanged:
+    """The service decides more or less than before; `cause` is a stable word."""
+
+    was: str
+    mode: str
+    cause: str
+    stale_symbols: int
+    occurred_at: datetime
+
+
 def alert_raised(alert: Alert, at: datetime) -> AlertRaised:
     return AlertRaised(
         alert.id,

@@ -19,6 +19,16 @@ class Mode(StrEnum):
     FROZEN = "FROZEN"
 
 
+class Cause(StrEnum):
+    """Why it is this mode: the first of these that holds."""
+
+    DATABASE_UNAVAILABLE = "database_unavailable"
+    MARKET_UNAVAILABLE = "market_unavailable"  # nothing is known of it yet
+    MARKET_STALE = "market_stale"
+    SYMBOLS_STALE = "symbols_stale"  # some of them
+    ALL_FRESH = "all_fresh"
+
+
 @dataclass(frozen=True, slots=True)
 class MarketLevel:
     """How much of the market is known: as a whole, and how many symbols are stale in it."""
@@ -32,6 +42,16 @@ def mode_of(market: MarketLevel, *, is_database_down: bool) -> Mode:
     if is_database_down or market.status is not DataStatus.FRESH:
         return Mode.FROZEN
     return Mode.DEGRADED if market.stale_symbols else Mode.NORMAL
+
+
+def cause_of(market: MarketLevel, *, is_database_down: bool) -> Cause:
+    """Why `mode_of` the same says what it says."""
+    if is_database_down:
+        return Cause.DATABASE_UNAVAILABLE
+    if market.status is DataStatus.FRESH:
+        return Cause.SYMBOLS_STALE if market.stale_symbols else Cause.ALL_FRESH
+    never = market.status is DataStatus.UNAVAILABLE
+    return Cause.MARKET_UNAVAILABLE if never else Cause.MARKET_STALE
 
 
 @dataclass(slots=True)

@@ -27,6 +27,7 @@ from app.domain.events import (
     ConfigurationChanged,
     JobChange,
     JobChanged,
+    ModeChanged,
     PlanCreated,
     PortfolioChanged,
     ProposalDecided,
@@ -63,6 +64,7 @@ EXAMPLES: tuple[object, ...] = (
     JobChanged(
         "scoring:1", "scoring", JobChange.ENDED, JobState.FAILED, "board", 0.5, "internal_error", T0
     ),
+    ModeChanged("NORMAL", "FROZEN", "market_stale", 3, T0),
     ConfigurationChanged(replace(Configuration(), version=4, max_portfolio_symbols=7), T0),
 )
 
