@@ -26,6 +26,7 @@ from app.domain.panel import Source
 from app.domain.quality import CLOSE_MARGIN_MS
 from app.services.feed_metrics import count_feed
 from app.services.market_data import MarketData
+from app.services.market_silence import SilenceWatch
 from app.services.market_state import Market, Received, joined
 from app.services.ports import MarketStream
 from app.services.status_facts import StreamReport
@@ -52,6 +53,7 @@ class StreamedMarket:
     stream: MarketStream
     closest: Callable[[], Awaitable[Collection[str]]]  # symbols, the most important first
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    silence: SilenceWatch = field(init=False)
     _mode_since: float | None = field(default=None, init=False)  # too little is told since
     _tried: float = field(default=_NEVER, init=False)
     _placed: float = field(default=_NEVER, init=False)
@@ -61,6 +63,9 @@ class StreamedMarket:
     _in_doubt: bool = field(default=False, init=False)
     _bar_ms: int = field(default=0, init=False)  # when the newest bar that was told of opened
     _bar_closed: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+
+    def __post_init__(self) -> None:
+        self.silence = SilenceWatch(self.data.exchange, self.data.live)
 
     # --- what the stream tells
 
@@ -72,6 +77,7 @@ class StreamedMarket:
         books: dict[str, Received[Book]] = {}
         for one in news:
             code, update = one.topic.code, one.update
+            self.silence.heard[one.topic] = one.mono
             match update:
                 case QuoteUpdate():
                     held = tickers.get(code) or market.tickers.get(code)
@@ -209,9 +215,11 @@ class StreamedMarket:
             self.stream.want(await self.topics())
         self._judge_mode(now)
         self._count()
-        if deaf := self.data.quotes.deaf():
-            _log.warning("topics_deaf", count=len(deaf), first=deaf[0])
-            self.stream.deaf([Topic(TopicKind.QUOTE, code) for code in deaf])
+        deaf = [Topic(TopicKind.QUOTE, code) for code in self.data.quotes.deaf()]
+        deaf += await self.silence.deaf(self.stream.live())
+        if deaf:
+            _log.warning("topics_deaf", count=len(deaf), first=deaf[0].code)
+            self.stream.deaf(deaf)
         try:
             await self._ask(now)
         except ServiceError as error:

@@ -222,6 +222,31 @@ async def test_W03_after_subscribing_anew_the_answer_is_where_it_goes_on_from(
     assert not scene.mouth.called_deaf
 
 
+async def test_W03_marks_and_books_that_are_silent_are_asked_about(scene: Scene) -> None:
+    await scene.tell_all()
+    data, code = scene.data, "XBTUSDTM"
+    await scene.pass_(30)
+    assert not scene.mouth.called_deaf, "the market stands still, so all of them are quiet"
+    age_s = data.monotonic() - data.live.market.books[code].mono
+    assert age_s <= 12, "a quiet book is confirmed"
+    before = await scene.live.requests()
+    scene.say(code, MarkUpdate(Decimal(5), Decimal(5)), TopicKind.INSTRUMENT)
+    book = data.live.market.books[code].value
+    scene.say(code, replace(book, bids=book.bids[1:]), TopicKind.BOOK)
+    await scene.pass_(9)
+    assert not scene.mouth.called_deaf
+    await scene.pass_(3)
+    assert set(scene.mouth.called_deaf) == {
+        Topic(TopicKind.INSTRUMENT, code),
+        Topic(TopicKind.BOOK, code),
+    }
+    assert data.live.market.books[code].value.bids == book.bids, "shown as it was answered"
+    after = await scene.live.requests()
+    (path,) = (one for one in after if "mark-price" in one)
+    # Two contracts, each a mark that was silent for ten of the twelve seconds.
+    assert after[path] - before[path] <= 4, "asked about once in its time of silence"
+
+
 async def test_W06_a_topic_that_is_not_acknowledged_is_not_fresh(scene: Scene) -> None:
     await scene.tell_all()
     del scene.mouth.heard[Topic(TopicKind.QUOTE, "ETHUSDTM")]
