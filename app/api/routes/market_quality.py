@@ -7,16 +7,17 @@ from pydantic import Field
 from starlette.responses import Response
 
 from app.api.body import Body, NameText, ReasonText
-from app.api.deps import CommandDep, CursorsDep, ServiceDep, by
+from app.api.deps import UNNAMED, CursorsDep, IdempotencyDep, RequestIdDep, ServiceDep, by
 from app.api.errors import problems
-from app.api.members import CHANGES, NAMES
+from app.api.members import NAMES
 from app.api.paging import cut
 from app.api.responses import keep, sent
 from app.api.routing import api_router
 from app.api.schemas import CursorText, Freshness, Limit, Out, Score, SymbolPath, UtcTime
+from app.domain.errors import Code
 from app.domain.market import DataSource
 from app.domain.quality_report import Part, QualityVerdict
-from app.services.once import Answer
+from app.services.once import Answer, Command
 from app.services.quality import PastVerdict, Quality, Release
 
 router = api_router("market", "/market")
@@ -156,14 +157,18 @@ async def quality(
     "/{symbol}/quality/release",
     summary="End a quarantine by your word",
     response_model=ReleaseOut,
-    responses=problems(*NAMES, *CHANGES),
+    responses=problems(*NAMES, Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED),
 )
 async def release(
-    service: ServiceDep, command: CommandDep, symbol: SymbolPath, body: ReleaseIn
+    service: ServiceDep,
+    request_id: RequestIdDep,
+    once: IdempotencyDep,
+    symbol: SymbolPath,
+    body: ReleaseIn,
 ) -> Response:
     """For a price that no index will confirm, as after a change of the size of a lot.
 
     Prices that still contradict each other go back into quarantine at once.
     """
-    who = by(command, body.user)
+    who = by(Command(actor=UNNAMED, request_id=request_id, once=once), body.user)
     return sent(await service.quality.release(symbol, body.reason, who, _released))
