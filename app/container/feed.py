@@ -1,14 +1,14 @@
 """How the feed is put together: one process reads the exchange, the others follow it."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
 from app.container.seams import new_id, utc_now
 from app.domain.errors import ServiceError
-from app.domain.event_codec import EventRecord, Topic, event_of
+from app.domain.event_codec import EventRecord, Topic, understood
 from app.services.bus import Bus
 from app.services.feed_lease import FeedLease, LeaseTimes
 from app.services.feed_view import FeedView
@@ -32,6 +32,13 @@ from app.workers.streaming import SILENT_S
 from app.workers.supervisor import Beat, Supervisor, Work
 
 _DECISIONS: Final = frozenset({Topic.PORTFOLIO_CHANGE, Topic.CONFIGURATION, Topic.BOARD})
+# Whoever asks the exchange may wait for its turn; a bar closes once an hour.
+_ASKING_S: Final = 300.0
+_LIMITS: Final[Mapping[str, Callable[[], float]]] = {
+    "stream": lambda: SILENT_S,
+    "stream_watch": lambda: _ASKING_S,
+    "rescoring": lambda: _ASKING_S,
+}
 Listen = Callable[[Callable[[], None], Beat], Awaitable[None]]
 
 
@@ -119,7 +126,7 @@ class FeedTasks:
         )
         own = {ALERT_REACTIONS: self.reactions, "mode": self._mode.run, **self._streaming()}
         for name, work in own.items():
-            self.supervisor.start(name, work)
+            self.supervisor.start(name, work, _LIMITS.get(name), is_armed=False)
         self._running = (*names, *own)
 
     def _streaming(self) -> dict[str, Work]:
@@ -195,8 +202,9 @@ def overheard(in_force: SettingsInForce, bus: Bus) -> Callable[[EventRecord], No
 
     def heard(record: EventRecord) -> None:
         in_force.read(record)
-        if record.topic in _DECISIONS:
-            bus.publish(event_of(record))
+        event = understood(record) if record.topic in _DECISIONS else None
+        if event is not None:
+            bus.publish(event)
 
     return heard
 

@@ -10,7 +10,11 @@ from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from app.domain.configuration import Configuration
-from app.domain.configuration_document import as_document, from_document
+from app.domain.configuration_document import (
+    ConfigurationRefusedError,
+    as_document,
+    from_document,
+)
 from app.domain.events import (
     AlertRaised,
     AlertResolved,
@@ -104,6 +108,14 @@ def event_of(record: EventDraft) -> object:
     if kind is None:
         raise LookupError(f"no event is stored as {record.type}")
     return _read(kind.cls, record.data)
+
+
+def understood(record: EventDraft) -> object | None:
+    """The event that was stored; None for what a newer version wrote and this one cannot read."""
+    try:
+        return event_of(record)
+    except (ConfigurationRefusedError, LookupError, TypeError, ValueError):
+        return None
 
 
 def _parts(event: object) -> Iterator[object]:

@@ -4,12 +4,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+import structlog
+
 from app.domain.configuration import Configuration
-from app.domain.event_codec import EventRecord, Topic, event_of
+from app.domain.event_codec import EventRecord, Topic, understood
 from app.domain.events import ConfigurationChanged
 from app.storage.database import Database
 
 _AUTHOR: Final = "service"
+_log = structlog.get_logger("settings")
 
 
 @dataclass(slots=True)
@@ -33,6 +36,15 @@ class SettingsInForce:
             self.present = event.settings if newer else self.present
 
     def read(self, record: EventRecord) -> None:
-        """The same for what any process committed."""
-        if record.topic is Topic.CONFIGURATION:
-            self.hear(event_of(record))
+        """The same for what any process committed; what cannot be read leaves the last good ones.
+
+        Decisions name the stored version and refuse to be made with settings that they cannot read.
+        """
+        if record.topic is not Topic.CONFIGURATION:
+            return
+        event = understood(record)
+        if event is None:
+            kept = self.present.version
+            _log.error("settings_not_understood", event_sequence=record.seq, kept_version=kept)
+        else:
+            self.hear(event)

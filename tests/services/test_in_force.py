@@ -3,8 +3,13 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from structlog.testing import capture_logs
+
+from app.container.feed import overheard
 from app.domain.configuration import Configuration
+from app.domain.event_codec import EventRecord, drafts_of
 from app.domain.events import ConfigurationChanged
+from app.services.bus import Bus
 from app.services.in_force import SettingsInForce
 from app.storage.database import Database
 
@@ -40,3 +45,30 @@ def test_committed_settings_are_heard_and_late_ones_are_not() -> None:
     in_force.hear("something else")
 
     assert in_force() == NEWER
+
+
+def test_G11_settings_that_cannot_be_read_leave_the_last_good_ones_in_force() -> None:
+    in_force, bus = SettingsInForce(), Bus()
+    heard = overheard(in_force, bus)
+    readable = replace(drafted(NEWER), seq=1)
+    heard(readable)
+    assert in_force() == NEWER
+    known = readable.data["settings"]["settings"]
+
+    def told(seq: int, version: int, **changed: object) -> EventRecord:
+        document = {"settings": {**known, **changed}, "version": version}
+        return replace(readable, seq=seq, data={**readable.data, "settings": document})
+
+    with capture_logs() as said:
+        heard(told(2, 3, of_a_newer_version=1))
+    assert in_force() == NEWER
+    assert [one["event"] for one in said] == ["settings_not_understood"]
+    assert said[0]["kept_version"] == 2
+    heard(replace(readable, seq=3, type="of_a_newer_version"))  # not even its kind is known
+    heard(told(4, 4, max_portfolio_symbols=9))
+    assert (in_force().version, in_force().max_portfolio_symbols) == (4, 9)
+
+
+def drafted(settings: Configuration) -> EventRecord:
+    (draft,) = drafts_of(ConfigurationChanged(settings, NOW))
+    return EventRecord(draft.topic, draft.type, draft.subject, draft.data, draft.occurred_at, 0)
