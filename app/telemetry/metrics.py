@@ -67,6 +67,7 @@ class Metrics:
     task_restarts: Counter = field(init=False)
     task_last_success_timestamp_seconds: Gauge = field(init=False)
     event_loop_lag_seconds: Histogram = field(init=False)
+    event_loop_stalls: Counter = field(init=False)
     bus_dropped_events: Gauge = field(init=False)
     service_info: Gauge = field(init=False)
     service_mode: Gauge = field(init=False)
@@ -161,6 +162,7 @@ _TABLE: Final[tuple[tuple[str, _Kind, str, tuple[str, ...], tuple[float, ...]], 
         ("task",),
         _NONE,
     ),
+    ("event_loop_stalls", Counter, "Times that it hung for two seconds.", (), _NONE),
     ("event_loop_lag_seconds", Histogram, "How late the event loop woke up.", (), _LAG_SECONDS),
     ("bus_dropped_events", Gauge, "Events that slow readers lost.", (), _NONE),
     ("service_info", Gauge, "Always 1.", ("version", "data_source"), _NONE),

@@ -11,6 +11,7 @@ from app.services.bus import Bus
 from app.services.mode import Mode
 from app.services.ports import Monotonic
 from app.telemetry.metrics import Metrics
+from app.workers.loop_watch import LoopWatch
 from app.workers.supervisor import Beat, Supervisor
 
 STEP_S: Final = 0.5
@@ -49,6 +50,10 @@ class Gauges:
 
     async def run(self, beat: Beat) -> None:
         self.watch_mode()
+        with LoopWatch(self.metrics.event_loop_stalls.inc):
+            await self._measure(beat)
+
+    async def _measure(self, beat: Beat) -> None:
         looked: float | None = None
         while True:
             begun = self.monotonic()
