@@ -4,6 +4,7 @@ from pydantic import Field
 
 from app.api.body import Body
 from app.api.schemas import Out, Score
+from app.domain.policy import Policy
 
 
 class SignalsOut(Out):
@@ -18,6 +19,8 @@ class SignalsOut(Out):
     veto_volatility: float = Field(description="Annualised; above it risk forbids buying.")
     veto_drawdown: Score = Field(description="A fall within 90 days beyond which as well.")
     expires_after: int = Field(description="Seconds, where the source names no end.")
+    policy: Policy = Field(description="How far an approved signal may go by itself.")
+    policies: dict[str, Policy] = Field(description="The same by `signal_type`.")
     most_pending: int = Field(description="Beyond it intake answers 429.")
 
 
@@ -31,4 +34,6 @@ class SignalsIn(Body):
     veto_volatility: float | None = None
     veto_drawdown: float | None = None
     expires_after: int | None = None
+    policy: str | None = None
+    policies: dict[str, str] | None = None
     most_pending: int | None = None

@@ -7,7 +7,9 @@ from pydantic import Field
 
 from app.api.schemas import Json, Out, Score, Share, UtcTime
 from app.domain.judging import Judged
+from app.domain.policy import Policy
 from app.domain.signal import Direction, Signal, SignalState
+from app.domain.signal_effect import Effect, Move
 from app.domain.verdict import Evaluation, Recommendation, Verdict, Vote
 
 
@@ -59,6 +61,33 @@ class VerdictOut(Out):
         )
 
 
+class EffectOut(Out):
+    """What became of an approved signal."""
+
+    policy: Policy = Field(description="That applied.")
+    move: Move | None = Field(description="The change of the membership that it asked for.")
+    symbol: str | None
+    old_symbol: str | None = Field(description="The member that makes room.")
+    note: str | None = Field(description="Why it came to no more.")
+    at: UtcTime
+    proposal_id: str | None
+    version: int | None = Field(description="Of the portfolio that it made.")
+
+    @classmethod
+    def of(cls, effect: Effect) -> Self:
+        step = effect.step
+        return cls(
+            policy=effect.policy,
+            move=None if step is None else step.move,
+            symbol=None if step is None else step.symbol,
+            old_symbol=None if step is None else step.old_symbol,
+            note=effect.note,
+            at=effect.at,
+            proposal_id=effect.proposal_id,
+            version=effect.version,
+        )
+
+
 class PendingSignalOut(Out):
     """A signal as its source sent it, and where it is in its life."""
 
@@ -88,11 +117,13 @@ class SignalOut(PendingSignalOut):
     """A signal with its last verdict."""
 
     verdict: VerdictOut | None = Field(description="Null until it was judged.")
+    effect: EffectOut | None = Field(description="Null until that is decided.")
 
     @classmethod
     def shown(cls, judged: Judged) -> Self:
         verdict = None if judged.verdict is None else VerdictOut.of(judged.verdict, judged)
-        return cls(**signal_fields(judged.signal), verdict=verdict)
+        effect = None if judged.effect is None else EffectOut.of(judged.effect)
+        return cls(**signal_fields(judged.signal), verdict=verdict, effect=effect)
 
 
 def signal_fields(signal: Signal) -> Mapping[str, Any]:

@@ -278,5 +278,9 @@ def _proposals_table(proposals: Sequence[Mapping[str, Any]]) -> Table:
 def _proposed(one: Mapping[str, Any]) -> str:
     if one["replacement"] is not None:
         return f"{one['replacement']['replace_symbol']} by {one['replacement']['candidate_symbol']}"
+    if one["signal"] is not None:
+        said = f"{one['signal']['move']} {one['signal']['symbol']}"
+        old = one["signal"]["old_symbol"]
+        return said if old is None else f"{said} for {old}"
     changes, turnover = one["rebalance"]["changes"], one["rebalance"]["turnover"]
     return f"{len(changes)} changes, turnover {number(turnover, 3)}"

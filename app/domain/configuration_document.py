@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 from app.domain.board import Family
 from app.domain.configuration import FULL_PERCENT, Configuration
 from app.domain.errors import Code, RefusedError
+from app.domain.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,9 @@ def _apply(changes: Mapping[str, object], present: Any, path: str, out: list[Com
             else:
                 out.append(Complaint(loc, "object_type", f"{loc} must be an object"))
             continue
+        if key == "policies":
+            taken[key] = _policies(value, loc, out)
+            continue
         if key == "fixed_weights":
             taken[key] = _fixed(value, loc, out)
             continue
@@ -95,6 +99,21 @@ def _weights(
         bounds = {"low": 0.0, "high": 1.0}
         weights[family] = cast("float", _value(weight, present[family], bounds, inner, out))
     return MappingProxyType(weights)
+
+
+def _policies(value: object, loc: str, out: list[Complaint]) -> Mapping[str, Policy]:
+    """Policies by the type of a signal, as a whole: one that is not named has the general one."""
+    if not isinstance(value, Mapping):
+        out.append(Complaint(loc, "object_type", f"{loc} must be an object"))
+        return MappingProxyType({})
+    found: dict[str, Policy] = {}
+    for kind, policy in value.items():
+        if not 0 < len(kind) <= _LONGEST_TYPE:
+            message = f"{loc} must name types of signals"
+            out.append(Complaint(f"{loc}.?", "unknown_key", message))
+            continue
+        found[kind] = cast("Policy", _value(policy, Policy.PROPOSE, {}, f"{loc}.?", out))
+    return MappingProxyType(dict(sorted(found.items())))
 
 
 def _fixed(value: object, loc: str, out: list[Complaint]) -> Mapping[str, Decimal]:
@@ -191,6 +210,8 @@ def _number(value: object, bounds: Mapping[str, Any], kinds: tuple[type, ...]) -
 
 
 _SYMBOL: Final = re.compile(r"[A-Z0-9]{2,40}(-[A-Z0-9]{1,12})?", re.ASCII)
+# A signal says no more of its type.
+_LONGEST_TYPE: Final = 64
 _READERS: Final = (
     (StrEnum, _choice),
     (tuple, _currencies),

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from app.domain.signal import Signal, SignalState
+from app.domain.signal_effect import Effect
 from app.domain.verdict import Evaluation, Verdict
 
 
@@ -15,6 +16,7 @@ class Judged:
     verdict: Verdict | None = None
     board_id: str | None = None
     configuration_version: int | None = None
+    effect: Effect | None = None  # what became of it, once that is decided
 
 
 def settled(

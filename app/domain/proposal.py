@@ -14,6 +14,7 @@ from app.domain.errors import Code, ConflictError
 class ProposalKind(StrEnum):
     REBALANCE = "rebalance"
     REPLACEMENT = "replacement"
+    SIGNAL = "signal"  # the subject is the symbol that it is about
 
 
 class ProposalState(StrEnum):

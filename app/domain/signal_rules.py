@@ -1,8 +1,11 @@
 """Settings of signals: what is taken, how it is judged, and how far a verdict leads."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
+from app.domain.policy import Policy
 from app.domain.setting import setting
 
 _DAY_S: Final = 86_400
@@ -21,4 +24,7 @@ class SignalRules:
     veto_volatility: float = setting(3.0, 0.1, 20.0)  # annualised; above it risk forbids buying
     veto_drawdown: float = setting(0.8, 0.0, 1.0)  # a fall within 90 days beyond which as well
     expires_after: int = setting(_DAY_S, 60, 30 * _DAY_S)  # where the source names no end
+    policy: Policy = Policy.PROPOSE  # how far an approved signal may go by itself
+    # The same for single types of signals, in the words of their sources.
+    policies: Mapping[str, Policy] = field(default_factory=lambda: MappingProxyType({}))
     most_pending: int = setting(10_000, 1, 1_000_000)  # beyond it intake answers 429

@@ -34,6 +34,7 @@ from app.services.reports import Analytics, CorrelationReport, Reports
 from app.services.safety import Safety, SafetyReport
 from app.services.sample_data import SampleData
 from app.services.scoring import Scoring
+from app.services.signal_actions import SignalActions
 from app.services.signals import Signals
 from app.services.status import Status
 from app.services.stream import EventStream
@@ -77,6 +78,7 @@ class MySymbolsServiceV2:
     notifications: Notifications
     jobs: JobService
     signals: Signals
+    signal_actions: SignalActions
 
     async def get_portfolio(self) -> PortfolioView:
         return await self.portfolio.view()

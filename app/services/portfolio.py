@@ -104,9 +104,14 @@ class PortfolioService:
         return await self.once.run(command, change, render)
 
     async def add(
-        self, text: str, reason: str, command: Command, render: Render[MemberView] | None = None
+        self,
+        text: str,
+        reason: str,
+        command: Command,
+        render: Render[MemberView] | None = None,
+        along: Along[MemberView] | None = None,
     ) -> Outcome[MemberView]:
-        """One more member, last in rank; all weights are set anew.
+        """One more member, last in rank; all weights are set anew; `along` goes with it.
 
         Raises RefusedError (symbol_unknown, symbol_ambiguous, symbol_not_tradable,
         correlation_limit, sector_limit), ConflictError (portfolio_full,
@@ -125,10 +130,15 @@ class PortfolioService:
             realized = await unit.trades.realized()
             return member_view(member_of(after, entry.symbol), after, grounds.weighed(), realized)
 
-        return await self.once.run(command, change, render)
+        return await self.once.run(command, change, render, along=along)
 
     async def remove(
-        self, text: str, reason: str, command: Command, render: Render[Removed] | None = None
+        self,
+        text: str,
+        reason: str,
+        command: Command,
+        render: Render[Removed] | None = None,
+        along: Along[Removed] | None = None,
     ) -> Outcome[Removed]:
         """Without the member, also when all data is stale: then its weight goes to cash.
 
@@ -143,7 +153,7 @@ class PortfolioService:
             after = await self._commit(unit, portfolio, done, grounds, command)
             return Removed(member, after.version, after.cash_u)
 
-        return await self.once.run(command, change, render)
+        return await self.once.run(command, change, render, along=along)
 
     async def replace(
         self,

@@ -14,6 +14,7 @@ from app.services.proposal_book import close
 from app.services.rebalance_beats import Wish
 from app.services.rebalance_runs import Rebalanced
 from app.services.rebalancing import Rebalancing
+from app.services.signal_effects import Changed, applied, carried_out, step_in
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
 
@@ -115,7 +116,17 @@ class Proposals:
         ready: Ready,
         end: End,
         render: Render[object],
-    ) -> Outcome[Rebalanced] | Outcome[Replaced]:
+    ) -> Changed | Outcome[Rebalanced]:
+        if proposal.kind is ProposalKind.SIGNAL:
+
+            async def signal_ends(unit: UnitOfWork, version: int) -> None:
+                signal_id = proposal.action["signal_id"]
+                await unit.signal_effects.carried_out(signal_id, version)
+                await applied(unit, signal_id, version, self.clock())
+                await end(unit, None, version)
+
+            step, why = step_in(proposal.action), f"{reason} ({proposal.reason})"[:500]
+            return await carried_out(self.portfolio, step, why, who, ready, signal_ends, render)
         if proposal.kind is ProposalKind.REBALANCE:
 
             async def run_ends(unit: UnitOfWork, done: Rebalanced) -> None:

@@ -1,5 +1,6 @@
 """The bench: shows the agents what is known of a signal's symbol, and takes their verdict."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from app.domain.agents import Evidence, Surroundings
@@ -16,8 +17,12 @@ _ABSENT = "{} is not on the board"
 
 @dataclass(slots=True)
 class Bench:
-    """What a board says of all symbols is looked up once for each board."""
+    """What a board says of all symbols is looked up once for each board.
 
+    `weights` follow the skill of the agents; None while that is not known.
+    """
+
+    weights: Mapping[str, float] | None = None
     _around: dict[str, Surroundings] = field(default_factory=dict)
 
     def judged(self, signal: Signal, grounds: Grounds, board: Board) -> Judged:
@@ -30,7 +35,7 @@ class Bench:
             return unjudged(signal, _STALE.format(symbol), grounds.at)
         evidence = Evidence.of(card, self._surroundings(board), obstacle(symbol, grounds))
         rules = grounds.configuration.signals
-        verdict = judge(signal.claim.direction, evidence, rules)
+        verdict = judge(signal.claim.direction, evidence, rules, self.weights)
         version = grounds.configuration.version
         return settled(signal, verdict, board.run_id, version, grounds.at)
 

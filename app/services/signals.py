@@ -7,7 +7,6 @@ from typing import Final
 
 from app.domain.board import Board
 from app.domain.errors import Code, ConflictError, NotFoundError, RateLimitedError
-from app.domain.events import SignalChanged
 from app.domain.judging import Judged
 from app.domain.signal import Claim, Signal, received
 from app.domain.signal_statistics import SignalCounts
@@ -15,6 +14,7 @@ from app.services.grounds import Grounds, GroundsNow
 from app.services.once import Command, Once, Outcome, Render
 from app.services.ports import NewId
 from app.services.signal_bench import Bench, board_of
+from app.services.signal_news import tell
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
 
@@ -89,7 +89,7 @@ class Signals:
             if signal.is_pending and board is not None and not waiting:
                 judged = self.bench.judged(signal, grounds, board)
                 await unit.signals.save([judged])
-            _tell(unit, [judged], grounds.at)
+            tell(unit, [judged], grounds.at)
             return Taken(judged, is_new=True)
 
         return await self.once.run(command, change, render)
@@ -105,7 +105,7 @@ class Signals:
             taken = await unit.signals.take(limit)
             done = list(self._settled(taken, grounds, board_of(grounds)))
             await unit.signals.save(done)
-            _tell(unit, done, grounds.at)
+            tell(unit, done, grounds.at)
             return len(done)
 
         return await self.database.run(change)
@@ -161,7 +161,7 @@ class Signals:
             after = [one.again() if one is old else one for one, old in pairs]
             moved = [Judged(one) for one in after]
             await unit.signals.save(moved)
-            _tell(unit, moved, now)
+            tell(unit, moved, now)
             queued = sum(one.is_pending for one in after)
             return Requeued(queued, len(after) - queued)
 
@@ -179,7 +179,7 @@ class Signals:
             now = self.grounds.clock()
             over = [Judged(one.expired(now)) for one in await unit.signals.overdue(now)]
             await unit.signals.save(over)
-            _tell(unit, over, now)
+            tell(unit, over, now)
             return Cleared(len(over), await unit.signals.forget(now - older_than))
 
         return await self.once.run(command, change, render)
@@ -216,23 +216,3 @@ def _named(claim: Claim, grounds: Grounds) -> Claim:
     if claim.symbol is None:
         return claim
     return replace(claim, symbol=grounds.resolve(claim.symbol).symbol)
-
-
-def _tell(unit: UnitOfWork, changed: Iterable[Judged], at: datetime) -> None:
-    for one in changed:
-        signal, verdict = one.signal, one.verdict
-        evaluation = None if verdict is None else verdict.evaluation
-        unit.announce(
-            SignalChanged(
-                signal_id=signal.signal_id,
-                source=signal.claim.source,
-                type=signal.claim.type,
-                symbol=signal.claim.symbol,
-                direction=signal.claim.direction.value,
-                state=signal.state.value,
-                evaluation=None if evaluation is None else evaluation.value,
-                score=None if verdict is None else verdict.score,
-                reason=signal.reason,
-                occurred_at=at,
-            )
-        )

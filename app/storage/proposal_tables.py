@@ -39,7 +39,7 @@ proposals = Table(
     Column("decision_run_id", String(64)),
     Column("decision_version", Integer),
     PrimaryKeyConstraint("proposal_id"),
-    CheckConstraint("kind IN ('rebalance', 'replacement')", name="kind_known"),
+    CheckConstraint("kind IN ('rebalance', 'replacement', 'signal')", name="kind_known"),
     CheckConstraint(
         "state IN ('open', 'approved', 'declined', 'expired', 'superseded')", name="state_known"
     ),

@@ -20,6 +20,7 @@ from sqlalchemy import (
 from app.storage.metadata import between, metadata
 from app.storage.types import FiniteFloat, JsonText, UtcInstant
 
+_APPROVED: Final = "state = 'approved'"
 _WAITS: Final = "state IN ('received', 'validated', 'evaluating')"
 
 signals = Table(
@@ -70,6 +71,35 @@ signals = Table(
         postgresql_where=text(_WAITS),
     ),
     Index("ix_signals_settled_at", "settled_at", "signal_id"),
+    Index(
+        "ix_signals_approved",
+        "expires_at",
+        "signal_id",
+        sqlite_where=text(_APPROVED),
+        postgresql_where=text(_APPROVED),
+    ),
+)
+
+signal_effects = Table(
+    "signal_effects",
+    metadata,
+    Column("signal_id", String(36), nullable=False),
+    Column("policy", String(16), nullable=False),
+    Column("move", String(16)),
+    Column("symbol", String(64)),
+    Column("old_symbol", String(64)),
+    Column("note", Text),
+    Column("at", UtcInstant, nullable=False),
+    Column("proposal_id", String(64)),
+    Column("version", Integer),
+    PrimaryKeyConstraint("signal_id"),
+    ForeignKeyConstraint(["signal_id"], ["signals.signal_id"]),
+    CheckConstraint("policy IN ('observe', 'propose', 'auto')", name="policy_known"),
+    CheckConstraint(
+        "(move IS NULL) = (symbol IS NULL) AND (move IS NULL OR move IN ('add', 'remove',"
+        " 'replace'))",
+        name="move_known",
+    ),
 )
 
 signal_votes = Table(

@@ -11,7 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.domain.errors import Code, NotFoundError
 from app.domain.judging import Judged
 from app.domain.signal import PENDING, Claim, Direction, Signal, SignalState
+from app.domain.signal_effect import Effect
 from app.domain.verdict import Evaluation, Recommendation, Verdict, Vote
+from app.storage.signal_effects import SignalEffectRepository
 from app.storage.signal_tables import signal_votes, signals
 from app.storage.upsert import insert
 
@@ -146,7 +148,8 @@ class SignalRepository:
         cast = select(signal_votes).where(signal_votes.c.signal_id.in_(votes))
         for vote in await self.connection.execute(cast.order_by(signal_votes.c.agent)):
             votes[vote.signal_id].append(_vote(vote))
-        return tuple(_judged(row, votes[row.signal_id]) for row in rows)
+        effects = await SignalEffectRepository(self.connection).of(votes)
+        return tuple(_judged(row, votes[row.signal_id], effects.get(row.signal_id)) for row in rows)
 
 
 def _only(found: Sequence[Judged]) -> Judged:
@@ -225,7 +228,7 @@ def _signal(row: Row[Any]) -> Signal:
     )
 
 
-def _judged(row: Row[Any], votes: Sequence[Vote]) -> Judged:
+def _judged(row: Row[Any], votes: Sequence[Vote], effect: Effect | None) -> Judged:
     if row.verdict_reason is None:
         return Judged(_signal(row))
     verdict = Verdict(
@@ -237,7 +240,7 @@ def _judged(row: Row[Any], votes: Sequence[Vote]) -> Judged:
         reason=row.verdict_reason,
         is_weighed_by_skill=row.by_skill,
     )
-    return Judged(_signal(row), verdict, row.board_id, row.configuration_version)
+    return Judged(_signal(row), verdict, row.board_id, row.configuration_version, effect)
 
 
 def _vote(row: Row[Any]) -> Vote:

@@ -30,7 +30,7 @@ from app.storage.quality import quality_verdicts
 from app.storage.rebalance_tables import rebalance_run_steps, rebalance_runs
 from app.storage.replica_tables import feed_wishes, job_executors, leases, shared_markets
 from app.storage.scoring_tables import scoring_algorithms, scoring_runs, symbol_scores
-from app.storage.signal_tables import signal_votes, signals
+from app.storage.signal_tables import signal_effects, signal_votes, signals
 
 __all__ = [
     "PORTFOLIO_ID",
@@ -64,6 +64,7 @@ __all__ = [
     "scoring_runs",
     "service_facts",
     "shared_markets",
+    "signal_effects",
     "signal_votes",
     "signals",
     "symbol_scores",

@@ -26,6 +26,7 @@ from app.storage.revisions import RevisionRepository
 from app.storage.scoring import ScoringRepository
 from app.storage.shared_market import SharedMarketRepository
 from app.storage.signal_counts import SignalCountRepository
+from app.storage.signal_effects import SignalEffectRepository
 from app.storage.signals import SignalRepository
 from app.storage.symbols import SymbolRepository
 from app.storage.trades import TradeRepository
@@ -62,6 +63,7 @@ class UnitOfWork:
         self.revisions = RevisionRepository(connection)
         self.leases = LeaseRepository(connection)
         self.signals = SignalRepository(connection)
+        self.signal_effects = SignalEffectRepository(connection)
         self.signal_counts = SignalCountRepository(connection)
         self.shared_market = SharedMarketRepository(connection)
 

@@ -40,6 +40,10 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
             first = ()  # without the database the rotation goes on
         await service.market.refresh_books(BOOKS_STEP_S, first)
 
+    async def signals() -> None:
+        await service.signals.clear_queue()
+        await service.signal_actions.act()
+
     return Activities(
         first_fill=fill,
         scorable=service.market.scorable.wait,
@@ -54,5 +58,5 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
         replacement_check=replacement_check,
         forced_replacement=forced_replacement,
         alerts=watch.look,
-        signals=service.signals.clear_queue,
+        signals=signals,
     )

@@ -42,6 +42,7 @@ from app.services.replacement import Replacement
 from app.services.report import Reporting
 from app.services.reports import Reports
 from app.services.safety import Safety
+from app.services.signal_actions import SignalActions
 from app.services.signals import Signals
 from app.services.trading import Trading
 from app.storage.database import Database
@@ -178,6 +179,9 @@ class Desk:
         signal_ids = count(1)
         self.signals = Signals(
             self.database, grounds, once, lambda: str(UUID(int=next(signal_ids)))
+        )
+        self.signal_actions = SignalActions(
+            self.database, grounds, self.portfolio, self.signals.new_id
         )
 
     async def open(self) -> "Desk":

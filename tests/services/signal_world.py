@@ -1,5 +1,6 @@
 """A desk whose board shows the agents something of every symbol."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from app.domain.signal import Claim, Direction
@@ -9,21 +10,27 @@ from tests.services.desk import SYMBOLS, Desk
 BEST = SYMBOLS[0]
 
 
-def informed(desk: Desk, **figures: float | None) -> None:
-    """A new board; `figures` of the best symbol are other than those of the rest.
+def informed(
+    desk: Desk,
+    about: str = BEST,
+    scores: Mapping[str, float | None] | None = None,
+    **figures: float | None,
+) -> None:
+    """A new board; `figures` of one symbol are other than those of the rest.
 
     What a figure of the others is falls with the quality of the symbol, so that there is a median.
     """
-    desk.score({})
+    desk.score(scores or {})
     board = desk.boards.board
     assert board is not None
     cards = []
     for at, one in enumerate(board.cards):
         known: dict[str, float | None] = {"impact": 1.0 + at}
-        if one.symbol == BEST:
+        if one.symbol == about:
             known |= figures
         volatility = known.pop("volatility", 0.6 + 0.01 * at)
-        cards.append(replace(card(one.symbol, volatility, **known), rank=at + 1))
+        told = card(one.symbol, volatility, **known)
+        cards.append(replace(told, rank=one.rank, composite=one.composite, z=one.z))
     desk.boards.board = replace(board, cards=tuple(cards))
 
 

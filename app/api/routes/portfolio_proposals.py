@@ -26,6 +26,7 @@ from app.api.schemas import (
 )
 from app.domain.errors import Code
 from app.domain.proposal import Decision, Proposal, ProposalKind, ProposalState
+from app.domain.signal_effect import Move
 from app.services.once import Answer
 
 router = api_router("portfolio", "/portfolio/proposals")
@@ -95,6 +96,28 @@ class ProposedReplacementOut(Out):
         )
 
 
+class ProposedBySignalOut(Out):
+    """The change of the membership that an approved signal asks for."""
+
+    signal_id: str
+    move: Move
+    symbol: str
+    old_symbol: str | None = Field(description="The member that makes room.")
+    evaluation: str | None = Field(examples=["APPROVE"])
+    consensus_score: Score | None
+
+    @classmethod
+    def of(cls, action: Any) -> Self:
+        return cls(
+            signal_id=action["signal_id"],
+            move=Move(action["move"]),
+            symbol=action["symbol"],
+            old_symbol=action["old_symbol"],
+            evaluation=action["evaluation"],
+            consensus_score=action["score"],
+        )
+
+
 class DecisionOut(Out):
     """How it ended: `by` is "schedule" where nobody decided."""
 
@@ -110,7 +133,7 @@ class DecisionOut(Out):
 
 
 class ProposalOut(Out):
-    """One proposal; `rebalance` or `replacement` says what would be done."""
+    """One proposal; `rebalance`, `replacement` or `signal` says what would be done."""
 
     proposal_id: str
     kind: ProposalKind
@@ -122,6 +145,7 @@ class ProposalOut(Out):
     run_id: str | None = Field(description="Of the run that proposed it.")
     rebalance: ProposedRebalanceOut | None
     replacement: ProposedReplacementOut | None
+    signal: ProposedBySignalOut | None
     decision: DecisionOut | None = Field(description="Null while it is open.")
 
     @classmethod
@@ -137,7 +161,8 @@ class ListedProposalOut(ProposalOut):
 
 def proposal_fields(one: Proposal) -> dict[str, Any]:
     """The wire fields of a proposal."""
-    is_plan = one.kind is ProposalKind.REBALANCE
+    kind, action = one.kind, one.action
+    is_plan, is_swap = kind is ProposalKind.REBALANCE, kind is ProposalKind.REPLACEMENT
     return {
         "proposal_id": one.proposal_id,
         "kind": one.kind,
@@ -147,8 +172,9 @@ def proposal_fields(one: Proposal) -> dict[str, Any]:
         "opened_at": one.opened_at,
         "expires_at": one.expires_at,
         "run_id": one.run_id,
-        "rebalance": ProposedRebalanceOut.of(one.action) if is_plan else None,
-        "replacement": None if is_plan else ProposedReplacementOut.of(one.action),
+        "rebalance": ProposedRebalanceOut.of(action) if is_plan else None,
+        "replacement": ProposedReplacementOut.of(action) if is_swap else None,
+        "signal": ProposedBySignalOut.of(action) if kind is ProposalKind.SIGNAL else None,
         "decision": None if one.decision is None else DecisionOut.of(one.decision),
     }
 
@@ -193,6 +219,7 @@ async def proposals(
         Code.VERSION_CONFLICT,
         Code.PLAN_CHANGED,
         Code.REBALANCE_IN_PROGRESS,
+        Code.PORTFOLIO_FULL,
         Code.TRADING_DISABLED,
         Code.SYMBOL_BANNED,
         Code.SYMBOL_PINNED,

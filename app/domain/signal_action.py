@@ -1,0 +1,27 @@
+"""How far an approved signal may go, and what the history says of it."""
+
+from app.domain.judging import Judged
+from app.domain.policy import Policy
+from app.domain.signal import Signal
+from app.domain.signal_rules import SignalRules
+from app.domain.verdict import Evaluation, Verdict
+
+
+def policy_for(signal: Signal, verdict: Verdict, rules: SignalRules) -> Policy:
+    """How far this signal may go by itself.
+
+    While nobody knows what the agents are worth, and where most did not approve, an operator
+    decides: then `auto` is no more than `propose`.
+    """
+    wanted = rules.policies.get(signal.claim.type, rules.policy)
+    sure = verdict.evaluation in {Evaluation.APPROVE, Evaluation.STRONG_APPROVE}
+    if wanted is Policy.AUTO and not (verdict.is_weighed_by_skill and sure):
+        return Policy.PROPOSE
+    return wanted
+
+
+def reason_of(judged: Judged) -> str:
+    """For the history: which signal and which verdict led to a change."""
+    claim = judged.signal.claim
+    said = f"signal {judged.signal.signal_id}: {claim.direction.value} by {claim.source}"
+    return f"{said}, {judged.signal.reason}"[:500]
