@@ -52,7 +52,10 @@ _Key = tuple[str, bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class KeptAnswers:
-    """Inside of all that refuses, outside of all that works an answer out."""
+    """Inside of all that refuses, outside of all that works an answer out.
+
+    Everybody is told the same: once callers are told apart, who asks belongs into the key.
+    """
 
     app: ASGIApp
     _kept: dict[_Key, _Kept] = field(default_factory=dict, init=False)
