@@ -222,6 +222,23 @@ async def test_W03_after_subscribing_anew_the_answer_is_where_it_goes_on_from(
     assert not scene.mouth.called_deaf
 
 
+async def test_W16_a_topic_that_stays_mute_is_stale_however_often_it_is_subscribed(
+    scene: Scene,
+) -> None:
+    await scene.tell_all()
+    topic = Topic(TopicKind.QUOTE, "ETHUSDTM")
+    for _ in range(60):
+        await scene.live.post("clock", {"advance_ms": 5_000})  # its quote moves on
+        await scene.data.sync_clock()
+        await scene.pass_(1)
+        if topic in scene.mouth.called_deaf:
+            scene.mouth.called_deaf.clear()
+            scene.mouth.heard[topic] = scene.data.monotonic()
+    assert not scene.is_fresh("ETHUSDTM")
+    scene.say("ETHUSDTM", scene.quote("ETHUSDTM"))
+    assert scene.is_fresh("ETHUSDTM"), "one word is enough"
+
+
 async def test_W03_marks_and_books_that_are_silent_are_asked_about(scene: Scene) -> None:
     await scene.tell_all()
     data, code = scene.data, "XBTUSDTM"

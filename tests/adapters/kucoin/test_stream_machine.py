@@ -225,7 +225,8 @@ def test_W06_exceeded_permits_are_waited_for_and_messages_are_never_more_than_8_
         tried.append(1)
         return len(tried) % 3 == 1
 
-    world = World(answers=refusing(509, "exceed max permits per second", of=of))
+    small = replace(StreamTerms(), topics_per_message=10)
+    world = World(terms=small, answers=refusing(509, "exceed max permits per second", of=of))
     world.want(quotes(550))
     world.until(world.all_live, 60.0)
     by_line: dict[int, list[float]] = {}
@@ -267,16 +268,14 @@ def test_a_name_that_does_not_exist_spoils_nothing_and_is_not_asked_for_again_at
 
 
 def test_W07_when_the_exchange_restarts_connects_are_spread_and_never_over_30_a_minute() -> None:
-    world = live(550)
-    world.accepts = lambda socket: None
-    world.terms = world.fleet.terms
-    for _ in range(40):
+    world = live(550, terms=replace(StreamTerms(), backoff_cap_s=1.0))
+    for _ in range(80):  # it takes them and lets them fall
         world.cut("closed_1012")
-        world.run(2.0)
+        world.run(1.0)
     times = [at for at, _ in world.opened]
     for at in times:
         assert sum(at <= other < at + 60.0 for other in times) <= 30
-    world.accepts = lambda socket: Control("welcome")
+    assert len(times) > 30
     world.until(world.all_live, 90.0)
     pairs = list(itertools.pairwise(times))
     assert len({round(b - a, 1) for a, b in pairs}) > len(pairs) / 4, "not in step"
@@ -338,13 +337,16 @@ def test_W14_a_break_during_the_handover_is_one_that_has_to_be_caught_up_with() 
 
 
 def test_after_a_long_quiet_time_the_first_failure_is_tried_again_at_once() -> None:
-    world = live(5)
-    for _ in range(6):
+    took = []
+    for seed in range(4):
+        world = live(5, seed=seed)
+        for _ in range(6):
+            world.cut()
+            world.until(world.all_live, 60.0)
+        world.run(61.0)
         world.cut()
-        world.until(world.all_live, 60.0)
-    world.run(61.0)
-    world.cut()
-    assert world.until(world.all_live, 60.0) < 1.5
+        took.append(world.until(world.all_live, 60.0))
+    assert max(took) < 1.5
 
 
 def test_topics_come_and_go_without_a_new_connection() -> None:
