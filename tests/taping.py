@@ -79,7 +79,7 @@ class Studio:
         for at in [one for one in self.acts if one <= self.clock.passed_s]:
             await self.acts.pop(at)(self)
 
-    async def recorded(self, for_s: float, board_every_s: float, contracts: int = 14) -> "Studio":
+    async def recorded(self, for_s: float, board_every_s: float, contracts: int = 10) -> "Studio":
         options = SandboxOptions(quota=PLENTY, contracts=contracts)
         async with serve_exchange(options, self.clock.wall) as self.base_url:
             around = Around(self.clock.now, self.clock.monotonic, self._sleep)

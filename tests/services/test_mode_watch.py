@@ -87,6 +87,7 @@ async def test_each_change_is_told_once_with_its_cause_however_often_one_looks(
     assert (first.stale_symbols, second.stale_symbols) == (0, 3)
 
 
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 async def test_a_restart_repeats_nothing_and_tells_what_has_changed_meanwhile(
     world: World,
 ) -> None:
