@@ -54,6 +54,7 @@ class Signals:
     once: Once
     new_id: NewId
     bench: Bench = field(default_factory=Bench)
+    batch: int = BATCH  # as many are judged in one transaction
 
     async def submit(
         self, claim: Claim, command: Command, render: Render[Taken] | None = None
@@ -94,7 +95,7 @@ class Signals:
 
         return await self.once.run(command, change, render)
 
-    async def work_off(self, limit: int = BATCH) -> int:
+    async def work_off(self, limit: int | None = None) -> int:
         """Judges the oldest that wait; how many have left the queue.
 
         Without a board to decide on they wait on, up to their end.
@@ -102,7 +103,7 @@ class Signals:
 
         async def change(unit: UnitOfWork) -> int:
             grounds = self.grounds(await unit.configuration.current())
-            taken = await unit.signals.take(limit)
+            taken = await unit.signals.take(self.batch if limit is None else limit)
             done = list(self._settled(taken, grounds, board_of(grounds)))
             await unit.signals.save(done)
             tell(unit, done, grounds.at)
@@ -122,7 +123,7 @@ class Signals:
                     return done
             some = await self.work_off()
             done += some
-            if some < BATCH:
+            if some < self.batch:
                 return done
 
     async def get(self, signal_id: str) -> Judged:

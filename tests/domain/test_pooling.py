@@ -1,7 +1,7 @@
 """Pooling of probabilities: golden values, and what holds for any votes."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.domain.pooling import (
@@ -65,6 +65,7 @@ def test_votes_and_weights_must_belong_together() -> None:
             pooled(probabilities, weights)
 
 
+@settings(max_examples=40)
 @given(VOTES)
 def test_the_pool_lies_within_the_votes(votes: list[tuple[float, float]]) -> None:
     said = [clipped(one) for one, _ in votes]
@@ -80,6 +81,7 @@ def test_the_order_of_the_votes_does_not_matter(votes: list[tuple[float, float]]
     assert pooled(*apart(votes)) == other, "not in the last digit either"
 
 
+@settings(max_examples=40)
 @given(VOTES, st.integers(0, 5), PROBABILITY)
 def test_a_higher_vote_never_lowers_the_pool(
     votes: list[tuple[float, float]], at: int, higher: float

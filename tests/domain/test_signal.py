@@ -34,14 +34,14 @@ def signal(state: SignalState) -> Signal:
     return Signal("s", CLAIM, state, NOW, NOW + timedelta(hours=1))
 
 
-@pytest.mark.parametrize(("old", "new"), list(product(S, S)))
-def test_only_the_ways_of_the_table_lead_on(old: SignalState, new: SignalState) -> None:
-    if new in DRAWN.get(old, set()):
-        assert signal(old).to(new).state is new
-        return
-    with pytest.raises(ConflictError) as caught:
-        signal(old).to(new)
-    assert caught.value.code is Code.INVALID_STATE_TRANSITION
+def test_only_the_ways_of_the_table_lead_on() -> None:
+    for old, new in product(S, S):
+        if new in DRAWN.get(old, set()):
+            assert signal(old).to(new).state is new
+            continue
+        with pytest.raises(ConflictError) as caught:
+            signal(old).to(new)
+        assert caught.value.code is Code.INVALID_STATE_TRANSITION
     assert NEXT[S.APPLIED] == NEXT[S.REJECTED] == NEXT[S.EXPIRED] == frozenset()
 
 
