@@ -304,6 +304,25 @@ async def test_W14_what_was_missed_is_asked_for_quotes_and_bars(scene: Scene) ->
         await scene.streamed.catch_up()
 
 
+async def test_W10_a_crossed_quote_has_no_spread_and_a_crossed_book_no_depth(scene: Scene) -> None:
+    await scene.tell_all()
+    scene.live.clock.pass_(1.0)
+    data, code = scene.data, "XBTUSDTM"
+    entry = data.resolve("BTCUSDT")
+    before = data.view(entry)
+    assert before.spread_bp is not None
+    quote, book = scene.quote(code), data.live.market.books[code].value
+    scene.say(code, replace(quote, bid=quote.ask, ask=quote.bid))
+    scene.say(code, replace(book, bids=book.asks, asks=book.bids), TopicKind.BOOK)
+    crossed = data.view(entry)
+    assert crossed.spread_bp is None
+    assert crossed.depth is None
+    scene.live.clock.pass_(1.0)
+    scene.say(code, quote)
+    scene.say(code, book, TopicKind.BOOK)
+    assert data.view(entry).spread_bp == before.spread_bp
+
+
 async def test_what_is_told_becomes_visible_and_is_as_old_as_its_stamp(scene: Scene) -> None:
     await scene.tell_all()
     scene.live.clock.pass_(1.0)
