@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,9 +13,10 @@ import pytest
 
 from app.adapters.kucoin.tape_entries import Answered, Asked, Attempt, Entry, Heard, Live
 from app.adapters.kucoin.tape_file import MAGIC, TapeReader, TapeWriter
-from app.domain.configuration import Configuration
+from app.domain.configuration import Cadences, Configuration
 from app.domain.feed_rules import FeedRules
-from app.domain.tape import TapeError
+from app.domain.tape import BoardLine, EndOfTapeError, Schedule, Step, TapeError
+from app.services.tape import LiveSteps
 from tests.taping import Act, StreamStudio, Studio, alone, replayed
 
 pytestmark = pytest.mark.xdist_group("tape")  # one recording for all of them
@@ -223,3 +224,57 @@ async def test_what_is_no_tape_is_named_so(content: bytes, said: str, tmp_path: 
     path.write_bytes(content)
     with pytest.raises(TapeError, match=said):
         await replayed(path)
+
+
+@dataclass
+class Notes:
+    """A journal and an inflow that only note what is asked of them."""
+
+    seen: list[str] = field(default_factory=list)
+    now: float = 0.0
+    is_behind: bool = False
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def began(self, step: Step) -> None:
+        self.seen.append(step.value)
+
+    def scored(self, board: BoardLine) -> None:
+        raise AssertionError(board)
+
+    def flush(self) -> None:
+        self.seen.append("flush")
+
+    def drain(self) -> None:
+        self.seen.append("drain")
+
+    def catching_up(self) -> None:
+        self.is_behind = False
+
+    def caught_up(self, error: object) -> None:
+        self.seen.append(f"caught up: {error}")
+
+    async def wait(self, seconds: float) -> None:
+        self.seen.append("wait")
+        self.now += seconds
+
+
+async def test_before_it_waits_all_is_safe_and_what_was_told_comes_before_each_step() -> None:
+    notes = Notes()
+    steps = LiveSteps(
+        Schedule(Cadences()), notes, notes, notes.monotonic, notes.wait, for_s=20.0
+    )  # fmt: skip
+    assert await steps.next() is Step.FILL
+    steps.ended(Step.FILL, None)
+    assert await steps.next() is Step.SCORING
+    notes.is_behind = True
+    assert await steps.next() is Step.CATCH_UP
+    steps.ended(Step.CATCH_UP, None)
+    assert await steps.next() is Step.BOOKS
+    with pytest.raises(EndOfTapeError):
+        await steps.next()
+    assert notes.seen == [
+        *("first_fill", "drain", "scoring", "drain", "catch_up", "caught up: None"),
+        *("drain", "flush", "wait", "drain", "books", "drain", "flush", "wait", "drain"),
+    ]
