@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.adapters.kucoin.fields import UnreadableError
@@ -151,6 +151,7 @@ READERS: tuple[Callable[[bytes], object], ...] = (
 )
 
 
+@settings(max_examples=40)
 @given(JSON.map(lambda one: json.dumps(one).encode()) | st.binary(max_size=60))
 def test_W13_whatever_comes_is_read_or_refused_and_nothing_else(body: bytes) -> None:
     for read in READERS:
