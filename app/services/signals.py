@@ -81,15 +81,14 @@ class Signals:
                     retry_after_s=_RETRY_S,
                 )
             signal = received(self.new_id(), named, grounds.at, rules)
-            if not await unit.signals.add(signal):
+            judged, board = Judged(signal), board_of(grounds)
+            if signal.is_pending and board is not None and not waiting:
+                judged = self.bench.judged(signal, grounds, board)
+            if not await unit.signals.add(judged):
                 raced = await self._known(unit, named)
                 if raced is None:
                     raise LookupError("a signal was there and is not")
                 return raced
-            judged, board = Judged(signal), board_of(grounds)
-            if signal.is_pending and board is not None and not waiting:
-                judged = self.bench.judged(signal, grounds, board)
-                await unit.signals.save([judged])
             tell(unit, [judged], grounds.at)
             return Taken(judged, is_new=True)
 

@@ -33,14 +33,17 @@ class SignalRepository:
 
     connection: AsyncConnection
 
-    async def add(self, signal: Signal) -> bool:
+    async def add(self, judged: Judged) -> bool:
         """False, and nothing is written, where its source has sent one of that name already."""
         added = await self.connection.execute(
             insert(self.connection, signals)
-            .values(_row(Judged(signal)))
+            .values(_row(judged))
             .on_conflict_do_nothing(index_elements=["source", "source_id"])
         )
-        return added.rowcount == 1
+        is_new = added.rowcount == 1
+        if is_new and judged.verdict is not None:
+            await self._cast(judged.signal.signal_id, judged.verdict)
+        return is_new
 
     async def named(self, source: str, source_id: str) -> Judged:
         """The one that has this name at its source. Raises NotFoundError."""
@@ -103,9 +106,12 @@ class SignalRepository:
             await self.connection.execute(
                 delete(signal_votes).where(signal_votes.c.signal_id == signal_id)
             )
-            votes = [_vote_row(signal_id, vote) for vote in one.verdict.votes]
-            if votes:
-                await self.connection.execute(signal_votes.insert(), votes)
+            await self._cast(signal_id, one.verdict)
+
+    async def _cast(self, signal_id: str, verdict: Verdict) -> None:
+        votes = [_vote_row(signal_id, vote) for vote in verdict.votes]
+        if votes:
+            await self.connection.execute(signal_votes.insert(), votes)
 
     async def pending(self, limit: int, after: Position | None = None) -> tuple[Signal, ...]:
         """What waits, the oldest first."""
