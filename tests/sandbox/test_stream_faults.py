@@ -36,10 +36,9 @@ async def heard(one: Line) -> list[str]:
 async def beat(client: Client, few: Shop, seconds: float = 1.0) -> None:
     """Let exchange time pass, and wait until the stream has looked at it."""
     few.clock.now += seconds
-    ticks = (await look(client))["tally"]["ticks"]
-    async with asyncio.timeout(10):
-        while (await look(client))["tally"]["ticks"] == ticks:
-            await asyncio.sleep(0.01)
+    wanted_ms = few.exchange.market.clamp(few.exchange.clock.now_ms())
+    while (await look(client))["looked_at_ms"] != wanted_ms:
+        await asyncio.sleep(0.01)
 
 
 async def test_silence_of_a_topic_leaves_pongs_and_other_topics(

@@ -41,7 +41,7 @@ class Hub:
         self._opened: dict[str, deque[float]] = {}
         self._numbers = 0
         self._beat: asyncio.Task[None] | None = None
-        self._quote_ms: int | None = None
+        self.looked_at_ms: int | None = None  # the market that listeners were told of last
 
     def fresh(self) -> None:
         """Terms and counters as at the start; connections stay."""
@@ -102,7 +102,7 @@ class Hub:
             if topic.channel == LEVEL2:
                 self.exchange.books.follow(feed.row, now_ms)
         feed.listeners[connection.number] = connection
-        self._quote_ms = None
+        self.looked_at_ms = None
 
     def leave(self, connection: Connection, topic: Topic) -> None:
         """Let a client listen no more; a topic without listeners is forgotten."""
@@ -134,9 +134,9 @@ class Hub:
         now_ms = exchange.clock.now_ms()
         quote_ms = exchange.market.clamp(now_ms)
         # After the known days nothing moves, and an exchange that is closed says nothing.
-        if not self.feeds or quote_ms == self._quote_ms:
+        if not self.feeds or quote_ms == self.looked_at_ms:
             return
-        self._quote_ms = quote_ms
+        self.looked_at_ms = quote_ms
         self.tally.ticks += 1
         glance = Glance(exchange, now_ms)
         for feed in list(self.feeds.values()):

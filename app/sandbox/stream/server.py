@@ -2,7 +2,8 @@
 
 | call | body | answer |
 |---|---|---|
-| GET /_control/stream | | the terms, the counters and the open connections |
+| GET /_control/stream | | the terms, the counters, the market that was told last and the open \
+connections |
 | POST /_control/stream | terms by name, see terms.Terms | the terms |
 | POST /_control/stream/close | {code?, connection?} | closes connections, 1006 without a frame |
 | POST /_control/stream/burst | {topic, per_second?, seconds?} | that many copies of the topic's \
@@ -108,7 +109,8 @@ async def look(request: web.Request) -> web.Response:
         }
         for one in hub.connections.values()
     ]
-    return _answer({"terms": hub.terms, "tally": hub.tally, "connections": connections})
+    state = {"terms": hub.terms, "tally": hub.tally, "looked_at_ms": hub.looked_at_ms}
+    return _answer({**state, "connections": connections})
 
 
 async def change(request: web.Request) -> web.Response:
