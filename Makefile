@@ -62,6 +62,8 @@ fuzz: setup ## hostile request bodies by the million, and many requests from the
 
 long: setup ## the tests that take their time: all changes, jobs, stream, engine, alert scenes
 	OPENBLAS_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadgroup -m long
+	MYTESTS_TAMPERINGS=500 MYTESTS_HOSTILE_BODIES=20000 MYTESTS_STATEFUL_EXAMPLES=20 $(RUN) pytest -q \
+		tests/storage/test_audit.py tests/api/test_hostile_bodies.py tests/stateful
 
 stateful: setup ## random lives of the portfolio on both databases, many more than `test` has
 	MYTESTS_STATEFUL_EXAMPLES=$(STATEFUL_LIVES) MYTESTS_STATEFUL_STEPS=60 \

@@ -12,7 +12,7 @@ import pytest
 from app.domain.event_codec import Topic
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
-from tests.api.harness import PREFIX
+from tests.api.harness import PREFIX, openapi_document
 from tests.running import PATIENCE_S, Running, running, settings_for
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -180,9 +180,8 @@ async def test_what_was_stored_is_not_fresh_while_the_exchange_is_away(tmp_path:
 
 async def statuses(service: Running, symbol: str, run_id: str) -> set[str]:
     """`data_status` of every answer that has one, of whatever can be read."""
-    document = (await service.client.get("/openapi.json")).json()
     found: dict[str, str] = {}
-    for path, methods in document["paths"].items():
+    for path, methods in openapi_document()["paths"].items():
         if "get" not in methods:
             continue
         place = path.replace("{symbol}", symbol).replace("{run_id}", run_id)

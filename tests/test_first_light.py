@@ -115,7 +115,7 @@ async def test_another_seed_gives_another_table(tmp_path: Path) -> None:
     for seed in (7, 8):
         path = tmp_path / f"seed-{seed}.sqlite3"
         async with (
-            serve_exchange(options(seed=seed, contracts=80), time.time) as url,
+            serve_exchange(options(seed=seed, contracts=40), time.time) as url,
             filled(url, path) as service,
         ):
             _, portfolio = await portfolio_of_ten(service)

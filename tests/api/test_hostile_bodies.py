@@ -20,7 +20,7 @@ from tests.api.sample_routes import sample_router
 
 API = make_api(routers=[sample_router()])
 SEED = 20261121
-BODIES = int(os.environ.get("MYTESTS_HOSTILE_BODIES", "3000"))
+BODIES = int(os.environ.get("MYTESTS_HOSTILE_BODIES", "1200"))
 PATHS = ("orders", "optional", "versioned")
 JSON = "application/json"
 
@@ -66,7 +66,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(document=VALUES, declared=st.sampled_from([JSON, "text/plain", "", "application/json;x=1"]))
 async def test_I24_any_document_gets_an_answer(document: object, declared: str) -> None:
     async with open_client(API) as client:
@@ -78,7 +78,7 @@ async def test_I24_any_document_gets_an_answer(document: object, declared: str) 
     judge(response)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(query=st.binary(max_size=60), path=st.binary(max_size=30), is_encoded=st.booleans())
 async def test_I24_any_address_gets_an_answer(
     query: bytes, path: bytes, *, is_encoded: bool

@@ -20,6 +20,7 @@ from tests.api.hostile import VALUES, mutated
 from tests.api.judging import well_formed
 from tests.test_main import settings
 
+pytestmark = pytest.mark.long
 SEED = 20261122
 CALLS = int(os.environ.get("MYTESTS_HOSTILE_CALLS", "25"))  # to each operation
 OPERATIONS = [
@@ -65,7 +66,6 @@ async def call(
     return await client.request(method.upper(), "/".join(segments).replace("+", "%20"), **sent)
 
 
-@pytest.mark.long
 async def test_I24_no_operation_breaks(product: httpx2.AsyncClient) -> None:
     rng = random.Random(SEED)
     assert len(OPERATIONS) > 20

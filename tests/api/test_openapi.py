@@ -15,68 +15,72 @@ from app.domain.errors import Code
 from tests.api.harness import make_api, open_client, openapi_document
 from tests.api.judging import problem
 
-DOCUMENT = openapi_document()
-OPERATIONS = [
-    pytest.param(path, method, operation, id=f"{method} {path}")
-    for path, methods in DOCUMENT["paths"].items()
-    for method, operation in methods.items()
-]
+Operation = dict[str, Any]
+pytestmark = pytest.mark.xdist_group("openapi")  # the document takes a second: made once
 
 
-@pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
-def test_every_operation_explains_itself(path: str, method: str, operation: dict[str, Any]) -> None:
-    del method
-    assert operation["summary"]
-    assert operation["description"], path
-    assert operation["tags"]
-    assert set(operation["tags"]) <= {tag["name"] for tag in TAGS}
-    for parameter in operation.get("parameters", ()):
-        assert parameter.get("description") or parameter["schema"].get("description"), parameter
+@pytest.fixture(scope="session")
+def document() -> Operation:
+    return openapi_document()
 
 
-@pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
-def test_every_operation_names_its_errors(
-    path: str, method: str, operation: dict[str, Any]
-) -> None:
-    del method
-    responses = operation["responses"]
-    assert any(status.startswith("2") for status in responses)
-    errors = {status: found for status, found in responses.items() if int(status) >= 400}
-    assert "500" in errors
-    for found in errors.values():
-        assert found["content"].keys() == {"application/problem+json"}
-        schema = found["content"]["application/problem+json"]["schema"]
-        assert schema == {"$ref": "#/components/schemas/Problem"}
-        named = re.findall(r"`([a-z0-9_]+)`", found["description"])
-        assert named
-        assert set(named) <= set(Code)
-    if operation["tags"] != ["probes"]:
-        assert errors.keys() >= {"400", "405", "414", "422", "431", "500", "503"}
-    if "requestBody" in operation:
-        assert errors.keys() >= {"400", "413", "415", "422"}
-        assert operation["requestBody"]["content"].keys() == {"application/json"}
-    if "{" in path:
-        assert "404" in errors
-    for status in ("429", "503"):
-        assert status not in errors or "Retry-After" in errors[status]["headers"]
+@pytest.fixture(scope="session")
+def operations(document: Operation) -> list[tuple[str, Operation]]:
+    """Path and what is said of each operation there."""
+    found = [(path, one) for path, methods in document["paths"].items() for one in methods.values()]
+    assert len(found) > 60
+    return found
 
 
-@pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
-def test_every_answer_is_a_model(path: str, method: str, operation: dict[str, Any]) -> None:
+def test_every_operation_explains_itself(operations: list[tuple[str, Operation]]) -> None:
+    for path, operation in operations:
+        assert operation["summary"], path
+        assert operation["description"], path
+        assert operation["tags"], path
+        assert set(operation["tags"]) <= {tag["name"] for tag in TAGS}
+        for parameter in operation.get("parameters", ()):
+            assert parameter.get("description") or parameter["schema"].get("description"), parameter
+
+
+def test_every_operation_names_its_errors(operations: list[tuple[str, Operation]]) -> None:
+    for path, operation in operations:
+        responses = operation["responses"]
+        assert any(status.startswith("2") for status in responses), path
+        errors = {status: found for status, found in responses.items() if int(status) >= 400}
+        assert "500" in errors, path
+        for found in errors.values():
+            assert found["content"].keys() == {"application/problem+json"}, path
+            schema = found["content"]["application/problem+json"]["schema"]
+            assert schema == {"$ref": "#/components/schemas/Problem"}, path
+            named = re.findall(r"`([a-z0-9_]+)`", found["description"])
+            assert named, path
+            assert set(named) <= set(Code), path
+        if operation["tags"] != ["probes"]:
+            assert errors.keys() >= {"400", "405", "414", "422", "431", "500", "503"}, path
+        if "requestBody" in operation:
+            assert errors.keys() >= {"400", "413", "415", "422"}, path
+            assert operation["requestBody"]["content"].keys() == {"application/json"}, path
+        if "{" in path:
+            assert "404" in errors, path
+        for status in ("429", "503"):
+            assert status not in errors or "Retry-After" in errors[status]["headers"], path
+
+
+def test_every_answer_is_a_model(operations: list[tuple[str, Operation]]) -> None:
     """Bare dictionaries would bypass the guard against infinities."""
-    del method
-    for status, found in operation["responses"].items():
-        content = found.get("content", {}).get("application/json")
-        if content is None or int(status) >= 300:
-            continue
-        schema = content["schema"]
-        part = schema.get("items", schema)
-        assert "$ref" in part or {"$ref", "anyOf"} & part.keys(), path
+    for path, operation in operations:
+        for status, found in operation["responses"].items():
+            content = found.get("content", {}).get("application/json")
+            if content is None or int(status) >= 300:
+                continue
+            schema = content["schema"]
+            part = schema.get("items", schema)
+            assert "$ref" in part or {"$ref", "anyOf"} & part.keys(), path
 
 
-def test_every_request_body_is_closed() -> None:
-    schemas = DOCUMENT["components"]["schemas"]
-    for path, methods in DOCUMENT["paths"].items():
+def test_every_request_body_is_closed(document: Operation) -> None:
+    schemas = document["components"]["schemas"]
+    for path, methods in document["paths"].items():
         for operation in methods.values():
             if "requestBody" not in operation:
                 continue
@@ -86,16 +90,16 @@ def test_every_request_body_is_closed() -> None:
             assert all(schemas[name]["additionalProperties"] is False for name in refs), path
 
 
-def test_operation_ids_are_unique() -> None:
-    ids = [operation.values[2]["operationId"] for operation in OPERATIONS]  # type: ignore[index]  # a document
+def test_operation_ids_are_unique(operations: list[tuple[str, Operation]]) -> None:
+    ids = [operation["operationId"] for _, operation in operations]
     assert len(ids) == len(set(ids))
 
 
-def test_the_problem_lists_every_code_once() -> None:
-    codes = DOCUMENT["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]
+def test_the_problem_lists_every_code_once(document: Operation) -> None:
+    codes = document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]
     assert codes == [code.value for code in Code]
     assert set(USUAL_STATUS) == set(Code)
-    assert "HTTPValidationError" not in DOCUMENT["components"]["schemas"]
+    assert "HTTPValidationError" not in document["components"]["schemas"]
 
 
 def test_codes_in_the_code_are_codes_of_the_registry() -> None:
@@ -107,9 +111,9 @@ def test_codes_in_the_code_are_codes_of_the_registry() -> None:
         assert "model_construct" not in text, path
 
 
-def test_references_resolve() -> None:
-    schemas = DOCUMENT["components"]["schemas"]
-    for name in re.findall(r"#/components/schemas/([^']+)", str(DOCUMENT)):
+def test_references_resolve(document: Operation) -> None:
+    schemas = document["components"]["schemas"]
+    for name in re.findall(r"#/components/schemas/([^']+)", str(document)):
         assert name in schemas
 
 
@@ -119,7 +123,7 @@ async def test_docs_can_be_switched_off() -> None:
             problem(await client.get(path), 404, "not_found")
 
 
-async def test_the_docs_page_asks_for_nothing_from_elsewhere() -> None:
+async def test_the_docs_page_asks_for_nothing_from_elsewhere(document: Operation) -> None:
     async with open_client(make_api()) as client:
         page = await client.get("/docs")
         assert page.headers["content-type"].startswith("text/html")
@@ -134,13 +138,13 @@ async def test_the_docs_page_asks_for_nothing_from_elsewhere() -> None:
         policy = page.headers["content-security-policy"]
         assert "'unsafe-inline'" not in policy.split("script-src")[1].split(";")[0]
         assert "'sha256-" in policy
-        assert (await client.get("/openapi.json")).json() == DOCUMENT
+        assert (await client.get("/openapi.json")).json() == document
 
 
-def test_the_product_is_named() -> None:
-    assert DOCUMENT["info"]["title"] == "My Symbols"
-    assert DOCUMENT["openapi"].startswith("3.1")
-    assert DOCUMENT["tags"] == list(TAGS)
+def test_the_product_is_named(document: Operation) -> None:
+    assert document["info"]["title"] == "My Symbols"
+    assert document["openapi"].startswith("3.1")
+    assert document["tags"] == list(TAGS)
     assert create_api.__doc__
     assert ROUTERS
 

@@ -52,7 +52,7 @@ from tests.stateful.twins import (
     told_truly,
 )
 
-EXAMPLES = int(os.environ.get("MYTESTS_STATEFUL_EXAMPLES", "6"))
+EXAMPLES = int(os.environ.get("MYTESTS_STATEFUL_EXAMPLES", "4"))
 STEPS = int(os.environ.get("MYTESTS_STATEFUL_STEPS", "24"))
 FEW = SYMBOLS[:14]
 

@@ -21,7 +21,7 @@ from app.storage.database import Database
 from app.storage.tables import portfolio_history
 from tests.services.desk import SYMBOLS, WHO, Desk
 
-CASES = int(os.environ.get("MYTESTS_TAMPERINGS", "60"))
+CASES = int(os.environ.get("MYTESTS_TAMPERINGS", "24"))
 COLUMNS = tuple(column.name for column in portfolio_history.columns)
 TRIGGERS = ("portfolio_history_no_update", "portfolio_history_no_delete")
 sqlite_only = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
