@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.server import server_config
 from app.cli.configuration import read_settings
 from app.cli.exits import CommandError, Exit
+from app.cli.heap import brief_collections
 from app.cli.output import reporting
 from app.container import new_id
 from app.domain.errors import ServiceError
@@ -139,7 +140,8 @@ def run(
                 raise end
 
     try:
-        asyncio.run(both())
+        with brief_collections():
+            asyncio.run(both())
     except CommandError as error:
         if server.interrupted:
             raise CommandError(Exit.INTERRUPTED, "interrupted", "Stopped by a signal.") from error

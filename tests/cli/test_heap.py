@@ -1,0 +1,46 @@
+"""A server's collection of garbage is brief: what took long to look through is set apart."""
+
+import gc
+
+from app.cli.heap import LONGEST_S, brief_collections
+
+
+class Turning:
+    """A clock that goes on by a step at every look."""
+
+    def __init__(self) -> None:
+        self.now, self.step = 0.0, 0.0
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+class Ring:
+    def __init__(self) -> None:
+        self.me = self
+
+
+def test_what_took_long_to_look_through_is_set_apart_and_the_rest_is_not() -> None:
+    clock = Turning()
+    gc.unfreeze()
+    with brief_collections(clock):
+        before = gc.get_freeze_count()
+        assert before > 0
+        kept = [Ring() for _ in range(1000)]
+        clock.step = LONGEST_S / 2
+        gc.collect()
+        assert gc.get_freeze_count() <= before
+        clock.step = LONGEST_S * 2
+        gc.collect(1)  # a part of the heap is never long
+        assert gc.get_freeze_count() <= before
+        gc.collect()
+        assert gc.get_freeze_count() >= before + len(kept)
+    assert gc.get_freeze_count() == 0
+
+
+def test_garbage_is_still_found() -> None:
+    clock = Turning()
+    with brief_collections(clock):
+        Ring()
+        assert gc.collect() >= 1
