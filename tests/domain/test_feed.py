@@ -19,6 +19,7 @@ def test_W08_n_duplicates_are_as_one() -> None:
     assert judged((0, 1), (0, 1), (0, 1), (1, 2), (0, 1)) == [
         Word.NEWER, Word.REPEATED, Word.REPEATED, Word.NEWER, Word.LATE,
     ]  # fmt: skip
+    assert judged((0, 1), (0, 2)) == [Word.NEWER, Word.NEWER], "two in one millisecond"
     assert judged((0, None), (0, None), (1, None)) == [Word.NEWER, Word.REPEATED, Word.NEWER]
 
 

@@ -108,6 +108,8 @@ def test_D13_another_size_of_a_lot_must_prove_that_a_lot_is_worth_the_same() -> 
     assert after(split, split, split).doubt is Doubt.LOT_CHANGED
     assert after(split, split, split, split).doubt is None
     assert after(lot, *(lot for _ in range(9))).doubt is Doubt.LOT_CHANGED
+    blind = split | {"mark": None}  # a reading without a mark price proves nothing
+    assert after(split, *(blind for _ in range(9))).doubt is Doubt.LOT_CHANGED
 
 
 def test_D13_only_the_operator_ends_it_when_a_lot_is_worth_something_else() -> None:

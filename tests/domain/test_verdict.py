@@ -85,6 +85,12 @@ def test_risk_forbids_what_all_others_approve_but_not_a_sale() -> None:
     }
 
 
+def test_an_agent_that_is_undecided_says_so() -> None:
+    votes = {one.agent: one for one in judge(BUY, evidence(volatility=0.9), RULES).votes}
+    assert votes["risk"].probability == pytest.approx(0.5)
+    assert votes["risk"].recommendation is Recommendation.CONDITIONAL
+
+
 def test_dissent_is_marked_on_the_vote() -> None:
     yes = said(0.9, 0.9, 0.9, 0.1)
     assert [one.is_dissent for one in yes.votes] == [False, False, False, True]
