@@ -5,6 +5,7 @@ part of one request could pass as another.
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -61,7 +62,7 @@ class UnsoundRequestError(ValueError):
     """Well formed for the parser, but not for us."""
 
 
-class StrictHttp(HttpToolsProtocol):
+class StrictHttp(HttpToolsProtocol, ABC):
     """uvicorn's protocol, but nothing is read into what is not sound.
 
     The refusal comes behind the answers to all that was sound before it, and ends the connection.
@@ -122,9 +123,9 @@ class StrictHttp(HttpToolsProtocol):
         if is_last and self._owed is not None and not self.transport.is_closing():
             self.refuse(self._owed)
 
+    @abstractmethod
     def refuse(self, status: int) -> None:
         """Says what was wrong, and ends the connection."""
-        raise NotImplementedError
 
     def _is_sound(self) -> bool:
         version, hosts = self.parser.get_http_version(), 0

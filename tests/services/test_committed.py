@@ -1,6 +1,6 @@
 """What is loaded and worked out anew after an event, and what is not."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -8,7 +8,6 @@ from app.domain.portfolio import Portfolio
 from app.services import weighing
 from app.services.grounds import Grounds
 from app.storage.database import Database
-from tests.conftest import PATIENT, MakeDatabase
 from tests.services.desk import Desk
 from tests.services.test_reads_from_memory import (
     ON_SQLITE,
@@ -24,28 +23,12 @@ from tests.services.test_reads_from_memory import (
 )
 
 
-@pytest.fixture
-async def told(
-    database_url: str, make_database: MakeDatabase
-) -> AsyncIterator[tuple[Database, list[str]]]:
-    """A database and every statement that it carries out."""
-    seen: list[str] = []
-    opened = make_database(
-        database_url,
-        on_slow=lambda slow: seen.append(slow.sql),
-        **{**PATIENT, "slow_statement_s": -1.0},
-    )
-    await opened.open()
-    yield opened, seen
-    await opened.close()
-
-
 @ON_SQLITE
 @pytest.mark.parametrize("move", [_booked, _switched, _banned])
 async def test_after_an_event_that_moves_no_member_only_its_own_part_is_loaded(
-    told: tuple[Database, list[str]], move: Callable[[Desk], Awaitable[None]]
+    counted: tuple[Database, list[str]], move: Callable[[Desk], Awaitable[None]]
 ) -> None:
-    database, statements = told
+    database, statements = counted
     desk = await Desk(database).filled()
     await read(desk)
     await move(desk)

@@ -1,7 +1,7 @@
 """Reads are served from memory, and nothing that has changed is ever missing in them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -169,22 +169,6 @@ async def test_while_nothing_changes_a_view_is_worked_out_once(desk: Desk) -> No
     assert (await desk.safety.validate()).checked_at == desk.now
     desk.later(seconds=1)
     assert (await desk.safety.validate()).checked_at == desk.now
-
-
-@pytest.fixture
-async def counted(
-    database_url: str, make_database: MakeDatabase
-) -> AsyncIterator[tuple[Database, list[str]]]:
-    """A database and every statement that it carries out."""
-    seen: list[str] = []
-    opened = make_database(
-        database_url,
-        on_slow=lambda slow: seen.append(slow.sql),
-        **{**PATIENT, "slow_statement_s": -1.0},
-    )
-    await opened.open()
-    yield opened, seen
-    await opened.close()
 
 
 @ON_SQLITE
