@@ -223,15 +223,15 @@ def _sides(coin: Coin) -> tuple[float, list[tuple[float, float]], list[tuple[flo
     return (mid, bids, asks) if asks[0][0] - bids[0][0] <= 0.05 * mid else None
 
 
-def depth(coin: Coin) -> Number:
+def depth(coin: Coin, band: float) -> Number:
     book = _sides(coin)
     if book is None:
         return None
     mid, *sides = book
     densities = []
     for side in sides:
-        length = min(50.0, abs(side[-1][0] / mid - 1) * 10_000)  # bp of the band that it shows
-        value = sum(price * coins for price, coins in side if abs(price / mid - 1) * 10_000 <= 50.0)
+        length = min(band, abs(side[-1][0] / mid - 1) * 10_000)  # bp of the band that it shows
+        value = sum(price * coins for price, coins in side if abs(price / mid - 1) * 10_000 <= band)
         densities.append(value / length)
     return min(densities)
 
@@ -374,7 +374,9 @@ TABLE = (
     ("funding_stability", "fundamental", 1, 0.10, ("funding",), lambda c, _: funding_stability(c)),
     ("interest", "fundamental", -1, 0.0, ("contracts",), lambda c, _: open_interest_change(c)),
     ("spread", "market_structure", -1, 0.30, ("tickers",), lambda c, _: spread(c)),
-    ("depth", "market_structure", 1, 0.30, BOOK, lambda c, _: depth(c)),
+    ("depth_10", "market_structure", 1, 0.10, BOOK, lambda c, _: depth(c, 10)),
+    ("depth_25", "market_structure", 1, 0.10, BOOK, lambda c, _: depth(c, 25)),
+    ("depth_50", "market_structure", 1, 0.10, BOOK, lambda c, _: depth(c, 50)),
     ("impact", "market_structure", -1, 0.30, BOOK, lambda c, _: impact(c)),
     ("efficiency", "market_structure", 1, 0.10, DAILY, lambda c, _: efficiency(c)),
     ("volatility", "risk", -1, 0.20, DAILY, lambda c, _: volatility(c)),

@@ -5,6 +5,7 @@ A new factor is one row here and one function in its family's module.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -20,6 +21,7 @@ IS_THE_MARKET: Final = "is_the_market"
 LEAST_BARS: Final = 0.95  # share of the bars since the first one, below which none are used
 _DAILY = (Source.DAILY_CANDLES,)
 _HOURLY = (Source.HOURLY_CANDLES,)
+_BOOKS = (Source.BOOKS, Source.CONTRACTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +105,24 @@ FACTORS: Final = (
         factors_market.spread, "broken_quote", "(ask - bid) / mid",
     ),
     Factor(
-        "depth", Family.MARKET_STRUCTURE, +1, 0.30, "quote/bp", (Source.BOOKS, Source.CONTRACTS),
-        factors_market.depth, "broken_book",
+        "depth_10", Family.MARKET_STRUCTURE, +1, 0.10, "quote/bp", _BOOKS,
+        partial(factors_market.depth, band_bp=10.0), "broken_book",
+        "value per bp on the thinner side, over 10 bp of mid or what the book reaches of them",
+    ),
+    Factor(
+        "depth_25", Family.MARKET_STRUCTURE, +1, 0.10, "quote/bp", _BOOKS,
+        partial(factors_market.depth, band_bp=25.0), "broken_book",
+        "value per bp on the thinner side, over 25 bp of mid or what the book reaches of them",
+    ),
+    Factor(
+        "depth_50", Family.MARKET_STRUCTURE, +1, 0.10, "quote/bp", _BOOKS,
+        partial(factors_market.depth, band_bp=50.0), "broken_book",
         "value per bp on the thinner side, over 50 bp of mid or what the book reaches of them",
     ),
     Factor(
-        "impact", Family.MARKET_STRUCTURE, -1, 0.30, "bp", (Source.BOOKS, Source.CONTRACTS),
-        factors_market.impact, "thin_book", "cost against mid of trading 2000 of quote currency",
+        "impact", Family.MARKET_STRUCTURE, -1, 0.30, "bp", _BOOKS,
+        factors_market.impact, "thin_book",
+        "cost against mid of trading the notional of the settings at once",
     ),
     Factor(
         "efficiency", Family.MARKET_STRUCTURE, +1, 0.10, "log", _DAILY,

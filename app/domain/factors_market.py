@@ -11,8 +11,7 @@ from app.domain.panel import ScoringInputs
 
 _DAY_MS = 86_400_000
 _YEAR_MS = 365 * _DAY_MS
-_BAND_BP = 50.0
-_NOTIONAL = 2_000.0  # quote currency: the largest position (20 %) of an account of 10 000
+NOTIONAL: Final = 2_000.0  # quote currency: the largest position (20 %) of an account of 10 000
 _COVERED = 0.5  # share of a funding window that settlements must cover
 _SNAPSHOT_LAG_MS = _DAY_MS
 OPEN_INTEREST_MS: Final = 7 * _DAY_MS
@@ -42,20 +41,21 @@ def spread(inputs: ScoringInputs) -> Floats:
     return liquidity.spread_bp(inputs.bid, inputs.ask)
 
 
-def depth(inputs: ScoringInputs) -> Floats:
-    """Quote currency per bp within 50 bp of mid, or within what the book reaches if that is less.
+def depth(inputs: ScoringInputs, band_bp: float) -> Floats:
+    """Quote currency per bp within `band_bp` of mid, or within what the book reaches of them.
 
-    A density, not an amount: twenty levels of BTC end within a basis point, and books that are cut
-    must not rank below books that are not.
+    The thinner side counts. A density, not an amount: twenty levels of BTC end within a basis
+    point, and books that are cut must not rank below books that are not.
     """
     return _per_book(
-        inputs, lambda book, multiplier: liquidity.depth_density(book, multiplier, _BAND_BP)
+        inputs, lambda book, multiplier: liquidity.depth_density(book, multiplier, band_bp)
     )
 
 
-def impact(inputs: ScoringInputs) -> Floats:
+def impact(inputs: ScoringInputs, notional: float = NOTIONAL) -> Floats:
+    """bp against mid of sweeping `notional` (quote currency); missing where the book is thinner."""
     return _per_book(
-        inputs, lambda book, multiplier: liquidity.impact_bp(book, multiplier, _NOTIONAL)
+        inputs, lambda book, multiplier: liquidity.impact_bp(book, multiplier, notional)
     )
 
 

@@ -15,12 +15,14 @@ from app.domain.market import Floats
 LEAST: Final = 30  # returns below which a tail is not spoken of
 _SEED: Final = 30  # returns that start the variance of the filter; their own are not used
 _DECAY: Final = 0.94
+_FAR: Final = -4.0  # of a normal variable: one day in thirty thousand
 
 
 class Method(StrEnum):
     """How the tail is taken."""
 
     HISTORICAL = "historical"
+    CORNISH_FISHER = "cornish_fisher"  # normal, bent by skewness and kurtosis
     EWMA = "ewma"  # normal, with the variance of today
     FILTERED = "filtered_historical"  # past surprises, scaled to the variance of today
 
@@ -40,6 +42,8 @@ def var_cvar(
     share = round(1.0 - level, 12)  # 1 - 0.9 is a hair below a tenth
     if method is Method.EWMA:
         return _normal(known, share)
+    if method is Method.CORNISH_FISHER:
+        return _bent(known, share)
     if method is Method.HISTORICAL:
         return _tail(known, share)
     if len(known) < _SEED + LEAST:
@@ -120,6 +124,33 @@ def _normal(values: Floats, share: float) -> tuple[float, float] | tuple[None, N
     sigma, z = math.sqrt(float(_variances(values)[-1])), float(ndtri(share))
     density = math.exp(-z * z / 2.0) / math.sqrt(2.0 * math.pi)
     return -z * sigma, density / share * sigma
+
+
+def _bent(values: Floats, share: float) -> tuple[float, float] | tuple[None, None]:
+    """Quantile and mean of the tail with the sample's skewness and excess kurtosis.
+
+    (None, None) where the expansion is no quantile function, which it is for small ones only: it
+    must rise from a day in thirty thousand to the quantile, or a rarer day would lose less.
+    """
+    mean, sd = (float(values.mean()), float(values.std())) if len(values) >= LEAST else (0.0, 0.0)
+    if not sd > 0.0:
+        return None, None
+    skew = float(np.mean(((values - mean) / sd) ** 3))
+    excess = float(np.mean(((values - mean) / sd) ** 4)) - 3.0
+    z = float(ndtri(share))
+    a, b, c = excess / 8.0 - skew**2 / 6.0, skew / 3.0, 1.0 - excess / 8.0 + 5.0 * skew**2 / 36.0
+    # The slope is lowest at an end, or where a parabola that opens upwards turns.
+    turn = min(max(-b / (2.0 * a), _FAR), z) if a > 0.0 else z
+    if min((a * at + b) * at + c for at in (_FAR, turn, z)) <= 0.0:
+        return None, None
+    hazard = math.exp(-z * z / 2.0) / math.sqrt(2.0 * math.pi) / share
+
+    def bent(first: float, second: float, third: float) -> float:
+        moved = first + (second - 1.0) * skew / 6.0 + (third - 3.0 * first) * excess / 24.0
+        return mean + sd * (moved - (2.0 * third - 5.0 * first) * skew**2 / 36.0)
+
+    # The moments of a normal variable below z give the mean of the expansion below its quantile.
+    return -bent(z, z * z, z**3), -bent(-hazard, 1.0 - z * hazard, -(z * z + 2.0) * hazard)
 
 
 def _variances(returns: Floats) -> Floats:

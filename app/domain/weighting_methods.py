@@ -1,6 +1,6 @@
 """Shares by method, the covariance that some of them need, and the volatility they lead to."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,13 +9,14 @@ import numpy as np
 from app.domain.configuration import WeightingMethod
 from app.domain.hierarchical_parity import hierarchical_parity
 from app.domain.market import Floats
+from app.domain.measures import ewma_volatility
 from app.domain.panel import Panel
 from app.domain.weighting import appeal
 
 COVARIANCE_DAYS: Final = 250
 _LEAST_DAYS: Final = 30
-_YEAR_DAYS: Final = 365.0
 _SWEEPS: Final = 500
+_LEAST_BUDGET: Final = 1e-9
 _EXACT: Final = 1e-14  # relative change of a share at which the descent has arrived
 
 
@@ -35,10 +36,12 @@ class Covariance:
 
 
 def covariance(daily: Panel, symbols: tuple[str, ...]) -> Covariance:
-    """Of the symbols with enough closed daily bars, over their common days, shrunk.
+    """Of the symbols with enough closed daily bars, over their common days.
 
-    The last 250 days at most; a symbol without 30 returns of its own is left out, and so is one
-    that leaves the others without 30 days in common.
+    Correlations over those days, shrunk, times EWMA volatilities over each one's own days: coins
+    differ so much in variance that shrinking that would make the calm wild and the wild calm. The
+    last 250 days at most; a symbol without 30 returns of its own is left out, and so is one that
+    leaves the others without 30 days in common.
     """
     rows = daily.close[-COVARIANCE_DAYS - 1 :]
     known = {name: rows[:, at] for at, name in enumerate(daily.symbols) if name in symbols}
@@ -55,8 +58,22 @@ def covariance(daily: Panel, symbols: tuple[str, ...]) -> Covariance:
     ordered = tuple(name for name in symbols if name in taken)
     if not ordered:
         return Covariance((), np.empty((0, 0)))
-    observed = np.column_stack([returns[name][common] for name in ordered])
-    return Covariance(ordered, shrunk(observed)[0] * _YEAR_DAYS)
+    own = np.column_stack([returns[name] for name in ordered])
+    volatility = ewma_volatility(own, _LEAST_DAYS)
+    return Covariance(ordered, alike(own[common]) * np.outer(volatility, volatility))
+
+
+def alike(returns: Floats) -> Floats:
+    """(N, N) correlation of (T, N) returns without holes, shrunk towards none at all.
+
+    Who never moved is like nobody, and like itself.
+    """
+    spread = returns.std(axis=0)
+    moved = np.flatnonzero(spread > 0.0)
+    matrix = np.eye(returns.shape[1])
+    if len(moved):
+        matrix[np.ix_(moved, moved)] = shrunk(returns[:, moved] / spread[moved])[0]
+    return matrix
 
 
 def shrunk(returns: Floats) -> tuple[Floats, float]:
@@ -73,24 +90,28 @@ def shrunk(returns: Floats) -> tuple[Floats, float]:
     return share * target + (1.0 - share) * sample, share
 
 
-def risk_parity(matrix: Floats) -> Floats:
-    """Shares (N,) that contribute the same risk each, by cyclical coordinate descent.
+def risk_parity(matrix: Floats, budgets: Floats | None = None) -> Floats:
+    """Shares (N,) that contribute risk as `budgets` (N,) say, by cyclical coordinate descent.
 
-    `matrix` has a positive diagonal. x_i = (-q_i + sqrt(q_i^2 + 4 S_ii b)) / (2 S_ii) with
-    q_i = sum over j != i of S_ij x_j, then normalised.
+    The same each without budgets; only their proportions count, and they are positive. `matrix`
+    has a positive diagonal. x_i = (-q_i + sqrt(q_i^2 + 4 S_ii b_i)) / (2 S_ii) with q_i = sum over
+    j != i of S_ij x_j, then normalised.
     """
     size = len(matrix)
     diagonal = np.diag(matrix)
     shares = 1.0 / np.sqrt(diagonal)
-    budget = 1.0 / size
+    wanted = np.ones(size) if budgets is None else budgets
+    wanted = wanted / wanted.sum()
     moved, sweeps = np.inf, 0
     while moved >= _EXACT and sweeps < _SWEEPS:
         before, sweeps = shares.copy(), sweeps + 1
         for i in range(size):
             q = float(matrix[i] @ shares - diagonal[i] * shares[i])
-            root = np.sqrt(q * q + 4.0 * diagonal[i] * budget)
+            root = np.sqrt(q * q + 4.0 * diagonal[i] * wanted[i])
             # The same root without the cancellation that a large positive q would bring.
-            shares[i] = 2.0 * budget / (q + root) if q > 0.0 else (root - q) / (2.0 * diagonal[i])
+            shares[i] = (
+                2.0 * wanted[i] / (q + root) if q > 0.0 else (root - q) / (2.0 * diagonal[i])
+            )
         moved = float(np.abs(shares / before - 1.0).max())
     return np.asarray(shares / shares.sum(), np.float64)
 
@@ -138,15 +159,25 @@ def _equal(members: Mapping[str, Basis], _known: Covariance | None) -> dict[str,
 
 
 def _parity(members: Mapping[str, Basis], known: Covariance | None) -> dict[str, float]:
-    return _by_risk(members, known, risk_parity)
+    """Each contributes risk in proportion to exp(tilt * z): better scores may bring more of it."""
+
+    def by_score(matrix: Floats, names: Sequence[str]) -> Floats:
+        own = [members[name] for name in names]
+        # Not below: who has no appeal at all would take the whole descent with it.
+        budgets = np.array([max(appeal(one.z, 1.0, one.tilt), _LEAST_BUDGET) for one in own])
+        return risk_parity(matrix, budgets)
+
+    return _by_risk(members, known, by_score)
 
 
 def _hierarchical(members: Mapping[str, Basis], known: Covariance | None) -> dict[str, float]:
-    return _by_risk(members, known, hierarchical_parity)
+    return _by_risk(members, known, lambda matrix, _: hierarchical_parity(matrix))
 
 
 def _by_risk(
-    members: Mapping[str, Basis], known: Covariance | None, method: Callable[[Floats], Floats]
+    members: Mapping[str, Basis],
+    known: Covariance | None,
+    method: Callable[[Floats, Sequence[str]], Floats],
 ) -> dict[str, float]:
     inverse = _inverse(members, known)
     if known is None:
@@ -163,7 +194,7 @@ def _by_risk(
     if not moving:
         return inverse
     names = [known.symbols[at] for at in moving]
-    shares = method(known.matrix[np.ix_(moving, moving)])
+    shares = method(known.matrix[np.ix_(moving, moving)], names)
     found = dict(zip(names, (float(share) for share in shares), strict=True))
     scale = 1.0 / sum(inverse[name] for name in names) if any(map(inverse.get, names)) else 0.0
     return {symbol: found.get(symbol, inverse[symbol] * scale) for symbol in members}

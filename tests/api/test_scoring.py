@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from app.api.routes import scoring as routes
+from app.domain.factors import FACTORS
 from app.domain.panel import Source
 from app.services.scoring import Scoring
 from app.storage.database import Database
@@ -131,7 +132,7 @@ async def test_rankings_are_best_first(client: httpx2.AsyncClient, bench: Bench)
     assert first["calculation_timestamp"] == "2026-03-01T12:00:00Z"
     supporting = first["supporting_data"]
     assert sum(supporting["contributions"].values()) == pytest.approx(supporting["z"], abs=1e-9)
-    assert len(supporting["contributions"]) == 20
+    assert len(supporting["contributions"]) == len(FACTORS)
     assert supporting["missing"] == {}
     assert (last["symbol"], last["status"], last["reason"]) == (
         "ZUSDT", "unavailable", "not_eligible",

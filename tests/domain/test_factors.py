@@ -10,7 +10,8 @@ import pytest
 
 from app.domain.board import Family
 from app.domain.factors import FACTORS, Factor, measure
-from app.domain.market import Funding
+from app.domain.factors_market import impact
+from app.domain.market import Funding, Level
 from app.domain.panel import FIELDS, Panel, ScoringInputs, Source, known_at
 from tests.scoring_inputs import AS_OF_MS, DAY_MS, HOUR_MS, make_inputs
 
@@ -312,7 +313,7 @@ def test_open_interest_needs_both_ends_of_seven_days() -> None:
 def test_a_book_without_a_multiplier_is_worth_nothing_known() -> None:
     multiplier = INPUTS.multiplier.copy()
     multiplier[2] = 0.0
-    one = measure(TABLE["depth"], replace(INPUTS, multiplier=multiplier))
+    one = measure(TABLE["depth_50"], replace(INPUTS, multiplier=multiplier))
     assert one.reasons[2] == "missing_contracts"
     assert np.isnan(one.values[2])
 
@@ -325,5 +326,24 @@ def test_a_thin_book_has_depth_but_no_impact() -> None:
         bids=tuple(replace(level, lots=0) for level in book.bids),
     )
     inputs = replace(INPUTS, books=(INPUTS.books[0], thin, *INPUTS.books[2:]))
-    assert values("depth", inputs)[1] == 0.0
+    assert [values(f"depth_{band}", inputs)[1] for band in (10, 25, 50)] == [0.0] * 3
     assert measure(TABLE["impact"], inputs).reasons[1] == "thin_book"
+
+
+def test_depth_is_measured_within_ten_twenty_five_and_fifty_basis_points() -> None:
+    """One level far outside the nearer bands counts in the widest alone."""
+    book = INPUTS.books[1]
+    assert book is not None
+    level = Level(Decimal("99.95"), 10)  # 5 bp
+    bids = (level, Level(Decimal("99.80"), 10), Level(Decimal("99.60"), 10), Level(Decimal(90), 1))
+    asks = tuple(Level(200 - one.price, one.lots) for one in bids)
+    inputs = replace(INPUTS, books=(None, replace(book, bids=bids, asks=asks), *INPUTS.books[2:]))
+    found = [values(f"depth_{band}", inputs)[1] for band in (10, 25, 50)]
+    assert found == pytest.approx([999.5 / 10, 1997.5 / 25, 2993.5 / 50], rel=1e-9)
+
+
+def test_impact_is_of_the_notional_asked_for() -> None:
+    cheap, dear = (impact(INPUTS, notional) for notional in (10.0, 1e12))
+    assert np.nansum(cheap) < np.nansum(values("impact"))
+    assert np.isnan(dear).all()  # no book holds that much
+    assert impact(INPUTS, 2_000.0)[1] == pytest.approx(values("impact")[1])

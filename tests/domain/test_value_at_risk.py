@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import ndtri
 from scipy.stats import norm
 
 from app.domain.market import Floats
@@ -97,6 +98,33 @@ def test_coverage_of_its_own_model_passes_kupiec(method: Method) -> None:
     assert p is not None
     assert p > 0.05
     assert exceptions(_walk(100), 0.95, 20, method) == (0, 0)
+
+
+def test_cornish_fisher_bends_the_normal_quantile() -> None:
+    rng = np.random.default_rng(5)
+    returns = rng.normal(0.001, 0.02, 400) - 0.004 * rng.exponential(1.0, 400)
+    sd, z = returns.std(), -1.6448536269514722
+    unit = (returns - returns.mean()) / sd
+    skew, excess = (unit**3).mean(), (unit**4).mean() - 3
+
+    def quantile(z: np.ndarray) -> np.ndarray:
+        bent = z + (z**2 - 1) * skew / 6 + (z**3 - 3 * z) * excess / 24
+        return np.asarray(returns.mean() + sd * (bent - (2 * z**3 - 5 * z) * skew**2 / 36))
+
+    var, cvar = var_cvar(returns, 0.95, Method.CORNISH_FISHER)
+    assert var == pytest.approx(-quantile(np.array([z]))[0], rel=1e-9)
+    shares = (np.arange(200_000) + 0.5) / 200_000 * 0.05
+    assert cvar == pytest.approx(-quantile(ndtri(shares)).mean(), rel=1e-4)
+    normal = rng.normal(0.0, 0.02, 40_000)
+    assert var_cvar(normal, 0.99, Method.CORNISH_FISHER)[0] == pytest.approx(0.0465, rel=0.05)
+
+
+def test_cornish_fisher_says_nothing_where_it_is_no_quantile_function() -> None:
+    one_crash = np.append(np.random.default_rng(6).normal(0.0, 0.01, 200), -0.5)
+    assert var_cvar(one_crash, 0.95, Method.CORNISH_FISHER) == (None, None)
+    two = np.resize([-0.01, 0.01], 200)  # no tails at all: it would turn over
+    assert var_cvar(two, 0.95, Method.CORNISH_FISHER) == (None, None)
+    assert var_cvar(np.zeros(40), 0.95, Method.CORNISH_FISHER) == (None, None)
 
 
 @pytest.mark.parametrize("window", [59, 60, 90])

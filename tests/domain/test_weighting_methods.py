@@ -5,10 +5,12 @@ import pytest
 
 from app.domain.configuration import WeightingMethod
 from app.domain.market import Interval
+from app.domain.measures import ewma_volatility
 from app.domain.panel import Panel
 from app.domain.weighting_methods import (
     Basis,
     Covariance,
+    alike,
     appeals,
     covariance,
     risk_parity,
@@ -44,6 +46,38 @@ def test_risk_contributions_are_equal(rho: float) -> None:
     contributions = shares * (matrix @ shares)
     assert np.ptp(contributions) < 1e-12
     assert shares.sum() == pytest.approx(1.0)
+
+
+def test_risk_contributions_follow_the_budgets() -> None:
+    sd, budgets = np.array([0.2, 0.5, 1.1]), np.array([3.0, 1.0, 2.0])
+    matrix = np.outer(sd, sd) * (0.6 + 0.4 * np.eye(3))
+    shares = risk_parity(matrix, budgets)
+    contributions = shares * (matrix @ shares)
+    assert contributions / contributions.sum() == pytest.approx(budgets / 6.0, abs=1e-12)
+    assert risk_parity(matrix, 7.0 * np.ones(3)) == pytest.approx(risk_parity(matrix), abs=1e-14)
+
+
+def test_a_better_score_may_bring_more_risk() -> None:
+    known = Covariance(("A", "B"), np.diag([0.25, 0.25]))
+    members = {"A": Basis(2.0, 0.5, 0.5), "B": Basis(0.0, 0.5, 0.5), "C": Basis(0.0, 0.5, 0.5)}
+    found = appeals(WeightingMethod.RISK_PARITY, members, known)
+    assert found["A"] ** 2 / found["B"] ** 2 == pytest.approx(np.exp(1.0))
+    hopeless = {**members, "B": Basis(-1e6, 0.5, 0.5)}
+    assert 0.0 < appeals(WeightingMethod.RISK_PARITY, hopeless, known)["B"] < 1e-3
+
+
+def test_correlation_is_shrunk_and_volatility_is_not() -> None:
+    closes = walk(300, 4)
+    closes[:, 3] = 5.0  # never moves
+    found = covariance(panel(closes), ("AUSDT", "BUSDT", "CUSDT", "DUSDT"))
+    returns = closes[1:] / closes[:-1] - 1.0
+    volatility = ewma_volatility(returns[-250:])
+    assert np.sqrt(np.diag(found.matrix)) == pytest.approx(volatility, abs=1e-15)
+    assert not found.matrix[3].any()
+    plain = np.corrcoef(returns[-250:, :3].T)[0, 1]
+    shown = found.matrix[0, 1] / (volatility[0] * volatility[1])
+    assert abs(shown) < abs(plain)
+    assert alike(np.zeros((40, 2))) == pytest.approx(np.eye(2))
 
 
 @needs_daily_panel

@@ -15,6 +15,7 @@ from app.domain.board import Board, Family
 from app.domain.configuration import Configuration
 from app.domain.errors import Code, NotFoundError, RefusedError, UnavailableError
 from app.domain.events import ScoresUpdated, score_changes
+from app.domain.factors import FACTORS
 from app.domain.market import DataSource, DataStatus
 from app.domain.panel import ScoringInputs, Source
 from app.domain.ranking import AlgorithmType
@@ -49,6 +50,7 @@ class Market:
     asked: int = 0
     enter: Callable[[], object] = lambda: None
     clock_doubt_s: float = 0.0
+    quote_span_s: float = float("inf")
     known: SymbolIndex = field(default_factory=lambda: index_of((*names(16), "ZUSDT", "NEWUSDT")))
 
     def moment(self) -> "Market":
@@ -522,7 +524,7 @@ async def test_other_weights_are_another_version_and_versions_stay(bench: Bench)
     (now,) = await bench.scoring.algorithms()
     assert (now.version, now.created_at) == (2, NOW)
     assert now.body["family_weights"] == {family.value: 0.25 for family in Family}
-    assert len(now.body["factors"]) == 20
+    assert len(now.body["factors"]) == len(FACTORS)
     async with bench.database.read() as unit:
         stored = await unit.scoring.algorithms()
     assert [(one.name, one.version) for one in stored] == [("cross_sectional", 2)]
@@ -545,3 +547,26 @@ async def test_T01_nothing_is_scored_by_a_clock_that_nobody_knows(bench: Bench) 
         await bench.scoring.calculate()
     assert caught.value.code is Code.CLOCK_UNSAFE
     assert bench.scoring.latest() is board
+
+
+async def test_D19_a_run_whose_quotes_are_too_far_apart_is_aborted_and_the_board_stays(
+    bench: Bench,
+) -> None:
+    ages = np.zeros(16)
+    ages[:2] = 30.0  # more than a tenth of them
+    bench.market.inputs = replace(INPUTS, ages_s={**INPUTS.ages_s, Source.TICKERS: ages})
+    bench.market.quote_span_s = 30.0
+    board = await bench.scoring.calculate()
+    bench.market.quote_span_s = 29.0
+    with pytest.raises(UnavailableError) as caught:
+        await bench.scoring.calculate()
+    assert caught.value.code is Code.ABORTED_INCONSISTENT
+    assert caught.value.facts == {"span_s": "29", "late": "2"}
+    assert bench.scoring.latest() is board
+    bench.now += timedelta(seconds=3 * 300 + 1)
+    assert bench.scoring.status_of(board) is DataStatus.STALE, "its age goes on"
+    bench.now -= timedelta(seconds=3 * 300 + 1)
+    ages[0] = 0.0
+    bench.market.inputs = replace(INPUTS, ages_s={**INPUTS.ages_s, Source.TICKERS: ages})
+    later = await bench.scoring.calculate()
+    assert later is not board, "one that lags is its own fault"
