@@ -19,8 +19,14 @@ class QualityOut(Out):
     frozen_after: int = Field(description="Without a trade while the index moves.")
     frozen_index_move: float
     lot_change: float = Field(description="Of a lot's value, when its size has changed.")
+    divergence: float = Field(description="A quote that is told against one that is answered.")
+    divergence_after: int = Field(description="They differ for so long: neither is believed.")
+    run_span: int = Field(
+        description="Quotes of one scoring may be so far apart, beside the pause between two looks."
+    )
     history_days: int = Field(description="Verdicts are kept for so long.")
     history_rows: int = Field(description="And so many of a symbol.")
+    revision_days: int = Field(description="Former words on a closed candle are kept for so long.")
 
 
 class QualityIn(Body):
@@ -34,5 +40,9 @@ class QualityIn(Body):
     frozen_after: int | None = None
     frozen_index_move: float | None = None
     lot_change: float | None = None
+    divergence: float | None = None
+    divergence_after: int | None = None
+    run_span: int | None = None
     history_days: int | None = None
     history_rows: int | None = None
+    revision_days: int | None = None

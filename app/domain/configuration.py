@@ -191,6 +191,15 @@ class Configuration:
         asked_s = _cadence_s(self.cadences, source)
         return min(asked_s, _told_s(self.feed, source) or asked_s) if streaming else asked_s
 
+    def quote_span_s(self, *, streaming: bool = False) -> float:
+        """How far the quotes of one scoring may be apart, in seconds.
+
+        Those that are asked for come in one answer. Of a stream the quiet ones are confirmed twice
+        in the time in which a quote has to be heard of: they are so much older by design.
+        """
+        pause_s = self.cadence_s(Source.TICKERS, streaming=True) / 2 if streaming else 0.0
+        return self.quality.run_span + pause_s
+
     def warnings(self) -> tuple[str, ...]:
         """What the settings allow but the operator may not have meant."""
         most = self.max_weight_percentage * self.max_portfolio_symbols

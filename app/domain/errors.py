@@ -58,6 +58,7 @@ class Code(StrEnum):
     SANDBOX_ONLY = "sandbox_only"
     MARKET_DATA_STALE = "market_data_stale"
     CLOCK_UNSAFE = "clock_unsafe"
+    ABORTED_INCONSISTENT = "aborted_inconsistent"
     NO_BOARD_YET = "no_board_yet"
     EXCHANGE_UNAVAILABLE = "exchange_unavailable"
     EXCHANGE_RATE_LIMITED = "exchange_rate_limited"

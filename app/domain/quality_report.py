@@ -44,6 +44,7 @@ class SymbolData:
     hourly_coverage: float
     daily_bridged: int = 0  # bars that a scoring puts into short gaps, flat and without volume
     hourly_bridged: int = 0
+    has_diverged: bool = False  # quotes that are told and answered contradict each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +92,12 @@ def _prices(data: SymbolData, rules: QualityRules) -> Judged:
     return 1.0 - min(share, 1.0), None, said
 
 
-def _age(data: SymbolData, _: QualityRules) -> Judged:
+def _age(data: SymbolData, rules: QualityRules) -> Judged:
     if data.age_s is None:
         return 0.0, "never_seen", "Contract or ticker was never received."
+    if data.has_diverged:
+        said = f"Quotes that are told and answered differ by more than {rules.divergence:.2%}."
+        return 0.0, "feed_divergence", said
     said = f"Contract and ticker are up to {data.age_s:.1f} s old, {data.age_limit_s:g} s may be."
     if data.status is DataStatus.FRESH:
         return 1.0, None, said

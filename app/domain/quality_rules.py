@@ -19,5 +19,10 @@ class QualityRules:
     max_spread: float = setting(0.05, 0.0001, 1.0)  # of mid; a wider quote is none
     frozen_after: int = setting(1_800, 60, 86_400)  # without a trade ...
     frozen_index_move: float = setting(0.02, 0.0001, 1.0)  # ... while the index moved by so much
+    divergence: float = setting(0.005, 0.0001, 1.0)  # a told quote against an answered one ...
+    divergence_after: int = setting(10, 0, 3_600)  # ... for so long: then neither is believed
+    run_span: int = setting(5, 1, 3_600)  # quotes of one scoring may be so far apart
     history_days: int = setting(30, 1, 365)  # verdicts are kept for so long ...
     history_rows: int = setting(200, 1, 10_000)  # ... and so many of a symbol
+    # A scoring looks 200 days back: what was said of those bars before stays as long.
+    revision_days: int = setting(400, 201, 3_650)

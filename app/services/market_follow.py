@@ -105,6 +105,7 @@ class MarketFollower:
                 funding=news.funding,
                 answers=news.answers,
                 quality=sent.quality,
+                diverged=sent.diverged,
                 is_streaming=course.is_streaming,
             )
         )

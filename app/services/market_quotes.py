@@ -5,16 +5,21 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 
+import structlog
+
+from app.domain.divergence import has_diverged, parted_since
 from app.domain.feed import QuoteUpdate
 from app.domain.market import Ticker
 from app.domain.panel import Source
+from app.domain.quality_rules import QualityRules
 from app.services.market_clock import instant
-from app.services.market_state import LiveMarket, Received, joined
+from app.services.market_state import LiveMarket, Market, Received, joined
 from app.services.quality_view import timely
 
 GRACE_S: Final = 2.0  # what was on its way when we asked has come by then
 MUTE: Final = 2  # so many moves in a row that were not told of: only telling helps now
 _NEVER: Final = float("-inf")
+_log = structlog.get_logger("quotes")
 
 
 def _nobody() -> Mapping[str, float]:
@@ -27,16 +32,19 @@ class MarketQuotes:
 
     `told_of` names the contracts whose quotes are told at present, and since when. A quote that
     is neither told nor confirmed grows old, whatever the answers say of it; so does one that was
-    seen to move twice without being told of, until it is told of again.
+    seen to move twice without being told of, until it is told of again. A quote that is told
+    otherwise than it is answered, and goes on so, is believed in neither form.
     """
 
     live: LiveMarket
+    rules: Callable[[], QualityRules] = QualityRules
     told_of: Callable[[], Mapping[str, float]] = _nobody
     heard: dict[str, float] = field(default_factory=dict)  # when it was last told of
     asked: float = _NEVER  # when the newest answer was asked for
     _suspects: dict[str, float] = field(default_factory=dict)  # since when answers differ
     _based: dict[str, float] = field(default_factory=dict)  # subscriptions that an answer began
     _missed: dict[str, int] = field(default_factory=dict)  # moves not told of, in a row
+    _parted: dict[str, float] = field(default_factory=dict)  # since when both ways differ
 
     def answered(self, tickers: Collection[Ticker], sent: float, *, after_gap: bool = False) -> int:
         """All quotes as they were answered to a request of that monotonic time.
@@ -58,8 +66,33 @@ class MarketQuotes:
                 fresh[one.code] = self.live.received(one)
             else:
                 fresh[one.code] = self._compared(one, before, sent, told, after_gap=after_gap)
-        self.live.publish(replace(market, tickers=joined(market.tickers, fresh)), Source.TICKERS)
+        news = replace(
+            market,
+            tickers=joined(market.tickers, fresh),
+            diverged=self._diverged(market, kept, sent, told if market.is_streaming else {}),
+        )
+        self.live.publish(news, Source.TICKERS)
         return len(tickers) - len(kept)
+
+    def _diverged(
+        self, market: Market, answers: Collection[Ticker], sent: float, told: Mapping[str, float]
+    ) -> frozenset[str]:
+        """Contracts whose told quotes are contradicted by the answers, for too long."""
+        rules, parted = self.rules(), dict[str, float]()
+        for one in answers:
+            held = market.tickers.get(one.code)
+            if held is None or one.code not in told:
+                continue
+            since = parted_since(self._parted.get(one.code), held.value, one, sent, rules)
+            if since is not None:
+                parted[one.code] = since
+        self._parted = parted
+        found = frozenset(
+            code for code, since in parted.items() if has_diverged(since, sent, rules)
+        )
+        for code in sorted(found - market.diverged):
+            _log.warning("feed_divergence", code=code)
+        return market.diverged if found == market.diverged else found
 
     def _compared(
         self,

@@ -145,6 +145,7 @@ class Market:
 
 K = TypeVar("K")
 
+    diverged: frozenset[str] = frozenset()  # told and answered quotes contradict each other
 
 def joined(old: Mapping[K, T], new: Mapping[K, T]) -> Mapping[K, T]:
     """A new mapping with the newer word winning; nobody who reads the old one notices."""

@@ -16,7 +16,6 @@ from app.domain.market import (
     Contract,
     ContractStatus,
     DataStatus,
-    Floats,
     Interval,
 )
 from app.domain.panel import Panel, ScoringInputs, Source
@@ -24,6 +23,7 @@ from app.domain.quality import closed_by_ms, freshness, worst
 from app.domain.sectors import SectorTable
 from app.domain.symbols import SymbolEntry, base_quantity
 from app.services.market_memory import MarketMemory
+from app.services.market_panel import age_column, agreed_panel, as_float
 from app.services.market_state import CANDLE_SOURCE, DailyFacts, Market, Received
 from app.services.quality_view import doubt_of, next_funding
 from app.services.quote_view import Aged, QuoteView, spread
@@ -34,7 +34,6 @@ HOURLY_BARS: Final = 400
 BARS: Final[Mapping[Interval, int]] = {Interval.DAY: DAILY_BARS, Interval.HOUR: HOURLY_BARS}
 LIVE: Final = (Source.CONTRACTS, Source.TICKERS)  # the listings that everything else hangs on
 _NO_HISTORY: Final = DailyFacts(0, None)
-_QUORUM: Final = 0.5  # of the symbols must have a bar before a panel ends with it
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -52,7 +51,8 @@ class MarketMoment:
 
     @property
     def _others(self) -> tuple[object, ...]:
-        return (self.known, self.configuration, self.sectors, self.market.is_streaming)
+        market = self.market
+        return (self.known, self.configuration, self.sectors, market.is_streaming, market.diverged)
 
     @property
     def limits(self) -> Limits:
@@ -61,6 +61,11 @@ class MarketMoment:
     def age_limit_s(self, source: Source) -> float:
         """How old an input may be in the mode in which the market comes in."""
         return self.configuration.age_limit_s(source, streaming=self.market.is_streaming)
+
+    @property
+    def quote_span_s(self) -> float:
+        """Quotes of one scoring may be so far apart, in seconds."""
+        return self.configuration.quote_span_s(streaming=self.market.is_streaming)
 
     def candidate(self, contract: Contract, symbol: str) -> Candidate:
         """What the funnel asks of one contract."""
@@ -74,7 +79,9 @@ class MarketMoment:
             turnover_24h=None if stats is None else stats.value.turnover_24h,
             daily_bars=history.bars,
             median_turnover=history.median_turnover,
-            ticker_age_s=self._age(self.market.tickers.get(code)),
+            ticker_age_s=(
+                None if code in self.market.diverged else self._age(self.market.tickers.get(code))
+            ),
             doubt=doubt_of(self.market, code, self.configuration.quality),
         )
 
@@ -121,14 +128,21 @@ class MarketMoment:
 
     def ages(self, entry: SymbolEntry) -> dict[Source, Aged]:
         """Age and verdict of each input of one symbol."""
-        return {
+        code = entry.contract.code
+        found = {
             source: Aged(age, freshness(age, self.age_limit_s(source)))
-            for source, age in self._ages_of(entry.contract.code).items()
+            for source, age in self._ages_of(code).items()
         }
+        if code in self.market.diverged:
+            quote = found[Source.TICKERS]
+            found[Source.TICKERS] = Aged(quote.age_s, worst((quote.status, DataStatus.STALE)))
+        return found
 
     def is_fresh(self, entry: SymbolEntry) -> bool:
-        """Whether contract and ticker are within their age limits."""
+        """Whether contract and ticker are within their age limits and not contradicted."""
         code = entry.contract.code
+        if code in self.market.diverged:
+            return False
         held = (self.market.stats.get(code), self.market.tickers.get(code))
         return all(map(self._is_young, LIVE, held))
 
@@ -209,26 +223,17 @@ class MarketMoment:
         symbols: tuple[str, ...] | None = None,
         until_ms: int | None = None,
     ) -> Panel:
-        """Bars of `symbols` (all that have any, by name, if not given) closed now or by `until_ms`.
-
-        It ends with the newest bar that at least half of them have: just after a close the rest
-        of the universe is not cut short by those that came first.
-        """
+        """Bars of `symbols` (all that have any, if not given) closed now or by `until_ms`."""
         held = self.market.series(interval)
         series = {
             entry.symbol: held[entry.contract.code].value
             for entry in self.known.index.entries
             if entry.contract.code in held
         }
-        names = tuple(sorted(series)) if symbols is None else symbols
         closed = closed_by_ms(self.server_ms)
         if until_ms is not None:
             closed = min(closed, until_ms)
-        last = [int(series[name].opened_ms[-1]) for name in names if len(series.get(name, ()))]
-        if last:
-            agreed = int(np.quantile(last, _QUORUM, method="lower")) + interval.ms
-            closed = min(closed, agreed)
-        return Panel.of(series, names, interval, closed, BARS[interval])
+        return agreed_panel(series, symbols, interval, closed, BARS[interval])
 
     def scoring_inputs(self) -> ScoringInputs:
         """Everything one scoring run may look at, for the symbols that pass the funnel."""
@@ -246,20 +251,20 @@ class MarketMoment:
             self.panel(interval, names, as_of_ms) for interval in (Interval.DAY, Interval.HOUR)
         )
         log = self.market.open_interest.before(as_of_ms)
-        now_coins = np.array([[_float(self.open_interest(one.contract)) for one in entries]])
+        now_coins = np.array([[as_float(self.open_interest(one.contract)) for one in entries]])
         return ScoringInputs(
             symbols=names,
             as_of_ms=as_of_ms,
             daily=daily,
             hourly=hourly,
-            bid=np.array([_float(one.value.bid if one else None) for one in tickers]),
-            ask=np.array([_float(one.value.ask if one else None) for one in tickers]),
+            bid=np.array([as_float(one.value.bid if one else None) for one in tickers]),
+            ask=np.array([as_float(one.value.ask if one else None) for one in tickers]),
             multiplier=np.array([float(one.contract.multiplier) for one in entries]),
             books=tuple(None if one is None else one.value for one in books),
             funding=tuple(() if one is None else one.value for one in funding),
             open_interest_ms=np.append(log.times_ms, np.int64(as_of_ms)),
             open_interest=np.vstack([log.columns(codes), now_coins.reshape(1, len(codes))]),
-            ages_s={source: _column(ages, source) for source in Source},
+            ages_s={source: age_column(ages, source) for source in Source},
             half_lives_s={source: self.age_limit_s(source) for source in Source},
             excluded=passed.excluded,
         )
@@ -286,12 +291,3 @@ class MarketMoment:
 
     def _age(self, received: Received[object] | None) -> float | None:
         return None if received is None else max(0.0, self.mono - received.mono)
-
-
-def _float(value: Decimal | None) -> float:
-    return np.nan if value is None else float(value)
-
-
-def _column(ages: list[dict[Source, float | None]], source: Source) -> Floats:
-    known = (one[source] for one in ages)
-    return np.array([np.nan if age is None else age for age in known], dtype=np.float64)

@@ -66,6 +66,7 @@ class SharedMarket:
     funding: dict[str, Mark]
     open_interest: tuple[int, int]  # instants, the newest one
     quality: dict[str, PriceState] = field(default_factory=dict)
+    diverged: frozenset[str] = frozenset()
 
 
 def shared(market: Market, course: Course, mono: float) -> SharedMarket:
@@ -99,6 +100,7 @@ def shared(market: Market, course: Course, mono: float) -> SharedMarket:
         funding=funding,
         open_interest=(len(log), int(log[-1]) if len(log) else 0),
         quality=dict(market.quality),
+        diverged=market.diverged,
     )
 
 

@@ -23,6 +23,7 @@ from app.storage.quality import StoredVerdict
 
 RELEASES: Final = "quality_releases"  # the fact: symbol id -> when (exchange time), why and by whom
 _FORGET_MS: Final = 3_600_000
+_DAY_MS: Final = 86_400_000
 _JUDGE_S: Final = 30.0
 _log = structlog.get_logger("quality")
 
@@ -125,16 +126,18 @@ class QualityKeeper:
             for symbol_id, one in found.items()
             if known.get(symbol_id) is not one.verdict
         ]
-        if not news:
-            return
         rules = moment.configuration.quality
         is_due = moment.server_ms - self._forgotten_ms >= _FORGET_MS
+        if not news and not is_due:
+            return
         async with self.database.write() as unit:
             await self.fence(unit)
             await unit.quality.note(news)
             if is_due:
                 before = at - timedelta(days=rules.history_days)
                 await unit.quality.forget(before, rules.history_rows)
+                oldest_ms = moment.server_ms - rules.revision_days * _DAY_MS
+                await unit.candle_revisions.forget(oldest_ms)
         if is_due:
             self._forgotten_ms = moment.server_ms
         known.update({one.symbol_id: one.verdict for one in news})

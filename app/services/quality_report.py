@@ -52,6 +52,7 @@ def data_of(moment: MarketMoment, entry: SymbolEntry) -> SymbolData:
         hourly_coverage=_covered(moment, entry, Interval.HOUR),
         daily_bridged=_bridged(moment, code, Interval.DAY),
         hourly_bridged=_bridged(moment, code, Interval.HOUR),
+        has_diverged=code in market.diverged,
     )
 
 

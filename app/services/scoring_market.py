@@ -15,6 +15,7 @@ MAX_CLOCK_DOUBT_S: Final = 1.0  # an answer that took more than two seconds
 _TICKER_RULE: Final = "ticker"  # the last one of the funnel
 _LIVE: Final = (Source.CONTRACTS, Source.TICKERS, Source.DAILY_CANDLES)
 _FRESH_SHARE: Final = 0.5  # of the symbols; below it the market as a whole is not known
+_APART_SHARE: Final = 0.1  # so many may lag: a few are their own fault and turn stale alone
 
 
 class ScoringMoment(Protocol):
@@ -23,6 +24,11 @@ class ScoringMoment(Protocol):
     @property
     def clock_doubt_s(self) -> float:
         """By so much the exchange's time may be wrong, in seconds."""
+        ...
+
+    @property
+    def quote_span_s(self) -> float:
+        """The quotes of one run may be so far apart, in seconds."""
         ...
 
     def unknown(self) -> tuple[Source, ...]:
@@ -82,6 +88,23 @@ def refuse_unknown(moment: ScoringMoment, inputs: ScoringInputs) -> None:
                 f"Only {known} of {of} symbols have fresh {_words(source)}.",
                 {"source": source, "fresh_share": f"{known / of:.4f}"},
             )
+    _refuse_apart(inputs, moment.quote_span_s)
+
+
+def _refuse_apart(inputs: ScoringInputs, span_s: float) -> None:
+    """No board of a market that was half looked at now and half a while ago."""
+    ages = inputs.ages_s[Source.TICKERS]
+    if not len(ages):
+        return
+    late = int(np.sum(ages > np.nanmin(ages) + span_s))
+    if late > _APART_SHARE * len(ages):
+        raise UnavailableError(
+            Code.ABORTED_INCONSISTENT,
+            f"The quotes of {late} of {len(ages)} symbols are more than {span_s:g} s older than"
+            " the newest one.",
+            retry_after_s=RETRY_S,
+            facts={"span_s": f"{span_s:g}", "late": str(late)},
+        )
 
 
 def _words(source: Source) -> str:

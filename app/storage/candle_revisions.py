@@ -94,6 +94,12 @@ class CandleRevisionRepository:
         counted = select(func.count()).select_from(table).where(table.c.symbol_id == symbol_id)
         return int((await self.connection.execute(counted)).scalar_one())
 
+    async def forget(self, before_ms: int) -> int:
+        """Drops what was said of candles that opened before `before_ms`; how many that were."""
+        table = candle_revisions
+        dropped = await self.connection.execute(table.delete().where(table.c.opened_ms < before_ms))
+        return dropped.rowcount
+
 
 def _revision(row: Row[Any]) -> Revision:
     return Revision(row.opened_ms, row.revision, {name: getattr(row, name) for name in VALUES})

@@ -75,6 +75,8 @@ def test_each_fault_has_its_flag_and_its_price(
         ({"status": DataStatus.STALE, "age_s": 60.0}, QualityVerdict.STALE, "stale", 0.8125),
         ({"status": DataStatus.UNAVAILABLE, "age_s": None}, QualityVerdict.UNAVAILABLE,
          "never_seen", 0.0),
+        ({"status": DataStatus.STALE, "has_diverged": True}, QualityVerdict.STALE,
+         "feed_divergence", 0.75),
         ({"doubt": Doubt.LAST_OFF_MARK}, QualityVerdict.QUARANTINED, Doubt.LAST_OFF_MARK.value,
          0.0),
     ],

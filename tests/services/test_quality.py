@@ -328,6 +328,19 @@ async def test_D06_a_closed_candle_that_is_changed_is_revised_and_its_former_wor
     assert (kept[-1].opened_ms, kept[-1].values["close"]) == (at, float(first.low[-1]))
     live.clock.pass_(60)
     assert len(await data.fetch._new_bars(entry, Interval.HOUR)) == 0
+    # no scoring reaches back so far any more
+    days = data.configuration().quality.revision_days
+    async with database.write() as unit:
+        await unit.connection.execute(
+            text("UPDATE candle_revisions SET opened_ms = :at"),
+            {"at": data.server_clock.now_ms() - (days - 1) * 86_400_000},
+        )
+    for passed, count in ((0, before + 1), (86_400, before + 1), (86_400, 0)):
+        live.clock.pass_(passed)
+        await data.sync_clock()
+        await data.quality.look()
+        async with database.read() as unit:
+            assert await unit.candle_revisions.count(entry.symbol_id) == count
 
 
 @ON_SQLITE

@@ -61,6 +61,7 @@ class CalculateIn(Body):
             *_SYMBOL,
             Code.MARKET_DATA_STALE,
             Code.CLOCK_UNSAFE,
+            Code.ABORTED_INCONSISTENT,
             Code.EXCHANGE_UNAVAILABLE,
             Code.DATABASE_CONTENTION,
             Code.IDEMPOTENCY_IN_PROGRESS,
