@@ -26,7 +26,7 @@ from app.services.market_clock import ServerClock
 from app.services.market_fetch import Fetcher
 from app.services.market_memory import MarketMemory
 from app.services.market_quotes import MarketQuotes
-from app.services.market_state import NOT_STARTED, Filling, FillProgress, LiveMarket, joined
+from app.services.market_state import NOT_STARTED, FillProgress, LiveMarket, joined
 from app.services.market_views import MarketMoment
 from app.services.mode import MarketLevel
 from app.services.open_interest import OpenInterestKeeper
