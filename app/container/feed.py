@@ -4,6 +4,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from app.container.seams import new_id, utc_now
@@ -27,18 +28,20 @@ from app.storage.database import Database
 from app.storage.replicas import Makeup
 from app.workers.alert_reactions import ALERT_REACTIONS
 from app.workers.feed import FEED, FeedDuty, Sharing
-from app.workers.schedule import Activities, Tick, begin, begin_feed
+from app.workers.schedule import ASKING_S, Activities, Tick, begin, begin_feed
 from app.workers.streaming import SILENT_S
 from app.workers.supervisor import Beat, Supervisor, Work
 
 _DECISIONS: Final = frozenset({Topic.PORTFOLIO_CHANGE, Topic.CONFIGURATION, Topic.BOARD})
-# Whoever asks the exchange may wait for its turn; a bar closes once an hour.
-_ASKING_S: Final = 300.0
-_LIMITS: Final[Mapping[str, Callable[[], float]]] = {
-    "stream": lambda: SILENT_S,
-    "stream_watch": lambda: _ASKING_S,
-    "rescoring": lambda: _ASKING_S,
+_LIMITS: Final[Mapping[str, float]] = {
+    ALERT_REACTIONS: SILENT_S,
+    "mode": SILENT_S,
+    "stream": SILENT_S,
+    "stream_watch": ASKING_S,
+    "stream_bars": ASKING_S,
+    "rescoring": ASKING_S,
 }
+_WAITING: Final = frozenset({"stream", "stream_watch"})  # for the exchange, for the first fill
 Listen = Callable[[Callable[[], None], Beat], Awaitable[None]]
 
 
@@ -126,7 +129,8 @@ class FeedTasks:
         )
         own = {ALERT_REACTIONS: self.reactions, "mode": self._mode.run, **self._streaming()}
         for name, work in own.items():
-            self.supervisor.start(name, work, _LIMITS.get(name), is_armed=False)
+            limit_s = partial(_LIMITS.__getitem__, name)
+            self.supervisor.start(name, work, limit_s, is_armed=name not in _WAITING)
         self._running = (*names, *own)
 
     def _streaming(self) -> dict[str, Work]:

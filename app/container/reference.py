@@ -9,6 +9,7 @@ from app.container.seams import utc_now
 from app.services.my_symbols import MySymbolsServiceV2
 from app.services.reference import References
 from app.settings import Settings
+from app.workers.schedule import ASKING_S
 from app.workers.supervisor import Supervisor
 
 REFERENCE = "reference"
@@ -35,7 +36,7 @@ async def referring(
         wanted.exchange, wanted.base_url, wanted.timeout_s, _now_ms
     ) as source:
         asking = References(source, service.market.quality, is_owner, wanted.every_s)
-        supervisor.start(REFERENCE, asking.run)
+        supervisor.start(REFERENCE, asking.run, lambda: wanted.every_s + ASKING_S)
         yield
 
 

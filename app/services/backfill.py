@@ -34,22 +34,21 @@ async def first_fill(data: MarketData, progress: Progress = unheard) -> None:
     """Bring everything up to date that a scoring reads.
 
     What was stored before, or came in before an outage, is not asked for again: calling it again
-    goes on, and who calls it while it runs waits and finds the work done. After the first books
-    `data.scorable` is set, at the end `data.filled`. Raises UnavailableError when the exchange
-    does not answer; the failure of a single symbol is reported and passed over. Where another
-    process reads the exchange for all, it waits until that has brought everything.
+    goes on, and who calls it while it runs hears how far that is, waits and finds the work done.
+    After the first books `data.scorable` is set, at the end `data.filled`. Raises UnavailableError
+    when the exchange does not answer; the failure of a single symbol is reported and passed over.
+    Where another process reads the exchange for all, it waits until that has brought everything.
     """
     if not data.is_owner():
         await data.filled.wait()
         return
-    async with data.filling:
-        await _Fill(data, progress).run()
+    async with data.filling.turn(progress):
+        await _Fill(data).run()
 
 
 @dataclass(frozen=True, slots=True)
 class _Fill:
     data: MarketData
-    progress: Progress
 
     async def run(self) -> None:
         data = self.data
@@ -85,7 +84,7 @@ class _Fill:
 
     def tell(self, stage: str, done: int, total: int) -> None:
         self.data.fill = FillProgress(stage, done, total)
-        self.progress(stage, done, total)
+        self.data.filling.tell(stage, done, total)
 
 
 def _due(

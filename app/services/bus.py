@@ -30,11 +30,19 @@ class Bus:
         queue: asyncio.Queue[object] = asyncio.Queue(self.capacity)
         self._readers.add(queue)
         try:
-            yield _drain(queue)
+            yield _Reader(queue)
         finally:
             self._readers.discard(queue)
 
 
-async def _drain(queue: asyncio.Queue[object]) -> AsyncIterator[object]:
-    while True:
-        yield await queue.get()
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """No generator: that would end with the first wait that is given up."""
+
+    queue: asyncio.Queue[object]
+
+    def __aiter__(self) -> AsyncIterator[object]:
+        return self
+
+    async def __anext__(self) -> object:
+        return await self.queue.get()

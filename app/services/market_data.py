@@ -26,7 +26,7 @@ from app.services.market_clock import ServerClock
 from app.services.market_fetch import Fetcher
 from app.services.market_memory import MarketMemory
 from app.services.market_quotes import MarketQuotes
-from app.services.market_state import NOT_STARTED, FillProgress, LiveMarket, joined
+from app.services.market_state import NOT_STARTED, Filling, FillProgress, LiveMarket, joined
 from app.services.market_views import MarketMoment
 from app.services.mode import MarketLevel
 from app.services.open_interest import OpenInterestKeeper
@@ -69,7 +69,7 @@ class MarketData:
     fill: FillProgress = NOT_STARTED
     scorable: asyncio.Event = field(default_factory=asyncio.Event)  # a first board can be made
     filled: asyncio.Event = field(default_factory=asyncio.Event)  # the first fill is complete
-    filling: asyncio.Lock = field(default_factory=asyncio.Lock)
+    filling: Filling = field(default_factory=Filling)
     server_clock: ServerClock = field(init=False)
     live: LiveMarket = field(init=False)
     fetch: Fetcher = field(init=False)

@@ -1,6 +1,8 @@
 """Live market state as immutable values: what was received, when, and our own open interest log."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -57,6 +59,28 @@ class FillProgress:
 
 
 NOT_STARTED: Final = FillProgress("not_started", 0, 0)
+
+
+@dataclass(slots=True)
+class Filling:
+    """One fill at a time; who waits for its turn hears how far the other one is."""
+
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _watched_by: list[Callable[[str, int, int], None]] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def turn(self, watch: Callable[[str, int, int], None]) -> AsyncIterator[None]:
+        """Ours once nobody else has it; `watch` is told of all progress from here to the end."""
+        self._watched_by.append(watch)
+        try:
+            async with self._lock:
+                yield
+        finally:
+            self._watched_by.remove(watch)
+
+    def tell(self, stage: str, done: int, total: int) -> None:
+        for watch in tuple(self._watched_by):
+            watch(stage, done, total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +145,7 @@ class Market:
     open_interest: OpenInterestLog = field(default_factory=OpenInterestLog)
     answers: Mapping[Source, Received[None]] = field(default_factory=_none_yet)
     quality: Mapping[str, PriceState] = field(default_factory=_none_yet)
+    diverged: frozenset[str] = frozenset()  # told and answered quotes contradict each other
     is_streaming: bool = False  # its quotes are told, not asked for: other ages are too old
 
     def series(self, interval: Interval) -> Mapping[str, Received[CandleSeries]]:
@@ -145,7 +170,6 @@ class Market:
 
 K = TypeVar("K")
 
-    diverged: frozenset[str] = frozenset()  # told and answered quotes contradict each other
 
 def joined(old: Mapping[K, T], new: Mapping[K, T]) -> Mapping[K, T]:
     """A new mapping with the newer word winning; nobody who reads the old one notices."""

@@ -33,6 +33,7 @@ from app.services.status_facts import StreamReport
 
 STEP_S: Final = 1.0
 TOPICS_S: Final = 5.0
+IDLE_S: Final = 10.0  # who waits for a bar to close says so often that it listens
 BAR_S: Final = 0.5  # after the margin in which the exchange's servers may differ on a close
 _ENOUGH: Final = 0.5  # of the quotes must be told, or it is no stream
 _CLOSE: Final = (TopicKind.INSTRUMENT, TopicKind.DAY, TopicKind.BOOK, TopicKind.HOUR_BAR)
@@ -53,6 +54,7 @@ class StreamedMarket:
     stream: MarketStream
     closest: Callable[[], Awaitable[Collection[str]]]  # symbols, the most important first
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    idle_s: float = IDLE_S
     silence: SilenceWatch = field(init=False)
     _mode_since: float | None = field(default=None, init=False)  # too little is told since
     _tried: float = field(default=_NEVER, init=False)
@@ -200,7 +202,12 @@ class StreamedMarket:
     async def bars(self, beat: Callable[[], None]) -> None:
         """Reads the bars of everybody as soon as one was seen to have closed."""
         while True:
-            await self._bar_closed.wait()
+            try:
+                async with asyncio.timeout(self.idle_s):
+                    await self._bar_closed.wait()
+            except TimeoutError:
+                beat()
+                continue
             self._bar_closed.clear()
             left_ms = self._bar_ms + CLOSE_MARGIN_MS + BAR_S * 1000 - self.exchange_ms()
             await self.sleep(max(0.0, left_ms / 1000))

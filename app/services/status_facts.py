@@ -82,7 +82,8 @@ class PortfolioFacts:
 class TaskFacts:
     """One background task: when it last succeeded and what went wrong since.
 
-    `silent_s` is how long it has given no sign of life, `limit_s` how long it may; None: for ever.
+    `silent_s` is how long it has given no sign of life, `limit_s` how long it may; None: it waits
+    for what its first sign needs.
     """
 
     name: str

@@ -9,6 +9,7 @@ from app.services.my_symbols import MySymbolsServiceV2
 from app.services.once import Command
 from app.services.ports import NewId
 from app.workers.schedule import BOOKS_STEP_S, Activities
+from app.workers.supervisor import Beat
 
 ACTOR = "schedule"
 
@@ -28,8 +29,8 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
         command = Command(actor=ACTOR, request_id=new_id())
         await service.replacement.execute(command, unattended=True, forced_only=True)
 
-    async def fill() -> None:
-        await first_fill(service.market)
+    async def fill(beat: Beat) -> None:
+        await first_fill(service.market, lambda *_: beat())
         if not service.scoring.is_whole():
             await service.scoring.calculate()
 

@@ -1,7 +1,7 @@
 """Looks at the alerts as soon as something was decided, not only with the next tick."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Final
 
@@ -13,6 +13,7 @@ from app.workers.supervisor import Beat, Work
 
 ALERT_REACTIONS: Final = "alert_reactions"
 _REST_S: Final = 0.5
+_IDLE_S: Final = 10.0  # who hears nothing says so often that it listens
 
 
 async def _rest() -> None:
@@ -20,7 +21,11 @@ async def _rest() -> None:
 
 
 def alert_reactions(
-    bus: Bus, clock: Clock, look: UseCase, rest: Callable[[], Awaitable[object]] = _rest
+    bus: Bus,
+    clock: Clock,
+    look: UseCase,
+    rest: Callable[[], Awaitable[object]] = _rest,
+    idle_s: float = _IDLE_S,
 ) -> Work:
     """A task that hears of scores, members and settings; one look answers all that came before.
 
@@ -31,8 +36,8 @@ def alert_reactions(
     async def react(beat: Beat) -> None:
         looked: datetime | None = None
         with bus.subscribe() as events:
-            async for event in events:
-                happened = _time(event)
+            while True:
+                happened = _time(await _next(events, beat, idle_s))
                 if happened is None or (looked is not None and happened < looked):
                     continue
                 looked = clock()
@@ -41,6 +46,15 @@ def alert_reactions(
                 await rest()
 
     return react
+
+
+async def _next(events: AsyncIterator[object], beat: Beat, idle_s: float) -> object:
+    while True:
+        try:
+            async with asyncio.timeout(idle_s):
+                return await anext(events)
+        except TimeoutError:
+            beat()
 
 
 def _time(event: object) -> datetime | None:

@@ -28,6 +28,8 @@ BOOKS_STEP_S: Final = 15
 TURN_S: Final = 600.0
 FIRST_FILL: Final = "first_fill"
 
+# So long nothing may come in for who asks the exchange: it may block us for half a minute.
+ASKING_S: Final = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Tick:
@@ -45,11 +47,12 @@ class Tick:
 class Activities:
     """The use cases behind the ticks.
 
-    `scorable` returns once there is enough to score, `filled` once the first fill is complete,
-    `scored` once there is a board of the whole market.
+    `first_fill` gives a beat with each thing that it has brought. `scorable` returns once there is
+    enough to score, `filled` once the first fill is complete, `scored` once there is a board of
+    the whole market.
     """
 
-    first_fill: UseCase
+    first_fill: Callable[[Beat], Awaitable[object]]
     scorable: UseCase
     filled: UseCase
     scored: UseCase
@@ -159,11 +162,10 @@ def begin_feed(
     """
 
     async def fill(beat: Beat) -> None:
-        del beat  # it is done when it returns
-        await work.first_fill()
+        await work.first_fill(beat)
 
     own = [tick for tick in ticks if not tick.is_shared]
-    supervisor.start(FIRST_FILL, fill)
+    supervisor.start(FIRST_FILL, fill, lambda: ASKING_S)
     begin(supervisor, own, monotonic, is_owner)
     return (FIRST_FILL, *(tick.name for tick in own))
 

@@ -21,6 +21,7 @@ Delays = Callable[[], Iterator[float]]  # seconds to wait, one after the other, 
 
 
 LOOK_S: Final = 5.0
+_LOOKS: Final = 12  # that it may miss itself
 STUCK: Final = "task_stuck"
 
 
@@ -33,13 +34,13 @@ class _Task:
     name: str
     work: Work
     since: datetime
+    limit_s: Limit
     task: asyncio.Task[None] | None = None
     finished: bool = False
     last_success: datetime | None = None
     last_error: str | None = None
     failures: int = 0  # since it last succeeded
     restarts: int = 0
-    limit_s: Limit | None = None
     is_armed: bool = True
     is_working: bool = False
     is_cut: bool = False  # ended for its silence, and not yet gone
@@ -62,26 +63,25 @@ class Supervisor:
     excused: Callable[[], bool] = lambda: False
     _tasks: dict[str, _Task] = field(default_factory=dict)
 
-    def start(
-        self, name: str, work: Work, limit_s: Limit | None = None, *, is_armed: bool = True
-    ) -> None:
+    def start(self, name: str, work: Work, limit_s: Limit, *, is_armed: bool = True) -> None:
         """Run `work` until it returns; when it raises, run it again after a pause.
 
-        So too when it gives no beat for `limit_s`, counted from its first one unless `is_armed`.
+        So too when it gives no beat for `limit_s`, counted from its first one unless `is_armed`:
+        no task may be silent for ever.
         Raises ValueError for a name that is running already.
         """
         known = self._tasks.get(name)
         if known is not None and not known.finished:
             raise ValueError(f"task {name} is running already")
-        task = _Task(name, work, self.clock(), limit_s=limit_s, is_armed=is_armed)
+        task = _Task(name, work, self.clock(), limit_s, is_armed=is_armed)
         self._tasks[name] = task
         kept = self._keep(task)
         task.task = asyncio.create_task(kept, name=name)  # noqa: TID251 - the owner of all tasks
 
     def attend(self, excused: Callable[[], bool]) -> None:
-        """From now on look after those that have a limit."""
+        """From now on look after all of them."""
         self.excused = excused
-        self.start("silence", self.watch)
+        self.start("silence", self.watch, lambda: _LOOKS * LOOK_S)
 
     async def watch(self, beat: Beat) -> None:
         """Looks at the silence of all tasks, for ever."""
@@ -98,7 +98,7 @@ class Supervisor:
         did not run is nobody's silence.
         """
         for task in self._tasks.values():
-            if task.limit_s is None or not (task.is_armed and task.is_working) or not task.task:
+            if not (task.is_armed and task.is_working) or not task.task:
                 continue
             task.silent_s += passed_s
             if task.silent_s > task.limit_s() and not task.is_cut:
@@ -138,7 +138,7 @@ class Supervisor:
                 last_error=task.last_error,
                 failures=task.failures,
                 silent_s=task.silent_s,
-                limit_s=None if task.limit_s is None or not task.is_armed else task.limit_s(),
+                limit_s=task.limit_s() if task.is_armed else None,
             )
             for task in self._tasks.values()
             if not task.finished

@@ -357,7 +357,7 @@ async def test_an_outage_leaves_the_board_and_the_first_good_answer_scores_again
             raise UnavailableError(Code.EXCHANGE_UNAVAILABLE, "the outage begins")
         boards.append(await scoring.calculate())
 
-    supervisor.start("scoring", score)
+    supervisor.start("scoring", score, lambda: 60.0)
     await supervisor.wait("scoring")
     await supervisor.stop()
     # refused three times, after the back-off each, and the good board stood all the while

@@ -13,7 +13,7 @@ from app.domain.configuration import Configuration
 from app.domain.market import Funding
 from app.services.alert_watch import AlertWatch
 from app.services.alerts import AlertService
-from app.services.backfill import first_fill
+from app.services.backfill import STAGES, first_fill
 from app.services.market_data import MarketData
 from app.services.my_symbols import MySymbolsServiceV2
 from app.services.once import Command, Once
@@ -88,6 +88,7 @@ async def test_after_a_restart_nothing_decides_on_the_board_of_a_half_filled_mar
     work = activities(now, AlertWatch(now.alerts, Metrics()), lambda: "request-1")
     decides, fetches = (asyncio.ensure_future(gate()) for gate in (work.scored, work.filled))
     halves: list[bool] = []
+    beats: list[str] = []
     rates = live.exchange.funding_history
 
     async def while_filling(code: str, start_ms: int, end_ms: int) -> tuple[Funding, ...]:
@@ -101,9 +102,10 @@ async def test_after_a_restart_nothing_decides_on_the_board_of_a_half_filled_mar
         return await rates(code, start_ms, end_ms)
 
     monkeypatch.setattr(live.exchange, "funding_history", while_filling)
-    await work.first_fill()
+    await work.first_fill(lambda: beats.append(now.market.fill.stage))
     await asyncio.wait_for(asyncio.gather(decides, fetches), 60)
     assert halves == [True]
+    assert set(beats) == set(STAGES), "each stage gives signs of life"
     newest = now.scoring.board()
     async with live.database.read() as unit:
         past = await unit.scoring.history("BTCUSDT", None, 9)

@@ -37,6 +37,10 @@ class Bench:
         await asyncio.sleep(0)
 
 
+def patient() -> float:
+    return 60.0
+
+
 @pytest.fixture
 def bench() -> Bench:
     return Bench()
@@ -52,7 +56,7 @@ async def test_a_failing_task_is_restarted_with_growing_pauses(bench: Bench) -> 
         if attempts <= 5:
             raise UnavailableError(Code.EXCHANGE_TIMEOUT, "no answer")
 
-    bench.supervisor.start("feed", work)
+    bench.supervisor.start("feed", work, patient)
     await bench.supervisor.wait("feed")
     assert bench.pauses == [0.5, 1.0, 2.0, 2.0, 2.0]
     assert bench.restarts == ["feed"] * 5
@@ -68,7 +72,7 @@ async def test_facts_tell_success_error_and_failures(bench: Bench) -> None:
         steps.clear()
         raise ZeroDivisionError("a secret")
 
-    bench.supervisor.start("scoring", work)
+    bench.supervisor.start("scoring", work, patient)
     await asyncio.sleep(0)
     (fact,) = bench.supervisor.facts()
     assert (fact.name, fact.running, fact.last_success, fact.last_error, fact.failures) == (
@@ -99,7 +103,7 @@ async def test_a_success_in_between_starts_the_pauses_anew(bench: Bench) -> None
         if attempts <= 4:
             raise UnavailableError(Code.EXCHANGE_TIMEOUT, "no answer")
 
-    bench.supervisor.start("feed", work)
+    bench.supervisor.start("feed", work, patient)
     await bench.supervisor.wait("feed")
     assert bench.pauses == [0.5, 1.0, 0.5, 1.0]
 
@@ -116,7 +120,7 @@ async def test_stops_the_youngest_first_and_waits_for_each(bench: Bench) -> None
                 await asyncio.sleep(0)
                 ended.append(name)
 
-        bench.supervisor.start(name, work)
+        bench.supervisor.start(name, work, patient)
 
     for name in ("first", "second", "third"):
         lasting(name)
@@ -138,7 +142,7 @@ async def test_a_finished_name_may_start_again(bench: Bench) -> None:
         runs += 1
 
     for _ in range(2):
-        bench.supervisor.start("once", work)
+        bench.supervisor.start("once", work, patient)
         await bench.supervisor.wait("once")
     assert runs == 2
 
@@ -158,12 +162,12 @@ async def test_tasks_can_be_ended_one_by_one_and_begun_again(bench: Bench) -> No
 
     supervisor = bench.supervisor
     for name in ("one", "two", "three"):
-        supervisor.start(name, work(name))
+        supervisor.start(name, work(name), patient)
     await asyncio.sleep(0)
     await supervisor.end("two", "three", "never begun")
     assert ended == ["two", "three"]
     assert [fact.name for fact in supervisor.facts()] == ["one"]
-    supervisor.start("two", work("two"))
+    supervisor.start("two", work("two"), patient)
     await asyncio.sleep(0)
     await supervisor.stop()
     assert ended == ["two", "three", "two", "one"]

@@ -1,0 +1,245 @@
+"""No task of the owner of the feed is silent for ever: it is named, ended and begun again."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from itertools import count
+from types import SimpleNamespace
+from typing import Any, cast
+
+import httpx2
+import pytest
+
+from app.container.feed import FeedTasks
+from app.domain.configuration import Configuration
+from app.domain.events import ConfigurationChanged
+from app.domain.feed import BarUpdate, Told, Topic, TopicKind
+from app.domain.market import DataStatus
+from app.services.bus import Bus
+from app.services.feed_view import FeedView
+from app.services.market_data import MarketData
+from app.services.market_state import Filling
+from app.services.market_stream import StreamedMarket
+from app.services.mode import MarketLevel
+from app.services.my_symbols import MySymbolsServiceV2
+from app.services.reference import References, ReferenceSource
+from app.settings import Role
+from app.storage.database import Database
+from app.workers.alert_reactions import ALERT_REACTIONS, alert_reactions
+from app.workers.schedule import ASKING_S, FIRST_FILL
+from app.workers.supervisor import LOOK_S, Beat, Supervisor
+from tests.api.test_system import opened
+from tests.services.test_status import LINK, World
+from tests.workers.test_schedule import Desk as Counters
+
+T0 = datetime(2026, 11, 21, tzinfo=UTC)
+PATIENCE_S = 30.0
+
+
+@dataclass
+class Hang:
+    """What never comes back, the first time that it is asked for."""
+
+    asked: int = 0
+    never: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __call__(self, *_: object, **__: object) -> Any:
+        self.asked += 1
+        if self.asked == 1:
+            await self.never.wait()
+        return {}
+
+
+@dataclass
+class Part:
+    """Stands for a part of the service of which little is used."""
+
+    hang: Hang
+    is_database_down: Callable[[], bool] = lambda: False
+    filled: asyncio.Event = field(default_factory=asyncio.Event)
+    exchange: None = None
+    live: Any = field(default_factory=lambda: SimpleNamespace(market=None))
+
+    async def run(self, *_: object) -> Any:
+        return await self.hang()
+
+    async def refresh_candles(self) -> None:
+        await self.hang()
+
+    async def prices(self) -> Any:
+        return await self.hang()
+
+    def level(self) -> MarketLevel:
+        return MarketLevel(DataStatus.FRESH, 0)
+
+    def latest(self) -> None:
+        return None
+
+    def now_ms(self) -> int:
+        return 10_000
+
+    def monotonic(self) -> float:
+        return 0.0
+
+    def refer(self, _: object) -> None:
+        """It had nothing to tell."""
+
+    @property
+    def server_clock(self) -> "Part":
+        return self
+
+    async def calculate(self) -> None:
+        raise AssertionError("there is nothing to score")
+
+
+@dataclass
+class Face:
+    """The part of the service that the owner's tasks use."""
+
+    market: Part
+    status: Part
+    scoring: Part
+
+
+@dataclass
+class Owner:
+    """The tasks of the owner of the feed, as they are put together, one of which hangs."""
+
+    hang: Hang = field(default_factory=Hang)
+    bus: Bus = field(default_factory=Bus)
+    supervisor: Supervisor = field(init=False)
+    restarts: list[str] = field(default_factory=list)
+    streamed: StreamedMarket = field(init=False)
+    bars: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def __post_init__(self) -> None:
+        self.supervisor = Supervisor(
+            lambda: T0, lambda: iter([0.0]), self.restarts.append, self.sleep
+        )
+
+    async def sleep(self, _: float) -> None:
+        await asyncio.sleep(0)
+
+    def begin(self, name: str) -> None:
+        """All of them; `name` is the one that hangs."""
+
+        def part(own: str) -> Part:
+            return Part(self.hang if own == name else Hang(asked=1))
+
+        async def fill(beat: Beat) -> None:
+            if name == FIRST_FILL:
+                await self.hang()
+            beat()
+            await asyncio.Event().wait()  # it goes on
+
+        async def look() -> None:
+            if name == ALERT_REACTIONS:
+                await self.hang()
+
+        async def nobody() -> tuple[str, ...]:
+            return ()
+
+        counters = Counters()
+        counters.work = replace(counters.work, first_fill=fill)
+        bars, market = part("stream_bars"), part("market")
+        self.streamed = StreamedMarket(
+            cast("MarketData", bars), cast("Any", Part(Hang())), nobody, idle_s=0.01
+        )
+        FeedTasks(
+            Role.ALL,
+            cast("Database", part("mode")),
+            cast("MySymbolsServiceV2", Face(market, market, market)),
+            FeedView(lambda: LINK),
+            self.supervisor,
+            (),
+            counters.work,
+            alert_reactions(self.bus, lambda: T0, look, asyncio.Event().wait, idle_s=0.01),
+            self.streamed,
+        )._begin()
+        if name == "reference":
+            source = cast("ReferenceSource", part(name))
+            asking = References(source, cast("Any", Part(Hang())), lambda: True, 60.0)
+            self.supervisor.start(name, asking.run, lambda: 60.0 + ASKING_S)
+
+    def tell(self) -> None:
+        """What wakes those who wait to be told something."""
+        self.bus.publish(ConfigurationChanged(Configuration(), T0))
+        topic = Topic(TopicKind.HOUR_BAR, "XBTUSDTM")
+        for _ in range(2):
+            self.streamed.told([Told(topic, BarUpdate(next(self.bars)), 0, 0.0)])
+
+
+async def component(client: httpx2.AsyncClient, world: World, owner: Owner, name: str) -> Any:
+    world.tasks = owner.supervisor.facts()
+    health = (await client.get("/api/symbol-mgmt/health")).json()
+    return next(one for one in health["components"] if one["name"] == f"task:{name}")
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not holds():
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("name", [FIRST_FILL, ALERT_REACTIONS, "mode", "stream_bars", "reference"])
+async def test_E12_a_task_that_hangs_is_named_in_health_ended_and_begun_again(name: str) -> None:
+    owner, world = Owner(), World()
+    owner.begin(name)
+    await asyncio.sleep(0)
+    owner.tell()
+    await until(lambda: owner.hang.asked == 1)
+    limit_s = next(one.limit_s for one in owner.supervisor.facts() if one.name == name)
+    assert limit_s is not None
+    async with opened(world) as client:
+        owner.supervisor.look(limit_s / 2)
+        assert (await component(client, world, owner, name))["state"] == "up"
+        owner.supervisor.look(LOOK_S)
+        silent = await component(client, world, owner, name)
+        assert (silent["state"], silent["cause"]) == ("degraded", "task_silent")
+        assert silent["detail"] == f"no sign of life for {limit_s / 2 + LOOK_S:.0f} s"
+        assert silent["next_step"].startswith("is ended and begins again in")
+        owner.supervisor.look(limit_s / 2)
+        await until(lambda: name in owner.restarts)
+        owner.tell()  # who listens goes on to listen
+        await until(lambda: owner.hang.asked == 2 or name == FIRST_FILL)
+        await until(lambda: not _failed(owner, name))
+        assert (await component(client, world, owner, name))["state"] == "up"
+    await owner.supervisor.stop()
+
+
+def _failed(owner: Owner, name: str) -> bool:
+    return any(one.name == name and one.last_error for one in owner.supervisor.facts())
+
+
+async def test_who_has_nothing_to_do_gives_signs_of_life_all_the_same() -> None:
+    owner = Owner()
+    owner.begin("nobody")
+    for name in (ALERT_REACTIONS, "stream_bars"):
+        owner.supervisor.look(1.0)
+        await until(partial(_has_beaten, owner, name))
+    assert owner.restarts == []
+    await owner.supervisor.stop()
+
+
+def _has_beaten(owner: Owner, name: str) -> bool:
+    return any(one.name == name and one.silent_s == 0.0 for one in owner.supervisor.facts())
+
+
+async def test_who_waits_for_the_fill_of_another_hears_how_far_that_is() -> None:
+    filling, heard = Filling(), list[str]()
+    began = asyncio.Event()
+
+    async def second() -> None:
+        began.set()
+        async with filling.turn(lambda stage, *_: heard.append(f"second: {stage}")):
+            filling.tell("books", 1, 1)
+
+    async with filling.turn(lambda stage, *_: heard.append(f"first: {stage}")):
+        waiting = asyncio.ensure_future(second())
+        await began.wait()
+        filling.tell("contracts", 1, 1)
+    await waiting
+    filling.tell("complete", 1, 1)
+    assert heard == ["first: contracts", "second: contracts", "second: books"]
