@@ -26,10 +26,10 @@ SIGNALS_S: Final = 2
 BOOKS_STEP_S: Final = 15
 # No turn of a tick takes longer, whatever it has to catch up with; if it does it is stuck.
 TURN_S: Final = 600.0
-FIRST_FILL: Final = "first_fill"
-
 # So long nothing may come in for who asks the exchange: it may block us for half a minute.
 ASKING_S: Final = 300.0
+FIRST_FILL: Final = "first_fill"
+
 
 @dataclass(frozen=True, slots=True)
 class Tick:
