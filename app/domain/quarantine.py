@@ -121,6 +121,21 @@ def released(state: PriceState) -> PriceState:
     return replace(state, doubt=None, since_ms=None, confirmed=0, confirmed_ms=None, lot_value=None)
 
 
+def lot_changed(state: PriceState, lot_value: Decimal | None, at_ms: int) -> PriceState:
+    """In quarantine because its lots were of another size when nobody had looked for a while.
+
+    `lot_value` is what one was worth then; without it only the operator ends this.
+    """
+    return replace(
+        state,
+        doubt=Doubt.LOT_CHANGED,
+        since_ms=at_ms if state.doubt is None else state.since_ms,
+        confirmed=0,
+        confirmed_ms=None,
+        lot_value=lot_value,
+    )
+
+
 def is_frozen(state: PriceState, reading: Reading, rules: QualityRules) -> bool:
     """Whether nobody has traded for long while the index moved on."""
     if state.traded_ms is None or reading.traded_ms != state.traded_ms:

@@ -16,6 +16,7 @@ from app.domain.reference import ReferencePrice, referred
 from app.services.feed_lease import Fence, anybody
 from app.services.market_state import LiveMarket
 from app.services.market_views import MarketMoment
+from app.services.quality_lots import LOTS, Lot, document, noticed, recalled, seen
 from app.services.quality_report import quality_of
 from app.services.quality_view import reading_of
 from app.storage.database import Database
@@ -40,6 +41,7 @@ class QualityKeeper:
     moment: Callable[[], MarketMoment]
     fence: Fence = anybody
     _stored: dict[str, QualityVerdict] | None = field(default=None, init=False)
+    _lots: Mapping[str, Lot] = field(default_factory=dict, init=False)  # as they are stored
     _forgotten_ms: int = field(default=0, init=False)
     _judged: float = field(default=float("-inf"), init=False)  # monotonic second of the reports
     _doubts: Mapping[str, Doubt] = field(default_factory=dict, init=False)
@@ -55,7 +57,10 @@ class QualityKeeper:
             if reading is None:
                 continue
             before = states.get(code)
-            after = states[code] = read(before, reading, rules)
+            after = read(before, reading, rules)
+            if before is None:
+                after = noticed(after, self._lots.get(entry.symbol_id), entry, moment)
+            states[code] = after
             _tell(entry.symbol, before, after)
         if any(state is not market.quality.get(code) for code, state in states.items()):
             self.live.market = replace(market, quality=MappingProxyType(states))
@@ -83,17 +88,18 @@ class QualityKeeper:
             return
         async with self.database.read() as unit:
             newest = await unit.quality.newest()
+            self._lots = recalled(await unit.facts.get(LOTS))
         self._stored = {symbol_id: one.verdict for symbol_id, one in newest.items()}
-        states = dict(self.live.market.quality)
-        for entry in self.moment().known.index.entries:
+        moment = self.moment()
+        states = dict(moment.market.quality)
+        for entry in moment.known.index.entries:
             stored, state = newest.get(entry.symbol_id), states.get(entry.contract.code)
-            if stored is None or state is None or state.doubt is not None:
+            if state is None:
                 continue
-            doubts = [Doubt(flag) for flag in stored.flags if flag in set(Doubt)]
-            # what the size of a lot was worth before is not stored: the operator decides
-            if stored.verdict is QualityVerdict.QUARANTINED and doubts:
-                since_ms = round(stored.at.timestamp() * 1000)
-                states[entry.contract.code] = replace(state, doubt=doubts[0], since_ms=since_ms)
+            after = state if stored is None else _continued(state, stored)
+            after = noticed(after, self._lots.get(entry.symbol_id), entry, moment)
+            _tell(entry.symbol, state, after)
+            states[entry.contract.code] = after
         self.live.market = replace(self.live.market, quality=MappingProxyType(states))
 
     async def _release(self) -> None:
@@ -128,11 +134,14 @@ class QualityKeeper:
         ]
         rules = moment.configuration.quality
         is_due = moment.server_ms - self._forgotten_ms >= _FORGET_MS
-        if not news and not is_due:
+        lots = {**self._lots, **seen(moment)}
+        if not news and not is_due and lots == self._lots:
             return
         async with self.database.write() as unit:
             await self.fence(unit)
             await unit.quality.note(news)
+            if lots != self._lots:
+                await unit.facts.put(LOTS, document(lots))
             if is_due:
                 before = at - timedelta(days=rules.history_days)
                 await unit.quality.forget(before, rules.history_rows)
@@ -140,6 +149,7 @@ class QualityKeeper:
                 await unit.candle_revisions.forget(oldest_ms)
         if is_due:
             self._forgotten_ms = moment.server_ms
+        self._lots = lots
         known.update({one.symbol_id: one.verdict for one in news})
 
 
@@ -150,6 +160,14 @@ def _reports(moment: MarketMoment) -> dict[str, QualityReport]:
         for entry in moment.known.index.entries
         if entry.contract.code in moment.market.stats
     }
+
+
+def _continued(state: PriceState, stored: StoredVerdict) -> PriceState:
+    """With the doubt that was stored, where the present price raises none of its own."""
+    doubts = [Doubt(flag) for flag in stored.flags if flag in set(Doubt)]
+    if state.doubt is not None or stored.verdict is not QualityVerdict.QUARANTINED or not doubts:
+        return state
+    return replace(state, doubt=doubts[0], since_ms=round(stored.at.timestamp() * 1000))
 
 
 def _tell(symbol: str, before: PriceState | None, after: PriceState) -> None:

@@ -7,7 +7,15 @@ from decimal import Decimal
 import pytest
 
 from app.domain.quality_rules import QualityRules
-from app.domain.quarantine import Doubt, PriceState, Reading, is_frozen, read, released
+from app.domain.quarantine import (
+    Doubt,
+    PriceState,
+    Reading,
+    is_frozen,
+    lot_changed,
+    read,
+    released,
+)
 
 RULES = QualityRules()
 START_MS = 1_800_000_000_000
@@ -110,6 +118,20 @@ def test_D13_another_size_of_a_lot_must_prove_that_a_lot_is_worth_the_same() -> 
     assert after(lot, *(lot for _ in range(9))).doubt is Doubt.LOT_CHANGED
     blind = split | {"mark": None}  # a reading without a mark price proves nothing
     assert after(split, *(blind for _ in range(9))).doubt is Doubt.LOT_CHANGED
+
+
+def test_D13_a_lot_that_changed_unseen_must_prove_its_value_too() -> None:
+    found = lot_changed(after(), Decimal(10), START_MS + 7)
+    assert (found.doubt, found.since_ms) == (Doubt.LOT_CHANGED, START_MS + 7)
+    apart_ms = RULES.confirmation_gap * 1000
+    for number in range(1, RULES.confirmations + 1):
+        assert found.doubt is Doubt.LOT_CHANGED
+        at_ms = START_MS + number * apart_ms
+        found = read(found, replace(GOOD, at_ms=at_ms, stamp=at_ms), RULES)
+    assert found.doubt is None
+    older = after({"last": Decimal(200)})
+    again = lot_changed(older, None, START_MS + 10**9)
+    assert (again.doubt, again.since_ms) == (Doubt.LOT_CHANGED, older.since_ms)
 
 
 def test_D13_only_the_operator_ends_it_when_a_lot_is_worth_something_else() -> None:

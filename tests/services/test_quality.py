@@ -153,6 +153,47 @@ async def test_D13_another_size_of_a_lot_waits_for_the_operator(
     assert (await verdicts(database, data))[-2] == "quarantined"
 
 
+async def other_lots(live: LiveMarket, multiplier: Decimal) -> None:
+    body = {"kind": "multiplier", "symbol": CODE, "multiplier": float(multiplier)}
+    await live.post("events", body)
+
+
+@ON_SQLITE
+async def test_D13_a_lot_that_changed_while_nobody_looked_is_noticed_after_the_start(
+    live: LiveMarket,
+) -> None:
+    data = await refreshed(live)
+    entry = data.resolve(ETH)
+    await data.fetch.candles([entry], Interval.HOUR)
+    old = entry.contract.multiplier
+
+    async def restarted() -> MarketData:
+        again = live.market()
+        await again.registry.load()
+        await again.recall()
+        await later(live, again)
+        return again
+
+    assert doubt(await restarted()) is None, "the same lots"
+    await other_lots(live, old * 1000)
+    changed = await restarted()
+    assert doubt(changed) is Doubt.LOT_CHANGED
+    state = changed.live.market.quality[CODE]
+    close = Decimal(str(data.live.market.hourly[CODE].value.close[-1]))
+    assert state.lot_value == close * old, "what one was worth when it was last looked at"
+    await later(live, changed, 4)
+    assert doubt(changed) is Doubt.LOT_CHANGED
+    # What it was worth is known after one more start, so the old lots prove themselves.
+    again = await restarted()
+    assert doubt(again) is Doubt.LOT_CHANGED
+    assert again.live.market.quality[CODE].lot_value == close * old
+    await other_lots(live, old)
+    last = await restarted()
+    assert doubt(last) is Doubt.LOT_CHANGED
+    await later(live, last, 3)
+    assert doubt(last) is None
+
+
 @ON_SQLITE
 async def test_D10_a_funding_time_that_is_one_interval_off_is_missing(live: LiveMarket) -> None:
     data = await refreshed(live)
