@@ -17,6 +17,7 @@ from app.domain.configuration_document import (
 from app.domain.errors import Code
 from app.domain.feed_rules import FeedRules
 from app.domain.panel import Source
+from app.domain.policy import Policy
 
 DEFAULT = Configuration()
 
@@ -198,6 +199,28 @@ def test_G01_fixed_weights_that_cannot_be(given: object, loc: str, kind: str) ->
     with pytest.raises(ConfigurationRefusedError) as caught:
         validate({"rebalancing": {"fixed_weights": given}}, Configuration())
     assert [(one.loc, one.type) for one in caught.value.complaints] == [(loc, kind)]
+
+
+def test_policies_of_signals_are_taken_as_a_whole_and_judged() -> None:
+    first = validate({"signals": {"policies": {"BUY": "auto", "ALERT": "observe"}}}, DEFAULT)
+    assert first.signals.policies == {"ALERT": Policy.OBSERVE, "BUY": Policy.AUTO}
+    second = validate({"signals": {"policies": {"SELL": "propose"}}}, first)
+    assert second.signals.policies == {"SELL": Policy.PROPOSE}
+    assert from_document(as_document(second), second.version) == second
+
+
+@pytest.mark.parametrize(
+    ("given", "loc", "kind"),
+    [
+        ("auto", "signals.policies", "object_type"),
+        ({"": "auto"}, "signals.policies.?", "unknown_key"),
+        ({"B" * 65: "auto"}, "signals.policies.?", "unknown_key"),
+        ({"BUY": "always"}, "signals.policies.?", "enum"),
+    ],
+)
+def test_G01_policies_of_signals_that_cannot_be(given: object, loc: str, kind: str) -> None:
+    error = refused({"signals": {"policies": given}})
+    assert [(one.loc, one.type) for one in error.complaints] == [(loc, kind)]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,3 +75,9 @@ def test_layout_and_zero_sign_in_memory_do_not_count() -> None:
     one = replace(INPUTS, bid=bid)
     other = replace(INPUTS, bid=-bid, open_interest=spread_out)
     assert input_hash(one) == input_hash(other)
+
+
+def test_what_has_no_one_form_has_no_fingerprint() -> None:
+    unordered: Any = {"CUSDT": {1, 2}}
+    with pytest.raises(TypeError, match="cannot hold a set"):
+        input_hash(replace(INPUTS, excluded=unordered))
