@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.event_codec import EventDraft, EventRecord, Topic
@@ -13,6 +13,22 @@ from app.storage.tables import STREAM_ID, event_head
 from app.storage.tables import events as table
 
 CHANNEL: Final = "my_symbols_events"  # of PostgreSQL's NOTIFY: a hint that there is something new
+# Made once: putting a statement together takes as long as carrying it out.
+_NEW: Final = table.insert()
+_AFTER: Final = (
+    select(table)
+    .where(table.c.seq > bindparam("seen"))
+    .order_by(table.c.seq)
+    .limit(bindparam("most"))
+)
+_TAKE: Final = (
+    event_head.update()
+    .where(event_head.c.id == STREAM_ID)
+    .values(seq=event_head.c.seq + bindparam("count"))
+)
+_TAKEN: Final = _TAKE.returning(event_head.c.seq)
+# Sent at the commit and to every process; who misses it looks by itself later.
+_TAKEN_AND_TOLD: Final = _TAKE.returning(event_head.c.seq, func.pg_notify(CHANNEL, ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,23 +45,15 @@ class EventRepository:
         """The drafts as the next events. Call it last: its lock is held until the commit."""
         if not drafts:
             return ()
+        tells = self.connection.dialect.name == "postgresql"
         taken = await self.connection.execute(
-            event_head.update()
-            .where(event_head.c.id == STREAM_ID)
-            .values(seq=event_head.c.seq + len(drafts))
-            .returning(event_head.c.seq, *self._hint())
+            _TAKEN_AND_TOLD if tells else _TAKEN, {"count": len(drafts)}
         )
         first = int(taken.one().seq) - len(drafts) + 1
         await self.connection.execute(
-            table.insert(), [_row(draft, first + at) for at, draft in enumerate(drafts)]
+            _NEW, [_row(draft, first + at) for at, draft in enumerate(drafts)]
         )
         return tuple(_numbered(draft, first + at) for at, draft in enumerate(drafts))
-
-    def _hint(self) -> tuple[Any, ...]:
-        """Sent at the commit and to every process; who misses it looks by itself later."""
-        if self.connection.dialect.name != "postgresql":
-            return ()
-        return (func.pg_notify(CHANNEL, ""),)
 
     async def head(self) -> int:
         """The newest number; 0 while nothing has happened."""
@@ -61,10 +69,13 @@ class EventRepository:
         self, seq: int, limit: int, topics: Sequence[Topic] | None = None
     ) -> tuple[EventRecord, ...]:
         """Oldest first, those after `seq`, at most `limit`; of some topics if wanted."""
-        wanted = select(table).where(table.c.seq > seq).order_by(table.c.seq).limit(limit)
+        wanted = _AFTER
         if topics is not None:
             wanted = wanted.where(table.c.topic.in_([topic.value for topic in topics]))
-        return tuple(_record(row) for row in await self.connection.execute(wanted))
+        return tuple(
+            _record(row)
+            for row in await self.connection.execute(wanted, {"seen": seq, "most": limit})
+        )
 
     async def forget(self, before: datetime, most: int) -> int:
         """Drops what happened before `before`, and all but the newest `most`; how many.

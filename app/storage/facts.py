@@ -7,7 +7,7 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.storage.tables import service_facts
-from app.storage.upsert import insert, upsert
+from app.storage.upsert import add_if_new, upsert
 
 # Made once: putting a statement together takes as long as carrying it out.
 _ONE: Final = select(service_facts.c.value).where(service_facts.c.key == bindparam("wanted"))
@@ -38,6 +38,6 @@ class FactRepository:
 
     async def keep(self, key: str, value: Any) -> Any:
         """Stores `value` unless there is one already; the one that stays is returned."""
-        statement = insert(self.connection, service_facts).on_conflict_do_nothing()
+        statement = add_if_new(self.connection, service_facts)
         await self.connection.execute(statement, {"key": key, "value": value})
         return await self.get(key)

@@ -28,6 +28,13 @@ _KINDS_SINCE: Final = (
 _LAST: Final = (
     select(table).where(table.c.aggregate == PORTFOLIO_ID).order_by(table.c.seq.desc()).limit(1)
 )
+_NEW: Final = table.insert()
+_WEIGHING: Final = (
+    select(table)
+    .where(table.c.aggregate == PORTFOLIO_ID, _MOVED, table.c.type.in_(_WEIGHINGS))
+    .order_by(table.c.seq.desc())
+    .limit(1)
+)
 HEAD: Final = "history_head"  # the fact that remembers the newest event apart from the events
 
 
@@ -49,7 +56,7 @@ class HistoryRepository:
         events = seal(drafts, stamp, last)
         if events:
             await self._require_intact(last)
-            await self.connection.execute(table.insert(), [_row(event) for event in events])
+            await self.connection.execute(_NEW, [_row(event) for event in events])
             await FactRepository(self.connection).put(HEAD, Head.of(events[-1]).fact())
         return events
 
@@ -74,10 +81,9 @@ class HistoryRepository:
 
     async def last_weighing(self, until: datetime | None = None) -> PortfolioEvent | None:
         """The event that set the weights of record, now or at `until`; None before the first."""
-        weighings = self._all().where(_MOVED, table.c.type.in_(_WEIGHINGS))
+        wanted = _WEIGHING
         if until is not None:
-            weighings = weighings.where(table.c.occurred_at <= until)
-        wanted = weighings.order_by(table.c.seq.desc()).limit(1)
+            wanted = wanted.where(table.c.occurred_at <= until)
         row = (await self.connection.execute(wanted)).first()
         return None if row is None else _event(row)
 

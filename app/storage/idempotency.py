@@ -5,13 +5,31 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.storage.tables import idempotency_keys as table
-from app.storage.upsert import insert
+from app.storage.upsert import add_if_new
 
 LOCK: Final = timedelta(seconds=30)  # so long may one attempt take before another takes over
+# Made once: putting a statement together takes as long as carrying it out.
+_MINE: Final = (table.c.principal == bindparam("whose"), table.c.key == bindparam("wanted"))
+_RUNNING: Final = (*_MINE, table.c.state == "running")
+_KNOWN: Final = select(table).where(*_MINE)
+_TAKE_OVER: Final = (
+    table.update()
+    .where(*_RUNNING, table.c.locked_until <= bindparam("now"))
+    .values(locked_until=bindparam("locked_until"))
+)
+_COMPLETE: Final = (
+    table.update()
+    .where(*_MINE)
+    .values(
+        state="done",
+        **{name: bindparam(name) for name in ("status", "headers", "body")},
+    )
+)
+_RELEASE: Final = table.delete().where(*_RUNNING)
 
 
 class ClaimOutcome(Enum):
@@ -62,54 +80,45 @@ class IdempotencyRepository:
             "locked_until": now + LOCK,
             "created_at": now,
         }
-        new = insert(self.connection, table).on_conflict_do_nothing()
+        new = add_if_new(self.connection, table)
         if (await self.connection.execute(new, row)).rowcount == 1:
             return Claim(ClaimOutcome.CLAIMED)
-        known = (
-            await self.connection.execute(
-                select(table).where(table.c.principal == principal, table.c.key == key)
-            )
-        ).one()
+        mine = {"whose": principal, "wanted": key}
+        known = (await self.connection.execute(_KNOWN, mine)).one()
         if (known.route, known.fingerprint) != (route, fingerprint):
             return Claim(ClaimOutcome.REUSED)
         if known.state == "done":
             answer = StoredAnswer(known.status, known.headers, known.body)
             return Claim(ClaimOutcome.REPLAY, answer)
         taken = await self.connection.execute(
-            table.update()
-            .where(
-                table.c.principal == principal,
-                table.c.key == key,
-                table.c.state == "running",
-                table.c.locked_until <= now,
-            )
-            .values(locked_until=now + LOCK)
+            _TAKE_OVER, {**mine, "now": now, "locked_until": now + LOCK}
         )
         return Claim(ClaimOutcome.CLAIMED if taken.rowcount == 1 else ClaimOutcome.IN_PROGRESS)
 
     async def complete(self, principal: str, key: str, answer: StoredAnswer) -> None:
         """Keeps the answer, in the transaction of the effect it tells of."""
         await self.connection.execute(
-            table.update()
-            .where(table.c.principal == principal, table.c.key == key)
-            .values(state="done", status=answer.status, headers=answer.headers, body=answer.body)
+            _COMPLETE,
+            {
+                "whose": principal,
+                "wanted": key,
+                "status": answer.status,
+                "headers": answer.headers,
+                "body": answer.body,
+            },
         )
 
     async def answer(self, principal: str, key: str) -> StoredAnswer | None:
         """The answer that is kept under the key; None while there is none."""
-        wanted = select(table).where(
-            table.c.principal == principal, table.c.key == key, table.c.state == "done"
-        )
-        known = (await self.connection.execute(wanted)).first()
-        return None if known is None else StoredAnswer(known.status, known.headers, known.body)
+        mine = {"whose": principal, "wanted": key}
+        known = (await self.connection.execute(_KNOWN, mine)).first()
+        if known is None or known.state != "done":
+            return None
+        return StoredAnswer(known.status, known.headers, known.body)
 
     async def release(self, principal: str, key: str) -> None:
         """Gives a key free whose request had no effect."""
-        await self.connection.execute(
-            table.delete().where(
-                table.c.principal == principal, table.c.key == key, table.c.state == "running"
-            )
-        )
+        await self.connection.execute(_RELEASE, {"whose": principal, "wanted": key})
 
     async def forget(self, before: datetime) -> int:
         """Deletes keys first seen before `before`; how many."""

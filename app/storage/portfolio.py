@@ -33,6 +33,24 @@ _ACTIVE: Final = (
     )
     .order_by(portfolio_members.c.rank)
 )
+_STAYS: Final = (
+    select(portfolio_members)
+    .where(portfolio_members.c.portfolio_id == PORTFOLIO_ID)
+    .order_by(portfolio_members.c.entered_version, portfolio_members.c.rank)
+)
+_STAYS_OF: Final = _STAYS.where(portfolio_members.c.symbol_id == bindparam("of"))
+_HEAD_FIELDS: Final = (
+    "version",
+    "configuration_version",
+    "cash_u",
+    "weighted_at",
+    "updated_at",
+)
+_SWAP: Final = (
+    portfolio.update()
+    .where(portfolio.c.id == PORTFOLIO_ID, portfolio.c.version == bindparam("replaced"))
+    .values({name: bindparam(name) for name in _HEAD_FIELDS})
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +130,10 @@ class PortfolioRepository:
 
     async def memberships(self, symbol_id: str | None = None) -> tuple[Membership, ...]:
         """Every stay, oldest first, of one symbol or of all."""
-        table = portfolio_members
-        wanted = select(table).where(table.c.portfolio_id == PORTFOLIO_ID)
-        if symbol_id is not None:
-            wanted = wanted.where(table.c.symbol_id == symbol_id)
-        rows = await self.connection.execute(wanted.order_by(table.c.entered_version, table.c.rank))
+        if symbol_id is None:
+            rows = await self.connection.execute(_STAYS)
+        else:
+            rows = await self.connection.execute(_STAYS_OF, {"of": symbol_id})
         return tuple(
             Membership(_member(row), MemberStatus(row.status), row.left_at, row.leaving_reason)
             for row in rows
@@ -124,15 +141,15 @@ class PortfolioRepository:
 
     async def _save_head(self, old: Portfolio, new: Portfolio, now: datetime) -> None:
         swapped = await self.connection.execute(
-            portfolio.update()
-            .where(portfolio.c.id == PORTFOLIO_ID, portfolio.c.version == old.version)
-            .values(
-                version=new.version,
-                configuration_version=new.configuration_version,
-                cash_u=new.cash_u,
-                weighted_at=new.weighted_at,
-                updated_at=now,
-            )
+            _SWAP,
+            {
+                "replaced": old.version,
+                "version": new.version,
+                "configuration_version": new.configuration_version,
+                "cash_u": new.cash_u,
+                "weighted_at": new.weighted_at,
+                "updated_at": now,
+            },
         )
         if swapped.rowcount != 1:
             raise ConflictError(

@@ -3,15 +3,24 @@
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.performance import EXACT, BookedResult, BookedTotal, Trade
 from app.storage.tables import booked_totals
 from app.storage.tables import trades as table
 from app.storage.upsert import upsert
+
+# Made once: putting a statement together takes as long as carrying it out.
+_ONE: Final = select(table).where(table.c.trade_id == bindparam("wanted"))
+_NEW: Final = table.insert()
+_SUMS: Final = select(booked_totals).order_by(booked_totals.c.symbol_id, booked_totals.c.currency)
+_SUM: Final = select(booked_totals).where(
+    booked_totals.c.symbol_id == bindparam("symbol"),
+    booked_totals.c.currency == bindparam("money"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +34,11 @@ class TradeRepository:
         result = trade.result
         row = {name: getattr(result, name) for name in BookedResult.__slots__}
         await self.connection.execute(
-            table.insert(), [{**row, "event_seq": trade.event_seq, "booked_at": trade.booked_at}]
+            _NEW, [{**row, "event_seq": trade.event_seq, "booked_at": trade.booked_at}]
         )
-        (before,) = await self.totals(result.symbol_id, result.currency) or (None,)
-        after = BookedTotal.of(result) if before is None else before.plus(result)
+        of_it = {"symbol": result.symbol_id, "money": result.currency}
+        before = (await self.connection.execute(_SUM, of_it)).first()
+        after = BookedTotal.of(result) if before is None else _total(before).plus(result)
         sums = {name: getattr(after, name) for name in BookedTotal.__slots__}
         await self.connection.execute(upsert(self.connection, booked_totals), [sums])
 
@@ -36,23 +46,15 @@ class TradeRepository:
         self, symbol_id: str | None = None, currency: str | None = None
     ) -> tuple[BookedTotal, ...]:
         """All that was ever booked, by symbol and currency; of one symbol or currency if wanted."""
-        wanted = select(booked_totals)
+        wanted = _SUMS
         if symbol_id is not None:
             wanted = wanted.where(booked_totals.c.symbol_id == symbol_id)
         if currency is not None:
             wanted = wanted.where(booked_totals.c.currency == currency)
-        rows = await self.connection.execute(
-            wanted.order_by(booked_totals.c.symbol_id, booked_totals.c.currency)
-        )
-        return tuple(
-            BookedTotal(**{name: getattr(row, name) for name in BookedTotal.__slots__})
-            for row in rows
-        )
+        return tuple(_total(row) for row in await self.connection.execute(wanted))
 
     async def find(self, trade_id: str) -> Trade | None:
-        row = (
-            await self.connection.execute(select(table).where(table.c.trade_id == trade_id))
-        ).first()
+        row = (await self.connection.execute(_ONE, {"wanted": trade_id})).first()
         return None if row is None else _trade(row)
 
     async def page(
@@ -92,6 +94,10 @@ def _between(since: datetime | None, until: datetime | None) -> Any:
     if until is not None:
         wanted = wanted.where(table.c.occurred_at < until)
     return wanted
+
+
+def _total(row: Row[Any]) -> BookedTotal:
+    return BookedTotal(**{name: getattr(row, name) for name in BookedTotal.__slots__})
 
 
 def _trade(row: Row[Any]) -> Trade:

@@ -1,5 +1,6 @@
 """INSERT with ON CONFLICT, which both databases know but SQLAlchemy spells once for each."""
 
+from functools import cache
 from typing import Any, cast
 
 from sqlalchemy import Table
@@ -9,15 +10,35 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 def insert(connection: AsyncConnection, table: Table) -> postgresql.Insert:
     """An INSERT that can handle conflicts, for the database behind `connection`."""
-    if connection.dialect.name == "sqlite":
+    return _insert(connection.dialect.name, table)
+
+
+def add_if_new(connection: AsyncConnection, table: Table) -> postgresql.Insert:
+    """INSERT that leaves a row with the same key as it is; `rowcount` says what it was."""
+    return _add_if_new(connection.dialect.name, table)
+
+
+def upsert(connection: AsyncConnection, table: Table) -> postgresql.Insert:
+    """INSERT that overwrites every other column of a row with the same primary key."""
+    return _upsert(connection.dialect.name, table)
+
+
+def _insert(dialect: str, table: Table) -> postgresql.Insert:
+    if dialect == "sqlite":
         # Both classes have the same methods; the cast saves a union everywhere else.
         return cast("postgresql.Insert", sqlite.insert(table))
     return postgresql.insert(table)
 
 
-def upsert(connection: AsyncConnection, table: Table) -> postgresql.Insert:
-    """INSERT that overwrites every other column of a row with the same primary key."""
-    statement = insert(connection, table)
+# Made once for each: putting a statement together takes as long as carrying it out.
+@cache
+def _add_if_new(dialect: str, table: Table) -> postgresql.Insert:
+    return _insert(dialect, table).on_conflict_do_nothing()
+
+
+@cache
+def _upsert(dialect: str, table: Table) -> postgresql.Insert:
+    statement = _insert(dialect, table)
     keys = [column.name for column in table.primary_key]
     changed: dict[str, Any] = {
         column.name: statement.excluded[column.name]
