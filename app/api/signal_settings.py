@@ -16,6 +16,7 @@ class SignalsOut(Out):
     strong_consensus: Score
     quorum: Score = Field(description="Share of all weight that must have voted.")
     horizon_days: float = Field(description="Over which a signal is to prove right.")
+    min_outcomes: int = Field(description="From which on the skill of an agent is known.")
     veto_volatility: float = Field(description="Annualised; above it risk forbids buying.")
     veto_drawdown: Score = Field(description="A fall within 90 days beyond which as well.")
     expires_after: int = Field(description="Seconds, where the source names no end.")
@@ -31,6 +32,7 @@ class SignalsIn(Body):
     strong_consensus: float | None = None
     quorum: float | None = None
     horizon_days: float | None = None
+    min_outcomes: int | None = None
     veto_volatility: float | None = None
     veto_drawdown: float | None = None
     expires_after: int | None = None

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from app.api.schemas import Json, Out, Score, Share, UtcTime
 from app.domain.judging import Judged
+from app.domain.outcome import Outcome
 from app.domain.policy import Policy
 from app.domain.signal import Direction, Signal, SignalState
 from app.domain.signal_effect import Effect, Move
@@ -88,6 +89,32 @@ class EffectOut(Out):
         )
 
 
+class OutcomeOut(Out):
+    """What came of the symbol over the horizon, after the verdict."""
+
+    starts_at: UtcTime = Field(description="The first full hour after the verdict.")
+    ends_at: UtcTime
+    booked_at: UtcTime | None = Field(description="Null while it is open.")
+    beat_median: bool | None = Field(description="Null while it is not known.")
+    gain: float | None = Field(description="Of the symbol, as a fraction.")
+    median: float | None = Field(description="Of the universe, as a fraction.")
+    names: int | None = Field(description="Symbols whose median it is.")
+    reason: str | None = Field(description="Why it stays unknown.")
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Self:
+        return cls(
+            starts_at=outcome.window.starts_at,
+            ends_at=outcome.window.ends_at,
+            booked_at=outcome.booked_at,
+            beat_median=outcome.beat,
+            gain=outcome.gain,
+            median=outcome.median,
+            names=outcome.names,
+            reason=outcome.reason,
+        )
+
+
 class PendingSignalOut(Out):
     """A signal as its source sent it, and where it is in its life."""
 
@@ -118,12 +145,15 @@ class SignalOut(PendingSignalOut):
 
     verdict: VerdictOut | None = Field(description="Null until it was judged.")
     effect: EffectOut | None = Field(description="Null until that is decided.")
+    outcome: OutcomeOut | None = Field(description="Null without a verdict to hold to it.")
 
     @classmethod
     def shown(cls, judged: Judged) -> Self:
         verdict = None if judged.verdict is None else VerdictOut.of(judged.verdict, judged)
         effect = None if judged.effect is None else EffectOut.of(judged.effect)
-        return cls(**signal_fields(judged.signal), verdict=verdict, effect=effect)
+        outcome = None if judged.outcome is None else OutcomeOut.of(judged.outcome)
+        fields = signal_fields(judged.signal)
+        return cls(**fields, verdict=verdict, effect=effect, outcome=outcome)
 
 
 def signal_fields(signal: Signal) -> Mapping[str, Any]:

@@ -43,6 +43,7 @@ from app.services.safety import Safety
 from app.services.sample_data import SampleData
 from app.services.scoring import Scoring
 from app.services.signal_actions import SignalActions
+from app.services.signal_outcomes import SignalOutcomes
 from app.services.signals import Signals
 from app.services.status_sources import StatusSources
 from app.services.stream import EventStream
@@ -154,4 +155,5 @@ def compose(
         jobs=JobService(jobs, utc_now, new_id, JobNews(database)),
         signals=Signals(database, grounds, once, new_id),
         signal_actions=SignalActions(database, grounds, portfolio, new_id),
+        signal_outcomes=SignalOutcomes(database, grounds),
     )

@@ -21,6 +21,7 @@ class JobKind(StrEnum):
     RETENTION = "retention"
     PERFORMANCE_MARKS = "performance_marks"
     REPORT = "report"
+    SIGNAL_OUTCOMES = "signal_outcomes"
 
 
 class JobState(StrEnum):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from app.domain.outcome import Outcome, Window
 from app.domain.signal import Signal, SignalState
 from app.domain.signal_effect import Effect
 from app.domain.verdict import Evaluation, Verdict
@@ -17,20 +18,28 @@ class Judged:
     board_id: str | None = None
     configuration_version: int | None = None
     effect: Effect | None = None  # what became of it, once that is decided
+    outcome: Outcome | None = None  # what came of its symbol; None without a verdict to hold to it
 
 
 def settled(
-    signal: Signal, verdict: Verdict, board_id: str, configuration_version: int, at: datetime
+    signal: Signal,
+    verdict: Verdict,
+    board_id: str,
+    configuration_version: int,
+    window: Window,
+    at: datetime,
 ) -> Judged:
     """The signal with its verdict: approved, rejected, or failed where too few have voted.
 
+    A verdict is held to what comes of the symbol in `window`, unless it is to be tried again.
     Raises ConflictError(invalid_state_transition) for one that does not wait to be judged.
     """
     begun = signal.to(SignalState.EVALUATING)
     said = f"{verdict.evaluation.value}: {verdict.reason}" if verdict.evaluation else verdict.reason
     after = begun.to(_state(verdict), said)
     after = replace(after, attempts=signal.attempts + 1, settled_at=at)
-    return Judged(after, verdict, board_id, configuration_version)
+    outcome = None if verdict.evaluation is None else Outcome(window)
+    return Judged(after, verdict, board_id, configuration_version, outcome=outcome)
 
 
 def unjudged(signal: Signal, reason: str, at: datetime) -> Judged:

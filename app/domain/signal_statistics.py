@@ -27,6 +27,11 @@ class AgentCounts:
     dissents: int
     mean_probability: float | None
 
+    @classmethod
+    def silent(cls, agent: str) -> "AgentCounts":
+        """Of one that was not asked."""
+        return cls(agent, 0, 0, 0, 0, 0, 0, 0, None)
+
 
 @dataclass(frozen=True, slots=True)
 class SignalCounts:

@@ -35,6 +35,7 @@ from app.services.safety import Safety, SafetyReport
 from app.services.sample_data import SampleData
 from app.services.scoring import Scoring
 from app.services.signal_actions import SignalActions
+from app.services.signal_outcomes import SignalOutcomes
 from app.services.signals import Signals
 from app.services.status import Status
 from app.services.stream import EventStream
@@ -79,6 +80,7 @@ class MySymbolsServiceV2:
     jobs: JobService
     signals: Signals
     signal_actions: SignalActions
+    signal_outcomes: SignalOutcomes
 
     async def get_portfolio(self) -> PortfolioView:
         return await self.portfolio.view()

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from app.domain.agents import Evidence, Surroundings
+from app.domain.agents import AGENTS, Agent, Evidence, Surroundings
 from app.domain.board import Board
 from app.domain.errors import UnavailableError
 from app.domain.judging import Judged, settled, unjudged
+from app.domain.outcome import Window
 from app.domain.signal import Signal
 from app.domain.verdict import judge
 from app.services.grounds import Grounds
@@ -17,16 +18,18 @@ _ABSENT = "{} is not on the board"
 
 @dataclass(slots=True)
 class Bench:
-    """What a board says of all symbols is looked up once for each board.
+    """What a board says of all symbols is looked up once for each board."""
 
-    `weights` follow the skill of the agents; None while that is not known.
-    """
-
-    weights: Mapping[str, float] | None = None
+    agents: tuple[Agent, ...] = AGENTS
     _around: dict[str, Surroundings] = field(default_factory=dict)
 
-    def judged(self, signal: Signal, grounds: Grounds, board: Board) -> Judged:
-        """The signal after its verdict; failed, to be tried again, where data is missing."""
+    def judged(
+        self, signal: Signal, grounds: Grounds, board: Board, weights: Mapping[str, float] | None
+    ) -> Judged:
+        """The signal after its verdict; failed, to be tried again, where data is missing.
+
+        `weights` follow the skill of the agents; None while that is not known.
+        """
         symbol = signal.claim.symbol
         card = None if symbol is None else board.card(symbol)
         if symbol is None or card is None:
@@ -35,9 +38,10 @@ class Bench:
             return unjudged(signal, _STALE.format(symbol), grounds.at)
         evidence = Evidence.of(card, self._surroundings(board), obstacle(symbol, grounds))
         rules = grounds.configuration.signals
-        verdict = judge(signal.claim.direction, evidence, rules, self.weights)
+        verdict = judge(signal.claim.direction, evidence, rules, weights, self.agents)
         version = grounds.configuration.version
-        return settled(signal, verdict, board.run_id, version, grounds.at)
+        window = Window.after(grounds.market.as_of() or grounds.at, rules.horizon_days)
+        return settled(signal, verdict, board.run_id, version, window, grounds.at)
 
     def _surroundings(self, board: Board) -> Surroundings:
         known = self._around.get(board.run_id)

@@ -1,6 +1,6 @@
 """Signals: taken in once, judged at once or from the queue, listed, tried again, cleared away."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -9,13 +9,16 @@ from app.domain.board import Board
 from app.domain.errors import Code, ConflictError, NotFoundError, RateLimitedError
 from app.domain.judging import Judged
 from app.domain.signal import Claim, Signal, received
+from app.domain.signal_rules import SignalRules
 from app.domain.signal_statistics import SignalCounts
+from app.domain.track_record import Kind, Record, weights_of
 from app.services.grounds import Grounds, GroundsNow
 from app.services.once import Command, Once, Outcome, Render
 from app.services.ports import NewId
 from app.services.signal_bench import Bench, board_of
 from app.services.signal_news import tell
 from app.storage.database import Database
+from app.storage.signal_outcomes import OutcomeCounts
 from app.storage.unit_of_work import UnitOfWork
 
 BATCH: Final = 100
@@ -43,6 +46,17 @@ class Requeued:
 class Cleared:
     expired: int
     removed: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignalStatistics:
+    """`weights` are those of now, None while all agents weigh the same."""
+
+    counts: SignalCounts
+    outcomes: OutcomeCounts
+    agents: Mapping[str, Record]
+    sources: Mapping[str, Record]
+    weights: Mapping[str, float] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +97,7 @@ class Signals:
             signal = received(self.new_id(), named, grounds.at, rules)
             judged, board = Judged(signal), board_of(grounds)
             if signal.is_pending and board is not None and not waiting:
-                judged = self.bench.judged(signal, grounds, board)
+                judged = self.bench.judged(signal, grounds, board, await self._weights(unit, rules))
             if not await unit.signals.add(judged):
                 raced = await self._known(unit, named)
                 if raced is None:
@@ -103,7 +117,8 @@ class Signals:
         async def change(unit: UnitOfWork) -> int:
             grounds = self.grounds(await unit.configuration.current())
             taken = await unit.signals.take(self.batch if limit is None else limit)
-            done = list(self._settled(taken, grounds, board_of(grounds)))
+            weights = await self._weights(unit, grounds.configuration.signals)
+            done = list(self._settled(taken, grounds, board_of(grounds), weights))
             await unit.signals.save(done)
             tell(unit, done, grounds.at)
             return len(done)
@@ -143,10 +158,18 @@ class Signals:
         async with self.database.read() as unit:
             return await unit.signals.processed(since, limit, before)
 
-    async def statistics(self, days: int) -> SignalCounts:
-        """Of the signals that came in within the last `days`."""
+    async def statistics(self, days: int) -> SignalStatistics:
+        """Counts of the signals that came in within the last `days`; records are of all time."""
+        since = self.grounds.clock() - timedelta(days=days)
         async with self.database.read() as unit:
-            return await unit.signal_counts.since(self.grounds.clock() - timedelta(days=days))
+            rules = (await unit.configuration.current()).signals
+            return SignalStatistics(
+                counts=await unit.signal_counts.since(since),
+                outcomes=await unit.signal_outcomes.counts(since),
+                agents=await unit.signal_records.all(Kind.AGENT),
+                sources=await unit.signal_records.all(Kind.SOURCE),
+                weights=await self._weights(unit, rules),
+            )
 
     async def reprocess_failed(
         self, max_retries: int, command: Command, render: Render[Requeued] | None = None
@@ -185,14 +208,23 @@ class Signals:
         return await self.once.run(command, change, render)
 
     def _settled(
-        self, taken: Iterable[Signal], grounds: Grounds, board: Board | None
+        self,
+        taken: Iterable[Signal],
+        grounds: Grounds,
+        board: Board | None,
+        weights: Mapping[str, float] | None,
     ) -> Iterable[Judged]:
         for signal in taken:
             ended = signal.expired(grounds.at)
             if ended is not signal:
                 yield Judged(ended)
             elif board is not None:
-                yield self.bench.judged(signal, grounds, board)
+                yield self.bench.judged(signal, grounds, board, weights)
+
+    async def _weights(self, unit: UnitOfWork, rules: SignalRules) -> dict[str, float] | None:
+        """As the skill of the agents stands in this transaction."""
+        records = await unit.signal_records.all(Kind.AGENT)
+        return weights_of(records, [one.name for one in self.bench.agents], rules.min_outcomes)
 
     async def _known(self, unit: UnitOfWork, claim: Claim) -> Taken | None:
         """What its source has sent under this name before. Raises ConflictError."""

@@ -1,7 +1,7 @@
 """Signals and their votes: taken in once, judged from the queue, listed, counted, forgotten."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -11,9 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.domain.errors import Code, NotFoundError
 from app.domain.judging import Judged
 from app.domain.signal import PENDING, Claim, Direction, Signal, SignalState
-from app.domain.signal_effect import Effect
 from app.domain.verdict import Evaluation, Recommendation, Verdict, Vote
 from app.storage.signal_effects import SignalEffectRepository
+from app.storage.signal_outcome_tables import signal_outcomes
+from app.storage.signal_outcomes import SignalOutcomeRepository
 from app.storage.signal_tables import signal_votes, signals
 from app.storage.upsert import insert
 
@@ -43,6 +44,7 @@ class SignalRepository:
         is_new = added.rowcount == 1
         if is_new and judged.verdict is not None:
             await self._cast(judged.signal.signal_id, judged.verdict)
+            await SignalOutcomeRepository(self.connection).open(judged)
         return is_new
 
     async def named(self, source: str, source_id: str) -> Judged:
@@ -107,11 +109,23 @@ class SignalRepository:
                 delete(signal_votes).where(signal_votes.c.signal_id == signal_id)
             )
             await self._cast(signal_id, one.verdict)
+            await SignalOutcomeRepository(self.connection).open(one)
 
     async def _cast(self, signal_id: str, verdict: Verdict) -> None:
         votes = [_vote_row(signal_id, vote) for vote in verdict.votes]
         if votes:
             await self.connection.execute(signal_votes.insert(), votes)
+
+    async def forecasts(self, signal_ids: Sequence[str]) -> tuple[tuple[str, str, float], ...]:
+        """(signal, agent, probability) of all who voted, in the order of the ids."""
+        wanted = (
+            select(signal_votes.c.signal_id, signal_votes.c.agent, signal_votes.c.probability)
+            .where(signal_votes.c.signal_id.in_(signal_ids))
+            .where(signal_votes.c.probability.is_not(None))
+            .order_by(signal_votes.c.signal_id, signal_votes.c.agent)
+        )
+        rows = await self.connection.execute(wanted)
+        return tuple((row.signal_id, row.agent, row.probability) for row in rows)
 
     async def pending(self, limit: int, after: Position | None = None) -> tuple[Signal, ...]:
         """What waits, the oldest first."""
@@ -137,13 +151,17 @@ class SignalRepository:
     async def forget(self, before: datetime) -> int:
         """Drops what was rejected, expired or failed before; how many.
 
-        What was approved stays: effects and the skill of the agents rest on it.
+        What was approved stays, for effects rest on it; so does what its outcome is open of, or
+        only happy ones would be counted.
         """
-        old = (signals.c.settled_at < before) & signals.c.state.in_(_FORGETTABLE)
-        theirs = select(signals.c.signal_id).where(old)
-        await self.connection.execute(
-            delete(signal_votes).where(signal_votes.c.signal_id.in_(theirs))
+        open_ones = select(signal_outcomes.c.signal_id).where(
+            (signal_outcomes.c.booked_at.is_(None)) | (signal_outcomes.c.ends_at >= before)
         )
+        old = (signals.c.settled_at < before) & signals.c.state.in_(_FORGETTABLE)
+        old &= signals.c.signal_id.not_in(open_ones)
+        theirs = select(signals.c.signal_id).where(old)
+        for table in (signal_votes, signal_outcomes):
+            await self.connection.execute(delete(table).where(table.c.signal_id.in_(theirs)))
         return (await self.connection.execute(delete(signals).where(old))).rowcount
 
     async def _some(self, condition: Any, limit: int = 1) -> tuple[Judged, ...]:
@@ -155,7 +173,15 @@ class SignalRepository:
         for vote in await self.connection.execute(cast.order_by(signal_votes.c.agent)):
             votes[vote.signal_id].append(_vote(vote))
         effects = await SignalEffectRepository(self.connection).of(votes)
-        return tuple(_judged(row, votes[row.signal_id], effects.get(row.signal_id)) for row in rows)
+        outcomes = await SignalOutcomeRepository(self.connection).of(votes)
+        return tuple(
+            replace(
+                _judged(row, votes[row.signal_id]),
+                effect=effects.get(row.signal_id),
+                outcome=outcomes.get(row.signal_id),
+            )
+            for row in rows
+        )
 
 
 def _only(found: Sequence[Judged]) -> Judged:
@@ -234,7 +260,7 @@ def _signal(row: Row[Any]) -> Signal:
     )
 
 
-def _judged(row: Row[Any], votes: Sequence[Vote], effect: Effect | None) -> Judged:
+def _judged(row: Row[Any], votes: Sequence[Vote]) -> Judged:
     if row.verdict_reason is None:
         return Judged(_signal(row))
     verdict = Verdict(
@@ -246,7 +272,7 @@ def _judged(row: Row[Any], votes: Sequence[Vote], effect: Effect | None) -> Judg
         reason=row.verdict_reason,
         is_weighed_by_skill=row.by_skill,
     )
-    return Judged(_signal(row), verdict, row.board_id, row.configuration_version, effect)
+    return Judged(_signal(row), verdict, row.board_id, row.configuration_version)
 
 
 def _vote(row: Row[Any]) -> Vote:

@@ -30,6 +30,7 @@ from app.storage.quality import quality_verdicts
 from app.storage.rebalance_tables import rebalance_run_steps, rebalance_runs
 from app.storage.replica_tables import feed_wishes, job_executors, leases, shared_markets
 from app.storage.scoring_tables import scoring_algorithms, scoring_runs, symbol_scores
+from app.storage.signal_outcome_tables import signal_outcomes, signal_records
 from app.storage.signal_tables import signal_effects, signal_votes, signals
 
 __all__ = [
@@ -65,6 +66,8 @@ __all__ = [
     "service_facts",
     "shared_markets",
     "signal_effects",
+    "signal_outcomes",
+    "signal_records",
     "signal_votes",
     "signals",
     "symbol_scores",

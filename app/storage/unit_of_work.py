@@ -11,6 +11,7 @@ from app.storage.controls import ControlRepository
 from app.storage.events import EventRepository
 from app.storage.facts import FactRepository
 from app.storage.history import HistoryRepository
+from app.storage.hourly_bars import HourlyBarRepository
 from app.storage.idempotency import IdempotencyRepository
 from app.storage.leases import LeaseRepository
 from app.storage.market import MarketRepository
@@ -27,6 +28,8 @@ from app.storage.scoring import ScoringRepository
 from app.storage.shared_market import SharedMarketRepository
 from app.storage.signal_counts import SignalCountRepository
 from app.storage.signal_effects import SignalEffectRepository
+from app.storage.signal_outcomes import SignalOutcomeRepository
+from app.storage.signal_records import SignalRecordRepository
 from app.storage.signals import SignalRepository
 from app.storage.symbols import SymbolRepository
 from app.storage.trades import TradeRepository
@@ -65,6 +68,9 @@ class UnitOfWork:
         self.signals = SignalRepository(connection)
         self.signal_effects = SignalEffectRepository(connection)
         self.signal_counts = SignalCountRepository(connection)
+        self.signal_outcomes = SignalOutcomeRepository(connection)
+        self.signal_records = SignalRecordRepository(connection)
+        self.hourly_bars = HourlyBarRepository(connection)
         self.shared_market = SharedMarketRepository(connection)
 
     def announce(self, event: object) -> None:

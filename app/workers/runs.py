@@ -33,6 +33,7 @@ def runs(service: MySymbolsServiceV2, work: Activities, shown: Shown) -> tuple[R
         Run(JobKind.BACKFILL.value, ("contracts", "fill", "board"), does.backfill),
         Run(JobKind.REPORT.value, ("report",), does.report),
         Run(JobKind.PERFORMANCE_MARKS.value, ("mark",), does.performance_mark, work.scored),
+        Run(JobKind.SIGNAL_OUTCOMES.value, ("book",), does.signal_outcomes, work.scored),
         Run(JobKind.RETENTION.value, tuple(SWEEPS), does.retention),
     )
     return tuple(telling(run, service.jobs.news, service.jobs.clock) for run in every)
@@ -120,6 +121,16 @@ class _Works:
             return {"version": None if noted is None else noted.version}
 
         return await journal.step("mark", mark)
+
+    async def signal_outcomes(self, journal: Journal, payload: Document) -> Document:
+        """How many were booked; begun again it finds those that are left."""
+        del payload
+
+        async def book() -> Document:
+            booked = await self.service.signal_outcomes.book()
+            return {"decided": booked.decided, "unknown": booked.unknown}
+
+        return await journal.step("book", book)
 
     async def retention(self, journal: Journal, payload: Document) -> Document:
         """How many of each were dropped."""

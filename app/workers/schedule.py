@@ -20,6 +20,8 @@ LOOK_S: Final = 5.0
 CANDLES_LOOK_S: Final = 30
 # What has outlived its promise is dropped so often.
 RETENTION_S: Final = 3_600
+# What came of signals is looked for so often; prices are hourly.
+OUTCOMES_S: Final = 600
 # Signals that could not be judged as they came are looked for so often.
 SIGNALS_S: Final = 2
 # A rotation through all books is cut into steps of this length.
@@ -97,6 +99,7 @@ def table(
              work.scored),
         Tick("alerts", lambda: cadences().alerts, work.alerts),
         once(JobKind.PERFORMANCE_MARKS, lambda: cadences().performance_marks, work.scored),
+        once(JobKind.SIGNAL_OUTCOMES, lambda: OUTCOMES_S, work.scored),
         once(JobKind.RETENTION, lambda: RETENTION_S, work.scored),
         # Their table is the queue, and who takes some locks them: every process may judge.
         Tick("signals", lambda: SIGNALS_S, work.signals, work.scored, is_shared=True),

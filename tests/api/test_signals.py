@@ -243,7 +243,8 @@ async def test_statistics_count_states_sources_and_votes(
     found = await get(client, "/statistics", days=7)
     assert (found["total"], found["states"]) == (3, {"approved": 1, "rejected": 2})
     assert found["evaluations"] == {"APPROVE": 1, "REJECT": 1}
-    assert found["sources"] == [
+    sources = [{name: one[name] for name in ("source", "states")} for one in found["sources"]]
+    assert sources == [
         {"source": "desk", "states": {"approved": 1, "rejected": 1}},
         {"source": "other", "states": {"rejected": 1}},
     ]
@@ -251,6 +252,11 @@ async def test_statistics_count_states_sources_and_votes(
     assert (agents["risk"]["votes"], agents["risk"]["vetoes"]) == (2, 1)
     assert agents["fundamental"]["dissents"] == 1, "it approved what risk forbade"
     assert agents["fundamental"]["abstentions"] == 0
+    nothing = {"outcomes": 0, "brier_score": None, "skill": None, "calibration_error": None}
+    assert {one["record"]["outcomes"] for one in found["sources"]} == {0}
+    assert agents["risk"]["record"] == {**nothing, "calibration": []}
+    assert (found["is_weighed_by_skill"], agents["risk"]["weight"]) == (False, None)
+    assert found["outcomes"] == {"open": 2, "decided": 0, "unknown": 0}
     desk.later(days=8)
     assert (await get(client, "/statistics", days=7))["total"] == 0
 

@@ -7,6 +7,7 @@ import pytest
 
 from app.domain.errors import Code, ConflictError, RefusedError
 from app.domain.judging import settled, unjudged
+from app.domain.outcome import Outcome, Window
 from app.domain.signal import NEXT, Claim, Direction, Signal, SignalState, received
 from app.domain.signal_rules import SignalRules
 from app.domain.verdict import judge
@@ -23,6 +24,8 @@ DRAWN = {
     S.APPROVED: {S.APPLIED, S.EXPIRED},
     S.FAILED: {S.VALIDATED, S.EXPIRED},
 }
+
+WINDOW = Window.after(NOW, 1.0)
 
 
 def claim(**changed: object) -> Claim:
@@ -97,14 +100,16 @@ def test_what_waits_ends_at_its_time_and_not_before() -> None:
 
 def test_a_verdict_settles_a_signal_and_a_failed_one_can_be_tried_again() -> None:
     waits = signal(S.VALIDATED)
-    yes = settled(waits, judge(Direction.BUY, evidence(), RULES), "board", 1, NOW)
+    yes = settled(waits, judge(Direction.BUY, evidence(), RULES), "board", 1, WINDOW, NOW)
     assert (yes.signal.state, yes.signal.attempts, yes.signal.settled_at) == (S.APPROVED, 1, NOW)
-    no = settled(waits, judge(Direction.SELL, evidence(), RULES), "board", 1, NOW)
+    no = settled(waits, judge(Direction.SELL, evidence(), RULES), "board", 1, WINDOW, NOW)
     assert no.signal.state is S.REJECTED
     blind = evidence(volatility=None, impact=None)
-    nobody = settled(waits, judge(Direction.BUY, blind, RULES), "board", 1, NOW)
+    nobody = settled(waits, judge(Direction.BUY, blind, RULES), "board", 1, WINDOW, NOW)
     assert nobody.signal.state is S.FAILED
+    assert yes.outcome == no.outcome == Outcome(WINDOW)
+    assert nobody.outcome is None, "it is tried again"
     again = unjudged(nobody.signal.again(), "not on the board", NOW).signal
     assert (again.state, again.attempts, again.reason) == (S.FAILED, 2, "not on the board")
     with pytest.raises(ConflictError):
-        settled(yes.signal, judge(Direction.BUY, evidence(), RULES), "board", 1, NOW)
+        settled(yes.signal, judge(Direction.BUY, evidence(), RULES), "board", 1, WINDOW, NOW)

@@ -17,15 +17,15 @@ from app.domain.signal import Direction, SignalState
 from app.domain.signal_action import policy_for
 from app.domain.signal_effect import Effect, Move, Step
 from app.domain.signal_rules import SignalRules
+from app.domain.track_record import Bin, Kind, Record
 from app.domain.verdict import Evaluation, Verdict
-from app.services.signal_bench import Bench
 from app.storage.database import Database
 from tests.api.harness import PREFIX, serve
 from tests.services.desk import SYMBOLS, WHO, Desk
 from tests.services.signal_world import claim, informed
 
 NEW = SYMBOLS[20]
-SKILLED = {"technical": 0.5, "fundamental": 0.5}
+SKILLED = ("technical", "fundamental")
 
 
 @pytest.fixture
@@ -85,8 +85,11 @@ async def put(desk: Desk, **settings: Any) -> None:
     await desk.configuration.put({"signals": settings}, "a test", WHO)
 
 
-def by_skill(desk: Desk) -> None:
-    desk.signals = replace(desk.signals, bench=Bench(SKILLED))
+async def by_skill(desk: Desk) -> None:
+    """Two agents that were right each time."""
+    proven = Record((Bin(7, outcomes=60, said=45.0, came=60, squares=4.0),))
+    async with desk.database.write() as unit:
+        await unit.signal_records.add(Kind.AGENT, dict.fromkeys(SKILLED, proven))
 
 
 async def test_by_default_a_purchase_is_proposed_and_carried_out_when_approved(
@@ -193,7 +196,7 @@ async def test_observed_signals_change_nothing_and_policies_go_by_type(desk: Des
 async def test_auto_acts_by_itself_once_agents_are_weighed_by_skill(desk: Desk) -> None:
     await put(desk, policy="auto")
     unknown = await told(desk, SYMBOLS[12])
-    by_skill(desk)
+    await by_skill(desk)
     known = await told(desk, SYMBOLS[11])
     before = await version(desk)
     rounds = await asyncio.gather(*(desk.signal_actions.act() for _ in range(4)))
@@ -211,7 +214,7 @@ async def test_auto_acts_by_itself_once_agents_are_weighed_by_skill(desk: Desk) 
 
 async def test_what_an_ordinary_rule_refuses_is_noted_and_not_tried_again(desk: Desk) -> None:
     await put(desk, policy="auto")
-    by_skill(desk)
+    await by_skill(desk)
     signal_id = await told(desk, NEW)
     await desk.controls.switch(False, "halt", WHO)
     await desk.signal_actions.act()

@@ -39,7 +39,7 @@ async def test_C12_a_hundred_duplicates_at_once_have_one_effect(desk: Desk) -> N
     assert len({one.judged.signal.signal_id for one in taken}) == 1
     assert {one.judged.signal.state for one in taken} == {SignalState.APPROVED}
     assert len(await told(desk)) == 1
-    assert (await desk.signals.statistics(1)).total == 1
+    assert (await desk.signals.statistics(1)).counts.total == 1
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])

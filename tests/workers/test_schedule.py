@@ -94,7 +94,8 @@ class Durable:
     async def enqueue(
         self, kind: str, payload: Document, *, run_id: str, key: str | None = None
     ) -> Enqueued:
-        if kind in {"retention", "performance_marks"}:  # runs that are no activity of the schedule
+        # Runs that are no activity of the schedule.
+        if kind in {"retention", "performance_marks", "signal_outcomes"}:
             self.done.append(kind)
         else:
             await getattr(self.work, kind)(*([noon()] if kind == "rebalance_check" else []))
@@ -153,6 +154,7 @@ def test_the_table_follows_the_configuration() -> None:
         "alerts": 60,
         "performance_marks": 3600,
         "retention": 3600,
+        "signal_outcomes": 600,
         "signals": 2,
     }
     cadences = Cadences(market=5, books=10, scoring=7)
@@ -189,9 +191,10 @@ async def test_ticks_begin_when_there_is_something_to_work_on() -> None:
         "forced_replacement",
         "performance_marks",
         "retention",
+        "signal_outcomes",
         "signals",
     }
-    assert len(desk.done) == 13
+    assert len(desk.done) == 14
     names = {fact.name for fact in supervisor.facts()}
     assert names == {
         "market",
@@ -205,6 +208,7 @@ async def test_ticks_begin_when_there_is_something_to_work_on() -> None:
         "alerts",
         "performance_marks",
         "retention",
+        "signal_outcomes",
         "signals",
     }
     await supervisor.stop()

@@ -14,11 +14,11 @@ from app.api.members import NAMES
 from app.api.paging import Page, cut
 from app.api.responses import keep, sent
 from app.api.routing import api_router
-from app.api.schemas import CursorText, IdPath, Limit, Out, QueryInt, Score, TimeIn
+from app.api.schemas import CursorText, IdPath, Limit, Out, QueryInt, TimeIn
+from app.api.signal_statistics import StatisticsOut
 from app.api.signals import PendingSignalOut, SignalOut
 from app.domain.errors import Code
 from app.domain.signal import Claim, Direction
-from app.domain.signal_statistics import AgentCounts, SignalCounts
 from app.services.once import Answer, Command
 from app.services.signals import Cleared, Requeued, Taken
 
@@ -87,54 +87,6 @@ class RequeuedOut(Out):
 class ClearedOut(Out):
     expired: int = Field(description="Waited, or had failed, until their time was over.")
     removed: int = Field(description="Rejected, expired or failed before.")
-
-
-class SourceCountsOut(Out):
-    source: str
-    states: dict[str, int]
-
-
-class AgentCountsOut(Out):
-    """What one agent has said."""
-
-    agent: str
-    votes: int
-    abstentions: int
-    approvals: int
-    rejections: int
-    conditionals: int
-    vetoes: int
-    dissents: int
-    mean_probability: Score | None
-
-    @classmethod
-    def of(cls, counts: AgentCounts) -> Self:
-        return cls.model_validate(counts)
-
-
-class StatisticsOut(Out):
-    """Of the signals that came in within the last `days`."""
-
-    days: int
-    total: int
-    states: dict[str, int] = Field(examples=[{"approved": 3, "rejected": 5}])
-    evaluations: dict[str, int] = Field(examples=[{"APPROVE": 3, "REJECT": 5}])
-    sources: list[SourceCountsOut]
-    agents: list[AgentCountsOut]
-
-    @classmethod
-    def of(cls, counts: SignalCounts, days: int) -> Self:
-        return cls(
-            days=days,
-            total=counts.total,
-            states=counts.states,
-            evaluations=dict(counts.evaluations),
-            sources=[
-                SourceCountsOut(source=one.source, states=dict(one.states))
-                for one in counts.sources
-            ],
-            agents=[AgentCountsOut.of(one) for one in counts.agents],
-        )
 
 
 def _unversioned(request_id: RequestIdDep, once: IdempotencyDep) -> Command:
@@ -208,12 +160,17 @@ async def processed_signals(
     )
 
 
-@router.get("/statistics", summary="How many signals, and what the agents said")
+@router.get("/statistics", summary="How many signals, what the agents said, and what came of it")
 async def signal_statistics(
     service: ServiceDep,
     days: Annotated[QueryInt, Query(ge=1, le=365, description="How far back.")] = 30,
 ) -> StatisticsOut:
-    """By state, by source, by evaluation and by agent."""
+    """By state, by source, by evaluation and by agent.
+
+    After the horizon (`signals.horizon_days`) it is booked whether the symbol beat the median of
+    the universe, from closed hourly bars. By that agents earn their weight (`record`); while the
+    skill of none is known all weigh the same, and nothing is done unasked.
+    """
     return StatisticsOut.of(await service.signals.statistics(days), days)
 
 

@@ -1,0 +1,136 @@
+"""How signals, their sources and the agents are counted and held to what came."""
+
+from collections.abc import Mapping
+from typing import Self
+
+from pydantic import Field
+
+from app.api.schemas import Out, Score
+from app.domain.signal_statistics import AgentCounts
+from app.domain.track_record import BINS, Bin, Record
+from app.services.signals import SignalStatistics
+
+_NOBODY = Record()
+
+
+class BinOut(Out):
+    """Forecasts of about the same probability, and what came of them."""
+
+    from_probability: float = Field(examples=[0.7])
+    outcomes: int
+    mean_said: Score
+    share_came: Score
+
+    @classmethod
+    def of(cls, one: Bin) -> Self:
+        return cls(
+            from_probability=one.number / BINS,
+            outcomes=one.outcomes,
+            mean_said=one.said / one.outcomes,
+            share_came=one.came / one.outcomes,
+        )
+
+
+class RecordOut(Out):
+    """Of all time; null where nothing has come out yet."""
+
+    outcomes: int = Field(description="Those of one symbol whose times overlap count once.")
+    brier_score: Score | None = Field(description="Who always says one half has 0.25.")
+    skill: float | None = Field(
+        description="1 - BS / 0.25, with 50 outcomes of chance before the first: 0 is chance."
+    )
+    calibration_error: Score | None = Field(
+        description="Mean distance of what was said from what came, over bins of a tenth."
+    )
+    calibration: list[BinOut]
+
+    @classmethod
+    def of(cls, record: Record) -> Self:
+        return cls(
+            outcomes=record.outcomes,
+            brier_score=record.brier,
+            skill=record.skill if record.outcomes else None,
+            calibration_error=record.calibration_error,
+            calibration=[BinOut.of(one) for one in record.bins],
+        )
+
+
+class SourceStatisticsOut(Out):
+    source: str
+    states: dict[str, int]
+    record: RecordOut = Field(
+        description="Its confidence against whether its signals were right, as far as judged."
+    )
+
+
+class AgentStatisticsOut(Out):
+    """What one agent has said, and what came of it."""
+
+    agent: str
+    votes: int
+    abstentions: int
+    approvals: int
+    rejections: int
+    conditionals: int
+    vetoes: int
+    dissents: int
+    mean_probability: Score | None
+    weight: Score | None = Field(description="By skill; null while all agents weigh the same.")
+    record: RecordOut
+
+    @classmethod
+    def of(cls, counts: AgentCounts, record: Record, weights: Mapping[str, float] | None) -> Self:
+        weight = None if weights is None else weights.get(counts.agent, 0.0)
+        own = {name: getattr(counts, name) for name in AgentCounts.__slots__}
+        return cls(**own, weight=weight, record=RecordOut.of(record))
+
+
+class OutcomeCountsOut(Out):
+    """Verdicts by whether it is known what came of the symbol."""
+
+    open: int
+    decided: int
+    unknown: int = Field(description="A price, or most of the universe, was missing.")
+
+
+class StatisticsOut(Out):
+    """Counts of the signals that came in within the last `days`; records are of all time."""
+
+    days: int
+    total: int
+    states: dict[str, int] = Field(examples=[{"approved": 3, "rejected": 5}])
+    evaluations: dict[str, int] = Field(examples=[{"APPROVE": 3, "REJECT": 5}])
+    outcomes: OutcomeCountsOut
+    is_weighed_by_skill: bool = Field(description="Else every agent weighs the same.")
+    sources: list[SourceStatisticsOut]
+    agents: list[AgentStatisticsOut]
+
+    @classmethod
+    def of(cls, found: SignalStatistics, days: int) -> Self:
+        counts = found.counts
+        states = {one.source: dict(one.states) for one in counts.sources}
+        agents = {one.agent: one for one in counts.agents}
+        return cls(
+            days=days,
+            total=counts.total,
+            states=counts.states,
+            evaluations=dict(counts.evaluations),
+            outcomes=OutcomeCountsOut.model_validate(found.outcomes),
+            is_weighed_by_skill=found.weights is not None,
+            sources=[
+                SourceStatisticsOut(
+                    source=name,
+                    states=states.get(name, {}),
+                    record=RecordOut.of(found.sources.get(name, _NOBODY)),
+                )
+                for name in sorted(states.keys() | found.sources.keys())
+            ],
+            agents=[
+                AgentStatisticsOut.of(
+                    agents.get(name, AgentCounts.silent(name)),
+                    found.agents.get(name, _NOBODY),
+                    found.weights,
+                )
+                for name in sorted(agents.keys() | found.agents.keys())
+            ],
+        )
