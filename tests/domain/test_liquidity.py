@@ -132,21 +132,37 @@ def test_illiquidity_leaves_out_days_without_turnover() -> None:
     assert np.isnan(illiquidity(returns[:1], turnover[:1], 1)[1]).all()
 
 
+GOLDEN = {  # spread and impact of buying for 10 000 USD, both in bp
+    "SUSHIUSDT": (1.314, 2.595),
+    "AKROUSDT": (5.775, 9.430),
+    "KEEPUSDT": (4.059, 23.129),
+    "CTKUSDT": (9.896, 8.356),
+    "BCHUSD_PERP": (1.168, 1.629),
+    "BCHSV-USDT": (12.438, 14.463),
+}
+
+
 @pytest.mark.skipif(not L2_SNAPSHOTS.exists(), reason="the folder of real market data is not here")
-def test_golden_real_book() -> None:
+def test_golden_real_books() -> None:
     with gzip.open(L2_SNAPSHOTS, "rt") as file:
-        found = next(one for one in json.load(file) if one["symbol"] == "SUSHIUSDT")
-    # whole lots of a tenth of a coin
-    sides = [
-        [(str(price), round(float(size) * 10)) for price, size in found[side]]
-        for side in ("bids", "asks")
-    ]
-    real = book(*sides)
-    bid, ask = float(real.bids[0].price), float(real.asks[0].price)
-    assert spread_bp(np.array([bid]), np.array([ask]))[0] == pytest.approx(1.314, abs=5e-4)
-    assert depth(real, 0.1, 50.0) == pytest.approx(470_942.5, abs=0.5)
-    one_sided = book([(sides[0][0][0], 10**9)], sides[1])  # selling costs half the spread
-    assert impact_bp(one_sided, 0.1, 10_000.0) == pytest.approx(2.595, abs=5e-4)
+        found = {one["symbol"]: one for one in json.load(file)}
+    for symbol, (spread, impact) in GOLDEN.items():
+        # Whole lots of a hundred-millionth of a coin; a contract of the inverse one is 10 USD.
+        inverse = symbol.endswith("_PERP")
+        sides = [
+            [
+                (str(price), round((10.0 / price if inverse else 1.0) * float(size) * 1e8))
+                for price, size in found[symbol][side]
+            ]
+            for side in ("bids", "asks")
+        ]
+        real = book(*sides)
+        bid, ask = float(real.bids[0].price), float(real.asks[0].price)
+        assert spread_bp(np.array([bid]), np.array([ask]))[0] == pytest.approx(spread, abs=5e-4)
+        bottomless = book([(sides[0][0][0], 10**18)], sides[1])  # selling costs half the spread
+        assert impact_bp(bottomless, 1e-8, 10_000.0) == pytest.approx(impact, abs=5e-4), symbol
+        if symbol == "SUSHIUSDT":
+            assert depth(real, 1e-8, 50.0) == pytest.approx(470_942.5, abs=0.5)
 
 
 def test_depth_shown_counts_what_is_there_and_no_more() -> None:
