@@ -138,6 +138,8 @@ class Once:
                 await prepare()
             result = await self.database.run(change)
             return Outcome(result, None if render is None else render(result))
+        if prepare is None and self.database.commits is not None:
+            return await self._at_once(once, change, render)
         stored: Outcome[T] | None = await self._claim(once)
         if stored is not None:
             return stored
@@ -151,6 +153,28 @@ class Once:
                 raise
             return Outcome(None, kept)
         return outcome
+
+    async def _at_once(
+        self,
+        once: Keyed,
+        change: Callable[[UnitOfWork], Awaitable[T]],
+        render: Render[T],
+    ) -> Outcome[T]:
+        """Claim, change and answer in one transaction, where those that write stand in line.
+
+        Nobody can find the claim unfinished then, and a failure leaves none behind: whoever comes
+        with the same key meanwhile waits for the answer instead of being sent away.
+        """
+        try:
+            return await self.database.run(
+                lambda unit: self._keep(unit, once, change, render, holds=False)
+            )
+        except UnavailableError:
+            async with self.database.write() as unit:
+                kept = await unit.idempotency.answer(_PRINCIPAL, once.key)
+            if kept is None:
+                raise
+            return Outcome(None, Answer(kept.status, kept.headers, kept.body))
 
     async def share(
         self, command: Command, work: Callable[[], Awaitable[T]], render: Render[T]
@@ -195,10 +219,12 @@ class Once:
         once: Keyed,
         change: Callable[[UnitOfWork], Awaitable[T]],
         render: Render[T],
+        *,
+        holds: bool = True,
     ) -> Outcome[T]:
         # The lock is taken first; then nobody who took the claim over can be ahead of us unseen.
         await unit.portfolio.load(for_update=True)
-        stored: Outcome[T] | None = await self._state(unit, once, holds=True)
+        stored: Outcome[T] | None = await self._state(unit, once, holds=holds)
         if stored is not None:
             return stored
         result = await change(unit)

@@ -1,16 +1,28 @@
 """One effect per key: replays, races, other bodies, failures and claims left behind."""
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import pytest
 
-from app.domain.errors import Code, ConflictError, RefusedError, ServiceError
+from app.domain.controls import Switch
+from app.domain.errors import (
+    Code,
+    ConflictError,
+    RefusedError,
+    ServiceError,
+    UnavailableError,
+)
 from app.services.once import Answer, Command, Outcome
 from app.services.views import MemberView
+from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
 from tests.services.desk import SYMBOLS, Desk
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -25,6 +37,34 @@ def rendered(view: MemberView) -> Answer:
 
 def command(key: str = "k1", fingerprint: str = "f1") -> Command:
     return Command("tester", "request", once=Key(key, fingerprint))
+
+
+def told(switch: Switch) -> Answer:
+    return Answer(200, {}, f"{switch.enabled} {switch.reason}".encode())
+
+
+class LosesTheConnection:
+    """A database that is lost at the end of a transaction, after the commit or before it."""
+
+    def __init__(self, database: Database, *, committed: bool) -> None:
+        self._database, self._committed = database, committed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._database, name)
+
+    async def run(self, closure: Callable[[UnitOfWork], Awaitable[T]]) -> T:
+        async def lost(unit: UnitOfWork) -> T:
+            done = await closure(unit)
+            if not self._committed:
+                raise UnavailableError(Code.DATABASE_UNAVAILABLE, "lost before the commit")
+            return done
+
+        await self._database.run(lost)
+        raise UnavailableError(Code.DATABASE_UNAVAILABLE, "lost after the commit")
+
+
+async def switch(desk: Desk, who: Command, reason: str = "x") -> Outcome[Switch]:
+    return await desk.controls.switch(False, reason, who, told)
 
 
 async def add(desk: Desk, who: Command, symbol: str = SYMBOLS[9]) -> Outcome[MemberView]:
@@ -146,3 +186,67 @@ async def test_answers_are_kept_for_a_day_at_least_and_dropped_after_two(desk: D
     with pytest.raises(ConflictError) as refusal:
         await add(desk, command())
     assert refusal.value.code is Code.SYMBOL_ALREADY_IN_PORTFOLIO
+
+
+async def test_C02_many_changes_at_once_under_one_key_are_one(desk: Desk) -> None:
+    await desk.filled(3)
+
+    async def attempt() -> bytes | Code:
+        try:
+            done = await switch(desk, command())
+        except ConflictError as e:
+            return e.code
+        assert done.answer is not None
+        return done.answer.body
+
+    answers = set(await asyncio.gather(*(attempt() for _ in range(10))))
+    assert answers - {Code.IDEMPOTENCY_IN_PROGRESS} == {b"False x"}
+    assert (await desk.portfolio.view()).portfolio.version == 2
+    if desk.database.commits is not None:
+        assert answers == {b"False x"}  # whoever comes second waits for its turn to write
+
+
+async def test_where_one_process_writes_a_change_under_a_key_is_one_transaction(
+    desk: Desk,
+) -> None:
+    await desk.filled(3)
+    before = desk.database.commits
+    assert not (await switch(desk, command())).is_replay
+    if before is not None:
+        assert desk.database.commits == before + 1
+    assert (await switch(desk, command())).is_replay
+    with pytest.raises(RefusedError) as caught:
+        await switch(desk, command(fingerprint="f2"), "y")
+    assert caught.value.code is Code.IDEMPOTENCY_KEY_REUSED
+
+
+async def test_a_key_that_somebody_holds_is_not_taken_by_a_change_that_needs_no_preparing(
+    desk: Desk,
+) -> None:
+    await desk.filled(3)
+    await desk.portfolio.once._claim(Key("k1", "f1"))
+    with pytest.raises(ConflictError) as caught:
+        await switch(desk, command())
+    assert caught.value.code is Code.IDEMPOTENCY_IN_PROGRESS
+    assert (await desk.portfolio.view()).portfolio.version == 1
+
+
+@pytest.mark.parametrize("committed", [True, False])
+async def test_B03_what_became_of_a_lost_commit_is_looked_up_by_its_key(
+    desk: Desk, committed: bool
+) -> None:
+    await desk.filled(3)
+    lossy: Any = LosesTheConnection(desk.database, committed=committed)
+    whole, desk.controls = (
+        desk.controls,
+        replace(desk.controls, once=replace(desk.controls.once, database=lossy)),
+    )
+    if committed:
+        done = await switch(desk, command())
+        assert done.answer is not None
+        assert done.answer.body == b"False x"
+    else:
+        with pytest.raises(UnavailableError):
+            await switch(desk, command())
+    desk.controls = whole
+    assert (await switch(desk, command())).is_replay is committed
