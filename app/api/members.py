@@ -25,7 +25,7 @@ TARGET = "What a rebalance would set now; while market data is stale, what the l
 UNSAID = "requested"  # the reason where a caller gives none
 CHANGES = (Code.PRECONDITION_FAILED, Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED)
 NAMES = (Code.SYMBOL_UNKNOWN, Code.SYMBOL_AMBIGUOUS, Code.EXCHANGE_UNAVAILABLE)
-DECIDES = (Code.NO_BOARD_YET, Code.MARKET_DATA_STALE)
+DECIDES = (Code.NO_BOARD_YET, Code.MARKET_DATA_STALE, Code.CLOCK_UNSAFE)
 
 
 class MemberOut(Out):

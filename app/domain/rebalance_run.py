@@ -144,6 +144,7 @@ INTERRUPTED: Final = "interrupted"
 _ABORTED: Final = {
     Code.MARKET_DATA_STALE.value: RunState.ABORTED_STALE,
     Code.NO_BOARD_YET.value: RunState.ABORTED_STALE,
+    Code.CLOCK_UNSAFE.value: RunState.ABORTED_STALE,
     Code.TRADING_DISABLED.value: RunState.ABORTED_KILLED,
 }
 

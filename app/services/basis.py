@@ -48,6 +48,7 @@ def _of_market(state: Committed, grounds: Grounds) -> tuple[object, ...]:
         grounds.is_whole,
         grounds.is_board_fresh,
         market.is_halted(),
+        market.is_clock_safe(),
         market.status(),
         as_of,
         grounds.at if as_of is None else None,  # then our own clock stands in for it

@@ -219,6 +219,8 @@ class Grounds:
             raise _stale("The last scores are too old to decide on.")
         if not self.is_whole:
             raise _stale("These scores are older than the first fill; new ones are on their way.")
+        if not self.market.is_clock_safe():
+            raise _stale("Nobody knows the exchange's time well enough.", Code.CLOCK_UNSAFE)
         return self.board
 
     def require_fresh(self, symbol: str) -> None:
@@ -257,8 +259,8 @@ class Grounds:
         return figures(member, hourly, daily, None if mark is None else float(mark))
 
 
-def _stale(detail: str) -> UnavailableError:
-    return UnavailableError(Code.MARKET_DATA_STALE, detail, retry_after_s=_RETRY_S)
+def _stale(detail: str, code: Code = Code.MARKET_DATA_STALE) -> UnavailableError:
+    return UnavailableError(code, detail, retry_after_s=_RETRY_S)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Final
 from app.services.ports import Clock, Exchange, Monotonic
 
 SAMPLES: Final = 5  # of the exchange's clock; their median counts
+MAX_DOUBT_S: Final = 1.0  # an answer took more than two seconds: nothing is decided by it
 _DRIFT_MS: Final = 100.0  # two clocks may part by so much between two samples
 
 
@@ -44,7 +45,14 @@ class ServerClock:
     _samples: tuple[_Anchor, ...] = field(default=(), init=False)
 
     async def sync(self) -> None:
-        """Ask the exchange for its time; half of the way there and back is taken off."""
+        """Ask the exchange for its time, again at once while that is not known well enough."""
+        for _ in range(SAMPLES):
+            await self._ask()
+            if self.is_safe:
+                return
+
+    async def _ask(self) -> None:
+        """Half of the way there and back is taken off."""
         sent = self.monotonic()
         server_ms = await self.exchange.server_time_ms()
         received = self.monotonic()
@@ -63,6 +71,11 @@ class ServerClock:
     def doubt_s(self) -> float:
         """By so much it may be wrong; nothing is said of our own clock before the first answer."""
         return 0.0 if self._anchor is None else self._anchor.doubt_s
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether the exchange's time is known, and well enough to decide by."""
+        return self._anchor is not None and self._anchor.doubt_s <= MAX_DOUBT_S
 
     @property
     def synced(self) -> bool:

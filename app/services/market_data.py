@@ -23,6 +23,7 @@ from app.domain.panel import Panel, ScoringInputs, Source
 from app.domain.symbols import SymbolEntry
 from app.services.feed_lease import Fence, anybody
 from app.services.market_clock import ServerClock
+from app.services.market_facts import market_facts
 from app.services.market_fetch import Fetcher
 from app.services.market_memory import MarketMemory
 from app.services.market_quotes import MarketQuotes
@@ -165,35 +166,19 @@ class MarketData:
 
     def level(self) -> MarketLevel:
         moment = self.moment()
-        return MarketLevel(moment.status(), moment.stale_symbols())
+        return MarketLevel(moment.status(), moment.stale_symbols(), self.is_clock_safe())
+
+    def is_clock_safe(self) -> bool:
+        """Whether the exchange's time is known well enough to decide by."""
+        return self.server_clock.is_safe
 
     def as_of(self) -> datetime | None:
         return self.moment().as_of()
 
     def facts(self) -> MarketFacts:
         """What health and status say of it; the gauges are set on the way."""
-        moment = self.moment()
-        eligible = len(moment.funnel().eligible)
-        ages = {source.value: moment.age_s(source) for source in Source}
-        for name, age in ages.items():
-            if age is not None:
-                self.metrics.market_data_age_seconds.labels(name).set(age)
-        stale = moment.stale_symbols()
-        counts = {"known": len(moment.known.index.entries), "eligible": eligible, "stale": stale}
-        for state, count in counts.items():
-            self.metrics.market_symbols.labels(state).set(count)
-        return MarketFacts(
-            data_source=self.source,
-            data_status=moment.status(),
-            as_of=moment.as_of(),
-            contracts=counts["known"],
-            eligible=eligible,
-            stale_symbols=stale,
-            stage=self.fill.stage,
-            done=self.fill.done,
-            total=self.fill.total,
-            ages_s=ages,
-        )
+        said = self.moment(), self.source, self.fill, self.metrics
+        return market_facts(*said, is_clock_safe=self.is_clock_safe())
 
     # --- what it asks for
 

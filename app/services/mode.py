@@ -25,6 +25,7 @@ class Cause(StrEnum):
     DATABASE_UNAVAILABLE = "database_unavailable"
     MARKET_UNAVAILABLE = "market_unavailable"  # nothing is known of it yet
     MARKET_STALE = "market_stale"
+    CLOCK_UNSAFE = "clock_unsafe"  # nobody knows the exchange's time well enough
     SYMBOLS_STALE = "symbols_stale"  # some of them
     ALL_FRESH = "all_fresh"
 
@@ -35,11 +36,13 @@ class MarketLevel:
 
     status: DataStatus
     stale_symbols: int
+    is_clock_safe: bool = True
 
 
 def mode_of(market: MarketLevel, *, is_database_down: bool) -> Mode:
-    """Without the database or the market nothing is decided."""
-    if is_database_down or market.status is not DataStatus.FRESH:
+    """Without the database, the market or its time nothing is decided."""
+    is_known = market.status is DataStatus.FRESH and market.is_clock_safe
+    if is_database_down or not is_known:
         return Mode.FROZEN
     return Mode.DEGRADED if market.stale_symbols else Mode.NORMAL
 
@@ -48,6 +51,8 @@ def cause_of(market: MarketLevel, *, is_database_down: bool) -> Cause:
     """Why `mode_of` the same says what it says."""
     if is_database_down:
         return Cause.DATABASE_UNAVAILABLE
+    if market.status is DataStatus.FRESH and not market.is_clock_safe:
+        return Cause.CLOCK_UNSAFE
     if market.status is DataStatus.FRESH:
         return Cause.SYMBOLS_STALE if market.stale_symbols else Cause.ALL_FRESH
     never = market.status is DataStatus.UNAVAILABLE

@@ -47,6 +47,10 @@ class MarketView(Protocol):
         """Whether the exchange as a whole is not trading."""
         ...
 
+    def is_clock_safe(self) -> bool:
+        """Whether the exchange's time is known well enough to decide by."""
+        ...
+
     def is_filled(self) -> bool:
         """Whether everything that a scoring reads has been asked for since the start."""
         ...
@@ -81,6 +85,9 @@ class MarketOnce:
 
     def is_halted(self) -> bool:
         return self.market.is_halted()
+
+    def is_clock_safe(self) -> bool:
+        return self.market.is_clock_safe()
 
     def is_filled(self) -> bool:
         return self.market.is_filled()

@@ -9,9 +9,9 @@ from app.domain.errors import Code, UnavailableError
 from app.domain.market import DataSource, DataStatus
 from app.domain.panel import ScoringInputs, Source, fresh
 from app.domain.symbols import SymbolEntry
+from app.services.market_clock import MAX_DOUBT_S
 
 RETRY_S: Final = 5.0
-MAX_CLOCK_DOUBT_S: Final = 1.0  # an answer that took more than two seconds
 _TICKER_RULE: Final = "ticker"  # the last one of the funnel
 _LIVE: Final = (Source.CONTRACTS, Source.TICKERS, Source.DAILY_CANDLES)
 _FRESH_SHARE: Final = 0.5  # of the symbols; below it the market as a whole is not known
@@ -69,7 +69,7 @@ def refuse_unknown(moment: ScoringMoment, inputs: ScoringInputs) -> None:
     """
     if not inputs.symbols and not inputs.excluded:
         raise _stale("No contract is known yet.", {})
-    if moment.clock_doubt_s > MAX_CLOCK_DOUBT_S:
+    if moment.clock_doubt_s > MAX_DOUBT_S:
         raise UnavailableError(
             Code.CLOCK_UNSAFE,
             f"The time of the exchange is known to {moment.clock_doubt_s:.1f} s only.",

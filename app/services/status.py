@@ -113,7 +113,7 @@ class Status:
         return Health(
             status=worst(components),
             mode=mode_of(
-                MarketLevel(market.data_status, market.stale_symbols),
+                MarketLevel(market.data_status, market.stale_symbols, market.is_clock_safe),
                 is_database_down=self.is_database_down(),
             ),
             components=components,

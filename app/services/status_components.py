@@ -45,12 +45,15 @@ def market_data(market: MarketFacts) -> ComponentHealth:
         if filling
         else f"{market.stale_symbols} of {market.contracts} symbols stale"
     )
+    cause = None
+    if state is ComponentState.UP and not market.is_clock_safe:
+        state, cause = ComponentState.DEGRADED, str(Code.CLOCK_UNSAFE)
     next_step = {
         ComponentState.STARTING: "decides as soon as the market is there",
         ComponentState.DEGRADED: "asks again with the next tick; stale symbols decide nothing",
         ComponentState.DOWN: "asks again with the next tick; nothing is decided until then",
     }.get(state)
-    return ComponentHealth("market_data", state, None, None, detail, market.as_of, next_step)
+    return ComponentHealth("market_data", state, None, cause, detail, market.as_of, next_step)
 
 
 def stream(report: StreamReport | None) -> tuple[ComponentHealth, ...]:

@@ -58,6 +58,7 @@ class MarketFacts:
     done: int
     total: int
     ages_s: Mapping[str, float | None]  # source -> age of its oldest fresh-kept value
+    is_clock_safe: bool = True  # the exchange's time is known well enough to decide by
 
 
 @dataclass(frozen=True, slots=True)

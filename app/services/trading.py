@@ -27,13 +27,14 @@ from app.services.outlook import Quote
 from app.services.quote_view import spread
 from app.storage.database import Database
 
-SWITCH, BAN, MEMBER, OPEN, ENDING, MARKET, FRESH, QUALITY, SCORE = (
+SWITCH, BAN, MEMBER, OPEN, ENDING, MARKET, CLOCK, FRESH, QUALITY, SCORE = (
     "trading_switch",
     "not_banned",
     "member",
     "contract_open",
     "no_delisting",
     "market_open",
+    "clock_known",
     "data_fresh",
     "data_quality",
     "score",
@@ -104,7 +105,7 @@ def judge(symbol: str, portfolio: Portfolio, grounds: Grounds) -> Verdict:
     traded = member is not None and member.target_weight_u > 0
     limit = settings.leave_score if traded else settings.enter_score
     enough = member is not None and score is not None and may_trade(score, member, settings)
-    halted = grounds.market.is_halted()
+    halted, clock = grounds.market.is_halted(), grounds.market.is_clock_safe()
     is_open, fresh = grounds.is_open(symbol), grounds.is_fresh(symbol)
     ending = grounds.is_ending(symbol)
     known = "has no score" if score is None else f"scores {score:.4f}"
@@ -121,6 +122,7 @@ def judge(symbol: str, portfolio: Portfolio, grounds: Grounds) -> Verdict:
         Check(OPEN, is_open, None, None, f"the contract is {grounds.status_of(symbol).value}"),
         Check(ENDING, not ending, None, None, _end(ending)),
         Check(MARKET, not halted, None, None, _say(not halted, "traded at the exchange")),
+        Check(CLOCK, clock, None, None, f"the exchange's time is {'' if clock else 'not '}known"),
         Check(FRESH, fresh, None, None, f"the market data is {'fresh' if fresh else 'stale'}"),
         _quality(symbol, grounds),
         Check(SCORE, enough, score, limit, f"it {known}, {limit:g} is needed"),

@@ -85,6 +85,7 @@ class Bench:
     state: DataStatus = DataStatus.FRESH
     halted: bool = False
     filled: bool = True
+    clock_safe: bool = True
     quotes: dict[str, Quote] = field(default_factory=dict)
     panels: dict[Interval, Panel] = field(default_factory=dict)
     names: SymbolIndex = field(default_factory=lambda: SymbolIndex.of(()))
@@ -98,6 +99,9 @@ class Bench:
 
     def is_halted(self) -> bool:
         return self.halted
+
+    def is_clock_safe(self) -> bool:
+        return self.clock_safe
 
     def is_filled(self) -> bool:
         return self.filled

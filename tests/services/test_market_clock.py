@@ -63,6 +63,22 @@ async def test_T01_one_slow_answer_among_five_moves_nothing() -> None:
     assert clock.doubt_s == pytest.approx(0.02)
 
 
+async def test_T01_a_time_that_took_more_than_two_seconds_is_not_safe_and_asked_for_again() -> None:
+    world = Exchanges(there_s=1.0, back_s=1.0)
+    clock = world.clock()
+    assert not clock.is_safe, "it was never asked for"
+    await clock.sync()
+    assert (clock.is_safe, world.passed_s) == (True, 2.0)
+    world = Exchanges(there_s=1.01, back_s=1.0)
+    clock = world.clock()
+    await clock.sync()
+    assert not clock.is_safe
+    assert world.passed_s == pytest.approx(5 * 2.01)
+    world.there_s = world.back_s = 0.01
+    await clock.sync()
+    assert clock.is_safe
+
+
 @pytest.mark.parametrize("step_ms", [3_600_000.0, -3_600_000.0, 900.0])
 async def test_T01_a_clock_that_the_exchange_sets_is_followed_at_once(step_ms: float) -> None:
     world = Exchanges(there_s=0.02, back_s=0.02)

@@ -20,6 +20,7 @@ FRESH = MarketLevel(DataStatus.FRESH, 0)
 GAPS = MarketLevel(DataStatus.FRESH, 3)
 STALE = MarketLevel(DataStatus.STALE, 3)
 NOTHING = MarketLevel(DataStatus.UNAVAILABLE, 0)
+TIMELESS = MarketLevel(DataStatus.FRESH, 0, is_clock_safe=False)
 
 
 @dataclass
@@ -150,7 +151,7 @@ async def test_who_is_no_longer_the_owner_tells_nothing(world: World) -> None:
     assert await world.modes() == []
 
 
-@pytest.mark.parametrize("level", [FRESH, GAPS, STALE, NOTHING])
+@pytest.mark.parametrize("level", [FRESH, GAPS, STALE, NOTHING, TIMELESS])
 @pytest.mark.parametrize("is_down", [False, True])
 def test_the_cause_goes_with_the_mode(level: MarketLevel, *, is_down: bool) -> None:
     mode = mode_of(level, is_database_down=is_down)
@@ -158,3 +159,4 @@ def test_the_cause_goes_with_the_mode(level: MarketLevel, *, is_down: bool) -> N
     assert (cause is Cause.ALL_FRESH) is (mode is Mode.NORMAL)
     assert (cause is Cause.SYMBOLS_STALE) is (mode is Mode.DEGRADED)
     assert (cause is Cause.DATABASE_UNAVAILABLE) is is_down
+    assert (cause is Cause.CLOCK_UNSAFE) is (level is TIMELESS and not is_down)

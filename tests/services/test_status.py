@@ -226,6 +226,15 @@ async def test_the_mode_of_every_answer_is_that_of_health(
     assert told() is mode
 
 
+async def test_T01_without_the_exchanges_time_health_is_degraded_and_nothing_is_decided() -> None:
+    world = World()
+    world.market = replace(world.market, is_clock_safe=False)
+    found = await world.status().health()
+    assert found.mode is Mode.FROZEN
+    market = next(one for one in found.components if one.name == "market_data")
+    assert (market.state, market.cause) == (ComponentState.DEGRADED, "clock_unsafe")
+
+
 async def test_the_mode_is_worked_out_once_a_second_however_many_answers_there_are() -> None:
     level, clock, asked = MarketLevel(DataStatus.FRESH, 0), ModeClock(), 0
 
