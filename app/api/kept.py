@@ -1,11 +1,19 @@
 """Answers from memory, given again as they are while nothing has changed that they are made of."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from functools import partial, wraps
 from typing import Any, Final, TypeVar
 
+from pydantic import BaseModel
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.responses import answer, json_bytes
 from app.domain.errors import ServiceError
 from app.services.standing import Stand, Standing
 
@@ -13,34 +21,62 @@ STANDING: Final = "standing"  # in the state of the lifespan; without it nothing
 _MOST: Final = 256  # answers
 _LARGEST: Final = 256 * 1024  # bytes of a body
 _LONGEST: Final = 1024  # bytes of what is asked
+_KEPT: Final = frozenset({200, 304})  # statuses
 _TAGS: Final = b"if-none-match"
 # With these an answer is another one, or not only an answer.
 _BESIDE: Final = frozenset({b"origin", b"content-length", b"transfer-encoding", b"prefer"})
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
-_HAS_COMMITTED: Final[dict[Callable[..., Any], bool]] = {}
+Again = Callable[[], Awaitable[Response]]
 
 
 def of_memory(endpoint: Endpoint) -> Endpoint:
     """Marks what answers by path, query and `If-None-Match` alone, out of what a Stand holds."""
-    _HAS_COMMITTED[endpoint] = True
-    return endpoint
+    marked: Endpoint = _marked(endpoint, has_committed=True)
+    return marked
 
 
 def of_market(endpoint: Endpoint) -> Endpoint:
     """The same of market and scores alone: what is committed has no part in it."""
-    _HAS_COMMITTED[endpoint] = False
-    return endpoint
+    marked: Endpoint = _marked(endpoint, has_committed=False)
+    return marked
 
 
-def _nothing() -> None:
-    """Where no route has answered."""
+@dataclass(slots=True)
+class _Making:
+    """What the endpoint says of itself while its answer is made for the first time."""
+
+    has_committed: bool | None = None  # None: it is not one of those whose answers are kept
+    again: Again | None = None  # None: it needs the request itself
+
+
+_MAKING: Final[ContextVar[_Making | None]] = ContextVar("making", default=None)
+
+
+def _marked(endpoint: Callable[..., Any], *, has_committed: bool) -> Any:
+    async def told(**given: Any) -> Response:
+        made = await endpoint(**given)
+        return answer(json_bytes(made)) if isinstance(made, BaseModel) else made
+
+    @wraps(endpoint)
+    async def noted(**given: Any) -> Response:
+        making = _MAKING.get()
+        if making is not None:
+            making.has_committed = has_committed
+            # The path, the query and the tags are in the key: what was read of them is the same.
+            if not any(isinstance(one, HTTPConnection | Response) for one in given.values()):
+                making.again = partial(told, **given)
+        return await told(**given)
+
+    return noted
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
+    standing: Standing
     stand: Stand
     has_committed: bool
+    again: Again | None
     route: object
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
@@ -54,11 +90,14 @@ _Key = tuple[str, bytes, bytes]
 class KeptAnswers:
     """Inside of all that refuses, outside of all that works an answer out.
 
-    Everybody is told the same: once callers are told apart, who asks belongs into the key.
+    What has changed is asked of the endpoint that answered before, with what it was given then:
+    finding it and reading the request anew takes longer than most answers. Everybody is told the
+    same: once callers are told apart, who asks belongs into the key.
     """
 
     app: ASGIApp
     _kept: dict[_Key, _Kept] = field(default_factory=dict, init=False)
+    _busy: dict[_Key, asyncio.Event] = field(default_factory=dict, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         standing: Standing | None = scope.get("state", {}).get(STANDING)
@@ -67,24 +106,83 @@ class KeptAnswers:
             await self.app(scope, receive, send)
             return
         kept = self._kept.get(key)
-        stand = await _present(standing, is_asking=kept is not None and kept.has_committed)
-        if (
-            kept is not None
-            and stand is not None
-            and kept.stand.serves(stand, has_committed=kept.has_committed)
-        ):
-            scope["route"] = kept.route
-            head = {"status": kept.status, "headers": list(kept.headers)}
-            await send({"type": "http.response.start", **head})
-            await send({"type": "http.response.body", "body": kept.body})
+        while True:
+            stand = await _present(standing, is_asking=kept is not None and kept.has_committed)
+            kept, busy = self._kept.get(key), self._busy.get(key)
+            if kept is None or stand is None or kept.standing is not standing:
+                given = None
+                break
+            if kept.stand.serves(stand, has_committed=kept.has_committed):
+                given = kept
+                break
+            if busy is None:
+                given = await self._remade(key, kept, stand)
+                break
+            await busy.wait()  # for the answer of somebody else, if it still holds then
+        if given is None:
+            await self._found(key, standing, stand, scope, receive, send)
             return
-        heard = _Heard(send)
-        await self.app(scope, receive, heard)
-        route = scope.get("route")
-        has_committed = _HAS_COMMITTED.get(getattr(route, "endpoint", None) or _nothing)
-        if heard.is_whole and stand is not None and has_committed is not None:
-            told = (heard.status, heard.headers, heard.body)
-            self._keep(key, _Kept(stand, has_committed, route, *told))
+        scope["route"] = given.route
+        start = {"status": given.status, "headers": list(given.headers)}
+        await send({"type": "http.response.start", **start})
+        await send({"type": "http.response.body", "body": given.body})
+
+    async def _remade(self, key: _Key, kept: _Kept, stand: Stand) -> _Kept | None:
+        """What the same endpoint says now; None for what only the whole way can say."""
+        if kept.again is None:
+            return None
+        busy = self._busy[key] = asyncio.Event()
+        made: Response | None = None
+        try:
+            with suppress(Exception):  # then the whole way fails as well, and says it as a problem
+                made = await kept.again()
+            if made is None:
+                return None
+            body = bytes(made.body)
+            fresh = replace(
+                kept,
+                stand=stand,
+                status=made.status_code,
+                headers=tuple(made.raw_headers),
+                body=body,
+            )
+            if fresh.status in _KEPT and len(body) <= _LARGEST:
+                self._keep(key, fresh)
+        finally:
+            del self._busy[key]
+            busy.set()
+        return fresh
+
+    async def _found(
+        self,
+        key: _Key,
+        standing: Standing,
+        stand: Stand | None,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """The whole way: the route is looked for, and the request read."""
+        heard, making = _Heard(send), _Making()
+        token = _MAKING.set(making)
+        try:
+            await self.app(scope, receive, heard)
+        finally:
+            _MAKING.reset(token)
+        if heard.is_whole and stand is not None and making.has_committed is not None:
+            self._keep(
+                key,
+                _Kept(
+                    standing,
+                    stand,
+                    making.has_committed,
+                    making.again,
+                    scope.get("route"),
+                    heard.status,
+                    heard.headers,
+                    heard.body,
+                ),
+            )
 
     def _keep(self, key: _Key, answer: _Kept) -> None:
         self._kept.pop(key, None)
@@ -106,7 +204,7 @@ class _Heard:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status, self.headers = message["status"], tuple(message["headers"])
-        elif self.status in {200, 304}:
+        elif self.status in _KEPT:
             self.body = message.get("body", b"")
             self.is_whole = not message.get("more_body") and len(self.body) <= _LARGEST
             self.status = self.status if self.is_whole else 0

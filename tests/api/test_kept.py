@@ -1,21 +1,24 @@
 """Answers that are given again: only the same answer to the same question."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from decimal import Decimal
+from typing import Annotated, Any
 
 import httpx2
 import pytest
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.deps import IfNoneMatchDep, holds
 from app.api.kept import of_market, of_memory
 from app.api.responses import answer, not_modified
 from app.api.routing import api_router
-from app.api.schemas import QueryInt
+from app.api.schemas import MoneyString, Out, QueryInt, UtcTime
 from app.domain.errors import Code, NotFoundError, UnavailableError
 from app.services.standing import Stand
 from app.telemetry.metrics import Metrics
@@ -35,6 +38,9 @@ class Bench:
     fails: bool = False
     made: list[str] = field(default_factory=list)
     during: Callable[[], None] = lambda: None
+    read: int = 0  # how often a request was read
+    failure: Exception | None = None
+    gate: asyncio.Event | None = None  # answers are not ready before it is open
 
     def now(self) -> Stand:
         if self.fails:
@@ -43,6 +49,51 @@ class Bench:
 
     async def asked(self) -> Stand:
         return Stand(self.committed, self.things, (), NOON, 0.0)
+
+
+class Said(Out):
+    name: str
+    price: MoneyString
+    share: float | None
+    at: UtcTime
+
+
+SAID = Said(name="é\u2028", price=Decimal("1.50"), share=0.1, at=NOON)
+
+
+def asked_again(bench: Bench) -> APIRouter:
+    router = api_router("sample")
+
+    async def reading(request: Request) -> str:
+        bench.read += 1
+        return request.url.path
+
+    @router.get("/read/{name}")
+    @of_memory
+    async def read(name: str, path: Annotated[str, Depends(reading)]) -> Response:
+        bench.made.append(name)
+        if bench.gate is not None:
+            await bench.gate.wait()
+        if bench.failure is not None:
+            raise bench.failure
+        return answer(f"{len(bench.made)} {path} {bench.things[0]}".encode())
+
+    @router.get("/request")
+    @of_memory
+    async def with_request(request: Request) -> Response:
+        bench.made.append("request")
+        return answer(request.headers.get("x-said", "").encode())
+
+    @router.get("/model")
+    @of_memory
+    async def model() -> Said:
+        return SAID
+
+    @router.get("/plain-model")
+    async def plain_model() -> Said:
+        return SAID
+
+    return router
 
 
 def routes(bench: Bench) -> APIRouter:
@@ -76,7 +127,7 @@ def routes(bench: Bench) -> APIRouter:
 
 @asynccontextmanager
 async def opened(bench: Bench) -> AsyncIterator[httpx2.AsyncClient]:
-    async with serve([routes(bench)], {"standing": bench}) as client:
+    async with serve([routes(bench), asked_again(bench)], {"standing": bench}) as client:
         yield client
 
 
@@ -231,3 +282,98 @@ async def test_so_many_answers_are_kept_and_the_oldest_gives_way() -> None:
         assert len(bench.made) == 257
         await ask(client, "/kept/a?part=0")
     assert len(bench.made) == 258
+
+
+async def test_what_has_changed_is_asked_of_the_endpoint_alone() -> None:
+    bench = Bench()
+    async with opened(bench) as client:
+        first = await client.get(f"{PREFIX}/read/a")
+        for number in range(2, 5):
+            bench.things = (f"thing {number}",)
+            again = await client.get(f"{PREFIX}/read/a")
+            assert again.text == f"{number} {PREFIX}/read/a thing {number}"
+            assert (await client.get(f"{PREFIX}/read/a")).text == again.text
+    assert bench.read == 1
+    assert first.headers.keys() == again.headers.keys()
+    assert again.headers["content-length"] == str(len(again.content))
+
+
+async def test_who_wants_the_request_itself_is_given_each_one() -> None:
+    bench = Bench()
+    async with opened(bench) as client:
+        assert (await ask(client, "/request", **{"x-said": "one"}))[1] == b"one"
+        bench.things = ("second",)
+        assert (await ask(client, "/request", **{"x-said": "two"}))[1] == b"two"
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "code"),
+    [
+        (NotFoundError(Code.NOT_FOUND, "It is gone."), 404, "not_found"),
+        (ZeroDivisionError("a bug"), 500, "internal_error"),
+    ],
+)
+async def test_what_can_no_longer_be_said_is_a_problem(
+    failure: Exception, status: int, code: str
+) -> None:
+    bench = Bench()
+    async with opened(bench) as client:
+        await ask(client, "/read/a")
+        bench.things, bench.failure = ("second",), failure
+        refused = await client.get(f"{PREFIX}/read/a")
+        assert (refused.status_code, refused.json()["code"]) == (status, code)
+        assert refused.headers["content-type"] == "application/problem+json"
+        bench.failure = None
+        assert (await ask(client, "/read/a"))[0] == 200
+
+
+async def test_who_comes_while_an_answer_is_made_waits_for_it() -> None:
+    bench = Bench()
+    async with opened(bench) as client:
+        await ask(client, "/read/a")
+        bench.things, bench.gate = ("second",), asyncio.Event()
+        many = [asyncio.ensure_future(ask(client, "/read/a")) for _ in range(8)]
+        while len(bench.made) < 2:  # the first of them is with the endpoint
+            await asyncio.sleep(0)
+        bench.gate.set()
+        said = set(await asyncio.gather(*many))
+    assert len(said) == 1
+    assert len(bench.made) == 2
+
+
+async def test_who_comes_after_a_change_does_not_get_what_was_begun_before_it() -> None:
+    bench = Bench()
+    async with opened(bench) as client:
+        await ask(client, "/read/a")
+        bench.things, bench.gate = ("second",), asyncio.Event()
+        early = asyncio.ensure_future(ask(client, "/read/a"))
+        while len(bench.made) < 2:  # it is with the endpoint
+            await asyncio.sleep(0)
+        bench.things = ("third",)
+        late = asyncio.ensure_future(ask(client, "/read/a"))
+        await asyncio.sleep(0.01)
+        bench.gate.set()
+        await early
+        assert (await late)[1] == f"3 {PREFIX}/read/a third".encode()
+
+
+async def test_one_that_is_cut_off_holds_up_nobody() -> None:
+    bench = Bench()
+    async with opened(bench) as client:
+        await ask(client, "/read/a")
+        bench.things, bench.gate = ("second",), asyncio.Event()
+        one = asyncio.ensure_future(ask(client, "/read/a"))
+        while len(bench.made) < 2:  # it is with the endpoint
+            await asyncio.sleep(0)
+        two = asyncio.ensure_future(ask(client, "/read/a"))
+        one.cancel()
+        bench.gate.set()
+        assert (await two)[0] == 200
+
+
+async def test_a_view_is_written_the_same_whoever_writes_it() -> None:
+    async with opened(Bench()) as client:
+        kept = await client.get(f"{PREFIX}/model")
+        plain = await client.get(f"{PREFIX}/plain-model")
+    assert kept.content == plain.content
+    assert kept.headers["content-type"] == plain.headers["content-type"]
