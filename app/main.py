@@ -7,15 +7,17 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import structlog
 from fastapi import FastAPI
 
 from app.api.application import create_api
-from app.container import assemble, code_version, new_id
+from app.container import code_version, new_id, opened
 from app.settings import Settings
 from app.telemetry.logging import configure_logging
 from app.telemetry.metrics import Metrics
 
 _SECRET_BYTES = 32
+_log = structlog.get_logger("service")
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -26,16 +28,12 @@ def create_app(settings: Settings) -> FastAPI:
     metrics = Metrics()
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        async with assemble(settings, metrics) as services:
-            yield {
-                "my_symbols": services.my_symbols,
-                "mode": services.mode,
-                "standing": services.standing,
-            }
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        async with opened(settings, metrics, app.state.give_up) as state:
+            yield state
 
     given = settings.http.cursor_secret
-    return create_api(
+    app = create_api(
         lifespan,
         metrics=metrics,
         new_id=new_id,
@@ -50,6 +48,13 @@ def create_app(settings: Settings) -> FastAPI:
         cors_origins=settings.http.cors_origins,
         allowed_hosts=(*settings.http.allowed_hosts, settings.http.host.lower()),
     )
+    app.state.give_up = _given_up
+    return app
+
+
+def _given_up(error: Exception) -> None:
+    """Whoever serves the application may put something in this place that ends the process."""
+    _log.error("service_not_started", cause=str(error))
 
 
 def known_secrets(settings: Settings) -> list[str]:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, text
 
 from app.domain.errors import Code, UnavailableError
 from app.storage import migrations, triggers
+from app.storage.faults import SchemaTooNewError
 from app.storage.tables import metadata
 
 ROOT = Path(__file__).parents[1]
@@ -128,6 +129,18 @@ async def test_B11_replicas_that_start_together_migrate_once(empty_database_url:
     async with migrations.connected(url, begin="BEGIN") as connection:
         rows = await connection.execute(text("SELECT count(*) FROM portfolio"))
         assert rows.scalar() == 1
+
+
+async def test_B11_a_database_of_a_later_version_is_left_alone(empty_database_url: str) -> None:
+    url = empty_database_url
+    await migrations.upgrade(url)
+    async with migrations.connected(url) as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = 'later'"))
+    before = await _look(url)
+    with pytest.raises(SchemaTooNewError):
+        await migrations.upgrade(url)
+    assert await _look(url) == before
+    assert await migrations.current(url) == "later"
 
 
 async def test_K13_a_migration_that_fails_leaves_nothing_behind(

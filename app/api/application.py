@@ -21,6 +21,7 @@ from app.api.errors import PREFIX
 from app.api.hosts import HostGuard
 from app.api.kept import KeptAnswers
 from app.api.middleware import RequestBorder
+from app.api.opening import OpeningGuard
 from app.api.origin import OriginGuard
 from app.api.paging import Cursors
 from app.api.responses import Bodies, Shown
@@ -136,7 +137,8 @@ def create_api(
     if cors_origins:
         api.add_middleware(CORSMiddleware, **_cors(cors_origins))
     # Outside of everything, also of Starlette's own last resort for crashes.
-    named = HostGuard(KeptAnswers(api.build_middleware_stack()), frozenset(allowed_hosts))
+    answering = OpeningGuard(KeptAnswers(api.build_middleware_stack()))
+    named = HostGuard(answering, frozenset(allowed_hosts))
     api.middleware_stack = RequestBorder(named, metrics, new_id, monotonic)
     return api
 

@@ -23,13 +23,13 @@ from app.domain.errors import ServiceError
 from app.main import create_app
 from app.settings import Role, Settings
 from app.storage.database import DataSourceMismatchError
-from app.storage.faults import CorruptDatabaseError
+from app.storage.faults import CorruptDatabaseError, SchemaTooNewError
 from app.storage.file_lock import DatabaseInUseError
 
 _log = structlog.get_logger("service")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Trying again does not help against these; everything else may come back by itself.
-_TO_BE_CHANGED = (DatabaseInUseError, DataSourceMismatchError)
+_TO_BE_CHANGED = (DatabaseInUseError, DataSourceMismatchError, SchemaTooNewError)
 
 
 class Server(uvicorn.Server):
@@ -120,6 +120,12 @@ def run(
     )
     server = Server(config, url)
     _note_failures(app, server)
+
+    def give_up(error: Exception) -> None:
+        server.failure = error
+        server.stop()
+
+    app.state.give_up = give_up
 
     async def accompany() -> None:
         await server.settled.wait()

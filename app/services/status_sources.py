@@ -11,6 +11,7 @@ from app.services.shared import Shared
 from app.services.status import MarketFacts, PortfolioFacts, ScoringFacts, Status, TaskFacts
 from app.services.status_facts import ProcessFacts
 from app.services.vitals import VitalSigns, counted
+from app.storage import migrations
 from app.storage.database import Database
 from app.telemetry.metrics import Metrics
 
@@ -39,7 +40,7 @@ class StatusSources:
             started_at=clock(),
             version=version,
             clock=clock,
-            ping_database=lambda: pinging(self.database.ping),
+            ping_database=lambda: pinging(self.ping),
             exchange_link=exchange_link,
             market_facts=market_facts,
             scoring_facts=self.scoring_facts,
@@ -51,6 +52,10 @@ class StatusSources:
             ),
             vitals=VitalSigns(counted(self.metrics)),
         )
+
+    async def ping(self) -> None:
+        """Whether reads can be served: it answers, and has the schema of this version (B11)."""
+        await self.database.ping(revision=migrations.head())
 
     async def portfolio_facts(self) -> PortfolioFacts:
         """The committed portfolio in figures; raises UnavailableError without a database."""

@@ -22,6 +22,7 @@ from app.storage.faults import (
     sqlstate,
     translated,
     unavailable,
+    unmigrated,
 )
 from app.storage.file_lock import FileLock
 from app.storage.unbroken import unbroken
@@ -117,16 +118,20 @@ class Database:
                     raise
             await asyncio.sleep(0.01 + 0.19 * self.jitter())
 
-    async def ping(self, within_s: float = 2.0) -> None:
+    async def ping(self, within_s: float = 2.0, revision: str | None = None) -> None:
         """One statement on a connection of its own, so that a full pool does not look like death.
 
+        With `revision` its schema must be that one: another process may migrate it under us.
         Raises UnavailableError.
         """
+        asked = text("SELECT 1" if revision is None else "SELECT version_num FROM alembic_version")
         try:
             async with asyncio.timeout(within_s), self._opened().probe.connect() as connection:
-                await connection.execute(text("SELECT 1"))
+                found = (await connection.execute(asked)).scalar()
         except (SQLAlchemyError, *CONNECT_ERRORS) as e:
             raise translated(e) or unavailable() from e
+        if revision is not None and found != revision:
+            raise unmigrated()
 
     async def listen(self, hint: Callable[[], None], beat: Callable[[], None]) -> None:
         """Calls `hint` whenever any process has committed events, until cancelled.

@@ -52,6 +52,18 @@ def unmigrated() -> UnavailableError:
     )
 
 
+class SchemaTooNewError(UnavailableError):
+    """A later version of the service has migrated the database: this one must not touch it."""
+
+
+def too_new() -> SchemaTooNewError:
+    return SchemaTooNewError(
+        Code.DATABASE_UNAVAILABLE,
+        "the database schema belongs to a later version of the service: run that one",
+        retry_after_s=30,
+    )
+
+
 def unfit() -> ServiceError:
     return ServiceError(Code.INTERNAL_ERROR, "a value of ours does not fit its column")
 

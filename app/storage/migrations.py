@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from alembic import command
 from app.domain.errors import Code, UnavailableError
 from app.storage.engines import url_of
-from app.storage.faults import CONNECT_ERRORS, translated
+from app.storage.faults import CONNECT_ERRORS, too_new, translated
 
 LOCK_NUMBER: Final = 6_057_912_301  # of our advisory lock on PostgreSQL; any number that is ours
 _PLACES: Final = (
@@ -28,7 +29,8 @@ _PLACES: Final = (
 async def upgrade(url: str, revision: str = "head") -> None:
     """Migrates to `revision` in one transaction; nothing happens if it is there already.
 
-    Raises UnavailableError where the database cannot be reached.
+    Raises UnavailableError where the database cannot be reached, SchemaTooNewError for one that a
+    later version of the service has migrated.
     """
     await _run(url, lambda config: command.upgrade(config, revision))
 
@@ -48,6 +50,7 @@ async def current(url: str) -> str | None:
         )
 
 
+@cache
 def head() -> str:
     """The revision that this version of the service needs."""
     newest = script().get_current_head()
@@ -117,6 +120,9 @@ def _is_missing_file(url: URL) -> bool:
 
 async def _run(url: str, task: Callable[[Config], None]) -> None:
     def on(connection: Connection) -> None:
+        present = MigrationContext.configure(connection).get_current_revision()
+        if present is not None and not knows(present):
+            raise too_new()
         config = configuration()
         config.attributes["connection"] = connection
         task(config)

@@ -349,16 +349,11 @@ def _torn(path: Path) -> str:
     return f"sqlite+aiosqlite:///{path}"
 
 
-def _nobody(_: Path) -> str:
-    return "postgresql+asyncpg://nobody@127.0.0.1:9/none"
-
-
 @pytest.mark.parametrize(
     ("database", "code", "told"),
     [
         (_noise, Exit.CORRUPT, "corrupt"),
         (_torn, Exit.CORRUPT, "corrupt"),
-        (_nobody, Exit.UNAVAILABLE, "cannot be reached"),
     ],
 )
 def test_a_database_that_cannot_be_used_is_told_in_one_line(

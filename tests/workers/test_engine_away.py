@@ -2,14 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from urllib.parse import urlsplit
 
-import asyncpg
 import pytest
 
 from app.domain.errors import Code, UnavailableError
 from app.domain.jobs import JobState
-from tests import postgres
+from tests import database_away, postgres
 from tests.workers.engines import Notes, ended, engine_at, until
 
 pytestmark = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
@@ -17,23 +15,11 @@ Switch = Callable[[bool], Awaitable[None]]
 
 
 @pytest.fixture
-async def reachable(database_url: str, postgres_server: postgres.Server) -> Switch:
+def reachable(database_url: str, postgres_server: postgres.Server) -> Switch:
     """Lets connections to the database be made, or cuts them and makes none."""
-    name = urlsplit(database_url).path.strip("/")
 
     async def switch(on: bool) -> None:
-        connection = await asyncpg.connect(
-            host=str(postgres_server.room), user="postgres", database="postgres"
-        )
-        try:
-            await connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {on}")
-            if not on:
-                await connection.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1",
-                    name,
-                )
-        finally:
-            await connection.close()
+        await database_away.reachable(postgres_server.room, database_url, on=on)
 
     return switch
 
