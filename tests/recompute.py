@@ -19,10 +19,11 @@ import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from copy import copy
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from statistics import NormalDist, fmean, stdev
+from statistics import NormalDist, fmean
 from typing import Any
 
 NORMAL = NormalDist()
@@ -35,6 +36,11 @@ Number = float | None
 Row = Sequence[float]
 
 
+def stdev(values: Sequence[float]) -> float:
+    mean = fmean(values)
+    return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
 class Coin:
     """One symbol's data; bars are None where there is no candle."""
 
@@ -42,9 +48,14 @@ class Coin:
         self.symbol: str = stored["symbols"][position]
         self.now: int = stored["as_of_ms"]
         bars = {kind: _bars(stored, kind, self.symbol) for kind in ("daily", "hourly")}
-        self.days = sum(bar is not None for bar in bars["daily"])
         self.coverage = {f"{kind}_candles": _coverage(rows) for kind, rows in bars.items()}
-        self.daily, self.hourly = _bridged(bars["daily"]), _bridged(bars["hourly"])
+        since = {
+            kind: _unbroken(rows, halt)
+            for (kind, rows), halt in zip(bars.items(), (5, 24), strict=True)
+        }
+        self.days = sum(bar is not None for bar in since["daily"])
+        self.daily, self.hourly = _bridged(since["daily"]), _bridged(since["hourly"])
+        self.moves = _moves([None if bar is None else bar[4] for bar in self.daily])
         self.bid: Number = stored["bid"][position]
         self.ask: Number = stored["ask"][position]
         self.multiplier: Number = stored["multiplier"][position]
@@ -57,20 +68,29 @@ class Coin:
         }
         self.half_lives: Mapping[str, float] = stored["half_lives_s"]
 
+    def before(self, days: int) -> "Coin":
+        """The same coin so many days ago, of which only the daily bars are known."""
+        past = copy(self)
+        past.daily = self.daily[: len(self.daily) - days]
+        past.moves = self.moves[: len(self.moves) - days]
+        return past
+
     def closes(self, days: int) -> list[Number]:
         return [None if bar is None else bar[4] for bar in self.daily[-days:]]
 
     def returns(self, days: int | None = None) -> list[Number]:
-        closes = self.closes(len(self.daily) if days is None else days + 1)
-        return [
-            math.log(after / before) if before and after else None
-            for before, after in pairwise(closes)
-        ]
+        return self.moves[-min(days or len(self.moves), len(self.moves)) :] if self.moves else []
 
     def is_fresh(self, source: str) -> bool:
         age = self.ages[source]
         whole = self.coverage.get(source, 1.0) >= 0.95
         return whole and age is not None and age <= self.half_lives[source]
+
+
+def _moves(closes: Sequence[Number]) -> list[Number]:
+    return [
+        math.log(after / before) if before and after else None for before, after in pairwise(closes)
+    ]
 
 
 def _bars(stored: Mapping[str, Any], kind: str, symbol: str) -> list[Row | None]:
@@ -84,6 +104,23 @@ def _coverage(rows: Sequence[Row | None]) -> float:
     """Share of the bars since the first one."""
     since = next((place for place, bar in enumerate(rows) if bar is not None), len(rows))
     return sum(bar is not None for bar in rows) / max(1, len(rows) - since)
+
+
+def _unbroken(rows: Sequence[Row | None], halt: int) -> list[Row | None]:
+    """Without what lies before a halt or a redenomination."""
+    out, last = list(rows), None
+    for place, bar in enumerate(rows):
+        if bar is None:
+            continue
+        if last is not None:
+            before = rows[last]
+            assert before is not None
+            power = math.log10(bar[1] / before[4])
+            renamed = round(power) != 0 and abs(power - round(power)) < 0.15
+            if place - last - 1 > halt or renamed:
+                out[:place] = [None] * place
+        last = place
+    return out
 
 
 def _bridged(rows: Sequence[Row | None]) -> list[Row | None]:
@@ -415,30 +452,73 @@ def to_normal(values: Mapping[str, Number], sign: int = 1) -> dict[str, float]:
 
 
 def scores(
-    stored: Mapping[str, Any], weights: Mapping[str, float] = FAMILIES
+    stored: Mapping[str, Any], weights: Mapping[str, float] = FAMILIES, steady_days: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """symbol -> (score 0..1, z after shrinking by confidence) of those that have one."""
+    """symbol -> (score 0..1, z after shrinking by confidence) of those that have one.
+
+    `steady_days` are those that reliability looks back on; 0 is without it.
+    """
     coins = [Coin(stored, place) for place in range(len(stored["symbols"]))]
+    z, complete, final = standings(coins, weights, TABLE, lambda c, s: all(map(c.is_fresh, s)))
+    steady = reliabilities(coins, weights, steady_days) if steady_days else {}
+    out = {}
+    for coin in coins:
+        if coin.symbol in final and coin.coverage["daily_candles"] >= 0.8:
+            trust = complete[coin.symbol] * _freshness(coin, z, weights) * _sample(coin)
+            shrunk = trust * steady.get(coin.symbol, 1.0) * final[coin.symbol]
+            out[coin.symbol] = (NORMAL.cdf(shrunk), shrunk)
+    return out
+
+
+def reliabilities(
+    coins: Sequence[Coin], weights: Mapping[str, float], days: int
+) -> dict[str, float]:
+    """How steady the composite of daily candles was; without ten changes nobody knows."""
+    table = [row for row in TABLE if row[4] == DAILY]
+    told = {family: weights[family] for family in {row[1] for row in table if row[3] > 0}}
+    shares = {family: weight / sum(told.values()) for family, weight in told.items()}
+    past = [
+        standings([coin.before(back) for coin in coins], shares, table, lambda *_: True)[2]
+        for back in range(days, -1, -1)
+    ]
+    mean = fmean(past[-1].values())
+    between = fmean((value - mean) ** 2 for value in past[-1].values())
+    out = {}
+    for coin in coins:
+        line = [day.get(coin.symbol) for day in past]
+        moves = [b - a for a, b in pairwise(line) if a is not None and b is not None]
+        if len(moves) >= 10:
+            out[coin.symbol] = between / (between + stdev(moves) ** 2 / 2)
+    return out
+
+
+def standings(
+    coins: Sequence[Coin],
+    weights: Mapping[str, float],
+    table: Sequence[Any],
+    is_usable: Callable[[Coin, Sequence[str]], bool],
+) -> tuple[dict[str, dict[str, float]], dict[str, float], dict[str, float]]:
+    """z by factor and symbol, completeness by symbol, composite z by symbol."""
     market = next((coin for coin in coins if coin.symbol == MARKET), None)
     z: dict[str, dict[str, float]] = {}
-    for name, _, sign, _, sources, function in TABLE:
+    for name, _, sign, _, sources, function in table:
         raw = {
-            coin.symbol: function(coin, market) if all(map(coin.is_fresh, sources)) else None
+            coin.symbol: function(coin, market) if is_usable(coin, sources) else None
             for coin in coins
         }
         z[name] = to_normal(raw, sign)
     families: dict[str, dict[str, float]] = {}
     covered: dict[str, dict[str, float]] = {}
     for family in weights:
-        rows = [(name, weight) for name, of, _, weight, _, _ in TABLE if of == family]
+        rows = [(name, weight) for name, of, _, weight, _, _ in table if of == family]
+        whole_family = sum(weight for _, weight in rows)
         means: dict[str, Number] = {}
         covered[family] = {}
         for coin in coins:
             there = [(z[name][coin.symbol], w) for name, w in rows if coin.symbol in z[name]]
-            share = sum(w for _, w in there)
+            share = sum(w for _, w in there) / whole_family
             covered[family][coin.symbol] = share
-            enough = share > 0.499999
-            means[coin.symbol] = _mean(there) if enough else None
+            means[coin.symbol] = _mean(there) if share > 0.499999 else None
         families[family] = to_normal(means)
     composite: dict[str, Number] = {}
     complete: dict[str, float] = {}
@@ -447,16 +527,9 @@ def scores(
         there = [
             (families[f][coin.symbol], w) for f, w in weights.items() if coin.symbol in families[f]
         ]
-        whole = coin.coverage["daily_candles"] >= 0.8 and complete[coin.symbol] > 0.499999
-        composite[coin.symbol] = _mean(there) if whole and there else None
-    final = to_normal(composite)
-    out = {}
-    for coin in coins:
-        if coin.symbol in final:
-            trust = complete[coin.symbol] * _freshness(coin, z, weights) * _sample(coin)
-            shrunk = trust * final[coin.symbol]
-            out[coin.symbol] = (NORMAL.cdf(shrunk), shrunk)
-    return out
+        enough = complete[coin.symbol] > 0.499999 and there
+        composite[coin.symbol] = _mean(there) if enough else None
+    return z, complete, to_normal(composite)
 
 
 def _mean(terms: Sequence[tuple[float, float]]) -> float:
@@ -539,9 +612,10 @@ def recompute(
     days: int = 90,
     tilt: float = 0.5,
     crowd: int = 4,
+    steady_days: int = 0,
 ) -> list[tuple[str, float, float]]:
     """(symbol, score, weight in per cent) of the initial portfolio, in rank order."""
-    found = scores(stored)
+    found = scores(stored, steady_days=steady_days)
     coins = {
         symbol: Coin(stored, place)
         for place, symbol in enumerate(stored["symbols"])
@@ -604,5 +678,5 @@ def _rows(database: sqlite3.Connection, symbol: str, window: Mapping[str, int]) 
 
 
 if __name__ == "__main__":
-    for symbol, score, weight in recompute(stored_in(Path(sys.argv[1]))):
+    for symbol, score, weight in recompute(stored_in(Path(sys.argv[1])), steady_days=30):
         sys.stdout.write(f"{symbol:16} {score:.4f} {weight:10.6f} %\n")

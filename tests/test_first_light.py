@@ -92,7 +92,7 @@ async def test_the_portfolio_can_be_recomputed_from_the_database_alone(tmp_path:
 
     members = portfolio["members"]
     assert len(members) == 10
-    table = recompute(stored_run(path, run_id), days=ADDITION_DAYS)
+    table = recompute(stored_run(path, run_id), days=ADDITION_DAYS, steady_days=30)
     assert [member["symbol"] for member in members] == [symbol for symbol, _, _ in table]
     for member, (_, score, weight) in zip(members, table, strict=True):
         assert member["current_score"] == pytest.approx(score, abs=1e-9)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.domain.back_scoring import reliability
 from app.domain.composite import AlgorithmSpec
 from app.domain.configuration import Configuration
 from app.domain.measures import correlations
@@ -83,6 +84,25 @@ def test_both_give_the_same_scores(seed: int, whole: bool) -> None:
     for symbol, (value, z) in theirs.items():
         assert mine[symbol].z == pytest.approx(z, abs=1e-9)
         assert mine[symbol].composite == pytest.approx(value, abs=1e-9)
+
+
+def test_both_find_the_same_reliability_and_the_same_breaks() -> None:
+    inputs = make_inputs(16, seed=3)
+    fields: dict[str, Any] = {name: getattr(inputs.daily, name).copy() for name in FIELDS}
+    for name in ("open", "high", "low", "close"):
+        fields[name][:60, 3] *= 1000.0  # a coin that was exchanged one to a thousand
+    fields["close"][5:9, 4] = fields["open"][5:9, 4] = np.nan
+    for array in fields.values():
+        array[40:46, 5] = np.nan  # a halt of six days
+    inputs = replace(inputs, daily=replace(inputs.daily, **fields))
+    steady = reliability(inputs.daily, SPEC, 12)
+    assert np.isfinite(steady).all()
+    draft = score(inputs, SPEC, steady)
+    theirs = scores(stored_of(known_at(inputs)), steady_days=12)
+    mine = {card.symbol: card.z for card in draft.cards if card.z is not None}
+    assert mine.keys() == theirs.keys()
+    assert {name: z for name, (_, z) in theirs.items()} == pytest.approx(mine, abs=1e-9)
+    assert scores(stored_of(known_at(inputs))) != theirs
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -123,7 +123,9 @@ def standings(raw: Floats, spec: AlgorithmSpec) -> Standings:
     totals = np.array([weight[own].sum() for own in rows])
     return Standings(
         factor_z=factor_z,
-        factor_weight=weight / totals[family_of] * family_weight[family_of],
+        factor_weight=weight
+        / np.where(totals > 0.0, totals, 1.0)[family_of]
+        * family_weight[family_of],
         family_z=family_z,
         completeness=np.minimum(completeness, 1.0),  # a sum of weights may end above one
         z=_standard(_levelled(composite), spec.moments.get(COMPOSITE)),
@@ -157,7 +159,7 @@ def _shares(values: Floats, weight: Floats) -> tuple[Floats, Floats]:
     """(R, N) weights among the available rows, adding up to 1, and (N,) the share available."""
     there = np.where(np.isfinite(values), weight[:, None], 0.0)
     total = there.sum(axis=0)
-    return there / np.where(total > 0.0, total, 1.0), total / weight.sum()
+    return there / np.where(total > 0.0, total, 1.0), total / (weight.sum() or 1.0)
 
 
 def _mean(values: Floats, share: Floats) -> Floats:

@@ -28,6 +28,14 @@ def input_hash(inputs: ScoringInputs) -> str:
     return digest.hexdigest()
 
 
+def panel_hash(panel: Panel) -> str:
+    """SHA-256 (hex) over the symbols and every bar of a panel."""
+    digest = hashlib.sha256(_text(panel.symbols))
+    for part in _panel(panel):
+        digest.update(part)
+    return digest.hexdigest()
+
+
 def _parts(inputs: ScoringInputs) -> Iterator[bytes]:
     yield _text([inputs.symbols, inputs.as_of_ms, dict(inputs.excluded)])
     for panel in (inputs.daily, inputs.hourly):

@@ -12,6 +12,7 @@ import numpy as np
 from app.domain.configuration import CorrelationBasis
 from app.domain.market import Floats, Ints
 from app.domain.panel import Panel
+from app.domain.segments import unbroken
 
 MARKET = "BTCUSDT"  # the market factor
 DAYS_A_YEAR = 365.0
@@ -37,13 +38,11 @@ def log_returns(close: Floats) -> Floats:
 
 def ewma_volatility(returns: Floats, least: int = 30, decay: float = _DECAY) -> Floats:
     """Annualised root of s2_t = decay s2_t-1 + (1-decay) r_t^2, started at the first r^2."""
-    variance = np.full(returns.shape[1], np.nan)
-    for row in returns:
-        known = np.isfinite(row)
-        squared = row * row
-        begun = np.where(np.isfinite(variance), decay * variance + (1.0 - decay) * squared, squared)
-        variance = np.where(known, begun, variance)
-    return _enough(np.sqrt(variance * DAYS_A_YEAR), returns, least)
+    known = np.isfinite(returns)
+    later = np.cumsum(known[::-1], axis=0)[::-1] - known  # returns after each one
+    weight = decay**later * np.where(later == known.sum(axis=0) - 1, 1.0, 1.0 - decay)
+    variance = np.where(known, weight * returns**2, 0.0).sum(axis=0)
+    return _enough(np.sqrt(variance * DAYS_A_YEAR), returns, max(least, 1))
 
 
 def close_volatility(returns: Floats, least: int) -> Floats:
@@ -124,6 +123,7 @@ def correlations(
     that is only the market over again, and, on the residual basis, everywhere if there is no
     market. The diagonal of known symbols is 1.
     """
+    daily = unbroken(daily)
     place = {symbol: column for column, symbol in enumerate(daily.symbols)}
     returns = log_returns(daily.close[-(days + 1) :])
     if basis is CorrelationBasis.RESIDUAL:

@@ -3,8 +3,8 @@
 z comes from `composite`; here it is shrunk towards neutral by confidence, turned into 0..1 by Phi,
 ranked, and written on cards. Confidence = completeness (share of all weight that had a value) x
 freshness (mean of 2^(-age/half-life) over the sources of the factors that a symbol has, by factor
-weight) x sample (n/(n+30) of its daily bars, 1 from 250 on) x reliability, which needs a month of
-daily scores and is unknown until they exist.
+weight) x sample (n/(n+30) of its daily bars, 1 from 250 on) x reliability (how steady the scores of
+the last month are, from stored candles). Bars before a break of a history count nowhere.
 """
 
 import math
@@ -25,6 +25,7 @@ from app.domain.fingerprint import input_hash
 from app.domain.market import Floats
 from app.domain.measures import ewma_volatility, log_returns
 from app.domain.panel import ScoringInputs, Source, bridged, covered, known_at
+from app.domain.segments import unbroken
 
 NOT_ELIGIBLE: Final = "not_eligible"
 NO_MARKET_DATA: Final = "no_market_data"
@@ -43,19 +44,25 @@ class _Confidences:
     completeness: Floats
     freshness: Floats
     sample: Floats
+    reliability: Floats  # NaN where it is not known: it does not multiply
 
     @property
     def level(self) -> Floats:
-        return self.completeness * self.freshness * self.sample
+        known = np.where(np.isfinite(self.reliability), self.reliability, 1.0)
+        return self.completeness * self.freshness * self.sample * known
 
     def of(self, column: int) -> Confidence:
         parts = (self.completeness, self.freshness, self.sample)
         completeness, freshness, sample = (float(part[column]) for part in parts)
-        return Confidence(completeness, freshness, sample, reliability=None)
+        return Confidence(completeness, freshness, sample, _known(self.reliability[column]))
 
 
-def score(inputs: ScoringInputs, spec: AlgorithmSpec) -> BoardDraft:
+def score(
+    inputs: ScoringInputs, spec: AlgorithmSpec, reliability: Floats | None = None
+) -> BoardDraft:
     """All eligible symbols against each other; nothing after `inputs.as_of_ms` is looked at.
+
+    `reliability` (N,) is that of `back_scoring`, None where nobody asked for it.
 
     Cards: the scored by rank (ties by symbol), then the unavailable ones by symbol. Composite and
     families are 0..1; the contributions of a scored card add up to its z.
@@ -65,10 +72,16 @@ def score(inputs: ScoringInputs, spec: AlgorithmSpec) -> BoardDraft:
         Source.DAILY_CANDLES: covered(inputs.daily),
         Source.HOURLY_CANDLES: covered(inputs.hourly),
     }
-    whole = replace(inputs, daily=bridged(inputs.daily)[0], hourly=bridged(inputs.hourly)[0])
+    daily, hourly = (bridged(unbroken(panel))[0] for panel in (inputs.daily, inputs.hourly))
+    whole = replace(inputs, daily=daily, hourly=hourly)
     measured = tuple(measure(factor, whole, coverage) for factor in spec.factors)
     stands = standings(np.array([one.values for one in measured]), spec)
-    trust = _confidences(inputs, spec.factors, stands)
+    trust = _confidences(
+        inputs,
+        spec.factors,
+        stands,
+        np.full(len(inputs.symbols), np.nan) if reliability is None else reliability,
+    )
     holed = coverage[Source.DAILY_CANDLES] < _LEAST_HISTORY
     z = np.where(holed, np.nan, trust.level * stands.z)
     scored = sorted(
@@ -112,7 +125,7 @@ def score(inputs: ScoringInputs, spec: AlgorithmSpec) -> BoardDraft:
 
 
 def _confidences(
-    inputs: ScoringInputs, factors: Sequence[Factor], stands: Standings
+    inputs: ScoringInputs, factors: Sequence[Factor], stands: Standings, reliability: Floats
 ) -> _Confidences:
     decay = {
         source: np.exp2(-np.maximum(ages, 0.0) / inputs.half_lives_s[source])
@@ -123,13 +136,14 @@ def _confidences(
     )
     weight = np.where(np.isfinite(stands.factor_z), stands.factor_weight[:, None], 0.0)
     total = weight.sum(axis=0)
-    bars = np.isfinite(inputs.daily.close).sum(axis=0)
+    bars = np.isfinite(unbroken(inputs.daily).close).sum(axis=0)
     full = _FULL_SAMPLE / (_FULL_SAMPLE + _PRIOR_SAMPLE)
     mean = np.where(weight > 0.0, weight * fresh, 0.0).sum(axis=0)
     return _Confidences(
         completeness=stands.completeness,
         freshness=np.minimum(mean / np.where(total > 0.0, total, np.nan), 1.0),
         sample=np.minimum(bars / (bars + _PRIOR_SAMPLE) / full, 1.0),
+        reliability=reliability,
     )
 
 

@@ -22,6 +22,7 @@ from app.services.once import Command, Once, Outcome, Render
 from app.services.ports import Clock, Monotonic, NewId
 from app.services.run_inputs import pack
 from app.services.scoring_market import RETRY_S, ScoringMarket, ScoringMoment, refuse_unknown
+from app.services.steadiness import Steadiness
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
 
@@ -63,6 +64,7 @@ class Scoring:
     configuration: Callable[[], Configuration]
     once: Once
     fence: Callable[[UnitOfWork], Awaitable[None]] = _anybody
+    steadiness: Steadiness = field(default_factory=Steadiness)
     whole: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _latest: Board | None = field(default=None, init=False)
     _running: asyncio.Future[Board] | None = field(default=None, init=False)
@@ -148,7 +150,9 @@ class Scoring:
     async def _prepare(self) -> _Prepared:
         configuration = self.configuration()
         begun = self.monotonic()
-        draft, packed = await asyncio.to_thread(_work, self.market.moment(), _spec(configuration))
+        draft, packed = await asyncio.to_thread(
+            _work, self.market.moment(), _spec(configuration), self.steadiness
+        )
         return _Prepared(draft, packed, configuration, (self.monotonic() - begun) * 1e3)
 
     async def _save(self, unit: UnitOfWork, prepared: _Prepared) -> Board:
@@ -242,8 +246,10 @@ def _spec(configuration: Configuration) -> AlgorithmSpec:
     return AlgorithmSpec(ALGORITHM, configuration.family_weights)
 
 
-def _work(moment: ScoringMoment, spec: AlgorithmSpec) -> tuple[BoardDraft, bytes]:
+def _work(
+    moment: ScoringMoment, spec: AlgorithmSpec, steadiness: Steadiness
+) -> tuple[BoardDraft, bytes]:
     """Everything that takes processor time; runs in a thread on immutable values."""
     inputs = moment.scoring_inputs()
     refuse_unknown(moment, inputs)
-    return score(inputs, spec), pack(inputs)
+    return score(inputs, spec, steadiness.of(inputs, spec)), pack(inputs)

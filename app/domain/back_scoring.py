@@ -1,0 +1,92 @@
+"""How steady scores are: the composite of every past day again, from candles alone.
+
+Reliability = s2_between / (s2_between + s2_noise). The noise of a symbol is half the variance of
+its daily changes over the last 30 days, what lies between symbols the variance of the newest day.
+Quotes, books and funding of those days are not stored: what they say weighs nothing here.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from app.domain.board import Family
+from app.domain.composite import LEAST_UNIVERSE, AlgorithmSpec, standings
+from app.domain.factors import measure
+from app.domain.market import Floats
+from app.domain.panel import FIELDS, Panel, ScoringInputs, Source, bridged
+from app.domain.segments import unbroken
+
+DAYS: Final = 30
+_LEAST_CHANGES: Final = 10  # below it nobody knows how steady a score is
+
+
+def back_scores(daily: Panel, spec: AlgorithmSpec, days: int = DAYS) -> Floats:
+    """(days + 1, N) composite z at the close of each of the last days, oldest first.
+
+    Every day sees its own past only. NaN where a symbol had no score, and on days before the last
+    break of its history.
+    """
+    candles = _of_candles(spec)
+    found = np.full((days + 1, len(daily.symbols)), np.nan)
+    if candles is None or len(daily.symbols) < LEAST_UNIVERSE:
+        return found
+    whole = bridged(unbroken(daily))[0]
+    for back in range(min(days, len(daily.opened_ms) - 2) + 1):  # a return needs two bars
+        seen = _inputs(_until(whole, len(whole.opened_ms) - back))
+        raw = np.array([measure(factor, seen).values for factor in candles.factors])
+        found[days - back] = standings(raw, candles).z
+    return found
+
+
+def reliability(daily: Panel, spec: AlgorithmSpec, days: int = DAYS) -> Floats:
+    """(N,) in 0..1; NaN with fewer than ten daily changes, or where nothing tells symbols apart."""
+    scores = back_scores(daily, spec, days)
+    changes = np.diff(scores, axis=0)
+    count = np.isfinite(changes).sum(axis=0)
+    enough = np.where(count >= _LEAST_CHANGES, count, np.nan)
+    mean = np.nansum(changes, axis=0) / enough
+    noise = np.nansum((changes - mean) ** 2, axis=0) / (enough - 1.0) / 2.0
+    newest = scores[-1][np.isfinite(scores[-1])]
+    between = float(newest.var()) if len(newest) else 0.0
+    return between / (between + noise) if between > 0.0 else np.full(len(noise), np.nan)
+
+
+def _of_candles(spec: AlgorithmSpec) -> AlgorithmSpec | None:
+    """The part of an algorithm that daily candles alone can tell; None if that is nothing."""
+    factors = tuple(one for one in spec.factors if one.sources == (Source.DAILY_CANDLES,))
+    weighed = {one.family for one in factors if one.weight > 0.0}
+    total = sum(weight for family, weight in spec.weights.items() if family in weighed)
+    if not total > 0.0:
+        return None
+    weights = {
+        family: spec.weights[family] / total if family in weighed else 0.0 for family in Family
+    }
+    return replace(spec, factors=factors, weights=weights)
+
+
+def _until(panel: Panel, rows: int) -> Panel:
+    fields = {name: getattr(panel, name)[:rows] for name in FIELDS}
+    return replace(panel, opened_ms=panel.opened_ms[:rows], **fields)
+
+
+def _inputs(daily: Panel) -> ScoringInputs:
+    """Daily candles and nothing else."""
+    count = len(daily.symbols)
+    unknown = np.full(count, np.nan)
+    return ScoringInputs(
+        symbols=daily.symbols,
+        as_of_ms=int(daily.opened_ms[-1]) + daily.interval.ms,
+        daily=daily,
+        hourly=_until(daily, 0),
+        bid=unknown,
+        ask=unknown,
+        multiplier=unknown,
+        books=(None,) * count,
+        funding=((),) * count,
+        open_interest_ms=np.empty(0, dtype=np.int64),
+        open_interest=np.empty((0, count)),
+        ages_s={source: np.zeros(count) for source in Source},
+        half_lives_s=dict.fromkeys(Source, 1.0),
+        excluded={},
+    )

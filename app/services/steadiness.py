@@ -1,0 +1,30 @@
+"""How reliable scores are, looked into once per closed day: a month takes thirty scorings."""
+
+import json
+from dataclasses import dataclass, field
+
+from app.domain.back_scoring import DAYS, reliability
+from app.domain.composite import AlgorithmSpec
+from app.domain.fingerprint import panel_hash
+from app.domain.market import Floats
+from app.domain.panel import ScoringInputs, known_at
+from app.services.algorithms import body_of
+
+
+@dataclass(slots=True)
+class Steadiness:
+    """Keeps the last answer, for as long as the daily candles and the algorithm are the same.
+
+    `days` is how far it looks back. One scoring runs at a time: there is nothing to lock.
+    """
+
+    days: int = DAYS
+    _kept: tuple[tuple[str, str], Floats] | None = field(default=None, init=False)
+
+    def of(self, inputs: ScoringInputs, spec: AlgorithmSpec) -> Floats:
+        """(N,) in 0..1, NaN where it is not known."""
+        daily = known_at(inputs).daily
+        key = panel_hash(daily), json.dumps(body_of(spec))
+        if self._kept is None or self._kept[0] != key:
+            self._kept = key, reliability(daily, spec, self.days)
+        return self._kept[1]
