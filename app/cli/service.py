@@ -5,6 +5,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import structlog
@@ -18,6 +19,7 @@ from app.cli.configuration import read_settings
 from app.cli.exits import CommandError, Exit
 from app.cli.heap import brief_collections
 from app.cli.output import reporting
+from app.cli.tape_beside import halved, record_beside, refuse_existing
 from app.container import new_id
 from app.domain.errors import ServiceError
 from app.main import create_app
@@ -86,10 +88,17 @@ def serve(
         Role | None,
         typer.Option(help="Instead of MYSYMBOLS_ROLE: all, api (no ticks, no feed) or worker."),
     ] = None,
+    tape: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="Record beside it what the exchange says; a new file."),
+    ] = None,
 ) -> None:
     """Run the service until Ctrl-C; settings come from MYSYMBOLS_* variables."""
     with reporting(as_json=False) as output:
         settings = read_settings({"http": {"host": host, "port": port}}, role)
+        if tape is not None:
+            refuse_existing(tape)
+            settings = halved(settings)
 
         async def announce(server: Server) -> None:
             if output.notes.is_terminal:
@@ -97,7 +106,10 @@ def serve(
                     f"My Symbols at {server.url}, docs at {server.url}/docs; "
                     f"exchange {settings.kucoin.base_url}; Ctrl-C stops it"
                 )
-            await server.ending.wait()
+            if tape is None:
+                await server.ending.wait()
+            else:
+                await record_beside(tape, settings, server.ending)
 
         with listening(settings.http.host, settings.http.port) as listener:
             run(settings, listener, announce)

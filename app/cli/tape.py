@@ -16,6 +16,9 @@ from app.cli.exits import CommandError, Exit
 from app.cli.output import AsJson, Output, reporting
 from app.container import utc_now
 from app.container.tape import Around, Ears, Replayed, record, replay
+from app.container.tape_settings import settings_in_force
+from app.domain.configuration import Configuration
+from app.domain.errors import ServiceError
 from app.domain.tape import BoardLine, Step, TapeError
 from app.telemetry.logging import configure_logging
 
@@ -43,7 +46,8 @@ def record_tape(
 ) -> None:
     """Write all that the exchange says to a new FILE, and score it meanwhile; Ctrl-C ends it.
 
-    It asks the exchange that MYSYMBOLS_KUCOIN__* names, beside the service and for itself.
+    It asks the exchange that MYSYMBOLS_KUCOIN__* names, beside the service and for itself, and
+    goes by the business settings that are in force in the database now.
     """
     with reporting(as_json) as output:
         for_s = _seconds(for_)
@@ -52,9 +56,10 @@ def record_tape(
         is_streaming = settings.feed.streaming == "stream"
         heard = _Heard(output)
         around = Around(utc_now, time.monotonic, asyncio.sleep)
+        chosen = asyncio.run(_in_force(settings.database.url))
         try:
             recording = record(
-                file, settings.kucoin, around, heard.ears, for_s, every_s, is_streaming
+                file, settings.kucoin, around, heard.ears, for_s, every_s, is_streaming, chosen
             )
             lost = asyncio.run(_until_asked(recording))
         except FileExistsError:
@@ -67,9 +72,13 @@ def record_tape(
         if lost:
             output.notes.print(f"{lost} frames came faster than they could be kept")
         if as_json:
-            output.machine({"file": str(file), "bytes": size, **heard.document})
+            told = {"file": str(file), "bytes": size, "configuration_version": chosen.version}
+            output.machine({**told, **heard.document})
         else:
-            output.people.print(f"{file}: {size} bytes, {len(heard.boards)} boards")
+            output.people.print(
+                f"{file}: {size} bytes, {len(heard.boards)} boards,"
+                f" settings of version {chosen.version}"
+            )
 
 
 @tape.command("replay")
@@ -134,6 +143,7 @@ def _show(found: Replayed, heard: _Heard, output: Output) -> None:
             "compared": found.compared,
             "different": list(found.different),
             "same_code": found.is_same_code,
+            "configuration_version": found.configuration_version,
             "is_ended": found.is_ended,
             "cut": found.cut,
         }
@@ -172,6 +182,15 @@ async def _until_asked(recording: Awaitable[int]) -> int | None:
         if not asked:
             raise
         return None
+
+
+async def _in_force(database_url: str) -> Configuration:
+    """Raises CommandError (69) where the database is there and cannot be read."""
+    try:
+        return await settings_in_force(database_url)
+    except ServiceError as error:
+        detail = f"The settings in force cannot be read: {error.detail}."
+        raise CommandError(Exit.UNAVAILABLE, error.code.value, detail) from error
 
 
 def _seconds(text: str) -> float:

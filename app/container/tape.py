@@ -65,6 +65,7 @@ class Replayed:
     compared: int  # boards that stand on the tape as well
     different: tuple[int, ...]  # of these, numbers of those that came out otherwise
     recorded_by: str  # version of the code
+    configuration_version: int  # of the business settings that both go by
     is_ended: bool  # the recording was ended, not broken off
     cut: str | None
 
@@ -165,6 +166,7 @@ async def replay(path: Path, ears: Ears) -> Replayed:
             steps.compared,
             tuple(steps.different),
             header.code_version,
+            header.configuration_version,
             player.is_ended,
             reader.cut,
         )

@@ -1,0 +1,81 @@
+"""A recording beside the running service: `my-symbols serve --tape FILE`."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from app.cli.exits import CommandError, Exit
+from app.container import utc_now
+from app.container.tape import Around, Ears, record
+from app.container.tape_settings import settings_in_force
+from app.domain.configuration import Configuration
+from app.domain.errors import ServiceError
+from app.domain.tape import BoardLine, Step
+from app.settings import Settings
+
+_RETRY_S: Final = 1.0
+_log = structlog.get_logger("tape")
+
+
+def halved(settings: Settings) -> Settings:
+    """Two ask the exchange from one address, so each has half of what that may ask for."""
+    quota = settings.kucoin.quota_per_window // 2
+    kucoin = settings.kucoin.model_copy(update={"quota_per_window": quota})
+    return settings.model_copy(update={"kucoin": kucoin})
+
+
+def refuse_existing(file: Path) -> None:
+    """Raises CommandError (78): a tape is never written over."""
+    if file.exists():
+        detail = f"{file} is there already; a tape is never written over."
+        raise CommandError(Exit.CONFIGURATION, "tape_exists", detail)
+
+
+async def record_beside(file: Path, settings: Settings, ending: asyncio.Event) -> None:
+    """Records by the settings in force until `ending`; the service outlives what goes wrong."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(_recorded(file, settings))
+        await ending.wait()
+        task.cancel()
+
+
+async def _recorded(file: Path, settings: Settings) -> None:
+    chosen = await _in_force(settings.database.url)
+    _log.info("tape_begun", file=str(file), configuration_version=chosen.version)
+    try:
+        lost = await record(
+            file,
+            settings.kucoin,
+            Around(utc_now, time.monotonic, asyncio.sleep),
+            Ears(_board, _missed),
+            for_s=float("inf"),
+            is_streaming=settings.feed.streaming == "stream",
+            configuration=chosen,
+        )
+    except OSError as error:
+        _log.error("tape_not_written", file=str(file), cause=error.strerror)
+    except ServiceError as error:
+        _log.error("tape_broken_off", file=str(file), cause=str(error.code))
+    else:
+        _log.info("tape_ended", file=str(file), lost=lost)
+
+
+async def _in_force(database_url: str) -> Configuration:
+    """Without them nothing could be replayed: a database that is away is waited for."""
+    while True:
+        try:
+            return await settings_in_force(database_url)
+        except ServiceError as error:
+            _log.warning("tape_waits", cause=str(error.code))
+        await asyncio.sleep(_RETRY_S)
+
+
+def _board(board: BoardLine) -> None:
+    _log.info("tape_board", number=board.number, board_hash=board.board_hash)
+
+
+def _missed(step: Step, code: str) -> None:
+    _log.warning("tape_step_missed", step=step.value, cause=code)

@@ -1,0 +1,144 @@
+"""A tape goes by the business settings in force: recorded alone or beside the running service."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from app.adapters.kucoin.tape_entries import Scored
+from app.adapters.kucoin.tape_file import TapeReader
+from app.cli.exits import Exit
+from app.cli.tape_beside import halved, record_beside
+from app.container.tape_settings import settings_in_force
+from app.domain.configuration import Cadences, Configuration
+from app.domain.configuration_document import as_document
+from app.domain.errors import UnavailableError
+from app.domain.tape import TapeError
+from app.sandbox.options import SandboxOptions
+from app.sandbox.server import serve_exchange
+from app.settings import Settings
+from app.storage import preparation
+from app.storage.database import Database
+from tests.cli.command import PATIENCE_S, ended, environment, here, started
+from tests.running import settings_for
+from tests.taping import PLENTY, replayed
+
+ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+CHANGED = replace(Configuration(), version=2, cadences=Cadences(scoring=30), enter_score=0.7)
+
+
+@pytest.fixture
+async def exchange() -> AsyncIterator[str]:
+    options = SandboxOptions(quota=PLENTY, contracts=14)
+    async with serve_exchange(options, time.time) as url:
+        yield url
+
+
+async def changed(database: Database) -> None:
+    """As if the operator had put other settings."""
+    async with database.write() as unit:
+        await unit.configuration.add(CHANGED, datetime(2026, 3, 1, tzinfo=UTC), "an operator")
+
+
+def boards(path: Path) -> int:
+    try:
+        with TapeReader(path) as reader:
+            return sum(isinstance(entry, Scored) for entry in reader)
+    except (FileNotFoundError, TapeError):
+        return 0
+
+
+async def recorded(path: Path) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not boards(path):
+            await asyncio.sleep(0.05)
+
+
+async def test_the_newest_stored_settings_are_read_beside_their_owner(
+    database: Database, database_url: str
+) -> None:
+    assert await settings_in_force(database_url) == Configuration()
+    await changed(database)
+    assert await settings_in_force(database_url) == CHANGED
+
+
+async def test_without_a_database_the_defaults_are_in_force(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/none.sqlite3"
+    assert await settings_in_force(url) == Configuration()
+    assert not (tmp_path / "none.sqlite3").exists()
+    (tmp_path / "none.sqlite3").write_bytes(b"no database " * 100)
+    with pytest.raises(UnavailableError):
+        await settings_in_force(url)
+
+
+@ON_SQLITE
+async def test_a_recording_beside_the_service_goes_by_the_settings_in_force(
+    database: Database, database_url: str, exchange: str, tmp_path: Path
+) -> None:
+    await changed(database)
+    path, ending = tmp_path / "beside.tape", asyncio.Event()
+    settings = settings_for(exchange, database_url, quota_per_window=PLENTY)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(record_beside(path, settings, ending))
+        await recorded(path)
+        ending.set()
+    with TapeReader(path) as reader:
+        assert reader.header.configuration == as_document(CHANGED)
+    _, found = await replayed(path)
+    assert (found.configuration_version, found.compared, found.different) == (2, 1, ())
+    assert found.is_ended
+
+
+@ON_SQLITE
+async def test_a_recording_that_cannot_be_written_does_not_end_the_service(
+    database: Database, database_url: str, tmp_path: Path
+) -> None:
+    del database
+    ending = asyncio.Event()
+    settings = settings_for("http://127.0.0.1:9", database_url)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(record_beside(tmp_path / "no" / "way.tape", settings, ending))
+        await asyncio.sleep(0.2)
+        assert not task.done(), "it waits for the end of the service"
+        ending.set()
+
+
+def test_two_who_ask_the_exchange_share_its_quota() -> None:
+    settings = Settings()
+    assert halved(settings).kucoin.limits.quota * 2 == settings.kucoin.limits.quota
+
+
+def test_a_tape_that_is_there_is_not_served_over(tmp_path: Path) -> None:
+    path = tmp_path / "there.tape"
+    path.write_bytes(b"something")
+    refused = here("serve", "--tape", str(path), "--port", "0", **environment())
+    assert refused.code == Exit.CONFIGURATION
+    assert "never written over" in refused.err
+    assert path.read_bytes() == b"something"
+
+
+@pytest.mark.long
+async def test_serve_records_until_it_ends_and_the_tape_replays(
+    exchange: str, tmp_path: Path
+) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/served.sqlite3"
+    await preparation.prepare(url)
+    path = tmp_path / "served.tape"
+    child = started(
+        "serve", "--tape", str(path), "--port", "0", cwd=tmp_path,
+        MYSYMBOLS_KUCOIN__BASE_URL=exchange, MYSYMBOLS_KUCOIN__QUOTA_PER_WINDOW=str(PLENTY),
+        MYSYMBOLS_DATABASE__URL=url,
+    )  # fmt: skip
+    try:
+        await recorded(path)
+    finally:
+        child.send_signal(signal.SIGINT)
+    assert (await asyncio.to_thread(ended, child)).code == Exit.OK
+    _, found = await replayed(path)
+    assert found.compared >= 1
+    assert (found.different, found.is_ended) == ((), True)
