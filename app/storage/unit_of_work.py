@@ -1,5 +1,8 @@
 """One transaction with its repositories, and the events that leave after its commit."""
 
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.event_codec import drafts_of
@@ -34,44 +37,64 @@ from app.storage.signals import SignalRepository
 from app.storage.symbols import SymbolRepository
 from app.storage.trades import TradeRepository
 
+R = TypeVar("R")
+
+
+class _Made(Generic[R]):
+    """A repository that is made when it is asked for: most transactions need three of thirty."""
+
+    def __init__(self, make: Callable[[AsyncConnection], R]) -> None:
+        self._make = make
+        self._name = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, unit: "UnitOfWork", owner: type) -> R:
+        # From now on it is found there, before us: one for the whole transaction.
+        made = self._make(unit.connection)
+        unit.__dict__[self._name] = made
+        return made
+
 
 class UnitOfWork:
     """What one use case reads and writes, whole or not at all."""
+
+    symbols = _Made(SymbolRepository)
+    candles = _Made(CandleRepository)
+    candle_revisions = _Made(CandleRevisionRepository)
+    market = _Made(MarketRepository)
+    quality = _Made(QualityRepository)
+    scoring = _Made(ScoringRepository)
+    portfolio = _Made(PortfolioRepository)
+    proposals = _Made(ProposalRepository)
+    rebalance_runs = _Made(RebalanceRunRepository)
+    replacements = _Made(ReplacementRepository)
+    history = _Made(HistoryRepository)
+    configuration = _Made(ConfigurationRepository)
+    idempotency = _Made(IdempotencyRepository)
+    controls = _Made(ControlRepository)
+    trades = _Made(TradeRepository)
+    performance_marks = _Made(PerformanceMarkRepository)
+    facts = _Made(FactRepository)
+    alerts = _Made(AlertRepository)
+    events = _Made(EventRepository)
+    notifications = _Made(NotificationRepository)
+    replicas = _Made(ReplicaRepository)
+    revisions = _Made(RevisionRepository)
+    leases = _Made(LeaseRepository)
+    signals = _Made(SignalRepository)
+    signal_effects = _Made(SignalEffectRepository)
+    signal_counts = _Made(SignalCountRepository)
+    signal_outcomes = _Made(SignalOutcomeRepository)
+    signal_records = _Made(SignalRecordRepository)
+    hourly_bars = _Made(HourlyBarRepository)
+    shared_market = _Made(SharedMarketRepository)
 
     def __init__(self, connection: AsyncConnection, *, writes: bool = True) -> None:
         self.connection = connection
         self.writes = writes
         self.announced: list[object] = []
-        self.symbols = SymbolRepository(connection)
-        self.candles = CandleRepository(connection)
-        self.candle_revisions = CandleRevisionRepository(connection)
-        self.market = MarketRepository(connection)
-        self.quality = QualityRepository(connection)
-        self.scoring = ScoringRepository(connection)
-        self.portfolio = PortfolioRepository(connection)
-        self.proposals = ProposalRepository(connection)
-        self.rebalance_runs = RebalanceRunRepository(connection)
-        self.replacements = ReplacementRepository(connection)
-        self.history = HistoryRepository(connection)
-        self.configuration = ConfigurationRepository(connection)
-        self.idempotency = IdempotencyRepository(connection)
-        self.controls = ControlRepository(connection)
-        self.trades = TradeRepository(connection)
-        self.performance_marks = PerformanceMarkRepository(connection)
-        self.facts = FactRepository(connection)
-        self.alerts = AlertRepository(connection)
-        self.events = EventRepository(connection)
-        self.notifications = NotificationRepository(connection)
-        self.replicas = ReplicaRepository(connection)
-        self.revisions = RevisionRepository(connection)
-        self.leases = LeaseRepository(connection)
-        self.signals = SignalRepository(connection)
-        self.signal_effects = SignalEffectRepository(connection)
-        self.signal_counts = SignalCountRepository(connection)
-        self.signal_outcomes = SignalOutcomeRepository(connection)
-        self.signal_records = SignalRecordRepository(connection)
-        self.hourly_bars = HourlyBarRepository(connection)
-        self.shared_market = SharedMarketRepository(connection)
 
     def announce(self, event: object) -> None:
         """Publishes `event` once the transaction is committed; a rollback forgets it.

@@ -412,3 +412,13 @@ async def test_B16_cancelled_at_any_moment_a_transaction_is_whole_or_not_there(
     assert sorted(told, key=str) == sorted(whole, key=str)
     await change(99)
     await database.close()
+
+
+async def test_a_transaction_has_one_repository_of_each_kind_and_the_next_has_others(
+    database: Database,
+) -> None:
+    async with database.read() as unit:
+        first = unit.portfolio
+        assert unit.portfolio is first  # it remembers what it has locked
+    async with database.read() as unit:
+        assert unit.portfolio is not first
