@@ -23,6 +23,8 @@ PATIENCE_S = 300.0
 LIMIT_S = 30.0
 RUNS_LIMIT_S = 90.0
 AWAY_S = (5.0, 60.0)
+SIMULATED_S = 600.0  # by the exchange's clock, of which only the last ones pass here
+REALLY_S = 20.0
 DATABASE_AWAY_S = 10.0
 TICKERS = "/api/v1/allTickers"
 
@@ -82,6 +84,34 @@ async def exchange_away(running: Fleet, away_s: float) -> list[Healed]:
     await running.heal()
     took = await decided(running)
     return [Healed(f"exchange away {away_s:.0f} s", "all decide", took, LIMIT_S)]
+
+
+async def long_away(running: Fleet) -> list[Healed]:
+    """To those who come back the exchange is ten minutes further on."""
+    await running.fault("reset")
+    await asyncio.sleep(REALLY_S)
+    await running.later(SIMULATED_S - REALLY_S)
+    await running.heal()
+    took = await decided(running)
+    return [Healed("exchange away 10 min (simulated)", "all decide", took, LIMIT_S)]
+
+
+async def dead_feed(running: Fleet) -> list[Healed]:
+    """The connections of the stream stay, and nothing comes or goes on them any more."""
+    before = await running.told()
+    for connection in before:
+        await running.fault("stream_half_open", connection=connection)
+    begun = time.monotonic()
+
+    async def told_anew() -> bool:
+        now = await running.told()
+        return sum(now[one] for one in now.keys() - before.keys()) >= sum(before.values())
+
+    await until(told_anew, PATIENCE_S)
+    await decided(running)
+    took = time.monotonic() - begun
+    await running.heal()
+    return [Healed("dead feed", "all is told on new connections", took, LIMIT_S)]
 
 
 async def stuck_task(running: Fleet) -> list[Healed]:
@@ -151,6 +181,8 @@ async def main() -> int:
         await decided(running)
         trials: list[Callable[[], Awaitable[list[Healed]]]] = [
             *(lambda away_s=away_s: exchange_away(running, away_s) for away_s in AWAY_S),
+            lambda: long_away(running),
+            lambda: dead_feed(running),
             lambda: stuck_task(running),
             lambda: database_away(running),
             lambda: owner_gone(running, signal.SIGSTOP, "feed owner stopped (SIGSTOP)"),

@@ -216,6 +216,18 @@ class Fleet:
         async with self.session.get(f"{self.exchange_url}/_control/counters") as answer:
             return int((await answer.json())["total"])
 
+    async def told(self) -> dict[str, int]:
+        """The connections of the exchange's stream, and the number of topics of each."""
+        async with self.session.get(f"{self.exchange_url}/_control/stream") as answer:
+            lines = (await answer.json())["connections"]
+        return {one["connect_id"]: len(one["topics"]) for one in lines}
+
+    async def later(self, seconds: float) -> None:
+        """Time passes at the exchange, and nowhere else."""
+        url, body = f"{self.exchange_url}/_control/clock", {"advance_ms": round(seconds * 1000)}
+        async with self.session.post(url, json=body) as answer:
+            assert answer.status == 200
+
     async def lease(self) -> tuple[int, int, bool]:
         """Process and epoch of the owner, and whether its lease stands."""
         (row,) = await self.cluster.rows(

@@ -1,6 +1,7 @@
-"""A service that is killed in the middle of a backfill, and the one that is started after it."""
+"""A service that ends in the middle of a backfill, and the one that is started after it."""
 
 import asyncio
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -8,16 +9,19 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import httpx2
 import pytest
 
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
+from tests import nursery
 from tests.api.harness import PREFIX
 from tests.cli.command import started
 
 pytestmark = pytest.mark.long
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
+ENDS_WITHIN_S = 20.0
 
 
 def free_port() -> int:
@@ -26,8 +30,13 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def service(room: Path, exchange: str, port: int) -> AsyncIterator[httpx2.AsyncClient]:
-    """`my-symbols serve` as a process of its own; it is killed in the end, never asked to stop."""
+async def service(
+    room: Path, exchange: str, port: int, children: list[nursery.Command] | None = None
+) -> AsyncIterator[httpx2.AsyncClient]:
+    """`my-symbols serve` as a process of its own; in the end it is killed, if it still runs.
+
+    The process is added to `children`.
+    """
     variables = {
         "MYSYMBOLS_DATABASE__URL": f"sqlite+aiosqlite:///{room}/killed.sqlite3",
         "MYSYMBOLS_KUCOIN__BASE_URL": exchange,
@@ -37,6 +46,8 @@ async def service(room: Path, exchange: str, port: int) -> AsyncIterator[httpx2.
     child = await asyncio.to_thread(
         lambda: started("serve", "--port", str(port), cwd=room, **variables)
     )
+    if children is not None:
+        children.append(child)
     try:
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             while True:
@@ -51,8 +62,48 @@ async def service(room: Path, exchange: str, port: int) -> AsyncIterator[httpx2.
         await asyncio.to_thread(child.communicate, PATIENCE_S)
 
 
+async def answers_for_ever(client: httpx2.AsyncClient) -> None:
+    while True:
+        await client.get("/readyz", headers={"Connection": "close"})
+
+
 async def job_of(client: httpx2.AsyncClient, job_id: str) -> Any:
     return (await client.get(f"{PREFIX}/jobs/{job_id}")).json()
+
+
+async def test_K15_asked_to_end_it_takes_on_nothing_and_leaves_what_runs_for_later(
+    tmp_path: Path,
+) -> None:
+    options = SandboxOptions(quota=1_000_000, contracts=60)
+    children: list[nursery.Command] = []
+    async with (
+        serve_exchange(options, time.time) as exchange,
+        aiohttp.ClientSession() as control,
+        asyncio.timeout(PATIENCE_S),
+    ):
+        port = free_port()
+        async with service(tmp_path, exchange, port, children) as client:
+            # What runs does not end by itself: the exchange lets it wait.
+            slow = {"kind": "delay", "path": "/api/v1/kline/query", "seconds": 60.0}
+            async with control.post(f"{exchange}/_control/faults", json=slow) as armed:
+                assert armed.status == 200
+            begun = (await client.post(f"{PREFIX}/symbols/sync?history=true")).json()
+            while (job := await job_of(client, begun["id"]))["progress"] < 0.3:
+                await asyncio.sleep(0.01)
+            assert job["state"] == "running"
+            (child,) = children
+            child.send_signal(signal.SIGTERM)
+            asked = time.monotonic()
+            with pytest.raises(httpx2.TransportError):  # not ready: nobody is let in any more
+                await answers_for_ever(client)
+            said = await asyncio.to_thread(child.wait, PATIENCE_S)
+            assert (said, time.monotonic() - asked < ENDS_WITHIN_S) == (0, True)
+        async with control.delete(f"{exchange}/_control/faults") as healed:
+            assert healed.status == 200
+        async with service(tmp_path, exchange, port) as client:
+            while (job := await job_of(client, begun["id"]))["state"] in {"queued", "running"}:
+                await asyncio.sleep(0.05)
+    assert (job["state"], job["result"]["listed"]) == ("done", 60), job
 
 
 async def test_a_backfill_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:

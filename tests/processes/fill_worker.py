@@ -1,0 +1,47 @@
+"""A process that fills the market from an exchange of its own, and dies as it writes candles."""
+
+import asyncio
+import os
+import random
+import signal
+import time
+
+from sqlalchemy import event
+
+from app.services.backfill import first_fill
+from app.storage.database import Database
+from app.storage.engines import DatabaseOptions
+from tests.services.live_market import open_market
+
+CONTRACTS = 10  # their market is the same in every process
+
+
+def fill(url: str, place: str, after: int) -> None:
+    """Killed at the `after`th statement that writes candles: `before` it, `after` it, or just
+    before the `commit` of its transaction.
+    """
+    asyncio.run(_fill(url, place, after))
+
+
+async def _fill(url: str, place: str, after: int) -> None:
+    database = Database(DatabaseOptions(url=url), time.monotonic, random.Random(1).random)
+    await database.open()
+    assert database._engines is not None
+    engine, left = database._engines.writer.sync_engine, [after]
+
+    def counted(_c: object, _cursor: object, sql: str, *_: object) -> None:
+        if "INSERT INTO candles" in sql:
+            left[0] -= 1
+            if left[0] == 0 and place != "commit":
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def committing(_: object) -> None:
+        if left[0] <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    when = "after" if place == "commit" else place
+    event.listen(engine, f"{when}_cursor_execute", counted)
+    if place == "commit":
+        event.listen(engine, "commit", committing)
+    async with open_market(database, CONTRACTS) as live:
+        await first_fill(live.market())

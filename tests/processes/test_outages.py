@@ -1,0 +1,101 @@
+"""What a process that was killed has left, and what another makes of it."""
+
+import asyncio
+import json
+import signal
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from app.domain.event_codec import Topic
+from app.services.backfill import first_fill
+from app.services.stream import EventStream
+from app.storage.database import Database
+from app.telemetry.metrics import Metrics
+from tests import nursery
+from tests.conftest import MakeDatabase
+from tests.processes.crew import worker
+from tests.processes.fill_worker import CONTRACTS, fill
+from tests.services.desk import NOW, SYMBOLS, Desk
+from tests.services.live_market import open_market
+from tests.services.test_notifications import Office, Receiver
+
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("processes")]
+SWAP = {"do": "replace", "symbol": SYMBOLS[1], "by": SYMBOLS[9], "key": "k", "request": "swap"}
+
+
+@pytest.mark.parametrize("backend", ["postgres"], indirect=True)
+async def test_K10_what_a_killed_process_committed_is_told_later_and_once_to_each(
+    database_url: str, make_database: MakeDatabase
+) -> None:
+    database = make_database(database_url)
+    await database.open()
+    await Desk(database).filled(4)
+    first, second = Receiver(), Receiver()
+    async with first.listening() as one, second.listening() as other:
+        office = Office(database)
+        await office.channel("desk", one)
+        await office.channel("risk", other)
+        await office.work()
+        told = len(first.ids)
+        last = (await _changes(database))[-1][0]
+        async with worker(database_url, failpoint="published") as dying:
+            await dying.died(SWAP)
+        # Nobody has told of it: who committed it is dead.
+        assert (len(first.ids), len(second.ids)) == (told, told)
+        missed = [entry for entry in await _changes(database) if entry[0] > last]
+        assert [kind for _, kind in missed] == ["REPLACE", "WEIGHTS"]
+        couriers = [office.another() for _ in range(3)]
+        await asyncio.gather(*(office.work(each) for each in couriers))
+        await office.work()
+    for receiver in (first, second):
+        bodies = [json.loads(body)["event"] for _, body in receiver.got[told:]]
+        assert [one["sequence"] for one in bodies] == [number for number, _ in missed]
+        assert len(set(receiver.ids)) == len(receiver.ids)
+    await database.close()
+
+
+async def _changes(database: Database) -> list[tuple[int, str]]:
+    """What a reader of the stream who resumes is given: number and kind of each change."""
+    stream = EventStream(database, lambda: NOW, Metrics(), lambda _: None)
+    await stream.open()
+    stored = await stream.stored(0, frozenset({Topic.PORTFOLIO_CHANGE}))
+    return [(one.record.seq, one.record.data["type"]) for one in stored.entries]
+
+
+@pytest.mark.parametrize(("place", "after"), [("before", 1), ("after", 2), ("commit", 2)])
+async def test_K14_killed_while_it_wrote_candles_the_next_fill_brings_each_once(
+    database_url: str, make_database: MakeDatabase, tmp_path: Path, place: str, after: int
+) -> None:
+    process, link = await asyncio.to_thread(nursery.born, fill, database_url, place, after)
+    with link:
+        await asyncio.to_thread(process.join)
+    assert process.exitcode == -signal.SIGKILL, "it was over before it could be killed"
+    database = make_database(database_url)
+    await database.open()
+    held = await _candles(database)
+    async with open_market(database, CONTRACTS) as live:
+        await first_fill(live.market())
+        whole = await _candles(database)
+        assert set(held) < set(whole), "it was killed in the midst of it"
+        # All that the exchange has, and nothing twice, whatever was there before.
+        assert len({row[:3] for row in whole}) == len(whole)
+        for (contract, interval), times in _by_series(whole).items():
+            steps = {later - former for former, later in pairwise(times)}
+            assert len(steps) == 1, (contract, interval, "a hole")
+    await database.close()
+
+
+async def _candles(database: Database) -> list[tuple[object, ...]]:
+    async with database.read() as unit:
+        rows = await unit.connection.execute(text("SELECT * FROM candles ORDER BY 1, 2, 3"))
+        return [tuple(row) for row in rows]
+
+
+def _by_series(rows: list[tuple[object, ...]]) -> dict[tuple[object, object], list[int]]:
+    found: dict[tuple[object, object], list[int]] = {}
+    for contract, interval, opened, *_ in rows:
+        found.setdefault((contract, interval), []).append(int(str(opened)))
+    return found
