@@ -11,13 +11,7 @@ import numpy as np
 from app.domain.configuration import Configuration
 from app.domain.eligibility import Candidate, Funnel, Limits, RuleCheck, check, funnel
 from app.domain.liquidity import depth
-from app.domain.market import (
-    Book,
-    Contract,
-    ContractStatus,
-    DataStatus,
-    Interval,
-)
+from app.domain.market import Book, Contract, ContractStatus, DataStatus, Interval
 from app.domain.panel import Panel, ScoringInputs, Source
 from app.domain.quality import closed_by_ms, freshness, worst
 from app.domain.sectors import SectorTable
@@ -106,7 +100,16 @@ class MarketMoment:
 
     def status(self) -> DataStatus:
         """Of the market as a whole: the listings that everything else hangs on."""
-        return worst(map(self._verdict, LIVE))
+        answers = self.market.answers
+
+        def made() -> tuple[DataStatus, float]:
+            asked = ((answers.get(source), self.age_limit_s(source)) for source in LIVE)
+            ends = (one.mono + limit_s for one, limit_s in asked if one is not None)
+            turns = min((end for end in ends if self.mono <= end), default=np.inf)
+            return worst(map(self._verdict, LIVE)), turns
+
+        rests_on = (answers, self.market.is_streaming, self.configuration)
+        return self.memory.of("status", rests_on, self.mono, made)
 
     def unknown(self) -> tuple[Source, ...]:
         """What as a whole is too old to score by or was never there."""

@@ -30,6 +30,7 @@ def seen(data: MarketData) -> tuple[Funnel, int]:
     anew = replace(moment, memory=MarketMemory())
     found = (moment.funnel(), moment.stale_symbols())
     assert found == (anew.funnel(), anew.stale_symbols())
+    assert moment.status() is anew.status()
     for symbol in (*(entry.symbol for entry in moment.known.index.entries), "NOSUCH"):
         assert data.quote(symbol) == quoted(anew, symbol)[0]
     return found
