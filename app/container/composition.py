@@ -137,7 +137,7 @@ def compose(
         performance=performance,
         performance_marks=PerformanceMarks(performance),
         reporting=Reporting(performance),
-        metrics=MetricsService(database, grounds, reports),
+        metrics=MetricsService(database, grounds),
         safety=Safety(database, grounds),
         trading=Trading(database, grounds),
         controls=ControlService(database, grounds, once, ledger),

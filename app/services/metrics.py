@@ -8,7 +8,8 @@ from app.domain.market import Interval
 from app.domain.portfolio import FULL
 from app.domain.portfolio_risk import Risk, risk_of
 from app.services.grounds import GroundsNow
-from app.services.reports import CorrelationReport, Reports
+from app.services.kept_views import Basis
+from app.services.reports import CorrelationReport, correlation_report
 from app.services.trading import DataFacts
 from app.services.views import portfolio_view
 from app.storage.database import Database
@@ -50,12 +51,11 @@ class MetricsService:
 
     database: Database
     grounds: GroundsNow
-    reports: Reports
 
     async def metrics(self) -> PortfolioMetrics:
-        async with self.database.read() as unit:
-            portfolio = await unit.portfolio.load()
-            grounds = self.grounds(await unit.configuration.current())
+        """All of one state and one market. Raises UnavailableError."""
+        state, grounds = await self.grounds.present(self.database)
+        portfolio, daily = state.portfolio, grounds.market.panel(Interval.DAY)
         view = portfolio_view(portfolio, grounds)
         scores = tuple(one.score for one in view.members if one.score is not None)
         by_sector: dict[str, int] = {}
@@ -72,7 +72,12 @@ class MetricsService:
             score_spread=stdev(scores) if len(scores) > 1 else None,
             sectors=Concentration(dict(sorted(by_sector.items())), hhi),
             moves=tuple(move for move in moves if move is not None),
-            risk=risk_of(grounds.market.panel(Interval.DAY), weights),
-            correlation=await self.reports.correlation(),
+            # Of daily bars and weights alone, and longer in the making than all of the rest.
+            risk=self.grounds.views.of(
+                "metrics_risk",
+                Basis((daily, portfolio.members), ()),
+                lambda: risk_of(daily, weights),
+            ),
+            correlation=correlation_report(view, grounds),
             facts=view.facts,
         )

@@ -124,31 +124,7 @@ class Reports:
 
     async def correlation(self, days: int | None = None) -> CorrelationReport:
         """Of all pairs of members over `days` (default: the window of the alert)."""
-        view, grounds = await self._view()
-        rules = grounds.configuration.correlation
-        window = rules.days if days is None else days
-        symbols = tuple(one.member.symbol for one in view.members)
-        rho_of = correlation_of(symbols, grounds, window)
-        known = {
-            pair: rho for pair in combinations(symbols, 2) if (rho := rho_of(*pair)) is not None
-        }
-        values = measured(known, rules.basis)
-        return CorrelationReport(
-            days=window,
-            basis=rules.basis.value,
-            correlations={"-".join(pair): rho for pair, rho in known.items()},
-            warnings=tuple(
-                f"{'-'.join(pair)}: {rho:.3f} is above {rules.alert:g}"
-                for pair, rho in known.items()
-                if rho > rules.alert
-            ),
-            unknown=tuple("-".join(pair) for pair in combinations(symbols, 2) if pair not in known),
-            average=_mean(values),
-            highest=max(values, default=None),
-            symbols=symbols,
-            matrix=tuple(tuple(rho_of(row, column) for column in symbols) for row in symbols),
-            facts=view.facts,
-        )
+        return correlation_report(*await self._view(), days)
 
     async def replacement_candidates(self) -> tuple[tuple[MemberView, ...], DataFacts]:
         """The weakest members, priority 1 first."""
@@ -205,3 +181,31 @@ def _sectors(portfolio: Portfolio, grounds: Grounds) -> dict[str, int]:
 def _mean(values: "list[float | None] | list[float]") -> float | None:
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
+
+
+def correlation_report(
+    view: PortfolioView, grounds: Grounds, days: int | None = None
+) -> CorrelationReport:
+    """Of all pairs of members over `days` (default: the window of the alert)."""
+    rules = grounds.configuration.correlation
+    window = rules.days if days is None else days
+    symbols = tuple(one.member.symbol for one in view.members)
+    rho_of = correlation_of(symbols, grounds, window)
+    known = {pair: rho for pair in combinations(symbols, 2) if (rho := rho_of(*pair)) is not None}
+    values = measured(known, rules.basis)
+    return CorrelationReport(
+        days=window,
+        basis=rules.basis.value,
+        correlations={"-".join(pair): rho for pair, rho in known.items()},
+        warnings=tuple(
+            f"{'-'.join(pair)}: {rho:.3f} is above {rules.alert:g}"
+            for pair, rho in known.items()
+            if rho > rules.alert
+        ),
+        unknown=tuple("-".join(pair) for pair in combinations(symbols, 2) if pair not in known),
+        average=_mean(values),
+        highest=max(values, default=None),
+        symbols=symbols,
+        matrix=tuple(tuple(rho_of(row, column) for column in symbols) for row in symbols),
+        facts=view.facts,
+    )

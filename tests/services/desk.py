@@ -176,7 +176,7 @@ class Desk:
         self.performance = Performance(self.database, grounds, once, ledger)
         self.performance_marks = PerformanceMarks(self.performance)
         self.reports = Reports(self.database, grounds, self.performance)
-        self.metrics = MetricsService(self.database, grounds, self.reports)
+        self.metrics = MetricsService(self.database, grounds)
         self.reporting = Reporting(self.performance)
         self.safety = Safety(self.database, grounds)
         self.controls = ControlService(self.database, grounds, once, ledger)

@@ -1,9 +1,12 @@
 """Statistics, analytics, correlation, history and integrity of a real portfolio."""
 
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import fields, replace
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from app.domain.board import Board, Card
 from app.domain.history import EventType
 from app.domain.market import Interval
 from app.domain.panel import Panel
+from app.storage.unit_of_work import UnitOfWork
 from tests.services.desk import NOW, SYMBOLS, WHO, Desk, panel
 
 
@@ -273,3 +277,39 @@ async def test_a_weight_above_a_lowered_maximum_is_named(desk: Desk) -> None:
     assert [one.name for one in wrong] == ["bounds"]
     await desk.rebalancing.rebalance(WHO)
     assert (await desk.reports.integrity()).ok
+
+
+class ChangedMeanwhile:
+    """A database in which a member leaves right after each look of whoever has it."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk, self.leaves = desk, list(SYMBOLS[:2])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.desk.database, name)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[UnitOfWork]:
+        async with self.desk.database.read() as unit:
+            yield unit
+        await self.desk.portfolio.remove(self.leaves.pop(), "meanwhile", WHO)
+
+
+async def test_metrics_and_their_correlation_are_of_one_state(desk: Desk) -> None:
+    await desk.filled(4)
+    moving: Any = ChangedMeanwhile(desk)
+    seen = await replace(desk.metrics, database=moving).metrics()
+    assert moving.leaves == [SYMBOLS[0]]  # it looked once
+    assert len(seen.scores) == len(seen.correlation.symbols) == len(seen.risk.contributions) == 4
+    after = await desk.metrics.metrics()
+    assert len(after.scores) == len(after.correlation.symbols) == 3
+    assert len(after.risk.contributions) == 3
+
+
+async def test_risk_is_worked_out_once_for_the_same_bars_and_weights(desk: Desk) -> None:
+    await desk.filled(4)
+    first = (await desk.metrics.metrics()).risk
+    desk.score({})
+    assert (await desk.metrics.metrics()).risk is first
+    _grown(desk, Interval.DAY, 3, 0.02)
+    assert (await desk.metrics.metrics()).risk is not first

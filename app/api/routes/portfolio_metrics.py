@@ -6,6 +6,7 @@ from typing import Self
 from pydantic import Field
 
 from app.api.deps import ServiceDep
+from app.api.kept import of_memory
 from app.api.members import freshness
 from app.api.routing import api_router
 from app.api.schemas import Freshness, Out, Percent, Score, Share, finite, percent
@@ -148,6 +149,7 @@ class MetricsOut(Freshness):
 
 
 @router.get("/metrics", summary="Scores, sectors, performance, risk and correlation")
+@of_memory
 async def portfolio_metrics(service: ServiceDep) -> MetricsOut:
     """Value at risk is filtered historical, for one day, at the weights of today."""
     return MetricsOut.of(await service.metrics.metrics())
