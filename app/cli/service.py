@@ -20,6 +20,7 @@ from app.cli.exits import CommandError, Exit
 from app.cli.heap import brief_collections
 from app.cli.output import reporting
 from app.cli.tape_beside import halved, record_beside, refuse_existing
+from app.cli.turns import brief_turns
 from app.container import new_id
 from app.domain.errors import ServiceError
 from app.main import create_app
@@ -158,7 +159,7 @@ def run(
                 raise end
 
     try:
-        with brief_collections():
+        with brief_collections(), brief_turns():
             asyncio.run(both())
     except CommandError as error:
         if server.interrupted:
