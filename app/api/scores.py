@@ -7,7 +7,9 @@ import numpy as np
 from pydantic import Field
 
 from app.api.schemas import Freshness, Json, Out, Score, UtcTime
+from app.api.score_entry import EntryOut
 from app.domain.board import Board, Card, CardStatus, Confidence, Family
+from app.domain.counterfactual import Entry
 from app.domain.market import DataSource, DataStatus
 from app.domain.ranking import AlgorithmType, Ranked
 from app.services.algorithms import AlgorithmFacts
@@ -133,9 +135,12 @@ class ExplanationOut(Freshness):
     detail: str | None = Field(description="The failed rule, or what is missing most.")
     universe_size: int
     factors: list[FactorOut]
+    entry: EntryOut | None = Field(
+        description="What it takes to enter the first `top`; null for a symbol without a rank."
+    )
 
     @classmethod
-    def of(cls, board: Board, card: Card, status: DataStatus) -> Self:
+    def of(cls, board: Board, card: Card, status: DataStatus, entry: Entry | None) -> Self:
         shares = [one.contribution for one in card.factors if one.contribution is not None]
         return cls(
             as_of=board.as_of,
@@ -153,6 +158,7 @@ class ExplanationOut(Freshness):
             detail=card.detail,
             universe_size=board.universe_size,
             factors=[FactorOut.model_validate(one) for one in card.factors],
+            entry=None if entry is None else EntryOut.of(entry),
         )
 
 

@@ -18,6 +18,7 @@ from app.domain.quality import worst
 from app.domain.ranking import AlgorithmType, Ranked, ranked
 from app.domain.scoring import score
 from app.services.algorithms import AlgorithmFacts, in_force, kept
+from app.services.entries import Entries
 from app.services.once import Command, Once, Outcome, Render
 from app.services.ports import Clock, Monotonic, NewId
 from app.services.run_inputs import pack
@@ -65,6 +66,7 @@ class Scoring:
     once: Once
     fence: Callable[[UnitOfWork], Awaitable[None]] = _anybody
     steadiness: Steadiness = field(default_factory=Steadiness)
+    entries: Entries = field(default_factory=Entries)
     whole: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _latest: Board | None = field(default=None, init=False)
     _running: asyncio.Future[Board] | None = field(default=None, init=False)

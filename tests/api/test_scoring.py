@@ -9,12 +9,14 @@ import httpx2
 import pytest
 
 from app.api.routes import scoring as routes
+from app.domain.counterfactual import Change
 from app.domain.factors import FACTORS
 from app.domain.panel import Source
 from app.services.scoring import Scoring
 from app.storage.database import Database
 from tests.api.harness import PREFIX, serve
 from tests.api.judging import problem
+from tests.domain.test_counterfactual import SPEC, board_of, rank_of, supposing
 from tests.services.test_scoring import INPUTS, NOW, Bench, Market, older
 
 SCORING = f"{PREFIX}/scoring"
@@ -198,6 +200,28 @@ async def test_explain_adds_up(client: httpx2.AsyncClient, bench: Bench) -> None
     assert (absent["z"], absent["sum_of_contributions"], absent["confidence"]) == (None,) * 3
     assert (absent["detail"], absent["factors"]) == ("status_open", [])
     problem(await client.get(f"{SCORING}/symbol/NEWUSDT/explain"), 404, "not_found")
+
+
+async def test_explain_says_what_it_takes_to_enter_the_first_places(
+    client: httpx2.AsyncClient, bench: Bench
+) -> None:
+    """The change applied to what was measured and scored anew brings it there; half does not."""
+    board = await bench.scoring.calculate()
+    symbol = board.cards[9].symbol
+    path = f"{SCORING}/symbol/{symbol}/explain"
+    entry = (await client.get(path, params={"top": "4"})).json()["entry"]
+    assert (entry["top"], entry["rank"], entry["is_reachable"]) == (4, 10, True)
+    changes = [Change(**one) for one in entry["changes"]]
+    steady = bench.scoring.steadiness.of(INPUTS, SPEC)
+    for share, there in ((1.0, True), (0.5, False)):
+        supposed = board_of(INPUTS, supposing(symbol, changes, share), steady)
+        assert (rank_of(supposed, symbol) <= 4) is there
+    again = (await client.get(path, params={"top": "4"})).json()["entry"]
+    assert again == entry
+    already = (await client.get(path)).json()["entry"]
+    assert already == {"top": 10, "rank": 10, "is_reachable": True, "changes": []}
+    assert (await client.get(f"{SCORING}/symbol/ZUSDT/explain")).json()["entry"] is None
+    problem(await client.get(path, params={"top": "0"}), 422, "validation_failed")
 
 
 async def test_history_pages_back(client: httpx2.AsyncClient, bench: Bench) -> None:

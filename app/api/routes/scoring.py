@@ -169,10 +169,20 @@ async def symbol_scores(
     responses=problems(Code.NOT_FOUND, *_SYMBOL, *_NO_BOARD),
 )
 @of_market
-async def explain(service: ServiceDep, symbol: SymbolPath) -> ExplanationOut:
-    """Raw value, z, weight and contribution of each factor; contributions add up to z."""
+async def explain(
+    service: ServiceDep,
+    symbol: SymbolPath,
+    top: Annotated[
+        QueryInt, Query(ge=1, le=MAX_RANKINGS, description="The places that `entry` speaks of.")
+    ] = 10,
+) -> ExplanationOut:
+    """Raw value, z, weight and contribution of each factor; contributions add up to z.
+
+    `entry` says what would bring the symbol among the first `top`: the least change that was found.
+    """
     board, card = service.scoring.explain(symbol)
-    return ExplanationOut.of(board, card, service.scoring.status_of(board))
+    entry = await service.scoring.entries.of(board, card.symbol, top)
+    return ExplanationOut.of(board, card, service.scoring.status_of(board), entry)
 
 
 @router.get("/algorithms", summary="How scores are made")
