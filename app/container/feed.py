@@ -1,5 +1,6 @@
 """How the feed is put together: one process reads the exchange, the others follow it."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from app.container import kernels
 from app.container.seams import new_id, utc_now
 from app.domain.errors import ServiceError
 from app.domain.event_codec import EventRecord, Topic, understood
@@ -103,6 +105,8 @@ class FeedTasks:
         if self.role is not Role.API:
             shared = [tick for tick in self.ticks if tick.is_shared]
             begin(self.supervisor, shared, time.monotonic)
+            # Beside the first fill, which takes longer; what it logs is its only answer.
+            asyncio.get_running_loop().run_in_executor(None, kernels.prepare)
         return duty
 
     def _sharing(self, lease: FeedLease) -> Sharing | None:

@@ -4,12 +4,15 @@ Each takes the scoring inputs and gives (N,) raw values, NaN where there are too
 of W days needs three quarters of them, so that a listing of 90 days has every factor.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
-from app.domain import indicators, measures
+from app.domain import measures
+from app.domain.kernels import indicators
 from app.domain.liquidity import illiquidity
 from app.domain.market import Floats
-from app.domain.panel import ScoringInputs
+from app.domain.panel import Panel, ScoringInputs
 
 _HOURLY_BARS = 250  # below it the seed of a recursive indicator still shows
 _HOURLY_LAG = 3  # bars; an hour without trades has no candle
@@ -24,16 +27,18 @@ def nearness_to_high(inputs: ScoringInputs) -> Floats:
 
 
 def rsi_14(inputs: ScoringInputs) -> Floats:
-    return _fast(inputs, indicators.rsi(inputs.hourly.close))
+    return _fast(inputs, _at_last_bar(inputs.hourly)[indicators.RSI])
 
 
 def macd_histogram(inputs: ScoringInputs) -> Floats:
-    bars = inputs.hourly
-    return _fast(inputs, indicators.macd_in_ranges(bars.high, bars.low, bars.close))
+    """In ATR14: comparable between coins; NaN where the range is 0."""
+    told = _at_last_bar(inputs.hourly)
+    reach = told[indicators.ATR]
+    return _fast(inputs, told[indicators.HISTOGRAM] / np.where(reach > 0.0, reach, np.nan))
 
 
 def bollinger_position(inputs: ScoringInputs) -> Floats:
-    return _fast(inputs, indicators.bollinger_position(inputs.hourly.close))
+    return _fast(inputs, _at_last_bar(inputs.hourly)[indicators.BAND_POSITION])
 
 
 def volume_trend(inputs: ScoringInputs) -> Floats:
@@ -104,8 +109,19 @@ def _returns(inputs: ScoringInputs, days: int) -> Floats:
     return measures.log_returns(inputs.daily.close[-(days + 1) :])
 
 
+@lru_cache(maxsize=1)
+def _at_last_bar(bars: Panel) -> Floats:
+    """(9, N) of `kernels.indicators`, worked out once for all factors of one panel."""
+    nobody = np.full((1, len(bars.symbols)), np.nan)
+    returns = np.concatenate([nobody, measures.log_returns(bars.close)])[: len(bars.close)]
+    return indicators.at_last_bar(bars.high, bars.low, bars.close, bars.volume, returns)
+
+
 def _fast(inputs: ScoringInputs, values: Floats) -> Floats:
-    return _enough(_latest(values, _HOURLY_LAG), inputs.hourly.close, _HOURLY_BARS)
+    """Where a symbol's last bar is not too old, and enough are before it."""
+    close = inputs.hourly.close
+    young = np.isfinite(close[-_HOURLY_LAG:]).any(axis=0)
+    return _enough(np.where(young, values, np.nan), close, _HOURLY_BARS)
 
 
 def _latest(values: Floats, lag: int) -> Floats:

@@ -1,0 +1,212 @@
+"""Compiled indicators, correlations and ranks say what the plain functions say."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.domain import indicators as plain
+from app.domain.crosssection import rank_to_normal
+from app.domain.kernels import indicators as kernel
+from app.domain.kernels.compilation import Kernel
+from app.domain.kernels.correlation import MEAN_CORRELATION, mean_correlation
+from app.domain.kernels.ranks import RANKED_ROWS, normal_scores, ranked_rows
+from app.domain.kernels.ring import Ring
+from app.domain.market import Floats
+from app.domain.measures import log_returns
+
+NAN = float("nan")
+
+
+def bars(rows: int, symbols: int, seed: int = 7) -> tuple[Floats, Floats, Floats, Floats]:
+    """High, low, close and volume with young listings, gaps, a dead coin and one that stood."""
+    dice = np.random.default_rng(seed)
+    close = 50.0 * np.exp(np.cumsum(dice.normal(0.0, 0.02, (rows, symbols)), axis=0))
+    close[:, 0] = 10.0
+    high, low = close * dice.uniform(1.0, 1.02, close.shape), close * dice.uniform(0.98, 1.0)
+    high[:, 0] = low[:, 0] = 10.0
+    volume = dice.uniform(1.0, 9.0, close.shape)
+    lost = dice.random(close.shape) < 0.03
+    lost[: rows // 2, 1] = True
+    lost[rows // 3 :, 2] = True
+    lost[:, 3] = True
+    lost[:, 4 : symbols // 2] = lost[:, 64:] = False
+    for field in (high, low, close, volume):
+        field[lost] = NAN
+    return high, low, close, volume
+
+
+def returns_of(close: Floats) -> Floats:
+    """Log returns, with an empty first row in place of the one that nobody has."""
+    return np.concatenate([np.full((1, close.shape[1]), NAN), log_returns(close)])
+
+
+def by_columns(high: Floats, low: Floats, close: Floats, volume: Floats) -> Floats:
+    """(9, T, N) of the plain functions, where a symbol has a bar."""
+    line, signal, histogram = plain.macd(close)
+    upper, middle, _ = plain.bollinger(close)
+    with np.errstate(all="ignore"):
+        position = np.where(upper - middle > 1e-9, plain.bollinger_position(close), NAN)
+    out = np.array([
+        plain.rsi(close), line, signal, histogram, plain.atr(high, low, close), position, middle,
+        flow(close, volume), volatility(close),
+    ])  # fmt: skip
+    return np.where(np.isfinite(close), out, NAN)
+
+
+def flow(close: Floats, volume: Floats) -> Floats:
+    out = np.full(close.shape, NAN)
+    for column in range(close.shape[1]):
+        own = np.flatnonzero(np.isfinite(close[:, column]))
+        signs = np.sign(np.diff(close[own, column], prepend=0.0))
+        out[own, column] = np.cumsum(signs * volume[own, column])
+    return out
+
+
+def volatility(close: Floats) -> Floats:
+    returns = returns_of(close)
+    out = np.full(close.shape, NAN)
+    for row in range(len(close)):
+        for column in range(close.shape[1]):
+            window = returns[max(row - 23, 0) : row + 1, column]
+            known = window[np.isfinite(window)]
+            if len(known) >= 18:
+                out[row, column] = known.std(ddof=1)
+    return out
+
+
+def every_bar(
+    take: Callable[..., None], high: Floats, low: Floats, close: Floats, volume: Floats
+) -> Floats:
+    out = np.zeros((kernel.INDICATORS, *close.shape))
+    state = kernel.fresh_state(close.shape[1])
+    take(state, high, low, close, volume, returns_of(close), out, True)
+    return out
+
+
+def same(found: Floats, wanted: Floats, tolerance: float) -> None:
+    """Relative to the size of each kind of number: a histogram is a difference of prices."""
+    np.testing.assert_array_equal(np.isfinite(found), np.isfinite(wanted))
+    for one, other in zip(found, wanted, strict=True):
+        scale = np.nanmax(np.abs(other), initial=1e-300) if np.isfinite(other).any() else 1.0
+        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_of_nine_indicators_is_the_plain_one_at_every_bar(seed: int) -> None:
+    field = bars(150, 70, seed)
+    same(every_bar(kernel.TAKE, *field), by_columns(*field), 1e-10)
+
+
+def test_the_source_of_the_kernel_says_what_its_machine_code_says() -> None:
+    field = bars(60, 66)  # the two of the second block have all their bars
+    with np.errstate(all="ignore"):
+        told = every_bar(kernel.take, *field)
+    np.testing.assert_allclose(told, every_bar(kernel.TAKE, *field), rtol=1e-13, atol=1e-13)
+    newest = np.zeros((kernel.INDICATORS, 1, 66))
+    with np.errstate(all="ignore"):
+        kernel.take(kernel.fresh_state(66), *field, returns_of(field[2]), newest, False)
+    np.testing.assert_allclose(
+        newest[:, 0], kernel.at_last_bar(*field, returns_of(field[2])), rtol=1e-13, atol=1e-13
+    )
+
+
+def test_what_is_told_at_the_end_is_of_each_symbols_own_last_bar() -> None:
+    field = bars(120, 9)
+    every = every_bar(kernel.TAKE, *field)
+    newest = kernel.at_last_bar(*field, returns_of(field[2]))
+    for column in range(9):
+        own = np.flatnonzero(np.isfinite(field[2][:, column]))
+        last = own[-1] if len(own) else -1
+        # The volatility is of the last rows, and no longer of those before its own last bar.
+        wanted, found = (
+            every[: kernel.VOLATILITY, last, column],
+            newest[: kernel.VOLATILITY, column],
+        )
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_no_bars_and_no_symbols_are_unknown_not_an_error() -> None:
+    nothing = np.zeros((0, 3))
+    told = kernel.at_last_bar(nothing, nothing, nothing, nothing, nothing)
+    assert told.shape == (9, 3)
+    assert np.isnan(told).all()
+    nobody = np.zeros((5, 0))
+    assert kernel.at_last_bar(nobody, nobody, nobody, nobody, nobody).shape == (9, 0)
+
+
+@settings(max_examples=25)
+@given(
+    st.integers(1, 130), st.integers(5, 70), st.integers(1, 90), st.integers(0, 2**32), st.data()
+)
+def test_a_bar_at_a_time_is_the_same_as_all_at_once_after_any_number_of_candles(
+    rows: int, symbols: int, capacity: int, seed: int, data: st.DataObject
+) -> None:
+    high, low, close, volume = bars(rows, symbols, seed)
+    ring = Ring(symbols, capacity)
+    asked = data.draw(st.integers(0, rows - 1))
+    for row in range(rows):
+        told = ring.close_bar(high[row], low[row], close[row], volume[row])
+        if row in {asked, rows - 1}:
+            end = slice(row + 1)
+            whole = kernel.at_last_bar(
+                high[end], low[end], close[end], volume[end], returns_of(close[end])
+            )
+            np.testing.assert_allclose(told, whole, rtol=1e-12, atol=1e-12)
+            first = max(row + 1 - capacity, 1)
+            wanted = np.full(symbols, NAN)
+            if row + 1 - first > 1:
+                MEAN_CORRELATION(returns_of(close)[first : row + 1], wanted)
+            np.testing.assert_allclose(ring.mean_correlation(), wanted, rtol=1e-9, atol=1e-12)
+
+
+def matrix_mean(returns: Floats) -> Floats:
+    """Mean of each row of the correlation matrix of the whole columns, without its diagonal."""
+    out = np.full(returns.shape[1], NAN)
+    whole = np.flatnonzero(np.isfinite(returns).all(axis=0) & (np.ptp(returns, axis=0) > 0.0))
+    if len(whole) > 1:
+        pairs = np.corrcoef(returns[:, whole].T)
+        out[whole] = (pairs.sum(axis=1) - 1.0) / (len(whole) - 1)
+    return out
+
+
+def correlation(of: Callable[[Floats, Floats], None], returns: Floats) -> Floats:
+    out = np.zeros(returns.shape[1])
+    of(returns, out)
+    return out
+
+
+@pytest.mark.parametrize("symbols", [7, 70])
+def test_mean_correlation_is_that_of_the_matrix_without_those_that_lack_a_return(
+    symbols: int,
+) -> None:
+    returns = np.random.default_rng(symbols).normal(0.0, 0.01, (60, symbols))
+    returns += np.random.default_rng(1).normal(0.0, 0.01, (60, 1))
+    returns[3, 1], returns[:, 2], returns[:, 4] = NAN, 0.0, 0.001
+    wanted = matrix_mean(np.where(np.arange(symbols) == 4, 0.0, returns))
+    assert np.isnan(wanted[[1, 2, 4]]).all()
+    np.testing.assert_allclose(correlation(MEAN_CORRELATION, returns), wanted, rtol=1e-12)
+    with np.errstate(all="ignore"):
+        np.testing.assert_allclose(correlation(mean_correlation, returns), wanted, rtol=1e-12)
+
+
+def test_nobody_correlates_with_himself_alone() -> None:
+    returns = np.random.default_rng(3).normal(size=(40, 2))
+    returns[5, 1] = NAN
+    assert np.isnan(correlation(MEAN_CORRELATION, returns)).all()
+
+
+# Compiling a sort takes seconds: the machine code is looked at where there is time.
+@pytest.mark.parametrize("of", [ranked_rows, pytest.param(RANKED_ROWS, marks=pytest.mark.long)])
+def test_ranks_of_rows_are_those_of_each_row_alone(of: Kernel[..., None]) -> None:
+    dice = np.random.default_rng(5)
+    values = np.round(dice.normal(size=(12, 30)), 1)  # many ties
+    values[dice.random(values.shape) < 0.2] = NAN
+    values[3] = NAN
+    values[4], values[5, 2] = 1.0, np.inf
+    out = np.zeros(values.shape)
+    of(values, normal_scores(30), out)
+    for row, wanted in zip(out, values, strict=True):
+        np.testing.assert_allclose(row, rank_to_normal(wanted), rtol=0, atol=1e-12)
