@@ -298,6 +298,7 @@ def _operations() -> set[str]:
     return {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
 
 
+@pytest.mark.xdist_group("openapi")  # the document takes a second: made once
 def test_the_endpoints_of_the_readme_are_those_of_the_service() -> None:
     told = {
         f"{method} {PREFIX}{path}"

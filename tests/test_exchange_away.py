@@ -148,6 +148,7 @@ async def mode(service: Running) -> str:
     return str((await service.client.get("/livez")).headers["X-Service-Mode"])
 
 
+@pytest.mark.xdist_group("openapi")  # the document takes a second: made once
 async def test_what_was_stored_is_not_fresh_while_the_exchange_is_away(tmp_path: Path) -> None:
     port = free_port()
     exchange = SandboxOptions(port=port, contracts=40, quota=1_000_000)

@@ -114,6 +114,9 @@ async def test_every_migration_goes_down(empty_database_url: str) -> None:
         await migrations.upgrade(url, step)
 
 
+@pytest.mark.parametrize(
+    "backend", [pytest.param("sqlite", marks=pytest.mark.long), "postgres"], indirect=True
+)
 async def test_B11_replicas_that_start_together_migrate_once(empty_database_url: str) -> None:
     url = empty_database_url
     program = (
@@ -167,6 +170,7 @@ async def test_a_file_that_is_not_there_is_not_created_by_asking(tmp_path: Path)
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.long  # what `make check` does too
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 def test_the_alembic_command_works_in_a_checkout(empty_database_url: str) -> None:
     def alembic(*arguments: str) -> str:
