@@ -11,7 +11,7 @@ import pytest
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from app.settings import ReferenceSettings
-from tests.adapters.binance import local_binance, traded
+from tests.adapters.tellers import BinanceTeller, telling
 from tests.running import running, settings_for
 
 QUOTE = "/market/BTCUSDT"
@@ -23,10 +23,9 @@ async def test_prices_from_elsewhere_go_on_while_kucoin_is_away(tmp_path: Path) 
     options = SandboxOptions(contracts=14, quota=100_000)
     async with (
         serve_exchange(options, time.time) as url,
-        local_binance() as binance,
+        telling(BinanceTeller(prices={"BTCUSDT": "1234.5"})) as binance,
         aiohttp.ClientSession() as control,
     ):
-        binance.rows = [traded("BTCUSDT", "1234.5")]
         wanted = ReferenceSettings(exchange="binance", base_url=binance.url, every_s=1)
         settings = settings_for(url, f"sqlite+aiosqlite:///{tmp_path}/away.sqlite3")
         async with running(settings.model_copy(update={"reference": wanted})) as service:
@@ -37,14 +36,26 @@ async def test_prices_from_elsewhere_go_on_while_kucoin_is_away(tmp_path: Path) 
                     and Decimal(shown["reference"]["price"]) == Decimal(price)
                 )
 
+            def says(how: str) -> Any:
+                return lambda shown: any(
+                    one["name"] == "reference" and one["detail"].startswith(how)
+                    for one in shown["components"]
+                )
+
             await service.filled()
             first = await service.until(QUOTE, told("1234.5"))
             assert first["reference"]["source"] == "binance USDT"
             away = {"kind": "status", "path": "*", "status": 503}
             async with control.post(f"{url}/_control/faults", json=away) as done:
                 assert done.status == 200
-            binance.rows = [traded("BTCUSDT", "1300")]
+            await service.until("/health", says("binance is told"))
+            await binance.tell({"BTCUSDT": "1300"})
             later = await service.until(QUOTE, told("1300"))
+            binance.refuses_streams = True
+            await binance.cut()
+            await service.until("/health", says("binance is asked"))
+            binance.prices["BTCUSDT"] = "1250"
+            await service.until(QUOTE, told("1250"))
             for shown in (first, later):
                 own = {Decimal(shown[name]) for name in ("last_price", "mark_price", "index_price")}
                 assert own.isdisjoint({Decimal("1234.5"), Decimal(1300)}), "they stay KuCoin's own"

@@ -1,13 +1,14 @@
 """Last prices of another exchange through ccxt, an optional package that only we here load."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import ccxt.async_support as exchanges
+import ccxt.pro as exchanges
 from ccxt.base.errors import BaseError
 
 from app.domain.errors import Code, UnavailableError
@@ -19,19 +20,34 @@ EXCHANGES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "kraken": ("kraken", ("USDT", "USD")),
     "coinbase": ("coinbase", ("USDT", "USD")),
 }
+# Their streams tell all markets at once; the others want each named.
+_TOLD_WHOLE: Final = frozenset({"binance"})
 _RETRY_S: Final = 60.0
+_SILENCE: Final = 3.0  # times the patience for an answer: so long a stream may say nothing
 # What the package raises itself when an answer is not what it should be.
 _NONSENSE: Final = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError)
 
 
 @dataclass(slots=True)
 class CcxtPrices:
-    """One exchange; `now_ms` stamps what comes without a time of its own."""
+    """One exchange; `now_ms` stamps what comes without a time of its own.
+
+    `bases` names the coins whose prices are wanted, all of them if it names none.
+    """
 
     name: str
     client: Any
     quotes: tuple[str, ...]
     now_ms: Callable[[], int]
+    timeout_s: float
+    bases: Callable[[], Collection[str]]
+    _named: list[str] | None = field(default=None, init=False)  # markets of the open stream
+    _seen: dict[str, object] = field(default_factory=dict, init=False)  # what was told last
+
+    @property
+    def streams(self) -> bool:
+        """Whether it tells its prices by itself."""
+        return bool(self.client.has.get("watchTickers"))
 
     async def prices(self) -> Mapping[str, ReferencePrice]:
         """By base coin; what is not a positive price is left out.
@@ -42,11 +58,54 @@ class CcxtPrices:
             await self.client.load_markets()
             tickers = await self.client.fetch_tickers()
         except (BaseError, *_NONSENSE) as error:
-            raise UnavailableError(
-                Code.EXCHANGE_UNAVAILABLE,
-                f"{self.name} gives no reference prices.",
-                retry_after_s=_RETRY_S,
-            ) from error
+            raise self._unavailable() from error
+        return self._best(tickers)
+
+    async def told(self) -> Mapping[str, ReferencePrice]:
+        """By base coin what was told since the last time, as soon as there is anything.
+
+        Opens the stream where none is open. Raises UnavailableError when it breaks, or says
+        nothing for too long; then it has to be hung up.
+        """
+        try:
+            await self.client.load_markets()
+            if self._named is None and self.name not in _TOLD_WHOLE:
+                self._named = self._wanted()
+            async with asyncio.timeout(_SILENCE * self.timeout_s):
+                await self.client.watch_tickers(self._named)
+        except (TimeoutError, BaseError, *_NONSENSE) as error:
+            raise self._unavailable() from error
+        # The package keeps the newest word on each market, whoever waits for it.
+        fresh = {
+            symbol: ticker
+            for symbol, ticker in self.client.tickers.items()
+            if self._seen.get(symbol) is not ticker
+        }
+        self._seen.update(fresh)
+        return self._best(fresh)
+
+    async def hang_up(self) -> None:
+        """Close the stream; the next `told` opens another one."""
+        self._named = None
+        await self.client.close_ws_clients()
+
+    def _wanted(self) -> list[str]:
+        """One market of each coin, in the best currency that there is."""
+        wanted, found = set(self.bases()), dict[str, str]()
+        for quote in reversed(self.quotes):
+            for symbol, market in self.client.markets.items():
+                if _is_priced(market, quote) and (not wanted or market["base"] in wanted):
+                    found[market["base"]] = symbol
+        return sorted(found.values())
+
+    def _unavailable(self) -> UnavailableError:
+        return UnavailableError(
+            Code.EXCHANGE_UNAVAILABLE,
+            f"{self.name} gives no reference prices.",
+            retry_after_s=_RETRY_S,
+        )
+
+    def _best(self, tickers: Mapping[str, Any]) -> Mapping[str, ReferencePrice]:
         found: dict[str, ReferencePrice] = {}
         for quote in reversed(self.quotes):
             for symbol, ticker in tickers.items():
@@ -58,9 +117,7 @@ class CcxtPrices:
     def _price(
         self, market: Mapping[str, Any] | None, ticker: Mapping[str, Any], quote: str
     ) -> ReferencePrice | None:
-        if market is None or market["quote"] != quote:
-            return None
-        if not market.get("spot") and not (market.get("swap") and market.get("linear")):
+        if market is None or not _is_priced(market, quote):
             return None
         price = _positive(ticker.get("last"))
         if price is None:
@@ -72,7 +129,11 @@ class CcxtPrices:
 
 @asynccontextmanager
 async def open_reference(
-    name: str, base_url: str | None, timeout_s: float, now_ms: Callable[[], int]
+    name: str,
+    base_url: str | None,
+    timeout_s: float,
+    now_ms: Callable[[], int],
+    bases: Callable[[], Collection[str]] = tuple,
 ) -> AsyncIterator[CcxtPrices]:
     """The exchange called `name`, at `base_url` instead of its own address if one is given."""
     theirs, quotes = EXCHANGES[name]
@@ -80,19 +141,29 @@ async def open_reference(
     client.aiohttp_trust_env = True
     client.has["fetchCurrencies"] = False  # needs a key, and no price depends on it
     if base_url is not None:
-        client.urls["api"] = {
-            kind: _moved(address, base_url) for kind, address in client.urls["api"].items()
-        }
+        client.urls["api"] = _moved(client.urls["api"], base_url)
     try:
-        yield CcxtPrices(name, client, quotes, now_ms)
+        yield CcxtPrices(name, client, quotes, now_ms, timeout_s, bases)
     finally:
         await client.close()
 
 
+def _is_priced(market: Mapping[str, Any], quote: str) -> bool:
+    """Whether its price is that of a coin in `quote`: spot, or a linear perpetual."""
+    is_coin = market.get("spot") or (market.get("swap") and market.get("linear"))
+    return bool(is_coin) and market["quote"] == quote
+
+
 def _moved(address: Any, base_url: str) -> Any:
+    """The same at another host; streams go where `http` is `ws`."""
+    if isinstance(address, dict):
+        return {kind: _moved(one, base_url) for kind, one in address.items()}
     if not isinstance(address, str):
         return address
-    return base_url.rstrip("/") + urlsplit(address).path
+    parts, base = urlsplit(address), base_url.rstrip("/")
+    if parts.scheme in {"ws", "wss"}:
+        base = "ws" + base.removeprefix("http")
+    return base + parts.path
 
 
 def _positive(value: Any) -> Decimal | None:

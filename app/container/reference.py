@@ -12,7 +12,7 @@ from app.settings import Settings
 from app.workers.schedule import ASKING_S
 from app.workers.supervisor import Supervisor
 
-REFERENCE = "reference"
+REFERENCE, REFERENCE_STREAM = "reference", "reference_stream"
 
 
 @asynccontextmanager
@@ -22,7 +22,7 @@ async def referring(
     service: MySymbolsServiceV2,
     is_owner: Callable[[], bool],
 ) -> AsyncIterator[None]:
-    """Asks the second source for as long as this is open; without one there is nothing to do.
+    """Asks and hears the second source while this is open; without one there is nothing to do.
 
     Whoever stops the tasks does so before it closes.
     """
@@ -33,11 +33,22 @@ async def referring(
     # It takes seconds to load and knows a hundred exchanges.
     extra = await asyncio.to_thread(importlib.import_module, "app.adapters.ccxt_extra")
     async with extra.open_reference(
-        wanted.exchange, wanted.base_url, wanted.timeout_s, _now_ms
+        wanted.exchange, wanted.base_url, wanted.timeout_s, _now_ms, _bases(service)
     ) as source:
-        asking = References(source, service.market.quality, is_owner, wanted.every_s)
-        supervisor.start(REFERENCE, asking.run, lambda: wanted.every_s + ASKING_S)
+        asked = References(
+            source, service.market.quality, is_owner, wanted.every_s, wanted.exchange
+        )
+        supervisor.start(REFERENCE, asked.run, lambda: wanted.every_s + ASKING_S)
+        if source.streams and settings.feed.streaming == "stream":
+            supervisor.start(REFERENCE_STREAM, asked.hear, lambda: wanted.every_s + ASKING_S)
+        service.status.reference_report = asked.report
         yield
+
+
+def _bases(service: MySymbolsServiceV2) -> Callable[[], frozenset[str]]:
+    """Coins of the contracts that are known at present."""
+    registry = service.market.registry
+    return lambda: frozenset(entry.contract.base for entry in registry.index.entries)
 
 
 def _now_ms() -> int:

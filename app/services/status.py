@@ -15,6 +15,7 @@ from app.services.status_components import (
     background_task,
     exchange,
     market_data,
+    reference,
     scoring,
     stream,
     worst,
@@ -26,6 +27,7 @@ from app.services.status_facts import (
     MarketFacts,
     PortfolioFacts,
     ProcessFacts,
+    ReferenceReport,
     ScoringFacts,
     ServiceStatus,
     StreamReport,
@@ -61,6 +63,7 @@ class Status:
     task_facts: Callable[[], tuple[TaskFacts, ...]]
     processes: Callable[[], tuple[ProcessFacts, ...]] = lambda: ()
     stream_report: Callable[[], StreamReport | None] = lambda: None  # None: it only polls
+    reference_report: Callable[[], ReferenceReport | None] = lambda: None  # None: nobody is asked
     pulse: AlertingPulse | None = None
     levels: ServiceLevels = field(default_factory=ServiceLevels)
     vitals: VitalSigns = field(default_factory=VitalSigns)
@@ -104,6 +107,7 @@ class Status:
             exchange(self.exchange_link()),
             market_data(market),
             *stream(self.stream_report()),
+            *reference(self.reference_report()),
             scoring(self.scoring_facts()),
             *(background_task(task) for task in self.task_facts()),
         ]

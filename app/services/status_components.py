@@ -11,6 +11,7 @@ from app.services.status_facts import (
     ComponentHealth,
     ComponentState,
     MarketFacts,
+    ReferenceReport,
     ScoringFacts,
     StreamReport,
     TaskFacts,
@@ -76,6 +77,23 @@ def stream(report: StreamReport | None) -> tuple[ComponentHealth, ...]:
         state, cause = ComponentState.DEGRADED, TOPICS_SILENT
         next_step = "subscribes again by itself; what is not heard turns stale"
     return (ComponentHealth("stream", state, None, cause, detail, None, next_step),)
+
+
+def reference(report: ReferenceReport | None) -> tuple[ComponentHealth, ...]:
+    """Of the process that asks another exchange; of no other."""
+    if report is None or not report.is_owner:
+        return ()
+    asked = f"asked every {report.every_s:g} s"
+    how = f"told, and {asked}" if report.is_told else f"{asked}; it tells nothing by itself now"
+    state, next_step = ComponentState.UP, None
+    if not report.is_told and report.failed is not None:
+        state = ComponentState.DEGRADED
+        next_step = "asks again by itself; prices without an index are not confirmed until then"
+    elif not report.is_told and not report.has_answered:
+        state, next_step = ComponentState.STARTING, "asks for the first time"
+    cause = report.failed if state is ComponentState.DEGRADED else None
+    detail = f"{report.name} is {how}"
+    return (ComponentHealth("reference", state, None, cause, detail, None, next_step),)
 
 
 def scoring(board: ScoringFacts | None) -> ComponentHealth:

@@ -62,6 +62,18 @@ class MarketFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class ReferenceReport:
+    """How the prices of another exchange come in; `failed` is the code of the last asking."""
+
+    name: str
+    is_owner: bool  # else another process asks it
+    is_told: bool  # its stream tells them
+    has_answered: bool
+    failed: str | None
+    every_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class ScoringFacts:
     run_id: str
     as_of: datetime

@@ -1,0 +1,119 @@
+"""Another exchange is asked and heard; where it tells nothing, asking goes on and is named so."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import cast
+
+import pytest
+
+from app.domain.errors import Code, UnavailableError
+from app.domain.reference import ReferencePrice
+from app.services.quality_keeper import QualityKeeper
+from app.services.reference import SHOW_S, References
+from app.services.status_components import reference
+from app.services.status_facts import ComponentState
+
+AWAY = UnavailableError(Code.EXCHANGE_UNAVAILABLE, "gone")
+
+
+def price(value: str) -> dict[str, ReferencePrice]:
+    return {"BTC": ReferencePrice("kraken", "BTC", "USD", Decimal(value), 1)}
+
+
+@dataclass
+class Source:
+    """Answers and tells what the test says."""
+
+    answer: Mapping[str, ReferencePrice] | UnavailableError = AWAY
+    words: list[Mapping[str, ReferencePrice] | UnavailableError] = field(default_factory=list)
+    hung_up: int = 0
+    streams: bool = True
+
+    async def prices(self) -> Mapping[str, ReferencePrice]:
+        if isinstance(self.answer, UnavailableError):
+            raise self.answer
+        return self.answer
+
+    async def told(self) -> Mapping[str, ReferencePrice]:
+        word = self.words.pop(0)
+        if isinstance(word, UnavailableError):
+            raise word
+        return word
+
+    async def hang_up(self) -> None:
+        self.hung_up += 1
+
+
+@dataclass
+class World:
+    """Ends by itself after so many pauses."""
+
+    source: Source = field(default_factory=Source)
+    owns: bool = True
+    pauses: list[float] = field(default_factory=list)
+    most: int = 4
+    referred: list[Mapping[str, ReferencePrice]] = field(default_factory=list)
+    beats: int = 0
+
+    def __post_init__(self) -> None:
+        self.asked = References(
+            self.source, cast("QualityKeeper", self), lambda: self.owns, 60.0, "kraken", self._sleep
+        )
+
+    def refer(self, prices: Mapping[str, ReferencePrice]) -> None:
+        self.referred.append(prices)
+
+    def beat(self) -> None:
+        self.beats += 1
+
+    async def _sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        if len(self.pauses) >= self.most:
+            raise asyncio.CancelledError
+
+    def health(self) -> tuple[ComponentState, str | None, str | None]:
+        (shown,) = reference(self.asked.report())
+        assert shown.name == "reference"
+        return shown.state, shown.cause, shown.detail
+
+
+async def test_what_is_told_is_taken_up_and_a_broken_stream_is_tried_again_later() -> None:
+    world = World(Source(words=[price("1"), price("2"), AWAY, price("3")]))
+    with pytest.raises(asyncio.CancelledError):
+        await world.asked.hear(world.beat)
+    assert world.referred == [price("1"), price("2"), price("3")]
+    assert world.pauses == [SHOW_S, SHOW_S, 60.0, SHOW_S]
+    assert world.beats == 4
+    assert world.source.hung_up == 2, "when it broke, and at the end"
+    assert not world.asked.is_told
+
+
+async def test_who_does_not_own_the_feed_neither_hears_nor_asks() -> None:
+    world = World(Source(answer=price("1"), words=[price("1")]), owns=False, most=2)
+    for work in (world.asked.hear, world.asked.run):
+        world.pauses.clear()
+        with pytest.raises(asyncio.CancelledError):
+            await work(world.beat)
+    assert world.referred == []
+    assert reference(world.asked.report()) == ()
+
+
+async def test_health_says_whether_it_is_told_or_only_asked_or_away() -> None:
+    assert reference(None) == ()
+    world = World()
+    assert world.health()[0] is ComponentState.STARTING
+    await world.asked.refresh()
+    assert world.health()[:2] == (ComponentState.DEGRADED, "exchange_unavailable")
+    world.source.words = [price("1"), AWAY]
+    assert await world.asked.listen()
+    told = (ComponentState.UP, None, "kraken is told, and asked every 60 s")
+    assert world.health() == told
+    world.source.answer = price("2")
+    assert await world.asked.refresh() == 1
+    assert world.health() == told
+    assert not await world.asked.listen()
+    assert world.health() == (
+        ComponentState.UP, None, "kraken is asked every 60 s; it tells nothing by itself now",
+    )  # fmt: skip
