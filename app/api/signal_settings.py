@@ -22,6 +22,13 @@ class SignalsOut(Out):
     expires_after: int = Field(description="Seconds, where the source names no end.")
     policy: Policy = Field(description="How far an approved signal may go by itself.")
     policies: dict[str, Policy] = Field(description="The same by `signal_type`.")
+    source_strength: Score = Field(description="Below it our own sources say nothing.")
+    source_confidence: Score
+    sources: dict[str, bool] = Field(
+        description="Our own sources by name, `technical` and `fundamental` among them; false "
+        "switches one off."
+    )
+    agent_timeout: float = Field(description="Seconds for agents from outside; late is no vote.")
     most_pending: int = Field(description="Beyond it intake answers 429.")
 
 
@@ -38,4 +45,8 @@ class SignalsIn(Body):
     expires_after: int | None = None
     policy: str | None = None
     policies: dict[str, str] | None = None
+    source_strength: float | None = None
+    source_confidence: float | None = None
+    sources: dict[str, bool] | None = None
+    agent_timeout: float | None = None
     most_pending: int | None = None

@@ -7,6 +7,7 @@ from socket import gethostname
 from app.adapters.notify import People
 from app.adapters.vault import Vault
 from app.adapters.webhook import Webhook
+from app.container import plugins
 from app.container.seams import code_version, new_id, utc_now
 from app.services.alert_facts import SystemView
 from app.services.alert_rules import AlertRuleService
@@ -43,7 +44,9 @@ from app.services.safety import Safety
 from app.services.sample_data import SampleData
 from app.services.scoring import Scoring
 from app.services.signal_actions import SignalActions
+from app.services.signal_bench import Bench
 from app.services.signal_outcomes import SignalOutcomes
+from app.services.signal_sources import SignalSources
 from app.services.signals import Signals
 from app.services.status_sources import StatusSources
 from app.services.stream import EventStream
@@ -123,6 +126,7 @@ def compose(
     portfolio = PortfolioService(database, grounds, once, ledger)
     runs = RebalanceRuns(database, utc_now, new_id, f"{gethostname()}:{os.getpid()}")
     rebalancing = Rebalancing(database, grounds, once, ledger, runs)
+    signals = Signals(database, grounds, once, new_id, Bench(plugins.agents()))
 
     sources = StatusSources(database, scoring, in_force, metrics)
     return MySymbolsServiceV2(
@@ -153,7 +157,8 @@ def compose(
         stream=stream,
         notifications=Notifications(database, utc_now, new_id, once, notifiers, vault),
         jobs=JobService(jobs, utc_now, new_id, JobNews(database)),
-        signals=Signals(database, grounds, once, new_id),
+        signals=signals,
         signal_actions=SignalActions(database, grounds, portfolio, new_id),
         signal_outcomes=SignalOutcomes(database, grounds),
+        signal_sources=SignalSources(signals, plugins.sources()),
     )

@@ -83,6 +83,7 @@ class Agent:
     needs: tuple[str, ...]
     judge: Callable[[Evidence, SignalRules], Opinion | Abstention]
     may_veto: bool = False
+    is_outside: bool = False  # it may take its time, so that it is asked before it is judged
 
     def __call__(self, evidence: Evidence, rules: SignalRules) -> Opinion | Abstention:
         """The same for the same evidence, at any time."""

@@ -65,8 +65,8 @@ def _apply(changes: Mapping[str, object], present: Any, path: str, out: list[Com
             else:
                 out.append(Complaint(loc, "object_type", f"{loc} must be an object"))
             continue
-        if key == "policies":
-            taken[key] = _policies(value, loc, out)
+        if key in _BY_NAME:
+            taken[key] = _by_name(value, *_BY_NAME[key], loc, out)
             continue
         if key == "fixed_weights":
             taken[key] = _fixed(value, loc, out)
@@ -101,18 +101,19 @@ def _weights(
     return MappingProxyType(weights)
 
 
-def _policies(value: object, loc: str, out: list[Complaint]) -> Mapping[str, Policy]:
-    """Policies by the type of a signal, as a whole: one that is not named has the general one."""
+def _by_name(
+    value: object, usual: Policy | bool, what: str, loc: str, out: list[Complaint]
+) -> Mapping[str, Any]:
+    """Values by a name that others give, as a whole: one that is not named has the usual one."""
     if not isinstance(value, Mapping):
         out.append(Complaint(loc, "object_type", f"{loc} must be an object"))
         return MappingProxyType({})
-    found: dict[str, Policy] = {}
-    for kind, policy in value.items():
-        if not 0 < len(kind) <= _LONGEST_TYPE:
-            message = f"{loc} must name types of signals"
-            out.append(Complaint(f"{loc}.?", "unknown_key", message))
+    found: dict[str, object] = {}
+    for name, one in value.items():
+        if not 0 < len(name) <= _LONGEST_NAME:
+            out.append(Complaint(f"{loc}.?", "unknown_key", f"{loc} must name {what}"))
             continue
-        found[kind] = cast("Policy", _value(policy, Policy.PROPOSE, {}, f"{loc}.?", out))
+        found[name] = _value(one, usual, {}, f"{loc}.?", out)
     return MappingProxyType(dict(sorted(found.items())))
 
 
@@ -210,8 +211,11 @@ def _number(value: object, bounds: Mapping[str, Any], kinds: tuple[type, ...]) -
 
 
 _SYMBOL: Final = re.compile(r"[A-Z0-9]{2,40}(-[A-Z0-9]{1,12})?", re.ASCII)
-# A signal says no more of its type.
-_LONGEST_TYPE: Final = 64
+# A signal says no more of its type or its source.
+_LONGEST_NAME: Final = 64
+_BY_NAME: Final[Mapping[str, tuple[Policy | bool, str]]] = MappingProxyType(
+    {"policies": (Policy.PROPOSE, "types of signals"), "sources": (True, "sources of signals")}
+)
 _READERS: Final = (
     (StrEnum, _choice),
     (tuple, _currencies),

@@ -28,4 +28,9 @@ class SignalRules:
     policy: Policy = Policy.PROPOSE  # how far an approved signal may go by itself
     # The same for single types of signals, in the words of their sources.
     policies: Mapping[str, Policy] = field(default_factory=lambda: MappingProxyType({}))
+    source_strength: float = setting(0.6, 0.0, 1.0)  # below it our own sources say nothing
+    source_confidence: float = setting(0.7, 0.0, 1.0)
+    # Our own sources by name; one that is not named is on.
+    sources: Mapping[str, bool] = field(default_factory=lambda: MappingProxyType({}))
+    agent_timeout: float = setting(2.0, 0.01, 60.0)  # seconds for agents from outside; then none
     most_pending: int = setting(10_000, 1, 1_000_000)  # beyond it intake answers 429

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
-from app.domain.agents import AGENTS, Abstention, Agent, Evidence
+from app.domain.agents import AGENTS, Abstention, Agent, Evidence, Opinion
 from app.domain.pooling import pooled
 from app.domain.signal import Direction
 from app.domain.signal_rules import SignalRules
@@ -24,6 +25,7 @@ class Evaluation(StrEnum):
     REJECT = "REJECT"
 
 
+_UNASKED: Final = Abstention("it was not asked")
 APPROVALS: Final = frozenset(Evaluation) - {Evaluation.REJECT}
 
 
@@ -65,27 +67,35 @@ def judge(
     rules: SignalRules,
     weights: Mapping[str, float] | None = None,
     agents: Sequence[Agent] = AGENTS,
+    answers: Mapping[str, Opinion | Abstention] = MappingProxyType({}),
 ) -> Verdict:
     """The verdict of `agents` on a signal; without `weights`, which follow skill, all are equal.
 
-    A pure function of its arguments: the order of the agents does not matter.
+    `answers` are those of agents from outside, by name. A pure function of its arguments: the
+    order of the agents does not matter.
     """
     ordered = sorted(agents, key=lambda agent: agent.name)
     equal = 1.0 / len(ordered) if ordered else 0.0
     votes = tuple(
         _vote(
-            agent, equal if weights is None else weights.get(agent.name, 0.0), direction, evidence,
+            agent,
+            equal if weights is None else weights.get(agent.name, 0.0),
+            direction,
+            answers.get(agent.name, _UNASKED) if agent.is_outside else agent(evidence, rules),
             rules,
         )
         for agent in ordered
-    )  # fmt: skip
+    )
     return concluded(direction, votes, rules, is_by_skill=weights is not None)
 
 
 def _vote(
-    agent: Agent, weight: float, direction: Direction, evidence: Evidence, rules: SignalRules
+    agent: Agent,
+    weight: float,
+    direction: Direction,
+    said: Opinion | Abstention,
+    rules: SignalRules,
 ) -> Vote:
-    said = agent(evidence, rules)
     if isinstance(said, Abstention):
         return Vote(agent.name, weight, reason=said.reason)
     vetoes = agent.may_veto and said.veto is not None and direction is not Direction.SELL

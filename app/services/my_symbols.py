@@ -36,6 +36,7 @@ from app.services.sample_data import SampleData
 from app.services.scoring import Scoring
 from app.services.signal_actions import SignalActions
 from app.services.signal_outcomes import SignalOutcomes
+from app.services.signal_sources import SignalSources
 from app.services.signals import Signals
 from app.services.status import Status
 from app.services.stream import EventStream
@@ -81,6 +82,7 @@ class MySymbolsServiceV2:
     signals: Signals
     signal_actions: SignalActions
     signal_outcomes: SignalOutcomes
+    signal_sources: SignalSources
 
     async def get_portfolio(self) -> PortfolioView:
         return await self.portfolio.view()

@@ -14,6 +14,7 @@ from app.domain.signal_statistics import SignalCounts
 from app.domain.track_record import Kind, Record, weights_of
 from app.services.grounds import Grounds, GroundsNow
 from app.services.once import Command, Once, Outcome, Render
+from app.services.outside_agents import Asked
 from app.services.ports import NewId
 from app.services.signal_bench import Bench, board_of
 from app.services.signal_news import tell
@@ -96,7 +97,8 @@ class Signals:
                 )
             signal = received(self.new_id(), named, grounds.at, rules)
             judged, board = Judged(signal), board_of(grounds)
-            if signal.is_pending and board is not None and not waiting:
+            may_wait = waiting or self.bench.asks_outside
+            if signal.is_pending and board is not None and not may_wait:
                 judged = self.bench.judged(signal, grounds, board, await self._weights(unit, rules))
             if not await unit.signals.add(judged):
                 raced = await self._known(unit, named)
@@ -113,17 +115,27 @@ class Signals:
 
         Without a board to decide on they wait on, up to their end.
         """
+        most = self.batch if limit is None else limit
+        asked = await self._asked(most) if self.bench.asks_outside else Asked()
 
         async def change(unit: UnitOfWork) -> int:
             grounds = self.grounds(await unit.configuration.current())
-            taken = await unit.signals.take(self.batch if limit is None else limit)
+            taken = await unit.signals.take(most)
             weights = await self._weights(unit, grounds.configuration.signals)
-            done = list(self._settled(taken, grounds, board_of(grounds), weights))
+            done = list(self._settled(taken, grounds, board_of(grounds), weights, asked))
             await unit.signals.save(done)
             tell(unit, done, grounds.at)
             return len(done)
 
         return await self.database.run(change)
+
+    async def _asked(self, limit: int) -> Asked:
+        """What agents from outside say of the oldest that wait; nothing is locked meanwhile."""
+        async with self.database.read() as unit:
+            waiting = await unit.signals.pending(limit)
+            grounds = self.grounds(await unit.configuration.current())
+        board = board_of(grounds)
+        return Asked() if board is None else await self.bench.ask(waiting, grounds, board)
 
     async def clear_queue(self) -> int:
         """Judges until nothing waits that can be; how many have left the queue.
@@ -213,13 +225,14 @@ class Signals:
         grounds: Grounds,
         board: Board | None,
         weights: Mapping[str, float] | None,
+        asked: Asked,
     ) -> Iterable[Judged]:
         for signal in taken:
             ended = signal.expired(grounds.at)
             if ended is not signal:
                 yield Judged(ended)
-            elif board is not None:
-                yield self.bench.judged(signal, grounds, board, weights)
+            elif board is not None and self.bench.may_judge(signal, board, asked):
+                yield self.bench.judged(signal, grounds, board, weights, asked)
 
     async def _weights(self, unit: UnitOfWork, rules: SignalRules) -> dict[str, float] | None:
         """As the skill of the agents stands in this transaction."""

@@ -45,6 +45,9 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
         await service.signals.clear_queue()
         await service.signal_actions.act()
 
+    async def signal_sources() -> None:
+        await service.signal_sources.look()
+
     return Activities(
         first_fill=fill,
         scorable=service.market.scorable.wait,
@@ -60,4 +63,5 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
         forced_replacement=forced_replacement,
         alerts=watch.look,
         signals=signals,
+        signal_sources=signal_sources,
     )

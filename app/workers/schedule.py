@@ -24,6 +24,8 @@ RETENTION_S: Final = 3_600
 OUTCOMES_S: Final = 600
 # Signals that could not be judged as they came are looked for so often.
 SIGNALS_S: Final = 2
+# Our own sources of signals are asked so soon after a new board.
+SOURCES_S: Final = 15
 # A rotation through all books is cut into steps of this length.
 BOOKS_STEP_S: Final = 15
 # No turn of a tick takes longer, whatever it has to catch up with; if it does it is stuck.
@@ -68,6 +70,7 @@ class Activities:
     forced_replacement: UseCase
     alerts: UseCase
     signals: UseCase
+    signal_sources: UseCase
 
 
 def table(
@@ -103,6 +106,7 @@ def table(
         once(JobKind.RETENTION, lambda: RETENTION_S, work.scored),
         # Their table is the queue, and who takes some locks them: every process may judge.
         Tick("signals", lambda: SIGNALS_S, work.signals, work.scored, is_shared=True),
+        Tick("signal_sources", lambda: SOURCES_S, work.signal_sources, work.scored),
     )  # fmt: skip
 
 

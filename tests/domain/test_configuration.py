@@ -223,6 +223,14 @@ def test_G01_policies_of_signals_that_cannot_be(given: object, loc: str, kind: s
     assert [(one.loc, one.type) for one in error.complaints] == [(loc, kind)]
 
 
+def test_sources_of_signals_are_switched_by_name_and_as_a_whole() -> None:
+    first = validate({"signals": {"sources": {"technical": False, "news": True}}}, DEFAULT)
+    assert first.signals.sources == {"news": True, "technical": False}
+    assert validate({"signals": {"sources": {}}}, first).signals.sources == {}
+    error = refused({"signals": {"sources": {"technical": "off"}}})
+    assert [(one.loc, one.type) for one in error.complaints] == [("signals.sources.?", "bool_type")]
+
+
 @pytest.mark.parametrize(
     ("rules", "setting", "value"),
     [

@@ -44,6 +44,7 @@ from app.services.reports import Reports
 from app.services.safety import Safety
 from app.services.signal_actions import SignalActions
 from app.services.signal_outcomes import SignalOutcomes
+from app.services.signal_sources import SignalSources
 from app.services.signals import Signals
 from app.services.trading import Trading
 from app.storage.database import Database
@@ -185,6 +186,7 @@ class Desk:
         self.signals = Signals(
             self.database, grounds, once, lambda: str(UUID(int=next(signal_ids)))
         )
+        self.signal_sources = SignalSources(self.signals)
         self.signal_outcomes = SignalOutcomes(self.database, grounds)
         self.signal_actions = SignalActions(
             self.database, grounds, self.portfolio, self.signals.new_id

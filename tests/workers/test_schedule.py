@@ -122,6 +122,7 @@ class Desk:
             "forced_replacement",
             "alerts",
             "signals",
+            "signal_sources",
         )
         names = ("first_fill", "market", "candles", "books", "funding", "scoring")
         named = {name: self.note(name) for name in (*names, *later)}
@@ -156,6 +157,7 @@ def test_the_table_follows_the_configuration() -> None:
         "retention": 3600,
         "signal_outcomes": 600,
         "signals": 2,
+        "signal_sources": 15,
     }
     cadences = Cadences(market=5, books=10, scoring=7)
     assert [ticks[name].interval_s() for name in ("market", "books", "scoring")] == [5, 10, 7]
@@ -193,8 +195,9 @@ async def test_ticks_begin_when_there_is_something_to_work_on() -> None:
         "retention",
         "signal_outcomes",
         "signals",
+        "signal_sources",
     }
-    assert len(desk.done) == 14
+    assert len(desk.done) == 15
     names = {fact.name for fact in supervisor.facts()}
     assert names == {
         "market",
@@ -210,6 +213,7 @@ async def test_ticks_begin_when_there_is_something_to_work_on() -> None:
         "retention",
         "signal_outcomes",
         "signals",
+        "signal_sources",
     }
     await supervisor.stop()
 

@@ -1,0 +1,62 @@
+"""Agents and sources of signals that other packages bring, by entry points."""
+
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final
+
+import structlog
+
+from app.domain.agents import AGENTS, Agent
+from app.domain.signal_ideas import LONGEST_NAME
+from app.services.signal_sources import BUILT_IN, SignalSource
+
+AGENT_GROUP: Final = "my_symbols.signal_agents"  # each names an `Agent`
+SOURCE_GROUP: Final = "my_symbols.signal_sources"  # each names a `SignalSource`
+_log = structlog.get_logger("plugins")
+
+
+def agents() -> tuple[Agent, ...]:
+    """Ours and those from outside; who is not sound is left out, with a line in the log.
+
+    Those from outside are asked with a limit of time, whatever they say of themselves.
+    """
+    found: list[Agent] = []
+    for point, loaded in _loaded(AGENT_GROUP):
+        taken = {one.name for one in (*AGENTS, *found)}
+        if isinstance(loaded, Agent) and _is_name(loaded.name, taken):
+            found.append(Agent(loaded.name, loaded.needs, loaded.judge, loaded.may_veto, True))
+        else:
+            _refused(point, "it is no Agent with a name of its own")
+    return (*AGENTS, *found)
+
+
+def sources() -> tuple[SignalSource, ...]:
+    """Ours and those from outside; who is not sound is left out, with a line in the log."""
+    found: list[SignalSource] = []
+    for point, loaded in _loaded(SOURCE_GROUP):
+        taken = {one.name for one in (*BUILT_IN, *found)}
+        if callable(getattr(loaded, "ideas", None)) and _is_name(
+            getattr(loaded, "name", None), taken
+        ):
+            found.append(loaded)
+        else:
+            _refused(point, "it is no source with a name of its own")
+    return (*BUILT_IN, *found)
+
+
+def _loaded(group: str) -> Iterable[tuple[EntryPoint, Any]]:
+    for point in sorted(entry_points(group=group), key=lambda one: (one.name, one.value)):
+        try:
+            loaded = point.load()
+        except Exception as error:  # noqa: BLE001  # somebody else's code may raise anything
+            _refused(point, f"it cannot be loaded: {type(error).__name__}")
+            continue
+        yield point, loaded
+
+
+def _is_name(name: object, taken: set[str]) -> bool:
+    return isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name not in taken
+
+
+def _refused(point: EntryPoint, reason: str) -> None:
+    _log.warning("plugin_refused", group=point.group, name=point.name, reason=reason)
