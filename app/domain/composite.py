@@ -1,6 +1,6 @@
 """Raw factors to one z per symbol: rank, weigh, rank, weigh, rank; (K, N) in, arrays out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
@@ -36,9 +36,14 @@ def _no_moments() -> Mapping[str, Moments]:
     return MappingProxyType({})
 
 
+Standard = Callable[[Floats, Moments | None], Floats]  # (N,) values to normal scores
+
+
 @dataclass(frozen=True, slots=True)
 class AlgorithmSpec:
-    """Parameters of the scoring; `moments` by factor name, family name or `composite`.
+    """How the scoring is done; `moments` by factor name, family name or `composite`.
+
+    `parameters` are those that factors measure with, for a board to name.
 
     The moments of a family and of the composite are those of their weighted means before ranking.
     Only a universe (or a factor's coverage of it) under ten symbols needs them.
@@ -48,6 +53,7 @@ class AlgorithmSpec:
     weights: Mapping[Family, float]
     factors: tuple[Factor, ...] = FACTORS
     moments: Mapping[str, Moments] = field(default_factory=_no_moments)
+    parameters: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
         if set(self.weights) != set(Family) or abs(sum(self.weights.values()) - 1.0) > 1e-9:
@@ -86,19 +92,21 @@ class Standings:
         )
 
 
-def standings(raw: Floats, spec: AlgorithmSpec) -> Standings:
+def standings(raw: Floats, spec: AlgorithmSpec, standard: Standard | None = None) -> Standings:
     """Rank the raw factor values (K, N), in the order of `spec.factors`, into one composite z.
 
     A family without half of its factor weight is unavailable, and so is a composite without half
-    of all weight; what is left is weighed among itself.
+    of all weight; what is left is weighed among itself. `standard` ranks in place of one universe
+    several that stand one after the other in N.
     """
+    standard = standard or _standard
     factors, families = spec.factors, tuple(Family)
     family_of = np.array([families.index(factor.family) for factor in factors])
     weight = np.array([factor.weight for factor in factors])
     family_weight = np.array([spec.weights[family] for family in families])
     factor_z = np.array(
         [
-            factor.orientation * _standard(values, spec.moments.get(factor.name))
+            factor.orientation * standard(values, spec.moments.get(factor.name))
             for factor, values in zip(factors, raw, strict=True)
         ]
     )
@@ -112,7 +120,7 @@ def standings(raw: Floats, spec: AlgorithmSpec) -> Standings:
     linear = np.where(coverage >= LEAST_COVERAGE, linear, np.nan)
     family_z = np.array(
         [
-            _standard(_levelled(values), spec.moments.get(family))
+            standard(_levelled(values), spec.moments.get(family))
             for family, values in zip(families, linear, strict=True)
         ]
     )
@@ -128,7 +136,7 @@ def standings(raw: Floats, spec: AlgorithmSpec) -> Standings:
         * family_weight[family_of],
         family_z=family_z,
         completeness=np.minimum(completeness, 1.0),  # a sum of weights may end above one
-        z=_standard(_levelled(composite), spec.moments.get(COMPOSITE)),
+        z=standard(_levelled(composite), spec.moments.get(COMPOSITE)),
         _factor_share=share,
         _family_of=family_of,
         _family_linear=linear,
@@ -141,8 +149,13 @@ def _standard(values: Floats, moments: Moments | None) -> Floats:
     """Rank to normal; of fewer than ten values fixed moments decide, and without them nothing."""
     if np.isfinite(values).sum() >= LEAST_UNIVERSE:
         return rank_to_normal(values)
+    return by_moments(values, moments)
+
+
+def by_moments(values: Floats, moments: Moments | None) -> Floats:
+    """What stands for a rank where there are too few to rank; NaN without moments."""
     if moments is None:
-        return np.full(len(values), np.nan)
+        return np.full(values.shape, np.nan)
     return np.clip((values - moments.mean) / moments.sd, -_LIMIT, _LIMIT)
 
 

@@ -14,7 +14,7 @@ from app.domain.liquidity import illiquidity
 from app.domain.market import Floats
 from app.domain.panel import Panel, ScoringInputs
 
-_HOURLY_BARS = 250  # below it the seed of a recursive indicator still shows
+HOURLY_BARS = 250  # below it the seed of a recursive indicator still shows
 _HOURLY_LAG = 3  # bars; an hour without trades has no candle
 _DAILY_LAG = 2  # bars; the candle of yesterday arrives some time after midnight
 
@@ -31,10 +31,7 @@ def rsi_14(inputs: ScoringInputs) -> Floats:
 
 
 def macd_histogram(inputs: ScoringInputs) -> Floats:
-    """In ATR14: comparable between coins; NaN where the range is 0."""
-    told = _at_last_bar(inputs.hourly)
-    reach = told[indicators.ATR]
-    return _fast(inputs, told[indicators.HISTOGRAM] / np.where(reach > 0.0, reach, np.nan))
+    return _fast(inputs, indicators.histogram_in_ranges(_at_last_bar(inputs.hourly)))
 
 
 def bollinger_position(inputs: ScoringInputs) -> Floats:
@@ -121,7 +118,7 @@ def _fast(inputs: ScoringInputs, values: Floats) -> Floats:
     """Where a symbol's last bar is not too old, and enough are before it."""
     close = inputs.hourly.close
     young = np.isfinite(close[-_HOURLY_LAG:]).any(axis=0)
-    return _enough(np.where(young, values, np.nan), close, _HOURLY_BARS)
+    return _enough(np.where(young, values, np.nan), close, HOURLY_BARS)
 
 
 def _latest(values: Floats, lag: int) -> Floats:

@@ -17,6 +17,8 @@ from app.domain.kernels.ring import Ring
 from app.domain.market import Floats
 from app.domain.measures import log_returns
 
+pytestmark = pytest.mark.xdist_group("kernels")  # what one process has compiled is there for all
+
 NAN = float("nan")
 
 
@@ -198,8 +200,7 @@ def test_nobody_correlates_with_himself_alone() -> None:
     assert np.isnan(correlation(MEAN_CORRELATION, returns)).all()
 
 
-# Compiling a sort takes seconds: the machine code is looked at where there is time.
-@pytest.mark.parametrize("of", [ranked_rows, pytest.param(RANKED_ROWS, marks=pytest.mark.long)])
+@pytest.mark.parametrize("of", [ranked_rows, RANKED_ROWS])
 def test_ranks_of_rows_are_those_of_each_row_alone(of: Kernel[..., None]) -> None:
     dice = np.random.default_rng(5)
     values = np.round(dice.normal(size=(12, 30)), 1)  # many ties

@@ -248,3 +248,9 @@ def at_last_bar(
         fields = map(np.ascontiguousarray, (high, low, close, volume, returns))
         TAKE(fresh_state(close.shape[1]), *fields, out, False)
     return out[:, 0]
+
+
+def histogram_in_ranges(told: Floats) -> Floats:
+    """MACD histogram in ATR14, comparable between coins: (9, ...) to (...), NaN for no range."""
+    reach = told[ATR]
+    return told[HISTOGRAM] / np.where(reach > 0.0, reach, np.nan)

@@ -22,20 +22,43 @@ def normal_scores(most: int) -> Floats:
     return scores
 
 
-def ranked_rows(values: Floats, scores: Floats, out: Floats) -> None:
-    """(R, N) to (R, N): `rank_to_normal` of each row; ties share, what is not finite is NaN."""
+def ranked_rows(values: Floats, scores: Floats, out: Floats) -> None:  # noqa: C901  # as take
+    """(R, N) to (R, N): `rank_to_normal` of each row; ties share, what is not finite is NaN.
+
+    Sorted by the bytes of the numbers, lowest first: no comparison that the processor has to guess.
+    """
     rows, symbols = values.shape
-    held, places = np.empty(symbols), np.empty(symbols, np.int64)
+    held, bits = np.empty(symbols), np.empty(symbols, np.int64)
+    order, later = np.empty(symbols, np.int64), np.empty(symbols, np.int64)
+    begin = np.empty(256, np.int64)
     for row in range(rows):
         n = 0
         for j in range(symbols):
             value = values[row, j]
             out[row, j] = np.nan
-            if np.isfinite(value):
-                held[n] = value
-                places[n] = j
-                n += 1
-        order = np.argsort(held[:n])
+            order[n] = j
+            n += 1 if np.isfinite(value) else 0
+            held[j] = value
+        raw = held.view(np.int64)
+        for j in range(symbols):
+            # As integers negative numbers are in reverse, and behind the positive ones.
+            bits[j] = raw[j] ^ ((raw[j] >> 63) | (-1 << 63))
+        for shift in range(0, 64, 8):
+            begin[:] = 0
+            for i in range(n):
+                begin[(bits[order[i]] >> shift) & 255] += 1
+            if n == 0 or begin[(bits[order[0]] >> shift) & 255] == n:
+                continue
+            total = 0
+            for digit in range(256):
+                count = begin[digit]
+                begin[digit] = total
+                total += count
+            for i in range(n):
+                digit = (bits[order[i]] >> shift) & 255
+                later[begin[digit]] = order[i]
+                begin[digit] += 1
+            order, later = later, order
         first = 0
         while first < n:
             last = first
@@ -43,7 +66,7 @@ def ranked_rows(values: Floats, scores: Floats, out: Floats) -> None:
                 last += 1
             score = scores[(n - 1) * (n - 1) + first + last]
             for i in range(first, last + 1):
-                out[row, places[order[i]]] = score
+                out[row, order[i]] = score
             first = last + 1
 
 
