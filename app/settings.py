@@ -139,7 +139,9 @@ class HttpSettings(_Part):
     )
     docs: bool = True
     cursor_secret: SecretStr | None = Field(
-        None, description="Signs paging cursors; without it a new one is drawn at each start."
+        None,
+        min_length=12,
+        description="Signs paging cursors; without it one is drawn once and kept in the database.",
     )
 
 

@@ -216,6 +216,16 @@ def test_compose_variables_are_settings_and_make_valid_ones(
 
 
 @pytest.mark.parametrize("name", OURS)
+def test_G07_no_container_starts_with_a_secret_that_everybody_knows(name: str) -> None:
+    variables = SERVICES[name].get("environment", {})
+    secret = {one for one in variables if re.search("SECRET|KEY|TOKEN|PASSPHRASE", one)}
+    for variable in secret:
+        given = re.fullmatch(r"\$\{\w+(?::-(.*))?\}", variables[variable])
+        assert given, f"{variable} comes from outside"
+        assert not given[1], f"{variable} has no default"
+
+
+@pytest.mark.parametrize("name", OURS)
 def test_compose_healthchecks_ask_paths_that_exist_on_ports_that_are_open(name: str) -> None:
     one = SERVICES[name]
     found = PROBE.search(one["healthcheck"]["test"][-1])

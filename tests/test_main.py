@@ -89,6 +89,22 @@ async def test_docs_and_cors_follow_the_settings(tmp_path: Path) -> None:
         assert response.headers["access-control-allow-origin"] == "https://desk.example"
 
 
+async def test_a_page_that_was_begun_goes_on_at_whoever_has_the_database(tmp_path: Path) -> None:
+    async def page(client: httpx2.AsyncClient, **query: str) -> httpx2.Response:
+        return await client.get(f"{PREFIX}/portfolio/history", params={"limit": "1", **query})
+
+    first = settings(tmp_path)
+    async with running(first) as client:
+        for number in range(2):
+            switch = {"enabled": number == 1, "reason": "x"}
+            await client.put(f"{PREFIX}/portfolio/trading-switch", json=switch)
+        cursor = (await page(client)).json()["next_cursor"]
+        assert (await page(client, cursor=cursor)).json()["items"][0]["seq"] == 1
+    async with running(first) as client:  # other cursors are refused, or this would say nothing
+        problem(await page(client, cursor=cursor[:-4] + "AAAA"), 422, "validation_failed")
+        assert (await page(client, cursor=cursor)).json()["items"][0]["seq"] == 1
+
+
 def test_S13_every_secret_of_the_settings_is_masked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,9 +100,17 @@ def test_the_role_is_told_by_the_environment_or_the_option(monkeypatch: pytest.M
 def test_G09_the_digest_tells_what_processes_must_agree_on_and_no_secret() -> None:
     plain = Settings()
     assert plain.digest == Settings(role=Role.API, http=HttpSettings(port=1234)).digest
-    secret = Settings(http=HttpSettings(cursor_secret=SecretStr("hush")))
+    secret = Settings(http=HttpSettings(cursor_secret=SecretStr("hush, hush, hush")))
     away = Settings(kucoin=KucoinSettings(base_url="http://127.0.0.1:8100"))
     private = Settings(notifications=NotificationSettings(allow_private=True))
     digests = {one.digest for one in (plain, secret, away, private)}
     assert len(digests) == 4
     assert not any("hush" in digest or len(digest) != 12 for digest in digests)
+
+
+@pytest.mark.parametrize("weak", ["", "replicas"])
+def test_G07_a_weak_secret_refuses_to_start(weak: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MYSYMBOLS_HTTP__CURSOR_SECRET", weak)
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert [one["loc"] for one in caught.value.errors()] == [("http", "cursor_secret")]

@@ -19,6 +19,7 @@ _VISIBLE: Final = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 _TAG: Final = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"', re.ASCII)
 _VERSION: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 UNNAMED: Final = "api"
+CURSORS: Final = "cursors"  # in the state of the lifespan: what all processes sign with
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,8 @@ async def get_request_id(request: Request) -> str:
 
 
 async def get_cursors(request: Request) -> Cursors:
-    """The signer of paging cursors."""
-    cursors: Cursors = request.app.state.cursors
+    """The signer of paging cursors: that of the service once it stands, else the application's."""
+    cursors: Cursors = request.scope["state"].get(CURSORS) or request.app.state.cursors
     return cursors
 
 

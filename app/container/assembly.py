@@ -14,6 +14,7 @@ import structlog
 from app.adapters.kucoin.exchange import KucoinExchange, open_exchange
 from app.api.routes.portfolio_report import report_document
 from app.container.composition import compose
+from app.container.cursor_secret import cursor_secret
 from app.container.feed import (
     FeedTasks,
     farewell,
@@ -70,6 +71,7 @@ class Services:
     supervisor: Supervisor
     mode: ModeNow
     standing: Standing
+    cursor_secret: bytes
 
 
 @asynccontextmanager
@@ -169,7 +171,14 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         if feed.replicas is not None:
             supervisor.start("watchdog", Watchdog(feed.replicas, metrics).run, lambda: SILENT_S)
         _log.info("started", data_source=settings.kucoin.data_source.value, role=settings.role)
-        yield Services(service, bus, supervisor, mode, _standing(service, database))
+        yield Services(
+            service,
+            bus,
+            supervisor,
+            mode,
+            _standing(service, database),
+            await cursor_secret(settings, database),
+        )
 
 
 def _standing(service: MySymbolsServiceV2, database: Database) -> Standing:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from random import Random  # noqa: TID251  # chance enters the program here
 from typing import Any, Final, NoReturn
 
+from app.api.deps import CURSORS
 from app.api.opening import OPENING, Opening, Unopened
+from app.api.paging import Cursors
 from app.container.assembly import Services, assemble
 from app.container.seams import code_version, utc_now
 from app.domain.errors import UnavailableError
@@ -110,6 +112,7 @@ def _state(services: Services) -> Mapping[str, Any]:
         "my_symbols": services.my_symbols,
         "mode": services.mode,
         "standing": services.standing,
+        CURSORS: Cursors(services.cursor_secret),
     }
 
 
