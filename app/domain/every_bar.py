@@ -44,7 +44,7 @@ def composite_at_every_bar(
     `returns` are ln(c_t / c_t-1); a symbol counts from its bar number `least` on. Every factor of
     `spec` must be one of MEASURES. Later bars change nothing.
     """
-    rows, symbols = close.shape
+    (rows, symbols), whole = close.shape, np.ascontiguousarray
     out = np.empty(close.shape)
     told = np.empty((INDICATORS, min(_ROWS, rows), symbols))
     state, bars = fresh_state(symbols), np.zeros(symbols, np.int64)
@@ -53,8 +53,10 @@ def composite_at_every_bar(
         many = here.stop - first
         if many < told.shape[1]:
             told = np.empty((INDICATORS, many, symbols))
-        fields = (field[here] for field in (high, low, close, volume, returns))
-        TAKE(state, *map(np.ascontiguousarray, fields), told, True)
+        TAKE(
+            state, whole(high[here]), whole(low[here]), whole(close[here]), whole(volume[here]),
+            whole(returns[here]), told, True,
+        )  # fmt: skip
         counted = bars + np.cumsum(np.isfinite(close[here]), axis=0)
         bars = counted[-1]
         raw = np.array([MEASURES[factor.name](told) for factor in spec.factors])

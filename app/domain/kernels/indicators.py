@@ -245,12 +245,14 @@ def at_last_bar(
     out = np.full((INDICATORS, 1, close.shape[1]), np.nan)
     if len(close):
         # Another layout in memory would be compiled anew, for seconds.
-        fields = map(np.ascontiguousarray, (high, low, close, volume, returns))
-        TAKE(fresh_state(close.shape[1]), *fields, out, False)
+        state, whole = fresh_state(close.shape[1]), np.ascontiguousarray
+        TAKE(
+            state, whole(high), whole(low), whole(close), whole(volume), whole(returns), out, False
+        )
     return out[:, 0]
 
 
 def histogram_in_ranges(told: Floats) -> Floats:
     """MACD histogram in ATR14, comparable between coins: (9, ...) to (...), NaN for no range."""
     reach = told[ATR]
-    return told[HISTOGRAM] / np.where(reach > 0.0, reach, np.nan)
+    return np.asarray(told[HISTOGRAM] / np.where(reach > 0.0, reach, np.nan), np.float64)
