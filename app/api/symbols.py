@@ -12,7 +12,7 @@ from app.domain.board import Board
 from app.domain.eligibility import Measured, RuleCheck
 from app.domain.errors import Code
 from app.domain.market import Contract, ContractKind, ContractStatus, DataSource
-from app.domain.symbols import SymbolFormats
+from app.domain.symbols import SymbolFormats, specification_of
 from app.services.market_clock import instant
 from app.services.market_views import MarketMoment
 from app.services.registry import SyncSummary
@@ -64,6 +64,7 @@ class SpecificationOut(Out):
 
     valid_from: UtcTime
     valid_to: UtcTime | None
+    specification: str = Field(description="Another one with other lots, ticks or multiplier.")
     is_inverse: bool
     multiplier: MoneyString = Field(description="Base coins per lot; USD per lot if inverse.")
     lot_size: int = Field(description="Smallest order step, in lots.")
@@ -82,6 +83,7 @@ class SpecificationOut(Out):
         return cls(
             valid_from=version.valid_from,
             valid_to=version.valid_to,
+            specification=specification_of(contract),
             is_inverse=contract.is_inverse,
             multiplier=contract.multiplier,
             lot_size=contract.lot_size,

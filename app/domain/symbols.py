@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal
 from difflib import get_close_matches
+from hashlib import sha256
 from itertools import product
 from types import MappingProxyType
 from typing import Final
@@ -15,6 +16,7 @@ from app.domain.market import Contract, ContractKind
 
 MAX_SPELLING: Final = 64
 NEAR_MATCHES: Final = 5
+_SPECIFICATION_LENGTH: Final = 12
 _SPELLING: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9/:_.-]*")
 _NAME: Final = re.compile(r"[A-Z0-9]{1,24}")
 _CODE: Final = re.compile(r"[A-Z0-9]{2,32}")
@@ -244,6 +246,18 @@ def _expiry(contract: Contract) -> datetime | None:
     if contract.expires_ms is None:
         return None
     return datetime.fromtimestamp(contract.expires_ms / 1000, UTC)
+
+
+def specification_of(contract: Contract) -> str:
+    """A name for the numbers that an order depends on: another one as soon as one of them is."""
+    numbers = (
+        contract.is_inverse,
+        contract.multiplier.normalize(),
+        contract.lot_size,
+        contract.tick_size.normalize(),
+        contract.max_order_lots,
+    )
+    return sha256("/".join(map(str, numbers)).encode()).hexdigest()[:_SPECIFICATION_LENGTH]
 
 
 def round_to_tick(price: Decimal, tick: Decimal, rounding: str = ROUND_HALF_EVEN) -> Decimal:

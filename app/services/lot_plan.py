@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from app.domain.liquidity import impact_bp
 from app.domain.lots import ACCURACY, choose_lots, minimum_capital
 from app.domain.portfolio import FULL
 from app.domain.rebalancing import Shift
-from app.domain.symbols import notional
+from app.domain.symbols import notional, specification_of
 from app.services.grounds import Grounds
 from app.services.outlook import Quote
 
@@ -22,16 +22,20 @@ class LotPlan:
     errors: Mapping[str, float]  # realised minus target, of the priced ones
     minimum_capital: float  # equity from which no rounding error exceeds one percentage point
     missed: tuple[str, ...]  # further than one percentage point from their target
+    # By which numbers of its contract the lots of a symbol were counted: with others they are void.
+    specifications: Mapping[str, str] = field(default_factory=dict)
 
 
 def lot_plan(weights_u: Mapping[str, int], balance: Decimal, grounds: Grounds) -> LotPlan:
     """The lots of all weights together, at the mark prices."""
     steps: dict[str, tuple[Decimal, int]] = {}  # value and lots of one step
+    pinned: dict[str, str] = {}
     for symbol in weights_u:
         quote = grounds.market.quote(symbol)
         if quote is not None and quote.mark is not None:
             size = quote.contract.lot_size
             steps[symbol] = notional(quote.contract, size, quote.mark), size
+            pinned[symbol] = specification_of(quote.contract)
     symbols = tuple(symbol for symbol in steps if weights_u[symbol])
     values = [float(steps[symbol][0]) for symbol in symbols]
     chosen = choose_lots(
@@ -47,6 +51,7 @@ def lot_plan(weights_u: Mapping[str, int], balance: Decimal, grounds: Grounds) -
         errors=errors,
         minimum_capital=minimum_capital(values),
         missed=tuple(symbol for symbol, error in errors.items() if abs(error) > ACCURACY),
+        specifications=pinned,
     )
 
 

@@ -18,6 +18,7 @@ from app.domain.sizing import (
     nothing,
     size,
 )
+from app.domain.symbols import specification_of
 from app.domain.targets import volatility
 from app.services.basis import basis
 from app.services.committed import Committed
@@ -83,6 +84,7 @@ class Tradeable:
 class SizedPosition:
     symbol: str
     contract: str
+    specification: str  # that the lots were counted by
     price: Decimal | None
     weight_u: int
     size: PositionSize
@@ -211,7 +213,15 @@ class Trading:
                 _conditions(portfolio, quote, grounds, entry.symbol, self._risk(state, grounds)),
                 Limits(settings.max_weight_u, settings.liquidity_share, settings.sizing),
             )
-        sized = SizedPosition(entry.symbol, entry.contract.code, used, weight_u, made)
+        counted_by = entry.contract if quote is None else quote.contract
+        sized = SizedPosition(
+            entry.symbol,
+            entry.contract.code,
+            specification_of(counted_by),
+            used,
+            weight_u,
+            made,
+        )
         return sized, facts_of(grounds)
 
     def _risk(self, state: Committed, grounds: Grounds) -> "_Risk":

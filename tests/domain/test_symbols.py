@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from decimal import ROUND_UP, Decimal
 from pathlib import Path
+from typing import Any
 from uuid import NAMESPACE_DNS, uuid5
 
 import pytest
@@ -21,6 +22,7 @@ from app.domain.symbols import (
     notional,
     readable,
     round_to_tick,
+    specification_of,
 )
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared"
@@ -350,6 +352,27 @@ def test_rounding_up_and_a_tick_of_nothing() -> None:
     assert round_to_tick(Decimal("1.01"), Decimal("0.1"), ROUND_UP) == Decimal("1.1")
     with pytest.raises(ValueError, match="tick"):
         round_to_tick(Decimal(1), Decimal(0))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"multiplier": Decimal("0.002")},
+        {"lot_size": 2},
+        {"tick_size": Decimal("0.2")},
+        {"max_order_lots": 7},
+        {"is_inverse": True},
+    ],
+)
+def test_D12_other_numbers_that_an_order_depends_on_have_another_name(
+    change: dict[str, Any],
+) -> None:
+    assert specification_of(replace(BITCOIN, **change)) != specification_of(BITCOIN)
+
+
+def test_D12_the_same_numbers_have_the_same_name_whatever_else_changes() -> None:
+    same = replace(BITCOIN, multiplier=BITCOIN.multiplier * Decimal("1.000"), expires_ms=9)
+    assert specification_of(same) == specification_of(BITCOIN)
 
 
 def test_D11_lots_become_coins_and_money() -> None:

@@ -79,6 +79,10 @@ class LotsOut(Out):
         description="Equity from which rounding misses no target by over one percentage point."
     )
     unattainable: list[str] = Field(description="Missed by over one percentage point.")
+    specifications: dict[str, str] = Field(
+        description="The `specification` of each contract that its lots were counted by; once "
+        "`GET /symbols/{symbol}` shows another one they are void."
+    )
 
     @classmethod
     def of(cls, made: LotPlan) -> Self:
@@ -87,6 +91,7 @@ class LotsOut(Out):
             errors=dict(made.errors),
             minimum_capital=Decimal(repr(made.minimum_capital)),
             unattainable=list(made.missed),
+            specifications=dict(made.specifications),
         )
 
 

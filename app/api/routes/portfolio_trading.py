@@ -131,6 +131,10 @@ class PositionSizeOut(Freshness):
     wanted_notional: MoneyString = Field(description="After caps, before rounding.")
     notional: MoneyString
     lots: int
+    specification: str = Field(
+        description="Of the contract that the lots were counted by; once `GET /symbols/{symbol}` "
+        "shows another one they are void."
+    )
     quantity: MoneyString = Field(description="In base coins.")
     margin: MoneyString
     leverage: MoneyString = Field(description="The one that the caps leave.")
@@ -158,6 +162,7 @@ class PositionSizeOut(Freshness):
             wanted_notional=made.wanted,
             notional=made.notional,
             lots=made.lots,
+            specification=sized.specification,
             quantity=made.quantity,
             margin=made.margin,
             leverage=made.leverage,
