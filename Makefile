@@ -69,11 +69,12 @@ stateful: setup ## random lives of the portfolio on both databases, many more th
 	MYTESTS_STATEFUL_EXAMPLES=$(STATEFUL_LIVES) MYTESTS_STATEFUL_STEPS=60 \
 		$(RUN) pytest -q tests/stateful
 
-bench: setup ## how long things take: correlations, hostile input, HTTP beside a bare peer, idle cost, the stream, notifications
+bench: setup ## how long things take: correlations, hostile input, HTTP beside a bare peer, idle cost, the feed, the stream, notifications
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.correlation
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.hostile
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.http
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.idle
+	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.feed
 	$(RUN) benchmarks.stream
 	$(RUN) benchmarks.stream_rate
 	$(RUN) benchmarks.notifications

@@ -1,7 +1,7 @@
 """What a stream of market data says: topics, single updates, and which of two is the newer word."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum, StrEnum, auto
 from types import MappingProxyType
@@ -116,49 +116,41 @@ class Word(Enum):
     AHEAD = auto()  # of the time it is: no message can know that
     RESTARTED = auto()  # taken, but whatever was counted before says nothing any more
 
-    @property
-    def is_taken(self) -> bool:
-        return self in (Word.NEWER, Word.RESTARTED)
-
 
 @dataclass(slots=True)
-class Sequencer:
-    """Keeps time and sequence of the newest message of each kind.
+class Newest:
+    """Time and sequence of the newest message of one kind.
 
     A message that is older is dropped; a sequence that falls while time goes on, or a row of
     messages that all seem old, is an exchange that began to count anew: it is followed.
     """
 
-    _last: dict[object, tuple[int, int]] = field(default_factory=dict)
-    _late: dict[object, int] = field(default_factory=dict)
+    stamped_ms: int = -1  # exchange time; before any before the first message
+    number: int = -1  # of a message without a sequence, which is told by its time alone
+    _late: int = 0  # in a row
 
-    def judge(self, key: object, stamped_ms: int, sequence: int | None, now_ms: int) -> Word:
-        """`now_ms` is exchange time. A message without a sequence is told by its time alone."""
-        if stamped_ms > now_ms + AHEAD_MS:
-            return Word.AHEAD
+    def judge(self, stamped_ms: int, sequence: int | None, now_ms: int) -> Word:
+        """`now_ms` is exchange time."""
         number = -1 if sequence is None else sequence
-        held = self._last.get(key)
-        word = Word.NEWER
-        if held is not None:
-            word = self._beside(key, held, (stamped_ms, number))
-        if word.is_taken:
-            self._last[key] = (stamped_ms, number)
-            self._late.pop(key, None)
+        # Nearly all of them are such; the other answers may take longer.
+        if self.stamped_ms < stamped_ms <= now_ms + AHEAD_MS and number >= self.number:
+            word = Word.NEWER
+        else:
+            word = self._beside(stamped_ms, number, now_ms)
+            if word is not Word.NEWER and word is not Word.RESTARTED:
+                return word
+        self.stamped_ms, self.number, self._late = stamped_ms, number, 0
         return word
 
-    def _beside(self, key: object, held: tuple[int, int], given: tuple[int, int]) -> Word:
-        if given == held:
-            return Word.REPEATED
-        if given[0] > held[0]:
-            return Word.NEWER if given[1] >= held[1] else Word.RESTARTED
-        if given[0] == held[0] and given[1] > held[1]:
-            return Word.NEWER
-        row = self._late[key] = self._late.get(key, 0) + 1
-        return Word.RESTARTED if row >= LATE_IN_A_ROW else Word.LATE
-
-    def forget(self, key: object) -> None:
-        self._last.pop(key, None)
-        self._late.pop(key, None)
+    def _beside(self, stamped_ms: int, number: int, now_ms: int) -> Word:
+        if stamped_ms > now_ms + AHEAD_MS:
+            return Word.AHEAD
+        if stamped_ms > self.stamped_ms:
+            return Word.RESTARTED
+        if stamped_ms == self.stamped_ms and number >= self.number:
+            return Word.NEWER if number > self.number else Word.REPEATED
+        self._late += 1
+        return Word.LATE if self._late < LATE_IN_A_ROW else Word.RESTARTED
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,20 +124,22 @@ class MarketQuotes:
         self, held: Received[Ticker], update: QuoteUpdate, stamped_ms: int, arrived: float
     ) -> Received[Ticker] | None:
         """The quote with what was told of it; None for what is older than an answer."""
-        code, at = held.value.code, instant(stamped_ms)
-        self.heard[code] = arrived
-        self._suspects.pop(code, None)
-        self._missed.pop(code, None)
-        if at < held.at:
-            return None
-        value = replace(
-            held.value,
-            bid=update.bid,
-            bid_lots=update.bid_lots,
-            ask=update.ask,
-            ask_lots=update.ask_lots,
+        before = held.value
+        self.heard[before.code] = arrived
+        self._suspects.pop(before.code, None)
+        self._missed.pop(before.code, None)
+        value = Ticker(  # some thousand a second: `replace` takes three times as long
+            before.code,
+            before.last,
+            before.last_lots,
+            update.bid,
+            update.bid_lots,
+            update.ask,
+            update.ask_lots,
+            before.traded_ms,
         )
-        return self.live.stamped(value, stamped_ms, arrived)
+        fresh = self.live.stamped(value, stamped_ms, arrived)
+        return None if fresh.at < held.at else fresh
 
     def deaf(self) -> tuple[str, ...]:
         """Contracts that were seen to have moved, and not told of; each is named once a time."""

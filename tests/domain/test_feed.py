@@ -5,14 +5,14 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.feed import AHEAD_MS, LATE_IN_A_ROW, Sequencer, Word
+from app.domain.feed import AHEAD_MS, LATE_IN_A_ROW, Newest, Word
 
 NOW = 1_795_000_000_000
 
 
 def judged(*messages: tuple[int, int | None], now_ms: int = NOW) -> list[Word]:
-    sequencer = Sequencer()
-    return [sequencer.judge("topic", NOW + at, number, now_ms) for at, number in messages]
+    newest = Newest()
+    return [newest.judge(NOW + at, number, now_ms) for at, number in messages]
 
 
 def test_W08_n_duplicates_are_as_one() -> None:
@@ -38,22 +38,14 @@ def test_D20_what_comes_from_the_future_is_dropped_and_holds_nothing_up() -> Non
     assert judged((AHEAD_MS + 1, 7), (AHEAD_MS, 8), (0, 9)) == [Word.AHEAD, Word.NEWER, Word.LATE]
 
 
-def test_kinds_do_not_disturb_each_other_and_can_be_forgotten() -> None:
-    sequencer = Sequencer()
-    assert sequencer.judge("a", NOW, 5, NOW) is Word.NEWER
-    assert sequencer.judge("b", NOW - 9, 1, NOW) is Word.NEWER
-    sequencer.forget("a")
-    assert sequencer.judge("a", NOW - 5, 1, NOW) is Word.NEWER
-
-
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=60), st.integers(0, 2**16))
 def test_W08_what_is_taken_only_ever_grows_newer(repeats: list[int], seed: int) -> None:
     messages = [(at, at) for at, count in enumerate(repeats) for _ in range(count + 1)]
     dice = random.Random(seed)
     mixed = sorted(messages, key=lambda one: one[0] + dice.uniform(0, 3))
-    sequencer, taken = Sequencer(), []
+    newest, taken = Newest(), []
     for at, number in mixed:
-        word = sequencer.judge("topic", NOW + at, number, NOW + 1_000)
+        word = newest.judge(NOW + at, number, NOW + 1_000)
         if word is Word.NEWER:
             taken.append(at)
         if word is Word.RESTARTED:

@@ -105,7 +105,6 @@ class KucoinExchange:
     def stream(self, terms: StreamTerms | None = None) -> KucoinStream:
         """The exchange's own telling of its market, beside what it answers."""
         return KucoinStream(
-            self._session,
             self.ticket,
             terms=terms or StreamTerms(),
             monotonic=self._monotonic,

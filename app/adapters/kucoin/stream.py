@@ -2,18 +2,16 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
 
-import aiohttp
 import structlog
 from yarl import URL
 
 from app.adapters.kucoin.fields import UnreadableError
 from app.adapters.kucoin.limits import Dice
-from app.adapters.kucoin.stream_fleet import Fleet, Heard
+from app.adapters.kucoin.stream_fleet import Fleet
 from app.adapters.kucoin.stream_frames import (
     CONTROL,
     command,
@@ -22,6 +20,7 @@ from app.adapters.kucoin.stream_frames import (
     topic_name,
 )
 from app.adapters.kucoin.stream_inbox import Inbox
+from app.adapters.kucoin.stream_socket import Message, StreamSocket, UnreachableError, opened
 from app.adapters.kucoin.stream_terms import (
     Action,
     AskTicket,
@@ -32,11 +31,10 @@ from app.adapters.kucoin.stream_terms import (
     StreamTerms,
     Ticket,
 )
+from app.adapters.kucoin.stream_topics import Subscriptions
 from app.domain.errors import ServiceError
-from app.domain.feed import LineFacts, Listener, StreamFacts, Topic, TopicKind
+from app.domain.feed import LineFacts, Listener, StreamFacts, Topic
 
-_NOBODY: Final = Topic(TopicKind.QUOTE, "")
-_CLOSING_S: Final = 2.0
 _log = structlog.get_logger("stream")
 
 
@@ -45,7 +43,7 @@ class _Socket:
     """One connection that is open or about to be."""
 
     task: asyncio.Task[None]
-    outgoing: asyncio.Queue[bytes] = field(default_factory=lambda: asyncio.Queue(1_000))
+    opened: StreamSocket | None = None
 
 
 class KucoinStream:
@@ -56,14 +54,12 @@ class KucoinStream:
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
         ticket: Callable[[], Awaitable[Ticket]],
         *,
         terms: StreamTerms,
         monotonic: Callable[[], float],
         dice: Dice,
     ) -> None:
-        self._session = session
         self._ticket = ticket
         self._terms = terms
         self._monotonic = monotonic
@@ -81,8 +77,11 @@ class KucoinStream:
 
     def want(self, topics: Collection[Topic]) -> None:
         """From now on these, and no others."""
-        self._topics = {topic_name(topic): topic for topic in topics}
-        self._do(self._fleet.want(topics, self._monotonic()))
+        known = self._topics
+        named = {topic_name(topic): topic for topic in topics}
+        # The same objects as before: they are looked up at each message.
+        self._topics = {name: known.get(name, topic) for name, topic in named.items()}
+        self._do(self._fleet.want(self._topics.values(), self._monotonic()))
 
     def live(self) -> Mapping[Topic, float]:
         return self._fleet.live()
@@ -163,8 +162,8 @@ class KucoinStream:
 
     def _send(self, action: Send) -> None:
         socket = self._sockets.get(action.line)
-        if socket is not None and not socket.outgoing.full():
-            socket.outgoing.put_nowait(command(action))
+        if socket is not None and socket.opened is not None:
+            socket.opened.send(command(action))
 
     async def _get_ticket(self, serial: int) -> None:
         try:
@@ -188,60 +187,52 @@ class KucoinStream:
     async def _connect(self, action: Open) -> None:
         """One connection from its beginning to its end."""
         serial, ticket = action.line, action.ticket
-        url = URL(ticket.endpoint).update_query(token=ticket.token, connectId=action.name)
         try:
-            async with self._session.ws_connect(
-                url,
-                timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSING_S),
-                max_msg_size=self._terms.message_bytes,
-                decode_text=False,
-            ) as ws:
+            url = URL(ticket.endpoint).update_query(token=ticket.token, connectId=action.name)
+            async with opened(str(url), self._terms, self._monotonic) as socket:
+                if (known := self._sockets.get(serial)) is not None:
+                    known.opened = socket
                 self._do(self._fleet.opened(serial, self._monotonic()))
-                reason = await self._talk(serial, ws)
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+                at, messages = await socket.read()
+                while messages:
+                    self._received(serial, at, messages)
+                    at, messages = await socket.read()
+                reason = socket.end
+        except (UnreachableError, ValueError):
             reason = "unreachable"
         self._do(self._fleet.ended(serial, reason, self._monotonic()))
 
-    async def _talk(self, serial: int, ws: aiohttp.ClientWebSocketResponse[bool]) -> str:
-        """Why it ended."""
-        socket = self._sockets.get(serial)
-        if socket is None or self._group is None:
-            return "not_wanted"
-        writing = self._group.create_task(_write(ws, socket.outgoing))
-        try:
-            async for message in ws:
-                if message.type is aiohttp.WSMsgType.TEXT:
-                    self._received(serial, message.data)
-                else:
-                    self._drop(serial, "binary")
-        finally:
-            writing.cancel()
-        return f"closed_{ws.close_code}"
-
     # --- what comes in
 
-    def _received(self, serial: int, text: bytes) -> None:
-        if len(text) > self._terms.frame_bytes:
-            self._drop(serial, "too_long")
-            return
-        now = self._monotonic()
-        try:
-            frame = frame_of(text)
-            if frame.type in CONTROL:
-                self._do(self._fleet.control(serial, control_of(frame), now))
-                return
-        except UnreadableError:
-            self._drop(serial, "garbage")
-            return
-        topic = self._topics.get(frame.topic)
-        word = self._fleet.heard(serial, topic or _NOBODY, now)
-        if word is not Heard.WANTED or topic is None:
-            self._inbox.dropped["strange" if word is Heard.STRANGE else "early"] += 1
-            return
-        if self._listener is not None:
-            known = self._inbox.put(topic, frame, now, self._listener.exchange_ms())
-            if not known:
-                self._listener.doubted(topic)
+    def _received(self, serial: int, now: float, messages: Sequence[Message]) -> None:
+        """Messages of one connection, in their order."""
+        held: Subscriptions | None = None  # what may be told there; anew after each other frame
+        topics, inbox, listener = self._topics, self._inbox, self._listener
+        exchange_ms = 0 if listener is None else listener.exchange_ms()
+        for text in messages:
+            if text is None or len(text) > self._terms.frame_bytes:
+                self._drop(serial, "binary" if text is None else "too_long")
+                held = None
+                continue
+            try:
+                frame = frame_of(text)
+                if frame.type in CONTROL:
+                    self._do(self._fleet.control(serial, control_of(frame), now))
+                    held = None
+                    continue
+            except UnreadableError:
+                self._drop(serial, "garbage")
+                held = None
+                continue
+            held = held or self._fleet.speaking(serial, now)
+            if held is None:
+                inbox.dropped["early"] += 1
+                continue
+            topic = topics.get(frame.topic)
+            if topic is None or not held.heard(topic):
+                inbox.dropped["strange"] += 1
+            elif listener is not None and not inbox.put(topic, frame, text, now, exchange_ms):
+                listener.doubted(topic)
 
     def _drop(self, serial: int, reason: str) -> None:
         self._inbox.dropped[reason] += 1
@@ -253,11 +244,3 @@ class KucoinStream:
             told = self._inbox.take(self._fleet.live())
             if told:
                 self._listener.told(told)
-
-
-async def _write(ws: aiohttp.ClientWebSocketResponse[bool], outgoing: asyncio.Queue[bytes]) -> None:
-    try:
-        while True:
-            await ws.send_frame(await outgoing.get(), aiohttp.WSMsgType.TEXT)
-    except (aiohttp.ClientError, OSError):
-        return  # whoever reads notices as well

@@ -36,6 +36,7 @@ class Fleet:
         self._serials = 0
         self._connects: deque[float] = deque()
         self._refused: dict[Topic, float] = {}
+        self._live: tuple[list[tuple[int, int]], dict[Topic, float]] = ([], {})
 
     # --- what is known
 
@@ -44,13 +45,16 @@ class Fleet:
         return any(line.is_live and topic in line.topics.acked for line in self.lines)
 
     def live(self) -> dict[Topic, float]:
-        """Everything that is live, and since when without a break."""
-        found: dict[Topic, float] = {}
-        for line in self.lines:
-            if line.is_live:
+        """Everything that is live, and since when without a break; the same until that changes."""
+        lines = [line for line in self.lines if line.is_live]
+        state = [(line.serial, line.topics.changes) for line in lines]
+        if state != self._live[0]:
+            found: dict[Topic, float] = {}
+            for line in lines:
                 for topic, since in line.topics.acked.items():
                     found[topic] = min(since, found.get(topic, since))
-        return found
+            self._live = state, found
+        return self._live[1]
 
     def wanted(self) -> set[Topic]:
         """Everything that was asked for and is not refused."""
@@ -109,12 +113,18 @@ class Fleet:
 
     def heard(self, serial: int, topic: Topic, now: float) -> Heard:
         """A message came; what that brings about is in the next tick."""
-        line = self._line(serial)
-        if line is None:
+        held = self.speaking(serial, now)
+        if held is None:
             return Heard.EARLY
-        if line.heard(topic, now):
-            return Heard.WANTED
-        return Heard.STRANGE if line.is_open else Heard.EARLY
+        return Heard.WANTED if held.heard(topic) else Heard.STRANGE
+
+    def speaking(self, serial: int, now: float) -> Subscriptions | None:
+        """Messages came: what may be told there, until something else than a message comes.
+
+        None where they are too early.
+        """
+        line = self._line(serial)
+        return None if line is None or not line.speaks(now) else line.topics
 
     def garbage(self, serial: int, now: float) -> None:
         """A frame came that is none; what that brings about is in the next tick."""

@@ -3,21 +3,26 @@
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
-
-import msgspec
+from typing import Final
 
 from app.adapters.kucoin.fields import UnreadableError
-from app.adapters.kucoin.stream_frames import Frame, stamp_of, update_of
-from app.domain.feed import Sequencer, Told, Topic, Word
+from app.adapters.kucoin.stream_frames import Frame, kind_of, stamp_of
+from app.adapters.kucoin.stream_updates import update_of
+from app.domain.feed import Newest, Told, Topic, Word
+
+_NEWER: Final = Word.NEWER
 
 
-@dataclass(frozen=True, slots=True)
-class _Item:
+@dataclass(slots=True)
+class _Kind:
+    """Messages that replace each other, and the one of them that waits."""
+
     topic: Topic
     subject: str
-    data: msgspec.Raw
-    stamped_ms: int
-    mono: float
+    newest: Newest = field(default_factory=Newest)
+    waiting: bytes | None = None
+    stamped_ms: int = 0
+    mono: float = 0.0
 
 
 @dataclass(slots=True)
@@ -27,45 +32,55 @@ class Inbox:
     messages: int = 0
     last: float | None = None  # monotonic time of the last message that was taken
     dropped: Counter[str] = field(default_factory=Counter)
-    _sequencer: Sequencer = field(default_factory=Sequencer)
-    _items: dict[object, _Item] = field(default_factory=dict)
+    _kinds: dict[object, _Kind] = field(default_factory=dict)
+    _waiting: list[_Kind] = field(default_factory=list)
 
-    def put(self, topic: Topic, frame: Frame, now: float, exchange_ms: int) -> bool:
+    def put(self, topic: Topic, frame: Frame, text: bytes, now: float, exchange_ms: int) -> bool:
         """Keep it if it is the newer word; False when nothing before it can be relied on."""
         try:
-            key, stamped_ms, sequence = stamp_of(topic, frame)
+            stamped_ms, sequence = stamp_of(frame)
         except UnreadableError:
             self.dropped["unreadable"] += 1
             return True
-        word = self._sequencer.judge(key, stamped_ms, sequence, exchange_ms)
-        if not word.is_taken:
+        key = kind_of(topic, frame)
+        kind = self._kinds.get(key)
+        if kind is None:
+            kind = self._kinds[key] = _Kind(topic, frame.subject)
+        word = kind.newest.judge(stamped_ms, sequence, exchange_ms)
+        if word is not _NEWER and word is not Word.RESTARTED:
             self.dropped[word.name.lower()] += 1
             return True
         self.messages += 1
         self.last = now
-        if key in self._items:
+        if kind.waiting is None:
+            self._waiting.append(kind)
+        else:
             self.dropped["replaced"] += 1
-        self._items[key] = _Item(topic, frame.subject, frame.data, stamped_ms, now)
-        return word is not Word.RESTARTED
+        kind.waiting, kind.stamped_ms, kind.mono = text, stamped_ms, now
+        return word is _NEWER
 
     @property
     def is_empty(self) -> bool:
-        return not self._items
+        return not self._waiting
 
     def take(self, live: Collection[Topic]) -> list[Told]:
         """What is of these topics; the rest waits."""
         told: list[Told] = []
-        for key in [key for key, item in self._items.items() if item.topic in live]:
-            item = self._items.pop(key)
+        kinds, self._waiting = self._waiting, []
+        for kind in kinds:
+            if kind.topic not in live:
+                self._waiting.append(kind)
+                continue
+            text, kind.waiting = kind.waiting, None
             try:
-                update = update_of(item.topic, item.subject, item.data)
+                update = update_of(kind.topic, kind.subject, text or b"")
             except UnreadableError:
                 self.dropped["unreadable"] += 1
                 continue
-            told.append(Told(item.topic, update, item.stamped_ms, item.mono))
+            told.append(Told(kind.topic, update, kind.stamped_ms, kind.mono))
         return told
 
     def clear(self) -> None:
         """What was not given on is gone, and may come again; what was counted stays."""
-        self._items.clear()
-        self._sequencer = Sequencer()
+        self._kinds.clear()
+        self._waiting.clear()

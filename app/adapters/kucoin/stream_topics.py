@@ -34,6 +34,7 @@ class Subscriptions:
     terms: StreamTerms
     wanted: dict[Topic, None] = field(default_factory=dict)
     acked: dict[Topic, float] = field(default_factory=dict)  # since when
+    changes: int = 0  # of what is acknowledged
     displaced: list[Topic] = field(default_factory=list)
     refused: list[Topic] = field(default_factory=list)
     is_full: bool = False
@@ -50,6 +51,7 @@ class Subscriptions:
 
     def clear(self) -> None:
         """Nothing was asked for, nothing acknowledged; what is wanted stays so."""
+        self.changes += 1
         for forgotten in (self.acked, self._pending, self._queue, self._nagged):
             forgotten.clear()
 
@@ -68,6 +70,7 @@ class Subscriptions:
     def drop(self, topics: Iterable[Topic]) -> list[Topic]:
         """Those that were wanted."""
         gone = [topic for topic in topics if topic in self.wanted]
+        self.changes += len(gone)
         for topic in gone:
             del self.wanted[topic]
             self.acked.pop(topic, None)
@@ -82,11 +85,13 @@ class Subscriptions:
 
     def heard(self, topic: Topic) -> bool:
         """Whether it was asked for."""
-        self._nagged.pop(topic, None)
+        if self._nagged:
+            self._nagged.pop(topic, None)
         return topic in self.wanted
 
     def acknowledged(self, number: str, now: float) -> None:
         done = self._pending.pop(number, None)
+        self.changes += 1
         if done is not None and done[0].kind == SUBSCRIBE:
             self.acked.update((topic, now) for topic in done[0].topics if topic in self.wanted)
 
@@ -133,6 +138,7 @@ class Subscriptions:
         """Subscribes anew to topics that are not heard; those for which that did not help."""
         here = [topic for topic in topics if topic in self.wanted]
         first = [topic for topic in here if topic not in self._nagged]
+        self.changes += len(first)
         for topic in first:
             self._nagged[topic] = now
             self.acked.pop(topic, None)

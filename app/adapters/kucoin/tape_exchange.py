@@ -45,7 +45,7 @@ async def open_recorded(
             read = partial(parse_ticket.ticket, base_url=base_url)
             return await rest.get(routes.BULLET, read, {}, patience_s=limits.patience_s)
 
-        frames = FrameStream(session, ticket, terms=StreamTerms(), monotonic=monotonic, dice=dice)
+        frames = FrameStream(ticket, terms=StreamTerms(), monotonic=monotonic, dice=dice)
         exchange = KucoinExchange(
             session,
             base_url=base_url,

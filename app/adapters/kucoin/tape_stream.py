@@ -8,12 +8,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final
 
-import aiohttp
-
 from app.adapters.kucoin.limits import Dice
 from app.adapters.kucoin.stream import KucoinStream
 from app.adapters.kucoin.stream_frames import Frame, frame_of, topic_name
 from app.adapters.kucoin.stream_inbox import Inbox
+from app.adapters.kucoin.stream_socket import Message
 from app.adapters.kucoin.stream_terms import StreamTerms, Ticket
 from app.adapters.kucoin.tape_deck import Player, Recorder
 from app.adapters.kucoin.tape_entries import Flushed, Heard, Live
@@ -53,7 +52,7 @@ class TapedStream:
         """The next thing that happened."""
         match entry:
             case Heard():
-                self._heard(frame_of(entry.text), entry.at)
+                self._heard(entry.text, entry.at)
             case Live():
                 gone = set(entry.lost)
                 kept = {one: since for one, since in self._live.items() if one not in gone}
@@ -63,26 +62,27 @@ class TapedStream:
                 if told and self.listener is not None:
                     self.listener.told(told)
 
-    def _heard(self, frame: Frame, at: float) -> None:
+    def _heard(self, text: bytes, at: float) -> None:
+        frame = frame_of(text)
         topic, listener = self._topics.get(frame.topic), self.listener
         if topic is None or listener is None:
             return
-        if not self._inbox.put(topic, frame, at, listener.exchange_ms()):
+        if not self._inbox.put(topic, frame, text, at, listener.exchange_ms()):
             listener.doubted(topic)
 
 
 class _Passing(Inbox):
     """Keeps nothing: every message goes on as it came."""
 
-    def __init__(self, passed: Callable[[float], None]) -> None:
+    def __init__(self, passed: Callable[[float, bytes], None]) -> None:
         super().__init__()
         self._passed = passed
 
-    def put(self, topic: Topic, frame: Frame, now: float, exchange_ms: int) -> bool:
+    def put(self, topic: Topic, frame: Frame, text: bytes, now: float, exchange_ms: int) -> bool:
         del topic, frame, exchange_ms
         self.messages += 1
         self.last = now
-        self._passed(now)
+        self._passed(now, text)
         return True
 
 
@@ -91,28 +91,27 @@ class FrameStream(KucoinStream):
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
         ticket: Callable[[], Awaitable[Ticket]],
         *,
         terms: StreamTerms,
         monotonic: Callable[[], float],
         dice: Dice,
     ) -> None:
-        super().__init__(session, ticket, terms=terms, monotonic=monotonic, dice=dice)
+        super().__init__(ticket, terms=terms, monotonic=monotonic, dice=dice)
         self.frames: deque[_Frame] = deque()
         self.lost = 0
-        self._arriving: tuple[int, bytes] = (0, b"")
+        self._arriving = 0  # the connection
         self._inbox = _Passing(self._passed)
 
-    def _received(self, serial: int, text: bytes) -> None:
-        self._arriving = (serial, text)
-        super()._received(serial, text)
+    def _received(self, serial: int, now: float, messages: Sequence[Message]) -> None:
+        self._arriving = serial
+        super()._received(serial, now, messages)
 
-    def _passed(self, now: float) -> None:
+    def _passed(self, now: float, text: bytes) -> None:
         if len(self.frames) >= MOST_FRAMES:
             self.lost += 1
         else:
-            self.frames.append((now, *self._arriving))
+            self.frames.append((now, self._arriving, text))
 
 
 class RecordedStream(TapedStream):

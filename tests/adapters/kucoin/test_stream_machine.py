@@ -8,7 +8,7 @@ import pytest
 
 from app.adapters.kucoin.stream_fleet import Heard
 from app.adapters.kucoin.stream_terms import HOUR_S, Control, Send, StreamTerms
-from app.domain.feed import Sequencer, Topic, Word
+from app.domain.feed import Newest, Topic, Word
 from tests.adapters.kucoin.stream_world import World, quotes
 
 SOON_S = 30.0
@@ -23,9 +23,9 @@ def live(count: int = 20, **given: object) -> World:
 
 def gaps(world: World, topic: Topic) -> list[int]:
     """How far the sequences that were taken are apart, each taken once."""
-    sequencer, numbers = Sequencer(), []
+    newest, numbers = Newest(), []
     for now, number in world.taken[topic]:
-        if sequencer.judge(topic, int(now * 1000), number, int(now * 1000)) is Word.NEWER:
+        if newest.judge(int(now * 1000), number, int(now * 1000)) is Word.NEWER:
             numbers.append(number)
     return [after - before for before, after in itertools.pairwise(numbers)]
 

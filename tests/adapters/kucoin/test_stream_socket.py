@@ -137,6 +137,7 @@ async def test_W14_after_a_close_it_is_back_and_has_caught_up_first(code: int) -
         heard = len(here.ear.heard)
         await here.moved(lambda: here.stream.facts().dropped.get("replaced", 0) >= 3)
         assert len(here.ear.heard) == heard
+        assert here.stream.facts().failures == {f"closed_{code}": 1}
         here.ear.is_away = False
         await here.until(here.all_live)
         assert here.ear.backfills == 2

@@ -1,0 +1,167 @@
+"""What the messages of the stream say, as domain values.
+
+Pure functions. What no market says raises UnreadableError, and nothing else does.
+"""
+
+from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
+from operator import itemgetter
+from typing import Final, Generic, TypeVar
+
+import msgspec
+
+from app.adapters.kucoin.fields import DIGITS, UnreadableError
+from app.adapters.kucoin.stream_frames import FUNDING, PREDICTED, decoded, ms_of
+from app.domain.feed import (
+    BarUpdate,
+    DayUpdate,
+    FundingUpdate,
+    MarkUpdate,
+    QuoteUpdate,
+    Topic,
+    TopicKind,
+    Update,
+)
+from app.domain.market import Book, Level
+
+T = TypeVar("T")
+LEVELS: Final = 20  # as many as the answers have, so that books are alike wherever they come from
+_LEAST: Final = Decimal(10) ** -DIGITS
+_MOST: Final = Decimal(10) ** (DIGITS + 1)
+
+
+class _Said(msgspec.Struct, Generic[T], gc=False):
+    data: T
+
+
+class _TickerV2(msgspec.Struct, gc=False):
+    bestBidPrice: Decimal | None = None  # noqa: N815  # the exchange's names
+    bestBidSize: int | None = None  # noqa: N815  # the exchange's names
+    bestAskPrice: Decimal | None = None  # noqa: N815  # the exchange's names
+    bestAskSize: int | None = None  # noqa: N815  # the exchange's names
+
+
+class _Marks(msgspec.Struct, gc=False):
+    markPrice: Decimal  # noqa: N815  # the exchange's names
+    indexPrice: Decimal  # noqa: N815  # the exchange's names
+
+
+class _Rate(msgspec.Struct, gc=False):
+    fundingRate: Decimal  # noqa: N815  # the exchange's names
+    granularity: int
+
+
+class _Day(msgspec.Struct, gc=False):
+    lastPrice: Decimal  # noqa: N815  # the exchange's names
+    highPrice: Decimal  # noqa: N815  # the exchange's names
+    lowPrice: Decimal  # noqa: N815  # the exchange's names
+    priceChgPct: Decimal  # noqa: N815  # the exchange's names
+    turnover: Decimal
+    volume: Decimal
+
+
+class _Depth(msgspec.Struct, gc=False):
+    sequence: int
+    bids: list[tuple[Decimal, int]]
+    asks: list[tuple[Decimal, int]]
+    ts: int | None = None
+    timestamp: int | None = None
+
+
+class _Candle(msgspec.Struct, gc=False):
+    candles: list[str]
+
+
+_TICKER: Final = msgspec.json.Decoder(_Said[_TickerV2])
+_MARKS: Final = msgspec.json.Decoder(_Said[_Marks])
+_RATE: Final = msgspec.json.Decoder(_Said[_Rate])
+_DAY: Final = msgspec.json.Decoder(_Said[_Day])
+_DEPTH: Final = msgspec.json.Decoder(_Said[_Depth])
+_CANDLE: Final = msgspec.json.Decoder(_Said[_Candle])
+
+
+def update_of(topic: Topic, subject: str, text: bytes) -> Update:
+    """What a message says."""
+    match topic.kind:
+        case TopicKind.QUOTE:
+            return _quote(decoded(_TICKER, text).data)
+        case TopicKind.INSTRUMENT if subject == FUNDING:
+            rate = decoded(_RATE, text).data
+            return FundingUpdate(_sound(rate.fundingRate), rate.granularity == PREDICTED)
+        case TopicKind.INSTRUMENT:
+            marks = decoded(_MARKS, text).data
+            return MarkUpdate(_price(marks.markPrice), _price(marks.indexPrice))
+        case TopicKind.DAY:
+            return _day(decoded(_DAY, text).data)
+        case TopicKind.BOOK:
+            return _book(topic, decoded(_DEPTH, text).data)
+        case TopicKind.HOUR_BAR:
+            return _bar(decoded(_CANDLE, text).data)
+
+
+def _quote(found: _TickerV2) -> QuoteUpdate:
+    bid, ask = _side(found.bestBidPrice), _side(found.bestAskPrice)
+    return QuoteUpdate(bid, _lots(found.bestBidSize), ask, _lots(found.bestAskSize))
+
+
+def _day(found: _Day) -> DayUpdate:
+    return DayUpdate(
+        last=_price(found.lastPrice),
+        high=_price(found.highPrice),
+        low=_price(found.lowPrice),
+        change=_sound(found.priceChgPct),
+        turnover=_sound(found.turnover).copy_abs(),
+        volume=_sound(found.volume).copy_abs(),
+    )
+
+
+def _book(topic: Topic, found: _Depth) -> Book:
+    return Book(
+        code=topic.code,
+        sequence=found.sequence,
+        bids=_levels(found.bids, is_falling=True),
+        asks=_levels(found.asks, is_falling=False),
+        stamped_ms=ms_of(found.ts or found.timestamp or 0),
+    )
+
+
+def _levels(rows: Sequence[tuple[Decimal, int]], *, is_falling: bool) -> tuple[Level, ...]:
+    """The best ones that are not empty; what is wrong with any of them is wrong with all."""
+    for price, lots in rows:
+        _price(price)
+        _lots(lots)
+    held = sorted((row for row in rows if row[1] > 0), key=itemgetter(0), reverse=is_falling)
+    return tuple(Level(price, lots) for price, lots in held[:LEVELS])
+
+
+def _bar(found: _Candle) -> BarUpdate:
+    first = found.candles[0] if found.candles else ""
+    if not first.isascii() or not first.isdigit() or len(first) > 19:
+        raise UnreadableError("a bar without its opening")
+    return BarUpdate(ms_of(int(first)))
+
+
+def _sound(number: Decimal) -> Decimal:
+    if not number.is_finite() or (number and not -DIGITS <= number.adjusted() <= DIGITS):
+        raise UnreadableError("not a number of a market")
+    return number
+
+
+def _price(number: Decimal) -> Decimal:
+    try:
+        if _LEAST <= number < _MOST:
+            return number
+    except InvalidOperation:  # it is no number
+        pass
+    raise UnreadableError("not a price of a market")
+
+
+def _side(number: Decimal | None) -> Decimal | None:
+    """A best price; none and zero both say that nobody is there."""
+    return _price(number) if number else None
+
+
+def _lots(count: int | None) -> int | None:
+    if count is not None and count < 0:
+        raise UnreadableError("negative")
+    return count

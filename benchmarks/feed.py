@@ -1,0 +1,175 @@
+"""What a streamed market costs: beside a peer, at a pace, and in a flood.
+
+A process of its own sends the frames, and is the exchange that is asked beside the stream. Ours is
+the stream of the service from the socket to the market that every answer is made of. The peer is
+`websockets` and `json`, which keeps the newest record of each symbol and does nothing else. Age is
+from the stamp of each message until the market shows it, or a newer one of its contract.
+"""
+
+import asyncio
+import gc
+import json
+import os
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import structlog
+from rich.console import Console
+from rich.table import Table
+from websockets.asyncio.client import connect
+
+from benchmarks.feed_ends import Far, far_end, our_end, until
+from benchmarks.feed_sender import Script, prices_of
+
+AT_ONCE, PEER_AT_ONCE = 200_000, 100_000
+PACE, PACE_S = 10_000, 20.0
+FLOOD, FLOOD_S = 20_000, 60.0
+GOALS = {"times": 4.0, "age_ms": 100.0, "core": 0.25, "lag_ms": 20.0, "growth_mib": 64.0}
+_MIB: Final = 1 << 20
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+async def peer(far: Far) -> float:
+    """Processor seconds a message of `websockets` and `json`, newest record of each symbol kept."""
+    newest: dict[str, Any] = {}
+    url = f"ws://127.0.0.1:{far.port}/"
+    async with connect(url, compression=None) as connection, asyncio.TaskGroup() as group:
+        await connection.recv()  # the welcome
+        group.create_task(far.go(count=PEER_AT_ONCE))
+        text, used = await connection.recv(), time.process_time()
+        for _ in range(PEER_AT_ONCE - 1):
+            record = json.loads(text)
+            newest[record["topic"]] = record["data"]
+            text = await connection.recv()
+        return (time.process_time() - used) / PEER_AT_ONCE
+
+
+async def at_once(far: Far, room: Path) -> float:
+    """Processor seconds a message of ours, to the market."""
+    async with our_end(far, room, is_watched=False) as ours, asyncio.TaskGroup() as group:
+        before = ours.came()
+        sending = group.create_task(far.go(count=AT_ONCE))
+        await until(lambda: ours.came() > before, 0.001)
+        used, first = time.process_time(), ours.came()
+        await until(sending.done)
+        last = before + sending.result()["given"]
+        await until(lambda: ours.came() == last)
+        return (time.process_time() - used) / (last - first)
+
+
+@dataclass(frozen=True, slots=True)
+class Paced:
+    """Of one pace: p99 of age and lag, share of a core, and how much memory grew by."""
+
+    age_ms: float
+    worst_ms: float
+    core: float
+    lag_ms: float
+    growth_mib: float
+    told: int
+    dropped: dict[str, int]
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
+
+
+async def lags(into: list[float]) -> None:
+    """How much later than asked for the loop comes back."""
+    while True:
+        begun = time.perf_counter()
+        await asyncio.sleep(0.005)
+        into.append(time.perf_counter() - begun - 0.005)
+
+
+async def paced(far: Far, room: Path, per_second: int, seconds: float) -> Paced:
+    kept = room / f"stamps-{per_second}.npy"
+    async with our_end(far, room, is_watched=True) as ours:
+        said = await far.go(per_second=per_second, seconds=3.0)  # until all has grown once
+        await until(lambda: ours.came() >= said["given"])
+        ours.is_noting, late = True, list[float]()
+        gc.collect()
+        memory, used, begun = resident(), time.process_time(), time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            looking = group.create_task(lags(late))
+            before = ours.came()
+            said = await far.go(per_second=per_second, seconds=seconds, stamps=str(kept))
+            looking.cancel()
+        core = (time.process_time() - used) / (time.perf_counter() - begun)
+        await until(lambda: ours.came() >= before + said["given"])
+        await asyncio.sleep(0.5)  # and is shown
+        notes = sum(sys.getsizeof(one) * 3 for _, at in ours.shown for one in at)
+        growth = (resident() - memory - notes) / _MIB
+        dropped = dict(ours.stream.facts().dropped)
+        shown, heard = ours.shown, {topic.code for topic in ours.stream.live()}
+    script = Script(await prices_of(far.exchange_url))
+    quotes = [(script.quoted(number), at) for number, at in enumerate(np.load(kept).tolist())]
+    ages = ages_ms(shown, [(code, at) for code, at in quotes if code in heard])
+    return Paced(
+        float(np.quantile(ages, 0.99)), float(ages.max()), core,
+        1e3 * float(np.quantile(late, 0.99)), growth, len(ages), dropped,
+    )  # fmt: skip
+
+
+def ages_ms(
+    shown: list[tuple[int, list[tuple[str, int]]]], quotes: list[tuple[str | None, int]]
+) -> np.ndarray[Any, Any]:
+    """From each quote's stamp until it, or a newer one of its contract, was visible."""
+    seen: dict[str | None, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+    for at_ns, told in shown:
+        for code, stamped_ms in told:
+            seen[code][0].append(stamped_ms)
+            seen[code][1].append(at_ns)
+    sent: dict[str | None, list[int]] = defaultdict(list)
+    for code, stamp_ns in quotes:
+        sent[code].append(stamp_ns)
+    found = []
+    for code, stamps in sent.items():
+        stamped, at = (np.array(one) for one in seen[code])
+        first = np.searchsorted(stamped, np.array(stamps) // 1_000_000)
+        # Fails where the newest word was never shown.
+        found.append((at[first] - np.array(stamps)) / 1e6)
+    return np.concatenate(found)
+
+
+async def bench() -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    with tempfile.TemporaryDirectory() as name:
+        room = Path(name)
+        async with far_end() as far:
+            theirs = [await peer(far)]
+            our = min([await at_once(far, room), await at_once(far, room)])
+            theirs.append(await peer(far))
+            pace = await paced(far, room, PACE, PACE_S)
+            flood = await paced(far, room, FLOOD, FLOOD_S)
+    times = min(theirs) / our
+    load = os.getloadavg()[0]
+    table = Table("", "measured", "goal", title=f"the feed, load {load:.1f}")
+    table.add_row("websockets and json, us a message", f"{1e6 * min(theirs):.2f}", "")
+    table.add_row("ours, socket to market, us a message", f"{1e6 * our:.2f}", "")
+    table.add_row("so many times less processor", f"{times:.1f}", f">= {GOALS['times']:.0f}")
+    for per_second, one in ((PACE, pace), (FLOOD, flood)):
+        table.add_section()
+        table.add_row(
+            f"at {per_second} a second: age p99, ms",
+            f"{one.age_ms:.0f}",
+            f"< {GOALS['age_ms']:.0f}",
+        )
+        table.add_row("the oldest, ms", f"{one.worst_ms:.0f}", "")
+        table.add_row("share of a core", f"{one.core:.0%}", f"< {GOALS['core']:.0%}")
+        table.add_row("lag of the loop p99, ms", f"{one.lag_ms:.1f}", f"< {GOALS['lag_ms']:.0f}")
+        table.add_row(
+            "memory grew by, MiB", f"{one.growth_mib:.1f}", f"< {GOALS['growth_mib']:.0f}"
+        )
+        table.add_row("messages dropped, all counted", str(one.dropped), "")
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    asyncio.run(bench())
