@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from app.domain.alert_facts import MemberFacts, PortfolioFacts
+from app.domain.alert_facts import Correlations, MemberFacts, PortfolioFacts
 from app.domain.configuration import Configuration
 from app.domain.history import EventType
 from app.domain.market import Contract, ContractKind, ContractStatus, Interval
@@ -67,15 +67,22 @@ async def past_of(
     )
 
 
-def portfolio_facts(portfolio: Portfolio, grounds: Grounds, past: Past) -> PortfolioFacts:
-    """Every member and the whole, as they are now."""
-    marked = grounds.marked(portfolio)
+def correlations(portfolio: Portfolio, grounds: Grounds) -> Correlations:
+    """Of each pair of members; only another day changes them."""
     symbols = tuple(member.symbol for member in portfolio.members)
+    return grounds.correlations(symbols, grounds.configuration.correlation.days)
+
+
+def portfolio_facts(
+    portfolio: Portfolio, grounds: Grounds, past: Past, pairs: Correlations | None = None
+) -> PortfolioFacts:
+    """Every member and the whole, as they are now; `pairs` are correlations worked out before."""
+    marked = grounds.marked(portfolio)
     weights = {member.symbol: member.weight_u / FULL for member in marked.members}
     daily = grounds.market.panel(Interval.DAY)
     return PortfolioFacts(
         members=tuple(_member(member, grounds, past) for member in marked.members),
-        correlations=grounds.correlations(symbols, grounds.configuration.correlation.days),
+        correlations=correlations(portfolio, grounds) if pairs is None else pairs,
         was_formed=past.was_formed,
         sectors=_sectors(marked, grounds),
         # Of nothing there is no risk to speak of, and nothing to warn of either.

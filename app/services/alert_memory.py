@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
-from app.domain.alert_facts import PortfolioFacts
+from app.domain.alert_facts import Correlations, PortfolioFacts
 from app.domain.alert_life import Ended, Key
 from app.domain.alerts import Alert
+from app.domain.market import Interval
 from app.domain.portfolio import Portfolio
-from app.services.alert_members import Past, past_of, portfolio_facts
+from app.services.alert_members import Past, correlations, past_of, portfolio_facts
 from app.services.basis import basis
 from app.services.committed import Committed
 from app.services.grounds import Grounds
@@ -42,16 +44,21 @@ class AlertBook:
         return {key: end for key, end in self.ended.items() if end.at > since}
 
 
+# What an alert book is read from.
+_RESTS_ON: Final = ("alerts", "scoring", "replacements", "history", "portfolio")
+
+
 @dataclass(slots=True)
 class AlertMemory:
-    """Alerts are read again unless the count of our own commits says that nothing was written."""
+    """Alerts are read again unless the counts of our own commits say that none of this changed."""
 
     _kept: tuple[int | None, Committed, AlertBook] | None = None
     _views: Views = field(default_factory=Views)
 
     async def book(self, database: Database, state: Committed, grounds: Grounds) -> AlertBook:
         """Nothing that was committed before the call is missing. Raises UnavailableError."""
-        commits, kept = database.commits, self._kept  # before reading: what comes after is read
+        # Before reading: what comes after it is read again.
+        commits, kept = database.changed(*_RESTS_ON), self._kept
         if kept is not None and commits is not None and kept[:2] == (commits, state):
             return kept[2]
         before = kept[2].past if kept is not None and kept[1] is state else None
@@ -65,5 +72,13 @@ class AlertMemory:
         rests_on = basis(state, grounds)
         own = Basis((*rests_on.things, past), rests_on.facts)
         return self._views.of(
-            "members", own, lambda: portfolio_facts(state.portfolio, grounds, past)
+            "members",
+            own,
+            lambda: portfolio_facts(state.portfolio, grounds, past, self._pairs(state, grounds)),
         )
+
+    def _pairs(self, state: Committed, grounds: Grounds) -> Correlations:
+        """They take as long as all other facts, and prices of the day have no part in them."""
+        portfolio, panel = state.portfolio, grounds.market.panel(Interval.DAY)
+        rests_on = Basis((portfolio.members, panel, grounds.configuration), ())
+        return self._views.of("pairs", rests_on, lambda: correlations(portfolio, grounds))

@@ -30,6 +30,7 @@ from app.storage.unit_of_work import UnitOfWork
 
 T = TypeVar("T")
 ATTEMPTS: Final = 5
+_ALL: Final = "*"  # of a commit of which nobody knows what it used
 
 
 class DataSourceMismatchError(UnavailableError):
@@ -56,6 +57,7 @@ class Database:
     _engines: Engines | None = field(default=None, init=False)
     _lock: FileLock | None = field(default=None, init=False)
     _commits: int = field(default_factory=int, init=False)  # also in a class without slots
+    _used: dict[str, int] = field(default_factory=dict, init=False)  # repository: its last commit
 
     async def open(self) -> None:
         """Takes the lock of an SQLite file and sets the pools up; connects to nothing yet.
@@ -166,6 +168,15 @@ class Database:
         """Goes up with every commit; None where other processes may commit as well."""
         return self._commits if self._opened().single_writer else None
 
+    def changed(self, *repositories: str) -> int | None:
+        """Goes up with every commit in which one of these was used, whatever it did there.
+
+        None where other processes may commit as well.
+        """
+        if not self._opened().single_writer:
+            return None
+        return max(self._used.get(name, 0) for name in (*repositories, _ALL))
+
     @property
     def checked_out(self) -> int:
         """Connections in use now; 0 when nobody works."""
@@ -207,7 +218,9 @@ class Database:
             await _abandoned(unit.connection)
             raise
         finally:
-            self._commits += unit.writes  # also where nobody knows what became of it
+            if unit.writes:  # also where nobody knows what became of it
+                self._commits += 1
+                self._used |= dict.fromkeys(unit.used() or (_ALL,), self._commits)
         await unit.connection.close()
         for event in unit.announced:
             self.publish(event)

@@ -96,6 +96,10 @@ class UnitOfWork:
         self.writes = writes
         self.announced: list[object] = []
 
+    def used(self) -> frozenset[str]:
+        """The repositories that were asked for; the store of events is one in every commit."""
+        return frozenset(self.__dict__.keys() & _REPOSITORIES) - {"events"}
+
     def announce(self, event: object) -> None:
         """Publishes `event` once the transaction is committed; a rollback forgets it.
 
@@ -107,3 +111,8 @@ class UnitOfWork:
         """The last statements before a commit: numbers are given in the order of the commits."""
         drafts = [draft for event in self.announced for draft in drafts_of(event)]
         await self.events.append(drafts)
+
+
+_REPOSITORIES = frozenset(
+    name for name, value in vars(UnitOfWork).items() if isinstance(value, _Made)
+)

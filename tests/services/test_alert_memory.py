@@ -7,14 +7,15 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 
-from app.domain.alert_facts import PortfolioFacts
+from app.domain.alert_facts import Correlations, PortfolioFacts
 from app.domain.alert_life import TOUCH_S, Ended
 from app.domain.alerts import AlertState, Resolution, Rule
+from app.domain.market import Interval
 from app.domain.portfolio import Portfolio
 from app.services import alert_memory as module
-from app.services.alert_members import Past, portfolio_facts
+from app.services.alert_members import Past, correlations, portfolio_facts
 from app.services.grounds import Grounds
 from app.storage.database import Database
 from tests.services.desk import SYMBOLS, WHO, Desk
@@ -45,9 +46,11 @@ async def test_a_look_after_which_nothing_changed_asks_nothing_and_works_nothing
     await shown(desk)
     worked = list[object]()
 
-    def counted(portfolio: Portfolio, grounds: Grounds, past: Past) -> PortfolioFacts:
+    def counted(
+        portfolio: Portfolio, grounds: Grounds, past: Past, pairs: Correlations
+    ) -> PortfolioFacts:
         worked.append(portfolio)
-        return portfolio_facts(portfolio, grounds, past)
+        return portfolio_facts(portfolio, grounds, past, pairs)
 
     monkeypatch.setattr(module, "portfolio_facts", counted)
     with statements(desk.database) as asked:
@@ -56,6 +59,38 @@ async def test_a_look_after_which_nothing_changed_asks_nothing_and_works_nothing
         desk.score({SYMBOLS[1]: 0.3})  # a change in memory alone
         (alert,) = await shown(desk)
     assert (alert.rule, len(worked)) == (Rule.LOW_SCORE, 1)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_a_look_after_a_commit_that_has_nothing_to_do_with_alerts_reads_none(
+    desk: Desk,
+) -> None:
+    await filled(desk, 5)
+    desk.score({SYMBOLS[1]: 0.3})
+    await shown(desk)
+    await shown(desk)  # it has read what the one before has written
+    async with desk.database.write() as unit:
+        await unit.facts.put("something", "else")
+    with statements(desk.database) as asked:
+        assert await shown(desk)
+    # Whether the portfolio is still the same is all that it asks.
+    assert len([sql for sql in asked if sql.startswith("SELECT")]) == 1, asked
+    # What is written past all repositories may have changed anything.
+    async with desk.database.write() as unit:
+        await unit.connection.execute(text("UPDATE alerts SET state = 'acknowledged'"))
+    assert await shown(desk, state=AlertState.ACKNOWLEDGED)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_a_board_that_is_stored_is_seen_by_the_next_look(desk: Desk) -> None:
+    await filled(desk, 5)
+    await shown(desk)
+    with statements(desk.database) as asked:
+        async with desk.database.write() as unit:
+            await unit.scoring.drop_inputs(desk.now - timedelta(days=1))
+        asked.clear()
+        await shown(desk)
+    assert any("scoring_runs" in sql for sql in asked)
 
 
 async def test_what_another_part_of_the_service_commits_is_seen_by_the_next_look(
@@ -91,6 +126,30 @@ async def test_a_number_that_moves_is_shown_at_once_and_noted_after_a_while(desk
     async with desk.database.read() as unit:
         noted = await unit.alerts.get(alert.id)
     assert (noted.value, noted.last_seen_at) == (0.2, desk.now)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_correlations_are_worked_out_for_each_day_and_each_set_of_members(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(desk, 5)
+    worked = list[int]()
+
+    def counted(portfolio: Portfolio, grounds: Grounds) -> Correlations:
+        worked.append(len(portfolio.members))
+        return correlations(portfolio, grounds)
+
+    monkeypatch.setattr(module, "correlations", counted)
+    await shown(desk)
+    desk.quote(SYMBOLS[0], mark=Decimal("9.9"))
+    await shown(desk)
+    assert worked == [5], "prices of the day have no part in them"
+    await desk.portfolio.remove(SYMBOLS[1], "out with it", WHO)
+    await shown(desk)
+    assert worked == [5, 4]
+    desk.market.panels[Interval.DAY] = replace(desk.market.panels[Interval.DAY])  # another day
+    await shown(desk)
+    assert worked == [5, 4, 4]
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
