@@ -50,7 +50,11 @@ class Stage(Scene):
 
 @asynccontextmanager
 async def stage(
-    path: Path, size: int = 10, options: SandboxOptions = OPTIONS, **settings: Any
+    path: Path,
+    size: int = 10,
+    options: SandboxOptions = OPTIONS,
+    of_a_sector: int = 3,
+    **settings: Any,
 ) -> AsyncIterator[Stage]:
     async with serve_exchange(options, time.time) as url:
         given = settings_for(url, f"sqlite+aiosqlite:///{path}/rules.sqlite3")
@@ -59,7 +63,8 @@ async def stage(
             made = Stage(service, url)
             # Before anything is decided: on a busy machine the fill may be old when it is over, and
             # a check of the schedule may come when a member has been taken away already.
-            patient = {"age_limit_cadences": 100, "replacement": {"auto_forced": False}}
+            calm = {"auto_forced": False, "max_per_sector": of_a_sector}
+            patient = {"age_limit_cadences": 100, "replacement": calm}
             await made.settle(**patient)
             await service.post("/scoring/calculate")
             await service.post("/portfolio/initialize", {"size": size})
@@ -67,11 +72,14 @@ async def stage(
             yield made
 
 
-async def test_what_prices_and_funding_do(tmp_path: Path) -> None:
-    # Six in the morning of tomorrow: no day ends in between, and hours have closed since the start.
+def morning() -> SandboxOptions:
+    """Six o'clock of tomorrow: no day ends in between, and hours have closed since the start."""
     tomorrow = int(time.time()) // 86_400 + 1
-    morning = replace(OPTIONS, now_ms=(tomorrow * 24 + 6) * 3_600_000)
-    async with stage(tmp_path, options=morning) as here:
+    return replace(OPTIONS, now_ms=(tomorrow * 24 + 6) * 3_600_000)
+
+
+async def test_what_prices_and_funding_do(tmp_path: Path) -> None:
+    async with stage(tmp_path, options=morning()) as here:
         first, second, *_ = await here.members()
         name, contract = first["symbol"], first["contract"]
         await here.plant(symbol=contract, price_factor=0.5)
@@ -236,3 +244,32 @@ async def test_a_rival_that_is_confirmed(tmp_path: Path) -> None:
             "/portfolio/replace-symbol", {"old_symbol": added, "new_symbol": rival}
         )
         await here.over("replacement_recommended", added)
+
+
+async def test_what_the_market_makes_of_scores_and_sectors(tmp_path: Path) -> None:
+    async with stage(tmp_path, size=4, options=morning(), of_a_sector=2) as here:
+        weak = min(await here.members(), key=lambda one: one["current_score"])
+        # What the market shows now is allowed, and little more: what then happens is its doing.
+        allowed = weak["current_score"] - 0.02
+        await here.rule("low_score", limit=allowed, clear_limit=allowed, cooldown_s=0)
+        assert await here.alerts("low_score") == []
+        await here.plant(symbol=weak["contract"], spread_factor=80.0, depth_factor=0.01)
+        assert (await here.about("low_score", weak["symbol"]))["value"] < allowed
+        await here.plant(symbol=weak["contract"], spread_factor=1 / 80.0, depth_factor=100.0)
+        await here.over("low_score", weak["symbol"])
+
+        metrics = await here.service.get("/portfolio/metrics")
+        shares = metrics["sector_analysis"]["weights"]
+        held = {one["symbol"]: one["contract"] for one in await here.members()}
+        most = max(shares, key=shares.__getitem__)
+        same = await here.service.get("/symbols", sector=most, in_portfolio=True)
+        others = held.keys() - {one["symbol"] for one in same["items"]}
+        share = shares[most] / sum(shares.values())
+        await here.rule("sector_concentration", limit=share + 0.01, clear_limit=share + 0.01)
+        await here.over("sector_concentration", most)
+        for name in others:
+            await here.plant(symbol=held[name], price_factor=0.5)
+        assert (await here.about("sector_concentration", most))["value"] > share + 0.01
+        for name in others:
+            await here.plant(symbol=held[name], price_factor=2.0)
+        await here.over("sector_concentration", most)
