@@ -145,7 +145,7 @@ def job_facts(task: TaskFacts, settings: Configuration, at: datetime) -> JobFact
     if interval is not None and task.last_success is not None:
         least = max(interval, _LEAST_INTERVAL_S)
         late = round((at - task.last_success).total_seconds() / least, 1)
-    return JobFacts(task.name, task.failures, task.last_error, late)
+    return JobFacts(task.name, max(task.failures, task.crashes), task.last_error, late)
 
 
 # Of a task without a cadence the interval is such a part of the silence that it is allowed: with

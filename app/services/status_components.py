@@ -22,6 +22,7 @@ STREAM_AWAY: Final = "stream_away"
 TOPICS_SILENT: Final = "topics_silent"
 _MOST: Final = 0.9  # of the topics are live while it is well
 TASK_SILENT: Final = "task_silent"
+TASK_FAILED: Final = "task_failed"
 ALERTING_SILENT: Final = "alerting_silent"
 
 
@@ -130,6 +131,13 @@ def background_task(task: TaskFacts) -> ComponentHealth:
         if left < 0:
             state = ComponentState.DOWN
             next_step = "is told to end; where it does not, restart the process"
+    if task.failed_until is not None:
+        state, cause = ComponentState.DOWN, TASK_FAILED
+        detail = f"{task.last_error or 'ran again'}, after {task.crashes} crashes"
+        next_step = (
+            f"begins again at {task.failed_until:%H:%M:%S} UTC; the log has its traceback, "
+            "and a new version has to put it right"
+        )
     return ComponentHealth(
         f"task:{task.name}",
         state if task.running else ComponentState.DOWN,

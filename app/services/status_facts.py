@@ -96,7 +96,8 @@ class TaskFacts:
     """One background task: when it last succeeded and what went wrong since.
 
     `silent_s` is how long it has given no sign of life, `limit_s` how long it may; None: it waits
-    for what its first sign needs.
+    for what its first sign needs. `failed_until` is set while it counts as failed, after so many
+    `crashes` by errors that nobody foresaw.
     """
 
     name: str
@@ -106,6 +107,8 @@ class TaskFacts:
     failures: int
     silent_s: float = 0.0
     limit_s: float | None = None
+    crashes: int = 0
+    failed_until: datetime | None = None
 
     @property
     def is_silent(self) -> bool:

@@ -11,6 +11,7 @@ import structlog
 from app.domain.errors import ServiceError
 from app.services.ports import Clock
 from app.services.status import TaskFacts
+from app.workers.restarts import Restarts
 
 _log = structlog.get_logger("supervisor")
 
@@ -45,11 +46,14 @@ class _Task:
     is_working: bool = False
     is_cut: bool = False  # ended for its silence, and not yet gone
     silent_s: float = 0.0
+    budget: Restarts = field(default_factory=Restarts)
 
 
 @dataclass(slots=True)
 class Supervisor:
     """Keeps named tasks alive; the one place where an unforeseen error is caught.
+
+    Who fails by one too often within a minute counts as failed, and rests for minutes.
 
     `delays` makes a new iterator of waiting times for each series of failures; when it runs out
     its last value is kept. `restarted` is told the name at each restart. Silence is not counted
@@ -139,6 +143,8 @@ class Supervisor:
                 failures=task.failures,
                 silent_s=task.silent_s,
                 limit_s=task.limit_s() if task.is_armed else None,
+                crashes=task.budget.crashes,
+                failed_until=task.budget.failed_until,
             )
             for task in self._tasks.values()
             if not task.finished
@@ -150,6 +156,7 @@ class Supervisor:
 
         def beat() -> None:
             task.last_success = self.clock()
+            task.budget.ran(task.last_success)
             task.last_error = None
             task.failures = 0
             task.silent_s = 0.0
@@ -165,6 +172,7 @@ class Supervisor:
                     pauses = self.delays()
                 task.failures += 1
                 pause = next(pauses, pause)
+                rest = pause if expected else task.budget.crashed(self.clock(), pause)
                 # An outage is news once and a bug is news every time, with its traceback.
                 say = _log.warning if expected else _log.error
                 say(
@@ -172,14 +180,14 @@ class Supervisor:
                     task=task.name,
                     cause=task.last_error,
                     failures=task.failures,
-                    retry_in_s=round(pause, 3),
+                    retry_in_s=round(rest, 3),
                     exc_info=None if expected else error,
                 )
             else:
                 beat()
                 task.finished = True
                 return
-            await self.sleep(pause)
+            await self.sleep(rest)
             task.restarts += 1
             self.restarted(task.name)
 
@@ -211,4 +219,6 @@ def _cause(error: Exception) -> str:
     """A stable code where there is one; never the text of an unforeseen error."""
     if isinstance(error, StuckError):
         return STUCK
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
     return str(error.code) if isinstance(error, ServiceError) else type(error).__name__

@@ -1,0 +1,131 @@
+"""A task that only ever crashes is not begun again and again: it has failed, and that is said."""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from app.domain.alert_facts import SystemFacts
+from app.domain.alerts import Rule
+from app.domain.errors import Code, UnavailableError
+from app.services.alert_facts import job_facts
+from app.services.alerts import AlertService, Chosen
+from app.services.grounds import Grounds
+from app.services.status_components import TASK_FAILED, background_task
+from app.services.status_facts import ComponentState
+from app.storage.database import Database
+from app.workers.restarts import CRASHES, REST_S
+from app.workers.supervisor import Beat, Supervisor
+from tests.services.desk import Desk
+
+START = datetime(2026, 11, 21, tzinfo=UTC)
+
+
+class Bench:
+    """A supervisor whose time passes where it sleeps, up to where it is held."""
+
+    def __init__(self) -> None:
+        self.now = START
+        self.pauses: list[float] = []
+        self.rested = asyncio.Event()
+        self.supervisor = Supervisor(lambda: self.now, self.delays, sleep=self.sleep)
+        self.broken: Exception | None = KeyError("a bug")
+        self.begun: list[datetime] = []
+
+    @staticmethod
+    def delays() -> Iterator[float]:
+        return iter([0.5, 1.0, 2.0])
+
+    async def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        if seconds == REST_S:
+            await self.rested.wait()
+            self.rested.clear()
+        self.now += timedelta(seconds=seconds)
+        await asyncio.sleep(0)
+
+    async def work(self, beat: Beat) -> None:
+        self.begun.append(self.now)
+        beat()
+        if self.broken is not None:
+            raise ExceptionGroup("what a group of tasks raises", [self.broken])
+        self.now += timedelta(minutes=2)
+        beat()
+        await asyncio.Event().wait()
+
+    async def until_it_rests(self, times: int = 1) -> None:
+        while self.pauses.count(REST_S) < times:
+            await asyncio.sleep(0)
+
+    def look(self, grounds: Grounds) -> SystemFacts:
+        tasks = self.supervisor.facts()
+        return SystemFacts(
+            jobs=tuple(job_facts(one, grounds.configuration, grounds.at) for one in tasks)
+        )
+
+
+async def test_W15_after_five_restarts_in_a_minute_it_has_failed_and_health_says_so() -> None:
+    bench = Bench()
+    bench.supervisor.start("stream", bench.work, lambda: 60.0)
+    await bench.until_it_rests()
+    assert len(bench.begun) == 1 + CRASHES
+    assert bench.begun[-1] - START < timedelta(minutes=1)
+    (fact,) = bench.supervisor.facts()
+    shown = background_task(fact)
+    assert (shown.state, shown.cause) == (ComponentState.DOWN, TASK_FAILED)
+    assert shown.detail == "KeyError, after 6 crashes"
+    assert shown.next_step is not None
+    assert shown.next_step.startswith(f"begins again at {bench.now + timedelta(seconds=REST_S):%T}")
+    await bench.supervisor.stop()
+
+
+async def test_W15_after_its_rest_one_crash_is_enough_and_a_minute_without_ends_it() -> None:
+    bench = Bench()
+    bench.supervisor.start("stream", bench.work, lambda: 60.0)
+    await bench.until_it_rests()
+    bench.rested.set()
+    await bench.until_it_rests(2)
+    assert len(bench.begun) == 2 + CRASHES
+    (fact,) = bench.supervisor.facts()
+    assert (background_task(fact).state, fact.crashes) == (ComponentState.DOWN, 2 + CRASHES)
+    bench.broken = None
+    bench.rested.set()
+    while len(bench.begun) < 3 + CRASHES:
+        await asyncio.sleep(0)
+    (fact,) = bench.supervisor.facts()
+    assert (fact.failed_until, fact.crashes) == (None, 0)
+    assert background_task(fact).state is ComponentState.UP
+    await bench.supervisor.stop()
+
+
+async def test_an_outage_spends_nothing_of_the_budget() -> None:
+    bench = Bench()
+    tries = 0
+
+    async def work(beat: Beat) -> None:
+        del beat
+        nonlocal tries
+        tries += 1
+        if tries <= 3 * CRASHES:
+            raise UnavailableError(Code.EXCHANGE_TIMEOUT, "no answer")
+
+    bench.supervisor.start("stream", work, lambda: 60.0)
+    await bench.supervisor.wait("stream")
+    assert REST_S not in bench.pauses
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_W15_a_failed_task_is_an_alert_though_it_began_well_each_time(
+    database: Database,
+) -> None:
+    desk = await Desk(database).open()
+    bench = Bench()
+    alerts = AlertService(
+        desk.database, desk.alerts.grounds, desk.alerts.once, desk.alerts.new_id, bench
+    )
+    bench.supervisor.start("stream", bench.work, lambda: 60.0)
+    await bench.until_it_rests()
+    found, _ = await alerts.list(Chosen(rule=Rule.JOB_FAILING))
+    assert [one.subject for one in found] == ["stream"]
+    await bench.supervisor.stop()
