@@ -18,6 +18,7 @@ from app.domain.equity_proof import equity_faults
 from app.domain.equity_steps import steps
 from app.domain.history import EventType
 from app.domain.market import Interval
+from app.domain.panel import FIELDS
 from app.domain.report import outcomes
 from app.services.equity_track import Need, Track, track_of
 from app.storage import history, migrations, trades
@@ -54,7 +55,7 @@ async def lived(desk: Desk, rebalances: int = REBALANCES) -> Desk:
     desk.score({})
     _prices(desk, rebalances)
     whole = panel(Interval.DAY, desk.now)
-    cut = {name: getattr(whole, name)[-SHOWN:] for name in ("opened_ms", "close")}
+    cut = {name: getattr(whole, name)[-SHOWN:] for name in ("opened_ms", *FIELDS)}
     desk.market.panels[Interval.DAY] = replace(whole, **cut)
     return desk
 
