@@ -1,6 +1,8 @@
 """The demo as a process, the commands against the service that it runs, and how it all ends."""
 
 import json
+import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -371,6 +373,31 @@ def test_a_database_that_cannot_be_used_is_told_in_one_line(
     assert told in last
     if told == "corrupt":
         assert "backup" in last
+
+
+def test_B10_B11_a_file_in_use_or_of_a_later_version_ends_serve_and_is_left_alone(
+    sqlite_template: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "held.sqlite3"
+    shutil.copy(sqlite_template, path)
+    variables = {
+        "MYSYMBOLS_DATABASE__URL": f"sqlite+aiosqlite:///{path}",
+        "MYSYMBOLS_KUCOIN__BASE_URL": "http://127.0.0.1:9",
+    }
+    held, before = FileLock.taken(str(path)), path.read_bytes()
+    said = alone("serve", "--port", "0", cwd=tmp_path, variables=variables)
+    held.release()
+    assert said.code == Exit.CONFIGURATION == 78
+    assert f"database in use: process {os.getpid()}" in said.err.splitlines()[-1]
+    assert path.read_bytes() == before
+
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("UPDATE alembic_version SET version_num = 'later'")
+        database.commit()
+    said = alone("serve", "--port", "0", cwd=tmp_path, variables=variables)
+    assert said.code == Exit.CONFIGURATION
+    assert "later version" in said.err.splitlines()[-1]
+    assert "Traceback" not in said.err
 
 
 def test_serve_refuses_wrong_settings() -> None:

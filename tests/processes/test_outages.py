@@ -16,7 +16,7 @@ from app.storage.database import Database
 from app.telemetry.metrics import Metrics
 from tests import nursery
 from tests.conftest import MakeDatabase
-from tests.processes.crew import worker
+from tests.processes.crew import proven, worker
 from tests.processes.fill_worker import CONTRACTS, fill
 from tests.services.desk import NOW, SYMBOLS, Desk
 from tests.services.live_market import open_market
@@ -55,6 +55,33 @@ async def test_K10_what_a_killed_process_committed_is_told_later_and_once_to_eac
         assert [one["sequence"] for one in bodies] == [number for number, _ in missed]
         assert len(set(receiver.ids)) == len(receiver.ids)
     await database.close()
+
+
+async def test_K17_ten_deaths_in_a_row_have_one_effect(
+    database_url: str, make_database: MakeDatabase
+) -> None:
+    database = make_database(database_url)
+    await database.open()
+    await Desk(database).filled(4)
+    before = (await proven(database))[0]
+    await database.close()
+    deaths = [
+        "commit:1", "commit:1", "before:FROM portfolio WHERE",
+        "after:INSERT INTO portfolio_history", "after:UPDATE portfolio SET",
+        "after:UPDATE portfolio_members SET status", "after:INSERT INTO portfolio_members",
+        "before:UPDATE idempotency_keys", "commit:1", "published",
+    ]  # fmt: skip
+    for minute, failpoint in enumerate(deaths):  # each finds the lock of the one before expired
+        async with worker(database_url, minutes=minute, failpoint=failpoint) as dying:
+            await dying.died(SWAP)
+    async with worker(database_url, minutes=len(deaths)) as alive:
+        (done,) = await alive.do(SWAP)
+    await database.open()
+    state, _ = await proven(database)
+    await database.close()
+    # The last of them had committed: who asks again hears what was done.
+    assert (done["is_replay"], state.version) == (True, before.version + 1)
+    assert state.member(SYMBOLS[9]) is not None
 
 
 async def _changes(database: Database) -> list[tuple[int, str]]:
