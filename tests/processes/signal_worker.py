@@ -1,0 +1,52 @@
+"""A process that takes signals in, judges those that wait and books what came of them."""
+
+import asyncio
+import os
+from dataclasses import replace
+from random import Random
+from uuid import UUID
+
+from app.storage.database import Database
+from app.storage.engines import DatabaseOptions
+from tests.processes.worker import _arm, die
+from tests.services.desk import SYMBOLS, WHO, Desk
+from tests.services.outcome_world import pass_on
+from tests.services.signal_world import claim, informed
+
+SENT = 12  # the second half of them without a board to judge them on
+
+
+def name_of(number: int) -> str:
+    return f"signal-{number}"
+
+
+def _say(word: str) -> None:
+    print(word, flush=True)  # noqa: T201  # the pipe is how it answers
+
+
+async def _run(url: str, failpoint: str) -> None:
+    on_publish = die if failpoint == "published" else lambda _: None
+    loop = asyncio.get_running_loop()
+    database = Database(DatabaseOptions(url=url), loop.time, Random(os.getpid()).random, on_publish)
+    await database.open()
+    desk = await Desk(database).open()
+    ids = iter(range(os.getpid() << 32, (os.getpid() + 1) << 32))
+    desk.signals = replace(desk.signals, new_id=lambda: str(UUID(int=next(ids))))
+    informed(desk)
+    board = desk.boards.board
+    _arm(database, failpoint)
+    for number in range(SENT):
+        desk.boards.board = board if number < SENT // 2 else None
+        await desk.signals.submit(claim(SYMBOLS[number], source_id=name_of(number)), WHO)
+        _say(name_of(number))
+    desk.boards.board = board
+    await desk.signals.clear_queue()
+    _say("judged")
+    pass_on(desk, hours=25)
+    await desk.signal_outcomes.book()
+    _say("booked")
+    await database.close()
+
+
+def run(url: str, failpoint: str) -> None:
+    asyncio.run(_run(url, failpoint))

@@ -1,0 +1,82 @@
+"""Processes killed while they take in, judge and book signals: nothing is lost or counts twice."""
+
+import asyncio
+import signal
+from collections import Counter
+
+import pytest
+
+from app.domain.event_codec import Topic, event_of
+from app.domain.events import SignalChanged
+from app.domain.signal import SignalState
+from app.domain.track_record import Kind
+from app.storage.database import Database
+from tests import nursery
+from tests.processes.signal_worker import SENT, name_of, run
+from tests.services.desk import NOW, SYMBOLS, Desk
+from tests.services.outcome_world import keep_board, moved
+from tests.services.signal_world import informed
+
+pytestmark = [pytest.mark.long, pytest.mark.parametrize("backend", ["postgres"], indirect=True)]
+
+PATIENCE_S = 120.0
+UP = {symbol: 0.01 * (at % 5) for at, symbol in enumerate(SYMBOLS)}
+
+
+def lived(url: str, failpoint: str) -> tuple[list[str], int | None]:
+    """What it has said until its end, and how that was."""
+    process, link = nursery.born(run, url, failpoint)
+    with link, link.makefile() as said:
+        try:
+            lines = said.read().split()
+        except ConnectionResetError:
+            lines = []
+    process.join()
+    return lines, process.exitcode
+
+
+@pytest.mark.parametrize(
+    ("failpoint", "accepted"),
+    [
+        ("commit:4", 3),  # before the fourth is committed
+        ("published", 0),  # committed, and nobody heard of it
+        ("after:INSERT INTO signal_votes", 0),
+        ("after:UPDATE signals SET", SENT),  # in the midst of a batch of the queue
+        ("before:UPDATE signal_outcomes", SENT),
+        ("after:INSERT INTO signal_records", SENT),
+    ],
+)
+async def test_signals_of_a_killed_process_are_all_there_and_count_once(
+    database: Database, database_url: str, failpoint: str, accepted: int
+) -> None:
+    desk = await Desk(database).open()
+    informed(desk)
+    await keep_board(desk)
+    await moved(desk, NOW, UP)
+    async with asyncio.timeout(PATIENCE_S):
+        said, ended = await asyncio.to_thread(lived, database_url, failpoint)
+        assert ended == -signal.SIGKILL
+        heard = [line for line in said if line.startswith("signal-")]
+        assert heard == [name_of(number) for number in range(accepted)]
+        async with database.read() as unit:
+            for line in heard:
+                assert (await unit.signals.named("desk", line)).signal.signal_id
+        said, ended = await asyncio.to_thread(lived, database_url, "")
+    assert (said[-2:], ended) == (["judged", "booked"], 0)
+    found = (await desk.signals.statistics(30)).counts
+    assert found.total == SENT
+    async with database.read() as unit:
+        records = await unit.events.after(0, 1_000)
+        names = [(await unit.signals.named("desk", name_of(at))).signal for at in range(SENT)]
+        agents = await unit.signal_records.all(Kind.AGENT)
+        sources = await unit.signal_records.all(Kind.SOURCE)
+    assert {one.state for one in names} <= {SignalState.APPROVED, SignalState.REJECTED}
+    events = [event_of(one) for one in records if one.topic is Topic.SIGNAL]
+    judged = [
+        one.signal_id
+        for one in events
+        if isinstance(one, SignalChanged) and one.evaluation is not None
+    ]
+    assert Counter(judged) == Counter(one.signal_id for one in names), "each judged once"
+    assert {one.outcomes for one in agents.values()} == {SENT}
+    assert sources["desk"].outcomes == SENT
