@@ -15,6 +15,7 @@ from app.domain.panel import Source
 from app.domain.policy import Policies
 from app.domain.quality_rules import QualityRules
 from app.domain.retention import RetentionRules
+from app.domain.scoring_rules import ScoringRules
 from app.domain.setting import between, setting
 from app.domain.signal_rules import SignalRules
 from app.domain.sizing_rules import SizingRules
@@ -169,6 +170,7 @@ class Configuration:
     quality: QualityRules = field(default_factory=QualityRules)
     signals: SignalRules = field(default_factory=SignalRules)
     feed: FeedRules = field(default_factory=FeedRules)
+    scoring: ScoringRules = field(default_factory=ScoringRules)
 
     @property
     def min_weight_u(self) -> int:

@@ -96,13 +96,12 @@ def _weights(
             out.append(Complaint(inner, "unknown_key", f"{inner} is not a family"))
             continue
         family = Family(key)
-        bounds = {"low": 0.0, "high": 1.0}
-        weights[family] = cast("float", _value(weight, present[family], bounds, inner, out))
+        weights[family] = cast("float", _value(weight, present[family], _SHARE, inner, out))
     return MappingProxyType(weights)
 
 
 def _by_name(
-    value: object, usual: Policy | bool, what: str, loc: str, out: list[Complaint]
+    value: object, usual: Policy | bool | float, what: str, loc: str, out: list[Complaint]
 ) -> Mapping[str, Any]:
     """Values by a name that others give, as a whole: one that is not named has the usual one."""
     if not isinstance(value, Mapping):
@@ -113,7 +112,7 @@ def _by_name(
         if not 0 < len(name) <= _LONGEST_NAME:
             out.append(Complaint(f"{loc}.?", "unknown_key", f"{loc} must name {what}"))
             continue
-        found[name] = _value(one, usual, {}, f"{loc}.?", out)
+        found[name] = _value(one, usual, _SHARE, f"{loc}.?", out)
     return MappingProxyType(dict(sorted(found.items())))
 
 
@@ -213,8 +212,13 @@ def _number(value: object, bounds: Mapping[str, Any], kinds: tuple[type, ...]) -
 _SYMBOL: Final = re.compile(r"[A-Z0-9]{2,40}(-[A-Z0-9]{1,12})?", re.ASCII)
 # A signal says no more of its type or its source.
 _LONGEST_NAME: Final = 64
-_BY_NAME: Final[Mapping[str, tuple[Policy | bool, str]]] = MappingProxyType(
-    {"policies": (Policy.PROPOSE, "types of signals"), "sources": (True, "sources of signals")}
+_SHARE: Final = {"low": 0.0, "high": 1.0}
+_BY_NAME: Final[Mapping[str, tuple[Policy | bool | float, str]]] = MappingProxyType(
+    {
+        "policies": (Policy.PROPOSE, "types of signals"),
+        "sources": (True, "sources of signals"),
+        "factor_weights": (1.0, "factors"),
+    }
 )
 _READERS: Final = (
     (StrEnum, _choice),

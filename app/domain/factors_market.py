@@ -1,6 +1,7 @@
 """Factors of quotes, books, funding and open interest; scoring inputs in, (N,) raw values out."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -35,6 +36,16 @@ def open_interest_change(inputs: ScoringInputs) -> Floats:
     now = snapshot(inputs, inputs.as_of_ms)
     before = snapshot(inputs, inputs.as_of_ms - OPEN_INTEREST_MS)
     return np.log(now / before)
+
+
+def ends(inputs: ScoringInputs) -> ScoringInputs:
+    """The same with the two snapshots of open interest that are looked at, and no others."""
+    at = (inputs.as_of_ms - OPEN_INTEREST_MS, inputs.as_of_ms)
+    return replace(
+        inputs,
+        open_interest_ms=np.array(at, dtype=np.int64),
+        open_interest=np.vstack([snapshot(inputs, one) for one in at]),
+    )
 
 
 def spread(inputs: ScoringInputs) -> Floats:

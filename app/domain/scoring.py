@@ -21,6 +21,7 @@ from scipy.special import ndtr
 from app.domain.board import BoardDraft, Card, CardStatus, Confidence, FactorReading, Family
 from app.domain.composite import LEAST_COVERAGE, AlgorithmSpec, Standings, standings
 from app.domain.factors import Factor, Measurement, measure
+from app.domain.factors_market import ends
 from app.domain.fingerprint import input_hash
 from app.domain.market import Floats
 from app.domain.measures import ewma_volatility, log_returns
@@ -67,7 +68,7 @@ def score(
     Cards: the scored by rank (ties by symbol), then the unavailable ones by symbol. Composite and
     families are 0..1; the contributions of a scored card add up to its z.
     """
-    inputs = known_at(inputs)
+    inputs = ends(known_at(inputs))
     coverage = {
         Source.DAILY_CANDLES: covered(inputs.daily),
         Source.HOURLY_CANDLES: covered(inputs.hourly),

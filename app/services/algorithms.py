@@ -1,10 +1,14 @@
 """Versions of an algorithm: equal parameters have one version, and versions never change."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
+from app.domain.algorithm import made
+from app.domain.board import Family
 from app.domain.composite import AlgorithmSpec
+from app.domain.factors import FACTORS, Factor
 from app.storage.scoring import Algorithm
 from app.storage.unit_of_work import UnitOfWork
 
@@ -44,6 +48,7 @@ def body_of(spec: AlgorithmSpec) -> dict[str, Any]:
     """Parameters of an algorithm as plain JSON: what a version stands for."""
     return {
         "family_weights": {family.value: weight for family, weight in spec.weights.items()},
+        "parameters": dict(spec.parameters),
         "factors": [
             {
                 "name": factor.name,
@@ -57,3 +62,18 @@ def body_of(spec: AlgorithmSpec) -> dict[str, Any]:
             for factor in spec.factors
         ],
     }
+
+
+def spec_of(
+    name: str, body: Mapping[str, Any], table: tuple[Factor, ...] = FACTORS
+) -> AlgorithmSpec | None:
+    """The algorithm that a stored version stands for; None where a factor of it is gone."""
+    known = {factor.name: factor for factor in table}
+    if not {one["name"] for one in body["factors"]} <= known.keys() or "parameters" not in body:
+        return None
+    factors = tuple(
+        replace(known[one["name"]], weight=one["weight"], orientation=one["orientation"])
+        for one in body["factors"]
+    )
+    weights = {Family(family): weight for family, weight in body["family_weights"].items()}
+    return made(name, weights, factors, body["parameters"])

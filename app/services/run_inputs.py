@@ -1,7 +1,8 @@
 """What a scoring run looked at, packed for storage: enough to recompute it from stored candles.
 
 Tickers, books, funding, ages and multipliers are kept as they were used, and of open interest the
-two ends of its change. Candles have a table of their own; of them only the windows are kept.
+two ends of its change. Candles have a table of their own; of them only the windows are kept, which
+bars of them were there, and a checksum per symbol: what was revised or came late is told by it.
 """
 
 import json
@@ -9,11 +10,13 @@ import math
 import zlib
 from typing import Any, Final
 
+import numpy as np
+
 from app.domain.factors_market import OPEN_INTEREST_MS, snapshot
 from app.domain.market import Book, Floats, Level
-from app.domain.panel import Panel, ScoringInputs
+from app.domain.panel import FIELDS, Panel, ScoringInputs
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 
 def pack(inputs: ScoringInputs) -> bytes:
@@ -48,9 +51,22 @@ def unpack(packed: bytes) -> dict[str, Any]:
     return document
 
 
-def _window(panel: Panel) -> dict[str, int]:
+def _window(panel: Panel) -> dict[str, Any]:
     first = int(panel.opened_ms[0]) if len(panel.opened_ms) else 0
-    return {"interval_ms": panel.interval.ms, "first_ms": first, "bars": len(panel.opened_ms)}
+    there = np.isfinite(panel.close)
+    return {
+        "interval_ms": panel.interval.ms,
+        "first_ms": first,
+        "bars": len(panel.opened_ms),
+        "there": [None if own.all() else np.packbits(own).tobytes().hex() for own in there.T],
+        "sums": [checksum(panel, column) for column in range(len(panel.symbols))],
+    }
+
+
+def checksum(panel: Panel, column: int) -> int:
+    """CRC-32 of every bar of one symbol; of every NaN the same."""
+    bars = np.stack([getattr(panel, name)[:, column] for name in FIELDS])
+    return zlib.crc32(np.where(np.isnan(bars), np.nan, bars).astype("<f8").tobytes())
 
 
 def _book(book: Book) -> dict[str, Any]:

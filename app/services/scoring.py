@@ -1,13 +1,14 @@
 """Scoring: score the universe, keep the board, tell, and answer what the scores were."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
+from app.domain.algorithm import algorithm, changes_of
 from app.domain.board import Board, BoardDraft, Card
 from app.domain.composite import AlgorithmSpec
 from app.domain.configuration import Configuration
@@ -21,13 +22,13 @@ from app.services.algorithms import AlgorithmFacts, in_force, kept
 from app.services.entries import Entries
 from app.services.once import Command, Once, Outcome, Render
 from app.services.ports import Clock, Monotonic, NewId
+from app.services.replay import Replaying
 from app.services.run_inputs import pack
 from app.services.scoring_market import RETRY_S, ScoringMarket, ScoringMoment, refuse_unknown
 from app.services.steadiness import Steadiness
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
 
-ALGORITHM: Final = "cross_sectional"
 KEEP_RUNS: Final = timedelta(days=7)
 KEEP_DAILY: Final = timedelta(days=35)  # of the runs before that, one a day
 KEEP_INPUTS: Final = timedelta(days=1)
@@ -153,18 +154,18 @@ class Scoring:
         configuration = self.configuration()
         begun = self.monotonic()
         draft, packed = await asyncio.to_thread(
-            _work, self.market.moment(), _spec(configuration), self.steadiness
+            _work, self.market.moment(), algorithm(configuration), self.steadiness
         )
         return _Prepared(draft, packed, configuration, (self.monotonic() - begun) * 1e3)
 
     async def _save(self, unit: UnitOfWork, prepared: _Prepared) -> Board:
         await self.fence(unit)
         at, configuration = self.clock(), prepared.configuration
-        algorithm = await kept(unit, _spec(configuration), at)
+        made_by = await kept(unit, algorithm(configuration), at)
         board = prepared.draft.issued(
             run_id=self.new_id(),
-            algorithm=algorithm.name,
-            algorithm_version=algorithm.version,
+            algorithm=made_by.name,
+            algorithm_version=made_by.version,
             configuration_version=configuration.version,
             calculated_at=at,
             duration_ms=prepared.duration_ms,
@@ -201,11 +202,11 @@ class Scoring:
         )
 
     def rankings(
-        self, algorithm: AlgorithmType, *, eligible_only: bool = False
+        self, order: AlgorithmType, *, eligible_only: bool = False
     ) -> tuple[Board, tuple[Ranked, ...]]:
         """The newest board's cards, best first by composite or by one family."""
         board = self.board()
-        return board, ranked(board, algorithm, eligible_only=eligible_only)
+        return board, ranked(board, order, eligible_only=eligible_only)
 
     def explain(self, text: str) -> tuple[Board, Card]:
         """The newest card of a symbol in any spelling.
@@ -238,14 +239,23 @@ class Scoring:
             raise NotFoundError(Code.NOT_FOUND, "There is no scoring run of that id.")
         return board
 
+    @property
+    def replaying(self) -> Replaying:
+        """Runs that are made again."""
+        return Replaying(self.database)
+
+    def algorithm_under(self, settings: Configuration) -> AlgorithmSpec:
+        """The algorithm that these settings describe."""
+        return algorithm(settings)
+
+    def changes_of(self, wanted: Mapping[str, object], present: Configuration) -> dict[str, Any]:
+        """A change of the algorithm as one of the settings; raises ConfigurationRefusedError."""
+        return changes_of(wanted, present)
+
     async def algorithms(self) -> tuple[AlgorithmFacts, ...]:
         """What is in force, in its stored version; version 1 unstored before the first run."""
         async with self.database.read() as unit:
-            return (await in_force(unit, _spec(self.configuration())),)
-
-
-def _spec(configuration: Configuration) -> AlgorithmSpec:
-    return AlgorithmSpec(ALGORITHM, configuration.family_weights)
+            return (await in_force(unit, algorithm(self.configuration())),)
 
 
 def _work(

@@ -88,6 +88,25 @@ class CandleRevisionRepository:
         )
         return tuple(_revision(row) for row in rows)
 
+    async def since(
+        self, symbol_ids: Sequence[str], interval: Interval, since_ms: int
+    ) -> dict[str, tuple[Revision, ...]]:
+        """Of candles opened at or after `since_ms`, by symbol; who was never revised is absent."""
+        table = candle_revisions
+        rows = await self.connection.execute(
+            select(table)
+            .where(
+                table.c.symbol_id.in_(symbol_ids),
+                table.c.interval_min == interval.value,
+                table.c.opened_ms >= since_ms,
+            )
+            .order_by(table.c.opened_ms, table.c.revision)
+        )
+        found: dict[str, list[Revision]] = {}
+        for row in rows:
+            found.setdefault(str(row.symbol_id), []).append(_revision(row))
+        return {symbol_id: tuple(said) for symbol_id, said in found.items()}
+
     async def count(self, symbol_id: str) -> int:
         """How often a candle of a symbol was changed after its close."""
         table = candle_revisions

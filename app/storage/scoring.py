@@ -4,7 +4,7 @@ Whoever did not pass the funnel, half of the universe, is one entry in the run's
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
@@ -12,8 +12,9 @@ from typing import Any, Final
 from sqlalchemy import Row, Select, Text, and_, bindparam, or_, select, tuple_, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.domain.board import Board, Card, CardStatus, Confidence, FactorReading, Family
+from app.domain.board import Board, Card
 from app.domain.market import DataSource
+from app.storage.score_rows import absent_card, card_of, card_row, excluded_card
 from app.storage.tables import scoring_algorithms, scoring_runs, symbol_scores
 from app.storage.upsert import insert
 
@@ -40,7 +41,7 @@ class ScoringRepository:
 
     async def save(self, board: Board, inputs: bytes | None) -> None:
         """The whole board; `inputs` is what a replay needs, compressed by the caller."""
-        excluded = {card.symbol: card for card in board.cards if card == _excluded(card)}
+        excluded = {card.symbol: card for card in board.cards if card == excluded_card(card)}
         run = {
             "run_id": board.run_id,
             "algorithm": board.algorithm,
@@ -57,7 +58,7 @@ class ScoringRepository:
             "inputs": inputs,
         }
         await self.connection.execute(scoring_runs.insert(), run)
-        rows = [_card_row(board, card) for card in board.cards if card.symbol not in excluded]
+        rows = [card_row(board, card) for card in board.cards if card.symbol not in excluded]
         if rows:
             await self.connection.execute(symbol_scores.insert(), rows)
 
@@ -103,7 +104,11 @@ class ScoringRepository:
         return tuple(
             _board(
                 row,
-                (_absent(symbol, *row.excluded[symbol]) if row.symbol is None else _card(row),),
+                (
+                    absent_card(symbol, *row.excluded[symbol])
+                    if row.symbol is None
+                    else card_of(row),
+                ),
             )
             for row in rows
         )
@@ -173,10 +178,14 @@ class ScoringRepository:
         table = scoring_algorithms
         rows = await self.connection.execute(select(table).order_by(table.c.name, table.c.version))
         newest = {row.name: row for row in rows}
-        return tuple(
-            Algorithm(row.name, row.version, row.body, row.created_at, row.created_by)
-            for row in newest.values()
-        )
+        return tuple(_algorithm(row) for row in newest.values())
+
+    async def algorithm(self, name: str, version: int) -> Algorithm | None:
+        """One version; None if there is none of that number."""
+        table = scoring_algorithms
+        wanted = select(table).where(table.c.name == name, table.c.version == version)
+        row = (await self.connection.execute(wanted)).first()
+        return None if row is None else _algorithm(row)
 
     async def keep_algorithm(self, algorithm: Algorithm) -> None:
         """Stores this version; if it is known already, nothing changes."""
@@ -192,11 +201,15 @@ class ScoringRepository:
         rows = await self.connection.execute(
             select(table).where(table.c.run_id == run.run_id).order_by(table.c.rank, table.c.symbol)
         )
-        cards = [_card(row) for row in rows]
+        cards = [card_of(row) for row in rows]
         ranked = [card for card in cards if card.rank is not None]
         rest = [card for card in cards if card.rank is None]
-        rest += [_absent(symbol, *why) for symbol, why in run.excluded.items()]
+        rest += [absent_card(symbol, *why) for symbol, why in run.excluded.items()]
         return _board(run, (*ranked, *sorted(rest, key=lambda card: card.symbol)))
+
+
+def _algorithm(row: Row[Any]) -> Algorithm:
+    return Algorithm(row.name, row.version, row.body, row.created_at, row.created_by)
 
 
 def _newest(wanted: Select[Any], count: int = 1) -> Select[Any]:
@@ -219,79 +232,3 @@ def _board(row: Row[Any], cards: tuple[Card, ...]) -> Board:
         coverage=row.coverage,
         cards=cards,
     )
-
-
-def _absent(symbol: str, reason: str | None, detail: str | None) -> Card:
-    """The card of a symbol that did not pass the funnel."""
-    return Card(
-        symbol=symbol,
-        status=CardStatus.UNAVAILABLE,
-        reason=reason,
-        families=dict.fromkeys(Family),
-        composite=None,
-        z=None,
-        confidence=None,
-        rank=None,
-        volatility=None,
-        factors=(),
-        detail=detail,
-    )
-
-
-def _excluded(card: Card) -> Card:
-    """`card` itself if its reason and detail say everything, else another one."""
-    return _absent(card.symbol, card.reason, card.detail)
-
-
-def _card_row(board: Board, card: Card) -> dict[str, Any]:
-    confidence = card.confidence
-    return {
-        "run_id": board.run_id,
-        "symbol": card.symbol,
-        "calculated_at": board.calculated_at,
-        "status": card.status.value,
-        "reason": card.reason,
-        "rank": card.rank,
-        "composite": card.composite,
-        **{family.value: card.families.get(family) for family in Family},
-        "z": card.z,
-        "confidence": None if confidence is None else confidence.level,
-        "volatility": card.volatility,
-        "supporting": {
-            "detail": card.detail,
-            "confidence": None if confidence is None else _values(confidence),
-            "families": [family.value for family in card.families],
-            "factors": [_values(reading) for reading in card.factors],
-        },
-    }
-
-
-def _values(value: Confidence | FactorReading) -> list[Any]:
-    """Fields in their order: names would be written a million times a day."""
-    return [getattr(value, name) for name in type(value).__slots__]
-
-
-def _card(row: Row[Any]) -> Card:
-    supporting = row.supporting
-    parts = supporting["confidence"]
-    return Card(
-        symbol=row.symbol,
-        status=CardStatus(row.status),
-        reason=row.reason,
-        families=_families(row, supporting["families"]),
-        composite=row.composite,
-        z=row.z,
-        confidence=None if parts is None else Confidence(*parts),
-        rank=row.rank,
-        volatility=row.volatility,
-        factors=_readings(supporting["factors"]),
-        detail=supporting["detail"],
-    )
-
-
-def _families(row: Row[Any], names: Iterable[str]) -> dict[Family, float | None]:
-    return {Family(name): getattr(row, name) for name in names}
-
-
-def _readings(rows: Sequence[Sequence[Any]]) -> tuple[FactorReading, ...]:
-    return tuple(FactorReading(name, Family(family), *rest) for name, family, *rest in rows)

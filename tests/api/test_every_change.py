@@ -30,6 +30,7 @@ PORTFOLIO = "/portfolio"
 READS: dict[str, Any] = {
     "POST /symbols/validate": {"symbols": ["BTCUSDT"]},
     "POST /portfolio/optimize-weights": {"method": "equal"},
+    "POST /scoring/runs/{run_id}/replay": None,
 }
 SWITCH = {"enabled": False, "reason": "a halt"}
 LOCK = {"kind": "ban", "reason": "not this one"}
@@ -261,6 +262,12 @@ CHANGES = {
         lambda _: {"limit": 5.5},
         "/configuration",
     ),
+    "PUT /scoring/algorithms/{name}": Change(
+        lambda book: {**members(4)(book), "name": "cross_sectional"},
+        lambda n: {"impact_notional": 2_000 + int(n["fresh"].split("-")[1])},
+        lambda _: {"impact_notional": 1_999},
+        "/configuration",
+    ),
     "POST /notifications/channels": Change(
         reachable,
         lambda n: channel(n["fresh"]),
@@ -365,7 +372,8 @@ def test_every_operation_that_changes_something_is_here() -> None:
 def test_I4_what_only_asks_changes_nothing(book: Book, name: str) -> None:
     book.fill(4)
     before = book.seen()
-    book.done("POST", PREFIX + name.split()[1], json=READS[name])
+    run_id = book.get(f"{PREFIX}/scoring/rankings")["run_id"]
+    book.done("POST", PREFIX + name.split()[1].format(run_id=run_id), json=READS[name])
     assert book.seen() == before
 
 

@@ -498,8 +498,11 @@ async def test_inputs_are_kept_as_they_were_used(bench: Bench) -> None:
     book = INPUTS.books[1]
     assert book is not None
     assert kept["books"][1]["asks"][0] == [str(book.asks[0].price), book.asks[0].lots]
-    assert kept["daily"] == {
+    daily = kept["daily"]
+    assert len(set(daily.pop("sums"))) == 16
+    assert daily == {
         "interval_ms": 86_400_000, "first_ms": int(INPUTS.daily.opened_ms[0]), "bars": 200,
+        "there": [None] * 16,
     }  # fmt: skip
     assert kept["funding"][2][0] == [
         INPUTS.funding[2][0].settled_ms, str(INPUTS.funding[2][0].rate), 28_800_000,

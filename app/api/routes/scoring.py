@@ -3,22 +3,26 @@
 from datetime import datetime
 from typing import Annotated, Final
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Path, Query, Request
 from starlette.responses import Response
 
+from app.api.algorithms import AlgorithmChangedOut, AlgorithmIn, AlgorithmName, ReplayOut
 from app.api.body import Body, SymbolText
 from app.api.deps import (
+    CommandDep,
     CursorsDep,
     IdempotencyDep,
     IfNoneMatchDep,
     RequestIdDep,
     ServiceDep,
+    by,
     caller,
     holds,
 )
-from app.api.errors import problems
+from app.api.errors import problem_response, problems
 from app.api.jobs import ACCEPTED, PrefersJobDep, begun
 from app.api.kept import of_market
+from app.api.members import CHANGES, UNSAID
 from app.api.paging import Page, cut
 from app.api.responses import Bodies, answer, etag, keep, not_modified, sent
 from app.api.routing import api_router
@@ -32,6 +36,8 @@ from app.api.scores import (
     ScoreOut,
 )
 from app.domain.board import Board
+from app.domain.configuration import Configuration
+from app.domain.configuration_document import ConfigurationRefusedError
 from app.domain.errors import Code
 from app.domain.jobs import JobKind
 from app.domain.market import DataStatus
@@ -192,8 +198,60 @@ async def algorithms(service: ServiceDep) -> Page[AlgorithmOut]:
     return Page(items=[AlgorithmOut.of(one) for one in known], next_cursor=None)
 
 
+@router.put(
+    "/algorithms/{name}",
+    summary="Change how scores are made",
+    response_model=AlgorithmChangedOut,
+    responses=problems(Code.CONSTRAINTS_INFEASIBLE, *CHANGES),
+)
+async def put_algorithm(
+    request: Request,
+    service: ServiceDep,
+    command: CommandDep,
+    name: Annotated[AlgorithmName, Path(description="One of `GET /scoring/algorithms`.")],
+    body: AlgorithmIn,
+) -> Response:
+    """Parameters and weights are a part of the configuration: a change is a new version of it.
+
+    Its first run gives the algorithm its own next version, which every board names. What is left
+    out keeps its value; `If-Match` is the version of the configuration.
+    """
+
+    def render(settings: Configuration) -> Answer:
+        shown = AlgorithmChangedOut.of(name, service.scoring.algorithm_under(settings), settings)
+        return keep(shown, headers={"ETag": etag(settings.version)})
+
+    who, reason = by(command, body.user), body.reason or UNSAID
+    try:
+        present = await service.configuration.current()
+        changes = service.scoring.changes_of(body.changes(), present)
+        done = await service.configuration.put(changes, reason, who, render)
+    except ConfigurationRefusedError as refused:
+        places = [(("body", *_asked(one.loc)), one.type) for one in refused.complaints]
+        return problem_response(request, 422, refused.code, refused.detail, errors=places)
+    return sent(done)
+
+
+def _asked(loc: str) -> list[str]:
+    """Where in the body it was asked for: there the settings of the scoring stand at the top."""
+    return loc.removeprefix("scoring.").split(".")
+
+
 @router.get("/runs/{run_id}", summary="One scoring run", responses=problems(Code.NOT_FOUND))
 async def run(service: ServiceDep, run_id: IdPath) -> RunOut:
     """Circumstances, coverage per factor, spread of the scores and why others have none."""
     board = await service.scoring.run(run_id)
     return RunOut.of(board, service.scoring.status_of(board))
+
+
+@router.post(
+    "/runs/{run_id}/replay",
+    summary="Recompute a scoring run from what it kept",
+    responses=problems(Code.NOT_FOUND),
+)
+async def replay(service: ServiceDep, run_id: IdPath) -> ReplayOut:
+    """The same inputs, the same version of the algorithm, byte for byte; nothing is written.
+
+    Inputs are kept for a day. Candles that were revised since are taken as they were.
+    """
+    return ReplayOut.of(await service.scoring.replaying.replay(run_id))
