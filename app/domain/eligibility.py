@@ -220,6 +220,13 @@ def funnel(
 ) -> Funnel:
     """The universe through all rules; the counts of the stages add up to it."""
     failures = {one.symbol: first_failure(one, limits, rules) for one in candidates}
+    return counted(failures, limits, rules)
+
+
+def counted(
+    failures: Mapping[str, str | None], limits: Limits, rules: Sequence[Rule] = RULES
+) -> Funnel:
+    """The funnel of what `first_failure` has said of each symbol."""
     counts = Counter(failures.values())
     left = len(failures)
     stages: list[Stage] = []

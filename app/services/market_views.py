@@ -4,22 +4,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from app.domain.configuration import Configuration
-from app.domain.eligibility import Candidate, Funnel, Limits, RuleCheck, check, funnel
+from app.domain.eligibility import Candidate, Funnel, Limits, RuleCheck, check
 from app.domain.liquidity import depth
 from app.domain.market import Book, Contract, ContractStatus, DataStatus, Interval
 from app.domain.panel import Panel, ScoringInputs, Source
 from app.domain.quality import closed_by_ms, freshness, worst
 from app.domain.sectors import SectorTable
 from app.domain.symbols import SymbolEntry, base_quantity
+from app.services.market_funnel import Sieve, turns
 from app.services.market_memory import MarketMemory
 from app.services.market_panel import age_column, agreed_panel, as_float
-from app.services.market_state import CANDLE_SOURCE, DailyFacts, Market, Received
-from app.services.quality_view import doubt_of, next_funding
+from app.services.market_state import CANDLE_SOURCE, Market, Received
+from app.services.quality_view import next_funding
 from app.services.quote_view import Aged, QuoteView, spread
 from app.services.registry import Known
 
@@ -27,7 +28,6 @@ DAILY_BARS: Final = 200
 HOURLY_BARS: Final = 400
 BARS: Final[Mapping[Interval, int]] = {Interval.DAY: DAILY_BARS, Interval.HOUR: HOURLY_BARS}
 LIVE: Final = (Source.CONTRACTS, Source.TICKERS)  # the listings that everything else hangs on
-_NO_HISTORY: Final = DailyFacts(0, None)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -61,39 +61,24 @@ class MarketMoment:
         """Quotes of one scoring may be so far apart, in seconds."""
         return self.configuration.quote_span_s(streaming=self.market.is_streaming)
 
-    def candidate(self, contract: Contract, symbol: str) -> Candidate:
-        """What the funnel asks of one contract."""
-        code = contract.code
-        stats = self.market.stats.get(code)
-        history = self.market.daily_facts.get(code, _NO_HISTORY)
-        return Candidate(
-            symbol=symbol,
-            contract=contract,
-            asset_class=self.sectors.of(contract.base).asset_class,
-            turnover_24h=None if stats is None else stats.value.turnover_24h,
-            daily_bars=history.bars,
-            median_turnover=history.median_turnover,
-            ticker_age_s=(
-                None if code in self.market.diverged else self._age(self.market.tickers.get(code))
-            ),
-            doubt=doubt_of(self.market, code, self.configuration.quality),
+    @property
+    def _sieve(self) -> Sieve:
+        return Sieve(
+            self.market,
+            self.known,
+            self.configuration,
+            self.sectors,
+            self.mono,
+            self.limits,
+            self.memory,
         )
 
+    def candidate(self, contract: Contract, symbol: str) -> Candidate:
+        """What the funnel asks of one contract."""
+        return self._sieve.candidate(contract, symbol)
+
     def funnel(self) -> Funnel:
-        market, limits = self.market, self.limits
-
-        def made() -> tuple[Funnel, float]:
-            turns = self._turns(market.tickers, limits.ticker_age_s)
-            every = (self.candidate(one.contract, one.symbol) for one in self.known.index.entries)
-            return funnel(every, limits), turns
-
-        rests_on = (market.stats, market.tickers, market.quality, market.daily_facts, *self._others)
-        return self.memory.of("funnel", rests_on, self.mono, made)
-
-    def _turns(self, held: Mapping[str, Received[Any]], limit_s: float) -> float:
-        """The monotonic second up to which no value that is fresh now turns stale."""
-        fresh = (one.mono for one in held.values() if self.mono - one.mono <= limit_s)
-        return min(fresh, default=np.inf) + limit_s
+        return self._sieve.funnel()
 
     def eligibility(self, entry: SymbolEntry) -> tuple[RuleCheck, ...]:
         return check(self.candidate(entry.contract, entry.symbol), self.limits)
@@ -143,11 +128,17 @@ class MarketMoment:
 
     def is_fresh(self, entry: SymbolEntry) -> bool:
         """Whether contract and ticker are within their age limits and not contradicted."""
-        code = entry.contract.code
+        return self._is_fresh(entry.contract.code, tuple(map(self.age_limit_s, LIVE)))
+
+    def _is_fresh(self, code: str, limits_s: tuple[float, ...]) -> bool:
+        """`limits_s` are those of LIVE: finding them for each symbol takes longer than the rest."""
         if code in self.market.diverged:
             return False
-        held = (self.market.stats.get(code), self.market.tickers.get(code))
-        return all(map(self._is_young, LIVE, held))
+        stats, ticker = self.market.stats.get(code), self.market.tickers.get(code)
+        if stats is None or ticker is None:
+            return False
+        ages_s = (self.mono - stats.mono, self.mono - ticker.mono)
+        return all(age_s <= limit_s for age_s, limit_s in zip(ages_s, limits_s, strict=True))
 
     def book(self, entry: SymbolEntry) -> Book | None:
         """The book of a symbol while it is within its age limit."""
@@ -162,15 +153,14 @@ class MarketMoment:
         market, limit_s = self.market, self.age_limit_s
 
         def counted() -> tuple[int, float]:
+            limits_s = tuple(map(limit_s, LIVE))
             stale = sum(
-                entry.contract.status is ContractStatus.OPEN and not self.is_fresh(entry)
+                entry.contract.status is ContractStatus.OPEN
+                and not self._is_fresh(entry.contract.code, limits_s)
                 for entry in self.known.index.entries
             )
-            turns = (
-                self._turns(market.stats, limit_s(Source.CONTRACTS)),
-                self._turns(market.tickers, limit_s(Source.TICKERS)),
-            )
-            return stale, min(turns)
+            both = zip((market.stats, market.tickers), limits_s, strict=True)
+            return stale, min(turns(held, most_s, self.mono) for held, most_s in both)
 
         rests_on = (market.stats, market.tickers, *self._others)
         return self.memory.of("stale_symbols", rests_on, self.mono, counted)

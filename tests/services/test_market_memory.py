@@ -1,16 +1,18 @@
 """What is worked out over the whole market is kept for exactly as long as it is true."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 
 from app.domain.configuration import Configuration, EligibilityFloors
-from app.domain.eligibility import Funnel
+from app.domain.eligibility import Candidate, Funnel, Limits, first_failure
 from app.domain.panel import Source
 from app.services.backfill import first_fill
 from app.services.market_data import MarketData
 from app.services.market_memory import MarketMemory
+from app.services.market_state import DailyFacts, Market
 from app.services.quotes import quoted
 from app.storage.database import Database
 from tests.services.live_market import LiveMarket, open_market
@@ -67,3 +69,51 @@ async def test_it_is_worked_out_once_and_anew_when_something_turns(live: LiveMar
     floors = EligibilityFloors(min_daily_bars=10_000)
     settings[0] = replace(settings[0], eligibility=floors)
     assert seen(data)[0].eligible == ()
+
+
+def _without_turnover(market: Market, code: str) -> Market:
+    was = market.stats[code]
+    poor = replace(was, value=replace(was.value, turnover_24h=Decimal(1)))
+    return replace(market, stats={**market.stats, code: poor})
+
+
+def _without_quote(market: Market, code: str) -> Market:
+    return replace(market, tickers={key: it for key, it in market.tickers.items() if key != code})
+
+
+def _young(market: Market, code: str) -> Market:
+    return replace(market, daily_facts={**market.daily_facts, code: DailyFacts(1, None)})
+
+
+def _doubted(market: Market, code: str) -> Market:
+    was = market.tickers[code]
+    strange = replace(was, value=replace(was.value, last=was.value.last * 1000))
+    return replace(market, tickers={**market.tickers, code: strange})
+
+
+def _contradicted(market: Market, code: str) -> Market:
+    return replace(market, diverged=frozenset({code}))
+
+
+@pytest.mark.parametrize(
+    "change", [_without_turnover, _without_quote, _young, _doubted, _contradicted]
+)
+async def test_what_is_new_of_one_symbol_is_seen_and_the_others_are_not_judged_again(
+    live: LiveMarket, change: Callable[[Market, str], Market], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = live.market()
+    await first_fill(data)
+    before = data.funnel()
+    name = before.eligible[0]
+    entry = data.resolve(name)
+    data.live.market = change(data.live.market, entry.contract.code)
+    judged: list[str] = []
+
+    def judge(one: Candidate, limits: Limits) -> str | None:
+        judged.append(one.symbol)
+        return first_failure(one, limits)
+
+    monkeypatch.setattr("app.services.market_funnel.first_failure", judge)
+    assert data.funnel().eligible == before.eligible[1:]
+    assert judged == [name]
+    seen(data)
