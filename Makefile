@@ -41,7 +41,8 @@ check: setup ## format, lint, types, import contracts, migrations
 		$(RUN) alembic upgrade head && $(RUN) alembic check
 
 test: setup ## all tests but the long ones; COVERAGE=1 also demands what they must reach
-	@$(RUN) compileall -q app  # once, not by each of pytest's processes
+	@$(RUN) compileall -q app  # once, not by each of pytest's processes; so the kernels
+	@$(BIN)/python -c "from app.container.kernels import prepare; prepare()" >/dev/null
 	OPENBLAS_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadgroup -m "not long" -p no:schemathesis \
 		$(if $(COVERAGE),--cov --cov-report=)
 	$(if $(COVERAGE),$(RUN) coverage report --skip-covered --fail-under=90)
@@ -69,7 +70,9 @@ stateful: setup ## random lives of the portfolio on both databases, many more th
 	MYTESTS_STATEFUL_EXAMPLES=$(STATEFUL_LIVES) MYTESTS_STATEFUL_STEPS=60 \
 		$(RUN) pytest -q tests/stateful
 
-bench: setup ## how long things take: correlations, hostile input, HTTP beside a bare peer, idle cost, the feed, the stream, notifications
+bench: setup ## how long things take: indicators beside memcpy and TA-Lib, correlations, hostile input, HTTP beside a bare peer, idle cost, the feed, the stream, notifications
+	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.kernels
+	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.incremental
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.correlation
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.hostile
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.http

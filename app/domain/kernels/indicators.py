@@ -84,17 +84,19 @@ def take(  # noqa: C901, PLR0912, PLR0915  # one function: a call per row costs 
         first = block * WIDTH
         n = min(WIDTH, symbols - first)
         seen = int(own[_ROWS])
-        is_warm = False
+        is_warm = is_even = False
         for row in range(rows):
             h, lo = high[row, first : first + n], low[row, first : first + n]
             c, v = close[row, first : first + n], volume[row, first : first + n]
             gaps = 0
+            for j in range(n):
+                whole = (h[j] + lo[j]) + (c[j] + v[j])
+                gaps += 0 if whole - whole == 0.0 else 1
             if not is_warm:
                 is_warm = True
                 for j in range(n):
-                    lost = (h[j] - h[j]) + (lo[j] - lo[j]) + (c[j] - c[j]) + (v[j] - v[j])
-                    bar = 1.0 if lost == 0.0 else 0.0
-                    gaps += 1 if bar == 0.0 else 0
+                    whole = (h[j] + lo[j]) + (c[j] + v[j])
+                    bar = 1.0 if whole - whole == 0.0 else 0.0
                     bars = own[_BARS + j] + 1.0
                     # A mean is begun with weights 1, 1/2, 1/3, ...: the plain mean of its first n.
                     own[_STRENGTH_PACE + j] = bar / min(bars - 1.0, 14.0) if bars > 1.0 else 0.0
@@ -102,19 +104,20 @@ def take(  # noqa: C901, PLR0912, PLR0915  # one function: a call per row costs 
                     own[_FAST_PACE + j] = fast if bars <= 26.0 else bar * (2.0 / 13.0)
                     own[_SLOW_PACE + j] = bar / bars if bars <= 26.0 else bar * (2.0 / 27.0)
                     trigger = bar / (bars - 25.0) if bars >= 26.0 else 0.0
-                    own[_TRIGGER_PACE + j] = trigger if bars <= 34.0 else bar * 0.2
+                    own[_TRIGGER_PACE + j] = trigger if bars <= _WARM else bar * 0.2
                     own[_BARS + j] += bar
-                    is_warm = is_warm and own[_BARS + j] >= _WARM
-            else:
+                    is_warm = is_warm and own[_BARS + j] > _WARM
+                is_even = False
+            elif gaps or not is_even:
+                # Whose bars are enough are not counted any more; paces stay while nobody lacks one.
                 for j in range(n):
-                    lost = (h[j] - h[j]) + (lo[j] - lo[j]) + (c[j] - c[j]) + (v[j] - v[j])
-                    bar = 1.0 if lost == 0.0 else 0.0
-                    gaps += 1 if bar == 0.0 else 0
+                    whole = (h[j] + lo[j]) + (c[j] + v[j])
+                    bar = 1.0 if whole - whole == 0.0 else 0.0
                     own[_STRENGTH_PACE + j] = bar * (1.0 / 14.0)
                     own[_FAST_PACE + j] = bar * (2.0 / 13.0)
                     own[_SLOW_PACE + j] = bar * (2.0 / 27.0)
                     own[_TRIGGER_PACE + j] = bar * 0.2
-                    own[_BARS + j] += bar
+                is_even = gaps == 0
             for j in range(n):
                 before, slow_pace = own[_CLOSE + j], own[_SLOW_PACE + j]
                 top, bottom, price, flow = h[j], lo[j], c[j], v[j]
@@ -155,15 +158,21 @@ def take(  # noqa: C901, PLR0912, PLR0915  # one function: a call per row costs 
             line = own[at : at + n]
             for j in range(n):
                 line[j] = own[_CLOSE + j]
-            at = _RETURNS + (seen + row) % _SPAN * _LINE
-            line = own[at : at + n]
-            r = returns[row, first : first + n]
-            for j in range(n):
-                old, new = line[j], r[j]
-                is_new, is_old = 1.0 if new - new == 0.0 else 0.0, 1.0 if old - old == 0.0 else 0.0
-                own[_KNOWN_RETURNS + j] += is_new - is_old
-                own[_RETURN + j] = new if is_new > 0.0 else 0.0
-                line[j] = new
+            if (
+                is_every or row >= rows - _SPAN
+            ):  # what is older would be written over before the end
+                at = _RETURNS + (seen + row) % _SPAN * _LINE
+                line = own[at : at + n]
+                r = returns[row, first : first + n]
+                for j in range(n):
+                    old, new = line[j], r[j]
+                    is_new, is_old = (
+                        1.0 if new - new == 0.0 else 0.0,
+                        1.0 if old - old == 0.0 else 0.0,
+                    )
+                    own[_KNOWN_RETURNS + j] += is_new - is_old
+                    own[_RETURN + j] = new if is_new > 0.0 else 0.0
+                    line[j] = new
             if not is_every and row < rows - 1:
                 continue
             told = row if is_every else 0
