@@ -387,7 +387,7 @@ def test_B10_B11_a_file_in_use_or_of_a_later_version_ends_serve_and_is_left_alon
     held, before = FileLock.taken(str(path)), path.read_bytes()
     said = alone("serve", "--port", "0", cwd=tmp_path, variables=variables)
     held.release()
-    assert said.code == Exit.CONFIGURATION == 78
+    assert (said.code, int(Exit.CONFIGURATION)) == (Exit.CONFIGURATION, 78)  # as the row says
     assert f"database in use: process {os.getpid()}" in said.err.splitlines()[-1]
     assert path.read_bytes() == before
 
