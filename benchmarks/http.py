@@ -223,7 +223,8 @@ def line(asks: list[Question], turn: Turn) -> str:
     return (
         f"load {turn.load:.1f}: {turn.ours.rate:.0f} answers/s, {turn.ours.unsent} unsent,"
         f" p99 ms: {tails}, peer {bare:.1f};"
-        f" processor ms per answer: {spelled(turn.cost_ms)}, peer {spelled(turn.bare_cost_ms)}"
+        f" processor ms per answer: {spelled(turn.cost_ms)}, peer {spelled(turn.bare_cost_ms)},"
+        f" load {turn.ours.own_share:.2f} of a processor"
     )
 
 

@@ -55,6 +55,7 @@ class Run:
     named: dict[str, Taken] = field(default_factory=dict)
     seconds: float = 0.0
     unsent: int = 0  # of requests that were due, when the service had fallen too far behind
+    own_s: float = 0.0  # processor time that asking took
 
     def add(self, name: str, took_ms: float, status: int, size: int) -> None:
         self.named.setdefault(name, Taken()).add(took_ms, status, size)
@@ -66,6 +67,11 @@ class Run:
     @property
     def rate(self) -> float:
         return self.answers / self.seconds
+
+    @property
+    def own_share(self) -> float:
+        """How much of one processor the load itself took: the service had to do without it."""
+        return self.own_s / self.seconds
 
     def of(self, names: Sequence[str]) -> Taken:
         """Several names as one."""
@@ -92,14 +98,14 @@ def request(
 async def paced(url: str, *loads: tuple[Make, Pace]) -> Run:
     """Every load at its own pace, all at the same time."""
     run = Run()
-    begin = time.perf_counter() + 0.2
+    begin, spent = time.perf_counter() + 0.2, time.process_time()
     async with asyncio.TaskGroup() as group:
         for make, pace in loads:
             every = 1.0 / pace.per_second
             for number in range(pace.connections):
                 start = begin + every * number / pace.connections
                 group.create_task(_connection(url, make, pace, number, start, run))
-    run.seconds = time.perf_counter() - begin
+    run.seconds, run.own_s = time.perf_counter() - begin, time.process_time() - spent
     return run
 
 
