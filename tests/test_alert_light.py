@@ -160,7 +160,7 @@ async def test_R13_a_field_that_changed_is_an_alert_that_names_it(
     assert (drift["symbols"], drift["value"]) == (["BTCUSDT"], 1.0)
     assert f"tickSize ({reason}): BTCUSDT" in drift["message"]
     metrics = (await here.service.client.get("/metrics")).text
-    assert f'rejected_records_total{{endpoint="{CONTRACTS}"}}' in metrics
+    assert f'rejected_records_total{{endpoint="{CONTRACTS}",field="tickSize"}}' in metrics
     await here.disarm()
     await here.gone("schema_drift")
 

@@ -193,7 +193,7 @@ class MarketData:
         listing, summary = await self.registry.sync()
         # what the adapter refused it has counted itself
         names = len(summary.rejections) - len(listing.rejections)
-        self.metrics.exchange_rejected_records.labels("contract names").inc(names)
+        self.metrics.exchange_rejected_records.labels("contract names", "symbol").inc(names)
         stats = {one.code: self.live.received(one) for one in listing.stats}
         market = self.live.market
         self.live.publish(replace(market, stats=joined(market.stats, stats)), Source.CONTRACTS)
@@ -216,7 +216,7 @@ class MarketData:
         sent = self.monotonic()
         listing = await self.exchange.tickers()
         late = self.quotes.answered(listing.tickers, sent, after_gap=after_gap)
-        self.metrics.exchange_rejected_records.labels("untimely tickers").inc(late)
+        self.metrics.exchange_rejected_records.labels("untimely tickers", "ts").inc(late)
         await self.quality.look()
 
     async def refresh_candles(self) -> None:

@@ -50,7 +50,7 @@ def exchange_request(metrics: Metrics) -> Callable[[str, str, float], None]:
 
 def rejected_record(metrics: Metrics) -> Callable[[str, Rejection], None]:
     def observe(path: str, rejection: Rejection) -> None:
-        metrics.exchange_rejected_records.labels(path).inc()
+        metrics.exchange_rejected_records.labels(path, rejection.field).inc()
         _log.warning("record_rejected", endpoint=path, key=rejection.key, field=rejection.field)
 
     return observe

@@ -13,6 +13,7 @@ from tests.running import running, settings_for
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 QUALITY = "/market/ETHUSDT/quality"
+TICKERS, CONTRACTS = "/api/v1/allTickers", "/api/v1/contracts/active"
 
 
 async def test_D02_a_price_in_quarantine_is_told_with_its_reason(database_url: str) -> None:
@@ -62,3 +63,39 @@ async def test_D02_a_price_in_quarantine_is_told_with_its_reason(database_url: s
         assert again["verdict"] == "quarantined", "its prices contradict each other all the same"
         missing = await service.client.get(f"{PREFIX}/market/NOSUCH/quality")
         assert (missing.status_code, missing.json()["code"]) == (422, "symbol_unknown")
+
+
+async def test_D01_D23_what_makes_no_sense_is_refused_counted_by_its_field_and_never_shown(
+    database_url: str,
+) -> None:
+    options = SandboxOptions(quota=1_000_000, contracts=14)
+    hostile = "<script>alert(1)</script>"
+    async with (
+        serve_exchange(options, time.time) as url,
+        running(settings_for(url, database_url, background=False)) as service,
+        aiohttp.ClientSession() as control,
+    ):
+        market = service.services.my_symbols.market
+        await market.refresh_market()
+        good = await service.get("/market/ETHUSDT")
+        for path, symbol, name, value in (
+            (TICKERS, "ETHUSDTM", "price", "-3.5"),
+            (CONTRACTS, "XRPUSDTM", "symbol", hostile),
+        ):
+            fault = {"kind": "malformed", "path": path, "symbol": symbol}
+            fault |= {"field": name, "value": value}
+            async with control.post(f"{url}/_control/faults", json=fault) as done:
+                assert done.status == 200
+        await market.refresh_market()
+        shown = await service.get("/market/ETHUSDT")
+        assert shown["last_price"] == good["last_price"], "the last good one is kept"
+        listed = (await service.client.get(f"{PREFIX}/symbols", params={"limit": 500})).text
+        assert "script" not in listed
+        assert "XRPUSDT" in listed, "known, and gone from the list for now"
+        assert "BTCUSDT" in listed
+        counted = (await service.client.get("/metrics")).text
+        for where, name in ((TICKERS, "price"), (CONTRACTS, "symbol")):
+            line = f'rejected_records_total{{endpoint="{where}",field="{name}"}} 1.0'
+            assert line in counted, [one for one in counted.splitlines() if "rejected" in one]
+        asked = await service.client.get(f"{PREFIX}/symbols/{hostile}")
+        assert hostile not in asked.text

@@ -284,7 +284,7 @@ async def test_D20_a_late_tick_and_one_from_the_future_are_dropped(live: LiveMar
     for times, stamp in enumerate(wrong, start=1):
         found = await ticker(live, data, field="ts", value=stamp * 1_000_000)
         assert found == (good, 60.0 * times), stamp
-    counted = data.metrics.exchange_rejected_records.labels("untimely tickers")
+    counted = data.metrics.exchange_rejected_records.labels("untimely tickers", "ts")
     assert counted._value.get() == 3.0
     last, age_s = await ticker(
         live, data, field="ts", value=(start_ms + 240_000 + 4_000) * 1_000_000
