@@ -13,6 +13,7 @@ class RetentionOut(Out):
     jobs_days: int = Field(description="Jobs that have ended.")
     notifications_days: int = Field(description="Notifications that were delivered.")
     rebalance_runs_days: int = Field(description="Runs of rebalances, with their steps.")
+    signals_days: int = Field(description="Signals that were rejected, expired or have failed.")
 
 
 class RetentionIn(Body):
@@ -20,3 +21,4 @@ class RetentionIn(Body):
     jobs_days: int | None = None
     notifications_days: int | None = None
     rebalance_runs_days: int | None = None
+    signals_days: int | None = None

@@ -17,3 +17,4 @@ class RetentionRules:
     jobs_days: int = setting(14, 1, 365)
     notifications_days: int = setting(30, 1, 365)  # delivered ones; dead ones stay
     rebalance_runs_days: int = setting(365, 8, 3_650)
+    signals_days: int = setting(30, 1, 3_650)  # rejected, expired and failed ones

@@ -35,6 +35,10 @@ async def _rebalance_runs(service: MySymbolsServiceV2, rules: RetentionRules) ->
     return await service.rebalancing.runs.forget_old(timedelta(days=rules.rebalance_runs_days))
 
 
+async def _signals(service: MySymbolsServiceV2, rules: RetentionRules) -> int:
+    return await service.signals.forget_old(timedelta(days=rules.signals_days))
+
+
 # Each gives the number of what it dropped; done again it finds nothing more.
 SWEEPS: Final[Mapping[str, Sweep]] = MappingProxyType(
     {
@@ -44,6 +48,7 @@ SWEEPS: Final[Mapping[str, Sweep]] = MappingProxyType(
         "alerts": _alerts,
         "jobs": _jobs,
         "rebalance_runs": _rebalance_runs,
+        "signals": _signals,
     }
 )
 

@@ -207,17 +207,25 @@ class Signals:
     ) -> Outcome[Cleared]:
         """Ends what is over, and drops what was rejected, expired or failed before.
 
-        What was approved stays: effects and the skill of the agents rest on it.
+        What was approved stays: effects rest on it.
         """
 
         async def change(unit: UnitOfWork) -> Cleared:
-            now = self.grounds.clock()
-            over = [Judged(one.expired(now)) for one in await unit.signals.overdue(now)]
-            await unit.signals.save(over)
-            tell(unit, over, now)
-            return Cleared(len(over), await unit.signals.forget(now - older_than))
+            return await self._cleared(unit, older_than)
 
         return await self.once.run(command, change, render)
+
+    async def forget_old(self, older_than: timedelta) -> int:
+        """The same, unasked; how many were dropped."""
+        async with self.database.write() as unit:
+            return (await self._cleared(unit, older_than)).removed
+
+    async def _cleared(self, unit: UnitOfWork, older_than: timedelta) -> Cleared:
+        now = self.grounds.clock()
+        over = [Judged(one.expired(now)) for one in await unit.signals.overdue(now)]
+        await unit.signals.save(over)
+        tell(unit, over, now)
+        return Cleared(len(over), await unit.signals.forget(now - older_than))
 
     def _settled(
         self,

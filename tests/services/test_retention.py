@@ -21,6 +21,7 @@ from app.storage.database import Database
 from app.storage.metadata import metadata
 from app.telemetry.metrics import Metrics
 from tests.services.desk import WHO, Desk, settings
+from tests.services.signal_world import claim, informed
 from tests.services.test_notifications import Office, change
 
 KEPT = {"portfolio_history", "portfolio_members", "configuration_versions", "rebalance_runs"}
@@ -50,6 +51,7 @@ def _service(desk: Desk, office: Office, jobs: Ended) -> MySymbolsServiceV2:
         "jobs": JobService(cast("Jobs", jobs), clock, lambda: "id", JobNews(desk.database)),
         "configuration": desk.configuration,
         "rebalancing": desk.rebalancing,
+        "signals": desk.signals,
     }
     return cast("MySymbolsServiceV2", SimpleNamespace(**parts))
 
@@ -109,7 +111,28 @@ async def test_B18_only_what_has_ended_and_is_old_enough_goes(database: Database
 def test_three_months_of_alerts_two_weeks_of_jobs_a_month_of_notifications() -> None:
     rules = settings().retention
     assert (rules.alerts_days, rules.jobs_days, rules.notifications_days) == (90, 14, 30)
-    assert rules.rebalance_runs_days == 365
+    assert (rules.rebalance_runs_days, rules.signals_days) == (365, 30)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_signals_go_a_month_after_they_were_refused_and_approved_ones_stay(
+    database: Database,
+) -> None:
+    desk = await Desk(database).open()
+    informed(desk)
+    weak = await desk.signals.submit(claim(strength=0.1), WHO)
+    good = await desk.signals.submit(claim(), WHO)
+    service = _service(desk, Office(database), Ended())
+    desk.later(days=29)
+    assert await swept(service, "signals") == 0
+    desk.later(days=2)
+    assert await swept(service, "signals") == 1
+    assert await swept(service, "signals") == 0
+    assert weak.result is not None
+    assert good.result is not None
+    with pytest.raises(NotFoundError):
+        await desk.signals.get(weak.result.judged.signal.signal_id)
+    assert await desk.signals.get(good.result.judged.signal.signal_id)
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
