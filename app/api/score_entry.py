@@ -1,11 +1,26 @@
-"""The shape of what it takes to enter the first places."""
+"""Lines of an explanation: a factor, and what it takes to enter the first places."""
 
 from typing import Self
 
 from pydantic import Field
 
-from app.api.schemas import Out
+from app.api.schemas import Json, Out
+from app.domain.board import Family
 from app.domain.counterfactual import Entry
+
+
+class FactorOut(Out):
+    """One factor; contributions of all factors add up to the composite z."""
+
+    name: str
+    family: Family
+    raw: float | None
+    unit: str
+    z: float | None
+    weight: float
+    contribution: float | None
+    reason: str | None = Field(description="Why it has no value.")
+    supporting: Json | None = Field(None, description="What an extension says of it.")
 
 
 class NeededOut(Out):

@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from app.api.schemas import Freshness, Json, Out, Score, UtcTime
-from app.api.score_entry import EntryOut
+from app.api.score_entry import EntryOut, FactorOut
 from app.domain.board import Board, Card, CardStatus, Confidence, Family
 from app.domain.counterfactual import Entry
 from app.domain.market import DataSource, DataStatus
@@ -105,19 +105,6 @@ class RankingsOut(Freshness):
             total=len(lines),
             items=[ScoreOut.of(board, line.card, line.rank) for line in lines[:limit]],
         )
-
-
-class FactorOut(Out):
-    """One factor; contributions of all factors add up to the composite z."""
-
-    name: str
-    family: Family
-    raw: float | None
-    unit: str
-    z: float | None
-    weight: float
-    contribution: float | None
-    reason: str | None = Field(description="Why it has no value.")
 
 
 class ExplanationOut(Freshness):

@@ -109,6 +109,7 @@ def compose(
         configuration=in_force,
         once=once,
         fence=feed.fence,
+        factors=plugins.factors(),
     )
     grounds = GroundsNow(scoring, market, utc_now)
     local = settings.notifications.allow_private

@@ -1,4 +1,4 @@
-"""Agents and sources of signals that other packages bring, by entry points."""
+"""Agents, sources of signals, factors and algorithms of other packages, by entry points."""
 
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
@@ -6,12 +6,17 @@ from typing import Any, Final
 
 import structlog
 
+from app.container.guarding import guarded, is_sound
 from app.domain.agents import AGENTS, Agent
+from app.domain.factors import FACTORS, Factor
+from app.domain.scoring_extension import as_factor
 from app.domain.signal_ideas import LONGEST_NAME
 from app.services.signal_sources import BUILT_IN, SignalSource
 
 AGENT_GROUP: Final = "my_symbols.signal_agents"  # each names an `Agent`
 SOURCE_GROUP: Final = "my_symbols.signal_sources"  # each names a `SignalSource`
+FACTOR_GROUP: Final = "my_symbols.factors"  # each names a `Factor`
+ALGORITHM_GROUP: Final = "my_symbols.algorithms"  # each names a `ScoringAlgorithm`
 _log = structlog.get_logger("plugins")
 
 
@@ -42,6 +47,26 @@ def sources() -> tuple[SignalSource, ...]:
         else:
             _refused(point, "it is no source with a name of its own")
     return (*BUILT_IN, *found)
+
+
+def factors() -> tuple[Factor, ...]:
+    """The factor table with what packages add to it: factors, and whole algorithms as one each.
+
+    Who is not sound is left out, with a line in the log.
+    """
+    found: list[Factor] = []
+    for group in (FACTOR_GROUP, ALGORITHM_GROUP):
+        for point, loaded in _loaded(group):
+            taken = {one.name for one in (*FACTORS, *found)}
+            try:
+                made = loaded if group == FACTOR_GROUP else as_factor(loaded)
+            except AttributeError:
+                made = None
+            if isinstance(made, Factor) and is_sound(made) and _is_name(made.name, taken):
+                found.append(guarded(made))
+            else:
+                _refused(point, "it is no factor or algorithm with a name of its own")
+    return (*FACTORS, *found)
 
 
 def _loaded(group: str) -> Iterable[tuple[EntryPoint, Any]]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from app.domain.market import DataSource
 
@@ -32,6 +33,7 @@ class FactorReading:
     weight: float
     contribution: float | None
     reason: str | None  # why raw is None
+    supporting: Mapping[str, Any] | None = None  # what an extension says of it
 
 
 @dataclass(frozen=True, slots=True)

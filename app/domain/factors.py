@@ -3,10 +3,10 @@
 A new factor is one row here and one function in its family's module.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -33,7 +33,7 @@ class Factor:
     (N,) raw values, NaN where it cannot be told; `gap` is the reason to state when all its sources
     are there and the value still is not. A factor `against_market` compares with the market symbol,
     which itself has no such value: against itself it would hold the best one by construction,
-    whatever it does.
+    whatever it does. `support` says more of each value, for those who ask where it comes from.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Factor:
     gap: str
     meaning: str
     against_market: bool = False
+    support: Callable[[ScoringInputs], Sequence[Mapping[str, Any] | None]] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

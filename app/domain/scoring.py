@@ -89,7 +89,7 @@ def score(
         np.flatnonzero(np.isfinite(z)).tolist(),
         key=lambda column: (-z[column], inputs.symbols[column]),
     )
-    readings = _readings(measured, stands, stands.contributions(trust.level))
+    readings = _readings(whole, measured, stands, stands.contributions(trust.level))
     families = ndtr(stands.family_z)
     volatility = ewma_volatility(log_returns(whole.daily.close))
     rank = {column: place for place, column in enumerate(scored, start=1)}
@@ -149,13 +149,15 @@ def _confidences(
 
 
 def _readings(
-    measured: Sequence[Measurement], stands: Standings, contributions: Floats
+    inputs: ScoringInputs, measured: Sequence[Measurement], stands: Standings, contributions: Floats
 ) -> list[tuple[FactorReading, ...]]:
     """One tuple per symbol, in the order of the factor table."""
     columns = []
     for index, one in enumerate(measured):
         factor, weight = one.factor, float(stands.factor_weight[index])
         figures = (one.values, stands.factor_z[index], contributions[index])
+        nothing = [None] * len(inputs.symbols)
+        said = nothing if factor.support is None else factor.support(inputs)
         columns.append(
             [
                 FactorReading(
@@ -167,9 +169,10 @@ def _readings(
                     weight,
                     _known(share),
                     reason or (UNIVERSE_TOO_SMALL if math.isnan(z) else None),
+                    support,
                 )
-                for raw, z, share, reason in zip(
-                    *(figure.tolist() for figure in figures), one.reasons, strict=True
+                for raw, z, share, reason, support in zip(
+                    *(figure.tolist() for figure in figures), one.reasons, said, strict=True
                 )
             ]
         )

@@ -6,7 +6,7 @@ from typing import Final
 
 from app.domain.board import Board
 from app.domain.counterfactual import Entry, entry
-from app.domain.factors import FACTORS
+from app.domain.factors import Factor
 
 _MOST: Final = 1_000  # answers kept of one board
 
@@ -15,6 +15,7 @@ _MOST: Final = 1_000  # answers kept of one board
 class Entries:
     """Answers of one board; another board forgets them."""
 
+    factors: tuple[Factor, ...]
     _run_id: str = field(default="", init=False)
     _known: dict[tuple[str, int], Entry | None] = field(default_factory=dict, init=False)
 
@@ -24,5 +25,5 @@ class Entries:
             self._run_id, self._known = board.run_id, {}
         known, key = self._known, (symbol, top)
         if key not in known:
-            known[key] = await asyncio.to_thread(entry, board, FACTORS, symbol, top)
+            known[key] = await asyncio.to_thread(entry, board, self.factors, symbol, top)
         return known[key]

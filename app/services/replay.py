@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from app.domain.board import Board
 from app.domain.errors import Code, NotFoundError
+from app.domain.factors import FACTORS, Factor
 from app.domain.fingerprint import board_hash
 from app.domain.market import Interval
 from app.domain.scoring import score
@@ -45,6 +46,7 @@ class Replaying:
     """Reads everything, then recomputes it beside the event loop; nothing is written."""
 
     database: Database
+    factors: tuple[Factor, ...] = FACTORS
 
     async def replay(self, run_id: str) -> Replayed:
         """Raises NotFoundError without such a run or its inputs, which are kept for a day.
@@ -63,7 +65,7 @@ class Replaying:
             stored = await unit.scoring.algorithm(board.algorithm, board.algorithm_version)
             document = await asyncio.to_thread(unpack, packed)
             candles = await _candles(unit, document)
-        spec = None if stored is None else spec_of(stored.name, stored.body)
+        spec = None if stored is None else spec_of(stored.name, stored.body, self.factors)
         if spec is None:
             raise NotFoundError(
                 Code.NOT_FOUND, "That run was made by an algorithm that is not here any more."

@@ -14,6 +14,7 @@ from app.domain.composite import AlgorithmSpec
 from app.domain.configuration import Configuration
 from app.domain.errors import Code, NotFoundError, ServiceError, UnavailableError
 from app.domain.events import ScoresUpdated, score_changes
+from app.domain.factors import FACTORS, Factor
 from app.domain.market import DataStatus
 from app.domain.quality import worst
 from app.domain.ranking import AlgorithmType, Ranked, ranked
@@ -67,11 +68,15 @@ class Scoring:
     once: Once
     fence: Callable[[UnitOfWork], Awaitable[None]] = _anybody
     steadiness: Steadiness = field(default_factory=Steadiness)
-    entries: Entries = field(default_factory=Entries)
+    factors: tuple[Factor, ...] = FACTORS
     whole: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    entries: Entries = field(init=False)
     _latest: Board | None = field(default=None, init=False)
     _running: asyncio.Future[Board] | None = field(default=None, init=False)
     _runs_whole: bool = field(default=False, init=False)  # it began after the first fill
+
+    def __post_init__(self) -> None:
+        self.entries = Entries(self.factors)
 
     async def load(self) -> Board | None:
         """Take up the newest stored board."""
@@ -154,14 +159,14 @@ class Scoring:
         configuration = self.configuration()
         begun = self.monotonic()
         draft, packed = await asyncio.to_thread(
-            _work, self.market.moment(), algorithm(configuration), self.steadiness
+            _work, self.market.moment(), self.algorithm_under(configuration), self.steadiness
         )
         return _Prepared(draft, packed, configuration, (self.monotonic() - begun) * 1e3)
 
     async def _save(self, unit: UnitOfWork, prepared: _Prepared) -> Board:
         await self.fence(unit)
         at, configuration = self.clock(), prepared.configuration
-        made_by = await kept(unit, algorithm(configuration), at)
+        made_by = await kept(unit, self.algorithm_under(configuration), at)
         board = prepared.draft.issued(
             run_id=self.new_id(),
             algorithm=made_by.name,
@@ -242,20 +247,20 @@ class Scoring:
     @property
     def replaying(self) -> Replaying:
         """Runs that are made again."""
-        return Replaying(self.database)
+        return Replaying(self.database, self.factors)
 
     def algorithm_under(self, settings: Configuration) -> AlgorithmSpec:
         """The algorithm that these settings describe."""
-        return algorithm(settings)
+        return algorithm(settings, self.factors)
 
     def changes_of(self, wanted: Mapping[str, object], present: Configuration) -> dict[str, Any]:
         """A change of the algorithm as one of the settings; raises ConfigurationRefusedError."""
-        return changes_of(wanted, present)
+        return changes_of(wanted, present, self.factors)
 
     async def algorithms(self) -> tuple[AlgorithmFacts, ...]:
         """What is in force, in its stored version; version 1 unstored before the first run."""
         async with self.database.read() as unit:
-            return (await in_force(unit, algorithm(self.configuration())),)
+            return (await in_force(unit, self.algorithm_under(self.configuration())),)
 
 
 def _work(

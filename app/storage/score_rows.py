@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from app.domain.board import Board, Card, CardStatus, Confidence, FactorReading, Family
+from app.storage.ready_json import ReadyJson, ready_json
 
 
 def absent_card(symbol: str, reason: str | None, detail: str | None) -> Card:
@@ -44,18 +45,29 @@ def card_row(board: Board, card: Card) -> dict[str, Any]:
         "z": card.z,
         "confidence": None if confidence is None else confidence.level,
         "volatility": card.volatility,
-        "supporting": {
-            "detail": card.detail,
-            "confidence": None if confidence is None else _values(confidence),
-            "families": [family.value for family in card.families],
-            "factors": [_values(reading) for reading in card.factors],
-        },
+        "supporting": _supporting(card),
     }
 
 
+def _supporting(card: Card) -> ReadyJson:
+    factors = [_values(reading) for reading in card.factors]
+    parts = [] if card.confidence is None else _values(card.confidence)
+    body = {
+        "detail": card.detail,
+        "confidence": parts or None,
+        "families": [family.value for family in card.families],
+        "factors": factors,
+    }
+    return ready_json(body, (*factors, parts), (card.detail is None) + (not parts))
+
+
 def _values(value: Confidence | FactorReading) -> list[Any]:
-    """Fields in their order: names would be written a million times a day."""
-    return [getattr(value, name) for name in type(value).__slots__]
+    """Fields in their order: names would be written a million times a day.
+
+    What an extension says is the last one and left out where there is nothing.
+    """
+    values = [getattr(value, name) for name in type(value).__slots__]
+    return values[:-1] if isinstance(value, FactorReading) and values[-1] is None else values
 
 
 def card_of(row: Row[Any]) -> Card:
