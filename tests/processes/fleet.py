@@ -138,7 +138,7 @@ class Fleet:
     room: Path
     replicas: list[Replica] = field(default_factory=list)
 
-    def launch(self, role: str) -> Replica:
+    def launch(self, role: str, **variables: str) -> Replica:
         name = f"{role}-{len(self.replicas)}"
         port, log = free_port(), self.room / f"{name}.log"
         env = {key: value for key, value in os.environ.items() if not key.startswith("MYSYMBOLS")}
@@ -147,6 +147,7 @@ class Fleet:
             "MYSYMBOLS_KUCOIN__BASE_URL": self.exchange_url,
             "MYSYMBOLS_KUCOIN__QUOTA_PER_WINDOW": "100000",
             "OPENBLAS_NUM_THREADS": "1",
+            **variables,
         }
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -200,6 +201,13 @@ class Fleet:
         version = {"If-Match": f'"{document["version"]}"'}
         url = one.url + PREFIX + "/configuration"
         async with self.session.put(url, json=document, headers=version) as answer:
+            assert answer.status == 200, await answer.text()
+
+    async def rule(self, name: str, **changes: object) -> None:
+        one = self.alive()[0]
+        async with self.session.put(
+            f"{one.url}{PREFIX}/alerts/rules/{name}", json=changes
+        ) as answer:
             assert answer.status == 200, await answer.text()
 
     async def fault(self, kind: str, path: str = "*", **more: Any) -> None:

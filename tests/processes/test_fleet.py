@@ -189,6 +189,33 @@ async def test_B12_after_a_crash_of_the_database_all_go_on(three: Fleet) -> None
     assert pid in {one.pid for one in three.alive()}
 
 
+async def test_G09_a_process_with_other_settings_is_an_alert_for_as_long_as_it_lives() -> None:
+    async with fleet(["worker", "api"]) as running:
+        worker, api = running.replicas
+        await running.settings(alerts=5)
+        await running.rule("config_drift", duration_s=5)
+
+        async def told() -> list[Any]:
+            found: list[Any] = (await running.get(api, "/alerts?rule=config_drift"))["items"]
+            return found
+
+        assert await told() == []
+        other = running.launch("worker", MYSYMBOLS_NOTIFICATIONS__ALLOW_PRIVATE="true")
+        (alert,) = await until(told)
+        assert f"-{other.pid}-" in alert["message"]
+        assert "other settings" in alert["message"]
+        assert f"-{worker.pid}-" not in alert["message"]
+        shown = (await running.get(api, "/status"))["processes"]
+        assert len(shown) == 3
+        assert sum(not one["agrees"] for one in shown) == 1
+        other.kill()
+
+        async def over() -> bool:
+            return await told() == []
+
+        await until(over)  # once it has been silent for so long that it counts as dead
+
+
 async def test_an_api_process_answers_with_the_owners_data_and_leaves_work_to_the_workers() -> None:
     async with fleet(["worker", "api"]) as running:
         worker, api = running.replicas
