@@ -5,12 +5,21 @@ from typing import Self
 
 from pydantic import Field
 
-from app.api.schemas import Out, Score
+from app.api.schemas import Out, Score, UtcTime
 from app.domain.signal_statistics import AgentCounts
 from app.domain.track_record import BINS, Bin, Record
 from app.services.signals import SignalStatistics
 
 _NOBODY = Record()
+
+
+class SignalQueueOut(Out):
+    """What waits of signals at present."""
+
+    waiting: int = Field(description="To be judged.")
+    oldest: UtcTime | None = Field(description="When the first of those came in.")
+    failed: int = Field(description="Nobody could judge them; they may be tried again.")
+    open_outcomes: int = Field(description="Verdicts of which it is not known yet what came.")
 
 
 class BinOut(Out):

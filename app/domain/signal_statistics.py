@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +51,13 @@ class SignalCounts:
     @property
     def total(self) -> int:
         return sum(self.states.values())
+
+
+@dataclass(frozen=True, slots=True)
+class SignalQueue:
+    """What waits at present."""
+
+    waiting: int  # to be judged
+    oldest: datetime | None  # when the first of those came in
+    failed: int  # nobody could judge them
+    open_outcomes: int  # verdicts of which it is not known yet what came

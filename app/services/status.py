@@ -6,6 +6,7 @@ from datetime import datetime
 
 from app.domain.errors import ServiceError
 from app.domain.market import DataStatus
+from app.domain.signal_statistics import SignalQueue
 from app.services.alerting_pulse import AlertingPulse
 from app.services.mode import MarketLevel, Mode, mode_of
 from app.services.ports import Clock, ExchangeLink
@@ -64,6 +65,7 @@ class Status:
     processes: Callable[[], tuple[ProcessFacts, ...]] = lambda: ()
     stream_report: Callable[[], StreamReport | None] = lambda: None  # None: it only polls
     reference_report: Callable[[], ReferenceReport | None] = lambda: None  # None: nobody is asked
+    signal_queue: Callable[[], Awaitable[SignalQueue]] | None = None
     pulse: AlertingPulse | None = None
     levels: ServiceLevels = field(default_factory=ServiceLevels)
     vitals: VitalSigns = field(default_factory=VitalSigns)
@@ -138,6 +140,7 @@ class Status:
             stream=self.stream_report(),
             scoring=self.scoring_facts(),
             portfolio=await self.portfolio_facts(),
+            signals=None if self.signal_queue is None else await self.signal_queue(),
             tasks=self.task_facts(),
             processes=self.processes(),
         )

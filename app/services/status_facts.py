@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from app.domain.feed import StreamFacts
 from app.domain.market import DataSource, DataStatus
+from app.domain.signal_statistics import SignalQueue
 from app.services.mode import Mode
 from app.services.service_levels import Level
 from app.services.vitals import Vitals
@@ -147,5 +148,6 @@ class ServiceStatus:
     stream: StreamReport | None
     scoring: ScoringFacts | None
     portfolio: PortfolioFacts
+    signals: SignalQueue | None  # None where nobody was asked
     tasks: tuple[TaskFacts, ...]
     processes: tuple[ProcessFacts, ...]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.domain.configuration import Configuration
+from app.domain.signal_statistics import SignalQueue
 from app.services.alerting_pulse import AlertingPulse
 from app.services.ports import Clock, ExchangeLink
 from app.services.scoring import Scoring
@@ -45,6 +46,7 @@ class StatusSources:
             market_facts=market_facts,
             scoring_facts=self.scoring_facts,
             portfolio_facts=self.portfolio_facts,
+            signal_queue=self.signal_queue,
             task_facts=task_facts,
             processes=processes,
             pulse=AlertingPulse(
@@ -65,6 +67,14 @@ class StatusSources:
         self.metrics.portfolio_version.set(portfolio.version)
         most = self.in_force().max_portfolio_symbols
         return PortfolioFacts(portfolio.version, len(portfolio.members), most, portfolio.cash_u)
+
+    async def signal_queue(self) -> SignalQueue:
+        """What waits of signals; raises UnavailableError without a database."""
+        async with self.database.read() as unit:
+            queue = await unit.signal_counts.queue()
+        self.metrics.signals_waiting.set(queue.waiting)
+        self.metrics.signal_outcomes_open.set(queue.open_outcomes)
+        return queue
 
     def scoring_facts(self) -> ScoringFacts | None:
         """The newest board in figures; None before the first."""

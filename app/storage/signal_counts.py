@@ -7,8 +7,10 @@ from typing import Any
 from sqlalchemy import case, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.domain.signal_statistics import AgentCounts, SignalCounts, SourceCounts
+from app.domain.signal import PENDING, SignalState
+from app.domain.signal_statistics import AgentCounts, SignalCounts, SignalQueue, SourceCounts
 from app.domain.verdict import Recommendation
+from app.storage.signal_outcome_tables import signal_outcomes
 from app.storage.signal_tables import signal_votes, signals
 
 
@@ -38,6 +40,20 @@ class SignalCountRepository:
         agents = await self._agents(since)
         sources = tuple(SourceCounts(source, states) for source, states in by_source.items())
         return SignalCounts(sources, judged, agents)
+
+    async def queue(self) -> SignalQueue:
+        """What waits now."""
+        state = signals.c.state
+        waits = state.in_([one.value for one in PENDING])
+        wanted = select(
+            func.count().filter(waits),
+            func.min(signals.c.received_at).filter(waits),
+            func.count().filter(state == SignalState.FAILED.value),
+        ).where(waits | (state == SignalState.FAILED.value))
+        waiting, oldest, failed = (await self.connection.execute(wanted)).one()
+        still = select(func.count()).where(signal_outcomes.c.booked_at.is_(None))
+        left = (await self.connection.execute(still)).scalar_one()
+        return SignalQueue(waiting, oldest, failed, left)
 
     async def _agents(self, since: datetime) -> tuple[AgentCounts, ...]:
         votes = signal_votes.c

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from app.domain.events import PortfolioChanged, ScoresUpdated
+from app.domain.events import PortfolioChanged, ScoresUpdated, SignalChanged
 from app.telemetry.metrics import Metrics
 
 
@@ -21,5 +21,7 @@ class Meter:
             case PortfolioChanged():
                 self.metrics.portfolio_changes.labels(event.type).inc()
                 self.metrics.portfolio_version.set(event.version)
+            case SignalChanged():
+                self.metrics.signals.labels(event.state).inc()
             case _:
                 pass

@@ -49,6 +49,9 @@ class Metrics:
     portfolio_members: Gauge = field(init=False)
     portfolio_version: Gauge = field(init=False)
     portfolio_changes: Counter = field(init=False)
+    signals: Counter = field(init=False)
+    signals_waiting: Gauge = field(init=False)
+    signal_outcomes_open: Gauge = field(init=False)
     alerts_open: Gauge = field(init=False)
 
     stream_clients: Gauge = field(init=False)
@@ -131,6 +134,9 @@ _TABLE: Final[tuple[tuple[str, _Kind, str, tuple[str, ...], tuple[float, ...]], 
     ("portfolio_members", Gauge, "Members of the portfolio.", (), _NONE),
     ("portfolio_version", Gauge, "Version of the portfolio.", (), _NONE),
     ("portfolio_changes", Counter, "Committed changes.", ("action",), _NONE),
+    ("signals", Counter, "Signals that came to a state.", ("state",), _NONE),
+    ("signals_waiting", Gauge, "Signals that wait to be judged.", (), _NONE),
+    ("signal_outcomes_open", Gauge, "Verdicts whose outcome is not booked.", (), _NONE),
     ("alerts_open", Gauge, "Open alerts.", ("severity",), _NONE),
     ("stream_clients", Gauge, "Readers of the stream.", ("transport",), _NONE),
     ("stream_frames", Counter, "Messages given to readers.", ("transport",), _NONE),

@@ -94,6 +94,12 @@ async def test_status_is_in_figures() -> None:
         }
         assert body["feed"]["ages_s"] == {"ticker": 1.5, "book": None, "funding": None}
         assert body["scoring"]["run_id"] == "run-1"
+        assert body["signals"] == {
+            "waiting": 2,
+            "oldest": "2026-01-02T03:04:00Z",
+            "failed": 1,
+            "open_outcomes": 7,
+        }
         assert body["tasks"][0]["last_success"] == "2026-01-02T03:04:00Z"
         assert body["started_at"] == "2026-01-02T03:04:00Z"
         world.board = None

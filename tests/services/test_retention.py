@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from app.domain.errors import NotFoundError
+from app.domain.signal import SignalState
 from app.services.job_news import JobNews
 from app.services.jobs import JobService
 from app.services.my_symbols import MySymbolsServiceV2
@@ -132,7 +133,8 @@ async def test_signals_go_a_month_after_they_were_refused_and_approved_ones_stay
     assert good.result is not None
     with pytest.raises(NotFoundError):
         await desk.signals.get(weak.result.judged.signal.signal_id)
-    assert await desk.signals.get(good.result.judged.signal.signal_id)
+    kept = await desk.signals.get(good.result.judged.signal.signal_id)
+    assert kept.signal.state is SignalState.APPROVED
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)

@@ -3,16 +3,21 @@
 import asyncio
 from collections import Counter
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from app.domain.configuration import Configuration
 from app.domain.errors import Code, ConflictError
 from app.domain.event_codec import Topic, event_of
 from app.domain.events import SignalChanged
 from app.domain.signal import SignalState
+from app.domain.signal_statistics import SignalQueue
+from app.services.scoring import Scoring
 from app.services.signal_bench import Bench
+from app.services.status_sources import StatusSources
 from app.storage.database import Database
+from app.telemetry.metrics import Metrics
 from tests.services.desk import SYMBOLS, WHO, Desk
 from tests.services.signal_world import claim, informed
 
@@ -114,3 +119,20 @@ async def test_the_queue_is_worked_off_in_batches_and_an_empty_one_writes_nothin
     assert after - before == 3, "three batches"
     assert await judges.clear_queue() == 0
     assert desk.database.commits == after
+
+
+async def test_what_waits_is_counted(desk: Desk) -> None:
+    board, desk.boards.board = desk.boards.board, None
+    await desk.signals.submit(claim(SYMBOLS[0]), WHO)
+    first = desk.now
+    desk.later(seconds=5)
+    await desk.signals.submit(claim(SYMBOLS[1]), WHO)
+    metrics = Metrics()
+    sources = StatusSources(desk.database, cast("Scoring", desk.boards), Configuration, metrics)
+    assert await sources.signal_queue() == SignalQueue(2, first, 0, 0)
+    desk.boards.board = board
+    desk.stale(SYMBOLS[1])
+    await desk.signals.clear_queue()
+    assert await sources.signal_queue() == SignalQueue(0, None, 1, 1)
+    lines = metrics.render().decode().splitlines()
+    assert {"mysymbols_signals_waiting 0.0", "mysymbols_signal_outcomes_open 1.0"} <= set(lines)

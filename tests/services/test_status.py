@@ -7,6 +7,7 @@ import pytest
 
 from app.domain.errors import Code, UnavailableError
 from app.domain.market import DataSource, DataStatus
+from app.domain.signal_statistics import SignalQueue
 from app.services.alerting_pulse import AlertingPulse
 from app.services.mode import KEEP_S, MarketLevel, Mode, ModeNow
 from app.services.ports import ExchangeLink, LinkState
@@ -52,6 +53,9 @@ class World:
         if self.database_error:
             raise self.database_error
 
+    async def signals(self) -> SignalQueue:
+        return SignalQueue(2, NOW, 1, 7)
+
     async def portfolio(self) -> PortfolioFacts:
         return PortfolioFacts(3, 10, 10, 0)
 
@@ -65,6 +69,7 @@ class World:
             market_facts=lambda: self.market,
             scoring_facts=lambda: self.board,
             portfolio_facts=self.portfolio,
+            signal_queue=self.signals,
             task_facts=lambda: self.tasks,
             pulse=self.pulse,
         )

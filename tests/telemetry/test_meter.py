@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.domain.events import PlanCreated, PortfolioChanged, ScoresUpdated
+from app.domain.events import PlanCreated, PortfolioChanged, ScoresUpdated, SignalChanged
 from app.telemetry.meter import Meter
 from app.telemetry.metrics import Metrics
 
@@ -29,6 +29,12 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
                 'mysymbols_portfolio_changes_total{action="ADD"} 1.0',
                 "mysymbols_portfolio_version 7.0",
             ),
+        ),
+        (
+            SignalChanged(
+                "id", "desk", "momentum", "BTCUSDT", "BUY", "approved", "APPROVE", 0.7, "said", NOW
+            ),
+            ('mysymbols_signals_total{state="approved"} 1.0',),
         ),
     ],
 )

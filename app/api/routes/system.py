@@ -13,6 +13,7 @@ from app.api.jobs import ACCEPTED, PrefersJobDep, begun
 from app.api.responses import keep, sent
 from app.api.routing import api_router
 from app.api.schemas import Freshness, Out, Percent, Share, UtcTime, finite, percent
+from app.api.signal_statistics import SignalQueueOut
 from app.domain.errors import Code, UnavailableError
 from app.domain.jobs import JobKind
 from app.services.mode import Mode
@@ -153,6 +154,7 @@ class StatusOut(Out):
     stream: StreamOut | None = Field(description="Of the exchange; null where it only polls.")
     scoring: ScoringOut | None = Field(description="The newest board; null before the first.")
     portfolio: PortfolioOut
+    signals: SignalQueueOut | None = Field(description="Null while the service starts.")
     tasks: list[TaskOut]
     processes: list[ProcessOut] = Field(
         description="Those that live on this database; empty where it cannot be shared."
@@ -160,7 +162,7 @@ class StatusOut(Out):
 
     @classmethod
     def of(cls, status: ServiceStatus) -> Self:
-        market, book = status.market, status.portfolio
+        market, book, queue = status.market, status.portfolio, status.signals
         return cls(
             started_at=status.started_at,
             version=status.version,
@@ -185,6 +187,7 @@ class StatusOut(Out):
                 max_size=book.max_size,
                 cash_percentage=percent(book.cash_u),
             ),
+            signals=None if queue is None else SignalQueueOut.model_validate(queue),
             tasks=[TaskOut.model_validate(task) for task in status.tasks],
             processes=[ProcessOut.model_validate(one) for one in status.processes],
         )
