@@ -73,6 +73,7 @@ stateful: setup ## random lives of the portfolio on both databases, many more th
 bench: setup ## how long things take: indicators beside memcpy and TA-Lib, correlations, hostile input, HTTP beside a bare peer, idle cost, the feed, the stream, notifications
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.kernels
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.incremental
+	$(RUN) benchmarks.saving
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.correlation
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.hostile
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.http

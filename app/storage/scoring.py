@@ -3,6 +3,7 @@
 Whoever did not pass the funnel, half of the universe, is one entry in the run's row.
 """
 
+import asyncio
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.board import Board, Card
 from app.domain.market import DataSource
+from app.storage.bulk_insert import add_rows
 from app.storage.score_rows import absent_card, card_of, card_row, excluded_card
 from app.storage.tables import scoring_algorithms, scoring_runs, symbol_scores
 from app.storage.upsert import insert
@@ -41,7 +43,8 @@ class ScoringRepository:
 
     async def save(self, board: Board, inputs: bytes | None) -> None:
         """The whole board; `inputs` is what a replay needs, compressed by the caller."""
-        excluded = {card.symbol: card for card in board.cards if card == excluded_card(card)}
+        # A thread's work: on the event loop everybody would wait for it.
+        excluded, rows = await asyncio.to_thread(_divided, board)
         run = {
             "run_id": board.run_id,
             "algorithm": board.algorithm,
@@ -58,9 +61,7 @@ class ScoringRepository:
             "inputs": inputs,
         }
         await self.connection.execute(scoring_runs.insert(), run)
-        rows = [card_row(board, card) for card in board.cards if card.symbol not in excluded]
-        if rows:
-            await self.connection.execute(symbol_scores.insert(), rows)
+        await add_rows(self.connection, symbol_scores, rows)
 
     async def latest(self) -> Board | None:
         """The newest board; None before the first run."""
@@ -210,6 +211,12 @@ class ScoringRepository:
 
 def _algorithm(row: Row[Any]) -> Algorithm:
     return Algorithm(row.name, row.version, row.body, row.created_at, row.created_by)
+
+
+def _divided(board: Board) -> tuple[dict[str, Card], list[dict[str, Any]]]:
+    """Who did not pass the funnel, by symbol, and the rows of all others."""
+    excluded = {card.symbol: card for card in board.cards if card == excluded_card(card)}
+    return excluded, [card_row(board, one) for one in board.cards if one.symbol not in excluded]
 
 
 def _newest(wanted: Select[Any], count: int = 1) -> Select[Any]:

@@ -10,6 +10,8 @@ from sqlalchemy import Dialect, Double, Numeric, String, Text, TypeDecorator
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.types import TypeEngine
 
+from app.storage.ready_json import ReadyJson, strict_json
+
 PRECISION: Final = 38
 SCALE: Final = 18
 _LIMIT: Final = Decimal(10) ** (PRECISION - SCALE)
@@ -120,7 +122,7 @@ class JsonText(TypeDecorator[Any]):
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
-        return None if value is None else json.dumps(value, allow_nan=False, separators=(",", ":"))
+        return value if value is None or isinstance(value, ReadyJson) else strict_json(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         return None if value is None else json.loads(value)
