@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
@@ -87,7 +87,9 @@ class CcxtPrices:
     async def hang_up(self) -> None:
         """Close the stream; the next `told` opens another one."""
         self._named = None
-        await self.client.close_ws_clients()
+        with suppress(TimeoutError):  # who does not say goodbye is left all the same
+            async with asyncio.timeout(self.timeout_s):
+                await self.client.close_ws_clients()
 
     def _wanted(self) -> list[str]:
         """One market of each coin, in the best currency that there is."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import httpx2
+import numpy as np
 import pytest
 
 from app.api.routes import scoring as routes
@@ -93,6 +94,21 @@ async def test_stale_data_is_refused(client: httpx2.AsyncClient, bench: Bench) -
     response = await client.post(f"{SCORING}/calculate")
     problem(response, 503, "market_data_stale", extra=frozenset(response.json()))
     problem(await client.get(f"{SCORING}/rankings"), 503, "no_board_yet")
+
+
+async def test_D19_quotes_of_different_moments_are_not_scored_and_the_last_board_stays(
+    client: httpx2.AsyncClient, bench: Bench
+) -> None:
+    board = await bench.scoring.calculate()
+    inputs = bench.market.inputs
+    ages = np.linspace(0.0, 12.0, len(inputs.symbols))
+    bench.market.inputs = replace(inputs, ages_s={**inputs.ages_s, Source.TICKERS: ages})
+    bench.market.quote_span_s = 5.0
+    response = await client.post(f"{SCORING}/calculate")
+    problem(response, 503, "aborted_inconsistent", extra=frozenset(response.json()))
+    assert response.headers["retry-after"] == "5"
+    shown = (await client.get(f"{SCORING}/rankings")).json()
+    assert shown["run_id"] == board.run_id
 
 
 async def test_calculate_says_when_its_board_is_stale_already(

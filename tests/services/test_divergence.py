@@ -61,6 +61,7 @@ async def test_D18_told_and_answered_prices_that_differ_for_ten_seconds_are_stal
     assert quote is not None
     assert not quote.is_fresh, "nothing is decided on it"
     assert ETH not in data.funnel().eligible
+    assert data.scoring_inputs().excluded[ETH] == "ticker", "it gets no score"
     assert "BTCUSDT" in data.funnel().eligible
     assert data.status() is DataStatus.FRESH, "the others decide"
     verdict, found = flags(scene)

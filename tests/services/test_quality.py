@@ -78,12 +78,16 @@ async def test_D02_a_price_a_thousand_times_too_high_waits_for_the_index(
     live: LiveMarket, database: Database
 ) -> None:
     data = await refreshed(live)
+    await data.fetch.candles(data.worth_history(), Interval.DAY)
     assert doubt(data) is None
     assert passes(data)
+    assert ETH in data.scoring_inputs().symbols
     await thousandfold(live)
     await later(live, data)
     assert doubt(data) is Doubt.LAST_OFF_MARK
     assert not passes(data)
+    assert data.scoring_inputs().excluded[ETH] == "quarantine", "it gets no score"
+    assert "BTCUSDT" in data.scoring_inputs().symbols
     quality = QualityService(data, database, Once(database, live.clock.now)).now(ETH)
     assert (quality.report.verdict, quality.report.score) == (QualityVerdict.QUARANTINED, 0.0)
     assert quality.quarantined_since is not None

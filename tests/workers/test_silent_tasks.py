@@ -71,6 +71,12 @@ class Part:
     async def prices(self) -> Any:
         return await self.hang()
 
+    async def told(self) -> Any:
+        return await self.hang()
+
+    async def hang_up(self) -> None:
+        """It goes at once."""
+
     def level(self) -> MarketLevel:
         return MarketLevel(DataStatus.FRESH, 0)
 
@@ -158,10 +164,11 @@ class Owner:
             alert_reactions(self.bus, lambda: T0, look, asyncio.Event().wait, idle_s=0.01),
             self.streamed,
         )._begin()
-        if name == "reference":
+        if name.startswith("reference"):
             source = cast("ReferenceSource", part(name))
             asking = References(source, cast("Any", Part(Hang())), lambda: True, 60.0)
-            self.supervisor.start(name, asking.run, lambda: 60.0 + ASKING_S)
+            work = asking.run if name == "reference" else asking.hear
+            self.supervisor.start(name, work, lambda: 60.0 + ASKING_S)
 
     def tell(self) -> None:
         """What wakes those who wait to be told something."""
@@ -183,7 +190,9 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-@pytest.mark.parametrize("name", [FIRST_FILL, ALERT_REACTIONS, "mode", "stream_bars", "reference"])
+@pytest.mark.parametrize(
+    "name", [FIRST_FILL, ALERT_REACTIONS, "mode", "stream_bars", "reference", "reference_stream"]
+)
 async def test_E12_a_task_that_hangs_is_named_in_health_ended_and_begun_again(name: str) -> None:
     owner, world = Owner(), World()
     owner.begin(name)
