@@ -246,7 +246,7 @@ async def test_a_rival_that_is_confirmed(tmp_path: Path) -> None:
         await here.over("replacement_recommended", added)
 
 
-async def test_what_the_market_makes_of_scores_and_sectors(tmp_path: Path) -> None:
+async def test_what_the_market_makes_of_scores_sectors_and_risk(tmp_path: Path) -> None:
     async with stage(tmp_path, size=4, options=morning(), of_a_sector=2) as here:
         weak = min(await here.members(), key=lambda one: one["current_score"])
         # What the market shows now is allowed, and little more: what then happens is its doing.
@@ -273,3 +273,15 @@ async def test_what_the_market_makes_of_scores_and_sectors(tmp_path: Path) -> No
         for name in others:
             await here.plant(symbol=held[name], price_factor=2.0)
         await here.over("sector_concentration", most)
+
+        await here.rule("var_above_limit", limit=0.0001, clear_limit=0.0001, cooldown_s=0)
+        usual = (await here.raised("var_above_limit"))[0]["value"]
+        await here.rule("var_above_limit", limit=usual * 1.05, clear_limit=usual * 1.05)
+        await here.gone("var_above_limit")
+        # Where all rise alike the mix stays, and the cash is less of the whole.
+        for contract in held.values():
+            await here.plant(symbol=contract, price_factor=3.0)
+        assert (await here.raised("var_above_limit"))[0]["value"] > usual * 1.05
+        for contract in held.values():
+            await here.plant(symbol=contract, price_factor=1 / 3.0)
+        await here.gone("var_above_limit")
