@@ -1,11 +1,17 @@
 """What health and status say of the market; the gauges are set on the way."""
 
+from typing import Final
+
 from app.domain.market import DataSource
 from app.domain.panel import Source
 from app.services.market_state import FillProgress
 from app.services.market_views import MarketMoment
 from app.services.status_facts import MarketFacts
 from app.telemetry.metrics import Metrics
+
+# So much later may the number of eligible symbols be seen: it is for people and their screens,
+# and counting at every look at the health took longer than all the rest of it.
+COUNT_S: Final = 0.25
 
 
 def market_facts(
@@ -17,7 +23,13 @@ def market_facts(
     is_clock_safe: bool,
 ) -> MarketFacts:
     """Of one moment; an age is that of the last answer of a source, None before the first."""
-    eligible, stale = len(moment.funnel().eligible), moment.stale_symbols()
+    stale = moment.stale_symbols()
+    eligible = moment.memory.of(
+        "eligible",
+        (moment.known, moment.configuration),
+        moment.mono,
+        lambda: (len(moment.funnel().eligible), moment.mono + COUNT_S),
+    )
     ages = {one.value: moment.age_s(one) for one in Source}
     for name, age in ages.items():
         if age is not None:

@@ -1,18 +1,22 @@
 """Whether the portfolio may be traded as it stands: what forbids it and what to look at."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from app.domain.errors import Code, UnavailableError
+from app.domain.market import Interval
 from app.domain.portfolio import Portfolio, faults
 from app.domain.sectors import UNCLASSIFIED
 from app.services.basis import basis
 from app.services.contenders import contender, ending
 from app.services.grounds import Grounds, GroundsNow
+from app.services.kept_views import Basis
 from app.services.trading import DataFacts, facts_of, judge
 from app.storage.database import Database
+
+Pairs = Mapping[tuple[str, str], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +54,24 @@ class Safety:
     async def validate(self) -> SafetyReport:
         """Judge the portfolio of the moment; old data is an issue, never an error."""
         state, grounds = await self.grounds.present(self.database)
-        made = self.grounds.views.of(
-            "safety", basis(state, grounds), lambda: _report(state.portfolio, grounds)
-        )
+        portfolio, views = state.portfolio, self.grounds.views
+        # Of daily bars and members alone: most of what is committed moves neither.
+        daily = (grounds.market.panel(Interval.DAY), portfolio.members, state.configuration)
+        pairs = views.of("safety_pairs", Basis(daily, ()), lambda: _pairs(portfolio, grounds))
+        made = views.of("safety", basis(state, grounds), lambda: _report(portfolio, grounds, pairs))
         return replace(made, checked_at=grounds.at)
 
 
-def _report(portfolio: Portfolio, grounds: Grounds) -> SafetyReport:
+def _pairs(portfolio: Portfolio, grounds: Grounds) -> Pairs:
+    symbols = tuple(one.symbol for one in portfolio.members)
+    return grounds.correlations(symbols, grounds.configuration.correlation.days)
+
+
+def _report(portfolio: Portfolio, grounds: Grounds, pairs: Pairs) -> SafetyReport:
     return SafetyReport(
         version=portfolio.version,
         issues=tuple(_issues(portfolio, grounds)),
-        warnings=tuple(_warnings(portfolio, grounds)),
+        warnings=tuple(_warnings(portfolio, grounds, pairs)),
         tradeable=tuple(
             one.symbol for one in portfolio.members if judge(one.symbol, portfolio, grounds).trade
         ),
@@ -91,16 +102,16 @@ def _issues(portfolio: Portfolio, grounds: Grounds) -> Iterator[Finding]:
             yield Finding("weight_above_maximum", member.symbol, detail)
 
 
-def _warnings(portfolio: Portfolio, grounds: Grounds) -> Iterator[Finding]:
+def _warnings(portfolio: Portfolio, grounds: Grounds, pairs: Pairs) -> Iterator[Finding]:
     for member in portfolio.members:
         verdict = judge(member.symbol, portfolio, grounds)
         for check in verdict.checks:
             if not check.passed:
                 yield Finding(f"not_tradeable_{check.name}", member.symbol, f"{check.detail}.")
-    yield from _concentration(portfolio, grounds)
+    yield from _concentration(portfolio, grounds, pairs)
 
 
-def _concentration(portfolio: Portfolio, grounds: Grounds) -> Iterator[Finding]:
+def _concentration(portfolio: Portfolio, grounds: Grounds, pairs: Pairs) -> Iterator[Finding]:
     settings = grounds.configuration
     most = settings.replacement.max_per_sector
     sectors = Counter(contender(one.symbol, grounds).sector for one in portfolio.members)
@@ -108,9 +119,8 @@ def _concentration(portfolio: Portfolio, grounds: Grounds) -> Iterator[Finding]:
         if count > most and sector != UNCLASSIFIED:
             detail = f"{count} members are of the sector {sector}, {most} are the limit of a swap."
             yield Finding("sector_crowded", None, detail)
-    symbols = tuple(one.symbol for one in portfolio.members)
     rules = settings.correlation
-    for (one, other), rho in grounds.correlations(symbols, rules.days).items():
+    for (one, other), rho in pairs.items():
         if rho > rules.alert:
             detail = f"Correlation with {other} is {rho:.3f}, above {rules.alert:g}."
             yield Finding("correlation_high", one, detail)

@@ -11,6 +11,7 @@ from app.domain.eligibility import Candidate, Funnel, Limits, first_failure
 from app.domain.panel import Source
 from app.services.backfill import first_fill
 from app.services.market_data import MarketData
+from app.services.market_facts import COUNT_S
 from app.services.market_memory import MarketMemory
 from app.services.market_state import DailyFacts, Market
 from app.services.quotes import quoted
@@ -117,3 +118,16 @@ async def test_what_is_new_of_one_symbol_is_seen_and_the_others_are_not_judged_a
     assert data.funnel().eligible == before.eligible[1:]
     assert judged == [name]
     seen(data)
+
+
+async def test_the_number_of_eligible_symbols_is_counted_four_times_a_second(
+    live: LiveMarket,
+) -> None:
+    data = live.market()
+    await first_fill(data)
+    before = data.facts().eligible
+    entry = data.resolve(data.funnel().eligible[0])
+    data.live.market = _without_quote(data.live.market, entry.contract.code)
+    assert data.facts().eligible == before
+    live.clock.pass_(COUNT_S + 0.01)
+    assert data.facts().eligible == before - 1

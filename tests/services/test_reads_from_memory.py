@@ -11,6 +11,7 @@ import pytest
 from app.domain.controls import LockKind
 from app.domain.market import DataStatus, Interval
 from app.domain.replacement import Tally
+from app.services.grounds import Grounds
 from app.services.once import Command
 from app.services.performance import Claim
 from app.services.safety import SafetyReport
@@ -252,3 +253,27 @@ async def test_who_hears_of_a_change_reads_it(database: Database) -> None:
     await asyncio.gather(*told)
     assert read_at
     assert set(read_at) == {False}
+
+
+@ON_SQLITE
+async def test_how_members_move_together_is_worked_out_for_bars_and_members_alone(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await desk.filled(4)
+    asked: list[tuple[str, ...]] = []
+    whole = Grounds.correlations
+
+    def counted(
+        grounds: Grounds, symbols: tuple[str, ...], days: int
+    ) -> dict[tuple[str, str], float]:
+        asked.append(symbols)
+        return whole(grounds, symbols, days)
+
+    monkeypatch.setattr(Grounds, "correlations", counted)
+    await desk.safety.validate()
+    await desk.controls.switch(False, "x", WHO)
+    assert "trading_disabled" in {one.code for one in (await desk.safety.validate()).issues}
+    assert len(asked) == 1
+    _days(desk)
+    assert "correlation_high" in {one.code for one in (await desk.safety.validate()).warnings}
+    assert len(asked) == 2
