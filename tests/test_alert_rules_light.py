@@ -22,6 +22,7 @@ pytestmark = pytest.mark.long
 OPTIONS = SandboxOptions(contracts=80, quota=100_000)
 # Everything is asked for every second, so that nothing of a test waits for a cadence.
 FAST = {"market": 1, "scoring": 2, "books": 1}
+DAY_MS = 86_400_000
 
 
 class Stage(Scene):
@@ -285,3 +286,21 @@ async def test_what_the_market_makes_of_scores_sectors_and_risk(tmp_path: Path) 
         for contract in held.values():
             await here.plant(symbol=contract, price_factor=1 / 3.0)
         await here.gone("var_above_limit")
+
+
+async def test_two_that_fall_together_are_told_until_they_part(tmp_path: Path) -> None:
+    async with stage(tmp_path, size=4, options=morning()) as here:
+        await here.rule("high_correlation", limit=0.55, clear_limit=0.45, cooldown_s=0)
+        # Nothing is left of the market itself once the market is taken out.
+        others = [one for one in await here.members() if one["symbol"] != "BTCUSDT"]
+        one, other = sorted(others, key=lambda member: str(member["symbol"]))[:2]
+        pair = f"{one['symbol']}-{other['symbol']}"
+        await here.over("high_correlation", pair)
+        for member in (one, other):
+            await here.plant(symbol=member["contract"], price_factor=0.7)
+        await here.control("POST", "/clock", {"advance_ms": DAY_MS})
+        assert (await here.about("high_correlation", pair))["value"] > 0.55
+        await here.plant(symbol=one["contract"], price_factor=1.5)
+        await here.plant(symbol=other["contract"], price_factor=0.7)
+        await here.control("POST", "/clock", {"advance_ms": DAY_MS})
+        await here.over("high_correlation", pair)
