@@ -70,7 +70,7 @@ stateful: setup ## random lives of the portfolio on both databases, many more th
 	MYTESTS_STATEFUL_EXAMPLES=$(STATEFUL_LIVES) MYTESTS_STATEFUL_STEPS=60 \
 		$(RUN) pytest -q tests/stateful
 
-bench: setup ## how long things take: indicators beside memcpy and TA-Lib, correlations, hostile input, HTTP beside a bare peer, idle cost, the feed, the stream, notifications
+bench: setup ## how long things take: indicators beside memcpy and TA-Lib, correlations, hostile input, HTTP beside a bare peer, idle cost, the feed, the stream, notifications, signals
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.kernels
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.incremental
 	$(RUN) benchmarks.saving
@@ -82,6 +82,7 @@ bench: setup ## how long things take: indicators beside memcpy and TA-Lib, corre
 	$(RUN) benchmarks.stream
 	$(RUN) benchmarks.stream_rate
 	$(RUN) benchmarks.notifications
+	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.signals
 
 chaos: setup ## three real processes, and how long they take to heal from each fault
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.chaos

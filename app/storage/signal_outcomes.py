@@ -54,21 +54,25 @@ class OutcomeCounts:
 class SignalOutcomeRepository:
     connection: AsyncConnection
 
-    async def open(self, judged: Judged) -> None:
-        """Nothing where its verdict is held to nothing; one that is there stays as it is."""
-        signal, outcome = judged.signal, judged.outcome
-        if outcome is None or signal.claim.symbol is None:
-            return
-        row = {
-            "signal_id": signal.signal_id,
-            "source": signal.claim.source,
-            "symbol": signal.claim.symbol,
-            "starts_at": outcome.window.starts_at,
-            "ends_at": outcome.window.ends_at,
-            "counts_for_agents": False,
-            "counts_for_source": False,
-        }
-        await self.connection.execute(insert(self.connection, table).on_conflict_do_nothing(), row)
+    async def open(self, judged: Iterable[Judged]) -> None:
+        """Nothing where a verdict is held to nothing; one that is there stays as it is."""
+        rows = [
+            {
+                "signal_id": one.signal.signal_id,
+                "source": one.signal.claim.source,
+                "symbol": one.signal.claim.symbol,
+                "starts_at": one.outcome.window.starts_at,
+                "ends_at": one.outcome.window.ends_at,
+                "counts_for_agents": False,
+                "counts_for_source": False,
+            }
+            for one in judged
+            if one.outcome is not None and one.signal.claim.symbol is not None
+        ]
+        if rows:
+            await self.connection.execute(
+                insert(self.connection, table).on_conflict_do_nothing(), rows
+            )
 
     async def of(self, signal_ids: Iterable[str]) -> dict[str, Outcome]:
         """By signal; those without one are left out."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, delete, func, select
+from sqlalchemy import Row, bindparam, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.errors import Code, NotFoundError
@@ -43,8 +43,7 @@ class SignalRepository:
         )
         is_new = added.rowcount == 1
         if is_new and judged.verdict is not None:
-            await self._cast(judged.signal.signal_id, judged.verdict)
-            await SignalOutcomeRepository(self.connection).open(judged)
+            await self._cast([judged])
         return is_new
 
     async def named(self, source: str, source_id: str) -> Judged:
@@ -96,25 +95,40 @@ class SignalRepository:
         return tuple(map(_signal, await self.connection.execute(wanted)))
 
     async def save(self, judged: Iterable[Judged]) -> None:
-        """New states and, where there is a verdict, its votes in the place of earlier ones."""
+        """New states; with a verdict, its votes in the place of earlier ones. All at once."""
+        with_verdict: list[Judged] = []
+        without: list[Judged] = []
         for one in judged:
-            row = _row(one)
-            signal_id = row.pop("signal_id")
+            (without if one.verdict is None else with_verdict).append(one)
+        for some in (without, with_verdict):
+            rows = [_row(one) for one in some]
+            if rows:
+                new: dict[str, Any] = {
+                    name: bindparam(f"new_{name}") for name in rows[0] if name != "signal_id"
+                }
+                statement = signals.update().where(
+                    signals.c.signal_id == bindparam("new_signal_id")
+                )
+                given = [{f"new_{name}": value for name, value in row.items()} for row in rows]
+                await self.connection.execute(statement.values(new), given)
+        if with_verdict:
+            theirs = [one.signal.signal_id for one in with_verdict]
             await self.connection.execute(
-                signals.update().where(signals.c.signal_id == signal_id).values(row)
+                delete(signal_votes).where(signal_votes.c.signal_id.in_(theirs))
             )
-            if one.verdict is None:
-                continue
-            await self.connection.execute(
-                delete(signal_votes).where(signal_votes.c.signal_id == signal_id)
-            )
-            await self._cast(signal_id, one.verdict)
-            await SignalOutcomeRepository(self.connection).open(one)
+            await self._cast(with_verdict)
 
-    async def _cast(self, signal_id: str, verdict: Verdict) -> None:
-        votes = [_vote_row(signal_id, vote) for vote in verdict.votes]
+    async def _cast(self, judged: Sequence[Judged]) -> None:
+        """Votes, and the outcomes that they will be held to."""
+        votes = [
+            _vote_row(one.signal.signal_id, vote)
+            for one in judged
+            if one.verdict is not None
+            for vote in one.verdict.votes
+        ]
         if votes:
             await self.connection.execute(signal_votes.insert(), votes)
+        await SignalOutcomeRepository(self.connection).open(judged)
 
     async def forecasts(self, signal_ids: Sequence[str]) -> tuple[tuple[str, str, float], ...]:
         """(signal, agent, probability) of all who voted, in the order of the ids."""
