@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,17 @@ import aiohttp
 import httpx2
 import pytest
 
+from app.api.server import _GRACE_S
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
+from app.workers.durable import EngineOptions
 from tests import nursery
 from tests.api.harness import PREFIX
 from tests.cli.command import started
 
 pytestmark = pytest.mark.long
 PATIENCE_S = 240.0
-ENDS_WITHIN_S = 20.0
+WAITS_S = 60.0  # so long the exchange lets wait
 
 
 def free_port() -> int:
@@ -84,7 +87,7 @@ async def test_K15_asked_to_end_it_takes_on_nothing_and_leaves_what_runs_for_lat
         port = free_port()
         async with service(tmp_path, exchange, port, children) as client:
             # What runs does not end by itself: the exchange lets it wait.
-            slow = {"kind": "delay", "path": "/api/v1/kline/query", "seconds": 60.0}
+            slow = {"kind": "delay", "path": "/api/v1/kline/query", "seconds": WAITS_S}
             async with control.post(f"{exchange}/_control/faults", json=slow) as armed:
                 assert armed.status == 200
             begun = (await client.post(f"{PREFIX}/symbols/sync?history=true")).json()
@@ -97,7 +100,10 @@ async def test_K15_asked_to_end_it_takes_on_nothing_and_leaves_what_runs_for_lat
             with pytest.raises(httpx2.TransportError):  # not ready: nobody is let in any more
                 await answers_for_ever(client)
             said = await asyncio.to_thread(child.wait, PATIENCE_S)
-            assert (said, time.monotonic() - asked < ENDS_WITHIN_S) == (0, True)
+            # It waited for nobody: on a machine without other work it takes what it may.
+            assert (said, time.monotonic() - asked < WAITS_S) == (0, True)
+            patience: dict[str, Any] = {one.name: one.default for one in fields(EngineOptions)}
+            assert patience["drain_s"] + _GRACE_S <= 20
         async with control.delete(f"{exchange}/_control/faults") as healed:
             assert healed.status == 200
         async with service(tmp_path, exchange, port) as client:
