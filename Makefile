@@ -74,6 +74,7 @@ bench: setup ## how long things take: indicators beside memcpy and TA-Lib, corre
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.kernels
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.incremental
 	$(RUN) benchmarks.saving
+	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.prepared
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.correlation
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.hostile
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.http
@@ -84,7 +85,8 @@ bench: setup ## how long things take: indicators beside memcpy and TA-Lib, corre
 	$(RUN) benchmarks.notifications
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.signals
 
-chaos: setup ## three real processes, and how long they take to heal from each fault
+chaos: setup ## days of faults in the feed; three real processes, and how long each fault takes to heal
+	$(RUN) benchmarks.feed_storms
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.chaos
 
 lock: setup ## resolve pyproject.toml anew into both locks

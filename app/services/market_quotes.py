@@ -17,7 +17,8 @@ from app.services.market_state import LiveMarket, Market, Received, joined
 from app.services.quality_view import timely
 
 GRACE_S: Final = 2.0  # what was on its way when we asked has come by then
-MUTE: Final = 2  # so many moves in a row that were not told of: only telling helps now
+MUTE: Final = 2  # so many moves in a row that were not told of: answers do not help now
+TRIAL_S: Final = 15.0  # without a move: quiet, and no longer thought to be mute
 _NEVER: Final = float("-inf")
 _log = structlog.get_logger("quotes")
 
@@ -26,14 +27,24 @@ def _nobody() -> Mapping[str, float]:
     return MappingProxyType({})
 
 
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """The answer that a mute quote was first seen with, under a subscription, and when."""
+
+    answer: Ticker
+    since: float
+    begun: float
+
+
 @dataclass(slots=True)
 class MarketQuotes:
     """While the market streams an answer only confirms what was told, or raises suspicion.
 
     `told_of` names the contracts whose quotes are told at present, and since when. A quote that
     is neither told nor confirmed grows old, whatever the answers say of it; so does one that was
-    seen to move twice without being told of, until it is told of again. A quote that is told
-    otherwise than it is answered, and goes on so, is believed in neither form.
+    seen to move twice without being told of, until it is told of again, or has not moved for a
+    while since it was subscribed anew. A quote that is told otherwise than it is answered, and
+    goes on so, is believed in neither form.
     """
 
     live: LiveMarket
@@ -44,6 +55,8 @@ class MarketQuotes:
     _suspects: dict[str, float] = field(default_factory=dict)  # since when answers differ
     _based: dict[str, float] = field(default_factory=dict)  # subscriptions that an answer began
     _missed: dict[str, int] = field(default_factory=dict)  # moves not told of, in a row
+    _named: dict[str, float] = field(default_factory=dict)  # as deaf, when last
+    _trials: dict[str, _Trial] = field(default_factory=dict)  # of those that were mute
     _parted: dict[str, float] = field(default_factory=dict)  # since when both ways differ
 
     def answered(self, tickers: Collection[Ticker], sent: float, *, after_gap: bool = False) -> int:
@@ -113,12 +126,34 @@ class MarketQuotes:
             if since is not None:
                 self._based[code] = since
             return self._asked(one, sent)
+        if since is not None and self._missed.get(code, 0) >= MUTE:
+            return self._on_trial(one, before, sent, since)
         if since is not None and _alike(before.value, one):
             self._suspects.pop(code, None)
             return self._asked(traded, sent)
         if since is not None and since <= sent:
             self._suspects.setdefault(code, sent)
         return replace(before, value=traded)
+
+    def _on_trial(
+        self, one: Ticker, before: Received[Ticker], sent: float, since: float
+    ) -> Received[Ticker]:
+        """What is held of a quote that was mute: nobody tells of a market that stands still.
+
+        If it moves again without a word it is deaf; if it does not for a while it was quiet.
+        """
+        code, trial = one.code, self._trials.get(one.code)
+        if since <= self._named.get(code, _NEVER):
+            self._suspects.setdefault(code, sent)  # it was not even subscribed anew
+        elif trial is None or trial.since != since or not _alike(trial.answer, one):
+            if trial is not None and trial.since == since:
+                self._suspects.setdefault(code, sent)
+            self._trials[code] = _Trial(one, since, sent)
+        elif sent - trial.begun >= TRIAL_S:
+            del self._trials[code]
+            self._missed[code] = MUTE - 1  # the next move without a word is one too many
+            return self._asked(one, sent)
+        return replace(before, value=_with_trade(before.value, one))
 
     def told(
         self, held: Received[Ticker], update: QuoteUpdate, stamped_ms: int, arrived: float
@@ -128,6 +163,8 @@ class MarketQuotes:
         self.heard[before.code] = arrived
         self._suspects.pop(before.code, None)
         self._missed.pop(before.code, None)
+        self._trials.pop(before.code, None)
+        self._named.pop(before.code, None)
         value = Ticker(  # some thousand a second: `replace` takes three times as long
             before.code,
             before.last,
@@ -143,11 +180,13 @@ class MarketQuotes:
 
     def deaf(self) -> tuple[str, ...]:
         """Contracts that were seen to have moved, and not told of; each is named once a time."""
-        before = self.live.monotonic() - GRACE_S
+        now = self.live.monotonic()
+        before = now - GRACE_S
         found = tuple(code for code, sent in self._suspects.items() if sent <= before)
         for code in found:
             del self._suspects[code]
             self._missed[code] = self._missed.get(code, 0) + 1
+            self._named[code] = now
         return found
 
     def _asked(self, value: Ticker, sent: float) -> Received[Ticker]:
