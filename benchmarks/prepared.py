@@ -1,0 +1,148 @@
+"""Rankings and portfolio from prepared bytes, beside the same documents through a response model.
+
+The peer is FastAPI with our own models and nothing behind them. 100 connections ask one thing as
+fast as they are answered; what counts is the processor time of the server per answer (without what
+the service spends by itself), for the load generator is of Python too. Prints one table, asserts
+nothing.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from rich.console import Console
+from rich.table import Table
+
+from app.api.routes.portfolio import PortfolioOut
+from app.api.scores import RankingsOut
+from benchmarks.http import PREFIX, Server, free_port, process, service, until_up
+from benchmarks.http_load import Ask, Pace, Run, flat_out, once, paced, request
+
+CONNECTIONS, SECONDS = 100, float(os.environ.get("MYBENCH_SECONDS", "4"))
+PACE = Pace(CONNECTIONS, 3.0, SECONDS)  # 300 requests a second, for the tail
+RANKINGS, PORTFOLIO = "/scoring/rankings?limit=600", "/portfolio"
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    path: str
+    headers: dict[str, str]
+    goal: str
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one case: answers a second and processor time of the server for each, p99 when paced."""
+
+    rate: float
+    cost_ms: float
+    p99_ms: float
+    size: int
+    statuses: str
+
+
+def give(folder: Path, port: int) -> None:
+    """The peer: validates and renders the same documents for every request."""
+    api = FastAPI()
+    rankings = RankingsOut.model_validate_json((folder / "rankings.json").read_bytes())
+    portfolio = PortfolioOut.model_validate_json((folder / "portfolio.json").read_bytes())
+
+    @api.get("/scoring/rankings")
+    async def all_rankings() -> RankingsOut:
+        return rankings
+
+    @api.get("/portfolio")
+    async def whole_portfolio() -> PortfolioOut:
+        return portfolio
+
+    uvicorn.run(api, host="127.0.0.1", port=port, http="httptools", access_log=False)
+
+
+@asynccontextmanager
+async def peer(folder: Path) -> AsyncIterator[Server]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with process(["-m", "benchmarks.prepared", str(folder), str(port)]) as pid:
+        await until_up(url, "/portfolio")
+        yield Server(url, pid)
+
+
+async def at_rest(server: Server) -> float:
+    """Processor seconds a second of what the service does by itself."""
+    before = server.processor_s() or 0.0
+    await asyncio.sleep(2 * SECONDS)
+    return ((server.processor_s() or 0.0) - before) / (2 * SECONDS)
+
+
+async def figures(server: Server, message: bytes, rest: float = 0.0) -> Figures:
+    def make(number: int, turn: int) -> Ask:
+        del number, turn
+        return Ask("it", message)
+
+    await once(server.url, message)
+    before = server.processor_s() or 0.0
+    most = await flat_out(server.url, make, CONNECTIONS, SECONDS)
+    spent = (server.processor_s() or 0.0) - before - rest * most.seconds
+    cost = spent * 1e3 / most.answers
+    calm: Run = await paced(server.url, (make, PACE))
+    taken = calm.named["it"]
+    statuses = ", ".join(str(status) for status in most.named["it"].statuses)
+    return Figures(most.rate, cost, taken.share(0.99), taken.size, statuses)
+
+
+async def measure(console: Console) -> None:
+    with tempfile.TemporaryDirectory() as room:
+        folder = Path(room)
+        async with service(folder) as ours:
+            _, body, headers = await once(ours.url, request("GET", PREFIX + RANKINGS))
+            (folder / "rankings.json").write_bytes(body)
+            _, body, _ = await once(ours.url, request("GET", PREFIX + PORTFOLIO))
+            (folder / "portfolio.json").write_bytes(body)
+            lines = len(json.loads((folder / "rankings.json").read_bytes())["items"])
+            async with peer(folder) as other:
+                cases = (
+                    Case("rankings", RANKINGS, {}, ">= 8 x"),
+                    Case("rankings, gzip", RANKINGS, {"Accept-Encoding": "gzip"}, ">= 20 x"),
+                    Case("rankings, 304", RANKINGS, {"If-None-Match": headers["etag"]}, ">= 20 x"),
+                    Case("portfolio", PORTFOLIO, {}, ">= 5 x"),
+                )
+                table = Table(
+                    "asked", "statuses", "bytes", "answers/s", "peer", "ratio", "processor ms",
+                    "peer", "ratio", "goal", "p99 ms", "goal",
+                    title=f"{CONNECTIONS} connections, {lines} lines of rankings",
+                )  # fmt: skip
+                rest = await at_rest(ours)
+                for case in cases:
+                    bare = await figures(other, request("GET", case.path))
+                    message = request("GET", PREFIX + case.path, case.headers)
+                    mine = await figures(ours, message, rest)
+                    table.add_row(
+                        case.name, mine.statuses, str(mine.size), f"{mine.rate:.0f}",
+                        f"{bare.rate:.0f}", f"{mine.rate / bare.rate:.1f} x", f"{mine.cost_ms:.3f}",
+                        f"{bare.cost_ms:.3f}", f"{bare.cost_ms / mine.cost_ms:.1f} x", case.goal,
+                        f"{mine.p99_ms:.1f}", "< 50",
+                    )  # fmt: skip
+    console.print(table)
+
+
+def main() -> None:
+    """Measures; with two arguments it is the peer: folder of the documents, port."""
+    if len(sys.argv) == 3:
+        give(Path(sys.argv[1]), int(sys.argv[2]))
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the children end with us
+    asyncio.run(measure(Console(width=150)))
+
+
+if __name__ == "__main__":
+    main()
