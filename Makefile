@@ -75,7 +75,6 @@ bench: setup ## how long things take: indicators beside memcpy and TA-Lib, corre
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.incremental
 	$(RUN) benchmarks.saving
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.prepared
-	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.prepared
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.correlation
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.hostile
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.http
