@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from app.domain.board import Family
-from app.domain.composite import AlgorithmSpec, Moments, standings
+from app.domain.composite import AlgorithmSpec, Moments, by_moments, standings
 from app.domain.configuration import Configuration
 from app.domain.factors import FACTORS
 
@@ -88,6 +88,15 @@ def test_small_universe_needs_fixed_moments() -> None:
     np.testing.assert_allclose(
         np.nansum(stands.contributions(np.ones(9)), axis=0), stands.z, atol=1e-12
     )
+
+
+def test_ten_are_enough_for_ranks() -> None:
+    assert np.isfinite(standings(raw_values(count=10, missing=0.0), SPEC).z).all()
+
+
+def test_moments_say_how_far_from_their_mean_in_their_own_spread() -> None:
+    found = by_moments(np.array([5.0, 9.0, 1.0, 400.0]), Moments(5.0, 4.0))
+    np.testing.assert_allclose(found, [0.0, 1.0, -1.0, 3.0])
 
 
 def test_a_duplicate_factor_that_splits_the_weight_changes_nothing() -> None:

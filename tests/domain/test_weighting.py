@@ -77,6 +77,17 @@ def test_what_the_appealing_cannot_take_goes_to_the_others() -> None:
     assert given_out.cash_u == 0
 
 
+def test_little_appeal_is_appeal_where_others_have_none() -> None:
+    given_out = allocate(claims(0.5, 0.3, 0.0, 0.0, 0.0, 0.0), 5 * PERCENT, 20 * PERCENT)
+    assert list(given_out.weights_u.values()) == [20 * PERCENT] * 2 + [15 * PERCENT] * 4
+
+
+def test_minimums_that_just_fit_are_no_fill() -> None:
+    given_out = allocate(claims(5.0, 3.0, 0.0, 0.0, 0.0, 0.0), 15 * PERCENT, 20 * PERCENT)
+    assert list(given_out.weights_u.values()) == [20 * PERCENT] * 2 + [15 * PERCENT] * 4
+    assert given_out.flags == ()
+
+
 def test_those_without_appeal_get_the_minimum_where_the_rest_fits() -> None:
     assert weights(*([1.0] * 5 + [0.0] * 3)) == [17 * PERCENT] * 5 + [5 * PERCENT] * 3
 
@@ -120,6 +131,8 @@ def test_room_below_one_minimum_is_taken_as_it_is() -> None:
         (1.0, 1.0, 0.5, math.exp(0.5)),
         (1.0, 0.0, 0.5, 0.0),
         (math.nan, 1.0, 0.5, 0.0),
+        (700.0, 1.0, 1.0, math.exp(700.0)),
+        (700.5, 1.0, 1.0, 0.0),
         (1e6, 1.0, 0.5, 0.0),
         (1.0, 5e-324, 0.5, 0.0),
     ],
