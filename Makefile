@@ -12,6 +12,8 @@ FUZZ_EXAMPLES ?= 200
 STATEFUL_LIVES ?= 300
 # Measuring what the tests reach takes as long as running them.
 COVERAGE ?=
+# Every so many mistakes of those that there are.
+MUTANTS_EVERY ?= 1
 
 # With it set, imports cost five times as much, and the demo starts two processes.
 unexport PYTHONDONTWRITEBYTECODE
@@ -20,7 +22,7 @@ seed_option = $(if $(SEED),--seed $(SEED))
 port_option = $(if $(PORT),--port $(PORT))
 replay_option = $(if $(REPLAY),--replay $(REPLAY)) $(if $(REPLAY_FROM),--replay-from $(REPLAY_FROM))
 
-.PHONY: help setup check test demo run sandbox fuzz long stateful bench chaos lock format clean
+.PHONY: help setup check test demo run sandbox fuzz long stateful bench chaos mutants lock format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -88,6 +90,9 @@ bench: setup ## how long things take: indicators beside memcpy and TA-Lib, corre
 chaos: setup ## days of faults in the feed; three real processes, and how long each fault takes to heal
 	$(RUN) benchmarks.feed_storms
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.chaos
+
+mutants: setup ## one mistake at a time in weights and scores, and which of them no test notices (an hour; MUTANTS_EVERY=6 a part)
+	OPENBLAS_NUM_THREADS=1 MUTANTS_EVERY=$(MUTANTS_EVERY) $(RUN) benchmarks.mutants
 
 lock: setup ## resolve pyproject.toml anew into both locks
 	$(RUN) uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \

@@ -1,0 +1,215 @@
+"""Do the tests of weights and scores notice a mistake? One is made at a time, and they are run.
+
+Each mutant is one changed operator, bound or number; it is killed when a test fails. `python -m
+benchmarks.mutants [MODULE...]` prints the survivors and ends with 1 below 85 % of a module;
+`MUTANTS_EVERY=5` takes every fifth of them.
+"""
+
+import ast
+import copy
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_loader
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np  # noqa: F401  # here and once: every mutant is a fork of this process
+import pytest
+import scipy.special
+import scipy.stats  # noqa: F401
+from hypothesis import Phase, settings
+
+TESTS = {
+    "weighting": ("test_weighting",),
+    "weighting_methods": ("test_weighting_methods",),
+    "hierarchical_parity": ("test_hierarchical_parity",),
+    "composite": ("test_composite", "test_scoring"),
+    "explanation": ("test_composite", "test_scoring"),
+    "scoring": ("test_scoring", "test_back_scoring"),
+}
+LEAST = 0.85
+PATIENCE_S = 120  # a mutant that runs so long is killed: it does not end
+AT_ONCE = 2
+_OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.Pow: ast.Mult,
+    ast.BitAnd: ast.BitOr,
+    ast.BitOr: ast.BitAnd,
+    ast.And: ast.Or,
+    ast.Or: ast.And,
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A module with one change."""
+
+    line: int
+    change: str
+    tree: ast.Module
+
+
+def mutants(source: str) -> Iterator[Mutant]:
+    """Every change of the code; names of types, texts and declarations are left alone."""
+    tree = ast.parse(source)
+    nodes = list(ast.walk(tree))
+    silent = {id(one) for node in nodes for one in _annotations(node)}
+    for place, node in enumerate(nodes):
+        if id(node) in silent:
+            continue
+        for change in _changes(node):
+            other = copy.deepcopy(tree)
+            twin = list(ast.walk(other))[place]
+            said = change(twin)
+            line = getattr(node, "lineno", 0)
+            yield Mutant(line, said, ast.fix_missing_locations(other))
+
+
+def _annotations(node: ast.AST) -> Iterator[ast.AST]:
+    """Types and decorators, and `strict=` of a zip, which only tells that lengths agree."""
+    if isinstance(node, ast.keyword) and node.arg == "strict":
+        yield node.value
+    for name in ("annotation", "returns"):
+        found = getattr(node, name, None)
+        if isinstance(found, ast.AST):
+            yield from ast.walk(found)
+    for one in getattr(node, "decorator_list", ()):
+        yield from ast.walk(one)
+
+
+def _changes(node: ast.AST) -> list:
+    found: list = []
+    operator = getattr(node, "op", None)
+    if type(operator) in _OPERATORS and not isinstance(node, ast.UnaryOp):
+        found.append(_operator)
+    if isinstance(node, ast.Compare) and type(node.ops[0]) in _OPERATORS:
+        found.append(_comparison)
+    if isinstance(node, ast.IfExp | ast.If | ast.While):
+        found.append(_negation)
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        found.append(_number)
+    return found
+
+
+def _operator(node: ast.AST) -> str:
+    before, node.op = node.op, _OPERATORS[type(node.op)]()
+    return f"{type(before).__name__} -> {type(node.op).__name__}"
+
+
+def _comparison(node: ast.AST) -> str:
+    before, node.ops[0] = node.ops[0], _OPERATORS[type(node.ops[0])]()
+    return f"{type(before).__name__} -> {type(node.ops[0]).__name__}"
+
+
+def _negation(node: ast.AST) -> str:
+    node.test = ast.UnaryOp(ast.Not(), node.test)
+    return "the other way round"
+
+
+def _number(node: ast.AST) -> str:
+    before = node.value
+    node.value = not before if isinstance(before, bool) else before + 1
+    return f"{before} -> {node.value}"
+
+
+class _Changed(MetaPathFinder, Loader):
+    """Gives the mutant in place of the module."""
+
+    def __init__(self, name: str, tree: ast.Module) -> None:
+        self.name, self.tree = name, tree
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> ModuleSpec | None:
+        return spec_from_loader(fullname, self) if fullname == self.name else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        exec(compile(self.tree, self.name, "exec"), module.__dict__)  # noqa: S102  # our own code
+
+
+def _begin(module: str, mutant: Mutant | None) -> int:
+    """A process that ends with 0 if every test passes."""
+    child = os.fork()
+    if child:
+        return child
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+    signal.alarm(PATIENCE_S)
+    if mutant is not None:
+        sys.meta_path.insert(0, _Changed(f"app.domain.{module}", mutant.tree))
+    # A mistake that was found need not be made small.
+    found = (Phase.explicit, Phase.generate)
+    settings.register_profile("mutants", phases=found, database=None, derandomize=True)
+    settings.load_profile("mutants")
+    files = [f"tests/domain/{name}.py" for name in TESTS[module]]
+    plain = ["-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:schemathesis", "--noconftest"]
+    plain += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is here already
+    status = 3
+    try:
+        status = pytest.main(["-x", "-q", "-o", "addopts=", "-m", "not long", *plain, *files])
+    finally:
+        os._exit(int(status))
+
+
+def survivors(module: str) -> tuple[int, list[Mutant]]:
+    """How many mutants there were, and those that no test noticed."""
+    source = Path(f"app/domain/{module}.py").read_text(encoding="utf-8")
+    _, status = os.waitpid(_begin(module, None), 0)
+    if status:
+        sys.exit(f"mutants: the tests of {module} fail without any change")
+    running: dict[int, Mutant] = {}
+    alive: list[Mutant] = []
+    count = 0
+
+    def end_one() -> None:
+        child, status = os.wait()
+        mutant = running.pop(child)
+        if status == 0:
+            alive.append(mutant)
+
+    every = int(os.environ.get("MUTANTS_EVERY", "1"))
+    for mutant in islice(mutants(source), 0, None, every):
+        while len(running) >= AT_ONCE:
+            end_one()
+        running[_begin(module, mutant)] = mutant
+        count += 1
+    while running:
+        end_one()
+    return count, sorted(alive, key=lambda one: one.line)
+
+
+def main() -> int:
+    """0 if every module has its share."""
+    short = 0
+    for module in sys.argv[1:] or TESTS:
+        count, alive = survivors(module)
+        share = 1.0 - len(alive) / count
+        short += share < LEAST
+        sys.stdout.write(f"{module:20} {count:4} mutants, {share:6.1%} killed\n")
+        for one in alive:
+            sys.stdout.write(f"    app/domain/{module}.py:{one.line}: {one.change}\n")
+        sys.stdout.flush()
+    return int(short > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
