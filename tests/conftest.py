@@ -60,7 +60,7 @@ def pytest_sessionstart() -> None:
     """A Ctrl-C of our own: asyncio puts its own in place of the usual one only, for each test anew.
 
     When the module signal is asked for that one, it spells it out with the task that it ends and
-    with everything that the task has given back, here whole services: half of the time of a test.
+    with everything that the task has given back, here whole services: a fifth of many tests' time.
     """
     signal.signal(signal.SIGINT, _interrupted)
 

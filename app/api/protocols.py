@@ -83,8 +83,8 @@ class PatientHttp(StrictHttp):
         super().connection_made(transport)  # type: ignore[arg-type]  # it is one of a socket
         bound = transport.get_extra_info("socket")
         with suppress(OSError, AttributeError):  # it is gone already, or none of TCP
-            # asyncio does so only for sockets that name their protocol, as ours does not: head and
-            # body are sent apart, and the body would wait 40 ms for the other side to confirm.
+            # asyncio does so only for sockets that name their protocol, as ours does not: what is
+            # sent in two pieces would wait 40 ms for the other side to confirm the first.
             bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def pause_writing(self) -> None:
