@@ -42,6 +42,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 HERE = Path(__file__).parent
 LONG_ONLY = re.compile(r"^pytestmark = \[?\s*pytest\.mark\.long\b", re.MULTILINE)
+WAITING = ("browser", "processes", "workers")  # much of their time is somebody else's
 MakeDatabase = Callable[..., Database]
 _NUMBERS = count(1)
 
@@ -74,7 +75,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection() -> None:
-    """Where several processes collect, each compiles a part first, and finds the others' done."""
+    """Nothing that is imported and collected is garbage: nobody looks for any until the end.
+
+    Where several processes collect, each compiles a part first, and finds the others' done.
+    """
+    gc.disable()
     name, count = os.environ.get("PYTEST_XDIST_WORKER"), os.environ.get("PYTEST_XDIST_WORKER_COUNT")
     if name is None or count is None or sys.dont_write_bytecode:
         return
@@ -89,15 +94,19 @@ def pytest_collection_finish() -> None:
     """What thousands of tests are made of stays: looking through it for garbage takes seconds."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(5_000)
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Scenes of whole services go first: all would wait for one that begins last."""
+    """Scenes of whole services go first, then what waits: all would wait for what begins last."""
 
-    def is_short(item: pytest.Item) -> bool:
-        return item.path.parent != HERE and item.get_closest_marker("xdist_group") is None
+    def turn(item: pytest.Item) -> int:
+        if item.path.parent == HERE or item.get_closest_marker("xdist_group") is not None:
+            return 0
+        return 1 if item.path.parent.name in WAITING else 2
 
-    items.sort(key=is_short)
+    items.sort(key=turn)
 
 
 @pytest.fixture(autouse=True)

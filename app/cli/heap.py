@@ -30,6 +30,7 @@ def brief_collections(clock: Callable[[], float] = perf_counter) -> Iterator[Non
         elif clock() - begun > LONGEST_S:
             gc.freeze()
 
+    caller_keeps_apart = gc.get_freeze_count() > 0
     gc.collect()
     gc.freeze()
     gc.callbacks.append(watch)
@@ -38,3 +39,6 @@ def brief_collections(clock: Callable[[], float] = perf_counter) -> Iterator[Non
     finally:
         gc.callbacks.remove(watch)
         gc.unfreeze()
+        if caller_keeps_apart:
+            gc.collect()
+            gc.freeze()

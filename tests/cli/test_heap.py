@@ -1,6 +1,9 @@
 """A server's collection of garbage is brief: what took long to look through is set apart."""
 
 import gc
+from collections.abc import Iterator
+
+import pytest
 
 from app.cli.heap import LONGEST_S, brief_collections
 
@@ -21,9 +24,17 @@ class Ring:
         self.me = self
 
 
+@pytest.fixture(autouse=True)
+def nothing_set_apart() -> Iterator[None]:
+    """Begins with nothing set apart, and sets apart again what the other tests want to be."""
+    gc.unfreeze()
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 def test_what_took_long_to_look_through_is_set_apart_and_the_rest_is_not() -> None:
     clock = Turning()
-    gc.unfreeze()
     with brief_collections(clock):
         before = gc.get_freeze_count()
         assert before > 0
@@ -44,3 +55,10 @@ def test_garbage_is_still_found() -> None:
     with brief_collections(clock):
         Ring()
         assert gc.collect() >= 1
+
+
+def test_what_its_caller_had_set_apart_is_set_apart_again() -> None:
+    gc.freeze()
+    with brief_collections(Turning()):
+        pass
+    assert gc.get_freeze_count() > 0

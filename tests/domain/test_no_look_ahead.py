@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from app.domain.back_scoring import back_scores
 from app.domain.board import Family
@@ -69,7 +69,7 @@ def correlations(scores: Floats, close: Floats, horizon: int = 1) -> Floats:
     for one, then in zip(scores[:-horizon], ahead, strict=True):
         both = np.isfinite(one) & np.isfinite(then)
         if both.sum() >= 15:
-            found.append(float(spearmanr(one[both], then[both]).statistic))
+            found.append(float(scipy.stats.spearmanr(one[both], then[both]).statistic))
     return np.array(found)
 
 

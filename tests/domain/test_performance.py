@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
+import scipy
 from scipy.special import ndtr
-from scipy.stats import kurtosis, skew
 
 from app.domain.events import PortfolioChanged
 from app.domain.performance import figures, ratio_error, since_inclusion
@@ -73,7 +73,12 @@ def test_a_figure_comes_with_what_it_is_worth() -> None:
     returns = np.random.default_rng(2).normal(0.001, 0.02, 400)
     made = figures(returns)
     ratio = returns.mean() / returns.std(ddof=1)
-    error = ratio_error(ratio, 400, float(skew(returns)), float(kurtosis(returns, fisher=False)))
+    error = ratio_error(
+        ratio,
+        400,
+        float(scipy.stats.skew(returns)),
+        float(scipy.stats.kurtosis(returns, fisher=False)),
+    )
     assert error is not None
     assert made.sharpe_error == pytest.approx(error * math.sqrt(365))
     # Of many samples the ratios scatter by about as much as one sample says.

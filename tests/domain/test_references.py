@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.stats import norm, rankdata
 
 from app.domain import indicators, measures
 from app.domain.crosssection import rank_to_normal
@@ -69,7 +69,7 @@ def test_a_market_that_stands_still_is_neutral_where_talib_calls_it_weak() -> No
 @settings(max_examples=60, deadline=None)
 def test_scipy_has_the_same_ranks(seed: int, count: int, levels: int) -> None:
     values = np.random.default_rng(seed).integers(0, levels, count).astype(np.float64)
-    theirs = norm.ppf((rankdata(values) - 0.5) / count)
+    theirs = scipy.stats.norm.ppf((scipy.stats.rankdata(values) - 0.5) / count)
     np.testing.assert_allclose(rank_to_normal(values), theirs, rtol=1e-12, atol=1e-12)
 
 

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
+import scipy
 from scipy.special import ndtri
-from scipy.stats import norm
 
 from app.domain.market import Floats
 from app.domain.value_at_risk import LEAST, Method, exceptions, kupiec, var_cvar
@@ -49,8 +49,10 @@ def test_ewma_is_normal_with_the_variance_of_today() -> None:
     for one in returns[30:]:
         variance = 0.94 * variance + 0.06 * one**2
     var, cvar = var_cvar(returns, 0.99, Method.EWMA)
-    assert var == pytest.approx(-norm.ppf(0.01) * math.sqrt(variance))
-    tail = norm.expect(lambda x: -x, lb=-np.inf, ub=norm.ppf(0.01), conditional=True)
+    assert var == pytest.approx(-scipy.stats.norm.ppf(0.01) * math.sqrt(variance))
+    tail = scipy.stats.norm.expect(
+        lambda x: -x, lb=-np.inf, ub=scipy.stats.norm.ppf(0.01), conditional=True
+    )
     assert cvar == pytest.approx(tail * math.sqrt(variance), rel=1e-6)
 
 
