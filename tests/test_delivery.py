@@ -215,14 +215,30 @@ def test_compose_variables_are_settings_and_make_valid_ones(
         assert settings.kucoin.data_source.value == "sandbox"
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", SERVICES)
 def test_G07_no_container_starts_with_a_secret_that_everybody_knows(name: str) -> None:
     variables = SERVICES[name].get("environment", {})
-    secret = {one for one in variables if re.search("SECRET|KEY|TOKEN|PASSPHRASE", one)}
-    for variable in secret:
-        given = re.fullmatch(r"\$\{\w+(?::-(.*))?\}", variables[variable])
-        assert given, f"{variable} comes from outside"
-        assert not given[1], f"{variable} has no default"
+    passwords = {
+        one: secret[1]
+        for one, given in variables.items()
+        if (secret := re.search(r"//[^/:@]*:([^@]*)@", given)) is not None
+    }
+    named = {
+        one: given
+        for one, given in variables.items()
+        if re.search("SECRET|KEY|TOKEN|PASSPHRASE|PASSWORD", one)
+    }
+    for variable, secret in (passwords | named).items():
+        from_outside = re.fullmatch(r"\$\{\w+(?::-(.*))?\}", secret)
+        assert from_outside, f"{variable} comes from outside"
+        assert not from_outside[1], f"{variable} has no default"
+
+
+def test_G07_what_a_container_needs_from_outside_is_in_the_readme() -> None:
+    text = _read("docker-compose.yml")
+    assert ":?" not in re.sub(r"#.*", "", text), "Compose would ask in every profile"
+    for variable in set(re.findall(r"\$\{(\w+)", text)):
+        assert f"`{variable}`" in README, variable
 
 
 @pytest.mark.parametrize("name", OURS)
