@@ -219,9 +219,9 @@ def test_compose_variables_are_settings_and_make_valid_ones(
 def test_G07_no_container_starts_with_a_secret_that_everybody_knows(name: str) -> None:
     variables = SERVICES[name].get("environment", {})
     passwords = {
-        one: secret[1]
+        one: found[1]
         for one, given in variables.items()
-        if (secret := re.search(r"//[^/:@]*:([^@]*)@", given)) is not None
+        if (found := re.search(r"//[^/:@]*:([^@]*)@", given)) is not None
     }
     named = {
         one: given

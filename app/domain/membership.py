@@ -74,10 +74,16 @@ def remove(
 
     `facts` (JSON-able) are kept with the event. Raises ConflictError(symbol_not_in_portfolio).
     """
-    member = member_of(portfolio, symbol)
+    return remove_too(Change(portfolio, ()), symbol, facts, at, reason)
+
+
+def remove_too(
+    change: Change, symbol: str, facts: Mapping[str, Any], at: datetime, reason: str
+) -> Change:
+    """The same as one more event of `change`: its version does not rise again."""
+    member = member_of(change.portfolio, symbol)
     payload = {**facts, "member": member_payload(member)}
-    draft = Draft(EventType.REMOVE, member.symbol, None, payload, reason)
-    return Change(portfolio, ()).then(draft, at)
+    return change.then(Draft(EventType.REMOVE, member.symbol, None, payload, reason), at)
 
 
 def swap(

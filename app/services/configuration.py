@@ -8,10 +8,14 @@ from app.domain.configuration_document import as_document, validate
 from app.domain.errors import Code, ConflictError
 from app.domain.events import ConfigurationChanged
 from app.domain.history import EventType, PortfolioEvent
-from app.domain.membership import configure
-from app.services.changes import Ledger
-from app.services.grounds import GroundsNow
+from app.domain.membership import Change, configure, member_of, remove_too
+from app.domain.portfolio import Portfolio
+from app.services.changes import Ledger, reweighed
+from app.services.grounds import Grounds, GroundsNow
 from app.services.once import Command, Once, Outcome, Render
+from app.services.portfolio import last_facts
+from app.services.rebalance_runs import require_none
+from app.services.views import by_score
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
 
@@ -35,11 +39,16 @@ class ConfigurationService:
         reason: str,
         command: Command,
         render: Render[Configuration] | None = None,
+        *,
+        evict_lowest: bool = False,
     ) -> Outcome[Configuration]:
         """The present settings with `changes`, judged as a whole, as the next version.
 
-        Settings that are already so make no new version. Raises ConfigurationRefusedError,
-        ConflictError(portfolio_exceeds_limit), PreconditionFailedError.
+        Settings that are already so make no new version. Where fewer members are allowed than
+        there are, `evict_lowest` removes those with the lowest scores in the same version.
+        Raises ConfigurationRefusedError, PreconditionFailedError, ConflictError
+        (portfolio_exceeds_limit; before an eviction also rebalance_in_progress), UnavailableError
+        where scores are too old to say which are the lowest.
         """
 
         async def change(unit: UnitOfWork) -> Configuration:
@@ -50,14 +59,18 @@ class ConfigurationService:
             if replace(wanted, version=present.version) == present:
                 return present
             size, most = len(portfolio.members), wanted.max_portfolio_symbols
-            if most < size:
+            if most < size and not evict_lowest:
                 raise ConflictError(
                     Code.PORTFOLIO_EXCEEDS_LIMIT,
-                    f"The portfolio has {size} members: remove some before allowing only {most}.",
+                    f"The portfolio has {size} members: remove some before allowing only {most}, "
+                    "or let the lowest-scored go with the change (evict_lowest).",
                 )
-            grounds = self.grounds(wanted)
+            grounds = replace(await self.grounds.of(unit), configuration=wanted)
             await unit.configuration.add(wanted, grounds.at, command.actor)
             done = configure(portfolio, wanted.version, as_document(wanted), grounds.at, reason)
+            if most < size:
+                await require_none(unit, grounds.at)
+                done = _without_the_lowest(done, portfolio, grounds, reason)
             await self.ledger.commit(unit, portfolio, done, grounds, command)
             unit.announce(ConfigurationChanged(wanted, grounds.at))
             return wanted
@@ -68,3 +81,26 @@ class ConfigurationService:
         """The events of new versions, newest first; the payload holds the settings."""
         async with self.database.read() as unit:
             return await unit.history.page(before_seq, limit, kind=EventType.CONFIG)
+
+
+def _without_the_lowest(
+    change: Change, portfolio: Portfolio, grounds: Grounds, reason: str
+) -> Change:
+    """The change with the surplus of members removed, lowest score first, and weights set anew.
+
+    Who is pinned or has no score is nobody's lowest. Raises ConflictError
+    (portfolio_exceeds_limit) where too few are left to choose from, UnavailableError on old data.
+    """
+    grounds.require_fresh_members(portfolio)
+    size, most = len(portfolio.members), grounds.configuration.max_portfolio_symbols
+    free = [one for one in by_score(portfolio, grounds) if not grounds.controls.is_pinned(one)]
+    if len(free) < size - most:
+        raise ConflictError(
+            Code.PORTFOLIO_EXCEEDS_LIMIT,
+            f"Of {size} members {size - most} would have to go, and only {len(free)} have a score "
+            "and are not pinned: remove some by name.",
+        )
+    for symbol in free[: size - most]:
+        facts = last_facts(member_of(portfolio, symbol), grounds)
+        change = remove_too(change, symbol, facts, grounds.at, reason)
+    return reweighed(change, grounds, {}, reason)

@@ -45,14 +45,18 @@ class PortfolioView:
 
 
 def weakest(portfolio: Portfolio, grounds: Grounds) -> tuple[str, ...]:
-    """The lowest-scored members, weakest first; a member without a score is not compared."""
+    """The replacement candidates, weakest first; a member without a score is not compared."""
+    return by_score(portfolio, grounds)[: grounds.configuration.replacement_candidates]
+
+
+def by_score(portfolio: Portfolio, grounds: Grounds) -> tuple[str, ...]:
+    """Members with a score, the lowest first; of equal ones the later rank."""
     scored = [
         (score, -member.rank, member.symbol)
         for member in portfolio.members
         if (score := grounds.score(member.symbol)) is not None
     ]
-    count = grounds.configuration.replacement_candidates
-    return tuple(symbol for _, _, symbol in sorted(scored)[:count])
+    return tuple(symbol for _, _, symbol in sorted(scored))
 
 
 def member_view(

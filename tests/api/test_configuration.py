@@ -63,11 +63,24 @@ async def test_the_eleventh_member(desk: Desk, client: httpx2.AsyncClient) -> No
     assert (eleventh.status_code, eleventh.json()["position_rank"]) == (201, 11)
     lowered = await put(client, {"max_portfolio_symbols": 10})
     problem(lowered, 409, "portfolio_exceeds_limit")
+    eviction = {"max_portfolio_symbols": 10, "evict_lowest": True}
+    assert (await put(client, eviction, if_match='"1"')).status_code == 412
+    assert len((await desk.portfolio.view()).portfolio.members) == 11
     history = (await client.get(f"{PATH}/history")).json()
     assert [(one["version"], one["created_by"], one["reason"]) for one in history["items"]] == [
         (2, "ops", "more")
     ]
     assert history["next_cursor"] is None
+
+
+async def test_G04_fewer_members_than_there_are(desk: Desk, client: httpx2.AsyncClient) -> None:
+    await desk.filled(3)
+    lowered = await put(client, {"max_portfolio_symbols": 2})
+    assert "evict_lowest" in problem(lowered, 409, "portfolio_exceeds_limit")["detail"]
+    evicted = await put(client, {"max_portfolio_symbols": 2, "evict_lowest": True})
+    assert evicted.status_code == 200
+    assert evicted.json()["configuration"]["max_portfolio_symbols"] == 2
+    assert len((await desk.portfolio.view()).portfolio.members) == 2
 
 
 async def test_history_pages(desk: Desk, client: httpx2.AsyncClient) -> None:

@@ -3,7 +3,10 @@
 import pytest
 
 from app.domain.configuration_document import ConfigurationRefusedError, as_document
-from app.domain.errors import Code, ConflictError, PreconditionFailedError
+from app.domain.controls import LockKind
+from app.domain.errors import Code, ConflictError, PreconditionFailedError, UnavailableError
+from app.domain.history import EventType
+from app.domain.portfolio import FULL
 from app.services.once import Command
 from tests.services.desk import SYMBOLS, WHO, Desk
 
@@ -29,6 +32,47 @@ async def test_G04_fewer_than_there_are_is_refused(desk: Desk) -> None:
         await desk.configuration.put({"max_portfolio_symbols": 9}, "shrink", WHO)
     assert caught.value.code is Code.PORTFOLIO_EXCEEDS_LIMIT
     assert (await desk.configuration.current()).version == 1
+
+
+async def test_G04_the_lowest_go_with_the_change_where_that_is_wished(desk: Desk) -> None:
+    await desk.filled()
+    desk.score({SYMBOLS[2]: 0.65, SYMBOLS[5]: 0.61, SYMBOLS[7]: 0.64})
+    await desk.controls.lock(SYMBOLS[5], LockKind.PIN, "we need it", None, WHO)
+    before = (await desk.portfolio.view()).portfolio
+    wanted = {"max_portfolio_symbols": 8}
+    done = await desk.configuration.put(wanted, "shrink", WHO, evict_lowest=True)
+    assert done.result is not None
+    assert done.result.max_portfolio_symbols == 8
+    portfolio = (await desk.portfolio.view()).portfolio
+    assert portfolio.version == before.version + 1
+    gone = {one.symbol for one in before.members} - {one.symbol for one in portfolio.members}
+    assert gone == {SYMBOLS[2], SYMBOLS[7]}, "the pinned one stays, though it is the lowest"
+    assert [one.rank for one in portfolio.members] == list(range(1, 9))
+    assert sum(one.weight_u for one in portfolio.members) == FULL
+    newest = await desk.reports.history(None, 4)
+    assert [event.type for event in newest[::-1]] == [
+        EventType.CONFIG,
+        EventType.REMOVE,
+        EventType.REMOVE,
+        EventType.WEIGHTS,
+    ]
+    assert {event.payload["version"] for event in newest} == {portfolio.version}
+    assert (await desk.reports.integrity()).ok
+
+
+async def test_G04_who_the_lowest_are_is_never_guessed(desk: Desk) -> None:
+    await desk.filled(3)
+    desk.score({SYMBOLS[0]: None, SYMBOLS[1]: None})
+    wanted = {"max_portfolio_symbols": 1}
+    with pytest.raises(ConflictError) as caught:
+        await desk.configuration.put(wanted, "shrink", WHO, evict_lowest=True)
+    assert caught.value.code is Code.PORTFOLIO_EXCEEDS_LIMIT
+    assert "only 1 have a score" in caught.value.detail
+    desk.later(hours=2)
+    with pytest.raises(UnavailableError):
+        await desk.configuration.put(wanted, "shrink", WHO, evict_lowest=True)
+    assert (await desk.configuration.current()).version == 1
+    assert len((await desk.portfolio.view()).portfolio.members) == 3
 
 
 async def test_refused_settings_leave_everything_as_it_was(desk: Desk) -> None:

@@ -310,9 +310,13 @@ class Life(RuleBasedStateMachine):
         if first.code is None:
             assert len(self.known.events) == effects
 
-    @rule(wanted=changes)
-    def configure(self, wanted: Mapping[str, object]) -> None:
-        self.request(lambda desk, who: desk.configuration.put(wanted, "tuned", who, rendered))
+    @rule(wanted=changes, evict=st.booleans())
+    def configure(self, wanted: Mapping[str, object], evict: bool) -> None:
+        self.request(
+            lambda desk, who: desk.configuration.put(
+                wanted, "tuned", who, rendered, evict_lowest=evict
+            )
+        )
 
     @rule(symbol=symbols, off=st.sampled_from([-1, 1]))
     def act_on_another_version(self, symbol: str, off: int) -> None:

@@ -1,6 +1,6 @@
 """Business configuration: read, replace as a whole, look back."""
 
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from fastapi import Request
 from pydantic import Field
@@ -17,6 +17,7 @@ from app.api.paging import Page, cut
 from app.api.policy_settings import PolicyIn, PolicyOut
 from app.api.quality_settings import QualityIn, QualityOut
 from app.api.rebalancing_settings import RebalancingIn, RebalancingOut
+from app.api.replacement_settings import ReplacementIn, ReplacementOut
 from app.api.responses import answer, etag, json_bytes, keep, sent
 from app.api.retention_settings import RetentionIn, RetentionOut
 from app.api.routing import api_router
@@ -31,6 +32,7 @@ from app.domain.history import PortfolioEvent
 from app.services.once import Answer
 
 router = api_router("configuration", "/configuration")
+_ABOUT_THE_CHANGE: Final = {"version", "reason", "user", "evict_lowest"}  # no settings
 
 
 class CorrelationOut(Out):
@@ -61,32 +63,6 @@ class CadencesOut(Out):
     replacement_check: int
     alerts: int
     performance_marks: int
-
-
-class ReplacementOut(Out):
-    """Times in seconds, noise in composite z, the return in basis points a day."""
-
-    noise_multiple: float
-    noise_runs: int
-    noise_default: float = Field(description="Where noise is not known yet; 0: none.")
-    return_per_z: float
-    horizon_days: float
-    confirmations: int
-    minimum_holding: int
-    cooling_off: int
-    min_confidence: float
-    max_per_cycle: int
-    max_per_sector: int
-    impact_value: float = Field(
-        description="Quote currency that a leg of a swap sweeps the book with, as a part of its "
-        "cost; 0: half the spread alone."
-    )
-    count_funding: bool = Field(
-        description="Whether the difference of the funding that longs pay over the horizon is a "
-        "part of the cost; where it is not known there is no swap."
-    )
-    auto_forced: bool
-    auto_discretionary: bool
 
 
 class ConfigurationOut(Out):
@@ -159,24 +135,6 @@ class CadencesIn(Body):
     performance_marks: int | None = None
 
 
-class ReplacementIn(Body):
-    noise_multiple: float | None = None
-    noise_runs: int | None = None
-    noise_default: float | None = None
-    return_per_z: float | None = None
-    horizon_days: float | None = None
-    confirmations: int | None = None
-    minimum_holding: int | None = None
-    cooling_off: int | None = None
-    min_confidence: float | None = None
-    max_per_cycle: int | None = None
-    max_per_sector: int | None = None
-    impact_value: float | None = None
-    count_funding: bool | None = None
-    auto_forced: bool | None = None
-    auto_discretionary: bool | None = None
-
-
 class FamilyWeightsIn(Body):
     technical: float | None = None
     fundamental: float | None = None
@@ -213,10 +171,15 @@ class ConfigurationIn(Said):
     quality: QualityIn | None = None
     signals: SignalsIn | None = None
     feed: FeedIn | None = None
+    evict_lowest: bool = Field(
+        False,
+        description="Where fewer members are allowed than there are: remove those with the lowest "
+        "scores with the same change, pinned ones aside. Without it that is a 409.",
+    )
 
     def changes(self) -> dict[str, Any]:
         """The settings that were given, as the domain judges them."""
-        return self.model_dump(exclude_unset=True, exclude={"version", "reason", "user"})
+        return self.model_dump(exclude_unset=True, exclude=_ABOUT_THE_CHANGE)
 
 
 class VersionOut(Out):
@@ -254,7 +217,15 @@ async def configuration(service: ServiceDep) -> Response:
     "",
     summary="Change the settings as a whole",
     response_model=ConfigurationChanged,
-    responses=problems(Code.CONSTRAINTS_INFEASIBLE, Code.PORTFOLIO_EXCEEDS_LIMIT, *CHANGES),
+    responses=problems(
+        Code.CONSTRAINTS_INFEASIBLE,
+        Code.PORTFOLIO_EXCEEDS_LIMIT,
+        Code.REBALANCE_IN_PROGRESS,
+        Code.MARKET_DATA_STALE,
+        Code.NO_BOARD_YET,
+        Code.CLOCK_UNSAFE,
+        *CHANGES,
+    ),
 )
 async def put_configuration(
     request: Request, service: ServiceDep, command: CommandDep, body: ConfigurationIn
@@ -276,7 +247,9 @@ async def put_configuration(
 
     who = by(command.on_version(body.version), body.user)
     try:
-        done = await service.configuration.put(body.changes(), body.reason or UNSAID, who, render)
+        done = await service.configuration.put(
+            body.changes(), body.reason or UNSAID, who, render, evict_lowest=body.evict_lowest
+        )
     except ConfigurationRefusedError as refused:
         places = [(("body", *one.loc.split(".")), one.type) for one in refused.complaints]
         return problem_response(request, 422, refused.code, refused.detail, errors=places)
