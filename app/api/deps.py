@@ -9,6 +9,7 @@ from typing import Annotated, Final
 from fastapi import Depends, Header, Request
 
 from app.api.errors import invalid
+from app.api.packing import plain_tag
 from app.api.paging import Cursors
 from app.api.responses import Shown
 from app.domain.errors import Code, PreconditionFailedError
@@ -130,12 +131,13 @@ async def get_if_none_match(
         Header(alias="If-None-Match", description="Entity tags that the caller holds already."),
     ] = None,
 ) -> frozenset[str]:
-    """Tags without their W/ prefix (weak comparison); `*` stands for any."""
+    """Tags without their W/ prefix (weak comparison), of either form; `*` stands for any."""
     del if_none_match
     text = ",".join(request.headers.getlist("if-none-match"))
     if text.strip() == "*":
         return frozenset({"*"})
-    return frozenset(found.group().removeprefix("W/") for found in _TAG.finditer(text))
+    tags = [found.group().removeprefix("W/") for found in _TAG.finditer(text)]
+    return frozenset((*tags, *map(plain_tag, tags)))
 
 
 def holds(tags: frozenset[str], tag: str) -> bool:

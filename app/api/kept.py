@@ -13,16 +13,17 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.packing import Form, Packer, packed_from
 from app.api.responses import answer, json_bytes
+from app.api.shelf import BUDGET, Shelf
 from app.domain.errors import ServiceError
 from app.services.standing import Stand, Standing
 
 STANDING: Final = "standing"  # in the state of the lifespan; without it nothing is kept
-_MOST: Final = 256  # answers
-_LARGEST: Final = 256 * 1024  # bytes of a body
 _LONGEST: Final = 1024  # bytes of what is asked
 _KEPT: Final = frozenset({200, 304})  # statuses
 _TAGS: Final = b"if-none-match"
+_FORMS: Final = b"accept-encoding"
 # With these an answer is another one, or not only an answer.
 _BESIDE: Final = frozenset({b"origin", b"content-length", b"transfer-encoding", b"prefer"})
 
@@ -78,12 +79,10 @@ class _Kept:
     has_committed: bool
     again: Again | None
     route: object
-    status: int
-    headers: tuple[tuple[bytes, bytes], ...]
-    body: bytes
+    form: Form
 
 
-_Key = tuple[str, bytes, bytes]
+_Key = tuple[str, bytes, bytes, int | None]  # path, query, tags, size from which it is packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,8 @@ class KeptAnswers:
     """
 
     app: ASGIApp
-    _kept: dict[_Key, _Kept] = field(default_factory=dict, init=False)
+    packer: Packer = field(default_factory=Packer)
+    _kept: Shelf[_Kept] = field(default_factory=lambda: Shelf(_size), init=False)
     _busy: dict[_Key, asyncio.Event] = field(default_factory=dict, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,9 +123,7 @@ class KeptAnswers:
             await self._found(key, standing, stand, scope, receive, send)
             return
         scope["route"] = given.route
-        start = {"status": given.status, "headers": list(given.headers)}
-        await send({"type": "http.response.start", **start})
-        await send({"type": "http.response.body", "body": given.body})
+        await _send(given.form, send)
 
     async def _remade(self, key: _Key, kept: _Kept, stand: Stand) -> _Kept | None:
         """What the same endpoint says now; None for what only the whole way can say."""
@@ -138,16 +136,12 @@ class KeptAnswers:
                 made = await kept.again()
             if made is None:
                 return None
-            body = bytes(made.body)
-            fresh = replace(
-                kept,
-                stand=stand,
-                status=made.status_code,
-                headers=tuple(made.raw_headers),
-                body=body,
-            )
-            if fresh.status in _KEPT and len(body) <= _LARGEST:
-                self._keep(key, fresh)
+            form = Form(made.status_code, tuple(made.raw_headers), bytes(made.body))
+            if form.status in _KEPT and not kept.has_committed:
+                form = await self._formed(form, key)
+            fresh = replace(kept, stand=stand, form=form)
+            if form.status in _KEPT:
+                self._kept.put(key, fresh)
         finally:
             del self._busy[key]
             busy.set()
@@ -163,51 +157,60 @@ class KeptAnswers:
         send: Send,
     ) -> None:
         """The whole way: the route is looked for, and the request read."""
-        heard, making = _Heard(send), _Making()
+        making = _Making()
+        heard = _Heard(send, making)
         token = _MAKING.set(making)
         try:
             await self.app(scope, receive, heard)
         finally:
             _MAKING.reset(token)
-        if heard.is_whole and stand is not None and making.has_committed is not None:
-            self._keep(
-                key,
-                _Kept(
-                    standing,
-                    stand,
-                    making.has_committed,
-                    making.again,
-                    scope.get("route"),
-                    heard.status,
-                    heard.headers,
-                    heard.body,
-                ),
-            )
+        form, has_committed = heard.whole, making.has_committed
+        if form is None:
+            return
+        if has_committed is False:
+            form = await self._formed(form, key)
+        await _send(form, send)
+        if stand is not None and has_committed is not None:
+            kept = _Kept(standing, stand, has_committed, making.again, scope.get("route"), form)
+            self._kept.put(key, kept)
 
-    def _keep(self, key: _Key, answer: _Kept) -> None:
-        self._kept.pop(key, None)
-        if len(self._kept) >= _MOST:
-            del self._kept[next(iter(self._kept))]  # the one that was made first
-        self._kept[key] = answer
+    async def _formed(self, form: Form, key: _Key) -> Form:
+        """As the caller wants it; tags of committed state are versions, and stay what they are."""
+        return await self.packer.formed(form, key[3], key[2])
+
+
+def _size(kept: _Kept) -> int:
+    return len(kept.form.body)
+
+
+async def _send(form: Form, send: Send) -> None:
+    start = {"status": form.status, "headers": list(form.headers)}
+    await send({"type": "http.response.start", **start})
+    await send({"type": "http.response.body", "body": form.body})
 
 
 class _Heard:
-    """Passes an answer on and remembers it, if it is one that can be given again."""
+    """Holds an answer back that can be given again, for its form; passes on any other one."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, making: _Making) -> None:
         self._send = send
-        self.status = 0
-        self.headers: tuple[tuple[bytes, bytes], ...] = ()
-        self.body = b""
-        self.is_whole = False
+        self._making = making
+        self._start: Message | None = None  # held back
+        self.whole: Form | None = None  # it has not been sent
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status, self.headers = message["status"], tuple(message["headers"])
-        elif self.status in _KEPT:
-            self.body = message.get("body", b"")
-            self.is_whole = not message.get("more_body") and len(self.body) <= _LARGEST
-            self.status = self.status if self.is_whole else 0
+            is_kept = self._making.has_committed is not None and message["status"] in _KEPT
+            self._start = message if is_kept else None
+            if is_kept:
+                return
+        elif self._start is not None:
+            start, self._start = self._start, None
+            body = message.get("body", b"")
+            if not message.get("more_body") and len(body) <= BUDGET:
+                self.whole = Form(start["status"], tuple(start["headers"]), body)
+                return
+            await self._send(start)
         await self._send(message)
 
 
@@ -224,11 +227,15 @@ def _key(scope: Scope) -> _Key | None:
     """What an answer depends on besides the stand; None for a request that has more to it."""
     if scope["type"] != "http" or scope["method"] != "GET":
         return None
-    held = b""
+    held = accepted = b""
     for name, value in scope["headers"]:
         if name in _BESIDE:
             return None
         if name == _TAGS:
             held += b"," + value
+        elif name == _FORMS:
+            accepted += b"," + value
     path, query = scope["path"], scope["query_string"]
-    return None if len(path) + len(query) + len(held) > _LONGEST else (path, query, held)
+    if len(path) + len(query) + len(held) > _LONGEST:
+        return None
+    return path, query, held, packed_from(accepted) if accepted else None

@@ -127,7 +127,10 @@ async def rankings(
         QueryFlag, Query(description="Leave out symbols that are not eligible.")
     ] = False,
 ) -> Response:
-    """The newest board from memory. ETag is the run; once the board is stale, another one."""
+    """The newest board from memory. ETag is the run; once the board is stale, another one.
+
+    With `Accept-Encoding: gzip` it comes packed, under a tag of its own.
+    """
     board = service.scoring.board()
     status = service.scoring.status_of(board)
     fresh = status is DataStatus.FRESH
