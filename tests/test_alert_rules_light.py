@@ -65,7 +65,12 @@ async def stage(
             # Before anything is decided: on a busy machine the fill may be old when it is over, and
             # a check of the schedule may come when a member has been taken away already.
             calm = {"auto_forced": False, "max_per_sector": of_a_sector}
-            patient = {"age_limit_cadences": 100, "replacement": calm}
+            # Nor does the service undo what the market does to its weights.
+            patient = {
+                "age_limit_cadences": 100,
+                "replacement": calm,
+                "policy": {"rebalance": "observe"},
+            }
             await made.settle(**patient)
             await service.post("/scoring/calculate")
             await service.post("/portfolio/initialize", {"size": size})

@@ -48,8 +48,9 @@ from app.telemetry import observers
 from app.telemetry.meter import Meter
 from app.telemetry.metrics import Metrics
 from app.workers.activities import activities
-from app.workers.alert_reactions import alert_reactions
+from app.workers.alert_reactions import ALERT_REACTIONS, alert_reactions
 from app.workers.backoff import full_jitter
+from app.workers.drift_reactions import DRIFT_REACTIONS, drift_reactions
 from app.workers.durable import EngineOptions, executor_of
 from app.workers.engine import Engine
 from app.workers.gauges import Gauges
@@ -155,7 +156,10 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             supervisor,
             table(lambda: in_force().cadences, work, engine, utc_now),
             work,
-            alert_reactions(bus, utc_now, work.alerts),
+            {
+                ALERT_REACTIONS: alert_reactions(bus, utc_now, work.alerts),
+                DRIFT_REACTIONS: drift_reactions(bus, service.rebalancing.has_drifted, engine),
+            },
             _streamed(settings, service, exchange, in_force),
         ).start()
         courier = Courier(

@@ -29,6 +29,7 @@ from app.settings import Role
 from app.storage.database import Database
 from app.storage.replicas import Makeup
 from app.workers.alert_reactions import ALERT_REACTIONS
+from app.workers.drift_reactions import DRIFT_REACTIONS
 from app.workers.feed import FEED, FeedDuty, Sharing
 from app.workers.schedule import ASKING_S, Activities, Tick, begin, begin_feed
 from app.workers.streaming import SILENT_S
@@ -37,6 +38,7 @@ from app.workers.supervisor import Beat, Supervisor, Work
 _DECISIONS: Final = frozenset({Topic.PORTFOLIO_CHANGE, Topic.CONFIGURATION, Topic.BOARD})
 _LIMITS: Final[Mapping[str, float]] = {
     ALERT_REACTIONS: SILENT_S,
+    DRIFT_REACTIONS: SILENT_S,
     "mode": SILENT_S,
     "stream": SILENT_S,
     "stream_watch": ASKING_S,
@@ -77,7 +79,7 @@ class FeedTasks:
     supervisor: Supervisor
     ticks: tuple[Tick, ...]
     work: Activities
-    reactions: Work
+    reactions: Mapping[str, Work]
     streamed: StreamedMarket | None = None  # None: the market is only ever asked for
     _running: tuple[str, ...] = field(default=(), init=False)
     _mode: ModeWatch = field(init=False)  # one for all times of owning: it knows what is untold
@@ -131,7 +133,7 @@ class FeedTasks:
         names = begin_feed(
             self.supervisor, self.ticks, self.work, time.monotonic, self.view.is_owner
         )
-        own = {ALERT_REACTIONS: self.reactions, "mode": self._mode.run, **self._streaming()}
+        own = {**self.reactions, "mode": self._mode.run, **self._streaming()}
         for name, work in own.items():
             limit_s = partial(_LIMITS.__getitem__, name)
             self.supervisor.start(name, work, limit_s, is_armed=name not in _WAITING)

@@ -10,6 +10,7 @@ from app.domain.errors import ServiceError
 from app.domain.policy import Policy
 from app.domain.proposal import ProposalKind
 from app.domain.rebalance_run import Beat, Run, RunState, slot
+from app.domain.rebalancing import Trigger
 from app.services import weighing
 from app.services.aimed import aimed
 from app.services.basis import basis
@@ -63,6 +64,18 @@ class Rebalancing:
             basis(state, grounds),
             lambda: weighing.weights_of(state.portfolio, grounds, aimed(state, grounds, views)),
         )
+
+    async def has_drifted(self) -> bool:
+        """Whether a check would move weights now because one is too far from its target; a read.
+
+        No where nothing may be decided or set. Raises UnavailableError without the database.
+        """
+        state, grounds = await self.grounds.present(self.database)
+        portfolio = state.portfolio
+        if not grounds.controls.switch.enabled or not grounds.is_sound(portfolio):
+            return False
+        made = decide(Loaded(portfolio, grounds), Wish(CHECK)).plan
+        return Trigger.DRIFT in made.triggers and bool(made.shifts)
 
     async def optimize(self, method: WeightingMethod) -> Optimized:
         """What a method would make of the members, and how volatile before and after; a read.

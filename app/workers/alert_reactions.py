@@ -13,7 +13,7 @@ from app.workers.supervisor import Beat, Work
 
 ALERT_REACTIONS: Final = "alert_reactions"
 _REST_S: Final = 0.5
-_IDLE_S: Final = 10.0  # who hears nothing says so often that it listens
+IDLE_S: Final = 10.0  # who hears nothing says so often that it listens
 
 
 async def _rest() -> None:
@@ -25,7 +25,7 @@ def alert_reactions(
     clock: Clock,
     look: UseCase,
     rest: Callable[[], Awaitable[object]] = _rest,
-    idle_s: float = _IDLE_S,
+    idle_s: float = IDLE_S,
 ) -> Work:
     """A task that hears of scores, members and settings; one look answers all that came before.
 
@@ -37,7 +37,7 @@ def alert_reactions(
         looked: datetime | None = None
         with bus.subscribe() as events:
             while True:
-                happened = _time(await _next(events, beat, idle_s))
+                happened = _time(await heard(events, beat, idle_s))
                 if happened is None or (looked is not None and happened < looked):
                     continue
                 looked = clock()
@@ -48,7 +48,8 @@ def alert_reactions(
     return react
 
 
-async def _next(events: AsyncIterator[object], beat: Beat, idle_s: float) -> object:
+async def heard(events: AsyncIterator[object], beat: Beat, idle_s: float) -> object:
+    """The next event; who waits for it gives a sign of life every `idle_s` seconds."""
     while True:
         try:
             async with asyncio.timeout(idle_s):

@@ -232,6 +232,24 @@ async def test_prices_alone_make_drift(desk: Desk) -> None:
     assert (await desk.reports.integrity()).ok
 
 
+async def test_drift_calls_for_a_check_where_weights_may_be_set(desk: Desk) -> None:
+    assert not await desk.rebalancing.has_drifted()  # of nothing
+    await desk.filled()
+    assert not await desk.rebalancing.has_drifted()
+    desk.quote(SYMBOLS[3], mark=Decimal("12.5"))
+    assert await desk.rebalancing.has_drifted()
+    await desk.controls.switch(False, "hands off", WHO)
+    assert not await desk.rebalancing.has_drifted(), "trading is switched off"
+    await desk.controls.switch(True, "go on", WHO)
+    assert await desk.rebalancing.has_drifted()
+    desk.later(minutes=60)
+    assert not await desk.rebalancing.has_drifted(), "the board is too old"
+    desk.score({})
+    assert await desk.rebalancing.has_drifted()
+    await desk.rebalancing.check(WHO)
+    assert not await desk.rebalancing.has_drifted()
+
+
 async def test_without_a_fresh_mark_the_weight_of_record_counts(desk: Desk) -> None:
     await desk.filled()
     desk.quote(SYMBOLS[3], mark=Decimal(20), is_fresh=False)

@@ -14,7 +14,7 @@ import pytest
 
 from app.container.feed import FeedTasks
 from app.domain.configuration import Configuration
-from app.domain.events import ConfigurationChanged
+from app.domain.events import ConfigurationChanged, ScoresUpdated
 from app.domain.feed import BarUpdate, Told, Topic, TopicKind
 from app.domain.market import DataStatus
 from app.services.bus import Bus
@@ -24,10 +24,12 @@ from app.services.market_state import Filling
 from app.services.market_stream import StreamedMarket
 from app.services.mode import MarketLevel
 from app.services.my_symbols import MySymbolsServiceV2
+from app.services.ports import Jobs
 from app.services.reference import References, ReferenceSource
 from app.settings import Role
 from app.storage.database import Database
 from app.workers.alert_reactions import ALERT_REACTIONS, alert_reactions
+from app.workers.drift_reactions import DRIFT_REACTIONS, drift_reactions
 from app.workers.schedule import ASKING_S, FIRST_FILL
 from app.workers.supervisor import LOOK_S, Beat, Supervisor
 from tests.api.test_system import opened
@@ -144,6 +146,11 @@ class Owner:
             if name == ALERT_REACTIONS:
                 await self.hang()
 
+        async def drifted() -> bool:
+            if name == DRIFT_REACTIONS:
+                await self.hang()
+            return False
+
         async def nobody() -> tuple[str, ...]:
             return ()
 
@@ -161,7 +168,14 @@ class Owner:
             self.supervisor,
             (),
             counters.work,
-            alert_reactions(self.bus, lambda: T0, look, asyncio.Event().wait, idle_s=0.01),
+            {
+                ALERT_REACTIONS: alert_reactions(
+                    self.bus, lambda: T0, look, asyncio.Event().wait, idle_s=0.01
+                ),
+                DRIFT_REACTIONS: drift_reactions(
+                    self.bus, drifted, cast("Jobs", Part(Hang())), idle_s=0.01
+                ),
+            },
             self.streamed,
         )._begin()
         if name.startswith("reference"):
@@ -173,6 +187,7 @@ class Owner:
     def tell(self) -> None:
         """What wakes those who wait to be told something."""
         self.bus.publish(ConfigurationChanged(Configuration(), T0))
+        self.bus.publish(ScoresUpdated("run", T0, 1, 0, 0.1, T0))
         topic = Topic(TopicKind.HOUR_BAR, "XBTUSDTM")
         for _ in range(2):
             self.streamed.told([Told(topic, BarUpdate(next(self.bars)), 0, 0.0)])
@@ -191,7 +206,16 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [FIRST_FILL, ALERT_REACTIONS, "mode", "stream_bars", "reference", "reference_stream"]
+    "name",
+    [
+        FIRST_FILL,
+        ALERT_REACTIONS,
+        DRIFT_REACTIONS,
+        "mode",
+        "stream_bars",
+        "reference",
+        "reference_stream",
+    ],
 )
 async def test_E12_a_task_that_hangs_is_named_in_health_ended_and_begun_again(name: str) -> None:
     owner, world = Owner(), World()
@@ -225,7 +249,7 @@ def _failed(owner: Owner, name: str) -> bool:
 async def test_who_has_nothing_to_do_gives_signs_of_life_all_the_same() -> None:
     owner = Owner()
     owner.begin("nobody")
-    for name in (ALERT_REACTIONS, "stream_bars"):
+    for name in (ALERT_REACTIONS, DRIFT_REACTIONS, "stream_bars"):
         owner.supervisor.look(1.0)
         await until(partial(_has_beaten, owner, name))
     assert owner.restarts == []
