@@ -28,7 +28,7 @@ from app.services.outlook import Quote
 from app.services.quote_view import spread
 from app.storage.database import Database
 
-SWITCH, BAN, MEMBER, OPEN, ENDING, MARKET, CLOCK, FRESH, QUALITY, SCORE = (
+SWITCH, BAN, MEMBER, OPEN, ENDING, MARKET, CLOCK, FRESH, QUALITY, SCORE, SPECIFICATION = (
     "trading_switch",
     "not_banned",
     "member",
@@ -39,6 +39,7 @@ SWITCH, BAN, MEMBER, OPEN, ENDING, MARKET, CLOCK, FRESH, QUALITY, SCORE = (
     "data_fresh",
     "data_quality",
     "score",
+    "specification",
 )
 
 
@@ -95,9 +96,12 @@ def facts_of(grounds: Grounds) -> DataFacts:
     return DataFacts(market.as_of(), market.source, grounds.data_status)
 
 
-def judge(symbol: str, portfolio: Portfolio, grounds: Grounds) -> Verdict:
+def judge(
+    symbol: str, portfolio: Portfolio, grounds: Grounds, counted_by: str | None = None
+) -> Verdict:
     """Every condition for trading a symbol, in the order in which they are told.
 
+    `counted_by` names the specification of lots that wait to be ordered; None: there are none.
     Hysteresis: a member with a target weight stays tradable down to the leave threshold, one
     without needs the enter threshold. That memory moves only with committed changes.
     """
@@ -128,10 +132,19 @@ def judge(symbol: str, portfolio: Portfolio, grounds: Grounds) -> Verdict:
         Check(FRESH, fresh, None, None, f"the market data is {'fresh' if fresh else 'stale'}"),
         _quality(symbol, grounds),
         Check(SCORE, enough, score, limit, f"it {known}, {limit:g} is needed"),
+        *(() if counted_by is None else (_specification(symbol, grounds, counted_by),)),
     )
     failed = next((check for check in checks if not check.passed), None)
     reason = "all checks passed" if failed is None else failed.detail
     return Verdict(symbol, failed is None, reason, checks)
+
+
+def _specification(symbol: str, grounds: Grounds, counted_by: str) -> Check:
+    """Whether a lot is still what it was when lots were counted: else they are void."""
+    quote = grounds.market.quote(symbol)
+    is_same = quote is not None and specification_of(quote.contract) == counted_by
+    said = "the contract is as it was" if is_same else "the contract is specified otherwise by now"
+    return Check(SPECIFICATION, is_same, None, None, f"{said} when the lots were counted")
 
 
 def _quality(symbol: str, grounds: Grounds) -> Check:
@@ -173,11 +186,13 @@ class Trading:
         )
         return found, facts_of(grounds)
 
-    async def should_trade(self, text: str) -> tuple[Verdict, DataFacts]:
-        """Raises RefusedError for a symbol that is not known."""
+    async def should_trade(
+        self, text: str, counted_by: str | None = None
+    ) -> tuple[Verdict, DataFacts]:
+        """`counted_by` as in `judge`. Raises RefusedError for a symbol that is not known."""
         portfolio, grounds = await self._load()
         symbol = grounds.resolve(text).symbol
-        return judge(symbol, portfolio, grounds), facts_of(grounds)
+        return judge(symbol, portfolio, grounds, counted_by), facts_of(grounds)
 
     async def position_size(
         self,

@@ -50,3 +50,46 @@ async def test_D12_lots_name_the_specification_and_are_counted_anew_by_another_o
             assert second["specifications"][symbol] == first["specifications"][symbol]
         assert (await sized())["specification"] == specification_of(after)
         assert (await planned(dry_run=False))["specifications"] == second["specifications"]
+
+
+@ON_SQLITE
+async def test_D12_lots_of_another_specification_are_not_to_be_ordered_and_planned_anew(
+    database: Database,
+) -> None:
+    desk = await Desk(database).filled(3)
+    symbol, other = SYMBOLS[:2]
+    routers = [portfolio_rebalance.router, portfolio_trading.router]
+    async with serve(routers, {"my_symbols": desk}) as client:
+
+        async def named(of: str = symbol) -> str:
+            body = {"dry_run": True, "account_balance": "10000"}
+            answer = await client.post(f"{PREFIX}/portfolio/rebalance", json=body)
+            return str(answer.json()["lots"]["specifications"][of])
+
+        async def asked(of: str, **query: str) -> tuple[bool, list[str]]:
+            where = f"{PREFIX}/portfolio/symbols/{of}/should-trade"
+            answer = await client.get(where, params=query)
+            assert answer.status_code == 200, answer.text
+            said = answer.json()
+            return said["trade"], [one["name"] for one in said["checks"] if not one["passed"]]
+
+        counted_by, others = await named(), await named(other)
+        assert await asked(symbol, specification=counted_by) == (True, [])
+        before = desk.market.quotes[symbol].contract
+        changes: tuple[dict[str, Any], ...] = (
+            {"multiplier": before.multiplier * 10},
+            {"tick_size": before.tick_size * 2},
+            {"lot_size": before.lot_size + 1},
+        )
+        for change in changes:
+            desk.quote(symbol, contract=replace(before, **change))
+            assert await asked(symbol, specification=counted_by) == (False, ["specification"])
+            assert await asked(symbol) == (True, []), "nobody has counted lots"
+            assert await asked(other, specification=others) == (True, [])
+            anew = await named()
+            assert anew != counted_by
+            assert await asked(symbol, specification=anew) == (True, [])
+        del desk.market.quotes[symbol]
+        assert "specification" in (await asked(symbol, specification=counted_by))[1]
+        where = f"{PREFIX}/portfolio/symbols/{symbol}/should-trade"
+        assert (await client.get(where, params={"specification": "x'--"})).status_code == 422

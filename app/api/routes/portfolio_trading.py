@@ -194,6 +194,13 @@ Payoff = Annotated[
     QueryDecimal | None,
     Query(ge=Decimal("0.001"), le=1000, description="Mean gain over mean loss; needs all three."),
 ]
+CountedBy = Annotated[
+    str | None,
+    Query(
+        pattern=r"^[0-9a-f]{1,64}$",
+        description="`specification` that waiting lots were counted by; asked about where given.",
+    ),
+]
 
 
 @router.get("/tradeable", summary="Symbols that may be traded now")
@@ -210,13 +217,18 @@ async def tradeable(service: ServiceDep) -> TradeablesOut:
     responses=problems(*NAMES),
 )
 @of_memory
-async def should_trade(service: ServiceDep, symbol: SymbolPath) -> ShouldTradeOut:
+async def should_trade(
+    service: ServiceDep, symbol: SymbolPath, specification: CountedBy = None
+) -> ShouldTradeOut:
     """Member, contract open, exchange open, data fresh, score above the threshold: each check.
 
     A member with a target weight is traded until its score falls below the leave threshold; one
     without needs the enter threshold. That state moves only when weights are set.
+
+    Right before an order: with the `specification` of its lots it is refused as soon as a lot,
+    a tick or the largest order is another one. Then plan anew.
     """
-    return ShouldTradeOut.of(*await service.trading.should_trade(symbol))
+    return ShouldTradeOut.of(*await service.trading.should_trade(symbol, specification))
 
 
 @router.get(
