@@ -13,24 +13,18 @@ async def unbroken(work: Awaitable[T], undo: Callable[[T], Awaitable[None]] | No
     A cancellation is delivered after `work` has ended. Its result is then lost to the caller, so
     `undo` gets it, to give back what was taken.
     """
-    ended = asyncio.Event()
-    results: list[T] = []
-
-    async def to_the_end() -> T:
-        try:
-            results.append(await work)
-            return results[0]
-        finally:
-            ended.set()
-
+    task = asyncio.ensure_future(work)
     try:
-        return await asyncio.shield(to_the_end())
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
-        while not ended.is_set():
+        # Not an event that the work sets: the loop, when it closes, cancels the task as well, and
+        # one that never began sets nothing.
+        while not task.done():
             try:
-                await ended.wait()
+                await asyncio.wait({task})
             except asyncio.CancelledError:
                 continue  # once is enough; it is raised below
-        if undo is not None and results:
-            await unbroken(undo(results[0]))
+        failed = task.cancelled() or task.exception() is not None
+        if undo is not None and not failed:
+            await unbroken(undo(task.result()))
         raise

@@ -63,3 +63,20 @@ async def test_cancelled_while_it_fails_there_is_nothing_to_undo() -> None:
     go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_the_end_of_the_loop_ends_it_even_before_it_began() -> None:
+    """asyncio.run cancels every task in the end, also the one that was not to be cut in half."""
+    began: list[str] = []
+
+    async def work() -> None:
+        began.append("began")
+
+    waiting = asyncio.ensure_future(unbroken(work()))
+    await asyncio.sleep(0)  # it waits for its work, which has not had its first turn
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    async with asyncio.timeout(10.0):
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    assert began == []
