@@ -10,6 +10,8 @@ PORT ?=
 FUZZ_BODIES ?= 1000000
 FUZZ_EXAMPLES ?= 200
 STATEFUL_LIVES ?= 300
+# Tests that are told to go on for hours; otherwise one that takes five minutes hangs, and is ended.
+ENDLESS := pytest -q -o faulthandler_timeout=0
 # Measuring what the tests reach takes as long as running them.
 COVERAGE ?=
 # Every so many mistakes of those that there are.
@@ -60,17 +62,17 @@ sandbox: setup ## the local exchange alone
 	$(BIN)/my-symbols sandbox $(seed_option) $(port_option) $(replay_option)
 
 fuzz: setup ## hostile request bodies by the million, and many requests from the OpenAPI document
-	MYTESTS_HOSTILE_BODIES=$(FUZZ_BODIES) $(RUN) pytest -q tests/api/test_hostile_bodies.py
-	MYTESTS_GENERATED_EXAMPLES=$(FUZZ_EXAMPLES) $(RUN) pytest -q tests/api/test_generated_requests.py
+	MYTESTS_HOSTILE_BODIES=$(FUZZ_BODIES) $(RUN) $(ENDLESS) tests/api/test_hostile_bodies.py
+	MYTESTS_GENERATED_EXAMPLES=$(FUZZ_EXAMPLES) $(RUN) $(ENDLESS) tests/api/test_generated_requests.py
 
 long: setup ## the tests that take their time: all changes, jobs, stream, engine, alert scenes
 	OPENBLAS_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadgroup -m long
-	MYTESTS_TAMPERINGS=500 MYTESTS_HOSTILE_BODIES=20000 MYTESTS_STATEFUL_EXAMPLES=20 $(RUN) pytest -q \
+	MYTESTS_TAMPERINGS=500 MYTESTS_HOSTILE_BODIES=20000 MYTESTS_STATEFUL_EXAMPLES=20 $(RUN) $(ENDLESS) \
 		tests/storage/test_audit.py tests/api/test_hostile_bodies.py tests/stateful
 
 stateful: setup ## random lives of the portfolio on both databases, many more than `test` has
 	MYTESTS_STATEFUL_EXAMPLES=$(STATEFUL_LIVES) MYTESTS_STATEFUL_STEPS=60 \
-		$(RUN) pytest -q tests/stateful
+		$(RUN) $(ENDLESS) tests/stateful
 
 bench: setup ## how long things take: indicators beside memcpy and TA-Lib, correlations, hostile input, HTTP beside a bare peer, idle cost, the feed, the stream, notifications, signals
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.kernels

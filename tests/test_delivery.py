@@ -112,6 +112,14 @@ def _targets() -> set[str]:
     return set(re.findall(r"^([a-z]+):", _read("Makefile"), re.MULTILINE))
 
 
+def test_tests_that_are_told_to_go_on_for_hours_are_not_ended_as_if_they_hung() -> None:
+    commands = _read("Makefile").replace("\\\n", " ").splitlines()
+    told = [one for one in commands if re.search(r"\bMYTESTS_\w+=", one)]
+    assert len(told) > 3
+    assert not [one for one in told if "$(ENDLESS)" not in one]
+    assert "ENDLESS := pytest -q -o faulthandler_timeout=0" in commands
+
+
 def test_every_make_command_of_the_readme_exists() -> None:
     assert set(re.findall(r"make ([a-z]+)", README)) - {"it"} <= _targets()
     assert {"setup", "check", "test", "demo", "run", "sandbox", "fuzz", "lock", "clean"} <= (
