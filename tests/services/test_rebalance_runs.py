@@ -134,6 +134,28 @@ async def test_a_run_that_was_given_up_meanwhile_commits_nothing(desk: Desk) -> 
     assert (await desk.portfolio.view()).portfolio.version == 1
 
 
+async def test_C07_what_is_tightened_while_a_run_is_under_way_holds_for_it(desk: Desk) -> None:
+    await desk.filled()
+    desk.score({SYMBOLS[0]: 0.61})
+    runs_, before = desk.rebalancing.runs, await history_length(desk)
+    claimed = await runs_.claim(Wish(), WHO)
+    await desk.configuration.put({"max_weight_percentage": 12}, "less of each", WHO)
+    await desk.controls.switch(False, "stop", WHO)
+    with pytest.raises(ConflictError) as caught:
+        async with desk.database.write() as unit:
+            await desk.rebalancing.carry_out(unit, claimed, Wish(), WHO, Trail(runs_.clock))
+    assert caught.value.code is Code.TRADING_DISABLED
+    await desk.controls.switch(True, "go on", WHO)
+    assert await history_length(desk) == before + 3, "settings, off, on: nothing of the run"
+    async with desk.database.write() as unit:
+        await desk.rebalancing.carry_out(unit, claimed, Wish(), WHO, Trail(runs_.clock))
+    async with desk.database.read() as unit:
+        event = (await unit.history.all())[-1]
+    members = (await desk.portfolio.view()).portfolio.members
+    assert (event.payload["run_id"], event.configuration_version) == (claimed.run_id, 2)
+    assert max(one.weight_u for one in members) <= 12_000_000
+
+
 async def test_a_tick_is_carried_out_once_and_told_again(desk: Desk) -> None:
     await desk.filled()
     desk.score({SYMBOLS[0]: 0.61})

@@ -50,6 +50,7 @@ from tests.stateful.twins import (
     rendered,
     sound,
     told_truly,
+    within_bounds,
 )
 
 EXAMPLES = int(os.environ.get("MYTESTS_STATEFUL_EXAMPLES", "4"))
@@ -160,6 +161,7 @@ class Life(RuleBasedStateMachine):
         version = self.known.portfolio.version
         self.request(lambda desk, who: desk.rebalancing.rebalance(who, render=rendered))
         assert self.known.portfolio.version == version
+        within_bounds(self.runner.run(self.desk.rebalancing.weights()))
 
     @rule(ago=st.sampled_from([0, 1, 2]), times=st.integers(1, 2))
     def the_schedule_ticks(self, ago: int, times: int) -> None:

@@ -26,8 +26,10 @@ from app.domain.performance import Trade
 from app.domain.portfolio import FULL, Portfolio, faults
 from app.domain.proposal import Proposal
 from app.domain.rebalance_run import NEXT, Run, RunState
+from app.domain.weighting import Flag, Role
 from app.services.once import Answer, Command, Outcome
 from app.services.rebalance_beats import Wish
+from app.services.weighing import Weights
 from app.storage.audit import inspect
 from app.storage.database import Database
 from app.storage.engines import DatabaseOptions
@@ -316,6 +318,15 @@ def kept_in_bounds(before: Seen, after: Seen, desk: Desk) -> None:
             assert symbol not in replaced
             assert not is_rebalanced or not were.get(symbol) or are[symbol] > 0
     assert controls.switch.enabled or are.keys() <= were.keys()
+
+
+def within_bounds(now: Weights) -> None:
+    """P5: right after a rebalance whoever is funded stands within the bounds, where they fit."""
+    if {Flag.FLOOR_RELAXED, Flag.LOCKED_EXCEED} & set(now.flags):
+        return
+    for line in now.lines:
+        if line.role is Role.FUNDED:
+            assert now.min_u <= line.target_u <= now.max_u, (line.member.symbol, now.flags)
 
 
 def ran_rightly(before: Seen, after: Seen) -> None:
