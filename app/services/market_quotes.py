@@ -8,12 +8,11 @@ from typing import Final
 import structlog
 
 from app.domain.divergence import has_diverged, parted_since
-from app.domain.feed import QuoteUpdate
+from app.domain.feed import QuoteUpdate, Told
 from app.domain.market import Ticker
 from app.domain.panel import Source
 from app.domain.quality_rules import QualityRules
-from app.services.market_clock import instant
-from app.services.market_state import LiveMarket, Market, Received, joined
+from app.services.market_state import LiveMarket, Market, Received, Stamping, joined
 from app.services.quality_view import timely
 
 GRACE_S: Final = 2.0  # what was on its way when we asked has come by then
@@ -74,7 +73,7 @@ class MarketQuotes:
             if before is None:
                 fresh[one.code] = self.live.received(one)
             elif heard > sent:
-                fresh[one.code] = replace(before, value=_with_trade(before.value, one))
+                fresh[one.code] = before.saying(_with_trade(before.value, one))
             elif not is_compared:
                 fresh[one.code] = self.live.received(one)
             else:
@@ -133,7 +132,7 @@ class MarketQuotes:
             return self._asked(traded, sent)
         if since is not None and since <= sent:
             self._suspects.setdefault(code, sent)
-        return replace(before, value=traded)
+        return before.saying(traded)
 
     def _on_trial(
         self, one: Ticker, before: Received[Ticker], sent: float, since: float
@@ -153,20 +152,22 @@ class MarketQuotes:
             del self._trials[code]
             self._missed[code] = MUTE - 1  # the next move without a word is one too many
             return self._asked(one, sent)
-        return replace(before, value=_with_trade(before.value, one))
+        return before.saying(_with_trade(before.value, one))
 
     def told(
-        self, held: Received[Ticker], update: QuoteUpdate, stamped_ms: int, arrived: float
+        self, held: Received[Ticker], one: Told, update: QuoteUpdate, stamped: Stamping
     ) -> Received[Ticker] | None:
         """The quote with what was told of it; None for what is older than an answer."""
         before = held.value
-        self.heard[before.code] = arrived
-        self._suspects.pop(before.code, None)
-        self._missed.pop(before.code, None)
-        self._trials.pop(before.code, None)
-        self._named.pop(before.code, None)
+        code = before.code
+        self.heard[code] = one.mono
+        for troubles in (self._suspects, self._missed, self._trials, self._named):
+            if troubles:
+                troubles.pop(code, None)
+        if one.stamped_ms < held.at_ms:
+            return None
         value = Ticker(  # some thousand a second: `replace` takes three times as long
-            before.code,
+            code,
             before.last,
             before.last_lots,
             update.bid,
@@ -175,8 +176,7 @@ class MarketQuotes:
             update.ask_lots,
             before.traded_ms,
         )
-        fresh = self.live.stamped(value, stamped_ms, arrived)
-        return None if fresh.at < held.at else fresh
+        return stamped(value, one.stamped_ms, one.mono)
 
     def deaf(self) -> tuple[str, ...]:
         """Contracts that were seen to have moved, and not told of; each is named once a time."""
@@ -192,8 +192,7 @@ class MarketQuotes:
     def _asked(self, value: Ticker, sent: float) -> Received[Ticker]:
         """True at the time of asking, at least."""
         passed_ms = (self.live.monotonic() - sent) * 1000
-        at = instant(int(self.live.server_clock.now_ms() - passed_ms))
-        return Received(value, at, sent)
+        return Received(value, int(self.live.server_clock.now_ms() - passed_ms), sent)
 
 
 def _alike(held: Ticker, given: Ticker) -> bool:

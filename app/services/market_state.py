@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
+import msgspec
 import numpy as np
 
 from app.domain.eligibility import MEDIAN_DAYS
@@ -40,13 +41,20 @@ def _none_yet() -> Mapping[Any, Any]:
     return MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Received(Generic[T_co]):
-    """A value with the exchange time of its arrival and our monotonic time of it."""
+class Received(msgspec.Struct, Generic[T_co], frozen=True, gc=False):
+    """A value with the exchange time of its arrival (ms) and our monotonic time of it."""
 
     value: T_co
-    at: datetime
+    at_ms: int
     mono: float
+
+    @property
+    def at(self) -> datetime:
+        return instant(self.at_ms)
+
+    def saying(self, value: T) -> "Received[T]":
+        """Another value, as old as this one."""
+        return Received(value, self.at_ms, self.mono)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +184,12 @@ def joined(old: Mapping[K, T], new: Mapping[K, T]) -> Mapping[K, T]:
     return MappingProxyType({**old, **new})
 
 
+class Stamping(Protocol):
+    """As `LiveMarket.stamped`."""
+
+    def __call__(self, value: T, stamped_ms: int, arrived: float) -> Received[T]: ...
+
+
 @dataclass(slots=True)
 class LiveMarket:
     """The one mutable cell: the present `Market`, and the clocks that stamp what comes in."""
@@ -186,21 +200,29 @@ class LiveMarket:
 
     def received(self, value: T) -> Received[T]:
         """`value` as it arrives now."""
-        return Received(value, self.server_clock.now(), self.monotonic())
+        return Received(value, self.server_clock.now_ms(), self.monotonic())
 
     def stamped(self, value: T, stamped_ms: int, arrived: float) -> Received[T]:
         """`value` that the exchange stamped so and that came at that monotonic time.
 
         Its age counts from its stamp; where the clocks differ it is never younger than its coming.
         """
-        now = self.monotonic()
-        age_s = max(now - arrived, (self.server_clock.now_ms() - stamped_ms) / 1000)
-        return Received(value, instant(stamped_ms), now - age_s)
+        return self.stamps()(value, stamped_ms, arrived)
+
+    def stamps(self) -> "Stamping":
+        """`stamped` for many values of one moment: both clocks are looked at once."""
+        now, now_ms = self.monotonic(), self.server_clock.now_ms()
+
+        def stamped(value: T, stamped_ms: int, arrived: float) -> Received[T]:
+            age_s = max(now - arrived, (now_ms - stamped_ms) / 1000)
+            return Received(value, stamped_ms, now - age_s)
+
+        return stamped
 
     def recalled(self, value: T, true_ms: int) -> Received[T]:
         """A stored `value` that was last known to be true at `true_ms` of exchange time."""
         age_s = max(0.0, (self.server_clock.now_ms() - true_ms) / 1000)
-        return Received(value, instant(true_ms), self.monotonic() - age_s)
+        return Received(value, true_ms, self.monotonic() - age_s)
 
     def publish(self, market: Market, *answered: Source) -> None:
         """Put `market` in place of the present one; the sources named have just answered.

@@ -77,19 +77,19 @@ class StreamedMarket:
         tickers: dict[str, Received[Ticker]] = {}
         stats: dict[str, Received[ContractStats]] = {}
         books: dict[str, Received[Book]] = {}
+        stamped = self.data.live.stamps()
         for one in news:
             code, update = one.topic.code, one.update
+            if isinstance(update, QuoteUpdate):  # nearly all of them are such
+                held = tickers.get(code) or market.tickers.get(code)
+                quote = held and self.data.quotes.told(held, one, update, stamped)
+                if quote is not None:
+                    tickers[code] = quote
+                continue
             self.silence.heard[one.topic] = one.mono
             match update:
-                case QuoteUpdate():
-                    held = tickers.get(code) or market.tickers.get(code)
-                    quote = None if held is None else self.data.quotes.told(
-                        held, update, one.stamped_ms, one.mono
-                    )  # fmt: skip
-                    if quote is not None:
-                        tickers[code] = quote
                 case Book():
-                    books[code] = self.data.live.stamped(update, one.stamped_ms, one.mono)
+                    books[code] = stamped(update, one.stamped_ms, one.mono)
                 case BarUpdate():
                     if update.opened_ms > self._bar_ms > 0:
                         self._bar_closed.set()
@@ -98,8 +98,7 @@ class StreamedMarket:
                     known = stats.get(code) or market.stats.get(code)
                     if known is not None:
                         # Its age stays that of the answer: not everything in it was told.
-                        value = self._moved(known.value, update)
-                        stats[code] = replace(known, value=value)
+                        stats[code] = known.saying(self._moved(known.value, update))
         self._show(market, tickers, stats, books)
 
     def _show(

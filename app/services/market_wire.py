@@ -7,7 +7,6 @@ by which a reader sees what it has to load.
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final, TypeVar
 
 import msgspec
@@ -22,7 +21,6 @@ from app.domain.market import (
 )
 from app.domain.panel import Source
 from app.domain.quarantine import PriceState
-from app.services.market_clock import instant
 from app.services.market_state import Market, Received
 from app.services.registry import SyncSummary
 
@@ -119,18 +117,14 @@ def unpacked(payload: bytes) -> SharedMarket:
 
 def received(aged: Mapping[str, Aged[T]], mono: float) -> dict[str, Received[T]]:
     """As it is held by who reads it; `mono` is our monotonic time of its writing."""
-    return {code: Received(value, instant(at), mono - age / 1000) for code, (age, at, value) in
+    return {code: Received(value, at, mono - age / 1000) for code, (age, at, value) in
             aged.items()}  # fmt: skip
 
 
 def stamped(value: T, mark: Mark | tuple[int, int], mono: float) -> Received[T]:
     """A loaded value with the age and arrival of its mark."""
-    return Received(value, instant(mark[1]), mono - mark[0] / 1000)
+    return Received(value, mark[1], mono - mark[0] / 1000)
 
 
 def _age(one: Received[object], mono: float) -> tuple[int, int]:
-    return max(0, round((mono - one.mono) * 1000)), _ms(one.at)
-
-
-def _ms(at: datetime) -> int:
-    return round(at.timestamp() * 1000)
+    return max(0, round((mono - one.mono) * 1000)), one.at_ms

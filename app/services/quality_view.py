@@ -27,7 +27,7 @@ def doubt_of(market: Market, code: str, rules: QualityRules) -> Doubt | None:
     last = None if ticker is None else ticker.value.last
     index = stats.value.index_price
     if index is None:
-        index = young(state, round(stats.at.timestamp() * 1000))
+        index = young(state, stats.at_ms)
     return disagreement(last, stats.value.mark_price, index, rules)
 
 
@@ -36,10 +36,10 @@ def reading_of(market: Market, contract: Contract, server_ms: int) -> Reading | 
     stats, ticker = market.stats.get(contract.code), market.tickers.get(contract.code)
     if stats is None:
         return None
-    times = [stats.at] if ticker is None else [stats.at, ticker.at]
+    times = [stats.at_ms] if ticker is None else [stats.at_ms, ticker.at_ms]
     return Reading(
         at_ms=server_ms,
-        stamp=round(max(times).timestamp() * 1000),
+        stamp=max(times),
         multiplier=contract.multiplier,
         last=None if ticker is None else ticker.value.last,
         mark=stats.value.mark_price,

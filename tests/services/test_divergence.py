@@ -1,7 +1,6 @@
 """A quote that is told otherwise than it is answered, and goes on so, is believed in no form."""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 
@@ -31,7 +30,7 @@ def off(true: QuoteUpdate, share: str) -> QuoteUpdate:
     assert true.bid is not None
     assert true.ask is not None
     factor = type(true.bid)(share)
-    return replace(true, bid=true.bid * factor, ask=true.ask * factor)
+    return true._replace(bid=true.bid * factor, ask=true.ask * factor)
 
 
 async def talked(scene: Scene, said: QuoteUpdate, seconds: int) -> None:

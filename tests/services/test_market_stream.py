@@ -183,7 +183,7 @@ async def test_W03_W16_one_deaf_topic_is_named_and_stale_and_the_others_decide(
     true = scene.quote(code)
     assert true.bid is not None
     # What it was told last is not what the exchange says by now: it missed a move.
-    scene.say(code, replace(true, bid=true.bid - 1))
+    scene.say(code, true._replace(bid=true.bid - 1))
     await scene.pass_(40)
     assert Topic(TopicKind.QUOTE, code) in scene.mouth.called_deaf
     assert {topic.code for topic in scene.mouth.called_deaf} == {code}
@@ -208,7 +208,7 @@ async def test_W03_after_subscribing_anew_the_answer_is_where_it_goes_on_from(
     code, topic = "ETHUSDTM", Topic(TopicKind.QUOTE, "ETHUSDTM")
     true = scene.quote(code)
     assert true.bid is not None
-    scene.say(code, replace(true, bid=true.bid - 1))  # the move after it was lost
+    scene.say(code, true._replace(bid=true.bid - 1))  # the move after it was lost
     while topic not in scene.mouth.called_deaf:
         await scene.pass_(1)
     scene.live.clock.pass_(1.0)
@@ -278,7 +278,7 @@ async def test_W09_where_the_exchange_counts_anew_the_answers_are_where_it_goes_
     await scene.tell_all()
     true = scene.quote("ETHUSDTM")
     assert true.ask is not None
-    scene.say("ETHUSDTM", replace(true, ask=true.ask * 2))
+    scene.say("ETHUSDTM", true._replace(ask=true.ask * 2))
     scene.live.clock.pass_(1.0)
     scene.streamed.doubted(Topic(TopicKind.QUOTE, "ETHUSDTM"))
     await scene.streamed.look()
@@ -288,7 +288,7 @@ async def test_W09_where_the_exchange_counts_anew_the_answers_are_where_it_goes_
 async def test_W14_what_was_missed_is_asked_for_quotes_and_bars(scene: Scene) -> None:
     await scene.tell_all()
     true = scene.quote("ETHUSDTM")
-    scene.say("ETHUSDTM", replace(true, bid=Decimal(1)))
+    scene.say("ETHUSDTM", true._replace(bid=Decimal(1)))
     newest_ms = int(scene.data.live.market.hourly["ETHUSDTM"].value.opened_ms[-1])
     await scene.hour()
     before = await scene.live.requests()
@@ -312,7 +312,7 @@ async def test_W10_a_crossed_quote_has_no_spread_and_a_crossed_book_no_depth(sce
     before = data.view(entry)
     assert before.spread_bp is not None
     quote, book = scene.quote(code), data.live.market.books[code].value
-    scene.say(code, replace(quote, bid=quote.ask, ask=quote.bid))
+    scene.say(code, quote._replace(bid=quote.ask, ask=quote.bid))
     scene.say(code, replace(book, bids=book.asks, asks=book.bids), TopicKind.BOOK)
     crossed = data.view(entry)
     assert crossed.spread_bp is None
@@ -353,7 +353,7 @@ async def test_W09_what_is_older_than_an_answer_does_not_replace_it(scene: Scene
     true, data = scene.quote("XBTUSDTM"), scene.data
     late_ms = data.server_clock.now_ms() - 60_000
     late = Told(
-        Topic(TopicKind.QUOTE, "XBTUSDTM"), replace(true, bid=Decimal(1)), late_ms, data.monotonic()
+        Topic(TopicKind.QUOTE, "XBTUSDTM"), true._replace(bid=Decimal(1)), late_ms, data.monotonic()
     )
     scene.streamed.told([late])
     assert scene.quote("XBTUSDTM") == true

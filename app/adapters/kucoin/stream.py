@@ -31,7 +31,6 @@ from app.adapters.kucoin.stream_terms import (
     StreamTerms,
     Ticket,
 )
-from app.adapters.kucoin.stream_topics import Subscriptions
 from app.domain.errors import ServiceError
 from app.domain.feed import LineFacts, Listener, StreamFacts, Topic
 
@@ -206,9 +205,13 @@ class KucoinStream:
 
     def _received(self, serial: int, now: float, messages: Sequence[Message]) -> None:
         """Messages of one connection, in their order."""
-        held: Subscriptions | None = None  # what may be told there; anew after each other frame
         topics, inbox, listener = self._topics, self._inbox, self._listener
         exchange_ms = 0 if listener is None else listener.exchange_ms()
+        held = self._fleet.open_line(serial, now)
+        if held is not None and listener is not None:
+            most = self._terms.frame_bytes
+            messages = inbox.sift(messages, held, now, exchange_ms, most)
+        held = None  # what may be told there; anew after each other frame
         for text in messages:
             if text is None or len(text) > self._terms.frame_bytes:
                 self._drop(serial, "binary" if text is None else "too_long")
@@ -231,8 +234,8 @@ class KucoinStream:
             topic = topics.get(frame.topic)
             if topic is None or not held.heard(topic):
                 inbox.dropped["strange"] += 1
-            elif listener is not None and not inbox.put(topic, frame, text, now, exchange_ms):
-                listener.doubted(topic)
+            elif listener is not None:
+                inbox.put(topic, frame, text, now, exchange_ms)
 
     def _drop(self, serial: int, reason: str) -> None:
         self._inbox.dropped[reason] += 1
@@ -240,7 +243,12 @@ class KucoinStream:
 
     def _flush(self) -> None:
         """Gives on what is live; the rest waits, the newest of each kind."""
-        if not self._inbox.is_empty and self._listener is not None:
-            told = self._inbox.take(self._fleet.live())
-            if told:
-                self._listener.told(told)
+        inbox, listener = self._inbox, self._listener
+        if inbox.is_empty or listener is None:
+            return
+        told = inbox.take(self._fleet.live(), listener.exchange_ms())
+        for topic in inbox.doubtful:
+            listener.doubted(topic)
+        inbox.doubtful.clear()
+        if told:
+            listener.told(told)

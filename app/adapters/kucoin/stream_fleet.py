@@ -126,6 +126,14 @@ class Fleet:
         line = self._line(serial)
         return None if line is None or not line.speaks(now) else line.topics
 
+    def open_line(self, serial: int, now: float) -> Subscriptions | None:
+        """Something came: what was asked for there, if anything may be told; None if not yet."""
+        line = self._line(serial)
+        if line is None or not line.is_open:
+            return None
+        line.last_frame = now
+        return line.topics
+
     def garbage(self, serial: int, now: float) -> None:
         """A frame came that is none; what that brings about is in the next tick."""
         if (line := self._line(serial)) is not None:

@@ -115,9 +115,13 @@ def stamp_of(frame: Frame) -> tuple[int, int | None]:
 
     A bar is of the second at which it was told, so each of its messages counts.
     """
-    found = frame.data
-    if not isinstance(found, Stamp):
+    if not isinstance(frame.data, Stamp):
         raise UnreadableError("a message without data")
+    return stamped(frame.data)
+
+
+def stamped(found: Stamp) -> tuple[int, int | None]:
+    """Exchange time in ms and sequence, as a message's data say them."""
     stamp = found.ts
     if stamp is None:
         stamp = found.time if found.timestamp is None else found.timestamp

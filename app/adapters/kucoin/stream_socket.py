@@ -43,7 +43,8 @@ class _Pile:
 
     def taken(self) -> list[Message]:
         """The next ones, in their order."""
-        part = [self.messages.popleft() for _ in range(min(SLICE, len(self.messages)))]
+        take = self.messages.popleft
+        part = [take() for _ in range(min(SLICE, len(self.messages)))]
         if not self.messages and self.ended is None:
             self.grew.clear()
         return part
@@ -62,7 +63,7 @@ class _Listener(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
-        if kind == _TEXT and frame.fin:
+        if kind is _TEXT and frame.fin:
             self._put(transport, frame.get_payload_as_bytes())
         elif kind == _CLOSE:
             payload = frame.get_payload_as_bytes()
@@ -78,12 +79,12 @@ class _Listener(WSListener):
         self._pile.grew.set()
 
     def _put(self, transport: WSTransport, message: Message) -> None:
-        pile = self._pile
-        if not pile.messages:
-            pile.since = self._monotonic()
-            pile.grew.set()
-        pile.messages.append(message)
-        if len(pile.messages) == MOST:
+        messages = self._pile.messages
+        if not messages:
+            self._pile.since = self._monotonic()
+            self._pile.grew.set()
+        messages.append(message)
+        if len(messages) == MOST:
             transport.underlying_transport.pause_reading()
 
     def _part(self, transport: WSTransport, frame: WSFrame) -> None:

@@ -11,7 +11,7 @@ from typing import Final, Generic, TypeVar
 import msgspec
 
 from app.adapters.kucoin.fields import DIGITS, UnreadableError
-from app.adapters.kucoin.stream_frames import FUNDING, PREDICTED, decoded, ms_of
+from app.adapters.kucoin.stream_frames import FUNDING, PREDICTED, Stamp, decoded, ms_of, stamped
 from app.domain.feed import (
     BarUpdate,
     DayUpdate,
@@ -34,7 +34,7 @@ class _Said(msgspec.Struct, Generic[T], gc=False):
     data: T
 
 
-class _TickerV2(msgspec.Struct, gc=False):
+class _TickerV2(Stamp, gc=False):
     bestBidPrice: Decimal | None = None  # noqa: N815  # the exchange's names
     bestBidSize: int | None = None  # noqa: N815  # the exchange's names
     bestAskPrice: Decimal | None = None  # noqa: N815  # the exchange's names
@@ -97,6 +97,12 @@ def update_of(topic: Topic, subject: str, text: bytes) -> Update:
             return _book(topic, decoded(_DEPTH, text).data)
         case TopicKind.HOUR_BAR:
             return _bar(decoded(_CANDLE, text).data)
+
+
+def quote_of(text: bytes) -> tuple[QuoteUpdate, int, int | None]:
+    """A quote, its exchange time in ms and its sequence."""
+    found = decoded(_TICKER, text).data
+    return _quote(found), *stamped(found)
 
 
 def _quote(found: _TickerV2) -> QuoteUpdate:

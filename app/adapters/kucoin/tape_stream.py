@@ -58,17 +58,20 @@ class TapedStream:
                 kept = {one: since for one, since in self._live.items() if one not in gone}
                 self._live = kept | dict(entry.gained)
             case Flushed():
-                told = self._inbox.take(self._live)
-                if told and self.listener is not None:
-                    self.listener.told(told)
+                if (listener := self.listener) is None:
+                    return
+                if told := self._inbox.take(self._live, listener.exchange_ms()):
+                    listener.told(told)
 
     def _heard(self, text: bytes, at: float) -> None:
         frame = frame_of(text)
         topic, listener = self._topics.get(frame.topic), self.listener
         if topic is None or listener is None:
             return
-        if not self._inbox.put(topic, frame, text, at, listener.exchange_ms()):
-            listener.doubted(topic)
+        self._inbox.put(topic, frame, text, at, listener.exchange_ms())
+        for one in self._inbox.doubtful:
+            listener.doubted(one)
+        self._inbox.doubtful.clear()
 
 
 class _Passing(Inbox):
@@ -78,12 +81,11 @@ class _Passing(Inbox):
         super().__init__()
         self._passed = passed
 
-    def put(self, topic: Topic, frame: Frame, text: bytes, now: float, exchange_ms: int) -> bool:
+    def put(self, topic: Topic, frame: Frame, text: bytes, now: float, exchange_ms: int) -> None:
         del topic, frame, exchange_ms
         self.messages += 1
         self.last = now
         self._passed(now, text)
-        return True
 
 
 class FrameStream(KucoinStream):

@@ -12,7 +12,7 @@ from decimal import Decimal
 from app.adapters.kucoin.stream_fleet import Heard
 from app.adapters.kucoin.stream_terms import Action, Backfill, Control, Send
 from app.domain.configuration import Configuration
-from app.domain.feed import Newest, QuoteUpdate, Topic, TopicKind, Word
+from app.domain.feed import Newest, QuoteUpdate, Told, Topic, TopicKind, Word
 from app.domain.market import Ticker
 from app.domain.panel import Source
 from app.services.market_clock import ServerClock
@@ -127,7 +127,8 @@ class Storm(World):
         if word in {Word.NEWER, Word.RESTARTED} and self.fleet.is_live(topic) and held is not None:
             side = Decimal(1000 + number)
             update = QuoteUpdate(side, 1, side + 1, 1)
-            if (told := self.quotes.told(held, update, stamped_ms, self.now)) is not None:
+            one = Told(topic, update, stamped_ms, self.now)
+            if (told := self.quotes.told(held, one, update, self.live.stamps())) is not None:
                 market = self.live.market
                 tickers = {**market.tickers, topic.code: told}
                 self.live.publish(replace(market, tickers=tickers), Source.TICKERS)
