@@ -138,6 +138,12 @@ async def test_a_restart_goes_on_from_what_is_stored(tmp_path: Path) -> None:
             assert board["run_id"] == run_id, "the last board is there before anything is fetched"
             await service.filled()
             after = await service.get("/portfolio")
+            face = service.services.my_symbols
+            anew = await face.calculate_symbol_scores()
+            assert anew.run_id != run_id
+            shown, card = face.explain_score(before["members"][0]["symbol"].lower())
+            assert shown is face.get_symbol_scores(), "of one moment"
+            assert sum(one.contribution or 0.0 for one in card.factors) != 0.0
         again = (await counters(url))["by_path"]["/api/v1/kline/query"]
 
     assert after["version"] == before["version"]
