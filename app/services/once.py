@@ -204,6 +204,31 @@ class Once:
             kept = await unit.idempotency.answer(_PRINCIPAL, once.key)
         return None if kept is None else Answer(kept.status, kept.headers, kept.body)
 
+    async def begun(self, unit: UnitOfWork, command: Command) -> Outcome[T] | None:
+        """The answer to replay; None for a change to carry out in this very transaction.
+
+        For changes that share one: `ended` or `undone` must follow in it, so that nobody finds
+        the claim unfinished. Raises RefusedError (idempotency_key_reused) and ConflictError
+        (idempotency_in_progress).
+        """
+        if command.once is None:
+            return None
+        return await self._state(unit, command.once, holds=False)
+
+    async def ended(
+        self, unit: UnitOfWork, command: Command, result: T, render: Render[T] | None
+    ) -> Outcome[T]:
+        """The outcome of a change that has begun so; its answer is kept with it."""
+        answer = None if render is None else render(result)
+        if command.once is not None and answer is not None:
+            await _store(unit, command.once, answer)
+        return Outcome(result, answer)
+
+    async def undone(self, unit: UnitOfWork, command: Command) -> None:
+        """Gives the key of a change free that was refused after it had begun so."""
+        if command.once is not None:
+            await unit.idempotency.release(_PRINCIPAL, command.once.key)
+
     async def forget_old(self) -> int:
         """Forget answers that are older than was promised; gives their number."""
         async with self.database.write() as unit:
@@ -229,11 +254,7 @@ class Once:
             return stored
         result = await change(unit)
         answer = render(result)
-        await unit.idempotency.complete(
-            _PRINCIPAL,
-            once.key,
-            StoredAnswer(answer.status, dict(answer.headers), answer.body),
-        )
+        await _store(unit, once, answer)
         return Outcome(result, answer)
 
     async def _state(self, unit: UnitOfWork, once: Keyed, *, holds: bool) -> Outcome[T] | None:
@@ -255,3 +276,8 @@ class Once:
                 retry_after_s=_RETRY_S,
             )
         return None
+
+
+async def _store(unit: UnitOfWork, once: Keyed, answer: Answer) -> None:
+    kept = StoredAnswer(answer.status, dict(answer.headers), answer.body)
+    await unit.idempotency.complete(_PRINCIPAL, once.key, kept)

@@ -9,9 +9,12 @@ from app.domain.errors import UnavailableError
 from app.domain.judging import Judged, settled, unjudged
 from app.domain.outcome import Window
 from app.domain.signal import Signal
+from app.domain.signal_rules import SignalRules
+from app.domain.track_record import Kind, weights_of
 from app.domain.verdict import judge
 from app.services.grounds import Grounds
 from app.services.outside_agents import Asked, OutsideAgents
+from app.storage.unit_of_work import UnitOfWork
 
 _STALE = "the market data of {} is too old to judge it"
 _ABSENT = "{} is not on the board"
@@ -77,6 +80,11 @@ class Bench:
         version = grounds.configuration.version
         window = Window.after(grounds.market.as_of() or grounds.at, rules.horizon_days)
         return settled(signal, verdict, board.run_id, version, window, grounds.at)
+
+    async def weights(self, unit: UnitOfWork, rules: SignalRules) -> dict[str, float] | None:
+        """As the skill of the agents stands in this transaction; None while they weigh alike."""
+        records = await unit.signal_records.all(Kind.AGENT)
+        return weights_of(records, [one.name for one in self.agents], rules.min_outcomes)
 
     def _evidence(self, card: Card, grounds: Grounds, board: Board) -> Evidence:
         return Evidence.of(card, self._surroundings(board), obstacle(card.symbol, grounds))

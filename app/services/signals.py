@@ -1,38 +1,28 @@
 """Signals: taken in once, judged at once or from the queue, listed, tried again, cleared away."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
 from app.domain.board import Board
-from app.domain.errors import Code, ConflictError, NotFoundError, RateLimitedError
 from app.domain.judging import Judged
-from app.domain.signal import Claim, Signal, received
-from app.domain.signal_rules import SignalRules
+from app.domain.signal import Claim, Signal
 from app.domain.signal_statistics import SignalCounts
-from app.domain.track_record import Kind, Record, weights_of
+from app.domain.track_record import Kind, Record
 from app.services.grounds import Grounds, GroundsNow
 from app.services.once import Command, Once, Outcome, Render
 from app.services.outside_agents import Asked
 from app.services.ports import NewId
 from app.services.signal_bench import Bench, board_of
+from app.services.signal_intake import MOST_WAITING, Post, SignalIntake, Taken
 from app.services.signal_news import tell
 from app.storage.database import Database
 from app.storage.signal_outcomes import OutcomeCounts
 from app.storage.unit_of_work import UnitOfWork
 
 BATCH: Final = 100
-_RETRY_S: Final = 5.0
 Position = tuple[datetime, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A signal after its intake; one that its source had sent before is not new."""
-
-    judged: Judged
-    is_new: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +52,10 @@ class SignalStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """Everything is decided in one transaction: a signal with its verdict is there, or neither."""
+    """What is decided is one transaction: a signal with its verdict is there, or neither.
+
+    Signals that come at the same time share theirs.
+    """
 
     database: Database
     grounds: GroundsNow
@@ -70,6 +63,19 @@ class Signals:
     new_id: NewId
     bench: Bench = field(default_factory=Bench)
     batch: int = BATCH  # as many are judged in one transaction
+    most_at_once: int = MOST_WAITING  # posts that wait for their turn
+    _intake: SignalIntake = field(init=False)
+
+    def __post_init__(self) -> None:
+        intake = SignalIntake(
+            self.database,
+            self.grounds,
+            self.once,
+            self.new_id,
+            self.bench,
+            most_waiting=self.most_at_once,
+        )
+        object.__setattr__(self, "_intake", intake)
 
     async def submit(
         self, claim: Claim, command: Command, render: Render[Taken] | None = None
@@ -80,35 +86,7 @@ class Signals:
         (validation_failed, signal_expired, symbol_unknown, symbol_ambiguous), ConflictError
         (signal_conflict) and RateLimitedError.
         """
-
-        async def change(unit: UnitOfWork) -> Taken:
-            grounds = self.grounds(await unit.configuration.current())
-            named = _named(claim, grounds)
-            known = await self._known(unit, named)
-            if known is not None:
-                return known
-            rules = grounds.configuration.signals
-            waiting = await unit.signals.pending_count()
-            if waiting >= rules.most_pending:
-                raise RateLimitedError(
-                    Code.RATE_LIMITED,
-                    f"{waiting} signals wait to be judged.",
-                    retry_after_s=_RETRY_S,
-                )
-            signal = received(self.new_id(), named, grounds.at, rules)
-            judged, board = Judged(signal), board_of(grounds)
-            may_wait = waiting or self.bench.asks_outside
-            if signal.is_pending and board is not None and not may_wait:
-                judged = self.bench.judged(signal, grounds, board, await self._weights(unit, rules))
-            if not await unit.signals.add(judged):
-                raced = await self._known(unit, named)
-                if raced is None:
-                    raise LookupError("a signal was there and is not")
-                return raced
-            tell(unit, [judged], grounds.at)
-            return Taken(judged, is_new=True)
-
-        return await self.once.run(command, change, render)
+        return await self._intake.submit(Post(claim, command, render))
 
     async def work_off(self, limit: int | None = None) -> int:
         """Judges the oldest that wait; how many have left the queue.
@@ -121,7 +99,7 @@ class Signals:
         async def change(unit: UnitOfWork) -> int:
             grounds = self.grounds(await unit.configuration.current())
             taken = await unit.signals.take(most)
-            weights = await self._weights(unit, grounds.configuration.signals)
+            weights = await self.bench.weights(unit, grounds.configuration.signals)
             done = list(self._settled(taken, grounds, board_of(grounds), weights, asked))
             await unit.signals.save(done)
             tell(unit, done, grounds.at)
@@ -180,7 +158,7 @@ class Signals:
                 outcomes=await unit.signal_outcomes.counts(since),
                 agents=await unit.signal_records.all(Kind.AGENT),
                 sources=await unit.signal_records.all(Kind.SOURCE),
-                weights=await self._weights(unit, rules),
+                weights=await self.bench.weights(unit, rules),
             )
 
     async def reprocess_failed(
@@ -241,31 +219,3 @@ class Signals:
                 yield Judged(ended)
             elif board is not None and self.bench.may_judge(signal, board, asked):
                 yield self.bench.judged(signal, grounds, board, weights, asked)
-
-    async def _weights(self, unit: UnitOfWork, rules: SignalRules) -> dict[str, float] | None:
-        """As the skill of the agents stands in this transaction."""
-        records = await unit.signal_records.all(Kind.AGENT)
-        return weights_of(records, [one.name for one in self.bench.agents], rules.min_outcomes)
-
-    async def _known(self, unit: UnitOfWork, claim: Claim) -> Taken | None:
-        """What its source has sent under this name before. Raises ConflictError."""
-        if claim.source_id is None:
-            return None
-        try:
-            found = await unit.signals.named(claim.source, claim.source_id)
-        except NotFoundError:
-            return None
-        if not found.signal.claim.same_content(claim):
-            raise ConflictError(
-                Code.SIGNAL_CONFLICT,
-                "Its source has sent another signal under this name.",
-                facts={"signal_id": found.signal.signal_id},
-            )
-        return Taken(found, is_new=False)
-
-
-def _named(claim: Claim, grounds: Grounds) -> Claim:
-    """The claim with the standard spelling of its symbol."""
-    if claim.symbol is None:
-        return claim
-    return replace(claim, symbol=grounds.resolve(claim.symbol).symbol)

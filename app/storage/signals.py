@@ -5,16 +5,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, bindparam, delete, func, select
+from sqlalchemy import bindparam, delete, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.errors import Code, NotFoundError
 from app.domain.judging import Judged
-from app.domain.signal import PENDING, Claim, Direction, Signal, SignalState
-from app.domain.verdict import Evaluation, Recommendation, Verdict, Vote
+from app.domain.signal import PENDING, Signal, SignalState
+from app.domain.verdict import Vote
 from app.storage.signal_effects import SignalEffectRepository
 from app.storage.signal_outcome_tables import signal_outcomes
 from app.storage.signal_outcomes import SignalOutcomeRepository
+from app.storage.signal_rows import judged_of, row_of, signal_of, vote_of, vote_row_of
 from app.storage.signal_tables import signal_votes, signals
 from app.storage.upsert import insert
 
@@ -22,9 +23,8 @@ _WAITS: Final = [state.value for state in PENDING]
 _FORGETTABLE: Final = [
     state.value for state in (SignalState.REJECTED, SignalState.EXPIRED, SignalState.FAILED)
 ]
-_FIGURES: Final = (
-    "agent", "weight", "probability", "confidence", "reason", "is_veto", "is_dissent",
-)  # fmt: skip
+_NOTHING: Final = dict.fromkeys(signals.c.keys())  # what is written together has all columns
+Name = tuple[str, str]  # a source and what it calls its signal
 Position = tuple[datetime, str]
 
 
@@ -34,22 +34,38 @@ class SignalRepository:
 
     connection: AsyncConnection
 
-    async def add(self, judged: Judged) -> bool:
-        """False, and nothing is written, where its source has sent one of that name already."""
+    async def add(self, judged: Sequence[Judged]) -> frozenset[str]:
+        """The ids of those that are new, all at once.
+
+        Nothing is written where its source has sent one of that name already: two of one name
+        among them, or another process at the same time, leave one.
+        """
+        if not judged:
+            return frozenset()
         added = await self.connection.execute(
             insert(self.connection, signals)
-            .values(_row(judged))
             .on_conflict_do_nothing(index_elements=["source", "source_id"])
+            .returning(signals.c.signal_id),
+            [_NOTHING | row_of(one) for one in judged],
         )
-        is_new = added.rowcount == 1
-        if is_new and judged.verdict is not None:
-            await self._cast([judged])
-        return is_new
+        new = frozenset(row.signal_id for row in added)
+        await self._cast([one for one in judged if one.signal.signal_id in new])
+        return new
 
     async def named(self, source: str, source_id: str) -> Judged:
         """The one that has this name at its source. Raises NotFoundError."""
-        found = await self._some((signals.c.source == source) & (signals.c.source_id == source_id))
-        return _only(found)
+        return _only([*(await self.all_named([(source, source_id)])).values()])
+
+    async def all_named(self, names: Iterable[Name]) -> dict[Name, Judged]:
+        """Those that have these names at their sources; a name that nobody gave is left out."""
+        wanted = [*names]
+        if not wanted:
+            return {}
+        named = tuple_(signals.c.source, signals.c.source_id).in_(wanted)
+        return {
+            (one.signal.claim.source, one.signal.claim.source_id or ""): one
+            for one in await self._some(named, len(wanted))
+        }
 
     async def one(self, signal_id: str) -> Judged:
         """Raises NotFoundError."""
@@ -68,7 +84,7 @@ class SignalRepository:
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        return tuple(map(_signal, await self.connection.execute(wanted)))
+        return tuple(map(signal_of, await self.connection.execute(wanted)))
 
     async def failed(self, most_attempts: int, limit: int) -> tuple[Signal, ...]:
         """Those that nobody could judge, tried fewer times than that; locked, the oldest first."""
@@ -80,7 +96,7 @@ class SignalRepository:
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        return tuple(map(_signal, await self.connection.execute(wanted)))
+        return tuple(map(signal_of, await self.connection.execute(wanted)))
 
     async def overdue(self, now: datetime, limit: int = 1_000) -> tuple[Signal, ...]:
         """Those not approved whose time is over; locked."""
@@ -92,7 +108,7 @@ class SignalRepository:
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        return tuple(map(_signal, await self.connection.execute(wanted)))
+        return tuple(map(signal_of, await self.connection.execute(wanted)))
 
     async def save(self, judged: Iterable[Judged]) -> None:
         """New states; with a verdict, its votes in the place of earlier ones. All at once."""
@@ -101,7 +117,7 @@ class SignalRepository:
         for one in judged:
             (without if one.verdict is None else with_verdict).append(one)
         for some in (without, with_verdict):
-            rows = [_row(one) for one in some]
+            rows = [row_of(one) for one in some]
             if rows:
                 new: dict[str, Any] = {
                     name: bindparam(f"new_{name}") for name in rows[0] if name != "signal_id"
@@ -121,7 +137,7 @@ class SignalRepository:
     async def _cast(self, judged: Sequence[Judged]) -> None:
         """Votes, and the outcomes that they will be held to."""
         votes = [
-            _vote_row(one.signal.signal_id, vote)
+            vote_row_of(one.signal.signal_id, vote)
             for one in judged
             if one.verdict is not None
             for vote in one.verdict.votes
@@ -149,7 +165,7 @@ class SignalRepository:
             same = (signals.c.received_at == at) & (signals.c.signal_id > signal_id)
             wanted = wanted.where((signals.c.received_at > at) | same)
         wanted = wanted.order_by(signals.c.received_at, signals.c.signal_id).limit(limit)
-        return tuple(map(_signal, await self.connection.execute(wanted)))
+        return tuple(map(signal_of, await self.connection.execute(wanted)))
 
     async def processed(
         self, since: datetime, limit: int, before: Position | None = None
@@ -182,15 +198,17 @@ class SignalRepository:
         order = (signals.c.settled_at.desc(), signals.c.signal_id.desc())
         wanted = select(signals).where(condition).order_by(*order).limit(limit)
         rows = (await self.connection.execute(wanted)).all()
+        if not rows:
+            return ()
         votes: dict[str, list[Vote]] = {row.signal_id: [] for row in rows}
         cast = select(signal_votes).where(signal_votes.c.signal_id.in_(votes))
         for vote in await self.connection.execute(cast.order_by(signal_votes.c.agent)):
-            votes[vote.signal_id].append(_vote(vote))
+            votes[vote.signal_id].append(vote_of(vote))
         effects = await SignalEffectRepository(self.connection).of(votes)
         outcomes = await SignalOutcomeRepository(self.connection).of(votes)
         return tuple(
             replace(
-                _judged(row, votes[row.signal_id]),
+                judged_of(row, votes[row.signal_id]),
                 effect=effects.get(row.signal_id),
                 outcome=outcomes.get(row.signal_id),
             )
@@ -202,97 +220,3 @@ def _only(found: Sequence[Judged]) -> Judged:
     if not found:
         raise NotFoundError(Code.NOT_FOUND, "There is no signal with this id.")
     return found[0]
-
-
-def _row(judged: Judged) -> dict[str, Any]:
-    signal, claim, verdict = judged.signal, judged.signal.claim, judged.verdict
-    row = {
-        "signal_id": signal.signal_id,
-        "source": claim.source,
-        "source_id": claim.source_id,
-        "type": claim.type,
-        "symbol": claim.symbol,
-        "direction": claim.direction.value,
-        "strength": claim.strength,
-        "confidence": claim.confidence,
-        "data": None if claim.data is None else dict(claim.data),
-        "said_at": claim.said_at,
-        "claimed_end": claim.expires_at,
-        "received_at": signal.received_at,
-        "expires_at": signal.expires_at,
-        "state": signal.state.value,
-        "attempts": signal.attempts,
-        "settled_at": signal.settled_at,
-        "reason": signal.reason,
-    }
-    if verdict is None:
-        return row
-    evaluation = verdict.evaluation
-    return row | {
-        "evaluation": None if evaluation is None else evaluation.value,
-        "score": verdict.score,
-        "approvals": verdict.approvals,
-        "voted": verdict.voted,
-        "verdict_reason": verdict.reason,
-        "by_skill": verdict.is_weighed_by_skill,
-        "board_id": judged.board_id,
-        "configuration_version": judged.configuration_version,
-    }
-
-
-def _vote_row(signal_id: str, vote: Vote) -> dict[str, Any]:
-    advice = vote.recommendation
-    return {name: getattr(vote, name) for name in _FIGURES} | {
-        "signal_id": signal_id,
-        "recommendation": None if advice is None else advice.value,
-        "figures": dict(vote.figures),
-    }
-
-
-def _signal(row: Row[Any]) -> Signal:
-    claim = Claim(
-        source=row.source,
-        type=row.type,
-        strength=row.strength,
-        confidence=row.confidence,
-        symbol=row.symbol,
-        direction=Direction(row.direction),
-        data=row.data,
-        source_id=row.source_id,
-        said_at=row.said_at,
-        expires_at=row.claimed_end,
-    )
-    return Signal(
-        signal_id=row.signal_id,
-        claim=claim,
-        state=SignalState(row.state),
-        received_at=row.received_at,
-        expires_at=row.expires_at,
-        attempts=row.attempts,
-        settled_at=row.settled_at,
-        reason=row.reason,
-    )
-
-
-def _judged(row: Row[Any], votes: Sequence[Vote]) -> Judged:
-    if row.verdict_reason is None:
-        return Judged(_signal(row))
-    verdict = Verdict(
-        evaluation=None if row.evaluation is None else Evaluation(row.evaluation),
-        score=row.score,
-        approvals=row.approvals,
-        voted=row.voted,
-        votes=tuple(votes),
-        reason=row.verdict_reason,
-        is_weighed_by_skill=row.by_skill,
-    )
-    return Judged(_signal(row), verdict, row.board_id, row.configuration_version)
-
-
-def _vote(row: Row[Any]) -> Vote:
-    advice = row.recommendation
-    return Vote(
-        **{name: getattr(row, name) for name in _FIGURES},
-        recommendation=None if advice is None else Recommendation(advice),
-        figures=row.figures,
-    )

@@ -24,7 +24,7 @@ def _say(word: str) -> None:
     print(word, flush=True)  # noqa: T201  # the pipe is how it answers
 
 
-async def _run(url: str, failpoint: str) -> None:
+async def _run(url: str, failpoint: str, at_once: int) -> None:
     on_publish = die if failpoint == "published" else lambda _: None
     loop = asyncio.get_running_loop()
     database = Database(DatabaseOptions(url=url), loop.time, Random(os.getpid()).random, on_publish)
@@ -35,10 +35,14 @@ async def _run(url: str, failpoint: str) -> None:
     informed(desk)
     board = desk.boards.board
     _arm(database, failpoint)
-    for number in range(SENT):
-        desk.boards.board = board if number < SENT // 2 else None
+
+    async def send(number: int) -> None:
         await desk.signals.submit(claim(SYMBOLS[number], source_id=name_of(number)), WHO)
         _say(name_of(number))
+
+    for first in range(0, SENT, at_once):
+        desk.boards.board = board if first < SENT // 2 else None
+        await asyncio.gather(*(send(number) for number in range(first, first + at_once)))
     desk.boards.board = board
     await desk.signals.clear_queue()
     _say("judged")
@@ -48,5 +52,5 @@ async def _run(url: str, failpoint: str) -> None:
     await database.close()
 
 
-def run(url: str, failpoint: str) -> None:
-    asyncio.run(_run(url, failpoint))
+def run(url: str, failpoint: str, at_once: int) -> None:
+    asyncio.run(_run(url, failpoint, at_once))

@@ -23,9 +23,9 @@ PATIENCE_S = 120.0
 UP = {symbol: 0.01 * (at % 5) for at, symbol in enumerate(SYMBOLS)}
 
 
-def lived(url: str, failpoint: str) -> tuple[list[str], int | None]:
+def lived(url: str, failpoint: str, at_once: int) -> tuple[list[str], int | None]:
     """What it has said until its end, and how that was."""
-    process, link = nursery.born(run, url, failpoint)
+    process, link = nursery.born(run, url, failpoint, at_once)
     with link, link.makefile() as said:
         try:
             lines = said.read().split()
@@ -36,32 +36,34 @@ def lived(url: str, failpoint: str) -> tuple[list[str], int | None]:
 
 
 @pytest.mark.parametrize(
-    ("failpoint", "accepted"),
+    ("failpoint", "accepted", "at_once"),
     [
-        ("commit:4", 3),  # before the fourth is committed
-        ("published", 0),  # committed, and nobody heard of it
-        ("after:INSERT INTO signal_votes", 0),
-        ("after:UPDATE signals SET", SENT),  # in the midst of a batch of the queue
-        ("before:UPDATE signal_outcomes", SENT),
-        ("after:INSERT INTO signal_records", SENT),
+        ("commit:4", 3, 1),  # before the fourth is committed
+        ("published", 0, 1),  # committed, and nobody heard of it
+        ("after:INSERT INTO signal_votes", 0, 1),
+        ("commit:2", SENT // 2, 6),  # six at once are one transaction
+        ("published", 0, 6),
+        ("after:UPDATE signals SET", SENT, 6),  # in the midst of a batch of the queue
+        ("before:UPDATE signal_outcomes", SENT, 6),
+        ("after:INSERT INTO signal_records", SENT, 1),
     ],
 )
 async def test_signals_of_a_killed_process_are_all_there_and_count_once(
-    database: Database, database_url: str, failpoint: str, accepted: int
+    database: Database, database_url: str, failpoint: str, accepted: int, at_once: int
 ) -> None:
     desk = await Desk(database).open()
     informed(desk)
     await keep_board(desk)
     await moved(desk, NOW, UP)
     async with asyncio.timeout(PATIENCE_S):
-        said, ended = await asyncio.to_thread(lived, database_url, failpoint)
+        said, ended = await asyncio.to_thread(lived, database_url, failpoint, at_once)
         assert ended == -signal.SIGKILL
         heard = [line for line in said if line.startswith("signal-")]
         assert heard == [name_of(number) for number in range(accepted)]
         async with database.read() as unit:
             for line in heard:
                 assert (await unit.signals.named("desk", line)).signal.signal_id
-        said, ended = await asyncio.to_thread(lived, database_url, "")
+        said, ended = await asyncio.to_thread(lived, database_url, "", at_once)
     assert (said[-2:], ended) == (["judged", "booked"], 0)
     found = (await desk.signals.statistics(30)).counts
     assert found.total == SENT

@@ -20,7 +20,8 @@ from app.api.signals import PendingSignalOut, SignalOut
 from app.domain.errors import Code
 from app.domain.signal import Claim, Direction
 from app.services.once import Answer, Command
-from app.services.signals import Cleared, Requeued, Taken
+from app.services.signal_intake import Taken
+from app.services.signals import Cleared, Requeued
 
 router = api_router("signals", "/signals")
 _KEYS: Final = (Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED)
