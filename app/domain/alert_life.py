@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from app.domain.alert_facts import Facts
+from app.domain.alert_inputs import SEES
 from app.domain.alert_rules import RULES, RuleInForce, in_force
 from app.domain.alerts import Alert, AlertState, Reading, Resolution, Rule, rank
 from app.domain.configuration import Configuration
@@ -27,6 +28,18 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class Calm:
+    """The rules that had nothing to say under some settings, and what each of them looked at."""
+
+    configuration: Configuration
+    seen: Mapping[Rule, object]
+
+    def is_so(self, rule: Rule, seen: object, configuration: Configuration) -> bool:
+        """Whether the rule has nothing to say again, so that it need not be asked."""
+        return self.configuration is configuration and rule in self.seen and self.seen[rule] == seen
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """The alerts that are not resolved, critical first, and what changed on the way there."""
 
@@ -35,6 +48,7 @@ class Evaluation:
     dropped: tuple[str, ...]  # ids of pending ones that never opened
     raised: tuple[Alert, ...]  # opened, or woken from a snooze
     ended: tuple[Alert, ...]
+    calm: Calm  # for the next one
 
     @property
     def is_news(self) -> bool:
@@ -110,37 +124,49 @@ def evaluate(
     configuration: Configuration,
     ended: Mapping[Key, Ended],
     new_id: Callable[[], str],
+    before: Calm | None = None,
 ) -> Evaluation:
-    """The alerts after a look at `facts`.
+    """The alerts after a look at `facts`; with what was calm `before` the same with less work.
 
     An alert opens when its rule has fired for `duration_s` and `cooldown_s` have passed since the
     last one ended; it ends when the number is back beyond the clear limit, when its subject is
-    gone or when its rule is switched off. What is unknown changes nothing.
+    gone or when its rule is switched off. What is unknown changes nothing. A rule without an
+    alert is asked only where what it looks at is not what it found nothing at.
     """
     found = {alert.key: alert for alert in active}
+    raised, calm = {rule for rule, _ in found}, dict[Rule, object]()
     walk = _Pass(facts.at, ended, new_id, found, [], [], [], [], [])
-    for rule, spec in RULES.items():
-        force = in_force(rule, configuration)
-        if not force.settings.enabled:
-            for alert in _of(rule, found):
-                walk.ends(alert, Resolution.DISABLED)
-            continue
-        seen = spec.read(facts, configuration)
-        if seen is None:
-            for alert in _of(rule, found):
-                walk.keep(alert, is_new=False)
-            continue
-        for reading in seen:
-            _judge(walk, force, reading)
-        for alert in _of(rule, found):
-            walk.ends(alert, Resolution.CLEARED)
+    for rule in RULES:
+        looked, kept = SEES[rule](facts, configuration), len(walk.kept)
+        if rule in raised or before is None or not before.is_so(rule, looked, configuration):
+            _ask(walk, rule, facts, configuration)
+        if rule not in raised and len(walk.kept) == kept:
+            calm[rule] = looked
     return Evaluation(
         tuple(sorted(walk.kept, key=rank)),
         tuple(walk.saved),
         tuple(walk.dropped),
         tuple(walk.raised),
         tuple(walk.over),
+        Calm(configuration, calm),
     )
+
+
+def _ask(walk: _Pass, rule: Rule, facts: Facts, configuration: Configuration) -> None:
+    force = in_force(rule, configuration)
+    if not force.settings.enabled:
+        for alert in _of(rule, walk.left):
+            walk.ends(alert, Resolution.DISABLED)
+        return
+    seen = RULES[rule].read(facts, configuration)
+    if seen is None:
+        for alert in _of(rule, walk.left):
+            walk.keep(alert, is_new=False)
+        return
+    for reading in seen:
+        _judge(walk, force, reading)
+    for alert in _of(rule, walk.left):
+        walk.ends(alert, Resolution.CLEARED)
 
 
 def _judge(walk: _Pass, force: RuleInForce, reading: Reading) -> None:

@@ -1,6 +1,7 @@
 """The rules about the members: each sees every member, known or unknown."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
 
@@ -8,7 +9,6 @@ from app.domain.alert_facts import Facts, MemberFacts
 from app.domain.alerts import Reading
 from app.domain.configuration import Configuration
 
-Judged = Callable[[Facts, Configuration], Sequence[Reading]]
 Said = Callable[[MemberFacts], str]
 
 
@@ -20,23 +20,41 @@ def _with_rival(one: MemberFacts) -> tuple[str, ...]:
     return (one.symbol, one.rival) if one.rival else (one.symbol,)
 
 
+@dataclass(frozen=True, slots=True)
+class OfMembers:
+    """A rule about each member: what decides it, and what is said; None is not known."""
+
+    decides: Callable[[MemberFacts], float | bool | None]
+    said: Said
+    about: Callable[[MemberFacts], tuple[str, ...]]
+    is_state: bool
+
+    def __call__(self, facts: Facts, _: Configuration) -> Sequence[Reading]:
+        return [self._reading(one) for one in facts.portfolio.members]
+
+    def sees(self, facts: Facts, _: Configuration) -> object:
+        """What decides it: while that is the same, so is what the rule says."""
+        return tuple(map(self.decides, facts.portfolio.members))
+
+    def _reading(self, one: MemberFacts) -> Reading:
+        decides, said, about = self.decides(one), self.said(one), self.about(one)
+        if self.is_state:
+            return Reading(
+                one.symbol, said, about, holds=None if decides is None else bool(decides)
+            )
+        return Reading(one.symbol, said, about, decides)
+
+
 def _state(
     holds: Callable[[MemberFacts], bool | None],
     said: Said,
     about: Callable[[MemberFacts], tuple[str, ...]] = _alone,
-) -> Judged:
-    """A rule about a state of each member; `holds` is None where it is not known."""
-    return lambda facts, _: [
-        Reading(one.symbol, said(one), about(one), holds=holds(one))
-        for one in facts.portfolio.members
-    ]
+) -> OfMembers:
+    return OfMembers(holds, said, about, is_state=True)
 
 
-def _number(value: Callable[[MemberFacts], float | None], said: Said) -> Judged:
-    """A rule about a number of each member; None is not known."""
-    return lambda facts, _: [
-        Reading(one.symbol, said(one), _alone(one), value(one)) for one in facts.portfolio.members
-    ]
+def _number(value: Callable[[MemberFacts], float | None], said: Said) -> OfMembers:
+    return OfMembers(value, said, _alone, is_state=False)
 
 
 # A member whose contract is not Open.

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from app.domain.alert_facts import Correlations, PortfolioFacts
-from app.domain.alert_life import Ended, Key
+from app.domain.alert_life import Calm, Ended, Key
 from app.domain.alerts import Alert
 from app.domain.market import Interval
 from app.domain.portfolio import Portfolio
@@ -50,8 +50,12 @@ _RESTS_ON: Final = ("alerts", "scoring", "replacements", "history", "portfolio")
 
 @dataclass(slots=True)
 class AlertMemory:
-    """Alerts are read again unless the counts of our own commits say that none of this changed."""
+    """Alerts are read again unless the counts of our own commits say that none of this changed.
 
+    `calm` are the rules that had nothing to say at the last look.
+    """
+
+    calm: Calm | None = None
     _kept: tuple[int | None, Committed, AlertBook] | None = None
     _views: Views = field(default_factory=Views)
 

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 import structlog
 
 from app.domain.alert_facts import PortfolioFacts, SystemFacts
-from app.domain.alert_life import Evaluation, evaluate
+from app.domain.alert_life import Calm, Evaluation, evaluate
 from app.domain.alert_settings import Severity
 from app.domain.alerts import Alert, AlertState, Resolution, Rule
 from app.domain.errors import Code, ConflictError, RefusedError, UnavailableError
@@ -75,7 +75,8 @@ class AlertService:
         state, grounds = await self.grounds.present(self.database)
         book = await self._memory.book(self.database, state, grounds)
         members = self._memory.facts(state, grounds, book.past)
-        seen = self._seen(book, members, grounds)
+        seen = self._seen(book, members, grounds, self._memory.calm)
+        self._memory.calm = seen.calm
         if not seen.is_news:
             return seen.active, grounds
         try:
@@ -202,10 +203,12 @@ class AlertService:
         members = portfolio_facts(portfolio, grounds, book.past)
         return self._seen(book, members, grounds), grounds
 
-    def _seen(self, book: AlertBook, members: PortfolioFacts, grounds: Grounds) -> Evaluation:
+    def _seen(
+        self, book: AlertBook, members: PortfolioFacts, grounds: Grounds, before: Calm | None = None
+    ) -> Evaluation:
         ended = book.ended_since(grounds.at - LOOK_BACK)
         facts = facts_at(members, grounds, self.system.look(grounds), ended)
-        return evaluate(book.active, facts, grounds.configuration, ended, self.new_id)
+        return evaluate(book.active, facts, grounds.configuration, ended, self.new_id, before)
 
     async def _kept(self, unit: UnitOfWork) -> tuple[Evaluation, Grounds]:
         await unit.portfolio.load(for_update=True)
