@@ -26,6 +26,7 @@ from app.services.kept_views import Views
 from app.services.member_figures import figures, pairwise
 from app.services.outlook import BoardView, MarketOnce, MarketView
 from app.services.ports import Clock
+from app.services.quote_view import spread
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
 
@@ -107,14 +108,13 @@ class Grounds:
         return quote is not None and quote.is_frozen
 
     def trading_cost(self, symbol: str) -> float | None:
-        """Taker fee plus half the spread as a fraction; None if either is unknown."""
-        quote = self.market.quote(symbol)
-        if quote is None or quote.bid is None or quote.ask is None:
+        """Taker fee plus half the spread as a fraction; None if either is unknown or no spread."""
+        if (quote := self.market.quote(symbol)) is None or quote.bid is None or quote.ask is None:
             return None
-        fee, total = quote.contract.taker_fee, quote.bid + quote.ask
-        if fee is None or total <= 0:
+        fee, width = quote.contract.taker_fee, spread(quote.bid, quote.ask)
+        if fee is None or width is None or width / 10_000 > self.configuration.quality.max_spread:
             return None
-        return float(fee + (quote.ask - quote.bid) / total)
+        return float(fee + (quote.ask - quote.bid) / (quote.bid + quote.ask))
 
     def standing(self, symbol: str) -> Standing:
         card = self.card(symbol)

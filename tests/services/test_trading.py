@@ -186,3 +186,24 @@ async def test_D08_nothing_is_traded_on_a_quote_that_makes_no_sense(desk: Desk) 
     assert await failed(desk, SYMBOLS[0]) == [QUALITY]
     desk.quote(SYMBOLS[0], bid=Decimal("9.76"), ask=Decimal("10.24"))
     assert await failed(desk, SYMBOLS[0]) == []
+
+
+async def test_D08_what_a_trade_costs_is_not_known_from_a_quote_that_makes_no_sense(
+    desk: Desk,
+) -> None:
+    await desk.filled()
+    desk.score({SYMBOLS[0]: 0.61})
+
+    async def cost() -> float | None:
+        made = (await desk.rebalancing.rebalance(WHO, dry_run=True)).result
+        assert made is not None
+        assert SYMBOLS[0] in {one.symbol for one in made.plan.shifts}
+        return made.cost
+
+    known = await cost()
+    assert known is not None
+    for bid, ask in (("10.01", "9.99"), ("10", "10"), ("9.7", "10.25")):
+        desk.quote(SYMBOLS[0], bid=Decimal(bid), ask=Decimal(ask))
+        assert await cost() is None, (bid, ask)
+    desk.quote(SYMBOLS[0], bid=Decimal("9.99"), ask=Decimal("10.01"))
+    assert await cost() == known
