@@ -20,7 +20,8 @@ from app.domain.composite import AlgorithmSpec
 from app.domain.every_bar import MEASURES, composite_at_every_bar
 from app.domain.factors import FACTORS
 from app.domain.kernels.correlation import MEAN_CORRELATION
-from app.domain.kernels.indicators import INDICATORS, TAKE, at_last_bar, fresh_state
+from app.domain.kernels.indicators import INDICATORS, TAKE, fresh_state
+from app.domain.kernels.last_bar import at_last_bar
 from app.domain.market import Floats
 
 SYMBOLS, BARS, YEAR = 600, 500, 8760

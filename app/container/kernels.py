@@ -10,7 +10,8 @@ import numpy as np
 import structlog
 
 from app.domain.kernels.compilation import Kernel
-from app.domain.kernels.indicators import TAKE, at_last_bar
+from app.domain.kernels.indicators import TAKE
+from app.domain.kernels.last_bar import at_last_bar
 
 _log = structlog.get_logger("kernels")
 

@@ -17,6 +17,7 @@ from app.domain.composite import (
 from app.domain.factors_price import HOURLY_BARS
 from app.domain.kernels import indicators
 from app.domain.kernels.indicators import INDICATORS, TAKE, fresh_state
+from app.domain.kernels.last_bar import histogram_in_ranges
 from app.domain.kernels.ranks import RANKED_ROWS, normal_scores
 from app.domain.market import Floats
 
@@ -25,7 +26,7 @@ _ROWS: Final = 64  # at a time: what they give stays in the processor's second c
 # The factors that a history of hourly bars alone can tell, from (9, R, N) of the kernel.
 MEASURES: Final[Mapping[str, Callable[[Floats], Floats]]] = MappingProxyType({
     "rsi_14": lambda told: told[indicators.RSI],
-    "macd_histogram": indicators.histogram_in_ranges,
+    "macd_histogram": histogram_in_ranges,
     "bollinger_position": lambda told: told[indicators.BAND_POSITION],
 })  # fmt: skip
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from app.domain import measures
 from app.domain.kernels import indicators
+from app.domain.kernels.last_bar import at_last_bar, histogram_in_ranges
 from app.domain.liquidity import illiquidity
 from app.domain.market import Floats
 from app.domain.panel import Panel, ScoringInputs
@@ -31,7 +32,7 @@ def rsi_14(inputs: ScoringInputs) -> Floats:
 
 
 def macd_histogram(inputs: ScoringInputs) -> Floats:
-    return _fast(inputs, indicators.histogram_in_ranges(_at_last_bar(inputs.hourly)))
+    return _fast(inputs, histogram_in_ranges(_at_last_bar(inputs.hourly)))
 
 
 def bollinger_position(inputs: ScoringInputs) -> Floats:
@@ -111,7 +112,7 @@ def _at_last_bar(bars: Panel) -> Floats:
     """(9, N) of `kernels.indicators`, worked out once for all factors of one panel."""
     nobody = np.full((1, len(bars.symbols)), np.nan)
     returns = np.concatenate([nobody, measures.log_returns(bars.close)])[: len(bars.close)]
-    return indicators.at_last_bar(bars.high, bars.low, bars.close, bars.volume, returns)
+    return at_last_bar(bars.high, bars.low, bars.close, bars.volume, returns)
 
 
 def _fast(inputs: ScoringInputs, values: Floats) -> Floats:

@@ -9,7 +9,7 @@ from app.domain.board import Family
 from app.domain.composite import COMPOSITE, AlgorithmSpec, Moments, standings
 from app.domain.every_bar import MEASURES, composite_at_every_bar
 from app.domain.factors import FACTORS
-from app.domain.kernels.indicators import at_last_bar
+from app.domain.kernels.last_bar import at_last_bar
 from app.domain.market import Floats
 from tests.domain.test_kernels import bars, returns_of
 

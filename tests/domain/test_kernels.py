@@ -12,6 +12,7 @@ from app.domain.crosssection import rank_to_normal
 from app.domain.kernels import indicators as kernel
 from app.domain.kernels.compilation import Kernel
 from app.domain.kernels.correlation import MEAN_CORRELATION, mean_correlation
+from app.domain.kernels.last_bar import at_last_bar
 from app.domain.kernels.ranks import RANKED_ROWS, normal_scores, ranked_rows
 from app.domain.kernels.ring import Ring
 from app.domain.market import Floats
@@ -20,9 +21,10 @@ from app.domain.measures import log_returns
 pytestmark = pytest.mark.xdist_group("kernels")  # what one process has compiled is there for all
 
 NAN = float("nan")
+Bars = tuple[Floats, Floats, Floats, Floats]
 
 
-def bars(rows: int, symbols: int, seed: int = 7) -> tuple[Floats, Floats, Floats, Floats]:
+def bars(rows: int, symbols: int, seed: int = 7) -> Bars:
     """High, low, close and volume with young listings, gaps, a dead coin and one that stood."""
     dice = np.random.default_rng(seed)
     close = 50.0 * np.exp(np.cumsum(dice.normal(0.0, 0.02, (rows, symbols)), axis=0))
@@ -38,6 +40,13 @@ def bars(rows: int, symbols: int, seed: int = 7) -> tuple[Floats, Floats, Floats
     lost[40::7, 65:66] = True  # gaps among those that have bars enough
     for field in (high, low, close, volume):
         field[lost] = NAN
+    return high, low, close, volume
+
+
+def columns(field: Bars, first: int, end: int, *, without: int | None = None) -> Bars:
+    """Some of the symbols, without one of the rows if that is wanted."""
+    kept = np.arange(len(field[0])) != without
+    high, low, close, volume = (np.ascontiguousarray(one[kept, first:end]) for one in field)
     return high, low, close, volume
 
 
@@ -101,25 +110,55 @@ def same(found: Floats, wanted: Floats, tolerance: float) -> None:
 def test_each_of_nine_indicators_is_the_plain_one_at_every_bar(seed: int) -> None:
     field = bars(150, 70, seed)
     same(every_bar(kernel.TAKE, *field), by_columns(*field), 1e-10)
+    grown = columns(field, 64, 70)  # nobody begins late, but one lacks bars
+    same(every_bar(kernel.TAKE, *grown), by_columns(*grown), 1e-10)
 
 
 def test_the_source_of_the_kernel_says_what_its_machine_code_says() -> None:
-    field = bars(60, 66)  # those of the second block have bars enough
-    with np.errstate(all="ignore"):
-        told = every_bar(kernel.take, *field)
-    np.testing.assert_allclose(told, every_bar(kernel.TAKE, *field), rtol=1e-13, atol=1e-13)
-    newest = np.zeros((kernel.INDICATORS, 1, 66))
-    with np.errstate(all="ignore"):
-        kernel.take(kernel.fresh_state(66), *field, returns_of(field[2]), newest, False)
-    np.testing.assert_allclose(
-        newest[:, 0], kernel.at_last_bar(*field, returns_of(field[2])), rtol=1e-13, atol=1e-13
-    )
+    everyone = bars(60, 66)
+    for first, end in ((0, 9), (64, 65), (65, 66)):  # with gaps, without any, with few
+        field = columns(everyone, first, end)
+        symbols = field[0].shape[1]
+        newest = np.zeros((kernel.INDICATORS, 1, symbols))
+        with np.errstate(all="ignore"):
+            told = every_bar(kernel.take, *field)
+            kernel.take(kernel.fresh_state(symbols), *field, returns_of(field[2]), newest, False)
+        np.testing.assert_allclose(told, every_bar(kernel.TAKE, *field), rtol=1e-13, atol=1e-13)
+        np.testing.assert_allclose(
+            newest[:, 0], at_last_bar(*field, returns_of(field[2])), rtol=1e-13, atol=1e-13
+        )
+
+
+@pytest.mark.parametrize("lost", [NAN, np.inf])
+@pytest.mark.parametrize("figure", range(4), ids=["high", "low", "close", "volume"])
+@pytest.mark.parametrize("row", [36, 67])
+def test_a_figure_that_is_lost_among_rows_taken_together_is_no_bar(
+    lost: float, figure: int, row: int
+) -> None:
+    """Rows are taken many at a time as long as nobody lacks one: no gap may go in unseen."""
+    field = columns(bars(150, 70), 66, 70)
+    field[figure][row, 1] = lost
+    newest = at_last_bar(*field, returns_of(field[2]))[: kernel.VOLATILITY]
+    never = columns(field, 1, 2, without=row)
+    wanted = at_last_bar(*never, returns_of(never[2]))[: kernel.VOLATILITY]
+    np.testing.assert_allclose(newest[:, 1:2], wanted, rtol=1e-12)
+    others = columns(field, 2, 4)
+    alone = at_last_bar(*others, returns_of(others[2]))[: kernel.VOLATILITY]
+    np.testing.assert_array_equal(newest[:, 2:], alone)
+
+
+def test_symbols_of_more_than_one_block_have_the_values_that_they_have_alone() -> None:
+    field = bars(90, kernel.WIDTH + 6)
+    together = at_last_bar(*field, returns_of(field[2]))
+    for first, end in ((0, 6), (60, 80), (kernel.WIDTH - 2, kernel.WIDTH + 6)):
+        few = columns(field, first, end)
+        np.testing.assert_array_equal(at_last_bar(*few, returns_of(few[2])), together[:, first:end])
 
 
 def test_what_is_told_at_the_end_is_of_each_symbols_own_last_bar() -> None:
     field = bars(120, 9)
     every = every_bar(kernel.TAKE, *field)
-    newest = kernel.at_last_bar(*field, returns_of(field[2]))
+    newest = at_last_bar(*field, returns_of(field[2]))
     for column in range(9):
         own = np.flatnonzero(np.isfinite(field[2][:, column]))
         last = own[-1] if len(own) else -1
@@ -133,11 +172,11 @@ def test_what_is_told_at_the_end_is_of_each_symbols_own_last_bar() -> None:
 
 def test_no_bars_and_no_symbols_are_unknown_not_an_error() -> None:
     nothing = np.zeros((0, 3))
-    told = kernel.at_last_bar(nothing, nothing, nothing, nothing, nothing)
+    told = at_last_bar(nothing, nothing, nothing, nothing, nothing)
     assert told.shape == (9, 3)
     assert np.isnan(told).all()
     nobody = np.zeros((5, 0))
-    assert kernel.at_last_bar(nobody, nobody, nobody, nobody, nobody).shape == (9, 0)
+    assert at_last_bar(nobody, nobody, nobody, nobody, nobody).shape == (9, 0)
 
 
 @settings(max_examples=25)
@@ -154,7 +193,7 @@ def test_a_bar_at_a_time_is_the_same_as_all_at_once_after_any_number_of_candles(
         told = ring.close_bar(high[row], low[row], close[row], volume[row])
         if row in {asked, rows - 1}:
             end = slice(row + 1)
-            whole = kernel.at_last_bar(
+            whole = at_last_bar(
                 high[end], low[end], close[end], volume[end], returns_of(close[end])
             )
             np.testing.assert_allclose(told, whole, rtol=1e-12, atol=1e-12)

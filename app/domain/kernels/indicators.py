@@ -25,35 +25,42 @@ FLOW: Final = 7  # on-balance volume since the first bar
 VOLATILITY: Final = 8  # sample sd of the log returns of the last 24 rows, at least 18 of them
 INDICATORS: Final = 9
 
-# A state is made of blocks of 64 symbols, small enough for the processor's first cache; each of
-# the following is where 64 numbers of a block begin. Constant distances and loops over columns
-# without a call are what lets the compiler use vectors.
-WIDTH: Final = 64
-_LINE: Final = 72  # more than 64: addresses 4096 bytes apart hold each other up
-_BARS: Final = 0
-_CLOSE: Final = 1 * _LINE
-_GAIN: Final = 2 * _LINE
-_LOSS: Final = 3 * _LINE
-_RANGE: Final = 4 * _LINE
-_FAST: Final = 5 * _LINE
-_SLOW: Final = 6 * _LINE
-_TRIGGER: Final = 7 * _LINE
-_FLOW: Final = 8 * _LINE
-_KNOWN_RETURNS: Final = 9 * _LINE
-_STRENGTH_PACE: Final = 10 * _LINE
-_FAST_PACE: Final = 11 * _LINE
-_SLOW_PACE: Final = 12 * _LINE
-_TRIGGER_PACE: Final = 13 * _LINE
-_SUM: Final = 14 * _LINE
-_SQUARES: Final = 15 * _LINE
-_RETURN: Final = 16 * _LINE
+# A state is made of blocks of symbols: few enough for the processor's first cache, so many that it
+# fetches a row ahead. Each of the following is where one number of a block begins. Constant
+# distances and loops over columns without a call are what lets the compiler use vectors.
+WIDTH: Final = 152
+_LINE: Final = 160  # more than WIDTH: addresses 4096 bytes apart hold each other up
+_BARS, _CLOSE, _GAIN, _LOSS, _RANGE, _FAST, _SLOW, _TRIGGER, _FLOW = range(0, 9 * _LINE, _LINE)
+_STRENGTH_PACE, _FAST_PACE, _SLOW_PACE, _TRIGGER_PACE = range(9 * _LINE, 13 * _LINE, _LINE)
+_KNOWN_RETURNS, _RETURN, _SUM, _SQUARES = range(13 * _LINE, 17 * _LINE, _LINE)
 _ROWS: Final = 17 * _LINE  # one number: rows taken so far
 _CLOSES: Final = 18 * _LINE
 _WINDOW: Final = 20
 _RETURNS: Final = _CLOSES + _WINDOW * _LINE
 _SPAN: Final = 24
-_DEPTH: Final = _RETURNS + _SPAN * _LINE
-_WARM: Final = 34.0  # bars after which no mean is still being begun
+_KEPT: Final = _RETURNS + _SPAN * _LINE  # a copy of _CLOSE to _FLOW
+_LEVELS: Final = _FLOW + _LINE - _CLOSE
+_DEPTH: Final = _KEPT + _LEVELS
+_WARM: Final = 34  # bars after which no mean is still being begun
+_STRIDE: Final = 32  # rows that are taken as if nobody lacked a bar, and then looked at
+
+
+def _paces() -> Floats:
+    """(4, 36) weights of bar number 0..35 in the means of strength, fast, slow and trigger.
+
+    A mean is begun with 1, 1/2, 1/3, ...: the plain mean of its first n.
+    """
+    bar = np.arange(_WARM + 2.0)
+    weights = (
+        np.where(bar > 1, 1.0 / np.clip(bar - 1, 0.1, 14), 0.0),
+        np.where(bar > 26, 2.0 / 13.0, np.where(bar > 14, 1.0 / np.clip(bar - 14, 0.1, 12), 0.0)),
+        np.where(bar > 26, 2.0 / 27.0, np.where(bar > 0, 1.0 / np.maximum(bar, 0.1), 0.0)),
+        np.where(bar > _WARM, 0.2, np.where(bar > 25, 1.0 / np.maximum(bar - 25, 0.1), 0.0)),
+    )
+    return np.array(weights)
+
+
+_PACES: Final = _paces()
 
 
 def fresh_state(symbols: int) -> Floats:
@@ -84,45 +91,100 @@ def take(  # noqa: C901, PLR0912, PLR0915  # one function: a call per row costs 
         first = block * WIDTH
         n = min(WIDTH, symbols - first)
         seen = int(own[_ROWS])
-        is_warm = is_even = False
-        for row in range(rows):
+        # Even: nobody lacked a bar in the row before, and no mean is still being begun.
+        is_even, row, behind, doubted = False, 0, 0, 0
+        while row < rows:
+            end = row + min(_STRIDE, (rows - row - 1) // 2 * 2)
+            if is_even and end > row >= doubted and not is_every:
+                # Rows two at a time, levels read and written once. What is not finite stays in a
+                # level, so that one look at the end is enough: then it is all done row by row.
+                for j in range(_LEVELS):
+                    own[_KEPT + j] = own[_CLOSE + j]
+                for pair in range(row, end, 2):
+                    h, lo = high[pair, first : first + n], low[pair, first : first + n]
+                    c, v = close[pair, first : first + n], volume[pair, first : first + n]
+                    h2, lo2 = high[pair + 1, first : first + n], low[pair + 1, first : first + n]
+                    c2, v2 = close[pair + 1, first : first + n], volume[pair + 1, first : first + n]
+                    for j in range(n):
+                        before, price, later = own[_CLOSE + j], c[j], c2[j]
+                        top, bottom, top2, bottom2 = h[j], lo[j], h2[j], lo2[j]
+                        top = before if before > top else top  # noqa: FURB136  # keeps a NaN
+                        bottom = before if before < bottom else bottom  # noqa: FURB136  # keeps a NaN
+                        top2 = price if price > top2 else top2  # noqa: FURB136  # keeps a NaN
+                        bottom2 = price if price < bottom2 else bottom2  # noqa: FURB136  # keeps a NaN
+                        change, change2 = price - before, later - price
+                        up = change if change > 0.0 else 0.0  # noqa: FURB136  # keeps a NaN
+                        up2 = change2 if change2 > 0.0 else 0.0  # noqa: FURB136  # keeps a NaN
+                        sign = 1.0 if change > 0.0 else (-1.0 if change < 0.0 else 0.0)
+                        sign2 = 1.0 if change2 > 0.0 else (-1.0 if change2 < 0.0 else 0.0)
+                        level = own[_GAIN + j]
+                        level = level + (1.0 / 14.0) * (up - level)
+                        own[_GAIN + j] = level + (1.0 / 14.0) * (up2 - level)
+                        level = own[_LOSS + j]
+                        level = level + (1.0 / 14.0) * (up - change - level)
+                        own[_LOSS + j] = level + (1.0 / 14.0) * (up2 - change2 - level)
+                        level = own[_RANGE + j]
+                        level = level + (1.0 / 14.0) * (top - bottom - level)
+                        own[_RANGE + j] = level + (1.0 / 14.0) * (top2 - bottom2 - level)
+                        level = own[_FLOW + j] + sign * v[j] + sign2 * v2[j]
+                        own[_FLOW + j] = level + 0.0 * ((h[j] - lo[j]) + (h2[j] - lo2[j]))
+                        fast = own[_FAST + j]
+                        fast += (2.0 / 13.0) * (price - fast)
+                        own[_FAST + j] = fast2 = fast + (2.0 / 13.0) * (later - fast)
+                        slow = own[_SLOW + j]
+                        slow += (2.0 / 27.0) * (price - slow)
+                        own[_SLOW + j] = slow2 = slow + (2.0 / 27.0) * (later - slow)
+                        level = own[_TRIGGER + j]
+                        level = level + 0.2 * (fast - slow - level)
+                        own[_TRIGGER + j] = level + 0.2 * (fast2 - slow2 - level)
+                        own[_CLOSE + j] = later
+                gaps = 0
+                for j in range(n):
+                    whole = (own[_RANGE + j] + own[_FLOW + j]) + own[_FAST + j]
+                    gaps += 0 if whole - whole == 0.0 else 1
+                if gaps == 0:
+                    row, behind = end, behind + end - row
+                    continue
+                for j in range(_LEVELS):
+                    own[_CLOSE + j] = own[_KEPT + j]
+                doubted = end
+            # Closes of rows that were taken together are needed no sooner than here.
+            for i in range(max(row - behind, row - _WINDOW), row):
+                at = _CLOSES + (seen + i) % _WINDOW * _LINE
+                for j in range(n):
+                    own[at + j] = close[i, first + j]
+            behind = 0
             h, lo = high[row, first : first + n], low[row, first : first + n]
             c, v = close[row, first : first + n], volume[row, first : first + n]
-            gaps = 0
+            gaps = others = 0
             for j in range(n):
                 whole = (h[j] + lo[j]) + (c[j] + v[j])
                 gaps += 0 if whole - whole == 0.0 else 1
-            if not is_warm:
-                is_warm = True
+                others += 0 if own[_BARS + j] == own[_BARS] else 1
+            if gaps + others == 0 and not is_even:
+                bar = min(int(own[_BARS]), _WARM) + 1
+                is_even = bar > _WARM
                 for j in range(n):
-                    whole = (h[j] + lo[j]) + (c[j] + v[j])
-                    bar = 1.0 if whole - whole == 0.0 else 0.0
-                    bars = own[_BARS + j] + 1.0
-                    # A mean is begun with weights 1, 1/2, 1/3, ...: the plain mean of its first n.
-                    own[_STRENGTH_PACE + j] = bar / min(bars - 1.0, 14.0) if bars > 1.0 else 0.0
-                    fast = bar / min(bars - 14.0, 12.0) if bars >= 15.0 else 0.0
-                    own[_FAST_PACE + j] = fast if bars <= 26.0 else bar * (2.0 / 13.0)
-                    own[_SLOW_PACE + j] = bar / bars if bars <= 26.0 else bar * (2.0 / 27.0)
-                    trigger = bar / (bars - 25.0) if bars >= 26.0 else 0.0
-                    own[_TRIGGER_PACE + j] = trigger if bars <= _WARM else bar * 0.2
-                    own[_BARS + j] += bar
-                    is_warm = is_warm and own[_BARS + j] > _WARM
-                is_even = False
+                    own[_STRENGTH_PACE + j], own[_FAST_PACE + j] = _PACES[0, bar], _PACES[1, bar]
+                    own[_SLOW_PACE + j], own[_TRIGGER_PACE + j] = _PACES[2, bar], _PACES[3, bar]
+                    own[_BARS + j] += 1.0
             elif gaps or not is_even:
-                # Whose bars are enough are not counted any more; paces stay while nobody lacks one.
+                # Whose bars are enough need not be counted: paces stay while nobody lacks one.
+                is_even = gaps == 0
                 for j in range(n):
                     whole = (h[j] + lo[j]) + (c[j] + v[j])
-                    bar = 1.0 if whole - whole == 0.0 else 0.0
-                    own[_STRENGTH_PACE + j] = bar * (1.0 / 14.0)
-                    own[_FAST_PACE + j] = bar * (2.0 / 13.0)
-                    own[_SLOW_PACE + j] = bar * (2.0 / 27.0)
-                    own[_TRIGGER_PACE + j] = bar * 0.2
-                is_even = gaps == 0
+                    bar = min(int(own[_BARS + j]), _WARM) + 1 if whole - whole == 0.0 else 0
+                    own[_STRENGTH_PACE + j], own[_FAST_PACE + j] = _PACES[0, bar], _PACES[1, bar]
+                    own[_SLOW_PACE + j], own[_TRIGGER_PACE + j] = _PACES[2, bar], _PACES[3, bar]
+                    own[_BARS + j] += 1.0 if bar > 0 else 0.0
+                    is_even = is_even and bar > _WARM
             for j in range(n):
                 before, slow_pace = own[_CLOSE + j], own[_SLOW_PACE + j]
                 top, bottom, price, flow = h[j], lo[j], c[j], v[j]
                 price = price if slow_pace > 0.0 else before
                 flow = flow if slow_pace > 0.0 else 0.0
+                top = top if slow_pace > 0.0 else before
+                bottom = bottom if slow_pace > 0.0 else before
                 top = top if top > before else before  # noqa: FURB136  # slower with NaN's rules
                 bottom = bottom if bottom < before else before  # noqa: FURB136  # slower with NaN's rules
                 change = price - before
@@ -137,11 +199,9 @@ def take(  # noqa: C901, PLR0912, PLR0915  # one function: a call per row costs 
                 own[_RANGE + j] = level + pace * (top - bottom - level)
                 own[_FLOW + j] += sign * flow
                 fast = own[_FAST + j]
-                fast += own[_FAST_PACE + j] * (price - fast)
-                own[_FAST + j] = fast
+                own[_FAST + j] = fast = fast + own[_FAST_PACE + j] * (price - fast)
                 slow = own[_SLOW + j]
-                slow += slow_pace * (price - slow)
-                own[_SLOW + j] = slow
+                own[_SLOW + j] = slow = slow + slow_pace * (price - slow)
                 level = own[_TRIGGER + j]
                 own[_TRIGGER + j] = level + own[_TRIGGER_PACE + j] * (fast - slow - level)
                 own[_CLOSE + j] = price
@@ -154,32 +214,26 @@ def take(  # noqa: C901, PLR0912, PLR0915  # one function: a call per row costs 
                         for i in range(1, _WINDOW):
                             place = _CLOSES + (turn + i) % _WINDOW * _LINE + j
                             held, own[place] = own[place], held
-            at = _CLOSES + turn * _LINE
-            line = own[at : at + n]
+            line = own[_CLOSES + turn * _LINE : _CLOSES + turn * _LINE + n]
             for j in range(n):
                 line[j] = own[_CLOSE + j]
-            if (
-                is_every or row >= rows - _SPAN
-            ):  # what is older would be written over before the end
-                at = _RETURNS + (seen + row) % _SPAN * _LINE
-                line = own[at : at + n]
-                r = returns[row, first : first + n]
+            row += 1
+            if not is_every and row < rows:
+                continue
+            told = row - 1 if is_every else 0
+            # What is older would be written over before the end.
+            for i in range(told if is_every else max(rows - _SPAN, 0), row):
+                at = _RETURNS + (seen + i) % _SPAN * _LINE
+                line, r = own[at : at + n], returns[i, first : first + n]
                 for j in range(n):
                     old, new = line[j], r[j]
-                    is_new, is_old = (
-                        1.0 if new - new == 0.0 else 0.0,
-                        1.0 if old - old == 0.0 else 0.0,
-                    )
-                    own[_KNOWN_RETURNS + j] += is_new - is_old
+                    is_new = 1.0 if new - new == 0.0 else 0.0
+                    own[_KNOWN_RETURNS + j] += is_new - (1.0 if old - old == 0.0 else 0.0)
                     own[_RETURN + j] = new if is_new > 0.0 else 0.0
                     line[j] = new
-            if not is_every and row < rows - 1:
-                continue
-            told = row if is_every else 0
             # Sums about one of the window's own numbers lose no digits: it is near their mean.
             for j in range(n):
-                own[_SUM + j] = 0.0
-                own[_SQUARES + j] = 0.0
+                own[_SUM + j] = own[_SQUARES + j] = 0.0
             for i in range(0, _WINDOW, 5):
                 at = _CLOSES + i * _LINE
                 a, b = own[at : at + n], own[at + _LINE : at + _LINE + n]
@@ -198,8 +252,7 @@ def take(  # noqa: C901, PLR0912, PLR0915  # one function: a call per row costs 
                 mean = own[_SUM + j] * (1.0 / _WINDOW)
                 spread = own[_SQUARES + j] * (1.0 / _WINDOW) - mean * mean
                 sd = np.sqrt(max(spread, 0.0))
-                position = (2.0 * sd - mean) / (4.0 * sd)
-                position = position if sd > 0.0 else np.nan
+                position = (2.0 * sd - mean) / (4.0 * sd) if sd > 0.0 else np.nan
                 a[j] = position if bars >= _WINDOW else np.nan
                 b[j] = own[_CLOSE + j] + mean if bars >= _WINDOW else np.nan
                 d[j] = own[_FLOW + j] if bars > 0.0 else np.nan
@@ -207,8 +260,7 @@ def take(  # noqa: C901, PLR0912, PLR0915  # one function: a call per row costs 
             for j in range(n):
                 bars = own[_BARS + j] if own[_SLOW_PACE + j] > 0.0 or not is_every else 0.0
                 moved = own[_GAIN + j] + own[_LOSS + j]
-                strength = 100.0 * own[_GAIN + j] / moved
-                strength = strength if moved > 0.0 else 50.0
+                strength = 100.0 * own[_GAIN + j] / moved if moved > 0.0 else 50.0
                 a[j] = strength if bars > 14.0 else np.nan
                 b[j] = own[_RANGE + j] if bars > 14.0 else np.nan
             a, b = out[MACD, told, first : first + n], out[SIGNAL, told, first : first + n]
@@ -220,8 +272,7 @@ def take(  # noqa: C901, PLR0912, PLR0915  # one function: a call per row costs 
                 b[j] = trigger if bars >= _WARM else np.nan
                 d[j] = value - trigger if bars >= _WARM else np.nan
             for j in range(n):
-                own[_SUM + j] = 0.0
-                own[_SQUARES + j] = 0.0
+                own[_SUM + j] = own[_SQUARES + j] = 0.0
             for i in range(0, _SPAN, 4):
                 at = _RETURNS + i * _LINE
                 a, b = own[at : at + n], own[at + _LINE : at + _LINE + n]
@@ -245,23 +296,3 @@ def take(  # noqa: C901, PLR0912, PLR0915  # one function: a call per row costs 
 
 
 TAKE: Final = Kernel(take)
-
-
-def at_last_bar(
-    high: Floats, low: Floats, close: Floats, volume: Floats, returns: Floats
-) -> Floats:
-    """(T, N) bars to (9, N): each symbol's values at its own last bar, NaN without enough."""
-    out = np.full((INDICATORS, 1, close.shape[1]), np.nan)
-    if len(close):
-        # Another layout in memory would be compiled anew, for seconds.
-        state, whole = fresh_state(close.shape[1]), np.ascontiguousarray
-        TAKE(
-            state, whole(high), whole(low), whole(close), whole(volume), whole(returns), out, False
-        )
-    return out[:, 0]
-
-
-def histogram_in_ranges(told: Floats) -> Floats:
-    """MACD histogram in ATR14, comparable between coins: (9, ...) to (...), NaN for no range."""
-    reach = told[ATR]
-    return np.asarray(told[HISTOGRAM] / np.where(reach > 0.0, reach, np.nan), np.float64)
