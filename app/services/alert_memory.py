@@ -15,7 +15,7 @@ from app.services.basis import basis
 from app.services.committed import Committed
 from app.services.grounds import Grounds
 from app.services.kept_views import Basis, Views
-from app.storage.alerts import LOOK_BACK
+from app.storage.alerts import LOOK_BACK, AlertMark
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
 
@@ -50,25 +50,29 @@ _RESTS_ON: Final = ("alerts", "scoring", "replacements", "history", "portfolio")
 
 @dataclass(slots=True)
 class AlertMemory:
-    """Alerts are read again unless the counts of our own commits say that none of this changed.
+    """What is stored of alerts is read again only where something of it was committed since.
 
+    Where no other process can write, the counts of our own commits say so; else one statement.
     `calm` are the rules that had nothing to say at the last look.
     """
 
     calm: Calm | None = None
-    _kept: tuple[int | None, Committed, AlertBook] | None = None
+    _kept: tuple[int | AlertMark, Committed, AlertBook] | None = None
     _views: Views = field(default_factory=Views)
 
     async def book(self, database: Database, state: Committed, grounds: Grounds) -> AlertBook:
         """Nothing that was committed before the call is missing. Raises UnavailableError."""
         # Before reading: what comes after it is read again.
         commits, kept = database.changed(*_RESTS_ON), self._kept
-        if kept is not None and commits is not None and kept[:2] == (commits, state):
+        if commits is not None and kept is not None and kept[:2] == (commits, state):
             return kept[2]
         before = kept[2].past if kept is not None and kept[1] is state else None
         async with database.read() as unit:
+            mark = await unit.alerts.mark() if commits is None else commits
+            if kept is not None and kept[:2] == (mark, state):
+                return kept[2]
             book = await AlertBook.load(unit, state.portfolio, grounds, before)
-        self._kept = (commits, state, book)
+        self._kept = (mark, state, book)
         return book
 
     def facts(self, state: Committed, grounds: Grounds, past: Past) -> PortfolioFacts:

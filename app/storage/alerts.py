@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Row, Text, select, type_coerce
+from sqlalchemy import Row, Text, and_, func, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.alert_life import REST_S, Ended
@@ -13,11 +13,47 @@ from app.domain.alert_settings import Severity
 from app.domain.alerts import Alert, AlertState, Resolution, Rule
 from app.domain.errors import Code, NotFoundError
 from app.storage.alert_tables import alerts as table
+from app.storage.facts import FactRepository
 from app.storage.scoring_tables import scoring_runs, symbol_scores
+from app.storage.tables import (
+    PORTFOLIO_ID,
+    portfolio,
+    replacement_confirmations,
+    service_facts,
+)
 from app.storage.upsert import upsert
 
 # Longest cooldown that the settings allow, and a rest after an end by hand.
 LOOK_BACK: Final = timedelta(days=7, seconds=REST_S)
+
+
+_SAVES: Final = "alerts.saves"  # the fact that counts how often any of them was saved or dropped
+_confirmed = and_(
+    replacement_confirmations.c.portfolio_id == portfolio.c.id,
+    replacement_confirmations.c.is_confirmed,
+)
+_MARK: Final = (
+    select(
+        select(service_facts.c.value)
+        .where(service_facts.c.key == _SAVES)
+        .scalar_subquery()
+        .label("saves"),
+        select(func.max(scoring_runs.c.calculated_at)).scalar_subquery().label("scored_at"),
+        replacement_confirmations.c.symbol,
+        replacement_confirmations.c.candidate,
+    )
+    .select_from(portfolio.outerjoin(replacement_confirmations, _confirmed))
+    .where(portfolio.c.id == PORTFOLIO_ID)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AlertMark:
+    """Two that are equal: no alert, board or confirmed rival was committed in between."""
+
+    saves: int | None
+    scored_at: datetime | None
+    rivals: frozenset[tuple[str, str]]  # member and candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +61,12 @@ class AlertRepository:
     """Written only under the portfolio's lock: that makes evaluations follow each other."""
 
     connection: AsyncConnection
+
+    async def mark(self) -> AlertMark:
+        """Asked before what is in memory is believed, where other processes may commit."""
+        rows = (await self.connection.execute(_MARK)).all()
+        rivals = frozenset((row.symbol, row.candidate) for row in rows if row.symbol is not None)
+        return AlertMark(rows[0].saves, rows[0].scored_at, rivals)
 
     async def active(self) -> tuple[Alert, ...]:
         """Those that are not resolved, pending ones too."""
@@ -70,8 +112,11 @@ class AlertRepository:
 
     async def save(self, alerts: Iterable[Alert]) -> None:
         """New ones and changed ones. Raises ConflictError where one of the same is active."""
-        for alert in alerts:
+        changed = list(alerts)
+        for alert in changed:
             await self.connection.execute(upsert(self.connection, table), _row(alert))
+        if changed:
+            await self._counted()
 
     async def drop(self, ids: Iterable[str]) -> None:
         """Pending ones that never opened leave no trace."""
@@ -82,6 +127,12 @@ class AlertRepository:
                     table.c.id.in_(wanted), table.c.state == AlertState.PENDING.value
                 )
             )
+            await self._counted()
+
+    async def _counted(self) -> None:
+        """Under the portfolio's lock no two count at once."""
+        facts = FactRepository(self.connection)
+        await facts.put(_SAVES, (await facts.get(_SAVES) or 0) + 1)
 
     async def forget(self, before: datetime) -> int:
         """Drops those that were resolved before; how many. What is active has no such time."""

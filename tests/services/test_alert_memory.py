@@ -14,6 +14,7 @@ from app.domain.alert_life import TOUCH_S, Ended
 from app.domain.alerts import AlertState, Resolution, Rule
 from app.domain.market import Interval
 from app.domain.portfolio import Portfolio
+from app.domain.replacement import Tally
 from app.services import alert_memory as module
 from app.services.alert_members import Past, correlations, portfolio_facts
 from app.services.grounds import Grounds
@@ -79,6 +80,37 @@ async def test_a_look_after_a_commit_that_has_nothing_to_do_with_alerts_reads_no
     async with desk.database.write() as unit:
         await unit.connection.execute(text("UPDATE alerts SET state = 'acknowledged'"))
     assert await shown(desk, state=AlertState.ACKNOWLEDGED)
+
+
+@pytest.mark.parametrize("backend", ["postgres"], indirect=True)
+async def test_where_others_may_write_two_statements_say_that_nothing_was_committed(
+    desk: Desk,
+) -> None:
+    await filled(desk, 5)
+    desk.score({SYMBOLS[1]: 0.3})
+    (alert,) = await shown(desk)
+    await shown(desk)  # it has read what the one before has written
+    with statements(desk.database) as asked:
+        assert await shown(desk) == (alert,)
+    # Whether portfolio and settings, and whether alerts, boards and rivals are still the same.
+    assert len({sql for sql in asked if sql.startswith("SELECT")}) == 2, asked
+    # A pending one that never opened leaves no row, and is gone from memory all the same.
+    async with desk.database.write() as unit:
+        await unit.alerts.save([replace(alert, id="p", subject="X", state=AlertState.PENDING,
+                                        opened_at=None)])  # fmt: skip
+    with statements(desk.database) as asked:
+        assert await shown(desk) == (alert,)
+    assert any("FROM alerts" in sql for sql in asked)
+    # Boards and rivals that another has stored are read, too.
+    async with desk.database.write() as unit:
+        await unit.replacements.keep([Tally(SYMBOLS[0], SYMBOLS[9], 3, "h", True)], desk.now)
+    assert [one.subject for one in await shown(desk, rule=Rule.REPLACEMENT_RECOMMENDED)] == [
+        SYMBOLS[0]
+    ]
+    async with desk.database.write() as unit:
+        await unit.replacements.keep([Tally(SYMBOLS[0], SYMBOLS[8], 3, "h", True)], desk.now)
+    (told,) = await shown(desk, rule=Rule.REPLACEMENT_RECOMMENDED)
+    assert told.symbols == (SYMBOLS[0], SYMBOLS[8])
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
