@@ -76,7 +76,9 @@ async def _serve(
     options = SandboxOptions(contracts=contracts, quota=100_000)
     async with serve_exchange(options, time.time) as exchange:
         settings = settings_for(exchange, f"sqlite+aiosqlite:///{room / FILE}")
-        config = server_config(create_app(settings), host="127.0.0.1", port=0, new_id=new_id)
+        app = create_app(settings)
+        desk = app.state.at_once
+        config = server_config(app, host="127.0.0.1", port=0, new_id=new_id, desk=desk)
         server = uvicorn.Server(config)
         running = asyncio.ensure_future(server.serve([listening]))
         while not server.started and not running.done():

@@ -9,6 +9,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Lifespan
 
 from app.api import errors
+from app.api.at_once import AtOnce
 from app.api.docs import (
     DESCRIPTION,
     OPENAPI_PATH,
@@ -137,9 +138,11 @@ def create_api(
     if cors_origins:
         api.add_middleware(CORSMiddleware, **_cors(cors_origins))
     # Outside of everything, also of Starlette's own last resort for crashes.
-    answering = OpeningGuard(KeptAnswers(api.build_middleware_stack()))
-    named = HostGuard(answering, frozenset(allowed_hosts))
-    api.middleware_stack = RequestBorder(named, metrics, new_id, monotonic)
+    answers = KeptAnswers(api.build_middleware_stack())
+    named = HostGuard(OpeningGuard(answers), frozenset(allowed_hosts))
+    border = RequestBorder(named, metrics, new_id, monotonic)
+    api.middleware_stack = border
+    api.state.at_once = AtOnce(border, named, answers)  # for the server, which may ask it before
     return api
 
 

@@ -33,7 +33,7 @@ class HostGuard:
     allowed: frozenset[str] = frozenset()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or self._is_ours(scope):
+        if scope["type"] == "lifespan" or self.is_meant(scope):
             await self.app(scope, receive, send)
             return
         if scope["type"] == "websocket":
@@ -49,7 +49,8 @@ class HostGuard:
         )
         await refused(scope, receive, send)
 
-    def _is_ours(self, scope: Scope) -> bool:
+    def is_meant(self, scope: Scope) -> bool:
+        """Whether every name that the request is for is ours."""
         named = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
         return all(
             (is_ours if len(text) > _USUAL else _usually_ours)(text, self.allowed) for text in named

@@ -73,7 +73,9 @@ def _marked(endpoint: Callable[..., Any], *, has_committed: bool) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class Kept:
+    """An answer, what it was made of, and how it is made again."""
+
     standing: Standing
     stand: Stand
     has_committed: bool
@@ -82,7 +84,7 @@ class _Kept:
     form: Form
 
 
-_Key = tuple[str, bytes, bytes, int | None]  # path, query, tags, size from which it is packed
+Key = tuple[str, bytes, bytes, int | None]  # path, query, tags, size from which it is packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +98,27 @@ class KeptAnswers:
 
     app: ASGIApp
     packer: Packer = field(default_factory=Packer)
-    _kept: Shelf[_Kept] = field(default_factory=lambda: Shelf(_size), init=False)
-    _busy: dict[_Key, asyncio.Event] = field(default_factory=dict, init=False)
+    _kept: Shelf[Kept] = field(default_factory=lambda: Shelf(_size), init=False)
+    _busy: dict[Key, asyncio.Event] = field(default_factory=dict, init=False)
+
+    def kept(self, key: Key) -> Kept | None:
+        """What was answered last, whether it can be said again or not."""
+        return self._kept.get(key)
+
+    def at_once(self, key: Key, standing: Standing | None) -> Kept | None:
+        """What can be said again without waiting for anything."""
+        kept = self._kept.get(key)
+        if kept is None or standing is None or kept.standing is not standing:
+            return None
+        try:
+            stand = standing.now()
+        except ServiceError:
+            return None
+        return kept if kept.stand.serves(stand, has_committed=kept.has_committed) else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         standing: Standing | None = scope.get("state", {}).get(STANDING)
-        key = None if standing is None else _key(scope)
+        key = None if standing is None else key_of(scope)
         if standing is None or key is None:
             await self.app(scope, receive, send)
             return
@@ -125,7 +142,7 @@ class KeptAnswers:
         scope["route"] = given.route
         await _send(given.form, send)
 
-    async def _remade(self, key: _Key, kept: _Kept, stand: Stand) -> _Kept | None:
+    async def _remade(self, key: Key, kept: Kept, stand: Stand) -> Kept | None:
         """What the same endpoint says now; None for what only the whole way can say."""
         if kept.again is None:
             return None
@@ -149,7 +166,7 @@ class KeptAnswers:
 
     async def _found(
         self,
-        key: _Key,
+        key: Key,
         standing: Standing,
         stand: Stand | None,
         scope: Scope,
@@ -171,15 +188,15 @@ class KeptAnswers:
             form = await self._formed(form, key)
         await _send(form, send)
         if stand is not None and has_committed is not None:
-            kept = _Kept(standing, stand, has_committed, making.again, scope.get("route"), form)
+            kept = Kept(standing, stand, has_committed, making.again, scope.get("route"), form)
             self._kept.put(key, kept)
 
-    async def _formed(self, form: Form, key: _Key) -> Form:
+    async def _formed(self, form: Form, key: Key) -> Form:
         """As the caller wants it; tags of committed state are versions, and stay what they are."""
         return await self.packer.formed(form, key[3], key[2])
 
 
-def _size(kept: _Kept) -> int:
+def _size(kept: Kept) -> int:
     return len(kept.form.body)
 
 
@@ -223,7 +240,7 @@ async def _present(standing: Standing, *, is_asking: bool) -> Stand | None:
         return None  # the route says it in its own words
 
 
-def _key(scope: Scope) -> _Key | None:
+def key_of(scope: Scope) -> Key | None:
     """What an answer depends on besides the stand; None for a request that has more to it."""
     if scope["type"] != "http" or scope["method"] != "GET":
         return None

@@ -1,7 +1,7 @@
 """Around every request, in pure ASGI: id, limits, path hygiene, headers, log line, metrics."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
@@ -94,6 +94,25 @@ class RequestBorder:
         response = problem_response(Request(scope), status, code, detail, headers=ending)
         await response(scope, receive, send)
 
+    def admits(self, scope: Scope) -> bool:
+        """Whether it goes further than here; also makes `scope['path']` what the raw path says."""
+        return _refusal(scope) is None
+
+    def noted(self, method: str, route: str, status: int, started: float, request_id: str) -> None:
+        """Counts and logs an answer that was given beside all this."""
+        seconds = self.monotonic() - started
+        counter, times = self._counted(method, route, status)
+        counter.inc()
+        times.observe(seconds)
+        _log.info(
+            "request",
+            method=method,
+            route=route,
+            status=status,
+            ms=round(seconds * 1e3, 2),
+            request_id=request_id,
+        )
+
     def _counted(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
         """The two that count such answers; looking them up by their labels takes longer."""
         key = (method, route, status)
@@ -108,7 +127,7 @@ class RequestBorder:
         return found
 
     def _report(self, scope: Scope, answer: "_Answer", seconds: float) -> None:
-        route = template_of(scope) or UNMATCHED
+        route = route_of(scope)
         asked = "HEAD" if answer.is_head else scope["method"]
         method = asked if asked in _METHODS else "OTHER"
         counter, times = self._counted(method, route, answer.status)
@@ -125,6 +144,18 @@ class RequestBorder:
             ms=round(seconds * 1e3, 2),
             **({"code": code} if code else {}),
         )
+
+
+def dressed(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """With what every answer says besides, unless it says so itself."""
+    said = list(headers)
+    present = {name.lower() for name, _ in said}
+    return [*said, *((name, value) for name, value in _HEADERS if name not in present)]
+
+
+def route_of(scope: Scope) -> str:
+    """The route as it is counted."""
+    return template_of(scope) or UNMATCHED
 
 
 class _Answer:
@@ -150,11 +181,9 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.is_replay = any(name.lower() == _REPLAYED for name, _ in message["headers"])
-            present = {name.lower() for name, _ in message["headers"]}
             mode = () if self._mode is None else ((MODE, self._mode().value.encode()),)
             message["headers"] = [
-                *message["headers"],
-                *((name, value) for name, value in _HEADERS if name not in present),
+                *dressed(message["headers"]),
                 *mode,
                 (b"x-request-id", self._request_id),
             ]

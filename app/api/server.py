@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 
 from app.api.problems import PROBLEM_JSON
 from app.api.protocols import MAX_MESSAGE_BYTES, STUCK_S, PatientHttp, socket_protocol
-from app.api.strict_http import BAD_REQUEST, TOO_LARGE
+from app.api.strict_http import BAD_REQUEST, TOO_LARGE, Desk
 from app.domain.errors import Code
 
 _KEEP_ALIVE_S: Final = 5
@@ -32,17 +32,18 @@ def server_config(
     new_id: Callable[[], str],
     stuck_s: float = STUCK_S,
     on_stuck: Callable[[str], None] = lambda _: None,
+    desk: Desk | None = None,
 ) -> uvicorn.Config:
     """How uvicorn serves us: own log line per request, bounded head, no server banner.
 
     A client that takes nothing of what is sent to it for `stuck_s` is cut off, and `on_stuck` is
-    told how it was connected.
+    told how it was connected. `desk` is asked before a request is read.
     """
     return uvicorn.Config(
         app,
         host=host,
         port=port,
-        http=problem_protocol(new_id, stuck_s, on_stuck),
+        http=problem_protocol(new_id, stuck_s, on_stuck, desk),
         ws=socket_protocol(stuck_s, on_stuck),
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,
@@ -60,6 +61,7 @@ def problem_protocol(
     new_id: Callable[[], str],
     stuck_s: float = STUCK_S,
     on_stuck: Callable[[str], None] = lambda _: None,
+    desk: Desk | None = None,
 ) -> type[PatientHttp]:
     """uvicorn's protocol, but what is not HTTP is answered with problem+json as well."""
 
@@ -91,4 +93,5 @@ def problem_protocol(
             self.transport.close()
 
     ProblemProtocol.stuck_s, ProblemProtocol.on_stuck = stuck_s, staticmethod(on_stuck)
+    ProblemProtocol.desk = desk
     return ProblemProtocol

@@ -1,8 +1,10 @@
 """`my-symbols serve`, and the running server that `demo` drives."""
 
 import asyncio
+import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -31,17 +33,27 @@ from app.storage.file_lock import DatabaseInUseError
 
 _log = structlog.get_logger("service")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# What starts us (make, timeout, a terminal) may pass one request on twice.
+SAME_REQUEST_S = 1.0
 # Trying again does not help against these; everything else may come back by itself.
 _TO_BE_CHANGED = (DatabaseInUseError, DataSourceMismatchError, SchemaTooNewError)
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server with our signals: the first asks it to finish, the second insists."""
+    """uvicorn's server with our signals: the first asks it to finish, a later one ends it at once.
 
-    def __init__(self, config: uvicorn.Config, url: str) -> None:
+    At once is as by kill -9, which loses nothing; cancelling everything that runs is neither quick
+    nor quiet. `leave` does not return.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, url: str, leave: Callable[[int], object] = os._exit
+    ) -> None:
         super().__init__(config)
         self.url = url
+        self.leave = leave
         self.interrupted = False
+        self._asked_at_s: float | None = None
         self.failure: Exception | None = None  # why it did not start
         self.settled = asyncio.Event()  # requests are answered, or never will be
         self.ending = asyncio.Event()  # somebody asked it to stop
@@ -75,9 +87,17 @@ class Server(uvicorn.Server):
         self.ending.set()
 
     def _asked_to_stop(self) -> None:
-        self.force_exit = self.interrupted
-        self.interrupted = True
-        self.stop()
+        self.asked_to_stop(asyncio.get_running_loop().time())
+
+    def asked_to_stop(self, now_s: float) -> None:
+        """A signal at `now_s` of a clock that only goes forward."""
+        if self._asked_at_s is None:
+            self._asked_at_s = now_s
+            self.interrupted = True
+            self.stop()
+        elif now_s - self._asked_at_s > SAME_REQUEST_S:
+            print("interrupted: ended at once, on the second request", file=sys.stderr, flush=True)
+            self.leave(Exit.INTERRUPTED)
 
 
 def serve(
@@ -130,6 +150,7 @@ def run(
         port=port,
         new_id=new_id,
         on_stuck=lambda transport: evictions.labels(transport).inc(),
+        desk=app.state.at_once,
     )
     server = Server(config, url)
     _note_failures(app, server)
