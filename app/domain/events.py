@@ -126,6 +126,16 @@ class SignalChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class SignalOutcomesBooked:
+    """What came of so many signals is on record: beat the median, did not, or is not known."""
+
+    beat: int
+    missed: int
+    unknown: int
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class ConfigurationChanged:
     """New business settings are in force."""
 

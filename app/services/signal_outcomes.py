@@ -1,10 +1,12 @@
 """Books what came of signals once their horizon is over, and with it the skill of the agents."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from app.domain.events import SignalOutcomesBooked
 from app.domain.outcome import GRACE, HOUR_MS, REACH_MS, Field, Window, gain_of
 from app.domain.track_record import Kind, Record, is_right
 from app.services.grounds import GroundsNow
@@ -62,8 +64,8 @@ class SignalOutcomes:
             bookings = await self._bookings(unit, waiting, field)
             await unit.signal_outcomes.book(bookings)
             await _recorded(unit, waiting, bookings)
-            decided = sum(one.outcome.beat is not None for one in bookings)
-            return Booked(decided, len(bookings) - decided)
+            booked = _told(unit, bookings, self.grounds.clock())
+            return Booked(booked.beat + booked.missed, booked.unknown)
 
         return await self.database.run(change)
 
@@ -135,6 +137,14 @@ async def _recorded(
             sources[one.source] = sources.get(one.source, Record()).told(one.confidence, right)
     await unit.signal_records.add(Kind.AGENT, agents)
     await unit.signal_records.add(Kind.SOURCE, sources)
+
+
+def _told(unit: UnitOfWork, bookings: Iterable[Booking], at: datetime) -> SignalOutcomesBooked:
+    found = Counter(one.outcome.beat for one in bookings)
+    booked = SignalOutcomesBooked(found[True], found[False], found[None], at)
+    if found:
+        unit.announce(booked)
+    return booked
 
 
 def _is_free(until: datetime | None, window: Window) -> bool:

@@ -2,7 +2,12 @@
 
 from dataclasses import dataclass
 
-from app.domain.events import PortfolioChanged, ScoresUpdated, SignalChanged
+from app.domain.events import (
+    PortfolioChanged,
+    ScoresUpdated,
+    SignalChanged,
+    SignalOutcomesBooked,
+)
 from app.telemetry.metrics import Metrics
 
 
@@ -23,5 +28,8 @@ class Meter:
                 self.metrics.portfolio_version.set(event.version)
             case SignalChanged():
                 self.metrics.signals.labels(event.state).inc()
+            case SignalOutcomesBooked():
+                for result in ("beat", "missed", "unknown"):
+                    self.metrics.signal_outcomes.labels(result).inc(getattr(event, result))
             case _:
                 pass

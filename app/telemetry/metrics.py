@@ -52,6 +52,7 @@ class Metrics:
     signals: Counter = field(init=False)
     signals_waiting: Gauge = field(init=False)
     signal_outcomes_open: Gauge = field(init=False)
+    signal_outcomes: Counter = field(init=False)
     alerts_open: Gauge = field(init=False)
 
     stream_clients: Gauge = field(init=False)
@@ -136,6 +137,7 @@ _TABLE: Final[tuple[tuple[str, _Kind, str, tuple[str, ...], tuple[float, ...]], 
     ("portfolio_changes", Counter, "Committed changes.", ("action",), _NONE),
     ("signals", Counter, "Signals that came to a state.", ("state",), _NONE),
     ("signals_waiting", Gauge, "Signals that wait to be judged.", (), _NONE),
+    ("signal_outcomes", Counter, "Outcomes booked: beat the median or not.", ("result",), _NONE),
     ("signal_outcomes_open", Gauge, "Verdicts whose outcome is not booked.", (), _NONE),
     ("alerts_open", Gauge, "Open alerts.", ("severity",), _NONE),
     ("stream_clients", Gauge, "Readers of the stream.", ("transport",), _NONE),

@@ -4,7 +4,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.domain.events import PlanCreated, PortfolioChanged, ScoresUpdated, SignalChanged
+from app.domain.events import (
+    PlanCreated,
+    PortfolioChanged,
+    ScoresUpdated,
+    SignalChanged,
+    SignalOutcomesBooked,
+)
 from app.telemetry.meter import Meter
 from app.telemetry.metrics import Metrics
 
@@ -35,6 +41,14 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
                 "id", "desk", "momentum", "BTCUSDT", "BUY", "approved", "APPROVE", 0.7, "said", NOW
             ),
             ('mysymbols_signals_total{state="approved"} 1.0',),
+        ),
+        (
+            SignalOutcomesBooked(3, 2, 1, NOW),
+            (
+                'mysymbols_signal_outcomes_total{result="beat"} 3.0',
+                'mysymbols_signal_outcomes_total{result="missed"} 2.0',
+                'mysymbols_signal_outcomes_total{result="unknown"} 1.0',
+            ),
         ),
     ],
 )
