@@ -96,7 +96,8 @@ class Server(uvicorn.Server):
             self.interrupted = True
             self.stop()
         elif now_s - self._asked_at_s > SAME_REQUEST_S:
-            print("interrupted: ended at once, on the second request", file=sys.stderr, flush=True)
+            sys.stderr.write("interrupted: ended at once, on the second request\n")
+            sys.stderr.flush()
             self.leave(Exit.INTERRUPTED)
 
 

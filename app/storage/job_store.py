@@ -1,5 +1,7 @@
 """Where durable runs are kept: a file of their own beside an SQLite database, or its PostgreSQL."""
 
+import sqlite3
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +12,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.storage.engines import url_of
 
 _BUSY_TIMEOUT_MS: Final = 30_000
+# From here on SQLite's unixepoch knows 'subsec'; before, it answers NULL.
+_SUBSEC_SINCE: Final = (3, 42, 0)
 # Spelt by asyncpg on the left, by libpq on the right; other asyncpg options mean nothing to libpq.
 _OPTIONS: Final = {"host": "host", "port": "port", "ssl": "sslmode", "passfile": "passfile"}
 
@@ -52,12 +56,21 @@ def job_store(database: str) -> JobStore:
     def on_connect(connection: Any, _: object) -> None:
         # Writers queue up instead of failing late; a log ahead makes a step cost a third.
         connection.isolation_level = "IMMEDIATE"
+        if sqlite3.sqlite_version_info < _SUBSEC_SINCE:
+            # The engine takes for granted that Python 3.12 comes with a newer SQLite; many a
+            # Linux has an older one, where no job could be written.
+            connection.create_function("unixepoch", 1, _unix_epoch)
         cursor = connection.cursor()
         for pragma in ("journal_mode=WAL", f"busy_timeout={_BUSY_TIMEOUT_MS}", "foreign_keys=ON"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
     return JobStore(f"sqlite:///{beside}", engine, is_shared=False)
+
+
+def _unix_epoch(what: str) -> float | None:
+    """SQLite's unixepoch('subsec'), in seconds; None, as there, for what is no time."""
+    return time.time() if what == "subsec" else None  # noqa: TID251  # in place of SQLite's clock
 
 
 def key_file(url: str) -> Path | None:

@@ -13,7 +13,7 @@ async def unbroken(work: Awaitable[T], undo: Callable[[T], Awaitable[None]] | No
     A cancellation is delivered after `work` has ended. Its result is then lost to the caller, so
     `undo` gets it, to give back what was taken.
     """
-    task = asyncio.ensure_future(work)
+    task = asyncio.ensure_future(work)  # noqa: TID251  # ends before this returns
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
