@@ -1,11 +1,14 @@
 """Contributions add up to the composite z, whatever is missing or zero."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from app.domain.board import Family
 from app.domain.composite import AlgorithmSpec, Moments, by_moments, standings
 from app.domain.configuration import Configuration
+from app.domain.explanation import contributions
 from app.domain.factors import FACTORS
 
 NAN = float("nan")
@@ -126,3 +129,32 @@ def test_specification_refuses_what_makes_no_sense() -> None:
     odd = {**WEIGHTS, Family.RISK: -0.1, Family.TECHNICAL: 0.65}
     with pytest.raises(ValueError, match="negative"):
         AlgorithmSpec("default", odd)
+
+
+def test_only_proportions_of_factor_weights_count_and_a_family_may_have_none() -> None:
+    alone = {Family.RISK: 1.0, Family.TECHNICAL: 0.0, Family.FUNDAMENTAL: 0.0}
+    spec = AlgorithmSpec(
+        "default",
+        {**alone, Family.MARKET_STRUCTURE: 0.0},
+        tuple(
+            replace(factor, weight=2.0 * factor.weight if factor.family is Family.RISK else 0.0)
+            for factor in FACTORS
+        ),
+    )
+    stands = standings(raw_values(missing=0.0), spec)
+    total = sum(factor.weight for factor in FACTORS if factor.family is Family.RISK)
+    wanted = [f.weight / total if f.family is Family.RISK else 0.0 for f in FACTORS]
+    np.testing.assert_allclose(stands.factor_weight, wanted, atol=1e-15)
+    np.testing.assert_array_equal(stands.completeness, np.ones(30))
+
+
+def test_the_parts_of_a_sum_are_stretched_to_what_it_became() -> None:
+    """Two factors of one family, of two symbols: the z of the family is twice their sum."""
+    z = np.array([[0.4, -0.4], [0.0, 0.2]])
+    half = np.full((2, 2), 0.5)
+    linear = np.array([[0.2, -0.1]])
+    ranked = 2.0 * linear
+    found = contributions(
+        z, half, np.array([0, 0]), linear, ranked, np.ones((1, 2)), ranked[0], ranked[0], np.ones(2)
+    )
+    np.testing.assert_allclose(found, z, atol=1e-15)

@@ -136,3 +136,52 @@ def test_risk_parity_with_and_without_a_covariance() -> None:
     assert appeals(method, MEMBERS, known) == {"A": 1.0, "B": pytest.approx(0.5), "C": 0.0}
     only = Covariance(("C",), np.array([[0.3]]))
     assert appeals(method, MEMBERS, only) == {"A": 0.0, "B": 0.0, "C": 1.0}
+
+
+def by_definition(returns: np.ndarray) -> tuple[np.ndarray, float]:
+    """Ledoit and Wolf's sums as their article writes them down, day by day."""
+    days, size = returns.shape
+    centred = returns - returns.mean(axis=0)
+    sample = sum(np.outer(day, day) for day in centred) / days
+    target = np.trace(sample) / size * np.eye(size)
+    distance = ((sample - target) ** 2).sum() / size
+    noise = sum(((np.outer(day, day) - sample) ** 2).sum() for day in centred) / size / days**2
+    share = min(noise, distance) / distance
+    return share * target + (1.0 - share) * sample, share
+
+
+@pytest.mark.parametrize("days", [8, 60])
+def test_shrinkage_is_that_of_ledoit_and_wolf(days: int) -> None:
+    rng = np.random.default_rng(days)
+    returns = rng.normal(0.01, 0.03, (days, 5)) + rng.normal(0.0, 0.02, (days, 1))
+    (matrix, share), (wanted, wanted_share) = shrunk(returns), by_definition(returns)
+    assert 0.0 < share < 1.0
+    assert share == pytest.approx(wanted_share, abs=1e-12)
+    np.testing.assert_allclose(matrix, wanted, rtol=1e-10)
+
+
+def test_likeness_is_the_shrunk_correlation_however_small_the_returns() -> None:
+    rng = np.random.default_rng(2)
+    returns = rng.normal(0.0, 0.01, (90, 3)) + rng.normal(0.0, 0.02, (90, 1))
+    returns[:, 2] *= 1e-3
+    _, share = shrunk((returns - returns.mean(axis=0)) / returns.std(axis=0))
+    wanted = (1.0 - share) * np.corrcoef(returns.T) + share * np.eye(3)
+    np.testing.assert_allclose(alike(returns), wanted, rtol=1e-10)
+
+
+@pytest.mark.parametrize("first", [0.1, 4.0])
+def test_members_that_move_against_each_other_bring_what_their_budgets_say(first: float) -> None:
+    """One of three has less than no risk beside the others: both forms of the root are used."""
+    matrix = np.array([[1.0, -0.6, 0.3], [-0.6, 1.0, -0.2], [0.3, -0.2, 1.0]])
+    budgets = np.array([first, 1.0, 1.0])
+    shares = risk_parity(matrix, budgets)
+    brought = shares * (matrix @ shares)
+    np.testing.assert_allclose(brought / brought.sum(), budgets / budgets.sum(), rtol=1e-10)
+
+
+def test_a_member_of_unknown_volatility_has_no_pull_of_its_own() -> None:
+    unknown = {"A": Basis(1.0, None, 0.5), "B": Basis(1.0, 0.5, 0.5)}
+    for method in (WeightingMethod.SCORE_TILTED, WeightingMethod.INVERSE_VOLATILITY):
+        found = appeals(method, unknown, None)
+        assert found["A"] == 0.0
+        assert found["B"] > 0.0
