@@ -15,7 +15,8 @@ def test_asked_once_it_ends_in_order_however_often_that_is_passed_on() -> None:
     server = _server(left)
     for after in (0.0, 0.01, SAME_REQUEST_S):
         server.asked_to_stop(5.0 + after)
-        assert server.should_exit and not server.force_exit
+        assert server.should_exit
+        assert not server.force_exit
         assert server.ending.is_set()
     assert left == []
 
