@@ -22,7 +22,7 @@ from app.services.ports import NewId
 from app.services.shared import Shared
 from app.services.trading import DataFacts, facts_of
 from app.storage.alerts import LOOK_BACK
-from app.storage.database import Database
+from app.storage.database import BULK_STATEMENT_S, Database
 from app.storage.unit_of_work import UnitOfWork
 
 _log = structlog.get_logger("alerts")
@@ -173,7 +173,7 @@ class AlertService:
 
     async def forget_old(self, keep: timedelta) -> int:
         """Drops those that were resolved longer ago; gives their number."""
-        async with self.database.write() as unit:
+        async with self.database.write(BULK_STATEMENT_S) as unit:
             return await unit.alerts.forget(self.grounds.clock() - keep)
 
     async def _move(

@@ -26,7 +26,7 @@ from app.services.feed_lease import Fence, anybody
 from app.services.market_state import CANDLE_SOURCE, LiveMarket, joined
 from app.services.market_views import BARS
 from app.services.ports import Exchange
-from app.storage.database import Database
+from app.storage.database import BULK_STATEMENT_S, Database
 from app.telemetry.metrics import Metrics
 
 _log = structlog.get_logger("market_fetch")
@@ -40,7 +40,6 @@ TRIES_PER_BAR: Final = 3  # a bar without trades is never published: stop asking
 DAY_MS: Final = 86_400_000
 FUNDING_DAYS: Final = 8  # of the first request: the factors look back 7
 FUNDING_KEEP_MS: Final = 15 * DAY_MS
-STORE_TIMEOUT_S: Final = 60.0
 
 
 def _ignore() -> None:
@@ -223,7 +222,7 @@ class Fetcher:
     ) -> None:
         if not fresh:
             return
-        async with self.database.write(STORE_TIMEOUT_S) as unit:
+        async with self.database.write(BULK_STATEMENT_S) as unit:
             await self.fence(unit)
             saved = await unit.candles.save(
                 {entry.symbol_id: series for entry, series in fresh.items()}, interval
@@ -256,7 +255,7 @@ class Fetcher:
         if not fresh:
             return
         if any(fresh.values()):
-            async with self.database.write(STORE_TIMEOUT_S) as unit:
+            async with self.database.write(BULK_STATEMENT_S) as unit:
                 await self.fence(unit)
                 await unit.market.save_funding(
                     {entry.symbol_id: rates for entry, rates in fresh.items()}

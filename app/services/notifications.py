@@ -16,7 +16,7 @@ from app.services.channel_vault import ChannelVault
 from app.services.notifiers import Notifiers
 from app.services.once import Command, Once, Outcome, Render
 from app.services.ports import Clock, NewId
-from app.storage.database import Database
+from app.storage.database import BULK_STATEMENT_S, Database
 from app.storage.unit_of_work import UnitOfWork
 
 
@@ -164,5 +164,5 @@ class Notifications:
 
     async def forget_old(self, keep: timedelta) -> int:
         """Drops what was told longer ago; gives its number."""
-        async with self.database.write() as unit:
+        async with self.database.write(BULK_STATEMENT_S) as unit:
             return await unit.notifications.forget(self.clock() - keep)

@@ -13,7 +13,7 @@ from app.domain.errors import (
     UnavailableError,
 )
 from app.services.ports import Clock
-from app.storage.database import Database
+from app.storage.database import BULK_STATEMENT_S, Database
 from app.storage.idempotency import ClaimOutcome, StoredAnswer
 from app.storage.unit_of_work import UnitOfWork
 
@@ -231,7 +231,7 @@ class Once:
 
     async def forget_old(self) -> int:
         """Forget answers that are older than was promised; gives their number."""
-        async with self.database.write() as unit:
+        async with self.database.write(BULK_STATEMENT_S) as unit:
             return await unit.idempotency.forget(self.clock() - KEEP)
 
     async def _claim(self, once: Keyed) -> Outcome[T] | None:

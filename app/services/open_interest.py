@@ -11,13 +11,12 @@ from app.domain.symbols import SymbolEntry
 from app.services.feed_lease import Fence, anybody
 from app.services.market_state import LiveMarket, OpenInterestLog
 from app.services.market_views import MarketMoment
-from app.storage.database import Database
+from app.storage.database import BULK_STATEMENT_S, Database
 from app.storage.market import MarketSnapshot
 
 HOUR_MS: Final = 3_600_000
 IN_MEMORY_MS: Final = 16 * 24 * HOUR_MS  # the factors look back a week
 RETENTION_MS: Final = 60 * 24 * HOUR_MS
-STORE_TIMEOUT_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class OpenInterestKeeper:
                     _float(stats.value.turnover_24h),
                 )
             )
-        async with self.database.write(STORE_TIMEOUT_S) as unit:
+        async with self.database.write(BULK_STATEMENT_S) as unit:
             await self.fence(unit)
             await unit.market.save_snapshots(taken)
             await unit.market.forget_snapshots(now_ms - RETENTION_MS)

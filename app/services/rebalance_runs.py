@@ -16,7 +16,7 @@ from app.services.once import Command
 from app.services.ports import Clock, NewId
 from app.services.rebalance_beats import Planned, Wish, failure_of
 from app.services.trading import DataFacts
-from app.storage.database import Database
+from app.storage.database import BULK_STATEMENT_S, Database
 from app.storage.unit_of_work import UnitOfWork
 
 _RETRY_S: Final = 1.0
@@ -55,7 +55,7 @@ class RebalanceRuns:
 
     async def forget_old(self, keep: timedelta) -> int:
         """Drops runs that ended longer ago; gives their number."""
-        async with self.database.write() as unit:
+        async with self.database.write(BULK_STATEMENT_S) as unit:
             return await unit.rebalance_runs.forget(self.clock() - keep)
 
     async def claim(self, wish: Wish, command: Command) -> Run:

@@ -17,7 +17,7 @@ from app.services.ports import NewId
 from app.services.signal_bench import Bench, board_of
 from app.services.signal_intake import MOST_WAITING, Post, SignalIntake, Taken
 from app.services.signal_news import tell
-from app.storage.database import Database
+from app.storage.database import BULK_STATEMENT_S, Database
 from app.storage.signal_outcomes import OutcomeCounts
 from app.storage.unit_of_work import UnitOfWork
 
@@ -195,7 +195,7 @@ class Signals:
 
     async def forget_old(self, older_than: timedelta) -> int:
         """The same, unasked; how many were dropped."""
-        async with self.database.write() as unit:
+        async with self.database.write(BULK_STATEMENT_S) as unit:
             return (await self._cleared(unit, older_than)).removed
 
     async def _cleared(self, unit: UnitOfWork, older_than: timedelta) -> Cleared:

@@ -12,7 +12,7 @@ from app.domain.event_codec import EventRecord, Topic
 from app.services.ports import Clock
 from app.services.stream_reader import Entry, Reader, Recent, Stored
 from app.services.stream_view import Frame
-from app.storage.database import Database
+from app.storage.database import BULK_STATEMENT_S, Database
 from app.telemetry.metrics import Metrics
 
 MAX_READERS: Final = 1_000
@@ -134,5 +134,5 @@ class EventStream:
 
     async def forget_old(self) -> int:
         """Drops events that are older than can be replayed; gives their number."""
-        async with self.database.write() as unit:
+        async with self.database.write(BULK_STATEMENT_S) as unit:
             return await unit.events.forget(self.clock() - KEEP, MOST)

@@ -30,6 +30,7 @@ from app.storage.unit_of_work import UnitOfWork
 
 T = TypeVar("T")
 ATTEMPTS: Final = 5
+BULK_STATEMENT_S: Final = 60.0  # a statement of work in bulk, for which no caller waits
 _ALL: Final = "*"  # of a commit of which nobody knows what it used
 
 

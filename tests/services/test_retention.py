@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from app.domain.errors import NotFoundError
 from app.domain.signal import SignalState
@@ -21,6 +21,7 @@ from app.services.stream import EventStream
 from app.storage.database import Database
 from app.storage.metadata import metadata
 from app.telemetry.metrics import Metrics
+from tests.conftest import MakeDatabase
 from tests.services.desk import WHO, Desk, settings
 from tests.services.signal_world import claim, informed
 from tests.services.test_notifications import Office, change
@@ -158,3 +159,31 @@ async def test_runs_of_rebalances_go_after_a_year_and_what_they_decided_stays(
     assert not after["rebalance_runs"]
     assert not after["rebalance_run_steps"]
     assert set(history) <= set(after["portfolio_history"])
+
+
+@pytest.mark.parametrize("backend", ["postgres"], indirect=True)
+async def test_B07_what_clears_up_may_take_its_minute(
+    database_url: str, make_database: MakeDatabase
+) -> None:
+    """Who deletes by the limit of a request would never get through a large table."""
+    database = make_database(database_url, statement_timeout_s=30.0)
+    await database.open()
+    desk, office = await Desk(database).open(), Office(database)
+    service = _service(desk, office, Ended())
+    tables = ("alerts", "events", "idempotency_keys", "notifications", "rebalance_runs", "signals")
+    watch = (
+        "CREATE FUNCTION impatient() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF current_setting('statement_timeout') <> '1min' THEN"
+        " RAISE EXCEPTION 'too little time: %', TG_TABLE_NAME; END IF; RETURN NULL; END $$"
+    )
+    limits = [
+        f"CREATE TRIGGER impatient BEFORE DELETE ON {table}"
+        " FOR EACH STATEMENT EXECUTE FUNCTION impatient()"
+        for table in tables
+    ]
+    async with database.write() as unit:
+        for statement in (watch, *limits):
+            await unit.connection.execute(text(statement))
+    for name in SWEEPS:
+        assert await swept(service, name) == 0
+    await database.close()
