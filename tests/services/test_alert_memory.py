@@ -107,10 +107,29 @@ async def test_where_others_may_write_two_statements_say_that_nothing_was_commit
     assert [one.subject for one in await shown(desk, rule=Rule.REPLACEMENT_RECOMMENDED)] == [
         SYMBOLS[0]
     ]
+    await shown(desk)  # it has read what the one before has written
     async with desk.database.write() as unit:
         await unit.replacements.keep([Tally(SYMBOLS[0], SYMBOLS[8], 3, "h", True)], desk.now)
     (told,) = await shown(desk, rule=Rule.REPLACEMENT_RECOMMENDED)
     assert told.symbols == (SYMBOLS[0], SYMBOLS[8])
+
+
+@pytest.mark.parametrize("backend", ["postgres"], indirect=True)
+async def test_a_board_that_another_process_stored_is_seen_by_the_next_look(desk: Desk) -> None:
+    await filled(desk, 5)
+    await desk.configuration.put({"alerts": {"score_drop_runs": 1}}, "sooner", WHO)
+    former = desk.boards.board
+    assert former is not None
+    async with desk.database.write() as unit:
+        await unit.scoring.save(former, None)
+    desk.score({SYMBOLS[1]: 0.7})
+    for _ in range(2):
+        assert not await shown(desk), "there is no board before the newest one"
+    newer = replace(former, run_id="board-2", calculated_at=desk.now + timedelta(seconds=1))
+    async with desk.database.write() as unit:
+        await unit.scoring.save(newer, None)
+    (fallen,) = await shown(desk)
+    assert (fallen.rule, fallen.subject) == (Rule.SCORE_DROPPED, SYMBOLS[1])
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
