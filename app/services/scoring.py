@@ -114,11 +114,14 @@ class Scoring:
 
         A board from before this start is as little known as the market, until that answers.
         """
+        return worst((self.own_status_of(board), self.market.status()))
+
+    def own_status_of(self, board: Board) -> DataStatus:
+        """By its age alone, whatever the market is."""
         settings = self.configuration()
         limit = timedelta(seconds=settings.age_limit_cadences * settings.cadences.scoring)
         young = self.clock() - board.calculated_at <= limit
-        own = DataStatus.FRESH if young else DataStatus.STALE
-        return worst((own, self.market.status()))
+        return DataStatus.FRESH if young else DataStatus.STALE
 
     async def calculate(self) -> Board:
         """Score the universe as it is known now; a call during a run shares that run's board.

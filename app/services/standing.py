@@ -73,7 +73,9 @@ class MarketThings:
 class BoardStand(Protocol):
     """The scores in memory."""
 
-    def status_of(self, board: Board) -> DataStatus: ...
+    def own_status_of(self, board: Board) -> DataStatus:
+        """By its age alone: how the market is, stands beside it in a Stand."""
+        ...
 
     def latest(self) -> Board | None: ...
 
@@ -102,5 +104,5 @@ class Standing:
     def _of(self, known: object | None) -> Stand:
         board = self.boards.latest()
         things = (*self.market.things(), board, self.boards.is_whole())
-        status = None if board is None else self.boards.status_of(board)
+        status = None if board is None else self.boards.own_status_of(board)
         return Stand(known, things, (self.market.level(), status), self.clock(), self.monotonic())

@@ -39,7 +39,7 @@ class Levers:
     def is_whole(self) -> bool:
         return self.desk.boards.is_whole()
 
-    def status_of(self, board: Board) -> DataStatus:
+    def own_status_of(self, board: Board) -> DataStatus:
         assert board is self.latest()
         return self.of_board
 
