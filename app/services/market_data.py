@@ -213,6 +213,8 @@ class MarketData:
 
     async def refresh_tickers(self, *, after_gap: bool = False) -> None:
         """All quotes as the exchange answers them, and a look at their quality."""
+        if self.server_clock.stepped_s:  # first of all: have we slept?
+            await self.sync_clock()
         sent = self.monotonic()
         listing = await self.exchange.tickers()
         late = self.quotes.answered(listing.tickers, sent, after_gap=after_gap)
@@ -263,7 +265,12 @@ class MarketData:
         await self.fetch.funding(self.eligible())
 
     async def sync_clock(self) -> None:
-        await self.server_clock.sync()
+        try:
+            await self.server_clock.sync()
+        finally:
+            if missed_s := self.server_clock.missed_s():
+                _log.warning("time_was_missed", seconds=round(missed_s, 1))
+                self.live.slept(missed_s)
         self.metrics.exchange_clock_offset_seconds.set(self.server_clock.offset_s())
 
     def worth_history(self) -> tuple[SymbolEntry, ...]:

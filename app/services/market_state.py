@@ -231,3 +231,24 @@ class LiveMarket:
         """
         answers = {source: self.received(None) for source in answered}
         self.market = replace(market, answers=joined(market.answers, answers))
+
+    def slept(self, missed_s: float) -> None:
+        """So much time has passed that our monotonic clock knows nothing of: all is older by it."""
+
+        def older(held: Mapping[K, Received[T]]) -> Mapping[K, Received[T]]:
+            return MappingProxyType(
+                {
+                    name: Received(one.value, one.at_ms, one.mono - missed_s)
+                    for name, one in held.items()
+                }
+            )
+
+        market = self.market
+        self.market = replace(
+            market,
+            stats=older(market.stats),
+            tickers=older(market.tickers),
+            books=older(market.books),
+            funding=older(market.funding),
+            answers=older(market.answers),
+        )

@@ -40,15 +40,19 @@ CONTRACTS = "/api/v1/contracts/active"
 
 @dataclass
 class HandClock:
-    """Wall and monotonic time that pass only when told."""
+    """Wall and monotonic time that pass only when told; in sleep the wall's alone does."""
 
     passed_s: float = 0.0
+    slept_s: float = 0.0
 
     def pass_(self, seconds: float) -> None:
         self.passed_s += seconds
 
+    def sleep(self, seconds: float) -> None:
+        self.slept_s += seconds
+
     def wall(self) -> float:
-        return START + self.passed_s
+        return START + self.passed_s + self.slept_s
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(self.wall(), UTC)
