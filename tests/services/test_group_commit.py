@@ -84,7 +84,7 @@ async def test_who_finds_too_many_waiting_is_sent_away_at_once() -> None:
     tasks = await _begun(group, 1, 2, 3)
     assert ledger.groups == [[1]]
     with pytest.raises(RateLimitedError) as refused:
-        await group.join(4)
+        await asyncio.wait_for(group.join(4), 60)
     assert refused.value.retry_after_s
     _go_on(ledger)
     assert await asyncio.gather(*tasks) == [-1, -2, -3]

@@ -1,9 +1,9 @@
 """What approved signals lead to: as far as the policy goes, by the rules of everybody, once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 import pytest
@@ -20,12 +20,14 @@ from app.domain.signal_rules import SignalRules
 from app.domain.track_record import Bin, Kind, Record
 from app.domain.verdict import Evaluation, Verdict
 from app.storage.database import Database
+from app.storage.unit_of_work import UnitOfWork
 from tests.api.harness import PREFIX, serve
 from tests.services.desk import SYMBOLS, WHO, Desk
 from tests.services.signal_world import claim, informed
 
 NEW = SYMBOLS[20]
 SKILLED = ("technical", "fundamental")
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -210,6 +212,48 @@ async def test_auto_acts_by_itself_once_agents_are_weighed_by_skill(desk: Desk) 
     (event,) = [one for one in await desk.reports.history(None, 5) if one.symbol == SYMBOLS[11]]
     assert known in event.reason
     assert event.actor == "signals"
+
+
+class DiedError(Exception):
+    """The process ended here."""
+
+
+class Dying(Database):
+    """Ends with its process, before or after it has committed."""
+
+    def __init__(self, living: Database, *, commits: bool) -> None:
+        self._living, self._commits = living, commits
+
+    async def run(self, closure: Callable[[UnitOfWork], Awaitable[T]]) -> T:
+        async def change(unit: UnitOfWork) -> T:
+            done = await closure(unit)
+            if not self._commits:
+                raise DiedError
+            return done
+
+        await self._living.run(change)
+        raise DiedError
+
+
+async def test_a_process_that_dies_in_a_change_loses_none_and_makes_none_twice(
+    desk: Desk,
+) -> None:
+    await put(desk, policy="auto")
+    await by_skill(desk)
+    for commits, symbol in ((False, SYMBOLS[11]), (True, SYMBOLS[12])):
+        signal_id = await told(desk, symbol)
+        before = await version(desk)
+        dying = replace(desk.portfolio, database=(lost := Dying(desk.database, commits=commits)))
+        dying = replace(dying, once=replace(dying.once, database=lost))
+        with pytest.raises(DiedError):
+            await replace(desk.signal_actions, portfolio=dying).act()
+        assert (await version(desk) - before, symbol in await desk.members()) == (commits, commits)
+        for _ in range(2):
+            await desk.signal_actions.act()
+        assert (await version(desk) - before, symbol in await desk.members()) == (1, True)
+        done = await judged(desk, signal_id)
+        assert done.effect is not None
+        assert (done.signal.state, done.effect.version) == (SignalState.APPLIED, before + 1)
 
 
 async def test_what_an_ordinary_rule_refuses_is_noted_and_not_tried_again(desk: Desk) -> None:
