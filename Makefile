@@ -14,6 +14,8 @@ STATEFUL_LIVES ?= 300
 ENDLESS := pytest -q -o faulthandler_timeout=0
 # Measuring what the tests reach takes as long as running them.
 COVERAGE ?=
+# Names of benchmarks; empty means all of them.
+BENCH ?=
 # Every so many mistakes of those that there are.
 MUTANTS_EVERY ?= 1
 
@@ -74,20 +76,8 @@ stateful: setup ## random lives of the portfolio on both databases, many more th
 	MYTESTS_STATEFUL_EXAMPLES=$(STATEFUL_LIVES) MYTESTS_STATEFUL_STEPS=60 \
 		$(RUN) $(ENDLESS) tests/stateful
 
-bench: setup ## how long things take: indicators beside memcpy and TA-Lib, correlations, hostile input, HTTP beside a bare peer, idle cost, the feed, the stream, notifications, signals
-	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.kernels
-	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.incremental
-	$(RUN) benchmarks.saving
-	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.prepared
-	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.correlation
-	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.hostile
-	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.http
-	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.idle
-	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.feed
-	$(RUN) benchmarks.stream
-	$(RUN) benchmarks.stream_rate
-	$(RUN) benchmarks.notifications
-	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.signals
+bench: setup ## how long things take, each beside a peer of the same run, and one table of all: BENCH="kernels saving" for some
+	$(RUN) benchmarks $(BENCH)
 
 chaos: setup ## days of faults in the feed; three real processes, and how long each fault takes to heal
 	$(RUN) benchmarks.feed_storms

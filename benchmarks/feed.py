@@ -25,6 +25,7 @@ from websockets.asyncio.client import connect
 
 from benchmarks.feed_ends import Far, far_end, our_end, until
 from benchmarks.feed_sender import Script, prices_of
+from benchmarks.rows import Row, note
 
 AT_ONCE, PEER_AT_ONCE = 200_000, 100_000
 PACE, PACE_S = 10_000, 20.0
@@ -163,6 +164,26 @@ async def bench() -> None:
         table.add_row("memory grew by, MiB", f"{one.growth_mib:.1f}", limit)
         table.add_row("messages dropped, all counted", str(one.dropped), "")
     Console(width=120).print(table)
+    noted(min(theirs), our, pace, flood)
+
+
+def noted(theirs: float, our: float, pace: Paced, flood: Paced) -> None:
+    """The goals, for the table of all benchmarks."""
+    times, goal = theirs / our, GOALS["times"]
+    note(
+        Row(
+            "the feed, socket to market, a message", f"{1e6 * our:.2f} us",
+            f"{1e6 * theirs:.2f} us", f"{times:.1f} x", f">= {goal:g} x", times >= goal,
+        )
+    )  # fmt: skip
+    for what, figure, limit, unit in (
+        (f"the feed, {PACE}/s: age p99", float(np.quantile(pace.ages, 0.99)), "age_ms", "ms"),
+        (f"the feed, {PACE}/s: share of a core", pace.core, "core", ""),
+        (f"the feed, {FLOOD}/s: lag of the loop p99", flood.lag_ms, "lag_ms", "ms"),
+        (f"the feed, {FLOOD}/s: growth of memory", flood.growth_mib, "growth_mib", "MiB"),
+    ):
+        at_most = GOALS[limit]
+        note(Row(what, f"{figure:.2f} {unit}", goal=f"< {at_most:g} {unit}", met=figure < at_most))
 
 
 if __name__ == "__main__":

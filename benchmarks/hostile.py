@@ -16,6 +16,7 @@ from app.api.body import parse
 from app.api.errors import BorderError
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
+from benchmarks.rows import Row, note
 from tests.running import Running, running, settings_for
 
 TURNS = 50
@@ -38,6 +39,7 @@ def refused(body: bytes) -> None:
 
 
 def row(name: str, took: list[float]) -> tuple[str, str, str]:
+    note(Row(f"hostile {name}, median", f"{median(took) * 1e3:.2f} ms"))
     return name, f"{median(took) * 1e3:.2f}", f"{max(took) * 1e3:.2f}"
 
 

@@ -19,6 +19,7 @@ from rich.table import Table
 from benchmarks.http import Server, document, peer, service
 from benchmarks.http_load import Ask, Pace, Run, once, paced, request
 from benchmarks.http_plan import PREFIX
+from benchmarks.rows import Row, note
 
 SECONDS = float(os.environ.get("MYBENCH_SECONDS", "30"))
 JOBS = int(os.environ.get("MYBENCH_JOBS", "60"))
@@ -92,6 +93,7 @@ async def measure(console: Console) -> None:
         table.add_row(*one)
     table.add_row("jobs asked for, waiting still at the end", f"{taken}, {len(waiting)}")
     console.print(table)
+    note(Row("idle, processor s a minute", f"{usual:.2f}", f"{bare:.2f}"))
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ from app.api.routes.portfolio import PortfolioOut
 from app.api.scores import RankingsOut
 from benchmarks.http import PREFIX, Server, free_port, process, service, until_up
 from benchmarks.http_load import Ask, Pace, Run, flat_out, once, paced, request
+from benchmarks.rows import Row, note
 
 CONNECTIONS, SECONDS = 100, float(os.environ.get("MYBENCH_SECONDS", "4"))
 PACE = Pace(CONNECTIONS, 3.0, SECONDS)  # 300 requests a second, for the tail
@@ -37,7 +38,7 @@ class Case:
     name: str
     path: str
     headers: dict[str, str]
-    goal: str
+    goal: float  # times as many answers as the peer
 
 
 @dataclass(frozen=True)
@@ -111,10 +112,10 @@ async def measure(console: Console) -> None:
             lines = len(json.loads((folder / "rankings.json").read_bytes())["items"])
             async with peer(folder) as other:
                 cases = (
-                    Case("rankings", RANKINGS, {}, ">= 8 x"),
-                    Case("rankings, gzip", RANKINGS, {"Accept-Encoding": "gzip"}, ">= 20 x"),
-                    Case("rankings, 304", RANKINGS, {"If-None-Match": headers["etag"]}, ">= 20 x"),
-                    Case("portfolio", PORTFOLIO, {}, ">= 5 x"),
+                    Case("rankings", RANKINGS, {}, 8.0),
+                    Case("rankings, gzip", RANKINGS, {"Accept-Encoding": "gzip"}, 20.0),
+                    Case("rankings, 304", RANKINGS, {"If-None-Match": headers["etag"]}, 20.0),
+                    Case("portfolio", PORTFOLIO, {}, 5.0),
                 )
                 table = Table(
                     "asked", "statuses", "bytes", "answers/s", "peer", "ratio", "processor ms",
@@ -129,8 +130,17 @@ async def measure(console: Console) -> None:
                     table.add_row(
                         case.name, mine.statuses, str(mine.size), f"{mine.rate:.0f}",
                         f"{bare.rate:.0f}", f"{mine.rate / bare.rate:.1f} x", f"{mine.cost_ms:.3f}",
-                        f"{bare.cost_ms:.3f}", f"{bare.cost_ms / mine.cost_ms:.1f} x", case.goal,
-                        f"{mine.p99_ms:.1f}", "< 50",
+                        f"{bare.cost_ms:.3f}", f"{bare.cost_ms / mine.cost_ms:.1f} x",
+                        f">= {case.goal:g} x", f"{mine.p99_ms:.1f}", "< 50",
+                    )  # fmt: skip
+                    times = mine.rate / bare.rate
+                    note(
+                        Row(
+                            f"{case.name}, answers a second from prepared bytes; p99",
+                            f"{mine.rate:.0f}; {mine.p99_ms:.1f} ms", f"{bare.rate:.0f}",
+                            f"{times:.1f} x", f">= {case.goal:g} x; < 50 ms",
+                            times >= case.goal and mine.p99_ms < 50.0,
+                        )
                     )  # fmt: skip
     console.print(table)
 

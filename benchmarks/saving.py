@@ -23,6 +23,7 @@ from app.domain.market import DataSource
 from app.storage import migrations
 from app.storage.database import Database
 from app.storage.engines import DatabaseOptions
+from benchmarks import rows
 from tests import postgres
 
 SYMBOLS, ROUNDS = 600, 15
@@ -107,6 +108,8 @@ def main() -> None:
     ratio = f"{mine / peer:.1f} x"
     table.add_row("ours, with the run", f"{mine:.1f}", f"{min(ours):.1f}", ratio, "<= 3 x")
     Console().print(table)
+    what = "saving 3000 scores, beside COPY by the server"
+    rows.note(rows.Row(what, f"{mine:.1f} ms", f"{peer:.1f} ms", ratio, "<= 3 x", mine <= 3 * peer))
 
 
 if __name__ == "__main__":

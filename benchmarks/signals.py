@@ -24,6 +24,7 @@ from app.api.routes import signals
 from app.storage import migrations
 from app.storage.database import Database
 from app.storage.engines import DatabaseOptions
+from benchmarks.rows import Row, note
 from tests import postgres
 from tests.api.harness import PREFIX, serve
 from tests.services.desk import SYMBOLS, WHO, Desk
@@ -122,6 +123,9 @@ async def bench(url: str) -> None:
     table.add_row("a full queue answers", f"{dict(full)}, Retry-After {retry} s")
     table.add_row("the queue drains at", f"{drained:.0f} a second")
     Console().print(table)
+    taken = answers.get(201, 0)
+    what, goal = f"signals taken of {count} at {RATE:g} a second", "all, none after a second"
+    note(Row(what, f"{taken}, {late} late", goal=goal, met=taken == count and not late))
 
 
 def main() -> None:
