@@ -21,6 +21,7 @@ class TopicKind(StrEnum):
     DAY = "day"  # last price and figures of 24 hours
     BOOK = "book"
     HOUR_BAR = "hour_bar"
+    TRADE = "trade"  # each of them
 
     # Topics are looked up thousands of times a second: that of members is written in Python.
     __hash__ = str.__hash__
@@ -70,13 +71,22 @@ class DayUpdate:
 
 
 @dataclass(frozen=True, slots=True)
+class TradeUpdate:
+    """The last trade: its price, its lots and when it was made, ms."""
+
+    price: Decimal
+    lots: int
+    traded_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class BarUpdate:
     """A bar runs that opened then: the one before it has closed."""
 
     opened_ms: int
 
 
-Update = QuoteUpdate | MarkUpdate | FundingUpdate | DayUpdate | BarUpdate | Book
+Update = QuoteUpdate | MarkUpdate | FundingUpdate | DayUpdate | BarUpdate | TradeUpdate | Book
 
 
 class Told(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from app.domain.divergence import has_diverged, parted_since
-from app.domain.feed import QuoteUpdate, Told
+from app.domain.feed import QuoteUpdate, Told, TradeUpdate
 from app.domain.market import Ticker
 from app.domain.panel import Source
 from app.domain.quality_rules import QualityRules
@@ -177,6 +177,18 @@ class MarketQuotes:
             before.traded_ms,
         )
         return stamped(value, one.stamped_ms, one.mono)
+
+    def traded(self, held: Received[Ticker], update: TradeUpdate) -> Received[Ticker] | None:
+        """With a trade that was told of; None for one that is known. The quote is as old as before.
+
+        What a price is doubted by, and confirmed by, is the last trade beside mark and index.
+        """
+        before = held.value
+        if update.traded_ms <= before.traded_ms:
+            return None
+        return held.saying(
+            replace(before, last=update.price, last_lots=update.lots, traded_ms=update.traded_ms)
+        )
 
     def deaf(self) -> tuple[str, ...]:
         """Contracts that were seen to have moved, and not told of; each is named once a time."""

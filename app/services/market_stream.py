@@ -20,6 +20,7 @@ from app.domain.feed import (
     Told,
     Topic,
     TopicKind,
+    TradeUpdate,
 )
 from app.domain.market import Book, Contract, ContractStats, ContractStatus, Ticker
 from app.domain.panel import Source
@@ -36,7 +37,7 @@ TOPICS_S: Final = 5.0
 IDLE_S: Final = 10.0  # who waits for a bar to close says so often that it listens
 BAR_S: Final = 0.5  # after the margin in which the exchange's servers may differ on a close
 _ENOUGH: Final = 0.5  # of the quotes must be told, or it is no stream
-_CLOSE: Final = (TopicKind.INSTRUMENT, TopicKind.DAY, TopicKind.BOOK, TopicKind.HOUR_BAR)
+_CLOSE: Final = tuple(kind for kind in TopicKind if kind is not TopicKind.QUOTE)
 _NEVER: Final = float("-inf")
 _log = structlog.get_logger("stream")
 
@@ -45,9 +46,9 @@ _log = structlog.get_logger("stream")
 class StreamedMarket:
     """Hears the stream of the owner of the feed, and keeps the live market up to it.
 
-    Quotes of all open contracts are told; marks, figures, books and bars of those that `closest`
-    names. Whether a quote is quiet or its topic deaf is seen by asking for all quotes beside it.
-    Where too little is told for too long, answers take the place of the stream.
+    Quotes of all open contracts are told; marks, figures, books, trades and bars of those that
+    `closest` names. Whether a quote is quiet or its topic deaf is seen by asking for all quotes
+    beside it. Where too little is told for too long, answers take the place of the stream.
     """
 
     data: MarketData
@@ -77,29 +78,32 @@ class StreamedMarket:
         tickers: dict[str, Received[Ticker]] = {}
         stats: dict[str, Received[ContractStats]] = {}
         books: dict[str, Received[Book]] = {}
-        stamped = self.data.live.stamps()
+        stamped, is_quoted = self.data.live.stamps(), False
         for one in news:
             code, update = one.topic.code, one.update
             if isinstance(update, QuoteUpdate):  # nearly all of them are such
                 held = tickers.get(code) or market.tickers.get(code)
                 quote = held and self.data.quotes.told(held, one, update, stamped)
                 if quote is not None:
-                    tickers[code] = quote
+                    tickers[code], is_quoted = quote, True
                 continue
             self.silence.heard[one.topic] = one.mono
             match update:
                 case Book():
                     books[code] = stamped(update, one.stamped_ms, one.mono)
+                case TradeUpdate():
+                    held = tickers.get(code) or market.tickers.get(code)
+                    if traded := held and self.data.quotes.traded(held, update):
+                        tickers[code] = traded
                 case BarUpdate():
-                    if update.opened_ms > self._bar_ms > 0:
-                        self._bar_closed.set()
-                    self._bar_ms = max(self._bar_ms, update.opened_ms)
+                    self._bar_runs(update.opened_ms)
                 case MarkUpdate() | FundingUpdate() | DayUpdate():
                     known = stats.get(code) or market.stats.get(code)
                     if known is not None:
                         # Its age stays that of the answer: not everything in it was told.
                         stats[code] = known.saying(self._moved(known.value, update))
-        self._show(market, tickers, stats, books)
+        sources = ((Source.TICKERS, is_quoted), (Source.BOOKS, bool(books)))
+        self._show(market, tickers, stats, books, [one for one, is_told in sources if is_told])
 
     def _show(
         self,
@@ -107,6 +111,7 @@ class StreamedMarket:
         tickers: Mapping[str, Received[Ticker]],
         stats: Mapping[str, Received[ContractStats]],
         books: Mapping[str, Received[Book]],
+        answered: Sequence[Source],
     ) -> None:
         if not (tickers or stats or books):
             return
@@ -116,8 +121,12 @@ class StreamedMarket:
             stats=joined(market.stats, stats) if stats else market.stats,
             books=joined(market.books, books) if books else market.books,
         )
-        answered = ((Source.TICKERS, tickers), (Source.BOOKS, books))
-        self.data.live.publish(news, *(source for source, fresh in answered if fresh))
+        self.data.live.publish(news, *answered)
+
+    def _bar_runs(self, opened_ms: int) -> None:
+        if opened_ms > self._bar_ms > 0:
+            self._bar_closed.set()
+        self._bar_ms = max(self._bar_ms, opened_ms)
 
     def _moved(
         self, held: ContractStats, update: MarkUpdate | FundingUpdate | DayUpdate

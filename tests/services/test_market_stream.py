@@ -144,7 +144,7 @@ async def test_quotes_of_all_that_is_traded_and_everything_of_the_closest_are_wa
         one.contract.code for one in entries if one.contract.status == "Open"
     }
     close = [topic for topic in scene.mouth.wanted if topic.kind is not TopicKind.QUOTE]
-    assert len(close) == len(set(close)) == 8
+    assert len(close) == len(set(close)) == 10
     assert {topic.code for topic in close} == {"XBTUSDTM", "ETHUSDTM"}
 
 

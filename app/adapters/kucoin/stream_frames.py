@@ -19,6 +19,7 @@ _CHANNELS: Final = {
     TopicKind.DAY: "/contractMarket/snapshot",
     TopicKind.BOOK: "/contractMarket/level2Depth50",
     TopicKind.HOUR_BAR: "/contractMarket/limitCandle",
+    TopicKind.TRADE: "/contractMarket/execution",
 }
 _TAILS: Final = {TopicKind.HOUR_BAR: "_1hour"}
 FUNDING: Final = "funding.rate"

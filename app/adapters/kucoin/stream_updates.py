@@ -5,6 +5,7 @@ Pure functions. What no market says raises UnreadableError, and nothing else doe
 
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
+from itertools import islice
 from operator import itemgetter
 from typing import Final, Generic, TypeVar
 
@@ -20,6 +21,7 @@ from app.domain.feed import (
     QuoteUpdate,
     Topic,
     TopicKind,
+    TradeUpdate,
     Update,
 )
 from app.domain.market import Book, Level
@@ -68,6 +70,12 @@ class _Depth(msgspec.Struct, gc=False):
     timestamp: int | None = None
 
 
+class _Match(msgspec.Struct, gc=False):
+    price: Decimal
+    size: int
+    ts: int
+
+
 class _Candle(msgspec.Struct, gc=False):
     candles: list[str]
 
@@ -77,6 +85,7 @@ _MARKS: Final = msgspec.json.Decoder(_Said[_Marks])
 _RATE: Final = msgspec.json.Decoder(_Said[_Rate])
 _DAY: Final = msgspec.json.Decoder(_Said[_Day])
 _DEPTH: Final = msgspec.json.Decoder(_Said[_Depth])
+_MATCH: Final = msgspec.json.Decoder(_Said[_Match])
 _CANDLE: Final = msgspec.json.Decoder(_Said[_Candle])
 
 
@@ -97,6 +106,9 @@ def update_of(topic: Topic, subject: str, text: bytes) -> Update:
             return _book(topic, decoded(_DEPTH, text).data)
         case TopicKind.HOUR_BAR:
             return _bar(decoded(_CANDLE, text).data)
+        case TopicKind.TRADE:
+            match = decoded(_MATCH, text).data
+            return TradeUpdate(_price(match.price), _count(match.size), ms_of(match.ts))
 
 
 def quote_of(text: bytes) -> tuple[QuoteUpdate, int, int | None]:
@@ -133,11 +145,17 @@ def _book(topic: Topic, found: _Depth) -> Book:
 
 def _levels(rows: Sequence[tuple[Decimal, int]], *, is_falling: bool) -> tuple[Level, ...]:
     """The best ones that are not empty; what is wrong with any of them is wrong with all."""
-    for price, lots in rows:
+    if not rows:
+        return ()
+    try:
+        held = sorted(rows, key=itemgetter(0), reverse=is_falling)
+    except InvalidOperation:  # one of them is no number
+        raise UnreadableError("not a price of a market") from None
+    for price, _ in (held[0], held[-1]):  # all others lie between them
         _price(price)
-        _lots(lots)
-    held = sorted((row for row in rows if row[1] > 0), key=itemgetter(0), reverse=is_falling)
-    return tuple(Level(price, lots) for price, lots in held[:LEVELS])
+    _count(min(lots for _, lots in rows))
+    filled = (Level(price, lots) for price, lots in held if lots)
+    return tuple(islice(filled, LEVELS))
 
 
 def _bar(found: _Candle) -> BarUpdate:
@@ -168,6 +186,10 @@ def _side(number: Decimal | None) -> Decimal | None:
 
 
 def _lots(count: int | None) -> int | None:
-    if count is not None and count < 0:
+    return None if count is None else _count(count)
+
+
+def _count(lots: int) -> int:
+    if lots < 0:
         raise UnreadableError("negative")
-    return count
+    return lots

@@ -20,13 +20,22 @@ from app.adapters.kucoin.stream_frames import (
 )
 from app.adapters.kucoin.stream_terms import Control, Send
 from app.adapters.kucoin.stream_updates import update_of
-from app.domain.feed import BarUpdate, FundingUpdate, MarkUpdate, QuoteUpdate, Topic, TopicKind
+from app.domain.feed import (
+    BarUpdate,
+    FundingUpdate,
+    MarkUpdate,
+    QuoteUpdate,
+    Topic,
+    TopicKind,
+    TradeUpdate,
+)
 from app.domain.market import Book, Level
 
 QUOTE = Topic(TopicKind.QUOTE, "XBTUSDTM")
 BOOK = Topic(TopicKind.BOOK, "XBTUSDTM")
 BAR = Topic(TopicKind.HOUR_BAR, "XBTUSDTM")
 INSTRUMENT = Topic(TopicKind.INSTRUMENT, "XBTUSDTM")
+TRADE = Topic(TopicKind.TRADE, "XBTUSDTM")
 TICKER = {
     "symbol": "XBTUSDTM",
     "sequence": 1729843266,
@@ -113,6 +122,13 @@ def test_of_a_bar_only_its_opening_is_believed() -> None:
     assert found == BarUpdate(1729843200000)
 
 
+def test_a_trade_is_the_price_that_was_matched_and_when() -> None:
+    said_of_it = said(price="67523", size=1, side="sell", ts=1729842192785164840)
+    found = update_of(TRADE, "match", said_of_it)
+    assert found == TradeUpdate(Decimal(67523), 1, 1729842192785)
+    assert topic_name(TRADE) == f"/contractMarket/execution:{TRADE.code}"
+
+
 @pytest.mark.parametrize(
     ("topic", "data"),
     [
@@ -128,6 +144,13 @@ def test_of_a_bar_only_its_opening_is_believed() -> None:
         (BOOK, {"sequence": 1, "bids": [["1"]], "asks": [], "ts": 1729843266123}),
         (BOOK, {"sequence": 1, "bids": [["0", 1]], "asks": [], "ts": 1729843266123}),
         (BOOK, {"sequence": 1, "bids": [], "asks": []}),
+        (BOOK, {"sequence": 1, "bids": [["1", -1]], "asks": [], "ts": 1729843266123}),
+        (BOOK, {"sequence": 1, "bids": [["NaN", 1], ["2", 1]], "asks": [], "ts": 1729843266123}),
+        (BOOK, {"sequence": 1, "bids": [["NaN", 1]], "asks": [], "ts": 1729843266123}),
+        (BOOK, {"sequence": 1, "bids": [["2", 1], ["1e40", 0]], "asks": [], "ts": 1729843266123}),
+        (TRADE, {"price": "0", "size": 1, "ts": 1729843266123}),
+        (TRADE, {"price": "1", "size": -1, "ts": 1729843266123}),
+        (TRADE, {"price": "1", "size": 1, "ts": 5}),
         (BAR, {"candles": []}),
         (BAR, {"candles": ["later"]}),
         (BAR, {"candles": ["9" * 30]}),
