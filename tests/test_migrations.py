@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ from app.domain.errors import Code, UnavailableError
 from app.storage import migrations, triggers
 from app.storage.faults import SchemaTooNewError
 from app.storage.tables import metadata
+from tests import nursery
+from tests.processes.migration_worker import migrate
 
 ROOT = Path(__file__).parents[1]
 
@@ -157,6 +160,22 @@ async def test_K13_a_migration_that_fails_leaves_nothing_behind(
         await migrations.upgrade(url)
     assert await _look(url) == before
     assert await migrations.current(url) is None
+
+
+@pytest.mark.parametrize("after", [60, 0])
+async def test_K13_killed_in_the_midst_of_it_the_next_start_completes_it(
+    database_url: str, empty_database_url: str, after: int
+) -> None:
+    url = empty_database_url
+    process, link = await asyncio.to_thread(nursery.born, migrate, url, after)
+    with link:
+        await asyncio.to_thread(process.join)
+    assert process.exitcode == -signal.SIGKILL, "it was over before it could be killed"
+    assert await migrations.current(url) is None
+    assert await _look(url) == set(), "nothing of it is there"
+    await migrations.upgrade(url)
+    assert await migrations.current(url) == migrations.head()
+    assert await _look(url) == await _look(database_url)
 
 
 async def test_an_unreachable_database_is_named_as_such(tmp_path: Path) -> None:
