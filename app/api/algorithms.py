@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from pydantic import Field
 
+from app.api.body import Body
 from app.api.members import Said
 from app.api.schemas import Json, Out, UtcTime
 from app.domain.algorithm import CROSS_SECTIONAL
@@ -37,6 +38,20 @@ class AlgorithmIn(Said):
 
     def changes(self) -> dict[str, Any]:
         return self.model_dump(exclude_unset=True, exclude={"reason", "user"})
+
+
+class ScoringOut(Out):
+    """Of the scoring, beside the weights of its families."""
+
+    impact_notional: float = Field(description="Quote currency that `impact` sweeps a book with.")
+    factor_weights: dict[str, float] = Field(
+        description="Shares of its family by factor; who is not named has that of the table."
+    )
+
+
+class ScoringIn(Body):
+    impact_notional: float | None = None
+    factor_weights: dict[str, float] | None = Field(None, max_length=256)
 
 
 class AlgorithmChangedOut(Out):

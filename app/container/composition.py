@@ -121,7 +121,7 @@ def compose(
     system = SystemView(
         feed.link, watch, registry, market.server_clock, supervisor.facts, feed.drifted
     )
-    configuration = ConfigurationService(database, grounds, once, ledger)
+    configuration = ConfigurationService(database, grounds, once, ledger, scoring.factors)
     performance = Performance(database, grounds, once, ledger)
     reports = Reports(database, grounds, performance)
     portfolio = PortfolioService(database, grounds, once, ledger)

@@ -16,6 +16,7 @@ from app.domain.factors import FACTORS, Factor
 CROSS_SECTIONAL: Final = "cross_sectional"
 _NOTIONAL: Final = "impact_notional"
 _IMPACT: Final = "impact"
+_WEIGHTS: Final = "scoring.factor_weights"
 
 
 def algorithm(settings: Configuration, table: tuple[Factor, ...] = FACTORS) -> AlgorithmSpec:
@@ -53,25 +54,29 @@ def changes_of(
     """
     weights = wanted.get("factor_weights", {})
     named = {**present.scoring.factor_weights, **(weights if isinstance(weights, Mapping) else {})}
-    known = {factor.name for factor in table}
-    wrong = [
-        Complaint(f"factor_weights.{_shown(name)}", "unknown_key", "there is no such factor")
-        for name in named
-        if name not in known
-    ]
-    if wrong:
-        raise ConfigurationRefusedError(Code.VALIDATION_FAILED, tuple(wrong))
     changes: dict[str, Any] = {"scoring": {"factor_weights": named}}
     if _NOTIONAL in wanted:
         changes["scoring"][_NOTIONAL] = wanted[_NOTIONAL]
     if "family_weights" in wanted:
         changes["family_weights"] = wanted["family_weights"]
-    _refuse_empty(algorithm(validate(changes, present), table))
+    require_sound(validate(changes, present), table)
     return changes
 
 
-def _refuse_empty(spec: AlgorithmSpec) -> None:
-    """A family that counts needs a factor that does."""
+def require_sound(settings: Configuration, table: tuple[Factor, ...] = FACTORS) -> None:
+    """Only factors of the table have weights, and a family that counts has a factor that does.
+
+    Raises ConfigurationRefusedError.
+    """
+    known = {factor.name for factor in table}
+    wrong = [
+        Complaint(f"{_WEIGHTS}.{_shown(name)}", "unknown_key", "there is no such factor")
+        for name in settings.scoring.factor_weights
+        if name not in known
+    ]
+    if wrong:
+        raise ConfigurationRefusedError(Code.VALIDATION_FAILED, tuple(wrong))
+    spec = algorithm(settings, table)
     empty = [
         family
         for family, weight in spec.weights.items()
@@ -81,7 +86,7 @@ def _refuse_empty(spec: AlgorithmSpec) -> None:
         raise ConfigurationRefusedError(
             Code.CONSTRAINTS_INFEASIBLE,
             tuple(
-                Complaint("factor_weights", "infeasible", f"no factor of {family} has a weight")
+                Complaint(_WEIGHTS, "infeasible", f"no factor of {family} has a weight")
                 for family in empty
             ),
         )

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from app.domain.algorithm import require_sound
 from app.domain.configuration import Configuration
 from app.domain.configuration_document import as_document, validate
 from app.domain.errors import Code, ConflictError
 from app.domain.events import ConfigurationChanged
+from app.domain.factors import FACTORS, Factor
 from app.domain.history import EventType, PortfolioEvent
 from app.domain.membership import Change, configure, member_of, remove_too
 from app.domain.portfolio import Portfolio
@@ -28,6 +30,7 @@ class ConfigurationService:
     grounds: GroundsNow
     once: Once
     ledger: Ledger
+    factors: tuple[Factor, ...] = FACTORS  # that may be given weights
 
     async def current(self) -> Configuration:
         async with self.database.read() as unit:
@@ -56,6 +59,8 @@ class ConfigurationService:
             present = await unit.configuration.current()
             command.require_version(present.version)
             wanted = validate(changes, present)
+            if "scoring" in changes:
+                require_sound(wanted, self.factors)
             if replace(wanted, version=present.version) == present:
                 return present
             size, most = len(portfolio.members), wanted.max_portfolio_symbols

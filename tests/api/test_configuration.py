@@ -53,6 +53,28 @@ async def test_what_get_gives_put_takes(desk: Desk, client: httpx2.AsyncClient) 
     problem(both, 412, "precondition_failed")
 
 
+async def test_the_settings_of_the_scoring_are_read_and_changed_with_all_others(
+    desk: Desk, client: httpx2.AsyncClient
+) -> None:
+    await desk.open()
+    shown = (await client.get(PATH)).json()["scoring"]
+    assert shown == {"impact_notional": 2000, "factor_weights": {}}
+    wanted = {"impact_notional": 5000, "factor_weights": {"rsi_14": 0.2}}
+    changed = await put(client, {"scoring": wanted})
+    assert changed.json()["configuration"]["scoring"] == wanted
+    for weights, code, place in (
+        ({"tea": 0.2}, "validation_failed", ["body", "scoring", "factor_weights", "tea"]),
+        (
+            dict.fromkeys(("volume_growth", "funding_rate", "funding_stability"), 0),
+            "constraints_infeasible",
+            ["body", "scoring", "factor_weights"],
+        ),
+    ):
+        refused = problem(await put(client, {"scoring": {"factor_weights": weights}}), 422, code)
+        assert [one["loc"] for one in refused["errors"]] == [place]
+    assert (await client.get(PATH)).json()["scoring"] == wanted
+
+
 async def test_the_eleventh_member(desk: Desk, client: httpx2.AsyncClient) -> None:
     await desk.filled()
     add = f"{PREFIX}/portfolio/add-symbol"

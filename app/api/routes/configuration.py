@@ -7,6 +7,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from app.api.alert_settings import AlertSettingsIn, AlertSettingsOut
+from app.api.algorithms import ScoringIn, ScoringOut
 from app.api.body import Body, DecimalIn
 from app.api.deps import CommandDep, CursorsDep, ServiceDep, by
 from app.api.errors import problem_response, problems
@@ -94,6 +95,7 @@ class ConfigurationOut(Out):
     quality: QualityOut
     signals: SignalsOut
     feed: FeedOut
+    scoring: ScoringOut
 
     @classmethod
     def of(cls, settings: Configuration) -> Self:
@@ -171,6 +173,7 @@ class ConfigurationIn(Said):
     quality: QualityIn | None = None
     signals: SignalsIn | None = None
     feed: FeedIn | None = None
+    scoring: ScoringIn | None = None
     evict_lowest: bool = Field(
         False,
         description="Where fewer members are allowed than there are: remove those with the lowest "
