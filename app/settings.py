@@ -127,6 +127,12 @@ class ReferenceSettings(_Part):
             raise ValueError("another exchange needs: pip install 'my-symbols[reference]'")
         return self
 
+    @model_validator(mode="after")
+    def _answers_before_it_is_asked_again(self) -> Self:
+        if self.timeout_s > self.every_s:
+            raise ValueError("timeout_s must not be longer than every_s")
+        return self
+
 
 class HttpSettings(_Part):
     """Where the service listens; loopback unless told otherwise."""

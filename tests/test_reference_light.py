@@ -26,7 +26,7 @@ async def test_prices_from_elsewhere_go_on_while_kucoin_is_away(tmp_path: Path) 
         telling(BinanceTeller(prices={"BTCUSDT": "1234.5"})) as binance,
         aiohttp.ClientSession() as control,
     ):
-        wanted = ReferenceSettings(exchange="binance", base_url=binance.url, every_s=1)
+        wanted = ReferenceSettings(exchange="binance", base_url=binance.url, every_s=3, timeout_s=3)
         settings = settings_for(url, f"sqlite+aiosqlite:///{tmp_path}/away.sqlite3")
         async with running(settings.model_copy(update={"reference": wanted})) as service:
 

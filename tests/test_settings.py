@@ -35,6 +35,18 @@ def test_nested_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.database.pool_size == 7
 
 
+def test_G10_a_patience_longer_than_the_pause_between_two_questions_refuses_to_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MYSYMBOLS_REFERENCE__EVERY_S", "5")
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert [one["loc"] for one in caught.value.errors()] == [("reference",)]
+    assert "timeout_s must not be longer than every_s" in str(caught.value)
+    monkeypatch.setenv("MYSYMBOLS_REFERENCE__TIMEOUT_S", "5")
+    assert Settings().reference.timeout_s == 5.0
+
+
 def test_G05_a_misspelt_variable_refuses_to_start_and_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
