@@ -26,7 +26,6 @@ class Evaluation(StrEnum):
 
 
 _UNASKED: Final = Abstention("it was not asked")
-APPROVALS: Final = frozenset(Evaluation) - {Evaluation.REJECT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +41,6 @@ class Vote:
     reason: str | None = None  # of an abstention or a veto
     is_veto: bool = False
     is_dissent: bool = False  # it recommended what was not done
-
-    @property
-    def has_voted(self) -> bool:
-        return self.probability is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,8 @@ def invariants(
     total = sum(member.weight_u for member in portfolio.members) + portfolio.cash_u
     over = [one.symbol for one in portfolio.members if one.weight_u > settings.max_weight_u]
     chain = chain_faults(events, None)
-    folded = portfolio == _folded(events) if not chain else False
+    # What is read from a broken chain says nothing of the state.
+    unfolded = "the chain of the history is broken" if chain else _unfolded(portfolio, events)
     unsound = faults(portfolio, most)
     apart = _apart(portfolio, grounds, stored)
     wrong: tuple[tuple[str, str | None], ...] = (
@@ -57,8 +58,8 @@ def invariants(
         ("no_negative_weight", next((one for one in unsound if "negative" in one), None)),
         # Only above: below the minimum a member may be because nothing may be bought for it.
         ("bounds", None if not over else f"above the maximum until rebalanced: {', '.join(over)}"),
-        ("history_folds_to_state", None if folded else "the history gives another state"),
-        ("kept_equity", _first(equity_faults(events)) if folded else "the history does not fold"),
+        ("history_folds_to_state", unfolded),
+        ("kept_equity", unfolded or _first(equity_faults(events))),
         ("booked_totals", _first(total_faults(events, totals))),
         ("scores_are_current", None if not apart else "; ".join(apart)),
         ("hash_chain", _first(chain)),
@@ -77,11 +78,13 @@ def _first(faults_found: list[str]) -> str | None:
     return "; ".join(faults_found[:_SHOWN]) or None
 
 
-def _folded(events: tuple[PortfolioEvent, ...]) -> Portfolio | None:
+def _unfolded(portfolio: Portfolio, events: tuple[PortfolioEvent, ...]) -> str | None:
+    """Why the history does not lead to the state; None if it does."""
     try:
-        return fold(events)
+        state = fold(events)
     except (KeyError, ValueError):
-        return None  # a payload that cannot be applied is no state at all
+        return "an event of the history cannot be applied"
+    return None if state == portfolio else "the history gives another state"
 
 
 def _apart(portfolio: Portfolio, grounds: Grounds, stored: Mapping[str, float]) -> tuple[str, ...]:

@@ -122,5 +122,5 @@ def test_an_agent_that_is_added_is_asked() -> None:
     mute = replace(AGENTS[0], name="news", needs=("sentiment",))
     found = judge(BUY, evidence(), RULES, agents=(*AGENTS, mute))
     absent = next(one for one in found.votes if one.agent == "news")
-    assert (absent.has_voted, absent.reason) == (False, "not known: sentiment")
+    assert (absent.probability, absent.reason) == (None, "not known: sentiment")
     assert found.voted == pytest.approx(0.8)
