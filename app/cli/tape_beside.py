@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ from app.domain.tape import BoardLine, Step
 from app.settings import Settings
 
 _RETRY_S: Final = 1.0
+_LOOK_S: Final = 2.0  # at the settings in force
 _log = structlog.get_logger("tape")
 
 
@@ -37,13 +39,41 @@ def refuse_existing(file: Path) -> None:
 async def record_beside(file: Path, settings: Settings, ending: asyncio.Event) -> None:
     """Records by the settings in force until `ending`; the service outlives what goes wrong."""
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(_recorded(file, settings))
+        chosen = _Newest(settings.database.url)
+        tasks = [group.create_task(_recorded(file, settings, chosen))]
+        tasks.append(group.create_task(chosen.follow()))
         await ending.wait()
-        task.cancel()
+        for task in tasks:
+            task.cancel()
 
 
-async def _recorded(file: Path, settings: Settings) -> None:
-    chosen = await _in_force(settings.database.url)
+@dataclass(slots=True)
+class _Newest:
+    """The business settings in force as they were last read."""
+
+    database_url: str
+    present: Configuration | None = None
+    known: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def follow(self) -> None:
+        """Without them nothing could be replayed: a database that is away is waited for."""
+        while True:
+            try:
+                self.present = await settings_in_force(self.database_url)
+            except ServiceError as error:
+                _log.warning("tape_waits", cause=str(error.code))
+                await asyncio.sleep(_RETRY_S)
+                continue
+            self.known.set()
+            await asyncio.sleep(_LOOK_S)
+
+    def __call__(self) -> Configuration:
+        return self.present or Configuration()
+
+
+async def _recorded(file: Path, settings: Settings, newest: _Newest) -> None:
+    await newest.known.wait()
+    chosen = newest()
     _log.info("tape_begun", file=str(file), configuration_version=chosen.version)
     try:
         lost = await record(
@@ -54,6 +84,7 @@ async def _recorded(file: Path, settings: Settings) -> None:
             for_s=float("inf"),
             is_streaming=settings.feed.streaming == "stream",
             configuration=chosen,
+            newest=newest,
         )
     except OSError as error:
         _log.error("tape_not_written", file=str(file), cause=error.strerror)
@@ -61,16 +92,6 @@ async def _recorded(file: Path, settings: Settings) -> None:
         _log.error("tape_broken_off", file=str(file), cause=str(error.code))
     else:
         _log.info("tape_ended", file=str(file), lost=lost)
-
-
-async def _in_force(database_url: str) -> Configuration:
-    """Without them nothing could be replayed: a database that is away is waited for."""
-    while True:
-        try:
-            return await settings_in_force(database_url)
-        except ServiceError as error:
-            _log.warning("tape_waits", cause=str(error.code))
-        await asyncio.sleep(_RETRY_S)
 
 
 def _board(board: BoardLine) -> None:

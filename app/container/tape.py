@@ -14,7 +14,7 @@ from typing import Final
 from uuid import UUID
 
 from app.adapters.kucoin.tape_deck import Player, Recorder
-from app.adapters.kucoin.tape_entries import Header
+from app.adapters.kucoin.tape_entries import Configured, Header
 from app.adapters.kucoin.tape_exchange import open_played, open_recorded
 from app.adapters.kucoin.tape_file import TapeReader, TapeWriter
 from app.adapters.kucoin.tape_stream import RecordedStream, TapedStream
@@ -58,6 +58,20 @@ class Around:
     sleep: Callable[[float], Awaitable[None]]
 
 
+@dataclass(slots=True)
+class _Settings:
+    """The business settings that a market on a tape goes by now."""
+
+    present: Configuration
+
+    def __call__(self) -> Configuration:
+        return self.present
+
+    def played(self, entry: Configured) -> None:
+        """They were changed here while it was recorded."""
+        self.present = from_document(entry.configuration, entry.version)
+
+
 @dataclass(frozen=True, slots=True)
 class Replayed:
     """What a replay came to; `cut` says what is wrong with the end of the file, if anything is."""
@@ -65,7 +79,7 @@ class Replayed:
     compared: int  # boards that stand on the tape as well
     different: tuple[int, ...]  # of these, numbers of those that came out otherwise
     recorded_by: str  # version of the code
-    configuration_version: int  # of the business settings that both go by
+    configuration_version: int  # of the business settings that both went by at the end
     is_ended: bool  # the recording was ended, not broken off
     cut: str | None
 
@@ -83,9 +97,11 @@ async def record(
     board_every_s: float | None = None,
     is_streaming: bool = True,
     configuration: Configuration | None = None,
+    newest: Callable[[], Configuration] | None = None,
 ) -> int:
     """Writes what the exchange answers from now until `for_s` seconds after the first fill.
 
+    `newest` gives the business settings in force: a newer version is taken up, and on the tape.
     Gives how many frames came faster than they could be kept; they are not on the tape.
 
     Raises FileExistsError: a tape is never written over.
@@ -115,10 +131,18 @@ async def record(
             limits=settings.limits,
         ) as (exchange, stream):
             schedule = Schedule(chosen.cadences, board_every_s, is_streaming)
-            steps = LiveSteps(schedule, tape, stream, around.monotonic, around.sleep, for_s)
+            held = _Settings(chosen)
+
+            def settle() -> None:
+                found = held.present if newest is None else newest()
+                if found.version > held.present.version:
+                    tape.configured(as_document(found), found.version)
+                    held.present, schedule.cadences = found, found.cadences
+
+            steps = LiveSteps(schedule, tape, stream, around.monotonic, around.sleep, for_s, settle)
             try:
                 async with _running(stream, is_streaming=is_streaming):
-                    await _run(exchange, stream, clock, chosen, steps, ears, around.sleep)
+                    await _run(exchange, stream, clock, held, steps, ears, around.sleep)
             finally:
                 tape.ended()
             return stream.lost
@@ -149,10 +173,11 @@ async def replay(path: Path, ears: Ears) -> Replayed:
     """Plays it; no connection is opened. Raises TapeError for what is no tape of this version."""
     with TapeReader(path) as reader:
         header = reader.header
-        chosen = from_document(header.configuration, header.configuration_version)
+        held = _Settings(from_document(header.configuration, header.configuration_version))
         started = datetime.fromtimestamp(header.started_ms / 1000, UTC)
         clock = TapeClock(started, header.zero, header.zero)
         player = Player(reader, clock)
+        player.configured = held.played
         steps = PlayedSteps(player)
         async with open_played(
             player,
@@ -161,12 +186,12 @@ async def replay(path: Path, ears: Ears) -> Replayed:
             sleep=_at_once,
             dice=Random(0),  # noqa: S311  # nothing is drawn
         ) as (exchange, stream):
-            await _run(exchange, stream, clock, chosen, steps, ears, _at_once)
+            await _run(exchange, stream, clock, held, steps, ears, _at_once)
         return Replayed(
             steps.compared,
             tuple(steps.different),
             header.code_version,
-            header.configuration_version,
+            held.present.version,
             player.is_ended,
             reader.cut,
         )
@@ -176,7 +201,7 @@ async def _run(
     exchange: Exchange,
     stream: TapedStream,
     clock: TapeClock,
-    configuration: Configuration,
+    configuration: Callable[[], Configuration],
     steps: Steps,
     ears: Ears,
     sleep: Callable[[float], Awaitable[None]],
@@ -199,7 +224,7 @@ async def _run(
             exchange=exchange,
             database=database,
             registry=registry,
-            configuration=lambda: configuration,
+            configuration=configuration,
             clock=clock.now,
             monotonic=clock.monotonic,
             metrics=Metrics(),
@@ -212,7 +237,7 @@ async def _run(
             clock=clock.now,
             monotonic=clock.monotonic,
             new_id=new_id,
-            configuration=lambda: configuration,
+            configuration=configuration,
             once=Once(database, clock.now),
         )
         await TapedMarket(data, scoring, stream, steps, ears.board, ears.missed).run()

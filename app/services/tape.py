@@ -77,11 +77,16 @@ class Script(Protocol):
         ...
 
 
+def _as_before() -> None:
+    """Nobody changes the settings."""
+
+
 @dataclass(slots=True)
 class LiveSteps:
     """The schedule of a recording, which ends `for_s` seconds after its first fill.
 
-    `wait` returns after so many seconds, or earlier.
+    `wait` returns after so many seconds, or earlier. `settle` takes up other business settings:
+    it is called right before each step, so that all of a step goes by the same.
     """
 
     schedule: Schedule
@@ -90,6 +95,7 @@ class LiveSteps:
     monotonic: Monotonic
     wait: Callable[[float], Awaitable[None]]
     for_s: float
+    settle: Callable[[], None] = _as_before
     _until: float = field(default=float("inf"), init=False)
 
     async def next(self) -> Step:
@@ -104,6 +110,7 @@ class LiveSteps:
             if min(now, due) >= self._until:
                 raise EndOfTapeError("the time is over")
             if due <= now:
+                self.settle()
                 self.journal.began(step)
                 self.schedule.began(step, now)
                 return step

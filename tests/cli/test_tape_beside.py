@@ -6,15 +6,17 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import dropwhile
 from pathlib import Path
 
 import pytest
 
-from app.adapters.kucoin.tape_entries import Scored
+from app.adapters.kucoin.tape_entries import Configured, Entry, Scored
 from app.adapters.kucoin.tape_file import TapeReader
 from app.cli.exits import Exit
 from app.cli.tape_beside import halved, record_beside
 from app.container.tape_settings import settings_in_force
+from app.domain.board import Family
 from app.domain.configuration import Cadences, Configuration
 from app.domain.configuration_document import as_document
 from app.domain.errors import UnavailableError
@@ -45,18 +47,22 @@ async def changed(database: Database) -> None:
         await unit.configuration.add(CHANGED, datetime(2026, 3, 1, tzinfo=UTC), "an operator")
 
 
-def boards(path: Path) -> int:
+def boards(path: Path, after: type[Entry] | None = None) -> int:
+    """How many stand on it, after the first entry of that kind."""
     try:
         with TapeReader(path) as reader:
-            return sum(isinstance(entry, Scored) for entry in reader)
+            entries = list(reader)
     except (FileNotFoundError, TapeError):
         return 0
+    if after is not None:
+        entries = list(dropwhile(lambda entry: not isinstance(entry, after), entries))
+    return sum(isinstance(entry, Scored) for entry in entries)
 
 
-async def recorded(path: Path) -> None:
+async def recorded(path: Path, after: type[Entry] | None = None) -> None:
     async with asyncio.timeout(PATIENCE_S):
-        while not boards(path):
-            await asyncio.sleep(0.05)
+        while not boards(path, after):
+            await asyncio.sleep(0.05 if after is None else 0.5)
 
 
 async def test_the_newest_stored_settings_are_read_beside_their_owner(
@@ -92,6 +98,36 @@ async def test_a_recording_beside_the_service_goes_by_the_settings_in_force(
     _, found = await replayed(path)
     assert (found.configuration_version, found.compared, found.different) == (2, 1, ())
     assert found.is_ended
+
+
+@pytest.mark.long
+@ON_SQLITE
+async def test_settings_that_change_while_it_is_recorded_are_on_the_tape(
+    database: Database, database_url: str, exchange: str, tmp_path: Path
+) -> None:
+    first = replace(CHANGED, cadences=Cadences(scoring=3))
+    weighed = first.family_weights
+    assert weighed[Family.TECHNICAL] != weighed[Family.RISK]
+    swapped = {Family.TECHNICAL: weighed[Family.RISK], Family.RISK: weighed[Family.TECHNICAL]}
+    other = replace(first, version=3, family_weights={**weighed, **swapped})
+    async with database.write() as unit:
+        await unit.configuration.add(first, datetime(2026, 3, 1, tzinfo=UTC), "an operator")
+    path, ending = tmp_path / "changing.tape", asyncio.Event()
+    settings = settings_for(exchange, database_url, quota_per_window=PLENTY)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(record_beside(path, settings, ending))
+        await recorded(path)
+        async with database.write() as unit:
+            await unit.configuration.add(other, datetime(2026, 3, 2, tzinfo=UTC), "an operator")
+        await recorded(path, after=Configured)
+        ending.set()
+    _, found = await replayed(path)
+    assert (found.configuration_version, found.different) == (3, ())
+    assert found.compared >= 2
+    with TapeReader(path) as reader:
+        assert reader.header.configuration == as_document(first)
+        (change,) = [entry for entry in reader if isinstance(entry, Configured)]
+    assert (change.version, change.configuration) == (3, as_document(other))
 
 
 @ON_SQLITE

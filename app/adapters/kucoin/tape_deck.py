@@ -1,13 +1,14 @@
 """The two ends of a tape: what comes in is written and moves the clock, or is read and moves it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from app.adapters.kucoin.tape_entries import (
     Answered,
     Asked,
     Attempt,
     Began,
+    Configured,
     Ended,
     Entry,
     Flushed,
@@ -25,7 +26,7 @@ from app.domain.tape import BoardLine, EndOfTapeError, Step, TapeClock, TapeErro
 E = TypeVar("E", bound=Entry)
 
 
-def _unheard(entry: Heard | Live | Flushed) -> None:
+def _unheard(entry: Heard | Live | Flushed | Configured) -> None:
     """Nobody listens."""
 
 
@@ -45,6 +46,9 @@ class Recorder:
 
     def began(self, step: Step) -> None:
         self._writer.write(Began(self._now(), step))
+
+    def configured(self, configuration: Mapping[str, Any], version: int) -> None:
+        self._writer.write(Configured(self._now(), dict(configuration), version))
 
     def asked(self, method: str, path: str, params: Mapping[str, str]) -> None:
         self._writer.write(Asked(self._now(), method, path, query_of(params)))
@@ -92,13 +96,17 @@ class Player:
         self._next: Entry | None = None
         self.is_ended = False  # it was ended, not cut off
         self.stream: Callable[[Heard | Live | Flushed], None] = _unheard
+        self.configured: Callable[[Configured], None] = _unheard
 
     def began(self) -> Step:
-        """The next step; what was told before it is told on the way."""
-        while isinstance(found := self._look(), Heard | Live | Flushed):
+        """The next step; what was told before it is told on the way, other settings too."""
+        while isinstance(found := self._look(), Heard | Live | Flushed | Configured):
             self._next = None
             self._clock.move(found.at)
-            self.stream(found)
+            if isinstance(found, Configured):
+                self.configured(found)
+            else:
+                self.stream(found)
         return self._take(Began, "begins no step").step
 
     def asked(self, method: str, path: str, params: Mapping[str, str]) -> None:

@@ -43,6 +43,14 @@ class Began(msgspec.Struct, frozen=True, array_like=True, tag="began"):
     step: Step
 
 
+class Configured(msgspec.Struct, frozen=True, array_like=True, tag="configured"):
+    """From here on other business settings are in force."""
+
+    at: float
+    configuration: dict[str, Any]  # as they are stored
+    version: int
+
+
 class Asked(msgspec.Struct, frozen=True, array_like=True, tag="asked"):
     """A request is about to leave."""
 
@@ -127,7 +135,7 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, tag="ended"):
     at: float
 
 
-Entry = Began | Asked | Answered | Heard | Live | Flushed | Scored | Ended
+Entry = Began | Configured | Asked | Answered | Heard | Live | Flushed | Scored | Ended
 
 
 def query_of(params: Mapping[str, str]) -> dict[str, str]:
