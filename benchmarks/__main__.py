@@ -17,7 +17,7 @@ from benchmarks.rows import FILE, noted
 
 NAMES = (
     "kernels", "incremental", "saving", "prepared", "correlation", "hostile", "http", "idle",
-    "feed", "stream", "stream_rate", "notifications", "signals",
+    "holds", "feed", "stream", "stream_rate", "notifications", "signals",
 )  # fmt: skip
 SAID = {True: "yes", False: "NO", None: ""}
 
