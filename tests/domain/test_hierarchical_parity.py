@@ -81,6 +81,16 @@ def test_matrices_that_nothing_can_be_divided_by() -> None:
     assert hierarchical_parity(copies).sum() == pytest.approx(1.0)
 
 
+def test_halves_that_both_seem_without_risk_share_alike() -> None:
+    """Pairs estimated each for itself can add up to what no returns could have."""
+    group = np.arange(6) // 3
+    matrix = np.where(group[:, None] == group, -0.6, -0.9)
+    np.fill_diagonal(matrix, 1.0)
+    made = hierarchical_parity(matrix)
+    assert made[:3].sum() == pytest.approx(0.5)
+    assert (made > 0.0).all()
+
+
 def test_the_order_of_the_members_moves_no_weight() -> None:
     rng = np.random.default_rng(4)
     matrix = np.cov(rng.normal(0.0, 1.0, (100, 5)).T)
