@@ -50,7 +50,7 @@ def referred(
 
 
 def young(state: PriceState | None, server_ms: int) -> Decimal | None:
-    """The price elsewhere while it is young enough to confirm anything."""
+    """The price elsewhere while it is young enough to confirm anything; None otherwise."""
     if state is None or state.elsewhere_ms is None or server_ms - state.elsewhere_ms > FRESH_MS:
         return None
     return state.elsewhere

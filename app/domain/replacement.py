@@ -128,7 +128,7 @@ class Proposal:
 def noise_of(values: Sequence[float], rules: ReplacementRules) -> float | None:
     """Sample standard deviation of a symbol's composite z over the last boards.
 
-    Unknown below half of the boards asked for, unless the settings name a default.
+    None (not known) below half of the boards asked for, unless the settings name a default.
     """
     if len(values) >= max(2, rules.noise_runs // 2):
         return stdev(values)
@@ -169,7 +169,7 @@ def crowds(
 def preferred(
     entrants: Iterable[Entrant], pending: Tally | None, wanted: Callable[[Entrant], bool]
 ) -> Entrant | None:
-    """The best one, or the one being confirmed while it is still `wanted`.
+    """The best one, or the one being confirmed while it is still `wanted`; None of no entrants.
 
     Without that preference two equal rivals would take turns and neither be confirmed.
     """
@@ -211,7 +211,7 @@ def compare(
 def counted(
     former: Tally | None, old: str, new: str, input_hash: str, *, exceeds: bool
 ) -> Tally | None:
-    """The tally after one more evaluation; the same board twice counts once."""
+    """The tally after one more look, None where it does not exceed; a board counts once."""
     if not exceeds:
         return None
     if former is None or former.candidate != new:

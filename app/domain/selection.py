@@ -114,7 +114,7 @@ def too_close(
     correlation: Correlation,
     configuration: Configuration,
 ) -> Refused | None:
-    """The first member with which the correlation is above the limit or not known."""
+    """The first member with which the correlation is above the limit or unknown; None: no such."""
     for member in members:
         rho = correlation(symbol, member)
         if rho is None:
