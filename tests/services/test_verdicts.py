@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -60,7 +60,10 @@ async def spoilt(live: LiveMarket, data: MarketData) -> None:
     wide = data.live.market.tickers["SOLUSDTM"].value.ask
     told = data.live.market.stats["BNBUSDTM"].value.next_funding_ms
     traded = data.live.market.tickers["SUIUSDTM"].value.traded_ms
-    assert index is not None and bid is not None and wide is not None and told is not None  # noqa: PT018
+    assert index is not None
+    assert bid is not None
+    assert wide is not None
+    assert told is not None
     live.clock.pass_(1_860)
     faults: tuple[tuple[str, str, str, Any], ...] = (
         (TICKERS, "XRPUSDTM", "bestAskPrice", str(bid * Decimal("0.9"))),
@@ -134,7 +137,7 @@ async def test_each_verdict_forbids_what_it_must_and_nothing_else(database: Data
 
         again = live.market()  # nothing was received yet
         await again.registry.load()
-        blind = Desk(database, market=again, now=live.clock.now())  # type: ignore[arg-type]
+        blind = Desk(database, market=cast("Any", again), now=live.clock.now())
         blind.boards = desk.boards
         report = quality_of(again.moment(), again.resolve("ETHUSDT"))
         assert (report.verdict, report.score) == (QualityVerdict.UNAVAILABLE, 0.0)
