@@ -1,9 +1,9 @@
 """What approved signals lead to: as far as the policy goes, by the rules of everybody, once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx2
 import pytest
@@ -11,23 +11,19 @@ import pytest
 from app.api.routes import configuration, portfolio_proposals, signals
 from app.domain.configuration import Configuration
 from app.domain.errors import Code, ConflictError
-from app.domain.judging import Judged
 from app.domain.policy import Policy
 from app.domain.signal import Direction, SignalState
 from app.domain.signal_action import policy_for
 from app.domain.signal_effect import Effect, Move, Step
 from app.domain.signal_rules import SignalRules
-from app.domain.track_record import Bin, Kind, Record
 from app.domain.verdict import Evaluation, Verdict
 from app.storage.database import Database
-from app.storage.unit_of_work import UnitOfWork
 from tests.api.harness import PREFIX, serve
+from tests.services.action_world import by_skill, judged, put, told, version
 from tests.services.desk import SYMBOLS, WHO, Desk
 from tests.services.signal_world import claim, informed
 
 NEW = SYMBOLS[20]
-SKILLED = ("technical", "fundamental")
-T = TypeVar("T")
 
 
 @pytest.fixture
@@ -50,48 +46,10 @@ async def client(desk: Desk) -> AsyncIterator[httpx2.AsyncClient]:
         yield opened
 
 
-BAD = {"nearness_to_high": -1.5, "funding_rate": 3.0, "volatility": 2.0, "impact": 99.0}
-
-
-async def told(
-    desk: Desk,
-    symbol: str,
-    direction: Direction = Direction.BUY,
-    scores: Mapping[str, float | None] | None = None,
-) -> str:
-    """An approved signal; its id."""
-    good = {"volatility": 0.5, "impact": 0.5}
-    informed(desk, symbol, scores, **(BAD if direction is Direction.SELL else good))
-    done = await desk.signals.submit(claim(symbol, direction=direction), WHO)
-    assert done.result is not None
-    signal = done.result.judged.signal
-    assert signal.state is SignalState.APPROVED, signal.reason
-    return signal.signal_id
-
-
-async def judged(desk: Desk, signal_id: str) -> Judged:
-    return await desk.signals.get(signal_id)
-
-
 async def effect(desk: Desk, signal_id: str) -> Effect:
     found = (await judged(desk, signal_id)).effect
     assert found is not None
     return found
-
-
-async def version(desk: Desk) -> int:
-    return (await desk.portfolio.view()).portfolio.version
-
-
-async def put(desk: Desk, **settings: Any) -> None:
-    await desk.configuration.put({"signals": settings}, "a test", WHO)
-
-
-async def by_skill(desk: Desk) -> None:
-    """Two agents that were right each time."""
-    proven = Record((Bin(7, outcomes=60, said=45.0, came=60, squares=4.0),))
-    async with desk.database.write() as unit:
-        await unit.signal_records.add(Kind.AGENT, dict.fromkeys(SKILLED, proven))
 
 
 async def test_by_default_a_purchase_is_proposed_and_carried_out_when_approved(
@@ -212,48 +170,6 @@ async def test_auto_acts_by_itself_once_agents_are_weighed_by_skill(desk: Desk) 
     (event,) = [one for one in await desk.reports.history(None, 5) if one.symbol == SYMBOLS[11]]
     assert known in event.reason
     assert event.actor == "signals"
-
-
-class DiedError(Exception):
-    """The process ended here."""
-
-
-class Dying(Database):
-    """Ends with its process, before or after it has committed."""
-
-    def __init__(self, living: Database, *, commits: bool) -> None:
-        self._living, self._commits = living, commits
-
-    async def run(self, closure: Callable[[UnitOfWork], Awaitable[T]]) -> T:
-        async def change(unit: UnitOfWork) -> T:
-            done = await closure(unit)
-            if not self._commits:
-                raise DiedError
-            return done
-
-        await self._living.run(change)
-        raise DiedError
-
-
-async def test_a_process_that_dies_in_a_change_loses_none_and_makes_none_twice(
-    desk: Desk,
-) -> None:
-    await put(desk, policy="auto")
-    await by_skill(desk)
-    for commits, symbol in ((False, SYMBOLS[11]), (True, SYMBOLS[12])):
-        signal_id = await told(desk, symbol)
-        before = await version(desk)
-        dying = replace(desk.portfolio, database=(lost := Dying(desk.database, commits=commits)))
-        dying = replace(dying, once=replace(dying.once, database=lost))
-        with pytest.raises(DiedError):
-            await replace(desk.signal_actions, portfolio=dying).act()
-        assert (await version(desk) - before, symbol in await desk.members()) == (commits, commits)
-        for _ in range(2):
-            await desk.signal_actions.act()
-        assert (await version(desk) - before, symbol in await desk.members()) == (1, True)
-        done = await judged(desk, signal_id)
-        assert done.effect is not None
-        assert (done.signal.state, done.effect.version) == (SignalState.APPLIED, before + 1)
 
 
 async def test_what_an_ordinary_rule_refuses_is_noted_and_not_tried_again(desk: Desk) -> None:
