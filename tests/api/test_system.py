@@ -3,13 +3,17 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import httpx2
+import pytest
 
 from app.domain.errors import Code, UnavailableError
 from app.domain.market import DataStatus
+from app.services.alerting_pulse import AlertingPulse
 from app.services.ports import LinkState
 from app.services.status import Status, TaskFacts
+from app.storage.database import Database
 from app.telemetry.metrics import Metrics
 from tests.api.harness import PREFIX, make_api, open_client
 from tests.api.judging import problem
@@ -46,6 +50,32 @@ async def test_B01_readyz_follows_the_database() -> None:
         assert (await client.get("/livez")).status_code == 200
         world.database_error = None
         assert (await client.get("/readyz")).status_code == 200
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_U11_a_dead_alerting_path_is_in_health_and_in_the_metrics(database: Database) -> None:
+    world, metrics = World(), Metrics()
+    pulse = world.pulse = AlertingPulse(database, lambda: world.now, metrics, lambda: 60.0, NOW)
+    api = make_api({"my_symbols": Face(world.status())}, metrics=metrics)
+    async with open_client(api) as client:
+
+        async def told() -> tuple[str, str | None, list[float]]:
+            parts = (await client.get(f"{PREFIX}/health")).json()["components"]
+            part = next(one for one in parts if one["name"] == "alerting")
+            lines = (await client.get("/metrics")).text.splitlines()
+            ages = [one for one in lines if one.startswith("mysymbols_alerting_silence_seconds{")]
+            return part["state"], part["cause"], [float(one.split()[-1]) for one in ages]
+
+        await pulse.evaluated()
+        await pulse.delivered()
+        assert await told() == ("up", None, [0.0, 0.0])
+        world.now = NOW + timedelta(seconds=120)
+        await pulse.evaluated()
+        assert (await told())[0] == "up"
+        world.now = NOW + timedelta(seconds=121)
+        assert await told() == ("down", "alerting_silent", [1.0, 121.0])
+        await pulse.delivered()
+        assert await told() == ("up", None, [1.0, 0.0])
 
 
 async def test_health_names_the_cause_and_what_happens_next() -> None:
