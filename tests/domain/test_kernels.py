@@ -17,6 +17,7 @@ from app.domain.kernels.ranks import RANKED_ROWS, normal_scores, ranked_rows
 from app.domain.kernels.ring import Ring
 from app.domain.market import Floats
 from app.domain.measures import log_returns
+from tests.market_files import needs_daily_panel, perpetual
 
 pytestmark = pytest.mark.xdist_group("kernels")  # what one process has compiled is there for all
 
@@ -204,6 +205,20 @@ def test_a_bar_at_a_time_is_the_same_as_all_at_once_after_any_number_of_candles(
             np.testing.assert_allclose(ring.mean_correlation(), wanted, rtol=1e-9, atol=1e-12)
 
 
+@needs_daily_panel
+def test_golden_btc_from_the_compiled_kernel() -> None:
+    known = perpetual("BTCUSDT")
+    # Writable copies, as panels are: the kernel would be compiled anew for others.
+    high, low, close, volume = (known[one].copy() for one in ("high", "low", "close", "volume"))
+    told = at_last_bar(high, low, close, volume, returns_of(close))[:, 0]
+    lower, upper = 101858.560307, 109464.269693
+    expected = [
+        54.512426, 585.615527, 310.193873, 275.421654, 2648.464542,
+        (close[-1, 0] - lower) / (upper - lower), 105661.415, 4345221.914,
+    ]  # fmt: skip
+    np.testing.assert_allclose(told[: kernel.VOLATILITY], expected, rtol=1e-6)
+
+
 def matrix_mean(returns: Floats) -> Floats:
     """Mean of each row of the correlation matrix of the whole columns, without its diagonal."""
     out = np.full(returns.shape[1], NAN)
@@ -224,8 +239,8 @@ def correlation(of: Callable[[Floats, Floats], None], returns: Floats) -> Floats
 def test_mean_correlation_is_that_of_the_matrix_without_those_that_lack_a_return(
     symbols: int,
 ) -> None:
-    returns = np.random.default_rng(symbols).normal(0.0, 0.01, (60, symbols))
-    returns += np.random.default_rng(1).normal(0.0, 0.01, (60, 1))
+    returns = np.random.default_rng(symbols).normal(0.0, 0.01, (62, symbols))
+    returns += np.random.default_rng(1).normal(0.0, 0.01, (62, 1))
     returns[3, 1], returns[:, 2], returns[:, 4] = NAN, 0.0, 0.001
     wanted = matrix_mean(np.where(np.arange(symbols) == 4, 0.0, returns))
     assert np.isnan(wanted[[1, 2, 4]]).all()
