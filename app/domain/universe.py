@@ -1,6 +1,7 @@
 """What a new list of contracts does to the known universe, and when not to believe it."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -41,14 +42,24 @@ class Suspicion:
         return self.times >= CONFIRMATIONS
 
 
-def reconcile(listing: ContractListing, known: Mapping[str, Contract]) -> Reconciled:
+def wants_an_old_name(listing: ContractListing, known: Mapping[str, Contract]) -> bool:
+    """Whether a contract would have the name of one that has vanished."""
+    old = {standard_symbol(one) for one in known.values() if one.status not in _LIVE_STATUSES}
+    return any(nameable(one) and standard_symbol(one) in old for one in listing.contracts)
+
+
+def reconcile(
+    listing: ContractListing, known: Mapping[str, Contract], held: AbstractSet[str] = frozenset()
+) -> Reconciled:
     """Compare a list with the known contracts, by code.
 
     Refused are names that we could not store or show, codes listed twice, and contracts whose
-    standard name another one has; a contract that we know keeps its name against a newcomer.
+    standard name another one has; a contract that we know keeps its name against a newcomer, one
+    of `held` (codes) also after it has vanished: its price must not become that of the newcomer.
     A record that the border rejected says that the contract is there: it does not vanish.
     """
-    owners = {
+    gone = {standard_symbol(one): one.code for one in known.values() if one.code in held}
+    owners = gone | {
         standard_symbol(one): one.code for one in known.values() if one.status in _LIVE_STATUSES
     }
     rejections: list[Rejection] = list(listing.rejections)

@@ -13,7 +13,7 @@ from app.domain.errors import Code, ServiceError, UnavailableError
 from app.domain.market import Contract, ContractListing, ContractStatus, Rejection
 from app.domain.sectors import SectorTable, parse_sectors
 from app.domain.symbols import SymbolEntry, SymbolIndex, standard_symbol
-from app.domain.universe import Reconciled, Suspicion, live, reconcile, suspect
+from app.domain.universe import Reconciled, Suspicion, live, reconcile, suspect, wants_an_old_name
 from app.services.ports import Clock, Exchange, Monotonic, NewId
 from app.storage.database import Database
 from app.storage.symbols import SavedSymbols, SymbolRecord
@@ -61,7 +61,8 @@ class Registry:
     """Keeps the universe in step with the exchange, and never loses what it knew.
 
     `held` names the contract codes of the portfolio's members: when a whole list is doubted,
-    they are looked at one by one. `fence` refuses to write for who is no longer the one to do it.
+    they are looked at one by one, and nobody takes their names. `fence` refuses to write for who
+    is no longer the one to do it.
     """
 
     exchange: Exchange
@@ -137,7 +138,8 @@ class Registry:
 
     async def _take(self, listing: ContractListing) -> SyncSummary:
         known = {code: record.contract for code, record in self.known.by_code.items()}
-        news = reconcile(listing, known)
+        asked = wants_an_old_name(listing, known)
+        news = reconcile(listing, known, frozenset(await self.held()) if asked else frozenset())
         alive = live(list(known.values()))
         if news.anomalous(alive):
             codes = frozenset(one.code for one in news.listed)

@@ -245,6 +245,26 @@ async def test_D16_a_newcomer_takes_the_name_of_a_vanished_contract(
 
 
 @ON_SQLITE
+async def test_D16_nobody_takes_the_name_of_a_member_that_vanished(
+    registry: Registry, live: LiveMarket
+) -> None:
+    old = registry.resolve("ETHUSDT")
+    live.held = ["ETHUSDTM"]
+    await live.fault("vanish", CONTRACTS, symbols=["ETHUSDTM"])
+    await live.fault("malformed", CONTRACTS, symbol="XRPUSDTM", field="baseCurrency", value="ETH")
+    for _ in range(3):
+        _, summary = await registry.sync()
+        assert [one.key for one in summary.rejections] == ["XRPUSDTM"]
+    kept = registry.resolve("ETHUSDT")
+    assert (kept.symbol_id, kept.contract.code) == (old.symbol_id, "ETHUSDTM")
+    assert kept.contract.status is ContractStatus.VANISHED, "so it leaves the portfolio"
+    live.held = []
+    _, summary = await registry.sync()
+    assert summary.rejections == ()
+    assert registry.resolve("ETHUSDT").contract.code == "XRPUSDTM"
+
+
+@ON_SQLITE
 async def test_an_unanswered_sync_leaves_everything_as_it_was(
     registry: Registry, live: LiveMarket
 ) -> None:
