@@ -471,7 +471,7 @@ async def test_R16_a_symbol_cannot_change_where_a_request_goes(code: str) -> Non
         assert server.paths == []
 
 
-def _certificate(folder: Path) -> ssl.SSLContext:
+def certificate_in(folder: Path) -> ssl.SSLContext:
     """A server context with a certificate that nobody has signed but itself."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
@@ -509,7 +509,7 @@ async def test_R17_an_untrusted_certificate_is_refused(tmp_path: Path) -> None:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     listener = socket.create_server(("127.0.0.1", 0))
-    await web.SockSite(runner, listener, ssl_context=_certificate(tmp_path)).start()
+    await web.SockSite(runner, listener, ssl_context=certificate_in(tmp_path)).start()
     try:
         url = f"https://127.0.0.1:{listener.getsockname()[1]}"
         async with asking(url, limits=ONE_TRY) as exchange:
