@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Final
 
-from app.domain.events import ConfigurationChanged, PortfolioChanged, ScoresUpdated
+from app.domain.events import ConfigurationChanged, ModeChanged, PortfolioChanged, ScoresUpdated
 from app.services.bus import Bus
 from app.services.ports import Clock
 from app.workers.schedule import UseCase
@@ -27,7 +27,7 @@ def alert_reactions(
     rest: Callable[[], Awaitable[object]] = _rest,
     idle_s: float = IDLE_S,
 ) -> Work:
-    """A task that hears of scores, members and settings; one look answers all that came before.
+    """A task that hears of scores, members, settings and mode; a look answers all before it.
 
     After a look it rests: a look costs as much as dozens of requests, and changes may come by the
     dozen too. The first is looked at right away, those of the rest together after it.
@@ -62,7 +62,7 @@ def _time(event: object) -> datetime | None:
     match event:
         case ScoresUpdated():
             return event.calculated_at
-        case PortfolioChanged() | ConfigurationChanged():
+        case PortfolioChanged() | ConfigurationChanged() | ModeChanged():
             return event.occurred_at
         case _:
             return None

@@ -9,6 +9,7 @@ from app.domain.configuration import Configuration
 from app.domain.event_codec import EventRecord, drafts_of
 from app.domain.events import (
     ConfigurationChanged,
+    ModeChanged,
     PlanCreated,
     PortfolioChanged,
     ScoresUpdated,
@@ -55,9 +56,12 @@ async def test_one_look_answers_what_came_before_it_and_others_are_not_heard() -
     now[0] = later + timedelta(seconds=1)
     bus.publish(ScoresUpdated("run", T0, 1, 1, 0.1, now[0]))
     await until(3)
+    now[0] += timedelta(seconds=1)
+    bus.publish(ModeChanged("NORMAL", "FROZEN", "market_unavailable", 10, now[0]))
+    await until(4)
     for _ in range(10):
         await asyncio.sleep(0)
-    assert (looks, beats) == ([3], [3])
+    assert (looks, beats) == ([4], [4])
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
