@@ -62,7 +62,7 @@ class Part:
     is_database_down: Callable[[], bool] = lambda: False
     filled: asyncio.Event = field(default_factory=asyncio.Event)
     exchange: None = None
-    live: Any = field(default_factory=lambda: SimpleNamespace(market=None))
+    live: Any = field(default_factory=lambda: SimpleNamespace(market=None, stamps=lambda: None))
 
     async def run(self, *_: object) -> Any:
         return await self.hang()
