@@ -149,12 +149,12 @@ def test_only_proportions_of_factor_weights_count_and_a_family_may_have_none() -
 
 
 def test_the_parts_of_a_sum_are_stretched_to_what_it_became() -> None:
-    """Two factors of one family, of two symbols: the z of the family is twice their sum."""
-    z = np.array([[0.4, -0.4], [0.0, 0.2]])
-    half = np.full((2, 2), 0.5)
-    linear = np.array([[0.2, -0.1]])
+    """Two factors of one family: its z is twice their sum; the third symbol has none of them."""
+    z = np.array([[0.4, -0.4, NAN], [0.0, 0.2, NAN]])
+    half = np.full((2, 3), 0.5)
+    linear = np.array([[0.2, -0.1, NAN]])
     ranked = 2.0 * linear
     found = contributions(
-        z, half, np.array([0, 0]), linear, ranked, np.ones((1, 2)), ranked[0], ranked[0], np.ones(2)
+        z, half, np.array([0, 0]), linear, ranked, np.ones((1, 3)), ranked[0], ranked[0], np.ones(3)
     )
     np.testing.assert_allclose(found, z, atol=1e-15)
