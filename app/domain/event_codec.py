@@ -28,6 +28,7 @@ from app.domain.events import (
     ScoreChanged,
     ScoresUpdated,
     SignalChanged,
+    SignalOutcomesBooked,
 )
 
 
@@ -89,7 +90,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     Kind(JobChanged, "job_changed", Topic.JOB),
     Kind(ModeChanged, "mode_changed", Topic.MODE),
 )
-NOT_STORED: Final[frozenset[type]] = frozenset()
+NOT_STORED: Final[frozenset[type]] = frozenset({SignalOutcomesBooked})  # only counted
 _BY_CLASS: Final = MappingProxyType({kind.cls: kind for kind in KINDS})
 _BY_TYPE: Final = MappingProxyType({kind.type: kind for kind in KINDS})
 

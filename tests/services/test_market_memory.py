@@ -74,7 +74,7 @@ async def test_it_is_worked_out_once_and_anew_when_something_turns(live: LiveMar
 
 def _without_turnover(market: Market, code: str) -> Market:
     was = market.stats[code]
-    poor = replace(was, value=replace(was.value, turnover_24h=Decimal(1)))
+    poor = was.saying(replace(was.value, turnover_24h=Decimal(1)))
     return replace(market, stats={**market.stats, code: poor})
 
 
@@ -88,7 +88,7 @@ def _young(market: Market, code: str) -> Market:
 
 def _doubted(market: Market, code: str) -> Market:
     was = market.tickers[code]
-    strange = replace(was, value=replace(was.value, last=was.value.last * 1000))
+    strange = was.saying(replace(was.value, last=was.value.last * 1000))
     return replace(market, tickers={**market.tickers, code: strange})
 
 
