@@ -1,10 +1,11 @@
 """A quote that was mute: when its answers are believed again."""
 
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from decimal import Decimal
 
 from app.domain.market import Ticker
-from app.services.market_clock import ServerClock
+from app.services.market_clock import ServerClock, instant
 from app.services.market_quotes import MUTE, TRIAL_S, MarketQuotes
 from app.services.market_state import LiveMarket
 
@@ -22,12 +23,15 @@ class Bench:
     quotes: MarketQuotes = field(init=False)
 
     def __post_init__(self) -> None:
-        clock = ServerClock(None, None, lambda: self.now)  # type: ignore[arg-type]  # never asked
+        clock = ServerClock(None, self._wall, lambda: self.now)  # type: ignore[arg-type]  # never asked
         clock.carry(START_MS, 0.0, 0.0)
         self.live = LiveMarket(clock, lambda: self.now)
         self.quotes = MarketQuotes(self.live, told_of=lambda: {CODE: self.since})
         self.ask(100)
         self.live.market = replace(self.live.market, is_streaming=True)
+
+    def _wall(self) -> datetime:
+        return instant(round(self.now * 1000))
 
     def ask(self, bid: int) -> bool:
         """Whether it is named as deaf before the next time."""

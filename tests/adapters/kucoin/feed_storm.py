@@ -7,6 +7,7 @@ import bisect
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from decimal import Decimal
 
 from app.adapters.kucoin.stream_fleet import Heard
@@ -15,7 +16,7 @@ from app.domain.configuration import Configuration
 from app.domain.feed import Newest, QuoteUpdate, Told, Topic, TopicKind, Word
 from app.domain.market import Ticker
 from app.domain.panel import Source
-from app.services.market_clock import ServerClock
+from app.services.market_clock import ServerClock, instant
 from app.services.market_quotes import MarketQuotes
 from app.services.market_state import LiveMarket
 from tests.adapters.kucoin.stream_world import Socket, World, quotes
@@ -51,7 +52,7 @@ class Storm(World):
             topic.code: Price(self.chance.choice((2.0, 10.0, 60.0, 900.0)))
             for topic in quotes(contracts)
         }
-        clock = ServerClock(None, None, self._mono)  # type: ignore[arg-type]  # it is never asked
+        clock = ServerClock(None, self._wall, self._mono)  # type: ignore[arg-type]  # never asked
         clock.carry(START_MS, self.now, 0.0)
         self.live = LiveMarket(clock, self._mono)
         self.quotes = MarketQuotes(self.live, told_of=self._told_of)
@@ -69,6 +70,9 @@ class Storm(World):
         self.storms: set[str] = set()
         self._late: list[tuple[float, int, Topic, int, float]] = []
         self._looked = self._asked = self._caught = 0.0
+
+    def _wall(self) -> datetime:
+        return instant(round(self.now * 1000))
 
     def _mono(self) -> float:
         return self.now
