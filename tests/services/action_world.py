@@ -6,11 +6,19 @@ from typing import Any
 from app.domain.judging import Judged
 from app.domain.signal import Direction, SignalState
 from app.domain.track_record import Bin, Kind, Record
+from app.storage.database import Database
 from tests.services.desk import WHO, Desk
 from tests.services.signal_world import claim, informed
 
 SKILLED = ("technical", "fundamental")
 BAD = {"nearness_to_high": -1.5, "funding_rate": 3.0, "volatility": 2.0, "impact": 99.0}
+
+
+async def eight_members(database: Database) -> Desk:
+    """A desk with eight members, and a word of every symbol."""
+    opened = await Desk(database).filled(8)
+    informed(opened)
+    return opened
 
 
 async def told(

@@ -8,7 +8,6 @@ from decimal import Decimal
 
 import pytest
 
-from app.adapters.kucoin.stream_terms import StreamTerms
 from app.domain.errors import Code, UnavailableError
 from app.domain.feed import (
     NO_STREAM,
@@ -32,10 +31,10 @@ from app.services.market_stream import StreamedMarket
 from app.services.status_components import STREAM_AWAY, TOPICS_SILENT, stream
 from app.services.status_facts import ComponentState
 from app.storage.database import Database
+from tests.services.followed_market import PATIENCE_S, followed
 from tests.services.live_market import LiveMarket, open_market
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-PATIENCE_S = 120.0
 TICKERS = "/api/v1/allTickers"
 
 
@@ -444,30 +443,14 @@ async def test_the_watch_ends_streaming_when_it_ends(scene: Scene) -> None:
     assert scene.mouth.wanted == []
 
 
-TERMS = StreamTerms(send_every_s=0.01, tick_s=0.02, flush_s=0.01, connects=1_000)
-
-
 async def test_W03_W16_over_real_sockets_a_mute_topic_is_stale_and_the_rest_is_not(
     database: Database,
 ) -> None:
-    """Time is moved by hand, for exchange, stream and service alike."""
-    async with open_market(database, contracts=14) as live:
-        data = live.market()
-        await first_fill(data)
-
-        async def closest() -> tuple[str, ...]:
-            return ("BTCUSDT",)
-
-        streamed = StreamedMarket(data, live.exchange.stream(TERMS), closest)
-        data.quotes.told_of = streamed.quotes_told
-        running = asyncio.ensure_future(streamed.run(lambda: None))
+    async with followed(database) as market:
+        live, data = market.live, market.data
 
         async def until(holds: Callable[[], bool]) -> None:
-            async with asyncio.timeout(PATIENCE_S):
-                while not holds():
-                    live.clock.pass_(0.5)
-                    await asyncio.sleep(0.02)
-                    await streamed.look()
+            await market.until(holds, step_s=0.5)
 
         def stale() -> set[str]:
             moment = data.moment()
@@ -477,16 +460,12 @@ async def test_W03_W16_over_real_sockets_a_mute_topic_is_stale_and_the_rest_is_n
                 if moment.ages(one)[Source.TICKERS].status is not DataStatus.FRESH
             }
 
-        try:
-            await until(lambda: data.live.market.is_streaming)
-            await until(lambda: streamed.facts().messages > 50)
-            assert not stale()
-            await live.fault("stream_silence", "/contractMarket/tickerV2:ETHUSDTM")
-            await until(lambda: stale() == {"ETHUSDT"})
-            assert "BTCUSDT" in data.funnel().eligible
-            assert "ETHUSDT" not in data.funnel().eligible
-            await live.heal()
-            await until(lambda: not stale())
-        finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+        await until(lambda: data.live.market.is_streaming)
+        await until(lambda: market.streamed.facts().messages > 50)
+        assert not stale()
+        await live.fault("stream_silence", "/contractMarket/tickerV2:ETHUSDTM")
+        await until(lambda: stale() == {"ETHUSDT"})
+        assert "BTCUSDT" in data.funnel().eligible
+        assert "ETHUSDT" not in data.funnel().eligible
+        await live.heal()
+        await until(lambda: not stale())

@@ -1,7 +1,6 @@
 """Trades as they are told, and what nobody hears any more of figures, bars and trades."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from decimal import Decimal
 
@@ -11,12 +10,10 @@ from app.domain.feed import MarkUpdate, Topic, TopicKind, TradeUpdate
 from app.domain.panel import Source
 from app.domain.quality_rules import QualityRules
 from app.domain.quarantine import Doubt
-from app.services.backfill import first_fill
-from app.services.market_stream import StreamedMarket
 from app.services.quality_view import doubt_of
 from app.storage.database import Database
-from tests.services.live_market import open_market
-from tests.services.test_market_stream import PATIENCE_S, TERMS, Scene, frozen_scene
+from tests.services.followed_market import followed
+from tests.services.test_market_stream import Scene, frozen_scene
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 CODE = "XBTUSDTM"
@@ -81,43 +78,23 @@ async def test_W03_figures_bars_and_trades_are_deaf_only_where_somebody_traded(
 async def test_W03_over_real_sockets_mute_figures_bars_and_trades_are_subscribed_anew(
     database: Database,
 ) -> None:
-    """Time is moved by hand, for exchange, stream and service alike."""
-    async with open_market(database, contracts=14) as live:
-        data = live.market()
-        await first_fill(data)
-
-        async def closest() -> tuple[str, ...]:
-            return ("BTCUSDT",)
-
-        stream = live.exchange.stream(TERMS)
-        streamed = StreamedMarket(data, stream, closest)
-        data.quotes.told_of = streamed.quotes_told
-        running = asyncio.ensure_future(streamed.run(lambda: None))
+    async with followed(database) as market:
+        live, data, stream = market.live, market.data, market.stream
         mute = {Topic(kind, CODE) for kind in BY_TRADES}
-
-        async def until(holds: Callable[[], bool]) -> None:
-            async with asyncio.timeout(PATIENCE_S):
-                while not holds():
-                    live.clock.pass_(1.0)
-                    await asyncio.sleep(0.02)
-                    await streamed.look()
 
         def anew() -> set[Topic]:
             now = stream.live()
             return {one for one in mute if now.get(one, 0.0) > before[one]}
 
-        try:
-            await until(lambda: data.live.market.is_streaming)
-            await until(lambda: mute <= stream.live().keys())
-            before = dict(stream.live())
-            for channel in ("snapshot", "execution"):
-                await live.fault("stream_silence", f"/contractMarket/{channel}:{CODE}")
-            await live.fault("stream_silence", f"/contractMarket/limitCandle:{CODE}_1hour")
-            await until(lambda: anew() == mute)
-            await live.heal()
-            healed = data.monotonic()
-            # What is heard again, or asked about and found as it is held, is quiet.
-            await until(lambda: all(streamed.silence.heard.get(one, 0.0) > healed for one in mute))
-        finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+        await market.until(lambda: data.live.market.is_streaming)
+        await market.until(lambda: mute <= stream.live().keys())
+        before = dict(stream.live())
+        for channel in ("snapshot", "execution"):
+            await live.fault("stream_silence", f"/contractMarket/{channel}:{CODE}")
+        await live.fault("stream_silence", f"/contractMarket/limitCandle:{CODE}_1hour")
+        await market.until(lambda: anew() == mute)
+        await live.heal()
+        healed = data.monotonic()
+        # What is heard again, or asked about and found as it is held, is quiet.
+        silence = market.streamed.silence
+        await market.until(lambda: all(silence.heard.get(one, 0.0) > healed for one in mute))

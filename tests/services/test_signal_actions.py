@@ -19,7 +19,7 @@ from app.domain.signal_rules import SignalRules
 from app.domain.verdict import Evaluation, Verdict
 from app.storage.database import Database
 from tests.api.harness import PREFIX, serve
-from tests.services.action_world import by_skill, judged, put, told, version
+from tests.services.action_world import by_skill, eight_members, judged, put, told, version
 from tests.services.desk import SYMBOLS, WHO, Desk
 from tests.services.signal_world import claim, informed
 
@@ -33,10 +33,7 @@ def backend() -> str:
 
 @pytest.fixture
 async def desk(database: Database) -> Desk:
-    """Eight members, and a word of every symbol."""
-    opened = await Desk(database).filled(8)
-    informed(opened)
-    return opened
+    return await eight_members(database)
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ import pytest
 from app.domain.signal import SignalState
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
-from tests.services.action_world import by_skill, judged, put, told, version
+from tests.services.action_world import by_skill, eight_members, judged, put, told, version
 from tests.services.desk import SYMBOLS, Desk
-from tests.services.signal_world import informed
 
 T = TypeVar("T")
 
@@ -23,10 +22,7 @@ def backend() -> str:
 
 @pytest.fixture
 async def desk(database: Database) -> Desk:
-    """Eight members, and a word of every symbol."""
-    opened = await Desk(database).filled(8)
-    informed(opened)
-    return opened
+    return await eight_members(database)
 
 
 class DiedError(Exception):
