@@ -66,7 +66,7 @@ SEES: Final[Mapping[Rule, Sees]] = MappingProxyType(
         Rule.SCORE_DROPPED: _falls,
         Rule.PORTFOLIO_BELOW_SIZE: lambda facts, _: (
             facts.portfolio.was_formed,
-            len(facts.portfolio.members),
+            tuple(one.is_lost for one in facts.portfolio.members),
         ),
         Rule.SECTOR_CONCENTRATION: lambda facts, _: facts.portfolio.sectors,
         Rule.VAR_ABOVE_LIMIT: lambda facts, _: facts.portfolio.value_at_risk,

@@ -12,13 +12,24 @@ from app.domain.configuration import Configuration
 PORTFOLIO: Final = "portfolio"
 
 
-def portfolio_below_size(facts: Facts, _: Configuration) -> Sequence[Reading] | None:
-    """Number of members, once a portfolio was formed."""
+def portfolio_below_size(facts: Facts, configuration: Configuration) -> Sequence[Reading] | None:
+    """Number of members that the exchange still supports, once a portfolio was formed.
+
+    The number of a reading is None where it depends on contracts of which nothing is known.
+    """
     held = facts.portfolio
     if not held.was_formed:
         return None
     size = len(held.members)
-    return [Reading(PORTFOLIO, f"The portfolio has {size} members.", value=float(size))]
+    lost = sum(one.is_lost is True for one in held.members)
+    unknown = sum(one.is_lost is None for one in held.members)
+    rule = configuration.alerts.rules.portfolio_below_size
+    most = size - lost
+    # It is surely too small even with the unknown ones, or surely not without them; or else open.
+    is_open = unknown > 0 and most >= rule.limit and most - unknown < rule.limit + rule.clear_margin
+    said = f"The portfolio has {size} members"
+    gone = f", of which KuCoin no longer supports {lost}" if lost else ""
+    return [Reading(PORTFOLIO, f"{said}{gone}.", value=None if is_open else float(most))]
 
 
 def sector_concentration(facts: Facts, _: Configuration) -> Sequence[Reading]:

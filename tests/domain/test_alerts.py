@@ -233,6 +233,25 @@ def test_the_portfolio_as_a_whole() -> None:
     ), "what was never formed is not too small"
 
 
+def test_a_member_whose_contract_is_lost_does_not_count_for_the_size() -> None:
+    def size(*lost: bool | None) -> Reading:
+        held = tuple(
+            MemberFacts(f"{at}USDT", "Open", True, None, None, is_lost=one)
+            for at, one in enumerate(lost)
+        )
+        facts = Facts(T0, T0, PortfolioFacts(held, was_formed=True))
+        (found,) = RULES[Rule.PORTFOLIO_BELOW_SIZE].read(facts, SETTINGS) or ()
+        return found
+
+    assert size(False, False, False).value == 3.0
+    small = size(False, False, True)
+    assert small.value == 2.0
+    assert small.message == "The portfolio has 3 members, of which KuCoin no longer supports 1."
+    assert size(False, None, True).value == 2.0, "however the unknown one is, they are too few"
+    assert size(False, False, None).value is None, "it depends on the unknown one"
+    assert size(False, False, False, None).value == 4.0, "enough without the unknown one"
+
+
 def test_news_are_shown_for_a_while_only() -> None:
     for seconds, shown in ((899, True), (900, False)):
         now = T0 + timedelta(seconds=seconds)
