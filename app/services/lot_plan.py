@@ -41,6 +41,7 @@ def lot_plan(weights_u: Mapping[str, int], balance: Decimal, grounds: Grounds) -
     chosen = choose_lots(
         [weights_u[symbol] / FULL for symbol in symbols],
         [value / float(balance) for value in values],
+        grounds.configuration.min_weight_u / FULL,
     )
     lots: dict[str, int | None] = {symbol: 0 if symbol in steps else None for symbol in weights_u}
     for symbol, count in zip(symbols, chosen.steps, strict=True):

@@ -44,22 +44,33 @@ def test_accurate_wherever_brute_force_is(case: tuple[list[float], list[float], 
     made = choose_lots(weights, sizes)
     assert sum(n * size for n, size in zip(made.steps, sizes, strict=True)) <= 1.0 + SLACK
     others = everything(weights, sizes)
-    accurate = [one for one in others if max(map(abs, one)) <= ACCURACY]
-    if accurate:
-        assert made.is_accurate
+    accurate = [one for one in others if max(map(abs, one)) <= ACCURACY + 1e-12]
+    assert made.is_accurate == bool(accurate)
+    best = min(sum(error**2 for error in one) for one in accurate or others)
+    assert squares(made) == pytest.approx(best, abs=1e-9)
     nearest = [min(abs(w - n * s) for n in range(60)) for w, s in zip(weights, sizes, strict=True)]
     rounded = [round(w / s) * s for w, s in zip(weights, sizes, strict=True)]
     if sum(rounded) <= 1.0:
         assert squares(made) <= sum(one**2 for one in nearest) + SLACK
-    down = [int(w / s) * s - w for w, s in zip(weights, sizes, strict=True)]
-    if not accurate:
-        assert squares(made) <= sum(one**2 for one in down) + SLACK
 
 
-def test_equal_to_brute_force_on_a_small_case() -> None:
-    weights, sizes = [0.41, 0.33, 0.26], [0.09, 0.07, 0.05]
-    best = min(sum(e**2 for e in one) for one in everything(weights, sizes))
-    assert squares(choose_lots(weights, sizes)) == pytest.approx(best)
+def test_what_many_small_lots_leave_pays_for_a_dear_one_also_where_nothing_is_accurate() -> None:
+    made = choose_lots([0.5866, 0.4134], [0.3, 0.003])
+    assert made.steps == (2, 133)  # 1.4 points off each; rounded down the first would lack 28.7
+    assert not made.is_accurate
+
+
+def test_no_weight_is_a_step_below_its_minimum_unless_accuracy_demands_it() -> None:
+    weights = [0.05, 0.05, 0.9]
+    dear = [0.001, 0.001, 0.305]  # three of the last are 1.5 points too much: never accurate
+    assert choose_lots(weights, dear).steps == (43, 42, 3)
+    assert choose_lots(weights, dear, minimum=0.05).steps == (50, 50, 2)
+    bearable = [0.001, 0.001, 0.303]  # 0.9 points too much, which the others can give
+    accurate = choose_lots(weights, bearable, minimum=0.05)
+    assert accurate.steps == (46, 45, 3)
+    assert accurate.is_accurate
+    free = choose_lots([0.049, 0.049, 0.902], dear, minimum=0.05)
+    assert free.steps == (43, 42, 3)  # who is not to have the minimum is not held to it
 
 
 def test_many_small_lots_pay_for_a_dear_one() -> None:

@@ -84,6 +84,13 @@ async def test_too_little_capital_is_said(desk: Desk) -> None:
     assert made.lots.minimum_capital == 50.0
     assert set(made.lots.missed) <= set(SYMBOLS[:10])
     assert len(made.lots.missed) > 5
+    desk.quote(SYMBOLS[0], mark=Decimal(1_200))  # one lot of it is 12 % of 1000, of others 0.1 %
+    even: dict[str, Any] = {"method": WeightingMethod.EQUAL, "dry_run": True}
+    for minimum, lots in ((5, {1, 97, 98}), (10, {0, 100})):
+        await desk.configuration.put({"min_weight_percentage": minimum}, "a minimum", WHO)
+        made = await rebalanced(desk, account_balance=Decimal(1_000), **even)
+        assert made.lots is not None
+        assert set(made.lots.lots.values()) == lots  # nobody pays for it out of its minimum
 
 
 def _book(lots: int) -> Book:
