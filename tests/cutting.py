@@ -20,10 +20,14 @@ _READY, _QUERY = b"Z", b"Q"
 
 
 class Cut(Enum):
-    """Where the way is cut: the server never hears COMMIT, or its answer is lost."""
+    """Where the way is cut: the server never hears COMMIT, or its answer is lost.
+
+    Or nothing is cut, and the server waits for the COMMIT until it has had enough.
+    """
 
     BEFORE_COMMIT = "before_commit"
     AFTER_COMMIT = "after_commit"
+    SILENT = "silent"
 
 
 @dataclass
@@ -71,6 +75,8 @@ class Way:
             if message[:1] == _QUERY and message[5:] == _COMMIT and self._is_the_one():
                 if self._cut is Cut.BEFORE_COMMIT:
                     return
+                if self._cut is Cut.SILENT:
+                    await asyncio.Event().wait()
                 lost.set()
             server.write(message)
             await server.drain()
