@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
@@ -23,7 +23,8 @@ _EMPTY: Mapping[str, Any] = {}
 class Running:
     """A service that runs, and calls to it that must succeed."""
 
-    services: Services
+    # Spelling it out takes minutes, and a test that fails spells out all that it holds.
+    services: Services = field(repr=False)
     client: httpx2.AsyncClient
 
     async def get(self, path: str, **params: Any) -> Any:
