@@ -104,6 +104,11 @@ async def test_what_prices_and_funding_do(tmp_path: Path) -> None:
         await here.plant(symbol=contract, funding_rate=0.0001)
         await here.over("funding_extreme", name)
 
+        await here.rule("weight_out_of_bounds", cooldown_s=0)
+        await here.plant(symbol=contract, price_factor=3.0)
+        await here.about("weight_out_of_bounds", name)
+        await here.plant(symbol=contract, price_factor=1 / 3.0)
+        await here.over("weight_out_of_bounds", name)
         await here.plant(symbol=contract, price_factor=3.0)
         await here.about("weight_out_of_bounds", name)
         plan = await here.service.post("/portfolio/rebalance")
@@ -116,7 +121,7 @@ async def test_what_prices_and_funding_do(tmp_path: Path) -> None:
 
 
 async def test_what_becomes_of_a_contract(tmp_path: Path) -> None:
-    async with stage(tmp_path) as here:
+    async with stage(tmp_path, size=3) as here:
         first, second, *_ = await here.members()
         ends = int(time.time() * 1000) + 10 * 86_400_000
         await here.arm(
@@ -130,9 +135,13 @@ async def test_what_becomes_of_a_contract(tmp_path: Path) -> None:
         await here.arm("contract_status", symbol=second["contract"], status="Closed")
         await here.about("support_lost", second["symbol"])
         await here.about("not_tradeable", second["symbol"])
+        # A member that nobody can trade any more is one that the portfolio does not have.
+        small = await here.about("portfolio_below_size", "portfolio")
+        assert (small["value"], small["limit"]) == (2.0, 3.0)
         await here.disarm()
         await here.over("support_lost", second["symbol"])
         await here.over("not_tradeable", second["symbol"])
+        await here.over("portfolio_below_size", "portfolio")
 
 
 async def test_an_exchange_that_is_away_and_comes_back(tmp_path: Path) -> None:
@@ -216,40 +225,22 @@ async def test_a_portfolio_that_leans_to_one_side(tmp_path: Path) -> None:
         await here.gone("portfolio_below_size")
 
 
-async def test_a_rival_that_is_confirmed(tmp_path: Path) -> None:
-    eager = {
-        "auto_forced": False,
-        "confirmations": 1,
-        "minimum_holding": 0,
-        "cooling_off": 0,
-        "noise_multiple": 0,
-        "noise_default": 0.01,
-        "min_confidence": 0,
-        "horizon_days": 365,
-        "max_per_sector": 100,
-    }
+async def test_a_rival_is_recommended_while_a_member_is_hard_to_trade(tmp_path: Path) -> None:
+    # How much better a rival must be is as it comes; only boards and days pass faster here.
+    swift = {"auto_forced": False, "noise_runs": 4, "minimum_holding": 0}
     cadences = {**FAST, "replacement_check": 2}
-    async with stage(tmp_path, size=4, replacement=eager, cadences=cadences) as here:
-        held = {one["symbol"] for one in await here.members()}
-        board = (await here.service.get("/scoring/rankings", limit=500))["items"]
-        scored = [one["symbol"] for one in board if one["status"] == "scored"]
-        added = None
-        for weak in reversed(scored):
-            answer = await here.service.client.post(
-                f"{PREFIX}/portfolio/add-symbol", json={"symbol": weak}
-            )
-            if answer.status_code == 201:
-                added = weak
-                break
-        assert added is not None
-        assert added not in held
-        alert = await here.about("replacement_recommended", added)
-        rival = alert["symbols"][1]
-        assert rival not in held
-        await here.service.post(
-            "/portfolio/replace-symbol", {"old_symbol": added, "new_symbol": rival}
-        )
-        await here.over("replacement_recommended", added)
+    async with stage(tmp_path, 4, morning(), replacement=swift, cadences=cadences) as here:
+        held = await here.members()
+        weak = min(held, key=lambda one: one["current_score"])
+        assert await here.alerts("replacement_recommended") == []
+        await here.plant(symbol=weak["contract"], spread_factor=4.0, depth_factor=0.01)
+        alert = await here.about("replacement_recommended", weak["symbol"])
+        old, rival = alert["symbols"]
+        assert old == weak["symbol"]
+        assert rival not in {one["symbol"] for one in held}
+        await here.plant(symbol=weak["contract"], spread_factor=0.25, depth_factor=100.0)
+        await here.over("replacement_recommended", weak["symbol"])
+        assert {one["symbol"] for one in await here.members()} == {one["symbol"] for one in held}
 
 
 async def test_what_the_market_makes_of_scores_sectors_and_risk(tmp_path: Path) -> None:
