@@ -23,6 +23,13 @@ from tests.processes.migration_worker import migrate
 
 ROOT = Path(__file__).parents[1]
 
+_LISTING = (
+    "INSERT INTO symbols (id, code, symbol, base, quote, settle, kind, status, sector,"
+    " cap_category, first_seen, last_seen, vanished_at) VALUES ('{}-listing', 'AUSDTM', 'AUSDT',"
+    " 'A', 'USDT', 'USDT', 'perpetual', 'Open', 'x', 'x', '{}', '{}', {})"
+)
+_UNIQUE_CODES = "0018"  # the last schema in which no code had two listings
+
 # What PostgreSQL knows of a schema, one line each.
 _POSTGRESQL = """
 SELECT 'column ' || table_name || '.' || column_name || ' ' || data_type || ' '
@@ -98,12 +105,35 @@ async def test_up_down_and_up_again(empty_database_url: str) -> None:
     await migrations.upgrade(url)
     assert await migrations.current(url) == migrations.head()
     first = await _look(url)
+    await _two_listings_of_a_code_go_down_and_up(url)
+    assert await _look(url) == first
     await migrations.downgrade(url, "base")
     assert await migrations.current(url) is None
     assert await _look(url) == nothing
     await migrations.upgrade(url)
     await migrations.upgrade(url)
     assert await _look(url) == first
+
+
+async def _two_listings_of_a_code_go_down_and_up(url: str) -> None:
+    """D16: where a code was unique the former listing is kept under another one."""
+
+    async def codes() -> dict[str, str]:
+        async with migrations.connected(url, begin="BEGIN") as connection:
+            rows = await connection.execute(text("SELECT id, code FROM symbols"))
+            return {row.id: row.code for row in rows}
+
+    day = "2026-01-0{}T00:00:00+00:00"
+    async with migrations.connected(url) as connection:
+        for name, first, gone in (("former", 1, f"'{day.format(2)}'"), ("present", 2, "NULL")):
+            await connection.execute(
+                text(_LISTING.format(name, day.format(first), day.format(2), gone))
+            )
+    both = await codes()
+    await migrations.downgrade(url, _UNIQUE_CODES)
+    assert await codes() == {"former-listing": "AUSDTM-former-l", "present-listing": "AUSDTM"}
+    await migrations.upgrade(url)
+    assert await codes() == both == dict.fromkeys(("former-listing", "present-listing"), "AUSDTM")
 
 
 async def test_every_migration_goes_down(empty_database_url: str) -> None:

@@ -42,6 +42,28 @@ class Suspicion:
         return self.times >= CONFIRMATIONS
 
 
+def listed_anew(
+    listing: ContractListing, known: Mapping[str, Contract], seen_ms: Mapping[str, int]
+) -> frozenset[str]:
+    """Codes under which the exchange now lists another contract than the one that we know.
+
+    Each listing has an opening date of its own. A date that we do not know proves nothing, nor
+    does one that is put off before the contract has opened. Of a contract that is still there
+    (`seen_ms`: when we first saw it) a date before that is a correction of the exchange's: what
+    was there then cannot have been listed by it later.
+    """
+    found = set()
+    for one in listing.contracts:
+        old = known.get(one.code)
+        if old is None or one.listed_ms is None or old.listed_ms is None:
+            continue
+        if one.listed_ms == old.listed_ms or old.status is ContractStatus.INIT:
+            continue
+        if old.status is ContractStatus.VANISHED or one.listed_ms > seen_ms[one.code]:
+            found.add(one.code)
+    return frozenset(found)
+
+
 def wants_an_old_name(listing: ContractListing, known: Mapping[str, Contract]) -> bool:
     """Whether a contract would have the name of one that has vanished."""
     old = {standard_symbol(one) for one in known.values() if one.status not in _LIVE_STATUSES}
@@ -49,24 +71,33 @@ def wants_an_old_name(listing: ContractListing, known: Mapping[str, Contract]) -
 
 
 def reconcile(
-    listing: ContractListing, known: Mapping[str, Contract], held: AbstractSet[str] = frozenset()
+    listing: ContractListing,
+    known: Mapping[str, Contract],
+    held: AbstractSet[str] = frozenset(),
+    anew: AbstractSet[str] = frozenset(),
 ) -> Reconciled:
     """Compare a list with the known contracts, by code.
 
     Refused are names that we could not store or show, codes listed twice, and contracts whose
     standard name another one has; a contract that we know keeps its name against a newcomer, one
     of `held` (codes) also after it has vanished: its price must not become that of the newcomer.
-    A record that the border rejected says that the contract is there: it does not vanish.
+    Under the codes of `anew` stand newcomers; what we know under them has vanished. A record that
+    the border rejected says that the contract is there: it does not vanish.
     """
     gone = {standard_symbol(one): one.code for one in known.values() if one.code in held}
     owners = gone | {
-        standard_symbol(one): one.code for one in known.values() if one.status in _LIVE_STATUSES
+        standard_symbol(one): one.code
+        for code, one in known.items()
+        if one.status in _LIVE_STATUSES and code not in anew
     }
+    refused = anew & held
     rejections: list[Rejection] = list(listing.rejections)
     listed: dict[str, Contract] = {}
-    in_known_order = sorted(listing.contracts, key=lambda one: one.code not in known)
+    in_known_order = sorted(
+        listing.contracts, key=lambda one: one.code not in known or one.code in anew
+    )
     for contract in in_known_order:
-        problem = _problem(contract, listed, owners)
+        problem = _problem(contract, listed, owners, refused)
         if problem is None:
             listed[contract.code] = contract
             owners[standard_symbol(contract)] = contract.code
@@ -76,7 +107,7 @@ def reconcile(
     vanished = tuple(
         replace(one, status=ContractStatus.VANISHED)
         for code, one in sorted(known.items())
-        if code not in there and one.status in _LIVE_STATUSES
+        if (code not in there or code in anew) and one.status in _LIVE_STATUSES
     )
     changed = tuple(one for one in listed.values() if known.get(one.code) != one)
     return Reconciled(tuple(listed.values()), changed, vanished, tuple(rejections))
@@ -100,13 +131,18 @@ _LIVE_STATUSES: Final = frozenset(ContractStatus) - {ContractStatus.VANISHED}
 
 
 def _problem(
-    contract: Contract, listed: Mapping[str, Contract], owners: Mapping[str, str]
+    contract: Contract,
+    listed: Mapping[str, Contract],
+    owners: Mapping[str, str],
+    refused: AbstractSet[str],
 ) -> Rejection | None:
     if not nameable(contract):
         # the name is hostile: it is not repeated
         return Rejection("?", "symbol", "not a name that can be stored")
     if contract.code in listed:
         return Rejection(contract.code, "symbol", "listed twice")
+    if contract.code in refused:
+        return Rejection(contract.code, "firstOpenDate", "its former listing is a member still")
     name = standard_symbol(contract)
     owner = owners.get(name, contract.code)
     if owner != contract.code:

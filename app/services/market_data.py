@@ -89,7 +89,7 @@ class MarketData:
         self.server_clock = ServerClock(self.exchange, self.clock, self.monotonic)
         self.live = LiveMarket(self.server_clock, self.monotonic)
         asked = self.exchange, self.database, self.live, self.metrics, self.workers
-        self.fetch = Fetcher(*asked, self.sleep, self.fence)
+        self.fetch = Fetcher(*asked, self.sleep, self.fence, self.registry.has)
         self.open_interest = OpenInterestKeeper(self.database, self.live, self.fence)
         self.quotes = MarketQuotes(self.live, lambda: self.configuration().quality)
         self.quality = QualityKeeper(self.database, self.live, self.moment, self.fence)
@@ -190,11 +190,16 @@ class MarketData:
 
     async def fetch_contracts(self) -> SyncSummary:
         """The list of contracts with everything that moves in it."""
+        former = self.registry.known
         listing, summary = await self.registry.sync()
+        self.live.forget(self.registry.known.others_than(former))
         # what the adapter refused it has counted itself
         names = len(summary.rejections) - len(listing.rejections)
         self.metrics.exchange_rejected_records.labels("contract names", "symbol").inc(names)
-        stats = {one.code: self.live.received(one) for one in listing.stats}
+        strangers = self.registry.strangers
+        stats = {
+            one.code: self.live.received(one) for one in listing.stats if one.code not in strangers
+        }
         market = self.live.market
         self.live.publish(replace(market, stats=joined(market.stats, stats)), Source.CONTRACTS)
         await self.open_interest.note(self.moment())
@@ -217,7 +222,9 @@ class MarketData:
             await self.sync_clock()
         sent = self.monotonic()
         listing = await self.exchange.tickers()
-        late = self.quotes.answered(listing.tickers, sent, after_gap=after_gap)
+        strangers = self.registry.strangers
+        known = [one for one in listing.tickers if one.code not in strangers]
+        late = self.quotes.answered(known, sent, after_gap=after_gap)
         self.metrics.exchange_rejected_records.labels("untimely tickers", "ts").inc(late)
         await self.quality.look()
 

@@ -67,6 +67,7 @@ class Fetcher:
     workers: int
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     fence: Fence = anybody
+    is_present: Callable[[SymbolEntry], bool] = lambda _: True  # still what its code stands for
     _tries: dict[tuple[str, Interval], tuple[int, int]] = field(default_factory=dict)
 
     async def candles(
@@ -220,6 +221,8 @@ class Fetcher:
     async def _keep_candles(
         self, fresh: Mapping[SymbolEntry, CandleSeries], interval: Interval
     ) -> None:
+        # What was asked for of a former listing may be an answer about the one after it.
+        fresh = {entry: one for entry, one in fresh.items() if self.is_present(entry)}
         if not fresh:
             return
         async with self.database.write(BULK_STATEMENT_S) as unit:
@@ -252,6 +255,7 @@ class Fetcher:
         return tuple(one for one in rates if last_ms is None or one.settled_ms > last_ms)
 
     async def _keep_funding(self, fresh: Mapping[SymbolEntry, tuple[Funding, ...]]) -> None:
+        fresh = {entry: one for entry, one in fresh.items() if self.is_present(entry)}
         if not fresh:
             return
         if any(fresh.values()):

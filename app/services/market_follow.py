@@ -78,7 +78,9 @@ class MarketFollower:
             half_s = (heard - asked) / 2
             data.server_clock.carry(course.server_ms, mono + half_s, course.doubt_s + half_s)
         if self._registry != (stamp.epoch, course.registry):
+            former = data.registry.known
             await data.registry.load()
+            data.live.forget(data.registry.known.others_than(former))
             self._registry = stamp.epoch, course.registry
         data.registry.last_sync = course.synced
         await self._load_bars(Interval.DAY, sent.daily, mono)

@@ -1,7 +1,7 @@
 """Live market state as immutable values: what was received, when, and our own open interest log."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -120,6 +120,12 @@ class OpenInterestLog:
             np.vstack([wider[kept], last]),
         )
 
+    def without(self, gone: Collection[str]) -> "OpenInterestLog":
+        """As if nothing had been taken of these codes."""
+        kept = [at for at, code in enumerate(self.codes) if code not in gone]
+        codes = tuple(self.codes[at] for at in kept)
+        return OpenInterestLog(codes, self.times_ms, self.values[:, kept])
+
     def before(self, instant_ms: int) -> "OpenInterestLog":
         """Only what was taken before an instant."""
         seen = self.times_ms < instant_ms
@@ -158,6 +164,26 @@ class Market:
 
     def series(self, interval: Interval) -> Mapping[str, Received[CandleSeries]]:
         return self.daily if interval is Interval.DAY else self.hourly
+
+    def without(self, gone: Collection[str]) -> "Market":
+        """As if nothing had been received of these codes."""
+
+        def others(held: Mapping[str, T]) -> Mapping[str, T]:
+            return MappingProxyType({code: one for code, one in held.items() if code not in gone})
+
+        return replace(
+            self,
+            stats=others(self.stats),
+            tickers=others(self.tickers),
+            books=others(self.books),
+            funding=others(self.funding),
+            daily=others(self.daily),
+            hourly=others(self.hourly),
+            daily_facts=others(self.daily_facts),
+            open_interest=self.open_interest.without(gone),
+            quality=others(self.quality),
+            diverged=self.diverged.difference(gone),
+        )
 
     def with_candles(
         self, interval: Interval, fresh: Mapping[str, Received[CandleSeries]]
@@ -231,6 +257,11 @@ class LiveMarket:
         """
         answers = {source: self.received(None) for source in answered}
         self.market = replace(market, answers=joined(market.answers, answers))
+
+    def forget(self, gone: Collection[str]) -> None:
+        """Another contract has these codes now: what was heard of the former ones is not of it."""
+        if gone:
+            self.market = self.market.without(gone)
 
     def slept(self, missed_s: float) -> None:
         """So much time has passed that our monotonic clock knows nothing of: all is older by it."""

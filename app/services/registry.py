@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from importlib.resources import files
@@ -13,7 +14,15 @@ from app.domain.errors import Code, ServiceError, UnavailableError
 from app.domain.market import Contract, ContractListing, ContractStatus, Rejection
 from app.domain.sectors import SectorTable, parse_sectors
 from app.domain.symbols import SymbolEntry, SymbolIndex, standard_symbol
-from app.domain.universe import Reconciled, Suspicion, live, reconcile, suspect, wants_an_old_name
+from app.domain.universe import (
+    Reconciled,
+    Suspicion,
+    listed_anew,
+    live,
+    reconcile,
+    suspect,
+    wants_an_old_name,
+)
 from app.services.ports import Clock, Exchange, Monotonic, NewId
 from app.storage.database import Database
 from app.storage.symbols import SavedSymbols, SymbolRecord
@@ -39,13 +48,20 @@ class SyncSummary:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Known:
-    """The universe at one moment; replaced as a whole."""
+    """The universe at one moment; replaced as a whole. Of a code it has the newest listing."""
 
     index: SymbolIndex
     by_code: Mapping[str, SymbolRecord]
 
     def record(self, entry: SymbolEntry) -> SymbolRecord:
         return self.by_code[entry.contract.code]
+
+    def others_than(self, former: "Known") -> frozenset[str]:
+        """Codes that stood for another contract then."""
+        old = former.by_code
+        return frozenset(
+            code for code, one in self.by_code.items() if code in old and old[code].id != one.id
+        )
 
 
 async def _nobody() -> Sequence[str]:
@@ -77,6 +93,7 @@ class Registry:
     known: Known = field(default_factory=lambda: Known(SymbolIndex.of(()), MappingProxyType({})))
     suspicion: Suspicion | None = None  # while a list is in quarantine
     last_sync: SyncSummary | None = None
+    strangers: frozenset[str] = frozenset()  # codes whose prices are not those of what we know
     refused_names: tuple[Rejection, ...] = ()  # of the newest list; the border let them pass
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -110,11 +127,17 @@ class Registry:
     def record(self, entry: SymbolEntry) -> SymbolRecord:
         return self.known.record(entry)
 
+    def has(self, entry: SymbolEntry) -> bool:
+        """Whether it still is what stands under its code."""
+        return self.known.record(entry).id == entry.symbol_id
+
     async def load(self) -> int:
         """Take up what was stored before; the number of contracts."""
         async with self.database.read() as unit:
             records = await unit.symbols.all()
-        self.known = _known({one.contract.code: one for one in records})
+        # Of two listings of a code the one that is there, else the one that was seen last.
+        ordered = sorted(records, key=lambda one: (one.vanished_at is None, one.last_seen))
+        self.known = _known({one.contract.code: one for one in ordered})
         return len(records)
 
     async def sync(self) -> tuple[ContractListing, SyncSummary]:
@@ -138,16 +161,21 @@ class Registry:
 
     async def _take(self, listing: ContractListing) -> SyncSummary:
         known = {code: record.contract for code, record in self.known.by_code.items()}
-        asked = wants_an_old_name(listing, known)
-        news = reconcile(listing, known, frozenset(await self.held()) if asked else frozenset())
+        anew = self._anew(listing)
+        asked = anew or wants_an_old_name(listing, known)
+        held = frozenset(await self.held()) if asked else frozenset[str]()
+        news = reconcile(listing, known, held, anew)
         alive = live(list(known.values()))
         if news.anomalous(alive):
             codes = frozenset(one.code for one in news.listed)
             self.suspicion = suspect(self.suspicion, codes, self.monotonic())
             if not self.suspicion.dispelled:
+                self.strangers = anew
                 return await self._quarantine(news, alive, self.suspicion.times)
         self.suspicion = None
-        saved = await self._save((*news.changed, *news.vanished), news.listed)
+        self.strangers = anew & held
+        # What is over goes first: another contract may stand under its code now.
+        saved = await self._save((*news.vanished, *news.changed), news.listed, anew)
         return self._summary(news, saved)
 
     async def _quarantine(self, news: Reconciled, alive: int, times: int) -> SyncSummary:
@@ -169,13 +197,37 @@ class Registry:
         except ServiceError as error:
             _log.warning("contract_not_confirmed", contract=code, cause=str(error.code))
             return ()
-        return reconcile(listing, {code: self.known.by_code[code].contract}).changed
+        known, anew = {code: self.known.by_code[code].contract}, self._anew(listing)
+        return reconcile(listing, known, frozenset({code}), anew).changed
 
-    async def _save(self, news: Sequence[Contract], seen: Sequence[Contract]) -> SavedSymbols:
-        """Store the changed ones; what was merely seen again is noted in memory only."""
+    def _anew(self, listing: ContractListing) -> frozenset[str]:
+        known = self.known.by_code
+        seen_ms = {code: round(one.first_seen.timestamp() * 1000) for code, one in known.items()}
+        contracts = {code: one.contract for code, one in known.items()}
+        return listed_anew(listing, contracts, seen_ms)
+
+    async def _save(
+        self,
+        news: Sequence[Contract],
+        seen: Sequence[Contract],
+        anew: AbstractSet[str] = frozenset(),
+    ) -> SavedSymbols:
+        """Store the changed ones; what was merely seen again is noted in memory only.
+
+        What is there under a code of `anew` gets an id of its own.
+        """
         now = self.clock()
         known = dict(self.known.by_code)
-        records = [self._record(contract, known.get(contract.code), now) for contract in news]
+        records = [
+            self._record(
+                one,
+                None
+                if one.code in anew and one.status is not ContractStatus.VANISHED
+                else known.get(one.code),
+                now,
+            )
+            for one in news
+        ]
         saved = SavedSymbols((), ())
         if records:
             async with self.database.write() as unit:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from app.domain.board import Board
@@ -64,7 +65,7 @@ class Replaying:
                 )
             stored = await unit.scoring.algorithm(board.algorithm, board.algorithm_version)
             document = await asyncio.to_thread(unpack, packed)
-            candles = await _candles(unit, document)
+            candles = await _candles(unit, document, board.calculated_at)
         spec = None if stored is None else spec_of(stored.name, stored.body, self.factors)
         if spec is None:
             raise NotFoundError(
@@ -88,10 +89,16 @@ class Replaying:
         return await asyncio.to_thread(work)
 
 
-async def _candles(unit: UnitOfWork, document: Mapping[str, Any]) -> tuple[Candles, Former]:
+async def _candles(
+    unit: UnitOfWork, document: Mapping[str, Any], at: datetime
+) -> tuple[Candles, Former]:
     """Candles by window and symbol as they stand now, and what was said of them before."""
-    records = sorted(await unit.symbols.all(), key=lambda one: one.vanished_at is None)
-    known = {one.symbol: one.id for one in records}  # of a name the listing that is there
+    # Of a name the listing that was there then: what came later goes first, then what had gone.
+    records = sorted(
+        await unit.symbols.all(),
+        key=lambda one: (one.first_seen <= at, one.vanished_at is None or one.vanished_at > at),
+    )
+    known = {one.symbol: one.id for one in records}
     names = {known[symbol]: symbol for symbol in document["symbols"] if symbol in known}
     candles: Candles = {}
     former: Former = {}

@@ -67,7 +67,7 @@ RULES: Final[dict[str, Rule]] = {
     ),
     "pk_trades": Rule(ConflictError, Code.TRADE_ID_REUSED, "the trade is booked already"),
     "uq_trades_event_seq": _RACE,
-    "uq_symbols_code": _AMBIGUOUS,
+    "uq_symbols_code_current": _AMBIGUOUS,
     "uq_symbols_symbol_current": _AMBIGUOUS,
     "ck_portfolio_cash_u_range": _WEIGHTS,
     "ck_portfolio_members_weight_u_range": _WEIGHTS,

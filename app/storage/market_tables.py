@@ -12,7 +12,6 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     String,
     Table,
-    UniqueConstraint,
     text,
 )
 
@@ -40,9 +39,15 @@ symbols = Table(
     Column("last_seen", UtcInstant, nullable=False),
     Column("vanished_at", UtcInstant),
     PrimaryKeyConstraint("id"),
-    UniqueConstraint("code"),
 )
-# A name may be used again once its contract has left the exchange.
+# A code and a name may be used again once their contract has left the exchange.
+Index(
+    "uq_symbols_code_current",
+    symbols.c.code,
+    unique=True,
+    sqlite_where=text("vanished_at IS NULL"),
+    postgresql_where=text("vanished_at IS NULL"),
+)
 Index(
     "uq_symbols_symbol_current",
     symbols.c.symbol,

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, Text, and_, bindparam, or_, select, tuple_, type_coerce
+from sqlalchemy import Row, Select, Text, and_, bindparam, func, or_, select, tuple_, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.board import Board, Card
 from app.domain.market import DataSource
 from app.storage.bulk_insert import add_rows
+from app.storage.market_tables import symbols as listings
 from app.storage.score_rows import absent_card, card_of, card_row, excluded_card
 from app.storage.tables import scoring_algorithms, scoring_runs, symbol_scores
 from app.storage.upsert import insert
@@ -87,7 +88,8 @@ class ScoringRepository:
     ) -> tuple[Board, ...]:
         """Past boards, newest first, each with the card of `symbol` alone.
 
-        `before` is (calculated_at, run_id) of the last one of the page before.
+        Scores of a former listing of that name are not among them. `before` is (calculated_at,
+        run_id) of the last one of the page before.
         """
         runs, lines = scoring_runs, symbol_scores
         own = tuple(column for column in lines.columns if column.name not in _RUN_KEYS)
@@ -99,6 +101,9 @@ class ScoringRepository:
             .order_by(runs.c.calculated_at.desc(), runs.c.run_id.desc())
             .limit(limit)
         )
+        begun = (await self._begun((symbol,))).get(symbol)
+        if begun is not None:
+            wanted = wanted.where(runs.c.calculated_at >= begun)
         if before is not None:
             wanted = wanted.where(tuple_(runs.c.calculated_at, runs.c.run_id) < before)
         rows = await self.connection.execute(wanted)
@@ -117,22 +122,35 @@ class ScoringRepository:
     async def recent_z(self, symbols: Iterable[str], boards: int) -> dict[str, tuple[float, ...]]:
         """Composite z of `symbols` on the newest `boards` boards, in no order.
 
-        Boards of the very same inputs count once; a board without a z of the symbol is left out.
+        Boards of the very same inputs count once; a board without a z of the symbol is left out,
+        and so are scores of a former listing of its name.
         """
-        runs, scores = scoring_runs, symbol_scores
+        runs, scores, names = scoring_runs, symbol_scores, tuple(symbols)
         newest = await self.connection.execute(
             _newest(select(runs.c.run_id, runs.c.input_hash), boards)
         )
         distinct = {row.input_hash: row.run_id for row in newest}
-        wanted = select(scores.c.symbol, scores.c.z).where(
+        wanted = select(scores.c.symbol, scores.c.z, scores.c.calculated_at).where(
             scores.c.run_id.in_(distinct.values()),
-            scores.c.symbol.in_(tuple(symbols)),
+            scores.c.symbol.in_(names),
             scores.c.z.is_not(None),
         )
+        begun = await self._begun(names)
         found: dict[str, list[float]] = {}
-        for symbol, z in await self.connection.execute(wanted):
-            found.setdefault(symbol, []).append(z)
+        for symbol, z, at in await self.connection.execute(wanted):
+            if symbol not in begun or at >= begun[symbol]:
+                found.setdefault(symbol, []).append(z)
         return {symbol: tuple(values) for symbol, values in found.items()}
+
+    async def _begun(self, names: Iterable[str]) -> dict[str, datetime]:
+        """When what bears these names now was first seen; nothing of what never had a contract."""
+        wanted = (
+            select(listings.c.symbol, func.max(listings.c.first_seen).label("begun"))
+            .where(listings.c.symbol.in_(tuple(names)))
+            .group_by(listings.c.symbol)
+        )
+        rows = await self.connection.execute(wanted)
+        return {row.symbol: row.begun for row in rows}
 
     async def latest_composites(self, symbols: Iterable[str]) -> dict[str, float]:
         """Composite scores of `symbols` on the newest board; who has none is left out."""

@@ -80,7 +80,7 @@ class SymbolRepository:
         """
         if not records:
             return SavedSymbols((), ())
-        # Names are free again once their holders are marked as vanished: those go first.
+        # Codes and names are free again once their holders are marked as vanished: those go first.
         ordered = sorted(records, key=lambda one: (one.vanished_at is None, one.symbol))
         known = {row.symbol_id: row for row in await self._open_specifications(records)}
         added = tuple(one for one in ordered if one.id not in known)

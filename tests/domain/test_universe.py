@@ -1,13 +1,14 @@
 """A list of contracts against the known universe."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.market import Contract, ContractListing, ContractStatus, Rejection
-from app.domain.universe import Reconciled, live, reconcile, suspect
+from app.domain.universe import Reconciled, listed_anew, live, reconcile, suspect
 from tests.domain.test_eligibility import CONTRACT
 
 
@@ -46,6 +47,39 @@ def test_R13_a_record_refused_at_the_border_does_not_vanish() -> None:
     )
     assert news.vanished == ()
     assert [one.key for one in news.rejections] == ["AAUSDTM"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_another"),
+    [
+        ({"listed_ms": 10, "status": ContractStatus.VANISHED}, {"listed_ms": 11}, True),
+        ({"listed_ms": 10, "status": ContractStatus.VANISHED}, {"listed_ms": 9}, True),
+        ({"listed_ms": 10, "status": ContractStatus.VANISHED}, {"listed_ms": 10}, False),
+        ({"listed_ms": 10, "status": ContractStatus.VANISHED}, {"listed_ms": None}, False),
+        ({"listed_ms": None, "status": ContractStatus.VANISHED}, {"listed_ms": 11}, False),
+        ({"listed_ms": 10}, {"listed_ms": 21}, True),  # it was first seen at 20
+        ({"listed_ms": 10}, {"listed_ms": 20}, False),
+        ({"listed_ms": 30, "status": ContractStatus.INIT}, {"listed_ms": 40}, False),
+    ],
+)
+def test_D16_a_code_with_another_opening_date_is_another_contract(
+    old: dict[str, Any], new: dict[str, Any], is_another: bool
+) -> None:
+    known, present = named("AA", **old), named("AA", **new)
+    found = listed_anew(listed(present, named("BB")), by_code(known), {"AAUSDTM": 20})
+    assert found == ({"AAUSDTM"} if is_another else set())
+
+
+def test_D16_what_is_listed_anew_is_new_and_what_was_there_has_vanished() -> None:
+    old, new, other = named("AA", listed_ms=1), named("AA", listed_ms=2), named("BB")
+    anew = frozenset({"AAUSDTM"})
+    news = reconcile(listed(new, other), by_code(old, other), anew=anew)
+    assert news.changed == (new,)
+    assert news.vanished == (replace(old, status=ContractStatus.VANISHED),)
+    refused = reconcile(listed(new, other), by_code(old, other), anew, anew)
+    assert refused.listed == (other,), "the price of a member must not become the newcomer's"
+    assert refused.vanished == news.vanished
+    assert [(one.key, one.field) for one in refused.rejections] == [("AAUSDTM", "firstOpenDate")]
 
 
 def test_D23_hostile_names_are_refused_without_being_repeated() -> None:

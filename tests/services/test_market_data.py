@@ -15,6 +15,7 @@ from app.domain.configuration import Cadences, Configuration, EligibilityFloors
 from app.domain.errors import Code, UnavailableError
 from app.domain.market import CandleSeries, Contract, ContractStatus, DataStatus, Interval
 from app.domain.panel import Source, fresh, present
+from app.domain.quality import EMPTY
 from app.services.backfill import FIRST_BOOKS, STAGES, first_fill
 from app.services.market_data import MarketData
 from app.services.once import Once
@@ -94,6 +95,40 @@ async def test_first_fill_brings_what_a_scoring_reads_in_the_order_that_pays(
         stored[entry.symbol_id].close, data.live.market.daily["XBTUSDTM"].value.close
     )
     assert rates[entry.symbol_id] == data.live.market.funding["XBTUSDTM"].value
+
+
+@ON_SQLITE
+async def test_D16_nothing_that_was_heard_of_a_former_listing_is_of_the_one_after_it(
+    live: LiveMarket, filled: MarketData, database: Database
+) -> None:
+    code = "ETHUSDTM"
+    old, before = filled.resolve("ETHUSDT"), filled.live.market
+    await filled.open_interest.note(filled.moment())
+    live.held = [code]
+    opened_ms = round(live.clock.wall() * 1000) + 1
+    await live.fault("malformed", CONTRACTS, symbol=code, field="firstOpenDate", value=opened_ms)
+    live.clock.pass_(60)
+    await filled.refresh_market()
+    assert filled.resolve("ETHUSDT").symbol_id == old.symbol_id, "a member, until it has left"
+    market = filled.live.market
+    assert (market.stats[code], market.tickers[code]) == (before.stats[code], before.tickers[code])
+    assert market.tickers["XBTUSDTM"].mono > before.tickers["XBTUSDTM"].mono
+    live.held = []
+    await filled.fetch_contracts()
+    entry, market = filled.resolve("ETHUSDT"), filled.live.market
+    assert entry.symbol_id != old.symbol_id
+    kept = (market.tickers, market.books, market.funding, market.daily, market.hourly)
+    assert not any(code in one for one in (*kept, market.daily_facts, market.quality))
+    assert not np.isfinite(market.open_interest.columns((code,))[:-1]).any()
+    assert market.stats[code].mono == live.clock.monotonic(), "said of it just now"
+    await filled.fetch.candles([old], Interval.DAY)
+    await filled.fetch.funding([old])
+    assert code not in filled.live.market.daily, "a late answer to a question about the former one"
+    assert code not in filled.live.market.funding
+    async with database.read() as unit:
+        bars = await unit.candles.load([old.symbol_id, entry.symbol_id], Interval.DAY)
+    assert len(bars[old.symbol_id].close) > 100
+    assert not len(bars.get(entry.symbol_id, EMPTY).close)
 
 
 @ON_SQLITE

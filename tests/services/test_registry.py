@@ -1,6 +1,7 @@
 """The registry against a real socket: sync, versions, vanishing, quarantine; on both databases."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -262,6 +263,61 @@ async def test_D16_nobody_takes_the_name_of_a_member_that_vanished(
     _, summary = await registry.sync()
     assert summary.rejections == ()
     assert registry.resolve("ETHUSDT").contract.code == "XRPUSDTM"
+
+
+@pytest.mark.parametrize("is_gone_first", [True, False])
+async def test_D16_a_code_that_is_listed_again_is_another_contract(
+    registry: Registry, live: LiveMarket, database: Database, is_gone_first: bool
+) -> None:
+    old = registry.resolve("ETHUSDT")
+    if is_gone_first:
+        await live.fault("vanish", CONTRACTS, symbols=["ETHUSDTM"], times=1)
+        await registry.sync()
+    live.clock.pass_(60)
+    opened_ms = round(live.clock.wall() * 1000)
+    await live.fault(
+        "malformed", CONTRACTS, symbol="ETHUSDTM", field="firstOpenDate", value=opened_ms
+    )
+    _, summary = await registry.sync()
+    assert (summary.added, summary.updated) == (("ETHUSDT",), ())
+    assert summary.vanished == (() if is_gone_first else ("ETHUSDT",))
+    new = registry.resolve("ETHUSDT")
+    assert new.symbol_id != old.symbol_id
+    assert new.contract == replace(old.contract, listed_ms=opened_ms)
+    again = live.registry()
+    await again.load()
+    for known in (registry, again):
+        assert known.resolve("ETHUSDTM") == new
+        with pytest.raises(RefusedError):
+            known.resolve(old.symbol_id)
+    _, summary = await again.sync()
+    assert (summary.added, summary.vanished, summary.updated) == ((), (), ())
+    async with database.read() as unit:
+        former = await unit.symbols.get(old.symbol_id)
+    assert former is not None
+    assert former.vanished_at is not None
+    assert former.contract == replace(old.contract, status=ContractStatus.VANISHED)
+
+
+@ON_SQLITE
+async def test_D16_a_member_whose_code_is_listed_again_leaves_before_the_newcomer_is_known(
+    registry: Registry, live: LiveMarket
+) -> None:
+    old = registry.resolve("ETHUSDT")
+    live.held = ["ETHUSDTM"]
+    opened_ms = round(live.clock.wall() * 1000) + 1
+    await live.fault(
+        "malformed", CONTRACTS, symbol="ETHUSDTM", field="firstOpenDate", value=opened_ms
+    )
+    for _ in range(2):
+        _, summary = await registry.sync()
+        assert [one.key for one in summary.rejections] == ["ETHUSDTM"]
+    kept = registry.resolve("ETHUSDT")
+    assert kept.symbol_id == old.symbol_id
+    assert kept.contract.status is ContractStatus.VANISHED, "so it leaves the portfolio"
+    live.held = []
+    await registry.sync()
+    assert registry.resolve("ETHUSDT").contract.listed_ms == opened_ms
 
 
 @ON_SQLITE

@@ -112,7 +112,7 @@ _CASES: dict[str, tuple[list[str], Code]] = {
         ["UPDATE portfolio SET cash_u = 100000001"],
         Code.CONSTRAINTS_INFEASIBLE,
     ),
-    "uq_symbols_code": (
+    "uq_symbols_code_current": (
         [_SYMBOL.format(id="new", code="BTCUSDTM", symbol="NEW", now="{now}")],
         Code.SYMBOL_AMBIGUOUS,
     ),

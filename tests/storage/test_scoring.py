@@ -12,7 +12,7 @@ from app.domain.market import DataSource
 from app.storage.database import Database
 from app.storage.scoring import Algorithm
 from app.storage.tables import symbol_scores
-from tests.storage.worlds import LATER, T0
+from tests.storage.worlds import LATER, T0, listed, record, symbol_id
 
 _READING = FactorReading("momentum", Family.TECHNICAL, 0.1 + 0.2, "log", -1.5, 0.25, 1e-17, None)
 _SCORED = Card(
@@ -96,6 +96,29 @@ async def test_the_excluded_have_no_line_of_their_own_but_a_past(database: Datab
     assert stored == replace(board, cards=(_SCORED, _SECOND, partly, other, _MISSING))
     assert [(one.run_id, one.cards[0].detail) for one in past] == [("run-4", None), ("run-2", None)]
     assert [(one.run_id, one.cards) for one in rest] == [("run-1", (_MISSING,))]
+
+
+async def test_D16_scores_of_a_former_listing_are_not_those_of_the_one_after_it(
+    database: Database,
+) -> None:
+    await listed(database, "BTC")
+    at = _board(2).calculated_at
+    heir = replace(record("BTC"), id=symbol_id("BTC again"), first_seen=at, last_seen=at)
+    async with database.write() as unit:
+        for number in (1, 2, 3):
+            board = replace(_board(number, _SCORED, _SECOND), input_hash=f"inputs-{number}")
+            await unit.scoring.save(board, None)
+        before = await unit.scoring.recent_z(("BTCUSDT", "AAVEUSDT"), 9)
+        gone = replace(record("BTC"), vanished_at=at)
+        await unit.symbols.save([heir, gone], at)
+    assert {name: len(values) for name, values in before.items()} == {"BTCUSDT": 3, "AAVEUSDT": 3}
+    async with database.read() as unit:
+        past = await unit.scoring.history("BTCUSDT", None, 9)
+        after = await unit.scoring.recent_z(("BTCUSDT", "AAVEUSDT"), 9)
+        assert {one.id for one in await unit.symbols.all()} == {gone.id, heir.id}
+        assert await unit.symbols.all(vanished=False) == (heir,)
+    assert [one.run_id for one in past] == ["run-3", "run-2"]
+    assert {name: len(values) for name, values in after.items()} == {"BTCUSDT": 2, "AAVEUSDT": 3}
 
 
 async def test_of_old_runs_the_last_of_each_day_stays(database: Database) -> None:
