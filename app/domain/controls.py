@@ -87,6 +87,7 @@ class Controls:
 FREE: Final = Controls()  # nothing forbidden
 _ENTERS: Final = frozenset({EventType.ADD, EventType.REPLACE})
 _BUYS: Final = _ENTERS | {EventType.REBALANCE}
+HELD_BACK: Final = _BUYS  # kinds of events that switch or locks may forbid
 
 
 def locked(portfolio: Portfolio, lock: Lock) -> Change:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from app.domain.controls import HELD_BACK
 from app.domain.events import PortfolioChanged
 from app.domain.history import Draft, EventType, PortfolioEvent, Stamp, number_text
 from app.domain.membership import Change, weigh
@@ -78,7 +79,8 @@ class Ledger:
 
         Raises ConflictError where the operator's switch or locks forbid it.
         """
-        (await unit.controls.load()).at(grounds.at).require(change.drafts)
+        if any(draft.type in HELD_BACK for draft in change.drafts):
+            (await unit.controls.load()).at(grounds.at).require(change.drafts)
         after = change.portfolio
         broken = faults(after, grounds.configuration.max_portfolio_symbols)
         if broken:

@@ -10,8 +10,9 @@ from typing import Any, Final
 from sqlalchemy import URL, AsyncAdaptedQueuePool, NullPool, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from app.storage.quick_sqlite import quick_connection
+from app.storage.quick_sqlite import is_along, quick_connection
 
+_PRAGMAS: Final = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
 _DRIVERS: Final = {
     "sqlite": "sqlite+aiosqlite",
     "postgres": "postgresql+asyncpg",
@@ -103,9 +104,10 @@ def _sqlite(url: URL, options: DatabaseOptions) -> Engines:
         "timeout": options.busy_timeout_s,
         "async_creator_fn": quick_connection,
     }
+    reading = {**driver, "reads": True, "pragmas": (*_PRAGMAS, "query_only=ON")}
     writer = create_async_engine(
         url,
-        connect_args=driver,
+        connect_args={**driver, "pragmas": (*_PRAGMAS, "query_only=OFF")},
         poolclass=AsyncAdaptedQueuePool,
         pool_size=1,
         max_overflow=0,
@@ -113,38 +115,31 @@ def _sqlite(url: URL, options: DatabaseOptions) -> Engines:
     )
     reader = create_async_engine(
         url,
-        connect_args=driver,
+        connect_args=reading,
         poolclass=AsyncAdaptedQueuePool,
         pool_size=options.pool_size,
         max_overflow=0,
         pool_timeout=options.pool_wait_s,
     )
-    probe = create_async_engine(url, connect_args=driver, poolclass=NullPool)
-    _prepare(writer, "BEGIN IMMEDIATE", read_only=False)
-    _prepare(reader, "BEGIN", read_only=True)
-    _prepare(probe, "BEGIN", read_only=True)
+    probe = create_async_engine(url, connect_args=reading, poolclass=NullPool)
+    _prepare(writer, "BEGIN IMMEDIATE")
+    _prepare(reader, "BEGIN")
+    _prepare(probe, "BEGIN")
     return Engines(writer, reader, probe, single_writer=True)
 
 
-def _prepare(engine: AsyncEngine, begin: str, *, read_only: bool) -> None:
-    @event.listens_for(engine.sync_engine, "connect")
-    def on_connect(connection: Any, _: object) -> None:
-        cursor = connection.cursor()
-        for pragma in (
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            "foreign_keys=ON",
-            f"query_only={'ON' if read_only else 'OFF'}",
-        ):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
+def _prepare(engine: AsyncEngine, begin: str) -> None:
     @event.listens_for(engine.sync_engine, "invalidate")
     def on_invalidate(connection: Any, _record: object, _error: object) -> None:
         # Who was cancelled inside a statement leaves it unfinished, and SQLite keeps a closed
         # connection open, with its lock, until the last statement is gone.
         with suppress(sqlite3.Error):
             connection.rollback()
+
+    @event.listens_for(engine.sync_engine, "before_cursor_execute")
+    def on_execute(_c: object, cursor: Any, _sql: str, _p: object, context: Any, _m: bool) -> None:
+        if context is not None and is_along(context.execution_options):
+            cursor._cursor.goes_along = True  # noqa: SLF001  # nothing else leads to our own
 
     @event.listens_for(engine.sync_engine, "begin")
     def on_begin(connection: Any) -> None:

@@ -9,12 +9,13 @@ from sqlalchemy import Row, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.event_codec import EventDraft, EventRecord, Topic
+from app.storage.quick_sqlite import ALONG
 from app.storage.tables import STREAM_ID, event_head
 from app.storage.tables import events as table
 
 CHANNEL: Final = "my_symbols_events"  # of PostgreSQL's NOTIFY: a hint that there is something new
 # Made once: putting a statement together takes as long as carrying it out.
-_NEW: Final = table.insert()
+_NEW: Final = table.insert().execution_options(**ALONG)
 _AFTER: Final = (
     select(table)
     .where(table.c.seq > bindparam("seen"))

@@ -6,6 +6,7 @@ from typing import Any, Final
 from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.storage.quick_sqlite import ALONG
 from app.storage.tables import service_facts
 from app.storage.upsert import add_if_new, upsert
 
@@ -33,7 +34,9 @@ class FactRepository:
 
     async def put(self, key: str, value: Any) -> None:
         await self.connection.execute(
-            upsert(self.connection, service_facts), {"key": key, "value": value}
+            upsert(self.connection, service_facts),
+            {"key": key, "value": value},
+            execution_options=ALONG,
         )
 
     async def keep(self, key: str, value: Any) -> Any:

@@ -14,7 +14,8 @@ from app.domain.errors import Code, UnavailableError
 from app.domain.history import Draft, EventType, PortfolioEvent, Stamp, seal
 from app.storage.facts import FactRepository
 from app.storage.portfolio_tables import MOVED
-from app.storage.tables import PORTFOLIO_ID
+from app.storage.quick_sqlite import ALONG
+from app.storage.tables import PORTFOLIO_ID, service_facts
 from app.storage.tables import portfolio_history as table
 
 # Word for word the condition of the index, so that both databases see that they may use it.
@@ -28,7 +29,7 @@ _KINDS_SINCE: Final = (
 _LAST: Final = (
     select(table).where(table.c.aggregate == PORTFOLIO_ID).order_by(table.c.seq.desc()).limit(1)
 )
-_NEW: Final = table.insert()
+_NEW: Final = table.insert().execution_options(**ALONG)
 _WEIGHING: Final = (
     select(table)
     .where(table.c.aggregate == PORTFOLIO_ID, _MOVED, table.c.type.in_(_WEIGHINGS))
@@ -36,6 +37,8 @@ _WEIGHING: Final = (
     .limit(1)
 )
 HEAD: Final = "history_head"  # the fact that remembers the newest event apart from the events
+_HEAD_VALUE: Final = select(service_facts.c.value).where(service_facts.c.key == HEAD)
+_LAST_AND_HEAD: Final = _LAST.add_columns(_HEAD_VALUE.scalar_subquery().label("head"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +55,19 @@ class HistoryRepository:
         UnavailableError history_tampered where the newest event is not the one on record: no
         change may be built on a chain that somebody cut.
         """
-        last = await self.last()
+        last, head = await self._last_and_head()
         events = seal(drafts, stamp, last)
         if events:
-            await self._require_intact(last)
+            _require_intact(last, head)
             await self.connection.execute(_NEW, [_row(event) for event in events])
             await FactRepository(self.connection).put(HEAD, Head.of(events[-1]).fact())
         return events
 
-    async def _require_intact(self, last: PortfolioEvent | None) -> None:
-        head = Head.read(await FactRepository(self.connection).get(HEAD))
-        if head is not None and (last is None or head != Head.of(last)):
-            raise UnavailableError(
-                Code.HISTORY_TAMPERED,
-                f"the history does not end with event {head.seq}, as it did: no change is made"
-                " until `my-symbols audit verify` finds nothing",
-            )
+    async def _last_and_head(self) -> tuple[PortfolioEvent | None, Head | None]:
+        row = (await self.connection.execute(_LAST_AND_HEAD)).first()
+        if row is None:  # a head without events is what is looked for, too
+            return None, Head.read(await FactRepository(self.connection).get(HEAD))
+        return _event(row), Head.read(row.head)
 
     async def last(self) -> PortfolioEvent | None:
         """The newest event; None while nothing has happened."""
@@ -144,6 +144,15 @@ class HistoryRepository:
     @staticmethod
     def _all() -> Any:
         return select(table).where(table.c.aggregate == PORTFOLIO_ID)
+
+
+def _require_intact(last: PortfolioEvent | None, head: Head | None) -> None:
+    if head is not None and (last is None or head != Head.of(last)):
+        raise UnavailableError(
+            Code.HISTORY_TAMPERED,
+            f"the history does not end with event {head.seq}, as it did: no change is made"
+            " until `my-symbols audit verify` finds nothing",
+        )
 
 
 def _weighing_where(condition: ColumnElement[bool]) -> ColumnElement[int]:

@@ -8,6 +8,7 @@ from typing import Final
 from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.storage.quick_sqlite import ALONG
 from app.storage.tables import idempotency_keys as table
 from app.storage.upsert import add_if_new
 
@@ -28,6 +29,7 @@ _COMPLETE: Final = (
         state="done",
         **{name: bindparam(name) for name in ("status", "headers", "body")},
     )
+    .execution_options(**ALONG)
 )
 _RELEASE: Final = table.delete().where(*_RUNNING)
 

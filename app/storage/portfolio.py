@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Row, bindparam, select
+from sqlalchemy import Row, and_, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.errors import Code, ConflictError
@@ -23,14 +23,24 @@ class MemberStatus(StrEnum):
 
 
 # Made once: putting a statement together takes as long as carrying it out.
-_HEAD: Final = select(portfolio).where(portfolio.c.id == PORTFOLIO_ID)
-_LOCKED_HEAD: Final = _HEAD.with_for_update()
-_ACTIVE: Final = (
-    select(portfolio_members)
-    .where(
-        portfolio_members.c.portfolio_id == PORTFOLIO_ID,
-        portfolio_members.c.status == MemberStatus.ACTIVE.value,
+_LOCKED_HEAD: Final = select(portfolio).where(portfolio.c.id == PORTFOLIO_ID).with_for_update()
+_OF_HEAD: Final = {
+    name: portfolio.c[name].label(f"head_{name}")
+    for name in ("version", "configuration_version", "cash_u", "weighted_at")
+}
+# One statement: its row is the head alone where nobody is a member.
+_WHOLE: Final = (
+    select(*_OF_HEAD.values(), *(portfolio_members.c[name] for name in Member.__slots__))
+    .select_from(
+        portfolio.outerjoin(
+            portfolio_members,
+            and_(
+                portfolio_members.c.portfolio_id == portfolio.c.id,
+                portfolio_members.c.status == MemberStatus.ACTIVE.value,
+            ),
+        )
     )
+    .where(portfolio.c.id == PORTFOLIO_ID)
     .order_by(portfolio_members.c.rank)
 )
 _STAYS: Final = (
@@ -86,14 +96,17 @@ class PortfolioRepository:
         """
         if self._locked:  # nobody else can have changed it since
             return self._locked[0]
-        row = (await self.connection.execute(_LOCKED_HEAD if for_update else _HEAD)).one()
-        members = await self.connection.execute(_ACTIVE)
+        if for_update and self.connection.dialect.name == "postgresql":
+            # Who has waited for the row sees it anew, but what is joined to it as it was before.
+            await self.connection.execute(_LOCKED_HEAD)
+        rows = (await self.connection.execute(_WHOLE)).all()
+        head = rows[0]
         loaded = Portfolio(
-            version=row.version,
-            configuration_version=row.configuration_version,
-            members=tuple(_member(one) for one in members),
-            cash_u=row.cash_u,
-            weighted_at=row.weighted_at,
+            version=head.head_version,
+            configuration_version=head.head_configuration_version,
+            members=tuple(_member(row) for row in rows if row.symbol_id is not None),
+            cash_u=head.head_cash_u,
+            weighted_at=head.head_weighted_at,
         )
         if for_update:
             self._locked.append(loaded)

@@ -371,7 +371,7 @@ async def test_B09_a_file_that_stays_busy_is_contention(
     with closing(sqlite3.connect(str(url_of(database_url).database))) as other:
         other.execute("BEGIN IMMEDIATE")
         started = time.monotonic()
-        error = await _refusal(database)
+        error = await _refusal(database, "SELECT 1")
         assert time.monotonic() - started >= 0.3
         async with database.read() as unit:
             assert await unit.facts.get("a") is None

@@ -1,6 +1,7 @@
 """SQLite in few turns of its thread: the same rows, errors and counts."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,13 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from app.storage.quick_sqlite import QuickConnection, quick_connection
+from app.domain.errors import ServiceError
+from app.storage.database import Database
+from app.storage.quick_sqlite import ALONG, QuickConnection, quick_connection
+from app.storage.unit_of_work import UnitOfWork
 
 ROWS = 1_000
+ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
@@ -26,20 +31,26 @@ async def connection(tmp_path: Path) -> AsyncIterator[AsyncConnection]:
     await engine.dispose()
 
 
-async def turns(connection: AsyncConnection, sql: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    """How often a statement with its rows has the thread work."""
-    count = 0
+@contextmanager
+def turns_counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[None]]:
+    """One for each time that somebody waits for the thread."""
+    count: list[None] = []
     taken = QuickConnection._execute
 
     async def counted(self: QuickConnection, *work: object) -> object:
-        nonlocal count
-        count += 1
+        count.append(None)
         return await taken(self, *work)  # type: ignore[no-untyped-call]  # as it is there
 
     with monkeypatch.context() as patch:
         patch.setattr(QuickConnection, "_execute", counted)
+        yield count
+
+
+async def turns(connection: AsyncConnection, sql: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How often a statement with its rows has the thread work."""
+    with turns_counted(monkeypatch) as count:
         (await connection.execute(text(sql))).all()
-    return count
+    return len(count)
 
 
 async def test_a_statement_with_few_rows_is_one_turn(
@@ -75,3 +86,69 @@ async def test_counts_and_errors_are_those_of_the_database(connection: AsyncConn
     with pytest.raises(OperationalError):
         await connection.execute(text("SELECT nothing FROM t"))
     assert (await connection.execute(text("SELECT count(*) FROM t"))).scalar_one() == 990
+
+
+@ON_SQLITE
+async def test_a_transaction_that_only_reads_is_one_turn_for_each_statement(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for begun in (database.read, database.write):
+        async with begun() as unit:
+            await unit.facts.get("warm")  # the connection is open then
+    with turns_counted(monkeypatch) as count:
+        async with database.read() as unit:
+            await unit.facts.get("a")
+        assert len(count) == 1
+        async with database.write():
+            pass
+        assert len(count) == 1  # in which nothing is done, nothing begins
+    # It has ended all the same: what is committed since is seen by the next on this connection.
+    async with database.write() as unit:
+        await unit.facts.put("a", 1)
+    async with database.read() as unit:
+        assert await unit.facts.get("a") == 1
+
+
+@ON_SQLITE
+async def test_what_nobody_waits_for_goes_along_in_its_order_and_is_committed(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with database.write() as unit:
+        await unit.facts.get("warm")  # the connection is open then
+    with turns_counted(monkeypatch) as count:
+        async with database.write() as unit:
+            await unit.facts.put("a", 1)
+            await unit.facts.put("a", 2)
+            assert not count
+            assert await unit.facts.get("a") == 2
+            await unit.facts.put("a", 3)
+        assert len(count) == 2  # for the question, and for the commit
+    async with database.read() as unit:
+        assert await unit.facts.get("a") == 3
+
+
+@ON_SQLITE
+async def test_what_goes_along_and_fails_is_told_to_who_waits_next_and_nothing_of_it_stays(
+    database: Database,
+) -> None:
+    twice = text("INSERT INTO service_facts VALUES ('once', '1')").execution_options(**ALONG)
+
+    async def written_twice(unit: UnitOfWork) -> None:
+        await unit.connection.execute(twice)
+        await unit.connection.execute(twice)
+
+    async def written_and_asked(unit: UnitOfWork) -> None:
+        await written_twice(unit)
+        await unit.facts.get("anything")
+
+    async def given_up(unit: UnitOfWork) -> None:
+        await unit.facts.put("once", 2)
+        raise ZeroDivisionError
+
+    for work in (written_twice, written_and_asked):
+        with pytest.raises(ServiceError, match="refused by the database"):
+            await database.run(work)
+    with pytest.raises(ZeroDivisionError):
+        await database.run(given_up)
+    async with database.write() as unit:
+        assert await unit.facts.get("once") is None
