@@ -7,9 +7,9 @@ from decimal import Decimal
 from typing import Final
 
 from app.domain.configuration import Configuration
-from app.domain.controls import Controls
+from app.domain.controls import Controls, Lock, Switch
 from app.domain.drift import prices_of
-from app.domain.history import EventType
+from app.domain.history import EventType, PortfolioEvent
 from app.domain.portfolio import Portfolio
 from app.services.shared import Shared
 from app.storage.database import Database
@@ -67,12 +67,52 @@ class Committed:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a change has made of the state before it, where it moved neither members nor weights."""
+
+    before: Portfolio  # as it was locked
+    event: PortfolioEvent  # the only one of the change
+    version: int
+    switch: Switch | None = None  # None: it is as it was
+    locks: Mapping[str, Lock] | None = None  # the same
+    realized: Mapping[str, Decimal] = field(default_factory=dict)  # by symbol id, of some
+
+    def after(self, state: Committed) -> Committed | None:
+        """None where `state` is not the one that was changed."""
+        if state.portfolio != self.before or (state.revision.history or 0) + 1 != self.event.seq:
+            return None
+        held = state.controls
+        return replace(
+            state,
+            revision=replace(state.revision, portfolio=self.version, history=self.event.seq),
+            portfolio=replace(state.portfolio, version=self.version),
+            controls=Controls(
+                held.switch if self.switch is None else self.switch,
+                held.locks if self.locks is None else self.locks,
+            ),
+            realized={**state.realized, **self.realized},
+        )
+
+
+# What a state is read from.
+_RESTS_ON: Final = (
+    "portfolio",
+    "history",
+    "configuration",
+    "controls",
+    "trades",
+    "replacements",
+)
+
+
 @dataclass(slots=True)
 class Memory:
     """The newest committed state, loaded anew only when it is another one.
 
-    Where no other process can write, the count of our own commits says whether that can be so;
-    else the database is asked each time, once for all who ask at the same time.
+    Where no other process can write, the count of our own commits says whether that can be so,
+    and small changes hand over what they have made of it; else the database is asked each time,
+    once for all who ask at the same time.
     """
 
     _looking: Shared[Committed] = field(default_factory=Shared, init=False)
@@ -83,10 +123,25 @@ class Memory:
 
         Raises UnavailableError once the database is closed.
         """
-        kept, commits = self._kept, database.commits
+        kept, commits = self._kept, database.changed(*_RESTS_ON)
         if kept is None or commits is None or kept[0] is not database or kept[1] != commits:
             return None
         return kept[2]
+
+    def hand_over(self, database: Database, unit: UnitOfWork, step: Step) -> None:
+        """`step` is all that the transaction does; what comes of it is known with its commit.
+
+        Where the state before it is not known, or is another one, it is looked for as ever.
+        """
+        before = self.known(database)
+        after = None if before is None else step.after(before)
+        if after is not None:
+            unit.settled.append(lambda: self._take_over(database, before, after))
+
+    def _take_over(self, database: Database, before: Committed | None, after: Committed) -> None:
+        kept = self._kept
+        if kept is not None and kept[2] is before:
+            self._kept = (database, database.changed(*_RESTS_ON), after)
 
     async def newest(self, database: Database) -> Committed:
         """Nothing that was committed before the call is missing. Raises UnavailableError."""
@@ -95,7 +150,8 @@ class Memory:
         return await self._looking(lambda: self._look(database)) if known is None else known
 
     async def _look(self, database: Database) -> Committed:
-        commits = database.commits  # before looking: what comes after it is looked for again
+        # Before looking: what comes after it is looked for again.
+        commits = database.changed(*_RESTS_ON)
         async with database.read() as unit:
             revision = await unit.revisions.now()
             known = None if self._kept is None or self._kept[0] is not database else self._kept[2]

@@ -6,6 +6,7 @@ from datetime import datetime
 from app.domain.controls import Controls, Lock, LockKind, Switch, locked, switched, unlocked
 from app.domain.errors import Code, NotFoundError, RefusedError
 from app.services.changes import Ledger
+from app.services.committed import Step
 from app.services.grounds import GroundsNow
 from app.services.once import Command, Once, Outcome, Render
 from app.services.watch_list import WatchList, watch_list
@@ -70,8 +71,10 @@ class ControlService:
                 return present
             made = Switch(enabled, reason, grounds.at, command.actor)
             done = switched(portfolio, enabled, reason, grounds.at)
-            await self.ledger.commit(unit, portfolio, done, grounds, command)
+            events = await self.ledger.commit(unit, portfolio, done, grounds, command)
             await unit.controls.keep_switch(made)
+            step = Step(portfolio, events[-1], done.portfolio.version, switch=made)
+            self.grounds.memory.hand_over(self.database, unit, step)
             return made
 
         return await self.once.run(command, change, render)
@@ -104,8 +107,11 @@ class ControlService:
                 return present
             made = Lock(symbol, kind, reason, expires_at, grounds.at, command.actor)
             done = locked(portfolio, made)
-            await self.ledger.commit(unit, portfolio, done, grounds, command)
-            await unit.controls.keep_locks({**locks, symbol: made})
+            kept = dict(sorted({**locks, symbol: made}.items()))
+            events = await self.ledger.commit(unit, portfolio, done, grounds, command)
+            await unit.controls.keep_locks(kept)
+            step = Step(portfolio, events[-1], done.portfolio.version, locks=kept)
+            self.grounds.memory.hand_over(self.database, unit, step)
             return made
 
         return await self.once.run(command, change, render)
@@ -127,8 +133,10 @@ class ControlService:
                     Code.NOT_FOUND, "The symbol is neither pinned nor banned nor watched."
                 )
             done = unlocked(portfolio, symbol, reason, grounds.at)
-            await self.ledger.commit(unit, portfolio, done, grounds, command)
+            events = await self.ledger.commit(unit, portfolio, done, grounds, command)
             await unit.controls.keep_locks(locks)
+            step = Step(portfolio, events[-1], done.portfolio.version, locks=locks)
+            self.grounds.memory.hand_over(self.database, unit, step)
             return gone
 
         return await self.once.run(command, change, render)

@@ -16,6 +16,7 @@ from app.domain.performance import BookedResult, SinceInclusion, Trade
 from app.domain.portfolio import Member, Portfolio
 from app.services.active_return import active_return
 from app.services.changes import Ledger
+from app.services.committed import Step
 from app.services.equity_track import Need, Track, track_of
 from app.services.grounds import Grounds, GroundsNow
 from app.services.once import Command, Once, Outcome, Render
@@ -89,7 +90,8 @@ class Performance:
                     )
                 return booked
             command.require_version(portfolio.version)
-            if not await unit.portfolio.memberships(result.symbol_id):
+            is_member = any(one.symbol_id == result.symbol_id for one in portfolio.members)
+            if not is_member and not await unit.portfolio.memberships(result.symbol_id):
                 raise ConflictError(
                     Code.SYMBOL_NOT_IN_PORTFOLIO, f"{result.symbol} never was a member."
                 )
@@ -97,7 +99,9 @@ class Performance:
             done = Change(portfolio, ()).then(draft, grounds.at)
             events = await self.ledger.commit(unit, portfolio, done, grounds, command)
             trade = Trade(result, events[-1].seq, grounds.at)
-            await unit.trades.book(trade)
+            realized = {result.symbol_id: await unit.trades.book(trade)}
+            step = Step(portfolio, events[-1], done.portfolio.version, realized=realized)
+            self.grounds.memory.hand_over(self.database, unit, step)
             return trade
 
         return await self.once.run(command, change, render)

@@ -222,6 +222,8 @@ class Database:
             if unit.writes:  # also where nobody knows what became of it
                 self._commits += 1
                 self._used |= dict.fromkeys(unit.used() or (_ALL,), self._commits)
+        for settle in unit.settled:  # before anybody else can commit
+            settle()
         await unit.connection.close()
         for event in unit.announced:
             self.publish(event)

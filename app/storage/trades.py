@@ -1,5 +1,6 @@
 """Booked results: one row per trade id, never altered, and what they add up to."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -9,18 +10,16 @@ from sqlalchemy import Row, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.performance import EXACT, BookedResult, BookedTotal, Trade
+from app.storage.quick_sqlite import ALONG
 from app.storage.tables import booked_totals
 from app.storage.tables import trades as table
 from app.storage.upsert import upsert
 
 # Made once: putting a statement together takes as long as carrying it out.
 _ONE: Final = select(table).where(table.c.trade_id == bindparam("wanted"))
-_NEW: Final = table.insert()
+_NEW: Final = table.insert().execution_options(**ALONG)
 _SUMS: Final = select(booked_totals).order_by(booked_totals.c.symbol_id, booked_totals.c.currency)
-_SUM: Final = select(booked_totals).where(
-    booked_totals.c.symbol_id == bindparam("symbol"),
-    booked_totals.c.currency == bindparam("money"),
-)
+_SUMS_OF: Final = _SUMS.where(booked_totals.c.symbol_id == bindparam("symbol"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +28,27 @@ class TradeRepository:
 
     connection: AsyncConnection
 
-    async def book(self, trade: Trade) -> None:
-        """Writes a trade whose id is new; the caller holds the portfolio's lock."""
+    async def book(self, trade: Trade) -> Decimal:
+        """Writes a trade whose id is new; the caller holds the portfolio's lock.
+
+        Gives what was realised of its symbol by now, as `realized` does.
+        """
         result = trade.result
         row = {name: getattr(result, name) for name in BookedResult.__slots__}
         await self.connection.execute(
             _NEW, [{**row, "event_seq": trade.event_seq, "booked_at": trade.booked_at}]
         )
-        of_it = {"symbol": result.symbol_id, "money": result.currency}
-        before = (await self.connection.execute(_SUM, of_it)).first()
-        after = BookedTotal.of(result) if before is None else _total(before).plus(result)
-        sums = {name: getattr(after, name) for name in BookedTotal.__slots__}
-        await self.connection.execute(upsert(self.connection, booked_totals), [sums])
+        found = await self.connection.execute(_SUMS_OF, {"symbol": result.symbol_id})
+        sums = {one.currency: one for one in map(_total, found)}
+        before = sums.get(result.currency)
+        after = BookedTotal.of(result) if before is None else before.plus(result)
+        await self.connection.execute(
+            upsert(self.connection, booked_totals),
+            [{name: getattr(after, name) for name in BookedTotal.__slots__}],
+            execution_options=ALONG,
+        )
+        sums[result.currency] = after
+        return _by_symbol(sums.values())[result.symbol_id]
 
     async def totals(
         self, symbol_id: str | None = None, currency: str | None = None
@@ -81,10 +89,14 @@ class TradeRepository:
 
     async def realized(self) -> dict[str, Decimal]:
         """What was realised after fees and funding, by symbol id, in its settlement currency."""
-        totals: dict[str, Decimal] = {}
-        for one in await self.totals():
-            totals[one.symbol_id] = EXACT.add(totals.get(one.symbol_id, Decimal(0)), one.net)
-        return totals
+        return _by_symbol(await self.totals())
+
+
+def _by_symbol(sums: Iterable[BookedTotal]) -> dict[str, Decimal]:
+    totals: dict[str, Decimal] = {}
+    for one in sums:
+        totals[one.symbol_id] = EXACT.add(totals.get(one.symbol_id, Decimal(0)), one.net)
+    return totals
 
 
 def _between(since: datetime | None, until: datetime | None) -> Any:

@@ -95,6 +95,7 @@ class UnitOfWork:
         self.connection = connection
         self.writes = writes
         self.announced: list[object] = []
+        self.settled: list[Callable[[], None]] = []  # what the commit calls, once there is one
 
     def used(self) -> frozenset[str]:
         """The repositories that were asked for; the store of events is one in every commit."""

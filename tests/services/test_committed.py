@@ -1,14 +1,18 @@
 """What is loaded and worked out anew after an event, and what is not."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
+from app.domain.controls import LockKind
 from app.domain.portfolio import Portfolio
 from app.services import weighing
+from app.services.committed import Step
 from app.services.grounds import Grounds
 from app.storage.database import Database
-from tests.services.desk import Desk
+from app.storage.unit_of_work import UnitOfWork
+from tests.services.desk import SYMBOLS, WHO, Desk
 from tests.services.test_reads_from_memory import (
     ON_SQLITE,
     _banned,
@@ -23,6 +27,14 @@ from tests.services.test_reads_from_memory import (
 )
 
 
+async def _watched(desk: Desk) -> None:
+    await desk.controls.lock(SYMBOLS[2], LockKind.WATCH, "interesting", None, WHO)
+
+
+async def _freed(desk: Desk) -> None:
+    await desk.controls.unlock(SYMBOLS[3], "no more rumours", WHO)
+
+
 @ON_SQLITE
 @pytest.mark.parametrize("move", [_booked, _switched, _banned])
 async def test_after_an_event_that_moves_no_member_only_its_own_part_is_loaded(
@@ -30,13 +42,58 @@ async def test_after_an_event_that_moves_no_member_only_its_own_part_is_loaded(
 ) -> None:
     database, statements = counted
     desk = await Desk(database).filled()
+    other = Desk(database, desk.market, desk.boards, desk.now)  # was not handed what it made of it
+    await read(desk)
+    await read(other)
+    await move(desk)
+    statements.clear()
+    after = await read(other)
+    # What is committed now, what has happened since, and that.
+    assert len([one for one in statements if "SELECT" in one]) == 3
+    assert after == await anew(desk)
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("move", [_booked, _switched, _watched, _freed])
+async def test_what_a_small_change_has_made_is_known_with_its_commit(
+    counted: tuple[Database, list[str]], move: Callable[[Desk], Awaitable[None]]
+) -> None:
+    database, statements = counted
+    desk = await Desk(database).filled()
+    await _banned(desk)
     await read(desk)
     await move(desk)
     statements.clear()
     after = await read(desk)
-    # What is committed now, what has happened since, and that.
-    assert len([one for one in statements if "SELECT" in one]) == 3
+    assert statements == []
     assert after == await anew(desk)
+
+
+@ON_SQLITE
+async def test_nobody_is_handed_what_was_rolled_back_or_was_made_of_another_state(
+    desk: Desk,
+) -> None:
+    await desk.filled()
+    memory, database = desk.controls.grounds.memory, desk.database
+    state = await memory.newest(database)
+
+    async def handed(unit: UnitOfWork, ahead: int) -> None:
+        await unit.portfolio.load(for_update=True)
+        last = await unit.history.last()
+        assert last is not None
+        event = replace(last, seq=last.seq + ahead)
+        memory.hand_over(database, unit, Step(state.portfolio, event, state.portfolio.version + 1))
+
+    async def given_up(unit: UnitOfWork) -> None:
+        await handed(unit, ahead=1)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await database.run(given_up)
+    assert (await memory.newest(database)) is state
+    async with database.write() as unit:
+        await handed(unit, ahead=2)
+    assert (await memory.newest(database)).portfolio == state.portfolio
 
 
 @ON_SQLITE

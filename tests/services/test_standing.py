@@ -137,6 +137,9 @@ async def test_the_only_process_knows_without_asking_until_it_has_committed(desk
     assert before.serves(known, has_committed=True)
     async with desk.database.write() as unit:
         await unit.facts.put("apart", 1)
+    assert before.serves(standing.now(), has_committed=True)  # nothing of it is in what is read
+    async with desk.database.write() as unit:
+        await unit.portfolio.load(for_update=True)
     assert standing.now().committed is None
     assert before.serves(
         await standing.asked(), has_committed=True
