@@ -1,11 +1,13 @@
 """Lines of an explanation: a factor, and what it takes to enter the first places."""
 
+from dataclasses import asdict
+from datetime import date
 from typing import Self
 
 from pydantic import Field
 
 from app.api.schemas import Json, Out
-from app.domain.board import Family
+from app.domain.board import Board, Family
 from app.domain.counterfactual import Entry
 
 
@@ -21,6 +23,28 @@ class FactorOut(Out):
     contribution: float | None
     reason: str | None = Field(description="Why it has no value.")
     supporting: Json | None = Field(None, description="What an extension says of it.")
+
+
+class FixedMomentsOut(Out):
+    """What stood for a rank: too few symbols of this board have a value of it to be ranked."""
+
+    of: str = Field(description="A factor, a family (the mean of its factors), or `composite`.")
+    mean: float
+    sd: float = Field(description="z is (value - mean) / sd within +-3, oriented.")
+    symbols: int = Field(description="Values of earlier boards, one board a day, taken together.")
+    days: int = Field(description="Days with enough symbols to rank.")
+    first: date = Field(description="UTC day of the oldest of these boards.")
+    last: date = Field(description="UTC day of the newest one.")
+    age_days: int = Field(description="Days from the newest one to this board.")
+
+    @classmethod
+    def of_board(cls, board: Board) -> list[Self]:
+        """By name."""
+        today = board.as_of.date()
+        return [
+            cls(of=name, age_days=(today - one.last).days, **asdict(one))
+            for name, one in sorted(board.moments.items())
+        ]
 
 
 class NeededOut(Out):

@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from app.api.schemas import Freshness, Json, Out, Score, UtcTime
-from app.api.score_entry import EntryOut, FactorOut
+from app.api.score_entry import EntryOut, FactorOut, FixedMomentsOut
 from app.domain.board import Board, Card, CardStatus, Confidence, Family
 from app.domain.counterfactual import Entry
 from app.domain.market import DataSource, DataStatus
@@ -122,6 +122,9 @@ class ExplanationOut(Freshness):
     detail: str | None = Field(description="The failed rule, or what is missing most.")
     universe_size: int
     factors: list[FactorOut]
+    fixed_moments: list[FixedMomentsOut] = Field(
+        description="Where under ten symbols are known: the earlier boards they are measured by."
+    )
     entry: EntryOut | None = Field(
         description="What it takes to enter the first `top`; null for a symbol without a rank."
     )
@@ -145,6 +148,7 @@ class ExplanationOut(Freshness):
             detail=card.detail,
             universe_size=board.universe_size,
             factors=[FactorOut.model_validate(one) for one in card.factors],
+            fixed_moments=FixedMomentsOut.of_board(board),
             entry=None if entry is None else EntryOut.of(entry),
         )
 

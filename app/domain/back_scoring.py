@@ -11,9 +11,10 @@ from typing import Final
 import numpy as np
 
 from app.domain.board import Family
-from app.domain.composite import LEAST_UNIVERSE, AlgorithmSpec, standings
+from app.domain.composite import AlgorithmSpec, standings
 from app.domain.factors import measure
 from app.domain.market import Floats
+from app.domain.moments import LEAST_UNIVERSE
 from app.domain.panel import FIELDS, Panel, ScoringInputs, Source, bridged
 from app.domain.segments import unbroken
 
@@ -62,7 +63,8 @@ def _of_candles(spec: AlgorithmSpec) -> AlgorithmSpec | None:
     weights = {
         family: spec.weights[family] / total if family in weighed else 0.0 for family in Family
     }
-    return replace(spec, factors=factors, weights=weights)
+    # Moments are those of the whole algorithm: the sums of a part of it have others.
+    return replace(spec, factors=factors, weights=weights, moments={})
 
 
 def _until(panel: Panel, rows: int) -> Panel:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from app.domain.market import DataSource
+from app.domain.moments import DayMoments, HistoricMoments
 
 
 class Family(StrEnum):
@@ -84,6 +85,8 @@ class Board:
     universe_size: int  # symbols that were ranked
     coverage: Mapping[str, float]  # factor -> share of eligible symbols with a value
     cards: tuple[Card, ...]
+    # Of earlier boards, that stood for ranks of too few values; by factor, family, `composite`.
+    moments: Mapping[str, HistoricMoments] = field(default_factory=dict)
 
     _by_symbol: dict[str, Card] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -103,6 +106,8 @@ class BoardDraft:
     universe_size: int
     coverage: Mapping[str, float]
     cards: tuple[Card, ...]
+    moments: Mapping[str, HistoricMoments]  # that were used
+    seen: Mapping[str, DayMoments]  # for boards after it
 
     def issued(
         self,
@@ -128,4 +133,5 @@ class BoardDraft:
             universe_size=self.universe_size,
             coverage=self.coverage,
             cards=self.cards,
+            moments=self.moments,
         )

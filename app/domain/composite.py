@@ -12,24 +12,11 @@ from app.domain.crosssection import rank_to_normal
 from app.domain.explanation import contributions
 from app.domain.factors import FACTORS, Factor
 from app.domain.market import Floats, Ints
+from app.domain.moments import LEAST_UNIVERSE, DayMoments, Moments, by_moments, observed
 
-LEAST_UNIVERSE: Final = 10  # values below which a rank says little
 LEAST_COVERAGE: Final = 0.5 - 1e-12  # of a family's or the composite's weight; rounding is no lack
 COMPOSITE: Final = "composite"
 _DECIMALS: Final = 12
-_LIMIT: Final = 3.0  # of a z from fixed moments
-
-
-@dataclass(frozen=True, slots=True)
-class Moments:
-    """Mean and standard deviation of a factor, family or composite in an earlier universe."""
-
-    mean: float
-    sd: float
-
-    def __post_init__(self) -> None:
-        if not self.sd > 0.0:
-            raise ValueError("a standard deviation must be above zero")
 
 
 def _no_moments() -> Mapping[str, Moments]:
@@ -91,6 +78,22 @@ class Standings:
             confidence,
         )
 
+    def ranked(self, raw: Floats, spec: AlgorithmSpec) -> dict[str, Floats]:
+        """(N,) each, what was ranked, as `AlgorithmSpec.moments` names it; `raw` as given."""
+        factors = {factor.name: row for factor, row in zip(spec.factors, raw, strict=True)}
+        families = dict(zip(map(str, Family), _levelled(self._family_linear), strict=True))
+        return {**factors, **families, COMPOSITE: _levelled(self._linear)}
+
+    def too_few(self, raw: Floats, spec: AlgorithmSpec) -> frozenset[str]:
+        """Names of what had values, but too few to rank."""
+        counts = {name: np.isfinite(own).sum() for name, own in self.ranked(raw, spec).items()}
+        return frozenset(name for name, count in counts.items() if 0 < count < LEAST_UNIVERSE)
+
+    def moments_seen(self, raw: Floats, spec: AlgorithmSpec) -> dict[str, DayMoments]:
+        """What smaller universes after this one can be measured by."""
+        seen = {name: observed(own) for name, own in self.ranked(raw, spec).items()}
+        return {name: one for name, one in seen.items() if one is not None}
+
 
 def standings(raw: Floats, spec: AlgorithmSpec, standard: Standard | None = None) -> Standings:
     """Rank the raw factor values (K, N), in the order of `spec.factors`, into one composite z.
@@ -150,13 +153,6 @@ def _standard(values: Floats, moments: Moments | None) -> Floats:
     if np.isfinite(values).sum() >= LEAST_UNIVERSE:
         return rank_to_normal(values)
     return by_moments(values, moments)
-
-
-def by_moments(values: Floats, moments: Moments | None) -> Floats:
-    """What stands for a rank where there are too few to rank; NaN without moments."""
-    if moments is None:
-        return np.full(values.shape, np.nan)
-    return np.clip((values - moments.mean) / moments.sd, -_LIMIT, _LIMIT)
 
 
 def _levelled(sums: Floats) -> Floats:

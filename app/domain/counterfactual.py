@@ -74,7 +74,7 @@ class _Universe:
         raw = [[_number(reading.raw) for reading in one.factors] for one in cards]
         levels = [np.nan if one.confidence is None else one.confidence.level for one in cards]
         return cls(
-            _spec(card, table),
+            _spec(board, card, table),
             np.array(raw, dtype=np.float64).T,
             np.array(levels, dtype=np.float64),
             tuple(one.symbol for one in cards),
@@ -151,16 +151,15 @@ def _moved(have: Floats, best: Floats, way: Sequence[int], share: float) -> Floa
     return out
 
 
-def _spec(card: Card, table: Mapping[str, Factor]) -> AlgorithmSpec:
-    """The weights that the board was made with, as its lines say them."""
+def _spec(board: Board, card: Card, table: Mapping[str, Factor]) -> AlgorithmSpec:
+    """The weights and moments that the board was made with, as it says them."""
     factors = tuple(replace(table[one.name], weight=one.weight) for one in card.factors)
     weights = {
         family: sum(one.weight for one in card.factors if one.family is family) for family in Family
     }
     total = sum(weights.values())
-    return AlgorithmSpec(
-        "supposed", {family: weight / total for family, weight in weights.items()}, factors
-    )
+    shares = {family: weight / total for family, weight in weights.items()}
+    return AlgorithmSpec("supposed", shares, factors, board.moments)
 
 
 def _number(value: float | None) -> float:

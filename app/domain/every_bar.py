@@ -6,20 +6,14 @@ from typing import Final
 
 import numpy as np
 
-from app.domain.composite import (
-    LEAST_UNIVERSE,
-    AlgorithmSpec,
-    Moments,
-    Standard,
-    by_moments,
-    standings,
-)
+from app.domain.composite import AlgorithmSpec, Standard, standings
 from app.domain.factors_price import HOURLY_BARS
 from app.domain.kernels import indicators
 from app.domain.kernels.indicators import INDICATORS, TAKE, fresh_state
 from app.domain.kernels.last_bar import histogram_in_ranges
 from app.domain.kernels.ranks import RANKED_ROWS, normal_scores
 from app.domain.market import Floats
+from app.domain.moments import LEAST_UNIVERSE, Moments, by_moments
 
 _ROWS: Final = 64  # at a time: what they give stays in the processor's second cache
 

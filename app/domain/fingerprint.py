@@ -4,7 +4,8 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from datetime import datetime
+from datetime import date
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -12,19 +13,25 @@ from numpy.typing import NDArray
 
 from app.domain.board import Board
 from app.domain.market import Book, Level
+from app.domain.moments import HistoricMoments
 from app.domain.panel import FIELDS, Panel, ScoringInputs
 
 _OF_THE_RUN: Final = frozenset({"run_id", "duration_ms"})
 
 
-def input_hash(inputs: ScoringInputs) -> str:
+def input_hash(
+    inputs: ScoringInputs, moments: Mapping[str, HistoricMoments] = MappingProxyType({})
+) -> str:
     """SHA-256 (hex) over the canonical bytes of everything that a scoring may look at.
 
+    `moments` are those of earlier boards that stood for ranks.
     Numbers count as the floats that scoring sees, so 1.10 and 1.1 are the same price."""
     digest = hashlib.sha256()
     for part in _parts(inputs):
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
+    if moments:
+        digest.update(_text(moments))
     return digest.hexdigest()
 
 
@@ -83,7 +90,7 @@ def _text(value: object) -> bytes:
 
 def _plain(value: object) -> object:
     """The JSON form of what JSON does not know. Raises TypeError for anything else."""
-    if isinstance(value, datetime):
+    if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, Mapping):
         return dict(value)

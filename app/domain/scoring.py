@@ -9,7 +9,7 @@ the last month are, from stored candles). Bars before a break of a history count
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -25,6 +25,7 @@ from app.domain.factors_market import ends
 from app.domain.fingerprint import input_hash
 from app.domain.market import Floats
 from app.domain.measures import ewma_volatility, log_returns
+from app.domain.moments import HistoricMoments
 from app.domain.panel import ScoringInputs, Source, bridged, covered, known_at
 from app.domain.segments import unbroken
 
@@ -59,11 +60,16 @@ class _Confidences:
 
 
 def score(
-    inputs: ScoringInputs, spec: AlgorithmSpec, reliability: Floats | None = None
+    inputs: ScoringInputs,
+    spec: AlgorithmSpec,
+    reliability: Floats | None = None,
+    earlier: Mapping[str, HistoricMoments] = MappingProxyType({}),
 ) -> BoardDraft:
     """All eligible symbols against each other; nothing after `inputs.as_of_ms` is looked at.
 
-    `reliability` (N,) is that of `back_scoring`, None where nobody asked for it.
+    `reliability` (N,) is that of `back_scoring`, None where nobody asked for it. `earlier` are the
+    moments of former boards of the same algorithm: what has too few values to rank is measured by
+    them, and is unavailable where there are none.
 
     Cards: the scored by rank (ties by symbol), then the unavailable ones by symbol. Composite and
     families are 0..1; the contributions of a scored card add up to its z.
@@ -76,7 +82,9 @@ def score(
     daily, hourly = (bridged(unbroken(panel))[0] for panel in (inputs.daily, inputs.hourly))
     whole = replace(inputs, daily=daily, hourly=hourly)
     measured = tuple(measure(factor, whole, coverage) for factor in spec.factors)
-    stands = standings(np.array([one.values for one in measured]), spec)
+    raw, spec = np.array([one.values for one in measured]), replace(spec, moments=earlier)
+    stands = standings(raw, spec)
+    used = {name: earlier[name] for name in sorted(stands.too_few(raw, spec) & earlier.keys())}
     trust = _confidences(
         inputs,
         spec.factors,
@@ -111,7 +119,7 @@ def score(
     ]
     return BoardDraft(
         as_of=datetime.fromtimestamp(inputs.as_of_ms / 1000, UTC),
-        input_hash=input_hash(inputs),
+        input_hash=input_hash(inputs, used),
         universe_size=len(scored),
         coverage=MappingProxyType(
             {one.factor.name: float(np.mean(np.isfinite(one.values))) for one in measured}
@@ -122,6 +130,8 @@ def score(
             *(cards[column] for column in scored),
             *sorted(absent, key=lambda card: card.symbol),
         ),
+        moments=MappingProxyType(used),
+        seen=MappingProxyType(stands.moments_seen(raw, spec)),
     )
 
 

@@ -74,7 +74,7 @@ class Replaying:
 
         def work() -> Replayed:
             inputs = rebuilt(document, *candles)
-            draft = score(inputs, spec, Steadiness().of(inputs, spec))
+            draft = score(inputs, spec, Steadiness().of(inputs, spec), board.moments)
             again = draft.issued(
                 run_id=board.run_id,
                 algorithm=board.algorithm,

@@ -16,10 +16,12 @@ from app.domain.errors import Code, NotFoundError, ServiceError, UnavailableErro
 from app.domain.events import ScoresUpdated, score_changes
 from app.domain.factors import FACTORS, Factor
 from app.domain.market import DataStatus
+from app.domain.moments import HistoricMoments
 from app.domain.quality import worst
 from app.domain.ranking import AlgorithmType, Ranked, ranked
 from app.domain.scoring import score
 from app.services.algorithms import AlgorithmFacts, in_force, kept
+from app.services.earlier_moments import earlier, keep_seen
 from app.services.entries import Entries
 from app.services.once import Command, Once, Outcome, Render
 from app.services.ports import Clock, Monotonic, NewId
@@ -161,8 +163,10 @@ class Scoring:
     async def _prepare(self) -> _Prepared:
         configuration = self.configuration()
         begun = self.monotonic()
+        spec = self.algorithm_under(configuration)
+        known = await earlier(self.database, spec)
         draft, packed = await asyncio.to_thread(
-            _work, self.market.moment(), self.algorithm_under(configuration), self.steadiness
+            _work, self.market.moment(), spec, self.steadiness, known
         )
         return _Prepared(draft, packed, configuration, (self.monotonic() - begun) * 1e3)
 
@@ -180,6 +184,7 @@ class Scoring:
             data_source=self.market.source,
         )
         await unit.scoring.save(board, prepared.packed)
+        await keep_seen(unit, prepared.draft, made_by, board.as_of.date())
         await unit.scoring.drop_inputs(at - KEEP_INPUTS)
         await unit.scoring.forget(at - KEEP_RUNS, at - KEEP_DAILY)
         unit.announce(
@@ -267,9 +272,12 @@ class Scoring:
 
 
 def _work(
-    moment: ScoringMoment, spec: AlgorithmSpec, steadiness: Steadiness
+    moment: ScoringMoment,
+    spec: AlgorithmSpec,
+    steadiness: Steadiness,
+    known: Mapping[str, HistoricMoments],
 ) -> tuple[BoardDraft, bytes]:
     """Everything that takes processor time; runs in a thread on immutable values."""
     inputs = moment.scoring_inputs()
     refuse_unknown(moment, inputs)
-    return score(inputs, spec, steadiness.of(inputs, spec)), pack(inputs)
+    return score(inputs, spec, steadiness.of(inputs, spec), known), pack(inputs)

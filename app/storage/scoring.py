@@ -17,11 +17,26 @@ from app.domain.board import Board, Card
 from app.domain.market import DataSource
 from app.storage.bulk_insert import add_rows
 from app.storage.market_tables import symbols as listings
+from app.storage.score_moments import historic_moments, historic_row
 from app.storage.score_rows import absent_card, card_of, card_row, excluded_card
-from app.storage.tables import scoring_algorithms, scoring_runs, symbol_scores
+from app.storage.tables import (
+    scoring_algorithms,
+    scoring_run_moments,
+    scoring_runs,
+    symbol_scores,
+)
 from app.storage.upsert import insert
 
-_RUN: Final = tuple(column for column in scoring_runs.columns if column.name != "inputs")
+_MOMENTS: Final = (
+    select(scoring_run_moments.c.moments)
+    .where(scoring_run_moments.c.run_id == scoring_runs.c.run_id)
+    .scalar_subquery()
+    .label("moments")
+)
+_RUN: Final = (
+    *(column for column in scoring_runs.columns if column.name != "inputs"),
+    _MOMENTS,
+)
 _RUN_KEYS: Final = frozenset({"run_id", "calculated_at"})  # both tables have them
 
 
@@ -62,6 +77,9 @@ class ScoringRepository:
             "inputs": inputs,
         }
         await self.connection.execute(scoring_runs.insert(), run)
+        if board.moments:
+            used = {"run_id": board.run_id, "moments": historic_row(board.moments)}
+            await self.connection.execute(scoring_run_moments.insert(), used)
         await add_rows(self.connection, symbol_scores, rows)
 
     async def latest(self) -> Board | None:
@@ -256,4 +274,5 @@ def _board(row: Row[Any], cards: tuple[Card, ...]) -> Board:
         universe_size=row.universe_size,
         coverage=row.coverage,
         cards=cards,
+        moments=historic_moments(row.moments),
     )

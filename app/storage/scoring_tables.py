@@ -1,4 +1,4 @@
-"""Tables of scoring: algorithms, runs, and one line per symbol and run."""
+"""Tables of scoring: algorithms, runs, one line per symbol and run, and moments of boards."""
 
 from sqlalchemy import (
     CheckConstraint,
@@ -83,4 +83,26 @@ symbol_scores = Table(
     between("z", "-1e6", "1e6"),
     between("volatility", "0", HUGE),
     Index("ix_symbol_scores_symbol_calculated_at", "symbol", "calculated_at", "run_id"),
+)
+
+# Mean and spread of what a universe looked like, by day: smaller ones are measured by them.
+scoring_moments = Table(
+    "scoring_moments",
+    metadata,
+    Column("algorithm", String(64), nullable=False),
+    Column("algorithm_version", Integer, nullable=False),
+    Column("day", String(10), nullable=False),  # UTC, YYYY-MM-DD
+    Column("moments", JsonText, nullable=False),  # name -> [mean, sd, symbols]
+    PrimaryKeyConstraint("algorithm", "algorithm_version", "day"),
+)
+
+# Runs that used such moments; most do not.
+scoring_run_moments = Table(
+    "scoring_run_moments",
+    metadata,
+    Column("run_id", type_of_uuid, nullable=False),
+    # name -> [mean, sd, symbols, days, first day, last day]
+    Column("moments", JsonText, nullable=False),
+    PrimaryKeyConstraint("run_id"),
+    ForeignKeyConstraint(["run_id"], ["scoring_runs.run_id"], ondelete="CASCADE"),
 )

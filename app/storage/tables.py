@@ -29,7 +29,13 @@ from app.storage.proposal_tables import proposals
 from app.storage.quality import quality_verdicts
 from app.storage.rebalance_tables import rebalance_run_steps, rebalance_runs
 from app.storage.replica_tables import feed_wishes, job_executors, leases, shared_markets
-from app.storage.scoring_tables import scoring_algorithms, scoring_runs, symbol_scores
+from app.storage.scoring_tables import (
+    scoring_algorithms,
+    scoring_moments,
+    scoring_run_moments,
+    scoring_runs,
+    symbol_scores,
+)
 from app.storage.signal_outcome_tables import signal_outcomes, signal_records
 from app.storage.signal_tables import signal_effects, signal_votes, signals
 
@@ -62,6 +68,8 @@ __all__ = [
     "rebalance_runs",
     "replacement_confirmations",
     "scoring_algorithms",
+    "scoring_moments",
+    "scoring_run_moments",
     "scoring_runs",
     "service_facts",
     "shared_markets",

@@ -27,6 +27,7 @@ from app.storage.rebalance_runs import RebalanceRunRepository
 from app.storage.replacements import ReplacementRepository
 from app.storage.replicas import ReplicaRepository
 from app.storage.revisions import RevisionRepository
+from app.storage.score_moments import MomentRepository
 from app.storage.scoring import ScoringRepository
 from app.storage.shared_market import SharedMarketRepository
 from app.storage.signal_counts import SignalCountRepository
@@ -66,6 +67,7 @@ class UnitOfWork:
     market = _Made(MarketRepository)
     quality = _Made(QualityRepository)
     scoring = _Made(ScoringRepository)
+    moments = _Made(MomentRepository)
     portfolio = _Made(PortfolioRepository)
     proposals = _Made(ProposalRepository)
     rebalance_runs = _Made(RebalanceRunRepository)

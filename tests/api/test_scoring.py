@@ -18,6 +18,7 @@ from app.storage.database import Database
 from tests.api.harness import PREFIX, serve
 from tests.api.judging import problem
 from tests.domain.test_counterfactual import SPEC, board_of, rank_of, supposing
+from tests.scoring_inputs import make_inputs
 from tests.services.test_scoring import INPUTS, NOW, Bench, Market, older
 
 SCORING = f"{PREFIX}/scoring"
@@ -216,6 +217,16 @@ async def test_explain_adds_up(client: httpx2.AsyncClient, bench: Bench) -> None
     assert (absent["z"], absent["sum_of_contributions"], absent["confidence"]) == (None,) * 3
     assert (absent["detail"], absent["factors"]) == ("status_open", [])
     problem(await client.get(f"{SCORING}/symbol/NEWUSDT/explain"), 404, "not_found")
+    assert body["fixed_moments"] == []
+    bench.market.inputs = make_inputs(8, daily=120, hourly=260)
+    await bench.scoring.calculate()
+    few = (await client.get(f"{SCORING}/symbol/BTCUSDT/explain")).json()
+    measured = {one.pop("of"): one for one in few["fixed_moments"]}
+    assert {"rsi_14", "risk", "composite"} < measured.keys()
+    day = board.as_of.date().isoformat()
+    told = {name: measured["composite"][name] for name in ("symbols", "days", "first", "last")}
+    assert told == {"symbols": 16, "days": 1, "first": day, "last": day}
+    assert measured["composite"]["age_days"] == 0
 
 
 async def test_explain_says_what_it_takes_to_enter_the_first_places(

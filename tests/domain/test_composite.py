@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from app.domain.board import Family
-from app.domain.composite import AlgorithmSpec, Moments, by_moments, standings
+from app.domain.composite import AlgorithmSpec, standings
 from app.domain.configuration import Configuration
 from app.domain.explanation import contributions
 from app.domain.factors import FACTORS
+from app.domain.moments import Moments, by_moments
 
 NAN = float("nan")
 WEIGHTS = Configuration().family_weights

@@ -1,8 +1,9 @@
 """What brings a symbol into the first places: applied it does, half of it does not."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from app.domain.configuration import Configuration
 from app.domain.counterfactual import Change, entry
 from app.domain.factors import FACTORS, Factor
 from app.domain.market import DataSource, Floats
+from app.domain.moments import HistoricMoments
 from app.domain.panel import ScoringInputs
 from app.domain.scoring import score
 from tests.scoring_inputs import make_inputs
@@ -22,9 +24,12 @@ SPEC = AlgorithmSpec("default", Configuration().family_weights)
 
 
 def board_of(
-    inputs: ScoringInputs = INPUTS, spec: AlgorithmSpec = SPEC, steady: Floats | None = None
+    inputs: ScoringInputs = INPUTS,
+    spec: AlgorithmSpec = SPEC,
+    steady: Floats | None = None,
+    earlier: Mapping[str, HistoricMoments] = MappingProxyType({}),
 ) -> Board:
-    return score(inputs, spec, steady).issued(
+    return score(inputs, spec, steady, earlier).issued(
         run_id="00000000-0000-4000-8000-000000000001",
         algorithm="default",
         algorithm_version=1,

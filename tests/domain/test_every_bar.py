@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from app.domain.board import Family
-from app.domain.composite import COMPOSITE, AlgorithmSpec, Moments, standings
+from app.domain.composite import COMPOSITE, AlgorithmSpec, standings
 from app.domain.every_bar import MEASURES, composite_at_every_bar
 from app.domain.factors import FACTORS
 from app.domain.kernels.last_bar import at_last_bar
 from app.domain.market import Floats
+from app.domain.moments import Moments
 from tests.domain.test_kernels import bars, returns_of
 
 pytestmark = pytest.mark.xdist_group("kernels")

@@ -1,6 +1,7 @@
 """A run is recomputed from what it kept, whatever became of its candles since."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,35 @@ async def test_candles_that_were_revised_or_came_late_since_are_seen_as_they_wer
     later = changed(INPUTS.daily, turnover=(-1, 3, 1.1))  # and the missing bar with it
     await stored(bench, changed(later, turnover=(-2, 3, 1.2)), INPUTS.hourly)
     assert (await Replaying(bench.database).replay(board.run_id)).is_identical
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_a_universe_that_became_small_is_measured_by_earlier_days_and_made_again(
+    bench: Bench,
+) -> None:
+    """The replay takes the moments that were used, whatever days came since."""
+    for _ in range(2):
+        large = await bench.scoring.calculate()
+        bench.market.inputs = replace(INPUTS, as_of_ms=INPUTS.as_of_ms + Interval.DAY.ms)
+    small = bench.market.inputs = make_inputs(8, seed=3, daily=120, hourly=260)
+    await stored(bench, small.daily, small.hourly)
+    bench.now += timedelta(days=3)
+    board = await bench.scoring.calculate()
+    day = large.as_of.date()
+    used = board.moments["composite"]
+    assert (board.universe_size, used.symbols, used.days) == (8, 32, 2)
+    assert (used.first, used.last) == (day - timedelta(days=1), day)
+    bench.market.inputs = replace(INPUTS, as_of_ms=INPUTS.as_of_ms + 5 * Interval.DAY.ms)
+    await bench.scoring.calculate()
+    found = await Replaying(bench.database).replay(board.run_id)
+    assert found.is_identical
+    assert found.board == found.again == board
+    bench.market.inputs = small
+    bench.settings = replace(
+        bench.settings, scoring=replace(bench.settings.scoring, impact_notional=50.0)
+    )
+    other = await bench.scoring.calculate()
+    assert (other.algorithm_version, other.universe_size, other.moments) == (2, 0, {})
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)

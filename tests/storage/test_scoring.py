@@ -1,7 +1,7 @@
 """Boards come back whole, and a symbol's scores page by page."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 
 import pytest
 from sqlalchemy import select
@@ -9,9 +9,10 @@ from sqlalchemy.exc import StatementError
 
 from app.domain.board import Board, Card, CardStatus, Confidence, FactorReading, Family
 from app.domain.market import DataSource
+from app.domain.moments import MOST_DAYS, DayMoments, HistoricMoments
 from app.storage.database import Database
 from app.storage.scoring import Algorithm
-from app.storage.tables import symbol_scores
+from app.storage.tables import scoring_moments, symbol_scores
 from tests.storage.worlds import LATER, T0, listed, record, symbol_id
 
 _READING = FactorReading("momentum", Family.TECHNICAL, 0.1 + 0.2, "log", -1.5, 0.25, 1e-17, None)
@@ -74,6 +75,33 @@ async def test_a_board_comes_back_as_it_was(database: Database) -> None:
         assert await unit.scoring.inputs("run-1") == b"one"
         assert await unit.scoring.inputs("none") is None
         assert await unit.scoring.newest_inputs() == b"\0two"
+
+
+async def test_what_universes_looked_like_is_kept_by_day_for_thirty_days(
+    database: Database,
+) -> None:
+    one, other = DayMoments(1.5, 0.25, 16), DayMoments(-2.0, 3.0, 12)
+    days = [date(2026, 1, 1) + timedelta(days=number) for number in range(MOST_DAYS + 1)]
+    used = {"risk": HistoricMoments(0.1, 0.2, 160, 10, days[0], days[9])}
+    async with database.write() as unit:
+        await unit.moments.keep("a", 1, days[0], {"spread": one, "risk": one})
+        await unit.moments.keep("a", 1, days[0], {"risk": other})
+        await unit.moments.keep("b", 1, days[0], {"risk": one})
+        assert await unit.moments.days("a", 1) == {days[0]: {"spread": one, "risk": other}}
+        for day in days[1:]:
+            await unit.moments.keep("a", 1, day, {"risk": one})
+        assert [*await unit.moments.days("a", 1)] == [*reversed(days[1:])]
+        await unit.moments.keep("a", 2, days[-1], {"risk": one})
+        left = await unit.moments.connection.execute(
+            select(scoring_moments.c.algorithm, scoring_moments.c.algorithm_version)
+        )
+        assert sorted(map(tuple, left)) == [("a", 2), ("b", 1)], "other sums have other moments"
+        await unit.scoring.save(replace(_board(1), moments=used), None)
+        await unit.scoring.save(_board(2), None)
+    async with database.read() as unit:
+        boards = await unit.scoring.history("ZECUSDT", None, 2)
+        assert [one.moments for one in boards] == [{}, used]
+        assert await unit.scoring.run("run-1") == replace(_board(1), moments=used)
 
 
 async def test_the_excluded_have_no_line_of_their_own_but_a_past(database: Database) -> None:
