@@ -27,7 +27,7 @@ from hypothesis import settings
 from app.storage import migrations
 from app.storage.database import Database
 from app.storage.engines import DatabaseOptions, SlowStatement
-from tests import postgres
+from tests import compiled, postgres
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 # The same examples on every run; MYTESTS_EXPLORE=1 looks for others.
@@ -58,12 +58,14 @@ def _interrupted(*_: object) -> NoReturn:
 
 
 def pytest_sessionstart() -> None:
-    """A Ctrl-C of our own: asyncio puts its own in place of the usual one only, for each test anew.
+    """Statements are compiled once; a Ctrl-C of our own, in whose place asyncio puts nothing.
 
-    When the module signal is asked for that one, it spells it out with the task that it ends and
-    with everything that the task has given back, here whole services: a fifth of many tests' time.
+    It replaces the usual one only, for each test anew. When the module signal is asked for that
+    one, it spells it out with the task that it ends and with everything that the task has given
+    back, here whole services: a fifth of many tests' time.
     """
     signal.signal(signal.SIGINT, _interrupted)
+    compiled.share()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -23,7 +23,7 @@ from app.sandbox.server import serve_exchange
 from tests.recompute import recompute, sectors_in
 from tests.running import PATIENCE_S, Running, running, settings_for
 
-CONTRACTS = 160
+CONTRACTS = 100
 # 2026-11-18T11:06:40Z at the exchange, whatever it is here: no bar closes while a test compares
 # what was decided with what is stored. What a close in the midst of a fill does has its own test.
 START_MS = 1_795_000_000_000
@@ -115,7 +115,7 @@ async def test_another_seed_gives_another_table(tmp_path: Path) -> None:
     for seed in (7, 8):
         path = tmp_path / f"seed-{seed}.sqlite3"
         async with (
-            serve_exchange(options(seed=seed, contracts=40), time.time) as url,
+            serve_exchange(options(seed=seed, contracts=24), time.time) as url,
             filled(url, path) as service,
         ):
             _, portfolio = await portfolio_of_ten(service)
