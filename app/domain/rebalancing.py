@@ -43,6 +43,7 @@ class Standing:
     is_leaving: bool = False  # a better symbol in its place is confirmed
     doubt: str | None = None  # why its prices are not believed
     is_ending: bool = False  # its contract is open and about to end
+    is_frozen: bool = False  # nobody trades it while its index moves on
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ def rule(member: Member, standing: Standing, configuration: Configuration) -> Ru
             locked,
             f"its prices are in quarantine: the weight stays ({standing.doubt})",
         ),
+        (standing.is_frozen, locked, "nobody trades it: the weight stays"),
         (score is None or z is None, locked, "it has no score: the weight stays"),
         (standing.is_leaving, excluded, "its replacement is confirmed"),
         (kept, locked, "its score is below the trading threshold, but it is pinned"),

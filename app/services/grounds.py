@@ -132,6 +132,7 @@ class Grounds:
             is_leaving=symbol in self.leaving,
             doubt=self.doubt(symbol),
             is_ending=self.is_ending(symbol),
+            is_frozen=self.is_frozen(symbol),
         )
 
     def marked(self, portfolio: Portfolio) -> Portfolio:

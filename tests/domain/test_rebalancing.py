@@ -143,6 +143,20 @@ def test_stale_members_keep_their_weight_while_others_move() -> None:
     assert made.cost is None
 
 
+@pytest.mark.parametrize("score", [0.9, 0.2])
+@pytest.mark.parametrize(
+    "case", [{"is_fresh": False}, {"is_halted": True}, {"doubt": "why"}, {"is_frozen": True}]
+)
+def test_who_stands_still_neither_grows_nor_gives_anything_up(
+    case: dict[str, Any], score: float
+) -> None:
+    some = standings(**{TEN[0]: standing(TEN[0], score, **case), TEN[1]: standing(TEN[1], 0.2)})
+    made = plan(of(*TEN), some, SETTINGS, T0)
+    assert TEN[1] in {shift.symbol for shift in made.shifts}
+    assert TEN[0] not in {shift.symbol for shift in made.shifts}
+    assert made.rulings[TEN[0]].claim.role is Role.LOCKED
+
+
 def test_an_empty_portfolio_has_nothing_to_plan() -> None:
     made = plan(of(), {}, SETTINGS, T0)
     assert (made.shifts, made.triggers, made.allocation.cash_u) == ((), (), FULL)

@@ -176,6 +176,32 @@ async def test_D07_a_symbol_that_nobody_trades_does_not_come_in(desk: Desk) -> N
     assert await failed(desk, SYMBOLS[0]) == [QUALITY]
 
 
+async def test_D02_D07_D21_who_stands_still_keeps_its_weight_whatever_sets_the_others(
+    desk: Desk,
+) -> None:
+    async def held() -> dict[str, int]:
+        shown = (await desk.portfolio.view()).members
+        return {one.member.symbol: one.member.weight_u for one in shown}
+
+    await desk.filled(10)
+    before, still = await held(), SYMBOLS[1:4]
+    desk.quote(SYMBOLS[1], is_frozen=True)
+    desk.quote(SYMBOLS[2], doubt=Doubt.MARK_OFF_INDEX)
+    desk.stale(SYMBOLS[3])
+    desk.score({**dict.fromkeys(still, 0.999), SYMBOLS[0]: 0.3})
+    shown = await desk.rebalancing.weights()
+    aimed = {one.member.symbol: one.target_u for one in shown.lines}
+    assert {one: aimed[one] for one in still} == {one: before[one] for one in still}
+    await desk.rebalancing.rebalance(WHO)
+    middle = await held()
+    await desk.portfolio.remove(SYMBOLS[9], "its share goes to the others", WHO)
+    after = await held()
+    for one in still:
+        assert before[one] == middle[one] == after[one], one
+    assert middle[SYMBOLS[0]] == 0
+    assert after[SYMBOLS[4]] > middle[SYMBOLS[4]] > before[SYMBOLS[4]]
+
+
 async def test_D08_nothing_is_traded_on_a_quote_that_makes_no_sense(desk: Desk) -> None:
     await desk.filled(2)
     assert await failed(desk, SYMBOLS[0]) == []
