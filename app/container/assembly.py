@@ -99,7 +99,13 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             publish,
             observers.slow_statement(metrics),
         )
-        stream = EventStream(database, utc_now, metrics, overheard(in_force, bus))
+        stream = EventStream(
+            database,
+            utc_now,
+            metrics,
+            overheard(in_force, bus),
+            went_back=lambda: in_force.load(database, utc_now()),
+        )
         await database.open()
         stack.push_async_callback(database.close)
         await preparation.prepare(settings.database.url)

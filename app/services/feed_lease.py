@@ -51,6 +51,7 @@ class FeedLease:
     times: LeaseTimes = field(default_factory=LeaseTimes)
     seen: Lease | None = field(default=None, init=False)  # as it stood when we last looked
     _epoch: int | None = field(default=None, init=False)
+    _highest: int = field(default=0, init=False)  # of all epochs that we have seen
     _renewed: float = field(default=0.0, init=False)  # when the last renewal was sent
 
     @property
@@ -66,12 +67,14 @@ class FeedLease:
         sent = self.monotonic()
         async with self.database.read() as unit:
             present = self.seen = await unit.leases.present(FEED)
+        if present is not None:
+            self._highest = max(self._highest, present.epoch)
         if present is not None and present.left_ms >= 0 and present.holder != self.holder:
             return None
         async with self.database.write() as unit:
-            epoch = await unit.leases.acquire(FEED, self.holder, self._ttl_ms)
+            epoch = await unit.leases.acquire(FEED, self.holder, self._ttl_ms, self._highest)
         if epoch is not None:
-            self._epoch, self._renewed = epoch, sent
+            self._epoch, self._highest, self._renewed = epoch, epoch, sent
             self.seen = Lease(self.holder, epoch, self._ttl_ms)
             _log.info("feed_acquired", epoch=epoch, holder=self.holder)
         return epoch

@@ -1,11 +1,13 @@
 """The stream of events: follows what was committed, by any process, and wakes its readers."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
+
+import structlog
 
 from app.domain.errors import Code, UnavailableError
 from app.domain.event_codec import EventRecord, Topic
@@ -24,6 +26,11 @@ _PAGE: Final = 500
 _GATHER_S: Final = 0.01  # events that follow each other closely are told together
 _REPLAY_PAGE: Final = 256
 _RETRY_S: Final = 5.0
+_log = structlog.get_logger("stream")
+
+
+async def nothing() -> None:
+    """Nobody has to know."""
 
 
 @dataclass(slots=True)
@@ -32,12 +39,15 @@ class EventStream:
 
     Readers hold a position and no queue: what is kept for them is shared, so a slow one costs
     nothing and cannot hold up the others. `heard` is told every event of every process.
+    A database that was put back to an earlier state, as by a failover that lost the last commits,
+    is noticed: `went_back` is called, and every reader hears of a gap.
     """
 
     database: Database
     clock: Clock
     metrics: Metrics
     heard: Callable[[EventRecord], None] = lambda _: None
+    went_back: Callable[[], Awaitable[None]] = nothing
     max_readers: int = MAX_READERS
     _recent: Recent = field(default_factory=lambda: Recent(RECENT))
     _readers: set[Reader] = field(default_factory=set)
@@ -55,6 +65,7 @@ class EventStream:
 
     async def follow(self, beat: Callable[[], None]) -> None:
         """Reads what is committed, for ever. Raises UnavailableError; begin again after it."""
+        await self._look_back()
         while True:
             self._hint.clear()
             await self.catch_up()
@@ -69,8 +80,12 @@ class EventStream:
     async def catch_up(self) -> None:
         """Everything that is committed by now is with the readers afterwards."""
         while True:
+            known = self._recent.head
             async with self.database.read() as unit:
-                page = await unit.events.after(self._recent.head, _PAGE)
+                page = await unit.events.after(known, _PAGE)
+                is_lost = not page and await unit.events.head() < known
+            if is_lost:
+                await self._begin_anew()
             if not page:
                 return
             # Somebody else may have read them meanwhile.
@@ -84,6 +99,25 @@ class EventStream:
                 reader.told(topics, since)
             if len(page) < _PAGE:
                 return
+
+    async def _look_back(self) -> None:
+        """While nobody could read, the newest number may have become that of another event."""
+        newest = self._recent.newest
+        if newest is None:
+            return
+        async with self.database.read() as unit:
+            found = await unit.events.after(newest.seq - 1, 1)
+        if found and found[0].seq == newest.seq and found[0] != newest:
+            await self._begin_anew()
+
+    async def _begin_anew(self) -> None:
+        """What readers were told last was lost: they have to look for themselves."""
+        await self.went_back()
+        page = await self.stored(0, frozenset())
+        _log.error("events_went_back", known=self._recent.head, stored=page.head)
+        self._recent.begin(page.head)
+        for reader in self._readers:
+            reader.begin_anew(page)
 
     @property
     def head(self) -> int:

@@ -13,6 +13,7 @@ WINDOW: Final = 1_024  # events looked at in one go
 BEHIND: Final = 64  # with more than this waiting, only the newest score of a symbol is given
 TOO_OLD: Final = "too_old"
 UNKNOWN: Final = "unknown_sequence"
+WENT_BACK: Final = "sequence_went_back"  # numbers that were given are given again
 
 
 @dataclass(slots=True)
@@ -46,6 +47,11 @@ class Recent:
     capacity: int
     head: int = 0
     _entries: list[Entry] = field(default_factory=list)
+
+    @property
+    def newest(self) -> EventRecord | None:
+        """The event with the number `head`; None where it was never read."""
+        return self._entries[-1].record if self._entries else None
 
     def begin(self, head: int) -> None:
         self.head = head
@@ -118,6 +124,12 @@ class Reader:
         else:
             self.position = page.head
             self.note(_gap(after, page, TOO_OLD if after < page.floor else UNKNOWN))
+
+    def begin_anew(self, page: Stored) -> None:
+        """Notes that what it was given last is not so any more, and goes on from `page`."""
+        self._asked += 1
+        since, self.position, self._exact_upto = self.position, page.head, 0
+        self.note(_gap(since, page, WENT_BACK))
 
     async def next(self) -> list[Frame]:
         """Waits until there is something to give, then gives it; each call at most a window.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import case, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.storage.database_clock import now_ms
@@ -25,11 +25,14 @@ class LeaseRepository:
 
     connection: AsyncConnection
 
-    async def acquire(self, name: str, holder: str, ttl_ms: int) -> int | None:
+    async def acquire(self, name: str, holder: str, ttl_ms: int, after: int = 0) -> int | None:
         """The epoch from now on, or None while somebody else has it.
 
         Who holds it already, perhaps in an earlier life under the same name, need not wait.
+        `after` is the highest epoch that was ever seen: a database that has lost its last commits
+        must not give one away again.
         """
+        highest = case((table.c.epoch > after, table.c.epoch), else_=after)
         fresh = {"name": name, "holder": holder, "epoch": 0, "expires_ms": 0}
         await self.connection.execute(
             insert(self.connection, table).values(**fresh).on_conflict_do_nothing()
@@ -40,7 +43,7 @@ class LeaseRepository:
             .where(table.c.name == name, free)
             .values(
                 holder=holder,
-                epoch=table.c.epoch + 1,
+                epoch=highest + 1,
                 expires_ms=now_ms(self.connection) + ttl_ms,
             )
             .returning(table.c.epoch)

@@ -1,6 +1,7 @@
 """The stream follows every process's commits, by hint and without one, over lost connections."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -153,6 +154,78 @@ async def test_events_dropped_before_they_were_read_leave_no_hole_in_memory(
         ("rebalance", 6),
     ]
     assert [one.seq for one in heard] == [1, 5, 6]
+
+
+async def lost_after(database: Database, seq: int) -> None:
+    """The database as it was when `seq` was the newest event: a failover lost what came then."""
+    async with database.write() as unit:
+        for lost in ("DELETE FROM events WHERE seq > :seq", "UPDATE event_head SET seq = :seq"):
+            await unit.connection.execute(text(lost), {"seq": seq})
+
+
+async def test_B12_a_database_that_lost_its_last_commits_is_a_gap_and_nothing_after_it_is_lost(
+    database: Database,
+) -> None:
+    again = 0
+
+    async def went_back() -> None:
+        nonlocal again
+        again += 1
+
+    heard: list[EventRecord] = []
+    stream = replace(follower(database, heard), went_back=went_back)
+    await stream.open()
+    with stream.reader("websocket") as reader, stream.reader("websocket") as other:
+        for one in (reader, other):
+            one.ask({Topic.REBALANCE}, frozenset())
+        await announce(database, *(replace(PLAN, run_id=str(number)) for number in range(3)))
+        await stream.catch_up()
+        assert [one.sequence for one in await reader.next()] == [1, 2, 3]
+
+        await lost_after(database, 1)
+        await stream.catch_up()
+        (gap,) = await reader.next()
+        assert json.loads(gap.text) == {
+            "type": "gap",
+            "sequence": 1,
+            "resume_from": 3,
+            "reason": "sequence_went_back",
+            "oldest": 1,
+        }
+        assert [one.kind for one in await other.next()] == ["gap"]  # it had read none of them
+        await announce(database, replace(PLAN, run_id="new"))
+        await stream.catch_up()
+        for one in (reader, other):
+            (frame,) = await one.next()
+            assert (frame.sequence, "new" in frame.text) == (2, True)
+        assert [one.seq for one in heard] == [1, 2, 3, 2]
+        assert again == 1
+
+
+async def test_B12_the_loss_is_noticed_also_where_other_events_have_taken_the_numbers(
+    database: Database,
+) -> None:
+    stream = follower(database, [])
+    await stream.open()
+    with stream.reader("websocket") as reader:
+        reader.ask({Topic.REBALANCE}, frozenset())
+        following = asyncio.ensure_future(stream.follow(silence))
+        await announce(database, PLAN, PLAN)
+        assert [one.sequence for one in await reader.next()] == [1, 2]
+        following.cancel()  # as with the connection that a failover cuts
+        await asyncio.gather(following, return_exceptions=True)
+        await lost_after(database, 0)
+        await announce(database, *(replace(PLAN, run_id=str(number)) for number in range(3)))
+        following = asyncio.ensure_future(stream.follow(silence))
+        (gap,) = await reader.next()
+        assert (gap.kind, gap.sequence) == ("gap", 3)
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        following = asyncio.ensure_future(stream.follow(silence))
+        await announce(database, replace(PLAN, run_id="after"))
+        assert [one.sequence for one in await reader.next()] == [4], "told once"
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
 
 
 def _entries(first: int, last: int) -> list[Entry]:

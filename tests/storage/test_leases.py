@@ -2,8 +2,11 @@
 
 import asyncio
 
+import pytest
 from sqlalchemy import text
 
+from app.domain.errors import UnavailableError
+from app.services.feed_lease import FeedLease, require_epoch
 from app.storage.database import Database
 from app.storage.shared_market import FEED
 from tests.conftest import MakeDatabase
@@ -54,6 +57,24 @@ async def test_C09_epochs_strictly_rise_whoever_acquires_and_however_it_ended(
     await run_out(database)
     epochs.append(await acquired(database, "one"))
     assert epochs == [1, 2, 3, 4]
+
+
+async def test_B12_a_database_that_lost_its_last_commits_gives_no_epoch_away_again(
+    database: Database,
+) -> None:
+    one, two = (FeedLease(database, name, lambda: 0.0) for name in ("one", "two"))
+    assert await one.acquire() == 1
+    await run_out(database)
+    assert await two.acquire() == 2
+    assert await one.acquire() is None  # it has seen that there is another
+    async with database.write() as unit:
+        lost = "UPDATE leases SET holder = 'one', epoch = 1, expires_ms = 1"
+        await unit.connection.execute(text(lost))
+    assert await one.acquire() == 3, "number two was somebody else's"
+    async with database.write() as unit:
+        with pytest.raises(UnavailableError):
+            await require_epoch(unit, 2)
+    assert await two.acquire() is None
 
 
 async def test_what_has_run_out_is_not_renewed_even_when_nobody_took_it(database: Database) -> None:

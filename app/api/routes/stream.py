@@ -108,7 +108,8 @@ async def events(
     Each event is one JSON object `{type, topic, sequence, timestamp, data}`. `sequence` counts all
     committed events without a gap; a reader of some topics sees some of the numbers, rising. Quotes
     (`ticker:SYMBOL`) are not stored and have no number. A `gap` says that what was asked for can
-    no longer be replayed: read the state anew. Who falls behind gets of each symbol only the newest
+    no longer be replayed, or that the database has lost what was sent last (`sequence_went_back`,
+    after a failover): read the state anew. Who falls behind gets of each symbol only the newest
     score and quote; who takes nothing for five seconds is disconnected.
     """
     names = topics.split(",")
