@@ -180,13 +180,17 @@ class Fleet:
         return await self.ask(one, PREFIX + path)
 
     async def post(self, one: Replica, path: str, body: Any = None, **headers: str) -> Any:
+        """Asks again while the schedule sets the weights: that is what such an answer asks for."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        async with self.session.post(
-            one.url + PREFIX + path, json=body or {}, headers=named
-        ) as answer:
-            document = await answer.json()
-            assert answer.status in {200, 201, 202}, document
-            return document
+        while True:
+            async with self.session.post(
+                one.url + PREFIX + path, json=body or {}, headers=named
+            ) as answer:
+                document = await answer.json()
+            if answer.status != 409 or document["code"] != "rebalance_in_progress":
+                assert answer.status in {200, 201, 202}, document
+                return document
+            await asyncio.sleep(0.1)
 
     async def tried(self, one: Replica, path: str, body: Any) -> Any:
         """None where it cannot be done now."""
