@@ -23,6 +23,7 @@ from app.domain.symbols import SymbolEntry, SymbolIndex
 from app.services.once import Answer, Command, Once
 from app.services.run_inputs import unpack
 from app.services.scoring import KEEP_DAILY, KEEP_INPUTS, KEEP_RUNS, Scoring
+from app.services.steadiness import Steadiness
 from app.storage.database import Database
 from tests.domain.portfolios import contract
 from tests.scoring_inputs import make_inputs, names
@@ -74,6 +75,9 @@ class Market:
         return self.known.resolve(text)
 
 
+STEADY = Steadiness()  # of the one market of these tests: a month of boards, worked out once
+
+
 @dataclass
 class Bench:
     """The service with levers on time, market and settings."""
@@ -99,6 +103,7 @@ class Bench:
             new_id=lambda: f"00000000-0000-4000-8000-{next(self._numbers):012}",
             configuration=lambda: self.settings,
             once=Once(self.database, lambda: self.now),
+            steadiness=STEADY,
         )
 
 
