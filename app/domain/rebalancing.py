@@ -120,6 +120,7 @@ _GROUND: Final = {
     WeightingMethod.EQUAL: "all funded members weigh the same",
     WeightingMethod.FIXED: "the operator set its weight",
 }
+_UNSET: Final = "the operator set no weight for it"
 
 
 def rulings(
@@ -142,8 +143,11 @@ def rulings(
         if ruling.claim.role is Role.FUNDED
     }
     pulls = appeals(used, funded, known)
+    asked = funded if used is not WeightingMethod.FIXED else configuration.rebalancing.fixed_weights
     return ruled | {
-        symbol: Ruling(replace(ruled[symbol].claim, appeal=pull), _GROUND[used])
+        symbol: Ruling(
+            replace(ruled[symbol].claim, appeal=pull), _GROUND[used] if symbol in asked else _UNSET
+        )
         for symbol, pull in pulls.items()
     }
 

@@ -52,7 +52,11 @@ def volatility(weights_u: Mapping[str, int], known: Covariance) -> float | None:
 
 
 def _fixed(claims: tuple[Claim, ...], configuration: Configuration) -> Allocation:
-    """What the operator set, capped by the maximum; scaled down where locked weights leave less."""
+    """What the operator set, capped by the maximum; scaled down where locked weights leave less.
+
+    A member that no weight was set for has none. Where that is so of all of them nothing was
+    decided: they keep theirs.
+    """
     wanted = configuration.rebalancing.fixed_weights_u
     held = {claim.symbol: claim.held_u for claim in claims if claim.role is Role.LOCKED}
     funded = {
@@ -60,6 +64,10 @@ def _fixed(claims: tuple[Claim, ...], configuration: Configuration) -> Allocatio
         for claim in claims
         if claim.role is Role.FUNDED
     }
+    if not funded.keys() & wanted.keys():
+        kept = {claim.symbol: claim.held_u for claim in claims if claim.role is not Role.EXCLUDED}
+        weights = {claim.symbol: kept.get(claim.symbol, 0) for claim in claims}
+        return Allocation(weights, FULL - sum(weights.values()), (Flag.FIXED_UNSET,))
     room, total = max(FULL - sum(held.values()), 0), sum(funded.values())
     flags: tuple[Flag, ...] = ()
     if total > room:

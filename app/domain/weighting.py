@@ -18,6 +18,7 @@ class Flag(StrEnum):
     ZERO_SCORE_FILL = "zero_score_fill"  # the rest went to symbols without appeal
     VOLATILITY_TARGET = "volatility_target"  # weights shrunk until the portfolio is calm enough
     VOLATILITY_UNKNOWN = "volatility_unknown"  # nothing grows: a target needs it and it is missing
+    FIXED_UNSET = "fixed_unset"  # the operator set a weight for no member: all keep theirs
     LOCKED_EXCEED = "locked_exceed"  # what may not move leaves no room: all keep their weight
 
 

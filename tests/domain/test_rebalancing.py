@@ -214,10 +214,23 @@ def test_operator_set_weights() -> None:
     funded = {symbol: weight for symbol, weight in made.allocation.weights_u.items() if weight}
     assert funded == {first: 12_000_000, second: 20_000_000}
     assert made.allocation.cash_u == 68_000_000
+    reasons = {one.symbol: one.reason for one in made.shifts}
+    assert reasons[first] == "the operator set its weight"
+    assert reasons[TEN[2]] == "the operator set no weight for it"
     locked = {name: standing(name, is_fresh=name in {first, second}) for name in TEN}
     full = plan(moved(of(*TEN), 0), locked, fixed, T0 + HOUR).allocation
     assert full.flags == (Flag.LOCKED_EXCEED,)
     assert full.cash_u in {0, 1}
+
+
+def test_weights_that_the_operator_never_set_sell_nothing() -> None:
+    known = standings() | {TEN[0]: standing(TEN[0], ban="rug pull")}
+    for unset in ({}, {"ELSEUSDT": Decimal(12)}):
+        rules = with_rules(method=WeightingMethod.FIXED, fixed_weights=unset)
+        made = plan(of(*TEN), known, rules, T0 + HOUR)
+        assert made.allocation.flags == (Flag.FIXED_UNSET,)
+        assert [(one.symbol, one.new_u) for one in made.shifts] == [(TEN[0], 0)]
+        assert made.allocation.cash_u == of(*TEN).members[0].weight_u
 
 
 def test_banned_goes_and_pinned_stays() -> None:
