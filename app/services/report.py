@@ -48,15 +48,15 @@ class Reporting:
     async def report(self, since: datetime | None, until: datetime | None) -> Report:
         """Over the period; without one the whole curve, and the last 30 days attributed."""
         async with self.performance.database.read() as unit:
-            now = self.performance.grounds.clock()
-            end = now if until is None else min(until, now)
-            begin = end - timedelta(days=_DAYS) if since is None else since
+            earliest, _ = _attributed_over(since, until, self.performance.grounds.clock())
             portfolio = await unit.portfolio.load()
             included = [member.included_at for member in portfolio.members]
             # A rebalance moves no member: without it a swap is all the same what it was.
             swapped = steps(await unit.history.moves(since=since, without=_REBALANCE))
-            need = Need(days_since=since, gains_since=min((begin, *included)))
+            need = Need(days_since=since, gains_since=min((earliest, *included)))
             track = await track_of(unit, self.performance.grounds, need, swapped)
+            # Its last valuation is of its own moment: to end before that would leave it out.
+            begin, end = _attributed_over(since, until, track.grounds.at)
             ledgers = await attributed(unit, track, begin, end)
             realized = await realized_in(unit, portfolio, since, until)
             trades = await unit.trades.page(None, _TRADES, since=since, until=until)
@@ -77,3 +77,10 @@ class Reporting:
             swaps=tuple(one for one in told if until is None or one.at < until),
             facts=track.facts,
         )
+
+
+def _attributed_over(
+    since: datetime | None, until: datetime | None, now: datetime
+) -> tuple[datetime, datetime]:
+    end = now if until is None else min(until, now)
+    return end - timedelta(days=_DAYS) if since is None else since, end

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import fields, replace
 from datetime import timedelta
 from decimal import Decimal
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from app.domain.board import Board, Card
 from app.domain.history import EventType
 from app.domain.market import Interval
 from app.domain.panel import Panel
+from app.services.report import Reporting
 from app.storage.unit_of_work import UnitOfWork
 from tests.services.desk import NOW, SYMBOLS, WHO, Desk, panel
 
@@ -121,6 +123,19 @@ async def test_analytics_and_report_tell_the_same_of_the_weights_in_force_each_d
         False,
         True,
     )
+
+
+async def test_the_report_attributes_all_of_its_equity_though_time_passes_meanwhile(
+    desk: Desk,
+) -> None:
+    await desk.filled(3)
+    desk.quote(SYMBOLS[0], mark=Decimal(11))
+    moments = (desk.now + timedelta(minutes=passed) for passed in count(1))
+    grounds = replace(desk.performance.grounds, clock=lambda: next(moments))
+    report = await Reporting(replace(desk.performance, grounds=grounds)).report(None, None)
+    (index,) = report.ledgers
+    assert index.end_at == report.made_at == report.days[-1].at
+    assert index.change == (report.days[-1].equity or 0) - 1 > 0
 
 
 async def test_the_active_return_is_explained_by_sector_against_the_equal_weight_universe(
