@@ -1,13 +1,11 @@
-"""Across symbols: rank to normal and robust z; (N,) in, (N,) out, missing stays missing."""
+"""Across symbols: rank to normal; (N,) in, (N,) out, missing stays missing."""
 
 import numpy as np
 from scipy.special import ndtri
 
 from app.domain.market import Floats
 
-_MAD_TO_SD = 1.4826  # median absolute deviation of a normal variable -> its sd
 _TINY = 1e-280  # below it the scale would overflow
-_MEAN_TO_SD = 1.2533  # mean absolute deviation of a normal variable -> its sd
 
 
 def significant(values: Floats, digits: int = 12) -> Floats:
@@ -35,18 +33,3 @@ def rank_to_normal(values: Floats) -> Floats:
     """Phi^-1((rank - 0.5) / n) among the finite entries; equal values get equal z, others NaN."""
     ranks = average_ranks(values)
     return np.asarray(ndtri((ranks - 0.5) / max(int(np.isfinite(values).sum()), 1)), np.float64)
-
-
-def robust_z(values: Floats, limit: float = 3.0) -> Floats:
-    """(x - median) / (1.4826 MAD) within +-limit; all equal gives 0, non-finite NaN.
-
-    When more than half are equal the MAD is 0 and the mean absolute deviation stands in.
-    """
-    known = np.isfinite(values)
-    z = np.full(len(values), np.nan)
-    if not known.any():
-        return z
-    away = values[known] - np.median(values[known])
-    scale = _MAD_TO_SD * np.median(np.abs(away)) or _MEAN_TO_SD * np.mean(np.abs(away))
-    z[known] = np.clip(away / scale, -limit, limit) if scale else 0.0
-    return z

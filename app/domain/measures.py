@@ -45,11 +45,6 @@ def ewma_volatility(returns: Floats, least: int = 30, decay: float = _DECAY) -> 
     return _enough(np.sqrt(variance * DAYS_A_YEAR), returns, max(least, 1))
 
 
-def close_volatility(returns: Floats, least: int) -> Floats:
-    """Annualised sample standard deviation (ddof 1) of the returns."""
-    return _enough(_sample_sd(returns) * np.sqrt(DAYS_A_YEAR), returns, least)
-
-
 def garman_klass(open_: Floats, high: Floats, low: Floats, close: Floats, least: int) -> Floats:
     """Annualised range volatility: sqrt(mean(0.5 ln(H/L)^2 - (2 ln 2 - 1) ln(C/O)^2))."""
     daily = 0.5 * np.log(high / low) ** 2 - (2.0 * np.log(2.0) - 1.0) * np.log(close / open_) ** 2

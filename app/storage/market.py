@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.market import Floats, Funding
@@ -44,13 +44,6 @@ class MarketRepository:
             for one in snapshots
         ]
         await self.connection.execute(upsert(self.connection, market_snapshots), rows)
-
-    async def latest_snapshots(self) -> dict[str, MarketSnapshot]:
-        """Those of the newest instant, by symbol id."""
-        table = market_snapshots
-        newest = select(func.max(table.c.taken_ms)).scalar_subquery()
-        rows = await self.connection.execute(select(table).where(table.c.taken_ms == newest))
-        return {row["symbol_id"]: MarketSnapshot(**row) for row in rows.mappings()}
 
     async def snapshot_times(self, since_ms: int = 0) -> tuple[int, ...]:
         """Instants at or after `since_ms`, oldest first; keep a thinned choice of them small."""

@@ -95,12 +95,6 @@ class ScoringRepository:
         found: bytes | None = (await self.connection.execute(wanted)).scalar()
         return found
 
-    async def newest_inputs(self) -> bytes | None:
-        """Inputs of the newest run that has them."""
-        wanted = _newest(select(scoring_runs.c.inputs).where(scoring_runs.c.inputs.is_not(None)))
-        found: bytes | None = (await self.connection.execute(wanted)).scalar()
-        return found
-
     async def history(
         self, symbol: str, before: tuple[datetime, str] | None, limit: int
     ) -> tuple[Board, ...]:

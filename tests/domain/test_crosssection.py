@@ -1,11 +1,10 @@
 """Ranks and robust z across symbols."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.crosssection import average_ranks, rank_to_normal, robust_z, significant
+from app.domain.crosssection import average_ranks, rank_to_normal, significant
 
 NAN = float("nan")
 
@@ -34,25 +33,6 @@ def test_significant_digits_make_equal_what_is_equal_in_truth() -> None:
     assert rounded[0] == rounded[1]
     np.testing.assert_allclose(rounded[2:], sums[2:], rtol=1e-11)
     np.testing.assert_array_equal(significant(np.array([123456789012345.0])), [123456789012000.0])
-
-
-def test_robust_z_golden() -> None:
-    z = robust_z(np.array([1.0, 2.0, 3.0, 4.0, 100.0]))
-    np.testing.assert_allclose(z, [-1.34898152, -0.67449076, 0.0, 0.67449076, 3.0], atol=1e-8)
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([5.0, 5.0, 5.0], [0.0, 0.0, 0.0]),
-        ([1.0, 1.0, 1.0, 3.0], [0.0, 0.0, 0.0, 2.0 / (1.2533 * 0.5)]),
-        ([NAN, 1.0], [NAN, 0.0]),
-        ([NAN, np.inf], [NAN, NAN]),
-    ],
-)
-def test_robust_z_without_spread(values: list[float], expected: list[float]) -> None:
-    z = robust_z(np.array(values))
-    np.testing.assert_allclose(z, np.clip(expected, -3.0, 3.0))
 
 
 @given(

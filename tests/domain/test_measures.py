@@ -40,13 +40,6 @@ def test_ewma_by_hand_skips_missing_days() -> None:
     np.testing.assert_allclose(found, [np.sqrt(first * 365), NAN])
 
 
-def test_close_volatility_is_the_sample_sd() -> None:
-    returns = noise(30, 2)
-    returns[3, 1] = NAN
-    found = measures.close_volatility(returns, 30)
-    np.testing.assert_allclose(found, [np.std(returns[:, 0], ddof=1) * np.sqrt(365), NAN])
-
-
 def test_garman_klass_by_hand() -> None:
     open_, high, low, close = (np.full((2, 1), price) for price in (10.0, 11.0, 9.0, 10.5))
     daily = 0.5 * np.log(11 / 9) ** 2 - (2 * np.log(2) - 1) * np.log(1.05) ** 2
@@ -198,12 +191,11 @@ def test_golden_btc() -> None:
     returns = measures.log_returns(bars["close"])
     last = {name: values[-30:] for name, values in bars.items()}
     found = [
-        measures.close_volatility(returns[-30:], 30),
         measures.ewma_volatility(returns),
         measures.garman_klass(last["open"], last["high"], last["low"], last["close"], 30),
         measures.variance_ratio(returns, 5, 45),
     ]
-    expected = [0.319144, 0.304646, 0.359575, 0.91823166]
+    expected = [0.304646, 0.359575, 0.91823166]
     np.testing.assert_allclose(np.concatenate(found), expected, rtol=2e-6)
     amihud, _ = illiquidity(returns[-30:], bars["quote_volume"][-30:], 30)
     np.testing.assert_allclose(amihud * 1e6, [7.087315e-07], rtol=1e-5)

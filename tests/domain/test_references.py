@@ -189,5 +189,3 @@ def test_quantstats_has_the_same_measures_of_performance(seed: int, days: int) -
         assert mine.sharpe == pytest.approx(stats.sharpe(series, periods=365), rel=1e-10)
         assert mine.sortino == pytest.approx(stats.sortino(series, periods=365), rel=1e-10)
         assert mine.max_drawdown == pytest.approx(-stats.max_drawdown(series), abs=1e-10)
-        yearly = measures.close_volatility(returns[:, None], 2)[0]
-        assert yearly == pytest.approx(stats.volatility(series, periods=365), rel=1e-10)

@@ -11,7 +11,6 @@ from app.storage.market import MarketSnapshot
 
 async def test_snapshots_are_a_panel_of_open_interest(database: Database) -> None:
     async with database.write() as unit:
-        assert await unit.market.latest_snapshots() == {}
         assert await unit.market.snapshot_times() == ()
         await unit.market.save_snapshots([])
         for taken, level in ((1_000, 10.5), (2_000, None), (3_000, 12.25)):
@@ -25,13 +24,8 @@ async def test_snapshots_are_a_panel_of_open_interest(database: Database) -> Non
     async with database.read() as unit:
         times = await unit.market.snapshot_times(since_ms=2_000)
         panel = await unit.market.open_interest(["eth", "none", "btc"], times)
-        latest = await unit.market.latest_snapshots()
     assert times == (2_000, 3_000)
     np.testing.assert_array_equal(panel, [[1.0, np.nan, np.nan], [3.0, np.nan, 12.25]])
-    assert latest == {
-        "btc": MarketSnapshot("btc", 3_000, 12.25, 1.5, 2e9),
-        "eth": MarketSnapshot("eth", 3_000, 3.0, 0.1, None),
-    }
     async with database.write() as unit:
         assert await unit.market.forget_snapshots(3_000) == 4
         assert await unit.market.snapshot_times() == (3_000,)

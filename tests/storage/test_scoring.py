@@ -64,7 +64,6 @@ def _board(number: int, *cards: Card) -> Board:
 async def test_a_board_comes_back_as_it_was(database: Database) -> None:
     async with database.write() as unit:
         assert await unit.scoring.latest() is None
-        assert await unit.scoring.newest_inputs() is None
         await unit.scoring.save(_board(2), b"\0two")
         await unit.scoring.save(_board(1), b"one")
         await unit.scoring.save(_board(3), None)
@@ -74,7 +73,6 @@ async def test_a_board_comes_back_as_it_was(database: Database) -> None:
         assert await unit.scoring.run("none") is None
         assert await unit.scoring.inputs("run-1") == b"one"
         assert await unit.scoring.inputs("none") is None
-        assert await unit.scoring.newest_inputs() == b"\0two"
 
 
 async def test_what_universes_looked_like_is_kept_by_day_for_thirty_days(
