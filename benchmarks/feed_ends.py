@@ -90,7 +90,7 @@ class Ours:
         if self.is_noting:
             tickers = self.data.live.market.tickers
             at = [(one.topic.code, one.stamped_ms) for one in news if one.topic.kind == "quote"]
-            if any(tickers[code].at.timestamp() * 1000 < ms - 1 for code, ms in at):
+            if any(tickers[code].at_ms < ms for code, ms in at):
                 raise RuntimeError("what was told does not show")
             self.shown.append((time.time_ns(), at))
 

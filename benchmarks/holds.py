@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from rich.console import Console
 from rich.table import Table
 
+from app.cli.heap import brief_collections
 from app.cli.neighbour import ExchangeChoice, exchange_beside
 from app.main import create_app
 from app.settings import DatabaseSettings, KucoinSettings, LogSettings, Settings
@@ -131,7 +132,8 @@ def main() -> None:
             database=DatabaseSettings(url=f"sqlite+aiosqlite:///{room}/bench.sqlite3"),
             log=LogSettings(level="error"),
         )
-        with watch.over_steps(), asyncio.Runner() as runner:
+        # Its garbage is collected as in every server.
+        with watch.over_steps(), brief_collections(), asyncio.Runner() as runner:
             runner.run(measure(create_app(settings), watch, Console(width=120)))
 
 

@@ -60,7 +60,7 @@ def torn(inputs: ScoringInputs, seed: int) -> ScoringInputs:
     bid[2], books[3], funding[4], interest[:, 5] = np.nan, None, (), np.nan
     thin = books[6]
     assert thin is not None
-    books[6] = replace(thin, asks=thin.asks[:1], bids=tuple(replace(b, lots=0) for b in thin.bids))
+    books[6] = replace(thin, asks=thin.asks[:1], bids=tuple(b._replace(lots=0) for b in thin.bids))
     ages = {source: values.copy() for source, values in inputs.ages_s.items()}
     ages[Source.BOOKS][7] = 10_000.0
     ages[Source.HOURLY_CANDLES][8] = np.nan

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum, StrEnum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,8 +153,7 @@ class ContractListing:
     rejections: tuple[Rejection, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Ticker:
+class Ticker(NamedTuple):  # made some thousand times a second, as are levels
     """Last trade and best quotes; `traded_ms` is the time of the trade, not of the quote."""
 
     code: str
@@ -172,8 +172,7 @@ class TickerListing:
     rejections: tuple[Rejection, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(NamedTuple):
     price: Decimal
     lots: int
 

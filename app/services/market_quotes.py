@@ -166,7 +166,7 @@ class MarketQuotes:
                 troubles.pop(code, None)
         if one.stamped_ms < held.at_ms:
             return None
-        value = Ticker(  # some thousand a second: `replace` takes three times as long
+        value = Ticker(  # some thousand a second: `_replace` takes several times as long
             code,
             before.last,
             before.last_lots,
@@ -187,7 +187,7 @@ class MarketQuotes:
         if update.traded_ms <= before.traded_ms:
             return None
         return held.saying(
-            replace(before, last=update.price, last_lots=update.lots, traded_ms=update.traded_ms)
+            before._replace(last=update.price, last_lots=update.lots, traded_ms=update.traded_ms)
         )
 
     def deaf(self) -> tuple[str, ...]:
@@ -215,4 +215,4 @@ def _with_trade(held: Ticker, given: Ticker) -> Ticker:
     """The quote of the one with the later of both trades."""
     if given.traded_ms <= held.traded_ms:
         return held
-    return replace(held, last=given.last, last_lots=given.last_lots, traded_ms=given.traded_ms)
+    return held._replace(last=given.last, last_lots=given.last_lots, traded_ms=given.traded_ms)

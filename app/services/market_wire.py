@@ -24,7 +24,7 @@ from app.domain.quarantine import PriceState
 from app.services.market_state import Market, Received
 from app.services.registry import SyncSummary
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 _LEVEL: Final = 3
 T = TypeVar("T")
 

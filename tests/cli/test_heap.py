@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.cli.heap import LONGEST_S, brief_collections
+from app.cli.heap import LONGEST_S, UNSEEN, YOUNG, brief_collections
 
 
 class Turning:
@@ -51,10 +51,23 @@ def test_what_took_long_to_look_through_is_set_apart_and_the_rest_is_not() -> No
 
 
 def test_garbage_is_still_found() -> None:
-    clock = Turning()
+    clock, usual = Turning(), gc.get_threshold()
     with brief_collections(clock):
         Ring()
         assert gc.collect() >= 1
+        assert gc.get_threshold()[0] >= YOUNG
+    assert gc.get_threshold() == usual
+
+
+def test_what_grew_by_much_is_set_apart_without_the_first_looks_through_it() -> None:
+    kept: list[Ring] = []
+    with brief_collections(Turning(), grown=1_000):  # by that clock no look takes long
+        for look in range(UNSEEN + 1):
+            before = gc.get_freeze_count()
+            kept += [Ring() for _ in range(1_000)]
+            Ring()
+            assert (gc.collect() >= 1) is (look == UNSEEN)
+            assert (gc.get_freeze_count() >= before + 1_000) is (look < UNSEEN)
 
 
 def test_what_its_caller_had_set_apart_is_set_apart_again() -> None:

@@ -1,6 +1,5 @@
 """Since when what is told and what is answered differ, and from when on neither is believed."""
 
-from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -18,7 +17,7 @@ TOLD = Ticker(
 
 
 def answered(mid: str) -> Ticker:
-    return replace(TOLD, bid=Decimal(mid) - 1, ask=Decimal(mid) + 1)
+    return TOLD._replace(bid=Decimal(mid) - 1, ask=Decimal(mid) + 1)
 
 
 def test_D18_half_a_per_cent_is_the_limit_and_agreement_ends_it() -> None:
@@ -32,7 +31,7 @@ def test_D18_half_a_per_cent_is_the_limit_and_agreement_ends_it() -> None:
 @pytest.mark.parametrize("side", ["bid", "ask"])
 def test_D18_a_quote_without_one_side_tells_nothing(side: str) -> None:
     given = answered("200")
-    cut = replace(given, bid=None) if side == "bid" else replace(given, ask=None)
+    cut = given._replace(bid=None) if side == "bid" else given._replace(ask=None)
     assert parted_since(3.0, TOLD, cut, 7.0, RULES) == 3.0
     assert parted_since(None, cut, TOLD, 7.0, RULES) is None
 

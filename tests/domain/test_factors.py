@@ -323,7 +323,7 @@ def test_a_thin_book_has_depth_but_no_impact() -> None:
     assert book is not None
     thin = replace(
         book,
-        bids=tuple(replace(level, lots=0) for level in book.bids),
+        bids=tuple(level._replace(lots=0) for level in book.bids),
     )
     inputs = replace(INPUTS, books=(INPUTS.books[0], thin, *INPUTS.books[2:]))
     assert [values(f"depth_{band}", inputs)[1] for band in (10, 25, 50)] == [0.0] * 3

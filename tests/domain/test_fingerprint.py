@@ -19,7 +19,7 @@ INPUTS = make_inputs(4, daily=20, hourly=20)
 def other_book(inputs: ScoringInputs) -> ScoringInputs:
     book = inputs.books[0]
     assert book is not None
-    asks = (replace(book.asks[0], lots=book.asks[0].lots + 1), *book.asks[1:])
+    asks = (book.asks[0]._replace(lots=book.asks[0].lots + 1), *book.asks[1:])
     return replace(inputs, books=(replace(book, asks=asks), *inputs.books[1:]))
 
 

@@ -88,7 +88,7 @@ def _young(market: Market, code: str) -> Market:
 
 def _doubted(market: Market, code: str) -> Market:
     was = market.tickers[code]
-    strange = was.saying(replace(was.value, last=was.value.last * 1000))
+    strange = was.saying(was.value._replace(last=was.value.last * 1000))
     return replace(market, tickers={**market.tickers, code: strange})
 
 

@@ -38,8 +38,8 @@ async def test_a_trade_that_is_told_is_the_last_one_and_makes_no_quote_younger(
     scene.say(CODE, replace(later, price=Decimal(1), traded_ms=later.traded_ms), TopicKind.TRADE)
     market = scene.data.live.market
     after = market.tickers[CODE]
-    assert after.value == replace(
-        before.value, last=later.price, last_lots=7, traded_ms=later.traded_ms
+    assert after.value == before.value._replace(
+        last=later.price, last_lots=7, traded_ms=later.traded_ms
     )
     assert (after.at_ms, after.mono) == (before.at_ms, before.mono)
     assert market.answers[Source.TICKERS] is asked, "no quote was told"

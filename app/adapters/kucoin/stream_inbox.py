@@ -1,7 +1,7 @@
 """The newest message of each kind, until it is given on."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -33,6 +33,8 @@ class _Kind:
     tail: bytes = _NONE  # of the newest message, where it ends with its stamp
     told_by: Subscriptions | None = None  # who was found to want it,
     told_at: int = 0  # and after how many changes
+    is_live: bool = False
+    live_by: Mapping[Topic, float] | None = None  # what said so
 
 
 @dataclass(slots=True)
@@ -115,12 +117,14 @@ class Inbox:
     def is_empty(self) -> bool:
         return not self._waiting
 
-    def take(self, live: Collection[Topic], exchange_ms: int) -> list[Told]:
+    def take(self, live: Mapping[Topic, float], exchange_ms: int) -> list[Told]:
         """What is of these topics; the rest waits."""
         told: list[Told] = []
         kinds, self._waiting = self._waiting, []
         for kind in kinds:
-            if kind.topic not in live:
+            if kind.live_by is not live:
+                kind.is_live, kind.live_by = kind.topic in live, live
+            if not kind.is_live:
                 self._waiting.append(kind)
                 continue
             update = self._read(kind, exchange_ms)

@@ -20,6 +20,7 @@ MOST: Final = 10_000  # that wait; the exchange has to wait with more of them
 _GOODBYE_S: Final = 1.0
 _ABNORMAL: Final = 1006  # what is said of an end without a close frame
 _NO_CODE: Final = 1005
+_NEVER: Final = float("-inf")
 _TEXT, _CLOSE, _MORE = WSMsgType.TEXT, WSMsgType.CLOSE, WSMsgType.CONTINUATION
 # What there is to say of a connection is said by who opened it.
 _SILENT: Final = logging.getLogger("picows.stream")
@@ -38,6 +39,7 @@ class _Pile:
 
     messages: deque[Message] = field(default_factory=deque)
     since: float = 0.0
+    rested: float = _NEVER  # when it was last looked away from
     grew: asyncio.Event = field(default_factory=asyncio.Event)
     ended: int | None = None  # the code with which the connection was closed
 
@@ -53,9 +55,9 @@ class _Pile:
 class _Listener(WSListener):
     """Puts whole messages on the pile."""
 
-    def __init__(self, pile: _Pile, longest: int, monotonic: Callable[[], float]) -> None:
+    def __init__(self, pile: _Pile, terms: StreamTerms, monotonic: Callable[[], float]) -> None:
         self._pile = pile
-        self._longest = longest
+        self._terms = terms
         self._monotonic = monotonic
         self._parts: list[bytes] = []
         self._is_text = True
@@ -79,10 +81,11 @@ class _Listener(WSListener):
         self._pile.grew.set()
 
     def _put(self, transport: WSTransport, message: Message) -> None:
-        messages = self._pile.messages
+        pile, messages = self._pile, self._pile.messages
         if not messages:
-            self._pile.since = self._monotonic()
-            self._pile.grew.set()
+            # It may have come while nobody looked, and is never called younger than it is.
+            pile.since = max(pile.rested, self._monotonic() - self._terms.rest_s)
+            pile.grew.set()
         messages.append(message)
         if len(messages) == MOST:
             transport.underlying_transport.pause_reading()
@@ -92,7 +95,7 @@ class _Listener(WSListener):
         if frame.msg_type != _MORE:
             self._parts, self._is_text = [], frame.msg_type == _TEXT
         self._parts.append(frame.get_payload_as_bytes())
-        if sum(map(len, self._parts)) > self._longest:
+        if sum(map(len, self._parts)) > self._terms.message_bytes:
             self._code = int(WSCloseCode.MESSAGE_TOO_BIG.value)
             transport.send_close(WSCloseCode.MESSAGE_TOO_BIG)
             transport.disconnect(graceful=False)
@@ -107,6 +110,9 @@ class StreamSocket:
 
     _transport: WSTransport
     _pile: _Pile
+    _monotonic: Callable[[], float]
+    _rest_s: float
+    _keeps_up: bool = False
 
     def send(self, text: bytes) -> None:
         """Nothing, once it has ended."""
@@ -116,6 +122,8 @@ class StreamSocket:
     async def read(self) -> tuple[float, list[Message]]:
         """When it came, and what: some hundred messages at most, none at the end."""
         pile = self._pile
+        if self._keeps_up:
+            await self._rest()
         if pile.grew.is_set():
             await asyncio.sleep(0)  # the others have their turn however much comes
         else:
@@ -124,7 +132,17 @@ class StreamSocket:
         part = pile.taken()
         if was_full and len(pile.messages) < MOST and pile.ended is None:
             self._transport.underlying_transport.resume_reading()
+        self._keeps_up = bool(part) and not pile.grew.is_set()
         return pile.since, part
+
+    async def _rest(self) -> None:
+        """What comes meanwhile waits in the socket: to wake up for each message costs the most."""
+        transport = self._transport.underlying_transport
+        transport.pause_reading()
+        self._pile.rested = self._monotonic()
+        await asyncio.sleep(self._rest_s)
+        if self._pile.ended is None:
+            transport.resume_reading()
 
     @property
     def end(self) -> str:
@@ -138,7 +156,7 @@ async def opened(
     """A connection that is let go of at the end. Raises UnreachableError."""
     pile = _Pile()
     connecting = picows.ws_connect(
-        lambda: _Listener(pile, terms.message_bytes, monotonic),
+        lambda: _Listener(pile, terms, monotonic),
         url,
         ssl_context=_trusted() if url.startswith("wss:") else None,
         websocket_handshake_timeout=terms.open_s,
@@ -152,7 +170,7 @@ async def opened(
     except (OSError, TimeoutError, picows.WSError) as error:
         raise UnreachableError from error
     try:
-        yield StreamSocket(transport, pile)
+        yield StreamSocket(transport, pile, monotonic, terms.rest_s)
     finally:
         if pile.ended is None:
             transport.send_close(WSCloseCode.OK)

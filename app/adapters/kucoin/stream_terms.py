@@ -42,6 +42,7 @@ class StreamTerms:
     ping_timeout_s: float = 10.0
     tick_s: float = 0.1
     flush_s: float = 0.05
+    rest_s: float = 0.01  # between two looks into a socket, while these keep up with it
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from app.domain.market import Book, Level
 
 T = TypeVar("T")
 LEVELS: Final = 20  # as many as the answers have, so that books are alike wherever they come from
+_PRICE, _LOTS = itemgetter(0), itemgetter(1)  # of a row of a book
 _LEAST: Final = Decimal(10) ** -DIGITS
 _MOST: Final = Decimal(10) ** (DIGITS + 1)
 
@@ -114,12 +115,19 @@ def update_of(topic: Topic, subject: str, text: bytes) -> Update:
 def quote_of(text: bytes) -> tuple[QuoteUpdate, int, int | None]:
     """A quote, its exchange time in ms and its sequence."""
     found = decoded(_TICKER, text).data
-    return _quote(found), *stamped(found)
+    stamp = stamped(found)
+    return _quote(found), stamp[0], stamp[1]
 
 
 def _quote(found: _TickerV2) -> QuoteUpdate:
-    bid, ask = _side(found.bestBidPrice), _side(found.bestAskPrice)
-    return QuoteUpdate(bid, _lots(found.bestBidSize), ask, _lots(found.bestAskSize))
+    bid, ask, lots = found.bestBidPrice, found.bestAskPrice, (found.bestBidSize, found.bestAskSize)
+    if bid and ask and lots[0] and lots[1] and lots[0] > 0 < lots[1]:
+        try:  # nearly all of them are whole
+            if _LEAST <= bid < _MOST and _LEAST <= ask < _MOST:
+                return QuoteUpdate(bid, lots[0], ask, lots[1])
+        except InvalidOperation:  # the rest is told apart with more care
+            pass
+    return QuoteUpdate(_side(bid), _lots(lots[0]), _side(ask), _lots(lots[1]))
 
 
 def _day(found: _Day) -> DayUpdate:
@@ -148,14 +156,16 @@ def _levels(rows: Sequence[tuple[Decimal, int]], *, is_falling: bool) -> tuple[L
     if not rows:
         return ()
     try:
-        held = sorted(rows, key=itemgetter(0), reverse=is_falling)
+        held = sorted(rows, key=_PRICE, reverse=is_falling)
     except InvalidOperation:  # one of them is no number
         raise UnreadableError("not a price of a market") from None
     for price, _ in (held[0], held[-1]):  # all others lie between them
         _price(price)
-    _count(min(lots for _, lots in rows))
-    filled = (Level(price, lots) for price, lots in held if lots)
-    return tuple(islice(filled, LEVELS))
+    _count(min(map(_LOTS, rows)))
+    filled = [row for row in islice(held, LEVELS) if row[1]]
+    if len(filled) < LEVELS:  # some of the best are empty
+        filled = list(islice(filter(_LOTS, held), LEVELS))
+    return tuple(map(Level._make, filled))
 
 
 def _bar(found: _Candle) -> BarUpdate:

@@ -92,6 +92,31 @@ async def test_W12_more_than_can_wait_is_left_in_the_socket_and_comes_in_its_ord
         assert end == "closed_1000"
 
 
+async def test_what_came_while_nobody_looked_is_never_called_younger_than_it_is() -> None:
+    hosts, now = list[WSTransport](), [50.0]
+
+    def talk(transport: WSTransport) -> None:
+        hosts.append(transport)
+        transport.send(WSMsgType.TEXT, b"one")
+
+    terms = replace(TERMS, rest_s=0.05)
+    async with exchange(talk) as url, opened(url, terms, lambda: now[0]) as socket:
+        assert (await socket.read())[1] == [b"one"]
+        now[0] = 100.0
+        reading = asyncio.ensure_future(socket.read())
+        await asyncio.sleep(0)  # it looks away
+        now[0] = 100.04
+        hosts[0].send(WSMsgType.TEXT, b"two")
+        assert await reading == (100.0, [b"two"])
+        reading = asyncio.ensure_future(socket.read())
+        await asyncio.sleep(2 * terms.rest_s)  # it looks again, and nothing came
+        now[0] = 200.0
+        hosts[0].send(WSMsgType.TEXT, b"three")
+        at, texts = await reading
+        assert texts == [b"three"]
+        assert 200.0 - terms.rest_s <= at <= 200.0
+
+
 async def test_who_does_not_speak_the_protocol_is_unreachable() -> None:
     async def hangs_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
