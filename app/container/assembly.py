@@ -176,6 +176,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             metrics,
             lambda: in_force().notifications,
             status.notices_handed_on,
+            shared=service.portfolio.once.shared,
         )
         stream_events(supervisor, service, courier, hinted(database.listen, duty))
         if feed.replicas is not None:

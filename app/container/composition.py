@@ -43,6 +43,7 @@ from app.services.reports import Reports
 from app.services.safety import Safety
 from app.services.sample_data import SampleData
 from app.services.scoring import Scoring
+from app.services.shared_clock import shared_by
 from app.services.signal_actions import SignalActions
 from app.services.signal_bench import Bench
 from app.services.signal_outcomes import SignalOutcomes
@@ -99,7 +100,8 @@ def compose(
         is_owner=feed.is_owner,
         fence=feed.fence,
     )
-    once = Once(database, utc_now)
+    shared = shared_by(database)
+    once = Once(database, utc_now, shared)
     scoring = Scoring(
         market=market,
         database=database,
@@ -125,7 +127,7 @@ def compose(
     performance = Performance(database, grounds, once, ledger)
     reports = Reports(database, grounds, performance)
     portfolio = PortfolioService(database, grounds, once, ledger)
-    runs = RebalanceRuns(database, utc_now, new_id, f"{gethostname()}:{os.getpid()}")
+    runs = RebalanceRuns(database, utc_now, new_id, f"{gethostname()}:{os.getpid()}", shared)
     rebalancing = Rebalancing(database, grounds, once, ledger, runs)
     signals = Signals(database, grounds, once, new_id, Bench(plugins.agents()))
 

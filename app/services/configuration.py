@@ -74,7 +74,7 @@ class ConfigurationService:
             await unit.configuration.add(wanted, grounds.at, command.actor)
             done = configure(portfolio, wanted.version, as_document(wanted), grounds.at, reason)
             if most < size:
-                await require_none(unit, grounds.at)
+                await require_none(unit, await self.once.now(unit))
                 done = _without_the_lowest(done, portfolio, grounds, reason)
             await self.ledger.commit(unit, portfolio, done, grounds, command)
             unit.announce(ConfigurationChanged(wanted, grounds.at))

@@ -140,7 +140,8 @@ class Notifications:
 
         async def change(unit: UnitOfWork) -> Delivery:
             channel = await unit.notifications.channel(channel_id)
-            await unit.notifications.add(channel.id, notice, self.clock(), DeliveryState.PENDING)
+            at = await self.once.now(unit)
+            await unit.notifications.add(channel.id, notice, at, DeliveryState.PENDING)
             return await unit.notifications.newest(channel.id)
 
         return await self.once.run(command, change, render)
@@ -157,7 +158,7 @@ class Notifications:
                     Code.INVALID_STATE_TRANSITION,
                     f"Only what is dead is told again; this is {delivery.state.value}.",
                 )
-            await unit.notifications.redrive(delivery_id, self.clock())
+            await unit.notifications.redrive(delivery_id, await self.once.now(unit))
             return await unit.notifications.get(delivery_id)
 
         return await self.once.run(command, change, render)

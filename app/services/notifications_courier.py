@@ -23,6 +23,7 @@ from app.services.alert_watch import unheard
 from app.services.notifications_outbox import Outbox
 from app.services.notifiers import Notifiers
 from app.services.ports import Clock
+from app.services.shared_clock import SharedClock, agreed
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
 from app.telemetry.metrics import Metrics
@@ -54,6 +55,7 @@ class Courier:
     rules: Callable[[], NotificationRules] = NotificationRules
     rounded: Callable[[], Awaitable[None]] = unheard
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    shared: SharedClock | None = None  # None: this process is the only one
     _busy: set[str] = field(default_factory=set)
 
     async def run(self, beat: Callable[[], None]) -> None:
@@ -70,7 +72,8 @@ class Courier:
 
     async def collect(self) -> tuple[Channel, ...]:
         """Notices of everything committed since the last time; all channels."""
-        return await Outbox(self.database, self.clock, self.metrics, self.rules).collect()
+        made = self.database, self.clock, self.metrics, self.rules, self.shared
+        return await Outbox(*made).collect()
 
     async def drain(self, channel: Channel) -> None:
         """Delivers what is due over one channel, the oldest first; a failure ends it for now."""
@@ -88,7 +91,7 @@ class Courier:
 
     async def _claim(self, unit: UnitOfWork, channel: Channel) -> tuple[Delivery, ...]:
         """A program gets everything in order; people what is critical first, and so many."""
-        at, log = self.clock(), unit.notifications
+        at, log = await agreed(unit, self.shared, self.clock), unit.notifications
         if channel.kind is ChannelKind.WEBHOOK:
             return await log.claim(channel.id, at, _BATCH)
         left, ordinary = room(await log.delivered_since(channel.id, at - MINUTE), self.rules())
@@ -135,9 +138,10 @@ class Courier:
         """Noted together with what arrived before it; what stood behind it waits with it."""
         tries = delivery.tries + 1
         pause = timedelta(seconds=pause_s(tries, self.dice()))
-        again = None if tries >= MOST_TRIES else self.clock() + pause
         done, behind = around
         async with self.database.write() as unit:
+            now = await agreed(unit, self.shared, self.clock)
+            again = None if tries >= MOST_TRIES else now + pause
             await unit.notifications.delivered(done)
             await unit.notifications.release(behind)
             await unit.notifications.failed(delivery, f"{error.code}: {error.detail}", again)

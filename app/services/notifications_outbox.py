@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from app.domain.notification import (
@@ -23,6 +24,7 @@ from app.domain.notification import (
 )
 from app.domain.notification_rules import NotificationRules
 from app.services.ports import Clock
+from app.services.shared_clock import SharedClock, agreed
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
 from app.telemetry.metrics import Metrics
@@ -38,6 +40,7 @@ class Outbox:
     clock: Clock
     metrics: Metrics
     rules: Callable[[], NotificationRules] = NotificationRules
+    shared: SharedClock | None = None  # None: this process is the only one
 
     async def collect(self) -> tuple[Channel, ...]:
         """Notices of everything committed since the last time; all channels."""
@@ -52,16 +55,15 @@ class Outbox:
         position = await unit.notifications.position()
         records = await unit.events.after(position, _PAGE)
         notices = [notice for record in records if (notice := notice_of(record)) is not None]
+        at = await agreed(unit, self.shared, self.clock)
         for channel in channels:
             mine = [one for one in notices if channel.enabled and one.kind in channel.kinds]
             if channel.kind is ChannelKind.APPRISE:
                 if channel.enabled:
-                    await _Desk(unit, channel, self).take(mine)
+                    await _Desk(unit, channel, self, at).take(mine)
                 continue
             for notice in mine:  # a program wants everything
-                await unit.notifications.add(
-                    channel.id, notice, self.clock(), DeliveryState.PENDING
-                )
+                await unit.notifications.add(channel.id, notice, at, DeliveryState.PENDING)
         if records:
             await unit.notifications.seen(records[-1].seq)
         return len(records) < _PAGE
@@ -74,9 +76,10 @@ class _Desk:
     unit: UnitOfWork
     channel: Channel
     outbox: Outbox
+    at: datetime
 
     async def take(self, notices: list[Notice]) -> None:
-        rules, at, log = self.outbox.rules(), self.outbox.clock(), self.unit.notifications
+        rules, at, log = self.outbox.rules(), self.at, self.unit.notifications
         held = list(await log.held(self.channel.id))
         if not notices and not held:
             return
@@ -100,7 +103,7 @@ class _Desk:
     async def _digest(
         self, held: tuple[Delivery, ...] | list[Delivery], waiting: int, rules: NotificationRules
     ) -> None:
-        at, log = self.outbox.clock(), self.unit.notifications
+        at, log = self.at, self.unit.notifications
         for kind in NoticeKind:
             mine = [one for one in held if one.notice.kind is kind]
             notices = [one.notice for one in mine]

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, Generic, Protocol, TypeVar
 
 from app.domain.errors import (
@@ -13,6 +13,7 @@ from app.domain.errors import (
     UnavailableError,
 )
 from app.services.ports import Clock
+from app.services.shared_clock import SharedClock, agreed
 from app.storage.database import BULK_STATEMENT_S, Database
 from app.storage.idempotency import ClaimOutcome, StoredAnswer
 from app.storage.unit_of_work import UnitOfWork
@@ -113,6 +114,11 @@ class Once:
 
     database: Database
     clock: Clock
+    shared: SharedClock | None = None  # None: this process is the only one
+
+    async def now(self, unit: UnitOfWork) -> datetime:
+        """By the clock by which locks and leases end."""
+        return await agreed(unit, self.shared, self.clock)
 
     async def run(
         self,
@@ -232,7 +238,7 @@ class Once:
     async def forget_old(self) -> int:
         """Forget answers that are older than was promised; gives their number."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
-            return await unit.idempotency.forget(self.clock() - KEEP)
+            return await unit.idempotency.forget(await self.now(unit) - KEEP)
 
     async def _claim(self, once: Keyed) -> Outcome[T] | None:
         async with self.database.write() as unit:
@@ -260,7 +266,7 @@ class Once:
     async def _state(self, unit: UnitOfWork, once: Keyed, *, holds: bool) -> Outcome[T] | None:
         """The answer to replay; None when it is ours to carry out."""
         claim = await unit.idempotency.claim(
-            _PRINCIPAL, once.key, "", once.fingerprint, self.clock()
+            _PRINCIPAL, once.key, "", once.fingerprint, await self.now(unit)
         )
         if claim.answer is not None:
             kept = claim.answer

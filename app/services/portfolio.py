@@ -196,7 +196,7 @@ class PortfolioService:
         command.require_version(portfolio.version)
         grounds = await self.grounds.of(unit)
         if portfolio.members:  # of nothing no run can set weights
-            await require_none(unit, grounds.at)
+            await require_none(unit, await self.once.now(unit))
         return portfolio, grounds
 
     async def _commit(

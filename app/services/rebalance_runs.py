@@ -15,6 +15,7 @@ from app.services.lot_plan import LotPlan
 from app.services.once import Command
 from app.services.ports import Clock, NewId
 from app.services.rebalance_beats import Planned, Wish, failure_of
+from app.services.shared_clock import SharedClock, agreed
 from app.services.trading import DataFacts
 from app.storage.database import BULK_STATEMENT_S, Database
 from app.storage.unit_of_work import UnitOfWork
@@ -52,11 +53,16 @@ class RebalanceRuns:
     clock: Clock
     new_id: NewId
     owner: str  # names this process to people
+    shared: SharedClock | None = None  # None: this process is the only one
+
+    async def now(self, unit: UnitOfWork) -> datetime:
+        """By the clock by which leases end."""
+        return await agreed(unit, self.shared, self.clock)
 
     async def forget_old(self, keep: timedelta) -> int:
         """Drops runs that ended longer ago; gives their number."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
-            return await unit.rebalance_runs.forget(self.clock() - keep)
+            return await unit.rebalance_runs.forget(await self.now(unit) - keep)
 
     async def claim(self, wish: Wish, command: Command) -> Run:
         """A run that has the portfolio for itself; or the ended one of the same tick.
@@ -82,7 +88,9 @@ class RebalanceRuns:
         )
 
         async def claimed(unit: UnitOfWork) -> tuple[Run, bool]:
-            found = await unit.rebalance_runs.claim(wanted, now)
+            now = await self.now(unit)
+            mine = replace(wanted, requested_at=now, lease_until=now + LEASE)
+            found = await unit.rebalance_runs.claim(mine, now)
             if wish.is_unattended and found.is_active and found.scheduled_at == wish.scheduled_at:
                 found = replace(found, owner=self.owner, lease_until=now + LEASE)
                 return found, await unit.rebalance_runs.take_over(found)
@@ -105,7 +113,7 @@ class RebalanceRuns:
         """
         try:
             async with self.database.write() as unit:
-                failed = run.failed(failure_of(error), self.clock())
+                failed = run.failed(failure_of(error), await self.now(unit))
                 await unit.rebalance_runs.close(failed, steps)
                 return await unit.rebalance_runs.one(run.run_id)
         except ServiceError:

@@ -195,7 +195,7 @@ class Rebalancing:
         with trail.beat(Beat.LOAD) as detail:
             loaded = await load(unit, self.grounds, wish, command)
             before, grounds = loaded.portfolio, loaded.grounds
-            running = run.to(RunState.RUNNING, self.runs.clock())
+            running = run.to(RunState.RUNNING, await self.runs.now(unit))
             if not await unit.rebalance_runs.start(running):
                 raise lost(run)
             board = grounds.require_board()
@@ -221,7 +221,7 @@ class Rebalancing:
             trail.skip(Beat.ANNOUNCE)
         facts = facts_of(grounds)
         outcome = outcome_of(planned, before.version, after.version, after.cash_u, facts)
-        ended = running.ended(outcome, state, self.runs.clock())
+        ended = running.ended(outcome, state, await self.runs.now(unit))
         await end(unit, ended, trail.steps)
         return Rebalanced(
             run_id=run.run_id,

@@ -1,6 +1,7 @@
 """Leases: who alone may do something at present, by the database's own clock."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from sqlalchemy import case, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -25,7 +26,16 @@ class LeaseRepository:
 
     connection: AsyncConnection
 
+<<<<<<< HEAD
     async def acquire(self, name: str, holder: str, ttl_ms: int, after: int = 0) -> int | None:
+=======
+    async def now(self) -> datetime:
+        """By the database's clock, to the millisecond."""
+        told = await self.connection.execute(select(now_ms(self.connection)))
+        return datetime.fromtimestamp(told.scalar_one() / 1000, UTC)
+
+    async def acquire(self, name: str, holder: str, ttl_ms: int) -> int | None:
+>>>>>>> f9e868d (wip)
         """The epoch from now on, or None while somebody else has it.
 
         Who holds it already, perhaps in an earlier life under the same name, need not wait.

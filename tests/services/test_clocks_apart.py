@@ -1,0 +1,105 @@
+"""Processes whose clocks differ agree on when something has run out: by the database's (T04)."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+
+from app.domain.errors import Code, ConflictError
+from app.domain.notification import DeliveryState
+from app.domain.rebalance_run import RunState
+from app.services.once import Answer, Command, Once
+from app.services.portfolio import PortfolioService
+from app.services.rebalance_beats import Wish
+from app.services.rebalance_runs import RebalanceRuns
+from app.services.shared_clock import of_database, shared_by
+from app.services.views import MemberView
+from app.storage.database import Database
+from tests.services.desk import SYMBOLS, WHO, Desk
+from tests.services.test_notifications import Office, change
+
+# A file has one process; only PostgreSQL is shared.
+pytestmark = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
+APART = timedelta(days=3)  # longer than any lock, lease or answer is kept
+
+
+class Key:
+    key = "k"
+    fingerprint = "f"
+
+
+KEYED = Command("tester", "request", once=Key())
+
+
+def rendered(view: MemberView) -> Answer:
+    return Answer(201, {}, view.member.symbol.encode())
+
+
+def portfolio(desk: Desk, ahead: timedelta) -> PortfolioService:
+    """Of a process whose clock is so far ahead."""
+    return replace(desk.portfolio, once=Once(desk.database, lambda: desk.now + ahead, of_database))
+
+
+async def aged(database: Database, table: str, column: str) -> None:
+    """By the database's clock a time of every row is just over."""
+    over = f"UPDATE {table} SET {column} = clock_timestamp() - interval '1 second'"  # noqa: S608  # names of ours
+    async with database.write() as unit:
+        await unit.connection.execute(text(over))
+
+
+async def test_T04_a_claimed_key_and_a_kept_answer_end_by_the_databases_clock(desk: Desk) -> None:
+    await desk.filled(3)
+    assert shared_by(desk.database) is of_database, "so the service is put together"
+    slow, fast = portfolio(desk, -APART), portfolio(desk, APART)
+    assert await slow.once._claim(Key()) is None
+    for other in (slow, fast):
+        with pytest.raises(ConflictError) as caught:
+            await other.add(SYMBOLS[9], "once", KEYED, rendered)
+        assert caught.value.code is Code.IDEMPOTENCY_IN_PROGRESS
+    await aged(desk.database, "idempotency_keys", "locked_until")
+    done = await slow.add(SYMBOLS[9], "once", KEYED, rendered)
+    assert not done.is_replay
+    assert await fast.once.forget_old() == 0, "it was given a moment ago"
+    assert (await fast.add(SYMBOLS[9], "once", KEYED, rendered)).answer == done.answer
+
+
+async def test_T04_a_run_gives_way_by_the_databases_clock(desk: Desk) -> None:
+    await desk.filled(3)
+
+    def runs(name: str, ahead: timedelta) -> RebalanceRuns:
+        ids = iter(f"00000000-0000-4000-8000-{name:>012}" for _ in range(1))
+        return RebalanceRuns(
+            desk.database, lambda: desk.now + ahead, lambda: next(ids), name, of_database
+        )
+
+    held = await runs("1", -APART).claim(Wish(), WHO)
+    with pytest.raises(ConflictError) as caught:
+        await runs("2", APART).claim(Wish(), WHO)
+    assert caught.value.facts == {"run_id": held.run_id}
+    with pytest.raises(ConflictError) as caught:
+        await portfolio(desk, APART).remove(SYMBOLS[0], "no longer wanted", WHO)
+    assert caught.value.code is Code.REBALANCE_IN_PROGRESS
+    await aged(desk.database, "rebalance_runs", "lease_until")
+    await portfolio(desk, -APART).remove(SYMBOLS[0], "nobody is at it any more", WHO)
+    after = runs("3", -APART)
+    assert (await after.claim(Wish(), WHO)).owner == "3"
+    former, _ = await after.one(held.run_id)
+    assert former.state is RunState.ABORTED_EXPIRED
+
+
+async def test_T04_a_notice_is_due_by_the_databases_clock(database: Database) -> None:
+    office = Office(database)
+    slow, fast = office.another(), office.another()
+    slow.clock, fast.clock = lambda: office.now - APART, lambda: office.now + APART
+    slow.shared = fast.shared = of_database
+    await office.channel("desk", "http://127.0.0.1:9/nobody-listens")
+    await office.announce(change(1))
+    for courier in (slow, fast, slow, fast):
+        await office.work(courier)
+    (failed,) = await office.notifications.log(None, 9)
+    assert (failed.state, failed.tries) == (DeliveryState.PENDING, 1), "the next try is not due"
+    await aged(database, "notifications", "next_try_at")
+    await office.work(slow)
+    (failed,) = await office.notifications.log(None, 9)
+    assert failed.tries == 2
