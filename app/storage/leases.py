@@ -26,16 +26,12 @@ class LeaseRepository:
 
     connection: AsyncConnection
 
-<<<<<<< HEAD
-    async def acquire(self, name: str, holder: str, ttl_ms: int, after: int = 0) -> int | None:
-=======
     async def now(self) -> datetime:
         """By the database's clock, to the millisecond."""
         told = await self.connection.execute(select(now_ms(self.connection)))
         return datetime.fromtimestamp(told.scalar_one() / 1000, UTC)
 
-    async def acquire(self, name: str, holder: str, ttl_ms: int) -> int | None:
->>>>>>> f9e868d (wip)
+    async def acquire(self, name: str, holder: str, ttl_ms: int, after: int = 0) -> int | None:
         """The epoch from now on, or None while somebody else has it.
 
         Who holds it already, perhaps in an earlier life under the same name, need not wait.
