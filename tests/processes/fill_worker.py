@@ -1,16 +1,18 @@
-"""A process that fills the market from an exchange of its own, and dies as it writes candles."""
+"""A process that fills the market from an exchange of its own, and dies at it or as it follows."""
 
 import asyncio
 import os
 import random
 import signal
 import time
+from dataclasses import replace
 
 from sqlalchemy import event
 
 from app.services.backfill import first_fill
 from app.storage.database import Database
 from app.storage.engines import DatabaseOptions
+from tests.services.followed_market import TERMS, followed
 from tests.services.live_market import open_market
 
 CONTRACTS = 10  # their market is the same in every process
@@ -21,6 +23,27 @@ def fill(url: str, place: str, after: int) -> None:
     before the `commit` of its transaction.
     """
     asyncio.run(_fill(url, place, after))
+
+
+def rotate(url: str) -> None:
+    """Killed while one connection to the stream takes the place of another."""
+    asyncio.run(_rotate(url))
+
+
+async def _rotate(url: str) -> None:
+    database = Database(DatabaseOptions(url=url), time.monotonic, random.Random(1).random)
+    await database.open()
+    # By the clock that is moved by hand; the overlap has no end.
+    terms = replace(TERMS, rotate_s=(20.0, 20.0), overlap_s=1e6)
+    async with followed(database, terms) as here:
+
+        def die() -> bool:
+            facts = here.stream.facts()
+            if facts.rotations == 1 and [line.phase for line in facts.lines] == ["live", "live"]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return False
+
+        await here.until(die)
 
 
 async def _fill(url: str, place: str, after: int) -> None:

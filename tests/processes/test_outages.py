@@ -17,12 +17,14 @@ from app.telemetry.metrics import Metrics
 from tests import nursery
 from tests.conftest import MakeDatabase
 from tests.processes.crew import proven, worker
-from tests.processes.fill_worker import CONTRACTS, fill
+from tests.processes.fill_worker import CONTRACTS, fill, rotate
 from tests.services.desk import NOW, SYMBOLS, Desk
+from tests.services.followed_market import followed
 from tests.services.live_market import open_market
 from tests.services.test_notifications import Office, Receiver
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("processes")]
+HOUR_MS = 3_600_000
 SWAP = {"do": "replace", "symbol": SYMBOLS[1], "by": SYMBOLS[9], "key": "k", "request": "swap"}
 
 
@@ -112,6 +114,28 @@ async def test_K14_killed_while_it_wrote_candles_the_next_fill_brings_each_once(
         for (contract, interval), times in _by_series(whole).items():
             steps = {later - former for former, later in pairwise(times)}
             assert len(steps) == 1, (contract, interval, "a hole")
+    await database.close()
+
+
+async def test_K14_killed_while_a_connection_was_replaced_the_next_one_misses_no_candle(
+    database_url: str, make_database: MakeDatabase
+) -> None:
+    process, link = await asyncio.to_thread(nursery.born, rotate, database_url)
+    with link:
+        await asyncio.to_thread(process.join)
+    assert process.exitcode == -signal.SIGKILL, "no connection was ever replaced"
+    database = make_database(database_url)
+    await database.open()
+    held = _by_series(await _candles(database))
+    async with followed(database, later_s=2 * HOUR_MS / 1_000) as here:
+        await here.until(lambda: {one.phase for one in here.stream.facts().lines} == {"live"})
+        rows = await _candles(database)
+        assert len({row[:3] for row in rows}) == len(rows), "no candle twice"
+        for (contract, interval), times in _by_series(rows).items():
+            steps = {later - former for former, later in pairwise(times)}
+            assert len(steps) == 1, (contract, interval, "a hole")
+            closed = [one for one in times if one > held[contract, interval][-1]]
+            assert len(closed) == (2 if steps == {HOUR_MS} else 0), "what closed in between"
     await database.close()
 
 

@@ -14,6 +14,7 @@ from app.storage.database import Database
 from tests.services.live_market import LiveMarket, open_market
 
 PATIENCE_S = 120.0
+CONTRACTS = 14
 TERMS = StreamTerms(send_every_s=0.01, tick_s=0.02, flush_s=0.01, connects=1_000)
 
 
@@ -36,15 +37,19 @@ class Followed:
 
 
 @asynccontextmanager
-async def followed(database: Database) -> AsyncIterator[Followed]:
-    async with open_market(database, contracts=14) as live:
+async def followed(
+    database: Database, terms: StreamTerms = TERMS, later_s: float = 0.0
+) -> AsyncIterator[Followed]:
+    """It begins `later_s` after the usual moment."""
+    async with open_market(database, contracts=CONTRACTS) as live:
+        live.clock.pass_(later_s)
         data = live.market()
         await first_fill(data)
 
         async def closest() -> tuple[str, ...]:
             return ("BTCUSDT",)
 
-        stream = live.exchange.stream(TERMS)
+        stream = live.exchange.stream(terms)
         streamed = StreamedMarket(data, stream, closest)
         data.quotes.told_of = streamed.quotes_told
         running = asyncio.ensure_future(streamed.run(lambda: None))
