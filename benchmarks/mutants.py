@@ -30,14 +30,21 @@ TESTS = {
     "weighting": ("test_weighting",),
     "weighting_methods": ("test_weighting_methods",),
     "hierarchical_parity": ("test_hierarchical_parity",),
-    "composite": ("test_composite", "test_scoring"),
+    "composite": ("test_composite", "test_scoring", "test_moments"),
+    "moments": ("test_moments", "test_composite"),
     "explanation": ("test_composite", "test_scoring"),
     "scoring": ("test_scoring", "test_back_scoring"),
 }
 # By module, a part of the line, and change: why no answer is another one.
 EQUAL = (
-    ("weighting_methods", "sweeps < _SWEEPS", "Lt -> LtE", "a sweep more, where a dozen suffice"),
     ("weighting_methods", "moved >= _EXACT", "GtE -> Gt", "a sweep more, where a dozen suffice"),
+    ("weighting_methods", "_SWEEPS: Final", "500 -> 501", "a sweep more, where a dozen suffice"),
+    ("weighting_methods", "np.ones(max(len(rows)", "0 -> 1", "of no bars at all nobody has any"),
+    ("weighting_methods", "shares / before", "Sub -> Add", "all sweeps, where a dozen suffice"),
+    ("weighting_methods", "shares / before", "Div -> Mult", "all sweeps, where a dozen suffice"),
+    ("weighting_methods", "shares / before", "1.0 -> 2.0", "all sweeps, where a dozen suffice"),
+    ("weighting_methods", "if q > 0.0 else", "Gt -> GtE", "both roots are the same at zero"),
+    ("weighting_methods", "appeal(one.z, 1.0,", "1.0 -> 2.0", "all in proportion"),
     ("weighting_methods", "appeal(0.0, one.vol", "0.0 -> 1.0", "a score of 0 times any tilt"),
     (
         "hierarchical_parity",
@@ -47,6 +54,17 @@ EQUAL = (
     ),
     ("hierarchical_parity", "correlation) / 2.0", "2.0 -> 3.0", "the same tree, all in proportion"),
     ("hierarchical_parity", "(2 * size, 2 * size)", "2 -> 3", "room that nothing stands in"),
+    ("hierarchical_parity", "1.0 - correlation", "1.0 -> 2.0", "every square grows by the same"),
+    ("hierarchical_parity", "/ shares.sum()", "Div -> Mult", "they add up to one before"),
+    ("hierarchical_parity", "1.0 / np.diag(inner)", "1.0 -> 2.0", "all in proportion"),
+    ("weighting", "value > 0.0 else Fraction(0)", "Gt -> GtE", "zero is zero both ways"),
+    ("weighting", "filled(breaks[middle])", "LtE -> Lt", "the same line from its other end"),
+    ("explanation", "family_share > 0.0,", "Gt -> GtE", "zero is zero both ways"),
+    ("composite", "coverage >= LEAST", "GtE -> Gt", "sums of weights do not end just there"),
+    ("composite", "completeness >= LEAST", "GtE -> Gt", "sums of weights do not end just there"),
+    ("composite", "totals > 0.0, totals", "1.0 -> 2.0", "no weight, divided by whatever"),
+    ("composite", "(share > 0.0).any", "Gt -> GtE", "what has no weight covers nothing"),
+    ("composite", "> 1e-9:", "Gt -> GtE", "sums of weights do not end just there"),
     ("composite", "(weight.sum() or 1.0)", "1.0 -> 2.0", "no weight, divided by whatever"),
 )
 LEAST = 0.85

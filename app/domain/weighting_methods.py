@@ -91,12 +91,12 @@ def shrunk(returns: Floats) -> tuple[Floats, float]:
     return share * target + (1.0 - share) * sample, share
 
 
-def risk_parity(matrix: Floats, budgets: Floats | None = None) -> Floats:
+def risk_parity(matrix: Floats, budgets: Floats | None = None, most: int = _SWEEPS) -> Floats:
     """Shares (N,) that contribute risk as `budgets` (N,) say, by cyclical coordinate descent.
 
     The same each without budgets; only their proportions count, and they are positive. `matrix`
     has a positive diagonal. x_i = (-q_i + sqrt(q_i^2 + 4 S_ii b_i)) / (2 S_ii) with q_i = sum over
-    j != i of S_ij x_j, then normalised.
+    j != i of S_ij x_j, then normalised. A dozen sweeps suffice; after `most` it ends in any case.
     """
     size = len(matrix)
     diagonal = np.diag(matrix)
@@ -104,7 +104,7 @@ def risk_parity(matrix: Floats, budgets: Floats | None = None) -> Floats:
     wanted = np.ones(size) if budgets is None else budgets
     wanted = wanted / wanted.sum()
     moved, sweeps = np.inf, 0
-    while moved >= _EXACT and sweeps < _SWEEPS:
+    while moved >= _EXACT and sweeps < most:
         before, sweeps = shares.copy(), sweeps + 1
         for i in range(size):
             q = float(matrix[i] @ shares - diagonal[i] * shares[i])

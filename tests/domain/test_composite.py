@@ -94,6 +94,22 @@ def test_small_universe_needs_fixed_moments() -> None:
     )
 
 
+def test_weights_of_a_family_are_shares_of_it_however_small() -> None:
+    """Completeness stays a share, too: weights may add up to more than one by rounding."""
+    raw = raw_values(missing=0.0)
+    plain = standings(raw, SPEC)
+    for part in (0.01, 0.1, 1.0 / 3.0):
+        factors = tuple(replace(one, weight=part * one.weight) for one in FACTORS)
+        other = standings(raw, replace(SPEC, factors=factors))
+        np.testing.assert_allclose(other.factor_weight, plain.factor_weight, rtol=1e-12)
+    assert plain.factor_weight.sum() == pytest.approx(1.0)
+    rng = np.random.default_rng(4)
+    for _ in range(20):
+        chosen = rng.dirichlet(np.ones(4)).tolist()
+        spec = AlgorithmSpec("any", dict(zip(Family, chosen, strict=True)))
+        assert (standings(raw, spec).completeness <= 1.0).all()
+
+
 def test_ten_are_enough_for_ranks() -> None:
     assert np.isfinite(standings(raw_values(count=10, missing=0.0), SPEC).z).all()
 

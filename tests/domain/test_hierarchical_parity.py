@@ -81,6 +81,12 @@ def test_matrices_that_nothing_can_be_divided_by() -> None:
     assert hierarchical_parity(copies).sum() == pytest.approx(1.0)
 
 
+def test_a_correlation_above_one_by_rounding_is_one() -> None:
+    matrix = np.full((3, 3), 0.04)
+    matrix[0, 1] = matrix[1, 0] = np.nextafter(0.04, 1.0)
+    assert hierarchical_parity(matrix).sum() == pytest.approx(1.0)
+
+
 def test_halves_that_both_seem_without_risk_share_alike() -> None:
     """Pairs estimated each for itself can add up to what no returns could have."""
     group = np.arange(6) // 3

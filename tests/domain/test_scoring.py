@@ -304,3 +304,13 @@ def test_D08_a_quote_wider_than_five_per_cent_is_none() -> None:
     ask[4] = crossed
     card = by_symbol(score(replace(INPUTS, ask=ask), SPEC))[INPUTS.symbols[4]]
     assert {one.name for one in card.factors if one.reason is not None} == {"spread"}
+
+
+def test_freshness_is_a_mean_over_what_a_symbol_has_and_never_above_one() -> None:
+    ages = {source: np.full(len(INPUTS.symbols), -3.0) for source in Source}
+    few = INPUTS.bid.copy()
+    few[:5] = np.nan
+    for card in score(replace(INPUTS, bid=few, ages_s=ages), SPEC).cards:
+        assert card.confidence is not None
+        assert card.confidence.freshness == pytest.approx(1.0, abs=1e-12)
+        assert card.confidence.freshness <= 1.0

@@ -51,6 +51,19 @@ def test_minimums_that_exceed_everything_are_scaled_and_flagged() -> None:
     assert given_out.cash_u == 0
 
 
+def test_minimums_that_take_all_of_the_room_are_not_scaled() -> None:
+    given_out = allocate(claims(1.0, 2.0, 3.0, 4.0), 25 * PERCENT, 30 * PERCENT)
+    assert given_out.flags == ()
+    assert set(given_out.weights_u.values()) == {25 * PERCENT}
+
+
+def test_the_last_millionth_of_a_percent_is_room() -> None:
+    locked = Claim("AUSDT", Role.LOCKED, 1.0, FULL - 1)
+    given_out = allocate([locked, *claims(1.0)], LOW, HIGH)
+    assert Flag.LOCKED_EXCEED not in given_out.flags
+    assert (given_out.weights_u["S00USDT"], given_out.cash_u) == (1, 0)
+
+
 def test_equal_bounds_give_that_value_and_the_rest_is_cash() -> None:
     given_out = allocate(claims(3.0, 1.0), 7 * PERCENT, 7 * PERCENT)
     assert list(given_out.weights_u.values()) == [7 * PERCENT, 7 * PERCENT]

@@ -185,3 +185,41 @@ def test_a_member_of_unknown_volatility_has_no_pull_of_its_own() -> None:
         found = appeals(method, unknown, None)
         assert found["A"] == 0.0
         assert found["B"] > 0.0
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0])
+def test_a_tiny_budget_is_met_as_exactly_as_a_large_one(size: float) -> None:
+    """Two alike, of which one may bring next to nothing: its root must not be cancelled away."""
+    budgets = np.array([1.0, 1e-12])
+    matrix = size * np.array([[1.0, 0.99], [0.99, 1.0]])
+    shares = risk_parity(matrix, budgets)
+    contributions = shares * (matrix @ shares)
+    assert contributions[1] / contributions[0] / 1e-12 == pytest.approx(1.0, rel=1e-9)
+
+
+@pytest.mark.parametrize("most", [0, 1, 2])
+def test_a_descent_ends_after_its_sweeps_wherever_it_is(most: int) -> None:
+    """By the formula, from the inverse volatilities, with budgets that add up to one."""
+    matrix = np.array([[0.04, 0.03], [0.03, 0.25]])
+    first, other = 5.0, 2.0
+    for _ in range(most):
+        first = (-0.03 * other + ((0.03 * other) ** 2 + 4 * 0.04 * 0.75) ** 0.5) / (2 * 0.04)
+        other = (-0.03 * first + ((0.03 * first) ** 2 + 4 * 0.25 * 0.25) ** 0.5) / (2 * 0.25)
+    expected = np.array([first, other]) / (first + other)
+    found = risk_parity(matrix, np.array([6.0, 2.0]), most)
+    np.testing.assert_allclose(found, expected, rtol=1e-13)
+
+
+def test_thirty_common_returns_are_enough_and_twenty_nine_are_not() -> None:
+    closes = walk(31, 2)
+    assert covariance(panel(closes), ("AUSDT", "BUSDT")).symbols == ("AUSDT", "BUSDT")
+    assert np.isfinite(covariance(panel(closes), ("AUSDT",)).matrix).all()
+    nobody = covariance(panel(closes[1:]), ("AUSDT", "BUSDT"))
+    assert (nobody.symbols, nobody.matrix.shape) == ((), (0, 0))
+    assert covariance(panel(closes[:0]), ("AUSDT",)).symbols == ()
+
+
+@pytest.mark.parametrize("method", [WeightingMethod.RISK_PARITY, WeightingMethod.HRP])
+def test_who_never_moves_takes_no_part_in_shares_of_risk(method: WeightingMethod) -> None:
+    still = Covariance(("A", "B"), np.diag([0.25, 0.0]))
+    assert appeals(method, MEMBERS, still) == {"A": 1.0, "B": pytest.approx(0.5), "C": 0.0}
