@@ -16,6 +16,7 @@ from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 
 DEFAULTS = SandboxOptions()
+READY_DAYS = 126  # what a service asks for at its start: it shall not wait for the making
 DEFAULT_PORT = 8100
 Seed = Annotated[int, typer.Option(min=0, help="Equal seeds give an equal market.")]
 Replay = Annotated[
@@ -66,6 +67,7 @@ def sandbox(
             replay=readable(replay),
             replay_from=iso_day(replay_from),
             contracts=contracts,
+            ready_days=READY_DAYS,
         )
         try:
             asyncio.run(_serve(options, output, until_eof=until_eof))

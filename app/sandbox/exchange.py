@@ -17,8 +17,6 @@ from app.sandbox.replay import replayed_history
 from app.sandbox.synthetic import synthetic_history
 from app.sandbox.universe import DAY_MS
 
-HOURS_READY_DAYS = 125
-
 
 class Exchange:
     """What the routes serve from; built once per application."""
@@ -35,8 +33,8 @@ class Exchange:
         is_now = options.now_ms is None and options.replay is None
         self.clock = ExchangeClock(clock, None if is_now else history.start_ms, options.speed)
         self.market = Market(history, options.seed)
-        today = history.start_ms // DAY_MS
-        for day in range(max(today - HOURS_READY_DAYS, history.first_day), today + 1):
+        tomorrow = history.start_ms // DAY_MS + 1
+        for day in range(max(tomorrow - options.ready_days, history.first_day), tomorrow):
             self.market.hours(day)
         self.funding = FundingBook(self.market)
         self.books = Books(self.market)

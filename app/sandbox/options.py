@@ -11,7 +11,8 @@ class SandboxOptions:
     `now_ms` is the exchange time at the start (None: the caller's clock; a replay starts with
     its day instead), `speed` exchange seconds per real second (0 freezes time), `quota` the
     public weight per 30 real seconds, `replay_from` an ISO date, the last closed day at the
-    start (None: the last but one of the file), `contracts` how many contracts are listed.
+    start (None: the last but one of the file), `contracts` how many contracts are listed,
+    `ready_days` of how many days the hours are made before anybody asks for them.
     """
 
     seed: int = 7
@@ -23,3 +24,4 @@ class SandboxOptions:
     replay: Path | None = None
     replay_from: str | None = None
     contracts: int | None = None
+    ready_days: int = 0

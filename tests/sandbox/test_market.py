@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from app.cli.sandbox import READY_DAYS
 from app.sandbox.bars import CLOSE, HIGH, LOW, OPEN, Bars, aggregate, split, within
 from app.sandbox.exchange import Exchange
 from app.sandbox.options import SandboxOptions
@@ -168,8 +169,8 @@ def test_a_delisted_contract_trades_until_its_end(small: Shop) -> None:
     assert exchange.contracts.status(dated, 1_798_185_600_000) == "Settled"
 
 
-def test_the_start_is_fast_enough() -> None:
-    # No clock here: what matters is that hours are ready and minutes are not made ahead.
-    exchange = Exchange(SandboxOptions(contracts=20), lambda: START_MS / 1000, lambda: 0.0)
+def test_the_command_makes_hours_ready_and_no_minutes() -> None:
+    options = SandboxOptions(contracts=20, ready_days=READY_DAYS)
+    exchange = Exchange(options, lambda: START_MS / 1000, lambda: 0.0)
     assert len(exchange.market._hours) >= 121
     assert not exchange.market._minutes
