@@ -55,8 +55,10 @@ class Committed:
         before, after = self.revision.history, revision.history
         if before is None or after is None or after < before:
             return await Committed.load(unit, revision)
-        kinds = await unit.history.kinds_since(before)
-        if not kinds <= _BESIDE or revision.configuration != self.revision.configuration:
+        kinds = await unit.history.kinds_since(before, self.revision.tip)
+        if kinds is None or not kinds <= _BESIDE:
+            return await Committed.load(unit, revision)
+        if revision.configuration != self.revision.configuration:
             return await Committed.load(unit, revision)
         return replace(
             self,
@@ -85,7 +87,12 @@ class Step:
         held = state.controls
         return replace(
             state,
-            revision=replace(state.revision, portfolio=self.version, history=self.event.seq),
+            revision=replace(
+                state.revision,
+                portfolio=self.version,
+                history=self.event.seq,
+                tip=self.event.hash,
+            ),
             portfolio=replace(state.portfolio, version=self.version),
             controls=Controls(
                 held.switch if self.switch is None else self.switch,

@@ -22,8 +22,8 @@ from app.storage.tables import portfolio_history as table
 _MOVED: Final = text(MOVED)
 _WEIGHINGS: Final = tuple(sorted(kind.value for kind in WEIGHS))
 _KINDS_SINCE: Final = (
-    select(table.c.type)
-    .where(table.c.aggregate == PORTFOLIO_ID, table.c.seq > bindparam("seq"))
+    select(table.c.type, table.c.seq > bindparam("seq"), table.c.hash == bindparam("tip"))
+    .where(table.c.aggregate == PORTFOLIO_ID, table.c.seq >= bindparam("seq"))
     .distinct()
 )
 _LAST: Final = (
@@ -74,10 +74,12 @@ class HistoryRepository:
         row = (await self.connection.execute(_LAST)).first()
         return None if row is None else _event(row)
 
-    async def kinds_since(self, seq: int) -> frozenset[EventType]:
-        """What has happened after an event."""
-        found = await self.connection.execute(_KINDS_SINCE, {"seq": seq})
-        return frozenset(EventType(kind) for kind in found.scalars())
+    async def kinds_since(self, seq: int, tip: str | None) -> frozenset[EventType] | None:
+        """What has happened after the event `seq` of that hash; None where there is no such one."""
+        found = (await self.connection.execute(_KINDS_SINCE, {"seq": seq, "tip": tip})).all()
+        if not any(is_tip for _, _, is_tip in found):
+            return None
+        return frozenset(EventType(kind) for kind, is_later, _ in found if is_later)
 
     async def last_weighing(self, until: datetime | None = None) -> PortfolioEvent | None:
         """The event that set the weights of record, now or at `until`; None before the first."""

@@ -25,6 +25,12 @@ _NOW: Final = (
         .where(portfolio_history.c.aggregate == PORTFOLIO_ID)
         .scalar_subquery()
         .label("history"),
+        select(portfolio_history.c.hash)
+        .where(portfolio_history.c.aggregate == PORTFOLIO_ID)
+        .order_by(portfolio_history.c.seq.desc())
+        .limit(1)
+        .scalar_subquery()
+        .label("tip"),
         select(func.max(system_configuration.c.version)).scalar_subquery().label("configuration"),
         replacement_confirmations.c.symbol.label("leaving"),
     )
@@ -40,6 +46,7 @@ class Revision:
     portfolio: int
     history: int | None  # weights, switch, locks and booked results are events of it
     configuration: int | None
+    tip: str | None  # hash of the last event: numbers come again where a failover lost commits
     leaving: frozenset[str]  # members whose replacement is confirmed, which is no event
 
 
@@ -56,5 +63,6 @@ class RevisionRepository:
             first.version,
             first.history,
             first.configuration,
+            first.tip,
             frozenset(row.leaving for row in rows if row.leaving is not None),
         )

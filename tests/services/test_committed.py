@@ -4,16 +4,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import text
 
+from app.domain.audit import Head
 from app.domain.controls import LockKind
 from app.domain.portfolio import Portfolio
 from app.services import weighing
 from app.services.committed import Step
 from app.services.grounds import Grounds
 from app.storage.database import Database
+from app.storage.history import HEAD
 from app.storage.unit_of_work import UnitOfWork
 from tests.services.desk import SYMBOLS, WHO, Desk
 from tests.services.test_reads_from_memory import (
+    ON_POSTGRES,
     ON_SQLITE,
     _banned,
     _booked,
@@ -69,6 +73,41 @@ async def test_what_a_small_change_has_made_is_known_with_its_commit(
     assert after == await anew(desk)
 
 
+async def _lost(database: Database) -> None:
+    """The last commit, which was a ban, as after a failover to a server that had not got it."""
+    async with database.write() as unit:
+        for statement in (
+            "ALTER TABLE portfolio_history DISABLE TRIGGER USER",
+            "DELETE FROM portfolio_history WHERE seq = (SELECT max(seq) FROM portfolio_history)",
+            "ALTER TABLE portfolio_history ENABLE TRIGGER USER",
+            "UPDATE portfolio SET version = version - 1",
+        ):
+            await unit.connection.execute(text(statement))
+        await unit.controls.keep_locks({})
+        last = await unit.history.last()
+        assert last is not None
+        await unit.facts.put(HEAD, Head.of(last).fact())
+
+
+@ON_POSTGRES
+@pytest.mark.parametrize("later", [(), (_booked,)], ids=["at once", "after another"])
+async def test_B12_commits_that_a_failover_lost_are_forgotten_though_numbers_come_again(
+    desk: Desk, later: tuple[Callable[[Desk], Awaitable[None]], ...]
+) -> None:
+    await desk.filled()
+    await _banned(desk)
+    await read(desk)
+    await _lost(desk.database)
+    other = Desk(desk.database, desk.market, desk.boards, desk.now)
+    for move in (_watched, *later):
+        await move(other)
+    seen = await read(desk)
+    assert seen == await anew(desk)
+    assert {lock.kind for lock in (await desk.controls.controls()).locks.values()} == {
+        LockKind.WATCH
+    }
+
+
 @ON_SQLITE
 async def test_nobody_is_handed_what_was_rolled_back_or_was_made_of_another_state(
     desk: Desk,
@@ -121,3 +160,18 @@ async def test_the_weights_aimed_at_are_worked_out_once_for_all_who_show_them(
     _mark(desk)
     await read(desk)
     assert len(made) == 6
+
+
+@ON_SQLITE
+async def test_a_booked_result_has_nothing_of_the_members_worked_out_again(desk: Desk) -> None:
+    await desk.filled()
+
+    async def made() -> tuple[object, ...]:
+        weights, safety = await desk.rebalancing.weights(), await desk.safety.validate()
+        return weights.lines, safety.warnings, (await desk.trading.tradeable())[0]
+
+    before = await made()
+    await _booked(desk)
+    assert all(one is two for one, two in zip(before, await made(), strict=True))
+    await _switched(desk)
+    assert (await made())[1] != before[1]
