@@ -113,8 +113,8 @@ class FeedDuty:
     async def _lay_down(self) -> None:
         """Nothing of the owner's goes on; what it was in the middle of is cut off."""
         if self._owning:
+            await self.end()  # anew where it was cut off in the midst of that
             self._owning = False
-            await self.end()
 
     async def _pause(self) -> None:
         # An owner has nothing to hear of the others that could not wait.

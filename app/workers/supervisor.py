@@ -119,12 +119,16 @@ class Supervisor:
                 await asyncio.gather(task.task, return_exceptions=True)
 
     async def end(self, *names: str) -> None:
-        """Cancel these, each one awaited; those that do not run, or no longer, are passed over."""
-        ended = [task for name in names if (task := self._tasks.pop(name, None)) is not None]
-        for one in ended:
-            if one.task is not None:
+        """Cancel these, each one awaited; those that do not run, or no longer, are passed over.
+
+        Who is cancelled meanwhile calls it again: what has not ended is still known.
+        """
+        for name in names:
+            one = self._tasks.get(name)
+            if one is not None and one.task is not None:
                 one.task.cancel()
                 await asyncio.gather(one.task, return_exceptions=True)
+            self._tasks.pop(name, None)
 
     async def wait(self, name: str) -> None:
         """Until the task has returned by itself."""
@@ -194,12 +198,15 @@ class Supervisor:
     async def _once(self, task: _Task, beat: Beat) -> None:
         """Raises StuckError where it was ended for its silence."""
         task.silent_s, task.is_cut, task.is_working = 0.0, False, True
+        own = asyncio.current_task()
         try:
             await task.work(beat)
-        except asyncio.CancelledError:
-            own = asyncio.current_task()
-            if not task.is_cut or own is None or own.uncancel() > 0:
-                raise  # it was told to stop, whatever else
+        except (Exception, asyncio.CancelledError) as error:
+            # What it does at its end may fail as well: that is no reason to begin it again.
+            if own is None or not own.cancelling():
+                raise
+            if not task.is_cut or own.uncancel() > 0:
+                raise asyncio.CancelledError from error  # it was told to stop, whatever else
             raise StuckError from None
         finally:
             task.is_working = False

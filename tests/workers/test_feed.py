@@ -147,6 +147,30 @@ async def test_an_owner_that_cannot_renew_ends_its_tasks_and_begins_anew(
     assert await epoch_of(database) >= 2
 
 
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_an_owner_that_is_cut_off_while_it_ends_its_tasks_ends_them_all_the_same(
+    database: Database,
+) -> None:
+    noted: list[str] = []
+    one = Process(database, "one", noted)
+    ended = 0
+
+    async def end() -> None:
+        nonlocal ended
+        ended += 1
+        noted.append(f"end {ended}")
+        if ended == 1:
+            await asyncio.Event().wait()  # one of its tasks does not let go
+
+    one.duty.end = end
+    async with one.running() as running:
+        await until(noted, "one begins")
+        one.lease.lost()
+        await until(noted, "end 1")
+        running.cancel()
+    assert noted[-1] == "end 2"
+
+
 async def test_B12_without_its_database_the_owner_stops_and_begins_anew_when_that_is_back(
     database: Database,
 ) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
@@ -171,6 +172,70 @@ async def test_tasks_can_be_ended_one_by_one_and_begun_again(bench: Bench) -> No
     await asyncio.sleep(0)
     await supervisor.stop()
     assert ended == ["two", "three", "two", "one"]
+
+
+async def test_who_is_told_to_stop_and_fails_at_that_is_not_begun_again(bench: Bench) -> None:
+    begun = 0
+
+    async def work(beat: Beat) -> None:
+        nonlocal begun
+        begun += 1
+        beat()
+        try:
+            await asyncio.Event().wait()
+        finally:  # as who writes down what it has, and may not any more
+            raise UnavailableError(Code.MARKET_DATA_STALE, "another owns the feed")
+
+    for is_all in (False, True):
+        begun = 0
+        bench.supervisor.start("fill", work, patient)
+        while not begun:
+            await asyncio.sleep(0)
+        async with asyncio.timeout(60.0):
+            await (bench.supervisor.stop() if is_all else bench.supervisor.end("fill"))
+        assert begun == 1
+    bench.supervisor.start("fill", work, lambda: 0.0)
+    while begun < 2:
+        await asyncio.sleep(0)
+    bench.supervisor.look(1.0)  # whoever is ended for its silence begins again all the same
+    while begun < 3:
+        await asyncio.sleep(0)
+    await bench.supervisor.stop()
+
+
+async def test_an_end_that_was_cut_off_is_brought_to_its_end_by_the_next(bench: Bench) -> None:
+    gone: list[str] = []
+    slow = asyncio.Event()
+
+    def working(name: str) -> Work:
+        async def work(beat: Beat) -> None:
+            beat()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                if name == "slow":
+                    with suppress(asyncio.CancelledError):
+                        await slow.wait()
+                gone.append(name)
+
+        return work
+
+    for name in ("slow", "other"):
+        bench.supervisor.start(name, working(name), patient)
+    while len(bench.supervisor.facts()) < 2 or not all(
+        one.last_success for one in bench.supervisor.facts()
+    ):
+        await asyncio.sleep(0)
+    ending = asyncio.ensure_future(bench.supervisor.end("slow", "other"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    ending.cancel()
+    await asyncio.gather(ending, return_exceptions=True)
+    assert "other" not in gone
+    slow.set()
+    await bench.supervisor.end("slow", "other")
+    assert gone == ["slow", "other"]
+    assert bench.supervisor.facts() == ()
 
 
 def test_what_was_away_is_taken_up_again_within_half_a_minute_of_its_return() -> None:
