@@ -11,7 +11,7 @@ from app.domain.alerts import Alert
 from app.domain.market import Interval
 from app.domain.portfolio import Portfolio
 from app.services.alert_members import Past, correlations, past_of, portfolio_facts
-from app.services.basis import basis
+from app.services.basis import held_basis
 from app.services.committed import Committed
 from app.services.grounds import Grounds
 from app.services.kept_views import Basis, Views
@@ -77,7 +77,7 @@ class AlertMemory:
 
     def facts(self, state: Committed, grounds: Grounds, past: Past) -> PortfolioFacts:
         """Of the members, as one object while all that they rest on is the same."""
-        rests_on = basis(state, grounds)
+        rests_on = held_basis(state, grounds)
         own = Basis((*rests_on.things, past), rests_on.facts)
         return self._views.of(
             "members",

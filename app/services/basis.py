@@ -19,6 +19,32 @@ def basis(state: Committed, grounds: Grounds) -> Basis:
     )
 
 
+def held_basis(state: Committed, grounds: Grounds) -> Basis:
+    """Of views of the members that show neither the version nor what was booked.
+
+    Most of what is committed moves nothing else.
+    """
+    portfolio, market = state.portfolio, grounds.market
+    return Basis(
+        things=(
+            portfolio.members,
+            state.set_at,
+            state.configuration,
+            grounds.board,
+            market.panel(Interval.DAY),
+            market.panel(Interval.HOUR),
+        ),
+        facts=(
+            portfolio.cash_u,
+            portfolio.weighted_at,
+            portfolio.configuration_version,
+            grounds.leaving,
+            grounds.controls,
+            *_of_market(state, grounds),
+        ),
+    )
+
+
 def aim_basis(state: Committed, grounds: Grounds) -> Basis:
     """Of the weights aimed at, which know neither the switch nor what was booked."""
     portfolio = state.portfolio

@@ -11,7 +11,7 @@ from app.telemetry.metrics import Metrics
 
 # So much later may the number of eligible symbols be seen: it is for people and their screens,
 # and counting at every look at the health took longer than all the rest of it.
-COUNT_S: Final = 0.25
+COUNT_S: Final = 1.0
 
 
 def market_facts(

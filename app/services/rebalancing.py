@@ -1,6 +1,6 @@
 """Rebalancing: where the weights should be, what that changes, and doing it once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
@@ -13,7 +13,7 @@ from app.domain.rebalance_run import Beat, Run, RunState, slot
 from app.domain.rebalancing import Trigger
 from app.services import weighing
 from app.services.aimed import aimed
-from app.services.basis import basis
+from app.services.basis import held_basis
 from app.services.changes import Ledger
 from app.services.grounds import Grounds, GroundsNow
 from app.services.once import Along, Command, Once, Outcome, Render
@@ -59,11 +59,12 @@ class Rebalancing:
         """Weights of record beside the targets; with stale data those of the last change."""
         state, grounds = await self.grounds.present(self.database)
         views = self.grounds.views
-        return views.of(
+        made = views.of(
             "weights",
-            basis(state, grounds),
+            held_basis(state, grounds),
             lambda: weighing.weights_of(state.portfolio, grounds, aimed(state, grounds, views)),
         )
+        return replace(made, version=state.portfolio.version)
 
     async def has_drifted(self) -> bool:
         """Whether a check would move weights now because one is too far from its target; a read.

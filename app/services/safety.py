@@ -9,7 +9,7 @@ from app.domain.errors import Code, UnavailableError
 from app.domain.market import Interval
 from app.domain.portfolio import Portfolio, faults
 from app.domain.sectors import UNCLASSIFIED
-from app.services.basis import basis
+from app.services.basis import held_basis
 from app.services.contenders import contender, ending
 from app.services.grounds import Grounds, GroundsNow
 from app.services.kept_views import Basis
@@ -58,8 +58,9 @@ class Safety:
         # Of daily bars and members alone: most of what is committed moves neither.
         daily = (grounds.market.panel(Interval.DAY), portfolio.members, state.configuration)
         pairs = views.of("safety_pairs", Basis(daily, ()), lambda: _pairs(portfolio, grounds))
-        made = views.of("safety", basis(state, grounds), lambda: _report(portfolio, grounds, pairs))
-        return replace(made, checked_at=grounds.at)
+        of = held_basis(state, grounds)
+        made = views.of("safety", of, lambda: _report(portfolio, grounds, pairs))
+        return replace(made, version=portfolio.version, checked_at=grounds.at)
 
 
 def _pairs(portfolio: Portfolio, grounds: Grounds) -> Pairs:

@@ -20,7 +20,7 @@ from app.domain.sizing import (
 )
 from app.domain.symbols import specification_of
 from app.domain.targets import volatility
-from app.services.basis import basis
+from app.services.basis import held_basis
 from app.services.committed import Committed
 from app.services.grounds import Grounds, GroundsNow
 from app.services.kept_views import Basis
@@ -182,7 +182,7 @@ class Trading:
         """Members that may be traded now, by rank."""
         state, grounds = await self.grounds.present(self.database)
         found = self.grounds.views.of(
-            "tradeable", basis(state, grounds), lambda: _tradeable(state.portfolio, grounds)
+            "tradeable", held_basis(state, grounds), lambda: _tradeable(state.portfolio, grounds)
         )
         return found, facts_of(grounds)
 
@@ -241,7 +241,8 @@ class Trading:
 
     def _risk(self, state: Committed, grounds: Grounds) -> "_Risk":
         """Worked out once for daily bars and members: it asks nothing else of the market."""
-        daily = Basis((state, grounds.market.panel(Interval.DAY)), ())
+        held, panel = state.portfolio.members, grounds.market.panel(Interval.DAY)
+        daily = Basis((held, state.configuration, panel), ())
         return self.grounds.views.of("risk", daily, lambda: _risk_of(state.portfolio, grounds))
 
     async def _load(self) -> tuple[Portfolio, Grounds]:

@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Final
 
-from sqlalchemy import Row, Select, select
+from sqlalchemy import Row, Select, Text, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.configuration import Configuration
@@ -15,7 +15,9 @@ from app.domain.errors import Code, NotFoundError
 from app.storage.tables import system_configuration as table
 from app.storage.upsert import insert
 
-_CURRENT: Final = select(table).order_by(table.c.version.desc()).limit(1)
+# The body as it is stored: what was read of the same text before is not read of it again.
+_TEXTS: Final = select(table.c.version, type_coerce(table.c.body, Text).label("body"))
+_CURRENT: Final = _TEXTS.order_by(table.c.version.desc()).limit(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class ConfigurationRepository:
 
     async def get(self, version: int) -> Configuration:
         """Raises NotFoundError."""
-        row = await self._first(select(table).where(table.c.version == version))
+        row = await self._first(_TEXTS.where(table.c.version == version))
         if row is None:
             raise NotFoundError(Code.NOT_FOUND, f"there is no configuration version {version}")
         return _configuration(row)
@@ -62,8 +64,7 @@ class ConfigurationRepository:
 
 
 def _configuration(row: Row[*tuple[object, ...]]) -> Configuration:
-    text = json.dumps(row.body, separators=(",", ":"))
-    return _understood(text, row.version)
+    return _understood(row.body, row.version)
 
 
 @lru_cache(maxsize=8)
