@@ -34,5 +34,5 @@ def share() -> None:
 
     setattr(Engine, "__init__", remembering)  # noqa: B010  # a type checker forbids the plain way
     for kind in _KINDS:
-        setattr(kind, "__eq__", alike)  # noqa: B010
-        setattr(kind, "__hash__", kind_of)  # noqa: B010
+        setattr(kind, "__eq__", alike)  # noqa: B010  # as above
+        setattr(kind, "__hash__", kind_of)  # noqa: B010  # as above
