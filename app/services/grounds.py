@@ -87,9 +87,7 @@ class Grounds:
         return ContractStatus.UNKNOWN if quote is None else quote.contract.status
 
     def is_open(self, symbol: str) -> bool:
-        """Whether the contract's last known status is Open; an unseen contract is not known to be
-        closed, so only its freshness speaks against it.
-        """
+        """As far as is known: of an unseen contract only its freshness speaks against it."""
         return self.market.quote(symbol) is None or self.status_of(symbol) is ContractStatus.OPEN
 
     def mark(self, symbol: str) -> Decimal | None:
