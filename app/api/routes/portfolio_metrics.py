@@ -30,7 +30,11 @@ class SectorAnalysis(Out):
 
 
 class PerformanceAnalysis(Out):
-    """Of members since inclusion, and of daily returns at the weights of today."""
+    """Of members since inclusion, and of daily returns at the weights of today.
+
+    The ratios are what these weights would have earned, which were chosen knowing that: no track
+    record. Those of what was held are in the analytics and in the report.
+    """
 
     average_performance: Share | None
     win_rate: Share | None = Field(description="Share of members above their inclusion price.")
