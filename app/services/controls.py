@@ -7,7 +7,7 @@ from app.domain.controls import Controls, Lock, LockKind, Switch, locked, switch
 from app.domain.errors import Code, NotFoundError, RefusedError
 from app.services.changes import Ledger
 from app.services.committed import Step
-from app.services.grounds import GroundsNow
+from app.services.grounds import Grounds, GroundsNow
 from app.services.once import Command, Once, Outcome, Render
 from app.services.watch_list import WatchList, watch_list
 from app.storage.database import Database
@@ -65,7 +65,7 @@ class ControlService:
         async def change(unit: UnitOfWork) -> Switch:
             portfolio = await unit.portfolio.load(for_update=True)
             command.require_version(portfolio.version)
-            grounds = await self.grounds.of(unit)
+            grounds = await self._grounds(unit)
             present = grounds.controls.switch
             if present.enabled is enabled:
                 return present
@@ -96,7 +96,7 @@ class ControlService:
         async def change(unit: UnitOfWork) -> Lock:
             portfolio = await unit.portfolio.load(for_update=True)
             command.require_version(portfolio.version)
-            grounds = await self.grounds.of(unit)
+            grounds = await self._grounds(unit)
             symbol = grounds.resolve(text).symbol
             if expires_at is not None and expires_at <= grounds.at:
                 raise RefusedError(Code.VALIDATION_FAILED, "expires_at has passed already.")
@@ -124,7 +124,7 @@ class ControlService:
         async def change(unit: UnitOfWork) -> Lock:
             portfolio = await unit.portfolio.load(for_update=True)
             command.require_version(portfolio.version)
-            grounds = await self.grounds.of(unit)
+            grounds = await self._grounds(unit)
             symbol = grounds.resolve(text).symbol
             locks = dict(grounds.controls.locks)
             gone = locks.pop(symbol, None)
@@ -140,3 +140,9 @@ class ControlService:
             return gone
 
         return await self.once.run(command, change, render)
+
+    async def _grounds(self, unit: UnitOfWork) -> Grounds:
+        """What is known of the state is not asked for: under the lock nobody moves it."""
+        if self.grounds.memory.known(self.database) is None:
+            return await self.grounds.of(unit)
+        return (await self.grounds.present(self.database))[1]

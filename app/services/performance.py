@@ -80,7 +80,11 @@ class Performance:
 
         async def change(unit: UnitOfWork) -> Trade:
             portfolio = await unit.portfolio.load(for_update=True)
-            grounds = self.grounds(await unit.configuration.current())
+            # Under the lock nobody moves what is known.
+            known = self.grounds.memory.known(self.database)
+            grounds = self.grounds(
+                await unit.configuration.current() if known is None else known.configuration
+            )
             result = _result(text, claim, grounds)
             booked = await unit.trades.find(result.trade_id)
             if booked is not None:

@@ -11,8 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.errors import Code, ConflictError
 from app.domain.portfolio import Member, Portfolio
+from app.storage.quick_sqlite import ALONG
 from app.storage.tables import PORTFOLIO_ID, portfolio, portfolio_members
 
+_UNTOLD: Final = -1  # the count of a statement that goes along with the next
 _ASIDE: Final = 1_000_000  # ranks are moved out of the way by this while they are exchanged
 
 
@@ -125,8 +127,9 @@ class PortfolioRepository:
         a word they count as removed.
         Raises ConflictError version_conflict when another version was committed meanwhile.
         """
+        holds = any(one.version == old.version for one in self._locked)
         self._locked.clear()
-        await self._save_head(old, new, now)
+        await self._save_head(old, new, now, holds=holds)
         before = {member.symbol_id: member for member in old.members}
         after = {member.symbol_id: member for member in new.members}
         leaving = [member for member in old.members if member.symbol_id not in after]
@@ -152,7 +155,9 @@ class PortfolioRepository:
             for row in rows
         )
 
-    async def _save_head(self, old: Portfolio, new: Portfolio, now: datetime) -> None:
+    async def _save_head(
+        self, old: Portfolio, new: Portfolio, now: datetime, *, holds: bool
+    ) -> None:
         swapped = await self.connection.execute(
             _SWAP,
             {
@@ -163,8 +168,10 @@ class PortfolioRepository:
                 "weighted_at": new.weighted_at,
                 "updated_at": now,
             },
+            # Who holds the lock of that very version is not told otherwise.
+            execution_options=ALONG if holds else {},
         )
-        if swapped.rowcount != 1:
+        if swapped.rowcount != 1 and not (holds and swapped.rowcount == _UNTOLD):
             raise ConflictError(
                 Code.VERSION_CONFLICT, f"version {old.version} is no longer the present one"
             )

@@ -7,6 +7,7 @@ import pytest
 
 from app.domain.controls import (
     FREE,
+    HELD_BACK,
     Controls,
     Lock,
     LockKind,
@@ -42,6 +43,19 @@ def test_a_lock_that_ends_now_is_over() -> None:
     assert not held.is_pinned("AAUSDT")
     assert set(held.at(T0).locks) == {"BBUSDT"}
     assert set(held.at(T0 - timedelta(seconds=1)).locks) == {"AAUSDT", "BBUSDT"}
+
+
+@pytest.mark.parametrize("kind", EventType)
+def test_no_other_kinds_of_events_are_refused_than_those_that_may_be_held_back(
+    kind: EventType,
+) -> None:
+    strict = Controls(Switch(enabled=False), {"AAUSDT": BAN, "BBUSDT": PIN})
+    refused = False
+    try:
+        strict.require([draft(kind, "AAUSDT", "BBUSDT")])
+    except ConflictError:
+        refused = True
+    assert refused is (kind in HELD_BACK)
 
 
 @pytest.mark.parametrize(

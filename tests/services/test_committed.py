@@ -29,6 +29,7 @@ from tests.services.test_reads_from_memory import (
     anew,
     read,
 )
+from tests.storage.test_quick_sqlite import turns_counted
 
 
 async def _watched(desk: Desk) -> None:
@@ -175,3 +176,16 @@ async def test_a_booked_result_has_nothing_of_the_members_worked_out_again(desk:
     assert all(one is two for one, two in zip(before, await made(), strict=True))
     await _switched(desk)
     assert (await made())[1] != before[1]
+
+
+@ON_SQLITE
+async def test_a_small_change_waits_for_its_database_a_few_times_only(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await desk.filled()
+    await read(desk)
+    for move, most in ((_booked, 6), (_switched, 4)):
+        with turns_counted(monkeypatch) as count:
+            await move(desk)
+        assert len(count) <= most
+    assert await read(desk) == await anew(desk)
