@@ -56,7 +56,7 @@ STREAM = frozenset(
     {
         *("stream_silence", "stream_half_open", "stream_duplicate", "stream_reorder"),
         *("stream_gap", "stream_garbage", "stream_expired_token", "stream_no_welcome"),
-        *("stream_no_ack", "stream_refuse"),
+        *("stream_no_ack", "stream_refuse", "stream_early"),
     }
 )
 TIMED = frozenset({"delay", "hang", "reset", "drip", "headers", "content_type"})

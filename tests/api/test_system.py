@@ -1,5 +1,6 @@
 """Probes, health and status over HTTP, on the real status service."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -15,9 +16,11 @@ from app.services.ports import LinkState
 from app.services.status import Status, TaskFacts
 from app.storage.database import Database
 from app.telemetry.metrics import Metrics
+from app.workers.restarts import CRASHES
 from tests.api.harness import PREFIX, make_api, open_client
 from tests.api.judging import problem
 from tests.services.test_status import LINK, NOW, World
+from tests.workers.test_restarts import Bench
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,35 @@ async def test_U11_a_dead_alerting_path_is_in_health_and_in_the_metrics(database
         assert await told() == ("down", "alerting_silent", [1.0, 121.0])
         await pulse.delivered()
         assert await told() == ("up", None, [1.0, 0.0])
+
+
+async def test_W15_a_stream_whose_listener_fails_is_down_for_every_client_until_it_runs() -> None:
+    world, bench = World(), Bench()
+    bench.supervisor.start("stream", bench.work, lambda: 60.0)
+    async with opened(world) as client:
+
+        async def told() -> tuple[str, dict[str, str], dict[str, object]]:
+            world.tasks = bench.supervisor.facts()
+            health = (await client.get(f"{PREFIX}/health")).json()
+            part = next(one for one in health["components"] if one["name"] == "task:stream")
+            (task,) = (await client.get(f"{PREFIX}/status")).json()["tasks"]
+            return health["status"], part, task
+
+        await bench.until_it_rests()
+        overall, part, task = await told()
+        assert overall == part["state"] == "down"
+        assert part["cause"] == "task_failed"
+        assert part["detail"] == f"KeyError, after {1 + CRASHES} crashes"
+        assert part["next_step"].startswith("begins again at ")
+        assert (task["running"], task["last_error"]) == (True, "KeyError")
+        assert (await client.get("/livez")).status_code == 200, "no reason to kill the process"
+        bench.broken = None
+        bench.rested.set()
+        while len(bench.begun) < 2 + CRASHES:
+            await asyncio.sleep(0)
+        overall, part, task = await told()
+        assert overall == part["state"] == "up"
+    await bench.supervisor.stop()
 
 
 async def test_health_names_the_cause_and_what_happens_next() -> None:

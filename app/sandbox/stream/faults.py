@@ -11,6 +11,7 @@
 (default), `binary`, `deep`, `large`, `mystery` (unknown type), `stranger` (topic nobody asked) |
 | stream_expired_token | connection? | 401 token is expired, whatever the token |
 | stream_no_welcome | connection? | connections are accepted and not welcomed |
+| stream_early | connection? | a quote that nobody asked for comes before the welcome |
 | stream_no_ack | connection? | subscribe and unsubscribe work and are not acknowledged |
 | stream_refuse | code?, text?, connection? | subscribing is answered with that error, default 509 |
 

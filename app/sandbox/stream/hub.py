@@ -21,6 +21,7 @@ from app.sandbox.stream.topics import Topic
 # Real seconds between looks; the market itself moves by quarters of an exchange second.
 BEAT_S = 0.04
 LEVEL2 = "/contractMarket/level2"
+QUOTES = "/contractMarket/tickerV2"
 
 
 class Hub:
@@ -146,6 +147,16 @@ class Hub:
             frames = RENDERERS[feed.topic.channel](glance, feed)
             for frame in frames:
                 self.tell(feed, frame)
+
+    def quote(self) -> bytes:
+        """What is quoted now of the first contract that is open."""
+        now_ms = self.exchange.clock.now_ms()
+        rows, glance = self.exchange.contracts.rows.items(), Glance(self.exchange, now_ms)
+        for symbol, row in rows:
+            if self.exchange.contracts.status(row, now_ms) in ACTIVE:
+                feed = Feed(Topic(QUOTES, symbol, row), now_ms)
+                return RENDERERS[QUOTES](glance, feed)[-1]
+        raise ValueError("nothing is open")
 
     def tell(self, feed: Feed, frame: bytes) -> None:
         """Queue a message for each listener of a feed."""

@@ -66,6 +66,8 @@ async def stream(request: web.Request) -> web.StreamResponse:
     async with asyncio.TaskGroup() as group:
         writing = group.create_task(connection.write())
         try:
+            if meeting(hub.exchange.faults, "stream_early", "connect", connect_id) is not None:
+                connection.put(hub.quote())
             if meeting(hub.exchange.faults, "stream_no_welcome", "connect", connect_id) is None:
                 connection.tell({"id": connect_id, "type": "welcome"})
             await connection.read()

@@ -125,7 +125,7 @@ async def test_W13_too_much_garbage_ends_the_connection() -> None:
         await here.until(here.all_live)
 
 
-@pytest.mark.parametrize("code", [1001, 1006])
+@pytest.mark.parametrize("code", [1000, 1001, 1006, 1012])
 async def test_W14_after_a_close_it_is_back_and_has_caught_up_first(code: int) -> None:
     async with listening() as here:
         await live(here)

@@ -1,0 +1,101 @@
+"""Real sockets: what comes too early, is not acknowledged, or changes its connection."""
+
+import asyncio
+import json
+import random
+import time
+from dataclasses import replace
+from typing import Any
+
+from app.adapters.kucoin.stream_frames import topic_name
+from app.adapters.kucoin.tape_stream import FrameStream
+from app.domain.feed import Topic, TopicKind
+from tests.adapters.kucoin.listening import PATIENCE_S, QUICK, listening
+
+EACH_ALONE = replace(QUICK, topics_per_message=1)  # a command for each topic
+
+
+def topics_of(state: Any) -> list[set[str]]:
+    """Of each connection that the exchange has, by its count."""
+    return sorted((set(one["topics"]) for one in state["connections"]), key=len)
+
+
+async def test_W05_data_before_the_welcome_are_not_applied_and_end_the_connection() -> None:
+    async with listening() as here:
+        await here.post("faults", kind="stream_early", path="*", times=2)
+        here.stream.want(here.topics(TopicKind.QUOTE))
+        await here.until(lambda: here.stream.facts().failures.get("data_before_welcome", 0) >= 2)
+        await here.until(here.all_live)
+        await here.until(lambda: len(here.ear.heard) >= len(here.codes))
+        facts = here.stream.facts()
+        # The clock stands still: had one been applied, the same quote would have come twice.
+        assert dict(facts.dropped) == {"early": 2}
+        assert dict(facts.failures) == {"data_before_welcome": 2}
+        assert here.ear.backfills == 1
+        state = await here.look()
+        assert state["tally"]["tokens"] == state["tally"]["opened"] == 3, "a new token for each"
+        assert len(state["connections"]) == 1
+
+
+async def test_W06_what_is_not_acknowledged_is_not_fresh_and_gets_a_connection_of_its_own() -> None:
+    async with listening(terms=replace(EACH_ALONE, ack_s=0.4)) as here:
+        mute = Topic(TopicKind.QUOTE, "ETHUSDTM")
+        others = {topic for topic in here.topics(TopicKind.QUOTE) if topic != mute}
+        await here.post("faults", kind="stream_no_ack", path="*:ETHUSDTM")
+        here.stream.want([*others, mute])
+        await here.until(lambda: "unacknowledged" in here.stream.facts().failures)
+        # Its own connection, too, was left for another one; the first has all the others.
+        await here.until(lambda: here.stream.live().keys() == others)
+        await here.moved(lambda: {one.topic for one in here.ear.heard} == others)
+        async with here.control.get(f"{here.base_url}/_control/faults") as answer:
+            (fault,) = await answer.json()
+        assert fault["hits"] >= 2 * QUICK.ack_tries, "three times on each of two connections"
+        assert dict(here.stream.facts().failures).keys() == {"unacknowledged"}
+        assert topics_of(await here.look())[-1] == {topic_name(one) for one in others}
+        await here.heal()
+        await here.until(here.all_live)
+        await here.moved(lambda: mute in {one.topic for one in here.ear.heard})
+        assert {topic_name(mute)} in topics_of(await here.look())
+
+
+async def test_W06_exceeded_permits_are_waited_for_on_the_same_connection() -> None:
+    async with listening(terms=replace(EACH_ALONE, busy_s=0.05)) as here:
+        await here.post("faults", kind="stream_refuse", path="*", times=2)
+        here.stream.want(here.topics(TopicKind.QUOTE))
+        await here.until(here.all_live)
+        await here.until(lambda: len(here.ear.heard) >= len(here.codes))
+        state = await here.look()
+        assert state["tally"]["errors"] == {"509": 2}
+        assert state["tally"]["opened"] == 1
+        assert not here.stream.facts().failures
+
+
+async def test_W01_over_three_changes_of_the_connection_no_sequence_is_missing() -> None:
+    terms = replace(QUICK, rotate_s=(0.2, 0.2), overlap_s=0.1)
+    async with listening() as here:
+        stream = FrameStream(
+            here.exchange.ticket, terms=terms, monotonic=time.monotonic, dice=random.Random(1)
+        )
+        topic = Topic(TopicKind.QUOTE, "XBTUSDTM")
+        stream.want([topic])
+        here.stream.want([topic])  # somebody always listens, whatever that one does
+        running = asyncio.ensure_future(stream.run(here.ear, lambda: None))
+        await here.until(lambda: len(stream.live()) == len(here.stream.live()) == 1)
+        burst = {"topic": topic_name(topic), "per_second": 500, "seconds": PATIENCE_S}
+        telling = asyncio.ensure_future(here.post("stream/burst", **burst))
+        await here.until(lambda: len(lines_of(stream)) >= 5)
+        told = [json.loads(text)["data"]["sequence"] for _, _, text in stream.frames]
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        here.stream.want(())
+        await telling  # to nobody any more: it ends
+        assert sorted(set(told)) == list(range(min(told), max(told) + 1))
+        assert len(told) > len(set(told)), "both connections told the same for a while"
+        assert stream.lost == 0
+        assert not stream.facts().failures
+        assert here.ear.backfills == 2, "each of the two at its beginning: no gap was to be closed"
+
+
+def lines_of(stream: FrameStream) -> set[int]:
+    """The connections that have told something."""
+    return {line for _, line, _ in stream.frames}
