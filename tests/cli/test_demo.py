@@ -404,11 +404,13 @@ def test_B10_B11_a_file_in_use_or_of_a_later_version_ends_serve_and_is_left_alon
     assert "Traceback" not in said.err
 
 
-def test_serve_refuses_wrong_settings() -> None:
-    said = here("serve", MYSYMBOLS_LOG__LEVEL="loud")
+def test_G01_serve_names_everything_that_is_wrong_with_its_settings() -> None:
+    wrong = {"LOG__LEVEL": "loud", "DATABASE__POOL_SIZE": "-17", "HTTP__PORT": "99999999"}
+    said = here("serve", **{f"MYSYMBOLS_{name}": value for name, value in wrong.items()})
     assert said.code == Exit.CONFIGURATION
-    assert "MYSYMBOLS_LOG__LEVEL" in said.err
-    assert "loud" not in said.err
+    for name, value in wrong.items():
+        assert f"MYSYMBOLS_{name}" in said.err
+        assert value not in said.err
 
 
 def _children(pid: int) -> list[int]:
