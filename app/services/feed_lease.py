@@ -62,13 +62,18 @@ class FeedLease:
             return None
         return held
 
-    async def acquire(self) -> int | None:
-        """The new epoch, or None while another process has the lease. Raises UnavailableError."""
-        sent = self.monotonic()
+    async def look(self) -> Lease | None:
+        """As it stands; None where nobody ever had it. Raises UnavailableError."""
         async with self.database.read() as unit:
             present = self.seen = await unit.leases.present(FEED)
         if present is not None:
             self._highest = max(self._highest, present.epoch)
+        return present
+
+    async def acquire(self) -> int | None:
+        """The new epoch, or None while another process has the lease. Raises UnavailableError."""
+        sent = self.monotonic()
+        present = await self.look()
         if present is not None and present.left_ms >= 0 and present.holder != self.holder:
             return None
         async with self.database.write() as unit:

@@ -93,13 +93,16 @@ class FeedDuty:
             if self.lease.epoch is not None:
                 await self._share()
             return
-        if self.may_own() and await self.lease.acquire() is not None:
+        if not self.may_own():
+            await self.lease.look()  # who has it is told by whoever is asked
+        elif await self.lease.acquire() is not None:
             if self.sharing is not None:
                 with suppress(ServiceError):  # the last word of the owner before us
                     await self.sharing.follower.look()
             self._owning = True
             self.begin()
-        elif self.sharing is not None:
+            return
+        if self.sharing is not None:
             await self.sharing.follower.look()
 
     async def _share(self) -> None:

@@ -209,4 +209,7 @@ async def test_who_may_not_own_it_leaves_it_alone(database: Database) -> None:
         assert noted == []
         async with worker.running():
             await until(noted, "worker begins")
+            async with asyncio.timeout(60.0):  # but it knows whose it is, for whoever asks it
+                while (seen := api.lease.seen) is None or seen.holder != "worker":
+                    await asyncio.sleep(0.02)
     assert noted == ["worker begins", "worker ends"]
