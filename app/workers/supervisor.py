@@ -170,7 +170,7 @@ class Supervisor:
             try:
                 await self._once(task, beat)
             except Exception as error:
-                expected = isinstance(error, ServiceError | StuckError)
+                expected = _is_foreseen(error)
                 task.last_error = _cause(error)
                 if task.failures == 0:
                     pauses = self.delays()
@@ -220,6 +220,13 @@ def _place(task: asyncio.Task[None]) -> str:
         frame = getattr(waits, "cr_frame", None) or frame
         waits = getattr(waits, "cr_await", None)
     return "" if frame is None else f"{frame.f_code.co_qualname}:{frame.f_lineno}"
+
+
+def _is_foreseen(error: Exception) -> bool:
+    """What was done side by side is as foreseen as all that came of it."""
+    if isinstance(error, ExceptionGroup):
+        return all(_is_foreseen(one) for one in error.exceptions)
+    return isinstance(error, ServiceError | StuckError)
 
 
 def _cause(error: Exception) -> str:

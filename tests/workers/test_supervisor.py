@@ -174,6 +174,24 @@ async def test_tasks_can_be_ended_one_by_one_and_begun_again(bench: Bench) -> No
     assert ended == ["two", "three", "two", "one"]
 
 
+async def test_an_outage_that_comes_out_of_a_group_of_tasks_is_an_outage_and_no_bug(
+    bench: Bench,
+) -> None:
+    attempts = 0
+    away = UnavailableError(Code.DATABASE_UNAVAILABLE, "away")
+
+    async def work(beat: Beat) -> None:
+        del beat
+        nonlocal attempts
+        attempts += 1
+        if attempts <= 20:
+            raise ExceptionGroup("of a group", [away, ExceptionGroup("within", [away])])
+
+    bench.supervisor.start("notifications", work, patient)
+    await bench.supervisor.wait("notifications")
+    assert (attempts, max(bench.pauses)) == (21, 2.0), "it never rests as who fails by a bug"
+
+
 async def test_who_is_told_to_stop_and_fails_at_that_is_not_begun_again(bench: Bench) -> None:
     begun = 0
 
