@@ -27,7 +27,7 @@ def breakout(panel: Panel) -> Readings | None:
     """A close beyond the range of the 55 bars before it.
 
     Strong is what is far beyond, in ATR14; sure what has more turnover than the 24 bars before:
-    twice as much is two thirds.
+    twice as much is two thirds. None of fewer than 56 bars; side 0 where one of them is missing.
     """
     if len(panel.close) <= CHANNEL:
         return None
@@ -49,7 +49,8 @@ def rsi_divergence(panel: Panel) -> Readings | None:
     """A lower low of price at a higher RSI, and the mirror of it; it turns with the last bar.
 
     The extreme of the last ten bars is compared with that of the twenty before. Strong is a large
-    difference of RSI, sure what began sold out (38 is 0.7) or overbought.
+    difference of RSI, sure what began sold out (38 is 0.7) or overbought. None of fewer than 45
+    bars; side 0 and a gap of NaN where one of the last thirty is missing.
     """
     if len(panel.close) <= _EARLY + 14:
         return None
@@ -70,7 +71,8 @@ def rsi_divergence(panel: Panel) -> Readings | None:
 def momentum(panel: Panel) -> Readings | None:
     """A day's move in units of what such a day usually moves, from a week of hourly returns.
 
-    Sure is the share of the hours that went the same way.
+    Sure is the share of the hours that went the same way. None of fewer than 193 bars; NaN where
+    one of them is missing, or a week in which nothing moved.
     """
     if len(panel.close) <= WEEK + DAY:
         return None
@@ -86,7 +88,8 @@ def momentum(panel: Panel) -> Readings | None:
 def volume_spike(panel: Panel) -> Readings | None:
     """Much more turnover in one bar than in the median one of the week before.
 
-    It leans where the bar went; sure is how near its end the bar closed on that side.
+    It leans where the bar went; sure is how near its end the bar closed on that side. None of
+    fewer than 169 bars; NaN where a bar of that week is missing or the last one has no range.
     """
     if len(panel.close) <= WEEK:
         return None

@@ -128,6 +128,39 @@ def test_macd_seeds_the_fast_mean_with_the_last_twelve_of_twenty_six() -> None:
         assert indicators.macd(close)[1][offset, 0] == pytest.approx(signal)
 
 
+def sawtooth() -> tuple[Floats, Floats, Floats, Floats]:
+    """Sixty bars anybody can write down: high, low, close, volume."""
+    n = np.arange(60.0)[:, None]
+    close = 100.0 + n * 37 % 23 - n * 11 % 7 + n / 4
+    return close + 1 + n % 3, close - 2 + n % 2 / 2, close, 1000.0 + n * 53 % 97
+
+
+# At bar 40 and at the last one, as TA-Lib gives them.
+SAWTOOTH = {
+    "rsi": (49.4794738035407, 54.532587532506426),
+    "atr": (12.3900514887607, 11.433113803062529),
+    "macd": (1.6365096884473331, 2.2905874483568596),
+    "signal": (1.9404548495523977, 1.7222250722919359),
+    "histogram": (-0.30394516110506453, 0.5683623760649237),
+    "upper": (128.31162773779243, 133.83280442717162),
+    "middle": (115.325, 120.375),
+    "lower": (102.33837226220757, 106.91719557282838),
+    "flow": (-7361.0, -10621.0),
+}
+
+
+def test_golden_sawtooth() -> None:
+    high, low, close, _ = sawtooth()
+    line, signal, histogram = indicators.macd(close)
+    upper, middle, lower = indicators.bollinger(close)
+    found = {
+        "rsi": indicators.rsi(close), "atr": indicators.atr(high, low, close), "macd": line,
+        "signal": signal, "histogram": histogram, "upper": upper, "middle": middle, "lower": lower,
+    }  # fmt: skip
+    for name, figure in found.items():
+        np.testing.assert_allclose(figure[[40, 59], 0], SAWTOOTH[name], rtol=1e-9, err_msg=name)
+
+
 @needs_daily_panel
 def test_golden_btc() -> None:
     bars = perpetual("BTCUSDT")

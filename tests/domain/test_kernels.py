@@ -17,6 +17,7 @@ from app.domain.kernels.ranks import RANKED_ROWS, normal_scores, ranked_rows
 from app.domain.kernels.ring import Ring
 from app.domain.market import Floats
 from app.domain.measures import log_returns
+from tests.domain.test_indicators import SAWTOOTH, sawtooth
 from tests.market_files import needs_daily_panel, perpetual
 
 pytestmark = pytest.mark.xdist_group("kernels")  # what one process has compiled is there for all
@@ -203,6 +204,16 @@ def test_a_bar_at_a_time_is_the_same_as_all_at_once_after_any_number_of_candles(
             if row + 1 - first > 1:
                 MEAN_CORRELATION(returns_of(close)[first : row + 1], wanted)
             np.testing.assert_allclose(ring.mean_correlation(), wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_golden_sawtooth_from_the_compiled_kernel() -> None:
+    high, low, close, volume = sawtooth()
+    told = at_last_bar(high, low, close, volume, returns_of(close))[:, 0]
+    known = {name: last for name, (_, last) in SAWTOOTH.items()}
+    expected = [known[one] for one in ("rsi", "macd", "signal", "histogram", "atr")]
+    position = (close[-1, 0] - known["lower"]) / (known["upper"] - known["lower"])
+    expected += [position, known["middle"], known["flow"]]
+    np.testing.assert_allclose(told[: kernel.VOLATILITY], expected, rtol=1e-9)
 
 
 @needs_daily_panel
