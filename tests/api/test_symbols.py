@@ -181,7 +181,12 @@ async def test_D17_unknown_and_ambiguous_spellings_say_what_was_meant(front: Fro
         assert "BTCUSDT" in problem["near_matches"]
         assert "BTCUSDTT" not in str(problem)
     status, problem = await front.answer("/symbols/" + quote("ВTCUSDT"))
-    assert status in {404, 422}
+    assert (status, problem["code"]) == (404, "not_found"), "no address has a Cyrillic letter"
+    said = await front.service.post("/symbols/validate", {"symbols": ["ВTCUSDT", "1000SHIB"]})
+    assert said["valid"] == []
+    look_alike, part = said["invalid"]
+    assert (look_alike["code"], part["code"]) == ("symbol_unknown", "symbol_unknown")
+    assert look_alike["near_matches"][0] == "BTCUSDT", "said, and not taken for it"
     status, problem = await front.answer("/market/BTCUSDTT/candles", interval="1h")
     assert (status, problem["code"]) == (422, "symbol_unknown")
 

@@ -59,8 +59,11 @@ async def test_D22_equal_scores_give_equal_weights_and_the_rank_goes_by_name(des
 
 
 async def test_D22_without_any_score_no_weight_moves(desk: Desk) -> None:
-    await desk.filled(4)
+    await desk.filled(8)
+    desk.score({SYMBOLS[0]: 0.9, SYMBOLS[1]: 0.61})
+    await desk.rebalancing.rebalance(WHO)
     before = [one.member.weight_u for one in (await desk.portfolio.view()).members]
+    assert len({*before}) > 1, "without scores all would be alike"
     desk.score(dict.fromkeys(SYMBOLS))
     desk.later(hours=30)
     desk.score(dict.fromkeys(SYMBOLS))

@@ -565,10 +565,21 @@ async def test_D09_funding_continues_after_the_last_known_rate_with_its_interval
 async def test_D11_open_interest_is_kept_in_coins_once_an_hour(
     filled: MarketData, live: LiveMarket, database: Database
 ) -> None:
+    taken = 0
     for _ in range(8):
         live.clock.pass_(1200)
+        before = filled.live.market.open_interest
         await filled.refresh_market()
-    log = filled.live.market.open_interest
+        log = filled.live.market.open_interest
+        if log is before:
+            continue
+        stats = filled.live.market.stats["XBTUSDTM"].value
+        assert stats.open_interest_lots is not None
+        multiplier = filled.resolve("BTCUSDT").contract.multiplier
+        in_coins = float(stats.open_interest_lots * multiplier)
+        assert log.columns(("XBTUSDTM",))[-1].tolist() == [in_coins]
+        taken += 1
+    assert taken >= 2
     hours = log.times_ms // 3_600_000
     assert len(set(hours.tolist())) == len(hours) == 3
     entry = filled.resolve("BTCUSDT")

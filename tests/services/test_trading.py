@@ -176,6 +176,17 @@ async def test_D07_a_symbol_that_nobody_trades_does_not_come_in(desk: Desk) -> N
     assert await failed(desk, SYMBOLS[0]) == [QUALITY]
 
 
+async def test_D02_D07_a_portfolio_begins_without_what_nobody_trades_or_believes(
+    desk: Desk,
+) -> None:
+    await desk.open()
+    desk.score(dict.fromkeys(SYMBOLS, 0.8))
+    desk.quote(SYMBOLS[0], is_frozen=True)
+    desk.quote(SYMBOLS[1], doubt=Doubt.MARK_OFF_INDEX)
+    await desk.portfolio.initialize(8, "start", WHO)
+    assert await desk.members() == list(SYMBOLS[2:10])
+
+
 async def test_D02_D07_D21_who_stands_still_keeps_its_weight_whatever_sets_the_others(
     desk: Desk,
 ) -> None:
