@@ -83,7 +83,8 @@ def take(  # noqa: C901, PLR0912, PLR0915  # one function: a call per row costs 
     """Takes (T, N) bars into `state`; a row where one of its four figures is missing is no bar.
 
     `returns` are ln(c_t / c_t-1) of neighbouring rows. `out` is (9, T, N), NaN in rows without a
-    bar, or for the newest alone (9, 1, N): the values at each symbol's own last bar.
+    bar, or for the newest alone (9, 1, N): the values at each symbol's own last bar. One function:
+    its parts share a dozen positions in `state`, and a call for each row costs more than the row.
     """
     rows, symbols = close.shape
     for block in range(len(state)):
