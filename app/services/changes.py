@@ -96,6 +96,10 @@ class Ledger:
         drafts = await indexed(unit, marked(before, change, grounds), stamp)
         events = await unit.history.append(drafts, stamp)
         await unit.portfolio.save(before, after, grounds.at, _departures(before, change.drafts))
+        for symbol in {one.symbol for one in before.members} - {
+            one.symbol for one in after.members
+        }:
+            await unit.replacements.forget(symbol)
         for event in events:
             unit.announce(
                 PortfolioChanged(

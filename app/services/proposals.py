@@ -140,7 +140,6 @@ class Proposals:
             return await self.rebalancing.run(wish, who, render, along)
 
         async def swap_ends(unit: UnitOfWork, done: Replaced) -> None:
-            await unit.replacements.forget(done.old.symbol)
             await end(unit, None, done.version)
 
         old, new = proposal.action["old_symbol"], proposal.action["new_symbol"]

@@ -147,7 +147,6 @@ class Replacement:
         swapped = swap(portfolio, old.symbol, newcomer, facts, grounds.at, reason)
         weighed = reweighed(swapped, grounds, {}, reason)
         await self.ledger.commit(unit, portfolio, weighed, grounds, who)
-        await unit.replacements.forget(old.symbol)
         after = weighed.portfolio
         new = member_view(member_of(after, candidate.symbol), after, grounds.weighed())
         return Replaced(old, new, after.version, proposal.score_improvement), after

@@ -402,6 +402,19 @@ async def test_a_member_whose_replacement_is_confirmed_is_not_funded(desk: Desk)
     await sound(desk)
 
 
+async def test_a_member_that_left_and_came_back_begins_anew(desk: Desk) -> None:
+    cycles = await Cycles(desk).begin(auto_discretionary=False)
+    for _ in range(6):
+        await cycles.cycle(BETTER)
+    assert (await cycles.proposal(WEAKEST)).is_due
+    await desk.portfolio.remove(WEAKEST, "out", WHO)
+    await desk.portfolio.add(WEAKEST, "in again", WHO)
+    member = (await desk.portfolio.view()).portfolio.member(WEAKEST)
+    assert member is not None
+    assert member.weight_u > 0, "nobody is confirmed in its place any more"
+    assert (await cycles.proposal(WEAKEST)).confirmations == 0
+
+
 async def lock(desk: Desk, symbol: str, kind: LockKind) -> None:
     made = Lock(symbol, kind, "the operator says so", None, desk.now, "ops")
     async with desk.database.write() as unit:
