@@ -99,6 +99,10 @@ async def test_a_planted_better_symbol_comes_in_after_its_confirmations(cycles: 
     event = next(one for one in history if one.type is EventType.REPLACE)
     assert (event.symbol, event.other_symbol) == (PLANTED, WEAKEST)
     assert event.payload["confirmations"] == 3
+    parting = event.payload["old_facts"]
+    assert float(parting["score"]) == pytest.approx(0.855)
+    assert parting["confidence"] == "0.9"
+    assert float(parting["performance"]) == 0.0  # its price stood still
     assert float(event.payload["improvement_z"]) > float(event.payload["threshold_z"])
     await sound(desk)
 
