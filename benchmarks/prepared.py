@@ -1,6 +1,8 @@
 """Rankings and portfolio from prepared bytes, beside the same documents through a response model.
 
-The peer is FastAPI with our own models and nothing behind them. 100 connections ask one thing as
+The peer is FastAPI with our own models and nothing behind them. The floor is an application of
+four lines that says the same bytes of the portfolio under the same server: what answering takes
+before anybody looks at the request, or counts it. 100 connections ask one thing as
 fast as they are answered; what counts is the processor time of the server per answer (without what
 the service spends by itself), for the load generator is of Python too. Prints one table, asserts
 nothing.
@@ -21,6 +23,7 @@ import uvicorn
 from fastapi import FastAPI
 from rich.console import Console
 from rich.table import Table
+from starlette.types import Receive, Scope, Send
 
 from app.api.routes.portfolio import PortfolioOut
 from app.api.scores import RankingsOut
@@ -30,6 +33,7 @@ from benchmarks.rows import Row, note
 
 CONNECTIONS, SECONDS = 100, float(os.environ.get("MYBENCH_SECONDS", "4"))
 PACE = Pace(CONNECTIONS, 3.0, SECONDS)  # 300 requests a second, for the tail
+BARE = "bare"
 RANKINGS, PORTFOLIO = "/scoring/rankings?limit=600", "/portfolio"
 
 
@@ -69,11 +73,26 @@ def give(folder: Path, port: int) -> None:
     uvicorn.run(api, host="127.0.0.1", port=port, http="httptools", access_log=False)
 
 
+def give_bare(folder: Path, port: int) -> None:
+    """The floor: one answer, whatever is asked."""
+    body = (folder / "portfolio.json").read_bytes()
+    headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+
+    async def bare(scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    uvicorn.run(
+        bare, host="127.0.0.1", port=port, http="httptools", access_log=False, lifespan="off"
+    )
+
+
 @asynccontextmanager
-async def peer(folder: Path) -> AsyncIterator[Server]:
+async def peer(folder: Path, kind: str = "model") -> AsyncIterator[Server]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    with process(["-m", "benchmarks.prepared", str(folder), str(port)]) as pid:
+    with process(["-m", "benchmarks.prepared", str(folder), str(port), kind]) as pid:
         await until_up(url, "/portfolio")
         yield Server(url, pid)
 
@@ -110,7 +129,7 @@ async def measure(console: Console) -> None:
             _, body, _ = await once(ours.url, request("GET", PREFIX + PORTFOLIO))
             (folder / "portfolio.json").write_bytes(body)
             lines = len(json.loads((folder / "rankings.json").read_bytes())["items"])
-            async with peer(folder) as other:
+            async with peer(folder) as other, peer(folder, BARE) as floor:
                 cases = (
                     Case("rankings", RANKINGS, {}, 8.0),
                     Case("rankings, gzip", RANKINGS, {"Accept-Encoding": "gzip"}, 20.0),
@@ -142,13 +161,22 @@ async def measure(console: Console) -> None:
                             times >= case.goal and mine.p99_ms < 50.0,
                         )
                     )  # fmt: skip
+                bare = await figures(other, request("GET", PORTFOLIO))
+                least = await figures(floor, request("GET", PORTFOLIO))
+                table.add_row(
+                    "floor of it", least.statuses, str(least.size), f"{least.rate:.0f}",
+                    f"{bare.rate:.0f}", f"{least.rate / bare.rate:.1f} x", f"{least.cost_ms:.3f}",
+                    f"{bare.cost_ms:.3f}", f"{bare.cost_ms / least.cost_ms:.1f} x",
+                    "", f"{least.p99_ms:.1f}", "",
+                )  # fmt: skip
     console.print(table)
 
 
 def main() -> None:
-    """Measures; with two arguments it is the peer: folder of the documents, port."""
-    if len(sys.argv) == 3:
-        give(Path(sys.argv[1]), int(sys.argv[2]))
+    """Measures; with three arguments it is a peer: folder of the documents, port, which."""
+    if len(sys.argv) == 4:
+        serve = give_bare if sys.argv[3] == BARE else give
+        serve(Path(sys.argv[1]), int(sys.argv[2]))
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the children end with us
     asyncio.run(measure(Console(width=150)))
