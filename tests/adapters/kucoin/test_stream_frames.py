@@ -139,6 +139,17 @@ def test_a_trade_is_the_price_that_was_matched_and_when() -> None:
         (QUOTE, {"bestBidPrice": True}),
         (QUOTE, {"bestBidSize": -1}),
         (QUOTE, {"bestBidSize": 1.5}),
+        *(
+            (QUOTE, TICKER | {f"best{side}{what}": wrong})
+            for side in ("Bid", "Ask")
+            for what, wrong in (
+                ("Price", "NaN"),
+                ("Price", "-1"),
+                ("Price", "1e40"),
+                ("Price", "1e-40"),
+                ("Size", -1),
+            )
+        ),
         (INSTRUMENT, {"markPrice": 0, "indexPrice": 1}),
         (INSTRUMENT, {"markPrice": 1}),
         (BOOK, {"sequence": 1, "bids": [["1"]], "asks": [], "ts": 1729843266123}),
