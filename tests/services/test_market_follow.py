@@ -24,7 +24,7 @@ from app.services.scoring import Scoring
 from app.storage.database import Database
 from app.storage.shared_market import FEED
 from app.storage.tables import candles, funding_rates, market_snapshots
-from tests.services.live_market import LiveMarket, open_market
+from tests.services.live_market import CONTRACTS, LiveMarket, open_market
 
 NUMBERS = count(1)
 
@@ -168,6 +168,23 @@ async def test_a_contract_that_pauses_and_a_halt_reach_the_follower(live: LiveMa
     await follower.follower.look()
     assert follower.market.funnel() == owner.market.funnel()
     assert follower.market.is_halted()
+    await _is_another_contract_for_both(live, owner, follower)
+
+
+async def _is_another_contract_for_both(
+    live: LiveMarket, owner: Process, follower: Process
+) -> None:
+    """D16: nothing of the former listing stays, with whomever it was."""
+    code = owner.market.eligible()[2].contract.code
+    assert code in follower.market.live.market.daily
+    opened_ms = round(live.clock.wall() * 1000) + 1
+    await live.fault("malformed", CONTRACTS, symbol=code, field="firstOpenDate", value=opened_ms)
+    await owner.market.sync_contracts()
+    await owner.publisher.publish()
+    await follower.follower.look()
+    for one in (owner.market, follower.market):
+        assert one.resolve(code).contract.listed_ms == opened_ms
+        assert code not in {**one.live.market.daily, **one.live.market.tickers}
 
 
 async def test_without_its_owner_a_followers_market_turns_stale_by_itself(
