@@ -17,6 +17,7 @@ from sqlalchemy import (
     NullPool,
     Row,
     Text,
+    case,
     cast,
     event,
     func,
@@ -113,7 +114,9 @@ def _columns(is_sqlite: bool) -> list[Any]:
     for column in table.columns:
         kinds = kinds + func.typeof(column) + " "
     plain = [cast(column, LargeBinary).label(column.name) for column in table.columns]
-    return [table.c.seq.label("place"), kinds.label("kinds"), *plain]
+    # A number that has become a text is read with the others, where it may be none.
+    place = case((func.typeof(table.c.seq) == "integer", table.c.seq), else_=None)
+    return [place.label("place"), kinds.label("kinds"), *plain]
 
 
 def _stored(row: Row[Any], is_sqlite: bool) -> StoredEvent:

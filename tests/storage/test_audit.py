@@ -93,6 +93,19 @@ async def test_B17_any_flipped_bit_is_found_in_a_file(desk: Desk, database_url: 
 
 
 @sqlite_only
+async def test_B17_a_number_that_has_become_bytes_which_are_no_text_is_found_in_a_file(
+    desk: Desk, database_url: str
+) -> None:
+    await lived(desk)
+    with closing(sqlite3.connect(file_of(database_url), isolation_level=None)) as file:
+        for trigger in TRIGGERS:
+            file.execute(f"DROP TRIGGER {trigger}")
+        file.execute("UPDATE portfolio_history SET seq = CAST(x'B1' AS TEXT) WHERE seq = 1")
+    found = await inspect(database_url)
+    assert not found.ok
+
+
+@sqlite_only
 async def test_B17_any_missing_event_is_found_in_a_file(desk: Desk, database_url: str) -> None:
     length = await lived(desk)
     await desk.database.close()
