@@ -28,6 +28,7 @@ MINUTE_BLOCKS = 60
 # Requests of the same quarter second see the same market, and share the work.
 QUOTE_MS = 250
 LAST_TRADE_DAYS = 30
+ROWS_AT_ONCE = 1_000  # daily bars that are split in one go
 # Share of a day's activity per UTC hour: quiet after midnight, busy when New York opens.
 HOUR_SEASON = np.array(
     [
@@ -92,32 +93,50 @@ class Market:
 
     def hours(self, day: int) -> Bars:
         """The 24 hourly bars (N, 24) of epoch day `day`, which aggregate to its daily bar."""
-        block = self._hours.get(day)
-        if block is None:
-            block = self._hours[day] = self._split_day(day, slice(None))
-        return block
+        if day not in self._hours:
+            self._make_hours(day)
+        return self._hours[day]
 
-    def _split_day(self, day: int, rows: slice) -> Bars:
+    def _make_hours(self, day: int) -> None:
+        """With its neighbours, as far as there is room: a few contracts take as long as many.
+
+        Days after the last one that anybody looked at are left: they may yet be changed.
+        """
+        span = max(1, ROWS_AT_ONCE // self.size)
+        last = max(self._hours, default=day)
+        first = day if day < last else max(day - span + 1, self.history.first_day)
+        around = range(first, max(min(first + span, last), day + 1))
+        days = [one for one in around if one not in self._hours]
+        bars = self._split_days(days, slice(None))
+        for place, one in enumerate(days):
+            self._hours[one] = bars.take(slice(place * self.size, (place + 1) * self.size))
+
+    def _split_days(self, days: list[int], rows: slice) -> Bars:
+        """Hourly bars of the contracts `rows` on each of the days, one day after another."""
         history = self.history
-        rng = np.random.default_rng([self.seed, 2, day])
-        noise = rng.normal(0.0, 1.0, (self.size, 24, 2))
-        shared = rng.normal(0.0, 1.0, 24)
         sway = history.sway[:, None]
-        noise[:, :, 0] = sway * shared + np.sqrt(1.0 - sway**2) * noise[:, :, 0]
-        column = day - history.first_day
-        parent = Bars(
-            history.daily.ticks[rows, column],
-            history.daily.lots[rows, column],
-            history.daily.turnover[rows, column],
+        noises = []
+        for day in days:
+            rng = np.random.default_rng([self.seed, 2, day])
+            noise = rng.normal(0.0, 1.0, (self.size, 24, 2))
+            shared = rng.normal(0.0, 1.0, 24)
+            noise[:, :, 0] = sway * shared + np.sqrt(1.0 - sway**2) * noise[:, :, 0]
+            noises.append(noise[rows])
+        columns = [day - history.first_day for day in days]
+        daily = history.daily.take(rows)
+        parents = Bars(
+            daily.ticks[:, columns].swapaxes(0, 1).reshape(-1, 4),
+            daily.lots[:, columns].T.ravel(),
+            daily.turnover[:, columns].T.ravel(),
         )
-        quiet = np.maximum(0.0, self.quiet[rows] - 0.7)
-        return split(parent, 24, noise[rows], HOUR_SEASON, quiet)
+        quiet = np.tile(np.maximum(0.0, self.quiet[rows] - 0.7), len(days))
+        return split(parents, 24, np.concatenate(noises), HOUR_SEASON, quiet)
 
     def remake(self, row: int) -> None:
         """Derive a contract's hours and minutes anew, after its days were changed."""
         rows = slice(row, row + 1)
         for day, block in self._hours.items():
-            block.put(row, self._split_day(day, rows))
+            block.put(row, self._split_days([day], rows))
         for hour, block in self._minutes.items():
             block.put(row, self._split_hour(hour, rows))
         self._moment = None
