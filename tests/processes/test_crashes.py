@@ -54,7 +54,7 @@ async def stored_runs(url: str, make_database: MakeDatabase) -> tuple[Run, ...]:
         await database.close()
 
 
-@pytest.mark.parametrize("failpoint", ["before:FROM portfolio WHERE", "commit:2", "commit:3"])
+@pytest.mark.parametrize("failpoint", ["before:FROM portfolio ", "commit:2", "commit:3"])
 async def test_K01_killed_before_the_commit_nothing_happened_and_the_retry_runs_once(
     url: str, make_database: MakeDatabase, failpoint: str
 ) -> None:
@@ -97,7 +97,7 @@ async def test_K02_killed_after_the_run_was_planned_it_gives_way_after_its_lease
 ) -> None:
     before = await committed(url, make_database)
     moved = {"do": "score", "changed": {SYMBOLS[0]: 0.3, SYMBOLS[2]: 0.99}}
-    async with worker(url, minutes=DAY, failpoint="before:FROM portfolio WHERE") as one:
+    async with worker(url, minutes=DAY, failpoint="before:FROM portfolio ") as one:
         await one.do(moved)
         await one.died(REBALANCE)
     (dead,) = await stored_runs(url, make_database)
@@ -118,7 +118,7 @@ async def test_K02_killed_after_the_run_was_planned_it_gives_way_after_its_lease
 
 
 @pytest.mark.parametrize(
-    "failpoint", ["before:FROM portfolio WHERE", "after:INSERT INTO portfolio_history", "published"]
+    "failpoint", ["before:FROM portfolio ", "after:INSERT INTO portfolio_history", "published"]
 )
 async def test_K02_a_tick_whose_process_was_killed_is_gone_on_with_at_once(
     url: str, make_database: MakeDatabase, failpoint: str

@@ -68,7 +68,7 @@ async def test_K17_ten_deaths_in_a_row_have_one_effect(
     before = (await proven(database))[0]
     await database.close()
     deaths = [
-        "commit:1", "commit:1", "before:FROM portfolio WHERE",
+        "commit:1", "commit:1", "before:FROM portfolio ",
         "after:INSERT INTO portfolio_history", "after:UPDATE portfolio SET",
         "after:UPDATE portfolio_members SET status", "after:INSERT INTO portfolio_members",
         "before:UPDATE idempotency_keys", "commit:1", "published",
