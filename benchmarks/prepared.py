@@ -1,8 +1,10 @@
 """Rankings and portfolio from prepared bytes, beside the same documents through a response model.
 
-The peer is FastAPI with our own models and nothing behind them. The floor is an application of
-four lines that says the same bytes of the portfolio under the same server: what answering takes
-before anybody looks at the request, or counts it. 100 connections ask one thing as
+The peer is the same route in the same application (its borders, counters and log lines, under the
+same server), which makes its answer through the response model each time, with nothing behind it.
+Beside the portfolio stand two more: FastAPI alone with the same model, and as the floor an
+application of four lines that says the same bytes: what answering takes before anybody looks at
+the request, or counts it. 100 connections ask one thing as
 fast as they are answered; what counts is the processor time of the server per answer (without what
 the service spends by itself), for the load generator is of Python too. Prints one table, asserts
 nothing.
@@ -14,26 +16,32 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from rich.console import Console
 from rich.table import Table
 from starlette.types import Receive, Scope, Send
 
+from app.api.application import create_api
 from app.api.routes.portfolio import PortfolioOut
 from app.api.scores import RankingsOut
+from app.api.server import server_config
+from app.telemetry.logging import configure_logging
+from app.telemetry.metrics import Metrics
 from benchmarks.http import PREFIX, Server, free_port, process, service, until_up
 from benchmarks.http_load import Ask, Pace, Run, flat_out, once, paced, request
 from benchmarks.rows import Row, note
 
 CONNECTIONS, SECONDS = 100, float(os.environ.get("MYBENCH_SECONDS", "4"))
 PACE = Pace(CONNECTIONS, 3.0, SECONDS)  # 300 requests a second, for the tail
-BARE = "bare"
+ALONE, BARE = "alone", "bare"
 RANKINGS, PORTFOLIO = "/scoring/rankings?limit=600", "/portfolio"
 
 
@@ -57,20 +65,53 @@ class Figures:
 
 
 def give(folder: Path, port: int) -> None:
-    """The peer: validates and renders the same documents for every request."""
+    """The peer: our application, which renders the same documents anew for every request."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
+        yield {}
+
+    numbers = count(1)
+
+    def new_id() -> str:
+        return f"request-{next(numbers):08d}"
+
+    api = create_api(
+        lifespan,
+        metrics=Metrics(),
+        new_id=new_id,
+        monotonic=time.monotonic,
+        cursor_secret=b"nobody turns a page here",
+        allowed_hosts=("127.0.0.1",),
+        routers=(through_models(folder),),
+        root_routers=(),
+    )
+    configure_logging(level="warning", form="json")  # as the service of this run
+    uvicorn.Server(server_config(api, host="127.0.0.1", port=port, new_id=new_id)).run()
+
+
+def give_alone(folder: Path, port: int) -> None:
+    """FastAPI with our models, and neither borders nor counters."""
     api = FastAPI()
+    api.include_router(through_models(folder), prefix=PREFIX)
+    uvicorn.run(api, host="127.0.0.1", port=port, http="httptools", access_log=False)
+
+
+def through_models(folder: Path) -> APIRouter:
+    """Both routes, validating and rendering what is in `folder`."""
+    router = APIRouter()
     rankings = RankingsOut.model_validate_json((folder / "rankings.json").read_bytes())
     portfolio = PortfolioOut.model_validate_json((folder / "portfolio.json").read_bytes())
 
-    @api.get("/scoring/rankings")
+    @router.get("/scoring/rankings")
     async def all_rankings() -> RankingsOut:
         return rankings
 
-    @api.get("/portfolio")
+    @router.get("/portfolio")
     async def whole_portfolio() -> PortfolioOut:
         return portfolio
 
-    uvicorn.run(api, host="127.0.0.1", port=port, http="httptools", access_log=False)
+    return router
 
 
 def give_bare(folder: Path, port: int) -> None:
@@ -93,7 +134,7 @@ async def peer(folder: Path, kind: str = "model") -> AsyncIterator[Server]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with process(["-m", "benchmarks.prepared", str(folder), str(port), kind]) as pid:
-        await until_up(url, "/portfolio")
+        await until_up(url, PREFIX + PORTFOLIO)
         yield Server(url, pid)
 
 
@@ -129,7 +170,11 @@ async def measure(console: Console) -> None:
             _, body, _ = await once(ours.url, request("GET", PREFIX + PORTFOLIO))
             (folder / "portfolio.json").write_bytes(body)
             lines = len(json.loads((folder / "rankings.json").read_bytes())["items"])
-            async with peer(folder) as other, peer(folder, BARE) as floor:
+            async with (
+                peer(folder) as other,
+                peer(folder, ALONE) as alone,
+                peer(folder, BARE) as floor,
+            ):
                 cases = (
                     Case("rankings", RANKINGS, {}, 8.0),
                     Case("rankings, gzip", RANKINGS, {"Accept-Encoding": "gzip"}, 20.0),
@@ -143,7 +188,7 @@ async def measure(console: Console) -> None:
                 )  # fmt: skip
                 rest = await at_rest(ours)
                 for case in cases:
-                    bare = await figures(other, request("GET", case.path))
+                    bare = await figures(other, request("GET", PREFIX + case.path))
                     message = request("GET", PREFIX + case.path, case.headers)
                     mine = await figures(ours, message, rest)
                     table.add_row(
@@ -161,22 +206,24 @@ async def measure(console: Console) -> None:
                             times >= case.goal and mine.p99_ms < 50.0,
                         )
                     )  # fmt: skip
-                bare = await figures(other, request("GET", PORTFOLIO))
-                least = await figures(floor, request("GET", PORTFOLIO))
-                table.add_row(
-                    "floor of it", least.statuses, str(least.size), f"{least.rate:.0f}",
-                    f"{bare.rate:.0f}", f"{least.rate / bare.rate:.1f} x", f"{least.cost_ms:.3f}",
-                    f"{bare.cost_ms:.3f}", f"{bare.cost_ms / least.cost_ms:.1f} x",
-                    "", f"{least.p99_ms:.1f}", "",
-                )  # fmt: skip
+                message = request("GET", PREFIX + PORTFOLIO)
+                bare = await figures(other, message)
+                for name, server in (("FastAPI alone", alone), ("floor of it", floor)):
+                    beside = await figures(server, message)
+                    table.add_row(
+                        name, beside.statuses, str(beside.size), f"{beside.rate:.0f}",
+                        f"{bare.rate:.0f}", f"{beside.rate / bare.rate:.1f} x",
+                        f"{beside.cost_ms:.3f}", f"{bare.cost_ms:.3f}",
+                        f"{bare.cost_ms / beside.cost_ms:.1f} x", "", f"{beside.p99_ms:.1f}", "",
+                    )  # fmt: skip
     console.print(table)
 
 
 def main() -> None:
     """Measures; with three arguments it is a peer: folder of the documents, port, which."""
     if len(sys.argv) == 4:
-        serve = give_bare if sys.argv[3] == BARE else give
-        serve(Path(sys.argv[1]), int(sys.argv[2]))
+        ways = {ALONE: give_alone, BARE: give_bare}
+        ways.get(sys.argv[3], give)(Path(sys.argv[1]), int(sys.argv[2]))
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the children end with us
     asyncio.run(measure(Console(width=150)))
