@@ -5,6 +5,7 @@ transaction that is most of what they cost, and where the event loop is busy eac
 So what nobody waits for goes along with what somebody does wait for, in the same order.
 """
 
+import asyncio
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -142,6 +143,22 @@ class QuickConnection(aiosqlite.Connection):
         self._begin: Callable[[], None] | None = None
         self._held: list[Callable[[], None]] = []
         self._is_idle = True  # nothing was asked of the database since a transaction ended
+        self.ended: asyncio.Future[None] | None = None  # once it was told to stop
+
+    def stop(self) -> asyncio.Future[None] | None:
+        self.ended = super().stop()
+        return self.ended
+
+    async def _connect(self) -> Self:
+        try:
+            await super()._connect()
+        except Exception:
+            # What could not be opened is told to stop, and says that it did so: to this loop,
+            # which must not be gone by then.
+            if self.ended is not None:
+                await self.ended
+            raise
+        return self
 
     def cursor(self) -> QuickCursor:  # type: ignore[override]  # has all that SQLAlchemy asks for
         return QuickCursor(self)

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from sqlite3 import DatabaseError
 
 import pytest
 from sqlalchemy import text
@@ -152,3 +153,14 @@ async def test_what_goes_along_and_fails_is_told_to_who_waits_next_and_nothing_o
         await database.run(given_up)
     async with database.write() as unit:
         assert await unit.facts.get("once") is None
+
+
+async def test_what_cannot_be_opened_has_come_to_its_end_when_that_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_bytes(b"this is not a database" * 100)
+    connection = quick_connection(str(path), pragmas=("journal_mode=WAL",))
+    with pytest.raises(DatabaseError, match="not a database"):
+        await connection
+    # Otherwise its thread would tell a loop that may be gone by then.
+    assert connection.ended is not None
+    assert connection.ended.done()
