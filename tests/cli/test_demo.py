@@ -25,7 +25,7 @@ from app.cli.report import Findings, print_findings
 from app.settings import KucoinSettings
 from app.storage.file_lock import FileLock
 from tests import nursery
-from tests.cli.command import Ended, alone, ended, here, started
+from tests.cli.command import PATIENCE_S, Ended, alone, ended, here, started
 
 # One demo serves all tests of this file: with xdist, keep them together (--dist loadgroup).
 pytestmark = pytest.mark.xdist_group("demo")
@@ -40,7 +40,13 @@ class Demo:
     cwd: Path
 
     def ask(self, *command: str) -> Ended:
-        return here(*command, "--url", self.url)
+        """The ending of a command; the schedule may rebalance just then, which says: once more."""
+        until = time.monotonic() + PATIENCE_S
+        said = here(*command, "--url", self.url)
+        while "rebalance_in_progress" in said.err and time.monotonic() < until:
+            time.sleep(0.2)
+            said = here(*command, "--url", self.url)
+        return said
 
     def told(self, *command: str) -> Any:
         said = self.ask(*command, "--json")
