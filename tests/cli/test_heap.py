@@ -26,9 +26,14 @@ class Ring:
 
 @pytest.fixture(autouse=True)
 def nothing_set_apart() -> Iterator[None]:
-    """Begins with nothing set apart, and sets apart again what the other tests want to be."""
+    """Begins with nothing set apart, and sets apart again what the other tests want to be.
+
+    Looks are taken when a test says so: one more in between would set apart what it counts.
+    """
     gc.unfreeze()
+    gc.disable()
     yield
+    gc.enable()
     gc.collect()
     gc.freeze()
 
