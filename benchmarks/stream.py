@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from statistics import quantiles
 
+import structlog
 from rich.console import Console
 from rich.table import Table
 from websockets.asyncio.client import connect
@@ -56,6 +57,7 @@ async def read(address: str, count: int) -> list[float]:
 
 
 async def bench() -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     with tempfile.TemporaryDirectory() as room:
         url = f"sqlite+aiosqlite:///{room}/stream.sqlite3"
         await migrations.upgrade(url)
