@@ -125,6 +125,21 @@ class Cadences:
     replacement_check: int = setting(3_600, 1, _DAY_S)
     alerts: int = setting(60, 1, _DAY_S)
     performance_marks: int = setting(3_600, 1, _DAY_S)
+    # Candles are asked for so soon after their bar has closed; until then asking costs nothing.
+    candles_look: int = setting(30, 1, _DAY_S)
+    books_step: int = setting(15, 1, _DAY_S)  # a rotation through all books is cut into these
+    retention: int = setting(3_600, 60, 7 * _DAY_S)  # what has outlived its promise is dropped
+    signals: int = setting(2, 1, _DAY_S)  # those that could not be judged as they came
+    signal_sources: int = setting(15, 1, _DAY_S)  # our own are asked so soon after a new board
+    signal_outcomes: int = setting(600, 1, _DAY_S)  # what came of them; prices are hourly
+
+    @property
+    def candles_tick(self) -> int:
+        return min(self.candles_look, self.hourly_candles)
+
+    @property
+    def books_tick(self) -> int:
+        return min(self.books_step, self.books)
 
 
 def _default_family_weights() -> Mapping[Family, float]:

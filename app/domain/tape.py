@@ -9,8 +9,6 @@ from typing import Final
 from app.domain.configuration import Cadences
 
 RETRY_S: Final = 5.0  # after a first fill that did not come to its end
-CANDLES_S: Final = 30.0  # asking again costs nothing before a bar has closed
-BOOKS_S: Final = 15.0
 LOOK_S: Final = 1.0
 
 
@@ -109,8 +107,8 @@ class Schedule:
         looks = {Step.LOOK: LOOK_S} if self.is_streaming else {}
         return looks | {
             Step.MARKET: cadences.market,
-            Step.CANDLES: min(CANDLES_S, cadences.hourly_candles),
-            Step.BOOKS: min(BOOKS_S, cadences.books),
+            Step.CANDLES: cadences.candles_tick,
+            Step.BOOKS: cadences.books_tick,
             Step.FUNDING: cadences.funding,
             Step.SCORING: self.board_every_s or cadences.scoring,
         }

@@ -10,7 +10,7 @@ from app.domain.board import Board
 from app.domain.errors import ServiceError
 from app.domain.feed import Listener
 from app.domain.fingerprint import board_hash
-from app.domain.tape import BOOKS_S, BoardLine, EndOfTapeError, Schedule, Step
+from app.domain.tape import BoardLine, EndOfTapeError, Schedule, Step
 from app.services.backfill import first_fill
 from app.services.market_data import MarketData
 from app.services.market_stream import StreamedMarket
@@ -174,7 +174,9 @@ class TapedMarket:
             Step.LOOK: streamed.look,
             Step.MARKET: self.data.refresh_market,
             Step.CANDLES: self.data.refresh_candles,
-            Step.BOOKS: lambda: self.data.refresh_books(BOOKS_S),
+            Step.BOOKS: lambda: self.data.refresh_books(
+                self.data.configuration().cadences.books_tick
+            ),
             Step.FUNDING: self.data.refresh_funding,
             Step.SCORING: self._score,
         }

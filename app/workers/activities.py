@@ -8,7 +8,7 @@ from app.services.backfill import first_fill
 from app.services.my_symbols import MySymbolsServiceV2
 from app.services.once import Command
 from app.services.ports import NewId
-from app.workers.schedule import BOOKS_STEP_S, Activities
+from app.workers.schedule import Activities
 from app.workers.supervisor import Beat
 
 ACTOR = "schedule"
@@ -39,7 +39,8 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
             first = await service.controls.first_symbols()
         except UnavailableError:
             first = ()  # without the database the rotation goes on
-        await service.market.refresh_books(BOOKS_STEP_S, first)
+        step_s = service.market.configuration().cadences.books_tick
+        await service.market.refresh_books(step_s, first)
 
     async def signals() -> None:
         await service.signals.clear_queue()

@@ -16,18 +16,6 @@ UseCase = Callable[[], Awaitable[object]]
 
 # A changed interval takes effect within this time, however long the old one was.
 LOOK_S: Final = 5.0
-# Candles are asked for soon after their bar has closed; asking again costs nothing until then.
-CANDLES_LOOK_S: Final = 30
-# What has outlived its promise is dropped so often.
-RETENTION_S: Final = 3_600
-# What came of signals is looked for so often; prices are hourly.
-OUTCOMES_S: Final = 600
-# Signals that could not be judged as they came are looked for so often.
-SIGNALS_S: Final = 2
-# Our own sources of signals are asked so soon after a new board.
-SOURCES_S: Final = 15
-# A rotation through all books is cut into steps of this length.
-BOOKS_STEP_S: Final = 15
 # No turn of a tick takes longer, whatever it has to catch up with; if it does it is stuck.
 TURN_S: Final = 600.0
 # So long nothing may come in for who asks the exchange: it may block us for half a minute.
@@ -90,9 +78,8 @@ def table(
 
     return (
         Tick("market", lambda: cadences().market, work.market, work.scorable),
-        Tick("candles", lambda: _sooner(CANDLES_LOOK_S, cadences().hourly_candles), work.candles,
-             work.filled),
-        Tick("books", lambda: _sooner(BOOKS_STEP_S, cadences().books), work.books, work.filled),
+        Tick("candles", lambda: cadences().candles_tick, work.candles, work.filled),
+        Tick("books", lambda: cadences().books_tick, work.books, work.filled),
         Tick("funding", lambda: cadences().funding, work.funding, work.filled),
         Tick("scoring", lambda: cadences().scoring, work.scoring, work.scorable),
         once(JobKind.REBALANCE_CHECK, lambda: cadences().rebalance_check, work.scored),
@@ -102,11 +89,12 @@ def table(
              work.scored),
         Tick("alerts", lambda: cadences().alerts, work.alerts),
         once(JobKind.PERFORMANCE_MARKS, lambda: cadences().performance_marks, work.scored),
-        once(JobKind.SIGNAL_OUTCOMES, lambda: OUTCOMES_S, work.scored),
-        once(JobKind.RETENTION, lambda: RETENTION_S, work.scored),
+        once(JobKind.SIGNAL_OUTCOMES, lambda: cadences().signal_outcomes, work.scored),
+        once(JobKind.RETENTION, lambda: cadences().retention, work.scored),
         # Their table is the queue, and who takes some locks them: every process may judge.
-        Tick("signals", lambda: SIGNALS_S, work.signals, work.scored, is_shared=True),
-        Tick("signal_sources", lambda: SOURCES_S, work.signal_sources, work.scored),
+        Tick("signals", lambda: cadences().signals, work.signals, work.scored, is_shared=True),
+        Tick("signal_sources", lambda: cadences().signal_sources, work.signal_sources,
+             work.scored),
     )  # fmt: skip
 
 
@@ -175,7 +163,3 @@ def begin_feed(
     supervisor.start(FIRST_FILL, fill, lambda: ASKING_S)
     begin(supervisor, own, monotonic, is_owner)
     return (FIRST_FILL, *(tick.name for tick in own))
-
-
-def _sooner(step_s: int, cadence_s: int) -> float:
-    return float(min(step_s, cadence_s))

@@ -1,16 +1,22 @@
 """Configuration over HTTP: whole, versioned, with every fault named."""
 
 from collections.abc import AsyncIterator
-from typing import Any
+from dataclasses import fields
+from typing import Any, cast
+from unittest.mock import MagicMock
 
 import httpx2
 import pytest
 
 from app.api.routes import configuration, portfolio_changes
+from app.domain.configuration import Cadences
+from app.services.in_force import SettingsInForce
+from app.services.ports import Jobs
 from app.storage.database import Database
+from app.workers.schedule import Activities, table
 from tests.api.harness import PREFIX, serve
 from tests.api.judging import problem
-from tests.services.desk import SYMBOLS, Desk
+from tests.services.desk import NOW, SYMBOLS, Desk
 
 PATH = f"{PREFIX}/configuration"
 
@@ -75,6 +81,29 @@ async def test_the_settings_of_the_scoring_are_read_and_changed_with_all_others(
     assert (await client.get(PATH)).json()["scoring"] == wanted
 
 
+async def test_each_interval_is_a_setting_that_is_in_force_with_its_answer(
+    desk: Desk, client: httpx2.AsyncClient
+) -> None:
+    await desk.open()
+    in_force = SettingsInForce()
+    wanted = {one.name: at for at, one in enumerate(fields(Cadences), 600)}
+    shown = (await put(client, {"cadences": wanted})).json()["configuration"]["cadences"]
+    assert shown == wanted
+    async with desk.database.read() as unit:
+        for record in await unit.events.after(0, 10):
+            in_force.read(record)  # as every process does with what any of them committed
+    assert in_force().cadences == Cadences(**wanted)
+    work, jobs = cast("Activities", MagicMock()), cast("Jobs", None)
+    ticks = table(lambda: in_force().cadences, work, jobs, lambda: NOW)
+    used = {tick.interval_s() for tick in ticks}
+    # Days of bars are asked for with the hours; the shorter of step and rotation counts.
+    assert used == set(wanted.values()) - {
+        wanted["daily_candles"],
+        wanted["books_step"],
+        wanted["candles_look"],
+    }
+
+
 async def test_the_eleventh_member(desk: Desk, client: httpx2.AsyncClient) -> None:
     await desk.filled()
     add = f"{PREFIX}/portfolio/add-symbol"
@@ -119,12 +148,17 @@ WRONG: tuple[tuple[dict[str, Any], str, set[tuple[str, ...]]], ...] = (
     ({"speed": 1}, "validation_failed", {("body", "speed")}),
     ({"cadences": {"tea": 1}}, "validation_failed", {("body", "cadences", "tea")}),
     (
-        {"rebalance_interval": 0, "cadences": {"books": -1, "market": 1_000_000_000}},
+        {
+            "rebalance_interval": 0,
+            "cadences": {"books": -1, "market": 1_000_000_000, "retention": 59, "signals": 0},
+        },
         "validation_failed",
         {
             ("body", "rebalance_interval"),
             ("body", "cadences", "books"),
             ("body", "cadences", "market"),
+            ("body", "cadences", "retention"),
+            ("body", "cadences", "signals"),
         },
     ),
     ({"family_weights": {"risk": 0.5}}, "validation_failed", {("body", "family_weights")}),

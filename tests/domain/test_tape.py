@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from app.domain.configuration import Cadences
-from app.domain.tape import BOOKS_S, CANDLES_S, RETRY_S, Schedule, Step, TapeClock
+from app.domain.tape import RETRY_S, Schedule, Step, TapeClock
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -36,7 +36,7 @@ def test_after_the_fill_the_board_comes_first_and_everything_else_in_its_time() 
         schedule.began(step, now)
     assert seen[0] == (Step.SCORING, 100.0)
     for step, every_s in (
-        (Step.MARKET, 60.0), (Step.CANDLES, CANDLES_S), (Step.BOOKS, BOOKS_S),
+        (Step.MARKET, 60.0), (Step.CANDLES, 30.0), (Step.BOOKS, 15.0),
     ):  # fmt: skip
         assert [at for one, at in seen if one is step][:3] == [
             100.0 + every_s * turn for turn in (1, 2, 3)

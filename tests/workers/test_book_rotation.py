@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from app.domain.configuration import Cadences, Configuration
 from app.domain.errors import Code, UnavailableError
 from app.services.my_symbols import MySymbolsServiceV2
 from app.workers.activities import activities
-from app.workers.schedule import BOOKS_STEP_S
 
 
 @dataclass
@@ -23,6 +23,9 @@ class Face:
     @property
     def controls(self) -> Any:
         return self
+
+    def configuration(self) -> Configuration:
+        return Configuration(cadences=Cadences(books_step=7))
 
     def __getattr__(self, _name: str) -> Any:
         return self  # the other activities are bound, and not called here
@@ -41,4 +44,4 @@ async def test_members_and_watched_come_first_and_the_rotation_outlives_the_data
         face = Face(watched)
         work = activities(cast("MySymbolsServiceV2", face), cast("Any", face), lambda: "request-1")
         await work.books()
-        assert face.asked == [(BOOKS_STEP_S, expected)]
+        assert face.asked == [(7, expected)]

@@ -1,7 +1,7 @@
 """Ticks: from start to start, late means once, a changed interval counts at once."""
 
 import asyncio
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from itertools import repeat as forever
 from typing import cast
@@ -159,8 +159,15 @@ def test_the_table_follows_the_configuration() -> None:
         "signals": 2,
         "signal_sources": 15,
     }
-    cadences = Cadences(market=5, books=10, scoring=7)
-    assert [ticks[name].interval_s() for name in ("market", "books", "scoring")] == [5, 10, 7]
+    # Every single one: the longer of step and rotation, or of look and bar, does not count.
+    steps = {one.name: at for at, one in enumerate(fields(Cadences), 100)}
+    shown = {"candles": "candles_look", "books": "books_step", "forced_replacement": "market"}
+    steps |= {"books": 1_000, "hourly_candles": 1_000}
+    cadences = Cadences(**steps)
+    for name, tick in ticks.items():
+        assert tick.interval_s() == steps[shown.get(name, name)], name
+    cadences = Cadences(books=10, hourly_candles=11)
+    assert [ticks[name].interval_s() for name in ("books", "candles")] == [10, 11]
 
 
 async def settled() -> None:

@@ -64,6 +64,12 @@ class CadencesOut(Out):
     replacement_check: int
     alerts: int
     performance_marks: int
+    candles_look: int = Field(description="How soon after its close a bar is asked for.")
+    books_step: int = Field(description="The rotation of `books` is cut into steps so long.")
+    retention: int
+    signals: int = Field(description="Those that could not be judged as they came.")
+    signal_sources: int
+    signal_outcomes: int
 
 
 class ConfigurationOut(Out):
@@ -135,6 +141,12 @@ class CadencesIn(Body):
     replacement_check: int | None = None
     alerts: int | None = None
     performance_marks: int | None = None
+    candles_look: int | None = None
+    books_step: int | None = None
+    retention: int | None = None
+    signals: int | None = None
+    signal_sources: int | None = None
+    signal_outcomes: int | None = None
 
 
 class FamilyWeightsIn(Body):
