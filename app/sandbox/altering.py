@@ -144,6 +144,13 @@ def _vanish(_: str, data: Any, params: Params) -> Any:
     return kept[: len(kept) - round(len(kept) * float(params.get("share", 0.0)))]
 
 
+def _gap(_: str, data: Any, params: Params) -> Any:
+    if not isinstance(data, list):
+        return data
+    begin, end = int(params.get("begin", 0)), int(params.get("end", 0))
+    return [row for row in data if not isinstance(row, list) or not begin <= row[0] <= end]
+
+
 def _unordered(_: str, data: Any, __: Params) -> Any:
     if not isinstance(data, list) or len(data) < 2:
         return data
@@ -171,6 +178,7 @@ BODY: dict[str, Callable[[str, Any, Params], Any]] = {
     "malformed": _malformed,
     "scalar": lambda _, __, params: params.get("value"),
     "vanish": _vanish,
+    "gap": _gap,
     "empty_list": lambda _, __, ___: [],
     "duplicate": lambda _, data, __: (
         [row for row in data for _ in range(2)] if isinstance(data, list) else data

@@ -24,6 +24,7 @@ replaced, removed, or replaced by raw JSON text; a field may be an index of a ro
 | scalar | value | `data` replaced |
 | no_data | message? | code 200000 with a message and no data |
 | vanish | share or symbols | those contracts missing from a list |
+| gap | begin, end | candles opened between the two (ms, both included) are missing |
 | empty_list | | `data` is [] |
 | duplicate | | every row of a list twice |
 | unordered | | the rows of a list shuffled |

@@ -15,7 +15,7 @@ from app.domain.configuration import Cadences, Configuration, EligibilityFloors
 from app.domain.errors import Code, UnavailableError
 from app.domain.market import CandleSeries, Contract, ContractStatus, DataStatus, Interval
 from app.domain.panel import Source, fresh, present
-from app.domain.quality import EMPTY
+from app.domain.quality import EMPTY, bridged_bars
 from app.services.backfill import FIRST_BOOKS, STAGES, first_fill
 from app.services.market_data import MarketData
 from app.services.once import Once
@@ -225,6 +225,31 @@ async def test_a_bar_that_never_comes_is_asked_for_a_few_times_only(
     await filled.refresh_candles()
     hourly = filled.live.market.hourly["XBTUSDTM"].value
     assert np.all(np.diff(hourly.opened_ms) == HOUR_S * 1000)
+
+
+@ON_SQLITE
+async def test_D05_a_hole_within_an_answer_is_asked_for_once_more_and_then_left_open(
+    live: LiveMarket,
+) -> None:
+    data = live.market()
+    await data.fetch_contracts()
+    first, second = data.resolve("BTCUSDT"), data.resolve("ETHUSDT")
+    day, end = Interval.DAY.ms, int(live.clock.wall() * 1000) // Interval.DAY.ms * Interval.DAY.ms
+    gap = {"begin": end - 50 * day, "end": end - 48 * day}
+    await live.fault("gap", KLINE, times=1, **gap)
+    assert await data.fetch.candles([first], Interval.DAY) == []
+    assert (await live.requests())[KLINE] == 2
+    held = data.live.market.daily[first.contract.code].value
+    assert list(held.opened_ms) == list(range(end - 200 * day, end, day))
+    assert bridged_bars(held, Interval.DAY) == 0
+    await live.fault("gap", KLINE, **gap)
+    assert await data.fetch.candles([second], Interval.DAY) == []
+    held = data.live.market.daily[second.contract.code].value
+    assert len(held) == 197
+    assert bridged_bars(held, Interval.DAY) == 3
+    await live.heal()
+    assert await data.fetch.candles([first, second], Interval.DAY) == []
+    assert (await live.requests())[KLINE] == 4, "once more, not again and again"
 
 
 @ON_SQLITE

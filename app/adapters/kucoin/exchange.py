@@ -171,9 +171,10 @@ class KucoinExchange:
         begin = max(start_ms, contract.listed_ms // step * step if contract.listed_ms else 0)
         for first, last in candle_pages(begin, end_ms, step, self._limits.candles_per_page):
             rows = await self._candle_page(contract.code, interval, first, last)
-            missing = hole(rows, first, min(last, self._now_ms() - step), step)
+            until, is_age_known = min(last, self._now_ms() - step), contract.listed_ms is not None
+            missing = hole(rows, first, until, step, is_age_known=is_age_known)
             found.append(rows)
-            if missing is not None and contract.listed_ms is not None:
+            if missing is not None:
                 found.append(await self._candle_page(contract.code, interval, *missing))
         return parse_candles.series(parse_candles.joined(found), contract, step, start_ms, end_ms)
 

@@ -20,9 +20,16 @@ def candle_pages(start_ms: int, end_ms: int, step_ms: int, size: int) -> Iterato
         first = last + step_ms
 
 
-def hole(rows: Rows, first_ms: int, last_ms: int, step_ms: int) -> tuple[int, int] | None:
-    """The span from the first to the last candle missing between two opening times, if any."""
+def hole(
+    rows: Rows, first_ms: int, last_ms: int, step_ms: int, *, is_age_known: bool = True
+) -> tuple[int, int] | None:
+    """The span from the first to the last candle missing between two opening times, if any.
+
+    Where nobody knows since when there are candles none is missing before the first that came.
+    """
     known = set(rows.opened_ms.tolist())
+    if not is_age_known:
+        first_ms = max(first_ms, min(known, default=last_ms + step_ms))
     missing = [moment for moment in range(first_ms, last_ms + 1, step_ms) if moment not in known]
     return (missing[0], missing[-1]) if missing else None
 

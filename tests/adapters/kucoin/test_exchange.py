@@ -217,6 +217,24 @@ async def test_a_contract_of_unknown_age_is_not_asked_twice_for_what_may_not_exi
     assert (len(series), len(asked)) == (0, 1)
 
 
+async def test_D05_of_a_contract_of_unknown_age_only_what_is_missing_within_is_asked_again() -> (
+    None
+):
+    gap = BEGIN - 3 * DAY
+    server, asked = klines(
+        lambda begin, end, call: [
+            candle(m)
+            for m in range(begin, end, DAY)
+            if m >= BEGIN - 6 * DAY and (call > 1 or m != gap)
+        ]
+    )
+    contract = contract_of(firstOpenDate=None)
+    async with server.up() as url, asking(url) as exchange:
+        series = await exchange.candles(contract, Interval.DAY, BEGIN - 10 * DAY, BEGIN)
+    assert asked == [(BEGIN - 10 * DAY, BEGIN - 1), (gap, gap + DAY - 1)]
+    assert list(series.opened_ms) == list(range(BEGIN - 6 * DAY, BEGIN, DAY))
+
+
 async def test_impossible_candles_are_holes_and_reported() -> None:
     heard = Heard()
     bad = [BEGIN - 2 * DAY, 10, 9, 12, 11, 5]
