@@ -89,7 +89,14 @@ async def test_the_portfolio_can_be_recomputed_from_the_database_alone(tmp_path:
         run = await service.get(f"/scoring/runs/{run_id}")
         funnel = await service.get("/universe/funnel")
         integrity = await service.get("/portfolio/integrity")
+        where = "/portfolio/symbols/XBTUSDM/position-size"
+        inverse = await service.get(where, account_balance="10000")
+        swap = {"old_symbol": portfolio["members"][9]["symbol"], "new_symbol": "XBTUSDM"}
+        refused = await service.post("/portfolio/replace-symbol", swap, status=422)
 
+    assert (inverse["lots"], inverse["reason"]) == (0, "it is not a member"), "nor can it be one"
+    assert refused["code"] == "symbol_not_tradable"
+    assert "linear" in refused["detail"], refused
     members = portfolio["members"]
     assert len(members) == 10
     table = recompute(stored_run(path, run_id), days=ADDITION_DAYS, steady_days=30)

@@ -1,8 +1,13 @@
 """Who may come in: a symbol of the newest board that passed the whole funnel and has a score."""
 
+from typing import Final
+
 from app.domain.board import CardStatus
+from app.domain.eligibility import RULES
 from app.domain.errors import Code, RefusedError
 from app.services.grounds import Grounds
+
+_ASKED: Final = {rule.name: rule.title for rule in RULES}
 
 
 def require_candidate(symbol: str, grounds: Grounds) -> None:
@@ -15,8 +20,9 @@ def require_candidate(symbol: str, grounds: Grounds) -> None:
     if card is not None and card.status is CardStatus.SCORED:
         return
     why = "it is not on the newest board" if card is None else str(card.detail or card.reason)
+    said = f'this does not hold: "{_ASKED[why]}"' if why in _ASKED else why
     raise RefusedError(
         Code.SYMBOL_NOT_TRADABLE,
-        f"{symbol} is no candidate: {why}.",
+        f"{symbol} is no candidate: {said}.",
         facts={"reason": why},
     )

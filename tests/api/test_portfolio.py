@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -321,6 +322,19 @@ async def test_trading_answers(desk: Desk, client: httpx2.AsyncClient) -> None:
     ):
         response = await client.get(f"{PREFIX}{where}", params=query)
         problem(response, 422, "validation_failed")
+    inverse = replace(
+        desk.market.quotes[SYMBOLS[0]].contract,
+        is_inverse=True,
+        multiplier=Decimal(1),
+        quote="USD",
+        settle="C00",
+    )
+    desk.quote(SYMBOLS[0], contract=inverse)  # a lot is a dollar now, at 10 a coin
+    dollars = await get(client, where, account_balance="10000", leverage="2", price="12.5")
+    assert dollars["lots"] == int(2 * 10_000 * weight / 100)
+    assert Decimal(dollars["notional"]) == dollars["lots"] == 2 * Decimal(dollars["margin"])
+    assert Decimal(dollars["quantity"]) == Decimal(dollars["lots"]) / Decimal("12.5")
+    assert Decimal(dollars["liquidation_price"]) == Decimal("8.4")  # 12.5 * 1.005 / 1.5, by tick
     unknown = await client.get(f"{PREFIX}/portfolio/symbols/NOSUCH/should-trade")
     problem(unknown, 422, "symbol_unknown", extra=frozenset({"near_matches"}))
 
