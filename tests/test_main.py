@@ -13,11 +13,18 @@ from pydantic import SecretStr
 
 from app.domain.market import DataSource
 from app.main import create_app, known_secrets
-from app.settings import DatabaseSettings, HttpSettings, KucoinSettings, Settings
+from app.settings import (
+    DatabaseSettings,
+    HttpSettings,
+    KucoinSettings,
+    NotificationSettings,
+    Settings,
+)
 from tests.api.harness import PREFIX, open_client
 from tests.api.judging import problem
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
+NEW_KEY, OLD_KEY = f"canary{'n' * 37}=", f"canary{'o' * 37}="
 
 
 @pytest.fixture(autouse=True)
@@ -111,10 +118,14 @@ def test_S13_every_secret_of_the_settings_is_masked(
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
     given = settings(tmp_path, cursor_secret=SecretStr("canary-cursor")).model_copy(
-        update={"database": DatabaseSettings(url="postgresql+asyncpg://me:canary%2Fdb@db/x")}
+        update={
+            "database": DatabaseSettings(url="postgresql+asyncpg://me:canary%2Fdb@db/x"),
+            "notifications": NotificationSettings(keys=SecretStr(f"{NEW_KEY}, {OLD_KEY}")),
+        }
     )
-    assert known_secrets(given) == ["canary-cursor", "canary%2Fdb", "canary/db"]
+    secrets = ["canary-cursor", "canary%2Fdb", "canary/db", NEW_KEY, OLD_KEY]
+    assert known_secrets(given) == secrets
     create_app(given)
-    structlog.get_logger().info("canary-cursor canary%2Fdb canary/db", given=given)
+    structlog.get_logger().info(" ".join(secrets), given=given)
     assert stream.getvalue()
     assert "canary" not in stream.getvalue()

@@ -9,7 +9,12 @@ from app.domain import factors_market
 from app.domain.board import Family
 from app.domain.composite import AlgorithmSpec
 from app.domain.configuration import Configuration
-from app.domain.configuration_document import Complaint, ConfigurationRefusedError, validate
+from app.domain.configuration_document import (
+    Complaint,
+    ConfigurationRefusedError,
+    echoed_key,
+    validate,
+)
 from app.domain.errors import Code
 from app.domain.factors import FACTORS, Factor
 
@@ -70,7 +75,7 @@ def require_sound(settings: Configuration, table: tuple[Factor, ...] = FACTORS) 
     """
     known = {factor.name for factor in table}
     wrong = [
-        Complaint(f"{_WEIGHTS}.{_shown(name)}", "unknown_key", "there is no such factor")
+        Complaint(f"{_WEIGHTS}.{echoed_key(name)}", "unknown_key", "there is no such factor")
         for name in settings.scoring.factor_weights
         if name not in known
     ]
@@ -90,8 +95,3 @@ def require_sound(settings: Configuration, table: tuple[Factor, ...] = FACTORS) 
                 for family in empty
             ),
         )
-
-
-def _shown(name: str) -> str:
-    """The name if it could be one of ours; arbitrary text is never given back."""
-    return name if len(name) <= 64 and name.isascii() and name.isidentifier() else "?"

@@ -54,7 +54,7 @@ def _apply(changes: Mapping[str, object], present: Any, path: str, out: list[Com
     known = {one.name: one for one in fields(present) if one.name != "version"}
     taken: dict[str, object] = {}
     for key, value in changes.items():
-        loc = path + _shown(key)
+        loc = path + echoed_key(key)
         if key not in known:
             out.append(Complaint(loc, "unknown_key", f"{loc} is not a setting"))
             continue
@@ -78,7 +78,7 @@ def _apply(changes: Mapping[str, object], present: Any, path: str, out: list[Com
     return replace(present, **taken)
 
 
-def _shown(key: str) -> str:
+def echoed_key(key: str) -> str:
     """The key if it could be one of ours; arbitrary text is never given back."""
     return key if len(key) <= 64 and key.isascii() and key.isidentifier() else "?"
 
@@ -91,7 +91,7 @@ def _weights(
         return present
     weights = dict(present)
     for key, weight in value.items():
-        inner = f"{loc}.{_shown(key)}"
+        inner = f"{loc}.{echoed_key(key)}"
         if key not in set(Family):
             out.append(Complaint(inner, "unknown_key", f"{inner} is not a family"))
             continue

@@ -289,5 +289,5 @@ def _cost(shifts: Sequence[Shift], standings: Mapping[str, Standing]) -> float |
         cost = standings[shift.symbol].trading_cost
         if cost is None:
             return None
-        total += abs(shift.change_u) / 100_000_000 * cost
+        total += abs(shift.change_u) / FULL * cost
     return total

@@ -29,7 +29,7 @@ async def jobs(
     limit: Limit = 50,
     cursor: CursorText = None,
 ) -> Page[JobOut]:
-    """Newest first: those of callers and the checks of the schedule, kept for 14 days.
+    """Newest first, of callers and of the schedule; kept for `retention.jobs_days` days.
 
     Here `progress` counts whole steps only when a job has ended; ask for one job to follow it.
     """
