@@ -10,8 +10,12 @@ from sqlalchemy import Row, Select, Text, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.configuration import Configuration
-from app.domain.configuration_document import as_document, from_document
-from app.domain.errors import Code, NotFoundError
+from app.domain.configuration_document import (
+    ConfigurationRefusedError,
+    as_document,
+    from_document,
+)
+from app.domain.errors import Code, NotFoundError, UnavailableError
 from app.storage.tables import system_configuration as table
 from app.storage.upsert import insert
 
@@ -27,7 +31,10 @@ class ConfigurationRepository:
     connection: AsyncConnection
 
     async def current(self) -> Configuration:
-        """The newest version; the defaults, which are version 1, where none is stored."""
+        """The newest version; the defaults, which are version 1, where none is stored.
+
+        Raises UnavailableError for one that this version of the service cannot read.
+        """
         row = await self._first(_CURRENT)
         return Configuration() if row is None else _configuration(row)
 
@@ -70,4 +77,12 @@ def _configuration(row: Row[*tuple[object, ...]]) -> Configuration:
 @lru_cache(maxsize=8)
 def _understood(text: str, version: int) -> Configuration:
     """Judging each setting anew takes longer than all statements of a change together."""
-    return from_document(json.loads(text), version)
+    try:
+        return from_document(json.loads(text), version)
+    except ConfigurationRefusedError as refused:  # not by whoever asks now: no 422
+        raise UnavailableError(
+            Code.DATABASE_UNAVAILABLE,
+            f"the settings in force (version {version}) belong to a later version of the service:"
+            " run that one",
+            retry_after_s=30,
+        ) from refused

@@ -6,8 +6,10 @@ from decimal import Decimal
 import pytest
 
 from app.domain.configuration import Configuration
-from app.domain.errors import Code, ConflictError, NotFoundError
+from app.domain.configuration_document import as_document
+from app.domain.errors import Code, ConflictError, NotFoundError, UnavailableError
 from app.storage.database import Database
+from app.storage.tables import system_configuration
 from tests.storage.worlds import LATER, T0
 
 
@@ -35,3 +37,18 @@ async def test_a_new_version_is_in_force_and_the_old_one_remains(database: Datab
         async with database.write() as unit:
             await unit.configuration.add(second, LATER, "another")
     assert caught.value.code is Code.VERSION_CONFLICT
+
+
+async def test_G11_settings_of_a_later_version_are_nobodys_mistake_but_unavailable(
+    database: Database,
+) -> None:
+    later = {**as_document(Configuration()), "of_a_later_version": 1}
+    row = {"version": 2, "body": later, "created_at": LATER, "created_by": "another"}
+    async with database.write() as unit:
+        await unit.configuration.found(T0, "start")
+        await unit.connection.execute(system_configuration.insert(), row)
+    async with database.read() as unit:
+        with pytest.raises(UnavailableError, match="version 2") as caught:
+            await unit.configuration.current()
+        assert caught.value.code is Code.DATABASE_UNAVAILABLE
+        assert await unit.configuration.get(1) == Configuration()
