@@ -11,10 +11,10 @@ from typing import Final
 from scipy.special import ndtr
 
 from app.domain.board import Board, Card, CardStatus
+from app.domain.market import DAYS_A_YEAR
 from app.domain.pooling import clipped
 from app.domain.signal_rules import SignalRules
 
-_YEAR_DAYS: Final = 365.0
 _HIGH_DAYS: Final = 60.0  # of the high that nearness is measured from
 _HALF_BP: Final = 0.5
 Known = Mapping[str, float]
@@ -103,7 +103,7 @@ def technical(evidence: Evidence, _: SignalRules) -> Opinion | Abstention:
     %b, from -1 (sold out) to +1 (overbought), which tends to come back within days.
     """
     figures = evidence.figures
-    unit = figures["volatility"] * sqrt(_HIGH_DAYS / _YEAR_DAYS)
+    unit = figures["volatility"] * sqrt(_HIGH_DAYS / DAYS_A_YEAR)
     trend = _within(1.0 + figures["nearness_to_high"] / unit, 1.0)
     strength = (figures["rsi_14"] - 50.0) / 50.0
     stretch = _within((strength + 2.0 * figures["bollinger_position"] - 1.0) / 2.0, 1.0)

@@ -8,7 +8,8 @@ from enum import StrEnum
 from typing import Final
 
 from app.domain.equity import Point
-from app.domain.performance import EXACT, BookedResult, BookedTotal
+from app.domain.exact import EXACT, total
+from app.domain.performance import BookedResult, BookedTotal
 
 NOTHING: Final = Decimal(0)
 
@@ -193,11 +194,3 @@ def _sum(sector: str, lines: Sequence[Line]) -> Line:
 def _if_known(amounts: Iterable[Decimal | None]) -> Decimal | None:
     known = [one for one in amounts if one is not None]
     return total(known) if known else None
-
-
-def total(amounts: Iterable[Decimal]) -> Decimal:
-    """The sum without rounding."""
-    out = NOTHING
-    for one in amounts:
-        out = EXACT.add(out, one)
-    return out

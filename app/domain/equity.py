@@ -5,7 +5,7 @@ position moves with its price. All amounts are exact multiples of 1e-18 of the i
 gains of the symbols add up to the change of the equity to the last digit.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -15,7 +15,8 @@ from typing import Final
 import numpy as np
 
 from app.domain.equity_steps import Step
-from app.domain.performance import EXACT, Figures, figures
+from app.domain.exact import EXACT, total
+from app.domain.performance import Figures, figures
 from app.domain.portfolio import FULL
 
 ONE: Final = Decimal(1)
@@ -185,7 +186,7 @@ def _stepped(state: _State, step: Step) -> tuple[_State, Point]:
     settled = {name: state.positions[name].at_price(step.marks[name]) for name in left}
     moved = {name: _minus(settled[name], state.positions[name].value) for name in left}
     kept = {name: one for name, one in state.positions.items() if name in step.weights}
-    after = _State(_total((state.cash, *settled.values())), kept)
+    after = _State(total((state.cash, *settled.values())), kept)
     return after, replace(point, gains={**moved, **point.gains})
 
 
@@ -195,7 +196,7 @@ def _opened(equity: Decimal, wanted: Mapping[str, int], step: Step) -> _State:
         share = EXACT.divide(EXACT.multiply(equity, Decimal(weight_u)), Decimal(FULL))
         notional = share.quantize(_GRAIN, context=EXACT)
         positions[symbol] = Position(step.at, step.marks[symbol], notional, notional)
-    invested = _total(one.notional for one in positions.values())
+    invested = total(one.notional for one in positions.values())
     return _State(_minus(equity, invested), positions)
 
 
@@ -220,14 +221,7 @@ def _valued(
 
 
 def _worth(state: _State) -> Decimal:
-    return _total((state.cash, *(one.value for one in state.positions.values())))
-
-
-def _total(amounts: Iterable[Decimal]) -> Decimal:
-    total = Decimal(0)
-    for one in amounts:
-        total = EXACT.add(total, one)
-    return total
+    return total((state.cash, *(one.value for one in state.positions.values())))
 
 
 def _minus(one: Decimal, other: Decimal) -> Decimal:

@@ -5,8 +5,9 @@ from decimal import Decimal
 
 from app.domain.equity import walk
 from app.domain.equity_steps import WEIGHS, steps
+from app.domain.exact import EXACT
 from app.domain.history import EventType, PortfolioEvent
-from app.domain.performance import EXACT, BookedTotal
+from app.domain.performance import BookedTotal
 
 
 def equity_faults(events: Sequence[PortfolioEvent]) -> list[str]:

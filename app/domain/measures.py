@@ -10,12 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.domain.configuration import CorrelationBasis
-from app.domain.market import Floats, Ints
+from app.domain.market import DAYS_A_YEAR, Floats, Ints
 from app.domain.panel import Panel
 from app.domain.segments import unbroken
 
 MARKET = "BTCUSDT"  # the market factor
-DAYS_A_YEAR = 365.0
 LEAST_COMMON = 30  # common returns below which a correlation is unknown
 _DECAY = 0.94  # of EWMA variance, per day
 _NO_RESIDUAL = 1e-12  # share of variance below which a residual is rounding noise

@@ -3,15 +3,14 @@
 import math
 from dataclasses import dataclass, replace
 from datetime import datetime
-from decimal import Context, Decimal
+from decimal import Decimal
 from typing import Final
 
 import numpy as np
 
-from app.domain.market import Floats
+from app.domain.exact import EXACT, net
+from app.domain.market import DAYS_A_YEAR, Floats
 
-DAYS_A_YEAR = 365.0
-EXACT: Final = Context(prec=76)  # sums of stored amounts lose no digit
 SUFFICIENT: Final = 30  # observations from which on the figures say something
 _LEAST = 2  # observations below which no figure of a series is given
 
@@ -60,8 +59,8 @@ class BookedResult:
 
     @property
     def net(self) -> Decimal:
-        """What was realised after fees and funding, to the last digit."""
-        return EXACT.normalize(EXACT.subtract(EXACT.add(self.pnl, self.funding), self.fees))
+        """What was realised after fees and funding."""
+        return net(self.pnl, self.funding, self.fees)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,7 @@ class BookedTotal:
     @property
     def net(self) -> Decimal:
         """What was realised after fees and funding."""
-        return EXACT.normalize(EXACT.subtract(EXACT.add(self.pnl, self.funding), self.fees))
+        return net(self.pnl, self.funding, self.fees)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from app.domain.market import Floats
-from app.domain.measures import DAYS_A_YEAR, MARKET
+from app.domain.market import DAYS_A_YEAR, Floats
+from app.domain.measures import MARKET
 from app.domain.panel import Panel
 from app.domain.performance import Figures, figures
 from app.domain.value_at_risk import Method, exceptions, kupiec, var_cvar

@@ -11,10 +11,10 @@ from typing import Final
 from scipy.special import ndtr
 
 from app.domain.configuration import Configuration, ReplacementRules
+from app.domain.market import DAYS_A_YEAR
 from app.domain.selection import Candidate, Correlation, crowded, refuse
 
 _BP: Final = 10_000.0
-_YEAR_DAYS: Final = 365.0
 
 
 class Block(StrEnum):
@@ -197,7 +197,7 @@ def compare(
     if rules.count_funding:
         known = old.funding is not None and new.funding is not None
         dearer = (new.funding or 0.0) - (old.funding or 0.0)
-        costs.append(dearer * rules.horizon_days / _YEAR_DAYS if known else None)
+        costs.append(dearer * rules.horizon_days / DAYS_A_YEAR if known else None)
     paid = [one for one in costs if one is not None]
     return Comparison(
         improvement,

@@ -6,14 +6,13 @@ from decimal import ROUND_UP, Decimal
 from enum import StrEnum
 from typing import Final
 
-from app.domain.market import Contract
+from app.domain.market import DAYS_A_YEAR, Contract
 from app.domain.portfolio import FULL
 from app.domain.sizing_caps import Cap, CapName, Distance, Lever, amount
 from app.domain.sizing_rules import SizingRules
 from app.domain.symbols import base_quantity, lots_for, notional, round_to_tick
 
 _PERCENT: Final = Decimal(FULL) / 100  # micro-percent in one per cent
-_YEAR_DAYS: Final = 365.0
 
 
 class Refusal(StrEnum):
@@ -213,7 +212,7 @@ def _levers(contract: Contract, known: Conditions, rules: SizingRules) -> list[L
     found += [Lever(CapName.GROSS_LEVERAGE, invested, gross, "times", "portfolio"), *target]
     kept = contract.maintenance_margin
     if rules.liquidation_sigmas > 0.0 and known.volatility is not None and kept is not None:
-        away = rules.liquidation_sigmas * known.volatility / math.sqrt(_YEAR_DAYS)
+        away = rules.liquidation_sigmas * known.volatility / math.sqrt(DAYS_A_YEAR)
         found.append(Distance(_exact(away), kept, contract.is_inverse))
     return [*found, *loss]
 

@@ -7,8 +7,7 @@ to Rogers-Satchell; neither is moved by a trend, which the others take for volat
 
 import numpy as np
 
-from app.domain.market import Floats
-from app.domain.measures import DAYS_A_YEAR
+from app.domain.market import DAYS_A_YEAR, Floats
 
 
 def parkinson(high: Floats, low: Floats, *, least: int) -> Floats:

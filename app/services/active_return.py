@@ -8,12 +8,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from app.domain.attribution import total
 from app.domain.brinson import CASH, ActiveReturn, MarketDay, explained, unknown
 from app.domain.equity import Point
+from app.domain.exact import EXACT, total
 from app.domain.market import Floats, Interval
 from app.domain.panel import Panel
-from app.domain.performance import EXACT
 from app.services.equity_track import Track, ends
 
 SectorOf = Callable[[str], str]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from app.domain.configuration import CorrelationRules
-from app.domain.market import Interval
+from app.domain.market import DAYS_A_YEAR, Interval
 from app.domain.measures import correlations
 from app.domain.panel import Panel
 from app.domain.performance import SinceInclusion, since_inclusion
@@ -21,7 +21,7 @@ def figures(
     if panel is not None and member.symbol in panel.symbols:
         column = panel.symbols.index(member.symbol)
         closes = panel.close[panel.opened_ms >= begin, column]
-        bars = 365.0 * Interval.DAY.ms / panel.interval.ms
+        bars = DAYS_A_YEAR * Interval.DAY.ms / panel.interval.ms
     price = member.inclusion_price
     return since_inclusion(None if price is None else float(price), mark, closes, bars)
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from app.domain.attribution import Attribution, of_booked, of_index, total
+from app.domain.attribution import Attribution, of_booked, of_index
 from app.domain.brinson import ActiveReturn
 from app.domain.equity import Position
 from app.domain.errors import Code, ConflictError, RefusedError
+from app.domain.exact import total
 from app.domain.history import Draft, EventType, instant_text, number_text
 from app.domain.membership import Change
 from app.domain.performance import BookedResult, SinceInclusion, Trade

@@ -9,7 +9,8 @@ from typing import Any, Final
 from sqlalchemy import Row, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.domain.performance import EXACT, BookedResult, BookedTotal, Trade
+from app.domain.exact import EXACT
+from app.domain.performance import BookedResult, BookedTotal, Trade
 from app.storage.quick_sqlite import ALONG
 from app.storage.tables import booked_totals
 from app.storage.tables import trades as table

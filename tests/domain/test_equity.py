@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.domain.attribution import Basis, of_booked, of_index, total
+from app.domain.attribution import Basis, of_booked, of_index
 from app.domain.equity import Valuation, days, walk
 from app.domain.equity_steps import Step, steps
+from app.domain.exact import total
 from app.domain.history import Draft, EventType, Stamp, seal
 from app.domain.membership import add, swap, weigh
 from app.domain.performance import BookedResult, BookedTotal

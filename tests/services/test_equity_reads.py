@@ -12,10 +12,11 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.domain.attribution import of_index, total
+from app.domain.attribution import of_index
 from app.domain.equity import Curve, Day, days, track_record, walk
 from app.domain.equity_proof import equity_faults
 from app.domain.equity_steps import steps
+from app.domain.exact import total
 from app.domain.history import EventType
 from app.domain.market import Interval
 from app.domain.panel import FIELDS

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from app.domain.attribution import Basis, total
+from app.domain.attribution import Basis
 from app.domain.errors import (
     Code,
     ConflictError,
@@ -14,6 +14,7 @@ from app.domain.errors import (
     RefusedError,
     ServiceError,
 )
+from app.domain.exact import total
 from app.domain.history import EventType, fold
 from app.services.once import Command
 from app.services.performance import Claim
