@@ -134,6 +134,14 @@ def _segment(value: object) -> object:
     return text
 
 
+def _spelling(value: object) -> object:
+    """Path text -> a spelling; letters of any script are one, which the registry then refuses."""
+    if not isinstance(value, str):
+        return value
+    _segment("".join("x" if one.isalpha() else one for one in value))
+    return value.replace(ENCODED_SLASH, "/")
+
+
 def _finite_tree(value: Any) -> Any:
     pending = [value]
     while pending:
@@ -188,7 +196,7 @@ CursorText = Annotated[
 SearchText = Annotated[str | None, Query(max_length=64, description="Literal text to look for.")]
 SymbolPath = Annotated[
     str,
-    BeforeValidator(_segment),
+    BeforeValidator(_spelling),
     Path(
         description="Any spelling (BTCUSDT, XBTUSDTM, BTC-USDT, BTC%2FUSDT:USDT) or the UUID.",
         examples=["BTCUSDT"],
