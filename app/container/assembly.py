@@ -145,7 +145,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         await stack.enter_async_context(referring(settings, supervisor, service, feed.is_owner))
         # Tasks stop first on the way out: they use everything that was opened before.
         stack.push_async_callback(supervisor.stop)
-        mode = ModeNow(service.market.level, status.is_database_down, time.monotonic)
+        mode = ModeNow(service.market.level, status.is_database_down, time.monotonic, status.halted)
         supervisor.start(
             "gauges",
             Gauges(

@@ -87,7 +87,7 @@ class FeedTasks:
     def __post_init__(self) -> None:
         self._mode = ModeWatch(
             self.database, self.service.market.level, self.service.status.is_database_down,
-            self.view.fence, utc_now, new_id,
+            self.view.fence, utc_now, new_id, halted=self.service.status.halted,
         )  # fmt: skip
 
     def start(self) -> FeedDuty | None:

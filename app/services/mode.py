@@ -12,17 +12,23 @@ KEEP_S: Final = 1.0  # who is stale is not counted anew for every answer
 
 
 class Mode(StrEnum):
-    """NORMAL decides; DEGRADED decides without the stale symbols; FROZEN only reads."""
+    """NORMAL decides; DEGRADED decides without the stale symbols; FROZEN only reads.
+
+    HALTED only reads, too, until somebody has made room or the database writable again.
+    """
 
     NORMAL = "NORMAL"
     DEGRADED = "DEGRADED"
     FROZEN = "FROZEN"
+    HALTED = "HALTED"
 
 
 class Cause(StrEnum):
     """Why it is this mode: the first of these that holds."""
 
     DATABASE_UNAVAILABLE = "database_unavailable"
+    STORAGE_FULL = "storage_full"
+    DATABASE_READ_ONLY = "database_read_only"
     MARKET_UNAVAILABLE = "market_unavailable"  # nothing is known of it yet
     MARKET_STALE = "market_stale"
     CLOCK_UNSAFE = "clock_unsafe"  # nobody knows the exchange's time well enough
@@ -39,18 +45,25 @@ class MarketLevel:
     is_clock_safe: bool = True
 
 
-def mode_of(market: MarketLevel, *, is_database_down: bool) -> Mode:
-    """Without the database, the market or its time nothing is decided."""
+def mode_of(market: MarketLevel, *, is_database_down: bool, halted: Cause | None = None) -> Mode:
+    """Without the database, the market or its time nothing is decided.
+
+    `halted` is why the database takes no changes, though it can be read.
+    """
     is_known = market.status is DataStatus.FRESH and market.is_clock_safe
+    if halted is not None and not is_database_down:
+        return Mode.HALTED
     if is_database_down or not is_known:
         return Mode.FROZEN
     return Mode.DEGRADED if market.stale_symbols else Mode.NORMAL
 
 
-def cause_of(market: MarketLevel, *, is_database_down: bool) -> Cause:
+def cause_of(market: MarketLevel, *, is_database_down: bool, halted: Cause | None = None) -> Cause:
     """Why `mode_of` the same says what it says."""
     if is_database_down:
         return Cause.DATABASE_UNAVAILABLE
+    if halted is not None:
+        return halted
     if market.status is DataStatus.FRESH and not market.is_clock_safe:
         return Cause.CLOCK_UNSAFE
     if market.status is DataStatus.FRESH:
@@ -66,11 +79,14 @@ class ModeNow:
     market: Callable[[], MarketLevel]
     is_database_down: Callable[[], bool]
     monotonic: Monotonic
+    halted: Callable[[], Cause | None] = lambda: None
     _told: tuple[float, Mode] | None = field(default=None, init=False)
 
     def __call__(self) -> Mode:
         now = self.monotonic()
         if self._told is None or now - self._told[0] > KEEP_S:
-            mode = mode_of(self.market(), is_database_down=self.is_database_down())
+            mode = mode_of(
+                self.market(), is_database_down=self.is_database_down(), halted=self.halted()
+            )
             self._told = (now, mode)
         return self._told[1]

@@ -11,7 +11,7 @@ import structlog
 
 from app.domain.errors import ServiceError
 from app.domain.events import ModeChanged
-from app.services.mode import MarketLevel, Mode, cause_of, mode_of
+from app.services.mode import Cause, MarketLevel, Mode, cause_of, mode_of
 from app.services.ports import Clock, NewId
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
@@ -47,6 +47,7 @@ class ModeWatch:
     clock: Clock
     new_id: NewId
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    halted: Callable[[], Cause | None] = lambda: None
     _waiting: deque[_Seen] = field(default_factory=lambda: deque(maxlen=_MOST), init=False)
     _newest: Mode | None = field(default=None, init=False)
 
@@ -61,10 +62,11 @@ class ModeWatch:
     async def look(self) -> None:
         """Notes the present mode if it is another one, and tells what has not been told yet."""
         level, is_database_down = self.market(), self.is_database_down()
-        mode = mode_of(level, is_database_down=is_database_down)
+        halted = self.halted()
+        mode = mode_of(level, is_database_down=is_database_down, halted=halted)
         if mode is not self._newest:
             self._newest = mode
-            cause = cause_of(level, is_database_down=is_database_down)
+            cause = cause_of(level, is_database_down=is_database_down, halted=halted)
             self._waiting.append(
                 _Seen(self.new_id(), mode, cause.value, level.stale_symbols, self.clock())
             )

@@ -4,11 +4,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from app.domain.errors import ServiceError
+from app.domain.errors import Code, ServiceError
 from app.domain.market import DataStatus
 from app.domain.signal_statistics import SignalQueue
 from app.services.alerting_pulse import AlertingPulse
-from app.services.mode import MarketLevel, Mode, mode_of
+from app.services.mode import Cause, MarketLevel, Mode, mode_of
 from app.services.ports import Clock, ExchangeLink
 from app.services.service_levels import ServiceLevels
 from app.services.status_components import (
@@ -66,6 +66,7 @@ class Status:
     stream_report: Callable[[], StreamReport | None] = lambda: None  # None: it only polls
     reference_report: Callable[[], ReferenceReport | None] = lambda: None  # None: nobody is asked
     signal_queue: Callable[[], Awaitable[SignalQueue]] | None = None
+    refusal: Callable[[], ServiceError | None] = lambda: None  # why no change is taken
     pulse: AlertingPulse | None = None
     levels: ServiceLevels = field(default_factory=ServiceLevels)
     vitals: VitalSigns = field(default_factory=VitalSigns)
@@ -79,6 +80,14 @@ class Status:
     def is_database_down(self) -> bool:
         """Whether it did not answer when it was last asked."""
         return "database" in self._down_since
+
+    def halted(self) -> Cause | None:
+        """Why the database takes no changes, though it can be read; None where it does."""
+        refusal = self.refusal()
+        if refusal is None:
+            return None
+        is_full = refusal.code is Code.STORAGE_FULL
+        return Cause.STORAGE_FULL if is_full else Cause.DATABASE_READ_ONLY
 
     async def alerts_looked_at(self) -> None:
         if self.pulse is not None:
@@ -121,6 +130,7 @@ class Status:
             mode=mode_of(
                 MarketLevel(market.data_status, market.stale_symbols, market.is_clock_safe),
                 is_database_down=self.is_database_down(),
+                halted=self.halted(),
             ),
             components=components,
             levels=self.levels.levels(),
@@ -159,6 +169,17 @@ class Status:
                 "each request tries again; nothing is changed until it answers",
             )
         self._down_since.pop("database", None)
+        halted, refusal = self.halted(), self.refusal()
+        if halted is not None and refusal is not None:
+            return ComponentHealth(
+                "database",
+                ComponentState.DEGRADED,
+                None,
+                halted.value,
+                refusal.detail,
+                self.clock(),
+                "reads go on; every few seconds a change is tried: make room, or make it writable",
+            )
         return ComponentHealth("database", ComponentState.UP, None, None, None, self.clock(), None)
 
     def _dated(self, component: ComponentHealth) -> ComponentHealth:

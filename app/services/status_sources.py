@@ -49,6 +49,7 @@ class StatusSources:
             signal_queue=self.signal_queue,
             task_facts=task_facts,
             processes=processes,
+            refusal=lambda: self.database.refusal,
             pulse=AlertingPulse(
                 self.database, clock, self.metrics, lambda: self.in_force().cadences.alerts, clock()
             ),
@@ -56,8 +57,12 @@ class StatusSources:
         )
 
     async def ping(self) -> None:
-        """Whether reads can be served: it answers, and has the schema of this version (B11)."""
+        """Whether reads can be served: it answers, and has the schema of this version (B11).
+
+        Where changes were refused one is tried again (B08).
+        """
         await self.database.ping(revision=migrations.head())
+        await self.database.try_writing()
 
     async def portfolio_facts(self) -> PortfolioFacts:
         """The committed portfolio in figures; raises UnavailableError without a database."""

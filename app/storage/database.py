@@ -2,21 +2,23 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Final, TypeVar
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.domain.errors import Code, UnavailableError
+from app.domain.errors import Code, ServiceError, UnavailableError
 from app.domain.market import DataSource
 from app.storage.engines import DatabaseOptions, Engines, SlowStatement, opened, url_of
 from app.storage.event_hints import listen
 from app.storage.faults import (
     CONNECT_ERRORS,
     RETRYABLE,
+    WritesRefusedError,
     contention,
     overloaded,
     sqlstate,
@@ -32,6 +34,9 @@ T = TypeVar("T")
 ATTEMPTS: Final = 5
 BULK_STATEMENT_S: Final = 60.0  # a statement of work in bulk, for which no caller waits
 _ALL: Final = "*"  # of a commit of which nobody knows what it used
+# What is tried where changes were refused: so much that no free rest of a page takes it.
+_TRIAL: Final = "trial_of_writing"
+_TRIAL_LINES: Final = 1_024  # of 64 characters
 
 
 class DataSourceMismatchError(UnavailableError):
@@ -59,6 +64,7 @@ class Database:
     _lock: FileLock | None = field(default=None, init=False)
     _commits: int = field(default_factory=int, init=False)  # also in a class without slots
     _used: dict[str, int] = field(default_factory=dict, init=False)  # repository: its last commit
+    _refusal: WritesRefusedError | None = field(default=None, init=False)
 
     async def open(self) -> None:
         """Takes the lock of an SQLite file and sets the pools up; connects to nothing yet.
@@ -136,6 +142,22 @@ class Database:
         if revision is not None and found != revision:
             raise unmigrated()
 
+    @property
+    def refusal(self) -> WritesRefusedError | None:
+        """Why changes were refused last (disk full, read-only); None while they are taken."""
+        return self._refusal
+
+    async def try_writing(self) -> None:
+        """Ends `refusal` if a change can be committed again; without one it does nothing."""
+        if self._refusal is None:
+            return
+        lines = (sha256(str(line).encode()).hexdigest() for line in range(_TRIAL_LINES))
+        with suppress(ServiceError):
+            for value in ("".join(lines), ""):  # the second gives the room back
+                async with self.write() as unit:
+                    await unit.facts.put(_TRIAL, value)
+            self._refusal = None
+
     async def listen(self, hint: Callable[[], None], beat: Callable[[], None]) -> None:
         """Calls `hint` whenever any process has committed events, until cancelled.
 
@@ -195,7 +217,7 @@ class Database:
         try:
             connection = await unbroken(_begun(engine), undo=_abandoned)
         except (SQLAlchemyError, *CONNECT_ERRORS) as e:
-            raise translated(e, pool_wait) or e from e
+            raise self._noted(translated(e, pool_wait), engine) or e from e
         try:
             try:
                 unit = UnitOfWork(connection, writes=engine is self._opened().writer)
@@ -205,10 +227,16 @@ class Database:
                 raise
             await unbroken(self._committed(unit))
         except SQLAlchemyError as e:
-            error = translated(e, pool_wait)
+            error = self._noted(translated(e, pool_wait), engine)
             if error is None:
                 raise
             raise error from e
+
+    def _noted(self, error: ServiceError | None, engine: AsyncEngine) -> ServiceError | None:
+        # A reader that tries to write is told the same, and says nothing of the disk.
+        if isinstance(error, WritesRefusedError) and engine is self._opened().writer:
+            self._refusal = error
+        return error
 
     async def _committed(self, unit: UnitOfWork) -> None:
         """What is committed is told, even when nobody waits for it any more."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import URL, AsyncAdaptedQueuePool, NullPool, event, make_url
+from sqlalchemy import URL, AsyncAdaptedQueuePool, ExceptionContext, NullPool, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from app.storage.faults import READ_ONLY, sqlstate
 from app.storage.quick_sqlite import is_along, quick_connection
 
 _PRAGMAS: Final = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
@@ -170,6 +171,13 @@ def _postgresql(url: URL, options: DatabaseOptions) -> Engines:
     # Reads of several tables see one instant; they share the pool of the writer.
     reader = writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     probe = create_async_engine(url, connect_args=driver, poolclass=NullPool)
+
+    @event.listens_for(writer.sync_engine, "handle_error")
+    def on_error(context: ExceptionContext) -> None:
+        # A session that may only read may go on so after the server was promoted: all are renewed.
+        if sqlstate(context.original_exception) == READ_ONLY:
+            context.is_disconnect = True
+
     return Engines(writer, reader, probe, single_writer=False)
 
 

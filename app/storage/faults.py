@@ -42,8 +42,20 @@ def overloaded() -> UnavailableError:
     return UnavailableError(Code.OVERLOADED, "all database connections are in use", retry_after_s=2)
 
 
-def full() -> UnavailableError:
-    return UnavailableError(Code.STORAGE_FULL, "the disk of the database is full", retry_after_s=60)
+class WritesRefusedError(UnavailableError):
+    """The database can be read and takes no changes, whoever asks."""
+
+
+def full() -> WritesRefusedError:
+    return WritesRefusedError(
+        Code.STORAGE_FULL, "the disk of the database is full", retry_after_s=60
+    )
+
+
+def read_only() -> WritesRefusedError:
+    return WritesRefusedError(
+        Code.DATABASE_UNAVAILABLE, "the database can only be read at present", retry_after_s=5
+    )
 
 
 def unmigrated() -> UnavailableError:
@@ -68,6 +80,7 @@ def unfit() -> ServiceError:
     return ServiceError(Code.INTERNAL_ERROR, "a value of ours does not fit its column")
 
 
+READ_ONLY: Final = "25006"
 # Exact SQLSTATE first, then its class (first two characters).
 _BY_STATE: Final[Mapping[str, Say]] = {
     "40001": contention,  # serialisation failure
@@ -76,7 +89,7 @@ _BY_STATE: Final[Mapping[str, Say]] = {
     "57014": contention,  # statement time-out
     "53100": full,
     "53300": overloaded,  # too many connections
-    "25006": unavailable,  # read-only: a failover
+    READ_ONLY: read_only,  # a failover
     "25P03": unavailable,  # idle in transaction too long
     "42P01": unmigrated,
     "42703": unmigrated,
@@ -97,7 +110,7 @@ _BY_SQLITE: Final[Mapping[int, Say]] = {
     sqlite3.SQLITE_CANTOPEN: unavailable,
     sqlite3.SQLITE_CORRUPT: corrupt,
     sqlite3.SQLITE_NOTADB: corrupt,
-    sqlite3.SQLITE_READONLY: unavailable,
+    sqlite3.SQLITE_READONLY: read_only,
 }
 RETRYABLE: Final = frozenset({"40001", "40P01"})
 CONNECT_ERRORS: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)

@@ -4,14 +4,17 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import httpx2
 import pytest
 from sqlalchemy import make_url, text
 
-from app.api.routes import portfolio, portfolio_changes
+from app.api.routes import portfolio, portfolio_changes, system
 from app.domain.errors import UnavailableError
+from app.domain.market import DataStatus
+from app.services.mode import MarketLevel, ModeNow
 from app.services.portfolio import PortfolioService
 from app.services.status import Status
 from app.storage.database import ATTEMPTS, Database
@@ -27,7 +30,7 @@ from tests.services.test_status import World
 
 _ON_POSTGRES = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
 _ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-MODULES = (portfolio, portfolio_changes)
+MODULES = (portfolio, portfolio_changes, system)
 HELD = 9
 
 
@@ -100,10 +103,19 @@ async def front(
             await reached.open()
             stack.push_async_callback(reached.close)
         desk = await Desk(reached).open()
-        status = replace(World().status(), ping_database=reached.ping)
-        client = await stack.enter_async_context(
-            serve([one.router for one in MODULES], {"my_symbols": Manned(desk.portfolio, status)})
+
+        async def ping() -> None:
+            await reached.ping()
+            await reached.try_writing()
+
+        status = replace(World().status(), ping_database=ping, refusal=lambda: reached.refusal)
+        fresh = MarketLevel(DataStatus.FRESH, 0)
+        seconds = count()  # each answer works its mode out anew
+        mode = ModeNow(
+            lambda: fresh, status.is_database_down, lambda: 2.0 * next(seconds), status.halted
         )
+        state = {"my_symbols": Manned(desk.portfolio, status), "mode": mode}
+        client = await stack.enter_async_context(serve([one.router for one in MODULES], state))
         yield Front(client, reached, near)
         assert reached.checked_out == 0
 
@@ -220,8 +232,16 @@ async def test_B08_on_a_full_disk_changes_hear_of_it_and_reads_go_on(
             await fill(database)
         await here.refused("k", "storage_full")
         assert await here.reads() == HELD
-        assert (await here.client.get("/readyz")).json()["state"] == "up"
+        shown = await here.client.get("/readyz")
+        assert (shown.status_code, shown.headers["x-service-mode"]) == (200, "HALTED")
+        told = shown.json()
+        assert (told["state"], told["cause"]) == ("degraded", "storage_full")
+        assert "make room" in told["next_step"]
+        health = (await here.client.get(f"{PREFIX}/health")).json()
+        assert (health["mode"], health["status"]) == ("HALTED", "degraded")
         await disk(1_000_000)
+        shown = await here.client.get("/readyz")
+        assert (shown.json()["state"], shown.headers["x-service-mode"]) == ("up", "NORMAL")
         await here.carried_out("k")
 
 

@@ -30,6 +30,7 @@ class World:
     database: Database
     level: MarketLevel = NOTHING
     is_down: bool = False
+    halted: Cause | None = None
     is_owner: bool = True
     now: datetime = NOW
     watch: ModeWatch = field(init=False)
@@ -46,6 +47,7 @@ class World:
             self._fence,
             lambda: self.now,
             lambda: str(uuid4()),
+            halted=lambda: self.halted,
         )
 
     async def _fence(self, unit: UnitOfWork) -> None:
@@ -137,6 +139,29 @@ async def test_what_came_about_without_the_database_is_told_once_it_is_back(
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_B08_that_it_halted_is_told_once_there_is_room_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.see(FRESH)
+    real = Database.run
+
+    async def full(*_: object) -> None:
+        raise UnavailableError(Code.STORAGE_FULL, "the disk is full")
+
+    monkeypatch.setattr(Database, "run", full)
+    world.halted = Cause.STORAGE_FULL
+    await world.see(FRESH, STALE)
+    monkeypatch.setattr(Database, "run", real)
+    world.halted = None
+    await world.see(FRESH)
+    assert (await world.modes())[1:] == [
+        ("NORMAL", "HALTED", "storage_full"),
+        ("HALTED", "NORMAL", "all_fresh"),
+    ]
+    assert (await world.told())[1].occurred_at == NOW + timedelta(seconds=2)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 async def test_a_clock_that_is_set_back_hides_no_change(world: World) -> None:
     await world.see(FRESH)
     world.now -= timedelta(hours=1)
@@ -153,9 +178,15 @@ async def test_who_is_no_longer_the_owner_tells_nothing(world: World) -> None:
 
 @pytest.mark.parametrize("level", [FRESH, GAPS, STALE, NOTHING, TIMELESS])
 @pytest.mark.parametrize("is_down", [False, True])
-def test_the_cause_goes_with_the_mode(level: MarketLevel, *, is_down: bool) -> None:
-    mode = mode_of(level, is_database_down=is_down)
-    cause = cause_of(level, is_database_down=is_down)
+@pytest.mark.parametrize("halted", [None, Cause.STORAGE_FULL, Cause.DATABASE_READ_ONLY])
+def test_the_cause_goes_with_the_mode(
+    level: MarketLevel, *, is_down: bool, halted: Cause | None
+) -> None:
+    mode = mode_of(level, is_database_down=is_down, halted=halted)
+    cause = cause_of(level, is_database_down=is_down, halted=halted)
+    assert (cause is halted) is (mode is Mode.HALTED)
+    if mode is Mode.HALTED:
+        return
     assert (cause is Cause.ALL_FRESH) is (mode is Mode.NORMAL)
     assert (cause is Cause.SYMBOLS_STALE) is (mode is Mode.DEGRADED)
     assert (cause is Cause.DATABASE_UNAVAILABLE) is is_down

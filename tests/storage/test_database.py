@@ -357,9 +357,38 @@ async def test_B08_a_full_disk_stops_writing_and_not_reading(database: Database)
         body = "BEGIN RAISE EXCEPTION USING ERRCODE = 'disk_full'; END"
         error = await _refusal(database, f"DO $$ {body} $$")
     assert error.code is Code.STORAGE_FULL
+    assert _is_refused(database)
+    if database.dialect != "sqlite":
+        full = "BEGIN RAISE EXCEPTION USING ERRCODE = 'disk_full'; END"
+        await _says(
+            database,
+            f"CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ {full} $$",
+            "CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON service_facts"
+            " EXECUTE FUNCTION full_disk()",
+        )
+    await database.try_writing()
+    assert _is_refused(database), "small changes may fit in; a trial does not"
     async with database.read() as unit:
         assert await unit.facts.get("a") == "kept"
         assert await unit.facts.get("b") is None
+    is_file = database.dialect == "sqlite"
+    room = "PRAGMA max_page_count = 1000000" if is_file else "DROP FUNCTION full_disk CASCADE"
+    await _says(database, room)
+    assert _is_refused(database), "who changes something small has not tried"
+    await database.try_writing()
+    assert not _is_refused(database)
+    async with database.read() as unit:
+        assert await unit.facts.get("trial_of_writing") == "", "nothing of the trial stays"
+
+
+def _is_refused(database: Database) -> bool:
+    return database.refusal is not None
+
+
+async def _says(database: Database, *statements: str) -> None:
+    for statement in statements:
+        async with database.write() as unit:
+            await unit.connection.execute(text(statement))
 
 
 @_ON_SQLITE

@@ -1,5 +1,7 @@
 """A server that takes reads alone for a while, as a replica does before it is promoted."""
 
+import asyncio
+
 import pytest
 from sqlalchemy import text
 
@@ -10,8 +12,8 @@ from tests.services.desk import WHO, Desk
 pytestmark = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
 
 
-async def _turned(database: Database, *, read_only: bool) -> None:
-    """Makes new connections read-only or not, and ends those that there are."""
+async def _turned(database: Database, *, read_only: bool, ends: bool = True) -> None:
+    """Makes new connections read-only or not, and `ends` those that there are."""
     word = "on" if read_only else "off"
     async with database.read() as unit:
         name = (await unit.connection.execute(text("SELECT current_database()"))).scalar_one()
@@ -21,12 +23,18 @@ async def _turned(database: Database, *, read_only: bool) -> None:
         await connection.execute(
             text(f'ALTER DATABASE "{name}" SET default_transaction_read_only = {word}')
         )
-        await connection.execute(
-            text(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        if ends:
+            await connection.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
             )
-        )
+
+
+async def _is_refused(database: Database) -> bool:
+    await database.try_writing()
+    return database.refusal is not None
 
 
 async def test_B12_while_the_server_is_read_only_changes_are_503_and_reads_go_on(
@@ -42,7 +50,12 @@ async def test_B12_while_the_server_is_read_only_changes_are_503_and_reads_go_on
     assert caught.value.retry_after_s
     assert await desk.members() == members  # a dead connection was noticed before its use
     assert database.checked_out == 0
+    assert await _is_refused(database), "it is still read-only"
 
-    await _turned(database, read_only=False)
+    # No connection is ended: the first that turns out to be one that may only read renews all.
+    await asyncio.gather(*(desk.members() for _ in range(3)))
+    await _turned(database, read_only=False, ends=False)
+    await database.try_writing()
+    assert not await _is_refused(database)
     await desk.portfolio.remove(members[-1], "a test", WHO)
     assert await desk.members() == members[:-1]
