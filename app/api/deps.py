@@ -18,7 +18,7 @@ from app.services.once import Command
 
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 _TAG: Final = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"', re.ASCII)
-_VERSION: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
+_VERSION: Final = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
 UNNAMED: Final = "api"
 CURSORS: Final = "cursors"  # in the state of the lifespan: what all processes sign with
 

@@ -121,7 +121,11 @@ async def test_C14_a_change_decided_on_another_version_is_refused(
     desk: Desk, client: httpx2.AsyncClient, change: Change
 ) -> None:
     before = await seen(desk)
-    problem(await ask(client, change, if_match='"999"'), 412, "precondition_failed")
+    for tag in ('"999"', '"present"', 'W/"1"', '"01"'):
+        problem(await ask(client, change, if_match=tag), 412, "precondition_failed")
+    for no_tag in ("1", '"1', '"1", "1"', ""):
+        refused = problem(await ask(client, change, if_match=no_tag), 422, "validation_failed")
+        assert [one["loc"] for one in refused["errors"]] == [["header", "If-Match"]], no_tag
     assert await seen(desk) == before
 
 
