@@ -14,7 +14,7 @@ from app.domain.errors import Code, ServiceError, UnavailableError
 from app.storage.database import ATTEMPTS, Database
 from app.storage.engines import DatabaseOptions, SlowStatement, url_of
 from app.storage.unit_of_work import UnitOfWork
-from tests.conftest import MakeDatabase
+from tests.conftest import PATIENT, MakeDatabase
 
 _ON_POSTGRES = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
 _ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
@@ -340,6 +340,33 @@ async def test_B07_locks_statements_and_idle_transactions_have_an_end(
     assert database.checked_out == 0
     await database.close()
     await other.close()
+
+
+@_ON_POSTGRES
+@pytest.mark.parametrize("asks_first", [True, False])
+async def test_B07_a_connection_that_the_server_has_ended_while_it_was_idle_costs_one_503_at_most(
+    database: Database, database_url: str, make_database: MakeDatabase, *, asks_first: bool
+) -> None:
+    limits = {**PATIENT, "pool_size": 1, "pool_pre_ping": asks_first}
+    idle = make_database(database_url, **limits)
+    await idle.open()
+    async with idle.write() as unit:
+        # The usual end of what is idle for too long; within a transaction it does not count.
+        await unit.connection.execute(text("SET idle_session_timeout = 20"))
+        who = (await unit.connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+    there = text("SELECT count(*) FROM pg_stat_activity WHERE pid = :who")
+    left = 1
+    while left:
+        await asyncio.sleep(0.02)
+        async with database.read() as unit:
+            left = (await unit.connection.execute(there, {"who": who})).scalar_one()
+    if not asks_first:
+        error = await _refusal(idle, "SELECT 1")
+        assert (error.code, error.retry_after_s) == (Code.DATABASE_UNAVAILABLE, 5)
+        assert idle.checked_out == 0
+    async with idle.write() as unit:
+        await unit.facts.put("a", "said on another connection")
+    await idle.close()
 
 
 async def test_B08_a_full_disk_stops_writing_and_not_reading(database: Database) -> None:
