@@ -1,7 +1,7 @@
 """The stream of events: follows what was committed, by any process, and wakes its readers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -57,7 +57,9 @@ class EventStream:
     async def open(self) -> None:
         """Starts at the newest event; older ones are read from the database when asked for."""
         async with self.database.read() as unit:
-            self._recent.begin(await unit.events.head())
+            head = await unit.events.head()
+            newest = await unit.events.after(head - 1, 1)
+        self._recent.begin(head, _with(head, newest))
 
     def nudge(self) -> None:
         """There may be something new: look now instead of at the next poll."""
@@ -65,7 +67,6 @@ class EventStream:
 
     async def follow(self, beat: Callable[[], None]) -> None:
         """Reads what is committed, for ever. Raises UnavailableError; begin again after it."""
-        await self._look_back()
         while True:
             self._hint.clear()
             await self.catch_up()
@@ -80,13 +81,19 @@ class EventStream:
     async def catch_up(self) -> None:
         """Everything that is committed by now is with the readers afterwards."""
         while True:
-            known = self._recent.head
+            known, newest = self._recent.head, self._recent.newest
             async with self.database.read() as unit:
-                page = await unit.events.after(known, _PAGE)
-                is_lost = not page and await unit.events.head() < known
+                # The newest that we know is read along: its number may be another event's by now,
+                # with a server that took over unnoticed and lacked the last commits.
+                page = await unit.events.after(known - 1, _PAGE)
+                if page and page[0].seq == known:
+                    is_lost = newest is not None and page[0] != newest
+                    page = page[1:]
+                else:
+                    is_lost = not page and await unit.events.head() < known
             if is_lost:
                 await self._begin_anew()
-            if not page:
+            if is_lost or not page:
                 return
             # Somebody else may have read them meanwhile.
             since = self._recent.head
@@ -97,25 +104,17 @@ class EventStream:
             topics = frozenset(record.topic for record in new)
             for reader in self._readers:
                 reader.told(topics, since)
-            if len(page) < _PAGE:
+            if len(page) < _PAGE - 1:
                 return
-
-    async def _look_back(self) -> None:
-        """While nobody could read, the newest number may have become that of another event."""
-        newest = self._recent.newest
-        if newest is None:
-            return
-        async with self.database.read() as unit:
-            found = await unit.events.after(newest.seq - 1, 1)
-        if found and found[0].seq == newest.seq and found[0] != newest:
-            await self._begin_anew()
 
     async def _begin_anew(self) -> None:
         """What readers were told last was lost: they have to look for themselves."""
         await self.went_back()
         page = await self.stored(0, frozenset())
         _log.error("events_went_back", known=self._recent.head, stored=page.head)
-        self._recent.begin(page.head)
+        async with self.database.read() as unit:
+            newest = await unit.events.after(page.head - 1, 1)
+        self._recent.begin(page.head, _with(page.head, newest))
         for reader in self._readers:
             reader.begin_anew(page)
 
@@ -170,3 +169,8 @@ class EventStream:
         """Drops events that are older than can be replayed; gives their number."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
             return await unit.events.forget(self.clock() - KEEP, MOST)
+
+
+def _with(seq: int, found: Sequence[EventRecord]) -> EventRecord | None:
+    """The first of them if it has that number; None where that one is no longer kept."""
+    return found[0] if found and found[0].seq == seq else None

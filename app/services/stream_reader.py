@@ -47,14 +47,16 @@ class Recent:
     capacity: int
     head: int = 0
     _entries: list[Entry] = field(default_factory=list)
+    _first: EventRecord | None = None
 
     @property
     def newest(self) -> EventRecord | None:
         """The event with the number `head`; None where it was never read."""
-        return self._entries[-1].record if self._entries else None
+        return self._entries[-1].record if self._entries else self._first
 
-    def begin(self, head: int) -> None:
-        self.head = head
+    def begin(self, head: int, newest: EventRecord | None = None) -> None:
+        """`newest` is the event with that number; None where it is no longer kept."""
+        self.head, self._first = head, newest
         self._entries.clear()
 
     def extend(self, entries: Iterable[Entry]) -> None:

@@ -228,6 +228,35 @@ async def test_B12_the_loss_is_noticed_also_where_other_events_have_taken_the_nu
         await asyncio.gather(following, return_exceptions=True)
 
 
+@pytest.mark.parametrize("has_read", [True, False])
+async def test_B12_the_loss_is_noticed_although_no_connection_was_cut(
+    database: Database, *, has_read: bool
+) -> None:
+    await announce(database, PLAN)
+    stream = follower(database, [])
+    await stream.open()
+    with stream.reader("websocket") as reader:
+        reader.ask({Topic.REBALANCE}, frozenset())
+        if has_read:
+            await announce(database, PLAN)
+            await stream.catch_up()
+            assert [one.sequence for one in await reader.next()] == [2]
+        await lost_after(database, 0)
+        await announce(database, *(replace(PLAN, run_id=str(number)) for number in range(3)))
+        await stream.catch_up()
+        (gap,) = await reader.next()
+        assert (gap.kind, gap.sequence) == ("gap", 3)
+        await stream.catch_up()
+        await announce(database, replace(PLAN, run_id="after"))
+        await stream.catch_up()
+        assert [one.sequence for one in await reader.next()] == [4], "told once"
+        # And once more, right after it has begun anew.
+        await lost_after(database, 0)
+        await announce(database, *(replace(PLAN, run_id="third") for _ in range(5)))
+        await stream.catch_up()
+        assert [(one.kind, one.sequence) for one in await reader.next()] == [("gap", 5)]
+
+
 def _entries(first: int, last: int) -> list[Entry]:
     return [
         Entry(EventRecord(Topic.REBALANCE, "plan_created", None, {}, NOW, seq))
