@@ -200,6 +200,8 @@ class Line:
         if self._ping is not None:
             if now >= self._ping:
                 self.fail(now, "no_pong")
+        elif not self.topics.may_send(now):
+            return  # a ping counts among the messages: it has its turn before the next of them
         elif now >= self._next_ping:
             ticket = self._ticket
             self._send_ping(now, ticket.ping_timeout_s if ticket else self.terms.ping_timeout_s)
@@ -208,6 +210,7 @@ class Line:
 
     def _send_ping(self, now: float, patience_s: float) -> None:
         self.out.append(Send(self.serial, self._number(), PING))
+        self.topics.sent(now)
         self._ping = now + patience_s
         self._next_ping = now + self._interval_s
 

@@ -120,10 +120,18 @@ class Subscriptions:
         kept = [self._again(one, now, 0.0) for one in commands if one.kind == SUBSCRIBE]
         return all(kept)
 
+    def may_send(self, now: float) -> bool:
+        """Whether the exchange takes a message now."""
+        return now >= self._next_send
+
+    def sent(self, now: float) -> None:
+        """A message has gone out; the exchange counts all of them."""
+        self._next_send = max(self._next_send, now + self.terms.send_every_s)
+
     def pump(self, now: float, number: Callable[[], str]) -> list[tuple[str, Command]]:
         """What is to be sent now, with its number."""
         sent: list[tuple[str, Command]] = []
-        while self._queue and now >= self._next_send:
+        while self._queue and self.may_send(now):
             command = self._queue.popleft()
             if command.kind == SUBSCRIBE:
                 kept = tuple(topic for topic in command.topics if topic in self.wanted)
@@ -131,7 +139,7 @@ class Subscriptions:
             if command.topics:
                 sent.append((number(), command))
                 self._pending[sent[-1][0]] = (command, now)
-                self._next_send = now + self.terms.send_every_s
+                self.sent(now)
         return sent
 
     def nag(self, topics: Iterable[Topic], now: float) -> list[Topic]:

@@ -234,7 +234,18 @@ def test_W06_exceeded_permits_are_waited_for_and_messages_are_never_more_than_8_
         by_line.setdefault(command.line, []).append(at)
     for times in by_line.values():
         for at in times:
-            assert sum(at <= other < at + 1.0 for other in times) <= 9
+            assert sum(at <= other < at + 1.0 for other in times) <= 8
+
+
+def test_W06_pings_count_among_the_messages_and_do_not_have_to_wait_for_all_of_them() -> None:
+    terms = replace(StreamTerms(), topics_per_message=1)
+    world = World(terms=terms, step_s=0.025)
+    world.want(quotes(250))
+    world.until(world.all_live, 60.0)
+    kinds = [command.kind for _, command in world.sent]
+    assert 0 < kinds.index("ping") < 18 * 8 < len(kinds)
+    times = [at for at, _ in world.sent]
+    assert min(after - before for before, after in itertools.pairwise(times)) > 0.1249
 
 
 def test_W06_topics_over_the_limit_of_a_session_go_to_another() -> None:

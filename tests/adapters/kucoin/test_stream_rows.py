@@ -9,8 +9,8 @@ from typing import Any
 
 from app.adapters.kucoin.stream_frames import topic_name
 from app.adapters.kucoin.tape_stream import FrameStream
-from app.domain.feed import Topic, TopicKind
-from tests.adapters.kucoin.listening import PATIENCE_S, QUICK, listening
+from app.domain.feed import QuoteUpdate, Topic, TopicKind
+from tests.adapters.kucoin.listening import PATIENCE_S, QUICK, Listening, listening
 
 # Nothing fails by a busy machine; a command for each topic.
 PATIENT = replace(
@@ -71,6 +71,40 @@ async def test_W06_exceeded_permits_are_waited_for_on_the_same_connection() -> N
         assert state["tally"]["errors"] == {"509": 2}
         assert state["tally"]["opened"] == 1
         assert not here.stream.facts().failures
+
+
+async def test_W06_the_exchange_counts_no_more_than_8_messages_a_second_pings_included() -> None:
+    async with listening(terms=replace(PATIENT, send_every_s=0.125)) as here:
+        await here.post("stream", ping_interval_ms=300)
+        begun, counted = time.monotonic(), 0
+        here.stream.want(here.topics(TopicKind.QUOTE, TopicKind.INSTRUMENT))
+        while counted < len(here.codes) * 2 + 3:  # with a few pings among them
+            counted = (await here.look())["tally"]["received"]
+            # However busy the machine is: what came by now was sent in this time or in less.
+            assert counted <= 1 + (time.monotonic() - begun) * 8
+            await asyncio.sleep(0.02)
+        await here.until(here.all_live)
+        assert not here.stream.facts().failures
+
+
+async def test_W01_while_connections_are_replaced_no_quote_grows_older_than_10_seconds() -> None:
+    step_ms, topics = 4_000, [Topic(TopicKind.QUOTE, code) for code in ("XBTUSDTM", "ETHUSDTM")]
+    async with listening(terms=replace(PATIENT, rotate_s=(0.2, 0.2), overlap_s=0.1)) as here:
+        here.stream.want(topics)
+        await here.until(lambda: len(here.ear.said(QuoteUpdate)) == len(topics))
+        while here.stream.facts().rotations < 3:
+            here.clock.pass_(step_ms / 1000)
+            now_ms = here.ear.exchange_ms()
+            # Told of this very step, without a further one that would bring it, and without REST.
+            await here.until(lambda at=now_ms - step_ms: oldest_ms(here, topics) > at)  # type: ignore[misc]  # bound now
+            assert here.all_live()
+        assert now_ms - oldest_ms(here, topics) + step_ms <= 10_000
+        assert here.ear.backfills == 1, "there was never a gap to close"
+
+
+def oldest_ms(here: Listening, topics: list[Topic]) -> int:
+    """When the exchange stamped the oldest of the newest quotes."""
+    return min(here.ear.newest[one, QuoteUpdate].stamped_ms for one in topics)
 
 
 async def test_W01_over_three_changes_of_the_connection_no_sequence_is_missing() -> None:
