@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final
 
 from app.domain.portfolio import FULL
@@ -73,13 +74,22 @@ def allocate(claims: Sequence[Claim], low_u: int, high_u: int) -> Allocation:
     )
     weights = {claim.symbol: 0 for claim in claims} | held
     room = FULL - sum(held.values())
-    flags: list[Flag] = []
+    flags: tuple[Flag, ...] = ()
     if funded and room <= 0:
-        flags.append(Flag.LOCKED_EXCEED)
+        flags = (Flag.LOCKED_EXCEED,)
     elif funded:
-        shares, flags = project([claim.appeal for claim in funded], low_u, high_u, room)
+        shares, flags = _projected(tuple(claim.appeal for claim in funded), low_u, high_u, room)
         weights |= {claim.symbol: share for claim, share in zip(funded, shares, strict=True)}
-    return Allocation(weights, FULL - sum(weights.values()), tuple(flags))
+    return Allocation(weights, FULL - sum(weights.values()), flags)
+
+
+@lru_cache(maxsize=32)
+def _projected(
+    appeals: tuple[float, ...], low_u: int, high_u: int, room_u: int
+) -> tuple[tuple[int, ...], tuple[Flag, ...]]:
+    """As `project`: appeals come of the scores, and prices move many times between two boards."""
+    shares, flags = project(appeals, low_u, high_u, room_u)
+    return tuple(shares), tuple(flags)
 
 
 def project(

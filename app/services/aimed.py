@@ -1,12 +1,25 @@
 """The weights aimed at, worked out once for all views of the same members, board and market."""
 
+from app.domain.market import Interval
+from app.domain.weighting_methods import Covariance
 from app.services.basis import aim_basis
 from app.services.committed import Committed
 from app.services.grounds import Grounds
-from app.services.kept_views import Views
+from app.services.kept_views import Basis, Views
 from app.services.weighing import Aim, aim
 
 
 def aimed(state: Committed, grounds: Grounds, views: Views) -> Aim:
     """What `aim` gives; a booked result or the switch has no part in it."""
-    return views.of("aim", aim_basis(state, grounds), lambda: aim(state.portfolio, grounds))
+
+    def make() -> Aim:
+        return aim(state.portfolio, grounds, lambda: _covariance(state, grounds, views))
+
+    return views.of("aim", aim_basis(state, grounds), make)
+
+
+def _covariance(state: Committed, grounds: Grounds, views: Views) -> Covariance | None:
+    """It takes longer than the rest, and prices of the day have no part in it."""
+    portfolio = state.portfolio
+    rests_on = Basis((portfolio.members, grounds.market.panel(Interval.DAY)), ())
+    return views.of("covariance", rests_on, lambda: grounds.covariance(portfolio))

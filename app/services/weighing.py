@@ -1,6 +1,6 @@
 """Weights of record beside targets and proposals: views that write nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from app.domain.configuration import WeightingMethod
@@ -8,6 +8,7 @@ from app.domain.portfolio import FULL, Member, Portfolio
 from app.domain.rebalancing import Ruling, rulings, targets
 from app.domain.targets import volatility
 from app.domain.weighting import Allocation, Role
+from app.domain.weighting_methods import Covariance
 from app.services.grounds import Grounds
 from app.services.trading import DataFacts, facts_of
 
@@ -95,14 +96,20 @@ class Aim:
     rulings: Mapping[str, Ruling]  # none where data is too old to say
 
 
-def aim(portfolio: Portfolio, grounds: Grounds) -> Aim:
-    """The weights that a rebalance would set now; with stale data those of the last change."""
+def aim(
+    portfolio: Portfolio, grounds: Grounds, known: Callable[[], Covariance | None] | None = None
+) -> Aim:
+    """The weights that a rebalance would set now; with stale data those of the last change.
+
+    `known` gives the covariance of the members where somebody has it already.
+    """
     if not grounds.is_sound(portfolio):
         return Aim(_last_targets(portfolio), {})
-    settings, known = grounds.configuration, grounds.covariance(portfolio)
+    settings = grounds.configuration
+    covariance = known() if known else grounds.covariance(portfolio)
     now = grounds.marked(portfolio)
-    ruled = rulings(now, grounds.standings(portfolio), settings, known)
-    return Aim(targets(ruled, settings, known), ruled)
+    ruled = rulings(now, grounds.standings(portfolio), settings, covariance)
+    return Aim(targets(ruled, settings, covariance), ruled)
 
 
 def weights_of(portfolio: Portfolio, grounds: Grounds, aimed: Aim | None = None) -> Weights:

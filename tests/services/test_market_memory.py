@@ -120,7 +120,7 @@ async def test_what_is_new_of_one_symbol_is_seen_and_the_others_are_not_judged_a
     seen(data)
 
 
-async def test_the_number_of_eligible_symbols_is_counted_once_a_second(
+async def test_the_number_of_eligible_symbols_is_counted_every_few_seconds(
     live: LiveMarket,
 ) -> None:
     data = live.market()

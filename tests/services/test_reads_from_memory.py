@@ -10,7 +10,9 @@ import pytest
 
 from app.domain.controls import LockKind
 from app.domain.market import DataStatus, Interval
+from app.domain.portfolio import Portfolio
 from app.domain.replacement import Tally
+from app.domain.weighting_methods import Covariance
 from app.services.grounds import Grounds
 from app.services.once import Command
 from app.services.performance import Claim
@@ -266,7 +268,8 @@ async def test_how_members_move_together_is_worked_out_for_bars_and_members_alon
 ) -> None:
     await desk.filled(4)
     asked: list[tuple[str, ...]] = []
-    whole = Grounds.correlations
+    shared: list[Portfolio] = []
+    whole, jointly = Grounds.correlations, Grounds.covariance
 
     def counted(
         grounds: Grounds, symbols: tuple[str, ...], days: int
@@ -274,11 +277,22 @@ async def test_how_members_move_together_is_worked_out_for_bars_and_members_alon
         asked.append(symbols)
         return whole(grounds, symbols, days)
 
+    def noted(grounds: Grounds, portfolio: Portfolio) -> Covariance | None:
+        shared.append(portfolio)
+        return jointly(grounds, portfolio)
+
     monkeypatch.setattr(Grounds, "correlations", counted)
+    monkeypatch.setattr(Grounds, "covariance", noted)
     await desk.safety.validate()
+    before = await desk.rebalancing.weights()
+    _mark(desk)
+    assert (await desk.rebalancing.weights()).lines != before.lines
+    assert len(shared) == 1
     await desk.controls.switch(False, "x", WHO)
     assert "trading_disabled" in {one.code for one in (await desk.safety.validate()).issues}
     assert len(asked) == 1
     _days(desk)
     assert "correlation_high" in {one.code for one in (await desk.safety.validate()).warnings}
     assert len(asked) == 2
+    await desk.rebalancing.weights()
+    assert len(shared) == 2
