@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from app.domain.events import ConfigurationChanged, ModeChanged, PortfolioChanged, ScoresUpdated
+from app.domain.history import EventType
 from app.services.bus import Bus
 from app.services.ports import Clock
 from app.workers.schedule import UseCase
@@ -13,6 +14,8 @@ from app.workers.supervisor import Beat, Work
 
 ALERT_REACTIONS: Final = "alert_reactions"
 _REST_S: Final = 0.5
+# No rule asks for booked results or for the switch, and both may come several times a second.
+_UNASKED: Final = frozenset({EventType.PERFORMANCE, EventType.SWITCH})
 IDLE_S: Final = 10.0  # who hears nothing says so often that it listens
 
 
@@ -62,6 +65,8 @@ def _time(event: object) -> datetime | None:
     match event:
         case ScoresUpdated():
             return event.calculated_at
+        case PortfolioChanged() if event.type in _UNASKED:
+            return None
         case PortfolioChanged() | ConfigurationChanged() | ModeChanged():
             return event.occurred_at
         case _:

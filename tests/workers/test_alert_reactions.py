@@ -59,6 +59,9 @@ async def test_one_look_answers_what_came_before_it_and_others_are_not_heard() -
     now[0] += timedelta(seconds=1)
     bus.publish(ModeChanged("NORMAL", "FROZEN", "market_unavailable", 10, now[0]))
     await until(4)
+    for kind in ("PERFORMANCE", "SWITCH"):  # no rule asks for them
+        now[0] += timedelta(seconds=1)
+        bus.publish(PortfolioChanged(2, 4, kind, None, now[0]))
     for _ in range(10):
         await asyncio.sleep(0)
     assert (looks, beats) == ([4], [4])
