@@ -185,8 +185,8 @@ class PortfolioService:
             after = await self._commit(unit, portfolio, done, grounds, command)
             realized = await unit.trades.realized()
             new = member_view(member_of(after, entry.symbol), after, grounds.weighed(), realized)
-            scores = (new.score, grounds.score(old.symbol))
-            difference = None if None in scores else (scores[0] or 0.0) - (scores[1] or 0.0)
+            ours, theirs = new.score, grounds.score(old.symbol)
+            difference = None if ours is None or theirs is None else ours - theirs
             return Replaced(old, new, after.version, difference)
 
         return await self.once.run(command, change, render, along=along)

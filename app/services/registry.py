@@ -23,10 +23,10 @@ from app.domain.universe import (
     suspect,
     wants_an_old_name,
 )
+from app.services.feed_lease import Fence, anybody
 from app.services.ports import Clock, Exchange, Monotonic, NewId
 from app.storage.database import Database
 from app.storage.symbols import SavedSymbols, SymbolRecord
-from app.storage.unit_of_work import UnitOfWork
 
 _log = structlog.get_logger("registry")
 
@@ -68,10 +68,6 @@ async def _nobody() -> Sequence[str]:
     return ()
 
 
-async def _anybody(unit: UnitOfWork) -> None:
-    del unit  # one process writes: nobody has to be refused
-
-
 @dataclass(slots=True)
 class Registry:
     """Keeps the universe in step with the exchange, and never loses what it knew.
@@ -88,7 +84,7 @@ class Registry:
     monotonic: Monotonic
     new_id: NewId
     held: Callable[[], Awaitable[Sequence[str]]] = _nobody
-    fence: Callable[[UnitOfWork], Awaitable[None]] = _anybody
+    fence: Fence = anybody
     revision: int = 0  # raised with each change of what is stored
     known: Known = field(default_factory=lambda: Known(SymbolIndex.of(()), MappingProxyType({})))
     suspicion: Suspicion | None = None  # while a list is in quarantine

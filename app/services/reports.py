@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import combinations
+from operator import itemgetter
 from statistics import fmean
 
 from app.domain.equity import track_record
@@ -129,8 +130,12 @@ class Reports:
     async def replacement_candidates(self) -> tuple[tuple[MemberView, ...], DataFacts]:
         """The weakest members, priority 1 first."""
         view, _ = await self._view()
-        found = [one for one in view.members if one.replacement_priority is not None]
-        return tuple(sorted(found, key=lambda one: one.replacement_priority or 0)), view.facts
+        found = [
+            (one.replacement_priority, one)
+            for one in view.members
+            if one.replacement_priority is not None
+        ]
+        return tuple(one for _, one in sorted(found, key=itemgetter(0))), view.facts
 
     async def history(
         self,

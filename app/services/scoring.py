@@ -1,7 +1,7 @@
 """Scoring: score the universe, keep the board, tell, and answer what the scores were."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -23,6 +23,7 @@ from app.domain.scoring import score
 from app.services.algorithms import AlgorithmFacts, in_force, kept
 from app.services.earlier_moments import earlier, keep_seen
 from app.services.entries import Entries
+from app.services.feed_lease import Fence, anybody
 from app.services.once import Command, Once, Outcome, Render
 from app.services.ports import Clock, Monotonic, NewId
 from app.services.replay import Replaying
@@ -48,10 +49,6 @@ class _Prepared:
     duration_ms: float
 
 
-async def _anybody(unit: UnitOfWork) -> None:
-    del unit  # one process scores: nobody has to be refused
-
-
 @dataclass(slots=True)
 class Scoring:
     """Holds the newest board; it is replaced whole, so readers need no lock and no SQL.
@@ -68,7 +65,7 @@ class Scoring:
     new_id: NewId
     configuration: Callable[[], Configuration]
     once: Once
-    fence: Callable[[UnitOfWork], Awaitable[None]] = _anybody
+    fence: Fence = anybody
     steadiness: Steadiness = field(default_factory=Steadiness)
     factors: tuple[Factor, ...] = FACTORS
     whole: asyncio.Event = field(default_factory=asyncio.Event, init=False)

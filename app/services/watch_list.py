@@ -70,4 +70,4 @@ def _entry_score(members: tuple[str, ...], grounds: Grounds) -> float:
     if len(members) < settings.max_portfolio_symbols:
         return settings.enter_score
     scores = [score for name in members if (score := grounds.score(name)) is not None]
-    return max(settings.enter_score, min(scores, default=0.0))
+    return max(settings.enter_score, min(scores, default=settings.enter_score))

@@ -50,7 +50,7 @@ def job_of(
         run_id=row.workflow_id,
         kind=row.name,
         state=state,
-        created_at=_moment(row.created_at) or datetime.fromtimestamp(0, UTC),
+        created_at=_at(row.created_at),
         started_at=_moment(row.dequeued_at),
         finished_at=_moment(row.completed_at),
         progress=progress(shown, state, part),
@@ -94,4 +94,8 @@ def _payload(given: Any) -> Mapping[str, object]:
 
 
 def _moment(epoch_ms: int | None) -> datetime | None:
-    return None if epoch_ms is None else datetime.fromtimestamp(epoch_ms / 1000, UTC)
+    return None if epoch_ms is None else _at(epoch_ms)
+
+
+def _at(epoch_ms: int) -> datetime:
+    return datetime.fromtimestamp(epoch_ms / 1000, UTC)
