@@ -137,6 +137,7 @@ class Database:
         try:
             async with asyncio.timeout(within_s), self._opened().probe.connect() as connection:
                 found = (await connection.execute(asked)).scalar()
+                await connection.commit()  # of what is read: on SQLite nobody waits for it
         except (SQLAlchemyError, *CONNECT_ERRORS) as e:
             raise translated(e) or unavailable() from e
         if revision is not None and found != revision:

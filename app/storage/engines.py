@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import URL, AsyncAdaptedQueuePool, ExceptionContext, NullPool, event, make_url
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.storage.faults import READ_ONLY, sqlstate
@@ -53,7 +54,7 @@ class SlowStatement:
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """Three ways in: transactions that write, ones that read, and a probe without a pool."""
+    """Three ways in: transactions that write, ones that read, and a probe beside their pools."""
 
     writer: AsyncEngine
     reader: AsyncEngine
@@ -122,11 +123,40 @@ def _sqlite(url: URL, options: DatabaseOptions) -> Engines:
         max_overflow=0,
         pool_timeout=options.pool_wait_s,
     )
-    probe = create_async_engine(url, connect_args=reading, poolclass=NullPool)
+    # One connection that is kept: a thread and a file for each look took longer than the look.
+    probe = create_async_engine(
+        url,
+        connect_args=reading,
+        poolclass=AsyncAdaptedQueuePool,
+        pool_size=1,
+        max_overflow=0,
+        pool_timeout=options.pool_wait_s,
+    )
+    _renewed_with_file(probe, Path(str(url.database)))
     _prepare(writer, "BEGIN IMMEDIATE")
     _prepare(reader, "BEGIN")
     _prepare(probe, "BEGIN")
     return Engines(writer, reader, probe, single_writer=True)
+
+
+def _renewed_with_file(engine: AsyncEngine, path: Path) -> None:
+    """A connection to what is no longer the file of that name is not used again."""
+
+    def identity() -> tuple[int, int] | None:
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def on_connect(_connection: object, record: Any) -> None:
+        record.info["file"] = identity()
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def on_checkout(_connection: object, record: Any, _proxy: object) -> None:
+        if record.info["file"] != identity():
+            raise DisconnectionError
 
 
 def _prepare(engine: AsyncEngine, begin: str) -> None:

@@ -143,6 +143,10 @@ async def test_vitals_are_of_the_last_minute() -> None:
     await status.observe()
     assert (await status.health()).vitals.throughput[0].per_minute == 0.0
     assert len(vitals._looks) < 15
+    count += 1_000.0  # it is added up once a second
+    assert vitals.read().throughput[0].per_minute == 0.0
+    seconds += 1.0
+    assert (vitals.read().throughput[0].per_minute or 0.0) > 0.0
     memory = vitals.read().memory_bytes
     assert memory is None or memory > 10_000_000
 

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from app.domain.errors import Code, ServiceError, UnavailableError
 from app.storage.database import ATTEMPTS, Database
@@ -296,6 +296,27 @@ async def test_B06_a_full_pool_is_overload_and_not_death(
     async with database.read() as unit:
         assert await unit.facts.get("a") is None
     assert DatabaseOptions(url="").pool_wait_s == 2.0
+    await database.close()
+
+
+async def test_looks_at_a_file_share_one_connection_until_another_file_has_its_name(
+    make_database: MakeDatabase, tmp_path: Path
+) -> None:
+    path, made = tmp_path / "x.sqlite3", list[object]()
+    database = make_database(f"sqlite:///{path}")
+    await database.open()
+    probe = database._opened().probe.sync_engine
+    event.listen(probe, "connect", lambda connection, _: made.append(connection))
+    for _ in range(3):
+        await database.ping()
+    assert len(made) == 1
+    path.unlink()
+    path.write_bytes(b"this is not a database" * 100)
+    with pytest.raises(UnavailableError):
+        await database.ping()
+    path.unlink()
+    await database.ping()
+    assert len(made) == 2
     await database.close()
 
 
