@@ -100,7 +100,8 @@ def compose(
         is_owner=feed.is_owner,
         fence=feed.fence,
     )
-    shared = shared_by(database)
+    # It was put together before the database was open, which knows whether it is shared.
+    shared = stream.shared = shared_by(database)
     once = Once(database, utc_now, shared)
     scoring = Scoring(
         market=market,

@@ -164,6 +164,6 @@ class Notifications:
         return await self.once.run(command, change, render)
 
     async def forget_old(self, keep: timedelta) -> int:
-        """Drops what was told longer ago; gives its number."""
+        """Drops what was told longer ago by the clock that all share; gives its number."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
-            return await unit.notifications.forget(self.clock() - keep)
+            return await unit.notifications.forget(await self.once.now(unit) - keep)

@@ -124,7 +124,8 @@ class Courier:
         left: list[Delivery] | None = None,
     ) -> None:
         async with self.database.write() as unit:
-            await unit.notifications.delivered(done)
+            ahead = self.clock() - await agreed(unit, self.shared, self.clock)
+            await unit.notifications.delivered(_stamped(done, ahead))
             await unit.notifications.release(left or [])
         self.metrics.notifications.labels(channel.kind.value, "delivered").inc(len(done))
 
@@ -142,10 +143,17 @@ class Courier:
         async with self.database.write() as unit:
             now = await agreed(unit, self.shared, self.clock)
             again = None if tries >= MOST_TRIES else now + pause
-            await unit.notifications.delivered(done)
+            await unit.notifications.delivered(_stamped(done, self.clock() - now))
             await unit.notifications.release(behind)
             await unit.notifications.failed(delivery, f"{error.code}: {error.detail}", again)
         outcome = "dead" if again is None else "failed"
         self.metrics.notifications.labels(channel.kind.value, "delivered").inc(len(done))
         self.metrics.notifications.labels(channel.kind.value, outcome).inc()
         _log.warning("notification_failed", channel=channel.id, tries=tries, cause=str(error.code))
+
+
+def _stamped(
+    done: list[tuple[Delivery, datetime]], ahead: timedelta
+) -> list[tuple[Delivery, datetime]]:
+    """In the time that all couriers agree on, which a clock that is so far ahead is not."""
+    return [(delivery, at - ahead) for delivery, at in done]

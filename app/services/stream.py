@@ -12,6 +12,7 @@ import structlog
 from app.domain.errors import Code, UnavailableError
 from app.domain.event_codec import EventRecord, Topic
 from app.services.ports import Clock
+from app.services.shared_clock import SharedClock, agreed
 from app.services.stream_reader import Entry, Reader, Recent, Stored
 from app.services.stream_view import Frame
 from app.storage.database import BULK_STATEMENT_S, Database
@@ -49,6 +50,7 @@ class EventStream:
     heard: Callable[[EventRecord], None] = lambda _: None
     went_back: Callable[[], Awaitable[None]] = nothing
     max_readers: int = MAX_READERS
+    shared: SharedClock | None = None  # None: this process is the only one
     _recent: Recent = field(default_factory=lambda: Recent(RECENT))
     _readers: set[Reader] = field(default_factory=set)
     _quotes: dict[str, Frame] = field(default_factory=dict)
@@ -168,7 +170,8 @@ class EventStream:
     async def forget_old(self) -> int:
         """Drops events that are older than can be replayed; gives their number."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
-            return await unit.events.forget(self.clock() - KEEP, MOST)
+            now = await agreed(unit, self.shared, self.clock)
+            return await unit.events.forget(now - KEEP, MOST)
 
 
 def _with(seq: int, found: Sequence[EventRecord]) -> EventRecord | None:

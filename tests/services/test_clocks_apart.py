@@ -2,22 +2,29 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from app.container import assembly
 from app.domain.errors import Code, ConflictError
+from app.domain.events import PlanCreated
 from app.domain.notification import DeliveryState
 from app.domain.rebalance_run import RunState
+from app.services.notifications_courier import Courier
 from app.services.once import Answer, Command, Once
 from app.services.portfolio import PortfolioService
 from app.services.rebalance_beats import Wish
 from app.services.rebalance_runs import RebalanceRuns
 from app.services.shared_clock import of_database, shared_by
+from app.services.stream import EventStream
 from app.services.views import MemberView
 from app.storage.database import Database
+from app.telemetry.metrics import Metrics
+from tests.running import settings_for
 from tests.services.desk import SYMBOLS, WHO, Desk
-from tests.services.test_notifications import Office, change
+from tests.services.test_notifications import Office, Receiver, change
 
 # A file has one process; only PostgreSQL is shared.
 pytestmark = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
@@ -103,3 +110,56 @@ async def test_T04_a_notice_is_due_by_the_databases_clock(database: Database) ->
     await office.work(slow)
     (failed,) = await office.notifications.log(None, 9)
     assert failed.tries == 2
+
+
+async def test_T04_what_was_delivered_is_stamped_and_dropped_by_the_databases_clock(
+    database: Database,
+) -> None:
+    office, receiver = Office(database), Receiver()
+    couriers = [office.another(), office.another()]
+    for courier, ahead in zip(couriers, (-APART, APART), strict=True):
+        courier.clock, courier.shared = lambda by=ahead: office.now + by, of_database  # type: ignore[misc]  # bound now
+    async with database.read() as unit:
+        at = await of_database(unit)
+    office.now = at
+    async with receiver.listening() as url:
+        await office.channel("desk", url)
+        for number, courier in enumerate(couriers):
+            await office.announce(change(number))
+            await office.work(courier)
+    told = await office.notifications.log(None, 9)
+    assert len(told) == len(receiver.ids) == 2
+    for one in told:
+        assert one.delivered_at is not None
+        assert abs(one.delivered_at - at) < APART / 2, "not by the clock of who delivered it"
+    fast = replace(office.notifications, once=Once(database, lambda: at + APART, of_database))
+    assert await fast.forget_old(APART / 2) == 0, "it was told a moment ago"
+    stream = EventStream(database, lambda: at + APART, Metrics(), shared=of_database)
+    async with database.write() as unit:
+        unit.announce(PlanCreated("run", 1, 0, at))
+    async with database.read() as unit:
+        head = await unit.events.head()
+    await stream.forget_old()
+    async with database.read() as unit:
+        (kept,) = await unit.events.after(head - 1, 9)
+    assert kept.occurred_at == at
+
+
+async def test_T04_a_service_is_put_together_with_the_databases_clock(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Courier] = []
+
+    def courier(*given: Any, **named: Any) -> Courier:
+        made.append(Courier(*given, **named))
+        return made[-1]
+
+    monkeypatch.setattr(assembly, "Courier", courier)
+    settings = settings_for("http://127.0.0.1:9", database_url, background=False)
+    async with assembly.assemble(settings, Metrics()) as services:
+        service = services.my_symbols
+        users: tuple[Any, ...] = (
+            service.portfolio.once, service.notifications.once, service.rebalancing.runs,
+            service.stream, *made,
+        )  # fmt: skip
+        assert [one.shared for one in users] == [of_database] * 5
