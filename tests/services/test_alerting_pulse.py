@@ -9,7 +9,9 @@ import pytest
 from app.domain.errors import Code, UnavailableError
 from app.domain.market import DataStatus
 from app.services.alerting_pulse import AlertingPulse
+from app.services.bus import Bus
 from app.services.status import ComponentHealth, ComponentState
+from app.services.vitals import buffers_of
 from app.storage.database import Database
 from app.telemetry.metrics import Metrics
 from tests.services.test_status import NOW, World
@@ -149,6 +151,28 @@ async def test_vitals_are_of_the_last_minute() -> None:
     assert (vitals.read().throughput[0].per_minute or 0.0) > 0.0
     memory = vitals.read().memory_bytes
     assert memory is None or memory > 10_000_000
+
+
+@SQLITE
+async def test_health_says_how_full_the_buffers_are(database: Database) -> None:
+    status, bus = World().status(), Bus(capacity=3)
+    status.vitals.buffers = buffers_of(bus, database)
+
+    async def filled() -> dict[str, tuple[int, int, int | None]]:
+        found = (await status.health()).vitals.buffers
+        return {one.name: (one.used, one.capacity, one.dropped) for one in found}
+
+    most = database.options.pool_size
+    assert await filled() == {"bus": (0, 3, 0), "database_connections": (0, most, None)}
+    with bus.subscribe() as slow, bus.subscribe() as quick:
+        for number in range(5):
+            bus.publish(number)
+        for _ in range(3):
+            await anext(quick)
+        async with database.read(), database.write():
+            assert await filled() == {"bus": (3, 3, 4), "database_connections": (2, most, None)}
+        assert await anext(slow) == 2, "what is dropped is the oldest"
+    assert await filled() == {"bus": (0, 3, 4), "database_connections": (0, most, None)}
 
 
 async def test_each_component_says_since_when_it_is_in_its_state() -> None:

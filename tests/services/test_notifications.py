@@ -222,6 +222,7 @@ async def test_U08_whatever_a_receiver_does_is_a_failure_with_a_next_try(
         assert "127.0.0.1" not in failed.error
         await office.work()  # not yet
         assert (await office.notifications.log(None, 10))[0].tries == 1
+    assert Webhook(lambda: 0).timeout_s == 10.0, "so long a silent one is waited for"
 
 
 async def test_U08_what_is_given_up_is_seen_and_told_again_by_hand(office: Office) -> None:
