@@ -139,11 +139,6 @@ def measured(pairs: Mapping[tuple[str, str], float], basis: CorrelationBasis) ->
     return [rho for pair, rho in pairs.items() if not (residual and MARKET in pair)]
 
 
-def residual_correlation(daily: Panel, days: int) -> Floats:
-    """(N, N) correlation of all symbols of the panel after removing the market factor."""
-    return correlations(daily, daily.symbols, CorrelationBasis.RESIDUAL, days)
-
-
 def _residuals(returns: Floats, market: int | None) -> Floats:
     if market is None:
         return np.full(returns.shape, np.nan)

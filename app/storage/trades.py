@@ -51,16 +51,9 @@ class TradeRepository:
         sums[result.currency] = after
         return _by_symbol(sums.values())[result.symbol_id]
 
-    async def totals(
-        self, symbol_id: str | None = None, currency: str | None = None
-    ) -> tuple[BookedTotal, ...]:
-        """All that was ever booked, by symbol and currency; of one symbol or currency if wanted."""
-        wanted = _SUMS
-        if symbol_id is not None:
-            wanted = wanted.where(booked_totals.c.symbol_id == symbol_id)
-        if currency is not None:
-            wanted = wanted.where(booked_totals.c.currency == currency)
-        return tuple(_total(row) for row in await self.connection.execute(wanted))
+    async def totals(self) -> tuple[BookedTotal, ...]:
+        """All that was ever booked, by symbol and currency."""
+        return tuple(_total(row) for row in await self.connection.execute(_SUMS))
 
     async def find(self, trade_id: str) -> Trade | None:
         row = (await self.connection.execute(_ONE, {"wanted": trade_id})).first()

@@ -109,7 +109,7 @@ def test_correlation_after_removing_the_market() -> None:
     returns = np.stack([market, one, two, shared], axis=1)
     symbols = ("BTCUSDT", "AUSDT", "BUSDT", "CUSDT")
     daily = panel_of(returns, symbols)
-    found = measures.residual_correlation(daily, 60)
+    found = measures.correlations(daily, daily.symbols, RESIDUAL, 60)
     left = np.stack(
         [column - np.polyval(np.polyfit(market, column, 1), market) for column in returns.T[1:]]
     )
@@ -164,13 +164,13 @@ def test_correlation_is_unknown_rather_than_zero() -> None:
 
 def test_thirty_days_are_thirty_returns() -> None:
     daily = panel_of(noise(40, 3), ("BTCUSDT", "AUSDT", "BUSDT"))
-    assert np.isfinite(measures.residual_correlation(daily, 30)).all()
-    assert np.isnan(measures.residual_correlation(daily, 29)).all()
+    assert np.isfinite(measures.correlations(daily, daily.symbols, RESIDUAL, 30)).all()
+    assert np.isnan(measures.correlations(daily, daily.symbols, RESIDUAL, 29)).all()
 
 
 def test_without_a_market_there_is_no_residual() -> None:
     daily = panel_of(noise(40, 2), ("AUSDT", "BUSDT"))
-    assert np.isnan(measures.residual_correlation(daily, 40)).all()
+    assert np.isnan(measures.correlations(daily, daily.symbols, RESIDUAL, 40)).all()
     assert np.isfinite(measures.correlations(daily, daily.symbols, RAW, 40)).all()
 
 
