@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.configuration import read_settings
-from app.cli.exits import CommandError, Exit
+from app.cli.exits import CommandError, Exit, exit_of
 from app.cli.output import AsJson, Output, reporting, table
 from app.domain.audit import Findings
 from app.domain.errors import ServiceError
@@ -40,7 +40,7 @@ def verify(database: Database = None, as_json: AsJson = False) -> None:
         except ValueError as error:
             raise CommandError(Exit.CONFIGURATION, "settings_invalid", str(error)) from None
         except ServiceError as error:
-            raise CommandError(Exit.UNAVAILABLE, error.code, error.detail) from None
+            raise CommandError(exit_of(error), error.code, error.detail) from None
         _show(findings, output)
     raise typer.Exit(int(Exit.OK if findings.ok else Exit.REFUSED))
 

@@ -1,5 +1,7 @@
 """Settings for the commands that need them: errors as sentences, options over the environment."""
 
+import json
+import os
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -8,7 +10,8 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from app.cli.exits import CommandError, Exit
-from app.settings import PREFIX, Role, Settings
+from app.settings import PREFIX, Role, Settings, known_variables
+from app.storage.engines import url_of
 
 _DATABASES: Final = frozenset({"sqlite", "postgresql", "postgres"})
 
@@ -26,10 +29,16 @@ def read_settings(
         wrong = "; ".join(_sentence(one["loc"], one["msg"]) for one in error.errors())
         raise CommandError(Exit.CONFIGURATION, "settings_invalid", wrong) from None
     except SettingsError as error:
-        raise CommandError(Exit.CONFIGURATION, "settings_invalid", str(error)) from None
+        wrong = "; ".join(f"{name}: a JSON list is needed" for name in _no_json()) or str(error)
+        raise CommandError(Exit.CONFIGURATION, "settings_invalid", wrong) from None
     if not _usable(settings.database.url):
         detail = f"{PREFIX}DATABASE__URL: an sqlite or postgresql address is needed"
         raise CommandError(Exit.CONFIGURATION, "settings_invalid", detail)
+    try:
+        url_of(settings.database.url)
+    except ValueError as error:  # such as one in memory
+        detail = f"{PREFIX}DATABASE__URL: {error}"
+        raise CommandError(Exit.CONFIGURATION, "settings_invalid", detail) from None
     parts = {
         part: getattr(settings, part).model_copy(update=_given(values))
         for part, values in (options or {}).items()
@@ -38,9 +47,23 @@ def read_settings(
 
 
 def _sentence(place: tuple[int | str, ...], message: str) -> str:
-    if not place:
-        return message.removeprefix("Value error, ")
-    return f"{PREFIX}{'__'.join(map(str, place)).upper()}: {message}"
+    said = message.removeprefix("Value error, ")
+    return f"{PREFIX}{'__'.join(map(str, place)).upper()}: {said}" if place else said
+
+
+def _no_json() -> list[str]:
+    """The lists of the environment that cannot be read: pydantic names only their part."""
+    lists = {name for name, default in known_variables().items() if default == "()"}
+    given = {name: value for name, value in os.environ.items() if name.upper() in lists}
+    return sorted(name for name, value in given.items() if not _is_json(value))
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _usable(url: str) -> bool:

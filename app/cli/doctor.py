@@ -18,7 +18,7 @@ from app.adapters.kucoin.limits import KucoinLimits
 from app.cli.configuration import read_settings
 from app.cli.doctor_checks import Check, Verdict
 from app.cli.doctor_service import checked
-from app.cli.exits import CommandError, Exit
+from app.cli.exits import CommandError, Exit, exit_of
 from app.cli.output import HERE, AsJson, Output, Url, reporting, table
 from app.container import utc_now
 from app.domain.errors import ServiceError
@@ -78,7 +78,8 @@ async def _database(settings: Settings) -> AsyncIterator[Check]:
         return
     except (ServiceError, OSError) as error:
         advice = "start it, or correct MYSYMBOLS_DATABASE__URL and the rights on its place"
-        yield Check("database", Verdict.FAILED, f"{place}: {error}", advice, Exit.UNAVAILABLE)
+        means = exit_of(error) if isinstance(error, ServiceError) else Exit.CONFIGURATION
+        yield Check("database", Verdict.FAILED, f"{place}: {error}", advice, means)
         yield Check("schema", Verdict.SKIPPED, "needs a database")
         return
     yield Check("database", Verdict.OK, place)
@@ -172,6 +173,8 @@ def _writable(url: str) -> None:
     nearest = next(one for one in (path, *path.absolute().parents) if one.exists())
     if nearest != path and not nearest.is_dir():
         raise NotADirectoryError(f"{nearest} is not a directory")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory")
     if not os.access(nearest, os.W_OK):
         raise PermissionError(f"{nearest} may not be written")
 

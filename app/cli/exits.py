@@ -2,7 +2,20 @@
 
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
+
+from app.domain.errors import ServiceError
+from app.storage.database import DataSourceMismatchError
+from app.storage.faults import CorruptDatabaseError, SchemaTooNewError
+from app.storage.file_lock import DatabaseInUseError, DatabasePlaceError
+
+# Trying again does not help against these; everything else may come back by itself.
+_TO_BE_CHANGED: Final = (
+    DatabaseInUseError,
+    DatabasePlaceError,
+    DataSourceMismatchError,
+    SchemaTooNewError,
+)
 
 
 class Exit(IntEnum):
@@ -33,3 +46,10 @@ class CommandError(Exception):
         self.code = code
         self.detail = detail
         self.problem: Mapping[str, Any] = problem or {"code": code, "detail": detail}
+
+
+def exit_of(error: ServiceError) -> Exit:
+    """What a failure below means to a calling script, before anything has answered over HTTP."""
+    if isinstance(error, CorruptDatabaseError):
+        return Exit.CORRUPT
+    return Exit.CONFIGURATION if isinstance(error, _TO_BE_CHANGED) else Exit.UNAVAILABLE

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.server import server_config
 from app.cli.configuration import read_settings
-from app.cli.exits import CommandError, Exit
+from app.cli.exits import CommandError, Exit, exit_of
 from app.cli.heap import brief_collections
 from app.cli.output import reporting
 from app.cli.tape_beside import halved, record_beside, refuse_existing
@@ -27,16 +27,11 @@ from app.container import new_id
 from app.domain.errors import ServiceError
 from app.main import create_app
 from app.settings import Role, Settings
-from app.storage.database import DataSourceMismatchError
-from app.storage.faults import CorruptDatabaseError, SchemaTooNewError
-from app.storage.file_lock import DatabaseInUseError
 
 _log = structlog.get_logger("service")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # What starts us (make, timeout, a terminal) may pass one request on twice.
 SAME_REQUEST_S = 1.0
-# Trying again does not help against these; everything else may come back by itself.
-_TO_BE_CHANGED = (DatabaseInUseError, DataSourceMismatchError, SchemaTooNewError)
 
 
 class Server(uvicorn.Server):
@@ -222,15 +217,9 @@ def _without_traceback(app: ASGIApp) -> ASGIApp:
 
 def _not_started(error: Exception) -> CommandError:
     if isinstance(error, ServiceError):
-        return CommandError(_exit_of(error), str(error.code), error.detail)
+        return CommandError(exit_of(error), str(error.code), error.detail)
     _log.error("not_started", exc_info=error)
     return CommandError(Exit.INTERNAL, "service_not_started", "The reason stands in the log above.")
-
-
-def _exit_of(error: ServiceError) -> Exit:
-    if isinstance(error, CorruptDatabaseError):
-        return Exit.CORRUPT
-    return Exit.CONFIGURATION if isinstance(error, _TO_BE_CHANGED) else Exit.UNAVAILABLE
 
 
 @contextmanager

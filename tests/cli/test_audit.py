@@ -71,5 +71,8 @@ def test_what_cannot_be_read_is_no_verdict(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     wrong = here("audit", "verify", "--json", MYSYMBOLS_DATABASE__URL="oracle://x/y")
     assert wrong.code == Exit.CONFIGURATION
+    (tmp_path / "noise").write_bytes(b"this is not a database" * 100)
+    noise = f"sqlite+aiosqlite:///{tmp_path}/noise"
+    assert here("audit", "verify", "--json", "--database", noise).code == Exit.CORRUPT
     memory = here("audit", "verify", "--json", "--database", "sqlite+aiosqlite:///:memory:")
     assert memory.code == Exit.CONFIGURATION

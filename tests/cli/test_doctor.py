@@ -60,6 +60,9 @@ def test_a_variable_that_is_no_json_is_named() -> None:
     code, checks = _asked(MYSYMBOLS_HTTP__CORS_ORIGINS="[")
     assert code == Exit.CONFIGURATION
     assert checks["configuration"]["verdict"] == Verdict.FAILED
+    assert (
+        checks["configuration"]["detail"] == "MYSYMBOLS_HTTP__CORS_ORIGINS: a JSON list is needed"
+    )
 
 
 def test_a_new_machine_without_network_lacks_only_the_exchange(
@@ -95,7 +98,11 @@ def test_a_database_of_a_later_version_is_a_matter_of_configuration(
 
 
 @pytest.mark.parametrize(
-    "url", ["nonsense", "", "mysql://u:secret@h/d", "postgresql://u:secret@h:port/d"]
+    "url",
+    [
+        *("nonsense", "", "mysql://u:secret@h/d", "postgresql://u:secret@h:port/d"),
+        *("sqlite+aiosqlite:///:memory:", "sqlite://"),  # nobody else could look into it
+    ],
 )
 def test_an_address_of_no_database_is_a_matter_of_configuration(url: str) -> None:
     code, checks = _asked(MYSYMBOLS_DATABASE__URL=url)
@@ -106,8 +113,11 @@ def test_an_address_of_no_database_is_a_matter_of_configuration(url: str) -> Non
 
 def test_databases_that_cannot_be(tmp_path: Path, refusing: str) -> None:
     (tmp_path / "file").touch()
+    (tmp_path / "noise").write_bytes(b"this is not a database" * 100)
     for url, exit_code in (
-        (f"sqlite+aiosqlite:///{tmp_path}/file/below.sqlite3", Exit.UNAVAILABLE),
+        (f"sqlite+aiosqlite:///{tmp_path}/file/below.sqlite3", Exit.CONFIGURATION),
+        (f"sqlite+aiosqlite:///{tmp_path}", Exit.CONFIGURATION),
+        (f"sqlite+aiosqlite:///{tmp_path}/noise", Exit.CORRUPT),
         (f"{refusing.replace('http', 'postgresql')}/nothing", Exit.UNAVAILABLE),
     ):
         code, checks = _asked(MYSYMBOLS_DATABASE__URL=url, MYSYMBOLS_KUCOIN__BASE_URL=refusing)

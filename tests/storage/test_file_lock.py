@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from app.cli.exits import Exit, exit_of
 from app.storage.database import Database
-from app.storage.file_lock import DatabaseInUseError
+from app.storage.file_lock import DatabaseInUseError, DatabasePlaceError
 from tests.conftest import MakeDatabase
 
 ROOT = Path(__file__).parents[2]
@@ -16,6 +17,17 @@ _HOLD = (
     "import sys; from app.storage.file_lock import FileLock;"
     "lock = FileLock.taken(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
 )
+
+
+async def test_a_place_where_no_file_can_be_is_told_and_ends_as_a_setting(
+    tmp_path: Path, make_database: MakeDatabase
+) -> None:
+    (tmp_path / "file").touch()
+    for place, why in (("file/x.sqlite3", "no directory"), ("", "is a directory")):
+        with pytest.raises(DatabasePlaceError, match=why) as caught:
+            await make_database(f"sqlite:///{tmp_path}/{place}").open()
+        assert "/" not in caught.value.detail
+        assert exit_of(caught.value) is Exit.CONFIGURATION
 
 
 @_ON_SQLITE
