@@ -69,7 +69,7 @@ async def test_D01_D23_what_makes_no_sense_is_refused_counted_by_its_field_and_n
     database_url: str,
 ) -> None:
     options = SandboxOptions(quota=1_000_000, contracts=14)
-    hostile = "<script>alert(1)</script>"
+    hostile, endless = "<script>alert(1)</script>", "A" * 1_000_000
     async with (
         serve_exchange(options, time.time) as url,
         running(settings_for(url, database_url, background=False)) as service,
@@ -81,6 +81,8 @@ async def test_D01_D23_what_makes_no_sense_is_refused_counted_by_its_field_and_n
         for path, symbol, name, value in (
             (TICKERS, "ETHUSDTM", "price", "-3.5"),
             (CONTRACTS, "XRPUSDTM", "symbol", hostile),
+            (CONTRACTS, "SOLUSDTM", "baseCurrency", endless),
+            (TICKERS, "SOLUSDTM", "symbol", endless),
         ):
             fault = {"kind": "malformed", "path": path, "symbol": symbol}
             fault |= {"field": name, "value": value}
@@ -94,8 +96,20 @@ async def test_D01_D23_what_makes_no_sense_is_refused_counted_by_its_field_and_n
         assert "XRPUSDT" in listed, "known, and gone from the list for now"
         assert "BTCUSDT" in listed
         counted = (await service.client.get("/metrics")).text
-        for where, name in ((TICKERS, "price"), (CONTRACTS, "symbol")):
+        for where, name in (
+            (TICKERS, "price"), (TICKERS, "symbol"),
+            (CONTRACTS, "symbol"), (CONTRACTS, "baseCurrency"),
+        ):  # fmt: skip
             line = f'rejected_records_total{{endpoint="{where}",field="{name}"}} 1.0'
             assert line in counted, [one for one in counted.splitlines() if "rejected" in one]
         asked = await service.client.get(f"{PREFIX}/symbols/{hostile}")
         assert hostile not in asked.text
+        for told in (listed, counted, (await service.client.get(f"{PREFIX}/status")).text):
+            assert endless[:100] not in told
+        long = await service.client.get(f"{PREFIX}/symbols/{endless[:60_000]}")
+        assert (long.status_code, long.json()["code"]) == (414, "uri_too_long")
+        long = await service.client.post(
+            f"{PREFIX}/symbols/validate", json={"symbols": [endless, "BTCUSDT"]}
+        )
+        assert (long.status_code, long.json()["code"]) == (413, "payload_too_large")
+        assert endless[:100] not in long.text
