@@ -16,6 +16,7 @@ from app.api.routes import (
 )
 from app.storage.database import Database
 from tests.api.harness import PREFIX, serve
+from tests.api.judging import problem
 from tests.services.desk import SYMBOLS, Desk
 
 MODULES = (
@@ -68,7 +69,10 @@ async def test_locks(client: httpx2.AsyncClient) -> None:
     swap = {"old_symbol": SYMBOLS[0], "new_symbol": SYMBOLS[40]}
     status, refused = await send(client, "POST", "/replace-symbol", **swap)
     assert (status, refused["code"]) == (409, "symbol_banned")
-    assert (await send(client, "DELETE", path)) == (200, made)
+    url, once = f"{PREFIX}/portfolio/locks", {"Idempotency-Key": "k"}
+    assert (await client.delete(f"{url}/{SYMBOLS[40]}", headers=once)).json() == made
+    other = await client.delete(f"{url}/{SYMBOLS[41]}", headers=once)
+    problem(other, 422, "idempotency_key_reused")
     assert (await send(client, "DELETE", path))[0] == 404
     watch = {"kind": "watch", "reason": "new listing"}
     assert (await send(client, "PUT", path, **watch))[1]["kind"] == "watch"

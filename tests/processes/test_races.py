@@ -235,6 +235,11 @@ async def test_C16_readers_in_other_processes_see_whole_versions(
         seen = [endings[0] for endings in await reading]
     assert [one["wrong"] for one in seen] == [[], []]
     assert all(one["reads"] > 20 and one["versions"] > 3 for one in seen)
+    held = seen[1]["held"] | seen[0]["held"]
+    assert held == seen[0]["held"] | seen[1]["held"], "a version is the same to everybody"
+    for version, members in held.items():  # the first has the one, the second the other
+        names = {one.partition(" ")[0] for one in members}
+        assert names & {SYMBOLS[0], SYMBOLS[12]} == {SYMBOLS[0 if int(version) % 2 else 12]}
     await proven(database)
 
 

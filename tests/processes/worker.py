@@ -107,9 +107,13 @@ async def _ended(desk: Desk, act: Act) -> Any:
 
 
 async def _read(desk: Desk, least: int, most: int) -> dict[str, Any]:
-    """Reads until it has read `least` times and seen `most` versions; everything unsound."""
+    """Reads until it has read `least` times and seen `most` versions; everything unsound.
+
+    `held` is who was a member with what weight, by version.
+    """
     until, versions, reads = time.monotonic() + PATIENCE_S, [0], 0
     wrong: list[str] = []
+    held: dict[int, list[str]] = {}
     while (reads < least or len(versions) < most) and time.monotonic() < until:
         state = (await desk.portfolio.view()).portfolio
         reads += 1
@@ -118,7 +122,10 @@ async def _read(desk: Desk, least: int, most: int) -> dict[str, Any]:
             wrong.append(f"version {state.version} after {versions[-1]}")
         elif state.version > versions[-1]:
             versions.append(state.version)
-    return {"reads": reads, "versions": len(versions), "wrong": wrong}
+        members = [f"{one.symbol} {one.weight_u}" for one in state.members]
+        if held.setdefault(state.version, members) != members:
+            wrong.append(f"version {state.version} is not what it was")
+    return {"reads": reads, "versions": len(versions), "wrong": wrong, "held": held}
 
 
 async def _work(url: str, minutes: float, failpoint: str) -> None:

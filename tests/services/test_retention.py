@@ -15,6 +15,7 @@ from app.services.job_news import JobNews
 from app.services.jobs import JobService
 from app.services.my_symbols import MySymbolsServiceV2
 from app.services.once import Once
+from app.services.performance import Claim
 from app.services.ports import Jobs
 from app.services.retention import SWEEPS, swept
 from app.services.stream import EventStream
@@ -22,11 +23,18 @@ from app.storage.database import Database
 from app.storage.metadata import metadata
 from app.telemetry.metrics import Metrics
 from tests.conftest import MakeDatabase
-from tests.services.desk import WHO, Desk, settings
+from tests.services.desk import SYMBOLS, WHO, Desk, settings
 from tests.services.signal_world import claim, informed
 from tests.services.test_notifications import Office, change
 
-KEPT = {"portfolio_history", "portfolio_members", "configuration_versions", "rebalance_runs"}
+KEPT = {
+    "portfolio_history",
+    "portfolio_members",
+    "system_configuration",
+    "trades",
+    "rebalance_runs",
+    "rebalance_run_steps",
+}
 
 
 @dataclass
@@ -70,6 +78,17 @@ async def _everything(database: Database) -> dict[str, list[tuple[Any, ...]]]:
 
 async def test_B18_only_what_has_ended_and_is_old_enough_goes(database: Database) -> None:
     desk = await Desk(database).filled(3)
+    zero = Decimal(0)
+    paid = Claim(
+        trade_id="t1",
+        pnl=Decimal(7),
+        fees=zero,
+        funding=zero,
+        currency="USDT",
+        occurred_at=desk.now,
+    )
+    await desk.performance.book(SYMBOLS[1], paid, "closed", WHO)
+    await desk.rebalancing.rebalance(WHO)
     office = Office(database)
     await office.channel("desk", "http://127.0.0.1:1/hook")
     await office.announce(change(1), change(2))
@@ -83,6 +102,7 @@ async def test_B18_only_what_has_ended_and_is_old_enough_goes(database: Database
     desk.later(minutes=20)
     await desk.alerts.look()
     before = await _everything(database)
+    assert all(before[name] for name in KEPT)
     states = [row[5] for row in before["alerts"]]
     assert {"open", "resolved"} <= set(states)
     began = desk.now
@@ -106,7 +126,7 @@ async def test_B18_only_what_has_ended_and_is_old_enough_goes(database: Database
     assert [row[5] for row in after["alerts"]] == [one for one in states if one != "resolved"]
     assert {row[9] for row in after["notifications"]} == {"pending"}
     assert len(after["notifications"]) == len(before["notifications"]) - 1
-    for name in KEPT & before.keys():
+    for name in KEPT:
         assert set(before[name]) <= set(after[name]), name
 
 
