@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Final
 
 import structlog
 from yarl import URL
@@ -32,8 +33,9 @@ from app.adapters.kucoin.stream_terms import (
     Ticket,
 )
 from app.domain.errors import ServiceError
-from app.domain.feed import LineFacts, Listener, StreamFacts, Topic
+from app.domain.feed import LineFacts, Listener, StreamFacts, Told, Topic
 
+PORTION: Final = 150  # messages that are read in one turn of the loop
 _log = structlog.get_logger("stream")
 
 
@@ -123,7 +125,7 @@ class KucoinStream:
                         ticked = now
                         self._do(self._fleet.tick(now))
                         beat()
-                    self._flush()
+                    await self._flush()
                     await asyncio.sleep(self._terms.flush_s)
         finally:
             self._group = None
@@ -241,12 +243,22 @@ class KucoinStream:
         self._inbox.dropped[reason] += 1
         self._fleet.garbage(serial, self._monotonic())
 
-    def _flush(self) -> None:
-        """Gives on what is live; the rest waits, the newest of each kind."""
+    async def _flush(self) -> None:
+        """Gives on what is live, at once; the rest waits, the newest of each kind.
+
+        To read hundreds of messages holds the loop: others have their turn in between.
+        """
         inbox, listener = self._inbox, self._listener
         if inbox.is_empty or listener is None:
             return
-        told = inbox.take(self._fleet.live(), listener.exchange_ms())
+        live, told = self._fleet.live(), list[Told]()
+        for begun in range(0, inbox.waiting, PORTION):
+            if begun:
+                await asyncio.sleep(0)
+            told += inbox.take(self._fleet.live(), listener.exchange_ms(), PORTION)
+        now_live = self._fleet.live()
+        if now_live is not live:  # whose connection ended meanwhile may have missed something
+            told = [one for one in told if one.topic in now_live]
         for topic in inbox.doubtful:
             listener.doubted(topic)
         inbox.doubtful.clear()

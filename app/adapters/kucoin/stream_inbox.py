@@ -117,10 +117,18 @@ class Inbox:
     def is_empty(self) -> bool:
         return not self._waiting
 
-    def take(self, live: Mapping[Topic, float], exchange_ms: int) -> list[Told]:
-        """What is of these topics; the rest waits."""
+    @property
+    def waiting(self) -> int:
+        """Messages that wait."""
+        return len(self._waiting)
+
+    def take(
+        self, live: Mapping[Topic, float], exchange_ms: int, most: int | None = None
+    ) -> list[Told]:
+        """What is of these topics, of the first `most` that wait (None: of all); the rest waits."""
         told: list[Told] = []
-        kinds, self._waiting = self._waiting, []
+        kinds = self._waiting[:most]
+        del self._waiting[:most]
         for kind in kinds:
             if kind.live_by is not live:
                 kind.is_live, kind.live_by = kind.topic in live, live

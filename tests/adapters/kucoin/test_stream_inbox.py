@@ -1,14 +1,18 @@
 """Quotes that replace earlier ones unread: only those that are newer for sure, and all counted."""
 
+import asyncio
 from collections.abc import Iterable, Iterator
+from random import Random
+from typing import Any
 
 import pytest
 
+from app.adapters.kucoin.stream import PORTION, KucoinStream
 from app.adapters.kucoin.stream_frames import frame_of
 from app.adapters.kucoin.stream_inbox import Inbox
-from app.adapters.kucoin.stream_terms import StreamTerms
+from app.adapters.kucoin.stream_terms import StreamTerms, Ticket
 from app.adapters.kucoin.stream_topics import Subscriptions
-from app.domain.feed import QuoteUpdate, Topic, TopicKind
+from app.domain.feed import QuoteUpdate, Told, Topic, TopicKind
 
 TOPIC = Topic(TopicKind.QUOTE, "XBTUSDTM")
 NOW_MS = 1_729_843_266_123
@@ -157,3 +161,67 @@ def test_other_layouts_are_read_as_before(post: Post, change: tuple[bytes, bytes
     post.came(quote(9, NOW_MS + 1))
     assert post.came(*texts) == texts
     assert post.told() == [3]
+
+
+class _Fleet:
+    """Whose connections tell these topics."""
+
+    def __init__(self, held: dict[Topic, float]) -> None:
+        self.held = held
+
+    def live(self) -> dict[Topic, float]:
+        return self.held
+
+
+class _Hearer:
+    def __init__(self) -> None:
+        self.news: list[list[Told]] = []
+
+    def told(self, news: list[Told]) -> None:
+        self.news.append(news)
+
+    def exchange_ms(self) -> int:
+        return NOW_MS
+
+
+def streaming(topics: list[Topic]) -> tuple[KucoinStream, _Fleet, _Hearer]:
+    """A stream with a message of each of these topics waiting."""
+    stream: Any = KucoinStream(none, terms=StreamTerms(), monotonic=lambda: 0.0, dice=Random(7))
+    fleet, hearer = _Fleet(dict.fromkeys(topics, 0.0)), _Hearer()
+    stream._fleet, stream._listener = fleet, hearer
+    for topic in topics:
+        text = quote(1, NOW_MS).replace(b"XBTUSDTM", topic.code.encode())
+        stream._inbox.put(topic, frame_of(text), text, 7.0, NOW_MS)
+    return stream, fleet, hearer
+
+
+async def none() -> Ticket:
+    raise AssertionError
+
+
+async def test_others_have_their_turn_while_hundreds_of_messages_are_read() -> None:
+    topics = [Topic(TopicKind.QUOTE, f"A{number}USDTM") for number in range(2 * PORTION + 1)]
+    stream, _, hearer = streaming(topics)
+    turns: list[int] = []
+
+    async def others() -> None:
+        while not hearer.news:
+            turns.append(stream._inbox.waiting)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(stream._flush(), others())
+    assert turns[:2] == [PORTION + 1, 1]
+    assert [[one.topic for one in news] for news in hearer.news] == [topics]
+    assert stream._inbox.is_empty
+
+
+async def test_nothing_is_told_of_a_connection_that_ended_while_its_messages_were_read() -> None:
+    topics = [Topic(TopicKind.QUOTE, f"A{number}USDTM") for number in range(PORTION + 2)]
+    stream, fleet, hearer = streaming(topics)
+
+    async def ends() -> None:
+        fleet.held = dict.fromkeys(topics[1:], 0.0)
+
+    await asyncio.gather(stream._flush(), ends())
+    assert [[one.topic for one in news] for news in hearer.news] == [topics[1:]]
+    assert stream._inbox.waiting == 0
