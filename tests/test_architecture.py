@@ -55,6 +55,24 @@ def test_a_module_is_short_named_well_and_says_what_it_is() -> None:
     assert [complaint for path in MODULES for complaint in _wrong_with(path)] == []
 
 
+def test_who_may_know_a_price_of_another_exchange_confirms_or_shows_it() -> None:
+    """Whatever is scored, weighed, sized or traded by cannot even name such a price."""
+    named = re.compile(r"elsewhere(_ms|_at)?\b(?!:)|domain\.reference import")
+    reads = {_shown(path) for path in MODULES if named.search(_code_of(path))}
+    assert reads == {
+        "app/domain/reference.py", "app/domain/quarantine.py",  # stands for an index that is not
+        "app/services/quality_keeper.py", "app/services/quality_view.py",
+        "app/services/reference.py", "app/adapters/ccxt_extra.py",  # asks for it
+        "app/services/quality.py", "app/api/routes/market.py",  # shows it under its own name
+    }  # fmt: skip
+
+
+def _code_of(path: Path) -> str:
+    """Without what is said in words."""
+    source = re.sub(r'""".*?"""|#[^\n]*', "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return re.sub(r'"[^"\n]*"', "", source)
+
+
 def test_every_package_of_the_tree_has_content() -> None:
     empty = [
         _shown(package.parent)

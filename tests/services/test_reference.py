@@ -9,11 +9,19 @@ from typing import cast
 import pytest
 
 from app.domain.errors import Code, UnavailableError
+from app.domain.fingerprint import input_hash, panel_hash
+from app.domain.market import DataStatus, Interval
 from app.domain.reference import ReferencePrice
+from app.services.backfill import first_fill
+from app.services.market_data import MarketData
+from app.services.once import Once
+from app.services.quality import QualityService
 from app.services.quality_keeper import QualityKeeper
 from app.services.reference import SHOW_S, References
 from app.services.status_components import reference
 from app.services.status_facts import ComponentState
+from app.storage.database import Database
+from tests.services.live_market import open_market
 
 AWAY = UnavailableError(Code.EXCHANGE_UNAVAILABLE, "gone")
 
@@ -117,3 +125,59 @@ async def test_health_says_whether_it_is_told_or_only_asked_or_away() -> None:
     assert world.health() == (
         ComponentState.UP, None, "kraken is asked every 60 s; it tells nothing by itself now",
     )  # fmt: skip
+
+
+def decided_by(data: MarketData) -> dict[str, object]:
+    """Everything that is scored, sized, planned, marked or traded by."""
+    inputs, index = data.scoring_inputs(), data.registry.index
+    panels = (data.panel(Interval.DAY), data.panel(Interval.HOUR))
+    return {
+        "scoring": input_hash(inputs),
+        "bars": [panel and panel_hash(panel) for panel in panels],
+        "trading": {one.symbol: data.quote(one.symbol) for one in index.entries},
+        "shown": [data.view(one) for one in index.entries],
+        "eligible": [one.symbol for one in data.eligible()],
+        "mode": (data.level(), data.as_of(), data.is_halted()),
+    }
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_nothing_is_scored_or_traded_by_what_another_exchange_says(
+    database: Database,
+) -> None:
+    async with open_market(database, contracts=14) as live:
+        data = live.market()
+        await first_fill(data)
+
+        def everywhere(factor: str) -> None:
+            """A price that is far off, of each coin that there is."""
+            found: dict[str, ReferencePrice] = {}
+            for code, stats in data.live.market.stats.items():
+                base, mark = data.registry.known.by_code[code].contract.base, stats.value.mark_price
+                if mark is not None:
+                    at_ms = data.server_clock.now_ms()
+                    price = mark * Decimal(factor)
+                    found[base] = ReferencePrice("binance", base, "USDT", price, at_ms)
+            data.quality.refer(found)
+            assert len(found) > 5
+
+        before = decided_by(data)
+        quotes = [data.quote(one.symbol) for one in data.eligible()]
+        assert len(quotes) > 5
+        assert all(quote is not None and quote.mark is not None for quote in quotes)
+        for factor in ("0.01", "1.02", "100"):
+            everywhere(factor)
+            assert decided_by(data) == before
+        shown = QualityService(data, database, Once(database, live.clock.now))
+        found = shown.elsewhere(data.resolve("BTCUSDT"))
+        assert found is not None, "it is shown, as what it is"
+        # KuCoin is away: what is young elsewhere makes nothing of ours fresh.
+        live.clock.pass_(600)
+        stale = decided_by(data)
+        assert data.status() is DataStatus.STALE
+        everywhere("1.02")
+        assert decided_by(data) == stale
+        assert data.scoring_inputs().symbols == ()
+        quote = data.quote("BTCUSDT")
+        assert quote is not None
+        assert not quote.is_fresh
