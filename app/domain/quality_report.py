@@ -26,8 +26,8 @@ class SymbolData:
     """What the rules look at; None is not known. Ages and limits in seconds, shares 0..1."""
 
     status: DataStatus  # of contract and ticker together
-    age_s: float | None  # the older of both
-    age_limit_s: float
+    age_s: float | None  # of the one of both that is nearer to its limit
+    age_limit_s: float  # of that one
     last: Decimal | None
     mark: Decimal | None
     index: Decimal | None
@@ -98,7 +98,10 @@ def _age(data: SymbolData, rules: QualityRules) -> Judged:
     if data.has_diverged:
         said = f"Quotes that are told and answered differ by more than {rules.divergence:.2%}."
         return 0.0, "feed_divergence", said
-    said = f"Contract and ticker are up to {data.age_s:.1f} s old, {data.age_limit_s:g} s may be."
+    said = (
+        "The one of contract and ticker that is nearer to its limit"
+        f" is {data.age_s:.1f} s old, {data.age_limit_s:g} s may be."
+    )
     if data.status is DataStatus.FRESH:
         return 1.0, None, said
     return min(1.0, data.age_limit_s / data.age_s) / 2.0, "stale", said

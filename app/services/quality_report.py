@@ -1,5 +1,7 @@
 """The data of one symbol as the rules of quality look at it."""
 
+from collections.abc import Mapping
+
 from app.domain.market import CandleSeries, DataStatus, Interval
 from app.domain.panel import Source
 from app.domain.quality import bridged_bars, coverage, last_closed_open_ms, worst
@@ -7,7 +9,7 @@ from app.domain.quality_report import QualityReport, SymbolData, report
 from app.domain.symbols import SymbolEntry
 from app.services.market_views import BARS, LIVE, MarketMoment
 from app.services.quality_view import doubt_of, frozen
-from app.services.quote_view import spread
+from app.services.quote_view import Aged, spread
 
 _BP = 10_000.0
 
@@ -24,7 +26,7 @@ def data_of(moment: MarketMoment, entry: SymbolEntry) -> SymbolData:
     stats, ticker, book = market.stats.get(code), market.tickers.get(code), market.books.get(code)
     ages = moment.ages(entry)
     live = [ages[source] for source in LIVE]
-    known = [one.age_s for one in live if one.age_s is not None]
+    age_s, limit_s = _nearest_its_limit(moment, ages)
     bid, ask = (None, None) if ticker is None else (ticker.value.bid, ticker.value.ask)
     width = spread(bid, ask)
     best = (
@@ -34,8 +36,8 @@ def data_of(moment: MarketMoment, entry: SymbolEntry) -> SymbolData:
     )
     return SymbolData(
         status=worst(one.status for one in live),
-        age_s=max(known) if len(known) == len(live) else None,
-        age_limit_s=min(moment.age_limit_s(source) for source in LIVE),
+        age_s=age_s,
+        age_limit_s=limit_s,
         last=None if ticker is None else ticker.value.last,
         mark=None if stats is None else stats.value.mark_price,
         index=None if stats is None else stats.value.index_price,
@@ -54,6 +56,17 @@ def data_of(moment: MarketMoment, entry: SymbolEntry) -> SymbolData:
         hourly_bridged=_bridged(moment, code, Interval.HOUR),
         has_diverged=code in market.diverged,
     )
+
+
+def _nearest_its_limit(
+    moment: MarketMoment, ages: Mapping[Source, Aged]
+) -> tuple[float | None, float]:
+    """Age and limit of contract or ticker, each by its own limit; no age where one never came."""
+    limits_s = {source: moment.age_limit_s(source) for source in LIVE}
+    known = [(age, limits_s[one]) for one in LIVE if (age := ages[one].age_s) is not None]
+    if len(known) < len(LIVE):
+        return None, min(limits_s.values())
+    return max(known, key=lambda one: one[0] / one[1])
 
 
 def _covered(moment: MarketMoment, entry: SymbolEntry, interval: Interval) -> float:

@@ -28,6 +28,7 @@ from app.domain.panel import Source
 from app.services.backfill import first_fill
 from app.services.market_data import MarketData
 from app.services.market_stream import StreamedMarket
+from app.services.quality_report import quality_of
 from app.services.status_components import STREAM_AWAY, TOPICS_SILENT, stream
 from app.services.status_facts import ComponentState
 from app.storage.database import Database
@@ -147,11 +148,19 @@ async def test_quotes_of_all_that_is_traded_and_everything_of_the_closest_are_wa
     assert {topic.code for topic in close} == {"XBTUSDTM", "ETHUSDTM"}
 
 
+def _age_told(scene: Scene) -> str:
+    """The sentence on the age of a symbol's data in the report on its quality."""
+    report = quality_of(scene.data.moment(), scene.data.resolve("ETHUSDT"))
+    return next(part.reason for part in report.parts if part.name == "age")
+
+
 async def test_W03_a_quiet_quote_is_fresh_because_asking_confirms_it(scene: Scene) -> None:
     await scene.tell_all()
     await scene.pass_(45)
     assert all(map(scene.is_fresh, scene.codes()))
     assert not scene.mouth.called_deaf
+    # The list of contracts is asked for once a minute: its age counts against its own limit.
+    assert "180 s may be" in _age_told(scene)
 
 
 async def test_W03_what_is_neither_told_nor_confirmed_turns_stale_by_the_limit_of_the_mode(
@@ -163,6 +172,7 @@ async def test_W03_what_is_neither_told_nor_confirmed_turns_stale_by_the_limit_o
     assert all(map(scene.is_fresh, scene.codes()))
     await scene.pass_(6)
     assert not any(map(scene.is_fresh, scene.codes()))
+    assert "35.0 s old, 30 s may be" in _age_told(scene)
     moment = scene.data.moment()
     assert moment.age_limit_s(Source.TICKERS) == 30.0
     assert (
