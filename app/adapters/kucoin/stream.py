@@ -199,7 +199,7 @@ class KucoinStream:
                     self._received(serial, at, messages)
                     at, messages = await socket.read()
                 reason = socket.end
-        except (UnreachableError, ValueError):
+        except UnreachableError:
             reason = "unreachable"
         self._do(self._fleet.ended(serial, reason, self._monotonic()))
 

@@ -167,7 +167,7 @@ async def opened(
     )
     try:
         transport = await _finished(connecting)
-    except (OSError, TimeoutError, picows.WSError) as error:
+    except (OSError, TimeoutError, ValueError, picows.WSError) as error:
         raise UnreachableError from error
     try:
         yield StreamSocket(transport, pile, monotonic, terms.rest_s)

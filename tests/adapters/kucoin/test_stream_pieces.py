@@ -127,5 +127,6 @@ async def test_who_does_not_speak_the_protocol_is_unreachable() -> None:
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(UnreachableError):
             await heard(f"ws://127.0.0.1:{port}/")
-    with pytest.raises(UnreachableError):
-        await heard(f"ws://127.0.0.1:{port}/")
+    for address in (f"ws://127.0.0.1:{port}/", "ws://127.0.0.1:99999/", "nowhere"):
+        with pytest.raises(UnreachableError):
+            await heard(address)

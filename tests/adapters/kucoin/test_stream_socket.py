@@ -19,6 +19,8 @@ from app.domain.feed import (
 from app.domain.market import Book
 from tests.adapters.kucoin.listening import QUICK, Ear, Listening, listening
 
+PATIENCE_S = 60.0
+
 
 async def live(here: Listening, *kinds: TopicKind) -> None:
     here.stream.want(here.topics(*(kinds or (TopicKind.QUOTE,))))
@@ -188,18 +190,25 @@ async def test_W01_a_connection_is_replaced_by_one_that_already_speaks() -> None
 
 async def test_W15_whoever_listens_and_fails_ends_the_stream_and_the_next_one_begins_anew() -> None:
     async with listening() as here:
-        stream, ear = here.exchange.stream(QUICK), Failing(here.ear.now_ms)
+        stream = here.exchange.stream(QUICK)
         stream.want(here.topics(TopicKind.QUOTE))
-        with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="a bug")):
-            await stream.run(ear, lambda: None)
-        assert not stream.live()
+        for ear in (Failing(here.ear.now_ms), FailingClock(here.ear.now_ms)):
+            with pytest.RaisesGroup(pytest.RaisesExc(ValueError, match="a bug")):
+                await asyncio.wait_for(stream.run(ear, lambda: None), PATIENCE_S)
+            assert not stream.live()
+            assert not stream.facts().failures, "nothing is wrong with the connection"
         again = asyncio.ensure_future(stream.run(here.ear, lambda: None))
         await here.until(lambda: len(here.ear.said(QuoteUpdate)) == len(here.codes))
         again.cancel()
         await asyncio.gather(again, return_exceptions=True)
-        assert (await here.look())["tally"]["opened"] == 2
+        assert (await here.look())["tally"]["opened"] == 3
 
 
 class Failing(Ear):
     def told(self, news: Sequence[Told]) -> None:
-        raise RuntimeError("a bug")
+        raise ValueError("a bug")
+
+
+class FailingClock(Ear):
+    def exchange_ms(self) -> int:
+        raise ValueError("a bug")
