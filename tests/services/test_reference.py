@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import cast
 
@@ -148,36 +148,44 @@ async def test_nothing_is_scored_or_traded_by_what_another_exchange_says(
     async with open_market(database, contracts=14) as live:
         data = live.market()
         await first_fill(data)
+        heard = data.live.market
 
-        def everywhere(factor: str) -> None:
-            """A price that is far off, of each coin that there is."""
-            found: dict[str, ReferencePrice] = {}
-            for code, stats in data.live.market.stats.items():
-                base, mark = data.registry.known.by_code[code].contract.base, stats.value.mark_price
-                if mark is not None:
-                    at_ms = data.server_clock.now_ms()
-                    price = mark * Decimal(factor)
-                    found[base] = ReferencePrice("binance", base, "USDT", price, at_ms)
-            data.quality.refer(found)
-            assert len(found) > 5
+        def decided(factor: str | None) -> dict[str, object]:
+            """Read anew after another exchange had a price so far off for each coin, or none."""
+            states = {
+                code: replace(one, stamp=one.stamp - 1) for code, one in heard.quality.items()
+            }
+            data.live.market = replace(heard, quality=states)
+            if factor is not None:
+                data.quality.refer(elsewhere(data, Decimal(factor)))
+            data.quality.observe()
+            return decided_by(data)
 
-        before = decided_by(data)
+        alone = decided(None)
         quotes = [data.quote(one.symbol) for one in data.eligible()]
         assert len(quotes) > 5
         assert all(quote is not None and quote.mark is not None for quote in quotes)
         for factor in ("0.01", "1.02", "100"):
-            everywhere(factor)
-            assert decided_by(data) == before
+            assert decided(factor) == alone
         shown = QualityService(data, database, Once(database, live.clock.now))
         found = shown.elsewhere(data.resolve("BTCUSDT"))
         assert found is not None, "it is shown, as what it is"
         # KuCoin is away: what is young elsewhere makes nothing of ours fresh.
         live.clock.pass_(600)
-        stale = decided_by(data)
+        assert decided("1.02") == decided(None)
         assert data.status() is DataStatus.STALE
-        everywhere("1.02")
-        assert decided_by(data) == stale
         assert data.scoring_inputs().symbols == ()
         quote = data.quote("BTCUSDT")
         assert quote is not None
         assert not quote.is_fresh
+
+
+def elsewhere(data: MarketData, factor: Decimal) -> dict[str, ReferencePrice]:
+    """Prices of now that are so many times ours."""
+    found, at_ms = dict[str, ReferencePrice](), data.server_clock.now_ms()
+    for code, stats in data.live.market.stats.items():
+        base, mark = data.registry.known.by_code[code].contract.base, stats.value.mark_price
+        if mark is not None:
+            found[base] = ReferencePrice("binance", base, "USDT", mark * factor, at_ms)
+    assert len(found) > 5
+    return found
