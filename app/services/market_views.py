@@ -196,6 +196,7 @@ class MarketMoment:
             depth=None if shown is None or np.isnan(shown) or contract.is_inverse else shown,
             settled_funding=() if settled is None else settled.value,
             ages=ages,
+            told_at=None if held[1] is None else held[1].at,
             as_of=min(times, default=None),
             status=worst(ages[source].status for source in LIVE),
         )

@@ -41,7 +41,8 @@ class QuoteView:
     depth: float | None  # quote currency within 50 bp of mid, thinner side
     settled_funding: tuple[Funding, ...]
     ages: Mapping[Source, Aged]
-    as_of: datetime | None  # of the quote; the other parts have their own ages
+    told_at: datetime | None  # exchange time of bid and ask; a contract is asked about more rarely
+    as_of: datetime | None  # what all of it is known up to; each part has its own age
     status: DataStatus
 
 

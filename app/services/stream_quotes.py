@@ -7,8 +7,9 @@ from typing import Final
 
 from app.services.market_data import MarketData
 from app.services.market_views import MarketMoment
+from app.services.quote_view import QuoteView
 from app.services.stream import EventStream
-from app.services.stream_view import Frame, ticker_frame
+from app.services.stream_view import Details, Frame, ticker_details, ticker_frame
 
 STEP_S: Final = 1.0
 
@@ -20,7 +21,7 @@ class QuoteFeed:
     market: MarketData
     stream: EventStream
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    _given: dict[str, str] = field(default_factory=dict)
+    _given: dict[str, Details] = field(default_factory=dict)
 
     async def run(self, beat: Callable[[], None]) -> None:
         while True:
@@ -31,20 +32,24 @@ class QuoteFeed:
     def look(self) -> None:
         """Gives on what is not as it was given last; that a quote has become stale is news too."""
         wanted = self.stream.wanted_symbols()
-        self._given = {name: text for name, text in self._given.items() if name in wanted}
+        self._given = {name: given for name, given in self._given.items() if name in wanted}
         moment = self.market.moment()
         frames: dict[str, Frame] = {}
         for name in sorted(wanted):
-            frame = self._quoted(name, moment)
-            if frame is not None and self._given.get(name) != frame.text:
-                frames[name] = frame
-                self._given[name] = frame.text
+            view = _quoted(name, moment)
+            if view is None:
+                continue
+            details = ticker_details(view, self.market.source.value)
+            if self._given.get(name) != details:
+                frames[name] = ticker_frame(view, details)
+                self._given[name] = details
         if frames:
             self.stream.quote(frames)
 
-    def _quoted(self, name: str, moment: MarketMoment) -> Frame | None:
-        entry = moment.known.index.find(name)
-        if entry is None:
-            return None  # it is no longer listed: silence, and its last quote says its time
-        view = moment.quote(entry)
-        return None if view.as_of is None else ticker_frame(view, self.market.source.value)
+
+def _quoted(name: str, moment: MarketMoment) -> QuoteView | None:
+    entry = moment.known.index.find(name)
+    if entry is None:
+        return None  # it is no longer listed: silence, and its last quote says its time
+    view = moment.quote(entry)
+    return None if view.as_of is None else view

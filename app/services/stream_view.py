@@ -68,9 +68,9 @@ def frame_of(record: EventRecord, since: float | None = None, *, merged: bool = 
     return _event(record.topic.value, record.seq, _time(record.occurred_at), data)
 
 
-def ticker_frame(view: QuoteView, source: str) -> Frame:
-    """A quote as readers see it; exact numbers are text, null is not known."""
-    data = {
+def ticker_details(view: QuoteView, source: str) -> Details:
+    """What readers see of a quote; exact numbers are text, null is not known."""
+    return {
         "symbol": view.entry.symbol,
         "contract": view.entry.contract.code,
         "last_price": _exact(view.last),
@@ -83,7 +83,13 @@ def ticker_frame(view: QuoteView, source: str) -> Frame:
         "data_source": source,
         "data_status": view.status.value,
     }
-    return _event(f"{TICKER}:{view.entry.symbol}", None, data["as_of"], data)
+
+
+def ticker_frame(view: QuoteView, details: Details) -> Frame:
+    """A quote, dated as bid and ask are: `as_of` is older, for it counts the rest as well."""
+    at = view.told_at or view.as_of
+    timestamp = None if at is None else _time(at)
+    return _event(f"{TICKER}:{view.entry.symbol}", None, timestamp, details)
 
 
 def notice(kind: str, sequence: int | None = None, **facts: Any) -> Frame:

@@ -1,9 +1,11 @@
 """The market while it is told: what is believed, for how long, and what happens where it is not."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from decimal import Decimal
 
 import pytest
@@ -31,6 +33,7 @@ from app.services.market_stream import StreamedMarket
 from app.services.quality_report import quality_of
 from app.services.status_components import STREAM_AWAY, TOPICS_SILENT, stream
 from app.services.status_facts import ComponentState
+from app.services.stream_view import ticker_details, ticker_frame
 from app.storage.database import Database
 from tests.services.followed_market import PATIENCE_S, followed
 from tests.services.live_market import LiveMarket, open_market
@@ -161,6 +164,19 @@ async def test_W03_a_quiet_quote_is_fresh_because_asking_confirms_it(scene: Scen
     assert not scene.mouth.called_deaf
     # The list of contracts is asked for once a minute: its age counts against its own limit.
     assert "180 s may be" in _age_told(scene)
+
+
+async def test_a_quote_of_the_stream_is_dated_as_it_was_told_not_as_its_contract_was_asked(
+    scene: Scene,
+) -> None:
+    await scene.tell_all()
+    await scene.pass_(20)
+    scene.say("ETHUSDTM", scene.quote("ETHUSDTM"))
+    await scene.pass_(1)
+    view = scene.data.moment().quote(scene.data.resolve("ETHUSDT"))
+    event = json.loads(ticker_frame(view, ticker_details(view, "sandbox")).text)
+    told, known = map(datetime.fromisoformat, (event["timestamp"], event["data"]["as_of"]))
+    assert (told - known).total_seconds() == pytest.approx(20, abs=1)
 
 
 async def test_W03_what_is_neither_told_nor_confirmed_turns_stale_by_the_limit_of_the_mode(
