@@ -28,13 +28,13 @@ INDICATORS: Final = 9
 # A state is made of blocks of symbols: few enough for the processor's first cache, so many that it
 # fetches a row ahead. Each of the following is where one number of a block begins. Constant
 # distances and loops over columns without a call are what lets the compiler use vectors.
-WIDTH: Final = 152
-_LINE: Final = 160  # more than WIDTH: addresses 4096 bytes apart hold each other up
-_BARS, _CLOSE, _GAIN, _LOSS, _RANGE, _FAST, _SLOW, _TRIGGER, _FLOW = range(0, 9 * _LINE, _LINE)
-_STRENGTH_PACE, _FAST_PACE, _SLOW_PACE, _TRIGGER_PACE = range(9 * _LINE, 13 * _LINE, _LINE)
-_KNOWN_RETURNS, _RETURN, _SUM, _SQUARES = range(13 * _LINE, 17 * _LINE, _LINE)
-_ROWS: Final = 17 * _LINE  # one number: rows taken so far
-_CLOSES: Final = 18 * _LINE
+WIDTH: Final = 304
+_LINE: Final = 312  # more than WIDTH: addresses 4096 bytes apart hold each other up
+_BARS, _CLOSE, _DRIFT, _MOVE, _RANGE, _FAST, _SLOW, _TRIGGER, _FLOW = range(0, 9 * _LINE, _LINE)
+_FADE, _SHARE, _FAST_PACE, _SLOW_PACE, _TRIGGER_PACE = range(9 * _LINE, 14 * _LINE, _LINE)
+_KNOWN_RETURNS, _RETURN, _SUM, _SQUARES = range(14 * _LINE, 18 * _LINE, _LINE)
+_ROWS: Final = 18 * _LINE  # one number: rows taken so far
+_CLOSES: Final = 19 * _LINE
 _WINDOW: Final = 20
 _RETURNS: Final = _CLOSES + _WINDOW * _LINE
 _SPAN: Final = 24
@@ -42,17 +42,20 @@ _KEPT: Final = _RETURNS + _SPAN * _LINE  # a copy of _CLOSE to _FLOW
 _LEVELS: Final = _FLOW + _LINE - _CLOSE
 _DEPTH: Final = _KEPT + _LEVELS
 _WARM: Final = 34  # bars after which no mean is still being begun
+_FADING: Final = 13.0 / 14.0  # what is left of Wilder's sum of 14 after a bar
 _STRIDE: Final = 32  # rows that are taken as if nobody lacked a bar, and then looked at
 
 
 def _paces() -> Floats:
-    """(4, 36) weights of bar number 0..35 in the means of strength, fast, slow and trigger.
+    """(5, 36) of bar number 0..35: what stays of strength and range, their share, weights of means.
 
-    A mean is begun with 1, 1/2, 1/3, ...: the plain mean of its first n.
+    A mean is begun with 1, 1/2, 1/3, ...: the plain mean of its first n. Strength and range are
+    sums, fourteen times Wilder's mean: one operation fewer in each row.
     """
     bar = np.arange(_WARM + 2.0)
     weights = (
-        np.where(bar > 1, 1.0 / np.clip(bar - 1, 0.1, 14), 0.0),
+        np.where(bar > 15, _FADING, 1.0),
+        np.where(bar > 1, 1.0, 0.0),
         np.where(bar > 26, 2.0 / 13.0, np.where(bar > 14, 1.0 / np.clip(bar - 14, 0.1, 12), 0.0)),
         np.where(bar > 26, 2.0 / 27.0, np.where(bar > 0, 1.0 / np.maximum(bar, 0.1), 0.0)),
         np.where(bar > _WARM, 0.2, np.where(bar > 25, 1.0 / np.maximum(bar - 25, 0.1), 0.0)),
@@ -114,19 +117,14 @@ def take(  # noqa: C901, PLR0912, PLR0915  # one function: a call per row costs 
                         top2 = price if price > top2 else top2  # noqa: FURB136  # keeps a NaN
                         bottom2 = price if price < bottom2 else bottom2  # noqa: FURB136  # keeps a NaN
                         change, change2 = price - before, later - price
-                        up = change if change > 0.0 else 0.0  # noqa: FURB136  # keeps a NaN
-                        up2 = change2 if change2 > 0.0 else 0.0  # noqa: FURB136  # keeps a NaN
                         sign = 1.0 if change > 0.0 else (-1.0 if change < 0.0 else 0.0)
                         sign2 = 1.0 if change2 > 0.0 else (-1.0 if change2 < 0.0 else 0.0)
-                        level = own[_GAIN + j]
-                        level = level + (1.0 / 14.0) * (up - level)
-                        own[_GAIN + j] = level + (1.0 / 14.0) * (up2 - level)
-                        level = own[_LOSS + j]
-                        level = level + (1.0 / 14.0) * (up - change - level)
-                        own[_LOSS + j] = level + (1.0 / 14.0) * (up2 - change2 - level)
-                        level = own[_RANGE + j]
-                        level = level + (1.0 / 14.0) * (top - bottom - level)
-                        own[_RANGE + j] = level + (1.0 / 14.0) * (top2 - bottom2 - level)
+                        level = own[_DRIFT + j] * _FADING + change
+                        own[_DRIFT + j] = level * _FADING + change2
+                        level = own[_MOVE + j] * _FADING + abs(change)
+                        own[_MOVE + j] = level * _FADING + abs(change2)
+                        level = own[_RANGE + j] * _FADING + (top - bottom)
+                        own[_RANGE + j] = level * _FADING + (top2 - bottom2)
                         level = own[_FLOW + j] + sign * v[j] + sign2 * v2[j]
                         own[_FLOW + j] = level + 0.0 * ((h[j] - lo[j]) + (h2[j] - lo2[j]))
                         fast = own[_FAST + j]
@@ -166,8 +164,9 @@ def take(  # noqa: C901, PLR0912, PLR0915  # one function: a call per row costs 
                 bar = min(int(own[_BARS]), _WARM) + 1
                 is_even = bar > _WARM
                 for j in range(n):
-                    own[_STRENGTH_PACE + j], own[_FAST_PACE + j] = _PACES[0, bar], _PACES[1, bar]
-                    own[_SLOW_PACE + j], own[_TRIGGER_PACE + j] = _PACES[2, bar], _PACES[3, bar]
+                    own[_FADE + j], own[_SHARE + j] = _PACES[0, bar], _PACES[1, bar]
+                    own[_FAST_PACE + j], own[_SLOW_PACE + j] = _PACES[2, bar], _PACES[3, bar]
+                    own[_TRIGGER_PACE + j] = _PACES[4, bar]
                     own[_BARS + j] += 1.0
             elif gaps or not is_even:
                 # Whose bars are enough need not be counted: paces stay while nobody lacks one.
@@ -175,8 +174,9 @@ def take(  # noqa: C901, PLR0912, PLR0915  # one function: a call per row costs 
                 for j in range(n):
                     whole = (h[j] + lo[j]) + (c[j] + v[j])
                     bar = min(int(own[_BARS + j]), _WARM) + 1 if whole - whole == 0.0 else 0
-                    own[_STRENGTH_PACE + j], own[_FAST_PACE + j] = _PACES[0, bar], _PACES[1, bar]
-                    own[_SLOW_PACE + j], own[_TRIGGER_PACE + j] = _PACES[2, bar], _PACES[3, bar]
+                    own[_FADE + j], own[_SHARE + j] = _PACES[0, bar], _PACES[1, bar]
+                    own[_FAST_PACE + j], own[_SLOW_PACE + j] = _PACES[2, bar], _PACES[3, bar]
+                    own[_TRIGGER_PACE + j] = _PACES[4, bar]
                     own[_BARS + j] += 1.0 if bar > 0 else 0.0
                     is_even = is_even and bar > _WARM
             for j in range(n):
@@ -189,15 +189,12 @@ def take(  # noqa: C901, PLR0912, PLR0915  # one function: a call per row costs 
                 top = top if top > before else before  # noqa: FURB136  # slower with NaN's rules
                 bottom = bottom if bottom < before else before  # noqa: FURB136  # slower with NaN's rules
                 change = price - before
-                up = change if change > 0.0 else 0.0  # noqa: FURB136  # slower with NaN's rules
                 sign = 1.0 if change > 0.0 else 0.0
                 sign = -1.0 if change < 0.0 else sign
-                pace, level = own[_STRENGTH_PACE + j], own[_GAIN + j]
-                own[_GAIN + j] = level + pace * (up - level)
-                level = own[_LOSS + j]
-                own[_LOSS + j] = level + pace * (up - change - level)
-                level = own[_RANGE + j]
-                own[_RANGE + j] = level + pace * (top - bottom - level)
+                fade, share = own[_FADE + j], own[_SHARE + j]
+                own[_DRIFT + j] = own[_DRIFT + j] * fade + share * change
+                own[_MOVE + j] = own[_MOVE + j] * fade + share * abs(change)
+                own[_RANGE + j] = own[_RANGE + j] * fade + share * (top - bottom)
                 own[_FLOW + j] += sign * flow
                 fast = own[_FAST + j]
                 own[_FAST + j] = fast = fast + own[_FAST_PACE + j] * (price - fast)
@@ -260,10 +257,10 @@ def take(  # noqa: C901, PLR0912, PLR0915  # one function: a call per row costs 
             a, b = out[RSI, told, first : first + n], out[ATR, told, first : first + n]
             for j in range(n):
                 bars = own[_BARS + j] if own[_SLOW_PACE + j] > 0.0 or not is_every else 0.0
-                moved = own[_GAIN + j] + own[_LOSS + j]
-                strength = 100.0 * own[_GAIN + j] / moved if moved > 0.0 else 50.0
+                moved = own[_MOVE + j]
+                strength = 50.0 + 50.0 * (own[_DRIFT + j] / moved) if moved > 0.0 else 50.0
                 a[j] = strength if bars > 14.0 else np.nan
-                b[j] = own[_RANGE + j] if bars > 14.0 else np.nan
+                b[j] = own[_RANGE + j] * (1.0 / 14.0) if bars > 14.0 else np.nan
             a, b = out[MACD, told, first : first + n], out[SIGNAL, told, first : first + n]
             d = out[HISTOGRAM, told, first : first + n]
             for j in range(n):
