@@ -114,6 +114,24 @@ def test_ten_are_enough_for_ranks() -> None:
     assert np.isfinite(standings(raw_values(count=10, missing=0.0), SPEC).z).all()
 
 
+def test_who_has_one_to_nine_values_is_too_few_to_rank_and_who_has_none_is_not() -> None:
+    raw = raw_values(missing=0.0)
+    for row, many in enumerate((0, 1, 9, 10)):
+        raw[row, many:] = NAN
+    assert standings(raw, SPEC).too_few(raw, SPEC) == {FACTORS[1].name, FACTORS[2].name}
+
+
+def test_sums_that_differ_by_a_rounding_share_a_rank_and_others_do_not() -> None:
+    names = [*(one.name for one in FACTORS), *Family]
+    moments = {name: Moments(0.0, 1.0) for name in names}
+    weights = dict(zip(Family, (1.0, 0.0, 0.0, 0.0), strict=True))
+    one = next(factor for factor in FACTORS if factor.family is next(iter(Family)))
+    spec = AlgorithmSpec("one", weights, (replace(one, weight=1.0),), moments)
+    for apart, ranks in ((5e-14, 1), (2e-12, 9)):
+        stands = standings(np.arange(9.0)[None] * apart, spec)
+        assert len(set(np.abs(stands.family_z[0]).tolist())) == ranks
+
+
 def test_moments_say_how_far_from_their_mean_in_their_own_spread() -> None:
     found = by_moments(np.array([5.0, 9.0, 1.0, 400.0]), Moments(5.0, 4.0))
     np.testing.assert_allclose(found, [0.0, 1.0, -1.0, 3.0])

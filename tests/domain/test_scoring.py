@@ -289,6 +289,10 @@ def test_D05_a_history_with_gaps_has_no_factors_and_one_of_holes_no_score() -> N
     daily = {one.name for one in FACTORS if Source.DAILY_CANDLES in one.sources}
     assert lost == dict.fromkeys(daily, "gaps_daily_candles")
 
+    assert bars % 5 == 0
+    last = by_symbol(score(_holed(4, bars // 5), SPEC))[symbol]
+    assert last.reason != "insufficient_history", "four fifths are enough"
+
     many = by_symbol(score(_holed(4, int(bars * 0.21)), SPEC))[symbol]
     assert (many.composite, many.reason) == (None, "insufficient_history")
     assert many.status is CardStatus.UNAVAILABLE
