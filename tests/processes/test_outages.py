@@ -43,7 +43,7 @@ async def test_K10_what_a_killed_process_committed_is_told_later_and_once_to_eac
         await office.work()
         told = len(first.ids)
         last = (await _changes(database))[-1][0]
-        async with worker(database_url, failpoint="published") as dying:
+        async with worker(database_url, failpoint="committed:UPDATE portfolio SET") as dying:
             await dying.died(SWAP)
         # Nobody has told of it: who committed it is dead.
         assert (len(first.ids), len(second.ids)) == (told, told)

@@ -2,8 +2,9 @@
 
 Each line of standard input is a JSON list of acts that are begun at the same time, each line of
 standard output their endings. The failpoint is where the process dies as by kill -9: `commit:N`
-just before the Nth commit from now, `published` just after a commit, or a piece of SQL, just after
-(`after:...`) or before (`before:...`) the first statement that has it. With `pause:N` it stops, as
+just before the Nth commit from now, `published` just after a commit, `committed:...` as soon as
+anything happens after the commit of a piece of SQL, or a piece of SQL, just after (`after:...`) or
+before (`before:...`) the first statement that has it. With `pause:N` it stops, as
 by SIGSTOP, just before the Nth transaction from now begins, until it is told to go on.
 """
 
@@ -18,7 +19,7 @@ from datetime import datetime
 from random import Random
 from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
 from app.domain.errors import ServiceError
 from app.domain.portfolio import faults
@@ -51,13 +52,10 @@ def _arm(database: Database, failpoint: str) -> None:
                 die()
 
     if kind == "pause":
-        ahead = [int(detail)]
+        _stop_before_the_transaction(engine, int(detail))
 
-        @event.listens_for(engine, "begin")
-        def on_begin(_: object) -> None:
-            ahead[0] -= 1
-            if ahead[0] == 0:
-                os.kill(os.getpid(), signal.SIGSTOP)
+    if kind == "committed":
+        _die_after_the_commit(engine, detail)
 
     if kind in {"before", "after"}:
 
@@ -65,6 +63,33 @@ def _arm(database: Database, failpoint: str) -> None:
         def on_statement(_c: object, _cursor: object, sql: str, *_: object) -> None:
             if detail in " ".join(sql.split()):
                 die()
+
+
+def _stop_before_the_transaction(engine: Engine, number: int) -> None:
+    ahead = [number]
+
+    @event.listens_for(engine, "begin")
+    def on_begin(_: object) -> None:
+        ahead[0] -= 1
+        if ahead[0] == 0:
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _die_after_the_commit(engine: Engine, of: str) -> None:
+    """Whatever is said next after the commit of a statement that has `of` in it is not heard."""
+    seen: list[str] = []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def on_statement(_c: object, _cursor: object, sql: str, *_: object) -> None:
+        if seen == ["said", "committed"]:
+            die()
+        if not seen and of in " ".join(sql.split()):
+            seen.append("said")
+
+    @event.listens_for(engine, "commit")
+    def on_commit(_: object) -> None:
+        if seen == ["said"]:
+            seen.append("committed")
 
 
 async def _carried_out(desk: Desk, act: Act, who: Command) -> Outcome[Any]:
@@ -129,7 +154,8 @@ async def _read(desk: Desk, least: int, most: int) -> dict[str, Any]:
 
 
 async def _work(url: str, minutes: float, failpoint: str) -> None:
-    on_publish = die if failpoint == "published" else lambda _: None
+    dies = failpoint.startswith(("published", "committed"))
+    on_publish = die if dies else lambda _: None
     loop = asyncio.get_running_loop()
     database = Database(DatabaseOptions(url=url), loop.time, Random(os.getpid()).random, on_publish)
     await database.open()

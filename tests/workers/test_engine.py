@@ -161,6 +161,40 @@ async def test_closing_waits_for_what_runs(database_url: str) -> None:
     assert notes.done == ["first", "second"]
 
 
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_K15_while_it_closes_no_run_is_begun_and_the_next_one_takes_it_up(
+    database_url: str,
+) -> None:
+    notes, leave = Notes(), asyncio.Event()
+    notes.go_on.clear()
+    opened: asyncio.Future[Engine] = asyncio.get_running_loop().create_future()
+
+    async def first_process() -> None:
+        async with engine_at(database_url, [notes.run()]) as engine:
+            opened.set_result(engine)
+            await leave.wait()
+
+    process = asyncio.ensure_future(first_process())
+    engine = await opened
+    await engine.enqueue("noted", {}, run_id="r-1")
+    await notes.begun.wait()
+    leave.set()
+
+    async def is_closing() -> bool:
+        return engine._closing
+
+    await until(is_closing)
+    await engine.enqueue("noted", {}, run_id="r-2")
+    await until(lambda: running(engine, "r-2"))
+    notes.go_on.set()
+    await process
+    assert notes.done == ["first", "second"]
+    async with engine_at(database_url, [notes.run()]) as engine:
+        assert (await ended(engine, "r-2")).state is JobState.DONE
+        assert (await engine.job("r-1")).state is JobState.DONE
+    assert notes.done == ["first", "second"] * 2
+
+
 async def test_what_does_not_end_in_time_goes_on_at_the_interrupted_step(
     database_url: str,
 ) -> None:
