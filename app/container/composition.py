@@ -154,7 +154,13 @@ def compose(
         alert_rules=AlertRuleService(configuration),
         configuration=configuration,
         status=sources.status(
-            utc_now, code_version(), feed.link, market.facts, supervisor.facts, feed.processes
+            utc_now,
+            code_version(),
+            feed.link,
+            market.facts,
+            supervisor.facts,
+            market.count,
+            feed.processes,
         ),
         sample_data=SampleData(market, scoring),
         once=once,

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from app.domain.configuration import Configuration
-from app.domain.eligibility import Funnel, RuleCheck, worth_history
+from app.domain.eligibility import Funnel, RuleCheck
 from app.domain.errors import ServiceError
 from app.domain.market import (
     CandleSeries,
@@ -23,6 +23,7 @@ from app.domain.panel import Panel, ScoringInputs, Source
 from app.domain.symbols import SymbolEntry
 from app.services.feed_lease import Fence, anybody
 from app.services.market_clock import ServerClock
+from app.services.market_eligible import count_aside, eligible, worth
 from app.services.market_facts import market_facts
 from app.services.market_fetch import Fetcher
 from app.services.market_memory import MarketMemory
@@ -233,7 +234,7 @@ class MarketData:
         async with self._reading_bars:  # whoever comes second finds nothing left to ask for
             await self.sync_clock()
             await self.fetch.candles(self.worth_history(), Interval.DAY, batch=WHOLE)
-            await self.fetch.candles(self.eligible(), Interval.HOUR, batch=WHOLE)
+            await self.fetch.candles(await self.eligible_aside(), Interval.HOUR, batch=WHOLE)
 
     async def recall(self) -> None:
         """Take up what was stored before this start, once."""
@@ -248,7 +249,7 @@ class MarketData:
         The symbols of `first` have their turn in every part, eligible or not, as long as they are
         traded; no more of them than of the others, so that these are not held up.
         """
-        entries = self.eligible()
+        entries = await self.eligible_aside()
         share = step_s / self.configuration().cadences.books
         count = min(len(entries), max(1, round(len(entries) * share + 0.5)))
         held = self.live.market.books
@@ -269,7 +270,7 @@ class MarketData:
 
     async def refresh_funding(self) -> None:
         """Rates that were settled since."""
-        await self.fetch.funding(self.eligible())
+        await self.fetch.funding(await self.eligible_aside())
 
     async def sync_clock(self) -> None:
         try:
@@ -282,17 +283,16 @@ class MarketData:
 
     def worth_history(self) -> tuple[SymbolEntry, ...]:
         """Symbols that listing and turnover let through, the most traded first."""
-        moment = self.moment()
-        found = (
-            (candidate.turnover_24h or 0, entry)
-            for entry in moment.known.index.entries
-            for candidate in (moment.candidate(entry.contract, entry.symbol),)
-            if worth_history(candidate, moment.limits)
-        )
-        ranked = sorted(found, key=lambda pair: (-pair[0], pair[1].symbol))
-        return tuple(entry for _, entry in ranked)
+        return worth(self.moment())
 
     def eligible(self) -> tuple[SymbolEntry, ...]:
         """Symbols that pass the whole funnel, the most traded first."""
-        passed = set(self.funnel().eligible)
-        return tuple(entry for entry in self.worth_history() if entry.symbol in passed)
+        return eligible(self.moment())
+
+    async def eligible_aside(self) -> tuple[SymbolEntry, ...]:
+        """The same, worked out in a thread."""
+        return await asyncio.to_thread(eligible, self.moment())
+
+    async def count(self) -> None:
+        """Has the number of the eligible ready for `facts`."""
+        await count_aside(self.moment())

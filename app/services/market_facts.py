@@ -1,18 +1,12 @@
 """What health and status say of the market; the gauges are set on the way."""
 
-from typing import Final
-
 from app.domain.market import DataSource
 from app.domain.panel import Source
+from app.services.market_eligible import count
 from app.services.market_state import FillProgress
 from app.services.market_views import MarketMoment
 from app.services.status_facts import MarketFacts
 from app.telemetry.metrics import Metrics
-
-# So much later may the number of eligible symbols be seen: it is for people and their screens,
-# and counting at every look at the health took longer than all the rest of it. Each count holds
-# the event loop for the time of ten answers.
-COUNT_S: Final = 5.0
 
 
 def market_facts(
@@ -25,19 +19,14 @@ def market_facts(
 ) -> MarketFacts:
     """Of one moment; an age is that of the last answer of a source, None before the first."""
     stale = moment.stale_symbols()
-    eligible = moment.memory.of(
-        "eligible",
-        (moment.known, moment.configuration),
-        moment.mono,
-        lambda: (len(moment.funnel().eligible), moment.mono + COUNT_S),
-    )
+    eligible = count(moment)
     ages = {one.value: moment.age_s(one) for one in Source}
     for name, age in ages.items():
         if age is not None:
             metrics.market_data_age_seconds.labels(name).set(age)
     counts = {"known": len(moment.known.index.entries), "eligible": eligible, "stale": stale}
-    for state, count in counts.items():
-        metrics.market_symbols.labels(state).set(count)
+    for state, number in counts.items():
+        metrics.market_symbols.labels(state).set(number)
     return MarketFacts(
         data_source=source,
         data_status=moment.status(),

@@ -14,6 +14,11 @@ class _Kept:
     until: float
     value: Any
 
+    def holds(self, rests_on: tuple[object, ...], now: float) -> bool:
+        return self.made_at <= now <= self.until and all(
+            one is two for one, two in zip(self.rests_on, rests_on, strict=True)
+        )
+
 
 @dataclass(slots=True)
 class MarketMemory:
@@ -34,12 +39,13 @@ class MarketMemory:
     ) -> V:
         """`make` gives a value and the last monotonic second at which it is true by itself."""
         kept = self._kept.get(kind)
-        if (
-            kept is None
-            or not kept.made_at <= now <= kept.until
-            or any(one is not two for one, two in zip(kept.rests_on, rests_on, strict=True))
-        ):
+        if kept is None or not kept.holds(rests_on, now):
             value, until = make()
             kept = self._kept[kind] = _Kept(rests_on, now, until, value)
         found: V = kept.value
         return found
+
+    def has(self, kind: str, rests_on: tuple[object, ...], now: float) -> bool:
+        """Whether `of` would give what was made before."""
+        kept = self._kept.get(kind)
+        return kept is not None and kept.holds(rests_on, now)

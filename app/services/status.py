@@ -49,6 +49,10 @@ __all__ = [
 ]
 
 
+async def _at_once() -> None:
+    """Nothing takes long."""
+
+
 @dataclass(slots=True)
 class Status:
     """Asks each component; a component that cannot answer is down, never left out."""
@@ -65,6 +69,7 @@ class Status:
     processes: Callable[[], tuple[ProcessFacts, ...]] = lambda: ()
     stream_report: Callable[[], StreamReport | None] = lambda: None  # None: it only polls
     reference_report: Callable[[], ReferenceReport | None] = lambda: None  # None: nobody is asked
+    count_market: Callable[[], Awaitable[None]] = _at_once  # so that its facts need not do it
     signal_queue: Callable[[], Awaitable[SignalQueue]] | None = None
     refusal: Callable[[], ServiceError | None] = lambda: None  # why no change is taken
     pulse: AlertingPulse | None = None
@@ -112,6 +117,7 @@ class Status:
         )
 
     async def health(self) -> Health:
+        await self.count_market()
         market = self.market_facts()
         found = [
             await self._database(),

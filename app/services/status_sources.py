@@ -1,6 +1,6 @@
 """What the status tells of portfolio and scoring, read where it stands."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from app.domain.configuration import Configuration
@@ -33,6 +33,7 @@ class StatusSources:
         exchange_link: Callable[[], ExchangeLink],
         market_facts: Callable[[], MarketFacts],
         task_facts: Callable[[], tuple[TaskFacts, ...]],
+        count_market: Callable[[], Awaitable[None]],
         processes: Callable[[], tuple[ProcessFacts, ...]] = lambda: (),
     ) -> Status:
         """The status of a service that starts now; who asks at the same time shares one ping."""
@@ -44,6 +45,7 @@ class StatusSources:
             ping_database=lambda: pinging(self.ping),
             exchange_link=exchange_link,
             market_facts=market_facts,
+            count_market=count_market,
             scoring_facts=self.scoring_facts,
             portfolio_facts=self.portfolio_facts,
             signal_queue=self.signal_queue,

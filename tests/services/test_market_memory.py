@@ -1,5 +1,6 @@
 """What is worked out over the whole market is kept for exactly as long as it is true."""
 
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from decimal import Decimal
@@ -11,7 +12,7 @@ from app.domain.eligibility import Candidate, Funnel, Limits, first_failure
 from app.domain.panel import Source
 from app.services.backfill import first_fill
 from app.services.market_data import MarketData
-from app.services.market_facts import COUNT_S
+from app.services.market_eligible import COUNT_S
 from app.services.market_memory import MarketMemory
 from app.services.market_state import DailyFacts, Market
 from app.services.quotes import quoted
@@ -131,3 +132,29 @@ async def test_the_number_of_eligible_symbols_is_counted_every_few_seconds(
     assert data.facts().eligible == before
     live.clock.pass_(COUNT_S + 0.01)
     assert data.facts().eligible == before - 1
+
+
+async def test_who_is_eligible_is_found_beside_the_loop(
+    live: LiveMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, judges = live.market(), set[threading.Thread]()
+    await first_fill(data)
+    before = data.facts().eligible
+
+    def judge(one: Candidate, limits: Limits) -> str | None:
+        judges.add(threading.current_thread())
+        return first_failure(one, limits)
+
+    monkeypatch.setattr("app.services.market_funnel.first_failure", judge)
+    for wanted in (before - 1, before - 2):
+        entry = data.resolve(data.eligible()[0].symbol)
+        data.live.market = _without_quote(data.live.market, entry.contract.code)
+        live.clock.pass_(COUNT_S + 0.01)
+        judges.clear()
+        if wanted == before - 1:
+            await data.count()
+            assert data.facts().eligible == wanted
+        else:
+            assert len(await data.eligible_aside()) == wanted
+        assert judges
+        assert threading.main_thread() not in judges
