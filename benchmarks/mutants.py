@@ -74,7 +74,7 @@ EQUAL = (
     ("composite", "(weight.sum() or 1.0)", "1.0 -> 2.0", "no weight, divided by whatever"),
 )
 LEAST = 0.85
-PATIENCE_S = 120  # a mutant that runs so long is killed: it does not end
+PATIENCE_S = 120  # of the processor: a mutant that takes so much does not end, and is killed
 AT_ONCE = 2
 _OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Add: ast.Sub,
@@ -194,7 +194,7 @@ def _begin(module: str, mutant: Mutant | None) -> int:
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
     if mutant is not None:  # without one it may take as long as the kernels take to compile
-        signal.alarm(PATIENCE_S)
+        signal.setitimer(signal.ITIMER_PROF, PATIENCE_S)
         sys.meta_path.insert(0, _Changed(f"app.domain.{module}", mutant.tree))
     # A mistake that was found need not be made small, and a slow example is none.
     settings.register_profile(
