@@ -1,10 +1,12 @@
 """The portfolio over HTTP, on real databases and the real services."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import pytest
@@ -214,6 +216,49 @@ async def test_C02_many_at_once_with_one_key(desk: Desk, client: httpx2.AsyncCli
             problem(one, 409, "idempotency_in_progress")
             assert one.headers["retry-after"] == "1"
     assert (await get(client, "/portfolio"))["version"] == 2
+
+
+async def test_B16_a_client_that_hangs_up_leaves_a_whole_change_behind(
+    desk: Desk, client: httpx2.AsyncClient
+) -> None:
+    await desk.filled(3)
+    app, path = cast("Any", client)._transport.app, f"{PREFIX}/portfolio/add-symbol"
+    wish, once = {"symbol": SYMBOLS[9]}, {"idempotency-key": "k", "host": "service"}
+    heard = [
+        {"type": "http.request", "body": json.dumps(wish).encode(), "more_body": False},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive() -> Any:
+        return heard.pop(0) if len(heard) > 1 else heard[0]
+
+    async def send(_: Any) -> None:
+        raise OSError("nobody is there")
+
+    asked = client.build_request("POST", path, json=wish, headers=once)
+    with suppress(OSError):
+        await app(
+            {
+                "type": "http",
+                "asgi": {"version": "3.0"},
+                "http_version": "1.1",
+                "method": "POST",
+                "scheme": "http",
+                "path": path,
+                "raw_path": path.encode(),
+                "query_string": b"",
+                "headers": [(name.lower(), value) for name, value in asked.headers.raw],
+                "client": ("127.0.0.1", 1),
+                "server": ("service", 80),
+            },
+            receive,
+            send,
+        )
+    assert desk.database.checked_out == 0
+    assert (await get(client, "/portfolio"))["version"] == 2
+    assert await desk.members() == [*SYMBOLS[:3], SYMBOLS[9]]
+    again = await post(client, "/add-symbol", wish, idempotency_key="k")
+    assert (again.status_code, again.headers["idempotency-replayed"]) == (201, "true")
 
 
 async def test_if_match(desk: Desk, client: httpx2.AsyncClient) -> None:

@@ -9,11 +9,13 @@ import pytest
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, APIRouter
 from pydantic import BaseModel
+from starlette.middleware.base import BaseHTTPMiddleware
 
 from app.api.application import ROOT_ROUTERS, ROUTERS
 from app.api.errors import PREFIX
 from app.api.responses import Shown
 from app.api.routing import QuickRouter
+from tests.api.harness import make_api
 
 READS = [
     route
@@ -50,6 +52,15 @@ def test_a_router_is_not_asked_about_what_only_others_have(number: int, path: st
     named = [at for at, router in enumerate(ROUTERS) if _may_have(router, path)]
     assert number in named
     assert len(named) <= 2  # /alerts/rules could be an alert, and the like
+
+
+def test_B16_nothing_around_a_session_ends_it_when_its_client_has_gone() -> None:
+    """As starlette's BaseHTTPMiddleware does: it runs what it wraps in a task of its own."""
+    around = [one.cls for one in make_api().user_middleware]
+    assert around
+    assert not [
+        one for one in around if isinstance(one, type) and issubclass(one, BaseHTTPMiddleware)
+    ]
 
 
 @pytest.mark.parametrize("path", ["", "/", "/nothing", "/portfolio/", "/portfolio/a/b/c/d/e"])
