@@ -40,7 +40,7 @@ class AlgorithmIn(Said):
         return self.model_dump(exclude_unset=True, exclude={"reason", "user"})
 
 
-class ScoringOut(Out):
+class ScoringSettingsOut(Out):
     """Of the scoring, beside the weights of its families."""
 
     impact_notional: float = Field(description="Quote currency that `impact` sweeps a book with.")
@@ -49,7 +49,7 @@ class ScoringOut(Out):
     )
 
 
-class ScoringIn(Body):
+class ScoringSettingsIn(Body):
     impact_notional: float | None = None
     factor_weights: dict[str, float] | None = Field(None, max_length=256)
 

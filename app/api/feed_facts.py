@@ -14,7 +14,7 @@ class FeedMode(StrEnum):
     POLL = "poll"
 
 
-class LineOut(Out):
+class ConnectionOut(Out):
     """One connection to the exchange."""
 
     phase: str = Field(examples=["live"])
@@ -28,7 +28,7 @@ class StreamOut(Out):
     """How the market comes in; connections and counts are those of the process that answers."""
 
     mode: FeedMode = Field(description="`poll` also while the stream is away.")
-    connections: list[LineOut]
+    connections: list[ConnectionOut]
     topics: int = Field(description="Asked for.")
     live_topics: int
     last_message_s: float | None = Field(description="Since the last message; null before one.")
@@ -45,7 +45,7 @@ class StreamOut(Out):
         facts = report.facts
         return cls(
             mode=FeedMode.STREAM if report.is_streaming else FeedMode.POLL,
-            connections=[LineOut.model_validate(line) for line in facts.lines],
+            connections=[ConnectionOut.model_validate(line) for line in facts.lines],
             topics=facts.topics,
             live_topics=facts.live_topics,
             last_message_s=facts.last_message_s,

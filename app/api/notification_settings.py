@@ -15,7 +15,7 @@ class LimitOut(Out):
     )
 
 
-class NotificationsOut(Out):
+class NotificationSettingsOut(Out):
     """Limits of channels to people; webhooks get everything."""
 
     error: LimitOut
@@ -31,7 +31,7 @@ class LimitIn(Body):
     cooldown_s: int | None = None
 
 
-class NotificationsIn(Body):
+class NotificationSettingsIn(Body):
     error: LimitIn | None = None
     trade: LimitIn | None = None
     status: LimitIn | None = None

@@ -6,7 +6,7 @@ from app.api.body import Body
 from app.api.schemas import Out
 
 
-class QualityOut(Out):
+class QualitySettingsOut(Out):
     """Deviations are fractions, times are seconds."""
 
     last_off_mark: float = Field(description="Last trade against the mark price.")
@@ -29,7 +29,7 @@ class QualityOut(Out):
     revision_days: int = Field(description="Former words on a closed candle are kept for so long.")
 
 
-class QualityIn(Body):
+class QualitySettingsIn(Body):
     last_off_mark: float | None = None
     mark_off_index: float | None = None
     jump: float | None = None

@@ -6,7 +6,7 @@ from app.api.body import Body
 from app.api.schemas import Out
 
 
-class ReplacementOut(Out):
+class ReplacementSettingsOut(Out):
     """Times in seconds, noise in composite z, the return in basis points a day."""
 
     noise_multiple: float
@@ -32,7 +32,7 @@ class ReplacementOut(Out):
     auto_discretionary: bool
 
 
-class ReplacementIn(Body):
+class ReplacementSettingsIn(Body):
     noise_multiple: float | None = None
     noise_runs: int | None = None
     noise_default: float | None = None

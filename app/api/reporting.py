@@ -104,7 +104,7 @@ class DayOut(Out):
         )
 
 
-class LineOut(Out):
+class LedgerLineOut(Out):
     name: str = Field(description="Symbol or sector.")
     sector: str
     weight_percentage: Percent | None
@@ -136,8 +136,8 @@ class LedgerOut(Out):
     start_equity: MoneyString | None
     end_equity: MoneyString | None
     change: MoneyString | None
-    symbols: list[LineOut]
-    sectors: list[LineOut]
+    symbols: list[LedgerLineOut]
+    sectors: list[LedgerLineOut]
     reason: str | None = Field(description="Why it is not known, wholly or up to now.")
 
     @classmethod
@@ -150,8 +150,8 @@ class LedgerOut(Out):
             start_equity=one.start,
             end_equity=one.end,
             change=one.change,
-            symbols=[LineOut.of(line) for line in one.symbols],
-            sectors=[LineOut.of(line) for line in one.sectors],
+            symbols=[LedgerLineOut.of(line) for line in one.symbols],
+            sectors=[LedgerLineOut.of(line) for line in one.sectors],
             reason=one.reason,
         )
 

@@ -102,7 +102,7 @@ class OutcomeCountsOut(Out):
     unknown: int = Field(description="A price, or most of the universe, was missing.")
 
 
-class StatisticsOut(Out):
+class SignalStatisticsOut(Out):
     """Counts of the signals that came in within the last `days`; records are of all time."""
 
     days: int

@@ -56,7 +56,7 @@ class Beat(StrEnum):
     ANNOUNCE = "announce"  # what leaves with that transaction
 
 
-class StepState(StrEnum):
+class RebalanceStepState(StrEnum):
     DONE = "done"
     SKIPPED = "skipped"  # there was nothing to do
     FAILED = "failed"
@@ -65,7 +65,7 @@ class StepState(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Step:
     beat: Beat
-    state: StepState
+    state: RebalanceStepState
     started_at: datetime
     finished_at: datetime
     detail: Mapping[str, Any]  # JSON-able

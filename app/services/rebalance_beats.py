@@ -18,7 +18,7 @@ from app.domain.events import PlanCreated
 from app.domain.history import Draft, EventType, number_text
 from app.domain.membership import Change, weigh
 from app.domain.portfolio import Portfolio
-from app.domain.rebalance_run import INTERRUPTED, Beat, Failure, Step, StepState
+from app.domain.rebalance_run import INTERRUPTED, Beat, Failure, RebalanceStepState, Step
 from app.domain.rebalancing import Plan, plan
 from app.services.changes import Ledger
 from app.services.grounds import Grounds, GroundsNow
@@ -153,17 +153,19 @@ class Trail:
     def beat(self, beat: Beat) -> Iterator[dict[str, Any]]:
         """One step; what is put into the mapping is kept as its detail."""
         detail: dict[str, Any] = {}
-        step = Step(beat, StepState.DONE, self.clock(), self.clock(), detail)
+        step = Step(beat, RebalanceStepState.DONE, self.clock(), self.clock(), detail)
         try:
             yield detail
         except BaseException as error:
-            self._take(replace(step, state=StepState.FAILED, detail=vars_of(failure_of(error))))
+            self._take(
+                replace(step, state=RebalanceStepState.FAILED, detail=vars_of(failure_of(error)))
+            )
             raise
         self._take(step)
 
     def skip(self, *beats: Beat) -> None:
         now = self.clock()
-        self.steps += [Step(beat, StepState.SKIPPED, now, now, {}) for beat in beats]
+        self.steps += [Step(beat, RebalanceStepState.SKIPPED, now, now, {}) for beat in beats]
 
     def _take(self, step: Step) -> None:
         self.steps.append(replace(step, finished_at=self.clock()))

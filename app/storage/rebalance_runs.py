@@ -9,7 +9,16 @@ from sqlalchemy import Row, Select, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.errors import Code, UnavailableError
-from app.domain.rebalance_run import ACTIVE, Beat, Failure, Outcome, Run, RunState, Step, StepState
+from app.domain.rebalance_run import (
+    ACTIVE,
+    Beat,
+    Failure,
+    Outcome,
+    RebalanceStepState,
+    Run,
+    RunState,
+    Step,
+)
 from app.domain.rebalancing import Shift, Trigger
 from app.storage.rebalance_tables import rebalance_run_steps as steps_table
 from app.storage.rebalance_tables import rebalance_runs as table
@@ -102,7 +111,13 @@ class RebalanceRunRepository:
         wanted = select(steps_table).where(steps_table.c.run_id == run_id)
         rows = await self.connection.execute(wanted.order_by(steps_table.c.position))
         return tuple(
-            Step(Beat(row.beat), StepState(row.state), row.started_at, row.finished_at, row.detail)
+            Step(
+                Beat(row.beat),
+                RebalanceStepState(row.state),
+                row.started_at,
+                row.finished_at,
+                row.detail,
+            )
             for row in rows
         )
 

@@ -111,6 +111,11 @@ def test_codes_in_the_code_are_codes_of_the_registry() -> None:
         assert "model_construct" not in text, path
 
 
+def test_no_schema_is_called_by_where_its_code_lies(document: Operation) -> None:
+    """Two models of one name would both be told apart by their modules."""
+    assert not [name for name in document["components"]["schemas"] if "__" in name]
+
+
 def test_references_resolve(document: Operation) -> None:
     schemas = document["components"]["schemas"]
     for name in re.findall(r"#/components/schemas/([^']+)", str(document)):

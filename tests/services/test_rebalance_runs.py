@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.domain.errors import Code, ConflictError, NotFoundError, ServiceError
-from app.domain.rebalance_run import Beat, Run, RunState, Step, StepState
+from app.domain.rebalance_run import Beat, RebalanceStepState, Run, RunState, Step
 from app.services.once import Along, Answer, Command
 from app.services.rebalance_beats import Trail, Wish
 from app.services.rebalance_runs import Rebalanced
@@ -64,7 +64,9 @@ async def test_a_run_is_kept_with_what_it_did_and_how(desk: Desk) -> None:
     assert run.outcome.shifts == done.plan.shifts
     assert run.outcome.turnover_u == done.plan.turnover_u
     assert run.outcome.cost == done.cost
-    assert [(step.beat, step.state) for step in steps] == [(one, StepState.DONE) for one in Beat]
+    assert [(step.beat, step.state) for step in steps] == [
+        (one, RebalanceStepState.DONE) for one in Beat
+    ]
     assert steps[0].detail == {"version": 1, "board": "board-1"}
     event = (await desk.reports.history(None, 1))[0]
     assert event.payload["run_id"] == run.run_id, "the change names its run"
@@ -283,7 +285,7 @@ async def test_D21_a_run_that_is_refused_is_written_down_and_may_be_tried_again(
     assert run.failure is not None
     assert run.failure.code == code.value
     assert run.failure.detail == caught.value.detail
-    assert [(step.beat, step.state) for step in steps] == [(Beat.LOAD, StepState.FAILED)]
+    assert [(step.beat, step.state) for step in steps] == [(Beat.LOAD, RebalanceStepState.FAILED)]
     assert (await desk.portfolio.view()).portfolio == before[0]
     assert await history_length(desk) == before[1]
     desk.boards.board = board

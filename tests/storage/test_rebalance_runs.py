@@ -12,10 +12,10 @@ from app.domain.rebalance_run import (
     Beat,
     Failure,
     Outcome,
+    RebalanceStepState,
     Run,
     RunState,
     Step,
-    StepState,
 )
 from app.domain.rebalancing import Shift, Trigger
 from app.storage.database import Database
@@ -32,8 +32,8 @@ OUTCOME = Outcome(
     details={"facts": {"as_of": None}, "errors": {"BTCUSDT": -1e-17}},
 )
 STEPS = (
-    Step(Beat.LOAD, StepState.DONE, AT, AT + timedelta(microseconds=1), {"version": 1}),
-    Step(Beat.PLAN, StepState.FAILED, AT, AT, {"code": "x"}),
+    Step(Beat.LOAD, RebalanceStepState.DONE, AT, AT + timedelta(microseconds=1), {"version": 1}),
+    Step(Beat.PLAN, RebalanceStepState.FAILED, AT, AT, {"code": "x"}),
 )
 
 

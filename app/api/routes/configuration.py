@@ -7,18 +7,18 @@ from pydantic import Field
 from starlette.responses import Response
 
 from app.api.alert_settings import AlertSettingsIn, AlertSettingsOut
-from app.api.algorithms import ScoringIn, ScoringOut
+from app.api.algorithms import ScoringSettingsIn, ScoringSettingsOut
 from app.api.body import Body, DecimalIn
 from app.api.deps import CommandDep, CursorsDep, ServiceDep, by
 from app.api.errors import problem_response, problems
 from app.api.feed_settings import FeedIn, FeedOut
 from app.api.members import CHANGES, UNSAID, Said
-from app.api.notification_settings import NotificationsIn, NotificationsOut
+from app.api.notification_settings import NotificationSettingsIn, NotificationSettingsOut
 from app.api.paging import Page, cut
 from app.api.policy_settings import PolicyIn, PolicyOut
-from app.api.quality_settings import QualityIn, QualityOut
+from app.api.quality_settings import QualitySettingsIn, QualitySettingsOut
 from app.api.rebalancing_settings import RebalancingIn, RebalancingOut
-from app.api.replacement_settings import ReplacementIn, ReplacementOut
+from app.api.replacement_settings import ReplacementSettingsIn, ReplacementSettingsOut
 from app.api.responses import answer, etag, json_bytes, keep, sent
 from app.api.retention_settings import RetentionIn, RetentionOut
 from app.api.routing import api_router
@@ -36,7 +36,7 @@ router = api_router("configuration", "/configuration")
 _ABOUT_THE_CHANGE: Final = {"version", "reason", "user", "evict_lowest"}  # no settings
 
 
-class CorrelationOut(Out):
+class CorrelationSettingsOut(Out):
     limit: float
     alert: float
     days: int
@@ -45,7 +45,7 @@ class CorrelationOut(Out):
     basis: CorrelationBasis
 
 
-class EligibilityOut(Out):
+class EligibilitySettingsOut(Out):
     min_turnover: MoneyString
     min_daily_bars: int
     quotes: list[str]
@@ -88,20 +88,20 @@ class ConfigurationOut(Out):
     replacement_candidates: int
     liquidity_share: float
     age_limit_cadences: float
-    correlation: CorrelationOut
-    eligibility: EligibilityOut
+    correlation: CorrelationSettingsOut
+    eligibility: EligibilitySettingsOut
     cadences: CadencesOut
     alerts: AlertSettingsOut
-    replacement: ReplacementOut
+    replacement: ReplacementSettingsOut
     rebalancing: RebalancingOut
     policy: PolicyOut
     sizing: SizingOut
-    notifications: NotificationsOut
+    notifications: NotificationSettingsOut
     retention: RetentionOut
-    quality: QualityOut
+    quality: QualitySettingsOut
     signals: SignalsOut
     feed: FeedOut
-    scoring: ScoringOut
+    scoring: ScoringSettingsOut
 
     @classmethod
     def of(cls, settings: Configuration) -> Self:
@@ -115,7 +115,7 @@ class ConfigurationChanged(Out):
     warnings: list[str] = Field(examples=[["cash_remainder_at_least: 60.000000"]])
 
 
-class CorrelationIn(Body):
+class CorrelationSettingsIn(Body):
     limit: float | None = None
     alert: float | None = None
     days: int | None = None
@@ -124,7 +124,7 @@ class CorrelationIn(Body):
     basis: str | None = None
 
 
-class EligibilityIn(Body):
+class EligibilitySettingsIn(Body):
     min_turnover: DecimalIn | None = None
     min_daily_bars: int | None = None
     quotes: list[str] | None = None
@@ -172,20 +172,20 @@ class ConfigurationIn(Said):
     replacement_candidates: int | None = None
     liquidity_share: float | None = None
     age_limit_cadences: float | None = None
-    correlation: CorrelationIn | None = None
-    eligibility: EligibilityIn | None = None
+    correlation: CorrelationSettingsIn | None = None
+    eligibility: EligibilitySettingsIn | None = None
     cadences: CadencesIn | None = None
     alerts: AlertSettingsIn | None = None
-    replacement: ReplacementIn | None = None
+    replacement: ReplacementSettingsIn | None = None
     rebalancing: RebalancingIn | None = None
     policy: PolicyIn | None = None
     sizing: SizingIn | None = None
-    notifications: NotificationsIn | None = None
+    notifications: NotificationSettingsIn | None = None
     retention: RetentionIn | None = None
-    quality: QualityIn | None = None
+    quality: QualitySettingsIn | None = None
     signals: SignalsIn | None = None
     feed: FeedIn | None = None
-    scoring: ScoringIn | None = None
+    scoring: ScoringSettingsIn | None = None
     evict_lowest: bool = Field(
         False,
         description="Where fewer members are allowed than there are: remove those with the lowest "

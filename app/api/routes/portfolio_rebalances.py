@@ -24,7 +24,7 @@ from app.api.schemas import (
     percent,
 )
 from app.domain.errors import Code
-from app.domain.rebalance_run import Beat, Failure, Run, RunState, Step, StepState
+from app.domain.rebalance_run import Beat, Failure, RebalanceStepState, Run, RunState, Step
 from app.domain.rebalancing import Shift
 
 router = api_router("portfolio", "/portfolio/rebalances")
@@ -93,7 +93,7 @@ class RebalanceStepOut(Out):
     """One step; of a run whose process died none is known."""
 
     name: Beat
-    state: StepState
+    state: RebalanceStepState
     started_at: UtcTime
     finished_at: UtcTime
     detail: Json

@@ -15,7 +15,7 @@ from app.api.paging import Page, cut
 from app.api.responses import keep, sent
 from app.api.routing import api_router
 from app.api.schemas import CursorText, IdPath, Limit, Out, QueryInt, TimeIn
-from app.api.signal_statistics import StatisticsOut
+from app.api.signal_statistics import SignalStatisticsOut
 from app.api.signals import PendingSignalOut, SignalOut
 from app.domain.errors import Code
 from app.domain.signal import Claim, Direction
@@ -165,14 +165,14 @@ async def processed_signals(
 async def signal_statistics(
     service: ServiceDep,
     days: Annotated[QueryInt, Query(ge=1, le=365, description="How far back.")] = 30,
-) -> StatisticsOut:
+) -> SignalStatisticsOut:
     """By state, by source, by evaluation and by agent.
 
     After the horizon (`signals.horizon_days`) it is booked whether the symbol beat the median of
     the universe, from closed hourly bars. By that agents earn their weight (`record`); while the
     skill of none is known all weigh the same, and nothing is done unasked.
     """
-    return StatisticsOut.of(await service.signals.statistics(days), days)
+    return SignalStatisticsOut.of(await service.signals.statistics(days), days)
 
 
 @router.post(

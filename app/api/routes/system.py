@@ -118,7 +118,7 @@ class ScoringOut(Out):
     unavailable: int
 
 
-class PortfolioOut(Out):
+class PortfolioStatusOut(Out):
     version: int
     size: int
     max_size: int
@@ -153,7 +153,7 @@ class StatusOut(Out):
     feed: MarketOut
     stream: StreamOut | None = Field(description="Of the exchange; null where it only polls.")
     scoring: ScoringOut | None = Field(description="The newest board; null before the first.")
-    portfolio: PortfolioOut
+    portfolio: PortfolioStatusOut
     signals: SignalQueueOut | None = Field(description="Null while the service starts.")
     tasks: list[TaskOut]
     processes: list[ProcessOut] = Field(
@@ -181,7 +181,7 @@ class StatusOut(Out):
             ),
             stream=StreamOut.of(status.stream),
             scoring=None if status.scoring is None else ScoringOut.model_validate(status.scoring),
-            portfolio=PortfolioOut(
+            portfolio=PortfolioStatusOut(
                 version=book.version,
                 size=book.size,
                 max_size=book.max_size,
