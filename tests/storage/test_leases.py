@@ -92,6 +92,8 @@ async def test_K16_a_zombie_writes_no_row_and_changes_nothing(database: Database
     assert await published(database, 1, b"of a zombie") == 0
     assert await published(database, 2, b"of two") == 1
     assert await published(database, 1, b"of a zombie") == 0
+    async with database.write() as unit:
+        assert not await unit.leases.renew(FEED, 1, TTL_MS), "nor does it get its lease back"
     async with database.read() as unit:
         found = await unit.shared_market.newest()
     assert found is not None
