@@ -13,7 +13,9 @@ import pytest
 
 from app.adapters.kucoin.tape_entries import Answered, Asked, Attempt, Entry, Heard, Live
 from app.adapters.kucoin.tape_file import MAGIC, TapeReader, TapeWriter
+from app.adapters.kucoin.tape_stream import TapedStream
 from app.domain.configuration import Cadences, Configuration
+from app.domain.feed import Topic, TopicKind
 from app.domain.feed_rules import FeedRules
 from app.domain.tape import BoardLine, EndOfTapeError, Schedule, Step, TapeError
 from app.services.tape import LiveSteps
@@ -278,3 +280,12 @@ async def test_before_it_waits_all_is_safe_and_what_was_told_comes_before_each_s
         *("first_fill", "drain", "scoring", "drain", "catch_up", "caught up: None"),
         *("drain", "flush", "wait", "drain", "books", "drain", "flush", "wait", "drain"),
     ]
+
+
+def test_what_the_recorded_stream_has_lost_the_played_one_has_not_either() -> None:
+    stream, first, second = TapedStream(), *(Topic(TopicKind.QUOTE, code) for code in (ETH, "X"))
+    stream.apply(Live(1.0, ((first, 1.0), (second, 1.0)), ()))
+    stream.apply(Live(2.0, (), (first,)))
+    assert stream.live() == {second: 1.0}, "a reconnect: nothing of it is believed meanwhile"
+    stream.apply(Live(3.0, ((first, 3.0),), ()))
+    assert stream.live() == {first: 3.0, second: 1.0}
