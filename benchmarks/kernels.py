@@ -153,7 +153,7 @@ def universe() -> list[Line]:
     ours()
     pairs = pd.DataFrame(known)
     took = fastest({"memcpy": memcpy(fields), "ours": ours}, ROUNDS * 5)
-    took |= fastest({"ours again": ours, "talib": talib_loop}, 10)
+    took |= fastest({"ours again": ours, "talib": talib_loop}, ROUNDS)
     took |= fastest({"pandas": pandas_way, "pandas pairs": pairs.corr}, 3)
     # A second of it says enough; a symbol more costs what a symbol costs.
     took["pandas"] = took["pandas"] / PANDAS_SYMBOLS * SYMBOLS + took["pandas pairs"]
