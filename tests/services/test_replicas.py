@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 import pytest
 from sqlalchemy import text
 
+from app.container.feed import FeedTasks
 from app.domain.errors import UnavailableError
 from app.domain.market import ExchangeLink
 from app.services.feed_view import FeedView
 from app.services.replicas import Replicas
+from app.settings import Role
 from app.storage.database import Database
 from app.storage.replicas import Makeup
 from tests.conftest import MakeDatabase
@@ -198,6 +200,13 @@ def made(role: str = "all", version: str = "1.2.0+aaaa", settings: str = "same")
     return Makeup(role, version, settings)
 
 
+def may_lead(replica: Replicas, role: Role = Role.ALL) -> bool:
+    """As the process asks before it takes the lease of the feed."""
+    tasks = object.__new__(FeedTasks)
+    tasks.role, tasks.view = role, FeedView(_link, replicas=replica)
+    return tasks._may_own()
+
+
 async def test_G09_who_runs_with_other_code_or_settings_is_named_and_the_older_does_not_lead(
     peers: Peers,
 ) -> None:
@@ -208,12 +217,16 @@ async def test_G09_who_runs_with_other_code_or_settings_is_named_and_the_older_d
     await one.round()
     assert one.drifted() == ()
     assert not one.is_outdated()
+    assert may_lead(one)
+    assert not may_lead(one, Role.API)
     two.makeup, three.makeup = made(version="1.10.0+bbbb"), made(settings="other")
     await two.round()
     await three.round()
     await one.round()
     assert [peer.executor_id for peer in one.drifted()] == ["three", "two"]
     assert one.is_outdated(), "1.10 is newer than 1.2"
+    assert not may_lead(one)
+    assert may_lead(two)
     view = FeedView(_link, replicas=one)
     assert view.drifted() == ("three (other settings)", "two (code 1.10.0+bbbb)")
     assert [(seen.name, seen.is_self, seen.agrees) for seen in view.processes()] == [
@@ -227,6 +240,7 @@ async def test_G09_who_runs_with_other_code_or_settings_is_named_and_the_older_d
     await two.round()
     await one.round()
     assert not one.is_outdated(), "an api process could not lead instead"
+    assert may_lead(one)
     two.makeup = made(version="1.10.0+bbbb")
     await two.round()
     await peers.silent_for("two", DEAD_S + 1)
