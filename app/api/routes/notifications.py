@@ -179,7 +179,7 @@ async def log(
     limit: Limit = 50,
     cursor: CursorText = None,
 ) -> NotificationsOut:
-    """Newest first. What is settled is kept for 30 days."""
+    """Newest first. Delivered ones are kept for `retention.notifications_days` days."""
     chosen = {"channel_id": channel_id, "state": None if state is None else state.value}
     start: Any = cursors.decode("notifications", chosen, cursor)
     before = None if start is None else int(start[0])

@@ -1,16 +1,15 @@
 """Marks of the portfolio: what it was worth when, as it was noted then."""
 
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Self
 
-from fastapi import Query
 from pydantic import Field
 
 from app.api.deps import CursorsDep, ServiceDep
-from app.api.errors import invalid
 from app.api.paging import Page, cut
+from app.api.period import From, To, named_period, require_order
 from app.api.routing import api_router
-from app.api.schemas import CursorText, Limit, MoneyString, Out, QueryTime, UtcTime
+from app.api.schemas import CursorText, Limit, MoneyString, Out, UtcTime
 from app.domain.performance_mark import PerformanceMark
 
 router = api_router("portfolio", "/portfolio")
@@ -35,20 +34,14 @@ class MarkOut(Out):
 async def marks(
     service: ServiceDep,
     cursors: CursorsDep,
-    since: Annotated[
-        QueryTime | None, Query(alias="from", description="At or after this time.")
-    ] = None,
-    to: Annotated[QueryTime | None, Query(description="Before this time.")] = None,
+    since: From = None,
+    to: To = None,
     limit: Limit = 500,
     cursor: CursorText = None,
 ) -> Page[MarkOut]:
     """Oldest first, as it was noted then; a slot in which nobody was there is missing."""
-    if since is not None and to is not None and since >= to:
-        raise invalid("query", "to", "reversed", "The period ends before it begins.")
-    chosen = {
-        "from": None if since is None else since.isoformat(),
-        "to": None if to is None else to.isoformat(),
-    }
+    require_order(since, to)
+    chosen = named_period(since, to)
     start = cursors.decode("portfolio_marks", chosen, cursor)
     last_seen = None if start is None else datetime.fromisoformat(str(start[0]))
     found = await service.performance_marks.page(limit + 1, last_seen, since, to)

@@ -9,10 +9,11 @@ from starlette.responses import Response
 
 from app.api.body import DecimalIn
 from app.api.deps import CommandDep, CursorsDep, ServiceDep, by
-from app.api.errors import invalid, problems
+from app.api.errors import problems
 from app.api.kept import of_memory
 from app.api.members import CHANGES, NAMES, UNSAID, Said, freshness
 from app.api.paging import Cursors, Page, after, cut
+from app.api.period import From, To, named_period, require_order
 from app.api.reporting import ActiveOut, DayOut, LedgerOut, PositionOut, TradeOut
 from app.api.responses import keep, sent
 from app.api.routing import api_router
@@ -21,7 +22,6 @@ from app.api.schemas import (
     Freshness,
     Limit,
     QueryInt,
-    QueryTime,
     SymbolPath,
     TimeIn,
 )
@@ -33,8 +33,6 @@ from app.services.performance import Claim
 router = api_router("portfolio", "/portfolio")
 
 Amount = Annotated[DecimalIn, Field(ge=-(10**15), le=10**15, decimal_places=18)]
-From = Annotated[QueryTime | None, Query(alias="from", description="At or after this time.")]
-To = Annotated[QueryTime | None, Query(description="Before this time.")]
 
 
 class ResultIn(Said):
@@ -97,7 +95,7 @@ async def book(
 @router.get("/positions", summary="Positions")
 async def positions(service: ServiceDep, since: From = None, to: To = None) -> PositionsOut:
     """Notional positions at the marks of now, and what was booked in the period."""
-    _require_order(since, to)
+    require_order(since, to)
     held, track = await service.performance.positions(since, to)
     return PositionsOut(
         version=track.portfolio.version,
@@ -116,8 +114,8 @@ async def equity(
     cursor: CursorText = None,
 ) -> EquityOut:
     """Oldest first: the start, the end of every day, and now."""
-    _require_order(since, to)
-    chosen = _period(since, to)
+    require_order(since, to)
+    chosen = named_period(since, to)
     start = cursors.decode("portfolio_equity", chosen, cursor)
     track = await service.performance.track(since)
     inside = track.within(since, to)
@@ -143,8 +141,8 @@ async def trades(
     cursor: CursorText = None,
 ) -> Page[TradeOut]:
     """Last booked first; the period is that in which they occurred."""
-    _require_order(since, to)
-    chosen = {**_period(since, to), "symbol": symbol}
+    require_order(since, to)
+    chosen = {**named_period(since, to), "symbol": symbol}
     start = cursors.decode("portfolio_trades", chosen, cursor)
     before = None if start is None else int(start[0])
     found = await service.performance.trades(
@@ -175,18 +173,6 @@ async def performance_attribution(
         active=ActiveOut.of(active),
         **freshness(facts),
     )
-
-
-def _period(since: Any, to: Any) -> dict[str, str | None]:
-    return {
-        "from": None if since is None else since.isoformat(),
-        "to": None if to is None else to.isoformat(),
-    }
-
-
-def _require_order(since: Any, to: Any) -> None:
-    if since is not None and to is not None and since >= to:
-        raise invalid("query", "to", "reversed", "The period ends before it begins.")
 
 
 def _next(cursors: Cursors, listing: str, chosen: Any, last: Any) -> str | None:

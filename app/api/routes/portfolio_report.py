@@ -7,14 +7,14 @@ from pydantic import Field
 from starlette.responses import HTMLResponse, Response
 
 from app.api.deps import UNNAMED, RequestIdDep, ServiceDep
-from app.api.errors import invalid
 from app.api.jobs import ACCEPTED, PrefersJobDep, begun
 from app.api.members import freshness
+from app.api.period import From, To, named_period, require_order
 from app.api.report_html import page_of
 from app.api.reporting import ActiveOut, DayOut, LedgerOut, PositionOut, TradeOut
 from app.api.responses import answer, json_bytes
 from app.api.routing import api_router
-from app.api.schemas import Freshness, Out, QueryTime, Share, UtcTime, finite
+from app.api.schemas import Freshness, Out, Share, UtcTime, finite
 from app.domain.jobs import Document, JobKind
 from app.domain.performance import Figures
 from app.domain.report import Moment, SwapOutcome
@@ -122,10 +122,8 @@ async def report(
     service: ServiceDep,
     request_id: RequestIdDep,
     as_job: PrefersJobDep,
-    since: Annotated[
-        QueryTime | None, Query(alias="from", description="At or after this time.")
-    ] = None,
-    to: Annotated[QueryTime | None, Query(description="Before this time.")] = None,
+    since: From = None,
+    to: To = None,
     shape: Annotated[
         Literal["json", "html"] | None,
         Query(alias="format", description="In place of the Accept header."),
@@ -137,13 +135,11 @@ async def report(
     The page is self-contained: figures, tables and plots, for a browser or to be kept. The JSON
     can be made by a job, whose result it is then.
     """
-    if since is not None and to is not None and since >= to:
-        raise invalid("query", "to", "reversed", "The period ends before it begins.")
+    require_order(since, to)
     wants_page = shape == "html" or (shape is None and _prefers_page(accept))
     if as_job and not wants_page:
-        period = {"from": since, "to": to}
-        payload = {name: None if at is None else at.isoformat() for name, at in period.items()}
-        return await begun(service, Command(UNNAMED, request_id), JobKind.REPORT, payload)
+        command = Command(UNNAMED, request_id)
+        return await begun(service, command, JobKind.REPORT, named_period(since, to))
     made = await service.reporting.report(since, to)
     if wants_page:
         return HTMLResponse(render(page_of(made)), headers={"Content-Security-Policy": _POLICY})
