@@ -141,7 +141,10 @@ async def test_C07_what_is_tightened_while_a_run_is_under_way_holds_for_it(desk:
     desk.score({SYMBOLS[0]: 0.61})
     runs_, before = desk.rebalancing.runs, await history_length(desk)
     claimed = await runs_.claim(Wish(), WHO)
-    await desk.configuration.put({"max_weight_percentage": 12}, "less of each", WHO)
+    wide = (await desk.rebalancing.rebalance(WHO, dry_run=True)).result
+    assert wide is not None
+    assert max(wide.plan.allocation.weights_u.values()) > 11_000_000
+    await desk.configuration.put({"max_weight_percentage": 10.5}, "less of each", WHO)
     await desk.controls.switch(False, "stop", WHO)
     with pytest.raises(ConflictError) as caught:
         async with desk.database.write() as unit:
@@ -155,7 +158,7 @@ async def test_C07_what_is_tightened_while_a_run_is_under_way_holds_for_it(desk:
         event = (await unit.history.all())[-1]
     members = (await desk.portfolio.view()).portfolio.members
     assert (event.payload["run_id"], event.configuration_version) == (claimed.run_id, 2)
-    assert max(one.weight_u for one in members) <= 12_000_000
+    assert max(one.weight_u for one in members) == 10_500_000
 
 
 async def test_a_tick_is_carried_out_once_and_told_again(desk: Desk) -> None:
