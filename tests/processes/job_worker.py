@@ -1,9 +1,9 @@
-"""One process of several on one database: an engine, a heartbeat, and a tick each second.
+"""One process of several on one database: an engine, a heartbeat, and a tick every three seconds.
 
 Run as `python -m tests.processes.job_worker URL FILE NAME ROLE`. Everything that a run does is one
 line in FILE: the run, the step, the process. A run of kind "held" stays in its second step until
-FILE.go exists; the kind of ticks is that of the rebalance check. ROLE is `works` or `ticks` (it
-works and asks for a run each second).
+FILE.go exists; the kind of ticks is that of the rebalance check. ROLE is `works`, `ticks` (it
+works and asks for a run each time) or `ticks late` (half of that after the others).
 """
 
 import asyncio
@@ -24,6 +24,8 @@ from app.workers.engine import Engine
 from app.workers.ticks import SlottedTick
 
 HELD = "held"
+EVERY_S = 3.0
+LATE_S = EVERY_S / 2
 DEAD_S = 3.0  # a loaded machine may well forget a process for a second
 
 
@@ -77,11 +79,13 @@ async def _work(url: str, path: Path, name: str, role: str) -> None:
         ]
     )
     replicas = Replicas(database, engine, name, time.monotonic, beat_s=0.3, dead_s=DEAD_S)
-    tick = SlottedTick(JobKind.REBALANCE_CHECK, lambda: 1.0, engine, utc_now)
+    tick = SlottedTick(JobKind.REBALANCE_CHECK, lambda: EVERY_S, engine, utc_now)
     print("ready", flush=True)  # noqa: T201  # the pipe is how it answers
     while not path.with_suffix(".stop").exists():
         await replicas.round()
-        if role == "ticks" and tick.left_s() <= 0:
+        if role != "works" and tick.left_s() <= 0:
+            # By then what the others have begun is done, and its key is free again.
+            await asyncio.sleep(LATE_S if role == "ticks late" else 0.0)
             await tick.run()
         await asyncio.sleep(0.1)
     await engine.close()
