@@ -263,6 +263,19 @@ async def test_C17_everything_at_once_never_deadlocks(
             endings = await together(workers, acts[turn : turn + 3])
             assert Code.INTERNAL_ERROR not in {one.get("code") for one in endings}
     await proven(database)
+    await database.close()
+    await database.open()
+    others = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    async with asyncio.timeout(120):  # what a server process has counted is told when it ends
+        while await asked(database, others):
+            await asyncio.sleep(0.05)
+    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    assert await asked(database, deadlocks) == 0
+
+
+async def asked(database: Database, query: str) -> Any:
     async with database.read() as unit:
-        counted = text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
-        assert (await unit.connection.execute(counted)).scalar_one() == 0
+        return (await unit.connection.execute(text(query))).scalar_one()
