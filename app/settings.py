@@ -38,7 +38,7 @@ class _Part(BaseModel):
 
 
 class KucoinSettings(_Part):
-    """Where the exchange is and how patient we are with it."""
+    """Where the exchange is, its quota, and how long requests may take."""
 
     base_url: str = "https://api-futures.kucoin.com"
     source: DataSource | None = Field(

@@ -1,4 +1,4 @@
-"""Last prices of another exchange through ccxt, an optional package that only we here load."""
+"""Last prices of another exchange through ccxt, an optional package that is imported only here."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping

@@ -1,4 +1,4 @@
-"""Seals what must not stand in the database for all to read: addresses and secrets of channels."""
+"""Encrypts what must not be readable in the database: addresses and secrets of channels."""
 
 import os
 from dataclasses import dataclass

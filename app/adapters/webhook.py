@@ -1,4 +1,4 @@
-"""Signed messages to programs of others, only to public addresses that were looked at before."""
+"""Signed messages to webhooks, only to public addresses that were checked before connecting."""
 
 import asyncio
 import hashlib

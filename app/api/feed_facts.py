@@ -1,4 +1,4 @@
-"""What the stream of the exchange does, as it is shown."""
+"""The state of the exchange stream, as it is shown."""
 
 from enum import StrEnum
 from typing import Self

@@ -1,4 +1,4 @@
-"""Answers only to names that are ours: a page whose own name was bent to us gets nothing."""
+"""Refuses requests for host names that are not ours: protection against DNS rebinding."""
 
 import re
 from collections.abc import Collection

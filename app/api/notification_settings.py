@@ -1,4 +1,4 @@
-"""The settings of what people are told, as they are read and written over HTTP."""
+"""The settings of notifications, as they are read and written over HTTP."""
 
 from pydantic import Field
 

@@ -1,4 +1,4 @@
-"""Before the service stands, because its database is away: it lives, says why, and does nothing."""
+"""Answers while the database is away and the service cannot start: alive, not ready, and why."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

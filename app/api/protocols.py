@@ -1,4 +1,4 @@
-"""uvicorn's protocols, but who takes nothing cannot keep a connection and the memory of it."""
+"""uvicorn's protocols, with an end for clients that stop reading: they would hold memory."""
 
 import socket
 from asyncio import AbstractEventLoop, BaseTransport

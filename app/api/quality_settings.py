@@ -1,4 +1,4 @@
-"""The settings of what is believed of the market, as they are read and written over HTTP."""
+"""The settings of data quality, as they are read and written over HTTP."""
 
 from pydantic import Field
 

@@ -1,4 +1,4 @@
-"""The settings of what is dropped when, as they are read and written over HTTP."""
+"""The settings of retention, as they are read and written over HTTP."""
 
 from pydantic import Field
 

@@ -1,4 +1,4 @@
-"""How signals, their sources and the agents are counted and held to what came."""
+"""Statistics of signals, their sources and the agents: counts, and forecasts against outcomes."""
 
 from collections.abc import Mapping
 from typing import Self

@@ -1,4 +1,4 @@
-"""Commands about alerts: what needs attention, and saying something to it."""
+"""Commands about alerts: list, acknowledge, snooze and resolve them."""
 
 import asyncio
 from collections.abc import Mapping

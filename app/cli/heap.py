@@ -1,4 +1,4 @@
-"""Keeps the collection of garbage from stopping a server for long."""
+"""Keeps garbage collection from pausing a server for long."""
 
 import gc
 import sys

@@ -1,4 +1,4 @@
-"""Keeps what computes in threads from making the event loop wait for its turn."""
+"""Keeps computing threads from delaying the event loop: they yield the GIL sooner."""
 
 import sys
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Factors of other packages: whatever their code does, it takes away their own values only."""
+"""Isolates factors of other packages: a fault in their code costs their own values only."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The history on trial: every link, no gap, the stored head, and the state that it folds to."""
+"""Verifies the history: every hash link, no gap, the stored head, and the state it folds to."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace

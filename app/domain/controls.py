@@ -1,4 +1,4 @@
-"""The operator's hand on the portfolio: a switch for trading; pinned, banned, watched symbols."""
+"""The operator's controls: a switch for trading; pinned, banned and watched symbols."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

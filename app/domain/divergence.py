@@ -1,4 +1,4 @@
-"""Two ways to the same quote: what the exchange tells against what it answers when it is asked."""
+"""Compares two ways to the same quote: as the exchange streams it and as it answers a request."""
 
 from decimal import Decimal
 

@@ -1,4 +1,4 @@
-"""Settings of what people are told: how often each kind, and how much in all."""
+"""Settings of notifications to people: how often each kind, and how many in all."""
 
 from dataclasses import dataclass
 from typing import Final

@@ -1,4 +1,4 @@
-"""What a new list of contracts does to the known universe, and when not to believe it."""
+"""Reconciles a new list of contracts with the known universe, and says when not to believe it."""
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet

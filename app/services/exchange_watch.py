@@ -1,4 +1,4 @@
-"""Remembers what each endpoint of the exchange last said that was not as it should be."""
+"""Remembers what was last wrong with the answers of each endpoint of the exchange."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Tells readers of the stream how jobs fare; what cannot be told is left out."""
+"""Publishes the progress of jobs to the stream; what cannot be published is left out."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Drops what has outlived its promise; history, intents and booked trades are never touched."""
+"""Deletes what is older than its retention; history, intents and booked trades are kept."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""One run for everybody who asks at the same time, without telling anybody what is past."""
+"""Single flight: callers at the same time share one run, which began after each of them asked."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""What the world hears of signals."""
+"""Events that are published about signals."""
 
 from collections.abc import Iterable
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""The history as it lies in the database, character by character, read by nobody's leave."""
+"""Reads the history as the raw text that is stored, so that every altered character shows."""
 
 import json
 import sqlite3

@@ -61,7 +61,7 @@ class SavedSymbols:
 
 @dataclass(frozen=True, slots=True)
 class SymbolRepository:
-    """The registry's memory."""
+    """Symbols and their specifications, by our own id."""
 
     connection: AsyncConnection
 

@@ -1,4 +1,4 @@
-"""Measures what nobody asks about: how late the event loop is, what is in use, who is behind."""
+"""Measures the process itself: lag of the event loop, resources in use, readers behind."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""Says where the event loop hangs, from a thread beside it: afterwards nobody could tell."""
+"""Logs where the event loop hangs, from a thread beside it: afterwards the stack is gone."""
 
 import asyncio
 import sys

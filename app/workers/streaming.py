@@ -1,4 +1,4 @@
-"""Keeps events going out: the stream follows the store and listens, the courier tells people."""
+"""Keeps events going out: over the stream to its readers, by the courier to channels."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final

@@ -1,4 +1,4 @@
-"""Doors that close for a while: one endpoint after 200002, everything after a 1015 page."""
+"""Temporary bans: of one endpoint after code 200002, of everything after a 1015 page."""
 
 import math
 from collections.abc import Callable

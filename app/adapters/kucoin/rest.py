@@ -25,7 +25,7 @@ OK = "ok"
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """Time, chance and ears, bound outside."""
+    """Clock, randomness and observers, injected."""
 
     now: Callable[[], datetime]
     monotonic: Callable[[], float]

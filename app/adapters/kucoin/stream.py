@@ -1,4 +1,4 @@
-"""The shell of the stream: sockets, frames and time around the machine that decides."""
+"""The I/O of the stream: sockets, frames and time around the state machine that decides."""
 
 import asyncio
 from collections import Counter
