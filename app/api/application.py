@@ -87,6 +87,11 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     jobs.router,
     system.router,
 )
+# What a page of an allowed origin may read of an answer, beside its body.
+_EXPOSED: Final = (
+    *("ETag", "Location", "Retry-After", "X-Request-ID", "X-Service-Mode"),
+    *("Idempotency-Replayed", "Preference-Applied"),
+)
 ROOT_ROUTERS: Final[tuple[APIRouter, ...]] = (system.probes,)
 
 
@@ -155,6 +160,6 @@ def _cors(origins: Sequence[str]) -> dict[str, Any]:
         "allow_origins": list(origins),
         "allow_methods": ["GET", "POST", "PUT", "DELETE"],
         "allow_headers": ["Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Prefer"],
-        "expose_headers": ["ETag", "Location", "Retry-After", "X-Request-ID", "X-Service-Mode"],
+        "expose_headers": list(_EXPOSED),
         "max_age": 600,
     }

@@ -1,5 +1,6 @@
 """What the stream of the exchange does, as metrics."""
 
+import math
 from collections import Counter
 
 from app.domain.feed import StreamFacts
@@ -20,8 +21,8 @@ def count_feed(
         metrics.feed_connections.labels(phase).set(phases[phase])
     metrics.feed_topics.labels("wanted").set(now.topics)
     metrics.feed_topics.labels("live").set(now.live_topics)
-    if now.last_message_s is not None:
-        metrics.feed_last_message_age_seconds.set(now.last_message_s)
+    known = math.nan if now.last_message_s is None else now.last_message_s
+    metrics.feed_last_message_age_seconds.set(known)
     metrics.feed_messages.inc(now.messages - before.messages)
     metrics.feed_rotations.inc(now.rotations - before.rotations)
     for reason, count in now.dropped.items():

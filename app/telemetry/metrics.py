@@ -1,5 +1,6 @@
 """Every metric of the service, declared once; base units in the names, bounded labels only."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -85,6 +86,8 @@ class Metrics:
             else:
                 metric = kind(_PREFIX + name, text, labels, registry=self.registry)
             object.__setattr__(self, name, metric)
+        for unknown in (self.exchange_clock_offset_seconds, self.feed_last_message_age_seconds):
+            unknown.set(math.nan)  # 0 would say that it was looked at, and is best
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""

@@ -79,6 +79,9 @@ async def test_cors_is_off_unless_origins_are_configured() -> None:
         response = await client.options(f"{SAMPLES}/orders", headers=origin)
         assert response.status_code == 200
         assert response.headers["access-control-allow-origin"] == "https://desk.example"
+        told = await client.get(f"{SAMPLES}/items", headers={"Origin": "https://desk.example"})
+        exposed = told.headers["access-control-expose-headers"].split(", ")
+        assert {"ETag", "Idempotency-Replayed", "Preference-Applied"} <= set(exposed)
         for stranger in ("null", "https://desk.example.evil", "http://desk.example", "*"):
             headers = {**origin, "Origin": stranger}
             for answer in (

@@ -1,11 +1,13 @@
 """Metrics: declared once, base units, a registry of their own."""
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from prometheus_client import Counter, Gauge, Histogram
 
+from app.domain.feed import NO_STREAM
+from app.services.feed_metrics import count_feed
 from app.telemetry.metrics import Metrics
 
 
@@ -26,6 +28,17 @@ def test_every_declared_metric_exists_under_its_name() -> None:
         (described,) = metric.describe()
         assert described.name == f"mysymbols_{name}"
         assert described.documentation.endswith(".")
+
+
+def test_what_nobody_has_measured_yet_is_no_zero() -> None:
+    metrics, heard = Metrics(), replace(NO_STREAM, last_message_s=2.0)
+    text = metrics.render().decode()
+    assert "mysymbols_exchange_clock_offset_seconds NaN" in text
+    assert "mysymbols_feed_last_message_age_seconds NaN" in text
+    count_feed(metrics, NO_STREAM, heard, is_streaming=True)
+    assert "mysymbols_feed_last_message_age_seconds 2.0" in metrics.render().decode()
+    count_feed(metrics, heard, NO_STREAM, is_streaming=False)
+    assert "mysymbols_feed_last_message_age_seconds NaN" in metrics.render().decode()
 
 
 @pytest.mark.parametrize("unit", ["_ms", "_millis", "_minutes", "_hours", "_kb", "_mb", "_percent"])
