@@ -354,9 +354,10 @@ async def test_old_data_decides_nothing(cycles: Cycles) -> None:
 
 async def test_a_halted_market_counts_and_swaps_nothing(cycles: Cycles) -> None:
     cycles.desk.market.halted = True
-    cycles.desk.status(SYMBOLS[2], ContractStatus.PAUSED)
-    for _ in range(8):
+    for _ in range(7):
         assert (await cycles.cycle(BETTER)).swaps == ()
+    cycles.desk.status(SYMBOLS[2], ContractStatus.PAUSED)  # the planted one would take its place
+    assert (await cycles.cycle(BETTER)).swaps == ()
     for one in (await cycles.desk.replacement.evaluate()).proposals:
         assert one.blocked_by[0] is Block.MARKET_HALTED
         assert one.confirmations == 0
@@ -444,9 +445,14 @@ async def test_while_trading_is_off_nothing_is_counted_or_swapped(cycles: Cycles
     desk = cycles.desk
     async with desk.database.write() as unit:
         await unit.controls.keep_switch(Switch(False, "incident", desk.now, "ops"))
-    desk.status(SYMBOLS[2], ContractStatus.CLOSED)
-    for _ in range(8):
+    for _ in range(7):
         assert (await cycles.cycle(BETTER)).swaps == ()
+    pending = (await desk.replacement.evaluate()).proposals
+    assert PLANTED in {one.candidate.symbol for one in pending if one.candidate is not None}
+    async with desk.database.read() as unit:
+        assert await unit.replacements.tallies() == {}
+    desk.status(SYMBOLS[2], ContractStatus.CLOSED)
+    assert (await cycles.cycle(BETTER)).swaps == ()
     for one in (await desk.replacement.evaluate()).proposals:
         assert one.blocked_by[0] is Block.TRADING_DISABLED
         assert one.confirmations == 0
