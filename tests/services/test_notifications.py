@@ -418,13 +418,15 @@ async def test_U08_a_slow_receiver_holds_up_nobody_else(office: Office) -> None:
         await office.channel("fine", other)
         courier = replace(office.another(), sleep=lambda _: asyncio.sleep(0.01))
         running = asyncio.ensure_future(courier.run(lambda: None))
-        async with asyncio.timeout(60):
-            for number in range(1, 6):
-                await office.announce(change(number))
-                while len(fine.got) < number:
-                    await asyncio.sleep(0.01)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        try:
+            async with asyncio.timeout(60):
+                for number in range(1, 6):
+                    await office.announce(change(number))
+                    while len(fine.got) < number:
+                        await asyncio.sleep(0.01)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
     assert fine.ids == [f"event-{number}" for number in range(1, 6)]
 
 

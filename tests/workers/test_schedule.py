@@ -230,7 +230,13 @@ async def test_K16_who_no_longer_owns_the_feed_does_nothing_of_it_when_it_wakes(
     owns = iter([True, False, False])
     desk = Desk()
     supervisor = Supervisor(lambda: datetime(2026, 1, 1, tzinfo=UTC), lambda: forever(0.0))
-    ticks = [Tick("market", lambda: 0.0, desk.work.market), Tick("x", lambda: 0.0, runs.run)]
+
+    async def market() -> None:
+        if "market" in desk.done:
+            raise asyncio.CancelledError  # it had to be asked first, and was not
+        await desk.work.market()
+
+    ticks = [Tick("market", lambda: 0.0, market), Tick("x", lambda: 0.0, runs.run)]
     shared = [replace(ticks[1], is_shared=True)]
 
     def is_owner() -> bool:
@@ -243,6 +249,7 @@ async def test_K16_who_no_longer_owns_the_feed_does_nothing_of_it_when_it_wakes(
     assert names == ("first_fill", "market"), "what every process does is not begun with it"
     await settled()
     assert sorted(desk.done) == ["first_fill", "market"]
+    assert next(owns, None) is None, "it was asked before each turn"
     await supervisor.stop()
 
 
