@@ -15,7 +15,13 @@ from app.storage.tables import events as table
 
 CHANNEL: Final = "my_symbols_events"  # of PostgreSQL's NOTIFY: a hint that there is something new
 # Made once: putting a statement together takes as long as carrying it out.
-_NEW: Final = table.insert().execution_options(**ALONG)
+_HEAD: Final = select(event_head.c.seq).where(event_head.c.id == STREAM_ID)
+_NEW: Final = (
+    table.insert()
+    .inline()  # or its number would be asked for again
+    .values(seq=_HEAD.scalar_subquery() - bindparam("behind"))
+    .execution_options(**ALONG)
+)
 _AFTER: Final = (
     select(table)
     .where(table.c.seq > bindparam("seen"))
@@ -27,9 +33,9 @@ _TAKE: Final = (
     .where(event_head.c.id == STREAM_ID)
     .values(seq=event_head.c.seq + bindparam("count"))
 )
-_TAKEN: Final = _TAKE.returning(event_head.c.seq)
+_TAKEN: Final = _TAKE.execution_options(**ALONG)
 # Sent at the commit and to every process; who misses it looks by itself later.
-_TAKEN_AND_TOLD: Final = _TAKE.returning(event_head.c.seq, func.pg_notify(CHANNEL, ""))
+_TAKEN_AND_TOLD: Final = _TAKE.returning(func.pg_notify(CHANNEL, ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +48,20 @@ class EventRepository:
 
     connection: AsyncConnection
 
-    async def append(self, drafts: Sequence[EventDraft]) -> tuple[EventRecord, ...]:
+    async def append(self, drafts: Sequence[EventDraft]) -> None:
         """The drafts as the next events. Call it last: its lock is held until the commit."""
         if not drafts:
-            return ()
+            return
         tells = self.connection.dialect.name == "postgresql"
-        taken = await self.connection.execute(
-            _TAKEN_AND_TOLD if tells else _TAKEN, {"count": len(drafts)}
-        )
-        first = int(taken.one().seq) - len(drafts) + 1
+        await self.connection.execute(_TAKEN_AND_TOLD if tells else _TAKEN, {"count": len(drafts)})
+        last = len(drafts) - 1
         await self.connection.execute(
-            _NEW, [_row(draft, first + at) for at, draft in enumerate(drafts)]
+            _NEW, [_row(draft, last - at) for at, draft in enumerate(drafts)]
         )
-        return tuple(_numbered(draft, first + at) for at, draft in enumerate(drafts))
 
     async def head(self) -> int:
         """The newest number; 0 while nothing has happened."""
-        newest = select(event_head.c.seq).where(event_head.c.id == STREAM_ID)
-        return int((await self.connection.execute(newest)).scalar_one())
+        return int((await self.connection.execute(_HEAD)).scalar_one())
 
     async def floor(self) -> int:
         """The newest number that is no longer kept; 0 while everything is."""
@@ -91,19 +93,15 @@ class EventRepository:
         return gone.rowcount
 
 
-def _row(draft: EventDraft, seq: int) -> dict[str, Any]:
+def _row(draft: EventDraft, behind: int) -> dict[str, Any]:
     return {
-        "seq": seq,
+        "behind": behind,  # so much less than the newest number
         "topic": draft.topic.value,
         "type": draft.type,
         "subject": draft.subject,
         "data": dict(draft.data),
         "occurred_at": draft.occurred_at,
     }
-
-
-def _numbered(draft: EventDraft, seq: int) -> EventRecord:
-    return EventRecord(draft.topic, draft.type, draft.subject, draft.data, draft.occurred_at, seq)
 
 
 def _record(row: Row[Any]) -> EventRecord:

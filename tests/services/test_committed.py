@@ -9,6 +9,7 @@ from sqlalchemy import text
 from app.domain.audit import Head
 from app.domain.controls import LockKind
 from app.domain.portfolio import Portfolio
+from app.domain.weighting_methods import Covariance
 from app.services import weighing
 from app.services.committed import Step
 from app.services.grounds import Grounds
@@ -143,9 +144,11 @@ async def test_the_weights_aimed_at_are_worked_out_once_for_all_who_show_them(
     await desk.filled()
     made: list[object] = []
 
-    def counting(portfolio: Portfolio, grounds: Grounds) -> weighing.Aim:
+    def counting(
+        portfolio: Portfolio, grounds: Grounds, known: Callable[[], Covariance | None]
+    ) -> weighing.Aim:
         made.append(grounds)
-        return weighing.aim(portfolio, grounds)
+        return weighing.aim(portfolio, grounds, known)
 
     monkeypatch.setattr("app.services.aimed.aim", counting)
     await read(desk)
@@ -184,7 +187,7 @@ async def test_a_small_change_waits_for_its_database_a_few_times_only(
 ) -> None:
     await desk.filled()
     await read(desk)
-    for move, most in ((_booked, 6), (_switched, 4)):
+    for move, most in ((_booked, 5), (_switched, 3)):
         with turns_counted(monkeypatch) as count:
             await move(desk)
         assert len(count) <= most
