@@ -16,7 +16,7 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 from app.adapters.kucoin.stream_terms import StreamTerms
 
 SLICE: Final = 500  # messages that are worked off before others have their turn
-MOST: Final = 10_000  # that wait; the exchange has to wait with more of them
+MOST: Final = 10_000  # that wait; the exchange has to wait with what the next look would bring
 _GOODBYE_S: Final = 1.0
 _ABNORMAL: Final = 1006  # what is said of an end without a close frame
 _NO_CODE: Final = 1005

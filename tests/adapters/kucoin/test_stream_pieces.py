@@ -92,6 +92,30 @@ async def test_W12_more_than_can_wait_is_left_in_the_socket_and_comes_in_its_ord
         assert end == "closed_1000"
 
 
+async def test_W12_of_what_nobody_reads_so_much_waits_here_and_the_rest_at_the_exchange() -> None:
+    count = 3 * MOST
+
+    def talk(transport: WSTransport) -> None:
+        for _ in range(count):
+            transport.send(WSMsgType.TEXT, b"x" * 900)
+        transport.send_close(WSCloseCode.OK)
+
+    async with exchange(talk) as url, opened(url, TERMS, time.monotonic) as socket:
+        pile = socket._pile
+        async with asyncio.timeout(60.0):
+            while len(pile.messages) < MOST:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)  # all would be here by now
+        # What one look into the socket brought is not thrown away: some megabytes.
+        assert len(pile.messages) < 2 * MOST
+        assert pile.ended is None, "the rest waits at the exchange"
+        found, part = 0, [b""]
+        while part:
+            _, part = await socket.read()  # type: ignore[assignment]  # all of it is text
+            found += len(part)
+        assert (found, socket.end) == (count, "closed_1000")
+
+
 async def test_what_came_while_nobody_looked_is_never_called_younger_than_it_is() -> None:
     hosts, now = list[WSTransport](), [50.0]
 
