@@ -12,7 +12,7 @@ from rich.progress import Progress, TaskID
 from app.cli.client import Client
 from app.cli.configuration import read_settings
 from app.cli.exits import CommandError, Exit
-from app.cli.neighbour import ExchangeChoice, exchange_beside
+from app.cli.local_exchange import ExchangeChoice, exchange_beside
 from app.cli.output import AsJson, Output, reporting
 from app.cli.report import Findings, print_findings
 from app.cli.sandbox import DEFAULTS, Contracts, Replay, ReplayFrom, Seed, iso_day, readable

@@ -45,7 +45,7 @@ from app.services.sample_data import SampleData
 from app.services.scoring import Scoring
 from app.services.shared_clock import shared_by
 from app.services.signal_actions import SignalActions
-from app.services.signal_bench import Bench
+from app.services.signal_judges import Judges
 from app.services.signal_outcomes import SignalOutcomes
 from app.services.signal_sources import SignalSources
 from app.services.signals import Signals
@@ -130,7 +130,7 @@ def compose(
     portfolio = PortfolioService(database, grounds, once, ledger)
     runs = RebalanceRuns(database, utc_now, new_id, f"{gethostname()}:{os.getpid()}", shared)
     rebalancing = Rebalancing(database, grounds, once, ledger, runs)
-    signals = Signals(database, grounds, once, new_id, Bench(plugins.agents()))
+    signals = Signals(database, grounds, once, new_id, Judges(plugins.agents()))
 
     sources = StatusSources(database, scoring, in_force, metrics)
     return MySymbolsServiceV2(

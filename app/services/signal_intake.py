@@ -17,7 +17,7 @@ from app.services.grounds import Grounds, GroundsNow
 from app.services.group_commit import GroupCommit
 from app.services.once import Command, Once, Outcome, Render
 from app.services.ports import NewId
-from app.services.signal_bench import Bench, board_of
+from app.services.signal_judges import Judges, board_of
 from app.services.signal_news import tell
 from app.storage.database import Database
 from app.storage.signals import Name
@@ -37,7 +37,7 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
-class Post:
+class Submission:
     """What one caller sends; without a `render` nothing is kept under the command's key."""
 
     claim: Claim
@@ -50,67 +50,73 @@ Reply = Outcome[Taken] | Exception
 
 @dataclass(slots=True)
 class SignalIntake:
-    """Each post has an answer, or an error, of its own; what is answered is committed."""
+    """Each submission has an answer, or an error, of its own; what is answered is committed."""
 
     database: Database
     grounds: GroundsNow
     once: Once
     new_id: NewId
-    bench: Bench
+    judges: Judges
     group: int = GROUP
     most_waiting: int = MOST_WAITING
-    _groups: GroupCommit[Post, Outcome[Taken]] = field(init=False)
+    _groups: GroupCommit[Submission, Outcome[Taken]] = field(init=False)
 
     def __post_init__(self) -> None:
         self._groups = GroupCommit(self._take_in, _key, self.group, self.most_waiting)
 
-    async def submit(self, post: Post) -> Outcome[Taken]:
+    async def submit(self, submission: Submission) -> Outcome[Taken]:
         """Raises what is wrong with it, and RateLimitedError where too many wait."""
-        if post.render is None:
-            post = replace(post, command=replace(post.command, once=None))
-        return await self._groups.join(post)
+        if submission.render is None:
+            submission = replace(submission, command=replace(submission.command, once=None))
+        return await self._groups.join(submission)
 
-    async def _take_in(self, posts: Sequence[Post]) -> list[Reply]:
+    async def _take_in(self, submissions: Sequence[Submission]) -> list[Reply]:
         try:
-            return await self.database.run(lambda unit: self._together(unit, posts))
+            return await self.database.run(lambda unit: self._together(unit, submissions))
         except UnavailableError as error:
             if error.code is Code.OVERLOADED:
                 # All connections work: that is too much at once, not an outage.
                 busy = RateLimitedError(
                     Code.RATE_LIMITED, error.detail, retry_after_s=error.retry_after_s
                 )
-                return [busy for _ in posts]
-            return await self._looked_up(posts, error)
+                return [busy for _ in submissions]
+            return await self._looked_up(submissions, error)
 
-    async def _looked_up(self, posts: Sequence[Post], error: UnavailableError) -> list[Reply]:
+    async def _looked_up(
+        self, submissions: Sequence[Submission], error: UnavailableError
+    ) -> list[Reply]:
         """Where the connection was lost on the way: what is on record under a key is answered."""
-        if all(post.command.once is None for post in posts):
-            return [error for _ in posts]
+        if all(submission.command.once is None for submission in submissions):
+            return [error for _ in submissions]
         try:
             async with self.database.write() as unit:
-                return [await self._on_record(unit, post, error) for post in posts]
+                return [
+                    await self._on_record(unit, submission, error) for submission in submissions
+                ]
         except UnavailableError:
-            return [error for _ in posts]
+            return [error for _ in submissions]
 
-    async def _on_record(self, unit: UnitOfWork, post: Post, error: UnavailableError) -> Reply:
-        if post.command.once is None:
+    async def _on_record(
+        self, unit: UnitOfWork, submission: Submission, error: UnavailableError
+    ) -> Reply:
+        if submission.command.once is None:
             return error
         try:
-            stored: Outcome[Taken] | None = await self.once.begun(unit, post.command)
+            stored: Outcome[Taken] | None = await self.once.begun(unit, submission.command)
         except ServiceError as other:
             return other
         if stored is None:
-            await self.once.undone(unit, post.command)
+            await self.once.undone(unit, submission.command)
             return error
         return replace(stored, is_replay=False)
 
-    async def _together(self, unit: UnitOfWork, posts: Sequence[Post]) -> list[Reply]:
+    async def _together(self, unit: UnitOfWork, submissions: Sequence[Submission]) -> list[Reply]:
         grounds = self.grounds(await unit.configuration.current())
         replies: dict[int, Reply] = {}
         claims: dict[int, Claim] = {}
-        for at, post in enumerate(posts):
+        for at, submission in enumerate(submissions):
             try:
-                stored: Outcome[Taken] | None = await self.once.begun(unit, post.command)
+                stored: Outcome[Taken] | None = await self.once.begun(unit, submission.command)
             except ServiceError as error:  # the key is another's, who sees to it
                 replies[at] = error
                 continue
@@ -118,18 +124,20 @@ class SignalIntake:
                 replies[at] = stored
                 continue
             try:
-                claims[at] = _spelled(post.claim, grounds)
+                claims[at] = _spelled(submission.claim, grounds)
             except ServiceError as error:
                 replies[at] = error
-                await self.once.undone(unit, post.command)
+                await self.once.undone(unit, submission.command)
         for at, taken in (await self._taken(unit, claims, grounds)).items():
-            post = posts[at]
+            submission = submissions[at]
             if isinstance(taken, ServiceError):
                 replies[at] = taken
-                await self.once.undone(unit, post.command)
+                await self.once.undone(unit, submission.command)
             else:
-                replies[at] = await self.once.ended(unit, post.command, taken, post.render)
-        return [replies[at] for at in range(len(posts))]
+                replies[at] = await self.once.ended(
+                    unit, submission.command, taken, submission.render
+                )
+        return [replies[at] for at in range(len(submissions))]
 
     async def _taken(
         self, unit: UnitOfWork, claims: Mapping[int, Claim], grounds: Grounds
@@ -161,8 +169,8 @@ class SignalIntake:
 
     async def _gate(self, unit: UnitOfWork, grounds: Grounds) -> "_Gate":
         rules = grounds.configuration.signals
-        weights = await self.bench.weights(unit, rules)
-        return _Gate(grounds, self.bench, weights, await unit.signals.pending_count())
+        weights = await self.judges.weights(unit, rules)
+        return _Gate(grounds, self.judges, weights, await unit.signals.pending_count())
 
 
 @dataclass(slots=True)
@@ -170,7 +178,7 @@ class _Gate:
     """What new signals meet: thresholds, what waits before them, and the judges."""
 
     grounds: Grounds
-    bench: Bench
+    judges: Judges
     weights: Mapping[str, float] | None
     waiting: int
 
@@ -185,16 +193,16 @@ class _Gate:
             )
         signal = received(new_id(), claim, self.grounds.at, rules)
         board = board_of(self.grounds)
-        may_wait = self.waiting or self.bench.asks_outside
+        may_wait = self.waiting or self.judges.asks_outside
         if signal.is_pending and board is not None and not may_wait:
-            return self.bench.judged(signal, self.grounds, board, self.weights)
+            return self.judges.judged(signal, self.grounds, board, self.weights)
         self.waiting += signal.is_pending
         return Judged(signal)
 
 
-def _key(post: Post) -> Hashable | None:
+def _key(submission: Submission) -> Hashable | None:
     """Of two under one key the second is to find the answer to the first."""
-    return None if post.command.once is None else post.command.once.key
+    return None if submission.command.once is None else submission.command.once.key
 
 
 def _name(claim: Claim) -> Name | None:

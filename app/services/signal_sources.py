@@ -13,7 +13,7 @@ from app.domain.market import Interval
 from app.domain.signal_ideas import Idea, Seen, chosen
 from app.domain.technical_ideas import TECHNICAL, technical_ideas
 from app.services.once import Command
-from app.services.signal_bench import board_of
+from app.services.signal_judges import board_of
 from app.services.signals import Signals
 
 TIMEOUT_S: Final = 30.0

@@ -14,8 +14,8 @@ from app.services.grounds import Grounds, GroundsNow
 from app.services.once import Command, Once, Outcome, Render
 from app.services.outside_agents import Asked
 from app.services.ports import NewId
-from app.services.signal_bench import Bench, board_of
-from app.services.signal_intake import MOST_WAITING, Post, SignalIntake, Taken
+from app.services.signal_intake import MOST_WAITING, SignalIntake, Submission, Taken
+from app.services.signal_judges import Judges, board_of
 from app.services.signal_news import tell
 from app.storage.database import BULK_STATEMENT_S, Database
 from app.storage.signal_outcomes import OutcomeCounts
@@ -61,7 +61,7 @@ class Signals:
     grounds: GroundsNow
     once: Once
     new_id: NewId
-    bench: Bench = field(default_factory=Bench)
+    judges: Judges = field(default_factory=Judges)
     batch: int = BATCH  # as many are judged in one transaction
     most_at_once: int = MOST_WAITING  # posts that wait for their turn
     _intake: SignalIntake = field(init=False)
@@ -72,7 +72,7 @@ class Signals:
             self.grounds,
             self.once,
             self.new_id,
-            self.bench,
+            self.judges,
             most_waiting=self.most_at_once,
         )
         object.__setattr__(self, "_intake", intake)
@@ -86,7 +86,7 @@ class Signals:
         (validation_failed, signal_expired, symbol_unknown, symbol_ambiguous), ConflictError
         (signal_conflict) and RateLimitedError.
         """
-        return await self._intake.submit(Post(claim, command, render))
+        return await self._intake.submit(Submission(claim, command, render))
 
     async def work_off(self, limit: int | None = None) -> int:
         """Judges the oldest that wait; how many have left the queue.
@@ -94,12 +94,12 @@ class Signals:
         Without a board to decide on they wait on, up to their end.
         """
         most = self.batch if limit is None else limit
-        asked = await self._asked(most) if self.bench.asks_outside else Asked()
+        asked = await self._asked(most) if self.judges.asks_outside else Asked()
 
         async def change(unit: UnitOfWork) -> int:
             grounds = self.grounds(await unit.configuration.current())
             taken = await unit.signals.take(most)
-            weights = await self.bench.weights(unit, grounds.configuration.signals)
+            weights = await self.judges.weights(unit, grounds.configuration.signals)
             done = list(self._settled(taken, grounds, board_of(grounds), weights, asked))
             await unit.signals.save(done)
             tell(unit, done, grounds.at)
@@ -113,7 +113,7 @@ class Signals:
             waiting = await unit.signals.pending(limit)
             grounds = self.grounds(await unit.configuration.current())
         board = board_of(grounds)
-        return Asked() if board is None else await self.bench.ask(waiting, grounds, board)
+        return Asked() if board is None else await self.judges.ask(waiting, grounds, board)
 
     async def clear_queue(self) -> int:
         """Judges until nothing waits that can be; how many have left the queue.
@@ -158,7 +158,7 @@ class Signals:
                 outcomes=await unit.signal_outcomes.counts(since),
                 agents=await unit.signal_records.all(Kind.AGENT),
                 sources=await unit.signal_records.all(Kind.SOURCE),
-                weights=await self.bench.weights(unit, rules),
+                weights=await self.judges.weights(unit, rules),
             )
 
     async def reprocess_failed(
@@ -217,5 +217,5 @@ class Signals:
             ended = signal.expired(grounds.at)
             if ended is not signal:
                 yield Judged(ended)
-            elif board is not None and self.bench.may_judge(signal, board, asked):
-                yield self.bench.judged(signal, grounds, board, weights, asked)
+            elif board is not None and self.judges.may_judge(signal, board, asked):
+                yield self.judges.judged(signal, grounds, board, weights, asked)

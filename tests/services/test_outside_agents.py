@@ -11,7 +11,7 @@ from app.domain.signal import SignalState
 from app.domain.signal_rules import SignalRules
 from app.domain.verdict import Vote
 from app.services.outside_agents import OutsideAgents
-from app.services.signal_bench import Bench
+from app.services.signal_judges import Judges
 from app.storage.database import Database
 from tests.domain.evidence import evidence
 from tests.services.desk import SYMBOLS, WHO, Desk
@@ -88,7 +88,7 @@ async def test_who_does_not_answer_in_time_abstains_and_is_not_asked_again_meanw
 
 
 def with_agent(desk: Desk, *judges: Agent) -> None:
-    desk.signals = replace(desk.signals, bench=Bench((*AGENTS, *judges)))
+    desk.signals = replace(desk.signals, judges=Judges((*AGENTS, *judges)))
 
 
 async def votes(desk: Desk, signal_id: str) -> dict[str, Vote]:

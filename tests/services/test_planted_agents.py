@@ -7,7 +7,7 @@ import pytest
 
 from app.domain.market import Interval
 from app.domain.track_record import weights_of
-from app.services.signal_bench import Bench
+from app.services.signal_judges import Judges
 from app.storage.database import Database
 from tests.services.desk import SYMBOLS, WHO, Desk, symbol_id
 from tests.services.outcome_world import keep_board, pass_on
@@ -34,7 +34,7 @@ async def test_within_200_outcomes_of_a_replay_the_skilled_alone_is_heard(
         assert desk.boards.board is not None
         if day == 0:
             await keep_board(desk)
-        desk.signals = replace(desk.signals, bench=Bench(planted(winners(prices, day))))
+        desk.signals = replace(desk.signals, judges=Judges(planted(winners(prices, day))))
         verdict = None
         for symbol in SYMBOLS[:A_DAY]:
             done = await desk.signals.submit(claim(symbol), WHO)

@@ -16,8 +16,8 @@ from app.domain.errors import Code, RateLimitedError, ServiceError, UnavailableE
 from app.domain.judging import Judged
 from app.domain.signal import Claim
 from app.services.once import Answer
-from app.services.signal_bench import Bench
 from app.services.signal_intake import Taken
+from app.services.signal_judges import Judges
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
 from tests.api.harness import PREFIX, serve
@@ -139,13 +139,13 @@ async def test_of_one_key_at_once_all_hear_the_first_answer_and_a_refusal_gives_
 
 
 async def test_one_that_breaks_the_judges_takes_nobody_with_it(desk: Desk) -> None:
-    class Stumbling(Bench):
+    class Stumbling(Judges):
         def judged(self, signal: Any, *given: Any) -> Judged:
             if signal.claim.symbol == SYMBOLS[3]:
                 raise ZeroDivisionError
             return super().judged(signal, *given)
 
-    desk.signals = replace(desk.signals, bench=Stumbling())
+    desk.signals = replace(desk.signals, judges=Stumbling())
     found = await sent(desk, *(claim(symbol) for symbol in SYMBOLS[:6]))
     assert [at for at, one in enumerate(found) if isinstance(one, ZeroDivisionError)] == [3]
     assert (await desk.signals.statistics(1)).counts.total == 5

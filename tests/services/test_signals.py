@@ -14,7 +14,7 @@ from app.domain.events import SignalChanged
 from app.domain.signal import SignalState
 from app.domain.signal_statistics import SignalQueue
 from app.services.scoring import Scoring
-from app.services.signal_bench import Bench
+from app.services.signal_judges import Judges
 from app.services.status_sources import StatusSources
 from app.storage.database import Database
 from app.telemetry.metrics import Metrics
@@ -79,11 +79,11 @@ async def test_what_was_not_committed_is_judged_by_the_next(desk: Desk) -> None:
     class DiedError(Exception):
         pass
 
-    class Dying(Bench):
+    class Dying(Judges):
         def judged(self, *_: Any) -> Any:
             raise DiedError
 
-    dying = replace(desk.signals, bench=Dying())
+    dying = replace(desk.signals, judges=Dying())
     with pytest.raises(DiedError):
         await dying.work_off()
     (waits,) = await desk.signals.pending(10)

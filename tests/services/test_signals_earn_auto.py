@@ -17,7 +17,7 @@ from app.api.routes import (
 )
 from app.domain.agents import Agent
 from app.domain.market import Interval
-from app.services.signal_bench import Bench
+from app.services.signal_judges import Judges
 from app.storage.database import Database
 from app.telemetry.meter import Meter
 from app.telemetry.metrics import Metrics
@@ -107,7 +107,7 @@ async def test_auto_proposes_until_booked_outcomes_have_earned_weights_and_then_
             if day == 0:
                 await keep_board(desk)
             truth = winners(prices, day)
-            desk.signals = replace(desk.signals, bench=Bench(judges(truth)))
+            desk.signals = replace(desk.signals, judges=Judges(judges(truth)))
             before = await get(client, "/portfolio")
             statistics = await get(client, "/signals/statistics")
             assert statistics["is_weighed_by_skill"] is (day == 2), "fifty outcomes are needed"

@@ -1,4 +1,4 @@
-"""The bench: shows the agents what is known of a signal's symbol, and takes their verdict."""
+"""The judges of signals: show the agents what is known of the symbol, and take their verdict."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ _NOBODY = Asked()
 
 
 @dataclass(slots=True)
-class Bench:
+class Judges:
     """What a board says of all symbols is looked up once for each board."""
 
     agents: tuple[Agent, ...] = AGENTS
