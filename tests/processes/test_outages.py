@@ -129,13 +129,15 @@ async def test_K14_killed_while_a_connection_was_replaced_the_next_one_misses_no
     held = _by_series(await _candles(database))
     async with followed(database, later_s=2 * HOUR_MS / 1_000) as here:
         await here.until(lambda: {one.phase for one in here.stream.facts().lines} == {"live"})
-        rows = await _candles(database)
+        hourly, rows = 0, await _candles(database)
         assert len({row[:3] for row in rows}) == len(rows), "no candle twice"
         for (contract, interval), times in _by_series(rows).items():
             steps = {later - former for former, later in pairwise(times)}
             assert len(steps) == 1, (contract, interval, "a hole")
+            hourly += steps == {HOUR_MS}
             closed = [one for one in times if one > held[contract, interval][-1]]
             assert len(closed) == (2 if steps == {HOUR_MS} else 0), "what closed in between"
+        assert hourly > 0, "there are such bars at all"
     await database.close()
 
 
