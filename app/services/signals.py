@@ -183,7 +183,7 @@ class Signals:
     async def cleanup(
         self, older_than: timedelta, command: Command, render: Render[Cleared] | None = None
     ) -> Outcome[Cleared]:
-        """Ends what is over, and drops what was rejected, expired or failed before.
+        """Ends what is over (up to 1000); drops what was rejected, expired or failed before.
 
         What was approved stays: effects rest on it.
         """

@@ -186,7 +186,7 @@ async def clear_signals(
 ) -> Response:
     """Ends those whose time is over and drops the rejected, expired and failed ones before then.
 
-    What was approved stays.
+    What was approved stays. Up to 1000 are ended at a time.
     """
     days = (body or ClearIn()).older_than_days
     return sent(await service.signals.cleanup(timedelta(days=days), command, _cleared))
