@@ -179,6 +179,7 @@ def noted(theirs: float, our: float, pace: Paced, flood: Paced) -> None:
     for what, figure, limit, unit in (
         (f"the feed, {PACE}/s: age p99", float(np.quantile(pace.ages, 0.99)), "age_ms", "ms"),
         (f"the feed, {PACE}/s: share of a core", pace.core, "core", ""),
+        (f"the feed, {PACE}/s: lag of the loop p99", pace.lag_ms, "lag_ms", "ms"),
         (f"the feed, {FLOOD}/s: lag of the loop p99", flood.lag_ms, "lag_ms", "ms"),
         (f"the feed, {FLOOD}/s: growth of memory", flood.growth_mib, "growth_mib", "MiB"),
     ):
