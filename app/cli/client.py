@@ -14,6 +14,7 @@ from app.cli.exits import CommandError, Exit
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 _UNAVAILABLE: Final = frozenset({502, 503, 504})
+_PROBLEM: Final = "application/problem+json"
 _CONNECT_S: Final = 5.0
 
 
@@ -69,14 +70,15 @@ class Client:
                     method, address, params=query, json=body, headers=headers, allow_redirects=False
                 ) as response,
             ):
-                status, text = response.status, await response.text()
+                status, kind = response.status, response.content_type
+                text = await response.text()
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
             raise CommandError(
                 Exit.USAGE, "invalid_url", f"{self.url!r} is not an address such as {DEFAULT_URL}."
             ) from None
         except (aiohttp.ClientError, TimeoutError, UnicodeDecodeError) as error:
             raise unreachable(self.url, error) from None
-        return understood(status, text, self.url)
+        return understood(status, kind, text, self.url)
 
 
 def segment(text: str) -> str:
@@ -94,15 +96,18 @@ def unreachable(url: str, error: Exception) -> CommandError:
     )
 
 
-def understood(status: int, text: str, url: str) -> Answer:
-    """The answer of a 2xx. Raises CommandError for everything else."""
+def understood(status: int, kind: str, text: str, url: str) -> Answer:
+    """The answer of a 2xx. Raises CommandError for everything else.
+
+    `kind` is the content type: others, exchanges among them, have errors with a `code`, too.
+    """
     try:
         document = json.loads(text, parse_float=Decimal)
     except ValueError:
         document = None
-    if 200 <= status < 300 and document is not None:
+    if 200 <= status < 300 and isinstance(document, dict):
         return Answer(status, text, document)
-    if isinstance(document, dict) and isinstance(document.get("code"), str):
+    if kind == _PROBLEM and isinstance(document, dict) and isinstance(document.get("code"), str):
         problem = json.loads(text)
         raise CommandError(
             exit_of(status), problem["code"], str(problem.get("detail", "")), problem

@@ -40,7 +40,7 @@ class _Tail:
             session.get(address, params={"topics": self.topics}, headers=headers) as answer,
         ):
             if answer.status != 200:
-                understood(answer.status, await answer.text(), self.url)
+                understood(answer.status, answer.content_type, await answer.text(), self.url)
             self.is_connected = True
             async for raw in answer.content:
                 if raw.startswith(b"data: "):

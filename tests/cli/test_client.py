@@ -130,7 +130,10 @@ def test_a_problem_keeps_its_code_and_decides_the_exit_code(status: int, exit_co
 
 @pytest.mark.parametrize(
     ("status", "body"),
-    [(200, b"<html>hello</html>"), (200, b""), (404, b"[]"), (302, b""), (500, b'{"detail": 1}')],
+    [
+        *((200, b"<html>hello</html>"), (200, b""), (200, b"[]"), (404, b"[]"), (302, b"")),
+        *((500, b'{"detail": 1}'), (404, b'{"code": "404000", "msg": "Url Not Found"}')),
+    ],
 )
 def test_something_that_is_not_our_service_is_named_as_such(status: int, body: bytes) -> None:
     with answering(status, body, "text/html") as (url, _):

@@ -1,9 +1,32 @@
 """A server that is asked to stop: once in order, again later at once."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import uvicorn
 
 from app.cli.exits import Exit
 from app.cli.service import SAME_REQUEST_S, Server
+
+ROOT = Path(__file__).parents[2]
+# The command itself takes seconds to load: here that is where Ctrl-C comes.
+_INTERRUPTED_LOADING = """
+import sys
+class Pressed:
+    def find_spec(self, name, path=None, target=None):
+        if name == "app.cli.application":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Pressed())
+import app.cli
+"""
+
+
+def test_ctrl_c_while_the_command_is_loaded_ends_it_with_130_and_no_traceback() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED_LOADING], cwd=ROOT, capture_output=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (Exit.INTERRUPTED, b"")
 
 
 def _server(left: list[int]) -> Server:
