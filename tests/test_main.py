@@ -10,9 +10,13 @@ import httpx2
 import pytest
 import structlog
 from pydantic import SecretStr
+from sqlalchemy import text
 
+from app.container.opening import opened
+from app.domain.errors import UnavailableError
 from app.domain.market import DataSource
 from app.main import create_app, known_secrets
+from app.services.mode import Mode
 from app.settings import (
     DatabaseSettings,
     HttpSettings,
@@ -20,6 +24,8 @@ from app.settings import (
     NotificationSettings,
     Settings,
 )
+from app.storage.database import Database
+from app.telemetry.metrics import Metrics
 from tests.api.harness import PREFIX, open_client
 from tests.api.judging import problem
 
@@ -75,6 +81,26 @@ async def test_it_starts_and_stays_up_without_an_exchange(tmp_path: Path) -> Non
         text = (await client.get("/metrics")).text
         assert 'mysymbols_service_info{data_source="sandbox"' in text
         assert "/api/symbol-mgmt/health" in (await client.get("/openapi.json")).text
+
+
+async def test_B08_the_service_halts_while_its_disk_is_full(tmp_path: Path) -> None:
+    given_up: list[Exception] = []
+    async with opened(settings(tmp_path), Metrics(), given_up.append) as state:
+        status = state["my_symbols"].status
+        database: Database = state["my_symbols"].portfolio.database
+
+        async def disk(pages: int) -> None:
+            async with database.write() as unit:
+                await unit.connection.execute(text(f"PRAGMA max_page_count = {pages}"))
+
+        await disk(1)  # as many as there are
+        with pytest.raises(UnavailableError):
+            async with database.write() as unit:
+                await unit.facts.put("ballast", "x" * 1_000_000)
+        assert (await status.health()).mode is Mode.HALTED
+        assert state["mode"]() is Mode.HALTED, "as every answer says"
+        await disk(1_000_000)
+        assert (await status.health()).mode is Mode.FROZEN, "there is no market here"
 
 
 async def test_sample_data_needs_the_sandbox_and_its_answer(tmp_path: Path) -> None:
