@@ -11,7 +11,7 @@ from rich.progress import Progress, TaskID
 
 from app.cli.client import Client
 from app.cli.configuration import read_settings
-from app.cli.exits import CommandError, Exit
+from app.cli.exits import CommandError, Exit, exit_of
 from app.cli.local_exchange import ExchangeChoice, exchange_beside
 from app.cli.output import AsJson, Output, reporting
 from app.cli.report import Findings, print_findings
@@ -19,7 +19,7 @@ from app.cli.sandbox import DEFAULTS, Contracts, Replay, ReplayFrom, Seed, iso_d
 from app.cli.service import Server, listening, run
 from app.domain.market import DataSource
 from app.settings import Settings
-from app.storage.file_lock import DatabaseInUseError, FileLock
+from app.storage.file_lock import DatabaseInUseError, DatabasePlaceError, FileLock
 from app.storage.job_store import jobs_file
 
 # KuCoin allows 2000 per 30 s and address. The first fill of everything (daily and hourly candles
@@ -87,7 +87,8 @@ def _settings(base_url: str, database: Path, port: int) -> Settings:
 def forget(database: Path) -> None:
     """Deletes what an earlier demo left: another market's data must not mix with this one's.
 
-    Raises CommandError and deletes nothing while another process has the file.
+    Raises CommandError and deletes nothing while another process has the file, and where no file
+    can be.
     """
     try:
         lock = FileLock.taken(str(database))
@@ -97,6 +98,8 @@ def forget(database: Path) -> None:
             "database_in_use",
             f"{error.detail}, by `--database`. Nothing of it was touched.",
         ) from None
+    except DatabasePlaceError as error:
+        raise CommandError(exit_of(error), error.code, error.detail) from None
     # The service takes the lock again by itself. Who takes it in between may delete the file as
     # well, but never while it is open: the later one is refused.
     try:

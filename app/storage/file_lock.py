@@ -64,5 +64,5 @@ def _no_place(path: Path, why: str) -> DatabasePlaceError:
     return DatabasePlaceError(
         Code.DATABASE_UNAVAILABLE,
         f"the database file {path.name} cannot be opened where it is to be ({why});"
-        " choose another place in MYSYMBOLS_DATABASE__URL, or correct this one",
+        " choose another place, or correct this one",
     )

@@ -262,6 +262,9 @@ def test_a_demo_begins_with_nothing_of_an_earlier_market(tmp_path: Path) -> None
     forget(file)
     assert not any(one.exists() for one in left)
     FileLock.taken(str(file)).release()
+    with pytest.raises(CommandError, match="is a directory") as nowhere:
+        forget(tmp_path)
+    assert nowhere.value.exit_code == Exit.CONFIGURATION
     kept = here("demo", "--keep")
     assert kept.code == Exit.USAGE
 
