@@ -1,10 +1,12 @@
 """The shape of the tree: layers, file sizes, names, reasons for every suppression."""
 
+import ast
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,43 @@ def _wrong_with(path: Path) -> list[str]:
 def test_a_module_is_short_named_well_and_says_what_it_is() -> None:
     assert len(MODULES) > 300
     assert [complaint for path in MODULES for complaint in _wrong_with(path)] == []
+
+
+def test_whatever_the_benchmarks_take_from_the_service_and_its_tests_is_there() -> None:
+    """Nothing else looks at them before somebody runs them."""
+    taken = [
+        (path, node.module, name.name)
+        for path in sorted((ROOT / "benchmarks").glob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module is not None
+        for name in node.names
+        if node.module.partition(".")[0] in {"app", "tests", "benchmarks"}
+    ]
+    assert len(taken) > 100
+    assert [
+        f"{_shown(path)}: {module}.{name}"
+        for path, module, name in taken
+        if name not in _names_of(module)
+    ] == []
+
+
+@cache
+def _names_of(module: str) -> set[str]:
+    """Names at the top of a module, and the modules in a package."""
+    place = ROOT.joinpath(*module.split("."))
+    inside = {one.stem for one in place.glob("*.py")}
+    source = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    if not source.is_file():
+        return inside
+    for node in ast.parse(source.read_text(encoding="utf-8")).body:
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                inside.add(node.name)
+            case ast.Import() | ast.ImportFrom():
+                inside |= {name.asname or name.name for name in node.names}
+            case _:
+                inside |= {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+    return inside
 
 
 def test_who_may_know_a_price_of_another_exchange_confirms_or_shows_it() -> None:
