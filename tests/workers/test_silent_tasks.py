@@ -60,6 +60,7 @@ class Part:
 
     hang: Hang
     is_database_down: Callable[[], bool] = lambda: False
+    halted: Callable[[], None] = lambda: None
     filled: asyncio.Event = field(default_factory=asyncio.Event)
     exchange: None = None
     live: Any = field(default_factory=lambda: SimpleNamespace(market=None, stamps=lambda: None))
