@@ -321,6 +321,13 @@ async def test_candles_page_through_what_is_stored(front: Front) -> None:
     bounds = {"from": "9998-01-01T00:00Z", "to": "9999-01-01T00:00Z"}
     far = await front.service.get("/market/BTCUSDT/candles", interval="1h", **bounds)
     assert far["items"] == []
+    later = await front.service.get(
+        "/market/BTCUSDT/candles", interval="1h", **{"from": "9998-01-01T00:00Z"}
+    )
+    assert later["items"] == []
+    ahead = {"to": "9999-01-01T00:00Z", "limit": 10}
+    same = await front.service.get("/market/BTCUSDT/candles", interval="1d", **ahead)
+    assert same["items"][-1:] == newest["items"][-1:], "the newest are those that there are"
 
 
 async def test_without_the_exchange_nothing_is_made_up(empty: Front) -> None:

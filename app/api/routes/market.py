@@ -162,8 +162,9 @@ async def candles(
     moment = service.market.moment()
     running_ms = moment.server_ms // bar.ms * bar.ms
     end_ms = running_ms if to is None else _stamp(to.timestamp())
-    start_ms = end_ms - limit * bar.ms if from_ is None else _stamp(from_.timestamp())
-    if start_ms > end_ms:
+    newest_ms = min(end_ms, running_ms)  # what is still to open is none of the newest
+    start_ms = newest_ms - limit * bar.ms if from_ is None else _stamp(from_.timestamp())
+    if to is not None and start_ms > end_ms:
         raise invalid("query", "from", "range", "The range ends before it begins.")
     scope = {
         "symbol": entry.symbol_id,
