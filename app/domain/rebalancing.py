@@ -13,8 +13,6 @@ from app.domain.weighting import Allocation, Claim, Role
 from app.domain.weighting_methods import Basis, Covariance, appeals
 
 __all__ = ["Ruling", "targets"]  # part of the plan, made in a module of their own
-
-
 _CALM: Final = 1.05  # how far above its target volatility may be before it is a reason
 
 
@@ -79,7 +77,12 @@ def may_trade(score: float, member: Member, configuration: Configuration) -> boo
     return score >= (configuration.leave_score if traded else configuration.enter_score)
 
 
-def rule(member: Member, standing: Standing, configuration: Configuration) -> Ruling:
+def rule(
+    member: Member,
+    standing: Standing,
+    configuration: Configuration,
+    method: WeightingMethod = WeightingMethod.SCORE_TILTED,
+) -> Ruling:
     """Whether the member is funded, locked or excluded; the first rule that applies decides.
 
     The claim has no appeal yet: that is a matter of all members together.
@@ -88,6 +91,7 @@ def rule(member: Member, standing: Standing, configuration: Configuration) -> Ru
     locked, excluded = Role.LOCKED, Role.EXCLUDED
     below = score is not None and not may_trade(score, member, configuration)
     kept = below and standing.is_pinned
+    unsized = standing.volatility is None and method not in _WITHOUT_VOLATILITY
     rules = (
         (not standing.is_open, excluded, "the contract is not open"),
         (standing.is_halted, locked, "the market is halted: the weight stays"),
@@ -104,6 +108,7 @@ def rule(member: Member, standing: Standing, configuration: Configuration) -> Ru
         (standing.is_leaving, excluded, "its replacement is confirmed"),
         (kept, locked, "its score is below the trading threshold, but it is pinned"),
         (below, excluded, "its score is below the trading threshold"),
+        (unsized, locked, "its volatility is not known: the weight stays"),
     )
     role, reason = next(
         ((role, reason) for applies, role, reason in rules if applies),
@@ -120,6 +125,7 @@ _GROUND: Final = {
     WeightingMethod.EQUAL: "all funded members weigh the same",
     WeightingMethod.FIXED: "the operator set its weight",
 }
+_WITHOUT_VOLATILITY: Final = (WeightingMethod.EQUAL, WeightingMethod.FIXED)
 _UNSET: Final = "the operator set no weight for it"
 
 
@@ -132,9 +138,8 @@ def rulings(
 ) -> dict[str, Ruling]:
     """A ruling for every member; `standings` holds each of them by symbol."""
     used = method or configuration.rebalancing.method
-    ruled = {
-        one.symbol: rule(one, standings[one.symbol], configuration) for one in portfolio.members
-    }
+    everyone = ((one, standings[one.symbol]) for one in portfolio.members)
+    ruled = {one.symbol: rule(one, found, configuration, used) for one, found in everyone}
     funded = {
         symbol: Basis(
             standings[symbol].z or 0.0, standings[symbol].volatility, configuration.score_tilt

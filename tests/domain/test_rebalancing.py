@@ -13,7 +13,7 @@ from app.domain.configuration import Configuration, WeightingMethod
 from app.domain.history import EventType
 from app.domain.membership import Change
 from app.domain.portfolio import FULL, Portfolio
-from app.domain.rebalancing import Plan, Standing, Trigger, band, plan, rule
+from app.domain.rebalancing import Plan, Standing, Trigger, band, plan, rule, rulings
 from app.domain.targets import volatility
 from app.domain.weighting import Flag, Role
 from app.domain.weighting_methods import Covariance
@@ -45,7 +45,7 @@ def done(portfolio: Portfolio, made: Plan) -> Portfolio:
         ({"score": None}, Role.LOCKED, "no score"),
         ({"score": 0.55}, Role.FUNDED, "score"),
         ({"score": 0.5499}, Role.EXCLUDED, "below"),
-        ({"volatility": None}, Role.FUNDED, "score"),
+        ({"volatility": None}, Role.LOCKED, "volatility is not known"),
     ],
 )
 def test_the_first_rule_that_applies_decides(known: dict[str, Any], role: Role, said: str) -> None:
@@ -53,6 +53,18 @@ def test_the_first_rule_that_applies_decides(known: dict[str, Any], role: Role, 
     ruling = rule(member, standing(TEN[0], **known), SETTINGS)
     assert ruling.claim.role is role
     assert said in ruling.reason
+
+
+@pytest.mark.parametrize("method", WeightingMethod)
+def test_unknown_volatility_moves_no_weight_of_a_method_that_divides_by_it(
+    method: WeightingMethod,
+) -> None:
+    known = standings(**{TEN[0]: standing(TEN[0], volatility=None)})
+    needs = method not in (WeightingMethod.EQUAL, WeightingMethod.FIXED)
+    ruling = rulings(of(*TEN), known, SETTINGS, method=method)[TEN[0]]
+    assert ruling.claim.role is (Role.LOCKED if needs else Role.FUNDED)
+    made = plan(of(*TEN), known, SETTINGS, T0 + HOUR, method=method)
+    assert TEN[0] not in {shift.symbol for shift in made.shifts if needs}
 
 
 def test_a_member_without_weight_needs_the_higher_threshold() -> None:
