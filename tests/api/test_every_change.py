@@ -6,6 +6,7 @@ A new one is missing in the table below, and the first test says so.
 import hashlib
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import pytest
 import requests
 
 from tests.api.harness import PREFIX, openapi_document
-from tests.serving import FILE, Caller, serving
+from tests.serving import FILE, PATIENCE_S, Caller, serving
 
 DOCUMENT = openapi_document()
 OPERATIONS = {
@@ -72,6 +73,12 @@ class Book(Caller):
     def key(self) -> str:
         self.numbers += 1
         return f"key-{self.numbers}"
+
+    def has_checked(self, what: str) -> bool:
+        """Whether the schedule has made its check of the start, and makes no other now."""
+        jobs = self.get(f"{PREFIX}/jobs?kind={what}_check")["items"]
+        states = {job["state"] for job in jobs}
+        return "done" in states and not states & {"queued", "running"}
 
     def seen(self) -> dict[str, str]:
         """A digest of every table that a change may touch; keys themselves are not among them."""
@@ -325,6 +332,11 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Book]:
         del opened.settings["version"]
         # Nobody but the test changes anything.
         opened.settings["cadences"] |= {"rebalance_check": 86_400, "replacement_check": 86_400}
+        opened.done("PUT", f"{PREFIX}/configuration", json=opened.settings)
+        until = time.monotonic() + PATIENCE_S
+        while not all(opened.has_checked(kind) for kind in ("rebalance", "replacement")):
+            assert time.monotonic() < until, "the checks of the start do not end"
+            time.sleep(0.05)
         yield opened
 
 
