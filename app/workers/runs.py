@@ -103,6 +103,8 @@ class _Works:
 
         listed = await self.contract_sync(journal, payload)
         filled = await journal.step("fill", fill)
+        # Another process may have filled, and died since: this one has its market to read first.
+        await self.work.filled()
         return {"listed": listed["listed"], **filled, **await self.scoring(journal, payload)}
 
     async def report(self, journal: Journal, payload: Document) -> Document:

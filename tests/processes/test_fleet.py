@@ -114,6 +114,11 @@ async def test_K17_kill_9_of_the_feed_owner_costs_nothing_but_seconds(three: Fle
         return len(versions) == 1
 
     assert await same_version()
+
+    async def ticked() -> bool:
+        return len(numbers([row["id"] for row in await three.runs("rebalance_check")])) > 3
+
+    await until(ticked)
     rows = await three.runs("rebalance_check")
     # The first is of the hourly ticks before the settings were changed.
     slots = numbers([row["id"] for row in rows])[1:]

@@ -1,7 +1,7 @@
 """What decides by itself waits for a board of the whole market, made since this start."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import cast
@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 
 from app.domain.configuration import Configuration
+from app.domain.jobs import Document, JobKind
 from app.domain.market import Funding
 from app.services.alert_watch import AlertWatch
 from app.services.alerts import AlertService
@@ -21,6 +22,8 @@ from app.services.scoring import Scoring
 from app.storage.database import Database
 from app.telemetry.metrics import Metrics
 from app.workers.activities import activities
+from app.workers.runs import runs
+from tests.services.desk import NOW
 from tests.services.live_market import LiveMarket, open_market
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
@@ -34,6 +37,30 @@ class Asked:
 
     async def check(self, command: Command, scheduled_at: datetime) -> None:
         self.asked.append(f"{command.actor}: check of {scheduled_at:%H:%M}")
+
+    async def tell(self, event: object) -> None:
+        self.asked.append(repr(event))
+
+    @property
+    def news(self) -> "Asked":
+        return self
+
+    @staticmethod
+    def clock() -> datetime:
+        return NOW
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A journal with what a process had done before it died."""
+
+    run_id: str
+    done: dict[str, Document]
+
+    async def step(self, name: str, action: Callable[[], Awaitable[Document]]) -> Document:
+        return self.done[name] if name in self.done else await action()
+
+    def share(self, done: int, total: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -114,3 +141,19 @@ async def test_after_a_restart_nothing_decides_on_the_board_of_a_half_filled_mar
 
     await work.rebalance_check(live.clock.now())
     assert cast("Asked", now.rebalancing).asked == [f"schedule: check of {live.clock.now():%H:%M}"]
+
+
+async def test_a_backfill_of_a_dead_process_is_scored_once_this_one_has_a_market_itself(
+    live: LiveMarket,
+) -> None:
+    now = service(live)
+    work = activities(now, AlertWatch(now.alerts, Metrics()), lambda: "request-1")
+    (run,) = (one for one in runs(now, work, lambda _: {}) if one.kind == JobKind.BACKFILL)
+    journal = Recorded("backfill:1", {"contracts": {"listed": 14}, "fill": {"eligible": 14}})
+    going_on = asyncio.ensure_future(run.work(journal, {}))
+    await asyncio.sleep(0.01)
+    assert not going_on.done()
+    await work.first_fill(lambda: None)
+    made = await asyncio.wait_for(going_on, 60)
+    assert now.market.is_filled()
+    assert (made["listed"], made["scores_calculated"]) == (14, now.scoring.board().universe_size)
