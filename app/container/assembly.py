@@ -104,7 +104,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             utc_now,
             metrics,
             overheard(in_force, bus),
-            went_back=lambda: in_force.load(database, utc_now()),
+            reread=lambda: in_force.reread(database),
         )
         await database.open()
         stack.push_async_callback(database.close)

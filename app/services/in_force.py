@@ -7,6 +7,7 @@ from typing import Final
 import structlog
 
 from app.domain.configuration import Configuration
+from app.domain.errors import UnavailableError
 from app.domain.event_codec import EventRecord, Topic, understood
 from app.domain.events import ConfigurationChanged
 from app.storage.database import Database
@@ -28,6 +29,21 @@ class SettingsInForce:
         """What is stored; an empty database gets the defaults, since decisions name a version."""
         async with database.write() as unit:
             self.present = await unit.configuration.found(at, _AUTHOR)
+
+    async def reread(self, database: Database) -> None:
+        """What is stored now, be it older: the database may have lost what was heard of.
+
+        What cannot be read leaves the last good ones.
+        """
+        held = self.present
+        async with database.read() as unit:
+            try:
+                stored = await unit.configuration.current()
+            except UnavailableError as error:
+                _log.error("settings_not_read", cause=error.code, kept_version=held.version)
+                return
+        if self.present is held:  # nothing was heard of meanwhile
+            self.present = stored
 
     def hear(self, event: object) -> None:
         """Takes over committed settings; an older version that arrives late changes nothing."""

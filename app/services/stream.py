@@ -41,14 +41,15 @@ class EventStream:
     Readers hold a position and no queue: what is kept for them is shared, so a slow one costs
     nothing and cannot hold up the others. `heard` is told every event of every process.
     A database that was put back to an earlier state, as by a failover that lost the last commits,
-    is noticed: `went_back` is called, and every reader hears of a gap.
+    is noticed: every reader hears of a gap. `reread` is called then and whenever following begins:
+    a lost connection may have taken with it what only its own process had heard of.
     """
 
     database: Database
     clock: Clock
     metrics: Metrics
     heard: Callable[[EventRecord], None] = lambda _: None
-    went_back: Callable[[], Awaitable[None]] = nothing
+    reread: Callable[[], Awaitable[None]] = nothing
     max_readers: int = MAX_READERS
     shared: SharedClock | None = None  # None: this process is the only one
     _recent: Recent = field(default_factory=lambda: Recent(RECENT))
@@ -69,6 +70,7 @@ class EventStream:
 
     async def follow(self, beat: Callable[[], None]) -> None:
         """Reads what is committed, for ever. Raises UnavailableError; begin again after it."""
+        await self.reread()
         while True:
             self._hint.clear()
             await self.catch_up()
@@ -111,7 +113,7 @@ class EventStream:
 
     async def _begin_anew(self) -> None:
         """What readers were told last was lost: they have to look for themselves."""
-        await self.went_back()
+        await self.reread()
         page = await self.stored(0, frozenset())
         _log.error("events_went_back", known=self._recent.head, stored=page.head)
         async with self.database.read() as unit:

@@ -1,5 +1,6 @@
 """The settings in force follow the database and what was committed since."""
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -11,7 +12,10 @@ from app.domain.event_codec import EventRecord, drafts_of
 from app.domain.events import ConfigurationChanged
 from app.services.bus import Bus
 from app.services.in_force import SettingsInForce
+from app.services.stream import EventStream
 from app.storage.database import Database
+from app.storage.portfolio_tables import system_configuration
+from app.telemetry.metrics import Metrics
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NEWER = replace(Configuration(), version=2, max_portfolio_symbols=12)
@@ -45,6 +49,34 @@ def test_committed_settings_are_heard_and_late_ones_are_not() -> None:
     in_force.hear("something else")
 
     assert in_force() == NEWER
+
+
+async def test_B12_settings_that_the_database_has_lost_are_in_force_no_longer(
+    database: Database,
+) -> None:
+    in_force = SettingsInForce()
+    await in_force.load(database, NOW)
+    in_force.hear(ConfigurationChanged(NEWER, NOW))  # of a commit that a failover has lost
+    stream = EventStream(database, lambda: NOW, Metrics(), reread=lambda: in_force.reread(database))
+    await stream.open()
+    following = asyncio.ensure_future(stream.follow(asyncio.Event().set))
+    async with asyncio.timeout(60):
+        while in_force() == NEWER:
+            await asyncio.sleep(0.001)
+    following.cancel()
+    await asyncio.wait({following})
+    assert in_force() == Configuration()
+
+
+async def test_G11_stored_settings_that_cannot_be_read_are_not_taken_up(database: Database) -> None:
+    in_force = SettingsInForce(NEWER)
+    async with database.write() as unit:
+        row = {"version": 3, "body": {"of_a_newer_version": 1}, "created_at": NOW}
+        await unit.connection.execute(system_configuration.insert(), row | {"created_by": "later"})
+    with capture_logs() as said:
+        await in_force.reread(database)
+    assert in_force() == NEWER
+    assert [(one["event"], one["kept_version"]) for one in said] == [("settings_not_read", 2)]
 
 
 def test_G11_settings_that_cannot_be_read_leave_the_last_good_ones_in_force() -> None:

@@ -168,12 +168,12 @@ async def test_B12_a_database_that_lost_its_last_commits_is_a_gap_and_nothing_af
 ) -> None:
     again = 0
 
-    async def went_back() -> None:
+    async def reread() -> None:
         nonlocal again
         again += 1
 
     heard: list[EventRecord] = []
-    stream = replace(follower(database, heard), went_back=went_back)
+    stream = replace(follower(database, heard), reread=reread)
     await stream.open()
     with stream.reader("websocket") as reader, stream.reader("websocket") as other:
         for one in (reader, other):
