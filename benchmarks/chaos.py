@@ -50,15 +50,6 @@ async def decided(running: Fleet) -> float:
     return await seconds(all_decide, PATIENCE_S)
 
 
-async def undecided(running: Fleet) -> None:
-    """The fault has been noticed: nobody decides on old data."""
-
-    async def none_decides() -> bool:
-        return not any([await running.decides(one) for one in running.alive()])
-
-    await until(none_decides, PATIENCE_S)
-
-
 async def ran(running: Fleet) -> float:
     """Seconds until a job that is asked for now is done."""
     begun = time.monotonic()
@@ -115,12 +106,22 @@ async def dead_feed(running: Fleet) -> list[Healed]:
 
 
 async def stuck_task(running: Fleet) -> list[Healed]:
-    """A request that is never answered holds up the task that asks for quotes."""
+    """A request that is never answered holds up the task that asks for quotes.
+
+    The stream goes on meanwhile, so that nobody need stop deciding.
+    """
+    before = await running.asked(TICKERS)
     await running.fault("hang", TICKERS, times=1)
+
+    async def beyond(count: int) -> bool:
+        return await running.asked(TICKERS) > count
+
+    await until(lambda: beyond(before), PATIENCE_S)
     begun = time.monotonic()
-    await undecided(running)
+    await until(lambda: beyond(before + 1), PATIENCE_S)
     await decided(running)
-    return [Healed("task stuck in a request", "all decide", time.monotonic() - begun, LIMIT_S)]
+    took = time.monotonic() - begun
+    return [Healed("task stuck in a request", "quotes are asked for, all decide", took, LIMIT_S)]
 
 
 async def database_away(running: Fleet) -> list[Healed]:

@@ -223,10 +223,11 @@ class Fleet:
         async with self.session.delete(f"{self.exchange_url}/_control/faults") as answer:
             assert answer.status == 200
 
-    async def asked(self) -> int:
+    async def asked(self, path: str | None = None) -> int:
         """Requests that the exchange has got so far."""
         async with self.session.get(f"{self.exchange_url}/_control/counters") as answer:
-            return int((await answer.json())["total"])
+            counted = await answer.json()
+        return int(counted["total"] if path is None else counted["by_path"].get(path, 0))
 
     async def told(self) -> dict[str, int]:
         """The connections of the exchange's stream, and the number of topics of each."""
