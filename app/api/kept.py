@@ -17,7 +17,7 @@ from app.api.packing import Form, Packer, packed_from
 from app.api.responses import answer, json_bytes
 from app.api.shelf import BUDGET, Shelf
 from app.domain.errors import ServiceError
-from app.services.standing import Stand, Standing
+from app.services.standing import Rests, Stand, Standing
 
 STANDING: Final = "standing"  # in the state of the lifespan; without it nothing is kept
 _LONGEST: Final = 1024  # bytes of what is asked
@@ -33,28 +33,36 @@ Again = Callable[[], Awaitable[Response]]
 
 def of_memory(endpoint: Endpoint) -> Endpoint:
     """Marks what answers by path, query and `If-None-Match` alone, out of what a Stand holds."""
-    marked: Endpoint = _marked(endpoint, has_committed=True)
-    return marked
+    return _marked(endpoint, Rests.COMMITTED | Rests.QUOTES)
 
 
 def of_market(endpoint: Endpoint) -> Endpoint:
     """The same of market and scores alone: what is committed has no part in it."""
-    marked: Endpoint = _marked(endpoint, has_committed=False)
-    return marked
+    return _marked(endpoint, Rests.QUOTES)
+
+
+def of_scores(endpoint: Endpoint) -> Endpoint:
+    """The same of scores alone; of the market it says at most how old that is."""
+    return _marked(endpoint, Rests.SCORES)
+
+
+def of_record(endpoint: Endpoint) -> Endpoint:
+    """The same of what is committed alone, though it may have to be read for that."""
+    return _marked(endpoint, Rests.COMMITTED)
 
 
 @dataclass(slots=True)
 class _Making:
     """What the endpoint says of itself while its answer is made for the first time."""
 
-    has_committed: bool | None = None  # None: it is not one of those whose answers are kept
+    rests_on: Rests | None = None  # None: it is not one of those whose answers are kept
     again: Again | None = None  # None: it needs the request itself
 
 
 _MAKING: Final[ContextVar[_Making | None]] = ContextVar("making", default=None)
 
 
-def _marked(endpoint: Callable[..., Any], *, has_committed: bool) -> Any:
+def _marked(endpoint: Endpoint, rests_on: Rests) -> Endpoint:
     async def told(**given: Any) -> Response:
         made = await endpoint(**given)
         return answer(json_bytes(made)) if isinstance(made, BaseModel) else made
@@ -63,13 +71,14 @@ def _marked(endpoint: Callable[..., Any], *, has_committed: bool) -> Any:
     async def noted(**given: Any) -> Response:
         making = _MAKING.get()
         if making is not None:
-            making.has_committed = has_committed
+            making.rests_on = rests_on
             # The path, the query and the tags are in the key: what was read of them is the same.
             if not any(isinstance(one, HTTPConnection | Response) for one in given.values()):
                 making.again = partial(told, **given)
         return await told(**given)
 
-    return noted
+    marked: Any = noted
+    return marked  # type: ignore[no-any-return]  # it takes what the endpoint takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +87,7 @@ class Kept:
 
     standing: Standing
     stand: Stand
-    has_committed: bool
+    rests_on: Rests
     again: Again | None
     route: object
     form: Form
@@ -114,7 +123,7 @@ class KeptAnswers:
         stand = self._stand_of_turn(standing)
         if stand is None:
             return None
-        return kept if kept.stand.serves(stand, has_committed=kept.has_committed) else None
+        return kept if kept.stand.serves(stand, kept.rests_on) else None
 
     def _stand_of_turn(self, standing: Standing) -> Stand | None:
         """Taken once for all who ask in the same turn of the loop; None where it is not known.
@@ -138,12 +147,14 @@ class KeptAnswers:
             return
         kept = self._kept.get(key)
         while True:
-            stand = await _present(standing, is_asking=kept is not None and kept.has_committed)
+            stand = await _present(
+                standing, is_asking=kept is not None and _is_committed(kept.rests_on)
+            )
             kept, busy = self._kept.get(key), self._busy.get(key)
             if kept is None or stand is None or kept.standing is not standing:
                 given = None
                 break
-            if kept.stand.serves(stand, has_committed=kept.has_committed):
+            if kept.stand.serves(stand, kept.rests_on):
                 given = kept
                 break
             if busy is None:
@@ -168,7 +179,7 @@ class KeptAnswers:
             if made is None:
                 return None
             form = Form(made.status_code, tuple(made.raw_headers), bytes(made.body))
-            if form.status in _KEPT and not kept.has_committed:
+            if form.status in _KEPT and not _is_committed(kept.rests_on):
                 form = await self._formed(form, key)
             fresh = replace(kept, stand=stand, form=form)
             if form.status in _KEPT:
@@ -195,19 +206,23 @@ class KeptAnswers:
             await self.app(scope, receive, heard)
         finally:
             _MAKING.reset(token)
-        form, has_committed = heard.whole, making.has_committed
+        form, rests_on = heard.whole, making.rests_on
         if form is None:
             return
-        if has_committed is False:
+        if rests_on is not None and not _is_committed(rests_on):
             form = await self._formed(form, key)
         await _send(form, send)
-        if stand is not None and has_committed is not None:
-            kept = Kept(standing, stand, has_committed, making.again, scope.get("route"), form)
+        if stand is not None and rests_on is not None:
+            kept = Kept(standing, stand, rests_on, making.again, scope.get("route"), form)
             self._kept.put(key, kept)
 
     async def _formed(self, form: Form, key: Key) -> Form:
         """As the caller wants it; tags of committed state are versions, and stay what they are."""
         return await self.packer.formed(form, key[3], key[2])
+
+
+def _is_committed(rests_on: Rests) -> bool:
+    return Rests.COMMITTED in rests_on
 
 
 def _size(kept: Kept) -> int:
@@ -231,7 +246,7 @@ class _Heard:
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            is_kept = self._making.has_committed is not None and message["status"] in _KEPT
+            is_kept = self._making.rests_on is not None and message["status"] in _KEPT
             self._start = message if is_kept else None
             if is_kept:
                 return

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import Flag, auto
 from typing import Final, Protocol
 
 from app.domain.board import Board
@@ -16,20 +17,30 @@ from app.storage.database import Database
 KEEP_S: Final = 0.25
 
 
+class Rests(Flag):
+    """What an answer is made of besides scores, settings and names, which all of them may be."""
+
+    SCORES = 0
+    COMMITTED = auto()
+    QUOTES = auto()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Stand:
     """All that answers are made of, at one moment."""
 
     committed: object | None  # None where the database has to be asked
+    quotes: object  # replaced many times a second: an answer without them lasts longer
     things: tuple[object, ...]  # they never change: the same only if one object
     verdicts: tuple[object, ...]  # on ages, as they are now: the same if they are equal
     at: datetime
     mono: float  # seconds
 
-    def serves(self, now: "Stand", *, has_committed: bool) -> bool:
-        """Whether what was answered then can be said now; `has_committed` of committed state."""
+    def serves(self, now: "Stand", rests_on: Rests) -> bool:
+        """Whether what was answered then, out of what it `rests_on`, can be said now."""
         return (
-            (not has_committed or self._is_of(now.committed))
+            (Rests.COMMITTED not in rests_on or self._is_of(now.committed))
+            and (Rests.QUOTES not in rests_on or self.quotes is now.quotes)
             and 0.0 <= now.mono - self.mono <= KEEP_S
             and timedelta(0) <= now.at - self.at <= timedelta(seconds=KEEP_S)
             and all(one is two for one, two in zip(self.things, now.things, strict=True))
@@ -43,8 +54,12 @@ class Stand:
 class MarketStand(Protocol):
     """The market in memory, replaced as a whole whenever it changes."""
 
+    def quotes(self) -> object:
+        """One immutable value."""
+        ...
+
     def things(self) -> tuple[object, ...]:
-        """Immutable values, always as many: what is said of the market is made of them."""
+        """The others that what is said of the market is made of: immutable, always as many."""
         ...
 
     def level(self) -> MarketLevel: ...
@@ -56,10 +71,12 @@ class MarketThings:
 
     market: MarketData
 
+    def quotes(self) -> object:
+        return self.market.live.market
+
     def things(self) -> tuple[object, ...]:
-        known, live = self.market.registry, self.market.live
+        known = self.market.registry
         return (
-            live.market,
             known.known,
             known.sectors,
             self.market.configuration(),
@@ -105,4 +122,5 @@ class Standing:
         board = self.boards.latest()
         things = (*self.market.things(), board, self.boards.is_whole())
         status = None if board is None else self.boards.own_status_of(board)
-        return Stand(known, things, (self.market.level(), status), self.clock(), self.monotonic())
+        verdicts = (self.market.level(), status)
+        return Stand(known, self.market.quotes(), things, verdicts, self.clock(), self.monotonic())

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.deps import IfNoneMatchDep, holds
-from app.api.kept import of_market, of_memory
+from app.api.kept import of_market, of_memory, of_record, of_scores
 from app.api.responses import answer, not_modified
 from app.api.routing import api_router
 from app.api.schemas import MoneyString, Out, QueryInt, UtcTime
@@ -33,6 +33,7 @@ class Bench:
     """A stand that is moved by hand, and how often an answer was worked out."""
 
     things: tuple[object, ...] = ("first",)
+    quotes: object = "quotes"
     committed: object = "committed"
     is_known: bool = True
     fails: bool = False
@@ -45,10 +46,13 @@ class Bench:
     def now(self) -> Stand:
         if self.fails:
             raise UnavailableError(Code.SHUTTING_DOWN, "closed")
-        return Stand(self.committed if self.is_known else None, self.things, (), NOON, 0.0)
+        return self._stand(self.committed if self.is_known else None)
 
     async def asked(self) -> Stand:
-        return Stand(self.committed, self.things, (), NOON, 0.0)
+        return self._stand(self.committed)
+
+    def _stand(self, committed: object | None) -> Stand:
+        return Stand(committed, self.quotes, self.things, (), NOON, 0.0)
 
 
 class Said(Out):
@@ -115,6 +119,18 @@ def routes(bench: Bench) -> APIRouter:
     @of_market
     async def market() -> Response:
         bench.made.append("market")
+        return answer(b"{}")
+
+    @router.get("/scores")
+    @of_scores
+    async def scores() -> Response:
+        bench.made.append("scores")
+        return answer(b"{}")
+
+    @router.get("/record")
+    @of_record
+    async def record() -> Response:
+        bench.made.append("record")
         return answer(b"{}")
 
     @router.get("/anew")
@@ -246,6 +262,28 @@ async def test_what_is_committed_has_no_part_in_the_market() -> None:
         bench.things = ("second",)
         await ask(client, "/market")
     assert bench.made == ["a", "market", "a", "market"]
+
+
+async def test_each_answer_is_made_anew_only_for_what_it_is_made_of() -> None:
+    bench = Bench()
+    paths = ("/kept/a", "/market", "/scores", "/record")
+    all_of_them = ["a", "market", "scores", "record"]
+
+    async def made() -> list[str]:
+        bench.made.clear()
+        for path in paths:
+            await ask(client, path)
+        return list(bench.made)
+
+    async with opened(bench) as client:
+        assert await made() == all_of_them
+        assert await made() == []
+        bench.quotes = "other quotes"
+        assert await made() == ["a", "market"]
+        bench.committed = "something else"
+        assert await made() == ["a", "record"]
+        bench.things = ("second",)
+        assert await made() == all_of_them
 
 
 async def test_a_refusal_is_no_answer_to_keep() -> None:

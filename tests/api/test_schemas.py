@@ -102,6 +102,19 @@ def test_what_must_not_leave_does_not(changes: dict[str, object]) -> None:
         json_bytes(sample(**changes))
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_what_was_built_around_validation_fails_at_rendering(number: float) -> None:
+    whole = sample()
+    built = type(whole).model_construct(**{**dict(whole), "score": number})
+    with pytest.raises(ValueError, match="JSON"):
+        json_bytes(built)
+
+
+def test_the_names_of_such_numbers_may_stand_in_a_text() -> None:
+    more = {"said": "NaN", "to": "Infinity"}
+    assert json.loads(json_bytes(sample(more=more)))["more"] == more
+
+
 def test_unknown_numbers_are_null_and_infinite_ones_a_bug() -> None:
     assert finite(None) is None
     assert finite(float("nan")) is None

@@ -11,21 +11,27 @@ from app.domain.board import Board
 from app.domain.market import DataStatus
 from app.services.committed import Memory
 from app.services.mode import MarketLevel
-from app.services.standing import KEEP_S, MarketThings, Stand, Standing
+from app.services.standing import KEEP_S, MarketThings, Rests, Stand, Standing
 from app.storage.database import Database
 from tests.conftest import PATIENT, MakeDatabase
 from tests.services.desk import Desk
 from tests.services.test_reads_from_memory import ON_POSTGRES, ON_SQLITE, _booked, _switched
+
+ALL = Rests.COMMITTED | Rests.QUOTES
 
 
 @dataclass
 class Levers:
     desk: Desk
     market: object = "market"
+    said: object = "quotes"
     mono: float = 100.0
     stale: int = 0
     status: DataStatus = DataStatus.FRESH
     of_board: DataStatus = DataStatus.FRESH
+
+    def quotes(self) -> object:
+        return self.said
 
     def things(self) -> tuple[object, ...]:
         return (self.market,)
@@ -58,6 +64,10 @@ async def _switch(levers: Levers) -> None:
 
 async def _market(levers: Levers) -> None:
     levers.market = "another"
+
+
+async def _quotes(levers: Levers) -> None:
+    levers.said = "other quotes"
 
 
 async def _board(levers: Levers) -> None:
@@ -96,6 +106,7 @@ MOVES = (
     _commit,
     _switch,
     _market,
+    _quotes,
     _board,
     _whole,
     _a_symbol_turns_stale,
@@ -113,9 +124,27 @@ async def test_every_change_makes_another_stand(desk: Desk, move: Any) -> None:
     levers = Levers(await desk.filled())
     standing = levers.standing()
     before = await standing.asked()
-    assert before.serves(await standing.asked(), has_committed=True)
+    assert before.serves(await standing.asked(), ALL)
     await move(levers)
-    assert not before.serves(await standing.asked(), has_committed=True)
+    assert not before.serves(await standing.asked(), ALL)
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(
+    ("move", "part"),
+    [(_commit, Rests.COMMITTED), (_switch, Rests.COMMITTED), (_quotes, Rests.QUOTES)],
+)
+async def test_what_an_answer_does_not_rest_on_leaves_it_as_it_is(
+    desk: Desk, move: Any, part: Rests
+) -> None:
+    levers = Levers(await desk.filled())
+    standing = levers.standing()
+    before = await standing.asked()
+    await move(levers)
+    now = await standing.asked()
+    assert before.serves(now, Rests.SCORES)
+    assert before.serves(now, ALL ^ part)
+    assert not before.serves(now, part)
 
 
 @ON_SQLITE
@@ -125,7 +154,7 @@ async def test_a_moment_later_the_same_answer_is_still_true(desk: Desk) -> None:
     before = await standing.asked()
     desk.now += timedelta(seconds=KEEP_S / 2)
     levers.mono += KEEP_S / 2
-    assert before.serves(await standing.asked(), has_committed=True)
+    assert before.serves(await standing.asked(), ALL)
 
 
 @ON_SQLITE
@@ -134,16 +163,14 @@ async def test_the_only_process_knows_without_asking_until_it_has_committed(desk
     assert standing.now().committed is None
     before = await standing.asked()
     known = standing.now()
-    assert before.serves(known, has_committed=True)
+    assert before.serves(known, ALL)
     async with desk.database.write() as unit:
         await unit.facts.put("apart", 1)
-    assert before.serves(standing.now(), has_committed=True)  # nothing of it is in what is read
+    assert before.serves(standing.now(), ALL)  # nothing of it is in what is read
     async with desk.database.write() as unit:
         await unit.portfolio.load(for_update=True)
     assert standing.now().committed is None
-    assert before.serves(
-        await standing.asked(), has_committed=True
-    )  # that was no change of what is read
+    assert before.serves(await standing.asked(), ALL)  # that was no change of what is read
 
 
 @ON_POSTGRES
@@ -154,16 +181,17 @@ async def test_what_another_process_commits_makes_another_stand(
     standing = Levers(desk).standing()
     before = await standing.asked()
     assert standing.now().committed is None
-    assert before.serves(await standing.asked(), has_committed=True)
+    assert before.serves(await standing.asked(), ALL)
     other = make_database(database_url, **PATIENT)
     await other.open()
     await _switched(Desk(other, desk.market, desk.boards, desk.now))
     await other.close()
-    assert not before.serves(await standing.asked(), has_committed=True)
+    assert not before.serves(await standing.asked(), ALL)
 
 
 def _stand(market: Any) -> Stand:
-    return Stand(None, MarketThings(market).things(), (), Desk.now, 0.0)
+    said = MarketThings(market)
+    return Stand(None, said.quotes(), said.things(), (), Desk.now, 0.0)
 
 
 class Thing:
@@ -178,6 +206,6 @@ def test_each_part_of_the_market_is_a_part_of_the_stand() -> None:
     parts = [(registry, "known"), (registry, "sectors"), (live, "market")]
     for owner, name in [*parts, (market, "trading"), (market, "rules")]:
         before = _stand(market)
-        assert before.serves(_stand(market), has_committed=False)
+        assert before.serves(_stand(market), Rests.QUOTES)
         setattr(owner, name, Thing())
-        assert not before.serves(_stand(market), has_committed=False), name
+        assert not before.serves(_stand(market), Rests.QUOTES), name

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from app.api.deps import CursorsDep, ServiceDep
 from app.api.errors import problems
-from app.api.kept import of_memory
+from app.api.kept import of_record
 from app.api.members import NAMES
 from app.api.paging import Page, cut
 from app.api.routing import api_router
@@ -92,7 +92,7 @@ class IntegrityOut(Out):
     summary="The append-only history",
     responses=problems(*NAMES),
 )
-@of_memory
+@of_record
 async def history(
     service: ServiceDep,
     cursors: CursorsDep,

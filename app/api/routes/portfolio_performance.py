@@ -10,7 +10,7 @@ from starlette.responses import Response
 from app.api.body import DecimalIn
 from app.api.deps import CommandDep, CursorsDep, ServiceDep, by
 from app.api.errors import problems
-from app.api.kept import of_memory
+from app.api.kept import of_record
 from app.api.members import CHANGES, NAMES, UNSAID, Said, freshness
 from app.api.paging import Cursors, Page, after, cut
 from app.api.period import From, To, named_period, require_order
@@ -128,7 +128,7 @@ async def equity(
 
 
 @router.get("/trades", summary="Booked results", responses=problems(*NAMES))
-@of_memory
+@of_record
 async def trades(
     service: ServiceDep,
     cursors: CursorsDep,

@@ -21,7 +21,7 @@ from app.api.deps import (
 )
 from app.api.errors import problem_response, problems
 from app.api.jobs import ACCEPTED, PrefersJobDep, begun
-from app.api.kept import of_market
+from app.api.kept import of_scores
 from app.api.members import CHANGES, UNSAID
 from app.api.paging import Page, cut
 from app.api.responses import Bodies, answer, etag, keep, not_modified, sent
@@ -112,7 +112,7 @@ async def get_bodies(request: Request) -> Bodies:
     response_model=RankingsOut,
     responses={304: {"description": "The caller holds this board."}, **problems(Code.NO_BOARD_YET)},
 )
-@of_market
+@of_scores
 async def rankings(
     service: ServiceDep,
     bodies: Annotated[Bodies, Depends(get_bodies)],
@@ -177,7 +177,7 @@ async def symbol_scores(
     summary="Where a score comes from",
     responses=problems(Code.NOT_FOUND, *_SYMBOL, *_NO_BOARD),
 )
-@of_market
+@of_scores
 async def explain(
     service: ServiceDep,
     symbol: SymbolPath,
