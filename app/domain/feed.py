@@ -1,4 +1,4 @@
-"""What a stream of market data says: topics, single updates, and which of two is the newer word."""
+"""What a stream of market data says: topics, single updates, and which of two is the newer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -118,7 +118,7 @@ class Listener(Protocol):
         ...
 
 
-class Word(Enum):
+class MessageOrder(Enum):
     """What a message is, beside the last one of the same kind."""
 
     NEWER = auto()
@@ -140,28 +140,28 @@ class Newest:
     number: int = -1  # of a message without a sequence, which is told by its time alone
     _late: int = 0  # in a row
 
-    def judge(self, stamped_ms: int, sequence: int | None, now_ms: int) -> Word:
+    def judge(self, stamped_ms: int, sequence: int | None, now_ms: int) -> MessageOrder:
         """`now_ms` is exchange time."""
         number = -1 if sequence is None else sequence
         # Nearly all of them are such; the other answers may take longer.
         if self.stamped_ms < stamped_ms <= now_ms + AHEAD_MS and number >= self.number:
-            word = Word.NEWER
+            order = MessageOrder.NEWER
         else:
-            word = self._beside(stamped_ms, number, now_ms)
-            if word is not Word.NEWER and word is not Word.RESTARTED:
-                return word
+            order = self._beside(stamped_ms, number, now_ms)
+            if order is not MessageOrder.NEWER and order is not MessageOrder.RESTARTED:
+                return order
         self.stamped_ms, self.number, self._late = stamped_ms, number, 0
-        return word
+        return order
 
-    def _beside(self, stamped_ms: int, number: int, now_ms: int) -> Word:
+    def _beside(self, stamped_ms: int, number: int, now_ms: int) -> MessageOrder:
         if stamped_ms > now_ms + AHEAD_MS:
-            return Word.AHEAD
+            return MessageOrder.AHEAD
         if stamped_ms > self.stamped_ms:
-            return Word.RESTARTED
+            return MessageOrder.RESTARTED
         if stamped_ms == self.stamped_ms and number >= self.number:
-            return Word.NEWER if number > self.number else Word.REPEATED
+            return MessageOrder.NEWER if number > self.number else MessageOrder.REPEATED
         self._late += 1
-        return Word.LATE if self._late < LATE_IN_A_ROW else Word.RESTARTED
+        return MessageOrder.LATE if self._late < LATE_IN_A_ROW else MessageOrder.RESTARTED
 
 
 @dataclass(frozen=True, slots=True)

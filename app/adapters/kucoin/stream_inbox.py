@@ -10,12 +10,12 @@ from app.adapters.kucoin.stream_frames import Frame, kind_of, stamp_of, topic_na
 from app.adapters.kucoin.stream_socket import Message
 from app.adapters.kucoin.stream_topics import Subscriptions
 from app.adapters.kucoin.stream_updates import quote_of, update_of
-from app.domain.feed import AHEAD_MS, Newest, Told, Topic, TopicKind, Update, Word
+from app.domain.feed import AHEAD_MS, MessageOrder, Newest, Told, Topic, TopicKind, Update
 
 HEAD: Final = 64  # bytes that tell a message's topic, where its name ends within them
 TAIL: Final = 26  # bytes of a stamp in ns with which a quote ends
 _NONE: Final = b"~"  # greater than any tail: nothing is newer
-_NEWER: Final = Word.NEWER
+_NEWER: Final = MessageOrder.NEWER
 _QUOTE: Final = TopicKind.QUOTE
 
 
@@ -29,7 +29,7 @@ class _Kind:
     waiting: bytes | None = None
     stamped_ms: int = 0
     mono: float = 0.0
-    is_judged: bool = True  # what waits: whether it is the newer word
+    is_judged: bool = True  # what waits: whether it is the newer
     tail: bytes = _NONE  # of the newest message, where it ends with its stamp
     told_by: Subscriptions | None = None  # who was found to want it,
     told_at: int = 0  # and after how many changes
@@ -88,7 +88,7 @@ class Inbox:
         return left
 
     def put(self, topic: Topic, frame: Frame, text: bytes, now: float, exchange_ms: int) -> None:
-        """Keep it if it is the newer word."""
+        """Keep it if it is the newer."""
         try:
             stamped_ms, sequence = stamp_of(frame)
         except UnreadableError:
@@ -175,11 +175,11 @@ class Inbox:
     def _is_newer(
         self, kind: _Kind, stamped_ms: int, sequence: int | None, exchange_ms: int
     ) -> bool:
-        word = kind.newest.judge(stamped_ms, sequence, exchange_ms)
-        if word is _NEWER:
+        order = kind.newest.judge(stamped_ms, sequence, exchange_ms)
+        if order is _NEWER:
             return True
-        if word is not Word.RESTARTED:
-            self.dropped[word.name.lower()] += 1
+        if order is not MessageOrder.RESTARTED:
+            self.dropped[order.name.lower()] += 1
             return False
         self.doubtful.append(kind.topic)
         return True

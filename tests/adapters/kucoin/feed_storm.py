@@ -13,7 +13,7 @@ from decimal import Decimal
 from app.adapters.kucoin.stream_fleet import Heard
 from app.adapters.kucoin.stream_terms import Action, Backfill, Control, Send
 from app.domain.configuration import Configuration
-from app.domain.feed import Newest, QuoteUpdate, Told, Topic, TopicKind, Word
+from app.domain.feed import MessageOrder, Newest, QuoteUpdate, Told, Topic, TopicKind
 from app.domain.market import Ticker
 from app.domain.panel import Source
 from app.services.market_clock import ServerClock, instant
@@ -126,9 +126,13 @@ class Storm(World):
             return
         stamped_ms = self._ms(stamped)
         newest = self.newest.setdefault(topic, Newest())
-        word = newest.judge(stamped_ms, number, self.live.server_clock.now_ms())
+        order = newest.judge(stamped_ms, number, self.live.server_clock.now_ms())
         held = self.live.market.tickers.get(topic.code)
-        if word in {Word.NEWER, Word.RESTARTED} and self.fleet.is_live(topic) and held is not None:
+        if (
+            order in {MessageOrder.NEWER, MessageOrder.RESTARTED}
+            and self.fleet.is_live(topic)
+            and held is not None
+        ):
             side = Decimal(1000 + number)
             update = QuoteUpdate(side, 1, side + 1, 1)
             one = Told(topic, update, stamped_ms, self.now)

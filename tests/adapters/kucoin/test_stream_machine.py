@@ -8,7 +8,7 @@ import pytest
 
 from app.adapters.kucoin.stream_fleet import Heard
 from app.adapters.kucoin.stream_terms import HOUR_S, Control, Send, StreamTerms
-from app.domain.feed import Newest, Topic, Word
+from app.domain.feed import MessageOrder, Newest, Topic
 from tests.adapters.kucoin.stream_world import World, quotes
 
 SOON_S = 30.0
@@ -25,7 +25,7 @@ def gaps(world: World, topic: Topic) -> list[int]:
     """How far the sequences that were taken are apart, each taken once."""
     newest, numbers = Newest(), []
     for now, number in world.taken[topic]:
-        if newest.judge(int(now * 1000), number, int(now * 1000)) is Word.NEWER:
+        if newest.judge(int(now * 1000), number, int(now * 1000)) is MessageOrder.NEWER:
             numbers.append(number)
     return [after - before for before, after in itertools.pairwise(numbers)]
 
