@@ -15,7 +15,6 @@ from app.domain.event_codec import EventRecord, Topic, understood
 from app.services.bus import Bus
 from app.services.feed_lease import FeedLease, LeaseTimes
 from app.services.feed_view import FeedView
-from app.services.feed_wishes import FeedWishes
 from app.services.in_force import SettingsInForce
 from app.services.market_follow import MarketFollower
 from app.services.market_publish import MarketPublisher
@@ -25,6 +24,7 @@ from app.services.my_symbols import MySymbolsServiceV2
 from app.services.ports import MarketStream
 from app.services.replicas import API, Orphans, Replicas
 from app.services.rescoring import Rescoring
+from app.services.sync_requests import SyncRequests
 from app.settings import Role
 from app.storage.database import Database
 from app.storage.replicas import Makeup
@@ -119,9 +119,9 @@ class FeedTasks:
             self.database, service.market, service.scoring, lease, self.view.own_link,
             time.monotonic,
         )  # fmt: skip
-        wishes = FeedWishes(self.database, service.market, publisher, follower, new_id)
-        service.market.remote_sync = wishes.sync_contracts
-        return Sharing(publisher, follower, wishes)
+        requests = SyncRequests(self.database, service.market, publisher, follower, new_id)
+        service.market.remote_sync = requests.sync_contracts
+        return Sharing(publisher, follower, requests)
 
     def _may_own(self) -> bool:
         if self.role is Role.API:

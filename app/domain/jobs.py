@@ -94,7 +94,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Enqueued:
-    """The run that answers the wish: a new one, or the one that is doing the same already."""
+    """The run that answers the request: a new one, or the one that is doing the same already."""
 
     run_id: str
     is_new: bool

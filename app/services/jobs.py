@@ -28,11 +28,11 @@ class JobService:
 
         Raises UnavailableError while the store of the jobs cannot be reached.
         """
-        wish = self.new_id() if once is None else hashlib.sha256(once.encode()).hexdigest()[:32]
+        name = self.new_id() if once is None else hashlib.sha256(once.encode()).hexdigest()[:32]
         begun = await self.jobs.enqueue(
             kind.value,
             payload,
-            run_id=f"{kind.value}:{wish}",
+            run_id=f"{kind.value}:{name}",
             key=f"{kind.value}:{about}" if about else kind.value,
         )
         return await self.jobs.job(begun.run_id)

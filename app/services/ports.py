@@ -114,9 +114,9 @@ class Jobs(Protocol):
     async def enqueue(
         self, kind: str, payload: Document, *, run_id: str, key: str | None = None
     ) -> Enqueued:
-        """Have it run once. `run_id` names the wish: the same one again gives the same run.
+        """Have it run once. `run_id` names the request: the same one again gives the same run.
 
-        While a run with this `key` is not finished, it stands for every further wish. After
+        While a run with this `key` is not finished, it stands for every further request. After
         UnavailableError it may still begin later: who asks again names the same `run_id`.
         """
         ...

@@ -49,14 +49,15 @@ shared_markets = Table(
     PrimaryKeyConstraint("name"),
 )
 
-feed_wishes = Table(
+# Its names in the database stay: processes of an older version read it while newer ones start.
+sync_requests = Table(
     "feed_wishes",
     metadata,
-    Column("wish_id", String(64), nullable=False),
+    Column("wish_id", String(64), nullable=False, key="request_id"),
     Column("asked_ms", BigInteger, nullable=False, autoincrement=False),
     # None while nobody has answered it.
     Column("done_ms", BigInteger, autoincrement=False),
     Column("error", String(64)),
     Column("detail", String(500)),
-    PrimaryKeyConstraint("wish_id"),
+    PrimaryKeyConstraint("request_id"),
 )

@@ -9,11 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.storage.database_clock import now_ms
 from app.storage.events import CHANNEL
 from app.storage.leases import LeaseRepository
-from app.storage.tables import feed_wishes, scoring_runs, shared_markets
+from app.storage.tables import scoring_runs, shared_markets, sync_requests
 from app.storage.upsert import insert
 
 FEED: Final = "feed"
-_KEEP_WISHES_MS: Final = 3_600_000
+_KEEP_REQUESTS_MS: Final = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,8 @@ class Stamped:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """Something that the owner of the feed is asked to do; `error` is a stable code."""
+class SyncRequest:
+    """What became of asking the owner of the feed for the contracts; `error` is a stable code."""
 
     is_done: bool
     error: str | None
@@ -41,7 +41,7 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class SharedMarketRepository:
-    """The row and the wishes to whoever writes it."""
+    """The row and the requests to whoever writes it."""
 
     connection: AsyncConnection
 
@@ -99,32 +99,32 @@ class SharedMarketRepository:
             table.c.epoch, table.c.version, table.c.stamped_ms, now_ms(self.connection)
         ).where(table.c.name == FEED)
 
-    async def wish(self, wish_id: str) -> None:
-        """Asks whoever has the feed for the list of contracts; old wishes are forgotten."""
-        table, now = feed_wishes, now_ms(self.connection)
+    async def request_sync(self, request_id: str) -> None:
+        """Asks whoever has the feed for the list of contracts; old requests are forgotten."""
+        table, now = sync_requests, now_ms(self.connection)
         await self.connection.execute(
-            table.delete().where(table.c.asked_ms < now - _KEEP_WISHES_MS)
+            table.delete().where(table.c.asked_ms < now - _KEEP_REQUESTS_MS)
         )
         await self.connection.execute(
             insert(self.connection, table)
-            .values(wish_id=wish_id, asked_ms=now)
+            .values(request_id=request_id, asked_ms=now)
             .on_conflict_do_nothing()
         )
 
-    async def open_wishes(self) -> tuple[str, ...]:
+    async def open_sync_requests(self) -> tuple[str, ...]:
         """Those that nobody has answered."""
-        table = feed_wishes
-        wanted = select(table.c.wish_id).where(table.c.done_ms.is_(None))
+        table = sync_requests
+        wanted = select(table.c.request_id).where(table.c.done_ms.is_(None))
         return tuple(await self.connection.scalars(wanted))
 
-    async def answer(
-        self, wish_ids: tuple[str, ...], error: str | None, detail: str | None
+    async def answer_sync_requests(
+        self, request_ids: tuple[str, ...], error: str | None, detail: str | None
     ) -> None:
         """They are done, or failed with a code."""
-        table = feed_wishes
+        table = sync_requests
         await self.connection.execute(
             table.update()
-            .where(table.c.wish_id.in_(wish_ids))
+            .where(table.c.request_id.in_(request_ids))
             .values(
                 done_ms=now_ms(self.connection),
                 error=error,
@@ -132,11 +132,11 @@ class SharedMarketRepository:
             )
         )
 
-    async def wished(self, wish_id: str) -> Wish | None:
+    async def sync_request(self, request_id: str) -> SyncRequest | None:
         """None for one that is not known."""
-        table = feed_wishes
+        table = sync_requests
         wanted = select(table.c.done_ms, table.c.error, table.c.detail).where(
-            table.c.wish_id == wish_id
+            table.c.request_id == request_id
         )
         row = (await self.connection.execute(wanted)).one_or_none()
-        return None if row is None else Wish(row.done_ms is not None, row.error, row.detail)
+        return None if row is None else SyncRequest(row.done_ms is not None, row.error, row.detail)

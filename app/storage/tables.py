@@ -28,7 +28,7 @@ from app.storage.portfolio_tables import (
 from app.storage.proposal_tables import proposals
 from app.storage.quality import quality_verdicts
 from app.storage.rebalance_tables import rebalance_run_steps, rebalance_runs
-from app.storage.replica_tables import feed_wishes, job_executors, leases, shared_markets
+from app.storage.replica_tables import job_executors, leases, shared_markets, sync_requests
 from app.storage.scoring_tables import (
     scoring_algorithms,
     scoring_moments,
@@ -49,7 +49,6 @@ __all__ = [
     "contract_specs",
     "event_head",
     "events",
-    "feed_wishes",
     "funding_rates",
     "idempotency_keys",
     "job_executors",
@@ -80,6 +79,7 @@ __all__ = [
     "signals",
     "symbol_scores",
     "symbols",
+    "sync_requests",
     "system_configuration",
     "trades",
 ]

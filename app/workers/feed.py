@@ -31,10 +31,10 @@ class Follower(Protocol):
     async def look(self) -> bool: ...
 
 
-class Wishes(Protocol):
+class SyncRequests(Protocol):
     """What the others ask of the owner."""
 
-    async def grant(self) -> None: ...
+    async def answer(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Sharing:
 
     publisher: Publisher
     follower: Follower
-    wishes: Wishes
+    requests: SyncRequests
 
 
 @dataclass(slots=True)
@@ -108,7 +108,7 @@ class FeedDuty:
     async def _share(self) -> None:
         if self.sharing is None:
             return
-        await self.sharing.wishes.grant()
+        await self.sharing.requests.answer()
         if self.monotonic() - self._published >= self.publish_s:
             self._published = self.monotonic()
             await self.sharing.publisher.publish()

@@ -48,8 +48,8 @@ async def send(client: httpx2.AsyncClient, verb: str, path: str, **body: Any) ->
 async def test_the_switch(client: httpx2.AsyncClient) -> None:
     status, first = await send(client, "GET", "/trading-switch")
     assert (status, first["enabled"], first["changed_at"]) == (200, True, None)
-    wish = {"enabled": False, "reason": "halt", "user": "ops"}
-    status, off = await send(client, "PUT", "/trading-switch", **wish)
+    asked = {"enabled": False, "reason": "halt", "user": "ops"}
+    status, off = await send(client, "PUT", "/trading-switch", **asked)
     assert (status, off["enabled"], off["changed_by"]) == (200, False, "ops")
     status, refused = await send(client, "POST", "/rebalance", reason="now")
     assert (status, refused["code"]) == (409, "trading_disabled")
@@ -60,8 +60,8 @@ async def test_the_switch(client: httpx2.AsyncClient) -> None:
 async def test_locks(client: httpx2.AsyncClient) -> None:
     path = f"/locks/{SYMBOLS[40]}"
     assert (await send(client, "GET", path))[0] == 404
-    wish = {"kind": "ban", "reason": "unlock ahead", "expires_at": "2027-01-01T00:00:00Z"}
-    status, made = await send(client, "PUT", path, **wish)
+    asked = {"kind": "ban", "reason": "unlock ahead", "expires_at": "2027-01-01T00:00:00Z"}
+    status, made = await send(client, "PUT", path, **asked)
     assert (status, made["symbol"], made["kind"]) == (200, SYMBOLS[40], "ban")
     assert made["expires_at"] == "2027-01-01T00:00:00Z"
     assert (await send(client, "GET", path)) == (200, made)
@@ -104,8 +104,8 @@ async def test_methods_and_lots(client: httpx2.AsyncClient) -> None:
     assert status == 200
     proposed = {one["symbol"]: one["proposed_percentage"] for one in tree["weights"]}
     assert {one["symbol"]: one["new"] for one in dry["changes"]} == proposed
-    wish = {"dry_run": True, "method": "risk_parity", "account_balance": 1000}
-    status, plan = await send(client, "POST", "/rebalance", **wish)
+    asked = {"dry_run": True, "method": "risk_parity", "account_balance": 1000}
+    status, plan = await send(client, "POST", "/rebalance", **asked)
     assert status == 200
     assert set(plan["lots"]["lots"]) == set(SYMBOLS[:10])
     assert Decimal(plan["lots"]["minimum_capital"]) == 50

@@ -15,12 +15,12 @@ from app.domain.panel import Source
 from app.services.backfill import first_fill
 from app.services.feed_lease import FeedLease, LeaseTimes
 from app.services.feed_view import FeedView
-from app.services.feed_wishes import FeedWishes
 from app.services.market_data import MarketData
 from app.services.market_follow import MarketFollower
 from app.services.market_publish import MarketPublisher
 from app.services.once import Once
 from app.services.scoring import Scoring
+from app.services.sync_requests import SyncRequests
 from app.storage.database import Database
 from app.storage.shared_market import FEED
 from app.storage.tables import candles, funding_rates, market_snapshots
@@ -385,10 +385,10 @@ async def test_a_follower_has_the_owner_ask_for_the_contracts(live: LiveMarket) 
     await follower.follower.look()
 
     async def turn(_: float) -> None:
-        await wishes(live, owner).grant()
+        await sync_requests(live, owner).answer()
 
-    wish = wishes(live, follower, turn)
-    follower.market.remote_sync = wish.sync_contracts
+    asking = sync_requests(live, follower, turn)
+    follower.market.remote_sync = asking.sync_contracts
     code = owner.market.eligible()[3].contract.code
     await live.fault("contract_status", symbol=code, status="Paused")
     summary = await follower.market.sync_contracts()
@@ -399,21 +399,21 @@ async def test_a_follower_has_the_owner_ask_for_the_contracts(live: LiveMarket) 
     with pytest.raises(UnavailableError) as refused:
         await follower.market.sync_contracts()
     assert refused.value.code is Code.EXCHANGE_UNAVAILABLE
-    nobody = wishes(live, follower)
+    nobody = sync_requests(live, follower)
     nobody.patience_s = 0.2
     with pytest.raises(UnavailableError, match="No process answers"):
         await nobody.sync_contracts()
 
 
-def wishes(
+def sync_requests(
     live: LiveMarket, one: Process, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-) -> FeedWishes:
-    return FeedWishes(
+) -> SyncRequests:
+    return SyncRequests(
         live.database,
         one.market,
         one.publisher,
         one.follower,
-        lambda: f"wish-{next(NUMBERS)}",
+        lambda: f"request-{next(NUMBERS)}",
         sleep=sleep,
     )
 

@@ -124,15 +124,18 @@ async def test_T04_the_age_of_what_was_written_is_told_by_the_database(database:
     assert 7.0 <= found.elapsed_s < 60.0
 
 
-async def test_a_wish_is_open_until_it_is_answered(database: Database) -> None:
+async def test_a_sync_request_is_open_until_it_is_answered(database: Database) -> None:
     async with database.write() as unit:
-        await unit.shared_market.wish("a")
-        await unit.shared_market.wish("b")
-        assert sorted(await unit.shared_market.open_wishes()) == ["a", "b"]
-        await unit.shared_market.answer(("a",), "exchange_unavailable", "x" * 600)
-        assert await unit.shared_market.open_wishes() == ("b",)
-        done, waiting = await unit.shared_market.wished("a"), await unit.shared_market.wished("b")
-        assert await unit.shared_market.wished("c") is None
+        await unit.shared_market.request_sync("a")
+        await unit.shared_market.request_sync("b")
+        assert sorted(await unit.shared_market.open_sync_requests()) == ["a", "b"]
+        await unit.shared_market.answer_sync_requests(("a",), "exchange_unavailable", "x" * 600)
+        assert await unit.shared_market.open_sync_requests() == ("b",)
+        done, waiting = (
+            await unit.shared_market.sync_request("a"),
+            await unit.shared_market.sync_request("b"),
+        )
+        assert await unit.shared_market.sync_request("c") is None
     assert done is not None
     assert (done.is_done, done.error, len(done.detail or "")) == (True, "exchange_unavailable", 500)
     assert waiting is not None

@@ -14,15 +14,15 @@ T0 = datetime(2026, 3, 4, 5, tzinfo=UTC)
 
 
 class Asked:
-    """The part of the port of jobs that is used: the wishes, as they came."""
+    """The part of the port of jobs that is used: the requests, as they came."""
 
     def __init__(self) -> None:
-        self.wishes: list[tuple[str, Document, str, str | None]] = []
+        self.requests: list[tuple[str, Document, str, str | None]] = []
 
     async def enqueue(
         self, kind: str, payload: Document, *, run_id: str, key: str | None = None
     ) -> Enqueued:
-        self.wishes.append((kind, payload, run_id, key))
+        self.requests.append((kind, payload, run_id, key))
         return Enqueued(run_id, is_new=True)
 
 
@@ -47,12 +47,12 @@ async def test_a_board_that_shows_drift_has_the_rebalance_checked_and_others_do_
     bus.publish(PortfolioChanged(1, 1, "ADD", "BTCUSDT", T0))  # weights are no board
     bus.publish(board(0))
     bus.publish(board(5))
-    bus.publish(board(5))  # heard of a second time: it is the same wish
+    bus.publish(board(5))  # heard of a second time: it is the same request
     async with asyncio.timeout(30):
         while beats[0] < 4:
             await asyncio.sleep(0)
     payload = {"scheduled_at": "2026-03-04T05:05:00+00:00"}
     name = "rebalance_check:2026-03-04T05:05:00.000000Z:drift"
-    assert asked.wishes == [("rebalance_check", payload, name, "rebalance_check")] * 2
+    assert asked.requests == [("rebalance_check", payload, name, "rebalance_check")] * 2
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -58,7 +58,7 @@ class Process:
     async def look(self) -> bool:
         return False
 
-    async def grant(self) -> None:
+    async def answer(self) -> None:
         if self.fails:
             self.noted.append("failed")
             raise UnavailableError(Code.DATABASE_UNAVAILABLE, "away")
@@ -187,7 +187,7 @@ async def test_B12_without_its_database_the_owner_stops_and_begins_anew_when_tha
         assert await epoch_of(database) >= 2
 
 
-async def test_who_fails_at_what_others_wish_stays_the_owner(database: Database) -> None:
+async def test_who_fails_at_what_others_ask_for_stays_the_owner(database: Database) -> None:
     noted: list[str] = []
     # It must not lose it by being slow, on a machine with other work.
     patient = LeaseTimes(ttl_s=3600.0, renew_s=0.1, demote_s=1800.0)

@@ -183,7 +183,7 @@ class RecordedStream(TapedStream):
         self._served = []
 
     async def catch_up(self) -> None:
-        """The connections' own wish. Raises UnavailableError."""
+        """The connections' own request. Raises UnavailableError."""
         asked = asyncio.get_running_loop().create_future()
         self._behind.append(asked)
         await asked

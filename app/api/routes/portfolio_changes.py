@@ -161,14 +161,14 @@ async def initialize(
 
     Fewer members than asked for is right when no more qualify.
     """
-    wish = body or InitializeIn()
+    asked = body or InitializeIn()
 
     def render(done: Initialised) -> Answer:
         return keep(InitializedOut.of(done), headers=_tag(done.view.portfolio.version))
 
     return sent(
         await service.portfolio.initialize(
-            wish.size, wish.reason or "initial portfolio", by(command, wish.user), render
+            asked.size, asked.reason or "initial portfolio", by(command, asked.user), render
         )
     )
 

@@ -155,19 +155,19 @@ async def rebalance(
     changes nothing; the same `scheduled_at` again is the same run, told again. `dry_run` shows the
     plan and writes nothing.
     """
-    wish = body or RebalanceIn()
+    asked = body or RebalanceIn()
 
     def render(done: Rebalanced) -> Answer:
         return keep(PlanOut.of(done), headers={"ETag": etag(done.version)})
 
     return sent(
         await service.rebalancing.rebalance(
-            by(command, wish.user),
-            dry_run=wish.dry_run,
-            reason=wish.reason or UNSAID,
-            account_balance=wish.account_balance,
-            method=None if wish.method is None else WeightingMethod(wish.method),
-            scheduled_at=wish.scheduled_at,
+            by(command, asked.user),
+            dry_run=asked.dry_run,
+            reason=asked.reason or UNSAID,
+            account_balance=asked.account_balance,
+            method=None if asked.method is None else WeightingMethod(asked.method),
+            scheduled_at=asked.scheduled_at,
             render=render,
         )
     )

@@ -19,10 +19,10 @@ _RETRY_S: Final = 10.0
 
 
 @dataclass(slots=True)
-class FeedWishes:
-    """Only the owner of the feed talks to the exchange: the others leave a wish and wait.
+class SyncRequests:
+    """Only the owner of the feed talks to the exchange: the others leave a request and wait.
 
-    Whoever owns the feed when a wish is found grants it, so it outlives an owner.
+    Whoever owns the feed when a request is found answers it, so it outlives an owner.
     """
 
     database: Database
@@ -35,32 +35,34 @@ class FeedWishes:
 
     async def sync_contracts(self) -> SyncSummary:
         """Raises UnavailableError as the exchange does, or when nobody has the feed."""
-        wish_id = self.new_id()
+        request_id = self.new_id()
         async with self.database.write() as unit:
-            await unit.shared_market.wish(wish_id)
+            await unit.shared_market.request_sync(request_id)
         try:
             async with asyncio.timeout(self.patience_s):
                 while True:
                     async with self.database.read() as unit:
-                        wish = await unit.shared_market.wished(wish_id)
-                    if wish is not None and wish.is_done:
+                        request = await unit.shared_market.sync_request(request_id)
+                    if request is not None and request.is_done:
                         break
                     await self.sleep(LOOK_S)
         except TimeoutError:
             raise _nobody() from None
-        if wish.error is not None:
-            raise UnavailableError(Code(wish.error), wish.detail or "", retry_after_s=_RETRY_S)
+        if request.error is not None:
+            raise UnavailableError(
+                Code(request.error), request.detail or "", retry_after_s=_RETRY_S
+            )
         await self.follower.look()
         summary = self.market.registry.last_sync
         if summary is None:
             raise _nobody()
         return summary
 
-    async def grant(self) -> None:
-        """Does what others wished for. Raises UnavailableError without the database."""
+    async def answer(self) -> None:
+        """Does what others have asked for. Raises UnavailableError without the database."""
         async with self.database.read() as unit:
-            wishes = await unit.shared_market.open_wishes()
-        if not wishes:
+            requests = await unit.shared_market.open_sync_requests()
+        if not requests:
             return
         error = None
         try:
@@ -69,8 +71,8 @@ class FeedWishes:
         except ServiceError as refused:
             error = refused
         async with self.database.write() as unit:
-            await unit.shared_market.answer(
-                wishes,
+            await unit.shared_market.answer_sync_requests(
+                requests,
                 None if error is None else str(error.code),
                 None if error is None else error.detail,
             )
