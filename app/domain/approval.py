@@ -64,12 +64,12 @@ def agreed(
         symbol, held = member.symbol, member.weight_u
         if symbol not in weights:
             raise _changed(f"{symbol} is not part of it")
-        ruling, aim = moment.rulings[symbol], moment.allocation.weights_u[symbol]
+        ruling, target_u = moment.rulings[symbol], moment.allocation.weights_u[symbol]
         role = ruling.claim.role
         may_stay = weights[symbol] == approved.seen_u[symbol]
         apart = (
             (held - approved.seen_u[symbol], "prices have moved {} by {} since it was made"),
-            (aim - weights[symbol], "the target of {} is {} away from it now"),
+            (target_u - weights[symbol], "the target of {} is {} away from it now"),
         )
         for distance, said in apart:
             if abs(distance) > approved.tolerance_u:

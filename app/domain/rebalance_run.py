@@ -47,7 +47,7 @@ NEXT: Final[Mapping[RunState, frozenset[RunState]]] = MappingProxyType(
 ACTIVE: Final = frozenset(NEXT)
 
 
-class Beat(StrEnum):
+class RebalanceStepName(StrEnum):
     """The steps of a run, in their order."""
 
     LOAD = "load"  # portfolio, board, market, and whether they are fresh
@@ -64,7 +64,7 @@ class RebalanceStepState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    beat: Beat
+    name: RebalanceStepName
     state: RebalanceStepState
     started_at: datetime
     finished_at: datetime

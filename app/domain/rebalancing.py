@@ -202,7 +202,7 @@ def toward(
 
 
 def _sparing(
-    aims: Allocation,
+    target: Allocation,
     ruled: Mapping[str, Ruling],
     standings: Mapping[str, Standing],
     configuration: Configuration,
@@ -210,12 +210,12 @@ def _sparing(
 ) -> Allocation:
     """The targets without the trades that the bands by cost save, if it stays calm enough."""
     bands = {
-        symbol: _allowed_u(aims.weights_u[symbol], standing, configuration)
+        symbol: _allowed_u(target.weights_u[symbol], standing, configuration)
         for symbol, standing in standings.items()
     }
     low, high = configuration.min_weight_u, configuration.max_weight_u
-    fewer = spared(aims, ruled, bands, low, high)
-    return aims if _is_too_volatile(fewer.weights_u, configuration, known) else fewer
+    fewer = spared(target, ruled, bands, low, high)
+    return target if _is_too_volatile(fewer.weights_u, configuration, known) else fewer
 
 
 def _triggers(
@@ -227,17 +227,17 @@ def _triggers(
     standings: Mapping[str, Standing],
     known: Covariance | None,
 ) -> tuple[Trigger, ...]:
-    members, aims = portfolio.members, allocation.weights_u
+    members, targets_u = portfolio.members, allocation.weights_u
     drifted = (
-        abs(aims[one.symbol] - one.weight_u)
-        > _allowed_u(aims[one.symbol], standings[one.symbol], configuration)
+        abs(targets_u[one.symbol] - one.weight_u)
+        > _allowed_u(targets_u[one.symbol], standings[one.symbol], configuration)
         for one in members
     )
     slack = configuration.rebalancing.bound_tolerance_u
     low, high = configuration.min_weight_u - slack, configuration.max_weight_u + slack
     # A weight that stands at its target is where the rules put it, inside its bounds or not.
     outside = (
-        not low <= one.weight_u <= high and one.weight_u != aims[one.symbol]
+        not low <= one.weight_u <= high and one.weight_u != targets_u[one.symbol]
         for one in members
         if ruled[one.symbol].claim.role is Role.FUNDED
     )

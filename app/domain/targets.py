@@ -78,7 +78,7 @@ def _fixed(claims: tuple[Claim, ...], configuration: Configuration) -> Allocatio
 
 
 def spared(
-    aims: Allocation,
+    target: Allocation,
     ruled: Mapping[str, Ruling],
     bands_u: Mapping[str, int],
     low_u: int,
@@ -92,7 +92,7 @@ def spared(
     not fit the next furthest member is moved as well. Source: QUANT section 6.
     """
     funded = {name: one.claim.held_u for name, one in ruled.items() if _is(one, Role.FUNDED)}
-    away = {name: abs(held - aims.weights_u[name]) for name, held in funded.items()}
+    away = {name: abs(held - target.weights_u[name]) for name, held in funded.items()}
     order = sorted(funded, key=lambda name: (-Fraction(away[name], bands_u[name] or 1), name))
     must = [
         name for name in order if away[name] > bands_u[name] or not low_u <= funded[name] <= high_u
@@ -100,32 +100,35 @@ def spared(
     moved = must + [name for name in order if name not in must]
     for count in range(len(must), len(moved)):
         kept = {name: funded[name] for name in moved[count:]}
-        given = _given(moved[:count], kept, aims, bands_u, low_u, high_u)
+        given = _given(moved[:count], kept, target, bands_u, low_u, high_u)
         if given is not None:
-            return Allocation({**aims.weights_u, **kept, **given}, aims.cash_u, aims.flags)
-    return aims
+            return Allocation({**target.weights_u, **kept, **given}, target.cash_u, target.flags)
+    return target
 
 
 def _given(
     moved: list[str],
     kept: Mapping[str, int],
-    aims: Allocation,
+    target: Allocation,
     bands_u: Mapping[str, int],
     low_u: int,
     high_u: int,
 ) -> dict[str, int] | None:
     """Weights of the moved so that all add up; None if their bands and bounds have no room."""
-    short = sum(aims.weights_u[name] - held for name, held in kept.items())
-    ways = {name: aims.weights_u[name] for name in moved}
+    short = sum(target.weights_u[name] - held for name, held in kept.items())
+    ways = {name: target.weights_u[name] for name in moved}
     rooms = [
-        max(min(bands_u[name], high_u - aim if short > 0 else aim - low_u), 0)
-        for name, aim in ways.items()
+        max(min(bands_u[name], high_u - target_u if short > 0 else target_u - low_u), 0)
+        for name, target_u in ways.items()
     ]
     if abs(short) > sum(rooms):
         return None
     shares = whole([Fraction(abs(short) * one, sum(rooms) or 1) for one in rooms], abs(short))
     sign = 1 if short > 0 else -1
-    return {name: aim + sign * one for (name, aim), one in zip(ways.items(), shares, strict=True)}
+    return {
+        name: target_u + sign * one
+        for (name, target_u), one in zip(ways.items(), shares, strict=True)
+    }
 
 
 def _is(ruling: Ruling, role: Role) -> bool:

@@ -1,1 +1,1 @@
-"""Use cases in four beats: load, decide, save, tell."""
+"""Use cases in four steps: load, decide, save, tell."""

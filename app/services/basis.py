@@ -45,8 +45,8 @@ def held_basis(state: Committed, grounds: Grounds) -> Basis:
     )
 
 
-def aim_basis(state: Committed, grounds: Grounds) -> Basis:
-    """Of the weights aimed at, which know neither the switch nor what was booked."""
+def target_basis(state: Committed, grounds: Grounds) -> Basis:
+    """Of the target weights, which know neither the switch nor what was booked."""
     portfolio = state.portfolio
     return Basis(
         things=(

@@ -9,10 +9,10 @@ from app.domain.membership import Change, add, member_of, remove, swap
 from app.domain.portfolio import Member, Portfolio
 from app.domain.selection import Refused, Selection, choose, crowded, too_close
 from app.services.admission import require_candidate
-from app.services.aimed import aimed
 from app.services.basis import basis
 from app.services.changes import Ledger, reweighed
 from app.services.grounds import Grounds, GroundsNow
+from app.services.kept_targets import kept_targets
 from app.services.once import Along, Command, Once, Outcome, Render
 from app.services.rebalance_runs import require_none
 from app.services.views import MemberView, PortfolioView, member_view, portfolio_view
@@ -64,7 +64,7 @@ class PortfolioService:
             "portfolio",
             basis(state, grounds),
             lambda: portfolio_view(
-                state.portfolio, grounds, state.realized, aimed(state, grounds, views)
+                state.portfolio, grounds, state.realized, kept_targets(state, grounds, views)
             ),
         )
 

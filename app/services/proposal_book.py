@@ -10,7 +10,7 @@ from app.domain.portfolio import Portfolio
 from app.domain.proposal import WHOLE, Decision, Proposal, ProposalKind, ProposalState
 from app.domain.replacement import Proposal as Swap
 from app.services.grounds import Grounds
-from app.services.rebalance_beats import Planned
+from app.services.rebalance_steps import Planned
 from app.storage.unit_of_work import UnitOfWork
 
 _BY: Final = "schedule"
@@ -66,7 +66,7 @@ def of_plan(
     proposal_id: str, run_id: str | None, planned: Planned, before: Portfolio, grounds: Grounds
 ) -> Proposal:
     """The proposal to carry a plan out, with all that has to be known to do so later."""
-    made, aims = planned.plan, planned.plan.allocation
+    made, allocation = planned.plan, planned.plan.allocation
     seen = grounds.marked(before).members
     triggers = [trigger.value for trigger in made.triggers]
     action = {
@@ -74,9 +74,9 @@ def of_plan(
         "triggers": triggers,
         "turnover_u": made.turnover_u,
         "cost": planned.cost,
-        "weights_u": dict(aims.weights_u),
-        "cash_u": aims.cash_u,
-        "flags": [flag.value for flag in aims.flags],
+        "weights_u": dict(allocation.weights_u),
+        "cash_u": allocation.cash_u,
+        "flags": [flag.value for flag in allocation.flags],
         "seen_u": {member.symbol: member.weight_u for member in seen},
         # As far as a weight may be from its target before that is a reason to trade.
         "tolerance_u": grounds.configuration.rebalance_threshold_u,

@@ -11,8 +11,8 @@ from app.services.once import Along, Answer, Command, Once, Outcome, Render
 from app.services.portfolio import PortfolioService, Replaced
 from app.services.ports import Clock
 from app.services.proposal_book import close
-from app.services.rebalance_beats import Wish
 from app.services.rebalance_runs import Rebalanced
+from app.services.rebalance_steps import RebalanceRequest
 from app.services.rebalancing import Rebalancing
 from app.services.signal_effects import Changed, applied, carried_out, step_in
 from app.storage.database import Database
@@ -133,11 +133,11 @@ class Proposals:
                 await end(unit, done.run_id, done.version)
 
             along = Along(ready, run_ends)
-            wish = Wish(reason, approved=Approved.of(proposal.action))
-            if wish.approved is None:
+            request = RebalanceRequest(reason, approved=Approved.of(proposal.action))
+            if request.approved is None:
                 await ready()
                 raise ConflictError(Code.PLAN_CHANGED, "The proposal does not say all weights.")
-            return await self.rebalancing.run(wish, who, render, along)
+            return await self.rebalancing.run(request, who, render, along)
 
         async def swap_ends(unit: UnitOfWork, done: Replaced) -> None:
             await end(unit, None, done.version)

@@ -14,7 +14,7 @@ from app.domain.weighting import Allocation, Flag
 from app.services.lot_plan import LotPlan
 from app.services.once import Command
 from app.services.ports import Clock, NewId
-from app.services.rebalance_beats import Planned, Wish, failure_of
+from app.services.rebalance_steps import Planned, RebalanceRequest, failure_of
 from app.services.shared_clock import SharedClock, agreed
 from app.services.trading import DataFacts
 from app.storage.database import BULK_STATEMENT_S, Database
@@ -64,7 +64,7 @@ class RebalanceRuns:
         async with self.database.write(BULK_STATEMENT_S) as unit:
             return await unit.rebalance_runs.forget(await self.now(unit) - keep)
 
-    async def claim(self, wish: Wish, command: Command) -> Run:
+    async def claim(self, request: RebalanceRequest, command: Command) -> Run:
         """A run that has the portfolio for itself; or the ended one of the same tick.
 
         It is committed before any work begins, so that every process sees it. A tick of the
@@ -76,9 +76,9 @@ class RebalanceRuns:
         wanted = Run(
             run_id=self.new_id(),
             state=RunState.PLANNED,
-            reason=wish.reason,
-            method=None if wish.method is None else wish.method.value,
-            scheduled_at=wish.scheduled_at,
+            reason=request.reason,
+            method=None if request.method is None else request.method.value,
+            scheduled_at=request.scheduled_at,
             actor=command.actor,
             request_id=command.request_id,
             key=None if command.once is None else command.once.key,
@@ -91,7 +91,11 @@ class RebalanceRuns:
             now = await self.now(unit)
             mine = replace(wanted, requested_at=now, lease_until=now + LEASE)
             found = await unit.rebalance_runs.claim(mine, now)
-            if wish.is_unattended and found.is_active and found.scheduled_at == wish.scheduled_at:
+            if (
+                request.is_unattended
+                and found.is_active
+                and found.scheduled_at == request.scheduled_at
+            ):
                 found = replace(found, owner=self.owner, lease_until=now + LEASE)
                 return found, await unit.rebalance_runs.take_over(found)
             return found, found.run_id == wanted.run_id or not found.is_active

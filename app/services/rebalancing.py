@@ -9,25 +9,15 @@ from app.domain.configuration import WeightingMethod
 from app.domain.errors import ServiceError
 from app.domain.policy import Policy
 from app.domain.proposal import ProposalKind
-from app.domain.rebalance_run import Beat, Run, RunState, slot
+from app.domain.rebalance_run import RebalanceStepName, Run, RunState, slot
 from app.domain.rebalancing import Trigger
 from app.services import weighing
-from app.services.aimed import aimed
 from app.services.basis import held_basis
 from app.services.changes import Ledger
 from app.services.grounds import Grounds, GroundsNow
+from app.services.kept_targets import kept_targets
 from app.services.once import Along, Command, Once, Outcome, Render
 from app.services.proposal_book import of_plan, offer
-from app.services.rebalance_beats import (
-    Loaded,
-    Planned,
-    Trail,
-    Wish,
-    announce,
-    commit,
-    decide,
-    load,
-)
 from app.services.rebalance_runs import (
     Rebalanced,
     RebalanceRuns,
@@ -36,6 +26,16 @@ from app.services.rebalance_runs import (
     lost,
     outcome_of,
     told,
+)
+from app.services.rebalance_steps import (
+    Loaded,
+    Planned,
+    RebalanceRequest,
+    StepRecorder,
+    announce,
+    commit,
+    decide,
+    load,
 )
 from app.services.trading import facts_of
 from app.services.weighing import Optimized, Weights
@@ -62,7 +62,9 @@ class Rebalancing:
         made = views.of(
             "weights",
             held_basis(state, grounds),
-            lambda: weighing.weights_of(state.portfolio, grounds, aimed(state, grounds, views)),
+            lambda: weighing.weights_of(
+                state.portfolio, grounds, kept_targets(state, grounds, views)
+            ),
         )
         return replace(made, version=state.portfolio.version)
 
@@ -75,7 +77,7 @@ class Rebalancing:
         portfolio = state.portfolio
         if not grounds.controls.switch.enabled or not grounds.is_sound(portfolio):
             return False
-        made = decide(Loaded(portfolio, grounds), Wish(CHECK)).plan
+        made = decide(Loaded(portfolio, grounds), RebalanceRequest(CHECK)).plan
         return Trigger.DRIFT in made.triggers and bool(made.shifts)
 
     async def optimize(self, method: WeightingMethod) -> Optimized:
@@ -107,10 +109,12 @@ class Rebalancing:
         Raises UnavailableError (no_board_yet, market_data_stale), PreconditionFailedError,
         ConflictError (rebalance_in_progress with the id of the active run, trading_disabled).
         """
-        wish = Wish(reason, account_balance, method, scheduled_at, is_dry_run=dry_run)
+        request = RebalanceRequest(
+            reason, account_balance, method, scheduled_at, is_dry_run=dry_run
+        )
         if dry_run:
-            return await self._rehearse(wish, command, render)
-        return await self.run(wish, command, render)
+            return await self._rehearse(request, command, render)
+        return await self.run(request, command, render)
 
     async def check(self, command: Command, scheduled_at: datetime | None = None) -> None:
         """The rebalance of one tick of the schedule; the same tick again does nothing.
@@ -122,17 +126,17 @@ class Rebalancing:
             async with self.database.read() as unit:
                 cadences = (await unit.configuration.current()).cadences
             scheduled_at = slot(self.runs.clock(), cadences.rebalance_check)
-        wish = Wish(CHECK, scheduled_at=scheduled_at, is_unattended=True)
-        await self.run(wish, command)
+        request = RebalanceRequest(CHECK, scheduled_at=scheduled_at, is_unattended=True)
+        await self.run(request, command)
 
     async def _rehearse(
-        self, wish: Wish, command: Command, render: Render[Rebalanced] | None
+        self, request: RebalanceRequest, command: Command, render: Render[Rebalanced] | None
     ) -> Outcome[Rebalanced]:
         run_id = self.runs.new_id()
 
         async def look(unit: UnitOfWork) -> Rebalanced:
-            loaded = await load(unit, self.grounds, wish, command)
-            planned, before = decide(loaded, wish), loaded.portfolio
+            loaded = await load(unit, self.grounds, request, command)
+            planned, before = decide(loaded, request), loaded.portfolio
             made = planned.plan
             return Rebalanced(
                 run_id=run_id,
@@ -150,31 +154,31 @@ class Rebalancing:
 
     async def run(
         self,
-        wish: Wish,
+        request: RebalanceRequest,
         command: Command,
         render: Render[Rebalanced] | None = None,
         along: Along[Rebalanced] | None = None,
     ) -> Outcome[Rebalanced]:
         """Claim a run and carry it out, with what is to happen along with it; see `rebalance`."""
         claimed: list[Run] = []
-        trail = Trail(self.runs.clock)
+        recorder = StepRecorder(self.runs.clock)
 
         async def claim() -> None:
-            claimed.append(await self.runs.claim(wish, command))
+            claimed.append(await self.runs.claim(request, command))
 
         async def change(unit: UnitOfWork) -> Rebalanced:
             (run,) = claimed
             if not run.is_active:
                 return told(run)
-            trail.steps.clear()  # the closure may be begun again
-            return await self.carry_out(unit, run, wish, command, trail)
+            recorder.steps.clear()  # the closure may be begun again
+            return await self.carry_out(unit, run, request, command, recorder)
 
         try:
             outcome = await self.once.run(command, change, render, claim, along)
         except BaseException as error:
             ours = [run for run in claimed if run.is_active]
             for run in ours:
-                record = await self.runs.give_up(run, error, trail.steps)
+                record = await self.runs.give_up(run, error, recorder.steps)
                 is_done = record is not None and record.outcome is not None
                 # By this very call, unheard, or by another executor of the same tick.
                 if record is not None and is_done and isinstance(error, ServiceError):
@@ -190,40 +194,47 @@ class Rebalancing:
         return Outcome(outcome.result, outcome.answer, is_replay=is_again)
 
     async def carry_out(
-        self, unit: UnitOfWork, run: Run, wish: Wish, command: Command, trail: Trail
+        self,
+        unit: UnitOfWork,
+        run: Run,
+        request: RebalanceRequest,
+        command: Command,
+        recorder: StepRecorder,
     ) -> Rebalanced:
-        """Every beat of a claimed run in one transaction: all of it is committed, or nothing."""
-        with trail.beat(Beat.LOAD) as detail:
-            loaded = await load(unit, self.grounds, wish, command)
+        """Every step of a claimed run in one transaction: all of it is committed, or nothing."""
+        with recorder.step(RebalanceStepName.LOAD) as detail:
+            loaded = await load(unit, self.grounds, request, command)
             before, grounds = loaded.portfolio, loaded.grounds
             running = run.to(RunState.RUNNING, await self.runs.now(unit))
             if not await unit.rebalance_runs.start(running):
                 raise lost(run)
             board = grounds.require_board()
             detail |= {"version": before.version, "board": board.run_id}
-        with trail.beat(Beat.PLAN) as detail:
-            planned = decide(loaded, wish)
+        with recorder.step(RebalanceStepName.PLAN) as detail:
+            planned = decide(loaded, request)
             made = planned.plan
             detail |= {"changes": len(made.shifts), "turnover_u": made.turnover_u}
-        after, state = before, self._state(planned, wish, grounds)
+        after, state = before, self._state(planned, request, grounds)
         if state is RunState.DONE:
-            with trail.beat(Beat.COMMIT) as detail:
-                after = await commit(unit, self.ledger, run.run_id, loaded, planned, wish, command)
+            with recorder.step(RebalanceStepName.COMMIT) as detail:
+                after = await commit(
+                    unit, self.ledger, run.run_id, loaded, planned, request, command
+                )
                 detail["version"] = after.version
         else:
-            trail.skip(Beat.COMMIT)
-        if state is RunState.DONE or wish.is_unattended:
-            with trail.beat(Beat.ANNOUNCE) as detail:
+            recorder.skip(RebalanceStepName.COMMIT)
+        if state is RunState.DONE or request.is_unattended:
+            with recorder.step(RebalanceStepName.ANNOUNCE) as detail:
                 if state is RunState.DONE:
                     announce(unit, run.run_id, planned, after, grounds.at)
-                if wish.is_unattended:
+                if request.is_unattended:
                     detail["proposals"] = await self._offer(unit, run, planned, state, loaded)
         else:
-            trail.skip(Beat.ANNOUNCE)
+            recorder.skip(RebalanceStepName.ANNOUNCE)
         facts = facts_of(grounds)
         outcome = outcome_of(planned, before.version, after.version, after.cash_u, facts)
         ended = running.ended(outcome, state, await self.runs.now(unit))
-        await end(unit, ended, trail.steps)
+        await end(unit, ended, recorder.steps)
         return Rebalanced(
             run_id=run.run_id,
             state=state,
@@ -242,11 +253,11 @@ class Rebalancing:
         The id of its proposal; None where nothing calls for a rebalance now. Raises what `check`
         raises.
         """
-        proposal_id, wish = self.runs.new_id(), Wish(CHECK, is_unattended=True)
+        proposal_id, request = self.runs.new_id(), RebalanceRequest(CHECK, is_unattended=True)
 
         async def change(unit: UnitOfWork) -> str | None:
-            loaded = await load(unit, self.grounds, wish, command)
-            planned = decide(loaded, wish)
+            loaded = await load(unit, self.grounds, request, command)
+            planned = decide(loaded, request)
             wanted = of_plan(proposal_id, None, planned, loaded.portfolio, loaded.grounds)
             proposed = (wanted,) if planned.plan.shifts else ()
             kinds = (ProposalKind.REBALANCE,)
@@ -256,11 +267,11 @@ class Rebalancing:
         return await self.database.run(change)
 
     @staticmethod
-    def _state(planned: Planned, wish: Wish, grounds: Grounds) -> RunState:
+    def _state(planned: Planned, request: RebalanceRequest, grounds: Grounds) -> RunState:
         """How far the run goes."""
         if not planned.plan.shifts:
             return RunState.UNCHANGED
-        policy = grounds.configuration.policy.rebalance if wish.is_unattended else Policy.AUTO
+        policy = grounds.configuration.policy.rebalance if request.is_unattended else Policy.AUTO
         return _GOES[policy]
 
     async def _offer(

@@ -11,7 +11,7 @@ from app.domain.performance import SinceInclusion
 from app.domain.portfolio import Member, Portfolio
 from app.services.grounds import Grounds
 from app.services.trading import DataFacts, facts_of, judge
-from app.services.weighing import Aim, aim
+from app.services.weighing import TargetWeights, target_weights
 
 Realized = Mapping[str, Decimal]
 NONE_BOOKED: Final[Realized] = MappingProxyType({})
@@ -63,7 +63,7 @@ def member_view(
     member: Member, portfolio: Portfolio, grounds: Grounds, realized: Realized = NONE_BOOKED
 ) -> MemberView:
     """`realized` are the booked results by symbol id, as the trades know them."""
-    targets_u = aim(portfolio, grounds).allocation.weights_u
+    targets_u = target_weights(portfolio, grounds).allocation.weights_u
     marked_u = _marked(portfolio, grounds)
     return _member_view(member, portfolio, grounds, realized, targets_u, marked_u)
 
@@ -104,10 +104,10 @@ def portfolio_view(
     portfolio: Portfolio,
     grounds: Grounds,
     realized: Realized = NONE_BOOKED,
-    aimed: Aim | None = None,
+    kept: TargetWeights | None = None,
 ) -> PortfolioView:
-    """`aimed` is what `aim` gives for the same, where that is known already."""
-    targets_u = (aimed or aim(portfolio, grounds)).allocation.weights_u
+    """`kept` is what `target_weights` gives for the same, where that is known already."""
+    targets_u = (kept or target_weights(portfolio, grounds)).allocation.weights_u
     marked_u = _marked(portfolio, grounds)
     members = tuple(
         _member_view(member, portfolio, grounds, realized, targets_u, marked_u)

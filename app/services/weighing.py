@@ -89,37 +89,39 @@ def optimized(portfolio: Portfolio, grounds: Grounds, method: WeightingMethod) -
 
 
 @dataclass(frozen=True, slots=True)
-class Aim:
+class TargetWeights:
     """Where the weights should be, and why; the one meaning of "target" in every answer."""
 
     allocation: Allocation
     rulings: Mapping[str, Ruling]  # none where data is too old to say
 
 
-def aim(
+def target_weights(
     portfolio: Portfolio, grounds: Grounds, known: Callable[[], Covariance | None] | None = None
-) -> Aim:
+) -> TargetWeights:
     """The weights that a rebalance would set now; with stale data those of the last change.
 
     `known` gives the covariance of the members where somebody has it already.
     """
     if not grounds.is_sound(portfolio):
-        return Aim(_last_targets(portfolio), {})
+        return TargetWeights(_last_targets(portfolio), {})
     settings = grounds.configuration
     covariance = known() if known else grounds.covariance(portfolio)
     now = grounds.marked(portfolio)
     ruled = rulings(now, grounds.standings(portfolio), settings, covariance)
-    return Aim(targets(ruled, settings, covariance), ruled)
+    return TargetWeights(targets(ruled, settings, covariance), ruled)
 
 
-def weights_of(portfolio: Portfolio, grounds: Grounds, aimed: Aim | None = None) -> Weights:
+def weights_of(
+    portfolio: Portfolio, grounds: Grounds, kept: TargetWeights | None = None
+) -> Weights:
     """Weights of record beside the targets; with stale data those of the last change.
 
-    `aimed` is what `aim` gives for the same, where that is known already.
+    `kept` is what `target_weights` gives for the same, where that is known already.
     """
     settings = grounds.configuration
-    now, aimed = grounds.marked(portfolio), aimed or aim(portfolio, grounds)
-    ruled, allocation = aimed.rulings, aimed.allocation
+    now, target = grounds.marked(portfolio), kept or target_weights(portfolio, grounds)
+    ruled, allocation = target.rulings, target.allocation
     low, high = settings.min_weight_u, settings.max_weight_u
     lines = []
     for member, moved in zip(portfolio.members, now.members, strict=True):

@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.domain.errors import Code, UnavailableError
 from app.domain.rebalance_run import (
     ACTIVE,
-    Beat,
     Failure,
     Outcome,
+    RebalanceStepName,
     RebalanceStepState,
     Run,
     RunState,
@@ -92,7 +92,7 @@ class RebalanceRunRepository:
             {
                 "run_id": run.run_id,
                 "position": position,
-                "beat": step.beat.value,
+                "name": step.name.value,
                 "state": step.state.value,
                 "started_at": step.started_at,
                 "finished_at": step.finished_at,
@@ -112,7 +112,7 @@ class RebalanceRunRepository:
         rows = await self.connection.execute(wanted.order_by(steps_table.c.position))
         return tuple(
             Step(
-                Beat(row.beat),
+                RebalanceStepName(row.name),
                 RebalanceStepState(row.state),
                 row.started_at,
                 row.finished_at,

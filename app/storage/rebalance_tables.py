@@ -83,7 +83,8 @@ rebalance_run_steps = Table(
     metadata,
     Column("run_id", String(64), nullable=False),
     Column("position", Integer, nullable=False),
-    Column("beat", String(16), nullable=False),
+    # The column keeps its name: processes of an older version write it while newer ones start.
+    Column("beat", String(16), nullable=False, key="name"),
     Column("state", String(16), nullable=False),
     Column("started_at", UtcInstant, nullable=False),
     Column("finished_at", UtcInstant, nullable=False),

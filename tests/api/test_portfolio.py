@@ -223,9 +223,9 @@ async def test_B16_a_client_that_hangs_up_leaves_a_whole_change_behind(
 ) -> None:
     await desk.filled(3)
     app, path = cast("Any", client)._transport.app, f"{PREFIX}/portfolio/add-symbol"
-    wish, once = {"symbol": SYMBOLS[9]}, {"idempotency-key": "k", "host": "service"}
+    body, once = {"symbol": SYMBOLS[9]}, {"idempotency-key": "k", "host": "service"}
     heard = [
-        {"type": "http.request", "body": json.dumps(wish).encode(), "more_body": False},
+        {"type": "http.request", "body": json.dumps(body).encode(), "more_body": False},
         {"type": "http.disconnect"},
     ]
 
@@ -235,7 +235,7 @@ async def test_B16_a_client_that_hangs_up_leaves_a_whole_change_behind(
     async def send(_: Any) -> None:
         raise OSError("nobody is there")
 
-    asked = client.build_request("POST", path, json=wish, headers=once)
+    asked = client.build_request("POST", path, json=body, headers=once)
     with suppress(OSError):
         await app(
             {
@@ -257,7 +257,7 @@ async def test_B16_a_client_that_hangs_up_leaves_a_whole_change_behind(
     assert desk.database.checked_out == 0
     assert (await get(client, "/portfolio"))["version"] == 2
     assert await desk.members() == [*SYMBOLS[:3], SYMBOLS[9]]
-    again = await post(client, "/add-symbol", wish, idempotency_key="k")
+    again = await post(client, "/add-symbol", body, idempotency_key="k")
     assert (again.status_code, again.headers["idempotency-replayed"]) == (201, "true")
 
 
@@ -272,8 +272,8 @@ async def test_if_match(desk: Desk, client: httpx2.AsyncClient) -> None:
 async def test_rebalance_dry_then_real_then_nothing(desk: Desk, client: httpx2.AsyncClient) -> None:
     await desk.filled()
     desk.score({SYMBOLS[0]: 0.4})
-    wish = {"dry_run": True, "account_balance": "10000"}
-    dry = (await post(client, "/rebalance", wish)).json()
+    body = {"dry_run": True, "account_balance": "10000"}
+    dry = (await post(client, "/rebalance", body)).json()
     assert dry["dry_run"]
     assert dry["total_changes"] == len(dry["changes"]) == 10
     assert dry["triggers"] == ["drift"]

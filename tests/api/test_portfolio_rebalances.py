@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from app.api.routes import portfolio_changes, portfolio_rebalance, portfolio_rebalances
-from app.services.rebalance_beats import Wish
+from app.services.rebalance_steps import RebalanceRequest
 from app.storage.database import Database
 from tests.api.harness import PREFIX, serve
 from tests.api.judging import problem
@@ -94,7 +94,7 @@ async def test_runs_are_paged_newest_first(desk: Desk, client: httpx2.AsyncClien
 async def test_whoever_comes_second_hears_which_run_is_active_and_where_it_is(
     desk: Desk, client: httpx2.AsyncClient
 ) -> None:
-    active = await desk.rebalancing.runs.claim(Wish(), WHO)
+    active = await desk.rebalancing.runs.claim(RebalanceRequest(), WHO)
     for key in (None, "k", "k"):
         refused = await rebalance(client, key=key)
         body = problem(refused, 409, "rebalance_in_progress", extra=frozenset({"run_id"}))
@@ -119,7 +119,7 @@ async def test_C08_members_wait_while_a_run_is_active(
     desk: Desk, client: httpx2.AsyncClient, path: str, body: dict[str, str]
 ) -> None:
     await desk.portfolio.remove(SYMBOLS[9], "room for one", WHO)
-    active = await desk.rebalancing.runs.claim(Wish(), WHO)
+    active = await desk.rebalancing.runs.claim(RebalanceRequest(), WHO)
     before = (await desk.portfolio.view()).portfolio
     refused = await client.post(f"{PREFIX}/portfolio{path}", json=body)
     told = problem(refused, 409, "rebalance_in_progress", extra=frozenset({"run_id"}))

@@ -30,12 +30,12 @@ def held(**weights: int) -> Portfolio:
     )
 
 
-def moment(aims: dict[str, int] | None = None, **roles: Role) -> Plan:
+def moment(targets_u: dict[str, int] | None = None, **roles: Role) -> Plan:
     rulings = {
         name: Ruling(Claim(name, roles.get(name[:3], Role.FUNDED), 1.0, 0), "the rule")
         for name in (A, B, C)
     }
-    weights = {**AGREED, **(aims or {})}
+    weights = {**AGREED, **(targets_u or {})}
     allocation = Allocation(weights, 100 * POINT - sum(weights.values()), ())
     return Plan((), (), allocation, rulings, 0, None)
 

@@ -87,9 +87,9 @@ def test_what_does_not_fit_into_the_bands_moves_everybody() -> None:
     tight = {name: standing(name, trading_cost=0.0) for name in TEN}
     now = drifted(-9_000_000, *(1_000_000 for _ in TEN[1:]))
     ruled = rulings(now, tight, SETTINGS)
-    aims = targets(ruled, SETTINGS)
-    made = spared(aims, ruled, dict.fromkeys(TEN, 0), 5_000_000, 20_000_000)
-    assert made == aims
+    target = targets(ruled, SETTINGS)
+    made = spared(target, ruled, dict.fromkeys(TEN, 0), 5_000_000, 20_000_000)
+    assert made == target
 
 
 def test_other_reasons_than_drift_move_everybody() -> None:
@@ -102,19 +102,21 @@ def test_other_reasons_than_drift_move_everybody() -> None:
 def test_a_weight_outside_its_bounds_is_not_left_alone() -> None:
     few = NAMES[:5]
     ruled = rulings(of(*few), {name: standing(name) for name in few}, SETTINGS)
-    aims = targets(ruled, SETTINGS)
+    target = targets(ruled, SETTINGS)
     held = {few[0]: 20_400_000, few[1]: 17_000_000, few[2]: 20_000_000}
     moved = {
         name: replace(one, claim=replace(one.claim, held_u=held.get(name, 20_000_000)))
         for name, one in ruled.items()
     }
     bands = dict.fromkeys(few, 2_000_000)
-    made = spared(aims, moved, bands, 5_000_000, 20_000_000)
+    made = spared(target, moved, bands, 5_000_000, 20_000_000)
     assert set(made.weights_u.values()) == {20_000_000}
     outside = {
         name: replace(one, claim=replace(one.claim, held_u=1)) for name, one in ruled.items()
     }
-    assert spared(aims, outside, bands, 5_000_000, 20_000_000) == aims  # there is nothing to keep
+    assert (
+        spared(target, outside, bands, 5_000_000, 20_000_000) == target
+    )  # there is nothing to keep
 
 
 def test_who_sells_out_is_never_left_alone() -> None:

@@ -15,8 +15,8 @@ from app.domain.rebalance_run import RunState
 from app.services.notifications_courier import Courier
 from app.services.once import Answer, Command, Once
 from app.services.portfolio import PortfolioService
-from app.services.rebalance_beats import Wish
 from app.services.rebalance_runs import RebalanceRuns
+from app.services.rebalance_steps import RebalanceRequest
 from app.services.shared_clock import of_database, shared_by
 from app.services.stream import EventStream
 from app.services.views import MemberView
@@ -80,9 +80,9 @@ async def test_T04_a_run_gives_way_by_the_databases_clock(desk: Desk) -> None:
             desk.database, lambda: desk.now + ahead, lambda: next(ids), name, of_database
         )
 
-    held = await runs("1", -APART).claim(Wish(), WHO)
+    held = await runs("1", -APART).claim(RebalanceRequest(), WHO)
     with pytest.raises(ConflictError) as caught:
-        await runs("2", APART).claim(Wish(), WHO)
+        await runs("2", APART).claim(RebalanceRequest(), WHO)
     assert caught.value.facts == {"run_id": held.run_id}
     with pytest.raises(ConflictError) as caught:
         await portfolio(desk, APART).remove(SYMBOLS[0], "no longer wanted", WHO)
@@ -90,7 +90,7 @@ async def test_T04_a_run_gives_way_by_the_databases_clock(desk: Desk) -> None:
     await aged(desk.database, "rebalance_runs", "lease_until")
     await portfolio(desk, -APART).remove(SYMBOLS[0], "nobody is at it any more", WHO)
     after = runs("3", -APART)
-    assert (await after.claim(Wish(), WHO)).owner == "3"
+    assert (await after.claim(RebalanceRequest(), WHO)).owner == "3"
     former, _ = await after.one(held.run_id)
     assert former.state is RunState.ABORTED_EXPIRED
 

@@ -138,7 +138,7 @@ async def test_nobody_is_handed_what_was_rolled_back_or_was_made_of_another_stat
 
 
 @ON_SQLITE
-async def test_the_weights_aimed_at_are_worked_out_once_for_all_who_show_them(
+async def test_target_weights_are_worked_out_once_for_all_who_show_them(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await desk.filled()
@@ -146,11 +146,11 @@ async def test_the_weights_aimed_at_are_worked_out_once_for_all_who_show_them(
 
     def counting(
         portfolio: Portfolio, grounds: Grounds, known: Callable[[], Covariance | None]
-    ) -> weighing.Aim:
+    ) -> weighing.TargetWeights:
         made.append(grounds)
-        return weighing.aim(portfolio, grounds, known)
+        return weighing.target_weights(portfolio, grounds, known)
 
-    monkeypatch.setattr("app.services.aimed.aim", counting)
+    monkeypatch.setattr("app.services.kept_targets.target_weights", counting)
     await read(desk)
     assert len(made) == 1
     for move in (_booked, _switched):

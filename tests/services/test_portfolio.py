@@ -22,7 +22,7 @@ from app.domain.market import ContractStatus, Interval
 from app.domain.portfolio import FULL, faults
 from app.domain.selection import Refusal
 from app.services.once import Command
-from app.services.rebalance_beats import Wish
+from app.services.rebalance_steps import RebalanceRequest
 from tests.services.desk import SYMBOLS, WHO, Desk, symbol_id
 
 
@@ -153,7 +153,9 @@ async def test_a_run_that_has_just_begun_does_not_keep_a_first_portfolio_waiting
     desk: Desk,
 ) -> None:
     await desk.open()
-    await desk.rebalancing.runs.claim(Wish(), WHO)  # the schedule's, right after the start
+    await desk.rebalancing.runs.claim(
+        RebalanceRequest(), WHO
+    )  # the schedule's, right after the start
     assert (await desk.portfolio.initialize(5, "start", WHO)).result
     refused = await refused_code(desk.portfolio.add(SYMBOLS[20], "wait", WHO))
     assert refused is Code.REBALANCE_IN_PROGRESS

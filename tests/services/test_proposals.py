@@ -15,7 +15,7 @@ from app.domain.proposal import Proposal, ProposalKind, ProposalState
 from app.domain.rebalance_run import RunState
 from app.services.once import Answer, Command
 from app.services.proposals import Shown
-from app.services.rebalance_beats import Wish
+from app.services.rebalance_steps import RebalanceRequest
 from app.storage.database import Database
 from tests.conftest import MakeDatabase
 from tests.services.desk import SYMBOLS, WHO, Desk
@@ -303,7 +303,7 @@ async def test_what_cannot_be_carried_out_now_stays_open(careful: Desk, obstacle
     if obstacle == "stale":
         careful.stale(*SYMBOLS[:3])
     else:
-        await careful.rebalancing.runs.claim(Wish(), WHO)
+        await careful.rebalancing.runs.claim(RebalanceRequest(), WHO)
     with pytest.raises(ServiceError) as caught:
         await approve(careful, waiting)
     assert caught.value.code in {Code.MARKET_DATA_STALE, Code.REBALANCE_IN_PROGRESS}
@@ -416,7 +416,7 @@ async def test_proposals_and_decisions_are_announced(
 
 async def test_C08_members_stay_as_they_are_while_a_run_is_active(desk: Desk) -> None:
     await desk.filled(9)
-    run = await desk.rebalancing.runs.claim(Wish(), WHO)
+    run = await desk.rebalancing.runs.claim(RebalanceRequest(), WHO)
     before = await desk.members()
     changes = (
         desk.portfolio.add(SYMBOLS[20], "x", WHO),

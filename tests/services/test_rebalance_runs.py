@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from app.domain.errors import Code, ConflictError, NotFoundError, ServiceError
-from app.domain.rebalance_run import Beat, RebalanceStepState, Run, RunState, Step
+from app.domain.rebalance_run import RebalanceStepName, RebalanceStepState, Run, RunState, Step
 from app.services.once import Along, Answer, Command
-from app.services.rebalance_beats import Trail, Wish
 from app.services.rebalance_runs import Rebalanced
+from app.services.rebalance_steps import RebalanceRequest, StepRecorder
 from app.storage.unit_of_work import UnitOfWork
 from tests.services.desk import NOW, SYMBOLS, WHO, Desk
 
@@ -64,8 +64,8 @@ async def test_a_run_is_kept_with_what_it_did_and_how(desk: Desk) -> None:
     assert run.outcome.shifts == done.plan.shifts
     assert run.outcome.turnover_u == done.plan.turnover_u
     assert run.outcome.cost == done.cost
-    assert [(step.beat, step.state) for step in steps] == [
-        (one, RebalanceStepState.DONE) for one in Beat
+    assert [(step.name, step.state) for step in steps] == [
+        (one, RebalanceStepState.DONE) for one in RebalanceStepName
     ]
     assert steps[0].detail == {"version": 1, "board": "board-1"}
     event = (await desk.reports.history(None, 1))[0]
@@ -105,7 +105,7 @@ async def test_a_dry_run_writes_nothing(desk: Desk) -> None:
 async def test_while_one_is_active_others_hear_which(desk: Desk) -> None:
     await desk.filled()
     desk.score({SYMBOLS[0]: 0.61})
-    active = await desk.rebalancing.runs.claim(Wish(), WHO)
+    active = await desk.rebalancing.runs.claim(RebalanceRequest(), WHO)
     for _ in range(2):
         with pytest.raises(ConflictError) as caught:
             await rebalanced(desk)
@@ -125,12 +125,14 @@ async def test_a_run_that_was_given_up_meanwhile_commits_nothing(desk: Desk) -> 
     await desk.filled()
     desk.score({SYMBOLS[0]: 0.61})
     runs_, before = desk.rebalancing.runs, await history_length(desk)
-    sleeper = await runs_.claim(Wish(), WHO)
+    sleeper = await runs_.claim(RebalanceRequest(), WHO)
     desk.later(seconds=30)
-    await runs_.claim(Wish(), WHO)
+    await runs_.claim(RebalanceRequest(), WHO)
     with pytest.raises(ConflictError) as caught:
         async with desk.database.write() as unit:
-            await desk.rebalancing.carry_out(unit, sleeper, Wish(), WHO, Trail(runs_.clock))
+            await desk.rebalancing.carry_out(
+                unit, sleeper, RebalanceRequest(), WHO, StepRecorder(runs_.clock)
+            )
     assert caught.value.code is Code.REBALANCE_IN_PROGRESS
     assert await history_length(desk) == before
     assert (await desk.portfolio.view()).portfolio.version == 1
@@ -140,7 +142,7 @@ async def test_C07_what_is_tightened_while_a_run_is_under_way_holds_for_it(desk:
     await desk.filled()
     desk.score({SYMBOLS[0]: 0.61})
     runs_, before = desk.rebalancing.runs, await history_length(desk)
-    claimed = await runs_.claim(Wish(), WHO)
+    claimed = await runs_.claim(RebalanceRequest(), WHO)
     wide = (await desk.rebalancing.rebalance(WHO, dry_run=True)).result
     assert wide is not None
     assert max(wide.plan.allocation.weights_u.values()) > 11_000_000
@@ -148,12 +150,16 @@ async def test_C07_what_is_tightened_while_a_run_is_under_way_holds_for_it(desk:
     await desk.controls.switch(False, "stop", WHO)
     with pytest.raises(ConflictError) as caught:
         async with desk.database.write() as unit:
-            await desk.rebalancing.carry_out(unit, claimed, Wish(), WHO, Trail(runs_.clock))
+            await desk.rebalancing.carry_out(
+                unit, claimed, RebalanceRequest(), WHO, StepRecorder(runs_.clock)
+            )
     assert caught.value.code is Code.TRADING_DISABLED
     await desk.controls.switch(True, "go on", WHO)
     assert await history_length(desk) == before + 3, "settings, off, on: nothing of the run"
     async with desk.database.write() as unit:
-        await desk.rebalancing.carry_out(unit, claimed, Wish(), WHO, Trail(runs_.clock))
+        await desk.rebalancing.carry_out(
+            unit, claimed, RebalanceRequest(), WHO, StepRecorder(runs_.clock)
+        )
     async with desk.database.read() as unit:
         event = (await unit.history.all())[-1]
     members = (await desk.portfolio.view()).portfolio.members
@@ -219,12 +225,12 @@ async def test_two_executors_of_one_tick_have_one_effect(desk: Desk) -> None:
     """Another goes on with the run of one that died; who comes late hears what became of it."""
     await desk.filled()
     desk.score({SYMBOLS[0]: 0.61})
-    wish = Wish("scheduled check", scheduled_at=TICK, is_unattended=True)
-    sleeper = await desk.rebalancing.runs.claim(wish, WHO)
+    request = RebalanceRequest("scheduled check", scheduled_at=TICK, is_unattended=True)
+    sleeper = await desk.rebalancing.runs.claim(request, WHO)
     with pytest.raises(ConflictError):  # a caller is no executor
         await rebalanced(desk, scheduled_at=TICK)
     await desk.rebalancing.check(WHO, TICK)
-    again = await desk.rebalancing.run(wish, WHO)
+    again = await desk.rebalancing.run(request, WHO)
     assert again.result is not None
     (run,) = await runs(desk)
     assert run.run_id == sleeper.run_id == again.result.run_id
@@ -246,7 +252,7 @@ async def test_a_run_whose_request_was_answered_by_another_stands_in_nobodys_way
         del unit, done
 
     along = Along(another_takes_the_key, nothing)
-    late = await desk.rebalancing.run(Wish(), KEYED, rendered, along)
+    late = await desk.rebalancing.run(RebalanceRequest(), KEYED, rendered, along)
     assert late.is_replay
     assert {run.state for run in await runs(desk)} == {RunState.DONE, RunState.FAILED}
     assert (await desk.portfolio.view()).portfolio.version == 2
@@ -288,7 +294,9 @@ async def test_D21_a_run_that_is_refused_is_written_down_and_may_be_tried_again(
     assert run.failure is not None
     assert run.failure.code == code.value
     assert run.failure.detail == caught.value.detail
-    assert [(step.beat, step.state) for step in steps] == [(Beat.LOAD, RebalanceStepState.FAILED)]
+    assert [(step.name, step.state) for step in steps] == [
+        (RebalanceStepName.LOAD, RebalanceStepState.FAILED)
+    ]
     assert (await desk.portfolio.view()).portfolio == before[0]
     assert await history_length(desk) == before[1]
     desk.boards.board = board

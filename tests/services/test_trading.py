@@ -201,8 +201,8 @@ async def test_D02_D07_D21_who_stands_still_keeps_its_weight_whatever_sets_the_o
     desk.stale(SYMBOLS[3])
     desk.score({**dict.fromkeys(still, 0.999), SYMBOLS[0]: 0.3})
     shown = await desk.rebalancing.weights()
-    aimed = {one.member.symbol: one.target_u for one in shown.lines}
-    assert {one: aimed[one] for one in still} == {one: before[one] for one in still}
+    target_u = {one.member.symbol: one.target_u for one in shown.lines}
+    assert {one: target_u[one] for one in still} == {one: before[one] for one in still}
     await desk.rebalancing.rebalance(WHO)
     middle = await held()
     await desk.portfolio.remove(SYMBOLS[9], "its share goes to the others", WHO)

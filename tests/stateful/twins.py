@@ -28,7 +28,7 @@ from app.domain.proposal import Proposal
 from app.domain.rebalance_run import NEXT, Run, RunState
 from app.domain.weighting import Flag, Role
 from app.services.once import Answer, Command, Outcome
-from app.services.rebalance_beats import Wish
+from app.services.rebalance_steps import RebalanceRequest
 from app.services.weighing import Weights
 from app.storage.audit import inspect
 from app.storage.database import Database
@@ -171,7 +171,7 @@ class Twins:
     async def vanish(self, command: Command) -> str | None:
         """On both a process claims a run and dies; the code of its refusal, if it was refused."""
         one, other = await self.each(
-            lambda desk: _code(desk.rebalancing.runs.claim(Wish(), command))
+            lambda desk: _code(desk.rebalancing.runs.claim(RebalanceRequest(), command))
         )
         assert one == other
         return None if one is None else str(one)

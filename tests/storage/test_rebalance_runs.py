@@ -9,9 +9,9 @@ import pytest
 from app.domain.errors import Code, ConflictError
 from app.domain.rebalance_run import (
     LEASE,
-    Beat,
     Failure,
     Outcome,
+    RebalanceStepName,
     RebalanceStepState,
     Run,
     RunState,
@@ -32,8 +32,14 @@ OUTCOME = Outcome(
     details={"facts": {"as_of": None}, "errors": {"BTCUSDT": -1e-17}},
 )
 STEPS = (
-    Step(Beat.LOAD, RebalanceStepState.DONE, AT, AT + timedelta(microseconds=1), {"version": 1}),
-    Step(Beat.PLAN, RebalanceStepState.FAILED, AT, AT, {"code": "x"}),
+    Step(
+        RebalanceStepName.LOAD,
+        RebalanceStepState.DONE,
+        AT,
+        AT + timedelta(microseconds=1),
+        {"version": 1},
+    ),
+    Step(RebalanceStepName.PLAN, RebalanceStepState.FAILED, AT, AT, {"code": "x"}),
 )
 
 

@@ -24,7 +24,14 @@ from app.api.schemas import (
     percent,
 )
 from app.domain.errors import Code
-from app.domain.rebalance_run import Beat, Failure, RebalanceStepState, Run, RunState, Step
+from app.domain.rebalance_run import (
+    Failure,
+    RebalanceStepName,
+    RebalanceStepState,
+    Run,
+    RunState,
+    Step,
+)
 from app.domain.rebalancing import Shift
 
 router = api_router("portfolio", "/portfolio/rebalances")
@@ -92,7 +99,7 @@ class RebalanceChangeOut(Out):
 class RebalanceStepOut(Out):
     """One step; of a run whose process died none is known."""
 
-    name: Beat
+    name: RebalanceStepName
     state: RebalanceStepState
     started_at: UtcTime
     finished_at: UtcTime
@@ -101,7 +108,7 @@ class RebalanceStepOut(Out):
     @classmethod
     def of(cls, step: Step) -> Self:
         return cls(
-            name=step.beat,
+            name=step.name,
             state=step.state,
             started_at=step.started_at,
             finished_at=step.finished_at,

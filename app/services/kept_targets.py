@@ -1,21 +1,21 @@
-"""The weights aimed at, worked out once for all views of the same members, board and market."""
+"""The target weights, worked out once for all views of the same members, board and market."""
 
 from app.domain.market import Interval
 from app.domain.weighting_methods import Covariance
-from app.services.basis import aim_basis
+from app.services.basis import target_basis
 from app.services.committed import Committed
 from app.services.grounds import Grounds
 from app.services.kept_views import Basis, Views
-from app.services.weighing import Aim, aim
+from app.services.weighing import TargetWeights, target_weights
 
 
-def aimed(state: Committed, grounds: Grounds, views: Views) -> Aim:
-    """What `aim` gives; a booked result or the switch has no part in it."""
+def kept_targets(state: Committed, grounds: Grounds, views: Views) -> TargetWeights:
+    """What `target_weights` gives; a booked result or the switch has no part in it."""
 
-    def make() -> Aim:
-        return aim(state.portfolio, grounds, lambda: _covariance(state, grounds, views))
+    def make() -> TargetWeights:
+        return target_weights(state.portfolio, grounds, lambda: _covariance(state, grounds, views))
 
-    return views.of("aim", aim_basis(state, grounds), make)
+    return views.of("target_weights", target_basis(state, grounds), make)
 
 
 def _covariance(state: Committed, grounds: Grounds, views: Views) -> Covariance | None:

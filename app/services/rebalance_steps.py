@@ -1,4 +1,4 @@
-"""The beats of a rebalance: load, plan, commit, announce; each one function, in this order.
+"""The steps of a rebalance: load, plan, commit, announce; each one function, in this order.
 
 The first three run in one transaction under the portfolio's lock. What reaches beyond it, such as
 orders, attaches after the commit as steps of its own.
@@ -18,7 +18,13 @@ from app.domain.events import PlanCreated
 from app.domain.history import Draft, EventType, number_text
 from app.domain.membership import Change, weigh
 from app.domain.portfolio import Portfolio
-from app.domain.rebalance_run import INTERRUPTED, Beat, Failure, RebalanceStepState, Step
+from app.domain.rebalance_run import (
+    INTERRUPTED,
+    Failure,
+    RebalanceStepName,
+    RebalanceStepState,
+    Step,
+)
 from app.domain.rebalancing import Plan, plan
 from app.services.changes import Ledger
 from app.services.grounds import Grounds, GroundsNow
@@ -29,7 +35,7 @@ from app.storage.unit_of_work import UnitOfWork
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RebalanceRequest:
     """What is asked of a rebalance."""
 
     reason: str = "requested"
@@ -59,7 +65,9 @@ class Planned:
     lots: LotPlan | None
 
 
-async def load(unit: UnitOfWork, grounds_now: GroundsNow, wish: Wish, command: Command) -> Loaded:
+async def load(
+    unit: UnitOfWork, grounds_now: GroundsNow, request: RebalanceRequest, command: Command
+) -> Loaded:
     """Lock the portfolio and see whether it may be decided on.
 
     Raises PreconditionFailedError, UnavailableError (no_board_yet, market_data_stale) and, unless
@@ -69,12 +77,12 @@ async def load(unit: UnitOfWork, grounds_now: GroundsNow, wish: Wish, command: C
     command.require_version(portfolio.version)
     grounds = await grounds_now.of(unit)
     grounds.require_fresh_members(portfolio)
-    if not wish.is_dry_run:
-        grounds.controls.require((Draft(EventType.REBALANCE, None, None, {}, wish.reason),))
+    if not request.is_dry_run:
+        grounds.controls.require((Draft(EventType.REBALANCE, None, None, {}, request.reason),))
     return Loaded(portfolio, grounds)
 
 
-def decide(loaded: Loaded, wish: Wish) -> Planned:
+def decide(loaded: Loaded, request: RebalanceRequest) -> Planned:
     """What would change, what it costs and which lots it means; nothing is written.
 
     Raises ConflictError(plan_changed) where an approved plan does not hold any more.
@@ -87,11 +95,11 @@ def decide(loaded: Loaded, wish: Wish) -> Planned:
         grounds.configuration,
         grounds.at,
         grounds.covariance(portfolio),
-        wish.method,
+        request.method,
     )
-    if wish.approved is not None:
-        made = agreed(wish.approved, held, made, standings)
-    balance = wish.account_balance
+    if request.approved is not None:
+        made = agreed(request.approved, held, made, standings)
+    balance = request.account_balance
     cost, has_impact = trading_costs(made.shifts, balance, grounds)
     weights_u = made.allocation.weights_u
     lots = None if balance is None else lot_plan(weights_u, balance, grounds)
@@ -104,19 +112,19 @@ async def commit(
     run_id: str,
     loaded: Loaded,
     planned: Planned,
-    wish: Wish,
+    request: RebalanceRequest,
     command: Command,
 ) -> Portfolio:
     """The weights of the plan with their event of the history; the state after it."""
     grounds, before = loaded.grounds, loaded.portfolio
-    method = wish.method or grounds.configuration.rebalancing.method
+    method = request.method or grounds.configuration.rebalancing.method
     facts = _facts(run_id, planned, method)
     done = weigh(
         Change(before, ()),
         planned.plan.allocation,
         facts,
         grounds.at,
-        wish.reason,
+        request.reason,
         EventType.REBALANCE,
     )
     await ledger.commit(unit, before, done, grounds, command)
@@ -143,17 +151,17 @@ def _facts(run_id: str, planned: Planned, method: WeightingMethod) -> dict[str, 
 
 
 @dataclass(slots=True)
-class Trail:
+class StepRecorder:
     """The steps of one attempt, as they are taken."""
 
     clock: Clock
     steps: list[Step] = field(default_factory=list)
 
     @contextmanager
-    def beat(self, beat: Beat) -> Iterator[dict[str, Any]]:
+    def step(self, name: RebalanceStepName) -> Iterator[dict[str, Any]]:
         """One step; what is put into the mapping is kept as its detail."""
         detail: dict[str, Any] = {}
-        step = Step(beat, RebalanceStepState.DONE, self.clock(), self.clock(), detail)
+        step = Step(name, RebalanceStepState.DONE, self.clock(), self.clock(), detail)
         try:
             yield detail
         except BaseException as error:
@@ -163,9 +171,9 @@ class Trail:
             raise
         self._take(step)
 
-    def skip(self, *beats: Beat) -> None:
+    def skip(self, *names: RebalanceStepName) -> None:
         now = self.clock()
-        self.steps += [Step(beat, RebalanceStepState.SKIPPED, now, now, {}) for beat in beats]
+        self.steps += [Step(name, RebalanceStepState.SKIPPED, now, now, {}) for name in names]
 
     def _take(self, step: Step) -> None:
         self.steps.append(replace(step, finished_at=self.clock()))
