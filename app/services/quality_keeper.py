@@ -1,7 +1,7 @@
 """Looks at the quality of all data after each refresh, remembers quarantines, stores verdicts."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import MappingProxyType
@@ -13,6 +13,7 @@ from app.domain.errors import ServiceError
 from app.domain.quality_report import QualityReport, QualityVerdict
 from app.domain.quarantine import Doubt, PriceState, read, released
 from app.domain.reference import ReferencePrice, referred
+from app.domain.symbols import SymbolEntry
 from app.services.feed_lease import Fence, anybody
 from app.services.market_state import LiveMarket
 from app.services.market_views import MarketMoment
@@ -26,6 +27,7 @@ RELEASES: Final = "quality_releases"  # the fact: symbol id -> when (exchange ti
 _FORGET_MS: Final = 3_600_000
 _DAY_MS: Final = 86_400_000
 _JUDGE_S: Final = 30.0
+PORTION: Final = 100  # contracts
 _log = structlog.get_logger("quality")
 
 
@@ -46,12 +48,19 @@ class QualityKeeper:
     _judged: float = field(default=float("-inf"), init=False)  # monotonic second of the reports
     _doubts: Mapping[str, Doubt] = field(default_factory=dict, init=False)
 
-    def observe(self) -> None:
-        """Judge the prices that have come in since; nothing waits here."""
+    async def observe(self) -> None:
+        """Judge the prices that have come in since, a few in each turn of the loop."""
+        entries = self.moment().known.index.entries
+        for begun in range(0, len(entries), PORTION):
+            if begun:
+                await asyncio.sleep(0)  # all at once took as long as fifty answers
+            self._judge(entries[begun : begun + PORTION])
+
+    def _judge(self, entries: Sequence[SymbolEntry]) -> None:
         moment = self.moment()
         market, rules = moment.market, moment.configuration.quality
         states = dict(market.quality)
-        for entry in moment.known.index.entries:
+        for entry in entries:
             code = entry.contract.code
             reading = reading_of(market, entry.contract, moment.server_ms)
             if reading is None:
@@ -74,7 +83,7 @@ class QualityKeeper:
 
     async def look(self) -> None:
         """Judge, take up what the operator has released, and store the verdicts that changed."""
-        self.observe()
+        await self.observe()
         try:
             await self._recall()
             await self._release()

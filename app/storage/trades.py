@@ -1,6 +1,6 @@
 """Booked results: one row per trade id, never altered, and what they add up to."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -109,6 +109,6 @@ def _total(row: Row[Any]) -> BookedTotal:
     return BookedTotal(**{name: getattr(row, name) for name in BookedTotal.__slots__})
 
 
-def _trade(row: Row[Any]) -> Trade:
+def _trade(row: Sequence[Any]) -> Trade:
     *fields, event_seq, booked_at = row
     return Trade(BookedResult(*fields), event_seq, booked_at)

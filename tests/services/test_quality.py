@@ -1,5 +1,6 @@
 """Quarantines over a real socket to the local exchange, and what is kept of them."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from app.domain.panel import Source
 from app.domain.quality_report import QualityVerdict
 from app.domain.quarantine import Doubt
 from app.domain.reference import ReferencePrice
+from app.services import quality_keeper
 from app.services.market_data import MarketData
 from app.services.market_wire import Course, packed, shared, unpacked
 from app.services.once import Once
@@ -129,6 +131,28 @@ async def test_a_price_is_judged_before_anybody_has_looked_at_it(live: LiveMarke
     await later(live, data)
     data.live.publish(replace(data.live.market, quality=calm))  # as if nobody had looked
     assert doubt(data) is Doubt.LAST_OFF_MARK
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("portion", [1, 5, 100])
+async def test_judging_a_whole_market_lets_others_have_their_turns(
+    live: LiveMarket, monkeypatch: pytest.MonkeyPatch, portion: int
+) -> None:
+    data = await refreshed(live)
+    contracts = len(data.registry.index.entries)
+    monkeypatch.setattr(quality_keeper, "PORTION", portion)
+    judged = dict(data.live.market.quality)
+    data.live.market = replace(data.live.market, quality={})
+    seen: list[int] = []
+
+    async def others() -> None:
+        while len(data.live.market.quality) < len(judged):
+            seen.append(len(data.live.market.quality))
+            await asyncio.sleep(0)
+
+    await asyncio.gather(data.quality.observe(), others())
+    assert data.live.market.quality.keys() == judged.keys()
+    assert seen == list(range(portion, contracts, portion))
 
 
 @ON_SQLITE

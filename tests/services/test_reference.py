@@ -150,7 +150,7 @@ async def test_nothing_is_scored_or_traded_by_what_another_exchange_says(
         await first_fill(data)
         heard = data.live.market
 
-        def decided(factor: str | None) -> dict[str, object]:
+        async def decided(factor: str | None) -> dict[str, object]:
             """Read anew after another exchange had a price so far off for each coin, or none."""
             states = {
                 code: replace(one, stamp=one.stamp - 1) for code, one in heard.quality.items()
@@ -158,21 +158,21 @@ async def test_nothing_is_scored_or_traded_by_what_another_exchange_says(
             data.live.market = replace(heard, quality=states)
             if factor is not None:
                 data.quality.refer(elsewhere(data, Decimal(factor)))
-            data.quality.observe()
+            await data.quality.observe()
             return decided_by(data)
 
-        alone = decided(None)
+        alone = await decided(None)
         quotes = [data.quote(one.symbol) for one in data.eligible()]
         assert len(quotes) > 5
         assert all(quote is not None and quote.mark is not None for quote in quotes)
         for factor in ("0.01", "1.02", "100"):
-            assert decided(factor) == alone
+            assert await decided(factor) == alone
         shown = QualityService(data, database, Once(database, live.clock.now))
         found = shown.elsewhere(data.resolve("BTCUSDT"))
         assert found is not None, "it is shown, as what it is"
         # KuCoin is away: what is young elsewhere makes nothing of ours fresh.
         live.clock.pass_(600)
-        assert decided("1.02") == decided(None)
+        assert await decided("1.02") == await decided(None)
         assert data.status() is DataStatus.STALE
         assert data.scoring_inputs().symbols == ()
         quote = data.quote("BTCUSDT")
