@@ -161,8 +161,7 @@ def _sectors(portfolio: Portfolio, grounds: Grounds) -> dict[str, float]:
     """Shares of the invested weight; of what nobody has classified nothing is said."""
     by_sector: dict[str, int] = {}
     for member in portfolio.members:
-        quote = grounds.market.quote(member.symbol)
-        sector = UNCLASSIFIED if quote is None else quote.sector
+        sector = grounds.sector(member.symbol)
         by_sector[sector] = by_sector.get(sector, 0) + member.weight_u
     invested = sum(by_sector.values())
     by_sector.pop(UNCLASSIFIED, None)

@@ -44,8 +44,7 @@ class Track:
         return facts_of(self.grounds)
 
     def sector(self, symbol: str) -> str:
-        quote = self.grounds.market.quote(symbol)
-        return "unknown" if quote is None else quote.sector
+        return self.grounds.sector(symbol)
 
 
 @dataclass(frozen=True, slots=True)

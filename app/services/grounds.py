@@ -166,6 +166,7 @@ class Grounds:
         )
 
     def sector(self, symbol: str) -> str:
+        """UNCLASSIFIED also for a symbol that the market does not have now."""
         quote = self.market.quote(symbol)
         return UNCLASSIFIED if quote is None else quote.sector
 

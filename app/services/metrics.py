@@ -60,8 +60,7 @@ class MetricsService:
         scores = tuple(one.score for one in view.members if one.score is not None)
         by_sector: dict[str, int] = {}
         for member in portfolio.members:
-            quote = grounds.market.quote(member.symbol)
-            sector = "unknown" if quote is None else quote.sector
+            sector = grounds.sector(member.symbol)
             by_sector[sector] = by_sector.get(sector, 0) + member.weight_u
         invested = sum(by_sector.values())
         hhi = sum((one / invested) ** 2 for one in by_sector.values()) if invested else None

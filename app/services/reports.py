@@ -178,8 +178,7 @@ class Reports:
 
 
 def _sectors(portfolio: Portfolio, grounds: Grounds) -> dict[str, int]:
-    quotes = (grounds.market.quote(member.symbol) for member in portfolio.members)
-    counts = Counter("unknown" if quote is None else quote.sector for quote in quotes)
+    counts = Counter(grounds.sector(member.symbol) for member in portfolio.members)
     return dict(sorted(counts.items()))
 
 

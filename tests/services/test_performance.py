@@ -165,7 +165,7 @@ async def test_an_unknown_mark_makes_the_figure_unknown_with_its_reason(desk: De
     held, _ = await desk.performance.positions()
     assert held[0].since_inclusion is None
     assert held[0].reason == broken.curve.broken
-    assert broken.sector("NOSUCH") == "unknown"
+    assert broken.sector("NOSUCH") == "unclassified"
 
 
 async def test_without_a_panel_there_is_the_start_and_now(desk: Desk) -> None:

@@ -165,12 +165,18 @@ async def test_the_active_return_is_explained_by_sector_against_the_equal_weight
     assert float(made.portfolio or 0) == pytest.approx(ours, abs=1e-12)
     assert float(made.universe or 0) == pytest.approx(theirs, abs=1e-12)
     assert sum(one.total for one in made.sectors) == made.active
-    assert {one.sector for one in made.sectors} == {"layer-1", "meme", "defi", "unknown", "cash"}
+    assert {one.sector for one in made.sectors} == {
+        "layer-1",
+        "meme",
+        "defi",
+        "unclassified",
+        "cash",
+    }
 
     def scale(p: float, b: float) -> float:
         return float((np.log1p(p) - np.log1p(b)) / (p - b))
 
-    sectors = np.array(["unknown"] + [("layer-1", "meme", "defi")[at % 3] for at in range(60)])
+    sectors = np.array(["unclassified"] + [("layer-1", "meme", "defi")[at % 3] for at in range(60)])
     allocation = 0.0
     for day in range(3):
         inside = (sectors == "layer-1") & np.isfinite(returns[day])
