@@ -37,6 +37,13 @@ def page_of(report: Report) -> Page:
         *((name, UNKNOWN if value is None else f"{value:.2f}") for name, value in figures),
         ("Days with a gain", _share(made.win_rate)),
         ("Daily returns behind these", count),
+        *(
+            (
+                f"Mark of {one.symbol} at {_time(one.at)}",
+                f"unknown then; {one.price:f} is the close of its hour from {_time(one.opened_at)}",
+            )
+            for one in report.late_marks
+        ),
     )
     ledgers = (*map(_ledger, report.ledgers), _active(report.active))
     tables = (_positions(report), *ledgers, _swaps(report))

@@ -1,6 +1,6 @@
 """How earnings are shown, wherever they are shown: trades, positions, days and ledgers."""
 
-from typing import Self
+from typing import Final, Literal, Self
 
 from pydantic import Field
 
@@ -8,8 +8,11 @@ from app.api.schemas import MoneyString, Out, Percent, Share, UtcTime, finite, p
 from app.domain.attribution import Attribution, Line
 from app.domain.brinson import ActiveReturn
 from app.domain.equity import Day
+from app.domain.late_marks import LateMark
 from app.domain.performance import Trade
 from app.services.performance import HeldPosition
+
+LATE: Final = "Of changes in the period: prices that stand for marks which were not known then."
 
 
 class TradeOut(Out):
@@ -101,6 +104,30 @@ class DayOut(Out):
             daily_pnl=day.pnl,
             daily_return=finite(day.change),
             reason=day.reason,
+        )
+
+
+class LateMarkOut(Out):
+    """A mark that nobody knew when the portfolio was changed, and the price that stands for it."""
+
+    at: UtcTime = Field(description="Of the change.")
+    version: int = Field(description="That the change made.")
+    symbol: str
+    price: MoneyString
+    source: Literal["hourly_bar"] = Field(
+        description="The close of the stored hourly bar that contains the moment or ends at it."
+    )
+    bar_opened_at: UtcTime
+
+    @classmethod
+    def of(cls, mark: LateMark) -> Self:
+        return cls(
+            at=mark.at,
+            version=mark.version,
+            symbol=mark.symbol,
+            price=mark.price,
+            source="hourly_bar",
+            bar_opened_at=mark.opened_at,
         )
 
 

@@ -80,6 +80,7 @@ class Curve:
     positions: Mapping[str, Position]
     cash: Decimal
     broken: str | None  # why the equity is not known any more
+    broken_at: datetime | None = None  # the change from which on
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ class Opening:
     equity: Decimal | None
     broken: str | None  # why it is not known
     begun_at: datetime | None
+    broken_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ class _State:
     cash: Decimal
     positions: Mapping[str, Position]
     broken: str | None = None
+    broken_at: datetime | None = None
 
 
 def walk(
@@ -126,7 +129,7 @@ def walk(
         else:
             state, point = _valued(state, item.at, item.prices, is_step=False)
         points.append(point)
-    return Curve(tuple(points), state.positions, state.cash, state.broken)
+    return Curve(tuple(points), state.positions, state.cash, state.broken, state.broken_at)
 
 
 def days(curve: Curve) -> tuple[Day, ...]:
@@ -163,7 +166,7 @@ def _opening(opening: Opening, first: Step) -> tuple[_State, list[Point]]:
     start = () if begun_at is None else (Point(begun_at, ONE, {}, None, is_step=True),)
     points = [*start, Point(first.at, equity, {}, opening.broken, is_step=True)]
     if equity is None:
-        return _State(ONE, {}, opening.broken), points
+        return _State(ONE, {}, opening.broken, opening.broken_at), points
     wanted = {symbol: weight for symbol, weight in first.weights.items() if weight > 0}
     return _opened(equity, wanted, first), points
 
@@ -179,7 +182,7 @@ def _stepped(state: _State, step: Step) -> tuple[_State, Point]:
     if missing is not None:
         why = f"the mark of {missing} was not known when version {step.version} was made"
         said = point if point.reason is None else replace(point, reason=why)
-        return replace(state, broken=why), said
+        return replace(state, broken=why, broken_at=step.at), said
     if step.is_weighed:
         return _opened(_worth(state), wanted, step), point
     # Those that stay may be without a price; those that leave are settled all the same.

@@ -1,33 +1,52 @@
 """What is kept to shorten reads, against the history that it is made of."""
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from decimal import Decimal
 
-from app.domain.equity import walk
-from app.domain.equity_steps import WEIGHS, steps
+from app.domain.equity import Curve, walk
+from app.domain.equity_steps import WEIGHS, Step, steps
 from app.domain.exact import EXACT
 from app.domain.history import EventType, PortfolioEvent
+from app.domain.late_marks import INDEX, broken_since, completed, kept_by
 from app.domain.performance import BookedTotal
+
+_Kept = tuple[Decimal | None, str | None, datetime | None]
 
 
 def equity_faults(events: Sequence[PortfolioEvent]) -> list[str]:
-    """The weighings of a whole history that keep another equity than the history comes to."""
+    """The weighings of a whole history that keep another equity than the history comes to.
+
+    Each by the marks that were known up to it: those of the changes, and those that it or a
+    weighing before it names as found later.
+    """
     changes = steps(events)
-    curve = walk(changes, ())
-    points = zip(changes, curve.points, strict=True)
-    equities = {step.version: point.equity for step, point in points}
+    curve, equities = _walked(changes)
     wrong = []
     for event in events:
-        kept = event.payload.get("index") if event.type in WEIGHS else None
+        kept = event.payload.get(INDEX) if event.type in WEIGHS else None
         if kept is None:
             continue  # stored before weighings kept their equity
+        late = kept_by(event)
+        if late:
+            changes = completed(changes, late)
+            curve, equities = _walked(changes)
         equity = None if kept["equity"] is None else Decimal(kept["equity"])
-        came_to: tuple[Decimal | None, str | None] = (equities[int(event.payload["version"])], None)
+        came_to: _Kept = (equities[int(event.payload["version"])], None, None)
         if equity is None and curve.broken is not None:
-            came_to = (None, curve.broken)
-        if (equity, kept["broken"]) != came_to:
+            came_to = (None, curve.broken, curve.broken_at)
+        # Weighings have not always kept since when it is not known.
+        since = broken_since(event) if "broken_at" in kept else came_to[2]
+        if (equity, kept["broken"], since) != came_to:
             wrong.append(f"event {event.seq} keeps another equity than the history comes to")
     return wrong
+
+
+def _walked(changes: Sequence[Step]) -> tuple[Curve, dict[int, Decimal | None]]:
+    """The curve, and the equity of each version."""
+    curve = walk(changes, ())
+    points = zip(changes, curve.points, strict=True)
+    return curve, {step.version: point.equity for step, point in points}
 
 
 def total_faults(events: Iterable[PortfolioEvent], kept: Iterable[BookedTotal]) -> list[str]:

@@ -1,7 +1,7 @@
 """The history as steps of the equity: when which members had which weights, at which marks."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from itertools import groupby
@@ -34,6 +34,8 @@ class Step:
     is_weighed: bool  # all weights were set anew; otherwise only those who left were closed
     marks: Mapping[str, Decimal]  # of members before and after, where known
     swaps: tuple[Swap, ...]
+    # Ids of those that had no mark, by symbol; not of those whose price was not believed.
+    absent: Mapping[str, str] = field(default_factory=dict)
 
 
 def steps(events: Iterable[PortfolioEvent]) -> tuple[Step, ...]:
@@ -61,6 +63,7 @@ def steps(events: Iterable[PortfolioEvent]) -> tuple[Step, ...]:
                     for event in together
                     if event.type is EventType.REPLACE and event.other_symbol and event.symbol
                 ),
+                absent=_absent(together),
             )
         )
     return tuple(found)
@@ -88,4 +91,14 @@ def _marks(events: Sequence[PortfolioEvent]) -> dict[str, Decimal]:
         for event in events
         for one in event.payload.get("marks", {}).values()
         if one["mark"] is not None and Decimal(one["mark"]) > 0
+    }
+
+
+def _absent(events: Sequence[PortfolioEvent]) -> dict[str, str]:
+    """Where a history does not say why a mark is missing it may have been one not believed."""
+    return {
+        one["symbol"]: symbol_id
+        for event in events
+        for symbol_id, one in event.payload.get("marks", {}).items()
+        if one["mark"] is None and "doubt" in one and one["doubt"] is None
     }

@@ -52,18 +52,23 @@ def reweighed(change: Change, grounds: Grounds, facts: Mapping[str, Any], reason
 def marked(before: Portfolio, change: Change, grounds: Grounds) -> tuple[Draft, ...]:
     """The drafts, the last with the mark price of every member before and after the change.
 
-    From these the equity can be reconstructed. An unknown mark is written as null; a change that
-    moves neither members nor weights carries none.
+    From these the equity can be reconstructed. An unknown mark is written as null, with the doubt
+    where one was there and not believed; a change that moves neither members nor weights has none.
     """
     if not any(draft.type in _MARKED for draft in change.drafts):
         return change.drafts
     members = {one.symbol_id: one for one in (*before.members, *change.portfolio.members)}
-    marks = {
-        symbol_id: {"symbol": one.symbol, "mark": number_text(grounds.mark(one.symbol))}
-        for symbol_id, one in members.items()
-    }
+    marks = {symbol_id: _mark(one.symbol, grounds) for symbol_id, one in members.items()}
     *others, last = change.drafts
     return (*others, replace(last, payload={**last.payload, "marks": marks}))
+
+
+def _mark(symbol: str, grounds: Grounds) -> dict[str, str | None]:
+    mark = grounds.mark(symbol)
+    if mark is not None:
+        return {"symbol": symbol, "mark": number_text(mark)}
+    quote = grounds.market.quote(symbol)
+    return {"symbol": symbol, "mark": None, "doubt": None if quote is None else quote.doubt}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ import numpy as np
 
 from app.domain.equity import Curve, Day, Valuation, days, walk
 from app.domain.equity_steps import Step
+from app.domain.late_marks import LateMark
 from app.domain.market import Interval
 from app.domain.portfolio import Portfolio
-from app.services.equity_history import stretch
+from app.services.equity_history import followed, stretch
 from app.services.grounds import Grounds, GroundsNow
 from app.services.trading import DataFacts, facts_of
 from app.storage.unit_of_work import UnitOfWork
@@ -26,6 +27,7 @@ class Track:
     valuations: tuple[Valuation, ...]
     curve: Curve
     grounds: Grounds
+    late: tuple[LateMark, ...] = ()  # marks of the changes that were not known in their time
 
     def within(self, since: datetime | None, until: datetime | None) -> tuple[Day, ...]:
         """The days at or after `since` and before `until`."""
@@ -33,6 +35,16 @@ class Track:
             day
             for day in self.days
             if (since is None or day.at >= since) and (until is None or day.at < until)
+        )
+
+    def late_within(
+        self, since: datetime | None, until: datetime | None
+    ) -> tuple[LateMark, ...]:
+        """The late marks of changes at or after `since` and before `until`."""
+        return tuple(
+            one
+            for one in self.late
+            if (since is None or one.at >= since) and (until is None or one.at < until)
         )
 
     @property
@@ -87,8 +99,8 @@ async def track_of(
     symbols |= {name for step in swaps for one in step.swaps for name in (one.old, one.new)}
     now = Valuation(grounds.at, _marks(symbols, grounds))
     valuations = (*_closes(symbols, grounds), now)
-    curve = walk(read.changes, valuations, read.opening)
-    return Track(portfolio, read.changes, valuations, curve, grounds)
+    whole, curve = await followed(unit, read, valuations)
+    return Track(portfolio, whole.changes, valuations, curve, grounds, whole.late)
 
 
 def _marks(symbols: set[str], grounds: Grounds) -> dict[str, Decimal]:

@@ -9,6 +9,7 @@ from app.domain.brinson import ActiveReturn
 from app.domain.equity import Day, track_record
 from app.domain.equity_steps import steps
 from app.domain.history import EventType
+from app.domain.late_marks import LateMark, completed
 from app.domain.performance import Figures, Trade
 from app.domain.report import SwapOutcome, outcomes
 from app.services.active_return import active_return
@@ -37,6 +38,7 @@ class Report:
     trades: tuple[Trade, ...]  # the last ones
     swaps: tuple[SwapOutcome, ...]
     facts: DataFacts
+    late_marks: tuple[LateMark, ...] = ()  # of changes in the period, not known in their time
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Reporting:
             trades = await unit.trades.page(None, _TRADES, since=since, until=until)
         active = await asyncio.to_thread(active_return, track, begin, end)
         shown = track.within(since, until)
-        told = outcomes(swapped, track.valuations)
+        told = outcomes(completed(swapped, track.late), track.valuations)
         return Report(
             made_at=track.grounds.at,
             version=track.portfolio.version,
@@ -75,6 +77,7 @@ class Reporting:
             active=active,
             trades=trades,
             swaps=tuple(one for one in told if until is None or one.at < until),
+            late_marks=track.late_within(since, until),
             facts=track.facts,
         )
 

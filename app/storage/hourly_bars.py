@@ -1,6 +1,6 @@
 """What outcomes are read from: who was scored, which contracts are over, hourly bars."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -79,3 +79,20 @@ class HourlyBarRepository:
             bar = Bar(row.opened_ms, row.open, row.close)
             found.setdefault(row.symbol_id, []).append(bar)
         return found
+
+    async def closes(self, wanted: Collection[tuple[str, int]]) -> dict[tuple[str, int], float]:
+        """Of bars in which somebody traded, by symbol id and opening time in epoch milliseconds."""
+        if not wanted:
+            return {}
+        asked = select(candles.c.symbol_id, candles.c.opened_ms, candles.c.close).where(
+            candles.c.interval_min == Interval.HOUR.value,
+            candles.c.volume > 0,
+            or_(
+                *(
+                    and_(candles.c.symbol_id == symbol_id, candles.c.opened_ms == opened_ms)
+                    for symbol_id, opened_ms in sorted(wanted)
+                )
+            ),
+        )
+        rows = await self.connection.execute(asked)
+        return {(row.symbol_id, row.opened_ms): row.close for row in rows}

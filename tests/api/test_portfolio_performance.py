@@ -21,6 +21,7 @@ from app.storage.database import Database
 from tests.api.harness import PREFIX, serve
 from tests.api.judging import problem
 from tests.services.desk import SYMBOLS, WHO, Desk, panel
+from tests.services.test_late_marks import bar
 
 MODULES = (
     portfolio,
@@ -156,6 +157,28 @@ async def test_positions_equity_and_attribution(desk: Desk, client: httpx2.Async
     assert booked["unit"] == "USDT"
     assert booked["symbols"][0]["fees"] == "0.5"
     assert index["symbols"][0]["funding"] is None
+    await _a_late_mark_is_shown_with_its_source(desk, client)
+
+
+async def _a_late_mark_is_shown_with_its_source(desk: Desk, client: httpx2.AsyncClient) -> None:
+    desk.quote(SYMBOLS[2], mark=None)
+    await desk.portfolio.remove(SYMBOLS[2], "out", WHO)
+    curve = await get(client, "/equity")
+    assert (curve["items"][-1]["equity"], curve["late_marks"]) == (None, [])
+    await bar(desk, desk.now - timedelta(hours=1), 8.5, number=2)
+    curve, report = await get(client, "/equity"), await get(client, "/report")
+    assert Decimal(curve["items"][-1]["equity"]) == Decimal("0.99")
+    assert curve["late_marks"] == report["late_marks"]
+    assert curve["late_marks"] == [
+        {
+            "at": "2026-03-02T01:00:00Z",
+            "version": 3,
+            "symbol": SYMBOLS[2],
+            "price": "8.5",
+            "source": "hourly_bar",
+            "bar_opened_at": "2026-03-02T00:00:00Z",
+        }
+    ]
 
 
 async def test_the_active_return_adds_up_as_it_is_sent(

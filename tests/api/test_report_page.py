@@ -11,6 +11,7 @@ from app.api.report_html import page_of
 from app.domain.attribution import Attribution, Basis, Line
 from app.domain.brinson import ActiveReturn, SectorEffects
 from app.domain.equity import Day
+from app.domain.late_marks import LateMark
 from app.domain.market import DataSource, DataStatus
 from app.domain.membership import add
 from app.domain.performance import BookedResult, Figures, SinceInclusion, Trade
@@ -107,6 +108,10 @@ def test_the_other_figures_in_words() -> None:
     assert few["Daily returns behind these"] == "29 (insufficient)"
     assert told["Made at"] == "2026-01-03 00:00 UTC"
     assert told["Data"] == "sandbox, fresh"
+    late = (LateMark(2, T0, "AAAUSDT", Decimal("12.5"), T0 - HOUR),)
+    assert facts(made(late_marks=late))["Mark of AAAUSDT at 2026-01-01 00:00 UTC"] == (
+        "unknown then; 12.5 is the close of its hour from 2025-12-31 23:00 UTC"
+    )
     nothing = facts(made(days=(), figures=Figures(0, None, None, None, None, None, None)))
     assert nothing["Equity (index, 1 at the start)"] == nothing["Deepest fall"] == "unknown"
 

@@ -14,7 +14,7 @@ from app.api.kept import of_record
 from app.api.members import CHANGES, NAMES, UNSAID, Said, freshness
 from app.api.paging import Cursors, Page, after, cut
 from app.api.period import From, To, named_period, require_order
-from app.api.reporting import ActiveOut, DayOut, LedgerOut, PositionOut, TradeOut
+from app.api.reporting import LATE, ActiveOut, DayOut, LateMarkOut, LedgerOut, PositionOut, TradeOut
 from app.api.responses import keep, sent
 from app.api.routing import api_router
 from app.api.schemas import (
@@ -56,6 +56,7 @@ class EquityOut(Freshness):
 
     items: list[DayOut]
     next_cursor: str | None = Field(description="Pass as `cursor` to get the next page.")
+    late_marks: list[LateMarkOut] = Field(description=LATE)
 
 
 class AttributionOut(Freshness):
@@ -123,6 +124,7 @@ async def equity(
     return EquityOut(
         items=[DayOut.of(day) for day in page],
         next_cursor=_next(cursors, "portfolio_equity", chosen, last),
+        late_marks=[LateMarkOut.of(one) for one in track.late_within(since, to)],
         **freshness(track.facts),
     )
 

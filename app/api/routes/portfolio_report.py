@@ -11,7 +11,7 @@ from app.api.jobs import ACCEPTED, PrefersJobDep, begun
 from app.api.members import freshness
 from app.api.period import From, To, named_period, require_order
 from app.api.report_html import page_of
-from app.api.reporting import ActiveOut, DayOut, LedgerOut, PositionOut, TradeOut
+from app.api.reporting import LATE, ActiveOut, DayOut, LateMarkOut, LedgerOut, PositionOut, TradeOut
 from app.api.responses import answer, json_bytes
 from app.api.routing import api_router
 from app.api.schemas import Freshness, Out, Share, UtcTime, finite
@@ -95,6 +95,7 @@ class ReportOut(Freshness):
     active: ActiveOut = Field(description="Against the universe, all symbols weighing the same.")
     replacements: list[SwapOut] = Field(description="Those made in the period.")
     trades: list[TradeOut] = Field(description="The last 50 of the period.")
+    late_marks: list[LateMarkOut] = Field(description=LATE)
 
     @classmethod
     def of(cls, made: Report) -> Self:
@@ -108,6 +109,7 @@ class ReportOut(Freshness):
             active=ActiveOut.of(made.active),
             replacements=[SwapOut.of(one) for one in made.swaps],
             trades=[TradeOut.of(one) for one in made.trades],
+            late_marks=[LateMarkOut.of(one) for one in made.late_marks],
             **freshness(made.facts),
         )
 
