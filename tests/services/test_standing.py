@@ -11,7 +11,7 @@ from app.domain.board import Board
 from app.domain.market import DataStatus
 from app.services.committed import Memory
 from app.services.mode import MarketLevel
-from app.services.standing import KEEP_S, MarketThings, Rests, Stand, Standing
+from app.services.standing import KEEP_S, YOUNG_S, MarketThings, Rests, Stand, Standing
 from app.storage.database import Database
 from tests.conftest import PATIENT, MakeDatabase
 from tests.services.desk import Desk
@@ -26,6 +26,7 @@ class Levers:
     market: object = "market"
     said: object = "quotes"
     mono: float = 100.0
+    pace: float = 2 * YOUNG_S
     stale: int = 0
     status: DataStatus = DataStatus.FRESH
     of_board: DataStatus = DataStatus.FRESH
@@ -51,7 +52,12 @@ class Levers:
 
     def standing(self) -> Standing:
         desk = self.desk
-        return Standing(desk.database, Memory(), self, self, lambda: desk.now, lambda: self.mono)
+        return Standing(desk.database, Memory(), self, self, lambda: desk.now, self.ticking)
+
+    def ticking(self) -> float:
+        """Long enough between two looks that both are taken."""
+        self.mono += self.pace
+        return self.mono
 
 
 async def _commit(levers: Levers) -> None:
@@ -155,6 +161,21 @@ async def test_a_moment_later_the_same_answer_is_still_true(desk: Desk) -> None:
     desk.now += timedelta(seconds=KEEP_S / 2)
     levers.mono += KEEP_S / 2
     assert before.serves(await standing.asked(), ALL)
+
+
+@ON_SQLITE
+async def test_in_the_same_moment_only_what_changed_makes_another_stand(desk: Desk) -> None:
+    levers = Levers(await desk.filled(), pace=0.0)
+    standing = levers.standing()
+    before = await standing.asked()
+    levers.stale = 1  # nobody looks at ages again so soon
+    assert standing.now() is before
+    levers.said = "other quotes"
+    assert standing.now().verdicts != before.verdicts
+    assert not before.serves(standing.now(), ALL)
+    levers.stale = 2
+    levers.mono += 2 * YOUNG_S
+    assert standing.now().verdicts[0] == levers.level()
 
 
 @ON_SQLITE
