@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.market import CandleSeries, Interval
-from app.storage.tables import candles, symbols
+from app.storage.tables import candles
 
 _VALUES: Final = ("open", "high", "low", "close", "volume", "turnover")
 _CHUNK: Final = 50_000  # rows in one statement
@@ -38,14 +38,6 @@ class SavedCandles:
 
     written: int
     refused: int
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """First and last stored opening time, epoch milliseconds."""
-
-    first_ms: int
-    last_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,23 +83,6 @@ class CandleRepository:
         )
         found = await self._series(statement)
         return found.get(symbol_id) or _assembled([])
-
-    async def spans(self, interval: Interval) -> dict[str, Span]:
-        """What is there per symbol id; symbols without candles are absent."""
-
-        # One look at each end of the index per symbol, where GROUP BY would read every row.
-        def end(edge: Any) -> Any:
-            return (
-                select(edge(candles.c.opened_ms))
-                .where(
-                    candles.c.symbol_id == symbols.c.id,
-                    candles.c.interval_min == interval.value,
-                )
-                .scalar_subquery()
-            )
-
-        rows = await self.connection.execute(select(symbols.c.id, end(func.min), end(func.max)))
-        return {row[0]: Span(row[1], row[2]) for row in rows if row[1] is not None}
 
     @staticmethod
     def _of(symbol_ids: Sequence[str], interval: Interval) -> Select[Any]:

@@ -71,11 +71,6 @@ class HistoryRepository:
             return None, Head.read(await FactRepository(self.connection).get(HEAD))
         return _event(row), Head.read(row.head)
 
-    async def last(self) -> PortfolioEvent | None:
-        """The newest event; None while nothing has happened."""
-        row = (await self.connection.execute(_LAST)).first()
-        return None if row is None else _event(row)
-
     async def kinds_since(self, seq: int, tip: str | None) -> frozenset[EventType] | None:
         """What has happened after the event `seq` of that hash; None where there is no such one."""
         found = (await self.connection.execute(_KINDS_SINCE, {"seq": seq, "tip": tip})).all()

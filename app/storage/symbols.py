@@ -65,10 +65,9 @@ class SymbolRepository:
 
     connection: AsyncConnection
 
-    async def all(self, *, vanished: bool = True) -> tuple[SymbolRecord, ...]:
-        """By standard name, with or without those that left the exchange."""
-        where = () if vanished else (symbols.c.vanished_at.is_(None),)
-        return await self._records(*where)
+    async def all(self) -> tuple[SymbolRecord, ...]:
+        """By standard name, with those that left the exchange."""
+        return await self._records()
 
     async def get(self, symbol_id: str) -> SymbolRecord | None:
         return next(iter(await self._records(symbols.c.id == symbol_id)), None)

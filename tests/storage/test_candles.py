@@ -9,7 +9,7 @@ from sqlalchemy import text
 from app.domain.market import CandleSeries, Interval
 from app.storage import candles
 from app.storage.candle_revisions import VALUES
-from app.storage.candles import SavedCandles, Span
+from app.storage.candles import SavedCandles
 from app.storage.database import Database
 from tests.conftest import PATIENT, MakeDatabase
 from tests.storage.worlds import listed, series, symbol_id
@@ -96,7 +96,7 @@ async def test_D03_a_candle_without_sense_is_a_gap(
     assert found.opened_ms.tolist() == [0, HOUR, 3 * HOUR, 4 * HOUR]
 
 
-async def test_pages_and_spans(database: Database) -> None:
+async def test_pages_begin_with_the_oldest(database: Database) -> None:
     await listed(database, "BTC", "ETH")
     btc = series(0, 20, HOUR)
     async with database.write() as unit:
@@ -104,11 +104,8 @@ async def test_pages_and_spans(database: Database) -> None:
     async with database.read() as unit:
         page = await unit.candles.page(symbol_id("BTC"), Interval.HOUR, 5 * HOUR, 18 * HOUR, 4)
         nothing = await unit.candles.page(symbol_id("ETH"), Interval.HOUR, 0, 18 * HOUR, 4)
-        spans = await unit.candles.spans(Interval.HOUR)
-        assert await unit.candles.spans(Interval.DAY) == {}
     assert _same(page, _part(btc, slice(5, 9)))
     assert len(nothing) == 0
-    assert spans == {symbol_id("BTC"): Span(0, 19 * HOUR)}
 
 
 async def test_many_rows_go_in_with_few_statements(

@@ -2,21 +2,12 @@
 
 from collections import Counter, deque
 from collections.abc import Iterable
-from enum import Enum, auto
 
 from app.adapters.kucoin.limits import Dice
 from app.adapters.kucoin.stream_line import Line, Phase
 from app.adapters.kucoin.stream_terms import Action, Close, Control, StreamTerms, Ticket
 from app.adapters.kucoin.stream_topics import Subscriptions
 from app.domain.feed import Topic
-
-
-class Heard(Enum):
-    """What is to become of a message."""
-
-    WANTED = auto()
-    STRANGE = auto()  # nobody asked for it, or no longer
-    EARLY = auto()  # it came before the welcome, or to a connection that was let go
 
 
 class Fleet:
@@ -40,12 +31,11 @@ class Fleet:
 
     # --- what is known
 
-    def is_live(self, topic: Topic) -> bool:
-        """Whether what is heard of it may be believed: acknowledged, and nothing was missed."""
-        return any(line.is_live and topic in line.topics.acked for line in self.lines)
-
     def live(self) -> dict[Topic, float]:
-        """Everything that is live, and since when without a break; the same until that changes."""
+        """What may be believed, and since when without a break; the same until that changes.
+
+        Live is what was acknowledged, and nothing of it was missed.
+        """
         lines = [line for line in self.lines if line.is_live]
         state = [(line.serial, line.topics.changes) for line in lines]
         if state != self._live[0]:
@@ -110,13 +100,6 @@ class Fleet:
             line.control(frame, now)
             self._settle(line, now)
         return self._taken()
-
-    def heard(self, serial: int, topic: Topic, now: float) -> Heard:
-        """A message came; what that brings about is in the next tick."""
-        held = self.speaking(serial, now)
-        if held is None:
-            return Heard.EARLY
-        return Heard.WANTED if held.heard(topic) else Heard.STRANGE
 
     def speaking(self, serial: int, now: float) -> Subscriptions | None:
         """Messages came: what may be told there, until something else than a message comes.

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 
-from app.adapters.kucoin.stream_fleet import Heard
 from app.adapters.kucoin.stream_terms import Action, Backfill, Control, Send
 from app.domain.configuration import Configuration
 from app.domain.feed import MessageOrder, Newest, QuoteUpdate, Told, Topic, TopicKind
@@ -19,7 +18,7 @@ from app.domain.panel import Source
 from app.services.market_clock import ServerClock, instant
 from app.services.market_quotes import MarketQuotes
 from app.services.market_state import LiveMarket
-from tests.adapters.kucoin.stream_world import Socket, World, quotes
+from tests.adapters.kucoin.stream_world import Heard, Socket, World, quotes
 
 START_MS = 1_795_000_000_000
 LOOK_S, ASK_S = 1.0, 5.0
@@ -120,9 +119,7 @@ class Storm(World):
 
     def _deliver(self, serial: int, topic: Topic, number: int, stamped: float) -> None:
         """As the stream does with a message, but at once."""
-        if serial not in self.sockets or self.fleet.heard(serial, topic, self.now) is not (
-            Heard.WANTED
-        ):
+        if serial not in self.sockets or self.hear(serial, topic) is not Heard.WANTED:
             return
         stamped_ms = self._ms(stamped)
         newest = self.newest.setdefault(topic, Newest())
@@ -130,7 +127,7 @@ class Storm(World):
         held = self.live.market.tickers.get(topic.code)
         if (
             order in {MessageOrder.NEWER, MessageOrder.RESTARTED}
-            and self.fleet.is_live(topic)
+            and self.is_live(topic)
             and held is not None
         ):
             side = Decimal(1000 + number)

@@ -4,8 +4,9 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
-from app.adapters.kucoin.stream_fleet import Fleet, Heard
+from app.adapters.kucoin.stream_fleet import Fleet
 from app.adapters.kucoin.stream_terms import (
     Action,
     AskTicket,
@@ -25,6 +26,14 @@ DAY_S = 86_400.0
 
 def quotes(count: int, first: int = 0) -> list[Topic]:
     return [Topic(TopicKind.QUOTE, f"C{n:03d}USDTM") for n in range(first, first + count)]
+
+
+class Heard(Enum):
+    """What is to become of a message."""
+
+    WANTED = auto()
+    STRANGE = auto()  # nobody asked for it, or no longer
+    EARLY = auto()  # it came before the welcome, or to a connection that was let go
 
 
 @dataclass
@@ -94,7 +103,17 @@ class World:
 
     def all_live(self) -> bool:
         wanted = self.fleet.wanted()
-        return bool(wanted) and all(map(self.fleet.is_live, wanted))
+        return bool(wanted) and wanted <= self.fleet.live().keys()
+
+    def is_live(self, topic: Topic) -> bool:
+        return topic in self.fleet.live()
+
+    def hear(self, serial: int, topic: Topic) -> Heard:
+        """A message comes, and the fleet is asked about it as the stream does."""
+        held = self.fleet.speaking(serial, self.now)
+        if held is None:
+            return Heard.EARLY
+        return Heard.WANTED if held.heard(topic) else Heard.STRANGE
 
     def cut(self, reason: str = "closed_1006") -> None:
         """The exchange ends every connection."""
@@ -108,9 +127,9 @@ class World:
             for topic in sorted(socket.topics):
                 if socket.is_dead or self.mute(serial, topic):
                     continue
-                word = self.fleet.heard(serial, topic, self.now)
+                word = self.hear(serial, topic)
                 self.heard[word] += 1
-                if word is Heard.WANTED and self.fleet.is_live(topic):
+                if word is Heard.WANTED and self.is_live(topic):
                     self.taken[topic].append((self.now, self._sequence))
 
     def _perform(self, actions: list[Action]) -> None:
@@ -147,7 +166,7 @@ class World:
     def _greet(self, serial: int) -> None:
         socket = self.sockets[serial]
         if self.early:
-            self.heard[self.fleet.heard(serial, quotes(1)[0], self.now)] += 1
+            self.heard[self.hear(serial, quotes(1)[0])] += 1
         word = self.accepts(socket)
         if word is not None and self.greets:
             self._after(lambda: self.fleet.control(serial, word, self.now))

@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from app.adapters.kucoin.stream_fleet import Heard
 from app.adapters.kucoin.stream_terms import HOUR_S, Control, Send, StreamTerms
 from app.domain.feed import MessageOrder, Newest, Topic
-from tests.adapters.kucoin.stream_world import World, quotes
+from tests.adapters.kucoin.stream_world import Heard, World, quotes
 
 SOON_S = 30.0
 
@@ -116,11 +115,11 @@ def test_W03_a_topic_that_others_see_move_is_asked_for_again_and_then_elsewhere(
     first = next(iter(world.sockets))
     world.mute = lambda serial, topic: serial == first and topic == deaf
     world.fleet.deaf([deaf], world.now)
-    assert not world.fleet.is_live(deaf), "what is not heard is not believed"
-    assert world.fleet.is_live(quotes(2)[1])
+    assert not world.is_live(deaf), "what is not heard is not believed"
+    assert world.is_live(quotes(2)[1])
     world.run(6.0)
     world._perform(world.fleet.deaf([deaf], world.now))
-    took = world.until(lambda: world.fleet.is_live(deaf), 10.0)
+    took = world.until(lambda: world.is_live(deaf), 10.0)
     assert took < 10.0
     assert len(world.sockets) == 2, "it has a connection of its own"
     assert first in world.sockets, "the others keep theirs"
@@ -191,7 +190,7 @@ def test_W06_what_is_not_acknowledged_is_asked_for_three_times_and_then_gets_its
     world.answers = answer
     world.want(quotes(300))
     world.run(4.0)
-    assert not world.fleet.is_live(bad)
+    assert not world.is_live(bad)
     world.until(world.all_live, 60.0)
     tries = [
         command.line
@@ -213,8 +212,8 @@ def test_W06_a_topic_that_is_never_acknowledged_is_never_live_and_costs_few_conn
     world.until(world.all_live, SOON_S)
     world.want(quotes(30))
     world.run(900.0)
-    assert not world.fleet.is_live(bad)
-    assert all(world.fleet.is_live(topic) for topic in quotes(30) if topic != bad)
+    assert not world.is_live(bad)
+    assert all(world.is_live(topic) for topic in quotes(30) if topic != bad)
     assert len(world.opened) < 60
 
 
@@ -275,7 +274,7 @@ def test_a_name_that_does_not_exist_spoils_nothing_and_is_not_asked_for_again_at
     world.run(600.0)
     world.answers = lambda command: Control("ack", command.number)
     world.want(quotes(100))
-    world.until(lambda: world.fleet.is_live(bad), SOON_S)
+    world.until(lambda: world.is_live(bad), SOON_S)
 
 
 def test_W07_when_the_exchange_restarts_connects_are_spread_and_never_over_30_a_minute() -> None:
@@ -296,10 +295,10 @@ def test_W11_what_nobody_asked_for_is_told_apart() -> None:
     world = live(5)
     serial = next(iter(world.sockets))
     stranger = Topic(quotes(1)[0].kind, "NOBODYASKEDUSDTM")
-    assert world.fleet.heard(serial, stranger, world.now) is Heard.STRANGE
-    assert world.fleet.heard(serial + 99, quotes(1)[0], world.now) is Heard.EARLY
+    assert world.hear(serial, stranger) is Heard.STRANGE
+    assert world.hear(serial + 99, quotes(1)[0]) is Heard.EARLY
     world.want(quotes(4))
-    assert world.fleet.heard(serial, quotes(5)[4], world.now) is Heard.STRANGE
+    assert world.hear(serial, quotes(5)[4]) is Heard.STRANGE
 
 
 def test_W13_a_little_garbage_is_borne_and_a_row_of_it_ends_the_connection() -> None:
