@@ -32,6 +32,7 @@ from benchmarks.http_plan import (
     WRITE,
     Question,
     booking,
+    in_turns,
     mixed,
     questions,
     switching,
@@ -42,7 +43,7 @@ SECONDS = float(os.environ.get("MYBENCH_SECONDS", "10"))
 RUNS = int(os.environ.get("MYBENCH_RUNS", "3"))
 CLIENTS = int(os.environ.get("MYBENCH_CLIENTS", "100"))  # fewer, where others use the machine too
 READERS = Pace(CLIENTS, 10.0, SECONDS)
-WRITERS = Pace(5, 1.0, SECONDS)  # of each kind of write
+WRITERS = Pace(10, 1.0, SECONDS)  # every second of them books, the others switch
 FLAT_OUT_S = 3.0
 START_S = 180.0
 
@@ -161,8 +162,8 @@ async def turned(server: Server, other: Server, asks: list[Question], member: st
     load = os.getloadavg()[0]
     bare, bare_cost = await costed(other, (bare_mix, READERS))
     reads = (mixed(asks, messages), READERS)
-    writes: list[tuple[Make, Pace]] = [(booking(member), WRITERS), (switching(), WRITERS)]
-    ours, cost = await costed(server, reads, *writes)
+    writes = (in_turns(booking(member), switching()), WRITERS)
+    ours, cost = await costed(server, reads, writes)
     return Turn(load, ours, bare, cost, bare_cost)
 
 
@@ -246,7 +247,7 @@ async def measure(console: Console) -> None:
                     raise SystemExit(f"GET {one.path}: {status} {body.decode()}")
             console.print(
                 f"{READERS.connections} clients, {READERS.per_second:.0f} requests/s each, and"
-                f" {2 * WRITERS.connections} writes/s beside them; one uvicorn worker,"
+                f" {WRITERS.connections} writes/s beside them; one uvicorn worker,"
                 f" {os.cpu_count()} processors for service, load, peer and exchange"
             )
             turns = []

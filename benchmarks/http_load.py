@@ -1,6 +1,7 @@
 """Paced load over real sockets: each connection sends on its own schedule, late or not."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,9 +44,9 @@ class Taken:
         self.size = size
 
     def share(self, part: float) -> float:
-        """The time within which `part` of the requests were answered, ms."""
+        """The time within which `part` of the requests were answered, ms (nearest rank)."""
         ordered = sorted(self.ms)
-        return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+        return ordered[max(0, math.ceil(part * len(ordered)) - 1)]
 
 
 @dataclass

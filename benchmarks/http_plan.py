@@ -85,3 +85,13 @@ def switching() -> Make:
         return Ask("trading off and on", request("PUT", path, {}, json.dumps(body).encode()))
 
     return make
+
+
+def in_turns(*makes: Make) -> Make:
+    """One kind after the other, connection by connection."""
+
+    def make(number: int, turn: int) -> Ask:
+        chosen = makes[number % len(makes)]
+        return chosen(number // len(makes), turn)
+
+    return make
