@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 import structlog
 
-from app.container.kernels import keep, prepare
+from app.container.kernels import KERNELS, begin, keep, prepare
 from app.domain.kernels.compilation import Kernel
+from app.workers.supervisor import Supervisor
 
 SOURCE = "def doubled(values, out):\n    out[0] = 2.0 * values[0] / 0.0\n"
 
@@ -91,3 +93,20 @@ def test_a_start_says_what_its_kernels_cost() -> None:
             "is_kept": True,
         }
     ]
+
+
+async def test_who_makes_the_kernels_ready_is_a_task_that_is_named_and_begins_again() -> None:
+    turns: list[str | None] = []
+    restarted: list[str] = []
+
+    def fails_once() -> None:
+        turns.append(next(one.last_error for one in supervisor.facts() if one.name == KERNELS))
+        if len(turns) == 1:
+            raise OSError
+
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    supervisor = Supervisor(lambda: at, lambda: iter([0.0]), restarted.append)
+    begin(supervisor, fails_once)
+    await supervisor.wait(KERNELS)
+    assert (turns, restarted) == ([None, "OSError"], [KERNELS])
+    assert supervisor.facts() == ()

@@ -1,6 +1,5 @@
 """How the feed is put together: one process reads the exchange, the others follow it."""
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -107,8 +106,7 @@ class FeedTasks:
         if self.role is not Role.API:
             shared = [tick for tick in self.ticks if tick.is_shared]
             begin(self.supervisor, shared, time.monotonic)
-            # Beside the first fill, which takes longer; what it logs is its only answer.
-            asyncio.get_running_loop().run_in_executor(None, kernels.prepare)
+            kernels.begin(self.supervisor)
         return duty
 
     def _sharing(self, lease: FeedLease) -> Sharing | None:

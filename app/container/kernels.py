@@ -1,10 +1,13 @@
 """Makes the compiled loops ready before the first scoring asks for them, and says what it took."""
 
+import asyncio
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import structlog
@@ -12,7 +15,10 @@ import structlog
 from app.domain.kernels.compilation import Kernel
 from app.domain.kernels.indicators import TAKE
 from app.domain.kernels.last_bar import at_last_bar
+from app.workers.schedule import TURN_S
+from app.workers.supervisor import Beat, Supervisor
 
+KERNELS: Final = "kernels"
 _log = structlog.get_logger("kernels")
 
 
@@ -43,6 +49,18 @@ def prepare() -> Preparation:
         is_kept=done.is_kept,
     )
     return done
+
+
+def begin(supervisor: Supervisor, work: Callable[[], object] = prepare) -> None:
+    """Has `work` done in a thread, once, beside the first fill.
+
+    It is a task like all others: where it fails it is named, and begins again.
+    """
+
+    async def ready(_: Beat) -> None:
+        await asyncio.to_thread(work)
+
+    supervisor.start(KERNELS, ready, lambda: TURN_S)
 
 
 def keep(kernel: Kernel[..., None], below: Path) -> None:
