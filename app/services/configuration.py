@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from app.domain.algorithm import require_sound
 from app.domain.configuration import Configuration
 from app.domain.configuration_document import as_document, validate
-from app.domain.errors import Code, ConflictError
+from app.domain.errors import Code, ConflictError, RefusedError
 from app.domain.events import ConfigurationChanged
 from app.domain.factors import FACTORS, Factor
 from app.domain.history import EventType, PortfolioEvent
@@ -15,6 +15,7 @@ from app.domain.portfolio import Portfolio
 from app.services.changes import Ledger, reweighed
 from app.services.grounds import Grounds, GroundsNow
 from app.services.once import Command, Once, Outcome, Render
+from app.services.outlook import MarketView
 from app.services.portfolio import last_facts
 from app.services.rebalance_runs import require_none
 from app.services.views import by_score
@@ -49,16 +50,18 @@ class ConfigurationService:
 
         Settings that are already so make no new version. Where fewer members are allowed than
         there are, `evict_lowest` removes those with the lowest scores in the same version.
-        Raises ConfigurationRefusedError, PreconditionFailedError, ConflictError
-        (portfolio_exceeds_limit; before an eviction also rebalance_in_progress), UnavailableError
-        where scores are too old to say which are the lowest.
+        Fixed weights may name a symbol in any spelling.
+        Raises ConfigurationRefusedError, PreconditionFailedError, RefusedError for a symbol that
+        is not known or is named twice, ConflictError (portfolio_exceeds_limit; before an eviction
+        also rebalance_in_progress), UnavailableError where scores are too old to say which are the
+        lowest.
         """
 
         async def change(unit: UnitOfWork) -> Configuration:
             portfolio = await unit.portfolio.load(for_update=True)
             present = await unit.configuration.current()
             command.require_version(present.version)
-            wanted = validate(changes, present)
+            wanted = validate(_by_standard_name(changes, present, self.grounds.market), present)
             if "scoring" in changes:
                 require_sound(wanted, self.factors)
             if replace(wanted, version=present.version) == present:
@@ -86,6 +89,30 @@ class ConfigurationService:
         """The events of new versions, newest first; the payload holds the settings."""
         async with self.database.read() as unit:
             return await unit.history.page(before_seq, limit, kind=EventType.CONFIG)
+
+
+def _by_standard_name(
+    changes: Mapping[str, object], present: Configuration, market: MarketView
+) -> Mapping[str, object]:
+    """The changes with the symbols of fixed weights in their standard spelling.
+
+    A weight under a name that no member ever has would sell the one that was meant. Names that
+    are set already stay: their contract may be gone by now.
+    """
+    rules = changes.get("rebalancing")
+    given = rules.get("fixed_weights") if isinstance(rules, Mapping) else None
+    if not isinstance(rules, Mapping) or not isinstance(given, Mapping):
+        return changes
+    named: dict[str, object] = {}
+    for text, weight in given.items():
+        kept = text in present.rebalancing.fixed_weights
+        symbol = text if kept else market.resolve(text).symbol
+        if symbol in named:
+            raise RefusedError(
+                Code.VALIDATION_FAILED, f"rebalancing.fixed_weights names {symbol} twice."
+            )
+        named[symbol] = weight
+    return {**changes, "rebalancing": {**rules, "fixed_weights": named}}
 
 
 def _without_the_lowest(

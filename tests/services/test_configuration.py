@@ -1,12 +1,21 @@
 """Settings change as a whole, in order, with their history."""
 
+from decimal import Decimal
+
 import pytest
 
 from app.domain.configuration_document import ConfigurationRefusedError, as_document
 from app.domain.controls import LockKind
-from app.domain.errors import Code, ConflictError, PreconditionFailedError, UnavailableError
+from app.domain.errors import (
+    Code,
+    ConflictError,
+    PreconditionFailedError,
+    RefusedError,
+    UnavailableError,
+)
 from app.domain.history import EventType
 from app.domain.portfolio import FULL
+from app.domain.symbols import SymbolIndex
 from app.services.once import Command
 from tests.services.desk import SYMBOLS, WHO, Desk
 
@@ -100,3 +109,30 @@ async def test_if_match_is_the_version_of_the_settings(desk: Desk) -> None:
     events = await desk.configuration.history(None, 10)
     assert [event.payload["settings"]["score_tilt"] for event in events] == ["0.7"]
     assert (events[0].actor, events[0].configuration_version) == ("a", 2)
+
+
+async def test_fixed_weights_are_named_in_any_spelling_and_never_of_a_symbol_that_is_not(
+    desk: Desk,
+) -> None:
+    await desk.open()
+    meant, other = (desk.market.resolve(symbol) for symbol in SYMBOLS[:2])
+    contract = meant.contract.code
+
+    async def put(weights: dict[str, object]) -> dict[str, object]:
+        changes = {"rebalancing": {"fixed_weights": weights}}
+        done = await desk.configuration.put(changes, "set", WHO)
+        assert done.result is not None
+        return dict(done.result.rebalancing.fixed_weights)
+
+    assert await put({contract: 12, other.symbol.lower(): "8.5"}) == {
+        meant.symbol: Decimal(12),
+        other.symbol: Decimal("8.5"),
+    }
+    with pytest.raises(RefusedError) as unknown:
+        await put({"NOSUCHUSDT": 5})
+    assert unknown.value.code is Code.SYMBOL_UNKNOWN
+    with pytest.raises(RefusedError, match="twice"):
+        await put({contract: 12, meant.symbol: 13})
+    assert (await desk.configuration.current()).version == 2
+    desk.market.names = SymbolIndex.of(())
+    assert await put({other.symbol: 10}) == {other.symbol: Decimal(10)}, "it is set already"

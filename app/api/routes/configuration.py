@@ -12,7 +12,7 @@ from app.api.body import Body, DecimalIn
 from app.api.deps import CommandDep, CursorsDep, ServiceDep, by
 from app.api.errors import problem_response, problems
 from app.api.feed_settings import FeedIn, FeedOut
-from app.api.members import CHANGES, UNSAID, Said
+from app.api.members import CHANGES, NAMES, UNSAID, Said
 from app.api.notification_settings import NotificationSettingsIn, NotificationSettingsOut
 from app.api.paging import Page, cut
 from app.api.policy_settings import PolicyIn, PolicyOut
@@ -239,6 +239,7 @@ async def configuration(service: ServiceDep) -> Response:
         Code.MARKET_DATA_STALE,
         Code.NO_BOARD_YET,
         Code.CLOCK_UNSAFE,
+        *NAMES,
         *CHANGES,
     ),
 )
