@@ -220,9 +220,16 @@ class Configuration:
     def warnings(self) -> tuple[str, ...]:
         """What the settings allow but the operator may not have meant."""
         most = self.max_weight_percentage * self.max_portfolio_symbols
-        if most >= FULL_PERCENT:
-            return ()
-        return (f"cash_remainder_at_least: {FULL_PERCENT - most:.6f}",)
+        cash = FULL_PERCENT - most
+        capped = (
+            symbol
+            for symbol, weight in self.rebalancing.fixed_weights.items()
+            if weight > self.max_weight_percentage
+        )
+        return (
+            *((f"cash_remainder_at_least: {cash:.6f}",) if cash > 0 else ()),
+            *(f"fixed_weight_above_maximum: {symbol}" for symbol in capped),
+        )
 
 
 def _told_s(rules: FeedRules, source: Source) -> int | None:

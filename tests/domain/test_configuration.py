@@ -186,6 +186,16 @@ def test_fixed_weights_are_taken_as_a_whole_and_judged() -> None:
     assert from_document(as_document(second), second.version) == second
 
 
+def test_a_fixed_weight_that_the_maximum_cuts_is_named_as_a_warning() -> None:
+    given = {"ETHUSDT": "20", "SOLUSDT": "20.000001", "BTCUSDT": 30}
+    most = {"rebalancing": {"fixed_weights": given}, "max_portfolio_symbols": 4}
+    assert validate(most, Configuration()).warnings() == (
+        "cash_remainder_at_least: 20.000000",
+        "fixed_weight_above_maximum: BTCUSDT",
+        "fixed_weight_above_maximum: SOLUSDT",
+    )
+
+
 @pytest.mark.parametrize(
     ("given", "loc", "kind"),
     [
