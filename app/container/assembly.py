@@ -13,17 +13,10 @@ import structlog
 
 from app.adapters.kucoin.exchange import KucoinExchange, open_exchange
 from app.api.routes.portfolio_report import report_document
+from app.container.background import Background
 from app.container.composition import compose
 from app.container.cursor_secret import cursor_secret
-from app.container.feed import (
-    FeedTasks,
-    farewell,
-    heartbeat,
-    hinted,
-    join,
-    overheard,
-    streamed_market,
-)
+from app.container.feed import farewell, heartbeat, join, overheard
 from app.container.reference import referring
 from app.container.seams import code_version, full_version, new_id, utc_now
 from app.domain.errors import ConflictError
@@ -32,33 +25,25 @@ from app.services.bus import Bus
 from app.services.exchange_watch import ExchangeWatch
 from app.services.feed_view import FeedView
 from app.services.in_force import SettingsInForce
-from app.services.market_stream import StreamedMarket
 from app.services.mode import ModeNow
 from app.services.my_symbols import MySymbolsServiceV2
-from app.services.notifications_courier import Courier
 from app.services.standing import MarketThings, Standing
 from app.services.stream import EventStream
 from app.services.vitals import buffers_of
 from app.settings import Role, Settings
 from app.storage import preparation
 from app.storage.database import Database
-from app.storage.job_store import job_store
+from app.storage.job_store import JobStore, job_store
 from app.storage.replicas import Makeup
 from app.telemetry import observers
 from app.telemetry.meter import Meter
 from app.telemetry.metrics import Metrics
 from app.workers.activities import activities
-from app.workers.alert_reactions import ALERT_REACTIONS, alert_reactions
 from app.workers.backoff import full_jitter
-from app.workers.drift_reactions import DRIFT_REACTIONS, drift_reactions
 from app.workers.durable import EngineOptions, executor_of
 from app.workers.engine import Engine
-from app.workers.gauges import Gauges
 from app.workers.runs import runs
-from app.workers.schedule import table
-from app.workers.streaming import SILENT_S, stream_events
 from app.workers.supervisor import Supervisor
-from app.workers.watchdog import Watchdog
 
 _log = structlog.get_logger("service")
 
@@ -106,12 +91,8 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             overheard(in_force, bus),
             reread=lambda: in_force.reread(database),
         )
-        await database.open()
-        stack.push_async_callback(database.close)
-        await preparation.prepare(settings.database.url)
-        await database.claim(settings.kucoin.data_source)
-        await in_force.load(database, utc_now())
-        exchange = await stack.enter_async_context(_opened(settings, metrics, dice, watch))
+        await _open_database(database, settings, in_force, stack)
+        exchange = await stack.enter_async_context(_exchange(settings, metrics, dice, watch))
         supervisor = Supervisor(
             utc_now,
             lambda: full_jitter(dice.uniform),
@@ -119,13 +100,11 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         )
         store = job_store(settings.database.url)
         stack.callback(store.close)
-        executor_id = executor_of(store, f"{gethostname()}-{os.getpid()}-{new_id()}")
-        works, poll_s = settings.role is not Role.API, settings.jobs.poll_s
-        options = EngineOptions(store, executor_id, works=works, poll_s=poll_s)
-        engine = Engine(options, observers.job_ended(metrics))
+        options = _engine_options(settings, store)
+        engine, executor_id = Engine(options, observers.job_ended(metrics)), options.executor_id
         makeup = Makeup(settings.role.value, full_version(), settings.digest)
-        beats = heartbeat(database, engine, executor_id, makeup) if store.is_shared else None
-        feed = FeedView(exchange.link, replicas=beats)
+        replicas = heartbeat(database, engine, executor_id, makeup) if store.is_shared else None
+        feed = FeedView(exchange.link, replicas=replicas)
         service = compose(
             settings, metrics, database, exchange, in_force, supervisor, watch, stream, engine, feed
         )
@@ -146,41 +125,20 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         # Tasks stop first on the way out: they use everything that was opened before.
         stack.push_async_callback(supervisor.stop)
         mode = ModeNow(service.market.level, status.is_database_down, time.monotonic, status.halted)
-        supervisor.start(
-            "gauges",
-            Gauges(
-                metrics, time.monotonic, database, feed, bus, supervisor, mode, status.observe
-            ).run,
-            lambda: SILENT_S,
+        background = Background(
+            settings=settings,
+            metrics=metrics,
+            dice=dice,
+            bus=bus,
+            in_force=in_force,
+            database=database,
+            exchange=exchange,
+            supervisor=supervisor,
+            engine=engine,
+            feed=feed,
+            service=service,
         )
-        supervisor.attend(status.is_database_down)
-        duty = FeedTasks(
-            settings.role,
-            database,
-            service,
-            feed,
-            supervisor,
-            table(lambda: in_force().cadences, work, engine, utc_now),
-            work,
-            {
-                ALERT_REACTIONS: alert_reactions(bus, utc_now, work.alerts),
-                DRIFT_REACTIONS: drift_reactions(bus, service.rebalancing.has_drifted, engine),
-            },
-            _streamed(settings, service, exchange, in_force),
-        ).start()
-        courier = Courier(
-            database,
-            utc_now,
-            dice.random,
-            service.notifications.notifiers,
-            metrics,
-            lambda: in_force().notifications,
-            status.notices_handed_on,
-            shared=service.portfolio.once.shared,
-        )
-        stream_events(supervisor, service, courier, hinted(database.listen, duty))
-        if feed.replicas is not None:
-            supervisor.start("watchdog", Watchdog(feed.replicas, metrics).run, lambda: SILENT_S)
+        background.start(work, mode)
         _log.info("started", data_source=settings.kucoin.data_source.value, role=settings.role)
         yield Services(
             service,
@@ -192,12 +150,23 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         )
 
 
+async def _open_database(
+    database: Database, settings: Settings, in_force: SettingsInForce, stack: AsyncExitStack
+) -> None:
+    """From here on the database is ours to use, and of the kind that the exchange is."""
+    await database.open()
+    stack.push_async_callback(database.close)
+    await preparation.prepare(settings.database.url)
+    await database.claim(settings.kucoin.data_source)
+    await in_force.load(database, utc_now())
+
+
 def _standing(service: MySymbolsServiceV2, database: Database) -> Standing:
     memory, market = service.trading.grounds.memory, MarketThings(service.market)
     return Standing(database, memory, market, service.scoring, utc_now, time.monotonic)
 
 
-def _opened(
+def _exchange(
     settings: Settings, metrics: Metrics, dice: Random, watch: ExchangeWatch
 ) -> AbstractAsyncContextManager[KucoinExchange]:
     """The exchange, whose answers are counted and watched."""
@@ -221,16 +190,11 @@ def _opened(
     )
 
 
-def _streamed(
-    settings: Settings,
-    service: MySymbolsServiceV2,
-    exchange: KucoinExchange,
-    in_force: SettingsInForce,
-) -> StreamedMarket | None:
-    """None where the market is only ever asked for."""
-    if settings.feed.streaming == "poll":
-        return None
-    return streamed_market(service, exchange.stream(), in_force)
+def _engine_options(settings: Settings, store: JobStore) -> EngineOptions:
+    """Who only answers HTTP asks for runs, and carries out none."""
+    executor_id = executor_of(store, f"{gethostname()}-{os.getpid()}-{new_id()}")
+    works, poll_s = settings.role is not Role.API, settings.jobs.poll_s
+    return EngineOptions(store, executor_id, works=works, poll_s=poll_s)
 
 
 async def _recall(service: MySymbolsServiceV2) -> None:

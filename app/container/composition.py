@@ -26,7 +26,7 @@ from app.services.market_data import MarketData
 from app.services.metrics import MetricsService
 from app.services.my_symbols import MySymbolsServiceV2
 from app.services.notifications import Notifications
-from app.services.notifiers import by_kind
+from app.services.notifiers import Notifiers, by_kind
 from app.services.once import Once
 from app.services.performance import Performance
 from app.services.performance_marks import PerformanceMarks
@@ -72,34 +72,7 @@ def compose(
     feed: FeedView,
 ) -> MySymbolsServiceV2:
     """The use cases over what was opened; nothing starts here."""
-
-    async def held() -> tuple[str, ...]:
-        async with database.read() as unit:
-            portfolio = await unit.portfolio.load()
-        return tuple(member.contract for member in portfolio.members)
-
-    registry = Registry(
-        exchange=exchange,
-        database=database,
-        sectors=shipped_sectors(),
-        clock=utc_now,
-        monotonic=time.monotonic,
-        new_id=new_id,
-        held=held,
-        fence=feed.fence,
-    )
-    market = MarketData(
-        exchange=exchange,
-        database=database,
-        registry=registry,
-        configuration=in_force,
-        clock=utc_now,
-        monotonic=time.monotonic,
-        metrics=metrics,
-        workers=settings.kucoin.concurrency,
-        is_owner=feed.is_owner,
-        fence=feed.fence,
-    )
+    market = _market(settings, metrics, database, exchange, in_force, feed)
     # It was put together before the database was open, which knows whether it is shared.
     shared = stream.shared = shared_by(database)
     once = Once(database, utc_now, shared)
@@ -115,14 +88,10 @@ def compose(
         factors=plugins.factors(),
     )
     grounds = GroundsNow(scoring, market, utc_now)
-    local = settings.notifications.allow_private
-    ways = (Webhook(lambda: int(utc_now().timestamp()), local), People(local))
-    sealing = Vault(settings.notifications.key_list, key_file(settings.database.url))
-    vault = ChannelVault(sealing)
-    notifiers = by_kind(Opening(way, vault) for way in ways)
+    vault = ChannelVault(Vault(settings.notifications.key_list, key_file(settings.database.url)))
     ledger = Ledger(code_version())
     system = SystemView(
-        feed.link, watch, registry, market.server_clock, supervisor.facts, feed.drifted
+        feed.link, watch, market.registry, market.server_clock, supervisor.facts, feed.drifted
     )
     configuration = ConfigurationService(database, grounds, once, ledger, scoring.factors)
     performance = Performance(database, grounds, once, ledger)
@@ -134,7 +103,7 @@ def compose(
 
     sources = StatusSources(database, scoring, in_force, metrics)
     return MySymbolsServiceV2(
-        registry=registry,
+        registry=market.registry,
         market=market,
         quality=QualityService(market, database, once),
         scoring=scoring,
@@ -165,10 +134,58 @@ def compose(
         sample_data=SampleData(market, scoring),
         once=once,
         stream=stream,
-        notifications=Notifications(database, utc_now, new_id, once, notifiers, vault),
+        notifications=Notifications(
+            database, utc_now, new_id, once, _notifiers(settings, vault), vault
+        ),
         jobs=JobService(jobs, utc_now, new_id, JobNews(database)),
         signals=signals,
         signal_actions=SignalActions(database, grounds, portfolio, new_id),
         signal_outcomes=SignalOutcomes(database, grounds),
         signal_sources=SignalSources(signals, plugins.sources()),
     )
+
+
+def _market(
+    settings: Settings,
+    metrics: Metrics,
+    database: Database,
+    exchange: Exchange,
+    in_force: SettingsInForce,
+    feed: FeedView,
+) -> MarketData:
+    """The market with the registry of its contracts; only the owner of the feed writes them."""
+
+    async def held() -> tuple[str, ...]:
+        async with database.read() as unit:
+            portfolio = await unit.portfolio.load()
+        return tuple(member.contract for member in portfolio.members)
+
+    registry = Registry(
+        exchange=exchange,
+        database=database,
+        sectors=shipped_sectors(),
+        clock=utc_now,
+        monotonic=time.monotonic,
+        new_id=new_id,
+        held=held,
+        fence=feed.fence,
+    )
+    return MarketData(
+        exchange=exchange,
+        database=database,
+        registry=registry,
+        configuration=in_force,
+        clock=utc_now,
+        monotonic=time.monotonic,
+        metrics=metrics,
+        workers=settings.kucoin.concurrency,
+        is_owner=feed.is_owner,
+        fence=feed.fence,
+    )
+
+
+def _notifiers(settings: Settings, vault: ChannelVault) -> Notifiers:
+    """Each opens what the vault has sealed only when it sends."""
+    local = settings.notifications.allow_private
+    ways = (Webhook(lambda: int(utc_now().timestamp()), local), People(local))
+    return by_kind(Opening(way, vault) for way in ways)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from app.container import assembly
+from app.container import assembly, background
 from app.domain.errors import Code, ConflictError
 from app.domain.events import PlanCreated
 from app.domain.notification import DeliveryState
@@ -154,7 +154,7 @@ async def test_T04_a_service_is_put_together_with_the_databases_clock(
         made.append(Courier(*given, **named))
         return made[-1]
 
-    monkeypatch.setattr(assembly, "Courier", courier)
+    monkeypatch.setattr(background, "Courier", courier)
     settings = settings_for("http://127.0.0.1:9", database_url, background=False)
     async with assembly.assemble(settings, Metrics()) as services:
         service = services.my_symbols

@@ -1,0 +1,94 @@
+"""What runs by itself over what was opened: the feed, its reactions, notices, events, gauges."""
+
+import time
+from dataclasses import dataclass
+from random import Random  # noqa: TID251  # chance enters the program here
+
+from app.adapters.kucoin.exchange import KucoinExchange
+from app.container.feed import FeedTasks, hinted, streamed_market
+from app.container.seams import utc_now
+from app.services.bus import Bus
+from app.services.feed_view import FeedView
+from app.services.in_force import SettingsInForce
+from app.services.market_stream import StreamedMarket
+from app.services.mode import ModeNow
+from app.services.my_symbols import MySymbolsServiceV2
+from app.services.notifications_courier import Courier
+from app.settings import Settings
+from app.storage.database import Database
+from app.telemetry.metrics import Metrics
+from app.workers.alert_reactions import ALERT_REACTIONS, alert_reactions
+from app.workers.drift_reactions import DRIFT_REACTIONS, drift_reactions
+from app.workers.engine import Engine
+from app.workers.gauges import Gauges
+from app.workers.schedule import Activities, table
+from app.workers.streaming import SILENT_S, stream_events
+from app.workers.supervisor import Supervisor
+from app.workers.watchdog import Watchdog
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """Starts the tasks of this process; the supervisor ends them."""
+
+    settings: Settings
+    metrics: Metrics
+    dice: Random
+    bus: Bus
+    in_force: SettingsInForce
+    database: Database
+    exchange: KucoinExchange
+    supervisor: Supervisor
+    engine: Engine
+    feed: FeedView
+    service: MySymbolsServiceV2
+
+    def start(self, work: Activities, mode: ModeNow) -> None:
+        """Each as a supervised task."""
+        status, supervisor, metrics = self.service.status, self.supervisor, self.metrics
+        gauges = Gauges(
+            metrics, time.monotonic, self.database, self.feed, self.bus, supervisor, mode,
+            status.observe,
+        )  # fmt: skip
+        supervisor.start("gauges", gauges.run, lambda: SILENT_S)
+        supervisor.attend(status.is_database_down)
+        duty = self._feed_tasks(work).start()
+        stream_events(supervisor, self.service, self._courier(), hinted(self.database.listen, duty))
+        if self.feed.replicas is not None:
+            watchdog = Watchdog(self.feed.replicas, metrics)
+            supervisor.start("watchdog", watchdog.run, lambda: SILENT_S)
+
+    def _feed_tasks(self, work: Activities) -> FeedTasks:
+        has_drifted = self.service.rebalancing.has_drifted
+        return FeedTasks(
+            self.settings.role,
+            self.database,
+            self.service,
+            self.feed,
+            self.supervisor,
+            table(lambda: self.in_force().cadences, work, self.engine, utc_now),
+            work,
+            {
+                ALERT_REACTIONS: alert_reactions(self.bus, utc_now, work.alerts),
+                DRIFT_REACTIONS: drift_reactions(self.bus, has_drifted, self.engine),
+            },
+            self._streamed(),
+        )
+
+    def _streamed(self) -> StreamedMarket | None:
+        """None where the market is only ever asked for."""
+        if self.settings.feed.streaming == "poll":
+            return None
+        return streamed_market(self.service, self.exchange.stream(), self.in_force)
+
+    def _courier(self) -> Courier:
+        return Courier(
+            self.database,
+            utc_now,
+            self.dice.random,
+            self.service.notifications.notifiers,
+            self.metrics,
+            lambda: self.in_force().notifications,
+            self.service.status.notices_handed_on,
+            shared=self.service.portfolio.once.shared,
+        )
