@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from app.domain.attribution import Attribution, of_booked, of_index
@@ -15,6 +15,7 @@ from app.domain.history import Draft, EventType, instant_text, number_text
 from app.domain.membership import Change
 from app.domain.performance import BookedResult, SinceInclusion, Trade
 from app.domain.portfolio import Member, Portfolio
+from app.domain.symbols import SymbolEntry
 from app.services.active_return import active_return
 from app.services.changes import Ledger
 from app.services.committed import Step
@@ -76,7 +77,8 @@ class Performance:
         """The result in the history, once per trade id; the same content again changes nothing.
 
         Raises RefusedError for an unknown symbol, another currency than the contract's, or a time
-        to come; ConflictError (trade_id_reused, symbol_not_in_portfolio if it never was a member).
+        to come or before its first listing; ConflictError (trade_id_reused, and
+        symbol_not_in_portfolio if it never was a member).
         """
 
         async def change(unit: UnitOfWork) -> Trade:
@@ -199,6 +201,7 @@ def _result(text: str, claim: Claim, grounds: Grounds) -> BookedResult:
         )
     if claim.occurred_at > grounds.at + _AHEAD:
         raise RefusedError(Code.VALIDATION_FAILED, "A result that is still to come is no result.")
+    _require_listed(entry, claim.occurred_at)
     return BookedResult(
         trade_id=claim.trade_id,
         symbol_id=entry.symbol_id,
@@ -211,6 +214,21 @@ def _result(text: str, claim: Claim, grounds: Grounds) -> BookedResult:
         funding=plain(claim.funding),
         occurred_at=claim.occurred_at,
     )
+
+
+def _require_listed(entry: SymbolEntry, at: datetime) -> None:
+    """Raises RefusedError before the first listing; where its date is not known any time may be."""
+    listed_ms = entry.contract.listed_ms
+    if listed_ms is None:
+        return
+    listed_at = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=listed_ms)
+    if at + _AHEAD < listed_at:
+        said = f"{listed_at:%Y-%m-%dT%H:%M:%SZ}"
+        raise RefusedError(
+            Code.VALIDATION_FAILED,
+            f"{entry.symbol} was first listed at {said}: `occurred_at` is before that.",
+            facts={"field": "occurred_at", "listed_at": said},
+        )
 
 
 def _payload(result: BookedResult) -> dict[str, object]:

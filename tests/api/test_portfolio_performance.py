@@ -39,6 +39,8 @@ RESULT = {
     "occurred_at": "2026-03-01T11:00:00Z",
 }
 
+BEFORE_LISTING = {"occurred_at": "2020-03-29T00:00:00Z"}
+
 
 @pytest.fixture
 async def desk(database: Database) -> Desk:
@@ -104,11 +106,16 @@ async def test_the_same_trade_gives_the_same_answer(client: httpx2.AsyncClient) 
         {"occurred_at": "2026-03-01T11:00:00"},
         {"occurred_at": "2027-03-01T11:00:00Z"},
         {"tip": 1},
+        BEFORE_LISTING,
     ],
 )
 async def test_what_no_result_can_be(client: httpx2.AsyncClient, wrong: dict[str, Any]) -> None:
     refused = await book(client, **wrong)
     assert refused.status_code == 422, refused.text
+    listed = {key: refused.json().get(key) for key in ("field", "listed_at")}
+    is_early = wrong == BEFORE_LISTING
+    assert listed["field"] == ("occurred_at" if is_early else None)
+    assert listed["listed_at"] == ("2020-03-30T08:00:00Z" if is_early else None)
     assert (await get(client, "/trades"))["items"] == []
 
 

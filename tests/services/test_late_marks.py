@@ -77,7 +77,7 @@ async def test_a_member_that_left_without_a_mark_is_settled_at_the_close_of_that
     track = await desk.performance.track()
     stands = LateMark(2, LEFT_AT, GONE, Decimal("12.5"), NOW)
     assert track.late == track.late_within(LEFT_AT, None) == (stands,)
-    assert track.late_within(None, LEFT_AT) == ()
+    assert track.late_within(None, LEFT_AT) == track.late_within(LEFT_AT + HOUR, None) == ()
     report = await desk.reporting.report(None, None)
     assert report.late_marks == (stands,)
     mark = await PerformanceMarks(desk.performance).note(desk.now)
@@ -103,7 +103,8 @@ async def test_a_weighing_keeps_what_was_found_and_a_revised_bar_changes_it_no_m
     assert (found["symbol"], found["mark"], found["source"]) == (GONE, "12.5", "hourly_bar")
     await bar(desk, NOW, 20.0)
     assert await now_of(desk) == (Decimal("1.05"), None)
-    assert (await desk.performance.track(NOW)).days == (await desk.performance.track()).days
+    (index, *_), _, _ = await desk.performance.attribution(30)
+    assert (index.start, index.end) == (Decimal(1), Decimal("1.05")), "read from the beginning on"
     assert (await desk.reports.integrity()).ok
     desk.later(hours=1)
     desk.score({})

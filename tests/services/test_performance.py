@@ -1,7 +1,8 @@
 """Results booked once and the curve from the history, on both databases."""
 
 import asyncio
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -16,6 +17,7 @@ from app.domain.errors import (
 )
 from app.domain.exact import total
 from app.domain.history import EventType, fold
+from app.domain.symbols import SymbolIndex
 from app.services.once import Command
 from app.services.performance import Claim
 from tests.services.desk import NOW, SYMBOLS, WHO, Desk, panel
@@ -73,6 +75,20 @@ async def test_what_cannot_be_booked(desk: Desk) -> None:
         with pytest.raises(RefusedError) as caught:
             await desk.performance.book(SYMBOLS[0], wrong, "x", WHO)
         assert caught.value.code is Code.VALIDATION_FAILED
+    listed = datetime(2020, 3, 30, 8, tzinfo=UTC)
+    early = claim(occurred_at=listed - timedelta(minutes=5, seconds=1))
+    with pytest.raises(RefusedError, match=r"2020-03-30T08:00:00Z: `occurred_at` is") as before:
+        await desk.performance.book(SYMBOLS[0], early, "x", WHO)
+    assert before.value.code is Code.VALIDATION_FAILED
+    assert before.value.facts == {"field": "occurred_at", "listed_at": "2020-03-30T08:00:00Z"}
+    # Clocks of two machines differ; and nobody knows when the other one was listed.
+    close = claim("t8", occurred_at=listed - timedelta(minutes=5))
+    await desk.performance.book(SYMBOLS[0], close, "x", WHO)
+    undated = (
+        (one.symbol_id, replace(one.contract, listed_ms=None)) for one in desk.market.names.entries
+    )
+    desk.market.names = SymbolIndex.of(undated)
+    await desk.performance.book(SYMBOLS[1], replace(early, trade_id="t9"), "x", WHO)
     with pytest.raises(ConflictError) as stranger:
         await desk.performance.book(SYMBOLS[9], claim(), "x", WHO)
     assert stranger.value.code is Code.SYMBOL_NOT_IN_PORTFOLIO

@@ -79,7 +79,9 @@ async def book(
 ) -> Response:
     """Once per trade id: the same content gives the same answer, other content 409.
 
-    The symbol is or was a member. The result enters the history as PERFORMANCE.
+    The symbol is or was a member. The result enters the history as PERFORMANCE. One dated before
+    the contract was first listed, where that is known, is refused: 422 `validation_failed` with
+    `field` and `listed_at`.
     """
     claim = Claim(body.trade_id, body.pnl, body.currency, body.fees, body.funding, body.occurred_at)
 
