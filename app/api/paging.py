@@ -7,6 +7,7 @@ import hmac
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -74,6 +75,16 @@ def after(
     """The same for a list in memory that is sorted by `position` ascending."""
     left = rows if start is None else [row for row in rows if position(row) > start]
     return cut(left[: limit + 1], limit, position)
+
+
+def moment(start: Key | None) -> datetime | None:
+    """The time that a position begins with, in a list by time; None for the first page."""
+    return None if start is None else datetime.fromisoformat(str(start[0]))
+
+
+def moment_and_id(start: Key | None) -> tuple[datetime, str] | None:
+    """The same in a list by time and, of one time, by id."""
+    return None if start is None else (datetime.fromisoformat(str(start[0])), str(start[1]))
 
 
 def _to_text(raw: bytes) -> str:

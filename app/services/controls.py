@@ -1,10 +1,13 @@
 """The operator's controls: switching trading off and on; pinning, banning, watching symbols."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from app.domain.controls import Controls, Lock, LockKind, Switch, locked, switched, unlocked
 from app.domain.errors import Code, NotFoundError, RefusedError
+from app.domain.membership import Change
+from app.domain.portfolio import Portfolio
 from app.services.changes import Ledger
 from app.services.committed import Step
 from app.services.grounds import Grounds, GroundsNow
@@ -52,9 +55,7 @@ class ControlService:
         _, grounds = await self.grounds.present(self.database)
         lock = grounds.controls.locks.get(grounds.resolve(text).symbol)
         if lock is None:
-            raise NotFoundError(
-                Code.NOT_FOUND, "The symbol is neither pinned nor banned nor watched."
-            )
+            raise _not_locked()
         return lock
 
     async def switch(
@@ -63,9 +64,7 @@ class ControlService:
         """Trading on or off, for everybody and across restarts."""
 
         async def change(unit: UnitOfWork) -> Switch:
-            portfolio = await unit.portfolio.load(for_update=True)
-            command.require_version(portfolio.version)
-            grounds = await self._grounds(unit)
+            portfolio, grounds = await self._locked(unit, command)
             present = grounds.controls.switch
             if present.enabled is enabled:
                 return present
@@ -94,9 +93,7 @@ class ControlService:
         """
 
         async def change(unit: UnitOfWork) -> Lock:
-            portfolio = await unit.portfolio.load(for_update=True)
-            command.require_version(portfolio.version)
-            grounds = await self._grounds(unit)
+            portfolio, grounds = await self._locked(unit, command)
             symbol = grounds.resolve(text).symbol
             if expires_at is not None and expires_at <= grounds.at:
                 raise RefusedError(Code.VALIDATION_FAILED, "expires_at has passed already.")
@@ -108,10 +105,7 @@ class ControlService:
             made = Lock(symbol, kind, reason, expires_at, grounds.at, command.actor)
             done = locked(portfolio, made)
             kept = dict(sorted({**locks, symbol: made}.items()))
-            events = await self.ledger.commit(unit, portfolio, done, grounds, command)
-            await unit.controls.keep_locks(kept)
-            step = Step(portfolio, events[-1], done.portfolio.version, locks=kept)
-            self.grounds.memory.hand_over(self.database, unit, step)
+            await self._keep_locks(unit, portfolio, done, grounds, command, kept)
             return made
 
         return await self.once.run(command, change, render)
@@ -122,27 +116,44 @@ class ControlService:
         """The lock that is lifted; raises NotFoundError where there is none in force."""
 
         async def change(unit: UnitOfWork) -> Lock:
-            portfolio = await unit.portfolio.load(for_update=True)
-            command.require_version(portfolio.version)
-            grounds = await self._grounds(unit)
+            portfolio, grounds = await self._locked(unit, command)
             symbol = grounds.resolve(text).symbol
             locks = dict(grounds.controls.locks)
             gone = locks.pop(symbol, None)
             if gone is None:
-                raise NotFoundError(
-                    Code.NOT_FOUND, "The symbol is neither pinned nor banned nor watched."
-                )
+                raise _not_locked()
             done = unlocked(portfolio, symbol, reason, grounds.at)
-            events = await self.ledger.commit(unit, portfolio, done, grounds, command)
-            await unit.controls.keep_locks(locks)
-            step = Step(portfolio, events[-1], done.portfolio.version, locks=locks)
-            self.grounds.memory.hand_over(self.database, unit, step)
+            await self._keep_locks(unit, portfolio, done, grounds, command, locks)
             return gone
 
         return await self.once.run(command, change, render)
+
+    async def _locked(self, unit: UnitOfWork, command: Command) -> tuple[Portfolio, Grounds]:
+        """The portfolio, which nobody else moves until the end of the transaction."""
+        portfolio = await unit.portfolio.load(for_update=True)
+        command.require_version(portfolio.version)
+        return portfolio, await self._grounds(unit)
+
+    async def _keep_locks(
+        self,
+        unit: UnitOfWork,
+        before: Portfolio,
+        done: Change,
+        grounds: Grounds,
+        command: Command,
+        locks: Mapping[str, Lock],
+    ) -> None:
+        events = await self.ledger.commit(unit, before, done, grounds, command)
+        await unit.controls.keep_locks(locks)
+        step = Step(before, events[-1], done.portfolio.version, locks=locks)
+        self.grounds.memory.hand_over(self.database, unit, step)
 
     async def _grounds(self, unit: UnitOfWork) -> Grounds:
         """What is known of the state is not asked for: under the lock nobody moves it."""
         if self.grounds.memory.known(self.database) is None:
             return await self.grounds.of(unit)
         return (await self.grounds.present(self.database))[1]
+
+
+def _not_locked() -> NotFoundError:
+    return NotFoundError(Code.NOT_FOUND, "The symbol is neither pinned nor banned nor watched.")

@@ -11,7 +11,7 @@ from app.api.body import Body, NameText
 from app.api.deps import UNNAMED, CursorsDep, IdempotencyDep, RequestIdDep, ServiceDep, by
 from app.api.errors import problems
 from app.api.members import NAMES, freshness
-from app.api.paging import after, cut
+from app.api.paging import after, cut, moment_and_id
 from app.api.responses import keep, sent
 from app.api.routing import api_router
 from app.api.schemas import CursorText, Freshness, IdPath, Limit, Out, TimeIn, UtcTime, finite
@@ -145,7 +145,7 @@ async def alerts(
     wanted = Chosen(state, rule, severity, symbol)
     start = cursors.decode("alerts", chosen, cursor)
     if state is AlertState.RESOLVED:
-        before = None if start is None else (datetime.fromisoformat(str(start[0])), str(start[1]))
+        before = moment_and_id(start)
         past, facts = await service.alerts.past(wanted, limit + 1, before)
         page, last = cut(past, limit, _ended)
     else:

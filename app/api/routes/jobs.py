@@ -1,6 +1,5 @@
 """Jobs: what runs durably beside the requests; look at it, follow it, stop it."""
 
-from datetime import datetime
 from typing import Annotated
 
 from fastapi import Query
@@ -9,7 +8,7 @@ from starlette.responses import Response
 from app.api.deps import UNNAMED, CursorsDep, IdempotencyDep, RequestIdDep, ServiceDep
 from app.api.errors import problems
 from app.api.jobs import JobDetailOut, JobOut
-from app.api.paging import Page, cut
+from app.api.paging import Page, cut, moment_and_id
 from app.api.responses import keep, sent
 from app.api.routing import api_router
 from app.api.schemas import CursorText, IdPath, Limit
@@ -35,7 +34,7 @@ async def jobs(
     """
     chosen = {"kind": kind and kind.value, "state": state and state.value}
     start = cursors.decode("jobs", chosen, cursor)
-    before = None if start is None else (datetime.fromisoformat(str(start[0])), str(start[1]))
+    before = moment_and_id(start)
     found = await service.jobs.list(kind, state, before, limit + 1)
     page, last = cut(found, limit, lambda job: (job.created_at.isoformat(), job.run_id))
     return Page(

@@ -1,6 +1,5 @@
 """The quality of one symbol's data: verdict, score with its parts, history; the operator's word."""
 
-from datetime import datetime
 from typing import Self
 
 from pydantic import Field
@@ -10,7 +9,7 @@ from app.api.body import Body, NameText, ReasonText
 from app.api.deps import UNNAMED, CursorsDep, IdempotencyDep, RequestIdDep, ServiceDep, by
 from app.api.errors import problems
 from app.api.members import NAMES
-from app.api.paging import cut
+from app.api.paging import cut, moment
 from app.api.responses import keep, sent
 from app.api.routing import api_router
 from app.api.schemas import CursorText, Freshness, Limit, Out, Score, SymbolPath, UtcTime
@@ -141,7 +140,7 @@ async def quality(
     found = service.quality.now(symbol)
     chosen = {"symbol": found.entry.symbol_id}
     start = cursors.decode("quality", chosen, cursor)
-    before = None if start is None else datetime.fromisoformat(str(start[0]))
+    before = moment(start)
     rows = await service.quality.history(found.entry.symbol_id, before, limit + 1)
     page, last = cut(rows, limit, lambda one: (one.at.isoformat(),))
     return QualityOut.of(

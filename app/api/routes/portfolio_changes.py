@@ -32,6 +32,18 @@ from app.services.views import MemberView
 
 router = api_router("portfolio", "/portfolio")
 MEMBER_CHANGES = (Code.REBALANCE_IN_PROGRESS, *CHANGES)
+# What may keep a symbol from coming in.
+_ENTERS = (
+    Code.SYMBOL_ALREADY_IN_PORTFOLIO,
+    Code.SYMBOL_BANNED,
+    Code.TRADING_DISABLED,
+    Code.SYMBOL_NOT_TRADABLE,
+    Code.CORRELATION_LIMIT,
+    Code.SECTOR_LIMIT,
+    *NAMES,
+    *DECIDES,
+    *MEMBER_CHANGES,
+)
 
 
 class InitializeIn(Said):
@@ -180,15 +192,7 @@ async def initialize(
     response_model=MemberChanged,
     responses=problems(
         Code.PORTFOLIO_FULL,
-        Code.SYMBOL_ALREADY_IN_PORTFOLIO,
-        Code.SYMBOL_BANNED,
-        Code.TRADING_DISABLED,
-        Code.SYMBOL_NOT_TRADABLE,
-        Code.CORRELATION_LIMIT,
-        Code.SECTOR_LIMIT,
-        *NAMES,
-        *DECIDES,
-        *MEMBER_CHANGES,
+        *_ENTERS,
     ),
 )
 async def add_symbol(service: ServiceDep, command: CommandDep, body: SymbolIn) -> Response:
@@ -229,15 +233,7 @@ async def remove_symbol(service: ServiceDep, command: CommandDep, body: SymbolIn
     response_model=ReplacedOut,
     responses=problems(
         Code.SYMBOL_NOT_IN_PORTFOLIO,
-        Code.SYMBOL_ALREADY_IN_PORTFOLIO,
-        Code.SYMBOL_BANNED,
-        Code.TRADING_DISABLED,
-        Code.SYMBOL_NOT_TRADABLE,
-        Code.CORRELATION_LIMIT,
-        Code.SECTOR_LIMIT,
-        *NAMES,
-        *DECIDES,
-        *MEMBER_CHANGES,
+        *_ENTERS,
     ),
 )
 async def replace_symbol(service: ServiceDep, command: CommandDep, body: ReplaceIn) -> Response:

@@ -1,12 +1,11 @@
 """Marks of the portfolio: what it was worth when, as it was noted then."""
 
-from datetime import datetime
 from typing import Self
 
 from pydantic import Field
 
 from app.api.deps import CursorsDep, ServiceDep
-from app.api.paging import Page, cut
+from app.api.paging import Page, cut, moment
 from app.api.period import From, To, named_period, require_order
 from app.api.routing import api_router
 from app.api.schemas import CursorText, Limit, MoneyString, Out, UtcTime
@@ -43,7 +42,7 @@ async def marks(
     require_order(since, to)
     chosen = named_period(since, to)
     start = cursors.decode("portfolio_marks", chosen, cursor)
-    last_seen = None if start is None else datetime.fromisoformat(str(start[0]))
+    last_seen = moment(start)
     found = await service.performance_marks.page(limit + 1, last_seen, since, to)
     page, last = cut(found, limit, lambda mark: (mark.slot.isoformat(),))
     return Page(

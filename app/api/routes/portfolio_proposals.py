@@ -1,6 +1,5 @@
 """Proposals over HTTP: what waits for an operator, and the decision on it."""
 
-from datetime import datetime
 from typing import Annotated, Any, Self
 
 from fastapi import Query
@@ -10,7 +9,7 @@ from starlette.responses import Response
 from app.api.deps import CommandDep, CursorsDep, ServiceDep, by
 from app.api.errors import problems
 from app.api.members import CHANGES, DECIDES, UNSAID, Said
-from app.api.paging import Page, cut
+from app.api.paging import Page, cut, moment_and_id
 from app.api.responses import keep, sent
 from app.api.routing import api_router
 from app.api.schemas import (
@@ -195,7 +194,7 @@ async def proposals(
     """
     chosen = {"kind": None if kind is None else kind.value}
     start = cursors.decode("proposals", chosen, cursor)
-    before = None if start is None else (datetime.fromisoformat(str(start[0])), str(start[1]))
+    before = moment_and_id(start)
     found = await service.proposals.page(before, limit + 1, kind)
     page, last = cut(
         found, limit, lambda one: (one.proposal.opened_at.isoformat(), one.proposal.proposal_id)

@@ -1,7 +1,6 @@
 """Rebalance runs over HTTP: every one that there was, and the steps that it took."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Annotated, Any, Self
 
 from fastapi import Query
@@ -9,7 +8,7 @@ from pydantic import Field
 
 from app.api.deps import CursorsDep, ServiceDep
 from app.api.errors import problems
-from app.api.paging import Page, cut
+from app.api.paging import Page, cut, moment_and_id
 from app.api.routing import api_router
 from app.api.schemas import (
     CursorText,
@@ -174,7 +173,7 @@ async def rebalances(
     """
     chosen = {"state": None if state is None else state.value}
     start = cursors.decode("rebalances", chosen, cursor)
-    before = None if start is None else (datetime.fromisoformat(str(start[0])), str(start[1]))
+    before = moment_and_id(start)
     runs = await service.rebalancing.runs.page(before, limit + 1, state)
     page, last = cut(runs, limit, lambda run: (run.requested_at.isoformat(), run.run_id))
     return Page(

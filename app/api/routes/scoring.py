@@ -1,6 +1,5 @@
 """Scores: calculate, rank, explain, look back."""
 
-from datetime import datetime
 from typing import Annotated, Final
 
 from fastapi import Depends, Path, Query, Request
@@ -23,7 +22,7 @@ from app.api.errors import problem_response, problems
 from app.api.jobs import ACCEPTED, PrefersJobDep, begun
 from app.api.kept import of_scores
 from app.api.members import CHANGES, UNSAID
-from app.api.paging import Page, cut
+from app.api.paging import Page, cut, moment_and_id
 from app.api.responses import Bodies, answer, etag, keep, not_modified, sent
 from app.api.routing import api_router
 from app.api.schemas import CursorText, IdPath, Limit, QueryFlag, QueryInt, SymbolPath
@@ -163,7 +162,7 @@ async def symbol_scores(
     name = service.registry.resolve(symbol).symbol
     chosen = {"symbol": name}
     start = cursors.decode("symbol_scores", chosen, cursor)
-    before = None if start is None else (datetime.fromisoformat(str(start[0])), str(start[1]))
+    before = moment_and_id(start)
     boards = await service.scoring.history(name, before, limit + 1)
     page, last = cut(boards, limit, lambda one: (one.calculated_at.isoformat(), one.run_id))
     return Page(

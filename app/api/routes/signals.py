@@ -1,6 +1,6 @@
 """Signals over HTTP: sent, looked up, listed, counted, tried again, cleared away."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any, Final, Self
 
 from fastapi import Depends, Query
@@ -11,7 +11,7 @@ from app.api.body import Body, NameText, SymbolText
 from app.api.deps import UNNAMED, CursorsDep, IdempotencyDep, RequestIdDep, ServiceDep
 from app.api.errors import PREFIX, problems
 from app.api.members import NAMES
-from app.api.paging import Page, cut
+from app.api.paging import Page, cut, moment_and_id
 from app.api.responses import keep, sent
 from app.api.routing import api_router
 from app.api.schemas import CursorText, IdPath, Limit, Out, QueryInt, TimeIn
@@ -126,7 +126,7 @@ async def pending_signals(
     service: ServiceDep, cursors: CursorsDep, limit: Limit = 50, cursor: CursorText = None
 ) -> Page[PendingSignalOut]:
     """The oldest first."""
-    start = _position(cursors.decode("signals_pending", {}, cursor))
+    start = moment_and_id(cursors.decode("signals_pending", {}, cursor))
     found = await service.signals.pending(limit + 1, start)
     page, last = cut(found, limit, lambda one: (one.received_at.isoformat(), one.signal_id))
     return Page(
@@ -145,7 +145,7 @@ async def processed_signals(
 ) -> Page[SignalOut]:
     """The last first, each with its verdict and every vote."""
     chosen = {"hours": hours}
-    start = _position(cursors.decode("signals_processed", chosen, cursor))
+    start = moment_and_id(cursors.decode("signals_processed", chosen, cursor))
     found = await service.signals.processed(hours, limit + 1, start)
     page, last = cut(
         found,
@@ -210,10 +210,6 @@ async def reprocess_failed_signals(
 async def signal(service: ServiceDep, signal_id: IdPath) -> SignalOut:
     """In whatever state it is, with its verdict and every vote."""
     return SignalOut.shown(await service.signals.get(signal_id))
-
-
-def _position(start: tuple[Any, ...] | None) -> tuple[datetime, str] | None:
-    return None if start is None else (datetime.fromisoformat(str(start[0])), str(start[1]))
 
 
 def _taken(taken: Taken) -> Answer:
