@@ -6,8 +6,8 @@ from decimal import Decimal
 
 from app.domain.attribution import Attribution
 from app.domain.brinson import ActiveReturn
-from app.domain.report import SwapOutcome
 from app.domain.report_page import Page, Plot, Series, Table
+from app.domain.swap_outcomes import SwapOutcome
 from app.services.report import Report
 
 UNKNOWN = "unknown"

@@ -19,7 +19,7 @@ from app.services.alert_memory import AlertBook, AlertMemory
 from app.services.grounds import Grounds, GroundsNow
 from app.services.once import Command, Once, Outcome, Render
 from app.services.ports import NewId
-from app.services.shared import Shared
+from app.services.single_flight import SingleFlight
 from app.services.trading import DataFacts, facts_of
 from app.storage.alerts import LOOK_BACK
 from app.storage.database import BULK_STATEMENT_S, Database
@@ -61,7 +61,7 @@ class AlertService:
     new_id: NewId
     system: System = field(default_factory=Nothing)
     _memory: AlertMemory = field(default_factory=AlertMemory)
-    _looking: Shared[tuple[tuple[Alert, ...], Grounds]] = field(default_factory=Shared)
+    _looking: SingleFlight[tuple[tuple[Alert, ...], Grounds]] = field(default_factory=SingleFlight)
 
     async def look(self) -> tuple[tuple[Alert, ...], Grounds]:
         """Evaluate everything now and keep what changed: the alerts that are not resolved.

@@ -11,7 +11,7 @@ from app.domain.controls import Controls, Lock, Switch
 from app.domain.drift import prices_of
 from app.domain.history import EventType, PortfolioEvent
 from app.domain.portfolio import Portfolio
-from app.services.shared import Shared
+from app.services.single_flight import SingleFlight
 from app.storage.database import Database
 from app.storage.revisions import Revision
 from app.storage.unit_of_work import UnitOfWork
@@ -122,7 +122,7 @@ class Memory:
     once for all who ask at the same time.
     """
 
-    _looking: Shared[Committed] = field(default_factory=Shared, init=False)
+    _looking: SingleFlight[Committed] = field(default_factory=SingleFlight, init=False)
     _kept: tuple[Database, int | None, Committed] | None = field(default=None, init=False)
 
     def known(self, database: Database) -> Committed | None:

@@ -37,9 +37,7 @@ class Track:
             if (since is None or day.at >= since) and (until is None or day.at < until)
         )
 
-    def late_within(
-        self, since: datetime | None, until: datetime | None
-    ) -> tuple[LateMark, ...]:
+    def late_within(self, since: datetime | None, until: datetime | None) -> tuple[LateMark, ...]:
         """The late marks of changes at or after `since` and before `until`."""
         return tuple(
             one

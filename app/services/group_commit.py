@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from app.domain.errors import Code, RateLimitedError, UnavailableError
-from app.storage.unbroken import unbroken
+from app.storage.shielded import shielded
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -53,7 +53,7 @@ class GroupCommit(Generic[P, R]):
         try:
             async with self._turn:
                 if not place.answers:
-                    await unbroken(self._one_group())
+                    await shielded(self._one_group())
         finally:
             if not place.answers and place in self._waiting:
                 self._waiting.remove(place)

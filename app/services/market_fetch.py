@@ -21,8 +21,8 @@ from app.domain.quality import (
     wanted_from_ms,
 )
 from app.domain.symbols import SymbolEntry
-from app.services.bounded import each
 from app.services.feed_lease import Fence, anybody
+from app.services.limited_concurrency import each
 from app.services.market_state import CANDLE_SOURCE, LiveMarket, joined
 from app.services.market_views import BARS
 from app.services.ports import Exchange

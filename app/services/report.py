@@ -11,7 +11,7 @@ from app.domain.equity_steps import steps
 from app.domain.history import EventType
 from app.domain.late_marks import LateMark, completed
 from app.domain.performance import Figures, Trade
-from app.domain.report import SwapOutcome, outcomes
+from app.domain.swap_outcomes import SwapOutcome, outcomes
 from app.services.active_return import active_return
 from app.services.equity_track import Need, track_of
 from app.services.performance import HeldPosition, Performance, attributed, held, realized_in

@@ -9,7 +9,7 @@ import structlog
 
 from app.domain.board import Board
 from app.domain.errors import ServiceError
-from app.domain.moves import has_moved, hourly_volatility
+from app.domain.price_moves import has_moved, hourly_volatility
 from app.services.market_data import MarketData
 
 STEP_S: Final = 1.0

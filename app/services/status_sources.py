@@ -8,7 +8,7 @@ from app.domain.signal_statistics import SignalQueue
 from app.services.alerting_pulse import AlertingPulse
 from app.services.ports import Clock, ExchangeLink
 from app.services.scoring import Scoring
-from app.services.shared import Shared
+from app.services.single_flight import SingleFlight
 from app.services.status import MarketFacts, PortfolioFacts, ScoringFacts, Status, TaskFacts
 from app.services.status_facts import ProcessFacts
 from app.services.vitals import VitalSigns, counted
@@ -37,7 +37,7 @@ class StatusSources:
         processes: Callable[[], tuple[ProcessFacts, ...]] = lambda: (),
     ) -> Status:
         """The status of a service that starts now; who asks at the same time shares one ping."""
-        pinging: Shared[None] = Shared()
+        pinging: SingleFlight[None] = SingleFlight()
         return Status(
             started_at=clock(),
             version=version,

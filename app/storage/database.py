@@ -27,7 +27,7 @@ from app.storage.faults import (
     unmigrated,
 )
 from app.storage.file_lock import FileLock
-from app.storage.unbroken import unbroken
+from app.storage.shielded import shielded
 from app.storage.unit_of_work import UnitOfWork
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ class Database:
         if self._engines is not None:
             engines, self._engines = self._engines, None
             for engine in engines.all():
-                await unbroken(engine.dispose())
+                await shielded(engine.dispose())
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -216,7 +216,7 @@ class Database:
         self, engine: AsyncEngine, pool_wait: Callable[[], UnavailableError]
     ) -> AsyncIterator[UnitOfWork]:
         try:
-            connection = await unbroken(_begun(engine), undo=_abandoned)
+            connection = await shielded(_begun(engine), undo=_abandoned)
         except (SQLAlchemyError, *CONNECT_ERRORS) as e:
             raise self._noted(translated(e, pool_wait), engine) or e from e
         try:
@@ -224,9 +224,9 @@ class Database:
                 unit = UnitOfWork(connection, writes=engine is self._opened().writer)
                 yield unit
             except BaseException:
-                await unbroken(_abandoned(connection))
+                await shielded(_abandoned(connection))
                 raise
-            await unbroken(self._committed(unit))
+            await shielded(self._committed(unit))
         except SQLAlchemyError as e:
             error = self._noted(translated(e, pool_wait), engine)
             if error is None:

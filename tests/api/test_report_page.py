@@ -16,8 +16,8 @@ from app.domain.market import DataSource, DataStatus
 from app.domain.membership import add
 from app.domain.performance import BookedResult, Figures, SinceInclusion, Trade
 from app.domain.portfolio import EMPTY
-from app.domain.report import Moment, SwapOutcome
 from app.domain.report_page import Table, render
+from app.domain.swap_outcomes import Moment, SwapOutcome
 from app.services.performance import HeldPosition
 from app.services.report import Report
 from app.services.trading import DataFacts

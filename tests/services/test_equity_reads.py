@@ -20,7 +20,7 @@ from app.domain.exact import total
 from app.domain.history import EventType
 from app.domain.market import Interval
 from app.domain.panel import FIELDS
-from app.domain.report import outcomes
+from app.domain.swap_outcomes import outcomes
 from app.services.equity_track import Need, Track, track_of
 from app.storage import history, migrations, trades
 from tests.conftest import MakeDatabase

@@ -17,8 +17,8 @@ from app.api.routing import api_router
 from app.api.schemas import Freshness, Out, Share, UtcTime, finite
 from app.domain.jobs import Document, JobKind
 from app.domain.performance import Figures
-from app.domain.report import Moment, SwapOutcome
 from app.domain.report_page import render
+from app.domain.swap_outcomes import Moment, SwapOutcome
 from app.services.once import Command
 from app.services.report import Report
 

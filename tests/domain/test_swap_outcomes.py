@@ -9,8 +9,8 @@ import pytest
 
 from app.domain.equity import Valuation
 from app.domain.equity_steps import Step, Swap
-from app.domain.report import outcomes
 from app.domain.report_page import Page, Plot, Series, Table, render
+from app.domain.swap_outcomes import outcomes
 from tests.domain.portfolios import HOUR, NAMES, T0
 
 A, B, C = NAMES[:3]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from app.domain.feed_rules import FeedRules
-from app.domain.moves import HOURS, has_moved, hourly_volatility
+from app.domain.price_moves import HOURS, has_moved, hourly_volatility
 
 BY_BP = FeedRules(move_bp=50.0, move_volatilities=0.0)
 BY_VOLATILITY = FeedRules(move_bp=0.0, move_volatilities=2.0)

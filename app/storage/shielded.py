@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def unbroken(work: Awaitable[T], undo: Callable[[T], Awaitable[None]] | None = None) -> T:
+async def shielded(work: Awaitable[T], undo: Callable[[T], Awaitable[None]] | None = None) -> T:
     """The result of `work`, which a cancellation cannot cut in half.
 
     A cancellation is delivered after `work` has ended. Its result is then lost to the caller, so
@@ -26,5 +26,5 @@ async def unbroken(work: Awaitable[T], undo: Callable[[T], Awaitable[None]] | No
                 continue  # once is enough; it is raised below
         failed = task.cancelled() or task.exception() is not None
         if undo is not None and not failed:
-            await unbroken(undo(task.result()))
+            await shielded(undo(task.result()))
         raise

@@ -9,12 +9,12 @@ from app.domain.errors import Code, UnavailableError
 from app.services.alert_facts import Nothing
 from app.services.alerts import AlertService
 from app.services.grounds import Grounds
-from app.services.shared import Shared
+from app.services.single_flight import SingleFlight
 from tests.services.desk import Desk
 
 
 async def test_who_asks_during_a_run_gets_one_that_began_later() -> None:
-    shared: Shared[int] = Shared()
+    flight: SingleFlight[int] = SingleFlight()
     runs: list[int] = []
     going = asyncio.Event()
 
@@ -24,19 +24,19 @@ async def test_who_asks_during_a_run_gets_one_that_began_later() -> None:
         await going.wait()
         return number
 
-    first = asyncio.ensure_future(shared(work))
+    first = asyncio.ensure_future(flight(work))
     await asyncio.sleep(0)
-    others = [asyncio.ensure_future(shared(work)) for _ in range(5)]
+    others = [asyncio.ensure_future(flight(work)) for _ in range(5)]
     await asyncio.sleep(0)
     going.set()
     assert await first == 1
     assert await asyncio.gather(*others) == [2] * 5
     assert runs == [1, 2]
-    assert await shared(work) == 3
+    assert await flight(work) == 3
 
 
 async def test_a_failed_run_fails_for_all_that_waited_for_it_and_for_nobody_later() -> None:
-    shared: Shared[int] = Shared()
+    flight: SingleFlight[int] = SingleFlight()
     calls: list[int] = []
 
     async def fail() -> int:
@@ -44,18 +44,18 @@ async def test_a_failed_run_fails_for_all_that_waited_for_it_and_for_nobody_late
         await asyncio.sleep(0)
         raise UnavailableError(Code.DATABASE_UNAVAILABLE, "away", retry_after_s=1)
 
-    found = await asyncio.gather(*(shared(fail) for _ in range(8)), return_exceptions=True)
+    found = await asyncio.gather(*(flight(fail) for _ in range(8)), return_exceptions=True)
     assert all(isinstance(one, UnavailableError) for one in found)
     assert len(calls) == 2
 
     async def succeed() -> int:
         return 7
 
-    assert await shared(succeed) == 7
+    assert await flight(succeed) == 7
 
 
 async def test_a_run_that_is_cancelled_is_begun_again_for_those_who_wait() -> None:
-    shared: Shared[int] = Shared()
+    flight: SingleFlight[int] = SingleFlight()
 
     async def forever() -> int:
         await asyncio.Event().wait()
@@ -64,9 +64,9 @@ async def test_a_run_that_is_cancelled_is_begun_again_for_those_who_wait() -> No
     async def work() -> int:
         return 2
 
-    first = asyncio.ensure_future(shared(forever))
+    first = asyncio.ensure_future(flight(forever))
     await asyncio.sleep(0)
-    second = asyncio.ensure_future(shared(work))
+    second = asyncio.ensure_future(flight(work))
     await asyncio.sleep(0)
     first.cancel()
     assert await second == 2

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Shared(Generic[T]):
+class SingleFlight(Generic[T]):
     """Runs one after the other; who asks during one shares the next with all others that do.
 
     So each answer comes of a run that began after it was asked for, and however many ask, no

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pytest
 
 from app.domain.errors import Code, RefusedError, ServiceError, UnavailableError
-from app.services.bounded import OUTAGE_AFTER, each
+from app.services.limited_concurrency import OUTAGE_AFTER, each
 
 DOWN = UnavailableError(Code.EXCHANGE_TIMEOUT, "no answer")
 REFUSED = RefusedError(Code.EXCHANGE_REFUSED, "no")
