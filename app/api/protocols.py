@@ -1,5 +1,6 @@
 """uvicorn's protocols, with an end for clients that stop reading: they would hold memory."""
 
+import asyncio
 import socket
 from asyncio import AbstractEventLoop, BaseTransport
 from collections.abc import Callable
@@ -72,20 +73,13 @@ def _patience(loop: AbstractEventLoop, total_s: float, end: Callable[[], None]) 
     return begun
 
 
-class PatientHttp(StrictHttp):
-    """Cuts off who takes nothing for `stuck_s`, and endless answers when the server stops."""
+class _Patient(asyncio.Protocol):
+    """Counts how long the client takes nothing, and cuts it off after `stuck_s`."""
 
     stuck_s: ClassVar[float] = STUCK_S
     on_stuck: ClassVar[Callable[[str], None]] = staticmethod(_ignore)
+    loop: AbstractEventLoop
     _cut: Patience | None = None
-
-    def connection_made(self, transport: BaseTransport) -> None:
-        super().connection_made(transport)  # type: ignore[arg-type]  # it is one of a socket
-        bound = transport.get_extra_info("socket")
-        with suppress(OSError, AttributeError):  # it is gone already, or none of TCP
-            # asyncio does so only for sockets that name their protocol, as ours does not: what is
-            # sent in two pieces would wait 40 ms for the other side to confirm the first.
-            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -99,6 +93,26 @@ class PatientHttp(StrictHttp):
         self._spare()
         super().connection_lost(exc)
 
+    def _cut_off(self) -> None:
+        raise NotImplementedError
+
+    def _spare(self) -> None:
+        if self._cut is not None:
+            self._cut.stop()
+            self._cut = None
+
+
+class PatientHttp(_Patient, StrictHttp):
+    """Cuts off who takes nothing for `stuck_s`, and endless answers when the server stops."""
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]  # it is one of a socket
+        bound = transport.get_extra_info("socket")
+        with suppress(OSError, AttributeError):  # it is gone already, or none of TCP
+            # asyncio does so only for sockets that name their protocol, as ours does not: what is
+            # sent in two pieces would wait 40 ms for the other side to confirm the first.
+            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
     def shutdown(self) -> None:
         cycle: Any = self.cycle  # None before the first request, whatever its type says
         if cycle is not None and not cycle.response_complete and cycle.scope["state"].get(ENDLESS):
@@ -111,36 +125,15 @@ class PatientHttp(StrictHttp):
         type(self).on_stuck("http")
         self.transport.abort()
 
-    def _spare(self) -> None:
-        if self._cut is not None:
-            self._cut.stop()
-            self._cut = None
 
-
-class EvictingSocket(WebSocketsSansIOProtocol):
+class EvictingSocket(_Patient, WebSocketsSansIOProtocol):
     """Tells who takes nothing for `stuck_s` to try again later, and ends the connection."""
-
-    stuck_s: ClassVar[float] = STUCK_S
-    on_stuck: ClassVar[Callable[[str], None]] = staticmethod(_ignore)
-    _cut: Patience | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
         bound = transport.get_extra_info("socket")
         with suppress(OSError):  # it is gone already
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BYTES)
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._cut = _patience(self.loop, self.stuck_s, self._evict)
-
-    def resume_writing(self) -> None:
-        self._spare()
-        super().resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._spare()
-        super().connection_lost(exc)
 
     async def run_asgi(self) -> None:
         self.scope["extensions"] = {**(self.scope["extensions"] or {}), WIRE: {}}
@@ -165,7 +158,7 @@ class EvictingSocket(WebSocketsSansIOProtocol):
             raise ClientDisconnected
         self.transport.write(wire)
 
-    def _evict(self) -> None:
+    def _cut_off(self) -> None:
         self._cut = None
         if self.close_sent:
             self.transport.abort()
@@ -179,11 +172,6 @@ class EvictingSocket(WebSocketsSansIOProtocol):
         self.disconnected = True
         self.queue.put_nowait({"type": "websocket.disconnect", "code": TRY_AGAIN_LATER})
         self.writable.set()
-
-    def _spare(self) -> None:
-        if self._cut is not None:
-            self._cut.stop()
-            self._cut = None
 
 
 def socket_protocol(stuck_s: float, on_stuck: Callable[[str], None]) -> type[EvictingSocket]:
