@@ -31,7 +31,7 @@ def _group() -> None:
 
 @audit.command()
 def verify(database: Database = None, as_json: AsJson = False) -> None:
-    """Check every event, the chain, its end, and that it gives the stored portfolio."""
+    """Check every event, the chain, its end, and that all that is stored follows from it."""
     with reporting(as_json) as output:
         chosen = {} if database is None else {"database": {"url": database}}
         url = read_settings(chosen).database.url

@@ -112,6 +112,11 @@ def concluded(
     return findings
 
 
+def noted(findings: Findings, breaks: Iterable[Break]) -> Findings:
+    """The verdict with what else does not hold."""
+    return replace(findings, breaks=(*findings.breaks, *breaks)[:_MOST])
+
+
 def _followed(findings: Findings, row: StoredEvent) -> Findings:
     event, due = row.event, findings.due
     wrong: list[Break] = []

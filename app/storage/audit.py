@@ -29,11 +29,12 @@ from sqlalchemy import inspect as sqlalchemy_inspect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from app.domain.audit import Findings, Head, StoredEvent, concluded, follow
+from app.domain.audit import Findings, Head, StoredEvent, concluded, follow, noted
 from app.domain.errors import Code, NotFoundError, UnavailableError
 from app.domain.event_codec import Topic
 from app.domain.history import EventType, PortfolioEvent, instant, instant_text
 from app.domain.portfolio import Portfolio
+from app.storage.audit_records import Comparison
 from app.storage.engines import url_of
 from app.storage.faults import CONNECT_ERRORS, translated
 from app.storage.history import HEAD
@@ -48,15 +49,19 @@ _INTEGERS: Final = frozenset({"seq", "configuration_version"})
 async def inspect(url: str) -> Findings:
     """What is wrong with the history of the database at `url`; it is only read, in one view.
 
-    A running service does not disturb it. Raises NotFoundError where there is no file,
-    UnavailableError where the database cannot be read or has no history yet.
+    A running service does not disturb it. Results, settings and controls are compared with a
+    history that holds. Raises NotFoundError where there is no file, UnavailableError where the
+    database cannot be read or has no history yet.
     """
     async with reading(url_of(url)) as connection:
-        findings = Findings()
+        findings, beside = Findings(), await Comparison.begun(connection)
         async for rows in _batches(connection):
             findings = follow(findings, rows)
+            if findings.ok:
+                await beside.follow([row.event for row in rows if row.event is not None])
         head, is_older = await _head(connection)
-        return concluded(findings, head, await _state(connection), is_older=is_older)
+        made = concluded(findings, head, await _state(connection), is_older=is_older)
+        return noted(made, await beside.conclude()) if made.ok else made
 
 
 @asynccontextmanager
