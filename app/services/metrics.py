@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import Final
 
 from app.domain.market import Interval
 from app.domain.portfolio import FULL
@@ -13,6 +14,8 @@ from app.services.reports import CorrelationReport, correlation_report
 from app.services.trading import DataFacts
 from app.services.views import portfolio_view
 from app.storage.database import Database
+
+_PLACES: Final = 4  # of the weights that risk is worked out for, as fractions
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,10 @@ class MetricsService:
         invested = sum(by_sector.values())
         hhi = sum((one / invested) ** 2 for one in by_sector.values()) if invested else None
         moves = (one.figures.performance for one in view.members)
-        weights = {member.symbol: member.weight_u / FULL for member in portfolio.members}
+        # Of today, as prices have carried them. To a hundredth of a percentage point: the rest
+        # moves with every quote.
+        held = grounds.marked(portfolio).members
+        weights = {member.symbol: round(member.weight_u / FULL, _PLACES) for member in held}
         return PortfolioMetrics(
             scores=scores,
             score_spread=stdev(scores) if len(scores) > 1 else None,
@@ -74,7 +80,7 @@ class MetricsService:
             # Of daily bars and weights alone, and longer in the making than all of the rest.
             risk=self.grounds.views.of(
                 "metrics_risk",
-                Basis((daily, portfolio.members), ()),
+                Basis((daily,), tuple(weights.items())),
                 lambda: risk_of(daily, weights),
             ),
             correlation=correlation_report(view, grounds),

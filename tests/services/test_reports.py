@@ -17,6 +17,7 @@ from app.domain.board import Board, Card
 from app.domain.history import EventType
 from app.domain.market import Interval
 from app.domain.panel import Panel
+from app.domain.portfolio_risk import risk_of
 from app.services.report import Reporting
 from app.storage.unit_of_work import UnitOfWork
 from tests.services.desk import NOW, SYMBOLS, WHO, Desk, panel
@@ -334,3 +335,16 @@ async def test_risk_is_worked_out_once_for_the_same_bars_and_weights(desk: Desk)
     assert (await desk.metrics.metrics()).risk is first
     _grown(desk, Interval.DAY, 3, 0.02)
     assert (await desk.metrics.metrics()).risk is not first
+
+
+async def test_risk_is_of_the_weights_to_which_prices_have_carried_them(desk: Desk) -> None:
+    await desk.filled(4)
+    even = (await desk.metrics.metrics()).risk
+    desk.quote(SYMBOLS[0], mark=Decimal(30))
+    held = (await desk.metrics.metrics()).risk
+    # A fifth each and a fifth in cash: what has trebled is worth three of seven by now.
+    weights = dict.fromkeys(SYMBOLS[:4], 0.1429) | {SYMBOLS[0]: 0.4286}
+    assert held == risk_of(desk.market.panel(Interval.DAY), weights)
+    assert held.tails != even.tails
+    desk.quote(SYMBOLS[0], mark=Decimal("30.001"))
+    assert (await desk.metrics.metrics()).risk is held
