@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import aiohttp
 
+from app.api.middleware import MODE
 from app.api.problems import PREFIX
 from app.cli.exits import CommandError, Exit
 
@@ -70,15 +71,14 @@ class Client:
                     method, address, params=query, json=body, headers=headers, allow_redirects=False
                 ) as response,
             ):
-                status, kind = response.status, response.content_type
                 text = await response.text()
+                return understood(response, text, self.url)
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
             raise CommandError(
                 Exit.USAGE, "invalid_url", f"{self.url!r} is not an address such as {DEFAULT_URL}."
             ) from None
         except (aiohttp.ClientError, TimeoutError, UnicodeDecodeError) as error:
             raise unreachable(self.url, error) from None
-        return understood(status, kind, text, self.url)
 
 
 def segment(text: str) -> str:
@@ -96,27 +96,53 @@ def unreachable(url: str, error: Exception) -> CommandError:
     )
 
 
-def understood(status: int, kind: str, text: str, url: str) -> Answer:
+def understood(response: aiohttp.ClientResponse, text: str, url: str) -> Answer:
     """The answer of a 2xx. Raises CommandError for everything else.
 
-    `kind` is the content type: others, exchanges among them, have errors with a `code`, too.
+    Others, exchanges among them, answer with JSON and have errors with a `code`, too.
     """
-    try:
-        document = json.loads(text, parse_float=Decimal)
-    except ValueError:
-        document = None
-    if 200 <= status < 300 and isinstance(document, dict):
+    status = response.status
+    document = said(text)
+    # Ours alone says with every answer what it still decides.
+    if 200 <= status < 300 and document is not None and MODE.decode() in response.headers:
         return Answer(status, text, document)
-    if kind == _PROBLEM and isinstance(document, dict) and isinstance(document.get("code"), str):
+    code = None if document is None else document.get("code")
+    if response.content_type == _PROBLEM and isinstance(code, str):
         problem = json.loads(text)
-        raise CommandError(
-            exit_of(status), problem["code"], str(problem.get("detail", "")), problem
-        )
-    raise CommandError(
+        raise CommandError(exit_of(status), code, str(problem.get("detail", "")), problem)
+    raise not_ours(status, url)
+
+
+def not_ours(status: int, url: str) -> CommandError:
+    """Somebody answers there, and it is not this service."""
+    return CommandError(
         Exit.INTERNAL,
         "not_our_service",
         f"{url} answered {status} with something that is not an answer of this service.",
     )
+
+
+def said(text: str | bytes) -> dict[str, Any] | None:
+    """A JSON object with exact numbers, which ends the command where it lacks what is shown.
+
+    None where the text is none.
+    """
+    try:
+        document = json.loads(text, parse_float=Decimal, object_hook=_Said)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+class _Said(dict[str, Any]):
+    """An object of an answer; where it has not what is shown another version has answered."""
+
+    def __missing__(self, key: str) -> Any:
+        raise CommandError(
+            Exit.INTERNAL,
+            "unknown_answer",
+            f"The answer has no `{key}`: the service is of another version than this command.",
+        )
 
 
 def exit_of(status: int) -> Exit:

@@ -10,7 +10,7 @@ import aiohttp
 import typer
 
 from app.api.problems import PREFIX
-from app.cli.client import understood, unreachable
+from app.cli.client import not_ours, said, understood, unreachable
 from app.cli.output import HERE, Output, Url, reporting
 
 TOPICS: Final = (
@@ -18,6 +18,7 @@ TOPICS: Final = (
 )  # fmt: skip
 SILENCE_S: Final = 45.0  # three heartbeats
 _AGAIN_S: Final = 2.0
+_STREAM: Final = "text/event-stream"
 _ABOUT: Final = frozenset({"hello", "heartbeat", "resumed"})
 
 
@@ -39,12 +40,15 @@ class _Tail:
             aiohttp.ClientSession(timeout=limits) as session,
             session.get(address, params={"topics": self.topics}, headers=headers) as answer,
         ):
-            if answer.status != 200:
-                understood(answer.status, answer.content_type, await answer.text(), self.url)
+            if answer.status != 200 or answer.content_type != _STREAM:
+                understood(answer, await answer.text(), self.url)
+                raise not_ours(answer.status, self.url)
             self.is_connected = True
             async for raw in answer.content:
                 if raw.startswith(b"data: "):
-                    message: dict[str, Any] = json.loads(raw.removeprefix(b"data: "))
+                    message = said(raw.removeprefix(b"data: "))
+                    if message is None:
+                        raise not_ours(answer.status, self.url)
                     if message.get("sequence") is not None:
                         self.last = message["sequence"]
                     yield message
@@ -94,5 +98,6 @@ def _show(message: dict[str, Any], output: Output) -> None:
     number = "-" if message.get("sequence") is None else message["sequence"]
     about = message.get("topic", message["type"])
     data = message.get("data", {key: one for key, one in message.items() if key != "type"})
-    line = f"{message.get('timestamp') or '-'}  {number:>8}  {about:<18} {json.dumps(data)}"
+    told = json.dumps(data, default=float)
+    line = f"{message.get('timestamp') or '-'}  {number:>8}  {about:<18} {told}"
     output.people.print(line, markup=False, soft_wrap=True)

@@ -53,9 +53,12 @@ def nobody() -> Iterator[str]:
 
 @contextmanager
 def answering(
-    status: int, body: bytes, kind: str = "application/json"
+    status: int, body: bytes, kind: str = "application/json", mode: str | None = "NORMAL"
 ) -> Iterator[tuple[str, Any]]:
-    """A server that answers every request alike, and remembers what it was asked."""
+    """A server that answers every request alike, and remembers what it was asked.
+
+    Without a mode it is somebody else's.
+    """
     asked: list[tuple[str, str, dict[str, str], bytes]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -67,6 +70,8 @@ def answering(
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
+            if mode is not None:
+                self.send_header("X-Service-Mode", mode)
             self.end_headers()
             self.wfile.write(body)
 
@@ -139,6 +144,57 @@ def test_something_that_is_not_our_service_is_named_as_such(status: int, body: b
     with answering(status, body, "text/html") as (url, _):
         said = here("portfolio", "show", "--url", url, "--json")
     assert (said.code, said.document["code"]) == (Exit.INTERNAL, "not_our_service")
+
+
+@pytest.fixture(scope="module")
+def stranger() -> Iterator[str]:
+    """Another service, whose answers are JSON objects as ours are."""
+    with answering(200, b'{"items": [{"id": 1}], "members": 3}', mode=None) as (url, _):
+        yield url
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_another_service_is_named_in_one_line_whatever_is_asked(
+    command: tuple[str, ...], stranger: str
+) -> None:
+    said = here(*command, "--url", stranger)
+    assert (said.code, said.out) == (Exit.INTERNAL, "")
+    (line,) = said.err.splitlines()
+    assert line.startswith(f"not_our_service: {stranger} answered 200 with something")
+
+
+def test_a_machine_is_told_of_another_service_too(stranger: str) -> None:
+    said = here("jobs", "list", "--json", "--url", stranger)
+    assert (said.code, said.document["code"]) == (Exit.INTERNAL, "not_our_service")
+
+
+@pytest.mark.parametrize(
+    ("body", "lacks"), [({}, "members"), ({"members": [{"position_rank": 1}]}, "symbol")]
+)
+def test_an_answer_of_another_version_says_what_it_lacks(body: dict[str, Any], lacks: str) -> None:
+    with answering(200, json.dumps(body).encode()) as (url, _):
+        said = here("portfolio", "show", "--url", url)
+    assert (said.code, said.out) == (Exit.INTERNAL, "")
+    assert said.err.startswith(f"unknown_answer: The answer has no `{lacks}`")
+
+
+@pytest.mark.parametrize(
+    ("event", "code"), [(b"hello", "not_our_service"), (b'{"id": 1}', "unknown_answer")]
+)
+def test_a_stream_of_somebody_else_is_not_watched(event: bytes, code: str) -> None:
+    with answering(200, b"data: " + event + b"\n\n", "text/event-stream") as (url, _):
+        said = here("watch", "--url", url)
+    assert (said.code, said.out) == (Exit.INTERNAL, "")
+    assert said.err.startswith(code)
+
+
+def test_numbers_of_a_stream_are_shown_as_they_came() -> None:
+    event = b'data: {"type": "event", "sequence": 7, "topic": "board", "data": {"score": 0.1}}\n\n'
+    with answering(200, event, "text/event-stream") as (url, _):
+        people = here("watch", "--count", "1", "--url", url)
+        machine = here("watch", "--count", "1", "--json", "--url", url)
+    assert people.out.endswith('board              {"score": 0.1}\n')
+    assert machine.document["data"] == {"score": 0.1}
 
 
 def test_bytes_that_are_no_text_are_no_answer() -> None:
