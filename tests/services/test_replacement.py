@@ -21,6 +21,7 @@ WEAKEST, SECOND = SYMBOLS[9], SYMBOLS[8]  # of the ten members
 PLANTED = SYMBOLS[30]
 BETTER = {PLANTED: 0.98}  # 0.5 z above the weakest; cost is 0.29 z
 RULES: Mapping[str, Any] = {"noise_runs": 4, "auto_discretionary": True}
+AT_ONCE: Mapping[str, Any] = {"minimum_holding": 0, "cooling_off": 0}
 
 
 class Cycles:
@@ -129,15 +130,32 @@ async def test_scores_that_swing_by_less_than_the_threshold_swap_nobody(cycles: 
 
 
 async def test_a_swap_is_not_undone_by_the_next_swing(cycles: Cycles) -> None:
-    await cycles.desk.configuration.put({"replacement": {"minimum_holding": 0}}, "test", WHO)
+    # No pause and no holding time, and a swing that lasts: the threshold alone stands in the way.
+    await cycles.desk.configuration.put({"replacement": AT_ONCE}, "test", WHO)
     for _ in range(6):
         await cycles.cycle(BETTER)
     assert PLANTED in await cycles.desk.members()
     swaps = 0
     for turn in range(24):
-        scores = {PLANTED: 0.86 if turn % 2 else 0.84, WEAKEST: 0.84 if turn % 2 else 0.86}
+        is_up = turn // 4 % 2
+        scores = {PLANTED: 0.86 if is_up else 0.84, WEAKEST: 0.84 if is_up else 0.86}
         swaps += len((await cycles.cycle(scores)).swaps)
     assert swaps == 0
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_a_swing_beyond_the_threshold_that_does_not_last_swaps_nobody(desk: Desk) -> None:
+    # Without noise in the threshold: the confirmations alone stand in the way.
+    cycles = await Cycles(desk).begin(**AT_ONCE, noise_multiple=0)
+    before = await desk.members()
+    confirmed: list[int] = []
+    for turn in range(9):
+        done = await cycles.cycle({PLANTED: 0.98 if turn % 3 else 0.80})
+        assert done.swaps == ()
+        pending = next(one for one in done.proposals if one.leaver.contender.symbol == WEAKEST)
+        confirmed.append(pending.confirmations)
+    assert confirmed == [0, 1, 2] * 3, "it is in front by enough, and one board short"
+    assert await desk.members() == before
 
 
 async def test_one_board_counts_once_and_confirmations_survive_a_restart(cycles: Cycles) -> None:
