@@ -47,11 +47,20 @@ class Outbox:
         while True:
             async with self.database.read() as unit:
                 channels = await unit.notifications.channels()
+                is_behind = await unit.notifications.unseen() > 0
+            # What is held back for people becomes due without an event.
+            to_people = any(one.enabled and one.kind is ChannelKind.APPRISE for one in channels)
+            if not (is_behind or to_people):
+                return channels
             if await self.database.run(lambda unit, known=channels: self._page(unit, known)):  # type: ignore[misc]  # bound now
                 return channels
 
     async def _page(self, unit: UnitOfWork, channels: tuple[Channel, ...]) -> bool:
         """One page of events; True when there are no more."""
+        if not any(channel.enabled for channel in channels):
+            # Everybody who writes waits for us: what nobody is to be told need not be read.
+            await unit.notifications.seen_all()
+            return True
         position = await unit.notifications.position()
         records = await unit.events.after(position, _PAGE)
         notices = [notice for record in records if (notice := notice_of(record)) is not None]

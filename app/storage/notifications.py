@@ -21,7 +21,7 @@ from app.domain.notification import (
 )
 from app.storage.notification_tables import NOTIFIED, notification_channels
 from app.storage.notification_tables import notifications as table
-from app.storage.tables import event_head
+from app.storage.tables import STREAM_ID, event_head
 from app.storage.upsert import insert, upsert
 
 CLAIM: Final = timedelta(
@@ -65,6 +65,17 @@ class NotificationRepository:
 
     async def seen(self, seq: int) -> None:
         await self._seen(seq)
+
+    async def unseen(self) -> int:
+        """How many events were committed since."""
+        heads = select(event_head.c.id, event_head.c.seq)
+        found = {name: seq for name, seq in await self.connection.execute(heads)}  # noqa: C416
+        return int(found[STREAM_ID]) - int(found[NOTIFIED])
+
+    async def seen_all(self) -> None:
+        """All that were committed until now, without reading them."""
+        newest = select(event_head.c.seq).where(event_head.c.id == STREAM_ID)
+        await self._seen(newest.scalar_subquery())
 
     async def _seen(self, seq: Any) -> int:
         moved = await self.connection.execute(

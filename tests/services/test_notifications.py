@@ -463,6 +463,43 @@ async def test_channels_can_be_changed_and_removed(office: Office) -> None:
             await office.notifications.remove(channel_id, WHO, no_answer)
 
 
+async def test_what_nobody_was_to_be_told_is_not_told_to_who_comes_later(office: Office) -> None:
+    receiver = Receiver()
+    async with office.database.read() as unit:
+        assert await unit.notifications.unseen() == 0
+    await office.announce(change(1), change(2))
+    async with office.database.read() as unit:
+        assert await unit.notifications.unseen() == 2
+    await office.work()
+    async with office.database.read() as unit:
+        assert await unit.notifications.unseen() == 0
+    async with receiver.listening() as url:
+        await office.channel("desk", url)
+        await office.work()
+        assert receiver.ids == []
+        await office.announce(change(3))
+        await office.work()
+    assert receiver.ids == ["event-3"]
+
+
+@SQLITE
+async def test_a_round_without_news_writes_nothing(office: Office) -> None:
+    receiver = Receiver()
+    async with receiver.listening() as url:
+        await office.channel("desk", url)
+        await office.announce(change(1))
+        before = office.database.commits
+        await office.work()
+        assert receiver.ids == ["event-1"]
+        assert office.database.commits != before
+        before = office.database.commits
+        await office.courier.collect()
+        assert office.database.commits == before
+        await office.announce(change(2))
+        await office.work()
+        assert receiver.ids == ["event-1", "event-2"]
+
+
 async def test_what_was_settled_long_ago_is_dropped(office: Office) -> None:
     receiver = Receiver()
     async with receiver.listening() as url:
