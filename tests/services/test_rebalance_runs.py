@@ -13,6 +13,7 @@ from app.domain.rebalance_run import RebalanceStepName, RebalanceStepState, Run,
 from app.services.once import Along, Answer, Command
 from app.services.rebalance_runs import Rebalanced
 from app.services.rebalance_steps import RebalanceRequest, StepRecorder
+from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
 from tests.services.desk import NOW, SYMBOLS, WHO, Desk
 
@@ -327,3 +328,24 @@ async def test_of_many_at_once_each_is_a_run_or_hears_of_one(desk: Desk) -> None
             assert ending.result is not None
             assert ending.result.run_id == run.run_id
     assert (await desk.portfolio.view()).portfolio.version == 2
+
+
+_LOCKS = ("INSERT INTO rebalance_runs", "FOR UPDATE", "UPDATE rebalance_runs", "UPDATE event_head")
+
+
+@pytest.mark.parametrize("backend", ["postgres"], indirect=True)
+async def test_C17_a_rebalance_locks_the_portfolio_then_its_run_and_the_numbers_of_events_last(
+    counted: tuple[Database, list[str]],
+) -> None:
+    # Two that lock in one order cannot wait for each other, however their turns fall.
+    database, statements = counted
+    desk = await Desk(database).filled(4)
+    desk.later(days=2)
+    desk.score({SYMBOLS[0]: 0.3})
+    statements.clear()
+    assert (await rebalanced(desk)).plan.shifts
+    await desk.portfolio.replace(SYMBOLS[1], SYMBOLS[9], "better", WHO)
+    taken = [lock for sql in statements for lock in _LOCKS if lock in sql]
+    claimed, portfolio, run, numbers = _LOCKS
+    # The claim is a transaction of its own, so that others see it; then the run is begun and ended.
+    assert taken == [claimed, portfolio, run, run, numbers, portfolio, numbers]
