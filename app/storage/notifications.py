@@ -69,7 +69,7 @@ class NotificationRepository:
     async def unseen(self) -> int:
         """How many events were committed since."""
         heads = select(event_head.c.id, event_head.c.seq)
-        found = {name: seq for name, seq in await self.connection.execute(heads)}  # noqa: C416
+        found = {head.id: head.seq for head in await self.connection.execute(heads)}
         return int(found[STREAM_ID]) - int(found[NOTIFIED])
 
     async def seen_all(self) -> None:
