@@ -79,15 +79,16 @@ class Controls:
             banned = self.ban(name) if draft.type in _ENTERS else None
             if banned is not None:
                 raise ConflictError(Code.SYMBOL_BANNED, f"{name} is banned: {banned}")
-            if draft.type is EventType.REPLACE and self.is_pinned(other):
-                reason = self.locks[other].reason
-                raise ConflictError(Code.SYMBOL_PINNED, f"{other} is pinned: {reason}")
+            leaver = {EventType.REPLACE: other, EventType.REMOVE: name}.get(draft.type)
+            if leaver is not None and self.is_pinned(leaver):
+                reason = self.locks[leaver].reason
+                raise ConflictError(Code.SYMBOL_PINNED, f"{leaver} is pinned: {reason}")
 
 
 FREE: Final = Controls()  # nothing forbidden
 _ENTERS: Final = frozenset({EventType.ADD, EventType.REPLACE})
 _BUYS: Final = _ENTERS | {EventType.REBALANCE}
-HELD_BACK: Final = _BUYS  # kinds of events that switch or locks may forbid
+HELD_BACK: Final = _BUYS | {EventType.REMOVE}  # kinds of events that switch or locks may forbid
 
 
 def locked(portfolio: Portfolio, lock: Lock) -> Change:

@@ -52,7 +52,7 @@ def test_no_other_kinds_of_events_are_refused_than_those_that_may_be_held_back(
     strict = Controls(Switch(enabled=False), {"AAUSDT": BAN, "BBUSDT": PIN})
     refused = False
     try:
-        strict.require([draft(kind, "AAUSDT", "BBUSDT")])
+        strict.require([draft(kind, "AAUSDT", "BBUSDT"), draft(kind, "BBUSDT")])
     except ConflictError:
         refused = True
     assert refused is (kind in HELD_BACK)
@@ -70,6 +70,7 @@ def test_no_other_kinds_of_events_are_refused_than_those_that_may_be_held_back(
             draft(EventType.REPLACE, "CCUSDT", "BBUSDT"),
             Code.SYMBOL_PINNED,
         ),
+        (Controls(locks={"BBUSDT": PIN}), draft(EventType.REMOVE, "BBUSDT"), Code.SYMBOL_PINNED),
         (FREE, draft(EventType.REPLACE, "CCUSDT", "BBUSDT"), None),
     ],
 )

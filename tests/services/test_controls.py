@@ -100,6 +100,9 @@ async def test_a_pinned_member_is_neither_sold_nor_replaced(desk: Desk) -> None:
     with pytest.raises(ConflictError) as caught:
         await desk.portfolio.replace(SYMBOLS[3], SYMBOLS[20], "no", WHO)
     assert caught.value.code is Code.SYMBOL_PINNED
+    with pytest.raises(ConflictError) as caught:
+        await desk.portfolio.remove(SYMBOLS[3], "no", WHO)
+    assert caught.value.code is Code.SYMBOL_PINNED
     await desk.controls.unlock(SYMBOLS[3], "done", WHO)
     assert (await desk.portfolio.replace(SYMBOLS[3], SYMBOLS[20], "now", WHO)).result
 

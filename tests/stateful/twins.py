@@ -316,6 +316,7 @@ def kept_in_bounds(before: Seen, after: Seen, desk: Desk) -> None:
             assert symbol in were or symbol not in are
         if lock.kind is LockKind.PIN:
             assert symbol not in replaced
+            assert symbol in are or symbol not in were
             assert not is_rebalanced or not were.get(symbol) or are[symbol] > 0
     assert controls.switch.enabled or are.keys() <= were.keys()
 

@@ -212,10 +212,13 @@ async def add_symbol(service: ServiceDep, command: CommandDep, body: SymbolIn) -
     "/remove-symbol",
     summary="Remove a member",
     response_model=RemovedOut,
-    responses=problems(Code.SYMBOL_NOT_IN_PORTFOLIO, *NAMES, *MEMBER_CHANGES),
+    responses=problems(Code.SYMBOL_NOT_IN_PORTFOLIO, Code.SYMBOL_PINNED, *NAMES, *MEMBER_CHANGES),
 )
 async def remove_symbol(service: ServiceDep, command: CommandDep, body: SymbolIn) -> Response:
-    """Works on stale data too: then the weight goes to cash and the others stay as they are."""
+    """Works on stale data too: then the weight goes to cash and the others stay as they are.
+
+    A pinned member stays until its pin is lifted.
+    """
 
     def render(done: Removed) -> Answer:
         return keep(RemovedOut.of(done), headers=_tag(done.version))
@@ -233,6 +236,7 @@ async def remove_symbol(service: ServiceDep, command: CommandDep, body: SymbolIn
     response_model=ReplacedOut,
     responses=problems(
         Code.SYMBOL_NOT_IN_PORTFOLIO,
+        Code.SYMBOL_PINNED,
         *_ENTERS,
     ),
 )

@@ -46,7 +46,7 @@ class SwitchIn(Body):
 
 
 class LockOut(Out):
-    """A pinned symbol is neither replaced nor sold off; a banned one never comes in.
+    """A pinned symbol is neither replaced, removed nor sold off; a banned one never comes in.
 
     A watched one is on the watch list and its book is looked at first; nothing is forbidden.
     """
