@@ -19,8 +19,8 @@ Key = Annotated[
     str | None, typer.Option("--key", help="Idempotency-Key: the same key has one effect.")
 ]
 _COLUMNS = (
-    "rank>", "symbol", "contract", "weight %>", "target %>", "score>", "confidence>", "tradeable",
-    "why not",
+    "rank>", "symbol", "contract", "weight %>", "now %>", "target %>", "score>", "confidence>",
+    "tradeable", "why not",
 )  # fmt: skip
 
 
@@ -157,13 +157,14 @@ def decline(
 
 
 def members_table(document: Mapping[str, Any]) -> Table:
-    """The members of GET /portfolio."""
+    """The members of GET /portfolio: weights as set, as prices have carried them, and targets."""
     rows = [
         (
             member["position_rank"],
             member["symbol"],
             member["contract"],
             number(member["weight_percentage"], 6),
+            number(member["current_weight_percentage"], 6),
             number(member["target_weight_percentage"], 6),
             number(member["current_score"], 4),
             number(member["confidence"], 2),
