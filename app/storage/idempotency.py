@@ -13,6 +13,7 @@ from app.storage.tables import idempotency_keys as table
 from app.storage.upsert import add_if_new
 
 LOCK: Final = timedelta(seconds=30)  # so long may one attempt take before another takes over
+_TRIES: Final = 3  # to take a key that others take and give free meanwhile
 # Made once: putting a statement together takes as long as carrying it out.
 _MINE: Final = (table.c.principal == bindparam("whose"), table.c.key == bindparam("wanted"))
 _RUNNING: Final = (*_MINE, table.c.state == "running")
@@ -83,10 +84,17 @@ class IdempotencyRepository:
             "created_at": now,
         }
         new = add_if_new(self.connection, table)
-        if (await self.connection.execute(new, row)).rowcount == 1:
-            return Claim(ClaimOutcome.CLAIMED)
         mine = {"whose": principal, "wanted": key}
-        known = (await self.connection.execute(_KNOWN, mine)).one()
+        known = None
+        # One that is refused gives the key free, and may do so between our two looks at it.
+        for _ in range(_TRIES):
+            if (await self.connection.execute(new, row)).rowcount == 1:
+                return Claim(ClaimOutcome.CLAIMED)
+            known = (await self.connection.execute(_KNOWN, mine)).one_or_none()
+            if known is not None:
+                break
+        if known is None:
+            return Claim(ClaimOutcome.IN_PROGRESS)
         if (known.route, known.fingerprint) != (route, fingerprint):
             return Claim(ClaimOutcome.REUSED)
         if known.state == "done":

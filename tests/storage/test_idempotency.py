@@ -1,10 +1,21 @@
 """One effect per key, and the same answer again."""
 
 import asyncio
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.storage.database import Database
-from app.storage.idempotency import LOCK, Claim, ClaimOutcome, StoredAnswer
+from app.storage.idempotency import (
+    LOCK,
+    Claim,
+    ClaimOutcome,
+    IdempotencyRepository,
+    StoredAnswer,
+)
 from tests.storage.worlds import T0
 
 _ANSWER = StoredAnswer(
@@ -37,6 +48,38 @@ async def test_C02_of_many_at_once_one_gets_it(database: Database) -> None:
     outcomes = [claim.outcome for claim in claims]
     assert outcomes.count(ClaimOutcome.CLAIMED) == 1
     assert outcomes.count(ClaimOutcome.IN_PROGRESS) == 19
+
+
+@dataclass
+class _Crossed:
+    """A connection beside which others give the key free, so often, once we have tried to take it."""
+
+    real: AsyncConnection
+    times: int
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    async def execute(self, statement: Any, given: Any) -> Any:
+        done = await self.real.execute(statement, given)
+        if statement.is_insert and self.times:
+            self.times -= 1
+            await IdempotencyRepository(self.real).release("me", "key")
+        elif statement.is_select and self.times:
+            await IdempotencyRepository(self.real).claim("me", "key", "POST /x", "f", T0)
+        return done
+
+
+@pytest.mark.parametrize(
+    ("times", "outcome"), [(1, ClaimOutcome.CLAIMED), (9, ClaimOutcome.IN_PROGRESS)]
+)
+async def test_a_key_that_is_given_free_between_two_looks_is_taken(
+    database: Database, times: int, outcome: ClaimOutcome
+) -> None:
+    await _claim(database)
+    async with database.write() as unit:
+        crossed = IdempotencyRepository(cast("AsyncConnection", _Crossed(unit.connection, times)))
+        assert (await crossed.claim("me", "key", "POST /x", "f", T0)).outcome is outcome
 
 
 async def test_C04_a_holder_that_vanished_is_followed_by_one(database: Database) -> None:
