@@ -52,7 +52,7 @@ async def test_C02_of_many_at_once_one_gets_it(database: Database) -> None:
 
 @dataclass
 class _Crossed:
-    """A connection beside which others give the key free, so often, once we have tried to take it."""
+    """A connection beside which others give the key free, once we have tried to take it."""
 
     real: AsyncConnection
     times: int
