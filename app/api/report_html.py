@@ -8,7 +8,7 @@ from app.domain.attribution import Attribution
 from app.domain.brinson import ActiveReturn
 from app.domain.report_page import Page, Plot, Series, Table
 from app.domain.swap_outcomes import SwapOutcome
-from app.services.report import Report
+from app.services.portfolio_report import Report
 
 UNKNOWN = "unknown"
 

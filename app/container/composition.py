@@ -31,6 +31,8 @@ from app.services.once import Once
 from app.services.performance import Performance
 from app.services.performance_marks import PerformanceMarks
 from app.services.portfolio import PortfolioService
+from app.services.portfolio_overview import PortfolioOverview
+from app.services.portfolio_report import Reporting
 from app.services.ports import Exchange, Jobs
 from app.services.proposals import Proposals
 from app.services.quality import QualityService
@@ -38,8 +40,6 @@ from app.services.rebalance_runs import RebalanceRuns
 from app.services.rebalancing import Rebalancing
 from app.services.registry import Registry, shipped_sectors
 from app.services.replacement import Replacement
-from app.services.report import Reporting
-from app.services.reports import Reports
 from app.services.safety import Safety
 from app.services.sample_data import SampleData
 from app.services.scoring import Scoring
@@ -95,7 +95,7 @@ def compose(
     )
     configuration = ConfigurationService(database, grounds, once, ledger, scoring.factors)
     performance = Performance(database, grounds, once, ledger)
-    reports = Reports(database, grounds, performance)
+    overview = PortfolioOverview(database, grounds, performance)
     portfolio = PortfolioService(database, grounds, once, ledger)
     runs = RebalanceRuns(database, utc_now, new_id, f"{gethostname()}:{os.getpid()}", shared)
     rebalancing = Rebalancing(database, grounds, once, ledger, runs)
@@ -118,7 +118,7 @@ def compose(
         safety=Safety(database, grounds),
         trading=Trading(database, grounds),
         controls=ControlService(database, grounds, once, ledger),
-        reports=reports,
+        overview=overview,
         alerts=AlertService(database, grounds, once, new_id, system),
         alert_rules=AlertRuleService(configuration),
         configuration=configuration,

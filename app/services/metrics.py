@@ -10,7 +10,7 @@ from app.domain.portfolio import FULL
 from app.domain.portfolio_risk import Risk, risk_of
 from app.services.grounds import GroundsNow
 from app.services.kept_views import Basis
-from app.services.reports import CorrelationReport, correlation_report
+from app.services.portfolio_overview import CorrelationReport, correlation_report
 from app.services.trading import DataFacts
 from app.services.views import portfolio_view
 from app.storage.database import Database

@@ -23,14 +23,14 @@ from app.services.once import Command, Once, Outcome
 from app.services.performance import Claim, Performance
 from app.services.performance_marks import PerformanceMarks
 from app.services.portfolio import PortfolioService, Removed, Replaced
+from app.services.portfolio_overview import Analytics, CorrelationReport, PortfolioOverview
+from app.services.portfolio_report import Reporting
 from app.services.proposals import Proposals
 from app.services.quality import QualityService
 from app.services.rebalance_runs import Rebalanced
 from app.services.rebalancing import Rebalancing
 from app.services.registry import Registry
 from app.services.replacement import Executed, Replacement, Replacements
-from app.services.report import Reporting
-from app.services.reports import Analytics, CorrelationReport, Reports
 from app.services.safety import Safety, SafetyReport
 from app.services.sample_data import SampleData
 from app.services.scoring import Scoring
@@ -69,7 +69,7 @@ class MySymbolsServiceV2:
     safety: Safety
     trading: Trading
     controls: ControlService
-    reports: Reports
+    overview: PortfolioOverview
     alerts: AlertService
     alert_rules: AlertRuleService
     configuration: ConfigurationService
@@ -159,7 +159,7 @@ class MySymbolsServiceV2:
         return await self.replacement.execute(command)
 
     async def check_portfolio_correlation(self, days: int | None = None) -> CorrelationReport:
-        return await self.reports.correlation(days)
+        return await self.overview.correlation(days)
 
     async def check_portfolio_alerts(self) -> tuple[Alert, ...]:
         found, _ = await self.alerts.list(Chosen())
@@ -171,7 +171,7 @@ class MySymbolsServiceV2:
         return await self.performance.book(symbol, result, reason, command)
 
     async def get_portfolio_analytics(self) -> Analytics:
-        return await self.reports.analytics()
+        return await self.overview.analytics()
 
     async def get_portfolio_metrics(self) -> PortfolioMetrics:
         return await self.metrics.metrics()
@@ -179,10 +179,10 @@ class MySymbolsServiceV2:
     async def get_portfolio_history(
         self, before_seq: int | None = None, limit: int = 50
     ) -> tuple[PortfolioEvent, ...]:
-        return await self.reports.history(before_seq, limit)
+        return await self.overview.history(before_seq, limit)
 
     async def validate_portfolio_safety(self) -> SafetyReport:
         return await self.safety.validate()
 
     async def validate_portfolio_integrity(self) -> Integrity:
-        return await self.reports.integrity()
+        return await self.overview.integrity()

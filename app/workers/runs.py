@@ -8,8 +8,8 @@ from functools import partial
 from app.domain.jobs import Document, JobKind
 from app.services.backfill import STAGES, Progress, first_fill
 from app.services.my_symbols import MySymbolsServiceV2
+from app.services.portfolio_report import Report
 from app.services.ports import Journal
-from app.services.report import Report
 from app.services.retention import SWEEPS, swept
 from app.workers.durable import Run
 from app.workers.job_telling import telling

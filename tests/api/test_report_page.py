@@ -19,7 +19,7 @@ from app.domain.portfolio import EMPTY
 from app.domain.report_page import Table, render
 from app.domain.swap_outcomes import Moment, SwapOutcome
 from app.services.performance import HeldPosition
-from app.services.report import Report
+from app.services.portfolio_report import Report
 from app.services.trading import DataFacts
 from tests.domain.portfolios import HOUR, T0, newcomer
 

@@ -35,12 +35,12 @@ from app.services.outlook import Quote
 from app.services.performance import Performance
 from app.services.performance_marks import PerformanceMarks
 from app.services.portfolio import PortfolioService
+from app.services.portfolio_overview import PortfolioOverview
+from app.services.portfolio_report import Reporting
 from app.services.proposals import Proposals
 from app.services.rebalance_runs import RebalanceRuns
 from app.services.rebalancing import Rebalancing
 from app.services.replacement import Replacement
-from app.services.report import Reporting
-from app.services.reports import Reports
 from app.services.safety import Safety
 from app.services.signal_actions import SignalActions
 from app.services.signal_outcomes import SignalOutcomes
@@ -176,7 +176,7 @@ class Desk:
         )
         self.performance = Performance(self.database, grounds, once, ledger)
         self.performance_marks = PerformanceMarks(self.performance)
-        self.reports = Reports(self.database, grounds, self.performance)
+        self.overview = PortfolioOverview(self.database, grounds, self.performance)
         self.metrics = MetricsService(self.database, grounds)
         self.reporting = Reporting(self.performance)
         self.safety = Safety(self.database, grounds)

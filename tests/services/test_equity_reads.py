@@ -127,7 +127,7 @@ async def _days_from_the_last_weighing_before_them(
     assert len(rows) < 8
 
     rows.clear()
-    told = await desk.reports.analytics()
+    told = await desk.overview.analytics()
     assert told.figures == track_record(days(whole.curve))
     assert len(rows) <= SHOWN + 8
 
@@ -187,7 +187,7 @@ async def _a_report_of_its_period_with_every_swap_of_it(desk: Desk, whole: Track
 
 async def test_what_is_kept_to_read_less_is_proven_by_the_history(desk: Desk) -> None:
     await lived(desk, 5)
-    assert (await desk.reports.integrity()).ok
+    assert (await desk.overview.integrity()).ok
     statements = (
         ("UPDATE booked_totals SET pnl = '999' WHERE currency = 'USDT'", "booked_totals"),
         ("DELETE FROM booked_totals", "booked_totals"),
@@ -195,7 +195,7 @@ async def test_what_is_kept_to_read_less_is_proven_by_the_history(desk: Desk) ->
     for statement, name in statements:
         async with desk.database.write() as unit:
             await unit.connection.exec_driver_sql(statement.replace("'999'", "999"))
-        wrong = [one for one in (await desk.reports.integrity()).invariants if not one.ok]
+        wrong = [one for one in (await desk.overview.integrity()).invariants if not one.ok]
         assert [one.name for one in wrong] == [name]
         assert wrong[0].detail is not None
         assert "USDT is not that of its events" in wrong[0].detail
@@ -265,7 +265,7 @@ async def test_a_mark_that_was_not_known_breaks_later_stretches_too(desk: Desk) 
     assert day == whole.days[-1]
     assert (day.equity, day.reason) == (None, whole.curve.broken)
     assert day.reason is not None
-    assert (await desk.reports.integrity()).ok
+    assert (await desk.overview.integrity()).ok
 
 
 async def test_weighings_without_their_equity_are_read_from_the_beginning(

@@ -98,7 +98,7 @@ async def test_nobody_qualifies_and_nothing_is_written(desk: Desk) -> None:
     assert done.result is not None
     assert {one.reason for one in done.result.refused} == {Refusal.LOW_SCORE}
     assert (await desk.portfolio.view()).portfolio.version == 0
-    assert await desk.reports.history(None, 10) == ()
+    assert await desk.overview.history(None, 10) == ()
 
 
 async def test_no_choice_without_a_fresh_board(desk: Desk) -> None:
@@ -237,7 +237,7 @@ async def test_replace_works_again_and_again_and_the_removed_can_return(desk: De
         await desk.portfolio.remove(SYMBOLS[9], "out", WHO)
         await desk.portfolio.add(SYMBOLS[9], "back", WHO)
     assert await desk.members() == list(SYMBOLS[:10])
-    integrity = await desk.reports.integrity()
+    integrity = await desk.overview.integrity()
     assert integrity.ok, integrity
 
 
@@ -276,7 +276,7 @@ async def test_C05_fifty_adds_at_nine_members_give_one_winner(desk: Desk) -> Non
     assert answers.count(Code.PORTFOLIO_FULL.value) == 49
     view = await desk.portfolio.view()
     assert (len(view.members), view.portfolio.version) == (10, 2)
-    assert (await desk.reports.integrity()).ok
+    assert (await desk.overview.integrity()).ok
 
 
 async def test_C06_replacing_and_removing_one_member_at_once(desk: Desk) -> None:
@@ -297,7 +297,7 @@ async def test_C06_replacing_and_removing_one_member_at_once(desk: Desk) -> None
     )
     assert sorted(answers) == ["done", "symbol_not_in_portfolio", "symbol_not_in_portfolio"]
     assert (await desk.portfolio.view()).portfolio.version == 2
-    assert (await desk.reports.integrity()).ok
+    assert (await desk.overview.integrity()).ok
 
 
 async def test_C16_a_read_sees_one_version_while_members_change(desk: Desk) -> None:
@@ -339,7 +339,7 @@ async def test_concurrent_changes_of_all_kinds_keep_every_invariant(desk: Desk) 
             return
 
     await asyncio.gather(*(step(number) for number in range(40)))
-    integrity = await desk.reports.integrity()
+    integrity = await desk.overview.integrity()
     assert integrity.ok, integrity
     async with desk.database.read() as unit:
         events = await unit.history.all()

@@ -70,7 +70,7 @@ async def test_by_default_a_purchase_is_proposed_and_carried_out_when_approved(
     shown = (await client.get(f"{PREFIX}/signals/{signal_id}")).json()
     assert (shown["state"], shown["effect"]["version"]) == ("applied", before + 1)
     assert done.json()["decision"]["version"] == before + 1
-    history = await desk.reports.history(None, 3)
+    history = await desk.overview.history(None, 3)
     assert any(signal_id in event.reason and event.symbol == NEW for event in history)
     again = await client.post(path, json={"reason": "yes"})
     assert again.json()["code"] == "invalid_state_transition"
@@ -164,7 +164,7 @@ async def test_auto_acts_by_itself_once_agents_are_weighed_by_skill(desk: Desk) 
     assert (done.policy, done.version) == (Policy.AUTO, before + 1)
     assert await version(desk) == before + 1
     assert (await judged(desk, known)).signal.state is SignalState.APPLIED
-    (event,) = [one for one in await desk.reports.history(None, 5) if one.symbol == SYMBOLS[11]]
+    (event,) = [one for one in await desk.overview.history(None, 5) if one.symbol == SYMBOLS[11]]
     assert known in event.reason
     assert event.actor == "signals"
 

@@ -126,7 +126,8 @@ async def test_auto_proposes_until_booked_outcomes_have_earned_weights_and_then_
     assert (found["effect"]["policy"], found["effect"]["move"]) == ("auto", "add")
     assert found["effect"]["version"] == after["version"] == before["version"] + 1
     assert found["symbol"] in {one["symbol"] for one in after["members"]}
-    (event,) = [one for one in await desk.reports.history(None, 3) if one.symbol == found["symbol"]]
+    newest = await desk.overview.history(None, 3)
+    (event,) = [one for one in newest if one.symbol == found["symbol"]]
     assert found["signal_id"] in event.reason
     lines = metrics.render().decode().splitlines()
     booked = {one.split()[0]: one.split()[1] for one in lines if "signal_outcomes_total{" in one}

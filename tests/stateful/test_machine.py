@@ -358,9 +358,9 @@ class Life(RuleBasedStateMachine):
         async def read(desk: Desk) -> Any:
             await desk.portfolio.view()
             await desk.alerts.look()
-            await desk.reports.analytics()
+            await desk.overview.analytics()
             await desk.trading.tradeable()
-            checked = await desk.reports.integrity()
+            checked = await desk.overview.integrity()
             return [one for one in checked.invariants if not one.ok and one.name != "bounds"]
 
         assert self.runner.run(self.twins.each(read)) == [[], []]

@@ -12,7 +12,7 @@ from app.api.members import TARGET, MemberOut, freshness
 from app.api.responses import answer, etag
 from app.api.routing import api_router
 from app.api.schemas import Freshness, Out, Percent, QueryInt, Score, Share, UtcTime, percent
-from app.services.reports import Analytics, CorrelationReport, Statistics
+from app.services.portfolio_overview import Analytics, CorrelationReport, Statistics
 from app.services.views import PortfolioView
 from app.services.weighing import WeightLine, Weights
 
@@ -247,13 +247,13 @@ async def portfolio(service: ServiceDep, shown: ShownDep) -> Response:
 @of_memory
 async def statistics(service: ServiceDep) -> StatisticsOut:
     """Size, scores, sectors and average figures since inclusion."""
-    return StatisticsOut.of(await service.reports.statistics())
+    return StatisticsOut.of(await service.overview.statistics())
 
 
 @router.get("/analytics", summary="Performance and risk")
 async def analytics(service: ServiceDep) -> AnalyticsOut:
     """Best and worst members, and risk-adjusted figures; undefined ones are null."""
-    return AnalyticsOut.of(await service.reports.analytics())
+    return AnalyticsOut.of(await service.overview.analytics())
 
 
 @router.get("/weights", summary="Weights, targets and drift", response_model=WeightsOut)
@@ -270,12 +270,12 @@ async def correlation(
     days: Annotated[QueryInt, Query(ge=2, le=365, description="Daily returns to look at.")] = 30,
 ) -> CorrelationOut:
     """Pairwise, on the configured basis (residual: after removing the market factor)."""
-    return CorrelationOut.of(await service.reports.correlation(days))
+    return CorrelationOut.of(await service.overview.correlation(days))
 
 
 @router.get("/replacement-candidates", summary="The weakest members")
 @of_memory
 async def replacement_candidates(service: ServiceDep) -> CandidatesOut:
     """Lowest score first, priority 1 to n. Being one of them does not stop trading."""
-    found, facts = await service.reports.replacement_candidates()
+    found, facts = await service.overview.replacement_candidates()
     return CandidatesOut(candidates=[MemberOut.of(member) for member in found], **freshness(facts))

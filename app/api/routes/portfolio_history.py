@@ -107,7 +107,7 @@ async def history(
     chosen = {"symbol": symbol, "action": None if action is None else action.value}
     start = cursors.decode("portfolio_history", chosen, cursor)
     before = None if start is None else int(start[0])
-    events = await service.reports.history(before, limit + 1, symbol, action)
+    events = await service.overview.history(before, limit + 1, symbol, action)
     page, last = cut(events, limit, lambda event: (event.seq,))
     return Page(
         items=[EventOut.of(event) for event in page],
@@ -118,7 +118,7 @@ async def history(
 @router.get("/integrity", summary="Are all invariants held")
 async def integrity(service: ServiceDep) -> IntegrityOut:
     """Size, ranks, sums, bounds, scores; that the history folds to the state; its hash chain."""
-    return IntegrityOut.of(await service.reports.integrity())
+    return IntegrityOut.of(await service.overview.integrity())
 
 
 def _number(payload: Mapping[str, Any], name: str) -> float | None:

@@ -20,7 +20,7 @@ from app.domain.performance import Figures
 from app.domain.report_page import render
 from app.domain.swap_outcomes import Moment, SwapOutcome
 from app.services.once import Command
-from app.services.report import Report
+from app.services.portfolio_report import Report
 
 router = api_router("portfolio", "/portfolio")
 # The page brings its own style and asks for nothing else.

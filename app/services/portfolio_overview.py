@@ -73,7 +73,7 @@ class CorrelationReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Reports:
+class PortfolioOverview:
     """What is told about the portfolio; nothing here changes it."""
 
     database: Database
