@@ -53,28 +53,47 @@ class QualityKeeper:
     async def observe(self) -> None:
         """Judge the prices that have come in since, a few in each turn of the loop."""
         entries = self.moment().known.index.entries
+        judged: dict[str, tuple[PriceState | None, PriceState]] = {}
         for begun in range(0, len(entries), PORTION):
             if begun:
                 await asyncio.sleep(0)  # all at once took as long as fifty answers
-            self._judge(entries[begun : begun + PORTION])
+            judged |= self._judged_of(entries[begun : begun + PORTION])
+        self._take(judged)
 
-    def _judge(self, entries: Sequence[SymbolEntry]) -> None:
+    def _judged_of(
+        self, entries: Sequence[SymbolEntry]
+    ) -> dict[str, tuple[PriceState | None, PriceState]]:
+        """The states that change, by code, with what they were."""
         moment = self.moment()
         market, rules = moment.market, moment.configuration.quality
-        states = dict(market.quality)
+        found: dict[str, tuple[PriceState | None, PriceState]] = {}
         for entry in entries:
             code = entry.contract.code
             reading = reading_of(market, entry.contract, moment.server_ms)
             if reading is None:
                 continue
-            before = states.get(code)
+            before = market.quality.get(code)
             after = read(before, reading, rules)
             if before is None:
                 after = noticed(after, self._lots.get(entry.symbol_id), entry, moment)
-            states[code] = after
+            if after is not before:
+                found[code] = before, after
             _tell(entry.symbol, before, after)
-        if any(state is not market.quality.get(code) for code, state in states.items()):
-            self.live.market = replace(market, quality=MappingProxyType(states))
+        return found
+
+    def _take(self, judged: Mapping[str, tuple[PriceState | None, PriceState]]) -> None:
+        """All at once: every answer from memory is made anew for another market.
+
+        What somebody else has changed meanwhile is judged again at the next look.
+        """
+        market = self.live.market
+        news = {
+            code: after
+            for code, (before, after) in judged.items()
+            if market.quality.get(code) is before
+        }
+        if news:
+            self.live.market = replace(market, quality=MappingProxyType({**market.quality, **news}))
 
     def refer(self, prices: Mapping[str, ReferencePrice]) -> None:
         """Take up what other exchanges say, by base coin; nothing waits here."""

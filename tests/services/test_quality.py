@@ -143,16 +143,42 @@ async def test_judging_a_whole_market_lets_others_have_their_turns(
     monkeypatch.setattr(quality_keeper, "PORTION", portion)
     judged = dict(data.live.market.quality)
     data.live.market = replace(data.live.market, quality={})
-    seen: list[int] = []
+    known: list[int] = []
 
     async def others() -> None:
-        while len(data.live.market.quality) < len(judged):
-            seen.append(len(data.live.market.quality))
+        while not data.live.market.quality:
+            known.append(len(data.live.market.quality))
             await asyncio.sleep(0)
 
     await asyncio.gather(data.quality.observe(), others())
     assert data.live.market.quality.keys() == judged.keys()
-    assert seen == list(range(portion, contracts, portion))
+    assert len(known) == (contracts - 1) // portion, "one turn between two portions"
+
+
+@ON_SQLITE
+async def test_what_changes_while_others_are_judged_is_not_undone(
+    live: LiveMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = await refreshed(live)
+    monkeypatch.setattr(quality_keeper, "PORTION", 1)
+    code = data.resolve(ETH).contract.code
+    await later(live, data)
+    states = dict(data.live.market.quality)
+    aged = {one: replace(state, stamp=state.stamp - 1) for one, state in states.items()}
+    data.live.market = replace(data.live.market, quality=aged)
+    other = replace(aged[code], doubt=Doubt.LOT_CHANGED)
+
+    async def meanwhile() -> None:
+        await asyncio.sleep(0)
+        held = {**data.live.market.quality, code: other}
+        data.live.market = replace(data.live.market, quality=held)
+
+    await asyncio.gather(data.quality.observe(), meanwhile())
+    assert data.live.market.quality[code] is other
+    others = states.keys() - {code}
+    assert {one: data.live.market.quality[one].stamp for one in others} == {
+        one: states[one].stamp for one in others
+    }
 
 
 @ON_SQLITE
