@@ -72,6 +72,7 @@ def job_that_waits(terminal: Terminal) -> Iterator[str]:
             body = json.dumps(job).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
+            self.send_header("X-Service-Mode", "NORMAL")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
