@@ -155,12 +155,19 @@ def _swaps(report: Report) -> Table:
                 _share(one.new_return),
                 _share(one.difference),
                 verdict[one.has_paid],
-                one.reason or ("" if one.ended_at is None else f"left {_time(one.ended_at)}"),
+                one.reason or "; ".join(_notes(one)),
             )
             for one in report.swaps
         ),
         "Prices since the swap, before costs.",
     )
+
+
+def _notes(outcome: SwapOutcome) -> Iterable[str]:
+    if outcome.ended_at is not None:
+        yield f"left {_time(outcome.ended_at)}"
+    for name in outcome.delisted:
+        yield f"{name} is delisted, its last price stands"
 
 
 def _swap_plot(outcome: SwapOutcome) -> Iterable[Plot]:

@@ -60,6 +60,12 @@ class ContractStatus(StrEnum):
     UNKNOWN = "Unknown"
 
 
+# Nobody will trade it again.
+DELISTED: Final = frozenset(
+    {ContractStatus.VANISHED, ContractStatus.CLOSED, ContractStatus.SETTLED}
+)
+
+
 class ExchangeStatus(StrEnum):
     OPEN = "open"
     CLOSE = "close"

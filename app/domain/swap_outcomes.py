@@ -1,6 +1,6 @@
 """Did each replacement pay: the path of the old symbol against that of the new one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -26,6 +26,7 @@ class SwapOutcome:
     new: str
     path: tuple[Moment, ...]
     ended_at: datetime | None  # when the new member left; None while it is in
+    delisted: tuple[str, ...]  # of the two, whose last known price stands for all later ones
     old_return: float | None
     new_return: float | None
     reason: str | None  # why it is not known
@@ -42,20 +43,30 @@ class SwapOutcome:
         return None if self.difference is None else self.difference > 0.0
 
 
-def outcomes(changes: Sequence[Step], valuations: Sequence[Valuation]) -> tuple[SwapOutcome, ...]:
-    """Every swap of the history, oldest first, valued at `valuations` in time order."""
+def outcomes(
+    changes: Sequence[Step], valuations: Sequence[Valuation], delisted: Collection[str] = ()
+) -> tuple[SwapOutcome, ...]:
+    """Every swap of the history, oldest first, valued at `valuations` in time order.
+
+    What is `delisted` has realised its last price (QUANT.md section 0).
+    """
     return tuple(
-        _outcome(step, swap, changes[number + 1 :], valuations)
+        _outcome(step, swap, changes[number + 1 :], valuations, delisted)
         for number, step in enumerate(changes)
         for swap in step.swaps
     )
 
 
 def _outcome(
-    step: Step, swap: Swap, later: Sequence[Step], valuations: Sequence[Valuation]
+    step: Step,
+    swap: Swap,
+    later: Sequence[Step],
+    valuations: Sequence[Valuation],
+    delisted: Collection[str],
 ) -> SwapOutcome:
     left = next((one for one in later if swap.new not in one.weights), None)
-    path = tuple(_path(step, swap, left, valuations))
+    gone = tuple(name for name in (swap.old, swap.new) if name in delisted)
+    path = tuple(_path(step, swap, left, valuations, gone))
     last = path[-1] if path else Moment(step.at, None, None)
     unknown = next((name for name in (swap.old, swap.new) if name not in step.marks), None)
     reasons = (
@@ -70,6 +81,7 @@ def _outcome(
         new=swap.new,
         path=path,
         ended_at=None if left is None else left.at,
+        delisted=gone,
         old_return=last.old,
         new_return=last.new,
         reason=next((why for applies, why in reasons if applies), None),
@@ -77,7 +89,11 @@ def _outcome(
 
 
 def _path(
-    step: Step, swap: Swap, left: Step | None, valuations: Sequence[Valuation]
+    step: Step,
+    swap: Swap,
+    left: Step | None,
+    valuations: Sequence[Valuation],
+    gone: Collection[str],
 ) -> Iterator[Moment]:
     prices = [
         (one.at, one.prices)
@@ -86,7 +102,10 @@ def _path(
     ]
     if left is not None and {swap.old, swap.new} <= left.marks.keys():
         prices.append((left.at, left.marks))
-    for at, known in prices:
+    last = {name: step.marks[name] for name in gone if name in step.marks}
+    for at, told in prices:
+        last |= {name: told[name] for name in gone if name in told}
+        known = {**last, **told}
         returns = (
             float(known[name] / step.marks[name]) - 1.0
             if name in known and name in step.marks

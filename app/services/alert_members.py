@@ -12,14 +12,13 @@ import numpy as np
 from app.domain.alert_facts import Correlations, MemberFacts, PortfolioFacts
 from app.domain.configuration import Configuration
 from app.domain.history import EventType
-from app.domain.market import Contract, ContractKind, ContractStatus, Interval
+from app.domain.market import DELISTED, Contract, ContractKind, ContractStatus, Interval
 from app.domain.portfolio import FULL, Member, Portfolio
 from app.domain.portfolio_risk import value_at_risk
 from app.domain.sectors import UNCLASSIFIED
 from app.services.grounds import Grounds
 from app.storage.unit_of_work import UnitOfWork
 
-_LOST: Final = frozenset({ContractStatus.VANISHED, ContractStatus.CLOSED, ContractStatus.SETTLED})
 _MICRO: Final = 1_000_000  # micro-percent in one percentage point
 _FUNDING_HOURS: Final = 8
 _DAYS: Final = 30  # returns that a usual day is told from
@@ -107,7 +106,7 @@ def _member(member: Member, grounds: Grounds, past: Past) -> MemberFacts:
         performance=figures.performance,
         # A contract that is closed has no quotes any more: it is not stale, it is gone.
         is_fresh=quote.is_fresh if quote is not None and is_open else None,
-        is_lost=None if contract is None else status in _LOST,
+        is_lost=None if contract is None else status in DELISTED,
         is_ending=None if contract is None else _is_ending(contract),
         former_score=past.scores.get(symbol),
         drawdown=figures.max_drawdown,
@@ -124,7 +123,7 @@ def _is_ending(contract: Contract) -> bool:
     """A perpetual contract with an end, or one that is being settled."""
     ends = contract.kind is ContractKind.PERPETUAL and contract.expires_ms is not None
     return contract.status is ContractStatus.BEING_SETTLED or (
-        ends and contract.status not in _LOST
+        ends and contract.status not in DELISTED
     )
 
 

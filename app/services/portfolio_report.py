@@ -10,6 +10,7 @@ from app.domain.equity import Day, track_record
 from app.domain.equity_steps import steps
 from app.domain.history import EventType
 from app.domain.late_marks import LateMark, completed
+from app.domain.market import DELISTED
 from app.domain.performance import Figures, Trade
 from app.domain.swap_outcomes import SwapOutcome, outcomes
 from app.services.active_return import active_return
@@ -64,7 +65,9 @@ class Reporting:
             trades = await unit.trades.page(None, _TRADES, since=since, until=until)
         active = await asyncio.to_thread(active_return, track, begin, end)
         shown = track.within(since, until)
-        told = outcomes(completed(swapped, track.late), track.valuations)
+        names = {name for step in swapped for one in step.swaps for name in (one.old, one.new)}
+        delisted = {name for name in names if track.grounds.status_of(name) in DELISTED}
+        told = outcomes(completed(swapped, track.late), track.valuations, delisted)
         return Report(
             made_at=track.grounds.at,
             version=track.portfolio.version,

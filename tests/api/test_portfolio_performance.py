@@ -16,7 +16,7 @@ from app.api.routes import (
     portfolio_performance,
     portfolio_report,
 )
-from app.domain.market import Interval
+from app.domain.market import ContractStatus, Interval
 from app.storage.database import Database
 from tests.api.harness import PREFIX, serve
 from tests.api.judging import problem
@@ -246,6 +246,23 @@ async def test_the_report_as_json(desk: Desk, client: httpx2.AsyncClient) -> Non
     upside_down = {"from": "2026-03-02T00:00:00Z", "to": "2026-03-01T00:00:00Z"}
     response = await client.get(f"{PREFIX}/portfolio/report", params=upside_down)
     problem(response, 422, "validation_failed")
+
+
+async def test_the_last_price_of_a_delisted_symbol_stands_in_the_report(
+    desk: Desk, client: httpx2.AsyncClient
+) -> None:
+    await desk.portfolio.replace(SYMBOLS[1], SYMBOLS[4], "delisted", WHO)
+    desk.later(hours=13)
+    desk.quote(SYMBOLS[1], mark=None)
+    desk.quote(SYMBOLS[4], mark=Decimal(12))
+    (swap,) = (await get(client, "/report"))["replacements"]
+    assert swap["reason"] == f"no price of {SYMBOLS[1]} is known"
+    assert (swap["difference"], swap["delisted"]) == (None, [])
+    desk.status(SYMBOLS[1], ContractStatus.VANISHED)
+    (swap,) = (await get(client, "/report"))["replacements"]
+    assert swap["delisted"] == [SYMBOLS[1]]
+    assert swap["old_return"] == 0.0
+    assert swap["difference"] == pytest.approx(0.2)
 
 
 async def test_the_report_as_a_page(desk: Desk, client: httpx2.AsyncClient) -> None:

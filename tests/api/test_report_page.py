@@ -37,7 +37,12 @@ FIGURES = Figures(
 )
 
 
-def made(name: str = "AAAUSDT", why: str | None = None, **changed: Any) -> Report:
+def made(
+    name: str = "AAAUSDT",
+    why: str | None = None,
+    delisted: tuple[str, ...] = (),
+    **changed: Any,
+) -> Report:
     member = add(EMPTY, [newcomer(name)], 10, T0, "start").portfolio.members[0]
     line = Line(name, name, 20_000_000, ONE, None, None, ONE)
     booked = BookedResult(name, "id", name, name, ONE, name, ONE, ONE, T0)
@@ -71,7 +76,15 @@ def made(name: str = "AAAUSDT", why: str | None = None, **changed: Any) -> Repor
         trades=(Trade(booked, 1, T0),),
         swaps=(
             SwapOutcome(
-                T0, name, name, (Moment(T0, 0.0, 0.1), Moment(T0, 0.1, 0.2)), None, 0.1, 0.2, why
+                at=T0,
+                old=name,
+                new=name,
+                path=(Moment(T0, 0.0, 0.1), Moment(T0, 0.1, 0.2)),
+                ended_at=None,
+                delisted=delisted,
+                old_return=0.1,
+                new_return=0.2,
+                reason=why,
             ),
         ),
         facts=DataFacts(None, DataSource.SANDBOX, DataStatus.FRESH),
@@ -114,6 +127,17 @@ def test_the_other_figures_in_words() -> None:
     )
     nothing = facts(made(days=(), figures=Figures(0, None, None, None, None, None, None)))
     assert nothing["Equity (index, 1 at the start)"] == nothing["Deepest fall"] == "unknown"
+
+
+def test_a_swap_that_a_delisting_forced_says_so() -> None:
+    def note(**changed: Any) -> str:
+        (table,) = (one for one in page_of(made(**changed)).parts if one.title.startswith("Did"))
+        assert isinstance(table, Table)
+        return table.rows[0][-1]
+
+    assert note() == ""
+    assert note(delisted=("AAAUSDT",)) == "AAAUSDT is delisted, its last price stands"
+    assert note(delisted=("AAAUSDT",), why="gap") == "gap"
 
 
 def test_the_difference_to_the_market_in_words() -> None:

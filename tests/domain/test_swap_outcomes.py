@@ -68,6 +68,26 @@ def test_what_is_not_known_of_a_swap() -> None:
         assert half.difference is None
 
 
+def test_what_is_delisted_has_realised_its_last_price() -> None:
+    swap = step(0, (B,), prices(a=10, b=10), Swap(A, B))
+    values = (
+        Valuation(T0 + HOUR, prices(a=4, b=10)),
+        Valuation(T0 + 2 * HOUR, prices(b=11)),
+        Valuation(T0 + 3 * HOUR, prices(b=12)),
+    )
+    (made,) = outcomes((swap,), values, {A, C})
+    assert [one.old for one in made.path] == pytest.approx([-0.6, -0.6, -0.6])
+    assert made.difference == pytest.approx(0.8)
+    assert (made.delisted, made.reason, made.has_paid) == ((A,), None, True)
+    (at_once,) = outcomes((swap,), values[1:], {A})
+    assert at_once.old_return == 0.0, "the mark at which it left was its last"
+    (listed,) = outcomes((swap,), values)
+    assert (listed.old_return, listed.delisted) == (None, ())
+    (never,) = outcomes((step(0, (B,), prices(b=10), Swap(A, B)),), values[1:], {A})
+    assert never.reason == f"the mark of {A} was not known at the swap"
+    assert never.old_return is None
+
+
 HOSTILE = '<script>alert("x")</script>&\'"'
 PAGE = Page(
     HOSTILE,

@@ -89,7 +89,7 @@ class LotsOut(Out):
         return cls(
             lots=dict(made.lots),
             errors=dict(made.errors),
-            minimum_capital=Decimal(repr(made.minimum_capital)),
+            minimum_capital=Decimal(f"{made.minimum_capital:.12g}"),
             unattainable=list(made.missed),
             specifications=dict(made.specifications),
         )

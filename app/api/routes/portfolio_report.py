@@ -66,6 +66,9 @@ class SwapOut(Out):
     difference: Share | None = Field(description="New minus old.")
     has_paid: bool | None
     ended_at: UtcTime | None = Field(description="When the new member left.")
+    delisted: list[str] = Field(
+        description="Of the two, those traded no more: their last known price stands for all later."
+    )
     reason: str | None = Field(description="Why it is not known.")
     path: list[MomentOut]
 
@@ -80,6 +83,7 @@ class SwapOut(Out):
             difference=finite(one.difference),
             has_paid=one.has_paid,
             ended_at=one.ended_at,
+            delisted=list(one.delisted),
             reason=one.reason,
             path=[MomentOut.of(moment) for moment in one.path],
         )
