@@ -1,6 +1,7 @@
 """Looks at the quality of all data after each refresh, remembers quarantines, stores verdicts."""
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -28,8 +29,8 @@ _FORGET_MS: Final = 3_600_000
 _DAY_MS: Final = 86_400_000
 _JUDGE_S: Final = 30.0
 PORTION: Final = 25  # contracts that are judged in one turn
-_REPORTS: Final = 30  # that are reported on between two breaks
-_BREAK_S: Final = 0.02
+_REPORTS: Final = 15  # that are reported on between two breaks
+_BREAK_S: Final = 0.05
 _log = structlog.get_logger("quality")
 
 
@@ -146,13 +147,13 @@ class QualityKeeper:
                 held = MappingProxyType(dict(states))
                 self.live.market = replace(self.live.market, quality=held)
 
-    async def _reports(self, moment: MarketMoment) -> dict[str, QualityReport]:
+    async def _reports(self, moment: MarketMoment, break_s: float) -> dict[str, QualityReport]:
         """In a thread, with breaks: in one go it took half the processor from every answer."""
         found: dict[str, QualityReport] = {}
         entries = moment.known.index.entries
         for begun in range(0, len(entries), _REPORTS):
             if begun:
-                await asyncio.sleep(_BREAK_S)
+                await asyncio.sleep(break_s)
             found |= await asyncio.to_thread(_reports, moment, entries[begun : begun + _REPORTS])
         return found
 
@@ -164,8 +165,10 @@ class QualityKeeper:
         # A stream is looked at every few seconds; only a quarantine is worth all reports at once.
         if doubts == self._doubts and moment.mono - self._judged < _JUDGE_S:
             return
+        # Who starts waits for the first of them, and has nobody to answer yet.
+        break_s = 0.0 if math.isinf(self._judged) else _BREAK_S
         self._doubts, self._judged = doubts, moment.mono
-        found = await self._reports(moment)
+        found = await self._reports(moment, break_s)
         at = self.live.server_clock.now()
         news = [
             StoredVerdict(symbol_id, at, one.verdict, one.score, one.flags)
