@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from abc import ABC, abstractmethod
 from asyncio import AbstractEventLoop, BaseTransport
 from collections.abc import Callable
 from contextlib import suppress
@@ -73,7 +74,7 @@ def _patience(loop: AbstractEventLoop, total_s: float, end: Callable[[], None]) 
     return begun
 
 
-class _Patient(asyncio.Protocol):
+class _Patient(asyncio.Protocol, ABC):
     """Counts how long the client takes nothing, and cuts it off after `stuck_s`."""
 
     stuck_s: ClassVar[float] = STUCK_S
@@ -93,8 +94,9 @@ class _Patient(asyncio.Protocol):
         self._spare()
         super().connection_lost(exc)
 
+    @abstractmethod
     def _cut_off(self) -> None:
-        raise NotImplementedError
+        """Ends the connection of a client that takes nothing."""
 
     def _spare(self) -> None:
         if self._cut is not None:
