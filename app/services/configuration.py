@@ -12,6 +12,7 @@ from app.domain.factors import FACTORS, Factor
 from app.domain.history import EventType, PortfolioEvent
 from app.domain.membership import Change, configure, member_of, remove_too
 from app.domain.portfolio import Portfolio
+from app.domain.symbols import MAX_SPELLING
 from app.services.changes import Ledger, reweighed
 from app.services.grounds import Grounds, GroundsNow
 from app.services.once import Command, Once, Outcome, Render
@@ -106,13 +107,22 @@ def _by_standard_name(
     named: dict[str, object] = {}
     for text, weight in given.items():
         kept = text in present.rebalancing.fixed_weights
-        symbol = text if kept else market.resolve(text).symbol
+        symbol = text if kept else _resolved(text, market)
         if symbol in named:
             raise RefusedError(
                 Code.VALIDATION_FAILED, f"rebalancing.fixed_weights names {symbol} twice."
             )
         named[symbol] = weight
     return {**changes, "rebalancing": {**rules, "fixed_weights": named}}
+
+
+def _resolved(text: str, market: MarketView) -> str:
+    """Its standard spelling. Raises RefusedError, which names it: it is one of several."""
+    try:
+        return market.resolve(text).symbol
+    except RefusedError as error:
+        said = f"rebalancing.fixed_weights, {text[:MAX_SPELLING]!a}: {error.detail}"
+        raise RefusedError(error.code, said, facts=error.facts) from error
 
 
 def _without_the_lowest(

@@ -129,7 +129,8 @@ async def test_fixed_weights_are_named_in_any_spelling_and_never_of_a_symbol_tha
         other.symbol: Decimal("8.5"),
     }
     with pytest.raises(RefusedError) as unknown:
-        await put({"NOSUCHUSDT": 5})
+        await put({other.symbol: 5, "NOSUCHUSDT": 5})
+    assert "fixed_weights, 'NOSUCHUSDT': No contract" in unknown.value.detail
     assert unknown.value.code is Code.SYMBOL_UNKNOWN
     with pytest.raises(RefusedError, match="twice"):
         await put({contract: 12, meant.symbol: 13})
