@@ -1,4 +1,4 @@
-"""Exact arithmetic on stored amounts: neither a sum nor a product of two loses a digit."""
+"""Exact arithmetic: sums of stored amounts, and the integers that decisions compare."""
 
 from collections.abc import Iterable
 from decimal import Context, Decimal
@@ -21,3 +21,13 @@ def net(pnl: Decimal, funding: Decimal, fees: Decimal) -> Decimal:
     Written without trailing zeros, so that equal amounts read the same.
     """
     return EXACT.normalize(EXACT.subtract(EXACT.add(pnl, funding), fees))
+
+
+def to_millionths(value: float) -> int:
+    """Rounds a z-value, score, correlation or share to integer millionths, half to even.
+
+    Decisions compare and order these integers instead of raw floats, so that the last bits of a
+    floating-point result, which differ between processors, change no decision.
+    Raises ValueError for NaN and OverflowError for infinities.
+    """
+    return round(value * 1_000_000)
