@@ -148,7 +148,7 @@ def test_what_is_missing_says_nothing() -> None:
 def test_a_redenomination_is_no_signal(row: int) -> None:
     """Differenced across it, 1 to 1000 sold with a strength of .96."""
     factor = np.where(np.arange(BARS) < row, 1000.0, 1.0)
-    given = panel(swaying())
+    given = panel(swaying(), turnover=spiked(row, 2.5))
     fields = {
         name: getattr(given, name) * factor[:, None] for name in ("open", "high", "low", "close")
     }
