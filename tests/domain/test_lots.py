@@ -80,6 +80,7 @@ def test_the_best_of_all_in_the_stated_order(
 
 def test_ties_go_to_the_choice_with_less_cash_left_then_to_the_symbol_named_first() -> None:
     assert choose_lots(exact(0.15), exact(0.1)).steps == (2,)  # both are 5 points off
+    assert choose_lots(exact(0.15, 0.45, 0.3), exact(0.1, 0.3, 0.3)).steps == (1, 2, 1)
     assert choose_lots(exact(0.5, 0.5), exact(0.2, 0.2)).steps == (3, 2)
     assert choose_lots(exact(0.25, 0.25, 0.25, 0.25), exact(*[0.1] * 4)).steps == (3, 3, 2, 2)
 
