@@ -1,6 +1,8 @@
 """Where clock, identity and the version of the code enter the program."""
 
 import hashlib
+import sys
+import time
 import uuid
 from datetime import UTC, datetime
 from functools import cache
@@ -13,6 +15,13 @@ import app
 def utc_now() -> datetime:
     """The wall clock, in UTC."""
     return datetime.now(UTC)  # noqa: TID251  # the clock enters the program here
+
+
+def elapsed_s() -> float:
+    """Monotonic seconds; where the system counts it, time in suspension included."""
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
 
 
 def new_id() -> str:
