@@ -106,8 +106,7 @@ async def test_D14_the_start_of_a_pause_is_kept_and_survives_a_restart(
     async def seen(status: str) -> Registry:
         live.clock.pass_(60)
         await live.heal()
-        fault = {"symbol": "ETHUSDTM", "status": status, "listed": True}
-        await live.fault("contract_status", **fault)
+        await live.fault("contract_status", symbol="ETHUSDTM", status=status, listed=True)
         await registry.sync()
         again = live.registry()
         await again.load()
