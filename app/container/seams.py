@@ -1,15 +1,17 @@
 """Where clock, identity and the version of the code enter the program."""
 
 import hashlib
-import sys
 import time
 import uuid
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Final
 
 import app
+
+_SINCE_BOOT: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 def utc_now() -> datetime:
@@ -19,9 +21,7 @@ def utc_now() -> datetime:
 
 def elapsed_s() -> float:
     """Monotonic seconds; where the system counts it, time in suspension included."""
-    if sys.platform == "linux":
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
+    return time.monotonic() if _SINCE_BOOT is None else time.clock_gettime(_SINCE_BOOT)
 
 
 def new_id() -> str:
