@@ -268,6 +268,9 @@ async def test_T03_a_clock_that_is_set_skips_and_doubles_no_scheduled_job(
     async def waited() -> None:
         return
 
+    def wall() -> datetime:
+        return noon() + off + timedelta(seconds=runs.now)
+
     open_gates = dict.fromkeys(("scorable", "filled", "scored"), waited)
     other = {one.name: ran for one in fields(Activities) if one.name not in open_gates}
     work = Activities(**other, **open_gates)  # type: ignore[arg-type]  # any of them
@@ -276,7 +279,6 @@ async def test_T03_a_clock_that_is_set_skips_and_doubles_no_scheduled_job(
     async with engine_at(
         database_url, [Run(kind.value, ("act",), carried_out) for kind in SLOTTED]
     ) as engine:
-        wall = lambda: noon() + off + timedelta(seconds=runs.now)  # noqa: E731
         for tick in table(Cadences, work, engine, wall, lambda: runs.now):
             runs.at, runs.now, off = [], 0.0, timedelta()
             moments.clear()
