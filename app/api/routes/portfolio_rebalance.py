@@ -9,9 +9,8 @@ from starlette.responses import Response
 from app.api.body import Body, DecimalIn
 from app.api.deps import CommandDep, ServiceDep, by
 from app.api.errors import problems
-from app.api.members import CHANGES, DECIDES, UNSAID, Said, freshness
+from app.api.members import CHANGES, DECIDES, UNSAID, RebalanceErrorOut, Said, freshness
 from app.api.responses import etag, keep, sent
-from app.api.routes.portfolio_rebalances import RebalanceErrorOut
 from app.api.routing import api_router
 from app.api.schemas import (
     Freshness,
