@@ -20,7 +20,8 @@ def figures(
     closes, bars = np.empty(0), 1.0
     if panel is not None and member.symbol in panel.symbols:
         column = panel.symbols.index(member.symbol)
-        closes = panel.close[panel.opened_ms >= begin, column]
+        # A bar counts if it closed after the member came in.
+        closes = panel.close[panel.opened_ms + panel.interval.ms > begin, column]
         bars = DAYS_A_YEAR * Interval.DAY.ms / panel.interval.ms
     price = member.inclusion_price
     return since_inclusion(None if price is None else float(price), mark, closes, bars)
