@@ -170,6 +170,12 @@ class Configuration:
         default=Decimal(1), metadata=between("0", "100")
     )  # pp, strict
     rebalance_interval: int = setting(_DAY_S, 60, 365 * _DAY_S)  # seconds
+    # The threshold once the interval has passed.
+    rebalance_interval_threshold: Decimal = field(
+        default=Decimal("0.5"), metadata=between("0", "100")
+    )  # pp, strict
+    # Seconds from one rebalance to the next one that nothing but drift calls for.
+    rebalance_min_spacing: int = setting(3_600, 0, 30 * _DAY_S)
     replacement_candidates: int = setting(2, 0, 100)
     liquidity_share: float = setting(0.01, 0.000001, 1.0)  # of 24 h turnover, per position
     age_limit_cadences: float = setting(3.0, 1.0, 100.0)  # age limit and half-life of a source
@@ -199,6 +205,10 @@ class Configuration:
     @property
     def rebalance_threshold_u(self) -> int:
         return int(self.rebalance_threshold * _MICRO)
+
+    @property
+    def rebalance_interval_threshold_u(self) -> int:
+        return int(self.rebalance_interval_threshold * _MICRO)
 
     def age_limit_s(self, source: Source, *, streaming: bool = False) -> float:
         """How old an input of `source` may be, in seconds; its half-life is the same number."""
