@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
-from decimal import Decimal
+from decimal import ROUND_UP, Decimal
 from typing import Any
 
 import pytest
@@ -319,7 +319,7 @@ async def test_a_change_below_one_lot_or_the_minimum_notional_is_not_traded(desk
         return {one.symbol for one in made.plan.shifts}, set(made.plan.held_back)
 
     # A lot is worth 1, the minimum notional is 5: the smallest change is worth that and no less.
-    enough = Decimal(5) * FULL / smallest
+    enough = (Decimal(5) * FULL / smallest).quantize(Decimal("0.01"), ROUND_UP)
     moved = {one.symbol for one in plain.plan.shifts}
     assert await held_back(account_balance=enough) == (moved, set())
     assert (await held_back(account_balance=enough * Decimal("0.999")))[0] != moved
@@ -333,7 +333,7 @@ async def test_a_change_below_one_lot_or_the_minimum_notional_is_not_traded(desk
     assert done.lot_rule is not None
     assert done.lot_rule.source == "sizing.reference_balance"
     await desk.configuration.put({"sizing": {"min_notional": 0}}, "by lots", WHO)
-    lots = Decimal(1) * FULL / smallest  # one lot of the smallest change
+    lots = (Decimal(1) * FULL / smallest).quantize(Decimal("0.01"), ROUND_UP)
     assert await held_back(account_balance=lots) == (moved, set())
     assert (await held_back(account_balance=lots * Decimal("0.999")))[0] != moved
 
