@@ -15,7 +15,7 @@ from app.domain.errors import (
 )
 from app.domain.history import instant, instant_text, number_text
 from app.domain.market import DataSource, DataStatus
-from app.domain.rebalance_run import LEASE, Outcome, Run, RunState, Step
+from app.domain.rebalance_run import LEASE, Failure, Outcome, Run, RunState, Step
 from app.domain.rebalancing import Plan
 from app.domain.weighting import Allocation, Flag
 from app.services.lot_plan import LotPlan, LotRule
@@ -47,6 +47,7 @@ class Rebalanced:
     version: int
     cash_u: int
     facts: DataFacts
+    would_be_refused: Failure | None = None  # of a dry run
 
     @property
     def is_dry_run(self) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from app.domain.approval import Approved, agreed
 from app.domain.configuration import WeightingMethod
-from app.domain.errors import ServiceError
+from app.domain.errors import ConflictError, ServiceError, UnavailableError
 from app.domain.events import PlanCreated
 from app.domain.history import Draft, EventType, number_text
 from app.domain.membership import Change, weigh
@@ -54,6 +54,7 @@ class Loaded:
     portfolio: Portfolio
     grounds: Grounds
     rebalanced_at: datetime | None  # when weights were last set by a rebalance
+    refusal: Failure | None = None  # why the run that a dry run rehearses would be refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +73,20 @@ async def load(
 ) -> Loaded:
     """Lock the portfolio and see whether it may be decided on.
 
-    Raises PreconditionFailedError, UnavailableError (no_board_yet, market_data_stale) and, unless
-    it is a dry run, ConflictError(trading_disabled).
+    Raises PreconditionFailedError and, unless it is a dry run, UnavailableError (no_board_yet,
+    market_data_stale) and ConflictError(trading_disabled).
     """
     portfolio = await unit.portfolio.load(for_update=True)
     command.require_version(portfolio.version)
-    grounds = await grounds_now.of(unit)
-    grounds.require_fresh_members(portfolio)
-    if not request.is_dry_run:
+    grounds, refusal = await grounds_now.of(unit), None
+    try:
+        grounds.require_fresh_members(portfolio)
         grounds.controls.require((Draft(EventType.REBALANCE, None, None, {}, request.reason),))
-    return Loaded(portfolio, grounds, await unit.history.last_rebalance())
+    except (UnavailableError, ConflictError) as refused:
+        if not request.is_dry_run:
+            raise
+        refusal = failure_of(refused)
+    return Loaded(portfolio, grounds, await unit.history.last_rebalance(), refusal)
 
 
 def decide(loaded: Loaded, request: RebalanceRequest) -> Planned:
