@@ -8,15 +8,16 @@ from typing import Final
 import numpy as np
 
 from app.domain.board import Family
-from app.domain.crosssection import rank_to_normal
+from app.domain.crosssection import rank_to_normal, significant
+from app.domain.exact import ONE, all_to_millionths, to_millionths
 from app.domain.explanation import contributions
 from app.domain.factors import FACTORS, Factor
 from app.domain.market import Floats, Ints
 from app.domain.moments import LEAST_UNIVERSE, DayMoments, Moments, by_moments, observed
 
-LEAST_COVERAGE: Final = 0.5 - 1e-12  # of a family's or the composite's weight; rounding is no lack
+LEAST_COVERAGE: Final = 0.5  # of a family's or the composite's weight
+_RANKED: Final = 8  # significant digits
 COMPOSITE: Final = "composite"
-_DECIMALS: Final = 12
 
 
 def _no_moments() -> Mapping[str, Moments]:
@@ -113,6 +114,7 @@ def standings(raw: Floats, spec: AlgorithmSpec, standard: Standard | None = None
             for factor, values in zip(factors, raw, strict=True)
         ]
     )
+    least = to_millionths(LEAST_COVERAGE)
     rows = [np.flatnonzero(family_of == index) for index in range(len(families))]
     share = np.zeros(raw.shape)
     coverage = np.zeros((len(families), raw.shape[1]))
@@ -120,7 +122,7 @@ def standings(raw: Floats, spec: AlgorithmSpec, standard: Standard | None = None
     for index, own in enumerate(rows):
         share[own], coverage[index] = _shares(factor_z[own], weight[own])
         linear[index] = _mean(factor_z[own], share[own])
-    linear = np.where(coverage >= LEAST_COVERAGE, linear, np.nan)
+    linear = np.where(all_to_millionths(coverage) >= least, linear, np.nan)
     family_z = np.array(
         [
             standard(_levelled(values), spec.moments.get(family))
@@ -130,7 +132,7 @@ def standings(raw: Floats, spec: AlgorithmSpec, standard: Standard | None = None
     completeness = (family_weight[:, None] * coverage).sum(axis=0)
     family_share, _ = _shares(family_z, family_weight)
     mean = _mean(family_z, family_share)
-    composite = np.where(completeness >= LEAST_COVERAGE, mean, np.nan)
+    composite = np.where(all_to_millionths(completeness) >= least, mean, np.nan)
     totals = np.array([weight[own].sum() for own in rows])
     return Standings(
         factor_z=factor_z,
@@ -149,9 +151,12 @@ def standings(raw: Floats, spec: AlgorithmSpec, standard: Standard | None = None
 
 
 def _standard(values: Floats, moments: Moments | None) -> Floats:
-    """Rank to normal; of fewer than ten values fixed moments decide, and without them nothing."""
+    """Rank to normal; of fewer than ten values fixed moments decide, and without them nothing.
+
+    Ranks look at eight significant digits: what differences of prices leave is no more exact.
+    """
     if np.isfinite(values).sum() >= LEAST_UNIVERSE:
-        return rank_to_normal(values)
+        return rank_to_normal(significant(values, _RANKED))
     return by_moments(values, moments)
 
 
@@ -161,7 +166,7 @@ def _levelled(sums: Floats) -> Floats:
     Normal scores repeat from factor to factor, so weighted sums are often equal in truth: rounding
     makes them equal in fact, or the order of additions would decide who ranks higher.
     """
-    return np.asarray(np.round(sums, _DECIMALS), np.float64)
+    return all_to_millionths(sums) / ONE
 
 
 def _shares(values: Floats, weight: Floats) -> tuple[Floats, Floats]:

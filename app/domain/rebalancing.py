@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 from app.domain.configuration import Configuration, WeightingMethod
+from app.domain.exact import to_millionths
 from app.domain.portfolio import FULL, Member, Portfolio
 from app.domain.targets import Ruling, spared, targets, volatility
 from app.domain.weighting import Allocation, Claim, Role
@@ -75,7 +76,8 @@ class Plan:
 def may_trade(score: float, member: Member, configuration: Configuration) -> bool:
     """Enter threshold for a member without weight, leave threshold for one that is traded."""
     traded = member.target_weight_u > 0
-    return score >= (configuration.leave_score if traded else configuration.enter_score)
+    least = configuration.leave_score if traded else configuration.enter_score
+    return to_millionths(score) >= to_millionths(least)
 
 
 def rule(
@@ -262,7 +264,7 @@ def _allowed_u(aim_u: int, standing: Standing, configuration: Configuration) -> 
     rules, least = configuration.rebalancing, configuration.rebalance_threshold_u
     if not rules.band_by_cost or standing.trading_cost is None:
         return least
-    return max(least, int(band(aim_u / FULL, standing.trading_cost, rules.risk_aversion) * FULL))
+    return max(least, round(band(aim_u / FULL, standing.trading_cost, rules.risk_aversion) * FULL))
 
 
 def band(weight: float, cost: float, aversion: float) -> float:
@@ -281,7 +283,7 @@ def _is_too_volatile(
         return False
     now = volatility(weights_u, known)
     # Prices alone move it about its target after every change: that is no reason to trade.
-    return now is not None and now > limit * _CALM
+    return now is not None and to_millionths(now) > to_millionths(limit * _CALM)
 
 
 def _action(old_u: int, new_u: int) -> str:

@@ -6,6 +6,7 @@ from decimal import ROUND_UP, Decimal
 from enum import StrEnum
 from typing import Final
 
+from app.domain.exact import to_significant
 from app.domain.market import DAYS_A_YEAR, Contract
 from app.domain.portfolio import FULL
 from app.domain.sizing_caps import Cap, CapName, Distance, Lever, amount
@@ -258,4 +259,4 @@ def _rounded(
 
 
 def _exact(value: float) -> Decimal:
-    return Decimal(repr(value))
+    return to_significant(value)

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from app.domain.agents import AGENTS, Abstention, Agent, Evidence, Opinion
+from app.domain.exact import ONE, to_millionths
 from app.domain.pooling import pooled
 from app.domain.signal import Direction
 from app.domain.signal_rules import SignalRules
@@ -139,9 +140,10 @@ def toward(direction: Direction, probability: float) -> float:
 
 
 def _recommended(right: float, rules: SignalRules) -> Recommendation:
-    if right >= rules.min_consensus:
+    least = to_millionths(rules.min_consensus)
+    if to_millionths(right) >= least:
         return Recommendation.APPROVE
-    if right <= 1.0 - rules.min_consensus:
+    if to_millionths(right) <= ONE - least:
         return Recommendation.REJECT
     return Recommendation.CONDITIONAL
 
@@ -156,14 +158,15 @@ def _evaluated(
     veto = next((vote for vote in spoken if vote.is_veto), None)
     if veto is not None:
         return Evaluation.REJECT, f"{veto.agent} forbids it: {veto.reason}"
-    if score is None or voted < rules.quorum:
+    if score is None or to_millionths(voted) < to_millionths(rules.quorum):
         return None, f"only {voted:.0%} of the weight has voted"
     said = f"{score:.0%} likely to be right, {approvals:.0%} of the votes approve"
-    if score < rules.min_consensus:
+    right, agree = to_millionths(score), to_millionths(approvals)
+    if right < to_millionths(rules.min_consensus):
         return Evaluation.REJECT, said
-    if approvals < 0.5:  # half of them
+    if 2 * agree < ONE:
         return Evaluation.CONDITIONAL, said
-    strong = score >= rules.strong_consensus and approvals >= rules.strong_consensus
+    strong = min(right, agree) >= to_millionths(rules.strong_consensus)
     return (Evaluation.STRONG_APPROVE if strong else Evaluation.APPROVE), said
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
+from app.domain.exact import to_millionths
 from app.domain.liquidity import depth_shown
 from app.domain.market import DataSource, DataStatus, Interval
 from app.domain.portfolio import FULL, Portfolio
@@ -160,7 +161,7 @@ def _quality(symbol: str, grounds: Grounds) -> Check:
         return Check(QUALITY, False, None, limit, "it has no quote with a bid below its ask")
     share = width / 10_000
     said = f"the spread is {share:.3%} of mid, {limit:.1%} may be"
-    return Check(QUALITY, share <= limit, share, limit, said)
+    return Check(QUALITY, to_millionths(share) <= to_millionths(limit), share, limit, said)
 
 
 def _end(is_near: bool) -> str:
