@@ -63,6 +63,7 @@ class MarketData:
     monotonic: Monotonic
     metrics: Metrics
     workers: int = 12
+    is_streamed: bool = False  # the configured feed mode, whatever the stream does at the moment
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     # Only the owner of the feed talks to the exchange; the others have it do so.
     is_owner: Callable[[], bool] = lambda: True
@@ -110,6 +111,7 @@ class MarketData:
             self.server_clock.now_ms(),
             self._memory,
             self.server_clock.doubt_s,
+            self.is_streamed,
         )
 
     def resolve(self, text: str) -> SymbolEntry:
@@ -166,8 +168,14 @@ class MarketData:
         return self.moment().status()
 
     def level(self) -> MarketLevel:
-        moment = self.moment()
-        return MarketLevel(moment.status(), moment.stale_symbols(), self.is_clock_safe())
+        return self.level_with(self.stale_symbols())
+
+    def level_with(self, stale_symbols: int) -> MarketLevel:
+        """The level with a count that was made before."""
+        return MarketLevel(self.status(), stale_symbols, self.is_clock_safe())
+
+    def stale_symbols(self) -> int:
+        return self.moment().stale_symbols()
 
     def is_clock_safe(self) -> bool:
         """Whether the exchange's time is known well enough to decide by."""
@@ -177,8 +185,8 @@ class MarketData:
         return self.moment().as_of()
 
     def facts(self) -> MarketFacts:
-        """What health and status say of it; the gauges are set on the way."""
-        said = self.moment(), self.source, self.fill, self.metrics
+        """What health and status say of it."""
+        said = self.moment(), self.source, self.fill
         return market_facts(*said, is_clock_safe=self.is_clock_safe())
 
     # --- what it asks for
@@ -279,7 +287,6 @@ class MarketData:
             if missed_s := self.server_clock.missed_s():
                 _log.warning("time_was_missed", seconds=round(missed_s, 1))
                 self.live.slept(missed_s)
-        self.metrics.exchange_clock_offset_seconds.set(self.server_clock.offset_s())
 
     def worth_history(self) -> tuple[SymbolEntry, ...]:
         """Symbols that listing and turnover let through, the most traded first."""

@@ -114,7 +114,8 @@ class Replacement:
                 await self._offer(unit, waiting, portfolio, grounds)
             return Executed(portfolio.version, tuple(swaps), proposals)
 
-        return await self.once.run(command, change, render)
+        with self.grounds.refusals.counted():
+            return await self.once.run(command, change, render)
 
     async def _offer(
         self, unit: UnitOfWork, due: Iterable[Proposal], portfolio: Portfolio, grounds: Grounds

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from app.domain.configuration import Configuration
 from app.domain.signal_statistics import SignalQueue
 from app.services.alerting_pulse import AlertingPulse
+from app.services.mode import ModeNow
 from app.services.ports import Clock, ExchangeLink
 from app.services.scoring import Scoring
 from app.services.single_flight import SingleFlight
@@ -19,7 +20,7 @@ from app.telemetry.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class StatusSources:
-    """Figures of the portfolio also move their gauges."""
+    """Where each figure is read."""
 
     database: Database
     scoring: Scoring
@@ -34,6 +35,7 @@ class StatusSources:
         market_facts: Callable[[], MarketFacts],
         task_facts: Callable[[], tuple[TaskFacts, ...]],
         count_market: Callable[[], Awaitable[None]],
+        mode: ModeNow,
         processes: Callable[[], tuple[ProcessFacts, ...]] = lambda: (),
     ) -> Status:
         """The status of a service that starts now; who asks at the same time shares one ping."""
@@ -46,6 +48,7 @@ class StatusSources:
             exchange_link=exchange_link,
             market_facts=market_facts,
             count_market=count_market,
+            mode=mode,
             scoring_facts=self.scoring_facts,
             portfolio_facts=self.portfolio_facts,
             signal_queue=self.signal_queue,
@@ -70,18 +73,13 @@ class StatusSources:
         """The committed portfolio in figures; raises UnavailableError without a database."""
         async with self.database.read() as unit:
             portfolio = await unit.portfolio.load()
-        self.metrics.portfolio_members.set(len(portfolio.members))
-        self.metrics.portfolio_version.set(portfolio.version)
         most = self.in_force().max_portfolio_symbols
         return PortfolioFacts(portfolio.version, len(portfolio.members), most, portfolio.cash_u)
 
     async def signal_queue(self) -> SignalQueue:
         """What waits of signals; raises UnavailableError without a database."""
         async with self.database.read() as unit:
-            queue = await unit.signal_counts.queue()
-        self.metrics.signals_waiting.set(queue.waiting)
-        self.metrics.signal_outcomes_open.set(queue.open_outcomes)
-        return queue
+            return await unit.signal_counts.queue()
 
     def scoring_facts(self) -> ScoringFacts | None:
         """The newest board in figures; None before the first."""
