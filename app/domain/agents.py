@@ -52,7 +52,7 @@ class Evidence:
     @classmethod
     def of(cls, card: Card, around: Surroundings, obstacle: str | None = None) -> "Evidence":
         figures = dict(_raw(card))
-        if card.volatility is not None and card.volatility > 0.0:
+        if card.volatility is not None and isfinite(card.volatility) and card.volatility > 0.0:
             # The weights' own sigma, not the factor of the same name.
             figures["volatility"] = card.volatility
         confidence = None if card.confidence is None else card.confidence.level
