@@ -165,7 +165,7 @@ def decide(inputs: ScoringInputs, *, backwards: bool = False) -> Decided:
     contenders = {
         name: Contender(name, "x", one.composite, one.z, 0.9, 0.001) for name, one in cards.items()
     }
-    noise = dict.fromkeys(cards, 0.2)
+    noise = dict.fromkeys(cards, 0.02)
     weakest = contenders[selection.chosen[-1]]
     return Decided(
         ranks=tuple(one.symbol for one in board.cards),
