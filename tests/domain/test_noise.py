@@ -163,7 +163,8 @@ def decide(inputs: ScoringInputs, *, backwards: bool = False) -> Decided:
     prices = [Fraction(Decimal(f"{inputs.bid[place[name]]:.6g}")) for name in names]
     around = Surroundings.of(board)
     contenders = {
-        name: Contender(name, "x", one.composite, one.z, 0.9, 0.001) for name, one in cards.items()
+        name: Contender(name, "x", one.composite, one.z, 0.9, 0.001, 0.1)
+        for name, one in cards.items()
     }
     noise = dict.fromkeys(cards, 0.02)
     weakest = contenders[selection.chosen[-1]]
