@@ -153,7 +153,7 @@ async def walking(database: Database, *, is_streamed: bool = True) -> AsyncItera
         desk = Desk(
             database,
             market=data,  # type: ignore[arg-type]  # a real one in place of the bench
-            boards=scoring,  # type: ignore[arg-type]
+            boards=scoring,  # type: ignore[arg-type]  # its boards as well
             now=live.clock.now(),
             mode=mode_over(data, database, live.clock.monotonic),
         )
