@@ -5,9 +5,11 @@ from typing import Final
 
 import numpy as np
 
+from app.domain.exact import is_above
 from app.domain.market import CandleSeries, Interval
 
 _LEAST_HOURS: Final = 7  # days on which the hour was seen
+_MOST: Final = 1e6  # that is told of a deviation
 _WIDE: Final = 2.0  # a range of so many usual ones confirms a volume
 
 
@@ -19,7 +21,8 @@ def turnover_off_price(turnover: float, volume: float, low: float, high: float) 
     if not (volume > 0.0 and turnover >= 0.0 and 0.0 < low <= high):
         return None
     average = turnover / volume
-    return max(low / average - 1.0 if average > 0.0 else np.inf, average / high - 1.0, 0.0)
+    below = low / average - 1.0 if average > 0.0 else _MOST
+    return min(max(below, average / high - 1.0, 0.0), _MOST)
 
 
 @lru_cache(maxsize=1024)  # by identity: the series of a symbol changes once an hour
@@ -45,7 +48,7 @@ def volume_jump(hourly: CandleSeries) -> float | None:
     if len(others) < _LEAST_HOURS or not (usual := float(np.median(others))) > 0.0:
         return None
     spans = hourly.high / hourly.low - 1.0
-    if spans[-1] > _WIDE * float(np.median(spans[:-1])):
+    if is_above(float(spans[-1]), _WIDE * float(np.median(spans[:-1]))):
         return None
     return float(hourly.volume[-1]) / usual
 

@@ -12,6 +12,7 @@ from statistics import fmean
 from app.domain.alert_rules import in_force
 from app.domain.alerts import Rule
 from app.domain.configuration import CorrelationBasis
+from app.domain.exact import is_above, to_millionths
 from app.domain.history import EventType, PortfolioEvent
 from app.domain.measures import NotApplicable
 from app.domain.performance import Figures
@@ -124,8 +125,12 @@ class PortfolioOverview:
             average_performance=_mean([move for _, move in moves]),
             average_volatility=_mean([one.figures.volatility for one in view.members]),
             replacement_candidates=weakest(view.portfolio, grounds),
-            top_performers=tuple(sorted(moves, key=lambda one: (-one[1], one[0]))[:3]),
-            lowest_scorers=tuple(sorted(scores, key=lambda one: (one[1], one[0]))[:3]),
+            top_performers=tuple(
+                sorted(moves, key=lambda one: (-to_millionths(one[1]), one[0]))[:3]
+            ),
+            lowest_scorers=tuple(
+                sorted(scores, key=lambda one: (to_millionths(one[1]), one[0]))[:3]
+            ),
             figures=track.figures(),
             updated_at=None if grounds.board is None else grounds.board.calculated_at,
             facts=view.facts,
@@ -227,12 +232,14 @@ def correlation_report(
             *(
                 f"{'-'.join(pair)}: {rho:.3f} is above {rules.alert:g}"
                 for pair, rho in known.items()
-                if rho > rules.alert
+                if is_above(rho, rules.alert)
             ),
             *(
                 f"{'-'.join(pair)}: raw {rho:.3f} is above {limit:g}"
                 for pair, rho in raw.items()
-                if limit is not None and rho > limit and rules.basis is not CorrelationBasis.RAW
+                if limit is not None
+                and is_above(rho, limit)
+                and rules.basis is not CorrelationBasis.RAW
             ),
         ),
         unknown=tuple("-".join(pair) for pair in pairs if pair not in said),

@@ -52,7 +52,7 @@ def test_an_average_price_lies_between_low_and_high(
 def test_the_newest_candle_is_looked_at() -> None:
     assert newest_off_price(hourly()) == 0.0
     assert newest_off_price(changed(hourly(), turnover=2_000.0)) == pytest.approx(8.9502, abs=1e-3)
-    assert newest_off_price(changed(hourly(), turnover=0.0)) == np.inf
+    assert newest_off_price(changed(hourly(), turnover=0.0)) == 1e6
     assert newest_off_price(hourly(0)) is None
 
 
