@@ -26,7 +26,7 @@ seed_option = $(if $(SEED),--seed $(SEED))
 port_option = $(if $(PORT),--port $(PORT))
 replay_option = $(if $(REPLAY),--replay $(REPLAY)) $(if $(REPLAY_FROM),--replay-from $(REPLAY_FROM))
 
-.PHONY: help setup check test demo run sandbox fuzz long stateful bench chaos mutants lock format clean
+.PHONY: help setup check test demo run sandbox fuzz long stateful bench chaos golden mutants lock format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -82,6 +82,9 @@ bench: setup ## how long things take, each beside a peer of the same run, and on
 chaos: setup ## days of faults in the feed; three real processes, and how long each fault takes to heal
 	$(RUN) benchmarks.feed_storms
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.chaos
+
+golden: setup ## record the golden hours anew and rewrite tests/golden (say why in docs/decisions)
+	OPENBLAS_NUM_THREADS=1 $(RUN) tests.golden
 
 mutants: setup ## one mistake at a time in weights and scores, and which of them no test notices (an hour; MUTANTS_EVERY=6 a part)
 	OPENBLAS_NUM_THREADS=1 MUTANTS_EVERY=$(MUTANTS_EVERY) $(RUN) benchmarks.mutants
