@@ -143,6 +143,7 @@ async def record(
         zero=zero,
         configuration=as_document(chosen) if named else {},
         configuration_version=chosen.version,
+        is_streaming=is_streaming,
     )
     with TapeWriter(path, header) as writer:
         tape = Recorder(writer, clock, around.monotonic)
@@ -170,7 +171,7 @@ async def record(
             try:
                 async with _running(stream, is_streaming=is_streaming):
                     seams = _seams(clock, around.sleep)
-                    told = _Told(ears, decide, database_url)
+                    told = _Told(ears, decide, database_url, is_streaming)
                     await _run(exchange, stream, clock, held, steps, told, seams)
             finally:
                 tape.ended()
@@ -231,7 +232,7 @@ async def replay(
             sleep=_at_once,
             dice=Random(0),  # noqa: S311  # nothing is drawn
         ) as (exchange, stream):
-            told = _Told(ears, decide, database_url)
+            told = _Told(ears, decide, database_url, header.is_streaming)
             await _run(exchange, stream, clock, held, steps, told, _seams(clock, _at_once))
         return Replayed(
             steps.compared,
@@ -245,11 +246,12 @@ async def replay(
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """Who hears of a run, who decides in it, and where it is kept."""
+    """Who hears of a run, who decides in it, where it is kept, and how the market comes in."""
 
     ears: Ears
     decide: Decide
     database_url: str | None
+    is_streaming: bool
 
 
 def _seams(clock: TapeClock, sleep: Callable[[float], Awaitable[None]]) -> Seams:
@@ -280,8 +282,9 @@ async def _run(
         )
         with closing(job_store(url)) as store:
             taped = _composed(
-                settings, database, store, exchange, in_force, clock, announced, seams
-            )
+                settings, database, store, exchange, in_force, clock, announced, seams,
+                is_streamed=told.is_streaming,
+            )  # fmt: skip
 
             async def decide(board: Board | None) -> None:
                 await _store(database, in_force(), clock)
@@ -304,6 +307,8 @@ def _composed(
     clock: TapeClock,
     announced: list[object],
     seams: Seams,
+    *,
+    is_streamed: bool,
 ) -> TapedService:
     metrics = Metrics()
     dice = Random(0)  # noqa: S311  # nothing restarts here
@@ -318,6 +323,7 @@ def _composed(
         EventStream(database, seams.now, metrics),
         Engine(EngineOptions(store, _AUTHOR, works=False)),  # never opened: runs are not durable
         FeedView(exchange.link),
+        is_streamed=is_streamed,
         seams=seams,
     )
     work = activities(service, AlertWatch(service.alerts, metrics), seams.new_id)

@@ -1,6 +1,6 @@
 """What a decision rests on: board and market as they stand in memory at one moment."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -10,7 +10,7 @@ from app.domain.configuration import Configuration
 from app.domain.controls import FREE, Controls
 from app.domain.drift import marked, prices_of
 from app.domain.errors import Code, RefusedError, UnavailableError
-from app.domain.market import ContractStatus, DataStatus, Interval
+from app.domain.market import PAUSED, ContractKind, ContractStatus, DataStatus, Interval
 from app.domain.membership import Newcomer
 from app.domain.performance import SinceInclusion
 from app.domain.portfolio import Member, Portfolio
@@ -24,9 +24,11 @@ from app.domain.weighting_methods import Covariance, covariance
 from app.services.committed import Committed, Memory
 from app.services.kept_views import Views
 from app.services.member_figures import figures, pairwise
+from app.services.mode import MarketLevel, ModeState
 from app.services.outlook import BoardView, MarketOnce, MarketView
 from app.services.ports import Clock
 from app.services.quote_view import spread
+from app.services.refusals import Refusals
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
 
@@ -44,6 +46,7 @@ class Grounds:
     board: Board | None
     market: MarketView
     is_whole: bool  # the board was made of everything that this process has fetched at its start
+    mode: ModeState  # of the service: the one that answers and health say
     # Mark prices of the moment when weights were last set, by symbol: prices drift from there.
     set_at: Mapping[str, Decimal] = field(default_factory=dict)
     controls: Controls = FREE
@@ -90,6 +93,34 @@ class Grounds:
         """As far as is known: of an unseen contract only its freshness speaks against it."""
         return self.market.quote(symbol) is None or self.status_of(symbol) is ContractStatus.OPEN
 
+    def must_leave(self, symbol: str) -> str | None:
+        """Why the contract cannot be held any more; None if it can, or its status is not known.
+
+        Being settled, settled, closed or gone, an announced delisting, or a pause that is longer
+        than `replacement.max_pause`.
+        """
+        quote = self.market.quote(symbol)
+        if quote is None:
+            return None
+        contract = quote.contract
+        status, is_open = contract.status, contract.status is ContractStatus.OPEN
+        if status not in PAUSED and not is_open and status is not ContractStatus.UNKNOWN:
+            return f"the contract is {status.value}"
+        announced = contract.kind is ContractKind.PERPETUAL and contract.expires_ms is not None
+        if announced or (is_open and not self.is_tradable(symbol)):
+            return "its delisting is announced"
+        since, most = (
+            quote.paused_since,
+            timedelta(seconds=self.configuration.replacement.max_pause),
+        )
+        if status in PAUSED and since is not None and self.at - since > most:
+            return f"the contract is {status.value} since {since:%Y-%m-%d %H:%M} UTC"
+        return None
+
+    def is_paused(self, symbol: str) -> bool:
+        """Whether trading has stopped for a time that its place in the portfolio outlasts."""
+        return self.status_of(symbol) in PAUSED and self.must_leave(symbol) is None
+
     def mark(self, symbol: str) -> Decimal | None:
         """None also while its prices are not believed."""
         quote = self.market.quote(symbol)
@@ -131,6 +162,7 @@ class Grounds:
             doubt=self.doubt(symbol),
             is_ending=self.is_ending(symbol),
             is_frozen=self.is_frozen(symbol),
+            is_paused=self.is_paused(symbol),
         )
 
     def marked(self, portfolio: Portfolio) -> Portfolio:
@@ -219,8 +251,8 @@ class Grounds:
             raise _stale("The last scores are too old to decide on.")
         if not self.is_whole:
             raise _stale("These scores are older than the first fill; new ones are on their way.")
-        if not self.market.is_clock_safe():
-            raise _stale("Nobody knows the exchange's time well enough.", Code.CLOCK_UNSAFE)
+        if (refusal := self.mode.refusal) is not None:
+            raise refusal
         return self.board
 
     def require_fresh(self, symbol: str) -> None:
@@ -259,8 +291,8 @@ class Grounds:
         return figures(member, hourly, daily, None if mark is None else float(mark))
 
 
-def _stale(detail: str, code: Code = Code.MARKET_DATA_STALE) -> UnavailableError:
-    return UnavailableError(code, detail, retry_after_s=_RETRY_S)
+def _stale(detail: str) -> UnavailableError:
+    return UnavailableError(Code.MARKET_DATA_STALE, detail, retry_after_s=_RETRY_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,10 +304,18 @@ class GroundsNow:
     clock: Clock
     memory: Memory = field(default_factory=Memory)
     views: Views = field(default_factory=Views)
+    mode: Callable[[], ModeState] | None = None  # None: that of this market alone
+    refusals: Refusals = field(default_factory=Refusals)
 
     def __call__(self, configuration: Configuration) -> Grounds:
         board, is_whole = self.boards.latest(), self.boards.is_whole()
-        return Grounds(self.clock(), configuration, board, MarketOnce(self.market), is_whole)
+        market = MarketOnce(self.market)
+        return Grounds(self.clock(), configuration, board, market, is_whole, self._mode())
+
+    def _mode(self) -> ModeState:
+        if self.mode is not None:
+            return self.mode()
+        return ModeState.of(MarketLevel(self.market.status(), 0, self.market.is_clock_safe()))
 
     async def of(self, unit: UnitOfWork) -> Grounds:
         """The same with what the transaction sees: settings, and the prices of the last weights."""

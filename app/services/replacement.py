@@ -21,7 +21,7 @@ from app.domain.replacement import (
     within_cycle,
 )
 from app.services.changes import Ledger, reweighed
-from app.services.contenders import Pair, contenders, ending
+from app.services.contenders import Pair, contenders
 from app.services.grounds import Grounds, GroundsNow
 from app.services.once import Command, Once, Outcome, Render
 from app.services.portfolio import Replaced, last_facts
@@ -93,7 +93,7 @@ class Replacement:
             portfolio = await unit.portfolio.load(for_update=True)
             command.require_version(portfolio.version)
             grounds = await self.grounds.of(unit)
-            if forced_only and not any(ending(m.symbol, grounds) for m in portfolio.members):
+            if forced_only and not any(grounds.must_leave(one.symbol) for one in portfolio.members):
                 return Executed(portfolio.version, (), ())
             grounds.require_fresh_members(portfolio)
             count = not forced_only
@@ -114,7 +114,8 @@ class Replacement:
                 await self._offer(unit, waiting, portfolio, grounds)
             return Executed(portfolio.version, tuple(swaps), proposals)
 
-        return await self.once.run(command, change, render)
+        with self.grounds.refusals.counted():
+            return await self.once.run(command, change, render)
 
     async def _offer(
         self, unit: UnitOfWork, due: Iterable[Proposal], portfolio: Portfolio, grounds: Grounds

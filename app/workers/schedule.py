@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final
 
 from app.domain.configuration import Cadences
-from app.domain.jobs import JobKind
+from app.domain.jobs import Document, JobKind
 from app.services.ports import Clock, Jobs, Monotonic
 from app.workers.supervisor import Beat, Supervisor
 from app.workers.ticks import SlottedTick
@@ -31,7 +31,7 @@ class Tick:
     interval_s: Callable[[], float]
     run: UseCase
     gate: UseCase | None = None  # awaited once before the first run
-    left_s: Callable[[], float] | None = None  # until the next one, where the wall clock says so
+    left_s: Callable[[], float] | None = None  # until the next one, where slots say so
     is_shared: bool = False  # every process ticks; else only the owner of the feed
 
 
@@ -53,8 +53,9 @@ class Activities:
     books: UseCase
     funding: UseCase
     scoring: UseCase
-    rebalance_check: Callable[[datetime], Awaitable[object]]  # of the tick that was due then
-    replacement_check: UseCase
+    # Of the tick that was due then; what they give is recorded with the job.
+    rebalance_check: Callable[[datetime], Awaitable[Document]]
+    replacement_check: Callable[[], Awaitable[Document]]
     forced_replacement: UseCase
     alerts: UseCase
     signals: UseCase
@@ -62,7 +63,11 @@ class Activities:
 
 
 def table(
-    cadences: Callable[[], Cadences], work: Activities, jobs: Jobs, clock: Clock
+    cadences: Callable[[], Cadences],
+    work: Activities,
+    jobs: Jobs,
+    clock: Clock,
+    monotonic: Monotonic,
 ) -> tuple[Tick, ...]:
     """The schedule; intervals are read anew before each run.
 
@@ -73,7 +78,7 @@ def table(
     """
 
     def once(kind: JobKind, interval_s: Callable[[], float], gate: UseCase) -> Tick:
-        slotted = SlottedTick(kind, interval_s, jobs, clock)
+        slotted = SlottedTick(kind, interval_s, jobs, clock, monotonic)
         return Tick(kind.value, interval_s, slotted.run, gate, slotted.left_s, is_shared=True)
 
     return (
@@ -138,7 +143,9 @@ def begin(
         return lambda beat: repeat(guarded, beat, monotonic)
 
     def limit(tick: Tick) -> Callable[[], float]:
-        return lambda: tick.interval_s() + TURN_S
+        # A wall clock that is set moves a slotted tick by half an interval at most.
+        share = 1.0 if tick.left_s is None else 1.5
+        return lambda: share * tick.interval_s() + TURN_S
 
     for tick in ticks:
         supervisor.start(tick.name, looping(tick), limit(tick), is_armed=tick.gate is None)
