@@ -175,6 +175,7 @@ class TapedMarket:
     async def run(self) -> None:
         """Until there is no further step. Raises TapeError."""
         streamed = StreamedMarket(self.data, self.stream, self._best)
+        self.data.registry.held = self._best_contracts
         self.stream.listener = streamed
         self.data.quotes.told_of = streamed.quotes_told
         actions: Mapping[Step, Callable[[], Awaitable[object]]] = {
@@ -215,10 +216,14 @@ class TapedMarket:
         await self.decide(board)
 
     async def _best(self) -> tuple[str, ...]:
-        """Nobody is a member here: the best are told of most closely."""
+        """In place of members, on whom requests would depend: the best are asked for first."""
         board, most = self.scoring.latest(), self.data.configuration().feed.candidates
         ranked = () if board is None else tuple(card for card in board.cards if card.rank)
         return tuple(card.symbol for card in ranked[:most])
+
+    async def _best_contracts(self) -> tuple[str, ...]:
+        resolve = self.data.registry.resolve
+        return tuple(resolve(symbol).contract.code for symbol in await self._best())
 
     def _line(self, board: Board) -> BoardLine:
         market = self.data.live.market
