@@ -16,6 +16,8 @@ ENDLESS := pytest -q -o faulthandler_timeout=0
 COVERAGE ?=
 # Names of benchmarks; empty means all of them.
 BENCH ?=
+# Anything but empty decides anew on the golden recording that there is.
+KEEP ?=
 # Every so many mistakes of those that there are.
 MUTANTS_EVERY ?= 1
 
@@ -83,8 +85,8 @@ chaos: setup ## days of faults in the feed; three real processes, and how long e
 	$(RUN) benchmarks.feed_storms
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.chaos
 
-golden: setup ## record the golden hours anew and rewrite tests/golden (say why in docs/decisions)
-	OPENBLAS_NUM_THREADS=1 $(RUN) tests.golden
+golden: setup ## record the golden hours anew and rewrite tests/golden (say why in docs/decisions); KEEP=1 keeps the recording and decides anew
+	OPENBLAS_NUM_THREADS=1 $(RUN) tests.golden $(if $(KEEP),--keep)
 
 mutants: setup ## one mistake at a time in weights and scores, and which of them no test notices (an hour; MUTANTS_EVERY=6 a part)
 	OPENBLAS_NUM_THREADS=1 MUTANTS_EVERY=$(MUTANTS_EVERY) $(RUN) benchmarks.mutants

@@ -3,9 +3,10 @@
 import os
 from socket import gethostname
 
-from app.adapters.notify import People
+from app.adapters.notifications.egress import Egress
+from app.adapters.notifications.people import TIMEOUT_S, People
+from app.adapters.notifications.webhook import Webhook
 from app.adapters.vault import Vault
-from app.adapters.webhook import Webhook
 from app.container import plugins
 from app.container.seams import Seams, code_version
 from app.services.alert_facts import SystemView
@@ -205,5 +206,8 @@ def _market(
 def _notifiers(settings: Settings, vault: ChannelVault, seams: Seams) -> Notifiers:
     """Each opens what the vault has sealed only when it sends."""
     local = settings.notifications.allow_private
-    ways = (Webhook(lambda: int(seams.now().timestamp()), local), People(local))
+    ways = (
+        Webhook(lambda: int(seams.now().timestamp()), Egress(local)),
+        People(Egress(local, timeout_s=TIMEOUT_S)),
+    )
     return by_kind(Opening(way, vault) for way in ways)

@@ -1,5 +1,6 @@
 """`make golden`: records the golden hours anew and rewrites the fixture with its hashes.
 
+`--keep` keeps the recording and decides anew, for changed decisions without new requests.
 `--hours N` records less, and `--print` prints the hashes and leaves the fixture as it is.
 """
 
@@ -20,11 +21,15 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hours", type=float, default=FOR_S / 3_600)
     parser.add_argument("--print", action="store_true", dest="prints")
+    parser.add_argument("--keep", action="store_true")
     asked = parser.parse_args()
     console, fixture = Console(width=120, highlight=False), Fixture()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     begun = time.monotonic()
-    recording = await recorded(asked.hours * 3_600)
+    if asked.keep:
+        recording = fixture.recording.read_bytes()
+    else:
+        recording = await recorded(asked.hours * 3_600)
     taken = time.monotonic()
     names = Names(is_open=True) if asked.prints else Names.read(fixture.names, is_open=True)
     decisions = await replayed(recording, names)
