@@ -80,7 +80,7 @@ def test_the_fixture_belongs_together() -> None:
     assert known["recording"] == digest_of(recording)
     rows = FIXTURE.expected_rows()
     assert {"recording": digest_of(recording), **hashes_of(rows)} == known
-    assert len(known) == 15, "twelve hours and the one in which the recording ends"
+    assert {f"hour {one}" for one in range(12)} <= known.keys()
 
 
 def test_every_kind_of_decision_occurs() -> None:
