@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
-from app.domain.configuration import ReplacementRules
 from app.domain.history import number_text
 from app.domain.membership import member_of, swap
 from app.domain.policy import Policy
@@ -160,10 +160,10 @@ class Replacement:
         last = await unit.replacements.last_swap()
         field = contenders(portfolio, grounds)
         pending = (one.candidate for one in tallies.values())
-        noise = await _noise(unit, (*(o.contender.symbol for o in field.leavers), *pending), rules)
+        noise = noises((*(one.contender.symbol for one in field.leavers), *pending), grounds)
         pairs = field.pairs(tallies, noise)
         chosen = (other.symbol for _, other in pairs if other is not None)
-        noise |= await _noise(unit, chosen, rules)
+        noise |= noises(chosen, grounds)
         obstacle = _obstacle(portfolio, grounds)
         counting = count and obstacle is None
         if counting:
@@ -177,7 +177,7 @@ class Replacement:
             rules,
         )
         if counting:
-            await unit.replacements.keep(_kept(proposals, tallies), grounds.at)
+            await unit.replacements.keep(_kept(proposals, tallies))
         if obstacle is None:
             return proposals
         return tuple(replace(one, blocked_by=(obstacle, *one.blocked_by)) for one in proposals)
@@ -190,13 +190,14 @@ def _may(proposal: Proposal, grounds: Grounds) -> bool:
     return allowed or grounds.configuration.policy.replacement is Policy.AUTO
 
 
-async def _noise(
-    unit: UnitOfWork, symbols: Iterable[str], rules: ReplacementRules
-) -> dict[str, float]:
+def noises(symbols: Iterable[str], grounds: Grounds) -> dict[str, float]:
     """Noise of the composite z by symbol; those for which it is not known are left out."""
-    names = frozenset(symbols)
-    recent = await unit.scoring.recent_z(names, rules.noise_runs)
-    known = {symbol: noise_of(recent.get(symbol, ()), rules) for symbol in names}
+    rules = grounds.configuration.replacement
+    cards = {symbol: grounds.card(symbol) for symbol in symbols}
+    known = {
+        symbol: noise_of(None if card is None else card.noise, rules)
+        for symbol, card in cards.items()
+    }
     return {symbol: value for symbol, value in known.items() if value is not None}
 
 
@@ -227,6 +228,8 @@ def _count(
             old.symbol,
             candidate.symbol,
             board.input_hash,
+            grounds.at,
+            timedelta(seconds=rules.confirmation_interval),
             exceeds=compare(old, candidate, noise, rules).exceeds(rules),
         )
         if tally is not None:
