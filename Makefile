@@ -81,8 +81,9 @@ stateful: setup ## random lives of the portfolio on both databases, many more th
 bench: setup ## how long things take, each beside a peer of the same run, and one table of all: BENCH="kernels saving" for some
 	$(RUN) benchmarks $(BENCH)
 
-chaos: setup ## days of faults in the feed; three real processes, and how long each fault takes to heal
+chaos: setup ## days of faults in the feed; a day without refusals and the history of an hour with faults; three real processes, and how long each fault takes to heal
 	$(RUN) benchmarks.feed_storms
+	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.decisions
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.chaos
 
 golden: setup ## record the golden hours anew and rewrite tests/golden (say why in docs/decisions); KEEP=1 keeps the recording and decides anew

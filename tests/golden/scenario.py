@@ -14,6 +14,7 @@ from app.domain.configuration_document import validate
 from app.domain.policy import Policies, Policy
 from app.domain.signal import Claim, Direction
 from app.domain.signal_rules import SignalRules
+from app.domain.sizing_rules import SizingRules
 from tests.taping import Act, Studio
 
 FOR_S: Final = 12 * 3_600.0
@@ -34,7 +35,8 @@ CADENCES: Final = Cadences(
 REPLACEMENT: Final = ReplacementRules(
     noise_multiple=0.0,
     noise_default=0.05,
-    noise_runs=6,
+    confirmation_interval=600,
+    max_pause=2_400,
     confirmations=2,
     minimum_holding=1_800,
     cooling_off=1_200,
@@ -62,10 +64,12 @@ def configuration() -> Configuration:
         leave_score=0.42,
         rebalance_threshold=Decimal(2),
         rebalance_interval=3_600,
+        rebalance_min_spacing=900,
         cadences=CADENCES,
         correlation=CorrelationRules(limit=0.9),
         replacement=REPLACEMENT,
         signals=SIGNALS,
+        sizing=SizingRules(reference_balance=Decimal(BALANCE)),
         policy=Policies(expires_after=2_400),
     )
     return validate({}, made)
