@@ -7,6 +7,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Final
 
+from app.domain.exact import is_above
 from app.domain.market import ContractStatus, Interval
 from app.domain.segments import is_redenomination
 
@@ -35,11 +36,11 @@ class Window:
     ends_at: datetime
 
     @classmethod
-    def after(cls, at: datetime, horizon_days: float) -> "Window":
+    def after(cls, at: datetime, horizon: timedelta) -> "Window":
         """That of a verdict at `at`, in the exchange's time; whole hours, one at least."""
         hours = -(-round(at.timestamp() * 1000) // HOUR_MS)
         starts = datetime.fromtimestamp(hours * HOUR_MS / 1000, UTC)
-        return cls(starts, starts + timedelta(hours=max(1, round(horizon_days * 24))))
+        return cls(starts, starts + timedelta(hours=max(1, round(horizon / timedelta(hours=1)))))
 
     @property
     def starts_ms(self) -> int:
@@ -102,7 +103,7 @@ class Field:
         if gain is None or self.median is None:
             return None
         return replace(
-            outcome, booked_at=at, beat=gain > self.median, gain=gain, median=self.median,
+            outcome, booked_at=at, beat=is_above(gain, self.median), gain=gain, median=self.median,
             names=self.names,
         )  # fmt: skip
 

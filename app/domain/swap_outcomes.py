@@ -13,6 +13,7 @@ from scipy.special import stdtrit
 
 from app.domain.equity import Valuation
 from app.domain.equity_steps import Step, Swap
+from app.domain.exact import to_millionths
 from app.domain.market import Funding
 
 _UPPER: Final = 0.975
@@ -71,7 +72,7 @@ class SwapOutcome:
 
     @property
     def has_paid(self) -> bool | None:
-        return None if self.net is None else self.net > 0.0
+        return None if self.net is None else to_millionths(self.net) > 0
 
 
 @dataclass(frozen=True, slots=True)

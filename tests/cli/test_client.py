@@ -285,6 +285,12 @@ Sent = Callable[[Any], bool]
             f"/portfolio/symbols/A/position-size?account_balance=5&{RECORD_QUERY}",
             None,
         ),
+        (
+            ["portfolio", "sizes", "--balance", "1000.10"],
+            "GET",
+            "/portfolio/sizes?account_balance=1000.10",
+            None,
+        ),
         (["portfolio", "approve", "p"], "POST", "/portfolio/proposals/p/approve", {}),
         (["portfolio", "decline", "p"], "POST", "/portfolio/proposals/p/decline", {}),
     ],
