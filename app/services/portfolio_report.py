@@ -11,11 +11,13 @@ from app.domain.equity import Day
 from app.domain.equity_steps import Step, steps
 from app.domain.history import EventType
 from app.domain.late_marks import LateMark, completed
-from app.domain.market import DELISTED, Funding
+from app.domain.market import DELISTED, Funding, Interval
 from app.domain.performance import Figures, Trade
+from app.domain.portfolio_risk import risk_of
 from app.domain.swap_outcomes import ReplacementLedger, SwapOutcome, ledger_of, outcomes
 from app.services.active_return import active_return
 from app.services.equity_track import Need, Track, track_of
+from app.services.metrics import present_weights
 from app.services.performance import HeldPosition, Performance, attributed, held, realized_in
 from app.services.trading import DataFacts
 from app.storage.unit_of_work import UnitOfWork
@@ -35,6 +37,7 @@ class Report:
     until: datetime | None
     days: tuple[Day, ...]
     figures: Figures  # of what was held in the period
+    hypothetical: Figures  # of today's weights over the past: not earned
     positions: tuple[HeldPosition, ...]
     ledgers: tuple[Attribution, ...]
     active: ActiveReturn  # against the universe
@@ -86,6 +89,9 @@ class Reporting:
             trades = await unit.trades.page(None, _TRADES, since=since, until=until)
             rates = await _funding_since(unit, swapped)
         active = await asyncio.to_thread(active_return, track, begin, end)
+        daily = track.grounds.market.panel(Interval.DAY)
+        weights = present_weights(portfolio, track.grounds)
+        risk = await asyncio.to_thread(risk_of, daily, weights)
         shown = track.within(since, until)
         told = _outcomes(swapped, track, rates)
         return Report(
@@ -100,6 +106,7 @@ class Reporting:
             active=active,
             trades=trades,
             swaps=tuple(one for one in told if until is None or one.at < until),
+            hypothetical=risk.hypothetical,
             late_marks=track.late_within(since, until),
             facts=track.facts,
         )
