@@ -41,9 +41,9 @@ class Grounds:
 
     at: datetime
     configuration: Configuration
-    board: Board | None
+    board: Board | None  # the newest complete one: a provisional board is never decided on
     market: MarketView
-    is_whole: bool  # the board was made of everything that this process has fetched at its start
+    is_whole: bool  # a complete board was made after the first fill of this process
     # Mark prices of the moment when weights were last set, by symbol: prices drift from there.
     set_at: Mapping[str, Decimal] = field(default_factory=dict)
     controls: Controls = FREE
@@ -213,7 +213,9 @@ class Grounds:
         """The board, young enough to decide on; raises UnavailableError."""
         if self.board is None:
             raise UnavailableError(
-                Code.NO_BOARD_YET, "Nothing has been scored yet.", retry_after_s=_RETRY_S
+                Code.NO_BOARD_YET,
+                "There is no complete board yet: scores are provisional while data is loaded.",
+                retry_after_s=_RETRY_S,
             )
         if not self.is_board_fresh:
             raise _stale("The last scores are too old to decide on.")
@@ -274,7 +276,7 @@ class GroundsNow:
     views: Views = field(default_factory=Views)
 
     def __call__(self, configuration: Configuration) -> Grounds:
-        board, is_whole = self.boards.latest(), self.boards.is_whole()
+        board, is_whole = self.boards.in_force(), self.boards.is_whole()
         return Grounds(self.clock(), configuration, board, MarketOnce(self.market), is_whole)
 
     async def of(self, unit: UnitOfWork) -> Grounds:

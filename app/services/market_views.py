@@ -9,7 +9,14 @@ from typing import Final
 import numpy as np
 
 from app.domain.configuration import Configuration
-from app.domain.eligibility import Candidate, Funnel, Limits, RuleCheck, check
+from app.domain.eligibility import (
+    TOO_FEW_BARS,
+    Candidate,
+    Funnel,
+    Limits,
+    RuleCheck,
+    check,
+)
 from app.domain.liquidity import depth
 from app.domain.market import Book, Contract, ContractStatus, DataStatus, Interval
 from app.domain.panel import Panel, ScoringInputs, Source
@@ -261,7 +268,17 @@ class MarketMoment:
             ages_s={source: age_column(ages, source) for source in Source},
             half_lives_s={source: self.age_limit_s(source) for source in Source},
             excluded=passed.excluded,
+            unread=sum(map(self._is_unread, passed.excluded.items())),
         )
+
+    def _is_unread(self, excluded: tuple[str, str]) -> bool:
+        """Whether a symbol lacks daily candles only because none of them have been read yet."""
+        symbol, rule = excluded
+        entry = self.known.index.find(symbol)
+        if rule != TOO_FEW_BARS or entry is None or entry.contract.code in self.market.daily:
+            return False
+        listed_ms = entry.contract.listed_ms  # a listing of yesterday or today has no candle
+        return listed_ms is None or listed_ms < self.server_ms - 2 * Interval.DAY.ms
 
     def _ages_of(self, code: str) -> dict[Source, float | None]:
         """Seconds since each input of a contract was last known to be true.

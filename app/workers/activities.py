@@ -59,6 +59,7 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
         books=books,
         funding=service.market.refresh_funding,
         scoring=service.scoring.calculate,
+        is_provisional=service.scoring.is_provisional,
         rebalance_check=rebalance_check,
         replacement_check=replacement_check,
         forced_replacement=forced_replacement,

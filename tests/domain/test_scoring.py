@@ -255,6 +255,7 @@ def test_a_draft_is_issued_with_the_circumstances_of_its_run() -> None:
         run_id="r", algorithm="default", algorithm_version=1, configuration_version=3,
         calculated_at=datetime(2025, 1, 1, tzinfo=UTC), duration_ms=12.5,
         data_source=DataSource.SANDBOX,
+        is_provisional=False,
     )  # fmt: skip
     assert (board.cards, board.input_hash) == (draft.cards, draft.input_hash)
     assert board.card(draft.cards[3].symbol) is draft.cards[3]

@@ -115,6 +115,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.done: list[str] = []
+        self.provisional = False
         self.enough, self.full, self.board = asyncio.Event(), asyncio.Event(), asyncio.Event()
         later = (
             "rebalance_check",
@@ -127,7 +128,11 @@ class Desk:
         names = ("first_fill", "market", "candles", "books", "funding", "scoring")
         named = {name: self.note(name) for name in (*names, *later)}
         self.work = Activities(
-            **named, scorable=self.enough.wait, filled=self.full.wait, scored=self.board.wait
+            **named,
+            scorable=self.enough.wait,
+            filled=self.full.wait,
+            scored=self.board.wait,
+            is_provisional=lambda: self.provisional,
         )
 
     def note(self, name: str):  # type: ignore[no-untyped-def]  # a use case like any other
@@ -257,3 +262,14 @@ async def test_what_the_wall_clock_counts_waits_as_long_as_that_says() -> None:
     runs, left = Runs(3), iter([50.0, 20.0, 0.0, 3.0, -1.0, 0.0])
     tick = Tick("rebalance_check", lambda: 60.0, runs.run, left_s=lambda: next(left))
     assert await runs.follow(tick) == [100.0, 110.0, 113.0]
+
+
+def test_a_provisional_board_is_scored_again_soon() -> None:
+    desk, cadences = Desk(), Cadences()
+    ticks = table(lambda: cadences, desk.work, durable(desk), noon)
+    scoring = next(tick for tick in ticks if tick.name == "scoring")
+    assert scoring.interval_s() == 300
+    desk.provisional = True
+    assert scoring.interval_s() == 30
+    cadences = Cadences(scoring=5)
+    assert scoring.interval_s() == 5
