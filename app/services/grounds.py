@@ -225,6 +225,14 @@ class Grounds:
             raise _stale("Nobody knows the exchange's time well enough.", Code.CLOCK_UNSAFE)
         return self.board
 
+    def has_board_in_force(self) -> bool:
+        """Whether a complete board is young enough to decide on."""
+        try:
+            self.require_board()
+        except UnavailableError:
+            return False
+        return True
+
     def require_fresh(self, symbol: str) -> None:
         """Raises UnavailableError(market_data_stale)."""
         if not self.is_fresh(symbol):

@@ -91,9 +91,10 @@ def table(
         Tick("scoring", scoring_s, work.scoring, work.scorable),
         once(JobKind.REBALANCE_CHECK, lambda: cadences().rebalance_check, work.scored),
         once(JobKind.REPLACEMENT_CHECK, lambda: cadences().replacement_check, work.scored),
-        # A contract that ends is seen by the market refresh: its member goes at once.
+        # A contract that ends is seen by the market refresh: its member goes at once, for cash
+        # while there is no complete board.
         Tick("forced_replacement", lambda: cadences().market, work.forced_replacement,
-             work.scored),
+             work.scorable),
         Tick("alerts", lambda: cadences().alerts, work.alerts),
         once(JobKind.PERFORMANCE_MARKS, lambda: cadences().performance_marks, work.scored),
         once(JobKind.SIGNAL_OUTCOMES, lambda: cadences().signal_outcomes, work.scored),

@@ -192,17 +192,23 @@ async def test_ticks_begin_when_there_is_something_to_work_on() -> None:
     desk.enough.set()
     await settled()
     # what the first fill is still fetching is not fetched beside it
-    assert sorted(desk.done) == ["alerts", "first_fill", "market", "scoring"]
+    assert sorted(desk.done) == [
+        "alerts",
+        "first_fill",
+        "forced_replacement",
+        "market",
+        "scoring",
+    ]
     desk.full.set()
     await settled()
     feed = {"first_fill", "alerts", "market", "candles", "books", "funding", "scoring"}
+    feed |= {"forced_replacement"}
     assert set(desk.done) == feed
     desk.board.set()
     await settled()
     assert set(desk.done) == feed | {
         "rebalance_check",
         "replacement_check",
-        "forced_replacement",
         "performance_marks",
         "retention",
         "signal_outcomes",
