@@ -54,7 +54,8 @@ class Coin:
             for (kind, rows), halt in zip(bars.items(), (5, 24), strict=True)
         }
         self.days = sum(bar is not None for bar in since["daily"])
-        self.daily, self.hourly = _bridged(since["daily"]), _bridged(since["hourly"])
+        self._since = since["daily"]  # before gaps are bridged
+        self.daily, self.hourly = _bridged(self._since), _bridged(since["hourly"])
         self.moves = _moves([None if bar is None else bar[4] for bar in self.daily])
         self.bid: Number = stored["bid"][position]
         self.ask: Number = stored["ask"][position]
@@ -71,8 +72,8 @@ class Coin:
     def before(self, days: int) -> "Coin":
         """The same coin so many days ago, of which only the daily bars are known."""
         past = copy(self)
-        past.daily = self.daily[: len(self.daily) - days]
-        past.moves = self.moves[: len(self.moves) - days]
+        past.daily = _bridged(self._since[: len(self._since) - days])
+        past.moves = _moves([None if bar is None else bar[4] for bar in past.daily])
         return past
 
     def closes(self, days: int) -> list[Number]:

@@ -23,6 +23,7 @@ VAGUE = {"utils", "util", "helpers", "helper", "common", "core", "base", "manage
 TOP_LEVEL = {
     "app", "tests", "alembic", "alembic.ini", "pyproject.toml", "docker-compose.yml", "README.md",
     "Makefile", "Dockerfile", "requirements.lock", "requirements-runtime.lock", "benchmarks",
+    "docs",
 }  # fmt: skip
 
 
@@ -264,3 +265,63 @@ def test_each_contract_breaks_when_it_is_violated(
     kept, said = _lint(small_tree)
     assert not kept
     assert re.search(rf"^{re.escape(number)}.* BROKEN", said, re.MULTILINE), said
+
+
+PRICES = {"open", "high", "low", "close"}
+# Modules that read prices of a panel or of candles as they are, and why that differences nothing.
+READS_RAW_PRICES = {
+    "app/domain/panel.py": "the panel itself",
+    "app/domain/segments.py": "the accessor: finds the breaks",
+    "app/domain/quality.py": "looks at one candle at a time",
+    "app/domain/fingerprint.py": "the shape",
+    "app/domain/outcome.py": "two prices with nothing but their own bars between them",
+    "app/services/run_inputs.py": "which bars are there",
+    "app/services/run_rebuilding.py": "which bars are there",
+    "app/services/member_figures.py": "levels since inclusion, none after a redenomination",
+    "app/services/equity_track.py": "values of positions, day by day",
+    "app/services/quality_lots.py": "the newest close",
+    "app/services/market_stream.py": "prices of a ticker",
+}
+
+
+def _safe_names(function: ast.AST) -> set[str]:
+    """Names in a function that hold what `unbroken` gave, or came in as an UnbrokenPanel."""
+    found = set()
+    for node in ast.walk(function):
+        if isinstance(node, ast.arg) and node.annotation is not None:
+            if ast.unparse(node.annotation) == "UnbrokenPanel":
+                found.add(node.arg)
+        elif isinstance(node, ast.Assign) and "unbroken(" in ast.unparse(node.value):
+            target = node.targets[0]
+            first = target.elts[0] if isinstance(target, ast.Tuple) else target
+            found |= {first.id} if isinstance(first, ast.Name) else set()
+    return found
+
+
+def _raw_price_reads(tree: ast.Module) -> list[str]:
+    """Attributes open, high, low and close that are read from anything but unbroken prices."""
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    found = []
+    for function in tree.body:
+        safe = _safe_names(function)
+        for node in ast.walk(function):
+            if not isinstance(node, ast.Attribute) or node.attr not in PRICES:
+                continue
+            of = ast.unparse(node.value)
+            if id(node) not in called and of not in safe and not of.startswith("unbroken("):
+                found.append(f"{of}.{node.attr}, line {node.lineno}")
+    return found
+
+
+def test_prices_are_differenced_only_after_their_last_break() -> None:
+    """One accessor, `unbroken`: a return over a redenomination would be a loss of 99.9 %."""
+    raw = {}
+    for path in MODULES:
+        if path.is_relative_to(APP / "domain") or path.is_relative_to(APP / "services"):
+            reads = _raw_price_reads(ast.parse(path.read_text(encoding="utf-8")))
+            if reads and "kernels" not in path.parts:  # kernels take arrays of their callers
+                raw[_shown(path)] = reads
+    assert {place: reads for place, reads in raw.items() if place not in READS_RAW_PRICES} == {}
+    assert set(READS_RAW_PRICES) == set(raw), "an exception is not needed any more"
+    bad = "def f(daily):\n    safe = unbroken(daily)\n    return daily.close / safe.close\n"
+    assert _raw_price_reads(ast.parse(bad)) == ["daily.close, line 3"]

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -60,12 +59,22 @@ def _schema(connection: Connection) -> set[str]:
     """Everything that a schema consists of, without regard to layout and order."""
     if connection.dialect.name == "postgresql":
         return {str(line) for line in connection.execute(text(_POSTGRESQL)).scalars()}
-    lines = connection.execute(text(_SQLITE)).scalars()
-    return {
-        " ".join([head, *sorted(part.strip(" ,") for part in rest)])
-        for line in lines
-        for head, *rest in [re.split(r"\n", str(line))]
-    }
+    return {_ordered(str(line)) for line in connection.execute(text(_SQLITE)).scalars()}
+
+
+def _ordered(statement: str) -> str:
+    """The columns and constraints of a table in one order: an added column is written last."""
+    if not statement.startswith("table "):
+        return " ".join(statement.split())
+    head, _, body = " ".join(statement.split()).partition("(")
+    parts, depth = [""], 0
+    for sign in body.removesuffix(")"):
+        depth += {"(": 1, ")": -1}.get(sign, 0)
+        if sign == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return f"{head}({', '.join(sorted(part.strip() for part in parts))})"
 
 
 async def _look(url: str) -> set[str]:

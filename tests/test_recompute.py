@@ -94,6 +94,7 @@ def test_both_find_the_same_reliability_and_the_same_breaks() -> None:
     fields["close"][5:9, 4] = fields["open"][5:9, 4] = np.nan
     for array in fields.values():
         array[40:46, 5] = np.nan  # a halt of six days
+        array[-6:-4, 6] = np.nan  # a gap that the days within it could not bridge
     inputs = replace(inputs, daily=replace(inputs.daily, **fields))
     steady = reliability(inputs.daily, SPEC, 12)
     assert np.isfinite(steady).all()

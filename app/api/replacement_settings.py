@@ -17,6 +17,10 @@ class ReplacementSettingsOut(Out):
     confirmations: int
     minimum_holding: int
     cooling_off: int
+    max_pause: int = Field(
+        description="A member whose contract is Paused or CancelOnly for longer is replaced; "
+        "until then it keeps its weight."
+    )
     min_confidence: float
     max_per_cycle: int
     max_per_sector: int
@@ -41,6 +45,7 @@ class ReplacementSettingsIn(Body):
     confirmations: int | None = None
     minimum_holding: int | None = None
     cooling_off: int | None = None
+    max_pause: int | None = None
     min_confidence: float | None = None
     max_per_cycle: int | None = None
     max_per_sector: int | None = None

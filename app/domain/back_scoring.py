@@ -15,7 +15,7 @@ from app.domain.composite import AlgorithmSpec, standings
 from app.domain.factors import measure
 from app.domain.market import Floats
 from app.domain.moments import LEAST_UNIVERSE
-from app.domain.panel import FIELDS, Panel, ScoringInputs, Source, bridged
+from app.domain.panel import Panel, ScoringInputs, Source, bridged, until
 from app.domain.segments import unbroken
 
 DAYS: Final = 30
@@ -25,16 +25,17 @@ _LEAST_CHANGES: Final = 10  # below it nobody knows how steady a score is
 def back_scores(daily: Panel, spec: AlgorithmSpec, days: int = DAYS) -> Floats:
     """(days + 1, N) composite z at the close of each of the last days, oldest first.
 
-    Every day sees its own past only. NaN where a symbol had no score, and on days before the last
+    Every day sees its own past only: bars are cut off before gaps are bridged, because a bridge
+    needs the bar after the gap. NaN where a symbol had no score, and on days before the last
     break of its history.
     """
     candles = _of_candles(spec)
     found = np.full((days + 1, len(daily.symbols)), np.nan)
     if candles is None or len(daily.symbols) < LEAST_UNIVERSE:
         return found
-    whole = bridged(unbroken(daily))[0]
+    whole = unbroken(daily)
     for back in range(min(days, len(daily.opened_ms) - 2) + 1):  # a return needs two bars
-        seen = _inputs(_until(whole, len(whole.opened_ms) - back))
+        seen = _inputs(bridged(until(whole, len(whole.opened_ms) - back))[0])
         raw = np.array([measure(factor, seen).values for factor in candles.factors])
         found[days - back] = standings(raw, candles).z
     return found
@@ -67,11 +68,6 @@ def _of_candles(spec: AlgorithmSpec) -> AlgorithmSpec | None:
     return replace(spec, factors=factors, weights=weights, moments={})
 
 
-def _until(panel: Panel, rows: int) -> Panel:
-    fields = {name: getattr(panel, name)[:rows] for name in FIELDS}
-    return replace(panel, opened_ms=panel.opened_ms[:rows], **fields)
-
-
 def _inputs(daily: Panel) -> ScoringInputs:
     """Daily candles and nothing else."""
     count = len(daily.symbols)
@@ -80,7 +76,7 @@ def _inputs(daily: Panel) -> ScoringInputs:
         symbols=daily.symbols,
         as_of_ms=int(daily.opened_ms[-1]) + daily.interval.ms,
         daily=daily,
-        hourly=_until(daily, 0),
+        hourly=until(daily, 0),
         bid=unknown,
         ask=unknown,
         multiplier=unknown,

@@ -13,7 +13,8 @@ from app.domain.kernels import indicators
 from app.domain.kernels.last_bar import at_last_bar, histogram_in_ranges
 from app.domain.liquidity import illiquidity
 from app.domain.market import Floats
-from app.domain.panel import Panel, ScoringInputs
+from app.domain.panel import ScoringInputs
+from app.domain.segments import UnbrokenPanel, log_returns, unbroken
 
 HOURLY_BARS = 250  # below it the seed of a recursive indicator still shows
 _HOURLY_LAG = 3  # bars; an hour without trades has no candle
@@ -22,32 +23,32 @@ _DAILY_LAG = 2  # bars; the candle of yesterday arrives some time after midnight
 
 def nearness_to_high(inputs: ScoringInputs) -> Floats:
     """ln(last close / highest close of 60 days), at most 0."""
-    close = inputs.daily.close[-60:]
+    close = unbroken(inputs.daily).close[-60:]
     value = np.log(_latest(close, _DAILY_LAG) / np.fmax.reduce(close, initial=np.nan))
     return _enough(value, close, 45)
 
 
 def rsi_14(inputs: ScoringInputs) -> Floats:
-    return _fast(inputs, _at_last_bar(inputs.hourly)[indicators.RSI])
+    return _fast(inputs, _at_last_bar(unbroken(inputs.hourly))[indicators.RSI])
 
 
 def macd_histogram(inputs: ScoringInputs) -> Floats:
-    return _fast(inputs, histogram_in_ranges(_at_last_bar(inputs.hourly)))
+    return _fast(inputs, histogram_in_ranges(_at_last_bar(unbroken(inputs.hourly))))
 
 
 def bollinger_position(inputs: ScoringInputs) -> Floats:
-    return _fast(inputs, _at_last_bar(inputs.hourly)[indicators.BAND_POSITION])
+    return _fast(inputs, _at_last_bar(unbroken(inputs.hourly))[indicators.BAND_POSITION])
 
 
 def volume_trend(inputs: ScoringInputs) -> Floats:
     """ln(mean turnover of 5 days / mean turnover of 30 days)."""
-    turnover = inputs.daily.turnover
+    turnover = unbroken(inputs.daily).turnover
     return np.log(_mean(turnover[-5:], 4) / _mean(turnover[-30:], 23))
 
 
 def volume_growth(inputs: ScoringInputs) -> Floats:
     """ln(mean turnover of 30 days / mean turnover of the 60 days before)."""
-    turnover = inputs.daily.turnover
+    turnover = unbroken(inputs.daily).turnover
     return np.log(_mean(turnover[-30:], 23) / _mean(turnover[-90:-30], 45))
 
 
@@ -58,11 +59,11 @@ def efficiency(inputs: ScoringInputs) -> Floats:
 
 def volatility(inputs: ScoringInputs) -> Floats:
     """EWMA volatility over all daily returns at hand, annualised."""
-    return measures.ewma_volatility(measures.log_returns(inputs.daily.close))
+    return measures.ewma_volatility(log_returns(unbroken(inputs.daily)))
 
 
 def range_volatility(inputs: ScoringInputs) -> Floats:
-    bars = inputs.daily
+    bars = unbroken(inputs.daily)
     return measures.garman_klass(
         bars.open[-30:], bars.high[-30:], bars.low[-30:], bars.close[-30:], 23
     )
@@ -81,13 +82,13 @@ def highest_return(inputs: ScoringInputs) -> Floats:
 
 
 def drawdown(inputs: ScoringInputs) -> Floats:
-    return measures.worst_drawdown(inputs.daily.close[-90:], 68)
+    return measures.worst_drawdown(unbroken(inputs.daily).close[-90:], 68)
 
 
 def liquidity_risk(inputs: ScoringInputs) -> Floats:
     """ln of the sd of |return| / turnover over 30 days."""
     returns = _returns(inputs, 30)
-    turnover = inputs.daily.turnover[1:][-30:]
+    turnover = unbroken(inputs.daily).turnover[1:][-30:]
     return np.log(illiquidity(returns, turnover, 23)[1])
 
 
@@ -104,20 +105,20 @@ def _market_model(inputs: ScoringInputs) -> measures.MarketModel:
 
 
 def _returns(inputs: ScoringInputs, days: int) -> Floats:
-    return measures.log_returns(inputs.daily.close[-(days + 1) :])
+    return log_returns(unbroken(inputs.daily), days)
 
 
 @lru_cache(maxsize=1)
-def _at_last_bar(bars: Panel) -> Floats:
+def _at_last_bar(bars: UnbrokenPanel) -> Floats:
     """(9, N) of `kernels.indicators`, worked out once for all factors of one panel."""
     nobody = np.full((1, len(bars.symbols)), np.nan)
-    returns = np.concatenate([nobody, measures.log_returns(bars.close)])[: len(bars.close)]
+    returns = np.concatenate([nobody, log_returns(bars)])[: len(bars.close)]
     return at_last_bar(bars.high, bars.low, bars.close, bars.volume, returns)
 
 
 def _fast(inputs: ScoringInputs, values: Floats) -> Floats:
     """Where a symbol's last bar is not too old, and enough are before it."""
-    close = inputs.hourly.close
+    close = unbroken(inputs.hourly).close
     young = np.isfinite(close[-_HOURLY_LAG:]).any(axis=0)
     return _enough(np.where(young, values, np.nan), close, HOURLY_BARS)
 

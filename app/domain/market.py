@@ -60,6 +60,8 @@ class ContractStatus(StrEnum):
     UNKNOWN = "Unknown"
 
 
+# Trading has stopped for a time; the exchange may open the contract again.
+PAUSED: Final = frozenset({ContractStatus.PAUSED, ContractStatus.CANCEL_ONLY})
 # Nobody will trade it again.
 DELISTED: Final = frozenset(
     {ContractStatus.VANISHED, ContractStatus.CLOSED, ContractStatus.SETTLED}

@@ -12,7 +12,7 @@ import numpy as np
 from app.domain.configuration import CorrelationBasis
 from app.domain.market import DAYS_A_YEAR, Floats, Ints
 from app.domain.panel import Panel
-from app.domain.segments import unbroken
+from app.domain.segments import log_returns, unbroken
 
 MARKET = "BTCUSDT"  # the market factor
 LEAST_COMMON = 30  # common returns below which a correlation is unknown
@@ -27,12 +27,6 @@ class MarketModel:
     beta: Floats
     correlation: Floats
     residual_volatility: Floats
-
-
-def log_returns(close: Floats) -> Floats:
-    """ln(c_t / c_t-1), (T-1, N); NaN where either bar is missing or a price is not positive."""
-    logs = np.log(np.where(close > 0.0, close, np.nan))
-    return np.asarray(np.diff(logs, axis=0), np.float64)
 
 
 def ewma_volatility(returns: Floats, least: int = 30, decay: float = _DECAY) -> Floats:
@@ -117,9 +111,8 @@ def correlations(
     that is only the market over again, and, on the residual basis, everywhere if there is no
     market. The diagonal of known symbols is 1.
     """
-    daily = unbroken(daily)
     place = {symbol: column for column, symbol in enumerate(daily.symbols)}
-    returns = log_returns(daily.close[-(days + 1) :])
+    returns = log_returns(unbroken(daily), days)
     if basis is CorrelationBasis.RESIDUAL:
         returns = _residuals(returns, place.get(MARKET))
     columns = [place.get(symbol, -1) for symbol in symbols]

@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from statistics import median
 from typing import Final
 
 from app.domain.market import ContractStatus, Interval
+from app.domain.segments import is_redenomination
 
 HOUR_MS: Final = Interval.HOUR.ms
 # A price stands for so many bars in which nobody traded.
@@ -115,23 +117,28 @@ def gain_of(bars: Sequence[Bar], window: Window, *, is_over: bool) -> float | No
     """What holding the symbol through the window brought, as a fraction.
 
     `bars` ascend. A bar in which nobody traded is bridged by the close before it, up to five in a
-    row; a contract that is over realises its last price. None where either price is missing.
+    row; a contract that is over realises its last price. None where either price is missing, and
+    where the symbol was redenominated in between.
     """
     begun = _start(bars, window)
     if begun is None:
         return None
-    last = [bar for bar in bars if bar.opened_ms < window.ends_ms][-1]
+    first_ms, price = begun
+    within = [bar for bar in bars if first_ms <= bar.opened_ms < window.ends_ms]
+    last = within[-1]
+    if any(is_redenomination(one.close, other.open) for one, other in pairwise(within)):
+        return None
     is_near = window.ends_ms - (last.opened_ms + HOUR_MS) <= REACH_MS
     if not is_near and not is_over:
         return None
-    return last.close / begun - 1.0
+    return last.close / price - 1.0
 
 
-def _start(bars: Sequence[Bar], window: Window) -> float | None:
-    """The price that it is bought at."""
+def _start(bars: Sequence[Bar], window: Window) -> tuple[int, float] | None:
+    """The bar and the price that it is bought at."""
     at = window.starts_ms
     for bar in bars:
         if bar.opened_ms == at:
-            return bar.open
+            return at, bar.open
     before = [bar for bar in bars if at - REACH_MS <= bar.opened_ms < at]
-    return before[-1].close if before else None
+    return (before[-1].opened_ms, before[-1].close) if before else None

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,9 +51,8 @@ class Panel:
     volume: Floats  # base coins
     turnover: Floats  # quote currency
 
-    @classmethod
+    @staticmethod
     def of(
-        cls,
         series: Mapping[str, CandleSeries],
         symbols: tuple[str, ...],
         interval: Interval,
@@ -75,7 +74,16 @@ class Panel:
             on_grid = (rows >= 0) & (rows < bars) & (one.opened_ms % interval.ms == 0)
             for name, array in fields.items():
                 array[rows[on_grid], column] = getattr(one, name)[on_grid]
-        return cls(interval, symbols, opened, **fields)
+        return Panel(interval, symbols, opened, **fields)
+
+
+AnyPanel = TypeVar("AnyPanel", bound=Panel)
+
+
+def until(panel: AnyPanel, rows: int) -> AnyPanel:
+    """The first `rows` bars; a negative number leaves out so many of the last ones."""
+    fields = {name: getattr(panel, name)[:rows] for name in FIELDS}
+    return replace(panel, opened_ms=panel.opened_ms[:rows], **fields)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,7 +144,7 @@ def _closed_by(panel: Panel, now_ms: int) -> Panel:
     return replace(panel, opened_ms=panel.opened_ms[closed], **fields)
 
 
-def bridged(panel: Panel) -> tuple[Panel, Bools]:
+def bridged(panel: AnyPanel) -> tuple[AnyPanel, Bools]:
     """The same with flat bars without volume in short gaps, and which those are, (T, N).
 
     The exchange publishes no bar where nobody traded: up to `LONGEST_BRIDGE` of them in a row, with
@@ -151,14 +159,13 @@ def bridged(panel: Panel) -> tuple[Panel, Bools]:
     if not synthetic.any():
         return panel, synthetic
     price = np.take_along_axis(panel.close, np.maximum(before, 0), axis=0)
-    prices = {
+    fields: dict[str, Any] = {
         name: np.where(synthetic, price, getattr(panel, name))
         for name in ("open", "high", "low", "close")
     }
-    flows = {
-        name: np.where(synthetic, 0.0, getattr(panel, name)) for name in ("volume", "turnover")
-    }
-    return Panel(panel.interval, panel.symbols, panel.opened_ms, **prices, **flows), synthetic
+    for name in ("volume", "turnover"):
+        fields[name] = np.where(synthetic, 0.0, getattr(panel, name))
+    return replace(panel, **fields), synthetic
 
 
 def covered(panel: Panel) -> Floats:

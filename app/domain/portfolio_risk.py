@@ -11,6 +11,7 @@ from app.domain.market import DAYS_A_YEAR, Floats
 from app.domain.measures import MARKET
 from app.domain.panel import Panel
 from app.domain.performance import Figures, figures
+from app.domain.segments import simple_returns, unbroken
 from app.domain.value_at_risk import Method, exceptions, kupiec, var_cvar
 
 LEAST: Final = 30  # common days below which no risk is spoken of
@@ -123,7 +124,7 @@ def _missing(daily: Panel | None, held: Mapping[str, float]) -> str | None:
 def _returns(daily: Panel, held: Mapping[str, float]) -> tuple[Floats, Floats]:
     """Simple returns of the symbols held (T, N) and of the market (T,), NaN where unknown."""
     columns = {name: at for at, name in enumerate(daily.symbols)}
-    simple = daily.close[1:] / daily.close[:-1] - 1.0
+    simple = simple_returns(unbroken(daily))
     market = simple[:, columns[MARKET]] if MARKET in columns else np.full(len(simple), np.nan)
     return simple[:, [columns[symbol] for symbol in held]], market
 

@@ -3,18 +3,19 @@
 import numpy as np
 
 from app.domain.feed_rules import FeedRules
-from app.domain.market import Floats
+from app.domain.market import CandleSeries, Interval
+from app.domain.segments import log_returns, newest
 
 HOURS = 24
 _BP = 10_000.0
 
 
-def hourly_volatility(close: Floats) -> float | None:
+def hourly_volatility(hourly: CandleSeries) -> float | None:
     """Standard deviation of the last day's hourly log returns; None with fewer bars or no move."""
-    recent = close[-(HOURS + 1) :]
-    if len(recent) <= HOURS or not np.all(recent > 0):
+    returns = log_returns(newest(hourly, Interval.HOUR, HOURS + 1))
+    if not np.isfinite(returns).all():
         return None
-    found = float(np.diff(np.log(recent)).std(ddof=1))
+    found = float(returns.std(ddof=1))
     return found if found > 0 else None
 
 

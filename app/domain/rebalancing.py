@@ -42,6 +42,7 @@ class Standing:
     doubt: str | None = None  # why its prices are not believed
     is_ending: bool = False  # its contract is open and about to end
     is_frozen: bool = False  # nobody trades it while its index moves on
+    is_paused: bool = False  # the exchange has stopped trading in it for a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ def rule(
     kept = below and standing.is_pinned
     unsized = standing.volatility is None and method not in _WITHOUT_VOLATILITY
     rules = (
+        (standing.is_paused, locked, "the contract is paused: the weight stays"),
         (not standing.is_open, excluded, "the contract is not open"),
         (standing.is_halted, locked, "the market is halted: the weight stays"),
         (standing.is_ending, excluded, "its delisting is near"),

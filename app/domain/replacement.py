@@ -31,6 +31,7 @@ class Block(StrEnum):
     MINIMUM_HOLDING = "minimum_holding"
     COOLING_OFF = "cooling_off"
     PINNED = "pinned"
+    CONTRACT_PAUSED = "contract_paused"
     CYCLE_LIMIT = "cycle_limit"
 
 
@@ -55,6 +56,7 @@ class Leaver:
     held: timedelta
     forced: str | None  # why it cannot stay, or None
     is_pinned: bool
+    is_paused: bool = False  # no order is taken in its contract now
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +287,7 @@ def _blocks(
     cooled = since_swap is None or since_swap >= timedelta(seconds=rules.cooling_off)
     told = (
         (leaver.is_pinned, Block.PINNED),
+        (leaver.is_paused, Block.CONTRACT_PAUSED),
         (comparison.noise is None, Block.NOISE_UNKNOWN),
         (comparison.cost is None, Block.COST_UNKNOWN),
         (known and not comparison.exceeds(rules), Block.IMPROVEMENT_TOO_SMALL),

@@ -24,7 +24,7 @@ from app.domain.factors import Factor, Measurement, measure
 from app.domain.factors_market import ends
 from app.domain.fingerprint import input_hash
 from app.domain.market import Floats
-from app.domain.measures import ewma_volatility, log_returns
+from app.domain.measures import ewma_volatility
 from app.domain.moments import HistoricMoments
 from app.domain.panel import (
     ScoringInputs,
@@ -34,7 +34,7 @@ from app.domain.panel import (
     known_at,
     source_coverage,
 )
-from app.domain.segments import unbroken
+from app.domain.segments import log_returns, unbroken
 
 NOT_ELIGIBLE: Final = "not_eligible"
 NO_MARKET_DATA: Final = "no_market_data"
@@ -106,7 +106,7 @@ def score(
     )
     readings = _readings(whole, measured, stands, stands.contributions(trust.level))
     families = ndtr(stands.family_z)
-    volatility = ewma_volatility(log_returns(whole.daily.close))
+    volatility = ewma_volatility(log_returns(daily))
     rank = {column: place for place, column in enumerate(scored, start=1)}
     cards = [
         _card(

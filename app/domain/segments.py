@@ -1,19 +1,34 @@
-"""Where a history breaks: what lies before a break is another thing of the same name.
+"""Prices that are safe to difference: the bars after the last break of each symbol's history.
 
 After a halt, a new listing under an old name or a redenomination no window may reach back: its
-returns, means and highs would compare what cannot be compared.
+returns, means and highs would compare what cannot be compared. `unbroken` is the only accessor of
+such prices; a test of the architecture finds code that reads the prices of a panel without it.
 """
 
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
 
-from app.domain.market import Interval, Ints
-from app.domain.panel import FIELDS, LONGEST_BRIDGE, Panel
+from app.domain.market import CandleSeries, Floats, Interval, Ints
+from app.domain.panel import FIELDS, LONGEST_BRIDGE, Bools, Panel, bridged
 
 _HALT: Final = {Interval.DAY: LONGEST_BRIDGE, Interval.HOUR: 24}  # bars; more in a row are a break
 _LEAST_POWER: Final = 1  # of ten: coins are exchanged one to ten, a hundred, a thousand
 _NEAR: Final = 0.15  # of a power of ten, in decimal logarithms: a day's move beside it
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UnbrokenPanel(Panel):
+    """Bars after the last break of each symbol; made by `unbroken` alone."""
+
+
+def is_redenomination(before: float, after: float) -> bool:
+    """Whether a price and the next one stand a power of ten apart: a coin became ten, or so."""
+    if not (before > 0.0 and after > 0.0):
+        return False
+    return bool(_is_power(np.array([after / before]))[0])
 
 
 def breaks(panel: Panel) -> Ints:
@@ -22,6 +37,20 @@ def breaks(panel: Panel) -> Ints:
     A break is a gap longer than a halt may be, or an open that stands a power of ten away from the
     close before it: no market that never closes moves so between two bars.
     """
+    halted, renamed = _breaks(panel)
+    return _last_row(halted | renamed)
+
+
+def redenominations(panel: Panel) -> Ints:
+    """(N,) row of the first bar in the present denomination of each symbol; 0 without a change.
+
+    A halt is none: the price after it is worth as much as the price before it.
+    """
+    return _last_row(_breaks(panel)[1])
+
+
+def _breaks(panel: Panel) -> tuple[Bools, Bools]:
+    """(T, N) each: bars after a halt, and bars after a redenomination."""
     known = np.isfinite(panel.close)
     rows = np.arange(len(known))[:, None]
     seen = np.maximum.accumulate(np.where(known, rows, -1), axis=0)
@@ -30,18 +59,57 @@ def breaks(panel: Panel) -> Ints:
     halted = follows & (rows - before - 1 > _HALT[panel.interval])
     last = np.take_along_axis(panel.close, np.maximum(before, 0), axis=0) if len(rows) else before
     with np.errstate(all="ignore"):
-        power = np.log10(panel.open / last)
-    whole = np.rint(power)
-    redenominated = follows & (np.abs(whole) >= _LEAST_POWER) & (np.abs(power - whole) < _NEAR)
-    first = np.max(np.where(halted | redenominated, rows, 0), axis=0, initial=0)
-    return np.asarray(first, np.int64)
+        return halted, follows & _is_power(panel.open / last)
 
 
-def unbroken(panel: Panel) -> Panel:
+def _last_row(marks: Bools) -> Ints:
+    rows = np.arange(len(marks))[:, None]
+    return np.asarray(np.max(np.where(marks, rows, 0), axis=0, initial=0), np.int64)
+
+
+def unbroken(panel: Panel) -> UnbrokenPanel:
     """The same without the bars before the last break of each symbol."""
+    return panel if isinstance(panel, UnbrokenPanel) else _cut(panel)
+
+
+def log_returns(prices: UnbrokenPanel, bars: int | None = None) -> Floats:
+    """ln(c_t / c_t-1) of the last `bars` bars or of all, (T, N).
+
+    NaN where either close is missing or not positive.
+    """
+    close = _last(prices, bars)
+    with np.errstate(all="ignore"):
+        logs = np.log(np.where(close > 0.0, close, np.nan))
+    return np.asarray(np.diff(logs, axis=0), np.float64)
+
+
+def simple_returns(prices: UnbrokenPanel, bars: int | None = None) -> Floats:
+    """c_t / c_t-1 - 1 of the last `bars` bars or of all, (T, N); NaN where either is missing."""
+    close = _last(prices, bars)
+    return np.asarray(close[1:] / close[:-1] - 1.0, np.float64)
+
+
+def newest(series: CandleSeries, interval: Interval, bars: int) -> UnbrokenPanel:
+    """The last `bars` of one symbol up to its newest candle, short gaps bridged."""
+    end = int(series.opened_ms[-1]) + interval.ms if len(series) else 0
+    return bridged(unbroken(Panel.of({"": series}, ("",), interval, end, bars)))[0]
+
+
+def _last(prices: UnbrokenPanel, bars: int | None) -> Floats:
+    return prices.close if bars is None else prices.close[-(bars + 1) :]
+
+
+def _is_power(ratio: Floats) -> Bools:
+    power = np.log10(ratio)
+    whole = np.rint(power)
+    return np.asarray((np.abs(whole) >= _LEAST_POWER) & (np.abs(power - whole) < _NEAR))
+
+
+@lru_cache(maxsize=4)  # by identity: the same panel serves a whole run, and every read after it
+def _cut(panel: Panel) -> UnbrokenPanel:
     first = breaks(panel)
-    if not first.any():
-        return panel
-    there = np.arange(len(panel.opened_ms))[:, None] >= first
-    fields = {name: np.where(there, getattr(panel, name), np.nan) for name in FIELDS}
-    return Panel(panel.interval, panel.symbols, panel.opened_ms, **fields)
+    fields = {name: getattr(panel, name) for name in FIELDS}
+    if first.any():
+        there = np.arange(len(panel.opened_ms))[:, None] >= first
+        fields = {name: np.where(there, values, np.nan) for name, values in fields.items()}
+    return UnbrokenPanel(panel.interval, panel.symbols, panel.opened_ms, **fields)

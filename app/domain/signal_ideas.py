@@ -1,7 +1,7 @@
 """What a source of signals may look at, what it says, and which of that is worth a signal."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -9,7 +9,8 @@ import numpy as np
 
 from app.domain.board import Board
 from app.domain.market import Floats
-from app.domain.panel import FIELDS, Panel
+from app.domain.panel import Panel, until
+from app.domain.segments import UnbrokenPanel
 from app.domain.signal import Claim, Direction
 from app.domain.signal_rules import SignalRules
 
@@ -18,7 +19,10 @@ LONGEST_NAME: Final = 64  # of a source, as over HTTP
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The market as a source may see it; `hourly` holds closed bars only, None before the fill."""
+    """The market as a source may see it; `hourly` holds closed bars only, None before the fill.
+
+    Bars before a redenomination or a long halt are not there: the others may be differenced.
+    """
 
     board: Board
     hourly: Panel | None
@@ -75,7 +79,7 @@ class Readings:
     figures: Mapping[str, Floats]
 
 
-Rule = Callable[[Panel], Readings | None]  # None: the panel is too short for it
+Rule = Callable[[UnbrokenPanel], Readings | None]  # None: the panel is too short for it
 
 
 def worth_it(readings: Readings, rules: SignalRules) -> Floats:
@@ -85,9 +89,11 @@ def worth_it(readings: Readings, rules: SignalRules) -> Floats:
     return np.where(strong & sure, readings.side, 0.0)
 
 
-def begun(name: str, rule: Rule, panel: Panel, rules: SignalRules, at: datetime) -> list[Idea]:
+def begun(
+    name: str, rule: Rule, panel: UnbrokenPanel, rules: SignalRules, at: datetime
+) -> list[Idea]:
     """Ideas of the last bar that were none one bar before: what goes on is said once."""
-    now, before = rule(panel), rule(without_last(panel))
+    now, before = rule(panel), rule(until(panel, -1))
     if now is None:
         return []
     sides = worth_it(now, rules)
@@ -105,12 +111,6 @@ def begun(name: str, rule: Rule, panel: Panel, rules: SignalRules, at: datetime)
         )
         for column in np.flatnonzero(sides)
     ]
-
-
-def without_last(panel: Panel) -> Panel:
-    """As it was one bar before."""
-    fields = {name: getattr(panel, name)[:-1] for name in FIELDS}
-    return replace(panel, opened_ms=panel.opened_ms[:-1], **fields)
 
 
 def chosen(ideas: Iterable[Idea], board: Board, rules: SignalRules) -> list[Idea]:

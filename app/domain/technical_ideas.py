@@ -9,7 +9,8 @@ import numpy as np
 
 from app.domain.indicators import atr, rsi
 from app.domain.market import Floats
-from app.domain.panel import Panel, bridged
+from app.domain.panel import bridged
+from app.domain.segments import UnbrokenPanel, log_returns, unbroken
 from app.domain.signal_ideas import Idea, Readings, Rule, Seen, begun
 
 TECHNICAL: Final = "technical"
@@ -23,7 +24,7 @@ _RSI_STRONG: Final = 20.0  # points of divergence: strength one
 _LATE, _EARLY = 10, 30  # bars of the two extremes that are compared
 
 
-def breakout(panel: Panel) -> Readings | None:
+def breakout(panel: UnbrokenPanel) -> Readings | None:
     """A close beyond the range of the 55 bars before it.
 
     Strong is what is far beyond, in ATR14; sure what has more turnover than the 24 bars before:
@@ -45,7 +46,7 @@ def breakout(panel: Panel) -> Readings | None:
     )
 
 
-def rsi_divergence(panel: Panel) -> Readings | None:
+def rsi_divergence(panel: UnbrokenPanel) -> Readings | None:
     """A lower low of price at a higher RSI, and the mirror of it; it turns with the last bar.
 
     The extreme of the last ten bars is compared with that of the twenty before. Strong is a large
@@ -68,7 +69,7 @@ def rsi_divergence(panel: Panel) -> Readings | None:
     )
 
 
-def momentum(panel: Panel) -> Readings | None:
+def momentum(panel: UnbrokenPanel) -> Readings | None:
     """A day's move in units of what such a day usually moves, from a week of hourly returns.
 
     Sure is the share of the hours that went the same way. None of fewer than 193 bars; NaN where
@@ -76,7 +77,7 @@ def momentum(panel: Panel) -> Readings | None:
     """
     if len(panel.close) <= WEEK + DAY:
         return None
-    steps = np.diff(np.log(panel.close), axis=0)
+    steps = log_returns(panel)
     usual = _over(np.std, steps[-WEEK - DAY : -DAY]) * np.sqrt(DAY)
     move = np.sum(steps[-DAY:], axis=0)
     side = np.sign(move)
@@ -85,7 +86,7 @@ def momentum(panel: Panel) -> Readings | None:
     return Readings(side, _share(units, _HALF_STRONG_SD), same, {"units": units, "same_way": same})
 
 
-def volume_spike(panel: Panel) -> Readings | None:
+def volume_spike(panel: UnbrokenPanel) -> Readings | None:
     """Much more turnover in one bar than in the median one of the week before.
 
     It leans where the bar went; sure is how near its end the bar closed on that side. None of
@@ -120,7 +121,7 @@ def technical_ideas(seen: Seen) -> list[Idea]:
     """What has begun with the last closed hour; nothing before there are bars."""
     if seen.hourly is None or not len(seen.hourly.opened_ms):
         return []
-    panel, _ = bridged(seen.hourly)
+    panel, _ = bridged(unbroken(seen.hourly))
     closed = (int(panel.opened_ms[-1]) + panel.interval.ms) / 1000
     at = datetime.fromtimestamp(closed, UTC)
     with np.errstate(all="ignore"):

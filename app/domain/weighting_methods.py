@@ -11,7 +11,7 @@ from app.domain.hierarchical_parity import hierarchical_parity
 from app.domain.market import Floats
 from app.domain.measures import ewma_volatility
 from app.domain.panel import Panel
-from app.domain.segments import unbroken
+from app.domain.segments import simple_returns, unbroken
 from app.domain.weighting import appeal
 
 COVARIANCE_DAYS: Final = 250
@@ -44,11 +44,10 @@ def covariance(daily: Panel, symbols: tuple[str, ...]) -> Covariance:
     last 250 days at most; a symbol without 30 returns of its own is left out, and so is one that
     leaves the others without 30 days in common.
     """
-    rows = unbroken(daily).close[-COVARIANCE_DAYS - 1 :]
-    known = {name: rows[:, at] for at, name in enumerate(daily.symbols) if name in symbols}
-    returns = {name: close[1:] / close[:-1] - 1.0 for name, close in known.items()}
+    simple = simple_returns(unbroken(daily), COVARIANCE_DAYS)
+    returns = {name: simple[:, at] for at, name in enumerate(daily.symbols) if name in symbols}
     lengths = {name: int(np.isfinite(one).sum()) for name, one in returns.items()}
-    common = np.ones(max(len(rows) - 1, 0), dtype=np.bool_)
+    common = np.ones(len(simple), dtype=np.bool_)
     taken: list[str] = []
     # Longest history first, so that a young symbol cannot push the others out.
     for name in sorted(returns, key=lambda one: (-lengths[one], one)):

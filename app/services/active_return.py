@@ -13,6 +13,7 @@ from app.domain.equity import Point
 from app.domain.exact import EXACT, total
 from app.domain.market import Floats, Interval
 from app.domain.panel import Panel
+from app.domain.segments import unbroken
 from app.services.equity_track import Track, ends
 
 SectorOf = Callable[[str], str]
@@ -71,7 +72,7 @@ def _universe(
 ) -> tuple[Mapping[str, Decimal], Mapping[str, Decimal]] | None:
     """Shares and mean returns of the sectors; None where no symbol has both closes."""
     found: dict[str, list[float]] = defaultdict(list)
-    for column, change in _moves(panel.close, edges):
+    for column, change in _moves(unbroken(panel).close, edges):
         found[sectors[column]].append(change)
     count = Decimal(sum(len(one) for one in found.values()))
     if not count:

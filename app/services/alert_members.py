@@ -16,6 +16,7 @@ from app.domain.market import DELISTED, Contract, ContractKind, ContractStatus, 
 from app.domain.portfolio import FULL, Member, Portfolio
 from app.domain.portfolio_risk import value_at_risk
 from app.domain.sectors import UNCLASSIFIED
+from app.domain.segments import log_returns, unbroken
 from app.services.grounds import Grounds
 from app.storage.unit_of_work import UnitOfWork
 
@@ -146,10 +147,10 @@ def _jump(symbol: str, grounds: Grounds) -> float | None:
     panel, mark = grounds.market.panel(Interval.DAY), grounds.mark(symbol)
     if panel is None or mark is None or mark <= 0 or symbol not in panel.symbols:
         return None
-    closes = panel.close[-(_DAYS + 1) :, panel.symbols.index(symbol)]
-    returns = np.diff(np.log(closes))
+    prices, column = unbroken(panel), panel.symbols.index(symbol)
+    returns = log_returns(prices, _DAYS)[:, column]
     returns = returns[np.isfinite(returns)]
-    last = float(closes[-1])
+    last = float(prices.close[-1, column])
     usual = float(np.std(returns, ddof=1)) if len(returns) >= _LEAST_DAYS else 0.0
     if usual <= 0.0 or not math.isfinite(last):
         return None

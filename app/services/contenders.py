@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from app.domain.board import Card, CardStatus
-from app.domain.market import ContractKind, ContractStatus, Interval
+from app.domain.market import Interval
 from app.domain.measures import correlations
 from app.domain.portfolio import Portfolio
 from app.domain.replacement import (
@@ -68,7 +68,7 @@ class Contenders:
 def contenders(portfolio: Portfolio, grounds: Grounds) -> Contenders:
     """Leavers, and everybody on the board whose score is good enough to come in."""
     members = {one.symbol: one for one in portfolio.members}
-    forced = {name: why for name in members if (why := ending(name, grounds)) is not None}
+    forced = {name: why for name in members if (why := grounds.must_leave(name)) is not None}
     leaving = (*forced, *(name for name in weakest(portfolio, grounds) if name not in forced))
     least = grounds.configuration.enter_score
     cards = tuple(
@@ -87,6 +87,7 @@ def contenders(portfolio: Portfolio, grounds: Grounds) -> Contenders:
                 held=grounds.at - members[name].included_at,
                 forced=forced.get(name),
                 is_pinned=grounds.controls.is_pinned(name),
+                is_paused=grounds.is_paused(name),
             )
             for name in leaving
         ),
@@ -130,19 +131,6 @@ def _candidate(card: Card, grounds: Grounds) -> Candidate:
     symbol = card.symbol
     fresh, sector = grounds.is_fresh(symbol), grounds.sector(symbol)
     return Candidate(symbol, grounds.may_enter(symbol), fresh, card.composite, sector)
-
-
-def ending(symbol: str, grounds: Grounds) -> str | None:
-    """Why the contract cannot be held any more; None if it can, or if its status is not known."""
-    quote = grounds.market.quote(symbol)
-    if quote is None:
-        return None
-    contract = quote.contract
-    if contract.status not in {ContractStatus.OPEN, ContractStatus.UNKNOWN}:
-        return f"the contract is {contract.status.value}"
-    announced = contract.kind is ContractKind.PERPETUAL and contract.expires_ms is not None
-    soon = contract.status is ContractStatus.OPEN and not grounds.is_tradable(symbol)
-    return "its delisting is announced" if announced or soon else None
 
 
 def correlation_of(symbols: tuple[str, ...], grounds: Grounds, days: int) -> Correlation:

@@ -10,7 +10,7 @@ from app.domain.configuration import Configuration
 from app.domain.controls import FREE, Controls
 from app.domain.drift import marked, prices_of
 from app.domain.errors import Code, RefusedError, UnavailableError
-from app.domain.market import ContractStatus, DataStatus, Interval
+from app.domain.market import PAUSED, ContractKind, ContractStatus, DataStatus, Interval
 from app.domain.membership import Newcomer
 from app.domain.performance import SinceInclusion
 from app.domain.portfolio import Member, Portfolio
@@ -90,6 +90,34 @@ class Grounds:
         """As far as is known: of an unseen contract only its freshness speaks against it."""
         return self.market.quote(symbol) is None or self.status_of(symbol) is ContractStatus.OPEN
 
+    def must_leave(self, symbol: str) -> str | None:
+        """Why the contract cannot be held any more; None if it can, or its status is not known.
+
+        Being settled, settled, closed or gone, an announced delisting, or a pause that is longer
+        than `replacement.max_pause`.
+        """
+        quote = self.market.quote(symbol)
+        if quote is None:
+            return None
+        contract = quote.contract
+        status, is_open = contract.status, contract.status is ContractStatus.OPEN
+        if status not in PAUSED and not is_open and status is not ContractStatus.UNKNOWN:
+            return f"the contract is {status.value}"
+        announced = contract.kind is ContractKind.PERPETUAL and contract.expires_ms is not None
+        if announced or (is_open and not self.is_tradable(symbol)):
+            return "its delisting is announced"
+        since, most = (
+            quote.paused_since,
+            timedelta(seconds=self.configuration.replacement.max_pause),
+        )
+        if status in PAUSED and since is not None and self.at - since > most:
+            return f"the contract is {status.value} since {since:%Y-%m-%d %H:%M} UTC"
+        return None
+
+    def is_paused(self, symbol: str) -> bool:
+        """Whether trading has stopped for a time that its place in the portfolio outlasts."""
+        return self.status_of(symbol) in PAUSED and self.must_leave(symbol) is None
+
     def mark(self, symbol: str) -> Decimal | None:
         """None also while its prices are not believed."""
         quote = self.market.quote(symbol)
@@ -131,6 +159,7 @@ class Grounds:
             doubt=self.doubt(symbol),
             is_ending=self.is_ending(symbol),
             is_frozen=self.is_frozen(symbol),
+            is_paused=self.is_paused(symbol),
         )
 
     def marked(self, portfolio: Portfolio) -> Portfolio:

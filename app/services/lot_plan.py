@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from fractions import Fraction
 
 from app.domain.liquidity import impact_bp
 from app.domain.lots import ACCURACY, choose_lots, minimum_capital
@@ -36,12 +37,11 @@ def lot_plan(weights_u: Mapping[str, int], balance: Decimal, grounds: Grounds) -
             size = quote.contract.lot_size
             steps[symbol] = notional(quote.contract, size, quote.mark), size
             pinned[symbol] = specification_of(quote.contract)
-    symbols = tuple(symbol for symbol in steps if weights_u[symbol])
-    values = [float(steps[symbol][0]) for symbol in symbols]
+    symbols = tuple(sorted(symbol for symbol in steps if weights_u[symbol]))
     chosen = choose_lots(
-        [weights_u[symbol] / FULL for symbol in symbols],
-        [value / float(balance) for value in values],
-        grounds.configuration.min_weight_u / FULL,
+        [Fraction(weights_u[symbol], FULL) for symbol in symbols],
+        [Fraction(steps[symbol][0]) / Fraction(balance) for symbol in symbols],
+        Fraction(grounds.configuration.min_weight_u, FULL),
     )
     lots: dict[str, int | None] = {symbol: 0 if symbol in steps else None for symbol in weights_u}
     for symbol, count in zip(symbols, chosen.steps, strict=True):
@@ -49,8 +49,8 @@ def lot_plan(weights_u: Mapping[str, int], balance: Decimal, grounds: Grounds) -
     errors = dict(zip(symbols, chosen.errors, strict=True))
     return LotPlan(
         lots=lots,
-        errors=errors,
-        minimum_capital=minimum_capital(values),
+        errors={symbol: float(error) for symbol, error in errors.items()},
+        minimum_capital=minimum_capital([float(steps[symbol][0]) for symbol in symbols]),
         missed=tuple(symbol for symbol, error in errors.items() if abs(error) > ACCURACY),
         specifications=pinned,
     )

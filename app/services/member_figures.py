@@ -8,18 +8,25 @@ from app.domain.measures import correlations
 from app.domain.panel import Panel
 from app.domain.performance import SinceInclusion, since_inclusion
 from app.domain.portfolio import Member
+from app.domain.segments import redenominations
 
 
 def figures(
     member: Member, hourly: Panel | None, daily: Panel | None, mark: float | None
 ) -> SinceInclusion:
-    """From hourly closes, from daily ones where those do not reach back."""
+    """From hourly closes, from daily ones where those do not reach back.
+
+    Nothing is known of a member that was redenominated since: its price then was another unit.
+    """
     begin = member.included_at.timestamp() * 1000
     reaches = hourly is not None and len(hourly.opened_ms) and hourly.opened_ms[0] <= begin
     panel = hourly if reaches else daily
     closes, bars = np.empty(0), 1.0
     if panel is not None and member.symbol in panel.symbols:
         column = panel.symbols.index(member.symbol)
+        first = int(redenominations(panel)[column])
+        if first and panel.opened_ms[first] > begin:
+            return SinceInclusion(None, None, None)
         closes = panel.close[panel.opened_ms >= begin, column]
         bars = DAYS_A_YEAR * Interval.DAY.ms / panel.interval.ms
     price = member.inclusion_price

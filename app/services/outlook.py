@@ -27,6 +27,7 @@ class Quote:
     funding_rate: Decimal | None = None  # of the running interval, as a fraction
     doubt: Doubt | None = None  # why its prices are not believed
     is_frozen: bool = False  # nobody trades it while its index moves on
+    paused_since: datetime | None = None  # first seen Paused or CancelOnly, while it still is
 
 
 class MarketView(Protocol):

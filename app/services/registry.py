@@ -11,7 +11,7 @@ from types import MappingProxyType
 import structlog
 
 from app.domain.errors import Code, ServiceError, UnavailableError
-from app.domain.market import Contract, ContractListing, ContractStatus, Rejection
+from app.domain.market import PAUSED, Contract, ContractListing, ContractStatus, Rejection
 from app.domain.sectors import SectorTable, parse_sectors
 from app.domain.symbols import SymbolEntry, SymbolIndex, standard_symbol
 from app.domain.universe import (
@@ -244,6 +244,7 @@ class Registry:
     ) -> SymbolRecord:
         gone = contract.status is ContractStatus.VANISHED
         classified = self.sectors.of(contract.base)
+        was_paused = None if known is None else known.paused_since
         return SymbolRecord(
             id=known.id if known else self.new_id(),
             symbol=standard_symbol(contract),
@@ -253,6 +254,7 @@ class Registry:
             first_seen=known.first_seen if known else now,
             last_seen=known.last_seen if known and gone else now,
             vanished_at=now if gone else None,
+            paused_since=(was_paused or now) if contract.status in PAUSED else None,
         )
 
     def _summary(self, news: Reconciled, saved: SavedSymbols) -> SyncSummary:

@@ -26,7 +26,7 @@ from app.domain.replacement import (
     within_cycle,
 )
 from app.services.changes import Ledger, reweighed
-from app.services.contenders import Pair, contender, contenders, ending
+from app.services.contenders import Pair, contender, contenders
 from app.services.grounds import Grounds, GroundsNow
 from app.services.once import Command, Once, Outcome, Render
 from app.services.portfolio import Replaced, last_facts
@@ -101,7 +101,7 @@ class Replacement:
             portfolio = await unit.portfolio.load(for_update=True)
             command.require_version(portfolio.version)
             grounds = await self.grounds.of(unit)
-            forced = any(ending(m.symbol, grounds) for m in portfolio.members)
+            forced = any(grounds.must_leave(one.symbol) for one in portfolio.members)
             vacancies = await unit.replacements.vacancies()
             if forced_only and not forced and not (vacancies and grounds.has_board_in_force()):
                 return Executed(portfolio.version, (), ())
@@ -140,7 +140,7 @@ class Replacement:
         """Sell the members that cannot stay for cash, pinned ones excepted."""
         exits: list[str] = []
         for member in portfolio.members:
-            why = ending(member.symbol, grounds)
+            why = grounds.must_leave(member.symbol)
             if why is None or grounds.controls.is_pinned(member.symbol):
                 continue
             reason = f"{why}; no complete board names a replacement yet"

@@ -76,5 +76,5 @@ class Rescoring:
         if entry is None:
             return False
         held = self.data.live.market.hourly.get(entry.contract.code)
-        volatility = None if held is None else hourly_volatility(held.value.close)
+        volatility = None if held is None else hourly_volatility(held.value)
         return has_moved(self._mids[symbol], mid, volatility, self.data.configuration().feed)

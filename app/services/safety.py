@@ -10,7 +10,7 @@ from app.domain.market import Interval
 from app.domain.portfolio import Portfolio, faults
 from app.domain.sectors import UNCLASSIFIED
 from app.services.basis import held_basis
-from app.services.contenders import contender, ending
+from app.services.contenders import contender
 from app.services.grounds import Grounds, GroundsNow
 from app.services.kept_views import Basis
 from app.services.trading import DataFacts, facts_of, judge
@@ -95,7 +95,7 @@ def _issues(portfolio: Portfolio, grounds: Grounds) -> Iterator[Finding]:
     if grounds.market.is_halted():
         yield Finding("market_halted", None, "The exchange is not trading.")
     for member in portfolio.members:
-        reason = ending(member.symbol, grounds)
+        reason = grounds.must_leave(member.symbol)
         if reason is not None:
             yield Finding(Code.SYMBOL_NOT_TRADABLE.value, member.symbol, f"It must go: {reason}.")
         if member.weight_u > settings.max_weight_u:

@@ -10,6 +10,7 @@ import structlog
 from app.domain.errors import ConflictError, RateLimitedError, RefusedError
 from app.domain.fundamental_ideas import FUNDAMENTAL, fundamental_ideas
 from app.domain.market import Interval
+from app.domain.segments import unbroken
 from app.domain.signal_ideas import Idea, Seen, chosen
 from app.domain.technical_ideas import TECHNICAL, technical_ideas
 from app.services.once import Command
@@ -72,7 +73,8 @@ class SignalSources:
         if board is None or board.run_id == self._board_id:
             return 0
         rules = configuration.signals
-        seen = Seen(board, grounds.market.panel(Interval.HOUR), rules)
+        hourly = grounds.market.panel(Interval.HOUR)
+        seen = Seen(board, None if hourly is None else unbroken(hourly), rules)
         new, said = 0, set()
         for source in self.sources:
             if rules.sources.get(source.name, True):

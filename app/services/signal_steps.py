@@ -40,7 +40,11 @@ async def _swap(
     symbol: str, portfolio: Portfolio, grounds: Grounds, unit: UnitOfWork
 ) -> Step | str:
     """In the place of the weakest member, if it is better by more than noise and cost."""
-    names = [one for one in weakest(portfolio, grounds) if not grounds.controls.is_pinned(one)]
+    names = [
+        one
+        for one in weakest(portfolio, grounds)
+        if not grounds.controls.is_pinned(one) and not grounds.is_paused(one)
+    ]
     if not names:
         return "the portfolio is full, and nobody may be replaced"
     old = names[0]

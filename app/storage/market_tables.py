@@ -38,6 +38,7 @@ symbols = Table(
     Column("first_seen", UtcInstant, nullable=False),
     Column("last_seen", UtcInstant, nullable=False),
     Column("vanished_at", UtcInstant),
+    Column("paused_since", UtcInstant),
     PrimaryKeyConstraint("id"),
 )
 # A code and a name may be used again once their contract has left the exchange.

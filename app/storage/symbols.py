@@ -40,6 +40,7 @@ class SymbolRecord:
     first_seen: datetime
     last_seen: datetime
     vanished_at: datetime | None
+    paused_since: datetime | None = None  # first seen Paused or CancelOnly, while it still is
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,7 @@ class SymbolRepository:
                 first_seen=row.first_seen,
                 last_seen=row.last_seen,
                 vanished_at=row.vanished_at,
+                paused_since=row.paused_since,
             )
             for row in rows
         )
@@ -177,6 +179,7 @@ def _symbol_row(record: SymbolRecord) -> dict[str, Any]:
         "first_seen": record.first_seen,
         "last_seen": record.last_seen,
         "vanished_at": record.vanished_at,
+        "paused_since": record.paused_since,
     }
 
 

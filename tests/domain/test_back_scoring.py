@@ -33,6 +33,18 @@ def test_a_past_day_is_scored_as_it_was_scored_then() -> None:
     assert np.isfinite(now).all()
 
 
+def test_a_past_day_knows_no_bar_after_a_gap() -> None:
+    """A bridge over a gap needs the bar after it: a day within the gap had none."""
+    fields: dict[str, Any] = {name: getattr(INPUTS.daily, name).copy() for name in FIELDS}
+    for array in fields.values():
+        array[-4:-2, 5] = np.nan
+    holed = replace(INPUTS.daily, **fields)
+    now = back_scores(holed, SPEC, 4)
+    for back in (2, 3):
+        then = back_scores(cut(holed, slice(None, -back)), SPEC, 4 - back)
+        np.testing.assert_array_equal(now[: 5 - back], then)
+
+
 def test_only_daily_candles_are_needed_and_their_weights_stay_in_proportion() -> None:
     found = back_scores(INPUTS.daily, SPEC, 0)[0]
     assert np.sort(found) == pytest.approx(-np.sort(-found)[::-1])

@@ -16,7 +16,6 @@ from app.domain.kernels.last_bar import at_last_bar
 from app.domain.kernels.ranks import RANKED_ROWS, normal_scores, ranked_rows
 from app.domain.kernels.ring import Ring
 from app.domain.market import Floats
-from app.domain.measures import log_returns
 from tests.domain.test_indicators import SAWTOOTH, sawtooth
 from tests.market_files import needs_daily_panel, perpetual
 
@@ -54,7 +53,7 @@ def columns(field: Bars, first: int, end: int, *, without: int | None = None) ->
 
 def returns_of(close: Floats) -> Floats:
     """Log returns, with an empty first row in place of the one that nobody has."""
-    return np.concatenate([np.full((1, close.shape[1]), NAN), log_returns(close)])
+    return np.concatenate([np.full((1, close.shape[1]), NAN), np.diff(np.log(close), axis=0)])
 
 
 def by_columns(high: Floats, low: Floats, close: Floats, volume: Floats) -> Floats:

@@ -8,6 +8,7 @@ from app.domain.configuration import CorrelationBasis
 from app.domain.liquidity import illiquidity
 from app.domain.market import Floats, Interval
 from app.domain.panel import Panel
+from app.domain.segments import UnbrokenPanel, log_returns, unbroken
 from tests.market_files import needs_daily_panel, perpetual
 
 NAN = float("nan")
@@ -26,10 +27,17 @@ def panel_of(returns: Floats, symbols: tuple[str, ...]) -> Panel:
     return Panel(Interval.DAY, symbols, times, close, close, close, close, close, close)
 
 
+def steady(close: Floats) -> UnbrokenPanel:
+    """Closes of as many symbols, taken as they are."""
+    names = tuple(f"C{number}USDT" for number in range(close.shape[1]))
+    times = np.arange(len(close), dtype=np.int64) * Interval.DAY.ms
+    return UnbrokenPanel(Interval.DAY, names, times, close, close, close, close, close, close)
+
+
 def test_log_returns_of_missing_and_impossible_prices() -> None:
     close = np.array([[1.0, 1.0, 2.0], [2.0, NAN, 0.0], [4.0, 3.0, 1.0]])
     np.testing.assert_allclose(
-        measures.log_returns(close), [[np.log(2), NAN, NAN], [np.log(2), NAN, NAN]]
+        log_returns(steady(close)), [[np.log(2), NAN, NAN], [np.log(2), NAN, NAN]]
     )
 
 
@@ -76,7 +84,7 @@ def test_highest_return_and_drawdown() -> None:
     close = np.array([[1.0, 5.0, NAN], [4.0, 6.0, NAN], [3.0, 7.0, 2.0], [1.0, NAN, 1.0]])
     np.testing.assert_allclose(measures.worst_drawdown(close, 2), [-0.75, 0.0, -0.5])
     np.testing.assert_allclose(measures.worst_drawdown(close, 3), [-0.75, 0.0, NAN])
-    returns = measures.log_returns(close)
+    returns = log_returns(steady(close))
     np.testing.assert_allclose(measures.highest_return(returns, 2), [np.log(4), np.log(1.2), NAN])
 
 
@@ -135,7 +143,7 @@ def test_pairs_with_unequal_histories_are_correlated_over_their_common_rows() ->
     times = np.arange(len(close), dtype=np.int64) * Interval.DAY.ms
     daily = Panel(Interval.DAY, names, times, close, close, close, close, close, close)
     found = measures.correlations(daily, names, RAW, 58, least=20)
-    returns = measures.log_returns(close)
+    returns = log_returns(steady(close))
     for one in range(9):
         for other in range(9):
             both = np.isfinite(returns[:, one]) & np.isfinite(returns[:, other])
@@ -181,14 +189,14 @@ def test_common_rows_only() -> None:
     daily = panel_of(returns, ("AUSDT", "BUSDT"))
     found = measures.correlations(daily, daily.symbols, RAW, 60)
     # the bar after a gap has no return either
-    common = np.isfinite(measures.log_returns(daily.close)).all(axis=1)
+    common = np.isfinite(log_returns(unbroken(daily))).all(axis=1)
     assert found[0, 1] == pytest.approx(_pearson(returns[common]), abs=1e-9)
 
 
 @needs_daily_panel
 def test_golden_btc() -> None:
     bars = perpetual("BTCUSDT")
-    returns = measures.log_returns(bars["close"])
+    returns = log_returns(steady(bars["close"]))
     last = {name: values[-30:] for name, values in bars.items()}
     found = [
         measures.ewma_volatility(returns),

@@ -50,6 +50,14 @@ def test_a_price_stands_for_five_hours_in_which_nobody_traded(
     assert found == (None if gain is None else pytest.approx(gain))
 
 
+def test_a_redenomination_within_the_window_has_no_gain() -> None:
+    every = [Bar(START + hour * HOUR_MS, 10.0, 10.0) for hour in range(12)]
+    every += [Bar(START + hour * HOUR_MS, 10_000.0, 10_000.0) for hour in range(12, 24)]
+    assert gain_of(every, WINDOW, is_over=False) is None
+    before = [Bar(START - HOUR_MS, 0.01, 0.01), *bars(*range(24))]
+    assert gain_of(before, WINDOW, is_over=False) == pytest.approx(0.1)
+
+
 def test_what_is_over_realises_its_last_price() -> None:
     assert gain_of(bars(0, 3), WINDOW, is_over=True) == pytest.approx(0.1)
     assert gain_of((), WINDOW, is_over=True) is None

@@ -75,10 +75,11 @@ def test_too_many_days_beyond_reject_it_and_as_many_as_expected_do_not() -> None
 
 def test_only_days_on_which_all_traded_count() -> None:
     panel = _panel(RETURNS, SYMBOLS)
-    panel.close[10:20, 0] = np.nan
-    assert risk_of(panel, {"A": 0.2, "B": 0.2}).observations == 109
-    panel.close[:95, 1] = np.nan
-    young = risk_of(panel, {"A": 0.2, "B": 0.2})
+    panel.close[10:15, 0] = np.nan
+    assert risk_of(panel, {"A": 0.2, "B": 0.2}).observations == 114
+    later = _panel(RETURNS, SYMBOLS)
+    later.close[:95, 1] = np.nan
+    young = risk_of(later, {"A": 0.2, "B": 0.2})
     assert young.reason == "25 common days, 30 are needed"
     assert (young.volatility, young.beta, young.tails[0].var) == (None, None, None)
     assert young.contributions == {}

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from app.domain.feed_rules import FeedRules
+from app.domain.market import CandleSeries, Floats, Interval
 from app.domain.price_moves import HOURS, has_moved, hourly_volatility
 
 BY_BP = FeedRules(move_bp=50.0, move_volatilities=0.0)
@@ -30,9 +31,24 @@ def test_a_move_is_measured_in_basis_points_or_in_its_own_volatility(
     assert has_moved(100.0, now, volatility, rules) is expected
 
 
+def candles(close: Floats) -> CandleSeries:
+    """Hourly bars that do not move within the hour."""
+    opened = np.arange(len(close), dtype=np.int64) * Interval.HOUR.ms
+    return CandleSeries(opened, close, close, close, close, close, close)
+
+
 def test_a_volatility_needs_a_whole_day_of_bars_that_move() -> None:
     close = 100.0 * np.exp(np.cumsum(np.tile([0.01, -0.01], HOURS)))
-    assert hourly_volatility(close) == pytest.approx(0.01, rel=0.05)
-    assert hourly_volatility(close[:HOURS]) is None
-    assert hourly_volatility(np.full(60, 5.0)) is None
-    assert hourly_volatility(np.append(close, 0.0)) is None
+    assert hourly_volatility(candles(close)) == pytest.approx(0.01, rel=0.05)
+    assert hourly_volatility(candles(close[:HOURS])) is None
+    assert hourly_volatility(candles(np.full(60, 5.0))) is None
+    assert hourly_volatility(candles(np.append(close, 0.0))) is None
+    assert hourly_volatility(candles(close[:0])) is None
+
+
+def test_a_redenomination_within_the_day_leaves_no_volatility() -> None:
+    close = 100.0 * np.exp(np.cumsum(np.tile([0.01, -0.01], 2 * HOURS)))
+    long_ago = np.where(np.arange(len(close)) < HOURS, close / 1000.0, close)
+    assert hourly_volatility(candles(long_ago)) == pytest.approx(0.01, rel=0.05)
+    just_now = np.where(np.arange(len(close)) < len(close) - 5, close / 1000.0, close)
+    assert hourly_volatility(candles(just_now)) is None

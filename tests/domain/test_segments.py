@@ -12,8 +12,9 @@ from app.domain.configuration import Configuration, CorrelationBasis
 from app.domain.market import CandleSeries, Interval
 from app.domain.measures import correlations
 from app.domain.panel import FIELDS, Panel
+from app.domain.portfolio_risk import risk_of, value_at_risk
 from app.domain.scoring import score
-from app.domain.segments import breaks, unbroken
+from app.domain.segments import breaks, is_redenomination, redenominations, unbroken
 from app.domain.weighting_methods import covariance
 from tests.market_files import DAILY_PANEL, needs_daily_panel
 from tests.scoring_inputs import make_inputs
@@ -49,7 +50,9 @@ def exchanged(panel: Panel, row: int, factor: float, column: int = 3) -> Panel:
 
 def test_a_whole_history_is_left_as_it_is() -> None:
     assert not breaks(INPUTS.daily).any()
-    assert unbroken(INPUTS.daily) is INPUTS.daily
+    whole = unbroken(INPUTS.daily)
+    assert whole.close is INPUTS.daily.close
+    assert unbroken(whole) is whole
     nothing = halted(INPUTS.daily, 0, 200, 5)
     assert not breaks(nothing).any()
     empty = replace(
@@ -117,6 +120,34 @@ def test_neither_correlation_nor_covariance_reaches_back() -> None:
         correlations(broken, pair, raw, 150), correlations(young, pair, raw, 150)
     )
     np.testing.assert_array_equal(covariance(broken, pair).matrix, covariance(young, pair).matrix)
+
+
+def test_the_risk_of_a_portfolio_does_not_reach_back_over_a_redenomination() -> None:
+    """Differenced across it, one exchange of 1000 for 1 gave a volatility of 269."""
+    weights = {INPUTS.symbols[3]: 0.6, INPUTS.symbols[4]: 0.4}
+    broken, young = exchanged(INPUTS.daily, 120, 0.001), halted(INPUTS.daily, 0, 120)
+    found, expected = risk_of(broken, weights), risk_of(young, weights)
+    assert found == expected
+    assert found.volatility is not None
+    assert found.volatility < 3.0
+    seamless = value_at_risk(INPUTS.daily, weights, 0.95)
+    var = value_at_risk(broken, weights, 0.95)
+    assert var == value_at_risk(young, weights, 0.95)
+    assert var is not None
+    assert seamless is not None
+    assert var < 2.0 * seamless
+
+
+def test_a_halt_is_no_redenomination() -> None:
+    assert not redenominations(halted(INPUTS.daily, 100, 30)).any()
+    both = exchanged(halted(INPUTS.daily, 150, 10), 120, 0.01)
+    assert redenominations(both)[3] == 120
+    assert breaks(both)[3] == 160
+    assert is_redenomination(3.0, 3_100.0)
+    assert is_redenomination(3.0, 0.31)
+    assert not is_redenomination(3.0, 9.0)
+    assert not is_redenomination(3.0, float("nan"))
+    assert not is_redenomination(0.0, 3.0)
 
 
 EVENTS = {  # what happened to coins of the real panel, and the first bar after it

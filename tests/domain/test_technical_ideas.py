@@ -142,3 +142,15 @@ def test_what_is_missing_says_nothing() -> None:
     gone = loud.close.copy()
     gone[-40:-20] = np.nan
     assert "breakout" not in {one.rule for one in ideas(replace(loud, close=gone, high=gone))}
+
+
+@pytest.mark.parametrize("row", [BARS - 1, BARS - 3, BARS - 30, BARS - 100])
+def test_a_redenomination_is_no_signal(row: int) -> None:
+    """Differenced across it, 1 to 1000 sold with a strength of .96."""
+    factor = np.where(np.arange(BARS) < row, 1000.0, 1.0)
+    given = panel(swaying(), turnover=spiked(row, 2.5))
+    fields = {
+        name: getattr(given, name) * factor[:, None] for name in ("open", "high", "low", "close")
+    }
+    assert ideas(given) == []
+    assert ideas(replace(given, **fields)) == []

@@ -1,6 +1,7 @@
 """What the exchange changes in a contract over a real socket: its state, its funding interval."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from itertools import pairwise
 
 import pytest
@@ -34,6 +35,7 @@ async def test_D14_a_contract_in_any_other_state_than_open_is_not_eligible_after
         return {one.name for one in checks if not one.passed}
 
     calm, shown = failed(ETH), data.view(data.resolve(ETH)).last
+    began = live.clock.now() + timedelta(seconds=60)
     for state in SHUT:
         await live.fault("contract_status", symbol=CODE, status=state, listed=True)
         live.clock.pass_(60)
@@ -44,6 +46,9 @@ async def test_D14_a_contract_in_any_other_state_than_open_is_not_eligible_after
         assert failed("BTCUSDT") == calm, "the others are as they were"
         assert shown is not None
         assert data.view(data.resolve(ETH)).last is not None, "it is shown all the same"
+        quote = data.quote(ETH)
+        assert quote is not None
+        assert quote.paused_since == (began if state in {"Paused", "CancelOnly"} else None)
         await live.heal()
     live.clock.pass_(60)
     await data.refresh_market()

@@ -17,6 +17,7 @@ from app.domain.board import Board, Card
 from app.domain.history import EventType
 from app.domain.market import Interval
 from app.domain.panel import Panel
+from app.domain.performance import SinceInclusion
 from app.domain.portfolio_risk import risk_of
 from app.services.portfolio_report import Reporting
 from app.storage.unit_of_work import UnitOfWork
@@ -87,6 +88,25 @@ async def test_figures_since_inclusion_come_from_closed_bars(desk: Desk) -> None
     assert figures.profit_factor == pytest.approx(1.6)
     assert figures.max_drawdown == pytest.approx(0.01)
     assert figures.sharpe is not None
+
+
+async def test_of_a_member_that_was_redenominated_nothing_since_inclusion_is_known(
+    desk: Desk,
+) -> None:
+    await desk.filled(5)
+    _grown(desk, Interval.HOUR, 240, 0.02)
+    whole = desk.market.panels[Interval.HOUR]
+    column = whole.symbols.index(SYMBOLS[0])
+    prices = {name: getattr(whole, name).copy() for name in ("open", "high", "low", "close")}
+    for values in prices.values():
+        values[-30:, column] *= 1000.0
+    prices["open"][-30, column] = prices["close"][-30, column]
+    desk.market.panels[Interval.HOUR] = replace(whole, **prices)
+    desk.later(days=10)
+    desk.score({})
+    by_name = {one.member.symbol: one.figures for one in (await desk.portfolio.view()).members}
+    assert by_name.pop(SYMBOLS[0]) == SinceInclusion(None, None, None)
+    assert all(one.max_drawdown for one in by_name.values())
 
 
 async def test_analytics_and_report_tell_the_same_of_the_weights_in_force_each_day(

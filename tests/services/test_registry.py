@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -98,6 +98,32 @@ async def test_D14_R14_statuses_follow_within_one_refresh(
     assert summary.updated == ("ETHUSDT", "XRPUSDT")
     assert registry.resolve("ETHUSDT").contract.status is ContractStatus.PAUSED
     assert registry.resolve("XRPUSDT").contract.status is ContractStatus.UNKNOWN
+
+
+async def test_D14_the_start_of_a_pause_is_kept_and_survives_a_restart(
+    registry: Registry, live: LiveMarket
+) -> None:
+    async def seen(status: str) -> Registry:
+        live.clock.pass_(60)
+        await live.heal()
+        await live.fault("contract_status", symbol="ETHUSDTM", status=status, listed=True)
+        await registry.sync()
+        again = live.registry()
+        await again.load()
+        return again
+
+    def since(found: Registry) -> datetime | None:
+        return found.record(found.resolve("ETHUSDT")).paused_since
+
+    first = await seen("Paused")
+    began = live.clock.now()
+    assert since(registry) == since(first) == began
+    second = await seen("CancelOnly")
+    assert since(registry) == since(second) == began, "one pause"
+    third = await seen("BeingSettled")
+    assert since(registry) is since(third) is None
+    fourth = await seen("Paused")
+    assert since(registry) == since(fourth) == live.clock.now() > began
 
 
 async def test_a_vanished_contract_is_kept_marked_and_may_return(

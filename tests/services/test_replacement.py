@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.domain.alerts import Rule
 from app.domain.controls import Lock, LockKind, Switch
 from app.domain.errors import Code, ConflictError, UnavailableError
 from app.domain.history import EventType, fold
-from app.domain.market import ContractStatus, DataStatus, Interval
+from app.domain.market import PAUSED, ContractStatus, DataStatus, Interval
 from app.domain.portfolio import faults
 from app.domain.replacement import Block, Proposal
+from app.services.alerts import Chosen
 from app.services.replacement import Executed
 from tests.services.desk import SYMBOLS, WHO, Desk, symbol_id
 
@@ -292,10 +294,12 @@ async def test_a_copy_of_the_member_itself_may_take_its_place(cycles: Cycles) ->
 @pytest.mark.parametrize(
     ("status", "expires"),
     [
-        (ContractStatus.PAUSED, None),
         (ContractStatus.BEING_SETTLED, None),
+        (ContractStatus.SETTLED, None),
+        (ContractStatus.CLOSED, None),
         (ContractStatus.VANISHED, None),
         (ContractStatus.OPEN, 1_900_000_000_000),
+        (ContractStatus.PAUSED, 1_900_000_000_000),
     ],
 )
 async def test_a_member_that_cannot_stay_is_replaced_at_once(
@@ -321,6 +325,49 @@ async def test_a_member_that_cannot_stay_is_replaced_at_once(
     assert again.swaps == ()
 
 
+@pytest.mark.parametrize("status", sorted(PAUSED))
+async def test_D14_a_paused_member_keeps_its_weight_until_the_pause_is_too_long(
+    desk: Desk, status: ContractStatus
+) -> None:
+    await desk.filled(10)
+    held, ban = SYMBOLS[2], "the operator wants none of it"
+    before = (await desk.portfolio.view()).members[2].member.weight_u
+    desk.quote(held, paused_since=desk.now)
+    desk.status(held, status)
+    desk.score({held: None, SYMBOLS[1]: 0.3, SYMBOLS[4]: 0.99})
+    assert not (await desk.trading.should_trade(held))[0].trade
+    assert (await desk.alerts.list(Chosen(rule=Rule.NOT_TRADEABLE)))[0][0].subject == held
+    for controls in (False, True):
+        if controls:
+            await desk.controls.lock(held, LockKind.BAN, ban, None, WHO)
+        plan = (await desk.rebalancing.rebalance(WHO)).result
+        assert plan is not None
+        assert held not in {one.symbol for one in plan.plan.shifts}
+        assert plan.plan.allocation.weights_u[held] == before
+    assert (await desk.portfolio.view()).members[2].member.weight_u == before
+    desk.later(days=1)
+    desk.score({held: None})
+    done = (await desk.replacement.execute(WHO, unattended=True, forced_only=True)).result
+    assert done is not None
+    assert done.swaps == (), "a day is not longer than a day"
+    desk.later(seconds=1)
+    desk.score({held: None})
+    done = (await desk.replacement.execute(WHO, unattended=True, forced_only=True)).result
+    assert done is not None
+    assert [one.old.symbol for one in done.swaps] == [held]
+
+
+async def test_a_weak_member_that_is_paused_waits_with_its_confirmed_swap(cycles: Cycles) -> None:
+    desk = cycles.desk
+    desk.quote(WEAKEST, paused_since=desk.now)
+    desk.status(WEAKEST, ContractStatus.PAUSED)
+    for _ in range(8):
+        assert (await cycles.cycle(BETTER)).swaps == ()
+    assert (await cycles.proposal(WEAKEST)).blocked_by == (Block.CONTRACT_PAUSED,)
+    desk.status(WEAKEST, ContractStatus.OPEN)
+    assert [one.old.symbol for one in (await cycles.cycle(BETTER)).swaps] == [WEAKEST]
+
+
 async def test_several_can_go_at_once_though_nothing_relates_to_them_any_more(desk: Desk) -> None:
     await desk.filled(10)
     panel = desk.market.panels[Interval.DAY]
@@ -339,7 +386,7 @@ async def test_several_can_go_at_once_though_nothing_relates_to_them_any_more(de
 async def test_forced_swaps_can_be_left_to_the_operator(desk: Desk) -> None:
     await desk.filled(10)
     await desk.configuration.put({"replacement": {"auto_forced": False}}, "test", WHO)
-    desk.status(SYMBOLS[2], ContractStatus.PAUSED)
+    desk.status(SYMBOLS[2], ContractStatus.CLOSED)
     done = (await desk.replacement.execute(WHO, unattended=True)).result
     assert done is not None
     assert done.swaps == ()
@@ -457,7 +504,7 @@ async def test_a_halted_market_counts_and_swaps_nothing(cycles: Cycles) -> None:
     cycles.desk.market.halted = True
     for _ in range(7):
         assert (await cycles.cycle(BETTER)).swaps == ()
-    cycles.desk.status(SYMBOLS[2], ContractStatus.PAUSED)  # the planted one would take its place
+    cycles.desk.status(SYMBOLS[2], ContractStatus.CLOSED)  # the planted one would take its place
     assert (await cycles.cycle(BETTER)).swaps == ()
     for one in (await cycles.desk.replacement.evaluate()).proposals:
         assert one.blocked_by[0] is Block.MARKET_HALTED
@@ -476,7 +523,7 @@ async def test_before_the_first_board_nothing_is_proposed_or_done(desk: Desk) ->
 async def test_without_history_nobody_can_be_judged_close_enough(desk: Desk) -> None:
     await desk.filled(10)
     desk.market.panels.clear()
-    desk.status(SYMBOLS[2], ContractStatus.PAUSED)
+    desk.status(SYMBOLS[2], ContractStatus.CLOSED)
     shown = (await desk.replacement.evaluate()).proposals[0]
     assert (shown.candidate, shown.blocked_by) == (None, (Block.NO_CANDIDATE,))
     done = (await desk.replacement.execute(WHO)).result
