@@ -682,6 +682,6 @@ async def test_of_an_old_day_the_newest_complete_board_is_kept(bench: Bench) -> 
     provisional = await bench.scoring.calculate()
     bench.now += KEEP_RUNS + timedelta(days=1)
     await bench.scoring.calculate()
-    assert await bench.scoring.run(complete.run_id)
+    assert await bench.scoring.run(complete.run_id) == complete
     with pytest.raises(NotFoundError):
         await bench.scoring.run(provisional.run_id)
