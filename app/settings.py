@@ -232,6 +232,7 @@ class Settings(BaseSettings):
             None if secret is None else secret.get_secret_value(),
             self.notifications.allow_private,
             self.notifications.key_list,
+            self.feed.streaming,  # age limits follow it
         )
         return hashlib.sha256(repr(agreed).encode()).hexdigest()[:12]
 

@@ -6,6 +6,7 @@ from pydantic import SecretStr, ValidationError
 from app.cli.configuration import read_settings
 from app.domain.market import DataSource
 from app.settings import (
+    FeedSettings,
     HttpSettings,
     KucoinSettings,
     NotificationSettings,
@@ -115,8 +116,9 @@ def test_G09_the_digest_tells_what_processes_must_agree_on_and_no_secret() -> No
     secret = Settings(http=HttpSettings(cursor_secret=SecretStr("hush, hush, hush")))
     away = Settings(kucoin=KucoinSettings(base_url="http://127.0.0.1:8100"))
     private = Settings(notifications=NotificationSettings(allow_private=True))
-    digests = {one.digest for one in (plain, secret, away, private)}
-    assert len(digests) == 4
+    polled = Settings(feed=FeedSettings(streaming="poll"))
+    digests = {one.digest for one in (plain, secret, away, private, polled)}
+    assert len(digests) == 5
     assert not any("hush" in digest or len(digest) != 12 for digest in digests)
 
 

@@ -18,6 +18,7 @@ from app.api.schemas import (
     percent,
 )
 from app.domain.errors import Code
+from app.domain.rebalance_run import Failure
 from app.services.trading import DataFacts
 from app.services.views import MemberView
 
@@ -136,3 +137,15 @@ def one_of(*names: str | None) -> str:
     if len(given) != 1:
         raise PydanticCustomError("one_of", "give exactly one of the names")
     return given[0]
+
+
+class RebalanceErrorOut(Out):
+    code: str = Field(
+        description='That of the problem which the caller got, or "interrupted".',
+        examples=["market_data_stale"],
+    )
+    detail: str
+
+    @classmethod
+    def of(cls, failure: Failure) -> Self:
+        return cls(code=failure.code, detail=failure.detail)

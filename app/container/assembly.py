@@ -106,8 +106,9 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         replicas = heartbeat(database, engine, executor_id, makeup) if store.is_shared else None
         feed = FeedView(exchange.link, replicas=replicas)
         service = compose(
-            settings, metrics, database, exchange, in_force, supervisor, watch, stream, engine, feed
-        )
+            settings, metrics, database, exchange, in_force, supervisor, watch, stream, engine,
+            feed, is_streamed=settings.background and settings.feed.streaming == "stream",
+        )  # fmt: skip
         if settings.background:
             join(feed, database, service, executor_id, is_shared=store.is_shared)
         await _recall(service)
@@ -124,7 +125,6 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         await stack.enter_async_context(referring(settings, supervisor, service, feed.is_owner))
         # Tasks stop first on the way out: they use everything that was opened before.
         stack.push_async_callback(supervisor.stop)
-        mode = ModeNow(service.market.level, status.is_database_down, time.monotonic, status.halted)
         background = Background(
             settings=settings,
             metrics=metrics,
@@ -138,13 +138,13 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             feed=feed,
             service=service,
         )
-        background.start(work, mode)
+        background.start(work)
         _log.info("started", data_source=settings.kucoin.data_source.value, role=settings.role)
         yield Services(
             service,
             bus,
             supervisor,
-            mode,
+            status.mode,
             _standing(service, database),
             await cursor_secret(settings, database),
         )
@@ -163,7 +163,8 @@ async def _open_database(
 
 def _standing(service: MySymbolsServiceV2, database: Database) -> Standing:
     memory, market = service.trading.grounds.memory, MarketThings(service.market)
-    return Standing(database, memory, market, service.scoring, utc_now, time.monotonic)
+    mode = service.status.mode.state
+    return Standing(database, memory, market, service.scoring, utc_now, time.monotonic, mode)
 
 
 def _exchange(

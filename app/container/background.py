@@ -11,7 +11,6 @@ from app.services.bus import Bus
 from app.services.feed_view import FeedView
 from app.services.in_force import SettingsInForce
 from app.services.market_stream import StreamedMarket
-from app.services.mode import ModeNow
 from app.services.my_symbols import MySymbolsServiceV2
 from app.services.notifications_courier import Courier
 from app.settings import Settings
@@ -43,15 +42,15 @@ class Background:
     feed: FeedView
     service: MySymbolsServiceV2
 
-    def start(self, work: Activities, mode: ModeNow) -> None:
+    def start(self, work: Activities) -> None:
         """Each as a supervised task."""
         status, supervisor, metrics = self.service.status, self.supervisor, self.metrics
         gauges = Gauges(
-            metrics, time.monotonic, self.database, self.feed, self.bus, supervisor, mode,
+            metrics, time.monotonic, self.database, self.feed, self.bus, supervisor, status.mode,
             status.observe,
         )  # fmt: skip
         supervisor.start("gauges", gauges.run, lambda: SILENT_S)
-        supervisor.attend(status.is_database_down)
+        supervisor.attend(lambda: self.database.is_away)
         duty = self._feed_tasks(work).start()
         stream_events(supervisor, self.service, self._courier(), hinted(self.database.listen, duty))
         if self.feed.replicas is not None:

@@ -24,6 +24,7 @@ from app.services.job_news import JobNews
 from app.services.jobs import JobService
 from app.services.market_data import MarketData
 from app.services.metrics import MetricsService
+from app.services.mode import mode_over
 from app.services.my_symbols import MySymbolsServiceV2
 from app.services.notifications import Notifications
 from app.services.notifiers import Notifiers, by_kind
@@ -38,6 +39,7 @@ from app.services.proposals import Proposals
 from app.services.quality import QualityService
 from app.services.rebalance_runs import RebalanceRuns
 from app.services.rebalancing import Rebalancing
+from app.services.refusals import Refusals
 from app.services.registry import Registry, shipped_sectors
 from app.services.replacement import Replacement
 from app.services.safety import Safety
@@ -55,6 +57,7 @@ from app.services.trading import Trading
 from app.settings import Settings
 from app.storage.database import Database
 from app.storage.job_store import key_file
+from app.telemetry import observers
 from app.telemetry.metrics import Metrics
 from app.workers.supervisor import Supervisor
 
@@ -70,9 +73,13 @@ def compose(
     stream: EventStream,
     jobs: Jobs,
     feed: FeedView,
+    *,
+    is_streamed: bool,
 ) -> MySymbolsServiceV2:
     """The use cases over what was opened; nothing starts here."""
     market = _market(settings, metrics, database, exchange, in_force, feed)
+    market.is_streamed = is_streamed
+    mode = mode_over(market, database, time.monotonic)
     # It was put together before the database was open, which knows whether it is shared.
     shared = stream.shared = shared_by(database)
     once = Once(database, utc_now, shared)
@@ -87,7 +94,13 @@ def compose(
         fence=feed.fence,
         factors=plugins.factors(),
     )
-    grounds = GroundsNow(scoring, market, utc_now)
+    grounds = GroundsNow(
+        scoring,
+        market,
+        utc_now,
+        mode=mode.state,
+        refusals=Refusals(observers.refused_decision(metrics)),
+    )
     vault = ChannelVault(Vault(settings.notifications.key_list, key_file(settings.database.url)))
     ledger = Ledger(code_version())
     system = SystemView(
@@ -129,6 +142,7 @@ def compose(
             market.facts,
             supervisor.facts,
             market.count,
+            mode,
             feed.processes,
         ),
         sample_data=SampleData(market, scoring),

@@ -85,9 +85,8 @@ class FeedTasks:
 
     def __post_init__(self) -> None:
         self._mode = ModeWatch(
-            self.database, self.service.market.level, self.service.status.is_database_down,
-            self.view.fence, utc_now, new_id, halted=self.service.status.halted,
-        )  # fmt: skip
+            self.database, self.service.status.mode.state, self.view.fence, utc_now, new_id
+        )
 
     def start(self) -> FeedDuty | None:
         """None where nothing runs by itself: then this process acts when it is told to."""

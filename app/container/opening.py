@@ -15,6 +15,7 @@ from app.container.seams import code_version, utc_now
 from app.domain.errors import UnavailableError
 from app.domain.market import DataStatus, ExchangeLink, LinkState
 from app.services.market_state import NOT_STARTED
+from app.services.mode import MarketLevel, ModeNow
 from app.services.status import MarketFacts, Status
 from app.settings import Settings
 from app.storage.database import DataSourceMismatchError
@@ -101,6 +102,7 @@ class _Waiting:
             scoring_facts=lambda: None,
             portfolio_facts=self._refused,
             task_facts=self.tries.facts,
+            mode=ModeNow(lambda: MarketLevel(status, 0), lambda: True),
         )
 
     async def _refused(self) -> NoReturn:

@@ -116,6 +116,7 @@ async def record(
         zero=zero,
         configuration=as_document(chosen),
         configuration_version=chosen.version,
+        is_streaming=is_streaming,
     )
     with TapeWriter(path, header) as writer:
         tape = Recorder(writer, clock, around.monotonic)
@@ -142,7 +143,10 @@ async def record(
             steps = LiveSteps(schedule, tape, stream, around.monotonic, around.sleep, for_s, settle)
             try:
                 async with _running(stream, is_streaming=is_streaming):
-                    await _run(exchange, stream, clock, held, steps, ears, around.sleep)
+                    await _run(
+                        exchange, stream, clock, held, steps, ears, around.sleep,
+                        is_streaming=is_streaming,
+                    )  # fmt: skip
             finally:
                 tape.ended()
             return stream.lost
@@ -186,7 +190,10 @@ async def replay(path: Path, ears: Ears) -> Replayed:
             sleep=_at_once,
             dice=Random(0),  # noqa: S311  # nothing is drawn
         ) as (exchange, stream):
-            await _run(exchange, stream, clock, held, steps, ears, _at_once)
+            await _run(
+                exchange, stream, clock, held, steps, ears, _at_once,
+                is_streaming=header.is_streaming,
+            )  # fmt: skip
         return Replayed(
             steps.compared,
             tuple(steps.different),
@@ -205,6 +212,8 @@ async def _run(
     steps: Steps,
     ears: Ears,
     sleep: Callable[[float], Awaitable[None]],
+    *,
+    is_streaming: bool,
 ) -> None:
     async with _database() as database:
         numbers = count(1)
@@ -229,6 +238,7 @@ async def _run(
             monotonic=clock.monotonic,
             metrics=Metrics(),
             workers=_WORKERS,
+            is_streamed=is_streaming,
             sleep=sleep,
         )
         scoring = Scoring(

@@ -76,6 +76,7 @@ def _of_market(state: Committed, grounds: Grounds) -> tuple[object, ...]:
         market.is_halted(),
         market.is_clock_safe(),
         market.status(),
+        None if grounds.mode.refusal is None else grounds.mode.cause,
         as_of,
         grounds.at if as_of is None else None,  # then our own clock stands in for it
     )

@@ -1,6 +1,6 @@
 """What a decision rests on: board and market as they stand in memory at one moment."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -24,9 +24,11 @@ from app.domain.weighting_methods import Covariance, covariance
 from app.services.committed import Committed, Memory
 from app.services.kept_views import Views
 from app.services.member_figures import figures, pairwise
+from app.services.mode import MarketLevel, ModeState
 from app.services.outlook import BoardView, MarketOnce, MarketView
 from app.services.ports import Clock
 from app.services.quote_view import spread
+from app.services.refusals import Refusals
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
 
@@ -44,6 +46,7 @@ class Grounds:
     board: Board | None  # the newest complete one: a provisional board is never decided on
     market: MarketView
     is_whole: bool  # a complete board was made after the first fill of this process
+    mode: ModeState  # of the service: the one that answers and health say
     # Mark prices of the moment when weights were last set, by symbol: prices drift from there.
     set_at: Mapping[str, Decimal] = field(default_factory=dict)
     controls: Controls = FREE
@@ -250,17 +253,13 @@ class Grounds:
             raise _stale("The last scores are too old to decide on.")
         if not self.is_whole:
             raise _stale("These scores are older than the first fill; new ones are on their way.")
-        if not self.market.is_clock_safe():
-            raise _stale("Nobody knows the exchange's time well enough.", Code.CLOCK_UNSAFE)
+        if (refusal := self.mode.refusal) is not None:
+            raise refusal
         return self.board
 
     def has_board_in_force(self) -> bool:
         """Whether a complete board is young enough to decide on."""
-        try:
-            self.require_board()
-        except UnavailableError:
-            return False
-        return True
+        return self.board is not None and self.is_board_fresh and self.is_whole
 
     def require_fresh(self, symbol: str) -> None:
         """Raises UnavailableError(market_data_stale)."""
@@ -298,8 +297,8 @@ class Grounds:
         return figures(member, hourly, daily, None if mark is None else float(mark))
 
 
-def _stale(detail: str, code: Code = Code.MARKET_DATA_STALE) -> UnavailableError:
-    return UnavailableError(code, detail, retry_after_s=_RETRY_S)
+def _stale(detail: str) -> UnavailableError:
+    return UnavailableError(Code.MARKET_DATA_STALE, detail, retry_after_s=_RETRY_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,10 +310,18 @@ class GroundsNow:
     clock: Clock
     memory: Memory = field(default_factory=Memory)
     views: Views = field(default_factory=Views)
+    mode: Callable[[], ModeState] | None = None  # None: that of this market alone
+    refusals: Refusals = field(default_factory=Refusals)
 
     def __call__(self, configuration: Configuration) -> Grounds:
         board, is_whole = self.boards.in_force(), self.boards.is_whole()
-        return Grounds(self.clock(), configuration, board, MarketOnce(self.market), is_whole)
+        market = MarketOnce(self.market)
+        return Grounds(self.clock(), configuration, board, market, is_whole, self._mode())
+
+    def _mode(self) -> ModeState:
+        if self.mode is not None:
+            return self.mode()
+        return ModeState.of(MarketLevel(self.market.status(), 0, self.market.is_clock_safe()))
 
     async def of(self, unit: UnitOfWork) -> Grounds:
         """The same with what the transaction sees: settings, and the prices of the last weights."""

@@ -63,6 +63,7 @@ class MarketData:
     monotonic: Monotonic
     metrics: Metrics
     workers: int = 12
+    is_streamed: bool = False  # the configured feed mode, whatever the stream does at the moment
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     # Only the owner of the feed talks to the exchange; the others have it do so.
     is_owner: Callable[[], bool] = lambda: True
@@ -110,6 +111,7 @@ class MarketData:
             self.server_clock.now_ms(),
             self._memory,
             self.server_clock.doubt_s,
+            self.is_streamed,
         )
 
     def resolve(self, text: str) -> SymbolEntry:
@@ -166,8 +168,14 @@ class MarketData:
         return self.moment().status()
 
     def level(self) -> MarketLevel:
-        moment = self.moment()
-        return MarketLevel(moment.status(), moment.stale_symbols(), self.is_clock_safe())
+        return self.level_with(self.stale_symbols())
+
+    def level_with(self, stale_symbols: int) -> MarketLevel:
+        """The level with a count that was made before."""
+        return MarketLevel(self.status(), stale_symbols, self.is_clock_safe())
+
+    def stale_symbols(self) -> int:
+        return self.moment().stale_symbols()
 
     def is_clock_safe(self) -> bool:
         """Whether the exchange's time is known well enough to decide by."""

@@ -68,7 +68,6 @@ class Sieve:
             market.quality,
             market.daily_facts,
             market.diverged,
-            market.is_streaming,
             self.known,
             self.configuration,
             self.sectors,
@@ -92,7 +91,6 @@ class Sieve:
             market.quality.get(code),
             market.daily_facts.get(code),
             code in market.diverged,
-            market.is_streaming,
             self.configuration,
             self.sectors,
         )

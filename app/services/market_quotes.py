@@ -42,14 +42,16 @@ class MarketQuotes:
     `told_of` names the contracts whose quotes are told at present, and since when. A quote that
     is neither told nor confirmed grows old, whatever the answers say of it; so does one that was
     seen to move twice without being told of, until it is told of again, or has not moved for a
-    while since it was subscribed anew. A quote that is told otherwise than it is answered, and
-    goes on so, is believed in neither form.
+    while since it was subscribed anew. While the stream as a whole is away, the answers are taken.
+    A quote that is told otherwise than it is answered, and goes on so, is believed in neither
+    form.
     """
 
     live: LiveMarket
     rules: Callable[[], QualityRules] = QualityRules
     told_of: Callable[[], Mapping[str, float]] = _nobody
     heard: dict[str, float] = field(default_factory=dict)  # when it was last told of
+    is_stream_away: bool = False  # too few quotes are told of for it to be a stream
     asked: float = _NEVER  # when the newest answer was asked for
     _suspects: dict[str, float] = field(default_factory=dict)  # since when answers differ
     _based: dict[str, float] = field(default_factory=dict)  # subscriptions that an answer began
@@ -127,6 +129,8 @@ class MarketQuotes:
             return self._asked(one, sent)
         if since is not None and self._missed.get(code, 0) >= MUTE:
             return self._on_trial(one, before, sent, since)
+        if since is None and self.is_stream_away and self._missed.get(code, 0) < MUTE:
+            return self._asked(one, sent)
         if since is not None and _alike(before.value, one):
             self._suspects.pop(code, None)
             return self._asked(traded, sent)

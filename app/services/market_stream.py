@@ -195,7 +195,7 @@ class StreamedMarket:
 
     async def watch(self, beat: Callable[[], None]) -> None:
         """A look a second, once the first fill has brought what the stream goes on from."""
-        await self.data.filled.wait()
+        await self._wait_for_fill()
         self.data.quotes.told_of = self.quotes_told
         try:
             while True:
@@ -206,6 +206,16 @@ class StreamedMarket:
             self.stream.want(())
             self._set_streaming(False)
             self._was_streaming, self._mode_since, self._placed = False, None, _NEVER
+
+    async def _wait_for_fill(self) -> None:
+        """Quotes are asked for meanwhile: the age limits are those of a stream from the start."""
+        while not self.data.filled.is_set():
+            if self.data.quotes.asked > _NEVER:
+                with suppress(ServiceError):
+                    await self._ask(self.data.monotonic())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STEP_S):
+                    await self.data.filled.wait()
 
     async def bars(self, beat: Callable[[], None]) -> None:
         """Reads the bars of everybody as soon as one was seen to have closed."""
@@ -269,6 +279,7 @@ class StreamedMarket:
                   if one.contract.status is ContractStatus.OPEN]  # fmt: skip
         told = self.quotes_told()
         enough = bool(wanted) and len(told) >= _ENOUGH * len(wanted)
+        self.data.quotes.is_stream_away = not enough
         if enough:
             self._mode_since = None
             self._set_streaming(True)

@@ -49,24 +49,25 @@ class MarketMoment:
     server_ms: int
     memory: MarketMemory = field(default_factory=MarketMemory)  # shared by moments of one market
     clock_doubt_s: float = 0.0  # by so much `server_ms` may be wrong
+    is_streamed: bool = False  # the configured feed mode: age limits never follow the present one
 
     @property
     def _others(self) -> tuple[object, ...]:
         market = self.market
-        return (self.known, self.configuration, self.sectors, market.is_streaming, market.diverged)
+        return (self.known, self.configuration, self.sectors, self.is_streamed, market.diverged)
 
     @property
     def limits(self) -> Limits:
         return Limits(self.configuration.eligibility, self.age_limit_s(Source.TICKERS))
 
     def age_limit_s(self, source: Source) -> float:
-        """How old an input may be in the mode in which the market comes in."""
-        return self.configuration.age_limit_s(source, streaming=self.market.is_streaming)
+        """How old an input may be in the configured feed mode."""
+        return self.configuration.age_limit_s(source, streaming=self.is_streamed)
 
     @property
     def quote_span_s(self) -> float:
         """Quotes of one scoring may be so far apart, in seconds."""
-        return self.configuration.quote_span_s(streaming=self.market.is_streaming)
+        return self.configuration.quote_span_s(streaming=self.is_streamed)
 
     @property
     def _sieve(self) -> Sieve:
@@ -100,7 +101,7 @@ class MarketMoment:
             turns = min((end for end in ends if self.mono <= end), default=np.inf)
             return worst(map(self._verdict, LIVE)), turns
 
-        rests_on = (answers, self.market.is_streaming, self.configuration)
+        rests_on = (answers, self.is_streamed, self.configuration)
         return self.memory.of("status", rests_on, self.mono, made)
 
     def unknown(self) -> tuple[Source, ...]:

@@ -11,7 +11,7 @@ import structlog
 
 from app.domain.errors import ServiceError
 from app.domain.events import ModeChanged
-from app.services.mode import Cause, MarketLevel, Mode, cause_of, mode_of
+from app.services.mode import Mode, ModeState
 from app.services.ports import Clock, NewId
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
@@ -41,13 +41,11 @@ class ModeWatch:
     """
 
     database: Database
-    market: Callable[[], MarketLevel]
-    is_database_down: Callable[[], bool]
+    state: Callable[[], ModeState]
     fence: Callable[[UnitOfWork], Awaitable[None]]
     clock: Clock
     new_id: NewId
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    halted: Callable[[], Cause | None] = lambda: None
     _waiting: deque[_Seen] = field(default_factory=lambda: deque(maxlen=_MOST), init=False)
     _newest: Mode | None = field(default=None, init=False)
 
@@ -61,22 +59,20 @@ class ModeWatch:
 
     async def look(self) -> None:
         """Notes the present mode if it is another one, and tells what has not been told yet."""
-        level, is_database_down = self.market(), self.is_database_down()
-        halted = self.halted()
-        mode = mode_of(level, is_database_down=is_database_down, halted=halted)
-        if mode is not self._newest:
-            self._newest = mode
-            cause = cause_of(level, is_database_down=is_database_down, halted=halted)
+        state = self.state()
+        if state.mode is not self._newest:
+            self._newest = state.mode
+            cause = state.cause.value
             self._waiting.append(
-                _Seen(self.new_id(), mode, cause.value, level.stale_symbols, self.clock())
+                _Seen(self.new_id(), state.mode, cause, state.stale_symbols, self.clock())
             )
-            _log.info("mode_seen", mode=mode.value, cause=cause.value)
+            _log.info("mode_seen", mode=state.mode.value, cause=cause)
         if not self._waiting:
             return
         try:
             await self.database.run(self._tell)
         except ServiceError as error:
-            _log.warning("mode_not_told", mode=mode.value, cause=str(error.code))
+            _log.warning("mode_not_told", mode=state.mode.value, cause=str(error.code))
         else:
             self._waiting.clear()
 

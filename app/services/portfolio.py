@@ -101,7 +101,8 @@ class PortfolioService:
             shown = portfolio_view(portfolio, grounds.weighed(), realized)
             return Initialised(shown, selection.refused)
 
-        return await self.once.run(command, change, render)
+        with self.grounds.refusals.counted():
+            return await self.once.run(command, change, render)
 
     async def add(
         self,
@@ -130,7 +131,8 @@ class PortfolioService:
             realized = await unit.trades.realized()
             return member_view(member_of(after, entry.symbol), after, grounds.weighed(), realized)
 
-        return await self.once.run(command, change, render, along=along)
+        with self.grounds.refusals.counted():
+            return await self.once.run(command, change, render, along=along)
 
     async def remove(
         self,
@@ -189,7 +191,8 @@ class PortfolioService:
             difference = None if ours is None or theirs is None else ours - theirs
             return Replaced(old, new, after.version, difference)
 
-        return await self.once.run(command, change, render, along=along)
+        with self.grounds.refusals.counted():
+            return await self.once.run(command, change, render, along=along)
 
     async def _locked(self, unit: UnitOfWork, command: Command) -> tuple[Portfolio, Grounds]:
         portfolio = await unit.portfolio.load(for_update=True)

@@ -8,7 +8,7 @@ from typing import Any, Final
 from app.domain.errors import Code, ConflictError, NotFoundError, ServiceError
 from app.domain.history import instant, instant_text
 from app.domain.market import DataSource, DataStatus
-from app.domain.rebalance_run import LEASE, Outcome, Run, RunState, Step
+from app.domain.rebalance_run import LEASE, Failure, Outcome, Run, RunState, Step
 from app.domain.rebalancing import Plan
 from app.domain.weighting import Allocation, Flag
 from app.services.lot_plan import LotPlan
@@ -39,6 +39,7 @@ class Rebalanced:
     version: int
     cash_u: int
     facts: DataFacts
+    would_be_refused: Failure | None = None  # of a dry run
 
     @property
     def is_dry_run(self) -> bool:

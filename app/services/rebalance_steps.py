@@ -13,7 +13,7 @@ from typing import Any
 
 from app.domain.approval import Approved, agreed
 from app.domain.configuration import WeightingMethod
-from app.domain.errors import ServiceError
+from app.domain.errors import ConflictError, ServiceError, UnavailableError
 from app.domain.events import PlanCreated
 from app.domain.history import Draft, EventType, number_text
 from app.domain.membership import Change, weigh
@@ -53,6 +53,7 @@ class Loaded:
 
     portfolio: Portfolio
     grounds: Grounds
+    refusal: Failure | None = None  # why the run that a dry run rehearses would be refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +71,19 @@ async def load(
 ) -> Loaded:
     """Lock the portfolio and see whether it may be decided on.
 
-    Raises PreconditionFailedError, UnavailableError (no_board_yet, market_data_stale) and, unless
-    it is a dry run, ConflictError(trading_disabled).
+    Raises PreconditionFailedError and, unless it is a dry run, UnavailableError (no_board_yet,
+    market_data_stale) and ConflictError(trading_disabled).
     """
     portfolio = await unit.portfolio.load(for_update=True)
     command.require_version(portfolio.version)
     grounds = await grounds_now.of(unit)
-    grounds.require_fresh_members(portfolio)
-    if not request.is_dry_run:
+    try:
+        grounds.require_fresh_members(portfolio)
         grounds.controls.require((Draft(EventType.REBALANCE, None, None, {}, request.reason),))
+    except (UnavailableError, ConflictError) as refused:
+        if not request.is_dry_run:
+            raise
+        return Loaded(portfolio, grounds, failure_of(refused))
     return Loaded(portfolio, grounds)
 
 

@@ -105,7 +105,7 @@ class Rebalancing:
 
         Without a trigger the portfolio stays as it is. Every call is a run, and there is one at a
         time; the tick `scheduled_at` has one run, which is told again to whoever asks for it. A
-        dry run is none and writes nothing.
+        dry run is none and writes nothing; it says why the run would be refused now.
         Raises UnavailableError (no_board_yet, market_data_stale), PreconditionFailedError,
         ConflictError (rebalance_in_progress with the id of the active run, trading_disabled).
         """
@@ -148,6 +148,7 @@ class Rebalancing:
                 version=before.version,
                 cash_u=made.allocation.cash_u if made.shifts else before.cash_u,
                 facts=facts_of(loaded.grounds),
+                would_be_refused=loaded.refusal,
             )
 
         return await self.once.run(command, look, render)
@@ -174,7 +175,8 @@ class Rebalancing:
             return await self.carry_out(unit, run, request, command, recorder)
 
         try:
-            outcome = await self.once.run(command, change, render, claim, along)
+            with self.grounds.refusals.counted():
+                outcome = await self.once.run(command, change, render, claim, along)
         except BaseException as error:
             ours = [run for run in claimed if run.is_active]
             for run in ours:

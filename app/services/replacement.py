@@ -132,7 +132,8 @@ class Replacement:
                 await self._offer(unit, waiting, portfolio, grounds)
             return Executed(portfolio.version, tuple(swaps), proposals, entries=entries)
 
-        return await self.once.run(command, change, render)
+        with self.grounds.refusals.counted():
+            return await self.once.run(command, change, render)
 
     async def _exit(
         self, unit: UnitOfWork, portfolio: Portfolio, grounds: Grounds, who: Command
@@ -256,9 +257,8 @@ def _may_force(grounds: Grounds) -> bool:
 
 def _must_exit_to_cash(grounds: Grounds) -> bool:
     """Whether no complete board is in force; contract states must be known and trading allowed."""
-    market = grounds.market
-    is_known = market.status() is DataStatus.FRESH and market.is_clock_safe()
-    is_allowed = grounds.controls.switch.enabled and not market.is_halted()
+    is_known = grounds.mode.refusal is None and grounds.market.status() is DataStatus.FRESH
+    is_allowed = grounds.controls.switch.enabled and not grounds.market.is_halted()
     return is_known and is_allowed and not grounds.has_board_in_force()
 
 

@@ -55,7 +55,8 @@ class SignalActions:
         async with self.database.read() as unit:
             waiting = await unit.signal_effects.waiting(now, BATCH)
         for signal_id in waiting:
-            due = await self.database.run(self._deciding(signal_id))
+            with self.grounds.refusals.counted():
+                due = await self.database.run(self._deciding(signal_id))
             if due is not None:
                 await self._carry_out(due)
         return len(waiting)

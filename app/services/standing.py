@@ -1,5 +1,6 @@
 """What reads from memory rest on: told apart at once, so that an answer can be given again."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Flag, auto
@@ -118,6 +119,7 @@ class Standing:
     boards: BoardStand
     clock: Clock
     monotonic: Monotonic
+    mode: Callable[[], object] = lambda: None
     _last: list[Stand] = field(default_factory=list, init=False)  # at most one
 
     def now(self) -> Stand:
@@ -136,6 +138,6 @@ class Standing:
             if 0.0 <= mono - last.mono < YOUNG_S and last.is_of(known, quotes, things):
                 return last
         own = (None if one is None else self.boards.own_status_of(one) for one in (board, in_force))
-        verdicts = (self.market.level(), *own)
+        verdicts = (self.market.level(), *own, self.mode())
         self._last[:] = [Stand(known, quotes, things, verdicts, self.clock(), mono)]
         return self._last[0]

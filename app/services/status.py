@@ -4,11 +4,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from app.domain.errors import Code, ServiceError
+from app.domain.errors import ServiceError
 from app.domain.market import DataStatus
 from app.domain.signal_statistics import SignalQueue
 from app.services.alerting_pulse import AlertingPulse
-from app.services.mode import Cause, MarketLevel, Mode, mode_of
+from app.services.mode import Mode, ModeNow, halted_by
 from app.services.ports import Clock, ExchangeLink
 from app.services.service_levels import ServiceLevels
 from app.services.status_components import (
@@ -66,6 +66,7 @@ class Status:
     scoring_facts: Callable[[], ScoringFacts | None]
     portfolio_facts: Callable[[], Awaitable[PortfolioFacts]]
     task_facts: Callable[[], tuple[TaskFacts, ...]]
+    mode: ModeNow  # the one that every answer says and every decision goes by
     processes: Callable[[], tuple[ProcessFacts, ...]] = lambda: ()
     stream_report: Callable[[], StreamReport | None] = lambda: None  # None: it only polls
     reference_report: Callable[[], ReferenceReport | None] = lambda: None  # None: nobody is asked
@@ -81,18 +82,6 @@ class Status:
     async def ready(self) -> ComponentHealth:
         """Can reads be served: does the database answer."""
         return await self._database()
-
-    def is_database_down(self) -> bool:
-        """Whether it did not answer when it was last asked."""
-        return "database" in self._down_since
-
-    def halted(self) -> Cause | None:
-        """Why the database takes no changes, though it can be read; None where it does."""
-        refusal = self.refusal()
-        if refusal is None:
-            return None
-        is_full = refusal.code is Code.STORAGE_FULL
-        return Cause.STORAGE_FULL if is_full else Cause.DATABASE_READ_ONLY
 
     async def alerts_looked_at(self) -> None:
         if self.pulse is not None:
@@ -133,11 +122,7 @@ class Status:
         components = tuple(map(self._dated, found))
         return Health(
             status=worst(components),
-            mode=mode_of(
-                MarketLevel(market.data_status, market.stale_symbols, market.is_clock_safe),
-                is_database_down=self.is_database_down(),
-                halted=self.halted(),
-            ),
+            mode=self.mode(),
             components=components,
             levels=self.levels.levels(),
             vitals=self.vitals.read(),
@@ -175,13 +160,13 @@ class Status:
                 "each request tries again; nothing is changed until it answers",
             )
         self._down_since.pop("database", None)
-        halted, refusal = self.halted(), self.refusal()
-        if halted is not None and refusal is not None:
+        refusal = self.refusal()
+        if refusal is not None:
             return ComponentHealth(
                 "database",
                 ComponentState.DEGRADED,
                 None,
-                halted.value,
+                halted_by(refusal).value,
                 refusal.detail,
                 self.clock(),
                 "reads go on; every few seconds a change is tried: make room, or make it writable",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from app.domain.configuration import Configuration
 from app.domain.signal_statistics import SignalQueue
 from app.services.alerting_pulse import AlertingPulse
+from app.services.mode import ModeNow
 from app.services.ports import Clock, ExchangeLink
 from app.services.scoring import Scoring
 from app.services.single_flight import SingleFlight
@@ -34,6 +35,7 @@ class StatusSources:
         market_facts: Callable[[], MarketFacts],
         task_facts: Callable[[], tuple[TaskFacts, ...]],
         count_market: Callable[[], Awaitable[None]],
+        mode: ModeNow,
         processes: Callable[[], tuple[ProcessFacts, ...]] = lambda: (),
     ) -> Status:
         """The status of a service that starts now; who asks at the same time shares one ping."""
@@ -46,6 +48,7 @@ class StatusSources:
             exchange_link=exchange_link,
             market_facts=market_facts,
             count_market=count_market,
+            mode=mode,
             scoring_facts=self.scoring_facts,
             portfolio_facts=self.portfolio_facts,
             signal_queue=self.signal_queue,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
+from app.domain.errors import Code
 from app.domain.liquidity import depth_shown
 from app.domain.market import DataSource, DataStatus, Interval
 from app.domain.portfolio import FULL, Portfolio
@@ -28,7 +29,7 @@ from app.services.outlook import Quote
 from app.services.quote_view import spread
 from app.storage.database import Database
 
-SWITCH, BAN, MEMBER, OPEN, ENDING, MARKET, CLOCK, FRESH, QUALITY, SCORE, SPECIFICATION = (
+SWITCH, BAN, MEMBER, OPEN, ENDING, MARKET, CLOCK, MODE, FRESH, QUALITY, SCORE, SPECIFICATION = (
     "trading_switch",
     "not_banned",
     "member",
@@ -36,6 +37,7 @@ SWITCH, BAN, MEMBER, OPEN, ENDING, MARKET, CLOCK, FRESH, QUALITY, SCORE, SPECIFI
     "no_delisting",
     "market_open",
     "clock_known",
+    "service_decides",
     "data_fresh",
     "data_quality",
     "score",
@@ -114,6 +116,7 @@ def judge(
     halted, clock = grounds.market.is_halted(), grounds.market.is_clock_safe()
     is_open, fresh = grounds.is_open(symbol), grounds.is_fresh(symbol)
     ending = grounds.is_ending(symbol)
+    refusal = grounds.mode.refusal
     known = "has no score" if score is None else f"scores {score:.4f}"
     switch, ban = grounds.controls.switch, grounds.controls.ban(symbol)
     off = (
@@ -129,6 +132,7 @@ def judge(
         Check(ENDING, not ending, None, None, _end(ending)),
         Check(MARKET, not halted, None, None, _say(not halted, "traded at the exchange")),
         Check(CLOCK, clock, None, None, f"the exchange's time is {'' if clock else 'not '}known"),
+        Check(MODE, refusal is None, None, None, _decides(grounds)),
         Check(FRESH, fresh, None, None, f"the market data is {'fresh' if fresh else 'stale'}"),
         _quality(symbol, grounds),
         Check(SCORE, enough, score, limit, f"it {known}, {limit:g} is needed"),
@@ -137,6 +141,22 @@ def judge(
     failed = next((check for check in checks if not check.passed), None)
     reason = "all checks passed" if failed is None else failed.detail
     return Verdict(symbol, failed is None, reason, checks)
+
+
+def _decides(grounds: Grounds) -> str:
+    """Whether the mode lets anything be decided."""
+    refusal = grounds.mode.refusal
+    said = f"the mode is {grounds.mode.mode.value}"
+    return said if refusal is None else f"{said}: {refusal.detail}"
+
+
+def refused_by(verdict: Verdict, grounds: Grounds) -> Code | None:
+    """The code of the refusal where nothing could be decided; None for a decision."""
+    failed = next((check.name for check in verdict.checks if not check.passed), None)
+    if failed not in {CLOCK, MODE, FRESH}:
+        return None
+    refusal = grounds.mode.refusal
+    return Code.MARKET_DATA_STALE if refusal is None else refusal.code
 
 
 def _specification(symbol: str, grounds: Grounds, counted_by: str) -> Check:
@@ -192,7 +212,9 @@ class Trading:
         """`counted_by` as in `judge`. Raises RefusedError for a symbol that is not known."""
         portfolio, grounds = await self._load()
         symbol = grounds.resolve(text).symbol
-        return judge(symbol, portfolio, grounds, counted_by), facts_of(grounds)
+        verdict = judge(symbol, portfolio, grounds, counted_by)
+        self._note(verdict, grounds)
+        return verdict, facts_of(grounds)
 
     async def position_size(
         self,
@@ -216,6 +238,7 @@ class Trading:
         used = price if price is not None else grounds.mark(entry.symbol)
         weight_u = 0 if member is None else member.weight_u
         verdict = judge(entry.symbol, portfolio, grounds)
+        self._note(verdict, grounds)
         if not verdict.trade:
             made = nothing(leverage, verdict.reason)
         elif quote is None or used is None:
@@ -238,6 +261,11 @@ class Trading:
             made,
         )
         return sized, facts_of(grounds)
+
+    def _note(self, verdict: Verdict, grounds: Grounds) -> None:
+        code = refused_by(verdict, grounds)
+        if code is not None:
+            self.grounds.refusals.note(code)
 
     def _risk(self, state: Committed, grounds: Grounds) -> "_Risk":
         """Worked out once for daily bars and members: it asks nothing else of the market."""

@@ -65,6 +65,8 @@ class Database:
     _commits: int = field(default_factory=int, init=False)  # also in a class without slots
     _used: dict[str, int] = field(default_factory=dict, init=False)  # repository: its last commit
     _refusal: WritesRefusedError | None = field(default=None, init=False)
+    _is_unreachable: bool = field(default=False, init=False)
+    _is_unfit: bool = field(default=False, init=False)  # it has another schema
 
     async def open(self) -> None:
         """Takes the lock of an SQLite file and sets the pools up; connects to nothing yet.
@@ -139,9 +141,17 @@ class Database:
                 found = (await connection.execute(asked)).scalar()
                 await connection.commit()  # of what is read: on SQLite nobody waits for it
         except (SQLAlchemyError, *CONNECT_ERRORS) as e:
+            self._is_unreachable = True
             raise translated(e) or unavailable() from e
-        if revision is not None and found != revision:
+        self._is_unreachable = False
+        self._is_unfit = revision is not None and found != revision
+        if self._is_unfit:
             raise unmigrated()
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the last transaction or `ping` could not use it."""
+        return self._is_unreachable or self._is_unfit
 
     @property
     def refusal(self) -> WritesRefusedError | None:
@@ -219,6 +229,7 @@ class Database:
             connection = await shielded(_begun(engine), undo=_abandoned)
         except (SQLAlchemyError, *CONNECT_ERRORS) as e:
             raise self._noted(translated(e, pool_wait), engine) or e from e
+        self._is_unreachable = False
         try:
             try:
                 unit = UnitOfWork(connection, writes=engine is self._opened().writer)
@@ -237,6 +248,8 @@ class Database:
         # A reader that tries to write is told the same, and says nothing of the disk.
         if isinstance(error, WritesRefusedError) and engine is self._opened().writer:
             self._refusal = error
+        if error is not None and error.code is Code.DATABASE_UNAVAILABLE:
+            self._is_unreachable |= not isinstance(error, WritesRefusedError)
         return error
 
     async def _committed(self, unit: UnitOfWork) -> None:

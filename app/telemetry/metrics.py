@@ -6,6 +6,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from app.domain.errors import Code
+
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _REQUEST_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _CYCLE_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -55,6 +57,7 @@ class Metrics:
     signal_outcomes_open: Gauge = field(init=False)
     signal_outcomes: Counter = field(init=False)
     alerts_open: Gauge = field(init=False)
+    decisions_refused: Counter = field(init=False)
 
     stream_clients: Gauge = field(init=False)
     stream_frames: Counter = field(init=False)
@@ -88,6 +91,9 @@ class Metrics:
             object.__setattr__(self, name, metric)
         for unknown in (self.exchange_clock_offset_seconds, self.feed_last_message_age_seconds):
             unknown.set(math.nan)  # 0 would say that it was looked at, and is best
+
+        for code in (Code.MARKET_DATA_STALE, Code.NO_BOARD_YET, Code.CLOCK_UNSAFE):
+            self.decisions_refused.labels(code.value)  # 0 until one is refused
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""
@@ -143,6 +149,7 @@ _TABLE: Final[tuple[tuple[str, _Kind, str, tuple[str, ...], tuple[float, ...]], 
     ("signal_outcomes", Counter, "Outcomes booked: beat the median or not.", ("result",), _NONE),
     ("signal_outcomes_open", Gauge, "Verdicts whose outcome is not booked.", (), _NONE),
     ("alerts_open", Gauge, "Open alerts.", ("severity",), _NONE),
+    ("decisions_refused", Counter, "Decisions that could not be made.", ("code",), _NONE),
     ("stream_clients", Gauge, "Readers of the stream.", ("transport",), _NONE),
     ("stream_frames", Counter, "Messages given to readers.", ("transport",), _NONE),
     ("stream_conflated_events", Counter, "Scores left out for newer ones.", (), _NONE),

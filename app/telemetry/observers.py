@@ -5,6 +5,7 @@ from typing import Protocol
 
 import structlog
 
+from app.domain.errors import Code
 from app.domain.market import Rejection
 from app.telemetry.metrics import Metrics
 
@@ -44,6 +45,15 @@ def exchange_request(metrics: Metrics) -> Callable[[str, str, float], None]:
     def observe(path: str, outcome: str, seconds: float) -> None:
         metrics.exchange_requests.labels(path, outcome).inc()
         metrics.exchange_request_seconds.labels(path).observe(seconds)
+
+    return observe
+
+
+def refused_decision(metrics: Metrics) -> Callable[[Code], None]:
+    """The code of the problem, or of the reason where the answer was a plain no."""
+
+    def observe(code: Code) -> None:
+        metrics.decisions_refused.labels(code.value).inc()
 
     return observe
 

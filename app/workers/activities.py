@@ -1,8 +1,13 @@
 """What runs by itself, as use cases of the service."""
 
+from collections.abc import Awaitable
 from datetime import datetime
+from typing import Final
 
-from app.domain.errors import UnavailableError
+import structlog
+
+from app.domain.errors import Code, UnavailableError
+from app.domain.jobs import Document
 from app.services.alert_watch import AlertWatch
 from app.services.backfill import first_fill
 from app.services.my_symbols import MySymbolsServiceV2
@@ -11,23 +16,40 @@ from app.services.ports import NewId
 from app.workers.schedule import Activities
 from app.workers.supervisor import Beat
 
-ACTOR = "schedule"
+ACTOR: Final = "schedule"
+# Data is too old or too little to decide on: it will be there again by itself.
+_STALE: Final = frozenset({Code.MARKET_DATA_STALE, Code.NO_BOARD_YET, Code.CLOCK_UNSAFE})
+_log = structlog.get_logger("schedule")
+
+
+async def unless_stale(action: Awaitable[object]) -> Document:
+    """What is recorded of an action: nothing, or that it was skipped and why."""
+    try:
+        await action
+    except UnavailableError as refused:
+        if refused.code not in _STALE:
+            raise
+        _log.warning("automatic_action_skipped", code=refused.code.value, detail=refused.detail)
+        return {"skipped": refused.code.value, "detail": refused.detail}
+    return {}
 
 
 def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) -> Activities:
     """Each activity of the schedule, bound to the use case that does it."""
 
-    async def rebalance_check(scheduled_at: datetime) -> None:
+    async def rebalance_check(scheduled_at: datetime) -> Document:
         command = Command(actor=ACTOR, request_id=new_id())
-        await service.rebalancing.check(command, scheduled_at)
+        return await unless_stale(service.rebalancing.check(command, scheduled_at))
 
-    async def replacement_check() -> None:
+    async def replacement_check() -> Document:
         command = Command(actor=ACTOR, request_id=new_id())
-        await service.replacement.execute(command, unattended=True)
+        return await unless_stale(service.replacement.execute(command, unattended=True))
 
-    async def forced_replacement() -> None:
+    async def forced_replacement() -> Document:
         command = Command(actor=ACTOR, request_id=new_id())
-        await service.replacement.execute(command, unattended=True, forced_only=True)
+        return await unless_stale(
+            service.replacement.execute(command, unattended=True, forced_only=True)
+        )
 
     async def fill(beat: Beat) -> None:
         await first_fill(service.market, lambda *_: beat())
@@ -44,7 +66,7 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
 
     async def signals() -> None:
         await service.signals.clear_queue()
-        await service.signal_actions.act()
+        await unless_stale(service.signal_actions.act())
 
     async def signal_sources() -> None:
         await service.signal_sources.look()

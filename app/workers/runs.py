@@ -53,8 +53,7 @@ class _Works:
         scheduled_at = datetime.fromisoformat(str(payload["scheduled_at"]))
 
         async def check() -> Document:
-            await self.work.rebalance_check(scheduled_at)
-            return {}
+            return await self.work.rebalance_check(scheduled_at)
 
         return await journal.step("check", check)
 
@@ -62,8 +61,7 @@ class _Works:
         del payload
 
         async def check() -> Document:
-            await self.work.replacement_check()
-            return {}
+            return await self.work.replacement_check()
 
         return await journal.step("check", check)
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final
 
 from app.domain.configuration import Cadences
-from app.domain.jobs import JobKind
+from app.domain.jobs import Document, JobKind
 from app.services.ports import Clock, Jobs, Monotonic
 from app.workers.supervisor import Beat, Supervisor
 from app.workers.ticks import SlottedTick
@@ -56,8 +56,9 @@ class Activities:
     funding: UseCase
     scoring: UseCase
     is_provisional: Callable[[], bool]
-    rebalance_check: Callable[[datetime], Awaitable[object]]  # of the tick that was due then
-    replacement_check: UseCase
+    # Of the tick that was due then; what they give is recorded with the job.
+    rebalance_check: Callable[[datetime], Awaitable[Document]]
+    replacement_check: Callable[[], Awaitable[Document]]
     forced_replacement: UseCase
     alerts: UseCase
     signals: UseCase

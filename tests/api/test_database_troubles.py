@@ -1,10 +1,10 @@
 """B04 to B09: what a caller hears while the database is in trouble; nothing is lost by it."""
 
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, replace
-from itertools import count
 from typing import Any
 
 import httpx2
@@ -14,7 +14,7 @@ from sqlalchemy import make_url, text
 from app.api.routes import portfolio, portfolio_changes, system
 from app.domain.errors import UnavailableError
 from app.domain.market import DataStatus
-from app.services.mode import MarketLevel, ModeNow
+from app.services.mode import MarketLevel, mode_over
 from app.services.portfolio import PortfolioService
 from app.services.status import Status
 from app.storage.database import ATTEMPTS, Database
@@ -40,6 +40,16 @@ class Manned:
 
     portfolio: PortfolioService
     status: Status
+
+
+class FreshMarket:
+    """All of it is fresh."""
+
+    def stale_symbols(self) -> int:
+        return 0
+
+    def level_with(self, stale_symbols: int) -> MarketLevel:
+        return MarketLevel(DataStatus.FRESH, stale_symbols)
 
 
 @dataclass
@@ -108,11 +118,10 @@ async def front(
             await reached.ping()
             await reached.try_writing()
 
-        status = replace(World().status(), ping_database=ping, refusal=lambda: reached.refusal)
-        fresh = MarketLevel(DataStatus.FRESH, 0)
-        seconds = count()  # each answer works its mode out anew
-        mode = ModeNow(
-            lambda: fresh, status.is_database_down, lambda: 2.0 * next(seconds), status.halted
+        mode = mode_over(FreshMarket(), reached, time.monotonic)
+        desk.mode = mode
+        status = replace(
+            World().status(), ping_database=ping, refusal=lambda: reached.refusal, mode=mode
         )
         state = {"my_symbols": Manned(desk.portfolio, status), "mode": mode}
         client = await stack.enter_async_context(serve([one.router for one in MODULES], state))

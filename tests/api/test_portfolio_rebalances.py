@@ -158,6 +158,6 @@ async def test_D21_a_run_on_old_data_is_aborted_and_says_why(
     assert run["error"] == {"code": "market_data_stale", "detail": refused["detail"]}
     unknown = ("version_before", "version_after", "triggers", "total_changes", "turnover")
     assert {run[name] for name in unknown} == {None}
-    dry = (await rebalance(client, dry_run=True)).status_code
-    assert dry == 503
+    dry = (await rebalance(client, dry_run=True)).json()
+    assert dry["would_be_refused"] == run["error"]
     assert len((await get(client, "/rebalances"))["items"]) == 1

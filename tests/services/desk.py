@@ -12,6 +12,7 @@ import numpy as np
 
 from app.domain.board import Board, Card, CardStatus, Confidence
 from app.domain.configuration import Configuration
+from app.domain.errors import Code
 from app.domain.market import (
     Book,
     ContractStatus,
@@ -30,6 +31,7 @@ from app.services.configuration import ConfigurationService
 from app.services.controls import ControlService
 from app.services.grounds import GroundsNow
 from app.services.metrics import MetricsService
+from app.services.mode import MarketLevel, ModeNow, ModeState
 from app.services.once import Command, Once
 from app.services.outlook import Quote
 from app.services.performance import Performance
@@ -40,6 +42,7 @@ from app.services.portfolio_report import Reporting
 from app.services.proposals import Proposals
 from app.services.rebalance_runs import RebalanceRuns
 from app.services.rebalancing import Rebalancing
+from app.services.refusals import Refusals
 from app.services.replacement import Replacement
 from app.services.safety import Safety
 from app.services.signal_actions import SignalActions
@@ -157,10 +160,18 @@ class Desk:
     boards: Boards = field(default_factory=Boards)
     now: datetime = NOW
     process: str = "run"  # begins the ids of its rebalance runs
+    mode: ModeNow | None = None  # None: that of the market alone
+    refused: list[Code] = field(default_factory=list)  # decisions that could not be made
 
     def __post_init__(self) -> None:
         numbers, alert_ids = count(1), count(1)
-        grounds = GroundsNow(self.boards, self.market, lambda: self.now)
+        grounds = GroundsNow(
+            self.boards,
+            self.market,
+            lambda: self.now,
+            mode=self._mode,
+            refusals=Refusals(self.refused.append),
+        )
         once = Once(self.database, lambda: self.now)
         ledger = Ledger("test")
         self.portfolio = PortfolioService(self.database, grounds, once, ledger)
@@ -194,6 +205,11 @@ class Desk:
         self.signal_actions = SignalActions(
             self.database, grounds, self.portfolio, self.signals.new_id
         )
+
+    def _mode(self) -> ModeState:
+        if self.mode is not None:
+            return self.mode.state()
+        return ModeState.of(MarketLevel(self.market.state, 0, self.market.clock_safe))
 
     async def open(self) -> "Desk":
         """Sixty listed contracts, fresh quotes, scores falling from 0.99 by 0.015."""

@@ -44,6 +44,7 @@ async def followed(
     async with open_market(database, contracts=CONTRACTS) as live:
         live.clock.pass_(later_s)
         data = live.market()
+        data.is_streamed = True
         await first_fill(data)
 
         async def closest() -> tuple[str, ...]:

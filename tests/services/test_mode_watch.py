@@ -10,7 +10,7 @@ from app.domain.errors import Code, UnavailableError
 from app.domain.event_codec import Topic, event_of
 from app.domain.events import ModeChanged
 from app.domain.market import DataStatus
-from app.services.mode import Cause, MarketLevel, Mode, cause_of, mode_of
+from app.services.mode import Cause, MarketLevel, Mode, ModeNow, cause_of, mode_of
 from app.services.mode_watch import ModeWatch
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
@@ -42,12 +42,10 @@ class World:
         """A new process, or a new owner."""
         self.watch = ModeWatch(
             self.database,
-            lambda: self.level,
-            lambda: self.is_down,
+            ModeNow(lambda: self.level, lambda: self.is_down, lambda: self.halted).state,
             self._fence,
             lambda: self.now,
             lambda: str(uuid4()),
-            halted=lambda: self.halted,
         )
 
     async def _fence(self, unit: UnitOfWork) -> None:

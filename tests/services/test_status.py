@@ -9,7 +9,7 @@ from app.domain.errors import Code, UnavailableError
 from app.domain.market import DataSource, DataStatus
 from app.domain.signal_statistics import SignalQueue
 from app.services.alerting_pulse import AlertingPulse
-from app.services.mode import KEEP_S, MarketLevel, Mode, ModeNow
+from app.services.mode import KEEP_S, MarketGlance, MarketLevel, Mode, ModeNow
 from app.services.ports import ExchangeLink, LinkState
 from app.services.status import (
     ComponentState,
@@ -59,6 +59,10 @@ class World:
     async def portfolio(self) -> PortfolioFacts:
         return PortfolioFacts(3, 10, 10, 0)
 
+    def level(self) -> MarketLevel:
+        market = self.market
+        return MarketLevel(market.data_status, market.stale_symbols, market.is_clock_safe)
+
     def status(self) -> Status:
         return Status(
             started_at=NOW,
@@ -71,6 +75,7 @@ class World:
             portfolio_facts=self.portfolio,
             signal_queue=self.signals,
             task_facts=lambda: self.tasks,
+            mode=ModeNow(self.level, lambda: self.database_error is not None),
             pulse=self.pulse,
         )
 
@@ -218,17 +223,14 @@ async def test_status_gathers_the_facts() -> None:
         (DataStatus.FRESH, 0, True, Mode.FROZEN),
     ],
 )
-async def test_the_mode_of_every_answer_is_that_of_health(
+async def test_the_mode_says_what_market_and_database_allow(
     status: DataStatus, stale: int, is_database_down: bool, mode: Mode
 ) -> None:
     world = World()
     world.market = replace(world.market, data_status=status, stale_symbols=stale)
     if is_database_down:
         world.database_error = UnavailableError(Code.DATABASE_UNAVAILABLE, "gone")
-    service, now = world.status(), ModeClock()
-    told = ModeNow(lambda: MarketLevel(status, stale), service.is_database_down, now)
-    assert (await service.health()).mode is mode
-    assert told() is mode
+    assert (await world.status().health()).mode is mode
 
 
 async def test_T01_without_the_exchanges_time_health_is_degraded_and_nothing_is_decided() -> None:
@@ -240,23 +242,33 @@ async def test_T01_without_the_exchanges_time_health_is_degraded_and_nothing_is_
     assert (market.state, market.cause) == (ComponentState.DEGRADED, "clock_unsafe")
 
 
-async def test_the_mode_is_worked_out_once_a_second_however_many_answers_there_are() -> None:
-    level, clock, asked = MarketLevel(DataStatus.FRESH, 0), ModeClock(), 0
+class Counting:
+    """A market that says how often its stale symbols were counted."""
 
-    def market() -> MarketLevel:
-        nonlocal asked
-        asked += 1
-        return level
+    status = DataStatus.FRESH
+    stale = counted = 0
 
-    told = ModeNow(market, lambda: False, clock)
+    def stale_symbols(self) -> int:
+        self.counted += 1
+        return self.stale
+
+    def level_with(self, stale_symbols: int) -> MarketLevel:
+        return MarketLevel(self.status, stale_symbols)
+
+
+def test_stale_symbols_are_counted_once_a_second_and_what_freezes_is_seen_at_once() -> None:
+    market, clock = Counting(), ModeClock()
+    told = ModeNow(MarketGlance(market, clock))
     assert {told() for _ in range(100)} == {Mode.NORMAL}
-    assert asked == 1
-    level = MarketLevel(DataStatus.STALE, 0)
+    market.stale = 1
     clock.now += KEEP_S
     assert told() is Mode.NORMAL
-    clock.now += 0.001
+    market.status = DataStatus.STALE
     assert told() is Mode.FROZEN
-    assert asked == 2
+    market.status = DataStatus.FRESH
+    clock.now += 0.001
+    assert told() is Mode.DEGRADED
+    assert market.counted == 2
 
 
 @dataclass

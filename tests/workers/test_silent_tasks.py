@@ -22,7 +22,7 @@ from app.services.feed_view import FeedView
 from app.services.market_data import MarketData
 from app.services.market_state import Filling
 from app.services.market_stream import StreamedMarket
-from app.services.mode import MarketLevel
+from app.services.mode import MarketLevel, ModeNow
 from app.services.my_symbols import MySymbolsServiceV2
 from app.services.ports import Jobs
 from app.services.reference import References, ReferenceSource
@@ -59,8 +59,7 @@ class Part:
     """Stands for a part of the service of which little is used."""
 
     hang: Hang
-    is_database_down: Callable[[], bool] = lambda: False
-    halted: Callable[[], None] = lambda: None
+    mode: ModeNow = field(default_factory=lambda: ModeNow(lambda: MarketLevel(DataStatus.FRESH, 0)))
     filled: asyncio.Event = field(default_factory=asyncio.Event)
     exchange: None = None
     live: Any = field(default_factory=lambda: SimpleNamespace(market=None, stamps=lambda: None))

@@ -34,6 +34,7 @@ class Header(msgspec.Struct, frozen=True, array_like=True):
     zero: float
     configuration: dict[str, Any]  # the business settings, as they are stored
     configuration_version: int
+    is_streaming: bool = False  # the configured feed mode, which age limits follow
 
 
 class Began(msgspec.Struct, frozen=True, array_like=True, tag="began"):

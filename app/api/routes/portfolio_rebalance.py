@@ -9,7 +9,7 @@ from starlette.responses import Response
 from app.api.body import Body, DecimalIn
 from app.api.deps import CommandDep, ServiceDep, by
 from app.api.errors import problems
-from app.api.members import CHANGES, DECIDES, UNSAID, Said, freshness
+from app.api.members import CHANGES, DECIDES, UNSAID, RebalanceErrorOut, Said, freshness
 from app.api.responses import etag, keep, sent
 from app.api.routing import api_router
 from app.api.schemas import (
@@ -114,6 +114,9 @@ class PlanOut(Freshness):
     lots: LotsOut | None = Field(description="Of all members, where a balance was given.")
     cash_percentage: Percent
     flags: list[str]
+    would_be_refused: RebalanceErrorOut | None = Field(
+        description="Of a dry run: the problem that carrying it out would meet now."
+    )
 
     @classmethod
     def of(cls, done: Rebalanced) -> Self:
@@ -135,6 +138,11 @@ class PlanOut(Freshness):
             lots=None if done.lots is None else LotsOut.of(done.lots),
             cash_percentage=percent(done.cash_u),
             flags=[flag.value for flag in plan.allocation.flags],
+            would_be_refused=(
+                None
+                if done.would_be_refused is None
+                else RebalanceErrorOut.of(done.would_be_refused)
+            ),
             **freshness(done.facts),
         )
 
@@ -153,7 +161,8 @@ async def rebalance(
     Each call is a run, and a portfolio has one at a time: while it is active, others get 409
     `rebalance_in_progress` with its `run_id` and `Location`. A second call right after the first
     changes nothing; the same `scheduled_at` again is the same run, told again. `dry_run` shows the
-    plan and writes nothing.
+    plan and writes nothing; where the data is too old to decide on, it says so in
+    `would_be_refused` instead of failing.
     """
     asked = body or RebalanceIn()
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from app.api.deps import CursorsDep, ServiceDep
 from app.api.errors import problems
+from app.api.members import RebalanceErrorOut
 from app.api.paging import Page, cut, moment_and_id
 from app.api.routing import api_router
 from app.api.schemas import (
@@ -24,7 +25,6 @@ from app.api.schemas import (
 )
 from app.domain.errors import Code
 from app.domain.rebalance_run import (
-    Failure,
     RebalanceStepName,
     RebalanceStepState,
     Run,
@@ -34,18 +34,6 @@ from app.domain.rebalance_run import (
 from app.domain.rebalancing import Shift
 
 router = api_router("portfolio", "/portfolio/rebalances")
-
-
-class RebalanceErrorOut(Out):
-    code: str = Field(
-        description='That of the problem which the caller got, or "interrupted".',
-        examples=["market_data_stale"],
-    )
-    detail: str
-
-    @classmethod
-    def of(cls, failure: Failure) -> Self:
-        return cls(code=failure.code, detail=failure.detail)
 
 
 class RebalanceRunOut(Out):

@@ -176,6 +176,7 @@ class Storm(World):
             away_s = self.now - self.is_short_since
             is_streaming = market.is_streaming and away_s < SETTINGS.feed.fallback_after
         self.live.market = replace(market, is_streaming=is_streaming)
+        self.quotes.is_stream_away = self.is_short_since is not None
         deaf = [Topic(TopicKind.QUOTE, code) for code in self.quotes.deaf()]
         self._perform(self.fleet.deaf(deaf, self.now))
         if self.now - max(self._asked, self.quotes.asked) >= ASK_S:
@@ -195,8 +196,7 @@ class Storm(World):
         return True
 
     def limit_s(self) -> float:
-        streaming = self.live.market.is_streaming
-        return SETTINGS.age_limit_s(Source.TICKERS, streaming=streaming)
+        return SETTINGS.age_limit_s(Source.TICKERS, streaming=True)
 
     def fresh(self) -> dict[str, int]:
         """Contracts that may be decided on, with the number of the quote that is shown."""
