@@ -398,6 +398,7 @@ def liquidity_risk(coin: Coin) -> Number:
 
 
 DAILY, HOURLY = ("daily_candles",), ("hourly_candles",)
+BAR_S = {"daily_candles": 86_400, "hourly_candles": 3_600}  # age begins when the next bar is due
 BOOK = ("books", "contracts")
 # name, family, sign, weight within the family, sources, function of a coin and the market
 TABLE: Sequence[tuple[str, str, int, float, Sequence[str], Callable[[Coin, Coin | None], Number]]]
@@ -501,6 +502,7 @@ def standings(
 ) -> tuple[dict[str, dict[str, float]], dict[str, float], dict[str, float]]:
     """z by factor and symbol, completeness by symbol, composite z by symbol."""
     market = next((coin for coin in coins if coin.symbol == MARKET), None)
+    alone = {"idiosyncratic", "btc_correlation"}  # cannot apply to the market itself
     z: dict[str, dict[str, float]] = {}
     for name, _, sign, _, sources, function in table:
         raw = {
@@ -512,14 +514,14 @@ def standings(
     covered: dict[str, dict[str, float]] = {}
     for family in weights:
         rows = [(name, weight) for name, of, _, weight, _, _ in table if of == family]
-        whole_family = sum(weight for _, weight in rows)
         means: dict[str, Number] = {}
         covered[family] = {}
         for coin in coins:
             there = [(z[name][coin.symbol], w) for name, w in rows if coin.symbol in z[name]]
-            share = sum(w for _, w in there) / whole_family
+            own = [w for name, w in rows if not (coin.symbol == MARKET and name in alone)]
+            share = sum(w for _, w in there) / sum(own)
             covered[family][coin.symbol] = share
-            means[coin.symbol] = _mean(there) if share > 0.499999 else None
+            means[coin.symbol] = _scaled(there) if share > 0.499999 and there else None
         families[family] = to_normal(means)
     composite: dict[str, Number] = {}
     complete: dict[str, float] = {}
@@ -529,13 +531,14 @@ def standings(
             (families[f][coin.symbol], w) for f, w in weights.items() if coin.symbol in families[f]
         ]
         enough = complete[coin.symbol] > 0.499999 and there
-        composite[coin.symbol] = _mean(there) if enough else None
+        composite[coin.symbol] = _scaled(there) if enough else None
     return z, complete, to_normal(composite)
 
 
-def _mean(terms: Sequence[tuple[float, float]]) -> float:
-    """Weighted mean; equal to twelve decimals is equal."""
-    return round(sum(value * weight for value, weight in terms) / sum(w for _, w in terms), 12)
+def _scaled(terms: Sequence[tuple[float, float]]) -> float:
+    """Weighted sum over the root of the squared weights; equal to twelve decimals is equal."""
+    root = math.sqrt(sum(w * w for _, w in terms))
+    return round(sum(value * weight for value, weight in terms) / root, 12)
 
 
 def _freshness(
@@ -545,7 +548,11 @@ def _freshness(
     for name, family, _, weight, sources, _ in TABLE:
         if coin.symbol in z[name]:
             decay = fmean(
-                2 ** -(max(coin.ages[source] or 0.0, 0.0) / coin.half_lives[source])
+                2
+                ** -(
+                    max((coin.ages[source] or 0.0) - BAR_S.get(source, 0), 0.0)
+                    / coin.half_lives[source]
+                )
                 for source in sources
             )
             total += weight * weights[family]

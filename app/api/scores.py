@@ -31,7 +31,9 @@ class ConfidenceOut(Out):
     """How far a score is shrunk towards neutral; the level is the product of the known parts."""
 
     level: Score
-    completeness: Score = Field(description="Share of all factor weight that had a value.")
+    completeness: Score = Field(
+        description="Share of the factor weight that can apply which had a value."
+    )
     freshness: Score = Field(description="Mean of 2^(-age/half-life) over the sources used.")
     sample: Score = Field(description="n/(n+30) of the daily bars, 1 from 250 on.")
     reliability: Score | None = Field(description="Steadiness of past scores; null until known.")

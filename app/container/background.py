@@ -6,7 +6,7 @@ from random import Random  # noqa: TID251  # chance enters the program here
 
 from app.adapters.kucoin.exchange import KucoinExchange
 from app.container.feed import FeedTasks, hinted, streamed_market
-from app.container.seams import utc_now
+from app.container.seams import elapsed_s, utc_now
 from app.services.bus import Bus
 from app.services.feed_view import FeedView
 from app.services.in_force import SettingsInForce
@@ -65,7 +65,7 @@ class Background:
             self.service,
             self.feed,
             self.supervisor,
-            table(lambda: self.in_force().cadences, work, self.engine, utc_now),
+            table(lambda: self.in_force().cadences, work, self.engine, utc_now, elapsed_s),
             work,
             {
                 ALERT_REACTIONS: alert_reactions(self.bus, utc_now, work.alerts),

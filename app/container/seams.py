@@ -1,18 +1,27 @@
 """Where clock, identity and the version of the code enter the program."""
 
 import hashlib
+import time
 import uuid
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Final
 
 import app
+
+_SINCE_BOOT: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 def utc_now() -> datetime:
     """The wall clock, in UTC."""
     return datetime.now(UTC)  # noqa: TID251  # the clock enters the program here
+
+
+def elapsed_s() -> float:
+    """Monotonic seconds; where the system counts it, time in suspension included."""
+    return time.monotonic() if _SINCE_BOOT is None else time.clock_gettime(_SINCE_BOOT)
 
 
 def new_id() -> str:

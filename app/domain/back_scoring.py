@@ -36,8 +36,10 @@ def back_scores(daily: Panel, spec: AlgorithmSpec, days: int = DAYS) -> Floats:
     whole = unbroken(daily)
     for back in range(min(days, len(daily.opened_ms) - 2) + 1):  # a return needs two bars
         seen = _inputs(bridged(until(whole, len(whole.opened_ms) - back))[0])
-        raw = np.array([measure(factor, seen).values for factor in candles.factors])
-        found[days - back] = standings(raw, candles).z
+        measured = [measure(factor, seen) for factor in candles.factors]
+        raw = np.array([one.values for one in measured])
+        applies = np.array([one.applies for one in measured])
+        found[days - back] = standings(raw, candles, applies=applies).z
     return found
 
 

@@ -1,4 +1,9 @@
-"""Raw factors to one z per symbol: rank, weigh, rank, weigh, rank; (K, N) in, arrays out."""
+"""Raw factors to one z per symbol: rank, weigh, rank, weigh, rank; (K, N) in, arrays out.
+
+A weighted sum is divided by the root of the sum of the squares of the weights that are available:
+divided by their sum, a symbol that lacks a family would have a wider spread than the others, and
+whoever lacks one would fill both ends of the board.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +18,9 @@ from app.domain.explanation import contributions
 from app.domain.factors import FACTORS, Factor
 from app.domain.market import Floats, Ints
 from app.domain.moments import LEAST_UNIVERSE, DayMoments, Moments, by_moments, observed
+from app.domain.panel import Bools
 
+FORMULA: Final = 2  # counts the changes of how factors become scores; part of each version
 LEAST_COVERAGE: Final = 0.5 - 1e-12  # of a family's or the composite's weight; rounding is no lack
 COMPOSITE: Final = "composite"
 _DECIMALS: Final = 12
@@ -32,7 +39,7 @@ class AlgorithmSpec:
 
     `parameters` are those that factors measure with, for a board to name.
 
-    The moments of a family and of the composite are those of their weighted means before ranking.
+    The moments of a family and of the composite are those of their weighted sums before ranking.
     Only a universe (or a factor's coverage of it) under ten symbols needs them.
     """
 
@@ -95,13 +102,20 @@ class Standings:
         return {name: one for name, one in seen.items() if one is not None}
 
 
-def standings(raw: Floats, spec: AlgorithmSpec, standard: Standard | None = None) -> Standings:
+def standings(
+    raw: Floats,
+    spec: AlgorithmSpec,
+    standard: Standard | None = None,
+    applies: Bools | None = None,
+) -> Standings:
     """Rank the raw factor values (K, N), in the order of `spec.factors`, into one composite z.
 
     A family without half of its factor weight is unavailable, and so is a composite without half
-    of all weight; what is left is weighed among itself. `standard` ranks in place of one universe
-    several that stand one after the other in N.
+    of all weight; what is left is weighed among itself. A factor that cannot apply to a symbol,
+    False in `applies` (K, N), is no part of the weight that it could have. `standard` ranks in
+    place of one universe several that stand one after the other in N.
     """
+    applies = np.ones(raw.shape, np.bool_) if applies is None else applies
     standard = standard or _standard
     factors, families = spec.factors, tuple(Family)
     family_of = np.array([families.index(factor.family) for factor in factors])
@@ -118,8 +132,8 @@ def standings(raw: Floats, spec: AlgorithmSpec, standard: Standard | None = None
     coverage = np.zeros((len(families), raw.shape[1]))
     linear = np.zeros(coverage.shape)
     for index, own in enumerate(rows):
-        share[own], coverage[index] = _shares(factor_z[own], weight[own])
-        linear[index] = _mean(factor_z[own], share[own])
+        share[own], coverage[index] = _shares(factor_z[own], weight[own], applies[own])
+        linear[index] = _sum(factor_z[own], share[own])
     linear = np.where(coverage >= LEAST_COVERAGE, linear, np.nan)
     family_z = np.array(
         [
@@ -127,11 +141,14 @@ def standings(raw: Floats, spec: AlgorithmSpec, standard: Standard | None = None
             for family, values in zip(families, linear, strict=True)
         ]
     )
-    completeness = (family_weight[:, None] * coverage).sum(axis=0)
-    family_share, _ = _shares(family_z, family_weight)
-    mean = _mean(family_z, family_share)
-    composite = np.where(completeness >= LEAST_COVERAGE, mean, np.nan)
     totals = np.array([weight[own].sum() for own in rows])
+    possible = np.array([np.where(applies[own], weight[own, None], 0.0).sum(0) for own in rows])
+    may_count = (possible > 0.0) | (totals == 0.0)[:, None]
+    most = np.where(may_count, family_weight[:, None], 0.0).sum(axis=0)
+    covered = (family_weight[:, None] * coverage).sum(axis=0)
+    completeness = covered / np.where(most > 0.0, most, 1.0)
+    family_share, _ = _shares(family_z, family_weight, may_count)
+    composite = np.where(completeness >= LEAST_COVERAGE, _sum(family_z, family_share), np.nan)
     return Standings(
         factor_z=factor_z,
         factor_weight=weight
@@ -164,14 +181,21 @@ def _levelled(sums: Floats) -> Floats:
     return np.asarray(np.round(sums, _DECIMALS), np.float64)
 
 
-def _shares(values: Floats, weight: Floats) -> tuple[Floats, Floats]:
-    """(R, N) weights among the available rows, adding up to 1, and (N,) the share available."""
+def _shares(values: Floats, weight: Floats, applies: Bools) -> tuple[Floats, Floats]:
+    """(R, N) weights of the available rows, and (N,) their share of those that can apply.
+
+    The squares of the weights add up to 1: a sum of independent rows has the variance of one.
+    """
     there = np.where(np.isfinite(values), weight[:, None], 0.0)
-    total = there.sum(axis=0)
-    return there / np.where(total > 0.0, total, 1.0), total / (weight.sum() or 1.0)
+    possible = np.where(applies, weight[:, None], 0.0).sum(axis=0)
+    root = np.sqrt((there**2).sum(axis=0))
+    return (
+        there / np.where(root > 0.0, root, 1.0),
+        there.sum(axis=0) / np.where(possible > 0.0, possible, 1.0),
+    )
 
 
-def _mean(values: Floats, share: Floats) -> Floats:
-    """(N,) weighted mean of the rows; NaN where no weight is available."""
+def _sum(values: Floats, share: Floats) -> Floats:
+    """(N,) weighted sum of the rows; NaN where no weight is available."""
     total = np.where(share > 0.0, share * values, 0.0).sum(axis=0)
     return np.where((share > 0.0).any(axis=0), total, np.nan)

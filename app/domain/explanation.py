@@ -25,19 +25,29 @@ def contributions(
 ) -> Floats:
     """(K, N) contribution of each factor to `confidence * final` of each symbol (N,).
 
-    `factor_z` and `factor_share` (K, N): oriented z and the share of its family's available
-    weight; `family_*` (G, N), shares adding up to 1 over available families; `family_of` (K,) the
+    `factor_z` and `factor_share` (K, N): oriented z and the weight with which it is in the sum of
+    its family; `family_*` (G, N), the same of the families in the composite; `family_of` (K,) the
     row of each factor's family. A factor without value is NaN, one whose family is unavailable 0,
     and all are NaN where there is no composite.
     """
     stretch = _stretch(family_linear, family_z)[:, None]
     rest = family_z - stretch * family_linear
-    inside = factor_share * (stretch[family_of] * factor_z + rest[family_of])
+    part = _parts(factor_share, family_of, len(family_z))
+    inside = factor_share * stretch[family_of] * factor_z + part * rest[family_of]
     across = _stretch(linear[None, :], final[None, :])
-    brought = across * inside + factor_share * (final - across * linear)
-    counted = np.where(family_share > 0.0, family_share, 0.0)[family_of]
-    total = confidence * np.where(counted > 0.0, counted * brought, 0.0)
+    counted = np.where(family_share > 0.0, family_share, 0.0)
+    of_all = _parts(counted, np.zeros(len(counted), np.int64), 1)
+    moved = part * of_all[family_of] * (final - across * linear)
+    brought = counted[family_of] * across * inside + moved
+    total = confidence * np.where(counted[family_of] > 0.0, brought, 0.0)
     return np.where(np.isfinite(factor_z) & np.isfinite(final), total, np.nan)
+
+
+def _parts(weight: Floats, group_of: Ints, groups: int) -> Floats:
+    """The weights (R, N) as shares of their groups, adding up to 1."""
+    total = np.zeros((groups, weight.shape[1]))
+    np.add.at(total, group_of, weight)
+    return weight / np.where(total > 0.0, total, 1.0)[group_of]
 
 
 def _stretch(linear: Floats, mapped: Floats) -> Floats:

@@ -57,6 +57,11 @@ class Measurement:
     values: Floats
     reasons: tuple[str | None, ...]
 
+    @property
+    def applies(self) -> Bools:
+        """(N,) whether the factor can apply to a symbol at all, known or not."""
+        return np.array([reason != IS_THE_MARKET for reason in self.reasons], np.bool_)
+
 
 # Weights follow the evidence: the signs that held in every period carry a family, indicators that
 # hardly predict count little, and what has no sign yet counts nothing.
@@ -173,17 +178,18 @@ def measure(
     """
     with np.errstate(all="ignore"):
         values = significant(factor.measure(inputs))
-    words: list[str | None] = [None]
-    failed: list[Bools] = []
+    # First of all: against itself the market has no value, whatever is known of it.
+    is_market = np.array([symbol == MARKET for symbol in inputs.symbols], np.bool_)
+    words: list[str | None] = [None, IS_THE_MARKET]
+    failed: list[Bools] = [is_market & factor.against_market]
     for source in factor.sources:
         words += [f"missing_{source}", f"stale_{source}"]
         failed += [~present(inputs, source), ~fresh(inputs, source)]
         if coverage is not None and source in coverage:
             words.append(f"gaps_{source}")
             failed.append(np.asarray(coverage[source] < LEAST_BARS, np.bool_))
-    words += [IS_THE_MARKET, factor.gap]
-    is_market = np.array([symbol == MARKET for symbol in inputs.symbols], np.bool_)
-    failed += [is_market & factor.against_market, ~np.isfinite(values)]
+    words.append(factor.gap)
+    failed.append(~np.isfinite(values))
     first = np.select(failed, range(1, len(words)), default=0)
     reasons = tuple(words[code] for code in first.tolist())
     return Measurement(factor, np.where(first == 0, values, np.nan), reasons)

@@ -24,5 +24,5 @@ class QualityRules:
     run_span: int = setting(5, 1, 3_600)  # quotes of one scoring may be so far apart
     history_days: int = setting(30, 1, 365)  # verdicts are kept for so long ...
     history_rows: int = setting(200, 1, 10_000)  # ... and so many of a symbol
-    # A scoring looks 200 days back: what was said of those bars before stays as long.
-    revision_days: int = setting(400, 201, 3_650)
+    # A scoring looks 250 days back: what was said of those bars before stays as long.
+    revision_days: int = setting(400, 251, 3_650)

@@ -3,8 +3,9 @@
 z comes from `composite`; here it is shrunk towards neutral by confidence, turned into 0..1 by Phi,
 ranked, and written on cards. Confidence = completeness (share of all weight that had a value) x
 freshness (mean of 2^(-age/half-life) over the sources of the factors that a symbol has, by factor
-weight) x sample (n/(n+30) of its daily bars, 1 from 250 on) x reliability (how steady the scores of
-the last month are, from stored candles). Bars before a break of a history count nowhere.
+weight; candles age from one bar after their close on, when the next one is due) x sample (n/(n+30)
+of its daily bars, 1 from 250 on) x reliability (how steady the scores of the last month are, from
+stored candles). Bars before a break of a history count nowhere.
 """
 
 import math
@@ -23,7 +24,7 @@ from app.domain.composite import LEAST_COVERAGE, AlgorithmSpec, Standings, stand
 from app.domain.factors import Factor, Measurement, measure
 from app.domain.factors_market import ends
 from app.domain.fingerprint import input_hash
-from app.domain.market import Floats
+from app.domain.market import Floats, Interval
 from app.domain.measures import ewma_volatility
 from app.domain.moments import HistoricMoments
 from app.domain.panel import (
@@ -43,6 +44,10 @@ UNIVERSE_TOO_SMALL: Final = "universe_too_small"
 INSUFFICIENT_HISTORY: Final = "insufficient_history"
 _LEAST_HISTORY: Final = 0.80  # share of the daily bars since the first one
 _FULL_SAMPLE: Final = 250  # daily bars
+_DUE_S: Final = {  # after its close a candle is the newest one for so long: age is what is beyond
+    Source.DAILY_CANDLES: Interval.DAY.ms / 1000,
+    Source.HOURLY_CANDLES: Interval.HOUR.ms / 1000,
+}
 _PRIOR_SAMPLE: Final = 30
 
 
@@ -90,7 +95,7 @@ def score(
     whole = replace(inputs, daily=daily, hourly=hourly)
     measured = tuple(measure(factor, whole, coverage) for factor in spec.factors)
     raw, spec = np.array([one.values for one in measured]), replace(spec, moments=earlier)
-    stands = standings(raw, spec)
+    stands = standings(raw, spec, applies=np.array([one.applies for one in measured]))
     used = {name: earlier[name] for name in sorted(stands.too_few(raw, spec) & earlier.keys())}
     trust = _confidences(
         inputs,
@@ -149,7 +154,9 @@ def _confidences(
     inputs: ScoringInputs, factors: Sequence[Factor], stands: Standings, reliability: Floats
 ) -> _Confidences:
     decay = {
-        source: np.exp2(-np.maximum(ages, 0.0) / inputs.half_lives_s[source])
+        source: np.exp2(
+            -np.maximum(ages - _DUE_S.get(source, 0.0), 0.0) / inputs.half_lives_s[source]
+        )
         for source, ages in inputs.ages_s.items()
     }
     fresh = np.array(

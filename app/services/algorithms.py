@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from app.domain.algorithm import made
 from app.domain.board import Family
-from app.domain.composite import AlgorithmSpec
+from app.domain.composite import FORMULA, AlgorithmSpec
 from app.domain.factors import FACTORS, Factor
 from app.storage.scoring import Algorithm
 from app.storage.unit_of_work import UnitOfWork
@@ -47,6 +47,7 @@ async def kept(unit: UnitOfWork, spec: AlgorithmSpec, at: datetime) -> Algorithm
 def body_of(spec: AlgorithmSpec) -> dict[str, Any]:
     """Parameters of an algorithm as plain JSON: what a version stands for."""
     return {
+        "formula": FORMULA,
         "family_weights": {family.value: weight for family, weight in spec.weights.items()},
         "parameters": dict(spec.parameters),
         "factors": [
@@ -67,9 +68,14 @@ def body_of(spec: AlgorithmSpec) -> dict[str, Any]:
 def spec_of(
     name: str, body: Mapping[str, Any], table: tuple[Factor, ...] = FACTORS
 ) -> AlgorithmSpec | None:
-    """The algorithm that a stored version stands for; None where a factor of it is gone."""
+    """The algorithm that a stored version stands for.
+
+    None where a factor of it is gone, or where factors became scores by another formula then.
+    """
     known = {factor.name: factor for factor in table}
-    if not {one["name"] for one in body["factors"]} <= known.keys() or "parameters" not in body:
+    if body.get("formula") != FORMULA or "parameters" not in body:
+        return None
+    if not {one["name"] for one in body["factors"]} <= known.keys():
         return None
     factors = tuple(
         replace(known[one["name"]], weight=one["weight"], orientation=one["orientation"])

@@ -31,7 +31,7 @@ from app.services.quality_view import next_funding
 from app.services.quote_view import Aged, QuoteView, spread
 from app.services.registry import Known
 
-DAILY_BARS: Final = 200
+DAILY_BARS: Final = 250  # a full sample of the confidence
 HOURLY_BARS: Final = 400
 BARS: Final[Mapping[Interval, int]] = {Interval.DAY: DAILY_BARS, Interval.HOUR: HOURLY_BARS}
 LIVE: Final = (Source.CONTRACTS, Source.TICKERS)  # the listings that everything else hangs on

@@ -41,7 +41,8 @@ def alert_reactions(
         with bus.subscribe() as events:
             while True:
                 happened = _time(await heard(events, beat, idle_s))
-                if happened is None or (looked is not None and happened < looked):
+                # A look later than now was before the clock was set back: it answers nothing.
+                if happened is None or (looked is not None and happened < looked <= clock()):
                     continue
                 looked = clock()
                 await look()

@@ -32,7 +32,7 @@ class Tick:
     interval_s: Callable[[], float]
     run: UseCase
     gate: UseCase | None = None  # awaited once before the first run
-    left_s: Callable[[], float] | None = None  # until the next one, where the wall clock says so
+    left_s: Callable[[], float] | None = None  # until the next one, where slots say so
     is_shared: bool = False  # every process ticks; else only the owner of the feed
 
 
@@ -66,7 +66,11 @@ class Activities:
 
 
 def table(
-    cadences: Callable[[], Cadences], work: Activities, jobs: Jobs, clock: Clock
+    cadences: Callable[[], Cadences],
+    work: Activities,
+    jobs: Jobs,
+    clock: Clock,
+    monotonic: Monotonic,
 ) -> tuple[Tick, ...]:
     """The schedule; intervals are read anew before each run.
 
@@ -77,7 +81,7 @@ def table(
     """
 
     def once(kind: JobKind, interval_s: Callable[[], float], gate: UseCase) -> Tick:
-        slotted = SlottedTick(kind, interval_s, jobs, clock)
+        slotted = SlottedTick(kind, interval_s, jobs, clock, monotonic)
         return Tick(kind.value, interval_s, slotted.run, gate, slotted.left_s, is_shared=True)
 
     def scoring_s() -> float:
@@ -147,7 +151,9 @@ def begin(
         return lambda beat: repeat(guarded, beat, monotonic)
 
     def limit(tick: Tick) -> Callable[[], float]:
-        return lambda: tick.interval_s() + TURN_S
+        # A wall clock that is set moves a slotted tick by half an interval at most.
+        share = 1.0 if tick.left_s is None else 1.5
+        return lambda: share * tick.interval_s() + TURN_S
 
     for tick in ticks:
         supervisor.start(tick.name, looping(tick), limit(tick), is_armed=tick.gate is None)

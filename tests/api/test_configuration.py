@@ -94,7 +94,7 @@ async def test_each_interval_is_a_setting_that_is_in_force_with_its_answer(
             in_force.read(record)  # as every process does with what any of them committed
     assert in_force().cadences == Cadences(**wanted)
     work, jobs = cast("Activities", MagicMock(is_provisional=bool)), cast("Jobs", None)
-    ticks = table(lambda: in_force().cadences, work, jobs, lambda: NOW)
+    ticks = table(lambda: in_force().cadences, work, jobs, lambda: NOW, lambda: 0.0)
     used = {tick.interval_s() for tick in ticks}
     # Days of bars are asked for with the hours; the shorter of step and rotation counts.
     assert used == set(wanted.values()) - {

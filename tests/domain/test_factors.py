@@ -99,7 +99,8 @@ def test_removing_a_source_takes_exactly_the_dependent_factors(
     before, after = measure(factor, INPUTS), measure(factor, REMOVED[source](INPUTS))
     if source in factor.sources:
         assert np.isnan(after.values).all()
-        assert set(after.reasons) == {f"missing_{source}"}
+        own = {"is_the_market"} if factor.against_market else set()
+        assert set(after.reasons) == {f"missing_{source}", *own}
     else:
         np.testing.assert_array_equal(after.values, before.values)
 

@@ -41,8 +41,7 @@ def test_a_complete_universe_is_ranked_whole() -> None:
         assert card.confidence is not None
         assert card.composite == pytest.approx(float(ndtr(card.z)), abs=1e-15)
         assert 0.0 < card.confidence.level < 1.0
-        whole = 1.0 if card.symbol != "BTCUSDT" else 1.0 - 0.4 * 0.4  # its factors against itself
-        assert card.confidence.completeness == pytest.approx(whole)
+        assert card.confidence.completeness == pytest.approx(1.0)
         assert card.confidence.reliability is None
         shares = [one.contribution for one in card.factors if one.contribution is not None]
         assert sum(shares) == pytest.approx(card.z, abs=1e-9)
@@ -65,6 +64,8 @@ def test_the_market_is_scored_without_what_compares_it_with_itself() -> None:
         assert one.reason == "is_the_market"
     assert card.families[Family.RISK] is not None
     assert card.composite is not None
+    assert card.confidence is not None
+    assert card.confidence.completeness == 1.0, "what cannot apply is not missing"
 
 
 def test_confidence_by_hand() -> None:
@@ -78,6 +79,24 @@ def test_confidence_by_hand() -> None:
     assert card.confidence.freshness == pytest.approx(1.0 - book_weight * 0.25)
     assert card.confidence.sample == pytest.approx(200 / 230 / (250 / 280))
     assert Confidence(0.5, 0.8, 1.0, 0.5).level == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("hours", [0.0, 8.0, 23.9])
+def test_a_daily_candle_does_not_age_before_the_next_one_is_due(hours: float) -> None:
+    """Counted from the close, between 94 and 98 symbols passed .60 with the time of day."""
+
+    def aged(hours: float) -> BoardDraft:
+        ages = {source: values.copy() for source, values in INPUTS.ages_s.items()}
+        ages[Source.DAILY_CANDLES][:] = hours * 3_600
+        ages[Source.HOURLY_CANDLES][:] = 3_600 * hours / 24
+        return score(replace(INPUTS, ages_s=ages), SPEC)
+
+    assert aged(hours).cards == aged(0.0).cards
+    late = aged(36.0).cards[0].confidence
+    fresh = aged(0.0).cards[0].confidence
+    assert late is not None
+    assert fresh is not None
+    assert late.freshness < fresh.freshness
 
 
 def test_sample_is_full_from_250_bars_on() -> None:
@@ -113,7 +132,8 @@ def test_removing_an_input_takes_exactly_its_factors_and_families(source: Source
         assert {family for family, value in card.families.items() if value is None} == lost
         for one in card.factors:
             of_market = card.symbol == "BTCUSDT" and one.name in relative
-            reason = f"missing_{source}" if one.name in gone else of_market and "is_the_market"
+            missing = f"missing_{source}" if one.name in gone else None
+            reason = "is_the_market" if of_market else missing
             assert one.reason == (reason or None)
             assert (one.raw is None) == (one.z is None) == bool(reason)
         if card.composite is None:

@@ -79,7 +79,7 @@ async def _work(url: str, path: Path, name: str, role: str) -> None:
         ]
     )
     replicas = Replicas(database, engine, name, time.monotonic, beat_s=0.3, dead_s=DEAD_S)
-    tick = SlottedTick(JobKind.REBALANCE_CHECK, lambda: EVERY_S, engine, utc_now)
+    tick = SlottedTick(JobKind.REBALANCE_CHECK, lambda: EVERY_S, engine, utc_now, time.monotonic)
     print("ready", flush=True)  # noqa: T201  # the pipe is how it answers
     while not path.with_suffix(".stop").exists():
         await replicas.round()

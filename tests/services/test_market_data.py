@@ -77,16 +77,16 @@ async def test_first_fill_brings_what_a_scoring_reads_in_the_order_that_pays(
     for source in Source:
         assert present(inputs, source).all(), source
         assert fresh(inputs, source).all(), source
-    assert inputs.daily.close.shape == (200, len(inputs.symbols))
+    assert inputs.daily.close.shape == (250, len(inputs.symbols))
     assert inputs.hourly.close.shape == (400, len(inputs.symbols))
     assert np.isfinite(inputs.daily.close[-1]).all()
     assert np.isfinite(inputs.hourly.close).all()
     assert {*inputs.symbols, *inputs.excluded} == {
         one.symbol for one in data.registry.index.entries
     }
-    # one request a symbol brings the daily candles, two pages the hourly ones
+    # two pages a symbol bring the daily candles, and two the hourly ones
     days = len(data.worth_history())
-    assert (await live.requests())[KLINE] == days + 2 * len(inputs.symbols)
+    assert (await live.requests())[KLINE] == 2 * (days + len(inputs.symbols))
     async with database.read() as unit:
         entry = data.resolve("BTCUSDT")
         stored = await unit.candles.load([entry.symbol_id], Interval.DAY)
@@ -235,21 +235,21 @@ async def test_D05_a_hole_within_an_answer_is_asked_for_once_more_and_then_left_
     await data.fetch_contracts()
     first, second = data.resolve("BTCUSDT"), data.resolve("ETHUSDT")
     day, end = Interval.DAY.ms, int(live.clock.wall() * 1000) // Interval.DAY.ms * Interval.DAY.ms
-    gap = {"begin": end - 50 * day, "end": end - 48 * day}
+    gap = {"begin": end - 150 * day, "end": end - 148 * day}
     await live.fault("gap", KLINE, times=1, **gap)
     assert await data.fetch.candles([first], Interval.DAY) == []
-    assert (await live.requests())[KLINE] == 2
+    assert (await live.requests())[KLINE] == 3, "two pages, and the hole once more"
     held = data.live.market.daily[first.contract.code].value
-    assert list(held.opened_ms) == list(range(end - 200 * day, end, day))
+    assert list(held.opened_ms) == list(range(end - 250 * day, end, day))
     assert bridged_bars(held, Interval.DAY) == 0
     await live.fault("gap", KLINE, **gap)
     assert await data.fetch.candles([second], Interval.DAY) == []
     held = data.live.market.daily[second.contract.code].value
-    assert len(held) == 197
+    assert len(held) == 247
     assert bridged_bars(held, Interval.DAY) == 3
     await live.heal()
     assert await data.fetch.candles([first, second], Interval.DAY) == []
-    assert (await live.requests())[KLINE] == 4, "once more, not again and again"
+    assert (await live.requests())[KLINE] == 6, "once more, not again and again"
 
 
 @ON_SQLITE
@@ -723,7 +723,7 @@ async def test_two_first_fills_at_once_ask_once(live: LiveMarket) -> None:
     symbols = len(data.eligible())
     requests = await live.requests()
     assert requests[DEPTH] == requests[FUNDING] == symbols
-    assert requests[KLINE] == len(data.worth_history()) + 2 * symbols
+    assert requests[KLINE] == 2 * len(data.worth_history()) + 2 * symbols
 
 
 @ON_SQLITE

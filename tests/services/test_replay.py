@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.domain.algorithm import algorithm
+from app.domain.configuration import Configuration
 from app.domain.errors import Code, NotFoundError
 from app.domain.market import CandleSeries, Interval
 from app.domain.panel import FIELDS, Panel
+from app.services.algorithms import body_of, spec_of
 from app.services.replay import Replaying
 from app.services.scoring import KEEP_INPUTS
 from app.storage.database import Database
@@ -50,6 +53,13 @@ def changed(panel: Panel, **cells: tuple[int, int, float]) -> Panel:
     for name, (row, column, factor) in cells.items():
         fields[name][row, column] *= factor
     return replace(panel, **fields)
+
+
+def test_a_version_of_another_formula_is_not_repeated() -> None:
+    spec = algorithm(Configuration())
+    body = body_of(spec)
+    assert spec_of(spec.name, body) is not None
+    assert spec_of(spec.name, {**body, "formula": 1}) is None
 
 
 async def test_a_run_is_the_same_again_to_the_last_bit(bench: Bench) -> None:

@@ -65,6 +65,9 @@ async def test_one_look_answers_what_came_before_it_and_others_are_not_heard() -
     for _ in range(10):
         await asyncio.sleep(0)
     assert (looks, beats) == ([4], [4])
+    now[0] -= timedelta(days=1)  # the clock is set back: what happens from now on is news
+    bus.publish(ModeChanged("FROZEN", "NORMAL", "market_fresh", 10, now[0]))
+    await until(5)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 

@@ -2,17 +2,20 @@
 
 import asyncio
 from dataclasses import fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import repeat as forever
 from typing import cast
 
 import pytest
 
 from app.domain.configuration import Cadences
-from app.domain.jobs import Document, Enqueued, Job, JobState
-from app.services.ports import Jobs
+from app.domain.errors import UnavailableError
+from app.domain.jobs import Document, Enqueued, Job, JobKind, JobState
+from app.services.ports import Jobs, Journal
+from app.workers.durable import Run
 from app.workers.schedule import LOOK_S, Activities, Tick, begin, begin_feed, repeat, table
 from app.workers.supervisor import Supervisor
+from tests.workers.engines import engine_at
 
 
 class EnoughError(Exception):
@@ -145,7 +148,8 @@ class Desk:
 def test_the_table_follows_the_configuration() -> None:
     cadences = Cadences()
     ticks = {
-        tick.name: tick for tick in table(lambda: cadences, Desk().work, durable(Desk()), noon)
+        tick.name: tick
+        for tick in table(lambda: cadences, Desk().work, durable(Desk()), noon, lambda: 0.0)
     }
     seconds = {name: tick.interval_s() for name, tick in ticks.items()}
     assert seconds == {
@@ -184,7 +188,7 @@ async def settled() -> None:
 async def test_ticks_begin_when_there_is_something_to_work_on() -> None:
     desk = Desk()
     supervisor = Supervisor(lambda: datetime(2026, 1, 1, tzinfo=UTC), lambda: forever(0.0))
-    ticks = table(Cadences, desk.work, durable(desk), noon)
+    ticks = table(Cadences, desk.work, durable(desk), noon, lambda: 0.0)
     begin_feed(supervisor, ticks, desk.work, lambda: 0.0, lambda: True)
     begin(supervisor, [tick for tick in ticks if tick.is_shared], lambda: 0.0)
     await settled()
@@ -236,6 +240,70 @@ async def test_ticks_begin_when_there_is_something_to_work_on() -> None:
     await supervisor.stop()
 
 
+SLOTTED = (
+    JobKind.REBALANCE_CHECK,
+    JobKind.REPLACEMENT_CHECK,
+    JobKind.PERFORMANCE_MARKS,
+    JobKind.SIGNAL_OUTCOMES,
+    JobKind.RETENTION,
+)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("steps_h", [(1, -1), (-1, 1), (24, -24), (-24, 24)], ids=str)
+async def test_T03_a_clock_that_is_set_skips_and_doubles_no_scheduled_job(
+    database_url: str, steps_h: tuple[int, int]
+) -> None:
+    """Each job of the table runs once an interval, whatever is done to the wall clock."""
+    runs = Runs(0)
+    off = timedelta()
+
+    async def ran(*_: object) -> None:
+        """Work that takes a second, and after which the clock may have been set."""
+        if len(runs.at) == 7:
+            raise EnoughError
+        runs.at.append(runs.now)
+        runs.now += 1.0
+        nonlocal off
+        if len(runs.at) in {2, 5}:
+            off += timedelta(hours=steps_h[len(runs.at) == 5])
+
+    async def carried_out(journal: Journal, payload: Document) -> Document:
+        async def act() -> Document:
+            moments.append(str(payload["scheduled_at"]))
+            await ran()
+            return {}
+
+        return await journal.step("act", act)
+
+    async def waited() -> None:
+        return
+
+    def wall() -> datetime:
+        return noon() + off + timedelta(seconds=runs.now)
+
+    open_gates = dict.fromkeys(("scorable", "filled", "scored"), waited)
+    other = {one.name: ran for one in fields(Activities) if one.name not in open_gates}
+    work = Activities(**other, **open_gates)  # type: ignore[arg-type]  # any of them
+    moments: list[str] = []
+    seen = set()
+    async with engine_at(
+        database_url, [Run(kind.value, ("act",), carried_out) for kind in SLOTTED]
+    ) as engine:
+        for tick in table(Cadences, work, engine, wall, lambda: runs.now):
+            runs.at, runs.now, off = [], 0.0, timedelta()
+            moments.clear()
+            # A durable job that fails is told as unavailable.
+            with pytest.raises((EnoughError, UnavailableError)):
+                await repeat(tick, lambda: None, lambda: runs.now, runs.sleep)
+            every = tick.interval_s()
+            assert runs.at == [round(turn * every, 3) for turn in range(7)], tick.name
+            if moments:
+                assert len(set(moments[:7])) == 7, "each has a moment of its own"
+                seen.add(tick.name)
+    assert seen == {kind.value for kind in SLOTTED}
+
+
 async def test_K16_who_no_longer_owns_the_feed_does_nothing_of_it_when_it_wakes() -> None:
     runs = Runs(0)
     owns = iter([True, False, False])
@@ -264,7 +332,7 @@ async def test_K16_who_no_longer_owns_the_feed_does_nothing_of_it_when_it_wakes(
     await supervisor.stop()
 
 
-async def test_what_the_wall_clock_counts_waits_as_long_as_that_says() -> None:
+async def test_a_slotted_tick_waits_as_long_as_its_slots_say() -> None:
     runs, left = Runs(3), iter([50.0, 20.0, 0.0, 3.0, -1.0, 0.0])
     tick = Tick("rebalance_check", lambda: 60.0, runs.run, left_s=lambda: next(left))
     assert await runs.follow(tick) == [100.0, 110.0, 113.0]

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -25,6 +26,7 @@ class Desk:
     """Ticks of one kind by several processes over one engine."""
 
     now: datetime = NOON
+    passed_s: float = 0.0
     interval_s: float = 3600.0
     failures: list[Exception] = field(default_factory=list)
     slots: list[str] = field(default_factory=list)
@@ -46,9 +48,15 @@ class Desk:
 
     def tick(self) -> SlottedTick:
         assert self.engine is not None
-        return SlottedTick(KIND, lambda: self.interval_s, self.engine, lambda: self.now)
+        return SlottedTick(
+            KIND, lambda: self.interval_s, self.engine, lambda: self.now, lambda: self.passed_s
+        )
 
     def later(self, **by: float) -> None:
+        self.now += timedelta(**by)
+        self.passed_s += timedelta(**by).total_seconds()
+
+    def set_clock(self, **by: float) -> None:
         self.now += timedelta(**by)
 
     async def names(self) -> set[str]:
@@ -156,14 +164,84 @@ async def test_a_changed_interval_counts_at_once(desk: Desk) -> None:
     assert tick.left_s() == (11 * 60 + 53) * 60, "a day that began before is not another tick"
 
 
-async def test_T03_a_clock_that_is_set_back_doubles_nothing(desk: Desk) -> None:
+STEPS = pytest.mark.parametrize(
+    "steps",
+    [[1], [-1], [24], [-24], [1, -1], [-1, 1], [24, -24], [-24, 24], [0.7], [-0.7], [0.7, -0.7]],
+    ids=str,
+)
+
+
+@STEPS
+async def test_T03_a_clock_that_is_set_skips_and_doubles_nothing(
+    desk: Desk, steps: list[float]
+) -> None:
+    """Five hours of one process, looked at every ten minutes; the clock is set on the way."""
+    desk.now = NOON + timedelta(minutes=7)
+    tick, ran = desk.tick(), []
+    moments = dict(zip((13, 22), steps, strict=False))
+    for turn in range(31):
+        if tick.left_s() == 0:
+            before = len(desk.slots)
+            await tick.run()
+            assert len(desk.slots) == before + 1, "a run that was asked for is carried out"
+            ran.append(desk.passed_s / 60)
+        desk.set_clock(hours=moments.get(turn, 0.0))
+        assert tick.left_s() <= 90 * 60
+        desk.later(minutes=10)
+    gaps = [later - earlier for earlier, later in pairwise(ran[1:])]
+    assert len(set(desk.slots)) == len(desk.slots), "each is a moment of its own"
+    assert ran[0] == 0
+    if all(step % 1 == 0 for step in steps):
+        assert gaps == [60] * 4
+    else:
+        assert all(30 <= gap <= 90 for gap in gaps)
+        assert len(ran) in {5, 6, 7}
+
+
+async def test_T03_a_process_begun_on_a_clock_set_back_a_day_runs_no_slot_again(
+    desk: Desk,
+) -> None:
+    """Its predecessor has run them; the processes that lived through it agree on further rounds."""
+    old, peer = desk.tick(), desk.tick()
+    for _ in range(3):
+        await asyncio.gather(old.run(), peer.run())
+        desk.later(hours=1)
+    desk.set_clock(hours=-2)  # at three it is one again
+    fresh = desk.tick()
+    await asyncio.gather(old.run(), peer.run(), fresh.run())
+    assert desk.slots[3:] == ["2026-03-29T13:00:00.000001+00:00"]
+    desk.later(hours=2)
+    await asyncio.gather(old.run(), peer.run(), fresh.run())
+    assert desk.slots[4:] == ["2026-03-29T15:00:00+00:00"]
+
+
+async def test_T03_slots_of_an_earlier_process_are_no_reason_to_stop(desk: Desk) -> None:
+    for _ in range(3):
+        await desk.tick().run()
+        desk.later(hours=1)
     tick = desk.tick()
     await tick.run()
-    desk.later(hours=-1)
-    assert tick.left_s() > 0
-    desk.later(hours=1)
+    desk.later(minutes=60)
+    desk.set_clock(hours=-3)
+    assert tick.left_s() == 0
     await tick.run()
-    assert desk.slots == ["2026-03-29T12:00:00+00:00"]
+    assert desk.slots[4:] == ["2026-03-29T13:00:00.000001+00:00"]
+
+
+async def test_T03_a_trifle_by_which_the_clocks_part_is_waited_for(desk: Desk) -> None:
+    tick = desk.tick()
+    await tick.run()
+    desk.later(minutes=59)
+    desk.set_clock(seconds=-3)
+    assert tick.left_s() == 63
+    desk.later(seconds=60)
+    assert tick.left_s() == 3
+    desk.later(seconds=3)
+    await tick.run()
+    desk.set_clock(seconds=-2)
+    assert tick.left_s() == 3602
+    await tick.run()
+    assert desk.slots == ["2026-03-29T12:00:00+00:00", "2026-03-29T13:00:00+00:00"]
 
 
 async def test_T07_a_day_with_a_change_of_summer_time_has_24_hourly_slots(desk: Desk) -> None:
