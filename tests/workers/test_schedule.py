@@ -340,7 +340,7 @@ async def test_a_slotted_tick_waits_as_long_as_its_slots_say() -> None:
 
 def test_a_provisional_board_is_scored_again_soon() -> None:
     desk, cadences = Desk(), Cadences()
-    ticks = table(lambda: cadences, desk.work, durable(desk), noon)
+    ticks = table(lambda: cadences, desk.work, durable(desk), noon, lambda: 0.0)
     scoring = next(tick for tick in ticks if tick.name == "scoring")
     assert scoring.interval_s() == 300
     desk.provisional = True
