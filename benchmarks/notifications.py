@@ -19,7 +19,8 @@ from aiohttp import web
 from rich.console import Console
 from rich.table import Table
 
-from app.adapters.webhook import Webhook
+from app.adapters.notifications.egress import Egress
+from app.adapters.notifications.webhook import Webhook
 from app.domain.notification import Channel, ChannelKind, DeliveryState, Notice, NoticeKind
 from app.services.notifications_courier import Courier
 from app.services.notifiers import by_kind
@@ -114,7 +115,7 @@ async def bench(url: str) -> None:
         kinds = tuple(NoticeKind)
         channel = Channel("c", "desk", ChannelKind.WEBHOOK, url, "s" * 16, kinds, True, now())
         await backlog(database, channel)
-        way = Webhook(lambda: int(time.monotonic()), allow_private=True)
+        way = Webhook(lambda: int(time.monotonic()), Egress(allow_private=True))
         courier = Courier(database, now, DICE, by_kind([way]), Metrics())
         begun, used = time.perf_counter(), time.process_time()
         await courier.drain(channel)

@@ -21,7 +21,7 @@ def page_of(report: Report) -> Page:
     sharpe = None if made.sharpe is None else f"{made.sharpe:.2f}"
     if sharpe is not None and made.sharpe_error is not None:
         sharpe = f"{sharpe} (standard error {made.sharpe_error:.2f})"
-    count = str(made.observations) + ("" if made.is_sufficient else " (insufficient)")
+    ratio = UNKNOWN if made.reason is None else f"{UNKNOWN} ({made.reason})"
     figures = (
         ("Sortino", made.sortino),
         ("Calmar", made.calmar),
@@ -32,11 +32,12 @@ def page_of(report: Report) -> Page:
         ("Portfolio version", str(report.version)),
         ("Data", f"{report.facts.data_source.value}, {report.facts.data_status.value}"),
         ("Equity (index, 1 at the start)", f"{_money(last.equity if last else None)}{why}"),
+        ("Growth", _share(made.growth)),
         ("Deepest fall", _share(made.max_drawdown)),
-        ("Sharpe", sharpe or UNKNOWN),
-        *((name, UNKNOWN if value is None else f"{value:.2f}") for name, value in figures),
-        ("Days with a gain", _share(made.win_rate)),
-        ("Daily returns behind these", count),
+        ("Sharpe", sharpe or ratio),
+        *((name, ratio if value is None else f"{value:.2f}") for name, value in figures),
+        ("Days with a gain", ratio if made.win_rate is None else _share(made.win_rate)),
+        ("Daily returns behind these", str(made.observations)),
         *(
             (
                 f"Mark of {one.symbol} at {_time(one.at)}",

@@ -10,7 +10,10 @@ from app.cli.client import Client
 from app.cli.jobs import done
 from app.cli.output import HERE, AsJson, Output, Url, number, reporting, table
 
-_FIGURES: Final = ("sharpe", "sharpe_error", "sortino", "calmar", "win_rate", "profit_factor")
+_FIGURES: Final = (
+    "growth", "max_drawdown", "sharpe", "sharpe_error", "sortino", "calmar", "win_rate",
+    "profit_factor",
+)  # fmt: skip
 # table -> column -> field of the report
 _TABLES: Final = {
     "equity": {"at": "at", "equity>": "equity", "P&L of the day>": "daily_pnl"},
@@ -47,6 +50,8 @@ def _print(output: Output, made: Mapping[str, Any]) -> None:
     say = output.people.print
     figures = made["figures"]
     say(table("figures", ("", ""), [(name, number(figures[name], 4)) for name in _FIGURES]))
+    if figures["ratios_reason"] is not None:
+        say(f"no ratios: {figures['ratios_reason']}")
     for title, columns in _TABLES.items():
         rows = [tuple(one[name] for name in columns.values()) for one in made[title]]
         say(table(title, tuple(columns), rows))

@@ -9,6 +9,7 @@ from app.container.feed import FeedTasks, hinted, streamed_market
 from app.container.seams import elapsed_s, utc_now
 from app.services.bus import Bus
 from app.services.feed_view import FeedView
+from app.services.gauges import GaugeReading
 from app.services.in_force import SettingsInForce
 from app.services.market_stream import StreamedMarket
 from app.services.my_symbols import MySymbolsServiceV2
@@ -49,7 +50,12 @@ class Background:
             metrics, time.monotonic, self.database, self.feed, self.bus, supervisor, status.mode,
             status.observe,
         )  # fmt: skip
+        gauges.watch_mode()
         supervisor.start("gauges", gauges.run, lambda: SILENT_S)
+        service, server_clock = self.service, self.service.market.server_clock
+        status.read_gauges = GaugeReading(
+            metrics, status, service.alerts, server_clock, gauges.set_levels
+        ).read
         supervisor.attend(lambda: self.database.is_away)
         duty = self._feed_tasks(work).start()
         stream_events(supervisor, self.service, self._courier(), hinted(self.database.listen, duty))

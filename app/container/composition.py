@@ -4,9 +4,10 @@ import os
 import time
 from socket import gethostname
 
-from app.adapters.notify import People
+from app.adapters.notifications.egress import Egress
+from app.adapters.notifications.people import TIMEOUT_S, People
+from app.adapters.notifications.webhook import Webhook
 from app.adapters.vault import Vault
-from app.adapters.webhook import Webhook
 from app.container import plugins
 from app.container.seams import code_version, new_id, utc_now
 from app.services.alert_facts import SystemView
@@ -201,5 +202,8 @@ def _market(
 def _notifiers(settings: Settings, vault: ChannelVault) -> Notifiers:
     """Each opens what the vault has sealed only when it sends."""
     local = settings.notifications.allow_private
-    ways = (Webhook(lambda: int(utc_now().timestamp()), local), People(local))
+    ways = (
+        Webhook(lambda: int(utc_now().timestamp()), Egress(local)),
+        People(Egress(local, timeout_s=TIMEOUT_S)),
+    )
     return by_kind(Opening(way, vault) for way in ways)

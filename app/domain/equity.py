@@ -9,18 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from itertools import pairwise
 from typing import Final
 
 import numpy as np
 
 from app.domain.equity_steps import Step
 from app.domain.exact import EXACT, total
-from app.domain.performance import Figures, figures
+from app.domain.performance import Figures, figures, figures_of_equity
 from app.domain.portfolio import FULL
 
 ONE: Final = Decimal(1)
 _GRAIN: Final = Decimal(1).scaleb(-18)
+_DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,18 +147,49 @@ def days(curve: Curve) -> tuple[Day, ...]:
     return tuple(found)
 
 
-def track_record(shown: Sequence[Day]) -> Figures:
-    """Figures of the known returns of whole days.
+@dataclass(frozen=True, slots=True)
+class KnownEquity:
+    """The equity that a weighing before the curve has kept."""
 
-    Neither of the first day nor of the part of a day up to now; a day whose return is not known
-    is no observation.
+    at: datetime
+    equity: Decimal
+
+
+def track_record(
+    curve: Curve,
+    earlier: Sequence[KnownEquity] = (),
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> Figures:
+    """Figures of what was held at or after `since` and before `until`.
+
+    Growth and drawdown are of every known point, the last one at or before `since` included:
+    start, changes of weights, closes, and now. Returns are those from one close to the next, and
+    from and to the first and the last point; a part of a day and a gap are one observation each,
+    so that no gain or loss is left out. A change of weights divides a gap.
     """
-    known = [
-        day.change
-        for before, day in pairwise(shown)
-        if day.change is not None and day.at - before.at == timedelta(days=1)
+    known = [(one.at, one.equity, True) for one in earlier]
+    known += [
+        (point.at, point.equity, point.is_step)
+        for point in curve.points
+        if point.equity is not None
     ]
-    return figures(np.array(known))
+    known.sort(key=lambda one: one[0])  # a step stays before a valuation of the same moment
+    known = [one for one in known if until is None or one[0] < until]
+    if since is not None:
+        first = max((at for at, one in enumerate(known) if one[0] <= since), default=0)
+        known = known[first:]
+    if not known:
+        return figures(np.empty(0))
+    observed = known[:1]
+    for one in known[1:]:
+        if not one[2] or one[0] - observed[-1][0] >= _DAY or one is known[-1]:
+            observed.append(one)
+    worth = np.array([float(equity) for _, equity, _ in known])
+    ends = np.array([float(equity) for _, equity, _ in observed])
+    above = ends[:-1] > 0.0  # from nothing there is no return
+    returns = ends[1:][above] / ends[:-1][above] - 1.0
+    return figures_of_equity(worth, returns, (known[-1][0] - known[0][0]) / _DAY)
 
 
 def _opening(opening: Opening, first: Step) -> tuple[_State, list[Point]]:

@@ -12,7 +12,7 @@ from app.domain.notification_rules import Limit, NotificationRules
 
 
 class ChannelKind(StrEnum):
-    APPRISE = "apprise"  # a person, through Telegram, Discord, Slack or mail
+    APPRISE = "apprise"  # a person: Telegram, Discord, Slack, mail; URLs as of apprise
     WEBHOOK = "webhook"  # a program, signed
 
 

@@ -26,21 +26,33 @@ class SinceInclusion:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of a series of daily simple returns; None where a figure is not defined."""
+    """Figures of an equity curve; None where a figure is not defined.
+
+    Growth and drawdown are of all known points. The other figures, called ratios, are of the
+    returns and None below `SUFFICIENT` of them.
+    """
 
     observations: int
     sharpe: float | None
     sortino: float | None
     calmar: float | None
     max_drawdown: float | None
-    win_rate: float | None  # share of days with a gain
+    win_rate: float | None  # share of the returns that are gains
     profit_factor: float | None  # gains over losses
     sharpe_error: float | None = None  # standard error of the Sharpe ratio, annualised like it
+    growth: float | None = None  # from the first known point to the last, as a fraction
 
     @property
     def is_sufficient(self) -> bool:
         """Whether there are observations enough to conclude anything."""
         return self.observations >= SUFFICIENT
+
+    @property
+    def reason(self) -> str | None:
+        """Why no ratio is known."""
+        if self.is_sufficient:
+            return None
+        return f"{self.observations} observations, {SUFFICIENT} are needed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,46 +119,56 @@ def since_inclusion(
 ) -> SinceInclusion:
     """`price` when it came in, `mark` now, closes (T,) of the bars between; NaN bars are left out.
 
-    Drawdown and volatility need two closes; both prices take part in the drawdown if known.
+    The drawdown needs two known prices of any kind, volatility three closes.
     """
     known = closes[np.isfinite(closes) & (closes > 0.0)]
     performance = None
     if price is not None and mark is not None and price > 0.0:
         performance = mark / price - 1.0
-    if len(known) < _LEAST:
-        return SinceInclusion(performance, None, None)
     ends = ([price] if price else [], [mark] if mark else [])
     path = np.concatenate([np.array(ends[0]), known, np.array(ends[1])])
+    fall = _fall(path) if len(path) >= _LEAST else None
     returns = np.diff(np.log(known))
     volatility = None
     if len(returns) >= _LEAST:
         volatility = float(np.std(returns, ddof=1) * math.sqrt(bars_a_year))
-    return SinceInclusion(performance, _fall(path), volatility)
+    return SinceInclusion(performance, fall, volatility)
 
 
 def figures(returns: Floats) -> Figures:
-    """Sharpe, Sortino, Calmar and the like of daily returns (T,), annualised with 365, rf = 0.
+    """Figures of daily returns (T,) without gaps; the equity begins at 1."""
+    equity = np.concatenate([[1.0], np.cumprod(1.0 + returns)])
+    return figures_of_equity(equity, returns, float(len(returns)))
 
-    Source: QUANT section 10; equity for the drawdown includes the starting 1.
+
+def figures_of_equity(equity: Floats, returns: Floats, days: float) -> Figures:
+    """Sharpe, Sortino, Calmar and the like, annualised with 365 days, rf = 0.
+
+    `equity` (P,) holds all known points over `days`, `returns` (T,) the observations among them,
+    which need not be equally long: mean and variance are per time that has passed.
+    Source: QUANT section 10.
     """
     count = len(returns)
-    if count < _LEAST:
-        return Figures(count, None, None, None, None, None, None)
+    fall = growth = None
+    if len(equity) >= _LEAST:
+        fall, growth = _fall(equity), float(equity[-1] / equity[0]) - 1.0
+    nothing = Figures(count, None, None, None, fall, None, None, growth=growth)
+    if not nothing.is_sufficient or fall is None or growth is None:
+        return nothing
     mean, spread = float(returns.mean()), float(np.std(returns, ddof=1))
     downside = math.sqrt(float(np.mean(np.minimum(returns, 0.0) ** 2)))
-    equity = np.concatenate([[1.0], np.cumprod(1.0 + returns)])
-    fall = _fall(equity)
-    growth = float(equity[-1]) ** (DAYS_A_YEAR / count) - 1.0
+    a_year = DAYS_A_YEAR * count / days  # observations
+    yearly = (1.0 + growth) ** (DAYS_A_YEAR / days) - 1.0
     gains, losses = returns[returns > 0.0], returns[returns < 0.0]
-    return Figures(
-        observations=count,
-        sharpe=_ratio(mean * math.sqrt(DAYS_A_YEAR), spread),
-        sortino=_ratio(mean * math.sqrt(DAYS_A_YEAR), downside),
-        calmar=_ratio(growth, fall),
-        max_drawdown=fall,
+    error = _sharpe_error(returns - mean, _ratio(mean, spread))
+    return replace(
+        nothing,
+        sharpe=_ratio(mean * math.sqrt(a_year), spread),
+        sortino=_ratio(mean * math.sqrt(a_year), downside),
+        calmar=_ratio(yearly, fall),
         win_rate=len(gains) / count,
         profit_factor=_ratio(float(gains.sum()), -float(losses.sum())),
-        sharpe_error=_sharpe_error(returns - mean, _ratio(mean, spread)),
+        sharpe_error=None if error is None else error * math.sqrt(a_year),
     )
 
 
@@ -160,13 +182,13 @@ def ratio_error(ratio: float, observations: int, skewness: float, kurtosis: floa
 
 
 def _sharpe_error(away: Floats, ratio: float | None) -> float | None:
+    """Standard error of a Sharpe ratio per observation, of deviations from the mean (T,)."""
     if ratio is None:
         return None
     variance = float(np.mean(away**2))
     skewness = float(np.mean(away**3)) / variance**1.5
     kurtosis = float(np.mean(away**4)) / variance**2
-    error = ratio_error(ratio, len(away), skewness, kurtosis)
-    return None if error is None else error * math.sqrt(DAYS_A_YEAR)
+    return ratio_error(ratio, len(away), skewness, kurtosis)
 
 
 def _fall(path: Floats) -> float:

@@ -6,7 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from app.domain.equity import Curve, Opening, Valuation, walk
+from app.domain.equity import Curve, KnownEquity, Opening, Valuation, walk
 from app.domain.equity_steps import WEIGHS, Step, steps
 from app.domain.history import Draft, PortfolioEvent, Stamp, instant_text, number_text, seal
 from app.domain.late_marks import (
@@ -66,6 +66,15 @@ async def followed(
         return read, curve
     whole = replace(read, changes=completed(read.changes, found), late=(*read.late, *found))
     return whole, walk(whole.changes, valuations, whole.opening)
+
+
+async def weighed_before(unit: UnitOfWork, version: int) -> tuple[KnownEquity, ...]:
+    """The equities that weighings before that version have kept, oldest first."""
+    found = []
+    for at, made, index in await unit.history.weighed(INDEX):
+        if made < version and index is not None and index["equity"] is not None:
+            found.append(KnownEquity(at, Decimal(index["equity"])))
+    return tuple(found)
 
 
 async def indexed(unit: UnitOfWork, drafts: Sequence[Draft], stamp: Stamp) -> tuple[Draft, ...]:

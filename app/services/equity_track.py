@@ -7,12 +7,13 @@ from decimal import Decimal
 
 import numpy as np
 
-from app.domain.equity import Curve, Day, Valuation, days, walk
+from app.domain.equity import Curve, Day, KnownEquity, Valuation, days, track_record, walk
 from app.domain.equity_steps import Step
 from app.domain.late_marks import LateMark
 from app.domain.market import Interval
+from app.domain.performance import Figures
 from app.domain.portfolio import Portfolio
-from app.services.equity_history import followed, stretch
+from app.services.equity_history import followed, stretch, weighed_before
 from app.services.grounds import Grounds, GroundsNow
 from app.services.trading import DataFacts, facts_of
 from app.storage.unit_of_work import UnitOfWork
@@ -28,6 +29,11 @@ class Track:
     curve: Curve
     grounds: Grounds
     late: tuple[LateMark, ...] = ()  # marks of the changes that were not known in their time
+    earlier: tuple[KnownEquity, ...] = ()  # of weighings before the curve, where figures are needed
+
+    def figures(self, since: datetime | None = None, until: datetime | None = None) -> Figures:
+        """Figures at or after `since` and before `until`."""
+        return track_record(self.curve, self.earlier, since, until)
 
     def within(self, since: datetime | None, until: datetime | None) -> tuple[Day, ...]:
         """The days at or after `since` and before `until`."""
@@ -64,6 +70,7 @@ class Need:
     days_since: datetime | None = None  # None: from the first member on
     has_days: bool = True
     gains_since: datetime | None = None  # from when on gains must be whole; None: none are needed
+    has_figures: bool = False  # of all points from `days_since` on
 
     def first(self, begun_at: datetime, grounds: Grounds) -> datetime:
         """From when on everything is to be known; a day needs the close before it."""
@@ -98,7 +105,10 @@ async def track_of(
     now = Valuation(grounds.at, _marks(symbols, grounds))
     valuations = (*_closes(symbols, grounds), now)
     whole, curve = await followed(unit, read, valuations)
-    return Track(portfolio, whole.changes, valuations, curve, grounds, whole.late)
+    earlier: tuple[KnownEquity, ...] = ()
+    if need.has_figures and has_start and whole.opening is not None:
+        earlier = await weighed_before(unit, whole.changes[0].version)
+    return Track(portfolio, whole.changes, valuations, curve, grounds, whole.late, earlier)
 
 
 def _marks(symbols: set[str], grounds: Grounds) -> dict[str, Decimal]:

@@ -185,8 +185,8 @@ class MarketData:
         return self.moment().as_of()
 
     def facts(self) -> MarketFacts:
-        """What health and status say of it; the gauges are set on the way."""
-        said = self.moment(), self.source, self.fill, self.metrics
+        """What health and status say of it."""
+        said = self.moment(), self.source, self.fill
         return market_facts(*said, is_clock_safe=self.is_clock_safe())
 
     # --- what it asks for
@@ -287,7 +287,6 @@ class MarketData:
             if missed_s := self.server_clock.missed_s():
                 _log.warning("time_was_missed", seconds=round(missed_s, 1))
                 self.live.slept(missed_s)
-        self.metrics.exchange_clock_offset_seconds.set(self.server_clock.offset_s())
 
     def worth_history(self) -> tuple[SymbolEntry, ...]:
         """Symbols that listing and turnover let through, the most traded first."""

@@ -27,7 +27,8 @@ def figures(
         first = int(redenominations(panel)[column])
         if first and panel.opened_ms[first] > begin:
             return SinceInclusion(None, None, None)
-        closes = panel.close[panel.opened_ms >= begin, column]
+        # A bar counts if it closed after the member came in.
+        closes = panel.close[panel.opened_ms + panel.interval.ms > begin, column]
         bars = DAYS_A_YEAR * Interval.DAY.ms / panel.interval.ms
     price = member.inclusion_price
     return since_inclusion(None if price is None else float(price), mark, closes, bars)

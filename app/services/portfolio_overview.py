@@ -9,7 +9,6 @@ from itertools import combinations
 from operator import itemgetter
 from statistics import fmean
 
-from app.domain.equity import track_record
 from app.domain.history import EventType, PortfolioEvent
 from app.domain.measures import measured
 from app.domain.performance import Figures
@@ -99,7 +98,7 @@ class PortfolioOverview:
 
     async def analytics(self) -> Analytics:
         async with self.database.read() as unit:
-            track = await track_of(unit, self.grounds, Need())
+            track = await track_of(unit, self.grounds, Need(has_figures=True))
             grounds = await self.grounds.of(unit)
         view = portfolio_view(track.portfolio, grounds)
         scores = [(one.member.symbol, one.score) for one in view.members if one.score is not None]
@@ -118,7 +117,7 @@ class PortfolioOverview:
             replacement_candidates=weakest(view.portfolio, grounds),
             top_performers=tuple(sorted(moves, key=lambda one: (-one[1], one[0]))[:3]),
             lowest_scorers=tuple(sorted(scores, key=lambda one: (one[1], one[0]))[:3]),
-            figures=track_record(track.days),
+            figures=track.figures(),
             updated_at=None if grounds.board is None else grounds.board.calculated_at,
             facts=view.facts,
         )

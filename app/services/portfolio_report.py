@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from app.domain.attribution import Attribution
 from app.domain.brinson import ActiveReturn
-from app.domain.equity import Day, track_record
+from app.domain.equity import Day
 from app.domain.equity_steps import steps
 from app.domain.history import EventType
 from app.domain.late_marks import LateMark, completed
@@ -32,7 +32,7 @@ class Report:
     since: datetime | None
     until: datetime | None
     days: tuple[Day, ...]
-    figures: Figures  # of the daily returns that are known
+    figures: Figures  # of what was held in the period
     positions: tuple[HeldPosition, ...]
     ledgers: tuple[Attribution, ...]
     active: ActiveReturn  # against the universe
@@ -56,7 +56,8 @@ class Reporting:
             included = [member.included_at for member in portfolio.members]
             # A rebalance moves no member: without it a swap is all the same what it was.
             swapped = steps(await unit.history.moves(since=since, without=_REBALANCE))
-            need = Need(days_since=since, gains_since=min((earliest, *included)))
+            gains_since = min((earliest, *included))
+            need = Need(days_since=since, gains_since=gains_since, has_figures=True)
             track = await track_of(unit, self.performance.grounds, need, swapped)
             # Its last valuation is of its own moment: to end before that would leave it out.
             begin, end = _attributed_over(since, until, track.grounds.at)
@@ -74,7 +75,7 @@ class Reporting:
             since=since,
             until=until,
             days=shown,
-            figures=track_record(shown),
+            figures=track.figures(since, until),
             positions=tuple(held(one, track, realized) for one in track.portfolio.members),
             ledgers=ledgers,
             active=active,

@@ -71,6 +71,7 @@ class Status:
     stream_report: Callable[[], StreamReport | None] = lambda: None  # None: it only polls
     reference_report: Callable[[], ReferenceReport | None] = lambda: None  # None: nobody is asked
     count_market: Callable[[], Awaitable[None]] = _at_once  # so that its facts need not do it
+    read_gauges: Callable[[], Awaitable[None]] = _at_once
     signal_queue: Callable[[], Awaitable[SignalQueue]] | None = None
     refusal: Callable[[], ServiceError | None] = lambda: None  # why no change is taken
     pulse: AlertingPulse | None = None

@@ -20,7 +20,7 @@ from app.telemetry.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class StatusSources:
-    """Figures of the portfolio also move their gauges."""
+    """Where each figure is read."""
 
     database: Database
     scoring: Scoring
@@ -73,18 +73,13 @@ class StatusSources:
         """The committed portfolio in figures; raises UnavailableError without a database."""
         async with self.database.read() as unit:
             portfolio = await unit.portfolio.load()
-        self.metrics.portfolio_members.set(len(portfolio.members))
-        self.metrics.portfolio_version.set(portfolio.version)
         most = self.in_force().max_portfolio_symbols
         return PortfolioFacts(portfolio.version, len(portfolio.members), most, portfolio.cash_u)
 
     async def signal_queue(self) -> SignalQueue:
         """What waits of signals; raises UnavailableError without a database."""
         async with self.database.read() as unit:
-            queue = await unit.signal_counts.queue()
-        self.metrics.signals_waiting.set(queue.waiting)
-        self.metrics.signal_outcomes_open.set(queue.open_outcomes)
-        return queue
+            return await unit.signal_counts.queue()
 
     def scoring_facts(self) -> ScoringFacts | None:
         """The newest board in figures; None before the first."""

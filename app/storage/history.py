@@ -1,11 +1,13 @@
 """The portfolio's history: appended in the transaction of the change, never altered."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, bindparam, func, or_, select, text
+from sqlalchemy import ColumnElement, Row, Text, bindparam, cast, func, or_, select, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.audit import Head
@@ -104,6 +106,23 @@ class HistoryRepository:
             wanted = wanted.where(table.c.type == kind.value)
         return tuple(_event(row) for row in await self.connection.execute(wanted))
 
+    async def weighed(self, field: str) -> tuple[tuple[datetime, int, Any], ...]:
+        """Time, version and one field of the payload of every weighing, oldest first."""
+        wanted = (
+            select(
+                table.c.occurred_at,
+                _in_payload(self.connection, "version"),
+                _in_payload(self.connection, field),
+            )
+            .where(table.c.aggregate == PORTFOLIO_ID, _MOVED, table.c.type.in_(_WEIGHINGS))
+            .order_by(table.c.seq)
+        )
+        rows = await self.connection.execute(wanted)
+        return tuple(
+            (at, json.loads(version), None if told is None else json.loads(told))
+            for at, version, told in rows
+        )
+
     async def begun_at(self) -> datetime | None:
         """When members or weights first moved; None while they have not."""
         first = select(table.c.occurred_at).where(table.c.aggregate == PORTFOLIO_ID, _MOVED)
@@ -152,6 +171,13 @@ def _require_intact(last: PortfolioEvent | None, head: Head | None) -> None:
             f"the history does not end with event {head.seq}, as it did: no change is made"
             " until `my-symbols audit verify` finds nothing",
         )
+
+
+def _in_payload(connection: AsyncConnection, field: str) -> ColumnElement[str]:
+    """A field of the payload as JSON text: the database reads the rest of it, Python does not."""
+    if connection.dialect.name == "sqlite":
+        return cast(func.json_extract(table.c.payload, f"$.{field}"), Text)
+    return cast(cast(cast(table.c.payload, Text), JSONB)[field], Text)
 
 
 def _weighing_where(condition: ColumnElement[bool]) -> ColumnElement[int]:

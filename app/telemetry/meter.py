@@ -20,12 +20,9 @@ class Meter:
         match event:
             case ScoresUpdated():
                 self.metrics.scoring_runs.inc()
-                self.metrics.scoring_symbols.labels("scored").set(event.scored)
-                self.metrics.scoring_symbols.labels("unavailable").set(event.unavailable)
                 self.metrics.scoring_seconds.observe(event.duration_s)
             case PortfolioChanged():
                 self.metrics.portfolio_changes.labels(event.type).inc()
-                self.metrics.portfolio_version.set(event.version)
             case SignalChanged():
                 self.metrics.signals.labels(event.state).inc()
             case SignalOutcomesBooked():

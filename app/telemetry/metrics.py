@@ -89,8 +89,16 @@ class Metrics:
             else:
                 metric = kind(_PREFIX + name, text, labels, registry=self.registry)
             object.__setattr__(self, name, metric)
-        for unknown in (self.exchange_clock_offset_seconds, self.feed_last_message_age_seconds):
-            unknown.set(math.nan)  # 0 would say that it was looked at, and is best
+        for unknown in (
+            self.exchange_clock_offset_seconds,
+            self.feed_epoch,
+            self.feed_last_message_age_seconds,
+            self.portfolio_members,
+            self.portfolio_version,
+            self.signals_waiting,
+            self.signal_outcomes_open,
+        ):
+            unknown.set(math.nan)  # 0 would say that it was looked at
 
         for code in (Code.MARKET_DATA_STALE, Code.NO_BOARD_YET, Code.CLOCK_UNSAFE):
             self.decisions_refused.labels(code.value)  # 0 until one is refused

@@ -49,7 +49,6 @@ class Gauges:
         return float(self.mode() is mode)
 
     async def run(self, beat: Beat) -> None:
-        self.watch_mode()
         with LoopWatch(self.metrics.event_loop_stalls.inc):
             await self._measure(beat)
 
@@ -63,7 +62,6 @@ class Gauges:
                 begun = self.monotonic()
             await asyncio.sleep(STEP_S)
             self.metrics.event_loop_lag_seconds.observe(max(0.0, self.monotonic() - begun - STEP_S))
-            self.set_levels()
             beat()
 
     def set_levels(self) -> None:

@@ -117,8 +117,10 @@ def test_the_other_figures_in_words() -> None:
     assert (told["Sortino"], told["Calmar"], told["Profit factor"]) == ("2.00", "unknown", "1.50")
     assert (told["Deepest fall"], told["Days with a gain"]) == ("12.50%", "50.00%")
     assert told["Daily returns behind these"] == "42"
-    few = facts(made(figures=replace(FIGURES, observations=29)))
-    assert few["Daily returns behind these"] == "29 (insufficient)"
+    few = facts(made(figures=Figures(29, None, None, None, 0.125, None, None, growth=-0.1)))
+    why = "unknown (29 observations, 30 are needed)"
+    assert {few[name] for name in ("Sharpe", "Sortino", "Calmar", "Days with a gain")} == {why}
+    assert (few["Growth"], few["Deepest fall"]) == ("-10.00%", "12.50%")
     assert told["Made at"] == "2026-01-03 00:00 UTC"
     assert told["Data"] == "sandbox, fresh"
     late = (LateMark(2, T0, "AAAUSDT", Decimal("12.5"), T0 - HOUR),)

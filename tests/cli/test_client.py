@@ -379,13 +379,13 @@ def test_a_sync_that_fails_ends_with_the_code_of_its_job(code: str, ends: Exit) 
 
 
 def test_a_report_is_made_by_a_job_and_shown_as_tables() -> None:
-    figures = dict.fromkeys(
-        ("sharpe", "sharpe_error", "sortino", "calmar", "win_rate", "profit_factor")
-    )
+    names = ("growth", "max_drawdown", "sharpe_error", "sortino", "calmar", "win_rate")
+    figures = dict.fromkeys((*names, "profit_factor"))
+    why = "12 observations, 30 are needed"
     made = {
         "version": 7,
         "made_at": "2026-03-04T00:00:00Z",
-        "figures": {**figures, "sharpe": 1.25},
+        "figures": {**figures, "sharpe": 1.25, "ratios_reason": why},
         "equity": [{"at": "2026-03-03T00:00:00Z", "equity": "1.01", "daily_pnl": None}],
         "positions": [
             {"symbol": "BTCUSDT", "weight_percentage": 20, "pnl_since_inclusion": "0.01"}
@@ -402,7 +402,7 @@ def test_a_report_is_made_by_a_job_and_shown_as_tables() -> None:
         "/api/symbol-mgmt/portfolio/report?from=2026-03-01T00:00:00%2B00:00",
     )
     assert asked[0][2]["Prefer"] == "respond-async"
-    for shown in ("1.25", "1.01", "BTCUSDT", "version 7"):
+    for shown in ("1.25", "1.01", "BTCUSDT", "version 7", f"no ratios: {why}"):
         assert shown in ended.out
     assert exact.document["result"] == made
 

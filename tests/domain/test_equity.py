@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.domain.attribution import Basis, of_booked, of_index
-from app.domain.equity import Valuation, days, walk
+from app.domain.equity import KnownEquity, Valuation, days, track_record, walk
 from app.domain.equity_steps import Step, steps
 from app.domain.exact import total
 from app.domain.history import Draft, EventType, Stamp, seal
@@ -94,6 +94,41 @@ def test_an_unknown_mark_at_a_change_is_never_guessed() -> None:
     assert {point.reason for point in lost.points[1:]} == {lost.broken}
     shown = days(walk(changes, (at(2, a=12), at(3, a=12))))
     assert [day.pnl for day in shown] == [None, None, None]
+
+
+def test_figures_use_every_known_point_and_no_loss_is_left_out() -> None:
+    changes = (
+        step(0, {A: 100}, {A: 10}),
+        step(30, {A: 100}, {A: 4}),  # 4 is the lowest point, and no close
+    )
+    held = (
+        at(10, a=6),  # the close of the first part of a day
+        at(34, a=5),
+        at(58),  # its price is not known
+        at(82, a="5.5"),
+        at(86, a=5),  # now
+    )
+    curve = walk(changes, held)
+    made = track_record(curve)
+    assert made.max_drawdown == pytest.approx(0.6)
+    assert made.growth == pytest.approx(-0.5)
+    assert made.observations == 4  # 10 to 6, 6 to 5, 5 to 5.5 over the gap, 5.5 to 5
+    assert made.reason == "4 observations, 30 are needed"
+    # A period begins at the last point known at or before it.
+    late = track_record(curve, since=T0 + 33 * HOUR)
+    assert late.growth == pytest.approx(5 / 4 - 1)
+    assert late.observations == 3
+    assert track_record(curve, since=T0 + 34 * HOUR).growth == pytest.approx(0.0)
+    early = track_record(curve, until=T0 + 34 * HOUR)
+    assert early.growth == pytest.approx(-0.6)
+    assert early.observations == 2
+    # Weighings from before the curve.
+    known = (KnownEquity(T0 - 60 * HOUR, D(2)), KnownEquity(T0 - 59 * HOUR, D(4)))
+    longer = track_record(curve, known)
+    assert longer.growth == pytest.approx(-0.75)
+    assert longer.max_drawdown == pytest.approx(0.9)
+    assert longer.observations == 4 + 1
+    assert track_record(walk((), ())).growth is None
 
 
 def test_steps_are_the_versions_that_moved_something() -> None:

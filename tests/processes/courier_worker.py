@@ -6,8 +6,9 @@ import random
 import time
 from datetime import UTC, datetime, timedelta
 
+from app.adapters.notifications.egress import Egress
+from app.adapters.notifications.webhook import Webhook
 from app.adapters.vault import Vault
-from app.adapters.webhook import Webhook
 from app.services.channel_vault import ChannelVault, Opening
 from app.services.notifications_courier import Courier
 from app.services.notifiers import by_kind
@@ -31,7 +32,7 @@ async def _deliver(url: str, key: str, ahead: timedelta) -> None:
         DatabaseOptions(url=url), time.monotonic, dice, lambda _: None, lambda _: None
     )
     await database.open()
-    way = Webhook(lambda: int(now().timestamp()), allow_private=True)
+    way = Webhook(lambda: int(now().timestamp()), Egress(allow_private=True))
     notifiers = by_kind([Opening(way, ChannelVault(Vault((key,))))])
     courier = Courier(
         database, now, dice, notifiers, Metrics(), sleep=lambda _: asyncio.sleep(0.02)

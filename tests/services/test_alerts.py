@@ -57,6 +57,19 @@ async def low(desk: Desk) -> Alert:
     return alert
 
 
+async def test_a_member_that_halves_minutes_after_it_came_in_raises_the_drawdown_alert(
+    desk: Desk,
+) -> None:
+    await filled(desk, 5)
+    desk.later(minutes=2)
+    desk.quote(SYMBOLS[2], mark=Decimal(5))
+    desk.score({})
+    (alert,) = await shown(desk, rule=Rule.DRAWDOWN)
+    assert (alert.subject, alert.value) == (SYMBOLS[2], 0.5)
+    view = await desk.portfolio.view()
+    assert [one.figures.max_drawdown for one in view.members] == [0.0, 0.0, 0.5, 0.0, 0.0]
+
+
 async def test_all_four_rules_fire_and_can_be_chosen_from(desk: Desk) -> None:
     await filled(desk, 5)
     assert await shown(desk) == ()
@@ -74,6 +87,7 @@ async def test_all_four_rules_fire_and_can_be_chosen_from(desk: Desk) -> None:
     first = [one for one in alerts if one.rule is not Rule.WEIGHT_OUT_OF_BOUNDS]
     assert [(one.rule, one.subject) for one in first] == [
         (Rule.NOT_TRADEABLE, SYMBOLS[0]),
+        (Rule.DRAWDOWN, SYMBOLS[2]),
         (Rule.HIGH_CORRELATION, f"{SYMBOLS[3]}-{SYMBOLS[4]}"),
         (Rule.LOW_SCORE, SYMBOLS[1]),
         (Rule.POOR_PERFORMANCE, SYMBOLS[2]),

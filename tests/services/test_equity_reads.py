@@ -128,7 +128,7 @@ async def _days_from_the_last_weighing_before_them(
 
     rows.clear()
     told = await desk.overview.analytics()
-    assert told.figures == track_record(days(whole.curve))
+    assert told.figures == track_record(whole.curve), "of every weighing, too"
     assert len(rows) <= SHOWN + 8
 
 
@@ -180,6 +180,9 @@ async def _a_report_of_its_period_with_every_swap_of_it(desk: Desk, whole: Track
     ]
     since = desk.now - timedelta(days=6)
     late = await desk.reporting.report(since, None)
+    assert report.figures == track_record(whole.curve)
+    assert late.figures == track_record(whole.curve, since=since)
+    assert late.figures != report.figures
     assert late.swaps == report.swaps[1:]
     assert late.days == tuple(one for one in report.days if one.at >= since)
     assert (await desk.reporting.report(None, since)).swaps == report.swaps[:1]

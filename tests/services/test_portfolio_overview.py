@@ -82,12 +82,51 @@ async def test_figures_since_inclusion_come_from_closed_bars(desk: Desk) -> None
     assert all(one.figures.volatility for one in view.members)
     assert all(one.figures.max_drawdown for one in view.members)
     figures = (await desk.overview.analytics()).figures
-    # Included at noon, so the first full day is the next one; all five at 20 % move alike.
-    assert figures.observations == 9
-    assert figures.win_rate == pytest.approx(4 / 9)
-    assert figures.profit_factor == pytest.approx(1.6)
-    assert figures.max_drawdown == pytest.approx(0.01)
+    # From noon to the first close, nine whole days, and the part of a day up to now.
+    assert figures.observations == 1 + 9 + 1
+    assert (figures.sharpe, figures.win_rate) == (None, None)
+    assert figures.reason == "11 observations, 30 are needed"
+    assert figures.max_drawdown is not None
+    assert figures.max_drawdown >= 0.01
+    later = replace(figures, observations=30)
+    assert later.reason is None
+
+
+@pytest.mark.parametrize("hours", [3.0, 15.0])
+async def test_a_loss_before_the_first_close_does_not_vanish(desk: Desk, hours: float) -> None:
+    """Included at noon: 40 % are lost by midnight, whether that close has come yet or not."""
+    await desk.filled(5)
+    for symbol in SYMBOLS[:5]:
+        desk.quote(symbol, mark=Decimal(6))
+    whole = panel(Interval.DAY, NOW + timedelta(days=1))
+    close = whole.close.copy()
+    close[-1] = 6.0
+    desk.market.panels[Interval.DAY] = replace(whole, close=close)
+    desk.later(hours=hours)
+    desk.score({})
+    figures = (await desk.overview.analytics()).figures
+    assert figures.max_drawdown == pytest.approx(0.4)
+    assert figures.growth == pytest.approx(-0.4)
+    assert (figures.sharpe, figures.sharpe_error, figures.calmar) == (None, None, None)
+    assert (await desk.reporting.report(None, None)).figures == figures
+
+
+async def test_thirty_days_with_a_loss_on_the_first_have_its_ratios(desk: Desk) -> None:
+    await desk.filled(5)
+    desk.later(days=31)
+    whole = panel(Interval.DAY, desk.now)
+    close = whole.close.copy()
+    close[-31:] = (6.0 * 1.001 ** np.arange(31))[:, None]
+    desk.market.panels[Interval.DAY] = replace(whole, close=close)
+    for symbol in SYMBOLS[:5]:
+        desk.quote(symbol, mark=Decimal(repr(float(close[-1, 1]))))
+    desk.score({})
+    figures = (await desk.overview.analytics()).figures
+    assert figures.observations == 32
+    assert figures.max_drawdown == pytest.approx(0.4)
     assert figures.sharpe is not None
+    assert figures.sharpe < -2.0, "of the whole days alone it would be in the hundreds"
+    assert figures.profit_factor == pytest.approx(30 * 0.001 / 0.4)
 
 
 async def test_of_a_member_that_was_redenominated_nothing_since_inclusion_is_known(
@@ -134,9 +173,11 @@ async def test_analytics_and_report_tell_the_same_of_the_weights_in_force_each_d
     assert told == report.figures
     changes = [day.change for day in report.days]
     assert changes.count(None) == 1 + 2, "the start, and the two returns that need the lost close"
-    whole = [day.change for day in report.days[2:-1] if day.change is not None]
-    assert told.observations == len(whole) == 10 - 2
-    assert told.win_rate == sum(one > 0 for one in whole) / len(whole)
+    # The return over the lost close stands for both.
+    assert told.observations == len(report.days) - 1 - 1
+    last = report.days[-1].equity
+    assert last is not None
+    assert told.growth == pytest.approx(float(last) - 1.0)
     # Who left counts as long as it was held, and who came in from then on.
     held = [set(step.weights) for step in (await desk.performance.track()).changes]
     assert (SYMBOLS[0] in held[0], SYMBOLS[0] in held[-1], SYMBOLS[30] in held[-1]) == (
@@ -258,6 +299,21 @@ async def test_daily_bars_serve_where_hourly_ones_do_not_reach_back(desk: Desk) 
     assert daily is not None
     del desk.market.panels[Interval.DAY]
     assert (await desk.portfolio.view()).members[0].figures.volatility is None
+
+
+async def test_the_close_of_the_bar_in_which_a_member_came_in_counts_to_its_drawdown(
+    desk: Desk,
+) -> None:
+    await desk.open()
+    desk.later(minutes=10)
+    await desk.portfolio.initialize(2, "start", WHO)
+    desk.later(hours=1)
+    hourly = panel(Interval.HOUR, desk.now)
+    close = hourly.close.copy()
+    close[-2:] = [[3.0], [4.0]]  # the bar before it came in, and the bar in which it did
+    desk.market.panels[Interval.HOUR] = replace(hourly, close=close)
+    view = await desk.portfolio.view()
+    assert [one.figures.max_drawdown for one in view.members] == [0.6, 0.6]
 
 
 async def test_correlation_of_all_pairs(desk: Desk) -> None:

@@ -24,17 +24,12 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
             ScoresUpdated("run", NOW, 250, 306, 0.2, NOW),
             (
                 "mysymbols_scoring_runs_total 1.0",
-                'mysymbols_scoring_symbols{status="scored"} 250.0',
-                'mysymbols_scoring_symbols{status="unavailable"} 306.0',
                 "mysymbols_scoring_seconds_count 1.0",
             ),
         ),
         (
             PortfolioChanged(7, 12, "ADD", "BTCUSDT", NOW),
-            (
-                'mysymbols_portfolio_changes_total{action="ADD"} 1.0',
-                "mysymbols_portfolio_version 7.0",
-            ),
+            ('mysymbols_portfolio_changes_total{action="ADD"} 1.0',),
         ),
         (
             SignalChanged(

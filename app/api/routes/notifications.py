@@ -42,7 +42,8 @@ class ChannelIn(Body):
         None,
         min_length=1,
         max_length=2_000,
-        description="https of a webhook; tgram, discord, slack or mailto of apprise.",
+        description="https of a webhook; for people tgram://bot:token/chat, discord://id/token, "
+        "slack://T/B/token, mailto://user:password@domain?to=mailbox.",
         examples=["https://desk.example/hooks/my-symbols"],
     )
     secret: SecretStr | None = Field(

@@ -94,14 +94,18 @@ class Scorer(Out):
 
 
 class AnalyticsOut(Freshness):
-    """Risk figures are of what was held, by the weights in force each day, as in the report; a
-    day whose return is not known is no observation. Null where a figure is not defined.
+    """Figures of what was held, by the weights in force each day, as in the report.
+
+    `growth` and `max_drawdown` are of every known point of the equity, the start and now included.
+    The ratios (`sharpe` to `profit_factor`) are null below 30 observations; a part of a day and a
+    gap are one observation each. Null where a figure is not defined.
     """
 
     portfolio_size: int
     average_score: Score | None
     total_score: float | None
     average_performance: Share | None
+    growth: float | None = Field(description="Of the equity since it began, as a fraction.")
     max_drawdown: Share | None
     average_volatility: Share | None
     replacement_candidates: list[str]
@@ -111,10 +115,11 @@ class AnalyticsOut(Freshness):
     sharpe_error: float | None = Field(description="Standard error of `sharpe`.")
     sortino: float | None
     calmar: float | None
-    win_rate: Share | None = Field(description="Share of days with a gain.")
+    win_rate: Share | None = Field(description="Share of the observations with a gain.")
     profit_factor: float | None
-    observations: int = Field(description="Daily returns behind the figures.")
+    observations: int = Field(description="Daily returns behind the ratios.")
     is_sufficient: bool = Field(description="Whether there are 30 observations or more.")
+    ratios_reason: str | None = Field(description="Why the ratios are null.")
     last_updated: UtcTime | None
 
     @classmethod
@@ -125,6 +130,7 @@ class AnalyticsOut(Freshness):
             average_score=shown.average_score,
             total_score=shown.total_score,
             average_performance=shown.average_performance,
+            growth=figures.growth,
             max_drawdown=figures.max_drawdown,
             average_volatility=shown.average_volatility,
             replacement_candidates=list(shown.replacement_candidates),
@@ -140,6 +146,7 @@ class AnalyticsOut(Freshness):
             profit_factor=figures.profit_factor,
             observations=figures.observations,
             is_sufficient=figures.is_sufficient,
+            ratios_reason=figures.reason,
             last_updated=shown.updated_at,
             **freshness(shown.facts),
         )

@@ -28,21 +28,27 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'
 
 
 class FiguresOut(Out):
-    """Of daily returns of the index, 365 days a year; null where not defined."""
+    """Figures of the index in the period, 365 days a year; null where not defined.
 
-    observations: int
+    Growth and drawdown are of every known point; the ratios are null below 30 observations.
+    """
+
+    observations: int = Field(description="Daily returns behind the ratios.")
     is_sufficient: bool = Field(description="Whether there are 30 observations or more.")
+    ratios_reason: str | None = Field(description="Why the ratios are null.")
+    growth: float | None = Field(description="As a fraction.")
     sharpe: float | None
     sharpe_error: float | None = Field(description="Standard error of `sharpe`.")
     sortino: float | None
     calmar: float | None
     max_drawdown: Share | None
-    win_rate: Share | None
+    win_rate: Share | None = Field(description="Share of the observations with a gain.")
     profit_factor: float | None
 
     @classmethod
     def of(cls, made: Figures) -> Self:
-        return cls.model_validate(made)
+        names = [name for name in cls.model_fields if name != "ratios_reason"]
+        return cls(**{name: getattr(made, name) for name in names}, ratios_reason=made.reason)
 
 
 class MomentOut(Out):

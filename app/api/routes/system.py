@@ -236,8 +236,13 @@ async def readyz(service: ServiceDep) -> ComponentOut:
 
 
 @probes.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
-async def metrics_text(metrics: Annotated[Metrics, Depends(get_metrics)]) -> Response:
-    """Prometheus text format."""
+async def metrics_text(
+    request: Request, metrics: Annotated[Metrics, Depends(get_metrics)]
+) -> Response:
+    """Prometheus text format; every gauge is read now."""
+    service = getattr(request.state, "my_symbols", None)
+    if service is not None:
+        await service.status.read_gauges()
     return Response(metrics.render(), media_type=CONTENT_TYPE)
 
 
