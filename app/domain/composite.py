@@ -20,7 +20,7 @@ from app.domain.market import Floats, Ints
 from app.domain.moments import LEAST_UNIVERSE, DayMoments, Moments, by_moments, observed
 from app.domain.panel import Bools
 
-FORMULA: Final = 2  # counts the changes of how factors become scores; part of each version
+FORMULA: Final = 3  # counts the changes of how factors become scores; part of each version
 LEAST_COVERAGE: Final = 0.5 - 1e-12  # of a family's or the composite's weight; rounding is no lack
 COMPOSITE: Final = "composite"
 _DECIMALS: Final = 12

@@ -126,6 +126,9 @@ def known_at(inputs: ScoringInputs) -> ScoringInputs:
     seen = inputs.open_interest_ms <= now
     return replace(
         inputs,
+        books=tuple(
+            None if book is None or book.stamped_ms > now else book for book in inputs.books
+        ),
         daily=_closed_by(inputs.daily, now),
         hourly=_closed_by(inputs.hourly, now),
         funding=tuple(

@@ -134,6 +134,11 @@ class Scoring:
         """
         return worst((self.own_status_of(board), self.market.status()))
 
+    def best(self, count: int) -> tuple[str, ...]:
+        """The best symbols of the newest board."""
+        ranked = () if self._latest is None else self._latest.cards  # the scored ones come first
+        return tuple(card.symbol for card in ranked[:count] if card.rank is not None)
+
     def own_status_of(self, board: Board) -> DataStatus:
         """By its age alone, whatever the market is."""
         settings = self.configuration()

@@ -61,6 +61,7 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
             first = await service.controls.first_symbols()
         except UnavailableError:
             first = ()  # without the database the rotation goes on
+        first = (*first, *service.scoring.best(service.market.configuration().feed.candidates))
         step_s = service.market.configuration().cadences.books_tick
         await service.market.refresh_books(step_s, first)
 

@@ -73,7 +73,7 @@ def test_confidence_by_hand() -> None:
     ages[Source.BOOKS] = np.full(30, 900.0)
     ages[Source.CONTRACTS] = np.full(30, -5.0)  # a clock ahead is not fresher than fresh
     card = score(replace(INPUTS, ages_s=ages), SPEC).cards[0]
-    book_weight = 0.25 * 0.6  # depth and impact: half books at one half-life, half contracts
+    book_weight = 0.25 * 0.66  # depth and impact: half books at one half-life, half contracts
     assert card.confidence is not None
     assert card.confidence.completeness == pytest.approx(1.0)
     assert card.confidence.freshness == pytest.approx(1.0 - book_weight * 0.25)
