@@ -227,7 +227,7 @@ async def test_a_portfolio_that_leans_to_one_side(tmp_path: Path) -> None:
 
 async def test_a_rival_is_recommended_while_a_member_is_hard_to_trade(tmp_path: Path) -> None:
     # How much better a rival must be is as it comes; only boards and days pass faster here.
-    swift = {"auto_forced": False, "noise_runs": 4, "minimum_holding": 0}
+    swift = {"auto_forced": False, "confirmation_interval": 0, "minimum_holding": 0}
     cadences = {**FAST, "replacement_check": 2}
     async with stage(tmp_path, 4, morning(), replacement=swift, cadences=cadences) as here:
         held = await here.members()

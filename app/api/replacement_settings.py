@@ -10,11 +10,13 @@ class ReplacementSettingsOut(Out):
     """Times in seconds, noise in composite z, the return in basis points a day."""
 
     noise_multiple: float
-    noise_runs: int
     noise_default: float = Field(description="Where noise is not known yet; 0: none.")
     return_per_z: float
     horizon_days: float
     confirmations: int
+    confirmation_interval: int = Field(
+        description="Evaluations within so many seconds of a counted one are not counted."
+    )
     minimum_holding: int
     cooling_off: int
     max_pause: int = Field(
@@ -38,11 +40,11 @@ class ReplacementSettingsOut(Out):
 
 class ReplacementSettingsIn(Body):
     noise_multiple: float | None = None
-    noise_runs: int | None = None
     noise_default: float | None = None
     return_per_z: float | None = None
     horizon_days: float | None = None
     confirmations: int | None = None
+    confirmation_interval: int | None = None
     minimum_holding: int | None = None
     cooling_off: int | None = None
     max_pause: int | None = None

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from app.api.body import Body
+from app.api.body import Body, DecimalIn
 from app.api.schemas import Out
 
 
@@ -20,6 +20,14 @@ class SizingOut(Out):
     volatility_target: float = Field(description="Of the portfolio, annualised; 0: none.")
     kelly_fraction: float = Field(description="Of the Kelly stake, where a record is given.")
     kelly_prior: float = Field(description="Wins, and as many losses, seen beforehand.")
+    reference_balance: float = Field(
+        description="Equity in the quote currency by which a rebalance judges its smallest change "
+        "where the request names no `account_balance`; 0: none is known."
+    )
+    min_notional: float = Field(
+        description="Quote currency; a change that is worth less, or less than one lot, is not "
+        "traded."
+    )
 
 
 class SizingIn(Body):
@@ -32,3 +40,5 @@ class SizingIn(Body):
     volatility_target: float | None = None
     kelly_fraction: float | None = None
     kelly_prior: float | None = None
+    reference_balance: DecimalIn | None = None
+    min_notional: DecimalIn | None = None

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
+from types import MappingProxyType
 from typing import Any, Self
 
 from app.domain.errors import Code, ConflictError
 from app.domain.portfolio import FULL, Portfolio
 from app.domain.rebalancing import Plan, Standing, Trigger, toward
-from app.domain.weighting import Allocation, Flag, Role
+from app.domain.weighting import Allocation, Flag, Role, whole
 
 _UNCHANGED = "prices have moved it since the plan was made"
 
@@ -50,12 +52,17 @@ class Approved:
 
 
 def agreed(
-    approved: Approved, marked: Portfolio, moment: Plan, standings: Mapping[str, Standing]
+    approved: Approved,
+    marked: Portfolio,
+    moment: Plan,
+    standings: Mapping[str, Standing],
+    least_u: Mapping[str, int] = MappingProxyType({}),
 ) -> Plan:
-    """The approved weights as the plan of this moment; members that may not be traded stay.
+    """The approved weights as the plan of this moment; members that the plan left alone stay.
 
     `marked` has the weights as prices have carried them, `moment` is what would be planned now.
-    What a member that stays has moved since goes to or comes from cash. Raises
+    What a member that stays has moved since goes to or comes from cash, and so does a change that
+    is smaller than `least_u` of its symbol. Raises
     ConflictError(plan_changed) where prices, targets or rules are others by more than the
     tolerance.
     """
@@ -78,14 +85,33 @@ def agreed(
             raise _changed(f"{symbol} cannot be traded now: {ruling.reason}")
         if role is Role.EXCLUDED and weights[symbol] > 0:
             raise _changed(f"{symbol} may not be held: {ruling.reason}")
-        if role is Role.LOCKED:
+        if may_stay or abs(weights[symbol] - held) < least_u.get(symbol, 0):
             weights[symbol] = held
+    weights |= _absorbed(weights, {one.symbol: one.weight_u for one in marked.members}, approved)
     cash_u = FULL - sum(weights.values())
     if cash_u < 0 or weights.keys() != {one.symbol for one in marked.members}:
-        raise _changed("what may not be traded has grown, and leaves no room for the rest")
+        raise _changed("what stays has grown, and leaves no room for the rest")
     allocation = Allocation(weights, cash_u, approved.flags)
     reasons = {one.symbol: approved.reasons.get(one.symbol, _UNCHANGED) for one in marked.members}
     return toward(marked, allocation, approved.triggers, reasons, moment.rulings, standings)
+
+
+def _absorbed(
+    weights: Mapping[str, int], held: Mapping[str, int], approved: Approved
+) -> dict[str, int]:
+    """Weights of the moved ones where what stays has grown into more than the cash.
+
+    Each gives up its share, none of them more than the tolerance.
+    """
+    lacking = sum(weights.values()) - FULL
+    moved = sorted(name for name in weights if weights[name] not in {0, held.get(name)})
+    worth = sum(weights[name] for name in moved)
+    if lacking <= 0 or worth == 0:
+        return {}
+    shares = whole([Fraction(lacking * weights[name], worth) for name in moved], lacking)
+    if max(shares) > approved.tolerance_u:
+        return {}
+    return {name: weights[name] - share for name, share in zip(moved, shares, strict=True)}
 
 
 def _points(distance_u: int) -> str:

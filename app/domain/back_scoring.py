@@ -19,6 +19,7 @@ from app.domain.panel import Panel, ScoringInputs, Source, bridged, until
 from app.domain.segments import unbroken
 
 DAYS: Final = 30
+NOISE_DAYS: Final = 7
 _LEAST_CHANGES: Final = 10  # below it nobody knows how steady a score is
 
 
@@ -45,15 +46,34 @@ def back_scores(daily: Panel, spec: AlgorithmSpec, days: int = DAYS) -> Floats:
 
 def reliability(daily: Panel, spec: AlgorithmSpec, days: int = DAYS) -> Floats:
     """(N,) in 0..1; NaN with fewer than ten daily changes, or where nothing tells symbols apart."""
-    scores = back_scores(daily, spec, days)
-    changes = np.diff(scores, axis=0)
-    count = np.isfinite(changes).sum(axis=0)
-    enough = np.where(count >= _LEAST_CHANGES, count, np.nan)
-    mean = np.nansum(changes, axis=0) / enough
-    noise = np.nansum((changes - mean) ** 2, axis=0) / (enough - 1.0) / 2.0
+    return reliability_of(back_scores(daily, spec, days))
+
+
+def reliability_of(scores: Floats) -> Floats:
+    """(N,) of back scores (days + 1, N); as `reliability`."""
+    noise = _variance_of_changes(scores, 1) / 2.0
     newest = scores[-1][np.isfinite(scores[-1])]
     between = float(newest.var()) if len(newest) else 0.0
     return between / (between + noise) if between > 0.0 else np.full(len(noise), np.nan)
+
+
+def noise_of_level(scores: Floats) -> Floats:
+    """(N,) noise of the composite z over a week: sd of its 7-day changes over the root of two.
+
+    NaN with fewer than ten such changes.
+    """
+    if len(scores) <= NOISE_DAYS:
+        return np.full(scores.shape[1], np.nan)
+    return np.asarray(np.sqrt(_variance_of_changes(scores, NOISE_DAYS) / 2.0), np.float64)
+
+
+def _variance_of_changes(scores: Floats, days: int) -> Floats:
+    """(N,) sample variance of the changes over so many days; NaN with fewer than ten."""
+    changes = scores[days:] - scores[:-days]
+    count = np.isfinite(changes).sum(axis=0)
+    enough = np.where(count >= _LEAST_CHANGES, count, np.nan)
+    mean = np.nansum(changes, axis=0) / enough
+    return np.asarray(np.nansum((changes - mean) ** 2, axis=0) / (enough - 1.0), np.float64)
 
 
 def _of_candles(spec: AlgorithmSpec) -> AlgorithmSpec | None:

@@ -68,6 +68,7 @@ class Card:
     volatility: float | None  # EWMA, annualised fraction: the sigma of the weights
     factors: tuple[FactorReading, ...]
     detail: str | None = None  # the failed rule, or the heaviest reason among the factors
+    noise: float | None = None  # of z over a week, before it is shrunk
 
 
 @dataclass(frozen=True, slots=True)

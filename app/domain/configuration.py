@@ -59,22 +59,24 @@ class CorrelationRules:
 class ReplacementRules:
     """When a weak member gives way: its rival must be better by more than noise and cost."""
 
-    noise_multiple: float = setting(1.0, 0.0, 10.0)  # k, of the noise of both z
-    noise_runs: int = setting(30, 2, 1_000)  # latest boards that noise is measured on
+    # k, of the noise of both z: on real candles the median threshold is .56
+    # (benchmarks.replacement_threshold).
+    noise_multiple: float = setting(0.85, 0.0, 10.0)
     noise_default: float = setting(0.0, 0.0, 10.0)  # z, where noise is not known yet; 0: none
     return_per_z: float = setting(4.0, 0.01, 1_000.0)  # b, basis points a day
     horizon_days: float = setting(28.0, 0.1, 365.0)  # H, over which a swap must pay
     confirmations: int = setting(3, 1, 100)  # m, consecutive evaluations on distinct boards
+    confirmation_interval: int = setting(28_800, 0, 30 * _DAY_S)  # seconds between two counted ones
     minimum_holding: int = setting(7 * _DAY_S, 0, 365 * _DAY_S)  # seconds
     cooling_off: int = setting(_DAY_S, 0, 365 * _DAY_S)  # seconds after any swap
     max_pause: int = setting(_DAY_S, 0, 365 * _DAY_S)  # seconds that a contract may be paused
     min_confidence: float = setting(0.6, 0.0, 1.0)  # of the rival's score
     max_per_cycle: int = setting(2, 0, 100)
     max_per_sector: int = setting(4, 1, 100)  # nobody comes in beyond it
-    # What a leg of a swap is worth, in quote currency: so much sweeps the book. The service does
-    # not know the equity; 0 leaves the impact out.
-    impact_value: float = setting(0.0, 0.0, 1_000_000_000.0)
-    count_funding: bool = setting(default=False)  # the rival's dearer funding is a cost as well
+    # What a leg of a swap is worth, in quote currency: so much sweeps the book. The default is the
+    # largest position (20 %) of an account of 10 000; 0 leaves the impact out.
+    impact_value: float = setting(2_000.0, 0.0, 1_000_000_000.0)
+    count_funding: bool = setting(default=True)  # the rival's dearer funding is a cost as well
     auto_forced: bool = setting(default=True)  # members that cannot be traded any more
     auto_discretionary: bool = setting(default=False)  # confirmed improvements
 
@@ -175,6 +177,12 @@ class Configuration:
         default=Decimal(1), metadata=between("0", "100")
     )  # pp, strict
     rebalance_interval: int = setting(_DAY_S, 60, 365 * _DAY_S)  # seconds
+    # The threshold once the interval has passed.
+    rebalance_interval_threshold: Decimal = field(
+        default=Decimal("0.5"), metadata=between("0", "100")
+    )  # pp, strict
+    # Seconds from one rebalance to the next one that nothing but drift calls for.
+    rebalance_min_spacing: int = setting(3_600, 0, 30 * _DAY_S)
     replacement_candidates: int = setting(2, 0, 100)
     liquidity_share: float = setting(0.01, 0.000001, 1.0)  # of 24 h turnover, per position
     age_limit_cadences: float = setting(3.0, 1.0, 100.0)  # age limit and half-life of a source
@@ -204,6 +212,10 @@ class Configuration:
     @property
     def rebalance_threshold_u(self) -> int:
         return int(self.rebalance_threshold * _MICRO)
+
+    @property
+    def rebalance_interval_threshold_u(self) -> int:
+        return int(self.rebalance_interval_threshold * _MICRO)
 
     def age_limit_s(self, source: Source, *, streaming: bool = False) -> float:
         """How old an input of `source` may be, in seconds; its half-life is the same number."""

@@ -294,6 +294,16 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, StrEnum) else value
 
 
+# Settings that there were once: stored versions may name them.
+_RETIRED: Final = {"replacement": frozenset({"noise_runs"})}
+
+
 def from_document(document: Mapping[str, object], version: int) -> Configuration:
     """The stored settings of `version`; keys born later take their default."""
-    return replace(validate(document, Configuration()), version=version)
+    present = {
+        name: {key: one for key, one in value.items() if key not in _RETIRED.get(name, ())}
+        if isinstance(value, Mapping)
+        else value
+        for name, value in document.items()
+    }
+    return replace(validate(present, Configuration()), version=version)

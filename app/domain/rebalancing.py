@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
 from app.domain.configuration import Configuration, WeightingMethod
@@ -20,7 +21,7 @@ class Trigger(StrEnum):
     DRIFT = "drift"  # a weight is further from its target than the threshold
     BOUND = "bound"  # a funded weight lies outside its bounds
     MEMBERSHIP = "membership"  # members changed since weights were last set
-    INTERVAL = "interval"  # the interval has passed
+    INTERVAL = "interval"  # the interval has passed, and a weight is beyond its lower threshold
     RISK = "risk"  # the portfolio is more volatile than its target
 
 
@@ -70,6 +71,8 @@ class Plan:
     rulings: Mapping[str, Ruling]
     turnover_u: int  # sum of the absolute changes
     cost: float | None  # fraction of equity; None if it is unknown for one of the shifts
+    waits_until: datetime | None = None  # a drift that calls for a change waits so long
+    held_back: tuple[str, ...] = ()  # due to move, by less than is traded
 
 
 def may_trade(score: float, member: Member, configuration: Configuration) -> bool:
@@ -166,21 +169,70 @@ def plan(
     at: datetime,
     known: Covariance | None = None,
     method: WeightingMethod | None = None,
+    *,
+    rebalanced_at: datetime | None = None,
+    least_u: Mapping[str, int] = MappingProxyType({}),
 ) -> Plan:
-    """The change to the targets if something calls for it, else a plan without shifts.
+    """The change that brings weights back to their targets, a plan without shifts if none is due.
 
     `portfolio` has the weights as prices have carried them. A drift of exactly the threshold does
-    not call for a change. Once it fires, every member goes to its target, so that a second plan
-    right after the first has no shifts. With a band by cost, drift alone moves the members that
-    have left their band and as few others as add up.
+    not call for a change. Members inside their band stay, the others absorb the rest, and a second
+    plan right after the first has no shifts. `rebalanced_at`: drift alone waits for
+    `rebalance_min_spacing` since then. `least_u` is the smallest change of a symbol that is traded.
     """
     ruled = rulings(portfolio, standings, configuration, known, method)
     allocation = targets(ruled, configuration, known, method)
-    triggers = _triggers(portfolio, ruled, allocation, configuration, at, standings, known)
-    if triggers == (Trigger.DRIFT,) and configuration.rebalancing.band_by_cost:
-        allocation = _sparing(allocation, ruled, standings, configuration, known)
+    triggers, waits_until = _triggers(
+        portfolio, ruled, allocation, configuration, at, standings, known, rebalanced_at
+    )
     reasons = {symbol: ruling.reason for symbol, ruling in ruled.items()}
-    return toward(portfolio, allocation, triggers, reasons, ruled, standings)
+    if not triggers:
+        made = toward(portfolio, allocation, triggers, reasons, ruled, standings)
+        return replace(made, waits_until=waits_until)
+    by_interval = Trigger.INTERVAL in triggers
+    settled = within_bands(
+        allocation, ruled, standings, configuration, known, least_u, by_interval=by_interval
+    )
+    made = toward(portfolio, settled, triggers, reasons, ruled, standings)
+    threshold_u = _threshold_u(configuration, by_interval=by_interval)
+    held_back = (
+        one.symbol
+        for one in portfolio.members
+        for away_u in (abs(allocation.weights_u[one.symbol] - one.weight_u),)
+        if 0 < away_u < least_u.get(one.symbol, 0)
+        and settled.weights_u[one.symbol] == one.weight_u
+        and (
+            ruled[one.symbol].claim.role is Role.EXCLUDED
+            or away_u
+            > _allowed_u(
+                allocation.weights_u[one.symbol], standings[one.symbol], configuration, threshold_u
+            )
+        )
+    )
+    return replace(made, held_back=tuple(sorted(held_back)))
+
+
+def within_bands(
+    target: Allocation,
+    ruled: Mapping[str, Ruling],
+    standings: Mapping[str, Standing],
+    configuration: Configuration,
+    known: Covariance | None = None,
+    least_u: Mapping[str, int] = MappingProxyType({}),
+    *,
+    by_interval: bool = False,
+) -> Allocation:
+    """The targets without the trades that the bands save, if the portfolio stays calm enough."""
+    threshold_u = _threshold_u(configuration, by_interval=by_interval)
+    bands = {
+        symbol: _allowed_u(target.weights_u[symbol], standings[symbol], configuration, threshold_u)
+        for symbol in ruled
+    }
+    low, high = configuration.min_weight_u, configuration.max_weight_u
+    fewer = spared(target, ruled, bands, low, high, least_u)
+    if _is_too_volatile(fewer.weights_u, configuration, known):
+        return spared(target, ruled, dict.fromkeys(bands, 0), low, high, least_u)
+    return fewer
 
 
 def toward(
@@ -203,23 +255,6 @@ def toward(
     return Plan(shifts, triggers, allocation, ruled, turnover_u, _cost(shifts, standings))
 
 
-def _sparing(
-    target: Allocation,
-    ruled: Mapping[str, Ruling],
-    standings: Mapping[str, Standing],
-    configuration: Configuration,
-    known: Covariance | None,
-) -> Allocation:
-    """The targets without the trades that the bands by cost save, if it stays calm enough."""
-    bands = {
-        symbol: _allowed_u(target.weights_u[symbol], standing, configuration)
-        for symbol, standing in standings.items()
-    }
-    low, high = configuration.min_weight_u, configuration.max_weight_u
-    fewer = spared(target, ruled, bands, low, high)
-    return target if _is_too_volatile(fewer.weights_u, configuration, known) else fewer
-
-
 def _triggers(
     portfolio: Portfolio,
     ruled: Mapping[str, Ruling],
@@ -228,13 +263,20 @@ def _triggers(
     at: datetime,
     standings: Mapping[str, Standing],
     known: Covariance | None,
-) -> tuple[Trigger, ...]:
+    rebalanced_at: datetime | None,
+) -> tuple[tuple[Trigger, ...], datetime | None]:
+    """What calls for a change, and until when a drift waits that calls for one alone."""
     members, targets_u = portfolio.members, allocation.weights_u
-    drifted = (
-        abs(targets_u[one.symbol] - one.weight_u)
-        > _allowed_u(targets_u[one.symbol], standings[one.symbol], configuration)
-        for one in members
-    )
+
+    def beyond(threshold_u: int) -> tuple[Member, ...]:
+        return tuple(
+            one
+            for one in members
+            if abs(targets_u[one.symbol] - one.weight_u)
+            > _allowed_u(targets_u[one.symbol], standings[one.symbol], configuration, threshold_u)
+        )
+
+    drifted = beyond(configuration.rebalance_threshold_u)
     slack = configuration.rebalancing.bound_tolerance_u
     low, high = configuration.min_weight_u - slack, configuration.max_weight_u + slack
     # A weight that stands at its target is where the rules put it, inside its bounds or not.
@@ -244,25 +286,44 @@ def _triggers(
         if ruled[one.symbol].claim.role is Role.FUNDED
     )
     age = timedelta() if portfolio.weighted_at is None else at - portfolio.weighted_at
+    is_due = age >= timedelta(seconds=configuration.rebalance_interval)
+    late = is_due and any(beyond(configuration.rebalance_interval_threshold_u))
+    # Who may not be held leaves at once, whatever came before.
+    leaves = any(ruled[one.symbol].claim.role is Role.EXCLUDED for one in drifted)
+    free_at = None
+    if rebalanced_at is not None:
+        free_at = rebalanced_at + timedelta(seconds=configuration.rebalance_min_spacing)
+    may_drift = leaves or free_at is None or at >= free_at
     fired = (
-        (Trigger.DRIFT, any(drifted)),
+        (Trigger.DRIFT, bool(drifted) and may_drift),
         (Trigger.BOUND, any(outside)),
         (Trigger.MEMBERSHIP, bool(members) and portfolio.weighted_at is None),
-        (Trigger.INTERVAL, age >= timedelta(seconds=configuration.rebalance_interval)),
+        (Trigger.INTERVAL, late and may_drift),
         (
             Trigger.RISK,
             _is_too_volatile({one.symbol: one.weight_u for one in members}, configuration, known),
         ),
     )
-    return tuple(trigger for trigger, applies in fired if applies)
+    triggers = tuple(trigger for trigger, applies in fired if applies)
+    waits = not triggers and (bool(drifted) or late)
+    return triggers, free_at if waits else None
 
 
-def _allowed_u(aim_u: int, standing: Standing, configuration: Configuration) -> int:
+def _threshold_u(configuration: Configuration, *, by_interval: bool) -> int:
+    if by_interval:
+        return configuration.rebalance_interval_threshold_u
+    return configuration.rebalance_threshold_u
+
+
+def _allowed_u(
+    aim_u: int, standing: Standing, configuration: Configuration, threshold_u: int
+) -> int:
     """How far a weight may be from its target: the threshold, or its band by cost if wider."""
-    rules, least = configuration.rebalancing, configuration.rebalance_threshold_u
+    rules = configuration.rebalancing
     if not rules.band_by_cost or standing.trading_cost is None:
-        return least
-    return max(least, int(band(aim_u / FULL, standing.trading_cost, rules.risk_aversion) * FULL))
+        return threshold_u
+    wide_u = int(band(aim_u / FULL, standing.trading_cost, rules.risk_aversion) * FULL)
+    return max(threshold_u, wide_u)
 
 
 def band(weight: float, cost: float, aversion: float) -> float:

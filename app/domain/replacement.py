@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from math import hypot
-from statistics import stdev
 from typing import Final
 
 from scipy.special import ndtr
@@ -78,6 +77,7 @@ class Tally:
     candidate: str
     count: int
     input_hash: str  # of the board that was counted last
+    counted_at: datetime
     is_confirmed: bool = False
 
 
@@ -135,14 +135,9 @@ class Proposal:
         return None if old is None or new is None else new - old
 
 
-def noise_of(values: Sequence[float], rules: ReplacementRules) -> float | None:
-    """Sample standard deviation of a symbol's composite z over the last boards.
-
-    None (not known) below half of the boards asked for, unless the settings name a default.
-    """
-    if len(values) >= max(2, rules.noise_runs // 2):
-        return stdev(values)
-    return rules.noise_default or None
+def noise_of(measured: float | None, rules: ReplacementRules) -> float | None:
+    """The measured noise of a composite z, else the default of the settings; None: not known."""
+    return rules.noise_default or None if measured is None else measured
 
 
 def admissible(
@@ -219,16 +214,26 @@ def compare(
 
 
 def counted(
-    former: Tally | None, old: str, new: str, input_hash: str, *, exceeds: bool
+    former: Tally | None,
+    old: str,
+    new: str,
+    input_hash: str,
+    at: datetime,
+    interval: timedelta,
+    *,
+    exceeds: bool,
 ) -> Tally | None:
-    """The tally after one more look, None where it does not exceed; a board counts once."""
+    """The tally after one more look, None where it does not exceed.
+
+    A board counts once, and within `interval` of a counted look no other is counted.
+    """
     if not exceeds:
         return None
     if former is None or former.candidate != new:
-        return Tally(old, new, 1, input_hash)
-    if former.input_hash == input_hash:
+        return Tally(old, new, 1, input_hash, at)
+    if former.input_hash == input_hash or at - former.counted_at < interval:
         return former
-    return replace(former, count=former.count + 1, input_hash=input_hash)
+    return replace(former, count=former.count + 1, input_hash=input_hash, counted_at=at)
 
 
 def propose(

@@ -76,6 +76,7 @@ def score(
     spec: AlgorithmSpec,
     reliability: Floats | None = None,
     earlier: Mapping[str, HistoricMoments] = MappingProxyType({}),
+    noise: Floats | None = None,
 ) -> BoardDraft:
     """All eligible symbols against each other; nothing after `inputs.as_of_ms` is looked at.
 
@@ -123,6 +124,7 @@ def score(
             rank.get(column),
             _known(volatility[column]),
             is_holed=bool(holed[column]),
+            noise=None if noise is None else _known(noise[column]),
         )
         for column in range(len(inputs.symbols))
     ]
@@ -216,6 +218,7 @@ def _card(
     volatility: float | None,
     *,
     is_holed: bool,
+    noise: float | None = None,
 ) -> Card:
     reason, detail = (None, None) if rank is not None else _why_unavailable(readings)
     if is_holed:
@@ -232,6 +235,7 @@ def _card(
         volatility=volatility,
         factors=readings,
         detail=detail,
+        noise=None if rank is None else noise,
     )
 
 

@@ -1,8 +1,9 @@
 """The settings of position sizing: what holds a position back besides its weight."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from decimal import Decimal
 
-from app.domain.setting import setting
+from app.domain.setting import between, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,3 +20,10 @@ class SizingRules:
     volatility_target: float = setting(0.0, 0.0, 10.0)  # of the portfolio, annualised; 0: none
     kelly_fraction: float = setting(0.25, 0.0, 1.0)  # of the Kelly stake, where a record is given
     kelly_prior: float = setting(10.0, 1.0, 10_000.0)  # wins, and as many losses, seen beforehand
+    # Equity that changes of weights are judged by where a request names none; 0: none is known.
+    reference_balance: Decimal = field(
+        default=Decimal(0), metadata=between("0", "1000000000000")
+    )  # quote currency
+    min_notional: Decimal = field(
+        default=Decimal(5), metadata=between("0", "1000000")
+    )  # quote currency; a smaller change is not traded

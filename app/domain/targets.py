@@ -1,8 +1,10 @@
 """Target weights of the members by method: within bounds, as the operator set them, or calmer."""
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Final
 
 from app.domain.configuration import Configuration, WeightingMethod
@@ -83,27 +85,69 @@ def spared(
     bands_u: Mapping[str, int],
     low_u: int,
     high_u: int,
+    least_u: Mapping[str, int] = MappingProxyType({}),
 ) -> Allocation:
-    """The targets, but funded members that stand within their band and bounds are left alone.
+    """The targets, but funded members inside their band and bounds stay where they are.
 
     `bands_u` is how far each may be from its target. The others go to their targets (lots are
     whole: the edge of the band is no cheaper), and what the first ones hold more or less than
     theirs is taken from or given to these, none of them beyond its band or bounds. Where that does
-    not fit the next furthest member is moved as well. Source: QUANT section 6.
+    not fit further members move as well, first those whose own distance helps. No change is
+    smaller than `least_u` of its symbol. Source: QUANT section 6.
     """
-    funded = {name: one.claim.held_u for name, one in ruled.items() if _is(one, Role.FUNDED)}
-    away = {name: abs(held - target.weights_u[name]) for name, held in funded.items()}
-    order = sorted(funded, key=lambda name: (-Fraction(away[name], bands_u[name] or 1), name))
-    must = [
-        name for name in order if away[name] > bands_u[name] or not low_u <= funded[name] <= high_u
-    ]
-    moved = must + [name for name in order if name not in must]
-    for count in range(len(must), len(moved)):
-        kept = {name: funded[name] for name in moved[count:]}
-        given = _given(moved[:count], kept, target, bands_u, low_u, high_u)
+    stuck: set[str] = set()
+    while True:
+        made = _with_fewest(target, ruled, bands_u, low_u, high_u, stuck)
+        small = {
+            name
+            for name, one in ruled.items()
+            if 0 < abs(made.weights_u[name] - one.claim.held_u) < least_u.get(name, 0)
+        }
+        if not small:
+            return made
+        stuck |= small
+
+
+def _with_fewest(
+    target: Allocation,
+    ruled: Mapping[str, Ruling],
+    bands_u: Mapping[str, int],
+    low_u: int,
+    high_u: int,
+    stuck: AbstractSet[str],
+) -> Allocation:
+    """As `spared`, while the members of `stuck` keep their weight whatever their target is."""
+    held = {name: one.claim.held_u for name, one in ruled.items()}
+    ahead = {
+        name: target.weights_u[name] - held[name]
+        for name, one in ruled.items()
+        if _is(one, Role.FUNDED) and name not in stuck
+    }
+    must = sorted(
+        name
+        for name, by_u in ahead.items()
+        if abs(by_u) > bands_u[name] or (by_u and not low_u <= held[name] <= high_u)
+    )
+    kept = {name: held[name] for name in sorted(stuck)}
+    leaves = any(_is(one, Role.EXCLUDED) and held[name] > 0 for name, one in ruled.items())
+    if not must and not leaves:
+        weights = {**target.weights_u, **{name: held[name] for name in ahead}, **kept}
+        return Allocation(weights, FULL - sum(weights.values()), target.flags)
+    others = [name for name in ahead if name not in must]
+    spare = sum(ahead[name] for name in others)
+    spare += sum(target.weights_u[name] - weight for name, weight in kept.items())
+    sign = 1 if spare > 0 else -1
+    others.sort(key=lambda name: (-sign * Fraction(ahead[name], bands_u[name] or 1), name))
+    moved = must + others
+    for count in range(len(must), len(moved) + 1):
+        left = kept | {name: held[name] for name in moved[count:]}
+        given = _given(moved[:count], left, target, bands_u, low_u, high_u)
         if given is not None:
-            return Allocation({**target.weights_u, **kept, **given}, target.cash_u, target.flags)
-    return target
+            return Allocation({**target.weights_u, **left, **given}, target.cash_u, target.flags)
+    # Only reductions are sure to fit beside what is stuck; they free cash.
+    reduced = {name: min(held[name], target.weights_u[name]) for name in must}
+    weights = {**target.weights_u, **{name: held[name] for name in others}, **kept, **reduced}
+    return Allocation(weights, FULL - sum(weights.values()), target.flags)
 
 
 def _given(

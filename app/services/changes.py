@@ -9,9 +9,10 @@ from app.domain.events import PortfolioChanged
 from app.domain.history import Draft, EventType, PortfolioEvent, Stamp, number_text
 from app.domain.membership import Change, weigh
 from app.domain.portfolio import Portfolio, faults
-from app.domain.rebalancing import rulings, targets
+from app.domain.rebalancing import rulings, targets, within_bands
 from app.services.equity_history import indexed
 from app.services.grounds import Grounds
+from app.services.lot_plan import lot_rule
 from app.services.once import Command
 from app.storage.portfolio import Departure, MemberStatus
 from app.storage.unit_of_work import UnitOfWork
@@ -38,14 +39,22 @@ class BrokenInvariantError(AssertionError):
 def reweighed(change: Change, grounds: Grounds, facts: Mapping[str, Any], reason: str) -> Change:
     """The change with fresh weights for the members after it; as it is where data is stale.
 
+    Members inside their band stay where prices have carried them, as in a rebalance.
     While trading is switched off nobody grows: what a removal frees stays cash.
     """
     state = change.portfolio
     if not grounds.is_sound(state) or not grounds.controls.switch.enabled:
         return change
-    known = grounds.covariance(state)
-    ruled = rulings(grounds.marked(state), grounds.standings(state), grounds.configuration, known)
-    allocation = targets(ruled, grounds.configuration, known)
+    known, standings = grounds.covariance(state), grounds.standings(state)
+    ruled = rulings(grounds.marked(state), standings, grounds.configuration, known)
+    allocation = within_bands(
+        targets(ruled, grounds.configuration, known),
+        ruled,
+        standings,
+        grounds.configuration,
+        known,
+        lot_rule(standings, None, grounds).least_u,
+    )
     return weigh(change, allocation, facts, grounds.at, reason)
 
 

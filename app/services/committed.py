@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
@@ -32,6 +33,7 @@ class Committed:
     controls: Controls  # as stored, with locks that have expired
     # Mark prices of the moment when weights were last set, by symbol.
     set_at: Mapping[str, Decimal]
+    rebalanced_at: datetime | None  # when a rebalance last set them
     realized: Mapping[str, Decimal]  # booked results by symbol id, in their own currencies
 
     @classmethod
@@ -43,6 +45,7 @@ class Committed:
             configuration=await unit.configuration.current(),
             controls=await unit.controls.load(),
             set_at={} if weighed is None else prices_of(weighed.payload),
+            rebalanced_at=await unit.history.last_rebalance(),
             realized=await unit.trades.realized(),
         )
 

@@ -1,7 +1,7 @@
 """What a plan means in contracts: lots of every weight for a given balance, and what they miss."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
@@ -54,6 +54,39 @@ def lot_plan(weights_u: Mapping[str, int], balance: Decimal, grounds: Grounds) -
         missed=tuple(symbol for symbol, error in errors.items() if abs(error) > ACCURACY),
         specifications=pinned,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class LotRule:
+    """Smallest change of weight that is traded; without a balance the rule does not apply."""
+
+    balance: Decimal | None  # quote currency
+    source: str | None  # "account_balance" or "sizing.reference_balance"
+    least_u: Mapping[str, int] = field(default_factory=dict)  # micro-percent by symbol
+
+
+def lot_rule(symbols: Iterable[str], balance: Decimal | None, grounds: Grounds) -> LotRule:
+    """No change below one lot or the minimum notional, by `balance` or the configured one.
+
+    Of a symbol without a price the minimum notional alone is judged.
+    """
+    rules = grounds.configuration.sizing
+    reference = rules.reference_balance or None
+    used, source = (
+        (reference, None if reference is None else "sizing.reference_balance")
+        if balance is None
+        else (balance, "account_balance")
+    )
+    if used is None:
+        return LotRule(None, None)
+    least: dict[str, int] = {}
+    for symbol in symbols:
+        quote, value = grounds.market.quote(symbol), rules.min_notional
+        if quote is not None and quote.mark is not None:
+            lot = notional(quote.contract, quote.contract.lot_size, quote.mark)
+            value = max(value, lot)
+        least[symbol] = math.ceil(Fraction(value) * FULL / Fraction(used))
+    return LotRule(used, source, least)
 
 
 def trading_costs(

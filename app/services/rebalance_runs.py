@@ -3,15 +3,22 @@
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
-from app.domain.errors import Code, ConflictError, NotFoundError, ServiceError
-from app.domain.history import instant, instant_text
+from app.domain.errors import (
+    Code,
+    ConflictError,
+    NotFoundError,
+    PreconditionFailedError,
+    ServiceError,
+)
+from app.domain.history import instant, instant_text, number_text
 from app.domain.market import DataSource, DataStatus
 from app.domain.rebalance_run import LEASE, Failure, Outcome, Run, RunState, Step
 from app.domain.rebalancing import Plan
 from app.domain.weighting import Allocation, Flag
-from app.services.lot_plan import LotPlan
+from app.services.lot_plan import LotPlan, LotRule
 from app.services.once import Command
 from app.services.ports import Clock, NewId
 from app.services.rebalance_steps import Planned, RebalanceRequest, failure_of
@@ -36,6 +43,7 @@ class Rebalanced:
     lots: LotPlan | None  # where a balance was given
     cost: float | None  # fraction of equity
     has_impact: bool  # whether the cost holds what the order moves the price
+    lot_rule: LotRule | None  # None: a run of before the rule
     version: int
     cash_u: int
     facts: DataFacts
@@ -114,10 +122,14 @@ class RebalanceRuns:
         """Close `run`, whose work failed with `error`, and say how it stands on record.
 
         A transaction whose end nobody heard of may have been committed: then the run is closed
-        already, and stays as it is. None where the database cannot tell now.
+        already, and stays as it is. None where the database cannot tell now, and of a run for
+        another version of the portfolio, which is dropped: it never began.
         """
         try:
             async with self.database.write() as unit:
+                if isinstance(error, PreconditionFailedError):
+                    await unit.rebalance_runs.withdraw(run)
+                    return None
                 failed = run.failed(failure_of(error), await self.now(unit))
                 await unit.rebalance_runs.close(failed, steps)
                 return await unit.rebalance_runs.one(run.run_id)
@@ -206,6 +218,13 @@ def outcome_of(planned: Planned, before: int, after: int, cash_u: int, facts: Da
                 "cash_u": made.allocation.cash_u,
                 "flags": [flag.value for flag in made.allocation.flags],
             },
+            "lot_rule": {
+                "balance": number_text(planned.lot_rule.balance),
+                "source": planned.lot_rule.source,
+                "least_u": dict(planned.lot_rule.least_u),
+            },
+            "held_back": list(made.held_back),
+            "waits_until": None if made.waits_until is None else instant_text(made.waits_until),
             "lots": None if planned.lots is None else asdict(planned.lots),
             "facts": {
                 "as_of": None if facts.as_of is None else instant_text(facts.as_of),
@@ -221,7 +240,7 @@ def told(run: Run) -> Rebalanced:
     if run.outcome is None:
         raise LookupError(f"run {run.run_id} came to nothing")
     kept, details = run.outcome, run.outcome.details
-    allocation, facts = details["allocation"], details["facts"]
+    allocation, facts, waits = details["allocation"], details["facts"], details.get("waits_until")
     return Rebalanced(
         run_id=run.run_id,
         state=run.state,
@@ -236,10 +255,13 @@ def told(run: Run) -> Rebalanced:
             rulings={},
             turnover_u=kept.turnover_u,
             cost=details["plan_cost"],
+            waits_until=None if waits is None else instant(waits),
+            held_back=tuple(details.get("held_back", ())),
         ),
         lots=_lots(details["lots"]),
         cost=kept.cost,
         has_impact=details["has_impact"],
+        lot_rule=_lot_rule(details.get("lot_rule")),
         version=kept.version_after,
         cash_u=details["cash_u"],
         facts=DataFacts(
@@ -248,6 +270,13 @@ def told(run: Run) -> Rebalanced:
             DataStatus(facts["data_status"]),
         ),
     )
+
+
+def _lot_rule(kept: dict[str, Any] | None) -> LotRule | None:
+    if kept is None:
+        return None
+    balance = None if kept["balance"] is None else Decimal(kept["balance"])
+    return LotRule(balance, kept["source"], kept["least_u"])
 
 
 def _lots(kept: dict[str, Any] | None) -> LotPlan | None:

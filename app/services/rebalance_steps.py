@@ -28,7 +28,7 @@ from app.domain.rebalance_run import (
 from app.domain.rebalancing import Plan, plan
 from app.services.changes import Ledger
 from app.services.grounds import Grounds, GroundsNow
-from app.services.lot_plan import LotPlan, lot_plan, trading_costs
+from app.services.lot_plan import LotPlan, LotRule, lot_plan, lot_rule, trading_costs
 from app.services.once import Command
 from app.services.ports import Clock
 from app.storage.unit_of_work import UnitOfWork
@@ -53,6 +53,7 @@ class Loaded:
 
     portfolio: Portfolio
     grounds: Grounds
+    rebalanced_at: datetime | None  # when weights were last set by a rebalance
     refusal: Failure | None = None  # why the run that a dry run rehearses would be refused
 
 
@@ -64,6 +65,7 @@ class Planned:
     cost: float | None
     has_impact: bool  # whether the cost holds what the order moves the price
     lots: LotPlan | None
+    lot_rule: LotRule
 
 
 async def load(
@@ -76,15 +78,15 @@ async def load(
     """
     portfolio = await unit.portfolio.load(for_update=True)
     command.require_version(portfolio.version)
-    grounds = await grounds_now.of(unit)
+    grounds, refusal = await grounds_now.of(unit), None
     try:
         grounds.require_fresh_members(portfolio)
         grounds.controls.require((Draft(EventType.REBALANCE, None, None, {}, request.reason),))
     except (UnavailableError, ConflictError) as refused:
         if not request.is_dry_run:
             raise
-        return Loaded(portfolio, grounds, failure_of(refused))
-    return Loaded(portfolio, grounds)
+        refusal = failure_of(refused)
+    return Loaded(portfolio, grounds, await unit.history.last_rebalance(), refusal)
 
 
 def decide(loaded: Loaded, request: RebalanceRequest) -> Planned:
@@ -94,6 +96,8 @@ def decide(loaded: Loaded, request: RebalanceRequest) -> Planned:
     """
     portfolio, grounds = loaded.portfolio, loaded.grounds
     held, standings = grounds.marked(portfolio), grounds.standings(portfolio)
+    balance = request.account_balance
+    smallest = lot_rule(standings, balance, grounds)
     made = plan(
         held,
         standings,
@@ -101,14 +105,15 @@ def decide(loaded: Loaded, request: RebalanceRequest) -> Planned:
         grounds.at,
         grounds.covariance(portfolio),
         request.method,
+        rebalanced_at=loaded.rebalanced_at,
+        least_u=smallest.least_u,
     )
     if request.approved is not None:
-        made = agreed(request.approved, held, made, standings)
-    balance = request.account_balance
+        made = agreed(request.approved, held, made, standings, smallest.least_u)
     cost, has_impact = trading_costs(made.shifts, balance, grounds)
     weights_u = made.allocation.weights_u
     lots = None if balance is None else lot_plan(weights_u, balance, grounds)
-    return Planned(made, cost, has_impact, lots)
+    return Planned(made, cost, has_impact, lots, smallest)
 
 
 async def commit(

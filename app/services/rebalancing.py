@@ -77,7 +77,7 @@ class Rebalancing:
         portfolio = state.portfolio
         if not grounds.controls.switch.enabled or not grounds.is_sound(portfolio):
             return False
-        made = decide(Loaded(portfolio, grounds), RebalanceRequest(CHECK)).plan
+        made = decide(Loaded(portfolio, grounds, state.rebalanced_at), RebalanceRequest(CHECK)).plan
         return Trigger.DRIFT in made.triggers and bool(made.shifts)
 
     async def optimize(self, method: WeightingMethod) -> Optimized:
@@ -145,6 +145,7 @@ class Rebalancing:
                 lots=planned.lots,
                 cost=planned.cost,
                 has_impact=planned.has_impact,
+                lot_rule=planned.lot_rule,
                 version=before.version,
                 cash_u=made.allocation.cash_u if made.shifts else before.cash_u,
                 facts=facts_of(loaded.grounds),
@@ -244,6 +245,7 @@ class Rebalancing:
             lots=planned.lots,
             cost=planned.cost,
             has_impact=planned.has_impact,
+            lot_rule=planned.lot_rule,
             version=after.version,
             cash_u=after.cash_u,
             facts=facts,

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from app.domain.configuration import ReplacementRules
 from app.domain.history import number_text
 from app.domain.market import DataStatus
 from app.domain.membership import add, member_of, remove, swap
@@ -226,10 +225,10 @@ class Replacement:
         last = await unit.replacements.last_swap()
         field = contenders(portfolio, grounds)
         pending = (one.candidate for one in tallies.values())
-        noise = await _noise(unit, (*(o.contender.symbol for o in field.leavers), *pending), rules)
+        noise = noises((*(one.contender.symbol for one in field.leavers), *pending), grounds)
         pairs = field.pairs(tallies, noise)
         chosen = (other.symbol for _, other in pairs if other is not None)
-        noise |= await _noise(unit, chosen, rules)
+        noise |= noises(chosen, grounds)
         obstacle = _obstacle(portfolio, grounds)
         counting = count and obstacle is None
         if counting:
@@ -243,7 +242,7 @@ class Replacement:
             rules,
         )
         if counting:
-            await unit.replacements.keep(_kept(proposals, tallies), grounds.at)
+            await unit.replacements.keep(_kept(proposals, tallies))
         if obstacle is None:
             return proposals
         return tuple(replace(one, blocked_by=(obstacle, *one.blocked_by)) for one in proposals)
@@ -270,13 +269,14 @@ def _may(proposal: Proposal, grounds: Grounds) -> bool:
     return rules.auto_discretionary or policy.replacement is Policy.AUTO
 
 
-async def _noise(
-    unit: UnitOfWork, symbols: Iterable[str], rules: ReplacementRules
-) -> dict[str, float]:
+def noises(symbols: Iterable[str], grounds: Grounds) -> dict[str, float]:
     """Noise of the composite z by symbol; those for which it is not known are left out."""
-    names = frozenset(symbols)
-    recent = await unit.scoring.recent_z(names, rules.noise_runs)
-    known = {symbol: noise_of(recent.get(symbol, ()), rules) for symbol in names}
+    rules = grounds.configuration.replacement
+    cards = {symbol: grounds.card(symbol) for symbol in symbols}
+    known = {
+        symbol: noise_of(None if card is None else card.noise, rules)
+        for symbol, card in cards.items()
+    }
     return {symbol: value for symbol, value in known.items() if value is not None}
 
 
@@ -307,6 +307,8 @@ def _count(
             old.symbol,
             candidate.symbol,
             board.input_hash,
+            grounds.at,
+            timedelta(seconds=rules.confirmation_interval),
             exceeds=compare(old, candidate, noise, rules).exceeds(rules),
         )
         if tally is not None:

@@ -74,7 +74,9 @@ class Replaying:
 
         def work() -> Replayed:
             inputs = rebuilt(document, *candles)
-            draft = score(inputs, spec, Steadiness().of(inputs, spec), board.moments)
+            steadiness = Steadiness()
+            reliability, noise = steadiness.of(inputs, spec), steadiness.noise(inputs, spec)
+            draft = score(inputs, spec, reliability, board.moments, noise)
             again = draft.issued(
                 run_id=board.run_id,
                 algorithm=board.algorithm,

@@ -309,4 +309,5 @@ def _work(
     """Everything that takes processor time; runs in a thread on immutable values."""
     inputs = moment.scoring_inputs()
     refuse_unknown(moment, inputs)
-    return score(inputs, spec, steadiness.of(inputs, spec), known), pack(inputs)
+    reliability, noise = steadiness.of(inputs, spec), steadiness.noise(inputs, spec)
+    return score(inputs, spec, reliability, known, noise), pack(inputs)

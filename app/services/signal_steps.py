@@ -1,12 +1,13 @@
 """Which change of the membership a signal asks for now, by the rules that hold for everybody."""
 
 from app.domain.portfolio import Portfolio
-from app.domain.replacement import Block, Leaver, noise_of, propose
+from app.domain.replacement import Block, Leaver, propose
 from app.domain.selection import refuse
 from app.domain.signal import Direction, Signal
 from app.domain.signal_effect import Move, Step
 from app.services.contenders import contender, correlation_of
 from app.services.grounds import Grounds
+from app.services.replacement import noises
 from app.services.views import weakest
 from app.storage.unit_of_work import UnitOfWork
 
@@ -54,9 +55,7 @@ async def _swap(
     if refused is not None:
         return refused
     rules = grounds.configuration.replacement
-    recent = await unit.scoring.recent_z((old, symbol), rules.noise_runs)
-    known = {name: noise_of(recent.get(name, ()), rules) for name in (old, symbol)}
-    noise = {name: one for name, one in known.items() if one is not None}
+    noise = noises((old, symbol), grounds)
     last = await unit.replacements.last_swap()
     found = propose(
         Leaver(contender(old, grounds), held[old], None, is_pinned=False),

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field
 
-from app.domain.back_scoring import DAYS, reliability
+from app.domain.back_scoring import DAYS, back_scores, noise_of_level, reliability_of
 from app.domain.composite import AlgorithmSpec
 from app.domain.fingerprint import panel_hash
 from app.domain.market import Floats
@@ -19,12 +19,22 @@ class Steadiness:
     """
 
     days: int = DAYS
-    _kept: tuple[tuple[str, str], Floats] | None = field(default=None, init=False)
+    _kept: tuple[tuple[str, str], Floats, Floats] | None = field(default=None, init=False)
 
     def of(self, inputs: ScoringInputs, spec: AlgorithmSpec) -> Floats:
         """(N,) in 0..1, NaN where it is not known."""
+        return self._looked(inputs, spec)[1]
+
+    def noise(self, inputs: ScoringInputs, spec: AlgorithmSpec) -> Floats:
+        """(N,) noise of the composite z over a week, NaN where it is not known."""
+        return self._looked(inputs, spec)[2]
+
+    def _looked(
+        self, inputs: ScoringInputs, spec: AlgorithmSpec
+    ) -> tuple[tuple[str, str], Floats, Floats]:
         daily = known_at(inputs).daily
         key = panel_hash(daily), json.dumps(body_of(spec))
         if self._kept is None or self._kept[0] != key:
-            self._kept = key, reliability(daily, spec, self.days)
-        return self._kept[1]
+            scores = back_scores(daily, spec, self.days)
+            self._kept = key, reliability_of(scores), noise_of_level(scores)
+        return self._kept

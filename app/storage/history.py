@@ -88,6 +88,17 @@ class HistoryRepository:
         row = (await self.connection.execute(wanted)).first()
         return None if row is None else _event(row)
 
+    async def last_rebalance(self) -> datetime | None:
+        """When a rebalance last set weights."""
+        wanted = (
+            select(table.c.occurred_at)
+            .where(table.c.aggregate == PORTFOLIO_ID, table.c.type == EventType.REBALANCE.value)
+            .order_by(table.c.seq.desc())
+            .limit(1)
+        )
+        found: datetime | None = (await self.connection.execute(wanted)).scalar()
+        return found
+
     async def page(
         self,
         before_seq: int | None,

@@ -104,6 +104,11 @@ class RebalanceRunRepository:
             await self.connection.execute(steps_table.insert(), rows)
         return True
 
+    async def withdraw(self, run: Run) -> None:
+        """Drop a run that has not ended; it has no steps yet."""
+        gone = table.delete().where(table.c.run_id == run.run_id, table.c.state.in_(_ACTIVE))
+        await self.connection.execute(gone)
+
     async def one(self, run_id: str) -> Run | None:
         return await self._one(_ours().where(table.c.run_id == run_id))
 

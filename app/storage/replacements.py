@@ -31,12 +31,17 @@ class ReplacementRepository:
         rows = await self.connection.execute(wanted.order_by(table.c.symbol))
         return {
             row.symbol: Tally(
-                row.symbol, row.candidate, row.confirmations, row.input_hash, row.is_confirmed
+                row.symbol,
+                row.candidate,
+                row.confirmations,
+                row.input_hash,
+                row.counted_at,
+                row.is_confirmed,
             )
             for row in rows
         }
 
-    async def keep(self, tallies: Iterable[Tally], at: datetime) -> None:
+    async def keep(self, tallies: Iterable[Tally]) -> None:
         """These in place of all former ones."""
         table = replacement_confirmations
         await self.connection.execute(table.delete().where(table.c.portfolio_id == PORTFOLIO_ID))
@@ -48,7 +53,7 @@ class ReplacementRepository:
                 "confirmations": tally.count,
                 "input_hash": tally.input_hash,
                 "is_confirmed": tally.is_confirmed,
-                "counted_at": at,
+                "counted_at": tally.counted_at,
             }
             for tally in tallies
         ]

@@ -57,8 +57,10 @@ def _supporting(card: Card) -> ReadyJson:
         "confidence": parts or None,
         "families": [family.value for family in card.families],
         "factors": factors,
+        "noise": card.noise,
     }
-    return ready_json(body, (*factors, parts), (card.detail is None) + (not parts))
+    nulls = (card.detail is None) + (not parts) + (card.noise is None)
+    return ready_json(body, (*factors, parts), nulls)
 
 
 def _values(value: Confidence | FactorReading) -> list[Any]:
@@ -85,6 +87,7 @@ def card_of(row: Row[Any]) -> Card:
         volatility=row.volatility,
         factors=_readings(supporting["factors"]),
         detail=supporting["detail"],
+        noise=supporting.get("noise"),  # none in rows of before it was kept
     )
 
 

@@ -151,29 +151,6 @@ class ScoringRepository:
             for row in rows
         )
 
-    async def recent_z(self, symbols: Iterable[str], boards: int) -> dict[str, tuple[float, ...]]:
-        """Composite z of `symbols` on the newest `boards` complete boards, in no order.
-
-        Boards of the very same inputs count once; a board without a z of the symbol is left out,
-        and so are scores of a former listing of its name.
-        """
-        runs, scores, names = scoring_runs, symbol_scores, tuple(symbols)
-        newest = await self.connection.execute(
-            _complete(_newest(select(runs.c.run_id, runs.c.input_hash), boards))
-        )
-        distinct = {row.input_hash: row.run_id for row in newest}
-        wanted = select(scores.c.symbol, scores.c.z, scores.c.calculated_at).where(
-            scores.c.run_id.in_(distinct.values()),
-            scores.c.symbol.in_(names),
-            scores.c.z.is_not(None),
-        )
-        begun = await self._begun(names)
-        found: dict[str, list[float]] = {}
-        for symbol, z, at in await self.connection.execute(wanted):
-            if symbol not in begun or at >= begun[symbol]:
-                found.setdefault(symbol, []).append(z)
-        return {symbol: tuple(values) for symbol, values in found.items()}
-
     async def _begun(self, names: Iterable[str]) -> dict[str, datetime]:
         """When what bears these names now was first seen; nothing of what never had a contract."""
         wanted = (

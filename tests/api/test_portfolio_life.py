@@ -65,6 +65,19 @@ async def test_replacements_say_what_is_in_the_way(desk: Desk, client: httpx2.As
     assert first["score_improvement"] == pytest.approx(-0.015)
     assert first["confirmations"] == 0
     assert (first["forced"], first["reason"]) == (False, None)
+    cost = 2 * (0.0006 + 0.001) * 10_000 / (4 * 28)
+    assert (first["noise_z"], first["cost_z"]) == (0.0, pytest.approx(cost))
+    assert first["threshold_z"] == pytest.approx(cost)
+    assert first["blocked_by"] == ["improvement_too_small", "unconfirmed", "minimum_holding"]
+    board = desk.boards.board
+    assert board is not None
+    cards = tuple(replace(one, noise=0.3) for one in board.cards)
+    desk.boards.board = replace(board, cards=cards)
+    first = (await get(client, "/replacements"))["replacements"][0]
+    assert first["noise_z"] == pytest.approx(0.3 * 2**0.5)
+    assert first["threshold_z"] == pytest.approx(0.85 * 0.3 * 2**0.5 + cost)
+    desk.boards.board = replace(board, cards=tuple(replace(one, noise=None) for one in board.cards))
+    first = (await get(client, "/replacements"))["replacements"][0]
     assert (first["threshold_z"], first["recommendation_strength"]) == (None, None)
     assert first["blocked_by"] == ["noise_unknown", "unconfirmed", "minimum_holding"]
     desk.status(SYMBOLS[3], ContractStatus.BEING_SETTLED)

@@ -50,12 +50,12 @@ STANDINGS = {name: standing(name) for name in (A, B, C)}
 def test_the_agreed_weights_are_reached_from_where_prices_have_carried_them() -> None:
     now = held(AAA=19 * POINT, CCC=10 * POINT + 7)
     done = agreed(APPROVED, now, moment({B: 16 * POINT}), STANDINGS)
-    assert (done.allocation.weights_u, done.allocation.cash_u) == (AGREED, 55 * POINT)
+    assert done.allocation.weights_u == {**AGREED, C: 10 * POINT + 7}
+    assert done.allocation.cash_u == 55 * POINT - 7
     assert [(one.symbol, one.change_u, one.reason) for one in done.shifts] == [
         (A, POINT, "more"),
         (B, -2 * POINT, "less"),
-        (C, -7, "prices have moved it since the plan was made"),
-    ]
+    ], "what was to stay stays"
     assert done.triggers == (Trigger.DRIFT,)
 
 
@@ -88,11 +88,36 @@ def test_who_may_not_be_traded_and_was_to_stay_stays_and_cash_bears_it() -> None
     done = agreed(APPROVED, now, moment(CCC=Role.LOCKED), STANDINGS)
     assert done.allocation.weights_u == {**AGREED, C: 10 * POINT + 9}
     assert done.allocation.cash_u == 55 * POINT - 9
-    full = replace(APPROVED, weights_u={**AGREED, A: 75 * POINT}, seen_u={**SEEN, A: 75 * POINT})
-    bare = held(AAA=75 * POINT - 9, BBB=15 * POINT, CCC=10 * POINT + 9)
-    full = replace(full, seen_u={A: 75 * POINT, B: 15 * POINT, C: 10 * POINT}, cash_u=0)
+
+
+def test_where_there_is_no_cash_the_moved_ones_make_room() -> None:
+    full = replace(
+        APPROVED,
+        weights_u={A: 76 * POINT, B: 14 * POINT, C: 10 * POINT},
+        seen_u={A: 75 * POINT, B: 15 * POINT, C: 10 * POINT},
+        cash_u=0,
+    )
+    aims = {A: 76 * POINT, B: 14 * POINT}
+    now = held(AAA=75 * POINT - 9, BBB=15 * POINT, CCC=10 * POINT + 9)
+    done = agreed(full, now, moment(aims, CCC=Role.LOCKED), STANDINGS)
+    assert done.allocation.weights_u == {A: 76 * POINT - 8, B: 14 * POINT - 1, C: 10 * POINT + 9}
+    assert done.allocation.cash_u == 0
+    still = replace(full, weights_u=full.seen_u)
     with pytest.raises(ConflictError, match="no room"):
-        agreed(full, bare, moment({A: 75 * POINT}, CCC=Role.LOCKED), STANDINGS)
+        agreed(
+            replace(still, seen_u={**still.seen_u, A: 75 * POINT + 1}),
+            held(AAA=75 * POINT, BBB=15 * POINT + 9, CCC=10 * POINT),
+            moment({A: 75 * POINT, B: 15 * POINT}),
+            STANDINGS,
+            {A: 2},
+        )
+
+
+def test_a_change_that_has_become_too_small_is_not_traded() -> None:
+    now = held(AAA=19 * POINT)
+    done = agreed(APPROVED, now, moment(), STANDINGS, {A: POINT + 1})
+    assert {one.symbol for one in done.shifts} == {B}
+    assert done.allocation.weights_u[A] == 19 * POINT
 
 
 def test_a_proposal_without_its_weights_says_nothing_to_agree_to() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.domain.back_scoring import back_scores, reliability
+from app.domain.back_scoring import back_scores, noise_of_level, reliability
 from app.domain.board import Family
 from app.domain.composite import AlgorithmSpec
 from app.domain.configuration import Configuration
@@ -50,6 +50,16 @@ def test_only_daily_candles_are_needed_and_their_weights_stay_in_proportion() ->
     assert np.sort(found) == pytest.approx(-np.sort(-found)[::-1])
     half = {**SPEC.weights, Family.RISK: 0.2, Family.TECHNICAL: 0.35}
     assert (back_scores(INPUTS.daily, replace(SPEC, weights=half), 0)[0] != found).any()
+
+
+def test_noise_is_the_deviation_of_weekly_changes_over_the_root_of_two() -> None:
+    scores = back_scores(INPUTS.daily, SPEC, 20)
+    weekly = np.array([scores[row + 7] - scores[row] for row in range(14)])
+    np.testing.assert_allclose(noise_of_level(scores), weekly.std(axis=0, ddof=1) / 2**0.5)
+    few = scores.copy()
+    few[:5, 2] = np.nan
+    assert np.isnan(noise_of_level(few)).tolist() == [at == 2 for at in range(14)]
+    assert np.isnan(noise_of_level(scores[:7])).all()
 
 
 def test_reliability_by_hand() -> None:

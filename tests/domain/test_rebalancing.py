@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings as runs
+from hypothesis import strategies as st
 
 from app.domain import membership
 from app.domain.configuration import Configuration, WeightingMethod
@@ -121,17 +124,116 @@ def test_a_broken_bound_fires_however_small() -> None:
 
 def test_changed_membership_fires() -> None:
     left = membership.remove(of(*TEN), TEN[9], {}, T0, "out").portfolio
-    made = plan(left, standings(), SETTINGS, T0)
+    made = plan(left, {name: standing(name) for name in TEN[:9]}, SETTINGS, T0)
     assert Trigger.MEMBERSHIP in made.triggers
     assert sum(shift.change_u for shift in made.shifts) == 10_000_000
 
 
-def test_the_interval_fires_and_may_find_nothing_to_change() -> None:
+@pytest.mark.parametrize(("by_u", "fires"), [(500_000, False), (500_001, True)])
+def test_the_interval_has_a_threshold_of_its_own(by_u: int, fires: bool) -> None:
     day = timedelta(seconds=SETTINGS.rebalance_interval)
-    early = plan(of(*TEN), standings(), SETTINGS, T0 + day - timedelta(microseconds=1))
-    assert early.triggers == ()
-    due = plan(of(*TEN), standings(), SETTINGS, T0 + day)
-    assert (due.triggers, due.shifts) == ((Trigger.INTERVAL,), ())
+    now = moved(of(*TEN), by_u)
+    assert plan(now, standings(), SETTINGS, T0 + day - timedelta(microseconds=1)).triggers == ()
+    due = plan(now, standings(), SETTINGS, T0 + day)
+    assert due.triggers == ((Trigger.INTERVAL,) if fires else ())
+    assert {shift.symbol for shift in due.shifts} == (set(TEN[:2]) if fires else set())
+
+
+@pytest.mark.parametrize("reason", ["drift", "interval", "membership"])
+def test_members_inside_the_band_stay_whatever_the_reason(reason: str) -> None:
+    day = timedelta(seconds=SETTINGS.rebalance_interval)
+    far, ten = 600_000 if reason == "interval" else 1_500_000, of(*TEN)
+    away = (far, -far, 30_000, -30_000, 200_000, -200_000, 400_000, -400_000, 0, 0)
+    members = tuple(
+        replace(one, weight_u=one.weight_u + by_u)
+        for one, by_u in zip(ten.members, away, strict=True)
+    )
+    now = replace(ten, members=members)
+    if reason == "membership":
+        now = replace(now, weighted_at=None)
+    made = plan(now, standings(), SETTINGS, T0 + (day if reason == "interval" else HOUR))
+    assert Trigger(reason) in made.triggers
+    assert {shift.symbol for shift in made.shifts} == set(TEN[:2])
+    assert sum(made.allocation.weights_u.values()) + made.allocation.cash_u == FULL
+    again = plan(done(now, made), standings(), SETTINGS, T0 + HOUR)
+    assert (again.shifts, again.triggers) == ((), ())
+
+
+def test_drift_alone_keeps_its_distance_from_the_last_rebalance() -> None:
+    spacing = timedelta(seconds=SETTINGS.rebalance_min_spacing)
+    far, at = moved(of(*TEN), 1_500_000), T0 + HOUR
+    just = at - spacing + timedelta(microseconds=1)
+    waiting = plan(far, standings(), SETTINGS, at, rebalanced_at=just)
+    assert (waiting.shifts, waiting.triggers) == ((), ())
+    assert waiting.waits_until == just + spacing
+    free = plan(far, standings(), SETTINGS, at, rebalanced_at=at - spacing)
+    assert (free.triggers, free.waits_until) == ((Trigger.DRIFT,), None)
+    late = plan(far, standings(), SETTINGS, T0 + timedelta(days=2), rebalanced_at=T0)
+    assert late.triggers == (Trigger.DRIFT, Trigger.INTERVAL)
+    calm = plan(of(*TEN), standings(), SETTINGS, at, rebalanced_at=just)
+    assert calm.waits_until is None
+
+
+@pytest.mark.parametrize("reason", ["exit", "membership", "bound", "risk"])
+def test_forced_changes_do_not_wait(reason: str) -> None:
+    now, known, settings, covariance = of(*TEN), standings(), SETTINGS, None
+    if reason == "exit":
+        known = standings(**{TEN[0]: standing(TEN[0], ban="rug pull")})
+    elif reason == "membership":
+        now = replace(now, weighted_at=None, members=now.members[:5])
+    elif reason == "bound":
+        now = moved(now, 5_600_000)
+    else:
+        settings, covariance = with_rules(volatility_target=0.1), volatile(0.5)
+    made = plan(now, known, settings, T0 + HOUR, covariance, rebalanced_at=T0 + HOUR)
+    assert made.shifts
+    assert made.waits_until is None
+
+
+def test_nothing_smaller_than_a_lot_is_traded_and_it_is_said() -> None:
+    far = moved(of(*TEN), 1_500_000)
+    least = dict.fromkeys(TEN, 1_500_000)
+    assert {one.symbol for one in plan(far, standings(), SETTINGS, T0 + HOUR).shifts} == {*TEN[:2]}
+    assert plan(far, standings(), SETTINGS, T0 + HOUR, least_u=least).held_back == ()
+    assert len(plan(far, standings(), SETTINGS, T0 + HOUR, least_u=least).shifts) == 2
+    small = plan(far, standings(), SETTINGS, T0 + HOUR, least_u=dict.fromkeys(TEN, 1_500_001))
+    assert (small.triggers, small.shifts) == ((Trigger.DRIFT,), ())
+    assert small.held_back == TEN[:2]
+    # The second cannot be traded: the first gives up what nobody can take, and it is cash.
+    one = plan(far, standings(), SETTINGS, T0 + HOUR, least_u={TEN[1]: 1_500_001})
+    assert one.held_back == (TEN[1],)
+    assert all(abs(shift.change_u) >= 500_000 for shift in one.shifts)
+    assert TEN[1] not in {shift.symbol for shift in one.shifts}
+    assert sum(one.allocation.weights_u.values()) + one.allocation.cash_u == FULL
+
+
+@given(
+    st.lists(st.integers(-2_500_000, 2_500_000), min_size=10, max_size=10),
+    st.lists(
+        st.sampled_from([0, 300_000, 1_200_000, 4_000_000, 30_000_000]), min_size=10, max_size=10
+    ),
+    st.lists(st.sampled_from([0.2, 0.7, 0.9]), min_size=10, max_size=10),
+)
+@runs(max_examples=150, deadline=None, derandomize=True)
+def test_with_lots_of_any_size_no_change_is_smaller_and_all_adds_up(
+    moves: list[int], sizes: list[int], scores: list[float]
+) -> None:
+    known = {name: standing(name, score) for name, score in zip(TEN, scores, strict=True)}
+    ten, mean = of(*TEN), sum(moves) // 10
+    members = tuple(
+        replace(one, weight_u=one.weight_u + by_u - mean)
+        for one, by_u in zip(ten.members, moves, strict=True)
+    )
+    now = replace(ten, members=members, cash_u=FULL - sum(one.weight_u for one in members))
+    if now.cash_u < 0:
+        return
+    least = dict(zip(TEN, sizes, strict=True))
+    made = plan(now, known, SETTINGS, T0 + HOUR, least_u=least)
+    assert all(abs(one.change_u) >= max(1, least[one.symbol]) for one in made.shifts)
+    assert sum(made.allocation.weights_u.values()) + made.allocation.cash_u == FULL
+    assert made.allocation.cash_u >= 0
+    again = plan(done(now, made), known, SETTINGS, T0 + HOUR, least_u=least)
+    assert again.shifts == ()
 
 
 def test_who_comes_back_above_the_threshold_enters() -> None:

@@ -1,7 +1,7 @@
 """The arithmetic of replacement: threshold, confirmations, preference, blocks."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -26,7 +26,9 @@ from app.domain.replacement import (
 from app.domain.sectors import UNCLASSIFIED
 from app.domain.selection import Candidate
 
-RULES = ReplacementRules()
+RULES = ReplacementRules(noise_multiple=1.0, count_funding=False)
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+PAUSE = timedelta(hours=8)
 WEEK = timedelta(days=7)
 
 
@@ -59,7 +61,7 @@ def test_dearer_funding_over_the_horizon_is_a_cost() -> None:
 
 
 def tally(candidate: str = "NEW", count: int = 3) -> Tally:
-    return Tally("OLD", candidate, count, "inputs")
+    return Tally("OLD", candidate, count, "inputs", AT)
 
 
 NOISE = {"OLD": 0.25, "NEW": 0.25}
@@ -95,24 +97,28 @@ def test_a_missing_side_leaves_the_comparison_unknown() -> None:
     assert compare(dear, contender("NEW"), NOISE, RULES).cost is None
 
 
-def test_noise_needs_half_of_its_boards_or_an_explicit_default() -> None:
-    rules = ReplacementRules(noise_runs=6)
-    assert noise_of((0.1, 0.3), rules) is None
-    assert noise_of((0.1, 0.3, 0.2), rules) == pytest.approx(0.1)
-    assert noise_of((0.4, 0.4, 0.4), rules) == 0.0
-    assert noise_of((), replace(rules, noise_default=0.2)) == 0.2
-    assert noise_of((0.1, 0.3, 0.2), replace(rules, noise_default=9.0)) == pytest.approx(0.1)
-    assert noise_of((0.1,), replace(rules, noise_runs=2)) is None
+def test_noise_is_what_the_board_says_or_an_explicit_default() -> None:
+    assert noise_of(None, RULES) is None
+    assert noise_of(0.2, replace(RULES, noise_default=9.0)) == 0.2
+    assert noise_of(0.0, replace(RULES, noise_default=9.0)) == 0.0
+    assert noise_of(None, replace(RULES, noise_default=0.2)) == 0.2
 
 
 def test_confirmations_are_consecutive_of_one_pair_on_distinct_boards() -> None:
-    first = counted(None, "OLD", "NEW", "a", exceeds=True)
-    assert first == Tally("OLD", "NEW", 1, "a")
-    assert counted(first, "OLD", "NEW", "a", exceeds=True) == first
-    second = counted(first, "OLD", "NEW", "b", exceeds=True)
-    assert second == Tally("OLD", "NEW", 2, "b")
-    assert counted(second, "OLD", "ELSE", "c", exceeds=True) == Tally("OLD", "ELSE", 1, "c")
-    assert counted(second, "OLD", "NEW", "c", exceeds=False) is None
+    def look(
+        former: Tally | None, new: str, board: str, hours: float, *, exceeds: bool = True
+    ) -> Tally | None:
+        at = AT + timedelta(hours=hours)
+        return counted(former, "OLD", new, board, at, PAUSE, exceeds=exceeds)
+
+    first = look(None, "NEW", "a", 0)
+    assert first == Tally("OLD", "NEW", 1, "a", AT)
+    assert look(first, "NEW", "a", 9) == first, "a board counts once"
+    assert look(first, "NEW", "b", 7.99) == first, "and one within eight hours"
+    second = look(first, "NEW", "b", 8)
+    assert second == Tally("OLD", "NEW", 2, "b", AT + PAUSE)
+    assert look(second, "ELSE", "c", 9) == Tally("OLD", "ELSE", 1, "c", AT + timedelta(hours=9))
+    assert look(second, "NEW", "c", 9, exceeds=False) is None
 
 
 def test_the_one_being_confirmed_is_preferred_while_it_is_good_enough() -> None:

@@ -38,7 +38,7 @@ LIMITS = Limits(20_000_000, 0.01, RULES)
 INVERSE = contract(code="XBTUSDM", quote="USD", is_inverse=True, multiplier=Decimal(1))
 
 
-def limits(**rules: float) -> Limits:
+def limits(**rules: Any) -> Limits:
     return replace(LIMITS, rules=replace(RULES, **rules))
 
 

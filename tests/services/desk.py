@@ -10,7 +10,7 @@ from uuid import UUID
 
 import numpy as np
 
-from app.domain.board import Board, Card, CardStatus, Confidence
+from app.domain.board import Board, Card, CardStatus, Confidence, FactorReading, Family
 from app.domain.configuration import Configuration
 from app.domain.errors import Code
 from app.domain.market import (
@@ -135,6 +135,12 @@ class Boards:
         return self.whole
 
 
+def funding(rate: float) -> FactorReading:
+    """What longs pay, as an annualised fraction."""
+    family = Family.MARKET_STRUCTURE
+    return FactorReading("funding_rate", family, rate, "per year", 0.0, 0.1, 0.0, None)
+
+
 def card(symbol: str, score: float | None, rank: int) -> Card:
     known = score is not None
     return Card(
@@ -147,7 +153,8 @@ def card(symbol: str, score: float | None, rank: int) -> Card:
         confidence=Confidence(0.9, 1.0, 1.0, None) if known else None,
         rank=rank if known else None,
         volatility=0.8 if known else None,
-        factors=(),
+        factors=(funding(0.0),) if known else (),
+        noise=0.0 if known else None,
     )
 
 

@@ -102,13 +102,13 @@ async def test_where_others_may_write_two_statements_say_that_nothing_was_commit
     assert any("FROM alerts" in sql for sql in asked)
     # Boards and rivals that another has stored are read, too.
     async with desk.database.write() as unit:
-        await unit.replacements.keep([Tally(SYMBOLS[0], SYMBOLS[9], 3, "h", True)], desk.now)
+        await unit.replacements.keep([Tally(SYMBOLS[0], SYMBOLS[9], 3, "h", desk.now, True)])
     assert [one.subject for one in await shown(desk, rule=Rule.REPLACEMENT_RECOMMENDED)] == [
         SYMBOLS[0]
     ]
     await shown(desk)  # it has read what the one before has written
     async with desk.database.write() as unit:
-        await unit.replacements.keep([Tally(SYMBOLS[0], SYMBOLS[8], 3, "h", True)], desk.now)
+        await unit.replacements.keep([Tally(SYMBOLS[0], SYMBOLS[8], 3, "h", desk.now, True)])
     (told,) = await shown(desk, rule=Rule.REPLACEMENT_RECOMMENDED)
     assert told.symbols == (SYMBOLS[0], SYMBOLS[8])
 

@@ -108,9 +108,9 @@ async def _removed(desk: Desk) -> None:
 
 
 async def _leaving(desk: Desk) -> None:
-    tally = Tally(SYMBOLS[5], SYMBOLS[20], 3, "inputs", is_confirmed=True)
+    tally = Tally(SYMBOLS[5], SYMBOLS[20], 3, "inputs", desk.now, is_confirmed=True)
     async with desk.database.write() as unit:
-        await unit.replacements.keep((tally,), desk.now)
+        await unit.replacements.keep((tally,))
 
 
 MOVES: dict[str, Move] = {

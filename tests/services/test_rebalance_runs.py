@@ -261,13 +261,30 @@ async def test_a_run_whose_request_was_answered_by_another_stands_in_nobodys_way
 
 
 @pytest.mark.parametrize("keyed", [False, True])
+async def test_a_rebalance_for_another_version_leaves_no_run(desk: Desk, keyed: bool) -> None:
+    await desk.filled()
+    desk.score({SYMBOLS[0]: 0.61})
+    who = KEYED if keyed else WHO
+    other = Command("tester", "request-1", if_match=7, once=who.once)
+    asked: Mapping[str, Any] = {"scheduled_at": TICK, "render": rendered}
+    for _ in range(2):
+        with pytest.raises(ServiceError) as caught:
+            await desk.rebalancing.rebalance(other, **asked)
+        assert caught.value.code is Code.PRECONDITION_FAILED
+        assert await runs(desk) == ()
+    after = await desk.rebalancing.rebalance(who, **asked)
+    assert after.result is not None
+    assert after.result.state is RunState.DONE
+    assert [one.state for one in await runs(desk)] == [RunState.DONE]
+
+
+@pytest.mark.parametrize("keyed", [False, True])
 @pytest.mark.parametrize(
     ("code", "state"),
     [
         (Code.MARKET_DATA_STALE, RunState.ABORTED_STALE),
         (Code.NO_BOARD_YET, RunState.ABORTED_STALE),
         (Code.TRADING_DISABLED, RunState.ABORTED_KILLED),
-        (Code.PRECONDITION_FAILED, RunState.FAILED),
     ],
 )
 async def test_D21_a_run_that_is_refused_is_written_down_and_may_be_tried_again(
@@ -281,10 +298,8 @@ async def test_D21_a_run_that_is_refused_is_written_down_and_may_be_tried_again(
             desk.stale(*SYMBOLS[:3])
         case Code.NO_BOARD_YET:
             desk.boards.board = None
-        case Code.TRADING_DISABLED:
-            await desk.controls.switch(False, "holidays", WHO)
         case _:
-            who = Command("tester", "request-1", if_match=7, once=who.once)
+            await desk.controls.switch(False, "holidays", WHO)
     before = (await desk.portfolio.view()).portfolio, await history_length(desk)
     asked: Mapping[str, Any] = {"scheduled_at": TICK, "render": rendered}
     with pytest.raises(ServiceError) as caught:

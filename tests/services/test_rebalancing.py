@@ -2,7 +2,8 @@
 
 import asyncio
 from dataclasses import replace
-from decimal import Decimal
+from datetime import timedelta
+from decimal import ROUND_UP, Decimal
 from typing import Any
 
 import pytest
@@ -285,7 +286,8 @@ async def test_every_method_proposes_and_rebalances_alike(
     if method is WeightingMethod.FIXED:  # before the operator has set any nobody is sold
         assert (await rebalanced(desk, method=method)).plan.shifts == ()
     fixed = {"fixed_weights": {SYMBOLS[0]: 12, SYMBOLS[1]: 8.5}}
-    await desk.configuration.put({"rebalancing": fixed}, "set", WHO)
+    exact = {"rebalance_threshold": 0, "rebalance_interval_threshold": 0}
+    await desk.configuration.put({"rebalancing": fixed, **exact}, "set", WHO)
     before = (await desk.portfolio.view()).portfolio
     proposed = await desk.rebalancing.optimize(method)
     assert (await desk.portfolio.view()).portfolio == before
@@ -301,6 +303,68 @@ async def test_every_method_proposes_and_rebalances_alike(
         assert [one.weight_u for one in after.members][:3] == [12_000_000, 8_500_000, 0]
     if method is WeightingMethod.EQUAL:
         assert {one.weight_u for one in after.members} == {10_000_000}
+
+
+async def test_a_change_below_one_lot_or_the_minimum_notional_is_not_traded(desk: Desk) -> None:
+    await desk.filled()
+    desk.later(hours=1)
+    desk.score({SYMBOLS[0]: 0.61})
+    plain = await rebalanced(desk, dry_run=True)
+    assert plain.lot_rule is not None
+    assert (plain.lot_rule.balance, plain.lot_rule.source) == (None, None)
+    smallest = min(abs(one.change_u) for one in plain.plan.shifts)
+
+    async def held_back(**asked: Any) -> tuple[set[str], set[str]]:
+        made = await rebalanced(desk, dry_run=True, **asked)
+        return {one.symbol for one in made.plan.shifts}, set(made.plan.held_back)
+
+    # A lot is worth 1, the minimum notional is 5: the smallest change is worth that and no less.
+    enough = (Decimal(5) * FULL / smallest).quantize(Decimal("0.01"), ROUND_UP)
+    moved = {one.symbol for one in plain.plan.shifts}
+    assert await held_back(account_balance=enough) == (moved, set())
+    assert (await held_back(account_balance=enough * Decimal("0.999")))[0] != moved
+    assert await held_back(account_balance=Decimal(20)) == (set(), {SYMBOLS[0]})
+    sizing = {"sizing": {"reference_balance": 20}}
+    await desk.configuration.put(sizing, "small", WHO)
+    assert await held_back() == (set(), {SYMBOLS[0]})
+    assert await held_back(account_balance=enough) == (moved, set()), "what is asked comes first"
+    done = await rebalanced(desk)
+    assert (done.plan.shifts, done.version) == ((), plain.version + 1), "that of the setting"
+    assert done.lot_rule is not None
+    assert done.lot_rule.source == "sizing.reference_balance"
+    await desk.configuration.put({"sizing": {"min_notional": 0}}, "by lots", WHO)
+    lots = (Decimal(1) * FULL / smallest).quantize(Decimal("0.01"), ROUND_UP)
+    assert await held_back(account_balance=lots) == (moved, set())
+    assert (await held_back(account_balance=lots * Decimal("0.999")))[0] != moved
+
+
+async def test_a_member_that_comes_in_moves_no_weight_by_less_than_the_band(desk: Desk) -> None:
+    await desk.filled(10)
+    before = {one.symbol: one.weight_u for one in (await desk.portfolio.view()).portfolio.members}
+    await desk.portfolio.replace(SYMBOLS[9], SYMBOLS[10], "try", WHO)
+    portfolio = (await desk.portfolio.view()).portfolio
+    after = {one.symbol: one.weight_u for one in portfolio.members}
+    assert after.pop(SYMBOLS[10]) == before.pop(SYMBOLS[9])
+    assert after == before
+
+
+async def test_drift_waits_for_the_spacing_and_an_exit_does_not(desk: Desk) -> None:
+    await desk.filled()
+    desk.score({SYMBOLS[0]: 0.61})
+    assert (await rebalanced(desk)).plan.shifts, "the first follows no other"
+    desk.later(seconds=3_599)
+    desk.score({SYMBOLS[0]: 0.95})
+    waiting = await rebalanced(desk)
+    assert (waiting.plan.shifts, waiting.plan.triggers) == ((), ())
+    assert waiting.plan.waits_until == desk.now + timedelta(seconds=1)
+    assert not await desk.rebalancing.has_drifted()
+    desk.score({SYMBOLS[0]: 0.95, SYMBOLS[1]: 0.2})
+    forced = await rebalanced(desk, dry_run=True)
+    assert {one.symbol: one.action for one in forced.plan.shifts}[SYMBOLS[1]] == "exit"
+    desk.later(seconds=1)
+    desk.score({SYMBOLS[0]: 0.95})
+    assert await desk.rebalancing.has_drifted()
+    assert (await rebalanced(desk)).plan.shifts
 
 
 async def test_nothing_is_proposed_on_stale_data(desk: Desk) -> None:

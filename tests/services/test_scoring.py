@@ -647,13 +647,12 @@ async def test_the_last_complete_board_stays_in_force_behind_provisional_ones(
     assert announced.changes == score_changes(complete, again)  # not against the provisional one
 
 
-async def test_provisional_boards_count_in_no_history_noise_or_outcome(bench: Bench) -> None:
+async def test_provisional_boards_count_in_no_history_or_outcome(bench: Bench) -> None:
     symbol = INPUTS.symbols[1]
     bench.market.inputs = covering(8)
     provisional = await bench.scoring.calculate()
     async with bench.database.read() as unit:
         assert await unit.scoring.latest_complete() is None
-        assert await unit.scoring.recent_z([symbol], 30) == {}
         assert await unit.scoring.latest_composites([symbol]) == {}
         assert await unit.alerts.former_run(0) is None
         assert await unit.hourly_bars.universe(bench.now + timedelta(days=9_999)) == frozenset()
@@ -663,10 +662,9 @@ async def test_provisional_boards_count_in_no_history_noise_or_outcome(bench: Be
     bench.market.inputs, bench.now = INPUTS, bench.now + timedelta(minutes=5)
     complete = await bench.scoring.calculate()
     async with bench.database.read() as unit:
-        noise = await unit.scoring.recent_z([symbol], 30)
         card = complete.card(symbol)
         assert card is not None
-        assert noise == {symbol: (card.z,)}
+        assert await unit.scoring.latest_composites([symbol]) == {symbol: card.composite}
         assert await unit.alerts.former_run(0) == complete.run_id
         assert await unit.hourly_bars.universe(bench.now + timedelta(days=9_999))
         assert await unit.moments.days(complete.algorithm, complete.algorithm_version)

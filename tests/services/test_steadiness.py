@@ -21,6 +21,7 @@ def test_the_same_day_is_looked_into_once() -> None:
     np.testing.assert_array_equal(first, reliability(INPUTS.daily, SPEC, 11))
     moved = replace(INPUTS, bid=INPUTS.bid * 1.01, as_of_ms=AS_OF_MS + 60_000)
     assert steady.of(moved, SPEC) is first
+    assert steady.noise(moved, SPEC) is steady.noise(INPUTS, SPEC)
 
 
 def test_another_bar_and_another_algorithm_are_looked_into_anew() -> None:

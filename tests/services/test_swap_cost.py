@@ -55,7 +55,11 @@ async def test_funding_is_that_of_the_board(cycles: Cycles) -> None:
     desk: Desk = cycles.desk
     plain = await cost_of(cycles)
     assert plain is not None
-    assert await cost_of(cycles, count_funding=True) is None  # these cards have no such reading
+    await cycles.board(BETTER)
+    for symbol in (PLANTED, WEAKEST):
+        await cycles.change(symbol, factors=())
+    unknown = await cycles.proposal(WEAKEST)
+    assert unknown.comparison.cost is None, "these cards have no such reading"
     board = desk.boards.board
     assert board is not None
 

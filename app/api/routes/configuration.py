@@ -85,6 +85,12 @@ class ConfigurationOut(Out):
     score_tilt: float
     rebalance_threshold: float = Field(description="Percentage points of drift.")
     rebalance_interval: int = Field(description="Seconds.")
+    rebalance_interval_threshold: float = Field(
+        description="Percentage points of drift, once the interval has passed."
+    )
+    rebalance_min_spacing: int = Field(
+        description="Seconds from one rebalance to the next one that drift alone calls for."
+    )
     replacement_candidates: int
     liquidity_share: float
     age_limit_cadences: float
@@ -169,6 +175,8 @@ class ConfigurationIn(Said):
     score_tilt: float | None = None
     rebalance_threshold: DecimalIn | None = None
     rebalance_interval: int | None = None
+    rebalance_interval_threshold: DecimalIn | None = None
+    rebalance_min_spacing: int | None = None
     replacement_candidates: int | None = None
     liquidity_share: float | None = None
     age_limit_cadences: float | None = None

@@ -1,7 +1,7 @@
 """Rebalancing over HTTP: the plan, and carrying it out once."""
 
 from decimal import Decimal
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, cast
 
 from pydantic import Field
 from starlette.responses import Response
@@ -19,6 +19,7 @@ from app.api.schemas import (
     Percent,
     Share,
     TimeIn,
+    UtcTime,
     finite,
     percent,
 )
@@ -26,7 +27,7 @@ from app.domain.configuration import WeightingMethod
 from app.domain.errors import Code
 from app.domain.rebalance_run import RunState
 from app.domain.rebalancing import Shift
-from app.services.lot_plan import LotPlan
+from app.services.lot_plan import LotPlan, LotRule
 from app.services.once import Answer
 from app.services.rebalance_runs import Rebalanced
 from app.services.weighing import Optimized
@@ -95,6 +96,31 @@ class LotsOut(Out):
         )
 
 
+class LotRuleOut(Out):
+    """Nothing below one lot or `sizing.min_notional` is traded, where the equity is known."""
+
+    status: Literal["applied", "not_applicable"]
+    balance: MoneyString | None = Field(description="The equity that changes are judged by.")
+    source: Literal["account_balance", "sizing.reference_balance"] | None
+    reason: str | None = Field(description="Why the rule is not applicable.")
+    held_back: list[str] = Field(description="Members whose change is due and too small to trade.")
+
+    @classmethod
+    def of(cls, rule: LotRule, held_back: tuple[str, ...]) -> Self:
+        applies = rule.balance is not None
+        return cls(
+            status="applied" if applies else "not_applicable",
+            balance=rule.balance,
+            source=cast('Literal["account_balance", "sizing.reference_balance"]', rule.source)
+            if applies
+            else None,
+            reason=None
+            if applies
+            else "neither account_balance nor the setting sizing.reference_balance is given",
+            held_back=list(held_back),
+        )
+
+
 class PlanOut(Freshness):
     """The plan; empty when nothing calls for a rebalance."""
 
@@ -112,6 +138,11 @@ class PlanOut(Freshness):
     )
     cost_includes_impact: bool
     lots: LotsOut | None = Field(description="Of all members, where a balance was given.")
+    lot_rule: LotRuleOut | None = Field(description="Null for runs that are older than the rule.")
+    waits_until: UtcTime | None = Field(
+        description="Drift alone calls for a change, and waits for `rebalance_min_spacing` after "
+        "the last rebalance."
+    )
     cash_percentage: Percent
     flags: list[str]
     would_be_refused: RebalanceErrorOut | None = Field(
@@ -136,6 +167,10 @@ class PlanOut(Freshness):
             estimated_cost=finite(done.cost),
             cost_includes_impact=done.has_impact,
             lots=None if done.lots is None else LotsOut.of(done.lots),
+            lot_rule=None
+            if done.lot_rule is None
+            else LotRuleOut.of(done.lot_rule, plan.held_back),
+            waits_until=plan.waits_until,
             cash_percentage=percent(done.cash_u),
             flags=[flag.value for flag in plan.allocation.flags],
             would_be_refused=(

@@ -23,7 +23,14 @@ class ReplacementOut(Out):
     candidate_score: Score | None
     score_improvement: float | None
     improvement_z: float | None = Field(description="The same in composite z, which decides.")
-    threshold_z: float | None = Field(description="Noise and cost; null if either is unknown.")
+    threshold_z: float | None = Field(
+        description="D of this pair: `noise_multiple` times the noise, and the cost; null if "
+        "either is unknown."
+    )
+    noise_z: float | None = Field(description="Of the difference of both composite z over a week.")
+    cost_z: float | None = Field(
+        description="Fees, spread, impact and the difference of funding over the horizon, in z."
+    )
     recommendation_strength: Score | None = Field(
         description="How likely it pays for its cost, times the confidence; null if unknown."
     )
@@ -43,6 +50,8 @@ class ReplacementOut(Out):
             score_improvement=finite(one.score_improvement),
             improvement_z=finite(one.comparison.improvement),
             threshold_z=finite(one.threshold),
+            noise_z=finite(one.comparison.noise),
+            cost_z=finite(one.comparison.cost),
             recommendation_strength=finite(one.strength),
             confirmations=one.confirmations,
             forced=one.is_forced,
