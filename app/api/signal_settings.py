@@ -14,8 +14,10 @@ class SignalsOut(Out):
     min_confidence: Score
     min_consensus: Score = Field(description="Pooled probability that a signal is right.")
     strong_consensus: Score
-    quorum: Score = Field(description="Share of all weight that must have voted.")
-    horizon_days: float = Field(description="Over which a signal is to prove right.")
+    quorum: Score = Field(description="Share of the agents' weight that must have voted.")
+    horizon_days: float = Field(
+        description="Over which a signal is to prove right that names no timeframe."
+    )
     min_outcomes: int = Field(description="From which on the skill of an agent is known.")
     veto_volatility: float = Field(description="Annualised; above it risk forbids buying.")
     veto_drawdown: Score = Field(description="A fall within 90 days beyond which as well.")

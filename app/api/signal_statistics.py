@@ -7,7 +7,7 @@ from pydantic import Field
 
 from app.api.schemas import Out, Score, UtcTime
 from app.domain.signal_statistics import AgentCounts
-from app.domain.track_record import BINS, Bin, Record
+from app.domain.track_record import BINS, Bin, Record, trust
 from app.services.signals import SignalStatistics
 
 _NOBODY = Record()
@@ -64,11 +64,24 @@ class RecordOut(Out):
         )
 
 
+class SourceRecordOut(Out):
+    """The track record of a source for one type of its signals."""
+
+    signal_type: str
+    trust: Score = Field(
+        description="The part of its claim that counts: 0.2 + 0.8 x n / (n + 50) x max(0, skill)."
+    )
+    record: RecordOut = Field(
+        description="Its claim, 1/2 + 1/2 x strength x confidence, against whether its signals "
+        "were right, as far as judged. `skill` has the factor n / (n + 50)."
+    )
+
+
 class SourceStatisticsOut(Out):
     source: str
     states: dict[str, int]
-    record: RecordOut = Field(
-        description="Its confidence against whether its signals were right, as far as judged."
+    records: list[SourceRecordOut] = Field(
+        description="By type of signal; without an outcome the trust is 0.2."
     )
 
 
@@ -130,9 +143,17 @@ class SignalStatisticsOut(Out):
                 SourceStatisticsOut(
                     source=name,
                     states=states.get(name, {}),
-                    record=RecordOut.of(found.sources.get(name, _NOBODY)),
+                    records=[
+                        SourceRecordOut(
+                            signal_type=type_, trust=trust(record), record=RecordOut.of(record)
+                        )
+                        for (source, type_), record in sorted(
+                            found.sources.items(), key=lambda one: one[0]
+                        )
+                        if source == name
+                    ],
                 )
-                for name in sorted(states.keys() | found.sources.keys())
+                for name in sorted(states.keys() | {source for source, _ in found.sources})
             ],
             agents=[
                 AgentStatisticsOut.of(

@@ -15,10 +15,14 @@ from app.domain.verdict import Evaluation, Recommendation, Verdict, Vote
 
 
 class VoteOut(Out):
-    """What one agent said; one that abstained has no probability."""
+    """The vote of one agent, or of the signal's source; an abstention has no probability."""
 
-    agent: str = Field(examples=["technical"])
-    weight: Share = Field(description="Of all agents.")
+    agent: str = Field(examples=["technical"], description="`source` for that of the source.")
+    is_source: bool = Field(
+        description="The source votes 1/2 +- 1/2 x trust x strength x confidence, with the trust "
+        "that its record for this type of signal has earned; see `figures`."
+    )
+    weight: Share = Field(description="Of all agents; the source weighs as much as their mean.")
     probability: Score | None = Field(
         description="That the symbol beats the median of the universe over the horizon."
     )
@@ -37,10 +41,13 @@ class VoteOut(Out):
 class VerdictOut(Out):
     """What the agents came to, and on what ground."""
 
-    evaluation: Evaluation | None = Field(description="Null where too few agents have voted.")
+    evaluation: Evaluation | None = Field(
+        description="Null where too few agents have voted. CONDITIONAL is likely to be right, but "
+        "most votes do not say so: it is no approval."
+    )
     consensus_score: Score | None = Field(description="Probability that the signal is right.")
     approval_share: Share = Field(description="Of the weight that voted.")
-    voted_share: Share = Field(description="Of all weight.")
+    voted_share: Share = Field(description="Of the weight of all agents.")
     reason: str
     is_weighed_by_skill: bool = Field(description="Else every agent weighs the same.")
     board_id: str | None = Field(description="The scoring run that the agents looked at.")
@@ -127,6 +134,9 @@ class PendingSignalOut(Out):
     signal_strength: Score
     confidence_level: Score
     signal_data: Json = Field(description="The source's own.")
+    unused_fields: list[str] = Field(
+        description="What nothing here uses.", examples=[["signal_data.rule"]]
+    )
     signal_timestamp: UtcTime | None
     received_at: UtcTime
     expires_at: UtcTime
@@ -169,6 +179,7 @@ def signal_fields(signal: Signal) -> Mapping[str, Any]:
         "signal_strength": claim.strength,
         "confidence_level": claim.confidence,
         "signal_data": claim.data,
+        "unused_fields": list(claim.unused_fields),
         "signal_timestamp": claim.said_at,
         "received_at": signal.received_at,
         "expires_at": signal.expires_at,

@@ -11,6 +11,7 @@ from app.domain.agents import AGENTS, Agent
 from app.domain.factors import FACTORS, Factor
 from app.domain.scoring_extension import as_factor
 from app.domain.signal_ideas import LONGEST_NAME
+from app.domain.verdict import SOURCE
 from app.services.signal_sources import BUILT_IN, SignalSource
 
 AGENT_GROUP: Final = "my_symbols.signal_agents"  # each names an `Agent`
@@ -27,7 +28,7 @@ def agents() -> tuple[Agent, ...]:
     """
     found: list[Agent] = []
     for point, loaded in _loaded(AGENT_GROUP):
-        taken = {one.name for one in (*AGENTS, *found)}
+        taken = {SOURCE, *(one.name for one in (*AGENTS, *found))}
         if isinstance(loaded, Agent) and _is_name(loaded.name, taken):
             found.append(Agent(loaded.name, loaded.needs, loaded.judge, loaded.may_veto, True))
         else:

@@ -11,6 +11,7 @@ from typing import Final
 from scipy.special import ndtr
 
 from app.domain.board import Board, Card, CardStatus
+from app.domain.exact import to_millionths
 from app.domain.market import DAYS_A_YEAR
 from app.domain.pooling import clipped
 from app.domain.signal_rules import SignalRules
@@ -51,7 +52,7 @@ class Evidence:
     @classmethod
     def of(cls, card: Card, around: Surroundings, obstacle: str | None = None) -> "Evidence":
         figures = dict(_raw(card))
-        if card.volatility is not None and card.volatility > 0.0:
+        if card.volatility is not None and isfinite(card.volatility) and card.volatility > 0.0:
             # The weights' own sigma, not the factor of the same name.
             figures["volatility"] = card.volatility
         confidence = None if card.confidence is None else card.confidence.level
@@ -161,8 +162,8 @@ def risk(evidence: Evidence, rules: SignalRules) -> Opinion | Abstention:
     calm = usual**2 / (usual**2 + moves**2)
     vetoes = (
         (evidence.obstacle is not None, evidence.obstacle),
-        (moves > rules.veto_volatility, f"its volatility {moves:.2f} is above the limit"),
-        (fall > rules.veto_drawdown, f"it has fallen by {fall:.0%}, beyond the limit"),
+        (_is_above(moves, rules.veto_volatility), f"its volatility {moves:.2f} is above the limit"),
+        (_is_above(fall, rules.veto_drawdown), f"it has fallen by {fall:.0%}, beyond the limit"),
     )
     veto = next((said for holds, said in vetoes if holds), None)
     return _opinion(calm, evidence, {"median_volatility": usual}, ("volatility", "drawdown"), veto)
@@ -200,6 +201,10 @@ def _cost_bp(figures: Known) -> float | None:
     if "spread" not in figures or "impact" not in figures:
         return None
     return _HALF_BP * figures["spread"] + figures["impact"]
+
+
+def _is_above(value: float, limit: float) -> bool:
+    return to_millionths(value) > to_millionths(limit)
 
 
 def _within(value: float, bound: float) -> float:

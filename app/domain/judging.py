@@ -31,6 +31,8 @@ def settled(
 ) -> Judged:
     """The signal with its verdict: approved, rejected, or failed where too few have voted.
 
+    CONDITIONAL is no approval.
+
     A verdict is held to what comes of the symbol in `window`, unless it is to be tried again.
     Raises ConflictError(invalid_state_transition) for one that does not wait to be judged.
     """
@@ -51,5 +53,5 @@ def unjudged(signal: Signal, reason: str, at: datetime) -> Judged:
 def _state(verdict: Verdict) -> SignalState:
     if verdict.evaluation is None:
         return SignalState.FAILED
-    rejected = verdict.evaluation is Evaluation.REJECT
-    return SignalState.REJECTED if rejected else SignalState.APPROVED
+    approved = verdict.evaluation in {Evaluation.APPROVE, Evaluation.STRONG_APPROVE}
+    return SignalState.APPROVED if approved else SignalState.REJECTED

@@ -35,11 +35,11 @@ class Window:
     ends_at: datetime
 
     @classmethod
-    def after(cls, at: datetime, horizon_days: float) -> "Window":
+    def after(cls, at: datetime, horizon: timedelta) -> "Window":
         """That of a verdict at `at`, in the exchange's time; whole hours, one at least."""
         hours = -(-round(at.timestamp() * 1000) // HOUR_MS)
         starts = datetime.fromtimestamp(hours * HOUR_MS / 1000, UTC)
-        return cls(starts, starts + timedelta(hours=max(1, round(horizon_days * 24))))
+        return cls(starts, starts + timedelta(hours=max(1, round(horizon / timedelta(hours=1)))))
 
     @property
     def starts_ms(self) -> int:

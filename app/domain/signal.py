@@ -1,5 +1,6 @@
 """Signals: what a source says of a symbol, and the life of it up to its end."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -12,6 +13,17 @@ from app.domain.signal_rules import SignalRules
 
 # Clocks of sources run ahead of ours a little.
 AHEAD: Final = timedelta(seconds=5)
+TIMEFRAME: Final = "timeframe"  # the only field of `Claim.data` that has a meaning here
+LONGEST_TIMEFRAME: Final = timedelta(days=90)
+_TIMEFRAME: Final = re.compile(r"([1-9][0-9]{0,4})([mhdw])")  # 15m, 4h, 1d, 2w
+_UNITS: Final[Mapping[str, timedelta]] = MappingProxyType(
+    {
+        "m": timedelta(minutes=1),
+        "h": timedelta(hours=1),
+        "d": timedelta(days=1),
+        "w": timedelta(weeks=1),
+    }
+)
 
 
 class Direction(StrEnum):
@@ -62,6 +74,22 @@ class Claim:
     source_id: str | None = None  # names the signal at its source
     said_at: datetime | None = None
     expires_at: datetime | None = None  # None: after the time that the settings give
+
+    @property
+    def timeframe(self) -> timedelta | None:
+        """The horizon that the source names in its data; None without one that can be read."""
+        given = None if self.data is None else self.data.get(TIMEFRAME)
+        found = _TIMEFRAME.fullmatch(given) if isinstance(given, str) else None
+        if found is None:
+            return None
+        lasts = int(found[1]) * _UNITS[found[2]]
+        return lasts if lasts <= LONGEST_TIMEFRAME else None
+
+    @property
+    def unused_fields(self) -> tuple[str, ...]:
+        """The fields of the data that nothing here uses, by name."""
+        used = set() if self.timeframe is None else {TIMEFRAME}
+        return tuple(f"signal_data.{name}" for name in sorted({*(self.data or ())} - used))
 
     def same_content(self, other: "Claim") -> bool:
         """Whether a second delivery says what the first one said."""

@@ -4,18 +4,16 @@ from app.domain.judging import Judged
 from app.domain.policy import Policy
 from app.domain.signal import Signal
 from app.domain.signal_rules import SignalRules
-from app.domain.verdict import Evaluation, Verdict
+from app.domain.verdict import Verdict
 
 
 def policy_for(signal: Signal, verdict: Verdict, rules: SignalRules) -> Policy:
     """How far this signal may go by itself.
 
-    While nobody knows what the agents are worth, and where most did not approve, an operator
-    decides: then `auto` is no more than `propose`.
+    While the skill of no agent is known an operator decides: then `auto` is no more than `propose`.
     """
     wanted = rules.policies.get(signal.claim.type, rules.policy)
-    sure = verdict.evaluation in {Evaluation.APPROVE, Evaluation.STRONG_APPROVE}
-    if wanted is Policy.AUTO and not (verdict.is_weighed_by_skill and sure):
+    if wanted is Policy.AUTO and not verdict.is_weighed_by_skill:
         return Policy.PROPOSE
     return wanted
 

@@ -5,17 +5,20 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
+from app.domain.exact import to_millionths
 from app.domain.pooling import earned, shrunk_brier, skill
 from app.domain.signal import Direction
 
 BINS: Final = 10  # of probabilities, equally wide
+UNPROVEN: Final = 0.2  # trust in a source without skill
+SourceKey = tuple[str, str]  # a source and one of its signal types
 
 
 class Kind(StrEnum):
     """Whose probabilities they are."""
 
     AGENT = "agent"  # that the symbol beats the median
-    SOURCE = "source"  # that the signal is right: its confidence
+    SOURCE = "source"  # that the signal is right: what it claims
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,24 @@ class Record:
         known = {one.number: one for one in self.bins}
         known[number] = known.get(number, Bin(number)).told(probability, came)
         return Record(tuple(known[one] for one in sorted(known)))
+
+
+def claimed(strength: float, confidence: float) -> float:
+    """The probability of being right that a source claims: from 1/2 to 1."""
+    return 0.5 + 0.5 * strength * confidence
+
+
+def trust(record: Record) -> float:
+    """The part k of a source's claim that counts: 0.2 + 0.8 n / (n + 50) max(0, skill).
+
+    `Record.skill` has the factor n / (n + 50) already.
+    """
+    return UNPROVEN + (1.0 - UNPROVEN) * max(0.0, record.skill)
+
+
+def is_proven(record: Record) -> bool:
+    """Whether a source has any skill."""
+    return to_millionths(record.skill) > 0
 
 
 def bin_of(probability: float) -> int:

@@ -1,6 +1,6 @@
 """Intake of signals: those that come at the same time are taken in by one transaction."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -17,7 +17,7 @@ from app.services.grounds import Grounds, GroundsNow
 from app.services.group_commit import GroupCommit
 from app.services.once import Command, Once, Outcome, Render
 from app.services.ports import NewId
-from app.services.signal_judges import Judges, board_of
+from app.services.signal_judges import Judges, Skills, board_of
 from app.services.signal_news import tell
 from app.storage.database import Database
 from app.storage.signals import Name
@@ -144,7 +144,7 @@ class SignalIntake:
     ) -> dict[int, Taken | ServiceError]:
         """By the place of the claim. Of several under one name the first counts."""
         known = await unit.signals.all_named(filter(None, map(_name, claims.values())))
-        gate = await self._gate(unit, grounds)
+        gate = await self._gate(unit, grounds, claims.values())
         found: dict[int, Taken | ServiceError] = {}
         made: dict[int, Judged] = {}
         names = set(known)
@@ -167,10 +167,9 @@ class SignalIntake:
         rest = (at for at in claims if at not in found)
         return found | {at: _again(claims[at], known) for at in rest}
 
-    async def _gate(self, unit: UnitOfWork, grounds: Grounds) -> "_Gate":
-        rules = grounds.configuration.signals
-        weights = await self.judges.weights(unit, rules)
-        return _Gate(grounds, self.judges, weights, await unit.signals.pending_count())
+    async def _gate(self, unit: UnitOfWork, grounds: Grounds, claims: Iterable[Claim]) -> "_Gate":
+        skills = await self.judges.skills(unit, grounds.configuration.signals, claims)
+        return _Gate(grounds, self.judges, skills, await unit.signals.pending_count())
 
 
 @dataclass(slots=True)
@@ -179,7 +178,7 @@ class _Gate:
 
     grounds: Grounds
     judges: Judges
-    weights: Mapping[str, float] | None
+    skills: Skills
     waiting: int
 
     def let_in(self, new_id: NewId, claim: Claim) -> Judged:
@@ -195,7 +194,7 @@ class _Gate:
         board = board_of(self.grounds)
         may_wait = self.waiting or self.judges.asks_outside
         if signal.is_pending and board is not None and not may_wait:
-            return self.judges.judged(signal, self.grounds, board, self.weights)
+            return self.judges.judged(signal, self.grounds, board, self.skills)
         self.waiting += signal.is_pending
         return Judged(signal)
 

@@ -2,16 +2,17 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from app.domain.agents import AGENTS, Agent, Evidence, Surroundings
 from app.domain.board import Board, Card
 from app.domain.errors import UnavailableError
 from app.domain.judging import Judged, settled, unjudged
 from app.domain.outcome import Window
-from app.domain.signal import Signal
+from app.domain.signal import Claim, Signal
 from app.domain.signal_rules import SignalRules
-from app.domain.track_record import Kind, weights_of
-from app.domain.verdict import judge
+from app.domain.track_record import Record, SourceKey, weights_of
+from app.domain.verdict import SourceClaim, judge
 from app.services.grounds import Grounds
 from app.services.outside_agents import Asked, OutsideAgents
 from app.storage.unit_of_work import UnitOfWork
@@ -19,6 +20,15 @@ from app.storage.unit_of_work import UnitOfWork
 _STALE = "the market data of {} is too old to judge it"
 _ABSENT = "{} is not on the board"
 _NOBODY = Asked()
+_NEW = Record()  # of a source that nothing is known of
+
+
+@dataclass(frozen=True, slots=True)
+class Skills:
+    """Skill of agents and sources as it stands in one transaction."""
+
+    weights: Mapping[str, float] | None = None  # of agents, by skill; None while they weigh alike
+    sources: Mapping[SourceKey, Record] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -60,14 +70,11 @@ class Judges:
         signal: Signal,
         grounds: Grounds,
         board: Board,
-        weights: Mapping[str, float] | None,
+        skills: Skills,
         asked: Asked = _NOBODY,
     ) -> Judged:
-        """The signal after its verdict; failed, to be tried again, where data is missing.
-
-        `weights` follow the skill of the agents; None while that is not known.
-        """
-        symbol = signal.claim.symbol
+        """The signal after its verdict; failed, to be tried again, where data is missing."""
+        claim, symbol = signal.claim, signal.claim.symbol
         card = None if symbol is None else board.card(symbol)
         if symbol is None or card is None:
             return unjudged(signal, _ABSENT.format(symbol), grounds.at)
@@ -76,14 +83,26 @@ class Judges:
         evidence = self._evidence(card, grounds, board)
         rules = grounds.configuration.signals
         answers = asked.answers.get(symbol, {})
-        verdict = judge(signal.claim.direction, evidence, rules, weights, self.agents, answers)
+        record = skills.sources.get((claim.source, claim.type), _NEW)
+        source = SourceClaim(claim.strength, claim.confidence, record)
+        verdict = judge(
+            claim.direction, evidence, rules, skills.weights, self.agents, answers, source
+        )
         version = grounds.configuration.version
-        window = Window.after(grounds.market.as_of() or grounds.at, rules.horizon_days)
+        horizon = claim.timeframe or timedelta(days=rules.horizon_days)
+        window = Window.after(grounds.market.as_of() or grounds.at, horizon)
         return settled(signal, verdict, board.run_id, version, window, grounds.at)
 
-    async def weights(self, unit: UnitOfWork, rules: SignalRules) -> dict[str, float] | None:
-        """As the skill of the agents stands in this transaction; None while they weigh alike."""
-        records = await unit.signal_records.all(Kind.AGENT)
+    async def skills(
+        self, unit: UnitOfWork, rules: SignalRules, claims: Iterable[Claim] | None
+    ) -> Skills:
+        """Skills in this transaction, of the sources of `claims`; None: of all sources."""
+        keys = None if claims is None else {(one.source, one.type) for one in claims}
+        agents, sources = await unit.signal_records.of(keys)
+        return Skills(self.weights(agents, rules), sources)
+
+    def weights(self, records: Mapping[str, Record], rules: SignalRules) -> dict[str, float] | None:
+        """Weights of the agents by their skill; None while they weigh alike."""
         return weights_of(records, [one.name for one in self.agents], rules.min_outcomes)
 
     def _evidence(self, card: Card, grounds: Grounds, board: Board) -> Evidence:

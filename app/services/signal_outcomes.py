@@ -8,7 +8,8 @@ from typing import Final
 
 from app.domain.events import SignalOutcomesBooked
 from app.domain.outcome import GRACE, HOUR_MS, REACH_MS, Field, Window, gain_of
-from app.domain.track_record import Kind, Record, is_right
+from app.domain.pooling import clipped
+from app.domain.track_record import Record, SourceKey, claimed, is_right
 from app.services.grounds import GroundsNow
 from app.storage.database import Database
 from app.storage.signal_outcomes import Booking, OpenOutcome
@@ -74,7 +75,8 @@ class SignalOutcomes:
     ) -> list[Booking]:
         """Of outcomes of one symbol whose windows overlap only the first counts.
 
-        They are one event: a source that says the same each minute proves nothing more.
+        They are one event: a source that says the same each minute proves nothing more. The types
+        of a source's signals have records of their own.
         """
         names = {one.symbol for one in waiting}
         agents, sources = await unit.signal_outcomes.counted_until(names)
@@ -86,7 +88,7 @@ class SignalOutcomes:
                 missing = one.outcome.unknown(field.why_unknown(one.symbol), at)
                 bookings.append(Booking(one.signal_id, missing, False, False))
                 continue
-            key = (one.source, one.symbol)
+            key = (one.source, one.type, one.symbol)
             leans = is_right(one.direction, bool(outcome.beat)) is not None
             free = _is_free(agents.get(one.symbol), outcome.window)
             first = leans and _is_free(sources.get(key), outcome.window)
@@ -129,14 +131,14 @@ async def _recorded(
     for signal_id, agent, probability in await unit.signals.forecasts(counted):
         beat = bool(booked[signal_id].outcome.beat)
         agents[agent] = agents.get(agent, Record()).told(probability, beat)
-    sources: dict[str, Record] = {}
+    sources: dict[SourceKey, Record] = {}
     for one in waiting:
-        booking = booked[one.signal_id]
+        booking, key = booked[one.signal_id], (one.source, one.type)
         right = is_right(one.direction, bool(booking.outcome.beat))
         if booking.counts_for_source and right is not None:
-            sources[one.source] = sources.get(one.source, Record()).told(one.confidence, right)
-    await unit.signal_records.add(Kind.AGENT, agents)
-    await unit.signal_records.add(Kind.SOURCE, sources)
+            said = clipped(claimed(one.strength, one.confidence))
+            sources[key] = sources.get(key, Record()).told(said, right)
+    await unit.signal_records.add(agents, sources)
 
 
 def _told(unit: UnitOfWork, bookings: Iterable[Booking], at: datetime) -> SignalOutcomesBooked:

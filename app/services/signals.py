@@ -9,13 +9,13 @@ from app.domain.board import Board
 from app.domain.judging import Judged
 from app.domain.signal import Claim, Signal
 from app.domain.signal_statistics import SignalCounts
-from app.domain.track_record import Kind, Record
+from app.domain.track_record import Record, SourceKey
 from app.services.grounds import Grounds, GroundsNow
 from app.services.once import Command, Once, Outcome, Render
 from app.services.outside_agents import Asked
 from app.services.ports import NewId
 from app.services.signal_intake import MOST_WAITING, SignalIntake, Submission, Taken
-from app.services.signal_judges import Judges, board_of
+from app.services.signal_judges import Judges, Skills, board_of
 from app.services.signal_news import tell
 from app.storage.database import BULK_STATEMENT_S, Database
 from app.storage.signal_outcomes import OutcomeCounts
@@ -46,7 +46,7 @@ class SignalStatistics:
     counts: SignalCounts
     outcomes: OutcomeCounts
     agents: Mapping[str, Record]
-    sources: Mapping[str, Record]
+    sources: Mapping[SourceKey, Record]
     weights: Mapping[str, float] | None
 
 
@@ -99,8 +99,9 @@ class Signals:
         async def change(unit: UnitOfWork) -> int:
             grounds = self.grounds(await unit.configuration.current())
             taken = await unit.signals.take(most)
-            weights = await self.judges.weights(unit, grounds.configuration.signals)
-            done = list(self._settled(taken, grounds, board_of(grounds), weights, asked))
+            claims = [one.claim for one in taken]
+            skills = await self.judges.skills(unit, grounds.configuration.signals, claims)
+            done = list(self._settled(taken, grounds, board_of(grounds), skills, asked))
             await unit.signals.save(done)
             tell(unit, done, grounds.at)
             return len(done)
@@ -153,12 +154,13 @@ class Signals:
         since = self.grounds.clock() - timedelta(days=days)
         async with self.database.read() as unit:
             rules = (await unit.configuration.current()).signals
+            agents, sources = await unit.signal_records.of(None)
             return SignalStatistics(
                 counts=await unit.signal_counts.since(since),
                 outcomes=await unit.signal_outcomes.counts(since),
-                agents=await unit.signal_records.all(Kind.AGENT),
-                sources=await unit.signal_records.all(Kind.SOURCE),
-                weights=await self.judges.weights(unit, rules),
+                agents=agents,
+                sources=sources,
+                weights=self.judges.weights(agents, rules),
             )
 
     async def reprocess_failed(
@@ -210,7 +212,7 @@ class Signals:
         taken: Iterable[Signal],
         grounds: Grounds,
         board: Board | None,
-        weights: Mapping[str, float] | None,
+        skills: Skills,
         asked: Asked,
     ) -> Iterable[Judged]:
         for signal in taken:
@@ -218,4 +220,4 @@ class Signals:
             if ended is not signal:
                 yield Judged(ended)
             elif board is not None and self.judges.may_judge(signal, board, asked):
-                yield self.judges.judged(signal, grounds, board, weights, asked)
+                yield self.judges.judged(signal, grounds, board, skills, asked)

@@ -75,7 +75,7 @@ class SignalCountRepository:
                 func.avg(votes.probability).label("mean"),
             )
             .join(signals, signals.c.signal_id == votes.signal_id)
-            .where(signals.c.received_at >= since)
+            .where(signals.c.received_at >= since, votes.is_source.is_(False))
             .group_by(votes.agent)
             .order_by(votes.agent)
         )

@@ -21,12 +21,13 @@ from app.storage.types import FiniteFloat, UtcInstant
 
 _OPEN: Final = "booked_at IS NULL"
 
-# Symbol and source stand here again: booking looks for the last one of each that counts.
+# Symbol, source and type stand here again: booking looks for the last one of each that counts.
 signal_outcomes = Table(
     "signal_outcomes",
     metadata,
     Column("signal_id", String(36), nullable=False),
     Column("source", String(64), nullable=False),
+    Column("type", String(64), nullable=False, server_default=""),
     Column("symbol", String(64), nullable=False),
     Column("starts_at", UtcInstant, nullable=False),
     Column("ends_at", UtcInstant, nullable=False),
@@ -59,12 +60,13 @@ signal_records = Table(
     metadata,
     Column("kind", String(16), nullable=False),
     Column("name", String(64), nullable=False),
+    Column("type", String(64), nullable=False),  # of a source's signals; empty of an agent
     Column("bin", Integer, nullable=False),
     Column("outcomes", Integer, nullable=False),
     Column("said", FiniteFloat, nullable=False),
     Column("came", Integer, nullable=False),
     Column("squares", FiniteFloat, nullable=False),
-    PrimaryKeyConstraint("kind", "name", "bin"),
+    PrimaryKeyConstraint("kind", "name", "type", "bin"),
     CheckConstraint("kind IN ('agent', 'source')", name="kind_known"),
     CheckConstraint("came >= 0 AND came <= outcomes", name="came_counted"),
     between("bin", "0", "9"),

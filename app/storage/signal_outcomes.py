@@ -27,9 +27,11 @@ class OpenOutcome:
 
     signal_id: str
     source: str
+    type: str  # of the signal
     symbol: str
     direction: Direction
-    confidence: float  # of the source that its signal is right
+    strength: float
+    confidence: float
     outcome: Outcome
 
 
@@ -60,6 +62,7 @@ class SignalOutcomeRepository:
             {
                 "signal_id": one.signal.signal_id,
                 "source": one.signal.claim.source,
+                "type": one.signal.claim.type,
                 "symbol": one.signal.claim.symbol,
                 "starts_at": one.outcome.window.starts_at,
                 "ends_at": one.outcome.window.ends_at,
@@ -93,7 +96,7 @@ class SignalOutcomeRepository:
         self, window: Window, limit: int, symbols: Iterable[str] | None = None
     ) -> tuple[OpenOutcome, ...]:
         """Open ones of a window, of some symbols only or of all; locked, in the order of ids."""
-        claimed = (signals.c.source, signals.c.direction, signals.c.confidence)
+        claimed = (signals.c.direction, signals.c.strength, signals.c.confidence)
         wanted = (
             select(table, *(column.label(f"said_{column.name}") for column in claimed))
             .join(signals, signals.c.signal_id == table.c.signal_id)
@@ -118,8 +121,8 @@ class SignalOutcomeRepository:
 
     async def counted_until(
         self, symbols: Iterable[str]
-    ) -> tuple[dict[str, datetime], dict[tuple[str, str], datetime]]:
-        """The last end of what counts, by symbol for agents and by source and symbol."""
+    ) -> tuple[dict[str, datetime], dict[tuple[str, str, str], datetime]]:
+        """The last end of what counts: by symbol for agents, by source, type and symbol."""
         wanted = (
             select(table.c.symbol, func.max(table.c.ends_at).label("ends"))
             .where(table.c.symbol.in_([*symbols]), table.c.counts_for_agents)
@@ -127,12 +130,17 @@ class SignalOutcomeRepository:
         )
         agents = {row.symbol: row.ends for row in await self.connection.execute(wanted)}
         wanted = (
-            select(table.c.source, table.c.symbol, func.max(table.c.ends_at).label("ends"))
+            select(
+                table.c.source,
+                table.c.type,
+                table.c.symbol,
+                func.max(table.c.ends_at).label("ends"),
+            )
             .where(table.c.symbol.in_([*symbols]), table.c.counts_for_source)
-            .group_by(table.c.source, table.c.symbol)
+            .group_by(table.c.source, table.c.type, table.c.symbol)
         )
         rows = await self.connection.execute(wanted)
-        return agents, {(row.source, row.symbol): row.ends for row in rows}
+        return agents, {(row.source, row.type, row.symbol): row.ends for row in rows}
 
     async def book(self, bookings: Sequence[Booking]) -> None:
         values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in _BOOKED}
@@ -171,9 +179,11 @@ def _booked(booking: Booking) -> Mapping[str, Any]:
 def _open(row: Row[Any]) -> OpenOutcome:
     return OpenOutcome(
         signal_id=row.signal_id,
-        source=row.said_source,
+        source=row.source,
+        type=row.type,
         symbol=row.symbol,
         direction=Direction(row.said_direction),
+        strength=row.said_strength,
         confidence=row.said_confidence,
         outcome=_outcome(row),
     )

@@ -10,7 +10,7 @@ from app.domain.signal import Claim, Direction, Signal, SignalState
 from app.domain.verdict import Evaluation, Recommendation, Verdict, Vote
 
 _FIGURES: Final = (
-    "agent", "weight", "probability", "confidence", "reason", "is_veto", "is_dissent",
+    "agent", "weight", "probability", "confidence", "reason", "is_veto", "is_dissent", "is_source",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -115,6 +116,7 @@ signal_votes = Table(
     Column("reason", Text),
     Column("is_veto", Boolean, nullable=False),
     Column("is_dissent", Boolean, nullable=False),
+    Column("is_source", Boolean, nullable=False, server_default=false()),
     PrimaryKeyConstraint("signal_id", "agent"),
     ForeignKeyConstraint(["signal_id"], ["signals.signal_id"]),
     between("probability", "0", "1"),

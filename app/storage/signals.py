@@ -147,11 +147,11 @@ class SignalRepository:
         await SignalOutcomeRepository(self.connection).open(judged)
 
     async def forecasts(self, signal_ids: Sequence[str]) -> tuple[tuple[str, str, float], ...]:
-        """(signal, agent, probability) of all who voted, in the order of the ids."""
+        """(signal, agent, probability) of all agents that voted, in the order of the ids."""
         wanted = (
             select(signal_votes.c.signal_id, signal_votes.c.agent, signal_votes.c.probability)
             .where(signal_votes.c.signal_id.in_(signal_ids))
-            .where(signal_votes.c.probability.is_not(None))
+            .where(signal_votes.c.probability.is_not(None), signal_votes.c.is_source.is_(False))
             .order_by(signal_votes.c.signal_id, signal_votes.c.agent)
         )
         rows = await self.connection.execute(wanted)

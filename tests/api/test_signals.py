@@ -1,7 +1,7 @@
 """Signals over HTTP: sent, judged, looked up, listed, counted, tried again, cleared away."""
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx2
@@ -70,7 +70,7 @@ async def test_a_signal_is_judged_with_every_vote_kept(
     assert verdict["board_id"] == "board-1"
     assert 0.6 <= verdict["consensus_score"] < 0.75
     agents = {vote["agent"]: vote for vote in verdict["votes"]}
-    assert agents.keys() == {"technical", "fundamental", "market_structure", "risk"}
+    assert agents.keys() == {"technical", "fundamental", "market_structure", "risk", "source"}
     assert all(0.02 <= vote["probability"] <= 0.98 for vote in agents.values())
     assert agents["fundamental"]["figures"]["funding_rate"] == -0.6
     assert await get(client, f"/{body['signal_id']}") == body
@@ -92,6 +92,47 @@ async def test_one_market_input_turns_the_verdict_over(
     assert (await send(client)).json()["verdict"]["evaluation"] == "REJECT"
     informed(desk, nearness_to_high=-1.5, funding_rate=3.0, volatility=2.0, impact=99.0)
     assert (await send(client, signal_direction="SELL")).json()["state"] == "approved"
+
+
+async def test_strength_and_confidence_have_a_say_in_the_verdict(
+    desk: Desk, client: httpx2.AsyncClient
+) -> None:
+    informed(desk, funding_rate=0.5, volume_growth=0.1)
+    told = []
+    for part in (0.51, 0.75, 0.99):
+        body = (await send(client, signal_strength=part, confidence_level=part)).json()
+        verdict = body["verdict"]
+        (own,) = (vote for vote in verdict["votes"] if vote["is_source"])
+        assert own["probability"] == pytest.approx(0.5 + 0.1 * part**2, abs=1e-6)
+        assert own["figures"]["trust"] == 0.2
+        told.append((verdict["consensus_score"], verdict["evaluation"], body["state"]))
+    scores, evaluations, states = zip(*told, strict=True)
+    assert scores[0] < scores[1] < scores[2]
+    assert evaluations == ("REJECT", "REJECT", "APPROVE")
+    assert states == ("rejected", "rejected", "approved")
+
+
+async def test_the_horizon_is_the_timeframe_and_what_nothing_uses_is_named(
+    client: httpx2.AsyncClient,
+) -> None:
+    cases: tuple[tuple[dict[str, Any] | None, float, list[str]], ...] = (
+        (None, 24, []),
+        ({"timeframe": "4h", "why": "trend", "rsi": 71}, 4, ["rsi", "why"]),
+        ({"timeframe": "15m"}, 1, []),
+        ({"timeframe": "2w"}, 14 * 24, []),
+        ({"timeframe": "daily"}, 24, ["timeframe"]),
+        ({"timeframe": "91d"}, 24, ["timeframe"]),
+        ({"timeframe": 4}, 24, ["timeframe"]),
+    )
+    for data, hours, unused in cases:
+        body = (await send(client, signal_data=data)).json()
+        window = body["outcome"]
+        begins, ends = (datetime.fromisoformat(window[name]) for name in ("starts_at", "ends_at"))
+        assert (ends - begins) == timedelta(hours=hours), data
+        assert body["unused_fields"] == [f"signal_data.{name}" for name in unused]
+        assert (await get(client, f"/{body['signal_id']}"))["unused_fields"] == (
+            body["unused_fields"]
+        )
 
 
 async def test_C12_the_same_signal_twice_is_one(desk: Desk, client: httpx2.AsyncClient) -> None:
@@ -184,7 +225,8 @@ async def test_what_nobody_can_judge_fails_and_can_be_tried_again(
     failed = (await send(client)).json()
     assert (failed["state"], failed["attempts"]) == ("failed", 1)
     assert "only 0% of the weight has voted" in failed["reason"]
-    assert {vote["probability"] for vote in failed["verdict"]["votes"]} == {None}
+    agents = [vote for vote in failed["verdict"]["votes"] if not vote["is_source"]]
+    assert {vote["probability"] for vote in agents} == {None}
     informed(desk)
     assert await post(client, "/reprocess-failed", max_retries=3) == {"queued": 1, "expired": 0}
     assert (await get(client, "/pending"))["items"][0]["signal_id"] == failed["signal_id"]
@@ -253,7 +295,8 @@ async def test_statistics_count_states_sources_and_votes(
     assert agents["fundamental"]["dissents"] == 1, "it approved what risk forbade"
     assert agents["fundamental"]["abstentions"] == 0
     nothing = {"outcomes": 0, "brier_score": None, "skill": None, "calibration_error": None}
-    assert {one["record"]["outcomes"] for one in found["sources"]} == {0}
+    assert [one["records"] for one in found["sources"]] == [[], []]
+    assert "source" not in agents
     assert agents["risk"]["record"] == {**nothing, "calibration": []}
     assert (found["is_weighed_by_skill"], agents["risk"]["weight"]) == (False, None)
     assert found["outcomes"] == {"open": 2, "decided": 0, "unknown": 0}

@@ -7,7 +7,7 @@ import pytest
 from app.domain.outcome import HOUR_MS, Bar, Field, Outcome, Window, gain_of
 
 AT = datetime(2026, 3, 1, 12, 20, tzinfo=UTC)
-WINDOW = Window.after(AT, 1.0)
+WINDOW = Window.after(AT, timedelta(days=1))
 START = WINDOW.starts_ms
 
 
@@ -20,8 +20,8 @@ def bars(*hours: int, price: float = 10.0) -> list[Bar]:
 def test_a_window_begins_with_the_next_hour_and_lasts_whole_hours() -> None:
     assert Window(AT.replace(hour=13, minute=0), AT.replace(day=2, hour=13, minute=0)) == WINDOW
     sharp = AT.replace(minute=0)
-    assert Window.after(sharp, 0.1) == Window(sharp, sharp + timedelta(hours=2))
-    assert Window.after(sharp, 0.01).ends_at == sharp + timedelta(hours=1)
+    assert Window.after(sharp, timedelta(days=0.1)) == Window(sharp, sharp + timedelta(hours=2))
+    assert Window.after(sharp, timedelta(days=0.01)).ends_at == sharp + timedelta(hours=1)
 
 
 def test_a_gain_is_from_the_first_open_to_the_last_close() -> None:

@@ -25,7 +25,7 @@ DRAWN = {
     S.FAILED: {S.VALIDATED, S.EXPIRED},
 }
 
-WINDOW = Window.after(NOW, 1.0)
+WINDOW = Window.after(NOW, timedelta(days=1))
 
 
 def claim(**changed: object) -> Claim:

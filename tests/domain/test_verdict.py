@@ -4,13 +4,23 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.domain.agents import AGENTS
+from app.domain.exact import to_millionths
 from app.domain.signal import Direction
 from app.domain.signal_rules import SignalRules
-from app.domain.verdict import Evaluation, Recommendation, Verdict, Vote, concluded, judge
+from app.domain.track_record import Bin, Record
+from app.domain.verdict import (
+    Evaluation,
+    Recommendation,
+    SourceClaim,
+    Verdict,
+    Vote,
+    concluded,
+    judge,
+)
 from tests.domain.evidence import evidence
 
 RULES = SignalRules()
@@ -69,6 +79,122 @@ def test_thresholds_are_applied() -> None:
     half = said(0.7, 0.7, None, None).votes
     strict = replace(RULES, quorum=0.6)
     assert concluded(BUY, half, strict, is_by_skill=False).evaluation is None
+
+
+def test_a_share_at_its_threshold_is_reached_however_its_sum_was_rounded() -> None:
+    votes = [
+        vote(0.9, Recommendation.APPROVE if at < 12 else None, agent=str(at), weight=0.05)
+        for at in range(20)
+    ]
+    approvals = concluded(BUY, votes, RULES, is_by_skill=False).approvals
+    assert approvals != 0.6, "twelve of twenty, off by an ulp"
+    rules = replace(RULES, strong_consensus=0.6)
+    assert concluded(BUY, votes, rules, is_by_skill=False).evaluation is Evaluation.STRONG_APPROVE
+    spoken = [replace(one, probability=None) if at >= 12 else one for at, one in enumerate(votes)]
+    rules = replace(RULES, quorum=0.6)
+    assert concluded(BUY, spoken, rules, is_by_skill=False).evaluation is not None
+
+
+def record(outcomes: int, came: int, said: float = 0.9) -> Record:
+    squares = came * (1 - said) ** 2 + (outcomes - came) * said**2
+    return Record((Bin(9, outcomes, said * outcomes, came, squares),))
+
+
+def test_a_source_votes_by_its_claim_and_its_track_record() -> None:
+    def probability(direction: Direction, known: Record) -> float | None:
+        source = SourceClaim(0.8, 0.9, known)
+        (one,) = (
+            one for one in judge(direction, evidence(), RULES, source=source).votes if one.is_source
+        )
+        return one.probability
+
+    assert probability(BUY, Record()) == 0.572  # 1/2 + 1/2 x 0.2 x 0.72
+    assert probability(Direction.SELL, Record()) == 0.428
+    assert probability(Direction.NEUTRAL, Record()) is None
+    # 150 outcomes, 140 of them right: BS = (140 x 0.01 + 10 x 0.81) / 150, skill 0.74667.
+    skilled = record(150, 140)
+    k = 0.2 + 0.8 * 150 / 200 * (1 - (140 * 0.01 + 10 * 0.81) / 150 / 0.25)
+    assert probability(BUY, skilled) == pytest.approx(0.5 + 0.36 * k, abs=1e-6)
+    assert probability(BUY, record(150, 50)) == 0.572, "worse than chance is as good as unknown"
+    found = judge(BUY, evidence(), RULES, {"technical": 1.0}, source=SourceClaim(1.0, 1.0))
+    (own,) = (one for one in found.votes if one.is_source)
+    assert own.weight == 1 / len(AGENTS), "as much as the mean agent"
+
+
+ORDER = [None, *reversed(Evaluation)]
+PART = st.floats(0.0, 1.0)
+DIRECTIONS = st.sampled_from(Direction)
+FIGURES = st.fixed_dictionaries(
+    {
+        "nearness_to_high": st.sampled_from([-1.5, -0.2, 0.0]),
+        "funding_rate": st.sampled_from([-2.0, -0.1, 0.3, 3.0]),
+        "drawdown": st.sampled_from([-0.1, -0.9]),
+        "volatility": st.sampled_from([0.3, 0.9, 2.0]),
+        "impact": st.sampled_from([0.5, 20.0, 99.0, None]),
+    }
+)
+RECORDS = st.builds(
+    lambda outcomes, share: record(outcomes, round(outcomes * share)), st.integers(0, 400), PART
+)
+SETTINGS = st.builds(
+    lambda least, more, quorum: SignalRules(
+        min_consensus=least, strong_consensus=min(1.0, least + more), quorum=quorum
+    ),
+    st.floats(0.5, 0.7),
+    st.floats(0.0, 0.2),
+    PART,
+)
+
+
+@given(DIRECTIONS, FIGURES, RECORDS, SETTINGS, st.tuples(PART, PART), st.tuples(PART, PART))
+@settings(max_examples=400, deadline=None)
+def test_verdicts_are_monotone_in_strength_and_confidence(
+    direction: Direction,
+    figures: dict[str, Any],
+    known: Record,
+    rules: SignalRules,
+    strengths: tuple[float, float],
+    confidences: tuple[float, float],
+) -> None:
+    (weak, strong), (unsure, sure) = sorted(strengths), sorted(confidences)
+    shown = evidence(**figures)
+    less, more = (
+        judge(direction, shown, rules, source=SourceClaim(*claim, known))
+        for claim in ((weak, unsure), (strong, sure))
+    )
+    assert ORDER.index(less.evaluation) <= ORDER.index(more.evaluation)
+    assert (less.score is None) is (more.score is None)
+    assert to_millionths(less.score or 0.0) <= to_millionths(more.score or 0.0)
+
+
+@given(DIRECTIONS, FIGURES, SETTINGS, PART, PART)
+@settings(max_examples=400, deadline=None)
+def test_an_unknown_source_cannot_approve_itself(
+    direction: Direction,
+    figures: dict[str, Any],
+    rules: SignalRules,
+    strength: float,
+    confidence: float,
+) -> None:
+    shown = evidence(**figures)
+    alone = judge(direction, shown, rules)
+    for known in (Record(), record(200, 100)):
+        with_it = judge(direction, shown, rules, source=SourceClaim(strength, confidence, known))
+        assert ORDER.index(with_it.evaluation) <= ORDER.index(alone.evaluation)
+    mute = replace(AGENTS[0], name="mute", needs=("sentiment",))
+    claim = SourceClaim(strength, confidence, record(400, 400))
+    assert judge(direction, shown, rules, agents=(mute,), source=claim).evaluation is None
+
+
+def test_an_unknown_source_does_not_complete_a_majority() -> None:
+    """One of three approves: with the source two of four would."""
+    votes = said(0.97, 0.5, 0.5).votes
+    own = vote(0.6, Recommendation.APPROVE, agent="source", is_source=True)
+    unknown = concluded(BUY, (*votes, own), RULES, is_by_skill=False)
+    assert unknown.evaluation is Evaluation.CONDITIONAL
+    assert unknown.reason.startswith("without its source, whose skill is not proven")
+    proven = concluded(BUY, (*votes, own), RULES, is_by_skill=False, is_source_proven=True)
+    assert proven.evaluation is Evaluation.APPROVE
 
 
 def test_risk_forbids_what_all_others_approve_but_not_a_sale() -> None:

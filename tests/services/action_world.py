@@ -5,7 +5,7 @@ from typing import Any
 
 from app.domain.judging import Judged
 from app.domain.signal import Direction, SignalState
-from app.domain.track_record import Bin, Kind, Record
+from app.domain.track_record import Bin, Record
 from app.storage.database import Database
 from tests.services.desk import WHO, Desk
 from tests.services.signal_world import claim, informed
@@ -53,4 +53,4 @@ async def by_skill(desk: Desk) -> None:
     """Two agents that were right each time."""
     proven = Record((Bin(7, outcomes=60, said=45.0, came=60, squares=4.0),))
     async with desk.database.write() as unit:
-        await unit.signal_records.add(Kind.AGENT, dict.fromkeys(SKILLED, proven))
+        await unit.signal_records.add(dict.fromkeys(SKILLED, proven))

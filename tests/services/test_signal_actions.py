@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from app.api.routes import configuration, portfolio_proposals, signals
+from app.domain.agents import Agent, Opinion
 from app.domain.configuration import Configuration
 from app.domain.errors import Code, ConflictError
 from app.domain.policy import Policy
@@ -17,6 +18,7 @@ from app.domain.signal_action import policy_for
 from app.domain.signal_effect import Effect, Move, Step
 from app.domain.signal_rules import SignalRules
 from app.domain.verdict import Evaluation, Verdict
+from app.services.signal_judges import Judges
 from app.storage.database import Database
 from tests.api.harness import PREFIX, serve
 from tests.services.action_world import by_skill, eight_members, judged, put, told, version
@@ -134,6 +136,24 @@ async def test_a_full_portfolio_makes_room_only_for_what_is_better_beyond_noise(
     assert (await effect(desk, signal_id)).step == Step(Move.REPLACE, NEW, SYMBOLS[7])
 
 
+async def test_a_conditional_verdict_is_no_approval(desk: Desk) -> None:
+    said = {"one": 0.97, "two": 0.5, "three": 0.5, "four": 0.55}
+
+    def agent(name: str) -> Agent:
+        return Agent(name, (), lambda _evidence, _rules: Opinion(said[name], 0.9, {}))
+
+    agents = tuple(map(agent, said))
+    desk.signals = replace(desk.signals, judges=Judges(agents))
+    done = await desk.signals.submit(claim(NEW), WHO)
+    assert done.result is not None
+    found = done.result.judged
+    assert found.verdict is not None
+    assert found.verdict.evaluation is Evaluation.CONDITIONAL
+    assert found.signal.state is SignalState.REJECTED
+    assert await desk.signal_actions.act() == 0
+    assert NEW not in await desk.members()
+
+
 async def test_observed_signals_change_nothing_and_policies_go_by_type(desk: Desk) -> None:
     await put(desk, policies={"momentum": "observe"})
     one = await told(desk, NEW)
@@ -206,7 +226,6 @@ async def test_an_approved_signal_leads_to_nothing_after_its_time(desk: Desk) ->
     [
         (Evaluation.STRONG_APPROVE, True, Policy.AUTO),
         (Evaluation.APPROVE, True, Policy.AUTO),
-        (Evaluation.CONDITIONAL, True, Policy.PROPOSE),
         (Evaluation.STRONG_APPROVE, False, Policy.PROPOSE),
     ],
 )

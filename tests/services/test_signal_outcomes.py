@@ -10,7 +10,7 @@ import pytest
 from app.domain.market import ContractStatus
 from app.domain.outcome import Outcome
 from app.domain.signal import Direction
-from app.domain.track_record import Kind, Record
+from app.domain.track_record import Record, SourceKey
 from app.services.signal_outcomes import Booked
 from app.storage.database import Database
 from tests.services.desk import NOW, SYMBOLS, WHO, Desk
@@ -45,9 +45,10 @@ async def outcome_of(desk: Desk, signal_id: str) -> Outcome:
     return found
 
 
-async def records(desk: Desk, kind: Kind) -> dict[str, Record]:
+async def records(desk: Desk) -> tuple[dict[str, Record], dict[SourceKey, Record]]:
+    """Of agents and of sources."""
     async with desk.database.read() as unit:
-        return await unit.signal_records.all(kind)
+        return await unit.signal_records.of(None)
 
 
 @pytest.mark.parametrize("backend", ["sqlite", "postgres"])
@@ -66,12 +67,12 @@ async def test_what_beat_the_median_is_booked_once_however_many_book(desk: Desk)
     assert won.gain == pytest.approx(0.04)
     assert won.median == pytest.approx(0.02)
     assert (await outcome_of(desk, sale)).beat is False
-    agents, sources = await records(desk, Kind.AGENT), await records(desk, Kind.SOURCE)
+    agents, sources = await records(desk)
     assert {name: one.outcomes for name, one in agents.items()} == {
         "fundamental": 3, "market_structure": 3, "risk": 3, "technical": 3,
     }  # fmt: skip
     assert {one.came for one in agents.values()} == {1}
-    right = sources["desk"]
+    right = sources["desk", "momentum"]
     assert (right.outcomes, right.came) == (3, 2), "the sale was right as well"
     squares = 0.0
     for signal_id, beat in ((best, True), (worst, False), (sale, False)):
@@ -90,19 +91,42 @@ async def test_signals_about_one_symbol_at_one_time_are_one_event(desk: Desk) ->
     first = await sent(desk, SYMBOLS[4])
     await sent(desk, SYMBOLS[4])
     await sent(desk, SYMBOLS[4], source="other")
+    await sent(desk, SYMBOLS[4], type="breakout")
     await moved(desk, NOW, UP, hours=72)
     pass_on(desk, hours=25)
     informed(desk)
     later = await sent(desk, SYMBOLS[4])
-    assert await desk.signal_outcomes.book() == Booked(3, 0)
+    assert await desk.signal_outcomes.book() == Booked(4, 0)
     pass_on(desk, hours=26)
     assert await desk.signal_outcomes.book() == Booked(1, 0)
     assert (await outcome_of(desk, first)).window.ends_at <= (
         await outcome_of(desk, later)
     ).window.starts_at
-    assert (await records(desk, Kind.AGENT))["risk"].outcomes == 2
-    found = {name: one.outcomes for name, one in (await records(desk, Kind.SOURCE)).items()}
-    assert found == {"desk": 2, "other": 1}
+    assert (await records(desk))[0]["risk"].outcomes == 2
+    found = {key: one.outcomes for key, one in (await records(desk))[1].items()}
+    assert found == {("desk", "momentum"): 2, ("other", "momentum"): 1, ("desk", "breakout"): 1}
+
+
+async def test_a_source_that_was_right_is_believed_more_for_that_type_only(desk: Desk) -> None:
+    for at in range(30):
+        await sent(desk, SYMBOLS[at * 2], direction=_right(at * 2))
+    await moved(desk, NOW, UP)
+    pass_on(desk, hours=25)
+    await desk.signal_outcomes.book()
+    informed(desk)
+    squares = 30 * (1.0 - 0.86) ** 2  # 1/2 + 1/2 x 0.8 x 0.9
+    trust = 0.2 + 0.8 * 30 / 80 * (1.0 - squares / 30 / 0.25)
+    for kind, k in (("momentum", trust), ("breakout", 0.2)):
+        verdict = (await desk.signals.get(await sent(desk, BEST, type=kind))).verdict
+        assert verdict is not None
+        (own,) = (one for one in verdict.votes if one.is_source)
+        assert own.probability == pytest.approx(0.5 + 0.36 * k, abs=1e-6)
+        assert own.figures["trust"] == pytest.approx(k)
+
+
+def _right(place: int) -> Direction:
+    """The direction in which the symbol of that place moves away from the median."""
+    return Direction.BUY if place % 5 > 2 else Direction.SELL
 
 
 async def test_what_has_no_price_waits_and_is_then_unknown(desk: Desk) -> None:
@@ -117,7 +141,7 @@ async def test_what_has_no_price_waits_and_is_then_unknown(desk: Desk) -> None:
     assert (found.beat, found.gain) == (None, None)
     assert found.reason == f"there is no price of {SYMBOLS[5]}"
     assert (await outcome_of(desk, here)).beat is True
-    assert (await records(desk, Kind.AGENT))["risk"].outcomes == 1
+    assert (await records(desk))[0]["risk"].outcomes == 1
 
 
 async def test_without_most_of_the_universe_there_is_no_median(desk: Desk) -> None:
@@ -128,7 +152,7 @@ async def test_without_most_of_the_universe_there_is_no_median(desk: Desk) -> No
     pass_on(desk, hours=6)
     assert await desk.signal_outcomes.book() == Booked(0, 1)
     assert (await outcome_of(desk, signal_id)).reason == "only 40 symbols have a return"
-    assert await records(desk, Kind.AGENT) == {}
+    assert await records(desk) == ({}, {})
 
 
 async def test_a_contract_that_ends_realises_its_last_price(desk: Desk) -> None:
@@ -159,7 +183,7 @@ async def test_many_are_booked_in_batches(desk: Desk) -> None:
     await moved(desk, NOW, UP)
     pass_on(desk, hours=25)
     assert await replace(desk.signal_outcomes, batch=3).book() == Booked(7, 0)
-    assert (await records(desk, Kind.AGENT))["risk"].outcomes == 7
+    assert (await records(desk))[0]["risk"].outcomes == 7
 
 
 async def test_what_is_not_booked_yet_is_not_cleared_away(desk: Desk) -> None:
@@ -182,4 +206,4 @@ async def test_what_is_not_booked_yet_is_not_cleared_away(desk: Desk) -> None:
     assert done.result is not None
     assert done.result.removed == 1
     assert (await desk.signals.get(slow)).outcome is not None
-    assert (await records(desk, Kind.AGENT))["risk"].outcomes == 1, "what was learnt stays"
+    assert (await records(desk))[0]["risk"].outcomes == 1, "what was learnt stays"

@@ -8,8 +8,8 @@ from app.api.signals import VerdictOut
 from app.domain.agents import Evidence, Surroundings
 from app.domain.judging import Judged
 from app.domain.signal import Direction
-from app.domain.track_record import Bin, Kind, Record
-from app.domain.verdict import judge
+from app.domain.track_record import Bin, Record
+from app.domain.verdict import SourceClaim, judge
 from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
 from tests.services.desk import SYMBOLS, WHO, Desk
@@ -38,7 +38,7 @@ async def a_day(desk: Desk) -> None:
         if hour == HOURS // 2:
             async with desk.database.write() as unit:
                 known = {"technical": PROVEN, "risk": LUCKY}
-                await unit.signal_records.add(Kind.AGENT, known)
+                await unit.signal_records.add(known)
         for symbol, direction in ((SYMBOLS[hour], Direction.BUY), (SYMBOLS[-1], Direction.SELL)):
             await desk.signals.submit(claim(symbol, direction=direction), WHO)
         desk.later(hours=1)
@@ -55,12 +55,13 @@ async def again(unit: UnitOfWork, judged: Judged) -> str:
     card = board.card(signal.claim.symbol)
     assert card is not None
     rules = (await unit.configuration.current()).signals
-    weights = {vote.agent: vote.weight for vote in verdict.votes}
+    weights = {vote.agent: vote.weight for vote in verdict.votes if not vote.is_source}
     found = judge(
         signal.claim.direction,
         Evidence.of(card, Surroundings.of(board)),
         rules,
         weights if verdict.is_weighed_by_skill else None,
+        source=SourceClaim(signal.claim.strength, signal.claim.confidence),
     )
     return VerdictOut.of(found, judged).model_dump_json()
 

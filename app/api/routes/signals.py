@@ -40,7 +40,13 @@ class SignalIn(Body):
     symbol: SymbolText | None = Field(None, description="In any spelling, or the UUID.")
     symbol_id: SymbolText | None = Field(None, description="The same as `symbol`.")
     signal_direction: Direction = Field(Direction.NEUTRAL, strict=False)
-    signal_data: dict[str, Any] | None = Field(None, description="The source's own.")
+    signal_data: dict[str, Any] | None = Field(
+        None,
+        description="The source's own. `timeframe` (15m, 4h, 1d, 2w; up to 90 days) is the horizon "
+        "over which the signal is to prove right, an hour at least; the answer names all other "
+        "fields in `unused_fields`, and a `timeframe` that cannot be read.",
+        examples=[{"timeframe": "4h"}],
+    )
     source_signal_id: Annotated[str, Field(min_length=1, max_length=255)] | None = Field(
         None, description="Names the signal at its source; the same name twice is one signal."
     )
@@ -112,8 +118,11 @@ AskedDep = Annotated[Command, Depends(_unversioned)]
 async def send_signal(service: ServiceDep, command: AskedDep, body: SignalIn) -> Response:
     """Judged by the agents at once, or as soon as there is a board and those before it are done.
 
-    Each agent gives the probability that the symbol beats the median of the universe; they are
-    pooled by weighted log-odds, and every vote is kept. Below `signals.min_strength` or
+    Each agent gives the probability that the symbol beats the median of the universe, and so does
+    the source: 1/2 +- 1/2 x k x strength x confidence, k = 0.2 + 0.8 x n / (n + 50) x max(0, skill)
+    of its n outcomes of this type. They are pooled by weighted log-odds, and every vote is kept.
+    The vote of a source without skill may worsen the verdict of the agents, never improve it.
+    Below `signals.min_strength` or
     `min_confidence` it is rejected unjudged, and so is one without a symbol. The same
     `source_signal_id` of the same source is the same signal: with the same content it is
     answered with 200, with another 409 `signal_conflict`.
@@ -168,9 +177,10 @@ async def signal_statistics(
 ) -> SignalStatisticsOut:
     """By state, by source, by evaluation and by agent.
 
-    After the horizon (`signals.horizon_days`) it is booked whether the symbol beat the median of
-    the universe, from closed hourly bars. By that agents earn their weight (`record`); while the
-    skill of none is known all weigh the same, and nothing is done unasked.
+    After the horizon (`signals.horizon_days`, or the signal's `timeframe`) it is booked whether the
+    symbol beat the median of the universe, from closed hourly bars. By that agents earn their
+    weight (`record`) and sources their trust; while the skill of no agent is known all weigh the
+    same, and nothing is done unasked.
     """
     return SignalStatisticsOut.of(await service.signals.statistics(days), days)
 
