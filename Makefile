@@ -79,8 +79,9 @@ stateful: setup ## random lives of the portfolio on both databases, many more th
 bench: setup ## how long things take, each beside a peer of the same run, and one table of all: BENCH="kernels saving" for some
 	$(RUN) benchmarks $(BENCH)
 
-chaos: setup ## days of faults in the feed; three real processes, and how long each fault takes to heal
+chaos: setup ## days of faults in the feed, what is refused while it dies; three real processes, and how long each fault takes to heal
 	$(RUN) benchmarks.feed_storms
+	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.feed_deaths
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.chaos
 
 mutants: setup ## one mistake at a time in weights and scores, and which of them no test notices (an hour; MUTANTS_EVERY=6 a part)

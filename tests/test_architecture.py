@@ -325,3 +325,56 @@ def test_prices_are_differenced_only_after_their_last_break() -> None:
     assert set(READS_RAW_PRICES) == set(raw), "an exception is not needed any more"
     bad = "def f(daily):\n    safe = unbroken(daily)\n    return daily.close / safe.close\n"
     assert _raw_price_reads(ast.parse(bad)) == ["daily.close, line 3"]
+
+
+DANGEROUS = (
+    "import pickle\n",
+    "from pickle import loads\n",
+    "import marshal\n",
+    "import shelve\n",
+    "import dill\n",
+    "import yaml\n",
+    "from yaml import safe_load\n",
+    "import xml.etree.ElementTree\n",
+    "from xml.dom import minidom\n",
+    "from lxml import etree\n",
+    'VALUE = eval("1")\n',
+    'exec("x = 1")\n',
+)
+RUN_DATA = {"pickle", "cPickle", "dill", "jsonpickle", "marshal", "shelve", "yaml", "xml", "lxml"}
+
+
+@pytest.mark.parametrize("snippet", DANGEROUS)
+def test_S21_lint_bans_what_could_run_data(snippet: str) -> None:
+    """As a file of the service, under the rules that `make check` applies."""
+    source = f'"""A module of the service."""\n\n{snippet}'
+    found = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--no-cache", "--stdin-filename", "app/x.py", "-"],
+        cwd=ROOT, input=source, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode == 1, found.stdout
+    assert re.search(r"^(S102|S30\d|TID251)\b", found.stdout, re.MULTILINE), found.stdout
+
+
+def _run_data(tree: ast.AST) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                found |= {one.name.partition(".")[0] for one in names} & RUN_DATA
+            case ast.ImportFrom(module=str(module)):
+                found |= {module.partition(".")[0]} & RUN_DATA
+            case ast.Call(func=ast.Name(id=name)):
+                found |= {name} & {"eval", "exec", "__import__"}
+            case ast.keyword(arg="allow_pickle", value=value) if ast.unparse(value) != "False":
+                found.add("allow_pickle")
+            case _:
+                pass
+    return found
+
+
+def test_S21_no_module_reads_what_could_run() -> None:
+    """Whatever a suppression may let through."""
+    assert _run_data(ast.parse("import xml.dom\neval(input())")) == {"xml", "eval"}
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
+    assert {_shown(path): found for path, tree in trees.items() if (found := _run_data(tree))} == {}

@@ -93,12 +93,15 @@ async def test_B08_the_service_halts_while_its_disk_is_full(tmp_path: Path) -> N
             async with database.write() as unit:
                 await unit.connection.execute(text(f"PRAGMA max_page_count = {pages}"))
 
+        decides_by = state["my_symbols"].trading.grounds.mode
+        assert state["mode"]() is Mode.FROZEN, "there is no market here"
         await disk(1)  # as many as there are
         with pytest.raises(UnavailableError):
             async with database.write() as unit:
                 await unit.facts.put("ballast", "x" * 1_000_000)
+        assert state["mode"]() is Mode.HALTED, "as every answer says, before anybody has looked"
+        assert decides_by().mode is Mode.HALTED
         assert (await status.health()).mode is Mode.HALTED
-        assert state["mode"]() is Mode.HALTED, "as every answer says"
         await disk(1_000_000)
         assert (await status.health()).mode is Mode.FROZEN, "there is no market here"
 

@@ -17,6 +17,7 @@ from app.container.background import Background
 from app.container.composition import compose
 from app.container.cursor_secret import cursor_secret
 from app.container.feed import farewell, heartbeat, join, overheard
+from app.container.quota import SharedQuota
 from app.container.reference import referring
 from app.container.seams import code_version, full_version, new_id, utc_now
 from app.domain.errors import ConflictError
@@ -92,7 +93,8 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             reread=lambda: in_force.reread(database),
         )
         await _open_database(database, settings, in_force, stack)
-        exchange = await stack.enter_async_context(_exchange(settings, metrics, dice, watch))
+        share = SharedQuota()
+        exchange = await stack.enter_async_context(_exchange(settings, metrics, dice, watch, share))
         supervisor = Supervisor(
             utc_now,
             lambda: full_jitter(dice.uniform),
@@ -104,6 +106,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         engine, executor_id = Engine(options, observers.job_ended(metrics)), options.executor_id
         makeup = Makeup(settings.role.value, full_version(), settings.digest)
         replicas = heartbeat(database, engine, executor_id, makeup) if store.is_shared else None
+        share.replicas = replicas
         feed = FeedView(exchange.link, replicas=replicas)
         service = compose(
             settings, metrics, database, exchange, in_force, supervisor, watch, stream, engine,
@@ -168,7 +171,7 @@ def _standing(service: MySymbolsServiceV2, database: Database) -> Standing:
 
 
 def _exchange(
-    settings: Settings, metrics: Metrics, dice: Random, watch: ExchangeWatch
+    settings: Settings, metrics: Metrics, dice: Random, watch: ExchangeWatch, share: SharedQuota
 ) -> AbstractAsyncContextManager[KucoinExchange]:
     """The exchange, whose answers are counted and watched."""
     count = observers.exchange_request(metrics)
@@ -187,6 +190,7 @@ def _exchange(
         limits=settings.kucoin.limits,
         on_request=requested,
         on_rejection=observers.rejected_record(metrics),
+        share=share,
         on_answer=watch.answered,
     )
 

@@ -129,7 +129,7 @@ class MarketQuotes:
             return self._asked(one, sent)
         if since is not None and self._missed.get(code, 0) >= MUTE:
             return self._on_trial(one, before, sent, since)
-        if since is None and self.is_stream_away and self._missed.get(code, 0) < MUTE:
+        if since is None and self.is_stream_away:
             return self._asked(one, sent)
         if since is not None and _alike(before.value, one):
             self._suspects.pop(code, None)

@@ -67,6 +67,11 @@ class Replicas:
         """Everybody who was heard of lately."""
         return tuple(peer for peer in self.peers if peer.silent_ms < self.dead_s * 1000)
 
+    def asking(self) -> int:
+        """How many living processes may talk to the exchange, this one included."""
+        others = (one for one in self.living() if one.executor_id != self.executor_id)
+        return 1 + sum(one.makeup.role != API for one in others)
+
     def drifted(self) -> tuple[Peer, ...]:
         """Those who run with another version or other settings than this one."""
         ours = self.makeup.version, self.makeup.settings_hash

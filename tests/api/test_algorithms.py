@@ -1,20 +1,21 @@
 """The algorithm changed over HTTP, and what boards say of it; a run made again."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx2
 import pytest
 
 from app.api.routes import scoring as routes
+from app.domain.market import Interval
 from app.services.configuration import ConfigurationService
 from app.services.scoring import Scoring
 from app.storage.database import Database
 from tests.api.harness import PREFIX, serve
 from tests.api.judging import problem
 from tests.services.desk import Desk
-from tests.services.test_replay import INPUTS, stored
+from tests.services.test_replay import IDS, INPUTS, changed, stored
 from tests.services.test_scoring import Bench, Market
 
 PATH = f"{PREFIX}/scoring/algorithms"
@@ -156,3 +157,27 @@ async def test_a_run_is_made_again_over_http(bench: Bench, client: httpx2.AsyncC
     assert body["board_hash"] == body["replayed_board_hash"]
     unknown = await client.post(f"{runs}/00000000-0000-4000-8000-999999999999/replay")
     problem(unknown, 404, "not_found")
+
+
+async def test_D06_a_score_keeps_its_input_hash_when_a_candle_is_revised(
+    bench: Bench, client: httpx2.AsyncClient
+) -> None:
+    await stored(bench, INPUTS.daily, INPUTS.hourly)
+    board = await bench.scoring.calculate()
+    run = f"{PREFIX}/scoring/runs/{board.run_id}"
+    before = (await client.get(run)).json()
+    revised = changed(INPUTS.daily, high=(-1, 3, 1.2), close=(-1, 3, 1.1))
+    await stored(bench, revised, INPUTS.hourly)
+    body = (await client.post(f"{run}/replay")).json()
+    assert (body["is_identical"], body["differing"]) == (True, [])
+    assert body["input_hash"] == body["replayed_input_hash"] == board.input_hash
+    assert (await client.get(run)).json() == before, "nothing of it has changed"
+    symbol = INPUTS.daily.symbols[3]
+    async with bench.database.read() as unit:
+        (kept,) = await unit.candle_revisions.of(IDS[symbol], Interval.DAY)
+        held = (await unit.candles.load([IDS[symbol]], Interval.DAY))[IDS[symbol]]
+    assert kept.values["close"] == INPUTS.daily.close[-1, 3]
+    assert held.close[-1] == revised.close[-1, 3]
+    # A board of now is one of the revised candle.
+    bench.market.inputs = replace(INPUTS, daily=revised)
+    assert (await bench.scoring.calculate()).input_hash != board.input_hash

@@ -90,6 +90,16 @@ async def test_G08_a_secret_is_never_read_back_and_can_be_told_from_another(
     assert (second == first, third == first) == (True, False)
     assert (without["has_secret"], without["secret_fingerprint"]) == (False, None)
     assert all(CANARY not in one.text for one in (made, kept, other))
+    # It can be written and told from another, and never be read.
+    listed = await client.get(f"{PATH}/channels")
+    shown = {one["name"]: one for one in listed.json()["items"]}
+    assert (shown["desk"]["has_secret"], shown["desk"]["secret_fingerprint"]) == (True, third)
+    assert (shown["plain"]["has_secret"], shown["plain"]["secret_fingerprint"]) == (False, None)
+    tried = await client.post(f"{PATH}/test", json={"channel_id": made.json()["id"]})
+    log = await client.get(PATH)
+    gone = await client.delete(place)
+    assert all(CANARY not in one.text for one in (listed, tried, log, gone))
+    assert not any({"secret", "url"} & one.keys() for one in (made.json(), *shown.values()))
     problem(await client.post(f"{PATH}/1/redrive"), 404, "not_found")
 
 

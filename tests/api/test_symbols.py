@@ -10,17 +10,22 @@ from typing import Any
 from urllib.parse import quote
 
 import aiohttp
+import numpy as np
 import pytest
 
+from app.domain.market import CandleSeries, Interval
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from app.services.backfill import first_fill
+from app.services.market_clock import instant
 from app.services.once import Command
 from app.services.symbols import SymbolFilter, list_symbols
 from tests.api.harness import PREFIX
+from tests.api.judging import problem
 from tests.running import Running, running, settings_for
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+HOUR_MS = Interval.HOUR.ms
 FRESHNESS = {"as_of", "data_source", "data_status"}
 
 
@@ -329,6 +334,54 @@ async def test_candles_page_through_what_is_stored(front: Front) -> None:
     ahead = {"to": "9999-01-01T00:00Z", "limit": 10}
     same = await front.service.get("/market/BTCUSDT/candles", interval="1d", **ahead)
     assert same["items"][-1:] == newest["items"][-1:], "the newest are those that there are"
+
+
+async def test_I22_a_reversed_range_is_refused_wherever_one_is_asked_for(front: Front) -> None:
+    client = front.service.client
+    document = (await client.get("/openapi.json")).json()
+    ranged = {}
+    for path, methods in document["paths"].items():
+        names = {one["name"] for one in methods.get("get", {}).get("parameters", ())}
+        if {"from", "to"} <= names:
+            ranged[path.replace("{symbol}", "BTCUSDT")] = names
+    assert len(ranged) >= 6, ranged
+    bounds = {"from": "2026-03-02T00:00:00Z", "to": "2026-03-01T00:00:00Z"}
+    for path, names in ranged.items():
+        interval = {"interval": "1h"} if "interval" in names else {}
+        answer = await client.get(path, params={**bounds, **interval})
+        problem(answer, 422, "validation_failed")
+        ((place, _),) = {tuple(one["loc"]) for one in answer.json()["errors"]}
+        assert place == "query", path
+
+
+async def test_I22_ten_years_of_candles_come_in_pages(front: Front) -> None:
+    """Hours are the shortest bars that there are; minutes are refused."""
+    service = front.service.services.my_symbols
+    entry = service.registry.resolve("BTCUSDT")
+    years = 10 * 365 * 24
+    first_ms = service.market.server_clock.now_ms() // HOUR_MS * HOUR_MS - years * HOUR_MS
+    opened = np.arange(years, dtype=np.int64) * HOUR_MS + first_ms
+    flat = dict.fromkeys(("open", "high", "low", "close", "volume", "turnover"), np.ones(years))
+    async with service.market.database.write() as unit:
+        await unit.candles.save({entry.symbol_id: CandleSeries(opened, **flat)}, Interval.HOUR)
+
+    where = "/market/BTCUSDT/candles"
+    asked: dict[str, Any] = {"interval": "1h", "from": instant(first_ms - 1).isoformat()}
+    assert len((await front.service.get(where, **asked))["items"]) == 100
+    for wrong in ({"limit": 501}, {"limit": 10**9}, {"interval": "1m"}):
+        status, _ = await front.answer(where, **{**asked, **wrong})
+        assert status == 422, wrong
+    seen: list[str] = []
+    pages = 0
+    while pages == 0 or asked["cursor"] is not None:
+        shown = {name: value for name, value in asked.items() if value is not None}
+        page = await front.service.get(where, limit=500, **shown)
+        assert len(page["items"]) <= 500
+        seen += [one["opened_at"] for one in page["items"]]
+        asked["cursor"] = page["next_cursor"]
+        pages += 1
+    assert pages == -(-years // 500)
+    assert [round(datetime.fromisoformat(one).timestamp() * 1000) for one in seen] == list(opened)
 
 
 async def test_without_the_exchange_nothing_is_made_up(empty: Front) -> None:

@@ -1,10 +1,17 @@
 """kill -9 in the middle of a change, on both databases: all of it or nothing, and once."""
 
 import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
+from app.domain.alerts import Rule
 from app.domain.errors import Code
 from app.domain.history import EventType
 from app.domain.portfolio import FULL
@@ -14,6 +21,7 @@ from app.storage.database import Database
 from tests.conftest import MakeDatabase
 from tests.processes.crew import proven, runs_of, worker
 from tests.services.desk import SYMBOLS, Desk
+from tests.services.test_notifications import Office, Receiver
 from tests.stateful.twins import Key, rendered
 
 pytestmark = pytest.mark.xdist_group("processes")
@@ -160,6 +168,100 @@ async def test_K09_killed_inside_the_swap_the_old_version_or_the_new_one(
         assert state == (version + 1, events + 2, True)
     else:
         assert state == (version, events, False)
+
+
+@pytest.mark.parametrize("act", [REBALANCE, SWAP], ids=["rebalance", "replace"])
+async def test_K08_killed_before_the_swap_of_the_portfolio_it_is_swapped_once(
+    url: str, make_database: MakeDatabase, act: dict[str, Any]
+) -> None:
+    before = await committed(url, make_database)
+    moved = {"do": "score", "changed": {SYMBOLS[0]: 0.3, SYMBOLS[2]: 0.99}}
+    asked = {**act, "if_match": before[0]}
+    async with worker(url, minutes=DAY, failpoint="before:UPDATE portfolio SET") as one:
+        await one.do(moved)
+        await one.died(asked)
+    assert await committed(url, make_database) == before, "the old version, whole"
+    async with worker(url, minutes=DAY + 1) as other:
+        await other.do(moved)
+        (done,) = await other.do(asked)
+        (again,) = await other.do(asked)
+        late = [(await other.do({**asked, "key": name}))[0] for name in ("another", "a third")]
+    assert (done["is_replay"], again["is_replay"]) == (False, True)
+    assert done["body"] == again["body"]
+    # Others that had decided on the same version: it is not theirs to swap any more.
+    assert [one["code"] for one in late] == [Code.PRECONDITION_FAILED] * 2
+    assert (await committed(url, make_database))[0] == before[0] + 1
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_K18_what_was_answered_is_on_the_disk_when_the_power_is_cut(
+    url: str, make_database: MakeDatabase, tmp_path: Path
+) -> None:
+    """Each commit is synchronised; of its files only the database and its log outlive the cut."""
+    before = await committed(url, make_database)
+    file = Path(url.partition(":///")[2])
+    async with worker(url) as one:
+        assert await one.do({"do": "durability"}) == [["wal", 2]], "FULL"
+        (done,) = await one.do(SWAP)
+        assert not done["is_replay"]
+        one.process.kill()  # nothing is flushed or closed after the answer
+        await asyncio.to_thread(one.process.join)
+        left = tmp_path / "left" / file.name
+        left.parent.mkdir()
+        for suffix in ("", "-wal"):
+            shutil.copyfile(f"{file}{suffix}", f"{left}{suffix}")
+    there = f"sqlite+aiosqlite:///{left}"
+    assert await committed(there, make_database) == (before[0] + 1, before[1] + 2, True)
+    async with worker(there) as other:
+        (again,) = await other.do(SWAP)
+    assert again == {"body": done["body"], "is_replay": True}
+
+
+@pytest.mark.parametrize("failpoint", ["before:INSERT INTO alerts", "commit:1", "published"])
+async def test_U10_an_alert_of_a_process_that_died_is_neither_lost_nor_doubled(
+    url: str, make_database: MakeDatabase, failpoint: str
+) -> None:
+    receiver = Receiver()
+    low = [Rule.LOW_SCORE.value, SYMBOLS[1]]
+    fallen = {"do": "score", "changed": {SYMBOLS[1]: 0.3}}
+    async with receiver.listening() as place:
+        async with office_at(url, make_database) as office:
+            await office.channel("desk", place)
+            await office.work()
+        begun = len(receiver.got)  # from now on everything is told
+        async with worker(url, failpoint=failpoint) as one:
+            await one.do(fallen)
+            await one.died({"do": "look"})
+        found: list[str] = []
+        for _ in range(2):  # the process after it, and one more
+            async with worker(url, minutes=1) as other:
+                await other.do(fallen)
+                for _ in range(2):
+                    (active,) = await other.do({"do": "look"})
+                    found += [name for *what, name in active if what == low]
+        assert len(receiver.got) == begun, "nobody has told of it"
+        async with office_at(url, make_database) as office:
+            for _ in range(2):
+                await office.work(office.another(), office.another())
+            async with office.database.read() as unit:
+                stored = [one for one in await unit.alerts.active() if one.rule is Rule.LOW_SCORE]
+    assert len(found) == 4
+    assert len(set(found)) == 1, "one alert, seen by every look"
+    told = [json.loads(body)["event"] for _, body in receiver.got[begun:]]
+    raised = [one["data"] for one in told if one["type"] == "alert_raised"]
+    assert [one["alert_id"] for one in raised if [one["rule"], one["subject"]] == low] == found[:1]
+    assert [one.id for one in stored] == found[:1]
+
+
+@asynccontextmanager
+async def office_at(url: str, make_database: MakeDatabase) -> AsyncIterator[Office]:
+    """Notifications over a database that nobody else has open."""
+    database = make_database(url)
+    await database.open()
+    try:
+        yield Office(database)
+    finally:
+        await database.close()
 
 
 @pytest.mark.parametrize("failpoint", ["before:UPDATE idempotency_keys", "published"])

@@ -19,6 +19,7 @@ from datetime import datetime
 from random import Random
 from typing import Any
 
+import structlog
 from sqlalchemy import Engine, event
 
 from app.domain.errors import ServiceError
@@ -117,6 +118,11 @@ async def _ended(desk: Desk, act: Act) -> Any:
     if act["do"] == "score":
         desk.score(act["changed"])
         return None
+    if act["do"] == "look":  # as every process does at its start
+        active, _ = await desk.alerts.look()
+        return [[one.rule.value, one.subject, one.id] for one in active]
+    if act["do"] == "durability":
+        return await _durability(desk)
     if act["do"] == "check":
         return await desk.rebalancing.check(
             Command("schedule", "tick"), datetime.fromisoformat(act["tick"])
@@ -129,6 +135,13 @@ async def _ended(desk: Desk, act: Act) -> Any:
         return {"code": e.code.value, **e.facts}
     assert isinstance(outcome.answer, Answer)
     return {"body": outcome.answer.body.decode(), "is_replay": outcome.is_replay}
+
+
+async def _durability(desk: Desk) -> list[Any]:
+    """Journal and synchronisation of the connection that commits; SQLite only."""
+    async with desk.database.write() as unit:
+        asked = ("PRAGMA journal_mode", "PRAGMA synchronous")
+        return [(await unit.connection.exec_driver_sql(one)).scalar_one() for one in asked]
 
 
 async def _read(desk: Desk, least: int, most: int) -> dict[str, Any]:
@@ -173,4 +186,5 @@ async def _work(url: str, minutes: float, failpoint: str) -> None:
 
 
 def work(url: str, minutes: float, failpoint: str) -> None:
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     asyncio.run(_work(url, minutes, failpoint))

@@ -456,6 +456,19 @@ async def test_health_and_metrics_say_what_the_stream_does(scene: Scene) -> None
     assert stream(None) == ()
 
 
+async def test_quotes_are_asked_for_while_the_first_fill_goes_on(scene: Scene) -> None:
+    scene.data.filled.clear()
+    watching = asyncio.ensure_future(scene.streamed.watch(lambda: None))
+    asked = scene.data.quotes.asked
+    scene.live.clock.pass_(6.0)
+    async with asyncio.timeout(PATIENCE_S):
+        while scene.data.quotes.asked == asked:
+            await asyncio.sleep(0.05)
+    assert scene.mouth.wanted == [], "nothing is wanted of the stream yet"
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+
+
 async def test_the_watch_ends_streaming_when_it_ends(scene: Scene) -> None:
     await scene.tell_all()
     watching = asyncio.ensure_future(scene.streamed.watch(lambda: None))

@@ -272,6 +272,81 @@ async def test_D10_a_funding_time_that_is_one_interval_off_is_missing(live: Live
     assert "funding_time" in service.now(ETH).report.flags
 
 
+FUNDING = "nextFundingRateDateTime"
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(
+    ("left_ms", "is_told"), [(-3_600_000, False), (0, False), (1, True), (None, True), (1, False)]
+)
+async def test_D10_the_next_funding_lies_after_now_and_at_most_one_interval_ahead(
+    live: LiveMarket, left_ms: int | None, *, is_told: bool
+) -> None:
+    data = await refreshed(live)
+    entry = data.resolve(ETH)
+    interval = entry.contract.funding_interval_ms
+    assert interval is not None
+    then = data.server_clock.now_ms() + 60_000
+    if left_ms is None:
+        left_ms = interval
+    elif left_ms == 1 and not is_told:
+        left_ms += interval
+    told = {"symbol": CODE, "field": FUNDING, "value": then + left_ms}
+    await live.fault("malformed", CONTRACTS, **told)
+    await later(live, data)
+    assert data.server_clock.now_ms() == then
+    found = data.view(entry).next_funding
+    assert (found is not None) == is_told
+    if found is not None:
+        assert round(found.timestamp() * 1000) == then + left_ms
+
+
+@ON_SQLITE
+async def test_D10_a_predicted_rate_of_null_is_missing(live: LiveMarket) -> None:
+    data = await refreshed(live)
+    entry = data.resolve(ETH)
+    name = {"symbol": CODE, "field": "predictedFundingFeeRate"}
+    await live.fault("malformed", CONTRACTS, **name, value="0.0005")
+    await later(live, data)
+    assert data.view(entry).predicted_funding_rate == Decimal("0.0005")
+    await live.heal()
+    await live.fault("malformed", CONTRACTS, **name, value=None)
+    await later(live, data)
+    after = data.view(entry)
+    assert after.predicted_funding_rate is None, "neither 0 nor the last one"
+    assert after.funding_rate is not None
+    assert after.next_funding is not None
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(
+    ("worth", "is_believed"), [("0.7999", False), ("0.8", True), ("1.2", True), ("1.2001", False)]
+)
+async def test_D13_a_lot_worth_the_same_within_a_fifth_ends_the_quarantine(
+    live: LiveMarket, database: Database, worth: str, *, is_believed: bool
+) -> None:
+    data = await refreshed(live)
+    entry = data.resolve(ETH)
+    stats = data.live.market.stats[CODE].value
+    assert stats.mark_price is not None
+    await other_lots(live, entry.contract.multiplier * 1000)
+    price = stats.mark_price * Decimal(worth) / 1000
+    for path, names in {
+        CONTRACTS: ("markPrice", "indexPrice", "lastTradePrice"),
+        TICKERS: ("price", "bestBidPrice", "bestAskPrice"),
+    }.items():
+        for name in names:
+            await live.fault("malformed", path, symbol=CODE, field=name, value=str(price))
+    await later(live, data)
+    assert doubt(data) is Doubt.LOT_CHANGED
+    await later(live, data, 2)
+    assert doubt(data) is Doubt.LOT_CHANGED, "two readings are not three"
+    await later(live, data)
+    assert doubt(data) is (None if is_believed else Doubt.LOT_CHANGED)
+    await later(live, data, 3)
+    assert doubt(data) is (None if is_believed else Doubt.LOT_CHANGED)
+
+
 async def test_verdicts_are_kept_for_a_while_and_so_many_of_a_symbol(database: Database) -> None:
     start = datetime(2026, 3, 1, tzinfo=UTC)
     names = ("00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002")

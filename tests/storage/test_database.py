@@ -212,8 +212,10 @@ async def test_B02_a_connection_lost_on_the_way(database: Database) -> None:
         await database.run(interrupted)
     assert caught.value.code is Code.DATABASE_UNAVAILABLE
     assert database.checked_out == 0
+    assert database.is_away, "the mode says so before anybody has looked"
     async with database.write() as unit:
         assert await unit.facts.get("a") is None
+    assert not database.is_away
 
 
 @_ON_POSTGRES

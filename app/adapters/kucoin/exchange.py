@@ -12,6 +12,7 @@ import aiohttp
 from app.adapters.kucoin import limits as routes
 from app.adapters.kucoin import parse, parse_candles, parse_contracts, parse_ticket
 from app.adapters.kucoin.fields import is_code
+from app.adapters.kucoin.limiter import PoolShare, whole_pool
 from app.adapters.kucoin.limits import Dice, Endpoint, KucoinLimits
 from app.adapters.kucoin.paging import candle_pages, funding_pages, hole, next_older
 from app.adapters.kucoin.rest import OnRequest, Rest, RestClient, Surroundings
@@ -77,10 +78,11 @@ class KucoinExchange:
         on_request: OnRequest = ignore_request,
         on_rejection: OnRejection = ignore_rejection,
         on_answer: OnAnswer = ignore_answer,
+        share: Callable[[], PoolShare] = whole_pool,
         rest: Rest | None = None,
     ) -> None:
         self._limits = limits or KucoinLimits()
-        around = Surroundings(now, monotonic, sleep, dice, on_request)
+        around = Surroundings(now, monotonic, sleep, dice, on_request, share)
         wire = Wire(session, base_url, self._limits)
         self._rest = rest or RestClient(wire, self._limits, around)
         self._session, self._base_url = session, base_url
@@ -267,6 +269,7 @@ async def open_exchange(
     on_request: OnRequest = ignore_request,
     on_rejection: OnRejection = ignore_rejection,
     on_answer: OnAnswer = ignore_answer,
+    share: Callable[[], PoolShare] = whole_pool,
 ) -> AsyncIterator[KucoinExchange]:
     """The exchange with a session of its own, closed on the way out."""
     numbers = limits or KucoinLimits()
@@ -283,4 +286,5 @@ async def open_exchange(
             on_request=on_request,
             on_rejection=on_rejection,
             on_answer=on_answer,
+            share=share,
         )

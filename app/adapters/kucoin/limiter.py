@@ -47,8 +47,28 @@ class Ticket:
     first: bool
 
 
+@dataclass(frozen=True, slots=True)
+class PoolShare:
+    """Fractions of the quota: what this process may use, and what all of one address may."""
+
+    own: float
+    together: float
+
+
+WHOLE: Final = PoolShare(1.0, 1.0)  # nobody else uses the address
+
+
+def whole_pool() -> PoolShare:
+    """The share of a process that is alone."""
+    return WHOLE
+
+
 class Pool:
-    """Weights of one quota. The whole window's quota may go at once; who waits, waits in order."""
+    """Weights of one quota. The whole window's quota may go at once; who waits, waits in order.
+
+    `share` is asked before each request: it shrinks as soon as another process is heard of. What
+    the others have used is in the headers of the exchange and counts against the common part.
+    """
 
     def __init__(
         self,
@@ -57,8 +77,10 @@ class Pool:
         monotonic: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         dice: Dice,
+        share: Callable[[], PoolShare] = whole_pool,
     ) -> None:
         self._limits = limits
+        self._share = share
         self._monotonic = monotonic
         self._sleep = sleep
         self._dice = dice
@@ -66,7 +88,8 @@ class Pool:
         self._quota = limits.quota
         self._window = 0
         self._ends: float | None = None
-        self._used = 0
+        self._used = 0  # by all, as far as is known
+        self._own = 0  # by this process
         self._flying = 0
         self._queued = 0
         self._closed_until = -math.inf
@@ -95,6 +118,7 @@ class Pool:
         self._flying -= ticket.weight
         if ticket.window == self._window:
             self._used -= ticket.weight
+            self._own -= ticket.weight
 
     def settle(self, ticket: Ticket, quota: Quota) -> None:
         """The request ended; learn from its headers where the exchange's window stands.
@@ -115,7 +139,7 @@ class Pool:
         elif ends > self._ends + _LATER_S and now >= self._closed_until:
             self._window += 1
             self._ends = ends
-            self._used = self._flying + ticket.weight
+            self._used = self._own = self._flying + ticket.weight
         elif ticket.window == self._window and not self._is_closed(now):
             self._ends = ends if ticket.first else min(self._ends, ends)
         if quota.remaining is not None and (ends is None or ends >= self._ends - _LATER_S):
@@ -149,15 +173,22 @@ class Pool:
     def _is_closed(self, now: float) -> bool:
         return now < self._closed_until
 
-    def _room(self) -> int:
-        return self._quota - math.ceil(self._quota * self._limits.margin_share)
+    def _room(self, share: float) -> int:
+        most = self._quota - math.ceil(self._quota * self._limits.margin_share)
+        return min(most, math.floor(self._quota * share))
+
+    def _fits(self, weight: int) -> bool:
+        """In the common part and in our own; alone in a window anything fits that must leave."""
+        share = self._share()
+        together = self._used + weight <= self._room(share.together) or self._used == 0
+        return together and (self._own + weight <= self._room(share.own) or self._own == 0)
 
     def _roll(self, now: float) -> None:
         """A window that has ended makes room; what still flies may land in the next one."""
         if self._ends is not None and now >= self._ends + _GRACE_S and not self._is_closed(now):
             self._window += 1
             self._ends = None
-            self._used = self._flying
+            self._used = self._own = self._flying
 
     def _wait(self, weight: int) -> float:
         now = self._monotonic()
@@ -167,15 +198,14 @@ class Pool:
         if self._ends is not None and now >= self._ends:
             # Whose window a request of this moment falls into cannot be told: let it pass.
             return self._ends + _GRACE_S - now
-        fits = self._used + weight <= self._room() or self._used == 0
-        if fits or self._ends is None:
+        if self._ends is None or self._fits(weight):
             return 0.0
         return self._ends + _GRACE_S - now
 
     def _estimate(self, weight: int) -> float:
         """How long a newcomer waits, those in the queue before it."""
         wait = self._wait(weight + self._queued)
-        behind = max(0, self._queued + weight - 1) // max(1, self._room())
+        behind = max(0, self._queued + weight - 1) // max(1, self._room(self._share().own))
         return wait + behind * self._limits.window_s if wait else 0.0
 
     def _reserve(self, weight: int) -> Ticket:
@@ -183,6 +213,7 @@ class Pool:
         if self._ends is None:
             self._ends = self._monotonic() + self._limits.window_s
         self._used += weight
+        self._own += weight
         self._flying += weight
         return Ticket(weight, self._window, first)
 

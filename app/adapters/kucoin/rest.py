@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 from app.adapters.kucoin.answers import Answer, Fault, Good, Health, Remedy, judge
 from app.adapters.kucoin.breaker import Breaker
 from app.adapters.kucoin.gates import Gates
-from app.adapters.kucoin.limiter import SILENT, Pool, Ticket
+from app.adapters.kucoin.limiter import SILENT, Pool, PoolShare, Ticket, whole_pool
 from app.adapters.kucoin.limits import Dice, Endpoint, KucoinLimits
 from app.adapters.kucoin.link import Link
 from app.adapters.kucoin.retry import RetryBudget, backoff_s, capacity_wait_s
@@ -32,6 +32,7 @@ class Surroundings:
     sleep: Callable[[float], Awaitable[None]]
     dice: Dice
     on_request: OnRequest
+    share: Callable[[], PoolShare] = whole_pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,13 @@ class RestClient:
         self._limits = limits
         self._around = around
         self._wire = wire
-        self._pool = Pool(limits, monotonic=around.monotonic, sleep=around.sleep, dice=around.dice)
+        self._pool = Pool(
+            limits,
+            monotonic=around.monotonic,
+            sleep=around.sleep,
+            dice=around.dice,
+            share=around.share,
+        )
         self._gates = Gates(limits, monotonic=around.monotonic)
         self._breaker = Breaker(limits, monotonic=around.monotonic)
         self._budget = RetryBudget(limits)
