@@ -1,7 +1,7 @@
 """Which scoring runs are provisional, and seats that forced exits have left to be filled.
 
 Revision ID: 0022
-Revises: 0025
+Revises: 0027
 """
 
 import sqlalchemy as sa
@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql
 from alembic import op
 
 revision = "0022"
-down_revision = "0025"
+down_revision = "0027"
 branch_labels = None
 depends_on = None
 
