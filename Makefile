@@ -1,5 +1,6 @@
 # One command each: `make demo`, `make run`, `make test`. All tools run from .venv.
-BIN := .venv/bin
+VENV = .venv
+BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 
 # Options of demo, run and sandbox; empty means the default of `my-symbols ... --help`.
@@ -26,16 +27,16 @@ seed_option = $(if $(SEED),--seed $(SEED))
 port_option = $(if $(PORT),--port $(PORT))
 replay_option = $(if $(REPLAY),--replay $(REPLAY)) $(if $(REPLAY_FROM),--replay-from $(REPLAY_FROM))
 
-.PHONY: help setup check test demo run sandbox fuzz long stateful bench chaos mutants lock format clean
+.PHONY: help setup check test versions demo run sandbox fuzz long stateful bench chaos mutants lock format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
-setup: .venv/.installed ## make .venv from the lock (only when something changed)
+setup: $(VENV)/.installed ## make .venv from the lock (only when something changed)
 
-.venv/.installed: requirements.lock pyproject.toml .ci/setup
-	@PYTHON="$(PYTHON)" sh .ci/setup
+$(VENV)/.installed: requirements.lock pyproject.toml .ci/setup
+	@VENV="$(VENV)" PYTHON="$(PYTHON)" sh .ci/setup
 
 check: setup ## format, lint, types, import contracts, migrations
 	$(RUN) ruff format --check .
@@ -53,6 +54,14 @@ test: setup ## all tests but the long ones; COVERAGE=1 also demands what they mu
 		$(if $(COVERAGE),--cov --cov-report=)
 	$(if $(COVERAGE),$(RUN) coverage report --skip-covered --fail-under=90)
 	$(if $(COVERAGE),$(RUN) coverage report --skip-covered --include='app/domain/*' --fail-under=100)
+
+versions: ## `test` on other interpreters, a .venvs/VERSION for each: PYTHONS="python3.12 python3.13"
+	@test -n "$(PYTHONS)" || { echo 'versions: name interpreters: PYTHONS="python3.12 python3.13"'; exit 2; }
+	@set -e; for python in $(PYTHONS); do \
+		version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+		echo "versions: $$version"; \
+		$(MAKE) --no-print-directory test VENV=".venvs/$$version" PYTHON="$$python"; \
+	done
 
 demo: setup ## local exchange and service together, first board, portfolio of ten, docs UI
 	$(BIN)/my-symbols demo $(seed_option) $(port_option) $(replay_option)
@@ -101,5 +110,5 @@ format: setup ## let ruff format and sort
 	$(RUN) ruff check --fix --select I .
 
 clean: ## remove what make made; the databases under var/ stay
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov
+	rm -rf .venv .venvs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov
 	rm -f .coverage .coverage.*

@@ -64,7 +64,7 @@ def mixed(asks: Sequence[Question], messages: Sequence[bytes]) -> Make:
 
 def booking(symbol: str) -> Make:
     """A realised result under a key: claim, effect, event, answer."""
-    moment = time.strftime("%Y-%m-%dT00:00:00Z", time.gmtime())
+    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     path, begun = f"{PREFIX}/portfolio/symbols/{symbol}/performance", time.monotonic_ns()
 
     def make(number: int, turn: int) -> Ask:

@@ -143,6 +143,31 @@ def test_make_calls_commands_and_options_that_exist(target: str) -> None:
     _assert_usable(words[1:])
 
 
+def test_versions_runs_the_quick_suite_in_an_environment_for_each_interpreter(
+    tmp_path: Path,
+) -> None:
+    def make(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["make", *words], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+
+    unnamed = make("versions")
+    assert unnamed.returncode == 2
+    assert "name interpreters" in unnamed.stdout
+    suite = make("-n", "-o", ".venvs/9.9/.installed", "test", "VENV=.venvs/9.9").stdout
+    assert ".venvs/9.9/bin/python -m pytest" in suite
+    assert "not long" in suite
+    assert ".venv/bin" not in suite
+    old = tmp_path / "old"
+    old.write_text('#!/bin/sh\ncase "$2" in *print*) echo 9.9 ;; *) exit 1 ;; esac\n')
+    old.chmod(0o755)
+    refused = make("versions", f"PYTHONS={old}")
+    assert "versions: 9.9" in refused.stdout
+    assert "is not a Python 3.11, 3.12 or 3.13" in refused.stderr
+    assert refused.returncode == 2
+    assert not (ROOT / ".venvs/9.9").exists()
+
+
 # --- command lines
 
 

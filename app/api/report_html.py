@@ -6,6 +6,7 @@ from decimal import Decimal
 
 from app.domain.attribution import Attribution
 from app.domain.brinson import ActiveReturn
+from app.domain.performance import Figures
 from app.domain.report_page import Page, Plot, Series, Table
 from app.domain.swap_outcomes import SwapOutcome
 from app.services.portfolio_report import Report
@@ -47,7 +48,7 @@ def page_of(report: Report) -> Page:
         ),
     )
     ledgers = (*map(_ledger, report.ledgers), _active(report.active))
-    tables = (_positions(report), *ledgers, _swaps(report))
+    tables = (_positions(report), *ledgers, _swaps(report), _hypothetical(report.hypothetical))
     swaps = (plot for outcome in report.swaps for plot in _swap_plot(outcome))
     return Page(
         "Portfolio report",
@@ -169,6 +170,28 @@ def _notes(outcome: SwapOutcome) -> Iterable[str]:
         yield f"left {_time(outcome.ended_at)}"
     for name in outcome.delisted:
         yield f"{name} is delisted, its last price stands"
+
+
+def _hypothetical(made: Figures) -> Table:
+    ratio = UNKNOWN if made.reason is None else f"{UNKNOWN} ({made.reason})"
+
+    def told(value: float | None) -> str:
+        return ratio if value is None else f"{value:.2f}"
+
+    return Table(
+        "Hypothetical: not earned",
+        ("Figure", "Value"),
+        (
+            ("Days", str(made.observations)),
+            ("Growth", _share(made.growth)),
+            ("Deepest fall", _share(made.max_drawdown)),
+            ("Sharpe", told(made.sharpe)),
+            ("Sortino", told(made.sortino)),
+            ("Calmar", told(made.calmar)),
+        ),
+        "Today's members at today's weights over the past. They were chosen knowing it, and nobody"
+        " held them then: this is no performance.",
+    )
 
 
 def _swap_plot(outcome: SwapOutcome) -> Iterable[Plot]:

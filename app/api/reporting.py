@@ -1,6 +1,6 @@
 """How earnings are shown, wherever they are shown: trades, positions, days and ledgers."""
 
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field
 
@@ -9,7 +9,7 @@ from app.domain.attribution import Attribution, Line
 from app.domain.brinson import ActiveReturn
 from app.domain.equity import Day
 from app.domain.late_marks import LateMark
-from app.domain.performance import Trade
+from app.domain.performance import Figures, Trade
 from app.services.performance import HeldPosition
 
 LATE: Final = "Of changes in the period: prices that stand for marks which were not known then."
@@ -85,6 +85,68 @@ class PositionOut(Out):
             currency=held.currency,
             reason=held.reason,
         )
+
+
+class HypotheticalOut(Out):
+    """Today's members at today's weights over the past: they were chosen knowing it.
+
+    Nothing of this was earned. The figures of what was held are in `performance_analysis` of the
+    metrics, in the analytics and in `figures` of the report.
+    """
+
+    hypothetical_days: int = Field(description="Days on which all present members have a return.")
+    hypothetical_growth: float | None
+    hypothetical_max_drawdown: Share | None
+    hypothetical_sharpe: float | None
+    hypothetical_sharpe_error: float | None
+    hypothetical_sortino: float | None
+    hypothetical_calmar: float | None
+    hypothetical_gain_days: Share | None = Field(description="Share of these days with a gain.")
+    hypothetical_profit_factor: float | None
+    hypothetical_reason: str | None = Field(description="Why ratios are null.")
+
+    @classmethod
+    def of(cls, made: Figures) -> Self:
+        return cls(
+            hypothetical_days=made.observations,
+            hypothetical_growth=made.growth,
+            hypothetical_max_drawdown=made.max_drawdown,
+            hypothetical_sharpe=made.sharpe,
+            hypothetical_sharpe_error=made.sharpe_error,
+            hypothetical_sortino=made.sortino,
+            hypothetical_calmar=made.calmar,
+            hypothetical_gain_days=made.win_rate,
+            hypothetical_profit_factor=made.profit_factor,
+            hypothetical_reason=made.reason,
+        )
+
+
+class EarnedOut(Out):
+    """Figures of the index, by the weights in force each day; 365 days a year.
+
+    Growth and drawdown are of every known point, the start and now included; the ratios are null
+    below 30 observations. Null where a figure is not defined.
+    """
+
+    observations: int = Field(
+        description="Daily returns behind the ratios; a part of a day and a gap are one each."
+    )
+    is_sufficient: bool = Field(description="Whether there are 30 observations or more.")
+    ratios_reason: str | None = Field(description="Why the ratios are null.")
+    growth: float | None = Field(description="As a fraction.")
+    max_drawdown: Share | None
+    sharpe: float | None
+    sharpe_error: float | None = Field(description="Standard error of `sharpe`.")
+    sortino: float | None
+    calmar: float | None
+    win_rate: Share | None = Field(description="Share of the observations with a gain.")
+    profit_factor: float | None
+
+
+def earned_fields(made: Figures) -> dict[str, Any]:
+    """The fields of `EarnedOut`."""
+    names = [name for name in EarnedOut.model_fields if name != "ratios_reason"]
+    return {name: getattr(made, name) for name in names} | {"ratios_reason": made.reason}
 
 
 class DayOut(Out):

@@ -12,7 +12,7 @@ from app.cli.exits import Exit
 from app.cli.jobs import jobs
 from app.cli.portfolio import portfolio
 from app.cli.portfolio_report import report
-from app.cli.position_size import size
+from app.cli.position_size import size, sizes
 from app.cli.sandbox import sandbox
 from app.cli.scoring import convert, explain, score, sync
 from app.cli.service import serve
@@ -56,6 +56,7 @@ for _command in (serve, demo, sandbox, doctor, sync, score, explain, convert, wa
     application.command()(_command)
 portfolio.command()(report)
 portfolio.command()(size)
+portfolio.command()(sizes)
 application.add_typer(portfolio, name="portfolio")
 application.add_typer(audit, name="audit")
 application.add_typer(tape, name="tape")

@@ -14,6 +14,7 @@ _FIGURES: Final = (
     "growth", "max_drawdown", "sharpe", "sharpe_error", "sortino", "calmar", "win_rate",
     "profit_factor",
 )  # fmt: skip
+_HYPOTHETICAL: Final = ("growth", "max_drawdown", "sharpe", "sortino", "calmar")
 # table -> column -> field of the report
 _TABLES: Final = {
     "equity": {"at": "at", "equity>": "equity", "P&L of the day>": "daily_pnl"},
@@ -52,6 +53,9 @@ def _print(output: Output, made: Mapping[str, Any]) -> None:
     say(table("figures", ("", ""), [(name, number(figures[name], 4)) for name in _FIGURES]))
     if figures["ratios_reason"] is not None:
         say(f"no ratios: {figures['ratios_reason']}")
+    would = made["hypothetical"]
+    rows = [(name, number(would[f"hypothetical_{name}"], 4)) for name in _HYPOTHETICAL]
+    say(table("hypothetical: today's weights over the past, not earned", ("", ""), rows))
     for title, columns in _TABLES.items():
         rows = [tuple(one[name] for name in columns.values()) for one in made[title]]
         say(table(title, tuple(columns), rows))

@@ -24,6 +24,8 @@ _FIGURES: Final = {
     "liquidation price": "liquidation_price",
     "binding cap": "binding_cap",
 }
+_MEMBER: Final = ("symbol", "weight_percentage", "lots", "notional", "binding_cap", "reason")
+_HEADS: Final = ("symbol", "weight %>", "lots>", "notional>", "cap", "reason")
 _CAP: Final = ("name", "value", "limit", "unit", "source")
 
 
@@ -78,6 +80,23 @@ def size(
         answer = asyncio.run(Client(url).get(path, **query))
         if not output.answer(answer):
             _print(output, answer.document)
+
+
+def sizes(
+    balance: Annotated[Decimal, exact_option("Equity in the quote currency.", "--balance")],
+    leverage: Annotated[Decimal | None, exact_option("1 without.", "--leverage")] = None,
+    as_json: AsJson = False,
+    url: Url = HERE,
+) -> None:
+    """How many lots of every member a balance means, counted together."""
+    wanted = {"account_balance": balance, "leverage": leverage}
+    query = {name: shown(value) for name, value in wanted.items() if value is not None}
+    with reporting(as_json) as output:
+        answer = asyncio.run(Client(url).get("/portfolio/sizes", **query))
+        if not output.answer(answer):
+            made = answer.document
+            rows = [tuple(one[name] for name in _MEMBER) for one in made["sizes"]]
+            output.people.print(table(f"lots for {made['account_balance']}", _HEADS, rows))
 
 
 def _print(output: Output, made: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 from scipy.special import ndtr
 
 from app.domain.board import Board, Card, CardStatus
-from app.domain.exact import to_millionths
+from app.domain.exact import ONE, is_above, to_millionths
 from app.domain.market import DAYS_A_YEAR
 from app.domain.pooling import clipped
 from app.domain.signal_rules import SignalRules
@@ -162,8 +162,14 @@ def risk(evidence: Evidence, rules: SignalRules) -> Opinion | Abstention:
     calm = usual**2 / (usual**2 + moves**2)
     vetoes = (
         (evidence.obstacle is not None, evidence.obstacle),
-        (_is_above(moves, rules.veto_volatility), f"its volatility {moves:.2f} is above the limit"),
-        (_is_above(fall, rules.veto_drawdown), f"it has fallen by {fall:.0%}, beyond the limit"),
+        (
+            is_above(moves, rules.veto_volatility),
+            f"its volatility {moves:.2f} is above the limit",
+        ),
+        (
+            is_above(fall, rules.veto_drawdown),
+            f"it has fallen by {fall:.0%}, beyond the limit",
+        ),
     )
     veto = next((said for holds, said in vetoes if holds), None)
     return _opinion(calm, evidence, {"median_volatility": usual}, ("volatility", "drawdown"), veto)
@@ -200,11 +206,7 @@ def _raw(card: Card) -> dict[str, float]:
 def _cost_bp(figures: Known) -> float | None:
     if "spread" not in figures or "impact" not in figures:
         return None
-    return _HALF_BP * figures["spread"] + figures["impact"]
-
-
-def _is_above(value: float, limit: float) -> bool:
-    return to_millionths(value) > to_millionths(limit)
+    return to_millionths(_HALF_BP * figures["spread"] + figures["impact"]) / ONE
 
 
 def _within(value: float, bound: float) -> float:

@@ -9,6 +9,7 @@ from typing import Final
 
 from app.domain.alert_settings import Severity
 from app.domain.errors import Code, ConflictError
+from app.domain.exact import to_millionths
 
 
 class Rule(StrEnum):
@@ -72,7 +73,8 @@ class Reading:
             return self.holds
         if self.value is None or limit is None:
             return None
-        return self.value > limit if side is Side.ABOVE else self.value < limit
+        seen, most = to_millionths(self.value), to_millionths(limit)
+        return seen > most if side is Side.ABOVE else seen < most
 
 
 class AlertState(StrEnum):

@@ -13,7 +13,8 @@ from typing import Final
 import numpy as np
 
 from app.domain.board import Family
-from app.domain.crosssection import rank_to_normal
+from app.domain.crosssection import rank_to_normal, significant
+from app.domain.exact import ONE, all_to_millionths, to_millionths
 from app.domain.explanation import contributions
 from app.domain.factors import FACTORS, Factor
 from app.domain.market import Floats, Ints
@@ -21,9 +22,9 @@ from app.domain.moments import LEAST_UNIVERSE, DayMoments, Moments, by_moments, 
 from app.domain.panel import Bools
 
 FORMULA: Final = 3  # counts the changes of how factors become scores; part of each version
-LEAST_COVERAGE: Final = 0.5 - 1e-12  # of a family's or the composite's weight; rounding is no lack
+LEAST_COVERAGE: Final = 0.5  # of a family's or the composite's weight
+_RANKED: Final = 8  # significant digits
 COMPOSITE: Final = "composite"
-_DECIMALS: Final = 12
 
 
 def _no_moments() -> Mapping[str, Moments]:
@@ -127,6 +128,7 @@ def standings(
             for factor, values in zip(factors, raw, strict=True)
         ]
     )
+    least = to_millionths(LEAST_COVERAGE)
     rows = [np.flatnonzero(family_of == index) for index in range(len(families))]
     share = np.zeros(raw.shape)
     coverage = np.zeros((len(families), raw.shape[1]))
@@ -134,7 +136,7 @@ def standings(
     for index, own in enumerate(rows):
         share[own], coverage[index] = _shares(factor_z[own], weight[own], applies[own])
         linear[index] = _sum(factor_z[own], share[own])
-    linear = np.where(coverage >= LEAST_COVERAGE, linear, np.nan)
+    linear = np.where(all_to_millionths(coverage) >= least, linear, np.nan)
     family_z = np.array(
         [
             standard(_levelled(values), spec.moments.get(family))
@@ -148,7 +150,8 @@ def standings(
     covered = (family_weight[:, None] * coverage).sum(axis=0)
     completeness = covered / np.where(most > 0.0, most, 1.0)
     family_share, _ = _shares(family_z, family_weight, may_count)
-    composite = np.where(completeness >= LEAST_COVERAGE, _sum(family_z, family_share), np.nan)
+    is_covered = all_to_millionths(completeness) >= least
+    composite = np.where(is_covered, _sum(family_z, family_share), np.nan)
     return Standings(
         factor_z=factor_z,
         factor_weight=weight
@@ -166,9 +169,12 @@ def standings(
 
 
 def _standard(values: Floats, moments: Moments | None) -> Floats:
-    """Rank to normal; of fewer than ten values fixed moments decide, and without them nothing."""
+    """Rank to normal; of fewer than ten values fixed moments decide, and without them nothing.
+
+    Ranks look at eight significant digits: what differences of prices leave is no more exact.
+    """
     if np.isfinite(values).sum() >= LEAST_UNIVERSE:
-        return rank_to_normal(values)
+        return rank_to_normal(significant(values, _RANKED))
     return by_moments(values, moments)
 
 
@@ -178,7 +184,7 @@ def _levelled(sums: Floats) -> Floats:
     Normal scores repeat from factor to factor, so weighted sums are often equal in truth: rounding
     makes them equal in fact, or the order of additions would decide who ranks higher.
     """
-    return np.asarray(np.round(sums, _DECIMALS), np.float64)
+    return all_to_millionths(sums) / ONE
 
 
 def _shares(values: Floats, weight: Floats, applies: Bools) -> tuple[Floats, Floats]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from app.domain.board import Board, Card, Family
 from app.domain.composite import AlgorithmSpec, standings
+from app.domain.exact import all_to_millionths
 from app.domain.factors import Factor
 from app.domain.market import Floats
 from app.domain.panel import Bools
@@ -85,7 +86,7 @@ class _Universe:
         """The place of the symbol if its values were `needed` (K,)."""
         raw = self.raw.copy()
         raw[:, self.own] = needed
-        z = self.level * standings(raw, self.spec).z
+        z = all_to_millionths(self.level * standings(raw, self.spec).z)
         before = (z > z[self.own]) | ((z == z[self.own]) & self._named_before)
         return 1 + int(before.sum())
 

@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 
+from app.domain.exact import to_millionths
 from app.domain.market import Ticker
 from app.domain.quality_rules import QualityRules
 from app.domain.quarantine import deviation
@@ -17,7 +18,7 @@ def parted_since(
     away = deviation(_mid(told), _mid(answered))
     if away is None:
         return since
-    if away <= rules.divergence:
+    if to_millionths(away) <= to_millionths(rules.divergence):
         return None
     return at if since is None else since
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from app.domain.exact import all_to_millionths
 from app.domain.market import Floats
 
 
@@ -11,7 +12,8 @@ def hierarchical_parity(matrix: Floats) -> Floats:
     Clusters by Ward's linkage of the distances sqrt((1 - correlation) / 2), puts what is alike
     side by side, then halves that order again and again and gives each half the inverse of its
     variance at inverse-variance shares. Nothing is inverted: a singular matrix is no harm. Between
-    equal distances the earlier pair is joined. Source: QUANT section 5, Lopez de Prado 2016.
+    distances whose squares are equal to 6 decimals the earlier pair is joined. Source: QUANT
+    section 5, Lopez de Prado 2016.
     """
     size = len(matrix)
     shares = np.ones(size)
@@ -44,7 +46,9 @@ def _order(distances: Floats) -> list[int]:
     upper = np.triu_indices(size, 1)
     squares[upper] = distances[upper] ** 2
     for new in range(size, 2 * size - 1):
-        one, other = (int(at) for at in np.unravel_index(np.argmin(squares), squares.shape))
+        one, other = (
+            int(at) for at in np.unravel_index(np.argmin(all_to_millionths(squares)), squares.shape)
+        )
         near = squares[one, other]
         counts = len(leaves[one]), len(leaves[other])
         for third in set(leaves) - {one, other}:

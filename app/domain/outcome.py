@@ -7,6 +7,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Final
 
+from app.domain.exact import is_above
 from app.domain.market import ContractStatus, Interval
 from app.domain.segments import is_redenomination
 
@@ -102,7 +103,7 @@ class Field:
         if gain is None or self.median is None:
             return None
         return replace(
-            outcome, booked_at=at, beat=gain > self.median, gain=gain, median=self.median,
+            outcome, booked_at=at, beat=is_above(gain, self.median), gain=gain, median=self.median,
             names=self.names,
         )  # fmt: skip
 

@@ -63,7 +63,7 @@ class Risk:
     beta: float | None  # to BTC
     contributions: Mapping[str, float]  # shares of the variance by symbol, adding up to 1
     tails: tuple[Tail, ...]
-    figures: Figures
+    hypothetical: Figures  # of these weights over the past: not earned
     reason: str | None
     proxied: Mapping[str, int] = field(default_factory=dict)
 
@@ -95,7 +95,7 @@ def risk_of(daily: Panel | None, weights: Mapping[str, float]) -> Risk:
         beta=beta(total, market),
         contributions=dict(zip(held, _contributions(own, shares), strict=False)),
         tails=tails,
-        figures=figures(total),
+        hypothetical=figures(total),
         reason=None,
         proxied=proxied,
     )

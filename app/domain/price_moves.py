@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from app.domain.exact import to_millionths
 from app.domain.feed_rules import FeedRules
 from app.domain.market import CandleSeries, Interval
 from app.domain.segments import log_returns, newest
@@ -27,6 +28,8 @@ def has_moved(before: float, now: float, volatility: float | None, rules: FeedRu
     if before <= 0 or now <= 0:
         return False
     move = abs(float(np.log(now / before)))
-    if 0 < rules.move_bp <= move * _BP:
+    if 0 < to_millionths(rules.move_bp) <= to_millionths(move * _BP):
         return True
-    return volatility is not None and 0 < rules.move_volatilities <= move / volatility
+    if volatility is None:
+        return False
+    return 0 < to_millionths(rules.move_volatilities) <= to_millionths(move / volatility)

@@ -6,6 +6,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
+from app.domain.exact import to_millionths
 from app.domain.market import DataStatus
 from app.domain.quality_rules import QualityRules
 from app.domain.quarantine import MEANING, Doubt, deviation
@@ -113,7 +114,7 @@ def _quote(data: SymbolData, rules: QualityRules) -> Judged:
             return 0.0, "crossed_quote", "Bid and ask are crossed, locked or not positive."
         return 0.0, "no_quote", "Bid or ask is missing."
     said = f"The spread is {data.spread:.3%} of mid."
-    if data.spread > rules.max_spread:
+    if to_millionths(data.spread) > to_millionths(rules.max_spread):
         return 0.0, "wide_spread", f"{said} More than {rules.max_spread:.1%} is no quote."
     return 1.0 - data.spread / rules.max_spread, None, said
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 
+from app.domain.exact import to_millionths
 from app.domain.quality_rules import QualityRules
 
 
@@ -81,10 +82,10 @@ def disagreement(
 ) -> Doubt | None:
     """What the prices of one moment say against each other; None where nothing is known of it."""
     away = deviation(last, mark)
-    if away is not None and away > rules.last_off_mark:
+    if away is not None and to_millionths(away) > to_millionths(rules.last_off_mark):
         return Doubt.LAST_OFF_MARK
     away = deviation(mark, index)
-    if away is not None and away > rules.mark_off_index:
+    if away is not None and to_millionths(away) > to_millionths(rules.mark_off_index):
         return Doubt.MARK_OFF_INDEX
     return None
 
@@ -142,7 +143,9 @@ def is_frozen(state: PriceState, reading: Reading, rules: QualityRules) -> bool:
         return False
     moved = deviation(reading.index, state.index_at_trade)
     still_s = (reading.at_ms - state.traded_ms) / 1000
-    return still_s >= rules.frozen_after and moved is not None and moved > rules.frozen_index_move
+    if moved is None or still_s < rules.frozen_after:
+        return False
+    return to_millionths(moved) > to_millionths(rules.frozen_index_move)
 
 
 def _doubt(state: PriceState, reading: Reading, rules: QualityRules) -> Doubt | None:
@@ -154,7 +157,8 @@ def _doubt(state: PriceState, reading: Reading, rules: QualityRules) -> Doubt | 
         return found
     is_recent = reading.at_ms - state.read_ms <= rules.jump_window * 1000
     moved = deviation(reading.mark, state.mark)
-    if is_recent and moved is not None and moved > rules.jump and reading.reference is None:
+    jumped = moved is not None and to_millionths(moved) > to_millionths(rules.jump)
+    if is_recent and jumped and reading.reference is None:
         return Doubt.UNCONFIRMED_JUMP
     return None
 
@@ -163,7 +167,7 @@ def _is_worth_the_same(reading: Reading, lot_value: Decimal | None, rules: Quali
     if reading.mark is None:
         return False
     away = deviation(reading.mark * reading.multiplier, lot_value)
-    return away is not None and away <= rules.lot_change
+    return away is not None and to_millionths(away) <= to_millionths(rules.lot_change)
 
 
 def _doubted(state: PriceState, doubt: Doubt, reading: Reading) -> PriceState:

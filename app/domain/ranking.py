@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from app.domain.board import Board, Card, Family
+from app.domain.exact import to_millionths
 from app.domain.scoring import NOT_ELIGIBLE
 
 
@@ -37,7 +38,7 @@ def ranked(board: Board, algorithm: AlgorithmType, *, eligible_only: bool) -> tu
     if family is None:
         return tuple(Ranked(card.rank, card) for card in cards)
     known = [(score, card) for card in cards if (score := card.families.get(family)) is not None]
-    best = sorted(known, key=lambda one: (-one[0], one[1].symbol))
+    best = sorted(known, key=lambda one: (-to_millionths(one[0]), one[1].symbol))
     rest = sorted(
         (c for c in cards if c.families.get(family) is None), key=lambda card: card.symbol
     )

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from app.domain.configuration import Configuration, WeightingMethod
+from app.domain.exact import to_millionths
 from app.domain.portfolio import FULL, Member, Portfolio
 from app.domain.targets import Ruling, spared, targets, volatility
 from app.domain.weighting import Allocation, Claim, Role
@@ -78,7 +79,8 @@ class Plan:
 def may_trade(score: float, member: Member, configuration: Configuration) -> bool:
     """Enter threshold for a member without weight, leave threshold for one that is traded."""
     traded = member.target_weight_u > 0
-    return score >= (configuration.leave_score if traded else configuration.enter_score)
+    least = configuration.leave_score if traded else configuration.enter_score
+    return to_millionths(score) >= to_millionths(least)
 
 
 def rule(
@@ -322,7 +324,7 @@ def _allowed_u(
     rules = configuration.rebalancing
     if not rules.band_by_cost or standing.trading_cost is None:
         return threshold_u
-    wide_u = int(band(aim_u / FULL, standing.trading_cost, rules.risk_aversion) * FULL)
+    wide_u = round(band(aim_u / FULL, standing.trading_cost, rules.risk_aversion) * FULL)
     return max(threshold_u, wide_u)
 
 
@@ -342,7 +344,7 @@ def _is_too_volatile(
         return False
     now = volatility(weights_u, known)
     # Prices alone move it about its target after every change: that is no reason to trade.
-    return now is not None and now > limit * _CALM
+    return now is not None and to_millionths(now) > to_millionths(limit * _CALM)
 
 
 def _action(old_u: int, new_u: int) -> str:

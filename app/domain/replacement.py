@@ -10,6 +10,7 @@ from typing import Final
 from scipy.special import ndtr
 
 from app.domain.configuration import Configuration, ReplacementRules
+from app.domain.exact import is_above, to_millionths
 from app.domain.market import DAYS_A_YEAR
 from app.domain.selection import Candidate, Correlation, crowded, refuse
 
@@ -105,7 +106,9 @@ class Comparison:
     def exceeds(self, rules: ReplacementRules) -> bool:
         """Strictly more than the threshold; no if anything is unknown."""
         limit = self.threshold(rules)
-        return limit is not None and self.improvement is not None and self.improvement > limit
+        if limit is None or self.improvement is None:
+            return False
+        return is_above(self.improvement, limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +152,13 @@ def admissible(
 ) -> Iterable[Entrant]:
     """Those who may take the leaver's place beside `others`, in the given order."""
     names = tuple(other.symbol for other in others)
+    least = to_millionths(configuration.replacement.min_confidence)
     for entrant in entrants:
         one = entrant.contender
         confidence = one.confidence
         if (
             confidence is not None
-            and confidence >= configuration.replacement.min_confidence
+            and to_millionths(confidence) >= least
             and not crowds(one.sector, leaver.contender.sector, others, configuration)
             and refuse(entrant.candidate, names, correlation, configuration) is None
         ):
@@ -310,5 +314,5 @@ def _strength(leaver: Leaver, candidate: Contender, comparison: Comparison) -> f
     gain, noise, cost = comparison.improvement, comparison.noise, comparison.cost
     if gain is None or noise is None or cost is None or candidate.confidence is None:
         return None
-    sure = float(ndtr((gain - cost) / noise)) if noise > 0.0 else float(gain > cost)
+    sure = float(ndtr((gain - cost) / noise)) if noise > 0.0 else float(is_above(gain, cost))
     return sure * candidate.confidence

@@ -21,6 +21,7 @@ from scipy.special import ndtr
 
 from app.domain.board import BoardDraft, Card, CardStatus, Confidence, FactorReading, Family
 from app.domain.composite import LEAST_COVERAGE, AlgorithmSpec, Standings, standings
+from app.domain.exact import all_to_millionths, to_millionths
 from app.domain.factors import Factor, Measurement, measure
 from app.domain.factors_market import ends
 from app.domain.fingerprint import input_hash
@@ -104,11 +105,12 @@ def score(
         stands,
         np.full(len(inputs.symbols), np.nan) if reliability is None else reliability,
     )
-    holed = coverage[Source.DAILY_CANDLES] < _LEAST_HISTORY
+    holed = all_to_millionths(coverage[Source.DAILY_CANDLES]) < to_millionths(_LEAST_HISTORY)
     z = np.where(holed, np.nan, trust.level * stands.z)
+    exact = all_to_millionths(z)
     scored = sorted(
         np.flatnonzero(np.isfinite(z)).tolist(),
-        key=lambda column: (-z[column], inputs.symbols[column]),
+        key=lambda column: (-exact[column], inputs.symbols[column]),
     )
     readings = _readings(whole, measured, stands, stands.contributions(trust.level))
     families = ndtr(stands.family_z)
@@ -245,11 +247,15 @@ def _why_unavailable(readings: Sequence[FactorReading]) -> tuple[str, str]:
     for reading in readings:
         if reading.reason is not None:
             lost[reading.reason] += reading.weight
-    heaviest = max(sorted(lost), key=lost.__getitem__)
+    heaviest = max(sorted(lost), key=lambda reason: to_millionths(lost[reason]))
     known = sum(reading.weight for reading in readings if reading.raw is not None)
     if not known:
         return NO_MARKET_DATA, heaviest
-    return (UNIVERSE_TOO_SMALL if known >= LEAST_COVERAGE else INSUFFICIENT_INPUTS), heaviest
+    return (
+        UNIVERSE_TOO_SMALL
+        if to_millionths(known) >= to_millionths(LEAST_COVERAGE)
+        else INSUFFICIENT_INPUTS
+    ), heaviest
 
 
 def _excluded(symbol: str, rule: str) -> Card:

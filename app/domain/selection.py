@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from app.domain.configuration import Configuration
+from app.domain.exact import is_above
 from app.domain.sectors import UNCLASSIFIED
 
 
@@ -88,7 +89,10 @@ def refuse(
         (not candidate.is_tradable, Refusal.NOT_TRADABLE),
         (not candidate.is_fresh, Refusal.STALE),
         (score is None, Refusal.NO_SCORE),
-        (score is not None and score < configuration.enter_score, Refusal.LOW_SCORE),
+        (
+            score is not None and is_above(configuration.enter_score, score),
+            Refusal.LOW_SCORE,
+        ),
     )
     for applies, reason in own:
         if applies:
@@ -119,6 +123,6 @@ def too_close(
         rho = correlation(symbol, member)
         if rho is None:
             return Refused(symbol, score, Refusal.CORRELATION_UNKNOWN, member, None)
-        if rho > configuration.correlation.limit:
+        if is_above(rho, configuration.correlation.limit):
             return Refused(symbol, score, Refusal.CORRELATION_LIMIT, member, rho)
     return None

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from app.domain.board import Board
+from app.domain.exact import all_to_millionths, is_above, to_millionths
 from app.domain.market import Floats
 from app.domain.panel import Panel, until
 from app.domain.segments import UnbrokenPanel
@@ -43,7 +44,10 @@ class Idea:
 
     def is_worth_it(self, rules: SignalRules) -> bool:
         """Whether it is above the thresholds of the settings."""
-        return self.strength >= rules.source_strength and self.confidence >= rules.source_confidence
+        return not (
+            is_above(rules.source_strength, self.strength)
+            or is_above(rules.source_confidence, self.confidence)
+        )
 
     @property
     def moment(self) -> str:
@@ -84,8 +88,8 @@ Rule = Callable[[UnbrokenPanel], Readings | None]  # None: the panel is too shor
 
 def worth_it(readings: Readings, rules: SignalRules) -> Floats:
     """(N,) the side where the reading is above the thresholds, else 0."""
-    strong = readings.strength >= rules.source_strength
-    sure = readings.confidence >= rules.source_confidence
+    strong = all_to_millionths(readings.strength) >= to_millionths(rules.source_strength)
+    sure = all_to_millionths(readings.confidence) >= to_millionths(rules.source_confidence)
     return np.where(strong & sure, readings.side, 0.0)
 
 
@@ -122,4 +126,4 @@ def chosen(ideas: Iterable[Idea], board: Board, rules: SignalRules) -> list[Idea
         and (card := board.card(one.symbol)) is not None
         and card.composite is not None
     ]
-    return sorted(worth, key=lambda one: (-one.strength, one.symbol, one.rule))
+    return sorted(worth, key=lambda one: (-to_millionths(one.strength), one.symbol, one.rule))

@@ -1,4 +1,4 @@
-"""A weight becomes whole lots: capped, rounded down, and the error of rounding stated."""
+"""A weight becomes whole lots within caps, and the error of rounding is stated."""
 
 import math
 from dataclasses import dataclass, replace
@@ -6,12 +6,14 @@ from decimal import ROUND_UP, Decimal
 from enum import StrEnum
 from typing import Final
 
+from app.domain.exact import to_significant
 from app.domain.market import DAYS_A_YEAR, Contract
 from app.domain.portfolio import FULL
 from app.domain.sizing_caps import Cap, CapName, Distance, Lever, amount
 from app.domain.sizing_rules import SizingRules
 from app.domain.symbols import base_quantity, lots_for, notional, round_to_tick
 
+_HARD: Final = {CapName.KELLY, CapName.TURNOVER, CapName.DEPTH}  # amounts that rounding keeps
 _PERCENT: Final = Decimal(FULL) / 100  # micro-percent in one per cent
 
 
@@ -75,7 +77,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class PositionSize:
-    """Lots that realise at most the wanted notional; `reason` says why they are none."""
+    """Lots of a weight; where a cap holds it back they realise at most the wanted notional.
+
+    `reason` says why they are none.
+    """
 
     wanted: Decimal  # notional after caps, before rounding
     notional: Decimal
@@ -83,7 +88,7 @@ class PositionSize:
     quantity: Decimal  # base coins
     margin: Decimal
     leverage: Decimal  # the one used
-    rounding_error: Decimal  # wanted - notional, under one lot
+    rounding_error: Decimal  # wanted - notional; below zero where the allocator rounds up
     liquidation_price: Decimal | None  # of a long with this margin and no other; None without lots
     caps: tuple[Cap, ...]  # all that were looked at, in order
     reason: str | None
@@ -99,8 +104,17 @@ class PositionSize:
         return self.applied[-1] if self.applied else None
 
 
-def size(contract: Contract, order: Order, known: Conditions, limits: Limits) -> PositionSize:
+def size(
+    contract: Contract,
+    order: Order,
+    known: Conditions,
+    limits: Limits,
+    allocated: int | None = None,
+) -> PositionSize:
     """Weight times balance times leverage, capped, in whole lots of the contract.
+
+    `allocated` are the lots that all members together leave for this weight. They count as long as
+    no cap holds the position back; else, and without them, lots are rounded down.
 
     Caps in order: the largest weight; then those of leverage (the contract's, gross leverage of
     the portfolio, its volatility target, the distance of liquidation, its value at risk); then
@@ -131,7 +145,11 @@ def size(contract: Contract, order: Order, known: Conditions, limits: Limits) ->
     for name, limit, source in _amounts(order, known, limits, wanted):
         caps.append(amount(name, wanted, limit, source))
         wanted = min(wanted, limit)
-    return _rounded(contract, order, wanted, leverage, tuple(caps))
+    lots = lots_for(contract, wanted, order.price)
+    if allocated is not None and not any(cap.is_applied for cap in caps):
+        most = min((cap.limit for cap in caps if cap.name in _HARD), default=wanted)
+        lots = min(allocated, lots_for(contract, most, order.price))
+    return _rounded(contract, order, wanted, leverage, tuple(caps), lots)
 
 
 def nothing(leverage: Decimal, reason: str) -> PositionSize:
@@ -235,9 +253,13 @@ def _amounts(
 
 
 def _rounded(
-    contract: Contract, order: Order, wanted: Decimal, leverage: Decimal, caps: tuple[Cap, ...]
+    contract: Contract,
+    order: Order,
+    wanted: Decimal,
+    leverage: Decimal,
+    caps: tuple[Cap, ...],
+    lots: int,
 ) -> PositionSize:
-    lots = lots_for(contract, wanted, order.price)
     value = notional(contract, lots, order.price)
     made = PositionSize(
         wanted=wanted,
@@ -258,4 +280,4 @@ def _rounded(
 
 
 def _exact(value: float) -> Decimal:
-    return Decimal(repr(value))
+    return to_significant(value)

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from app.domain.equity import Valuation
 from app.domain.equity_steps import Step, Swap
+from app.domain.exact import to_millionths
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class SwapOutcome:
 
     @property
     def has_paid(self) -> bool | None:
-        return None if self.difference is None else self.difference > 0.0
+        return None if self.difference is None else to_millionths(self.difference) > 0
 
 
 def outcomes(

@@ -5,14 +5,12 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from fractions import Fraction
 from types import MappingProxyType
-from typing import Final
 
 from app.domain.configuration import Configuration, WeightingMethod
+from app.domain.exact import ONE, to_millionths
 from app.domain.portfolio import FULL
 from app.domain.weighting import Allocation, Claim, Flag, Role, allocate, whole
 from app.domain.weighting_methods import Covariance
-
-_HALVINGS: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,26 +189,27 @@ def _calmed(
 ) -> Allocation:
     funded = {claim.symbol for claim in claims if claim.role is Role.FUNDED}
 
-    def scaled(share: float) -> dict[str, int]:
+    def scaled(share: int) -> dict[str, int]:
         return {
-            symbol: int(weight * share) if symbol in funded else weight
+            symbol: weight * share // ONE if symbol in funded else weight
             for symbol, weight in made.weights_u.items()
         }
 
-    share = _largest(lambda one: (volatility(scaled(one), known) or 0.0) <= limit)
-    if share == 1.0:
+    def is_calm(share: int) -> bool:
+        found = volatility(scaled(share), known) or 0.0
+        return to_millionths(found) <= to_millionths(limit)
+
+    if is_calm(ONE):
         return made
-    weights = scaled(share)
+    weights = scaled(_largest(is_calm))
     flags = (*made.flags, Flag.VOLATILITY_TARGET)
     return Allocation(weights, FULL - sum(weights.values()), flags)
 
 
-def _largest(fits: Callable[[float], bool]) -> float:
-    """The largest share that fits; 0 where none does."""
-    if fits(1.0):
-        return 1.0
-    low, high = 0.0, 1.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2.0
+def _largest(fits: Callable[[int], bool]) -> int:
+    """The largest share in millionths that fits, where the whole does not; 0 where none does."""
+    low, high = 0, ONE
+    while high - low > 1:
+        middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return low

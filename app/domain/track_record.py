@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from app.domain.exact import to_millionths
+from app.domain.exact import ONE, to_millionths
 from app.domain.pooling import earned, shrunk_brier, skill
 from app.domain.signal import Direction
 
@@ -100,7 +100,7 @@ def is_proven(record: Record) -> bool:
 
 def bin_of(probability: float) -> int:
     """0..9; one half begins the sixth."""
-    return min(int(probability * BINS), BINS - 1)
+    return min(to_millionths(probability) * BINS // ONE, BINS - 1)
 
 
 def weights_of(

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from scipy.special import chdtrc, ndtri, xlogy
 
+from app.domain.exact import ONE, to_millionths
 from app.domain.market import Floats
 
 LEAST: Final = 30  # returns below which a tail is not spoken of
@@ -114,7 +115,7 @@ def _tail(
 ) -> tuple[float, float] | tuple[None, None]:
     if len(values) < LEAST:
         return None, None
-    lowest = np.sort(values)[: int((len(values) - 1) * share) + 1]
+    lowest = np.sort(values)[: (len(values) - 1) * to_millionths(share) // ONE + 1]
     return -float(np.quantile(values, share)) * scale, -float(lowest.mean()) * scale
 
 

@@ -8,6 +8,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Final
 
+from app.domain.exact import to_significant
 from app.domain.portfolio import FULL
 
 
@@ -97,9 +98,9 @@ def project(
 ) -> tuple[list[int], list[Flag]]:
     """w = clip(lambda * s, low, high) with sum w = room, exactly, in integers.
 
-    Non-positive and non-finite appeals count as zero. Units that rounding down leaves over go to
-    the largest remainders, the earlier position first. The sum falls short of the room only when
-    every weight stands at the maximum.
+    Appeals count with nine significant digits, non-positive and non-finite ones as zero. Units
+    that rounding down leaves over go to the largest remainders, the earlier position first. The
+    sum falls short of the room only when every weight stands at the maximum.
     """
     count = len(appeals)
     high = min(high_u, room_u)
@@ -126,7 +127,7 @@ def project(
 
 
 def _exact(value: float) -> Fraction:
-    return Fraction(value) if math.isfinite(value) and value > 0.0 else Fraction(0)
+    return Fraction(to_significant(value)) if math.isfinite(value) and value > 0.0 else Fraction(0)
 
 
 def _clip(value: Fraction, low: Fraction, high: Fraction) -> Fraction:

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from app.domain.board import Card, CardStatus
+from app.domain.exact import to_millionths
 from app.domain.market import Interval
 from app.domain.measures import correlations
 from app.domain.portfolio import Portfolio
@@ -70,14 +71,14 @@ def contenders(portfolio: Portfolio, grounds: Grounds) -> Contenders:
     members = {one.symbol: one for one in portfolio.members}
     forced = {name: why for name in members if (why := grounds.must_leave(name)) is not None}
     leaving = (*forced, *(name for name in weakest(portfolio, grounds) if name not in forced))
-    least = grounds.configuration.enter_score
+    least = to_millionths(grounds.configuration.enter_score)
     cards = tuple(
         card
         for card in (() if grounds.board is None else grounds.board.cards)
         if card.status is CardStatus.SCORED
         and card.symbol not in members
         and card.composite is not None
-        and card.composite >= least
+        and to_millionths(card.composite) >= least
     )
     return Contenders(
         grounds=grounds,

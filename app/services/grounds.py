@@ -10,6 +10,7 @@ from app.domain.configuration import Configuration
 from app.domain.controls import FREE, Controls
 from app.domain.drift import marked, prices_of
 from app.domain.errors import Code, RefusedError, UnavailableError
+from app.domain.exact import to_millionths
 from app.domain.market import PAUSED, ContractKind, ContractStatus, DataStatus, Interval
 from app.domain.membership import Newcomer
 from app.domain.performance import SinceInclusion
@@ -141,7 +142,8 @@ class Grounds:
         if (quote := self.market.quote(symbol)) is None or quote.bid is None or quote.ask is None:
             return None
         fee, width = quote.contract.taker_fee, spread(quote.bid, quote.ask)
-        if fee is None or width is None or width / 10_000 > self.configuration.quality.max_spread:
+        limit = to_millionths(self.configuration.quality.max_spread)
+        if fee is None or width is None or to_millionths(width / 10_000) > limit:
             return None
         return float(fee + (quote.ask - quote.bid) / (quote.bid + quote.ask))
 

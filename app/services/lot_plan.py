@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
+from types import MappingProxyType
 
 from app.domain.liquidity import impact_bp
 from app.domain.lots import ACCURACY, choose_lots, minimum_capital
@@ -27,15 +28,25 @@ class LotPlan:
     specifications: Mapping[str, str] = field(default_factory=dict)
 
 
-def lot_plan(weights_u: Mapping[str, int], balance: Decimal, grounds: Grounds) -> LotPlan:
-    """The lots of all weights together, at the mark prices."""
+def lot_plan(
+    weights_u: Mapping[str, int],
+    balance: Decimal,
+    grounds: Grounds,
+    prices: Mapping[str, Decimal] = MappingProxyType({}),
+) -> LotPlan:
+    """The lots of all weights together, at the mark prices; `prices` stand in for some of them.
+
+    The plan of a rebalance, the position size of one symbol and the sizes of all members are
+    counted here and nowhere else.
+    """
     steps: dict[str, tuple[Decimal, int]] = {}  # value and lots of one step
     pinned: dict[str, str] = {}
     for symbol in weights_u:
         quote = grounds.market.quote(symbol)
-        if quote is not None and quote.mark is not None:
+        price = prices.get(symbol, None if quote is None else quote.mark)
+        if quote is not None and price is not None:
             size = quote.contract.lot_size
-            steps[symbol] = notional(quote.contract, size, quote.mark), size
+            steps[symbol] = notional(quote.contract, size, price), size
             pinned[symbol] = specification_of(quote.contract)
     symbols = tuple(sorted(symbol for symbol in steps if weights_u[symbol]))
     chosen = choose_lots(

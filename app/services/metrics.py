@@ -6,9 +6,11 @@ from statistics import fmean, stdev
 from typing import Final
 
 from app.domain.market import Interval
-from app.domain.portfolio import FULL
+from app.domain.performance import Figures
+from app.domain.portfolio import FULL, Portfolio
 from app.domain.portfolio_risk import Risk, risk_of
-from app.services.grounds import GroundsNow
+from app.services.equity_track import Need, track_of
+from app.services.grounds import Grounds, GroundsNow
 from app.services.kept_views import Basis
 from app.services.portfolio_overview import CorrelationReport, correlation_report
 from app.services.trading import DataFacts
@@ -41,9 +43,10 @@ class PortfolioMetrics:
     risk: Risk
     correlation: CorrelationReport
     facts: DataFacts
+    earned: Figures  # of the weights in force each day
 
     @property
-    def win_rate(self) -> float | None:
+    def share_of_gainers(self) -> float | None:
         """Share of the members that stand above their inclusion price."""
         return fmean(move > 0.0 for move in self.moves) if self.moves else None
 
@@ -57,8 +60,10 @@ class MetricsService:
 
     async def metrics(self) -> PortfolioMetrics:
         """All of one state and one market. Raises UnavailableError."""
-        state, grounds = await self.grounds.present(self.database)
-        portfolio, daily = state.portfolio, grounds.market.panel(Interval.DAY)
+        async with self.database.read() as unit:
+            track = await track_of(unit, self.grounds, Need(has_figures=True))
+            grounds = await self.grounds.of(unit)
+        portfolio, daily = track.portfolio, grounds.market.panel(Interval.DAY)
         view = portfolio_view(portfolio, grounds)
         scores = tuple(one.score for one in view.members if one.score is not None)
         by_sector: dict[str, int] = {}
@@ -68,10 +73,7 @@ class MetricsService:
         invested = sum(by_sector.values())
         hhi = sum((one / invested) ** 2 for one in by_sector.values()) if invested else None
         moves = (one.figures.performance for one in view.members)
-        # Of today, as prices have carried them. To a hundredth of a percentage point: the rest
-        # moves with every quote.
-        held = grounds.marked(portfolio).members
-        weights = {member.symbol: round(member.weight_u / FULL, _PLACES) for member in held}
+        weights = present_weights(portfolio, grounds)
         return PortfolioMetrics(
             scores=scores,
             score_spread=stdev(scores) if len(scores) > 1 else None,
@@ -85,4 +87,14 @@ class MetricsService:
             ),
             correlation=correlation_report(view, grounds),
             facts=view.facts,
+            earned=track.figures(),
         )
+
+
+def present_weights(portfolio: Portfolio, grounds: Grounds) -> dict[str, float]:
+    """Fractions by symbol, as prices have carried them, to a hundredth of a percentage point.
+
+    The rest moves with every quote.
+    """
+    held = grounds.marked(portfolio).members
+    return {member.symbol: round(member.weight_u / FULL, _PLACES) for member in held}

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from app.domain.attribution import Attribution, of_booked, of_index
@@ -15,7 +15,6 @@ from app.domain.history import Draft, EventType, instant_text, number_text
 from app.domain.membership import Change
 from app.domain.performance import BookedResult, SinceInclusion, Trade
 from app.domain.portfolio import Member, Portfolio
-from app.domain.symbols import SymbolEntry
 from app.services.active_return import active_return
 from app.services.changes import Ledger
 from app.services.committed import Step
@@ -77,7 +76,7 @@ class Performance:
         """The result in the history, once per trade id; the same content again changes nothing.
 
         Raises RefusedError for an unknown symbol, another currency than the contract's, or a time
-        to come or before its first listing; ConflictError (trade_id_reused, and
+        to come or before the symbol first was a member; ConflictError (trade_id_reused, and
         symbol_not_in_portfolio if it never was a member).
         """
 
@@ -97,11 +96,7 @@ class Performance:
                     )
                 return booked
             command.require_version(portfolio.version)
-            is_member = any(one.symbol_id == result.symbol_id for one in portfolio.members)
-            if not is_member and not await unit.portfolio.memberships(result.symbol_id):
-                raise ConflictError(
-                    Code.SYMBOL_NOT_IN_PORTFOLIO, f"{result.symbol} never was a member."
-                )
+            _require_held(result, await _came_in(unit, portfolio, result))
             draft = Draft(EventType.PERFORMANCE, result.symbol, None, _payload(result), reason)
             done = Change(portfolio, ()).then(draft, grounds.at)
             events = await self.ledger.commit(unit, portfolio, done, grounds, command)
@@ -200,8 +195,12 @@ def _result(text: str, claim: Claim, grounds: Grounds) -> BookedResult:
             Code.VALIDATION_FAILED, f"{entry.symbol} settles in {entry.contract.settle}."
         )
     if claim.occurred_at > grounds.at + _AHEAD:
-        raise RefusedError(Code.VALIDATION_FAILED, "A result that is still to come is no result.")
-    _require_listed(entry, claim.occurred_at)
+        now = f"{grounds.at:%Y-%m-%dT%H:%M:%SZ}"
+        raise RefusedError(
+            Code.VALIDATION_FAILED,
+            f"`occurred_at` is in the future: it is {now}, and clocks may differ by five minutes.",
+            facts={"field": "occurred_at"},
+        )
     return BookedResult(
         trade_id=claim.trade_id,
         symbol_id=entry.symbol_id,
@@ -216,18 +215,25 @@ def _result(text: str, claim: Claim, grounds: Grounds) -> BookedResult:
     )
 
 
-def _require_listed(entry: SymbolEntry, at: datetime) -> None:
-    """Raises RefusedError before the first listing; where its date is not known any time may be."""
-    listed_ms = entry.contract.listed_ms
-    if listed_ms is None:
-        return
-    listed_at = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=listed_ms)
-    if at + _AHEAD < listed_at:
-        said = f"{listed_at:%Y-%m-%dT%H:%M:%SZ}"
+async def _came_in(unit: UnitOfWork, portfolio: Portfolio, result: BookedResult) -> datetime | None:
+    """When the symbol came in for a stay that had begun by then, or else first; None if never."""
+    for one in portfolio.members:
+        if one.symbol_id == result.symbol_id and one.included_at <= result.occurred_at:
+            return one.included_at
+    stays = await unit.portfolio.memberships(result.symbol_id)
+    return min((stay.member.included_at for stay in stays), default=None)
+
+
+def _require_held(result: BookedResult, came_in: datetime | None) -> None:
+    """Raises ConflictError for a symbol that never was a member, RefusedError before it was one."""
+    if came_in is None:
+        raise ConflictError(Code.SYMBOL_NOT_IN_PORTFOLIO, f"{result.symbol} never was a member.")
+    if result.occurred_at < came_in:
+        said = instant_text(came_in)
         raise RefusedError(
             Code.VALIDATION_FAILED,
-            f"{entry.symbol} was first listed at {said}: `occurred_at` is before that.",
-            facts={"field": "occurred_at", "listed_at": said},
+            f"{result.symbol} came into the portfolio at {said}: `occurred_at` is before that.",
+            facts={"field": "occurred_at", "included_at": said},
         )
 
 

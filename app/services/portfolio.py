@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from app.domain.board import CardStatus
 from app.domain.errors import Code, ConflictError, RefusedError
+from app.domain.exact import to_millionths
 from app.domain.history import number_text
 from app.domain.membership import Change, add, member_of, remove, swap
 from app.domain.portfolio import Member, Portfolio
@@ -213,10 +214,11 @@ class PortfolioService:
 def _selected(grounds: Grounds, size: int) -> Selection:
     cards = [card for card in grounds.require_board().cards if card.status is CardStatus.SCORED]
     settings = grounds.configuration
+    least = to_millionths(settings.enter_score)
     worthy = tuple(
         card.symbol
         for card in cards
-        if card.composite is not None and card.composite >= settings.enter_score
+        if card.composite is not None and to_millionths(card.composite) >= least
     )
     known = grounds.correlations(worthy, settings.correlation.addition_days)
     return choose(

@@ -9,6 +9,7 @@ from itertools import combinations
 from operator import itemgetter
 from statistics import fmean
 
+from app.domain.exact import to_millionths
 from app.domain.history import EventType, PortfolioEvent
 from app.domain.measures import measured
 from app.domain.performance import Figures
@@ -115,8 +116,12 @@ class PortfolioOverview:
             average_performance=_mean([move for _, move in moves]),
             average_volatility=_mean([one.figures.volatility for one in view.members]),
             replacement_candidates=weakest(view.portfolio, grounds),
-            top_performers=tuple(sorted(moves, key=lambda one: (-one[1], one[0]))[:3]),
-            lowest_scorers=tuple(sorted(scores, key=lambda one: (one[1], one[0]))[:3]),
+            top_performers=tuple(
+                sorted(moves, key=lambda one: (-to_millionths(one[1]), one[0]))[:3]
+            ),
+            lowest_scorers=tuple(
+                sorted(scores, key=lambda one: (to_millionths(one[1]), one[0]))[:3]
+            ),
             figures=track.figures(),
             updated_at=None if grounds.board is None else grounds.board.calculated_at,
             facts=view.facts,
@@ -203,7 +208,7 @@ def correlation_report(
         warnings=tuple(
             f"{'-'.join(pair)}: {rho:.3f} is above {rules.alert:g}"
             for pair, rho in known.items()
-            if rho > rules.alert
+            if to_millionths(rho) > to_millionths(rules.alert)
         ),
         unknown=tuple("-".join(pair) for pair in combinations(symbols, 2) if pair not in known),
         average=_mean(values),

@@ -10,11 +10,13 @@ from app.domain.equity import Day
 from app.domain.equity_steps import steps
 from app.domain.history import EventType
 from app.domain.late_marks import LateMark, completed
-from app.domain.market import DELISTED
+from app.domain.market import DELISTED, Interval
 from app.domain.performance import Figures, Trade
+from app.domain.portfolio_risk import risk_of
 from app.domain.swap_outcomes import SwapOutcome, outcomes
 from app.services.active_return import active_return
 from app.services.equity_track import Need, track_of
+from app.services.metrics import present_weights
 from app.services.performance import HeldPosition, Performance, attributed, held, realized_in
 from app.services.trading import DataFacts
 
@@ -33,6 +35,7 @@ class Report:
     until: datetime | None
     days: tuple[Day, ...]
     figures: Figures  # of what was held in the period
+    hypothetical: Figures  # of today's weights over the past: not earned
     positions: tuple[HeldPosition, ...]
     ledgers: tuple[Attribution, ...]
     active: ActiveReturn  # against the universe
@@ -65,6 +68,9 @@ class Reporting:
             realized = await realized_in(unit, portfolio, since, until)
             trades = await unit.trades.page(None, _TRADES, since=since, until=until)
         active = await asyncio.to_thread(active_return, track, begin, end)
+        daily = track.grounds.market.panel(Interval.DAY)
+        weights = present_weights(portfolio, track.grounds)
+        risk = await asyncio.to_thread(risk_of, daily, weights)
         shown = track.within(since, until)
         names = {name for step in swapped for one in step.swaps for name in (one.old, one.new)}
         delisted = {name for name in names if track.grounds.status_of(name) in DELISTED}
@@ -81,6 +87,7 @@ class Reporting:
             active=active,
             trades=trades,
             swaps=tuple(one for one in told if until is None or one.at < until),
+            hypothetical=risk.hypothetical,
             late_marks=track.late_within(since, until),
             facts=track.facts,
         )

@@ -111,7 +111,9 @@ def decide(loaded: Loaded, request: RebalanceRequest) -> Planned:
     if request.approved is not None:
         made = agreed(request.approved, held, made, standings, smallest.least_u)
     cost, has_impact = trading_costs(made.shifts, balance, grounds)
-    weights_u = made.allocation.weights_u
+    # Without a reason to trade the weights in force stay, and with them the lots.
+    kept = {member.symbol: member.weight_u for member in portfolio.members}
+    weights_u = made.allocation.weights_u if made.triggers else kept
     lots = None if balance is None else lot_plan(weights_u, balance, grounds)
     return Planned(made, cost, has_impact, lots, smallest)
 

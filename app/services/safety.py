@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from app.domain.errors import Code, UnavailableError
+from app.domain.exact import to_millionths
 from app.domain.market import Interval
 from app.domain.portfolio import Portfolio, faults
 from app.domain.sectors import UNCLASSIFIED
@@ -122,6 +123,6 @@ def _concentration(portfolio: Portfolio, grounds: Grounds, pairs: Pairs) -> Iter
             yield Finding("sector_crowded", None, detail)
     rules = settings.correlation
     for (one, other), rho in pairs.items():
-        if rho > rules.alert:
+        if to_millionths(rho) > to_millionths(rules.alert):
             detail = f"Correlation with {other} is {rho:.3f}, above {rules.alert:g}."
             yield Finding("correlation_high", one, detail)

@@ -1,10 +1,11 @@
 """May it be traded, and how much: answers for the trading engine, each with its reasons."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
 from app.domain.errors import Code
+from app.domain.exact import to_millionths
 from app.domain.liquidity import depth_shown
 from app.domain.market import DataSource, DataStatus, Interval
 from app.domain.portfolio import FULL, Portfolio
@@ -25,6 +26,7 @@ from app.services.basis import held_basis
 from app.services.committed import Committed
 from app.services.grounds import Grounds, GroundsNow
 from app.services.kept_views import Basis
+from app.services.lot_plan import lot_plan
 from app.services.outlook import Quote
 from app.services.quote_view import spread
 from app.storage.database import Database
@@ -180,7 +182,7 @@ def _quality(symbol: str, grounds: Grounds) -> Check:
         return Check(QUALITY, False, None, limit, "it has no quote with a bid below its ask")
     share = width / 10_000
     said = f"the spread is {share:.3%} of mid, {limit:.1%} may be"
-    return Check(QUALITY, share <= limit, share, limit, said)
+    return Check(QUALITY, to_millionths(share) <= to_millionths(limit), share, limit, said)
 
 
 def _end(is_near: bool) -> str:
@@ -231,36 +233,72 @@ class Trading:
         Raises RefusedError for an unknown symbol.
         """
         state, grounds = await self.grounds.present(self.database)
+        symbol = grounds.resolve(text).symbol
+        mark = grounds.mark(symbol)
+        wish = Order(0, balance, leverage, price or mark or Decimal(0), confidence, record)
+        sized = self._sized(symbol, wish, state, grounds)
+        return sized, facts_of(grounds)
+
+    async def sizes(
+        self, balance: Decimal, leverage: Decimal = Decimal(1)
+    ) -> tuple[tuple[SizedPosition, ...], DataFacts]:
+        """Lots of every member by rank, each as `position_size` says of it."""
+        state, grounds = await self.grounds.present(self.database)
+        found = []
+        for member in state.portfolio.members:
+            price = grounds.mark(member.symbol) or Decimal(0)
+            wish = Order(0, balance, leverage, price)
+            found.append(self._sized(member.symbol, wish, state, grounds))
+        return tuple(found), facts_of(grounds)
+
+    def _sized(self, symbol: str, wish: Order, state: Committed, grounds: Grounds) -> SizedPosition:
+        """What is wished for at the member's weight; a price of 0 is not known."""
         portfolio = state.portfolio
-        entry = grounds.resolve(text)
-        member = portfolio.member(entry.symbol)
-        quote = grounds.market.quote(entry.symbol)
-        used = price if price is not None else grounds.mark(entry.symbol)
-        weight_u = 0 if member is None else member.weight_u
-        verdict = judge(entry.symbol, portfolio, grounds)
+        entry = grounds.resolve(symbol)
+        member = portfolio.member(symbol)
+        quote = grounds.market.quote(symbol)
+        order = replace(wish, weight_u=0 if member is None else member.weight_u)
+        verdict = judge(symbol, portfolio, grounds)
         self._note(verdict, grounds)
         if not verdict.trade:
-            made = nothing(leverage, verdict.reason)
-        elif quote is None or used is None:
-            made = nothing(leverage, "price_unknown")
+            made = nothing(order.leverage, verdict.reason)
+        elif quote is None or not order.price:
+            made = nothing(order.leverage, "price_unknown")
         else:
             settings = grounds.configuration
             made = size(
                 quote.contract,
-                Order(weight_u, balance, leverage, used, confidence, record),
-                _conditions(portfolio, quote, grounds, entry.symbol, self._risk(state, grounds)),
+                order,
+                _conditions(portfolio, quote, grounds, symbol, self._risk(state, grounds)),
                 Limits(settings.max_weight_u, settings.liquidity_share, settings.sizing),
+                self._allocated(symbol, order, portfolio, grounds),
             )
-        counted_by = entry.contract if quote is None else quote.contract
-        sized = SizedPosition(
-            entry.symbol,
+        return SizedPosition(
+            symbol,
             entry.contract.code,
-            specification_of(counted_by),
-            used,
-            weight_u,
+            specification_of(entry.contract if quote is None else quote.contract),
+            order.price or None,
+            order.weight_u,
             made,
         )
-        return sized, facts_of(grounds)
+
+    def _allocated(
+        self, symbol: str, order: Order, portfolio: Portfolio, grounds: Grounds
+    ) -> int | None:
+        """The lots of the symbol when all members get theirs; worked out once for one moment."""
+        weights_u = {member.symbol: member.weight_u for member in portfolio.members}
+        given = {} if order.price == grounds.mark(symbol) else {symbol: order.price}
+        equity = order.balance * order.leverage
+        quotes = [grounds.market.quote(name) for name in weights_u]
+        contracts = tuple(None if one is None else one.contract for one in quotes)
+        prices = tuple(None if one is None else one.mark for one in quotes)
+        kept = Basis(
+            (portfolio.members, grounds.configuration, *contracts), (equity, prices, given)
+        )
+        made = self.grounds.views.of(
+            "lots", kept, lambda: lot_plan(weights_u, equity, grounds, given)
+        )
+        return made.lots[symbol]
 
     def _note(self, verdict: Verdict, grounds: Grounds) -> None:
         code = refused_by(verdict, grounds)

@@ -7,6 +7,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Final
 
+from app.domain.exact import to_millionths
 from app.domain.performance import SinceInclusion
 from app.domain.portfolio import Member, Portfolio
 from app.services.grounds import Grounds
@@ -52,7 +53,7 @@ def weakest(portfolio: Portfolio, grounds: Grounds) -> tuple[str, ...]:
 def by_score(portfolio: Portfolio, grounds: Grounds) -> tuple[str, ...]:
     """Members with a score, the lowest first; of equal ones the later rank."""
     scored = [
-        (score, -member.rank, member.symbol)
+        (to_millionths(score), -member.rank, member.symbol)
         for member in portfolio.members
         if (score := grounds.score(member.symbol)) is not None
     ]

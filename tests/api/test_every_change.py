@@ -138,9 +138,10 @@ class Change:
 def members(size: int) -> Callable[[Book], dict[str, str]]:
     def ready(book: Book) -> dict[str, str]:
         book.fill(size)
-        held = book.held()
+        held = book.get(f"{PREFIX}/portfolio")["members"]
         return {
-            "symbol": held[-1] if held else "",
+            "symbol": held[-1]["symbol"] if held else "",
+            "since": held[-1]["inclusion_date"] if held else "",
             "other": book.other(),
             "fresh": book.key(),
         }
@@ -202,12 +203,12 @@ def signal(name: str, strength: float) -> dict[str, Any]:
     return {"source_name": "desk", "signal_type": "momentum", "source_signal_id": name, **said}
 
 
-def result(trade: str, pnl: str) -> dict[str, Any]:
+def result(names: dict[str, str], pnl: str) -> dict[str, Any]:
     return {
-        "trade_id": trade,
+        "trade_id": names["fresh"],
         "pnl": pnl,
         "currency": "USDT",
-        "occurred_at": "2026-01-01T00:00:00Z",
+        "occurred_at": names["since"],
     }
 
 
@@ -248,8 +249,8 @@ CHANGES = {
     "DELETE /portfolio/locks/{symbol}": Change(locked, lambda _: None, lambda _: None),
     "POST /portfolio/symbols/{symbol}/performance": Change(
         members(4),
-        lambda n: result(n["fresh"], "1.5"),
-        lambda n: result(n["fresh"], "2.5"),
+        lambda n: result(n, "1.5"),
+        lambda n: result(n, "2.5"),
     ),
     "POST /market/{symbol}/quality/release": Change(
         members(4), lambda _: {"reason": "seen"}, lambda _: {"reason": "seen twice"}, None

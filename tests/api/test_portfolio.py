@@ -329,6 +329,54 @@ async def test_a_member_shows_its_weight_as_prices_have_carried_it(
         assert member["current_weight_percentage"] == line["current_weight_percentage"]
 
 
+async def _lots(client: httpx2.AsyncClient, balance: str) -> tuple[dict[str, int], ...]:
+    """Of every member, as the dry run, the sizes of all and the position size of each say."""
+    dry = await post(client, "/rebalance", {"dry_run": True, "account_balance": balance})
+    assert dry.status_code == 200, dry.text
+    every = await get(client, "/portfolio/sizes", account_balance=balance)
+    each = [
+        await get(
+            client, f"/portfolio/symbols/{one['symbol']}/position-size", account_balance=balance
+        )
+        for one in every["sizes"]
+    ]
+    for one, alone in zip(every["sizes"], each, strict=True):
+        assert one == {name: value for name, value in alone.items() if name in one}
+        assert one["caps"] == []
+    return (
+        dry.json()["lots"]["lots"],
+        {one["symbol"]: one["lots"] for one in every["sizes"]},
+        {one["symbol"]: one["lots"] for one in each},
+    )
+
+
+async def test_dry_run_sizes_and_position_size_count_the_same_lots(
+    desk: Desk, client: httpx2.AsyncClient
+) -> None:
+    await desk.open()
+    for place, symbol in enumerate(SYMBOLS[:10]):
+        desk.quote(symbol, mark=Decimal(f"{7 + 61 * place}.37"))
+    await desk.portfolio.initialize(10, "start", WHO)
+    ups = 0
+    for moved in ("1", "1.013", "0.99"):  # within the band: the weights stay, the lots need not
+        for symbol in SYMBOLS[:10]:
+            mark = desk.market.quotes[symbol].mark
+            assert mark is not None
+            desk.quote(symbol, mark=mark * Decimal(moved))
+        desk.score({SYMBOLS[0]: 0.985})  # targets a little away from the weights in force
+        for balance in ("200", "1000", "5003.5", "12345.67", "250000"):
+            dry, every, each = await _lots(client, balance)
+            assert dry == every == each
+            sizes = (await get(client, "/portfolio/sizes", account_balance=balance))["sizes"]
+            ups += sum(Decimal(one["rounding_error"]) < 0 for one in sizes)
+            assert sum(Decimal(one["notional"]) for one in sizes) <= Decimal(balance)
+    assert ups > 20
+    desk.score({SYMBOLS[0]: 0.61})
+    assert (await post(client, "/rebalance")).status_code == 200
+    dry, every, each = await _lots(client, "12345.67")
+    assert dry == every == each
+
+
 async def test_trading_answers(desk: Desk, client: httpx2.AsyncClient) -> None:
     await desk.filled()
     verdict = await get(client, "/portfolio/symbols/C00%2FUSDT:USDT/should-trade")

@@ -36,10 +36,11 @@ RESULT = {
     "currency": "USDT",
     "fees": "0.5",
     "funding": "-1",
-    "occurred_at": "2026-03-01T11:00:00Z",
+    "occurred_at": "2026-03-01T12:00:00Z",
 }
 
-BEFORE_LISTING = {"occurred_at": "2020-03-29T00:00:00Z"}
+TOO_EARLY = {"occurred_at": "2026-03-01T11:59:59Z"}
+TOO_LATE = {"occurred_at": "2026-03-01T12:05:01Z"}
 
 
 @pytest.fixture
@@ -104,18 +105,22 @@ async def test_the_same_trade_gives_the_same_answer(client: httpx2.AsyncClient) 
         {"currency": "US D"},
         {"currency": "BTC"},
         {"occurred_at": "2026-03-01T11:00:00"},
-        {"occurred_at": "2027-03-01T11:00:00Z"},
         {"tip": 1},
-        BEFORE_LISTING,
+        TOO_EARLY,
+        TOO_LATE,
     ],
 )
 async def test_what_no_result_can_be(client: httpx2.AsyncClient, wrong: dict[str, Any]) -> None:
     refused = await book(client, **wrong)
     assert refused.status_code == 422, refused.text
-    listed = {key: refused.json().get(key) for key in ("field", "listed_at")}
-    is_early = wrong == BEFORE_LISTING
-    assert listed["field"] == ("occurred_at" if is_early else None)
-    assert listed["listed_at"] == ("2020-03-30T08:00:00Z" if is_early else None)
+    body = refused.json()
+    is_timed = wrong in (TOO_EARLY, TOO_LATE)
+    assert body.get("field") == ("occurred_at" if is_timed else None)
+    assert body.get("included_at") == (
+        "2026-03-01T12:00:00.000000Z" if wrong is TOO_EARLY else None
+    )
+    assert ("came into the portfolio" in body["detail"]) is (wrong is TOO_EARLY)
+    assert ("in the future" in body["detail"]) is (wrong is TOO_LATE)
     assert (await get(client, "/trades"))["items"] == []
 
 
@@ -308,10 +313,11 @@ async def test_metrics_of_the_whole(desk: Desk, client: httpx2.AsyncClient) -> N
     assert made["score_metrics"]["highest"] == pytest.approx(0.99)
     assert made["sector_analysis"]["weights"] == {"meme": 20, "unclassified": 40}
     assert made["sector_analysis"]["hhi"] == pytest.approx(5 / 9)
-    earned = made["performance_analysis"]
-    assert earned["win_rate"] == pytest.approx(1 / 3)
-    assert (earned["observations"], earned["is_sufficient"]) == (119, True)
-    assert 0.5 < earned["sharpe_error"] * (119 / 365) ** 0.5 < 2.0  # about 1 / sqrt(years)
+    assert made["performance_analysis"]["share_of_gainers"] == pytest.approx(1 / 3)
+    would = made["hypothetical"]
+    assert (would["hypothetical_days"], would["hypothetical_reason"]) == (119, None)
+    # About 1 / sqrt(years).
+    assert 0.5 < would["hypothetical_sharpe_error"] * (119 / 365) ** 0.5 < 2.0
     assert made["risk_analysis"]["proxied_days"] == {}
     risk = made["risk_analysis"]
     assert sum(risk["risk_contributions"].values()) == pytest.approx(1.0)
@@ -325,6 +331,46 @@ async def test_metrics_of_the_whole(desk: Desk, client: httpx2.AsyncClient) -> N
     assert made["correlation_analysis"]["average_correlation"] is not None
 
 
+async def test_what_was_not_earned_is_called_hypothetical_wherever_it_is_shown(
+    desk: Desk, client: httpx2.AsyncClient
+) -> None:
+    desk.later(minutes=19)
+    desk.score({})
+    metrics, analytics = await get(client, "/metrics"), await get(client, "/analytics")
+    report = await get(client, "/report")
+    would, earned = metrics["hypothetical"], metrics["performance_analysis"]
+    assert would["hypothetical_sharpe"] is not None, "of 119 days before there was a portfolio"
+    assert report["hypothetical"] == would
+    for shown in (earned, analytics, report["figures"]):
+        ratios = ("sharpe", "sharpe_error", "sortino", "calmar", "win_rate", "profit_factor")
+        assert [shown[name] for name in ratios] == [None] * 6
+        assert (shown["growth"], shown["max_drawdown"], shown["is_sufficient"]) == (0, 0, False)
+        assert shown["ratios_reason"] == "1 observations, 30 are needed"
+        assert not would.keys() & shown.keys()
+    assert not would.keys() & metrics["risk_analysis"].keys()
+    page = await client.get(f"{PREFIX}/portfolio/report", params={"format": "html"})
+    assert "Hypothetical: not earned" in page.text
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    for name in ("metrics", "report"):
+        said = paths[f"{PREFIX}/portfolio/{name}"]["get"]["description"]
+        assert "nothing of it was earned" in " ".join(said.split())
+
+
+async def test_win_rate_is_the_same_figure_everywhere(
+    desk: Desk, client: httpx2.AsyncClient
+) -> None:
+    desk.later(days=40)
+    desk.market.panels[Interval.DAY] = panel(Interval.DAY, desk.now)
+    desk.score({})
+    rates = {
+        (await get(client, "/metrics"))["performance_analysis"]["win_rate"],
+        (await get(client, "/analytics"))["win_rate"],
+        (await get(client, "/report"))["figures"]["win_rate"],
+    }
+    (rate,) = rates
+    assert 0.0 < rate < 1.0
+
+
 async def test_the_tails_name_the_days_that_were_proxied(
     desk: Desk, client: httpx2.AsyncClient
 ) -> None:
@@ -332,7 +378,7 @@ async def test_the_tails_name_the_days_that_were_proxied(
     panel.close[:40, panel.symbols.index(SYMBOLS[0])] = np.nan
     risk = (await get(client, "/metrics"))["risk_analysis"]
     assert risk["proxied_days"] == {SYMBOLS[0]: 40}
-    assert risk["observations"] == 79
+    assert risk["common_days"] == 79
     assert risk["tails"][0]["var"] > 0
 
 

@@ -57,6 +57,7 @@ def made(
             Day(T0 + 48 * HOUR, None, None, None, why),
         ),
         figures=FIGURES,
+        hypothetical=FIGURES,
         positions=(
             HeldPosition(
                 member, None, None, None, None, SinceInclusion(0.1, None, 0.8), ONE, name, why

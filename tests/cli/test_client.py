@@ -285,6 +285,12 @@ Sent = Callable[[Any], bool]
             f"/portfolio/symbols/A/position-size?account_balance=5&{RECORD_QUERY}",
             None,
         ),
+        (
+            ["portfolio", "sizes", "--balance", "1000.10"],
+            "GET",
+            "/portfolio/sizes?account_balance=1000.10",
+            None,
+        ),
         (["portfolio", "approve", "p"], "POST", "/portfolio/proposals/p/approve", {}),
         (["portfolio", "decline", "p"], "POST", "/portfolio/proposals/p/decline", {}),
     ],
@@ -386,6 +392,12 @@ def test_a_report_is_made_by_a_job_and_shown_as_tables() -> None:
         "version": 7,
         "made_at": "2026-03-04T00:00:00Z",
         "figures": {**figures, "sharpe": 1.25, "ratios_reason": why},
+        "hypothetical": {
+            "hypothetical_growth": 2.5,
+            **dict.fromkeys(
+                f"hypothetical_{name}" for name in ("max_drawdown", "sharpe", "sortino", "calmar")
+            ),
+        },
         "equity": [{"at": "2026-03-03T00:00:00Z", "equity": "1.01", "daily_pnl": None}],
         "positions": [
             {"symbol": "BTCUSDT", "weight_percentage": 20, "pnl_since_inclusion": "0.01"}
@@ -402,7 +414,7 @@ def test_a_report_is_made_by_a_job_and_shown_as_tables() -> None:
         "/api/symbol-mgmt/portfolio/report?from=2026-03-01T00:00:00%2B00:00",
     )
     assert asked[0][2]["Prefer"] == "respond-async"
-    for shown in ("1.25", "1.01", "BTCUSDT", "version 7", f"no ratios: {why}"):
+    for shown in ("1.25", "1.01", "BTCUSDT", "version 7", f"no ratios: {why}", "not earned"):
         assert shown in ended.out
     assert exact.document["result"] == made
 

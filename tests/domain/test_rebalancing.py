@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from app.domain import membership
 from app.domain.configuration import Configuration, WeightingMethod
+from app.domain.exact import to_millionths
 from app.domain.history import EventType
 from app.domain.membership import Change
 from app.domain.portfolio import FULL, Portfolio
@@ -294,7 +295,7 @@ def test_too_much_risk_fires_and_shrinks_until_it_is_calm() -> None:
     risk = volatility(made.allocation.weights_u, known)
     assert risk == pytest.approx(0.1, abs=1e-6)
     assert risk is not None
-    assert risk <= 0.1
+    assert to_millionths(risk) <= 100_000
     again = plan(done(of(*TEN), made), standings(), calm, T0 + HOUR, known)
     assert (again.shifts, again.triggers) == ((), ())
     roomy = with_rules(volatility_target=0.5)

@@ -78,7 +78,7 @@ def test_the_threshold_is_noise_and_cost_in_z() -> None:
 def test_exactly_the_threshold_is_not_beyond_it() -> None:
     rules = ReplacementRules(noise_multiple=1.0)
     assert not Comparison(0.5, 0.25, 0.25).exceeds(rules)
-    assert Comparison(0.5000001, 0.25, 0.25).exceeds(rules)
+    assert Comparison(0.500001, 0.25, 0.25).exceeds(rules)
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,7 @@ def test_a_source_votes_by_its_claim_and_its_track_record() -> None:
     found = judge(BUY, evidence(), RULES, {"technical": 1.0}, source=SourceClaim(1.0, 1.0))
     (own,) = (one for one in found.votes if one.is_source)
     assert own.weight == 1 / len(AGENTS), "as much as the mean agent"
+    assert found.voted == 1.0, "of the agents"
 
 
 ORDER = [None, *reversed(Evaluation)]

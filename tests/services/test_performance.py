@@ -1,8 +1,7 @@
 """Results booked once and the curve from the history, on both databases."""
 
 import asyncio
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -16,8 +15,7 @@ from app.domain.errors import (
     ServiceError,
 )
 from app.domain.exact import total
-from app.domain.history import EventType, fold
-from app.domain.symbols import SymbolIndex
+from app.domain.history import EventType, fold, instant_text
 from app.services.once import Command
 from app.services.performance import Claim
 from tests.services.desk import NOW, SYMBOLS, WHO, Desk, panel
@@ -75,20 +73,11 @@ async def test_what_cannot_be_booked(desk: Desk) -> None:
         with pytest.raises(RefusedError) as caught:
             await desk.performance.book(SYMBOLS[0], wrong, "x", WHO)
         assert caught.value.code is Code.VALIDATION_FAILED
-    listed = datetime(2020, 3, 30, 8, tzinfo=UTC)
-    early = claim(occurred_at=listed - timedelta(minutes=5, seconds=1))
-    with pytest.raises(RefusedError, match=r"2020-03-30T08:00:00Z: `occurred_at` is") as before:
-        await desk.performance.book(SYMBOLS[0], early, "x", WHO)
-    assert before.value.code is Code.VALIDATION_FAILED
-    assert before.value.facts == {"field": "occurred_at", "listed_at": "2020-03-30T08:00:00Z"}
-    # Clocks of two machines differ; and nobody knows when the other one was listed.
-    close = claim("t8", occurred_at=listed - timedelta(minutes=5))
-    await desk.performance.book(SYMBOLS[0], close, "x", WHO)
-    undated = (
-        (one.symbol_id, replace(one.contract, listed_ms=None)) for one in desk.market.names.entries
-    )
-    desk.market.names = SymbolIndex.of(undated)
-    await desk.performance.book(SYMBOLS[1], replace(early, trade_id="t9"), "x", WHO)
+    ahead = claim(occurred_at=NOW + timedelta(minutes=5, seconds=1))
+    with pytest.raises(RefusedError, match=r"in the future: it is 2026-03-01T12:00:00Z"):
+        await desk.performance.book(SYMBOLS[0], ahead, "x", WHO)
+    near = claim("t8", occurred_at=NOW + timedelta(minutes=5))  # clocks of two machines differ
+    await desk.performance.book(SYMBOLS[0], near, "x", WHO)
     with pytest.raises(ConflictError) as stranger:
         await desk.performance.book(SYMBOLS[9], claim(), "x", WHO)
     assert stranger.value.code is Code.SYMBOL_NOT_IN_PORTFOLIO
@@ -99,10 +88,38 @@ async def test_what_cannot_be_booked(desk: Desk) -> None:
     assert (await desk.performance.book(SYMBOLS[0], claim(), "late", WHO)).result is not None
 
 
+async def test_a_result_from_before_its_member_came_in_is_refused(desk: Desk) -> None:
+    await desk.filled(2)
+    early = claim(occurred_at=NOW - timedelta(seconds=1))
+
+    async def refused(one: Claim) -> RefusedError:
+        with pytest.raises(RefusedError, match=r"came into the portfolio at .* is before") as why:
+            await desk.performance.book(SYMBOLS[0], one, "x", WHO)
+        return why.value
+
+    error = await refused(early)
+    assert error.code is Code.VALIDATION_FAILED
+    included = instant_text(NOW)
+    assert error.facts == {"field": "occurred_at", "included_at": included}
+    assert included in error.detail
+    # It leaves and comes in again: results of the first stay are still taken, and none before it.
+    await desk.portfolio.remove(SYMBOLS[0], "out", WHO)
+    assert (await refused(early)).facts == error.facts
+    desk.later(days=1)
+    desk.score({})
+    await desk.portfolio.add(SYMBOLS[0], "in", WHO)
+    assert (await refused(early)).facts == error.facts
+    booked = claim("t2", occurred_at=NOW)
+    assert (await desk.performance.book(SYMBOLS[0], booked, "late", WHO)).result is not None
+    assert len(await desk.performance.trades(None, 10)) == 1
+
+
 async def test_trades_last_booked_first_by_symbol_and_period(desk: Desk) -> None:
     await desk.filled(2)
+    desk.later(days=3)
+    desk.score({})
     for number in range(4):
-        when = NOW - timedelta(days=number)
+        when = desk.now - timedelta(days=number)
         name = SYMBOLS[number % 2]
         await desk.performance.book(name, claim(f"t{number}", occurred_at=when), "x", WHO)
     found = await desk.performance.trades(None, 3)
@@ -111,7 +128,9 @@ async def test_trades_last_booked_first_by_symbol_and_period(desk: Desk) -> None
     assert [one.result.trade_id for one in rest] == ["t0"]
     own = await desk.performance.trades(None, 9, symbol="C01/USDT:USDT")
     assert [one.result.trade_id for one in own] == ["t3", "t1"]
-    recent = await desk.performance.trades(None, 9, since=NOW - timedelta(days=1), until=NOW)
+    recent = await desk.performance.trades(
+        None, 9, since=desk.now - timedelta(days=1), until=desk.now
+    )
     assert [one.result.trade_id for one in recent] == ["t1"]
 
 

@@ -11,6 +11,7 @@ import pytest
 from app.api.routes import configuration, portfolio_proposals, signals
 from app.domain.agents import Agent, Opinion
 from app.domain.configuration import Configuration
+from app.domain.controls import LockKind
 from app.domain.errors import Code, ConflictError
 from app.domain.policy import Policy
 from app.domain.signal import Direction, SignalState
@@ -115,6 +116,19 @@ async def test_a_sale_proposes_removal_and_what_fits_nothing_says_why(desk: Desk
     signal_id = await told(desk, SYMBOLS[0], Direction.SELL)
     await desk.signal_actions.act()
     assert (await effect(desk, signal_id)).note == f"{SYMBOLS[0]} is not a member"
+
+
+@pytest.mark.parametrize("policy", ["propose", "auto"])
+async def test_a_sale_of_a_pinned_member_is_not_even_proposed(desk: Desk, policy: str) -> None:
+    await put(desk, policy=policy)
+    await by_skill(desk)
+    await desk.controls.lock(SYMBOLS[0], LockKind.PIN, "market maker", None, WHO)
+    signal_id = await told(desk, SYMBOLS[0], Direction.SELL)
+    await desk.signal_actions.act()
+    found = await effect(desk, signal_id)
+    assert (found.step, found.note) == (None, f"{SYMBOLS[0]} is pinned")
+    assert (found.proposal_id, found.version) == (None, None)
+    assert SYMBOLS[0] in await desk.members()
 
 
 async def test_a_full_portfolio_makes_room_only_for_what_is_better_beyond_noise(

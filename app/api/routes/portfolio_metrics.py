@@ -6,8 +6,8 @@ from typing import Self
 from pydantic import Field
 
 from app.api.deps import ServiceDep
-from app.api.kept import of_memory
 from app.api.members import freshness
+from app.api.reporting import EarnedOut, HypotheticalOut, earned_fields
 from app.api.routing import api_router
 from app.api.schemas import Freshness, Out, Percent, Score, Share, finite, percent
 from app.domain.portfolio_risk import Risk
@@ -29,22 +29,13 @@ class SectorAnalysis(Out):
     diversification: float | None = Field(description="1 - hhi.")
 
 
-class PerformanceAnalysis(Out):
-    """Of members since inclusion, and of daily returns at the weights of today.
+class PerformanceAnalysis(EarnedOut):
+    """Of members since inclusion, and of what was held: earned, as in analytics and report."""
 
-    The ratios are what these weights would have earned, which were chosen knowing that: no track
-    record. Those of what was held are in the analytics and in the report.
-    """
-
-    average_performance: Share | None
-    win_rate: Share | None = Field(description="Share of members above their inclusion price.")
-    observations: int = Field(description="Daily returns behind the ratios.")
-    is_sufficient: bool = Field(description="Whether there are 30 observations or more.")
-    sharpe: float | None
-    sharpe_error: float | None = Field(description="Standard error of `sharpe`.")
-    sortino: float | None
-    calmar: float | None
-    profit_factor: float | None
+    average_performance: Share | None = Field(description="Of the members since inclusion.")
+    share_of_gainers: Share | None = Field(
+        description="Share of members above their inclusion price."
+    )
 
 
 class BacktestOut(Out):
@@ -69,9 +60,8 @@ class TailOut(Out):
 class RiskAnalysis(Out):
     """At the weights of today over the days on which all members have a return."""
 
-    observations: int
+    common_days: int
     volatility: Share | None = Field(description="Annualised, 365 days.")
-    max_drawdown: Share | None
     method: str = Field(examples=["filtered_historical"])
     tails: list[TailOut]
     beta_to_btc: float | None
@@ -85,9 +75,8 @@ class RiskAnalysis(Out):
     @classmethod
     def of(cls, risk: Risk) -> Self:
         return cls(
-            observations=risk.observations,
+            common_days=risk.observations,
             volatility=finite(risk.volatility),
-            max_drawdown=risk.figures.max_drawdown,
             method="filtered_historical",
             tails=[TailOut.model_validate(tail) for tail in risk.tails],
             beta_to_btc=finite(risk.beta),
@@ -110,12 +99,13 @@ class MetricsOut(Freshness):
     score_metrics: ScoreMetrics
     sector_analysis: SectorAnalysis
     performance_analysis: PerformanceAnalysis
+    hypothetical: HypotheticalOut
     risk_analysis: RiskAnalysis
     correlation_analysis: CorrelationAnalysis
 
     @classmethod
     def of(cls, made: PortfolioMetrics) -> Self:
-        scores, figures, known = made.scores, made.risk.figures, made.correlation
+        scores, known = made.scores, made.correlation
         return cls(
             score_metrics=ScoreMetrics(
                 average=fmean(scores) if scores else None,
@@ -130,15 +120,10 @@ class MetricsOut(Freshness):
             ),
             performance_analysis=PerformanceAnalysis(
                 average_performance=fmean(made.moves) if made.moves else None,
-                win_rate=made.win_rate,
-                observations=figures.observations,
-                is_sufficient=figures.is_sufficient,
-                sharpe=figures.sharpe,
-                sharpe_error=figures.sharpe_error,
-                sortino=figures.sortino,
-                calmar=figures.calmar,
-                profit_factor=figures.profit_factor,
+                share_of_gainers=made.share_of_gainers,
+                **earned_fields(made.earned),
             ),
+            hypothetical=HypotheticalOut.of(made.risk.hypothetical),
             risk_analysis=RiskAnalysis.of(made.risk),
             correlation_analysis=CorrelationAnalysis(
                 days=known.days,
@@ -153,7 +138,10 @@ class MetricsOut(Freshness):
 
 
 @router.get("/metrics", summary="Scores, sectors, performance, risk and correlation")
-@of_memory
 async def portfolio_metrics(service: ServiceDep) -> MetricsOut:
-    """Value at risk is filtered historical, for one day, at the weights of today."""
+    """Value at risk is filtered historical, for one day, at the weights of today.
+
+    `performance_analysis` is of what was held. `hypothetical` is of today's members at today's
+    weights over the past: nothing of it was earned.
+    """
     return MetricsOut.of(await service.metrics.metrics())

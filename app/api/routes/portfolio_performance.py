@@ -80,8 +80,8 @@ async def book(
     """Once per trade id: the same content gives the same answer, other content 409.
 
     The symbol is or was a member. The result enters the history as PERFORMANCE. One dated before
-    the contract was first listed, where that is known, is refused: 422 `validation_failed` with
-    `field` and `listed_at`.
+    the member came in, or more than five minutes in the future, is refused: 422
+    `validation_failed` with `field` and, for the former, `included_at`.
     """
     claim = Claim(body.trade_id, body.pnl, body.currency, body.fees, body.funding, body.occurred_at)
 

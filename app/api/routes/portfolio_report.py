@@ -11,12 +11,22 @@ from app.api.jobs import ACCEPTED, PrefersJobDep, begun
 from app.api.members import freshness
 from app.api.period import From, To, named_period, require_order
 from app.api.report_html import page_of
-from app.api.reporting import LATE, ActiveOut, DayOut, LateMarkOut, LedgerOut, PositionOut, TradeOut
+from app.api.reporting import (
+    LATE,
+    ActiveOut,
+    DayOut,
+    EarnedOut,
+    HypotheticalOut,
+    LateMarkOut,
+    LedgerOut,
+    PositionOut,
+    TradeOut,
+    earned_fields,
+)
 from app.api.responses import answer, json_bytes
 from app.api.routing import api_router
 from app.api.schemas import Freshness, Out, Share, UtcTime, finite
 from app.domain.jobs import Document, JobKind
-from app.domain.performance import Figures
 from app.domain.report_page import render
 from app.domain.swap_outcomes import Moment, SwapOutcome
 from app.services.once import Command
@@ -25,30 +35,6 @@ from app.services.portfolio_report import Report
 router = api_router("portfolio", "/portfolio")
 # The page brings its own style and asks for nothing else.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-
-
-class FiguresOut(Out):
-    """Figures of the index in the period, 365 days a year; null where not defined.
-
-    Growth and drawdown are of every known point; the ratios are null below 30 observations.
-    """
-
-    observations: int = Field(description="Daily returns behind the ratios.")
-    is_sufficient: bool = Field(description="Whether there are 30 observations or more.")
-    ratios_reason: str | None = Field(description="Why the ratios are null.")
-    growth: float | None = Field(description="As a fraction.")
-    sharpe: float | None
-    sharpe_error: float | None = Field(description="Standard error of `sharpe`.")
-    sortino: float | None
-    calmar: float | None
-    max_drawdown: Share | None
-    win_rate: Share | None = Field(description="Share of the observations with a gain.")
-    profit_factor: float | None
-
-    @classmethod
-    def of(cls, made: Figures) -> Self:
-        names = [name for name in cls.model_fields if name != "ratios_reason"]
-        return cls(**{name: getattr(made, name) for name in names}, ratios_reason=made.reason)
 
 
 class MomentOut(Out):
@@ -99,7 +85,8 @@ class ReportOut(Freshness):
     made_at: UtcTime
     version: int
     equity: list[DayOut]
-    figures: FiguresOut
+    figures: EarnedOut = Field(description="Of what was held in the period.")
+    hypothetical: HypotheticalOut
     positions: list[PositionOut]
     attribution: list[LedgerOut]
     active: ActiveOut = Field(description="Against the universe, all symbols weighing the same.")
@@ -113,7 +100,8 @@ class ReportOut(Freshness):
             made_at=made.made_at,
             version=made.version,
             equity=[DayOut.of(day) for day in made.days],
-            figures=FiguresOut.of(made.figures),
+            figures=EarnedOut(**earned_fields(made.figures)),
+            hypothetical=HypotheticalOut.of(made.hypothetical),
             positions=[PositionOut.of(one) for one in made.positions],
             attribution=[LedgerOut.of(one) for one in made.ledgers],
             active=ActiveOut.of(made.active),
@@ -143,6 +131,9 @@ async def report(
     accept: Annotated[str, Header(description="text/html for the page.")] = "",
 ) -> Response:
     """Equity with daily P&L, positions, attribution, trades, and whether each replacement paid.
+
+    `figures` are of what was held. `hypothetical` is of today's members at today's weights over
+    the past, which nobody held: nothing of it was earned.
 
     The page is self-contained: figures, tables and plots, for a browser or to be kept. The JSON
     can be made by a job, whose result it is then.

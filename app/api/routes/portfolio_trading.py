@@ -1,5 +1,6 @@
 """Answers for the trading engine: which symbols, whether now, and how much."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Annotated, Self
 
@@ -24,6 +25,7 @@ from app.api.schemas import (
     percent,
 )
 from app.domain.errors import Code, RefusedError
+from app.domain.exact import total
 from app.domain.sizing import TrackRecord
 from app.domain.sizing_caps import Cap, CapName
 from app.services.trading import Check, DataFacts, SizedPosition, Tradeable, Verdict
@@ -121,8 +123,8 @@ class CapOut(Out):
         )
 
 
-class PositionSizeOut(Freshness):
-    """Whole lots that realise at most the wanted value; 0 with the reason otherwise."""
+class SizeOut(Out):
+    """Whole lots of one member; 0 with the reason where there are none."""
 
     symbol: str
     contract: str
@@ -138,7 +140,9 @@ class PositionSizeOut(Freshness):
     quantity: MoneyString = Field(description="In base coins.")
     margin: MoneyString
     leverage: MoneyString = Field(description="The one that the caps leave.")
-    rounding_error: MoneyString = Field(description="Wanted minus realised, under one lot.")
+    rounding_error: MoneyString = Field(
+        description="Wanted minus realised; below zero where the lots are rounded up."
+    )
     liquidation_price: MoneyString | None = Field(
         description="Of a long that rests on this margin alone; 0: nowhere. Null without lots."
     )
@@ -152,7 +156,7 @@ class PositionSizeOut(Freshness):
     )
 
     @classmethod
-    def of(cls, sized: SizedPosition, facts: DataFacts) -> Self:
+    def of(cls, sized: SizedPosition) -> Self:
         made = sized.size
         return cls(
             symbol=sized.symbol,
@@ -172,6 +176,28 @@ class PositionSizeOut(Freshness):
             binding_cap=made.binding,
             limits=[CapOut.of(cap) for cap in made.caps],
             reason=made.reason,
+        )
+
+
+class PositionSizeOut(SizeOut, Freshness):
+    """Whole lots of one symbol, counted together with those of all members."""
+
+
+class SizesOut(Freshness):
+    """Whole lots of all members by rank, counted together."""
+
+    account_balance: MoneyString
+    sizes: list[SizeOut]
+    total_notional: MoneyString
+    total_margin: MoneyString
+
+    @classmethod
+    def of(cls, balance: Decimal, found: Sequence[SizedPosition], facts: DataFacts) -> Self:
+        return cls(
+            account_balance=balance,
+            sizes=[SizeOut.of(one) for one in found],
+            total_notional=total(one.size.notional for one in found),
+            total_margin=total(one.size.margin for one in found),
             **freshness(facts),
         )
 
@@ -250,6 +276,9 @@ async def position_size(
 ) -> PositionSizeOut:
     """Weight times balance times leverage, capped, in whole lots of the contract.
 
+    The lots of all members are counted together, as `GET /portfolio/sizes` and a rebalance with a
+    balance count them; a position that a cap holds back is rounded down.
+
     Caps: weight, leverage of the contract, gross leverage of the portfolio, its volatility target
     if one is set, distance of liquidation, value at risk of the portfolio, confidence, a fraction
     of the Kelly stake where a record (`wins`, `losses`, `payoff_ratio`) is given, turnover of the
@@ -263,7 +292,22 @@ async def position_size(
         None if confidence is None else float(confidence),
         _record(wins, losses, payoff_ratio),
     )
-    return PositionSizeOut.of(sized, facts)
+    return PositionSizeOut(**dict(SizeOut.of(sized)), **freshness(facts))
+
+
+@router.get("/sizes", summary="How many lots of every member")
+@of_memory
+async def sizes(
+    service: ServiceDep, account_balance: Balance, leverage: Leverage = Decimal(1)
+) -> SizesOut:
+    """The position sizes of all members, as `position-size` says of each.
+
+    Lots are counted for all members together: every weight within one percentage point of its
+    target where that is possible, no weight a lot below the minimum, then the least squared error,
+    the least cash and the order of the symbols. A rebalance counts the same way.
+    """
+    found, facts = await service.trading.sizes(account_balance, leverage)
+    return SizesOut.of(account_balance, found, facts)
 
 
 def _record(wins: int | None, losses: int | None, payoff: Decimal | None) -> TrackRecord | None:
