@@ -17,6 +17,8 @@ ENDLESS := pytest -q -o faulthandler_timeout=0
 COVERAGE ?=
 # Names of benchmarks; empty means all of them.
 BENCH ?=
+# Anything but empty decides anew on the golden recording that there is.
+KEEP ?=
 # Every so many mistakes of those that there are.
 MUTANTS_EVERY ?= 1
 
@@ -27,7 +29,7 @@ seed_option = $(if $(SEED),--seed $(SEED))
 port_option = $(if $(PORT),--port $(PORT))
 replay_option = $(if $(REPLAY),--replay $(REPLAY)) $(if $(REPLAY_FROM),--replay-from $(REPLAY_FROM))
 
-.PHONY: help setup check test versions demo run sandbox fuzz long stateful bench chaos mutants lock format clean
+.PHONY: help setup check test versions demo run sandbox fuzz long stateful bench chaos golden mutants lock format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -88,10 +90,14 @@ stateful: setup ## random lives of the portfolio on both databases, many more th
 bench: setup ## how long things take, each beside a peer of the same run, and one table of all: BENCH="kernels saving" for some
 	$(RUN) benchmarks $(BENCH)
 
-chaos: setup ## days of faults in the feed, what is refused while it dies; three real processes, and how long each fault takes to heal
+chaos: setup ## days of faults in the feed, what is refused while it dies; a day without refusals and the history of an hour with faults; three real processes, and how long each fault takes to heal
 	$(RUN) benchmarks.feed_storms
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.feed_deaths
+	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.decisions
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.chaos
+
+golden: setup ## record the golden hours anew and rewrite tests/golden (say why in docs/decisions); KEEP=1 keeps the recording and decides anew
+	OPENBLAS_NUM_THREADS=1 $(RUN) tests.golden $(if $(KEEP),--keep)
 
 mutants: setup ## one mistake at a time in weights and scores, and which of them no test notices (an hour; MUTANTS_EVERY=6 a part)
 	OPENBLAS_NUM_THREADS=1 MUTANTS_EVERY=$(MUTANTS_EVERY) $(RUN) benchmarks.mutants

@@ -79,7 +79,10 @@ class Studio:
         for at in [one for one in self.acts if one <= self.clock.passed_s]:
             await self.acts.pop(at)(self)
 
-    async def recorded(self, for_s: float, board_every_s: float, contracts: int = 10) -> "Studio":
+    async def recorded(
+        self, for_s: float, board_every_s: float | None, contracts: int = 10, **more: Any
+    ) -> "Studio":
+        """`more` goes to `record` by name."""
         options = SandboxOptions(quota=PLENTY, contracts=contracts)
         async with serve_exchange(options, self.clock.wall) as self.base_url:
             around = Around(self.clock.now, self.clock.monotonic, self._sleep)
@@ -91,6 +94,7 @@ class Studio:
                 for_s,
                 board_every_s,
                 is_streaming=False,
+                **more,
             )
         assert not self.acts, "the recording ended before everything had happened"
         return self

@@ -148,20 +148,22 @@ def _swaps(report: Report) -> Table:
     verdict = {True: "yes", False: "no", None: UNKNOWN}
     return Table(
         "Did each replacement pay?",
-        ("Swap", "At", "Old since", "New since", "Difference", "Paid", "Note"),
+        ("Swap", "At", "D (z)", "Old since", "New since", "Difference", "Net", "Paid", "Note"),
         tuple(
             (
                 f"{one.old} to {one.new}",
                 _time(one.at),
+                UNKNOWN if one.threshold_z is None else f"{one.threshold_z:.2f}",
                 _share(one.old_return),
                 _share(one.new_return),
                 _share(one.difference),
+                _share(one.net),
                 verdict[one.has_paid],
-                one.reason or "; ".join(_notes(one)),
+                one.net_reason or "; ".join(_notes(one)),
             )
             for one in report.swaps
         ),
-        "Prices since the swap, before costs.",
+        "Prices since the swap; net of fees, spread and funding.",
     )
 
 

@@ -1,7 +1,6 @@
 """The use cases, put together over what was opened; nothing starts here."""
 
 import os
-import time
 from socket import gethostname
 
 from app.adapters.notifications.egress import Egress
@@ -9,7 +8,7 @@ from app.adapters.notifications.people import TIMEOUT_S, People
 from app.adapters.notifications.webhook import Webhook
 from app.adapters.vault import Vault
 from app.container import plugins
-from app.container.seams import code_version, new_id, utc_now
+from app.container.seams import Seams, code_version
 from app.services.alert_facts import SystemView
 from app.services.alert_rules import AlertRuleService
 from app.services.alerts import AlertService
@@ -76,11 +75,14 @@ def compose(
     feed: FeedView,
     *,
     is_streamed: bool,
+    seams: Seams | None = None,
 ) -> MySymbolsServiceV2:
     """The use cases over what was opened; nothing starts here."""
-    market = _market(settings, metrics, database, exchange, in_force, feed)
+    seams = seams or Seams()
+    utc_now, new_id = seams.now, seams.new_id
+    market = _market(settings, metrics, database, exchange, in_force, feed, seams)
     market.is_streamed = is_streamed
-    mode = mode_over(market, database, time.monotonic)
+    mode = mode_over(market, database, seams.monotonic)
     # It was put together before the database was open, which knows whether it is shared.
     shared = stream.shared = shared_by(database)
     once = Once(database, utc_now, shared)
@@ -88,7 +90,7 @@ def compose(
         market=market,
         database=database,
         clock=utc_now,
-        monotonic=time.monotonic,
+        monotonic=seams.monotonic,
         new_id=new_id,
         configuration=in_force,
         once=once,
@@ -150,7 +152,7 @@ def compose(
         once=once,
         stream=stream,
         notifications=Notifications(
-            database, utc_now, new_id, once, _notifiers(settings, vault), vault
+            database, utc_now, new_id, once, _notifiers(settings, vault, seams), vault
         ),
         jobs=JobService(jobs, utc_now, new_id, JobNews(database)),
         signals=signals,
@@ -167,6 +169,7 @@ def _market(
     exchange: Exchange,
     in_force: SettingsInForce,
     feed: FeedView,
+    seams: Seams,
 ) -> MarketData:
     """The market with the registry of its contracts; only the owner of the feed writes them."""
 
@@ -179,9 +182,9 @@ def _market(
         exchange=exchange,
         database=database,
         sectors=shipped_sectors(),
-        clock=utc_now,
-        monotonic=time.monotonic,
-        new_id=new_id,
+        clock=seams.now,
+        monotonic=seams.monotonic,
+        new_id=seams.new_id,
         held=held,
         fence=feed.fence,
     )
@@ -190,21 +193,25 @@ def _market(
         database=database,
         registry=registry,
         configuration=in_force,
-        clock=utc_now,
-        monotonic=time.monotonic,
+        clock=seams.now,
+        monotonic=seams.monotonic,
         metrics=metrics,
         workers=settings.kucoin.concurrency,
+<<<<<<< HEAD
         books_per_s=BOOKS_PER_S * settings.kucoin.quota_per_window / WHOLE_QUOTA,
+=======
+        sleep=seams.sleep,
+>>>>>>> next
         is_owner=feed.is_owner,
         fence=feed.fence,
     )
 
 
-def _notifiers(settings: Settings, vault: ChannelVault) -> Notifiers:
+def _notifiers(settings: Settings, vault: ChannelVault, seams: Seams) -> Notifiers:
     """Each opens what the vault has sealed only when it sends."""
     local = settings.notifications.allow_private
     ways = (
-        Webhook(lambda: int(utc_now().timestamp()), Egress(local)),
+        Webhook(lambda: int(seams.now().timestamp()), Egress(local)),
         People(Egress(local, timeout_s=TIMEOUT_S)),
     )
     return by_kind(Opening(way, vault) for way in ways)

@@ -1,8 +1,11 @@
 """Where clock, identity and the version of the code enter the program."""
 
+import asyncio
 import hashlib
 import time
 import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -10,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import app
+from app.services.ports import Clock, Monotonic, NewId
 
 _SINCE_BOOT: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 
@@ -26,6 +30,16 @@ def elapsed_s() -> float:
 
 def new_id() -> str:
     return str(uuid.uuid4())  # noqa: TID251  # identity enters the program here
+
+
+@dataclass(frozen=True, slots=True)
+class Seams:
+    """Clocks, sleep and identity of one composition; a replay brings its own."""
+
+    now: Clock = utc_now
+    monotonic: Monotonic = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    new_id: NewId = new_id
 
 
 def code_version() -> str:

@@ -1,10 +1,14 @@
-"""How a tape is recorded and replayed: a market and its scores over a database of their own."""
+"""How a tape is recorded and replayed: the whole service over a database of its own.
+
+The market and its boards are on the tape. Decisions are not: `decide` is called after each scoring
+and makes them by the use cases of the service, on the clock of the tape.
+"""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -18,25 +22,37 @@ from app.adapters.kucoin.tape_entries import Configured, Header
 from app.adapters.kucoin.tape_exchange import open_played, open_recorded
 from app.adapters.kucoin.tape_file import TapeReader, TapeWriter
 from app.adapters.kucoin.tape_stream import RecordedStream, TapedStream
-from app.container.seams import full_version
+from app.container.composition import compose
+from app.container.seams import Seams, full_version
+from app.domain.board import Board
 from app.domain.configuration import Configuration
 from app.domain.configuration_document import as_document, from_document
 from app.domain.market import DataSource
 from app.domain.tape import BoardLine, Schedule, Step, TapeClock, TapeError
-from app.services.market_data import MarketData
-from app.services.once import Once
+from app.services.alert_watch import AlertWatch
+from app.services.exchange_watch import ExchangeWatch
+from app.services.feed_view import FeedView
+from app.services.in_force import SettingsInForce
+from app.services.my_symbols import MySymbolsServiceV2
 from app.services.ports import Exchange, Monotonic
-from app.services.registry import Registry, shipped_sectors
-from app.services.scoring import Scoring
+from app.services.stream import EventStream
 from app.services.tape import LiveSteps, PlayedSteps, Steps, TapedMarket
-from app.settings import KucoinSettings
+from app.settings import DatabaseSettings, KucoinSettings, Settings
 from app.storage import preparation
 from app.storage.database import Database
 from app.storage.engines import DatabaseOptions
+from app.storage.job_store import JobStore, job_store
 from app.telemetry.metrics import Metrics
+from app.workers.activities import activities
+from app.workers.backoff import full_jitter
+from app.workers.durable import EngineOptions
+from app.workers.engine import Engine
+from app.workers.schedule import Activities
+from app.workers.supervisor import Supervisor
 
 # One request at a time: what comes in when is then the same in every replay, to the last bit.
 _WORKERS: Final = 1
+_AUTHOR: Final = "tape"
 Tell = Callable[[BoardLine], None]
 Missed = Callable[[Step, str], None]
 
@@ -58,18 +74,23 @@ class Around:
     sleep: Callable[[float], Awaitable[None]]
 
 
-@dataclass(slots=True)
-class _Settings:
-    """The business settings that a market on a tape goes by now."""
+@dataclass(frozen=True, slots=True)
+class TapedService:
+    """The whole service on the clock of a tape; nothing runs by itself in it."""
 
-    present: Configuration
+    service: MySymbolsServiceV2
+    work: Activities
+    database: Database
+    metrics: Metrics
+    clock: TapeClock
+    announced: list[object] = field(default_factory=list)  # every committed event, in order
 
-    def __call__(self) -> Configuration:
-        return self.present
 
-    def played(self, entry: Configured) -> None:
-        """They were changed here while it was recorded."""
-        self.present = from_document(entry.configuration, entry.version)
+Decide = Callable[[TapedService, Board | None], Awaitable[None]]
+
+
+async def decide_nothing(taped: TapedService, board: Board | None) -> None:
+    """Only the market and its boards are wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +119,17 @@ async def record(
     is_streaming: bool = True,
     configuration: Configuration | None = None,
     newest: Callable[[], Configuration] | None = None,
+    *,
+    decide: Decide = decide_nothing,
+    named: bool = True,
+    database_url: str | None = None,
 ) -> int:
     """Writes what the exchange answers from now until `for_s` seconds after the first fill.
 
     `newest` gives the business settings in force: a newer version is taken up, and on the tape.
     Gives how many frames came faster than they could be kept; they are not on the tape.
+    With `named` false the settings are not on the tape: `replay` is told them then. With
+    `database_url` the service is kept in that database, else in one that is gone afterwards.
 
     Raises FileExistsError: a tape is never written over.
     """
@@ -114,7 +141,7 @@ async def record(
         code_version=full_version(),
         started_ms=round(started.timestamp() * 1000),
         zero=zero,
-        configuration=as_document(chosen),
+        configuration=as_document(chosen) if named else {},
         configuration_version=chosen.version,
         is_streaming=is_streaming,
     )
@@ -132,7 +159,7 @@ async def record(
             limits=settings.limits,
         ) as (exchange, stream):
             schedule = Schedule(chosen.cadences, board_every_s, is_streaming)
-            held = _Settings(chosen)
+            held = SettingsInForce(chosen)
 
             def settle() -> None:
                 found = held.present if newest is None else newest()
@@ -143,10 +170,9 @@ async def record(
             steps = LiveSteps(schedule, tape, stream, around.monotonic, around.sleep, for_s, settle)
             try:
                 async with _running(stream, is_streaming=is_streaming):
-                    await _run(
-                        exchange, stream, clock, held, steps, ears, around.sleep,
-                        is_streaming=is_streaming,
-                    )  # fmt: skip
+                    seams = _seams(clock, around.sleep)
+                    told = _Told(ears, decide, database_url, is_streaming)
+                    await _run(exchange, stream, clock, held, steps, told, seams)
             finally:
                 tape.ended()
             return stream.lost
@@ -173,15 +199,31 @@ def _no_beat() -> None:
     """Nobody watches whether it lives: a recording that hangs is seen."""
 
 
-async def replay(path: Path, ears: Ears) -> Replayed:
-    """Plays it; no connection is opened. Raises TapeError for what is no tape of this version."""
+async def replay(
+    path: Path,
+    ears: Ears,
+    configuration: Configuration | None = None,
+    decide: Decide = decide_nothing,
+    database_url: str | None = None,
+) -> Replayed:
+    """Plays it; no connection is opened. Raises TapeError for what is no tape of this version.
+
+    `configuration` takes the place of the settings on the tape.
+    """
     with TapeReader(path) as reader:
         header = reader.header
-        held = _Settings(from_document(header.configuration, header.configuration_version))
+        held = SettingsInForce(
+            configuration or from_document(header.configuration, header.configuration_version)
+        )
         started = datetime.fromtimestamp(header.started_ms / 1000, UTC)
         clock = TapeClock(started, header.zero, header.zero)
         player = Player(reader, clock)
-        player.configured = held.played
+
+        def configured(entry: Configured) -> None:
+            """They were changed here while it was recorded."""
+            held.present = from_document(entry.configuration, entry.version)
+
+        player.configured = configured
         steps = PlayedSteps(player)
         async with open_played(
             player,
@@ -190,10 +232,8 @@ async def replay(path: Path, ears: Ears) -> Replayed:
             sleep=_at_once,
             dice=Random(0),  # noqa: S311  # nothing is drawn
         ) as (exchange, stream):
-            await _run(
-                exchange, stream, clock, held, steps, ears, _at_once,
-                is_streaming=header.is_streaming,
-            )  # fmt: skip
+            told = _Told(ears, decide, database_url, header.is_streaming)
+            await _run(exchange, stream, clock, held, steps, told, _seams(clock, _at_once))
         return Replayed(
             steps.compared,
             tuple(steps.different),
@@ -204,66 +244,113 @@ async def replay(path: Path, ears: Ears) -> Replayed:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Who hears of a run, who decides in it, where it is kept, and how the market comes in."""
+
+    ears: Ears
+    decide: Decide
+    database_url: str | None
+    is_streaming: bool
+
+
+def _seams(clock: TapeClock, sleep: Callable[[float], Awaitable[None]]) -> Seams:
+    numbers = count(1)
+    return Seams(clock.now, clock.monotonic, sleep, lambda: str(UUID(int=next(numbers))))
+
+
 async def _run(
     exchange: Exchange,
     stream: TapedStream,
     clock: TapeClock,
-    configuration: Callable[[], Configuration],
+    in_force: SettingsInForce,
     steps: Steps,
-    ears: Ears,
-    sleep: Callable[[float], Awaitable[None]],
-    *,
-    is_streaming: bool,
+    told: _Told,
+    seams: Seams,
 ) -> None:
-    async with _database() as database:
-        numbers = count(1)
+    announced: list[object] = []
 
-        def new_id() -> str:
-            return str(UUID(int=next(numbers)))
+    def publish(event: object) -> None:
+        in_force.hear(event)
+        announced.append(event)
 
-        registry = Registry(
-            exchange=exchange,
-            database=database,
-            sectors=shipped_sectors(),
-            clock=clock.now,
-            monotonic=clock.monotonic,
-            new_id=new_id,
+    async with _database(told.database_url, publish) as (database, url):
+        settings = Settings(
+            database=DatabaseSettings(url=url),
+            kucoin=KucoinSettings(source=exchange.source, concurrency=_WORKERS),
+            background=False,
         )
-        data = MarketData(
-            exchange=exchange,
-            database=database,
-            registry=registry,
-            configuration=configuration,
-            clock=clock.now,
-            monotonic=clock.monotonic,
-            metrics=Metrics(),
-            workers=_WORKERS,
-            is_streamed=is_streaming,
-            sleep=sleep,
-        )
-        scoring = Scoring(
-            market=data,
-            database=database,
-            clock=clock.now,
-            monotonic=clock.monotonic,
-            new_id=new_id,
-            configuration=configuration,
-            once=Once(database, clock.now),
-        )
-        await TapedMarket(data, scoring, stream, steps, ears.board, ears.missed).run()
+        with closing(job_store(url)) as store:
+            taped = _composed(
+                settings, database, store, exchange, in_force, clock, announced, seams,
+                is_streamed=told.is_streaming,
+            )  # fmt: skip
+
+            async def decide(board: Board | None) -> None:
+                await _store(database, in_force(), clock)
+                await told.decide(taped, board)
+                announced.clear()
+
+            service, ears = taped.service, told.ears
+            market = TapedMarket(
+                service.market, service.scoring, stream, steps, ears.board, ears.missed, decide
+            )
+            await market.run()
+
+
+def _composed(
+    settings: Settings,
+    database: Database,
+    store: JobStore,
+    exchange: Exchange,
+    in_force: SettingsInForce,
+    clock: TapeClock,
+    announced: list[object],
+    seams: Seams,
+    *,
+    is_streamed: bool,
+) -> TapedService:
+    metrics = Metrics()
+    dice = Random(0)  # noqa: S311  # nothing restarts here
+    service = compose(
+        settings,
+        metrics,
+        database,
+        exchange,
+        in_force,
+        Supervisor(seams.now, lambda: full_jitter(dice.uniform)),
+        ExchangeWatch(),
+        EventStream(database, seams.now, metrics),
+        Engine(EngineOptions(store, _AUTHOR, works=False)),  # never opened: runs are not durable
+        FeedView(exchange.link),
+        is_streamed=is_streamed,
+        seams=seams,
+    )
+    work = activities(service, AlertWatch(service.alerts, metrics), seams.new_id)
+    return TapedService(service, work, database, metrics, clock, announced)
+
+
+async def _store(database: Database, configuration: Configuration, clock: TapeClock) -> None:
+    """Decisions go by the settings that are stored."""
+    async with database.write() as unit:
+        found = await unit.configuration.found(clock.now(), _AUTHOR)
+        if found.version < configuration.version:
+            await unit.configuration.add(configuration, clock.now(), _AUTHOR)
 
 
 @asynccontextmanager
-async def _database() -> AsyncIterator[Database]:
-    """An empty one, gone afterwards."""
+async def _database(
+    url: str | None, publish: Callable[[object], None]
+) -> AsyncIterator[tuple[Database, str]]:
+    """That of `url`, or an empty one that is gone afterwards."""
     with TemporaryDirectory(prefix="my-symbols-tape-") as folder:
-        url = f"sqlite+aiosqlite:///{folder}/market.sqlite3"
+        used = url or f"sqlite+aiosqlite:///{folder}/market.sqlite3"
         dice = Random(0)  # noqa: S311  # nobody competes for it
-        database = Database(DatabaseOptions(url), time.monotonic, dice.random)
+        database = Database(DatabaseOptions(used), time.monotonic, dice.random, publish)
         await database.open()
         try:
-            await preparation.prepare(url)
-            yield database
+            await preparation.prepare(used)
+            yield database, used
         finally:
             await database.close()
 

@@ -22,6 +22,13 @@ class Swap:
 
     old: str
     new: str
+    old_id: str = ""
+    new_id: str = ""
+    # Fractions of the traded value at the swap, both legs together; None: not known or not kept.
+    fees: Decimal | None = None
+    spread: Decimal | None = None  # half of it per leg
+    improvement_z: float | None = None  # None: the operator asked for it
+    threshold_z: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ def steps(events: Iterable[PortfolioEvent]) -> tuple[Step, ...]:
                 is_weighed=any(event.type in WEIGHS for event in together),
                 marks=_marks(together),
                 swaps=tuple(
-                    Swap(event.other_symbol, event.symbol)
+                    _swap(event.other_symbol, event.symbol, event.payload)
                     for event in together
                     if event.type is EventType.REPLACE and event.other_symbol and event.symbol
                 ),
@@ -67,6 +74,28 @@ def steps(events: Iterable[PortfolioEvent]) -> tuple[Step, ...]:
             )
         )
     return tuple(found)
+
+
+def _swap(old: str, new: str, payload: Mapping[str, Any]) -> Swap:
+    legs = payload.get("costs") or {"old": {}, "new": {}}
+
+    def both(name: str) -> Decimal | None:
+        texts = [legs[side].get(name) for side in ("old", "new")]
+        return None if None in texts else sum((Decimal(one) for one in texts), Decimal(0))
+
+    def number(name: str) -> float | None:
+        return None if payload.get(name) is None else float(payload[name])
+
+    return Swap(
+        old=old,
+        new=new,
+        old_id=payload["old"]["symbol_id"],
+        new_id=payload["member"]["symbol_id"],
+        fees=both("fee"),
+        spread=both("half_spread"),
+        improvement_z=number("improvement_z"),
+        threshold_z=number("threshold_z"),
+    )
 
 
 def _after(held: _Held, kind: EventType, payload: Mapping[str, Any]) -> _Held:

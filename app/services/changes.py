@@ -6,7 +6,14 @@ from typing import Any, Final
 
 from app.domain.controls import HELD_BACK
 from app.domain.events import PortfolioChanged
-from app.domain.history import Draft, EventType, PortfolioEvent, Stamp, number_text
+from app.domain.history import (
+    Draft,
+    EventType,
+    PortfolioEvent,
+    Stamp,
+    instant_text,
+    number_text,
+)
 from app.domain.membership import Change, weigh
 from app.domain.portfolio import Portfolio, faults
 from app.domain.rebalancing import rulings, targets, within_bands
@@ -59,16 +66,23 @@ def reweighed(change: Change, grounds: Grounds, facts: Mapping[str, Any], reason
 
 
 def marked(before: Portfolio, change: Change, grounds: Grounds) -> tuple[Draft, ...]:
-    """The drafts, the last with the mark price of every member before and after the change.
+    """The drafts with the age of their data, the last with every mark price around the change.
 
-    From these the equity can be reconstructed. An unknown mark is written as null, with the doubt
-    where one was there and not believed; a change that moves neither members nor weights has none.
+    `data_as_of` is the exchange time that the market was known up to; null where it was unknown.
+    From the marks the equity can be reconstructed. An unknown mark is written as null, with the
+    doubt where one was there and not believed; a change that moves neither members nor weights has
+    none.
     """
     if not any(draft.type in _MARKED for draft in change.drafts):
         return change.drafts
     members = {one.symbol_id: one for one in (*before.members, *change.portfolio.members)}
     marks = {symbol_id: _mark(one.symbol, grounds) for symbol_id, one in members.items()}
-    *others, last = change.drafts
+    as_of = grounds.market.as_of()
+    known = {"data_as_of": None if as_of is None else instant_text(as_of)}
+    *others, last = (
+        replace(draft, payload={**draft.payload, **known}) if draft.type in _MARKED else draft
+        for draft in change.drafts
+    )
     return (*others, replace(last, payload={**last.payload, "marks": marks}))
 
 

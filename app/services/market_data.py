@@ -102,7 +102,7 @@ class MarketData:
         self.fetch = Fetcher(*asked, self.sleep, self.fence, self.registry.has)
         self.open_interest = OpenInterestKeeper(self.database, self.live, self.fence)
         self.quotes = MarketQuotes(self.live, lambda: self.configuration().quality)
-        self.quality = QualityKeeper(self.database, self.live, self.moment, self.fence)
+        self.quality = QualityKeeper(self.database, self.live, self.moment, self.fence, self.sleep)
 
     @property
     def source(self) -> DataSource:

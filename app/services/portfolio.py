@@ -180,7 +180,10 @@ class PortfolioService:
             entry = grounds.resolve(new_text)
             _require_another(old.symbol, entry.symbol)
             newcomer = grounds.newcomer(entry)
-            facts = {"old_facts": last_facts(old, grounds)}
+            facts = {
+                "old_facts": last_facts(old, grounds),
+                "costs": swap_costs(old.symbol, entry.symbol, grounds),
+            }
             done = swap(portfolio, old.symbol, newcomer, facts, grounds.at, reason)
             others = tuple(one.symbol for one in portfolio.members if one is not old)
             _require_admissible(entry.symbol, others, done.portfolio, grounds)
@@ -276,6 +279,21 @@ def _member_named(text: str, portfolio: Portfolio, grounds: Grounds) -> Member:
         if text.upper() in {member.symbol, member.contract, member.symbol_id.upper()}:
             return member
     return member_of(portfolio, grounds.resolve(text).symbol)
+
+
+def swap_costs(old: str, new: str, grounds: Grounds) -> dict[str, dict[str, str | None]]:
+    """Taker fee and half the spread of both legs, as fractions; null where they are not known."""
+    return {"old": _leg_costs(old, grounds), "new": _leg_costs(new, grounds)}
+
+
+def _leg_costs(symbol: str, grounds: Grounds) -> dict[str, str | None]:
+    quote = grounds.market.quote(symbol)
+    if quote is None:
+        return {"fee": None, "half_spread": None}
+    bid, ask, half = quote.bid, quote.ask, None
+    if bid is not None and ask is not None and 0 < bid <= ask:
+        half = (ask - bid) / (ask + bid)
+    return {"fee": number_text(quote.contract.taker_fee), "half_spread": number_text(half)}
 
 
 def last_facts(member: Member, grounds: Grounds) -> dict[str, str | None]:

@@ -1,24 +1,26 @@
 """The report of the portfolio: equity, positions, who earned what, and whether swaps paid."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app.domain.attribution import Attribution
 from app.domain.brinson import ActiveReturn
 from app.domain.equity import Day
-from app.domain.equity_steps import steps
+from app.domain.equity_steps import Step, steps
 from app.domain.history import EventType
 from app.domain.late_marks import LateMark, completed
-from app.domain.market import DELISTED, Interval
+from app.domain.market import DELISTED, Funding, Interval
 from app.domain.performance import Figures, Trade
 from app.domain.portfolio_risk import risk_of
-from app.domain.swap_outcomes import SwapOutcome, outcomes
+from app.domain.swap_outcomes import ReplacementLedger, SwapOutcome, ledger_of, outcomes
 from app.services.active_return import active_return
-from app.services.equity_track import Need, track_of
+from app.services.equity_track import Need, Track, track_of
 from app.services.metrics import present_weights
 from app.services.performance import HeldPosition, Performance, attributed, held, realized_in
 from app.services.trading import DataFacts
+from app.storage.unit_of_work import UnitOfWork
 
 _DAYS = 30  # of the attribution where no period is given
 _TRADES = 50
@@ -46,10 +48,28 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplacementsMade:
+    """What all replacements came to, for the portfolio of `version`."""
+
+    version: int
+    ledger: ReplacementLedger
+    facts: DataFacts
+
+
+@dataclass(frozen=True, slots=True)
 class Reporting:
     """Puts the report together; it changes nothing."""
 
     performance: Performance
+
+    async def replacements(self) -> ReplacementsMade:
+        """The ledger of all replacements: prices since each, net of fees, spread and funding."""
+        async with self.performance.database.read() as unit:
+            swapped = steps(await unit.history.moves(without=_REBALANCE))
+            track = await track_of(unit, self.performance.grounds, Need(), swapped)
+            rates = await _funding_since(unit, swapped)
+        ledger = ledger_of(_outcomes(swapped, track, rates))
+        return ReplacementsMade(track.portfolio.version, ledger, track.facts)
 
     async def report(self, since: datetime | None, until: datetime | None) -> Report:
         """Over the period; without one the whole curve, and the last 30 days attributed."""
@@ -67,14 +87,13 @@ class Reporting:
             ledgers = await attributed(unit, track, begin, end)
             realized = await realized_in(unit, portfolio, since, until)
             trades = await unit.trades.page(None, _TRADES, since=since, until=until)
+            rates = await _funding_since(unit, swapped)
         active = await asyncio.to_thread(active_return, track, begin, end)
         daily = track.grounds.market.panel(Interval.DAY)
         weights = present_weights(portfolio, track.grounds)
         risk = await asyncio.to_thread(risk_of, daily, weights)
         shown = track.within(since, until)
-        names = {name for step in swapped for one in step.swaps for name in (one.old, one.new)}
-        delisted = {name for name in names if track.grounds.status_of(name) in DELISTED}
-        told = outcomes(completed(swapped, track.late), track.valuations, delisted)
+        told = _outcomes(swapped, track, rates)
         return Report(
             made_at=track.grounds.at,
             version=track.portfolio.version,
@@ -91,6 +110,28 @@ class Reporting:
             late_marks=track.late_within(since, until),
             facts=track.facts,
         )
+
+
+async def _funding_since(
+    unit: UnitOfWork, changes: Sequence[Step]
+) -> dict[str, tuple[Funding, ...]]:
+    """Settled rates of all that was swapped, by symbol id, from a day before the first swap on."""
+    swapped = [step for step in changes if step.swaps]
+    if not swapped:
+        return {}
+    ids = sorted(
+        {key for step in swapped for one in step.swaps for key in (one.old_id, one.new_id)}
+    )
+    since = swapped[0].at - timedelta(days=1)
+    return await unit.market.funding(ids, round(since.timestamp() * 1000))
+
+
+def _outcomes(
+    swapped: tuple[Step, ...], track: Track, rates: Mapping[str, Sequence[Funding]]
+) -> tuple[SwapOutcome, ...]:
+    names = {name for step in swapped for one in step.swaps for name in (one.old, one.new)}
+    delisted = {name for name in names if track.grounds.status_of(name) in DELISTED}
+    return outcomes(completed(swapped, track.late), track.valuations, delisted, rates)
 
 
 def _attributed_over(

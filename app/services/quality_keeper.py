@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import MappingProxyType
@@ -45,6 +45,7 @@ class QualityKeeper:
     live: LiveMarket
     moment: Callable[[], MarketMoment]
     fence: Fence = anybody
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     _stored: dict[str, QualityVerdict] | None = field(default=None, init=False)
     _lots: Mapping[str, Lot] = field(default_factory=dict, init=False)  # as they are stored
     _forgotten_ms: int = field(default=0, init=False)
@@ -153,7 +154,7 @@ class QualityKeeper:
         entries = moment.known.index.entries
         for begun in range(0, len(entries), _REPORTS):
             if begun:
-                await asyncio.sleep(break_s)
+                await self.sleep(break_s)
             found |= await asyncio.to_thread(_reports, moment, entries[begun : begun + _REPORTS])
         return found
 

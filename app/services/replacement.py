@@ -28,7 +28,7 @@ from app.services.changes import Ledger, reweighed
 from app.services.contenders import Pair, contender, contenders
 from app.services.grounds import Grounds, GroundsNow
 from app.services.once import Command, Once, Outcome, Render
-from app.services.portfolio import Replaced, last_facts
+from app.services.portfolio import Replaced, last_facts, swap_costs
 from app.services.ports import NewId
 from app.services.proposal_book import of_swap, offer
 from app.services.trading import DataFacts, facts_of
@@ -204,6 +204,7 @@ class Replacement:
         old = member_of(portfolio, proposal.leaver.contender.symbol)
         facts = {
             "old_facts": last_facts(old, grounds),
+            "costs": swap_costs(old.symbol, candidate.symbol, grounds),
             "improvement_z": number_text(proposal.comparison.improvement),
             "threshold_z": number_text(proposal.threshold),
             "confirmations": proposal.confirmations,

@@ -73,12 +73,16 @@ class Script(Protocol):
     def began(self) -> Step: ...
 
     def scored(self) -> BoardLine | None:
-        """None where the recording ended before this board stood."""
+        """None where the recording has no such board."""
         ...
 
 
 def _as_before() -> None:
     """Nobody changes the settings."""
+
+
+async def decide_nothing(board: Board | None) -> None:
+    """Boards are made and nothing rests on them."""
 
 
 @dataclass(slots=True)
@@ -153,7 +157,11 @@ class PlayedSteps:
 
 @dataclass(slots=True)
 class TapedMarket:
-    """One market, its scores, and nothing that decides on them."""
+    """One market, its scores, and `decide`, which is called after each scoring.
+
+    It gets the new board; None where there is none, so that the last one is decided on or refused.
+    The requests to the exchange are those of the market alone, whatever is decided.
+    """
 
     data: MarketData
     scoring: Scoring
@@ -161,11 +169,13 @@ class TapedMarket:
     steps: Steps
     tell: Callable[[BoardLine], None]
     missed: Callable[[Step, str], None]  # with the code of the error
+    decide: Callable[[Board | None], Awaitable[None]] = decide_nothing
     _boards: int = field(default=0, init=False)
 
     async def run(self) -> None:
         """Until there is no further step. Raises TapeError."""
         streamed = StreamedMarket(self.data, self.stream, self._best)
+        self.data.registry.held = self._best_contracts
         self.stream.listener = streamed
         self.data.quotes.told_of = streamed.quotes_told
         actions: Mapping[Step, Callable[[], Awaitable[object]]] = {
@@ -192,19 +202,35 @@ class TapedMarket:
             _log.debug("tape_ended", boards=self._boards)
 
     async def _score(self) -> None:
-        board = await self.scoring.calculate()
+        try:
+            board = await self.scoring.calculate()
+        except ServiceError:
+            await self.decide(None)
+            raise
         self._boards += 1
         line = self._line(board)
         self.steps.scored(line)
         self.tell(line)
+        await self.decide(board)
 
     async def _best(self) -> tuple[str, ...]:
+<<<<<<< HEAD
         """Nobody is a member here: the best are told of most closely."""
         return self.scoring.best(self.data.configuration().feed.candidates)
 
     async def _books(self) -> None:
         step_s = self.data.configuration().cadences.books_tick
         await self.data.refresh_books(step_s, await self._best())
+=======
+        """In place of members, on whom requests would depend: the best are asked for first."""
+        board, most = self.scoring.latest(), self.data.configuration().feed.candidates
+        ranked = () if board is None else tuple(card for card in board.cards if card.rank)
+        return tuple(card.symbol for card in ranked[:most])
+>>>>>>> next
+
+    async def _best_contracts(self) -> tuple[str, ...]:
+        resolve = self.data.registry.resolve
+        return tuple(resolve(symbol).contract.code for symbol in await self._best())
 
     def _line(self, board: Board) -> BoardLine:
         market = self.data.live.market

@@ -16,7 +16,7 @@ from app.api.routes import (
     portfolio_performance,
     portfolio_report,
 )
-from app.domain.market import ContractStatus, Interval
+from app.domain.market import ContractStatus, Funding, Interval
 from app.storage.database import Database
 from tests.api.harness import PREFIX, serve
 from tests.api.judging import problem
@@ -238,7 +238,8 @@ async def test_the_report_as_json(desk: Desk, client: httpx2.AsyncClient) -> Non
     (swap,) = made["replacements"]
     assert (swap["old_symbol"], swap["new_symbol"]) == (SYMBOLS[1], SYMBOLS[4])
     assert swap["difference"] == pytest.approx(0.3)
-    assert swap["has_paid"]
+    assert (swap["net"], swap["has_paid"]) == (None, None)
+    assert swap["net_reason"] == f"the funding of {SYMBOLS[1]} since the swap is not known"
     assert [one["trade_id"] for one in made["trades"]] == ["fill-1"]
     assert made["figures"]["sharpe"] is made["figures"]["sharpe_error"] is None
     assert made["figures"]["is_sufficient"] is False
@@ -268,6 +269,53 @@ async def test_the_last_price_of_a_delisted_symbol_stands_in_the_report(
     assert swap["delisted"] == [SYMBOLS[1]]
     assert swap["old_return"] == 0.0
     assert swap["difference"] == pytest.approx(0.2)
+
+
+async def settle(desk: Desk, rate: str, *symbols: str) -> None:
+    """Funding every eight hours from before the swap on."""
+    ids = {symbol: desk.market.resolve(symbol).symbol_id for symbol in symbols}
+    start = round(desk.now.timestamp() * 1000)
+    rates = tuple(
+        Funding(start + hours * 3_600_000, Decimal(rate), 8 * 3_600_000) for hours in (-1, 7)
+    )
+    async with desk.database.write() as unit:
+        await unit.market.save_funding(dict.fromkeys(ids.values(), rates))
+
+
+async def test_the_ledger_of_replacements_is_net_of_their_costs(
+    desk: Desk, client: httpx2.AsyncClient
+) -> None:
+    empty = await get(client, "/replacements/ledger")
+    assert empty["replacements"] == []
+    assert empty["total"] == {
+        "net": None,
+        "low": None,
+        "high": None,
+        "counted": 0,
+        "unknown": 0,
+        "reason": "there were none",
+    }
+    await settle(desk, "0.0001", SYMBOLS[1], SYMBOLS[2])
+    await settle(desk, "0.02", SYMBOLS[4], SYMBOLS[5])
+    await desk.portfolio.replace(SYMBOLS[1], SYMBOLS[4], "better", WHO)
+    desk.quote(SYMBOLS[5], bid=None)
+    await desk.portfolio.replace(SYMBOLS[2], SYMBOLS[5], "nobody knows its spread", WHO)
+    desk.later(hours=13)
+    desk.quote(SYMBOLS[4], mark=Decimal("10.15"))
+    shown = await get(client, "/replacements/ledger")
+    first, second = shown["replacements"]
+    assert first["fees"] == pytest.approx(2 * 0.0006)
+    assert first["spread"] == pytest.approx(2 * 0.001)
+    assert first["funding"] == pytest.approx(0.02 - 0.0001)
+    assert first["difference"] == pytest.approx(0.015)
+    assert first["net"] == pytest.approx(0.015 - 0.0012 - 0.002 - 0.0199)
+    assert first["has_paid"] is False, "the prices alone say that it has"
+    assert (second["net"], second["has_paid"]) == (None, None)
+    assert second["net_reason"] == "the spread at the swap is not known"
+    assert shown["total"]["net"] == pytest.approx(first["net"])
+    assert (shown["total"]["counted"], shown["total"]["unknown"]) == (1, 1)
+    assert shown["total"]["low"] is shown["total"]["high"] is None
+    assert (await get(client, "/report"))["replacements"] == shown["replacements"]
 
 
 async def test_the_report_as_a_page(desk: Desk, client: httpx2.AsyncClient) -> None:

@@ -69,6 +69,37 @@ async def test_a_run_can_be_read_with_its_changes_and_steps(
     problem(await client.get(f"{PREFIX}/portfolio/rebalances/none"), 404, "not_found")
 
 
+async def test_the_lot_rule_and_the_spacing_are_told_over_http(
+    desk: Desk, client: httpx2.AsyncClient
+) -> None:
+    dry = (await rebalance(client, dry_run=True)).json()
+    assert dry["total_changes"] > 0
+    assert dry["lot_rule"] == {
+        "status": "not_applicable",
+        "balance": None,
+        "source": None,
+        "reason": "neither account_balance nor the setting sizing.reference_balance is given",
+        "held_back": [],
+    }
+    small = (await rebalance(client, dry_run=True, account_balance="20")).json()
+    assert (small["total_changes"], small["triggers"]) == (0, ["drift"])
+    rule = small["lot_rule"]
+    assert (rule["status"], rule["source"]) == ("applied", "account_balance")
+    assert (rule["balance"], rule["held_back"]) == ("20", [SYMBOLS[0]])
+    done = await rebalance(client, "one", scheduled_at=TICK)
+    assert done.json()["lot_rule"] == dry["lot_rule"]
+    assert (await rebalance(client, "two", scheduled_at=TICK)).json() == done.json()
+    desk.score({SYMBOLS[0]: 0.95})
+    waiting = (await rebalance(client)).json()
+    assert (waiting["state"], waiting["total_changes"]) == ("unchanged", 0)
+    assert waiting["waits_until"] == "2026-03-01T13:00:00Z"
+    stale = {"If-Match": '"99"'}
+    listed = (await get(client, "/rebalances"))["items"]
+    refused = await client.post(f"{PREFIX}/portfolio/rebalance", json={}, headers=stale)
+    problem(refused, 412, "precondition_failed")
+    assert (await get(client, "/rebalances"))["items"] == listed
+
+
 async def test_runs_are_paged_newest_first(desk: Desk, client: httpx2.AsyncClient) -> None:
     made = []
     for _ in range(5):

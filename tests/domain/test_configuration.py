@@ -83,6 +83,8 @@ def test_a_document_reads_back_to_the_same_settings() -> None:
     assert odd.cadences.market == 60
     stored = json.loads(json.dumps(as_document(odd)))
     assert from_document(stored, odd.version) == odd
+    stored["replacement"]["noise_runs"] = 30  # a setting that there was once
+    assert from_document(stored, odd.version) == odd
 
 
 def test_G05_unknown_keys_are_refused_by_name() -> None:

@@ -113,6 +113,12 @@ async def test_a_planted_better_symbol_comes_in_after_its_confirmations(cycles: 
     event = next(one for one in history if one.type is EventType.REPLACE)
     assert (event.symbol, event.other_symbol) == (PLANTED, WEAKEST)
     assert event.payload["confirmations"] == 3
+    leg = {"fee": "0.0006", "half_spread": "0.001"}
+    assert event.payload["costs"] == {"old": leg, "new": leg}
+    (line,) = (await desk.reporting.replacements()).ledger.lines
+    assert line.threshold_z == pytest.approx(float(event.payload["threshold_z"]))
+    assert line.fees == pytest.approx(0.0012)
+    assert line.spread == pytest.approx(0.002)
     parting = event.payload["old_facts"]
     assert float(parting["score"]) == pytest.approx(0.855)
     assert parting["confidence"] == "0.9"

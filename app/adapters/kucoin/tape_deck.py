@@ -121,9 +121,8 @@ class Player:
         return self._take(Answered, "has no answer")
 
     def scored(self) -> BoardLine | None:
-        """The board that was made here; None where the recording ended before it stood."""
-        following = self._look()
-        if following is None or isinstance(following, Ended):
+        """The board that was made here; None where the recording has none."""
+        if not isinstance(self._look(), Scored):
             return None
         return self._take(Scored, "has no board").board
 

@@ -32,9 +32,13 @@ _ENTRY: Final = msgspec.msgpack.Decoder(Entry)
 
 
 class TapeWriter:
-    """Writes a new file. Raises FileExistsError for one that is there, OSError as files do."""
+    """Writes a new file. Raises FileExistsError for one that is there, OSError as files do.
 
-    def __init__(self, path: Path, header: Header) -> None:
+    `level` is how hard it packs, 0 to 9; 0 suits a file that is packed as a whole afterwards.
+    """
+
+    def __init__(self, path: Path, header: Header, level: int = _LEVEL) -> None:
+        self._level = level
         self._file: BinaryIO = path.open("xb")
         self._waiting = bytearray()
         self._since: float | None = None  # the oldest entry that is not in the file yet
@@ -59,7 +63,7 @@ class TapeWriter:
         self._since = None
         if not self._waiting:
             return
-        packed = zlib.compress(bytes(self._waiting), _LEVEL)
+        packed = zlib.compress(bytes(self._waiting), self._level)
         self._waiting.clear()
         # One write: who dies in it leaves a cut block, and never one that seems whole.
         self._file.write(_BLOCK.pack(len(packed), zlib.crc32(packed)) + packed)

@@ -28,9 +28,9 @@ from app.api.routing import api_router
 from app.api.schemas import Freshness, Out, Share, UtcTime, finite
 from app.domain.jobs import Document, JobKind
 from app.domain.report_page import render
-from app.domain.swap_outcomes import Moment, SwapOutcome
+from app.domain.swap_outcomes import Moment, ReplacementLedger, SwapOutcome
 from app.services.once import Command
-from app.services.portfolio_report import Report
+from app.services.portfolio_report import ReplacementsMade, Report
 
 router = api_router("portfolio", "/portfolio")
 # The page brings its own style and asks for nothing else.
@@ -48,15 +48,22 @@ class MomentOut(Out):
 
 
 class SwapOut(Out):
-    """A replacement and what came of it, by prices since the swap and before costs."""
+    """A replacement and what came of it: prices since the swap, and what they leave after costs."""
 
     at: UtcTime
     old_symbol: str
     new_symbol: str
     old_return: Share | None
     new_return: Share | None
-    difference: Share | None = Field(description="New minus old.")
-    has_paid: bool | None
+    difference: Share | None = Field(description="New minus old, before costs.")
+    fees: Share | None = Field(description="Taker fees of both legs.")
+    spread: Share | None = Field(description="Half the spread of both legs, at the swap.")
+    funding: Share | None = Field(description="Paid by the new one beyond the old one since.")
+    net: Share | None = Field(description="The difference less fees, spread and funding.")
+    net_reason: str | None = Field(description="Why the net figure is not known.")
+    has_paid: bool | None = Field(description="Whether the net figure is above zero.")
+    improvement_z: float | None = Field(description="At the swap; null where it was asked for.")
+    threshold_z: float | None = Field(description="D that the improvement had to exceed.")
     ended_at: UtcTime | None = Field(description="When the new member left.")
     delisted: list[str] = Field(
         description="Of the two, those traded no more: their last known price stands for all later."
@@ -73,7 +80,14 @@ class SwapOut(Out):
             old_return=finite(one.old_return),
             new_return=finite(one.new_return),
             difference=finite(one.difference),
+            fees=finite(one.fees),
+            spread=finite(one.spread),
+            funding=finite(one.funding),
+            net=finite(one.net),
+            net_reason=one.net_reason,
             has_paid=one.has_paid,
+            improvement_z=finite(one.improvement_z),
+            threshold_z=finite(one.threshold_z),
             ended_at=one.ended_at,
             delisted=list(one.delisted),
             reason=one.reason,
@@ -110,6 +124,52 @@ class ReportOut(Freshness):
             late_marks=[LateMarkOut.of(one) for one in made.late_marks],
             **freshness(made.facts),
         )
+
+
+class LedgerTotalOut(Out):
+    """Sum of the known net figures, as fractions of a slot; the swaps are taken as independent."""
+
+    net: float | None = Field(description="Null where no net figure is known.")
+    low: float | None = Field(description="Of the 95 % interval; null below two figures.")
+    high: float | None
+    counted: int
+    unknown: int = Field(description="Swaps without a net figure.")
+    reason: str | None = Field(description="What is not in the total.")
+
+    @classmethod
+    def of(cls, made: ReplacementLedger) -> Self:
+        return cls(
+            net=finite(made.total),
+            low=finite(made.low),
+            high=finite(made.high),
+            counted=made.counted,
+            unknown=made.unknown,
+            reason=made.reason,
+        )
+
+
+class ReplacementLedgerOut(Freshness):
+    version: int = Field(description="Of the portfolio.")
+    total: LedgerTotalOut
+    replacements: list[SwapOut] = Field(description="All of them, oldest first.")
+
+    @classmethod
+    def of(cls, made: ReplacementsMade) -> Self:
+        return cls(
+            version=made.version,
+            total=LedgerTotalOut.of(made.ledger),
+            replacements=[SwapOut.of(one) for one in made.ledger.lines],
+            **freshness(made.facts),
+        )
+
+
+@router.get("/replacements/ledger", summary="Whether replacements paid")
+async def replacement_ledger(service: ServiceDep) -> ReplacementLedgerOut:
+    """Each replacement with its gain net of fees, spread and funding, and the total.
+
+    A replacement whose costs are not known has no net figure, and is not in the total.
+    """
+    return ReplacementLedgerOut.of(await service.reporting.replacements())
 
 
 @router.get(

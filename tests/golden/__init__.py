@@ -1,0 +1,1 @@
+"""The golden recording: one market of twelve hours, and every decision that is made on it."""
