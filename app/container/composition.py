@@ -197,11 +197,8 @@ def _market(
         monotonic=seams.monotonic,
         metrics=metrics,
         workers=settings.kucoin.concurrency,
-<<<<<<< HEAD
         books_per_s=BOOKS_PER_S * settings.kucoin.quota_per_window / WHOLE_QUOTA,
-=======
         sleep=seams.sleep,
->>>>>>> next
         is_owner=feed.is_owner,
         fence=feed.fence,
     )

@@ -214,19 +214,12 @@ class TapedMarket:
         await self.decide(board)
 
     async def _best(self) -> tuple[str, ...]:
-<<<<<<< HEAD
-        """Nobody is a member here: the best are told of most closely."""
+        """In place of members, on whom requests would depend: the best are asked for first."""
         return self.scoring.best(self.data.configuration().feed.candidates)
 
     async def _books(self) -> None:
         step_s = self.data.configuration().cadences.books_tick
         await self.data.refresh_books(step_s, await self._best())
-=======
-        """In place of members, on whom requests would depend: the best are asked for first."""
-        board, most = self.scoring.latest(), self.data.configuration().feed.candidates
-        ranked = () if board is None else tuple(card for card in board.cards if card.rank)
-        return tuple(card.symbol for card in ranked[:most])
->>>>>>> next
 
     async def _best_contracts(self) -> tuple[str, ...]:
         resolve = self.data.registry.resolve
