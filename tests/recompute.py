@@ -163,7 +163,7 @@ def rsi(coin: Coin) -> Number:
     for move in moves[14:]:
         up = (up * 13 + max(move, 0.0)) / 14
         down = (down * 13 + max(-move, 0.0)) / 14
-    return 50.0 if up + down == 0 else 100.0 * up / (up + down)
+    return 100.0 * up / (up + down) if any(moves) else 50.0
 
 
 def macd_histogram(coin: Coin) -> Number:
@@ -171,6 +171,8 @@ def macd_histogram(coin: Coin) -> Number:
     if bars is None:
         return None
     closes = [bar[4] for bar in bars]
+    if len(set(closes[-100:])) == 1:
+        return None  # has not moved for 100 bars
     fast, slow = fmean(closes[14:26]), fmean(closes[:26])
     lines = [fast - slow]
     for close in closes[26:]:
@@ -192,6 +194,8 @@ def bollinger_position(coin: Coin) -> Number:
     if bars is None:
         return None
     closes = [bar[4] for bar in bars[-20:]]
+    if len(set(closes)) == 1:
+        return None  # has not moved for 20 bars
     middle = fmean(closes)
     sd = math.sqrt(fmean((close - middle) ** 2 for close in closes))
     return (closes[-1] - middle + 2 * sd) / (4 * sd) if sd > 0 else None
@@ -584,8 +588,6 @@ def residual_correlation(one: Coin, other: Coin, market: Coin | None, days: int)
     common = [(a, b) for a, b in zip(*left, strict=True) if a is not None and b is not None]
     if len(common) < 30:
         return None
-    if one.symbol != other.symbol and MARKET in (one.symbol, other.symbol):
-        return 0.0  # what the market leaves has no correlation with it
     _, _, xx, yy, xy = _moments(common)
     return xy / math.sqrt(xx * yy) if xx * yy > 0 else None
 
@@ -633,7 +635,10 @@ def recompute(
     for symbol in sorted(found, key=lambda name: (-found[name][1], name)):
         if len(chosen) == size or found[symbol][0] < enter:
             break
-        pairs = [(coins[symbol], coins[member]) for member in chosen]
+        # The market leaves no residual of itself: its pairs block nothing.
+        pairs = [
+            (coins[symbol], coins[member]) for member in chosen if MARKET not in {symbol, member}
+        ]
         known = [residual_correlation(*pair, market, days) for pair in pairs]
         alike = [name for name in chosen if sectors.get(name) == sectors.get(symbol) is not None]
         if len(alike) < crowd and all(rho is not None and rho <= limit for rho in known):

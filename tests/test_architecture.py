@@ -275,6 +275,7 @@ READS_RAW_PRICES = {
     "app/domain/quality.py": "looks at one candle at a time",
     "app/domain/fingerprint.py": "the shape",
     "app/domain/outcome.py": "two prices with nothing but their own bars between them",
+    "app/domain/volume_quality.py": "ranges within one bar",
     "app/services/run_inputs.py": "which bars are there",
     "app/services/run_rebuilding.py": "which bars are there",
     "app/services/member_figures.py": "levels since inclusion, none after a redenomination",

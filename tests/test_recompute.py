@@ -9,7 +9,7 @@ import pytest
 from app.domain.back_scoring import reliability
 from app.domain.composite import AlgorithmSpec
 from app.domain.configuration import Configuration
-from app.domain.measures import correlations
+from app.domain.measures import NotApplicable, correlations, pair_applies
 from app.domain.panel import FIELDS, Panel, ScoringInputs, Source, known_at
 from app.domain.scoring import score
 from app.domain.selection import Candidate, choose
@@ -106,6 +106,28 @@ def test_both_find_the_same_reliability_and_the_same_breaks() -> None:
     assert scores(stored_of(known_at(inputs))) != theirs
 
 
+def test_both_say_nothing_of_prices_that_stand_still() -> None:
+    inputs = make_inputs(20, seed=4)
+    fields: dict[str, Any] = {name: getattr(inputs.hourly, name).copy() for name in FIELDS}
+    for column, still in enumerate((19, 20, 60, 99, 100, 300), start=2):
+        for name in ("open", "high", "low", "close"):
+            fields[name][-still:, column] = inputs.hourly.close[-still, column]
+    inputs = replace(inputs, hourly=replace(inputs.hourly, **fields))
+    draft = score(inputs, SPEC)
+    theirs = scores(stored_of(known_at(inputs)))
+    mine = {card.symbol: card.z for card in draft.cards if card.z is not None}
+    assert {name: z for name, (_, z) in theirs.items()} == pytest.approx(mine, abs=1e-9)
+    gone = {
+        name: [
+            one.symbol for one in draft.cards for f in one.factors if f.name == name and f.reason
+        ]
+        for name in ("rsi_14", "macd_histogram", "bollinger_position")
+    }
+    assert {name: len(symbols) for name, symbols in gone.items()} == {
+        "rsi_14": 0, "macd_histogram": 2, "bollinger_position": 5,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_both_choose_and_weigh_the_same_ten(seed: int) -> None:
     inputs = make_inputs(60, seed=seed)
@@ -117,7 +139,9 @@ def test_both_choose_and_weigh_the_same_ten(seed: int) -> None:
     )
     place = {symbol: column for column, symbol in enumerate(inputs.symbols)}
 
-    def correlation(one: str, other: str) -> float | None:
+    def correlation(one: str, other: str) -> float | NotApplicable | None:
+        if not pair_applies(one, other, rules.basis):
+            return NotApplicable.IS_THE_MARKET
         rho = float(matrix[place[one], place[other]])
         return None if np.isnan(rho) else rho
 

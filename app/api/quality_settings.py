@@ -16,6 +16,10 @@ class QualitySettingsOut(Out):
     confirmations: int = Field(description="Readings in a row that end a quarantine.")
     confirmation_gap: int = Field(description="They count at least so far apart.")
     max_spread: float = Field(description="Of mid; a wider quote is none.")
+    turnover_off_price: float = Field(description="Turnover / volume beyond low and high.")
+    volume_jump: float = Field(description="Of an hour over the median of that hour of the day.")
+    min_volume: float = Field(description="Turnover of a day, in quote currency.")
+    max_gap: int = Field(description="Hourly candles in a row that may be missing.")
     frozen_after: int = Field(description="Without a trade while the index moves.")
     frozen_index_move: float
     lot_change: float = Field(description="Of a lot's value, when its size has changed.")
@@ -37,6 +41,10 @@ class QualitySettingsIn(Body):
     confirmations: int | None = None
     confirmation_gap: int | None = None
     max_spread: float | None = None
+    turnover_off_price: float | None = None
+    volume_jump: float | None = None
+    min_volume: float | None = None
+    max_gap: int | None = None
     frozen_after: int | None = None
     frozen_index_move: float | None = None
     lot_change: float | None = None

@@ -34,7 +34,8 @@ class MemberFacts:
 @dataclass(frozen=True, slots=True)
 class PortfolioFacts:
     members: tuple[MemberFacts, ...] = ()
-    correlations: Correlations = field(default_factory=dict)
+    correlations: Correlations = field(default_factory=dict)  # on the basis of the settings
+    raw_correlations: Correlations = field(default_factory=dict)
     was_formed: bool = False  # it has or had a member
     sectors: Mapping[str, float] = field(default_factory=dict)  # shares of the invested weight
     value_at_risk: float | None = None  # 95 %, one day, as a fraction of equity

@@ -37,6 +37,11 @@ def _correlations(facts: Facts, _: Configuration) -> object:
     return held.correlations, tuple(one.symbol for one in held.members)
 
 
+def _raw_correlations(facts: Facts, _: Configuration) -> object:
+    held = facts.portfolio
+    return held.raw_correlations, tuple(one.symbol for one in held.members)
+
+
 def _falls(facts: Facts, _: Configuration) -> object:
     return tuple((one.former_score, one.score) for one in facts.portfolio.members)
 
@@ -63,6 +68,7 @@ SEES: Final[Mapping[Rule, Sees]] = MappingProxyType(
     {rule: judge.sees for rule, judge in _OF_MEMBERS.items()}
     | {
         Rule.HIGH_CORRELATION: _correlations,
+        Rule.HIGH_RAW_CORRELATION: _raw_correlations,
         Rule.SCORE_DROPPED: _falls,
         Rule.PORTFOLIO_BELOW_SIZE: lambda facts, _: (
             facts.portfolio.was_formed,

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
 
-from app.domain.alert_facts import Facts, MemberFacts
+from app.domain.alert_facts import Correlations, Facts, MemberFacts
 from app.domain.alerts import Reading
 from app.domain.configuration import Configuration
+from app.domain.measures import pair_applies
 
 Said = Callable[[MemberFacts], str]
 
@@ -139,14 +140,29 @@ def score_dropped(facts: Facts, configuration: Configuration) -> Sequence[Readin
     return dropped(facts, configuration)
 
 
-def high_correlation(facts: Facts, _: Configuration) -> Sequence[Reading]:
-    """Correlation of each pair, on the basis that the settings name."""
-    known = {tuple(sorted(pair)): rho for pair, rho in facts.portfolio.correlations.items()}
+def high_correlation(facts: Facts, configuration: Configuration) -> Sequence[Reading]:
+    """Correlation of each pair, on the basis that the settings name; not of the market's pairs."""
+    basis = configuration.correlation.basis
+    return [
+        reading
+        for reading in _pairs(facts, facts.portfolio.correlations, "move together")
+        if pair_applies(reading.symbols[0], reading.symbols[1], basis)
+    ]
+
+
+def high_raw_correlation(facts: Facts, _: Configuration) -> Sequence[Reading]:
+    """Correlation of each pair with the market's part in it: what falls in the same hour."""
+    said = "move together, the market's part included"
+    return _pairs(facts, facts.portfolio.raw_correlations, said)
+
+
+def _pairs(facts: Facts, correlations: Correlations, said: str) -> list[Reading]:
+    known = {tuple(sorted(pair)): rho for pair, rho in correlations.items()}
     symbols = sorted(one.symbol for one in facts.portfolio.members)
     return [
         Reading(
             "-".join(pair),
-            f"{' and '.join(pair)} move together: {_two(known.get(pair))}",
+            f"{' and '.join(pair)} {said}: {_two(known.get(pair))}",
             pair,
             known.get(pair),
         )

@@ -58,6 +58,7 @@ class AlertRules:
     not_tradeable: StateRule = _CRITICAL
     low_score: MarginRule = MarginRule(cooldown_s=_CALM_S, clear_margin=0.02)
     high_correlation: MarginRule = MarginRule(cooldown_s=_CALM_S, clear_margin=0.03)
+    high_raw_correlation: LimitRule = LimitRule(cooldown_s=_CALM_S, limit=0.9, clear_margin=0.02)
     poor_performance: MarginRule = MarginRule(cooldown_s=_CALM_S, clear_margin=0.02)
     support_lost: StateRule = _CRITICAL
     quarantined: StateRule = _WARNING

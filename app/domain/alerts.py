@@ -18,6 +18,7 @@ class Rule(StrEnum):
     NOT_TRADEABLE = "not_tradeable"
     LOW_SCORE = "low_score"
     HIGH_CORRELATION = "high_correlation"
+    HIGH_RAW_CORRELATION = "high_raw_correlation"
     POOR_PERFORMANCE = "poor_performance"
     SUPPORT_LOST = "support_lost"
     QUARANTINED = "quarantined"

@@ -2,7 +2,8 @@
 
 Every column is a symbol and counts its own bars only: rows where it has none (before its listing,
 or a gap) are skipped and stay NaN, so a young listing warms up from its own first bar.
-One deviation from TA-Lib: RSI of a market that never moved is 50, not 0.
+Deviations from TA-Lib, all decided on closes and not on what rounding leaves of them: RSI of a
+market that never moved is 50, not 0; %b is missing after 20 bars at one close, MACD after 100.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.market import Floats
+from app.domain.market import Floats, Ints
 
 
 def ema(values: Floats, n: int) -> Floats:
@@ -32,8 +33,9 @@ def rsi(close: Floats, n: int = 14) -> Floats:
     gain = _smooth(np.maximum(change, 0.0), n, n - 1, 1.0 / n)
     loss = _smooth(np.maximum(-change, 0.0), n, n - 1, 1.0 / n)
     moved = gain + loss
-    still = moved == 0.0
-    return own.unpack(_late(np.where(still, 50.0, 100.0 * gain / np.where(still, 1.0, moved))))
+    strength = 100.0 * gain / np.where(moved > 0.0, moved, np.nan)
+    never = np.isfinite(moved) & (np.add.accumulate(np.nan_to_num(np.abs(change))) == 0.0)
+    return own.unpack(_late(np.where(never, 50.0, strength)))
 
 
 def atr(high: Floats, low: Floats, close: Floats, n: int = 14) -> Floats:
@@ -75,10 +77,15 @@ def bollinger(close: Floats, n: int = 20, width: float = 2.0) -> tuple[Floats, F
 
 
 def bollinger_position(close: Floats, n: int = 20, width: float = 2.0) -> Floats:
-    """%b = (close - lower) / (upper - lower), 0..1 inside the bands; NaN where they coincide."""
+    """%b = (close - lower) / (upper - lower), 0..1 inside the bands; NaN after n equal closes."""
     upper, _, lower = bollinger(close, n, width)
     gap = upper - lower
-    return (close - lower) / np.where(gap > 0.0, gap, np.nan)
+    own = _OwnBars.of(close)
+    still = own.unpack(_still(own.pack(close)).astype(np.float64))
+    return (close - lower) / np.where((gap > 0.0) & (still < n), gap, np.nan)
+
+
+STILL_BARS = 100  # at one close: MACD is then what rounding leaves of moves long ago
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,11 +137,22 @@ def _atr(high: Floats, low: Floats, close: Floats, n: int) -> Floats:
 
 def _macd(close: Floats, fast: int, slow: int, signal: int) -> tuple[Floats, Floats]:
     """Line and signal, both from row slow + signal - 2."""
+    moves = _still(close) < STILL_BARS
     quick = _smooth(close, fast, slow - 1, 2.0 / (fast + 1))
     line = quick - _smooth(close, slow, slow - 1, 2.0 / (slow + 1))
     first = slow + signal - 2
     trigger = _smooth(line, signal, first, 2.0 / (signal + 1))
-    return np.where(np.isfinite(trigger), line, np.nan), trigger
+    told = np.isfinite(trigger) & moves
+    return np.where(told, line, np.nan), np.where(told, trigger, np.nan)
+
+
+def _still(close: Floats) -> Ints:
+    """(T, N) how many packed bars up to each one have its close; 0 without a bar."""
+    rows = np.arange(len(close))[:, None]
+    changed = np.ones(close.shape, np.bool_)
+    changed[1:] = close[1:] != close[:-1]
+    since = np.maximum.accumulate(np.where(changed, rows, 0), axis=0)
+    return np.where(np.isfinite(close), rows - since + 1, 0)
 
 
 def _mean_and_sd(values: Floats, n: int) -> tuple[Floats, Floats]:

@@ -4,8 +4,8 @@
 `least` observations is NaN. Volatilities are annualised fractions (365 days).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 
@@ -18,6 +18,12 @@ MARKET = "BTCUSDT"  # the market factor
 LEAST_COMMON = 30  # common returns below which a correlation is unknown
 _DECAY = 0.94  # of EWMA variance, per day
 _NO_RESIDUAL = 1e-12  # share of variance below which a residual is rounding noise
+
+
+class NotApplicable(StrEnum):
+    """Why a figure cannot be asked for, which is another thing than that it is not known."""
+
+    IS_THE_MARKET = "is_the_market"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,12 +110,11 @@ def correlations(
 ) -> Floats:
     """Correlation matrix (M, M) of `symbols` over the last `days` daily log returns.
 
-    Residual: of what the market (BTCUSDT) leaves of each return. The market has no residual; every
-    other is orthogonal to it by construction, so its known pairs are exactly 0, not rounding noise
-    about it: the market keeps nobody out, and a mean over pairs should leave it out. NaN where
-    fewer than `least` common returns are known, for a symbol that the panel does not have, for one
-    that is only the market over again, and, on the residual basis, everywhere if there is no
-    market. The diagonal of known symbols is 1.
+    Residual: of what the market (BTCUSDT) leaves of each return. The market has no residual: its
+    pairs are NaN, and `pair_applies` tells them from unknown ones. NaN where fewer than `least`
+    common returns are known, for a symbol that the panel does not have, for one that is only the
+    market over again, and, on the residual basis, everywhere if there is no market. The diagonal
+    of known symbols is 1.
     """
     place = {symbol: column for column, symbol in enumerate(daily.symbols)}
     returns = log_returns(unbroken(daily), days)
@@ -121,15 +126,14 @@ def correlations(
     if basis is CorrelationBasis.RESIDUAL:
         market = np.array([symbol == MARKET for symbol in symbols], np.bool_)
         pairs = np.ix_(market, ~market)
-        matrix[pairs] = np.where(np.isfinite(matrix[pairs]), 0.0, np.nan)
-        matrix.T[pairs] = matrix[pairs]
+        matrix[pairs] = np.nan
+        matrix.T[pairs] = np.nan
     return matrix
 
 
-def measured(pairs: Mapping[tuple[str, str], float], basis: CorrelationBasis) -> list[float]:
-    """Correlations that say something: residual ones with the market are zero by construction."""
-    residual = basis is CorrelationBasis.RESIDUAL
-    return [rho for pair, rho in pairs.items() if not (residual and MARKET in pair)]
+def pair_applies(one: str, other: str, basis: CorrelationBasis) -> bool:
+    """Whether two symbols can be correlated at all: the market leaves no residual of itself."""
+    return basis is CorrelationBasis.RAW or one == other or MARKET not in {one, other}
 
 
 def _residuals(returns: Floats, market: int | None) -> Floats:

@@ -9,7 +9,7 @@ from typing import Final
 from app.domain.exact import to_millionths
 from app.domain.market import DataStatus
 from app.domain.quality_rules import QualityRules
-from app.domain.quarantine import MEANING, Doubt, deviation
+from app.domain.quarantine import MEANING, Doubt, deviation, volume_doubt
 
 
 class QualityVerdict(StrEnum):
@@ -45,6 +45,10 @@ class SymbolData:
     hourly_coverage: float
     daily_bridged: int = 0  # bars that a scoring puts into short gaps, flat and without volume
     hourly_bridged: int = 0
+    hourly_gap: int = 0  # most candles in a row that are missing
+    turnover_24h: Decimal | None = None
+    off_price: float | None = None  # turnover / volume beyond the prices of its time
+    volume_jump: float | None = None  # of the newest hour that no move of the price confirms
     has_diverged: bool = False  # quotes that are told and answered contradict each other
 
 
@@ -143,6 +147,25 @@ def _funding(data: SymbolData, _: QualityRules) -> Judged:
     return 0.0, "funding_time", "The next funding does not lie within one interval from now."
 
 
+def _volume(data: SymbolData, rules: QualityRules) -> Judged:
+    doubt = volume_doubt(data.off_price, data.volume_jump, rules)
+    if doubt is not None:
+        return 0.0, doubt.value, f"{MEANING[doubt].capitalize()}."
+    if data.turnover_24h is None:
+        return 0.0, "volume_unknown", "The turnover of the day is not known."
+    said = f"The turnover of the day is {data.turnover_24h:.0f}."
+    if data.turnover_24h < Decimal(repr(rules.min_volume)):
+        return 0.0, "thin_volume", f"{said} Below {rules.min_volume:g} its price means little."
+    return 1.0, None, said
+
+
+def _hourly(data: SymbolData, rules: QualityRules) -> Judged:
+    share, flag, said = _coverage(data.hourly_coverage, data.hourly_bridged, "hourly")
+    if flag is None and data.hourly_gap > rules.max_gap:
+        return share, "hourly_gap", f"{said} {data.hourly_gap} in a row are missing."
+    return share, flag, said
+
+
 def _coverage(share: float, bridged: int, what: str) -> Judged:
     said = f"{share:.1%} of the {what} candles are there."
     if bridged:
@@ -155,7 +178,8 @@ PARTS: Final[tuple[tuple[str, float, Callable[[SymbolData, QualityRules], Judged
     ("prices", 0.25, _prices),
     ("age", 0.25, _age),
     ("quote", 0.10, _quote),
-    ("trading", 0.10, _trading),
+    ("trading", 0.05, _trading),
+    ("volume", 0.05, _volume),
     ("book", 0.10, _book),
     ("funding", 0.05, _funding),
     (
@@ -163,11 +187,7 @@ PARTS: Final[tuple[tuple[str, float, Callable[[SymbolData, QualityRules], Judged
         0.10,
         lambda data, _: _coverage(data.daily_coverage, data.daily_bridged, "daily"),
     ),
-    (
-        "hourly_candles",
-        0.05,
-        lambda data, _: _coverage(data.hourly_coverage, data.hourly_bridged, "hourly"),
-    ),
+    ("hourly_candles", 0.05, _hourly),
 )
 
 

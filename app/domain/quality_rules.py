@@ -17,6 +17,10 @@ class QualityRules:
     confirmation_gap: int = setting(10, 0, 3_600)  # ... at least so far apart
     lot_change: float = setting(0.20, 0.001, 10.0)  # value of a lot, when its size has changed
     max_spread: float = setting(0.05, 0.0001, 1.0)  # of mid; a wider quote is none
+    turnover_off_price: float = setting(0.10, 0.001, 10.0)  # turnover / volume beyond low and high
+    volume_jump: float = setting(100.0, 2.0, 1e6)  # of an hour over the median of that hour ...
+    min_volume: float = setting(1_000.0, 0.0, 1e12)  # turnover of a day in quote currency
+    max_gap: int = setting(5, 0, 400)  # hourly candles in a row that may be missing
     frozen_after: int = setting(1_800, 60, 86_400)  # without a trade ...
     frozen_index_move: float = setting(0.02, 0.0001, 1.0)  # ... while the index moved by so much
     divergence: float = setting(0.005, 0.0001, 1.0)  # a told quote against an answered one ...

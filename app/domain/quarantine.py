@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 
-from app.domain.exact import to_millionths
+from app.domain.exact import is_above, to_millionths
 from app.domain.quality_rules import QualityRules
 
 
@@ -18,12 +18,16 @@ class Doubt(StrEnum):
     MARK_OFF_INDEX = "mark_off_index"
     UNCONFIRMED_JUMP = "unconfirmed_jump"
     LOT_CHANGED = "lot_changed"
+    TURNOVER_OFF_PRICE = "turnover_off_price"
+    UNCONFIRMED_VOLUME = "unconfirmed_volume"
 
 
 MEANING = {
     Doubt.LAST_OFF_MARK: "the last trade is too far from the mark price",
     Doubt.MARK_OFF_INDEX: "the mark price is too far from the index",
     Doubt.UNCONFIRMED_JUMP: "the price jumped and no index confirms it",
+    Doubt.TURNOVER_OFF_PRICE: "turnover does not fit volume and price",
+    Doubt.UNCONFIRMED_VOLUME: "the volume of the hour jumped and no move of the price confirms it",
     Doubt.LOT_CHANGED: "the size of a lot changed, and its value must first prove to be the same",
 }
 
@@ -44,6 +48,8 @@ class Reading:
     index: Decimal | None
     traded_ms: int | None  # of the last trade
     elsewhere: Decimal | None = None
+    off_price: float | None = None  # turnover / volume beyond the prices of its time
+    volume_jump: float | None = None  # of the newest hour that no move of the price confirms
 
     @property
     def reference(self) -> Decimal | None:
@@ -90,6 +96,15 @@ def disagreement(
     return None
 
 
+def volume_doubt(off_price: float | None, jump: float | None, rules: QualityRules) -> Doubt | None:
+    """What volume says against itself; None where nothing is known of it."""
+    if off_price is not None and is_above(off_price, rules.turnover_off_price):
+        return Doubt.TURNOVER_OFF_PRICE
+    if jump is not None and is_above(jump, rules.volume_jump):
+        return Doubt.UNCONFIRMED_VOLUME
+    return None
+
+
 def read(state: PriceState | None, reading: Reading, rules: QualityRules) -> PriceState:
     """The state after one more reading; the same reading again changes nothing.
 
@@ -100,6 +115,7 @@ def read(state: PriceState | None, reading: Reading, rules: QualityRules) -> Pri
     if state is None:
         first = PriceState(reading.at_ms, reading.stamp, reading.multiplier, reading.mark)
         doubt = disagreement(reading.last, reading.mark, reading.reference, rules)
+        doubt = doubt or volume_doubt(reading.off_price, reading.volume_jump, rules)
         return _traded(first if doubt is None else _doubted(first, doubt, reading), reading)
     if reading.stamp == state.stamp and reading.multiplier == state.multiplier:
         return state
@@ -160,7 +176,7 @@ def _doubt(state: PriceState, reading: Reading, rules: QualityRules) -> Doubt | 
     jumped = moved is not None and to_millionths(moved) > to_millionths(rules.jump)
     if is_recent and jumped and reading.reference is None:
         return Doubt.UNCONFIRMED_JUMP
-    return None
+    return volume_doubt(reading.off_price, reading.volume_jump, rules)
 
 
 def _is_worth_the_same(reading: Reading, lot_value: Decimal | None, rules: QualityRules) -> bool:

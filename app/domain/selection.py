@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from app.domain.configuration import Configuration
 from app.domain.exact import is_above
+from app.domain.measures import NotApplicable
 from app.domain.sectors import UNCLASSIFIED
 
 
@@ -51,7 +52,7 @@ class Selection:
     refused: tuple[Refused, ...]
 
 
-Correlation = Callable[[str, str], float | None]  # None is unknown
+Correlation = Callable[[str, str], float | NotApplicable | None]  # None is unknown
 
 
 def choose(
@@ -118,9 +119,14 @@ def too_close(
     correlation: Correlation,
     configuration: Configuration,
 ) -> Refused | None:
-    """The first member with which the correlation is above the limit or unknown; None: no such."""
+    """The first member with which the correlation is above the limit or unknown; None: no such.
+
+    A pair of which a correlation cannot be asked for blocks nothing.
+    """
     for member in members:
         rho = correlation(symbol, member)
+        if isinstance(rho, NotApplicable):
+            continue
         if rho is None:
             return Refused(symbol, score, Refusal.CORRELATION_UNKNOWN, member, None)
         if is_above(rho, configuration.correlation.limit):

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from app.domain.alert_facts import Correlations, MemberFacts, PortfolioFacts
-from app.domain.configuration import Configuration
+from app.domain.configuration import Configuration, CorrelationBasis
 from app.domain.history import EventType
 from app.domain.market import DELISTED, Contract, ContractKind, ContractStatus, Interval
 from app.domain.portfolio import FULL, Member, Portfolio
@@ -67,22 +67,36 @@ async def past_of(
     )
 
 
-def correlations(portfolio: Portfolio, grounds: Grounds) -> Correlations:
+@dataclass(frozen=True, slots=True)
+class PairCorrelations:
+    """Known correlations of the members, on the basis of the settings and raw."""
+
+    own: Correlations
+    raw: Correlations
+
+
+def correlations(portfolio: Portfolio, grounds: Grounds) -> PairCorrelations:
     """Of each pair of members; only another day changes them."""
     symbols = tuple(member.symbol for member in portfolio.members)
-    return grounds.correlations(symbols, grounds.configuration.correlation.days)
+    days = grounds.configuration.correlation.days
+    return PairCorrelations(
+        grounds.correlations(symbols, days),
+        grounds.correlations(symbols, days, CorrelationBasis.RAW),
+    )
 
 
 def portfolio_facts(
-    portfolio: Portfolio, grounds: Grounds, past: Past, pairs: Correlations | None = None
+    portfolio: Portfolio, grounds: Grounds, past: Past, pairs: PairCorrelations | None = None
 ) -> PortfolioFacts:
     """Every member and the whole, as they are now; `pairs` are correlations worked out before."""
+    known = correlations(portfolio, grounds) if pairs is None else pairs
     marked = grounds.marked(portfolio)
     weights = {member.symbol: member.weight_u / FULL for member in marked.members}
     daily = grounds.market.panel(Interval.DAY)
     return PortfolioFacts(
         members=tuple(_member(member, grounds, past) for member in marked.members),
-        correlations=correlations(portfolio, grounds) if pairs is None else pairs,
+        correlations=known.own,
+        raw_correlations=known.raw,
         was_formed=past.was_formed,
         sectors=_sectors(marked, grounds),
         # Of nothing there is no risk to speak of, and nothing to warn of either.

@@ -5,12 +5,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from app.domain.alert_facts import Correlations, PortfolioFacts
+from app.domain.alert_facts import PortfolioFacts
 from app.domain.alert_life import Calm, Ended, Key
 from app.domain.alerts import Alert
 from app.domain.market import Interval
 from app.domain.portfolio import Portfolio
-from app.services.alert_members import Past, correlations, past_of, portfolio_facts
+from app.services.alert_members import (
+    PairCorrelations,
+    Past,
+    correlations,
+    past_of,
+    portfolio_facts,
+)
 from app.services.basis import held_basis
 from app.services.committed import Committed
 from app.services.grounds import Grounds
@@ -85,7 +91,7 @@ class AlertMemory:
             lambda: portfolio_facts(state.portfolio, grounds, past, self._pairs(state, grounds)),
         )
 
-    def _pairs(self, state: Committed, grounds: Grounds) -> Correlations:
+    def _pairs(self, state: Committed, grounds: Grounds) -> PairCorrelations:
         """They take as long as all other facts, and prices of the day have no part in them."""
         portfolio, panel = state.portfolio, grounds.market.panel(Interval.DAY)
         rests_on = Basis((portfolio.members, panel, grounds.configuration), ())

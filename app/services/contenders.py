@@ -7,9 +7,10 @@ from typing import Final
 import numpy as np
 
 from app.domain.board import Card, CardStatus
+from app.domain.configuration import CorrelationBasis
 from app.domain.exact import to_millionths
 from app.domain.market import Interval
-from app.domain.measures import correlations
+from app.domain.measures import NotApplicable, correlations, pair_applies
 from app.domain.portfolio import Portfolio
 from app.domain.replacement import (
     Contender,
@@ -134,16 +135,25 @@ def _candidate(card: Card, grounds: Grounds) -> Candidate:
     return Candidate(symbol, grounds.may_enter(symbol), fresh, card.composite, sector)
 
 
-def correlation_of(symbols: tuple[str, ...], grounds: Grounds, days: int) -> Correlation:
-    """Correlations of `symbols` over `days`; of one with itself 1 if its history is enough."""
-    panel = grounds.market.panel(Interval.DAY)
-    if panel is None or not symbols:
-        return lambda one, other: None
-    rules = grounds.configuration.correlation
-    matrix = correlations(panel, symbols, rules.basis, days, rules.min_common)
+def correlation_of(
+    symbols: tuple[str, ...], grounds: Grounds, days: int, basis: CorrelationBasis | None = None
+) -> Correlation:
+    """Correlations of `symbols` over `days`; of one with itself 1 if its history is enough.
+
+    `basis` is that of the settings, if it is not given.
+    """
+    panel, rules = grounds.market.panel(Interval.DAY), grounds.configuration.correlation
+    how = rules.basis if basis is None else basis
+    matrix = None
+    if panel is not None and symbols:
+        matrix = correlations(panel, symbols, how, days, rules.min_common)
     place = {symbol: at for at, symbol in enumerate(symbols)}
 
-    def known(one: str, other: str) -> float | None:
+    def known(one: str, other: str) -> float | NotApplicable | None:
+        if not pair_applies(one, other, how):
+            return NotApplicable.IS_THE_MARKET
+        if matrix is None:
+            return None
         rho = float(matrix[place[one], place[other]])
         return rho if np.isfinite(rho) else None
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from app.domain.board import Board, Card
-from app.domain.configuration import Configuration
+from app.domain.configuration import Configuration, CorrelationBasis
 from app.domain.controls import FREE, Controls
 from app.domain.drift import marked, prices_of
 from app.domain.errors import Code, RefusedError, UnavailableError
@@ -287,10 +287,16 @@ class Grounds:
             return False
         return True
 
-    def correlations(self, symbols: tuple[str, ...], days: int) -> dict[tuple[str, str], float]:
-        """Known correlations of all pairs in the order of `symbols`; a missing pair is unknown."""
-        panel = self.market.panel(Interval.DAY)
-        return pairwise(panel, symbols, days, self.configuration.correlation)
+    def correlations(
+        self, symbols: tuple[str, ...], days: int, basis: CorrelationBasis | None = None
+    ) -> dict[tuple[str, str], float]:
+        """Known correlations of all pairs in the order of `symbols`; a missing pair has none.
+
+        `basis` is that of the settings, if it is not given.
+        """
+        panel, rules = self.market.panel(Interval.DAY), self.configuration.correlation
+        rules = rules if basis is None else replace(rules, basis=basis)
+        return pairwise(panel, symbols, days, rules)
 
     def since_inclusion(self, member: Member) -> SinceInclusion:
         """Figures of a member from hourly closes, from daily ones where those do not reach back."""

@@ -12,6 +12,7 @@ from app.domain.selection import Refused, Selection, choose, crowded, too_close
 from app.services.admission import require_candidate
 from app.services.basis import basis
 from app.services.changes import Ledger, reweighed
+from app.services.contenders import correlation_of
 from app.services.grounds import Grounds, GroundsNow
 from app.services.kept_targets import kept_targets
 from app.services.once import Along, Command, Once, Outcome, Render
@@ -223,10 +224,9 @@ def _selected(grounds: Grounds, size: int) -> Selection:
         for card in cards
         if card.composite is not None and to_millionths(card.composite) >= least
     )
-    known = grounds.correlations(worthy, settings.correlation.addition_days)
     return choose(
         (grounds.candidate(card.symbol) for card in cards),
-        lambda one, other: known.get((one, other), known.get((other, one))),
+        correlation_of(worthy, grounds, settings.correlation.addition_days),
         size,
         settings,
     )
@@ -242,8 +242,8 @@ def _require_admissible(
     grounds.require_fresh_members(after)
     require_candidate(symbol, grounds)
     settings = grounds.configuration
-    known = grounds.correlations((symbol, *others), settings.correlation.addition_days)
-    refused = too_close(symbol, None, others, lambda one, other: known.get((one, other)), settings)
+    known = correlation_of((symbol, *others), grounds, settings.correlation.addition_days)
+    refused = too_close(symbol, None, others, known, settings)
     if refused is not None:
         said = "not known" if refused.correlation is None else f"{refused.correlation:.3f}"
         limit = settings.correlation.limit

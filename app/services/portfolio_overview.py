@@ -9,11 +9,15 @@ from itertools import combinations
 from operator import itemgetter
 from statistics import fmean
 
-from app.domain.exact import to_millionths
+from app.domain.alert_rules import in_force
+from app.domain.alerts import Rule
+from app.domain.configuration import CorrelationBasis
+from app.domain.exact import is_above, to_millionths
 from app.domain.history import EventType, PortfolioEvent
-from app.domain.measures import measured
+from app.domain.measures import NotApplicable
 from app.domain.performance import Figures
 from app.domain.portfolio import Portfolio
+from app.domain.selection import Correlation
 from app.services.contenders import correlation_of
 from app.services.equity_track import Need, track_of
 from app.services.grounds import Grounds, GroundsNow
@@ -62,7 +66,12 @@ class Analytics:
 class CorrelationReport:
     days: int
     basis: str
-    correlations: Mapping[str, float]  # "A-B" in rank order
+    correlations: Mapping[str, float | None]  # "A-B" in rank order; None is not applicable
+    not_applicable: Mapping[str, str]  # why, by pair
+    raw: Mapping[str, float]  # of returns as they are, whatever the basis
+    raw_average: float | None
+    raw_highest: float | None
+    raw_matrix: tuple[tuple[float | None, ...], ...]
     warnings: tuple[str, ...]
     unknown: tuple[str, ...]  # pairs without enough common history
     average: float | None
@@ -198,22 +207,55 @@ def correlation_report(
     rules = grounds.configuration.correlation
     window = rules.days if days is None else days
     symbols = tuple(one.member.symbol for one in view.members)
+    pairs = tuple(combinations(symbols, 2))
     rho_of = correlation_of(symbols, grounds, window)
-    known = {pair: rho for pair in combinations(symbols, 2) if (rho := rho_of(*pair)) is not None}
-    values = measured(known, rules.basis)
+    raw_of = correlation_of(symbols, grounds, window, CorrelationBasis.RAW)
+    said = {pair: rho for pair in pairs if (rho := rho_of(*pair)) is not None}
+    known = {pair: rho for pair, rho in said.items() if isinstance(rho, float)}
+    raw = {pair: rho for pair in pairs if isinstance(rho := raw_of(*pair), float)}
+    limit = in_force(Rule.HIGH_RAW_CORRELATION, grounds.configuration).limit
+    values, raw_values = list(known.values()), list(raw.values())
     return CorrelationReport(
         days=window,
         basis=rules.basis.value,
-        correlations={"-".join(pair): rho for pair, rho in known.items()},
-        warnings=tuple(
-            f"{'-'.join(pair)}: {rho:.3f} is above {rules.alert:g}"
-            for pair, rho in known.items()
-            if to_millionths(rho) > to_millionths(rules.alert)
+        correlations={"-".join(pair): known.get(pair) for pair in said},
+        not_applicable={
+            "-".join(pair): rho.value
+            for pair, rho in said.items()
+            if isinstance(rho, NotApplicable)
+        },
+        raw={"-".join(pair): rho for pair, rho in raw.items()},
+        raw_average=_mean(raw_values),
+        raw_highest=max(raw_values, default=None),
+        raw_matrix=_matrix(symbols, raw_of),
+        warnings=(
+            *(
+                f"{'-'.join(pair)}: {rho:.3f} is above {rules.alert:g}"
+                for pair, rho in known.items()
+                if is_above(rho, rules.alert)
+            ),
+            *(
+                f"{'-'.join(pair)}: raw {rho:.3f} is above {limit:g}"
+                for pair, rho in raw.items()
+                if limit is not None
+                and is_above(rho, limit)
+                and rules.basis is not CorrelationBasis.RAW
+            ),
         ),
-        unknown=tuple("-".join(pair) for pair in combinations(symbols, 2) if pair not in known),
+        unknown=tuple("-".join(pair) for pair in pairs if pair not in said),
         average=_mean(values),
         highest=max(values, default=None),
         symbols=symbols,
-        matrix=tuple(tuple(rho_of(row, column) for column in symbols) for row in symbols),
+        matrix=_matrix(symbols, rho_of),
         facts=view.facts,
     )
+
+
+def _matrix(symbols: tuple[str, ...], rho_of: Correlation) -> tuple[tuple[float | None, ...], ...]:
+    """None where a correlation is not known or not applicable."""
+
+    def known(one: str, other: str) -> float | None:
+        rho = rho_of(one, other)
+        return rho if isinstance(rho, float) else None
+
+    return tuple(tuple(known(row, column) for column in symbols) for row in symbols)

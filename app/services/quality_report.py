@@ -7,9 +7,10 @@ from app.domain.panel import Source
 from app.domain.quality import bridged_bars, coverage, last_closed_open_ms, worst
 from app.domain.quality_report import QualityReport, SymbolData, report
 from app.domain.symbols import SymbolEntry
+from app.domain.volume_quality import longest_gap
 from app.services.market_state import LIVE
 from app.services.market_views import BARS, MarketMoment
-from app.services.quality_view import doubt_of, frozen
+from app.services.quality_view import doubt_of, frozen, off_price_of, volume_jump_of
 from app.services.quote_view import Aged, spread
 
 _BP = 10_000.0
@@ -25,7 +26,7 @@ def data_of(moment: MarketMoment, entry: SymbolEntry) -> SymbolData:
     market, code, contract = moment.market, entry.contract.code, entry.contract
     rules = moment.configuration.quality
     stats, ticker, book = market.stats.get(code), market.tickers.get(code), market.books.get(code)
-    ages = moment.ages(entry)
+    ages, hourly = moment.ages(entry), market.hourly.get(code)
     live = [ages[source] for source in LIVE]
     age_s, limit_s = _nearest_its_limit(moment, ages)
     bid, ask = (None, None) if ticker is None else (ticker.value.bid, ticker.value.ask)
@@ -55,6 +56,10 @@ def data_of(moment: MarketMoment, entry: SymbolEntry) -> SymbolData:
         hourly_coverage=_covered(moment, entry, Interval.HOUR),
         daily_bridged=_bridged(moment, code, Interval.DAY),
         hourly_bridged=_bridged(moment, code, Interval.HOUR),
+        hourly_gap=0 if hourly is None else longest_gap(hourly.value, Interval.HOUR),
+        turnover_24h=None if stats is None else stats.value.turnover_24h,
+        off_price=off_price_of(market, contract),
+        volume_jump=volume_jump_of(market, contract),
         has_diverged=code in market.diverged,
     )
 

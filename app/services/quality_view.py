@@ -9,6 +9,7 @@ from app.domain.quality_report import is_funding_plausible
 from app.domain.quality_rules import QualityRules
 from app.domain.quarantine import Doubt, PriceState, Reading, disagreement, is_frozen
 from app.domain.reference import young
+from app.domain.volume_quality import newest_off_price, turnover_off_price, volume_jump
 from app.services.market_clock import instant
 from app.services.market_state import Market
 
@@ -46,7 +47,32 @@ def reading_of(market: Market, contract: Contract, server_ms: int) -> Reading | 
         index=stats.value.index_price,
         traded_ms=None if ticker is None else ticker.value.traded_ms,
         elsewhere=young(market.quality.get(contract.code), server_ms),
+        off_price=off_price_of(market, contract),
+        volume_jump=volume_jump_of(market, contract),
     )
+
+
+def off_price_of(market: Market, contract: Contract) -> float | None:
+    """How far turnover / volume lies beyond the prices, of the day and of the newest hour.
+
+    Of an inverse contract nothing is known: its turnover is made from its volume.
+    """
+    stats, hourly = market.stats.get(contract.code), market.hourly.get(contract.code)
+    if contract.is_inverse:
+        return None
+    found = [None if hourly is None else newest_off_price(hourly.value)]
+    if stats is not None:
+        one = stats.value
+        figures = (one.turnover_24h, one.volume_24h, one.low_24h, one.high_24h)
+        known = [float(figure) for figure in figures if figure is not None]
+        if len(known) == len(figures):
+            found.append(turnover_off_price(*known))
+    return max((away for away in found if away is not None), default=None)
+
+
+def volume_jump_of(market: Market, contract: Contract) -> float | None:
+    hourly = market.hourly.get(contract.code)
+    return None if hourly is None else volume_jump(hourly.value)
 
 
 def frozen(market: Market, contract: Contract, server_ms: int, rules: QualityRules) -> bool:

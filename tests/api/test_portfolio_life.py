@@ -268,7 +268,10 @@ async def test_correlation_over_thirty_days_with_unequal_histories(
     shown = await get(client, "/correlation", days=30)
     a, b, c, d, e = SYMBOLS[:5]
     assert shown["correlations"] == {f"{a}-{b}": pytest.approx(1.0)}
-    assert shown["warnings"] == [f"{a}-{b}: 1.000 is above 0.8"]
+    assert shown["warnings"] == [
+        f"{a}-{b}: 1.000 is above 0.8",
+        f"{a}-{b}: raw 1.000 is above 0.9",
+    ]
     assert (shown["max_correlation"], shown["average_correlation"]) == (
         pytest.approx(1.0),
         pytest.approx(1.0),

@@ -98,6 +98,8 @@ def changed(dice: Random, facts: Facts) -> Facts:
         held = replace(held, members=members(dice))
     if dice.random() < 0.2:
         held = replace(held, correlations={("AAUSDT", "BBUSDT"): dice.choice((0.1, 0.99))})
+    if dice.random() < 0.2:
+        held = replace(held, raw_correlations={("AAUSDT", "BBUSDT"): dice.choice((0.1, 0.99))})
     name = dice.choice(list(WHOLE))
     held = replace(held, **{name: dice.choice(WHOLE[name])})
     for name in dice.sample(list(SYSTEM), 2):
@@ -120,7 +122,8 @@ def test_every_rule_says_what_it_looks_at() -> None:
     assert set(SEES) == set(Rule)
     named = {one.name for one in fields(MemberFacts)} - {"symbol"}
     assert named == set(MEMBER), "what is new must be among what changes here"
-    assert {one.name for one in fields(PortfolioFacts)} == {*WHOLE, "members", "correlations"}
+    others = {"members", "correlations", "raw_correlations"}
+    assert {one.name for one in fields(PortfolioFacts)} == {*WHOLE, *others}
     assert {one.name for one in fields(SystemFacts)} == set(SYSTEM)
 
 

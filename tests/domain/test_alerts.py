@@ -76,6 +76,22 @@ def test_each_rule_of_the_members_fires_beyond_its_limit_only() -> None:
     assert all(one.since == T0 and one.message for one in alerts)
 
 
+def test_a_pair_that_falls_with_the_market_is_an_alert_of_its_own() -> None:
+    """Nothing is left of them beside the market, and yet they fall together."""
+    pairs = {("BTCUSDT", "AAUSDT"): 0.95, ("AAUSDT", "BBUSDT"): 0.9, ("BBUSDT", "BTCUSDT"): 0.91}
+    members_ = [
+        MemberFacts(name, "Open", is_open=True, score=0.9, performance=0.1)
+        for name in ("AAUSDT", "BBUSDT", "BTCUSDT")
+    ]
+    held = PortfolioFacts(members=tuple(members_), raw_correlations=pairs)
+    assert [(one.rule, one.subject) for one in judge(Facts(T0, T0, held), SETTINGS)] == [
+        (Rule.HIGH_RAW_CORRELATION, "AAUSDT-BTCUSDT"),
+        (Rule.HIGH_RAW_CORRELATION, "BBUSDT-BTCUSDT"),
+    ]
+    own = RULES[Rule.HIGH_CORRELATION].read(Facts(T0, T0, held), SETTINGS)
+    assert [one.subject for one in own or ()] == ["AAUSDT-BBUSDT"], "the market has no residual"
+
+
 def test_a_rule_that_is_off_says_nothing() -> None:
     facts = members(MemberFacts("AAUSDT", "Paused", False, None, None))
     off = replace(SETTINGS.alerts.rules, not_tradeable=StateRule(enabled=False))

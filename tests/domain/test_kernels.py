@@ -12,7 +12,7 @@ from app.domain.crosssection import rank_to_normal
 from app.domain.kernels import indicators as kernel
 from app.domain.kernels.compilation import Kernel
 from app.domain.kernels.correlation import MEAN_CORRELATION, mean_correlation
-from app.domain.kernels.last_bar import at_last_bar
+from app.domain.kernels.last_bar import at_last_bar, histogram_in_ranges
 from app.domain.kernels.ranks import RANKED_ROWS, normal_scores, ranked_rows
 from app.domain.kernels.ring import Ring
 from app.domain.market import Floats
@@ -59,9 +59,8 @@ def returns_of(close: Floats) -> Floats:
 def by_columns(high: Floats, low: Floats, close: Floats, volume: Floats) -> Floats:
     """(9, T, N) of the plain functions, where a symbol has a bar."""
     line, signal, histogram = plain.macd(close)
-    upper, middle, _ = plain.bollinger(close)
-    with np.errstate(all="ignore"):
-        position = np.where(upper - middle > 1e-9, plain.bollinger_position(close), NAN)
+    _, middle, _ = plain.bollinger(close)
+    position = plain.bollinger_position(close)
     out = np.array([
         plain.rsi(close), line, signal, histogram, plain.atr(high, low, close), position, middle,
         flow(close, volume), volatility(close),
@@ -113,6 +112,26 @@ def test_each_of_nine_indicators_is_the_plain_one_at_every_bar(seed: int) -> Non
     same(every_bar(kernel.TAKE, *field), by_columns(*field), 1e-10)
     grown = columns(field, 64, 70)  # nobody begins late, but one lacks bars
     same(every_bar(kernel.TAKE, *grown), by_columns(*grown), 1e-10)
+
+
+@pytest.mark.parametrize("still", [19, 20, 99, 100, 140])
+def test_both_decide_on_closes_whether_a_price_stands_still(still: int) -> None:
+    """Rounding said .25, .75 or nothing of a price that had not moved."""
+    high, low, close, volume = (one.copy() for one in columns(bars(300, 70), 64, 70))
+    for column, price in enumerate((0.1, 1.1, 7.3, 0.0123, 33.3, 1e-7)):
+        known = np.flatnonzero(np.isfinite(close[:, column]))[-still:]
+        close[known, column] = low[known, column] = high[known, column] = price
+    told = every_bar(kernel.TAKE, high, low, close, volume)
+    same(told, by_columns(high, low, close, volume), 1e-9)
+    newest = at_last_bar(high, low, close, volume, returns_of(close))
+    assert np.isnan(newest[kernel.BAND_POSITION]).all() == (still >= 20)
+    assert np.isnan(newest[kernel.HISTOGRAM]).all() == (still >= 100)
+    assert np.isnan(histogram_in_ranges(newest)).all() == (still >= 100)
+    assert (newest[kernel.RSI] != 50.0).all(), "it has moved before"
+    flat = np.full((300, 6), 0.1)
+    never = at_last_bar(flat, flat, flat, flat, returns_of(flat))
+    np.testing.assert_array_equal(never[kernel.RSI], np.full(6, 50.0))
+    np.testing.assert_array_equal(plain.rsi(flat)[-1], np.full(6, 50.0))
 
 
 def test_the_source_of_the_kernel_says_what_its_machine_code_says() -> None:

@@ -16,7 +16,7 @@ from app.domain.composite import AlgorithmSpec
 from app.domain.configuration import Configuration, WeightingMethod
 from app.domain.lots import choose_lots
 from app.domain.market import DataSource, Floats
-from app.domain.measures import correlations
+from app.domain.measures import NotApplicable, correlations, pair_applies
 from app.domain.panel import FIELDS, Panel, ScoringInputs
 from app.domain.portfolio import FULL
 from app.domain.rebalancing import plan
@@ -133,9 +133,15 @@ def decide(inputs: ScoringInputs, *, backwards: bool = False) -> Decided:
         daily = replace(daily, close=daily.close.view(Backwards))
     rho = np.asarray(correlations(daily, inputs.symbols, basis, 90))
     place = {name: at for at, name in enumerate(inputs.symbols)}
+
+    def correlation(one: str, other: str) -> float | NotApplicable:
+        if not pair_applies(one, other, basis):
+            return NotApplicable.IS_THE_MARKET
+        return float(rho[place[one], place[other]])
+
     selection = choose(
         (Candidate(one.symbol, True, True, one.composite) for one in board.cards),
-        lambda one, other: float(rho[place[one], place[other]]),
+        correlation,
         10,
         SETTINGS,
     )

@@ -31,6 +31,7 @@ GOOD = SymbolData(
     server_ms=1000 * HOUR_MS,
     daily_coverage=1.0,
     hourly_coverage=1.0,
+    turnover_24h=Decimal(5_000_000),
 )
 
 
@@ -48,7 +49,12 @@ def test_faultless_data_is_good_and_worth_all() -> None:
         ({"spread": None}, "crossed_quote", 0.9),
         ({"spread": None, "has_quote": False}, "no_quote", 0.9),
         ({"spread": 2 * RULES.max_spread}, "wide_spread", 0.9),
-        ({"is_frozen": True}, "frozen", 0.9),
+        ({"is_frozen": True}, "frozen", 0.95),
+        ({"turnover_24h": None}, "volume_unknown", 0.95),
+        ({"turnover_24h": Decimal("999.99")}, "thin_volume", 0.95),
+        ({"off_price": 0.1001}, "turnover_off_price", 0.95),
+        ({"volume_jump": 100.1}, "unconfirmed_volume", 0.95),
+        ({"hourly_gap": 6}, "hourly_gap", 1.0),
         ({"book_status": DataStatus.UNAVAILABLE}, "no_book", 0.9),
         ({"is_book_whole": False}, "broken_book", 0.9),
         ({"book_status": DataStatus.STALE}, "stale_book", 0.9),

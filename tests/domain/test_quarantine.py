@@ -81,6 +81,24 @@ def test_D02_other_exchanges_stand_in_for_an_index_that_is_missing() -> None:
     assert after(jump | {"elsewhere": Decimal(100)}).doubt is Doubt.MARK_OFF_INDEX
 
 
+def test_a_turnover_that_does_not_fit_volume_and_price_is_quarantined_like_a_price() -> None:
+    assert after({"off_price": 0.1}).doubt is None
+    odd: dict[str, object] = {"off_price": 0.11}
+    assert after(odd).doubt is Doubt.TURNOVER_OFF_PRICE
+    assert after(odd, {}, {}).doubt is Doubt.TURNOVER_OFF_PRICE
+    assert after(odd, {}, {}, {}).doubt is None
+    assert read(None, replace(GOOD, off_price=0.11), RULES).doubt is Doubt.TURNOVER_OFF_PRICE
+    wide = replace(RULES, turnover_off_price=0.2)
+    assert read(None, replace(GOOD, off_price=0.11), wide).doubt is None
+
+
+def test_a_volume_that_no_move_confirms_is_quarantined_like_a_jump() -> None:
+    assert after({"volume_jump": 100.0}).doubt is None
+    jump: dict[str, object] = {"volume_jump": 100.1}
+    assert after(jump).doubt is Doubt.UNCONFIRMED_VOLUME
+    assert after(jump, {}, {}, {}).doubt is None
+
+
 def test_D02_three_confirmed_readings_end_a_quarantine() -> None:
     bad: dict[str, object] = {"last": Decimal(100_000)}
     assert after(bad, {}, {}).doubt is Doubt.LAST_OFF_MARK

@@ -9,14 +9,14 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import event, text
 
-from app.domain.alert_facts import Correlations, PortfolioFacts
+from app.domain.alert_facts import PortfolioFacts
 from app.domain.alert_life import TOUCH_S, Ended
 from app.domain.alerts import AlertState, Resolution, Rule
 from app.domain.market import Interval
 from app.domain.portfolio import Portfolio
 from app.domain.replacement import Tally
 from app.services import alert_memory as module
-from app.services.alert_members import Past, correlations, portfolio_facts
+from app.services.alert_members import PairCorrelations, Past, correlations, portfolio_facts
 from app.services.grounds import Grounds
 from app.storage.database import Database
 from tests.services.desk import SYMBOLS, WHO, Desk
@@ -48,7 +48,7 @@ async def test_a_look_after_which_nothing_changed_asks_nothing_and_works_nothing
     worked = list[object]()
 
     def counted(
-        portfolio: Portfolio, grounds: Grounds, past: Past, pairs: Correlations
+        portfolio: Portfolio, grounds: Grounds, past: Past, pairs: PairCorrelations
     ) -> PortfolioFacts:
         worked.append(portfolio)
         return portfolio_facts(portfolio, grounds, past, pairs)
@@ -185,7 +185,7 @@ async def test_correlations_are_worked_out_for_each_day_and_each_set_of_members(
     await filled(desk, 5)
     worked = list[int]()
 
-    def counted(portfolio: Portfolio, grounds: Grounds) -> Correlations:
+    def counted(portfolio: Portfolio, grounds: Grounds) -> PairCorrelations:
         worked.append(len(portfolio.members))
         return correlations(portfolio, grounds)
 

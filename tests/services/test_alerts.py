@@ -89,12 +89,17 @@ async def test_all_four_rules_fire_and_can_be_chosen_from(desk: Desk) -> None:
         (Rule.NOT_TRADEABLE, SYMBOLS[0]),
         (Rule.DRAWDOWN, SYMBOLS[2]),
         (Rule.HIGH_CORRELATION, f"{SYMBOLS[3]}-{SYMBOLS[4]}"),
+        (Rule.HIGH_RAW_CORRELATION, f"{SYMBOLS[3]}-{SYMBOLS[4]}"),
         (Rule.LOW_SCORE, SYMBOLS[1]),
         (Rule.POOR_PERFORMANCE, SYMBOLS[2]),
     ]
     assert facts.as_of == alerts[0].since == NOW
     by_symbol = await shown(desk, symbol=f"{SYMBOLS[4].lower()}")
-    assert [one.rule for one in by_symbol] == [Rule.HIGH_CORRELATION, Rule.WEIGHT_OUT_OF_BOUNDS]
+    assert [one.rule for one in by_symbol] == [
+        Rule.HIGH_CORRELATION,
+        Rule.HIGH_RAW_CORRELATION,
+        Rule.WEIGHT_OUT_OF_BOUNDS,
+    ]
     critical = await shown(desk, severity=Severity.CRITICAL)
     assert [one.rule for one in critical] == [Rule.NOT_TRADEABLE]
     assert [one.value for one in await shown(desk, rule=Rule.LOW_SCORE)] == [0.3]

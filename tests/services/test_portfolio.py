@@ -21,9 +21,12 @@ from app.domain.history import fold
 from app.domain.market import ContractStatus, Interval
 from app.domain.portfolio import FULL, faults
 from app.domain.selection import Refusal
+from app.domain.symbols import SymbolIndex
 from app.services.once import Command
 from app.services.rebalance_steps import RebalanceRequest
-from tests.services.desk import SYMBOLS, WHO, Desk, symbol_id
+from app.storage.symbols import SymbolRecord
+from tests.domain.portfolios import contract
+from tests.services.desk import NOW, SYMBOLS, WHO, Desk, panel, symbol_id
 
 
 async def refused_code(call: Awaitable[object]) -> Code:
@@ -394,3 +397,55 @@ async def test_nothing_moves_capital_before_a_board_of_the_whole_market(desk: De
 
     desk.boards.whole = True
     assert (await desk.rebalancing.rebalance(WHO)).result is not None
+
+
+async def with_market(desk: Desk) -> None:
+    """BTC listed and scored best, with daily bars of its own for three weeks only."""
+    one = contract()
+    await desk.open()
+    known = [(entry.symbol_id, entry.contract) for entry in desk.market.names.entries]
+    desk.market.names = SymbolIndex.of([*known, (symbol_id(60), one)])
+    record = SymbolRecord(symbol_id(60), "BTCUSDT", one, "layer-1", "large", NOW, NOW, None)
+    async with desk.database.write() as unit:
+        await unit.symbols.save([record], NOW)
+    desk.market.quotes["BTCUSDT"] = replace(desk.market.quotes[SYMBOLS[0]], contract=one)
+    desk.score({"BTCUSDT": 0.995})
+
+
+def without_market_history(desk: Desk) -> None:
+    daily = desk.market.panels[Interval.DAY]
+    close = daily.close.copy()
+    close[:-20, daily.symbols.index("BTCUSDT")] = np.nan
+    desk.market.panels[Interval.DAY] = replace(daily, close=close)
+
+
+async def test_the_market_joins_nine_coins(desk: Desk) -> None:
+    """It leaves no residual of itself: its pairs are not applicable, which is not unknown."""
+    await with_market(desk)
+    desk.score({})
+    await desk.portfolio.initialize(9, "start", WHO)
+    desk.score({"BTCUSDT": 0.995})
+    without_market_history(desk)
+    await desk.portfolio.add("BTCUSDT", "the market", WHO)
+    shown = await desk.overview.correlation()
+    pairs = {f"{name}-BTCUSDT" for name in SYMBOLS[:9]}
+    assert shown.not_applicable == dict.fromkeys(pairs, "is_the_market")
+    assert {pair for pair, rho in shown.correlations.items() if rho is None} == pairs
+    assert pairs.isdisjoint(shown.unknown)
+
+
+async def test_a_coin_joins_the_market_and_their_pair_counts_in_no_mean(desk: Desk) -> None:
+    await with_market(desk)
+    await desk.portfolio.initialize(1, "start", WHO)
+    members = (await desk.portfolio.view()).portfolio.members
+    assert [one.symbol for one in members] == ["BTCUSDT"]
+    without_market_history(desk)
+    await desk.portfolio.add(SYMBOLS[0], "beside it", WHO)
+    desk.market.panels[Interval.DAY] = panel(Interval.DAY, desk.now)
+    await desk.portfolio.add(SYMBOLS[1], "and another", WHO)
+    shown = await desk.overview.correlation()
+    only = shown.correlations[f"{SYMBOLS[0]}-{SYMBOLS[1]}"]
+    assert shown.average == shown.highest == only
+    assert len(shown.raw) == 3
+    assert shown.matrix[0][1:] == (None, None)
+    assert shown.raw_average != shown.average

@@ -327,7 +327,11 @@ async def test_correlation_of_all_pairs(desk: Desk) -> None:
     assert (shown.days, shown.basis) == (30, "residual")
     assert shown.correlations[f"{SYMBOLS[0]}-{SYMBOLS[1]}"] == pytest.approx(1.0)
     assert len(shown.correlations) == 3
-    assert len(shown.warnings) == 1
+    assert len(shown.warnings) == 2, "residual, and raw"
+    assert shown.raw[f"{SYMBOLS[0]}-{SYMBOLS[1]}"] == pytest.approx(1.0)
+    assert shown.raw_highest == pytest.approx(1.0)
+    assert shown.raw_matrix[0][1] == pytest.approx(1.0)
+    assert shown.not_applicable == {}
     assert shown.highest == pytest.approx(1.0)
     assert set(shown.unknown) == {f"{name}-{SYMBOLS[3]}" for name in SYMBOLS[:3]}
     assert len((await desk.overview.correlation(100)).correlations) == 6

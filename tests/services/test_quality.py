@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from app.domain.errors import Code, UnavailableError
-from app.domain.market import DataStatus, ExchangeLink, Interval, LinkState
+from app.domain.market import CandleSeries, DataStatus, ExchangeLink, Interval, LinkState
 from app.domain.panel import Source
 from app.domain.quality_report import QualityVerdict
 from app.domain.quarantine import Doubt
@@ -102,6 +102,51 @@ async def test_D02_a_price_a_thousand_times_too_high_waits_for_the_index(
     before, *seen = await verdicts(database, data)
     assert before != "quarantined"
     assert seen == ["quarantined", before]
+
+
+@ON_SQLITE
+async def test_a_turnover_in_another_unit_is_quarantined_like_a_price(live: LiveMarket) -> None:
+    data = await refreshed(live)
+    known = data.live.market.stats[CODE].value.turnover_24h
+    assert known is not None
+    assert {one.doubt for one in data.live.market.quality.values()} == {None}
+    field = {"field": "turnoverOf24h", "value": float(known * 1000)}
+    await live.fault("malformed", CONTRACTS, symbol=CODE, **field)
+    await later(live, data)
+    assert doubt(data) is Doubt.TURNOVER_OFF_PRICE
+    assert not passes(data)
+    await live.heal()
+    await later(live, data, 3)
+    assert doubt(data) is None
+
+
+@ON_SQLITE
+async def test_an_hour_of_far_too_much_volume_is_quarantined_where_no_move_confirms_it(
+    live: LiveMarket,
+) -> None:
+    data = await refreshed(live)
+    await data.fetch.candles(data.worth_history(), Interval.HOUR)
+    held = data.live.market.hourly[CODE]
+    volume = held.value.volume.copy()
+    volume[-1] *= 1e6
+    low, high = held.value.low.copy(), held.value.high.copy()
+    low[-1] = high[-1] = held.value.close[-1]
+    loud = replace(held.value, volume=volume)
+    market = data.live.market
+
+    def with_hour(series: CandleSeries) -> None:
+        hourly = {**market.hourly, CODE: held.saying(series)}
+        data.live.market = replace(data.live.market, hourly=hourly)
+
+    flat = replace(loud, low=low, high=high, open=held.value.close)
+    with_hour(replace(flat, turnover=flat.volume * flat.close))
+    await later(live, data)
+    assert doubt(data) is Doubt.UNCONFIRMED_VOLUME
+    quality = QualityService(data, live.database, Once(live.database, live.clock.now)).now(ETH)
+    assert "unconfirmed_volume" in quality.report.flags
+    with_hour(held.value)
+    await later(live, data, 3)
+    assert doubt(data) is None
 
 
 @ON_SQLITE

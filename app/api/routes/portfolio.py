@@ -206,16 +206,27 @@ class CorrelationOut(Freshness):
 
     days: int
     basis: str
-    correlations: dict[str, float] = Field(examples=[{"BTCUSDT-ETHUSDT": 0.12}])
+    correlations: dict[str, float | None] = Field(
+        description="On the basis; null where a pair cannot have one, for the reason stated.",
+        examples=[{"BTCUSDT-ETHUSDT": None, "ETHUSDT-SOLUSDT": 0.12}],
+    )
+    not_applicable: dict[str, str] = Field(examples=[{"BTCUSDT-ETHUSDT": "is_the_market"}])
+    raw_correlations: dict[str, float] = Field(
+        description="Of returns as they are, the market's part included.",
+        examples=[{"BTCUSDT-ETHUSDT": 0.81, "ETHUSDT-SOLUSDT": 0.74}],
+    )
     warnings: list[str]
     average_correlation: float | None
     max_correlation: float | None
+    average_raw_correlation: float | None
+    max_raw_correlation: float | None
     pairs_without_history: list[str]
     symbols: list[str] = Field(description="Members in rank order: rows and columns.")
     matrix: list[list[float | None]] = Field(
-        description="For a heat map; null where a pair has not enough history.",
+        description="For a heat map; null where a pair has not enough history or cannot have one.",
         examples=[[[1.0, 0.12], [0.12, 1.0]]],
     )
+    raw_matrix: list[list[float | None]] = Field(examples=[[[1.0, 0.74], [0.74, 1.0]]])
 
     @classmethod
     def of(cls, shown: CorrelationReport) -> Self:
@@ -226,6 +237,11 @@ class CorrelationOut(Freshness):
             warnings=list(shown.warnings),
             average_correlation=shown.average,
             max_correlation=shown.highest,
+            not_applicable=dict(shown.not_applicable),
+            raw_correlations=dict(shown.raw),
+            average_raw_correlation=shown.raw_average,
+            max_raw_correlation=shown.raw_highest,
+            raw_matrix=[list(row) for row in shown.raw_matrix],
             pairs_without_history=list(shown.unknown),
             symbols=list(shown.symbols),
             matrix=[list(row) for row in shown.matrix],

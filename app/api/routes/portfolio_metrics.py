@@ -91,8 +91,11 @@ class CorrelationAnalysis(Out):
     basis: str
     average_correlation: float | None
     max_correlation: float | None
+    average_raw_correlation: float | None
+    max_raw_correlation: float | None
     warnings: list[str]
     pairs_without_history: int
+    pairs_not_applicable: int
 
 
 class MetricsOut(Freshness):
@@ -130,8 +133,11 @@ class MetricsOut(Freshness):
                 basis=known.basis,
                 average_correlation=known.average,
                 max_correlation=known.highest,
+                average_raw_correlation=known.raw_average,
+                max_raw_correlation=known.raw_highest,
                 warnings=list(known.warnings),
                 pairs_without_history=len(known.unknown),
+                pairs_not_applicable=len(known.not_applicable),
             ),
             **freshness(made.facts),
         )

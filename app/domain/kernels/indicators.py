@@ -15,11 +15,11 @@ from app.domain.market import Floats
 
 # Rows of an answer, NaN where a symbol has too few bars.
 RSI: Final = 0  # 14 bars, 0..100; 50 while it has never moved
-MACD: Final = 1  # 12 and 26 bars, price units
+MACD: Final = 1  # 12 and 26 bars, price units; NaN after 100 bars at one close
 SIGNAL: Final = 2  # 9 bars
 HISTOGRAM: Final = 3
 ATR: Final = 4  # 14 bars, price units
-BAND_POSITION: Final = 5  # %b of 20 bars, 2 population sd; NaN where the bands coincide
+BAND_POSITION: Final = 5  # %b of 20 bars, 2 population sd; NaN after 20 bars at one close
 MEAN: Final = 6  # of 20 closes
 FLOW: Final = 7  # on-balance volume since the first bar
 VOLATILITY: Final = 8  # sample sd of the log returns of the last 24 rows, at least 18 of them
@@ -31,16 +31,18 @@ INDICATORS: Final = 9
 WIDTH: Final = 304
 _LINE: Final = 312  # more than WIDTH: addresses 4096 bytes apart hold each other up
 _BARS, _CLOSE, _DRIFT, _MOVE, _RANGE, _FAST, _SLOW, _TRIGGER, _FLOW = range(0, 9 * _LINE, _LINE)
-_FADE, _SHARE, _FAST_PACE, _SLOW_PACE, _TRIGGER_PACE = range(9 * _LINE, 14 * _LINE, _LINE)
-_KNOWN_RETURNS, _RETURN, _SUM, _SQUARES = range(14 * _LINE, 18 * _LINE, _LINE)
-_ROWS: Final = 18 * _LINE  # one number: rows taken so far
-_CLOSES: Final = 19 * _LINE
+_STILL: Final = 9 * _LINE  # bars up to the newest one whose close is that of the newest one
+_FADE, _SHARE, _FAST_PACE, _SLOW_PACE, _TRIGGER_PACE = range(10 * _LINE, 15 * _LINE, _LINE)
+_KNOWN_RETURNS, _RETURN, _SUM, _SQUARES = range(15 * _LINE, 19 * _LINE, _LINE)
+_ROWS: Final = 19 * _LINE  # one number: rows taken so far
+_CLOSES: Final = 20 * _LINE
 _WINDOW: Final = 20
 _RETURNS: Final = _CLOSES + _WINDOW * _LINE
 _SPAN: Final = 24
-_KEPT: Final = _RETURNS + _SPAN * _LINE  # a copy of _CLOSE to _FLOW
-_LEVELS: Final = _FLOW + _LINE - _CLOSE
+_KEPT: Final = _RETURNS + _SPAN * _LINE  # a copy of _CLOSE to _STILL
+_LEVELS: Final = _STILL + _LINE - _CLOSE
 _DEPTH: Final = _KEPT + _LEVELS
+STILL_BARS: Final = 100  # at one close: MACD is what rounding leaves of moves long ago
 _WARM: Final = 34  # bars after which no mean is still being begun
 _FADING: Final = 13.0 / 14.0  # what is left of Wilder's sum of 14 after a bar
 _STRIDE: Final = 32  # rows that are taken as if nobody lacked a bar, and then looked at
@@ -136,6 +138,8 @@ def take(  # noqa: C901, PLR0912, PLR0915  # one function: a call per row costs 
                         level = own[_TRIGGER + j]
                         level = level + 0.2 * (fast - slow - level)
                         own[_TRIGGER + j] = level + 0.2 * (fast2 - slow2 - level)
+                        level = (own[_STILL + j] if change == 0.0 else 0.0) + 1.0
+                        own[_STILL + j] = (level if change2 == 0.0 else 0.0) + 1.0
                         own[_CLOSE + j] = later
                 gaps = 0
                 for j in range(n):
@@ -202,6 +206,8 @@ def take(  # noqa: C901, PLR0912, PLR0915  # one function: a call per row costs 
                 own[_SLOW + j] = slow = slow + slow_pace * (price - slow)
                 level = own[_TRIGGER + j]
                 own[_TRIGGER + j] = level + own[_TRIGGER_PACE + j] * (fast - slow - level)
+                still = own[_STILL + j] if change == 0.0 else 0.0
+                own[_STILL + j] = still + (1.0 if slow_pace > 0.0 else 0.0)
                 own[_CLOSE + j] = price
             turn = (seen + row) % _WINDOW
             if gaps:
@@ -250,7 +256,8 @@ def take(  # noqa: C901, PLR0912, PLR0915  # one function: a call per row costs 
                 mean = own[_SUM + j] * (1.0 / _WINDOW)
                 spread = own[_SQUARES + j] * (1.0 / _WINDOW) - mean * mean
                 sd = np.sqrt(max(spread, 0.0))
-                position = (2.0 * sd - mean) / (4.0 * sd) if sd > 0.0 else np.nan
+                moves = sd > 0.0 and own[_STILL + j] < _WINDOW
+                position = (2.0 * sd - mean) / (4.0 * sd) if moves else np.nan
                 a[j] = position if bars >= _WINDOW else np.nan
                 b[j] = own[_CLOSE + j] + mean if bars >= _WINDOW else np.nan
                 d[j] = own[_FLOW + j] if bars > 0.0 else np.nan
@@ -266,9 +273,10 @@ def take(  # noqa: C901, PLR0912, PLR0915  # one function: a call per row costs 
             for j in range(n):
                 bars = own[_BARS + j] if own[_SLOW_PACE + j] > 0.0 or not is_every else 0.0
                 value, trigger = own[_FAST + j] - own[_SLOW + j], own[_TRIGGER + j]
-                a[j] = value if bars >= _WARM else np.nan
-                b[j] = trigger if bars >= _WARM else np.nan
-                d[j] = value - trigger if bars >= _WARM else np.nan
+                is_told = bars >= _WARM and own[_STILL + j] < STILL_BARS
+                a[j] = value if is_told else np.nan
+                b[j] = trigger if is_told else np.nan
+                d[j] = value - trigger if is_told else np.nan
             for j in range(n):
                 own[_SUM + j] = own[_SQUARES + j] = 0.0
             for i in range(0, _SPAN, 4):

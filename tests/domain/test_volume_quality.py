@@ -1,0 +1,79 @@
+"""Turnover against volume times price, and jumps of an hour's volume."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.domain.market import CandleSeries, Interval
+from app.domain.volume_quality import (
+    longest_gap,
+    newest_off_price,
+    turnover_off_price,
+    volume_jump,
+)
+
+HOUR_MS = Interval.HOUR.ms
+
+
+def hourly(bars: int = 10 * 24) -> CandleSeries:
+    """Volume with a daily cycle, 20 at its height and 1 at its foot; ranges of 1 %."""
+    opened = np.arange(bars, dtype=np.int64) * HOUR_MS
+    volume = np.where(np.arange(bars) % 24 == 23, 20.0, 1.0)
+    price = np.full(bars, 10.0)
+    return CandleSeries(opened, price, price * 1.005, price * 0.995, price, volume, volume * 10.0)
+
+
+def changed(series: CandleSeries, **newest: float) -> CandleSeries:
+    fields: dict[str, Any] = {name: getattr(series, name).copy() for name in newest}
+    for name, value in newest.items():
+        fields[name][-1] = value
+    return replace(series, **fields)
+
+
+@pytest.mark.parametrize(
+    ("turnover", "volume", "expected"),
+    [
+        (100.0, 10.0, 0.0),
+        (110.0, 10.0, 0.0),
+        (121.0, 10.0, 0.1),
+        (72.0, 10.0, 0.25),
+        (1.0, 0.0, None),
+    ],
+)
+def test_an_average_price_lies_between_low_and_high(
+    turnover: float, volume: float, expected: float | None
+) -> None:
+    found = turnover_off_price(turnover, volume, 9.0, 11.0)
+    assert found == (None if expected is None else pytest.approx(expected))
+
+
+def test_the_newest_candle_is_looked_at() -> None:
+    assert newest_off_price(hourly()) == 0.0
+    assert newest_off_price(changed(hourly(), turnover=2_000.0)) == pytest.approx(8.9502, abs=1e-3)
+    assert newest_off_price(changed(hourly(), turnover=0.0)) == 1e6
+    assert newest_off_price(hourly(0)) is None
+
+
+def test_an_hour_is_compared_with_the_same_hour_of_other_days() -> None:
+    assert volume_jump(hourly()) == 1.0, "twenty times the hour before is usual at that time"
+    assert volume_jump(changed(hourly(), volume=4_000.0)) == 200.0
+    assert volume_jump(hourly(7 * 24)) is None, "the hour was seen on six other days only"
+
+
+def test_a_move_of_the_price_confirms_a_volume() -> None:
+    loud = changed(hourly(), volume=4_000.0)
+    assert volume_jump(changed(loud, high=10.5)) is None
+
+
+def test_the_longest_gap_counts_missing_candles() -> None:
+    whole = hourly(48)
+    assert longest_gap(whole, Interval.HOUR) == 0
+    kept = np.delete(np.arange(48), [5, 20, 21, 22])
+    holed = CandleSeries(
+        whole.opened_ms[kept], whole.open[kept], whole.high[kept], whole.low[kept],
+        whole.close[kept], whole.volume[kept], whole.turnover[kept],
+    )  # fmt: skip
+    assert longest_gap(holed, Interval.HOUR) == 3
+    assert longest_gap(hourly(1), Interval.HOUR) == 0
