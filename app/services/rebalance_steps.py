@@ -109,7 +109,8 @@ def decide(loaded: Loaded, request: RebalanceRequest) -> Planned:
         least_u=smallest.least_u,
     )
     if request.approved is not None:
-        made = agreed(request.approved, held, made, standings, smallest.least_u)
+        low_u = grounds.configuration.min_weight_u
+        made = agreed(request.approved, held, made, standings, smallest.least_u, low_u)
     cost, has_impact = trading_costs(made.shifts, balance, grounds)
     # Without a reason to trade the weights in force stay, and with them the lots.
     kept = {member.symbol: member.weight_u for member in portfolio.members}
