@@ -72,7 +72,7 @@ class Grounds:
     def is_board_fresh(self) -> bool:
         limit = self.configuration.age_limit_cadences * self.configuration.cadences.scoring
         board = self.board
-        return board is not None and self.at - board.calculated_at <= timedelta(seconds=limit)
+        return board is not None and board.is_within(timedelta(seconds=limit), self.at)
 
     @property
     def data_status(self) -> DataStatus:
