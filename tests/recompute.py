@@ -285,14 +285,12 @@ def impact(coin: Coin) -> Number:
     mid, *sides = book
     costs = []
     for side in sides:
-        left, bought = 2_000.0, 0.0
+        left, bought = 20_000.0, 0.0
         for price, coins in side:
             taken = min(left, price * coins)
             left, bought = left - taken, bought + taken / price
-        if left > 0:
-            return None
-        costs.append(abs(2_000.0 / bought / mid - 1) * 10_000)
-    return max(costs)
+        costs.append(500.0 if left > 0 else abs(20_000.0 / bought - side[0][0]) / mid * 10_000)
+    return min(round(max(costs), 9), 500.0)  # 0 where the best level is enough
 
 
 def efficiency(coin: Coin) -> Number:
@@ -416,12 +414,10 @@ TABLE = (
     ("funding_rate", "fundamental", -1, 0.40, ("funding",), lambda c, _: funding_rate(c)),
     ("funding_stability", "fundamental", 1, 0.10, ("funding",), lambda c, _: funding_stability(c)),
     ("interest", "fundamental", -1, 0.0, ("contracts",), lambda c, _: open_interest_change(c)),
-    ("spread", "market_structure", -1, 0.30, ("tickers",), lambda c, _: spread(c)),
-    ("depth_10", "market_structure", 1, 0.10, BOOK, lambda c, _: depth(c, 10)),
-    ("depth_25", "market_structure", 1, 0.10, BOOK, lambda c, _: depth(c, 25)),
-    ("depth_50", "market_structure", 1, 0.10, BOOK, lambda c, _: depth(c, 50)),
-    ("impact", "market_structure", -1, 0.30, BOOK, lambda c, _: impact(c)),
-    ("efficiency", "market_structure", 1, 0.10, DAILY, lambda c, _: efficiency(c)),
+    ("spread", "market_structure", -1, 0.34, ("tickers",), lambda c, _: spread(c)),
+    ("depth_25", "market_structure", 1, 0.33, BOOK, lambda c, _: depth(c, 25)),
+    ("impact", "market_structure", -1, 0.33, BOOK, lambda c, _: impact(c)),
+    ("efficiency", "market_structure", 1, 0.0, DAILY, lambda c, _: efficiency(c)),
     ("volatility", "risk", -1, 0.20, DAILY, lambda c, _: volatility(c)),
     ("range_volatility", "risk", -1, 0.10, DAILY, lambda c, _: range_volatility(c)),
     ("idiosyncratic", "risk", -1, 0.20, DAILY, idiosyncratic_volatility),

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import aiohttp
@@ -84,8 +85,9 @@ class Studio:
     ) -> "Studio":
         """`more` goes to `record` by name."""
         options = SandboxOptions(quota=PLENTY, contracts=contracts)
-        async with serve_exchange(options, self.clock.wall) as self.base_url:
-            around = Around(self.clock.now, self.clock.monotonic, self._sleep)
+        # Also what the exchange keeps for a moment goes by virtual time: equal runs, equal bytes.
+        async with serve_exchange(options, self.clock.wall, self.clock.wall) as self.base_url:
+            around = Around(self.clock.now, self.clock.monotonic, self._sleep, Random(7))
             await record(
                 self.path,
                 _settings(self.base_url),

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -42,18 +42,27 @@ async def test_a_market_is_scored_changed_and_quoted_over_one_connection(tmp_pat
                 confirmed = await client.subscribe(*ALL, resume_from=0)
                 assert "ticker:BTCUSDT" in confirmed["topics"]  # the standard spelling
                 heard: dict[str, list[dict[str, Any]]] = {}
-                while not {"board", "ticker:BTCUSDT"} <= heard.keys():
+                while not (complete(heard) and "ticker:BTCUSDT" in heard):
                     for event in await client.events(1):
                         heard.setdefault(event["topic"], []).append(event)
-    scored = heard["board"][0]["data"]
+    board = complete(heard)[0]
+    scored = board["data"]
+    earlier = [one for one in heard["board"] if one["sequence"] < board["sequence"]]
+    provisional = {one["data"]["run_id"] for one in earlier}  # tells of no change of a score
+    assert provisional.isdisjoint(one["data"]["run_id"] for one in heard["score_update"])
     updates = [one for one in heard["score_update"] if one["data"]["run_id"] == scored["run_id"]]
     assert len(updates) == scored["scored"] > 10
     for one in updates:
-        assert one["sequence"] < heard["board"][0]["sequence"]
-        assert one["data"]["old_score"] is None  # the first board
+        assert one["sequence"] < board["sequence"]
+        assert one["data"]["old_score"] is None  # the first complete board
         assert 0.0 <= one["data"]["new_score"] <= 1.0
     quote = heard["ticker:BTCUSDT"][0]
     assert quote["sequence"] is None
     assert quote["data"]["data_source"] == "sandbox"
     assert Decimal(quote["data"]["bid"]) < Decimal(quote["data"]["ask"])
     assert json.loads(json.dumps(quote)) == quote
+
+
+def complete(heard: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Events of boards that are not provisional."""
+    return [one for one in heard.get("board", []) if not one["data"]["is_provisional"]]

@@ -44,6 +44,10 @@ class ScoringSettingsOut(Out):
     """Of the scoring, beside the weights of its families."""
 
     impact_notional: float = Field(description="Quote currency that `impact` sweeps a book with.")
+    min_coverage: float = Field(
+        description="Share of the eligible symbols that each exchange source must cover before"
+        " decisions use a board."
+    )
     factor_weights: dict[str, float] = Field(
         description="Shares of its family by factor; who is not named has that of the table."
     )
@@ -51,6 +55,7 @@ class ScoringSettingsOut(Out):
 
 class ScoringSettingsIn(Body):
     impact_notional: float | None = None
+    min_coverage: float | None = None
     factor_weights: dict[str, float] | None = Field(None, max_length=256)
 
 

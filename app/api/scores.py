@@ -1,7 +1,7 @@
 """Shapes of scores: a card on a board, its explanation, a run."""
 
 from collections import Counter
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 from pydantic import Field
@@ -13,6 +13,18 @@ from app.domain.counterfactual import Entry
 from app.domain.market import DataSource, DataStatus
 from app.domain.ranking import AlgorithmType, Ranked
 from app.services.algorithms import AlgorithmFacts
+
+IsProvisional = Annotated[
+    bool,
+    Field(
+        description="An exchange source covers less than `scoring.min_coverage` of the eligible"
+        " symbols: the scores are shown, no decision uses them."
+    ),
+]
+SourceCoverage = Annotated[
+    dict[str, float],
+    Field(description="Share of the eligible symbols that each exchange source covers."),
+]
 
 
 class ConfidenceOut(Out):
@@ -84,6 +96,8 @@ class RankingsOut(Freshness):
     algorithm_type: AlgorithmType
     calculated_at: UtcTime
     universe_size: int = Field(description="Symbols that were ranked.")
+    is_provisional: IsProvisional
+    source_coverage: SourceCoverage
     total: int = Field(description="Symbols on the board, before the limit.")
     items: list[ScoreOut]
 
@@ -104,6 +118,8 @@ class RankingsOut(Freshness):
             algorithm_type=algorithm,
             calculated_at=board.calculated_at,
             universe_size=board.universe_size,
+            is_provisional=board.is_provisional,
+            source_coverage=dict(board.source_coverage),
             total=len(lines),
             items=[ScoreOut.of(board, line.card, line.rank) for line in lines[:limit]],
         )
@@ -123,6 +139,8 @@ class ExplanationOut(Freshness):
     confidence: ConfidenceOut | None
     detail: str | None = Field(description="The failed rule, or what is missing most.")
     universe_size: int
+    is_provisional: IsProvisional
+    source_coverage: SourceCoverage
     factors: list[FactorOut]
     fixed_moments: list[FixedMomentsOut] = Field(
         description="Where under ten symbols are known: the earlier boards they are measured by."
@@ -149,6 +167,8 @@ class ExplanationOut(Freshness):
             confidence=None if card.confidence is None else ConfidenceOut.of(card.confidence),
             detail=card.detail,
             universe_size=board.universe_size,
+            is_provisional=board.is_provisional,
+            source_coverage=dict(board.source_coverage),
             factors=[FactorOut.model_validate(one) for one in card.factors],
             fixed_moments=FixedMomentsOut.of_board(board),
             entry=None if entry is None else EntryOut.of(entry),
@@ -184,6 +204,8 @@ class RunOut(Freshness):
     symbols_processed: int
     scores_calculated: int
     coverage: dict[str, float] = Field(description="Share of eligible symbols with each factor.")
+    is_provisional: IsProvisional
+    source_coverage: SourceCoverage
     median_confidence: Score | None
     score_spread: SpreadOut | None
     unavailable_by_reason: dict[str, int]
@@ -207,6 +229,8 @@ class RunOut(Freshness):
             symbols_processed=len(board.cards),
             scores_calculated=board.universe_size,
             coverage=dict(board.coverage),
+            is_provisional=board.is_provisional,
+            source_coverage=dict(board.source_coverage),
             median_confidence=float(np.median(levels)) if levels else None,
             score_spread=_spread(scores) if scores else None,
             unavailable_by_reason=dict(sorted(reasons.items())),
@@ -220,6 +244,8 @@ class CalculatedOut(Freshness):
     symbols_processed: int
     scores_calculated: int
     unavailable: list[UnavailableOut]
+    is_provisional: IsProvisional
+    source_coverage: SourceCoverage
     duration_ms: float
     score: ScoreOut | None = Field(description="The score of the symbol asked for.")
 
@@ -238,6 +264,8 @@ class CalculatedOut(Freshness):
                 for card in cards
                 if card.rank is None
             ],
+            is_provisional=board.is_provisional,
+            source_coverage=dict(board.source_coverage),
             duration_ms=board.duration_ms,
             score=ScoreOut.of(board, cards[0], cards[0].rank) if symbol and cards else None,
         )

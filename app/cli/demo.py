@@ -29,6 +29,8 @@ DATABASE: Final = Path("var/demo.sqlite3")
 HOST: Final = "127.0.0.1"
 _LOOK_S: Final = 0.2
 _FILL_S: Final = 600.0
+_SCORINGS: Final = 20  # at most, until a board is not provisional
+_PAUSE_S: Final = 3.0
 _COMPLETE: Final = "complete"
 
 
@@ -56,7 +58,7 @@ def demo(
             forget(database)
 
             async def beside(server: Server) -> None:
-                findings = await _first_portfolio(Client(server.url), server, output)
+                findings = await _first_portfolio(Client(server.url), server, output, started)
                 print_findings(findings, output, time.monotonic() - started)
                 if not once:
                     output.notes.print(
@@ -110,13 +112,13 @@ def forget(database: Path) -> None:
         lock.release()
 
 
-async def _first_portfolio(client: Client, server: Server, output: Output) -> Findings:
+async def _first_portfolio(
+    client: Client, server: Server, output: Output, started: float
+) -> Findings:
     with output.progress() as progress:
         await _filled(client, server, progress)
-        # Simultaneous calls share one run: the first may join one that began before the last
-        # candle was there, the second cannot.
-        for _ in progress.track(range(2), description="scoring"):
-            run_id = (await client.post("/scoring/calculate")).document["run_id"]
+        progress.add_task("scoring", total=None)
+        run_id, usable_s = await _scored(client, started)
     portfolio = await client.get("/portfolio")
     chosen: Any = None
     if not portfolio.document["members"]:
@@ -129,7 +131,26 @@ async def _first_portfolio(client: Client, server: Server, output: Output) -> Fi
         rankings=(await client.get("/scoring/rankings", limit=1000)).document,
         run=(await client.get(f"/scoring/runs/{run_id}")).document,
         funnel=(await client.get("/universe/funnel")).document,
+        usable_s=usable_s,
     )
+
+
+async def _scored(client: Client, started: float) -> tuple[str, float | None]:
+    """The newest run, and the seconds from `started` to the first board that is not provisional.
+
+    Simultaneous calls share one run: the first may join one that began before the last candle was
+    there, the second cannot.
+    """
+    usable_s: float | None = None
+    for attempt in range(_SCORINGS):
+        board = (await client.post("/scoring/calculate")).document
+        if not board["is_provisional"] and usable_s is None:
+            usable_s = time.monotonic() - started
+        if attempt and usable_s is not None:
+            break
+        if board["is_provisional"]:
+            await asyncio.sleep(_PAUSE_S)
+    return board["run_id"], usable_s
 
 
 async def _filled(client: Client, server: Server, progress: Progress) -> None:

@@ -27,6 +27,7 @@ class Findings:
     rankings: Mapping[str, Any]
     run: Mapping[str, Any]
     funnel: Mapping[str, Any]
+    usable_s: float | None  # from the start to the first complete board; None without one
 
     @property
     def cards(self) -> Sequence[Mapping[str, Any]]:
@@ -57,6 +58,9 @@ def print_findings(findings: Findings, output: Output, seconds: float) -> None:
     say(_refusals(findings))
     source, moment = findings.run["data_source"], findings.run["as_of"]
     say(f"data of {source}, as of {moment}; from start to table: {seconds:.1f} s")
+    usable = findings.usable_s
+    usable_text = "none yet" if usable is None else f"after {usable:.1f} s"
+    say(f"first usable board: {usable_text}")
 
 
 def _ten(findings: Findings) -> Any:
@@ -127,6 +131,7 @@ def _document(findings: Findings, seconds: float) -> dict[str, Any]:
     return {
         "url": findings.url,
         "seconds": round(seconds, 3),
+        "first_usable_board_seconds": findings.usable_s,
         "portfolio": findings.portfolio,
         "weights_and_cash": findings.total(),
         "run": findings.run,

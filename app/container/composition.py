@@ -22,7 +22,7 @@ from app.services.grounds import GroundsNow
 from app.services.in_force import SettingsInForce
 from app.services.job_news import JobNews
 from app.services.jobs import JobService
-from app.services.market_data import MarketData
+from app.services.market_data import BOOKS_PER_S, WHOLE_QUOTA, MarketData
 from app.services.metrics import MetricsService
 from app.services.mode import mode_over
 from app.services.my_symbols import MySymbolsServiceV2
@@ -197,6 +197,7 @@ def _market(
         monotonic=seams.monotonic,
         metrics=metrics,
         workers=settings.kucoin.concurrency,
+        books_per_s=BOOKS_PER_S * settings.kucoin.quota_per_window / WHOLE_QUOTA,
         sleep=seams.sleep,
         is_owner=feed.is_owner,
         fence=feed.fence,

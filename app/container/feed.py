@@ -163,9 +163,7 @@ def streamed_market(
 
     async def closest() -> tuple[str, ...]:
         first = await service.controls.first_symbols()
-        board = service.scoring.latest()
-        ranked = () if board is None else tuple(card for card in board.cards if card.rank)
-        return (*first, *(card.symbol for card in ranked[: in_force().feed.candidates]))
+        return (*first, *service.scoring.best(in_force().feed.candidates))
 
     streamed = StreamedMarket(service.market, stream, closest)
     service.status.stream_report = streamed.report

@@ -67,11 +67,12 @@ class Ears:
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """Time as it really is."""
+    """Time as it really is, and the chance that spreads retries."""
 
     now: Callable[[], datetime]
     monotonic: Monotonic
     sleep: Callable[[float], Awaitable[None]]
+    dice: Random = field(default_factory=Random)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ async def record(
             now=around.now,
             monotonic=around.monotonic,
             sleep=around.sleep,
-            dice=Random(),  # noqa: S311  # jitter needs no secrecy
+            dice=around.dice,
             limits=settings.limits,
         ) as (exchange, stream):
             schedule = Schedule(chosen.cadences, board_every_s, is_streaming)

@@ -44,7 +44,11 @@ def made(
 ) -> AlgorithmSpec:
     """An algorithm whose factors measure with these parameters."""
     impact = partial(factors_market.impact, notional=parameters[_NOTIONAL])
-    told = tuple(replace(one, measure=impact) if one.name == _IMPACT else one for one in factors)
+    support = partial(factors_market.impact_support, notional=parameters[_NOTIONAL])
+    told = tuple(
+        replace(one, measure=impact, support=support) if one.name == _IMPACT else one
+        for one in factors
+    )
     return AlgorithmSpec(name, weights, told, parameters=parameters)
 
 

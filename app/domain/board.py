@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from app.domain.exact import to_millionths
 from app.domain.market import DataSource
 from app.domain.moments import DayMoments, HistoricMoments
 
@@ -88,6 +89,9 @@ class Board:
     cards: tuple[Card, ...]
     # Of earlier boards, that stood for ranks of too few values; by factor, family, `composite`.
     moments: Mapping[str, HistoricMoments] = field(default_factory=dict)
+    # Exchange source -> share of the eligible symbols that it covered.
+    source_coverage: Mapping[str, float] = field(default_factory=dict)
+    is_provisional: bool = False  # a source covered too few symbols: shown, never decided on
 
     _by_symbol: dict[str, Card] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -109,6 +113,12 @@ class BoardDraft:
     cards: tuple[Card, ...]
     moments: Mapping[str, HistoricMoments]  # that were used
     seen: Mapping[str, DayMoments]  # for boards after it
+    source_coverage: Mapping[str, float]
+
+    def is_provisional(self, min_coverage: float) -> bool:
+        """Whether an exchange source covers less than `min_coverage` of the eligible symbols."""
+        least = to_millionths(min_coverage)
+        return any(to_millionths(share) < least for share in self.source_coverage.values())
 
     def issued(
         self,
@@ -120,6 +130,7 @@ class BoardDraft:
         calculated_at: datetime,
         duration_ms: float,
         data_source: DataSource,
+        is_provisional: bool,
     ) -> Board:
         return Board(
             run_id=run_id,
@@ -134,5 +145,7 @@ class BoardDraft:
             universe_size=self.universe_size,
             coverage=self.coverage,
             cards=self.cards,
+            source_coverage=self.source_coverage,
+            is_provisional=is_provisional,
             moments=self.moments,
         )

@@ -21,7 +21,7 @@ from app.domain.market import Floats, Ints
 from app.domain.moments import LEAST_UNIVERSE, DayMoments, Moments, by_moments, observed
 from app.domain.panel import Bools
 
-FORMULA: Final = 2  # counts the changes of how factors become scores; part of each version
+FORMULA: Final = 3  # counts the changes of how factors become scores; part of each version
 LEAST_COVERAGE: Final = 0.5  # of a family's or the composite's weight
 _RANKED: Final = 8  # significant digits
 COMPOSITE: Final = "composite"

@@ -141,6 +141,11 @@ class Cadences:
         return min(self.candles_look, self.hourly_candles)
 
     @property
+    def book_age_limit_s(self) -> float:
+        """A book of two rotations ago is too old for scoring."""
+        return 2.0 * self.books
+
+    @property
     def books_tick(self) -> int:
         return min(self.books_step, self.books)
 

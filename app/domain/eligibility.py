@@ -12,6 +12,7 @@ from app.domain.market import Contract, ContractKind, ContractStatus
 from app.domain.sectors import AssetClass
 
 MEDIAN_DAYS: Final = 30
+TOO_FEW_BARS: Final = "daily_bars"  # a rule
 Measured = str | int | float | Decimal | bool | None  # None: not known
 
 
@@ -150,7 +151,7 @@ RULES: Final[tuple[Rule, ...]] = (
         lambda one, limits: _known_at_least(one.turnover_24h, limits.floors.min_turnover),
     ),
     Rule(
-        "daily_bars",
+        TOO_FEW_BARS,
         "It has enough closed daily candles",
         lambda one: one.daily_bars,
         lambda limits: limits.floors.min_daily_bars,

@@ -59,6 +59,7 @@ class ScoresUpdated:
     duration_s: float
     calculated_at: datetime
     changes: tuple[ScoreChanged, ...] = ()
+    is_provisional: bool = False  # shown, never decided on: it tells of no change of a score
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ A new factor is one row here and one function in its family's module.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -107,31 +106,23 @@ FACTORS: Final = (
         "ln(open interest in coins / the same 7 days ago), own snapshots",
     ),
     Factor(
-        "spread", Family.MARKET_STRUCTURE, -1, 0.30, "bp", (Source.TICKERS,),
+        "spread", Family.MARKET_STRUCTURE, -1, 0.34, "bp", (Source.TICKERS,),
         factors_market.spread, "broken_quote", "(ask - bid) / mid",
     ),
     Factor(
-        "depth_10", Family.MARKET_STRUCTURE, +1, 0.10, "quote/bp", _BOOKS,
-        partial(factors_market.depth, band_bp=10.0), "broken_book",
-        "value per bp on the thinner side, over 10 bp of mid or what the book reaches of them",
-    ),
-    Factor(
-        "depth_25", Family.MARKET_STRUCTURE, +1, 0.10, "quote/bp", _BOOKS,
-        partial(factors_market.depth, band_bp=25.0), "broken_book",
+        "depth_25", Family.MARKET_STRUCTURE, +1, 0.33, "quote/bp", _BOOKS,
+        factors_market.depth, "broken_book",
         "value per bp on the thinner side, over 25 bp of mid or what the book reaches of them",
     ),
     Factor(
-        "depth_50", Family.MARKET_STRUCTURE, +1, 0.10, "quote/bp", _BOOKS,
-        partial(factors_market.depth, band_bp=50.0), "broken_book",
-        "value per bp on the thinner side, over 50 bp of mid or what the book reaches of them",
+        "impact", Family.MARKET_STRUCTURE, -1, 0.33, "bp", _BOOKS,
+        factors_market.impact, "broken_book",
+        "cost beyond half the spread of trading the notional of the settings at once; 500 where"
+        " the book is thinner",
+        support=factors_market.impact_support,
     ),
-    Factor(
-        "impact", Family.MARKET_STRUCTURE, -1, 0.30, "bp", _BOOKS,
-        factors_market.impact, "thin_book",
-        "cost against mid of trading the notional of the settings at once",
-    ),
-    Factor(
-        "efficiency", Family.MARKET_STRUCTURE, +1, 0.10, "log", _DAILY,
+    Factor(  # 0: a variance ratio of 60 days spreads by .30 for a random walk, by .16 in the data
+        "efficiency", Family.MARKET_STRUCTURE, +1, 0.0, "log", _DAILY,
         factors_price.efficiency, "too_few_bars", "-|ln VR(5)| of 60 daily returns",
     ),
     Factor(

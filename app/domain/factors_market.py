@@ -1,8 +1,8 @@
 """Factors of quotes, books, funding and open interest; scoring inputs in, (N,) raw values out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -12,7 +12,8 @@ from app.domain.panel import ScoringInputs
 
 _DAY_MS = 86_400_000
 _YEAR_MS = 365 * _DAY_MS
-NOTIONAL: Final = 2_000.0  # quote currency: the largest position (20 %) of an account of 10 000
+NOTIONAL: Final = 20_000.0  # quote currency: the largest position (20 %) of an account of 100 000
+DEPTH_BP: Final = 25.0
 _COVERED = 0.5  # share of a funding window that settlements must cover
 _SNAPSHOT_LAG_MS = _DAY_MS
 OPEN_INTEREST_MS: Final = 7 * _DAY_MS
@@ -52,11 +53,11 @@ def spread(inputs: ScoringInputs) -> Floats:
     return liquidity.spread_bp(inputs.bid, inputs.ask)
 
 
-def depth(inputs: ScoringInputs, band_bp: float) -> Floats:
+def depth(inputs: ScoringInputs, band_bp: float = DEPTH_BP) -> Floats:
     """Quote currency per bp within `band_bp` of mid, or within what the book reaches of them.
 
-    The thinner side counts. A density, not an amount: twenty levels of BTC end within a basis
-    point, and books that are cut must not rank below books that are not.
+    The thinner side counts. A density, not an amount: a hundred levels of BTC end within a few
+    basis points, and books that are cut must not rank below books that are not.
     """
     return _per_book(
         inputs, lambda book, multiplier: liquidity.depth_density(book, multiplier, band_bp)
@@ -64,10 +65,20 @@ def depth(inputs: ScoringInputs, band_bp: float) -> Floats:
 
 
 def impact(inputs: ScoringInputs, notional: float = NOTIONAL) -> Floats:
-    """bp against mid of sweeping `notional` (quote currency); missing where the book is thinner."""
+    """bp of sweeping `notional` (quote currency) beyond half the spread; the thinner books last."""
     return _per_book(
-        inputs, lambda book, multiplier: liquidity.impact_bp(book, multiplier, notional)
+        inputs, lambda book, multiplier: liquidity.net_impact_bp(book, multiplier, notional)
     )
+
+
+def impact_support(
+    inputs: ScoringInputs, notional: float = NOTIONAL
+) -> tuple[Mapping[str, Any] | None, ...]:
+    """Says of which symbols the book is thinner than `notional`, so that the impact is censored."""
+    thin = _per_book(
+        inputs, lambda book, multiplier: liquidity.is_thinner(book, multiplier, notional)
+    )
+    return tuple({"censored": "thin_book"} if one == 1.0 else None for one in thin.tolist())
 
 
 def _per_book(inputs: ScoringInputs, figure: Callable[[Book, float], float]) -> Floats:

@@ -44,7 +44,7 @@ def panel_hash(panel: Panel) -> str:
 
 
 def _parts(inputs: ScoringInputs) -> Iterator[bytes]:
-    yield _text([inputs.symbols, inputs.as_of_ms, dict(inputs.excluded)])
+    yield _text([inputs.symbols, inputs.as_of_ms, dict(inputs.excluded), inputs.unread])
     for panel in (inputs.daily, inputs.hourly):
         yield from _panel(panel)
     for floats in (inputs.bid, inputs.ask, inputs.multiplier, inputs.open_interest):

@@ -77,6 +77,28 @@ def impact_bp(book: Book, multiplier: float, notional: float) -> float:
     return float(np.maximum(buy / mid - 1.0, 1.0 - sell / mid) * _BP)
 
 
+def net_impact_bp(book: Book, multiplier: float, notional: float) -> float:
+    """Average price of sweeping `notional` against the best price, in basis points of mid.
+
+    The dearer of buying and selling: the impact without half the spread, which is measured by
+    itself. A side that holds less than `notional`, or costs more, counts as `WIDEST_BP`: it is
+    censored, not missing. NaN for a broken book.
+    """
+    mid = _mid(book)
+    if np.isnan(mid):
+        return np.nan
+    slips = (_slip(side, multiplier, notional) for side in (book.bids, book.asks))
+    return min(max(slips) / mid * _BP, WIDEST_BP)
+
+
+def is_thinner(book: Book, multiplier: float, notional: float) -> bool:
+    """Whether a side of an unbroken book holds less than `notional`."""
+    return not np.isnan(_mid(book)) and any(
+        sum(price * lots for price, lots in _ladder(side)) * multiplier < notional
+        for side in (book.bids, book.asks)
+    )
+
+
 def illiquidity(returns: Floats, turnover: Floats, least: int) -> tuple[Floats, Floats]:
     """Mean and sample sd of |return| per unit of quote turnover over the rows given; (N,) each.
 
@@ -127,3 +149,20 @@ def _sweep(side: Sequence[Level], multiplier: float, notional: float) -> float:
         if left <= 0.0:
             return notional / coins
     return np.nan
+
+
+def _slip(side: Sequence[Level], multiplier: float, notional: float) -> float:
+    """Distance of the average price of a sweep from the best price; inf when the side is thinner.
+
+    Exactly 0 where the best level is enough: an average minus the best price would be noise.
+    """
+    best = float(side[0].price)
+    left, coins, excess = notional, 0.0, 0.0
+    for price, lots in _ladder(side):
+        value = min(left, price * lots * multiplier)
+        coins += value / price
+        excess += value * abs(1.0 - best / price)
+        left -= value
+        if left <= 0.0:
+            return excess / coins
+    return np.inf

@@ -1,6 +1,6 @@
 """What the market says: contracts, tickers, books, funding, candles, and where each came from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum, StrEnum
@@ -195,6 +195,12 @@ class Book:
     bids: tuple[Level, ...]
     asks: tuple[Level, ...]
     stamped_ms: int
+
+    def top(self, levels: int) -> "Book":
+        """The same with at most so many levels a side."""
+        if max(len(self.bids), len(self.asks)) <= levels:
+            return self
+        return replace(self, bids=self.bids[:levels], asks=self.asks[:levels])
 
 
 @dataclass(frozen=True, slots=True)

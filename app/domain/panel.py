@@ -14,6 +14,7 @@ Bools = NDArray[np.bool_]
 
 FIELDS: Final = ("open", "high", "low", "close", "volume", "turnover")
 LONGEST_BRIDGE: Final = 5  # bars in a row that nobody traded in
+NO_QUOTE: Final = "ticker"  # the funnel's rule that a symbol without a fresh quote fails
 
 
 class Source(StrEnum):
@@ -25,6 +26,15 @@ class Source(StrEnum):
     FUNDING = "funding"
     DAILY_CANDLES = "daily_candles"
     HOURLY_CANDLES = "hourly_candles"
+
+
+COVERING: Final = (
+    Source.TICKERS,
+    Source.BOOKS,
+    Source.FUNDING,
+    Source.DAILY_CANDLES,
+    Source.HOURLY_CANDLES,
+)  # a board is provisional while one of these covers too few symbols
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +92,8 @@ class ScoringInputs:
 
     NaN or None is missing. `ages_s` are seconds since the value was last known to be true;
     `half_lives_s` one number per source. `excluded` names the symbols that are not eligible,
-    with the first rule that they fail.
+    with the first rule that they fail. `unread` counts those of them that are not eligible only
+    because their daily candles have not been read yet.
     """
 
     symbols: tuple[str, ...]
@@ -99,6 +110,7 @@ class ScoringInputs:
     ages_s: Mapping[Source, Floats]
     half_lives_s: Mapping[Source, float]
     excluded: Mapping[str, str]
+    unread: int = 0
 
     def __post_init__(self) -> None:
         for panel in (self.daily, self.hourly):
@@ -114,6 +126,9 @@ def known_at(inputs: ScoringInputs) -> ScoringInputs:
     seen = inputs.open_interest_ms <= now
     return replace(
         inputs,
+        books=tuple(
+            None if book is None or book.stamped_ms > now else book for book in inputs.books
+        ),
         daily=_closed_by(inputs.daily, now),
         hourly=_closed_by(inputs.hourly, now),
         funding=tuple(
@@ -188,3 +203,19 @@ def present(inputs: ScoringInputs, source: Source) -> Bools:
 def fresh(inputs: ScoringInputs, source: Source) -> Bools:
     """(N,) whether it is young enough; the age limit is the half-life, an unknown age is not."""
     return np.asarray(inputs.ages_s[source] <= inputs.half_lives_s[source], np.bool_)
+
+
+def source_coverage(inputs: ScoringInputs) -> dict[Source, float]:
+    """Share of the eligible symbols that each exchange source covers with a fresh value.
+
+    Symbols that only lack a quote or unread daily candles count as eligible and uncovered: the
+    funnel drops them, and a half-loaded market would look complete. 1 where nobody is eligible.
+    """
+    unquoted = sum(rule == NO_QUOTE for rule in inputs.excluded.values())
+    absent = {Source.TICKERS: unquoted, Source.DAILY_CANDLES: inputs.unread}
+    shares = {}
+    for source in COVERING:
+        known = int(np.sum(present(inputs, source) & fresh(inputs, source)))
+        of = len(inputs.symbols) + absent.get(source, 0)
+        shares[source] = known / of if of else 1.0
+    return shares

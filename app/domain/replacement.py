@@ -83,6 +83,14 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
+class Vacancy:
+    """The seat of a member that was forced out while no complete board named a replacement."""
+
+    symbol: str  # of that member
+    reason: str  # why it could not stay
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """The candidate against the member in composite z; None where something is not known."""
 

@@ -28,7 +28,14 @@ from app.domain.fingerprint import input_hash
 from app.domain.market import Floats, Interval
 from app.domain.measures import ewma_volatility
 from app.domain.moments import HistoricMoments
-from app.domain.panel import ScoringInputs, Source, bridged, covered, known_at
+from app.domain.panel import (
+    ScoringInputs,
+    Source,
+    bridged,
+    covered,
+    known_at,
+    source_coverage,
+)
 from app.domain.segments import log_returns, unbroken
 
 NOT_ELIGIBLE: Final = "not_eligible"
@@ -141,6 +148,9 @@ def score(
         ),
         moments=MappingProxyType(used),
         seen=MappingProxyType(stands.moments_seen(raw, spec)),
+        source_coverage=MappingProxyType(
+            {source.value: share for source, share in source_coverage(inputs).items()}
+        ),
     )
 
 

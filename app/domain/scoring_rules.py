@@ -11,5 +11,7 @@ from app.domain.setting import setting
 class ScoringRules:
     """`factor_weights` by name are shares of a family; who is not named has that of the table."""
 
-    impact_notional: float = setting(2_000.0, 1.0, 1e9)  # quote currency, swept at once
+    impact_notional: float = setting(20_000.0, 1.0, 1e9)  # quote currency, swept at once
+    # Share of the eligible symbols that each exchange source must cover before a board decides.
+    min_coverage: float = setting(0.9, 0.0, 1.0)
     factor_weights: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))

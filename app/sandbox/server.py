@@ -104,9 +104,13 @@ def application(exchange: Exchange) -> web.Application:
 
 
 @asynccontextmanager
-async def serve_exchange(options: SandboxOptions, clock: Callable[[], float]) -> AsyncIterator[str]:
+async def serve_exchange(
+    options: SandboxOptions,
+    clock: Callable[[], float],
+    monotonic: Callable[[], float] = time.monotonic,
+) -> AsyncIterator[str]:
     """Serve an exchange and give its base URL; port 0 takes a free one."""
-    app = create_exchange(options, clock)
+    app = create_exchange(options, clock, monotonic)
     # An address that is taken is an error before anything runs.
     listener = socket.create_server((options.host, options.port), backlog=512)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)

@@ -14,7 +14,7 @@ from app.services.market_state import FillProgress, Received
 Progress = Callable[[str, int, int], None]  # stage, done, total
 Fetch = Callable[[Sequence[SymbolEntry], Callable[[], None]], Awaitable[Failures]]
 
-FIRST_BOOKS: Final = 60  # of the most traded: enough for a first board
+FIRST_BOOKS: Final = 30  # of the most traded: enough for a first board, which is provisional
 STAGES: Final = (
     "contracts",
     "daily_candles",
@@ -67,12 +67,14 @@ class _Fill:
         await self.stage("hourly_candles", data.eligible(), self.candles(Interval.HOUR))
         # A bar that closed meanwhile is there only for who was asked late: now for everybody.
         await data.refresh_candles()
+        # Books are scored up to the time up to which the market is known: now that of all of them.
+        await data.refresh_market()
         data.filled.set()
         self.tell(COMPLETE, 1, 1)
 
     def bookless(self) -> Sequence[SymbolEntry]:
         cadence_s = self.data.configuration().cadences.books
-        return _due(self.data, self.data.eligible(), self.data.live.market.books, cadence_s)
+        return _due(self.data, self.data.eligible(), self.data.live.market.deep_books, cadence_s)
 
     async def stage(self, name: str, entries: Sequence[SymbolEntry], fetch: Fetch) -> None:
         counted = count(1)

@@ -126,6 +126,8 @@ class Ledger:
         )
         drafts = await indexed(unit, marked(before, change, grounds), stamp)
         events = await unit.history.append(drafts, stamp)
+        if entering := sum(draft.type is EventType.ADD for draft in drafts):
+            await unit.replacements.fill_vacancies(entering)
         await unit.portfolio.save(before, after, grounds.at, _departures(before, change.drafts))
         for symbol in {one.symbol for one in before.members} - {
             one.symbol for one in after.members

@@ -51,9 +51,9 @@ class Grounds:
 
     at: datetime
     configuration: Configuration
-    board: Board | None
+    board: Board | None  # the newest complete one: a provisional board is never decided on
     market: MarketView
-    is_whole: bool  # the board was made of everything that this process has fetched at its start
+    is_whole: bool  # a complete board was made after the first fill of this process
     mode: ModeState  # of the service: the one that answers and health say
     # Mark prices of the moment when weights were last set, by symbol: prices drift from there.
     set_at: Mapping[str, Decimal] = field(default_factory=dict)
@@ -276,7 +276,9 @@ class Grounds:
         """The board, young enough to decide on; raises UnavailableError."""
         if self.board is None:
             raise UnavailableError(
-                Code.NO_BOARD_YET, "Nothing has been scored yet.", retry_after_s=_RETRY_S
+                Code.NO_BOARD_YET,
+                "There is no complete board yet: scores are provisional while data is loaded.",
+                retry_after_s=_RETRY_S,
             )
         if not self.is_board_fresh:
             raise _stale("The last scores are too old to decide on.")
@@ -285,6 +287,10 @@ class Grounds:
         if (refusal := self.mode.refusal) is not None:
             raise refusal
         return self.board
+
+    def has_board_in_force(self) -> bool:
+        """Whether a complete board is young enough to decide on."""
+        return self.board is not None and self.is_board_fresh and self.is_whole
 
     def require_fresh(self, symbol: str) -> None:
         """Raises UnavailableError(market_data_stale)."""
@@ -349,7 +355,7 @@ class GroundsNow:
     refusals: Refusals = field(default_factory=Refusals)
 
     def __call__(self, configuration: Configuration) -> Grounds:
-        board, is_whole = self.boards.latest(), self.boards.is_whole()
+        board, is_whole = self.boards.in_force(), self.boards.is_whole()
         market = MarketOnce(self.market)
         return Grounds(self.clock(), configuration, board, market, is_whole, self._mode())
 

@@ -1,6 +1,7 @@
 """The one owner of live market state: refreshes it, stores what lasts, answers from it."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -45,6 +46,12 @@ from app.telemetry.metrics import Metrics
 _log = structlog.get_logger("market_data")
 
 COMPLETE: Final = "complete"
+FIRST_BOOKS_S: Final = 60.0  # within it the books of members and candidates come round
+BOOK_WEIGHT: Final = 10  # of the quota
+QUOTA_SHARE: Final = 0.5  # of our quota, for the rotation of books
+WHOLE_QUOTA: Final = 2_000  # of the exchange, in 30 s
+BOOKS_PER_S: Final = QUOTA_SHARE * WHOLE_QUOTA / 30.0 / BOOK_WEIGHT
+_NEVER: Final = float("-inf")
 WHOLE: Final = 10_000  # symbols: a new bar comes to all of them at once
 
 
@@ -69,6 +76,7 @@ class MarketData:
     is_owner: Callable[[], bool] = lambda: True
     fence: Fence = anybody  # of what is stored: who has lost the feed writes nothing more
     remote_sync: Callable[[], Awaitable[SyncSummary]] | None = None
+    books_per_s: float = BOOKS_PER_S  # of the rotation: half of our share of the quota
     fill: FillProgress = NOT_STARTED
     scorable: asyncio.Event = field(default_factory=asyncio.Event)  # a first board can be made
     filled: asyncio.Event = field(default_factory=asyncio.Event)  # the first fill is complete
@@ -252,24 +260,37 @@ class MarketData:
             self._recalled = True
 
     async def refresh_books(self, step_s: float, first: Collection[str] = ()) -> None:
-        """The next part of the rotation: the books that were not looked at for longest.
+        """Ask for the next part of the rotation: the books that were not asked for longest.
 
-        The symbols of `first` have their turn in every part, eligible or not, as long as they are
-        traded; no more of them than of the others, so that these are not held up.
+        The symbols of `first` come round within `FIRST_BOOKS_S`, eligible or not, as long as they
+        are traded; all others within the cadence of books. Overdue ones come at once. Together
+        they take no more than `books_per_s`; where that is too little, neither kind takes more
+        than half of it from the other.
         """
         entries = await self.eligible_aside()
-        share = step_s / self.configuration().cadences.books
-        count = min(len(entries), max(1, round(len(entries) * share + 0.5)))
-        held = self.live.market.books
+        cadence_s = self.configuration().cadences.books
+        close = {one.symbol: one for one in map(self._traded, first) if one is not None}
+        rest = [one for one in entries if one.symbol not in close]
+        ahead = self._next_books(close.values(), step_s, min(FIRST_BOOKS_S, cadence_s))
+        others = self._next_books(rest, step_s, cadence_s)
+        most = max(2, int(self.books_per_s * step_s))
+        ahead = ahead[: most - min(len(others), most // 2)]
+        await self.fetch.books([*ahead, *others[: most - len(ahead)]])
+
+    def _next_books(
+        self, entries: Collection[SymbolEntry], step_s: float, period_s: float
+    ) -> list[SymbolEntry]:
+        """Those due in this step of a rotation of `period_s`, the oldest first."""
+        now, held = self.monotonic(), self.live.market.deep_books
 
         def seen(one: SymbolEntry) -> float:
             code = one.contract.code
-            return held[code].mono if code in held else -1.0
+            return held[code].mono if code in held else _NEVER
 
-        ahead = sorted((one for one in map(self._traded, first) if one is not None), key=seen)
-        names = {one.symbol for one in ahead[:count]}
-        others = sorted((one for one in entries if one.symbol not in names), key=seen)
-        await self.fetch.books([*ahead[:count], *others[:count]])
+        oldest = sorted(entries, key=lambda one: (seen(one), one.symbol))
+        overdue = sum(now - seen(one) > period_s for one in oldest)
+        share = math.ceil(len(oldest) * min(1.0, step_s / period_s))
+        return oldest[: max(overdue, share)]
 
     def _traded(self, symbol: str) -> SymbolEntry | None:
         entry = self.registry.index.find(symbol)

@@ -110,9 +110,8 @@ class Fetcher:
 
         async def one(entry: SymbolEntry) -> None:
             book = await self.exchange.book(entry.contract.code)
-            market = self.live.market
-            books = joined(market.books, {entry.contract.code: self.live.received(book)})
-            self.live.publish(replace(market, books=books), Source.BOOKS)
+            held = self.live.market.with_deep_book(self.live.received(book))
+            self.live.publish(held, Source.BOOKS)
 
         return await self._each(entries, one, done, Source.BOOKS)
 

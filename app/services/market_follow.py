@@ -116,7 +116,7 @@ class MarketFollower:
             data.scorable.set()
         if course.is_filled:
             data.filled.set()
-        if course.is_whole and self.scoring.latest() is not None:
+        if course.is_whole and self.scoring.in_force() is not None:
             self.scoring.whole.set()
 
     async def _load_bars(self, interval: Interval, marks: Mapping[str, Mark], mono: float) -> None:

@@ -9,7 +9,7 @@ from app.domain.errors import ServiceError
 from app.domain.feed import Topic, TopicKind
 from app.domain.market import Book
 from app.domain.panel import Source
-from app.services.market_state import LiveMarket, joined
+from app.services.market_state import SHOWN_LEVELS, LiveMarket, joined
 from app.services.ports import Exchange
 
 # Three times the pause of a topic that speaks by the clock, and ten seconds at least; of what
@@ -81,7 +81,7 @@ class SilenceWatch:
 
     async def _same_book(self, code: str, at: float) -> bool:
         del at
-        answer = await self.exchange.book(code)
+        answer = (await self.exchange.book(code)).top(SHOWN_LEVELS)
         market = self.live.market
         held = market.books.get(code)
         if held is not None and held.value.sequence > answer.sequence:

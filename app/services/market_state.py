@@ -37,6 +37,10 @@ CANDLE_SOURCE: Final[Mapping[Interval, Source]] = MappingProxyType(
 )
 
 
+LIVE: Final = (Source.CONTRACTS, Source.TICKERS)  # the listings that everything else hangs on
+SHOWN_LEVELS: Final = 20  # a side, as many as are taken of the stream
+
+
 def _none_yet() -> Mapping[Any, Any]:
     return MappingProxyType({})
 
@@ -151,7 +155,11 @@ class Market:
 
     stats: Mapping[str, Received[ContractStats]] = field(default_factory=_none_yet)
     tickers: Mapping[str, Received[Ticker]] = field(default_factory=_none_yet)
-    books: Mapping[str, Received[Book]] = field(default_factory=_none_yet)
+    books: Mapping[str, Received[Book]] = field(default_factory=_none_yet)  # told or asked for
+    # Answers of 100 levels, which are scored, and the ones before them: the newest that was
+    # stamped by the time up to which the market was known when the newer one came.
+    deep_books: Mapping[str, Received[Book]] = field(default_factory=_none_yet)
+    former_deep_books: Mapping[str, Received[Book]] = field(default_factory=_none_yet)
     funding: Mapping[str, Received[tuple[Funding, ...]]] = field(default_factory=_none_yet)
     daily: Mapping[str, Received[CandleSeries]] = field(default_factory=_none_yet)
     hourly: Mapping[str, Received[CandleSeries]] = field(default_factory=_none_yet)
@@ -161,6 +169,30 @@ class Market:
     quality: Mapping[str, PriceState] = field(default_factory=_none_yet)
     diverged: frozenset[str] = frozenset()  # told and answered quotes contradict each other
     is_streaming: bool = False  # its quotes are told, not asked for: other ages are too old
+
+    def known_until_ms(self) -> int | None:
+        """Exchange time up to which all listings are known; None until all have answered."""
+        answers = [self.answers.get(source) for source in LIVE]
+        times = [one.at_ms for one in answers if one is not None]
+        return min(times) if len(times) == len(LIVE) else None
+
+    def with_deep_book(self, book: Received[Book]) -> "Market":
+        """The same with an answer of 100 levels; its best levels are the book that is shown."""
+        code, until_ms = book.value.code, self.known_until_ms()
+        former, older = self.deep_books.get(code), self.former_deep_books
+        if former is not None and until_ms is not None and former.value.stamped_ms <= until_ms:
+            older = joined(older, {code: former})
+        return replace(
+            self,
+            books=joined(self.books, {code: book.saying(book.value.top(SHOWN_LEVELS))}),
+            deep_books=joined(self.deep_books, {code: book}),
+            former_deep_books=older,
+        )
+
+    def deep_book(self, code: str, until_ms: int) -> Received[Book] | None:
+        """The newest answer of 100 levels that is held and was stamped by `until_ms`."""
+        held = (self.deep_books.get(code), self.former_deep_books.get(code))
+        return next((one for one in held if one and one.value.stamped_ms <= until_ms), None)
 
     def series(self, interval: Interval) -> Mapping[str, Received[CandleSeries]]:
         return self.daily if interval is Interval.DAY else self.hourly
@@ -176,6 +208,8 @@ class Market:
             stats=others(self.stats),
             tickers=others(self.tickers),
             books=others(self.books),
+            deep_books=others(self.deep_books),
+            former_deep_books=others(self.former_deep_books),
             funding=others(self.funding),
             daily=others(self.daily),
             hourly=others(self.hourly),
@@ -280,6 +314,8 @@ class LiveMarket:
             stats=older(market.stats),
             tickers=older(market.tickers),
             books=older(market.books),
+            deep_books=older(market.deep_books),
+            former_deep_books=older(market.former_deep_books),
             funding=older(market.funding),
             answers=older(market.answers),
         )

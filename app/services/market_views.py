@@ -9,17 +9,25 @@ from typing import Final
 import numpy as np
 
 from app.domain.configuration import Configuration
-from app.domain.eligibility import Candidate, Funnel, Limits, RuleCheck, check
+from app.domain.eligibility import (
+    TOO_FEW_BARS,
+    Candidate,
+    Funnel,
+    Limits,
+    RuleCheck,
+    check,
+)
 from app.domain.liquidity import depth
 from app.domain.market import Book, Contract, ContractStatus, DataStatus, Interval
 from app.domain.panel import Panel, ScoringInputs, Source
 from app.domain.quality import closed_by_ms, freshness, worst
 from app.domain.sectors import SectorTable
 from app.domain.symbols import SymbolEntry, base_quantity
+from app.services.market_clock import instant
 from app.services.market_funnel import Sieve, turns
 from app.services.market_memory import MarketMemory
 from app.services.market_panel import age_column, agreed_panel, as_float
-from app.services.market_state import CANDLE_SOURCE, Market, Received
+from app.services.market_state import CANDLE_SOURCE, LIVE, Market, Received
 from app.services.quality_view import next_funding
 from app.services.quote_view import Aged, QuoteView, spread
 from app.services.registry import Known
@@ -27,7 +35,6 @@ from app.services.registry import Known
 DAILY_BARS: Final = 250  # a full sample of the confidence
 HOURLY_BARS: Final = 400
 BARS: Final[Mapping[Interval, int]] = {Interval.DAY: DAILY_BARS, Interval.HOUR: HOURLY_BARS}
-LIVE: Final = (Source.CONTRACTS, Source.TICKERS)  # the listings that everything else hangs on
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -104,9 +111,8 @@ class MarketMoment:
 
     def as_of(self) -> datetime | None:
         """Exchange time that everything live is known up to; None until all of it has answered."""
-        answers = [self.market.answers.get(source) for source in LIVE]
-        times = [one.at for one in answers if one is not None]
-        return min(times) if len(times) == len(LIVE) else None
+        known_ms = self.market.known_until_ms()
+        return None if known_ms is None else instant(known_ms)
 
     def age_s(self, source: Source) -> float | None:
         """Seconds since the source last answered."""
@@ -236,12 +242,15 @@ class MarketMoment:
         names = passed.eligible
         entries = [entry for entry in map(self.known.index.find, names) if entry is not None]
         codes = tuple(entry.contract.code for entry in entries)
-        ages = [self._ages_of(code) for code in codes]
+        known_ms = self.market.known_until_ms()
+        as_of_ms = self.server_ms if known_ms is None else known_ms
+        books = [self.market.deep_book(code, as_of_ms) for code in codes]
+        ages = [
+            {**self._ages_of(code), Source.BOOKS: self._age(one)}
+            for code, one in zip(codes, books, strict=True)
+        ]
         tickers = [self.market.tickers.get(code) for code in codes]
-        books = [self.market.books.get(code) for code in codes]
         funding = [self.market.funding.get(code) for code in codes]
-        as_of = self.as_of()
-        as_of_ms = self.server_ms if as_of is None else int(as_of.timestamp() * 1000)
         daily, hourly = (
             self.panel(interval, names, as_of_ms) for interval in (Interval.DAY, Interval.HOUR)
         )
@@ -260,9 +269,25 @@ class MarketMoment:
             open_interest_ms=np.append(log.times_ms, np.int64(as_of_ms)),
             open_interest=np.vstack([log.columns(codes), now_coins.reshape(1, len(codes))]),
             ages_s={source: age_column(ages, source) for source in Source},
-            half_lives_s={source: self.age_limit_s(source) for source in Source},
+            half_lives_s={source: self._scoring_limit_s(source) for source in Source},
             excluded=passed.excluded,
+            unread=sum(map(self._is_unread, passed.excluded.items())),
         )
+
+    def _scoring_limit_s(self, source: Source) -> float:
+        """As `age_limit_s`; only books that are asked for in rotation are scored."""
+        if source is Source.BOOKS:
+            return self.configuration.cadences.book_age_limit_s
+        return self.age_limit_s(source)
+
+    def _is_unread(self, excluded: tuple[str, str]) -> bool:
+        """Whether a symbol lacks daily candles only because none of them have been read yet."""
+        symbol, rule = excluded
+        entry = self.known.index.find(symbol)
+        if rule != TOO_FEW_BARS or entry is None or entry.contract.code in self.market.daily:
+            return False
+        listed_ms = entry.contract.listed_ms  # a listing of yesterday or today has no candle
+        return listed_ms is None or listed_ms < self.server_ms - 2 * Interval.DAY.ms
 
     def _ages_of(self, code: str) -> dict[Source, float | None]:
         """Seconds since each input of a contract was last known to be true.

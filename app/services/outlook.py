@@ -106,8 +106,10 @@ class MarketOnce:
 class BoardView(Protocol):
     """The scores in memory; nothing here waits."""
 
-    def latest(self) -> Board | None: ...
+    def in_force(self) -> Board | None:
+        """The newest complete board; None before the first one."""
+        ...
 
     def is_whole(self) -> bool:
-        """Whether the newest board was made after the first fill of this process."""
+        """Whether a complete board was made after the first fill of this process."""
         ...

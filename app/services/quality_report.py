@@ -8,7 +8,8 @@ from app.domain.quality import bridged_bars, coverage, last_closed_open_ms, wors
 from app.domain.quality_report import QualityReport, SymbolData, report
 from app.domain.symbols import SymbolEntry
 from app.domain.volume_quality import longest_gap
-from app.services.market_views import BARS, LIVE, MarketMoment
+from app.services.market_state import LIVE
+from app.services.market_views import BARS, MarketMoment
 from app.services.quality_view import doubt_of, frozen, off_price_of, volume_jump_of
 from app.services.quote_view import Aged, spread
 

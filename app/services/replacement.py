@@ -5,15 +5,19 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from app.domain.history import number_text
-from app.domain.membership import member_of, swap
+from app.domain.market import DataStatus
+from app.domain.membership import add, member_of, remove, swap
 from app.domain.policy import Policy
 from app.domain.portfolio import Portfolio
 from app.domain.proposal import ProposalKind
 from app.domain.replacement import (
     Block,
     Contender,
+    Leaver,
     Proposal,
     Tally,
+    Vacancy,
+    admissible,
     compare,
     counted,
     noise_of,
@@ -21,7 +25,7 @@ from app.domain.replacement import (
     within_cycle,
 )
 from app.services.changes import Ledger, reweighed
-from app.services.contenders import Pair, contenders
+from app.services.contenders import Pair, contender, contenders
 from app.services.grounds import Grounds, GroundsNow
 from app.services.once import Command, Once, Outcome, Render
 from app.services.portfolio import Replaced, last_facts, swap_costs
@@ -52,6 +56,8 @@ class Executed:
     version: int
     swaps: tuple[Replaced, ...]
     proposals: tuple[Proposal, ...]
+    exits: tuple[str, ...] = ()  # members that left for cash: no complete board was in force
+    entries: tuple[str, ...] = ()  # symbols that came in for such members later
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +91,24 @@ class Replacement:
 
         `unattended`: only the kinds that the settings let happen by themselves; the others are
         proposed, if that is the policy. `forced_only`:
-        only members that cannot stay, and nothing is counted. Raises UnavailableError
-        (no_board_yet, market_data_stale), PreconditionFailedError.
+        only members that cannot stay, and nothing is counted. Without a complete board in force
+        such members leave for cash, and their seats are filled once there is one. Raises
+        UnavailableError (no_board_yet, market_data_stale), PreconditionFailedError.
         """
 
         async def change(unit: UnitOfWork) -> Executed:
             portfolio = await unit.portfolio.load(for_update=True)
             command.require_version(portfolio.version)
             grounds = await self.grounds.of(unit)
-            if forced_only and not any(grounds.must_leave(one.symbol) for one in portfolio.members):
+            forced = any(grounds.must_leave(one.symbol) for one in portfolio.members)
+            vacancies = await unit.replacements.vacancies()
+            if forced_only and not forced and not (vacancies and grounds.has_board_in_force()):
                 return Executed(portfolio.version, (), ())
+            may_force = not unattended or _may_force(grounds)
+            if forced and may_force and _must_exit_to_cash(grounds):
+                exits, portfolio = await self._exit(unit, portfolio, grounds, command)
+                if exits or forced_only:
+                    return Executed(portfolio.version, (), (), exits)
             grounds.require_fresh_members(portfolio)
             count = not forced_only
             proposals = await self._proposals(unit, portfolio, grounds, count=count)
@@ -110,12 +124,63 @@ class Replacement:
                     unit, portfolio, one, one.candidate, grounds, command
                 )
                 swaps.append(done)
+            entries: tuple[str, ...] = ()
+            if may_force and _obstacle(portfolio, grounds) is None:
+                entries, portfolio = await self._fill(unit, portfolio, vacancies, grounds, command)
             if unattended and count:
                 await self._offer(unit, waiting, portfolio, grounds)
-            return Executed(portfolio.version, tuple(swaps), proposals)
+            return Executed(portfolio.version, tuple(swaps), proposals, entries=entries)
 
         with self.grounds.refusals.counted():
             return await self.once.run(command, change, render)
+
+    async def _exit(
+        self, unit: UnitOfWork, portfolio: Portfolio, grounds: Grounds, who: Command
+    ) -> tuple[tuple[str, ...], Portfolio]:
+        """Sell the members that cannot stay for cash, pinned ones excepted."""
+        exits: list[str] = []
+        for member in portfolio.members:
+            why = grounds.must_leave(member.symbol)
+            if why is None or grounds.controls.is_pinned(member.symbol):
+                continue
+            reason = f"{why}; no complete board names a replacement yet"
+            facts = last_facts(member, grounds)
+            done = remove(portfolio, member.symbol, facts, grounds.at, reason)
+            await self.ledger.commit(unit, portfolio, done, grounds, who)
+            await unit.replacements.vacate(Vacancy(member.symbol, why), grounds.at)
+            portfolio = done.portfolio
+            exits.append(member.symbol)
+        return tuple(exits), portfolio
+
+    async def _fill(
+        self,
+        unit: UnitOfWork,
+        portfolio: Portfolio,
+        vacancies: tuple[Vacancy, ...],
+        grounds: Grounds,
+        who: Command,
+    ) -> tuple[tuple[str, ...], Portfolio]:
+        """Fill the seats of members that left for cash with the best admissible symbols."""
+        entries: list[str] = []
+        most = grounds.configuration.max_portfolio_symbols
+        for vacancy in vacancies[: max(0, most - len(portfolio.members))]:
+            found = contenders(portfolio, grounds)
+            others = tuple(contender(one.symbol, grounds) for one in portfolio.members)
+            gone = Leaver(contender(vacancy.symbol, grounds), timedelta(0), vacancy.reason, False)
+            free = admissible(
+                found.entrants, gone, others, found.correlation, grounds.configuration
+            )
+            best = next(iter(free), None)
+            if best is None:
+                break
+            newcomer = grounds.newcomer(grounds.resolve(best.contender.symbol))
+            reason = f"in place of {vacancy.symbol}: {vacancy.reason}"
+            added = add(portfolio, [newcomer], most, grounds.at, reason)
+            weighed = reweighed(added, grounds, {}, reason)
+            await self.ledger.commit(unit, portfolio, weighed, grounds, who)
+            portfolio = weighed.portfolio
+            entries.append(newcomer.symbol)
+        return tuple(entries), portfolio
 
     async def _offer(
         self, unit: UnitOfWork, due: Iterable[Proposal], portfolio: Portfolio, grounds: Grounds
@@ -184,11 +249,25 @@ class Replacement:
         return tuple(replace(one, blocked_by=(obstacle, *one.blocked_by)) for one in proposals)
 
 
+def _may_force(grounds: Grounds) -> bool:
+    """Whether the schedule may act on members that cannot stay."""
+    rules, policy = grounds.configuration.replacement, grounds.configuration.policy
+    return rules.auto_forced or policy.replacement is Policy.AUTO
+
+
+def _must_exit_to_cash(grounds: Grounds) -> bool:
+    """Whether no complete board is in force; contract states must be known and trading allowed."""
+    is_known = grounds.mode.refusal is None and grounds.market.status() is DataStatus.FRESH
+    is_allowed = grounds.controls.switch.enabled and not grounds.market.is_halted()
+    return is_known and is_allowed and not grounds.has_board_in_force()
+
+
 def _may(proposal: Proposal, grounds: Grounds) -> bool:
     """Whether the schedule may carry it out by itself."""
-    rules = grounds.configuration.replacement
-    allowed = rules.auto_forced if proposal.is_forced else rules.auto_discretionary
-    return allowed or grounds.configuration.policy.replacement is Policy.AUTO
+    if proposal.is_forced:
+        return _may_force(grounds)
+    rules, policy = grounds.configuration.replacement, grounds.configuration.policy
+    return rules.auto_discretionary or policy.replacement is Policy.AUTO
 
 
 def noises(symbols: Iterable[str], grounds: Grounds) -> dict[str, float]:

@@ -85,6 +85,7 @@ class Replaying:
                 calculated_at=board.calculated_at,
                 duration_ms=board.duration_ms,
                 data_source=board.data_source,
+                is_provisional=board.is_provisional,
             )
             return Replayed(board, again, board_hash(board), board_hash(again))
 

@@ -26,6 +26,7 @@ def pack(inputs: ScoringInputs) -> bytes:
         "symbols": inputs.symbols,
         "as_of_ms": inputs.as_of_ms,
         "excluded": dict(inputs.excluded),
+        "unread": inputs.unread,
         "daily": _window(inputs.daily),
         "hourly": _window(inputs.hourly),
         "bid": _numbers(inputs.bid),

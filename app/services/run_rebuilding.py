@@ -50,6 +50,7 @@ def rebuilt(document: Mapping[str, Any], candles: Candles, former: Former) -> Sc
         ages_s={Source(name): _numbers(ages) for name, ages in document["ages_s"].items()},
         half_lives_s={Source(name): one for name, one in document["half_lives_s"].items()},
         excluded=document["excluded"],
+        unread=document.get("unread", 0),
     )
 
 

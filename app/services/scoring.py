@@ -51,11 +51,12 @@ class _Prepared:
 
 @dataclass(slots=True)
 class Scoring:
-    """Holds the newest board; it is replaced whole, so readers need no lock and no SQL.
+    """Holds the newest board and the newest complete one; readers need no lock and no SQL.
 
-    `configuration` gives the settings in force. `whole` is set once a board stands that was made
-    after the first fill of this process: what decides by itself waits for it. `fence` refuses a
-    board of a market that is no longer the present one.
+    A provisional board is shown; decisions use the complete one until its age limit.
+    `configuration` gives the settings in force. `whole` is set once a complete board stands that
+    was made after the first fill of this process: what decides by itself waits for it. `fence`
+    refuses a board of a market that is no longer the present one.
     """
 
     market: ScoringMarket
@@ -71,6 +72,7 @@ class Scoring:
     whole: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     entries: Entries = field(init=False)
     _latest: Board | None = field(default=None, init=False)
+    _complete: Board | None = field(default=None, init=False)
     _running: asyncio.Future[Board] | None = field(default=None, init=False)
     _runs_whole: bool = field(default=False, init=False)  # it began after the first fill
 
@@ -78,10 +80,12 @@ class Scoring:
         self.entries = Entries(self.factors)
 
     async def load(self) -> Board | None:
-        """Take up the newest stored board."""
+        """Take up the newest stored board, and the newest complete one."""
         async with self.database.read() as unit:
-            self._latest = await unit.scoring.latest()
-        return self._latest
+            latest = self._latest = await unit.scoring.latest()
+            is_complete = latest is None or not latest.is_provisional
+            self._complete = latest if is_complete else await unit.scoring.latest_complete()
+        return latest
 
     async def refresh(self) -> None:
         """Take up a board that another process has made since."""
@@ -90,15 +94,30 @@ class Scoring:
             if newest is None or (self._latest is not None and newest == self._latest.run_id):
                 return
             board = await unit.scoring.run(newest)
-        if board is not None:
-            self._keep_newer(board)
+            # A complete board may have come between two looks.
+            passed = None
+            if board is not None and board.is_provisional:
+                passed = await unit.scoring.latest_complete()
+        for one in (passed, board):
+            if one is not None:
+                self._keep_newer(one)
 
     def latest(self) -> Board | None:
+        """The newest board, provisional or not: to be shown."""
         return self._latest
 
+    def in_force(self) -> Board | None:
+        """The newest complete board: decisions use it while it is within its age limit."""
+        return self._complete
+
     def is_whole(self) -> bool:
-        """Whether the newest board was made after the first fill of this process."""
+        """Whether a complete board was made after the first fill of this process."""
         return self.whole.is_set()
+
+    def is_provisional(self) -> bool:
+        """Whether a market that was filled once gave a provisional board."""
+        board = self._latest
+        return board is not None and board.is_provisional and self.market.is_filled()
 
     def board(self) -> Board:
         """The newest board. Raises UnavailableError no_board_yet before the first one."""
@@ -114,6 +133,11 @@ class Scoring:
         A board from before this start is as little known as the market, until that answers.
         """
         return worst((self.own_status_of(board), self.market.status()))
+
+    def best(self, count: int) -> tuple[str, ...]:
+        """The best symbols of the newest board."""
+        ranked = () if self._latest is None else self._latest.cards  # the scored ones come first
+        return tuple(card.symbol for card in ranked[:count] if card.rank is not None)
 
     def own_status_of(self, board: Board) -> DataStatus:
         """By its age alone, whatever the market is."""
@@ -145,7 +169,7 @@ class Scoring:
             raise
         else:
             self._take(board)
-            if is_filled:
+            if is_filled and not board.is_provisional:
                 self.whole.set()
             running.set_result(board)
             return board
@@ -179,9 +203,11 @@ class Scoring:
             calculated_at=at,
             duration_ms=prepared.duration_ms,
             data_source=self.market.source,
+            is_provisional=prepared.draft.is_provisional(configuration.scoring.min_coverage),
         )
         await unit.scoring.save(board, prepared.packed)
-        await keep_seen(unit, prepared.draft, made_by, board.as_of.date())
+        if not board.is_provisional:
+            await keep_seen(unit, prepared.draft, made_by, board.as_of.date())
         await unit.scoring.drop_inputs(at - KEEP_INPUTS)
         await unit.scoring.forget(at - KEEP_RUNS, at - KEEP_DAILY)
         unit.announce(
@@ -192,7 +218,8 @@ class Scoring:
                 len(board.cards) - board.universe_size,
                 board.duration_ms / 1e3,
                 board.calculated_at,
-                score_changes(self._latest, board),
+                () if board.is_provisional else score_changes(self._complete, board),
+                is_provisional=board.is_provisional,
             )
         )
         return board
@@ -200,6 +227,10 @@ class Scoring:
     def _keep_newer(self, board: Board) -> None:
         if self._latest is None or self._latest.calculated_at <= board.calculated_at:
             self._latest = board
+        former = self._complete
+        is_newer = former is None or former.calculated_at <= board.calculated_at
+        if is_newer and not board.is_provisional:
+            self._complete = board
 
     def _take(self, board: Board) -> None:
         self._keep_newer(board)
@@ -208,6 +239,7 @@ class Scoring:
             run_id=board.run_id,
             scored=board.universe_size,
             unavailable=len(board.cards) - board.universe_size,
+            is_provisional=board.is_provisional,
             duration_ms=round(board.duration_ms, 1),
         )
 
@@ -233,7 +265,7 @@ class Scoring:
     async def history(
         self, text: str, before: tuple[datetime, str] | None, limit: int
     ) -> tuple[Board, ...]:
-        """Past boards, newest first, each with the card of one symbol alone.
+        """Past complete boards, newest first, each with the card of one symbol alone.
 
         `before` is (calculated_at, run_id) of the last one of the page before.
         """

@@ -7,12 +7,11 @@ import numpy as np
 
 from app.domain.errors import Code, UnavailableError
 from app.domain.market import DataSource, DataStatus
-from app.domain.panel import ScoringInputs, Source, fresh
+from app.domain.panel import NO_QUOTE, ScoringInputs, Source, fresh
 from app.domain.symbols import SymbolEntry
 from app.services.market_clock import MAX_DOUBT_S
 
 RETRY_S: Final = 5.0
-_TICKER_RULE: Final = "ticker"  # the last one of the funnel
 _LIVE: Final = (Source.CONTRACTS, Source.TICKERS, Source.DAILY_CANDLES)
 _FRESH_SHARE: Final = 0.5  # of the symbols; below it the market as a whole is not known
 _APART_SHARE: Final = 0.1  # so many may lag: a few are their own fault and turn stale alone
@@ -77,7 +76,7 @@ def refuse_unknown(moment: ScoringMoment, inputs: ScoringInputs) -> None:
         )
     for source in moment.unknown():
         raise _stale(f"The {_words(source)} as a whole are not fresh.", {"source": source})
-    silent = sum(rule == _TICKER_RULE for rule in inputs.excluded.values())
+    silent = sum(rule == NO_QUOTE for rule in inputs.excluded.values())
     if not inputs.symbols and not silent:
         return  # a board that says why nobody is eligible
     for source in _LIVE:

@@ -104,6 +104,8 @@ class BoardStand(Protocol):
 
     def latest(self) -> Board | None: ...
 
+    def in_force(self) -> Board | None: ...
+
     def is_whole(self) -> bool: ...
 
 
@@ -130,11 +132,12 @@ class Standing:
 
     def _of(self, known: object | None) -> Stand:
         board, quotes, mono = self.boards.latest(), self.market.quotes(), self.monotonic()
-        things = (*self.market.things(), board, self.boards.is_whole())
+        in_force, is_whole = self.boards.in_force(), self.boards.is_whole()
+        things = (*self.market.things(), board, in_force, is_whole)
         for last in self._last:
             if 0.0 <= mono - last.mono < YOUNG_S and last.is_of(known, quotes, things):
                 return last
-        status = None if board is None else self.boards.own_status_of(board)
-        verdicts = (self.market.level(), status, self.mode())
+        own = (None if one is None else self.boards.own_status_of(one) for one in (board, in_force))
+        verdicts = (self.market.level(), *own, self.mode())
         self._last[:] = [Stand(known, quotes, things, verdicts, self.clock(), mono)]
         return self._last[0]

@@ -184,9 +184,7 @@ class TapedMarket:
             Step.LOOK: streamed.look,
             Step.MARKET: self.data.refresh_market,
             Step.CANDLES: self.data.refresh_candles,
-            Step.BOOKS: lambda: self.data.refresh_books(
-                self.data.configuration().cadences.books_tick
-            ),
+            Step.BOOKS: self._books,
             Step.FUNDING: self.data.refresh_funding,
             Step.SCORING: self._score,
         }
@@ -217,9 +215,11 @@ class TapedMarket:
 
     async def _best(self) -> tuple[str, ...]:
         """In place of members, on whom requests would depend: the best are asked for first."""
-        board, most = self.scoring.latest(), self.data.configuration().feed.candidates
-        ranked = () if board is None else tuple(card for card in board.cards if card.rank)
-        return tuple(card.symbol for card in ranked[:most])
+        return self.scoring.best(self.data.configuration().feed.candidates)
+
+    async def _books(self) -> None:
+        step_s = self.data.configuration().cadences.books_tick
+        await self.data.refresh_books(step_s, await self._best())
 
     async def _best_contracts(self) -> tuple[str, ...]:
         resolve = self.data.registry.resolve

@@ -14,7 +14,7 @@ from app.domain.alerts import Alert, AlertState, Resolution, Rule
 from app.domain.errors import Code, NotFoundError
 from app.storage.alert_tables import alerts as table
 from app.storage.facts import FactRepository
-from app.storage.scoring_tables import scoring_runs, symbol_scores
+from app.storage.scoring_tables import IS_PROVISIONAL, scoring_runs, symbol_scores
 from app.storage.tables import (
     PORTFOLIO_ID,
     portfolio,
@@ -38,7 +38,10 @@ _MARK: Final = (
         .where(service_facts.c.key == _SAVES)
         .scalar_subquery()
         .label("saves"),
-        select(func.max(scoring_runs.c.calculated_at)).scalar_subquery().label("scored_at"),
+        select(func.max(scoring_runs.c.calculated_at))
+        .where(~IS_PROVISIONAL)
+        .scalar_subquery()
+        .label("scored_at"),
         replacement_confirmations.c.symbol,
         replacement_confirmations.c.candidate,
     )
@@ -94,9 +97,10 @@ class AlertRepository:
         }
 
     async def former_run(self, runs: int) -> str | None:
-        """The board so many runs before the newest; None where there is none."""
+        """The complete board so many before the newest; None where there is none."""
         order = (scoring_runs.c.calculated_at.desc(), scoring_runs.c.run_id.desc())
-        before = select(scoring_runs.c.run_id).order_by(*order).offset(runs).limit(1)
+        complete = select(scoring_runs.c.run_id).where(~IS_PROVISIONAL)
+        before = complete.order_by(*order).offset(runs).limit(1)
         found: str | None = (await self.connection.execute(before)).scalar()
         return found
 

@@ -11,7 +11,7 @@ from app.domain.board import CardStatus
 from app.domain.market import ContractStatus, Interval
 from app.domain.outcome import OVER, Bar
 from app.storage.market_tables import candles, symbols
-from app.storage.scoring_tables import scoring_runs, symbol_scores
+from app.storage.scoring_tables import IS_PROVISIONAL, scoring_runs, symbol_scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,11 @@ class HourlyBarRepository:
     connection: AsyncConnection
 
     async def universe(self, at: datetime) -> frozenset[str]:
-        """Symbols that were scored on the newest board kept of the market up to `at`."""
+        """Symbols that were scored on the newest complete board kept of the market up to `at`."""
         runs, scores = scoring_runs, symbol_scores
         newest = (
             select(runs.c.run_id)
-            .where(runs.c.as_of <= at)
+            .where(runs.c.as_of <= at, ~IS_PROVISIONAL)
             .order_by(runs.c.calculated_at.desc(), runs.c.run_id.desc())
             .limit(1)
             .scalar_subquery()

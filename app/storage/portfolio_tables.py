@@ -198,6 +198,18 @@ replacement_confirmations = Table(
     CheckConstraint("confirmations >= 1", name="confirmations_positive"),
 )
 
+# Seats of members that had to leave while no complete board named a replacement.
+vacancies = Table(
+    "vacancies",
+    metadata,
+    Column("portfolio_id", String(36), nullable=False),
+    Column("symbol", String(64), nullable=False),  # of the member that left
+    Column("reason", Text, nullable=False),
+    Column("vacated_at", UtcInstant, nullable=False),
+    PrimaryKeyConstraint("portfolio_id", "symbol"),
+    ForeignKeyConstraint(["portfolio_id"], ["portfolio.id"]),
+)
+
 service_facts = Table(
     "service_facts",
     metadata,

@@ -7,9 +7,15 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.domain.replacement import Tally
+from app.domain.replacement import Tally, Vacancy
 from app.storage.portfolio import MemberStatus
-from app.storage.tables import PORTFOLIO_ID, portfolio_members, replacement_confirmations
+from app.storage.tables import (
+    PORTFOLIO_ID,
+    portfolio_members,
+    replacement_confirmations,
+    vacancies,
+)
+from app.storage.upsert import upsert
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,38 @@ class ReplacementRepository:
         table = replacement_confirmations
         of = (table.c.portfolio_id == PORTFOLIO_ID) & (table.c.symbol == symbol)
         await self.connection.execute(table.delete().where(of))
+
+    async def vacate(self, vacancy: Vacancy, at: datetime) -> None:
+        """The seat of a member that left without a replacement waits to be filled."""
+        table = vacancies
+        await self.connection.execute(
+            upsert(self.connection, table),
+            {
+                "portfolio_id": PORTFOLIO_ID,
+                "symbol": vacancy.symbol,
+                "reason": vacancy.reason,
+                "vacated_at": at,
+            },
+        )
+
+    async def vacancies(self) -> tuple[Vacancy, ...]:
+        """Seats that wait to be filled, the longest waiting first."""
+        table = vacancies
+        wanted = (
+            select(table.c.symbol, table.c.reason)
+            .where(table.c.portfolio_id == PORTFOLIO_ID)
+            .order_by(table.c.vacated_at, table.c.symbol)
+        )
+        rows = await self.connection.execute(wanted)
+        return tuple(Vacancy(row.symbol, row.reason) for row in rows)
+
+    async def fill_vacancies(self, count: int) -> None:
+        """So many members came in: the longest waiting seats are filled."""
+        filled = [one.symbol for one in (await self.vacancies())[:count]]
+        if filled:
+            table = vacancies
+            of = (table.c.portfolio_id == PORTFOLIO_ID) & table.c.symbol.in_(filled)
+            await self.connection.execute(table.delete().where(of))
 
     async def last_swap(self) -> datetime | None:
         """When a member was last replaced by another symbol."""

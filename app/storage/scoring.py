@@ -19,8 +19,10 @@ from app.storage.bulk_insert import add_rows
 from app.storage.market_tables import symbols as listings
 from app.storage.score_moments import historic_moments, historic_row
 from app.storage.score_rows import absent_card, card_of, card_row, excluded_card
+from app.storage.scoring_tables import IS_PROVISIONAL
 from app.storage.tables import (
     scoring_algorithms,
+    scoring_run_coverage,
     scoring_run_moments,
     scoring_runs,
     symbol_scores,
@@ -33,9 +35,17 @@ _MOMENTS: Final = (
     .scalar_subquery()
     .label("moments")
 )
+_SOURCE_COVERAGE: Final = (
+    select(scoring_run_coverage.c.source_coverage)
+    .where(scoring_run_coverage.c.run_id == scoring_runs.c.run_id)
+    .scalar_subquery()
+    .label("source_coverage")
+)
 _RUN: Final = (
     *(column for column in scoring_runs.columns if column.name != "inputs"),
     _MOMENTS,
+    _SOURCE_COVERAGE,
+    IS_PROVISIONAL.label("is_provisional"),
 )
 _RUN_KEYS: Final = frozenset({"run_id", "calculated_at"})  # both tables have them
 
@@ -77,6 +87,12 @@ class ScoringRepository:
             "inputs": inputs,
         }
         await self.connection.execute(scoring_runs.insert(), run)
+        coverage = {
+            "run_id": board.run_id,
+            "source_coverage": dict(board.source_coverage),
+            "is_provisional": board.is_provisional,
+        }
+        await self.connection.execute(scoring_run_coverage.insert(), coverage)
         if board.moments:
             used = {"run_id": board.run_id, "moments": historic_row(board.moments)}
             await self.connection.execute(scoring_run_moments.insert(), used)
@@ -85,6 +101,10 @@ class ScoringRepository:
     async def latest(self) -> Board | None:
         """The newest board; None before the first run."""
         return await self._board(_newest(select(*_RUN)))
+
+    async def latest_complete(self) -> Board | None:
+        """The newest board that is not provisional."""
+        return await self._board(_complete(_newest(select(*_RUN))))
 
     async def run(self, run_id: str) -> Board | None:
         return await self._board(select(*_RUN).where(scoring_runs.c.run_id == run_id))
@@ -98,7 +118,7 @@ class ScoringRepository:
     async def history(
         self, symbol: str, before: tuple[datetime, str] | None, limit: int
     ) -> tuple[Board, ...]:
-        """Past boards, newest first, each with the card of `symbol` alone.
+        """Past complete boards, newest first, each with the card of `symbol` alone.
 
         Scores of a former listing of that name are not among them. `before` is (calculated_at,
         run_id) of the last one of the page before.
@@ -109,7 +129,7 @@ class ScoringRepository:
         wanted = (
             select(*_RUN, *own)
             .outerjoin(lines, and_(lines.c.run_id == runs.c.run_id, lines.c.symbol == symbol))
-            .where(or_(lines.c.symbol.is_not(None), named))
+            .where(or_(lines.c.symbol.is_not(None), named), ~IS_PROVISIONAL)
             .order_by(runs.c.calculated_at.desc(), runs.c.run_id.desc())
             .limit(limit)
         )
@@ -142,9 +162,9 @@ class ScoringRepository:
         return {row.symbol: row.begun for row in rows}
 
     async def latest_composites(self, symbols: Iterable[str]) -> dict[str, float]:
-        """Composite scores of `symbols` on the newest board; who has none is left out."""
+        """Composite scores of `symbols` on the newest complete board; who has none is left out."""
         scores = symbol_scores
-        newest = _newest(select(scoring_runs.c.run_id)).scalar_subquery()
+        newest = _complete(_newest(select(scoring_runs.c.run_id))).scalar_subquery()
         wanted = select(scores.c.symbol, scores.c.composite).where(
             scores.c.run_id == newest,
             scores.c.symbol.in_(tuple(symbols)),
@@ -155,13 +175,14 @@ class ScoringRepository:
     async def forget(self, before: datetime, all_before: datetime) -> int:
         """Deletes old runs with their scores; the number of runs.
 
-        Of those calculated before `before` the newest of each UTC day stays until `all_before`.
+        Of those calculated before `before` the newest of each UTC day stays until `all_before`:
+        the newest complete one where there is one.
         """
         table = scoring_runs
         old = await self.connection.execute(
             select(table.c.run_id, table.c.calculated_at)
             .where(table.c.calculated_at < before)
-            .order_by(table.c.calculated_at, table.c.run_id)
+            .order_by(IS_PROVISIONAL.desc(), table.c.calculated_at, table.c.run_id)
         )
         runs = [(row.run_id, row.calculated_at) for row in old]
         newest: dict[date, str] = {at.date(): run_id for run_id, at in runs if at >= all_before}
@@ -231,6 +252,10 @@ def _newest(wanted: Select[Any], count: int = 1) -> Select[Any]:
     return wanted.order_by(table.c.calculated_at.desc(), table.c.run_id.desc()).limit(count)
 
 
+def _complete(wanted: Select[Any]) -> Select[Any]:
+    return wanted.where(~IS_PROVISIONAL)
+
+
 def _board(row: Row[Any], cards: tuple[Card, ...]) -> Board:
     return Board(
         run_id=row.run_id,
@@ -246,4 +271,6 @@ def _board(row: Row[Any], cards: tuple[Card, ...]) -> Board:
         coverage=row.coverage,
         cards=cards,
         moments=historic_moments(row.moments),
+        source_coverage=row.source_coverage or {},
+        is_provisional=row.is_provisional,
     )

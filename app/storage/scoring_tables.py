@@ -1,6 +1,7 @@
 """Tables of scoring: algorithms, runs, one line per symbol and run, and moments of boards."""
 
 from sqlalchemy import (
+    Boolean,
     CheckConstraint,
     Column,
     ForeignKeyConstraint,
@@ -11,6 +12,8 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    and_,
+    exists,
 )
 
 from app.storage.metadata import HUGE, between, metadata
@@ -105,4 +108,23 @@ scoring_run_moments = Table(
     Column("moments", JsonText, nullable=False),
     PrimaryKeyConstraint("run_id"),
     ForeignKeyConstraint(["run_id"], ["scoring_runs.run_id"], ondelete="CASCADE"),
+)
+
+# Share of the eligible symbols that each exchange source covered in a run.
+scoring_run_coverage = Table(
+    "scoring_run_coverage",
+    metadata,
+    Column("run_id", type_of_uuid, nullable=False),
+    Column("source_coverage", JsonText, nullable=False),  # source -> share
+    Column("is_provisional", Boolean, nullable=False),
+    PrimaryKeyConstraint("run_id"),
+    ForeignKeyConstraint(["run_id"], ["scoring_runs.run_id"], ondelete="CASCADE"),
+)
+
+# Condition on `scoring_runs`: a source covered too few symbols, so that no decision used the run.
+IS_PROVISIONAL = exists().where(
+    and_(
+        scoring_run_coverage.c.run_id == scoring_runs.c.run_id,
+        scoring_run_coverage.c.is_provisional,
+    )
 )

@@ -24,6 +24,7 @@ from app.storage.portfolio_tables import (
     service_facts,
     system_configuration,
     trades,
+    vacancies,
 )
 from app.storage.proposal_tables import proposals
 from app.storage.quality import quality_verdicts
@@ -32,6 +33,7 @@ from app.storage.replica_tables import job_executors, leases, shared_markets, sy
 from app.storage.scoring_tables import (
     scoring_algorithms,
     scoring_moments,
+    scoring_run_coverage,
     scoring_run_moments,
     scoring_runs,
     symbol_scores,
@@ -68,6 +70,7 @@ __all__ = [
     "replacement_confirmations",
     "scoring_algorithms",
     "scoring_moments",
+    "scoring_run_coverage",
     "scoring_run_moments",
     "scoring_runs",
     "service_facts",
@@ -82,4 +85,5 @@ __all__ = [
     "sync_requests",
     "system_configuration",
     "trades",
+    "vacancies",
 ]

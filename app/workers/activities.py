@@ -61,6 +61,7 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
             first = await service.controls.first_symbols()
         except UnavailableError:
             first = ()  # without the database the rotation goes on
+        first = (*first, *service.scoring.best(service.market.configuration().feed.candidates))
         step_s = service.market.configuration().cadences.books_tick
         await service.market.refresh_books(step_s, first)
 
@@ -81,6 +82,7 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
         books=books,
         funding=service.market.refresh_funding,
         scoring=service.scoring.calculate,
+        is_provisional=service.scoring.is_provisional,
         rebalance_check=rebalance_check,
         replacement_check=replacement_check,
         forced_replacement=forced_replacement,

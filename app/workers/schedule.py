@@ -20,6 +20,7 @@ LOOK_S: Final = 5.0
 TURN_S: Final = 600.0
 # So long nothing may come in for who asks the exchange: it may block us for half a minute.
 ASKING_S: Final = 300.0
+PROVISIONAL_S: Final = 30.0  # a provisional board of a filled market is scored again so soon
 FIRST_FILL: Final = "first_fill"
 
 
@@ -40,8 +41,9 @@ class Activities:
     """The use cases behind the ticks.
 
     `first_fill` gives a beat with each thing that it has brought. `scorable` returns once there is
-    enough to score, `filled` once the first fill is complete, `scored` once there is a board of
-    the whole market.
+    enough to score, `filled` once the first fill is complete, `scored` once there is a complete
+    board of the whole market. `is_provisional` says whether a filled market gave a board that
+    lacks data.
     """
 
     first_fill: Callable[[Beat], Awaitable[object]]
@@ -53,6 +55,7 @@ class Activities:
     books: UseCase
     funding: UseCase
     scoring: UseCase
+    is_provisional: Callable[[], bool]
     # Of the tick that was due then; what they give is recorded with the job.
     rebalance_check: Callable[[datetime], Awaitable[Document]]
     replacement_check: Callable[[], Awaitable[Document]]
@@ -81,17 +84,22 @@ def table(
         slotted = SlottedTick(kind, interval_s, jobs, clock, monotonic)
         return Tick(kind.value, interval_s, slotted.run, gate, slotted.left_s, is_shared=True)
 
+    def scoring_s() -> float:
+        cadence_s = cadences().scoring
+        return min(cadence_s, PROVISIONAL_S) if work.is_provisional() else cadence_s
+
     return (
         Tick("market", lambda: cadences().market, work.market, work.scorable),
         Tick("candles", lambda: cadences().candles_tick, work.candles, work.filled),
         Tick("books", lambda: cadences().books_tick, work.books, work.filled),
         Tick("funding", lambda: cadences().funding, work.funding, work.filled),
-        Tick("scoring", lambda: cadences().scoring, work.scoring, work.scorable),
+        Tick("scoring", scoring_s, work.scoring, work.scorable),
         once(JobKind.REBALANCE_CHECK, lambda: cadences().rebalance_check, work.scored),
         once(JobKind.REPLACEMENT_CHECK, lambda: cadences().replacement_check, work.scored),
-        # A contract that ends is seen by the market refresh: its member goes at once.
+        # A contract that ends is seen by the market refresh: its member goes at once, for cash
+        # while there is no complete board.
         Tick("forced_replacement", lambda: cadences().market, work.forced_replacement,
-             work.scored),
+             work.scorable),
         Tick("alerts", lambda: cadences().alerts, work.alerts),
         once(JobKind.PERFORMANCE_MARKS, lambda: cadences().performance_marks, work.scored),
         once(JobKind.SIGNAL_OUTCOMES, lambda: cadences().signal_outcomes, work.scored),

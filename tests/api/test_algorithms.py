@@ -114,7 +114,7 @@ async def test_family_weights_are_those_of_the_configuration(
         ({"family_weights": {"luck": 0.5}}, "validation_failed", [["family_weights", "luck"]]),
         (
             {"factor_weights": dict.fromkeys(
-                ["spread", "depth_10", "depth_25", "depth_50", "impact", "efficiency"], 0
+                ["spread", "depth_25", "impact"], 0
             )},
             "constraints_infeasible",
             [["factor_weights"]],

@@ -64,8 +64,8 @@ async def test_the_settings_of_the_scoring_are_read_and_changed_with_all_others(
 ) -> None:
     await desk.open()
     shown = (await client.get(PATH)).json()["scoring"]
-    assert shown == {"impact_notional": 2000, "factor_weights": {}}
-    wanted = {"impact_notional": 5000, "factor_weights": {"rsi_14": 0.2}}
+    assert shown == {"impact_notional": 20_000, "min_coverage": 0.9, "factor_weights": {}}
+    wanted = {"impact_notional": 5000, "min_coverage": 0.8, "factor_weights": {"rsi_14": 0.2}}
     changed = await put(client, {"scoring": wanted})
     assert changed.json()["configuration"]["scoring"] == wanted
     for weights, code, place in (
@@ -93,7 +93,7 @@ async def test_each_interval_is_a_setting_that_is_in_force_with_its_answer(
         for record in await unit.events.after(0, 10):
             in_force.read(record)  # as every process does with what any of them committed
     assert in_force().cadences == Cadences(**wanted)
-    work, jobs = cast("Activities", MagicMock()), cast("Jobs", None)
+    work, jobs = cast("Activities", MagicMock(is_provisional=bool)), cast("Jobs", None)
     ticks = table(lambda: in_force().cadences, work, jobs, lambda: NOW, lambda: 0.0)
     used = {tick.interval_s() for tick in ticks}
     # Days of bars are asked for with the hours; the shorter of step and rotation counts.

@@ -12,7 +12,7 @@ import pytest
 from app.api.routes import scoring as routes
 from app.domain.counterfactual import Change
 from app.domain.factors import FACTORS
-from app.domain.panel import Source
+from app.domain.panel import COVERING, Source
 from app.services.scoring import Scoring
 from app.storage.database import Database
 from tests.api.harness import PREFIX, serve
@@ -71,6 +71,8 @@ async def test_calculate_says_what_it_did(client: httpx2.AsyncClient, bench: Ben
         "symbols_processed": 17,
         "scores_calculated": 16,
         "unavailable": [{"symbol": "ZUSDT", "reason": "not_eligible", "detail": "status_open"}],
+        "is_provisional": False,
+        "source_coverage": dict.fromkeys(COVERING, 1.0),
         "duration_ms": 250.0,
         "score": None,
     }

@@ -116,6 +116,7 @@ def test_people_get_the_same_as_tables(
             rankings={"items": found["board"]},
             run=found["run"],
             funnel=found["funnel"],
+            usable_s=9.87,
         )
         print_findings(findings, Output(as_json=False), 12.34)
         said = capsys.readouterr().out
@@ -126,6 +127,7 @@ def test_people_get_the_same_as_tables(
         assert all(factor in said for factor in found["run"]["coverage"])
         assert all(stage["name"] in said for stage in found["funnel"]["stages"])
         assert "12.3 s" in said
+        assert "first usable board: after 9.9 s" in said
         assert "median confidence" in said
         assert ("0.791" in said) == bool(refused)
 

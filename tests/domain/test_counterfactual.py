@@ -37,6 +37,7 @@ def board_of(
         calculated_at=datetime(2026, 3, 1, tzinfo=UTC),
         duration_ms=1.0,
         data_source=DataSource.SANDBOX,
+        is_provisional=False,
     )
 
 

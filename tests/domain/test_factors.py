@@ -62,10 +62,11 @@ def test_weights_follow_the_evidence() -> None:
     weight = {name: factor.weight for name, factor in TABLE.items()}
     assert weight["nearness_to_high"] > 0.7
     assert weight["rsi_14"] + weight["macd_histogram"] + weight["bollinger_position"] < 0.25
-    assert weight["efficiency"] <= 0.10
+    assert [name for name in TABLE if name.startswith("depth")] == ["depth_25"], "one number"
     assert {name for name, share in weight.items() if share == 0.0} == {
         "volume_trend",
         "open_interest_change",
+        "efficiency",
     }
     assert min(weight.values()) == 0.0
 
@@ -314,37 +315,43 @@ def test_open_interest_needs_both_ends_of_seven_days() -> None:
 def test_a_book_without_a_multiplier_is_worth_nothing_known() -> None:
     multiplier = INPUTS.multiplier.copy()
     multiplier[2] = 0.0
-    one = measure(TABLE["depth_50"], replace(INPUTS, multiplier=multiplier))
+    one = measure(TABLE["depth_25"], replace(INPUTS, multiplier=multiplier))
     assert one.reasons[2] == "missing_contracts"
     assert np.isnan(one.values[2])
 
 
-def test_a_thin_book_has_depth_but_no_impact() -> None:
+def test_a_book_thinner_than_the_notional_ranks_last_and_is_not_missing() -> None:
     book = INPUTS.books[1]
     assert book is not None
-    thin = replace(
-        book,
-        bids=tuple(level._replace(lots=0) for level in book.bids),
-    )
+    thin = replace(book, bids=tuple(level._replace(lots=1) for level in book.bids))
     inputs = replace(INPUTS, books=(INPUTS.books[0], thin, *INPUTS.books[2:]))
-    assert [values(f"depth_{band}", inputs)[1] for band in (10, 25, 50)] == [0.0] * 3
-    assert measure(TABLE["impact"], inputs).reasons[1] == "thin_book"
+    inputs = replace(inputs, multiplier=np.where(np.arange(14) == 1, 1e-6, 1e3))
+    one = measure(TABLE["impact"], inputs)
+    assert one.reasons[1] is None
+    assert one.values[1] == 500.0 == np.nanmax(one.values)
+    assert np.sum(one.values == 500.0) == 1
+    support = TABLE["impact"].support
+    assert support is not None
+    assert support(inputs) == tuple(
+        {"censored": "thin_book"} if at == 1 else None for at in range(14)
+    )
+    broken = replace(inputs, books=(None, replace(thin, bids=()), *inputs.books[2:]))
+    assert measure(TABLE["impact"], broken).reasons[:2] == ("missing_books", "broken_book")
+    assert support(broken) == (None,) * 14
 
 
-def test_depth_is_measured_within_ten_twenty_five_and_fifty_basis_points() -> None:
-    """One level far outside the nearer bands counts in the widest alone."""
+def test_depth_is_measured_within_twenty_five_basis_points() -> None:
     book = INPUTS.books[1]
     assert book is not None
     level = Level(Decimal("99.95"), 10)  # 5 bp
     bids = (level, Level(Decimal("99.80"), 10), Level(Decimal("99.60"), 10), Level(Decimal(90), 1))
     asks = tuple(Level(200 - one.price, one.lots) for one in bids)
     inputs = replace(INPUTS, books=(None, replace(book, bids=bids, asks=asks), *INPUTS.books[2:]))
-    found = [values(f"depth_{band}", inputs)[1] for band in (10, 25, 50)]
-    assert found == pytest.approx([999.5 / 10, 1997.5 / 25, 2993.5 / 50], rel=1e-9)
+    assert values("depth_25", inputs)[1] == pytest.approx(1997.5 / 25, rel=1e-9)
 
 
 def test_impact_is_of_the_notional_asked_for() -> None:
     cheap, dear = (impact(INPUTS, notional) for notional in (10.0, 1e12))
     assert np.nansum(cheap) < np.nansum(values("impact"))
-    assert np.isnan(dear).all()  # no book holds that much
-    assert impact(INPUTS, 2_000.0)[1] == pytest.approx(values("impact")[1])
+    assert (dear == 500.0).all()  # no book holds that much
+    assert impact(INPUTS, 20_000.0)[1] == pytest.approx(values("impact")[1])

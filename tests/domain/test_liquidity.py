@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
@@ -13,6 +14,8 @@ from app.domain.liquidity import (
     depth_shown,
     illiquidity,
     impact_bp,
+    is_thinner,
+    net_impact_bp,
     spread_bp,
 )
 from app.domain.market import Book, Level
@@ -101,6 +104,24 @@ def test_impact_is_the_dearer_side() -> None:
     assert impact_bp(GOOD, 1.0, 100.0) == pytest.approx(10.0)
 
 
+def test_net_impact_leaves_out_half_the_spread() -> None:
+    half_spread = 10.0  # bp
+    assert net_impact_bp(GOOD, 1.0, 600.0) == pytest.approx(
+        impact_bp(GOOD, 1.0, 600.0) - half_spread
+    )
+    # The best level is enough: exactly nothing, whatever the last bits of an average are.
+    assert [net_impact_bp(GOOD, 1.0, small) for small in (0.1, 3.3, 100.0)] == [0.0] * 3
+
+
+def test_a_thinner_book_is_censored_and_a_dearer_one_costs_no_more() -> None:
+    assert net_impact_bp(GOOD, 1.0, 5_000.0) == 500.0
+    assert is_thinner(GOOD, 1.0, 5_000.0)
+    assert net_impact_bp(GOOD, 10.0, 5_000.0) < 500.0
+    assert not is_thinner(GOOD, 10.0, 5_000.0)
+    far = replace(GOOD, asks=(GOOD.asks[0], Level(Decimal(900), 100)))
+    assert net_impact_bp(far, 1.0, 5_000.0) == 500.0
+
+
 def test_a_book_that_is_thinner_than_the_order_has_no_impact() -> None:
     assert np.isnan(impact_bp(GOOD, 1.0, 5_000.0))
     assert np.isfinite(impact_bp(GOOD, 10.0, 5_000.0))
@@ -120,6 +141,8 @@ def test_a_broken_book_says_nothing(broken: Book) -> None:
     assert np.isnan(depth(broken, 1.0, 50.0))
     assert np.isnan(depth_density(broken, 1.0, 50.0))
     assert np.isnan(impact_bp(broken, 1.0, 0.5))
+    assert np.isnan(net_impact_bp(broken, 1.0, 0.5))
+    assert not is_thinner(broken, 1.0, 0.5)
 
 
 def test_illiquidity_leaves_out_days_without_turnover() -> None:

@@ -125,6 +125,7 @@ def decide(inputs: ScoringInputs, *, backwards: bool = False) -> Decided:
         calculated_at=datetime(2026, 1, 1, tzinfo=UTC),
         duration_ms=1.0,
         data_source=DataSource.SANDBOX,
+        is_provisional=False,
     )
     basis = SETTINGS.correlation.basis
     daily = inputs.daily

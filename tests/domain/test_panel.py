@@ -83,3 +83,10 @@ def test_D05_short_gaps_are_flat_bars_without_volume_and_longer_ones_stay() -> N
     np.testing.assert_array_equal(panel.close[4:9, 0], [np.nan] * 5)
     np.testing.assert_allclose(covered(panel), [6 / 18, 15 / 16, np.nan])
     assert bridged(whole)[0] is whole
+
+
+def test_a_book_stamped_after_the_moment_is_not_known_at_it() -> None:
+    inputs = make_inputs(3)
+    late = [replace(book, stamped_ms=AS_OF_MS + at) for at, book in enumerate(inputs.books) if book]
+    known = known_at(replace(inputs, books=tuple(late))).books
+    assert known == (late[0], None, None)

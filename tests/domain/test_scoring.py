@@ -73,7 +73,7 @@ def test_confidence_by_hand() -> None:
     ages[Source.BOOKS] = np.full(30, 900.0)
     ages[Source.CONTRACTS] = np.full(30, -5.0)  # a clock ahead is not fresher than fresh
     card = score(replace(INPUTS, ages_s=ages), SPEC).cards[0]
-    book_weight = 0.25 * 0.6  # depth and impact: half books at one half-life, half contracts
+    book_weight = 0.25 * 0.66  # depth and impact: half books at one half-life, half contracts
     assert card.confidence is not None
     assert card.confidence.completeness == pytest.approx(1.0)
     assert card.confidence.freshness == pytest.approx(1.0 - book_weight * 0.25)
@@ -275,6 +275,7 @@ def test_a_draft_is_issued_with_the_circumstances_of_its_run() -> None:
         run_id="r", algorithm="default", algorithm_version=1, configuration_version=3,
         calculated_at=datetime(2025, 1, 1, tzinfo=UTC), duration_ms=12.5,
         data_source=DataSource.SANDBOX,
+        is_provisional=False,
     )  # fmt: skip
     assert (board.cards, board.input_hash) == (draft.cards, draft.input_hash)
     assert board.card(draft.cards[3].symbol) is draft.cards[3]

@@ -258,14 +258,14 @@ class _Desk:
             )
 
     async def decide_proposals(self) -> None:
-        """Approves the oldest open proposal every other round, declines one every seventh."""
+        """Decides on the oldest open proposal every other round, declines in every 16th."""
         proposals = self.taped.service.proposals
         shown = await proposals.page(None, 100)
         waiting = [one.proposal for one in shown if one.proposal.state is ProposalState.OPEN]
         if not waiting or self.number % 2:
             return
         oldest = waiting[-1]
-        decide = proposals.decline if self.number % 7 == 0 else proposals.approve
+        decide = proposals.decline if self.number % 16 == 0 else proposals.approve
         await self.attempt(
             "proposal",
             lambda: decide(oldest.proposal_id, "golden", self.decisions.command(), _render),

@@ -128,6 +128,9 @@ class Boards:
     def latest(self) -> Board | None:
         return self.board
 
+    def in_force(self) -> Board | None:
+        return None if self.board is None or self.board.is_provisional else self.board
+
     def is_whole(self) -> bool:
         return self.whole
 

@@ -27,7 +27,7 @@ from tests.services.live_market import CONTRACTS, LiveMarket, open_market
 
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 KLINE = "/api/v1/kline/query"
-DEPTH = "/api/v1/level2/depth20"
+DEPTH = "/api/v1/level2/depth100"
 FUNDING = "/api/v1/contract/funding-rates"
 HOUR_S = 3600
 DAY_S = 86_400.0
@@ -567,6 +567,84 @@ async def test_books_are_looked_at_in_a_rotation(filled: MarketData, live: LiveM
     inputs = filled.scoring_inputs()
     assert fresh(inputs, Source.BOOKS).all()
     assert (await live.requests())[DEPTH] <= 4 * count
+
+
+@ON_SQLITE
+async def test_a_book_is_scored_up_to_two_rotations_old(
+    filled: MarketData, live: LiveMarket
+) -> None:
+    live.clock.pass_(600)
+    assert fresh(filled.scoring_inputs(), Source.BOOKS).all()
+    live.clock.pass_(1)
+    assert not fresh(filled.scoring_inputs(), Source.BOOKS).any()
+    await filled.refresh_market()
+    await filled.refresh_books(15)  # they are overdue: all of them at once
+    await filled.refresh_market()
+    assert fresh(filled.scoring_inputs(), Source.BOOKS).all()
+
+
+@ON_SQLITE
+async def test_first_books_come_round_in_a_minute_and_all_take_half_of_the_quota_at_most(
+    filled: MarketData, live: LiveMarket
+) -> None:
+    names = tuple(entry.symbol for entry in filled.eligible())
+    first = names[:4]
+    for _ in range(4):  # steps of 15 s
+        live.clock.pass_(15)
+        await filled.refresh_books(15, first)
+    held = filled.live.market.deep_books
+    ages_s = {
+        name: live.clock.monotonic() - held[filled.resolve(name).contract.code].mono
+        for name in names
+    }
+    assert max(ages_s[name] for name in first) <= 60
+    assert max(ages_s.values()) == 60, "the others come round in five minutes"
+    live.clock.pass_(900)  # all are overdue
+    filled.books_per_s = 0.2  # three books a step
+    for _ in range(3):
+        live.clock.pass_(15)
+        await filled.refresh_market()
+        before = (await live.requests())[DEPTH]
+        await filled.refresh_books(15, first)
+        assert (await live.requests())[DEPTH] - before == 3
+    books = filled.live.market.deep_books
+    asked = {code for code, one in books.items() if live.clock.monotonic() - one.mono <= 45}
+    close = {filled.resolve(name).contract.code for name in first}
+    assert asked & close
+    assert asked - close, "neither kind holds the other up"
+
+
+@ON_SQLITE
+async def test_books_have_a_hundred_levels_for_scoring_and_twenty_to_be_shown(
+    filled: MarketData,
+) -> None:
+    inputs = filled.scoring_inputs()
+    for symbol, book in zip(inputs.symbols, inputs.books, strict=True):
+        assert book is not None
+        assert len(book.bids) == len(book.asks) == 100
+        shown = filled.live.market.books[book.code].value
+        assert (shown.bids, shown.asks) == (book.bids[:20], book.asks[:20]), symbol
+
+
+@ON_SQLITE
+async def test_books_stamped_after_the_as_of_of_a_run_are_not_in_its_inputs(
+    filled: MarketData, live: LiveMarket
+) -> None:
+    before = filled.scoring_inputs()
+    live.clock.pass_(5.5)
+    await filled.fetch.books(filled.eligible())
+    newer = filled.live.market.deep_books
+    assert all(one.value.stamped_ms > before.as_of_ms for one in newer.values())
+    late = filled.scoring_inputs()
+    assert late.as_of_ms == before.as_of_ms
+    assert late.books == before.books, "those of before, with their age"
+    assert late.ages_s[Source.BOOKS] == pytest.approx(before.ages_s[Source.BOOKS] + 5.5)
+    await filled.fetch.books(filled.eligible())  # a second answer does not push those out
+    assert filled.scoring_inputs().books == before.books
+    await filled.refresh_market()
+    assert {book.stamped_ms for book in filled.scoring_inputs().books if book} == {
+        one.value.stamped_ms for one in filled.live.market.deep_books.values()
+    }
 
 
 @ON_SQLITE

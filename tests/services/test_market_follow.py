@@ -221,7 +221,9 @@ async def test_who_takes_over_goes_on_with_what_is_stored(live: LiveMarket) -> N
     await first_fill(follower.market)
     asked = {path: n - before.get(path, 0) for path, n in (await live.requests()).items()}
     assert not any("kline" in path for path, n in asked.items() if n), "its bars are all here"
-    assert not any("depth" in path for path, n in asked.items() if n), "and its books"
+    # Books of 100 levels are too large to be shared every two seconds.
+    assert any("depth" in path for path, n in asked.items() if n)
+    assert not (await follower.scoring.calculate()).is_provisional
     board = await follower.scoring.calculate()
     assert await follower.publisher.publish()
     await owner.follower.look()

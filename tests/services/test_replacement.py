@@ -1,6 +1,7 @@
 """Replacement on real databases: confirmed improvements, forced swaps, nothing in between."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -12,7 +13,7 @@ from app.domain.alerts import Rule
 from app.domain.controls import Lock, LockKind, Switch
 from app.domain.errors import Code, ConflictError, UnavailableError
 from app.domain.history import EventType, fold
-from app.domain.market import PAUSED, ContractStatus, Interval, Level
+from app.domain.market import PAUSED, ContractStatus, DataStatus, Interval, Level
 from app.domain.portfolio import faults
 from app.domain.replacement import Block, Proposal
 from app.services.alerts import Chosen
@@ -458,6 +459,88 @@ async def test_forced_swaps_can_be_left_to_the_operator(desk: Desk) -> None:
     done = (await desk.replacement.execute(WHO)).result
     assert done is not None
     assert len(done.swaps) == 1
+
+
+def provisional(desk: Desk) -> None:
+    """The board lacks data, as after a start."""
+    assert desk.boards.board is not None
+    desk.boards.board = replace(desk.boards.board, is_provisional=True)
+
+
+def outdated(desk: Desk) -> None:
+    """The last complete board is beyond its age limit."""
+    desk.later(minutes=16)
+
+
+async def run_forced(desk: Desk) -> Executed:
+    done = (await desk.replacement.execute(WHO, unattended=True, forced_only=True)).result
+    assert done is not None
+    return done
+
+
+@pytest.mark.parametrize("spoil", [provisional, outdated])
+async def test_without_a_complete_board_a_forced_exit_goes_to_cash_and_is_replaced_later(
+    desk: Desk, spoil: Callable[[Desk], None]
+) -> None:
+    await desk.filled(10)
+    before = await desk.portfolio.view()
+    gone = before.members[2].member
+    kept = {one.member.symbol: one.member.weight_u for one in before.members if one.member != gone}
+    desk.status(gone.symbol, ContractStatus.CLOSED)
+    spoil(desk)
+    done = await run_forced(desk)
+    assert (done.exits, done.swaps, done.entries) == ((gone.symbol,), (), ())
+    view = await desk.portfolio.view()
+    assert {one.member.symbol: one.member.weight_u for one in view.members} == kept
+    assert view.portfolio.cash_u == before.portfolio.cash_u + gone.weight_u
+    await sound(desk)
+    waiting = await run_forced(desk)  # the board is still not complete: nothing comes in
+    assert (waiting.exits, waiting.entries) == ((), ())
+    desk.score({gone.symbol: None})
+    done = await run_forced(desk)
+    assert done.entries == (SYMBOLS[10],)
+    view = await desk.portfolio.view()
+    assert len(view.members) == 10
+    assert view.members[9].member.symbol == SYMBOLS[10]
+    assert view.members[9].member.weight_u > 0
+    await sound(desk)
+    assert (await run_forced(desk)).entries == ()  # the seat is filled once
+
+
+async def test_a_seat_that_the_operator_filled_waits_for_nobody(desk: Desk) -> None:
+    await desk.filled(10)
+    desk.status(SYMBOLS[2], ContractStatus.CLOSED)
+    provisional(desk)
+    assert (await run_forced(desk)).exits == (SYMBOLS[2],)
+    desk.score({SYMBOLS[2]: None})
+    await desk.portfolio.add(SYMBOLS[12], "by hand", WHO)
+    await desk.portfolio.remove(SYMBOLS[0], "by hand", WHO)
+    assert (await run_forced(desk)).entries == ()
+
+
+@pytest.mark.parametrize("why", ["market", "clock", "halt", "switch", "pin", "policy"])
+async def test_nobody_leaves_for_cash_where_states_are_unknown_or_trading_is_held_back(
+    desk: Desk, why: str
+) -> None:
+    await desk.filled(10)
+    gone = SYMBOLS[2]
+    if why == "switch":
+        async with desk.database.write() as unit:
+            await unit.controls.keep_switch(Switch(False, "incident", desk.now, "ops"))
+    if why == "pin":
+        async with desk.database.write() as unit:
+            made = Lock(gone, LockKind.PIN, "stays", None, desk.now, "ops")
+            await unit.controls.keep_locks({gone: made})
+    if why == "policy":
+        await desk.configuration.put({"replacement": {"auto_forced": False}}, "test", WHO)
+    desk.status(gone, ContractStatus.CLOSED)
+    provisional(desk)
+    desk.market.state = DataStatus.STALE if why == "market" else DataStatus.FRESH
+    desk.market.clock_safe = why != "clock"
+    desk.market.halted = why == "halt"
+    with suppress(UnavailableError):
+        assert (await run_forced(desk)).exits == ()
+    assert gone in await desk.members()
 
 
 async def test_a_status_that_nobody_knows_swaps_nobody(desk: Desk) -> None:

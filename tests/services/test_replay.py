@@ -137,7 +137,7 @@ async def test_what_is_not_the_same_is_told(bench: Bench) -> None:
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 async def test_other_settings_since_do_not_matter(bench: Bench) -> None:
     await stored(bench, INPUTS.daily, INPUTS.hourly)
-    weighed = replace(bench.settings.scoring, impact_notional=50.0, factor_weights={"depth_10": 1})
+    weighed = replace(bench.settings.scoring, impact_notional=50.0, factor_weights={"depth_25": 1})
     bench.settings = replace(bench.settings, scoring=weighed)
     board = await bench.scoring.calculate()
     bench.settings = replace(bench.settings, version=2, scoring=type(weighed)())

@@ -17,7 +17,7 @@ from app.domain.errors import Code, NotFoundError, RefusedError, UnavailableErro
 from app.domain.events import ScoresUpdated, score_changes
 from app.domain.factors import FACTORS
 from app.domain.market import DataSource, DataStatus
-from app.domain.panel import ScoringInputs, Source
+from app.domain.panel import COVERING, ScoringInputs, Source, source_coverage
 from app.domain.ranking import AlgorithmType
 from app.domain.symbols import SymbolEntry, SymbolIndex
 from app.services.once import Answer, Command, Once
@@ -578,3 +578,108 @@ async def test_D19_a_run_whose_quotes_are_too_far_apart_is_aborted_and_the_board
     bench.market.inputs = replace(INPUTS, ages_s={**INPUTS.ages_s, Source.TICKERS: ages})
     later = await bench.scoring.calculate()
     assert later is not board, "one that lags is its own fault"
+
+
+def covering(bookless: int, inputs: ScoringInputs = INPUTS) -> ScoringInputs:
+    """The same without the books of the first `bookless` symbols."""
+    return replace(inputs, books=(*[None] * bookless, *inputs.books[bookless:]))
+
+
+def test_sources_cover_what_is_present_and_fresh_and_dropped_symbols_count() -> None:
+    everything = source_coverage(INPUTS)
+    assert everything == dict.fromkeys(COVERING, 1.0)
+    old = dict(INPUTS.ages_s) | {Source.FUNDING: np.full(16, 1e9)}
+    worse = replace(
+        covering(4), ages_s=old, unread=16, excluded={f"O{n}": "ticker" for n in range(4)}
+    )
+    assert source_coverage(worse) == {
+        Source.TICKERS: 0.8,  # 16 of 20: four have no fresh quote
+        Source.BOOKS: 0.75,
+        Source.FUNDING: 0.0,
+        Source.DAILY_CANDLES: 0.5,
+        Source.HOURLY_CANDLES: 1.0,
+    }
+    assert source_coverage(nobody({"AUSDT": "status_open"})) == dict.fromkeys(COVERING, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("bookless", "least", "is_provisional"),
+    [(2, 0.9, True), (1, 0.9, False), (4, 0.75, False), (4, 0.7501, True), (16, 0.0, False)],
+)
+async def test_a_board_is_provisional_below_the_least_coverage(
+    bench: Bench, bookless: int, least: float, is_provisional: bool
+) -> None:
+    scoring = replace(bench.settings.scoring, min_coverage=least)
+    bench.settings = replace(bench.settings, scoring=scoring)
+    bench.market.inputs = covering(bookless)
+    board = await bench.scoring.calculate()
+    assert board.is_provisional is is_provisional
+    assert board.source_coverage["books"] == 1 - bookless / 16
+    assert bench.scoring.board() == board  # shown either way
+    assert bench.scoring.in_force() == (None if is_provisional else board)
+    assert bench.scoring.is_whole() is not is_provisional
+
+
+async def test_the_last_complete_board_stays_in_force_behind_provisional_ones(
+    bench: Bench,
+) -> None:
+    complete = await bench.scoring.calculate()
+    bench.now += timedelta(minutes=5)
+    bench.market.inputs = covering(8)
+    shown = await bench.scoring.calculate()
+    assert bench.scoring.latest() == shown
+    assert bench.scoring.in_force() == complete
+    announced = bench.events[-1]
+    assert isinstance(announced, ScoresUpdated)
+    assert (announced.is_provisional, announced.changes) == (True, ())
+    for read in (bench.service(), bench.service()):
+        await read.load()
+        assert (read.latest(), read.in_force()) == (shown, complete)
+    follower = bench.service()
+    await follower.refresh()
+    assert (follower.latest(), follower.in_force()) == (shown, complete)
+    bench.now += timedelta(minutes=5)
+    bench.market.inputs = INPUTS
+    again = await bench.scoring.calculate()
+    assert bench.scoring.in_force() == bench.scoring.latest() == again
+    announced = bench.events[-1]
+    assert isinstance(announced, ScoresUpdated)
+    assert announced.changes == score_changes(complete, again)  # not against the provisional one
+
+
+async def test_provisional_boards_count_in_no_history_or_outcome(bench: Bench) -> None:
+    symbol = INPUTS.symbols[1]
+    bench.market.inputs = covering(8)
+    provisional = await bench.scoring.calculate()
+    async with bench.database.read() as unit:
+        assert await unit.scoring.latest_complete() is None
+        assert await unit.scoring.latest_composites([symbol]) == {}
+        assert await unit.alerts.former_run(0) is None
+        assert await unit.hourly_bars.universe(bench.now + timedelta(days=9_999)) == frozenset()
+        assert not await unit.moments.days(provisional.algorithm, provisional.algorithm_version)
+    assert await bench.scoring.history(symbol, None, 10) == ()
+    assert await bench.scoring.run(provisional.run_id) == provisional  # shown by its id
+    bench.market.inputs, bench.now = INPUTS, bench.now + timedelta(minutes=5)
+    complete = await bench.scoring.calculate()
+    async with bench.database.read() as unit:
+        card = complete.card(symbol)
+        assert card is not None
+        assert await unit.scoring.latest_composites([symbol]) == {symbol: card.composite}
+        assert await unit.alerts.former_run(0) == complete.run_id
+        assert await unit.hourly_bars.universe(bench.now + timedelta(days=9_999))
+        assert await unit.moments.days(complete.algorithm, complete.algorithm_version)
+    assert [one.run_id for one in await bench.scoring.history(symbol, None, 10)] == [
+        complete.run_id
+    ]
+
+
+async def test_of_an_old_day_the_newest_complete_board_is_kept(bench: Bench) -> None:
+    complete = await bench.scoring.calculate()
+    bench.now += timedelta(minutes=5)
+    bench.market.inputs = covering(8)
+    provisional = await bench.scoring.calculate()
+    bench.now += KEEP_RUNS + timedelta(days=1)
+    await bench.scoring.calculate()
+    assert await bench.scoring.run(complete.run_id) == complete
+    with pytest.raises(NotFoundError):
+        await bench.scoring.run(provisional.run_id)

@@ -43,6 +43,9 @@ class Levers:
     def latest(self) -> Board | None:
         return self.desk.boards.latest()
 
+    def in_force(self) -> Board | None:
+        return self.desk.boards.in_force()
+
     def is_whole(self) -> bool:
         return self.desk.boards.is_whole()
 

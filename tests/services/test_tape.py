@@ -138,7 +138,7 @@ async def test_one_other_byte_from_the_exchange_is_another_board(
     def dearer(_: int, entry: Entry) -> Entry:
         if isinstance(entry, Asked):
             asked["path"] = entry.path
-        if isinstance(entry, Answered) and asked["path"].endswith("depth20") and not seen:
+        if isinstance(entry, Answered) and asked["path"].endswith("depth100") and not seen:
             body = entry.attempts[0].body
             at = body.index(b'"bids":[[') + len(b'"bids":[[')
             digit = next(one for one in range(at, len(body)) if chr(body[one]) in "12345678")

@@ -19,7 +19,7 @@ from app.storage.database import Database
 from tests.services.desk import NOW, WHO, Desk
 from tests.services.live_market import CONTRACTS, LiveMarket, open_market
 
-TICKERS, DEPTH = "/api/v1/allTickers", "/api/v1/level2/depth20"
+TICKERS, DEPTH = "/api/v1/allTickers", "/api/v1/level2/depth100"
 SPEC = AlgorithmSpec("default", Configuration().family_weights)
 MEMBERS = ("BTC", "ETH", "XRP", "SOL", "SUI", "ADA", "DOGE", "LINK", "BNB", "1000BONK")
 
@@ -42,7 +42,7 @@ FLAGGED, SPREAD = QualityVerdict.FLAGGED, frozenset({"spread"})
 TABLE = {
     "ETH": Row(QualityVerdict.GOOD, None),
     "BNB": Row(FLAGGED, "funding_time"),
-    "LINK": Row(FLAGGED, "broken_book", lost=frozenset({"depth_10", "impact"}), has_size=False),
+    "LINK": Row(FLAGGED, "broken_book", lost=frozenset({"depth_25", "impact"}), has_size=False),
     "XRP": Row(FLAGGED, "crossed_quote", lost=SPREAD, fails=QUALITY, has_size=False),
     "SOL": Row(FLAGGED, "wide_spread", lost=SPREAD, fails=QUALITY, has_size=False),
     "SUI": Row(FLAGGED, "frozen", fails=QUALITY, has_size=False, is_weighed=False,

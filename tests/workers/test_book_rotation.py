@@ -30,6 +30,13 @@ class Face:
     def __getattr__(self, _name: str) -> Any:
         return self  # the other activities are bound, and not called here
 
+    @property
+    def scoring(self) -> Any:
+        return self
+
+    def best(self, count: int) -> tuple[str, ...]:
+        return BEST[:count]
+
     async def first_symbols(self) -> tuple[str, ...]:
         if self.watched is None:
             raise UnavailableError(Code.DATABASE_UNAVAILABLE, "away", retry_after_s=1)
@@ -39,8 +46,13 @@ class Face:
         self.asked.append((step_s, first))
 
 
-async def test_members_and_watched_come_first_and_the_rotation_outlives_the_database() -> None:
-    for watched, expected in ((("BTCUSDT",), ("BTCUSDT",)), (None, ())):
+BEST = ("SOLUSDT", "ETHUSDT")
+
+
+async def test_members_watched_and_the_best_come_first_and_the_rotation_outlives_the_database() -> (
+    None
+):
+    for watched, expected in ((("BTCUSDT",), ("BTCUSDT", *BEST)), (None, BEST)):
         face = Face(watched)
         work = activities(cast("MySymbolsServiceV2", face), cast("Any", face), lambda: "request-1")
         await work.books()

@@ -118,6 +118,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.done: list[str] = []
+        self.provisional = False
         self.enough, self.full, self.board = asyncio.Event(), asyncio.Event(), asyncio.Event()
         later = (
             "rebalance_check",
@@ -130,7 +131,11 @@ class Desk:
         names = ("first_fill", "market", "candles", "books", "funding", "scoring")
         named = {name: self.note(name) for name in (*names, *later)}
         self.work = Activities(
-            **named, scorable=self.enough.wait, filled=self.full.wait, scored=self.board.wait
+            **named,
+            scorable=self.enough.wait,
+            filled=self.full.wait,
+            scored=self.board.wait,
+            is_provisional=lambda: self.provisional,
         )
 
     def note(self, name: str):  # type: ignore[no-untyped-def]  # a use case like any other
@@ -191,17 +196,23 @@ async def test_ticks_begin_when_there_is_something_to_work_on() -> None:
     desk.enough.set()
     await settled()
     # what the first fill is still fetching is not fetched beside it
-    assert sorted(desk.done) == ["alerts", "first_fill", "market", "scoring"]
+    assert sorted(desk.done) == [
+        "alerts",
+        "first_fill",
+        "forced_replacement",
+        "market",
+        "scoring",
+    ]
     desk.full.set()
     await settled()
     feed = {"first_fill", "alerts", "market", "candles", "books", "funding", "scoring"}
+    feed |= {"forced_replacement"}
     assert set(desk.done) == feed
     desk.board.set()
     await settled()
     assert set(desk.done) == feed | {
         "rebalance_check",
         "replacement_check",
-        "forced_replacement",
         "performance_marks",
         "retention",
         "signal_outcomes",
@@ -274,6 +285,7 @@ async def test_T03_a_clock_that_is_set_skips_and_doubles_no_scheduled_job(
     open_gates = dict.fromkeys(("scorable", "filled", "scored"), waited)
     other = {one.name: ran for one in fields(Activities) if one.name not in open_gates}
     work = Activities(**other, **open_gates)  # type: ignore[arg-type]  # any of them
+    work = replace(work, is_provisional=lambda: False)
     moments: list[str] = []
     seen = set()
     async with engine_at(
@@ -325,3 +337,14 @@ async def test_a_slotted_tick_waits_as_long_as_its_slots_say() -> None:
     runs, left = Runs(3), iter([50.0, 20.0, 0.0, 3.0, -1.0, 0.0])
     tick = Tick("rebalance_check", lambda: 60.0, runs.run, left_s=lambda: next(left))
     assert await runs.follow(tick) == [100.0, 110.0, 113.0]
+
+
+def test_a_provisional_board_is_scored_again_soon() -> None:
+    desk, cadences = Desk(), Cadences()
+    ticks = table(lambda: cadences, desk.work, durable(desk), noon, lambda: 0.0)
+    scoring = next(tick for tick in ticks if tick.name == "scoring")
+    assert scoring.interval_s() == 300
+    desk.provisional = True
+    assert scoring.interval_s() == 30
+    cadences = Cadences(scoring=5)
+    assert scoring.interval_s() == 5

@@ -148,8 +148,9 @@ class KucoinExchange:
         return await self._get(routes.TICKER, read, {"symbol": code}, symbol=code)
 
     async def book(self, code: str) -> Book:
+        """Up to 100 levels a side."""
         read = partial(parse.book, asked=code)
-        return await self._get(routes.DEPTH20, read, {"symbol": code}, symbol=code)
+        return await self._get(routes.DEPTH100, read, {"symbol": code}, symbol=code)
 
     async def funding_now(self, code: str) -> FundingNow:
         read = partial(parse.funding_now, asked=code)

@@ -25,7 +25,7 @@ CONTRACT: Final = Endpoint("/api/v1/contracts/{symbol}", 3)
 TICKERS: Final = Endpoint("/api/v1/allTickers", 5)
 TICKER: Final = Endpoint("/api/v1/ticker", 2)
 KLINE: Final = Endpoint("/api/v1/kline/query", 3, exact=False)
-DEPTH20: Final = Endpoint("/api/v1/level2/depth20", 5)
+DEPTH100: Final = Endpoint("/api/v1/level2/depth100", 10)  # 5 in some sources
 FUNDING_NOW: Final = Endpoint("/api/v1/funding-rate/{symbol}/current", 2)
 FUNDING_HISTORY: Final = Endpoint("/api/v1/contract/funding-rates", 5)
 MARK_PRICE: Final = Endpoint("/api/v1/mark-price/{symbol}/current", 3)

@@ -27,7 +27,7 @@ from app.domain.feed import (
 from app.domain.market import Book, Level
 
 T = TypeVar("T")
-LEVELS: Final = 20  # as many as the answers have, so that books are alike wherever they come from
+LEVELS: Final = 20  # as many as are shown of answers: books are alike wherever they come from
 _PRICE, _LOTS = itemgetter(0), itemgetter(1)  # of a row of a book
 _LEAST: Final = Decimal(10) ** -DIGITS
 _MOST: Final = Decimal(10) ** (DIGITS + 1)

@@ -104,7 +104,7 @@ async def test_candles_books_and_funding_agree(frozen: VirtualTime, code: str) -
         assert [row[5] for row in rows] == pytest.approx(lots.tolist())  # theirs are lots
 
         book = await exchange.book(code)
-        other = await client.fetch_order_book(symbol, 20)
+        other = await client.fetch_order_book(symbol, 100)
         assert [[float(level.price), level.lots] for level in book.bids] == other["bids"]
         assert [[float(level.price), level.lots] for level in book.asks] == other["asks"]
         assert book.sequence == other["nonce"]

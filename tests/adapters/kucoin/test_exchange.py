@@ -56,7 +56,7 @@ async def test_every_question_is_answered() -> None:
         assert {ticker.code for ticker in tickers.tickers} == codes
         assert (await exchange.ticker("XBTUSDTM")).code == "XBTUSDTM"
         book = await exchange.book("XBTUSDTM")
-        assert len(book.bids) == len(book.asks) == 20
+        assert len(book.bids) == len(book.asks) == 100
         assert book.bids[0].price < book.asks[0].price
         funding = await exchange.funding_now("XBTUSDTM")
         assert funding.started_ms <= server_now(local) < funding.settles_ms

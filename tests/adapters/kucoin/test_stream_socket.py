@@ -17,6 +17,7 @@ from app.domain.feed import (
     TopicKind,
 )
 from app.domain.market import Book
+from app.services.market_state import SHOWN_LEVELS
 from tests.adapters.kucoin.listening import QUICK, Ear, Listening, listening
 
 PATIENCE_S = 60.0
@@ -51,6 +52,7 @@ async def test_every_topic_tells_what_the_exchange_answers_at_the_same_moment() 
                 assert day.turnover == stats[code].turnover_24h
             assert (day.volume, day.change) == (stats[code].volume_24h, stats[code].change_24h)
             book, asked = here.ear.said(Book)[code].update, await here.exchange.book(code)
+            asked = asked.top(SHOWN_LEVELS)
             assert isinstance(book, Book)
             assert (book.bids, book.asks) == (asked.bids, asked.asks)
             bar = here.ear.said(BarUpdate)[code].update
