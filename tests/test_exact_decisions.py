@@ -9,14 +9,18 @@ APP = Path(__file__).resolve().parents[1] / "app"
 # Modules that decide on members, weights, lots, verdicts, plans and alerts, or order boards.
 DECISIONS = (
     "domain/agents.py", "domain/alerts.py", "domain/approval.py", "domain/composite.py",
-    "domain/divergence.py", "domain/drift.py",
-    "domain/hierarchical_parity.py", "domain/lots.py", "domain/outcome.py",
-    "domain/price_moves.py", "domain/quarantine.py", "domain/ranking.py", "domain/rebalancing.py",
+    "domain/divergence.py", "domain/drift.py", "domain/eligibility.py", "domain/events.py",
+    "domain/fundamental_ideas.py", "domain/hierarchical_parity.py", "domain/lots.py",
+    "domain/outcome.py", "domain/portfolio_risk.py", "domain/price_moves.py",
+    "domain/quarantine.py", "domain/ranking.py", "domain/rebalancing.py",
     "domain/replacement.py", "domain/scoring.py", "domain/selection.py", "domain/signal_ideas.py",
-    "domain/sizing.py", "domain/swap_outcomes.py", "domain/targets.py", "domain/track_record.py",
+    "domain/sizing.py", "domain/swap_outcomes.py", "domain/targets.py",
+    "domain/technical_ideas.py", "domain/track_record.py",
     "domain/verdict.py", "domain/weighting.py", "services/contenders.py", "services/grounds.py",
+    "services/integrity.py",
     "services/lot_plan.py", "services/portfolio.py", "services/portfolio_overview.py",
     "services/replacement.py", "services/safety.py", "services/trading.py", "services/views.py",
+    "services/watch_list.py",
 )  # fmt: skip
 ROUNDERS = {"to_millionths", "all_to_millionths", "is_above", "to_significant"}
 CHOOSERS = {"sorted", "min", "max", "argmin", "argmax", "argsort", "int", "floor", "ceil"}
@@ -88,10 +92,16 @@ def _locals(tree: ast.AST) -> dict[ast.AST, set[str]]:
         every = [*owner.args.posonlyargs, *owner.args.args, *owner.args.kwonlyargs]
         names = {one.arg for one in every if _is_float(one.annotation)}
         for one in ast.walk(owner):
-            if isinstance(one, ast.Assign) and isinstance(one.targets[0], ast.Name):
-                is_value = isinstance(one.value, ast.Attribute | ast.BinOp)
-                if is_value and any(_floats(one.value, names)):
-                    names.add(one.targets[0].id)
+            if not isinstance(one, ast.Assign):
+                continue
+            target, value = one.targets[0], one.value
+            pairs = [(target, value)]
+            if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+                pairs = list(zip(target.elts, value.elts, strict=True))
+            for name, said in pairs:
+                is_value = isinstance(said, ast.Attribute | ast.BinOp | ast.Subscript)
+                if isinstance(name, ast.Name) and is_value and any(_floats(said, names)):
+                    names.add(name.id)
         found[owner] = names
     return found
 
@@ -117,7 +127,12 @@ def raw_comparisons(source: str) -> list[str]:
                 called = node.func.attr if isinstance(node.func, ast.Attribute) else ""
                 called = node.func.id if isinstance(node.func, ast.Name) else called
                 values = [*node.args, *(keyword.value for keyword in node.keywords)]
-                if called in CHOOSERS and not any(_is_nil(one) for one in values):
+                by = {ast.unparse(one.value) for one in node.keywords if one.arg == "key"}
+                if (
+                    called in CHOOSERS
+                    and not by & ROUNDERS
+                    and not any(_is_nil(one) for one in values)
+                ):
                     parts += values
             if any(name for part in parts for name in _floats(part, local)):
                 wrong.append(ast.unparse(node))
@@ -142,7 +157,11 @@ def test_a_raw_comparison_is_found_and_a_rounded_one_is_not() -> None:
     rounded = (
         "def f(rho: float, least: float):\n    return to_millionths(rho) > to_millionths(least)"
     )
+    assert raw_comparisons("def f(p):\n    a, b = p.close[-1], 1\n    return a > b")
     assert not raw_comparisons(rounded)
+    assert raw_comparisons("def f(cards):\n    return min(one.composite for one in cards)")
+    by_key = "def f(cards):\n    return min((one.composite for one in cards), key=to_millionths)"
+    assert not raw_comparisons(by_key)
     assert not raw_comparisons("def f(total: float):\n    return 1.0 / total if total > 0.0 else 0")
 
 

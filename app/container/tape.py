@@ -319,7 +319,7 @@ def _composed(
         database,
         exchange,
         in_force,
-        Supervisor(seams.now, lambda: full_jitter(dice.uniform)),
+        Supervisor(seams.now, lambda: full_jitter(dice.uniform), monotonic=seams.monotonic),
         ExchangeWatch(),
         EventStream(database, seams.now, metrics),
         Engine(EngineOptions(store, _AUTHOR, works=False)),  # never opened: runs are not durable

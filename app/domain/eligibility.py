@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Final
 
 from app.domain.configuration import EligibilityFloors
+from app.domain.exact import is_above
 from app.domain.market import Contract, ContractKind, ContractStatus
 from app.domain.sectors import AssetClass
 
@@ -180,7 +181,7 @@ RULES: Final[tuple[Rule, ...]] = (
         lambda one: one.ticker_age_s,
         lambda limits: limits.ticker_age_s,
         lambda one, limits: (
-            one.ticker_age_s is not None and one.ticker_age_s <= limits.ticker_age_s
+            one.ticker_age_s is not None and not is_above(one.ticker_age_s, limits.ticker_age_s)
         ),
         needs_history=True,
     ),

@@ -8,6 +8,7 @@ from app.domain.alert_settings import Severity
 from app.domain.alerts import Alert, Resolution, Rule
 from app.domain.board import Board
 from app.domain.configuration import Configuration
+from app.domain.exact import to_millionths
 from app.domain.jobs import JobState
 
 
@@ -34,6 +35,8 @@ def score_changes(before: Board | None, after: Board) -> tuple[ScoreChanged, ...
     """Who scores otherwise on `after` than on `before`, by symbol; without `before` all scores."""
     old = {} if before is None else {card.symbol: card.composite for card in before.cards}
     new = {card.symbol: card for card in after.cards}
+    was = {symbol: _rounded(score) for symbol, score in old.items()}
+    now = {card.symbol: _rounded(card.composite) for card in after.cards}
     return tuple(
         ScoreChanged(
             run_id=after.run_id,
@@ -44,8 +47,12 @@ def score_changes(before: Board | None, after: Board) -> tuple[ScoreChanged, ...
             calculated_at=after.calculated_at,
         )
         for symbol in sorted(old.keys() | new.keys())
-        if old.get(symbol) != (new[symbol].composite if symbol in new else None)
+        if was.get(symbol) != now.get(symbol)
     )
+
+
+def _rounded(score: float | None) -> int | None:
+    return None if score is None else to_millionths(score)
 
 
 @dataclass(frozen=True, slots=True)

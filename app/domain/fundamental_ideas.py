@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from app.domain.board import Board, Card
+from app.domain.exact import to_significant
 from app.domain.signal import Direction
 from app.domain.signal_ideas import Idea, Seen
 
@@ -70,5 +71,6 @@ def _ideas(name: str, rule: Extreme, board: Board) -> list[Idea]:
 
 
 def _raw(card: Card, factor: str) -> float | None:
+    """Rounded: where all are equal there is no spread, and no side of the median."""
     raw = next((one.raw for one in card.factors if one.name == factor), None)
-    return raw if raw is not None and isfinite(raw) else None
+    return float(to_significant(raw)) if raw is not None and isfinite(raw) else None

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from app.domain.exact import to_millionths
 from app.domain.market import DAYS_A_YEAR, Floats
 from app.domain.measures import MARKET
 from app.domain.panel import Panel
@@ -47,7 +48,9 @@ class Backtest:
     @property
     def is_rejected(self) -> bool | None:
         """Whether the VaR is wrong, at 5 %."""
-        return None if self.p_value is None else self.p_value < _SIGNIFICANT
+        if self.p_value is None:
+            return None
+        return to_millionths(self.p_value) < to_millionths(_SIGNIFICANT)
 
 
 @dataclass(frozen=True, slots=True)

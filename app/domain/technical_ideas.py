@@ -1,4 +1,7 @@
-"""The built-in technical source: four rules on closed hourly bars."""
+"""The built-in technical source: four rules on closed hourly bars.
+
+Prices that differ by less than half a millionth are equal: no rule takes a side on them.
+"""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -7,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from app.domain.exact import ONE, all_to_millionths
 from app.domain.indicators import atr, rsi
 from app.domain.market import Floats
 from app.domain.panel import bridged
@@ -35,7 +39,8 @@ def breakout(panel: UnbrokenPanel) -> Readings | None:
     close, ranges = panel.close[-1], atr(panel.high, panel.low, panel.close)[-1]
     top = _over(np.max, panel.high[-CHANNEL - 1 : -1])
     bottom = _over(np.min, panel.low[-CHANNEL - 1 : -1])
-    side = np.where(close > top, 1.0, np.where(close < bottom, -1.0, 0.0))
+    is_over, is_under = _is_more(close, top), _is_more(bottom, close)
+    side = np.where(is_over, 1.0, np.where(is_under, -1.0, 0.0))
     beyond = np.where(side > 0.0, close - top, bottom - close) / _positive(ranges)
     ratio = panel.turnover[-1] / _positive(_over(np.mean, panel.turnover[-DAY - 1 : -1]))
     return Readings(
@@ -80,9 +85,9 @@ def momentum(panel: UnbrokenPanel) -> Readings | None:
     steps = log_returns(panel)
     usual = _over(np.std, steps[-WEEK - DAY : -DAY]) * np.sqrt(DAY)
     move = np.sum(steps[-DAY:], axis=0)
-    side = np.sign(move)
-    same = np.mean(np.sign(steps[-DAY:]) == side, axis=0)
-    units = np.abs(move) / _positive(usual)
+    side = np.sign(all_to_millionths(move))
+    same = np.mean(np.sign(all_to_millionths(steps[-DAY:])) == side, axis=0)
+    units = np.abs(move) / np.where(all_to_millionths(usual) > 0.0, usual, np.nan)
     return Readings(side, _share(units, _HALF_STRONG_SD), same, {"units": units, "same_way": same})
 
 
@@ -95,7 +100,7 @@ def volume_spike(panel: UnbrokenPanel) -> Readings | None:
     if len(panel.close) <= WEEK:
         return None
     ratio = panel.turnover[-1] / _positive(_over(np.median, panel.turnover[-WEEK - 1 : -1]))
-    side = np.sign(panel.close[-1] - panel.open[-1])
+    side = np.sign(all_to_millionths(panel.close[-1] / panel.open[-1]) - ONE)
     reach = _positive(panel.high[-1] - panel.low[-1])
     top = (panel.close[-1] - panel.low[-1]) / reach
     near = np.where(side > 0.0, top, 1.0 - top)
@@ -137,8 +142,9 @@ def _divergence(close: Floats, strength: Floats, sign: float) -> tuple[Floats, F
 
     The gap is NaN where price has made no new extreme, or has not turned with the last bar.
     """
-    price = sign * close
-    early, late = price[-_EARLY:-_LATE], price[-_LATE:]
+    closes = all_to_millionths(close[-_EARLY:] / close[-1])
+    price = closes if sign > 0.0 else -closes
+    early, late = price[:-_LATE], price[-_LATE:]
     known = np.isfinite(early).all(axis=0) & np.isfinite(late).all(axis=0)
     first = np.argmin(np.where(known, early, 0.0), axis=0)
     last = np.argmin(np.where(known, late, 0.0), axis=0)
@@ -148,13 +154,18 @@ def _divergence(close: Floats, strength: Floats, sign: float) -> tuple[Floats, F
     lower = late[last, columns] < early[first, columns]
     turned = last == _LATE - 2  # the bar before the last one
     gap = sign * (ended - began)
-    sold_out = sign * (50.0 - began) > 0.0
-    return np.where(known & lower & turned & sold_out & (gap > 0.0), gap, np.nan), began
+    sold_out = sign * (50.0 * ONE - all_to_millionths(began)) > 0.0
+    is_wider = all_to_millionths(gap) > 0.0
+    return np.where(known & lower & turned & sold_out & is_wider, gap, np.nan), began
 
 
 def _over(figure: np.ufunc | object, rows: Floats) -> Floats:
     """Along time; NaN where any bar is missing."""
     return np.asarray(figure(rows, axis=0), np.float64)  # type: ignore[operator]  # numpy's own
+
+
+def _is_more(price: Floats, other: Floats) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    return all_to_millionths(price / other) > ONE
 
 
 def _positive(values: Floats) -> Floats:

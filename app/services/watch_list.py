@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from app.domain.controls import Lock
+from app.domain.exact import to_millionths
 from app.domain.portfolio import Portfolio
 from app.domain.selection import Refused, refuse
 from app.services.contenders import correlation_of
@@ -70,4 +71,5 @@ def _entry_score(members: tuple[str, ...], grounds: Grounds) -> float:
     if len(members) < settings.max_portfolio_symbols:
         return settings.enter_score
     scores = [score for name in members if (score := grounds.score(name)) is not None]
-    return max(settings.enter_score, min(scores, default=settings.enter_score))
+    weakest = min(scores, default=settings.enter_score, key=to_millionths)
+    return max(settings.enter_score, weakest, key=to_millionths)

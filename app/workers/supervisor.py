@@ -1,15 +1,16 @@
 """Owns every long task: starts it, restarts it with back-off, reports on it, stops it in order."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import structlog
 
 from app.domain.errors import ServiceError
-from app.services.ports import Clock
+from app.services.ports import Clock, Monotonic
 from app.services.status import TaskFacts
 from app.workers.restarts import Restarts
 
@@ -65,6 +66,7 @@ class Supervisor:
     restarted: Callable[[str], None] = lambda _: None
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     excused: Callable[[], bool] = lambda: False
+    monotonic: Monotonic = time.monotonic
     _tasks: dict[str, _Task] = field(default_factory=dict)
 
     def start(self, name: str, work: Work, limit_s: Limit, *, is_armed: bool = True) -> None:
@@ -148,11 +150,17 @@ class Supervisor:
                 silent_s=task.silent_s,
                 limit_s=task.limit_s() if task.is_armed else None,
                 crashes=task.budget.crashes,
-                failed_until=task.budget.failed_until,
+                failed_until=self._wall(task.budget.failed_until_s),
             )
             for task in self._tasks.values()
             if not task.finished
         )
+
+    def _wall(self, at_s: float | None) -> datetime | None:
+        """A monotonic time as the wall clock of now shows it."""
+        if at_s is None:
+            return None
+        return self.clock() + timedelta(seconds=at_s - self.monotonic())
 
     async def _keep(self, task: _Task) -> None:
         pauses: Iterator[float] = iter(())
@@ -160,7 +168,7 @@ class Supervisor:
 
         def beat() -> None:
             task.last_success = self.clock()
-            task.budget.ran(task.last_success)
+            task.budget.ran(self.monotonic())
             task.last_error = None
             task.failures = 0
             task.silent_s = 0.0
@@ -176,7 +184,7 @@ class Supervisor:
                     pauses = self.delays()
                 task.failures += 1
                 pause = next(pauses, pause)
-                rest = pause if expected else task.budget.crashed(self.clock(), pause)
+                rest = pause if expected else task.budget.crashed(self.monotonic(), pause)
                 # An outage is news once and a bug is news every time, with its traceback.
                 say = _log.warning if expected else _log.error
                 say(

@@ -159,3 +159,8 @@ def test_counts_add_up_to_the_universe(universe: list[Candidate]) -> None:
     for one in universe:
         failed = [item.name for item in check(one, LIMITS) if not item.passed]
         assert result.excluded.get(one.symbol) == (failed[0] if failed else None)
+
+
+def test_the_age_of_a_quote_is_judged_by_the_millionth() -> None:
+    assert first_failure(replace(GOOD, ticker_age_s=180.0000001), LIMITS) is None
+    assert first_failure(replace(GOOD, ticker_age_s=180.000001), LIMITS) == "ticker"

@@ -68,3 +68,9 @@ def test_among_few_or_equal_ones_or_without_confidence_nothing_is_extreme() -> N
     assert ideas(*others("funding_rate"), replace(far, confidence=None)) == []
     endless = card("AUSDT", funding_rate=float("inf"))
     assert ideas(*others("funding_rate"), endless) == []
+
+
+def test_noise_of_some_ulps_among_equal_ones_is_no_extreme() -> None:
+    ulp = 2.0**-56
+    noisy = [card(f"S{at}", funding_rate=0.1 + at % 3 * ulp) for at in range(20)]
+    assert ideas(*noisy, card("AUSDT", funding_rate=0.1 + 60 * ulp)) == []

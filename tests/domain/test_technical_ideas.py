@@ -154,3 +154,14 @@ def test_a_redenomination_is_no_signal(row: int) -> None:
     }
     assert ideas(given) == []
     assert ideas(replace(given, **fields)) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_of_one_ulp_on_prices_that_stand_still_is_no_signal(seed: int) -> None:
+    ulps = np.random.default_rng(seed).integers(-1, 2, (4, BARS)) * np.spacing(10.0)
+    rows = np.sort(10.0 + ulps, axis=0)
+    rows[:, -1] = 10.0
+    rows[3, -1] += 2 * np.spacing(10.0)  # high, and the bar closes there
+    still = panel(rows[1], open=rows[1], high=rows[3], low=rows[0], turnover=spiked())
+    still.close[-1] = still.high[-1]
+    assert ideas(still) == []

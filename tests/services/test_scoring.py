@@ -1,6 +1,7 @@
 """The scoring service on both databases: saved, told, shared, refused, remembered."""
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -133,6 +134,12 @@ async def test_a_run_is_saved_whole_told_and_kept(bench: Bench) -> None:
     ]
     stored = await bench.scoring.run(board.run_id)
     same(stored, board)
+
+    nudged = tuple(
+        one if one.composite is None else replace(one, composite=math.nextafter(one.composite, 1.0))
+        for one in board.cards
+    )
+    assert score_changes(board, replace(board, cards=nudged)) == ()  # one ulp is no change
 
 
 def same(stored: Board, board: Board) -> None:

@@ -26,10 +26,13 @@ class Bench:
     """A supervisor whose time passes where it sleeps, up to where it is held."""
 
     def __init__(self) -> None:
-        self.now = START
+        self.now = START  # as the wall clock says
+        self.mono = 0.0
         self.pauses: list[float] = []
         self.rested = asyncio.Event()
-        self.supervisor = Supervisor(lambda: self.now, self.delays, sleep=self.sleep)
+        self.supervisor = Supervisor(
+            lambda: self.now, self.delays, sleep=self.sleep, monotonic=lambda: self.mono
+        )
         self.broken: Exception | None = KeyError("a bug")
         self.begun: list[datetime] = []
 
@@ -37,12 +40,16 @@ class Bench:
     def delays() -> Iterator[float]:
         return iter([0.5, 1.0, 2.0])
 
+    def passes(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+        self.mono += seconds
+
     async def sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)
         if seconds == REST_S:
             await self.rested.wait()
             self.rested.clear()
-        self.now += timedelta(seconds=seconds)
+        self.passes(seconds)
         await asyncio.sleep(0)
 
     async def work(self, beat: Beat) -> None:
@@ -50,7 +57,7 @@ class Bench:
         beat()
         if self.broken is not None:
             raise ExceptionGroup("what a group of tasks raises", [self.broken])
-        self.now += timedelta(minutes=2)
+        self.passes(120.0)
         beat()
         await asyncio.Event().wait()
 
@@ -92,6 +99,31 @@ async def test_W15_after_its_rest_one_crash_is_enough_and_a_minute_without_ends_
     bench.broken = None
     bench.rested.set()
     while len(bench.begun) < 3 + CRASHES:
+        await asyncio.sleep(0)
+    (fact,) = bench.supervisor.facts()
+    assert (fact.failed_until, fact.crashes) == (None, 0)
+    assert background_task(fact).state is ComponentState.UP
+    await bench.supervisor.stop()
+
+
+@pytest.mark.parametrize("step", [timedelta(hours=1), timedelta(days=1)], ids=["1h", "1d"])
+@pytest.mark.parametrize("way", [-1, 1], ids=["back", "forward"])
+async def test_T03_a_step_of_the_clock_neither_prolongs_a_failure_nor_hides_one(
+    step: timedelta, way: int
+) -> None:
+    bench = Bench()
+    bench.supervisor.start("stream", bench.work, lambda: 60.0)
+    while len(bench.begun) < 3:
+        await asyncio.sleep(0)
+    bench.now += way * step  # between two crashes of one minute
+    await bench.until_it_rests()
+    assert len(bench.begun) == 1 + CRASHES
+    bench.now += way * step  # while it rests
+    (fact,) = bench.supervisor.facts()
+    assert fact.failed_until == bench.now + timedelta(seconds=REST_S)
+    bench.broken = None
+    bench.rested.set()
+    while len(bench.begun) < 2 + CRASHES:
         await asyncio.sleep(0)
     (fact,) = bench.supervisor.facts()
     assert (fact.failed_until, fact.crashes) == (None, 0)
