@@ -105,7 +105,7 @@ async def here(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]
 async def test_R04_a_ban_is_exactly_one_critical_alert(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short = KucoinLimits(quota=100_000, ban_first_s=3.0, patience_s=10.0)
+    short = KucoinLimits(quota=100_000, ban_first_s=3.0, patience_s=3.0)
     monkeypatch.setattr(KucoinSettings, "limits", property(lambda _: short))
     async with scene(tmp_path) as here:
         await here.arm("cloudflare")
