@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from app.domain.exact import to_millionths
 from app.domain.market import DataSource
 from app.domain.moments import DayMoments, HistoricMoments
+
+CLOCK_TOLERANCE: Final = timedelta(seconds=60)  # between the wall clocks of two processes
 
 
 class Family(StrEnum):
@@ -100,6 +102,14 @@ class Board:
 
     def card(self, symbol: str) -> Card | None:
         return self._by_symbol.get(symbol)
+
+    def is_future(self, at: datetime) -> bool:
+        """Whether a clock that was wrong stamped it: its age is not known then."""
+        return self.calculated_at - at > CLOCK_TOLERANCE
+
+    def is_within(self, limit: timedelta, at: datetime) -> bool:
+        """Whether it is at most `limit` old at `at`; no if its age is not known."""
+        return at - self.calculated_at <= limit and not self.is_future(at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ position moves with its price. All amounts are exact multiples of 1e-18 of the i
 gains of the symbols add up to the change of the equity to the last digit.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -17,6 +17,7 @@ from app.domain.equity_steps import Step
 from app.domain.exact import EXACT, total
 from app.domain.performance import Figures, figures, figures_of_equity
 from app.domain.portfolio import FULL
+from app.domain.segments import Redenomination, crossed
 
 ONE: Final = Decimal(1)
 _GRAIN: Final = Decimal(1).scaleb(-18)
@@ -29,6 +30,7 @@ class Valuation:
 
     at: datetime
     prices: Mapping[str, Decimal]
+    redenominated: Mapping[str, tuple[Redenomination, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,13 @@ class Position:
     def at_price(self, price: Decimal) -> Decimal:
         worth = EXACT.divide(EXACT.multiply(self.notional, price), self.entry)
         return worth.quantize(_GRAIN, context=EXACT)
+
+    def redenominated(
+        self, changes: Iterable[Redenomination], at: datetime, price: Decimal
+    ) -> str | None:
+        """Why a price of that moment does not value the position; None where it does."""
+        change = crossed(changes, (self.opened_at, self.entry), (at, price))
+        return None if change is None else f"was redenominated after {change.since:%Y-%m-%d %H:%M}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +136,7 @@ def walk(
         if isinstance(item, Step):
             state, point = _stepped(state, item)
         else:
-            state, point = _valued(state, item.at, item.prices, is_step=False)
+            state, point = _valued(state, item, item.prices, is_step=False)
         points.append(point)
     return Curve(tuple(points), state.positions, state.cash, state.broken, state.broken_at)
 
@@ -203,15 +212,17 @@ def _opening(opening: Opening, first: Step) -> tuple[_State, list[Point]]:
 
 
 def _stepped(state: _State, step: Step) -> tuple[_State, Point]:
-    state, point = _valued(state, step.at, step.marks, is_step=True)
+    state, point = _valued(state, step, step.marks, is_step=True)
     left = [symbol for symbol in state.positions if symbol not in step.weights]
     if state.broken is not None or not (step.is_weighed or left):
         return state, point
     wanted = {symbol: weight for symbol, weight in step.weights.items() if weight > 0}
-    needed = [*state.positions, *wanted] if step.is_weighed else left
+    closed = list(state.positions) if step.is_weighed else left
+    needed = [*closed, *wanted] if step.is_weighed else left
     missing = next((symbol for symbol in needed if symbol not in step.marks), None)
-    if missing is not None:
-        why = f"the mark of {missing} was not known when version {step.version} was made"
+    unlike = _unlike({name: state.positions[name] for name in closed}, step, step.marks)
+    if missing is not None or unlike is not None:
+        why = unlike or f"the mark of {missing} was not known when version {step.version} was made"
         said = point if point.reason is None else replace(point, reason=why)
         return replace(state, broken=why, broken_at=step.at), said
     if step.is_weighed:
@@ -234,14 +245,31 @@ def _opened(equity: Decimal, wanted: Mapping[str, int], step: Step) -> _State:
     return _State(_minus(equity, invested), positions)
 
 
+def _unlike(
+    positions: Mapping[str, Position], moment: Step | Valuation, prices: Mapping[str, Decimal]
+) -> str | None:
+    """Why the first of the positions whose price is in another unit now has no value."""
+    for symbol, one in positions.items():
+        changes = moment.redenominated.get(symbol, ())
+        if changes and symbol in prices:
+            why = one.redenominated(changes, moment.at, prices[symbol])
+            if why is not None:
+                return f"{symbol} {why}: what it earned across that is not known"
+    return None
+
+
 def _valued(
-    state: _State, at: datetime, prices: Mapping[str, Decimal], *, is_step: bool
+    state: _State, moment: Step | Valuation, prices: Mapping[str, Decimal], *, is_step: bool
 ) -> tuple[_State, Point]:
+    at = moment.at
     if state.broken is not None:
         return state, Point(at, None, {}, state.broken, is_step)
     missing = next((symbol for symbol in state.positions if symbol not in prices), None)
     if missing is not None:
         return state, Point(at, None, {}, f"no price of {missing} is known", is_step)
+    unlike = _unlike(state.positions, moment, prices)
+    if unlike is not None:
+        return state, Point(at, None, {}, unlike, is_step)
     after = {
         symbol: replace(one, value=one.at_price(prices[symbol]))
         for symbol, one in state.positions.items()

@@ -7,7 +7,8 @@ from decimal import Decimal
 from itertools import groupby
 from typing import Any, Final
 
-from app.domain.history import EventType, PortfolioEvent
+from app.domain.history import EventType, PortfolioEvent, instant, instant_text, number_text
+from app.domain.segments import Redenomination
 
 WEIGHS: Final = frozenset({EventType.REBALANCE, EventType.WEIGHTS})
 # What moves members or weights; nothing else has a part in the equity.
@@ -43,6 +44,8 @@ class Step:
     swaps: tuple[Swap, ...]
     # Ids of those that had no mark, by symbol; not of those whose price was not believed.
     absent: Mapping[str, str] = field(default_factory=dict)
+    # By symbol, as they were known then.
+    redenominated: Mapping[str, tuple[Redenomination, ...]] = field(default_factory=dict)
 
 
 def steps(events: Iterable[PortfolioEvent]) -> tuple[Step, ...]:
@@ -71,6 +74,7 @@ def steps(events: Iterable[PortfolioEvent]) -> tuple[Step, ...]:
                     if event.type is EventType.REPLACE and event.other_symbol and event.symbol
                 ),
                 absent=_absent(together),
+                redenominated=_redenominated(together),
             )
         )
     return tuple(found)
@@ -120,6 +124,36 @@ def _marks(events: Sequence[PortfolioEvent]) -> dict[str, Decimal]:
         for event in events
         for one in event.payload.get("marks", {}).values()
         if one["mark"] is not None and Decimal(one["mark"]) > 0
+    }
+
+
+def redenominations_payload(changes: Iterable[Redenomination]) -> list[dict[str, str]]:
+    """As an event keeps them beside a mark."""
+    return [
+        {
+            "since": instant_text(one.since),
+            "until": instant_text(one.until),
+            "before": str(number_text(one.before)),
+            "after": str(number_text(one.after)),
+        }
+        for one in changes
+    ]
+
+
+def _redenominated(events: Sequence[PortfolioEvent]) -> dict[str, tuple[Redenomination, ...]]:
+    return {
+        one["symbol"]: tuple(
+            Redenomination(
+                instant(kept["since"]),
+                instant(kept["until"]),
+                Decimal(kept["before"]),
+                Decimal(kept["after"]),
+            )
+            for kept in one["redenominated"]
+        )
+        for event in events
+        for one in event.payload.get("marks", {}).values()
+        if "redenominated" in one
     }
 
 

@@ -229,12 +229,15 @@ def counted(
 ) -> Tally | None:
     """The tally after one more look, None where it does not exceed.
 
-    A board counts once, and within `interval` of a counted look no other is counted.
+    A board counts once, and within `interval` of a counted look no other is counted. A look that
+    is still to come by its stamp was stamped by a wrong clock: it counts as one of now.
     """
     if not exceeds:
         return None
     if former is None or former.candidate != new:
         return Tally(old, new, 1, input_hash, at)
+    if former.counted_at > at:
+        return replace(former, counted_at=at)
     if former.input_hash == input_hash or at - former.counted_at < interval:
         return former
     return replace(former, count=former.count + 1, input_hash=input_hash, counted_at=at)

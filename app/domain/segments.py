@@ -5,23 +5,98 @@ returns, means and highs would compare what cannot be compared. `unbroken` is th
 such prices; a test of the architecture finds code that reads the prices of a panel without it.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import lru_cache
 from typing import Final
 
 import numpy as np
 
+from app.domain.exact import EXACT
 from app.domain.market import CandleSeries, Floats, Interval, Ints
 from app.domain.panel import FIELDS, LONGEST_BRIDGE, Bools, Panel, bridged
 
 _HALT: Final = {Interval.DAY: LONGEST_BRIDGE, Interval.HOUR: 24}  # bars; more in a row are a break
 _LEAST_POWER: Final = 1  # of ten: coins are exchanged one to ten, a hundred, a thousand
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _NEAR: Final = 0.15  # of a power of ten, in decimal logarithms: a day's move beside it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UnbrokenPanel(Panel):
     """Bars after the last break of each symbol; made by `unbroken` alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redenomination:
+    """A change of the unit of a price between `since` and `until`: no return reaches across it."""
+
+    since: datetime
+    until: datetime
+    before: Decimal  # the last price in the old unit
+    after: Decimal  # the first price in the new one
+
+    def is_nearer_after(self, price: Decimal) -> bool:
+        """Whether the price is nearer to that after the change than before it, in logarithms."""
+        square, middle = EXACT.multiply(price, price), EXACT.multiply(self.before, self.after)
+        return square > middle if self.after > self.before else square < middle
+
+    def is_past(self, at: datetime, price: Decimal) -> bool:
+        """Whether a price of that moment is in the new unit; during the change the price tells."""
+        if self.since <= at < self.until:
+            return self.is_nearer_after(price)
+        return at >= self.until
+
+
+def crossed(
+    changes: Iterable[Redenomination],
+    first: tuple[datetime, Decimal],
+    last: tuple[datetime, Decimal],
+) -> Redenomination | None:
+    """The first change of unit between two prices, each with its moment; None without any."""
+    return next(
+        (one for one in changes if one.is_past(*last) and not one.is_past(*first)),
+        None,
+    )
+
+
+def unit_changes(panel: Panel | None, symbol: str) -> tuple[Redenomination, ...]:
+    """The redenominations of a symbol that the panel shows, oldest first."""
+    return () if panel is None else _unit_changes(panel).get(symbol, ())
+
+
+def newest_close(panel: Panel | None, symbol: str) -> tuple[datetime, Decimal] | None:
+    """The last known close of a symbol, with the end of its bar."""
+    if panel is None or symbol not in panel.symbols:
+        return None
+    closes = panel.close[:, panel.symbols.index(symbol)]
+    known = np.flatnonzero(np.isfinite(closes) & (closes > 0.0))
+    if not len(known):
+        return None
+    row = int(known[-1])
+    return _end(panel, row), Decimal(repr(float(closes[row])))
+
+
+@lru_cache(maxsize=4)  # by identity, as `_cut`
+def _unit_changes(panel: Panel) -> Mapping[str, tuple[Redenomination, ...]]:
+    found: dict[str, tuple[Redenomination, ...]] = {}
+    for row, column in np.argwhere(_breaks(panel)[1]).tolist():
+        last = int(np.flatnonzero(np.isfinite(panel.close[:row, column]))[-1])
+        one = Redenomination(
+            since=_end(panel, last),
+            until=_end(panel, row),
+            before=Decimal(repr(float(panel.close[last, column]))),
+            after=Decimal(repr(float(panel.open[row, column]))),
+        )
+        name = panel.symbols[column]
+        found[name] = (*found.get(name, ()), one)
+    return found
+
+
+def _end(panel: Panel, row: int) -> datetime:
+    return _EPOCH + timedelta(milliseconds=int(panel.opened_ms[row]) + panel.interval.ms)
 
 
 def is_redenomination(before: float, after: float) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from itertools import pairwise
 from math import fsum, sqrt
 from statistics import stdev
@@ -15,6 +16,7 @@ from app.domain.equity import Valuation
 from app.domain.equity_steps import Step, Swap
 from app.domain.exact import to_millionths
 from app.domain.market import Funding
+from app.domain.segments import Redenomination, crossed
 
 _UPPER: Final = 0.975
 _USUAL_MS: Final = 8 * 3_600_000  # where a rate does not say its interval
@@ -133,12 +135,16 @@ def _outcome(
 ) -> SwapOutcome:
     left = next((one for one in later if swap.new not in one.weights), None)
     gone = tuple(name for name in (swap.old, swap.new) if name in delisted)
-    path = tuple(_path(step, swap, left, valuations, gone))
+    moments = _moments(step, swap, left, valuations)
+    path = tuple(_path(step, swap, moments, gone))
+    pair = (swap.old, swap.new)
+    changed = next((name for name in pair if moments and _is_changed(step, name, *moments[-1])), "")
     last = path[-1] if path else Moment(step.at, None, None)
     unknown = next((name for name in (swap.old, swap.new) if name not in step.marks), None)
     reasons = (
         (unknown is not None, f"the mark of {unknown} was not known at the swap"),
         (not path, "no price is known since"),
+        (changed != "", f"{changed} was redenominated since: its return is not known"),
         (last.old is None, f"no price of {swap.old} is known"),
         (last.new is None, f"no price of {swap.new} is known"),
     )
@@ -210,27 +216,45 @@ def _paid(
     return total
 
 
-def _path(
-    step: Step,
-    swap: Swap,
-    left: Step | None,
-    valuations: Sequence[Valuation],
-    gone: Collection[str],
-) -> Iterator[Moment]:
-    prices = [
-        (one.at, one.prices)
+_Changes = Mapping[str, tuple[Redenomination, ...]]
+_Told = tuple[datetime, Mapping[str, Decimal], _Changes]
+
+
+def _moments(
+    step: Step, swap: Swap, left: Step | None, valuations: Sequence[Valuation]
+) -> list[_Told]:
+    found: list[_Told] = [
+        (one.at, one.prices, one.redenominated)
         for one in valuations
         if one.at > step.at and (left is None or one.at < left.at)
     ]
     if left is not None and {swap.old, swap.new} <= left.marks.keys():
-        prices.append((left.at, left.marks))
+        found.append((left.at, left.marks, left.redenominated))
+    return found
+
+
+def _is_changed(
+    step: Step, name: str, at: datetime, prices: Mapping[str, Decimal], changes: _Changes
+) -> bool:
+    """Whether the price is in another unit than the mark at the swap."""
+    if name not in prices or name not in step.marks:
+        return False
+    first, last = (step.at, step.marks[name]), (at, prices[name])
+    return crossed(changes.get(name, ()), first, last) is not None
+
+
+def _path(
+    step: Step, swap: Swap, moments: Sequence[_Told], gone: Collection[str]
+) -> Iterator[Moment]:
     last = {name: step.marks[name] for name in gone if name in step.marks}
-    for at, told in prices:
+    for at, told, changes in moments:
         last |= {name: told[name] for name in gone if name in told}
         known = {**last, **told}
         returns = (
             float(known[name] / step.marks[name]) - 1.0
-            if name in known and name in step.marks
+            if name in known
+            and name in step.marks
+            and not _is_changed(step, name, at, known, changes)
             else None
             for name in (swap.old, swap.new)
         )

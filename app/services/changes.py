@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from app.domain.controls import HELD_BACK
+from app.domain.equity_steps import redenominations_payload
 from app.domain.events import PortfolioChanged
 from app.domain.history import (
     Draft,
@@ -86,10 +87,12 @@ def marked(before: Portfolio, change: Change, grounds: Grounds) -> tuple[Draft, 
     return (*others, replace(last, payload={**last.payload, "marks": marks}))
 
 
-def _mark(symbol: str, grounds: Grounds) -> dict[str, str | None]:
+def _mark(symbol: str, grounds: Grounds) -> dict[str, object]:
     mark = grounds.mark(symbol)
     if mark is not None:
-        return {"symbol": symbol, "mark": number_text(mark)}
+        told: dict[str, object] = {"symbol": symbol, "mark": number_text(mark)}
+        changes = grounds.redenominations(symbol)
+        return {**told, "redenominated": redenominations_payload(changes)} if changes else told
     quote = grounds.market.quote(symbol)
     return {"symbol": symbol, "mark": None, "doubt": None if quote is None else quote.doubt}
 

@@ -1,7 +1,7 @@
 """The equity curve with what it was made of, read as far back as the question goes."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -102,8 +102,11 @@ async def track_of(
     read = await stretch(unit, need.first(begun_at, grounds), begun_at, has_start=has_start)
     symbols = {symbol for change in read.changes for symbol in change.weights}
     symbols |= {name for step in swaps for one in step.swaps for name in (one.old, one.new)}
+    changes = {name: found for name in symbols if (found := grounds.redenominations(name))}
     now = Valuation(grounds.at, _marks(symbols, grounds))
-    valuations = (*_closes(symbols, grounds), now)
+    valuations = tuple(
+        replace(one, redenominated=changes) for one in (*_closes(symbols, grounds), now)
+    )
     whole, curve = await followed(unit, read, valuations)
     earlier: tuple[KnownEquity, ...] = ()
     if need.has_figures and has_start and whole.opening is not None:

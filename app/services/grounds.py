@@ -19,6 +19,13 @@ from app.domain.quality import worst
 from app.domain.quarantine import MEANING
 from app.domain.rebalancing import Standing
 from app.domain.sectors import UNCLASSIFIED
+from app.domain.segments import (
+    Redenomination,
+    crossed,
+    is_redenomination,
+    newest_close,
+    unit_changes,
+)
 from app.domain.selection import Candidate
 from app.domain.symbols import SymbolEntry
 from app.domain.weighting_methods import Covariance, covariance
@@ -72,7 +79,7 @@ class Grounds:
     def is_board_fresh(self) -> bool:
         limit = self.configuration.age_limit_cadences * self.configuration.cadences.scoring
         board = self.board
-        return board is not None and self.at - board.calculated_at <= timedelta(seconds=limit)
+        return board is not None and board.is_within(timedelta(seconds=limit), self.at)
 
     @property
     def data_status(self) -> DataStatus:
@@ -127,6 +134,15 @@ class Grounds:
         quote = self.market.quote(symbol)
         return None if quote is None or quote.doubt is not None else quote.mark
 
+    def redenominations(self, symbol: str) -> tuple[Redenomination, ...]:
+        """Changes of the unit of its price: those of the bars, and one that no bar shows yet."""
+        hourly, daily = self.market.panel(Interval.HOUR), self.market.panel(Interval.DAY)
+        found = (*unit_changes(daily, symbol), *unit_changes(hourly, symbol))
+        mark, last = self.mark(symbol), newest_close(hourly, symbol) or newest_close(daily, symbol)
+        if mark is None or last is None or not is_redenomination(float(last[1]), float(mark)):
+            return found
+        return (*found, Redenomination(last[0], max(self.at, last[0]), last[1], mark))
+
     def doubt(self, symbol: str) -> str | None:
         """In words, why its prices are not believed; None while they are."""
         quote = self.market.quote(symbol)
@@ -168,13 +184,26 @@ class Grounds:
         )
 
     def marked(self, portfolio: Portfolio) -> Portfolio:
-        """The portfolio as prices have carried it; without a fresh mark a weight stays."""
+        """The portfolio as prices have carried it.
+
+        Without a fresh mark in the unit of the one before a weight stays.
+        """
         now = {
             member.symbol: mark
             for member in portfolio.members
-            if self.is_fresh(member.symbol) and (mark := self.mark(member.symbol)) is not None
+            if self.is_fresh(member.symbol)
+            and (mark := self.mark(member.symbol)) is not None
+            and not self._is_other_unit(member.symbol, mark)
         }
         return marked(portfolio, self.set_at, now)
+
+    def _is_other_unit(self, symbol: str, mark: Decimal) -> bool:
+        """Whether the mark is in another unit than when weights were set, as prices tell."""
+        first = self.set_at.get(symbol)
+        return first is not None and any(
+            one.is_nearer_after(mark) and not one.is_nearer_after(first)
+            for one in self.redenominations(symbol)
+        )
 
     def weighed(self) -> "Grounds":
         """The same right after weights were set: no price has carried them anywhere yet."""
@@ -301,7 +330,11 @@ class Grounds:
     def since_inclusion(self, member: Member) -> SinceInclusion:
         """Figures of a member from hourly closes, from daily ones where those do not reach back."""
         hourly, daily = self.market.panel(Interval.HOUR), self.market.panel(Interval.DAY)
-        mark = self.mark(member.symbol)
+        mark, first = self.mark(member.symbol), member.inclusion_price
+        if mark is not None and first is not None:
+            changes = self.redenominations(member.symbol)
+            if crossed(changes, (member.included_at, first), (self.at, mark)) is not None:
+                return SinceInclusion(None, None, None)
         return figures(member, hourly, daily, None if mark is None else float(mark))
 
 

@@ -258,13 +258,19 @@ def held(member: Member, track: Track, realized: Mapping[str, Decimal]) -> HeldP
     curve, mark = track.curve, track.grounds.mark(member.symbol)
     position = None if curve.broken else curve.positions.get(member.symbol)
     entry = track.grounds.market.resolve(member.symbol)
+    unlike = None
+    if position is not None and mark is not None:
+        changes = track.grounds.redenominations(member.symbol)
+        unlike = position.redenominated(changes, track.grounds.at, mark)
     reasons = (
         (curve.broken is not None, curve.broken),
         (mark is None, "its mark is not known"),
+        (unlike is not None, f"it {unlike}"),
     )
-    unknown = curve.broken is not None or (position is not None and mark is None)
+    is_unpriced = position is not None and (mark is None or unlike is not None)
+    unknown = curve.broken is not None or is_unpriced
     unrealized = None
-    if position is not None and mark is not None:
+    if position is not None and mark is not None and unlike is None:
         unrealized = position.at_price(mark) - position.notional
     gains = total(
         point.gains.get(member.symbol, Decimal(0))

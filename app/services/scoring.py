@@ -9,7 +9,7 @@ from typing import Any, Final
 import structlog
 
 from app.domain.algorithm import algorithm, changes_of
-from app.domain.board import Board, BoardDraft, Card
+from app.domain.board import CLOCK_TOLERANCE, Board, BoardDraft, Card
 from app.domain.composite import AlgorithmSpec
 from app.domain.configuration import Configuration
 from app.domain.errors import Code, NotFoundError, ServiceError, UnavailableError
@@ -82,22 +82,24 @@ class Scoring:
     async def load(self) -> Board | None:
         """Take up the newest stored board, and the newest complete one."""
         async with self.database.read() as unit:
-            latest = self._latest = await unit.scoring.latest()
+            until = self.clock() + CLOCK_TOLERANCE
+            latest = self._latest = await unit.scoring.latest(until)
             is_complete = latest is None or not latest.is_provisional
-            self._complete = latest if is_complete else await unit.scoring.latest_complete()
+            self._complete = latest if is_complete else await unit.scoring.latest_complete(until)
         return latest
 
     async def refresh(self) -> None:
         """Take up a board that another process has made since."""
         async with self.database.read() as unit:
-            newest = await unit.shared_market.newest_run_id()
+            until = self.clock() + CLOCK_TOLERANCE
+            newest = await unit.shared_market.newest_run_id(until)
             if newest is None or (self._latest is not None and newest == self._latest.run_id):
                 return
             board = await unit.scoring.run(newest)
             # A complete board may have come between two looks.
             passed = None
             if board is not None and board.is_provisional:
-                passed = await unit.scoring.latest_complete()
+                passed = await unit.scoring.latest_complete(until)
         for one in (passed, board):
             if one is not None:
                 self._keep_newer(one)
@@ -143,7 +145,7 @@ class Scoring:
         """By its age alone, whatever the market is."""
         settings = self.configuration()
         limit = timedelta(seconds=settings.age_limit_cadences * settings.cadences.scoring)
-        young = self.clock() - board.calculated_at <= limit
+        young = board.is_within(limit, self.clock())
         return DataStatus.FRESH if young else DataStatus.STALE
 
     async def calculate(self) -> Board:
@@ -225,12 +227,16 @@ class Scoring:
         return board
 
     def _keep_newer(self, board: Board) -> None:
-        if self._latest is None or self._latest.calculated_at <= board.calculated_at:
+        if self._is_superseded(self._latest, board):
             self._latest = board
-        former = self._complete
-        is_newer = former is None or former.calculated_at <= board.calculated_at
-        if is_newer and not board.is_provisional:
+        if not board.is_provisional and self._is_superseded(self._complete, board):
             self._complete = board
+
+    def _is_superseded(self, former: Board | None, board: Board) -> bool:
+        """A board from a time that has not come holds up no later one."""
+        if former is None or former.calculated_at <= board.calculated_at:
+            return True
+        return former.is_future(self.clock())
 
     def _take(self, board: Board) -> None:
         self._keep_newer(board)

@@ -98,13 +98,13 @@ class ScoringRepository:
             await self.connection.execute(scoring_run_moments.insert(), used)
         await add_rows(self.connection, symbol_scores, rows)
 
-    async def latest(self) -> Board | None:
-        """The newest board; None before the first run."""
-        return await self._board(_newest(select(*_RUN)))
+    async def latest(self, until: datetime | None = None) -> Board | None:
+        """The newest board, of those made up to `until`; None before the first run."""
+        return await self._board(_newest(_until(select(*_RUN), until)))
 
-    async def latest_complete(self) -> Board | None:
-        """The newest board that is not provisional."""
-        return await self._board(_complete(_newest(select(*_RUN))))
+    async def latest_complete(self, until: datetime | None = None) -> Board | None:
+        """The newest board that is not provisional, of those made up to `until`."""
+        return await self._board(_complete(_newest(_until(select(*_RUN), until))))
 
     async def run(self, run_id: str) -> Board | None:
         return await self._board(select(*_RUN).where(scoring_runs.c.run_id == run_id))
@@ -250,6 +250,10 @@ def _divided(board: Board) -> tuple[dict[str, Card], list[dict[str, Any]]]:
 def _newest(wanted: Select[Any], count: int = 1) -> Select[Any]:
     table = scoring_runs
     return wanted.order_by(table.c.calculated_at.desc(), table.c.run_id.desc()).limit(count)
+
+
+def _until(wanted: Select[Any], until: datetime | None) -> Select[Any]:
+    return wanted if until is None else wanted.where(scoring_runs.c.calculated_at <= until)
 
 
 def _complete(wanted: Select[Any]) -> Select[Any]:

@@ -1,6 +1,7 @@
 """What the owner of the feed sees, for the other processes: one row, written anew each time."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Select, func, select
@@ -84,11 +85,13 @@ class SharedMarketRepository:
         row: Any = (await self.connection.execute(wanted)).one_or_none()
         return None if row is None else (Stamped(*row[:4]), row.payload)
 
-    async def newest_run_id(self) -> str | None:
-        """Of the newest board, whoever made it; None before the first."""
+    async def newest_run_id(self, until: datetime) -> str | None:
+        """Of the newest board made up to `until`, by any process; None before the first."""
         table = scoring_runs
-        wanted = select(table.c.run_id).order_by(
-            table.c.calculated_at.desc(), table.c.run_id.desc()
+        wanted = (
+            select(table.c.run_id)
+            .where(table.c.calculated_at <= until)
+            .order_by(table.c.calculated_at.desc(), table.c.run_id.desc())
         )
         found: str | None = (await self.connection.execute(wanted.limit(1))).scalar()
         return found

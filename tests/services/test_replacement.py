@@ -74,6 +74,12 @@ class Cycles:
         assert outcome.result is not None
         return outcome.result
 
+    def counted(self, done: Executed) -> int:
+        """Confirmations of the swap of the weakest member."""
+        return next(
+            one.confirmations for one in done.proposals if one.leaver.contender.symbol == WEAKEST
+        )
+
     async def proposal(self, symbol: str) -> Proposal:
         shown = await self.desk.replacement.evaluate()
         return next(one for one in shown.proposals if one.leaver.contender.symbol == symbol)
@@ -203,6 +209,22 @@ async def test_a_confirmation_counts_once_in_eight_hours_and_survives_a_restart(
         found.append(pending.confirmations)
     assert found == [1] * 8 + [2] * 8 + [3]
     assert [one.new.member.symbol for one in done.swaps] == [PLANTED]
+
+
+async def test_a_clock_that_jumps_a_day_ahead_and_back_holds_up_no_confirmation(
+    cycles: Cycles,
+) -> None:
+    desk = cycles.desk
+    await cycles.cycle(BETTER)
+    then = desk.now
+    desk.later(days=1)
+    done = await cycles.cycle(BETTER)
+    assert cycles.counted(done) == 2
+    desk.now = then
+    with pytest.raises(UnavailableError) as caught:
+        await cycles.evaluate()
+    assert caught.value.code is Code.MARKET_DATA_STALE, "a board of tomorrow decides nothing"
+    assert [cycles.counted(await cycles.cycle(BETTER)) for _ in range(2)] == [2, 3]
 
 
 async def test_a_candidate_with_much_dearer_funding_does_not_exceed(cycles: Cycles) -> None:

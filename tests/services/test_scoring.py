@@ -420,6 +420,26 @@ async def test_an_older_board_never_takes_the_place_of_a_newer_one(bench: Bench)
     assert bench.scoring.latest() is newest
 
 
+async def test_a_clock_that_jumps_a_day_ahead_and_back_freezes_no_board(bench: Bench) -> None:
+    first = await bench.scoring.calculate()
+    bench.now += timedelta(days=1)
+    jumped = await bench.scoring.calculate()
+    assert bench.scoring.in_force() is jumped
+    bench.now = NOW + timedelta(minutes=5)
+    assert bench.scoring.own_status_of(jumped) is DataStatus.STALE, "its age is not known"
+    restarted = bench.service()
+    await restarted.load()
+    assert (restarted.latest(), restarted.in_force()) == (first, first)
+    follower = bench.service()
+    await follower.refresh()
+    assert (follower.latest(), follower.in_force()) == (first, first)
+    after = await bench.scoring.calculate()
+    assert (bench.scoring.latest(), bench.scoring.in_force()) == (after, after)
+    assert bench.scoring.own_status_of(after) is DataStatus.FRESH
+    await follower.refresh()
+    assert (follower.latest(), follower.in_force()) == (after, after)
+
+
 async def test_rankings_by_composite_and_by_family(bench: Bench) -> None:
     board = await bench.scoring.calculate()
     of, lines = bench.scoring.rankings(AlgorithmType.COMPOSITE)
