@@ -174,7 +174,7 @@ async def test_the_hysteresis_of_trading(desk: Desk) -> None:
     member = SYMBOLS[5]
 
     async def weight_at(score: float) -> int:
-        desk.later(minutes=5)
+        desk.later(hours=1)
         desk.score({member: score})
         await rebalanced(desk)
         return (await desk.portfolio.view()).portfolio.members[5].weight_u
