@@ -173,6 +173,7 @@ def plan(
     method: WeightingMethod | None = None,
     *,
     rebalanced_at: datetime | None = None,
+    is_interval_done: bool = False,
     least_u: Mapping[str, int] = MappingProxyType({}),
 ) -> Plan:
     """The change that brings weights back to their targets, a plan without shifts if none is due.
@@ -180,13 +181,23 @@ def plan(
     `portfolio` has the weights as prices have carried them. A drift of exactly the threshold does
     not call for a change. Members inside their band stay, the others absorb the rest, and a second
     plan right after the first has no shifts. `rebalanced_at`: what drift alone calls for waits for
-    `rebalance_min_spacing` since then, except that excluded members leave into cash. `least_u` is
-    the smallest change of a symbol that is traded.
+    `rebalance_min_spacing` since then, except that excluded members leave into cash.
+    `is_interval_done`: a check found nothing to do since `interval_slot`. `least_u` is the smallest
+    change of a symbol that is traded.
     """
     ruled = rulings(portfolio, standings, configuration, known, method)
     allocation = targets(ruled, configuration, known, method)
     triggers, waits_until = _triggers(
-        portfolio, ruled, allocation, configuration, at, standings, known, rebalanced_at, least_u
+        portfolio,
+        ruled,
+        allocation,
+        configuration,
+        at,
+        standings,
+        known,
+        rebalanced_at,
+        least_u,
+        is_interval_done=is_interval_done,
     )
     reasons = {symbol: ruling.reason for symbol, ruling in ruled.items()}
     if not triggers:
@@ -215,6 +226,17 @@ def plan(
         )
     )
     return replace(made, waits_until=waits_until, held_back=tuple(sorted(held_back)))
+
+
+def interval_slot(
+    portfolio: Portfolio, configuration: Configuration, at: datetime
+) -> datetime | None:
+    """When the interval last passed since weights were set; None where it has not passed yet."""
+    if portfolio.weighted_at is None:
+        return None
+    interval = timedelta(seconds=configuration.rebalance_interval)
+    passed = (at - portfolio.weighted_at) // interval
+    return portfolio.weighted_at + passed * interval if passed > 0 else None
 
 
 def _without_excluded(
@@ -287,6 +309,8 @@ def _triggers(
     known: Covariance | None,
     rebalanced_at: datetime | None,
     least_u: Mapping[str, int],
+    *,
+    is_interval_done: bool,
 ) -> tuple[tuple[Trigger, ...], datetime | None]:
     """What calls for a change, and until when all waits but excluded members that leave."""
     members, targets_u = portfolio.members, allocation.weights_u
@@ -308,8 +332,7 @@ def _triggers(
         for one in members
         if ruled[one.symbol].claim.role is Role.FUNDED
     )
-    age = timedelta() if portfolio.weighted_at is None else at - portfolio.weighted_at
-    is_due = age >= timedelta(seconds=configuration.rebalance_interval)
+    is_due = interval_slot(portfolio, configuration, at) is not None and not is_interval_done
     late = is_due and any(beyond(configuration.rebalance_interval_threshold_u))
     # An excluded member leaves at once, unless the lot rule holds it back.
     leaves = any(

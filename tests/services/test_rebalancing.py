@@ -367,6 +367,22 @@ async def test_drift_waits_for_the_spacing_and_an_exit_does_not(desk: Desk) -> N
     assert (await rebalanced(desk)).plan.shifts
 
 
+async def test_the_interval_is_judged_once_each_time_it_has_passed(desk: Desk) -> None:
+    await desk.filled()
+    desk.later(days=1)
+    desk.score({})
+    assert (await rebalanced(desk)).plan.triggers == ()
+    desk.later(hours=1)
+    desk.score({})
+    desk.quote(SYMBOLS[3], mark=Decimal("10.8"))  # about .7 percentage points
+    assert (await rebalanced(desk)).plan.triggers == (), "the check of this day is done"
+    desk.later(hours=23)
+    desk.score({})
+    made = await rebalanced(desk)
+    assert made.plan.triggers == (Trigger.INTERVAL,)
+    assert made.plan.shifts
+
+
 async def test_nothing_is_proposed_on_stale_data(desk: Desk) -> None:
     await desk.filled()
     desk.stale(*SYMBOLS[:5])
