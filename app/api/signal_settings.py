@@ -18,7 +18,7 @@ class SignalsOut(Out):
     horizon_days: float = Field(
         description="Over which a signal is to prove right that names no timeframe."
     )
-    min_outcomes: int = Field(description="From which on the skill of an agent is known.")
+    min_outcomes: int = Field(description="Outcomes from which on skill is known.")
     veto_volatility: float = Field(description="Annualised; above it risk forbids buying.")
     veto_drawdown: Score = Field(description="A fall within 90 days beyond which as well.")
     expires_after: int = Field(description="Seconds, where the source names no end.")

@@ -21,7 +21,7 @@ class SignalRules:
     strong_consensus: float = setting(0.75, 0.5, 1.0)
     quorum: float = setting(0.5, 0.0, 1.0)  # share of the agents' weight that must have voted
     horizon_days: float = setting(1.0, 0.1, 90.0)  # to prove right in; or its own timeframe
-    min_outcomes: int = setting(50, 1, 100_000)  # from which on the skill of an agent is known
+    min_outcomes: int = setting(50, 1, 100_000)  # from which on skill is known
     veto_volatility: float = setting(3.0, 0.1, 20.0)  # annualised; above it risk forbids buying
     veto_drawdown: float = setting(0.8, 0.0, 1.0)  # a fall within 90 days beyond which as well
     expires_after: int = setting(_DAY_S, 60, 30 * _DAY_S)  # where the source names no end

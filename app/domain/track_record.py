@@ -93,9 +93,9 @@ def trust(record: Record) -> float:
     return UNPROVEN + (1.0 - UNPROVEN) * max(0.0, record.skill)
 
 
-def is_proven(record: Record) -> bool:
-    """Whether a source has any skill."""
-    return to_millionths(record.skill) > 0
+def is_proven(record: Record, least: int) -> bool:
+    """Whether a source has any skill, which is not known with fewer than `least` outcomes."""
+    return record.outcomes >= least and to_millionths(record.skill) > 0
 
 
 def bin_of(probability: float) -> int:

@@ -115,7 +115,7 @@ def judge(
         votes,
         rules,
         is_by_skill=weights is not None,
-        is_source_proven=source is not None and is_proven(source.record),
+        is_source_proven=source is not None and is_proven(source.record, rules.min_outcomes),
     )
 
 

@@ -1,16 +1,16 @@
 """Volume judged like price: turnover against volume times price, and jumps of one hour."""
 
 from functools import lru_cache
+from math import isfinite
 from typing import Final
 
 import numpy as np
 
-from app.domain.exact import is_above
 from app.domain.market import CandleSeries, Interval
 
 _LEAST_HOURS: Final = 7  # days on which the hour was seen
 _MOST: Final = 1e6  # that is told of a deviation
-_WIDE: Final = 2.0  # a range of so many usual ones confirms a volume
+_MOST_CONFIRMED: Final = 5.0  # times a usual volume that a wide price range explains at most
 
 
 def turnover_off_price(turnover: float, volume: float, low: float, high: float) -> float | None:
@@ -38,8 +38,9 @@ def newest_off_price(hourly: CandleSeries) -> float | None:
 def volume_jump(hourly: CandleSeries) -> float | None:
     """Volume of the newest hour over the median of the same hour of other days.
 
-    None where the hour was seen on fewer than seven other days, or where its price range is wide,
-    too: a market that moves trades more, and that confirms the volume.
+    A market that moves trades more: where the price range is wider than the median range, the
+    result is divided by the ratio of the two, and by five at most. None where the hour was seen on
+    fewer than seven other days, or where the volume is unknown.
     """
     if not len(hourly):
         return None
@@ -47,10 +48,19 @@ def volume_jump(hourly: CandleSeries) -> float | None:
     others = hourly.volume[:-1][same_hour]
     if len(others) < _LEAST_HOURS or not (usual := float(np.median(others))) > 0.0:
         return None
-    spans = hourly.high / hourly.low - 1.0
-    if is_above(float(spans[-1]), _WIDE * float(np.median(spans[:-1]))):
-        return None
-    return float(hourly.volume[-1]) / usual
+    newest = float(hourly.volume[-1])
+    return newest / usual / _confirmed(hourly) if isfinite(newest) else None
+
+
+def _confirmed(hourly: CandleSeries) -> float:
+    """Times a usual volume that the newest price range explains: 1 where a range is unknown."""
+    known = (hourly.low > 0.0) & np.isfinite(hourly.high)
+    others = known[:-1]
+    if not known[-1] or not others.any():
+        return 1.0
+    usual = float(np.median(hourly.high[:-1][others] / hourly.low[:-1][others] - 1.0))
+    newest = float(hourly.high[-1] / hourly.low[-1] - 1.0)
+    return min(max(newest / usual, 1.0), _MOST_CONFIRMED) if usual > 0.0 else 1.0
 
 
 def longest_gap(series: CandleSeries, interval: Interval) -> int:

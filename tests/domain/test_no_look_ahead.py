@@ -104,15 +104,21 @@ def test_a_signal_that_lasts_survives_a_bar_of_delay_and_one_that_peeks_does_not
     assert abs(late) < 0.1
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_random_prices_say_nothing_of_the_next_day(seed: int) -> None:
+def test_random_prices_say_nothing_of_the_next_day() -> None:
+    """Eight markets together: a look-ahead would push all of them the same way."""
+    found = np.array([_random_market(seed) for seed in range(1, 9)])
+    assert abs(found.mean()) * np.sqrt(len(found)) < 2.0
+
+
+def _random_market(seed: int) -> float:
+    """t of the correlation between scores and the next day where prices are random."""
     rng = np.random.default_rng(seed)
     moves = rng.normal(0.0, 0.03, (190, 24)) * rng.uniform(0.5, 2.0, 24)
     turnover = 1e7 * np.exp(rng.normal(0.0, 0.5, (190, 24)))
     panel = panel_of(np.exp(np.cumsum(moves, axis=0)), turnover=turnover)
     found = correlations(back_scores(panel, SPEC, 80), panel.close)
     assert len(found) == 80
-    assert abs(newey_west(found)) < 2.0
+    return newey_west(found)
 
 
 def test_a_coin_that_vanishes_later_changes_no_day_before() -> None:

@@ -179,7 +179,7 @@ def test_an_unknown_source_cannot_approve_itself(
 ) -> None:
     shown = evidence(**figures)
     alone = judge(direction, shown, rules)
-    for known in (Record(), record(200, 100)):
+    for known in (Record(), record(1, 1), record(49, 49), record(200, 100)):
         with_it = judge(direction, shown, rules, source=SourceClaim(strength, confidence, known))
         assert ORDER.index(with_it.evaluation) <= ORDER.index(alone.evaluation)
     mute = replace(AGENTS[0], name="mute", needs=("sentiment",))

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from app.domain.market import CandleSeries, Interval
+from app.domain.quality_rules import QualityRules
+from app.domain.quarantine import Doubt, volume_doubt
 from app.domain.volume_quality import (
     longest_gap,
     newest_off_price,
@@ -62,9 +64,38 @@ def test_an_hour_is_compared_with_the_same_hour_of_other_days() -> None:
     assert volume_jump(hourly(7 * 24)) is None, "the hour was seen on six other days only"
 
 
+def doubt(series: CandleSeries) -> Doubt | None:
+    return volume_doubt(None, volume_jump(series), QualityRules())
+
+
 def test_a_move_of_the_price_confirms_a_volume() -> None:
     loud = changed(hourly(), volume=4_000.0)
-    assert volume_jump(changed(loud, high=10.5)) is None
+    assert doubt(loud) is Doubt.UNCONFIRMED_VOLUME
+    assert doubt(changed(loud, high=10.5)) is None
+    half = changed(hourly(), volume=4_000.0, high=10.0 * 1.005 * 1.005)
+    found = volume_jump(half)
+    assert found == pytest.approx(200.0 / ((1.005**2 / 0.995 - 1.0) / (1.005 / 0.995 - 1.0)))
+
+
+def test_no_move_of_the_price_confirms_a_volume_without_limit() -> None:
+    assert volume_jump(changed(hourly(), volume=4_000.0, high=20.0)) == pytest.approx(40.0)
+    assert doubt(changed(hourly(), volume=20_000.0, high=20.0)) is Doubt.UNCONFIRMED_VOLUME
+
+
+def test_a_price_that_never_moved_confirms_no_volume() -> None:
+    still = hourly()
+    still = replace(still, high=still.close.copy(), low=still.close.copy())
+    assert doubt(changed(still, volume=4_000.0, high=10.5)) is Doubt.UNCONFIRMED_VOLUME
+
+
+@pytest.mark.parametrize("low", [0.0, np.nan])
+def test_a_low_that_is_no_price_confirms_nothing(low: float) -> None:
+    loud = changed(hourly(), volume=4_000.0, high=10.5)
+    assert volume_jump(changed(loud, low=low)) == 200.0
+    past = loud.low.copy()
+    past[5] = low
+    assert volume_jump(replace(loud, low=past)) == pytest.approx(40.0)
+    assert volume_jump(changed(loud, volume=np.nan)) is None
 
 
 def test_the_longest_gap_counts_missing_candles() -> None:
