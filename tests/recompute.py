@@ -85,7 +85,8 @@ class Coin:
     def is_fresh(self, source: str) -> bool:
         age = self.ages[source]
         whole = self.coverage.get(source, 1.0) >= 0.95
-        return whole and age is not None and age <= self.half_lives[source]
+        limit = round(self.half_lives[source] * 1_000_000)
+        return whole and age is not None and round(age * 1_000_000) <= limit
 
 
 def _moves(closes: Sequence[Number]) -> list[Number]:

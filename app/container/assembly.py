@@ -112,6 +112,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             settings, metrics, database, exchange, in_force, supervisor, watch, stream, engine,
             feed, is_streamed=settings.background and settings.feed.streaming == "stream",
         )  # fmt: skip
+        service.market.quota_share = lambda: share().own
         if settings.background:
             join(feed, database, service, executor_id, is_shared=store.is_shared)
         await _recall(service)

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from app.domain.exact import all_to_millionths, to_millionths
 from app.domain.market import Book, CandleSeries, Floats, Funding, Interval, Ints
 
 Bools = NDArray[np.bool_]
@@ -202,7 +203,8 @@ def present(inputs: ScoringInputs, source: Source) -> Bools:
 
 def fresh(inputs: ScoringInputs, source: Source) -> Bools:
     """(N,) whether it is young enough; the age limit is the half-life, an unknown age is not."""
-    return np.asarray(inputs.ages_s[source] <= inputs.half_lives_s[source], np.bool_)
+    limit = to_millionths(inputs.half_lives_s[source])
+    return np.asarray(all_to_millionths(inputs.ages_s[source]) <= limit, np.bool_)
 
 
 def source_coverage(inputs: ScoringInputs) -> dict[Source, float]:

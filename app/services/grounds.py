@@ -41,7 +41,7 @@ from app.storage.database import Database
 from app.storage.unit_of_work import UnitOfWork
 
 DELISTING_MARGIN = timedelta(hours=72)  # nothing is added that ends sooner
-_FRESH_SHARE = 0.8  # of the members, below which no plan is made
+_FRESH_PERCENT = 80  # of the members, below which no plan is made
 _RETRY_S = 30.0
 
 
@@ -305,7 +305,7 @@ class Grounds:
         self.require_board()
         members = [member for member in portfolio.members if self.is_open(member.symbol)]
         fresh = sum(self.is_fresh(member.symbol) for member in members)
-        if fresh < _FRESH_SHARE * len(members):
+        if 100 * fresh < _FRESH_PERCENT * len(members):
             raise _stale(f"Only {fresh} of {len(members)} members have fresh market data.")
 
     def is_sound(self, portfolio: Portfolio) -> bool:

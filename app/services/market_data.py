@@ -76,7 +76,8 @@ class MarketData:
     is_owner: Callable[[], bool] = lambda: True
     fence: Fence = anybody  # of what is stored: who has lost the feed writes nothing more
     remote_sync: Callable[[], Awaitable[SyncSummary]] | None = None
-    books_per_s: float = BOOKS_PER_S  # of the rotation: half of our share of the quota
+    books_per_s: float = BOOKS_PER_S  # of the rotation, with the whole quota: half of it
+    quota_share: Callable[[], float] = lambda: 1.0  # part of the quota that this process has now
     fill: FillProgress = NOT_STARTED
     scorable: asyncio.Event = field(default_factory=asyncio.Event)  # a first board can be made
     filled: asyncio.Event = field(default_factory=asyncio.Event)  # the first fill is complete
@@ -264,8 +265,8 @@ class MarketData:
 
         The symbols of `first` come round within `FIRST_BOOKS_S`, eligible or not, as long as they
         are traded; all others within the cadence of books. Overdue ones come at once. Together
-        they take no more than `books_per_s`; where that is too little, neither kind takes more
-        than half of it from the other.
+        they take no more than `books_per_s` of this process's share of the quota; where that is
+        too little, neither kind takes more than half of it from the other.
         """
         entries = await self.eligible_aside()
         cadence_s = self.configuration().cadences.books
@@ -273,7 +274,7 @@ class MarketData:
         rest = [one for one in entries if one.symbol not in close]
         ahead = self._next_books(close.values(), step_s, min(FIRST_BOOKS_S, cadence_s))
         others = self._next_books(rest, step_s, cadence_s)
-        most = max(2, int(self.books_per_s * step_s))
+        most = max(2, int(self.books_per_s * self.quota_share() * step_s))
         ahead = ahead[: most - min(len(others), most // 2)]
         await self.fetch.books([*ahead, *others[: most - len(ahead)]])
 

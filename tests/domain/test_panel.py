@@ -63,6 +63,15 @@ def test_presence_and_freshness_are_told_per_symbol() -> None:
     np.testing.assert_array_equal(fresh(replace(inputs, ages_s=ages), Source.TICKERS), [1, 0, 0])
 
 
+def test_an_age_is_compared_with_its_limit_in_millionths() -> None:
+    """The sum of 0.1 and 0.2 is above 0.3 in its last bit."""
+    inputs = make_inputs(3)
+    ages = {**inputs.ages_s, Source.TICKERS: np.array([0.1 + 0.2, 0.300002, np.inf])}
+    limits = {**inputs.half_lives_s, Source.TICKERS: 0.3}
+    known = fresh(replace(inputs, ages_s=ages, half_lives_s=limits), Source.TICKERS)
+    np.testing.assert_array_equal(known, [1, 0, 0])
+
+
 def test_D05_short_gaps_are_flat_bars_without_volume_and_longer_ones_stay() -> None:
     stored = {
         "AUSDT": series(2, 3, 9, 10, 17, 18),  # gaps of five and of six hours

@@ -600,7 +600,8 @@ async def test_first_books_come_round_in_a_minute_and_all_take_half_of_the_quota
     assert max(ages_s[name] for name in first) <= 60
     assert max(ages_s.values()) == 60, "the others come round in five minutes"
     live.clock.pass_(900)  # all are overdue
-    filled.books_per_s = 0.2  # three books a step
+    filled.books_per_s = 0.4
+    filled.quota_share = lambda: 0.5  # of two processes: three books a step
     for _ in range(3):
         live.clock.pass_(15)
         await filled.refresh_market()
