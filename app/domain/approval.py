@@ -57,14 +57,15 @@ def agreed(
     moment: Plan,
     standings: Mapping[str, Standing],
     least_u: Mapping[str, int] = MappingProxyType({}),
+    low_u: int = 0,
 ) -> Plan:
     """The approved weights as the plan of this moment; members that the plan left alone stay.
 
     `marked` has the weights as prices have carried them, `moment` is what would be planned now.
     What a member that stays has moved since goes to or comes from cash, and so does a change that
-    is smaller than `least_u` of its symbol. Raises
-    ConflictError(plan_changed) where prices, targets or rules are others by more than the
-    tolerance.
+    is smaller than `least_u` of its symbol. Raises ConflictError(plan_changed) where prices,
+    targets or rules are others by more than the tolerance, or where making room for what stays
+    leaves a change below `least_u` or a weight below `low_u`.
     """
     weights = dict(approved.weights_u)
     for member in marked.members:
@@ -87,9 +88,12 @@ def agreed(
             raise _changed(f"{symbol} may not be held: {ruling.reason}")
         if may_stay or abs(weights[symbol] - held) < least_u.get(symbol, 0):
             weights[symbol] = held
-    weights |= _absorbed(weights, {one.symbol: one.weight_u for one in marked.members}, approved)
+    held_u = {one.symbol: one.weight_u for one in marked.members}
+    absorbed = _absorbed(weights, held_u, approved)
+    _require_traded(absorbed, weights, held_u, least_u, low_u)
+    weights |= absorbed
     cash_u = FULL - sum(weights.values())
-    if cash_u < 0 or weights.keys() != {one.symbol for one in marked.members}:
+    if cash_u < 0 or weights.keys() != held_u.keys():
         raise _changed("what stays has grown, and leaves no room for the rest")
     allocation = Allocation(weights, cash_u, approved.flags)
     reasons = {one.symbol: approved.reasons.get(one.symbol, _UNCHANGED) for one in marked.members}
@@ -112,6 +116,20 @@ def _absorbed(
     if max(shares) > approved.tolerance_u:
         return {}
     return {name: weights[name] - share for name, share in zip(moved, shares, strict=True)}
+
+
+def _require_traded(
+    absorbed: Mapping[str, int],
+    weights: Mapping[str, int],
+    held: Mapping[str, int],
+    least_u: Mapping[str, int],
+    low_u: int,
+) -> None:
+    for symbol, weight_u in absorbed.items():
+        if weight_u < low_u <= weights[symbol]:
+            raise _changed(f"what stays has grown, and takes {symbol} below the minimum weight")
+        if 0 < abs(weight_u - held.get(symbol, 0)) < least_u.get(symbol, 0):
+            raise _changed(f"what stays has grown, and leaves less than a lot of {symbol} to trade")
 
 
 def _points(distance_u: int) -> str:

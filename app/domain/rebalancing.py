@@ -173,19 +173,31 @@ def plan(
     method: WeightingMethod | None = None,
     *,
     rebalanced_at: datetime | None = None,
+    is_interval_done: bool = False,
     least_u: Mapping[str, int] = MappingProxyType({}),
 ) -> Plan:
     """The change that brings weights back to their targets, a plan without shifts if none is due.
 
     `portfolio` has the weights as prices have carried them. A drift of exactly the threshold does
     not call for a change. Members inside their band stay, the others absorb the rest, and a second
-    plan right after the first has no shifts. `rebalanced_at`: drift alone waits for
-    `rebalance_min_spacing` since then. `least_u` is the smallest change of a symbol that is traded.
+    plan right after the first has no shifts. `rebalanced_at`: what drift alone calls for waits for
+    `rebalance_min_spacing` since then, except that excluded members leave into cash.
+    `is_interval_done`: a check found nothing to do since `interval_slot`. `least_u` is the smallest
+    change of a symbol that is traded.
     """
     ruled = rulings(portfolio, standings, configuration, known, method)
     allocation = targets(ruled, configuration, known, method)
     triggers, waits_until = _triggers(
-        portfolio, ruled, allocation, configuration, at, standings, known, rebalanced_at
+        portfolio,
+        ruled,
+        allocation,
+        configuration,
+        at,
+        standings,
+        known,
+        rebalanced_at,
+        least_u,
+        is_interval_done=is_interval_done,
     )
     reasons = {symbol: ruling.reason for symbol, ruling in ruled.items()}
     if not triggers:
@@ -195,6 +207,8 @@ def plan(
     settled = within_bands(
         allocation, ruled, standings, configuration, known, least_u, by_interval=by_interval
     )
+    if waits_until is not None:
+        settled = _without_excluded(portfolio, allocation, ruled, least_u)
     made = toward(portfolio, settled, triggers, reasons, ruled, standings)
     threshold_u = _threshold_u(configuration, by_interval=by_interval)
     held_back = (
@@ -211,7 +225,35 @@ def plan(
             )
         )
     )
-    return replace(made, held_back=tuple(sorted(held_back)))
+    return replace(made, waits_until=waits_until, held_back=tuple(sorted(held_back)))
+
+
+def interval_slot(
+    portfolio: Portfolio, configuration: Configuration, at: datetime
+) -> datetime | None:
+    """When the interval last passed since weights were set; None where it has not passed yet."""
+    if portfolio.weighted_at is None:
+        return None
+    interval = timedelta(seconds=configuration.rebalance_interval)
+    passed = (at - portfolio.weighted_at) // interval
+    return portfolio.weighted_at + passed * interval if passed > 0 else None
+
+
+def _without_excluded(
+    portfolio: Portfolio,
+    target: Allocation,
+    ruled: Mapping[str, Ruling],
+    least_u: Mapping[str, int],
+) -> Allocation:
+    """The weights held now; those of excluded members are cash where they are traded."""
+    weights = {
+        one.symbol: 0
+        if ruled[one.symbol].claim.role is Role.EXCLUDED
+        and one.weight_u >= least_u.get(one.symbol, 0)
+        else one.weight_u
+        for one in portfolio.members
+    }
+    return Allocation(weights, FULL - sum(weights.values()), target.flags)
 
 
 def within_bands(
@@ -266,8 +308,11 @@ def _triggers(
     standings: Mapping[str, Standing],
     known: Covariance | None,
     rebalanced_at: datetime | None,
+    least_u: Mapping[str, int],
+    *,
+    is_interval_done: bool,
 ) -> tuple[tuple[Trigger, ...], datetime | None]:
-    """What calls for a change, and until when a drift waits that calls for one alone."""
+    """What calls for a change, and until when all waits but excluded members that leave."""
     members, targets_u = portfolio.members, allocation.weights_u
 
     def beyond(threshold_u: int) -> tuple[Member, ...]:
@@ -287,27 +332,36 @@ def _triggers(
         for one in members
         if ruled[one.symbol].claim.role is Role.FUNDED
     )
-    age = timedelta() if portfolio.weighted_at is None else at - portfolio.weighted_at
-    is_due = age >= timedelta(seconds=configuration.rebalance_interval)
+    is_due = interval_slot(portfolio, configuration, at) is not None and not is_interval_done
     late = is_due and any(beyond(configuration.rebalance_interval_threshold_u))
-    # Who may not be held leaves at once, whatever came before.
-    leaves = any(ruled[one.symbol].claim.role is Role.EXCLUDED for one in drifted)
+    # An excluded member leaves at once, unless the lot rule holds it back.
+    leaves = any(
+        ruled[one.symbol].claim.role is Role.EXCLUDED and one.weight_u >= least_u.get(one.symbol, 0)
+        for one in drifted
+    )
     free_at = None
     if rebalanced_at is not None:
         free_at = rebalanced_at + timedelta(seconds=configuration.rebalance_min_spacing)
-    may_drift = leaves or free_at is None or at >= free_at
-    fired = (
-        (Trigger.DRIFT, bool(drifted) and may_drift),
-        (Trigger.BOUND, any(outside)),
+    is_free = free_at is None or at >= free_at
+    is_outside = any(outside)
+    forced = (
         (Trigger.MEMBERSHIP, bool(members) and portfolio.weighted_at is None),
-        (Trigger.INTERVAL, late and may_drift),
         (
             Trigger.RISK,
             _is_too_volatile({one.symbol: one.weight_u for one in members}, configuration, known),
         ),
     )
+    # Prices alone carry weights out of their bounds: that is drift as well.
+    fired = (
+        (Trigger.DRIFT, bool(drifted) and (is_free or leaves)),
+        (Trigger.BOUND, is_outside and is_free),
+        forced[0],
+        (Trigger.INTERVAL, late and is_free),
+        forced[1],
+    )
     triggers = tuple(trigger for trigger, applies in fired if applies)
-    waits = not triggers and (bool(drifted) or late)
+    is_forced = any(applies for _, applies in forced)
+    waits = not is_free and not is_forced and (bool(drifted) or late or is_outside)
     return triggers, free_at if waits else None
 
 

@@ -25,7 +25,7 @@ from app.domain.rebalance_run import (
     RebalanceStepState,
     Step,
 )
-from app.domain.rebalancing import Plan, plan
+from app.domain.rebalancing import Plan, interval_slot, plan
 from app.services.changes import Ledger
 from app.services.grounds import Grounds, GroundsNow
 from app.services.lot_plan import LotPlan, LotRule, lot_plan, lot_rule, trading_costs
@@ -54,6 +54,7 @@ class Loaded:
     portfolio: Portfolio
     grounds: Grounds
     rebalanced_at: datetime | None  # when weights were last set by a rebalance
+    is_interval_done: bool = False  # since the interval last passed a check found nothing to do
     refusal: Failure | None = None  # why the run that a dry run rehearses would be refused
 
 
@@ -86,7 +87,9 @@ async def load(
         if not request.is_dry_run:
             raise
         refusal = failure_of(refused)
-    return Loaded(portfolio, grounds, await unit.history.last_rebalance(), refusal)
+    slot = interval_slot(portfolio, grounds.configuration, grounds.at)
+    is_done = slot is not None and await unit.rebalance_runs.has_found_nothing(slot)
+    return Loaded(portfolio, grounds, await unit.history.last_rebalance(), is_done, refusal)
 
 
 def decide(loaded: Loaded, request: RebalanceRequest) -> Planned:
@@ -106,10 +109,12 @@ def decide(loaded: Loaded, request: RebalanceRequest) -> Planned:
         grounds.covariance(portfolio),
         request.method,
         rebalanced_at=loaded.rebalanced_at,
+        is_interval_done=loaded.is_interval_done,
         least_u=smallest.least_u,
     )
     if request.approved is not None:
-        made = agreed(request.approved, held, made, standings, smallest.least_u)
+        low_u = grounds.configuration.min_weight_u
+        made = agreed(request.approved, held, made, standings, smallest.least_u, low_u)
     cost, has_impact = trading_costs(made.shifts, balance, grounds)
     # Without a reason to trade the weights in force stay, and with them the lots.
     kept = {member.symbol: member.weight_u for member in portfolio.members}

@@ -137,6 +137,17 @@ class RebalanceRunRepository:
             wanted = wanted.where(table.c.state == state.value)
         return tuple(_run(row) for row in await self.connection.execute(wanted))
 
+    async def has_found_nothing(self, since: datetime) -> bool:
+        """Whether a run by the configured method found nothing to do, and nothing that waits."""
+        wanted = select(table.c.details).where(
+            table.c.portfolio_id == PORTFOLIO_ID,
+            table.c.state == RunState.UNCHANGED.value,
+            table.c.method.is_(None),
+            table.c.requested_at >= since,
+        )
+        found = await self.connection.execute(wanted.order_by(table.c.requested_at))
+        return any(one is not None and one.get("waits_until") is None for one in found.scalars())
+
     async def forget(self, before: datetime) -> int:
         """Drops those that ended before, with their steps; how many."""
         old = table.c.finished_at < before

@@ -113,6 +113,35 @@ def test_where_there_is_no_cash_the_moved_ones_make_room() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("least_u", "low_u", "why"),
+    [
+        ({A: POINT + 2}, 0, "leaves less than a lot of AAAUSDT"),
+        ({A: POINT + 1}, 0, None),
+        ({}, 14 * POINT, "takes BBBUSDT below the minimum weight"),
+        ({}, 14 * POINT - 1, None),
+    ],
+)
+def test_making_room_breaks_neither_the_lot_rule_nor_the_minimum_weight(
+    least_u: dict[str, int], low_u: int, why: str | None
+) -> None:
+    full = replace(
+        APPROVED,
+        weights_u={A: 76 * POINT, B: 14 * POINT, C: 10 * POINT},
+        seen_u={A: 75 * POINT, B: 15 * POINT, C: 10 * POINT},
+        cash_u=0,
+    )
+    now = held(AAA=75 * POINT - 9, BBB=15 * POINT, CCC=10 * POINT + 9)
+    plan = moment({A: 76 * POINT, B: 14 * POINT}, CCC=Role.LOCKED)
+    if why is None:
+        made = agreed(full, now, plan, STANDINGS, least_u, low_u)
+        assert made.allocation.weights_u[A] == 76 * POINT - 8
+        return
+    with pytest.raises(ConflictError, match=why) as refused:
+        agreed(full, now, plan, STANDINGS, least_u, low_u)
+    assert refused.value.code is Code.PLAN_CHANGED
+
+
 def test_a_change_that_has_become_too_small_is_not_traded() -> None:
     now = held(AAA=19 * POINT)
     done = agreed(APPROVED, now, moment(), STANDINGS, {A: POINT + 1})

@@ -175,20 +175,46 @@ def test_drift_alone_keeps_its_distance_from_the_last_rebalance() -> None:
     assert calm.waits_until is None
 
 
-@pytest.mark.parametrize("reason", ["exit", "membership", "bound", "risk"])
+def test_within_the_spacing_an_exit_moves_no_other_member() -> None:
+    far, known = moved(of(*TEN), 1_500_000), standings(**{TEN[9]: standing(TEN[9], ban="rug pull")})
+    free_at = T0 + HOUR + timedelta(seconds=SETTINGS.rebalance_min_spacing)
+    made = plan(far, known, SETTINGS, T0 + HOUR, rebalanced_at=T0 + HOUR)
+    assert (made.triggers, made.waits_until) == ((Trigger.DRIFT,), free_at)
+    held = far.members[9].weight_u
+    assert [(one.symbol, one.change_u) for one in made.shifts] == [(TEN[9], -held)]
+    assert made.allocation.cash_u == far.cash_u + held
+    later = plan(far, known, SETTINGS, free_at, rebalanced_at=T0 + HOUR)
+    assert {TEN[1], TEN[9]} < {one.symbol for one in later.shifts}
+
+
+def test_an_excluded_member_that_the_lot_rule_holds_back_ends_no_spacing() -> None:
+    far, known = moved(of(*TEN), 1_500_000), standings(**{TEN[9]: standing(TEN[9], ban="rug pull")})
+    least = {TEN[9]: far.members[9].weight_u + 1}
+    made = plan(far, known, SETTINGS, T0 + HOUR, rebalanced_at=T0 + HOUR, least_u=least)
+    assert (made.triggers, made.shifts) == ((), ())
+    assert made.waits_until is not None
+
+
+def test_a_bound_that_prices_have_crossed_waits_for_the_spacing() -> None:
+    far, spacing = moved(of(*TEN), 5_600_000), timedelta(seconds=SETTINGS.rebalance_min_spacing)
+    waiting = plan(far, standings(), SETTINGS, T0 + HOUR, rebalanced_at=T0 + HOUR)
+    assert (waiting.triggers, waiting.waits_until) == ((), T0 + HOUR + spacing)
+    free = plan(far, standings(), SETTINGS, T0 + HOUR + spacing, rebalanced_at=T0 + HOUR)
+    assert Trigger.BOUND in free.triggers
+
+
+@pytest.mark.parametrize("reason", ["exit", "membership", "risk"])
 def test_forced_changes_do_not_wait(reason: str) -> None:
     now, known, settings, covariance = of(*TEN), standings(), SETTINGS, None
     if reason == "exit":
         known = standings(**{TEN[0]: standing(TEN[0], ban="rug pull")})
     elif reason == "membership":
         now = replace(now, weighted_at=None, members=now.members[:5])
-    elif reason == "bound":
-        now = moved(now, 5_600_000)
     else:
         settings, covariance = with_rules(volatility_target=0.1), volatile(0.5)
     made = plan(now, known, settings, T0 + HOUR, covariance, rebalanced_at=T0 + HOUR)
     assert made.shifts
-    assert made.waits_until is None
+    assert (made.waits_until is None) is (reason != "exit")
 
 
 def test_nothing_smaller_than_a_lot_is_traded_and_it_is_said() -> None:

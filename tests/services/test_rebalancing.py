@@ -174,7 +174,7 @@ async def test_the_hysteresis_of_trading(desk: Desk) -> None:
     member = SYMBOLS[5]
 
     async def weight_at(score: float) -> int:
-        desk.later(minutes=5)
+        desk.later(hours=1)
         desk.score({member: score})
         await rebalanced(desk)
         return (await desk.portfolio.view()).portfolio.members[5].weight_u
@@ -365,6 +365,22 @@ async def test_drift_waits_for_the_spacing_and_an_exit_does_not(desk: Desk) -> N
     desk.score({SYMBOLS[0]: 0.95})
     assert await desk.rebalancing.has_drifted()
     assert (await rebalanced(desk)).plan.shifts
+
+
+async def test_the_interval_is_judged_once_each_time_it_has_passed(desk: Desk) -> None:
+    await desk.filled()
+    desk.later(days=1)
+    desk.score({})
+    assert (await rebalanced(desk)).plan.triggers == ()
+    desk.later(hours=1)
+    desk.score({})
+    desk.quote(SYMBOLS[3], mark=Decimal("10.8"))  # about .7 percentage points
+    assert (await rebalanced(desk)).plan.triggers == (), "the check of this day is done"
+    desk.later(hours=23)
+    desk.score({})
+    made = await rebalanced(desk)
+    assert made.plan.triggers == (Trigger.INTERVAL,)
+    assert made.plan.shifts
 
 
 async def test_nothing_is_proposed_on_stale_data(desk: Desk) -> None:
