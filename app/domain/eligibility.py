@@ -14,6 +14,7 @@ from app.domain.sectors import AssetClass
 
 MEDIAN_DAYS: Final = 30
 TOO_FEW_BARS: Final = "daily_bars"  # a rule
+TURNOVER_24H: Final = "turnover_24h"  # a rule
 Measured = str | int | float | Decimal | bool | None  # None: not known
 
 
@@ -145,7 +146,7 @@ RULES: Final[tuple[Rule, ...]] = (
         lambda one, _: one.asset_class is AssetClass.COIN,
     ),
     Rule(
-        "turnover_24h",
+        TURNOVER_24H,
         "It was traded enough in the last 24 hours",
         lambda one: one.turnover_24h,
         lambda limits: limits.floors.min_turnover,

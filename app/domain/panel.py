@@ -94,7 +94,7 @@ class ScoringInputs:
     NaN or None is missing. `ages_s` are seconds since the value was last known to be true;
     `half_lives_s` one number per source. `excluded` names the symbols that are not eligible,
     with the first rule that they fail. `unread` counts those of them that are not eligible only
-    because their daily candles have not been read yet.
+    because their daily candles have not been read yet, or their 24 h turnover is not known.
     """
 
     symbols: tuple[str, ...]
@@ -211,7 +211,8 @@ def source_coverage(inputs: ScoringInputs) -> dict[Source, float]:
     """Share of the eligible symbols that each exchange source covers with a fresh value.
 
     Symbols that only lack a quote or unread daily candles count as eligible and uncovered: the
-    funnel drops them, and a half-loaded market would look complete. 1 where nobody is eligible.
+    funnel drops them, and a half-loaded market would look complete. 0 without an eligible symbol:
+    nothing shows that the sources cover anything.
     """
     unquoted = sum(rule == NO_QUOTE for rule in inputs.excluded.values())
     absent = {Source.TICKERS: unquoted, Source.DAILY_CANDLES: inputs.unread}
@@ -219,5 +220,5 @@ def source_coverage(inputs: ScoringInputs) -> dict[Source, float]:
     for source in COVERING:
         known = int(np.sum(present(inputs, source) & fresh(inputs, source)))
         of = len(inputs.symbols) + absent.get(source, 0)
-        shares[source] = known / of if of else 1.0
+        shares[source] = known / of if of else 0.0
     return shares

@@ -11,6 +11,7 @@ import numpy as np
 from app.domain.configuration import Configuration
 from app.domain.eligibility import (
     TOO_FEW_BARS,
+    TURNOVER_24H,
     Candidate,
     Funnel,
     Limits,
@@ -281,9 +282,15 @@ class MarketMoment:
         return self.age_limit_s(source)
 
     def _is_unread(self, excluded: tuple[str, str]) -> bool:
-        """Whether a symbol lacks daily candles only because none of them have been read yet."""
+        """Whether a symbol is not eligible only because an input of the funnel is not known yet.
+
+        That is its 24 h turnover, without which no candles are asked for, or its daily candles.
+        """
         symbol, rule = excluded
         entry = self.known.index.find(symbol)
+        if rule == TURNOVER_24H and entry is not None:
+            stats = self.market.stats.get(entry.contract.code)
+            return stats is None or stats.value.turnover_24h is None
         if rule != TOO_FEW_BARS or entry is None or entry.contract.code in self.market.daily:
             return False
         listed_ms = entry.contract.listed_ms  # a listing of yesterday or today has no candle

@@ -773,6 +773,7 @@ async def test_R12_what_the_exchange_leaves_out_is_missing_and_nothing_more(
     assert view.status is DataStatus.FRESH
     inputs = data.scoring_inputs()
     assert inputs.excluded["ETHUSDT"] == "turnover_24h"
+    assert inputs.unread == 1, "what is not known counts as uncovered"
     assert "BTCUSDT" in inputs.symbols
     log = data.live.market.open_interest
     assert "ETHUSDTM" not in log.codes

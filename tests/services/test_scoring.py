@@ -626,7 +626,7 @@ def test_sources_cover_what_is_present_and_fresh_and_dropped_symbols_count() -> 
         Source.DAILY_CANDLES: 0.5,
         Source.HOURLY_CANDLES: 1.0,
     }
-    assert source_coverage(nobody({"AUSDT": "status_open"})) == dict.fromkeys(COVERING, 1.0)
+    assert source_coverage(nobody({"AUSDT": "status_open"})) == dict.fromkeys(COVERING, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -672,6 +672,15 @@ async def test_the_last_complete_board_stays_in_force_behind_provisional_ones(
     announced = bench.events[-1]
     assert isinstance(announced, ScoresUpdated)
     assert announced.changes == score_changes(complete, again)  # not against the provisional one
+
+
+async def test_a_board_without_an_eligible_symbol_replaces_no_complete_one(bench: Bench) -> None:
+    complete = await bench.scoring.calculate()
+    bench.now += timedelta(minutes=5)
+    bench.market.inputs = nobody({"AUSDT": "turnover_24h", "BUSDT": "turnover_24h"})
+    shown = await bench.scoring.calculate()
+    assert (shown.is_provisional, set(shown.source_coverage.values())) == (True, {0.0})
+    assert (bench.scoring.latest(), bench.scoring.in_force()) == (shown, complete)
 
 
 async def test_provisional_boards_count_in_no_history_or_outcome(bench: Bench) -> None:
