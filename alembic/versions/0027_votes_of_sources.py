@@ -41,6 +41,11 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Restores the schema; one way for data.
+
+    Votes and records of sources are lost. The signals that the upgrade rejected stay rejected:
+    approved again, they would be acted on long after their verdict.
+    """
     rebuild_records([])
     op.drop_column("signal_outcomes", "type")
     op.execute("DELETE FROM signal_votes WHERE is_source")

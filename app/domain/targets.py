@@ -196,8 +196,8 @@ def _calmed(
         }
 
     def is_calm(share: int) -> bool:
-        found = volatility(scaled(share), known) or 0.0
-        return to_millionths(found) <= to_millionths(limit)
+        found = volatility(scaled(share), known)
+        return found is not None and to_millionths(found) <= to_millionths(limit)
 
     if is_calm(ONE):
         return made

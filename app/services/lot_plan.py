@@ -43,7 +43,7 @@ def lot_plan(
     pinned: dict[str, str] = {}
     for symbol in weights_u:
         quote = grounds.market.quote(symbol)
-        price = prices.get(symbol, None if quote is None else quote.mark)
+        price = prices.get(symbol, grounds.mark(symbol))
         if quote is not None and price is not None:
             size = quote.contract.lot_size
             steps[symbol] = notional(quote.contract, size, price), size
@@ -79,7 +79,7 @@ class LotRule:
 def lot_rule(symbols: Iterable[str], balance: Decimal | None, grounds: Grounds) -> LotRule:
     """No change below one lot or the minimum notional, by `balance` or the configured one.
 
-    Of a symbol without a price the minimum notional alone is judged.
+    A symbol whose price is not known or not believed keeps its weight while its contract is open.
     """
     rules = grounds.configuration.sizing
     reference = rules.reference_balance or None
@@ -92,10 +92,12 @@ def lot_rule(symbols: Iterable[str], balance: Decimal | None, grounds: Grounds) 
         return LotRule(None, None)
     least: dict[str, int] = {}
     for symbol in symbols:
-        quote, value = grounds.market.quote(symbol), rules.min_notional
-        if quote is not None and quote.mark is not None:
-            lot = notional(quote.contract, quote.contract.lot_size, quote.mark)
-            value = max(value, lot)
+        quote, mark, value = grounds.market.quote(symbol), grounds.mark(symbol), rules.min_notional
+        if quote is not None and mark is not None:
+            value = max(value, notional(quote.contract, quote.contract.lot_size, mark))
+        elif grounds.is_open(symbol):
+            least[symbol] = FULL + 1  # more than any change
+            continue
         least[symbol] = math.ceil(Fraction(value) * FULL / Fraction(used))
     return LotRule(used, source, least)
 

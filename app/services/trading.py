@@ -291,7 +291,7 @@ class Trading:
         equity = order.balance * order.leverage
         quotes = [grounds.market.quote(name) for name in weights_u]
         contracts = tuple(None if one is None else one.contract for one in quotes)
-        prices = tuple(None if one is None else one.mark for one in quotes)
+        prices = tuple(grounds.mark(name) for name in weights_u)
         kept = Basis(
             (portfolio.members, grounds.configuration, *contracts), (equity, prices, given)
         )

@@ -13,6 +13,7 @@ from app.domain.errors import Code, ConflictError, PreconditionFailedError, Unav
 from app.domain.history import EventType
 from app.domain.market import Book, ContractStatus, Level
 from app.domain.portfolio import FULL
+from app.domain.quarantine import Doubt
 from app.domain.rebalancing import Trigger
 from app.domain.weighting import Role
 from app.services.once import Command
@@ -75,7 +76,10 @@ async def test_lots_need_a_price(desk: Desk) -> None:
     made = await rebalanced(desk, dry_run=True, account_balance=Decimal(10_000))
     assert made.lots is not None
     assert made.lots.lots[SYMBOLS[0]] is None
-    assert made.cost is None
+    assert made.plan.held_back == (SYMBOLS[0],)
+    desk.quote(SYMBOLS[0], mark=Decimal(10))
+    made = await rebalanced(desk, dry_run=True, account_balance=Decimal(10_000))
+    assert made.cost is None, "it has no bid"
 
 
 async def test_too_little_capital_is_said(desk: Desk) -> None:
@@ -381,6 +385,22 @@ async def test_the_interval_is_judged_once_each_time_it_has_passed(desk: Desk) -
     made = await rebalanced(desk)
     assert made.plan.triggers == (Trigger.INTERVAL,)
     assert made.plan.shifts
+
+
+async def test_a_member_without_a_believed_price_is_not_traded_by_the_lot_rule(desk: Desk) -> None:
+    await desk.filled()
+    desk.later(hours=1)
+    desk.score({SYMBOLS[0]: 0.2, SYMBOLS[1]: 0.2})
+    desk.quote(SYMBOLS[0], mark=None)
+    made = await rebalanced(desk, dry_run=True, account_balance=Decimal(10_000))
+    assert SYMBOLS[0] not in {one.symbol for one in made.plan.shifts}
+    assert SYMBOLS[1] in {one.symbol for one in made.plan.shifts}
+    assert SYMBOLS[0] in made.plan.held_back
+    desk.quote(SYMBOLS[0], mark=Decimal(10), doubt=Doubt.MARK_OFF_INDEX)
+    doubted = await rebalanced(desk, dry_run=True, account_balance=Decimal(10_000))
+    assert doubted.lots is not None
+    assert doubted.lots.lots[SYMBOLS[0]] is None
+    assert doubted.lots.lots[SYMBOLS[2]] is not None
 
 
 async def test_nothing_is_proposed_on_stale_data(desk: Desk) -> None:
