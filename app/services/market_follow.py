@@ -116,7 +116,8 @@ class MarketFollower:
             data.scorable.set()
         if course.is_filled:
             data.filled.set()
-        if course.is_whole and self.scoring.in_force() is not None:
+        board = self.scoring.in_force()
+        if course.is_whole and board is not None and board.run_id == course.board_id:
             self.scoring.whole.set()
 
     async def _load_bars(self, interval: Interval, marks: Mapping[str, Mark], mono: float) -> None:

@@ -36,6 +36,7 @@ class MarketPublisher:
         # The time of the last answer changes with each request and is no news.
         news = epoch, course.fill, course.trading, course.link.state, course.registry, (
             course.is_scorable, course.is_filled, course.is_whole, course.synced,
+            course.board_id,
         )  # fmt: skip
         if epoch is None or (
             self._sent is not None and self._sent[0] is market and self._sent[1] == news
@@ -56,6 +57,7 @@ class MarketPublisher:
 
     def _course(self) -> Course:
         data, clock = self.market, self.market.server_clock
+        board = self.scoring.in_force()
         return Course(
             server_ms=float(clock.now_ms()) if clock.synced else None,
             doubt_s=clock.doubt_s,
@@ -68,4 +70,5 @@ class MarketPublisher:
             registry=data.registry.revision,
             synced=data.registry.last_sync,
             is_streaming=data.live.market.is_streaming,
+            board_id=None if board is None else board.run_id,
         )

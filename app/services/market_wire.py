@@ -43,10 +43,11 @@ class Course:
     fill: tuple[str, int, int]
     is_scorable: bool
     is_filled: bool
-    is_whole: bool  # its board was made of everything
+    is_whole: bool  # a complete board was made after its first fill
     registry: int  # raised with each change of the stored contracts
     synced: SyncSummary | None  # what its newest list of contracts changed
     is_streaming: bool = False
+    board_id: str | None = None  # of the complete board that it decides on
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,7 +171,7 @@ class Scoring:
             raise
         else:
             self._take(board)
-            if is_filled and not board.is_provisional:
+            if is_filled and self._complete is board:
                 self.whole.set()
             running.set_result(board)
             return board

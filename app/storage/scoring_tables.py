@@ -122,9 +122,10 @@ scoring_run_coverage = Table(
 )
 
 # Condition on `scoring_runs`: a source covered too few symbols, so that no decision used the run.
-IS_PROVISIONAL = exists().where(
+# Runs from before coverage was kept have no row: it is not known, and they count as provisional.
+IS_PROVISIONAL = ~exists().where(
     and_(
         scoring_run_coverage.c.run_id == scoring_runs.c.run_id,
-        scoring_run_coverage.c.is_provisional,
+        ~scoring_run_coverage.c.is_provisional,
     )
 )

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from itertools import count
 
 import pytest
@@ -229,6 +230,28 @@ async def test_who_takes_over_goes_on_with_what_is_stored(live: LiveMarket) -> N
     await owner.follower.look()
     assert owner.follower.epoch == 2
     assert owner.scoring.board() == board
+
+
+async def test_a_follower_decides_on_no_stored_board_that_its_owner_does_not_decide_on(
+    live: LiveMarket,
+) -> None:
+    owner = await filled_owner(live)
+    board = owner.scoring.board()
+    early = process(live, "early")
+    await early.follower.look()
+    assert (early.scoring.in_force(), early.scoring.is_whole()) == (board, True)
+    ahead = replace(
+        board,
+        run_id="00000000-0000-4000-9000-999999999999",
+        calculated_at=board.calculated_at + timedelta(seconds=30),
+    )
+    async with live.database.write() as unit:
+        await unit.scoring.save(ahead, None)
+    follower = process(live, "follower")
+    await follower.follower.look()
+    assert (owner.scoring.in_force(), follower.scoring.in_force()) == (board, ahead)
+    assert owner.scoring.is_whole()
+    assert not follower.scoring.is_whole()
 
 
 async def test_K16_a_stopped_owner_that_wakes_writes_neither_board_nor_market_nor_contracts(

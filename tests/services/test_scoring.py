@@ -26,6 +26,7 @@ from app.services.run_inputs import unpack
 from app.services.scoring import KEEP_DAILY, KEEP_INPUTS, KEEP_RUNS, Scoring
 from app.services.steadiness import Steadiness
 from app.storage.database import Database
+from app.storage.scoring_tables import scoring_run_coverage
 from tests.domain.portfolios import contract
 from tests.scoring_inputs import make_inputs, names
 
@@ -681,6 +682,17 @@ async def test_a_board_without_an_eligible_symbol_replaces_no_complete_one(bench
     shown = await bench.scoring.calculate()
     assert (shown.is_provisional, set(shown.source_coverage.values())) == (True, {0.0})
     assert (bench.scoring.latest(), bench.scoring.in_force()) == (shown, complete)
+
+
+async def test_a_board_whose_coverage_was_not_kept_decides_nothing(bench: Bench) -> None:
+    board = await bench.scoring.calculate()
+    async with bench.database.write() as unit:
+        await unit.scoring.connection.execute(scoring_run_coverage.delete())
+    restarted = bench.service()
+    await restarted.load()
+    assert restarted.board().run_id == board.run_id  # shown
+    assert restarted.board().is_provisional
+    assert restarted.in_force() is None
 
 
 async def test_provisional_boards_count_in_no_history_or_outcome(bench: Bench) -> None:
