@@ -24,6 +24,7 @@ from app.domain.replacement import (
     propose,
     within_cycle,
 )
+from app.domain.sectors import UNCLASSIFIED
 from app.services.changes import Ledger, reweighed
 from app.services.contenders import Pair, contender, contenders
 from app.services.grounds import Grounds, GroundsNow
@@ -166,7 +167,9 @@ class Replacement:
         for vacancy in vacancies[: max(0, most - len(portfolio.members))]:
             found = contenders(portfolio, grounds)
             others = tuple(contender(one.symbol, grounds) for one in portfolio.members)
-            gone = Leaver(contender(vacancy.symbol, grounds), timedelta(0), vacancy.reason, False)
+            # That member has left: a newcomer of its sector is one more of that sector.
+            left = replace(contender(vacancy.symbol, grounds), sector=UNCLASSIFIED)
+            gone = Leaver(left, timedelta(0), vacancy.reason, False)
             free = admissible(
                 found.entrants, gone, others, found.correlation, grounds.configuration
             )

@@ -529,6 +529,19 @@ async def test_without_a_complete_board_a_forced_exit_goes_to_cash_and_is_replac
     assert (await run_forced(desk)).entries == ()  # the seat is filled once
 
 
+async def test_a_newcomer_on_a_vacant_seat_keeps_to_the_limit_of_its_sector(desk: Desk) -> None:
+    await desk.filled(10)
+    await desk.configuration.put({"replacement": {"max_per_sector": 1}}, "test", WHO)
+    gone, same = SYMBOLS[2], SYMBOLS[10]
+    for symbol in (gone, SYMBOLS[3], same):
+        desk.quote(symbol, sector="layer1")
+    desk.status(gone, ContractStatus.CLOSED)
+    provisional(desk)
+    assert (await run_forced(desk)).exits == (gone,)
+    desk.score({gone: None})
+    assert (await run_forced(desk)).entries == (SYMBOLS[11],), "one of the sector is held"
+
+
 async def test_a_seat_that_the_operator_filled_waits_for_nobody(desk: Desk) -> None:
     await desk.filled(10)
     desk.status(SYMBOLS[2], ContractStatus.CLOSED)
