@@ -29,7 +29,6 @@ ALLOWED = {
     "domain/agents.py: min(max(value, -bound), bound)": "limits a figure to its range",
     "domain/agents.py: max(value, -bound)": "limits a figure to its range",
     "domain/divergence.py: at - since >= rules.divergence_after": "seconds of the clock",
-    "services/grounds.py: self.at - board.calculated_at <= timedelta(seconds=limit)": "the clock",
     "domain/weighting.py: exponent <= _MAX_EXPONENT": "keeps exp() from overflowing",
 }
 

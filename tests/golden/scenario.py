@@ -64,7 +64,7 @@ def configuration() -> Configuration:
         leave_score=0.42,
         rebalance_threshold=Decimal(2),
         rebalance_interval=3_600,
-        rebalance_min_spacing=900,
+        rebalance_min_spacing=600,
         cadences=CADENCES,
         correlation=CorrelationRules(limit=0.9),
         replacement=REPLACEMENT,
