@@ -75,13 +75,13 @@ sandbox: setup ## the local exchange alone
 	$(BIN)/my-symbols sandbox $(seed_option) $(port_option) $(replay_option)
 
 fuzz: setup ## hostile request bodies by the million, and many requests from the OpenAPI document
-	MYTESTS_HOSTILE_BODIES=$(FUZZ_BODIES) $(RUN) $(ENDLESS) tests/api/test_hostile_bodies.py
-	MYTESTS_GENERATED_EXAMPLES=$(FUZZ_EXAMPLES) $(RUN) $(ENDLESS) tests/api/test_generated_requests.py
+	MYTESTS_HOSTILE_BODIES=$(FUZZ_BODIES) $(RUN) $(ENDLESS) tests/foundation/http/test_hostile_bodies.py
+	MYTESTS_GENERATED_EXAMPLES=$(FUZZ_EXAMPLES) $(RUN) $(ENDLESS) tests/foundation/http/test_generated_requests.py
 
 long: setup ## the tests that take their time: all changes, jobs, stream, engine, alert scenes
 	OPENBLAS_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadgroup -m long
 	MYTESTS_TAMPERINGS=500 MYTESTS_HOSTILE_BODIES=20000 MYTESTS_STATEFUL_EXAMPLES=20 $(RUN) $(ENDLESS) \
-		tests/storage/test_audit.py tests/api/test_hostile_bodies.py tests/stateful
+		tests/operations/storage/test_audit.py tests/foundation/http/test_hostile_bodies.py tests/stateful
 
 stateful: setup ## random lives of the portfolio on both databases, many more than `test` has
 	MYTESTS_STATEFUL_EXAMPLES=$(STATEFUL_LIVES) MYTESTS_STATEFUL_STEPS=60 \

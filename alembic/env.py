@@ -6,9 +6,9 @@ import os
 from sqlalchemy import Connection, text
 
 from alembic import context
-from app.storage import triggers
-from app.storage.migrations import LOCK_NUMBER, connected
-from app.storage.tables import metadata
+from app.container.tables import metadata
+from app.foundation.sql import triggers
+from app.foundation.sql.migrations import LOCK_NUMBER, connected
 
 TARGET = metadata
 KEPT_WITH_TRIGGERS = triggers.APPEND_ONLY

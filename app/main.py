@@ -10,11 +10,11 @@ from urllib.parse import unquote, urlsplit
 import structlog
 from fastapi import FastAPI
 
-from app.api.application import create_api
 from app.container import code_version, new_id, opened
+from app.container.application import create_api
+from app.foundation.metrics import Metrics
 from app.settings import Settings
 from app.telemetry.logging import configure_logging
-from app.telemetry.metrics import Metrics
 
 _SECRET_BYTES = 32
 _log = structlog.get_logger("service")

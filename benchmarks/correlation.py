@@ -7,10 +7,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from app.domain.configuration import CorrelationBasis
-from app.domain.market import Floats, Interval
-from app.domain.measures import correlations
-from app.domain.panel import Panel
+from app.configuration.domain.model import CorrelationBasis
+from app.market.domain.models import Floats, Interval
+from app.market.domain.panel import Panel
+from app.market.domain.return_statistics import correlations
 from benchmarks import rows
 
 SYMBOLS = ("BTCUSDT", *(f"C{number:03}USDT" for number in range(599)))

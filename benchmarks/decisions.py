@@ -22,15 +22,15 @@ from typing import Any, Final
 import structlog
 from rich.console import Console
 
+from app.configuration.domain.document import validate
+from app.configuration.domain.model import Configuration
 from app.container.tape import TapedService
-from app.domain.board import Board
-from app.domain.configuration import Configuration
-from app.domain.configuration_document import validate
-from app.domain.errors import ServiceError
-from app.services.once import Command
+from app.foundation.errors import ServiceError
+from app.foundation.idempotency import Command
+from app.scoring.domain.board import Board
 from benchmarks.history_check import check_url, report
 from tests.golden.scenario import event, fault, heal, plant
-from tests.taping import Act, Studio
+from tests.support.taping import Act, Studio
 
 HOURS: Final = float(os.environ.get("MYBENCH_QUIET_HOURS", "24"))
 FAULTY_S: Final = 3_600.0

@@ -15,11 +15,11 @@ from pathlib import Path
 import structlog
 from rich.console import Console
 
-from app.services.mode import Mode
-from app.storage import preparation
-from app.storage.database import Database
-from app.storage.engines import DatabaseOptions
-from tests.walked import FAULTS, Walk, heal, walking
+from app.container import database_preparation as preparation
+from app.foundation.sql.database import Database
+from app.foundation.sql.engines import DatabaseOptions
+from app.market.services.service_mode import Mode
+from tests.support.walked import FAULTS, Walk, heal, walking
 
 BEGUN_S, LIMIT_S, HEALED_S, END_S = 10, 30, 130, 150
 REFUSED_FROM_S = {"both dead": BEGUN_S + LIMIT_S}

@@ -17,17 +17,17 @@ from app.adapters.kucoin.limits import KucoinLimits
 from app.adapters.kucoin.stream import KucoinStream
 from app.adapters.kucoin.stream_terms import StreamTerms, Ticket
 from app.cli.heap import brief_collections
+from app.configuration.domain.model import Configuration
 from app.container.seams import new_id, utc_now
-from app.domain.configuration import Configuration
-from app.domain.feed import Told
-from app.domain.market import DataSource
-from app.services.market_data import MarketData
-from app.services.market_stream import StreamedMarket
-from app.services.registry import Registry, shipped_sectors
-from app.storage import migrations
-from app.storage.database import Database
-from app.storage.engines import DatabaseOptions
-from app.telemetry.metrics import Metrics
+from app.foundation.metrics import Metrics
+from app.foundation.sql import migrations
+from app.foundation.sql.database import Database
+from app.foundation.sql.engines import DatabaseOptions
+from app.market.domain.models import DataSource
+from app.market.domain.stream import Told
+from app.market.services.service import MarketData
+from app.market.services.stream_consumer import StreamedMarket
+from app.market.services.symbol_registry import Registry, shipped_sectors
 from benchmarks.feed_sender import CLOSE, prices_of
 
 DICE: Final = Random(1)  # noqa: S311  # jitter needs no secrecy

@@ -25,15 +25,15 @@ from typing import Final
 from rich.console import Console
 from sqlalchemy import select
 
-from app.domain.configuration import Configuration
-from app.domain.history import EventType, PortfolioEvent, instant
-from app.domain.panel import Source
-from app.domain.portfolio import FULL
-from app.domain.rebalance_run import RunState
-from app.storage.database import Database
-from app.storage.engines import DatabaseOptions
-from app.storage.scoring_tables import scoring_runs as runs
-from app.storage.unit_of_work import UnitOfWork
+from app.configuration.domain.model import Configuration
+from app.foundation.sql.database import Database
+from app.foundation.sql.engines import DatabaseOptions
+from app.foundation.sql.unit_of_work import UnitOfWork
+from app.market.domain.panel import Source
+from app.portfolio.domain.event_log import EventType, PortfolioEvent, instant
+from app.portfolio.domain.models import FULL
+from app.portfolio.domain.rebalance_run import RunState
+from app.scoring.storage.tables import scoring_runs as runs
 
 STALE, REVERSED, BELOW_ONE_LOT = "stale", "reversed", "below_one_lot"
 WITHIN: Final = timedelta(days=7)

@@ -12,12 +12,12 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
-from app.api.body import parse
-from app.api.errors import BorderError
+from app.foundation.http.errors import BorderError
+from app.foundation.http.request_body import parse
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from benchmarks.rows import Row, note
-from tests.running import Running, running, settings_for
+from tests.support.running import Running, running, settings_for
 
 TURNS = 50
 BODIES = {

@@ -13,8 +13,8 @@ from rich.table import Table
 from talipp.indicators import ATR, BB, MACD, OBV, RSI, SMA, StdDev
 from talipp.ohlcv import OHLCV
 
-from app.domain.kernels.ring import Ring
-from app.domain.market import Floats
+from app.market.domain.models import Floats
+from app.research.domain.ring import Ring
 from benchmarks import rows
 
 SYMBOLS, CAPACITY = 600, 500

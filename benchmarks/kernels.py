@@ -16,14 +16,14 @@ import talib
 from rich.console import Console
 from rich.table import Table
 
-from app.domain.board import Family
-from app.domain.composite import AlgorithmSpec
-from app.domain.every_bar import MEASURES, composite_at_every_bar
-from app.domain.factors import FACTORS
-from app.domain.kernels.correlation import MEAN_CORRELATION
-from app.domain.kernels.indicators import INDICATORS, TAKE, fresh_state
-from app.domain.kernels.last_bar import at_last_bar
-from app.domain.market import Floats
+from app.market.domain.models import Floats
+from app.research.domain.correlation_kernel import MEAN_CORRELATION
+from app.research.domain.every_bar import MEASURES, composite_at_every_bar
+from app.scoring.domain.board import Family
+from app.scoring.domain.composite import AlgorithmSpec
+from app.scoring.domain.factors import FACTORS
+from app.scoring.domain.kernels.indicators import INDICATORS, TAKE, fresh_state
+from app.scoring.domain.kernels.last_bar import at_last_bar
 from benchmarks import rows
 
 SYMBOLS, BARS, YEAR = 600, 500, 8760

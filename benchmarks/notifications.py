@@ -21,15 +21,15 @@ from rich.table import Table
 
 from app.adapters.notifications.egress import Egress
 from app.adapters.notifications.webhook import Webhook
-from app.domain.notification import Channel, ChannelKind, DeliveryState, Notice, NoticeKind
-from app.services.notifications_courier import Courier
-from app.services.notifiers import by_kind
-from app.storage import migrations
-from app.storage.database import Database
-from app.storage.engines import DatabaseOptions
-from app.telemetry.metrics import Metrics
+from app.alerts.domain.notifications import Channel, ChannelKind, DeliveryState, Notice, NoticeKind
+from app.alerts.services.delivery import Courier
+from app.alerts.services.notifier import by_kind
+from app.foundation.metrics import Metrics
+from app.foundation.sql import migrations
+from app.foundation.sql.database import Database
+from app.foundation.sql.engines import DatabaseOptions
 from benchmarks.rows import Row, note
-from tests.services.desk import SYMBOLS, Desk
+from tests.support.desk import SYMBOLS, Desk
 
 BACKLOG = int(os.environ.get("BENCH_BACKLOG", "20000"))
 LOOKS = 100

@@ -29,12 +29,12 @@ from rich.console import Console
 from rich.table import Table
 from starlette.types import Receive, Scope, Send
 
-from app.api.application import create_api
-from app.api.routes.portfolio import PortfolioOut
-from app.api.scores import RankingsOut
-from app.api.server import server_config
+from app.container.application import create_api
+from app.foundation.http.uvicorn_server import server_config
+from app.foundation.metrics import Metrics
+from app.portfolio.api.portfolio_routes import PortfolioOut
+from app.scoring.api.schemas import RankingsOut
 from app.telemetry.logging import configure_logging
-from app.telemetry.metrics import Metrics
 from benchmarks.http import PREFIX, Server, free_port, process, service, until_up
 from benchmarks.http_load import Ask, Pace, Run, flat_out, once, paced, request
 from benchmarks.rows import Row, note

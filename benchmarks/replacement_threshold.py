@@ -14,11 +14,11 @@ from typing import Final
 import numpy as np
 from pyarrow import parquet
 
-from app.domain.algorithm import algorithm
-from app.domain.back_scoring import back_scores, noise_of_level
-from app.domain.configuration import Configuration
-from app.domain.market import Floats, Interval
-from app.domain.panel import Panel
+from app.configuration.domain.model import Configuration
+from app.market.domain.models import Floats, Interval
+from app.market.domain.panel import Panel
+from app.scoring.domain.algorithm import algorithm
+from app.scoring.domain.score_stability import back_scores, noise_of_level
 
 FOLDER: Final = Path(__file__).resolve().parents[1] / "../shared/market"
 SYMBOLS: Final = 60

@@ -17,14 +17,14 @@ import asyncpg
 from rich.console import Console
 from rich.table import Table
 
-from app.domain.board import Board, Card, CardStatus, Confidence, FactorReading, Family
-from app.domain.factors import FACTORS
-from app.domain.market import DataSource
-from app.storage import migrations
-from app.storage.database import Database
-from app.storage.engines import DatabaseOptions
+from app.foundation.sql import migrations
+from app.foundation.sql.database import Database
+from app.foundation.sql.engines import DatabaseOptions
+from app.market.domain.models import DataSource
+from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading, Family
+from app.scoring.domain.factors import FACTORS
 from benchmarks import rows
-from tests import postgres
+from tests.support import postgres
 
 SYMBOLS, ROUNDS = 600, 15
 NAME = "saving"

@@ -20,15 +20,15 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
-from app.api.routes import signals
-from app.storage import migrations
-from app.storage.database import Database
-from app.storage.engines import DatabaseOptions
+from app.foundation.sql import migrations
+from app.foundation.sql.database import Database
+from app.foundation.sql.engines import DatabaseOptions
+from app.signals.api import routes as signals
 from benchmarks.rows import Row, note
-from tests import postgres
-from tests.api.harness import PREFIX, serve
-from tests.services.desk import SYMBOLS, WHO, Desk
-from tests.services.signal_world import informed
+from tests.support import postgres
+from tests.support.desk import SYMBOLS, WHO, Desk
+from tests.support.harness import PREFIX, serve
+from tests.support.signal_world import informed
 
 RATE = float(os.environ.get("BENCH_SIGNALS_RATE", "50"))  # a second
 SECONDS = float(os.environ.get("BENCH_SIGNALS_SECONDS", "60"))

@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.table import Table
 from websockets.asyncio.client import connect
 
-from app.domain.events import PlanCreated
-from app.storage import migrations
-from app.storage.database import Database
-from app.storage.engines import DatabaseOptions
+from app.foundation.events import PlanCreated
+from app.foundation.sql import migrations
+from app.foundation.sql.database import Database
+from app.foundation.sql.engines import DatabaseOptions
 from benchmarks.rows import Row, note
-from tests.services.desk import NOW
-from tests.streaming import masked, served
+from tests.support.desk import NOW
+from tests.support.streaming import masked, served
 
 CLIENTS, STUCK, EVENTS, PER_SECOND = 200, 20, 400, 20
 PAGE = os.sysconf("SC_PAGE_SIZE")

@@ -18,16 +18,16 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
-from app.api.protocols import text_frame
-from app.domain.event_codec import EventRecord, drafts_of
-from app.domain.events import PlanCreated
-from app.services.stream_view import frame_of
-from app.storage import migrations
-from app.storage.database import Database
-from app.storage.engines import DatabaseOptions
+from app.foundation.events import PlanCreated
+from app.foundation.http.protocols import text_frame
+from app.foundation.sql import migrations
+from app.foundation.sql.database import Database
+from app.foundation.sql.engines import DatabaseOptions
+from app.operations.domain.event_codec import EventRecord, drafts_of
+from app.operations.services.event_messages import frame_of
 from benchmarks.rows import Row, note
-from tests.services.desk import NOW
-from tests.streaming import masked, served
+from tests.support.desk import NOW
+from tests.support.streaming import masked, served
 
 CLIENTS, EVENTS, TOGETHER, GOAL = 200, 10_000, 50, 1_000
 PLAN = PlanCreated("run", 1, 0, NOW)

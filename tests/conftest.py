@@ -24,10 +24,10 @@ import pytest
 import structlog
 from hypothesis import settings
 
-from app.storage import migrations
-from app.storage.database import Database
-from app.storage.engines import DatabaseOptions, SlowStatement
-from tests import compiled, postgres
+from app.foundation.sql import migrations
+from app.foundation.sql.database import Database
+from app.foundation.sql.engines import DatabaseOptions, SlowStatement
+from tests.support import compiled, postgres
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 # The same examples on every run; MYTESTS_EXPLORE=1 looks for others.

@@ -99,10 +99,10 @@ def test_who_may_know_a_price_of_another_exchange_confirms_or_shows_it() -> None
     named = re.compile(r"elsewhere(_ms|_at)?\b(?!:)|domain\.reference import")
     reads = {_shown(path) for path in MODULES if named.search(_code_of(path))}
     assert reads == {
-        "app/domain/reference.py", "app/domain/quarantine.py",  # stands for an index that is not
-        "app/services/quality_keeper.py", "app/services/quality_view.py",
-        "app/services/reference.py", "app/adapters/ccxt_extra.py",  # asks for it
-        "app/services/quality.py", "app/api/routes/market.py",  # shows it under its own name
+        "app/market/domain/reference_prices.py", "app/market/domain/price_quarantine.py",  # stands for an index that is not
+        "app/market/services/quality_monitor.py", "app/market/services/symbol_quality.py",
+        "app/market/services/reference_prices.py", "app/adapters/ccxt_extra.py",  # asks for it
+        "app/market/services/quality.py", "app/market/api/market_routes.py",  # shows it under its own name
     }  # fmt: skip
 
 
@@ -208,8 +208,8 @@ def test_the_tree_keeps_the_contracts(tmp_path: Path) -> None:
 
 # (file of a small tree, what it wrongly imports, the number of the contract that must say so)
 VIOLATIONS = (
-    ("domain/scoring.py", "import app.services.scoring", "1."),
-    ("services/scoring.py", "import app.api.deps", "1."),
+    ("domain/scoring.py", "import app.scoring.services.service", "1."),
+    ("services/scoring.py", "import app.foundation.http.dependencies", "1."),
     ("storage/database.py", "import app.adapters.paper", "1."),
     ("unlisted.py", "", "1."),
     ("domain/scoring.py", "import asyncio", "2."),
@@ -217,13 +217,13 @@ VIOLATIONS = (
     ("domain/scoring.py", "import pydantic", "2."),
     ("services/scoring.py", "import app.adapters.paper", "3."),
     ("services/scoring.py", "import sqlalchemy", "4."),
-    ("services/scoring.py", "from app.storage.tables import cards", "4."),
-    ("api/routes/scoring.py", "import app.api.routes.portfolio", "5. Routes"),
+    ("services/scoring.py", "from app.container.tables import cards", "4."),
+    ("api/routes/scoring.py", "import app.portfolio.api.portfolio_routes", "5. Routes"),
     ("adapters/paper.py", "import app.adapters.kucoin", "5. Adapters"),
-    ("services/registry.py", "import app.services.scoring", "6."),
-    ("api/deps.py", "import app.storage.database", "7."),
+    ("services/registry.py", "import app.scoring.services.service", "6."),
+    ("api/deps.py", "import app.foundation.sql.database", "7."),
     ("workers/schedule.py", "import app.adapters.paper", "7."),
-    ("sandbox/server.py", "import app.domain.scoring", "8. The sandbox"),
+    ("sandbox/server.py", "import app.scoring.domain.engine", "8. The sandbox"),
     ("main.py", "import app.sandbox.server", "8. Only"),
     ("workers/schedule.py", "import dbos", "9."),
 )
@@ -244,8 +244,10 @@ def small_tree(tmp_path: Path) -> Path:
         for folder in path.relative_to(tmp_path).parents:
             if folder.parts:
                 (tmp_path / folder / "__init__.py").touch()
-    (tmp_path / "app/services/scoring.py").write_text("import app.services.registry\n")
-    (tmp_path / "app/storage/tables.py").write_text("import sqlalchemy\n")
+    (tmp_path / "app/scoring/services/service.py").write_text(
+        "import app.market.services.symbol_registry\n"
+    )
+    (tmp_path / "app/container/tables.py").write_text("import sqlalchemy\n")
     (tmp_path / "app/cli.py").write_text("import app.main, app.sandbox.server\n")
     return tmp_path
 
@@ -270,18 +272,18 @@ def test_each_contract_breaks_when_it_is_violated(
 PRICES = {"open", "high", "low", "close"}
 # Modules that read prices of a panel or of candles as they are, and why that differences nothing.
 READS_RAW_PRICES = {
-    "app/domain/panel.py": "the panel itself",
-    "app/domain/segments.py": "the accessor: finds the breaks",
-    "app/domain/quality.py": "looks at one candle at a time",
-    "app/domain/fingerprint.py": "the shape",
-    "app/domain/outcome.py": "two prices with nothing but their own bars between them",
-    "app/domain/volume_quality.py": "ranges within one bar",
-    "app/services/run_inputs.py": "which bars are there",
-    "app/services/run_rebuilding.py": "which bars are there",
-    "app/services/member_figures.py": "levels since inclusion, none after a redenomination",
-    "app/services/equity_track.py": "values of positions, day by day",
-    "app/services/quality_lots.py": "the newest close",
-    "app/services/market_stream.py": "prices of a ticker",
+    "app/market/domain/panel.py": "the panel itself",
+    "app/market/domain/segments.py": "the accessor: finds the breaks",
+    "app/market/domain/data_quality.py": "looks at one candle at a time",
+    "app/scoring/domain/input_hash.py": "the shape",
+    "app/signals/domain/outcomes.py": "two prices with nothing but their own bars between them",
+    "app/market/domain/volume_quality.py": "ranges within one bar",
+    "app/scoring/services/run_inputs.py": "which bars are there",
+    "app/scoring/services/run_rebuilding.py": "which bars are there",
+    "app/portfolio/services/member_figures.py": "levels since inclusion, none after a redenomination",
+    "app/performance/services/equity_track.py": "values of positions, day by day",
+    "app/market/services/quality_lots.py": "the newest close",
+    "app/market/services/stream_consumer.py": "prices of a ticker",
 }
 
 

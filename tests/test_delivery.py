@@ -15,13 +15,13 @@ import pytest
 import typer
 import yaml
 
-from app.api.problems import PREFIX
 from app.cli import sandbox as sandbox_command
 from app.cli.application import application
 from app.cli.exits import Exit
+from app.foundation.http.problems import PREFIX
 from app.settings import CLIENT_VARIABLES, Settings, known_variables
-from tests.api.harness import openapi_document
 from tests.cli.command import here
+from tests.support.harness import openapi_document
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

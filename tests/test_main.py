@@ -13,10 +13,12 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from app.container.opening import opened
-from app.domain.errors import UnavailableError
-from app.domain.market import DataSource
+from app.foundation.errors import UnavailableError
+from app.foundation.metrics import Metrics
+from app.foundation.sql.database import Database
 from app.main import create_app, known_secrets
-from app.services.mode import Mode
+from app.market.domain.models import DataSource
+from app.market.services.service_mode import Mode
 from app.settings import (
     DatabaseSettings,
     HttpSettings,
@@ -24,10 +26,8 @@ from app.settings import (
     NotificationSettings,
     Settings,
 )
-from app.storage.database import Database
-from app.telemetry.metrics import Metrics
-from tests.api.harness import PREFIX, open_client
-from tests.api.judging import problem
+from tests.support.harness import PREFIX, open_client
+from tests.support.judging import problem
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
 NEW_KEY, OLD_KEY = f"canary{'n' * 37}=", f"canary{'o' * 37}="

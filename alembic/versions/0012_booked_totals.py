@@ -9,7 +9,7 @@ from decimal import Context, Decimal
 import sqlalchemy as sa
 
 from alembic import op
-from app.storage.types import ExactDecimal
+from app.foundation.sql.types import ExactDecimal
 
 revision = "0012"
 down_revision = "0011"

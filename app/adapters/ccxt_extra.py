@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import ccxt.pro as exchanges
 from ccxt.base.errors import BaseError
 
-from app.domain.errors import Code, UnavailableError
-from app.domain.reference import ReferencePrice
+from app.foundation.errors import Code, UnavailableError
+from app.market.domain.reference_prices import ReferencePrice
 
 # Our name -> theirs, and the quote currencies whose price stands for one in USDT, the best first.
 EXCHANGES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {

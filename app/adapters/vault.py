@@ -7,7 +7,7 @@ from typing import Final
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
-from app.domain.errors import Code, ConflictError
+from app.foundation.errors import Code, ConflictError
 
 _SEALED: Final = "sealed:"
 _OWNER_ONLY: Final = 0o600

@@ -8,9 +8,9 @@ import typer
 from app.cli.configuration import read_settings
 from app.cli.exits import CommandError, Exit, exit_of
 from app.cli.output import AsJson, Output, reporting, table
-from app.domain.audit import Findings
-from app.domain.errors import ServiceError
-from app.storage.audit import inspect
+from app.foundation.errors import ServiceError
+from app.operations.domain.history_audit import Findings
+from app.operations.storage.audit import inspect
 
 audit = typer.Typer(
     name="audit", no_args_is_help=True, help="Prove the history; the database is only read."

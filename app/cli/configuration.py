@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from app.cli.exits import CommandError, Exit
+from app.foundation.sql.engines import url_of
 from app.settings import PREFIX, Role, Settings, known_variables
-from app.storage.engines import url_of
 
 _DATABASES: Final = frozenset({"sqlite", "postgresql", "postgres"})
 

@@ -21,10 +21,10 @@ from app.cli.doctor_service import checked
 from app.cli.exits import CommandError, Exit, exit_of
 from app.cli.output import HERE, AsJson, Output, Url, reporting, table
 from app.container import utc_now
-from app.domain.errors import ServiceError
-from app.domain.market import DataSource, ExchangeStatus
+from app.foundation.errors import ServiceError
+from app.foundation.sql import migrations
+from app.market.domain.models import DataSource, ExchangeStatus
 from app.settings import Settings
-from app.storage import migrations
 
 # KuCoin refuses signed requests that are more than five seconds off.
 CLOCK_WARN: Final = timedelta(seconds=1)

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, Final
 
-from app.domain.errors import ServiceError
-from app.storage.database import DataSourceMismatchError
-from app.storage.faults import CorruptDatabaseError, SchemaTooNewError
-from app.storage.file_lock import DatabaseInUseError, DatabasePlaceError
+from app.foundation.errors import ServiceError
+from app.foundation.sql.database import DataSourceMismatchError
+from app.foundation.sql.errors import CorruptDatabaseError, SchemaTooNewError
+from app.foundation.sql.file_lock import DatabaseInUseError, DatabasePlaceError
 
 # Trying again does not help against these; everything else may come back by itself.
 _TO_BE_CHANGED: Final = (

@@ -7,12 +7,12 @@ from typing import Annotated, Any, Final
 import typer
 from rich.table import Table
 
-from app.api.problems import USUAL_STATUS
 from app.cli.client import Answer, Client, exit_of, segment
 from app.cli.exits import CommandError, Exit
 from app.cli.output import HERE, AsJson, Output, Url, number, reporting, table
-from app.domain.errors import Code
-from app.domain.jobs import FINAL, JobKind, JobState
+from app.foundation.errors import Code
+from app.foundation.http.problems import USUAL_STATUS
+from app.foundation.jobs import FINAL, JobKind, JobState
 
 jobs = typer.Typer(help="Jobs: what runs beside the requests.", no_args_is_help=True)
 JobId = Annotated[str, typer.Argument(help="As `jobs list` shows it.")]

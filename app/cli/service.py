@@ -16,7 +16,6 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.server import server_config
 from app.cli.configuration import read_settings
 from app.cli.exits import CommandError, Exit, exit_of
 from app.cli.heap import brief_collections
@@ -24,7 +23,8 @@ from app.cli.output import reporting
 from app.cli.tape_beside import halved, record_beside, refuse_existing
 from app.cli.turns import brief_turns
 from app.container import new_id
-from app.domain.errors import ServiceError
+from app.foundation.errors import ServiceError
+from app.foundation.http.uvicorn_server import server_config
 from app.main import create_app
 from app.settings import Role, Settings
 

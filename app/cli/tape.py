@@ -14,12 +14,12 @@ import typer
 from app.cli.configuration import read_settings
 from app.cli.exits import CommandError, Exit
 from app.cli.output import AsJson, Output, reporting
+from app.configuration.domain.model import Configuration
 from app.container import utc_now
 from app.container.tape import Around, Ears, Replayed, record, replay
 from app.container.tape_settings import settings_in_force
-from app.domain.configuration import Configuration
-from app.domain.errors import ServiceError
-from app.domain.tape import BoardLine, Step, TapeError
+from app.foundation.errors import ServiceError
+from app.research.domain.recording import BoardLine, Step, TapeError
 from app.telemetry.logging import configure_logging
 
 tape = typer.Typer(

@@ -9,12 +9,12 @@ from typing import Final
 import structlog
 
 from app.cli.exits import CommandError, Exit
+from app.configuration.domain.model import Configuration
 from app.container import utc_now
 from app.container.tape import Around, Ears, record
 from app.container.tape_settings import settings_in_force
-from app.domain.configuration import Configuration
-from app.domain.errors import ServiceError
-from app.domain.tape import BoardLine, Step
+from app.foundation.errors import ServiceError
+from app.research.domain.recording import BoardLine, Step
 from app.settings import Settings
 
 _RETRY_S: Final = 1.0

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Final
 import aiohttp
 import typer
 
-from app.api.problems import PREFIX
 from app.cli.client import not_ours, said, understood, unreachable
 from app.cli.output import HERE, Output, Url, reporting
+from app.foundation.http.problems import PREFIX
 
 TOPICS: Final = (
     "portfolio_change", "alert", "rebalance", "job", "configuration", "board", "mode",

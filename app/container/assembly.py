@@ -12,7 +12,9 @@ from socket import gethostname
 import structlog
 
 from app.adapters.kucoin.exchange import KucoinExchange, open_exchange
-from app.api.routes.portfolio_report import report_document
+from app.alerts.services.monitor import AlertWatch
+from app.configuration.services.current import SettingsInForce
+from app.container import database_preparation as preparation
 from app.container.background import Background
 from app.container.composition import compose
 from app.container.cursor_secret import cursor_secret
@@ -20,25 +22,23 @@ from app.container.feed import farewell, heartbeat, join, overheard
 from app.container.quota import SharedQuota
 from app.container.reference import referring
 from app.container.seams import code_version, full_version, new_id, utc_now
-from app.domain.errors import ConflictError
-from app.services.alert_watch import AlertWatch
-from app.services.bus import Bus
-from app.services.exchange_watch import ExchangeWatch
-from app.services.feed_view import FeedView
-from app.services.in_force import SettingsInForce
-from app.services.mode import ModeNow
-from app.services.my_symbols import MySymbolsServiceV2
-from app.services.standing import MarketThings, Standing
-from app.services.stream import EventStream
-from app.services.vitals import buffers_of
+from app.foundation.errors import ConflictError
+from app.foundation.event_bus import Bus
+from app.foundation.metrics import Metrics
+from app.foundation.sql.database import Database
+from app.foundation.sql.job_store import JobStore, job_store
+from app.foundation.sql.replicas import Makeup
+from app.market.services.exchange_errors import ExchangeWatch
+from app.market.services.feed_view import FeedView
+from app.market.services.service_mode import ModeNow
+from app.my_symbols import MySymbolsServiceV2
+from app.operations.services.event_stream import EventStream
+from app.operations.services.process_metrics import buffers_of
+from app.operations.services.response_version import MarketThings, Standing
+from app.performance.api.report_routes import report_document
 from app.settings import Role, Settings
-from app.storage import preparation
-from app.storage.database import Database
-from app.storage.job_store import JobStore, job_store
-from app.storage.replicas import Makeup
 from app.telemetry import observers
 from app.telemetry.meter import Meter
-from app.telemetry.metrics import Metrics
 from app.workers.activities import activities
 from app.workers.backoff import full_jitter
 from app.workers.durable import EngineOptions, executor_of

@@ -5,18 +5,18 @@ from dataclasses import dataclass
 from random import Random  # noqa: TID251  # chance enters the program here
 
 from app.adapters.kucoin.exchange import KucoinExchange
+from app.alerts.services.delivery import Courier
+from app.configuration.services.current import SettingsInForce
 from app.container.feed import FeedTasks, hinted, streamed_market
 from app.container.seams import elapsed_s, utc_now
-from app.services.bus import Bus
-from app.services.feed_view import FeedView
-from app.services.gauges import GaugeReading
-from app.services.in_force import SettingsInForce
-from app.services.market_stream import StreamedMarket
-from app.services.my_symbols import MySymbolsServiceV2
-from app.services.notifications_courier import Courier
+from app.foundation.event_bus import Bus
+from app.foundation.metrics import Metrics
+from app.foundation.sql.database import Database
+from app.market.services.feed_view import FeedView
+from app.market.services.stream_consumer import StreamedMarket
+from app.my_symbols import MySymbolsServiceV2
+from app.operations.services.gauges import GaugeReading
 from app.settings import Settings
-from app.storage.database import Database
-from app.telemetry.metrics import Metrics
 from app.workers.alert_reactions import ALERT_REACTIONS, alert_reactions
 from app.workers.drift_reactions import DRIFT_REACTIONS, drift_reactions
 from app.workers.engine import Engine

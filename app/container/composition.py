@@ -7,58 +7,58 @@ from app.adapters.notifications.egress import Egress
 from app.adapters.notifications.people import TIMEOUT_S, People
 from app.adapters.notifications.webhook import Webhook
 from app.adapters.vault import Vault
+from app.alerts.services.channel_vault import ChannelVault, Opening
+from app.alerts.services.facts import SystemView
+from app.alerts.services.notifications import Notifications
+from app.alerts.services.notifier import Notifiers, by_kind
+from app.alerts.services.rule_settings import AlertRuleService
+from app.alerts.services.service import AlertService
+from app.configuration.services.current import SettingsInForce
 from app.container import plugins
 from app.container.seams import Seams, code_version
-from app.services.alert_facts import SystemView
-from app.services.alert_rules import AlertRuleService
-from app.services.alerts import AlertService
-from app.services.changes import Ledger
-from app.services.channel_vault import ChannelVault, Opening
-from app.services.configuration import ConfigurationService
-from app.services.controls import ControlService
-from app.services.exchange_watch import ExchangeWatch
-from app.services.feed_view import FeedView
-from app.services.grounds import GroundsNow
-from app.services.in_force import SettingsInForce
-from app.services.job_news import JobNews
-from app.services.jobs import JobService
-from app.services.market_data import BOOKS_PER_S, WHOLE_QUOTA, MarketData
-from app.services.metrics import MetricsService
-from app.services.mode import mode_over
-from app.services.my_symbols import MySymbolsServiceV2
-from app.services.notifications import Notifications
-from app.services.notifiers import Notifiers, by_kind
-from app.services.once import Once
-from app.services.performance import Performance
-from app.services.performance_marks import PerformanceMarks
-from app.services.portfolio import PortfolioService
-from app.services.portfolio_overview import PortfolioOverview
-from app.services.portfolio_report import Reporting
-from app.services.ports import Exchange, Jobs
-from app.services.proposals import Proposals
-from app.services.quality import QualityService
-from app.services.rebalance_runs import RebalanceRuns
-from app.services.rebalancing import Rebalancing
-from app.services.refusals import Refusals
-from app.services.registry import Registry, shipped_sectors
-from app.services.replacement import Replacement
-from app.services.safety import Safety
-from app.services.sample_data import SampleData
-from app.services.scoring import Scoring
-from app.services.shared_clock import shared_by
-from app.services.signal_actions import SignalActions
-from app.services.signal_judges import Judges
-from app.services.signal_outcomes import SignalOutcomes
-from app.services.signal_sources import SignalSources
-from app.services.signals import Signals
-from app.services.status_sources import StatusSources
-from app.services.stream import EventStream
-from app.services.trading import Trading
+from app.foundation.clock import shared_by
+from app.foundation.idempotency import Once
+from app.foundation.job_news import JobNews
+from app.foundation.job_service import JobService
+from app.foundation.metrics import Metrics
+from app.foundation.ports import Exchange, Jobs
+from app.foundation.sql.database import Database
+from app.foundation.sql.job_store import key_file
+from app.market.services.exchange_errors import ExchangeWatch
+from app.market.services.feed_view import FeedView
+from app.market.services.quality import QualityService
+from app.market.services.service import BOOKS_PER_S, WHOLE_QUOTA, MarketData
+from app.market.services.service_mode import mode_over
+from app.market.services.symbol_registry import Registry, shipped_sectors
+from app.my_symbols import MySymbolsServiceV2
+from app.operations.services.configuration import ConfigurationService
+from app.operations.services.event_stream import EventStream
+from app.operations.services.sample_data import SampleData
+from app.operations.services.status_sources import StatusSources
+from app.performance.services.portfolio_metrics import MetricsService
+from app.performance.services.report import Reporting
+from app.performance.services.service import Performance
+from app.performance.services.snapshots import PerformanceMarks
+from app.portfolio.services.change_recorder import Ledger
+from app.portfolio.services.controls import ControlService
+from app.portfolio.services.decision_context import GroundsNow
+from app.portfolio.services.membership import PortfolioService
+from app.portfolio.services.proposals import Proposals
+from app.portfolio.services.queries import PortfolioOverview
+from app.portfolio.services.rebalance_runs import RebalanceRuns
+from app.portfolio.services.rebalancing import Rebalancing
+from app.portfolio.services.refusals import Refusals
+from app.portfolio.services.replacement import Replacement
+from app.scoring.services.service import Scoring
 from app.settings import Settings
-from app.storage.database import Database
-from app.storage.job_store import key_file
+from app.signals.services.actions import SignalActions
+from app.signals.services.evaluation import Judges
+from app.signals.services.outcomes import SignalOutcomes
+from app.signals.services.service import Signals
+from app.signals.services.sources import SignalSources
 from app.telemetry import observers
-from app.telemetry.metrics import Metrics
+from app.trading.services.position_sizing import Trading
+from app.trading.services.safety import Safety
 from app.workers.supervisor import Supervisor
 
 

@@ -3,8 +3,8 @@
 import secrets
 from typing import Final
 
+from app.foundation.sql.database import Database
 from app.settings import Settings
-from app.storage.database import Database
 
 _BYTES: Final = 32
 _FACT: Final = "cursor_secret"

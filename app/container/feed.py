@@ -7,26 +7,26 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from app.configuration.services.current import SettingsInForce
 from app.container import kernels
 from app.container.seams import new_id, utc_now
-from app.domain.errors import ServiceError
-from app.domain.event_codec import EventRecord, Topic, understood
-from app.services.bus import Bus
-from app.services.feed_lease import FeedLease, LeaseTimes
-from app.services.feed_view import FeedView
-from app.services.in_force import SettingsInForce
-from app.services.market_follow import MarketFollower
-from app.services.market_publish import MarketPublisher
-from app.services.market_stream import StreamedMarket
-from app.services.mode_watch import ModeWatch
-from app.services.my_symbols import MySymbolsServiceV2
-from app.services.ports import MarketStream
-from app.services.replicas import API, Orphans, Replicas
-from app.services.rescoring import Rescoring
-from app.services.sync_requests import SyncRequests
+from app.foundation.errors import ServiceError
+from app.foundation.event_bus import Bus
+from app.foundation.ports import MarketStream
+from app.foundation.replicas import API, Orphans, Replicas
+from app.foundation.sql.database import Database
+from app.foundation.sql.replicas import Makeup
+from app.market.services.contract_sync import SyncRequests
+from app.market.services.feed_leader import FeedLease, LeaseTimes
+from app.market.services.feed_view import FeedView
+from app.market.services.follower import MarketFollower
+from app.market.services.mode_watch import ModeWatch
+from app.market.services.publisher import MarketPublisher
+from app.market.services.stream_consumer import StreamedMarket
+from app.my_symbols import MySymbolsServiceV2
+from app.operations.domain.event_codec import EventRecord, Topic, understood
+from app.scoring.services.rescoring import Rescoring
 from app.settings import Role
-from app.storage.database import Database
-from app.storage.replicas import Makeup
 from app.workers.alert_reactions import ALERT_REACTIONS
 from app.workers.drift_reactions import DRIFT_REACTIONS
 from app.workers.feed import FEED, FeedDuty, Sharing

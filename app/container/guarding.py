@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import structlog
 
-from app.domain.board import Family
-from app.domain.factors import Factor
-from app.domain.market import Floats
-from app.domain.panel import ScoringInputs, Source
+from app.market.domain.models import Floats
+from app.market.domain.panel import ScoringInputs, Source
+from app.scoring.domain.board import Family
+from app.scoring.domain.factors import Factor
 
 _log = structlog.get_logger("plugins")
 

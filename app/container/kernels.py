@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 import structlog
 
-from app.domain.kernels.compilation import Kernel
-from app.domain.kernels.indicators import TAKE
-from app.domain.kernels.last_bar import at_last_bar
+from app.scoring.domain.kernels.compilation import Kernel
+from app.scoring.domain.kernels.indicators import TAKE
+from app.scoring.domain.kernels.last_bar import at_last_bar
 from app.workers.schedule import TURN_S
 from app.workers.supervisor import Beat, Supervisor
 

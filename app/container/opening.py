@@ -7,22 +7,22 @@ from dataclasses import dataclass, field
 from random import Random  # noqa: TID251  # chance enters the program here
 from typing import Any, Final, NoReturn
 
-from app.api.deps import CURSORS
-from app.api.opening import OPENING, Opening, Unopened
-from app.api.paging import Cursors
 from app.container.assembly import Services, assemble
 from app.container.seams import code_version, utc_now
-from app.domain.errors import UnavailableError
-from app.domain.market import DataStatus, ExchangeLink, LinkState
-from app.services.market_state import NOT_STARTED
-from app.services.mode import MarketLevel, ModeNow
-from app.services.status import MarketFacts, Status
+from app.foundation.errors import UnavailableError
+from app.foundation.http.dependencies import CURSORS
+from app.foundation.http.pagination import Cursors
+from app.foundation.http.startup_guard import OPENING, Opening, Unopened
+from app.foundation.metrics import Metrics
+from app.foundation.sql.database import DataSourceMismatchError
+from app.foundation.sql.engines import url_of
+from app.foundation.sql.errors import CorruptDatabaseError
+from app.foundation.sql.file_lock import DatabaseInUseError
+from app.market.domain.models import DataStatus, ExchangeLink, LinkState
+from app.market.services.service_mode import MarketLevel, ModeNow
+from app.market.services.state import NOT_STARTED
+from app.operations.services.health import MarketFacts, Status
 from app.settings import Settings
-from app.storage.database import DataSourceMismatchError
-from app.storage.engines import url_of
-from app.storage.faults import CorruptDatabaseError
-from app.storage.file_lock import DatabaseInUseError
-from app.telemetry.metrics import Metrics
 from app.workers.backoff import full_jitter
 from app.workers.supervisor import Beat, Supervisor
 

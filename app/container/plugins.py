@@ -7,12 +7,12 @@ from typing import Any, Final
 import structlog
 
 from app.container.guarding import guarded, is_sound
-from app.domain.agents import AGENTS, Agent
-from app.domain.factors import FACTORS, Factor
-from app.domain.scoring_extension import as_factor
-from app.domain.signal_ideas import LONGEST_NAME
-from app.domain.verdict import SOURCE
-from app.services.signal_sources import BUILT_IN, SignalSource
+from app.scoring.domain.factors import FACTORS, Factor
+from app.scoring.domain.plugins import as_factor
+from app.signals.domain.agents import AGENTS, Agent
+from app.signals.domain.consensus import SOURCE
+from app.signals.domain.sources import LONGEST_NAME
+from app.signals.services.sources import BUILT_IN, SignalSource
 
 AGENT_GROUP: Final = "my_symbols.signal_agents"  # each names an `Agent`
 SOURCE_GROUP: Final = "my_symbols.signal_sources"  # each names a `SignalSource`

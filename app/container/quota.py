@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.adapters.kucoin.limiter import WHOLE, PoolShare
-from app.services.replicas import Replicas
+from app.foundation.replicas import Replicas
 
 TOGETHER: Final = 0.8  # of the quota, for all of them; the rest is left for a process not heard of
 

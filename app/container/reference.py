@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from app.container.seams import utc_now
-from app.services.my_symbols import MySymbolsServiceV2
-from app.services.reference import References
+from app.market.services.reference_prices import References
+from app.my_symbols import MySymbolsServiceV2
 from app.settings import Settings
 from app.workers.schedule import ASKING_S
 from app.workers.supervisor import Supervisor

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import app
-from app.services.ports import Clock, Monotonic, NewId
+from app.foundation.ports import Clock, Monotonic, NewId
 
 _SINCE_BOOT: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 

@@ -22,27 +22,27 @@ from app.adapters.kucoin.tape_entries import Configured, Header
 from app.adapters.kucoin.tape_exchange import open_played, open_recorded
 from app.adapters.kucoin.tape_file import TapeReader, TapeWriter
 from app.adapters.kucoin.tape_stream import RecordedStream, TapedStream
+from app.alerts.services.monitor import AlertWatch
+from app.configuration.domain.document import as_document, from_document
+from app.configuration.domain.model import Configuration
+from app.configuration.services.current import SettingsInForce
+from app.container import database_preparation as preparation
 from app.container.composition import compose
 from app.container.seams import Seams, full_version
-from app.domain.board import Board
-from app.domain.configuration import Configuration
-from app.domain.configuration_document import as_document, from_document
-from app.domain.market import DataSource
-from app.domain.tape import BoardLine, Schedule, Step, TapeClock, TapeError
-from app.services.alert_watch import AlertWatch
-from app.services.exchange_watch import ExchangeWatch
-from app.services.feed_view import FeedView
-from app.services.in_force import SettingsInForce
-from app.services.my_symbols import MySymbolsServiceV2
-from app.services.ports import Exchange, Monotonic
-from app.services.stream import EventStream
-from app.services.tape import LiveSteps, PlayedSteps, Steps, TapedMarket
+from app.foundation.metrics import Metrics
+from app.foundation.ports import Exchange, Monotonic
+from app.foundation.sql.database import Database
+from app.foundation.sql.engines import DatabaseOptions
+from app.foundation.sql.job_store import JobStore, job_store
+from app.market.domain.models import DataSource
+from app.market.services.exchange_errors import ExchangeWatch
+from app.market.services.feed_view import FeedView
+from app.my_symbols import MySymbolsServiceV2
+from app.operations.services.event_stream import EventStream
+from app.research.domain.recording import BoardLine, Schedule, Step, TapeClock, TapeError
+from app.research.services.recording import LiveSteps, PlayedSteps, Steps, TapedMarket
+from app.scoring.domain.board import Board
 from app.settings import DatabaseSettings, KucoinSettings, Settings
-from app.storage import preparation
-from app.storage.database import Database
-from app.storage.engines import DatabaseOptions
-from app.storage.job_store import JobStore, job_store
-from app.telemetry.metrics import Metrics
 from app.workers.activities import activities
 from app.workers.backoff import full_jitter
 from app.workers.durable import EngineOptions

@@ -1,10 +1,10 @@
 """The business settings that a recording goes by: those in force, read beside whoever serves."""
 
-from app.domain.configuration import Configuration
-from app.domain.errors import NotFoundError
-from app.storage.audit import reading
-from app.storage.configuration import ConfigurationRepository
-from app.storage.engines import url_of
+from app.configuration.domain.model import Configuration
+from app.configuration.storage.configuration import ConfigurationRepository
+from app.foundation.errors import NotFoundError
+from app.foundation.sql.engines import url_of
+from app.operations.storage.audit import reading
 
 
 async def settings_in_force(database_url: str) -> Configuration:

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from app.domain.events import (
+from app.foundation.events import (
     PortfolioChanged,
     ScoresUpdated,
     SignalChanged,
     SignalOutcomesBooked,
 )
-from app.telemetry.metrics import Metrics
+from app.foundation.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)

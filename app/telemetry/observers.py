@@ -5,9 +5,9 @@ from typing import Protocol
 
 import structlog
 
-from app.domain.errors import Code
-from app.domain.market import Rejection
-from app.telemetry.metrics import Metrics
+from app.foundation.errors import Code
+from app.foundation.metrics import Metrics
+from app.market.domain.models import Rejection
 
 _log = structlog.get_logger("observers")
 

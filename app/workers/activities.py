@@ -6,13 +6,13 @@ from typing import Final
 
 import structlog
 
-from app.domain.errors import Code, UnavailableError
-from app.domain.jobs import Document
-from app.services.alert_watch import AlertWatch
-from app.services.backfill import first_fill
-from app.services.my_symbols import MySymbolsServiceV2
-from app.services.once import Command
-from app.services.ports import NewId
+from app.alerts.services.monitor import AlertWatch
+from app.foundation.errors import Code, UnavailableError
+from app.foundation.idempotency import Command
+from app.foundation.jobs import Document
+from app.foundation.ports import NewId
+from app.market.services.backfill import first_fill
+from app.my_symbols import MySymbolsServiceV2
 from app.workers.schedule import Activities
 from app.workers.supervisor import Beat
 

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Final
 
-from app.domain.events import ConfigurationChanged, ModeChanged, PortfolioChanged, ScoresUpdated
-from app.domain.history import EventType
-from app.services.bus import Bus
-from app.services.ports import Clock
+from app.foundation.event_bus import Bus
+from app.foundation.events import ConfigurationChanged, ModeChanged, PortfolioChanged, ScoresUpdated
+from app.foundation.ports import Clock
+from app.portfolio.domain.event_log import EventType
 from app.workers.schedule import UseCase
 from app.workers.supervisor import Beat, Work
 

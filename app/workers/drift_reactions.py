@@ -3,10 +3,10 @@
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from app.domain.events import ScoresUpdated
-from app.domain.jobs import JobKind
-from app.services.bus import Bus
-from app.services.ports import Jobs
+from app.foundation.event_bus import Bus
+from app.foundation.events import ScoresUpdated
+from app.foundation.jobs import JobKind
+from app.foundation.ports import Jobs
 from app.workers.alert_reactions import IDLE_S, heard
 from app.workers.supervisor import Beat, Work
 

@@ -7,9 +7,9 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from app.domain.errors import UnavailableError
-from app.domain.jobs import Document
-from app.services.ports import Journal
+from app.foundation.errors import UnavailableError
+from app.foundation.jobs import Document
+from app.foundation.ports import Journal
 
 # Raised by hand when the steps of a run change their order; what is unfinished must end before.
 VERSION: Final = "jobs-1"

@@ -16,8 +16,8 @@ from typing import Any, ClassVar, Final, TypeVar
 import structlog
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, error
 
-from app.domain.errors import Code, NotFoundError, ServiceError, UnavailableError
-from app.domain.jobs import FINAL, Document, Enqueued, Job, JobState
+from app.foundation.errors import Code, NotFoundError, ServiceError, UnavailableError
+from app.foundation.jobs import FINAL, Document, Enqueued, Job, JobState
 from app.workers.durable import EngineOptions, Run, tried
 from app.workers.engine_rows import job_of, recorded_as
 

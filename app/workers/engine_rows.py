@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from app.domain.errors import Code
-from app.domain.jobs import (
+from app.foundation.errors import Code
+from app.foundation.jobs import (
     Job,
     JobError,
     JobState,

@@ -8,9 +8,9 @@ from typing import Final, Protocol
 
 import structlog
 
-from app.domain.errors import ServiceError
-from app.services.feed_lease import FeedLease
-from app.services.ports import Monotonic
+from app.foundation.errors import ServiceError
+from app.foundation.ports import Monotonic
+from app.market.services.feed_leader import FeedLease
 from app.workers.supervisor import Beat
 
 LOOK_S: Final = 1.0  # the truth; a hint only makes it sooner

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
 
-from app.domain.market import ExchangeLink, LinkState
-from app.services.bus import Bus
-from app.services.mode import Mode
-from app.services.ports import Monotonic
-from app.telemetry.metrics import Metrics
+from app.foundation.event_bus import Bus
+from app.foundation.metrics import Metrics
+from app.foundation.ports import Monotonic
+from app.market.domain.models import ExchangeLink, LinkState
+from app.market.services.service_mode import Mode
 from app.workers.loop_watch import LoopWatch
 from app.workers.supervisor import Beat, Supervisor
 

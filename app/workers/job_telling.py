@@ -5,11 +5,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from app.domain.errors import Code, ServiceError
-from app.domain.events import JobChange, JobChanged
-from app.domain.jobs import Document, JobState
-from app.services.job_news import JobNews
-from app.services.ports import Clock, Journal
+from app.foundation.errors import Code, ServiceError
+from app.foundation.events import JobChange, JobChanged
+from app.foundation.job_news import JobNews
+from app.foundation.jobs import Document, JobState
+from app.foundation.ports import Clock, Journal
 from app.workers.durable import Run
 
 STEP_S: Final = 1.0

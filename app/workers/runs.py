@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
-from app.domain.jobs import Document, JobKind
-from app.services.backfill import STAGES, Progress, first_fill
-from app.services.my_symbols import MySymbolsServiceV2
-from app.services.portfolio_report import Report
-from app.services.ports import Journal
-from app.services.retention import SWEEPS, swept
+from app.foundation.jobs import Document, JobKind
+from app.foundation.ports import Journal
+from app.market.services.backfill import STAGES, Progress, first_fill
+from app.my_symbols import MySymbolsServiceV2
+from app.operations.services.retention import SWEEPS, swept
+from app.performance.services.report import Report
 from app.workers.durable import Run
 from app.workers.job_telling import telling
 from app.workers.schedule import Activities

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from app.domain.configuration import Cadences
-from app.domain.jobs import Document, JobKind
-from app.services.ports import Clock, Jobs, Monotonic
+from app.configuration.domain.model import Cadences
+from app.foundation.jobs import Document, JobKind
+from app.foundation.ports import Clock, Jobs, Monotonic
 from app.workers.supervisor import Beat, Supervisor
 from app.workers.ticks import SlottedTick
 

@@ -3,9 +3,9 @@
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from app.services.my_symbols import MySymbolsServiceV2
-from app.services.notifications_courier import Courier
-from app.services.stream_quotes import QuoteFeed
+from app.alerts.services.delivery import Courier
+from app.my_symbols import MySymbolsServiceV2
+from app.operations.services.quote_messages import QuoteFeed
 from app.workers.supervisor import Beat, Supervisor
 
 SILENT_S: Final = 120.0  # each of them beats every ten seconds at least

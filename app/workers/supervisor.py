@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import structlog
 
-from app.domain.errors import ServiceError
-from app.services.ports import Clock, Monotonic
-from app.services.status import TaskFacts
+from app.foundation.errors import ServiceError
+from app.foundation.ports import Clock, Monotonic
+from app.operations.services.health import TaskFacts
 from app.workers.restarts import Restarts
 
 _log = structlog.get_logger("supervisor")

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from app.domain.errors import Code, UnavailableError
-from app.domain.jobs import JobKind, JobState
-from app.services.ports import Clock, Jobs, Monotonic
+from app.foundation.errors import Code, UnavailableError
+from app.foundation.jobs import JobKind, JobState
+from app.foundation.ports import Clock, Jobs, Monotonic
 
 _CODES: Final = frozenset(code.value for code in Code)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import structlog
 
-from app.domain.errors import UnavailableError
-from app.services.replicas import Replicas
-from app.telemetry.metrics import Metrics
+from app.foundation.errors import UnavailableError
+from app.foundation.metrics import Metrics
+from app.foundation.replicas import Replicas
 from app.workers.supervisor import Beat
 
 _log = structlog.get_logger("replicas")

@@ -7,8 +7,8 @@ from decimal import Decimal
 import pytest
 
 from app.adapters.ccxt_extra import CcxtPrices, open_reference
-from app.domain.errors import UnavailableError
-from app.domain.reference import ReferencePrice
+from app.foundation.errors import UnavailableError
+from app.market.domain.reference_prices import ReferencePrice
 from tests.adapters.binance import NOW_MS
 from tests.adapters.tellers import BinanceTeller, CoinbaseTeller, KrakenTeller, Teller, telling
 

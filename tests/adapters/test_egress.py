@@ -13,9 +13,9 @@ from aiohttp import web
 from app.adapters.notifications.egress import Egress, is_public
 from app.adapters.notifications.people import SERVICES, People
 from app.adapters.notifications.webhook import Webhook
-from app.domain.errors import Code, RefusedError, UnavailableError
-from app.domain.notification import ChannelKind
-from app.services.notifiers import Notifier
+from app.alerts.domain.notifications import ChannelKind
+from app.alerts.services.notifier import Notifier
+from app.foundation.errors import Code, RefusedError, UnavailableError
 from tests.adapters.test_people import BOT, DISCORD, SLACK, post_office
 from tests.adapters.test_webhook import DELIVERY, channel
 

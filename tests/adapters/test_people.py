@@ -20,8 +20,8 @@ from structlog.testing import capture_logs
 from app.adapters.notifications.egress import Egress
 from app.adapters.notifications.mail import Mailer
 from app.adapters.notifications.people import SERVICES, People
-from app.domain.errors import Code, RefusedError, UnavailableError
-from app.domain.notification import ChannelKind
+from app.alerts.domain.notifications import ChannelKind
+from app.foundation.errors import Code, RefusedError, UnavailableError
 from tests.adapters.kucoin.test_faults import certificate_in
 from tests.adapters.test_webhook import DELIVERY, channel
 

@@ -10,8 +10,7 @@ from aiohttp.test_utils import TestServer
 
 from app.adapters.notifications.egress import Egress, addresses
 from app.adapters.notifications.webhook import Webhook
-from app.domain.errors import Code, RefusedError, UnavailableError
-from app.domain.notification import (
+from app.alerts.domain.notifications import (
     Channel,
     ChannelKind,
     Delivery,
@@ -19,6 +18,7 @@ from app.domain.notification import (
     Notice,
     NoticeKind,
 )
+from app.foundation.errors import Code, RefusedError, UnavailableError
 
 T0 = datetime(2026, 3, 4, tzinfo=UTC)
 DELIVERY = Delivery(

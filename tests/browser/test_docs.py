@@ -10,8 +10,8 @@ import pytest
 import uvicorn
 from playwright.async_api import Request, async_playwright
 
-from app.api.server import server_config
-from tests.api.harness import make_api
+from app.foundation.http.uvicorn_server import server_config
+from tests.support.harness import make_api
 
 CHROMIUM = next(
     (

@@ -10,7 +10,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from app.cli.application import application
-from tests import nursery
+from tests.support import nursery
 
 PATIENCE_S = 240
 

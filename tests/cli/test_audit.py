@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from app.cli.exits import Exit
-from app.storage.database import Database
+from app.foundation.sql.database import Database
 from tests.cli.command import alone, here
-from tests.services.desk import Desk
+from tests.support.desk import Desk
 
 ROOT = Path(__file__).resolve().parents[2]
 

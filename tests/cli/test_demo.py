@@ -22,10 +22,10 @@ from app.cli.demo import DEMO_QUOTA, forget
 from app.cli.exits import CommandError, Exit
 from app.cli.output import Output
 from app.cli.report import Findings, print_findings
+from app.foundation.sql.file_lock import FileLock
 from app.settings import KucoinSettings
-from app.storage.file_lock import FileLock
-from tests import nursery
 from tests.cli.command import PATIENCE_S, Ended, alone, ended, here, started
+from tests.support import nursery
 
 # One demo serves all tests of this file: with xdist, keep them together (--dist loadgroup).
 pytestmark = pytest.mark.xdist_group("demo")

@@ -15,9 +15,9 @@ import pytest
 from app.cli.doctor import _clock
 from app.cli.doctor_checks import Verdict
 from app.cli.exits import Exit
-from app.domain.market import DataSource
+from app.foundation.sql import migrations
+from app.market.domain.models import DataSource
 from app.sandbox.options import SandboxOptions
-from app.storage import migrations
 from tests.cli.command import ended, here, started
 from tests.cli.test_client import answering
 

@@ -13,11 +13,11 @@ import pytest
 from app.adapters.kucoin.tape_entries import Scored
 from app.adapters.kucoin.tape_file import TapeReader
 from app.cli.exits import Exit
-from app.domain.tape import TapeError
+from app.research.domain.recording import TapeError
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.cli.command import PATIENCE_S, ended, environment, here, started
-from tests.taping import PLENTY
+from tests.support.taping import PLENTY
 
 
 @pytest.fixture(autouse=True)

@@ -15,20 +15,20 @@ from app.adapters.kucoin.tape_entries import Configured, Entry, Scored
 from app.adapters.kucoin.tape_file import TapeReader
 from app.cli.exits import Exit
 from app.cli.tape_beside import halved, record_beside
+from app.configuration.domain.document import as_document
+from app.configuration.domain.model import Cadences, Configuration
+from app.container import database_preparation as preparation
 from app.container.tape_settings import settings_in_force
-from app.domain.board import Family
-from app.domain.configuration import Cadences, Configuration
-from app.domain.configuration_document import as_document
-from app.domain.errors import UnavailableError
-from app.domain.tape import TapeError
+from app.foundation.errors import UnavailableError
+from app.foundation.sql.database import Database
+from app.research.domain.recording import TapeError
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
+from app.scoring.domain.board import Family
 from app.settings import Settings
-from app.storage import preparation
-from app.storage.database import Database
 from tests.cli.command import PATIENCE_S, ended, environment, here, started
-from tests.running import settings_for
-from tests.taping import PLENTY, replayed
+from tests.support.running import settings_for
+from tests.support.taping import PLENTY, replayed
 
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 CHANGED = replace(Configuration(), version=2, cadences=Cadences(scoring=30), enter_score=0.7)

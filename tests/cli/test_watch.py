@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from app.cli.exits import Exit
-from app.domain.events import PlanCreated
-from app.storage.database import Database
+from app.foundation.events import PlanCreated
+from app.foundation.sql.database import Database
 from tests.cli.command import Ended, alone
-from tests.services.desk import NOW
-from tests.streaming import Served, served
+from tests.support.desk import NOW
+from tests.support.streaming import Served, served
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 

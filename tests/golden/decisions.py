@@ -7,12 +7,10 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from app.configuration.domain.model import WeightingMethod
 from app.container.tape import TapedService
-from app.domain.board import Board
-from app.domain.configuration import WeightingMethod
-from app.domain.controls import LockKind
-from app.domain.errors import ServiceError
-from app.domain.events import (
+from app.foundation.errors import ServiceError
+from app.foundation.events import (
     AlertRaised,
     AlertResolved,
     PortfolioChanged,
@@ -20,9 +18,11 @@ from app.domain.events import (
     ProposalOpened,
     SignalChanged,
 )
-from app.domain.portfolio import Portfolio
-from app.domain.proposal import ProposalState
-from app.services.once import Answer, Command
+from app.foundation.idempotency import Answer, Command
+from app.portfolio.domain.controls import LockKind
+from app.portfolio.domain.models import Portfolio
+from app.portfolio.domain.proposals import ProposalState
+from app.scoring.domain.board import Board
 from tests.golden.rows import Names, Row, decimal
 from tests.golden.scenario import BALANCE, CLAIMS, SIZE
 

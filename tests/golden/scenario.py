@@ -4,18 +4,18 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Final
 
-from app.domain.configuration import (
+from app.configuration.domain.document import validate
+from app.configuration.domain.model import (
     Cadences,
     Configuration,
     CorrelationRules,
     ReplacementRules,
 )
-from app.domain.configuration_document import validate
-from app.domain.policy import Policies, Policy
-from app.domain.signal import Claim, Direction
-from app.domain.signal_rules import SignalRules
-from app.domain.sizing_rules import SizingRules
-from tests.taping import Act, Studio
+from app.configuration.domain.policy import Policies, Policy
+from app.configuration.domain.signal_rules import SignalRules
+from app.configuration.domain.sizing_rules import SizingRules
+from app.signals.domain.models import Claim, Direction
+from tests.support.taping import Act, Studio
 
 FOR_S: Final = 12 * 3_600.0
 CONTRACTS: Final = 20

@@ -9,12 +9,12 @@ from datetime import UTC, datetime, timedelta
 from app.adapters.notifications.egress import Egress
 from app.adapters.notifications.webhook import Webhook
 from app.adapters.vault import Vault
-from app.services.channel_vault import ChannelVault, Opening
-from app.services.notifications_courier import Courier
-from app.services.notifiers import by_kind
-from app.storage.database import Database
-from app.storage.engines import DatabaseOptions
-from app.telemetry.metrics import Metrics
+from app.alerts.services.channel_vault import ChannelVault, Opening
+from app.alerts.services.delivery import Courier
+from app.alerts.services.notifier import by_kind
+from app.foundation.metrics import Metrics
+from app.foundation.sql.database import Database
+from app.foundation.sql.engines import DatabaseOptions
 
 
 def deliver(url: str, key: str, ahead_s: float) -> None:

@@ -11,13 +11,13 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from app.domain.history import PortfolioEvent, chain_faults, fold
-from app.domain.portfolio import Portfolio, faults
-from app.domain.rebalance_run import Run
-from app.storage.audit import inspect
-from app.storage.database import Database
-from tests import nursery
+from app.foundation.sql.database import Database
+from app.operations.storage.audit import inspect
+from app.portfolio.domain.event_log import PortfolioEvent, chain_faults, fold
+from app.portfolio.domain.models import Portfolio, faults
+from app.portfolio.domain.rebalance_run import Run
 from tests.processes.worker import work
+from tests.support import nursery
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 60.0

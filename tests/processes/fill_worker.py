@@ -9,11 +9,11 @@ from dataclasses import replace
 
 from sqlalchemy import event
 
-from app.services.backfill import first_fill
-from app.storage.database import Database
-from app.storage.engines import DatabaseOptions
-from tests.services.followed_market import TERMS, followed
-from tests.services.live_market import open_market
+from app.foundation.sql.database import Database
+from app.foundation.sql.engines import DatabaseOptions
+from app.market.services.backfill import first_fill
+from tests.support.followed_market import TERMS, followed
+from tests.support.live_market import open_market
 
 CONTRACTS = 10  # their market is the same in every process
 

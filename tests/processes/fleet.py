@@ -21,8 +21,8 @@ from typing import Any
 import aiohttp
 import asyncpg
 
-from app.storage import migrations
-from tests import postgres
+from app.foundation.sql import migrations
+from tests.support import postgres
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFIX = "/api/symbol-mgmt"

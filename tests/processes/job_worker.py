@@ -13,12 +13,12 @@ from pathlib import Path
 from random import Random
 
 from app.container import utc_now
-from app.domain.jobs import Document, JobKind
-from app.services.ports import Journal
-from app.services.replicas import Replicas
-from app.storage.database import Database
-from app.storage.engines import DatabaseOptions
-from app.storage.job_store import job_store
+from app.foundation.jobs import Document, JobKind
+from app.foundation.ports import Journal
+from app.foundation.replicas import Replicas
+from app.foundation.sql.database import Database
+from app.foundation.sql.engines import DatabaseOptions
+from app.foundation.sql.job_store import job_store
 from app.workers.durable import EngineOptions, Run
 from app.workers.engine import Engine
 from app.workers.ticks import SlottedTick

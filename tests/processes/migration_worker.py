@@ -6,7 +6,7 @@ import signal
 
 from sqlalchemy import Engine, event
 
-from app.storage import migrations
+from app.foundation.sql import migrations
 
 
 def migrate(url: str, after: int) -> None:

@@ -6,12 +6,12 @@ from dataclasses import replace
 from random import Random
 from uuid import UUID
 
-from app.storage.database import Database
-from app.storage.engines import DatabaseOptions
+from app.foundation.sql.database import Database
+from app.foundation.sql.engines import DatabaseOptions
 from tests.processes.worker import _arm, die
-from tests.services.desk import SYMBOLS, WHO, Desk
-from tests.services.outcome_world import pass_on
-from tests.services.signal_world import claim, informed
+from tests.support.desk import SYMBOLS, WHO, Desk
+from tests.support.outcome_world import pass_on
+from tests.support.signal_world import claim, informed
 
 SENT = 12  # the second half of them without a board to judge them on
 

@@ -11,11 +11,11 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from app.domain.notification import DeliveryState
-from app.storage.database import Database
-from tests import nursery
+from app.alerts.domain.notifications import DeliveryState
+from app.foundation.sql.database import Database
+from tests.alerts.services.test_notifications import KEY, Office, change
 from tests.processes.courier_worker import deliver
-from tests.services.test_notifications import KEY, Office, change
+from tests.support import nursery
 
 PATIENCE_S = 60.0
 EVENTS = 12

@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from app.domain.alerts import Rule
-from app.domain.errors import Code
-from app.domain.history import EventType
-from app.domain.portfolio import FULL
-from app.domain.rebalance_run import Run, RunState
-from app.services.once import Command, Outcome
-from app.storage.database import Database
+from app.alerts.domain.models import Rule
+from app.foundation.errors import Code
+from app.foundation.idempotency import Command, Outcome
+from app.foundation.sql.database import Database
+from app.portfolio.domain.event_log import EventType
+from app.portfolio.domain.models import FULL
+from app.portfolio.domain.rebalance_run import Run, RunState
+from tests.alerts.services.test_notifications import Office, Receiver
 from tests.conftest import MakeDatabase
 from tests.processes.crew import proven, runs_of, worker
-from tests.services.desk import SYMBOLS, Desk
-from tests.services.test_notifications import Office, Receiver
 from tests.stateful.twins import Key, rendered
+from tests.support.desk import SYMBOLS, Desk
 
 pytestmark = pytest.mark.xdist_group("processes")
 REBALANCE = {"do": "rebalance", "key": "k", "request": "the-run"}

@@ -14,13 +14,13 @@ import aiohttp
 import httpx2
 import pytest
 
-from app.api.server import _GRACE_S
+from app.foundation.http.uvicorn_server import _GRACE_S
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from app.workers.durable import EngineOptions
-from tests import nursery
-from tests.api.harness import PREFIX
 from tests.cli.command import started
+from tests.support import nursery
+from tests.support.harness import PREFIX
 
 pytestmark = pytest.mark.long
 PATIENCE_S = 240.0

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app.domain.jobs import Document, Job, JobState
-from app.services.ports import Journal
+from app.foundation.jobs import Document, Job, JobState
+from app.foundation.ports import Journal
 from app.workers.durable import Run
 from tests.processes.crew import ROOT
 from tests.processes.job_worker import HELD

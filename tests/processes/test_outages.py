@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from app.domain.event_codec import Topic
-from app.services.backfill import first_fill
-from app.services.stream import EventStream
-from app.storage.database import Database
-from app.telemetry.metrics import Metrics
-from tests import nursery
+from app.foundation.metrics import Metrics
+from app.foundation.sql.database import Database
+from app.market.services.backfill import first_fill
+from app.operations.domain.event_codec import Topic
+from app.operations.services.event_stream import EventStream
+from tests.alerts.services.test_notifications import Office, Receiver
 from tests.conftest import MakeDatabase
 from tests.processes.crew import proven, worker
 from tests.processes.fill_worker import CONTRACTS, fill, rotate
-from tests.services.desk import NOW, SYMBOLS, Desk
-from tests.services.followed_market import followed
-from tests.services.live_market import open_market
-from tests.services.test_notifications import Office, Receiver
+from tests.support import nursery
+from tests.support.desk import NOW, SYMBOLS, Desk
+from tests.support.followed_market import followed
+from tests.support.live_market import open_market
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("processes")]
 HOUR_MS = 3_600_000

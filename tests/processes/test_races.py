@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from app.domain.errors import Code
-from app.domain.history import EventType
-from app.domain.rebalance_run import RunState
-from app.storage.database import Database
+from app.foundation.errors import Code
+from app.foundation.sql.database import Database
+from app.portfolio.domain.event_log import EventType
+from app.portfolio.domain.rebalance_run import RunState
 from tests.processes.crew import crew, proven, runs_of, together, worker
-from tests.services.desk import SYMBOLS, Desk
+from tests.support.desk import SYMBOLS, Desk
 
 pytestmark = [
     pytest.mark.parametrize("backend", ["postgres"], indirect=True),

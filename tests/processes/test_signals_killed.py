@@ -6,15 +6,15 @@ from collections import Counter
 
 import pytest
 
-from app.domain.event_codec import Topic, event_of
-from app.domain.events import SignalChanged
-from app.domain.signal import SignalState
-from app.storage.database import Database
-from tests import nursery
+from app.foundation.events import SignalChanged
+from app.foundation.sql.database import Database
+from app.operations.domain.event_codec import Topic, event_of
+from app.signals.domain.models import SignalState
 from tests.processes.signal_worker import SENT, name_of, run
-from tests.services.desk import NOW, SYMBOLS, Desk
-from tests.services.outcome_world import keep_board, moved
-from tests.services.signal_world import informed
+from tests.support import nursery
+from tests.support.desk import NOW, SYMBOLS, Desk
+from tests.support.outcome_world import keep_board, moved
+from tests.support.signal_world import informed
 
 pytestmark = [pytest.mark.long, pytest.mark.parametrize("backend", ["postgres"], indirect=True)]
 

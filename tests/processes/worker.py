@@ -22,13 +22,13 @@ from typing import Any
 import structlog
 from sqlalchemy import Engine, event
 
-from app.domain.errors import ServiceError
-from app.domain.portfolio import faults
-from app.services.once import Answer, Command, Outcome
-from app.storage.database import Database
-from app.storage.engines import DatabaseOptions
-from tests.services.desk import NOW, Desk
+from app.foundation.errors import ServiceError
+from app.foundation.idempotency import Answer, Command, Outcome
+from app.foundation.sql.database import Database
+from app.foundation.sql.engines import DatabaseOptions
+from app.portfolio.domain.models import faults
 from tests.stateful.twins import Key, rendered
+from tests.support.desk import NOW, Desk
 
 Act = Mapping[str, Any]
 PATIENCE_S = 50.0  # a busy machine reads slowly

@@ -1,8 +1,8 @@
 """What holds of proposals, however they came about and whoever decided on them."""
 
-from app.domain.history import EventType
-from app.domain.proposal import NEXT, Proposal, ProposalKind, ProposalState
-from app.domain.rebalance_run import RunState
+from app.portfolio.domain.event_log import EventType
+from app.portfolio.domain.proposals import NEXT, Proposal, ProposalKind, ProposalState
+from app.portfolio.domain.rebalance_run import RunState
 from tests.stateful.twins import Seen
 
 

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from app.storage.database import Database
-from app.storage.faults import unavailable
-from app.storage.unit_of_work import UnitOfWork
-from tests.cutting import Cut, Way
+from app.foundation.sql.database import Database
+from app.foundation.sql.errors import unavailable
+from app.foundation.sql.unit_of_work import UnitOfWork
+from tests.support.cutting import Cut, Way
 
 
 @dataclass

@@ -23,18 +23,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from app.domain.controls import LockKind
-from app.domain.errors import Code
-from app.domain.market import ContractStatus
-from app.domain.policy import Policy
-from app.domain.proposal import ProposalState
-from app.domain.rebalance_run import slot
-from app.domain.weighting import Role
-from app.services.once import Command
-from app.services.performance import Claim
-from tests import postgres
-from tests.cutting import Cut
-from tests.services.desk import NOW, SYMBOLS, Desk
+from app.configuration.domain.policy import Policy
+from app.foundation.errors import Code
+from app.foundation.idempotency import Command
+from app.market.domain.models import ContractStatus
+from app.performance.services.service import Claim
+from app.portfolio.domain.controls import LockKind
+from app.portfolio.domain.proposals import ProposalState
+from app.portfolio.domain.rebalance_run import slot
+from app.portfolio.domain.weight_allocation import Role
 from tests.stateful.deciding import decided_rightly
 from tests.stateful.twins import (
     Call,
@@ -52,6 +49,9 @@ from tests.stateful.twins import (
     told_truly,
     within_bounds,
 )
+from tests.support import postgres
+from tests.support.cutting import Cut
+from tests.support.desk import NOW, SYMBOLS, Desk
 
 EXAMPLES = int(os.environ.get("MYTESTS_STATEFUL_EXAMPLES", "4"))
 STEPS = int(os.environ.get("MYTESTS_STATEFUL_STEPS", "24"))

@@ -15,28 +15,28 @@ from typing import Any
 import asyncpg
 from sqlalchemy import text
 
-from app.domain.configuration import Configuration
-from app.domain.controls import Controls, LockKind
-from app.domain.drift import marked, prices_of
-from app.domain.equity_steps import WEIGHS
-from app.domain.errors import ServiceError
-from app.domain.history import EventType, PortfolioEvent, chain_faults, fold
-from app.domain.market import ContractStatus
-from app.domain.performance import Trade
-from app.domain.portfolio import FULL, Portfolio, faults
-from app.domain.proposal import Proposal
-from app.domain.rebalance_run import NEXT, Run, RunState
-from app.domain.weighting import Flag, Role
-from app.services.once import Answer, Command, Outcome
-from app.services.rebalance_steps import RebalanceRequest
-from app.services.weighing import Weights
-from app.storage.audit import inspect
-from app.storage.database import Database
-from app.storage.engines import DatabaseOptions
-from tests import postgres
-from tests.cutting import Cut, Way, cutting
-from tests.services.desk import Desk
+from app.configuration.domain.model import Configuration
+from app.foundation.errors import ServiceError
+from app.foundation.idempotency import Answer, Command, Outcome
+from app.foundation.sql.database import Database
+from app.foundation.sql.engines import DatabaseOptions
+from app.market.domain.models import ContractStatus
+from app.operations.storage.audit import inspect
+from app.performance.domain.equity_steps import WEIGHS
+from app.portfolio.domain.controls import Controls, LockKind
+from app.portfolio.domain.drift import marked, prices_of
+from app.portfolio.domain.event_log import EventType, PortfolioEvent, chain_faults, fold
+from app.portfolio.domain.models import FULL, Portfolio, faults
+from app.portfolio.domain.proposals import Proposal
+from app.portfolio.domain.rebalance_run import NEXT, Run, RunState
+from app.portfolio.domain.returns import Trade
+from app.portfolio.domain.weight_allocation import Flag, Role
+from app.portfolio.services.rebalance_steps import RebalanceRequest
+from app.portfolio.services.target_weights import Weights
 from tests.stateful.losses import Fragile, Loss, lose
+from tests.support import postgres
+from tests.support.cutting import Cut, Way, cutting
+from tests.support.desk import Desk
 
 _MOST = 10_000  # more than any life has
 Call = Callable[[Desk, Command], Awaitable[Outcome[Any]]]

@@ -4,15 +4,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.domain.events import (
+from app.foundation.events import (
     PlanCreated,
     PortfolioChanged,
     ScoresUpdated,
     SignalChanged,
     SignalOutcomesBooked,
 )
+from app.foundation.metrics import Metrics
 from app.telemetry.meter import Meter
-from app.telemetry.metrics import Metrics
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -6,9 +6,9 @@ from dataclasses import fields, replace
 import pytest
 from prometheus_client import Counter, Gauge, Histogram
 
-from app.domain.feed import NO_STREAM
-from app.services.feed_metrics import count_feed
-from app.telemetry.metrics import Metrics
+from app.foundation.metrics import Metrics
+from app.market.domain.stream import NO_STREAM
+from app.market.services.feed_metrics import count_feed
 
 
 def test_two_services_in_one_process_do_not_clash() -> None:

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from app.domain.jobs import Document, Job
-from app.services.ports import Journal
-from app.storage.job_store import job_store
+from app.foundation.jobs import Document, Job
+from app.foundation.ports import Journal
+from app.foundation.sql.job_store import job_store
 from app.workers.durable import EngineOptions, Run
 from app.workers.engine import Engine
 

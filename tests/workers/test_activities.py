@@ -9,22 +9,22 @@ from uuid import UUID
 
 import pytest
 
-from app.domain.configuration import Configuration
-from app.domain.jobs import Document, JobKind
-from app.domain.market import Funding
-from app.services.alert_watch import AlertWatch
-from app.services.alerts import AlertService
-from app.services.backfill import STAGES, first_fill
-from app.services.market_data import MarketData
-from app.services.my_symbols import MySymbolsServiceV2
-from app.services.once import Command, Once
-from app.services.scoring import Scoring
-from app.storage.database import Database
-from app.telemetry.metrics import Metrics
+from app.alerts.services.monitor import AlertWatch
+from app.alerts.services.service import AlertService
+from app.configuration.domain.model import Configuration
+from app.foundation.idempotency import Command, Once
+from app.foundation.jobs import Document, JobKind
+from app.foundation.metrics import Metrics
+from app.foundation.sql.database import Database
+from app.market.domain.models import Funding
+from app.market.services.backfill import STAGES, first_fill
+from app.market.services.service import MarketData
+from app.my_symbols import MySymbolsServiceV2
+from app.scoring.services.service import Scoring
 from app.workers.activities import activities
 from app.workers.runs import runs
-from tests.services.desk import NOW
-from tests.services.live_market import LiveMarket, open_market
+from tests.support.desk import NOW
+from tests.support.live_market import LiveMarket, open_market
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 

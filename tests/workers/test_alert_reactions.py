@@ -4,18 +4,18 @@ import asyncio
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 
+from app.configuration.domain.model import Configuration
+from app.configuration.services.current import SettingsInForce
 from app.container.feed import overheard
-from app.domain.configuration import Configuration
-from app.domain.event_codec import EventRecord, drafts_of
-from app.domain.events import (
+from app.foundation.event_bus import Bus
+from app.foundation.events import (
     ConfigurationChanged,
     ModeChanged,
     PlanCreated,
     PortfolioChanged,
     ScoresUpdated,
 )
-from app.services.bus import Bus
-from app.services.in_force import SettingsInForce
+from app.operations.domain.event_codec import EventRecord, drafts_of
 from app.workers.alert_reactions import alert_reactions
 
 T0 = datetime(2026, 3, 4, 5, tzinfo=UTC)

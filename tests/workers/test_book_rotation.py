@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from app.domain.configuration import Cadences, Configuration
-from app.domain.errors import Code, UnavailableError
-from app.services.my_symbols import MySymbolsServiceV2
+from app.configuration.domain.model import Cadences, Configuration
+from app.foundation.errors import Code, UnavailableError
+from app.my_symbols import MySymbolsServiceV2
 from app.workers.activities import activities
 
 

@@ -4,10 +4,10 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
-from app.domain.events import PortfolioChanged, ScoresUpdated
-from app.domain.jobs import Document, Enqueued
-from app.services.bus import Bus
-from app.services.ports import Jobs
+from app.foundation.event_bus import Bus
+from app.foundation.events import PortfolioChanged, ScoresUpdated
+from app.foundation.jobs import Document, Enqueued
+from app.foundation.ports import Jobs
 from app.workers.drift_reactions import drift_reactions
 
 T0 = datetime(2026, 3, 4, 5, tzinfo=UTC)

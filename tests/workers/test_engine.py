@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from app.domain.errors import Code, NotFoundError, UnavailableError
-from app.domain.jobs import Job, JobError, JobState, StepState
+from app.foundation.errors import Code, NotFoundError, UnavailableError
+from app.foundation.jobs import Job, JobError, JobState, StepState
 from app.workers.durable import Run
 from app.workers.engine import Engine
 from tests.workers.engines import Notes, ended, engine_at, until

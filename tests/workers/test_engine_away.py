@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from app.domain.errors import Code, UnavailableError
-from app.domain.jobs import JobState
-from tests import database_away, postgres
+from app.foundation.errors import Code, UnavailableError
+from app.foundation.jobs import JobState
+from tests.support import database_away, postgres
 from tests.workers.engines import Notes, ended, engine_at, until
 
 pytestmark = pytest.mark.parametrize("backend", ["postgres"], indirect=True)

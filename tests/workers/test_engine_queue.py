@@ -10,8 +10,8 @@ from psycopg.errors import SerializationFailure
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from app.domain.jobs import JobState
-from app.storage.database import Database
+from app.foundation.jobs import JobState
+from app.foundation.sql.database import Database
 from tests.workers.engines import POLL_S, Notes, ended, engine_at
 
 pytestmark = [

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from app.domain.errors import Code, UnavailableError
-from app.services.feed_lease import FeedLease, LeaseTimes
-from app.storage.database import Database
-from app.storage.shared_market import FEED
+from app.foundation.errors import Code, UnavailableError
+from app.foundation.sql.database import Database
+from app.market.services.feed_leader import FeedLease, LeaseTimes
+from app.market.storage.shared_market import FEED
 from app.workers.feed import FeedDuty, Sharing
 
 QUICK = LeaseTimes(ttl_s=1.0, renew_s=0.1, demote_s=0.6)

@@ -7,15 +7,15 @@ from typing import Any, cast
 
 import pytest
 
-from app.domain.errors import Code, UnavailableError
-from app.domain.events import JobChange, JobChanged
-from app.domain.jobs import Document, JobState
-from app.services.job_news import JobNews
-from app.services.ports import Journal
-from app.storage.database import Database
+from app.foundation.errors import Code, UnavailableError
+from app.foundation.events import JobChange, JobChanged
+from app.foundation.job_news import JobNews
+from app.foundation.jobs import Document, JobState
+from app.foundation.ports import Journal
+from app.foundation.sql.database import Database
 from app.workers.durable import Run
 from app.workers.job_telling import telling
-from tests.services.desk import NOW
+from tests.support.desk import NOW
 
 
 @dataclass

@@ -6,18 +6,18 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.domain.alert_facts import SystemFacts
-from app.domain.alerts import Rule
-from app.domain.errors import Code, UnavailableError
-from app.services.alert_facts import job_facts
-from app.services.alerts import AlertService, Chosen
-from app.services.grounds import Grounds
-from app.services.status_components import TASK_FAILED, background_task
-from app.services.status_facts import ComponentState
-from app.storage.database import Database
+from app.alerts.domain.facts import SystemFacts
+from app.alerts.domain.models import Rule
+from app.alerts.services.facts import job_facts
+from app.alerts.services.service import AlertService, Chosen
+from app.foundation.errors import Code, UnavailableError
+from app.foundation.sql.database import Database
+from app.operations.services.health_checks import TASK_FAILED, background_task
+from app.operations.services.health_models import ComponentState
+from app.portfolio.services.decision_context import Grounds
 from app.workers.restarts import CRASHES, REST_S
 from app.workers.supervisor import Beat, Supervisor
-from tests.services.desk import Desk
+from tests.support.desk import Desk
 
 START = datetime(2026, 11, 21, tzinfo=UTC)
 

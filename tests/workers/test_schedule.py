@@ -8,10 +8,10 @@ from typing import cast
 
 import pytest
 
-from app.domain.configuration import Cadences
-from app.domain.errors import UnavailableError
-from app.domain.jobs import Document, Enqueued, Job, JobKind, JobState
-from app.services.ports import Jobs, Journal
+from app.configuration.domain.model import Cadences
+from app.foundation.errors import UnavailableError
+from app.foundation.jobs import Document, Enqueued, Job, JobKind, JobState
+from app.foundation.ports import Jobs, Journal
 from app.workers.durable import Run
 from app.workers.schedule import LOOK_S, Activities, Tick, begin, begin_feed, repeat, table
 from app.workers.supervisor import Supervisor

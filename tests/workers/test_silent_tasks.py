@@ -12,28 +12,28 @@ from typing import Any, cast
 import httpx2
 import pytest
 
+from app.configuration.domain.model import Configuration
 from app.container.feed import FeedTasks
-from app.domain.configuration import Configuration
-from app.domain.events import ConfigurationChanged, ScoresUpdated
-from app.domain.feed import BarUpdate, Told, Topic, TopicKind
-from app.domain.market import DataStatus
-from app.services.bus import Bus
-from app.services.feed_view import FeedView
-from app.services.market_data import MarketData
-from app.services.market_state import Filling
-from app.services.market_stream import StreamedMarket
-from app.services.mode import MarketLevel, ModeNow
-from app.services.my_symbols import MySymbolsServiceV2
-from app.services.ports import Jobs
-from app.services.reference import References, ReferenceSource
+from app.foundation.event_bus import Bus
+from app.foundation.events import ConfigurationChanged, ScoresUpdated
+from app.foundation.ports import Jobs
+from app.foundation.sql.database import Database
+from app.market.domain.models import DataStatus
+from app.market.domain.stream import BarUpdate, Told, Topic, TopicKind
+from app.market.services.feed_view import FeedView
+from app.market.services.reference_prices import References, ReferenceSource
+from app.market.services.service import MarketData
+from app.market.services.service_mode import MarketLevel, ModeNow
+from app.market.services.state import Filling
+from app.market.services.stream_consumer import StreamedMarket
+from app.my_symbols import MySymbolsServiceV2
 from app.settings import Role
-from app.storage.database import Database
 from app.workers.alert_reactions import ALERT_REACTIONS, alert_reactions
 from app.workers.drift_reactions import DRIFT_REACTIONS, drift_reactions
 from app.workers.schedule import ASKING_S, FIRST_FILL
 from app.workers.supervisor import LOOK_S, Beat, Supervisor
-from tests.api.test_system import opened
-from tests.services.test_status import LINK, World
+from tests.operations.api.test_system import opened
+from tests.operations.services.test_status import LINK, World
 from tests.workers.test_schedule import Desk as Counters
 
 T0 = datetime(2026, 11, 21, tzinfo=UTC)

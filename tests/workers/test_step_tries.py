@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.domain.errors import Code, ServiceError, UnavailableError
-from app.domain.jobs import Document
+from app.foundation.errors import Code, ServiceError, UnavailableError
+from app.foundation.jobs import Document
 from app.workers.durable import tried
 
 BUSY = UnavailableError(Code.DATABASE_CONTENTION, "busy", retry_after_s=1)

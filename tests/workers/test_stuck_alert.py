@@ -5,15 +5,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.domain.alert_facts import SystemFacts
-from app.domain.alerts import Rule
-from app.services.alert_facts import job_facts
-from app.services.alerts import AlertService, Chosen
-from app.services.grounds import Grounds
-from app.storage.database import Database
+from app.alerts.domain.facts import SystemFacts
+from app.alerts.domain.models import Rule
+from app.alerts.services.facts import job_facts
+from app.alerts.services.service import AlertService, Chosen
+from app.foundation.sql.database import Database
+from app.portfolio.services.decision_context import Grounds
 from app.workers.streaming import SILENT_S
 from app.workers.supervisor import Beat, Supervisor
-from tests.services.desk import Desk
+from tests.support.desk import Desk
 
 START = datetime(2026, 11, 21, tzinfo=UTC)
 

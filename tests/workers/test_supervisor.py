@@ -9,7 +9,7 @@ from itertools import islice
 import pytest
 
 from app.adapters.kucoin.limits import KucoinLimits
-from app.domain.errors import Code, UnavailableError
+from app.foundation.errors import Code, UnavailableError
 from app.workers.backoff import full_jitter
 from app.workers.schedule import TURN_S, Tick, begin
 from app.workers.supervisor import Beat, Supervisor, Work

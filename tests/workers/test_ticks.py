@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import pytest
 
-from app.domain.errors import Code, UnavailableError
-from app.domain.jobs import Document, JobKind, JobState
-from app.services.ports import Journal
+from app.foundation.errors import Code, UnavailableError
+from app.foundation.jobs import Document, JobKind, JobState
+from app.foundation.ports import Journal
 from app.workers.durable import Run
 from app.workers.engine import Engine
 from app.workers.ticks import SlottedTick

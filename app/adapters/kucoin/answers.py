@@ -13,7 +13,7 @@ import msgspec
 from app.adapters.kucoin.fields import number_from_text
 from app.adapters.kucoin.limiter import Quota
 from app.adapters.kucoin.limits import Endpoint
-from app.domain.errors import (
+from app.foundation.errors import (
     BadResponseError,
     Code,
     ExchangeTimeoutError,

@@ -19,8 +19,8 @@ from app.adapters.kucoin.rest import OnRequest, Rest, RestClient, Surroundings
 from app.adapters.kucoin.stream import KucoinStream
 from app.adapters.kucoin.stream_terms import StreamTerms, Ticket
 from app.adapters.kucoin.wire import Wire, open_session
-from app.domain.errors import BadResponseError, Code, RefusedError
-from app.domain.market import (
+from app.foundation.errors import BadResponseError, Code, RefusedError
+from app.market.domain.models import (
     Book,
     CandleSeries,
     Contract,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 from app.adapters.kucoin.limits import Endpoint, KucoinLimits
-from app.domain.errors import Code, UnavailableError
+from app.foundation.errors import Code, UnavailableError
 
 
 class Gates:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.adapters.kucoin.limits import Dice, KucoinLimits
-from app.domain.errors import Code, UnavailableError
+from app.foundation.errors import Code, UnavailableError
 
 _GRACE_S: Final = 0.05  # the exchange's clock ticks in ms, ours finer: never be early
 _LATER_S: Final = 1.0  # an end that much later than ours belongs to the exchange's next window

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from app.domain.errors import ServiceError
-from app.domain.market import ExchangeLink, LinkState
+from app.foundation.errors import ServiceError
+from app.market.domain.models import ExchangeLink, LinkState
 
 
 class Link:

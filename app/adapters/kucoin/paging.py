@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Final
 
 from app.adapters.kucoin.parse_candles import Rows
-from app.domain.market import Funding
+from app.market.domain.models import Funding
 
 _DAY_MS: Final = 86_400_000
 _LONGEST_INTERVAL_MS: Final = 8 * 3_600_000

@@ -22,8 +22,8 @@ from app.adapters.kucoin.fields import (
     text,
     whole,
 )
-from app.domain.errors import BadResponseError, Code
-from app.domain.market import (
+from app.foundation.errors import BadResponseError, Code
+from app.market.domain.models import (
     Book,
     ExchangeStatus,
     Funding,

@@ -21,7 +21,7 @@ from app.adapters.kucoin.fields import (
     positive,
 )
 from app.adapters.kucoin.parse import items
-from app.domain.market import CandleSeries, Contract, Floats, Ints, Rejection
+from app.market.domain.models import CandleSeries, Contract, Floats, Ints, Rejection
 
 T = TypeVar("T")
 _FIRST_MS: Final = YEAR_2015_S * 1000

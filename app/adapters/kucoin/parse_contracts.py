@@ -22,7 +22,7 @@ from app.adapters.kucoin.fields import (
     text,
 )
 from app.adapters.kucoin.parse import HOUR_MS, bad, items, refuse_repeated, rejection
-from app.domain.market import (
+from app.market.domain.models import (
     Contract,
     ContractKind,
     ContractListing,

@@ -14,8 +14,8 @@ from app.adapters.kucoin.limits import Dice, Endpoint, KucoinLimits
 from app.adapters.kucoin.link import Link
 from app.adapters.kucoin.retry import RetryBudget, backoff_s, capacity_wait_s
 from app.adapters.kucoin.wire import Asks
-from app.domain.errors import Code, ServiceError, UnavailableError
-from app.domain.market import ExchangeLink
+from app.foundation.errors import Code, ServiceError, UnavailableError
+from app.market.domain.models import ExchangeLink
 
 T = TypeVar("T")
 OnRequest = Callable[[str, str, float], None]  # path, "ok" or an error code, seconds

@@ -32,8 +32,8 @@ from app.adapters.kucoin.stream_terms import (
     StreamTerms,
     Ticket,
 )
-from app.domain.errors import ServiceError
-from app.domain.feed import LineFacts, Listener, StreamFacts, Told, Topic
+from app.foundation.errors import ServiceError
+from app.market.domain.stream import LineFacts, Listener, StreamFacts, Told, Topic
 
 PORTION: Final = 150  # messages that are read in one turn of the loop
 _log = structlog.get_logger("stream")

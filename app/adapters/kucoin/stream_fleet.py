@@ -7,7 +7,7 @@ from app.adapters.kucoin.limits import Dice
 from app.adapters.kucoin.stream_line import Line, Phase
 from app.adapters.kucoin.stream_terms import Action, Close, Control, StreamTerms, Ticket
 from app.adapters.kucoin.stream_topics import Subscriptions
-from app.domain.feed import Topic
+from app.market.domain.stream import Topic
 
 
 class Fleet:

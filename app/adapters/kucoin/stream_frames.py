@@ -9,7 +9,7 @@ import msgspec
 
 from app.adapters.kucoin.fields import YEAR_2015_S, YEAR_2100_S, UnreadableError
 from app.adapters.kucoin.stream_terms import Control, Send
-from app.domain.feed import Topic, TopicKind
+from app.market.domain.stream import Topic, TopicKind
 
 T = TypeVar("T")
 CONTROL: Final = frozenset({"welcome", "ack", "pong", "error"})

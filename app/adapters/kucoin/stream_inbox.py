@@ -10,7 +10,7 @@ from app.adapters.kucoin.stream_frames import Frame, kind_of, stamp_of, topic_na
 from app.adapters.kucoin.stream_socket import Message
 from app.adapters.kucoin.stream_topics import Subscriptions
 from app.adapters.kucoin.stream_updates import quote_of, update_of
-from app.domain.feed import AHEAD_MS, MessageOrder, Newest, Told, Topic, TopicKind, Update
+from app.market.domain.stream import AHEAD_MS, MessageOrder, Newest, Told, Topic, TopicKind, Update
 
 HEAD: Final = 64  # bytes that tell a message's topic, where its name ends within them
 TAIL: Final = 26  # bytes of a stamp in ns with which a quote ends

@@ -19,7 +19,7 @@ from app.adapters.kucoin.stream_terms import (
     Ticket,
 )
 from app.adapters.kucoin.stream_topics import SUBSCRIBE, UNSUBSCRIBE, Subscriptions
-from app.domain.feed import Topic
+from app.market.domain.stream import Topic
 
 PING: Final = "ping"
 _NO_ENTRY: Final = frozenset({401, 403})

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from app.domain.feed import Topic
+from app.market.domain.stream import Topic
 
 HOUR_S: Final = 3_600.0
 

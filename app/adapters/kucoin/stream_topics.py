@@ -7,7 +7,7 @@ from itertools import groupby, islice
 from typing import Final
 
 from app.adapters.kucoin.stream_terms import Control, StreamTerms
-from app.domain.feed import Topic
+from app.market.domain.stream import Topic
 
 SUBSCRIBE: Final = "subscribe"
 UNSUBSCRIBE: Final = "unsubscribe"

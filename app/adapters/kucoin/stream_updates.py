@@ -13,7 +13,8 @@ import msgspec
 
 from app.adapters.kucoin.fields import DIGITS, UnreadableError
 from app.adapters.kucoin.stream_frames import FUNDING, PREDICTED, Stamp, decoded, ms_of, stamped
-from app.domain.feed import (
+from app.market.domain.models import Book, Level
+from app.market.domain.stream import (
     BarUpdate,
     DayUpdate,
     FundingUpdate,
@@ -24,7 +25,6 @@ from app.domain.feed import (
     TradeUpdate,
     Update,
 )
-from app.domain.market import Book, Level
 
 T = TypeVar("T")
 LEVELS: Final = 20  # as many as are shown of answers: books are alike wherever they come from

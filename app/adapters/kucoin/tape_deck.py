@@ -19,9 +19,9 @@ from app.adapters.kucoin.tape_entries import (
     query_of,
 )
 from app.adapters.kucoin.tape_file import TapeReader, TapeWriter
-from app.domain.errors import ServiceError
-from app.domain.feed import Topic
-from app.domain.tape import BoardLine, EndOfTapeError, Step, TapeClock, TapeError
+from app.foundation.errors import ServiceError
+from app.market.domain.stream import Topic
+from app.research.domain.recording import BoardLine, EndOfTapeError, Step, TapeClock, TapeError
 
 E = TypeVar("E", bound=Entry)
 

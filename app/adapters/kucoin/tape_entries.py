@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app.domain.errors import (
+from app.foundation.errors import (
     BadResponseError,
     Code,
     ExchangeTimeoutError,
@@ -13,8 +13,8 @@ from app.domain.errors import (
     ServiceError,
     UnavailableError,
 )
-from app.domain.feed import Topic
-from app.domain.tape import BoardLine, Step
+from app.market.domain.stream import Topic
+from app.research.domain.recording import BoardLine, Step
 
 _KINDS: Final[tuple[type[ServiceError], ...]] = (
     BadResponseError,

@@ -17,7 +17,7 @@ from typing import BinaryIO, Final, Self
 import msgspec
 
 from app.adapters.kucoin.tape_entries import Entry, Header
-from app.domain.tape import TapeError
+from app.research.domain.recording import TapeError
 
 MAGIC: Final = b"my-symbols tape 1\n"
 BLOCK_BYTES: Final = 256 * 1024  # of entries, before they are packed

@@ -15,9 +15,9 @@ from app.adapters.kucoin.rest import Rest
 from app.adapters.kucoin.tape_deck import Player, Recorder
 from app.adapters.kucoin.tape_entries import Attempt
 from app.adapters.kucoin.wire import Asks
-from app.domain.errors import ServiceError
-from app.domain.market import ExchangeLink
-from app.domain.tape import TapeClock, TapeError
+from app.foundation.errors import ServiceError
+from app.market.domain.models import ExchangeLink
+from app.research.domain.recording import TapeClock, TapeError
 
 T = TypeVar("T")
 _NO_WAIT: Final = 0.0

@@ -16,8 +16,8 @@ from app.adapters.kucoin.stream_socket import Message
 from app.adapters.kucoin.stream_terms import StreamTerms, Ticket
 from app.adapters.kucoin.tape_deck import Player, Recorder
 from app.adapters.kucoin.tape_entries import Flushed, Heard, Live
-from app.domain.errors import ServiceError
-from app.domain.feed import NO_STREAM, Listener, StreamFacts, Told, Topic
+from app.foundation.errors import ServiceError
+from app.market.domain.stream import NO_STREAM, Listener, StreamFacts, Told, Topic
 
 MOST_FRAMES: Final = 500_000  # that wait while something is asked for; further ones are lost
 _Frame = tuple[float, int, bytes]  # when, on which connection, what

@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from app.domain.errors import Code, RefusedError, UnavailableError
+from app.foundation.errors import Code, RefusedError, UnavailableError
 
 MAX_ANSWER_BYTES: Final = 64 * 1024
 HTTPS_PORTS: Final = frozenset({443, 8443})

@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from app.adapters.notifications.egress import Egress, forbidden, malformed, query_of, undelivered
-from app.domain.notification import Delivery
+from app.alerts.domain.notifications import Delivery
 
 PORTS: Final = frozenset({25, 465, 587})
 _KEYS: Final = ("bcc", "cc", "from", "mode", "name", "pass", "smtp", "to", "user")

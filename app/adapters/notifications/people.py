@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from app.adapters.notifications.egress import Egress, malformed, query_of, split_url
 from app.adapters.notifications.mail import Mailer, letter_of
-from app.domain.notification import Channel, ChannelKind, Delivery, Notice
+from app.alerts.domain.notifications import Channel, ChannelKind, Delivery, Notice
 
 TIMEOUT_S: Final = 30.0
 MAIL: Final = frozenset({"mailto", "mailtos"})

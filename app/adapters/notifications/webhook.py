@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.adapters.notifications.egress import HTTPS_PORTS, Egress, forbidden, split_url
-from app.domain.notification import Channel, ChannelKind, Delivery
+from app.alerts.domain.notifications import Channel, ChannelKind, Delivery
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,13 @@ from datetime import datetime
 from decimal import Decimal
 
 from app.adapters.kucoin.stream_terms import Action, Backfill, Control, Send
-from app.domain.configuration import Configuration
-from app.domain.feed import MessageOrder, Newest, QuoteUpdate, Told, Topic, TopicKind
-from app.domain.market import Ticker
-from app.domain.panel import Source
-from app.services.market_clock import ServerClock, instant
-from app.services.market_quotes import MarketQuotes
-from app.services.market_state import LiveMarket
+from app.configuration.domain.model import Configuration
+from app.market.domain.models import Ticker
+from app.market.domain.panel import Source
+from app.market.domain.stream import MessageOrder, Newest, QuoteUpdate, Told, Topic, TopicKind
+from app.market.services.exchange_clock import ServerClock, instant
+from app.market.services.quote_book import MarketQuotes
+from app.market.services.state import LiveMarket
 from tests.adapters.kucoin.stream_world import Heard, Socket, World, quotes
 
 START_MS = 1_795_000_000_000

@@ -15,13 +15,13 @@ from aiohttp import web
 
 from app.adapters.kucoin.exchange import KucoinExchange, open_exchange
 from app.adapters.kucoin.limits import KucoinLimits
-from app.domain.errors import ServiceError
-from app.domain.market import DataSource, Rejection
+from app.foundation.errors import ServiceError
+from app.foundation.ports import Exchange
+from app.market.domain.models import DataSource, Rejection
 from app.sandbox.exchange import Exchange as Sandbox
 from app.sandbox.options import SandboxOptions
 from app.sandbox.routes import EXCHANGE
 from app.sandbox.server import create_exchange
-from app.services.ports import Exchange
 
 START_S = 1_760_000_000.0
 Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -13,12 +13,12 @@ import aiohttp
 from app.adapters.kucoin.exchange import KucoinExchange, open_exchange
 from app.adapters.kucoin.stream import KucoinStream
 from app.adapters.kucoin.stream_terms import StreamTerms
-from app.domain.errors import Code, UnavailableError
-from app.domain.feed import Told, Topic, TopicKind, Update
-from app.domain.market import DataSource
+from app.foundation.errors import Code, UnavailableError
+from app.market.domain.models import DataSource
+from app.market.domain.stream import Told, Topic, TopicKind, Update
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
-from tests.services.live_market import FAST, PLENTY, HandClock
+from tests.support.live_market import FAST, PLENTY, HandClock
 
 PATIENCE_S = 120.0
 # A busy machine makes these fail at times, too; then it connects once more.

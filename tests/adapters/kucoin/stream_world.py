@@ -18,7 +18,7 @@ from app.adapters.kucoin.stream_terms import (
     StreamTerms,
     Ticket,
 )
-from app.domain.feed import Topic, TopicKind
+from app.market.domain.stream import Topic, TopicKind
 
 WAY_S = 0.03
 DAY_S = 86_400.0

@@ -5,7 +5,7 @@ import pytest
 from app.adapters.kucoin.answers import Answer, Fault, Health, Remedy, judge
 from app.adapters.kucoin.limiter import Quota
 from app.adapters.kucoin.limits import KLINE
-from app.domain.errors import Code
+from app.foundation.errors import Code
 
 CLOUDFLARE = b"<html><title>Cloudflare</title><h1>Error 1015</h1></html>"
 PLAIN = b"<html>hello, 1015 visitors</html>"

@@ -8,7 +8,7 @@ from typing import Any
 import ccxt.async_support
 import pytest
 
-from app.domain.market import ContractStatus, Interval
+from app.market.domain.models import ContractStatus, Interval
 from tests.adapters.kucoin.harness import VirtualTime, asking, local_exchange
 
 DAY = Interval.DAY.ms

@@ -12,8 +12,8 @@ from aiohttp import web
 from app.adapters.kucoin.limits import KucoinLimits
 from app.adapters.kucoin.parse_contracts import contracts as parse_listing
 from app.adapters.kucoin.rest import RestClient
-from app.domain.errors import BadResponseError, Code, RefusedError
-from app.domain.market import (
+from app.foundation.errors import BadResponseError, Code, RefusedError
+from app.market.domain.models import (
     Contract,
     ContractStatus,
     DataSource,

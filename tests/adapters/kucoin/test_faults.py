@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from app.adapters.kucoin.limits import KucoinLimits
-from app.domain.errors import BadResponseError, Code, ExchangeTimeoutError, UnavailableError
-from app.domain.market import ExchangeStatus, LinkState
+from app.foundation.errors import BadResponseError, Code, ExchangeTimeoutError, UnavailableError
+from app.market.domain.models import ExchangeStatus, LinkState
 from tests.adapters.kucoin.harness import (
     Counting,
     Heard,

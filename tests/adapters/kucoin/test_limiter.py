@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from app.adapters.kucoin.limiter import SILENT, Pool, Quota
 from app.adapters.kucoin.limits import KucoinLimits
-from app.domain.errors import Code, ServiceError
+from app.foundation.errors import Code, ServiceError
 from tests.adapters.kucoin.harness import RealTime, VirtualTime, asking, local_exchange, refused
 
 

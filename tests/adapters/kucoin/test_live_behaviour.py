@@ -9,7 +9,7 @@ from aiohttp import web
 
 from app.adapters.kucoin.exchange import KucoinExchange
 from app.adapters.kucoin.limits import KucoinLimits
-from app.domain.market import ExchangeLink, LinkState
+from app.market.domain.models import ExchangeLink, LinkState
 from tests.adapters.kucoin.harness import RealTime, asking, local_exchange, refused, serving
 
 QUICK = KucoinLimits(

@@ -17,8 +17,8 @@ from app.adapters.kucoin.answers import Answer, Fault, Good, judge
 from app.adapters.kucoin.limiter import SILENT
 from app.adapters.kucoin.limits import KLINE as KLINE_ROUTE
 from app.adapters.kucoin.paging import candle_pages, funding_pages, hole, next_older
-from app.domain.errors import BadResponseError, ServiceError
-from app.domain.market import (
+from app.foundation.errors import BadResponseError, ServiceError
+from app.market.domain.models import (
     Contract,
     ContractKind,
     ContractListing,

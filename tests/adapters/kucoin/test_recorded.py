@@ -11,8 +11,8 @@ from app.adapters.kucoin import parse, parse_candles, parse_contracts
 from app.adapters.kucoin.answers import Answer, Fault, Good, judge
 from app.adapters.kucoin.limiter import SILENT
 from app.adapters.kucoin.limits import CONTRACTS
-from app.domain.errors import Code
-from app.domain.market import ContractListing, TickerListing
+from app.foundation.errors import Code
+from app.market.domain.models import ContractListing, TickerListing
 
 RECORDED = Path(__file__).resolve().parents[4] / "shared/kucoin/recorded"
 pytestmark = pytest.mark.skipif(not RECORDED.is_dir(), reason="the recordings are not here")

@@ -20,7 +20,8 @@ from app.adapters.kucoin.stream_frames import (
 )
 from app.adapters.kucoin.stream_terms import Control, Send
 from app.adapters.kucoin.stream_updates import update_of
-from app.domain.feed import (
+from app.market.domain.models import Book, Level
+from app.market.domain.stream import (
     BarUpdate,
     FundingUpdate,
     MarkUpdate,
@@ -29,7 +30,6 @@ from app.domain.feed import (
     TopicKind,
     TradeUpdate,
 )
-from app.domain.market import Book, Level
 
 QUOTE = Topic(TopicKind.QUOTE, "XBTUSDTM")
 BOOK = Topic(TopicKind.BOOK, "XBTUSDTM")

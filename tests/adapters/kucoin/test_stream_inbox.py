@@ -12,7 +12,7 @@ from app.adapters.kucoin.stream_frames import frame_of
 from app.adapters.kucoin.stream_inbox import Inbox
 from app.adapters.kucoin.stream_terms import StreamTerms, Ticket
 from app.adapters.kucoin.stream_topics import Subscriptions
-from app.domain.feed import QuoteUpdate, Told, Topic, TopicKind
+from app.market.domain.stream import QuoteUpdate, Told, Topic, TopicKind
 
 TOPIC = Topic(TopicKind.QUOTE, "XBTUSDTM")
 NOW_MS = 1_729_843_266_123

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from app.adapters.kucoin.stream_terms import HOUR_S, Control, Send, StreamTerms
-from app.domain.feed import MessageOrder, Newest, Topic
+from app.market.domain.stream import MessageOrder, Newest, Topic
 from tests.adapters.kucoin.stream_world import Heard, World, quotes
 
 SOON_S = 30.0

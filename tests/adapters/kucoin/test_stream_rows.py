@@ -9,7 +9,7 @@ from typing import Any
 
 from app.adapters.kucoin.stream_frames import topic_name
 from app.adapters.kucoin.tape_stream import FrameStream
-from app.domain.feed import QuoteUpdate, Topic, TopicKind
+from app.market.domain.stream import QuoteUpdate, Topic, TopicKind
 from tests.adapters.kucoin.listening import PATIENCE_S, QUICK, Listening, listening
 
 # Nothing fails by a busy machine; a command for each topic.

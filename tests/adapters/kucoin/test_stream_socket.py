@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from app.domain.feed import (
+from app.market.domain.models import Book
+from app.market.domain.stream import (
     BarUpdate,
     DayUpdate,
     FundingUpdate,
@@ -16,8 +17,7 @@ from app.domain.feed import (
     Topic,
     TopicKind,
 )
-from app.domain.market import Book
-from app.services.market_state import SHOWN_LEVELS
+from app.market.services.state import SHOWN_LEVELS
 from tests.adapters.kucoin.listening import QUICK, Ear, Listening, listening
 
 PATIENCE_S = 60.0

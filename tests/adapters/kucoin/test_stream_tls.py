@@ -19,7 +19,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest
 from app.adapters.kucoin import stream_socket
 from app.adapters.kucoin.stream import KucoinStream
 from app.adapters.kucoin.stream_terms import StreamTerms, Ticket
-from app.domain.feed import QuoteUpdate, Topic, TopicKind
+from app.market.domain.stream import QuoteUpdate, Topic, TopicKind
 from tests.adapters.kucoin.listening import PATIENCE_S, QUICK, Ear
 from tests.adapters.kucoin.test_faults import certificate_in
 

@@ -6,7 +6,7 @@ import pytest
 
 from app.adapters.kucoin.parse_ticket import ticket
 from app.adapters.kucoin.stream_terms import Ticket
-from app.domain.errors import BadResponseError
+from app.foundation.errors import BadResponseError
 
 BASE = "https://api-futures.kucoin.com"
 SERVER = {

@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.board import Family
-from app.domain.factors import Factor
-from app.domain.panel import ScoringInputs, Source
-from app.domain.scoring_extension import Opinion
+from app.market.domain.panel import ScoringInputs, Source
+from app.scoring.domain.board import Family
+from app.scoring.domain.factors import Factor
+from app.scoring.domain.plugins import Opinion
 
 
 def week_return(inputs: ScoringInputs) -> NDArray[np.float64]:

@@ -1,0 +1,226 @@
+"""Alerts: what needs attention now, what did before, and what somebody says to them."""
+
+from datetime import datetime, timedelta
+from typing import Annotated, Self
+
+from fastapi import Depends, Query
+from pydantic import Field, model_validator
+from starlette.responses import Response
+
+from app.alerts.domain.models import Alert, AlertState, Resolution, Rule, rank
+from app.alerts.services.service import Chosen
+from app.configuration.domain.sections import Severity
+from app.foundation.errors import Code
+from app.foundation.http.dependencies import (
+    UNNAMED,
+    CursorsDep,
+    IdempotencyDep,
+    RequestIdDep,
+    ServiceDep,
+    by,
+)
+from app.foundation.http.errors import problems
+from app.foundation.http.pagination import after, cut, moment_and_id
+from app.foundation.http.request_body import Body, NameText
+from app.foundation.http.responses import keep, sent
+from app.foundation.http.routing import api_router
+from app.foundation.http.schemas import (
+    CursorText,
+    Freshness,
+    IdPath,
+    Limit,
+    Out,
+    TimeIn,
+    UtcTime,
+    finite,
+)
+from app.foundation.idempotency import Answer, Command
+from app.portfolio.api.schemas import NAMES, freshness
+
+router = api_router("alerts", "/alerts")
+_MOVES = (
+    Code.NOT_FOUND,
+    Code.ALERT_STATE,
+    Code.IDEMPOTENCY_IN_PROGRESS,
+    Code.IDEMPOTENCY_KEY_REUSED,
+)
+
+
+class AlertOut(Out):
+    """A rule that held or holds for a subject, and what became of it."""
+
+    id: str
+    rule: Rule
+    subject: str = Field(
+        description="A symbol, a pair A-B, an endpoint, a task: what it is about.",
+        examples=["BTCUSDT"],
+    )
+    symbols: list[str]
+    severity: Severity
+    state: AlertState
+    value: float | None = Field(description="When last seen; null where it is about a state.")
+    limit: float | None
+    message: str
+    since: UtcTime = Field(description="It has held from here on.")
+    last_seen_at: UtcTime
+    opened_at: UtcTime | None = Field(description="Null while it is pending.")
+    acknowledged_at: UtcTime | None
+    acknowledged_by: str | None
+    snoozed_until: UtcTime | None
+    snoozed_by: str | None
+    resolved_at: UtcTime | None
+    resolution: Resolution | None = Field(description="How it ended.")
+    resolved_by: str | None
+
+    @classmethod
+    def of(cls, alert: Alert) -> Self:
+        return cls(
+            id=alert.id,
+            rule=alert.rule,
+            subject=alert.subject,
+            symbols=list(alert.symbols),
+            severity=alert.severity,
+            state=alert.state,
+            value=finite(alert.value),
+            limit=alert.limit,
+            message=alert.message,
+            since=alert.since,
+            last_seen_at=alert.last_seen_at,
+            opened_at=alert.opened_at,
+            acknowledged_at=alert.acknowledged_at,
+            acknowledged_by=alert.acknowledged_by,
+            snoozed_until=alert.snoozed_until,
+            snoozed_by=alert.snoozed_by,
+            resolved_at=alert.resolved_at,
+            resolution=alert.resolution,
+            resolved_by=alert.resolved_by,
+        )
+
+
+class AlertsOut(Freshness):
+    items: list[AlertOut]
+    next_cursor: str | None
+
+
+class MoveIn(Body):
+    user: NameText | None = Field(None, description="Recorded as the claimed actor.")
+
+
+class SnoozeIn(MoveIn):
+    """How long it stays quiet: one of both."""
+
+    until: TimeIn | None = None
+    seconds: int | None = Field(None, ge=1, le=30 * 86_400)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.until is None) == (self.seconds is None):
+            raise ValueError("give either until or seconds")
+        return self
+
+    def end(self) -> datetime | timedelta:
+        return self.until if self.until is not None else timedelta(seconds=self.seconds or 0)
+
+
+def _unversioned(request_id: RequestIdDep, once: IdempotencyDep) -> Command:
+    """An alert has a state, no version that a caller could have decided on."""
+    return Command(actor=UNNAMED, request_id=request_id, once=once)
+
+
+MoveDep = Annotated[Command, Depends(_unversioned)]
+
+
+def _alert(done: Alert) -> Answer:
+    return keep(AlertOut.of(done))
+
+
+@router.get("", summary="Alerts, the open ones by default", responses=problems(*NAMES))
+async def alerts(
+    service: ServiceDep,
+    cursors: CursorsDep,
+    state: Annotated[AlertState, Query(description="One state.")] = AlertState.OPEN,
+    severity: Annotated[Severity | None, Query(description="One severity.")] = None,
+    rule: Annotated[Rule | None, Query(description="One rule.")] = None,
+    symbol: Annotated[
+        str | None, Query(max_length=64, description="In any spelling, or the UUID.")
+    ] = None,
+    limit: Limit = 50,
+    cursor: CursorText = None,
+) -> AlertsOut:
+    """Evaluated when asked: of the members, of the exchange and of the service itself.
+
+    Critical first, then by rule and subject; `resolved` ones the last first. `pending` ones have
+    not held for `duration_s` yet, or came back within the `cooldown_s` of their rule.
+    """
+    chosen = {
+        "state": state.value,
+        "severity": None if severity is None else severity.value,
+        "rule": None if rule is None else rule.value,
+        "symbol": symbol,
+    }
+    wanted = Chosen(state, rule, severity, symbol)
+    start = cursors.decode("alerts", chosen, cursor)
+    if state is AlertState.RESOLVED:
+        before = moment_and_id(start)
+        past, facts = await service.alerts.past(wanted, limit + 1, before)
+        page, last = cut(past, limit, _ended)
+    else:
+        found, facts = await service.alerts.list(wanted)
+        page, last = after(found, limit, rank, start)
+    return AlertsOut(
+        items=[AlertOut.of(alert) for alert in page],
+        next_cursor=None if last is None else cursors.encode("alerts", chosen, last),
+        **freshness(facts),
+    )
+
+
+def _ended(alert: Alert) -> tuple[str, str]:
+    return (alert.resolved_at or alert.since).isoformat(), alert.id
+
+
+@router.get("/{alert_id}", summary="One alert", responses=problems(Code.NOT_FOUND))
+async def alert(service: ServiceDep, alert_id: IdPath) -> AlertOut:
+    """In whatever state it is."""
+    return AlertOut.of(await service.alerts.get(alert_id))
+
+
+@router.post(
+    "/{alert_id}/acknowledge",
+    summary="Take care of an alert",
+    response_model=AlertOut,
+    responses=problems(*_MOVES),
+)
+async def acknowledge(
+    service: ServiceDep, command: MoveDep, alert_id: IdPath, body: MoveIn | None = None
+) -> Response:
+    """It stays until its cause ends, but is open no longer. Again it changes nothing."""
+    who = by(command, None if body is None else body.user)
+    return sent(await service.alerts.acknowledge(alert_id, who, _alert))
+
+
+@router.post(
+    "/{alert_id}/snooze",
+    summary="Put an alert aside for a while",
+    response_model=AlertOut,
+    responses=problems(*_MOVES),
+)
+async def snooze(
+    service: ServiceDep, command: MoveDep, alert_id: IdPath, body: SnoozeIn
+) -> Response:
+    """Open again by itself at that time, while its cause stands; at most 30 days ahead."""
+    who = by(command, body.user)
+    return sent(await service.alerts.snooze(alert_id, body.end(), who, _alert))
+
+
+@router.post(
+    "/{alert_id}/resolve",
+    summary="End an alert",
+    response_model=AlertOut,
+    responses=problems(*_MOVES),
+)
+async def resolve(
+    service: ServiceDep, command: MoveDep, alert_id: IdPath, body: MoveIn | None = None
+) -> Response:
+    """While its cause stands it comes back after the rule's cooldown, ten minutes at least."""
+    who = by(command, None if body is None else body.user)
+    return sent(await service.alerts.resolve(alert_id, who, _alert))

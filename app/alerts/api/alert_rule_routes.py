@@ -1,0 +1,105 @@
+"""The alert rules: limits, how far back they clear, how long and how soon again."""
+
+from typing import Annotated, Any, Literal, Self
+
+from fastapi import Path, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from app.alerts.domain.models import Rule, Side
+from app.alerts.domain.rules import RuleInForce, in_force
+from app.configuration.domain.document import ConfigurationRefusedError
+from app.configuration.domain.model import Configuration
+from app.configuration.domain.sections import Severity
+from app.foundation.http.dependencies import CommandDep, ServiceDep, by
+from app.foundation.http.errors import problem_response, problems
+from app.foundation.http.responses import etag, keep, sent
+from app.foundation.http.routing import api_router
+from app.foundation.http.schemas import Out
+from app.foundation.idempotency import Answer
+from app.portfolio.api.schemas import CHANGES, UNSAID, Said
+
+router = api_router("alerts", "/alerts/rules")
+
+
+class AlertRuleOut(Out):
+    """A rule as it is in force."""
+
+    name: Rule
+    fires: str = Field(description="On a state, or `above` or `below` the limit.")
+    enabled: bool
+    severity: Severity
+    limit: float | None = Field(description="Null where the rule is about a state.")
+    clear_limit: float | None = Field(description="An alert ends only when it is back beyond it.")
+    duration_s: int = Field(description="So long it must hold before it is an alert.")
+    cooldown_s: int = Field(description="So long after an end it does not open again.")
+
+    @classmethod
+    def of(cls, rule: RuleInForce) -> Self:
+        return cls(
+            name=rule.rule,
+            fires=_SIDES[rule.side],
+            enabled=rule.settings.enabled,
+            severity=rule.settings.severity,
+            limit=rule.limit,
+            clear_limit=rule.clear_limit,
+            duration_s=rule.settings.duration_s,
+            cooldown_s=rule.settings.cooldown_s,
+        )
+
+
+class AlertRulesOut(Out):
+    version: int = Field(description="Of the configuration that they are part of.")
+    rules: list[AlertRuleOut]
+
+
+class AlertRuleIn(Said):
+    """What is left out stays as it is."""
+
+    enabled: bool | None = None
+    severity: Literal["info", "warning", "critical"] | None = None
+    limit: float | None = None
+    clear_limit: float | None = None
+    duration_s: int | None = None
+    cooldown_s: int | None = None
+
+    def changes(self) -> dict[str, Any]:
+        return self.model_dump(exclude_unset=True, exclude={"reason", "user"})
+
+
+_SIDES = {Side.STATE: "state", Side.ABOVE: "above", Side.BELOW: "below"}
+
+
+@router.get("", summary="The alert rules in force")
+async def alert_rules(service: ServiceDep) -> AlertRulesOut:
+    """All of them, off or on, with the version of the configuration."""
+    rules, version = await service.alert_rules.all()
+    return AlertRulesOut(version=version, rules=[AlertRuleOut.of(rule) for rule in rules])
+
+
+@router.put(
+    "/{name}",
+    summary="Change an alert rule",
+    response_model=AlertRuleOut,
+    responses=problems(*CHANGES),
+)
+async def put_alert_rule(
+    request: Request,
+    service: ServiceDep,
+    command: CommandDep,
+    name: Annotated[Rule, Path(description="One of `GET /alerts/rules`.")],
+    body: AlertRuleIn,
+) -> Response:
+    """A new version of the configuration, in force at once; `If-Match` is that version."""
+
+    def render(settings: Configuration) -> Answer:
+        shown = AlertRuleOut.of(in_force(name, settings))
+        return keep(shown, headers={"ETag": etag(settings.version)})
+
+    who, reason = by(command, body.user), body.reason or UNSAID
+    try:
+        done = await service.alert_rules.change(name, body.changes(), reason, who, render)
+    except ConfigurationRefusedError as refused:
+        places = [(("body", one.loc.rsplit(".", 1)[-1]), one.type) for one in refused.complaints]
+        return problem_response(request, 422, refused.code, refused.detail, errors=places)
+    return sent(done)

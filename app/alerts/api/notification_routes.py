@@ -1,0 +1,278 @@
+"""Notifications: channels, what was told over them, and telling again."""
+
+from typing import Annotated, Any, Final, Self
+
+from fastapi import Depends, Path, Query, Response
+from pydantic import Field, SecretStr
+
+from app.alerts.domain.notifications import (
+    Channel,
+    ChannelKind,
+    Delivery,
+    DeliveryState,
+    NoticeKind,
+)
+from app.alerts.services.notifications import ChannelDraft
+from app.foundation.errors import Code
+from app.foundation.http.dependencies import (
+    UNNAMED,
+    CursorsDep,
+    IdempotencyDep,
+    RequestIdDep,
+    ServiceDep,
+    by,
+)
+from app.foundation.http.errors import problems
+from app.foundation.http.pagination import cut
+from app.foundation.http.request_body import Body, NameText
+from app.foundation.http.responses import keep, sent
+from app.foundation.http.routing import api_router
+from app.foundation.http.schemas import CursorText, Limit, Out, UtcTime
+from app.foundation.idempotency import Answer, Command
+
+router = api_router("notifications", "/notifications")
+_KEYS: Final = (Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED)
+_CHANNEL: Final = (
+    *_KEYS,
+    Code.CHANNEL_NAME_TAKEN,
+    Code.SECRETS_KEY_MISSING,
+    Code.WEBHOOK_URL_FORBIDDEN,
+)
+ChannelId = Annotated[
+    str, Path(min_length=1, max_length=36, pattern=r"^[0-9a-f\-]+$", description="Of a channel.")
+]
+NoticeId = Annotated[
+    int, Path(ge=1, le=2**53, description="Of a notification, from the delivery log.")
+]
+
+
+class ChannelIn(Body):
+    """A receiver. A URL and a secret are never shown again; null keeps the present one."""
+
+    name: NameText
+    kind: ChannelKind = Field(strict=False, examples=["webhook"])
+    url: SecretStr | None = Field(
+        None,
+        min_length=1,
+        max_length=2_000,
+        description="https of a webhook; for people tgram://bot:token/chat, discord://id/token, "
+        "slack://T/B/token, mailto://user:password@domain?to=mailbox.",
+        examples=["https://desk.example/hooks/my-symbols"],
+    )
+    secret: SecretStr | None = Field(
+        None, min_length=16, max_length=200, description="Signs what a webhook gets."
+    )
+    kinds: list[Annotated[NoticeKind, Field(strict=False)]] = Field(
+        default_factory=lambda: list(NoticeKind), min_length=1, max_length=len(NoticeKind)
+    )
+    enabled: bool = True
+    user: NameText | None = Field(None, description="Recorded as the actor.")
+
+    def draft(self) -> ChannelDraft:
+        return ChannelDraft(
+            name=self.name,
+            kind=self.kind,
+            url=None if self.url is None else self.url.get_secret_value(),
+            secret=None if self.secret is None else self.secret.get_secret_value(),
+            kinds=tuple(dict.fromkeys(self.kinds)),
+            enabled=self.enabled,
+        )
+
+
+class TestIn(Body):
+    """Which channel to try."""
+
+    channel_id: Annotated[str, Field(min_length=1, max_length=36)]
+
+
+class ChannelOut(Out):
+    """A receiver, without its address."""
+
+    id: str
+    name: str
+    kind: ChannelKind
+    service: str | None = Field(
+        description="The scheme of its URL; null where the key that seals it is not at hand.",
+        examples=["https"],
+    )
+    has_secret: bool
+    secret_fingerprint: str | None = Field(
+        description="Tells two secrets apart; null without one, or where its key is not at hand.",
+        examples=["9f86d081884c"],
+    )
+    kinds: list[NoticeKind]
+    enabled: bool
+    created_at: UtcTime
+
+    @classmethod
+    def of(cls, channel: Channel) -> Self:
+        return cls(
+            id=channel.id,
+            name=channel.name,
+            kind=channel.kind,
+            service=channel.url.partition("://")[0].lower() or None,
+            has_secret=channel.secret is not None,
+            secret_fingerprint=channel.secret_fingerprint,
+            kinds=list(channel.kinds),
+            enabled=channel.enabled,
+            created_at=channel.created_at,
+        )
+
+
+class ChannelsOut(Out):
+    items: list[ChannelOut]
+
+
+class NotificationOut(Out):
+    """One notice over one channel, and what became of it."""
+
+    id: int
+    channel_id: str
+    event_sequence: int | None = Field(description="Of the stream; null for tests and digests.")
+    kind: NoticeKind
+    critical: bool
+    title: str
+    body: str
+    state: DeliveryState
+    tries: int
+    created_at: UtcTime
+    next_try_at: UtcTime | None
+    delivered_at: UtcTime | None
+    error: str | None = Field(description="Why the last try failed.")
+
+    @classmethod
+    def of(cls, one: Delivery) -> Self:
+        return cls(
+            id=one.id,
+            channel_id=one.channel_id,
+            event_sequence=one.notice.event_seq,
+            kind=one.notice.kind,
+            critical=one.notice.is_critical,
+            title=one.notice.title,
+            body=one.notice.body,
+            state=one.state,
+            tries=one.tries,
+            created_at=one.created_at,
+            next_try_at=one.next_try_at,
+            delivered_at=one.delivered_at,
+            error=one.error,
+        )
+
+
+class NotificationsOut(Out):
+    items: list[NotificationOut]
+    next_cursor: str | None
+
+
+def _unversioned(request_id: RequestIdDep, idempotency: IdempotencyDep) -> Command:
+    """A channel has no version: the last word counts."""
+    return Command(actor=UNNAMED, request_id=request_id, once=idempotency)
+
+
+AskedDep = Annotated[Command, Depends(_unversioned)]
+
+
+def _created(channel: Channel) -> Answer:
+    return keep(ChannelOut.of(channel), 201)
+
+
+def _channel(channel: Channel) -> Answer:
+    return keep(ChannelOut.of(channel))
+
+
+def _notice(delivery: Delivery) -> Answer:
+    return keep(NotificationOut.of(delivery))
+
+
+@router.get("", summary="Delivery log", responses=problems())
+async def log(
+    service: ServiceDep,
+    cursors: CursorsDep,
+    channel_id: Annotated[str | None, Query(max_length=36, description="Of one channel.")] = None,
+    state: Annotated[DeliveryState | None, Query(description="In one state.")] = None,
+    limit: Limit = 50,
+    cursor: CursorText = None,
+) -> NotificationsOut:
+    """Newest first. Delivered ones are kept for `retention.notifications_days` days."""
+    chosen = {"channel_id": channel_id, "state": None if state is None else state.value}
+    start: Any = cursors.decode("notifications", chosen, cursor)
+    before = None if start is None else int(start[0])
+    rows = await service.notifications.log(before, limit + 1, channel_id, state)
+    page, last = cut(rows, limit, lambda one: (one.id,))
+    return NotificationsOut(
+        items=[NotificationOut.of(one) for one in page],
+        next_cursor=None if last is None else cursors.encode("notifications", chosen, last),
+    )
+
+
+@router.get("/channels", summary="Channels", responses=problems())
+async def channels(service: ServiceDep) -> ChannelsOut:
+    """By name; addresses and secrets are not shown."""
+    found = await service.notifications.channels()
+    return ChannelsOut(items=[ChannelOut.of(one) for one in found])
+
+
+@router.post(
+    "/channels",
+    summary="Add a channel",
+    status_code=201,
+    response_model=ChannelOut,
+    responses=problems(*_CHANNEL),
+)
+async def create(service: ServiceDep, command: AskedDep, body: ChannelIn) -> Response:
+    """It is told what happens from now on.
+
+    A webhook gets each event once per `X-Event-Id`, in order, signed with
+    `X-Signature: t=<Unix seconds>,v1=<HMAC-SHA256 of "t.body">`; refuse stamps older than five
+    minutes. People get so many of a kind an hour and in all a minute as `notifications` of the
+    configuration says; the rest comes in one piece. What is critical goes first and at once.
+    """
+    who = by(command, body.user)
+    return sent(await service.notifications.create(body.draft(), who, _created))
+
+
+@router.put(
+    "/channels/{channel_id}",
+    summary="Change a channel",
+    response_model=ChannelOut,
+    responses=problems(*_CHANNEL),
+)
+async def alter(
+    service: ServiceDep, command: AskedDep, channel_id: ChannelId, body: ChannelIn
+) -> Response:
+    """What still waits goes to the new address."""
+    who = by(command, body.user)
+    return sent(await service.notifications.alter(channel_id, body.draft(), who, _channel))
+
+
+@router.delete(
+    "/channels/{channel_id}",
+    summary="Remove a channel",
+    response_model=ChannelOut,
+    responses=problems(*_KEYS),
+)
+async def remove(service: ServiceDep, command: AskedDep, channel_id: ChannelId) -> Response:
+    """With its log and with what still waits."""
+    return sent(await service.notifications.remove(channel_id, command, _channel))
+
+
+@router.post(
+    "/test",
+    summary="Try a channel",
+    response_model=NotificationOut,
+    responses=problems(Code.NOT_FOUND, *_KEYS),
+)
+async def test(service: ServiceDep, command: AskedDep, body: TestIn) -> Response:
+    """A harmless notice is on its way; the delivery log says what becomes of it."""
+    return sent(await service.notifications.test(body.channel_id, command, _notice))
+
+
+@router.post(
+    "/{notification_id}/redrive",
+    summary="Tell again what was given up",
+    response_model=NotificationOut,
+    responses=problems(Code.INVALID_STATE_TRANSITION, *_KEYS),
+)
+async def redrive(service: ServiceDep, command: AskedDep, notification_id: NoticeId) -> Response:
+    """Only what is dead, after twenty tries; it keeps its event id."""
+    return sent(await service.notifications.redrive(notification_id, command, _notice))

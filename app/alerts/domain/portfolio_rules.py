@@ -1,0 +1,186 @@
+"""The rules about the members: each sees every member, known or unknown."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Final
+
+from app.alerts.domain.facts import Correlations, Facts, MemberFacts
+from app.alerts.domain.models import Reading
+from app.configuration.domain.model import Configuration
+from app.market.domain.return_statistics import pair_applies
+
+Said = Callable[[MemberFacts], str]
+
+
+def _alone(one: MemberFacts) -> tuple[str, ...]:
+    return (one.symbol,)
+
+
+def _with_rival(one: MemberFacts) -> tuple[str, ...]:
+    return (one.symbol, one.rival) if one.rival else (one.symbol,)
+
+
+@dataclass(frozen=True, slots=True)
+class OfMembers:
+    """A rule about each member: what decides it, and what is said; None is not known."""
+
+    decides: Callable[[MemberFacts], float | bool | None]
+    said: Said
+    about: Callable[[MemberFacts], tuple[str, ...]]
+    is_state: bool
+
+    def __call__(self, facts: Facts, _: Configuration) -> Sequence[Reading]:
+        return [self._reading(one) for one in facts.portfolio.members]
+
+    def sees(self, facts: Facts, _: Configuration) -> object:
+        """What decides it: while that is the same, so is what the rule says."""
+        return tuple(map(self.decides, facts.portfolio.members))
+
+    def _reading(self, one: MemberFacts) -> Reading:
+        decides, said, about = self.decides(one), self.said(one), self.about(one)
+        if self.is_state:
+            return Reading(
+                one.symbol, said, about, holds=None if decides is None else bool(decides)
+            )
+        return Reading(one.symbol, said, about, decides)
+
+
+def _state(
+    holds: Callable[[MemberFacts], bool | None],
+    said: Said,
+    about: Callable[[MemberFacts], tuple[str, ...]] = _alone,
+) -> OfMembers:
+    return OfMembers(holds, said, about, is_state=True)
+
+
+def _number(value: Callable[[MemberFacts], float | None], said: Said) -> OfMembers:
+    return OfMembers(value, said, _alone, is_state=False)
+
+
+# A member whose contract is not Open.
+not_tradeable: Final = _state(
+    lambda one: not one.is_open,
+    lambda one: f"{one.symbol} cannot be traded at the exchange: {one.status}",
+)
+
+# The exchange has closed or settled the contract, or lists it no longer.
+support_lost: Final = _state(
+    lambda one: one.is_lost,
+    lambda one: f"KuCoin no longer supports {one.symbol}: its contract is {one.status}",
+)
+
+# Its prices are not believed, or nobody trades it while its index moves on.
+quarantined: Final = _state(
+    lambda one: one.is_doubted,
+    lambda one: f"The data of {one.symbol} is in quarantine: {one.doubt or 'no more'}",
+)
+
+# The contract is still listed, and the exchange has said when it ends.
+delisting_announced: Final = _state(
+    lambda one: one.is_ending,
+    lambda one: f"The delisting of {one.symbol} is announced; its contract is {one.status}",
+)
+
+# A rival was found better in so many evaluations that nothing speaks against a swap.
+replacement_recommended: Final = _state(
+    lambda one: one.rival is not None,
+    lambda one: f"{one.rival} should take the place of {one.symbol}",
+    _with_rival,
+)
+
+# Composite score, 0..1.
+low_score: Final = _number(
+    lambda one: one.score,
+    lambda one: f"{one.symbol} scores {_two(one.score)}",
+)
+
+# Price since inclusion, as a fraction.
+poor_performance: Final = _number(
+    lambda one: one.performance,
+    lambda one: f"{one.symbol} has moved {_percent(one.performance)} since its inclusion",
+)
+
+# The deepest fall since inclusion, as a positive fraction.
+drawdown: Final = _number(
+    lambda one: one.drawdown,
+    lambda one: (
+        f"{one.symbol} has fallen {_percent(one.drawdown)} from its high since its inclusion"
+    ),
+)
+
+# Percentage points by which prices have carried a weight beyond its bounds.
+weight_out_of_bounds: Final = _number(
+    lambda one: one.excess,
+    lambda one: f"The weight of {one.symbol} is {_two(one.excess)} points beyond its bounds",
+)
+
+# Size of the running funding rate, per 8 hours.
+funding_extreme: Final = _number(
+    lambda one: None if one.funding is None else abs(one.funding),
+    lambda one: f"The funding of {one.symbol} is {_fine(one.funding)} in 8 hours",
+)
+
+# The move since the last daily close, in standard deviations of a day.
+price_anomaly: Final = _number(
+    lambda one: one.jump,
+    lambda one: f"{one.symbol} has moved {_two(one.jump)} daily deviations since the last close",
+)
+
+
+def score_dropped(facts: Facts, configuration: Configuration) -> Sequence[Reading]:
+    """How far the composite score has fallen since some boards ago."""
+    runs = configuration.alerts.score_drop_runs
+    dropped = _number(
+        lambda one: _fall(one.former_score, one.score),
+        lambda one: (
+            f"{one.symbol} scores {_two(one.score)}, {_two(one.former_score)} {runs} boards ago"
+        ),
+    )
+    return dropped(facts, configuration)
+
+
+def high_correlation(facts: Facts, configuration: Configuration) -> Sequence[Reading]:
+    """Correlation of each pair, on the basis that the settings name; not of the market's pairs."""
+    basis = configuration.correlation.basis
+    return [
+        reading
+        for reading in _pairs(facts, facts.portfolio.correlations, "move together")
+        if pair_applies(reading.symbols[0], reading.symbols[1], basis)
+    ]
+
+
+def high_raw_correlation(facts: Facts, _: Configuration) -> Sequence[Reading]:
+    """Correlation of each pair with the market's part in it: what falls in the same hour."""
+    said = "move together, the market's part included"
+    return _pairs(facts, facts.portfolio.raw_correlations, said)
+
+
+def _pairs(facts: Facts, correlations: Correlations, said: str) -> list[Reading]:
+    known = {tuple(sorted(pair)): rho for pair, rho in correlations.items()}
+    symbols = sorted(one.symbol for one in facts.portfolio.members)
+    return [
+        Reading(
+            "-".join(pair),
+            f"{' and '.join(pair)} {said}: {_two(known.get(pair))}",
+            pair,
+            known.get(pair),
+        )
+        for pair in combinations(symbols, 2)
+    ]
+
+
+def _fall(before: float | None, now: float | None) -> float | None:
+    return None if before is None or now is None else round(before - now, 9)
+
+
+def _two(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f}"
+
+
+def _percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.1%}"
+
+
+def _fine(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3%}"

@@ -1,0 +1,169 @@
+"""Notifications: channels, what each was told, and what is told by hand."""
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from app.alerts.domain.notifications import (
+    Channel,
+    ChannelKind,
+    Delivery,
+    DeliveryState,
+    Notice,
+    NoticeKind,
+)
+from app.alerts.services.channel_vault import ChannelVault
+from app.alerts.services.notifier import Notifiers
+from app.foundation.errors import Code, ConflictError
+from app.foundation.idempotency import Command, Once, Outcome, Render
+from app.foundation.ports import Clock, NewId
+from app.foundation.sql.database import BULK_STATEMENT_S, Database
+from app.foundation.sql.unit_of_work import UnitOfWork
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelDraft:
+    """What a caller says of a channel; None for a URL or a secret keeps the present one."""
+
+    name: str
+    kind: ChannelKind
+    url: str | None
+    secret: str | None
+    kinds: tuple[NoticeKind, ...]
+    enabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Notifications:
+    """Writes what is to be told; the courier tells it."""
+
+    database: Database
+    clock: Clock
+    new_id: NewId
+    once: Once
+    notifiers: Notifiers
+    vault: ChannelVault
+
+    async def channels(self) -> tuple[Channel, ...]:
+        async with self.database.read() as unit:
+            found = await unit.notifications.channels()
+        return tuple(map(self.vault.shown, found))
+
+    async def seal_stored(self) -> int:
+        """Seals what was stored before there was a key; how many channels. Raises ConflictError."""
+        async with self.database.write() as unit:
+            found = await unit.notifications.channels()
+            bare = [channel for channel in found if not self.vault.is_sealed(channel)]
+            for channel in bare:
+                await unit.notifications.save_channel(self.vault.sealed(channel))
+        return len(bare)
+
+    async def log(
+        self,
+        before: int | None,
+        limit: int,
+        channel_id: str | None = None,
+        state: DeliveryState | None = None,
+    ) -> tuple[Delivery, ...]:
+        """Newest first, those before `before`."""
+        async with self.database.read() as unit:
+            return await unit.notifications.page(before, limit, channel_id, state)
+
+    async def create(
+        self, draft: ChannelDraft, command: Command, render: Render[Channel]
+    ) -> Outcome[Channel]:
+        """Raises RefusedError (webhook_url_forbidden, validation_failed), ConflictError.
+
+        Without a key to seal them with no address is taken: secrets_key_missing.
+        """
+        channel = Channel(
+            id=self.new_id(),
+            name=draft.name,
+            kind=draft.kind,
+            url=draft.url or "",
+            secret=draft.secret,
+            kinds=draft.kinds,
+            enabled=draft.enabled,
+            created_at=self.clock(),
+        )
+        self.notifiers[channel.kind].check(channel)
+
+        async def change(unit: UnitOfWork) -> Channel:
+            await unit.notifications.save_channel(self.vault.sealed(channel))
+            return channel
+
+        return await self.once.run(command, change, render)
+
+    async def alter(
+        self, channel_id: str, draft: ChannelDraft, command: Command, render: Render[Channel]
+    ) -> Outcome[Channel]:
+        """As `create`; also raises NotFoundError."""
+
+        async def change(unit: UnitOfWork) -> Channel:
+            stored = await unit.notifications.channel(channel_id)
+            keeps = draft.url is None or (draft.secret is None and stored.secret is not None)
+            present = self.vault.opened(stored) if keeps else self.vault.shown(stored)
+            kept = present.kind is draft.kind  # else its address means nothing
+            channel = replace(
+                present,
+                name=draft.name,
+                kind=draft.kind,
+                url=draft.url or (present.url if kept else ""),
+                secret=draft.secret or (present.secret if kept else None),
+                kinds=draft.kinds,
+                enabled=draft.enabled,
+            )
+            self.notifiers[channel.kind].check(channel)
+            await unit.notifications.save_channel(self.vault.sealed(channel))
+            return channel
+
+        return await self.once.run(command, change, render)
+
+    async def remove(
+        self, channel_id: str, command: Command, render: Render[Channel]
+    ) -> Outcome[Channel]:
+        """With what was still to be told over it. Raises NotFoundError."""
+
+        async def change(unit: UnitOfWork) -> Channel:
+            channel = self.vault.shown(await unit.notifications.channel(channel_id))
+            await unit.notifications.drop_channel(channel_id)
+            return channel
+
+        return await self.once.run(command, change, render)
+
+    async def test(
+        self, channel_id: str, command: Command, render: Render[Delivery]
+    ) -> Outcome[Delivery]:
+        """Something to tell over a channel, limits or not. Raises NotFoundError."""
+        notice = Notice(
+            NoticeKind.STATUS, False, "test", "My Symbols: a test", "This channel works."
+        )
+
+        async def change(unit: UnitOfWork) -> Delivery:
+            channel = await unit.notifications.channel(channel_id)
+            at = await self.once.now(unit)
+            await unit.notifications.add(channel.id, notice, at, DeliveryState.PENDING)
+            return await unit.notifications.newest(channel.id)
+
+        return await self.once.run(command, change, render)
+
+    async def redrive(
+        self, delivery_id: int, command: Command, render: Render[Delivery]
+    ) -> Outcome[Delivery]:
+        """Tells a dead one again. Raises NotFoundError, ConflictError if it is not dead."""
+
+        async def change(unit: UnitOfWork) -> Delivery:
+            delivery = await unit.notifications.get(delivery_id)
+            if delivery.state is not DeliveryState.DEAD:
+                raise ConflictError(
+                    Code.INVALID_STATE_TRANSITION,
+                    f"Only what is dead is told again; this is {delivery.state.value}.",
+                )
+            await unit.notifications.redrive(delivery_id, await self.once.now(unit))
+            return await unit.notifications.get(delivery_id)
+
+        return await self.once.run(command, change, render)
+
+    async def forget_old(self, keep: timedelta) -> int:
+        """Drops what was told longer ago by the clock that all share; gives its number."""
+        async with self.database.write(BULK_STATEMENT_S) as unit:
+            return await unit.notifications.forget(await self.once.now(unit) - keep)

@@ -1,0 +1,236 @@
+"""Alerts: evaluated each minute, at the start and whenever they are asked for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+import structlog
+
+from app.alerts.domain.facts import PortfolioFacts, SystemFacts
+from app.alerts.domain.lifecycle import Calm, Evaluation, evaluate
+from app.alerts.domain.models import Alert, AlertState, Resolution, Rule
+from app.alerts.services.alert_members import portfolio_facts
+from app.alerts.services.cache import AlertBook, AlertMemory
+from app.alerts.services.facts import Nothing, facts_at
+from app.alerts.storage.alerts import LOOK_BACK
+from app.configuration.domain.sections import Severity
+from app.foundation.concurrency import SingleFlight
+from app.foundation.errors import Code, ConflictError, RefusedError, UnavailableError
+from app.foundation.events import alert_raised, alert_resolved
+from app.foundation.idempotency import Command, Once, Outcome, Render
+from app.foundation.ports import NewId
+from app.foundation.sql.database import BULK_STATEMENT_S, Database
+from app.foundation.sql.unit_of_work import UnitOfWork
+from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.trading.services.position_sizing import DataFacts, facts_of
+
+_log = structlog.get_logger("alerts")
+
+LONGEST_SNOOZE: Final = timedelta(days=30)
+ACTIVE: Final = frozenset(AlertState) - {AlertState.RESOLVED}
+
+
+class System(Protocol):
+    """The service and its exchange, as they are now."""
+
+    def look(self, grounds: Grounds) -> SystemFacts: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which alerts are wanted; None is any."""
+
+    state: AlertState = AlertState.OPEN
+    rule: Rule | None = None
+    severity: Severity | None = None
+    symbol: str | None = None  # in any spelling
+
+
+@dataclass(frozen=True, slots=True)
+class AlertService:
+    """The rules over the members, the exchange and the service itself.
+
+    Evaluations of one process follow each other; of several processes the second one finds what
+    the first has saved, since each is made anew under the portfolio's lock before it is saved.
+    """
+
+    database: Database
+    grounds: GroundsNow
+    once: Once
+    new_id: NewId
+    system: System = field(default_factory=Nothing)
+    _memory: AlertMemory = field(default_factory=AlertMemory)
+    _looking: SingleFlight[tuple[tuple[Alert, ...], Grounds]] = field(default_factory=SingleFlight)
+
+    async def look(self) -> tuple[tuple[Alert, ...], Grounds]:
+        """Evaluate everything now and keep what changed: the alerts that are not resolved.
+
+        Where the database cannot be written to, the answer is as true and is kept the next time.
+        Who asks while one is under way shares the next with all others that do.
+        """
+        return await self._looking(self._look)
+
+    async def _look(self) -> tuple[tuple[Alert, ...], Grounds]:
+        state, grounds = await self.grounds.present(self.database)
+        book = await self._memory.book(self.database, state, grounds)
+        members = self._memory.facts(state, grounds, book.past)
+        seen = self._seen(book, members, grounds, self._memory.calm)
+        self._memory.calm = seen.calm
+        if not seen.is_news:
+            return seen.active, grounds
+        try:
+            seen, grounds = await self.database.run(self._kept)
+        except (ConflictError, UnavailableError) as error:
+            _log.warning("alerts_not_kept", cause=str(error.code))
+            return seen.active, grounds
+        for alert in seen.raised:
+            _log.warning("alert_raised", **_said(alert))
+        for alert in seen.ended:
+            _log.info("alert_ended", **_said(alert))
+        return seen.active, grounds
+
+    async def list(self, chosen: Chosen) -> tuple[tuple[Alert, ...], DataFacts]:
+        """Active alerts of one state as they are now, critical first.
+
+        Raises RefusedError for a symbol that is not known.
+        """
+        active, grounds = await self.look()
+        wanted = _symbol(chosen, grounds)
+        found = tuple(
+            alert
+            for alert in active
+            if alert.state is chosen.state
+            and chosen.rule in {None, alert.rule}
+            and chosen.severity in {None, alert.severity}
+            and (wanted is None or wanted in alert.symbols)
+        )
+        return found, facts_of(grounds)
+
+    async def past(
+        self, chosen: Chosen, limit: int, before: tuple[datetime, str] | None = None
+    ) -> tuple[tuple[Alert, ...], DataFacts]:
+        """Alerts that have ended, the last first. Raises RefusedError for an unknown symbol."""
+        _, grounds = await self.look()
+        wanted = _symbol(chosen, grounds)
+        async with self.database.read() as unit:
+            found = await unit.alerts.resolved(limit, before, chosen.rule, chosen.severity, wanted)
+        return found, facts_of(grounds)
+
+    async def get(self, alert_id: str) -> Alert:
+        """Raises NotFoundError."""
+        active, _ = await self.look()
+        for alert in active:  # its number is newer here than what was noted last
+            if alert.id == alert_id:
+                return alert
+        async with self.database.read() as unit:
+            return await unit.alerts.get(alert_id)
+
+    async def acknowledge(
+        self, alert_id: str, command: Command, render: Render[Alert] | None = None
+    ) -> Outcome[Alert]:
+        """Somebody takes care of it. Raises NotFoundError, ConflictError(alert_state)."""
+        return await self._move(
+            alert_id, command, lambda alert, now: alert.acknowledged(now, command.actor), render
+        )
+
+    async def snooze(
+        self,
+        alert_id: str,
+        until: datetime | timedelta,
+        command: Command,
+        render: Render[Alert] | None = None,
+    ) -> Outcome[Alert]:
+        """Quiet until then, or for so long; open again by itself while its cause stands.
+
+        Raises RefusedError for an end that has passed or lies more than 30 days ahead,
+        NotFoundError, ConflictError(alert_state).
+        """
+
+        def snoozed(alert: Alert, now: datetime) -> Alert:
+            end = now + until if isinstance(until, timedelta) else until
+            if not now < end <= now + LONGEST_SNOOZE:
+                raise RefusedError(
+                    Code.VALIDATION_FAILED, "A snooze ends in the future, within 30 days."
+                )
+            return alert.snoozed(end, command.actor)
+
+        return await self._move(alert_id, command, snoozed, render)
+
+    async def resolve(
+        self, alert_id: str, command: Command, render: Render[Alert] | None = None
+    ) -> Outcome[Alert]:
+        """Over, says the operator; while its cause stands it comes back after its cooldown.
+
+        Raises NotFoundError, ConflictError(alert_state).
+        """
+        return await self._move(
+            alert_id,
+            command,
+            lambda alert, now: alert.resolved(now, Resolution.OPERATOR, command.actor),
+            render,
+        )
+
+    async def forget_old(self, keep: timedelta) -> int:
+        """Drops those that were resolved longer ago; gives their number."""
+        async with self.database.write(BULK_STATEMENT_S) as unit:
+            return await unit.alerts.forget(self.grounds.clock() - keep)
+
+    async def _move(
+        self,
+        alert_id: str,
+        command: Command,
+        move: Callable[[Alert, datetime], Alert],
+        render: Render[Alert] | None,
+    ) -> Outcome[Alert]:
+        async def change(unit: UnitOfWork) -> Alert:
+            await unit.portfolio.load(for_update=True)
+            alert = await unit.alerts.get(alert_id)
+            now = self.grounds.clock()
+            moved = move(alert, now)
+            if moved != alert:
+                await unit.alerts.save([moved])
+            if moved.resolution is not None:
+                unit.announce(alert_resolved(moved, moved.resolution, now))
+            return moved
+
+        return await self.once.run(command, change, render)
+
+    async def _evaluated(self, unit: UnitOfWork) -> tuple[Evaluation, Grounds]:
+        portfolio = await unit.portfolio.load()
+        grounds = await self.grounds.of(unit)
+        book = await AlertBook.load(unit, portfolio, grounds)
+        members = portfolio_facts(portfolio, grounds, book.past)
+        return self._seen(book, members, grounds), grounds
+
+    def _seen(
+        self, book: AlertBook, members: PortfolioFacts, grounds: Grounds, before: Calm | None = None
+    ) -> Evaluation:
+        ended = book.ended_since(grounds.at - LOOK_BACK)
+        facts = facts_at(members, grounds, self.system.look(grounds), ended)
+        return evaluate(book.active, facts, grounds.configuration, ended, self.new_id, before)
+
+    async def _kept(self, unit: UnitOfWork) -> tuple[Evaluation, Grounds]:
+        await unit.portfolio.load(for_update=True)
+        seen, grounds = await self._evaluated(unit)
+        await unit.alerts.drop(seen.dropped)
+        await unit.alerts.save(seen.saved)
+        for alert in seen.raised:
+            unit.announce(alert_raised(alert, grounds.at))
+        for alert in seen.ended:
+            if alert.resolution is not None:
+                unit.announce(alert_resolved(alert, alert.resolution, grounds.at))
+        return seen, grounds
+
+
+def _symbol(chosen: Chosen, grounds: Grounds) -> str | None:
+    return None if chosen.symbol is None else grounds.resolve(chosen.symbol).symbol
+
+
+def _said(alert: Alert) -> dict[str, str]:
+    return {
+        "rule": alert.rule.value,
+        "subject": alert.subject,
+        "severity": alert.severity.value,
+        "id": alert.id,
+    }

@@ -1,0 +1,203 @@
+"""Alerts: those that have not ended, and the history of those that have."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Row, Text, and_, func, select, type_coerce
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.alerts.domain.lifecycle import REST_S, Ended
+from app.alerts.domain.models import Alert, AlertState, Resolution, Rule
+from app.alerts.storage.tables import alerts as table
+from app.configuration.domain.sections import Severity
+from app.container.tables import (
+    PORTFOLIO_ID,
+    portfolio,
+    replacement_confirmations,
+    service_facts,
+)
+from app.foundation.errors import Code, NotFoundError
+from app.foundation.sql.facts import FactRepository
+from app.foundation.sql.statements import upsert
+from app.scoring.storage.tables import IS_PROVISIONAL, scoring_runs, symbol_scores
+
+# Longest cooldown that the settings allow, and a rest after an end by hand.
+LOOK_BACK: Final = timedelta(days=7, seconds=REST_S)
+
+
+_SAVES: Final = "alerts.saves"  # the fact that counts how often any of them was saved or dropped
+_confirmed = and_(
+    replacement_confirmations.c.portfolio_id == portfolio.c.id,
+    replacement_confirmations.c.is_confirmed,
+)
+_MARK: Final = (
+    select(
+        select(service_facts.c.value)
+        .where(service_facts.c.key == _SAVES)
+        .scalar_subquery()
+        .label("saves"),
+        select(func.max(scoring_runs.c.calculated_at))
+        .where(~IS_PROVISIONAL)
+        .scalar_subquery()
+        .label("scored_at"),
+        replacement_confirmations.c.symbol,
+        replacement_confirmations.c.candidate,
+    )
+    .select_from(portfolio.outerjoin(replacement_confirmations, _confirmed))
+    .where(portfolio.c.id == PORTFOLIO_ID)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AlertMark:
+    """Two that are equal: no alert, board or confirmed rival was committed in between."""
+
+    saves: int | None
+    scored_at: datetime | None
+    rivals: frozenset[tuple[str, str]]  # member and candidate
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRepository:
+    """Written only under the portfolio's lock: that makes evaluations follow each other."""
+
+    connection: AsyncConnection
+
+    async def mark(self) -> AlertMark:
+        """Asked before what is in memory is believed, where other processes may commit."""
+        rows = (await self.connection.execute(_MARK)).all()
+        rivals = frozenset((row.symbol, row.candidate) for row in rows if row.symbol is not None)
+        return AlertMark(rows[0].saves, rows[0].scored_at, rivals)
+
+    async def active(self) -> tuple[Alert, ...]:
+        """Those that are not resolved, pending ones too."""
+        wanted = select(table).where(table.c.state != AlertState.RESOLVED.value)
+        return tuple(map(_alert, await self.connection.execute(wanted)))
+
+    async def get(self, alert_id: str) -> Alert:
+        """Raises NotFoundError."""
+        wanted = select(table).where(table.c.id == alert_id)
+        row = (await self.connection.execute(wanted)).first()
+        if row is None:
+            raise NotFoundError(Code.NOT_FOUND, "There is no alert with this id.")
+        return _alert(row)
+
+    async def ended(self, since: datetime) -> dict[tuple[Rule, str], Ended]:
+        """The last end of each rule and subject after `since`."""
+        wanted = (
+            select(table.c.rule, table.c.subject, table.c.resolved_at, table.c.resolution)
+            .where(table.c.resolved_at > since)
+            .order_by(table.c.resolved_at)
+        )
+        return {
+            (Rule(row.rule), row.subject): Ended(row.resolved_at, Resolution(row.resolution))
+            for row in await self.connection.execute(wanted)
+        }
+
+    async def former_run(self, runs: int) -> str | None:
+        """The complete board so many before the newest; None where there is none."""
+        order = (scoring_runs.c.calculated_at.desc(), scoring_runs.c.run_id.desc())
+        complete = select(scoring_runs.c.run_id).where(~IS_PROVISIONAL)
+        before = complete.order_by(*order).offset(runs).limit(1)
+        found: str | None = (await self.connection.execute(before)).scalar()
+        return found
+
+    async def scores_of(self, run_id: str, symbols: Collection[str]) -> dict[str, float]:
+        """Composite scores on a board, which never change."""
+        lines = symbol_scores
+        wanted = select(lines.c.symbol, lines.c.composite).where(
+            lines.c.run_id == run_id,
+            lines.c.symbol.in_(symbols),
+            lines.c.composite.is_not(None),
+        )
+        return {row.symbol: row.composite for row in await self.connection.execute(wanted)}
+
+    async def save(self, alerts: Iterable[Alert]) -> None:
+        """New ones and changed ones. Raises ConflictError where one of the same is active."""
+        changed = list(alerts)
+        for alert in changed:
+            await self.connection.execute(upsert(self.connection, table), _row(alert))
+        if changed:
+            await self._counted()
+
+    async def drop(self, ids: Iterable[str]) -> None:
+        """Pending ones that never opened leave no trace."""
+        wanted = list(ids)
+        if wanted:
+            await self.connection.execute(
+                table.delete().where(
+                    table.c.id.in_(wanted), table.c.state == AlertState.PENDING.value
+                )
+            )
+            await self._counted()
+
+    async def _counted(self) -> None:
+        """Under the portfolio's lock no two count at once."""
+        facts = FactRepository(self.connection)
+        await facts.put(_SAVES, (await facts.get(_SAVES) or 0) + 1)
+
+    async def forget(self, before: datetime) -> int:
+        """Drops those that were resolved before; how many. What is active has no such time."""
+        gone = await self.connection.execute(table.delete().where(table.c.resolved_at < before))
+        return gone.rowcount
+
+    async def resolved(
+        self,
+        limit: int,
+        before: tuple[datetime, str] | None = None,
+        rule: Rule | None = None,
+        severity: Severity | None = None,
+        symbol: str | None = None,
+    ) -> tuple[Alert, ...]:
+        """Those that have ended, the last first, from the position `before` on."""
+        wanted = select(table).where(table.c.resolved_at.is_not(None))
+        if before is not None:
+            at, alert_id = before
+            same = (table.c.resolved_at == at) & (table.c.id < alert_id)
+            wanted = wanted.where((table.c.resolved_at < at) | same)
+        if rule is not None:
+            wanted = wanted.where(table.c.rule == rule.value)
+        if severity is not None:
+            wanted = wanted.where(table.c.severity == severity.value)
+        if symbol is not None:
+            # a list of standard symbols as JSON text: a name stands between quotes
+            listed = type_coerce(table.c.symbols, Text)
+            wanted = wanted.where(listed.contains(f'"{symbol}"', autoescape=True))
+        newest = wanted.order_by(table.c.resolved_at.desc(), table.c.id.desc()).limit(limit)
+        return tuple(map(_alert, await self.connection.execute(newest)))
+
+
+def _row(alert: Alert) -> dict[str, Any]:
+    row = asdict(alert)
+    row["limit_value"] = row.pop("limit")
+    row["symbols"] = list(alert.symbols)
+    row["rule"], row["severity"] = alert.rule.value, alert.severity.value
+    row["state"] = alert.state.value
+    row["resolution"] = None if alert.resolution is None else alert.resolution.value
+    return row
+
+
+def _alert(row: Row[Any]) -> Alert:
+    return Alert(
+        id=row.id,
+        rule=Rule(row.rule),
+        subject=row.subject,
+        symbols=tuple(row.symbols),
+        severity=Severity(row.severity),
+        state=AlertState(row.state),
+        value=row.value,
+        limit=row.limit_value,
+        message=row.message,
+        since=row.since,
+        last_seen_at=row.last_seen_at,
+        opened_at=row.opened_at,
+        acknowledged_at=row.acknowledged_at,
+        acknowledged_by=row.acknowledged_by,
+        snoozed_until=row.snoozed_until,
+        snoozed_by=row.snoozed_by,
+        resolved_at=row.resolved_at,
+        resolution=None if row.resolution is None else Resolution(row.resolution),
+        resolved_by=row.resolved_by,
+    )

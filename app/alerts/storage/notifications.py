@@ -1,0 +1,293 @@
+"""Channels, and the outbox of each: what is to be told, in order, and what became of it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from itertools import takewhile
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Row, bindparam, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.alerts.domain.notifications import (
+    Channel,
+    ChannelKind,
+    Delivery,
+    DeliveryState,
+    Notice,
+    NoticeKind,
+    Told,
+)
+from app.alerts.storage.notification_tables import NOTIFIED, notification_channels
+from app.alerts.storage.notification_tables import notifications as table
+from app.container.tables import STREAM_ID, event_head
+from app.foundation.errors import Code, NotFoundError
+from app.foundation.sql.statements import insert, upsert
+
+CLAIM: Final = timedelta(
+    seconds=60
+)  # so long may what was claimed take before another process tries
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationRepository:
+    connection: AsyncConnection
+
+    async def channels(self) -> tuple[Channel, ...]:
+        """By name."""
+        wanted = select(notification_channels).order_by(notification_channels.c.name)
+        return tuple(_channel(row) for row in await self.connection.execute(wanted))
+
+    async def channel(self, channel_id: str) -> Channel:
+        """Raises NotFoundError."""
+        wanted = select(notification_channels).where(notification_channels.c.id == channel_id)
+        row = (await self.connection.execute(wanted)).first()
+        if row is None:
+            raise NotFoundError(Code.NOT_FOUND, "There is no channel with this id.")
+        return _channel(row)
+
+    async def save_channel(self, channel: Channel) -> None:
+        """A new one or a changed one. Raises ConflictError where another has its name."""
+        row = {**asdict(channel), "kind": channel.kind.value}
+        row["kinds"] = [kind.value for kind in channel.kinds]
+        await self.connection.execute(upsert(self.connection, notification_channels), row)
+
+    async def drop_channel(self, channel_id: str) -> None:
+        """With everything that was to be told over it. Raises NotFoundError."""
+        await self.channel(channel_id)
+        await self.connection.execute(table.delete().where(table.c.channel_id == channel_id))
+        gone = notification_channels.delete().where(notification_channels.c.id == channel_id)
+        await self.connection.execute(gone)
+
+    async def position(self) -> int:
+        """The event up to which notices were made; locked until the end of the transaction."""
+        return await self._seen(event_head.c.seq)
+
+    async def seen(self, seq: int) -> None:
+        await self._seen(seq)
+
+    async def unseen(self) -> int:
+        """How many events were committed since."""
+        heads = select(event_head.c.id, event_head.c.seq)
+        found = {head.id: head.seq for head in await self.connection.execute(heads)}
+        return int(found[STREAM_ID]) - int(found[NOTIFIED])
+
+    async def seen_all(self) -> None:
+        """All that were committed until now, without reading them."""
+        newest = select(event_head.c.seq).where(event_head.c.id == STREAM_ID)
+        await self._seen(newest.scalar_subquery())
+
+    async def _seen(self, seq: Any) -> int:
+        moved = await self.connection.execute(
+            event_head.update()
+            .where(event_head.c.id == NOTIFIED)
+            .values(seq=seq)
+            .returning(event_head.c.seq)
+        )
+        return int(moved.scalar_one())
+
+    async def add(
+        self, channel_id: str, notice: Notice, at: datetime, state: DeliveryState
+    ) -> bool:
+        """To be told or held; False where the channel has this event already."""
+        row = {
+            "channel_id": channel_id,
+            **{name: getattr(notice, name) for name in _SHARED},
+            "kind": notice.kind.value,
+            "key": notice.key[:255],
+            "event": dict(notice.event),
+            "state": state.value,
+            "tries": 0,
+            "created_at": at,
+            "next_try_at": at if state is DeliveryState.PENDING else None,
+        }
+        added = await self.connection.execute(
+            insert(self.connection, table).on_conflict_do_nothing(), row
+        )
+        return added.rowcount == 1
+
+    async def newest(self, channel_id: str) -> Delivery:
+        """The one added last to a channel."""
+        wanted = select(table).where(table.c.channel_id == channel_id)
+        newest = wanted.order_by(table.c.id.desc()).limit(1)
+        return _delivery((await self.connection.execute(newest)).one())
+
+    async def told_since(self, channel_id: str, since: datetime) -> tuple[Told, ...]:
+        """What counts against the limits: all but what is held back, and digests."""
+        counted = [one.value for one in DeliveryState if one not in _HELD_BACK]
+        wanted = select(table.c.kind, table.c.key, table.c.created_at).where(
+            table.c.channel_id == channel_id,
+            table.c.created_at > since,
+            table.c.state.in_(counted),
+            table.c.event_seq.is_not(None),
+        )
+        return tuple(
+            Told(NoticeKind(row.kind), row.key, row.created_at)
+            for row in await self.connection.execute(wanted)
+        )
+
+    async def held(self, channel_id: str) -> tuple[Delivery, ...]:
+        """Oldest first."""
+        state = table.c.state == DeliveryState.HELD.value
+        wanted = select(table).where(table.c.channel_id == channel_id, state).order_by(table.c.id)
+        return tuple(_delivery(row) for row in await self.connection.execute(wanted))
+
+    async def digested(self, ids: Sequence[int]) -> None:
+        await self._set(ids, state=DeliveryState.DIGESTED.value)
+
+    async def claim(
+        self, channel_id: str, at: datetime, most: int = 1, *, critical: bool | None = None
+    ) -> tuple[Delivery, ...]:
+        """The oldest that are pending, if their time has come and nobody else is at them.
+
+        Only from the oldest on: a receiver gets everything in order. `critical` chooses those
+        that are or are not; each of the two has an order of its own then.
+        """
+        wanted = select(table).where(self._pending(channel_id, critical))
+        rows = (await self.connection.execute(wanted.order_by(table.c.id).limit(most))).all()
+        ready = list(takewhile(lambda row: row.next_try_at <= at, rows))
+        # Everybody begins at the oldest: who has got that one has got those behind it too.
+        if not ready or not await self._claimed([ready[0].id], at):
+            return ()
+        if len(ready) > 1:
+            await self._claimed([row.id for row in ready[1:]], at)
+        return tuple(_delivery(row) for row in ready)
+
+    async def _claimed(self, ids: Sequence[int], at: datetime) -> bool:
+        free = (table.c.claimed_until.is_(None)) | (table.c.claimed_until <= at)
+        pending = table.c.state == DeliveryState.PENDING.value
+        taken = await self.connection.execute(
+            table.update()
+            .where(table.c.id.in_(ids), pending, free)
+            .values(claimed_until=at + CLAIM)
+        )
+        return taken.rowcount == len(ids)
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Claimed ones that were not tried after all."""
+        await self._set([one.id for one in deliveries], claimed_until=None)
+
+    async def waiting(self, channel_id: str, most: int) -> int:
+        """How many are pending, counted up to `most`."""
+        few = select(table.c.id).where(self._pending(channel_id)).limit(most).subquery()
+        counted = await self.connection.execute(select(func.count()).select_from(few))
+        return int(counted.scalar_one())
+
+    async def delivered_since(self, channel_id: str, since: datetime) -> int:
+        """How many went out after `since`."""
+        counted = await self.connection.execute(
+            select(func.count()).where(
+                table.c.channel_id == channel_id,
+                table.c.state == DeliveryState.DELIVERED.value,
+                table.c.delivered_at > since,
+            )
+        )
+        return int(counted.scalar_one())
+
+    async def delivered(self, done: Sequence[tuple[Delivery, datetime]]) -> None:
+        """These have arrived, each at its time."""
+        told = (
+            table.update()
+            .where(table.c.id == bindparam("one"))
+            .values(
+                state=DeliveryState.DELIVERED.value,
+                tries=table.c.tries + 1,
+                next_try_at=None,
+                claimed_until=None,
+                delivered_at=bindparam("at"),
+                error=None,
+            )
+        )
+        if done:
+            await self.connection.execute(told, [{"one": one.id, "at": at} for one, at in done])
+
+    async def failed(self, delivery: Delivery, error: str, next_try_at: datetime | None) -> None:
+        """Tried in vain; without a next try it is dead."""
+        state = DeliveryState.DEAD if next_try_at is None else DeliveryState.PENDING
+        await self._set(
+            [delivery.id],
+            state=state.value,
+            tries=delivery.tries + 1,
+            next_try_at=next_try_at,
+            claimed_until=None,
+            error=error[:255],
+        )
+
+    async def redrive(self, delivery_id: int, at: datetime) -> None:
+        """A dead one is to be told again, from its first try on."""
+        values = {"state": DeliveryState.PENDING.value, "tries": 0, "next_try_at": at}
+        await self._set([delivery_id], **values)
+
+    async def get(self, delivery_id: int) -> Delivery:
+        """Raises NotFoundError."""
+        wanted = select(table).where(table.c.id == delivery_id)
+        row = (await self.connection.execute(wanted)).first()
+        if row is None:
+            raise NotFoundError(Code.NOT_FOUND, "There is no notification with this id.")
+        return _delivery(row)
+
+    async def page(
+        self,
+        before: int | None,
+        limit: int,
+        channel_id: str | None = None,
+        state: DeliveryState | None = None,
+    ) -> tuple[Delivery, ...]:
+        """Newest first, those before `before`."""
+        wanted = select(table).order_by(table.c.id.desc()).limit(limit)
+        if before is not None:
+            wanted = wanted.where(table.c.id < before)
+        if channel_id is not None:
+            wanted = wanted.where(table.c.channel_id == channel_id)
+        if state is not None:
+            wanted = wanted.where(table.c.state == state.value)
+        return tuple(_delivery(row) for row in await self.connection.execute(wanted))
+
+    async def forget(self, before: datetime) -> int:
+        """Drops what was settled and is older than `before`; how many."""
+        settled = (DeliveryState.DELIVERED.value, DeliveryState.DIGESTED.value)
+        gone = await self.connection.execute(
+            table.delete().where(table.c.created_at < before, table.c.state.in_(settled))
+        )
+        return gone.rowcount
+
+    def _pending(self, channel_id: str, critical: bool | None = None) -> ColumnElement[bool]:
+        mine = (table.c.channel_id == channel_id) & (table.c.state == DeliveryState.PENDING.value)
+        return mine if critical is None else mine & (table.c.is_critical.is_(critical))
+
+    async def _set(self, ids: Sequence[int], **values: Any) -> None:
+        if ids:
+            told = table.update().where(table.c.id.in_(ids)).values(**values)
+            await self.connection.execute(told)
+
+
+_SHARED: Final = ("is_critical", "title", "body", "event_seq")
+_HELD_BACK: Final = (DeliveryState.HELD, DeliveryState.DIGESTED)
+
+
+def _channel(row: Row[Any]) -> Channel:
+    return Channel(
+        id=row.id,
+        name=row.name,
+        kind=ChannelKind(row.kind),
+        url=row.url,
+        secret=row.secret,
+        kinds=tuple(NoticeKind(kind) for kind in row.kinds),
+        enabled=row.enabled,
+        created_at=row.created_at,
+    )
+
+
+def _delivery(row: Row[Any]) -> Delivery:
+    shared = {name: getattr(row, name) for name in _SHARED}
+    return Delivery(
+        id=row.id,
+        channel_id=row.channel_id,
+        notice=Notice(kind=NoticeKind(row.kind), key=row.key, event=row.event, **shared),
+        state=DeliveryState(row.state),
+        tries=row.tries,
+        created_at=row.created_at,
+        next_try_at=row.next_try_at,
+        delivered_at=row.delivered_at,
+        error=row.error,
+    )

@@ -1,1 +1,0 @@
-"""HTTP: strict bodies in, problem+json and typed answers out."""

@@ -1,0 +1,163 @@
+"""Puts the HTTP side together: routes, strict reading, errors, limits, docs."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Lifespan
+
+from app.alerts.api import alert_routes as alerts
+from app.alerts.api import alert_rule_routes as alert_rules
+from app.alerts.api import notification_routes as notifications
+from app.foundation.http import errors
+from app.foundation.http.at_once import AtOnce
+from app.foundation.http.errors import PREFIX
+from app.foundation.http.host_guard import HostGuard
+from app.foundation.http.middleware import RequestBorder
+from app.foundation.http.openapi import (
+    DESCRIPTION,
+    OPENAPI_PATH,
+    TAGS,
+    TITLE,
+    install_docs,
+    install_openapi,
+)
+from app.foundation.http.origin_guard import OriginGuard
+from app.foundation.http.pagination import Cursors
+from app.foundation.http.response_cache import KeptAnswers
+from app.foundation.http.responses import Bodies, Shown
+from app.foundation.http.routing import FiniteJSONResponse
+from app.foundation.http.startup_guard import OpeningGuard
+from app.foundation.metrics import Metrics
+from app.market.api import market_routes as market
+from app.market.api import quality_routes as market_quality
+from app.market.api import symbol_routes as symbols
+from app.market.api import universe_routes as universe
+from app.operations.api import configuration_routes as configuration
+from app.operations.api import job_routes as jobs
+from app.operations.api import stream_routes as stream
+from app.operations.api import system_routes as system
+from app.performance.api import metrics_routes as portfolio_metrics
+from app.performance.api import portfolio_marks
+from app.performance.api import report_routes as portfolio_report
+from app.performance.api import routes as portfolio_performance
+from app.portfolio.api import control_routes as portfolio_controls
+from app.portfolio.api import history_routes as portfolio_history
+from app.portfolio.api import membership_routes as portfolio_changes
+from app.portfolio.api import portfolio_replacement
+from app.portfolio.api import portfolio_routes as portfolio
+from app.portfolio.api import proposal_routes as portfolio_proposals
+from app.portfolio.api import rebalance_routes as portfolio_rebalance
+from app.portfolio.api import rebalance_run_routes as portfolio_rebalances
+from app.scoring.api import routes as scoring
+from app.signals.api import routes as signals
+from app.trading.api import portfolio_safety
+from app.trading.api import routes as portfolio_trading
+
+ROUTERS: Final[tuple[APIRouter, ...]] = (
+    symbols.router,
+    universe.router,
+    market.router,
+    market_quality.router,
+    scoring.router,
+    portfolio.router,
+    portfolio_changes.router,
+    portfolio_controls.router,
+    portfolio_proposals.router,
+    portfolio_rebalance.router,
+    portfolio_rebalances.router,
+    portfolio_replacement.router,
+    portfolio_safety.router,
+    portfolio_trading.router,
+    portfolio_history.router,
+    portfolio_metrics.router,
+    portfolio_performance.router,
+    portfolio_marks.router,
+    portfolio_report.router,
+    alert_rules.router,
+    alerts.router,
+    signals.router,
+    stream.router,
+    notifications.router,
+    configuration.router,
+    jobs.router,
+    system.router,
+)
+# What a page of an allowed origin may read of an answer, beside its body.
+_EXPOSED: Final = (
+    *("ETag", "Location", "Retry-After", "X-Request-ID", "X-Service-Mode"),
+    *("Idempotency-Replayed", "Preference-Applied"),
+)
+ROOT_ROUTERS: Final[tuple[APIRouter, ...]] = (system.probes,)
+
+
+def create_api(
+    lifespan: Lifespan[FastAPI],
+    *,
+    metrics: Metrics,
+    new_id: Callable[[], str],
+    monotonic: Callable[[], float],
+    cursor_secret: bytes,
+    version: str = "0",
+    docs: bool = True,
+    cors_origins: Sequence[str] = (),
+    allowed_hosts: Sequence[str] = (),
+    routers: Sequence[APIRouter] = ROUTERS,
+    root_routers: Sequence[APIRouter] = ROOT_ROUTERS,
+) -> FastAPI:
+    """The ASGI application. `lifespan` yields the state: {"my_symbols": MySymbolsServiceV2}.
+
+    Nothing is started before the lifespan runs. Routers can be given, so that tests can add
+    routes of their own.
+    """
+    api = FastAPI(
+        title=TITLE,
+        version=version,
+        description=DESCRIPTION,
+        openapi_tags=list(TAGS),
+        openapi_url=OPENAPI_PATH if docs else None,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        default_response_class=FiniteJSONResponse,
+        generate_unique_id_function=_operation_id,
+    )
+    api.state.cursors = Cursors(cursor_secret)
+    api.state.rankings = Bodies()
+    api.state.shown = Shown()
+    api.state.metrics = metrics
+    errors.install(api)
+    for router in root_routers:
+        api.include_router(router)
+    for router in routers:
+        api.include_router(router, prefix=PREFIX)
+    if docs:
+        install_docs(api)
+    install_openapi(api)
+    api.add_middleware(OriginGuard, allowed=tuple(cors_origins))
+    if cors_origins:
+        api.add_middleware(CORSMiddleware, **_cors(cors_origins))
+    # Outside of everything, also of Starlette's own last resort for crashes.
+    answers = KeptAnswers(api.build_middleware_stack())
+    named = HostGuard(OpeningGuard(answers), frozenset(allowed_hosts))
+    border = RequestBorder(named, metrics, new_id, monotonic)
+    api.middleware_stack = border
+    api.state.at_once = AtOnce(border, named, answers)  # for the server, which may ask it before
+    return api
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
+def _cors(origins: Sequence[str]) -> dict[str, Any]:
+    return {
+        "allow_origins": list(origins),
+        "allow_methods": ["GET", "POST", "PUT", "DELETE"],
+        "allow_headers": ["Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Prefer"],
+        "expose_headers": list(_EXPOSED),
+        "max_age": 600,
+    }

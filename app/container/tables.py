@@ -1,0 +1,89 @@
+"""Every table, by name; migrations build the same and a test compares them."""
+
+from app.alerts.storage.notification_tables import notification_channels, notifications
+from app.alerts.storage.tables import alerts
+from app.foundation.sql.event_tables import STREAM_ID, event_head, events
+from app.foundation.sql.metadata import metadata
+from app.foundation.sql.tables import job_executors, leases, shared_markets, sync_requests
+from app.market.storage.candle_revisions import candle_revisions
+from app.market.storage.quality import quality_verdicts
+from app.market.storage.tables import (
+    candles,
+    contract_specs,
+    funding_rates,
+    market_snapshots,
+    symbols,
+)
+from app.performance.storage.snapshots import performance_marks
+from app.portfolio.storage.proposal_tables import proposals
+from app.portfolio.storage.rebalance_tables import rebalance_run_steps, rebalance_runs
+from app.portfolio.storage.tables import (
+    PORTFOLIO_ID,
+    booked_totals,
+    idempotency_keys,
+    portfolio,
+    portfolio_history,
+    portfolio_members,
+    replacement_confirmations,
+    service_facts,
+    system_configuration,
+    trades,
+    vacancies,
+)
+from app.scoring.storage.tables import (
+    scoring_algorithms,
+    scoring_moments,
+    scoring_run_coverage,
+    scoring_run_moments,
+    scoring_runs,
+    symbol_scores,
+)
+from app.signals.storage.signal_outcome_tables import signal_outcomes, signal_records
+from app.signals.storage.tables import signal_effects, signal_votes, signals
+
+__all__ = [
+    "PORTFOLIO_ID",
+    "STREAM_ID",
+    "alerts",
+    "booked_totals",
+    "candle_revisions",
+    "candles",
+    "contract_specs",
+    "event_head",
+    "events",
+    "funding_rates",
+    "idempotency_keys",
+    "job_executors",
+    "leases",
+    "market_snapshots",
+    "metadata",
+    "notification_channels",
+    "notifications",
+    "performance_marks",
+    "portfolio",
+    "portfolio_history",
+    "portfolio_members",
+    "proposals",
+    "quality_verdicts",
+    "rebalance_run_steps",
+    "rebalance_runs",
+    "replacement_confirmations",
+    "scoring_algorithms",
+    "scoring_moments",
+    "scoring_run_coverage",
+    "scoring_run_moments",
+    "scoring_runs",
+    "service_facts",
+    "shared_markets",
+    "signal_effects",
+    "signal_outcomes",
+    "signal_records",
+    "signal_votes",
+    "signals",
+    "symbol_scores",
+    "symbols",
+    "sync_requests",
+    "system_configuration",
+    "trades",
+    "vacancies",
+]

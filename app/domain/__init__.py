@@ -1,1 +1,0 @@
-"""Values and mathematics: no clock, no socket, no database, no logger."""

@@ -1,0 +1,146 @@
+"""Jobs on the wire, and the 202 that stands for a call which became one."""
+
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Self
+
+from fastapi import Depends, Header, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from app.foundation.http.problems import PREFIX
+from app.foundation.http.responses import keep, sent
+from app.foundation.http.schemas import Json, Out, Share, UtcTime
+from app.foundation.idempotency import Answer, Command
+from app.foundation.jobs import Document, Job, JobError, JobKind, JobState, JobStep, StepState
+from app.my_symbols import MySymbolsServiceV2
+
+_ASYNC: Final = "respond-async"
+_NOTHING: Final[Document] = MappingProxyType({})
+
+
+class JobErrorOut(Out):
+    code: str = Field(description="A stable error code.", examples=["exchange_unavailable"])
+    detail: str
+
+    @classmethod
+    def of(cls, error: JobError) -> Self:
+        return cls(code=error.code, detail=error.detail)
+
+
+class JobOut(Out):
+    """One job; times are null for what has not happened yet."""
+
+    id: str = Field(examples=["contract_sync:8d0ae8a3-2d0b-4c1c-9c39-0a53a4b56a55"])
+    kind: str = Field(examples=[JobKind.CONTRACT_SYNC.value])
+    state: JobState
+    progress: Share = Field(description="The part that is done; 1 exactly when it is done.")
+    created_at: UtcTime
+    started_at: UtcTime | None
+    finished_at: UtcTime | None
+    result: Json = Field(description="What came of it; null before, and where it failed.")
+    error: JobErrorOut | None = Field(description="Why it failed.")
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        return cls(**_fields(job))
+
+
+class JobStepOut(Out):
+    """One step; what is done is not done again, also when the process dies."""
+
+    name: str = Field(examples=["contracts"])
+    state: StepState
+    started_at: UtcTime | None
+    finished_at: UtcTime | None
+    error: JobErrorOut | None
+
+    @classmethod
+    def of(cls, step: JobStep) -> Self:
+        return cls(
+            name=step.name,
+            state=step.state,
+            started_at=step.started_at,
+            finished_at=step.finished_at,
+            error=None if step.error is None else JobErrorOut.of(step.error),
+        )
+
+
+class JobDetailOut(JobOut):
+    """One job with its steps."""
+
+    steps: list[JobStepOut]
+
+    @classmethod
+    def told(cls, job: Job) -> Self:
+        return cls(**_fields(job), steps=[JobStepOut.of(step) for step in job.steps])
+
+
+def _fields(job: Job) -> dict[str, Any]:
+    return {
+        "id": job.run_id,
+        "kind": job.kind,
+        "state": job.state,
+        "progress": job.progress,
+        "created_at": job.created_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "result": None if job.result is None else dict(job.result),
+        "error": None if job.error is None else JobErrorOut.of(job.error),
+    }
+
+
+# What an operation declares that can become a job.
+ACCEPTED: Final[dict[int | str, dict[str, Any]]] = {
+    202: {
+        "model": JobDetailOut,
+        "description": "With `Prefer: respond-async`: the job that does it.",
+        "headers": {
+            "Location": {"description": "Of the job.", "schema": {"type": "string"}},
+            "Preference-Applied": {
+                "description": f"`{_ASYNC}`.",
+                "schema": {"type": "string"},
+            },
+        },
+    }
+}
+
+
+async def prefers_job(
+    request: Request,
+    prefer: Annotated[
+        str | None,
+        Header(
+            alias="Prefer",
+            max_length=255,
+            description=f"`{_ASYNC}`: answer 202 with the job at once. Others are ignored.",
+        ),
+    ] = None,
+) -> bool:
+    """Whether the caller would rather have a job than wait."""
+    del prefer  # declared for the documentation; the header may be there more than once
+    named = ",".join(request.headers.getlist("prefer")).split(",")
+    return any(one.split(";")[0].strip().lower() == _ASYNC for one in named)
+
+
+PrefersJobDep = Annotated[bool, Depends(prefers_job)]
+
+
+async def begun(
+    service: MySymbolsServiceV2,
+    command: Command,
+    kind: JobKind,
+    payload: Document = _NOTHING,
+) -> Response:
+    """202 with the job of that kind, and where it is; the same key gives the same job."""
+    about = ",".join(f"{name}={value}" for name, value in sorted(payload.items()))
+    key = None if command.once is None else command.once.key
+
+    def render(job: Job) -> Answer:
+        headers = {"Location": f"{PREFIX}/jobs/{job.run_id}", "Preference-Applied": _ASYNC}
+        return keep(JobDetailOut.told(job), 202, headers)
+
+    return sent(
+        await service.once.share(
+            command, lambda: service.jobs.begin(kind, payload, key, about), render
+        )
+    )

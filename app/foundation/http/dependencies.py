@@ -1,0 +1,169 @@
+"""What routes ask of a request: the service, who calls, conditions, idempotency, cursors."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, replace
+from typing import Annotated, Final
+
+from fastapi import Depends, Header, Request
+
+from app.foundation.errors import Code, PreconditionFailedError
+from app.foundation.http.errors import invalid
+from app.foundation.http.packing import plain_tag
+from app.foundation.http.pagination import Cursors
+from app.foundation.http.responses import Shown
+from app.foundation.idempotency import Command
+from app.my_symbols import MySymbolsServiceV2
+
+_VISIBLE: Final = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
+_TAG: Final = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"', re.ASCII)
+_VERSION: Final = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
+UNNAMED: Final = "api"
+CURSORS: Final = "cursors"  # in the state of the lifespan: what all processes sign with
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """The key that the caller chose and what exactly it stands for."""
+
+    key: str
+    fingerprint: str  # SHA-256 of method, route, path parameters and canonical body
+
+
+async def get_my_symbols_service(request: Request) -> MySymbolsServiceV2:
+    """The one face of the use cases; the lifespan put it into the state."""
+    service: MySymbolsServiceV2 = request.state.my_symbols
+    return service
+
+
+async def get_request_id(request: Request) -> str:
+    """The id that the middleware gave to or accepted for this request."""
+    return str(request.state.request_id)
+
+
+async def get_cursors(request: Request) -> Cursors:
+    """The signer of paging cursors: that of the service once it stands, else the application's."""
+    cursors: Cursors = request.scope["state"].get(CURSORS) or request.app.state.cursors
+    return cursors
+
+
+async def get_shown(request: Request) -> Shown:
+    """Views that were encoded already."""
+    shown: Shown = request.app.state.shown
+    return shown
+
+
+def caller(claimed: str | None) -> str:
+    """The actor that history records: what the body claims in `user`, until there are keys."""
+    return claimed or UNNAMED
+
+
+def _single(request: Request, name: str) -> str | None:
+    values = request.headers.getlist(name)
+    if len(values) > 1:
+        raise invalid("header", name, "repeated", "A header is given twice.")
+    return values[0] if values else None
+
+
+async def get_idempotency(
+    request: Request,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            alias="Idempotency-Key",
+            description="1 to 255 visible ASCII characters; the same key gives one effect.",
+            json_schema_extra={"pattern": "^[!-~]{1,255}$"},
+        ),
+    ] = None,
+) -> Idempotency | None:
+    """None without the header; 422 for one that is empty, long or not visible ASCII."""
+    del idempotency_key  # declared for the documentation; read below, where twice is seen
+    key = _single(request, "idempotency-key")
+    if key is None:
+        return None
+    if not _VISIBLE.fullmatch(key):
+        raise invalid("header", "Idempotency-Key", "idempotency_key", "The key is not well formed.")
+    return Idempotency(key, fingerprint(request))
+
+
+def fingerprint(request: Request) -> str:
+    """What a request asks for, as SHA-256 in hex; spelling of the JSON does not matter."""
+    parts = [
+        request.method,
+        request.scope["route"].path_format,
+        request.path_params,
+        sorted(request.query_params.multi_items()),
+        request.scope["state"].get("document"),
+    ]
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+async def get_if_match(
+    request: Request,
+    if_match: Annotated[
+        str | None,
+        Header(
+            alias="If-Match",
+            description='The version, as the ETag gave it: "12".',
+            json_schema_extra={"pattern": r'^(\*|"[0-9]{1,18}")$'},
+        ),
+    ] = None,
+) -> int | None:
+    """The version that the caller decided on; None if it does not care (`*` or no header)."""
+    del if_match
+    text = _single(request, "if-match")
+    if text is None or text.strip() == "*":
+        return None
+    if not _TAG.fullmatch(text.strip()):
+        raise invalid("header", "If-Match", "etag", 'One entity tag is needed, such as "12".')
+    version = text.strip().strip('"')
+    if not _VERSION.fullmatch(version):  # well formed, but no version of ours (or a weak one)
+        raise PreconditionFailedError(Code.PRECONDITION_FAILED, "That is not the present version.")
+    return int(version)
+
+
+async def get_if_none_match(
+    request: Request,
+    if_none_match: Annotated[
+        str | None,
+        Header(alias="If-None-Match", description="Entity tags that the caller holds already."),
+    ] = None,
+) -> frozenset[str]:
+    """Tags without their W/ prefix (weak comparison), of either form; `*` stands for any."""
+    del if_none_match
+    text = ",".join(request.headers.getlist("if-none-match"))
+    if text.strip() == "*":
+        return frozenset({"*"})
+    tags = [found.group().removeprefix("W/") for found in _TAG.finditer(text)]
+    return frozenset((*tags, *map(plain_tag, tags)))
+
+
+def holds(tags: frozenset[str], tag: str) -> bool:
+    """Whether the caller holds `tag`, so that 304 is the answer."""
+    return "*" in tags or tag in tags
+
+
+async def get_command(
+    request_id: Annotated[str, Depends(get_request_id)],
+    if_match: Annotated[int | None, Depends(get_if_match)],
+    idempotency: Annotated[Idempotency | None, Depends(get_idempotency)],
+) -> Command:
+    """Who asks for a change, under which conditions; `by` puts in the actor that a body claims."""
+    return Command(actor=UNNAMED, request_id=request_id, if_match=if_match, once=idempotency)
+
+
+def by(command: Command, claimed: str | None) -> Command:
+    """The same command in the name that the body claims."""
+    return replace(command, actor=caller(claimed))
+
+
+ServiceDep = Annotated[MySymbolsServiceV2, Depends(get_my_symbols_service)]
+RequestIdDep = Annotated[str, Depends(get_request_id)]
+ShownDep = Annotated[Shown, Depends(get_shown)]
+CursorsDep = Annotated[Cursors, Depends(get_cursors)]
+IdempotencyDep = Annotated[Idempotency | None, Depends(get_idempotency)]
+CommandDep = Annotated[Command, Depends(get_command)]
+IfMatchDep = Annotated[int | None, Depends(get_if_match)]
+IfNoneMatchDep = Annotated[frozenset[str], Depends(get_if_none_match)]

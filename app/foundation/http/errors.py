@@ -1,0 +1,212 @@
+"""One table translates errors into problem+json; no value of a request is ever echoed."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
+from starlette.types import Scope
+
+from app.foundation.errors import Code, ServiceError
+from app.foundation.http.problems import (
+    PREFIX,
+    PROBLEM_JSON,
+    STATUS_OF_CLASS,
+    STATUS_OF_CODE,
+    BorderError,
+    Location,
+    invalid,
+    phrase,
+    problems,
+)
+
+__all__ = ["PREFIX", "BorderError", "install", "invalid", "problem_response", "problems"]
+
+_log = structlog.get_logger(component="api")
+
+DEFAULT_RETRY_S: Final = 5
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+_SAME: Final = {"HEAD": "GET"}  # what can be read can be asked for without its body
+CLIENT_CLOSED: Final = 499  # what the log says of a caller that left; nobody receives it
+
+_CODE_OF_STATUS: Final[Mapping[int, Code]] = {
+    404: Code.NOT_FOUND,
+    405: Code.METHOD_NOT_ALLOWED,
+    413: Code.PAYLOAD_TOO_LARGE,
+    414: Code.URI_TOO_LONG,
+    415: Code.UNSUPPORTED_MEDIA_TYPE,
+    422: Code.VALIDATION_FAILED,
+    431: Code.HEADERS_TOO_LARGE,
+}
+_SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}", re.ASCII)
+
+
+def status_of(error: ServiceError) -> int:
+    """HTTP status of a domain error; the border's own errors go by their code."""
+    if isinstance(error, BorderError):
+        return STATUS_OF_CODE[error.code]
+    return next((status for kind, status in STATUS_OF_CLASS if isinstance(error, kind)), 500)
+
+
+def problem_response(
+    request: Request,
+    status: int,
+    code: Code,
+    detail: str,
+    *,
+    retry_after_s: float | None = None,
+    errors: Sequence[tuple[Location, str]] = (),
+    facts: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Render one problem; 429 and 503 always say when to come back."""
+    body: dict[str, Any] = {
+        "type": f"urn:my-symbols:problem:{code.value}",
+        "title": phrase(status),
+        "status": status,
+        "code": code.value,
+        "detail": detail,
+        # The template, not the path: what the caller wrote is never given back.
+        "instance": template_of(request.scope) or "about:blank",
+        "request_id": str(request.scope.get("state", {}).get("request_id", "")),
+    }
+    sent = dict(headers or {})
+    wait = _whole_seconds(retry_after_s, required=status in {429, 503})
+    if wait is not None:
+        body["retry_after_s"] = wait
+        sent["Retry-After"] = str(wait)
+    if errors:
+        body["errors"] = [{"loc": list(map(_safe, loc)), "type": kind} for loc, kind in errors]
+    # Facts are extension members: they may add to a problem, never replace a part of it.
+    body |= {name: fact for name, fact in (facts or {}).items() if name not in body}
+    request.scope.setdefault("state", {})["problem_code"] = code.value
+    return JSONResponse(body, status, headers=sent, media_type=PROBLEM_JSON)
+
+
+async def on_service_error(request: Request, error: Exception) -> Response:
+    """Domain errors and those of the border."""
+    if not isinstance(error, ServiceError):
+        raise error
+    return problem_response(
+        request,
+        status_of(error),
+        error.code,
+        error.detail,
+        retry_after_s=error.retry_after_s,
+        errors=error.errors if isinstance(error, BorderError) else (),
+        facts=error.facts,
+        headers=_location(error),
+    )
+
+
+def _location(error: ServiceError) -> Mapping[str, str] | None:
+    """Where to read about what is in the way."""
+    run_id = error.facts.get("run_id")
+    if error.code is not Code.REBALANCE_IN_PROGRESS or run_id is None:
+        return None
+    return {"Location": f"{PREFIX}/portfolio/rebalances/{run_id}"}
+
+
+async def on_invalid_request(request: Request, error: Exception) -> Response:
+    """What pydantic refuses: 422 with places and kinds; a path that cannot exist is a 404."""
+    if not isinstance(error, RequestValidationError):
+        raise error
+    found = [(tuple(item["loc"]), str(item["type"])) for item in error.errors()]
+    if any(loc[:1] == ("path",) for loc, _ in found):
+        return problem_response(request, 404, Code.NOT_FOUND, "There is nothing at this address.")
+    naive = any(kind == Code.TIMEZONE_REQUIRED.value for _, kind in found)
+    code = Code.TIMEZONE_REQUIRED if naive else Code.VALIDATION_FAILED
+    return problem_response(request, 422, code, _sentence(found), errors=_bounded(found))
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """The framework's own refusals: unknown address, wrong method."""
+    if not isinstance(error, HTTPException):
+        raise error
+    status = error.status_code
+    code = _CODE_OF_STATUS.get(
+        status,
+        Code.BAD_REQUEST if status < HTTPStatus.INTERNAL_SERVER_ERROR else Code.INTERNAL_ERROR,
+    )
+    detail = {
+        404: "There is nothing at this address.",
+        405: "This address does not know that method.",
+    }.get(status, f"{phrase(status)}.")
+    headers = {"Allow": ", ".join(_known_methods(request))} if status == 405 else error.headers
+    return problem_response(request, status, code, detail, headers=headers)
+
+
+async def on_unhandled(request: Request, error: Exception) -> Response:
+    """A bug of ours: the log gets everything, the caller a request id to ask with."""
+    _log.error("unhandled_error", kind=type(error).__name__, exc_info=error)
+    return problem_response(
+        request,
+        500,
+        Code.INTERNAL_ERROR,
+        "Something went wrong here; the log holds more under this request id.",
+    )
+
+
+async def on_disconnect(request: Request, error: Exception) -> Response:
+    """The caller left while sending; there is nobody to answer."""
+    del request, error
+    return Response(status_code=CLIENT_CLOSED)
+
+
+def install(api: FastAPI) -> None:
+    """Register every handler."""
+    api.add_exception_handler(ServiceError, on_service_error)
+    api.add_exception_handler(RequestValidationError, on_invalid_request)
+    api.add_exception_handler(HTTPException, on_http_exception)
+    api.add_exception_handler(ClientDisconnect, on_disconnect)
+    api.add_exception_handler(Exception, on_unhandled)
+
+
+def template_of(scope: Scope) -> str | None:
+    """The address of the route that answers, with {names} for values; None if none matched."""
+    path = getattr(scope.get("route"), "path_format", None)
+    if not isinstance(path, str):
+        return None
+    below = scope["path"].startswith(PREFIX + "/") and not path.startswith(PREFIX)
+    return PREFIX + path if below else path
+
+
+def _known_methods(request: Request) -> list[str]:
+    # The framework names the methods of the first route only; one address may have several.
+    return [
+        method
+        for method in _METHODS
+        if any(
+            route.matches({**request.scope, "method": _SAME.get(method, method)})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
+
+
+def _whole_seconds(seconds: float | None, *, required: bool) -> int | None:
+    if seconds is None or not math.isfinite(seconds):
+        return DEFAULT_RETRY_S if required else None
+    return max(1, math.ceil(seconds))
+
+
+def _safe(part: str | int) -> str | int:
+    if isinstance(part, int):
+        return part
+    return part if _SAFE_NAME.fullmatch(part) else "?"
+
+
+def _bounded(found: Sequence[tuple[Location, str]]) -> Sequence[tuple[Location, str]]:
+    return found[:32]
+
+
+def _sentence(found: Sequence[tuple[Location, str]]) -> str:
+    places = sorted({".".join(str(_safe(part)) for part in loc) for loc, _ in found})[:8]
+    return "The request does not fit: " + ", ".join(places) + "."

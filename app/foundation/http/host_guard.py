@@ -1,0 +1,75 @@
+"""Refuses requests for host names that are not ours: protection against DNS rebinding."""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import Final
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.foundation.errors import Code
+from app.foundation.http.errors import problem_response
+
+MISDIRECTED: Final = 4421  # close code of a WebSocket
+_AUTHORITY: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._\-]+)(?::[0-9]{1,5})?", re.ASCII)
+_LOOPBACK: Final = "localhost"
+_USUAL: Final = 255  # characters, as long as a name can be
+
+
+@dataclass(frozen=True, slots=True)
+class HostGuard:
+    """Refuses requests, also reading ones, that name a host which is not ours.
+
+    DNS rebinding: a page of evil.example has its name resolved to this machine and reads here as
+    its own origin; its requests carry its name. Numeric addresses cannot be bent like that, and
+    loopback names never leave the machine: both are let in, at any port. `allowed` are further
+    names. A caller that names no host is no browser.
+    """
+
+    app: ASGIApp
+    allowed: frozenset[str] = frozenset()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or self.is_meant(scope):
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": MISDIRECTED})
+            return
+        refused = problem_response(
+            Request(scope),
+            421,
+            Code.HOST_NOT_ALLOWED,
+            "This service is not known by that name. Ask by its address, or add the name to "
+            "MYSYMBOLS_HTTP__ALLOWED_HOSTS.",
+            headers={"Connection": "close"},
+        )
+        await refused(scope, receive, send)
+
+    def is_meant(self, scope: Scope) -> bool:
+        """Whether every name that the request is for is ours."""
+        named = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+        return all(
+            (is_ours if len(text) > _USUAL else _usually_ours)(text, self.allowed) for text in named
+        )
+
+
+@lru_cache(maxsize=256)
+def _usually_ours(authority: str, allowed: frozenset[str]) -> bool:
+    return is_ours(authority, allowed)
+
+
+def is_ours(authority: str, allowed: Collection[str]) -> bool:
+    """Whether a Host header names us: a number, a loopback name or one of `allowed`; any port."""
+    found = _AUTHORITY.fullmatch(authority.lower())
+    if found is None:
+        return False
+    name = found.group(1).removesuffix(".")
+    try:
+        ip_address(name.strip("[]"))
+    except ValueError:
+        return name in allowed or name == _LOOPBACK or name.endswith("." + _LOOPBACK)
+    return True

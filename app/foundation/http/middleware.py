@@ -1,0 +1,254 @@
+"""Around every request, in pure ASGI: id, limits, path hygiene, headers, log line, metrics."""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+import structlog
+from prometheus_client import Counter, Histogram
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.foundation.errors import Code
+from app.foundation.http.errors import CLIENT_CLOSED, problem_response, template_of
+from app.foundation.http.request_body import UNSAFE_TEXT
+from app.foundation.http.responses import REPLAYED
+from app.foundation.http.schemas import ENCODED_SLASH
+from app.foundation.metrics import Metrics
+from app.market.services.service_mode import Mode
+
+MAX_HEADER_BYTES: Final = 32 * 1024
+MAX_URL_BYTES: Final = 8 * 1024
+_USUAL_PATH_BYTES: Final = 128
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9_\-]{8,64}")
+_METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+_API_CSP: Final = b"default-src 'none'; frame-ancestors 'none'"
+_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", _API_CSP),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cache-control", b"no-store"),
+)
+MODE: Final = b"x-service-mode"
+_REPLAYED: Final = REPLAYED.lower().encode()
+UNMATCHED: Final = "unmatched"
+
+_log = structlog.get_logger(component="api")
+
+
+_MOST_ROUTES: Final = 1024  # with their methods and statuses; more are asked for each time
+
+
+@dataclass(frozen=True, slots=True)
+class RequestBorder:
+    """The outermost layer: it sees every answer, also those of crashes and of limits."""
+
+    app: ASGIApp
+    metrics: Metrics
+    new_id: Callable[[], str]
+    monotonic: Callable[[], float]
+    _series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = field(
+        default_factory=dict, init=False
+    )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = _accepted_id(scope) or self.new_id()
+        scope.setdefault("state", {})["request_id"] = request_id
+        answer = _Answer(
+            send,
+            request_id.encode("ascii", "replace"),
+            scope["state"].get("mode"),
+            is_head=scope["method"] == "HEAD",
+        )
+        started = self.monotonic()
+        self.metrics.http_requests_in_flight.inc()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
+            if answer.is_head:
+                # What can be read can be asked for without its body; routes see only the GET,
+                # and nothing is begun for somebody who wants no answer.
+                # The server goes by its own scope: there it stays a HEAD.
+                kept = [one for one in scope["headers"] if one[0] != b"prefer"]
+                scope = {**scope, "method": "GET", "headers": kept}
+            await self._guarded(scope, answer.ended(receive), answer)
+        finally:
+            self.metrics.http_requests_in_flight.dec()
+            self._report(scope, answer, self.monotonic() - started)
+            structlog.contextvars.unbind_contextvars("request_id")
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = _refusal(scope)
+        if refusal is None:
+            await self.app(scope, receive, send)
+            return
+        status, code, detail = refusal
+        # The rest of such a request cannot be trusted: the connection ends with it.
+        ending = {"Connection": "close"} if status != 404 else None
+        response = problem_response(Request(scope), status, code, detail, headers=ending)
+        await response(scope, receive, send)
+
+    def admits(self, scope: Scope) -> bool:
+        """Whether it goes further than here; also makes `scope['path']` what the raw path says."""
+        return _refusal(scope) is None
+
+    def noted(self, method: str, route: str, status: int, started: float, request_id: str) -> None:
+        """Counts and logs an answer that was given beside all this."""
+        seconds = self.monotonic() - started
+        counter, times = self._counted(method, route, status)
+        counter.inc()
+        times.observe(seconds)
+        _log.info(
+            "request",
+            method=method,
+            route=route,
+            status=status,
+            ms=round(seconds * 1e3, 2),
+            request_id=request_id,
+        )
+
+    def _counted(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        """The two that count such answers; looking them up by their labels takes longer."""
+        key = (method, route, status)
+        found = self._series.get(key)
+        if found is None:
+            found = (
+                self.metrics.http_requests.labels(method, route, str(status)),
+                self.metrics.http_request_seconds.labels(method, route),
+            )
+            if len(self._series) < _MOST_ROUTES:
+                self._series[key] = found
+        return found
+
+    def _report(self, scope: Scope, answer: "_Answer", seconds: float) -> None:
+        route = route_of(scope)
+        asked = "HEAD" if answer.is_head else scope["method"]
+        method = asked if asked in _METHODS else "OTHER"
+        counter, times = self._counted(method, route, answer.status)
+        counter.inc()
+        times.observe(seconds)
+        if answer.is_replay:
+            self.metrics.idempotent_replays.labels(route).inc()
+        code = scope["state"].get("problem_code")
+        _log.info(
+            "request",
+            method=method,
+            route=route,
+            status=answer.status,
+            ms=round(seconds * 1e3, 2),
+            **({"code": code} if code else {}),
+        )
+
+
+def dressed(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """With what every answer says besides, unless it says so itself."""
+    said = list(headers)
+    present = {name.lower() for name, _ in said}
+    return [*said, *((name, value) for name, value in _HEADERS if name not in present)]
+
+
+def route_of(scope: Scope) -> str:
+    """The route as it is counted."""
+    return template_of(scope) or UNMATCHED
+
+
+class _Answer:
+    """Passes the answer on, adds our headers, remembers the status; to HEAD without the body."""
+
+    def __init__(
+        self,
+        send: Send,
+        request_id: bytes,
+        mode: Callable[[], Mode] | None,
+        *,
+        is_head: bool,
+    ) -> None:
+        self._send = send
+        self._request_id = request_id
+        self._mode = mode  # None before the service stands
+        self._is_over = False
+        self.is_head = is_head
+        self.status = CLIENT_CLOSED  # until somebody answers
+        self.is_replay = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.is_replay = any(name.lower() == _REPLAYED for name, _ in message["headers"])
+            mode = () if self._mode is None else ((MODE, self._mode().value.encode()),)
+            message["headers"] = [
+                *dressed(message["headers"]),
+                *mode,
+                (b"x-request-id", self._request_id),
+            ]
+        elif self.is_head:
+            if self._is_over:
+                return
+            # The length that was said stays true; of a stream there is nothing to wait for.
+            message = {"type": "http.response.body", "body": b""}
+            self._is_over = True
+        await self._send(message)
+
+    def ended(self, receive: Receive) -> Receive:
+        """`receive`, by which a stream learns that nobody listens to what a HEAD would read."""
+        if not self.is_head:
+            return receive
+
+        async def gone_when_over() -> Message:
+            return {"type": "http.disconnect"} if self._is_over else await receive()
+
+        return gone_when_over
+
+
+def _accepted_id(scope: Scope) -> str | None:
+    values = [value for name, value in scope["headers"] if name == b"x-request-id"]
+    if len(values) == 1 and _REQUEST_ID.fullmatch(values[0]):
+        return str(values[0], "ascii")
+    return None
+
+
+def _refusal(scope: Scope) -> tuple[int, Code, str] | None:
+    """Limits and path hygiene; also makes `scope['path']` what the raw path says."""
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    if len(raw) + len(scope["query_string"]) > MAX_URL_BYTES:
+        return 414, Code.URI_TOO_LONG, f"An address may have up to {MAX_URL_BYTES} bytes."
+    if sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+        return 431, Code.HEADERS_TOO_LARGE, f"Headers may have up to {MAX_HEADER_BYTES} bytes."
+    names = {name for name, _ in scope["headers"]}
+    if {b"content-length", b"transfer-encoding"} <= names:
+        return 400, Code.BAD_REQUEST, "A body has either a length or chunks."
+    asked = raw.partition(b"?")[0]
+    path = _path(asked) if len(asked) > _USUAL_PATH_BYTES else _usual_path(asked)
+    if path is None:
+        return 404, Code.NOT_FOUND, "There is nothing at this address."
+    scope["path"] = path
+    return None
+
+
+@lru_cache(maxsize=1024)
+def _usual_path(raw: bytes) -> str | None:
+    return _path(raw)
+
+
+def _path(raw: bytes) -> str | None:
+    """Decode each segment by itself, so that %2F stays inside it; None for what cannot be."""
+    segments: list[str] = []
+    for part in raw.split(b"/"):
+        try:
+            segment = unquote_to_bytes(part).decode("utf-8")
+        except UnicodeDecodeError:
+            return None
+        if not {".", ".."}.isdisjoint(segment.split("/")) or "\\" in segment:
+            return None
+        if UNSAFE_TEXT.search(segment):
+            return None
+        if any(sign in segment for sign in "\t\r\n"):
+            return None
+        segments.append(segment.replace("/", ENCODED_SLASH))
+    return "/".join(segments)

@@ -1,0 +1,204 @@
+"""The docs UI from installed assets, and an OpenAPI document that names every error."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import fastapi_offline
+from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.openapi.utils import get_openapi
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from app.foundation.errors import Code
+from app.foundation.http.origin_guard import SAFE
+from app.foundation.http.problems import PROBLEM_JSON, USUAL_STATUS, Problem, describe
+
+TITLE: Final = "My Symbols"
+DOCS_PATH: Final = "/docs"
+OPENAPI_PATH: Final = "/openapi.json"
+_ASSETS_PATH: Final = "/docs-assets"
+_ASSETS: Final = Path(fastapi_offline.__file__).parent / "static"
+_INLINE_SCRIPT: Final = re.compile(r"<script>(.*?)</script>", re.DOTALL)
+DESCRIPTION: Final = """\
+Decides which KuCoin futures symbols to hold, with what weight and size, from live data.
+
+* Times are ISO 8601 in UTC with `Z`. Scores are 0..1. Weights are per cent with up to six
+  decimals, exact. Shares, returns and drawdowns are fractions. Money and prices are decimal
+  strings.
+* A symbol may be given in any spelling (`BTCUSDT`, `XBTUSDTM`, `BTC-USDT`, `BTC%2FUSDT:USDT`)
+  or as its UUID; answers use the standard spelling.
+* What rests on market data says how old it is (`as_of`), who said it (`data_source`) and whether
+  to rely on it (`data_status`).
+* Errors are `application/problem+json` (RFC 9457) with a stable `code`.
+* Changes accept `Idempotency-Key` and, where a version is known, `If-Match`.
+"""
+TAGS: Final = (
+    {"name": "portfolio", "description": "Members, weights, plans and their history."},
+    {"name": "symbols", "description": "The registry of contracts and its spellings."},
+    {"name": "universe", "description": "Which contracts are eligible, and why others are not."},
+    {"name": "market", "description": "What the exchange says about one symbol."},
+    {"name": "scoring", "description": "Scores, rankings and their explanation."},
+    {"name": "signals", "description": "What sources say of a symbol, judged and kept."},
+    {"name": "alerts", "description": "What needs attention."},
+    {"name": "notifications", "description": "Who is told of events, and what became of it."},
+    {"name": "stream", "description": "Events as they happen, and those that were missed."},
+    {"name": "configuration", "description": "Weights, thresholds and limits, versioned."},
+    {"name": "jobs", "description": "What runs beside the requests and survives the process."},
+    {"name": "system", "description": "Health, status and sample data."},
+    {"name": "probes", "description": "For orchestrators and Prometheus."},
+)
+# What any operation can answer, whatever it does.
+_ALWAYS: Final = (
+    Code.BAD_REQUEST,
+    Code.INVALID_UTF8,
+    Code.INVALID_STRING,
+    Code.METHOD_NOT_ALLOWED,
+    Code.URI_TOO_LONG,
+    Code.HOST_NOT_ALLOWED,
+    Code.HEADERS_TOO_LARGE,
+    Code.VALIDATION_FAILED,
+    Code.INTERNAL_ERROR,
+    Code.OVERLOADED,
+    Code.SHUTTING_DOWN,
+    Code.DATABASE_UNAVAILABLE,
+    Code.DATABASE_CONTENTION,
+)
+_WITH_BODY: Final = (
+    Code.MALFORMED_JSON,
+    Code.DUPLICATE_JSON_KEY,
+    Code.NON_FINITE_NUMBER,
+    Code.NUMBER_OUT_OF_RANGE,
+    Code.JSON_TOO_DEEP,
+    Code.PAYLOAD_TOO_LARGE,
+    Code.UNSUPPORTED_MEDIA_TYPE,
+)
+_WITH_KEY: Final = (Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED)
+_WITH_VERSION: Final = (Code.PRECONDITION_FAILED,)
+_PROBES: Final = "probes"
+
+
+def install_docs(api: FastAPI) -> None:
+    """Serve /docs with assets of this machine; a hash admits its one inline script."""
+    page = get_swagger_ui_html(
+        openapi_url=OPENAPI_PATH,
+        title=f"{TITLE}: HTTP API",
+        swagger_js_url=f"{_ASSETS_PATH}/swagger-ui-bundle.js",
+        swagger_css_url=f"{_ASSETS_PATH}/swagger-ui.css",
+        swagger_favicon_url=f"{_ASSETS_PATH}/favicon.png",
+        swagger_ui_parameters={"displayRequestDuration": True, "docExpansion": "list"},
+    )
+    html = bytes(page.body).decode()
+    hashes = " ".join(f"'{_sha256(script)}'" for script in _INLINE_SCRIPT.findall(html))
+    policy = (
+        f"default-src 'none'; script-src 'self' {hashes}; style-src 'self' 'unsafe-inline'; "
+        "img-src 'self' data:; connect-src 'self'; font-src 'self' data:; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    )
+
+    async def show(request: Request) -> Response:
+        del request
+        return HTMLResponse(html, headers={"Content-Security-Policy": policy})
+
+    api.add_route(DOCS_PATH, show, methods=["GET"], include_in_schema=False)
+    api.mount(_ASSETS_PATH, StaticFiles(directory=_ASSETS), name="docs-assets")
+
+
+def install_openapi(api: FastAPI) -> None:
+    """Complete the document once, when it is first asked for."""
+
+    def document() -> dict[str, Any]:
+        if api.openapi_schema is None:
+            api.openapi_schema = complete(
+                get_openapi(
+                    title=api.title,
+                    version=api.version,
+                    openapi_version=api.openapi_version,
+                    description=api.description,
+                    routes=api.routes,
+                    tags=api.openapi_tags,
+                )
+            )
+        return api.openapi_schema
+
+    api.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+
+
+def complete(schema: dict[str, Any]) -> dict[str, Any]:
+    """Give every operation all its error responses as problem+json, and say of parameters what is
+    true on the wire. Changes and returns it.
+    """
+    parts = schema.setdefault("components", {}).setdefault("schemas", {})
+    problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    parts.update(problem.pop("$defs", {}))
+    parts["Problem"] = problem
+    for path, methods in schema.get("paths", {}).items():
+        for method, operation in methods.items():
+            for parameter in operation.get("parameters", ()):
+                _never_null(parameter["schema"])
+            _add_problems(operation, changes=method.upper() not in SAFE, has_names="{" in path)
+    for unused in ("HTTPValidationError", "ValidationError"):
+        parts.pop(unused, None)
+    return schema
+
+
+def _never_null(shape: dict[str, Any]) -> None:
+    """A parameter that may be left out cannot be null: on the wire there is only text."""
+    kinds = [kind for kind in shape.get("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) == 1:
+        shape |= kinds[0]
+        del shape["anyOf"]
+    elif kinds:
+        shape["anyOf"] = kinds
+
+
+def _add_problems(operation: dict[str, Any], *, changes: bool, has_names: bool) -> None:
+    responses: dict[str, Any] = operation.setdefault("responses", {})
+    table: dict[int, list[str]] = {}
+    refusals = (Code.FORBIDDEN,) if changes else ()
+    for code in (*refusals, *_general_codes(operation, has_names=has_names)):
+        table.setdefault(USUAL_STATUS[code], []).append(code.value)
+    for status, names in sorted(table.items()):
+        own = responses.get(str(status), {}).get("description", "")
+        own_names = re.findall(r"`([a-z0-9_]+)`", own)
+        merged = list(dict.fromkeys([*own_names, *names]))
+        responses[str(status)] = {"description": describe(status, merged)}
+    for status_text, response in responses.items():
+        if int(status_text) >= 400:
+            response["content"] = {
+                PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}
+            }
+        if status_text in {"429", "503"}:
+            response["headers"] = _RETRY_AFTER
+
+
+_RETRY_AFTER: Final[Mapping[str, Any]] = {
+    "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}
+}
+
+
+def _general_codes(operation: Mapping[str, Any], *, has_names: bool) -> tuple[Code, ...]:
+    if _PROBES in operation.get("tags", ()):
+        return (Code.INTERNAL_ERROR,)
+    headers = {
+        str(part["name"]).lower()
+        for part in operation.get("parameters", ())
+        if part.get("in") == "header"
+    }
+    return (
+        *_ALWAYS,
+        *(_WITH_BODY if "requestBody" in operation else ()),
+        *(_WITH_KEY if "idempotency-key" in headers else ()),
+        *(_WITH_VERSION if "if-match" in headers else ()),
+        *((Code.NOT_FOUND,) if has_names else ()),
+    )
+
+
+def _sha256(script: str) -> str:
+    digest = hashlib.sha256(script.encode()).digest()
+    return "sha256-" + base64.b64encode(digest).decode("ascii")

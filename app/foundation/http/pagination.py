@@ -1,0 +1,107 @@
+"""Keyset paging with signed cursors: a cursor works only for the list and filter it came from."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.foundation.http.errors import BorderError, invalid
+
+MAX_LIMIT: Final = 500
+_MAC_BYTES: Final = 16
+_MAX_TEXT: Final = 1024
+
+T = TypeVar("T")
+Part = str | int | float
+Key = tuple[Part, ...]
+Filter = Mapping[str, str | int | float | bool | None]
+
+
+class Page(BaseModel, Generic[T]):
+    """One page; `next_cursor` is null on the last one."""
+
+    model_config = ConfigDict(allow_inf_nan=False, ser_json_inf_nan="constants")
+
+    items: list[T]
+    next_cursor: str | None = Field(description="Pass as `cursor` to get the next page.")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Cursors:
+    """Signs positions. `secret` is drawn at start or comes from the settings."""
+
+    secret: bytes
+
+    def encode(self, listing: str, chosen: Filter, position: Key) -> str:
+        """Position in `listing` under the filter `chosen` -> opaque URL-safe text."""
+        payload = json.dumps(position, separators=(",", ":"), allow_nan=False).encode()
+        return _to_text(self._mac(listing, chosen, payload) + payload)
+
+    def decode(self, listing: str, chosen: Filter, cursor: str | None) -> Key | None:
+        """None for no cursor; 422 for one that is forged or belongs to another list or filter."""
+        if cursor is None:
+            return None
+        raw = _from_text(cursor)
+        mac, payload = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
+        if not hmac.compare_digest(mac, self._mac(listing, chosen, payload)):
+            raise _forged()
+        # Only what we signed is parsed.
+        return tuple(json.loads(payload))
+
+    def _mac(self, listing: str, chosen: Filter, payload: bytes) -> bytes:
+        scope = json.dumps([listing, dict(chosen)], sort_keys=True, separators=(",", ":"))
+        message = len(scope).to_bytes(4) + scope.encode() + payload
+        return hmac.digest(self.secret, message, hashlib.sha256)[:_MAC_BYTES]
+
+
+def cut(
+    rows: Sequence[T], limit: int, position: Callable[[T], Key]
+) -> tuple[Sequence[T], Key | None]:
+    """Up to limit + 1 fetched rows -> the page and the position to go on from, if any is left."""
+    page = rows[:limit]
+    return page, position(page[-1]) if len(rows) > limit and page else None
+
+
+def after(
+    rows: Sequence[T], limit: int, position: Callable[[T], Key], start: Key | None
+) -> tuple[Sequence[T], Key | None]:
+    """The same for a list in memory that is sorted by `position` ascending."""
+    left = rows if start is None else [row for row in rows if position(row) > start]
+    return cut(left[: limit + 1], limit, position)
+
+
+def moment(start: Key | None) -> datetime | None:
+    """The time that a position begins with, in a list by time; None for the first page."""
+    return None if start is None else datetime.fromisoformat(str(start[0]))
+
+
+def moment_and_id(start: Key | None) -> tuple[datetime, str] | None:
+    """The same in a list by time and, of one time, by id."""
+    return None if start is None else (datetime.fromisoformat(str(start[0])), str(start[1]))
+
+
+def _to_text(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+
+
+def _from_text(text: str) -> bytes:
+    if len(text) > _MAX_TEXT:
+        raise _forged()
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise _forged() from None
+    if _to_text(raw) != text:  # one spelling only
+        raise _forged()
+    return raw
+
+
+def _forged() -> BorderError:
+    return invalid("query", "cursor", "cursor", "The cursor does not belong to this list.")

@@ -1,0 +1,98 @@
+"""Answers as bytes: the same rendering for a fresh answer, a stored one and an ETag."""
+
+import json
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from app.foundation.idempotency import Answer, Outcome
+
+REPLAYED: Final = "Idempotency-Replayed"
+_MOST_BODIES: Final = 16
+_NO_NUMBERS: Final = ("NaN", "Infinity")  # what the quick encoder writes for such a number
+
+
+def json_bytes(model: BaseModel) -> bytes:
+    """The body of an answer. Raises ValueError for a number that JSON does not know."""
+    text = model.model_dump_json()
+    if any(word in text for word in _NO_NUMBERS):  # as a number, or within a text
+        document: Any = model.model_dump(mode="json")
+        text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode()
+
+
+@dataclass(slots=True)
+class Bodies:
+    """Encoded answers about one version of something; a newer version takes the place of all."""
+
+    tag: str = ""
+    kept: dict[Hashable, bytes] = field(default_factory=dict)
+
+    def of(self, tag: str, wanted: Hashable, make: Callable[[], BaseModel]) -> bytes:
+        """The body of `wanted` as of `tag`, made when it is asked for the first time.
+
+        What is kept last gives way when there are too many.
+        """
+        if tag != self.tag:
+            self.tag = tag
+            self.kept.clear()
+        body = self.kept.get(wanted)
+        if body is None:
+            body = json_bytes(make())
+            if len(self.kept) >= _MOST_BODIES:
+                self.kept.popitem()
+            self.kept[wanted] = body
+        return body
+
+
+@dataclass(slots=True)
+class Shown:
+    """The encoded body of the newest view of each kind; another view takes its place.
+
+    A view is the same only if it is the same object: it never changes.
+    """
+
+    kept: dict[str, tuple[object, bytes]] = field(default_factory=dict)
+
+    def body(self, kind: str, view: object, make: Callable[[], BaseModel]) -> bytes:
+        found = self.kept.get(kind)
+        if found is None or found[0] is not view:
+            found = self.kept[kind] = (view, json_bytes(make()))
+        return found[1]
+
+
+def answer(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON answer whose bytes exist already."""
+    return Response(body, status, headers=dict(headers or {}), media_type="application/json")
+
+
+def replayed(body: bytes, status: int, headers: Mapping[str, str] | None = None) -> Response:
+    """A stored answer, byte for byte, marked as such."""
+    return answer(body, status, {**(headers or {}), REPLAYED: "true"})
+
+
+def keep(model: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+    """What a change answers, as the bytes that are stored with it and sent again."""
+    return Answer(status, dict(headers or {}), json_bytes(model))
+
+
+def sent(outcome: Outcome[Any]) -> Response:
+    """The answer of a change; a replay is marked as such. Raises LookupError without an answer."""
+    kept = outcome.answer
+    if kept is None:
+        raise LookupError("the change was carried out without a renderer")
+    render = replayed if outcome.is_replay else answer
+    return render(kept.body, kept.status, kept.headers)
+
+
+def etag(version: object) -> str:
+    """A strong entity tag of something that has a version: `etag(12)` is `"12"`."""
+    return f'"{version}"'
+
+
+def not_modified(tag: str) -> Response:
+    """304: the caller holds this version already."""
+    return Response(status_code=304, headers={"ETag": tag})

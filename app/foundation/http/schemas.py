@@ -1,0 +1,205 @@
+"""Shapes that several routes share: exact percents, money as text, UTC times, freshness."""
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Final
+
+from fastapi import Path, Query
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
+
+from app.foundation.errors import Code, NotFoundError
+from app.foundation.http.pagination import MAX_LIMIT
+from app.market.domain.models import DataSource, DataStatus
+
+PERCENT_DIGITS: Final = 6
+ENCODED_SLASH: Final = "\x1f"  # how the middleware hands over a %2F inside a path segment
+_INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,15})", re.ASCII)
+_DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,18})?", re.ASCII)
+_DECIMAL_TEXT: Final = r"^-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?$"  # the same, for documents
+_SEGMENT: Final = re.compile(r"[\x20-\x7e]{1,64}", re.ASCII)
+
+
+class Out(BaseModel):
+    """Parent of every response model: frozen, closed, finite."""
+
+    # An infinity fails here (allow_inf_nan, and Json for free-form parts) or, where a model was
+    # built around validation, at rendering: pydantic's default would make it null in silence.
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        from_attributes=True,
+        ser_json_inf_nan="constants",
+    )
+
+
+def percent(micro_percent: int) -> float:
+    """Micro-percent -> per cent; its shortest spelling has the exact (up to 6) decimals."""
+    return micro_percent / 10**PERCENT_DIGITS
+
+
+def finite(value: float | None) -> float | None:
+    """A number fit for JSON: NaN (unknown) is null, infinity is a bug. Raises ValueError."""
+    if value is None or math.isnan(value):
+        return None
+    if math.isinf(value):
+        raise ValueError("an infinite number must not leave the service")
+    return value
+
+
+def _utc(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError("a time without zone must not leave the service")
+    return value.astimezone(UTC)
+
+
+def _plain(value: Decimal) -> str:
+    if not value.is_finite():
+        raise ValueError("an infinite amount must not leave the service")
+    return format(value, "f")
+
+
+def _integer(value: object) -> object:
+    """Query text -> int by plain ASCII digits; a default that is an int already passes."""
+    if isinstance(value, str):
+        if not _INTEGER.fullmatch(value):
+            raise PydanticCustomError("int_parsing", "not a whole number in plain digits")
+        return int(value)
+    return value
+
+
+def _amount(value: object) -> object:
+    if isinstance(value, str):
+        if not _DECIMAL.fullmatch(value):
+            raise PydanticCustomError("decimal_parsing", "not a decimal number in plain digits")
+        return Decimal(value)
+    return value
+
+
+def _flag(value: object) -> object:
+    if isinstance(value, str):
+        if value not in {"true", "false"}:
+            raise PydanticCustomError("bool_parsing", "true or false")
+        return value == "true"
+    return value
+
+
+def _zoned(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise PydanticCustomError(Code.TIMEZONE_REQUIRED.value, "give a time zone")
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise PydanticCustomError("datetime_parsing", "not an ISO 8601 time") from None
+
+
+_ISO: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?"
+    r"(?:Z|[+-][0-9]{2}:?[0-9]{2})?)?",
+    re.ASCII,
+)
+
+
+def _iso(value: object) -> object:
+    # Numbers would be read as epoch seconds or milliseconds by guess.
+    if isinstance(value, str):
+        if not _ISO.fullmatch(value):
+            raise PydanticCustomError("datetime_parsing", "not an ISO 8601 time")
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:
+            raise PydanticCustomError("datetime_parsing", "not an ISO 8601 time") from None
+    return value
+
+
+def _segment(value: object) -> object:
+    """Path text -> what was meant; anything that no symbol can be is not found."""
+    if not isinstance(value, str):
+        return value
+    text = value.replace(ENCODED_SLASH, "/")
+    if not _SEGMENT.fullmatch(text):
+        raise NotFoundError(Code.NOT_FOUND, "There is nothing at this address.")
+    return text
+
+
+def _spelling(value: object) -> object:
+    """Path text -> a spelling; letters of any script are one, which the registry then refuses."""
+    if not isinstance(value, str):
+        return value
+    _segment("".join("x" if one.isalpha() else one for one in value))
+    return value.replace(ENCODED_SLASH, "/")
+
+
+def _finite_tree(value: Any) -> Any:
+    pending = [value]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, float) and not math.isfinite(part):
+            raise ValueError("an infinite number must not leave the service")
+        if isinstance(part, Mapping):
+            pending.extend(part.values())
+        elif isinstance(part, list | tuple):
+            pending.extend(part)
+    return value
+
+
+# --- out
+Json = Annotated[Any, AfterValidator(_finite_tree)]  # free-form parts, such as supporting_data
+UtcTime = Annotated[datetime, AfterValidator(_utc)]
+MoneyString = Annotated[
+    Decimal,
+    PlainSerializer(_plain, return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["1234.5"]}, mode="serialization"),
+]
+Percent = Annotated[float, Field(ge=-100, le=100, description="Per cent, up to 6 decimals.")]
+Share = Annotated[float, Field(description="A fraction: 0.05 is five per cent.")]
+Score = Annotated[float, Field(ge=0, le=1)]
+
+
+class Freshness(Out):
+    """Parent of responses that rest on market data: how old it is and who said it."""
+
+    as_of: UtcTime | None = Field(description="Exchange time up to which the live data is known.")
+    data_source: DataSource
+    data_status: DataStatus = Field(
+        description="The worst of all that the answer rests on, and never better than `/health`: "
+        "scores from before a start are `unavailable` until the exchange has answered again."
+    )
+
+
+# --- in: query and path
+QueryInt = Annotated[int, BeforeValidator(_integer)]
+QueryDecimal = Annotated[
+    Decimal,
+    BeforeValidator(_amount),
+    WithJsonSchema({"type": "string", "pattern": _DECIMAL_TEXT}),
+]
+QueryFlag = Annotated[bool, BeforeValidator(_flag)]
+QueryTime = Annotated[datetime, BeforeValidator(_iso), AfterValidator(_zoned)]
+TimeIn = QueryTime  # the same rule inside bodies
+Limit = Annotated[QueryInt, Query(ge=1, le=MAX_LIMIT, description=f"Page size, 1 to {MAX_LIMIT}.")]
+CursorText = Annotated[
+    str | None, Query(max_length=1024, description="`next_cursor` of the page before.")
+]
+SearchText = Annotated[str | None, Query(max_length=64, description="Literal text to look for.")]
+SymbolPath = Annotated[
+    str,
+    BeforeValidator(_spelling),
+    Path(
+        description="Any spelling (BTCUSDT, XBTUSDTM, BTC-USDT, BTC%2FUSDT:USDT) or the UUID.",
+        examples=["BTCUSDT"],
+    ),
+]
+IdPath = Annotated[str, BeforeValidator(_segment), Path(description="Identifier.")]

@@ -1,0 +1,202 @@
+"""Every metric of the service, declared once; base units in the names, bounded labels only."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from app.foundation.errors import Code
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_REQUEST_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_CYCLE_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_LAG_SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """One set of metrics on its own registry, so that two services in one process do not clash."""
+
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+    http_requests: Counter = field(init=False)
+    http_request_seconds: Histogram = field(init=False)
+    http_requests_in_flight: Gauge = field(init=False)
+    idempotent_replays: Counter = field(init=False)
+
+    exchange_requests: Counter = field(init=False)
+    exchange_request_seconds: Histogram = field(init=False)
+    exchange_link_up: Gauge = field(init=False)
+    exchange_rejected_records: Counter = field(init=False)
+    exchange_clock_offset_seconds: Gauge = field(init=False)
+
+    market_data_age_seconds: Gauge = field(init=False)
+    market_symbols: Gauge = field(init=False)
+    market_candles_stored: Counter = field(init=False)
+
+    feed_epoch: Gauge = field(init=False)
+    feed_streaming: Gauge = field(init=False)
+    feed_connections: Gauge = field(init=False)
+    feed_topics: Gauge = field(init=False)
+    feed_last_message_age_seconds: Gauge = field(init=False)
+    feed_messages: Counter = field(init=False)
+    feed_dropped_messages: Counter = field(init=False)
+    feed_reconnects: Counter = field(init=False)
+    feed_rotations: Counter = field(init=False)
+
+    scoring_runs: Counter = field(init=False)
+    scoring_seconds: Histogram = field(init=False)
+    scoring_symbols: Gauge = field(init=False)
+
+    portfolio_members: Gauge = field(init=False)
+    portfolio_version: Gauge = field(init=False)
+    portfolio_changes: Counter = field(init=False)
+    signals: Counter = field(init=False)
+    signals_waiting: Gauge = field(init=False)
+    signal_outcomes_open: Gauge = field(init=False)
+    signal_outcomes: Counter = field(init=False)
+    alerts_open: Gauge = field(init=False)
+    decisions_refused: Counter = field(init=False)
+
+    stream_clients: Gauge = field(init=False)
+    stream_frames: Counter = field(init=False)
+    stream_conflated_events: Counter = field(init=False)
+    stream_evictions: Counter = field(init=False)
+
+    notifications: Counter = field(init=False)
+    alerting_silence_seconds: Gauge = field(init=False)
+
+    database_slow_statements: Counter = field(init=False)
+    database_connections_in_use: Gauge = field(init=False)
+
+    jobs_ended: Counter = field(init=False)
+    job_executors_buried: Counter = field(init=False)
+    task_restarts: Counter = field(init=False)
+    task_last_success_timestamp_seconds: Gauge = field(init=False)
+    event_loop_lag_seconds: Histogram = field(init=False)
+    event_loop_stalls: Counter = field(init=False)
+    bus_dropped_events: Gauge = field(init=False)
+    service_info: Gauge = field(init=False)
+    service_mode: Gauge = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name, kind, text, labels, buckets in _TABLE:
+            if kind is Histogram:
+                metric: object = Histogram(
+                    _PREFIX + name, text, labels, buckets=buckets, registry=self.registry
+                )
+            else:
+                metric = kind(_PREFIX + name, text, labels, registry=self.registry)
+            object.__setattr__(self, name, metric)
+        for unknown in (
+            self.exchange_clock_offset_seconds,
+            self.feed_epoch,
+            self.feed_last_message_age_seconds,
+            self.portfolio_members,
+            self.portfolio_version,
+            self.signals_waiting,
+            self.signal_outcomes_open,
+        ):
+            unknown.set(math.nan)  # 0 would say that it was looked at
+
+        for code in (Code.MARKET_DATA_STALE, Code.NO_BOARD_YET, Code.CLOCK_UNSAFE):
+            self.decisions_refused.labels(code.value)  # 0 until one is refused
+
+    def render(self) -> bytes:
+        """The text that Prometheus reads."""
+        return generate_latest(self.registry)
+
+
+_PREFIX: Final = "mysymbols_"
+_NONE: Final[tuple[float, ...]] = ()
+_Kind = type[Counter] | type[Gauge] | type[Histogram]
+# attribute, kind, help, labels, buckets
+_TABLE: Final[tuple[tuple[str, _Kind, str, tuple[str, ...], tuple[float, ...]], ...]] = (
+    ("http_requests", Counter, "Requests answered.", ("method", "route", "status"), _NONE),
+    ("http_request_seconds", Histogram, "Time to answer.", ("method", "route"), _REQUEST_SECONDS),
+    ("http_requests_in_flight", Gauge, "Requests being answered now.", (), _NONE),
+    ("idempotent_replays", Counter, "Answers given from the store.", ("route",), _NONE),
+    ("exchange_requests", Counter, "Requests to the exchange.", ("endpoint", "outcome"), _NONE),
+    (
+        "exchange_request_seconds",
+        Histogram,
+        "Time of one request to the exchange.",
+        ("endpoint",),
+        _REQUEST_SECONDS,
+    ),
+    ("exchange_link_up", Gauge, "1 while the exchange answers, else 0.", (), _NONE),
+    (
+        "exchange_rejected_records",
+        Counter,
+        "Records of the exchange that make no sense.",
+        ("endpoint", "field"),
+        _NONE,
+    ),
+    ("exchange_clock_offset_seconds", Gauge, "Exchange clock minus ours.", (), _NONE),
+    ("market_data_age_seconds", Gauge, "Age of the oldest value in use.", ("source",), _NONE),
+    ("market_symbols", Gauge, "Symbols by state.", ("state",), _NONE),
+    ("market_candles_stored", Counter, "Candles written.", ("interval",), _NONE),
+    ("feed_epoch", Gauge, "Of the feed that this process owns; NaN without.", (), _NONE),
+    ("feed_streaming", Gauge, "1 while the exchange tells of its market.", (), _NONE),
+    ("feed_connections", Gauge, "Connections of the exchange's stream.", ("phase",), _NONE),
+    ("feed_topics", Gauge, "Topics of the exchange's stream.", ("state",), _NONE),
+    ("feed_last_message_age_seconds", Gauge, "Since its last message.", (), _NONE),
+    ("feed_messages", Counter, "Messages of the exchange taken.", (), _NONE),
+    ("feed_dropped_messages", Counter, "Messages of it not taken.", ("reason",), _NONE),
+    ("feed_reconnects", Counter, "Connections of it that failed.", ("reason",), _NONE),
+    ("feed_rotations", Counter, "Connections replaced before their day was over.", (), _NONE),
+    ("scoring_runs", Counter, "Scoring runs saved.", (), _NONE),
+    ("scoring_seconds", Histogram, "Time of one scoring run.", (), _CYCLE_SECONDS),
+    ("scoring_symbols", Gauge, "Symbols on the newest board.", ("status",), _NONE),
+    ("portfolio_members", Gauge, "Members of the portfolio.", (), _NONE),
+    ("portfolio_version", Gauge, "Version of the portfolio.", (), _NONE),
+    ("portfolio_changes", Counter, "Committed changes.", ("action",), _NONE),
+    ("signals", Counter, "Signals that came to a state.", ("state",), _NONE),
+    ("signals_waiting", Gauge, "Signals that wait to be judged.", (), _NONE),
+    ("signal_outcomes", Counter, "Outcomes booked: beat the median or not.", ("result",), _NONE),
+    ("signal_outcomes_open", Gauge, "Verdicts whose outcome is not booked.", (), _NONE),
+    ("alerts_open", Gauge, "Open alerts.", ("severity",), _NONE),
+    ("decisions_refused", Counter, "Decisions that could not be made.", ("code",), _NONE),
+    ("stream_clients", Gauge, "Readers of the stream.", ("transport",), _NONE),
+    ("stream_frames", Counter, "Messages given to readers.", ("transport",), _NONE),
+    ("stream_conflated_events", Counter, "Scores left out for newer ones.", (), _NONE),
+    ("stream_evictions", Counter, "Connections cut that took nothing.", ("transport",), _NONE),
+    ("notifications", Counter, "Attempts to tell.", ("channel_kind", "outcome"), _NONE),
+    (
+        "alerting_silence_seconds",
+        Gauge,
+        "Since alerts were last looked at, and notices last handed on, by any process.",
+        ("part",),
+        _NONE,
+    ),
+    ("database_slow_statements", Counter, "Statements over the limit.", (), _NONE),
+    ("database_connections_in_use", Gauge, "Connections of the pools in use.", (), _NONE),
+    ("jobs_ended", Counter, "Durable runs that ended here.", ("kind", "outcome"), _NONE),
+    (
+        "job_executors_buried",
+        Counter,
+        "Dead processes whose runs this one has taken over.",
+        (),
+        _NONE,
+    ),
+    ("task_restarts", Counter, "Restarts of background tasks.", ("task",), _NONE),
+    (
+        "task_last_success_timestamp_seconds",
+        Gauge,
+        "When a background task last succeeded, as Unix time.",
+        ("task",),
+        _NONE,
+    ),
+    ("event_loop_stalls", Counter, "Times that it hung for two seconds.", (), _NONE),
+    ("event_loop_lag_seconds", Histogram, "How late the event loop woke up.", (), _LAG_SECONDS),
+    ("bus_dropped_events", Gauge, "Events that slow readers lost.", (), _NONE),
+    ("service_info", Gauge, "Always 1.", ("version", "data_source"), _NONE),
+    ("service_mode", Gauge, "1 for the present mode, else 0.", ("mode",), _NONE),
+)
+
+
+def total(counter: Counter) -> float:
+    """What a counter has counted, over all its labels."""
+    samples = (sample for metric in counter.collect() for sample in metric.samples)
+    return sum(sample.value for sample in samples if sample.name.endswith("_total"))

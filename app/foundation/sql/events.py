@@ -1,0 +1,108 @@
+"""Every event that was committed, in the order of the commits, for as long as it is kept."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Row, bindparam, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.container.tables import STREAM_ID, event_head
+from app.container.tables import events as table
+from app.foundation.sql.quick_sqlite import ALONG
+from app.operations.domain.event_codec import EventDraft, EventRecord, Topic
+
+CHANNEL: Final = "my_symbols_events"  # of PostgreSQL's NOTIFY: a hint that there is something new
+# Made once: putting a statement together takes as long as carrying it out.
+_HEAD: Final = select(event_head.c.seq).where(event_head.c.id == STREAM_ID)
+_NEW: Final = (
+    table.insert()
+    .inline()  # or its number would be asked for again
+    .values(seq=_HEAD.scalar_subquery() - bindparam("behind"))
+    .execution_options(**ALONG)
+)
+_AFTER: Final = (
+    select(table)
+    .where(table.c.seq > bindparam("seen"))
+    .order_by(table.c.seq)
+    .limit(bindparam("most"))
+)
+_TAKE: Final = (
+    event_head.update()
+    .where(event_head.c.id == STREAM_ID)
+    .values(seq=event_head.c.seq + bindparam("count"))
+)
+_TAKEN: Final = _TAKE.execution_options(**ALONG)
+# Sent at the commit and to every process; who misses it looks by itself later.
+_TAKEN_AND_TOLD: Final = _TAKE.returning(func.pg_notify(CHANNEL, ""))
+
+
+@dataclass(frozen=True, slots=True)
+class EventRepository:
+    """Events by their number, which has no gaps.
+
+    A reader that has seen number n and reads on after it misses nothing: the lock of the head
+    is held until the commit, so that no smaller number can become visible later.
+    """
+
+    connection: AsyncConnection
+
+    async def append(self, drafts: Sequence[EventDraft]) -> None:
+        """The drafts as the next events. Call it last: its lock is held until the commit."""
+        if not drafts:
+            return
+        tells = self.connection.dialect.name == "postgresql"
+        await self.connection.execute(_TAKEN_AND_TOLD if tells else _TAKEN, {"count": len(drafts)})
+        last = len(drafts) - 1
+        await self.connection.execute(
+            _NEW, [_row(draft, last - at) for at, draft in enumerate(drafts)]
+        )
+
+    async def head(self) -> int:
+        """The newest number; 0 while nothing has happened."""
+        return int((await self.connection.execute(_HEAD)).scalar_one())
+
+    async def floor(self) -> int:
+        """The newest number that is no longer kept; 0 while everything is."""
+        oldest = (await self.connection.execute(select(func.min(table.c.seq)))).scalar()
+        return await self.head() if oldest is None else int(oldest) - 1
+
+    async def after(
+        self, seq: int, limit: int, topics: Sequence[Topic] | None = None
+    ) -> tuple[EventRecord, ...]:
+        """Oldest first, those after `seq`, at most `limit`; of some topics if wanted."""
+        wanted = _AFTER
+        if topics is not None:
+            wanted = wanted.where(table.c.topic.in_([topic.value for topic in topics]))
+        return tuple(
+            _record(row)
+            for row in await self.connection.execute(wanted, {"seen": seq, "most": limit})
+        )
+
+    async def forget(self, before: datetime, most: int) -> int:
+        """Drops what happened before `before`, and all but the newest `most`; how many.
+
+        Only ever from the old end, so that what is kept has no hole.
+        """
+        young = select(func.min(table.c.seq)).where(table.c.occurred_at >= before)
+        oldest_kept = (await self.connection.execute(young)).scalar()
+        head = await self.head()
+        bound = max(head if oldest_kept is None else int(oldest_kept) - 1, head - most)
+        gone = await self.connection.execute(table.delete().where(table.c.seq <= bound))
+        return gone.rowcount
+
+
+def _row(draft: EventDraft, behind: int) -> dict[str, Any]:
+    return {
+        "behind": behind,  # so much less than the newest number
+        "topic": draft.topic.value,
+        "type": draft.type,
+        "subject": draft.subject,
+        "data": dict(draft.data),
+        "occurred_at": draft.occurred_at,
+    }
+
+
+def _record(row: Row[Any]) -> EventRecord:
+    return EventRecord(Topic(row.topic), row.type, row.subject, row.data, row.occurred_at, row.seq)

@@ -1,0 +1,46 @@
+"""Single facts about the service that outlive it, by name."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import bindparam, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.container.tables import service_facts
+from app.foundation.sql.quick_sqlite import ALONG
+from app.foundation.sql.statements import add_if_new, upsert
+
+# Made once: putting a statement together takes as long as carrying it out.
+_ONE: Final = select(service_facts.c.value).where(service_facts.c.key == bindparam("wanted"))
+_SEVERAL: Final = select(service_facts.c.key, service_facts.c.value).where(
+    service_facts.c.key.in_(bindparam("wanted", expanding=True))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FactRepository:
+    """Named JSON values."""
+
+    connection: AsyncConnection
+
+    async def get(self, key: str) -> Any:
+        """The value stored under `key`; None if there is none."""
+        return (await self.connection.execute(_ONE, {"wanted": key})).scalar()
+
+    async def several(self, *keys: str) -> dict[str, Any]:
+        """Those that are stored, by key."""
+        found = await self.connection.execute(_SEVERAL, {"wanted": keys})
+        return {row.key: row.value for row in found}
+
+    async def put(self, key: str, value: Any) -> None:
+        await self.connection.execute(
+            upsert(self.connection, service_facts),
+            {"key": key, "value": value},
+            execution_options=ALONG,
+        )
+
+    async def keep(self, key: str, value: Any) -> Any:
+        """Stores `value` unless there is one already; the one that stays is returned."""
+        statement = add_if_new(self.connection, service_facts)
+        await self.connection.execute(statement, {"key": key, "value": value})
+        return await self.get(key)

@@ -1,0 +1,63 @@
+"""Tables of processes that share one database: who is alive, who has the feed, what it sees."""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+)
+
+from app.foundation.sql.metadata import metadata
+
+job_executors = Table(
+    "job_executors",
+    metadata,
+    Column("executor_id", String(128), nullable=False),
+    # Milliseconds of the database's clock: those of the processes differ.
+    Column("seen_ms", BigInteger, nullable=False, autoincrement=False),
+    # What it runs with; None of one that does not say.
+    Column("role", String(16)),
+    Column("version", String(64)),
+    Column("settings_hash", String(64)),
+    PrimaryKeyConstraint("executor_id"),
+    CheckConstraint("seen_ms > 0", name="seen_ms_positive"),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(32), nullable=False),
+    Column("holder", String(128), nullable=False),
+    # Raised by every acquisition and never lowered: what an earlier holder writes is known by it.
+    Column("epoch", BigInteger, nullable=False, autoincrement=False),
+    Column("expires_ms", BigInteger, nullable=False, autoincrement=False),
+    PrimaryKeyConstraint("name"),
+    CheckConstraint("epoch >= 0", name="epoch_not_negative"),
+)
+
+shared_markets = Table(
+    "shared_markets",
+    metadata,
+    Column("name", String(32), nullable=False),
+    Column("epoch", BigInteger, nullable=False, autoincrement=False),
+    Column("version", BigInteger, nullable=False, autoincrement=False),
+    Column("stamped_ms", BigInteger, nullable=False, autoincrement=False),
+    Column("payload", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("name"),
+)
+
+# Its names in the database stay: processes of an older version read it while newer ones start.
+sync_requests = Table(
+    "feed_wishes",
+    metadata,
+    Column("wish_id", String(64), nullable=False, key="request_id"),
+    Column("asked_ms", BigInteger, nullable=False, autoincrement=False),
+    # None while nobody has answered it.
+    Column("done_ms", BigInteger, autoincrement=False),
+    Column("error", String(64)),
+    Column("detail", String(500)),
+    PrimaryKeyConstraint("request_id"),
+)

@@ -1,0 +1,216 @@
+"""The market of one symbol: quote, funding, open interest, book, each with its age; candles."""
+
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Final, Self
+
+from fastapi import Query
+from pydantic import Field
+
+from app.foundation.errors import Code
+from app.foundation.http.dependencies import CursorsDep, ServiceDep
+from app.foundation.http.errors import invalid, problems
+from app.foundation.http.response_cache import of_market
+from app.foundation.http.routing import api_router
+from app.foundation.http.schemas import (
+    CursorText,
+    Freshness,
+    Limit,
+    MoneyString,
+    Out,
+    QueryTime,
+    Share,
+    SymbolPath,
+    UtcTime,
+)
+from app.market.api.reference import ReferenceOut
+from app.market.domain.models import CandleSeries, DataSource, DataStatus, Interval
+from app.market.domain.panel import Source
+from app.market.services.exchange_clock import instant
+from app.market.services.quotes import Aged, QuoteView
+from app.market.services.state import CANDLE_SOURCE
+
+router = api_router("market", "/market")
+_SYMBOL: Final = (Code.SYMBOL_UNKNOWN, Code.SYMBOL_AMBIGUOUS, Code.EXCHANGE_UNAVAILABLE)
+_LATEST_MS: Final = 4_102_444_800_000  # 2100: beyond it is no time of a candle
+
+
+class CandleInterval(StrEnum):
+    HOUR = "1h"
+    DAY = "1d"
+
+
+_INTERVALS: Final = {CandleInterval.HOUR: Interval.HOUR, CandleInterval.DAY: Interval.DAY}
+
+
+class AgeOut(Out):
+    """How old one input is, against its age limit."""
+
+    age_s: float | None = Field(description="Seconds since it was last known to be true.")
+    status: DataStatus
+
+    @classmethod
+    def of(cls, aged: Aged) -> Self:
+        return cls(age_s=None if aged.age_s is None else round(aged.age_s, 3), status=aged.status)
+
+
+class QuoteOut(Freshness):
+    """What the exchange says of one symbol now; null is not known. `ages` tells each part's age."""
+
+    symbol: str = Field(examples=["BTCUSDT"])
+    contract: str = Field(examples=["XBTUSDTM"])
+    last_price: MoneyString | None
+    bid: MoneyString | None
+    ask: MoneyString | None
+    mark_price: MoneyString | None
+    index_price: MoneyString | None
+    change_24h: Share | None
+    turnover_24h: MoneyString | None = Field(description="Quote currency.")
+    volume_24h: MoneyString | None = Field(description="Base coins; USD for inverse contracts.")
+    funding_rate: MoneyString | None = Field(description="Fraction per interval; longs pay if > 0.")
+    predicted_funding_rate: MoneyString | None
+    funding_interval_ms: int | None
+    next_funding_at: UtcTime | None
+    open_interest_lots: int | None
+    open_interest: MoneyString | None = Field(description="Base coins.")
+    spread_bp: float | None = Field(description="(ask - bid) / mid in basis points.")
+    depth_50bp: float | None = Field(description="Quote currency near mid, thinner side.")
+    ages: dict[Source, AgeOut]
+    reference: ReferenceOut | None = Field(
+        description="The price at another exchange, also while KuCoin is away."
+    )
+
+    @classmethod
+    def of(cls, view: QuoteView, source: DataSource, elsewhere: ReferenceOut | None) -> Self:
+        change = view.change_24h
+        return cls(
+            symbol=view.entry.symbol,
+            contract=view.entry.contract.code,
+            last_price=view.last,
+            bid=view.bid,
+            ask=view.ask,
+            mark_price=view.mark,
+            index_price=view.index,
+            change_24h=None if change is None else float(change),
+            turnover_24h=view.turnover_24h,
+            volume_24h=view.volume_24h,
+            funding_rate=view.funding_rate,
+            predicted_funding_rate=view.predicted_funding_rate,
+            funding_interval_ms=view.funding_interval_ms,
+            next_funding_at=view.next_funding,
+            open_interest_lots=view.open_interest_lots,
+            open_interest=view.open_interest,
+            spread_bp=view.spread_bp,
+            depth_50bp=view.depth,
+            ages={name: AgeOut.of(aged) for name, aged in view.ages.items()},
+            reference=elsewhere,
+            as_of=view.as_of,
+            data_source=source,
+            data_status=view.status,
+        )
+
+
+class CandleOut(Out):
+    """One closed candle."""
+
+    opened_at: UtcTime
+    open: MoneyString
+    high: MoneyString
+    low: MoneyString
+    close: MoneyString
+    volume: MoneyString = Field(description="Base coins; USD for inverse contracts.")
+    turnover: MoneyString = Field(description="Quote currency.")
+
+
+class CandlePage(Freshness):
+    """Closed candles, oldest first; a time without trades has none.
+
+    `as_of` is when the newest known one closed.
+    """
+
+    symbol: str
+    interval: CandleInterval
+    items: list[CandleOut]
+    next_cursor: str | None = Field(description="Pass as `cursor` to get the next page.")
+
+
+@router.get("/{symbol}", summary="Quote of one symbol", responses=problems(*_SYMBOL))
+@of_market
+async def quote(service: ServiceDep, symbol: SymbolPath) -> QuoteOut:
+    """Ticker, mark, index, funding, open interest, spread and depth, with the age of each."""
+    entry = service.registry.resolve(symbol)
+    elsewhere = ReferenceOut.of(service.quality.elsewhere(entry))
+    return QuoteOut.of(service.market.view(entry), service.market.source, elsewhere)
+
+
+@router.get("/{symbol}/candles", summary="Closed candles", responses=problems(*_SYMBOL))
+async def candles(
+    service: ServiceDep,
+    cursors: CursorsDep,
+    symbol: SymbolPath,
+    interval: Annotated[CandleInterval, Query(description="Length of a candle.")],
+    from_: Annotated[
+        QueryTime | None, Query(alias="from", description="Opened at or after.")
+    ] = None,
+    to: Annotated[QueryTime | None, Query(description="Opened before.")] = None,
+    limit: Limit = 100,
+    cursor: CursorText = None,
+) -> CandlePage:
+    """Stored candles opened in [from, to); without `from` the newest `limit` of them."""
+    entry = service.registry.resolve(symbol)
+    bar = _INTERVALS[interval]
+    moment = service.market.moment()
+    running_ms = moment.server_ms // bar.ms * bar.ms
+    end_ms = running_ms if to is None else _stamp(to.timestamp())
+    newest_ms = min(end_ms, running_ms)  # what is still to open is none of the newest
+    start_ms = newest_ms - limit * bar.ms if from_ is None else _stamp(from_.timestamp())
+    if to is not None and start_ms > end_ms:
+        raise invalid("query", "from", "range", "The range ends before it begins.")
+    scope = {
+        "symbol": entry.symbol_id,
+        "interval": interval.value,
+        "from": None if from_ is None else start_ms,
+        "to": None if to is None else end_ms,
+    }
+    position = cursors.decode("candles", scope, cursor)
+    if position is not None:
+        start_ms = int(position[0]) + 1
+    found = await service.market.candles(entry, bar, start_ms, end_ms, limit + 1)
+    rows = _rows(found)[:limit]
+    more = len(found) > limit
+    aged = moment.ages(entry)[CANDLE_SOURCE[bar]]
+    return CandlePage(
+        symbol=entry.symbol,
+        interval=interval,
+        items=rows,
+        next_cursor=(
+            cursors.encode("candles", scope, (int(found.opened_ms[limit - 1]),)) if more else None
+        ),
+        as_of=None if aged.age_s is None else instant(moment.server_ms - round(aged.age_s * 1e3)),
+        data_source=service.market.source,
+        # what the database remembers from before this start is there, but nobody vouches for it
+        data_status=DataStatus.STALE if rows and aged.age_s is None else aged.status,
+    )
+
+
+def _rows(series: CandleSeries) -> list[CandleOut]:
+    return [
+        CandleOut(
+            opened_at=instant(int(stamp)),
+            open=_exact(series.open[row]),
+            high=_exact(series.high[row]),
+            low=_exact(series.low[row]),
+            close=_exact(series.close[row]),
+            volume=_exact(series.volume[row]),
+            turnover=_exact(series.turnover[row]),
+        )
+        for row, stamp in enumerate(series.opened_ms)
+    ]
+
+
+def _exact(value: float) -> Decimal:
+    return Decimal(repr(float(value)))
+
+
+def _stamp(seconds: float) -> int:
+    return min(max(int(seconds * 1000), 0), _LATEST_MS)

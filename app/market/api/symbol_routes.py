@@ -1,0 +1,171 @@
+"""Symbols: what there is, every spelling of it, who is eligible, and the contract sync."""
+
+from typing import Annotated, Final
+
+from fastapi import Query
+from pydantic import Field
+from starlette.responses import Response
+
+from app.foundation.errors import Code
+from app.foundation.http.async_jobs import ACCEPTED, PrefersJobDep, begun
+from app.foundation.http.dependencies import (
+    UNNAMED,
+    CursorsDep,
+    IdempotencyDep,
+    RequestIdDep,
+    ServiceDep,
+)
+from app.foundation.http.errors import problems
+from app.foundation.http.freshness import fresh
+from app.foundation.http.pagination import after
+from app.foundation.http.request_body import Body
+from app.foundation.http.responses import keep, sent
+from app.foundation.http.routing import api_router
+from app.foundation.http.schemas import CursorText, Limit, QueryFlag, SearchText, SymbolPath
+from app.foundation.idempotency import Answer, Command
+from app.foundation.jobs import JobKind
+from app.market.api.symbol_schemas import (
+    EligibilityOut,
+    FormatsOut,
+    SymbolDetailOut,
+    SymbolOut,
+    SymbolPage,
+    SyncOut,
+    ValidatedOut,
+)
+from app.market.domain.models import ContractStatus
+from app.market.services.symbol_queries import (
+    SymbolFilter,
+    list_symbols,
+    specifications,
+    symbol_row,
+    validate,
+)
+from app.market.services.symbol_registry import SyncSummary
+from app.my_symbols import MySymbolsServiceV2
+
+router = api_router("symbols", "/symbols")
+_SYMBOL: Final = (Code.SYMBOL_UNKNOWN, Code.SYMBOL_AMBIGUOUS, Code.EXCHANGE_UNAVAILABLE)
+_EXCHANGE: Final = (
+    Code.EXCHANGE_UNAVAILABLE,
+    Code.EXCHANGE_RATE_LIMITED,
+    Code.EXCHANGE_BANNED,
+    Code.EXCHANGE_BAD_RESPONSE,
+    Code.EXCHANGE_REDIRECTED,
+    Code.EXCHANGE_TIMEOUT,
+)
+# Longer texts than any symbol are let in: they are judged one by one, like the others.
+Spelling = Annotated[str, Field(max_length=256, examples=["BTC/USDT:USDT"])]
+
+
+class ValidateIn(Body):
+    """Spellings to look up."""
+
+    symbols: Annotated[list[Spelling], Field(min_length=1, max_length=100)]
+
+
+async def _held(service: MySymbolsServiceV2) -> frozenset[str]:
+    shown = await service.get_portfolio()
+    return frozenset(member.symbol for member in shown.portfolio.members)
+
+
+@router.get("", summary="All symbols")
+async def symbols(
+    service: ServiceDep,
+    cursors: CursorsDep,
+    search: SearchText = None,
+    eligible: Annotated[QueryFlag | None, Query(description="Only these, or only others.")] = None,
+    status: Annotated[ContractStatus | None, Query(description="Of the contract.")] = None,
+    sector: Annotated[
+        str | None,
+        Query(max_length=64, description="Of the shipped table.", examples=["defi"]),
+    ] = None,
+    in_portfolio: Annotated[QueryFlag | None, Query(description="Members or others.")] = None,
+    limit: Limit = 100,
+    cursor: CursorText = None,
+) -> SymbolPage:
+    """By name; `search` is literal text within symbol, contract code or base coin."""
+    chosen = SymbolFilter(search, eligible, status, sector, in_portfolio)
+    scope = {
+        "search": search,
+        "eligible": eligible,
+        "status": None if status is None else status.value,
+        "sector": sector,
+        "in_portfolio": in_portfolio,
+    }
+    start = cursors.decode("symbols", scope, cursor)
+    moment = service.market.moment()
+    rows = list_symbols(moment, await _held(service), chosen)
+    page, last = after(rows, limit, lambda row: (row.entry.symbol,), start)
+    return SymbolPage(
+        items=[SymbolOut.of(row) for row in page],
+        next_cursor=None if last is None else cursors.encode("symbols", scope, last),
+        **fresh(moment, service.market.source),
+    )
+
+
+@router.post(
+    "/validate",
+    summary="What spellings stand for",
+    responses=problems(Code.EXCHANGE_UNAVAILABLE),
+)
+async def validate_symbols(service: ServiceDep, body: ValidateIn) -> ValidatedOut:
+    """Each spelling by its position: the symbol, or why not and what may have been meant."""
+    return ValidatedOut.of(await validate(service.registry, body.symbols))
+
+
+@router.post(
+    "/sync",
+    summary="Ask the exchange for its contracts now",
+    response_model=SyncOut,
+    responses={**ACCEPTED, **problems(*_EXCHANGE)},
+)
+async def sync_symbols(
+    service: ServiceDep,
+    request_id: RequestIdDep,
+    once: IdempotencyDep,
+    as_job: PrefersJobDep,
+    history: Annotated[
+        QueryFlag, Query(description="Also whatever a scoring reads and is missing: always a job.")
+    ] = False,
+) -> Response:
+    """New, changed and vanished contracts; a list that loses too many is not believed at once."""
+    market = service.market
+
+    def render(summary: SyncSummary) -> Answer:
+        return keep(SyncOut.of(market.moment(), market.source, summary))
+
+    command = Command(UNNAMED, request_id, once=once)
+    if history:
+        return await begun(service, command, JobKind.BACKFILL)
+    if as_job:
+        return await begun(service, command, JobKind.CONTRACT_SYNC)
+    return sent(await service.once.share(command, market.sync_contracts, render))
+
+
+@router.get("/{symbol}", summary="One symbol", responses=problems(*_SYMBOL))
+async def symbol_detail(service: ServiceDep, symbol: SymbolPath) -> SymbolDetailOut:
+    """Contract, specifications with their validity, newest score, membership."""
+    entry = service.registry.resolve(symbol)
+    moment = service.market.moment()
+    row = symbol_row(moment, entry, await _held(service), moment.funnel().excluded)
+    versions = await specifications(service.registry, entry)
+    return SymbolDetailOut.of(
+        moment, service.market.source, row, versions, service.scoring.latest()
+    )
+
+
+@router.get("/{symbol}/formats", summary="Spellings of others", responses=problems(*_SYMBOL))
+async def symbol_formats(service: ServiceDep, symbol: SymbolPath) -> FormatsOut:
+    """Standard, KuCoin futures and spot, ccxt, Binance."""
+    entry = service.registry.resolve(symbol)
+    return FormatsOut.of(entry.symbol_id, entry.formats)
+
+
+@router.get("/{symbol}/eligibility", summary="Why or why not", responses=problems(*_SYMBOL))
+async def symbol_eligibility(service: ServiceDep, symbol: SymbolPath) -> EligibilityOut:
+    """Each rule of the funnel with value, limit and verdict."""
+    entry = service.registry.resolve(symbol)
+    moment = service.market.moment()
+    checks = moment.eligibility(entry)
+    return EligibilityOut.of(moment, service.market.source, entry.symbol, checks)

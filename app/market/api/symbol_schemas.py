@@ -1,0 +1,298 @@
+"""Shapes of symbols: lines of the list, contract, spellings, rules, validation, sync."""
+
+from datetime import datetime
+from typing import Self
+
+from pydantic import Field
+
+from app.foundation.errors import Code
+from app.foundation.http.freshness import fresh
+from app.foundation.http.schemas import Freshness, MoneyString, Out, UtcTime
+from app.market.domain.eligibility import Measured, RuleCheck
+from app.market.domain.models import Contract, ContractKind, ContractStatus, DataSource
+from app.market.domain.symbols import SymbolFormats, specification_of
+from app.market.services.exchange_clock import instant
+from app.market.services.snapshot import MarketMoment
+from app.market.services.symbol_queries import SpecificationVersion, SymbolRow, Validated
+from app.market.services.symbol_registry import SyncSummary
+from app.scoring.api.schemas import ScoreOut
+from app.scoring.domain.board import Board
+
+
+class SymbolOut(Out):
+    """One line of the list."""
+
+    symbol_id: str = Field(examples=["2825b398-414e-46a6-920b-2d8d81fa7f5d"])
+    symbol: str = Field(examples=["BTCUSDT"])
+    contract: str = Field(examples=["XBTUSDTM"])
+    base: str = Field(examples=["BTC"])
+    quote: str = Field(examples=["USDT"])
+    status: ContractStatus
+    sector: str = Field(examples=["layer1"])
+    market_cap_category: str = Field(examples=["large"])
+    eligible: bool
+    excluded_by: str | None = Field(description="First rule that it fails.", examples=[None])
+    in_portfolio: bool
+
+    @classmethod
+    def of(cls, row: SymbolRow) -> Self:
+        contract = row.entry.contract
+        return cls(
+            symbol_id=row.entry.symbol_id,
+            symbol=row.entry.symbol,
+            contract=contract.code,
+            base=contract.base,
+            quote=contract.quote,
+            status=contract.status,
+            sector=row.sector,
+            market_cap_category=row.cap_category,
+            eligible=row.excluded_by is None,
+            excluded_by=row.excluded_by,
+            in_portfolio=row.in_portfolio,
+        )
+
+
+class SymbolPage(Freshness):
+    """One page by symbol; `next_cursor` is null on the last one."""
+
+    items: list[SymbolOut]
+    next_cursor: str | None = Field(description="Pass as `cursor` to get the next page.")
+
+
+class SpecificationOut(Out):
+    """The numbers of a contract while they were valid; the open one has no end."""
+
+    valid_from: UtcTime
+    valid_to: UtcTime | None
+    specification: str = Field(description="Another one with other lots, ticks or multiplier.")
+    is_inverse: bool
+    multiplier: MoneyString = Field(description="Base coins per lot; USD per lot if inverse.")
+    lot_size: int = Field(description="Smallest order step, in lots.")
+    tick_size: MoneyString
+    max_order_lots: int | None
+    max_leverage: int | None
+    initial_margin: MoneyString | None = Field(description="Fraction of notional.")
+    maintenance_margin: MoneyString | None
+    maker_fee: MoneyString | None
+    taker_fee: MoneyString | None
+    funding_interval_ms: int | None
+
+    @classmethod
+    def of(cls, version: SpecificationVersion) -> Self:
+        contract = version.contract
+        return cls(
+            valid_from=version.valid_from,
+            valid_to=version.valid_to,
+            specification=specification_of(contract),
+            is_inverse=contract.is_inverse,
+            multiplier=contract.multiplier,
+            lot_size=contract.lot_size,
+            tick_size=contract.tick_size,
+            max_order_lots=contract.max_order_lots,
+            max_leverage=contract.max_leverage,
+            initial_margin=contract.initial_margin,
+            maintenance_margin=contract.maintenance_margin,
+            maker_fee=contract.maker_fee,
+            taker_fee=contract.taker_fee,
+            funding_interval_ms=contract.funding_interval_ms,
+        )
+
+
+class SymbolDetailOut(Freshness):
+    """A symbol with its contract, every specification that it had, and its newest score."""
+
+    symbol: SymbolOut
+    kind: ContractKind
+    settle: str
+    listed_at: UtcTime | None
+    expires_at: UtcTime | None = Field(description="On a perpetual: delisting is announced.")
+    market_stage: str | None
+    market_type: str | None
+    specification: SpecificationOut
+    specification_history: list[SpecificationOut] = Field(description="Oldest first.")
+    score: ScoreOut | None = Field(description="Its line on the newest board; null before one.")
+
+    @classmethod
+    def of(
+        cls,
+        moment: MarketMoment,
+        source: DataSource,
+        row: SymbolRow,
+        versions: tuple[SpecificationVersion, ...],
+        board: Board | None,
+    ) -> Self:
+        contract: Contract = row.entry.contract
+        history = [SpecificationOut.of(one) for one in versions]
+        card = None if board is None else board.card(row.entry.symbol)
+        return cls(
+            symbol=SymbolOut.of(row),
+            kind=contract.kind,
+            settle=contract.settle,
+            listed_at=_instant(contract.listed_ms),
+            expires_at=_instant(contract.expires_ms),
+            market_stage=contract.market_stage,
+            market_type=contract.market_type,
+            specification=history[-1],
+            specification_history=history,
+            score=None if board is None or card is None else ScoreOut.of(board, card, card.rank),
+            **fresh(moment, source),
+        )
+
+
+class FormatsOut(Out):
+    """The contract in the spelling of others; null where no name for the same thing exists."""
+
+    symbol_id: str
+    standard: str = Field(examples=["BTCUSDT"])
+    kucoin_futures: str = Field(examples=["XBTUSDTM"])
+    kucoin_spot: str | None = Field(examples=["BTC-USDT"])
+    ccxt: str | None = Field(examples=["BTC/USDT:USDT"])
+    binance: str | None = Field(
+        description="By the naming there; that it is listed is not implied.", examples=["BTCUSDT"]
+    )
+
+    @classmethod
+    def of(cls, symbol_id: str, formats: SymbolFormats) -> Self:
+        return cls(
+            symbol_id=symbol_id,
+            standard=formats.standard,
+            kucoin_futures=formats.kucoin_futures,
+            kucoin_spot=formats.kucoin_spot,
+            ccxt=formats.ccxt,
+            binance=formats.binance,
+        )
+
+
+class RuleOut(Out):
+    """One rule of the funnel applied to one symbol; amounts are decimal strings."""
+
+    name: str = Field(examples=["turnover_24h"])
+    title: str
+    value: MoneyString | str | int | float | bool | None = Field(description="null: not known.")
+    limit: MoneyString | str | int | float | bool | None
+    passed: bool
+
+    @classmethod
+    def of(cls, check: RuleCheck) -> Self:
+        return cls(
+            name=check.name,
+            title=check.title,
+            value=_shown(check.value),
+            limit=_shown(check.limit),
+            passed=check.passed,
+        )
+
+
+class EligibilityOut(Freshness):
+    """Every rule in order; the symbol is eligible when all pass."""
+
+    symbol: str
+    eligible: bool
+    first_failure: str | None
+    rules: list[RuleOut]
+
+    @classmethod
+    def of(
+        cls, moment: MarketMoment, source: DataSource, symbol: str, checks: tuple[RuleCheck, ...]
+    ) -> Self:
+        failed = next((check.name for check in checks if not check.passed), None)
+        return cls(
+            symbol=symbol,
+            eligible=failed is None,
+            first_failure=failed,
+            rules=[RuleOut.of(check) for check in checks],
+            **fresh(moment, source),
+        )
+
+
+class ValidOut(Out):
+    position: int = Field(description="Place in the list that was sent, from 0.")
+    symbol_id: str
+    symbol: str = Field(examples=["BTCUSDT"])
+    contract: str = Field(examples=["XBTUSDTM"])
+
+
+class InvalidOut(Out):
+    position: int = Field(description="Place in the list that was sent, from 0.")
+    code: Code
+    reason: str
+    near_matches: list[str]
+
+
+class ValidatedOut(Out):
+    """What each spelling stands for; the texts themselves are not repeated."""
+
+    valid: list[ValidOut]
+    invalid: list[InvalidOut]
+
+    @classmethod
+    def of(cls, found: tuple[Validated, ...]) -> Self:
+        valid: list[ValidOut] = []
+        invalid: list[InvalidOut] = []
+        for position, one in enumerate(found):
+            if one.entry is not None:
+                valid.append(
+                    ValidOut(
+                        position=position,
+                        symbol_id=one.entry.symbol_id,
+                        symbol=one.entry.symbol,
+                        contract=one.entry.contract.code,
+                    )
+                )
+            if one.refusal is not None:
+                near = one.refusal.facts["near_matches"]
+                invalid.append(
+                    InvalidOut(
+                        position=position,
+                        code=one.refusal.code,
+                        reason=one.refusal.detail,
+                        near_matches=near.split(", ") if near else [],
+                    )
+                )
+        return cls(valid=valid, invalid=invalid)
+
+
+class RejectionOut(Out):
+    contract: str = Field(description="`?` where not even the name can be shown.")
+    field: str
+    reason: str
+
+
+class SyncOut(Freshness):
+    """What the exchange's list changed; `quarantined` says why it was not believed."""
+
+    synced_at: UtcTime
+    listed: int
+    added: list[str]
+    respecified: list[str]
+    updated: list[str]
+    vanished: list[str]
+    rejected: list[RejectionOut]
+    quarantined: str | None
+    confirmations: int = Field(description="How often the doubtful list came; 3 convince.")
+
+    @classmethod
+    def of(cls, moment: MarketMoment, source: DataSource, summary: SyncSummary) -> Self:
+        return cls(
+            synced_at=summary.at,
+            listed=summary.listed,
+            added=list(summary.added),
+            respecified=list(summary.respecified),
+            updated=list(summary.updated),
+            vanished=list(summary.vanished),
+            rejected=[
+                RejectionOut(contract=one.key, field=one.field, reason=one.reason)
+                for one in summary.rejections
+            ],
+            quarantined=summary.quarantined,
+            confirmations=summary.confirmations,
+            **fresh(moment, source),
+        )
+
+
+def _instant(stamp_ms: int | None) -> datetime | None:
+    return None if stamp_ms is None else instant(stamp_ms)
+
+
+def _shown(value: Measured) -> Measured:
+    return round(value, 3) if isinstance(value, float) else value

@@ -1,0 +1,168 @@
+"""What trading costs: spread, depth and impact of live books, and liquidity risk of past bars."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+import numpy as np
+
+from app.market.domain.models import Book, Contract, Floats, Level
+from app.market.domain.symbols import notional
+
+_BP = 10_000.0
+WIDEST_BP = 500.0  # a wider quote is none: nobody means to trade at it
+
+
+def spread_bp(bid: Floats, ask: Floats) -> Floats:
+    """(ask - bid) / mid in basis points, (N,).
+
+    NaN for a missing, crossed or locked quote, and for one wider than `WIDEST_BP`.
+    """
+    right = (bid > 0.0) & (ask > bid)
+    mid = np.where(right, (bid + ask) / 2.0, np.nan)
+    width = (ask - bid) / mid * _BP
+    return np.asarray(np.where(width <= WIDEST_BP, width, np.nan), np.float64)
+
+
+def depth(book: Book, multiplier: float, band_bp: float) -> float:
+    """Quote currency offered within `band_bp` of mid on the thinner side.
+
+    NaN for a broken book and for one whose levels end inside the band on either side: what lies
+    beyond them is not known, and a lower bound is not the amount. `multiplier` is base coins per
+    lot.
+    """
+    sides = [value if reach >= band_bp else np.nan for value, reach in _within(book, band_bp)]
+    return float(np.min(sides) * multiplier)
+
+
+def depth_shown(book: Book, contract: Contract, band_bp: float) -> Decimal | None:
+    """Value (quote currency, USD for inverse) shown within `band_bp` of mid, the thinner side.
+
+    What a book that ends inside the band does not show is not counted: it is at least this much.
+    None for a broken book.
+    """
+    mid = _mid(book)
+    if np.isnan(mid):
+        return None
+    sides = (
+        (level for level in side if abs(float(level.price) - mid) / mid * _BP <= band_bp)
+        for side in (book.bids, book.asks)
+    )
+    return min(
+        sum((notional(contract, level.lots, level.price) for level in side), Decimal(0))
+        for side in sides
+    )
+
+
+def depth_density(book: Book, multiplier: float, band_bp: float) -> float:
+    """Quote currency per basis point of distance from mid on the thinner side; NaN if broken.
+
+    A feed gives a fixed number of levels, which ends within one basis point where ticks are fine
+    and far outside the band where they are coarse. So each side is measured over `band_bp` or, if
+    it ends earlier, over what it reaches, and divided by that length: an amount would rank the
+    books that are cut, most of them the best ones, below those that are not. It takes the density
+    near mid for that of the whole band where the rest is not shown.
+    """
+    sides = [value / min(reach, band_bp) for value, reach in _within(book, band_bp)]
+    return float(np.min(sides) * multiplier)
+
+
+def impact_bp(book: Book, multiplier: float, notional: float) -> float:
+    """Average price of sweeping `notional` (quote currency) against mid, in basis points.
+
+    The dearer of buying and selling; NaN when a side holds less than that: never extrapolated.
+    """
+    mid = _mid(book)
+    buy = _sweep(book.asks, multiplier, notional)
+    sell = _sweep(book.bids, multiplier, notional)
+    return float(np.maximum(buy / mid - 1.0, 1.0 - sell / mid) * _BP)
+
+
+def net_impact_bp(book: Book, multiplier: float, notional: float) -> float:
+    """Average price of sweeping `notional` against the best price, in basis points of mid.
+
+    The dearer of buying and selling: the impact without half the spread, which is measured by
+    itself. A side that holds less than `notional`, or costs more, counts as `WIDEST_BP`: it is
+    censored, not missing. NaN for a broken book.
+    """
+    mid = _mid(book)
+    if np.isnan(mid):
+        return np.nan
+    slips = (_slip(side, multiplier, notional) for side in (book.bids, book.asks))
+    return min(max(slips) / mid * _BP, WIDEST_BP)
+
+
+def is_thinner(book: Book, multiplier: float, notional: float) -> bool:
+    """Whether a side of an unbroken book holds less than `notional`."""
+    return not np.isnan(_mid(book)) and any(
+        sum(price * lots for price, lots in _ladder(side)) * multiplier < notional
+        for side in (book.bids, book.asks)
+    )
+
+
+def illiquidity(returns: Floats, turnover: Floats, least: int) -> tuple[Floats, Floats]:
+    """Mean and sample sd of |return| per unit of quote turnover over the rows given; (N,) each.
+
+    Days without turnover are left out; fewer than `least` days give NaN.
+    """
+    price_of_volume = np.abs(returns) / np.where(turnover > 0.0, turnover, np.nan)
+    known = np.isfinite(price_of_volume)
+    count = known.sum(axis=0)
+    enough = np.where(count >= max(least, 2), count, np.nan)
+    mean = np.nansum(price_of_volume, axis=0) / enough
+    away = np.nansum((price_of_volume - mean) ** 2, axis=0)
+    return mean, np.sqrt(away / (enough - 1.0))
+
+
+def _ladder(side: Sequence[Level]) -> list[tuple[float, int]]:
+    return [(float(level.price), level.lots) for level in side]
+
+
+def _within(book: Book, band_bp: float) -> list[tuple[float, float]]:
+    """Bids and asks: (value per multiplier inside the band, bp from mid to the last level)."""
+    mid = _mid(book)
+    if np.isnan(mid):
+        return [(np.nan, np.nan)]
+    sides = []
+    for levels in (book.bids, book.asks):
+        ladder = [(abs(price - mid) / mid * _BP, price * lots) for price, lots in _ladder(levels)]
+        inside = sum(value for away, value in ladder if away <= band_bp)
+        sides.append((inside, ladder[-1][0]))
+    return sides
+
+
+def _mid(book: Book) -> float:
+    """Mid price; NaN when a side is empty or the book is crossed, locked or too wide."""
+    if not book.bids or not book.asks:
+        return np.nan
+    bid, ask = float(book.bids[0].price), float(book.asks[0].price)
+    mid = (bid + ask) / 2.0
+    return mid if 0.0 < bid < ask and (ask - bid) / mid * _BP <= WIDEST_BP else np.nan
+
+
+def _sweep(side: Sequence[Level], multiplier: float, notional: float) -> float:
+    """Average price at which `notional` is filled; NaN when the side is thinner."""
+    left, coins = notional, 0.0
+    for price, lots in _ladder(side):
+        value = min(left, price * lots * multiplier)
+        coins += value / price
+        left -= value
+        if left <= 0.0:
+            return notional / coins
+    return np.nan
+
+
+def _slip(side: Sequence[Level], multiplier: float, notional: float) -> float:
+    """Distance of the average price of a sweep from the best price; inf when the side is thinner.
+
+    Exactly 0 where the best level is enough: an average minus the best price would be noise.
+    """
+    best = float(side[0].price)
+    left, coins, excess = notional, 0.0, 0.0
+    for price, lots in _ladder(side):
+        value = min(left, price * lots * multiplier)
+        coins += value / price
+        excess += value * abs(1.0 - best / price)
+        left -= value
+        if left <= 0.0:
+            return excess / coins
+    return np.inf

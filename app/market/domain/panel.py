@@ -1,0 +1,224 @@
+"""Panels: one (T, N) array per field on a shared time axis, and everything that a scoring reads."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.foundation.decimal_math import all_to_millionths, to_millionths
+from app.market.domain.models import Book, CandleSeries, Floats, Funding, Interval, Ints
+
+Bools = NDArray[np.bool_]
+
+FIELDS: Final = ("open", "high", "low", "close", "volume", "turnover")
+LONGEST_BRIDGE: Final = 5  # bars in a row that nobody traded in
+NO_QUOTE: Final = "ticker"  # the funnel's rule that a symbol without a fresh quote fails
+
+
+class Source(StrEnum):
+    """Where an input comes from; each has an age limit and a half-life of its own."""
+
+    CONTRACTS = "contracts"
+    TICKERS = "tickers"
+    BOOKS = "books"
+    FUNDING = "funding"
+    DAILY_CANDLES = "daily_candles"
+    HOURLY_CANDLES = "hourly_candles"
+
+
+COVERING: Final = (
+    Source.TICKERS,
+    Source.BOOKS,
+    Source.FUNDING,
+    Source.DAILY_CANDLES,
+    Source.HOURLY_CANDLES,
+)  # a board is provisional while one of these covers too few symbols
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Panel:
+    """Closed bars of N symbols, oldest first; (T, N) each, NaN where a symbol has no bar."""
+
+    interval: Interval
+    symbols: tuple[str, ...]
+    opened_ms: Ints  # (T,), regular grid
+    open: Floats
+    high: Floats
+    low: Floats
+    close: Floats
+    volume: Floats  # base coins
+    turnover: Floats  # quote currency
+
+    @staticmethod
+    def of(
+        series: Mapping[str, CandleSeries],
+        symbols: tuple[str, ...],
+        interval: Interval,
+        closed_by_ms: int,
+        bars: int,
+    ) -> "Panel":
+        """The last `bars` bars closed at or before `closed_by_ms`, for `symbols` in their order.
+
+        A bar is closed when opened + length <= closed_by_ms: the running bar never enters.
+        """
+        last = closed_by_ms // interval.ms * interval.ms - interval.ms
+        opened = np.arange(last - (bars - 1) * interval.ms, last + 1, interval.ms, dtype=np.int64)
+        fields = {name: np.full((bars, len(symbols)), np.nan) for name in FIELDS}
+        for column, symbol in enumerate(symbols):
+            one = series.get(symbol)
+            if one is None or not len(one):
+                continue
+            rows = (one.opened_ms - opened[0]) // interval.ms
+            on_grid = (rows >= 0) & (rows < bars) & (one.opened_ms % interval.ms == 0)
+            for name, array in fields.items():
+                array[rows[on_grid], column] = getattr(one, name)[on_grid]
+        return Panel(interval, symbols, opened, **fields)
+
+
+AnyPanel = TypeVar("AnyPanel", bound=Panel)
+
+
+def until(panel: AnyPanel, rows: int) -> AnyPanel:
+    """The first `rows` bars; a negative number leaves out so many of the last ones."""
+    fields = {name: getattr(panel, name)[:rows] for name in FIELDS}
+    return replace(panel, opened_ms=panel.opened_ms[:rows], **fields)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoringInputs:
+    """All that one scoring run may look at, frozen; (N,) arrays follow `symbols`.
+
+    NaN or None is missing. `ages_s` are seconds since the value was last known to be true;
+    `half_lives_s` one number per source. `excluded` names the symbols that are not eligible,
+    with the first rule that they fail. `unread` counts those of them that are not eligible only
+    because their daily candles have not been read yet, or their 24 h turnover is not known.
+    """
+
+    symbols: tuple[str, ...]
+    as_of_ms: int
+    daily: Panel
+    hourly: Panel
+    bid: Floats
+    ask: Floats
+    multiplier: Floats  # base coins per lot
+    books: tuple[Book | None, ...]
+    funding: tuple[tuple[Funding, ...], ...]  # settled rates, oldest first
+    open_interest_ms: Ints  # (S,) times of our own snapshots
+    open_interest: Floats  # (S, N) base coins
+    ages_s: Mapping[Source, Floats]
+    half_lives_s: Mapping[Source, float]
+    excluded: Mapping[str, str]
+    unread: int = 0
+
+    def __post_init__(self) -> None:
+        for panel in (self.daily, self.hourly):
+            if panel.symbols != self.symbols:
+                raise ValueError("panels and symbols must be in the same order")
+        if not set(Source) <= self.ages_s.keys() & self.half_lives_s.keys():
+            raise ValueError("every source needs its ages and its half-life")
+
+
+def known_at(inputs: ScoringInputs) -> ScoringInputs:
+    """The same inputs without anything that was not yet known at `as_of_ms`: no look-ahead."""
+    now = inputs.as_of_ms
+    seen = inputs.open_interest_ms <= now
+    return replace(
+        inputs,
+        books=tuple(
+            None if book is None or book.stamped_ms > now else book for book in inputs.books
+        ),
+        daily=_closed_by(inputs.daily, now),
+        hourly=_closed_by(inputs.hourly, now),
+        funding=tuple(
+            tuple(one for one in settled if one.settled_ms <= now) for settled in inputs.funding
+        ),
+        open_interest_ms=inputs.open_interest_ms[seen],
+        open_interest=inputs.open_interest[seen],
+    )
+
+
+def _closed_by(panel: Panel, now_ms: int) -> Panel:
+    closed = panel.opened_ms + panel.interval.ms <= now_ms
+    if closed.all():
+        return panel
+    fields = {name: getattr(panel, name)[closed] for name in FIELDS}
+    return replace(panel, opened_ms=panel.opened_ms[closed], **fields)
+
+
+def bridged(panel: AnyPanel) -> tuple[AnyPanel, Bools]:
+    """The same with flat bars without volume in short gaps, and which those are, (T, N).
+
+    The exchange publishes no bar where nobody traded: up to `LONGEST_BRIDGE` of them in a row, with
+    a bar on either side, had the close before them as their price. Longer gaps stay gaps.
+    """
+    known = np.isfinite(panel.close)
+    rows = np.arange(len(known))[:, None]
+    before = np.maximum.accumulate(np.where(known, rows, -1), axis=0)
+    after = np.minimum.accumulate(np.where(known, rows, len(known))[::-1], axis=0)[::-1]
+    inside = ~known & (before >= 0) & (after < len(known))
+    synthetic = inside & (after - before - 1 <= LONGEST_BRIDGE)
+    if not synthetic.any():
+        return panel, synthetic
+    price = np.take_along_axis(panel.close, np.maximum(before, 0), axis=0)
+    fields: dict[str, Any] = {
+        name: np.where(synthetic, price, getattr(panel, name))
+        for name in ("open", "high", "low", "close")
+    }
+    for name in ("volume", "turnover"):
+        fields[name] = np.where(synthetic, 0.0, getattr(panel, name))
+    return replace(panel, **fields), synthetic
+
+
+def covered(panel: Panel) -> Floats:
+    """(N,) share of the bars that are here since the first one of each symbol; NaN without any."""
+    known = np.isfinite(panel.close)
+    if not len(known):
+        return np.full(len(panel.symbols), np.nan)
+    first = np.argmax(known, axis=0)
+    span = np.where(known.any(axis=0), len(known) - first, np.nan)
+    return np.asarray(known.sum(axis=0) / span, np.float64)
+
+
+def _any_bar(panel: Panel) -> Bools:
+    return np.asarray(np.isfinite(panel.close).any(axis=0), np.bool_)
+
+
+_PRESENT: Final[Mapping[Source, Callable[[ScoringInputs], Bools]]] = {
+    Source.CONTRACTS: lambda inputs: inputs.multiplier > 0.0,
+    Source.TICKERS: lambda inputs: np.isfinite(inputs.bid) & np.isfinite(inputs.ask),
+    Source.BOOKS: lambda inputs: np.array([book is not None for book in inputs.books], np.bool_),
+    Source.FUNDING: lambda inputs: np.array([bool(each) for each in inputs.funding], np.bool_),
+    Source.DAILY_CANDLES: lambda inputs: _any_bar(inputs.daily),
+    Source.HOURLY_CANDLES: lambda inputs: _any_bar(inputs.hourly),
+}
+
+
+def present(inputs: ScoringInputs, source: Source) -> Bools:
+    """(N,) whether a symbol has anything at all from a source."""
+    return _PRESENT[source](inputs)
+
+
+def fresh(inputs: ScoringInputs, source: Source) -> Bools:
+    """(N,) whether it is young enough; the age limit is the half-life, an unknown age is not."""
+    limit = to_millionths(inputs.half_lives_s[source])
+    return np.asarray(all_to_millionths(inputs.ages_s[source]) <= limit, np.bool_)
+
+
+def source_coverage(inputs: ScoringInputs) -> dict[Source, float]:
+    """Share of the eligible symbols that each exchange source covers with a fresh value.
+
+    Symbols that only lack a quote or unread daily candles count as eligible and uncovered: the
+    funnel drops them, and a half-loaded market would look complete. 0 without an eligible symbol:
+    nothing shows that the sources cover anything.
+    """
+    unquoted = sum(rule == NO_QUOTE for rule in inputs.excluded.values())
+    absent = {Source.TICKERS: unquoted, Source.DAILY_CANDLES: inputs.unread}
+    shares = {}
+    for source in COVERING:
+        known = int(np.sum(present(inputs, source) & fresh(inputs, source)))
+        of = len(inputs.symbols) + absent.get(source, 0)
+        shares[source] = known / of if of else 0.0
+    return shares

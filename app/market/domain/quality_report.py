@@ -1,0 +1,221 @@
+"""How good the data of one symbol is: a verdict, a score with its parts, and what is wrong."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final
+
+from app.configuration.domain.quality_rules import QualityRules
+from app.foundation.decimal_math import to_millionths
+from app.market.domain.models import DataStatus
+from app.market.domain.price_quarantine import MEANING, Doubt, deviation, volume_doubt
+
+
+class QualityVerdict(StrEnum):
+    """The worst that is known of a symbol's data."""
+
+    GOOD = "good"
+    FLAGGED = "flagged"  # usable; something is wrong, and what needs it is missing
+    STALE = "stale"
+    QUARANTINED = "quarantined"  # its prices are not believed
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolData:
+    """What the rules look at; None is not known. Ages and limits in seconds, shares 0..1."""
+
+    status: DataStatus  # of contract and ticker together
+    age_s: float | None  # of the one of both that is nearer to its limit
+    age_limit_s: float  # of that one
+    last: Decimal | None
+    mark: Decimal | None
+    index: Decimal | None
+    doubt: Doubt | None
+    is_frozen: bool
+    spread: float | None  # of mid; None for a missing, crossed or locked quote
+    has_quote: bool  # both sides were given, whether they make sense or not
+    book_status: DataStatus
+    is_book_whole: bool  # both sides, not crossed
+    next_funding_ms: int | None
+    funding_interval_ms: int | None
+    server_ms: int
+    daily_coverage: float  # of the bars since the contract's first, within the window
+    hourly_coverage: float
+    daily_bridged: int = 0  # bars that a scoring puts into short gaps, flat and without volume
+    hourly_bridged: int = 0
+    hourly_gap: int = 0  # most candles in a row that are missing
+    turnover_24h: Decimal | None = None
+    off_price: float | None = None  # turnover / volume beyond the prices of its time
+    volume_jump: float | None = None  # of the newest hour that no move of the price confirms
+    has_diverged: bool = False  # quotes that are told and answered contradict each other
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of the score: 0 is worthless, 1 faultless; `reason` says why in words."""
+
+    name: str
+    value: float
+    weight: float
+    flag: str | None  # a stable code where something is wrong
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class QualityReport:
+    """`score` is the weighted mean of the parts, and 0 for what is not believed or not there."""
+
+    verdict: QualityVerdict
+    score: float
+    parts: tuple[Part, ...]
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        return tuple(part.flag for part in self.parts if part.flag is not None)
+
+
+Judged = tuple[float, str | None, str]  # value, flag, reason
+LEAST_COVERAGE: Final = 0.95
+
+
+def _prices(data: SymbolData, rules: QualityRules) -> Judged:
+    if data.doubt is not None:
+        return 0.0, data.doubt.value, f"In quarantine: {MEANING[data.doubt]}."
+    found = (
+        (deviation(data.last, data.mark), rules.last_off_mark, "last trade and mark price"),
+        (deviation(data.mark, data.index), rules.mark_off_index, "mark price and index"),
+    )
+    known = [(away / limit, away, pair) for away, limit, pair in found if away is not None]
+    if not known:
+        return 0.0, "prices_unknown", "Last trade, mark price and index cannot be compared."
+    share, away, pair = max(known)
+    said = f"{pair.capitalize()} are {away:.2%} apart."
+    if len(known) < len(found):
+        return 0.5 * (1.0 - min(share, 1.0)), "index_unknown", f"{said} The rest is not known."
+    return 1.0 - min(share, 1.0), None, said
+
+
+def _age(data: SymbolData, rules: QualityRules) -> Judged:
+    if data.age_s is None:
+        return 0.0, "never_seen", "Contract or ticker was never received."
+    if data.has_diverged:
+        said = f"Quotes that are told and answered differ by more than {rules.divergence:.2%}."
+        return 0.0, "feed_divergence", said
+    said = (
+        "The one of contract and ticker that is nearer to its limit"
+        f" is {data.age_s:.1f} s old, {data.age_limit_s:g} s may be."
+    )
+    if data.status is DataStatus.FRESH:
+        return 1.0, None, said
+    return min(1.0, data.age_limit_s / data.age_s) / 2.0, "stale", said
+
+
+def _quote(data: SymbolData, rules: QualityRules) -> Judged:
+    if data.spread is None:
+        if data.has_quote:
+            return 0.0, "crossed_quote", "Bid and ask are crossed, locked or not positive."
+        return 0.0, "no_quote", "Bid or ask is missing."
+    said = f"The spread is {data.spread:.3%} of mid."
+    if to_millionths(data.spread) > to_millionths(rules.max_spread):
+        return 0.0, "wide_spread", f"{said} More than {rules.max_spread:.1%} is no quote."
+    return 1.0 - data.spread / rules.max_spread, None, said
+
+
+def _trading(data: SymbolData, _: QualityRules) -> Judged:
+    if data.is_frozen:
+        return 0.0, "frozen", "Nobody trades, while the index moves on."
+    return 1.0, None, "It is traded, or the index stands still as well."
+
+
+def _book(data: SymbolData, _: QualityRules) -> Judged:
+    if data.book_status is DataStatus.UNAVAILABLE:
+        return 0.0, "no_book", "The book was not looked at yet."
+    if not data.is_book_whole:
+        return 0.0, "broken_book", "The book is crossed or lacks a side."
+    if data.book_status is DataStatus.STALE:
+        return 0.0, "stale_book", "The book is too old."
+    return 1.0, None, "The book is whole and young enough."
+
+
+def _funding(data: SymbolData, _: QualityRules) -> Judged:
+    if data.funding_interval_ms is None or data.next_funding_ms is None:
+        return 0.0, "funding_unknown", "The next funding or its interval is not known."
+    if is_funding_plausible(data.next_funding_ms, data.funding_interval_ms, data.server_ms):
+        return 1.0, None, "The next funding lies within one interval from now."
+    return 0.0, "funding_time", "The next funding does not lie within one interval from now."
+
+
+def _volume(data: SymbolData, rules: QualityRules) -> Judged:
+    doubt = volume_doubt(data.off_price, data.volume_jump, rules)
+    if doubt is not None:
+        return 0.0, doubt.value, f"{MEANING[doubt].capitalize()}."
+    if data.turnover_24h is None:
+        return 0.0, "volume_unknown", "The turnover of the day is not known."
+    said = f"The turnover of the day is {data.turnover_24h:.0f}."
+    if data.turnover_24h < Decimal(repr(rules.min_volume)):
+        return 0.0, "thin_volume", f"{said} Below {rules.min_volume:g} its price means little."
+    return 1.0, None, said
+
+
+def _hourly(data: SymbolData, rules: QualityRules) -> Judged:
+    share, flag, said = _coverage(data.hourly_coverage, data.hourly_bridged, "hourly")
+    if flag is None and data.hourly_gap > rules.max_gap:
+        return share, "hourly_gap", f"{said} {data.hourly_gap} in a row are missing."
+    return share, flag, said
+
+
+def _coverage(share: float, bridged: int, what: str) -> Judged:
+    said = f"{share:.1%} of the {what} candles are there."
+    if bridged:
+        said += f" {bridged} in short gaps are synthetic: flat and without volume."
+    return share, None if share >= LEAST_COVERAGE else f"{what}_gaps", said
+
+
+# name, weight, rule; prices and age count most: everything else rests on them.
+PARTS: Final[tuple[tuple[str, float, Callable[[SymbolData, QualityRules], Judged]], ...]] = (
+    ("prices", 0.25, _prices),
+    ("age", 0.25, _age),
+    ("quote", 0.10, _quote),
+    ("trading", 0.05, _trading),
+    ("volume", 0.05, _volume),
+    ("book", 0.10, _book),
+    ("funding", 0.05, _funding),
+    (
+        "daily_candles",
+        0.10,
+        lambda data, _: _coverage(data.daily_coverage, data.daily_bridged, "daily"),
+    ),
+    ("hourly_candles", 0.05, _hourly),
+)
+
+
+def report(data: SymbolData, rules: QualityRules) -> QualityReport:
+    """Every rule applied to one symbol."""
+    parts = tuple(Part(name, *_split(judge(data, rules), weight)) for name, weight, judge in PARTS)
+    verdict = _verdict(data, parts)
+    worthless = verdict in {QualityVerdict.QUARANTINED, QualityVerdict.UNAVAILABLE}
+    total = sum(part.value * part.weight for part in parts)
+    return QualityReport(verdict, 0.0 if worthless else round(total, 6), parts)
+
+
+def is_funding_plausible(next_ms: int, interval_ms: int, server_ms: int) -> bool:
+    """Whether the next funding lies in (now, now + interval]."""
+    return 0 < next_ms - server_ms <= interval_ms
+
+
+def _split(judged: Judged, weight: float) -> tuple[float, float, str | None, str]:
+    value, flag, reason = judged
+    return round(value, 6), weight, flag, reason
+
+
+def _verdict(data: SymbolData, parts: tuple[Part, ...]) -> QualityVerdict:
+    if data.status is DataStatus.UNAVAILABLE:
+        return QualityVerdict.UNAVAILABLE
+    if data.doubt is not None:
+        return QualityVerdict.QUARANTINED
+    if data.status is DataStatus.STALE:
+        return QualityVerdict.STALE
+    flagged = any(part.flag is not None for part in parts)
+    return QualityVerdict.FLAGGED if flagged else QualityVerdict.GOOD

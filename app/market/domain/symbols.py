@@ -1,0 +1,285 @@
+"""Symbols: the registry that resolves every spelling, and arithmetic on ticks and lots."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal
+from difflib import get_close_matches
+from hashlib import sha256
+from itertools import product
+from types import MappingProxyType
+from typing import Final
+
+from app.foundation.errors import Code, RefusedError
+from app.market.domain.models import Contract, ContractKind
+
+MAX_SPELLING: Final = 64
+NEAR_MATCHES: Final = 5
+_SPECIFICATION_LENGTH: Final = 12
+_SPELLING: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9/:_.-]*")
+_NAME: Final = re.compile(r"[A-Z0-9]{1,24}")
+_CODE: Final = re.compile(r"[A-Z0-9]{2,32}")
+_MONTH_CODES: Final = "FGHJKMNQUVXZ"
+
+# One coin has two names. It is a table, because XBT inside another name means nothing.
+_BASE_ALIASES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"BTC": ("BTC", "XBT")})
+
+# KuCoin contracts on a scaled coin, an index or a metal: no spot market trades the same unit.
+# A leading digit proves nothing (1INCH, 0G, 2Z and 4 are coins), so they are listed.
+_SCALED_ELSEWHERE: Final = frozenset(
+    {"10000CAT", "10000SATS", "10000LADYS", "10000STARL", "1000PEPE2"}
+)
+_NO_SPOT: Final = _SCALED_ELSEWHERE | {
+    *("1000BONK", "1000RATS", "1000CHEEMS", "1000000MOG", "1MBABYDOGE"),
+    *("BTCDOM", "DEFI", "ETHBTC"),
+    *("XAG", "XAU", "XPD", "XPT"),
+}
+# Scales that Binance does not use for the same coin: the same text would mean another unit.
+_NO_BINANCE: Final = _SCALED_ELSEWHERE | {"ETHBTC"}
+
+# Letters that look Latin and are not; read only to say what was probably meant.
+_LOOK_ALIKES: Final = str.maketrans(
+    "АВЕКМНОРСТУХавекмнорстухΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",
+    "ABEKMHOPCTYXABEKMHOPCTYXABEZHIKMNOPTYX",
+)
+
+_PERPETUAL_FORMS: Final = (
+    "{base}{quote}",
+    "{base}{quote}M",
+    "{base}{quote}.P",
+    "{base}-{quote}",
+    "{base}_{quote}",
+    "{base}/{quote}",
+    "{base}-{quote}-SWAP",
+    "{base}/{quote}:{settle}",
+)
+_INVERSE_FORMS: Final = ("{base}{quote}_PERP",)
+_DATED_FORMS: Final = (
+    "{base}{quote}-{date}",
+    "{base}{quote}_{date}",
+    "{base}-{quote}-{date}",
+    "{base}/{quote}-{date}",
+    "{base}/{quote}:{settle}-{date}",
+    "{base}M{month}{year}",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolFormats:
+    """One contract in the spellings of others; None where no name for the same thing exists.
+
+    The Binance and spot names follow the convention there; that it is listed is not implied.
+    """
+
+    standard: str
+    kucoin_futures: str
+    kucoin_spot: str | None
+    ccxt: str | None
+    binance: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolEntry:
+    """A contract as the registry knows it: our id, our spelling, the listing, other spellings."""
+
+    symbol_id: str
+    symbol: str
+    contract: Contract
+    formats: SymbolFormats
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SymbolIndex:
+    """Every accepted spelling in a dictionary made beforehand; nothing is ever cut or guessed."""
+
+    entries: tuple[SymbolEntry, ...]  # by standard symbol
+    _exact: Mapping[str, SymbolEntry]  # id, standard symbol, contract code
+    _other: Mapping[str, tuple[SymbolEntry, ...]]
+
+    @classmethod
+    def of(cls, registered: Iterable[tuple[str, Contract]]) -> "SymbolIndex":
+        """Index of (registry id, contract) pairs.
+
+        Raises RefusedError(symbol_ambiguous) naming both when two contracts have one name.
+        """
+        entries = sorted(
+            (
+                SymbolEntry(symbol_id, standard_symbol(contract), contract, formats_of(contract))
+                for symbol_id, contract in registered
+            ),
+            key=lambda entry: entry.symbol,
+        )
+        exact: dict[str, SymbolEntry] = {}
+        for entry in entries:
+            for key in {entry.symbol_id.upper(), entry.symbol, entry.contract.code}:
+                other = exact.setdefault(key, entry)
+                if other is not entry:
+                    raise RefusedError(
+                        Code.SYMBOL_AMBIGUOUS,
+                        f"Two contracts have one name: {other.contract.code} "
+                        f"and {entry.contract.code} are both {key}.",
+                    )
+        spellings: dict[str, tuple[SymbolEntry, ...]] = {}
+        for entry in entries:
+            for key in spellings_of(entry.contract) - exact.keys():
+                spellings[key] = (*spellings.get(key, ()), entry)
+        return cls(tuple(entries), MappingProxyType(exact), MappingProxyType(spellings))
+
+    def resolve(self, text: str) -> SymbolEntry:
+        """The one contract that a spelling, in any case, or a registry id stands for.
+
+        Raises RefusedError: symbol_unknown or symbol_ambiguous, with what may have been meant.
+        """
+        if not readable(text):
+            raise self._refusal(Code.SYMBOL_UNKNOWN, text, ())
+        key = text.upper()
+        entry = self._exact.get(key)
+        if entry is not None:
+            return entry
+        found = self._other.get(key, ())
+        if len(found) == 1 and key not in _bases(found[0].contract):
+            return found[0]
+        code = Code.SYMBOL_AMBIGUOUS if len(found) > 1 else Code.SYMBOL_UNKNOWN
+        raise self._refusal(code, text, tuple(entry.symbol for entry in found))
+
+    def find(self, symbol: str) -> SymbolEntry | None:
+        """The entry of a standard symbol, contract code or id as we write them, else None."""
+        return self._exact.get(symbol.upper())
+
+    def to_kucoin(self, text: str) -> str:
+        """KuCoin's contract code, whatever the spelling; raises as `resolve`."""
+        return self.resolve(text).contract.code
+
+    def to_standard(self, text: str) -> str:
+        """The standard symbol, whatever the spelling; raises as `resolve`."""
+        return self.resolve(text).symbol
+
+    def near(self, text: str) -> tuple[str, ...]:
+        """Standard symbols that look like `text`, best first."""
+        wanted = text[:MAX_SPELLING].translate(_LOOK_ALIKES).upper()
+        symbols = {entry.symbol: entry.symbol for entry in self.entries}
+        codes = {entry.contract.code: entry.symbol for entry in self.entries}
+        names = codes | symbols
+        close = get_close_matches(wanted, names, n=2 * NEAR_MATCHES, cutoff=0.6)
+        return tuple(dict.fromkeys(names[name] for name in close))[:NEAR_MATCHES]
+
+    def _refusal(self, code: Code, text: str, meant: tuple[str, ...]) -> RefusedError:
+        near = meant or self.near(text)
+        said = {
+            Code.SYMBOL_AMBIGUOUS: "Several contracts have this spelling",
+            Code.SYMBOL_UNKNOWN: "No contract has this spelling",
+        }[code]
+        hint = f"; perhaps one of: {', '.join(near)}." if near else "."
+        return RefusedError(code, said + hint, facts={"near_matches": ", ".join(near)})
+
+
+def readable(text: str) -> bool:
+    """Whether `text` can be a spelling at all: short, ASCII, letters, digits and / : _ . -"""
+    return len(text) <= MAX_SPELLING and _SPELLING.fullmatch(text) is not None
+
+
+def nameable(contract: Contract) -> bool:
+    """Whether the names in a listing are of the kind that we store and show."""
+    coins = (contract.base, contract.quote, contract.settle)
+    return _CODE.fullmatch(contract.code) is not None and all(map(_NAME.fullmatch, coins))
+
+
+def standard_symbol(contract: Contract) -> str:
+    """BTCUSDT, BTCUSD for inverse, BTCUSD-260327 for dated; else the exchange's own code."""
+    if contract.kind is ContractKind.PERPETUAL:
+        return f"{contract.base}{contract.quote}"
+    date = _expiry(contract)
+    if contract.kind is ContractKind.DATED and date is not None:
+        return f"{contract.base}{contract.quote}-{date:%y%m%d}"
+    return contract.code
+
+
+def formats_of(contract: Contract) -> SymbolFormats:
+    """How others call the contract."""
+    base, quote, settle = contract.base, contract.quote, contract.settle
+    date = _expiry(contract) if contract.kind is ContractKind.DATED else None
+    pair = f"{base}/{quote}:{settle}"
+    spot = ccxt = binance = None
+    if contract.kind is ContractKind.PERPETUAL:
+        ccxt = pair
+        if base not in _NO_BINANCE:
+            binance = f"{base}{quote}_PERP" if contract.is_inverse else f"{base}{quote}"
+        coin = contract.market_type in {None, "CRYPTO"} and base not in _NO_SPOT
+        if coin and not contract.is_inverse:
+            spot = f"{base}-{quote}"
+    elif date is not None:
+        ccxt = f"{pair}-{date:%y%m%d}"
+        binance = f"{base}{quote}_{date:%y%m%d}"
+    return SymbolFormats(standard_symbol(contract), contract.code, spot, ccxt, binance)
+
+
+def spellings_of(contract: Contract) -> frozenset[str]:
+    """Every upper-case spelling that is accepted for the contract besides its proper names."""
+    date = _expiry(contract)
+    words = {"quote": contract.quote, "date": "", "month": "", "year": ""}
+    forms: tuple[str, ...] = ()
+    if contract.kind is ContractKind.PERPETUAL:
+        forms = _PERPETUAL_FORMS + (_INVERSE_FORMS if contract.is_inverse else ())
+    elif contract.kind is ContractKind.DATED and date is not None:
+        forms = _DATED_FORMS
+        words |= {
+            "date": f"{date:%y%m%d}",
+            "month": _MONTH_CODES[date.month - 1],
+            "year": f"{date:%y}",
+        }
+    bases = _bases(contract)
+    settles = _BASE_ALIASES.get(contract.settle, (contract.settle,))
+    full = {
+        form.format(base=base, settle=settle, **words)
+        for form, base, settle in product(forms, bases, settles)
+    }
+    return frozenset(full | set(bases))
+
+
+def _bases(contract: Contract) -> tuple[str, ...]:
+    # a coin alone is no contract: it is kept to say which ones it may have meant
+    return _BASE_ALIASES.get(contract.base, (contract.base,))
+
+
+def _expiry(contract: Contract) -> datetime | None:
+    if contract.expires_ms is None:
+        return None
+    return datetime.fromtimestamp(contract.expires_ms / 1000, UTC)
+
+
+def specification_of(contract: Contract) -> str:
+    """A name for the numbers that an order depends on: another one as soon as one of them is."""
+    numbers = (
+        contract.is_inverse,
+        contract.multiplier.normalize(),
+        contract.lot_size,
+        contract.tick_size.normalize(),
+        contract.max_order_lots,
+    )
+    return sha256("/".join(map(str, numbers)).encode()).hexdigest()[:_SPECIFICATION_LENGTH]
+
+
+def round_to_tick(price: Decimal, tick: Decimal, rounding: str = ROUND_HALF_EVEN) -> Decimal:
+    """`price` on the grid of `tick`, exactly; raises ValueError unless tick is positive."""
+    if tick <= 0:
+        raise ValueError("tick must be positive")
+    return (price / tick).to_integral_value(rounding) * tick
+
+
+def base_quantity(contract: Contract, lots: int, price: Decimal) -> Decimal:
+    """Base coins in `lots`; for inverse contracts a lot is one USD, so the price decides."""
+    amount = lots * contract.multiplier
+    return amount / price if contract.is_inverse else amount
+
+
+def notional(contract: Contract, lots: int, price: Decimal) -> Decimal:
+    """Value of `lots` in quote currency (USD for inverse)."""
+    amount = lots * contract.multiplier
+    return amount if contract.is_inverse else amount * price
+
+
+def lots_for(contract: Contract, value: Decimal, price: Decimal) -> int:
+    """Most lots whose notional is not above `value`, a multiple of the contract's lot step."""
+    step = notional(contract, contract.lot_size, price)
+    return int((value / step).to_integral_value(ROUND_DOWN)) * contract.lot_size

@@ -1,0 +1,97 @@
+"""The whole universe through the funnel, again and again, while little of it changes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from app.configuration.domain.model import Configuration
+from app.foundation.market_memory import MarketMemory
+from app.market.domain.eligibility import Candidate, Funnel, Limits, counted, first_failure
+from app.market.domain.models import Contract
+from app.market.domain.sectors import SectorTable
+from app.market.domain.symbols import SymbolEntry
+from app.market.services.state import DailyFacts, Market, Received
+from app.market.services.symbol_quality import doubt_of
+from app.market.services.symbol_registry import Known
+
+_NO_HISTORY: Final = DailyFacts(0, None)
+
+
+def turns(held: Mapping[str, Received[Any]], limit_s: float, mono: float) -> float:
+    """The monotonic second up to which no value that is fresh now turns stale."""
+    fresh = (one.mono for one in held.values() if mono - one.mono <= limit_s)
+    return min(fresh, default=np.inf) + limit_s
+
+
+@dataclass(frozen=True, slots=True)
+class Sieve:
+    """What the funnel rests on, at one moment."""
+
+    market: Market
+    known: Known
+    configuration: Configuration
+    sectors: SectorTable
+    mono: float  # seconds
+    limits: Limits
+    memory: MarketMemory
+
+    def candidate(self, contract: Contract, symbol: str) -> Candidate:
+        """What the rules ask of one contract."""
+        market, code = self.market, contract.code
+        stats, ticker = market.stats.get(code), market.tickers.get(code)
+        history = market.daily_facts.get(code, _NO_HISTORY)
+        is_known = ticker is not None and code not in market.diverged
+        return Candidate(
+            symbol=symbol,
+            contract=contract,
+            asset_class=self.sectors.of(contract.base).asset_class,
+            turnover_24h=None if stats is None else stats.value.turnover_24h,
+            daily_bars=history.bars,
+            median_turnover=history.median_turnover,
+            ticker_age_s=max(0.0, self.mono - ticker.mono) if ticker and is_known else None,
+            doubt=doubt_of(market, code, self.configuration.quality),
+        )
+
+    def funnel(self) -> Funnel:
+        market = self.market
+
+        def made() -> tuple[Funnel, float]:
+            failures = {one.symbol: self._failure(one) for one in self.known.index.entries}
+            end = turns(market.tickers, self.limits.ticker_age_s, self.mono)
+            return counted(failures, self.limits), end
+
+        rests_on = (
+            market.stats,
+            market.tickers,
+            market.quality,
+            market.daily_facts,
+            market.diverged,
+            self.known,
+            self.configuration,
+            self.sectors,
+        )
+        return self.memory.of("funnel", rests_on, self.mono, made)
+
+    def _failure(self, entry: SymbolEntry) -> str | None:
+        """Of most symbols nothing is new since the last time: they are not judged again."""
+        market, code = self.market, entry.contract.code
+        ticker = market.tickers.get(code)
+
+        def made() -> tuple[str | None, float]:
+            end = np.inf if ticker is None else ticker.mono + self.limits.ticker_age_s
+            verdict = first_failure(self.candidate(entry.contract, entry.symbol), self.limits)
+            return verdict, end if self.mono <= end else np.inf
+
+        rests_on = (
+            entry,
+            market.stats.get(code),
+            ticker,
+            market.quality.get(code),
+            market.daily_facts.get(code),
+            code in market.diverged,
+            self.configuration,
+            self.sectors,
+        )
+        return self.memory.of(f"failure of {code}", rests_on, self.mono, made)

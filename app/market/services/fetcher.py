@@ -1,0 +1,275 @@
+"""Fetches what is asked for symbol by symbol: candles, books and funding, bounded, in batches."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeVar
+
+import structlog
+
+from app.foundation.errors import ServiceError
+from app.foundation.limited_concurrency import each
+from app.foundation.metrics import Metrics
+from app.foundation.ports import Exchange
+from app.foundation.sql.database import BULK_STATEMENT_S, Database
+from app.market.domain.data_quality import (
+    EMPTY,
+    closed_part,
+    last_closed_open_ms,
+    merged,
+    news_in,
+    sound_part,
+    wanted_from_ms,
+)
+from app.market.domain.models import CandleSeries, Funding, Interval
+from app.market.domain.panel import Source
+from app.market.domain.symbols import SymbolEntry
+from app.market.services.feed_leader import Fence, anybody
+from app.market.services.snapshot import BARS
+from app.market.services.state import CANDLE_SOURCE, LiveMarket, joined
+
+_log = structlog.get_logger("market_fetch")
+
+T = TypeVar("T")
+Done = Callable[[], None]
+Failures = list[tuple[SymbolEntry, ServiceError]]
+
+BATCH: Final = 64  # symbols per transaction
+TRIES_PER_BAR: Final = 3  # a bar without trades is never published: stop asking
+DAY_MS: Final = 86_400_000
+FUNDING_DAYS: Final = 8  # of the first request: the factors look back 7
+FUNDING_KEEP_MS: Final = 15 * DAY_MS
+
+
+def _ignore() -> None:
+    """Nobody counts."""
+
+
+@contextmanager
+def _put_back(taken: dict[SymbolEntry, T], fresh: dict[SymbolEntry, T]) -> Iterator[None]:
+    """A batch that the database refused now is stored with the next one, not lost."""
+    try:
+        yield
+    except ServiceError:
+        fresh.update(taken)
+        raise
+
+
+@dataclass(slots=True)
+class Fetcher:
+    """Asks the exchange a few symbols at a time; results go to the database, then to memory."""
+
+    exchange: Exchange
+    database: Database
+    live: LiveMarket
+    metrics: Metrics
+    workers: int
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    fence: Fence = anybody
+    is_present: Callable[[SymbolEntry], bool] = lambda _: True  # still what its code stands for
+    _tries: dict[tuple[str, Interval], tuple[int, int]] = field(default_factory=dict)
+
+    async def candles(
+        self,
+        entries: Sequence[SymbolEntry],
+        interval: Interval,
+        done: Done = _ignore,
+        batch: int = BATCH,
+    ) -> Failures:
+        """The closed bars that are missing of `entries`.
+
+        Stored `batch` symbols to a transaction and shown only then; with a batch of all of them
+        the universe moves on to a new bar at once.
+        """
+        fresh: dict[SymbolEntry, CandleSeries] = {}
+
+        async def flush() -> None:
+            taken = dict(fresh)
+            fresh.clear()
+            with _put_back(taken, fresh):
+                await self._keep_candles(taken, interval)
+
+        async def one(entry: SymbolEntry) -> None:
+            series = await self._new_bars(entry, interval)
+            if len(series):
+                fresh[entry] = series
+            if len(fresh) >= batch:
+                await flush()
+
+        wanted = [entry for entry in entries if self._is_due(entry, interval)]
+        for _ in range(len(entries) - len(wanted)):
+            done()
+        try:
+            return await self._each(wanted, one, done, CANDLE_SOURCE[interval])
+        finally:
+            await flush()  # what came before an outage is not asked for again
+
+    async def books(self, entries: Sequence[SymbolEntry], done: Done = _ignore) -> Failures:
+        """The order books of `entries`; each is shown as soon as it is here."""
+
+        async def one(entry: SymbolEntry) -> None:
+            book = await self.exchange.book(entry.contract.code)
+            held = self.live.market.with_deep_book(self.live.received(book))
+            self.live.publish(held, Source.BOOKS)
+
+        return await self._each(entries, one, done, Source.BOOKS)
+
+    async def funding(
+        self, entries: Sequence[SymbolEntry], done: Done = _ignore, batch: int = BATCH
+    ) -> Failures:
+        """Rates of `entries` that were settled since the last known one."""
+        fresh: dict[SymbolEntry, tuple[Funding, ...]] = {}
+
+        async def flush() -> None:
+            taken = dict(fresh)
+            fresh.clear()
+            with _put_back(taken, fresh):
+                await self._keep_funding(taken)
+
+        async def one(entry: SymbolEntry) -> None:
+            fresh[entry] = await self._new_rates(entry)
+            if len(fresh) >= batch:
+                await flush()
+
+        try:
+            return await self._each(entries, one, done, Source.FUNDING)
+        finally:
+            await flush()
+
+    async def load(self, entries: Sequence[SymbolEntry]) -> None:
+        """Take up what was stored before, so that only what is missing will be asked for."""
+        ids = [entry.symbol_id for entry in entries]
+        code_of = {entry.symbol_id: entry.contract.code for entry in entries}
+        now_ms = self.live.server_clock.now_ms()
+        async with self.database.read() as unit:
+            stored = {
+                interval: await unit.candles.load(ids, interval, now_ms - (bars + 1) * interval.ms)
+                for interval, bars in BARS.items()
+            }
+            rates = await unit.market.funding(ids, now_ms - FUNDING_KEEP_MS)
+        market = self.live.market
+        for interval, found in stored.items():
+            # a local exchange may have been set back: what lies ahead of its clock is not known
+            closed = {
+                code_of[symbol_id]: closed_part(series, interval, now_ms)
+                for symbol_id, series in found.items()
+            }
+            recalled = {
+                code: self.live.recalled(series, int(series.opened_ms[-1]) + interval.ms)
+                for code, series in closed.items()
+                if len(series)
+            }
+            market = market.with_candles(interval, joined(recalled, market.series(interval)))
+        settled = {
+            code_of[symbol_id]: tuple(one for one in found if one.settled_ms <= now_ms)
+            for symbol_id, found in rates.items()
+        }
+        funding = {
+            code: self.live.recalled(found, found[-1].settled_ms)
+            for code, found in settled.items()
+            if found
+        }
+        self.live.publish(replace(market, funding=joined(funding, market.funding)))
+
+    async def _each(
+        self,
+        entries: Sequence[SymbolEntry],
+        work: Callable[[SymbolEntry], Awaitable[None]],
+        done: Done,
+        source: Source,
+    ) -> Failures:
+        failures = await each(entries, work, workers=self.workers, done=done, sleep=self.sleep)
+        if failures:
+            _log.warning(
+                "symbols_failed",
+                source=source.value,
+                failed=len(failures),
+                of=len(entries),
+                causes=sorted({str(error.code) for _, error in failures}),
+                first=failures[0][0].symbol,
+            )
+        return failures
+
+    def _is_due(self, entry: SymbolEntry, interval: Interval) -> bool:
+        code, now_ms = entry.contract.code, self.live.server_clock.now_ms()
+        held = self.live.market.series(interval).get(code)
+        series = EMPTY if held is None else held.value
+        if wanted_from_ms(series, interval, BARS[interval], now_ms) is None:
+            return False
+        newest, tries = self._tries.get((code, interval), (0, 0))
+        return newest != last_closed_open_ms(interval, now_ms) or tries < TRIES_PER_BAR
+
+    async def _new_bars(self, entry: SymbolEntry, interval: Interval) -> CandleSeries:
+        code, now_ms = entry.contract.code, self.live.server_clock.now_ms()
+        held = self.live.market.series(interval).get(code)
+        series = EMPTY if held is None else held.value
+        newest = last_closed_open_ms(interval, now_ms)
+        start_ms = wanted_from_ms(series, interval, BARS[interval], now_ms)
+        if start_ms is None:
+            return EMPTY
+        asked, tries = self._tries.get((code, interval), (newest, 0))
+        self._tries[code, interval] = (newest, tries + 1 if asked == newest else 1)
+        # The last bar that is held is asked for again: it may have been changed after its close.
+        begin_ms = start_ms - interval.ms if len(series) else start_ms
+        answer = await self.exchange.candles(
+            entry.contract, interval, begin_ms, newest + interval.ms
+        )
+        return news_in(closed_part(sound_part(answer, interval), interval, now_ms), series)
+
+    async def _keep_candles(
+        self, fresh: Mapping[SymbolEntry, CandleSeries], interval: Interval
+    ) -> None:
+        # What was asked for of a former listing may be an answer about the one after it.
+        fresh = {entry: one for entry, one in fresh.items() if self.is_present(entry)}
+        if not fresh:
+            return
+        async with self.database.write(BULK_STATEMENT_S) as unit:
+            await self.fence(unit)
+            saved = await unit.candles.save(
+                {entry.symbol_id: series for entry, series in fresh.items()}, interval
+            )
+        self.metrics.market_candles_stored.labels(interval.name.lower()).inc(saved.written)
+        market, bars = self.live.market, BARS[interval]
+        held = market.series(interval)
+        news = {
+            entry.contract.code: self.live.received(
+                merged(
+                    held[entry.contract.code].value if entry.contract.code in held else EMPTY,
+                    series,
+                    bars,
+                )
+            )
+            for entry, series in fresh.items()
+        }
+        self.live.publish(market.with_candles(interval, news), CANDLE_SOURCE[interval])
+
+    async def _new_rates(self, entry: SymbolEntry) -> tuple[Funding, ...]:
+        """Rates after the last known one; a day of overlap tells the interval of the first."""
+        held = self.live.market.funding.get(entry.contract.code)
+        last_ms = held.value[-1].settled_ms if held is not None and held.value else None
+        now_ms = self.live.server_clock.now_ms()
+        start_ms = now_ms - FUNDING_DAYS * DAY_MS if last_ms is None else last_ms - DAY_MS
+        rates = await self.exchange.funding_history(entry.contract.code, start_ms, now_ms)
+        return tuple(one for one in rates if last_ms is None or one.settled_ms > last_ms)
+
+    async def _keep_funding(self, fresh: Mapping[SymbolEntry, tuple[Funding, ...]]) -> None:
+        fresh = {entry: one for entry, one in fresh.items() if self.is_present(entry)}
+        if not fresh:
+            return
+        if any(fresh.values()):
+            async with self.database.write(BULK_STATEMENT_S) as unit:
+                await self.fence(unit)
+                await unit.market.save_funding(
+                    {entry.symbol_id: rates for entry, rates in fresh.items()}
+                )
+        market = self.live.market
+        since_ms = self.live.server_clock.now_ms() - FUNDING_KEEP_MS
+        news = {}
+        for entry, rates in fresh.items():
+            held = market.funding.get(entry.contract.code)
+            both = (*(() if held is None else held.value), *rates)
+            kept = tuple(one for one in both if one.settled_ms >= since_ms)
+            news[entry.contract.code] = self.live.received(kept)
+        funding = joined(market.funding, news)
+        self.live.publish(replace(market, funding=funding), Source.FUNDING)

@@ -1,0 +1,201 @@
+"""Takes up what the owner of the feed sees, so that this process decides on the same market."""
+
+import asyncio
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+import structlog
+
+from app.foundation.ports import Monotonic
+from app.foundation.sql.database import Database
+from app.market.domain.data_quality import EMPTY, merged
+from app.market.domain.models import ExchangeLink, Funding, Interval
+from app.market.services.fetcher import FUNDING_KEEP_MS
+from app.market.services.market_wire import Mark, SharedMarket, received, stamped, unpacked
+from app.market.services.open_interest import IN_MEMORY_MS
+from app.market.services.service import MarketData
+from app.market.services.snapshot import BARS
+from app.market.services.state import FillProgress, Market, Received, joined
+from app.market.storage.shared_market import Stamped
+from app.scoring.services.service import Scoring
+
+_BAR_OF_GRACE: Final = 1
+_log = structlog.get_logger("feed")
+
+
+@dataclass(slots=True)
+class MarketFollower:
+    """Reads the shared market and the newest board whenever they have changed.
+
+    Ages go on from those at writing by the database's clock, so that without an owner everything
+    turns stale by itself. `link` is the owner's way to the exchange; None before the first word.
+    """
+
+    database: Database
+    market: MarketData
+    scoring: Scoring
+    monotonic: Monotonic
+    link: ExchangeLink | None = field(default=None, init=False)
+    _seen: tuple[int, int] | None = field(default=None, init=False)  # epoch and version
+    _registry: tuple[int, int] | None = field(default=None, init=False)
+
+    @property
+    def epoch(self) -> int | None:
+        """Of the owner whose market this is; None before the first word of one."""
+        return None if self._seen is None else self._seen[0]
+
+    async def look(self) -> bool:
+        """Whether there was something new. Raises UnavailableError."""
+        found = None
+        sent = self.monotonic()
+        async with self.database.read() as unit:
+            stamp = await unit.shared_market.stamp()
+            if stamp is not None and (stamp.epoch, stamp.version) != self._seen:
+                sent = self.monotonic()
+                found = await unit.shared_market.newest()
+        heard = self.monotonic()
+        await self.scoring.refresh()
+        if found is None:
+            return False
+        stamp, payload = found
+        try:
+            market = await asyncio.to_thread(unpacked, payload)
+        except ValueError:
+            # Written by another version of the code: its owner is followed once we are updated.
+            _log.warning("shared_market_unreadable", epoch=stamp.epoch)
+            return False
+        await self._take(market, stamp, sent, heard)
+        self._seen = stamp.epoch, stamp.version
+        return True
+
+    async def _take(self, sent: SharedMarket, stamp: Stamped, asked: float, heard: float) -> None:
+        course, data = sent.course, self.market
+        # The earliest that it can have been: nothing seems younger than it is.
+        mono = asked - stamp.elapsed_s
+        if course.server_ms is not None:
+            half_s = (heard - asked) / 2
+            data.server_clock.carry(course.server_ms, mono + half_s, course.doubt_s + half_s)
+        if self._registry != (stamp.epoch, course.registry):
+            former = data.registry.known
+            await data.registry.load()
+            data.live.forget(data.registry.known.others_than(former))
+            self._registry = stamp.epoch, course.registry
+        data.registry.last_sync = course.synced
+        await self._load_bars(Interval.DAY, sent.daily, mono)
+        await self._load_bars(Interval.HOUR, sent.hourly, mono)
+        funding = await self._funding(sent.funding, mono)
+        await self._load_open_interest(sent.open_interest)
+        held = data.live.market
+        news = Market(
+            stats=joined(held.stats, received(sent.stats, mono)),
+            tickers=joined(held.tickers, received(sent.tickers, mono)),
+            books=joined(held.books, received(sent.books, mono)),
+            funding=joined(held.funding, funding),
+            answers=joined(
+                held.answers,
+                {source: stamped(None, mark, mono) for source, mark in sent.answers.items()},
+            ),
+        )
+        data.live.publish(
+            replace(
+                held,
+                stats=news.stats,
+                tickers=news.tickers,
+                books=news.books,
+                funding=news.funding,
+                answers=news.answers,
+                quality=sent.quality,
+                diverged=sent.diverged,
+                is_streaming=course.is_streaming,
+            )
+        )
+        data.trading, data.fill, self.link = course.trading, FillProgress(*course.fill), course.link
+        if course.is_scorable:
+            data.scorable.set()
+        if course.is_filled:
+            data.filled.set()
+        board = self.scoring.in_force()
+        if course.is_whole and board is not None and board.run_id == course.board_id:
+            self.scoring.whole.set()
+
+    async def _load_bars(self, interval: Interval, marks: Mapping[str, Mark], mono: float) -> None:
+        """Bars that the owner has and we do not: the new ones, or all where there was a gap."""
+        held = self.market.live.market.series(interval)
+        more: dict[str, int] = {}  # code -> since when
+        for code, (_, _, count, last_ms) in marks.items():
+            series = held[code].value if code in held else EMPTY
+            ours_ms = int(series.opened_ms[-1]) if len(series) else 0
+            if last_ms <= ours_ms and count <= len(series) + _BAR_OF_GRACE:
+                continue
+            grown = (last_ms - ours_ms) // interval.ms
+            follows = len(series) and count - len(series) <= grown + _BAR_OF_GRACE
+            more[code] = ours_ms if follows else last_ms - BARS[interval] * interval.ms
+        ids = self._ids(more)
+        if not ids:
+            return
+        async with self.database.read() as unit:
+            found = await unit.candles.load(list(ids), interval, min(more.values()))
+        market = self.market.live.market
+        held = market.series(interval)
+        fresh = {
+            code: stamped(
+                merged(held[code].value if code in held else EMPTY, series, BARS[interval]),
+                marks[code],
+                mono,
+            )
+            for symbol_id, series in found.items()
+            if len(series) and (code := ids[symbol_id])
+        }
+        self.market.live.publish(market.with_candles(interval, fresh))
+
+    async def _funding(
+        self, marks: Mapping[str, Mark], mono: float
+    ) -> dict[str, Received[tuple[Funding, ...]]]:
+        """Rates of everybody, with the ages that they have for the owner."""
+        held = self.market.live.market.funding
+        rates = {code: held[code].value if code in held else () for code in marks}
+        last = {code: found[-1].settled_ms if found else 0 for code, found in rates.items()}
+        behind = {code for code, mark in marks.items() if mark[3] > last[code]}
+        if ids := self._ids(behind):
+            oldest_ms = self.market.server_clock.now_ms() - FUNDING_KEEP_MS
+            since_ms = max(oldest_ms, min(last[code] for code in ids.values()))
+            async with self.database.read() as unit:
+                found = await unit.market.funding(list(ids), since_ms)
+            for symbol_id, settled in found.items():
+                code = ids[symbol_id]
+                news = tuple(one for one in settled if one.settled_ms > last[code])
+                kept = tuple(one for one in rates[code] if one.settled_ms >= oldest_ms)
+                rates[code] = (*kept, *news)
+        return {code: stamped(found, marks[code], mono) for code, found in rates.items()}
+
+    async def _load_open_interest(self, mark: tuple[int, int]) -> None:
+        data, (_, last_ms) = self.market, mark
+        log = data.live.market.open_interest
+        entries = data.registry.index.entries
+        if not len(log.times_ms):
+            if last_ms:
+                await data.open_interest.load(entries)
+            return
+        if last_ms <= int(log.times_ms[-1]):
+            return
+        async with self.database.read() as unit:
+            times = await unit.market.snapshot_times(int(log.times_ms[-1]) + 1)
+            values = await unit.market.open_interest([one.symbol_id for one in entries], times)
+        for taken_ms, row in zip(times, values, strict=True):
+            known = {
+                one.contract.code: float(coins)
+                for one, coins in zip(entries, row, strict=True)
+                if np.isfinite(coins)
+            }
+            log = log.with_row(taken_ms, known, IN_MEMORY_MS)
+        data.live.publish(replace(data.live.market, open_interest=log))
+
+    def _ids(self, codes: Collection[str]) -> dict[str, str]:
+        """Symbol id -> code of those that we know."""
+        return {
+            entry.symbol_id: entry.contract.code
+            for entry in self.market.registry.index.entries
+            if entry.contract.code in codes
+        }

@@ -1,0 +1,224 @@
+"""Looks at the quality of all data after each refresh, remembers quarantines, stores verdicts."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Final
+
+import structlog
+
+from app.foundation.errors import ServiceError
+from app.foundation.sql.database import Database
+from app.market.domain.price_quarantine import Doubt, PriceState, read, released
+from app.market.domain.quality_report import QualityReport, QualityVerdict
+from app.market.domain.reference_prices import ReferencePrice, referred
+from app.market.domain.symbols import SymbolEntry
+from app.market.services.feed_leader import Fence, anybody
+from app.market.services.quality_lots import LOTS, Lot, document, noticed, recalled, seen
+from app.market.services.quality_reports import quality_of
+from app.market.services.snapshot import MarketMoment
+from app.market.services.state import LiveMarket
+from app.market.services.symbol_quality import reading_of
+from app.market.storage.quality import StoredVerdict
+
+RELEASES: Final = "quality_releases"  # the fact: symbol id -> when (exchange time), why and by whom
+_FORGET_MS: Final = 3_600_000
+_DAY_MS: Final = 86_400_000
+_JUDGE_S: Final = 30.0
+PORTION: Final = 25  # contracts that are judged in one turn
+_REPORTS: Final = 15  # that are reported on between two breaks
+_BREAK_S: Final = 0.05
+_log = structlog.get_logger("quality")
+
+
+@dataclass(slots=True)
+class QualityKeeper:
+    """Only the owner of the feed looks; the others see its states in the shared market.
+
+    Without the database prices are judged as before; verdicts are stored once it is back.
+    """
+
+    database: Database
+    live: LiveMarket
+    moment: Callable[[], MarketMoment]
+    fence: Fence = anybody
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    _stored: dict[str, QualityVerdict] | None = field(default=None, init=False)
+    _lots: Mapping[str, Lot] = field(default_factory=dict, init=False)  # as they are stored
+    _forgotten_ms: int = field(default=0, init=False)
+    _judged: float = field(default=float("-inf"), init=False)  # monotonic second of the reports
+    _doubts: Mapping[str, Doubt] = field(default_factory=dict, init=False)
+
+    async def observe(self) -> None:
+        """Judge the prices that have come in since, a few in each turn of the loop."""
+        entries = self.moment().known.index.entries
+        judged: dict[str, tuple[PriceState | None, PriceState]] = {}
+        for begun in range(0, len(entries), PORTION):
+            if begun:
+                await asyncio.sleep(0)  # all at once took as long as fifty answers
+            judged |= self._judged_of(entries[begun : begun + PORTION])
+        self._take(judged)
+
+    def _judged_of(
+        self, entries: Sequence[SymbolEntry]
+    ) -> dict[str, tuple[PriceState | None, PriceState]]:
+        """The states that change, by code, with what they were."""
+        moment = self.moment()
+        market, rules = moment.market, moment.configuration.quality
+        found: dict[str, tuple[PriceState | None, PriceState]] = {}
+        for entry in entries:
+            code = entry.contract.code
+            reading = reading_of(market, entry.contract, moment.server_ms)
+            if reading is None:
+                continue
+            before = market.quality.get(code)
+            after = read(before, reading, rules)
+            if before is None:
+                after = noticed(after, self._lots.get(entry.symbol_id), entry, moment)
+            if after is not before:
+                found[code] = before, after
+            _tell(entry.symbol, before, after)
+        return found
+
+    def _take(self, judged: Mapping[str, tuple[PriceState | None, PriceState]]) -> None:
+        """All at once: every answer from memory is made anew for another market.
+
+        What somebody else has changed meanwhile is judged again at the next look.
+        """
+        market = self.live.market
+        news = {
+            code: after
+            for code, (before, after) in judged.items()
+            if market.quality.get(code) is before
+        }
+        if news:
+            self.live.market = replace(market, quality=MappingProxyType({**market.quality, **news}))
+
+    def refer(self, prices: Mapping[str, ReferencePrice]) -> None:
+        """Take up what other exchanges say, by base coin; nothing waits here."""
+        moment = self.moment()
+        entries, states = moment.known.index.entries, moment.market.quality
+        after = referred(states, entries, prices, moment.server_ms)
+        self.live.market = replace(self.live.market, quality=MappingProxyType(after))
+
+    async def look(self) -> None:
+        """Judge, take up what the operator has released, and store the verdicts that changed."""
+        await self.observe()
+        try:
+            await self._recall()
+            await self._release()
+            await self._store()
+        except ServiceError as error:
+            _log.warning("verdicts_not_stored", cause=str(error.code))
+
+    async def _recall(self) -> None:
+        """A quarantine outlives a restart: the price has to be confirmed all the same."""
+        if self._stored is not None:
+            return
+        async with self.database.read() as unit:
+            newest = await unit.quality.newest()
+            self._lots = recalled(await unit.facts.get(LOTS))
+        self._stored = {symbol_id: one.verdict for symbol_id, one in newest.items()}
+        moment = self.moment()
+        states = dict(moment.market.quality)
+        for entry in moment.known.index.entries:
+            stored, state = newest.get(entry.symbol_id), states.get(entry.contract.code)
+            if state is None:
+                continue
+            after = state if stored is None else _continued(state, stored)
+            after = noticed(after, self._lots.get(entry.symbol_id), entry, moment)
+            _tell(entry.symbol, state, after)
+            states[entry.contract.code] = after
+        self.live.market = replace(self.live.market, quality=MappingProxyType(states))
+
+    async def _release(self) -> None:
+        async with self.database.read() as unit:
+            told = await unit.facts.get(RELEASES) or {}
+        states = dict(self.live.market.quality)
+        for entry in self.moment().known.index.entries:
+            word, state = told.get(entry.symbol_id), states.get(entry.contract.code)
+            if word is None or state is None or state.since_ms is None:
+                continue
+            if state.since_ms <= word["at_ms"]:
+                after = states[entry.contract.code] = released(state)
+                _tell(entry.symbol, state, after)
+                held = MappingProxyType(dict(states))
+                self.live.market = replace(self.live.market, quality=held)
+
+    async def _reports(self, moment: MarketMoment, break_s: float) -> dict[str, QualityReport]:
+        """In a thread, with breaks: in one go it took half the processor from every answer."""
+        found: dict[str, QualityReport] = {}
+        entries = moment.known.index.entries
+        for begun in range(0, len(entries), _REPORTS):
+            if begun:
+                await self.sleep(break_s)
+            found |= await asyncio.to_thread(_reports, moment, entries[begun : begun + _REPORTS])
+        return found
+
+    async def _store(self) -> None:
+        moment, known = self.moment(), self._stored
+        if known is None or moment.as_of() is None:
+            return
+        doubts = {code: one.doubt for code, one in moment.market.quality.items() if one.doubt}
+        # A stream is looked at every few seconds; only a quarantine is worth all reports at once.
+        if doubts == self._doubts and moment.mono - self._judged < _JUDGE_S:
+            return
+        # Who starts waits for the first of them, and has nobody to answer yet.
+        break_s = 0.0 if math.isinf(self._judged) else _BREAK_S
+        self._doubts, self._judged = doubts, moment.mono
+        found = await self._reports(moment, break_s)
+        at = self.live.server_clock.now()
+        news = [
+            StoredVerdict(symbol_id, at, one.verdict, one.score, one.flags)
+            for symbol_id, one in found.items()
+            if known.get(symbol_id) is not one.verdict
+        ]
+        rules = moment.configuration.quality
+        is_due = moment.server_ms - self._forgotten_ms >= _FORGET_MS
+        lots = {**self._lots, **seen(moment)}
+        if not news and not is_due and lots == self._lots:
+            return
+        async with self.database.write() as unit:
+            await self.fence(unit)
+            await unit.quality.note(news)
+            if lots != self._lots:
+                await unit.facts.put(LOTS, document(lots))
+            if is_due:
+                before = at - timedelta(days=rules.history_days)
+                await unit.quality.forget(before, rules.history_rows)
+                oldest_ms = moment.server_ms - rules.revision_days * _DAY_MS
+                await unit.candle_revisions.forget(oldest_ms)
+        if is_due:
+            self._forgotten_ms = moment.server_ms
+        self._lots = lots
+        known.update({one.symbol_id: one.verdict for one in news})
+
+
+def _reports(moment: MarketMoment, entries: Sequence[SymbolEntry]) -> dict[str, QualityReport]:
+    """Of every contract that something was received of."""
+    return {
+        entry.symbol_id: quality_of(moment, entry)
+        for entry in entries
+        if entry.contract.code in moment.market.stats
+    }
+
+
+def _continued(state: PriceState, stored: StoredVerdict) -> PriceState:
+    """With the doubt that was stored, where the present price raises none of its own."""
+    doubts = [Doubt(flag) for flag in stored.flags if flag in set(Doubt)]
+    if state.doubt is not None or stored.verdict is not QualityVerdict.QUARANTINED or not doubts:
+        return state
+    return replace(state, doubt=doubts[0], since_ms=round(stored.at.timestamp() * 1000))
+
+
+def _tell(symbol: str, before: PriceState | None, after: PriceState) -> None:
+    was = None if before is None else before.doubt
+    if was is after.doubt:
+        return
+    if after.doubt is None:
+        _log.info("quarantine_ended", symbol=symbol, was=str(was))
+    elif was is None:
+        _log.warning("quarantined", symbol=symbol, reason=after.doubt.value)

@@ -1,0 +1,320 @@
+"""What can be said of the market at one moment: funnel, quotes, freshness, inputs of a scoring."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Final
+
+import numpy as np
+
+from app.configuration.domain.model import Configuration
+from app.foundation.market_memory import MarketMemory
+from app.market.domain.data_quality import closed_by_ms, freshness, worst
+from app.market.domain.eligibility import (
+    TOO_FEW_BARS,
+    TURNOVER_24H,
+    Candidate,
+    Funnel,
+    Limits,
+    RuleCheck,
+    check,
+)
+from app.market.domain.liquidity import depth
+from app.market.domain.models import Book, Contract, ContractStatus, DataStatus, Interval
+from app.market.domain.panel import Panel, ScoringInputs, Source
+from app.market.domain.sectors import SectorTable
+from app.market.domain.symbols import SymbolEntry, base_quantity
+from app.market.services.eligibility import Sieve, turns
+from app.market.services.exchange_clock import instant
+from app.market.services.market_panel import age_column, agreed_panel, as_float
+from app.market.services.quotes import Aged, QuoteView, spread
+from app.market.services.state import CANDLE_SOURCE, LIVE, Market, Received
+from app.market.services.symbol_quality import next_funding
+from app.market.services.symbol_registry import Known
+
+DAILY_BARS: Final = 250  # a full sample of the confidence
+HOURLY_BARS: Final = 400
+BARS: Final[Mapping[Interval, int]] = {Interval.DAY: DAILY_BARS, Interval.HOUR: HOURLY_BARS}
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class MarketMoment:
+    """The market frozen at one instant; every method is a pure function of it."""
+
+    market: Market
+    known: Known
+    configuration: Configuration
+    sectors: SectorTable
+    mono: float
+    server_ms: int
+    memory: MarketMemory = field(default_factory=MarketMemory)  # shared by moments of one market
+    clock_doubt_s: float = 0.0  # by so much `server_ms` may be wrong
+    is_streamed: bool = False  # the configured feed mode: age limits never follow the present one
+
+    @property
+    def _others(self) -> tuple[object, ...]:
+        market = self.market
+        return (self.known, self.configuration, self.sectors, self.is_streamed, market.diverged)
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.configuration.eligibility, self.age_limit_s(Source.TICKERS))
+
+    def age_limit_s(self, source: Source) -> float:
+        """How old an input may be in the configured feed mode."""
+        return self.configuration.age_limit_s(source, streaming=self.is_streamed)
+
+    @property
+    def quote_span_s(self) -> float:
+        """Quotes of one scoring may be so far apart, in seconds."""
+        return self.configuration.quote_span_s(streaming=self.is_streamed)
+
+    @property
+    def _sieve(self) -> Sieve:
+        return Sieve(
+            self.market,
+            self.known,
+            self.configuration,
+            self.sectors,
+            self.mono,
+            self.limits,
+            self.memory,
+        )
+
+    def candidate(self, contract: Contract, symbol: str) -> Candidate:
+        """What the funnel asks of one contract."""
+        return self._sieve.candidate(contract, symbol)
+
+    def funnel(self) -> Funnel:
+        return self._sieve.funnel()
+
+    def eligibility(self, entry: SymbolEntry) -> tuple[RuleCheck, ...]:
+        return check(self.candidate(entry.contract, entry.symbol), self.limits)
+
+    def status(self) -> DataStatus:
+        """Of the market as a whole: the listings that everything else hangs on."""
+        answers = self.market.answers
+
+        def made() -> tuple[DataStatus, float]:
+            asked = ((answers.get(source), self.age_limit_s(source)) for source in LIVE)
+            ends = (one.mono + limit_s for one, limit_s in asked if one is not None)
+            turns = min((end for end in ends if self.mono <= end), default=np.inf)
+            return worst(map(self._verdict, LIVE)), turns
+
+        rests_on = (answers, self.is_streamed, self.configuration)
+        return self.memory.of("status", rests_on, self.mono, made)
+
+    def unknown(self) -> tuple[Source, ...]:
+        """What as a whole is too old to score by or was never there."""
+        stale = [source for source in LIVE if self._verdict(source) is not DataStatus.FRESH]
+        return (*stale, *(() if self.market.daily else (Source.DAILY_CANDLES,)))
+
+    def as_of(self) -> datetime | None:
+        """Exchange time that everything live is known up to; None until all of it has answered."""
+        known_ms = self.market.known_until_ms()
+        return None if known_ms is None else instant(known_ms)
+
+    def age_s(self, source: Source) -> float | None:
+        """Seconds since the source last answered."""
+        return self._age(self.market.answers.get(source))
+
+    def _verdict(self, source: Source) -> DataStatus:
+        return freshness(self.age_s(source), self.age_limit_s(source))
+
+    def ages(self, entry: SymbolEntry) -> dict[Source, Aged]:
+        """Age and verdict of each input of one symbol."""
+        code = entry.contract.code
+        found = {
+            source: Aged(age, freshness(age, self.age_limit_s(source)))
+            for source, age in self._ages_of(code).items()
+        }
+        if code in self.market.diverged:
+            quote = found[Source.TICKERS]
+            found[Source.TICKERS] = Aged(quote.age_s, worst((quote.status, DataStatus.STALE)))
+        return found
+
+    def is_fresh(self, entry: SymbolEntry) -> bool:
+        """Whether contract and ticker are within their age limits and not contradicted."""
+        return self._is_fresh(entry.contract.code, tuple(map(self.age_limit_s, LIVE)))
+
+    def _is_fresh(self, code: str, limits_s: tuple[float, ...]) -> bool:
+        """`limits_s` are those of LIVE: finding them for each symbol takes longer than the rest."""
+        if code in self.market.diverged:
+            return False
+        stats, ticker = self.market.stats.get(code), self.market.tickers.get(code)
+        if stats is None or ticker is None:
+            return False
+        ages_s = (self.mono - stats.mono, self.mono - ticker.mono)
+        return all(age_s <= limit_s for age_s, limit_s in zip(ages_s, limits_s, strict=True))
+
+    def book(self, entry: SymbolEntry) -> Book | None:
+        """The book of a symbol while it is within its age limit."""
+        held = self.market.books.get(entry.contract.code)
+        return held.value if held is not None and self._is_young(Source.BOOKS, held) else None
+
+    def _is_young(self, source: Source, received: Received[object] | None) -> bool:
+        return freshness(self._age(received), self.age_limit_s(source)) is DataStatus.FRESH
+
+    def stale_symbols(self) -> int:
+        """Open contracts whose contract or ticker data is too old or missing."""
+        market, limit_s = self.market, self.age_limit_s
+
+        def counted() -> tuple[int, float]:
+            limits_s = tuple(map(limit_s, LIVE))
+            stale = sum(
+                entry.contract.status is ContractStatus.OPEN
+                and not self._is_fresh(entry.contract.code, limits_s)
+                for entry in self.known.index.entries
+            )
+            both = zip((market.stats, market.tickers), limits_s, strict=True)
+            return stale, min(turns(held, most_s, self.mono) for held, most_s in both)
+
+        rests_on = (market.stats, market.tickers, *self._others)
+        return self.memory.of("stale_symbols", rests_on, self.mono, counted)
+
+    def quote(self, entry: SymbolEntry) -> QuoteView:
+        code, contract = entry.contract.code, entry.contract
+        ages = self.ages(entry)
+        held = self.market.stats.get(code), self.market.tickers.get(code)
+        stats = None if held[0] is None else held[0].value
+        ticker = None if held[1] is None else held[1].value
+        book = self.market.books.get(code)
+        settled = self.market.funding.get(code)
+        times = [one.at for one in held if one is not None]
+        bid, ask = (None, None) if ticker is None else (ticker.bid, ticker.ask)
+        shown = None if book is None else depth(book.value, float(contract.multiplier), 50.0)
+        return QuoteView(
+            entry=entry,
+            last=None if ticker is None else ticker.last,
+            bid=bid,
+            ask=ask,
+            mark=None if stats is None else stats.mark_price,
+            index=None if stats is None else stats.index_price,
+            change_24h=None if stats is None else stats.change_24h,
+            turnover_24h=None if stats is None else stats.turnover_24h,
+            volume_24h=None if stats is None else stats.volume_24h,
+            funding_rate=None if stats is None else stats.funding_rate,
+            predicted_funding_rate=None if stats is None else stats.predicted_funding_rate,
+            funding_interval_ms=contract.funding_interval_ms,
+            next_funding=next_funding(stats, contract, self.server_ms),
+            open_interest_lots=None if stats is None else stats.open_interest_lots,
+            open_interest=self.open_interest(contract),
+            spread_bp=spread(bid, ask),
+            depth=None if shown is None or np.isnan(shown) or contract.is_inverse else shown,
+            settled_funding=() if settled is None else settled.value,
+            ages=ages,
+            told_at=None if held[1] is None else held[1].at,
+            as_of=min(times, default=None),
+            status=worst(ages[source].status for source in LIVE),
+        )
+
+    def open_interest(self, contract: Contract) -> Decimal | None:
+        """Open interest now in base coins; None without it or without a price."""
+        stats = self.market.stats.get(contract.code)
+        if stats is None or stats.value.open_interest_lots is None:
+            return None
+        price = stats.value.mark_price or stats.value.last_price
+        if price is None or price <= 0:
+            return None
+        return base_quantity(contract, stats.value.open_interest_lots, price)
+
+    def panel(
+        self,
+        interval: Interval,
+        symbols: tuple[str, ...] | None = None,
+        until_ms: int | None = None,
+    ) -> Panel:
+        """Bars of `symbols` (all that have any, if not given) closed now or by `until_ms`."""
+        held = self.market.series(interval)
+        series = {
+            entry.symbol: held[entry.contract.code].value
+            for entry in self.known.index.entries
+            if entry.contract.code in held
+        }
+        closed = closed_by_ms(self.server_ms)
+        if until_ms is not None:
+            closed = min(closed, until_ms)
+        return agreed_panel(series, symbols, interval, closed, BARS[interval])
+
+    def scoring_inputs(self) -> ScoringInputs:
+        """Everything one scoring run may look at, for the symbols that pass the funnel."""
+        passed = self.funnel()
+        names = passed.eligible
+        entries = [entry for entry in map(self.known.index.find, names) if entry is not None]
+        codes = tuple(entry.contract.code for entry in entries)
+        known_ms = self.market.known_until_ms()
+        as_of_ms = self.server_ms if known_ms is None else known_ms
+        books = [self.market.deep_book(code, as_of_ms) for code in codes]
+        ages = [
+            {**self._ages_of(code), Source.BOOKS: self._age(one)}
+            for code, one in zip(codes, books, strict=True)
+        ]
+        tickers = [self.market.tickers.get(code) for code in codes]
+        funding = [self.market.funding.get(code) for code in codes]
+        daily, hourly = (
+            self.panel(interval, names, as_of_ms) for interval in (Interval.DAY, Interval.HOUR)
+        )
+        log = self.market.open_interest.before(as_of_ms)
+        now_coins = np.array([[as_float(self.open_interest(one.contract)) for one in entries]])
+        return ScoringInputs(
+            symbols=names,
+            as_of_ms=as_of_ms,
+            daily=daily,
+            hourly=hourly,
+            bid=np.array([as_float(one.value.bid if one else None) for one in tickers]),
+            ask=np.array([as_float(one.value.ask if one else None) for one in tickers]),
+            multiplier=np.array([float(one.contract.multiplier) for one in entries]),
+            books=tuple(None if one is None else one.value for one in books),
+            funding=tuple(() if one is None else one.value for one in funding),
+            open_interest_ms=np.append(log.times_ms, np.int64(as_of_ms)),
+            open_interest=np.vstack([log.columns(codes), now_coins.reshape(1, len(codes))]),
+            ages_s={source: age_column(ages, source) for source in Source},
+            half_lives_s={source: self._scoring_limit_s(source) for source in Source},
+            excluded=passed.excluded,
+            unread=sum(map(self._is_unread, passed.excluded.items())),
+        )
+
+    def _scoring_limit_s(self, source: Source) -> float:
+        """As `age_limit_s`; only books that are asked for in rotation are scored."""
+        if source is Source.BOOKS:
+            return self.configuration.cadences.book_age_limit_s
+        return self.age_limit_s(source)
+
+    def _is_unread(self, excluded: tuple[str, str]) -> bool:
+        """Whether a symbol is not eligible only because an input of the funnel is not known yet.
+
+        That is its 24 h turnover, without which no candles are asked for, or its daily candles.
+        """
+        symbol, rule = excluded
+        entry = self.known.index.find(symbol)
+        if rule == TURNOVER_24H and entry is not None:
+            stats = self.market.stats.get(entry.contract.code)
+            return stats is None or stats.value.turnover_24h is None
+        if rule != TOO_FEW_BARS or entry is None or entry.contract.code in self.market.daily:
+            return False
+        listed_ms = entry.contract.listed_ms  # a listing of yesterday or today has no candle
+        return listed_ms is None or listed_ms < self.server_ms - 2 * Interval.DAY.ms
+
+    def _ages_of(self, code: str) -> dict[Source, float | None]:
+        """Seconds since each input of a contract was last known to be true.
+
+        For candles: since the newest one closed, whenever it arrived.
+        """
+        market = self.market
+        ages: dict[Source, float | None] = {
+            Source.CONTRACTS: self._age(market.stats.get(code)),
+            Source.TICKERS: self._age(market.tickers.get(code)),
+            Source.BOOKS: self._age(market.books.get(code)),
+            Source.FUNDING: self._age(market.funding.get(code)),
+        }
+        for interval, source in CANDLE_SOURCE.items():
+            held = market.series(interval).get(code)
+            closed = None
+            if held is not None and len(held.value):
+                closed = int(held.value.opened_ms[-1]) + interval.ms
+            ages[source] = None if closed is None else max(0.0, (self.server_ms - closed) / 1000)
+        return ages
+
+    def _age(self, received: Received[object] | None) -> float | None:
+        return None if received is None else max(0.0, self.mono - received.mono)

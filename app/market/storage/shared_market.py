@@ -1,0 +1,145 @@
+"""What the owner of the feed sees, for the other processes: one row, written anew each time."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.container.tables import scoring_runs, shared_markets, sync_requests
+from app.foundation.sql.database_clock import now_ms
+from app.foundation.sql.events import CHANNEL
+from app.foundation.sql.leases import LeaseRepository
+from app.foundation.sql.statements import insert
+
+FEED: Final = "feed"
+_KEEP_REQUESTS_MS: Final = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Stamped:
+    """Which row it is, and when by the database's clock it was written and read."""
+
+    epoch: int
+    version: int
+    stamped_ms: int
+    read_ms: int
+
+    @property
+    def elapsed_s(self) -> float:
+        return max(0, self.read_ms - self.stamped_ms) / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class SyncRequest:
+    """What became of asking the owner of the feed for the contracts; `error` is a stable code."""
+
+    is_done: bool
+    error: str | None
+    detail: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SharedMarketRepository:
+    """The row and the requests to whoever writes it."""
+
+    connection: AsyncConnection
+
+    async def clock_ms(self) -> int:
+        """The database's time."""
+        return int((await self.connection.execute(select(now_ms(self.connection)))).scalar_one())
+
+    async def publish(self, epoch: int, stamped_ms: int, payload: bytes) -> int:
+        """Number of rows written: none by who no longer has the lease of `epoch`."""
+        table = shared_markets
+        if not await LeaseRepository(self.connection).is_present(FEED, epoch):
+            return 0
+        statement = insert(self.connection, table).values(
+            name=FEED, epoch=epoch, version=1, stamped_ms=stamped_ms, payload=payload
+        )
+        given = statement.excluded
+        written = await self.connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=[table.c.name],
+                set_={
+                    "epoch": given.epoch,
+                    "version": table.c.version + 1,
+                    "stamped_ms": given.stamped_ms,
+                    "payload": given.payload,
+                },
+            )
+        )
+        if self.connection.dialect.name == "postgresql":
+            await self.connection.execute(select(func.pg_notify(CHANNEL, FEED)))
+        return written.rowcount
+
+    async def stamp(self) -> Stamped | None:
+        """None before the first one was written."""
+        row = (await self.connection.execute(self._wanted())).one_or_none()
+        return None if row is None else Stamped(row[0], row[1], row[2], row[3])
+
+    async def newest(self) -> tuple[Stamped, bytes] | None:
+        """With what was written."""
+        wanted = self._wanted().add_columns(shared_markets.c.payload)
+        row: Any = (await self.connection.execute(wanted)).one_or_none()
+        return None if row is None else (Stamped(*row[:4]), row.payload)
+
+    async def newest_run_id(self, until: datetime) -> str | None:
+        """Of the newest board made up to `until`, by any process; None before the first."""
+        table = scoring_runs
+        wanted = (
+            select(table.c.run_id)
+            .where(table.c.calculated_at <= until)
+            .order_by(table.c.calculated_at.desc(), table.c.run_id.desc())
+        )
+        found: str | None = (await self.connection.execute(wanted.limit(1))).scalar()
+        return found
+
+    def _wanted(self) -> Select[int, int, int, int]:
+        table = shared_markets
+        return select(
+            table.c.epoch, table.c.version, table.c.stamped_ms, now_ms(self.connection)
+        ).where(table.c.name == FEED)
+
+    async def request_sync(self, request_id: str) -> None:
+        """Asks whoever has the feed for the list of contracts; old requests are forgotten."""
+        table, now = sync_requests, now_ms(self.connection)
+        await self.connection.execute(
+            table.delete().where(table.c.asked_ms < now - _KEEP_REQUESTS_MS)
+        )
+        await self.connection.execute(
+            insert(self.connection, table)
+            .values(request_id=request_id, asked_ms=now)
+            .on_conflict_do_nothing()
+        )
+
+    async def open_sync_requests(self) -> tuple[str, ...]:
+        """Those that nobody has answered."""
+        table = sync_requests
+        wanted = select(table.c.request_id).where(table.c.done_ms.is_(None))
+        return tuple(await self.connection.scalars(wanted))
+
+    async def answer_sync_requests(
+        self, request_ids: tuple[str, ...], error: str | None, detail: str | None
+    ) -> None:
+        """They are done, or failed with a code."""
+        table = sync_requests
+        await self.connection.execute(
+            table.update()
+            .where(table.c.request_id.in_(request_ids))
+            .values(
+                done_ms=now_ms(self.connection),
+                error=error,
+                detail=None if detail is None else detail[:500],
+            )
+        )
+
+    async def sync_request(self, request_id: str) -> SyncRequest | None:
+        """None for one that is not known."""
+        table = sync_requests
+        wanted = select(table.c.done_ms, table.c.error, table.c.detail).where(
+            table.c.request_id == request_id
+        )
+        row = (await self.connection.execute(wanted)).one_or_none()
+        return None if row is None else SyncRequest(row.done_ms is not None, row.error, row.detail)

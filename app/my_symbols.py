@@ -1,0 +1,194 @@
+"""MySymbolsServiceV2: the one face that routes, command line and embedding code call."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from app.alerts.domain.models import Alert
+from app.alerts.services.notifications import Notifications
+from app.alerts.services.rule_settings import AlertRuleService
+from app.alerts.services.service import AlertService, Chosen
+from app.configuration.domain.model import WeightingMethod
+from app.foundation.idempotency import Command, Once, Outcome
+from app.foundation.job_service import JobService
+from app.market.services.quality import QualityService
+from app.market.services.service import MarketData
+from app.market.services.symbol_registry import Registry
+from app.operations.services.configuration import ConfigurationService
+from app.operations.services.event_stream import EventStream
+from app.operations.services.health import Status
+from app.operations.services.integrity import Integrity
+from app.operations.services.sample_data import SampleData
+from app.performance.services.portfolio_metrics import MetricsService, PortfolioMetrics
+from app.performance.services.report import Reporting
+from app.performance.services.service import Claim, Performance
+from app.performance.services.snapshots import PerformanceMarks
+from app.portfolio.domain.controls import Lock, LockKind, Switch
+from app.portfolio.domain.event_log import PortfolioEvent
+from app.portfolio.domain.returns import Trade
+from app.portfolio.services.controls import ControlService
+from app.portfolio.services.member_views import MemberView, PortfolioView
+from app.portfolio.services.membership import PortfolioService, Removed, Replaced
+from app.portfolio.services.proposals import Proposals
+from app.portfolio.services.queries import Analytics, CorrelationReport, PortfolioOverview
+from app.portfolio.services.rebalance_runs import Rebalanced
+from app.portfolio.services.rebalancing import Rebalancing
+from app.portfolio.services.replacement import Executed, Replacement, Replacements
+from app.portfolio.services.target_weights import Optimized, Weights
+from app.portfolio.services.watch_list import WatchList
+from app.scoring.domain.board import Board, Card
+from app.scoring.services.service import Scoring
+from app.signals.services.actions import SignalActions
+from app.signals.services.outcomes import SignalOutcomes
+from app.signals.services.service import Signals
+from app.signals.services.sources import SignalSources
+from app.trading.services.position_sizing import (
+    DataFacts,
+    SizedPosition,
+    Tradeable,
+    Trading,
+    Verdict,
+)
+from app.trading.services.safety import Safety, SafetyReport
+
+
+@dataclass(frozen=True, slots=True)
+class MySymbolsServiceV2:
+    """Composes the use cases and holds no logic of its own.
+
+    The methods are the short way for embedding code; routes that need a rendered, idempotent
+    answer call the use cases behind them.
+    """
+
+    registry: Registry
+    market: MarketData
+    quality: QualityService
+    scoring: Scoring
+    portfolio: PortfolioService
+    rebalancing: Rebalancing
+    replacement: Replacement
+    proposals: Proposals
+    performance: Performance
+    performance_marks: PerformanceMarks
+    reporting: Reporting
+    metrics: MetricsService
+    safety: Safety
+    trading: Trading
+    controls: ControlService
+    overview: PortfolioOverview
+    alerts: AlertService
+    alert_rules: AlertRuleService
+    configuration: ConfigurationService
+    status: Status
+    sample_data: SampleData
+    once: Once
+    stream: EventStream
+    notifications: Notifications
+    jobs: JobService
+    signals: Signals
+    signal_actions: SignalActions
+    signal_outcomes: SignalOutcomes
+    signal_sources: SignalSources
+
+    async def get_portfolio(self) -> PortfolioView:
+        return await self.portfolio.view()
+
+    async def add_symbol_to_portfolio(
+        self, symbol: str, reason: str, command: Command
+    ) -> Outcome[MemberView]:
+        return await self.portfolio.add(symbol, reason, command)
+
+    async def remove_symbol_from_portfolio(
+        self, symbol: str, reason: str, command: Command
+    ) -> Outcome[Removed]:
+        return await self.portfolio.remove(symbol, reason, command)
+
+    async def replace_symbol(
+        self, old_symbol: str, new_symbol: str, reason: str, command: Command
+    ) -> Outcome[Replaced]:
+        return await self.portfolio.replace(old_symbol, new_symbol, reason, command)
+
+    async def calculate_symbol_scores(self) -> Board:
+        return await self.scoring.calculate()
+
+    def get_symbol_scores(self) -> Board:
+        return self.scoring.board()
+
+    def explain_score(self, symbol: str) -> tuple[Board, Card]:
+        return self.scoring.explain(self.registry.resolve(symbol).symbol)
+
+    async def calculate_dynamic_weights(self) -> Weights:
+        return await self.rebalancing.weights()
+
+    async def get_tradeable_symbols(self) -> tuple[tuple[Tradeable, ...], DataFacts]:
+        return await self.trading.tradeable()
+
+    async def should_trade_symbol(self, symbol: str) -> tuple[Verdict, DataFacts]:
+        return await self.trading.should_trade(symbol)
+
+    async def get_position_size_for_symbol(
+        self, symbol: str, account_balance: Decimal, leverage: Decimal = Decimal(1)
+    ) -> tuple[SizedPosition, DataFacts]:
+        return await self.trading.position_size(symbol, account_balance, leverage)
+
+    async def rebalance_portfolio(
+        self, command: Command, *, dry_run: bool = False
+    ) -> Outcome[Rebalanced]:
+        return await self.rebalancing.rebalance(command, dry_run=dry_run)
+
+    async def optimize_portfolio_weights(self, method: WeightingMethod) -> Optimized:
+        return await self.rebalancing.optimize(method)
+
+    async def switch_trading(self, enabled: bool, reason: str, command: Command) -> Outcome[Switch]:
+        return await self.controls.switch(enabled, reason, command)
+
+    async def lock_symbol(
+        self,
+        symbol: str,
+        kind: LockKind,
+        reason: str,
+        command: Command,
+        expires_at: datetime | None = None,
+    ) -> Outcome[Lock]:
+        return await self.controls.lock(symbol, kind, reason, expires_at, command)
+
+    async def unlock_symbol(self, symbol: str, reason: str, command: Command) -> Outcome[Lock]:
+        return await self.controls.unlock(symbol, reason, command)
+
+    async def get_watch_list(self) -> WatchList:
+        return await self.controls.watch_list()
+
+    async def evaluate_portfolio_replacement(self) -> Replacements:
+        return await self.replacement.evaluate()
+
+    async def execute_portfolio_replacement(self, command: Command) -> Outcome[Executed]:
+        return await self.replacement.execute(command)
+
+    async def check_portfolio_correlation(self, days: int | None = None) -> CorrelationReport:
+        return await self.overview.correlation(days)
+
+    async def check_portfolio_alerts(self) -> tuple[Alert, ...]:
+        found, _ = await self.alerts.list(Chosen())
+        return found
+
+    async def update_performance_metrics(
+        self, symbol: str, result: Claim, reason: str, command: Command
+    ) -> Outcome[Trade]:
+        return await self.performance.book(symbol, result, reason, command)
+
+    async def get_portfolio_analytics(self) -> Analytics:
+        return await self.overview.analytics()
+
+    async def get_portfolio_metrics(self) -> PortfolioMetrics:
+        return await self.metrics.metrics()
+
+    async def get_portfolio_history(
+        self, before_seq: int | None = None, limit: int = 50
+    ) -> tuple[PortfolioEvent, ...]:
+        return await self.overview.history(before_seq, limit)
+
+    async def validate_portfolio_safety(self) -> SafetyReport:
+        return await self.safety.validate()
+
+    async def validate_portfolio_integrity(self) -> Integrity:
+        return await self.overview.integrity()

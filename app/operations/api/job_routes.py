@@ -1,0 +1,73 @@
+"""Jobs: what runs durably beside the requests; look at it, follow it, stop it."""
+
+from typing import Annotated
+
+from fastapi import Query
+from starlette.responses import Response
+
+from app.foundation.errors import Code
+from app.foundation.http.async_jobs import JobDetailOut, JobOut
+from app.foundation.http.dependencies import (
+    UNNAMED,
+    CursorsDep,
+    IdempotencyDep,
+    RequestIdDep,
+    ServiceDep,
+)
+from app.foundation.http.errors import problems
+from app.foundation.http.pagination import Page, cut, moment_and_id
+from app.foundation.http.responses import keep, sent
+from app.foundation.http.routing import api_router
+from app.foundation.http.schemas import CursorText, IdPath, Limit
+from app.foundation.idempotency import Answer, Command
+from app.foundation.jobs import Job, JobKind, JobState
+
+router = api_router("jobs", "/jobs")
+
+
+@router.get("", summary="Jobs")
+async def jobs(
+    service: ServiceDep,
+    cursors: CursorsDep,
+    kind: Annotated[JobKind | None, Query(description="Only of this kind.")] = None,
+    state: Annotated[JobState | None, Query(description="Only in this state.")] = None,
+    limit: Limit = 50,
+    cursor: CursorText = None,
+) -> Page[JobOut]:
+    """Newest first, of callers and of the schedule; kept for `retention.jobs_days` days.
+
+    Here `progress` counts whole steps only when a job has ended; ask for one job to follow it.
+    """
+    chosen = {"kind": kind and kind.value, "state": state and state.value}
+    start = cursors.decode("jobs", chosen, cursor)
+    before = moment_and_id(start)
+    found = await service.jobs.list(kind, state, before, limit + 1)
+    page, last = cut(found, limit, lambda job: (job.created_at.isoformat(), job.run_id))
+    return Page(
+        items=[JobOut.of(job) for job in page],
+        next_cursor=None if last is None else cursors.encode("jobs", chosen, last),
+    )
+
+
+@router.get("/{job_id}", summary="One job", responses=problems(Code.NOT_FOUND))
+async def job_detail(service: ServiceDep, job_id: IdPath) -> JobDetailOut:
+    """Its steps, how far it is, and what came of it."""
+    return JobDetailOut.told(await service.jobs.job(job_id))
+
+
+@router.post(
+    "/{job_id}/cancel",
+    summary="Stop a job",
+    response_model=JobDetailOut,
+    responses=problems(Code.NOT_FOUND),
+)
+async def cancel_job(
+    service: ServiceDep, request_id: RequestIdDep, once: IdempotencyDep, job_id: IdPath
+) -> Response:
+    """It takes no further step; what it has done stays done. One that has ended stays as it is."""
+
+    def render(job: Job) -> Answer:
+        return keep(JobDetailOut.told(job))
+
+    command = Command(UNNAMED, request_id, once=once)
+    return sent(await service.once.share(command, lambda: service.jobs.cancel(job_id), render))

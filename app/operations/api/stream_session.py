@@ -1,0 +1,187 @@
+"""One WebSocket of the stream: what a client may say, and what it is told."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from app.foundation.errors import Code, ServiceError
+from app.foundation.http.errors import BorderError
+from app.foundation.http.protocols import TRY_AGAIN_LATER, WIRE, text_frame
+from app.foundation.http.request_body import Body, parse
+from app.my_symbols import MySymbolsServiceV2
+from app.operations.api.stream_topics import TopicText, asked, topic_names
+from app.operations.services.event_messages import Frame, notice, pieces
+from app.operations.services.event_subscription import Reader
+
+HEARTBEAT_S: Final = 15.0
+MAX_TOPICS: Final = 100
+MESSAGES_PER_S: Final = 20
+NOT_JSON: Final = 1003
+TOO_MANY_MESSAGES: Final = 4429
+
+
+class Subscribe(Body):
+    """Asks for more topics; `resume_from` is the newest sequence that the client has seen."""
+
+    type: Literal["subscribe"]
+    topics: Annotated[list[TopicText], Field(min_length=1, max_length=MAX_TOPICS)]
+    resume_from: Annotated[int, Field(ge=0)] | None = None
+
+
+class Unsubscribe(Body):
+    type: Literal["unsubscribe"]
+    topics: Annotated[list[TopicText], Field(min_length=1, max_length=MAX_TOPICS)]
+
+
+class Ping(Body):
+    type: Literal["ping"]
+
+
+_MESSAGES: Final[TypeAdapter[Subscribe | Unsubscribe | Ping]] = TypeAdapter(
+    Annotated[Subscribe | Unsubscribe | Ping, Field(discriminator="type")]
+)
+
+
+class _SentAwayError(Exception):
+    """The connection is closed from our side, with a code that says why."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class SocketSession:
+    """Reads and writes side by side until one of the two ends."""
+
+    socket: WebSocket
+    service: MySymbolsServiceV2
+    reader: Reader
+    heartbeat_s: float = HEARTBEAT_S
+    sent: int = 0
+    _sent_at: float = 0.0  # when something was sent last, by the clock of the loop
+    _pulse: asyncio.TimerHandle | None = None
+    _times: deque[float] = field(default_factory=lambda: deque(maxlen=MESSAGES_PER_S))
+
+    async def run(self) -> None:
+        """Until the client leaves or is sent away."""
+        head = self.service.stream.head
+        self.reader.note(notice("hello", head, heartbeat_s=self.heartbeat_s))
+        farewell: _SentAwayError | None = None
+        try:
+            await self.socket.accept()
+            self._live()
+            async with asyncio.TaskGroup() as group:
+                writing = group.create_task(self._write())
+                await self._read()
+                writing.cancel()
+        except* WebSocketDisconnect:
+            pass  # it left while it was being written to
+        except* _SentAwayError as away:
+            farewell = next(one for one in away.exceptions if isinstance(one, _SentAwayError))
+        finally:
+            if self._pulse is not None:
+                self._pulse.cancel()
+        if farewell is not None:
+            with suppress(WebSocketDisconnect):
+                await self.socket.close(farewell.code, farewell.reason)
+
+    async def _write(self) -> None:
+        """The only one who sends, so that everything has one order."""
+        while True:
+            frames = await self._next()
+            self._sent_at = asyncio.get_running_loop().time()
+            if WIRE in self.socket.scope["extensions"]:
+                for piece in pieces(frame.written(_wire) for frame in frames):
+                    await self.socket.send({"type": "websocket.send", WIRE: piece})
+            else:
+                for frame in frames:
+                    await self.socket.send_text(frame.text)
+            self.sent += len(frames)
+            await asyncio.sleep(0)  # a long replay is no reason for others to wait
+
+    def _live(self) -> None:
+        """A sign of life when nothing was sent for so long; one timer, however much is sent."""
+        loop = asyncio.get_running_loop()
+        if self._pulse is None:
+            self._sent_at = loop.time()
+        elif loop.time() >= self._sent_at + self.heartbeat_s:
+            self.reader.note(notice("heartbeat", self.service.stream.head))
+            self._sent_at = loop.time()
+        self._pulse = loop.call_at(self._sent_at + self.heartbeat_s, self._live)
+
+    async def _next(self) -> Sequence[Frame]:
+        try:
+            return await self.reader.next()
+        except ServiceError as error:  # the past cannot be read now; it can resume later
+            raise _SentAwayError(TRY_AGAIN_LATER, error.code.value) from error
+
+    async def _read(self) -> None:
+        while True:
+            message = await self.socket.receive()
+            if message["type"] != "websocket.receive":
+                return
+            if self._is_flood():
+                raise _SentAwayError(TOO_MANY_MESSAGES, "too many messages")
+            text = message.get("text")
+            if text is None:
+                raise _SentAwayError(NOT_JSON, "send text")
+            await self._answer(text)
+
+    async def _answer(self, text: str) -> None:
+        try:
+            self.reader.note(await self._carried_out(_understood(text)))
+        except BorderError as error:
+            errors = [{"loc": list(loc), "type": kind} for loc, kind in error.errors]
+            self._refuse(error, errors=errors)
+        except ServiceError as error:
+            self._refuse(error)
+
+    async def _carried_out(self, message: Subscribe | Unsubscribe | Ping) -> Frame:
+        reader = self.reader
+        if isinstance(message, Ping):
+            return notice("pong", self.service.stream.head)
+        topics, symbols = asked(message.topics, self.service.registry.resolve)
+        if isinstance(message, Unsubscribe):
+            reader.ask(reader.topics - topics, reader.symbols - symbols)
+            return notice("unsubscribed", topics=topic_names(reader))
+        if len(reader.topics | topics) + len(reader.symbols | symbols) > MAX_TOPICS:
+            errors = [(("topics",), "too_long")]
+            raise BorderError(
+                Code.VALIDATION_FAILED, f"At most {MAX_TOPICS} topics at a time.", errors=errors
+            )
+        if message.resume_from is not None:
+            await reader.resume(message.resume_from)
+        # Whether it goes on from the past is settled before a new topic can give its first event.
+        reader.ask(reader.topics | topics, reader.symbols | symbols)
+        return notice("subscribed", reader.position, topics=topic_names(reader))
+
+    def _refuse(self, error: ServiceError, **more: Any) -> None:
+        self.reader.note(notice("error", code=error.code.value, detail=error.detail, **more))
+
+    def _is_flood(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        is_flood = len(self._times) == MESSAGES_PER_S and now - self._times[0] < 1.0
+        self._times.append(now)
+        return is_flood
+
+
+def _wire(frame: Frame) -> bytes:
+    return text_frame(frame.text)
+
+
+def _understood(text: str) -> Subscribe | Unsubscribe | Ping:
+    """Raises BorderError; what was sent is never echoed."""
+    document = parse(text.encode("utf-8", "surrogatepass"))
+    try:
+        return _MESSAGES.validate_python(document)
+    except ValidationError as error:
+        errors = [(tuple(one["loc"]), one["type"]) for one in error.errors(include_input=False)]
+    raise BorderError(Code.VALIDATION_FAILED, "The message is not as it should be.", errors=errors)

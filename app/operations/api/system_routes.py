@@ -1,0 +1,293 @@
+"""Probes, health, status and sample data."""
+
+from typing import Annotated, Self
+
+from fastapi import Depends, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from app.foundation.errors import Code, UnavailableError
+from app.foundation.http.async_jobs import ACCEPTED, PrefersJobDep, begun
+from app.foundation.http.dependencies import UNNAMED, IdempotencyDep, RequestIdDep, ServiceDep
+from app.foundation.http.errors import problems
+from app.foundation.http.responses import keep, sent
+from app.foundation.http.routing import api_router
+from app.foundation.http.schemas import Freshness, Out, Percent, Share, UtcTime, finite, percent
+from app.foundation.idempotency import Answer, Command
+from app.foundation.jobs import JobKind
+from app.foundation.metrics import CONTENT_TYPE, Metrics
+from app.market.services.service_mode import Mode
+from app.operations.api.system_schemas import StreamOut
+from app.operations.services.health import (
+    ComponentHealth,
+    ComponentState,
+    Health,
+    MarketFacts,
+    ServiceStatus,
+)
+from app.operations.services.sample_data import SampleLoaded
+from app.signals.api.signal_statistics import SignalQueueOut
+
+probes = api_router("probes")
+router = api_router("system")
+
+
+class AliveOut(Out):
+    status: str = Field(examples=["alive"])
+
+
+class ComponentOut(Out):
+    """One component: its state, why, and what happens next."""
+
+    name: str = Field(examples=["exchange"])
+    state: ComponentState
+    since: UtcTime | None = Field(description="In this state, as far as this process knows.")
+    cause: str | None = Field(description="A stable error code.", examples=["exchange_timeout"])
+    detail: str | None
+    last_success: UtcTime | None
+    next_step: str | None
+
+
+class LevelOut(Out):
+    """How often, of all looks in a window, it was well."""
+
+    name: str = Field(examples=["feed_uptime", "decision_freshness"])
+    window_s: int
+    share: Share | None = Field(description="Null before the first look.")
+    looks: int
+
+
+class BufferOut(Out):
+    name: str
+    used: int
+    capacity: int
+    dropped: int | None = Field(description="Null where nothing is ever dropped.")
+
+
+class FlowOut(Out):
+    name: str = Field(examples=["requests"])
+    per_minute: float | None = Field(description="Of the last minute; null before that is known.")
+
+
+class VitalsOut(Out):
+    """Of the process that answers."""
+
+    memory_bytes: int | None = Field(description="Null where the system does not tell.")
+    buffers: list[BufferOut]
+    throughput: list[FlowOut]
+
+
+class HealthOut(Freshness):
+    """Whether it works, and whether it may decide."""
+
+    status: ComponentState
+    mode: Mode
+    components: list[ComponentOut]
+    service_levels: list[LevelOut] = Field(description="Since the start of this process.")
+    vitals: VitalsOut
+
+    @classmethod
+    def of(cls, health: Health) -> Self:
+        return cls(
+            status=health.status,
+            mode=health.mode,
+            components=[ComponentOut.model_validate(part) for part in health.components],
+            service_levels=[LevelOut.model_validate(one) for one in health.levels],
+            vitals=VitalsOut.model_validate(health.vitals),
+            as_of=health.as_of,
+            data_source=health.data_source,
+            data_status=health.data_status,
+        )
+
+
+class MarketOut(Freshness):
+    contracts: int
+    eligible: int
+    stale_symbols: int
+    stage: str = Field(description="Step of the first fill, or `complete`.")
+    done: int
+    total: int
+    ages_s: dict[str, float | None] = Field(description="Age of the oldest value per source.")
+
+
+class ScoringOut(Out):
+    run_id: str
+    as_of: UtcTime
+    calculated_at: UtcTime
+    scored: int
+    unavailable: int
+
+
+class PortfolioStatusOut(Out):
+    version: int
+    size: int
+    max_size: int
+    cash_percentage: Percent
+
+
+class TaskOut(Out):
+    name: str
+    running: bool
+    last_success: UtcTime | None
+    last_error: str | None
+    failures: int
+
+
+class ProcessOut(Out):
+    """One process on a database that several share."""
+
+    name: str
+    role: str | None = Field(description="all, api or worker.", examples=["worker"])
+    version: str | None = Field(description="Of its code, with a digest of it.")
+    is_self: bool = Field(description="The one that answers.")
+    feed_epoch: int | None = Field(description="Of the market feed, where it owns that.")
+    agrees: bool = Field(description="It runs with the same code and settings as this one.")
+
+
+class StatusOut(Out):
+    """What the service does at present."""
+
+    started_at: UtcTime
+    version: str
+    mode: Mode
+    feed: MarketOut
+    stream: StreamOut | None = Field(description="Of the exchange; null where it only polls.")
+    scoring: ScoringOut | None = Field(description="The newest board; null before the first.")
+    portfolio: PortfolioStatusOut
+    signals: SignalQueueOut | None = Field(description="Null while the service starts.")
+    tasks: list[TaskOut]
+    processes: list[ProcessOut] = Field(
+        description="Those that live on this database; empty where it cannot be shared."
+    )
+
+    @classmethod
+    def of(cls, status: ServiceStatus) -> Self:
+        market, book, queue = status.market, status.portfolio, status.signals
+        return cls(
+            started_at=status.started_at,
+            version=status.version,
+            mode=status.mode,
+            feed=MarketOut(
+                as_of=market.as_of,
+                data_source=market.data_source,
+                data_status=market.data_status,
+                contracts=market.contracts,
+                eligible=market.eligible,
+                stale_symbols=market.stale_symbols,
+                stage=market.stage,
+                done=market.done,
+                total=market.total,
+                ages_s={name: finite(age) for name, age in market.ages_s.items()},
+            ),
+            stream=StreamOut.of(status.stream),
+            scoring=None if status.scoring is None else ScoringOut.model_validate(status.scoring),
+            portfolio=PortfolioStatusOut(
+                version=book.version,
+                size=book.size,
+                max_size=book.max_size,
+                cash_percentage=percent(book.cash_u),
+            ),
+            signals=None if queue is None else SignalQueueOut.model_validate(queue),
+            tasks=[TaskOut.model_validate(task) for task in status.tasks],
+            processes=[ProcessOut.model_validate(one) for one in status.processes],
+        )
+
+
+class SampleDataOut(Freshness):
+    """What is there now, whoever loaded it."""
+
+    symbols: list[str] = Field(description="Eligible symbols, all with candles.")
+    daily_candles: int
+    run_id: str = Field(description="The newest board.")
+
+    @classmethod
+    def of(cls, loaded: SampleLoaded, market: MarketFacts) -> Self:
+        return cls(
+            symbols=list(loaded.symbols),
+            daily_candles=loaded.daily_candles,
+            run_id=loaded.run_id,
+            as_of=market.as_of,
+            data_source=market.data_source,
+            data_status=market.data_status,
+        )
+
+
+async def get_metrics(request: Request) -> Metrics:
+    """The metrics of this application."""
+    metrics: Metrics = request.app.state.metrics
+    return metrics
+
+
+@probes.get("/livez", summary="Is the process alive")
+async def livez() -> AliveOut:
+    """Answers while the event loop turns; depends on nothing else."""
+    return AliveOut(status="alive")
+
+
+@probes.get("/readyz", summary="Can reads be served", responses=problems(Code.DATABASE_UNAVAILABLE))
+async def readyz(service: ServiceDep) -> ComponentOut:
+    """200 while the database answers, else 503."""
+    database: ComponentHealth = await service.status.ready()
+    if database.state is ComponentState.DOWN:
+        raise UnavailableError(
+            Code.DATABASE_UNAVAILABLE, "The database does not answer.", retry_after_s=5
+        )
+    return ComponentOut.model_validate(database)
+
+
+@probes.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+async def metrics_text(
+    request: Request, metrics: Annotated[Metrics, Depends(get_metrics)]
+) -> Response:
+    """Prometheus text format; every gauge is read now."""
+    service = getattr(request.state, "my_symbols", None)
+    if service is not None:
+        await service.status.read_gauges()
+    return Response(metrics.render(), media_type=CONTENT_TYPE)
+
+
+@router.get("/health", summary="State of every component")
+async def get_health(service: ServiceDep) -> HealthOut:
+    """Always 200 while the process can answer: the body says what works, what does not and why."""
+    return HealthOut.of(await service.status.health())
+
+
+@router.get("/status", summary="What the service does at present")
+async def get_status(service: ServiceDep) -> StatusOut:
+    """Portfolio, scoring, feed and background tasks in figures."""
+    return StatusOut.of(await service.status.status())
+
+
+@router.post(
+    "/initialize-sample-data",
+    summary="Fill an empty service from the local exchange",
+    response_model=SampleDataOut,
+    responses={
+        **ACCEPTED,
+        **problems(
+            Code.SANDBOX_ONLY,
+            Code.MARKET_DATA_STALE,
+            Code.EXCHANGE_UNAVAILABLE,
+            Code.EXCHANGE_RATE_LIMITED,
+            Code.EXCHANGE_BAD_RESPONSE,
+            Code.EXCHANGE_REDIRECTED,
+            Code.EXCHANGE_TIMEOUT,
+        ),
+    },
+)
+async def initialize_sample_data(
+    service: ServiceDep, request_id: RequestIdDep, once: IdempotencyDep, as_job: PrefersJobDep
+) -> Response:
+    """Real candles of at least 12 symbols by the ordinary sync path; again it changes nothing.
+
+    Only where the exchange is the sandbox: elsewhere 409 `sandbox_only`.
+    """
+
+    def render(loaded: SampleLoaded) -> Answer:
+        return keep(SampleDataOut.of(loaded, service.status.market_facts()))
+
+    command = Command(UNNAMED, request_id, once=once)
+    if as_job:
+        service.sample_data.require_sandbox()
+        return await begun(service, command, JobKind.SAMPLE_DATA)
+    return sent(await service.once.share(command, service.sample_data.load, render))

@@ -1,0 +1,148 @@
+"""Business configuration: read, change as a whole, remember every version."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from app.configuration.domain.document import as_document, validate
+from app.configuration.domain.model import Configuration
+from app.foundation.errors import Code, ConflictError, RefusedError
+from app.foundation.events import ConfigurationChanged
+from app.foundation.idempotency import Command, Once, Outcome, Render
+from app.foundation.sql.database import Database
+from app.foundation.sql.unit_of_work import UnitOfWork
+from app.market.domain.symbols import MAX_SPELLING
+from app.market.services.view import MarketView
+from app.portfolio.domain.event_log import EventType, PortfolioEvent
+from app.portfolio.domain.membership import Change, configure, member_of, remove_too
+from app.portfolio.domain.models import Portfolio
+from app.portfolio.services.change_recorder import Ledger, reweighed
+from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.member_views import by_score
+from app.portfolio.services.membership import last_facts
+from app.portfolio.services.rebalance_runs import require_none
+from app.scoring.domain.algorithm import require_sound
+from app.scoring.domain.factors import FACTORS, Factor
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationService:
+    """The settings in force and their history."""
+
+    database: Database
+    grounds: GroundsNow
+    once: Once
+    ledger: Ledger
+    factors: tuple[Factor, ...] = FACTORS  # that may be given weights
+
+    async def current(self) -> Configuration:
+        async with self.database.read() as unit:
+            return await unit.configuration.current()
+
+    async def put(
+        self,
+        changes: Mapping[str, object],
+        reason: str,
+        command: Command,
+        render: Render[Configuration] | None = None,
+        *,
+        evict_lowest: bool = False,
+    ) -> Outcome[Configuration]:
+        """The present settings with `changes`, judged as a whole, as the next version.
+
+        Settings that are already so make no new version. Where fewer members are allowed than
+        there are, `evict_lowest` removes those with the lowest scores in the same version.
+        Fixed weights may name a symbol in any spelling.
+        Raises ConfigurationRefusedError, PreconditionFailedError, RefusedError for a symbol that
+        is not known or is named twice, ConflictError (portfolio_exceeds_limit; before an eviction
+        also rebalance_in_progress), UnavailableError where scores are too old to say which are the
+        lowest.
+        """
+
+        async def change(unit: UnitOfWork) -> Configuration:
+            portfolio = await unit.portfolio.load(for_update=True)
+            present = await unit.configuration.current()
+            command.require_version(present.version)
+            wanted = validate(_by_standard_name(changes, present, self.grounds.market), present)
+            if "scoring" in changes:
+                require_sound(wanted, self.factors)
+            if replace(wanted, version=present.version) == present:
+                return present
+            size, most = len(portfolio.members), wanted.max_portfolio_symbols
+            if most < size and not evict_lowest:
+                raise ConflictError(
+                    Code.PORTFOLIO_EXCEEDS_LIMIT,
+                    f"The portfolio has {size} members: remove some before allowing only {most}, "
+                    "or let the lowest-scored go with the change (evict_lowest).",
+                )
+            grounds = replace(await self.grounds.of(unit), configuration=wanted)
+            await unit.configuration.add(wanted, grounds.at, command.actor)
+            done = configure(portfolio, wanted.version, as_document(wanted), grounds.at, reason)
+            if most < size:
+                await require_none(unit, await self.once.now(unit))
+                done = _without_the_lowest(done, portfolio, grounds, reason)
+            await self.ledger.commit(unit, portfolio, done, grounds, command)
+            unit.announce(ConfigurationChanged(wanted, grounds.at))
+            return wanted
+
+        return await self.once.run(command, change, render)
+
+    async def history(self, before_seq: int | None, limit: int) -> tuple[PortfolioEvent, ...]:
+        """The events of new versions, newest first; the payload holds the settings."""
+        async with self.database.read() as unit:
+            return await unit.history.page(before_seq, limit, kind=EventType.CONFIG)
+
+
+def _by_standard_name(
+    changes: Mapping[str, object], present: Configuration, market: MarketView
+) -> Mapping[str, object]:
+    """The changes with the symbols of fixed weights in their standard spelling.
+
+    A weight under a name that no member ever has would sell the one that was meant. Names that
+    are set already stay: their contract may be gone by now.
+    """
+    rules = changes.get("rebalancing")
+    given = rules.get("fixed_weights") if isinstance(rules, Mapping) else None
+    if not isinstance(rules, Mapping) or not isinstance(given, Mapping):
+        return changes
+    named: dict[str, object] = {}
+    for text, weight in given.items():
+        kept = text in present.rebalancing.fixed_weights
+        symbol = text if kept else _resolved(text, market)
+        if symbol in named:
+            raise RefusedError(
+                Code.VALIDATION_FAILED, f"rebalancing.fixed_weights names {symbol} twice."
+            )
+        named[symbol] = weight
+    return {**changes, "rebalancing": {**rules, "fixed_weights": named}}
+
+
+def _resolved(text: str, market: MarketView) -> str:
+    """Its standard spelling. Raises RefusedError, which names it: it is one of several."""
+    try:
+        return market.resolve(text).symbol
+    except RefusedError as error:
+        said = f"rebalancing.fixed_weights, {text[:MAX_SPELLING]!a}: {error.detail}"
+        raise RefusedError(error.code, said, facts=error.facts) from error
+
+
+def _without_the_lowest(
+    change: Change, portfolio: Portfolio, grounds: Grounds, reason: str
+) -> Change:
+    """The change with the surplus of members removed, lowest score first, and weights set anew.
+
+    Who is pinned or has no score is nobody's lowest. Raises ConflictError
+    (portfolio_exceeds_limit) where too few are left to choose from, UnavailableError on old data.
+    """
+    grounds.require_fresh_members(portfolio)
+    size, most = len(portfolio.members), grounds.configuration.max_portfolio_symbols
+    free = [one for one in by_score(portfolio, grounds) if not grounds.controls.is_pinned(one)]
+    if len(free) < size - most:
+        raise ConflictError(
+            Code.PORTFOLIO_EXCEEDS_LIMIT,
+            f"Of {size} members {size - most} would have to go, and only {len(free)} have a score "
+            "and are not pinned: remove some by name.",
+        )
+    for symbol in free[: size - most]:
+        facts = last_facts(member_of(portfolio, symbol), grounds)
+        change = remove_too(change, symbol, facts, grounds.at, reason)
+    return reweighed(change, grounds, {}, reason)

@@ -1,0 +1,153 @@
+"""What readers of the stream are shown of an event: one JSON text, made once for all of them."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Final
+
+from app.foundation.events import PortfolioChanged, ScoreChanged
+from app.market.services.quotes import QuoteView
+from app.operations.domain.event_codec import EventRecord, event_of
+
+TICKER: Final = "ticker"
+_PIECE: Final = 64 * 1024
+Details = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One message. `sequence` is None for what is not stored and cannot be replayed."""
+
+    kind: str  # what a reader switches on: the topic of an event, or hello, gap, heartbeat ...
+    sequence: int | None
+    text: str
+    _written: dict["Form", bytes] = field(default_factory=dict, compare=False, repr=False)
+
+    def written(self, form: "Form") -> bytes:
+        """As bytes of one transport, made once for all of its readers."""
+        made = self._written.get(form)
+        if made is None:
+            made = self._written[form] = form(self)
+        return made
+
+
+Form = Callable[[Frame], bytes]
+
+
+def pieces(written: Iterable[bytes]) -> Iterator[bytes]:
+    """All of it in pieces of not much more than 64 KiB, so that few are sent and none is large."""
+    waiting: list[bytes] = []
+    size = 0
+    for one in written:
+        waiting.append(one)
+        size += len(one)
+        if size >= _PIECE:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield b"".join(waiting)
+
+
+def text_of(document: Mapping[str, Any]) -> str:
+    """Compact JSON. Raises ValueError for NaN and Infinity."""
+    return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def frame_of(record: EventRecord, since: float | None = None, *, merged: bool = False) -> Frame:
+    """A stored event as readers see it.
+
+    `merged`: older changes of the same symbol were left out, `since` is the score before them.
+    """
+    data = _data(record)
+    if merged:
+        new = data["new_score"]
+        known = since is not None and new is not None
+        data |= {"old_score": since, "change": new - since if known else None}
+    return _event(record.topic.value, record.seq, _time(record.occurred_at), data)
+
+
+def ticker_details(view: QuoteView, source: str) -> Details:
+    """What readers see of a quote; exact numbers are text, null is not known."""
+    return {
+        "symbol": view.entry.symbol,
+        "contract": view.entry.contract.code,
+        "last_price": _exact(view.last),
+        "bid": _exact(view.bid),
+        "ask": _exact(view.ask),
+        "mark_price": _exact(view.mark),
+        "index_price": _exact(view.index),
+        "funding_rate": _exact(view.funding_rate),
+        "as_of": None if view.as_of is None else _time(view.as_of),
+        "data_source": source,
+        "data_status": view.status.value,
+    }
+
+
+def ticker_frame(view: QuoteView, details: Details) -> Frame:
+    """A quote, dated as bid and ask are: `as_of` is older, for it counts the rest as well."""
+    at = view.told_at or view.as_of
+    timestamp = None if at is None else _time(at)
+    return _event(f"{TICKER}:{view.entry.symbol}", None, timestamp, details)
+
+
+def notice(kind: str, sequence: int | None = None, **facts: Any) -> Frame:
+    """A message about the stream itself."""
+    shown = {"type": kind, **({} if sequence is None else {"sequence": sequence}), **facts}
+    return Frame(kind, sequence, text_of(shown))
+
+
+def _event(topic: str, sequence: int | None, timestamp: str | None, data: Details) -> Frame:
+    shown = {
+        "type": "event",
+        "topic": topic,
+        "sequence": sequence,
+        "timestamp": timestamp,
+        "data": data,
+    }
+    return Frame(topic, sequence, text_of(shown))
+
+
+def _data(record: EventRecord) -> Details:
+    view = _VIEWS.get(record.type)
+    return {"type": record.type, **record.data} if view is None else view(event_of(record))
+
+
+def _portfolio(event: PortfolioChanged) -> Details:
+    return {
+        "type": event.type,
+        "symbol": event.symbol,
+        "details": {
+            "version": event.version,
+            "history_seq": event.seq,
+            "other_symbol": event.other_symbol,
+            "reason": event.reason,
+            "actor": event.actor,
+        },
+        "timestamp": _time(event.occurred_at),
+    }
+
+
+def _score(event: ScoreChanged) -> Details:
+    return {
+        "symbol": event.symbol,
+        "new_score": event.new_score,
+        "old_score": event.old_score,
+        "change": event.change,
+        "rank": event.rank,
+        "run_id": event.run_id,
+    }
+
+
+_VIEWS: Final[Mapping[str, Callable[[Any], Details]]] = MappingProxyType(
+    {"portfolio_changed": _portfolio, "score_changed": _score}
+)
+
+
+def _time(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")
+
+
+def _exact(value: object) -> str | None:
+    return None if value is None else format(value, "f")

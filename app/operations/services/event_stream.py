@@ -1,0 +1,181 @@
+"""The stream of events: follows what was committed, by any process, and wakes its readers."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+import structlog
+
+from app.foundation.clock import SharedClock, agreed
+from app.foundation.errors import Code, UnavailableError
+from app.foundation.metrics import Metrics
+from app.foundation.ports import Clock
+from app.foundation.sql.database import BULK_STATEMENT_S, Database
+from app.operations.domain.event_codec import EventRecord, Topic
+from app.operations.services.event_messages import Frame
+from app.operations.services.event_subscription import Entry, Reader, Recent, Stored
+
+MAX_READERS: Final = 1_000
+RECENT: Final = 4_096  # events in memory, shared by all readers
+POLL_S: Final = 1.0  # the truth; a hint only makes it sooner
+KEEP: Final = timedelta(hours=24)
+MOST: Final = 500_000  # events, whatever their age
+_PAGE: Final = 500
+_GATHER_S: Final = 0.01  # events that follow each other closely are told together
+_REPLAY_PAGE: Final = 256
+_RETRY_S: Final = 5.0
+_log = structlog.get_logger("stream")
+
+
+async def nothing() -> None:
+    """Nobody has to know."""
+
+
+@dataclass(slots=True)
+class EventStream:
+    """One per process. Committed events are read in their order, whoever committed them.
+
+    Readers hold a position and no queue: what is kept for them is shared, so a slow one costs
+    nothing and cannot hold up the others. `heard` is told every event of every process.
+    A database that was put back to an earlier state, as by a failover that lost the last commits,
+    is noticed: every reader hears of a gap. `reread` is called then and whenever following begins:
+    a lost connection may have taken with it what only its own process had heard of.
+    """
+
+    database: Database
+    clock: Clock
+    metrics: Metrics
+    heard: Callable[[EventRecord], None] = lambda _: None
+    reread: Callable[[], Awaitable[None]] = nothing
+    max_readers: int = MAX_READERS
+    shared: SharedClock | None = None  # None: this process is the only one
+    _recent: Recent = field(default_factory=lambda: Recent(RECENT))
+    _readers: set[Reader] = field(default_factory=set)
+    _quotes: dict[str, Frame] = field(default_factory=dict)
+    _hint: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def open(self) -> None:
+        """Starts at the newest event; older ones are read from the database when asked for."""
+        async with self.database.read() as unit:
+            head = await unit.events.head()
+            newest = await unit.events.after(head - 1, 1)
+        self._recent.begin(head, _with(head, newest))
+
+    def nudge(self) -> None:
+        """There may be something new: look now instead of at the next poll."""
+        self._hint.set()
+
+    async def follow(self, beat: Callable[[], None]) -> None:
+        """Reads what is committed, for ever. Raises UnavailableError; begin again after it."""
+        await self.reread()
+        while True:
+            self._hint.clear()
+            await self.catch_up()
+            beat()
+            await asyncio.sleep(_GATHER_S)
+            try:
+                async with asyncio.timeout(POLL_S):
+                    await self._hint.wait()
+            except TimeoutError:
+                continue
+
+    async def catch_up(self) -> None:
+        """Everything that is committed by now is with the readers afterwards."""
+        while True:
+            known, newest = self._recent.head, self._recent.newest
+            async with self.database.read() as unit:
+                # The newest that we know is read along: its number may be another event's by now,
+                # with a server that took over unnoticed and lacked the last commits.
+                page = await unit.events.after(known - 1, _PAGE)
+                if page and page[0].seq == known:
+                    is_lost = newest is not None and page[0] != newest
+                    page = page[1:]
+                else:
+                    is_lost = not page and await unit.events.head() < known
+            if is_lost:
+                await self._begin_anew()
+            if is_lost or not page:
+                return
+            # Somebody else may have read them meanwhile.
+            since = self._recent.head
+            new = [record for record in page if record.seq > self._recent.head]
+            self._recent.extend(Entry(record) for record in new)
+            for record in new:
+                self.heard(record)
+            topics = frozenset(record.topic for record in new)
+            for reader in self._readers:
+                reader.told(topics, since)
+            if len(page) < _PAGE - 1:
+                return
+
+    async def _begin_anew(self) -> None:
+        """What readers were told last was lost: they have to look for themselves."""
+        await self.reread()
+        page = await self.stored(0, frozenset())
+        _log.error("events_went_back", known=self._recent.head, stored=page.head)
+        async with self.database.read() as unit:
+            newest = await unit.events.after(page.head - 1, 1)
+        self._recent.begin(page.head, _with(page.head, newest))
+        for reader in self._readers:
+            reader.begin_anew(page)
+
+    @property
+    def head(self) -> int:
+        """The newest number that readers can be given."""
+        return self._recent.head
+
+    async def stored(self, after: int, topics: frozenset[Topic]) -> Stored:
+        """A page from the database, for a reader that is behind what is in memory."""
+        async with self.database.read() as unit:
+            head, floor = await unit.events.head(), await unit.events.floor()
+            page = await unit.events.after(after, _REPLAY_PAGE, sorted(topics))
+        upto = page[-1].seq if len(page) == _REPLAY_PAGE else max(head, after)
+        return Stored(tuple(Entry(record) for record in page), upto, floor, head)
+
+    @contextmanager
+    def reader(self, transport: str) -> Iterator[Reader]:
+        """A reader that begins at the newest event, with no topic yet.
+
+        Raises UnavailableError (overloaded) when there are too many.
+        """
+        if len(self._readers) >= self.max_readers:
+            raise UnavailableError(
+                Code.OVERLOADED,
+                f"{self.max_readers} readers are served already.",
+                retry_after_s=_RETRY_S,
+            )
+        reader = Reader(
+            self._recent, self.stored, self._quotes, self.metrics.stream_conflated_events.inc
+        )
+        self._readers.add(reader)
+        clients = self.metrics.stream_clients.labels(transport)
+        clients.inc()
+        try:
+            yield reader
+        finally:
+            self._readers.discard(reader)
+            clients.dec()
+
+    def wanted_symbols(self) -> frozenset[str]:
+        """Whose quotes somebody reads now."""
+        return frozenset().union(*(reader.symbols for reader in self._readers))
+
+    def quote(self, frames: Mapping[str, Frame]) -> None:
+        """New quotes by symbol, for those who read them; only the newest of each is kept."""
+        self._quotes.update(frames)
+        for reader in self._readers:
+            reader.quoted(frames.keys())
+
+    async def forget_old(self) -> int:
+        """Drops events that are older than can be replayed; gives their number."""
+        async with self.database.write(BULK_STATEMENT_S) as unit:
+            now = await agreed(unit, self.shared, self.clock)
+            return await unit.events.forget(now - KEEP, MOST)
+
+
+def _with(seq: int, found: Sequence[EventRecord]) -> EventRecord | None:
+    """The first of them if it has that number; None where that one is no longer kept."""
+    return found[0] if found and found[0].seq == seq else None

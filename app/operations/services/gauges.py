@@ -1,0 +1,89 @@
+"""Reads what every gauge is about, at each scrape: none tells what was so when something looked."""
+
+import math
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from prometheus_client import Gauge
+
+from app.alerts.services.service import AlertService, Chosen
+from app.configuration.domain.sections import Severity
+from app.foundation.errors import ServiceError
+from app.foundation.metrics import Metrics
+from app.market.services.exchange_clock import ServerClock
+from app.market.services.feed_metrics import set_feed
+from app.operations.services.health import Status
+
+
+@dataclass(frozen=True, slots=True)
+class GaugeReading:
+    """Sets the gauges from the sources of the API; one that cannot be asked now is NaN.
+
+    `levels` sets those of the process itself.
+    """
+
+    metrics: Metrics
+    status: Status
+    alerts: AlertService
+    server_clock: ServerClock
+    levels: Callable[[], None]
+
+    async def read(self) -> None:
+        metrics = self.metrics
+        self.levels()
+        offset_s = self.server_clock.offset_s() if self.server_clock.synced else math.nan
+        metrics.exchange_clock_offset_seconds.set(offset_s)
+        stream = self.status.stream_report()
+        if stream is not None:
+            set_feed(metrics, stream.facts, is_streaming=stream.is_streaming)
+        await self._market()
+        board = self.status.scoring_facts()
+        metrics.scoring_symbols.labels("scored").set(0 if board is None else board.scored)
+        metrics.scoring_symbols.labels("unavailable").set(0 if board is None else board.unavailable)
+        members, version = metrics.portfolio_members, metrics.portfolio_version
+        await _or_unknown(self._portfolio, members, version)
+        waiting, undecided = metrics.signals_waiting, metrics.signal_outcomes_open
+        await _or_unknown(self._signals, waiting, undecided)
+        severities = [metrics.alerts_open.labels(one.value) for one in Severity]
+        await _or_unknown(self._alerts, *severities)
+
+    async def _market(self) -> None:
+        await self.status.count_market()
+        market = self.status.market_facts()
+        for source, age_s in market.ages_s.items():
+            known = math.nan if age_s is None else age_s
+            self.metrics.market_data_age_seconds.labels(source).set(known)
+        counts = {
+            "known": market.contracts,
+            "eligible": market.eligible,
+            "stale": market.stale_symbols,
+        }
+        for state, number in counts.items():
+            self.metrics.market_symbols.labels(state).set(number)
+
+    async def _portfolio(self) -> None:
+        facts = await self.status.portfolio_facts()
+        self.metrics.portfolio_members.set(facts.size)
+        self.metrics.portfolio_version.set(facts.version)
+
+    async def _signals(self) -> None:
+        if self.status.signal_queue is not None:
+            queue = await self.status.signal_queue()
+            self.metrics.signals_waiting.set(queue.waiting)
+            self.metrics.signal_outcomes_open.set(queue.open_outcomes)
+
+    async def _alerts(self) -> None:
+        found, _ = await self.alerts.list(Chosen())
+        counts = Counter(alert.severity for alert in found)
+        for severity in Severity:
+            self.metrics.alerts_open.labels(severity.value).set(counts[severity])
+
+
+async def _or_unknown(read: Callable[[], Awaitable[None]], *gauges: Gauge) -> None:
+    """What cannot be asked is not what it was."""
+    try:
+        await read()
+    except ServiceError:
+        for gauge in gauges:
+            gauge.set(math.nan)

@@ -1,0 +1,182 @@
+"""Is it alive, can it serve, may it decide: what each component says of itself."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from app.alerts.services.alerting_pulse import AlertingPulse
+from app.foundation.errors import ServiceError
+from app.foundation.ports import Clock, ExchangeLink
+from app.market.domain.models import DataStatus
+from app.market.services.service_mode import Mode, ModeNow, halted_by
+from app.operations.services.health_checks import (
+    alerting,
+    background_task,
+    exchange,
+    market_data,
+    reference,
+    scoring,
+    stream,
+    worst,
+)
+from app.operations.services.health_models import (
+    ComponentHealth,
+    ComponentState,
+    Health,
+    MarketFacts,
+    PortfolioFacts,
+    ProcessFacts,
+    ReferenceReport,
+    ScoringFacts,
+    ServiceStatus,
+    StreamReport,
+    TaskFacts,
+)
+from app.operations.services.process_metrics import VitalSigns
+from app.operations.services.service_levels import ServiceLevels
+from app.signals.domain.signal_statistics import SignalQueue
+
+__all__ = [
+    "ComponentHealth",
+    "ComponentState",
+    "Health",
+    "MarketFacts",
+    "PortfolioFacts",
+    "ScoringFacts",
+    "ServiceStatus",
+    "Status",
+    "TaskFacts",
+]
+
+
+async def _at_once() -> None:
+    """Nothing takes long."""
+
+
+@dataclass(slots=True)
+class Status:
+    """Asks each component; a component that cannot answer is down, never left out."""
+
+    started_at: datetime
+    version: str
+    clock: Clock
+    ping_database: Callable[[], Awaitable[None]]
+    exchange_link: Callable[[], ExchangeLink]
+    market_facts: Callable[[], MarketFacts]
+    scoring_facts: Callable[[], ScoringFacts | None]
+    portfolio_facts: Callable[[], Awaitable[PortfolioFacts]]
+    task_facts: Callable[[], tuple[TaskFacts, ...]]
+    mode: ModeNow  # the one that every answer says and every decision goes by
+    processes: Callable[[], tuple[ProcessFacts, ...]] = lambda: ()
+    stream_report: Callable[[], StreamReport | None] = lambda: None  # None: it only polls
+    reference_report: Callable[[], ReferenceReport | None] = lambda: None  # None: nobody is asked
+    count_market: Callable[[], Awaitable[None]] = _at_once  # so that its facts need not do it
+    read_gauges: Callable[[], Awaitable[None]] = _at_once
+    signal_queue: Callable[[], Awaitable[SignalQueue]] | None = None
+    refusal: Callable[[], ServiceError | None] = lambda: None  # why no change is taken
+    pulse: AlertingPulse | None = None
+    levels: ServiceLevels = field(default_factory=ServiceLevels)
+    vitals: VitalSigns = field(default_factory=VitalSigns)
+    _down_since: dict[str, datetime] = field(default_factory=dict)
+    _since: dict[str, tuple[ComponentState, datetime]] = field(default_factory=dict)
+
+    async def ready(self) -> ComponentHealth:
+        """Can reads be served: does the database answer."""
+        return await self._database()
+
+    async def alerts_looked_at(self) -> None:
+        if self.pulse is not None:
+            await self.pulse.evaluated()
+
+    async def notices_handed_on(self) -> None:
+        if self.pulse is not None:
+            await self.pulse.delivered()
+
+    async def observe(self) -> None:
+        """A look that nobody asked for: it is what service levels and throughput rest on."""
+        if self.pulse is not None:
+            await self.pulse.look()
+        self.vitals.note()
+        health = await self.health()
+        states = {one.name: one.state for one in health.components}
+        self.levels.note(
+            feed_uptime=states["exchange"] is ComponentState.UP
+            and health.data_status is not DataStatus.UNAVAILABLE,
+            decision_freshness=states["scoring"] is ComponentState.UP
+            and health.mode is Mode.NORMAL,
+        )
+
+    async def health(self) -> Health:
+        await self.count_market()
+        market = self.market_facts()
+        found = [
+            await self._database(),
+            exchange(self.exchange_link()),
+            market_data(market),
+            *stream(self.stream_report()),
+            *reference(self.reference_report()),
+            scoring(self.scoring_facts()),
+            *(background_task(task) for task in self.task_facts()),
+        ]
+        if self.pulse is not None:
+            found.append(alerting(self.pulse, self.started_at, self.clock()))
+        components = tuple(map(self._dated, found))
+        return Health(
+            status=worst(components),
+            mode=self.mode(),
+            components=components,
+            levels=self.levels.levels(),
+            vitals=self.vitals.read(),
+            data_source=market.data_source,
+            data_status=market.data_status,
+            as_of=market.as_of,
+        )
+
+    async def status(self) -> ServiceStatus:
+        health = await self.health()
+        return ServiceStatus(
+            started_at=self.started_at,
+            version=self.version,
+            mode=health.mode,
+            market=self.market_facts(),
+            stream=self.stream_report(),
+            scoring=self.scoring_facts(),
+            portfolio=await self.portfolio_facts(),
+            signals=None if self.signal_queue is None else await self.signal_queue(),
+            tasks=self.task_facts(),
+            processes=self.processes(),
+        )
+
+    async def _database(self) -> ComponentHealth:
+        try:
+            await self.ping_database()
+        except ServiceError as error:
+            return ComponentHealth(
+                "database",
+                ComponentState.DOWN,
+                self._down_since.setdefault("database", self.clock()),
+                str(error.code),
+                error.detail,
+                None,
+                "each request tries again; nothing is changed until it answers",
+            )
+        self._down_since.pop("database", None)
+        refusal = self.refusal()
+        if refusal is not None:
+            return ComponentHealth(
+                "database",
+                ComponentState.DEGRADED,
+                None,
+                halted_by(refusal).value,
+                refusal.detail,
+                self.clock(),
+                "reads go on; every few seconds a change is tried: make room, or make it writable",
+            )
+        return ComponentHealth("database", ComponentState.UP, None, None, None, self.clock(), None)
+
+    def _dated(self, component: ComponentHealth) -> ComponentHealth:
+        """With the time since which it is in its state, where it does not know that itself."""
+        known = self._since.get(component.name)
+        if known is None or known[0] is not component.state:
+            known = self._since[component.name] = (component.state, self.clock())
+        return component if component.since is not None else replace(component, since=known[1])

@@ -1,0 +1,97 @@
+"""Whether state, history, scores and settings still fit together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from app.performance.domain.equity_checks import equity_faults, total_faults
+from app.portfolio.domain.event_log import PortfolioEvent, chain_faults, fold
+from app.portfolio.domain.models import FULL, Portfolio, faults
+from app.portfolio.domain.returns import BookedTotal
+from app.portfolio.services.decision_context import Grounds
+
+_SCORE_TOLERANCE: Final = 0.1
+_SHOWN: Final = 5  # of the faults of one kind
+
+
+@dataclass(frozen=True, slots=True)
+class Invariant:
+    name: str
+    ok: bool
+    detail: str | None  # what is wrong
+
+
+@dataclass(frozen=True, slots=True)
+class Integrity:
+    ok: bool
+    version: int
+    events: int
+    checked_at: datetime
+    invariants: tuple[Invariant, ...]
+
+
+def invariants(
+    portfolio: Portfolio,
+    events: tuple[PortfolioEvent, ...],
+    grounds: Grounds,
+    stored: Mapping[str, float],
+    totals: tuple[BookedTotal, ...],
+) -> tuple[Invariant, ...]:
+    """Each rule with what is wrong; `stored` are composites of the newest run, by member."""
+    settings = grounds.configuration
+    size, most = len(portfolio.members), settings.max_portfolio_symbols
+    ranks = [member.rank for member in portfolio.members]
+    ids = {member.symbol_id for member in portfolio.members}
+    total = sum(member.weight_u for member in portfolio.members) + portfolio.cash_u
+    over = [one.symbol for one in portfolio.members if one.weight_u > settings.max_weight_u]
+    chain = chain_faults(events, None)
+    # What is read from a broken chain says nothing of the state.
+    unfolded = "the chain of the history is broken" if chain else _unfolded(portfolio, events)
+    unsound = faults(portfolio, most)
+    apart = _apart(portfolio, grounds, stored)
+    wrong: tuple[tuple[str, str | None], ...] = (
+        ("size", None if size <= most else f"{size} members, {most} are allowed"),
+        ("ranks", None if ranks == list(range(1, size + 1)) else f"ranks are {ranks}"),
+        ("unique_symbols", None if len(ids) == size else "a symbol is a member twice"),
+        ("sum_of_weights", None if total == FULL else f"weights and cash are {total} of {FULL}"),
+        ("no_negative_weight", next((one for one in unsound if "negative" in one), None)),
+        # Only above: below the minimum a member may be because nothing may be bought for it.
+        ("bounds", None if not over else f"above the maximum until rebalanced: {', '.join(over)}"),
+        ("history_folds_to_state", unfolded),
+        ("kept_equity", unfolded or _first(equity_faults(events))),
+        ("booked_totals", _first(total_faults(events, totals))),
+        ("scores_are_current", None if not apart else "; ".join(apart)),
+        ("hash_chain", _first(chain)),
+        (
+            "configuration_version",
+            None
+            if portfolio.configuration_version == settings.version
+            else f"version {settings.version} is in force, the portfolio knows "
+            f"{portfolio.configuration_version}",
+        ),
+    )
+    return tuple(Invariant(name, detail is None, detail) for name, detail in wrong)
+
+
+def _first(faults_found: list[str]) -> str | None:
+    return "; ".join(faults_found[:_SHOWN]) or None
+
+
+def _unfolded(portfolio: Portfolio, events: tuple[PortfolioEvent, ...]) -> str | None:
+    """Why the history does not lead to the state; None if it does."""
+    try:
+        state = fold(events)
+    except (KeyError, ValueError):
+        return "an event of the history cannot be applied"
+    return None if state == portfolio else "the history gives another state"
+
+
+def _apart(portfolio: Portfolio, grounds: Grounds, stored: Mapping[str, float]) -> tuple[str, ...]:
+    """Members whose shown score is not that of the newest stored run."""
+    shown = {one.symbol: grounds.score(one.symbol) for one in portfolio.members}
+    return tuple(
+        f"{symbol} is shown with {score:.4f}, its latest composite is {stored[symbol]:.4f}"
+        for symbol, score in shown.items()
+        if score is not None and symbol in stored and abs(score - stored[symbol]) > _SCORE_TOLERANCE
+    )

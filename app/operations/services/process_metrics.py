@@ -1,0 +1,95 @@
+"""What the process itself needs and gets done: memory, buffers, throughput."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from app.foundation.event_bus import Bus
+from app.foundation.metrics import Metrics, total
+from app.foundation.ports import Monotonic
+from app.foundation.sql.database import Database
+from app.operations.services.process_memory import resident_bytes
+
+_WINDOW_S: Final = 60.0
+_FRESH_S: Final = 1.0  # adding up every counter takes as long as the rest of a look at the health
+_LEAST_S: Final = 4.0  # over less than that a rate says nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """How full it is; `dropped` is None where nothing is ever dropped."""
+
+    name: str
+    used: int
+    capacity: int
+    dropped: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """None before there was time to count."""
+
+    name: str
+    per_minute: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    memory_bytes: int | None  # None where the system does not tell
+    buffers: tuple[Buffer, ...]
+    throughput: tuple[Flow, ...]
+
+
+@dataclass(slots=True)
+class VitalSigns:
+    """Rates are those of the last minute, from what was counted at each look."""
+
+    counted: Callable[[], Mapping[str, float]] = dict
+    buffers: Callable[[], tuple[Buffer, ...]] = tuple
+    memory: Callable[[], int | None] = resident_bytes
+    monotonic: Monotonic = time.monotonic
+    _looks: deque[tuple[float, Mapping[str, float]]] = field(default_factory=deque)
+    _flows: tuple[float, tuple[Flow, ...]] | None = field(default=None, init=False)
+
+    def note(self) -> None:
+        now = self.monotonic()
+        self._looks.append((now, self.counted()))
+        while len(self._looks) > 1 and now - self._looks[1][0] >= _WINDOW_S:
+            self._looks.popleft()
+
+    def read(self) -> Vitals:
+        now = self.monotonic()
+        if self._flows is None or not 0.0 <= now - self._flows[0] < _FRESH_S:
+            counts = self.counted().items()
+            self._flows = now, tuple(Flow(name, self._rate(name, count)) for name, count in counts)
+        return Vitals(self.memory(), self.buffers(), self._flows[1])
+
+    def _rate(self, name: str, count: float) -> float | None:
+        if not self._looks:
+            return None
+        begun, before = self._looks[0]
+        passed = self.monotonic() - begun
+        if passed < _LEAST_S:
+            return None
+        return round((count - before[name]) / passed * 60.0, 1)
+
+
+def counted(metrics: Metrics) -> Callable[[], Mapping[str, float]]:
+    """What is done, in numbers that only rise."""
+    return lambda: {
+        "requests": total(metrics.http_requests),
+        "exchange_requests": total(metrics.exchange_requests),
+        "candles": total(metrics.market_candles_stored),
+        "stream_frames": total(metrics.stream_frames),
+        "notifications": total(metrics.notifications),
+    }
+
+
+def buffers_of(bus: Bus, database: Database) -> Callable[[], tuple[Buffer, ...]]:
+    """What can fill up within the process."""
+    return lambda: (
+        Buffer("bus", bus.fullest(), bus.capacity, bus.dropped),
+        Buffer("database_connections", database.checked_out, database.options.pool_size, None),
+    )

@@ -1,0 +1,64 @@
+"""Sample data: the ordinary first fill and a first board, asked for by hand on the sandbox."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from app.foundation.errors import Code, ConflictError, UnavailableError
+from app.market.domain.models import DataSource
+from app.market.services.backfill import Progress, first_fill, unheard
+from app.market.services.service import MarketData
+from app.scoring.services.service import Scoring
+
+FEWEST: Final = 12  # symbols with candles; fewer would not show what the service does
+_RETRY_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class SampleLoaded:
+    """What is there now, whoever loaded it."""
+
+    symbols: tuple[str, ...]
+    daily_candles: int
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SampleData:
+    """Idempotent: what is there already is not asked for again."""
+
+    market: MarketData
+    scoring: Scoring
+
+    def require_sandbox(self) -> None:
+        """Raises ConflictError(sandbox_only) against live KuCoin."""
+        if self.market.source is not DataSource.SANDBOX:
+            raise ConflictError(
+                Code.SANDBOX_ONLY, "Sample data is only loaded from the local exchange."
+            )
+
+    async def fill(self, progress: Progress = unheard) -> None:
+        """Everything up to date, not only what a first board needs. Raises as `load` does."""
+        self.require_sandbox()
+        await first_fill(self.market, progress)
+
+    async def load(self) -> SampleLoaded:
+        """Raises ConflictError(sandbox_only) against live KuCoin, UnavailableError if it fails."""
+        self.require_sandbox()
+        if not self.market.scorable.is_set():
+            await first_fill(self.market)
+        board = self.scoring.latest()
+        if board is None or (self.market.is_filled() and not self.scoring.is_whole()):
+            board = await self.scoring.calculate()
+        entries = self.market.eligible()
+        daily = self.market.live.market.daily
+        if len(entries) < FEWEST:
+            raise UnavailableError(
+                Code.MARKET_DATA_STALE,
+                f"Only {len(entries)} symbols with candles, {FEWEST} are needed.",
+                retry_after_s=_RETRY_S,
+            )
+        return SampleLoaded(
+            symbols=tuple(entry.symbol for entry in entries),
+            daily_candles=sum(len(daily[entry.contract.code].value) for entry in entries),
+            run_id=board.run_id,
+        )

@@ -1,0 +1,219 @@
+"""Reads the history as the raw text that is stored, so that every altered character shows."""
+
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from sqlalchemy import (
+    URL,
+    Column,
+    ColumnElement,
+    LargeBinary,
+    NullPool,
+    Row,
+    Text,
+    case,
+    cast,
+    event,
+    func,
+    literal,
+    select,
+    type_coerce,
+)
+from sqlalchemy import inspect as sqlalchemy_inspect
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from app.container.tables import PORTFOLIO_ID, events, service_facts
+from app.container.tables import portfolio_history as table
+from app.foundation.errors import Code, NotFoundError, UnavailableError
+from app.foundation.sql.engines import url_of
+from app.foundation.sql.errors import CONNECT_ERRORS, translated
+from app.operations.domain.event_codec import Topic
+from app.operations.domain.history_audit import (
+    Findings,
+    Head,
+    StoredEvent,
+    concluded,
+    follow,
+    noted,
+)
+from app.operations.storage.audit_records import Comparison
+from app.portfolio.domain.event_log import EventType, PortfolioEvent, instant, instant_text
+from app.portfolio.domain.models import Portfolio
+from app.portfolio.storage.history import HEAD
+from app.portfolio.storage.portfolio import PortfolioRepository
+
+_BATCH: Final = 1000
+_INTEGERS: Final = frozenset({"seq", "configuration_version"})
+
+
+async def inspect(url: str) -> Findings:
+    """What is wrong with the history of the database at `url`; it is only read, in one view.
+
+    A running service does not disturb it. Results, settings and controls are compared with a
+    history that holds. Raises NotFoundError where there is no file, UnavailableError where the
+    database cannot be read or has no history yet.
+    """
+    async with reading(url_of(url)) as connection:
+        findings, beside = Findings(), await Comparison.begun(connection)
+        async for rows in _batches(connection):
+            findings = follow(findings, rows)
+            if findings.ok:
+                await beside.follow([row.event for row in rows if row.event is not None])
+        head, is_older = await _head(connection)
+        made = concluded(findings, head, await _state(connection), is_older=is_older)
+        return noted(made, await beside.conclude()) if made.ok else made
+
+
+@asynccontextmanager
+async def reading(url: URL) -> AsyncIterator[AsyncConnection]:
+    """A connection that cannot write, in one transaction that sees one instant."""
+    if url.get_backend_name() == "sqlite":
+        engine = create_async_engine(
+            _read_only(url),
+            poolclass=NullPool,
+            connect_args={"isolation_level": None, "timeout": 60},
+        )
+        event.listen(engine.sync_engine, "begin", lambda sync: sync.exec_driver_sql("BEGIN"))
+    else:
+        engine = create_async_engine(
+            url, poolclass=NullPool, connect_args={"server_settings": {"timezone": "UTC"}}
+        ).execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    try:
+        async with engine.connect() as connection:
+            yield connection
+    except (SQLAlchemyError, *CONNECT_ERRORS) as e:
+        raise translated(e) or UnavailableError(
+            Code.DATABASE_UNAVAILABLE, "the database cannot be read"
+        ) from e
+    finally:
+        await engine.dispose()
+
+
+def _read_only(url: URL) -> URL:
+    """The address of a file that must be there and stays as it is."""
+    path = Path(str(url.database))
+    if not path.is_file():
+        raise NotFoundError(Code.NOT_FOUND, f"there is no database file {path.name}")
+    place = f"file:{quote(str(path.absolute()))}"
+    return url.set(database=place, query={"mode": "ro", "uri": "true"})
+
+
+async def _batches(connection: AsyncConnection) -> AsyncIterator[list[StoredEvent]]:
+    is_sqlite = connection.dialect.name == "sqlite"
+    wanted = select(*_columns(is_sqlite)).order_by(table.c.seq, table.c.aggregate)
+    async with connection.stream(wanted) as result:
+        async for rows in result.partitions(_BATCH):
+            yield [_stored(row, is_sqlite) for row in rows]
+
+
+def _columns(is_sqlite: bool) -> list[Any]:
+    """Every column in the plainest form that the database gives it out in."""
+    if not is_sqlite:
+        return [
+            type_coerce(column, Text).label(column.name) if column.name == "payload" else column
+            for column in table.columns
+        ]
+    # As bytes, for a text that is no UTF-8 any more cannot be read as text; with their kinds,
+    # for SQLite lets any value stand in any column.
+    kinds: ColumnElement[str] = literal("")
+    for column in table.columns:
+        kinds = kinds + func.typeof(column) + " "
+    plain = [cast(column, LargeBinary).label(column.name) for column in table.columns]
+    # A number that has become a text is read with the others, where it may be none.
+    place = case((func.typeof(table.c.seq) == "integer", table.c.seq), else_=None)
+    return [place.label("place"), kinds.label("kinds"), *plain]
+
+
+def _stored(row: Row[Any], is_sqlite: bool) -> StoredEvent:
+    seq = row.place if is_sqlite else row.seq
+    try:
+        fields = _texts(row) if is_sqlite else dict(row._mapping)  # noqa: SLF001  # its public name
+        found = _event(fields)
+        return StoredEvent(found.seq, found, _fault(row, fields, found, is_sqlite))
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return StoredEvent(seq if isinstance(seq, int) else 0, None, "cannot be read")
+
+
+def _texts(row: Row[Any]) -> dict[str, Any]:
+    """Raises ValueError where bytes are no text, or no number where one belongs."""
+    fields: dict[str, Any] = {}
+    for column in table.columns:
+        value = getattr(row, column.name)
+        text = None if value is None else bytes(value).decode()
+        is_number = column.name in _INTEGERS and text is not None
+        fields[column.name] = int(text) if is_number and text is not None else text
+    return fields
+
+
+def _event(fields: Mapping[str, Any]) -> PortfolioEvent:
+    at = fields["occurred_at"]
+    return PortfolioEvent(
+        **{
+            **{name: fields[name] for name in PortfolioEvent.__slots__},
+            "type": EventType(fields["type"]),
+            "payload": json.loads(fields["payload"]),
+            "occurred_at": at if isinstance(at, datetime) else instant(at),
+        }
+    )
+
+
+def _fault(
+    row: Row[Any], fields: Mapping[str, Any], found: PortfolioEvent, is_sqlite: bool
+) -> str | None:
+    """What the hash cannot see: another spelling of the same value, or another history's row."""
+    if fields["aggregate"] != PORTFOLIO_ID:
+        return "belongs to no history of ours"
+    if json.dumps(found.payload, allow_nan=True, separators=(",", ":")) != fields["payload"]:
+        return "the payload is spelt otherwise than it was written"
+    if not is_sqlite:
+        return None
+    if instant_text(found.occurred_at) != fields["occurred_at"]:
+        return "the time is spelt otherwise than it was written"
+    if any(str(fields[name]) != bytes(getattr(row, name)).decode() for name in _INTEGERS):
+        return "a number is spelt otherwise than it was written"
+    if row.kinds.split() != [_kind(column, fields[column.name]) for column in table.columns]:
+        return "a value is of another kind than it was written"
+    return None
+
+
+def _kind(column: Column[Any], value: object) -> str:
+    if value is None:
+        return "null"
+    return "integer" if column.name in _INTEGERS else "text"
+
+
+async def _head(connection: AsyncConnection) -> tuple[Head | None, bool]:
+    """The record of the end, and whether the history may be older than such records are."""
+    wanted = select(type_coerce(service_facts.c.value, Text)).where(service_facts.c.key == HEAD)
+    try:
+        found = (await connection.execute(wanted)).scalars().all()
+        if not found:
+            return None, not await _was_told_of(connection)
+        return Head.read(json.loads(found[0])), False
+    except (SQLAlchemyError, ValueError, TypeError):
+        return None, False
+
+
+async def _was_told_of(connection: AsyncConnection) -> bool:
+    """Whether a change was stored among the events, which are younger than the record of the end:
+    each change since then has made that record, so that it can only have been removed.
+    """
+    if not await connection.run_sync(lambda sync: sqlalchemy_inspect(sync).has_table(events.name)):
+        return False
+    told = select(events.c.seq).where(events.c.topic == Topic.PORTFOLIO_CHANGE.value).limit(1)
+    return (await connection.execute(told)).first() is not None
+
+
+async def _state(connection: AsyncConnection) -> Portfolio | None:
+    """The stored portfolio; None where it cannot be read."""
+    try:
+        return await PortfolioRepository(connection).load()
+    except (SQLAlchemyError, ValueError, sqlite3.Error):
+        return None

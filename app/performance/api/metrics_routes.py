@@ -1,0 +1,153 @@
+"""Metrics of the portfolio as a whole; what is not defined is null."""
+
+from statistics import fmean
+from typing import Self
+
+from pydantic import Field
+
+from app.foundation.http.dependencies import ServiceDep
+from app.foundation.http.routing import api_router
+from app.foundation.http.schemas import Freshness, Out, Percent, Score, Share, finite, percent
+from app.performance.api.schemas import EarnedOut, HypotheticalOut, earned_fields
+from app.performance.services.portfolio_metrics import PortfolioMetrics
+from app.portfolio.api.schemas import freshness
+from app.portfolio.domain.risk import Risk
+
+router = api_router("portfolio", "/portfolio")
+
+
+class ScoreMetrics(Out):
+    average: Score | None
+    lowest: Score | None
+    highest: Score | None
+    standard_deviation: float | None
+
+
+class SectorAnalysis(Out):
+    weights: dict[str, Percent] = Field(description="Per cent of equity by sector.")
+    hhi: float | None = Field(description="Sum of the squared shares of the invested weight.")
+    diversification: float | None = Field(description="1 - hhi.")
+
+
+class PerformanceAnalysis(EarnedOut):
+    """Of members since inclusion, and of what was held: earned, as in analytics and report."""
+
+    average_performance: Share | None = Field(description="Of the members since inclusion.")
+    share_of_gainers: Share | None = Field(
+        description="Share of members above their inclusion price."
+    )
+
+
+class BacktestOut(Out):
+    """Kupiec's test: the VaR of each day in the past, from the days before it, against that day."""
+
+    window: int = Field(description="Days that each VaR was taken from.")
+    days: int = Field(description="Days that were judged.")
+    exceptions: int = Field(description="Days whose loss was beyond their VaR.")
+    expected: float = Field(description="Exceptions that a VaR that is right has.")
+    likelihood_ratio: float | None
+    p_value: Share | None
+    is_rejected: bool | None = Field(description="Whether `p_value` is below 0.05.")
+
+
+class TailOut(Out):
+    level: float = Field(examples=[0.95])
+    var: Share | None = Field(description="One-day loss, positive.")
+    cvar: Share | None = Field(description="Mean loss beyond it.")
+    backtest: BacktestOut | None = Field(description="Null where no day could be judged.")
+
+
+class RiskAnalysis(Out):
+    """At the weights of today over the days on which all members have a return."""
+
+    common_days: int
+    volatility: Share | None = Field(description="Annualised, 365 days.")
+    method: str = Field(examples=["filtered_historical"])
+    tails: list[TailOut]
+    beta_to_btc: float | None
+    risk_contributions: dict[str, Share] = Field(description="Shares of the variance, sum 1.")
+    proxied_days: dict[str, int] = Field(
+        description="Days before a young member's first that the tails put together from the "
+        "market's returns, by symbol."
+    )
+    reason: str | None = Field(description="Why figures are not known.")
+
+    @classmethod
+    def of(cls, risk: Risk) -> Self:
+        return cls(
+            common_days=risk.observations,
+            volatility=finite(risk.volatility),
+            method="filtered_historical",
+            tails=[TailOut.model_validate(tail) for tail in risk.tails],
+            beta_to_btc=finite(risk.beta),
+            risk_contributions=dict(risk.contributions),
+            proxied_days=dict(risk.proxied),
+            reason=risk.reason,
+        )
+
+
+class CorrelationAnalysis(Out):
+    days: int
+    basis: str
+    average_correlation: float | None
+    max_correlation: float | None
+    average_raw_correlation: float | None
+    max_raw_correlation: float | None
+    warnings: list[str]
+    pairs_without_history: int
+    pairs_not_applicable: int
+
+
+class MetricsOut(Freshness):
+    score_metrics: ScoreMetrics
+    sector_analysis: SectorAnalysis
+    performance_analysis: PerformanceAnalysis
+    hypothetical: HypotheticalOut
+    risk_analysis: RiskAnalysis
+    correlation_analysis: CorrelationAnalysis
+
+    @classmethod
+    def of(cls, made: PortfolioMetrics) -> Self:
+        scores, known = made.scores, made.correlation
+        return cls(
+            score_metrics=ScoreMetrics(
+                average=fmean(scores) if scores else None,
+                lowest=min(scores, default=None),
+                highest=max(scores, default=None),
+                standard_deviation=made.score_spread,
+            ),
+            sector_analysis=SectorAnalysis(
+                weights={name: percent(one) for name, one in made.sectors.weights_u.items()},
+                hhi=made.sectors.hhi,
+                diversification=made.sectors.diversification,
+            ),
+            performance_analysis=PerformanceAnalysis(
+                average_performance=fmean(made.moves) if made.moves else None,
+                share_of_gainers=made.share_of_gainers,
+                **earned_fields(made.earned),
+            ),
+            hypothetical=HypotheticalOut.of(made.risk.hypothetical),
+            risk_analysis=RiskAnalysis.of(made.risk),
+            correlation_analysis=CorrelationAnalysis(
+                days=known.days,
+                basis=known.basis,
+                average_correlation=known.average,
+                max_correlation=known.highest,
+                average_raw_correlation=known.raw_average,
+                max_raw_correlation=known.raw_highest,
+                warnings=list(known.warnings),
+                pairs_without_history=len(known.unknown),
+                pairs_not_applicable=len(known.not_applicable),
+            ),
+            **freshness(made.facts),
+        )
+
+
+@router.get("/metrics", summary="Scores, sectors, performance, risk and correlation")
+async def portfolio_metrics(service: ServiceDep) -> MetricsOut:
+    """Value at risk is filtered historical, for one day, at the weights of today.
+
+    `performance_analysis` is of what was held. `hypothetical` is of today's members at today's
+    weights over the past: nothing of it was earned.
+    """
+    return MetricsOut.of(await service.metrics.metrics())

@@ -1,0 +1,222 @@
+"""The report: everything of one moment as JSON, or as one page to read."""
+
+from typing import Annotated, Literal, Self
+
+from fastapi import Header, Query
+from pydantic import Field
+from starlette.responses import HTMLResponse, Response
+
+from app.foundation.http.async_jobs import ACCEPTED, PrefersJobDep, begun
+from app.foundation.http.dependencies import UNNAMED, RequestIdDep, ServiceDep
+from app.foundation.http.period import From, To, named_period, require_order
+from app.foundation.http.responses import answer, json_bytes
+from app.foundation.http.routing import api_router
+from app.foundation.http.schemas import Freshness, Out, Share, UtcTime, finite
+from app.foundation.idempotency import Command
+from app.foundation.jobs import Document, JobKind
+from app.performance.api.report_html import page_of
+from app.performance.api.report_page import render
+from app.performance.api.schemas import (
+    LATE,
+    ActiveOut,
+    DayOut,
+    EarnedOut,
+    HypotheticalOut,
+    LateMarkOut,
+    LedgerOut,
+    PositionOut,
+    TradeOut,
+    earned_fields,
+)
+from app.performance.domain.replacement_outcomes import Moment, ReplacementLedger, SwapOutcome
+from app.performance.services.report import ReplacementsMade, Report
+from app.portfolio.api.schemas import freshness
+
+router = api_router("portfolio", "/portfolio")
+# The page brings its own style and asks for nothing else.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+
+
+class MomentOut(Out):
+    at: UtcTime
+    old_return: Share | None
+    new_return: Share | None
+
+    @classmethod
+    def of(cls, one: Moment) -> Self:
+        return cls(at=one.at, old_return=finite(one.old), new_return=finite(one.new))
+
+
+class SwapOut(Out):
+    """A replacement and what came of it: prices since the swap, and what they leave after costs."""
+
+    at: UtcTime
+    old_symbol: str
+    new_symbol: str
+    old_return: Share | None
+    new_return: Share | None
+    difference: Share | None = Field(description="New minus old, before costs.")
+    fees: Share | None = Field(description="Taker fees of both legs.")
+    spread: Share | None = Field(description="Half the spread of both legs, at the swap.")
+    funding: Share | None = Field(description="Paid by the new one beyond the old one since.")
+    net: Share | None = Field(description="The difference less fees, spread and funding.")
+    net_reason: str | None = Field(description="Why the net figure is not known.")
+    has_paid: bool | None = Field(description="Whether the net figure is above zero.")
+    improvement_z: float | None = Field(description="At the swap; null where it was asked for.")
+    threshold_z: float | None = Field(description="D that the improvement had to exceed.")
+    ended_at: UtcTime | None = Field(description="When the new member left.")
+    delisted: list[str] = Field(
+        description="Of the two, those traded no more: their last known price stands for all later."
+    )
+    reason: str | None = Field(description="Why it is not known.")
+    path: list[MomentOut]
+
+    @classmethod
+    def of(cls, one: SwapOutcome) -> Self:
+        return cls(
+            at=one.at,
+            old_symbol=one.old,
+            new_symbol=one.new,
+            old_return=finite(one.old_return),
+            new_return=finite(one.new_return),
+            difference=finite(one.difference),
+            fees=finite(one.fees),
+            spread=finite(one.spread),
+            funding=finite(one.funding),
+            net=finite(one.net),
+            net_reason=one.net_reason,
+            has_paid=one.has_paid,
+            improvement_z=finite(one.improvement_z),
+            threshold_z=finite(one.threshold_z),
+            ended_at=one.ended_at,
+            delisted=list(one.delisted),
+            reason=one.reason,
+            path=[MomentOut.of(moment) for moment in one.path],
+        )
+
+
+class ReportOut(Freshness):
+    made_at: UtcTime
+    version: int
+    equity: list[DayOut]
+    figures: EarnedOut = Field(description="Of what was held in the period.")
+    hypothetical: HypotheticalOut
+    positions: list[PositionOut]
+    attribution: list[LedgerOut]
+    active: ActiveOut = Field(description="Against the universe, all symbols weighing the same.")
+    replacements: list[SwapOut] = Field(description="Those made in the period.")
+    trades: list[TradeOut] = Field(description="The last 50 of the period.")
+    late_marks: list[LateMarkOut] = Field(description=LATE)
+
+    @classmethod
+    def of(cls, made: Report) -> Self:
+        return cls(
+            made_at=made.made_at,
+            version=made.version,
+            equity=[DayOut.of(day) for day in made.days],
+            figures=EarnedOut(**earned_fields(made.figures)),
+            hypothetical=HypotheticalOut.of(made.hypothetical),
+            positions=[PositionOut.of(one) for one in made.positions],
+            attribution=[LedgerOut.of(one) for one in made.ledgers],
+            active=ActiveOut.of(made.active),
+            replacements=[SwapOut.of(one) for one in made.swaps],
+            trades=[TradeOut.of(one) for one in made.trades],
+            late_marks=[LateMarkOut.of(one) for one in made.late_marks],
+            **freshness(made.facts),
+        )
+
+
+class LedgerTotalOut(Out):
+    """Sum of the known net figures, as fractions of a slot; the swaps are taken as independent."""
+
+    net: float | None = Field(description="Null where no net figure is known.")
+    low: float | None = Field(description="Of the 95 % interval; null below two figures.")
+    high: float | None
+    counted: int
+    unknown: int = Field(description="Swaps without a net figure.")
+    reason: str | None = Field(description="What is not in the total.")
+
+    @classmethod
+    def of(cls, made: ReplacementLedger) -> Self:
+        return cls(
+            net=finite(made.total),
+            low=finite(made.low),
+            high=finite(made.high),
+            counted=made.counted,
+            unknown=made.unknown,
+            reason=made.reason,
+        )
+
+
+class ReplacementLedgerOut(Freshness):
+    version: int = Field(description="Of the portfolio.")
+    total: LedgerTotalOut
+    replacements: list[SwapOut] = Field(description="All of them, oldest first.")
+
+    @classmethod
+    def of(cls, made: ReplacementsMade) -> Self:
+        return cls(
+            version=made.version,
+            total=LedgerTotalOut.of(made.ledger),
+            replacements=[SwapOut.of(one) for one in made.ledger.lines],
+            **freshness(made.facts),
+        )
+
+
+@router.get("/replacements/ledger", summary="Whether replacements paid")
+async def replacement_ledger(service: ServiceDep) -> ReplacementLedgerOut:
+    """Each replacement with its gain net of fees, spread and funding, and the total.
+
+    A replacement whose costs are not known has no net figure, and is not in the total.
+    """
+    return ReplacementLedgerOut.of(await service.reporting.replacements())
+
+
+@router.get(
+    "/report",
+    summary="The report",
+    response_model=ReportOut,
+    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}, **ACCEPTED},
+)
+async def report(
+    service: ServiceDep,
+    request_id: RequestIdDep,
+    as_job: PrefersJobDep,
+    since: From = None,
+    to: To = None,
+    shape: Annotated[
+        Literal["json", "html"] | None,
+        Query(alias="format", description="In place of the Accept header."),
+    ] = None,
+    accept: Annotated[str, Header(description="text/html for the page.")] = "",
+) -> Response:
+    """Equity with daily P&L, positions, attribution, trades, and whether each replacement paid.
+
+    `figures` are of what was held. `hypothetical` is of today's members at today's weights over
+    the past, which nobody held: nothing of it was earned.
+
+    The page is self-contained: figures, tables and plots, for a browser or to be kept. The JSON
+    can be made by a job, whose result it is then.
+    """
+    require_order(since, to)
+    wants_page = shape == "html" or (shape is None and _prefers_page(accept))
+    if as_job and not wants_page:
+        command = Command(UNNAMED, request_id)
+        return await begun(service, command, JobKind.REPORT, named_period(since, to))
+    made = await service.reporting.report(since, to)
+    if wants_page:
+        return HTMLResponse(render(page_of(made)), headers={"Content-Security-Policy": _POLICY})
+    return answer(json_bytes(ReportOut.of(made)))
+
+
+def report_document(made: Report) -> Document:
+    """The report as the result of a job: the very JSON of the answer."""
+    document: Document = ReportOut.of(made).model_dump(mode="json")
+    return document
+
+
+def _prefers_page(accept: str) -> bool:
+    """Whether the first kind of answer that we have and the caller names is a page."""
+    kinds = [part.split(";")[0].strip().lower() for part in accept.split(",")]
+    ours = [kind for kind in kinds if kind in {"text/html", "application/json", "*/*"}]
+    return bool(ours) and ours[0] == "text/html"

@@ -1,0 +1,191 @@
+"""What was earned: booked results, positions, equity, trades and attribution."""
+
+from decimal import Decimal
+from typing import Annotated, Any
+
+from fastapi import Query
+from pydantic import Field
+from starlette.responses import Response
+
+from app.foundation.errors import Code
+from app.foundation.http.dependencies import CommandDep, CursorsDep, ServiceDep, by
+from app.foundation.http.errors import problems
+from app.foundation.http.pagination import Cursors, Page, after, cut
+from app.foundation.http.period import From, To, named_period, require_order
+from app.foundation.http.request_body import DecimalIn
+from app.foundation.http.response_cache import of_record
+from app.foundation.http.responses import keep, sent
+from app.foundation.http.routing import api_router
+from app.foundation.http.schemas import (
+    CursorText,
+    Freshness,
+    Limit,
+    QueryInt,
+    SymbolPath,
+    TimeIn,
+)
+from app.foundation.idempotency import Answer
+from app.performance.api.schemas import (
+    LATE,
+    ActiveOut,
+    DayOut,
+    LateMarkOut,
+    LedgerOut,
+    PositionOut,
+    TradeOut,
+)
+from app.performance.services.service import Claim
+from app.portfolio.api.schemas import CHANGES, NAMES, UNSAID, Said, freshness
+from app.portfolio.domain.returns import Trade
+
+router = api_router("portfolio", "/portfolio")
+
+Amount = Annotated[DecimalIn, Field(ge=-(10**15), le=10**15, decimal_places=18)]
+
+
+class ResultIn(Said):
+    """A realised result; amounts are in the settlement currency of the contract."""
+
+    trade_id: str = Field(pattern=r"^[\x21-\x7e]{1,128}$", examples=["fill-20260301-17"])
+    pnl: Amount = Field(description="Of prices alone, before fees and funding.")
+    currency: str = Field(pattern=r"^[A-Za-z0-9]{1,16}$", examples=["USDT"])
+    fees: Amount = Field(Decimal(0), description="Paid; a rebate is negative.")
+    funding: Amount = Field(Decimal(0), description="Received; paid funding is negative.")
+    occurred_at: TimeIn
+
+
+class PositionsOut(Freshness):
+    version: int
+    positions: list[PositionOut]
+
+
+class EquityOut(Freshness):
+    """The notional index: 1 when the first member came in."""
+
+    items: list[DayOut]
+    next_cursor: str | None = Field(description="Pass as `cursor` to get the next page.")
+    late_marks: list[LateMarkOut] = Field(description=LATE)
+
+
+class AttributionOut(Freshness):
+    """The notional index, then one ledger per currency that results were booked in."""
+
+    days: int
+    ledgers: list[LedgerOut]
+    active: ActiveOut = Field(description="Against the universe, all symbols weighing the same.")
+
+
+@router.post(
+    "/symbols/{symbol}/performance",
+    summary="Book a realised result",
+    status_code=201,
+    response_model=TradeOut,
+    responses=problems(Code.SYMBOL_NOT_IN_PORTFOLIO, Code.TRADE_ID_REUSED, *NAMES, *CHANGES),
+)
+async def book(
+    service: ServiceDep, command: CommandDep, symbol: SymbolPath, body: ResultIn
+) -> Response:
+    """Once per trade id: the same content gives the same answer, other content 409.
+
+    The symbol is or was a member. The result enters the history as PERFORMANCE. One dated before
+    the member came in, or more than five minutes in the future, is refused: 422
+    `validation_failed` with `field` and, for the former, `included_at`.
+    """
+    claim = Claim(body.trade_id, body.pnl, body.currency, body.fees, body.funding, body.occurred_at)
+
+    def render(trade: Trade) -> Answer:
+        return keep(TradeOut.of(trade), 201)
+
+    return sent(
+        await service.performance.book(
+            symbol, claim, body.reason or UNSAID, by(command, body.user), render
+        )
+    )
+
+
+@router.get("/positions", summary="Positions")
+async def positions(service: ServiceDep, since: From = None, to: To = None) -> PositionsOut:
+    """Notional positions at the marks of now, and what was booked in the period."""
+    require_order(since, to)
+    held, track = await service.performance.positions(since, to)
+    return PositionsOut(
+        version=track.portfolio.version,
+        positions=[PositionOut.of(one) for one in held],
+        **freshness(track.facts),
+    )
+
+
+@router.get("/equity", summary="Equity curve and daily P&L")
+async def equity(
+    service: ServiceDep,
+    cursors: CursorsDep,
+    since: From = None,
+    to: To = None,
+    limit: Limit = 500,
+    cursor: CursorText = None,
+) -> EquityOut:
+    """Oldest first: the start, the end of every day, and now."""
+    require_order(since, to)
+    chosen = named_period(since, to)
+    start = cursors.decode("portfolio_equity", chosen, cursor)
+    track = await service.performance.track(since)
+    inside = track.within(since, to)
+    page, last = after(inside, limit, lambda day: (day.at.isoformat(),), start)
+    return EquityOut(
+        items=[DayOut.of(day) for day in page],
+        next_cursor=_next(cursors, "portfolio_equity", chosen, last),
+        late_marks=[LateMarkOut.of(one) for one in track.late_within(since, to)],
+        **freshness(track.facts),
+    )
+
+
+@router.get("/trades", summary="Booked results", responses=problems(*NAMES))
+@of_record
+async def trades(
+    service: ServiceDep,
+    cursors: CursorsDep,
+    since: From = None,
+    to: To = None,
+    symbol: Annotated[
+        str | None, Query(max_length=64, description="In any spelling, or the UUID.")
+    ] = None,
+    limit: Limit = 50,
+    cursor: CursorText = None,
+) -> Page[TradeOut]:
+    """Last booked first; the period is that in which they occurred."""
+    require_order(since, to)
+    chosen = {**named_period(since, to), "symbol": symbol}
+    start = cursors.decode("portfolio_trades", chosen, cursor)
+    before = None if start is None else int(start[0])
+    found = await service.performance.trades(
+        before, limit + 1, symbol=symbol, since=since, until=to
+    )
+    page, last = cut(found, limit, lambda trade: (trade.event_seq,))
+    return Page(
+        items=[TradeOut.of(trade) for trade in page],
+        next_cursor=_next(cursors, "portfolio_trades", chosen, last),
+    )
+
+
+@router.get("/performance-attribution", summary="Who earned what")
+async def performance_attribution(
+    service: ServiceDep,
+    days: Annotated[QueryInt, Query(ge=1, le=3650, description="Length of the period.")] = 30,
+) -> AttributionOut:
+    """Per symbol and sector, adding up exactly to the change of equity; no residual.
+
+    `active` explains the return of the index by Brinson, over the whole days of the period and
+    linked after Carino: allocation, selection and interaction of the sectors add up exactly to the
+    active return.
+    """
+    ledgers, active, facts = await service.performance.attribution(days)
+    return AttributionOut(
+        days=days,
+        ledgers=[LedgerOut.of(one) for one in ledgers],
+        active=ActiveOut.of(active),
+        **freshness(facts),
+    )
+
+
+def _next(cursors: Cursors, listing: str, chosen: Any, last: Any) -> str | None:
+    return None if last is None else cursors.encode(listing, chosen, last)

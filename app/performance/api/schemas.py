@@ -1,0 +1,282 @@
+"""How earnings are shown, wherever they are shown: trades, positions, days and ledgers."""
+
+from typing import Any, Final, Literal, Self
+
+from pydantic import Field
+
+from app.foundation.http.schemas import MoneyString, Out, Percent, Share, UtcTime, finite, percent
+from app.performance.domain.attribution import Attribution, Line
+from app.performance.domain.brinson import ActiveReturn
+from app.performance.domain.equity_curve import Day
+from app.performance.domain.late_marks import LateMark
+from app.performance.services.service import HeldPosition
+from app.portfolio.domain.returns import Figures, Trade
+
+LATE: Final = "Of changes in the period: prices that stand for marks which were not known then."
+
+
+class TradeOut(Out):
+    trade_id: str
+    symbol: str
+    contract: str
+    currency: str
+    pnl: MoneyString
+    fees: MoneyString
+    funding: MoneyString
+    net: MoneyString = Field(description="pnl + funding - fees.")
+    occurred_at: UtcTime
+    booked_at: UtcTime
+    event_seq: int = Field(description="The event of the history that booked it.")
+
+    @classmethod
+    def of(cls, trade: Trade) -> Self:
+        one = trade.result
+        return cls(
+            trade_id=one.trade_id,
+            symbol=one.symbol,
+            contract=one.contract,
+            currency=one.currency,
+            pnl=one.pnl,
+            fees=one.fees,
+            funding=one.funding,
+            net=one.net,
+            occurred_at=one.occurred_at,
+            booked_at=trade.booked_at,
+            event_seq=trade.event_seq,
+        )
+
+
+class PositionOut(Out):
+    """A member's notional position in units of the index, and what was booked for it."""
+
+    symbol: str
+    contract: str
+    weight_percentage: Percent
+    opened_at: UtcTime | None = Field(description="When weights were last set.")
+    entry_mark: MoneyString | None
+    mark: MoneyString | None
+    notional: MoneyString | None = Field(description="At the entry mark, as a share of 1.")
+    unrealized: MoneyString | None = Field(description="Since the entry, units of the index.")
+    pnl_since_inclusion: MoneyString | None = Field(description="Units of the index.")
+    performance_since_inclusion: Share | None
+    max_drawdown_since_inclusion: Share | None
+    volatility_since_inclusion: Share | None
+    realized_pnl: MoneyString | None = Field(description="Booked, after fees and funding.")
+    currency: str
+    reason: str | None = Field(description="Why a figure is not known.")
+
+    @classmethod
+    def of(cls, held: HeldPosition) -> Self:
+        member, position, figures = held.member, held.position, held.figures
+        return cls(
+            symbol=member.symbol,
+            contract=member.contract,
+            weight_percentage=percent(member.weight_u),
+            opened_at=None if position is None else position.opened_at,
+            entry_mark=None if position is None else position.entry,
+            mark=held.mark,
+            notional=None if position is None else position.notional,
+            unrealized=held.unrealized,
+            pnl_since_inclusion=held.since_inclusion,
+            performance_since_inclusion=finite(figures.performance),
+            max_drawdown_since_inclusion=finite(figures.max_drawdown),
+            volatility_since_inclusion=finite(figures.volatility),
+            realized_pnl=held.realized,
+            currency=held.currency,
+            reason=held.reason,
+        )
+
+
+class HypotheticalOut(Out):
+    """Today's members at today's weights over the past: they were chosen knowing it.
+
+    Nothing of this was earned. The figures of what was held are in `performance_analysis` of the
+    metrics, in the analytics and in `figures` of the report.
+    """
+
+    hypothetical_days: int = Field(description="Days on which all present members have a return.")
+    hypothetical_growth: float | None
+    hypothetical_max_drawdown: Share | None
+    hypothetical_sharpe: float | None
+    hypothetical_sharpe_error: float | None
+    hypothetical_sortino: float | None
+    hypothetical_calmar: float | None
+    hypothetical_gain_days: Share | None = Field(description="Share of these days with a gain.")
+    hypothetical_profit_factor: float | None
+    hypothetical_reason: str | None = Field(description="Why ratios are null.")
+
+    @classmethod
+    def of(cls, made: Figures) -> Self:
+        return cls(
+            hypothetical_days=made.observations,
+            hypothetical_growth=made.growth,
+            hypothetical_max_drawdown=made.max_drawdown,
+            hypothetical_sharpe=made.sharpe,
+            hypothetical_sharpe_error=made.sharpe_error,
+            hypothetical_sortino=made.sortino,
+            hypothetical_calmar=made.calmar,
+            hypothetical_gain_days=made.win_rate,
+            hypothetical_profit_factor=made.profit_factor,
+            hypothetical_reason=made.reason,
+        )
+
+
+class EarnedOut(Out):
+    """Figures of the index, by the weights in force each day; 365 days a year.
+
+    Growth and drawdown are of every known point, the start and now included; the ratios are null
+    below 30 observations. Null where a figure is not defined.
+    """
+
+    observations: int = Field(
+        description="Daily returns behind the ratios; a part of a day and a gap are one each."
+    )
+    is_sufficient: bool = Field(description="Whether there are 30 observations or more.")
+    ratios_reason: str | None = Field(description="Why the ratios are null.")
+    growth: float | None = Field(description="As a fraction.")
+    max_drawdown: Share | None
+    sharpe: float | None
+    sharpe_error: float | None = Field(description="Standard error of `sharpe`.")
+    sortino: float | None
+    calmar: float | None
+    win_rate: Share | None = Field(description="Share of the observations with a gain.")
+    profit_factor: float | None
+
+
+def earned_fields(made: Figures) -> dict[str, Any]:
+    """The fields of `EarnedOut`."""
+    names = [name for name in EarnedOut.model_fields if name != "ratios_reason"]
+    return {name: getattr(made, name) for name in names} | {"ratios_reason": made.reason}
+
+
+class DayOut(Out):
+    """The equity at the end of a day, or now; null with the reason where a price is missing."""
+
+    at: UtcTime
+    equity: MoneyString | None
+    daily_pnl: MoneyString | None = Field(description="Since the point before.")
+    daily_return: Share | None
+    reason: str | None
+
+    @classmethod
+    def of(cls, day: Day) -> Self:
+        return cls(
+            at=day.at,
+            equity=day.equity,
+            daily_pnl=day.pnl,
+            daily_return=finite(day.change),
+            reason=day.reason,
+        )
+
+
+class LateMarkOut(Out):
+    """A mark that nobody knew when the portfolio was changed, and the price that stands for it."""
+
+    at: UtcTime = Field(description="Of the change.")
+    version: int = Field(description="That the change made.")
+    symbol: str
+    price: MoneyString
+    source: Literal["hourly_bar"] = Field(
+        description="The close of the stored hourly bar that contains the moment or ends at it."
+    )
+    bar_opened_at: UtcTime
+
+    @classmethod
+    def of(cls, mark: LateMark) -> Self:
+        return cls(
+            at=mark.at,
+            version=mark.version,
+            symbol=mark.symbol,
+            price=mark.price,
+            source="hourly_bar",
+            bar_opened_at=mark.opened_at,
+        )
+
+
+class LedgerLineOut(Out):
+    name: str = Field(description="Symbol or sector.")
+    sector: str
+    weight_percentage: Percent | None
+    price_pnl: MoneyString
+    funding: MoneyString | None = Field(description="Null where it is no part of the ledger.")
+    fees: MoneyString | None
+    contribution: MoneyString = Field(description="price_pnl + funding - fees.")
+
+    @classmethod
+    def of(cls, line: Line) -> Self:
+        return cls(
+            name=line.name,
+            sector=line.sector,
+            weight_percentage=None if line.weight_u is None else percent(line.weight_u),
+            price_pnl=line.price_pnl,
+            funding=line.funding,
+            fees=line.fees,
+            contribution=line.contribution,
+        )
+
+
+class LedgerOut(Out):
+    """Contributions of the symbols, and of the sectors, are the change to the last digit."""
+
+    basis: str = Field(examples=["index", "booked"])
+    unit: str = Field(examples=["index", "USDT"])
+    start_at: UtcTime | None
+    end_at: UtcTime | None
+    start_equity: MoneyString | None
+    end_equity: MoneyString | None
+    change: MoneyString | None
+    symbols: list[LedgerLineOut]
+    sectors: list[LedgerLineOut]
+    reason: str | None = Field(description="Why it is not known, wholly or up to now.")
+
+    @classmethod
+    def of(cls, one: Attribution) -> Self:
+        return cls(
+            basis=one.basis.value,
+            unit=one.unit,
+            start_at=one.start_at,
+            end_at=one.end_at,
+            start_equity=one.start,
+            end_equity=one.end,
+            change=one.change,
+            symbols=[LedgerLineOut.of(line) for line in one.symbols],
+            sectors=[LedgerLineOut.of(line) for line in one.sectors],
+            reason=one.reason,
+        )
+
+
+class SectorEffectsOut(Out):
+    """Fractions of the return; the weights are means over the days."""
+
+    sector: str = Field(description="`cash` is what is not invested.")
+    weight: MoneyString
+    universe_weight: MoneyString
+    allocation: MoneyString = Field(description="Of weighing the sector otherwise.")
+    selection: MoneyString = Field(description="Of other symbols within the sector.")
+    interaction: MoneyString = Field(description="Of both together.")
+
+
+class ActiveOut(Out):
+    """Null with the reason where a day of the period is not known."""
+
+    start_at: UtcTime | None
+    end_at: UtcTime | None
+    days: int = Field(description="Whole days.")
+    portfolio_return: MoneyString | None
+    universe_return: MoneyString | None
+    active_return: MoneyString | None = Field(description="Portfolio minus universe.")
+    sectors: list[SectorEffectsOut]
+    reason: str | None
+
+    @classmethod
+    def of(cls, made: ActiveReturn) -> Self:
+        return cls(
+            start_at=made.start_at,
+            end_at=made.end_at,
+            days=made.days,
+            portfolio_return=made.portfolio,
+            universe_return=made.universe,
+            active_return=made.active,
+            sectors=[SectorEffectsOut.model_validate(one) for one in made.sectors],
+            reason=made.reason,
+        )

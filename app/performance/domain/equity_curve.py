@@ -1,0 +1,290 @@
+"""The notional equity: an index from 1 on that follows the weights of record and the prices.
+
+Every change of weights closes and opens positions at the mark of that moment; between changes a
+position moves with its price. All amounts are exact multiples of 1e-18 of the index, so that the
+gains of the symbols add up to the change of the equity to the last digit.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Final
+
+import numpy as np
+
+from app.foundation.decimal_math import EXACT, total
+from app.market.domain.segments import Redenomination, crossed
+from app.performance.domain.equity_steps import Step
+from app.portfolio.domain.models import FULL
+from app.portfolio.domain.returns import Figures, figures, figures_of_equity
+
+ONE: Final = Decimal(1)
+_GRAIN: Final = Decimal(1).scaleb(-18)
+_DAY: Final = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Valuation:
+    """Prices at a moment between the steps: closes of a day, or the marks of now."""
+
+    at: datetime
+    prices: Mapping[str, Decimal]
+    redenominated: Mapping[str, tuple[Redenomination, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """What was opened when weights were last set, in units of the index."""
+
+    opened_at: datetime
+    entry: Decimal  # the mark at which it was opened
+    notional: Decimal  # its value then
+    value: Decimal  # at its last known price
+
+    def at_price(self, price: Decimal) -> Decimal:
+        worth = EXACT.divide(EXACT.multiply(self.notional, price), self.entry)
+        return worth.quantize(_GRAIN, context=EXACT)
+
+    def redenominated(
+        self, changes: Iterable[Redenomination], at: datetime, price: Decimal
+    ) -> str | None:
+        """Why a price of that moment does not value the position; None where it does."""
+        change = crossed(changes, (self.opened_at, self.entry), (at, price))
+        return None if change is None else f"was redenominated after {change.since:%Y-%m-%d %H:%M}"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The equity at one moment, None with the reason where a price was not known.
+
+    `gains` are what each symbol earned since it was last valued; those of all points up to a
+    known one, and 1, make its equity.
+    """
+
+    at: datetime
+    equity: Decimal | None
+    gains: Mapping[str, Decimal]
+    reason: str | None
+    is_step: bool
+    values: Mapping[str, Decimal] = field(default_factory=dict)  # of the positions before a step
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """The equity at the start, at the end of a day, or now; pnl since the one before."""
+
+    at: datetime
+    equity: Decimal | None
+    pnl: Decimal | None
+    change: float | None  # simple return since the one before
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Points in time order, and the positions after the last step."""
+
+    points: tuple[Point, ...]
+    positions: Mapping[str, Position]
+    cash: Decimal
+    broken: str | None  # why the equity is not known any more
+    broken_at: datetime | None = None  # the change from which on
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The equity right after a weighing: with its weights, all that later moments need of before.
+
+    `begun_at` is when the first member came in, None where that is left out of the curve.
+    """
+
+    equity: Decimal | None
+    broken: str | None  # why it is not known
+    begun_at: datetime | None
+    broken_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    cash: Decimal
+    positions: Mapping[str, Position]
+    broken: str | None = None
+    broken_at: datetime | None = None
+
+
+def walk(
+    changes: Sequence[Step], valuations: Sequence[Valuation], opening: Opening | None = None
+) -> Curve:
+    """The equity at every step and, from the first step on, at every valuation.
+
+    With an `opening` the first of `changes` is the weighing that it follows, and the curve begins
+    there; every later point is the one that the walk over the whole history comes to.
+    """
+    if not changes:
+        return Curve((), {}, ONE, None)
+    first = changes[0]
+    points: list[Point] = []
+    queue: list[Step | Valuation] = [*changes]
+    state = _State(ONE, {})
+    if opening is not None:
+        queue.remove(first)
+        state, points = _opening(opening, first)
+    queue += (one for one in valuations if one.at > first.at or (opening and one.at == first.at))
+    # A step comes before a valuation of the same moment; sorting keeps that order.
+    for item in sorted(queue, key=lambda one: one.at):
+        if isinstance(item, Step):
+            state, point = _stepped(state, item)
+        else:
+            state, point = _valued(state, item, item.prices, is_step=False)
+        points.append(point)
+    return Curve(tuple(points), state.positions, state.cash, state.broken, state.broken_at)
+
+
+def days(curve: Curve) -> tuple[Day, ...]:
+    """The start and every valuation; P&L and return need both ends, so a gap has neither."""
+    found: list[Day] = []
+    for point in curve.points:
+        if point.is_step and found:
+            continue
+        before = found[-1].equity if found else None
+        pnl = change = None
+        if before is not None and point.equity is not None:
+            pnl = _minus(point.equity, before)
+            change = float(pnl) / float(before) if before > 0 else None
+        found.append(Day(point.at, point.equity, pnl, change, point.reason))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownEquity:
+    """The equity that a weighing before the curve has kept."""
+
+    at: datetime
+    equity: Decimal
+
+
+def track_record(
+    curve: Curve,
+    earlier: Sequence[KnownEquity] = (),
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> Figures:
+    """Figures of what was held at or after `since` and before `until`.
+
+    Growth and drawdown are of every known point, the last one at or before `since` included:
+    start, changes of weights, closes, and now. Returns are those from one close to the next, and
+    from and to the first and the last point; a part of a day and a gap are one observation each,
+    so that no gain or loss is left out. A change of weights divides a gap.
+    """
+    known = [(one.at, one.equity, True) for one in earlier]
+    known += [
+        (point.at, point.equity, point.is_step)
+        for point in curve.points
+        if point.equity is not None
+    ]
+    known.sort(key=lambda one: one[0])  # a step stays before a valuation of the same moment
+    known = [one for one in known if until is None or one[0] < until]
+    if since is not None:
+        first = max((at for at, one in enumerate(known) if one[0] <= since), default=0)
+        known = known[first:]
+    if not known:
+        return figures(np.empty(0))
+    observed = known[:1]
+    for one in known[1:]:
+        if not one[2] or one[0] - observed[-1][0] >= _DAY or one is known[-1]:
+            observed.append(one)
+    worth = np.array([float(equity) for _, equity, _ in known])
+    ends = np.array([float(equity) for _, equity, _ in observed])
+    above = ends[:-1] > 0.0  # from nothing there is no return
+    returns = ends[1:][above] / ends[:-1][above] - 1.0
+    return figures_of_equity(worth, returns, (known[-1][0] - known[0][0]) / _DAY)
+
+
+def _opening(opening: Opening, first: Step) -> tuple[_State, list[Point]]:
+    begun_at, equity = opening.begun_at, opening.equity
+    start = () if begun_at is None else (Point(begun_at, ONE, {}, None, is_step=True),)
+    points = [*start, Point(first.at, equity, {}, opening.broken, is_step=True)]
+    if equity is None:
+        return _State(ONE, {}, opening.broken, opening.broken_at), points
+    wanted = {symbol: weight for symbol, weight in first.weights.items() if weight > 0}
+    return _opened(equity, wanted, first), points
+
+
+def _stepped(state: _State, step: Step) -> tuple[_State, Point]:
+    state, point = _valued(state, step, step.marks, is_step=True)
+    left = [symbol for symbol in state.positions if symbol not in step.weights]
+    if state.broken is not None or not (step.is_weighed or left):
+        return state, point
+    wanted = {symbol: weight for symbol, weight in step.weights.items() if weight > 0}
+    closed = list(state.positions) if step.is_weighed else left
+    needed = [*closed, *wanted] if step.is_weighed else left
+    missing = next((symbol for symbol in needed if symbol not in step.marks), None)
+    unlike = _unlike({name: state.positions[name] for name in closed}, step, step.marks)
+    if missing is not None or unlike is not None:
+        why = unlike or f"the mark of {missing} was not known when version {step.version} was made"
+        said = point if point.reason is None else replace(point, reason=why)
+        return replace(state, broken=why, broken_at=step.at), said
+    if step.is_weighed:
+        return _opened(_worth(state), wanted, step), point
+    # Those that stay may be without a price; those that leave are settled all the same.
+    settled = {name: state.positions[name].at_price(step.marks[name]) for name in left}
+    moved = {name: _minus(settled[name], state.positions[name].value) for name in left}
+    kept = {name: one for name, one in state.positions.items() if name in step.weights}
+    after = _State(total((state.cash, *settled.values())), kept)
+    return after, replace(point, gains={**moved, **point.gains})
+
+
+def _opened(equity: Decimal, wanted: Mapping[str, int], step: Step) -> _State:
+    positions = {}
+    for symbol, weight_u in wanted.items():
+        share = EXACT.divide(EXACT.multiply(equity, Decimal(weight_u)), Decimal(FULL))
+        notional = share.quantize(_GRAIN, context=EXACT)
+        positions[symbol] = Position(step.at, step.marks[symbol], notional, notional)
+    invested = total(one.notional for one in positions.values())
+    return _State(_minus(equity, invested), positions)
+
+
+def _unlike(
+    positions: Mapping[str, Position], moment: Step | Valuation, prices: Mapping[str, Decimal]
+) -> str | None:
+    """Why the first of the positions whose price is in another unit now has no value."""
+    for symbol, one in positions.items():
+        changes = moment.redenominated.get(symbol, ())
+        if changes and symbol in prices:
+            why = one.redenominated(changes, moment.at, prices[symbol])
+            if why is not None:
+                return f"{symbol} {why}: what it earned across that is not known"
+    return None
+
+
+def _valued(
+    state: _State, moment: Step | Valuation, prices: Mapping[str, Decimal], *, is_step: bool
+) -> tuple[_State, Point]:
+    at = moment.at
+    if state.broken is not None:
+        return state, Point(at, None, {}, state.broken, is_step)
+    missing = next((symbol for symbol in state.positions if symbol not in prices), None)
+    if missing is not None:
+        return state, Point(at, None, {}, f"no price of {missing} is known", is_step)
+    unlike = _unlike(state.positions, moment, prices)
+    if unlike is not None:
+        return state, Point(at, None, {}, unlike, is_step)
+    after = {
+        symbol: replace(one, value=one.at_price(prices[symbol]))
+        for symbol, one in state.positions.items()
+    }
+    gains = {
+        symbol: _minus(one.value, state.positions[symbol].value) for symbol, one in after.items()
+    }
+    valued = replace(state, positions=after)
+    values = {symbol: one.value for symbol, one in after.items()}
+    return valued, Point(at, _worth(valued), gains, None, is_step, values)
+
+
+def _worth(state: _State) -> Decimal:
+    return total((state.cash, *(one.value for one in state.positions.values())))
+
+
+def _minus(one: Decimal, other: Decimal) -> Decimal:
+    return EXACT.subtract(one, other)

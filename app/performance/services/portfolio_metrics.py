@@ -1,0 +1,100 @@
+"""Metrics of the portfolio: scores, sectors, performance, risk and correlation in one answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Final
+
+from app.foundation.memoize import Basis
+from app.foundation.sql.database import Database
+from app.market.domain.models import Interval
+from app.performance.services.equity_track import Need, track_of
+from app.portfolio.domain.models import FULL, Portfolio
+from app.portfolio.domain.returns import Figures
+from app.portfolio.domain.risk import Risk, risk_of
+from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.member_views import portfolio_view
+from app.portfolio.services.queries import CorrelationReport, correlation_report
+from app.trading.services.position_sizing import DataFacts
+
+_PLACES: Final = 4  # of the weights that risk is worked out for, as fractions
+
+
+@dataclass(frozen=True, slots=True)
+class Concentration:
+    """Shares of the invested weight; None where nothing is invested."""
+
+    weights_u: Mapping[str, int]  # micro-percent by sector
+    hhi: float | None  # sum of the squared shares
+
+    @property
+    def diversification(self) -> float | None:
+        return None if self.hhi is None else 1.0 - self.hhi
+
+
+@dataclass(frozen=True, slots=True)
+class PortfolioMetrics:
+    """None where a figure is not defined."""
+
+    scores: tuple[float, ...]
+    score_spread: float | None  # sample standard deviation
+    sectors: Concentration
+    moves: tuple[float, ...]  # performance since inclusion, where known
+    risk: Risk
+    correlation: CorrelationReport
+    facts: DataFacts
+    earned: Figures  # of the weights in force each day
+
+    @property
+    def share_of_gainers(self) -> float | None:
+        """Share of the members that stand above their inclusion price."""
+        return fmean(move > 0.0 for move in self.moves) if self.moves else None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsService:
+    """Looks at everything once; nothing here changes it."""
+
+    database: Database
+    grounds: GroundsNow
+
+    async def metrics(self) -> PortfolioMetrics:
+        """All of one state and one market. Raises UnavailableError."""
+        async with self.database.read() as unit:
+            track = await track_of(unit, self.grounds, Need(has_figures=True))
+            grounds = await self.grounds.of(unit)
+        portfolio, daily = track.portfolio, grounds.market.panel(Interval.DAY)
+        view = portfolio_view(portfolio, grounds)
+        scores = tuple(one.score for one in view.members if one.score is not None)
+        by_sector: dict[str, int] = {}
+        for member in portfolio.members:
+            sector = grounds.sector(member.symbol)
+            by_sector[sector] = by_sector.get(sector, 0) + member.weight_u
+        invested = sum(by_sector.values())
+        hhi = sum((one / invested) ** 2 for one in by_sector.values()) if invested else None
+        moves = (one.figures.performance for one in view.members)
+        weights = present_weights(portfolio, grounds)
+        return PortfolioMetrics(
+            scores=scores,
+            score_spread=stdev(scores) if len(scores) > 1 else None,
+            sectors=Concentration(dict(sorted(by_sector.items())), hhi),
+            moves=tuple(move for move in moves if move is not None),
+            # Of daily bars and weights alone, and longer in the making than all of the rest.
+            risk=self.grounds.views.of(
+                "metrics_risk",
+                Basis((daily,), tuple(weights.items())),
+                lambda: risk_of(daily, weights),
+            ),
+            correlation=correlation_report(view, grounds),
+            facts=view.facts,
+            earned=track.figures(),
+        )
+
+
+def present_weights(portfolio: Portfolio, grounds: Grounds) -> dict[str, float]:
+    """Fractions by symbol, as prices have carried them, to a hundredth of a percentage point.
+
+    The rest moves with every quote.
+    """
+    held = grounds.marked(portfolio).members
+    return {member.symbol: round(member.weight_u / FULL, _PLACES) for member in held}

@@ -1,0 +1,152 @@
+"""The report of the portfolio: equity, positions, who earned what, and whether swaps paid."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from app.foundation.sql.unit_of_work import UnitOfWork
+from app.market.domain.models import DELISTED, Funding, Interval
+from app.performance.domain.attribution import Attribution
+from app.performance.domain.brinson import ActiveReturn
+from app.performance.domain.equity_curve import Day
+from app.performance.domain.equity_steps import Step, steps
+from app.performance.domain.late_marks import LateMark, completed
+from app.performance.domain.replacement_outcomes import (
+    ReplacementLedger,
+    SwapOutcome,
+    ledger_of,
+    outcomes,
+)
+from app.performance.services.active_return import active_return
+from app.performance.services.equity_track import Need, Track, track_of
+from app.performance.services.portfolio_metrics import present_weights
+from app.performance.services.service import (
+    HeldPosition,
+    Performance,
+    attributed,
+    held,
+    realized_in,
+)
+from app.portfolio.domain.event_log import EventType
+from app.portfolio.domain.returns import Figures, Trade
+from app.portfolio.domain.risk import risk_of
+from app.trading.services.position_sizing import DataFacts
+
+_DAYS = 30  # of the attribution where no period is given
+_TRADES = 50
+_REBALANCE = frozenset({EventType.REBALANCE})
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything of one moment, from one snapshot; trades, days and swaps of the period."""
+
+    made_at: datetime
+    version: int
+    since: datetime | None
+    until: datetime | None
+    days: tuple[Day, ...]
+    figures: Figures  # of what was held in the period
+    hypothetical: Figures  # of today's weights over the past: not earned
+    positions: tuple[HeldPosition, ...]
+    ledgers: tuple[Attribution, ...]
+    active: ActiveReturn  # against the universe
+    trades: tuple[Trade, ...]  # the last ones
+    swaps: tuple[SwapOutcome, ...]
+    facts: DataFacts
+    late_marks: tuple[LateMark, ...] = ()  # of changes in the period, not known in their time
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacementsMade:
+    """What all replacements came to, for the portfolio of `version`."""
+
+    version: int
+    ledger: ReplacementLedger
+    facts: DataFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Reporting:
+    """Puts the report together; it changes nothing."""
+
+    performance: Performance
+
+    async def replacements(self) -> ReplacementsMade:
+        """The ledger of all replacements: prices since each, net of fees, spread and funding."""
+        async with self.performance.database.read() as unit:
+            swapped = steps(await unit.history.moves(without=_REBALANCE))
+            track = await track_of(unit, self.performance.grounds, Need(), swapped)
+            rates = await _funding_since(unit, swapped)
+        ledger = ledger_of(_outcomes(swapped, track, rates))
+        return ReplacementsMade(track.portfolio.version, ledger, track.facts)
+
+    async def report(self, since: datetime | None, until: datetime | None) -> Report:
+        """Over the period; without one the whole curve, and the last 30 days attributed."""
+        async with self.performance.database.read() as unit:
+            earliest, _ = _attributed_over(since, until, self.performance.grounds.clock())
+            portfolio = await unit.portfolio.load()
+            included = [member.included_at for member in portfolio.members]
+            # A rebalance moves no member: without it a swap is all the same what it was.
+            swapped = steps(await unit.history.moves(since=since, without=_REBALANCE))
+            gains_since = min((earliest, *included))
+            need = Need(days_since=since, gains_since=gains_since, has_figures=True)
+            track = await track_of(unit, self.performance.grounds, need, swapped)
+            # Its last valuation is of its own moment: to end before that would leave it out.
+            begin, end = _attributed_over(since, until, track.grounds.at)
+            ledgers = await attributed(unit, track, begin, end)
+            realized = await realized_in(unit, portfolio, since, until)
+            trades = await unit.trades.page(None, _TRADES, since=since, until=until)
+            rates = await _funding_since(unit, swapped)
+        active = await asyncio.to_thread(active_return, track, begin, end)
+        daily = track.grounds.market.panel(Interval.DAY)
+        weights = present_weights(portfolio, track.grounds)
+        risk = await asyncio.to_thread(risk_of, daily, weights)
+        shown = track.within(since, until)
+        told = _outcomes(swapped, track, rates)
+        return Report(
+            made_at=track.grounds.at,
+            version=track.portfolio.version,
+            since=since,
+            until=until,
+            days=shown,
+            figures=track.figures(since, until),
+            positions=tuple(held(one, track, realized) for one in track.portfolio.members),
+            ledgers=ledgers,
+            active=active,
+            trades=trades,
+            swaps=tuple(one for one in told if until is None or one.at < until),
+            hypothetical=risk.hypothetical,
+            late_marks=track.late_within(since, until),
+            facts=track.facts,
+        )
+
+
+async def _funding_since(
+    unit: UnitOfWork, changes: Sequence[Step]
+) -> dict[str, tuple[Funding, ...]]:
+    """Settled rates of all that was swapped, by symbol id, from a day before the first swap on."""
+    swapped = [step for step in changes if step.swaps]
+    if not swapped:
+        return {}
+    ids = sorted(
+        {key for step in swapped for one in step.swaps for key in (one.old_id, one.new_id)}
+    )
+    since = swapped[0].at - timedelta(days=1)
+    return await unit.market.funding(ids, round(since.timestamp() * 1000))
+
+
+def _outcomes(
+    swapped: tuple[Step, ...], track: Track, rates: Mapping[str, Sequence[Funding]]
+) -> tuple[SwapOutcome, ...]:
+    names = {name for step in swapped for one in step.swaps for name in (one.old, one.new)}
+    delisted = {name for name in names if track.grounds.status_of(name) in DELISTED}
+    return outcomes(completed(swapped, track.late), track.valuations, delisted, rates)
+
+
+def _attributed_over(
+    since: datetime | None, until: datetime | None, now: datetime
+) -> tuple[datetime, datetime]:
+    end = now if until is None else min(until, now)
+    return end - timedelta(days=_DAYS) if since is None else since, end

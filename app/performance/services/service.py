@@ -1,0 +1,290 @@
+"""Performance: results booked once, and what the notional portfolio earned since it began."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from app.foundation.decimal_math import total
+from app.foundation.errors import Code, ConflictError, RefusedError
+from app.foundation.idempotency import Command, Once, Outcome, Render
+from app.foundation.sql.database import Database
+from app.foundation.sql.types import plain
+from app.foundation.sql.unit_of_work import UnitOfWork
+from app.performance.domain.attribution import Attribution, of_booked, of_index
+from app.performance.domain.brinson import ActiveReturn
+from app.performance.domain.equity_curve import Position
+from app.performance.services.active_return import active_return
+from app.performance.services.equity_track import Need, Track, track_of
+from app.portfolio.domain.event_log import Draft, EventType, instant_text, number_text
+from app.portfolio.domain.membership import Change
+from app.portfolio.domain.models import Member, Portfolio
+from app.portfolio.domain.returns import BookedResult, SinceInclusion, Trade
+from app.portfolio.services.change_recorder import Ledger
+from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.state_cache import Step
+from app.trading.services.position_sizing import DataFacts
+
+_AHEAD = timedelta(minutes=5)  # clocks of two machines may differ by this
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What the trading engine says of one result."""
+
+    trade_id: str
+    pnl: Decimal
+    currency: str
+    fees: Decimal
+    funding: Decimal
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPosition:
+    """A member's notional position in units of the index, and what was booked for it."""
+
+    member: Member
+    position: Position | None  # None where it has no weight, or marks were not known
+    mark: Decimal | None
+    unrealized: Decimal | None  # since weights were last set
+    since_inclusion: Decimal | None
+    figures: SinceInclusion
+    realized: Decimal | None  # None where nothing was booked
+    currency: str
+    reason: str | None  # why a figure is not known
+
+
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """Books results and measures; nothing here decides."""
+
+    database: Database
+    grounds: GroundsNow
+    once: Once
+    ledger: Ledger
+
+    async def book(
+        self,
+        text: str,
+        claim: Claim,
+        reason: str,
+        command: Command,
+        render: Render[Trade] | None = None,
+    ) -> Outcome[Trade]:
+        """The result in the history, once per trade id; the same content again changes nothing.
+
+        Raises RefusedError for an unknown symbol, another currency than the contract's, or a time
+        to come or before the symbol first was a member; ConflictError (trade_id_reused, and
+        symbol_not_in_portfolio if it never was a member).
+        """
+
+        async def change(unit: UnitOfWork) -> Trade:
+            portfolio = await unit.portfolio.load(for_update=True)
+            # Under the lock nobody moves what is known.
+            known = self.grounds.memory.known(self.database)
+            grounds = self.grounds(
+                await unit.configuration.current() if known is None else known.configuration
+            )
+            result = _result(text, claim, grounds)
+            booked = await unit.trades.find(result.trade_id)
+            if booked is not None:
+                if booked.result != result:
+                    raise ConflictError(
+                        Code.TRADE_ID_REUSED, "This trade id belongs to another result already."
+                    )
+                return booked
+            command.require_version(portfolio.version)
+            _require_held(result, await _came_in(unit, portfolio, result))
+            draft = Draft(EventType.PERFORMANCE, result.symbol, None, _payload(result), reason)
+            done = Change(portfolio, ()).then(draft, grounds.at)
+            events = await self.ledger.commit(unit, portfolio, done, grounds, command)
+            trade = Trade(result, events[-1].seq, grounds.at)
+            realized = {result.symbol_id: await unit.trades.book(trade)}
+            step = Step(portfolio, events[-1], done.portfolio.version, realized=realized)
+            self.grounds.memory.hand_over(self.database, unit, step)
+            return trade
+
+        return await self.once.run(command, change, render)
+
+    async def trades(
+        self,
+        before_seq: int | None,
+        limit: int,
+        *,
+        symbol: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> tuple[Trade, ...]:
+        """Last booked first; raises RefusedError for a symbol that is not known."""
+        async with self.database.read() as unit:
+            wanted = None
+            if symbol is not None:
+                grounds = self.grounds(await unit.configuration.current())
+                wanted = grounds.resolve(symbol).symbol_id
+            return await unit.trades.page(
+                before_seq, limit, symbol_id=wanted, since=since, until=until
+            )
+
+    async def track(self, since: datetime | None = None) -> Track:
+        """The equity at closes of days and at the marks of now; those before `since` may lack."""
+        async with self.database.read() as unit:
+            return await track_of(unit, self.grounds, Need(since))
+
+    async def positions(
+        self, since: datetime | None = None, until: datetime | None = None
+    ) -> tuple[tuple[HeldPosition, ...], Track]:
+        """Of the present members; booked results of those that occurred in the period."""
+        async with self.database.read() as unit:
+            portfolio = await unit.portfolio.load()
+            begun = min((one.included_at for one in portfolio.members), default=None)
+            track = await track_of(unit, self.grounds, Need(gains_since=begun, has_days=False))
+            realized = await realized_in(unit, portfolio, since, until)
+        return tuple(held(one, track, realized) for one in track.portfolio.members), track
+
+    async def attribution(
+        self, days: int
+    ) -> tuple[tuple[Attribution, ...], ActiveReturn, DataFacts]:
+        """The index and each currency that results were booked in, over the last `days`.
+
+        Beside them what the index earned more or less than the universe, and why.
+        """
+        async with self.database.read() as unit:
+            begin = self.grounds.clock() - timedelta(days=days)
+            need = Need(days_since=begin, gains_since=begin)
+            track = await track_of(unit, self.grounds, need)
+            end = track.grounds.at
+            ledgers = await attributed(unit, track, end - timedelta(days=days), end)
+        # The universe of many days takes longer than a request may hold up the others.
+        beside = await asyncio.to_thread(active_return, track, end - timedelta(days=days), end)
+        return ledgers, beside, track.facts
+
+
+async def attributed(
+    unit: UnitOfWork, track: Track, since: datetime, until: datetime
+) -> tuple[Attribution, ...]:
+    """The ledgers of a period: the index, then one for each currency."""
+    weights = {member.symbol: member.weight_u for member in track.portfolio.members}
+    late = [one.result for one in await unit.trades.between(since, None)]
+    after = [one for one in late if one.occurred_at > since]
+    totals = await unit.trades.totals()
+    return (
+        of_index(track.curve.points, since, until, weights, track.sector),
+        *of_booked(totals, after, since, until, weights, track.sector),
+    )
+
+
+async def realized_in(
+    unit: UnitOfWork, portfolio: Portfolio, since: datetime | None, until: datetime | None
+) -> dict[str, Decimal]:
+    """What was realised in the period, by symbol id; without one, all that ever was."""
+    if since is None and until is None:
+        return await unit.trades.realized()
+    found: dict[str, Decimal] = {}
+    for trade in await unit.trades.between(since, until):
+        one = trade.result
+        found[one.symbol_id] = total((found.get(one.symbol_id, Decimal(0)), one.net))
+    return found
+
+
+def _result(text: str, claim: Claim, grounds: Grounds) -> BookedResult:
+    entry = grounds.resolve(text)
+    if claim.currency != entry.contract.settle:
+        raise RefusedError(
+            Code.VALIDATION_FAILED, f"{entry.symbol} settles in {entry.contract.settle}."
+        )
+    if claim.occurred_at > grounds.at + _AHEAD:
+        now = f"{grounds.at:%Y-%m-%dT%H:%M:%SZ}"
+        raise RefusedError(
+            Code.VALIDATION_FAILED,
+            f"`occurred_at` is in the future: it is {now}, and clocks may differ by five minutes.",
+            facts={"field": "occurred_at"},
+        )
+    return BookedResult(
+        trade_id=claim.trade_id,
+        symbol_id=entry.symbol_id,
+        symbol=entry.symbol,
+        contract=entry.contract.code,
+        # As the database gives them back, so that the first answer is like the later ones.
+        pnl=plain(claim.pnl),
+        currency=claim.currency,
+        fees=plain(claim.fees),
+        funding=plain(claim.funding),
+        occurred_at=claim.occurred_at,
+    )
+
+
+async def _came_in(unit: UnitOfWork, portfolio: Portfolio, result: BookedResult) -> datetime | None:
+    """When the symbol came in for a stay that had begun by then, or else first; None if never."""
+    for one in portfolio.members:
+        if one.symbol_id == result.symbol_id and one.included_at <= result.occurred_at:
+            return one.included_at
+    stays = await unit.portfolio.memberships(result.symbol_id)
+    return min((stay.member.included_at for stay in stays), default=None)
+
+
+def _require_held(result: BookedResult, came_in: datetime | None) -> None:
+    """Raises ConflictError for a symbol that never was a member, RefusedError before it was one."""
+    if came_in is None:
+        raise ConflictError(Code.SYMBOL_NOT_IN_PORTFOLIO, f"{result.symbol} never was a member.")
+    if result.occurred_at < came_in:
+        said = instant_text(came_in)
+        raise RefusedError(
+            Code.VALIDATION_FAILED,
+            f"{result.symbol} came into the portfolio at {said}: `occurred_at` is before that.",
+            facts={"field": "occurred_at", "included_at": said},
+        )
+
+
+def _payload(result: BookedResult) -> dict[str, object]:
+    return {
+        "trade": {
+            "trade_id": result.trade_id,
+            "symbol_id": result.symbol_id,
+            "contract": result.contract,
+            "pnl": number_text(result.pnl),
+            "currency": result.currency,
+            "fees": number_text(result.fees),
+            "funding": number_text(result.funding),
+            "net": number_text(result.net),
+            "occurred_at": instant_text(result.occurred_at),
+        }
+    }
+
+
+def held(member: Member, track: Track, realized: Mapping[str, Decimal]) -> HeldPosition:
+    """A member's position now, with what was realised, by symbol id."""
+    curve, mark = track.curve, track.grounds.mark(member.symbol)
+    position = None if curve.broken else curve.positions.get(member.symbol)
+    entry = track.grounds.market.resolve(member.symbol)
+    unlike = None
+    if position is not None and mark is not None:
+        changes = track.grounds.redenominations(member.symbol)
+        unlike = position.redenominated(changes, track.grounds.at, mark)
+    reasons = (
+        (curve.broken is not None, curve.broken),
+        (mark is None, "its mark is not known"),
+        (unlike is not None, f"it {unlike}"),
+    )
+    is_unpriced = position is not None and (mark is None or unlike is not None)
+    unknown = curve.broken is not None or is_unpriced
+    unrealized = None
+    if position is not None and mark is not None and unlike is None:
+        unrealized = position.at_price(mark) - position.notional
+    gains = total(
+        point.gains.get(member.symbol, Decimal(0))
+        for point in curve.points
+        if point.at > member.included_at
+    )
+    return HeldPosition(
+        member=member,
+        position=position,
+        mark=mark,
+        unrealized=unrealized,
+        since_inclusion=None if unknown else gains,
+        figures=track.grounds.since_inclusion(member),
+        realized=realized.get(member.symbol_id),
+        currency=entry.contract.settle,
+        reason=next((why for applies, why in reasons if applies), None),
+    )

@@ -1,0 +1,54 @@
+"""Notes what the portfolio is worth, slot by slot; what was noted is not made up afterwards."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.performance.domain.performance_mark import PerformanceMark
+from app.performance.services.equity_track import Need, track_of
+from app.performance.services.service import Performance
+
+
+@dataclass(frozen=True, slots=True)
+class PerformanceMarks:
+    """A slot that nobody was there for stays without a mark."""
+
+    performance: Performance
+
+    async def note(self, slot: datetime) -> PerformanceMark | None:
+        """The mark of that slot, made now unless it is there.
+
+        None without a portfolio, and for a slot that began before there was one: what comes of
+        it later is no mark of that slot.
+        """
+        async with self.performance.database.write() as unit:
+            begun = await unit.history.begun_at()
+            if begun is None or slot < begun:
+                return None
+            grounds = self.performance.grounds
+            # Only the moment of now is asked for: the history is read from the last weighing on.
+            track = await track_of(unit, grounds, Need(has_days=False))
+            if not track.days:
+                return None
+            now = track.days[-1]
+            marks = {one.symbol: track.grounds.mark(one.symbol) for one in track.portfolio.members}
+            mark = PerformanceMark(
+                slot=slot,
+                at=track.grounds.at,
+                version=track.portfolio.version,
+                equity=now.equity,
+                reason=now.reason,
+                prices={symbol: price for symbol, price in marks.items() if price is not None},
+            )
+            await unit.performance_marks.note(mark)
+        return mark
+
+    async def page(
+        self,
+        limit: int,
+        after: datetime | None,
+        since: datetime | None,
+        until: datetime | None,
+    ) -> tuple[PerformanceMark, ...]:
+        """Oldest first."""
+        async with self.performance.database.read() as unit:
+            return await unit.performance_marks.page(limit, after, since, until)

@@ -1,0 +1,74 @@
+"""Marks of the portfolio, one for each slot; never altered."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from sqlalchemy import CheckConstraint, Column, Integer, PrimaryKeyConstraint, Row, Table, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.foundation.sql.metadata import metadata
+from app.foundation.sql.statements import insert
+from app.foundation.sql.types import JsonText, UtcInstant
+from app.performance.domain.performance_mark import PerformanceMark
+from app.portfolio.domain.event_log import number_text
+
+performance_marks: Final = Table(
+    "performance_marks",
+    metadata,
+    Column("slot", UtcInstant, nullable=False),
+    Column("at", UtcInstant, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("mark", JsonText, nullable=False),  # equity, reason, prices; exact numbers as text
+    PrimaryKeyConstraint("slot"),
+    CheckConstraint("version >= 1", name="version_positive"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PerformanceMarkRepository:
+    connection: AsyncConnection
+
+    async def note(self, mark: PerformanceMark) -> bool:
+        """False where its slot is noted already: the first one stands."""
+        document = {
+            "equity": None if mark.equity is None else number_text(mark.equity),
+            "reason": mark.reason,
+            "prices": {symbol: number_text(price) for symbol, price in mark.prices.items()},
+        }
+        row = {"slot": mark.slot, "at": mark.at, "version": mark.version, "mark": document}
+        noted = await self.connection.execute(
+            insert(self.connection, performance_marks).on_conflict_do_nothing(), row
+        )
+        return noted.rowcount == 1
+
+    async def page(
+        self,
+        limit: int,
+        after: datetime | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> tuple[PerformanceMark, ...]:
+        """Oldest first, those after the slot `after`, in [since, until)."""
+        slot = performance_marks.c.slot
+        wanted = select(performance_marks).order_by(slot).limit(limit)
+        if after is not None:
+            wanted = wanted.where(slot > after)
+        if since is not None:
+            wanted = wanted.where(slot >= since)
+        if until is not None:
+            wanted = wanted.where(slot < until)
+        return tuple(_mark(row) for row in await self.connection.execute(wanted))
+
+
+def _mark(row: Row[Any]) -> PerformanceMark:
+    equity = row.mark["equity"]
+    return PerformanceMark(
+        slot=row.slot,
+        at=row.at,
+        version=row.version,
+        equity=None if equity is None else Decimal(equity),
+        reason=row.mark["reason"],
+        prices={symbol: Decimal(price) for symbol, price in row.mark["prices"].items()},
+    )

@@ -1,0 +1,215 @@
+"""The operator's controls over HTTP: the trading switch; pinned, banned and watched symbols."""
+
+from typing import Literal, Self
+
+from pydantic import Field
+from starlette.responses import Response
+
+from app.foundation.errors import Code
+from app.foundation.http.dependencies import CommandDep, ServiceDep, by
+from app.foundation.http.errors import problems
+from app.foundation.http.request_body import Body, NameText, ReasonText
+from app.foundation.http.responses import keep, sent
+from app.foundation.http.routing import api_router
+from app.foundation.http.schemas import Freshness, Out, Score, SymbolPath, TimeIn, UtcTime, finite
+from app.foundation.idempotency import Answer
+from app.portfolio.api.schemas import CHANGES, NAMES, UNSAID, freshness
+from app.portfolio.domain.candidate_selection import Refusal
+from app.portfolio.domain.controls import Lock, LockKind, Switch
+from app.portfolio.services.watch_list import Watched
+
+router = api_router("portfolio", "/portfolio")
+
+
+class SwitchOut(Out):
+    """While it is off: nothing to trade, no rebalance, no new member; removing goes on."""
+
+    enabled: bool
+    reason: str
+    changed_at: UtcTime | None
+    changed_by: str | None
+
+    @classmethod
+    def of(cls, switch: Switch) -> Self:
+        return cls(
+            enabled=switch.enabled,
+            reason=switch.reason,
+            changed_at=switch.changed_at,
+            changed_by=switch.changed_by,
+        )
+
+
+class SwitchIn(Body):
+    enabled: bool
+    reason: ReasonText
+    user: NameText | None = None
+
+
+class LockOut(Out):
+    """A pinned symbol is neither replaced, removed nor sold off; a banned one never comes in.
+
+    A watched one is on the watch list and its book is looked at first; nothing is forbidden.
+    """
+
+    symbol: str
+    kind: LockKind
+    reason: str
+    expires_at: UtcTime | None = Field(description="Null: until it is lifted.")
+    set_at: UtcTime
+    set_by: str
+
+    @classmethod
+    def of(cls, lock: Lock) -> Self:
+        return cls(
+            symbol=lock.symbol,
+            kind=lock.kind,
+            reason=lock.reason,
+            expires_at=lock.expires_at,
+            set_at=lock.set_at,
+            set_by=lock.set_by,
+        )
+
+
+class LocksOut(Out):
+    locks: list[LockOut]
+
+
+class LockIn(Body):
+    kind: Literal["pin", "ban", "watch"]
+    reason: ReasonText
+    expires_at: TimeIn | None = None
+    user: NameText | None = None
+
+
+class WatchedOut(Out):
+    """A watched symbol as it stands now; null is not known."""
+
+    symbol: str
+    reason: str
+    expires_at: UtcTime | None = Field(description="Null: until it is lifted.")
+    set_at: UtcTime
+    set_by: str
+    current_score: Score | None
+    confidence: Score | None
+    rank: int | None = Field(description="On the board of all symbols.")
+    entry_score: Score = Field(
+        description="Needed to come in: the threshold, or that of the weakest member when full."
+    )
+    distance_to_entry: float | None = Field(description="Score that is missing; 0 or less: none.")
+    is_member: bool
+    refused_because: Refusal | None = Field(
+        description="What would keep it out beside the members."
+    )
+    refused_against: str | None = Field(description="The member it is too close to.")
+
+    @classmethod
+    def of(cls, one: Watched) -> Self:
+        lock, refused = one.lock, one.refused
+        return cls(
+            symbol=lock.symbol,
+            reason=lock.reason,
+            expires_at=lock.expires_at,
+            set_at=lock.set_at,
+            set_by=lock.set_by,
+            current_score=finite(one.score),
+            confidence=finite(one.confidence),
+            rank=one.rank,
+            entry_score=one.entry_score,
+            distance_to_entry=finite(one.distance),
+            is_member=one.is_member,
+            refused_because=None if refused is None else refused.reason,
+            refused_against=None if refused is None else refused.against,
+        )
+
+
+class WatchListOut(Freshness):
+    symbols: list[WatchedOut]
+
+
+def _lock(done: Lock) -> Answer:
+    return keep(LockOut.of(done))
+
+
+def _switch(done: Switch) -> Answer:
+    return keep(SwitchOut.of(done))
+
+
+@router.get("/trading-switch", summary="Is trading on")
+async def trading_switch(service: ServiceDep) -> SwitchOut:
+    """Who moved it last, when and why."""
+    return SwitchOut.of((await service.controls.controls()).switch)
+
+
+@router.put(
+    "/trading-switch",
+    summary="Switch trading off or on",
+    response_model=SwitchOut,
+    responses=problems(*CHANGES),
+)
+async def put_trading_switch(service: ServiceDep, command: CommandDep, body: SwitchIn) -> Response:
+    """For everybody and across restarts; one event of the history."""
+    who = by(command, body.user)
+    return sent(await service.controls.switch(body.enabled, body.reason, who, _switch))
+
+
+@router.get("/locks", summary="Pinned, banned and watched symbols")
+async def locks(service: ServiceDep) -> LocksOut:
+    """Those in force, by symbol."""
+    held = (await service.controls.controls()).locks
+    return LocksOut(locks=[LockOut.of(held[symbol]) for symbol in sorted(held)])
+
+
+@router.get("/watch-list", summary="Watched symbols and what keeps them out")
+async def watch_list(service: ServiceDep) -> WatchListOut:
+    """By symbol, with score, rank and distance to entry.
+
+    `PUT /portfolio/locks/{symbol}` puts a symbol on it.
+    """
+    found = await service.controls.watch_list()
+    shown = [WatchedOut.of(one) for one in found.lines]
+    return WatchListOut(symbols=shown, **freshness(found.facts))
+
+
+@router.get(
+    "/locks/{symbol}",
+    summary="The lock of a symbol",
+    responses=problems(Code.NOT_FOUND, *NAMES),
+)
+async def lock(service: ServiceDep, symbol: SymbolPath) -> LockOut:
+    """404 where the symbol is neither pinned nor banned nor watched."""
+    return LockOut.of(await service.controls.lock_of(symbol))
+
+
+@router.put(
+    "/locks/{symbol}",
+    summary="Pin, ban or watch a symbol",
+    response_model=LockOut,
+    responses=problems(*NAMES, *CHANGES),
+)
+async def put_lock(
+    service: ServiceDep, command: CommandDep, symbol: SymbolPath, body: LockIn
+) -> Response:
+    """In place of what was said of it before (a symbol is one of the three); it ends by itself at
+    `expires_at`.
+    """
+    return sent(
+        await service.controls.lock(
+            symbol,
+            LockKind(body.kind),
+            body.reason,
+            body.expires_at,
+            by(command, body.user),
+            _lock,
+        )
+    )
+
+
+@router.delete(
+    "/locks/{symbol}",
+    summary="Lift a lock",
+    response_model=LockOut,
+    responses=problems(Code.NOT_FOUND, *NAMES, *CHANGES),
+)
+async def delete_lock(service: ServiceDep, command: CommandDep, symbol: SymbolPath) -> Response:
+    """Answers with the lock that was lifted."""
+    return sent(await service.controls.unlock(symbol, UNSAID, command, _lock))

@@ -1,0 +1,126 @@
+"""What happened to the portfolio, and whether everything still fits together."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from fastapi import Query
+from pydantic import Field
+
+from app.foundation.http.dependencies import CursorsDep, ServiceDep
+from app.foundation.http.errors import problems
+from app.foundation.http.pagination import Page, cut
+from app.foundation.http.response_cache import of_record
+from app.foundation.http.routing import api_router
+from app.foundation.http.schemas import CursorText, Json, Limit, Out, Score, UtcTime
+from app.operations.services.integrity import Integrity
+from app.portfolio.api.schemas import NAMES
+from app.portfolio.domain.event_log import EventType, PortfolioEvent
+
+router = api_router("portfolio", "/portfolio")
+
+
+class EventOut(Out):
+    """One link of the chain; `details` holds weights as integer micro-percent."""
+
+    seq: int
+    action: EventType
+    symbol: str | None
+    other_symbol: str | None = Field(description="The replaced symbol.")
+    reason: str
+    score: Score | None
+    confidence: Score | None
+    actor: str
+    request_id: str
+    occurred_at: UtcTime
+    portfolio_version: int
+    configuration_version: int
+    input_hash: str | None
+    code_version: str
+    details: Json
+    prev_hash: str
+    hash: str
+
+    @classmethod
+    def of(cls, event: PortfolioEvent) -> Self:
+        return cls(
+            seq=event.seq,
+            action=event.type,
+            symbol=event.symbol,
+            other_symbol=event.other_symbol,
+            reason=event.reason,
+            score=_number(event.payload, "score"),
+            confidence=_number(event.payload, "confidence"),
+            actor=event.actor,
+            request_id=event.request_id,
+            occurred_at=event.occurred_at,
+            portfolio_version=event.payload["version"],
+            configuration_version=event.configuration_version,
+            input_hash=event.input_hash,
+            code_version=event.code_version,
+            details=dict(event.payload),
+            prev_hash=event.prev_hash,
+            hash=event.hash,
+        )
+
+
+class InvariantOut(Out):
+    name: str = Field(examples=["sum_of_weights"])
+    ok: bool
+    detail: str | None = Field(description="What is wrong.")
+
+
+class IntegrityOut(Out):
+    ok: bool
+    version: int
+    events: int
+    checked_at: UtcTime
+    invariants: list[InvariantOut]
+
+    @classmethod
+    def of(cls, checked: Integrity) -> Self:
+        return cls(
+            ok=checked.ok,
+            version=checked.version,
+            events=checked.events,
+            checked_at=checked.checked_at,
+            invariants=[InvariantOut.model_validate(one) for one in checked.invariants],
+        )
+
+
+@router.get(
+    "/history",
+    summary="The append-only history",
+    responses=problems(*NAMES),
+)
+@of_record
+async def history(
+    service: ServiceDep,
+    cursors: CursorsDep,
+    limit: Limit = 50,
+    cursor: CursorText = None,
+    symbol: Annotated[
+        str | None, Query(max_length=64, description="In any spelling, or the UUID.")
+    ] = None,
+    action: Annotated[EventType | None, Query(description="One kind of event.")] = None,
+) -> Page[EventOut]:
+    """Newest first: who, when, why, on which inputs, chained by hashes."""
+    chosen = {"symbol": symbol, "action": None if action is None else action.value}
+    start = cursors.decode("portfolio_history", chosen, cursor)
+    before = None if start is None else int(start[0])
+    events = await service.overview.history(before, limit + 1, symbol, action)
+    page, last = cut(events, limit, lambda event: (event.seq,))
+    return Page(
+        items=[EventOut.of(event) for event in page],
+        next_cursor=None if last is None else cursors.encode("portfolio_history", chosen, last),
+    )
+
+
+@router.get("/integrity", summary="Are all invariants held")
+async def integrity(service: ServiceDep) -> IntegrityOut:
+    """Size, ranks, sums, bounds, scores; that the history folds to the state; its hash chain."""
+    return IntegrityOut.of(await service.overview.integrity())
+
+
+def _number(payload: Mapping[str, Any], name: str) -> float | None:
+    text = payload.get(name)
+    return None if text is None else float(text)

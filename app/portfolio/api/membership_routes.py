@@ -1,0 +1,257 @@
+"""Changes of the membership: initialise, add, remove, replace."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from starlette.responses import Response
+
+from app.foundation.errors import Code
+from app.foundation.http.dependencies import CommandDep, ServiceDep, by
+from app.foundation.http.errors import problems
+from app.foundation.http.request_body import SymbolText
+from app.foundation.http.responses import etag, keep, sent
+from app.foundation.http.routing import api_router
+from app.foundation.http.schemas import Freshness, Out, Percent, Score, finite, percent
+from app.foundation.idempotency import Answer
+from app.portfolio.api.schemas import (
+    CHANGES,
+    DECIDES,
+    NAMES,
+    UNSAID,
+    MemberChanged,
+    MemberOut,
+    Said,
+    SymbolIn,
+    freshness,
+    one_of,
+)
+from app.portfolio.domain.candidate_selection import Refused
+from app.portfolio.domain.models import Member
+from app.portfolio.services.member_views import MemberView
+from app.portfolio.services.membership import Initialised, Removed, Replaced
+
+router = api_router("portfolio", "/portfolio")
+MEMBER_CHANGES = (Code.REBALANCE_IN_PROGRESS, *CHANGES)
+# What may keep a symbol from coming in.
+_ENTERS = (
+    Code.SYMBOL_ALREADY_IN_PORTFOLIO,
+    Code.SYMBOL_BANNED,
+    Code.TRADING_DISABLED,
+    Code.SYMBOL_NOT_TRADABLE,
+    Code.CORRELATION_LIMIT,
+    Code.SECTOR_LIMIT,
+    *NAMES,
+    *DECIDES,
+    *MEMBER_CHANGES,
+)
+
+
+class InitializeIn(Said):
+    size: int | None = Field(None, ge=1, le=100, description="At most max_portfolio_symbols.")
+
+
+class ReplaceIn(Said):
+    """Two symbols, each in any spelling or by its UUID."""
+
+    old_symbol: SymbolText | None = None
+    old_symbol_id: SymbolText | None = None
+    new_symbol: SymbolText | None = None
+    new_symbol_id: SymbolText | None = None
+
+    @model_validator(mode="after")
+    def _two_names(self) -> Self:
+        one_of(self.old_symbol, self.old_symbol_id)
+        one_of(self.new_symbol, self.new_symbol_id)
+        return self
+
+
+class RefusedOut(Out):
+    """A candidate that was passed over, and why."""
+
+    symbol: str
+    score: Score | None
+    reason: str = Field(examples=["correlation_limit"])
+    against: str | None = Field(description="The member that it moves too closely with.")
+    correlation: float | None
+
+    @classmethod
+    def of(cls, one: Refused) -> Self:
+        return cls(
+            symbol=one.symbol,
+            score=finite(one.score),
+            reason=one.reason.value,
+            against=one.against,
+            correlation=finite(one.correlation),
+        )
+
+
+class InitializedOut(Freshness):
+    version: int
+    size: int
+    max_size: int
+    cash_percentage: Percent
+    members: list[MemberOut]
+    refused: list[RefusedOut]
+
+    @classmethod
+    def of(cls, done: Initialised) -> Self:
+        view = done.view
+        return cls(
+            version=view.portfolio.version,
+            size=len(view.members),
+            max_size=view.max_size,
+            cash_percentage=percent(view.portfolio.cash_u),
+            members=[MemberOut.of(member) for member in view.members],
+            refused=[RefusedOut.of(one) for one in done.refused],
+            **freshness(view.facts),
+        )
+
+
+class FormerMember(Out):
+    symbol: str
+    contract: str
+    position_rank: int
+    weight_percentage: Percent
+    status: Literal["Removed", "Replaced"]
+
+    @classmethod
+    def of(cls, member: Member, status: Literal["Removed", "Replaced"]) -> Self:
+        return cls(
+            symbol=member.symbol,
+            contract=member.contract,
+            position_rank=member.rank,
+            weight_percentage=percent(member.weight_u),
+            status=status,
+        )
+
+
+class RemovedOut(Out):
+    version: int
+    cash_percentage: Percent
+    removed: FormerMember
+
+    @classmethod
+    def of(cls, done: Removed) -> Self:
+        return cls(
+            version=done.version,
+            cash_percentage=percent(done.cash_u),
+            removed=FormerMember.of(done.member, "Removed"),
+        )
+
+
+class ReplacedOut(Freshness):
+    version: int
+    old_symbol: FormerMember
+    new_symbol: MemberOut
+    score_difference: float | None = Field(description="New minus old; null where unknown.")
+
+    @classmethod
+    def of(cls, done: Replaced) -> Self:
+        return cls(
+            version=done.version,
+            old_symbol=FormerMember.of(done.old, "Replaced"),
+            new_symbol=MemberOut.of(done.new),
+            score_difference=finite(done.score_difference),
+            **freshness(done.new.facts),
+        )
+
+
+def _tag(version: int) -> dict[str, str]:
+    return {"ETag": etag(version)}
+
+
+@router.post(
+    "/initialize",
+    summary="Choose the members",
+    response_model=InitializedOut,
+    responses=problems(Code.PORTFOLIO_NOT_EMPTY, Code.TRADING_DISABLED, *DECIDES, *MEMBER_CHANGES),
+)
+async def initialize(
+    service: ServiceDep, command: CommandDep, body: InitializeIn | None = None
+) -> Response:
+    """Best of the board first, within the correlation limit; each refusal says why.
+
+    Fewer members than asked for is right when no more qualify.
+    """
+    asked = body or InitializeIn()
+
+    def render(done: Initialised) -> Answer:
+        return keep(InitializedOut.of(done), headers=_tag(done.view.portfolio.version))
+
+    return sent(
+        await service.portfolio.initialize(
+            asked.size, asked.reason or "initial portfolio", by(command, asked.user), render
+        )
+    )
+
+
+@router.post(
+    "/add-symbol",
+    summary="Add a member",
+    status_code=201,
+    response_model=MemberChanged,
+    responses=problems(
+        Code.PORTFOLIO_FULL,
+        *_ENTERS,
+    ),
+)
+async def add_symbol(service: ServiceDep, command: CommandDep, body: SymbolIn) -> Response:
+    """Last in rank; the weights of all members are set anew in the same change."""
+
+    def render(done: MemberView) -> Answer:
+        return keep(MemberChanged.of(done), 201, _tag(done.version))
+
+    return sent(
+        await service.portfolio.add(
+            body.named, body.reason or UNSAID, by(command, body.user), render
+        )
+    )
+
+
+@router.post(
+    "/remove-symbol",
+    summary="Remove a member",
+    response_model=RemovedOut,
+    responses=problems(Code.SYMBOL_NOT_IN_PORTFOLIO, Code.SYMBOL_PINNED, *NAMES, *MEMBER_CHANGES),
+)
+async def remove_symbol(service: ServiceDep, command: CommandDep, body: SymbolIn) -> Response:
+    """Works on stale data too: then the weight goes to cash and the others stay as they are.
+
+    A pinned member stays until its pin is lifted.
+    """
+
+    def render(done: Removed) -> Answer:
+        return keep(RemovedOut.of(done), headers=_tag(done.version))
+
+    return sent(
+        await service.portfolio.remove(
+            body.named, body.reason or UNSAID, by(command, body.user), render
+        )
+    )
+
+
+@router.post(
+    "/replace-symbol",
+    summary="Replace a member",
+    response_model=ReplacedOut,
+    responses=problems(
+        Code.SYMBOL_NOT_IN_PORTFOLIO,
+        Code.SYMBOL_PINNED,
+        *_ENTERS,
+    ),
+)
+async def replace_symbol(service: ServiceDep, command: CommandDep, body: ReplaceIn) -> Response:
+    """The new member takes the rank of the old one, in one transaction."""
+
+    def render(done: Replaced) -> Answer:
+        return keep(ReplacedOut.of(done), headers=_tag(done.version))
+
+    return sent(
+        await service.portfolio.replace(
+            one_of(body.old_symbol, body.old_symbol_id),
+            one_of(body.new_symbol, body.new_symbol_id),
+            body.reason or UNSAID,
+            by(command, body.user),
+            render,
+        )
+    )

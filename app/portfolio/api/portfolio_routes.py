@@ -1,0 +1,313 @@
+"""The portfolio as it is: members, statistics, analytics, weights and correlation."""
+
+from typing import Annotated, Self
+
+from fastapi import Query
+from pydantic import Field
+from starlette.responses import Response
+
+from app.foundation.http.dependencies import ServiceDep, ShownDep
+from app.foundation.http.response_cache import of_memory
+from app.foundation.http.responses import answer, etag
+from app.foundation.http.routing import api_router
+from app.foundation.http.schemas import (
+    Freshness,
+    Out,
+    Percent,
+    QueryInt,
+    Score,
+    Share,
+    UtcTime,
+    percent,
+)
+from app.portfolio.api.schemas import TARGET, MemberOut, freshness
+from app.portfolio.services.member_views import PortfolioView
+from app.portfolio.services.queries import Analytics, CorrelationReport, Statistics
+from app.portfolio.services.target_weights import WeightLine, Weights
+
+router = api_router("portfolio", "/portfolio")
+
+
+class PortfolioOut(Freshness):
+    """All members in rank order; weights and cash are 100 per cent together."""
+
+    version: int
+    size: int
+    max_size: int
+    cash_percentage: Percent
+    members: list[MemberOut]
+
+    @classmethod
+    def of(cls, view: PortfolioView) -> Self:
+        return cls(
+            version=view.portfolio.version,
+            size=len(view.members),
+            max_size=view.max_size,
+            cash_percentage=percent(view.portfolio.cash_u),
+            members=[MemberOut.of(member) for member in view.members],
+            **freshness(view.facts),
+        )
+
+
+class ScoreRange(Out):
+    min: Score
+    max: Score
+
+
+class PerformanceMetrics(Out):
+    """Averages over the members for which the figure is known."""
+
+    avg_performance_since_inclusion: Share | None
+    avg_max_drawdown: Share | None
+    avg_volatility: Share | None
+
+
+class StatisticsOut(Freshness):
+    total_symbols: int
+    max_portfolio_size: int
+    replacement_candidates: int
+    average_score: Score | None
+    score_range: ScoreRange | None
+    sector_distribution: dict[str, int]
+    performance_metrics: PerformanceMetrics
+    last_updated: UtcTime | None
+
+    @classmethod
+    def of(cls, shown: Statistics) -> Self:
+        spread = shown.score_range
+        return cls(
+            total_symbols=shown.total_symbols,
+            max_portfolio_size=shown.max_portfolio_size,
+            replacement_candidates=shown.replacement_candidates,
+            average_score=shown.average_score,
+            score_range=None if spread is None else ScoreRange(min=spread[0], max=spread[1]),
+            sector_distribution=dict(shown.sector_distribution),
+            performance_metrics=PerformanceMetrics(
+                avg_performance_since_inclusion=shown.average_performance,
+                avg_max_drawdown=shown.average_drawdown,
+                avg_volatility=shown.average_volatility,
+            ),
+            last_updated=shown.updated_at,
+            **freshness(shown.facts),
+        )
+
+
+class Performer(Out):
+    symbol: str
+    performance: Share
+
+
+class Scorer(Out):
+    symbol: str
+    score: Score
+
+
+class AnalyticsOut(Freshness):
+    """Figures of what was held, by the weights in force each day, as in the report.
+
+    `growth` and `max_drawdown` are of every known point of the equity, the start and now included.
+    The ratios (`sharpe` to `profit_factor`) are null below 30 observations; a part of a day and a
+    gap are one observation each. Null where a figure is not defined.
+    """
+
+    portfolio_size: int
+    average_score: Score | None
+    total_score: float | None
+    average_performance: Share | None
+    growth: float | None = Field(description="Of the equity since it began, as a fraction.")
+    max_drawdown: Share | None
+    average_volatility: Share | None
+    replacement_candidates: list[str]
+    top_performers: list[Performer]
+    lowest_scorers: list[Scorer]
+    sharpe: float | None
+    sharpe_error: float | None = Field(description="Standard error of `sharpe`.")
+    sortino: float | None
+    calmar: float | None
+    win_rate: Share | None = Field(description="Share of the observations with a gain.")
+    profit_factor: float | None
+    observations: int = Field(description="Daily returns behind the ratios.")
+    is_sufficient: bool = Field(description="Whether there are 30 observations or more.")
+    ratios_reason: str | None = Field(description="Why the ratios are null.")
+    last_updated: UtcTime | None
+
+    @classmethod
+    def of(cls, shown: Analytics) -> Self:
+        figures = shown.figures
+        return cls(
+            portfolio_size=shown.portfolio_size,
+            average_score=shown.average_score,
+            total_score=shown.total_score,
+            average_performance=shown.average_performance,
+            growth=figures.growth,
+            max_drawdown=figures.max_drawdown,
+            average_volatility=shown.average_volatility,
+            replacement_candidates=list(shown.replacement_candidates),
+            top_performers=[
+                Performer(symbol=name, performance=move) for name, move in shown.top_performers
+            ],
+            lowest_scorers=[Scorer(symbol=name, score=one) for name, one in shown.lowest_scorers],
+            sharpe=figures.sharpe,
+            sharpe_error=figures.sharpe_error,
+            sortino=figures.sortino,
+            calmar=figures.calmar,
+            win_rate=figures.win_rate,
+            profit_factor=figures.profit_factor,
+            observations=figures.observations,
+            is_sufficient=figures.is_sufficient,
+            ratios_reason=figures.reason,
+            last_updated=shown.updated_at,
+            **freshness(shown.facts),
+        )
+
+
+class WeightOut(Out):
+    symbol: str
+    weight_percentage: Percent = Field(description="Of record: as it was last set.")
+    current_weight_percentage: Percent = Field(description="As prices have carried it.")
+    target_weight_percentage: Percent = Field(description=TARGET)
+    drift: float = Field(description="Current minus target, percentage points.")
+    binding_bound: str | None = Field(description="minimum, maximum or null.")
+    role: str | None = Field(description="funded, locked or excluded; null while data is stale.")
+    reason: str
+
+    @classmethod
+    def of(cls, line: WeightLine) -> Self:
+        return cls(
+            symbol=line.member.symbol,
+            weight_percentage=percent(line.member.weight_u),
+            current_weight_percentage=percent(line.marked_u),
+            target_weight_percentage=percent(line.target_u),
+            drift=percent(line.drift_u),
+            binding_bound=line.bound,
+            role=None if line.role is None else line.role.value,
+            reason=line.reason,
+        )
+
+
+class WeightsOut(Freshness):
+    """Weights of record beside those that a rebalance would set now."""
+
+    version: int
+    weights: list[WeightOut]
+    min_weight_percentage: Percent
+    max_weight_percentage: Percent
+    cash_percentage: Percent
+    target_cash_percentage: Percent
+    flags: list[str] = Field(description="cap_bound_cash, floor_relaxed and the like.")
+
+    @classmethod
+    def of(cls, shown: Weights) -> Self:
+        return cls(
+            version=shown.version,
+            weights=[WeightOut.of(line) for line in shown.lines],
+            min_weight_percentage=percent(shown.min_u),
+            max_weight_percentage=percent(shown.max_u),
+            cash_percentage=percent(shown.cash_u),
+            target_cash_percentage=percent(shown.target_cash_u),
+            flags=list(shown.flags),
+            **freshness(shown.facts),
+        )
+
+
+class CorrelationOut(Freshness):
+    """Of all pairs of members; a pair without enough history is named, never taken as zero."""
+
+    days: int
+    basis: str
+    correlations: dict[str, float | None] = Field(
+        description="On the basis; null where a pair cannot have one, for the reason stated.",
+        examples=[{"BTCUSDT-ETHUSDT": None, "ETHUSDT-SOLUSDT": 0.12}],
+    )
+    not_applicable: dict[str, str] = Field(examples=[{"BTCUSDT-ETHUSDT": "is_the_market"}])
+    raw_correlations: dict[str, float] = Field(
+        description="Of returns as they are, the market's part included.",
+        examples=[{"BTCUSDT-ETHUSDT": 0.81, "ETHUSDT-SOLUSDT": 0.74}],
+    )
+    warnings: list[str]
+    average_correlation: float | None
+    max_correlation: float | None
+    average_raw_correlation: float | None
+    max_raw_correlation: float | None
+    pairs_without_history: list[str]
+    symbols: list[str] = Field(description="Members in rank order: rows and columns.")
+    matrix: list[list[float | None]] = Field(
+        description="For a heat map; null where a pair has not enough history or cannot have one.",
+        examples=[[[1.0, 0.12], [0.12, 1.0]]],
+    )
+    raw_matrix: list[list[float | None]] = Field(examples=[[[1.0, 0.74], [0.74, 1.0]]])
+
+    @classmethod
+    def of(cls, shown: CorrelationReport) -> Self:
+        return cls(
+            days=shown.days,
+            basis=shown.basis,
+            correlations=dict(shown.correlations),
+            warnings=list(shown.warnings),
+            average_correlation=shown.average,
+            max_correlation=shown.highest,
+            not_applicable=dict(shown.not_applicable),
+            raw_correlations=dict(shown.raw),
+            average_raw_correlation=shown.raw_average,
+            max_raw_correlation=shown.raw_highest,
+            raw_matrix=[list(row) for row in shown.raw_matrix],
+            pairs_without_history=list(shown.unknown),
+            symbols=list(shown.symbols),
+            matrix=[list(row) for row in shown.matrix],
+            **freshness(shown.facts),
+        )
+
+
+class CandidatesOut(Freshness):
+    candidates: list[MemberOut]
+
+
+@router.get("", summary="The portfolio", response_model=PortfolioOut)
+@of_memory
+async def portfolio(service: ServiceDep, shown: ShownDep) -> Response:
+    """Members with scores and figures of the moment. The ETag is the portfolio's version.
+
+    It is meant for `If-Match` of a change. Scores move without it, so there is no 304 here.
+    """
+    view = await service.portfolio.view()
+    headers = {"ETag": etag(view.portfolio.version)}
+    body = shown.body("portfolio", view, lambda: PortfolioOut.of(view))
+    return answer(body, headers=headers)
+
+
+@router.get("/statistics", summary="Averages and distribution")
+@of_memory
+async def statistics(service: ServiceDep) -> StatisticsOut:
+    """Size, scores, sectors and average figures since inclusion."""
+    return StatisticsOut.of(await service.overview.statistics())
+
+
+@router.get("/analytics", summary="Performance and risk")
+async def analytics(service: ServiceDep) -> AnalyticsOut:
+    """Best and worst members, and risk-adjusted figures; undefined ones are null."""
+    return AnalyticsOut.of(await service.overview.analytics())
+
+
+@router.get("/weights", summary="Weights, targets and drift", response_model=WeightsOut)
+@of_memory
+async def weights(service: ServiceDep, shown: ShownDep) -> Response:
+    """What each member weighs, what it should weigh now, and which bound decides."""
+    view = await service.rebalancing.weights()
+    return answer(shown.body("weights", view, lambda: WeightsOut.of(view)))
+
+
+@router.get("/correlation", summary="Correlation of the members")
+async def correlation(
+    service: ServiceDep,
+    days: Annotated[QueryInt, Query(ge=2, le=365, description="Daily returns to look at.")] = 30,
+) -> CorrelationOut:
+    """Pairwise, on the configured basis (residual: after removing the market factor)."""
+    return CorrelationOut.of(await service.overview.correlation(days))
+
+
+@router.get("/replacement-candidates", summary="The weakest members")
+@of_memory
+async def replacement_candidates(service: ServiceDep) -> CandidatesOut:
+    """Lowest score first, priority 1 to n. Being one of them does not stop trading."""
+    found, facts = await service.overview.replacement_candidates()
+    return CandidatesOut(candidates=[MemberOut.of(member) for member in found], **freshness(facts))

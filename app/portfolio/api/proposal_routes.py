@@ -1,0 +1,272 @@
+"""Proposals over HTTP: what waits for an operator, and the decision on it."""
+
+from typing import Annotated, Any, Self
+
+from fastapi import Query
+from pydantic import Field
+from starlette.responses import Response
+
+from app.foundation.errors import Code
+from app.foundation.http.dependencies import CommandDep, CursorsDep, ServiceDep, by
+from app.foundation.http.errors import problems
+from app.foundation.http.pagination import Page, cut, moment_and_id
+from app.foundation.http.responses import keep, sent
+from app.foundation.http.routing import api_router
+from app.foundation.http.schemas import (
+    CursorText,
+    IdPath,
+    Limit,
+    Out,
+    Percent,
+    Score,
+    Share,
+    UtcTime,
+    percent,
+)
+from app.foundation.idempotency import Answer
+from app.portfolio.api.schemas import CHANGES, DECIDES, UNSAID, Said
+from app.portfolio.domain.proposals import Decision, Proposal, ProposalKind, ProposalState
+from app.signals.domain.signal_effect import Move
+
+router = api_router("portfolio", "/portfolio/proposals")
+_DECIDED = (Code.NOT_FOUND, Code.INVALID_STATE_TRANSITION, *CHANGES)
+
+
+class ProposedChangeOut(Out):
+    symbol: str
+    old: Percent
+    new: Percent
+    change: float = Field(description="Percentage points.")
+    action: str = Field(examples=["enter", "exit", "increase", "decrease"])
+    reason: str
+
+
+class ProposedRebalanceOut(Out):
+    """The plan; approving carries out this very one, while it holds."""
+
+    changes: list[ProposedChangeOut]
+    triggers: list[str] = Field(examples=[["drift"]])
+    turnover: float = Field(description="Sum of the absolute changes, percentage points.")
+    estimated_cost: Share | None = Field(description="Of equity; null where it is not known.")
+
+    @classmethod
+    def of(cls, action: Any) -> Self:
+        return cls(
+            changes=[
+                ProposedChangeOut(
+                    symbol=one["symbol"],
+                    old=percent(one["old_u"]),
+                    new=percent(one["new_u"]),
+                    change=percent(one["new_u"] - one["old_u"]),
+                    action=one["action"],
+                    reason=one["reason"],
+                )
+                for one in action["changes"]
+            ],
+            triggers=action["triggers"],
+            turnover=percent(action["turnover_u"]),
+            estimated_cost=action["cost"],
+        )
+
+
+class ProposedReplacementOut(Out):
+    replace_symbol: str
+    candidate_symbol: str
+    replace_score: Score | None
+    candidate_score: Score | None
+    improvement_z: float | None
+    threshold_z: float | None
+    recommendation_strength: Score | None
+    confirmations: int
+    forced_reason: str | None = Field(description="Why the member cannot stay.")
+
+    @classmethod
+    def of(cls, action: Any) -> Self:
+        return cls(
+            replace_symbol=action["old_symbol"],
+            candidate_symbol=action["new_symbol"],
+            replace_score=action["old_score"],
+            candidate_score=action["new_score"],
+            improvement_z=action["improvement_z"],
+            threshold_z=action["threshold_z"],
+            recommendation_strength=action["strength"],
+            confirmations=action["confirmations"],
+            forced_reason=action["forced"],
+        )
+
+
+class ProposedBySignalOut(Out):
+    """The change of the membership that an approved signal asks for."""
+
+    signal_id: str
+    move: Move
+    symbol: str
+    old_symbol: str | None = Field(description="The member that makes room.")
+    evaluation: str | None = Field(examples=["APPROVE"])
+    consensus_score: Score | None
+
+    @classmethod
+    def of(cls, action: Any) -> Self:
+        return cls(
+            signal_id=action["signal_id"],
+            move=Move(action["move"]),
+            symbol=action["symbol"],
+            old_symbol=action["old_symbol"],
+            evaluation=action["evaluation"],
+            consensus_score=action["score"],
+        )
+
+
+class DecisionOut(Out):
+    """How it ended: `by` is "schedule" where nobody decided."""
+
+    at: UtcTime
+    by: str
+    reason: str
+    run_id: str | None = Field(description="Of the rebalance that carried it out.")
+    version: int | None = Field(description="Of the portfolio afterwards.")
+
+    @classmethod
+    def of(cls, decision: Decision) -> Self:
+        return cls.model_validate(decision)
+
+
+class ProposalOut(Out):
+    """One proposal; `rebalance`, `replacement` or `signal` says what would be done."""
+
+    proposal_id: str
+    kind: ProposalKind
+    state: ProposalState
+    version: int = Field(description="The portfolio version that it was made for.")
+    reason: str
+    opened_at: UtcTime
+    expires_at: UtcTime
+    run_id: str | None = Field(description="Of the run that proposed it.")
+    rebalance: ProposedRebalanceOut | None
+    replacement: ProposedReplacementOut | None
+    signal: ProposedBySignalOut | None
+    decision: DecisionOut | None = Field(description="Null while it is open.")
+
+    @classmethod
+    def of(cls, one: Proposal) -> Self:
+        return cls(**proposal_fields(one))
+
+
+class ListedProposalOut(ProposalOut):
+    """A proposal beside the portfolio of the moment."""
+
+    is_outdated: bool = Field(description="Open, but the portfolio has another version by now.")
+
+
+def proposal_fields(one: Proposal) -> dict[str, Any]:
+    """The wire fields of a proposal."""
+    kind, action = one.kind, one.action
+    is_plan, is_swap = kind is ProposalKind.REBALANCE, kind is ProposalKind.REPLACEMENT
+    return {
+        "proposal_id": one.proposal_id,
+        "kind": one.kind,
+        "state": one.state,
+        "version": one.version,
+        "reason": one.reason,
+        "opened_at": one.opened_at,
+        "expires_at": one.expires_at,
+        "run_id": one.run_id,
+        "rebalance": ProposedRebalanceOut.of(action) if is_plan else None,
+        "replacement": ProposedReplacementOut.of(action) if is_swap else None,
+        "signal": ProposedBySignalOut.of(action) if kind is ProposalKind.SIGNAL else None,
+        "decision": None if one.decision is None else DecisionOut.of(one.decision),
+    }
+
+
+@router.get("", summary="Proposals of the schedule")
+async def proposals(
+    service: ServiceDep,
+    cursors: CursorsDep,
+    limit: Limit = 50,
+    cursor: CursorText = None,
+    kind: Annotated[ProposalKind | None, Query(description="Only of this kind.")] = None,
+) -> Page[ListedProposalOut]:
+    """Newest first, open and ended ones.
+
+    Where `policy` in the configuration says "propose", the schedule does not act but opens a
+    proposal. It is decided once: approved, declined, expired, or superseded because the portfolio
+    or the recommendation became another one.
+    """
+    chosen = {"kind": None if kind is None else kind.value}
+    start = cursors.decode("proposals", chosen, cursor)
+    before = moment_and_id(start)
+    found = await service.proposals.page(before, limit + 1, kind)
+    page, last = cut(
+        found, limit, lambda one: (one.proposal.opened_at.isoformat(), one.proposal.proposal_id)
+    )
+    return Page(
+        items=[
+            ListedProposalOut(**proposal_fields(one.proposal), is_outdated=one.is_outdated)
+            for one in page
+        ],
+        next_cursor=None if last is None else cursors.encode("proposals", chosen, last),
+    )
+
+
+@router.post(
+    "/{proposal_id}/approve",
+    summary="Approve a proposal",
+    response_model=ProposalOut,
+    responses=problems(
+        *_DECIDED,
+        *DECIDES,
+        Code.VERSION_CONFLICT,
+        Code.PLAN_CHANGED,
+        Code.REBALANCE_IN_PROGRESS,
+        Code.PORTFOLIO_FULL,
+        Code.TRADING_DISABLED,
+        Code.SYMBOL_BANNED,
+        Code.SYMBOL_PINNED,
+        Code.SYMBOL_NOT_IN_PORTFOLIO,
+        Code.SYMBOL_ALREADY_IN_PORTFOLIO,
+        Code.SYMBOL_UNKNOWN,
+        Code.SYMBOL_NOT_TRADABLE,
+        Code.CORRELATION_LIMIT,
+        Code.SECTOR_LIMIT,
+    ),
+)
+async def approve_proposal(
+    service: ServiceDep, command: CommandDep, proposal_id: IdPath, body: Said | None = None
+) -> Response:
+    """Carries the action out and ends the proposal, in one transaction.
+
+    A rebalance is the plan that was proposed, a replacement that of the two symbols; every rule
+    of safety is looked at again. Made for another version of the portfolio, it is superseded: 409
+    `version_conflict`. Where a price has moved a weight, or the target of a member has moved, by
+    more than `rebalance_threshold` since, or a rule forbids a part of it now, nothing is changed
+    and the plan of this moment is proposed in its place: 409 `plan_changed`, with its
+    `proposal_id`. Where the action is refused or cannot be done now, it stays open.
+    """
+    said = body or Said()
+    return sent(
+        await service.proposals.approve(
+            proposal_id, said.reason or UNSAID, by(command, said.user), _render
+        )
+    )
+
+
+@router.post(
+    "/{proposal_id}/decline",
+    summary="Decline a proposal",
+    response_model=ProposalOut,
+    responses=problems(*_DECIDED),
+)
+async def decline_proposal(
+    service: ServiceDep, command: CommandDep, proposal_id: IdPath, body: Said | None = None
+) -> Response:
+    """Ends the proposal; the portfolio stays as it is. The schedule may propose the same again."""
+    said = body or Said()
+    return sent(
+        await service.proposals.decline(
+            proposal_id, said.reason or UNSAID, by(command, said.user), _render
+        )
+    )
+
+
+def _render(decided: Proposal) -> Answer:
+    return keep(ProposalOut.of(decided))

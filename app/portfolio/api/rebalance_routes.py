@@ -1,0 +1,271 @@
+"""Rebalancing over HTTP: the plan, and carrying it out once."""
+
+from decimal import Decimal
+from typing import Annotated, Literal, Self, cast
+
+from pydantic import Field
+from starlette.responses import Response
+
+from app.configuration.domain.model import WeightingMethod
+from app.foundation.errors import Code
+from app.foundation.http.dependencies import CommandDep, ServiceDep, by
+from app.foundation.http.errors import problems
+from app.foundation.http.request_body import Body, DecimalIn
+from app.foundation.http.responses import etag, keep, sent
+from app.foundation.http.routing import api_router
+from app.foundation.http.schemas import (
+    Freshness,
+    MoneyString,
+    Out,
+    Percent,
+    Share,
+    TimeIn,
+    UtcTime,
+    finite,
+    percent,
+)
+from app.foundation.idempotency import Answer
+from app.portfolio.api.schemas import CHANGES, DECIDES, UNSAID, RebalanceErrorOut, Said, freshness
+from app.portfolio.domain.rebalance_plan import Shift
+from app.portfolio.domain.rebalance_run import RunState
+from app.portfolio.services.lot_plan import LotPlan, LotRule
+from app.portfolio.services.rebalance_runs import Rebalanced
+from app.portfolio.services.target_weights import Optimized
+
+router = api_router("portfolio", "/portfolio")
+
+
+MethodName = Literal["score_tilted", "inverse_volatility", "risk_parity", "hrp", "equal", "fixed"]
+
+
+class RebalanceIn(Said):
+    dry_run: bool = False
+    method: MethodName | None = Field(None, description="In place of the configured one.")
+    account_balance: Annotated[DecimalIn, Field(gt=0, le=10**12)] | None = Field(
+        None, description="Equity in the quote currency; with it the plan names lots."
+    )
+    scheduled_at: TimeIn | None = Field(
+        None, description="The tick of a schedule: it is carried out once, however often it comes."
+    )
+
+
+class ChangeOut(Out):
+    symbol: str
+    old: Percent
+    new: Percent
+    change: float = Field(description="Percentage points.")
+    action: str = Field(examples=["enter", "exit", "increase", "decrease"])
+    reason: str
+    lots: int | None = Field(description="Of the new weight, where a balance was given.")
+
+    @classmethod
+    def of(cls, shift: Shift, lots: int | None) -> Self:
+        return cls(
+            symbol=shift.symbol,
+            old=percent(shift.old_u),
+            new=percent(shift.new_u),
+            change=percent(shift.change_u),
+            action=shift.action,
+            reason=shift.reason,
+            lots=lots,
+        )
+
+
+class LotsOut(Out):
+    """Whole lots of all weights together; an error is realised minus target."""
+
+    lots: dict[str, int | None] = Field(description="Null where there is no price.")
+    errors: dict[str, float] = Field(description="Fractions of equity.")
+    minimum_capital: MoneyString = Field(
+        description="Equity from which rounding misses no target by over one percentage point."
+    )
+    unattainable: list[str] = Field(description="Missed by over one percentage point.")
+    specifications: dict[str, str] = Field(
+        description="The `specification` of each contract that its lots were counted by; once "
+        "`GET /symbols/{symbol}` shows another one they are void."
+    )
+
+    @classmethod
+    def of(cls, made: LotPlan) -> Self:
+        return cls(
+            lots=dict(made.lots),
+            errors=dict(made.errors),
+            minimum_capital=Decimal(f"{made.minimum_capital:.12g}"),
+            unattainable=list(made.missed),
+            specifications=dict(made.specifications),
+        )
+
+
+class LotRuleOut(Out):
+    """Nothing below one lot or `sizing.min_notional` is traded, where the equity is known."""
+
+    status: Literal["applied", "not_applicable"]
+    balance: MoneyString | None = Field(description="The equity that changes are judged by.")
+    source: Literal["account_balance", "sizing.reference_balance"] | None
+    reason: str | None = Field(description="Why the rule is not applicable.")
+    held_back: list[str] = Field(description="Members whose change is due and too small to trade.")
+
+    @classmethod
+    def of(cls, rule: LotRule, held_back: tuple[str, ...]) -> Self:
+        applies = rule.balance is not None
+        return cls(
+            status="applied" if applies else "not_applicable",
+            balance=rule.balance,
+            source=cast('Literal["account_balance", "sizing.reference_balance"]', rule.source)
+            if applies
+            else None,
+            reason=None
+            if applies
+            else "neither account_balance nor the setting sizing.reference_balance is given",
+            held_back=list(held_back),
+        )
+
+
+class PlanOut(Freshness):
+    """The plan; empty when nothing calls for a rebalance."""
+
+    run_id: str = Field(description="Of `GET /portfolio/rebalances/{run_id}`.")
+    state: RunState | None = Field(description="How the run ended; null for a dry run.")
+    dry_run: bool
+    version: int = Field(description="The version made, or the present one.")
+    triggers: list[str] = Field(examples=[["drift"]])
+    changes: list[ChangeOut]
+    total_changes: int
+    turnover: float = Field(description="Sum of the absolute changes, percentage points.")
+    estimated_cost: Share | None = Field(
+        description="Of equity: taker fee, half the spread and, where stated, the impact; null "
+        "where a price is missing or a book is too thin."
+    )
+    cost_includes_impact: bool
+    lots: LotsOut | None = Field(description="Of all members, where a balance was given.")
+    lot_rule: LotRuleOut | None = Field(description="Null for runs that are older than the rule.")
+    waits_until: UtcTime | None = Field(
+        description="Until when drift waits: `rebalance_min_spacing` after the last rebalance. "
+        "Only excluded members leave before."
+    )
+    cash_percentage: Percent
+    flags: list[str]
+    would_be_refused: RebalanceErrorOut | None = Field(
+        description="Of a dry run: the problem that carrying it out would meet now."
+    )
+
+    @classmethod
+    def of(cls, done: Rebalanced) -> Self:
+        plan = done.plan
+        return cls(
+            run_id=done.run_id,
+            state=done.state,
+            dry_run=done.is_dry_run,
+            version=done.version,
+            triggers=[trigger.value for trigger in plan.triggers],
+            changes=[
+                ChangeOut.of(shift, done.lots.lots[shift.symbol] if done.lots else None)
+                for shift in plan.shifts
+            ],
+            total_changes=len(plan.shifts),
+            turnover=percent(plan.turnover_u),
+            estimated_cost=finite(done.cost),
+            cost_includes_impact=done.has_impact,
+            lots=None if done.lots is None else LotsOut.of(done.lots),
+            lot_rule=None
+            if done.lot_rule is None
+            else LotRuleOut.of(done.lot_rule, plan.held_back),
+            waits_until=plan.waits_until,
+            cash_percentage=percent(done.cash_u),
+            flags=[flag.value for flag in plan.allocation.flags],
+            would_be_refused=(
+                None
+                if done.would_be_refused is None
+                else RebalanceErrorOut.of(done.would_be_refused)
+            ),
+            **freshness(done.facts),
+        )
+
+
+@router.post(
+    "/rebalance",
+    summary="Bring weights to their targets",
+    response_model=PlanOut,
+    responses=problems(Code.REBALANCE_IN_PROGRESS, Code.TRADING_DISABLED, *DECIDES, *CHANGES),
+)
+async def rebalance(
+    service: ServiceDep, command: CommandDep, body: RebalanceIn | None = None
+) -> Response:
+    """When a drift exceeds the threshold, a bound is broken, members changed or it is time.
+
+    Each call is a run, and a portfolio has one at a time: while it is active, others get 409
+    `rebalance_in_progress` with its `run_id` and `Location`. A second call right after the first
+    changes nothing; the same `scheduled_at` again is the same run, told again. `dry_run` shows the
+    plan and writes nothing; where the data is too old to decide on, it says so in
+    `would_be_refused` instead of failing.
+    """
+    asked = body or RebalanceIn()
+
+    def render(done: Rebalanced) -> Answer:
+        return keep(PlanOut.of(done), headers={"ETag": etag(done.version)})
+
+    return sent(
+        await service.rebalancing.rebalance(
+            by(command, asked.user),
+            dry_run=asked.dry_run,
+            reason=asked.reason or UNSAID,
+            account_balance=asked.account_balance,
+            method=None if asked.method is None else WeightingMethod(asked.method),
+            scheduled_at=asked.scheduled_at,
+            render=render,
+        )
+    )
+
+
+class OptimizeIn(Body):
+    method: MethodName
+
+
+class ProposedOut(Out):
+    symbol: str
+    weight_percentage: Percent = Field(description="Now, as prices have carried it.")
+    proposed_percentage: Percent
+    reason: str
+
+
+class OptimizedOut(Freshness):
+    """Weights by a method. Risk is annualised volatility, null where history is too short."""
+
+    method: WeightingMethod
+    version: int
+    weights: list[ProposedOut]
+    cash_percentage: Percent
+    risk_before: Share | None
+    risk_after: Share | None
+    flags: list[str]
+
+    @classmethod
+    def of(cls, made: Optimized) -> Self:
+        return cls(
+            method=made.method,
+            version=made.version,
+            weights=[
+                ProposedOut(
+                    symbol=line.symbol,
+                    weight_percentage=percent(line.weight_u),
+                    proposed_percentage=percent(line.proposed_u),
+                    reason=line.reason,
+                )
+                for line in made.lines
+            ],
+            cash_percentage=percent(made.cash_u),
+            risk_before=finite(made.risk_before),
+            risk_after=finite(made.risk_after),
+            flags=list(made.flags),
+            **freshness(made.facts),
+        )
+
+
+@router.post(
+    "/optimize-weights",
+    summary="Weights by a method",
+    responses=problems(*DECIDES),
+)
+async def optimize_weights(service: ServiceDep, body: OptimizeIn) -> OptimizedOut:
+    """Proposed weights within the bounds, and the risk before and after; writes nothing."""
+    return OptimizedOut.of(await service.rebalancing.optimize(WeightingMethod(body.method)))

@@ -1,0 +1,134 @@
+"""Who may come in: best first, within the limits of correlation and sector, or why not."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from app.configuration.domain.model import Configuration
+from app.foundation.decimal_math import is_above
+from app.market.domain.return_statistics import NotApplicable
+from app.market.domain.sectors import UNCLASSIFIED
+
+
+class Refusal(StrEnum):
+    """Why a candidate does not come in."""
+
+    NOT_TRADABLE = "not_tradable"
+    STALE = "stale"
+    NO_SCORE = "no_score"
+    LOW_SCORE = "low_score"
+    CORRELATION_UNKNOWN = "correlation_unknown"
+    CORRELATION_LIMIT = "correlation_limit"
+    SECTOR_LIMIT = "sector_limit"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One symbol of the board, as it stands now."""
+
+    symbol: str
+    is_tradable: bool
+    is_fresh: bool
+    score: float | None
+    sector: str = UNCLASSIFIED
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A candidate that was passed over; `against` is the member it is too close to."""
+
+    symbol: str
+    score: float | None
+    reason: Refusal
+    against: str | None
+    correlation: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Symbols in the order in which they come in, and the refusals met on the way."""
+
+    chosen: tuple[str, ...]
+    refused: tuple[Refused, ...]
+
+
+Correlation = Callable[[str, str], float | NotApplicable | None]  # None is unknown
+
+
+def choose(
+    candidates: Iterable[Candidate],
+    correlation: Correlation,
+    size: int,
+    configuration: Configuration,
+) -> Selection:
+    """Up to `size` candidates, which come best first; fewer is right when no more qualify."""
+    chosen: list[str] = []
+    sectors: list[str] = []
+    refused: list[Refused] = []
+    for candidate in candidates:
+        if len(chosen) >= size:
+            break
+        refusal = refuse(candidate, chosen, correlation, configuration, sectors)
+        if refusal is None:
+            chosen.append(candidate.symbol)
+            sectors.append(candidate.sector)
+        else:
+            refused.append(refusal)
+    return Selection(tuple(chosen), tuple(refused))
+
+
+def refuse(
+    candidate: Candidate,
+    members: Iterable[str],
+    correlation: Correlation,
+    configuration: Configuration,
+    sectors: Iterable[str] = (),
+) -> Refused | None:
+    """Why the candidate may not join `members`, who are of `sectors`; None if it may."""
+    score = candidate.score
+    own = (
+        (not candidate.is_tradable, Refusal.NOT_TRADABLE),
+        (not candidate.is_fresh, Refusal.STALE),
+        (score is None, Refusal.NO_SCORE),
+        (
+            score is not None and is_above(configuration.enter_score, score),
+            Refusal.LOW_SCORE,
+        ),
+    )
+    for applies, reason in own:
+        if applies:
+            return Refused(candidate.symbol, score, reason, None, None)
+    if crowded(candidate.sector, sectors, configuration):
+        return Refused(candidate.symbol, score, Refusal.SECTOR_LIMIT, None, None)
+    return too_close(candidate.symbol, score, members, correlation, configuration)
+
+
+def crowded(sector: str, sectors: Iterable[str], configuration: Configuration) -> bool:
+    """Whether one more of `sector` beside `sectors` is more than a sector may hold.
+
+    What nobody has classified is no sector.
+    """
+    present = sum(other == sector for other in sectors)
+    return sector != UNCLASSIFIED and present >= configuration.replacement.max_per_sector
+
+
+def too_close(
+    symbol: str,
+    score: float | None,
+    members: Iterable[str],
+    correlation: Correlation,
+    configuration: Configuration,
+) -> Refused | None:
+    """The first member with which the correlation is above the limit or unknown; None: no such.
+
+    A pair of which a correlation cannot be asked for blocks nothing.
+    """
+    for member in members:
+        rho = correlation(symbol, member)
+        if isinstance(rho, NotApplicable):
+            continue
+        if rho is None:
+            return Refused(symbol, score, Refusal.CORRELATION_UNKNOWN, member, None)
+        if is_above(rho, configuration.correlation.limit):
+            return Refused(symbol, score, Refusal.CORRELATION_LIMIT, member, rho)
+    return None

@@ -1,0 +1,276 @@
+"""The append-only history: typed facts, chained by hashes, from which the state can be folded."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Final
+
+from app.portfolio.domain.models import EMPTY, Member, Portfolio
+
+GENESIS: Final = "0" * 64  # what the first event names as its predecessor
+
+
+class EventType(StrEnum):
+    ADD = "ADD"
+    REMOVE = "REMOVE"
+    REPLACE = "REPLACE"
+    REBALANCE = "REBALANCE"
+    WEIGHTS = "WEIGHTS"
+    CONFIG = "CONFIG"
+    PERFORMANCE = "PERFORMANCE"
+    LOCK = "LOCK"
+    SWITCH = "SWITCH"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What happened, before it has a place in the chain.
+
+    `payload` holds text, integers, booleans, null, lists and objects only: binary floating point
+    would not survive every database unchanged, so such numbers are written as text.
+    """
+
+    type: EventType
+    symbol: str | None  # the member concerned; the new one where one replaces another
+    other_symbol: str | None  # the replaced one
+    payload: Mapping[str, Any]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Who, when and on what grounds: the same for all events of one change."""
+
+    actor: str
+    request_id: str
+    occurred_at: datetime
+    configuration_version: int
+    input_hash: str | None  # of the board that was looked at; None where none was
+    code_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class PortfolioEvent:
+    """One link: `hash` covers everything else, and through `prev_hash` all that came before."""
+
+    seq: int
+    type: EventType
+    symbol: str | None
+    other_symbol: str | None
+    payload: Mapping[str, Any]
+    reason: str
+    actor: str
+    request_id: str
+    occurred_at: datetime
+    configuration_version: int
+    input_hash: str | None
+    code_version: str
+    prev_hash: str
+    hash: str
+
+
+def seal(
+    drafts: Iterable[Draft], stamp: Stamp, last: PortfolioEvent | None
+) -> tuple[PortfolioEvent, ...]:
+    """The drafts as the next links after `last` (None: the chain begins)."""
+    sealed: list[PortfolioEvent] = []
+    for draft in drafts:
+        before = sealed[-1] if sealed else last
+        unsigned = PortfolioEvent(
+            seq=1 if before is None else before.seq + 1,
+            type=draft.type,
+            symbol=draft.symbol,
+            other_symbol=draft.other_symbol,
+            payload=draft.payload,
+            reason=draft.reason,
+            actor=stamp.actor,
+            request_id=stamp.request_id,
+            occurred_at=stamp.occurred_at,
+            configuration_version=stamp.configuration_version,
+            input_hash=stamp.input_hash,
+            code_version=stamp.code_version,
+            prev_hash=GENESIS if before is None else before.hash,
+            hash="",
+        )
+        sealed.append(replace(unsigned, hash=digest(unsigned)))
+    return tuple(sealed)
+
+
+def digest(event: PortfolioEvent) -> str:
+    """SHA-256 over the predecessor's hash and the canonical event, as hexadecimal text."""
+    body = {
+        "seq": event.seq,
+        "type": event.type.value,
+        "symbol": event.symbol,
+        "other_symbol": event.other_symbol,
+        "payload": event.payload,
+        "reason": event.reason,
+        "actor": event.actor,
+        "request_id": event.request_id,
+        "occurred_at": instant_text(event.occurred_at),
+        "configuration_version": event.configuration_version,
+        "input_hash": event.input_hash,
+        "code_version": event.code_version,
+    }
+    return hashlib.sha256(event.prev_hash.encode() + canonical(body)).hexdigest()
+
+
+def canonical(value: object) -> bytes:
+    """One spelling for one JSON value: sorted keys, no spaces, UTF-8.
+
+    Raises TypeError for binary floating point and for anything that is not JSON.
+    """
+    _refuse_floats(value)
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode()
+
+
+def _refuse_floats(value: object) -> None:
+    if isinstance(value, float):
+        raise TypeError("binary floating point has no place in the history")
+    if isinstance(value, Mapping):
+        _refuse_floats(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for one in value:
+            _refuse_floats(one)
+
+
+def chain_faults(events: Sequence[PortfolioEvent], before: PortfolioEvent | None) -> list[str]:
+    """What is wrong with a stretch of the chain that follows `before`, in words."""
+    wrong: list[str] = []
+    previous = before
+    for event in events:
+        seq = 1 if previous is None else previous.seq + 1
+        linked = GENESIS if previous is None else previous.hash
+        if event.seq != seq:
+            wrong.append(f"event {event.seq} stands where {seq} was due")
+        if event.prev_hash != linked:
+            wrong.append(f"event {event.seq} does not name its predecessor")
+        if event.hash != digest(event):
+            wrong.append(f"event {event.seq} was altered")
+        previous = event
+    return wrong
+
+
+def instant_text(moment: datetime) -> str:
+    """UTC with microseconds and Z, always of the same length."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def instant(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def number_text(value: float | Decimal | None) -> str | None:
+    """A number as text that reads back to the very same number; None stays None."""
+    if value is None:
+        return None
+    return format(value, "f") if isinstance(value, Decimal) else repr(value)
+
+
+def member_payload(member: Member) -> dict[str, Any]:
+    return {
+        "symbol_id": member.symbol_id,
+        "symbol": member.symbol,
+        "contract": member.contract,
+        "rank": member.rank,
+        "included_at": instant_text(member.included_at),
+        "inclusion_reason": member.inclusion_reason,
+        "inclusion_price": number_text(member.inclusion_price),
+        "inclusion_score": number_text(member.inclusion_score),
+        "weight_u": member.weight_u,
+        "target_weight_u": member.target_weight_u,
+    }
+
+
+def _member(payload: Mapping[str, Any]) -> Member:
+    price, score = payload["inclusion_price"], payload["inclusion_score"]
+    return Member(
+        symbol_id=payload["symbol_id"],
+        symbol=payload["symbol"],
+        contract=payload["contract"],
+        rank=payload["rank"],
+        included_at=instant(payload["included_at"]),
+        inclusion_reason=payload["inclusion_reason"],
+        inclusion_price=None if price is None else Decimal(price),
+        inclusion_score=None if score is None else float(score),
+        weight_u=payload["weight_u"],
+        target_weight_u=payload["target_weight_u"],
+    )
+
+
+def fold(events: Iterable[PortfolioEvent], start: Portfolio = EMPTY) -> Portfolio:
+    """The portfolio after `events`, applied to `start` in their order."""
+    state = start
+    for event in events:
+        state = apply(state, event.type, event.payload, event.occurred_at)
+    return state
+
+
+def apply(state: Portfolio, kind: EventType, payload: Mapping[str, Any], at: datetime) -> Portfolio:
+    """One event's effect; changes are computed with it too, so that folding cannot disagree."""
+    return replace(_AFTER[kind](state, payload, at), version=payload["version"])
+
+
+def _ranked(members: Iterable[Member]) -> tuple[Member, ...]:
+    return tuple(replace(member, rank=rank) for rank, member in enumerate(members, start=1))
+
+
+def _after_add(state: Portfolio, payload: Mapping[str, Any], _at: datetime) -> Portfolio:
+    member = _member(payload["member"])
+    cash = state.cash_u - member.weight_u
+    return replace(state, members=(*state.members, member), cash_u=cash, weighted_at=None)
+
+
+def _after_remove(state: Portfolio, payload: Mapping[str, Any], _at: datetime) -> Portfolio:
+    gone = payload["member"]["symbol_id"]
+    freed = sum(member.weight_u for member in state.members if member.symbol_id == gone)
+    left = (member for member in state.members if member.symbol_id != gone)
+    return replace(state, members=_ranked(left), cash_u=state.cash_u + freed, weighted_at=None)
+
+
+def _after_replace(state: Portfolio, payload: Mapping[str, Any], _at: datetime) -> Portfolio:
+    gone, new = payload["old"]["symbol_id"], _member(payload["member"])
+    freed = sum(member.weight_u for member in state.members if member.symbol_id == gone)
+    members = tuple(new if member.symbol_id == gone else member for member in state.members)
+    cash = state.cash_u + freed - new.weight_u
+    return replace(state, members=members, cash_u=cash, weighted_at=None)
+
+
+def _after_weights(state: Portfolio, payload: Mapping[str, Any], at: datetime) -> Portfolio:
+    weights = payload["weights"]
+    members = tuple(
+        replace(
+            member,
+            weight_u=weights[member.symbol_id]["weight_u"],
+            target_weight_u=weights[member.symbol_id]["target_weight_u"],
+        )
+        for member in state.members
+    )
+    return replace(state, members=members, cash_u=payload["cash_u"], weighted_at=at)
+
+
+def _after_config(state: Portfolio, payload: Mapping[str, Any], _at: datetime) -> Portfolio:
+    return replace(state, configuration_version=payload["configuration_version"])
+
+
+def _unmoved(state: Portfolio, _payload: Mapping[str, Any], _at: datetime) -> Portfolio:
+    # Neither a booked result nor an operator's control moves a weight: they stand beside it.
+    return state
+
+
+_AFTER: Final = {
+    EventType.ADD: _after_add,
+    EventType.REMOVE: _after_remove,
+    EventType.REPLACE: _after_replace,
+    EventType.REBALANCE: _after_weights,
+    EventType.WEIGHTS: _after_weights,
+    EventType.CONFIG: _after_config,
+    EventType.PERFORMANCE: _unmoved,
+    EventType.LOCK: _unmoved,
+    EventType.SWITCH: _unmoved,
+}

@@ -1,0 +1,186 @@
+"""Who comes in, who goes, with which weights: each change yields the new state and its events."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from app.foundation.errors import Code, ConflictError
+from app.portfolio.domain.event_log import Draft, EventType, apply, member_payload, number_text
+from app.portfolio.domain.models import Member, Portfolio
+from app.portfolio.domain.weight_allocation import Allocation
+
+
+@dataclass(frozen=True, slots=True)
+class Newcomer:
+    """A symbol that may come in; figures are those of the moment, None where unknown."""
+
+    symbol_id: str
+    symbol: str
+    contract: str
+    price: Decimal | None  # mark price
+    score: float | None
+    confidence: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The state after a change and the events that lead there; empty when nothing changed."""
+
+    portfolio: Portfolio
+    drafts: tuple[Draft, ...]
+
+    def then(self, draft: Draft, at: datetime) -> "Change":
+        """One more event of the same change: the version does not rise again."""
+        version = self.portfolio.version if self.drafts else self.portfolio.version + 1
+        stamped = replace(draft, payload={**draft.payload, "version": version})
+        state = apply(self.portfolio, stamped.type, stamped.payload, at)
+        return Change(state, (*self.drafts, stamped))
+
+
+def add(
+    portfolio: Portfolio, newcomers: Iterable[Newcomer], most: int, at: datetime, reason: str
+) -> Change:
+    """The newcomers as last members, in their order, with weight 0.
+
+    Raises ConflictError: symbol_already_in_portfolio, portfolio_full (`most` members are allowed).
+    """
+    change = Change(portfolio, ())
+    for newcomer in newcomers:
+        state = change.portfolio
+        if _holds(state, newcomer.symbol_id):
+            raise ConflictError(
+                Code.SYMBOL_ALREADY_IN_PORTFOLIO, f"{newcomer.symbol} is a member already."
+            )
+        if len(state.members) >= most:
+            raise ConflictError(
+                Code.PORTFOLIO_FULL, f"The portfolio holds its maximum of {most} symbols."
+            )
+        member = _member(newcomer, len(state.members) + 1, at, reason)
+        payload = {
+            "member": member_payload(member),
+            "score": number_text(newcomer.score),
+            "confidence": number_text(newcomer.confidence),
+        }
+        change = change.then(Draft(EventType.ADD, member.symbol, None, payload, reason), at)
+    return change
+
+
+def remove(
+    portfolio: Portfolio, symbol: str, facts: Mapping[str, Any], at: datetime, reason: str
+) -> Change:
+    """Without the member; its weight goes to cash and the ranks close up.
+
+    `facts` (JSON-able) are kept with the event. Raises ConflictError(symbol_not_in_portfolio).
+    """
+    return remove_too(Change(portfolio, ()), symbol, facts, at, reason)
+
+
+def remove_too(
+    change: Change, symbol: str, facts: Mapping[str, Any], at: datetime, reason: str
+) -> Change:
+    """The same as one more event of `change`: its version does not rise again."""
+    member = member_of(change.portfolio, symbol)
+    payload = {**facts, "member": member_payload(member)}
+    return change.then(Draft(EventType.REMOVE, member.symbol, None, payload, reason), at)
+
+
+def swap(
+    portfolio: Portfolio,
+    old_symbol: str,
+    newcomer: Newcomer,
+    facts: Mapping[str, Any],
+    at: datetime,
+    reason: str,
+) -> Change:
+    """The newcomer in place and rank of the old member, with weight 0.
+
+    Raises ConflictError: symbol_not_in_portfolio, symbol_already_in_portfolio.
+    """
+    old = member_of(portfolio, old_symbol)
+    if _holds(portfolio, newcomer.symbol_id):
+        raise ConflictError(
+            Code.SYMBOL_ALREADY_IN_PORTFOLIO, f"{newcomer.symbol} is a member already."
+        )
+    new = _member(newcomer, old.rank, at, reason)
+    payload = {
+        **facts,
+        "member": member_payload(new),
+        "old": member_payload(old),
+        "score": number_text(newcomer.score),
+        "confidence": number_text(newcomer.confidence),
+    }
+    draft = Draft(EventType.REPLACE, new.symbol, old.symbol, payload, reason)
+    return Change(portfolio, ()).then(draft, at)
+
+
+def weigh(
+    change: Change,
+    allocation: Allocation,
+    facts: Mapping[str, Any],
+    at: datetime,
+    reason: str,
+    kind: EventType = EventType.WEIGHTS,
+) -> Change:
+    """The weights of `allocation` for the members after `change`, in the same version."""
+    payload = {
+        **facts,
+        "weights": {
+            member.symbol_id: {
+                "symbol": member.symbol,
+                "old_u": member.weight_u,
+                "weight_u": allocation.weights_u[member.symbol],
+                "target_weight_u": allocation.weights_u[member.symbol],
+            }
+            for member in change.portfolio.members
+        },
+        "cash_u": allocation.cash_u,
+        "flags": [flag.value for flag in allocation.flags],
+    }
+    return change.then(Draft(kind, None, None, payload, reason), at)
+
+
+def configure(
+    portfolio: Portfolio, version: int, document: Mapping[str, Any], at: datetime, reason: str
+) -> Change:
+    """The portfolio under new settings; `document` is the whole of them, JSON-able."""
+    payload = {"configuration_version": version, "settings": exact(document)}
+    draft = Draft(EventType.CONFIG, None, None, payload, reason)
+    return Change(portfolio, ()).then(draft, at)
+
+
+def exact(value: Any) -> Any:
+    """The same JSON value with every floating-point number written as text."""
+    if isinstance(value, Mapping):
+        return {key: exact(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [exact(inner) for inner in value]
+    return number_text(value) if isinstance(value, float) else value
+
+
+def member_of(portfolio: Portfolio, symbol: str) -> Member:
+    """Raises ConflictError(symbol_not_in_portfolio)."""
+    member = portfolio.member(symbol)
+    if member is None:
+        raise ConflictError(Code.SYMBOL_NOT_IN_PORTFOLIO, f"{symbol} is not a member.")
+    return member
+
+
+def _holds(portfolio: Portfolio, symbol_id: str) -> bool:
+    return any(member.symbol_id == symbol_id for member in portfolio.members)
+
+
+def _member(newcomer: Newcomer, rank: int, at: datetime, reason: str) -> Member:
+    return Member(
+        symbol_id=newcomer.symbol_id,
+        symbol=newcomer.symbol,
+        contract=newcomer.contract,
+        rank=rank,
+        included_at=at,
+        inclusion_reason=reason,
+        inclusion_price=newcomer.price,
+        inclusion_score=newcomer.score,
+        weight_u=0,
+        target_weight_u=0,
+    )

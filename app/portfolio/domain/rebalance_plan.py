@@ -1,0 +1,417 @@
+"""Drift, triggers and the plan: what a rebalance would change, and why."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from app.configuration.domain.model import Configuration, WeightingMethod
+from app.foundation.decimal_math import to_millionths
+from app.portfolio.domain.models import FULL, Member, Portfolio
+from app.portfolio.domain.target_weights import Ruling, spared, targets, volatility
+from app.portfolio.domain.weight_allocation import Allocation, Claim, Role
+from app.portfolio.domain.weighting_methods import Basis, Covariance, appeals
+
+__all__ = ["Ruling", "targets"]  # part of the plan, made in a module of their own
+_CALM: Final = 1.05  # how far above its target volatility may be before it is a reason
+
+
+class Trigger(StrEnum):
+    DRIFT = "drift"  # a weight is further from its target than the threshold
+    BOUND = "bound"  # a funded weight lies outside its bounds
+    MEMBERSHIP = "membership"  # members changed since weights were last set
+    INTERVAL = "interval"  # the interval has passed, and a weight is beyond its lower threshold
+    RISK = "risk"  # the portfolio is more volatile than its target
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is known of one member at the moment of deciding; None where it is not known."""
+
+    symbol: str
+    is_open: bool  # the contract's status is Open
+    is_halted: bool  # the market stands still: the exchange is not trading
+    is_fresh: bool  # quotes and score are young enough to be acted on
+    score: float | None
+    z: float | None
+    volatility: float | None
+    trading_cost: float | None  # fraction of the traded value: fee plus half the spread
+    ban: str | None = None  # the reason, where the operator wants none of it
+    is_pinned: bool = False  # the operator wants it kept
+    is_leaving: bool = False  # a better symbol in its place is confirmed
+    doubt: str | None = None  # why its prices are not believed
+    is_ending: bool = False  # its contract is open and about to end
+    is_frozen: bool = False  # nobody trades it while its index moves on
+    is_paused: bool = False  # the exchange has stopped trading in it for a time
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """One member's change of weight."""
+
+    symbol: str
+    old_u: int
+    new_u: int
+    action: str  # enter, exit, increase, decrease
+    reason: str
+
+    @property
+    def change_u(self) -> int:
+        return self.new_u - self.old_u
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What would change; no shifts when nothing calls for a rebalance."""
+
+    shifts: tuple[Shift, ...]
+    triggers: tuple[Trigger, ...]
+    allocation: Allocation  # the targets, also when nothing is done
+    rulings: Mapping[str, Ruling]
+    turnover_u: int  # sum of the absolute changes
+    cost: float | None  # fraction of equity; None if it is unknown for one of the shifts
+    waits_until: datetime | None = None  # a drift that calls for a change waits so long
+    held_back: tuple[str, ...] = ()  # due to move, by less than is traded
+
+
+def may_trade(score: float, member: Member, configuration: Configuration) -> bool:
+    """Enter threshold for a member without weight, leave threshold for one that is traded."""
+    traded = member.target_weight_u > 0
+    least = configuration.leave_score if traded else configuration.enter_score
+    return to_millionths(score) >= to_millionths(least)
+
+
+def rule(
+    member: Member,
+    standing: Standing,
+    configuration: Configuration,
+    method: WeightingMethod = WeightingMethod.SCORE_TILTED,
+) -> Ruling:
+    """Whether the member is funded, locked or excluded; the first rule that applies decides.
+
+    The claim has no appeal yet: that is a matter of all members together.
+    """
+    score, z = standing.score, standing.z
+    locked, excluded = Role.LOCKED, Role.EXCLUDED
+    below = score is not None and not may_trade(score, member, configuration)
+    kept = below and standing.is_pinned
+    unsized = standing.volatility is None and method not in _WITHOUT_VOLATILITY
+    rules = (
+        (standing.is_paused, locked, "the contract is paused: the weight stays"),
+        (not standing.is_open, excluded, "the contract is not open"),
+        (standing.is_halted, locked, "the market is halted: the weight stays"),
+        (standing.is_ending, excluded, "its delisting is near"),
+        (standing.ban is not None, excluded, f"it is banned: {standing.ban}"),
+        (not standing.is_fresh, locked, "its data is stale: the weight stays"),
+        (
+            standing.doubt is not None,
+            locked,
+            f"its prices are in quarantine: the weight stays ({standing.doubt})",
+        ),
+        (standing.is_frozen, locked, "nobody trades it: the weight stays"),
+        (score is None or z is None, locked, "it has no score: the weight stays"),
+        (standing.is_leaving, excluded, "its replacement is confirmed"),
+        (kept, locked, "its score is below the trading threshold, but it is pinned"),
+        (below, excluded, "its score is below the trading threshold"),
+        (unsized, locked, "its volatility is not known: the weight stays"),
+    )
+    role, reason = next(
+        ((role, reason) for applies, role, reason in rules if applies),
+        (Role.FUNDED, "score and volatility give its share"),
+    )
+    return Ruling(Claim(member.symbol, role, 0.0, member.weight_u), reason)
+
+
+_GROUND: Final = {
+    WeightingMethod.SCORE_TILTED: "score and volatility give its share",
+    WeightingMethod.INVERSE_VOLATILITY: "its volatility gives its share",
+    WeightingMethod.RISK_PARITY: "each member is to contribute the same risk",
+    WeightingMethod.HRP: "those that move alike share one part of the risk",
+    WeightingMethod.EQUAL: "all funded members weigh the same",
+    WeightingMethod.FIXED: "the operator set its weight",
+}
+_WITHOUT_VOLATILITY: Final = (WeightingMethod.EQUAL, WeightingMethod.FIXED)
+_UNSET: Final = "the operator set no weight for it"
+
+
+def rulings(
+    portfolio: Portfolio,
+    standings: Mapping[str, Standing],
+    configuration: Configuration,
+    known: Covariance | None = None,
+    method: WeightingMethod | None = None,
+) -> dict[str, Ruling]:
+    """A ruling for every member; `standings` holds each of them by symbol."""
+    used = method or configuration.rebalancing.method
+    everyone = ((one, standings[one.symbol]) for one in portfolio.members)
+    ruled = {one.symbol: rule(one, found, configuration, used) for one, found in everyone}
+    funded = {
+        symbol: Basis(
+            standings[symbol].z or 0.0, standings[symbol].volatility, configuration.score_tilt
+        )
+        for symbol, ruling in ruled.items()
+        if ruling.claim.role is Role.FUNDED
+    }
+    pulls = appeals(used, funded, known)
+    asked = funded if used is not WeightingMethod.FIXED else configuration.rebalancing.fixed_weights
+    return ruled | {
+        symbol: Ruling(
+            replace(ruled[symbol].claim, appeal=pull), _GROUND[used] if symbol in asked else _UNSET
+        )
+        for symbol, pull in pulls.items()
+    }
+
+
+def plan(
+    portfolio: Portfolio,
+    standings: Mapping[str, Standing],
+    configuration: Configuration,
+    at: datetime,
+    known: Covariance | None = None,
+    method: WeightingMethod | None = None,
+    *,
+    rebalanced_at: datetime | None = None,
+    is_interval_done: bool = False,
+    least_u: Mapping[str, int] = MappingProxyType({}),
+) -> Plan:
+    """The change that brings weights back to their targets, a plan without shifts if none is due.
+
+    `portfolio` has the weights as prices have carried them. A drift of exactly the threshold does
+    not call for a change. Members inside their band stay, the others absorb the rest, and a second
+    plan right after the first has no shifts. `rebalanced_at`: what drift alone calls for waits for
+    `rebalance_min_spacing` since then, except that excluded members leave into cash.
+    `is_interval_done`: a check found nothing to do since `interval_slot`. `least_u` is the smallest
+    change of a symbol that is traded.
+    """
+    ruled = rulings(portfolio, standings, configuration, known, method)
+    allocation = targets(ruled, configuration, known, method)
+    triggers, waits_until = _triggers(
+        portfolio,
+        ruled,
+        allocation,
+        configuration,
+        at,
+        standings,
+        known,
+        rebalanced_at,
+        least_u,
+        is_interval_done=is_interval_done,
+    )
+    reasons = {symbol: ruling.reason for symbol, ruling in ruled.items()}
+    if not triggers:
+        made = toward(portfolio, allocation, triggers, reasons, ruled, standings)
+        return replace(made, waits_until=waits_until)
+    by_interval = Trigger.INTERVAL in triggers
+    settled = within_bands(
+        allocation, ruled, standings, configuration, known, least_u, by_interval=by_interval
+    )
+    if waits_until is not None:
+        settled = _without_excluded(portfolio, allocation, ruled, least_u)
+    made = toward(portfolio, settled, triggers, reasons, ruled, standings)
+    threshold_u = _threshold_u(configuration, by_interval=by_interval)
+    held_back = (
+        one.symbol
+        for one in portfolio.members
+        for away_u in (abs(allocation.weights_u[one.symbol] - one.weight_u),)
+        if 0 < away_u < least_u.get(one.symbol, 0)
+        and settled.weights_u[one.symbol] == one.weight_u
+        and (
+            ruled[one.symbol].claim.role is Role.EXCLUDED
+            or away_u
+            > _allowed_u(
+                allocation.weights_u[one.symbol], standings[one.symbol], configuration, threshold_u
+            )
+        )
+    )
+    return replace(made, waits_until=waits_until, held_back=tuple(sorted(held_back)))
+
+
+def interval_slot(
+    portfolio: Portfolio, configuration: Configuration, at: datetime
+) -> datetime | None:
+    """When the interval last passed since weights were set; None where it has not passed yet."""
+    if portfolio.weighted_at is None:
+        return None
+    interval = timedelta(seconds=configuration.rebalance_interval)
+    passed = (at - portfolio.weighted_at) // interval
+    return portfolio.weighted_at + passed * interval if passed > 0 else None
+
+
+def _without_excluded(
+    portfolio: Portfolio,
+    target: Allocation,
+    ruled: Mapping[str, Ruling],
+    least_u: Mapping[str, int],
+) -> Allocation:
+    """The weights held now; those of excluded members are cash where they are traded."""
+    weights = {
+        one.symbol: 0
+        if ruled[one.symbol].claim.role is Role.EXCLUDED
+        and one.weight_u >= least_u.get(one.symbol, 0)
+        else one.weight_u
+        for one in portfolio.members
+    }
+    return Allocation(weights, FULL - sum(weights.values()), target.flags)
+
+
+def within_bands(
+    target: Allocation,
+    ruled: Mapping[str, Ruling],
+    standings: Mapping[str, Standing],
+    configuration: Configuration,
+    known: Covariance | None = None,
+    least_u: Mapping[str, int] = MappingProxyType({}),
+    *,
+    by_interval: bool = False,
+) -> Allocation:
+    """The targets without the trades that the bands save, if the portfolio stays calm enough."""
+    threshold_u = _threshold_u(configuration, by_interval=by_interval)
+    bands = {
+        symbol: _allowed_u(target.weights_u[symbol], standings[symbol], configuration, threshold_u)
+        for symbol in ruled
+    }
+    low, high = configuration.min_weight_u, configuration.max_weight_u
+    fewer = spared(target, ruled, bands, low, high, least_u)
+    if _is_too_volatile(fewer.weights_u, configuration, known):
+        return spared(target, ruled, dict.fromkeys(bands, 0), low, high, least_u)
+    return fewer
+
+
+def toward(
+    portfolio: Portfolio,
+    allocation: Allocation,
+    triggers: tuple[Trigger, ...],
+    reasons: Mapping[str, str],
+    ruled: Mapping[str, Ruling],
+    standings: Mapping[str, Standing],
+) -> Plan:
+    """The plan that takes every member to its weight of `allocation`, if there is a trigger."""
+    shifts = tuple(
+        Shift(member.symbol, member.weight_u, new_u, _action(member.weight_u, new_u), why)
+        for member in portfolio.members
+        if triggers
+        for new_u, why in ((allocation.weights_u[member.symbol], reasons[member.symbol]),)
+        if new_u != member.weight_u
+    )
+    turnover_u = sum(abs(shift.change_u) for shift in shifts)
+    return Plan(shifts, triggers, allocation, ruled, turnover_u, _cost(shifts, standings))
+
+
+def _triggers(
+    portfolio: Portfolio,
+    ruled: Mapping[str, Ruling],
+    allocation: Allocation,
+    configuration: Configuration,
+    at: datetime,
+    standings: Mapping[str, Standing],
+    known: Covariance | None,
+    rebalanced_at: datetime | None,
+    least_u: Mapping[str, int],
+    *,
+    is_interval_done: bool,
+) -> tuple[tuple[Trigger, ...], datetime | None]:
+    """What calls for a change, and until when all waits but excluded members that leave."""
+    members, targets_u = portfolio.members, allocation.weights_u
+
+    def beyond(threshold_u: int) -> tuple[Member, ...]:
+        return tuple(
+            one
+            for one in members
+            if abs(targets_u[one.symbol] - one.weight_u)
+            > _allowed_u(targets_u[one.symbol], standings[one.symbol], configuration, threshold_u)
+        )
+
+    drifted = beyond(configuration.rebalance_threshold_u)
+    slack = configuration.rebalancing.bound_tolerance_u
+    low, high = configuration.min_weight_u - slack, configuration.max_weight_u + slack
+    # A weight that stands at its target is where the rules put it, inside its bounds or not.
+    outside = (
+        not low <= one.weight_u <= high and one.weight_u != targets_u[one.symbol]
+        for one in members
+        if ruled[one.symbol].claim.role is Role.FUNDED
+    )
+    is_due = interval_slot(portfolio, configuration, at) is not None and not is_interval_done
+    late = is_due and any(beyond(configuration.rebalance_interval_threshold_u))
+    # An excluded member leaves at once, unless the lot rule holds it back.
+    leaves = any(
+        ruled[one.symbol].claim.role is Role.EXCLUDED and one.weight_u >= least_u.get(one.symbol, 0)
+        for one in drifted
+    )
+    free_at = None
+    if rebalanced_at is not None:
+        free_at = rebalanced_at + timedelta(seconds=configuration.rebalance_min_spacing)
+    is_free = free_at is None or at >= free_at
+    is_outside = any(outside)
+    forced = (
+        (Trigger.MEMBERSHIP, bool(members) and portfolio.weighted_at is None),
+        (
+            Trigger.RISK,
+            _is_too_volatile({one.symbol: one.weight_u for one in members}, configuration, known),
+        ),
+    )
+    # Prices alone carry weights out of their bounds: that is drift as well.
+    fired = (
+        (Trigger.DRIFT, bool(drifted) and (is_free or leaves)),
+        (Trigger.BOUND, is_outside and is_free),
+        forced[0],
+        (Trigger.INTERVAL, late and is_free),
+        forced[1],
+    )
+    triggers = tuple(trigger for trigger, applies in fired if applies)
+    is_forced = any(applies for _, applies in forced)
+    waits = not is_free and not is_forced and (bool(drifted) or late or is_outside)
+    return triggers, free_at if waits else None
+
+
+def _threshold_u(configuration: Configuration, *, by_interval: bool) -> int:
+    if by_interval:
+        return configuration.rebalance_interval_threshold_u
+    return configuration.rebalance_threshold_u
+
+
+def _allowed_u(
+    aim_u: int, standing: Standing, configuration: Configuration, threshold_u: int
+) -> int:
+    """How far a weight may be from its target: the threshold, or its band by cost if wider."""
+    rules = configuration.rebalancing
+    if not rules.band_by_cost or standing.trading_cost is None:
+        return threshold_u
+    wide_u = round(band(aim_u / FULL, standing.trading_cost, rules.risk_aversion) * FULL)
+    return max(threshold_u, wide_u)
+
+
+def band(weight: float, cost: float, aversion: float) -> float:
+    """Half-width of the region without trades around `weight`; all are fractions.
+
+    Janecek-Shreve's asymptotic of Davis-Norman for a proportional `cost`.
+    """
+    return float((1.5 / aversion * weight**2 * (1.0 - weight) ** 2 * max(cost, 0.0)) ** (1.0 / 3.0))
+
+
+def _is_too_volatile(
+    weights_u: Mapping[str, int], configuration: Configuration, known: Covariance | None
+) -> bool:
+    limit = configuration.rebalancing.volatility_target
+    if limit == 0.0 or known is None:
+        return False
+    now = volatility(weights_u, known)
+    # Prices alone move it about its target after every change: that is no reason to trade.
+    return now is not None and to_millionths(now) > to_millionths(limit * _CALM)
+
+
+def _action(old_u: int, new_u: int) -> str:
+    if old_u == 0 or new_u == 0:
+        return "enter" if old_u == 0 else "exit"
+    return "increase" if new_u > old_u else "decrease"
+
+
+def _cost(shifts: Sequence[Shift], standings: Mapping[str, Standing]) -> float | None:
+    total = 0.0
+    for shift in shifts:
+        cost = standings[shift.symbol].trading_cost
+        if cost is None:
+            return None
+        total += abs(shift.change_u) / FULL * cost
+    return total

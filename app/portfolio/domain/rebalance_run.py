@@ -1,0 +1,167 @@
+"""A rebalance as a run: its states and the ways between them, its steps, what is kept of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Final
+
+from app.foundation.errors import Code
+from app.portfolio.domain.rebalance_plan import Shift, Trigger
+
+LEASE: Final = timedelta(seconds=30)  # so long may a run be silent before another takes its place
+
+
+class RunState(StrEnum):
+    PLANNED = "planned"  # it has the portfolio for itself, nothing is written yet
+    RUNNING = "running"
+    DONE = "done"  # weights were set
+    UNCHANGED = "unchanged"  # nothing called for a change
+    OBSERVED = "observed"  # what it would do was only written down
+    PROPOSED = "proposed"  # what it would do waits for an approval
+    FAILED = "failed"
+    ABORTED_STALE = "aborted_stale"  # data was too old to decide on
+    ABORTED_KILLED = "aborted_killed"  # trading was switched off
+    ABORTED_EXPIRED = "aborted_expired"  # whoever carried it out is gone
+
+
+_ENDS_WITHOUT: Final = frozenset(
+    {
+        RunState.FAILED,
+        RunState.ABORTED_STALE,
+        RunState.ABORTED_KILLED,
+        RunState.ABORTED_EXPIRED,
+    }
+)
+_ENDS_WITH: Final = frozenset(
+    {RunState.DONE, RunState.UNCHANGED, RunState.OBSERVED, RunState.PROPOSED}
+)
+# Every way that there is; a state that is not named is final.
+NEXT: Final[Mapping[RunState, frozenset[RunState]]] = MappingProxyType(
+    {
+        RunState.PLANNED: _ENDS_WITHOUT | {RunState.RUNNING},
+        RunState.RUNNING: _ENDS_WITHOUT | _ENDS_WITH,
+    }
+)
+ACTIVE: Final = frozenset(NEXT)
+
+
+class RebalanceStepName(StrEnum):
+    """The steps of a run, in their order."""
+
+    LOAD = "load"  # portfolio, board, market, and whether they are fresh
+    PLAN = "plan"
+    COMMIT = "commit"  # weights, version and history in one transaction
+    ANNOUNCE = "announce"  # what leaves with that transaction
+
+
+class RebalanceStepState(StrEnum):
+    DONE = "done"
+    SKIPPED = "skipped"  # there was nothing to do
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    name: RebalanceStepName
+    state: RebalanceStepState
+    started_at: datetime
+    finished_at: datetime
+    detail: Mapping[str, Any]  # JSON-able
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a run ended without effect: a code of the problems, or "interrupted"."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run came to; `details` is what an answer needs besides, JSON-able."""
+
+    version_before: int
+    version_after: int
+    triggers: tuple[Trigger, ...]
+    shifts: tuple[Shift, ...]
+    turnover_u: int
+    cost: float | None  # fraction of equity
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run as it stands."""
+
+    run_id: str
+    state: RunState
+    reason: str
+    method: str | None  # None: the configured one
+    scheduled_at: datetime | None  # the tick that it is of
+    actor: str
+    request_id: str
+    key: str | None  # the caller's Idempotency-Key
+    owner: str  # the process that carries it out
+    requested_at: datetime
+    lease_until: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    outcome: Outcome | None = None
+    failure: Failure | None = None
+
+    @property
+    def is_active(self) -> bool:
+        return self.state in ACTIVE
+
+    def has_lapsed(self, now: datetime) -> bool:
+        """Whether it is active and nobody has been heard of it for too long."""
+        return self.is_active and self.lease_until <= now
+
+    def to(self, state: RunState, at: datetime) -> "Run":
+        """The run in its next state; raises ValueError for a way that does not exist."""
+        if state not in NEXT.get(self.state, frozenset()):
+            raise ValueError(f"a run that is {self.state} cannot become {state}")
+        if state in ACTIVE:
+            return replace(self, state=state, started_at=at, lease_until=at + LEASE)
+        return replace(self, state=state, finished_at=at)
+
+    def ended(self, outcome: Outcome, state: RunState, at: datetime) -> "Run":
+        return replace(self.to(state, at), outcome=outcome)
+
+    def failed(self, failure: Failure, at: datetime) -> "Run":
+        return replace(self.to(state_of(failure.code), at), failure=failure)
+
+    def expired(self, at: datetime) -> "Run":
+        """What becomes of a run that has lapsed: its transaction was never committed."""
+        failure = Failure(INTERRUPTED, "Its process ended before it did; nothing was changed.")
+        return replace(self.to(RunState.ABORTED_EXPIRED, at), failure=failure)
+
+
+INTERRUPTED: Final = "interrupted"
+_ABORTED: Final = {
+    Code.MARKET_DATA_STALE.value: RunState.ABORTED_STALE,
+    Code.NO_BOARD_YET.value: RunState.ABORTED_STALE,
+    Code.CLOCK_UNSAFE.value: RunState.ABORTED_STALE,
+    Code.TRADING_DISABLED.value: RunState.ABORTED_KILLED,
+}
+
+
+def state_of(code: str) -> RunState:
+    """How a run ends whose work was refused with `code`."""
+    return _ABORTED.get(code, RunState.FAILED)
+
+
+def workflow_id(portfolio: str, scheduled_at: datetime) -> str:
+    """One name per tick: "rebalance:main:2026-03-01T12:00:00Z"."""
+    moment = scheduled_at.astimezone(UTC)
+    text = moment.isoformat(timespec="microseconds" if moment.microsecond else "seconds")
+    return f"rebalance:{portfolio}:{text.removesuffix('+00:00')}Z"
+
+
+def slot(now: datetime, every_s: int) -> datetime:
+    """The last instant up to `now` at which something is due `every_s` seconds."""
+    seconds = int(now.timestamp()) // every_s * every_s
+    return datetime.fromtimestamp(seconds, UTC)

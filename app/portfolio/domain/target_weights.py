@@ -1,0 +1,215 @@
+"""Target weights of the members by method: within bounds, as the operator set them, or calmer."""
+
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from fractions import Fraction
+from types import MappingProxyType
+
+from app.configuration.domain.model import Configuration, WeightingMethod
+from app.foundation.decimal_math import ONE, to_millionths
+from app.portfolio.domain.models import FULL
+from app.portfolio.domain.weight_allocation import Allocation, Claim, Flag, Role, allocate, whole
+from app.portfolio.domain.weighting_methods import Covariance
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """A member's role and the reason for it."""
+
+    claim: Claim
+    reason: str
+
+
+def targets(
+    ruled: Mapping[str, Ruling],
+    configuration: Configuration,
+    known: Covariance | None = None,
+    method: WeightingMethod | None = None,
+) -> Allocation:
+    """Target weights of the ruled members; `method` stands in for the configured one.
+
+    With a volatility target the funded weights shrink together until the portfolio is not more
+    volatile than that, below their minimum if need be; what they give up is cash. Where the
+    volatility is not known no funded weight grows.
+    """
+    claims = tuple(ruling.claim for ruling in ruled.values())
+    if (method or configuration.rebalancing.method) is WeightingMethod.FIXED:
+        made = _fixed(claims, configuration)
+    else:
+        made = allocate(claims, configuration.min_weight_u, configuration.max_weight_u)
+    limit = configuration.rebalancing.volatility_target
+    if limit == 0.0:
+        return made
+    if known is None or volatility(made.weights_u, known) is None:
+        return _not_grown(made, claims)
+    return _calmed(made, claims, known, limit)
+
+
+def volatility(weights_u: Mapping[str, int], known: Covariance) -> float | None:
+    """Annualised, of weights in micro-percent; None where a held symbol is not covered."""
+    return known.volatility({symbol: weight / FULL for symbol, weight in weights_u.items()})
+
+
+def _fixed(claims: tuple[Claim, ...], configuration: Configuration) -> Allocation:
+    """What the operator set, capped by the maximum; scaled down where locked weights leave less.
+
+    A member that no weight was set for has none. Where that is so of all of them nothing was
+    decided: they keep theirs.
+    """
+    wanted = configuration.rebalancing.fixed_weights_u
+    held = {claim.symbol: claim.held_u for claim in claims if claim.role is Role.LOCKED}
+    funded = {
+        claim.symbol: min(wanted.get(claim.symbol, 0), configuration.max_weight_u)
+        for claim in claims
+        if claim.role is Role.FUNDED
+    }
+    if not funded.keys() & wanted.keys():
+        kept = {claim.symbol: claim.held_u for claim in claims if claim.role is not Role.EXCLUDED}
+        weights = {claim.symbol: kept.get(claim.symbol, 0) for claim in claims}
+        return Allocation(weights, FULL - sum(weights.values()), (Flag.FIXED_UNSET,))
+    room, total = max(FULL - sum(held.values()), 0), sum(funded.values())
+    flags: tuple[Flag, ...] = ()
+    if total > room:
+        funded = {symbol: weight * room // total for symbol, weight in funded.items()}
+        flags = (Flag.LOCKED_EXCEED,)
+    weights = {claim.symbol: 0 for claim in claims} | held | funded
+    return Allocation(weights, FULL - sum(weights.values()), flags)
+
+
+def spared(
+    target: Allocation,
+    ruled: Mapping[str, Ruling],
+    bands_u: Mapping[str, int],
+    low_u: int,
+    high_u: int,
+    least_u: Mapping[str, int] = MappingProxyType({}),
+) -> Allocation:
+    """The targets, but funded members inside their band and bounds stay where they are.
+
+    `bands_u` is how far each may be from its target. The others go to their targets (lots are
+    whole: the edge of the band is no cheaper), and what the first ones hold more or less than
+    theirs is taken from or given to these, none of them beyond its band or bounds. Where that does
+    not fit further members move as well, first those whose own distance helps. No change is
+    smaller than `least_u` of its symbol. Source: QUANT section 6.
+    """
+    stuck: set[str] = set()
+    while True:
+        made = _with_fewest(target, ruled, bands_u, low_u, high_u, stuck)
+        small = {
+            name
+            for name, one in ruled.items()
+            if 0 < abs(made.weights_u[name] - one.claim.held_u) < least_u.get(name, 0)
+        }
+        if not small:
+            return made
+        stuck |= small
+
+
+def _with_fewest(
+    target: Allocation,
+    ruled: Mapping[str, Ruling],
+    bands_u: Mapping[str, int],
+    low_u: int,
+    high_u: int,
+    stuck: AbstractSet[str],
+) -> Allocation:
+    """As `spared`, while the members of `stuck` keep their weight whatever their target is."""
+    held = {name: one.claim.held_u for name, one in ruled.items()}
+    ahead = {
+        name: target.weights_u[name] - held[name]
+        for name, one in ruled.items()
+        if _is(one, Role.FUNDED) and name not in stuck
+    }
+    must = sorted(
+        name
+        for name, by_u in ahead.items()
+        if abs(by_u) > bands_u[name] or (by_u and not low_u <= held[name] <= high_u)
+    )
+    kept = {name: held[name] for name in sorted(stuck)}
+    leaves = any(_is(one, Role.EXCLUDED) and held[name] > 0 for name, one in ruled.items())
+    if not must and not leaves:
+        weights = {**target.weights_u, **{name: held[name] for name in ahead}, **kept}
+        return Allocation(weights, FULL - sum(weights.values()), target.flags)
+    others = [name for name in ahead if name not in must]
+    spare = sum(ahead[name] for name in others)
+    spare += sum(target.weights_u[name] - weight for name, weight in kept.items())
+    sign = 1 if spare > 0 else -1
+    others.sort(key=lambda name: (-sign * Fraction(ahead[name], bands_u[name] or 1), name))
+    moved = must + others
+    for count in range(len(must), len(moved) + 1):
+        left = kept | {name: held[name] for name in moved[count:]}
+        given = _given(moved[:count], left, target, bands_u, low_u, high_u)
+        if given is not None:
+            return Allocation({**target.weights_u, **left, **given}, target.cash_u, target.flags)
+    # Only reductions are sure to fit beside what is stuck; they free cash.
+    reduced = {name: min(held[name], target.weights_u[name]) for name in must}
+    weights = {**target.weights_u, **{name: held[name] for name in others}, **kept, **reduced}
+    return Allocation(weights, FULL - sum(weights.values()), target.flags)
+
+
+def _given(
+    moved: list[str],
+    kept: Mapping[str, int],
+    target: Allocation,
+    bands_u: Mapping[str, int],
+    low_u: int,
+    high_u: int,
+) -> dict[str, int] | None:
+    """Weights of the moved so that all add up; None if their bands and bounds have no room."""
+    short = sum(target.weights_u[name] - held for name, held in kept.items())
+    ways = {name: target.weights_u[name] for name in moved}
+    rooms = [
+        max(min(bands_u[name], high_u - target_u if short > 0 else target_u - low_u), 0)
+        for name, target_u in ways.items()
+    ]
+    if abs(short) > sum(rooms):
+        return None
+    shares = whole([Fraction(abs(short) * one, sum(rooms) or 1) for one in rooms], abs(short))
+    sign = 1 if short > 0 else -1
+    return {
+        name: target_u + sign * one
+        for (name, target_u), one in zip(ways.items(), shares, strict=True)
+    }
+
+
+def _is(ruling: Ruling, role: Role) -> bool:
+    return ruling.claim.role is role
+
+
+def _not_grown(made: Allocation, claims: tuple[Claim, ...]) -> Allocation:
+    held = {claim.symbol: claim.held_u for claim in claims}
+    weights = {symbol: min(weight, held[symbol]) for symbol, weight in made.weights_u.items()}
+    flags = (*made.flags, Flag.VOLATILITY_UNKNOWN)
+    return Allocation(weights, FULL - sum(weights.values()), flags)
+
+
+def _calmed(
+    made: Allocation, claims: tuple[Claim, ...], known: Covariance, limit: float
+) -> Allocation:
+    funded = {claim.symbol for claim in claims if claim.role is Role.FUNDED}
+
+    def scaled(share: int) -> dict[str, int]:
+        return {
+            symbol: weight * share // ONE if symbol in funded else weight
+            for symbol, weight in made.weights_u.items()
+        }
+
+    def is_calm(share: int) -> bool:
+        found = volatility(scaled(share), known)
+        return found is not None and to_millionths(found) <= to_millionths(limit)
+
+    if is_calm(ONE):
+        return made
+    weights = scaled(_largest(is_calm))
+    flags = (*made.flags, Flag.VOLATILITY_TARGET)
+    return Allocation(weights, FULL - sum(weights.values()), flags)
+
+
+def _largest(fits: Callable[[int], bool]) -> int:
+    """The largest share in millionths that fits, where the whole does not; 0 where none does."""
+    low, high = 0, ONE
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

@@ -1,0 +1,159 @@
+"""How a change of the portfolio is weighed, written down and announced."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from app.foundation.events import PortfolioChanged
+from app.foundation.idempotency import Command
+from app.foundation.sql.unit_of_work import UnitOfWork
+from app.performance.domain.equity_steps import redenominations_payload
+from app.performance.services.equity_reader import indexed
+from app.portfolio.domain.controls import HELD_BACK
+from app.portfolio.domain.event_log import (
+    Draft,
+    EventType,
+    PortfolioEvent,
+    Stamp,
+    instant_text,
+    number_text,
+)
+from app.portfolio.domain.membership import Change, weigh
+from app.portfolio.domain.models import Portfolio, faults
+from app.portfolio.domain.rebalance_plan import rulings, targets, within_bands
+from app.portfolio.services.decision_context import Grounds
+from app.portfolio.services.lot_plan import lot_rule
+from app.portfolio.storage.portfolio import Departure, MemberStatus
+
+_LEAVES: Final = {
+    EventType.REMOVE: MemberStatus.REMOVED,
+    EventType.REPLACE: MemberStatus.REPLACED,
+}
+_MARKED: Final = frozenset(
+    {
+        EventType.ADD,
+        EventType.REMOVE,
+        EventType.REPLACE,
+        EventType.REBALANCE,
+        EventType.WEIGHTS,
+    }
+)
+
+
+class BrokenInvariantError(AssertionError):
+    """A change would have left the portfolio unsound: a bug, so nothing is committed."""
+
+
+def reweighed(change: Change, grounds: Grounds, facts: Mapping[str, Any], reason: str) -> Change:
+    """The change with fresh weights for the members after it; as it is where data is stale.
+
+    Members inside their band stay where prices have carried them, as in a rebalance.
+    While trading is switched off nobody grows: what a removal frees stays cash.
+    """
+    state = change.portfolio
+    if not grounds.is_sound(state) or not grounds.controls.switch.enabled:
+        return change
+    known, standings = grounds.covariance(state), grounds.standings(state)
+    ruled = rulings(grounds.marked(state), standings, grounds.configuration, known)
+    allocation = within_bands(
+        targets(ruled, grounds.configuration, known),
+        ruled,
+        standings,
+        grounds.configuration,
+        known,
+        lot_rule(standings, None, grounds).least_u,
+    )
+    return weigh(change, allocation, facts, grounds.at, reason)
+
+
+def marked(before: Portfolio, change: Change, grounds: Grounds) -> tuple[Draft, ...]:
+    """The drafts with the age of their data, the last with every mark price around the change.
+
+    `data_as_of` is the exchange time that the market was known up to; null where it was unknown.
+    From the marks the equity can be reconstructed. An unknown mark is written as null, with the
+    doubt where one was there and not believed; a change that moves neither members nor weights has
+    none.
+    """
+    if not any(draft.type in _MARKED for draft in change.drafts):
+        return change.drafts
+    members = {one.symbol_id: one for one in (*before.members, *change.portfolio.members)}
+    marks = {symbol_id: _mark(one.symbol, grounds) for symbol_id, one in members.items()}
+    as_of = grounds.market.as_of()
+    known = {"data_as_of": None if as_of is None else instant_text(as_of)}
+    *others, last = (
+        replace(draft, payload={**draft.payload, **known}) if draft.type in _MARKED else draft
+        for draft in change.drafts
+    )
+    return (*others, replace(last, payload={**last.payload, "marks": marks}))
+
+
+def _mark(symbol: str, grounds: Grounds) -> dict[str, object]:
+    mark = grounds.mark(symbol)
+    if mark is not None:
+        told: dict[str, object] = {"symbol": symbol, "mark": number_text(mark)}
+        changes = grounds.redenominations(symbol)
+        return {**told, "redenominated": redenominations_payload(changes)} if changes else told
+    quote = grounds.market.quote(symbol)
+    return {"symbol": symbol, "mark": None, "doubt": None if quote is None else quote.doubt}
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Commits a change: state, events and announcements of one version."""
+
+    code_version: str
+
+    async def commit(
+        self, unit: UnitOfWork, before: Portfolio, change: Change, grounds: Grounds, who: Command
+    ) -> tuple[PortfolioEvent, ...]:
+        """Write the change that was decided on `before`, which is locked in this transaction.
+
+        Raises ConflictError where the operator's switch or locks forbid it.
+        """
+        if any(draft.type in HELD_BACK for draft in change.drafts):
+            (await unit.controls.load()).at(grounds.at).require(change.drafts)
+        after = change.portfolio
+        broken = faults(after, grounds.configuration.max_portfolio_symbols)
+        if broken:
+            raise BrokenInvariantError("; ".join(broken))
+        stamp = Stamp(
+            actor=who.actor,
+            request_id=who.request_id,
+            occurred_at=grounds.at,
+            configuration_version=grounds.configuration.version,
+            input_hash=None if grounds.board is None else grounds.board.input_hash,
+            code_version=self.code_version,
+        )
+        drafts = await indexed(unit, marked(before, change, grounds), stamp)
+        events = await unit.history.append(drafts, stamp)
+        if entering := sum(draft.type is EventType.ADD for draft in drafts):
+            await unit.replacements.fill_vacancies(entering)
+        await unit.portfolio.save(before, after, grounds.at, _departures(before, change.drafts))
+        for symbol in {one.symbol for one in before.members} - {
+            one.symbol for one in after.members
+        }:
+            await unit.replacements.forget(symbol)
+        for event in events:
+            unit.announce(
+                PortfolioChanged(
+                    version=after.version,
+                    seq=event.seq,
+                    type=event.type.value,
+                    symbol=event.symbol,
+                    occurred_at=event.occurred_at,
+                    other_symbol=event.other_symbol,
+                    reason=event.reason,
+                    actor=event.actor,
+                )
+            )
+        return events
+
+
+def _departures(before: Portfolio, drafts: tuple[Draft, ...]) -> dict[str, Departure]:
+    ids = {member.symbol: member.symbol_id for member in before.members}
+    gone = ((draft, draft.other_symbol or draft.symbol) for draft in drafts)
+    return {
+        ids[symbol]: Departure(_LEAVES[draft.type], draft.reason)
+        for draft, symbol in gone
+        if draft.type in _LEAVES and symbol in ids
+    }

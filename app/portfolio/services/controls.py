@@ -1,0 +1,167 @@
+"""The operator's controls: switching trading off and on; pinning, banning, watching symbols."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.foundation.errors import Code, NotFoundError, RefusedError
+from app.foundation.idempotency import Command, Once, Outcome, Render
+from app.foundation.sql.database import Database
+from app.foundation.sql.unit_of_work import UnitOfWork
+from app.portfolio.domain.controls import (
+    Controls,
+    Lock,
+    LockKind,
+    Switch,
+    locked,
+    switched,
+    unlocked,
+)
+from app.portfolio.domain.membership import Change
+from app.portfolio.domain.models import Portfolio
+from app.portfolio.services.change_recorder import Ledger
+from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.state_cache import Step
+from app.portfolio.services.watch_list import WatchList, watch_list
+
+
+@dataclass(frozen=True, slots=True)
+class ControlService:
+    """Each change is one event of the history; saying the same again changes nothing.
+
+    The controls themselves stand beside the portfolio: the history says when they were moved, and
+    folding it gives the members and weights, which they do not touch.
+    """
+
+    database: Database
+    grounds: GroundsNow
+    once: Once
+    ledger: Ledger
+
+    async def controls(self) -> Controls:
+        """The switch and the locks in force."""
+        _, grounds = await self.grounds.present(self.database)
+        return grounds.controls
+
+    async def watch_list(self) -> WatchList:
+        """Where the watched symbols stand."""
+        state, grounds = await self.grounds.present(self.database)
+        return watch_list(state.portfolio, grounds)
+
+    async def first_symbols(self) -> tuple[str, ...]:
+        """Whose books are looked at first: members (they size positions) and watched ones."""
+        state, grounds = await self.grounds.present(self.database)
+        watched = grounds.controls.watched()
+        names = (
+            *(one.symbol for one in state.portfolio.members),
+            *(one.symbol for one in watched),
+        )
+        return tuple(dict.fromkeys(names))
+
+    async def lock_of(self, text: str) -> Lock:
+        """Raises NotFoundError where nothing is locked, RefusedError for an unknown symbol."""
+        _, grounds = await self.grounds.present(self.database)
+        lock = grounds.controls.locks.get(grounds.resolve(text).symbol)
+        if lock is None:
+            raise _not_locked()
+        return lock
+
+    async def switch(
+        self, enabled: bool, reason: str, command: Command, render: Render[Switch] | None = None
+    ) -> Outcome[Switch]:
+        """Trading on or off, for everybody and across restarts."""
+
+        async def change(unit: UnitOfWork) -> Switch:
+            portfolio, grounds = await self._locked(unit, command)
+            present = grounds.controls.switch
+            if present.enabled is enabled:
+                return present
+            made = Switch(enabled, reason, grounds.at, command.actor)
+            done = switched(portfolio, enabled, reason, grounds.at)
+            events = await self.ledger.commit(unit, portfolio, done, grounds, command)
+            await unit.controls.keep_switch(made)
+            step = Step(portfolio, events[-1], done.portfolio.version, switch=made)
+            self.grounds.memory.hand_over(self.database, unit, step)
+            return made
+
+        return await self.once.run(command, change, render)
+
+    async def lock(
+        self,
+        text: str,
+        kind: LockKind,
+        reason: str,
+        expires_at: datetime | None,
+        command: Command,
+        render: Render[Lock] | None = None,
+    ) -> Outcome[Lock]:
+        """Pin, ban or watch a symbol, in place of what was said of it before.
+
+        Raises RefusedError for an unknown symbol and for an end that has passed already.
+        """
+
+        async def change(unit: UnitOfWork) -> Lock:
+            portfolio, grounds = await self._locked(unit, command)
+            symbol = grounds.resolve(text).symbol
+            if expires_at is not None and expires_at <= grounds.at:
+                raise RefusedError(Code.VALIDATION_FAILED, "expires_at has passed already.")
+            locks = grounds.controls.locks
+            present = locks.get(symbol)
+            same = (kind, reason, expires_at)
+            if present and (present.kind, present.reason, present.expires_at) == same:
+                return present
+            made = Lock(symbol, kind, reason, expires_at, grounds.at, command.actor)
+            done = locked(portfolio, made)
+            kept = dict(sorted({**locks, symbol: made}.items()))
+            await self._keep_locks(unit, portfolio, done, grounds, command, kept)
+            return made
+
+        return await self.once.run(command, change, render)
+
+    async def unlock(
+        self, text: str, reason: str, command: Command, render: Render[Lock] | None = None
+    ) -> Outcome[Lock]:
+        """The lock that is lifted; raises NotFoundError where there is none in force."""
+
+        async def change(unit: UnitOfWork) -> Lock:
+            portfolio, grounds = await self._locked(unit, command)
+            symbol = grounds.resolve(text).symbol
+            locks = dict(grounds.controls.locks)
+            gone = locks.pop(symbol, None)
+            if gone is None:
+                raise _not_locked()
+            done = unlocked(portfolio, symbol, reason, grounds.at)
+            await self._keep_locks(unit, portfolio, done, grounds, command, locks)
+            return gone
+
+        return await self.once.run(command, change, render)
+
+    async def _locked(self, unit: UnitOfWork, command: Command) -> tuple[Portfolio, Grounds]:
+        """The portfolio, which nobody else moves until the end of the transaction."""
+        portfolio = await unit.portfolio.load(for_update=True)
+        command.require_version(portfolio.version)
+        return portfolio, await self._grounds(unit)
+
+    async def _keep_locks(
+        self,
+        unit: UnitOfWork,
+        before: Portfolio,
+        done: Change,
+        grounds: Grounds,
+        command: Command,
+        locks: Mapping[str, Lock],
+    ) -> None:
+        events = await self.ledger.commit(unit, before, done, grounds, command)
+        await unit.controls.keep_locks(locks)
+        step = Step(before, events[-1], done.portfolio.version, locks=locks)
+        self.grounds.memory.hand_over(self.database, unit, step)
+
+    async def _grounds(self, unit: UnitOfWork) -> Grounds:
+        """What is known of the state is not asked for: under the lock nobody moves it."""
+        if self.grounds.memory.known(self.database) is None:
+            return await self.grounds.of(unit)
+        return (await self.grounds.present(self.database))[1]
+
+
+def _not_locked() -> NotFoundError:
+    return NotFoundError(Code.NOT_FOUND, "The symbol is neither pinned nor banned nor watched.")

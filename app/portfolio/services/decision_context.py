@@ -1,0 +1,386 @@
+"""What a decision rests on: board and market as they stand in memory at one moment."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from app.configuration.domain.model import Configuration, CorrelationBasis
+from app.foundation.decimal_math import to_millionths
+from app.foundation.errors import Code, RefusedError, UnavailableError
+from app.foundation.memoize import Views
+from app.foundation.ports import Clock
+from app.foundation.sql.database import Database
+from app.foundation.sql.unit_of_work import UnitOfWork
+from app.market.domain.data_quality import worst
+from app.market.domain.models import PAUSED, ContractKind, ContractStatus, DataStatus, Interval
+from app.market.domain.price_quarantine import MEANING
+from app.market.domain.sectors import UNCLASSIFIED
+from app.market.domain.segments import (
+    Redenomination,
+    crossed,
+    is_redenomination,
+    newest_close,
+    unit_changes,
+)
+from app.market.domain.symbols import SymbolEntry
+from app.market.services.quotes import spread
+from app.market.services.service_mode import MarketLevel, ModeState
+from app.market.services.view import BoardView, MarketOnce, MarketView
+from app.portfolio.domain.candidate_selection import Candidate
+from app.portfolio.domain.controls import FREE, Controls
+from app.portfolio.domain.drift import marked, prices_of
+from app.portfolio.domain.membership import Newcomer
+from app.portfolio.domain.models import Member, Portfolio
+from app.portfolio.domain.rebalance_plan import Standing
+from app.portfolio.domain.returns import SinceInclusion
+from app.portfolio.domain.weighting_methods import Covariance, covariance
+from app.portfolio.services.member_figures import figures, pairwise
+from app.portfolio.services.refusals import Refusals
+from app.portfolio.services.state_cache import Committed, Memory
+from app.scoring.domain.board import Board, Card
+
+DELISTING_MARGIN = timedelta(hours=72)  # nothing is added that ends sooner
+_FRESH_PERCENT = 80  # of the members, below which no plan is made
+_RETRY_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Grounds:
+    """One moment's view, with the settings that apply."""
+
+    at: datetime
+    configuration: Configuration
+    board: Board | None  # the newest complete one: a provisional board is never decided on
+    market: MarketView
+    is_whole: bool  # a complete board was made after the first fill of this process
+    mode: ModeState  # of the service: the one that answers and health say
+    # Mark prices of the moment when weights were last set, by symbol: prices drift from there.
+    set_at: Mapping[str, Decimal] = field(default_factory=dict)
+    controls: Controls = FREE
+    leaving: frozenset[str] = frozenset()  # members whose replacement is confirmed
+
+    def resolve(self, text: str) -> SymbolEntry:
+        """Raises RefusedError: symbol_unknown, symbol_ambiguous."""
+        return self.market.resolve(text)
+
+    def card(self, symbol: str) -> Card | None:
+        return None if self.board is None else self.board.card(symbol)
+
+    def score(self, symbol: str) -> float | None:
+        card = self.card(symbol)
+        return None if card is None else card.composite
+
+    def confidence(self, symbol: str) -> float | None:
+        card = self.card(symbol)
+        return None if card is None or card.confidence is None else card.confidence.level
+
+    @property
+    def is_board_fresh(self) -> bool:
+        limit = self.configuration.age_limit_cadences * self.configuration.cadences.scoring
+        board = self.board
+        return board is not None and board.is_within(timedelta(seconds=limit), self.at)
+
+    @property
+    def data_status(self) -> DataStatus:
+        """Of what is shown: the market as a whole, and no better than the scores beside it."""
+        own = self.market.status()
+        if self.board is None or self.is_board_fresh:
+            return own
+        return worst((own, DataStatus.STALE))
+
+    def is_fresh(self, symbol: str) -> bool:
+        quote = self.market.quote(symbol)
+        return quote is not None and quote.is_fresh and self.is_board_fresh
+
+    def status_of(self, symbol: str) -> ContractStatus:
+        quote = self.market.quote(symbol)
+        return ContractStatus.UNKNOWN if quote is None else quote.contract.status
+
+    def is_open(self, symbol: str) -> bool:
+        """As far as is known: of an unseen contract only its freshness speaks against it."""
+        return self.market.quote(symbol) is None or self.status_of(symbol) is ContractStatus.OPEN
+
+    def must_leave(self, symbol: str) -> str | None:
+        """Why the contract cannot be held any more; None if it can, or its status is not known.
+
+        Being settled, settled, closed or gone, an announced delisting, or a pause that is longer
+        than `replacement.max_pause`.
+        """
+        quote = self.market.quote(symbol)
+        if quote is None:
+            return None
+        contract = quote.contract
+        status, is_open = contract.status, contract.status is ContractStatus.OPEN
+        if status not in PAUSED and not is_open and status is not ContractStatus.UNKNOWN:
+            return f"the contract is {status.value}"
+        announced = contract.kind is ContractKind.PERPETUAL and contract.expires_ms is not None
+        if announced or (is_open and not self.is_tradable(symbol)):
+            return "its delisting is announced"
+        since, most = (
+            quote.paused_since,
+            timedelta(seconds=self.configuration.replacement.max_pause),
+        )
+        if status in PAUSED and since is not None and self.at - since > most:
+            return f"the contract is {status.value} since {since:%Y-%m-%d %H:%M} UTC"
+        return None
+
+    def is_paused(self, symbol: str) -> bool:
+        """Whether trading has stopped for a time that its place in the portfolio outlasts."""
+        return self.status_of(symbol) in PAUSED and self.must_leave(symbol) is None
+
+    def mark(self, symbol: str) -> Decimal | None:
+        """None also while its prices are not believed."""
+        quote = self.market.quote(symbol)
+        return None if quote is None or quote.doubt is not None else quote.mark
+
+    def redenominations(self, symbol: str) -> tuple[Redenomination, ...]:
+        """Changes of the unit of its price: those of the bars, and one that no bar shows yet."""
+        hourly, daily = self.market.panel(Interval.HOUR), self.market.panel(Interval.DAY)
+        found = (*unit_changes(daily, symbol), *unit_changes(hourly, symbol))
+        mark, last = self.mark(symbol), newest_close(hourly, symbol) or newest_close(daily, symbol)
+        if mark is None or last is None or not is_redenomination(float(last[1]), float(mark)):
+            return found
+        return (*found, Redenomination(last[0], max(self.at, last[0]), last[1], mark))
+
+    def doubt(self, symbol: str) -> str | None:
+        """In words, why its prices are not believed; None while they are."""
+        quote = self.market.quote(symbol)
+        return None if quote is None or quote.doubt is None else MEANING[quote.doubt]
+
+    def is_frozen(self, symbol: str) -> bool:
+        """Whether nobody trades it while its index moves on."""
+        quote = self.market.quote(symbol)
+        return quote is not None and quote.is_frozen
+
+    def trading_cost(self, symbol: str) -> float | None:
+        """Taker fee plus half the spread as a fraction; None if either is unknown or no spread."""
+        if (quote := self.market.quote(symbol)) is None or quote.bid is None or quote.ask is None:
+            return None
+        fee, width = quote.contract.taker_fee, spread(quote.bid, quote.ask)
+        limit = to_millionths(self.configuration.quality.max_spread)
+        if fee is None or width is None or to_millionths(width / 10_000) > limit:
+            return None
+        return float(fee + (quote.ask - quote.bid) / (quote.bid + quote.ask))
+
+    def standing(self, symbol: str) -> Standing:
+        card = self.card(symbol)
+        return Standing(
+            symbol=symbol,
+            is_open=self.is_open(symbol),
+            is_halted=self.market.is_halted(),
+            is_fresh=self.is_fresh(symbol),
+            score=self.score(symbol),
+            z=None if card is None else card.z,
+            volatility=None if card is None else card.volatility,
+            trading_cost=self.trading_cost(symbol),
+            ban=self.controls.ban(symbol),
+            is_pinned=self.controls.is_pinned(symbol),
+            is_leaving=symbol in self.leaving,
+            doubt=self.doubt(symbol),
+            is_ending=self.is_ending(symbol),
+            is_frozen=self.is_frozen(symbol),
+            is_paused=self.is_paused(symbol),
+        )
+
+    def marked(self, portfolio: Portfolio) -> Portfolio:
+        """The portfolio as prices have carried it.
+
+        Without a fresh mark in the unit of the one before a weight stays.
+        """
+        now = {
+            member.symbol: mark
+            for member in portfolio.members
+            if self.is_fresh(member.symbol)
+            and (mark := self.mark(member.symbol)) is not None
+            and not self._is_other_unit(member.symbol, mark)
+        }
+        return marked(portfolio, self.set_at, now)
+
+    def _is_other_unit(self, symbol: str, mark: Decimal) -> bool:
+        """Whether the mark is in another unit than when weights were set, as prices tell."""
+        first = self.set_at.get(symbol)
+        return first is not None and any(
+            one.is_nearer_after(mark) and not one.is_nearer_after(first)
+            for one in self.redenominations(symbol)
+        )
+
+    def weighed(self) -> "Grounds":
+        """The same right after weights were set: no price has carried them anywhere yet."""
+        return replace(self, set_at={})
+
+    def covariance(self, portfolio: Portfolio) -> Covariance | None:
+        """Of the members, from daily closes; None before the first fill."""
+        panel = self.market.panel(Interval.DAY)
+        if panel is None:
+            return None
+        return covariance(panel, tuple(member.symbol for member in portfolio.members))
+
+    def standings(self, portfolio: Portfolio) -> dict[str, Standing]:
+        return {member.symbol: self.standing(member.symbol) for member in portfolio.members}
+
+    def candidate(self, symbol: str) -> Candidate:
+        return Candidate(
+            symbol=symbol,
+            is_tradable=self.may_enter(symbol),
+            is_fresh=self.is_fresh(symbol),
+            score=self.score(symbol),
+            sector=self.sector(symbol),
+        )
+
+    def sector(self, symbol: str) -> str:
+        """UNCLASSIFIED also for a symbol that the market does not have now."""
+        quote = self.market.quote(symbol)
+        return UNCLASSIFIED if quote is None else quote.sector
+
+    def may_enter(self, symbol: str) -> bool:
+        sound = self.doubt(symbol) is None and not self.is_frozen(symbol)
+        return sound and self.is_tradable(symbol) and self.controls.ban(symbol) is None
+
+    def is_tradable(self, symbol: str) -> bool:
+        """Whether it may come in: Open, and not about to end."""
+        quote = self.market.quote(symbol)
+        if quote is None or quote.contract.status is not ContractStatus.OPEN:
+            return False
+        ends = quote.contract.expires_ms
+        now = self.market.as_of() or self.at  # a replay has a time of its own
+        return ends is None or ends / 1000 > (now + DELISTING_MARGIN).timestamp()
+
+    def is_ending(self, symbol: str) -> bool:
+        """Whether it is still open and about to end: nothing more is opened in it."""
+        quote = self.market.quote(symbol)
+        return quote is not None and self.is_open(symbol) and not self.is_tradable(symbol)
+
+    def newcomer(self, entry: SymbolEntry) -> Newcomer:
+        return Newcomer(
+            symbol_id=entry.symbol_id,
+            symbol=entry.symbol,
+            contract=entry.contract.code,
+            price=self.mark(entry.symbol),
+            score=self.score(entry.symbol),
+            confidence=self.confidence(entry.symbol),
+        )
+
+    def require_tradable(self, symbol: str) -> None:
+        """Raises RefusedError(symbol_not_tradable)."""
+        if not self.is_tradable(symbol):
+            raise RefusedError(
+                Code.SYMBOL_NOT_TRADABLE, f"{symbol} is not open for new positions at KuCoin."
+            )
+        doubt = "nobody trades it" if self.is_frozen(symbol) else self.doubt(symbol)
+        if doubt is not None:
+            said = f"The data of {symbol} is in quarantine: {doubt}."
+            raise RefusedError(Code.SYMBOL_NOT_TRADABLE, said, facts={"reason": doubt})
+
+    def require_board(self) -> Board:
+        """The board, young enough to decide on; raises UnavailableError."""
+        if self.board is None:
+            raise UnavailableError(
+                Code.NO_BOARD_YET,
+                "There is no complete board yet: scores are provisional while data is loaded.",
+                retry_after_s=_RETRY_S,
+            )
+        if not self.is_board_fresh:
+            raise _stale("The last scores are too old to decide on.")
+        if not self.is_whole:
+            raise _stale("These scores are older than the first fill; new ones are on their way.")
+        if (refusal := self.mode.refusal) is not None:
+            raise refusal
+        return self.board
+
+    def has_board_in_force(self) -> bool:
+        """Whether a complete board is young enough to decide on."""
+        return self.board is not None and self.is_board_fresh and self.is_whole
+
+    def require_fresh(self, symbol: str) -> None:
+        """Raises UnavailableError(market_data_stale)."""
+        if not self.is_fresh(symbol):
+            raise _stale(f"The market data of {symbol} is too old to decide on.")
+
+    def require_fresh_members(self, portfolio: Portfolio) -> None:
+        """Most members must be fresh for a plan; raises UnavailableError(market_data_stale).
+
+        A contract that is known to be closed has no quotes any more: it does not count.
+        """
+        self.require_board()
+        members = [member for member in portfolio.members if self.is_open(member.symbol)]
+        fresh = sum(self.is_fresh(member.symbol) for member in members)
+        if 100 * fresh < _FRESH_PERCENT * len(members):
+            raise _stale(f"Only {fresh} of {len(members)} members have fresh market data.")
+
+    def is_sound(self, portfolio: Portfolio) -> bool:
+        """Whether weights may be set at all: the board and most members are fresh."""
+        try:
+            self.require_fresh_members(portfolio)
+        except UnavailableError:
+            return False
+        return True
+
+    def correlations(
+        self, symbols: tuple[str, ...], days: int, basis: CorrelationBasis | None = None
+    ) -> dict[tuple[str, str], float]:
+        """Known correlations of all pairs in the order of `symbols`; a missing pair has none.
+
+        `basis` is that of the settings, if it is not given.
+        """
+        panel, rules = self.market.panel(Interval.DAY), self.configuration.correlation
+        rules = rules if basis is None else replace(rules, basis=basis)
+        return pairwise(panel, symbols, days, rules)
+
+    def since_inclusion(self, member: Member) -> SinceInclusion:
+        """Figures of a member from hourly closes, from daily ones where those do not reach back."""
+        hourly, daily = self.market.panel(Interval.HOUR), self.market.panel(Interval.DAY)
+        mark, first = self.mark(member.symbol), member.inclusion_price
+        if mark is not None and first is not None:
+            changes = self.redenominations(member.symbol)
+            if crossed(changes, (member.included_at, first), (self.at, mark)) is not None:
+                return SinceInclusion(None, None, None)
+        return figures(member, hourly, daily, None if mark is None else float(mark))
+
+
+def _stale(detail: str) -> UnavailableError:
+    return UnavailableError(Code.MARKET_DATA_STALE, detail, retry_after_s=_RETRY_S)
+
+
+@dataclass(frozen=True, slots=True)
+class GroundsNow:
+    """Takes the view of the present moment."""
+
+    boards: BoardView
+    market: MarketView
+    clock: Clock
+    memory: Memory = field(default_factory=Memory)
+    views: Views = field(default_factory=Views)
+    mode: Callable[[], ModeState] | None = None  # None: that of this market alone
+    refusals: Refusals = field(default_factory=Refusals)
+
+    def __call__(self, configuration: Configuration) -> Grounds:
+        board, is_whole = self.boards.in_force(), self.boards.is_whole()
+        market = MarketOnce(self.market)
+        return Grounds(self.clock(), configuration, board, market, is_whole, self._mode())
+
+    def _mode(self) -> ModeState:
+        if self.mode is not None:
+            return self.mode()
+        return ModeState.of(MarketLevel(self.market.status(), 0, self.market.is_clock_safe()))
+
+    async def of(self, unit: UnitOfWork) -> Grounds:
+        """The same with what the transaction sees: settings, and the prices of the last weights."""
+        grounds = self(await unit.configuration.current())
+        leaving = await unit.replacements.confirmed()
+        controls = (await unit.controls.load()).at(grounds.at)
+        weighed = await unit.history.last_weighing()
+        prices = {} if weighed is None else prices_of(weighed.payload)
+        return replace(grounds, set_at=prices, leaving=leaving, controls=controls)
+
+    async def present(self, database: Database) -> tuple[Committed, Grounds]:
+        """What is committed, and the view over it, for reads; raises UnavailableError."""
+        state = await self.memory.newest(database)
+        grounds = self(state.configuration)
+        controls = state.controls.at(grounds.at)
+        return state, replace(
+            grounds,
+            set_at=state.set_at,
+            leaving=state.revision.leaving,
+            controls=state.controls if controls == state.controls else controls,
+        )

@@ -1,0 +1,147 @@
+"""What a plan means in contracts: lots of every weight for a given balance, and what they miss."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
+from types import MappingProxyType
+
+from app.market.domain.liquidity import impact_bp
+from app.market.domain.symbols import notional, specification_of
+from app.market.services.view import Quote
+from app.portfolio.domain.lots import ACCURACY, choose_lots, minimum_capital
+from app.portfolio.domain.models import FULL
+from app.portfolio.domain.rebalance_plan import Shift
+from app.portfolio.services.decision_context import Grounds
+
+
+@dataclass(frozen=True, slots=True)
+class LotPlan:
+    """Lots by symbol, None where there is no price; errors are fractions of equity."""
+
+    lots: Mapping[str, int | None]
+    errors: Mapping[str, float]  # realised minus target, of the priced ones
+    minimum_capital: float  # equity from which no rounding error exceeds one percentage point
+    missed: tuple[str, ...]  # further than one percentage point from their target
+    # By which numbers of its contract the lots of a symbol were counted: with others they are void.
+    specifications: Mapping[str, str] = field(default_factory=dict)
+
+
+def lot_plan(
+    weights_u: Mapping[str, int],
+    balance: Decimal,
+    grounds: Grounds,
+    prices: Mapping[str, Decimal] = MappingProxyType({}),
+) -> LotPlan:
+    """The lots of all weights together, at the mark prices; `prices` stand in for some of them.
+
+    The plan of a rebalance, the position size of one symbol and the sizes of all members are
+    counted here and nowhere else.
+    """
+    steps: dict[str, tuple[Decimal, int]] = {}  # value and lots of one step
+    pinned: dict[str, str] = {}
+    for symbol in weights_u:
+        quote = grounds.market.quote(symbol)
+        price = prices.get(symbol, grounds.mark(symbol))
+        if quote is not None and price is not None:
+            size = quote.contract.lot_size
+            steps[symbol] = notional(quote.contract, size, price), size
+            pinned[symbol] = specification_of(quote.contract)
+    symbols = tuple(sorted(symbol for symbol in steps if weights_u[symbol]))
+    chosen = choose_lots(
+        [Fraction(weights_u[symbol], FULL) for symbol in symbols],
+        [Fraction(steps[symbol][0]) / Fraction(balance) for symbol in symbols],
+        Fraction(grounds.configuration.min_weight_u, FULL),
+    )
+    lots: dict[str, int | None] = {symbol: 0 if symbol in steps else None for symbol in weights_u}
+    for symbol, count in zip(symbols, chosen.steps, strict=True):
+        lots[symbol] = count * steps[symbol][1]
+    errors = dict(zip(symbols, chosen.errors, strict=True))
+    return LotPlan(
+        lots=lots,
+        errors={symbol: float(error) for symbol, error in errors.items()},
+        minimum_capital=minimum_capital([float(steps[symbol][0]) for symbol in symbols]),
+        missed=tuple(symbol for symbol, error in errors.items() if abs(error) > ACCURACY),
+        specifications=pinned,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LotRule:
+    """Smallest change of weight that is traded; without a balance the rule does not apply."""
+
+    balance: Decimal | None  # quote currency
+    source: str | None  # "account_balance" or "sizing.reference_balance"
+    least_u: Mapping[str, int] = field(default_factory=dict)  # micro-percent by symbol
+
+
+def lot_rule(symbols: Iterable[str], balance: Decimal | None, grounds: Grounds) -> LotRule:
+    """No change below one lot or the minimum notional, by `balance` or the configured one.
+
+    A symbol whose price is not known or not believed keeps its weight while its contract is open.
+    """
+    rules = grounds.configuration.sizing
+    reference = rules.reference_balance or None
+    used, source = (
+        (reference, None if reference is None else "sizing.reference_balance")
+        if balance is None
+        else (balance, "account_balance")
+    )
+    if used is None:
+        return LotRule(None, None)
+    least: dict[str, int] = {}
+    for symbol in symbols:
+        quote, mark, value = grounds.market.quote(symbol), grounds.mark(symbol), rules.min_notional
+        if quote is not None and mark is not None:
+            value = max(value, notional(quote.contract, quote.contract.lot_size, mark))
+        elif grounds.is_open(symbol):
+            least[symbol] = FULL + 1  # more than any change
+            continue
+        least[symbol] = math.ceil(Fraction(value) * FULL / Fraction(used))
+    return LotRule(used, source, least)
+
+
+def trading_costs(
+    shifts: tuple[Shift, ...], balance: Decimal | None, grounds: Grounds
+) -> tuple[float | None, bool]:
+    """What the shifts cost as a fraction of equity, and whether the books' impact is in it.
+
+    Taker fee and half the spread; with a balance and the books of all that is traded what
+    sweeping them costs instead of half the spread. None where a quote is missing, or where a book
+    is too thin for the order: that is never extrapolated.
+    """
+    quotes = [grounds.market.quote(shift.symbol) for shift in shifts]
+    impact = balance is not None and all(one is not None and one.book is not None for one in quotes)
+    total = 0.0
+    for shift, quote in zip(shifts, quotes, strict=True):
+        share = abs(shift.change_u) / FULL
+        cost = grounds.trading_cost(shift.symbol)
+        if cost is not None and impact and quote is not None and balance is not None:
+            cost = _with_impact(cost, quote, share * float(balance))
+        if cost is None:
+            return None, impact
+        total += share * cost
+    return total, impact
+
+
+def leg_cost(symbol: str, amount: float, grounds: Grounds) -> float | None:
+    """What trading `amount` (quote currency) once costs, as a fraction of it.
+
+    Taker fee and the larger of half the spread and sweeping the book; an amount of 0 sweeps
+    nothing. None where a quote or the book is missing, or the book is too thin.
+    """
+    cost, quote = grounds.trading_cost(symbol), grounds.market.quote(symbol)
+    if amount == 0.0 or cost is None or quote is None:
+        return cost
+    return _with_impact(cost, quote, amount)
+
+
+def _with_impact(cost: float, quote: Quote, amount: float) -> float | None:
+    """`cost` with what sweeping the book costs in place of half the spread, if that is more."""
+    contract, bid, ask = quote.contract, quote.bid, quote.ask
+    if quote.book is None or bid is None or ask is None or contract.is_inverse:
+        return None
+    swept = impact_bp(quote.book, float(contract.multiplier), amount) / 10_000.0
+    half = float((ask - bid) / (ask + bid))
+    return cost + max(swept - half, 0.0) if math.isfinite(swept) else None

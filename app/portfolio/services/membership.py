@@ -1,0 +1,311 @@
+"""Membership: initialise, add, remove and replace, each in one transaction with its history."""
+
+from dataclasses import dataclass
+
+from app.foundation.decimal_math import to_millionths
+from app.foundation.errors import Code, ConflictError, RefusedError
+from app.foundation.idempotency import Along, Command, Once, Outcome, Render
+from app.foundation.sql.database import Database
+from app.foundation.sql.unit_of_work import UnitOfWork
+from app.portfolio.domain.candidate_selection import Refused, Selection, choose, crowded, too_close
+from app.portfolio.domain.event_log import number_text
+from app.portfolio.domain.membership import Change, add, member_of, remove, swap
+from app.portfolio.domain.models import Member, Portfolio
+from app.portfolio.services.admission import require_candidate
+from app.portfolio.services.change_recorder import Ledger, reweighed
+from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.kept_targets import kept_targets
+from app.portfolio.services.member_views import (
+    MemberView,
+    PortfolioView,
+    member_view,
+    portfolio_view,
+)
+from app.portfolio.services.rebalance_runs import require_none
+from app.portfolio.services.replacement_candidates import correlation_of
+from app.portfolio.services.view_cache import basis
+from app.scoring.domain.board import CardStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Initialised:
+    view: PortfolioView
+    refused: tuple[Refused, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """The member as it was, and the version without it."""
+
+    member: Member
+    version: int
+    cash_u: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    old: Member
+    new: MemberView
+    version: int
+    score_difference: float | None  # new minus old
+
+
+@dataclass(frozen=True, slots=True)
+class PortfolioService:
+    """Reads and changes of the membership.
+
+    Every change locks the portfolio first and then looks at board and market in memory, so that
+    nobody decides on a state that is already past, and nothing waits for the network.
+    """
+
+    database: Database
+    grounds: GroundsNow
+    once: Once
+    ledger: Ledger
+
+    async def view(self) -> PortfolioView:
+        """The portfolio with what is known of its members now."""
+        state, grounds = await self.grounds.present(self.database)
+        views = self.grounds.views
+        return views.of(
+            "portfolio",
+            basis(state, grounds),
+            lambda: portfolio_view(
+                state.portfolio, grounds, state.realized, kept_targets(state, grounds, views)
+            ),
+        )
+
+    async def initialize(
+        self,
+        size: int | None,
+        reason: str,
+        command: Command,
+        render: Render[Initialised] | None = None,
+    ) -> Outcome[Initialised]:
+        """The best of the board, up to `size`, as members of an empty portfolio.
+
+        Raises ConflictError(portfolio_not_empty), UnavailableError without a fresh board.
+        """
+
+        async def change(unit: UnitOfWork) -> Initialised:
+            portfolio, grounds = await self._locked(unit, command)
+            if portfolio.members:
+                raise ConflictError(
+                    Code.PORTFOLIO_NOT_EMPTY,
+                    f"The portfolio has {len(portfolio.members)} members already.",
+                )
+            most = grounds.configuration.max_portfolio_symbols
+            if size is not None and size > most:
+                raise RefusedError(
+                    Code.VALIDATION_FAILED, f"The portfolio may have up to {most} symbols."
+                )
+            selection = _selected(grounds, most if size is None else size)
+            newcomers = [grounds.newcomer(grounds.resolve(name)) for name in selection.chosen]
+            if newcomers:
+                done = add(portfolio, newcomers, most, grounds.at, reason)
+                portfolio = await self._commit(unit, portfolio, done, grounds, command)
+            realized = await unit.trades.realized()
+            shown = portfolio_view(portfolio, grounds.weighed(), realized)
+            return Initialised(shown, selection.refused)
+
+        with self.grounds.refusals.counted():
+            return await self.once.run(command, change, render)
+
+    async def add(
+        self,
+        text: str,
+        reason: str,
+        command: Command,
+        render: Render[MemberView] | None = None,
+        along: Along[MemberView] | None = None,
+    ) -> Outcome[MemberView]:
+        """One more member, last in rank; all weights are set anew; `along` goes with it.
+
+        Raises RefusedError (symbol_unknown, symbol_ambiguous, symbol_not_tradable,
+        correlation_limit, sector_limit), ConflictError (portfolio_full,
+        symbol_already_in_portfolio), UnavailableError where data is too old to decide on.
+        """
+
+        async def change(unit: UnitOfWork) -> MemberView:
+            portfolio, grounds = await self._locked(unit, command)
+            entry = grounds.resolve(text)
+            most = grounds.configuration.max_portfolio_symbols
+            done = add(portfolio, [grounds.newcomer(entry)], most, grounds.at, reason)
+            others = tuple(member.symbol for member in portfolio.members)
+            _require_admissible(entry.symbol, others, done.portfolio, grounds)
+            _require_room(entry.symbol, None, others, grounds)
+            after = await self._commit(unit, portfolio, done, grounds, command)
+            realized = await unit.trades.realized()
+            return member_view(member_of(after, entry.symbol), after, grounds.weighed(), realized)
+
+        with self.grounds.refusals.counted():
+            return await self.once.run(command, change, render, along=along)
+
+    async def remove(
+        self,
+        text: str,
+        reason: str,
+        command: Command,
+        render: Render[Removed] | None = None,
+        along: Along[Removed] | None = None,
+    ) -> Outcome[Removed]:
+        """Without the member, also when all data is stale: then its weight goes to cash.
+
+        Raises ConflictError(symbol_not_in_portfolio), RefusedError for an unknown symbol.
+        """
+
+        async def change(unit: UnitOfWork) -> Removed:
+            portfolio, grounds = await self._locked(unit, command)
+            member = _member_named(text, portfolio, grounds)
+            facts = last_facts(member, grounds)
+            done = remove(portfolio, member.symbol, facts, grounds.at, reason)
+            after = await self._commit(unit, portfolio, done, grounds, command)
+            return Removed(member, after.version, after.cash_u)
+
+        return await self.once.run(command, change, render, along=along)
+
+    async def replace(
+        self,
+        old_text: str,
+        new_text: str,
+        reason: str,
+        command: Command,
+        render: Render[Replaced] | None = None,
+        along: Along[Replaced] | None = None,
+    ) -> Outcome[Replaced]:
+        """The new symbol in the place and rank of the old one, in one transaction.
+
+        The hysteresis of automatic swaps does not apply, their safety rules do; `along` is carried
+        out with it. Raises as `add` and `remove` do, except portfolio_full; RefusedError
+        (sector_limit).
+        """
+
+        async def change(unit: UnitOfWork) -> Replaced:
+            portfolio, grounds = await self._locked(unit, command)
+            old = _member_named(old_text, portfolio, grounds)
+            entry = grounds.resolve(new_text)
+            _require_another(old.symbol, entry.symbol)
+            newcomer = grounds.newcomer(entry)
+            facts = {
+                "old_facts": last_facts(old, grounds),
+                "costs": swap_costs(old.symbol, entry.symbol, grounds),
+            }
+            done = swap(portfolio, old.symbol, newcomer, facts, grounds.at, reason)
+            others = tuple(one.symbol for one in portfolio.members if one is not old)
+            _require_admissible(entry.symbol, others, done.portfolio, grounds)
+            _require_room(entry.symbol, old.symbol, others, grounds)
+            after = await self._commit(unit, portfolio, done, grounds, command)
+            realized = await unit.trades.realized()
+            new = member_view(member_of(after, entry.symbol), after, grounds.weighed(), realized)
+            ours, theirs = new.score, grounds.score(old.symbol)
+            difference = None if ours is None or theirs is None else ours - theirs
+            return Replaced(old, new, after.version, difference)
+
+        with self.grounds.refusals.counted():
+            return await self.once.run(command, change, render, along=along)
+
+    async def _locked(self, unit: UnitOfWork, command: Command) -> tuple[Portfolio, Grounds]:
+        portfolio = await unit.portfolio.load(for_update=True)
+        command.require_version(portfolio.version)
+        grounds = await self.grounds.of(unit)
+        if portfolio.members:  # of nothing no run can set weights
+            await require_none(unit, await self.once.now(unit))
+        return portfolio, grounds
+
+    async def _commit(
+        self, unit: UnitOfWork, before: Portfolio, done: Change, grounds: Grounds, who: Command
+    ) -> Portfolio:
+        weighed = reweighed(done, grounds, {}, done.drafts[0].reason)
+        await self.ledger.commit(unit, before, weighed, grounds, who)
+        return weighed.portfolio
+
+
+def _selected(grounds: Grounds, size: int) -> Selection:
+    cards = [card for card in grounds.require_board().cards if card.status is CardStatus.SCORED]
+    settings = grounds.configuration
+    least = to_millionths(settings.enter_score)
+    worthy = tuple(
+        card.symbol
+        for card in cards
+        if card.composite is not None and to_millionths(card.composite) >= least
+    )
+    return choose(
+        (grounds.candidate(card.symbol) for card in cards),
+        correlation_of(worthy, grounds, settings.correlation.addition_days),
+        size,
+        settings,
+    )
+
+
+def _require_admissible(
+    symbol: str, others: tuple[str, ...], after: Portfolio, grounds: Grounds
+) -> None:
+    """Open, fresh, and not too close to the other members."""
+    grounds.require_tradable(symbol)
+    grounds.require_board()
+    grounds.require_fresh(symbol)
+    grounds.require_fresh_members(after)
+    require_candidate(symbol, grounds)
+    settings = grounds.configuration
+    known = correlation_of((symbol, *others), grounds, settings.correlation.addition_days)
+    refused = too_close(symbol, None, others, known, settings)
+    if refused is not None:
+        said = "not known" if refused.correlation is None else f"{refused.correlation:.3f}"
+        limit = settings.correlation.limit
+        raise RefusedError(
+            Code.CORRELATION_LIMIT,
+            f"Correlation of {symbol} with {refused.against}: {said}; the limit is {limit:g}.",
+            facts={"against": refused.against or "", "correlation": said, "limit": f"{limit:g}"},
+        )
+
+
+def _require_another(old: str, new: str) -> None:
+    if old == new:
+        raise RefusedError(Code.VALIDATION_FAILED, f"{old} cannot replace itself.")
+
+
+def _require_room(symbol: str, left: str | None, others: tuple[str, ...], grounds: Grounds) -> None:
+    """No sector may be crowded; `left` goes, and like for like crowds nothing.
+
+    Raises RefusedError(sector_limit).
+    """
+    sector = grounds.sector(symbol)
+    alike = left is not None and grounds.sector(left) == sector
+    if not alike and crowded(sector, map(grounds.sector, others), grounds.configuration):
+        most = grounds.configuration.replacement.max_per_sector
+        raise RefusedError(
+            Code.SECTOR_LIMIT, f"The sector {sector} has {most} members or more already."
+        )
+
+
+def _member_named(text: str, portfolio: Portfolio, grounds: Grounds) -> Member:
+    """The member of that name; the registry is asked only for spellings that are not ours."""
+    for member in portfolio.members:
+        if text.upper() in {member.symbol, member.contract, member.symbol_id.upper()}:
+            return member
+    return member_of(portfolio, grounds.resolve(text).symbol)
+
+
+def swap_costs(old: str, new: str, grounds: Grounds) -> dict[str, dict[str, str | None]]:
+    """Taker fee and half the spread of both legs, as fractions; null where they are not known."""
+    return {"old": _leg_costs(old, grounds), "new": _leg_costs(new, grounds)}
+
+
+def _leg_costs(symbol: str, grounds: Grounds) -> dict[str, str | None]:
+    quote = grounds.market.quote(symbol)
+    if quote is None:
+        return {"fee": None, "half_spread": None}
+    bid, ask, half = quote.bid, quote.ask, None
+    if bid is not None and ask is not None and 0 < bid <= ask:
+        half = (ask - bid) / (ask + bid)
+    return {"fee": number_text(quote.contract.taker_fee), "half_spread": number_text(half)}
+
+
+def last_facts(member: Member, grounds: Grounds) -> dict[str, str | None]:
+    """What was known of a member when it left."""
+    figures = grounds.since_inclusion(member)
+    return {
+        "score": number_text(grounds.score(member.symbol)),
+        "confidence": number_text(grounds.confidence(member.symbol)),
+        "performance": number_text(figures.performance),
+    }

@@ -1,0 +1,128 @@
+"""Opening proposals: what was recommended before and is no longer is superseded."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from app.foundation.events import ProposalDecided, ProposalOpened
+from app.foundation.sql.unit_of_work import UnitOfWork
+from app.portfolio.domain.models import Portfolio
+from app.portfolio.domain.proposals import WHOLE, Decision, Proposal, ProposalKind, ProposalState
+from app.portfolio.domain.replacement import Proposal as Swap
+from app.portfolio.services.decision_context import Grounds
+from app.portfolio.services.rebalance_steps import Planned
+
+_BY: Final = "schedule"
+
+
+async def offer(
+    unit: UnitOfWork, kinds: Collection[ProposalKind], wanted: Sequence[Proposal], at: datetime
+) -> tuple[Proposal, ...]:
+    """Have `wanted`, and nothing else of these kinds, open; the open ones.
+
+    One that says the same and is still open stays as it is, so that nobody is asked twice. To be
+    called under the portfolio's lock.
+    """
+    kept: list[Proposal] = []
+    for stored in await unit.proposals.all_open(kinds):
+        old = stored.at(at)
+        if old.state is ProposalState.OPEN and any(old.is_same(new) for new in wanted):
+            kept.append(old)
+            continue
+        if old.state is ProposalState.OPEN:
+            reason = "the portfolio or the recommendation is another one by now"
+            old = old.ended(ProposalState.SUPERSEDED, Decision(at, _BY, reason))
+        await close(unit, old)
+    fresh = [new for new in wanted if not any(new.is_same(old) for old in kept)]
+    for new in fresh:
+        await unit.proposals.open(new)
+        unit.announce(
+            ProposalOpened(
+                new.proposal_id, new.kind.value, new.subject, new.version, new.expires_at, at
+            )
+        )
+    return (*kept, *fresh)
+
+
+async def close(unit: UnitOfWork, ended: Proposal) -> bool:
+    """Keep and tell the end of a proposal; False if it had one."""
+    if ended.decision is None or not await unit.proposals.decide(ended):
+        return False
+    unit.announce(
+        ProposalDecided(
+            ended.proposal_id,
+            ended.kind.value,
+            ended.subject,
+            ended.state.value,
+            ended.decision.by,
+            ended.decision.at,
+        )
+    )
+    return True
+
+
+def of_plan(
+    proposal_id: str, run_id: str | None, planned: Planned, before: Portfolio, grounds: Grounds
+) -> Proposal:
+    """The proposal to carry a plan out, with all that has to be known to do so later."""
+    made, allocation = planned.plan, planned.plan.allocation
+    seen = grounds.marked(before).members
+    triggers = [trigger.value for trigger in made.triggers]
+    action = {
+        "changes": [asdict(shift) for shift in made.shifts],
+        "triggers": triggers,
+        "turnover_u": made.turnover_u,
+        "cost": planned.cost,
+        "weights_u": dict(allocation.weights_u),
+        "cash_u": allocation.cash_u,
+        "flags": [flag.value for flag in allocation.flags],
+        "seen_u": {member.symbol: member.weight_u for member in seen},
+        # As far as a weight may be from its target before that is a reason to trade.
+        "tolerance_u": grounds.configuration.rebalance_threshold_u,
+    }
+    kind = ProposalKind.REBALANCE
+    proposal = _proposal(proposal_id, kind, WHOLE, before.version, action, grounds)
+    return replace(proposal, reason=", ".join(triggers), run_id=run_id)
+
+
+def of_swap(proposal_id: str, swap: Swap, version: int, grounds: Grounds) -> Proposal:
+    """The proposal to replace a member. Raises ValueError where nobody may come in."""
+    old, new = swap.leaver.contender, swap.candidate
+    if new is None:
+        raise ValueError(f"nobody may come in for {old.symbol}")
+    action = {
+        "old_symbol": old.symbol,
+        "new_symbol": new.symbol,
+        "old_score": old.score,
+        "new_score": new.score,
+        "improvement_z": swap.comparison.improvement,
+        "threshold_z": swap.threshold,
+        "strength": swap.strength,
+        "confirmations": swap.confirmations,
+        "forced": swap.leaver.forced,
+    }
+    kind = ProposalKind.REPLACEMENT
+    return _proposal(proposal_id, kind, old.symbol, version, action, grounds)
+
+
+def _proposal(
+    proposal_id: str,
+    kind: ProposalKind,
+    subject: str,
+    version: int,
+    action: dict[str, Any],
+    grounds: Grounds,
+) -> Proposal:
+    lasts = timedelta(seconds=grounds.configuration.policy.expires_after)
+    return Proposal(
+        proposal_id=proposal_id,
+        kind=kind,
+        subject=subject,
+        state=ProposalState.OPEN,
+        version=version,
+        reason=action.get("forced") or "a better symbol, confirmed",
+        action=action,
+        opened_at=grounds.at,
+        expires_at=grounds.at + lasts,
+    )

@@ -1,0 +1,283 @@
+"""Rebalance runs: one at a time, each written down with its steps, however it ends."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from app.foundation.clock import SharedClock, agreed
+from app.foundation.errors import (
+    Code,
+    ConflictError,
+    NotFoundError,
+    PreconditionFailedError,
+    ServiceError,
+)
+from app.foundation.idempotency import Command
+from app.foundation.ports import Clock, NewId
+from app.foundation.sql.database import BULK_STATEMENT_S, Database
+from app.foundation.sql.unit_of_work import UnitOfWork
+from app.market.domain.models import DataSource, DataStatus
+from app.portfolio.domain.event_log import instant, instant_text, number_text
+from app.portfolio.domain.rebalance_plan import Plan
+from app.portfolio.domain.rebalance_run import LEASE, Failure, Outcome, Run, RunState, Step
+from app.portfolio.domain.weight_allocation import Allocation, Flag
+from app.portfolio.services.lot_plan import LotPlan, LotRule
+from app.portfolio.services.rebalance_steps import Planned, RebalanceRequest, failure_of
+from app.trading.services.position_sizing import DataFacts
+
+_RETRY_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rebalanced:
+    """The plan; `version` is the one that it made, or the present one where it changed nothing.
+
+    Told from a stored run, the plan has no rulings.
+    """
+
+    run_id: str
+    state: RunState | None  # None for a dry run, which is no run
+    plan: Plan
+    lots: LotPlan | None  # where a balance was given
+    cost: float | None  # fraction of equity
+    has_impact: bool  # whether the cost holds what the order moves the price
+    lot_rule: LotRule | None  # None: a run of before the rule
+    version: int
+    cash_u: int
+    facts: DataFacts
+    would_be_refused: Failure | None = None  # of a dry run
+
+    @property
+    def is_dry_run(self) -> bool:
+        return self.state is None
+
+
+@dataclass(frozen=True, slots=True)
+class RebalanceRuns:
+    """Claims, closes and lists runs."""
+
+    database: Database
+    clock: Clock
+    new_id: NewId
+    owner: str  # names this process to people
+    shared: SharedClock | None = None  # None: this process is the only one
+
+    async def now(self, unit: UnitOfWork) -> datetime:
+        """By the clock by which leases end."""
+        return await agreed(unit, self.shared, self.clock)
+
+    async def forget_old(self, keep: timedelta) -> int:
+        """Drops runs that ended longer ago; gives their number."""
+        async with self.database.write(BULK_STATEMENT_S) as unit:
+            return await unit.rebalance_runs.forget(await self.now(unit) - keep)
+
+    async def claim(self, request: RebalanceRequest, command: Command) -> Run:
+        """A run that has the portfolio for itself; or the ended one of the same tick.
+
+        It is committed before any work begins, so that every process sees it. A tick of the
+        schedule has one executor at a time: whoever is given it goes on with the run that another
+        process began for it. Raises ConflictError(rebalance_in_progress) with the id of the run
+        that is active.
+        """
+        now = self.clock()
+        wanted = Run(
+            run_id=self.new_id(),
+            state=RunState.PLANNED,
+            reason=request.reason,
+            method=None if request.method is None else request.method.value,
+            scheduled_at=request.scheduled_at,
+            actor=command.actor,
+            request_id=command.request_id,
+            key=None if command.once is None else command.once.key,
+            owner=self.owner,
+            requested_at=now,
+            lease_until=now + LEASE,
+        )
+
+        async def claimed(unit: UnitOfWork) -> tuple[Run, bool]:
+            now = await self.now(unit)
+            mine = replace(wanted, requested_at=now, lease_until=now + LEASE)
+            found = await unit.rebalance_runs.claim(mine, now)
+            if (
+                request.is_unattended
+                and found.is_active
+                and found.scheduled_at == request.scheduled_at
+            ):
+                found = replace(found, owner=self.owner, lease_until=now + LEASE)
+                return found, await unit.rebalance_runs.take_over(found)
+            return found, found.run_id == wanted.run_id or not found.is_active
+
+        try:
+            run, is_given = await self.database.run(claimed)
+        except BaseException as error:
+            await self.give_up(wanted, error, ())  # the claim may have been committed unheard
+            raise
+        if not is_given:
+            raise in_progress(run)
+        return run
+
+    async def give_up(self, run: Run, error: BaseException, steps: Iterable[Step]) -> Run | None:
+        """Close `run`, whose work failed with `error`, and say how it stands on record.
+
+        A transaction whose end nobody heard of may have been committed: then the run is closed
+        already, and stays as it is. None where the database cannot tell now, and of a run for
+        another version of the portfolio, which is dropped: it never began.
+        """
+        try:
+            async with self.database.write() as unit:
+                if isinstance(error, PreconditionFailedError):
+                    await unit.rebalance_runs.withdraw(run)
+                    return None
+                failed = run.failed(failure_of(error), await self.now(unit))
+                await unit.rebalance_runs.close(failed, steps)
+                return await unit.rebalance_runs.one(run.run_id)
+        except ServiceError:
+            return None  # its lease ends by itself
+
+    async def page(
+        self, before: tuple[datetime, str] | None, limit: int, state: RunState | None = None
+    ) -> tuple[Run, ...]:
+        """Newest first; `before` is (requested_at, run_id) of the last of the page before."""
+        async with self.database.read() as unit:
+            return await unit.rebalance_runs.page(before, limit, state)
+
+    async def one(self, run_id: str) -> tuple[Run, tuple[Step, ...]]:
+        """A run and the steps that it took; raises NotFoundError."""
+        async with self.database.read() as unit:
+            run = await unit.rebalance_runs.one(run_id)
+            steps = await unit.rebalance_runs.steps(run_id)
+        if run is None:
+            raise NotFoundError(Code.NOT_FOUND, "There is no such rebalance run.")
+        return run, steps
+
+
+async def end(unit: UnitOfWork, run: Run, steps: Iterable[Step]) -> None:
+    """Close `run` in the transaction of its effect.
+
+    Raises ConflictError where another process has taken its place: then nothing may be committed.
+    """
+    if not await unit.rebalance_runs.close(run, steps):
+        raise lost(run)
+
+
+async def require_none(unit: UnitOfWork, now: datetime) -> None:
+    """That no run is about to set weights; raises ConflictError(rebalance_in_progress).
+
+    To be asked under the portfolio's lock, by what changes its members.
+    """
+    active = await unit.rebalance_runs.active()
+    if active is not None and not active.has_lapsed(now):
+        raise in_progress(active)
+
+
+def in_progress(run: Run) -> ConflictError:
+    """Another run has the portfolio: which one."""
+    return ConflictError(
+        Code.REBALANCE_IN_PROGRESS,
+        f"A rebalance is being carried out: run {run.run_id}.",
+        retry_after_s=_RETRY_S,
+        facts={"run_id": run.run_id},
+    )
+
+
+def answered() -> ConflictError:
+    """The request of a run was carried out by another process, under the same key."""
+    return ConflictError(
+        Code.IDEMPOTENCY_IN_PROGRESS, "The same request was carried out by another process."
+    )
+
+
+def lost(run: Run) -> ConflictError:
+    """The run was given up by others while it was being carried out."""
+    return ConflictError(
+        Code.REBALANCE_IN_PROGRESS,
+        f"Run {run.run_id} took too long and was given up; nothing was changed.",
+        retry_after_s=_RETRY_S,
+        facts={"run_id": run.run_id},
+    )
+
+
+def outcome_of(planned: Planned, before: int, after: int, cash_u: int, facts: DataFacts) -> Outcome:
+    """What is kept of a run: enough to tell it again in the very same words."""
+    made = planned.plan
+    return Outcome(
+        version_before=before,
+        version_after=after,
+        triggers=made.triggers,
+        shifts=made.shifts,
+        turnover_u=made.turnover_u,
+        cost=planned.cost,
+        details={
+            "cash_u": cash_u,
+            "has_impact": planned.has_impact,
+            "plan_cost": made.cost,
+            "allocation": {
+                "weights_u": dict(made.allocation.weights_u),
+                "cash_u": made.allocation.cash_u,
+                "flags": [flag.value for flag in made.allocation.flags],
+            },
+            "lot_rule": {
+                "balance": number_text(planned.lot_rule.balance),
+                "source": planned.lot_rule.source,
+                "least_u": dict(planned.lot_rule.least_u),
+            },
+            "held_back": list(made.held_back),
+            "waits_until": None if made.waits_until is None else instant_text(made.waits_until),
+            "lots": None if planned.lots is None else asdict(planned.lots),
+            "facts": {
+                "as_of": None if facts.as_of is None else instant_text(facts.as_of),
+                "data_source": facts.data_source.value,
+                "data_status": facts.data_status.value,
+            },
+        },
+    )
+
+
+def told(run: Run) -> Rebalanced:
+    """What a run came to, from what is kept of it. Raises LookupError for one without effect."""
+    if run.outcome is None:
+        raise LookupError(f"run {run.run_id} came to nothing")
+    kept, details = run.outcome, run.outcome.details
+    allocation, facts, waits = details["allocation"], details["facts"], details.get("waits_until")
+    return Rebalanced(
+        run_id=run.run_id,
+        state=run.state,
+        plan=Plan(
+            shifts=kept.shifts,
+            triggers=kept.triggers,
+            allocation=Allocation(
+                allocation["weights_u"],
+                allocation["cash_u"],
+                tuple(Flag(name) for name in allocation["flags"]),
+            ),
+            rulings={},
+            turnover_u=kept.turnover_u,
+            cost=details["plan_cost"],
+            waits_until=None if waits is None else instant(waits),
+            held_back=tuple(details.get("held_back", ())),
+        ),
+        lots=_lots(details["lots"]),
+        cost=kept.cost,
+        has_impact=details["has_impact"],
+        lot_rule=_lot_rule(details.get("lot_rule")),
+        version=kept.version_after,
+        cash_u=details["cash_u"],
+        facts=DataFacts(
+            None if facts["as_of"] is None else instant(facts["as_of"]),
+            DataSource(facts["data_source"]),
+            DataStatus(facts["data_status"]),
+        ),
+    )
+
+
+def _lot_rule(kept: dict[str, Any] | None) -> LotRule | None:
+    if kept is None:
+        return None
+    balance = None if kept["balance"] is None else Decimal(kept["balance"])
+    return LotRule(balance, kept["source"], kept["least_u"])
+
+
+def _lots(kept: dict[str, Any] | None) -> LotPlan | None:
+    return None if kept is None else LotPlan(**{**kept, "missed": tuple(kept["missed"])})

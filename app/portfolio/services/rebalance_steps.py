@@ -1,0 +1,208 @@
+"""The steps of a rebalance: load, plan, commit, announce; each one function, in this order.
+
+The first three run in one transaction under the portfolio's lock. What reaches beyond it, such as
+orders, attaches after the commit as steps of its own.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from app.configuration.domain.model import WeightingMethod
+from app.foundation.errors import ConflictError, ServiceError, UnavailableError
+from app.foundation.events import PlanCreated
+from app.foundation.idempotency import Command
+from app.foundation.ports import Clock
+from app.foundation.sql.unit_of_work import UnitOfWork
+from app.portfolio.domain.approval import Approved, agreed
+from app.portfolio.domain.event_log import Draft, EventType, number_text
+from app.portfolio.domain.membership import Change, weigh
+from app.portfolio.domain.models import Portfolio
+from app.portfolio.domain.rebalance_plan import Plan, interval_slot, plan
+from app.portfolio.domain.rebalance_run import (
+    INTERRUPTED,
+    Failure,
+    RebalanceStepName,
+    RebalanceStepState,
+    Step,
+)
+from app.portfolio.services.change_recorder import Ledger
+from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.lot_plan import LotPlan, LotRule, lot_plan, lot_rule, trading_costs
+
+
+@dataclass(frozen=True, slots=True)
+class RebalanceRequest:
+    """What is asked of a rebalance."""
+
+    reason: str = "requested"
+    account_balance: Decimal | None = None  # with it the plan names lots
+    method: WeightingMethod | None = None  # in place of the configured one
+    scheduled_at: datetime | None = None  # the tick; the same tick is carried out once
+    is_dry_run: bool = False
+    approved: Approved | None = None  # the plan to carry out, in place of that of the moment
+    is_unattended: bool = False  # by the schedule: then the policy says how far it goes
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The portfolio, locked, and the view of the moment to decide on."""
+
+    portfolio: Portfolio
+    grounds: Grounds
+    rebalanced_at: datetime | None  # when weights were last set by a rebalance
+    is_interval_done: bool = False  # since the interval last passed a check found nothing to do
+    refusal: Failure | None = None  # why the run that a dry run rehearses would be refused
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The plan; `cost` is a fraction of equity, None where a price or a book is missing."""
+
+    plan: Plan
+    cost: float | None
+    has_impact: bool  # whether the cost holds what the order moves the price
+    lots: LotPlan | None
+    lot_rule: LotRule
+
+
+async def load(
+    unit: UnitOfWork, grounds_now: GroundsNow, request: RebalanceRequest, command: Command
+) -> Loaded:
+    """Lock the portfolio and see whether it may be decided on.
+
+    Raises PreconditionFailedError and, unless it is a dry run, UnavailableError (no_board_yet,
+    market_data_stale) and ConflictError(trading_disabled).
+    """
+    portfolio = await unit.portfolio.load(for_update=True)
+    command.require_version(portfolio.version)
+    grounds, refusal = await grounds_now.of(unit), None
+    try:
+        grounds.require_fresh_members(portfolio)
+        grounds.controls.require((Draft(EventType.REBALANCE, None, None, {}, request.reason),))
+    except (UnavailableError, ConflictError) as refused:
+        if not request.is_dry_run:
+            raise
+        refusal = failure_of(refused)
+    slot = interval_slot(portfolio, grounds.configuration, grounds.at)
+    is_done = slot is not None and await unit.rebalance_runs.has_found_nothing(slot)
+    return Loaded(portfolio, grounds, await unit.history.last_rebalance(), is_done, refusal)
+
+
+def decide(loaded: Loaded, request: RebalanceRequest) -> Planned:
+    """What would change, what it costs and which lots it means; nothing is written.
+
+    Raises ConflictError(plan_changed) where an approved plan does not hold any more.
+    """
+    portfolio, grounds = loaded.portfolio, loaded.grounds
+    held, standings = grounds.marked(portfolio), grounds.standings(portfolio)
+    balance = request.account_balance
+    smallest = lot_rule(standings, balance, grounds)
+    made = plan(
+        held,
+        standings,
+        grounds.configuration,
+        grounds.at,
+        grounds.covariance(portfolio),
+        request.method,
+        rebalanced_at=loaded.rebalanced_at,
+        is_interval_done=loaded.is_interval_done,
+        least_u=smallest.least_u,
+    )
+    if request.approved is not None:
+        low_u = grounds.configuration.min_weight_u
+        made = agreed(request.approved, held, made, standings, smallest.least_u, low_u)
+    cost, has_impact = trading_costs(made.shifts, balance, grounds)
+    # Without a reason to trade the weights in force stay, and with them the lots.
+    kept = {member.symbol: member.weight_u for member in portfolio.members}
+    weights_u = made.allocation.weights_u if made.triggers else kept
+    lots = None if balance is None else lot_plan(weights_u, balance, grounds)
+    return Planned(made, cost, has_impact, lots, smallest)
+
+
+async def commit(
+    unit: UnitOfWork,
+    ledger: Ledger,
+    run_id: str,
+    loaded: Loaded,
+    planned: Planned,
+    request: RebalanceRequest,
+    command: Command,
+) -> Portfolio:
+    """The weights of the plan with their event of the history; the state after it."""
+    grounds, before = loaded.grounds, loaded.portfolio
+    method = request.method or grounds.configuration.rebalancing.method
+    facts = _facts(run_id, planned, method)
+    done = weigh(
+        Change(before, ()),
+        planned.plan.allocation,
+        facts,
+        grounds.at,
+        request.reason,
+        EventType.REBALANCE,
+    )
+    await ledger.commit(unit, before, done, grounds, command)
+    return done.portfolio
+
+
+def announce(
+    unit: UnitOfWork, run_id: str, planned: Planned, after: Portfolio, at: datetime
+) -> None:
+    """Tell of the plan; it leaves with the transaction."""
+    unit.announce(PlanCreated(run_id, after.version, len(planned.plan.shifts), at))
+
+
+def _facts(run_id: str, planned: Planned, method: WeightingMethod) -> dict[str, object]:
+    made = planned.plan
+    return {
+        "run_id": run_id,
+        "method": method.value,
+        "triggers": [trigger.value for trigger in made.triggers],
+        "turnover_u": made.turnover_u,
+        "estimated_cost": number_text(planned.cost),
+        "reasons": {shift.symbol: shift.reason for shift in made.shifts},
+    }
+
+
+@dataclass(slots=True)
+class StepRecorder:
+    """The steps of one attempt, as they are taken."""
+
+    clock: Clock
+    steps: list[Step] = field(default_factory=list)
+
+    @contextmanager
+    def step(self, name: RebalanceStepName) -> Iterator[dict[str, Any]]:
+        """One step; what is put into the mapping is kept as its detail."""
+        detail: dict[str, Any] = {}
+        step = Step(name, RebalanceStepState.DONE, self.clock(), self.clock(), detail)
+        try:
+            yield detail
+        except BaseException as error:
+            self._take(
+                replace(step, state=RebalanceStepState.FAILED, detail=vars_of(failure_of(error)))
+            )
+            raise
+        self._take(step)
+
+    def skip(self, *names: RebalanceStepName) -> None:
+        now = self.clock()
+        self.steps += [Step(name, RebalanceStepState.SKIPPED, now, now, {}) for name in names]
+
+    def _take(self, step: Step) -> None:
+        self.steps.append(replace(step, finished_at=self.clock()))
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Why a run came to nothing, in the words of the problem that its caller gets."""
+    if isinstance(error, ServiceError):
+        return Failure(error.code.value, error.detail)
+    return Failure(INTERRUPTED, "It was interrupted before it had finished; nothing was changed.")
+
+
+def vars_of(failure: Failure) -> dict[str, Any]:
+    """The failure as the detail of its step."""
+    return {"code": failure.code, "detail": failure.detail}

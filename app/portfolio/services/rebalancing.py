@@ -1,0 +1,296 @@
+"""Rebalancing: where the weights should be, what that changes, and doing it once."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Final
+
+from app.configuration.domain.model import WeightingMethod
+from app.configuration.domain.policy import Policy
+from app.foundation.errors import ServiceError
+from app.foundation.idempotency import Along, Command, Once, Outcome, Render
+from app.foundation.sql.database import Database
+from app.foundation.sql.unit_of_work import UnitOfWork
+from app.portfolio.domain.proposals import ProposalKind
+from app.portfolio.domain.rebalance_plan import Trigger
+from app.portfolio.domain.rebalance_run import RebalanceStepName, Run, RunState, slot
+from app.portfolio.services import target_weights as weighing
+from app.portfolio.services.change_recorder import Ledger
+from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.kept_targets import kept_targets
+from app.portfolio.services.proposal_book import of_plan, offer
+from app.portfolio.services.rebalance_runs import (
+    Rebalanced,
+    RebalanceRuns,
+    answered,
+    end,
+    lost,
+    outcome_of,
+    told,
+)
+from app.portfolio.services.rebalance_steps import (
+    Loaded,
+    Planned,
+    RebalanceRequest,
+    StepRecorder,
+    announce,
+    commit,
+    decide,
+    load,
+)
+from app.portfolio.services.target_weights import Optimized, Weights
+from app.portfolio.services.view_cache import held_basis
+from app.trading.services.position_sizing import facts_of
+
+CHECK: Final = "scheduled check"
+
+
+@dataclass(frozen=True, slots=True)
+class Rebalancing:
+    """Turns drift into new weights, or shows what it would do."""
+
+    database: Database
+    grounds: GroundsNow
+    once: Once
+    ledger: Ledger
+    runs: RebalanceRuns
+
+    async def weights(self) -> Weights:
+        """Weights of record beside the targets; with stale data those of the last change."""
+        state, grounds = await self.grounds.present(self.database)
+        views = self.grounds.views
+        made = views.of(
+            "weights",
+            held_basis(state, grounds),
+            lambda: weighing.weights_of(
+                state.portfolio, grounds, kept_targets(state, grounds, views)
+            ),
+        )
+        return replace(made, version=state.portfolio.version)
+
+    async def has_drifted(self) -> bool:
+        """Whether a check would move weights now because one is too far from its target; a read.
+
+        No where nothing may be decided or set. Raises UnavailableError without the database.
+        """
+        state, grounds = await self.grounds.present(self.database)
+        portfolio = state.portfolio
+        if not grounds.controls.switch.enabled or not grounds.is_sound(portfolio):
+            return False
+        made = decide(Loaded(portfolio, grounds, state.rebalanced_at), RebalanceRequest(CHECK)).plan
+        return Trigger.DRIFT in made.triggers and bool(made.shifts)
+
+    async def optimize(self, method: WeightingMethod) -> Optimized:
+        """What a method would make of the members, and how volatile before and after; a read.
+
+        Raises UnavailableError (no_board_yet, market_data_stale).
+        """
+        async with self.database.read() as unit:
+            portfolio = await unit.portfolio.load()
+            grounds = await self.grounds.of(unit)
+        return weighing.optimized(portfolio, grounds, method)
+
+    async def rebalance(
+        self,
+        command: Command,
+        *,
+        dry_run: bool = False,
+        reason: str = "requested",
+        account_balance: Decimal | None = None,
+        method: WeightingMethod | None = None,
+        scheduled_at: datetime | None = None,
+        render: Render[Rebalanced] | None = None,
+    ) -> Outcome[Rebalanced]:
+        """Carry out the plan of the moment, by the configured method or another one.
+
+        Without a trigger the portfolio stays as it is. Every call is a run, and there is one at a
+        time; the tick `scheduled_at` has one run, which is told again to whoever asks for it. A
+        dry run is none and writes nothing; it says why the run would be refused now.
+        Raises UnavailableError (no_board_yet, market_data_stale), PreconditionFailedError,
+        ConflictError (rebalance_in_progress with the id of the active run, trading_disabled).
+        """
+        request = RebalanceRequest(
+            reason, account_balance, method, scheduled_at, is_dry_run=dry_run
+        )
+        if dry_run:
+            return await self._rehearse(request, command, render)
+        return await self.run(request, command, render)
+
+    async def check(self, command: Command, scheduled_at: datetime | None = None) -> None:
+        """The rebalance of one tick of the schedule; the same tick again does nothing.
+
+        Without `scheduled_at` it is the tick that the configured interval last came to. How far it
+        goes is a matter of the policy: write down, propose, or carry out.
+        """
+        if scheduled_at is None:
+            async with self.database.read() as unit:
+                cadences = (await unit.configuration.current()).cadences
+            scheduled_at = slot(self.runs.clock(), cadences.rebalance_check)
+        request = RebalanceRequest(CHECK, scheduled_at=scheduled_at, is_unattended=True)
+        await self.run(request, command)
+
+    async def _rehearse(
+        self, request: RebalanceRequest, command: Command, render: Render[Rebalanced] | None
+    ) -> Outcome[Rebalanced]:
+        run_id = self.runs.new_id()
+
+        async def look(unit: UnitOfWork) -> Rebalanced:
+            loaded = await load(unit, self.grounds, request, command)
+            planned, before = decide(loaded, request), loaded.portfolio
+            made = planned.plan
+            return Rebalanced(
+                run_id=run_id,
+                state=None,
+                plan=made,
+                lots=planned.lots,
+                cost=planned.cost,
+                has_impact=planned.has_impact,
+                lot_rule=planned.lot_rule,
+                version=before.version,
+                cash_u=made.allocation.cash_u if made.shifts else before.cash_u,
+                facts=facts_of(loaded.grounds),
+                would_be_refused=loaded.refusal,
+            )
+
+        return await self.once.run(command, look, render)
+
+    async def run(
+        self,
+        request: RebalanceRequest,
+        command: Command,
+        render: Render[Rebalanced] | None = None,
+        along: Along[Rebalanced] | None = None,
+    ) -> Outcome[Rebalanced]:
+        """Claim a run and carry it out, with what is to happen along with it; see `rebalance`."""
+        claimed: list[Run] = []
+        recorder = StepRecorder(self.runs.clock)
+
+        async def claim() -> None:
+            claimed.append(await self.runs.claim(request, command))
+
+        async def change(unit: UnitOfWork) -> Rebalanced:
+            (run,) = claimed
+            if not run.is_active:
+                return told(run)
+            recorder.steps.clear()  # the closure may be begun again
+            return await self.carry_out(unit, run, request, command, recorder)
+
+        try:
+            with self.grounds.refusals.counted():
+                outcome = await self.once.run(command, change, render, claim, along)
+        except BaseException as error:
+            ours = [run for run in claimed if run.is_active]
+            for run in ours:
+                record = await self.runs.give_up(run, error, recorder.steps)
+                is_done = record is not None and record.outcome is not None
+                # By this very call, unheard, or by another executor of the same tick.
+                if record is not None and is_done and isinstance(error, ServiceError):
+                    result = told(record)
+                    return Outcome(result, None if render is None else render(result))
+            raise
+        if outcome.is_replay:
+            # Another took the key over, and was done before us: our run has nothing left to do.
+            for run in claimed:
+                if run.is_active:
+                    await self.runs.give_up(run, answered(), ())
+        is_again = outcome.is_replay or any(not run.is_active for run in claimed)
+        return Outcome(outcome.result, outcome.answer, is_replay=is_again)
+
+    async def carry_out(
+        self,
+        unit: UnitOfWork,
+        run: Run,
+        request: RebalanceRequest,
+        command: Command,
+        recorder: StepRecorder,
+    ) -> Rebalanced:
+        """Every step of a claimed run in one transaction: all of it is committed, or nothing."""
+        with recorder.step(RebalanceStepName.LOAD) as detail:
+            loaded = await load(unit, self.grounds, request, command)
+            before, grounds = loaded.portfolio, loaded.grounds
+            running = run.to(RunState.RUNNING, await self.runs.now(unit))
+            if not await unit.rebalance_runs.start(running):
+                raise lost(run)
+            board = grounds.require_board()
+            detail |= {"version": before.version, "board": board.run_id}
+        with recorder.step(RebalanceStepName.PLAN) as detail:
+            planned = decide(loaded, request)
+            made = planned.plan
+            detail |= {"changes": len(made.shifts), "turnover_u": made.turnover_u}
+        after, state = before, self._state(planned, request, grounds)
+        if state is RunState.DONE:
+            with recorder.step(RebalanceStepName.COMMIT) as detail:
+                after = await commit(
+                    unit, self.ledger, run.run_id, loaded, planned, request, command
+                )
+                detail["version"] = after.version
+        else:
+            recorder.skip(RebalanceStepName.COMMIT)
+        if state is RunState.DONE or request.is_unattended:
+            with recorder.step(RebalanceStepName.ANNOUNCE) as detail:
+                if state is RunState.DONE:
+                    announce(unit, run.run_id, planned, after, grounds.at)
+                if request.is_unattended:
+                    detail["proposals"] = await self._offer(unit, run, planned, state, loaded)
+        else:
+            recorder.skip(RebalanceStepName.ANNOUNCE)
+        facts = facts_of(grounds)
+        outcome = outcome_of(planned, before.version, after.version, after.cash_u, facts)
+        ended = running.ended(outcome, state, await self.runs.now(unit))
+        await end(unit, ended, recorder.steps)
+        return Rebalanced(
+            run_id=run.run_id,
+            state=state,
+            plan=made,
+            lots=planned.lots,
+            cost=planned.cost,
+            has_impact=planned.has_impact,
+            lot_rule=planned.lot_rule,
+            version=after.version,
+            cash_u=after.cash_u,
+            facts=facts,
+        )
+
+    async def propose_anew(self, command: Command) -> str | None:
+        """Have the plan of this moment open in place of one that does not hold any more.
+
+        The id of its proposal; None where nothing calls for a rebalance now. Raises what `check`
+        raises.
+        """
+        proposal_id, request = self.runs.new_id(), RebalanceRequest(CHECK, is_unattended=True)
+
+        async def change(unit: UnitOfWork) -> str | None:
+            loaded = await load(unit, self.grounds, request, command)
+            planned = decide(loaded, request)
+            wanted = of_plan(proposal_id, None, planned, loaded.portfolio, loaded.grounds)
+            proposed = (wanted,) if planned.plan.shifts else ()
+            kinds = (ProposalKind.REBALANCE,)
+            now_open = await offer(unit, kinds, proposed, loaded.grounds.at)
+            return next((one.proposal_id for one in now_open), None)
+
+        return await self.database.run(change)
+
+    @staticmethod
+    def _state(planned: Planned, request: RebalanceRequest, grounds: Grounds) -> RunState:
+        """How far the run goes."""
+        if not planned.plan.shifts:
+            return RunState.UNCHANGED
+        policy = grounds.configuration.policy.rebalance if request.is_unattended else Policy.AUTO
+        return _GOES[policy]
+
+    async def _offer(
+        self, unit: UnitOfWork, run: Run, planned: Planned, state: RunState, loaded: Loaded
+    ) -> list[str]:
+        """Have the plan proposed, or nothing any more; the proposals that are open."""
+        grounds, proposal_id = loaded.grounds, self.runs.new_id()
+        wanted = of_plan(proposal_id, run.run_id, planned, loaded.portfolio, grounds)
+        proposed = (wanted,) if state is RunState.PROPOSED else ()
+        now_open = await offer(unit, (ProposalKind.REBALANCE,), proposed, grounds.at)
+        return [one.proposal_id for one in now_open]
+
+
+_GOES: Final = {
+    Policy.OBSERVE: RunState.OBSERVED,
+    Policy.PROPOSE: RunState.PROPOSED,
+    Policy.AUTO: RunState.DONE,
+}

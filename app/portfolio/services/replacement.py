@@ -1,0 +1,328 @@
+"""Replacement of weak members: judged over the whole universe, confirmed, carried out."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from app.configuration.domain.policy import Policy
+from app.foundation.idempotency import Command, Once, Outcome, Render
+from app.foundation.ports import NewId
+from app.foundation.sql.database import Database
+from app.foundation.sql.unit_of_work import UnitOfWork
+from app.market.domain.models import DataStatus
+from app.market.domain.sectors import UNCLASSIFIED
+from app.portfolio.domain.event_log import number_text
+from app.portfolio.domain.membership import add, member_of, remove, swap
+from app.portfolio.domain.models import Portfolio
+from app.portfolio.domain.proposals import ProposalKind
+from app.portfolio.domain.replacement import (
+    Block,
+    Contender,
+    Leaver,
+    Proposal,
+    Tally,
+    Vacancy,
+    admissible,
+    compare,
+    counted,
+    noise_of,
+    propose,
+    within_cycle,
+)
+from app.portfolio.services.change_recorder import Ledger, reweighed
+from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.member_views import member_view
+from app.portfolio.services.membership import Replaced, last_facts, swap_costs
+from app.portfolio.services.proposal_book import of_swap, offer
+from app.portfolio.services.replacement_candidates import Pair, contender, contenders
+from app.trading.services.position_sizing import DataFacts, facts_of
+
+IMPROVED = "a better symbol, confirmed"
+
+
+@dataclass(frozen=True, slots=True)
+class Replacements:
+    """What is proposed: forced ones first, then the weakest members, weakest first."""
+
+    version: int
+    proposals: tuple[Proposal, ...]
+    required_confirmations: int
+    facts: DataFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """The swaps that were made, in their order, and everything that was proposed."""
+
+    version: int
+    swaps: tuple[Replaced, ...]
+    proposals: tuple[Proposal, ...]
+    exits: tuple[str, ...] = ()  # members that left for cash: no complete board was in force
+    entries: tuple[str, ...] = ()  # symbols that came in for such members later
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """Proposes swaps, counts their confirmations and carries them out."""
+
+    database: Database
+    grounds: GroundsNow
+    once: Once
+    ledger: Ledger
+    new_id: NewId
+
+    async def evaluate(self) -> Replacements:
+        """What would be replaced by what, and what is in the way; counts and writes nothing."""
+        async with self.database.read() as unit:
+            portfolio = await unit.portfolio.load()
+            grounds = await self.grounds.of(unit)
+            proposals = await self._proposals(unit, portfolio, grounds, count=False)
+        required = grounds.configuration.replacement.confirmations
+        return Replacements(portfolio.version, proposals, required, facts_of(grounds))
+
+    async def execute(
+        self,
+        command: Command,
+        *,
+        unattended: bool = False,
+        forced_only: bool = False,
+        render: Render[Executed] | None = None,
+    ) -> Outcome[Executed]:
+        """Count one more evaluation, then carry out what is due, each swap as a version.
+
+        `unattended`: only the kinds that the settings let happen by themselves; the others are
+        proposed, if that is the policy. `forced_only`:
+        only members that cannot stay, and nothing is counted. Without a complete board in force
+        such members leave for cash, and their seats are filled once there is one. Raises
+        UnavailableError (no_board_yet, market_data_stale), PreconditionFailedError.
+        """
+
+        async def change(unit: UnitOfWork) -> Executed:
+            portfolio = await unit.portfolio.load(for_update=True)
+            command.require_version(portfolio.version)
+            grounds = await self.grounds.of(unit)
+            forced = any(grounds.must_leave(one.symbol) for one in portfolio.members)
+            vacancies = await unit.replacements.vacancies()
+            if forced_only and not forced and not (vacancies and grounds.has_board_in_force()):
+                return Executed(portfolio.version, (), ())
+            may_force = not unattended or _may_force(grounds)
+            if forced and may_force and _must_exit_to_cash(grounds):
+                exits, portfolio = await self._exit(unit, portfolio, grounds, command)
+                if exits or forced_only:
+                    return Executed(portfolio.version, (), (), exits)
+            grounds.require_fresh_members(portfolio)
+            count = not forced_only
+            proposals = await self._proposals(unit, portfolio, grounds, count=count)
+            swaps: list[Replaced] = []
+            waiting: list[Proposal] = []
+            for one in proposals:
+                if one.candidate is None or not one.is_due or not (one.is_forced or count):
+                    continue
+                if unattended and not _may(one, grounds):
+                    waiting.append(one)
+                    continue
+                done, portfolio = await self._swap(
+                    unit, portfolio, one, one.candidate, grounds, command
+                )
+                swaps.append(done)
+            entries: tuple[str, ...] = ()
+            if may_force and _obstacle(portfolio, grounds) is None:
+                entries, portfolio = await self._fill(unit, portfolio, vacancies, grounds, command)
+            if unattended and count:
+                await self._offer(unit, waiting, portfolio, grounds)
+            return Executed(portfolio.version, tuple(swaps), proposals, entries=entries)
+
+        with self.grounds.refusals.counted():
+            return await self.once.run(command, change, render)
+
+    async def _exit(
+        self, unit: UnitOfWork, portfolio: Portfolio, grounds: Grounds, who: Command
+    ) -> tuple[tuple[str, ...], Portfolio]:
+        """Sell the members that cannot stay for cash, pinned ones excepted."""
+        exits: list[str] = []
+        for member in portfolio.members:
+            why = grounds.must_leave(member.symbol)
+            if why is None or grounds.controls.is_pinned(member.symbol):
+                continue
+            reason = f"{why}; no complete board names a replacement yet"
+            facts = last_facts(member, grounds)
+            done = remove(portfolio, member.symbol, facts, grounds.at, reason)
+            await self.ledger.commit(unit, portfolio, done, grounds, who)
+            await unit.replacements.vacate(Vacancy(member.symbol, why), grounds.at)
+            portfolio = done.portfolio
+            exits.append(member.symbol)
+        return tuple(exits), portfolio
+
+    async def _fill(
+        self,
+        unit: UnitOfWork,
+        portfolio: Portfolio,
+        vacancies: tuple[Vacancy, ...],
+        grounds: Grounds,
+        who: Command,
+    ) -> tuple[tuple[str, ...], Portfolio]:
+        """Fill the seats of members that left for cash with the best admissible symbols."""
+        entries: list[str] = []
+        most = grounds.configuration.max_portfolio_symbols
+        for vacancy in vacancies[: max(0, most - len(portfolio.members))]:
+            found = contenders(portfolio, grounds)
+            others = tuple(contender(one.symbol, grounds) for one in portfolio.members)
+            # That member has left: a newcomer of its sector is one more of that sector.
+            left = replace(contender(vacancy.symbol, grounds), sector=UNCLASSIFIED)
+            gone = Leaver(left, timedelta(0), vacancy.reason, False)
+            free = admissible(
+                found.entrants, gone, others, found.correlation, grounds.configuration
+            )
+            best = next(iter(free), None)
+            if best is None:
+                break
+            newcomer = grounds.newcomer(grounds.resolve(best.contender.symbol))
+            reason = f"in place of {vacancy.symbol}: {vacancy.reason}"
+            added = add(portfolio, [newcomer], most, grounds.at, reason)
+            weighed = reweighed(added, grounds, {}, reason)
+            await self.ledger.commit(unit, portfolio, weighed, grounds, who)
+            portfolio = weighed.portfolio
+            entries.append(newcomer.symbol)
+        return tuple(entries), portfolio
+
+    async def _offer(
+        self, unit: UnitOfWork, due: Iterable[Proposal], portfolio: Portfolio, grounds: Grounds
+    ) -> None:
+        """Have what waits proposed, if that is the policy; nothing else stays open."""
+        is_proposed = grounds.configuration.policy.replacement is Policy.PROPOSE
+        wanted = [
+            of_swap(self.new_id(), one, portfolio.version, grounds) for one in due if is_proposed
+        ]
+        await offer(unit, (ProposalKind.REPLACEMENT,), wanted, grounds.at)
+
+    async def _swap(
+        self,
+        unit: UnitOfWork,
+        portfolio: Portfolio,
+        proposal: Proposal,
+        candidate: Contender,
+        grounds: Grounds,
+        who: Command,
+    ) -> tuple[Replaced, Portfolio]:
+        old = member_of(portfolio, proposal.leaver.contender.symbol)
+        facts = {
+            "old_facts": last_facts(old, grounds),
+            "costs": swap_costs(old.symbol, candidate.symbol, grounds),
+            "improvement_z": number_text(proposal.comparison.improvement),
+            "threshold_z": number_text(proposal.threshold),
+            "confirmations": proposal.confirmations,
+        }
+        reason = proposal.leaver.forced or IMPROVED
+        newcomer = grounds.newcomer(grounds.resolve(candidate.symbol))
+        swapped = swap(portfolio, old.symbol, newcomer, facts, grounds.at, reason)
+        weighed = reweighed(swapped, grounds, {}, reason)
+        await self.ledger.commit(unit, portfolio, weighed, grounds, who)
+        after = weighed.portfolio
+        new = member_view(member_of(after, candidate.symbol), after, grounds.weighed())
+        return Replaced(old, new, after.version, proposal.score_improvement), after
+
+    async def _proposals(
+        self, unit: UnitOfWork, portfolio: Portfolio, grounds: Grounds, *, count: bool
+    ) -> tuple[Proposal, ...]:
+        rules = grounds.configuration.replacement
+        tallies = await unit.replacements.tallies()
+        last = await unit.replacements.last_swap()
+        field = contenders(portfolio, grounds)
+        pending = (one.candidate for one in tallies.values())
+        noise = noises((*(one.contender.symbol for one in field.leavers), *pending), grounds)
+        pairs = field.pairs(tallies, noise)
+        chosen = (other.symbol for _, other in pairs if other is not None)
+        noise |= noises(chosen, grounds)
+        obstacle = _obstacle(portfolio, grounds)
+        counting = count and obstacle is None
+        if counting:
+            tallies = _count(pairs, tallies, noise, grounds)
+        since = None if last is None else grounds.at - last
+        proposals = within_cycle(
+            (
+                propose(one, other, noise, tallies.get(one.contender.symbol), since, rules)
+                for one, other in pairs
+            ),
+            rules,
+        )
+        if counting:
+            await unit.replacements.keep(_kept(proposals, tallies))
+        if obstacle is None:
+            return proposals
+        return tuple(replace(one, blocked_by=(obstacle, *one.blocked_by)) for one in proposals)
+
+
+def _may_force(grounds: Grounds) -> bool:
+    """Whether the schedule may act on members that cannot stay."""
+    rules, policy = grounds.configuration.replacement, grounds.configuration.policy
+    return rules.auto_forced or policy.replacement is Policy.AUTO
+
+
+def _must_exit_to_cash(grounds: Grounds) -> bool:
+    """Whether no complete board is in force; contract states must be known and trading allowed."""
+    is_known = grounds.mode.refusal is None and grounds.market.status() is DataStatus.FRESH
+    is_allowed = grounds.controls.switch.enabled and not grounds.market.is_halted()
+    return is_known and is_allowed and not grounds.has_board_in_force()
+
+
+def _may(proposal: Proposal, grounds: Grounds) -> bool:
+    """Whether the schedule may carry it out by itself."""
+    if proposal.is_forced:
+        return _may_force(grounds)
+    rules, policy = grounds.configuration.replacement, grounds.configuration.policy
+    return rules.auto_discretionary or policy.replacement is Policy.AUTO
+
+
+def noises(symbols: Iterable[str], grounds: Grounds) -> dict[str, float]:
+    """Noise of the composite z by symbol; those for which it is not known are left out."""
+    rules = grounds.configuration.replacement
+    cards = {symbol: grounds.card(symbol) for symbol in symbols}
+    known = {
+        symbol: noise_of(None if card is None else card.noise, rules)
+        for symbol, card in cards.items()
+    }
+    return {symbol: value for symbol, value in known.items() if value is not None}
+
+
+def _obstacle(portfolio: Portfolio, grounds: Grounds) -> Block | None:
+    if not grounds.is_sound(portfolio):
+        return Block.MARKET_DATA_STALE
+    if grounds.market.is_halted():
+        return Block.MARKET_HALTED
+    return None if grounds.controls.switch.enabled else Block.TRADING_DISABLED
+
+
+def _count(
+    pairs: Iterable[Pair],
+    former: Mapping[str, Tally],
+    noise: Mapping[str, float],
+    grounds: Grounds,
+) -> dict[str, Tally]:
+    """One more evaluation; who is not among the weakest any more has to begin anew."""
+    rules = grounds.configuration.replacement
+    board = grounds.require_board()
+    found: dict[str, Tally] = {}
+    for leaver, candidate in pairs:
+        if leaver.forced is not None or candidate is None:
+            continue
+        old = leaver.contender
+        tally = counted(
+            former.get(old.symbol),
+            old.symbol,
+            candidate.symbol,
+            board.input_hash,
+            grounds.at,
+            timedelta(seconds=rules.confirmation_interval),
+            exceeds=compare(old, candidate, noise, rules).exceeds(rules),
+        )
+        if tally is not None:
+            found[old.symbol] = tally
+    return found
+
+
+def _kept(proposals: Iterable[Proposal], tallies: Mapping[str, Tally]) -> Iterable[Tally]:
+    """The tallies to store; the swap that is confirmed is marked as such."""
+    for one in proposals:
+        tally = tallies.get(one.leaver.contender.symbol)
+        if tally is not None:
+            yield replace(tally, is_confirmed=one.is_due)

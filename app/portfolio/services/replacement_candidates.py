@@ -1,0 +1,160 @@
+"""Who may have to leave the portfolio and who may come in its place, at one moment."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from app.configuration.domain.model import CorrelationBasis
+from app.foundation.decimal_math import to_millionths
+from app.market.domain.models import Interval
+from app.market.domain.return_statistics import NotApplicable, correlations, pair_applies
+from app.portfolio.domain.candidate_selection import Candidate, Correlation
+from app.portfolio.domain.models import Portfolio
+from app.portfolio.domain.replacement import (
+    Contender,
+    Entrant,
+    Leaver,
+    Tally,
+    admissible,
+    compare,
+    preferred,
+)
+from app.portfolio.services.decision_context import Grounds
+from app.portfolio.services.lot_plan import leg_cost
+from app.portfolio.services.member_views import weakest
+from app.scoring.domain.board import Card, CardStatus
+
+_FUNDING: Final = "funding_rate"
+Pair = tuple[Leaver, Contender | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Contenders:
+    """Everybody concerned: members that cannot stay come first, then the weakest ones."""
+
+    grounds: Grounds
+    leavers: tuple[Leaver, ...]
+    staying: tuple[Contender, ...]  # members that are not forced out
+    entrants: tuple[Entrant, ...]  # best first
+    correlation: Correlation
+
+    def pairs(self, tallies: Mapping[str, Tally], noise: Mapping[str, float]) -> tuple[Pair, ...]:
+        """Each leaver with the best symbol in its place; nobody is offered two places.
+
+        `noise` holds leavers and the candidates of `tallies`.
+        """
+        found: list[Pair] = []
+        offered: list[Contender] = []
+        for leaver in self.leavers:
+            old = leaver.contender
+            # Another swap of this cycle may or may not happen: it must fit either way.
+            others = (*(one for one in self.staying if one.symbol != old.symbol), *offered)
+            free = (one for one in self.entrants if one.contender not in offered)
+            best = preferred(
+                admissible(free, leaver, others, self.correlation, self.grounds.configuration),
+                tallies.get(old.symbol),
+                self._better_than(old, noise),
+            )
+            if best is not None:
+                offered.append(best.contender)
+            found.append((leaver, None if best is None else best.contender))
+        return tuple(found)
+
+    def _better_than(self, old: Contender, noise: Mapping[str, float]) -> Callable[[Entrant], bool]:
+        rules = self.grounds.configuration.replacement
+        return lambda entrant: compare(old, entrant.contender, noise, rules).exceeds(rules)
+
+
+def contenders(portfolio: Portfolio, grounds: Grounds) -> Contenders:
+    """Leavers, and everybody on the board whose score is good enough to come in."""
+    members = {one.symbol: one for one in portfolio.members}
+    forced = {name: why for name in members if (why := grounds.must_leave(name)) is not None}
+    leaving = (*forced, *(name for name in weakest(portfolio, grounds) if name not in forced))
+    least = to_millionths(grounds.configuration.enter_score)
+    cards = tuple(
+        card
+        for card in (() if grounds.board is None else grounds.board.cards)
+        if card.status is CardStatus.SCORED
+        and card.symbol not in members
+        and card.composite is not None
+        and to_millionths(card.composite) >= least
+    )
+    return Contenders(
+        grounds=grounds,
+        leavers=tuple(
+            Leaver(
+                contender=contender(name, grounds),
+                held=grounds.at - members[name].included_at,
+                forced=forced.get(name),
+                is_pinned=grounds.controls.is_pinned(name),
+                is_paused=grounds.is_paused(name),
+            )
+            for name in leaving
+        ),
+        staying=tuple(contender(name, grounds) for name in members if name not in forced),
+        entrants=tuple(
+            Entrant(_with(card, card.symbol, grounds), _candidate(card, grounds)) for card in cards
+        ),
+        correlation=correlation_of(
+            (*members, *(card.symbol for card in cards)),
+            grounds,
+            grounds.configuration.correlation.addition_days,
+        ),
+    )
+
+
+def contender(symbol: str, grounds: Grounds) -> Contender:
+    """One symbol as it stands now."""
+    return _with(grounds.card(symbol), symbol, grounds)
+
+
+def _with(card: Card | None, symbol: str, grounds: Grounds) -> Contender:
+    known = None if card is None else card.confidence
+    return Contender(
+        symbol=symbol,
+        sector=grounds.sector(symbol),
+        score=None if card is None else card.composite,
+        z=None if card is None else card.z,
+        confidence=None if known is None else known.level,
+        funding=_funding(card),
+        trading_cost=leg_cost(symbol, grounds.configuration.replacement.impact_value, grounds),
+    )
+
+
+def _funding(card: Card | None) -> float | None:
+    """As the scoring measured it: settled rates of three days, annualised."""
+    readings = () if card is None else card.factors
+    return next((one.raw for one in readings if one.name == _FUNDING), None)
+
+
+def _candidate(card: Card, grounds: Grounds) -> Candidate:
+    symbol = card.symbol
+    fresh, sector = grounds.is_fresh(symbol), grounds.sector(symbol)
+    return Candidate(symbol, grounds.may_enter(symbol), fresh, card.composite, sector)
+
+
+def correlation_of(
+    symbols: tuple[str, ...], grounds: Grounds, days: int, basis: CorrelationBasis | None = None
+) -> Correlation:
+    """Correlations of `symbols` over `days`; of one with itself 1 if its history is enough.
+
+    `basis` is that of the settings, if it is not given.
+    """
+    panel, rules = grounds.market.panel(Interval.DAY), grounds.configuration.correlation
+    how = rules.basis if basis is None else basis
+    matrix = None
+    if panel is not None and symbols:
+        matrix = correlations(panel, symbols, how, days, rules.min_common)
+    place = {symbol: at for at, symbol in enumerate(symbols)}
+
+    def known(one: str, other: str) -> float | NotApplicable | None:
+        if not pair_applies(one, other, how):
+            return NotApplicable.IS_THE_MARKET
+        if matrix is None:
+            return None
+        rho = float(matrix[place[one], place[other]])
+        return rho if np.isfinite(rho) else None
+
+    return known

@@ -1,0 +1,158 @@
+"""Weights of record beside targets and proposals: views that write nothing."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from app.configuration.domain.model import WeightingMethod
+from app.portfolio.domain.models import FULL, Member, Portfolio
+from app.portfolio.domain.rebalance_plan import Ruling, rulings, targets
+from app.portfolio.domain.target_weights import volatility
+from app.portfolio.domain.weight_allocation import Allocation, Role
+from app.portfolio.domain.weighting_methods import Covariance
+from app.portfolio.services.decision_context import Grounds
+from app.trading.services.position_sizing import DataFacts, facts_of
+
+
+@dataclass(frozen=True, slots=True)
+class WeightLine:
+    """One member's weight; the target is the one that a rebalance would set now."""
+
+    member: Member  # with the weight of record
+    marked_u: int  # that weight as prices have carried it
+    target_u: int
+    bound: str | None  # "minimum" or "maximum" where one binds the target
+    role: Role | None  # None where data is too old to say
+    reason: str
+
+    @property
+    def drift_u(self) -> int:
+        return self.marked_u - self.target_u
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    version: int
+    lines: tuple[WeightLine, ...]
+    cash_u: int  # as prices have carried it
+    target_cash_u: int
+    min_u: int
+    max_u: int
+    flags: tuple[str, ...]
+    facts: DataFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """One member's weight now, as prices have carried it, and by the method."""
+
+    symbol: str
+    weight_u: int
+    proposed_u: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Optimized:
+    """Weights by a method; risk is annualised volatility, None where a member is not covered."""
+
+    method: WeightingMethod
+    version: int
+    lines: tuple[Proposed, ...]
+    cash_u: int
+    risk_before: float | None
+    risk_after: float | None
+    flags: tuple[str, ...]
+    facts: DataFacts
+
+
+def optimized(portfolio: Portfolio, grounds: Grounds, method: WeightingMethod) -> Optimized:
+    """What a method would make of the members; raises UnavailableError where data is too old."""
+    grounds.require_fresh_members(portfolio)
+    now, known = grounds.marked(portfolio), grounds.covariance(portfolio)
+    standings, settings = grounds.standings(portfolio), grounds.configuration
+    ruled = rulings(now, standings, settings, known, method)
+    allocation = targets(ruled, settings, known, method)
+    held = {member.symbol: member.weight_u for member in now.members}
+    return Optimized(
+        method=method,
+        version=portfolio.version,
+        lines=tuple(
+            Proposed(symbol, weight_u, allocation.weights_u[symbol], ruled[symbol].reason)
+            for symbol, weight_u in held.items()
+        ),
+        cash_u=allocation.cash_u,
+        risk_before=None if known is None else volatility(held, known),
+        risk_after=None if known is None else volatility(allocation.weights_u, known),
+        flags=tuple(flag.value for flag in allocation.flags),
+        facts=facts_of(grounds),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TargetWeights:
+    """Where the weights should be, and why; the one meaning of "target" in every answer."""
+
+    allocation: Allocation
+    rulings: Mapping[str, Ruling]  # none where data is too old to say
+
+
+def target_weights(
+    portfolio: Portfolio, grounds: Grounds, known: Callable[[], Covariance | None] | None = None
+) -> TargetWeights:
+    """The weights that a rebalance would set now; with stale data those of the last change.
+
+    `known` gives the covariance of the members where somebody has it already.
+    """
+    if not grounds.is_sound(portfolio):
+        return TargetWeights(_last_targets(portfolio), {})
+    settings = grounds.configuration
+    covariance = known() if known else grounds.covariance(portfolio)
+    now = grounds.marked(portfolio)
+    ruled = rulings(now, grounds.standings(portfolio), settings, covariance)
+    return TargetWeights(targets(ruled, settings, covariance), ruled)
+
+
+def weights_of(
+    portfolio: Portfolio, grounds: Grounds, kept: TargetWeights | None = None
+) -> Weights:
+    """Weights of record beside the targets; with stale data those of the last change.
+
+    `kept` is what `target_weights` gives for the same, where that is known already.
+    """
+    settings = grounds.configuration
+    now, target = grounds.marked(portfolio), kept or target_weights(portfolio, grounds)
+    ruled, allocation = target.rulings, target.allocation
+    low, high = settings.min_weight_u, settings.max_weight_u
+    lines = []
+    for member, moved in zip(portfolio.members, now.members, strict=True):
+        ruling = ruled.get(member.symbol)
+        target_u = allocation.weights_u[member.symbol]
+        funded = ruling is not None and ruling.claim.role is Role.FUNDED
+        binding = {high: "maximum", low: "minimum"}.get(target_u) if funded else None
+        lines.append(
+            WeightLine(
+                member=member,
+                marked_u=moved.weight_u,
+                target_u=target_u,
+                bound=binding,
+                role=None if ruling is None else ruling.claim.role,
+                reason="market data is stale: the last targets stand"
+                if ruling is None
+                else ruling.reason,
+            )
+        )
+    return Weights(
+        version=portfolio.version,
+        lines=tuple(lines),
+        cash_u=now.cash_u,
+        target_cash_u=allocation.cash_u,
+        min_u=low,
+        max_u=high,
+        flags=tuple(flag.value for flag in allocation.flags),
+        facts=facts_of(grounds),
+    )
+
+
+def _last_targets(portfolio: Portfolio) -> Allocation:
+    weights = {member.symbol: member.target_weight_u for member in portfolio.members}
+    return Allocation(weights, FULL - sum(weights.values()), ())

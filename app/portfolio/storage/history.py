@@ -1,0 +1,215 @@
+"""The portfolio's history: appended in the transaction of the change, never altered."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Row, Text, bindparam, cast, func, or_, select, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.container.tables import PORTFOLIO_ID, service_facts
+from app.container.tables import portfolio_history as table
+from app.foundation.errors import Code, UnavailableError
+from app.foundation.sql.facts import FactRepository
+from app.foundation.sql.quick_sqlite import ALONG
+from app.operations.domain.history_audit import Head
+from app.performance.domain.equity_steps import MOVES, WEIGHS
+from app.portfolio.domain.event_log import Draft, EventType, PortfolioEvent, Stamp, seal
+from app.portfolio.storage.tables import MOVED
+
+# Word for word the condition of the index, so that both databases see that they may use it.
+_MOVED: Final = text(MOVED)
+_WEIGHINGS: Final = tuple(sorted(kind.value for kind in WEIGHS))
+_KINDS_SINCE: Final = (
+    select(table.c.type, table.c.seq > bindparam("seq"), table.c.hash == bindparam("tip"))
+    .where(table.c.aggregate == PORTFOLIO_ID, table.c.seq >= bindparam("seq"))
+    .distinct()
+)
+# In the order of an event's fields: naming each of fifty rows takes longer than reading them.
+_FIELDS: Final = tuple(table.c[name] for name in PortfolioEvent.__slots__)
+_EVENTS: Final = select(*_FIELDS)
+_LAST: Final = (
+    _EVENTS.where(table.c.aggregate == PORTFOLIO_ID).order_by(table.c.seq.desc()).limit(1)
+)
+_NEW: Final = table.insert().execution_options(**ALONG)
+_WEIGHING: Final = (
+    _EVENTS.where(table.c.aggregate == PORTFOLIO_ID, _MOVED, table.c.type.in_(_WEIGHINGS))
+    .order_by(table.c.seq.desc())
+    .limit(1)
+)
+HEAD: Final = "history_head"  # the fact that remembers the newest event apart from the events
+_HEAD_VALUE: Final = select(service_facts.c.value).where(service_facts.c.key == HEAD)
+_LAST_AND_HEAD: Final = _LAST.add_columns(_HEAD_VALUE.scalar_subquery().label("head"))
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRepository:
+    """Events by sequence number, which has no gaps."""
+
+    connection: AsyncConnection
+
+    async def append(self, drafts: Iterable[Draft], stamp: Stamp) -> tuple[PortfolioEvent, ...]:
+        """The drafts as the next events, with their number and hash.
+
+        Call it after `portfolio.load(for_update=True)`: that lock is what keeps the numbers
+        without gaps. Raises ConflictError version_conflict where somebody else was quicker,
+        UnavailableError history_tampered where the newest event is not the one on record: no
+        change may be built on a chain that somebody cut.
+        """
+        last, head = await self._last_and_head()
+        events = seal(drafts, stamp, last)
+        if events:
+            _require_intact(last, head)
+            await self.connection.execute(_NEW, [_row(event) for event in events])
+            await FactRepository(self.connection).put(HEAD, Head.of(events[-1]).fact())
+        return events
+
+    async def _last_and_head(self) -> tuple[PortfolioEvent | None, Head | None]:
+        row = (await self.connection.execute(_LAST_AND_HEAD)).first()
+        if row is None:  # a head without events is what is looked for, too
+            return None, Head.read(await FactRepository(self.connection).get(HEAD))
+        return _event(row), Head.read(row.head)
+
+    async def kinds_since(self, seq: int, tip: str | None) -> frozenset[EventType] | None:
+        """What has happened after the event `seq` of that hash; None where there is no such one."""
+        found = (await self.connection.execute(_KINDS_SINCE, {"seq": seq, "tip": tip})).all()
+        if not any(is_tip for _, _, is_tip in found):
+            return None
+        return frozenset(EventType(kind) for kind, is_later, _ in found if is_later)
+
+    async def last_weighing(self, until: datetime | None = None) -> PortfolioEvent | None:
+        """The event that set the weights of record, now or at `until`; None before the first."""
+        wanted = _WEIGHING
+        if until is not None:
+            wanted = wanted.where(table.c.occurred_at <= until)
+        row = (await self.connection.execute(wanted)).first()
+        return None if row is None else _event(row)
+
+    async def last_rebalance(self) -> datetime | None:
+        """When a rebalance last set weights."""
+        wanted = (
+            select(table.c.occurred_at)
+            .where(table.c.aggregate == PORTFOLIO_ID, table.c.type == EventType.REBALANCE.value)
+            .order_by(table.c.seq.desc())
+            .limit(1)
+        )
+        found: datetime | None = (await self.connection.execute(wanted)).scalar()
+        return found
+
+    async def page(
+        self,
+        before_seq: int | None,
+        limit: int,
+        *,
+        symbol: str | None = None,
+        kind: EventType | None = None,
+    ) -> tuple[PortfolioEvent, ...]:
+        """Newest first, those before `before_seq`; of one symbol or kind if wanted."""
+        wanted = self._all().order_by(table.c.seq.desc()).limit(limit)
+        if before_seq is not None:
+            wanted = wanted.where(table.c.seq < before_seq)
+        if symbol is not None:
+            wanted = wanted.where(or_(table.c.symbol == symbol, table.c.other_symbol == symbol))
+        if kind is not None:
+            wanted = wanted.where(table.c.type == kind.value)
+        return tuple(_event(row) for row in await self.connection.execute(wanted))
+
+    async def weighed(self, field: str) -> tuple[tuple[datetime, int, Any], ...]:
+        """Time, version and one field of the payload of every weighing, oldest first."""
+        wanted = (
+            select(
+                table.c.occurred_at,
+                _in_payload(self.connection, "version"),
+                _in_payload(self.connection, field),
+            )
+            .where(table.c.aggregate == PORTFOLIO_ID, _MOVED, table.c.type.in_(_WEIGHINGS))
+            .order_by(table.c.seq)
+        )
+        rows = await self.connection.execute(wanted)
+        return tuple(
+            (at, json.loads(version), None if told is None else json.loads(told))
+            for at, version, told in rows
+        )
+
+    async def begun_at(self) -> datetime | None:
+        """When members or weights first moved; None while they have not."""
+        first = select(table.c.occurred_at).where(table.c.aggregate == PORTFOLIO_ID, _MOVED)
+        found = await self.connection.execute(first.order_by(table.c.seq).limit(1))
+        return found.scalar_one_or_none()
+
+    async def moves(
+        self,
+        *,
+        weighing: PortfolioEvent | None = None,
+        since: datetime | None = None,
+        without: frozenset[EventType] = frozenset(),
+    ) -> tuple[PortfolioEvent, ...]:
+        """What moved members or weights, oldest first, but for the kinds `without`.
+
+        Those from `weighing` on come with what happened after the weighing before it: some of
+        that is part of its own version.
+        """
+        wanted = self._all().where(_MOVED)
+        if weighing is not None:
+            wanted = wanted.where(table.c.seq > _weighing_where(table.c.seq < weighing.seq))
+        if without:
+            kinds = sorted(kind.value for kind in MOVES - without)
+            wanted = wanted.where(table.c.type.in_(kinds))
+        if since is not None:
+            # Numbers are found by the index, times are not.
+            earlier = _weighing_where(table.c.occurred_at < since)
+            wanted = wanted.where(table.c.seq > earlier, table.c.occurred_at >= since)
+        rows = await self.connection.execute(wanted.order_by(table.c.seq))
+        return tuple(_event(row) for row in rows)
+
+    async def all(self, after_seq: int = 0) -> tuple[PortfolioEvent, ...]:
+        """Oldest first, those after `after_seq`."""
+        wanted = self._all().where(table.c.seq > after_seq).order_by(table.c.seq)
+        return tuple(_event(row) for row in await self.connection.execute(wanted))
+
+    @staticmethod
+    def _all() -> Any:
+        return _EVENTS.where(table.c.aggregate == PORTFOLIO_ID)
+
+
+def _require_intact(last: PortfolioEvent | None, head: Head | None) -> None:
+    if head is not None and (last is None or head != Head.of(last)):
+        raise UnavailableError(
+            Code.HISTORY_TAMPERED,
+            f"the history does not end with event {head.seq}, as it did: no change is made"
+            " until `my-symbols audit verify` finds nothing",
+        )
+
+
+def _in_payload(connection: AsyncConnection, field: str) -> ColumnElement[str]:
+    """A field of the payload as JSON text: the database reads the rest of it, Python does not."""
+    if connection.dialect.name == "sqlite":
+        return cast(func.json_extract(table.c.payload, f"$.{field}"), Text)
+    return cast(cast(cast(table.c.payload, Text), JSONB)[field], Text)
+
+
+def _weighing_where(condition: ColumnElement[bool]) -> ColumnElement[int]:
+    """The number of the last weighing that meets the condition, 0 without one."""
+    weighings = select(table.c.seq).where(
+        table.c.aggregate == PORTFOLIO_ID, _MOVED, table.c.type.in_(_WEIGHINGS), condition
+    )
+    last = weighings.order_by(table.c.seq.desc()).limit(1)
+    return func.coalesce(last.scalar_subquery(), 0)
+
+
+def _row(event: PortfolioEvent) -> dict[str, Any]:
+    row = {name: getattr(event, name) for name in PortfolioEvent.__slots__}
+    return {
+        **row,
+        "aggregate": PORTFOLIO_ID,
+        "type": event.type.value,
+        "payload": {**event.payload},
+    }
+
+
+def _event(row: Row[Any]) -> PortfolioEvent:
+    seq, kind, *rest = row[: len(_FIELDS)]
+    return PortfolioEvent(seq, EventType(kind), *rest)

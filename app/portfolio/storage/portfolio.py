@@ -1,0 +1,241 @@
+"""The portfolio in its present version, and everybody who was ever a member."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import Row, and_, bindparam, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.container.tables import PORTFOLIO_ID, portfolio, portfolio_members
+from app.foundation.errors import Code, ConflictError
+from app.foundation.sql.quick_sqlite import ALONG
+from app.portfolio.domain.models import Member, Portfolio
+
+_UNTOLD: Final = -1  # the count of a statement that goes along with the next
+_ASIDE: Final = 1_000_000  # ranks are moved out of the way by this while they are exchanged
+
+
+class MemberStatus(StrEnum):
+    ACTIVE = "Active"
+    REMOVED = "Removed"
+    REPLACED = "Replaced"
+
+
+# Made once: putting a statement together takes as long as carrying it out.
+_LOCKED_HEAD: Final = select(portfolio).where(portfolio.c.id == PORTFOLIO_ID).with_for_update()
+_OF_HEAD: Final = {
+    name: portfolio.c[name].label(f"head_{name}")
+    for name in ("version", "configuration_version", "cash_u", "weighted_at")
+}
+# One statement: its row is the head alone where nobody is a member.
+_WHOLE: Final = (
+    select(*_OF_HEAD.values(), *(portfolio_members.c[name] for name in Member.__slots__))
+    .select_from(
+        portfolio.outerjoin(
+            portfolio_members,
+            and_(
+                portfolio_members.c.portfolio_id == portfolio.c.id,
+                portfolio_members.c.status == MemberStatus.ACTIVE.value,
+            ),
+        )
+    )
+    .where(portfolio.c.id == PORTFOLIO_ID)
+    .order_by(portfolio_members.c.rank)
+)
+_STAYS: Final = (
+    select(portfolio_members)
+    .where(portfolio_members.c.portfolio_id == PORTFOLIO_ID)
+    .order_by(portfolio_members.c.entered_version, portfolio_members.c.rank)
+)
+_STAYS_OF: Final = _STAYS.where(portfolio_members.c.symbol_id == bindparam("of"))
+_HEAD_FIELDS: Final = (
+    "version",
+    "configuration_version",
+    "cash_u",
+    "weighted_at",
+    "updated_at",
+)
+_SWAP: Final = (
+    portfolio.update()
+    .where(portfolio.c.id == PORTFOLIO_ID, portfolio.c.version == bindparam("replaced"))
+    .values({name: bindparam(name) for name in _HEAD_FIELDS})
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """How and why a member leaves."""
+
+    status: MemberStatus  # REMOVED or REPLACED
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """One stay in the portfolio, finished or not."""
+
+    member: Member
+    status: MemberStatus
+    left_at: datetime | None
+    leaving_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PortfolioRepository:
+    """One portfolio; its row is the lock that puts all changes in line."""
+
+    connection: AsyncConnection
+    # As it was loaded under the lock of this transaction, until it is saved.
+    _locked: list[Portfolio] = field(default_factory=list, init=False)
+
+    async def load(self, *, for_update: bool = False) -> Portfolio:
+        """The committed version; `for_update` must be the first statement of its transaction.
+
+        It waits for its turn (PostgreSQL: the row; SQLite: the whole write transaction did).
+        """
+        if self._locked:  # nobody else can have changed it since
+            return self._locked[0]
+        if for_update and self.connection.dialect.name == "postgresql":
+            # Who has waited for the row sees it anew, but what is joined to it as it was before.
+            await self.connection.execute(_LOCKED_HEAD)
+        rows = (await self.connection.execute(_WHOLE)).all()
+        head = rows[0]
+        loaded = Portfolio(
+            version=head.head_version,
+            configuration_version=head.head_configuration_version,
+            members=tuple(_member(row) for row in rows if row.symbol_id is not None),
+            cash_u=head.head_cash_u,
+            weighted_at=head.head_weighted_at,
+        )
+        if for_update:
+            self._locked.append(loaded)
+        return loaded
+
+    async def save(
+        self,
+        old: Portfolio,
+        new: Portfolio,
+        now: datetime,
+        departures: Mapping[str, Departure] | None = None,
+    ) -> None:
+        """Replaces `old`, which was loaded in this transaction, by `new`.
+
+        `departures` says by symbol id how members of `old` that are not in `new` leave; without
+        a word they count as removed.
+        Raises ConflictError version_conflict when another version was committed meanwhile.
+        """
+        holds = any(one.version == old.version for one in self._locked)
+        self._locked.clear()
+        await self._save_head(old, new, now, holds=holds)
+        before = {member.symbol_id: member for member in old.members}
+        after = {member.symbol_id: member for member in new.members}
+        leaving = [member for member in old.members if member.symbol_id not in after]
+        staying = [member for member in new.members if member.symbol_id in before]
+        await self._save_leaving(leaving, now, departures or {})
+        await self._save_staying(
+            [member for member in staying if member != before[member.symbol_id]],
+            reordered=any(member.rank != before[member.symbol_id].rank for member in staying),
+        )
+        joining = [member for member in new.members if member.symbol_id not in before]
+        if joining:
+            rows = [_joining_row(member, new.version) for member in joining]
+            await self.connection.execute(portfolio_members.insert(), rows)
+
+    async def memberships(self, symbol_id: str | None = None) -> tuple[Membership, ...]:
+        """Every stay, oldest first, of one symbol or of all."""
+        if symbol_id is None:
+            rows = await self.connection.execute(_STAYS)
+        else:
+            rows = await self.connection.execute(_STAYS_OF, {"of": symbol_id})
+        return tuple(
+            Membership(_member(row), MemberStatus(row.status), row.left_at, row.leaving_reason)
+            for row in rows
+        )
+
+    async def _save_head(
+        self, old: Portfolio, new: Portfolio, now: datetime, *, holds: bool
+    ) -> None:
+        swapped = await self.connection.execute(
+            _SWAP,
+            {
+                "replaced": old.version,
+                "version": new.version,
+                "configuration_version": new.configuration_version,
+                "cash_u": new.cash_u,
+                "weighted_at": new.weighted_at,
+                "updated_at": now,
+            },
+            # Who holds the lock of that very version is not told otherwise.
+            execution_options=ALONG if holds else {},
+        )
+        if swapped.rowcount != 1 and not (holds and swapped.rowcount == _UNTOLD):
+            raise ConflictError(
+                Code.VERSION_CONFLICT, f"version {old.version} is no longer the present one"
+            )
+
+    async def _save_leaving(
+        self, leaving: list[Member], now: datetime, departures: Mapping[str, Departure]
+    ) -> None:
+        if not leaving:
+            return
+        unsaid = Departure(MemberStatus.REMOVED, "removed")
+        rows = [
+            {
+                "of": member.symbol_id,
+                "status": departures.get(member.symbol_id, unsaid).status.value,
+                "leaving_reason": departures.get(member.symbol_id, unsaid).reason,
+                "left_at": now,
+            }
+            for member in leaving
+        ]
+        changed: dict[str, Any] = {
+            name: bindparam(name) for name in ("status", "leaving_reason", "left_at")
+        }
+        await self.connection.execute(
+            _active().where(portfolio_members.c.symbol_id == bindparam("of")).values(**changed),
+            rows,
+        )
+
+    async def _save_staying(self, changed: list[Member], *, reordered: bool) -> None:
+        if reordered:
+            # Uniqueness is checked row by row: two ranks cannot be exchanged in place.
+            aside = portfolio_members.c.rank + _ASIDE
+            moved = [member.symbol_id for member in changed]
+            await self.connection.execute(
+                _active().where(portfolio_members.c.symbol_id.in_(moved)).values(rank=aside)
+            )
+        if changed:
+            names = ("rank", "weight_u", "target_weight_u")
+            rows = [
+                {"of": member.symbol_id, **{name: getattr(member, name) for name in names}}
+                for member in changed
+            ]
+            await self.connection.execute(
+                _active()
+                .where(portfolio_members.c.symbol_id == bindparam("of"))
+                .values(**{name: bindparam(name) for name in names}),
+                rows,
+            )
+
+
+def _active() -> Any:
+    table = portfolio_members
+    return table.update().where(
+        table.c.portfolio_id == PORTFOLIO_ID, table.c.status == MemberStatus.ACTIVE.value
+    )
+
+
+def _joining_row(member: Member, version: int) -> dict[str, Any]:
+    return {
+        "portfolio_id": PORTFOLIO_ID,
+        "entered_version": version,
+        "status": MemberStatus.ACTIVE.value,
+        **{name: getattr(member, name) for name in Member.__slots__},
+    }
+
+
+def _member(row: Row[Any]) -> Member:
+    return Member(**{name: getattr(row, name) for name in Member.__slots__})

@@ -1,0 +1,232 @@
+"""Rebalance runs: claimed, so that there is one at a time, closed once, and listed."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Row, Select, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.container.tables import PORTFOLIO_ID
+from app.foundation.errors import Code, UnavailableError
+from app.foundation.sql.statements import insert
+from app.portfolio.domain.rebalance_plan import Shift, Trigger
+from app.portfolio.domain.rebalance_run import (
+    ACTIVE,
+    Failure,
+    Outcome,
+    RebalanceStepName,
+    RebalanceStepState,
+    Run,
+    RunState,
+    Step,
+)
+from app.portfolio.storage.rebalance_tables import rebalance_run_steps as steps_table
+from app.portfolio.storage.rebalance_tables import rebalance_runs as table
+
+_TRIES: Final = 5  # each is lost only to a run that ended in this very moment
+_ACTIVE: Final = tuple(sorted(ACTIVE))
+_IN_VAIN: Final = (
+    RunState.FAILED,
+    RunState.ABORTED_STALE,
+    RunState.ABORTED_KILLED,
+    RunState.ABORTED_EXPIRED,
+)
+# Written when the run is claimed, and never again.
+_GIVEN: Final = (
+    "run_id", "reason", "method", "scheduled_at", "actor", "request_id", "key", "owner",
+    "requested_at",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class RebalanceRunRepository:
+    """Runs of the one portfolio, newest first."""
+
+    connection: AsyncConnection
+
+    async def claim(self, run: Run, now: datetime) -> Run:
+        """`run` itself if it is now the active one, else the run that stands in its place.
+
+        That is the run of the same tick, or the one that is active; an active one that has
+        lapsed is closed first. To be called in a transaction of its own, so that others see it.
+        """
+        for _ in range(_TRIES):
+            new = insert(self.connection, table).on_conflict_do_nothing()
+            if (await self.connection.execute(new, _row(run))).rowcount == 1:
+                return run
+            present = await self.active()
+            if present is not None and present.has_lapsed(now):
+                await self.close(present.expired(now), ())
+            elif present is not None:
+                return present
+            elif (same := await self._of_tick(run.scheduled_at)) is not None:
+                return same
+        raise UnavailableError(
+            Code.DATABASE_CONTENTION, "the database is busy with other changes", retry_after_s=1
+        )
+
+    async def active(self) -> Run | None:
+        wanted = _ours().where(table.c.state.in_(_ACTIVE))
+        return await self._one(wanted)
+
+    async def take_over(self, run: Run) -> bool:
+        """`run` is carried out by its new owner; False if it has gone on or ended meanwhile."""
+        taken = await self.connection.execute(
+            table.update()
+            .where(table.c.run_id == run.run_id, table.c.state == RunState.PLANNED.value)
+            .values(owner=run.owner, lease_until=run.lease_until)
+        )
+        return taken.rowcount == 1
+
+    async def start(self, run: Run) -> bool:
+        """`run`, which was claimed, is under way; False if it is no longer ours to carry out."""
+        return await self._move(run, (RunState.PLANNED,))
+
+    async def close(self, run: Run, steps: Iterable[Step]) -> bool:
+        """`run` has ended; False, and nothing is written, if it had ended before."""
+        if not await self._move(run, _ACTIVE):
+            return False
+        rows = [
+            {
+                "run_id": run.run_id,
+                "position": position,
+                "name": step.name.value,
+                "state": step.state.value,
+                "started_at": step.started_at,
+                "finished_at": step.finished_at,
+                "detail": dict(step.detail),
+            }
+            for position, step in enumerate(steps, start=1)
+        ]
+        if rows:
+            await self.connection.execute(steps_table.insert(), rows)
+        return True
+
+    async def withdraw(self, run: Run) -> None:
+        """Drop a run that has not ended; it has no steps yet."""
+        gone = table.delete().where(table.c.run_id == run.run_id, table.c.state.in_(_ACTIVE))
+        await self.connection.execute(gone)
+
+    async def one(self, run_id: str) -> Run | None:
+        return await self._one(_ours().where(table.c.run_id == run_id))
+
+    async def steps(self, run_id: str) -> tuple[Step, ...]:
+        wanted = select(steps_table).where(steps_table.c.run_id == run_id)
+        rows = await self.connection.execute(wanted.order_by(steps_table.c.position))
+        return tuple(
+            Step(
+                RebalanceStepName(row.name),
+                RebalanceStepState(row.state),
+                row.started_at,
+                row.finished_at,
+                row.detail,
+            )
+            for row in rows
+        )
+
+    async def page(
+        self, before: tuple[datetime, str] | None, limit: int, state: RunState | None = None
+    ) -> tuple[Run, ...]:
+        """Up to `limit` runs; `before` is (requested_at, run_id) of the last of the page before."""
+        wanted = _ours().order_by(table.c.requested_at.desc(), table.c.run_id.desc()).limit(limit)
+        if before is not None:
+            wanted = wanted.where(tuple_(table.c.requested_at, table.c.run_id) < before)
+        if state is not None:
+            wanted = wanted.where(table.c.state == state.value)
+        return tuple(_run(row) for row in await self.connection.execute(wanted))
+
+    async def has_found_nothing(self, since: datetime) -> bool:
+        """Whether a run by the configured method found nothing to do, and nothing that waits."""
+        wanted = select(table.c.details).where(
+            table.c.portfolio_id == PORTFOLIO_ID,
+            table.c.state == RunState.UNCHANGED.value,
+            table.c.method.is_(None),
+            table.c.requested_at >= since,
+        )
+        found = await self.connection.execute(wanted.order_by(table.c.requested_at))
+        return any(one is not None and one.get("waits_until") is None for one in found.scalars())
+
+    async def forget(self, before: datetime) -> int:
+        """Drops those that ended before, with their steps; how many."""
+        old = table.c.finished_at < before
+        gone = select(table.c.run_id).where(old)
+        await self.connection.execute(steps_table.delete().where(steps_table.c.run_id.in_(gone)))
+        return (await self.connection.execute(table.delete().where(old))).rowcount
+
+    async def _of_tick(self, scheduled_at: datetime | None) -> Run | None:
+        if scheduled_at is None:
+            return None
+        wanted = _ours().where(
+            table.c.scheduled_at == scheduled_at,
+            table.c.state.not_in([state.value for state in _IN_VAIN]),
+        )
+        return await self._one(wanted)
+
+    async def _one(self, wanted: Select[Any]) -> Run | None:
+        row = (await self.connection.execute(wanted)).first()
+        return None if row is None else _run(row)
+
+    async def _move(self, run: Run, from_states: Iterable[RunState]) -> bool:
+        """Compare and set: only a run that is where its next state is reached from is moved."""
+        row = {name: value for name, value in _row(run).items() if name not in _GIVEN}
+        moved = await self.connection.execute(
+            table.update()
+            .where(table.c.run_id == run.run_id)
+            .where(table.c.state.in_([state.value for state in from_states]))
+            .values(**row)
+        )
+        return moved.rowcount == 1
+
+
+def _ours() -> Select[Any]:
+    return select(table).where(table.c.portfolio_id == PORTFOLIO_ID)
+
+
+def _row(run: Run) -> dict[str, Any]:
+    outcome, failure = run.outcome, run.failure
+    return {
+        **{name: getattr(run, name) for name in _GIVEN},
+        "portfolio_id": PORTFOLIO_ID,
+        "state": run.state.value,
+        "lease_until": run.lease_until,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+        "version_before": None if outcome is None else outcome.version_before,
+        "version_after": None if outcome is None else outcome.version_after,
+        "triggers": None if outcome is None else [one.value for one in outcome.triggers],
+        "changes": None if outcome is None else [asdict(shift) for shift in outcome.shifts],
+        "turnover_u": None if outcome is None else outcome.turnover_u,
+        "cost": None if outcome is None else outcome.cost,
+        "details": None if outcome is None else dict(outcome.details),
+        "error_code": None if failure is None else failure.code,
+        "error_detail": None if failure is None else failure.detail,
+    }
+
+
+def _run(row: Row[Any]) -> Run:
+    return Run(
+        **{name: getattr(row, name) for name in _GIVEN},
+        state=RunState(row.state),
+        lease_until=row.lease_until,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        outcome=_outcome(row),
+        failure=None if row.error_code is None else Failure(row.error_code, row.error_detail),
+    )
+
+
+def _outcome(row: Row[Any]) -> Outcome | None:
+    if row.version_before is None:
+        return None
+    changes: list[Mapping[str, Any]] = row.changes
+    return Outcome(
+        version_before=row.version_before,
+        version_after=row.version_after,
+        triggers=tuple(Trigger(name) for name in row.triggers),
+        shifts=tuple(Shift(**change) for change in changes),
+        turnover_u=row.turnover_u,
+        cost=row.cost,
+        details=row.details,
+    )

@@ -1,0 +1,116 @@
+"""Confirmations of replacements: how often in a row a rival was found better than a member."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.container.tables import (
+    PORTFOLIO_ID,
+    portfolio_members,
+    replacement_confirmations,
+    vacancies,
+)
+from app.foundation.sql.statements import upsert
+from app.portfolio.domain.replacement import Tally, Vacancy
+from app.portfolio.storage.portfolio import MemberStatus
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacementRepository:
+    """The present tallies; written only under the portfolio's lock."""
+
+    connection: AsyncConnection
+
+    async def tallies(self) -> dict[str, Tally]:
+        """By member."""
+        table = replacement_confirmations
+        wanted = select(table).where(table.c.portfolio_id == PORTFOLIO_ID)
+        rows = await self.connection.execute(wanted.order_by(table.c.symbol))
+        return {
+            row.symbol: Tally(
+                row.symbol,
+                row.candidate,
+                row.confirmations,
+                row.input_hash,
+                row.counted_at,
+                row.is_confirmed,
+            )
+            for row in rows
+        }
+
+    async def keep(self, tallies: Iterable[Tally]) -> None:
+        """These in place of all former ones."""
+        table = replacement_confirmations
+        await self.connection.execute(table.delete().where(table.c.portfolio_id == PORTFOLIO_ID))
+        rows = [
+            {
+                "portfolio_id": PORTFOLIO_ID,
+                "symbol": tally.symbol,
+                "candidate": tally.candidate,
+                "confirmations": tally.count,
+                "input_hash": tally.input_hash,
+                "is_confirmed": tally.is_confirmed,
+                "counted_at": tally.counted_at,
+            }
+            for tally in tallies
+        ]
+        if rows:
+            await self.connection.execute(table.insert(), rows)
+
+    async def confirmed(self) -> frozenset[str]:
+        """Members whose replacement waits for nothing but being carried out."""
+        table = replacement_confirmations
+        wanted = select(table.c.symbol).where(
+            table.c.portfolio_id == PORTFOLIO_ID, table.c.is_confirmed
+        )
+        return frozenset((await self.connection.execute(wanted)).scalars())
+
+    async def forget(self, symbol: str) -> None:
+        """The member is gone: if it comes back, it begins anew."""
+        table = replacement_confirmations
+        of = (table.c.portfolio_id == PORTFOLIO_ID) & (table.c.symbol == symbol)
+        await self.connection.execute(table.delete().where(of))
+
+    async def vacate(self, vacancy: Vacancy, at: datetime) -> None:
+        """The seat of a member that left without a replacement waits to be filled."""
+        table = vacancies
+        await self.connection.execute(
+            upsert(self.connection, table),
+            {
+                "portfolio_id": PORTFOLIO_ID,
+                "symbol": vacancy.symbol,
+                "reason": vacancy.reason,
+                "vacated_at": at,
+            },
+        )
+
+    async def vacancies(self) -> tuple[Vacancy, ...]:
+        """Seats that wait to be filled, the longest waiting first."""
+        table = vacancies
+        wanted = (
+            select(table.c.symbol, table.c.reason)
+            .where(table.c.portfolio_id == PORTFOLIO_ID)
+            .order_by(table.c.vacated_at, table.c.symbol)
+        )
+        rows = await self.connection.execute(wanted)
+        return tuple(Vacancy(row.symbol, row.reason) for row in rows)
+
+    async def fill_vacancies(self, count: int) -> None:
+        """So many members came in: the longest waiting seats are filled."""
+        filled = [one.symbol for one in (await self.vacancies())[:count]]
+        if filled:
+            table = vacancies
+            of = (table.c.portfolio_id == PORTFOLIO_ID) & table.c.symbol.in_(filled)
+            await self.connection.execute(table.delete().where(of))
+
+    async def last_swap(self) -> datetime | None:
+        """When a member was last replaced by another symbol."""
+        table = portfolio_members
+        wanted = select(func.max(table.c.left_at)).where(
+            table.c.portfolio_id == PORTFOLIO_ID, table.c.status == MemberStatus.REPLACED.value
+        )
+        found: datetime | None = (await self.connection.execute(wanted)).scalar()
+        return found

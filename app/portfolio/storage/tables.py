@@ -1,0 +1,219 @@
+"""Tables of what the service decides: portfolio, history, configuration, answers kept."""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+from app.foundation.sql.metadata import between, exact, metadata
+from app.foundation.sql.types import ExactDecimal, FiniteFloat, JsonText, UtcInstant, type_of_uuid
+
+# Events of the history that move members or weights: the condition of an index, as written there.
+MOVED: Final = "type IN ('ADD', 'REBALANCE', 'REMOVE', 'REPLACE', 'WEIGHTS')"
+PORTFOLIO_ID: Final = "main"  # the one portfolio, and the aggregate of its history
+
+portfolio = Table(
+    "portfolio",
+    metadata,
+    Column("id", String(36), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("configuration_version", Integer, nullable=False),
+    Column("cash_u", Integer, nullable=False),
+    Column("weighted_at", UtcInstant),
+    Column("updated_at", UtcInstant),
+    PrimaryKeyConstraint("id"),
+    CheckConstraint("version >= 0", name="version_range"),
+    between("cash_u", "0", "100000000"),
+)
+
+portfolio_members = Table(
+    "portfolio_members",
+    metadata,
+    Column("portfolio_id", String(36), nullable=False),
+    Column("symbol_id", type_of_uuid, nullable=False),
+    # The version that brought the member in: a symbol that returns is another row.
+    Column("entered_version", Integer, nullable=False),
+    Column("symbol", String(64), nullable=False),
+    Column("contract", String(64), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("included_at", UtcInstant, nullable=False),
+    Column("inclusion_reason", Text, nullable=False),
+    Column("inclusion_price", ExactDecimal),
+    Column("inclusion_score", FiniteFloat),
+    Column("weight_u", Integer, nullable=False),
+    Column("target_weight_u", Integer, nullable=False),
+    Column("left_at", UtcInstant),
+    Column("leaving_reason", Text),
+    PrimaryKeyConstraint("portfolio_id", "symbol_id", "entered_version"),
+    ForeignKeyConstraint(["portfolio_id"], ["portfolio.id"]),
+    ForeignKeyConstraint(["symbol_id"], ["symbols.id"]),
+    CheckConstraint("status IN ('Active', 'Removed', 'Replaced')", name="status_known"),
+    CheckConstraint("(status = 'Active') = (left_at IS NULL)", name="left_at_known"),
+    CheckConstraint("rank >= 1", name="rank_positive"),
+    between("weight_u", "0", "100000000"),
+    between("target_weight_u", "0", "100000000"),
+    between("inclusion_score", "0", "1"),
+    *exact("inclusion_price"),
+)
+for _column in ("symbol_id", "rank"):
+    Index(
+        f"uq_portfolio_members_{_column}_active",
+        portfolio_members.c.portfolio_id,
+        portfolio_members.c[_column],
+        unique=True,
+        sqlite_where=text("status = 'Active'"),
+        postgresql_where=text("status = 'Active'"),
+    )
+
+portfolio_history = Table(
+    "portfolio_history",
+    metadata,
+    Column("aggregate", String(36), nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("type", String(32), nullable=False),
+    Column("symbol", String(64)),
+    Column("other_symbol", String(64)),
+    Column("payload", JsonText, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("request_id", String(128), nullable=False),
+    Column("occurred_at", UtcInstant, nullable=False),
+    Column("configuration_version", Integer, nullable=False),
+    Column("input_hash", String(128)),
+    Column("code_version", String(64), nullable=False),
+    Column("prev_hash", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+    PrimaryKeyConstraint("aggregate", "seq"),
+    CheckConstraint("seq >= 1", name="seq_positive"),
+    Index(
+        "ix_portfolio_history_moved",
+        "aggregate",
+        "seq",
+        sqlite_where=text(MOVED),
+        postgresql_where=text(MOVED),
+    ),
+)
+
+trades = Table(
+    "trades",
+    metadata,
+    Column("trade_id", String(128), nullable=False),
+    # The event that booked it: gives the order of booking, and its proof.
+    Column("event_seq", BigInteger, nullable=False, autoincrement=False),
+    Column("symbol_id", type_of_uuid, nullable=False),
+    Column("symbol", String(64), nullable=False),
+    Column("contract", String(64), nullable=False),
+    Column("currency", String(16), nullable=False),
+    Column("pnl", ExactDecimal, nullable=False),
+    Column("fees", ExactDecimal, nullable=False),
+    Column("funding", ExactDecimal, nullable=False),
+    Column("occurred_at", UtcInstant, nullable=False),
+    Column("booked_at", UtcInstant, nullable=False),
+    PrimaryKeyConstraint("trade_id"),
+    UniqueConstraint("event_seq"),
+    ForeignKeyConstraint(["symbol_id"], ["symbols.id"]),
+    CheckConstraint("event_seq >= 1", name="event_seq_positive"),
+    *exact("pnl"),
+    *exact("fees"),
+    *exact("funding"),
+    Index("ix_trades_occurred_at", "occurred_at", "event_seq"),
+    Index("ix_trades_symbol_id", "symbol_id", "event_seq"),
+)
+
+# All that was ever booked, summed as it is booked: no read has to add up the whole of it.
+booked_totals = Table(
+    "booked_totals",
+    metadata,
+    Column("symbol_id", type_of_uuid, nullable=False),
+    Column("currency", String(16), nullable=False),
+    Column("results", BigInteger, nullable=False),
+    Column("pnl", ExactDecimal, nullable=False),
+    Column("fees", ExactDecimal, nullable=False),
+    Column("funding", ExactDecimal, nullable=False),
+    PrimaryKeyConstraint("symbol_id", "currency"),
+    ForeignKeyConstraint(["symbol_id"], ["symbols.id"]),
+    CheckConstraint("results >= 1", name="results_positive"),
+    *exact("pnl"),
+    *exact("fees"),
+    *exact("funding"),
+)
+
+system_configuration = Table(
+    "system_configuration",
+    metadata,
+    Column("version", Integer, nullable=False, autoincrement=False),
+    Column("body", JsonText, nullable=False),
+    Column("created_at", UtcInstant, nullable=False),
+    Column("created_by", String(128), nullable=False),
+    PrimaryKeyConstraint("version"),
+    CheckConstraint("version >= 1", name="version_range"),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("principal", String(128), nullable=False),
+    Column("key", String(255), nullable=False),
+    Column("route", String(255), nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("locked_until", UtcInstant, nullable=False),
+    Column("status", Integer),
+    Column("headers", JsonText),
+    Column("body", LargeBinary),
+    Column("created_at", UtcInstant, nullable=False),
+    PrimaryKeyConstraint("principal", "key"),
+    CheckConstraint("state IN ('running', 'done')", name="state_known"),
+    CheckConstraint("(state = 'done') = (status IS NOT NULL)", name="answer_known"),
+    Index("ix_idempotency_keys_created_at", "created_at"),
+)
+
+replacement_confirmations = Table(
+    "replacement_confirmations",
+    metadata,
+    Column("portfolio_id", String(36), nullable=False),
+    Column("symbol", String(64), nullable=False),
+    Column("candidate", String(64), nullable=False),
+    Column("confirmations", Integer, nullable=False),
+    Column("input_hash", String(128), nullable=False),
+    Column("is_confirmed", Boolean, nullable=False),
+    Column("counted_at", UtcInstant, nullable=False),
+    PrimaryKeyConstraint("portfolio_id", "symbol"),
+    ForeignKeyConstraint(["portfolio_id"], ["portfolio.id"]),
+    CheckConstraint("confirmations >= 1", name="confirmations_positive"),
+)
+
+# Seats of members that had to leave while no complete board named a replacement.
+vacancies = Table(
+    "vacancies",
+    metadata,
+    Column("portfolio_id", String(36), nullable=False),
+    Column("symbol", String(64), nullable=False),  # of the member that left
+    Column("reason", Text, nullable=False),
+    Column("vacated_at", UtcInstant, nullable=False),
+    PrimaryKeyConstraint("portfolio_id", "symbol"),
+    ForeignKeyConstraint(["portfolio_id"], ["portfolio.id"]),
+)
+
+service_facts = Table(
+    "service_facts",
+    metadata,
+    Column("key", String(64), nullable=False),
+    Column("value", JsonText, nullable=False),
+    PrimaryKeyConstraint("key"),
+)

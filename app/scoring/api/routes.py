@@ -1,0 +1,259 @@
+"""Scores: calculate, rank, explain, look back."""
+
+from typing import Annotated, Final
+
+from fastapi import Depends, Path, Query, Request
+from starlette.responses import Response
+
+from app.configuration.domain.document import ConfigurationRefusedError
+from app.configuration.domain.model import Configuration
+from app.foundation.errors import Code
+from app.foundation.http.async_jobs import ACCEPTED, PrefersJobDep, begun
+from app.foundation.http.dependencies import (
+    CommandDep,
+    CursorsDep,
+    IdempotencyDep,
+    IfNoneMatchDep,
+    RequestIdDep,
+    ServiceDep,
+    by,
+    caller,
+    holds,
+)
+from app.foundation.http.errors import problem_response, problems
+from app.foundation.http.pagination import Page, cut, moment_and_id
+from app.foundation.http.request_body import Body, SymbolText
+from app.foundation.http.response_cache import of_scores
+from app.foundation.http.responses import Bodies, answer, etag, keep, not_modified, sent
+from app.foundation.http.routing import api_router
+from app.foundation.http.schemas import CursorText, IdPath, Limit, QueryFlag, QueryInt, SymbolPath
+from app.foundation.idempotency import Answer, Command
+from app.foundation.jobs import JobKind
+from app.market.domain.models import DataStatus
+from app.portfolio.api.schemas import CHANGES, UNSAID
+from app.scoring.api.algorithms import AlgorithmChangedOut, AlgorithmIn, AlgorithmName, ReplayOut
+from app.scoring.api.schemas import (
+    AlgorithmOut,
+    CalculatedOut,
+    ExplanationOut,
+    RankingsOut,
+    RunOut,
+    ScoreOut,
+)
+from app.scoring.domain.board import Board
+from app.scoring.domain.ranking import AlgorithmType
+
+MAX_RANKINGS: Final = 1_000
+_SYMBOL: Final = (Code.SYMBOL_UNKNOWN, Code.SYMBOL_AMBIGUOUS)
+_NO_BOARD: Final = (Code.NO_BOARD_YET, Code.EXCHANGE_UNAVAILABLE)
+router = api_router("scoring", "/scoring")
+
+
+class CalculateIn(Body):
+    """Scores are relative to all others: the universe is scored whole, whatever is asked about."""
+
+    symbol: SymbolText | None = None
+    symbol_id: SymbolText | None = None
+
+
+@router.post(
+    "/calculate",
+    summary="Score the universe now",
+    response_model=CalculatedOut,
+    responses={
+        **ACCEPTED,
+        **problems(
+            *_SYMBOL,
+            Code.MARKET_DATA_STALE,
+            Code.CLOCK_UNSAFE,
+            Code.ABORTED_INCONSISTENT,
+            Code.EXCHANGE_UNAVAILABLE,
+            Code.DATABASE_CONTENTION,
+            Code.IDEMPOTENCY_IN_PROGRESS,
+            Code.IDEMPOTENCY_KEY_REUSED,
+        ),
+    },
+)
+async def calculate(
+    service: ServiceDep,
+    request_id: RequestIdDep,
+    idempotency: IdempotencyDep,
+    as_job: PrefersJobDep,
+    body: CalculateIn | None = None,
+) -> Response:
+    """Scores every eligible symbol and saves the board; simultaneous calls share one run.
+
+    `symbol` (or `symbol_id`) narrows the answer to one symbol. 503 `market_data_stale` instead of
+    scores of stale data.
+    """
+    text = None if body is None else body.symbol or body.symbol_id
+    symbol = None if text is None else service.registry.resolve(text).symbol
+
+    def render(board: Board) -> Answer:
+        status = service.scoring.status_of(board)
+        return keep(CalculatedOut.of(board, status, symbol))
+
+    command = Command(caller(None), request_id, once=idempotency)
+    if as_job:
+        return await begun(service, command, JobKind.SCORING)
+    return sent(await service.scoring.calculate_once(command, render))
+
+
+async def get_bodies(request: Request) -> Bodies:
+    """Rankings that were encoded already."""
+    bodies: Bodies = request.app.state.rankings
+    return bodies
+
+
+@router.get(
+    "/rankings",
+    summary="All scores, best first",
+    response_model=RankingsOut,
+    responses={304: {"description": "The caller holds this board."}, **problems(Code.NO_BOARD_YET)},
+)
+@of_scores
+async def rankings(
+    service: ServiceDep,
+    bodies: Annotated[Bodies, Depends(get_bodies)],
+    held: IfNoneMatchDep,
+    algorithm_type: Annotated[
+        AlgorithmType, Query(description="By the composite or by one family.")
+    ] = AlgorithmType.COMPOSITE,
+    limit: Annotated[
+        QueryInt, Query(ge=1, le=MAX_RANKINGS, description=f"Lines, 1 to {MAX_RANKINGS}.")
+    ] = 100,
+    eligible_only: Annotated[
+        QueryFlag, Query(description="Leave out symbols that are not eligible.")
+    ] = False,
+) -> Response:
+    """The newest board from memory. ETag is the run; once the board is stale, another one.
+
+    With `Accept-Encoding: gzip` it comes packed, under a tag of its own.
+    """
+    board = service.scoring.board()
+    status = service.scoring.status_of(board)
+    fresh = status is DataStatus.FRESH
+    tag = etag(board.run_id if fresh else f"{board.run_id}-{status}")
+    if holds(held, tag):
+        return not_modified(tag)
+
+    def make() -> RankingsOut:
+        _, lines = service.scoring.rankings(algorithm_type, eligible_only=eligible_only)
+        return RankingsOut.of(board, status, algorithm_type, lines, limit)
+
+    body = bodies.of(tag, (algorithm_type, limit, eligible_only), make)
+    return answer(body, headers={"ETag": tag})
+
+
+@router.get(
+    "/symbol/{symbol}/scores",
+    summary="Scores of one symbol over time",
+    responses=problems(*_SYMBOL, *_NO_BOARD),
+)
+async def symbol_scores(
+    service: ServiceDep,
+    cursors: CursorsDep,
+    symbol: SymbolPath,
+    limit: Limit = 50,
+    cursor: CursorText = None,
+) -> Page[ScoreOut]:
+    """Newest first; runs are kept for some days."""
+    service.scoring.board()  # before the first one there is nothing to look back on
+    name = service.registry.resolve(symbol).symbol
+    chosen = {"symbol": name}
+    start = cursors.decode("symbol_scores", chosen, cursor)
+    before = moment_and_id(start)
+    boards = await service.scoring.history(name, before, limit + 1)
+    page, last = cut(boards, limit, lambda one: (one.calculated_at.isoformat(), one.run_id))
+    return Page(
+        items=[ScoreOut.of(one, one.cards[0], one.cards[0].rank) for one in page],
+        next_cursor=None if last is None else cursors.encode("symbol_scores", chosen, last),
+    )
+
+
+@router.get(
+    "/symbol/{symbol}/explain",
+    summary="Where a score comes from",
+    responses=problems(Code.NOT_FOUND, *_SYMBOL, *_NO_BOARD),
+)
+@of_scores
+async def explain(
+    service: ServiceDep,
+    symbol: SymbolPath,
+    top: Annotated[
+        QueryInt, Query(ge=1, le=MAX_RANKINGS, description="The places that `entry` speaks of.")
+    ] = 10,
+) -> ExplanationOut:
+    """Raw value, z, weight and contribution of each factor; contributions add up to z.
+
+    `entry` says what would bring the symbol among the first `top`: the least change that was found.
+    """
+    board, card = service.scoring.explain(symbol)
+    entry = await service.scoring.entries.of(board, card.symbol, top)
+    return ExplanationOut.of(board, card, service.scoring.status_of(board), entry)
+
+
+@router.get("/algorithms", summary="How scores are made")
+async def algorithms(service: ServiceDep) -> Page[AlgorithmOut]:
+    """The algorithm in force with its version, family weights and factor table."""
+    known = await service.scoring.algorithms()
+    return Page(items=[AlgorithmOut.of(one) for one in known], next_cursor=None)
+
+
+@router.put(
+    "/algorithms/{name}",
+    summary="Change how scores are made",
+    response_model=AlgorithmChangedOut,
+    responses=problems(Code.CONSTRAINTS_INFEASIBLE, *CHANGES),
+)
+async def put_algorithm(
+    request: Request,
+    service: ServiceDep,
+    command: CommandDep,
+    name: Annotated[AlgorithmName, Path(description="One of `GET /scoring/algorithms`.")],
+    body: AlgorithmIn,
+) -> Response:
+    """Parameters and weights are a part of the configuration: a change is a new version of it.
+
+    Its first run gives the algorithm its own next version, which every board names. What is left
+    out keeps its value; `If-Match` is the version of the configuration.
+    """
+
+    def render(settings: Configuration) -> Answer:
+        shown = AlgorithmChangedOut.of(name, service.scoring.algorithm_under(settings), settings)
+        return keep(shown, headers={"ETag": etag(settings.version)})
+
+    who, reason = by(command, body.user), body.reason or UNSAID
+    try:
+        present = await service.configuration.current()
+        changes = service.scoring.changes_of(body.changes(), present)
+        done = await service.configuration.put(changes, reason, who, render)
+    except ConfigurationRefusedError as refused:
+        places = [(("body", *_asked(one.loc)), one.type) for one in refused.complaints]
+        return problem_response(request, 422, refused.code, refused.detail, errors=places)
+    return sent(done)
+
+
+def _asked(loc: str) -> list[str]:
+    """Where in the body it was asked for: there the settings of the scoring stand at the top."""
+    return loc.removeprefix("scoring.").split(".")
+
+
+@router.get("/runs/{run_id}", summary="One scoring run", responses=problems(Code.NOT_FOUND))
+async def run(service: ServiceDep, run_id: IdPath) -> RunOut:
+    """Circumstances, coverage per factor, spread of the scores and why others have none."""
+    board = await service.scoring.run(run_id)
+    return RunOut.of(board, service.scoring.status_of(board))
+
+
+@router.post(
+    "/runs/{run_id}/replay",
+    summary="Recompute a scoring run from what it kept",
+    responses=problems(Code.NOT_FOUND),
+)
+async def replay(service: ServiceDep, run_id: IdPath) -> ReplayOut:
+    """The same inputs, the same version of the algorithm, byte for byte; nothing is written.
+
+    Inputs are kept for a day. Candles that were revised since are taken as they were.
+    """
+    return ReplayOut.of(await service.scoring.replaying.replay(run_id))

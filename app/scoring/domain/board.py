@@ -1,0 +1,161 @@
+"""The board: all scores of one scoring run, one card per symbol."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+from app.foundation.decimal_math import to_millionths
+from app.market.domain.models import DataSource
+from app.scoring.domain.historical_moments import DayMoments, HistoricMoments
+
+CLOCK_TOLERANCE: Final = timedelta(seconds=60)  # between the wall clocks of two processes
+
+
+class Family(StrEnum):
+    TECHNICAL = "technical"
+    FUNDAMENTAL = "fundamental"
+    MARKET_STRUCTURE = "market_structure"
+    RISK = "risk"
+
+
+class CardStatus(StrEnum):
+    SCORED = "scored"
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class FactorReading:
+    """One factor of one symbol. `contribution` is its exact share of the composite z."""
+
+    name: str
+    family: Family
+    raw: float | None
+    unit: str
+    z: float | None
+    weight: float
+    contribution: float | None
+    reason: str | None  # why raw is None
+    supporting: Mapping[str, Any] | None = None  # what an extension says of it
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """Four parts in 0..1; a part that is not known yet is None and does not multiply."""
+
+    completeness: float
+    freshness: float
+    sample: float
+    reliability: float | None
+
+    @property
+    def level(self) -> float:
+        known = self.completeness * self.freshness * self.sample
+        return known if self.reliability is None else known * self.reliability
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One symbol's line. Scores are 0..1; None means unavailable and `reason` says why."""
+
+    symbol: str
+    status: CardStatus
+    reason: str | None
+    families: Mapping[Family, float | None]
+    composite: float | None
+    z: float | None  # composite z after shrinking by confidence; score = Phi(z)
+    confidence: Confidence | None
+    rank: int | None
+    volatility: float | None  # EWMA, annualised fraction: the sigma of the weights
+    factors: tuple[FactorReading, ...]
+    detail: str | None = None  # the failed rule, or the heaviest reason among the factors
+    noise: float | None = None  # of z over a week, before it is shrunk
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """Immutable result of one run: scored cards by rank, then the unavailable ones by symbol."""
+
+    run_id: str
+    algorithm: str
+    algorithm_version: int
+    configuration_version: int
+    as_of: datetime  # exchange time up to which live data was known
+    calculated_at: datetime
+    duration_ms: float
+    data_source: DataSource
+    input_hash: str
+    universe_size: int  # symbols that were ranked
+    coverage: Mapping[str, float]  # factor -> share of eligible symbols with a value
+    cards: tuple[Card, ...]
+    # Of earlier boards, that stood for ranks of too few values; by factor, family, `composite`.
+    moments: Mapping[str, HistoricMoments] = field(default_factory=dict)
+    # Exchange source -> share of the eligible symbols that it covered.
+    source_coverage: Mapping[str, float] = field(default_factory=dict)
+    is_provisional: bool = False  # a source covered too few symbols: shown, never decided on
+
+    _by_symbol: dict[str, Card] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._by_symbol.update({card.symbol: card for card in self.cards})
+
+    def card(self, symbol: str) -> Card | None:
+        return self._by_symbol.get(symbol)
+
+    def is_future(self, at: datetime) -> bool:
+        """Whether a clock that was wrong stamped it: its age is not known then."""
+        return self.calculated_at - at > CLOCK_TOLERANCE
+
+    def is_within(self, limit: timedelta, at: datetime) -> bool:
+        """Whether it is at most `limit` old at `at`; no if its age is not known."""
+        return at - self.calculated_at <= limit and not self.is_future(at)
+
+
+@dataclass(frozen=True, slots=True)
+class BoardDraft:
+    """What scoring decides by itself: a board without the circumstances of its run."""
+
+    as_of: datetime
+    input_hash: str
+    universe_size: int
+    coverage: Mapping[str, float]
+    cards: tuple[Card, ...]
+    moments: Mapping[str, HistoricMoments]  # that were used
+    seen: Mapping[str, DayMoments]  # for boards after it
+    source_coverage: Mapping[str, float]
+
+    def is_provisional(self, min_coverage: float) -> bool:
+        """Whether an exchange source covers less than `min_coverage` of the eligible symbols."""
+        least = to_millionths(min_coverage)
+        return any(to_millionths(share) < least for share in self.source_coverage.values())
+
+    def issued(
+        self,
+        *,
+        run_id: str,
+        algorithm: str,
+        algorithm_version: int,
+        configuration_version: int,
+        calculated_at: datetime,
+        duration_ms: float,
+        data_source: DataSource,
+        is_provisional: bool,
+    ) -> Board:
+        return Board(
+            run_id=run_id,
+            algorithm=algorithm,
+            algorithm_version=algorithm_version,
+            configuration_version=configuration_version,
+            as_of=self.as_of,
+            calculated_at=calculated_at,
+            duration_ms=duration_ms,
+            data_source=data_source,
+            input_hash=self.input_hash,
+            universe_size=self.universe_size,
+            coverage=self.coverage,
+            cards=self.cards,
+            source_coverage=self.source_coverage,
+            is_provisional=is_provisional,
+            moments=self.moments,
+        )

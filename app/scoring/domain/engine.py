@@ -1,0 +1,283 @@
+"""score(inputs, spec) -> BoardDraft: every eligible symbol against all others, explained.
+
+z comes from `composite`; here it is shrunk towards neutral by confidence, turned into 0..1 by Phi,
+ranked, and written on cards. Confidence = completeness (share of all weight that had a value) x
+freshness (mean of 2^(-age/half-life) over the sources of the factors that a symbol has, by factor
+weight; candles age from one bar after their close on, when the next one is due) x sample (n/(n+30)
+of its daily bars, 1 from 250 on) x reliability (how steady the scores of the last month are, from
+stored candles). Bars before a break of a history count nowhere.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+from scipy.special import ndtr
+
+from app.foundation.decimal_math import all_to_millionths, to_millionths
+from app.market.domain.models import Floats, Interval
+from app.market.domain.panel import (
+    ScoringInputs,
+    Source,
+    bridged,
+    covered,
+    known_at,
+    source_coverage,
+)
+from app.market.domain.return_statistics import ewma_volatility
+from app.market.domain.segments import log_returns, unbroken
+from app.scoring.domain.board import BoardDraft, Card, CardStatus, Confidence, FactorReading, Family
+from app.scoring.domain.composite import LEAST_COVERAGE, AlgorithmSpec, Standings, standings
+from app.scoring.domain.factors import Factor, Measurement, measure
+from app.scoring.domain.historical_moments import HistoricMoments
+from app.scoring.domain.input_hash import input_hash
+from app.scoring.domain.market_factors import ends
+
+NOT_ELIGIBLE: Final = "not_eligible"
+NO_MARKET_DATA: Final = "no_market_data"
+INSUFFICIENT_INPUTS: Final = "insufficient_inputs"
+UNIVERSE_TOO_SMALL: Final = "universe_too_small"
+INSUFFICIENT_HISTORY: Final = "insufficient_history"
+_LEAST_HISTORY: Final = 0.80  # share of the daily bars since the first one
+_FULL_SAMPLE: Final = 250  # daily bars
+_DUE_S: Final = {  # after its close a candle is the newest one for so long: age is what is beyond
+    Source.DAILY_CANDLES: Interval.DAY.ms / 1000,
+    Source.HOURLY_CANDLES: Interval.HOUR.ms / 1000,
+}
+_PRIOR_SAMPLE: Final = 30
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Confidences:
+    """(N,) each; freshness is NaN for a symbol without any factor."""
+
+    completeness: Floats
+    freshness: Floats
+    sample: Floats
+    reliability: Floats  # NaN where it is not known: it does not multiply
+
+    @property
+    def level(self) -> Floats:
+        known = np.where(np.isfinite(self.reliability), self.reliability, 1.0)
+        return self.completeness * self.freshness * self.sample * known
+
+    def of(self, column: int) -> Confidence:
+        parts = (self.completeness, self.freshness, self.sample)
+        completeness, freshness, sample = (float(part[column]) for part in parts)
+        return Confidence(completeness, freshness, sample, _known(self.reliability[column]))
+
+
+def score(
+    inputs: ScoringInputs,
+    spec: AlgorithmSpec,
+    reliability: Floats | None = None,
+    earlier: Mapping[str, HistoricMoments] = MappingProxyType({}),
+    noise: Floats | None = None,
+) -> BoardDraft:
+    """All eligible symbols against each other; nothing after `inputs.as_of_ms` is looked at.
+
+    `reliability` (N,) is that of `back_scoring`, None where nobody asked for it. `earlier` are the
+    moments of former boards of the same algorithm: what has too few values to rank is measured by
+    them, and is unavailable where there are none.
+
+    Cards: the scored by rank (ties by symbol), then the unavailable ones by symbol. Composite and
+    families are 0..1; the contributions of a scored card add up to its z.
+    """
+    inputs = ends(known_at(inputs))
+    coverage = {
+        Source.DAILY_CANDLES: covered(inputs.daily),
+        Source.HOURLY_CANDLES: covered(inputs.hourly),
+    }
+    daily, hourly = (bridged(unbroken(panel))[0] for panel in (inputs.daily, inputs.hourly))
+    whole = replace(inputs, daily=daily, hourly=hourly)
+    measured = tuple(measure(factor, whole, coverage) for factor in spec.factors)
+    raw, spec = np.array([one.values for one in measured]), replace(spec, moments=earlier)
+    stands = standings(raw, spec, applies=np.array([one.applies for one in measured]))
+    used = {name: earlier[name] for name in sorted(stands.too_few(raw, spec) & earlier.keys())}
+    trust = _confidences(
+        inputs,
+        spec.factors,
+        stands,
+        np.full(len(inputs.symbols), np.nan) if reliability is None else reliability,
+    )
+    holed = all_to_millionths(coverage[Source.DAILY_CANDLES]) < to_millionths(_LEAST_HISTORY)
+    z = np.where(holed, np.nan, trust.level * stands.z)
+    exact = all_to_millionths(z)
+    scored = sorted(
+        np.flatnonzero(np.isfinite(z)).tolist(),
+        key=lambda column: (-exact[column], inputs.symbols[column]),
+    )
+    readings = _readings(whole, measured, stands, stands.contributions(trust.level))
+    families = ndtr(stands.family_z)
+    volatility = ewma_volatility(log_returns(daily))
+    rank = {column: place for place, column in enumerate(scored, start=1)}
+    cards = [
+        _card(
+            inputs.symbols[column],
+            readings[column],
+            _by_family(families[:, column]),
+            float(z[column]),
+            trust.of(column),
+            rank.get(column),
+            _known(volatility[column]),
+            is_holed=bool(holed[column]),
+            noise=None if noise is None else _known(noise[column]),
+        )
+        for column in range(len(inputs.symbols))
+    ]
+    absent = [card for card in cards if card.rank is None] + [
+        _excluded(symbol, rule) for symbol, rule in inputs.excluded.items()
+    ]
+    return BoardDraft(
+        as_of=datetime.fromtimestamp(inputs.as_of_ms / 1000, UTC),
+        input_hash=input_hash(inputs, used),
+        universe_size=len(scored),
+        coverage=MappingProxyType(
+            {one.factor.name: float(np.mean(np.isfinite(one.values))) for one in measured}
+            if inputs.symbols
+            else {one.factor.name: 0.0 for one in measured}
+        ),
+        cards=(
+            *(cards[column] for column in scored),
+            *sorted(absent, key=lambda card: card.symbol),
+        ),
+        moments=MappingProxyType(used),
+        seen=MappingProxyType(stands.moments_seen(raw, spec)),
+        source_coverage=MappingProxyType(
+            {source.value: share for source, share in source_coverage(inputs).items()}
+        ),
+    )
+
+
+def _confidences(
+    inputs: ScoringInputs, factors: Sequence[Factor], stands: Standings, reliability: Floats
+) -> _Confidences:
+    decay = {
+        source: np.exp2(
+            -np.maximum(ages - _DUE_S.get(source, 0.0), 0.0) / inputs.half_lives_s[source]
+        )
+        for source, ages in inputs.ages_s.items()
+    }
+    fresh = np.array(
+        [np.mean([decay[source] for source in one.sources], axis=0) for one in factors]
+    )
+    weight = np.where(np.isfinite(stands.factor_z), stands.factor_weight[:, None], 0.0)
+    total = weight.sum(axis=0)
+    bars = np.isfinite(unbroken(inputs.daily).close).sum(axis=0)
+    full = _FULL_SAMPLE / (_FULL_SAMPLE + _PRIOR_SAMPLE)
+    mean = np.where(weight > 0.0, weight * fresh, 0.0).sum(axis=0)
+    return _Confidences(
+        completeness=stands.completeness,
+        freshness=np.minimum(mean / np.where(total > 0.0, total, np.nan), 1.0),
+        sample=np.minimum(bars / (bars + _PRIOR_SAMPLE) / full, 1.0),
+        reliability=reliability,
+    )
+
+
+def _readings(
+    inputs: ScoringInputs, measured: Sequence[Measurement], stands: Standings, contributions: Floats
+) -> list[tuple[FactorReading, ...]]:
+    """One tuple per symbol, in the order of the factor table."""
+    columns = []
+    for index, one in enumerate(measured):
+        factor, weight = one.factor, float(stands.factor_weight[index])
+        figures = (one.values, stands.factor_z[index], contributions[index])
+        nothing = [None] * len(inputs.symbols)
+        said = nothing if factor.support is None else factor.support(inputs)
+        columns.append(
+            [
+                FactorReading(
+                    factor.name,
+                    factor.family,
+                    _known(raw),
+                    factor.unit,
+                    _known(z),
+                    weight,
+                    _known(share),
+                    reason or (UNIVERSE_TOO_SMALL if math.isnan(z) else None),
+                    support,
+                )
+                for raw, z, share, reason, support in zip(
+                    *(figure.tolist() for figure in figures), one.reasons, said, strict=True
+                )
+            ]
+        )
+    return list(zip(*columns, strict=True))
+
+
+def _card(
+    symbol: str,
+    readings: tuple[FactorReading, ...],
+    families: MappingProxyType[Family, float | None],
+    z: float,
+    confidence: Confidence,
+    rank: int | None,
+    volatility: float | None,
+    *,
+    is_holed: bool,
+    noise: float | None = None,
+) -> Card:
+    reason, detail = (None, None) if rank is not None else _why_unavailable(readings)
+    if is_holed:
+        reason = INSUFFICIENT_HISTORY
+    return Card(
+        symbol=symbol,
+        status=CardStatus.UNAVAILABLE if rank is None else CardStatus.SCORED,
+        reason=reason,
+        families=families,
+        composite=None if rank is None else float(ndtr(z)),
+        z=None if rank is None else z,
+        confidence=None if rank is None else confidence,
+        rank=rank,
+        volatility=volatility,
+        factors=readings,
+        detail=detail,
+        noise=None if rank is None else noise,
+    )
+
+
+def _why_unavailable(readings: Sequence[FactorReading]) -> tuple[str, str]:
+    """The reason in one word, and the reason that takes most weight away from the composite."""
+    lost: defaultdict[str, float] = defaultdict(float)
+    for reading in readings:
+        if reading.reason is not None:
+            lost[reading.reason] += reading.weight
+    heaviest = max(sorted(lost), key=lambda reason: to_millionths(lost[reason]))
+    known = sum(reading.weight for reading in readings if reading.raw is not None)
+    if not known:
+        return NO_MARKET_DATA, heaviest
+    return (
+        UNIVERSE_TOO_SMALL
+        if to_millionths(known) >= to_millionths(LEAST_COVERAGE)
+        else INSUFFICIENT_INPUTS
+    ), heaviest
+
+
+def _excluded(symbol: str, rule: str) -> Card:
+    return Card(
+        symbol=symbol,
+        status=CardStatus.UNAVAILABLE,
+        reason=NOT_ELIGIBLE,
+        families=_by_family(np.full(len(Family), np.nan)),
+        composite=None,
+        z=None,
+        confidence=None,
+        rank=None,
+        volatility=None,
+        factors=(),
+        detail=rule,
+    )
+
+
+def _by_family(values: Floats) -> MappingProxyType[Family, float | None]:
+    figures = (_known(value) for value in values.tolist())
+    return MappingProxyType(dict(zip(Family, figures, strict=True)))
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -1,0 +1,187 @@
+"""The factor table: what is measured, in which family, how it is turned and how much it counts.
+
+A new factor is one row here and one function in its family's module.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from app.market.domain.models import Floats
+from app.market.domain.panel import Bools, ScoringInputs, Source, fresh, present
+from app.market.domain.return_statistics import MARKET
+from app.scoring.domain import market_factors as factors_market
+from app.scoring.domain import price_factors as factors_price
+from app.scoring.domain.board import Family
+from app.scoring.domain.cross_section import significant
+
+IS_THE_MARKET: Final = "is_the_market"
+LEAST_BARS: Final = 0.95  # share of the bars since the first one, below which none are used
+_DAILY = (Source.DAILY_CANDLES,)
+_HOURLY = (Source.HOURLY_CANDLES,)
+_BOOKS = (Source.BOOKS, Source.CONTRACTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """One measured feature.
+
+    `orientation` is +1 where a higher raw value is better and -1 where a lower one is; `weight` is
+    its share of the family, 0 for one that is measured and shown but not counted; `measure` gives
+    (N,) raw values, NaN where it cannot be told; `gap` is the reason to state when all its sources
+    are there and the value still is not. A factor `against_market` compares with the market symbol,
+    which itself has no such value: against itself it would hold the best one by construction,
+    whatever it does. `support` says more of each value, for those who ask where it comes from.
+    """
+
+    name: str
+    family: Family
+    orientation: int
+    weight: float
+    unit: str
+    sources: tuple[Source, ...]
+    measure: Callable[[ScoringInputs], Floats]
+    gap: str
+    meaning: str
+    against_market: bool = False
+    support: Callable[[ScoringInputs], Sequence[Mapping[str, Any] | None]] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measurement:
+    """Raw values of one factor, (N,); where one is NaN, `reasons` says why."""
+
+    factor: Factor
+    values: Floats
+    reasons: tuple[str | None, ...]
+
+    @property
+    def applies(self) -> Bools:
+        """(N,) whether the factor can apply to a symbol at all, known or not."""
+        return np.array([reason != IS_THE_MARKET for reason in self.reasons], np.bool_)
+
+
+# Weights follow the evidence: the signs that held in every period carry a family, indicators that
+# hardly predict count little, and what has no sign yet counts nothing.
+FACTORS: Final = (
+    Factor(
+        "nearness_to_high", Family.TECHNICAL, +1, 0.78, "log", _DAILY,
+        factors_price.nearness_to_high, "too_few_bars", "ln(close / highest close of 60 days)",
+    ),
+    Factor(
+        "rsi_14", Family.TECHNICAL, -1, 0.08, "0..100", _HOURLY,
+        factors_price.rsi_14, "too_few_bars", "Wilder's RSI of hourly closes",
+    ),
+    Factor(
+        "macd_histogram", Family.TECHNICAL, -1, 0.06, "ATR", _HOURLY,
+        factors_price.macd_histogram, "too_few_bars", "hourly MACD(12,26,9) histogram / ATR14",
+    ),
+    Factor(
+        "bollinger_position", Family.TECHNICAL, -1, 0.08, "0..1", _HOURLY,
+        factors_price.bollinger_position, "too_few_bars", "%b of hourly closes, 20 bars, 2 sd",
+    ),
+    Factor(  # 0: its rank correlation with next week's return changes sign from year to year
+        "volume_trend", Family.TECHNICAL, -1, 0.0, "log", _DAILY,
+        factors_price.volume_trend, "too_few_bars", "ln(mean turnover 5 d / mean turnover 30 d)",
+    ),
+    Factor(
+        "volume_growth", Family.FUNDAMENTAL, -1, 0.50, "log", _DAILY,
+        factors_price.volume_growth, "too_few_bars",
+        "ln(mean turnover 30 d / mean turnover of the 60 d before)",
+    ),
+    Factor(
+        "funding_rate", Family.FUNDAMENTAL, -1, 0.40, "1/yr", (Source.FUNDING,),
+        factors_market.funding_rate, "too_few_settlements",
+        "settled funding of 3 days, annualised; longs pay it",
+    ),
+    Factor(
+        "funding_stability", Family.FUNDAMENTAL, +1, 0.10, "1/yr", (Source.FUNDING,),
+        factors_market.funding_stability, "too_few_settlements",
+        "minus the sd of annualised funding rates over 7 days",
+    ),
+    Factor(  # 0: known for few coins so far, and none of what was measured differs from chance
+        "open_interest_change", Family.FUNDAMENTAL, -1, 0.0, "log", (Source.CONTRACTS,),
+        factors_market.open_interest_change, "too_few_snapshots",
+        "ln(open interest in coins / the same 7 days ago), own snapshots",
+    ),
+    Factor(
+        "spread", Family.MARKET_STRUCTURE, -1, 0.34, "bp", (Source.TICKERS,),
+        factors_market.spread, "broken_quote", "(ask - bid) / mid",
+    ),
+    Factor(
+        "depth_25", Family.MARKET_STRUCTURE, +1, 0.33, "quote/bp", _BOOKS,
+        factors_market.depth, "broken_book",
+        "value per bp on the thinner side, over 25 bp of mid or what the book reaches of them",
+    ),
+    Factor(
+        "impact", Family.MARKET_STRUCTURE, -1, 0.33, "bp", _BOOKS,
+        factors_market.impact, "broken_book",
+        "cost beyond half the spread of trading the notional of the settings at once; 500 where"
+        " the book is thinner",
+        support=factors_market.impact_support,
+    ),
+    Factor(  # 0: a variance ratio of 60 days spreads by .30 for a random walk, by .16 in the data
+        "efficiency", Family.MARKET_STRUCTURE, +1, 0.0, "log", _DAILY,
+        factors_price.efficiency, "too_few_bars", "-|ln VR(5)| of 60 daily returns",
+    ),
+    Factor(
+        "volatility", Family.RISK, -1, 0.20, "1/yr", _DAILY,
+        factors_price.volatility, "too_few_bars", "EWMA(0.94) of daily returns",
+    ),
+    Factor(
+        "range_volatility", Family.RISK, -1, 0.10, "1/yr", _DAILY,
+        factors_price.range_volatility, "too_few_bars", "Garman-Klass, 30 days",
+    ),
+    Factor(
+        "idiosyncratic_volatility", Family.RISK, -1, 0.20, "1/yr", _DAILY,
+        factors_price.idiosyncratic_volatility, "too_few_bars_or_no_market",
+        "sd of what BTC leaves of 60 daily returns; BTC itself has none", against_market=True,
+    ),
+    Factor(
+        "highest_return", Family.RISK, -1, 0.10, "log", _DAILY,
+        factors_price.highest_return, "too_few_bars", "largest daily log return of 30 days",
+    ),
+    Factor(
+        "drawdown", Family.RISK, +1, 0.10, "fraction", _DAILY,
+        factors_price.drawdown, "too_few_bars", "worst fall within 90 days, negative",
+    ),
+    Factor(
+        "btc_correlation", Family.RISK, +1, 0.20, "-1..1", _DAILY,
+        factors_price.btc_correlation, "too_few_bars_or_no_market",
+        "with BTC, 60 daily returns; BTC itself has none", against_market=True,
+    ),
+    Factor(
+        "liquidity_risk", Family.RISK, -1, 0.10, "log", _DAILY,
+        factors_price.liquidity_risk, "too_few_bars", "ln sd of |return| / turnover, 30 days",
+    ),
+)  # fmt: skip
+
+
+def measure(
+    factor: Factor, inputs: ScoringInputs, coverage: Mapping[Source, Floats] | None = None
+) -> Measurement:
+    """Raw values of one factor; a value whose source is absent, too old or has gaps is missing.
+
+    The age limit of a source is its half-life (one setting rules both). An unknown age is too old.
+    `coverage` is the share of bars that are here, (N,) by source; below `LEAST_BARS` they are not
+    enough. Values have twelve significant digits.
+    """
+    with np.errstate(all="ignore"):
+        values = significant(factor.measure(inputs))
+    # First of all: against itself the market has no value, whatever is known of it.
+    is_market = np.array([symbol == MARKET for symbol in inputs.symbols], np.bool_)
+    words: list[str | None] = [None, IS_THE_MARKET]
+    failed: list[Bools] = [is_market & factor.against_market]
+    for source in factor.sources:
+        words += [f"missing_{source}", f"stale_{source}"]
+        failed += [~present(inputs, source), ~fresh(inputs, source)]
+        if coverage is not None and source in coverage:
+            words.append(f"gaps_{source}")
+            failed.append(np.asarray(coverage[source] < LEAST_BARS, np.bool_))
+    words.append(factor.gap)
+    failed.append(~np.isfinite(values))
+    first = np.select(failed, range(1, len(words)), default=0)
+    reasons = tuple(words[code] for code in first.tolist())
+    return Measurement(factor, np.where(first == 0, values, np.nan), reasons)

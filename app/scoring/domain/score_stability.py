@@ -1,0 +1,112 @@
+"""How steady scores are: the composite of every past day again, from candles alone.
+
+Reliability = s2_between / (s2_between + s2_noise). The noise of a symbol is half the variance of
+its daily changes over the last 30 days, what lies between symbols the variance of the newest day.
+Quotes, books and funding of those days are not stored: what they say weighs nothing here.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from app.market.domain.models import Floats
+from app.market.domain.panel import Panel, ScoringInputs, Source, bridged, until
+from app.market.domain.segments import unbroken
+from app.scoring.domain.board import Family
+from app.scoring.domain.composite import AlgorithmSpec, standings
+from app.scoring.domain.factors import measure
+from app.scoring.domain.historical_moments import LEAST_UNIVERSE
+
+DAYS: Final = 30
+NOISE_DAYS: Final = 7
+_LEAST_CHANGES: Final = 10  # below it nobody knows how steady a score is
+
+
+def back_scores(daily: Panel, spec: AlgorithmSpec, days: int = DAYS) -> Floats:
+    """(days + 1, N) composite z at the close of each of the last days, oldest first.
+
+    Every day sees its own past only: bars are cut off before gaps are bridged, because a bridge
+    needs the bar after the gap. NaN where a symbol had no score, and on days before the last
+    break of its history.
+    """
+    candles = _of_candles(spec)
+    found = np.full((days + 1, len(daily.symbols)), np.nan)
+    if candles is None or len(daily.symbols) < LEAST_UNIVERSE:
+        return found
+    whole = unbroken(daily)
+    for back in range(min(days, len(daily.opened_ms) - 2) + 1):  # a return needs two bars
+        seen = _inputs(bridged(until(whole, len(whole.opened_ms) - back))[0])
+        measured = [measure(factor, seen) for factor in candles.factors]
+        raw = np.array([one.values for one in measured])
+        applies = np.array([one.applies for one in measured])
+        found[days - back] = standings(raw, candles, applies=applies).z
+    return found
+
+
+def reliability(daily: Panel, spec: AlgorithmSpec, days: int = DAYS) -> Floats:
+    """(N,) in 0..1; NaN with fewer than ten daily changes, or where nothing tells symbols apart."""
+    return reliability_of(back_scores(daily, spec, days))
+
+
+def reliability_of(scores: Floats) -> Floats:
+    """(N,) of back scores (days + 1, N); as `reliability`."""
+    noise = _variance_of_changes(scores, 1) / 2.0
+    newest = scores[-1][np.isfinite(scores[-1])]
+    between = float(newest.var()) if len(newest) else 0.0
+    return between / (between + noise) if between > 0.0 else np.full(len(noise), np.nan)
+
+
+def noise_of_level(scores: Floats) -> Floats:
+    """(N,) noise of the composite z over a week: sd of its 7-day changes over the root of two.
+
+    NaN with fewer than ten such changes.
+    """
+    if len(scores) <= NOISE_DAYS:
+        return np.full(scores.shape[1], np.nan)
+    return np.asarray(np.sqrt(_variance_of_changes(scores, NOISE_DAYS) / 2.0), np.float64)
+
+
+def _variance_of_changes(scores: Floats, days: int) -> Floats:
+    """(N,) sample variance of the changes over so many days; NaN with fewer than ten."""
+    changes = scores[days:] - scores[:-days]
+    count = np.isfinite(changes).sum(axis=0)
+    enough = np.where(count >= _LEAST_CHANGES, count, np.nan)
+    mean = np.nansum(changes, axis=0) / enough
+    return np.asarray(np.nansum((changes - mean) ** 2, axis=0) / (enough - 1.0), np.float64)
+
+
+def _of_candles(spec: AlgorithmSpec) -> AlgorithmSpec | None:
+    """The part of an algorithm that daily candles alone can tell; None if that is nothing."""
+    factors = tuple(one for one in spec.factors if one.sources == (Source.DAILY_CANDLES,))
+    weighed = {one.family for one in factors if one.weight > 0.0}
+    total = sum(weight for family, weight in spec.weights.items() if family in weighed)
+    if not total > 0.0:
+        return None
+    weights = {
+        family: spec.weights[family] / total if family in weighed else 0.0 for family in Family
+    }
+    # Moments are those of the whole algorithm: the sums of a part of it have others.
+    return replace(spec, factors=factors, weights=weights, moments={})
+
+
+def _inputs(daily: Panel) -> ScoringInputs:
+    """Daily candles and nothing else."""
+    count = len(daily.symbols)
+    unknown = np.full(count, np.nan)
+    return ScoringInputs(
+        symbols=daily.symbols,
+        as_of_ms=int(daily.opened_ms[-1]) + daily.interval.ms,
+        daily=daily,
+        hourly=until(daily, 0),
+        bid=unknown,
+        ask=unknown,
+        multiplier=unknown,
+        books=(None,) * count,
+        funding=((),) * count,
+        open_interest_ms=np.empty(0, dtype=np.int64),
+        open_interest=np.empty((0, count)),
+        ages_s={source: np.zeros(count) for source in Source},
+        half_lives_s=dict.fromkeys(Source, 1.0),
+        excluded={},
+    )

@@ -1,0 +1,80 @@
+"""Scores anew when the market of a member moves, not only by the clock."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from app.foundation.errors import ServiceError
+from app.market.services.service import MarketData
+from app.scoring.domain.board import Board
+from app.scoring.domain.price_moves import has_moved, hourly_volatility
+
+STEP_S: Final = 1.0
+_log = structlog.get_logger("rescoring")
+
+
+@dataclass(slots=True)
+class Rescoring:
+    """Compares the members' mid prices with those at the newest board.
+
+    However wildly prices move, scorings that they bring about keep their pause.
+    """
+
+    data: MarketData
+    members: Callable[[], Awaitable[Collection[str]]]  # standard symbols
+    latest: Callable[[], Board | None]
+    score: Callable[[], Awaitable[object]]
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    _run_id: str | None = field(default=None, init=False)
+    _mids: dict[str, float] = field(default_factory=dict, init=False)  # when it was scored
+    _scored: float = field(default=float("-inf"), init=False)
+
+    async def run(self, beat: Callable[[], None]) -> None:
+        while True:
+            await self.look()
+            beat()
+            await self.sleep(STEP_S)
+
+    async def look(self) -> None:
+        """Score if a member has moved, and enough time has passed since that happened last."""
+        board, now = self.latest(), self.data.monotonic()
+        if board is None:
+            return
+        mids = self._mids_of(await self._known_members())
+        if board.run_id != self._run_id:
+            self._run_id, self._mids = board.run_id, mids
+            return
+        self._mids = mids | self._mids  # who joined since is watched from now on
+        if now - self._scored < self.data.configuration().feed.rescoring_pause:
+            return
+        moved = [symbol for symbol in mids if self._has_moved(symbol, mids[symbol])]
+        if moved:
+            self._scored = now
+            _log.info("members_moved", symbols=moved)
+            await self.score()
+
+    async def _known_members(self) -> Collection[str]:
+        try:
+            return await self.members()
+        except ServiceError:
+            return self._mids.keys()
+
+    def _mids_of(self, symbols: Collection[str]) -> dict[str, float]:
+        """Of those whose quote is fresh and whole."""
+        found = {}
+        for symbol in symbols:
+            quote = self.data.quote(symbol)
+            if quote is not None and quote.is_fresh and quote.bid and quote.ask:
+                found[symbol] = float(quote.bid + quote.ask) / 2.0
+        return found
+
+    def _has_moved(self, symbol: str, mid: float) -> bool:
+        entry = self.data.registry.index.find(symbol)
+        if entry is None:
+            return False
+        held = self.data.live.market.hourly.get(entry.contract.code)
+        volatility = None if held is None else hourly_volatility(held.value)
+        return has_moved(self._mids[symbol], mid, volatility, self.data.configuration().feed)

@@ -1,0 +1,319 @@
+"""Scoring: score the universe, keep the board, tell, and answer what the scores were."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import structlog
+
+from app.configuration.domain.model import Configuration
+from app.foundation.errors import Code, NotFoundError, ServiceError, UnavailableError
+from app.foundation.events import ScoresUpdated, score_changes
+from app.foundation.idempotency import Command, Once, Outcome, Render
+from app.foundation.ports import Clock, Monotonic, NewId
+from app.foundation.sql.database import Database
+from app.foundation.sql.unit_of_work import UnitOfWork
+from app.market.domain.data_quality import worst
+from app.market.domain.models import DataStatus
+from app.market.services.feed_leader import Fence, anybody
+from app.scoring.domain.algorithm import algorithm, changes_of
+from app.scoring.domain.board import CLOCK_TOLERANCE, Board, BoardDraft, Card
+from app.scoring.domain.composite import AlgorithmSpec
+from app.scoring.domain.engine import score
+from app.scoring.domain.factors import FACTORS, Factor
+from app.scoring.domain.historical_moments import HistoricMoments
+from app.scoring.domain.ranking import AlgorithmType, Ranked, ranked
+from app.scoring.services.algorithm_versions import AlgorithmFacts, in_force, kept
+from app.scoring.services.counterfactuals import Entries
+from app.scoring.services.earlier_moments import earlier, keep_seen
+from app.scoring.services.inputs import RETRY_S, ScoringMarket, ScoringMoment, refuse_unknown
+from app.scoring.services.replay import Replaying
+from app.scoring.services.run_inputs import pack
+from app.scoring.services.steadiness import Steadiness
+
+KEEP_RUNS: Final = timedelta(days=7)
+KEEP_DAILY: Final = timedelta(days=35)  # of the runs before that, one a day
+KEEP_INPUTS: Final = timedelta(days=1)
+_log = structlog.get_logger("scoring")
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A board that still has to be saved."""
+
+    draft: BoardDraft
+    packed: bytes
+    configuration: Configuration
+    duration_ms: float
+
+
+@dataclass(slots=True)
+class Scoring:
+    """Holds the newest board and the newest complete one; readers need no lock and no SQL.
+
+    A provisional board is shown; decisions use the complete one until its age limit.
+    `configuration` gives the settings in force. `whole` is set once a complete board stands that
+    was made after the first fill of this process: what decides by itself waits for it. `fence`
+    refuses a board of a market that is no longer the present one.
+    """
+
+    market: ScoringMarket
+    database: Database
+    clock: Clock
+    monotonic: Monotonic
+    new_id: NewId
+    configuration: Callable[[], Configuration]
+    once: Once
+    fence: Fence = anybody
+    steadiness: Steadiness = field(default_factory=Steadiness)
+    factors: tuple[Factor, ...] = FACTORS
+    whole: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    entries: Entries = field(init=False)
+    _latest: Board | None = field(default=None, init=False)
+    _complete: Board | None = field(default=None, init=False)
+    _running: asyncio.Future[Board] | None = field(default=None, init=False)
+    _runs_whole: bool = field(default=False, init=False)  # it began after the first fill
+
+    def __post_init__(self) -> None:
+        self.entries = Entries(self.factors)
+
+    async def load(self) -> Board | None:
+        """Take up the newest stored board, and the newest complete one."""
+        async with self.database.read() as unit:
+            until = self.clock() + CLOCK_TOLERANCE
+            latest = self._latest = await unit.scoring.latest(until)
+            is_complete = latest is None or not latest.is_provisional
+            self._complete = latest if is_complete else await unit.scoring.latest_complete(until)
+        return latest
+
+    async def refresh(self) -> None:
+        """Take up a board that another process has made since."""
+        async with self.database.read() as unit:
+            until = self.clock() + CLOCK_TOLERANCE
+            newest = await unit.shared_market.newest_run_id(until)
+            if newest is None or (self._latest is not None and newest == self._latest.run_id):
+                return
+            board = await unit.scoring.run(newest)
+            # A complete board may have come between two looks.
+            passed = None
+            if board is not None and board.is_provisional:
+                passed = await unit.scoring.latest_complete(until)
+        for one in (passed, board):
+            if one is not None:
+                self._keep_newer(one)
+
+    def latest(self) -> Board | None:
+        """The newest board, provisional or not: to be shown."""
+        return self._latest
+
+    def in_force(self) -> Board | None:
+        """The newest complete board: decisions use it while it is within its age limit."""
+        return self._complete
+
+    def is_whole(self) -> bool:
+        """Whether a complete board was made after the first fill of this process."""
+        return self.whole.is_set()
+
+    def is_provisional(self) -> bool:
+        """Whether a market that was filled once gave a provisional board."""
+        board = self._latest
+        return board is not None and board.is_provisional and self.market.is_filled()
+
+    def board(self) -> Board:
+        """The newest board. Raises UnavailableError no_board_yet before the first one."""
+        if self._latest is None:
+            raise UnavailableError(
+                Code.NO_BOARD_YET, "No scores have been calculated yet.", retry_after_s=RETRY_S
+            )
+        return self._latest
+
+    def status_of(self, board: Board) -> DataStatus:
+        """Stale beyond the age limit of scores, and never better than the market is known now.
+
+        A board from before this start is as little known as the market, until that answers.
+        """
+        return worst((self.own_status_of(board), self.market.status()))
+
+    def best(self, count: int) -> tuple[str, ...]:
+        """The best symbols of the newest board."""
+        ranked = () if self._latest is None else self._latest.cards  # the scored ones come first
+        return tuple(card.symbol for card in ranked[:count] if card.rank is not None)
+
+    def own_status_of(self, board: Board) -> DataStatus:
+        """By its age alone, whatever the market is."""
+        settings = self.configuration()
+        limit = timedelta(seconds=settings.age_limit_cadences * settings.cadences.scoring)
+        young = board.is_within(limit, self.clock())
+        return DataStatus.FRESH if young else DataStatus.STALE
+
+    async def calculate(self) -> Board:
+        """Score the universe as it is known now; a call during a run shares that run's board.
+
+        Not that of a run which began before the first fill was complete, if it is complete now.
+        Raises UnavailableError: market_data_stale rather than a board of stale data.
+        """
+        is_filled = self.market.is_filled()
+        while (running := self._running) is not None:
+            suffices = self._runs_whole or not is_filled
+            await asyncio.wait([running])
+            if suffices and not running.cancelled():
+                return running.result()
+        running = self._running = asyncio.get_running_loop().create_future()
+        self._runs_whole = is_filled = self.market.is_filled()
+        try:
+            prepared = await self._prepare()
+            board = await self.database.run(lambda unit: self._save(unit, prepared))
+        except ServiceError as e:
+            running.set_exception(e)
+            running.exception()  # seen: nobody may have waited
+            raise
+        else:
+            self._take(board)
+            if is_filled and self._complete is board:
+                self.whole.set()
+            running.set_result(board)
+            return board
+        finally:
+            self._running = None
+            running.cancel()  # does nothing once there is a result; else a waiter takes over
+
+    async def calculate_once(self, command: Command, render: Render[Board]) -> Outcome[Board]:
+        """`calculate` for a caller; the run is shared with everybody, the answer is the key's."""
+        return await self.once.share(command, self.calculate, render)
+
+    async def _prepare(self) -> _Prepared:
+        configuration = self.configuration()
+        begun = self.monotonic()
+        spec = self.algorithm_under(configuration)
+        known = await earlier(self.database, spec)
+        draft, packed = await asyncio.to_thread(
+            _work, self.market.moment(), spec, self.steadiness, known
+        )
+        return _Prepared(draft, packed, configuration, (self.monotonic() - begun) * 1e3)
+
+    async def _save(self, unit: UnitOfWork, prepared: _Prepared) -> Board:
+        await self.fence(unit)
+        at, configuration = self.clock(), prepared.configuration
+        made_by = await kept(unit, self.algorithm_under(configuration), at)
+        board = prepared.draft.issued(
+            run_id=self.new_id(),
+            algorithm=made_by.name,
+            algorithm_version=made_by.version,
+            configuration_version=configuration.version,
+            calculated_at=at,
+            duration_ms=prepared.duration_ms,
+            data_source=self.market.source,
+            is_provisional=prepared.draft.is_provisional(configuration.scoring.min_coverage),
+        )
+        await unit.scoring.save(board, prepared.packed)
+        if not board.is_provisional:
+            await keep_seen(unit, prepared.draft, made_by, board.as_of.date())
+        await unit.scoring.drop_inputs(at - KEEP_INPUTS)
+        await unit.scoring.forget(at - KEEP_RUNS, at - KEEP_DAILY)
+        unit.announce(
+            ScoresUpdated(
+                board.run_id,
+                board.as_of,
+                board.universe_size,
+                len(board.cards) - board.universe_size,
+                board.duration_ms / 1e3,
+                board.calculated_at,
+                () if board.is_provisional else score_changes(self._complete, board),
+                is_provisional=board.is_provisional,
+            )
+        )
+        return board
+
+    def _keep_newer(self, board: Board) -> None:
+        if self._is_superseded(self._latest, board):
+            self._latest = board
+        if not board.is_provisional and self._is_superseded(self._complete, board):
+            self._complete = board
+
+    def _is_superseded(self, former: Board | None, board: Board) -> bool:
+        """A board from a time that has not come holds up no later one."""
+        if former is None or former.calculated_at <= board.calculated_at:
+            return True
+        return former.is_future(self.clock())
+
+    def _take(self, board: Board) -> None:
+        self._keep_newer(board)
+        _log.info(
+            "scored",
+            run_id=board.run_id,
+            scored=board.universe_size,
+            unavailable=len(board.cards) - board.universe_size,
+            is_provisional=board.is_provisional,
+            duration_ms=round(board.duration_ms, 1),
+        )
+
+    def rankings(
+        self, order: AlgorithmType, *, eligible_only: bool = False
+    ) -> tuple[Board, tuple[Ranked, ...]]:
+        """The newest board's cards, best first by composite or by one family."""
+        board = self.board()
+        return board, ranked(board, order, eligible_only=eligible_only)
+
+    def explain(self, text: str) -> tuple[Board, Card]:
+        """The newest card of a symbol in any spelling.
+
+        Raises RefusedError (symbol_unknown, symbol_ambiguous), NotFoundError when the board is
+        older than the symbol.
+        """
+        board, symbol = self.board(), self.market.resolve(text).symbol
+        card = board.card(symbol)
+        if card is None:
+            raise NotFoundError(Code.NOT_FOUND, f"The newest board has no card of {symbol}.")
+        return board, card
+
+    async def history(
+        self, text: str, before: tuple[datetime, str] | None, limit: int
+    ) -> tuple[Board, ...]:
+        """Past complete boards, newest first, each with the card of one symbol alone.
+
+        `before` is (calculated_at, run_id) of the last one of the page before.
+        """
+        symbol = self.market.resolve(text).symbol
+        async with self.database.read() as unit:
+            return await unit.scoring.history(symbol, before, limit)
+
+    async def run(self, run_id: str) -> Board:
+        """A stored board. Raises NotFoundError."""
+        async with self.database.read() as unit:
+            board = await unit.scoring.run(run_id)
+        if board is None:
+            raise NotFoundError(Code.NOT_FOUND, "There is no scoring run of that id.")
+        return board
+
+    @property
+    def replaying(self) -> Replaying:
+        """Runs that are made again."""
+        return Replaying(self.database, self.factors)
+
+    def algorithm_under(self, settings: Configuration) -> AlgorithmSpec:
+        """The algorithm that these settings describe."""
+        return algorithm(settings, self.factors)
+
+    def changes_of(self, wanted: Mapping[str, object], present: Configuration) -> dict[str, Any]:
+        """A change of the algorithm as one of the settings; raises ConfigurationRefusedError."""
+        return changes_of(wanted, present, self.factors)
+
+    async def algorithms(self) -> tuple[AlgorithmFacts, ...]:
+        """What is in force, in its stored version; version 1 unstored before the first run."""
+        async with self.database.read() as unit:
+            return (await in_force(unit, self.algorithm_under(self.configuration())),)
+
+
+def _work(
+    moment: ScoringMoment,
+    spec: AlgorithmSpec,
+    steadiness: Steadiness,
+    known: Mapping[str, HistoricMoments],
+) -> tuple[BoardDraft, bytes]:
+    """Everything that takes processor time; runs in a thread on immutable values."""
+    inputs = moment.scoring_inputs()
+    refuse_unknown(moment, inputs)
+    reliability, noise = steadiness.of(inputs, spec), steadiness.noise(inputs, spec)
+    return score(inputs, spec, reliability, known, noise), pack(inputs)

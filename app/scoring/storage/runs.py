@@ -1,0 +1,280 @@
+"""Boards with the inputs they were made of, and the scores of a symbol over time.
+
+Whoever did not pass the funnel, half of the universe, is one entry in the run's row.
+"""
+
+import asyncio
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Final
+
+from sqlalchemy import Row, Select, Text, and_, bindparam, func, or_, select, tuple_, type_coerce
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.container.tables import (
+    scoring_algorithms,
+    scoring_run_coverage,
+    scoring_run_moments,
+    scoring_runs,
+    symbol_scores,
+)
+from app.foundation.sql.bulk_insert import add_rows
+from app.foundation.sql.statements import insert
+from app.market.domain.models import DataSource
+from app.market.storage.tables import symbols as listings
+from app.scoring.domain.board import Board, Card
+from app.scoring.storage.moments import historic_moments, historic_row
+from app.scoring.storage.score_rows import absent_card, card_of, card_row, excluded_card
+from app.scoring.storage.tables import IS_PROVISIONAL
+
+_MOMENTS: Final = (
+    select(scoring_run_moments.c.moments)
+    .where(scoring_run_moments.c.run_id == scoring_runs.c.run_id)
+    .scalar_subquery()
+    .label("moments")
+)
+_SOURCE_COVERAGE: Final = (
+    select(scoring_run_coverage.c.source_coverage)
+    .where(scoring_run_coverage.c.run_id == scoring_runs.c.run_id)
+    .scalar_subquery()
+    .label("source_coverage")
+)
+_RUN: Final = (
+    *(column for column in scoring_runs.columns if column.name != "inputs"),
+    _MOMENTS,
+    _SOURCE_COVERAGE,
+    IS_PROVISIONAL.label("is_provisional"),
+)
+_RUN_KEYS: Final = frozenset({"run_id", "calculated_at"})  # both tables have them
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithm:
+    """A version of how scores are made; versions never change."""
+
+    name: str
+    version: int
+    body: dict[str, Any]
+    created_at: datetime
+    created_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringRepository:
+    """Runs, newest first."""
+
+    connection: AsyncConnection
+
+    async def save(self, board: Board, inputs: bytes | None) -> None:
+        """The whole board; `inputs` is what a replay needs, compressed by the caller."""
+        # A thread's work: on the event loop everybody would wait for it.
+        excluded, rows = await asyncio.to_thread(_divided, board)
+        run = {
+            "run_id": board.run_id,
+            "algorithm": board.algorithm,
+            "algorithm_version": board.algorithm_version,
+            "configuration_version": board.configuration_version,
+            "as_of": board.as_of,
+            "calculated_at": board.calculated_at,
+            "duration_ms": board.duration_ms,
+            "data_source": board.data_source.value,
+            "input_hash": board.input_hash,
+            "universe_size": board.universe_size,
+            "coverage": dict(board.coverage),
+            "excluded": {name: [card.reason, card.detail] for name, card in excluded.items()},
+            "inputs": inputs,
+        }
+        await self.connection.execute(scoring_runs.insert(), run)
+        coverage = {
+            "run_id": board.run_id,
+            "source_coverage": dict(board.source_coverage),
+            "is_provisional": board.is_provisional,
+        }
+        await self.connection.execute(scoring_run_coverage.insert(), coverage)
+        if board.moments:
+            used = {"run_id": board.run_id, "moments": historic_row(board.moments)}
+            await self.connection.execute(scoring_run_moments.insert(), used)
+        await add_rows(self.connection, symbol_scores, rows)
+
+    async def latest(self, until: datetime | None = None) -> Board | None:
+        """The newest board, of those made up to `until`; None before the first run."""
+        return await self._board(_newest(_until(select(*_RUN), until)))
+
+    async def latest_complete(self, until: datetime | None = None) -> Board | None:
+        """The newest board that is not provisional, of those made up to `until`."""
+        return await self._board(_complete(_newest(_until(select(*_RUN), until))))
+
+    async def run(self, run_id: str) -> Board | None:
+        return await self._board(select(*_RUN).where(scoring_runs.c.run_id == run_id))
+
+    async def inputs(self, run_id: str) -> bytes | None:
+        """What `save` was given; None where there is no such run or its inputs were dropped."""
+        wanted = select(scoring_runs.c.inputs).where(scoring_runs.c.run_id == run_id)
+        found: bytes | None = (await self.connection.execute(wanted)).scalar()
+        return found
+
+    async def history(
+        self, symbol: str, before: tuple[datetime, str] | None, limit: int
+    ) -> tuple[Board, ...]:
+        """Past complete boards, newest first, each with the card of `symbol` alone.
+
+        Scores of a former listing of that name are not among them. `before` is (calculated_at,
+        run_id) of the last one of the page before.
+        """
+        runs, lines = scoring_runs, symbol_scores
+        own = tuple(column for column in lines.columns if column.name not in _RUN_KEYS)
+        named = type_coerce(runs.c.excluded, Text).contains(f"{json.dumps(symbol)}:")
+        wanted = (
+            select(*_RUN, *own)
+            .outerjoin(lines, and_(lines.c.run_id == runs.c.run_id, lines.c.symbol == symbol))
+            .where(or_(lines.c.symbol.is_not(None), named), ~IS_PROVISIONAL)
+            .order_by(runs.c.calculated_at.desc(), runs.c.run_id.desc())
+            .limit(limit)
+        )
+        begun = (await self._begun((symbol,))).get(symbol)
+        if begun is not None:
+            wanted = wanted.where(runs.c.calculated_at >= begun)
+        if before is not None:
+            wanted = wanted.where(tuple_(runs.c.calculated_at, runs.c.run_id) < before)
+        rows = await self.connection.execute(wanted)
+        return tuple(
+            _board(
+                row,
+                (
+                    absent_card(symbol, *row.excluded[symbol])
+                    if row.symbol is None
+                    else card_of(row),
+                ),
+            )
+            for row in rows
+        )
+
+    async def _begun(self, names: Iterable[str]) -> dict[str, datetime]:
+        """When what bears these names now was first seen; nothing of what never had a contract."""
+        wanted = (
+            select(listings.c.symbol, func.max(listings.c.first_seen).label("begun"))
+            .where(listings.c.symbol.in_(tuple(names)))
+            .group_by(listings.c.symbol)
+        )
+        rows = await self.connection.execute(wanted)
+        return {row.symbol: row.begun for row in rows}
+
+    async def latest_composites(self, symbols: Iterable[str]) -> dict[str, float]:
+        """Composite scores of `symbols` on the newest complete board; who has none is left out."""
+        scores = symbol_scores
+        newest = _complete(_newest(select(scoring_runs.c.run_id))).scalar_subquery()
+        wanted = select(scores.c.symbol, scores.c.composite).where(
+            scores.c.run_id == newest,
+            scores.c.symbol.in_(tuple(symbols)),
+            scores.c.composite.is_not(None),
+        )
+        return {row.symbol: row.composite for row in await self.connection.execute(wanted)}
+
+    async def forget(self, before: datetime, all_before: datetime) -> int:
+        """Deletes old runs with their scores; the number of runs.
+
+        Of those calculated before `before` the newest of each UTC day stays until `all_before`:
+        the newest complete one where there is one.
+        """
+        table = scoring_runs
+        old = await self.connection.execute(
+            select(table.c.run_id, table.c.calculated_at)
+            .where(table.c.calculated_at < before)
+            .order_by(IS_PROVISIONAL.desc(), table.c.calculated_at, table.c.run_id)
+        )
+        runs = [(row.run_id, row.calculated_at) for row in old]
+        newest: dict[date, str] = {at.date(): run_id for run_id, at in runs if at >= all_before}
+        kept = set(newest.values())
+        gone = [{"gone": run_id} for run_id, _ in runs if run_id not in kept]
+        if gone:
+            await self.connection.execute(
+                table.delete().where(table.c.run_id == bindparam("gone")), gone
+            )
+        return len(gone)
+
+    async def drop_inputs(self, before: datetime) -> int:
+        """Forgets the inputs of runs calculated before `before`, but keeps their scores."""
+        table = scoring_runs
+        old = (table.c.calculated_at < before) & table.c.inputs.is_not(None)
+        return (
+            await self.connection.execute(table.update().where(old).values(inputs=None))
+        ).rowcount
+
+    async def algorithms(self) -> tuple[Algorithm, ...]:
+        """The newest version of each, by name."""
+        table = scoring_algorithms
+        rows = await self.connection.execute(select(table).order_by(table.c.name, table.c.version))
+        newest = {row.name: row for row in rows}
+        return tuple(_algorithm(row) for row in newest.values())
+
+    async def algorithm(self, name: str, version: int) -> Algorithm | None:
+        """One version; None if there is none of that number."""
+        table = scoring_algorithms
+        wanted = select(table).where(table.c.name == name, table.c.version == version)
+        row = (await self.connection.execute(wanted)).first()
+        return None if row is None else _algorithm(row)
+
+    async def keep_algorithm(self, algorithm: Algorithm) -> None:
+        """Stores this version; if it is known already, nothing changes."""
+        row = {name: getattr(algorithm, name) for name in Algorithm.__slots__}
+        statement = insert(self.connection, scoring_algorithms).on_conflict_do_nothing()
+        await self.connection.execute(statement, row)
+
+    async def _board(self, wanted: Select[Any]) -> Board | None:
+        run = (await self.connection.execute(wanted)).first()
+        if run is None:
+            return None
+        table = symbol_scores
+        rows = await self.connection.execute(
+            select(table).where(table.c.run_id == run.run_id).order_by(table.c.rank, table.c.symbol)
+        )
+        cards = [card_of(row) for row in rows]
+        ranked = [card for card in cards if card.rank is not None]
+        rest = [card for card in cards if card.rank is None]
+        rest += [absent_card(symbol, *why) for symbol, why in run.excluded.items()]
+        return _board(run, (*ranked, *sorted(rest, key=lambda card: card.symbol)))
+
+
+def _algorithm(row: Row[Any]) -> Algorithm:
+    return Algorithm(row.name, row.version, row.body, row.created_at, row.created_by)
+
+
+def _divided(board: Board) -> tuple[dict[str, Card], list[dict[str, Any]]]:
+    """Who did not pass the funnel, by symbol, and the rows of all others."""
+    excluded = {card.symbol: card for card in board.cards if card == excluded_card(card)}
+    return excluded, [card_row(board, one) for one in board.cards if one.symbol not in excluded]
+
+
+def _newest(wanted: Select[Any], count: int = 1) -> Select[Any]:
+    table = scoring_runs
+    return wanted.order_by(table.c.calculated_at.desc(), table.c.run_id.desc()).limit(count)
+
+
+def _until(wanted: Select[Any], until: datetime | None) -> Select[Any]:
+    return wanted if until is None else wanted.where(scoring_runs.c.calculated_at <= until)
+
+
+def _complete(wanted: Select[Any]) -> Select[Any]:
+    return wanted.where(~IS_PROVISIONAL)
+
+
+def _board(row: Row[Any], cards: tuple[Card, ...]) -> Board:
+    return Board(
+        run_id=row.run_id,
+        algorithm=row.algorithm,
+        algorithm_version=row.algorithm_version,
+        configuration_version=row.configuration_version,
+        as_of=row.as_of,
+        calculated_at=row.calculated_at,
+        duration_ms=row.duration_ms,
+        data_source=DataSource(row.data_source),
+        input_hash=row.input_hash,
+        universe_size=row.universe_size,
+        coverage=row.coverage,
+        cards=cards,
+        moments=historic_moments(row.moments),
+        source_coverage=row.source_coverage or {},
+        is_provisional=row.is_provisional,
+    )

@@ -1,0 +1,131 @@
+"""Tables of scoring: algorithms, runs, one line per symbol and run, and moments of boards."""
+
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    and_,
+    exists,
+)
+
+from app.foundation.sql.metadata import HUGE, between, metadata
+from app.foundation.sql.types import FiniteFloat, JsonText, UtcInstant, type_of_uuid
+
+scoring_algorithms = Table(
+    "scoring_algorithms",
+    metadata,
+    Column("name", String(64), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("body", JsonText, nullable=False),
+    Column("created_at", UtcInstant, nullable=False),
+    Column("created_by", String(128), nullable=False),
+    PrimaryKeyConstraint("name", "version"),
+)
+
+scoring_runs = Table(
+    "scoring_runs",
+    metadata,
+    Column("run_id", type_of_uuid, nullable=False),
+    Column("algorithm", String(64), nullable=False),
+    Column("algorithm_version", Integer, nullable=False),
+    Column("configuration_version", Integer, nullable=False),
+    Column("as_of", UtcInstant, nullable=False),
+    Column("calculated_at", UtcInstant, nullable=False),
+    Column("duration_ms", FiniteFloat, nullable=False),
+    Column("data_source", String(16), nullable=False),
+    Column("input_hash", String(128), nullable=False),
+    Column("universe_size", Integer, nullable=False),
+    Column("coverage", JsonText, nullable=False),
+    Column("excluded", JsonText, nullable=False),  # symbol -> [reason, detail]
+    Column("inputs", LargeBinary),
+    PrimaryKeyConstraint("run_id"),
+    between("universe_size", "0", "1000000"),
+    Index("ix_scoring_runs_calculated_at", "calculated_at", "run_id"),
+)
+
+symbol_scores = Table(
+    "symbol_scores",
+    metadata,
+    Column("run_id", type_of_uuid, nullable=False),
+    Column("symbol", String(64), nullable=False),
+    Column("calculated_at", UtcInstant, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("reason", Text),
+    Column("rank", Integer),
+    Column("composite", FiniteFloat),
+    Column("technical", FiniteFloat),
+    Column("fundamental", FiniteFloat),
+    Column("market_structure", FiniteFloat),
+    Column("risk", FiniteFloat),
+    Column("z", FiniteFloat),
+    Column("confidence", FiniteFloat),
+    Column("volatility", FiniteFloat),
+    Column("supporting", JsonText, nullable=False),
+    PrimaryKeyConstraint("run_id", "symbol"),
+    ForeignKeyConstraint(["run_id"], ["scoring_runs.run_id"], ondelete="CASCADE"),
+    CheckConstraint("rank >= 1", name="rank_positive"),
+    *(
+        between(name, "0", "1")
+        for name in (
+            "composite",
+            "technical",
+            "fundamental",
+            "market_structure",
+            "risk",
+            "confidence",
+        )
+    ),
+    between("z", "-1e6", "1e6"),
+    between("volatility", "0", HUGE),
+    Index("ix_symbol_scores_symbol_calculated_at", "symbol", "calculated_at", "run_id"),
+)
+
+# Mean and spread of what a universe looked like, by day: smaller ones are measured by them.
+scoring_moments = Table(
+    "scoring_moments",
+    metadata,
+    Column("algorithm", String(64), nullable=False),
+    Column("algorithm_version", Integer, nullable=False),
+    Column("day", String(10), nullable=False),  # UTC, YYYY-MM-DD
+    Column("moments", JsonText, nullable=False),  # name -> [mean, sd, symbols]
+    PrimaryKeyConstraint("algorithm", "algorithm_version", "day"),
+)
+
+# Runs that used such moments; most do not.
+scoring_run_moments = Table(
+    "scoring_run_moments",
+    metadata,
+    Column("run_id", type_of_uuid, nullable=False),
+    # name -> [mean, sd, symbols, days, first day, last day]
+    Column("moments", JsonText, nullable=False),
+    PrimaryKeyConstraint("run_id"),
+    ForeignKeyConstraint(["run_id"], ["scoring_runs.run_id"], ondelete="CASCADE"),
+)
+
+# Share of the eligible symbols that each exchange source covered in a run.
+scoring_run_coverage = Table(
+    "scoring_run_coverage",
+    metadata,
+    Column("run_id", type_of_uuid, nullable=False),
+    Column("source_coverage", JsonText, nullable=False),  # source -> share
+    Column("is_provisional", Boolean, nullable=False),
+    PrimaryKeyConstraint("run_id"),
+    ForeignKeyConstraint(["run_id"], ["scoring_runs.run_id"], ondelete="CASCADE"),
+)
+
+# Condition on `scoring_runs`: a source covered too few symbols, so that no decision used the run.
+# Runs from before coverage was kept have no row: it is not known, and they count as provisional.
+IS_PROVISIONAL = ~exists().where(
+    and_(
+        scoring_run_coverage.c.run_id == scoring_runs.c.run_id,
+        ~scoring_run_coverage.c.is_provisional,
+    )
+)

@@ -1,1 +1,0 @@
-"""Use cases in four steps: load, decide, save, tell."""

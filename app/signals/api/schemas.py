@@ -1,0 +1,190 @@
+"""How a signal is shown, wherever it is shown: its state, its verdict, every vote."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import Field
+
+from app.configuration.domain.policy import Policy
+from app.foundation.http.schemas import Json, Out, Score, Share, UtcTime
+from app.signals.domain.consensus import Evaluation, Recommendation, Verdict, Vote
+from app.signals.domain.evaluated_signal import Judged
+from app.signals.domain.models import Direction, Signal, SignalState
+from app.signals.domain.outcomes import Outcome
+from app.signals.domain.signal_effect import Effect, Move
+
+
+class VoteOut(Out):
+    """The vote of one agent, or of the signal's source; an abstention has no probability."""
+
+    agent: str = Field(examples=["technical"], description="`source` for that of the source.")
+    is_source: bool = Field(
+        description="The source votes 1/2 +- 1/2 x trust x strength x confidence, with the trust "
+        "that its record for this type of signal has earned; see `figures`."
+    )
+    weight: Share = Field(description="Of all agents; the source weighs as much as their mean.")
+    probability: Score | None = Field(
+        description="That the symbol beats the median of the universe over the horizon."
+    )
+    recommendation: Recommendation | None
+    confidence: Score | None
+    figures: dict[str, float] = Field(description="The numbers used.")
+    reason: str | None = Field(description="Of an abstention or a veto.")
+    is_veto: bool
+    is_dissent: bool = Field(description="It recommended the opposite of what came out.")
+
+    @classmethod
+    def of(cls, vote: Vote) -> Self:
+        return cls.model_validate(vote)
+
+
+class VerdictOut(Out):
+    """What the agents came to, and on what ground."""
+
+    evaluation: Evaluation | None = Field(
+        description="Null where too few agents have voted. CONDITIONAL is likely to be right, but "
+        "most votes do not say so: it is no approval."
+    )
+    consensus_score: Score | None = Field(description="Probability that the signal is right.")
+    approval_share: Share = Field(description="Of the weight that voted.")
+    voted_share: Share = Field(description="Of the weight of all agents.")
+    reason: str
+    is_weighed_by_skill: bool = Field(description="Else every agent weighs the same.")
+    board_id: str | None = Field(description="The scoring run that the agents looked at.")
+    configuration_version: int | None
+    votes: list[VoteOut]
+
+    @classmethod
+    def of(cls, verdict: Verdict, judged: Judged) -> Self:
+        return cls(
+            evaluation=verdict.evaluation,
+            consensus_score=verdict.score,
+            approval_share=verdict.approvals,
+            voted_share=verdict.voted,
+            reason=verdict.reason,
+            is_weighed_by_skill=verdict.is_weighed_by_skill,
+            board_id=judged.board_id,
+            configuration_version=judged.configuration_version,
+            votes=[VoteOut.of(vote) for vote in verdict.votes],
+        )
+
+
+class EffectOut(Out):
+    """What became of an approved signal."""
+
+    policy: Policy = Field(description="That applied.")
+    move: Move | None = Field(description="The change of the membership that it asked for.")
+    symbol: str | None
+    old_symbol: str | None = Field(description="The member that makes room.")
+    note: str | None = Field(description="Why it came to no more.")
+    at: UtcTime
+    proposal_id: str | None
+    version: int | None = Field(description="Of the portfolio that it made.")
+
+    @classmethod
+    def of(cls, effect: Effect) -> Self:
+        step = effect.step
+        return cls(
+            policy=effect.policy,
+            move=None if step is None else step.move,
+            symbol=None if step is None else step.symbol,
+            old_symbol=None if step is None else step.old_symbol,
+            note=effect.note,
+            at=effect.at,
+            proposal_id=effect.proposal_id,
+            version=effect.version,
+        )
+
+
+class OutcomeOut(Out):
+    """What came of the symbol over the horizon, after the verdict."""
+
+    starts_at: UtcTime = Field(description="The first full hour after the verdict.")
+    ends_at: UtcTime
+    booked_at: UtcTime | None = Field(description="Null while it is open.")
+    beat_median: bool | None = Field(description="Null while it is not known.")
+    gain: float | None = Field(description="Of the symbol, as a fraction.")
+    median: float | None = Field(description="Of the universe, as a fraction.")
+    names: int | None = Field(description="Symbols whose median it is.")
+    reason: str | None = Field(description="Why it stays unknown.")
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Self:
+        return cls(
+            starts_at=outcome.window.starts_at,
+            ends_at=outcome.window.ends_at,
+            booked_at=outcome.booked_at,
+            beat_median=outcome.beat,
+            gain=outcome.gain,
+            median=outcome.median,
+            names=outcome.names,
+            reason=outcome.reason,
+        )
+
+
+class PendingSignalOut(Out):
+    """A signal as its source sent it, and where it is in its life."""
+
+    signal_id: str
+    source_name: str
+    source_signal_id: str | None
+    signal_type: str
+    symbol: str | None
+    signal_direction: Direction
+    signal_strength: Score
+    confidence_level: Score
+    signal_data: Json = Field(description="The source's own.")
+    unused_fields: list[str] = Field(
+        description="What nothing here uses.", examples=[["signal_data.rule"]]
+    )
+    signal_timestamp: UtcTime | None
+    received_at: UtcTime
+    expires_at: UtcTime
+    state: SignalState
+    reason: str | None = Field(description="Of the state.")
+    attempts: int = Field(description="How often it was tried to judge it.")
+    settled_at: UtcTime | None = Field(description="When it left the queue.")
+
+    @classmethod
+    def of(cls, signal: Signal) -> Self:
+        return cls(**signal_fields(signal))
+
+
+class SignalOut(PendingSignalOut):
+    """A signal with its last verdict."""
+
+    verdict: VerdictOut | None = Field(description="Null until it was judged.")
+    effect: EffectOut | None = Field(description="Null until that is decided.")
+    outcome: OutcomeOut | None = Field(description="Null without a verdict to hold to it.")
+
+    @classmethod
+    def shown(cls, judged: Judged) -> Self:
+        verdict = None if judged.verdict is None else VerdictOut.of(judged.verdict, judged)
+        effect = None if judged.effect is None else EffectOut.of(judged.effect)
+        outcome = None if judged.outcome is None else OutcomeOut.of(judged.outcome)
+        fields = signal_fields(judged.signal)
+        return cls(**fields, verdict=verdict, effect=effect, outcome=outcome)
+
+
+def signal_fields(signal: Signal) -> Mapping[str, Any]:
+    """The wire fields of a signal."""
+    claim = signal.claim
+    return {
+        "signal_id": signal.signal_id,
+        "source_name": claim.source,
+        "source_signal_id": claim.source_id,
+        "signal_type": claim.type,
+        "symbol": claim.symbol,
+        "signal_direction": claim.direction,
+        "signal_strength": claim.strength,
+        "confidence_level": claim.confidence,
+        "signal_data": claim.data,
+        "unused_fields": list(claim.unused_fields),
+        "signal_timestamp": claim.said_at,
+        "received_at": signal.received_at,
+        "expires_at": signal.expires_at,
+        "state": signal.state,
+        "reason": signal.reason,
+        "attempts": signal.attempts,
+        "settled_at": signal.settled_at,
+    }

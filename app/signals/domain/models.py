@@ -1,0 +1,165 @@
+"""Signals: what a source says of a symbol, and the life of it up to its end."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Final
+
+from app.configuration.domain.signal_rules import SignalRules
+from app.foundation.errors import Code, ConflictError, RefusedError
+
+# Clocks of sources run ahead of ours a little.
+AHEAD: Final = timedelta(seconds=5)
+TIMEFRAME: Final = "timeframe"  # the only field of `Claim.data` that has a meaning here
+LONGEST_TIMEFRAME: Final = timedelta(days=90)
+_TIMEFRAME: Final = re.compile(r"([1-9][0-9]{0,4})([mhdw])")  # 15m, 4h, 1d, 2w
+_UNITS: Final[Mapping[str, timedelta]] = MappingProxyType(
+    {
+        "m": timedelta(minutes=1),
+        "h": timedelta(hours=1),
+        "d": timedelta(days=1),
+        "w": timedelta(weeks=1),
+    }
+)
+
+
+class Direction(StrEnum):
+    BUY = "BUY"
+    SELL = "SELL"
+    NEUTRAL = "NEUTRAL"
+
+
+class SignalState(StrEnum):
+    RECEIVED = "received"
+    VALIDATED = "validated"  # waits to be judged
+    EVALUATING = "evaluating"
+    APPROVED = "approved"
+    APPLIED = "applied"  # and something came of it
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    FAILED = "failed"  # nobody could judge it; it may be tried again
+
+
+_S = SignalState
+# Every way that there is; a state that leads nowhere is final.
+NEXT: Final[Mapping[SignalState, frozenset[SignalState]]] = MappingProxyType(
+    {
+        _S.RECEIVED: frozenset({_S.VALIDATED, _S.REJECTED}),
+        _S.VALIDATED: frozenset({_S.EVALUATING, _S.EXPIRED}),
+        _S.EVALUATING: frozenset({_S.APPROVED, _S.REJECTED, _S.EXPIRED, _S.FAILED}),
+        _S.APPROVED: frozenset({_S.APPLIED, _S.EXPIRED}),
+        _S.FAILED: frozenset({_S.VALIDATED, _S.EXPIRED}),
+        _S.APPLIED: frozenset(),
+        _S.REJECTED: frozenset(),
+        _S.EXPIRED: frozenset(),
+    }
+)
+PENDING: Final = frozenset({_S.RECEIVED, _S.VALIDATED, _S.EVALUATING})
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a source says; `symbol` is the standard spelling, None for the market as a whole."""
+
+    source: str
+    type: str
+    strength: float  # 0..1
+    confidence: float  # 0..1
+    symbol: str | None = None
+    direction: Direction = Direction.NEUTRAL
+    data: Mapping[str, Any] | None = None  # JSON, the source's own
+    source_id: str | None = None  # names the signal at its source
+    said_at: datetime | None = None
+    expires_at: datetime | None = None  # None: after the time that the settings give
+
+    @property
+    def timeframe(self) -> timedelta | None:
+        """The horizon that the source names in its data; None without one that can be read."""
+        given = None if self.data is None else self.data.get(TIMEFRAME)
+        found = _TIMEFRAME.fullmatch(given) if isinstance(given, str) else None
+        if found is None:
+            return None
+        lasts = int(found[1]) * _UNITS[found[2]]
+        return lasts if lasts <= LONGEST_TIMEFRAME else None
+
+    @property
+    def unused_fields(self) -> tuple[str, ...]:
+        """The fields of the data that nothing here uses, by name."""
+        used = set() if self.timeframe is None else {TIMEFRAME}
+        return tuple(f"signal_data.{name}" for name in sorted({*(self.data or ())} - used))
+
+    def same_content(self, other: "Claim") -> bool:
+        """Whether a second delivery says what the first one said."""
+        return self == other
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A claim in its life; what is None has not come to pass."""
+
+    signal_id: str
+    claim: Claim
+    state: SignalState
+    received_at: datetime
+    expires_at: datetime
+    attempts: int = 0  # how often it was tried to judge it
+    settled_at: datetime | None = None  # when it left the queue
+    reason: str | None = None  # of the state, for people
+
+    @property
+    def is_pending(self) -> bool:
+        return self.state in PENDING
+
+    def to(self, state: SignalState, reason: str | None = None) -> "Signal":
+        """Raises ConflictError(invalid_state_transition) for a way that is not in the table."""
+        if state not in NEXT[self.state]:
+            raise ConflictError(
+                Code.INVALID_STATE_TRANSITION,
+                f"A signal that is {self.state.value} cannot become {state.value}.",
+                facts={"state": self.state.value},
+            )
+        return replace(self, state=state, reason=reason)
+
+    def expired(self, now: datetime) -> "Signal":
+        """Its end if its time is over, whatever it waits for; else as it is."""
+        if now < self.expires_at or SignalState.EXPIRED not in NEXT[self.state]:
+            return self
+        return replace(
+            self.to(SignalState.EXPIRED, "its time was over"), settled_at=self.expires_at
+        )
+
+    def again(self) -> "Signal":
+        """A failed one back in the queue."""
+        return replace(self.to(SignalState.VALIDATED), settled_at=None)
+
+
+def received(signal_id: str, claim: Claim, now: datetime, rules: SignalRules) -> Signal:
+    """The signal as it comes in: in the queue, or rejected below the thresholds.
+
+    Raises RefusedError: signal_expired for one that is over on arrival, validation_failed for one
+    out of the future, or one that ends before it was said.
+    """
+    if claim.said_at is not None and claim.said_at > now + AHEAD:
+        raise RefusedError(Code.VALIDATION_FAILED, "The signal's time lies in the future.")
+    begun = now if claim.said_at is None else claim.said_at
+    default = begun + timedelta(seconds=rules.expires_after)
+    ends = default if claim.expires_at is None else claim.expires_at
+    if claim.said_at is not None and ends <= claim.said_at:
+        raise RefusedError(Code.VALIDATION_FAILED, "The signal ends before it was said.")
+    if ends <= now:
+        raise RefusedError(Code.SIGNAL_EXPIRED, "The signal's time is over already.")
+    came = Signal(signal_id, claim, SignalState.RECEIVED, received_at=now, expires_at=ends)
+    for name, given, least in (
+        ("strength", claim.strength, rules.min_strength),
+        ("confidence", claim.confidence, rules.min_confidence),
+    ):
+        if given < least:
+            said = f"its {name} {given:g} is below {least:g}"
+            return replace(came.to(SignalState.REJECTED, said), settled_at=now)
+    if claim.symbol is None:
+        said = "it names no symbol that could be judged"
+        return replace(came.to(SignalState.REJECTED, said), settled_at=now)
+    return came.to(SignalState.VALIDATED)

@@ -1,0 +1,126 @@
+"""How good the probabilities of an agent or a source have been, and the weight that they earn."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+from app.foundation.decimal_math import ONE, to_millionths
+from app.signals.domain.models import Direction
+from app.signals.domain.opinion_pool import earned, shrunk_brier, skill
+
+BINS: Final = 10  # of probabilities, equally wide
+UNPROVEN: Final = 0.2  # trust in a source without skill
+SourceKey = tuple[str, str]  # a source and one of its signal types
+
+
+class Kind(StrEnum):
+    """Whose probabilities they are."""
+
+    AGENT = "agent"  # that the symbol beats the median
+    SOURCE = "source"  # that the signal is right: what it claims
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Forecasts of about the same probability."""
+
+    number: int  # 0..9, from the lowest
+    outcomes: int = 0
+    said: float = 0.0  # sum of the probabilities
+    came: int = 0  # how often it came so
+    squares: float = 0.0  # sum of the squared distances
+
+    def told(self, probability: float, came: bool) -> "Bin":
+        return replace(
+            self,
+            outcomes=self.outcomes + 1,
+            said=self.said + probability,
+            came=self.came + came,
+            squares=self.squares + (probability - came) ** 2,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """All forecasts of one agent or source whose outcome is known, by how sure they were."""
+
+    bins: tuple[Bin, ...] = ()  # that are not empty, ascending
+
+    @property
+    def outcomes(self) -> int:
+        return sum(one.outcomes for one in self.bins)
+
+    @property
+    def came(self) -> int:
+        return sum(one.came for one in self.bins)
+
+    @property
+    def brier(self) -> float | None:
+        """None without any outcome."""
+        return sum(one.squares for one in self.bins) / self.outcomes if self.outcomes else None
+
+    @property
+    def skill(self) -> float:
+        """1 - BS / 0.25 with 50 outcomes of chance before the first own one: 0 without any."""
+        return skill(shrunk_brier(sum(one.squares for one in self.bins), self.outcomes))
+
+    @property
+    def calibration_error(self) -> float | None:
+        """Mean distance, over all forecasts, of what a bin said from what came of it."""
+        if not self.outcomes:
+            return None
+        return sum(abs(one.said - one.came) for one in self.bins) / self.outcomes
+
+    def told(self, probability: float, came: bool) -> "Record":
+        """With one more outcome."""
+        number = bin_of(probability)
+        known = {one.number: one for one in self.bins}
+        known[number] = known.get(number, Bin(number)).told(probability, came)
+        return Record(tuple(known[one] for one in sorted(known)))
+
+
+def claimed(strength: float, confidence: float) -> float:
+    """The probability of being right that a source claims: from 1/2 to 1."""
+    return 0.5 + 0.5 * strength * confidence
+
+
+def trust(record: Record) -> float:
+    """The part k of a source's claim that counts: 0.2 + 0.8 n / (n + 50) max(0, skill).
+
+    `Record.skill` has the factor n / (n + 50) already.
+    """
+    return UNPROVEN + (1.0 - UNPROVEN) * max(0.0, record.skill)
+
+
+def is_proven(record: Record, least: int) -> bool:
+    """Whether a source has any skill, which is not known with fewer than `least` outcomes."""
+    return record.outcomes >= least and to_millionths(record.skill) > 0
+
+
+def bin_of(probability: float) -> int:
+    """0..9; one half begins the sixth."""
+    return min(to_millionths(probability) * BINS // ONE, BINS - 1)
+
+
+def weights_of(
+    records: Mapping[str, Record], agents: Iterable[str], least: int
+) -> dict[str, float] | None:
+    """Weights that follow skill; None, which is equal weights, while nobody has any.
+
+    Of an agent with fewer than `least` outcomes the skill is not known: it weighs nothing beside
+    one whose skill is.
+    """
+    known = {
+        name: records[name].skill
+        for name in agents
+        if name in records and records[name].outcomes >= least
+    }
+    return earned(known)
+
+
+def is_right(direction: Direction, beat: bool) -> bool | None:
+    """Whether a signal was right; None for one that leaned to no side."""
+    if direction is Direction.NEUTRAL:
+        return None
+    return beat is (direction is Direction.BUY)

@@ -1,0 +1,153 @@
+"""Books what came of signals once their horizon is over, and with it the skill of the agents."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from app.foundation.events import SignalOutcomesBooked
+from app.foundation.sql.database import Database
+from app.foundation.sql.unit_of_work import UnitOfWork
+from app.portfolio.services.decision_context import GroundsNow
+from app.signals.domain.opinion_pool import clipped
+from app.signals.domain.outcomes import GRACE, HOUR_MS, REACH_MS, Field, Window, gain_of
+from app.signals.domain.track_record import Record, SourceKey, claimed, is_right
+from app.signals.storage.outcomes import Booking, OpenOutcome
+
+BATCH: Final = 500  # outcomes in one transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    decided: int
+    unknown: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignalOutcomes:
+    """An outcome and what it adds to the records are one transaction: nothing counts twice."""
+
+    database: Database
+    grounds: GroundsNow
+    batch: int = BATCH
+
+    async def book(self) -> Booked:
+        """Everything whose window is over and whose prices are there.
+
+        What has no price, or no median to compare with, waits for six hours and is then booked as
+        unknown. Without a market nothing is booked.
+        """
+        now = self.grounds.market.as_of()
+        if now is None:
+            return Booked(0, 0)
+        async with self.database.read() as unit:
+            windows = await unit.signal_outcomes.windows(now)
+        decided = unknown = 0
+        for window in windows:
+            async with self.database.read() as unit:
+                field = await _field(unit, window)
+            while True:
+                some = await self._some(window, field, is_late=now >= window.ends_at + GRACE)
+                decided += some.decided
+                unknown += some.unknown
+                if some.decided + some.unknown < self.batch:
+                    break
+        return Booked(decided, unknown)
+
+    async def _some(self, window: Window, field: Field, *, is_late: bool) -> Booked:
+        if field.median is None and not is_late:
+            return Booked(0, 0)
+        wanted = None if is_late else field.gains
+
+        async def change(unit: UnitOfWork) -> Booked:
+            waiting = await unit.signal_outcomes.take(window, self.batch, wanted)
+            bookings = await self._bookings(unit, waiting, field)
+            await unit.signal_outcomes.book(bookings)
+            await _recorded(unit, waiting, bookings)
+            booked = _told(unit, bookings, self.grounds.clock())
+            return Booked(booked.beat + booked.missed, booked.unknown)
+
+        return await self.database.run(change)
+
+    async def _bookings(
+        self, unit: UnitOfWork, waiting: Iterable[OpenOutcome], field: Field
+    ) -> list[Booking]:
+        """Of outcomes of one symbol whose windows overlap only the first counts.
+
+        They are one event: a source that says the same each minute proves nothing more. The types
+        of a source's signals have records of their own.
+        """
+        names = {one.symbol for one in waiting}
+        agents, sources = await unit.signal_outcomes.counted_until(names)
+        at = self.grounds.clock()
+        bookings = []
+        for one in waiting:
+            outcome = field.decided(one.outcome, one.symbol, at)
+            if outcome is None:
+                missing = one.outcome.unknown(field.why_unknown(one.symbol), at)
+                bookings.append(Booking(one.signal_id, missing, False, False))
+                continue
+            key = (one.source, one.type, one.symbol)
+            leans = is_right(one.direction, bool(outcome.beat)) is not None
+            free = _is_free(agents.get(one.symbol), outcome.window)
+            first = leans and _is_free(sources.get(key), outcome.window)
+            if free:
+                agents[one.symbol] = outcome.window.ends_at
+            if first:
+                sources[key] = outcome.window.ends_at
+            bookings.append(Booking(one.signal_id, outcome, free, first))
+        return bookings
+
+
+async def _field(unit: UnitOfWork, window: Window) -> Field:
+    """What the symbols that were scored when the window began did in it."""
+    universe = await unit.hourly_bars.universe(window.starts_at)
+    names = universe | await unit.signal_outcomes.symbols(window)
+    listings = await unit.hourly_bars.listings(names)
+    ends = (window.starts_ms - REACH_MS, window.starts_ms + HOUR_MS)
+    last = (window.ends_ms - REACH_MS - HOUR_MS, window.ends_ms)
+    ids = [one.symbol_id for one in listings]
+    bars = await unit.hourly_bars.bars(ids, (ends, last))
+    # What is over has its last price somewhere within.
+    gone = [one.symbol_id for one in listings if one.is_over]
+    if gone:
+        bars |= await unit.hourly_bars.bars(gone, [(ends[0], window.ends_ms)])
+    gains = {}
+    for one in listings:
+        gain = gain_of(bars.get(one.symbol_id, ()), window, is_over=one.is_over)
+        if gain is not None:
+            gains[one.symbol] = gain
+    return Field.of(gains, universe)
+
+
+async def _recorded(
+    unit: UnitOfWork, waiting: Iterable[OpenOutcome], bookings: Iterable[Booking]
+) -> None:
+    """Adds what counts to the records of the agents that voted and of the sources."""
+    booked = {one.signal_id: one for one in bookings}
+    counted = [one.signal_id for one in booked.values() if one.counts_for_agents]
+    agents: dict[str, Record] = {}
+    for signal_id, agent, probability in await unit.signals.forecasts(counted):
+        beat = bool(booked[signal_id].outcome.beat)
+        agents[agent] = agents.get(agent, Record()).told(probability, beat)
+    sources: dict[SourceKey, Record] = {}
+    for one in waiting:
+        booking, key = booked[one.signal_id], (one.source, one.type)
+        right = is_right(one.direction, bool(booking.outcome.beat))
+        if booking.counts_for_source and right is not None:
+            said = clipped(claimed(one.strength, one.confidence))
+            sources[key] = sources.get(key, Record()).told(said, right)
+    await unit.signal_records.add(agents, sources)
+
+
+def _told(unit: UnitOfWork, bookings: Iterable[Booking], at: datetime) -> SignalOutcomesBooked:
+    found = Counter(one.outcome.beat for one in bookings)
+    booked = SignalOutcomesBooked(found[True], found[False], found[None], at)
+    if found:
+        unit.announce(booked)
+    return booked
+
+
+def _is_free(until: datetime | None, window: Window) -> bool:
+    return until is None or until <= window.starts_at

@@ -1,0 +1,111 @@
+"""Our own sources of signals: asked after each new board, and what they say is sent once."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import structlog
+
+from app.foundation.errors import ConflictError, RateLimitedError, RefusedError
+from app.foundation.idempotency import Command
+from app.market.domain.models import Interval
+from app.market.domain.segments import unbroken
+from app.signals.domain.fundamental_ideas import FUNDAMENTAL, fundamental_ideas
+from app.signals.domain.sources import Idea, Seen, chosen
+from app.signals.domain.technical_source import TECHNICAL, technical_ideas
+from app.signals.services.evaluation import board_of
+from app.signals.services.service import Signals
+
+TIMEOUT_S: Final = 30.0
+_ACTOR: Final = "sources"
+_log = structlog.get_logger("signals")
+
+
+class SignalSource(Protocol):
+    """`name` is that of its signals, up to 64 characters, and of its switch in the settings."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def ideas(self, seen: Seen) -> Sequence[Idea]:
+        """What it has to say now; it may say the same again."""
+        ...
+
+
+class TechnicalSource:
+    name = TECHNICAL
+
+    async def ideas(self, seen: Seen) -> Sequence[Idea]:
+        return await asyncio.to_thread(technical_ideas, seen)
+
+
+class FundamentalSource:
+    name = FUNDAMENTAL
+
+    async def ideas(self, seen: Seen) -> Sequence[Idea]:
+        return fundamental_ideas(seen)
+
+
+BUILT_IN: Final[tuple[SignalSource, ...]] = (TechnicalSource(), FundamentalSource())
+
+
+@dataclass(slots=True)
+class SignalSources:
+    """A source that fails or takes too long says nothing, and the others go on."""
+
+    signals: Signals
+    sources: tuple[SignalSource, ...] = BUILT_IN
+    timeout_s: float = TIMEOUT_S
+    _board_id: str | None = field(default=None, init=False)
+    _sent: frozenset[tuple[str, str]] = field(default=frozenset(), init=False)
+
+    async def look(self) -> int:
+        """Asks each source that is on about the newest board; how many signals are new.
+
+        A board is looked at once: after a restart it may be looked at again, and the names of the
+        signals see to it that none is there twice.
+        """
+        async with self.signals.database.read() as unit:
+            configuration = await unit.configuration.current()
+        grounds = self.signals.grounds(configuration)
+        board = board_of(grounds)
+        if board is None or board.run_id == self._board_id:
+            return 0
+        rules = configuration.signals
+        hourly = grounds.market.panel(Interval.HOUR)
+        seen = Seen(board, None if hourly is None else unbroken(hourly), rules)
+        new, said = 0, set()
+        for source in self.sources:
+            if rules.sources.get(source.name, True):
+                ideas = chosen(await self._said(source, seen), board, rules)
+                new += await self._send(source.name, ideas)
+                said |= {(source.name, idea.key) for idea in ideas}
+        self._board_id, self._sent = board.run_id, frozenset(said)
+        return new
+
+    async def _said(self, source: SignalSource, seen: Seen) -> Sequence[Idea]:
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                return await source.ideas(seen)
+        except Exception as error:  # noqa: BLE001  # somebody else's code may raise anything
+            _log.warning("source_failed", source=source.name, cause=type(error).__name__)
+            return ()
+
+    async def _send(self, name: str, ideas: Sequence[Idea]) -> int:
+        """Raises RateLimitedError where too many wait: the board is looked at again later."""
+        new = 0
+        for idea in ideas:
+            if (name, idea.key) in self._sent:
+                continue
+            command = Command(_ACTOR, self.signals.new_id())
+            try:
+                taken = (await self.signals.submit(idea.claim(name), command)).result
+            except RateLimitedError:
+                raise
+            except (ConflictError, RefusedError) as error:
+                # Bars may be corrected after the fact: what was said first stands.
+                _log.info("idea_refused", source=name, symbol=idea.symbol, code=error.code.value)
+                continue
+            new += taken is not None and taken.is_new
+        return new

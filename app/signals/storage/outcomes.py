@@ -1,0 +1,201 @@
+"""What came of signals: one row for each verdict that is held to it, open until it is booked."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Row, bindparam, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.foundation.sql.statements import insert
+from app.signals.domain.evaluated_signal import Judged
+from app.signals.domain.models import Direction
+from app.signals.domain.outcomes import Outcome, Window
+from app.signals.storage.signal_outcome_tables import signal_outcomes as table
+from app.signals.storage.tables import signals
+
+_BOOKED: Final = (
+    "booked_at", "beat", "gain", "median", "names", "reason", "counts_for_agents",
+    "counts_for_source",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOutcome:
+    """An outcome that is to be booked, and the forecast of the source."""
+
+    signal_id: str
+    source: str
+    type: str  # of the signal
+    symbol: str
+    direction: Direction
+    strength: float
+    confidence: float
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """An outcome as it is booked, and for whom it counts."""
+
+    signal_id: str
+    outcome: Outcome
+    counts_for_agents: bool
+    counts_for_source: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeCounts:
+    open: int
+    decided: int
+    unknown: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignalOutcomeRepository:
+    connection: AsyncConnection
+
+    async def open(self, judged: Iterable[Judged]) -> None:
+        """Nothing where a verdict is held to nothing; one that is there stays as it is."""
+        rows = [
+            {
+                "signal_id": one.signal.signal_id,
+                "source": one.signal.claim.source,
+                "type": one.signal.claim.type,
+                "symbol": one.signal.claim.symbol,
+                "starts_at": one.outcome.window.starts_at,
+                "ends_at": one.outcome.window.ends_at,
+                "counts_for_agents": False,
+                "counts_for_source": False,
+            }
+            for one in judged
+            if one.outcome is not None and one.signal.claim.symbol is not None
+        ]
+        if rows:
+            await self.connection.execute(
+                insert(self.connection, table).on_conflict_do_nothing(), rows
+            )
+
+    async def of(self, signal_ids: Iterable[str]) -> dict[str, Outcome]:
+        """By signal; those without one are left out."""
+        wanted = select(table).where(table.c.signal_id.in_([*signal_ids]))
+        return {row.signal_id: _outcome(row) for row in await self.connection.execute(wanted)}
+
+    async def windows(self, now: datetime) -> tuple[Window, ...]:
+        """Those over by then in which something is open, the first that ended first."""
+        wanted = (
+            select(table.c.starts_at, table.c.ends_at)
+            .where(table.c.booked_at.is_(None), table.c.ends_at <= now)
+            .distinct()
+            .order_by(table.c.ends_at, table.c.starts_at)
+        )
+        return tuple(Window(*row) for row in await self.connection.execute(wanted))
+
+    async def take(
+        self, window: Window, limit: int, symbols: Iterable[str] | None = None
+    ) -> tuple[OpenOutcome, ...]:
+        """Open ones of a window, of some symbols only or of all; locked, in the order of ids."""
+        claimed = (signals.c.direction, signals.c.strength, signals.c.confidence)
+        wanted = (
+            select(table, *(column.label(f"said_{column.name}") for column in claimed))
+            .join(signals, signals.c.signal_id == table.c.signal_id)
+            .where(table.c.booked_at.is_(None))
+            .where(table.c.starts_at == window.starts_at, table.c.ends_at == window.ends_at)
+            .order_by(table.c.signal_id)
+            .limit(limit)
+            .with_for_update(of=table)
+        )
+        if symbols is not None:
+            wanted = wanted.where(table.c.symbol.in_([*symbols]))
+        return tuple(_open(row) for row in await self.connection.execute(wanted))
+
+    async def symbols(self, window: Window) -> frozenset[str]:
+        """That an open outcome of the window is about."""
+        wanted = select(table.c.symbol).where(
+            table.c.booked_at.is_(None),
+            table.c.starts_at == window.starts_at,
+            table.c.ends_at == window.ends_at,
+        )
+        return frozenset(row.symbol for row in await self.connection.execute(wanted.distinct()))
+
+    async def counted_until(
+        self, symbols: Iterable[str]
+    ) -> tuple[dict[str, datetime], dict[tuple[str, str, str], datetime]]:
+        """The last end of what counts: by symbol for agents, by source, type and symbol."""
+        wanted = (
+            select(table.c.symbol, func.max(table.c.ends_at).label("ends"))
+            .where(table.c.symbol.in_([*symbols]), table.c.counts_for_agents)
+            .group_by(table.c.symbol)
+        )
+        agents = {row.symbol: row.ends for row in await self.connection.execute(wanted)}
+        wanted = (
+            select(
+                table.c.source,
+                table.c.type,
+                table.c.symbol,
+                func.max(table.c.ends_at).label("ends"),
+            )
+            .where(table.c.symbol.in_([*symbols]), table.c.counts_for_source)
+            .group_by(table.c.source, table.c.type, table.c.symbol)
+        )
+        rows = await self.connection.execute(wanted)
+        return agents, {(row.source, row.type, row.symbol): row.ends for row in rows}
+
+    async def book(self, bookings: Sequence[Booking]) -> None:
+        values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in _BOOKED}
+        statement = table.update().where(table.c.signal_id == bindparam("of")).values(values)
+        if bookings:
+            await self.connection.execute(statement, [_booked(one) for one in bookings])
+
+    async def counts(self, since: datetime) -> OutcomeCounts:
+        """Of the signals received since then."""
+        beat, booked = table.c.beat, table.c.booked_at
+        wanted = (
+            select(func.count(), func.count(booked), func.count(beat))
+            .select_from(table)
+            .join(signals, signals.c.signal_id == table.c.signal_id)
+            .where(signals.c.received_at >= since)
+        )
+        every, settled, decided = (await self.connection.execute(wanted)).one()
+        return OutcomeCounts(every - settled, decided, settled - decided)
+
+
+def _booked(booking: Booking) -> Mapping[str, Any]:
+    one = booking.outcome
+    return {
+        "of": booking.signal_id,
+        "new_booked_at": one.booked_at,
+        "new_beat": one.beat,
+        "new_gain": one.gain,
+        "new_median": one.median,
+        "new_names": one.names,
+        "new_reason": one.reason,
+        "new_counts_for_agents": booking.counts_for_agents,
+        "new_counts_for_source": booking.counts_for_source,
+    }
+
+
+def _open(row: Row[Any]) -> OpenOutcome:
+    return OpenOutcome(
+        signal_id=row.signal_id,
+        source=row.source,
+        type=row.type,
+        symbol=row.symbol,
+        direction=Direction(row.said_direction),
+        strength=row.said_strength,
+        confidence=row.said_confidence,
+        outcome=_outcome(row),
+    )
+
+
+def _outcome(row: Row[Any]) -> Outcome:
+    return Outcome(
+        window=Window(row.starts_at, row.ends_at),
+        booked_at=row.booked_at,
+        beat=row.beat,
+        gain=row.gain,
+        median=row.median,
+        names=row.names,
+        reason=row.reason,
+    )

@@ -1,0 +1,101 @@
+"""Counts of signals and votes since a moment."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import case, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.signals.domain.consensus import Recommendation
+from app.signals.domain.models import PENDING, SignalState
+from app.signals.domain.signal_statistics import (
+    AgentCounts,
+    SignalCounts,
+    SignalQueue,
+    SourceCounts,
+)
+from app.signals.storage.signal_outcome_tables import signal_outcomes
+from app.signals.storage.tables import signal_votes, signals
+
+
+@dataclass(frozen=True, slots=True)
+class SignalCountRepository:
+    """Read only."""
+
+    connection: AsyncConnection
+
+    async def since(self, since: datetime) -> SignalCounts:
+        """Of the signals received since then."""
+        by_source: dict[str, dict[str, int]] = {}
+        states = (
+            select(signals.c.source, signals.c.state, func.count().label("number"))
+            .where(signals.c.received_at >= since)
+            .group_by(signals.c.source, signals.c.state)
+            .order_by(signals.c.source, signals.c.state)
+        )
+        for row in await self.connection.execute(states):
+            by_source.setdefault(row.source, {})[row.state] = row.number
+        evaluations = (
+            select(signals.c.evaluation, func.count().label("number"))
+            .where(signals.c.received_at >= since, signals.c.evaluation.is_not(None))
+            .group_by(signals.c.evaluation)
+        )
+        judged = {row.evaluation: row.number for row in await self.connection.execute(evaluations)}
+        agents = await self._agents(since)
+        sources = tuple(SourceCounts(source, states) for source, states in by_source.items())
+        return SignalCounts(sources, judged, agents)
+
+    async def queue(self) -> SignalQueue:
+        """What waits now."""
+        state = signals.c.state
+        waits = state.in_([one.value for one in PENDING])
+        wanted = select(
+            func.count().filter(waits),
+            func.min(signals.c.received_at).filter(waits),
+            func.count().filter(state == SignalState.FAILED.value),
+        ).where(waits | (state == SignalState.FAILED.value))
+        waiting, oldest, failed = (await self.connection.execute(wanted)).one()
+        still = select(func.count()).where(signal_outcomes.c.booked_at.is_(None))
+        left = (await self.connection.execute(still)).scalar_one()
+        return SignalQueue(waiting, oldest, failed, left)
+
+    async def _agents(self, since: datetime) -> tuple[AgentCounts, ...]:
+        votes = signal_votes.c
+
+        def count(condition: Any) -> Any:
+            return func.sum(case((condition, 1), else_=0))
+
+        wanted = (
+            select(
+                votes.agent,
+                count(votes.probability.is_not(None)).label("votes"),
+                count(votes.probability.is_(None)).label("abstentions"),
+                *(
+                    count(votes.recommendation == one.value).label(one.value.lower())
+                    for one in Recommendation
+                ),
+                count(votes.is_veto).label("vetoes"),
+                count(votes.is_dissent).label("dissents"),
+                func.avg(votes.probability).label("mean"),
+            )
+            .join(signals, signals.c.signal_id == votes.signal_id)
+            .where(signals.c.received_at >= since, votes.is_source.is_(False))
+            .group_by(votes.agent)
+            .order_by(votes.agent)
+        )
+        return tuple(_agent(row) for row in await self.connection.execute(wanted))
+
+
+def _agent(row: Any) -> AgentCounts:
+    return AgentCounts(
+        agent=row.agent,
+        votes=int(row.votes),
+        abstentions=int(row.abstentions),
+        approvals=int(row.approve),
+        rejections=int(row.reject),
+        conditionals=int(row.conditional),
+        vetoes=int(row.vetoes),
+        dissents=int(row.dissents),
+        mean_probability=None if row.mean is None else float(row.mean),
+    )

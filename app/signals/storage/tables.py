@@ -1,0 +1,124 @@
+"""The tables of signals and votes; what waits in the first is the queue of the judges."""
+
+from typing import Final
+
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    false,
+    text,
+)
+
+from app.foundation.sql.metadata import between, metadata
+from app.foundation.sql.types import FiniteFloat, JsonText, UtcInstant
+
+_APPROVED: Final = "state = 'approved'"
+_WAITS: Final = "state IN ('received', 'validated', 'evaluating')"
+
+signals = Table(
+    "signals",
+    metadata,
+    Column("signal_id", String(36), nullable=False),
+    Column("source", String(64), nullable=False),
+    Column("source_id", String(255)),
+    Column("type", String(64), nullable=False),
+    Column("symbol", String(64)),
+    Column("direction", String(8), nullable=False),
+    Column("strength", FiniteFloat, nullable=False),
+    Column("confidence", FiniteFloat, nullable=False),
+    Column("data", JsonText),
+    Column("said_at", UtcInstant),
+    Column("claimed_end", UtcInstant),
+    Column("received_at", UtcInstant, nullable=False),
+    Column("expires_at", UtcInstant, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("settled_at", UtcInstant),
+    Column("reason", Text),
+    Column("evaluation", String(16)),
+    Column("score", FiniteFloat),
+    Column("approvals", FiniteFloat),
+    Column("voted", FiniteFloat),
+    Column("verdict_reason", Text),
+    Column("by_skill", Boolean),
+    Column("board_id", String(36)),
+    Column("configuration_version", Integer),
+    PrimaryKeyConstraint("signal_id"),
+    UniqueConstraint("source", "source_id"),
+    CheckConstraint(
+        "state IN ('received', 'validated', 'evaluating', 'approved', 'applied', 'rejected',"
+        " 'expired', 'failed')",
+        name="state_known",
+    ),
+    CheckConstraint("direction IN ('BUY', 'SELL', 'NEUTRAL')", name="direction_known"),
+    CheckConstraint(f"({_WAITS}) = (settled_at IS NULL)", name="settled_at_known"),
+    between("strength", "0", "1"),
+    between("confidence", "0", "1"),
+    between("score", "0", "1"),
+    Index(
+        "ix_signals_waiting",
+        "received_at",
+        "signal_id",
+        sqlite_where=text(_WAITS),
+        postgresql_where=text(_WAITS),
+    ),
+    Index("ix_signals_settled_at", "settled_at", "signal_id"),
+    Index(
+        "ix_signals_approved",
+        "expires_at",
+        "signal_id",
+        sqlite_where=text(_APPROVED),
+        postgresql_where=text(_APPROVED),
+    ),
+)
+
+signal_effects = Table(
+    "signal_effects",
+    metadata,
+    Column("signal_id", String(36), nullable=False),
+    Column("policy", String(16), nullable=False),
+    Column("move", String(16)),
+    Column("symbol", String(64)),
+    Column("old_symbol", String(64)),
+    Column("note", Text),
+    Column("at", UtcInstant, nullable=False),
+    Column("proposal_id", String(64)),
+    Column("version", Integer),
+    PrimaryKeyConstraint("signal_id"),
+    ForeignKeyConstraint(["signal_id"], ["signals.signal_id"]),
+    CheckConstraint("policy IN ('observe', 'propose', 'auto')", name="policy_known"),
+    CheckConstraint(
+        "(move IS NULL) = (symbol IS NULL) AND (move IS NULL OR move IN ('add', 'remove',"
+        " 'replace'))",
+        name="move_known",
+    ),
+)
+
+signal_votes = Table(
+    "signal_votes",
+    metadata,
+    Column("signal_id", String(36), nullable=False),
+    Column("agent", String(64), nullable=False),
+    Column("weight", FiniteFloat, nullable=False),
+    Column("probability", FiniteFloat),
+    Column("recommendation", String(16)),
+    Column("confidence", FiniteFloat),
+    Column("figures", JsonText, nullable=False),
+    Column("reason", Text),
+    Column("is_veto", Boolean, nullable=False),
+    Column("is_dissent", Boolean, nullable=False),
+    Column("is_source", Boolean, nullable=False, server_default=false()),
+    PrimaryKeyConstraint("signal_id", "agent"),
+    ForeignKeyConstraint(["signal_id"], ["signals.signal_id"]),
+    between("probability", "0", "1"),
+    between("weight", "0", "1"),
+)

@@ -1,0 +1,128 @@
+"""Whether the portfolio may be traded as it stands: what forbids it and what to look at."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from app.foundation.decimal_math import to_millionths
+from app.foundation.errors import Code, UnavailableError
+from app.foundation.memoize import Basis
+from app.foundation.sql.database import Database
+from app.market.domain.models import Interval
+from app.market.domain.sectors import UNCLASSIFIED
+from app.portfolio.domain.models import Portfolio, faults
+from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.replacement_candidates import contender
+from app.portfolio.services.view_cache import held_basis
+from app.trading.services.position_sizing import DataFacts, facts_of, judge
+
+Pairs = Mapping[tuple[str, str], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing found: a stable code, the member where it concerns one, and a sentence."""
+
+    code: str
+    symbol: str | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class SafetyReport:
+    """`issues` forbid trading the portfolio as a whole; `warnings` do not."""
+
+    version: int
+    issues: tuple[Finding, ...]
+    warnings: tuple[Finding, ...]
+    tradeable: tuple[str, ...]
+    checked_at: datetime
+    facts: DataFacts
+
+    @property
+    def is_safe(self) -> bool:
+        return not self.issues
+
+
+@dataclass(frozen=True, slots=True)
+class Safety:
+    """Looks at everything that a trading engine should know before it acts."""
+
+    database: Database
+    grounds: GroundsNow
+
+    async def validate(self) -> SafetyReport:
+        """Judge the portfolio of the moment; old data is an issue, never an error."""
+        state, grounds = await self.grounds.present(self.database)
+        portfolio, views = state.portfolio, self.grounds.views
+        # Of daily bars and members alone: most of what is committed moves neither.
+        daily = (grounds.market.panel(Interval.DAY), portfolio.members, state.configuration)
+        pairs = views.of("safety_pairs", Basis(daily, ()), lambda: _pairs(portfolio, grounds))
+        of = held_basis(state, grounds)
+        made = views.of("safety", of, lambda: _report(portfolio, grounds, pairs))
+        return replace(made, version=portfolio.version, checked_at=grounds.at)
+
+
+def _pairs(portfolio: Portfolio, grounds: Grounds) -> Pairs:
+    symbols = tuple(one.symbol for one in portfolio.members)
+    return grounds.correlations(symbols, grounds.configuration.correlation.days)
+
+
+def _report(portfolio: Portfolio, grounds: Grounds, pairs: Pairs) -> SafetyReport:
+    return SafetyReport(
+        version=portfolio.version,
+        issues=tuple(_issues(portfolio, grounds)),
+        warnings=tuple(_warnings(portfolio, grounds, pairs)),
+        tradeable=tuple(
+            one.symbol for one in portfolio.members if judge(one.symbol, portfolio, grounds).trade
+        ),
+        checked_at=grounds.at,
+        facts=facts_of(grounds),
+    )
+
+
+def _issues(portfolio: Portfolio, grounds: Grounds) -> Iterator[Finding]:
+    settings = grounds.configuration
+    for fault in faults(portfolio, settings.max_portfolio_symbols):
+        yield Finding("portfolio_unsound", None, fault)
+    try:
+        grounds.require_fresh_members(portfolio)
+    except UnavailableError as stale:
+        yield Finding(stale.code.value, None, stale.detail)
+    if not grounds.controls.switch.enabled:
+        detail = f"Trading is switched off: {grounds.controls.switch.reason}"
+        yield Finding(Code.TRADING_DISABLED.value, None, detail)
+    if grounds.market.is_halted():
+        yield Finding("market_halted", None, "The exchange is not trading.")
+    for member in portfolio.members:
+        reason = grounds.must_leave(member.symbol)
+        if reason is not None:
+            yield Finding(Code.SYMBOL_NOT_TRADABLE.value, member.symbol, f"It must go: {reason}.")
+        if member.weight_u > settings.max_weight_u:
+            detail = f"It weighs more than {settings.max_weight_percentage} %."
+            yield Finding("weight_above_maximum", member.symbol, detail)
+
+
+def _warnings(portfolio: Portfolio, grounds: Grounds, pairs: Pairs) -> Iterator[Finding]:
+    for member in portfolio.members:
+        verdict = judge(member.symbol, portfolio, grounds)
+        for check in verdict.checks:
+            if not check.passed:
+                yield Finding(f"not_tradeable_{check.name}", member.symbol, f"{check.detail}.")
+    yield from _concentration(portfolio, grounds, pairs)
+
+
+def _concentration(portfolio: Portfolio, grounds: Grounds, pairs: Pairs) -> Iterator[Finding]:
+    settings = grounds.configuration
+    most = settings.replacement.max_per_sector
+    sectors = Counter(contender(one.symbol, grounds).sector for one in portfolio.members)
+    for sector, count in sorted(sectors.items()):
+        if count > most and sector != UNCLASSIFIED:
+            detail = f"{count} members are of the sector {sector}, {most} are the limit of a swap."
+            yield Finding("sector_crowded", None, detail)
+    rules = settings.correlation
+    for (one, other), rho in pairs.items():
+        if to_millionths(rho) > to_millionths(rules.alert):
+            detail = f"Correlation with {other} is {rho:.3f}, above {rules.alert:g}."
+            yield Finding("correlation_high", one, detail)

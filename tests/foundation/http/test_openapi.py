@@ -1,0 +1,159 @@
+"""The OpenAPI document is complete: every operation says what it does and how it can fail."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+import app
+from app.container.application import ROUTERS, create_api
+from app.foundation.errors import Code
+from app.foundation.http.openapi import TAGS
+from app.foundation.http.problems import USUAL_STATUS
+from tests.support.harness import make_api, open_client, openapi_document
+from tests.support.judging import problem
+
+Operation = dict[str, Any]
+pytestmark = pytest.mark.xdist_group("openapi")  # the document takes a second: made once
+
+
+@pytest.fixture(scope="session")
+def document() -> Operation:
+    return openapi_document()
+
+
+@pytest.fixture(scope="session")
+def operations(document: Operation) -> list[tuple[str, Operation]]:
+    """Path and what is said of each operation there."""
+    found = [(path, one) for path, methods in document["paths"].items() for one in methods.values()]
+    assert len(found) > 60
+    return found
+
+
+def test_every_operation_explains_itself(operations: list[tuple[str, Operation]]) -> None:
+    for path, operation in operations:
+        assert operation["summary"], path
+        assert operation["description"], path
+        assert operation["tags"], path
+        assert set(operation["tags"]) <= {tag["name"] for tag in TAGS}
+        for parameter in operation.get("parameters", ()):
+            assert parameter.get("description") or parameter["schema"].get("description"), parameter
+
+
+def test_every_operation_names_its_errors(operations: list[tuple[str, Operation]]) -> None:
+    for path, operation in operations:
+        responses = operation["responses"]
+        assert any(status.startswith("2") for status in responses), path
+        errors = {status: found for status, found in responses.items() if int(status) >= 400}
+        assert "500" in errors, path
+        for found in errors.values():
+            assert found["content"].keys() == {"application/problem+json"}, path
+            schema = found["content"]["application/problem+json"]["schema"]
+            assert schema == {"$ref": "#/components/schemas/Problem"}, path
+            named = re.findall(r"`([a-z0-9_]+)`", found["description"])
+            assert named, path
+            assert set(named) <= set(Code), path
+        if operation["tags"] != ["probes"]:
+            assert errors.keys() >= {"400", "405", "414", "422", "431", "500", "503"}, path
+        if "requestBody" in operation:
+            assert errors.keys() >= {"400", "413", "415", "422"}, path
+            assert operation["requestBody"]["content"].keys() == {"application/json"}, path
+        if "{" in path:
+            assert "404" in errors, path
+        for status in ("429", "503"):
+            assert status not in errors or "Retry-After" in errors[status]["headers"], path
+
+
+def test_every_answer_is_a_model(operations: list[tuple[str, Operation]]) -> None:
+    """Bare dictionaries would bypass the guard against infinities."""
+    for path, operation in operations:
+        for status, found in operation["responses"].items():
+            content = found.get("content", {}).get("application/json")
+            if content is None or int(status) >= 300:
+                continue
+            schema = content["schema"]
+            part = schema.get("items", schema)
+            assert "$ref" in part or {"$ref", "anyOf"} & part.keys(), path
+
+
+def test_every_request_body_is_closed(document: Operation) -> None:
+    schemas = document["components"]["schemas"]
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            if "requestBody" not in operation:
+                continue
+            schema = operation["requestBody"]["content"]["application/json"]["schema"]
+            refs = re.findall(r"#/components/schemas/([A-Za-z0-9_\-]+)", str(schema))
+            assert refs, path
+            assert all(schemas[name]["additionalProperties"] is False for name in refs), path
+
+
+def test_operation_ids_are_unique(operations: list[tuple[str, Operation]]) -> None:
+    ids = [operation["operationId"] for _, operation in operations]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_problem_lists_every_code_once(document: Operation) -> None:
+    codes = document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]
+    assert codes == [code.value for code in Code]
+    assert set(USUAL_STATUS) == set(Code)
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def test_codes_in_the_code_are_codes_of_the_registry() -> None:
+    """Every Code that is raised anywhere exists; nobody builds answers around validation."""
+    for path in Path(next(iter(app.__path__))).rglob("*.py"):
+        text = path.read_text()
+        named = set(re.findall(r"\bCode\.([A-Z0-9_]+)\b", text))
+        assert named <= set(Code.__members__), path
+        assert "model_construct" not in text, path
+
+
+def test_no_schema_is_called_by_where_its_code_lies(document: Operation) -> None:
+    """Two models of one name would both be told apart by their modules."""
+    assert not [name for name in document["components"]["schemas"] if "__" in name]
+
+
+def test_references_resolve(document: Operation) -> None:
+    schemas = document["components"]["schemas"]
+    for name in re.findall(r"#/components/schemas/([^']+)", str(document)):
+        assert name in schemas
+
+
+async def test_docs_can_be_switched_off() -> None:
+    async with open_client(make_api(docs=False)) as client:
+        for path in ("/docs", "/openapi.json", "/docs-assets/swagger-ui.css", "/redoc"):
+            problem(await client.get(path), 404, "not_found")
+
+
+async def test_the_docs_page_asks_for_nothing_from_elsewhere(document: Operation) -> None:
+    async with open_client(make_api()) as client:
+        page = await client.get("/docs")
+        assert page.headers["content-type"].startswith("text/html")
+        found = re.findall(r"(?:src|href)=\"([^\"]+)\"", page.text)
+        assert found
+        for address in found:
+            assert address.startswith("/docs-assets/")
+            asset = await client.get(address)
+            assert asset.status_code == 200
+            assert len(asset.content) > 1000
+        assert "//" not in re.sub(r"</?[a-z!][^>]*>", "", page.text).replace("//-", "")
+        policy = page.headers["content-security-policy"]
+        assert "'unsafe-inline'" not in policy.split("script-src")[1].split(";")[0]
+        assert "'sha256-" in policy
+        assert (await client.get("/openapi.json")).json() == document
+
+
+def test_the_product_is_named(document: Operation) -> None:
+    assert document["info"]["title"] == "My Symbols"
+    assert document["openapi"].startswith("3.1")
+    assert document["tags"] == list(TAGS)
+    assert create_api.__doc__
+    assert ROUTERS
+
+
+async def test_the_document_is_served_as_json(client: httpx2.AsyncClient) -> None:
+    response = await client.get("/openapi.json")
+    assert response.headers["content-type"] == "application/json"

@@ -1,0 +1,89 @@
+"""What a request costs before and after its use case: no thread, no search, nothing twice."""
+
+import asyncio
+import inspect
+import re
+from collections.abc import Iterator
+
+import pytest
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute, APIRouter
+from pydantic import BaseModel
+from starlette.middleware.base import BaseHTTPMiddleware
+
+from app.container.application import ROOT_ROUTERS, ROUTERS
+from app.foundation.http.errors import PREFIX
+from app.foundation.http.responses import Shown
+from app.foundation.http.routing import QuickRouter
+from tests.support.harness import make_api
+
+READS = [
+    route
+    for router in (*ROUTERS, *ROOT_ROUTERS)
+    for route in router.routes
+    if isinstance(route, APIRoute) and "GET" in (route.methods or ())
+]
+PATHS = [
+    (number, re.sub(r"\{[^}]+\}", "BTC%2FUSDT", route.path))
+    for number, router in enumerate(ROUTERS)
+    for route in router.routes
+    if isinstance(route, APIRoute)
+]
+
+
+class Body(BaseModel):
+    number: int
+
+
+def _asked(dependant: Dependant) -> Iterator[Dependant]:
+    yield dependant
+    for one in dependant.dependencies:
+        yield from _asked(one)
+
+
+@pytest.mark.parametrize("route", READS, ids=lambda route: route.path)
+def test_no_read_waits_for_a_thread(route: APIRoute) -> None:
+    calls = [one.call for one in _asked(route.dependant)]
+    assert all(asyncio.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in calls)
+
+
+@pytest.mark.parametrize(("number", "path"), PATHS)
+def test_a_router_is_not_asked_about_what_only_others_have(number: int, path: str) -> None:
+    named = [at for at, router in enumerate(ROUTERS) if _may_have(router, path)]
+    assert number in named
+    assert len(named) <= 2  # /alerts/rules could be an alert, and the like
+
+
+def test_B16_nothing_around_a_session_ends_it_when_its_client_has_gone() -> None:
+    """As starlette's BaseHTTPMiddleware does: it runs what it wraps in a task of its own."""
+    around = [one.cls for one in make_api().user_middleware]
+    assert around
+    assert not [
+        one for one in around if isinstance(one, type) and issubclass(one, BaseHTTPMiddleware)
+    ]
+
+
+@pytest.mark.parametrize("path", ["", "/", "/nothing", "/portfolio/", "/portfolio/a/b/c/d/e"])
+def test_what_no_router_has_is_looked_for_in_none(path: str) -> None:
+    assert not any(_may_have(router, path) for router in ROUTERS)
+
+
+def _may_have(router: APIRouter, path: str) -> bool:
+    assert isinstance(router, QuickRouter)
+    return router.may_have(PREFIX + path)
+
+
+def test_a_view_is_encoded_once_and_another_one_anew() -> None:
+    shown, made = Shown(), []
+
+    def make(number: int) -> Body:
+        made.append(number)
+        return Body(number=number)
+
+    first, second = object(), object()
+    assert shown.body("a", first, lambda: make(1)) == b'{"number":1}'
+    assert shown.body("a", first, lambda: make(2)) == b'{"number":1}'
+    assert shown.body("b", first, lambda: make(3)) == b'{"number":3}'
+    assert shown.body("a", second, lambda: make(4)) == b'{"number":4}'
+    assert shown.body("a", first, lambda: make(5)) == b'{"number":5}'
+    assert made == [1, 3, 4, 5]

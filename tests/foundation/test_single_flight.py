@@ -1,0 +1,100 @@
+"""One run for all who ask at the same time, begun after each of them has asked."""
+
+import asyncio
+
+import pytest
+
+from app.alerts.domain.facts import SystemFacts
+from app.alerts.services.facts import Nothing
+from app.alerts.services.service import AlertService
+from app.foundation.concurrency import SingleFlight
+from app.foundation.errors import Code, UnavailableError
+from app.portfolio.services.decision_context import Grounds
+from tests.support.desk import Desk
+
+
+async def test_who_asks_during_a_run_gets_one_that_began_later() -> None:
+    flight: SingleFlight[int] = SingleFlight()
+    runs: list[int] = []
+    going = asyncio.Event()
+
+    async def work() -> int:
+        number = len(runs) + 1
+        runs.append(number)
+        await going.wait()
+        return number
+
+    first = asyncio.ensure_future(flight(work))
+    await asyncio.sleep(0)
+    others = [asyncio.ensure_future(flight(work)) for _ in range(5)]
+    await asyncio.sleep(0)
+    going.set()
+    assert await first == 1
+    assert await asyncio.gather(*others) == [2] * 5
+    assert runs == [1, 2]
+    assert await flight(work) == 3
+
+
+async def test_a_failed_run_fails_for_all_that_waited_for_it_and_for_nobody_later() -> None:
+    flight: SingleFlight[int] = SingleFlight()
+    calls: list[int] = []
+
+    async def fail() -> int:
+        calls.append(1)
+        await asyncio.sleep(0)
+        raise UnavailableError(Code.DATABASE_UNAVAILABLE, "away", retry_after_s=1)
+
+    found = await asyncio.gather(*(flight(fail) for _ in range(8)), return_exceptions=True)
+    assert all(isinstance(one, UnavailableError) for one in found)
+    assert len(calls) == 2
+
+    async def succeed() -> int:
+        return 7
+
+    assert await flight(succeed) == 7
+
+
+async def test_a_run_that_is_cancelled_is_begun_again_for_those_who_wait() -> None:
+    flight: SingleFlight[int] = SingleFlight()
+
+    async def forever() -> int:
+        await asyncio.Event().wait()
+        return 1
+
+    async def work() -> int:
+        return 2
+
+    first = asyncio.ensure_future(flight(forever))
+    await asyncio.sleep(0)
+    second = asyncio.ensure_future(flight(work))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await second == 2
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+
+class Looks:
+    """A system that counts how often it is looked at."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def look(self, grounds: Grounds) -> SystemFacts:
+        self.count += 1
+        return Nothing().look(grounds)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_who_asks_for_alerts_at_the_same_time_shares_a_look(desk: Desk) -> None:
+    await desk.filled(2)
+    system, once = Looks(), desk.alerts.once
+    ids = (f"alert-{number}" for number in range(1000))
+    alerts = AlertService(desk.database, desk.alerts.grounds, once, lambda: next(ids), system)
+    await alerts.look()
+    system.count = 0
+    answers = await asyncio.gather(*(alerts.look() for _ in range(20)))
+    assert system.count == 2
+    assert all(active == answers[0][0] for active, _ in answers)
+    await alerts.look()
+    assert system.count == 3

@@ -1,0 +1,110 @@
+"""Turnover against volume times price, and jumps of an hour's volume."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.configuration.domain.quality_rules import QualityRules
+from app.market.domain.models import CandleSeries, Interval
+from app.market.domain.price_quarantine import Doubt, volume_doubt
+from app.market.domain.volume_quality import (
+    longest_gap,
+    newest_off_price,
+    turnover_off_price,
+    volume_jump,
+)
+
+HOUR_MS = Interval.HOUR.ms
+
+
+def hourly(bars: int = 10 * 24) -> CandleSeries:
+    """Volume with a daily cycle, 20 at its height and 1 at its foot; ranges of 1 %."""
+    opened = np.arange(bars, dtype=np.int64) * HOUR_MS
+    volume = np.where(np.arange(bars) % 24 == 23, 20.0, 1.0)
+    price = np.full(bars, 10.0)
+    return CandleSeries(opened, price, price * 1.005, price * 0.995, price, volume, volume * 10.0)
+
+
+def changed(series: CandleSeries, **newest: float) -> CandleSeries:
+    fields: dict[str, Any] = {name: getattr(series, name).copy() for name in newest}
+    for name, value in newest.items():
+        fields[name][-1] = value
+    return replace(series, **fields)
+
+
+@pytest.mark.parametrize(
+    ("turnover", "volume", "expected"),
+    [
+        (100.0, 10.0, 0.0),
+        (110.0, 10.0, 0.0),
+        (121.0, 10.0, 0.1),
+        (72.0, 10.0, 0.25),
+        (1.0, 0.0, None),
+    ],
+)
+def test_an_average_price_lies_between_low_and_high(
+    turnover: float, volume: float, expected: float | None
+) -> None:
+    found = turnover_off_price(turnover, volume, 9.0, 11.0)
+    assert found == (None if expected is None else pytest.approx(expected))
+
+
+def test_the_newest_candle_is_looked_at() -> None:
+    assert newest_off_price(hourly()) == 0.0
+    assert newest_off_price(changed(hourly(), turnover=2_000.0)) == pytest.approx(8.9502, abs=1e-3)
+    assert newest_off_price(changed(hourly(), turnover=0.0)) == 1e6
+    assert newest_off_price(hourly(0)) is None
+
+
+def test_an_hour_is_compared_with_the_same_hour_of_other_days() -> None:
+    assert volume_jump(hourly()) == 1.0, "twenty times the hour before is usual at that time"
+    assert volume_jump(changed(hourly(), volume=4_000.0)) == 200.0
+    assert volume_jump(hourly(7 * 24)) is None, "the hour was seen on six other days only"
+
+
+def doubt(series: CandleSeries) -> Doubt | None:
+    return volume_doubt(None, volume_jump(series), QualityRules())
+
+
+def test_a_move_of_the_price_confirms_a_volume() -> None:
+    loud = changed(hourly(), volume=4_000.0)
+    assert doubt(loud) is Doubt.UNCONFIRMED_VOLUME
+    assert doubt(changed(loud, high=10.5)) is None
+    half = changed(hourly(), volume=4_000.0, high=10.0 * 1.005 * 1.005)
+    found = volume_jump(half)
+    assert found == pytest.approx(200.0 / ((1.005**2 / 0.995 - 1.0) / (1.005 / 0.995 - 1.0)))
+
+
+def test_no_move_of_the_price_confirms_a_volume_without_limit() -> None:
+    assert volume_jump(changed(hourly(), volume=4_000.0, high=20.0)) == pytest.approx(40.0)
+    assert doubt(changed(hourly(), volume=20_000.0, high=20.0)) is Doubt.UNCONFIRMED_VOLUME
+
+
+def test_a_price_that_never_moved_confirms_no_volume() -> None:
+    still = hourly()
+    still = replace(still, high=still.close.copy(), low=still.close.copy())
+    assert doubt(changed(still, volume=4_000.0, high=10.5)) is Doubt.UNCONFIRMED_VOLUME
+
+
+@pytest.mark.parametrize("low", [0.0, np.nan])
+def test_a_low_that_is_no_price_confirms_nothing(low: float) -> None:
+    loud = changed(hourly(), volume=4_000.0, high=10.5)
+    assert volume_jump(changed(loud, low=low)) == 200.0
+    past = loud.low.copy()
+    past[5] = low
+    assert volume_jump(replace(loud, low=past)) == pytest.approx(40.0)
+    assert volume_jump(changed(loud, volume=np.nan)) is None
+
+
+def test_the_longest_gap_counts_missing_candles() -> None:
+    whole = hourly(48)
+    assert longest_gap(whole, Interval.HOUR) == 0
+    kept = np.delete(np.arange(48), [5, 20, 21, 22])
+    holed = CandleSeries(
+        whole.opened_ms[kept], whole.open[kept], whole.high[kept], whole.low[kept],
+        whole.close[kept], whole.volume[kept], whole.turnover[kept],
+    )  # fmt: skip
+    assert longest_gap(holed, Interval.HOUR) == 3
+    assert longest_gap(hourly(1), Interval.HOUR) == 0

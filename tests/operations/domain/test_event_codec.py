@@ -1,0 +1,174 @@
+"""Events survive being stored, and none is forgotten."""
+
+import json
+from dataclasses import is_dataclass, replace
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from app.alerts.domain.models import Resolution, Rule
+from app.configuration.domain.model import Configuration
+from app.configuration.domain.sections import Severity
+from app.foundation import events
+from app.foundation.events import (
+    AlertRaised,
+    AlertResolved,
+    ConfigurationChanged,
+    JobChange,
+    JobChanged,
+    ModeChanged,
+    PlanCreated,
+    PortfolioChanged,
+    ProposalDecided,
+    ProposalOpened,
+    ScoreChanged,
+    ScoresUpdated,
+    SignalChanged,
+    score_changes,
+)
+from app.foundation.jobs import JobState
+from app.market.domain.models import DataSource
+from app.operations.domain.event_codec import (
+    KINDS,
+    NOT_STORED,
+    EventDraft,
+    Topic,
+    drafts_of,
+    event_of,
+)
+from app.scoring.domain.board import Board, Card, CardStatus
+
+T0 = datetime(2026, 3, 4, 5, 6, 7, 89, tzinfo=UTC)
+SCORE = ScoreChanged("run", "BTCUSDT", 0.1 + 0.2, None, 3, T0)
+
+# One of each; a new event belongs here as well.
+EXAMPLES: tuple[object, ...] = (
+    SCORE,
+    ScoresUpdated("run", T0, 250, 306, 0.1, T0),
+    PortfolioChanged(7, 12, "REPLACE", "BTCUSDT", T0, "ETHUSDT", "because", "operator"),
+    PortfolioChanged(8, 13, "REBALANCE", None, T0),
+    PlanCreated("run", 7, 3, T0),
+    ProposalOpened("p", "replacement", "BTCUSDT", 7, T0 + timedelta(days=1), T0),
+    ProposalDecided("p", "rebalance", "portfolio", "declined", "operator", T0),
+    SignalChanged(
+        "s", "desk", "momentum", "BTCUSDT", "BUY", "approved", "APPROVE", 0.7, "likely", T0
+    ),
+    AlertRaised(
+        "id", Rule.LOW_SCORE, "BTCUSDT", ("BTCUSDT",), Severity.WARNING, 0.4, 0.5, "low", T0
+    ),
+    AlertResolved(
+        "id", Rule.JOB_LATE, "market", (), Severity.INFO, Resolution.CLEARED, None, "late", T0
+    ),
+    JobChanged(
+        "scoring:1", "scoring", JobChange.ENDED, JobState.FAILED, "board", 0.5, "internal_error", T0
+    ),
+    ModeChanged("NORMAL", "FROZEN", "market_stale", 3, T0),
+    ConfigurationChanged(replace(Configuration(), version=4, max_portfolio_symbols=7), T0),
+)
+
+
+def _events() -> set[type]:
+    return {
+        one
+        for one in vars(events).values()
+        if isinstance(one, type) and is_dataclass(one) and one.__module__ == events.__name__
+    }
+
+
+def test_every_event_has_a_place_in_the_table_and_an_example() -> None:
+    stored = {kind.cls for kind in KINDS}
+    assert stored | NOT_STORED == _events()
+    assert not stored & NOT_STORED
+    assert len({kind.type for kind in KINDS}) == len(KINDS)
+    assert {type(one) for one in EXAMPLES} == stored
+
+
+@pytest.mark.parametrize("event", EXAMPLES, ids=lambda one: type(one).__name__)
+def test_what_is_stored_comes_back_as_it_was(event: object) -> None:
+    (draft,) = drafts_of(event)
+    stored = replace(draft, data=json.loads(json.dumps(draft.data, allow_nan=False)))
+    assert event_of(stored) == event
+    assert draft.occurred_at == T0
+
+
+def test_a_run_is_stored_symbol_by_symbol_and_then_as_a_whole() -> None:
+    other = replace(SCORE, symbol="ETHUSDT", new_score=0.5)
+    run = ScoresUpdated("run", T0, 2, 0, 0.1, T0, (SCORE, other))
+    drafts = drafts_of(run)
+    assert [(one.topic, one.subject) for one in drafts] == [
+        (Topic.SCORE_UPDATE, "BTCUSDT"),
+        (Topic.SCORE_UPDATE, "ETHUSDT"),
+        (Topic.BOARD, None),
+    ]
+    assert [event_of(one) for one in drafts] == [SCORE, other, replace(run, changes=())]
+
+
+def test_what_is_no_event_of_ours_is_not_stored() -> None:
+    assert drafts_of("anything") == ()
+    with pytest.raises(LookupError, match="never_heard"):
+        event_of(EventDraft(Topic.ALERT, "never_heard", None, {}, T0))
+
+
+def test_times_are_written_in_utc_and_numbers_exactly() -> None:
+    east = T0.astimezone(timezone(timedelta(hours=5)))
+    (draft,) = drafts_of(replace(SCORE, calculated_at=east))
+    assert draft.data["calculated_at"] == "2026-03-04T05:06:07.000089Z"
+    assert draft.data["old_score"] == 0.1 + 0.2
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        replace(SCORE, new_score=float("nan")),
+        replace(SCORE, new_score=float("inf")),
+        replace(SCORE, calculated_at=T0.replace(tzinfo=None)),
+    ],
+)
+def test_what_json_cannot_hold_is_refused(wrong: ScoreChanged) -> None:
+    with pytest.raises(ValueError, match="event"):
+        drafts_of(wrong)
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (Decimal("1.10"), "1.10"),
+        ([Topic.JOB, True], ["job", True]),
+        ({"a": (1, None)}, {"a": [1, None]}),
+    ],
+)
+def test_every_kind_of_value_has_one_form(value: Any, written: Any) -> None:
+    (draft,) = drafts_of(replace(SCORE, rank=value))
+    assert draft.data["rank"] == written
+
+
+def test_a_value_without_a_form_is_refused() -> None:
+    with pytest.raises(TypeError, match="complex"):
+        drafts_of(replace(SCORE, rank=1j))  # type: ignore[arg-type]  # as a mistake would
+
+
+def _card(symbol: str, score: float | None) -> Card:
+    status = CardStatus.UNAVAILABLE if score is None else CardStatus.SCORED
+    return Card(symbol, status, None, {}, score, None, None, 1, None, ())
+
+
+def _board(run_id: str, **scores: float | None) -> Board:
+    cards = tuple(_card(symbol, score) for symbol, score in scores.items())
+    return Board(run_id, "a", 1, 1, T0, T0, 1.0, DataSource.SANDBOX, "h", len(cards), {}, cards)
+
+
+def test_only_scores_that_differ_are_changes() -> None:
+    before = _board("one", SAME=0.5, DOWN=0.5, GONE=0.4, SILENT=0.3, NEVER=None)
+    after = _board("two", SAME=0.5, DOWN=0.25, SILENT=None, NEW=0.7, NEVER=None)
+    found = {one.symbol: one for one in score_changes(before, after)}
+    assert {name: (one.old_score, one.new_score, one.change) for name, one in found.items()} == {
+        "DOWN": (0.5, 0.25, -0.25),
+        "GONE": (0.4, None, None),
+        "NEW": (None, 0.7, None),
+        "SILENT": (0.3, None, None),
+    }
+    assert found["GONE"].rank is None
+    assert {one.run_id for one in found.values()} == {"two"}
+    assert len(score_changes(None, after)) == 3

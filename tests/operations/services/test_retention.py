@@ -1,0 +1,209 @@
+"""What has ended long ago goes, when the settings say; what anything rests on stays."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import select, text
+
+from app.foundation.errors import NotFoundError
+from app.foundation.idempotency import Once
+from app.foundation.job_news import JobNews
+from app.foundation.job_service import JobService
+from app.foundation.metrics import Metrics
+from app.foundation.ports import Jobs
+from app.foundation.sql.database import Database
+from app.foundation.sql.metadata import metadata
+from app.my_symbols import MySymbolsServiceV2
+from app.operations.services.event_stream import EventStream
+from app.operations.services.retention import SWEEPS, swept
+from app.performance.services.service import Claim
+from app.signals.domain.models import SignalState
+from tests.alerts.services.test_notifications import Office, change
+from tests.conftest import MakeDatabase
+from tests.support.desk import SYMBOLS, WHO, Desk, settings
+from tests.support.signal_world import claim, informed
+
+KEPT = {
+    "portfolio_history",
+    "portfolio_members",
+    "system_configuration",
+    "trades",
+    "rebalance_runs",
+    "rebalance_run_steps",
+}
+
+
+@dataclass
+class Ended:
+    """Jobs that ended at these times."""
+
+    at: list[datetime] = field(default_factory=list)
+
+    async def forget(self, finished_before: datetime) -> int:
+        old = sum(one < finished_before for one in self.at[:2])  # no more in one go
+        self.at = self.at[old:]
+        return old
+
+
+def _service(desk: Desk, office: Office, jobs: Ended) -> MySymbolsServiceV2:
+    def clock() -> datetime:
+        return desk.now
+
+    parts = {
+        "once": Once(desk.database, clock),
+        "stream": EventStream(desk.database, clock, Metrics(), lambda _: None),
+        "notifications": office.notifications,
+        "alerts": desk.alerts,
+        "jobs": JobService(cast("Jobs", jobs), clock, lambda: "id", JobNews(desk.database)),
+        "configuration": desk.configuration,
+        "rebalancing": desk.rebalancing,
+        "signals": desk.signals,
+    }
+    return cast("MySymbolsServiceV2", SimpleNamespace(**parts))
+
+
+async def _everything(database: Database) -> dict[str, list[tuple[Any, ...]]]:
+    async with database.read() as unit:
+        return {
+            table.name: sorted(
+                tuple(map(str, row)) for row in await unit.connection.execute(select(table))
+            )
+            for table in metadata.sorted_tables
+        }
+
+
+async def test_B18_only_what_has_ended_and_is_old_enough_goes(database: Database) -> None:
+    desk = await Desk(database).filled(3)
+    zero = Decimal(0)
+    paid = Claim(
+        trade_id="t1",
+        pnl=Decimal(7),
+        fees=zero,
+        funding=zero,
+        currency="USDT",
+        occurred_at=desk.now,
+    )
+    await desk.performance.book(SYMBOLS[1], paid, "closed", WHO)
+    await desk.rebalancing.rebalance(WHO)
+    office = Office(database)
+    await office.channel("desk", "http://127.0.0.1:1/hook")
+    await office.announce(change(1), change(2))
+    await office.work()
+    log = await office.notifications.log(None, 10)
+    async with database.write() as unit:  # one has arrived, one is still to be told
+        await unit.notifications.delivered([(log[0], desk.now)])
+    desk.score({"C00USDT": 0.1, "C01USDT": 0.1})
+    await desk.alerts.look()
+    desk.score({"C00USDT": 0.9, "C01USDT": 0.1})
+    desk.later(minutes=20)
+    await desk.alerts.look()
+    before = await _everything(database)
+    assert all(before[name] for name in KEPT)
+    states = [row[5] for row in before["alerts"]]
+    assert {"open", "resolved"} <= set(states)
+    began = desk.now
+    jobs = Ended([began] * 5 + [began + timedelta(days=20)])
+    service = _service(desk, office, jobs)
+
+    desk.later(days=10)
+    office.now = desk.now
+    await desk.configuration.put({"retention": {"alerts_days": 9}}, "less", WHO)
+    assert await swept(service, "alerts") == states.count("resolved")
+    assert await swept(service, "notifications") == 0, "thirty days are not over"
+    assert await swept(service, "jobs") == 0
+    desk.later(days=25)
+    office.now = desk.now
+    assert await swept(service, "notifications") == 1
+    assert await swept(service, "jobs") == 6
+    left = {name: await swept(service, name) for name in SWEEPS}
+    changed = 2  # events of the settings that were changed here
+    assert left == dict.fromkeys(SWEEPS, 0) | {"events": len(before["events"]) + changed}
+    after = await _everything(database)
+    assert [row[5] for row in after["alerts"]] == [one for one in states if one != "resolved"]
+    assert {row[9] for row in after["notifications"]} == {"pending"}
+    assert len(after["notifications"]) == len(before["notifications"]) - 1
+    for name in KEPT:
+        assert set(before[name]) <= set(after[name]), name
+
+
+def test_three_months_of_alerts_two_weeks_of_jobs_a_month_of_notifications() -> None:
+    rules = settings().retention
+    assert (rules.alerts_days, rules.jobs_days, rules.notifications_days) == (90, 14, 30)
+    assert (rules.rebalance_runs_days, rules.signals_days) == (365, 30)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_signals_go_a_month_after_they_were_refused_and_approved_ones_stay(
+    database: Database,
+) -> None:
+    desk = await Desk(database).open()
+    informed(desk)
+    weak = await desk.signals.submit(claim(strength=0.1), WHO)
+    good = await desk.signals.submit(claim(), WHO)
+    service = _service(desk, Office(database), Ended())
+    desk.later(days=29)
+    assert await swept(service, "signals") == 0
+    desk.later(days=2)
+    assert await swept(service, "signals") == 1
+    assert await swept(service, "signals") == 0
+    assert weak.result is not None
+    assert good.result is not None
+    with pytest.raises(NotFoundError):
+        await desk.signals.get(weak.result.judged.signal.signal_id)
+    kept = await desk.signals.get(good.result.judged.signal.signal_id)
+    assert kept.signal.state is SignalState.APPROVED
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_runs_of_rebalances_go_after_a_year_and_what_they_decided_stays(
+    database: Database,
+) -> None:
+    desk = await Desk(database).filled(3)
+    desk.quote("C00USDT", mark=Decimal("20.0"))
+    old = await desk.rebalancing.rebalance(WHO)
+    assert old.result is not None
+    history = (await _everything(database))["portfolio_history"]
+    desk.later(days=200)
+    desk.score({})
+    service = _service(desk, Office(database), Ended())
+    assert await swept(service, "rebalance_runs") == 0
+    await desk.configuration.put({"retention": {"rebalance_runs_days": 100}}, "less", WHO)
+    assert await swept(service, "rebalance_runs") == 1
+    with pytest.raises(NotFoundError):
+        await desk.rebalancing.runs.one(old.result.run_id)
+    after = await _everything(database)
+    assert not after["rebalance_runs"]
+    assert not after["rebalance_run_steps"]
+    assert set(history) <= set(after["portfolio_history"])
+
+
+@pytest.mark.parametrize("backend", ["postgres"], indirect=True)
+async def test_B07_what_clears_up_may_take_its_minute(
+    database_url: str, make_database: MakeDatabase
+) -> None:
+    """Who deletes by the limit of a request would never get through a large table."""
+    database = make_database(database_url, statement_timeout_s=30.0)
+    await database.open()
+    desk, office = await Desk(database).open(), Office(database)
+    service = _service(desk, office, Ended())
+    tables = ("alerts", "events", "idempotency_keys", "notifications", "rebalance_runs", "signals")
+    watch = (
+        "CREATE FUNCTION impatient() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF current_setting('statement_timeout') <> '1min' THEN"
+        " RAISE EXCEPTION 'too little time: %', TG_TABLE_NAME; END IF; RETURN NULL; END $$"
+    )
+    limits = [
+        f"CREATE TRIGGER impatient BEFORE DELETE ON {table}"
+        " FOR EACH STATEMENT EXECUTE FUNCTION impatient()"
+        for table in tables
+    ]
+    async with database.write() as unit:
+        for statement in (watch, *limits):
+            await unit.connection.execute(text(statement))
+    for name in SWEEPS:
+        assert await swept(service, name) == 0
+    await database.close()

@@ -1,0 +1,57 @@
+"""What is forgotten in time, and what never is."""
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import select
+
+from app.container.tables import events, idempotency_keys, market_snapshots, scoring_runs
+from app.foundation.sql.database import Database
+from app.foundation.sql.metadata import metadata
+from app.operations.storage.audit import inspect
+from tests.support.desk import NOW, WHO, Desk
+
+# What may go: market data and boards made of it, answers kept for a caller, the stream's memory.
+FORGOTTEN = {table.name for table in (events, idempotency_keys, market_snapshots, scoring_runs)} | {
+    "symbol_scores"
+}
+KEPT = {"portfolio_history", "portfolio_members", "rebalance_runs", "rebalance_run_steps"}
+
+
+async def _everything(database: Database) -> dict[str, list[tuple[Any, ...]]]:
+    async with database.read() as unit:
+        return {
+            table.name: sorted(
+                tuple(map(str, row)) for row in await unit.connection.execute(select(table))
+            )
+            for table in metadata.sorted_tables
+        }
+
+
+async def test_B18_retention_leaves_history_and_intents_alone(
+    database: Database, database_url: str
+) -> None:
+    desk = await Desk(database).filled(4)
+    desk.score({"C00USDT": 0.95, "C03USDT": 0.61})
+    await desk.rebalancing.rebalance(WHO, account_balance=Decimal(10_000))
+    last = (await desk.members())[-1]
+    await desk.portfolio.remove(last, "a test", WHO)
+    before = await _everything(database)
+    assert all(before[name] for name in KEPT), "nothing there to be forgotten"
+
+    late = NOW + timedelta(days=3_650)
+    async with database.write() as unit:
+        await unit.idempotency.forget(late)
+        await unit.events.forget(late, 0)
+        await unit.market.forget_snapshots(int(late.timestamp() * 1000))
+        await unit.scoring.drop_inputs(late)
+        await unit.scoring.forget(late, late)
+
+    after = await _everything(database)
+    assert {name for name in before if before[name] != after[name]} <= FORGOTTEN
+    assert before["events"]
+    assert not after["events"]
+    findings = await inspect(database_url)
+    assert findings.ok, findings.breaks
+    assert findings.events == len(before["portfolio_history"])

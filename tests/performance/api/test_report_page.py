@@ -1,0 +1,202 @@
+"""The words of the report's page, and hostile names in every place that takes a name."""
+
+from dataclasses import replace
+from decimal import Decimal
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from app.market.domain.models import DataSource, DataStatus
+from app.performance.api.report_html import page_of
+from app.performance.api.report_page import Table, render
+from app.performance.domain.attribution import Attribution, Basis, Line
+from app.performance.domain.brinson import ActiveReturn, SectorEffects
+from app.performance.domain.equity_curve import Day
+from app.performance.domain.late_marks import LateMark
+from app.performance.domain.replacement_outcomes import Moment, SwapOutcome
+from app.performance.services.report import Report
+from app.performance.services.service import HeldPosition
+from app.portfolio.domain.membership import add
+from app.portfolio.domain.models import EMPTY
+from app.portfolio.domain.returns import BookedResult, Figures, SinceInclusion, Trade
+from app.trading.services.position_sizing import DataFacts
+from tests.support.portfolios import HOUR, T0, newcomer
+
+HOSTILE = "</td><script src=//evil.example>alert('1')</script>\"&x"
+ONE = Decimal(1)
+FIGURES = Figures(
+    observations=42,
+    sharpe=1.254,
+    sortino=2.0,
+    calmar=None,
+    max_drawdown=0.125,
+    win_rate=0.5,
+    profit_factor=1.505,
+    sharpe_error=0.398,
+)
+
+
+def made(
+    name: str = "AAAUSDT",
+    why: str | None = None,
+    delisted: tuple[str, ...] = (),
+    **changed: Any,
+) -> Report:
+    member = add(EMPTY, [newcomer(name)], 10, T0, "start").portfolio.members[0]
+    line = Line(name, name, 20_000_000, ONE, None, None, ONE)
+    booked = BookedResult(name, "id", name, name, ONE, name, ONE, ONE, T0)
+    report = Report(
+        made_at=T0 + 48 * HOUR,
+        version=7,
+        since=None,
+        until=None,
+        days=(
+            Day(T0, ONE, None, None, None),
+            Day(T0 + 24 * HOUR, Decimal("1.5"), Decimal("0.5"), 0.5, None),
+            Day(T0 + 48 * HOUR, None, None, None, why),
+        ),
+        figures=FIGURES,
+        hypothetical=FIGURES,
+        positions=(
+            HeldPosition(
+                member, None, None, None, None, SinceInclusion(0.1, None, 0.8), ONE, name, why
+            ),
+        ),
+        ledgers=(Attribution(Basis.INDEX, name, T0, T0, ONE, ONE, ONE, (line,), (line,), why),),
+        active=ActiveReturn(
+            T0,
+            T0 + 24 * HOUR,
+            1,
+            Decimal("0.5"),
+            Decimal("0.1"),
+            Decimal("0.4"),
+            (SectorEffects(name, ONE, ONE, ONE / 8, ONE / 4, ONE / 40),),
+            why,
+        ),
+        trades=(Trade(booked, 1, T0),),
+        swaps=(
+            SwapOutcome(
+                at=T0,
+                old=name,
+                new=name,
+                path=(Moment(T0, 0.0, 0.1), Moment(T0, 0.1, 0.2)),
+                ended_at=None,
+                delisted=delisted,
+                old_return=0.1,
+                new_return=0.2,
+                reason=why,
+            ),
+        ),
+        facts=DataFacts(None, DataSource.SANDBOX, DataStatus.FRESH),
+    )
+    return replace(report, **changed)
+
+
+def facts(report: Report) -> dict[str, str]:
+    return dict(page_of(report).facts)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "1.25 (standard error 0.40)"),
+        ({"sharpe_error": None}, "1.25"),
+        ({"sharpe": None, "sharpe_error": None}, "unknown"),
+        ({"sharpe": -0.5, "sharpe_error": 12.0}, "-0.50 (standard error 12.00)"),
+    ],
+)
+def test_the_sharpe_ratio_is_told_with_its_standard_error(
+    changed: dict[str, float | None], said: str
+) -> None:
+    assert facts(made(figures=replace(FIGURES, **changed)))["Sharpe"] == said  # type: ignore[arg-type]  # as named
+
+
+def test_the_other_figures_in_words() -> None:
+    told = facts(made(why="no price of AAAUSDT is known"))
+    assert told["Equity (index, 1 at the start)"] == "unknown (no price of AAAUSDT is known)"
+    assert (told["Sortino"], told["Calmar"], told["Profit factor"]) == ("2.00", "unknown", "1.50")
+    assert (told["Deepest fall"], told["Days with a gain"]) == ("12.50%", "50.00%")
+    assert told["Daily returns behind these"] == "42"
+    few = facts(made(figures=Figures(29, None, None, None, 0.125, None, None, growth=-0.1)))
+    why = "unknown (29 observations, 30 are needed)"
+    assert {few[name] for name in ("Sharpe", "Sortino", "Calmar", "Days with a gain")} == {why}
+    assert (few["Growth"], few["Deepest fall"]) == ("-10.00%", "12.50%")
+    assert told["Made at"] == "2026-01-03 00:00 UTC"
+    assert told["Data"] == "sandbox, fresh"
+    late = (LateMark(2, T0, "AAAUSDT", Decimal("12.5"), T0 - HOUR),)
+    assert facts(made(late_marks=late))["Mark of AAAUSDT at 2026-01-01 00:00 UTC"] == (
+        "unknown then; 12.5 is the close of its hour from 2025-12-31 23:00 UTC"
+    )
+    nothing = facts(made(days=(), figures=Figures(0, None, None, None, None, None, None)))
+    assert nothing["Equity (index, 1 at the start)"] == nothing["Deepest fall"] == "unknown"
+
+
+def test_a_swap_that_a_delisting_forced_says_so() -> None:
+    def note(**changed: Any) -> str:
+        (table,) = (one for one in page_of(made(**changed)).parts if one.title.startswith("Did"))
+        assert isinstance(table, Table)
+        return table.rows[0][-1]
+
+    assert note() == ""
+    assert note(delisted=("AAAUSDT",)) == "AAAUSDT is delisted, its last price stands"
+    assert note(delisted=("AAAUSDT",), why="gap") == "gap"
+
+
+def test_the_difference_to_the_market_in_words() -> None:
+    (table,) = (one for one in page_of(made()).parts if one.title.startswith("Why"))
+    assert isinstance(table, Table)
+    assert table.note == (
+        "2026-01-01 00:00 UTC to 2026-01-02 00:00 UTC; portfolio 50.0000%, universe 10.0000%,"
+        " difference 40.0000%, to which all effects add up."
+        " The universe is all symbols, weighing the same."
+    )
+    assert table.rows == (("AAAUSDT", "100.0000%", "100.0000%", "12.5000%", "25.0000%", "2.5000%"),)
+    (unknown,) = (one for one in page_of(made(why="gap")).parts if one.title.startswith("Why"))
+    assert isinstance(unknown, Table)
+    assert "Unknown: gap." in unknown.note
+
+
+class _Reader(HTMLParser):
+    """What a browser would see: elements with their attributes, and text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def read(report: Report) -> tuple[_Reader, str]:
+    html = render(page_of(report))
+    reader = _Reader()
+    reader.feed(html)
+    return reader, html
+
+
+def test_a_hostile_name_is_text_wherever_it_stands() -> None:
+    reader, html = read(made(HOSTILE, HOSTILE))
+    harmless, _ = read(made("name", "why"))
+    names = [(tag, sorted(attributes)) for tag, attributes in reader.elements]
+    assert names == [(tag, sorted(attributes)) for tag, attributes in harmless.elements]
+    told = [text for text in reader.texts if HOSTILE in text]
+    places = [text for text in harmless.texts if "name" in text or "why" in text]
+    assert len(told) == len(places) > 12
+    assert "<script" not in html.lower()
+
+
+def test_the_page_asks_for_nothing_from_anywhere() -> None:
+    reader, html = read(made(HOSTILE, HOSTILE))
+    asking = {"script", "link", "img", "image", "use", "iframe", "object", "embed", "base", "form"}
+    assert not asking & {tag for tag, _ in reader.elements}
+    for _, attributes in reader.elements:
+        assert not {"src", "href", "xlink:href", "srcset", "action", "style"} & attributes.keys()
+        assert not [name for name in attributes if name.startswith("on")]
+    (style,) = (text for text in reader.texts if "font:" in text)
+    assert not [word for word in ("url(", "@import", "http", "//") if word in style]
+    assert html.startswith("<!doctype html>")

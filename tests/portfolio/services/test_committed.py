@@ -1,0 +1,192 @@
+"""What is loaded and worked out anew after an event, and what is not."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import text
+
+from app.foundation.sql.database import Database
+from app.foundation.sql.unit_of_work import UnitOfWork
+from app.operations.domain.history_audit import Head
+from app.portfolio.domain.controls import LockKind
+from app.portfolio.domain.models import Portfolio
+from app.portfolio.domain.weighting_methods import Covariance
+from app.portfolio.services import target_weights as weighing
+from app.portfolio.services.decision_context import Grounds
+from app.portfolio.services.state_cache import Step
+from app.portfolio.storage.history import HEAD
+from tests.foundation.sql.test_quick_sqlite import turns_counted
+from tests.portfolio.services.test_reads_from_memory import (
+    ON_POSTGRES,
+    ON_SQLITE,
+    _banned,
+    _booked,
+    _configured,
+    _leaving,
+    _mark,
+    _removed,
+    _switched,
+    anew,
+    read,
+)
+from tests.support.desk import SYMBOLS, WHO, Desk
+
+
+async def _watched(desk: Desk) -> None:
+    await desk.controls.lock(SYMBOLS[2], LockKind.WATCH, "interesting", None, WHO)
+
+
+async def _freed(desk: Desk) -> None:
+    await desk.controls.unlock(SYMBOLS[3], "no more rumours", WHO)
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("move", [_booked, _switched, _banned])
+async def test_after_an_event_that_moves_no_member_only_its_own_part_is_loaded(
+    counted: tuple[Database, list[str]], move: Callable[[Desk], Awaitable[None]]
+) -> None:
+    database, statements = counted
+    desk = await Desk(database).filled()
+    other = Desk(database, desk.market, desk.boards, desk.now)  # was not handed what it made of it
+    await read(desk)
+    await read(other)
+    await move(desk)
+    statements.clear()
+    after = await read(other)
+    # What is committed now, what has happened since, and that.
+    assert len([one for one in statements if "SELECT" in one]) == 3
+    assert after == await anew(desk)
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("move", [_booked, _switched, _watched, _freed])
+async def test_what_a_small_change_has_made_is_known_with_its_commit(
+    counted: tuple[Database, list[str]], move: Callable[[Desk], Awaitable[None]]
+) -> None:
+    database, statements = counted
+    desk = await Desk(database).filled()
+    await _banned(desk)
+    await read(desk)
+    await move(desk)
+    statements.clear()
+    after = await read(desk)
+    assert statements == []
+    assert after == await anew(desk)
+
+
+async def _lost(database: Database) -> None:
+    """The last commit, which was a ban, as after a failover to a server that had not got it."""
+    async with database.write() as unit:
+        for statement in (
+            "ALTER TABLE portfolio_history DISABLE TRIGGER USER",
+            "DELETE FROM portfolio_history WHERE seq = (SELECT max(seq) FROM portfolio_history)",
+            "ALTER TABLE portfolio_history ENABLE TRIGGER USER",
+            "UPDATE portfolio SET version = version - 1",
+        ):
+            await unit.connection.execute(text(statement))
+        await unit.controls.keep_locks({})
+        *_, last = await unit.history.all()
+        await unit.facts.put(HEAD, Head.of(last).fact())
+
+
+@ON_POSTGRES
+@pytest.mark.parametrize("later", [(), (_booked,)], ids=["at once", "after another"])
+async def test_B12_commits_that_a_failover_lost_are_forgotten_though_numbers_come_again(
+    desk: Desk, later: tuple[Callable[[Desk], Awaitable[None]], ...]
+) -> None:
+    await desk.filled()
+    await _banned(desk)
+    await read(desk)
+    await _lost(desk.database)
+    other = Desk(desk.database, desk.market, desk.boards, desk.now)
+    for move in (_watched, *later):
+        await move(other)
+    seen = await read(desk)
+    assert seen == await anew(desk)
+    assert {lock.kind for lock in (await desk.controls.controls()).locks.values()} == {
+        LockKind.WATCH
+    }
+
+
+@ON_SQLITE
+async def test_nobody_is_handed_what_was_rolled_back_or_was_made_of_another_state(
+    desk: Desk,
+) -> None:
+    await desk.filled()
+    memory, database = desk.controls.grounds.memory, desk.database
+    state = await memory.newest(database)
+
+    async def handed(unit: UnitOfWork, ahead: int) -> None:
+        await unit.portfolio.load(for_update=True)
+        *_, last = await unit.history.all()
+        event = replace(last, seq=last.seq + ahead)
+        memory.hand_over(database, unit, Step(state.portfolio, event, state.portfolio.version + 1))
+
+    async def given_up(unit: UnitOfWork) -> None:
+        await handed(unit, ahead=1)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await database.run(given_up)
+    assert (await memory.newest(database)) is state
+    async with database.write() as unit:
+        await handed(unit, ahead=2)
+    assert (await memory.newest(database)).portfolio == state.portfolio
+
+
+@ON_SQLITE
+async def test_target_weights_are_worked_out_once_for_all_who_show_them(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await desk.filled()
+    made: list[object] = []
+
+    def counting(
+        portfolio: Portfolio, grounds: Grounds, known: Callable[[], Covariance | None]
+    ) -> weighing.TargetWeights:
+        made.append(grounds)
+        return weighing.target_weights(portfolio, grounds, known)
+
+    monkeypatch.setattr("app.portfolio.services.kept_targets.target_weights", counting)
+    await read(desk)
+    assert len(made) == 1
+    for move in (_booked, _switched):
+        await move(desk)
+        await read(desk)
+    assert len(made) == 1  # no result and no switch has a part in them
+    for number, shift in enumerate((_banned, _leaving, _configured, _removed), start=2):
+        await shift(desk)
+        await read(desk)
+        assert len(made) == number
+    _mark(desk)
+    await read(desk)
+    assert len(made) == 6
+
+
+@ON_SQLITE
+async def test_a_booked_result_has_nothing_of_the_members_worked_out_again(desk: Desk) -> None:
+    await desk.filled()
+
+    async def made() -> tuple[object, ...]:
+        weights, safety = await desk.rebalancing.weights(), await desk.safety.validate()
+        return weights.lines, safety.warnings, (await desk.trading.tradeable())[0]
+
+    before = await made()
+    await _booked(desk)
+    assert all(one is two for one, two in zip(before, await made(), strict=True))
+    await _switched(desk)
+    assert (await made())[1] != before[1]
+
+
+@ON_SQLITE
+async def test_a_small_change_waits_for_its_database_a_few_times_only(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await desk.filled()
+    await read(desk)
+    for move, most in ((_booked, 5), (_switched, 3)):
+        with turns_counted(monkeypatch) as count:
+            await move(desk)
+        assert len(count) <= most
+    assert await read(desk) == await anew(desk)

@@ -1,0 +1,46 @@
+"""Confirmations on real databases, and the migration of their table."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, inspect
+
+from app.foundation.sql import migrations
+from app.foundation.sql.database import Database
+from app.portfolio.domain.replacement import Tally
+
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+async def test_tallies_are_replaced_as_a_whole(database: Database) -> None:
+    first = Tally("BTCUSDT", "ETHUSDT", 2, "inputs-2", AT, is_confirmed=True)
+    second = Tally("SOLUSDT", "XRPUSDT", 1, "inputs-2", AT)
+    async with database.write() as unit:
+        await unit.replacements.keep((first, second))
+    async with database.read() as unit:
+        assert await unit.replacements.tallies() == {"BTCUSDT": first, "SOLUSDT": second}
+        assert await unit.replacements.confirmed() == {"BTCUSDT"}
+        assert await unit.replacements.last_swap() is None
+    async with database.write() as unit:
+        await unit.replacements.forget("BTCUSDT")
+    async with database.read() as unit:
+        assert await unit.replacements.tallies() == {"SOLUSDT": second}
+    async with database.write() as unit:
+        await unit.replacements.keep(())
+    async with database.read() as unit:
+        assert await unit.replacements.tallies() == {}
+
+
+async def test_the_table_comes_and_goes_with_its_migration(empty_database_url: str) -> None:
+    async def tables() -> set[str]:
+        def names(connection: Connection) -> set[str]:
+            return set(inspect(connection).get_table_names())
+
+        async with migrations.connected(empty_database_url, begin="BEGIN") as connection:
+            return await connection.run_sync(names)
+
+    await migrations.upgrade(empty_database_url)
+    assert "replacement_confirmations" in await tables()
+    await migrations.downgrade(empty_database_url, "0001")
+    assert "replacement_confirmations" not in await tables()
+    await migrations.upgrade(empty_database_url)
+    assert "replacement_confirmations" in await tables()

@@ -1,0 +1,115 @@
+"""The life of a signal: what is not in the table cannot happen."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import product
+
+import pytest
+
+from app.configuration.domain.signal_rules import SignalRules
+from app.foundation.errors import Code, ConflictError, RefusedError
+from app.signals.domain.consensus import judge
+from app.signals.domain.evaluated_signal import settled, unjudged
+from app.signals.domain.models import NEXT, Claim, Direction, Signal, SignalState, received
+from app.signals.domain.outcomes import Outcome, Window
+from tests.support.evidence import evidence
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+RULES = SignalRules()
+CLAIM = Claim("desk", "momentum", 0.8, 0.9, "BTCUSDT", Direction.BUY)
+S = SignalState
+DRAWN = {
+    S.RECEIVED: {S.VALIDATED, S.REJECTED},
+    S.VALIDATED: {S.EVALUATING, S.EXPIRED},
+    S.EVALUATING: {S.APPROVED, S.REJECTED, S.EXPIRED, S.FAILED},
+    S.APPROVED: {S.APPLIED, S.EXPIRED},
+    S.FAILED: {S.VALIDATED, S.EXPIRED},
+}
+
+WINDOW = Window.after(NOW, timedelta(days=1))
+
+
+def claim(**changed: object) -> Claim:
+    given = {name: getattr(CLAIM, name) for name in CLAIM.__dataclass_fields__}
+    return Claim(**{**given, **changed})
+
+
+def signal(state: SignalState) -> Signal:
+    return Signal("s", CLAIM, state, NOW, NOW + timedelta(hours=1))
+
+
+def test_only_the_ways_of_the_table_lead_on() -> None:
+    for old, new in product(S, S):
+        if new in DRAWN.get(old, set()):
+            assert signal(old).to(new).state is new
+            continue
+        with pytest.raises(ConflictError) as caught:
+            signal(old).to(new)
+        assert caught.value.code is Code.INVALID_STATE_TRANSITION
+    assert NEXT[S.APPLIED] == NEXT[S.REJECTED] == NEXT[S.EXPIRED] == frozenset()
+
+
+def test_a_sound_signal_waits_for_a_day_unless_its_source_says_otherwise() -> None:
+    came = received("s", CLAIM, NOW, RULES)
+    assert (came.state, came.expires_at) == (S.VALIDATED, NOW + timedelta(days=1))
+    said = NOW - timedelta(hours=2)
+    assert received("s", claim(said_at=said), NOW, RULES).expires_at == said + timedelta(days=1)
+    ends = NOW + timedelta(seconds=1)
+    assert received("s", claim(expires_at=ends), NOW, RULES).expires_at == ends
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"strength": 0.49}, "strength 0.49 is below 0.5"),
+        ({"confidence": 0.49}, "confidence 0.49 is below 0.5"),
+        ({"symbol": None}, "no symbol"),
+    ],
+)
+def test_the_thresholds_are_applied(changed: dict[str, object], said: str) -> None:
+    came = received("s", claim(**changed), NOW, RULES)
+    assert (came.state, came.settled_at) == (S.REJECTED, NOW)
+    assert said in (came.reason or "")
+    lower = SignalRules(min_strength=0.4, min_confidence=0.4)
+    expected = S.REJECTED if changed.get("symbol", 0) is None else S.VALIDATED
+    assert received("s", claim(**changed), NOW, lower).state is expected
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"expires_at": NOW}, Code.SIGNAL_EXPIRED),
+        ({"said_at": NOW - timedelta(days=2)}, Code.SIGNAL_EXPIRED),
+        ({"said_at": NOW + timedelta(seconds=6)}, Code.VALIDATION_FAILED),
+        ({"said_at": NOW, "expires_at": NOW - timedelta(hours=1)}, Code.VALIDATION_FAILED),
+    ],
+)
+def test_I23_expired_and_future_signals_are_refused(changed: dict[str, object], code: Code) -> None:
+    with pytest.raises(RefusedError) as caught:
+        received("s", claim(**changed), NOW, RULES)
+    assert caught.value.code is code
+
+
+def test_what_waits_ends_at_its_time_and_not_before() -> None:
+    waits = signal(S.VALIDATED)
+    assert waits.expired(waits.expires_at - timedelta(microseconds=1)) is waits
+    over = waits.expired(waits.expires_at + timedelta(days=1))
+    assert (over.state, over.settled_at) == (S.EXPIRED, waits.expires_at)
+    done = signal(S.REJECTED)
+    assert done.expired(done.expires_at) is done
+
+
+def test_a_verdict_settles_a_signal_and_a_failed_one_can_be_tried_again() -> None:
+    waits = signal(S.VALIDATED)
+    yes = settled(waits, judge(Direction.BUY, evidence(), RULES), "board", 1, WINDOW, NOW)
+    assert (yes.signal.state, yes.signal.attempts, yes.signal.settled_at) == (S.APPROVED, 1, NOW)
+    no = settled(waits, judge(Direction.SELL, evidence(), RULES), "board", 1, WINDOW, NOW)
+    assert no.signal.state is S.REJECTED
+    blind = evidence(volatility=None, impact=None)
+    nobody = settled(waits, judge(Direction.BUY, blind, RULES), "board", 1, WINDOW, NOW)
+    assert nobody.signal.state is S.FAILED
+    assert yes.outcome == no.outcome == Outcome(WINDOW)
+    assert nobody.outcome is None, "it is tried again"
+    again = unjudged(nobody.signal.again(), "not on the board", NOW).signal
+    assert (again.state, again.attempts, again.reason) == (S.FAILED, 2, "not on the board")
+    with pytest.raises(ConflictError):
+        settled(yes.signal, judge(Direction.BUY, evidence(), RULES), "board", 1, WINDOW, NOW)

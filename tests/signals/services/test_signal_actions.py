@@ -1,0 +1,262 @@
+"""What approved signals lead to: as far as the policy goes, by the rules of everybody, once."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import httpx2
+import pytest
+
+from app.configuration.domain.model import Configuration
+from app.configuration.domain.policy import Policy
+from app.configuration.domain.signal_rules import SignalRules
+from app.foundation.errors import Code, ConflictError
+from app.foundation.sql.database import Database
+from app.operations.api import configuration_routes as configuration
+from app.portfolio.api import proposal_routes as portfolio_proposals
+from app.portfolio.domain.controls import LockKind
+from app.signals.api import routes as signals
+from app.signals.domain.agents import Agent, Opinion
+from app.signals.domain.consensus import Evaluation, Verdict
+from app.signals.domain.models import Direction, SignalState
+from app.signals.domain.signal_action import policy_for
+from app.signals.domain.signal_effect import Effect, Move, Step
+from app.signals.services.evaluation import Judges
+from tests.support.action_world import by_skill, eight_members, judged, put, told, version
+from tests.support.desk import SYMBOLS, WHO, Desk
+from tests.support.harness import PREFIX, serve
+from tests.support.signal_world import claim, informed
+
+NEW = SYMBOLS[20]
+
+
+@pytest.fixture
+def backend() -> str:
+    return "sqlite"
+
+
+@pytest.fixture
+async def desk(database: Database) -> Desk:
+    return await eight_members(database)
+
+
+@pytest.fixture
+async def client(desk: Desk) -> AsyncIterator[httpx2.AsyncClient]:
+    routers = [configuration.router, portfolio_proposals.router, signals.router]
+    async with serve(routers, {"my_symbols": desk}) as opened:
+        yield opened
+
+
+async def effect(desk: Desk, signal_id: str) -> Effect:
+    found = (await judged(desk, signal_id)).effect
+    assert found is not None
+    return found
+
+
+async def test_by_default_a_purchase_is_proposed_and_carried_out_when_approved(
+    desk: Desk, client: httpx2.AsyncClient
+) -> None:
+    signal_id = await told(desk, NEW)
+    before = await version(desk)
+    assert await desk.signal_actions.act() == 1
+    assert await version(desk) == before
+    waits = await effect(desk, signal_id)
+    assert (waits.policy, waits.step) == (Policy.PROPOSE, Step(Move.ADD, NEW))
+    listed = await client.get(f"{PREFIX}/portfolio/proposals", params={"kind": "signal"})
+    (one,) = listed.json()["items"]
+    assert one["proposal_id"] == waits.proposal_id
+    assert (one["signal"]["signal_id"], one["signal"]["move"]) == (signal_id, "add")
+    assert f"signal {signal_id}: BUY by desk" in one["reason"]
+    path = f"{PREFIX}/portfolio/proposals/{one['proposal_id']}/approve"
+    done = await client.post(path, json={"reason": "yes"})
+    assert done.status_code == 200, done.text
+    assert NEW in await desk.members()
+    shown = (await client.get(f"{PREFIX}/signals/{signal_id}")).json()
+    assert (shown["state"], shown["effect"]["version"]) == ("applied", before + 1)
+    assert done.json()["decision"]["version"] == before + 1
+    history = await desk.overview.history(None, 3)
+    assert any(signal_id in event.reason and event.symbol == NEW for event in history)
+    again = await client.post(path, json={"reason": "yes"})
+    assert again.json()["code"] == "invalid_state_transition"
+    assert await desk.signal_actions.act() == 0
+
+
+async def test_C13_of_approving_and_declining_at_once_one_wins(desk: Desk) -> None:
+    signal_id = await told(desk, NEW)
+    await desk.signal_actions.act()
+    proposal_id = (await effect(desk, signal_id)).proposal_id or ""
+
+    def none(_: object) -> Any:
+        return None
+
+    outcomes = await asyncio.gather(
+        desk.proposals.approve(proposal_id, "yes", WHO, none),
+        desk.proposals.decline(proposal_id, "no", WHO, none),
+        return_exceptions=True,
+    )
+    (lost,) = [one for one in outcomes if isinstance(one, BaseException)]
+    assert isinstance(lost, ConflictError)
+    assert lost.code is Code.INVALID_STATE_TRANSITION
+    state = (await judged(desk, signal_id)).signal.state
+    assert (state is SignalState.APPLIED) == (NEW in await desk.members())
+
+
+async def test_a_sale_proposes_removal_and_what_fits_nothing_says_why(desk: Desk) -> None:
+    cases = (
+        (SYMBOLS[0], Direction.SELL, Step(Move.REMOVE, SYMBOLS[0]), None),
+        (SYMBOLS[1], Direction.BUY, None, f"{SYMBOLS[1]} is a member already"),
+        (SYMBOLS[20], Direction.NEUTRAL, None, "it asks for nothing"),
+        (SYMBOLS[35], Direction.BUY, None, f"{SYMBOLS[35]} may not come in: low_score"),
+    )
+    for symbol, direction, step, note in cases:
+        signal_id = await told(desk, symbol, direction)
+        await desk.signal_actions.act()
+        found = await effect(desk, signal_id)
+        assert (found.step, found.note) == (step, note)
+    await desk.portfolio.remove(SYMBOLS[0], "gone", WHO)
+    signal_id = await told(desk, SYMBOLS[0], Direction.SELL)
+    await desk.signal_actions.act()
+    assert (await effect(desk, signal_id)).note == f"{SYMBOLS[0]} is not a member"
+
+
+@pytest.mark.parametrize("policy", ["propose", "auto"])
+async def test_a_sale_of_a_pinned_member_is_not_even_proposed(desk: Desk, policy: str) -> None:
+    await put(desk, policy=policy)
+    await by_skill(desk)
+    await desk.controls.lock(SYMBOLS[0], LockKind.PIN, "market maker", None, WHO)
+    signal_id = await told(desk, SYMBOLS[0], Direction.SELL)
+    await desk.signal_actions.act()
+    found = await effect(desk, signal_id)
+    assert (found.step, found.note) == (None, f"{SYMBOLS[0]} is pinned")
+    assert (found.proposal_id, found.version) == (None, None)
+    assert SYMBOLS[0] in await desk.members()
+
+
+async def test_a_full_portfolio_makes_room_only_for_what_is_better_beyond_noise(
+    desk: Desk,
+) -> None:
+    full = {"max_portfolio_symbols": 8, "min_weight_percentage": "5"}
+    await desk.configuration.put({**full, "max_weight_percentage": "20"}, "full", WHO)
+    signal_id = await told(desk, NEW)
+    await desk.signal_actions.act()
+    found = await effect(desk, signal_id)
+    assert found.step is None
+    assert found.note is not None
+    assert "does not replace" in found.note
+    assert "noise_unknown" in found.note
+    rules = {"noise_default": 0.001, "minimum_holding": 0, "return_per_z": 1_000.0}
+    await desk.configuration.put({"replacement": rules}, "easy", WHO)
+    signal_id = await told(desk, NEW, scores={NEW: 0.995})
+    await desk.signal_actions.act()
+    assert (await effect(desk, signal_id)).step == Step(Move.REPLACE, NEW, SYMBOLS[7])
+
+
+async def test_a_conditional_verdict_is_no_approval(desk: Desk) -> None:
+    said = {"one": 0.97, "two": 0.5, "three": 0.5, "four": 0.55}
+
+    def agent(name: str) -> Agent:
+        return Agent(name, (), lambda _evidence, _rules: Opinion(said[name], 0.9, {}))
+
+    agents = tuple(map(agent, said))
+    desk.signals = replace(desk.signals, judges=Judges(agents))
+    done = await desk.signals.submit(claim(NEW), WHO)
+    assert done.result is not None
+    found = done.result.judged
+    assert found.verdict is not None
+    assert found.verdict.evaluation is Evaluation.CONDITIONAL
+    assert found.signal.state is SignalState.REJECTED
+    assert await desk.signal_actions.act() == 0
+    assert NEW not in await desk.members()
+
+
+async def test_observed_signals_change_nothing_and_policies_go_by_type(desk: Desk) -> None:
+    await put(desk, policies={"momentum": "observe"})
+    one = await told(desk, NEW)
+    await desk.signal_actions.act()
+    found = await effect(desk, one)
+    assert (found.policy, found.note, found.proposal_id) == (
+        Policy.OBSERVE,
+        "only observed",
+        None,
+    )
+    await put(desk, policies={"breakout": "observe"})
+    other = await told(desk, NEW)
+    await desk.signal_actions.act()
+    assert (await effect(desk, other)).policy is Policy.PROPOSE
+
+
+async def test_auto_acts_by_itself_once_agents_are_weighed_by_skill(desk: Desk) -> None:
+    await put(desk, policy="auto")
+    unknown = await told(desk, SYMBOLS[12])
+    await by_skill(desk)
+    known = await told(desk, SYMBOLS[11])
+    before = await version(desk)
+    rounds = await asyncio.gather(*(desk.signal_actions.act() for _ in range(4)))
+    assert max(rounds) == 2
+    await desk.signal_actions.act()
+    assert (await effect(desk, unknown)).policy is Policy.PROPOSE
+    done = await effect(desk, known)
+    assert (done.policy, done.version) == (Policy.AUTO, before + 1)
+    assert await version(desk) == before + 1
+    assert (await judged(desk, known)).signal.state is SignalState.APPLIED
+    (event,) = [one for one in await desk.overview.history(None, 5) if one.symbol == SYMBOLS[11]]
+    assert known in event.reason
+    assert event.actor == "signals"
+
+
+async def test_what_an_ordinary_rule_refuses_is_noted_and_not_tried_again(desk: Desk) -> None:
+    await put(desk, policy="auto")
+    await by_skill(desk)
+    signal_id = await told(desk, NEW)
+    await desk.controls.switch(False, "halt", WHO)
+    await desk.signal_actions.act()
+    found = await effect(desk, signal_id)
+    assert found.version is None
+    assert found.note is not None
+    assert found.note.startswith("trading_disabled")
+    assert (await judged(desk, signal_id)).signal.state is SignalState.APPROVED
+    assert await desk.signal_actions.act() == 0
+
+
+async def test_a_newer_signal_takes_the_place_of_an_older_proposal(
+    desk: Desk, client: httpx2.AsyncClient
+) -> None:
+    for _ in range(2):
+        await told(desk, NEW)
+        await desk.signal_actions.act()
+        desk.later(seconds=1)
+    listed = (await client.get(f"{PREFIX}/portfolio/proposals")).json()["items"]
+    assert [one["state"] for one in listed] == ["open", "superseded"]
+
+
+async def test_an_approved_signal_leads_to_nothing_after_its_time(desk: Desk) -> None:
+    await told(desk, NEW)
+    desk.later(days=2)
+    informed(desk)
+    assert await desk.signal_actions.act() == 0
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "by_skill", "policy"),
+    [
+        (Evaluation.STRONG_APPROVE, True, Policy.AUTO),
+        (Evaluation.APPROVE, True, Policy.AUTO),
+        (Evaluation.STRONG_APPROVE, False, Policy.PROPOSE),
+    ],
+)
+def test_who_is_not_sure_only_proposes(
+    evaluation: Evaluation, by_skill: bool, policy: Policy
+) -> None:
+    verdict = Verdict(evaluation, 0.8, 1.0, 1.0, (), "x", by_skill)
+    rules = SignalRules(policy=Policy.AUTO)
+    assert policy_for(_signal(), verdict, rules) is policy
+    assert policy_for(_signal(), verdict, replace(rules, policy=Policy.OBSERVE)) is Policy.OBSERVE
+    assert Configuration().signals.policy is Policy.PROPOSE
+
+
+def _signal() -> Any:
+    class Named:
+        claim = claim()
+
+    return Named()

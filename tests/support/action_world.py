@@ -1,0 +1,56 @@
+"""A desk on which signals are approved, and agents whose skill is known."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.foundation.sql.database import Database
+from app.signals.domain.evaluated_signal import Judged
+from app.signals.domain.models import Direction, SignalState
+from app.signals.domain.track_record import Bin, Record
+from tests.support.desk import WHO, Desk
+from tests.support.signal_world import claim, informed
+
+SKILLED = ("technical", "fundamental")
+BAD = {"nearness_to_high": -1.5, "funding_rate": 3.0, "volatility": 2.0, "impact": 99.0}
+
+
+async def eight_members(database: Database) -> Desk:
+    """A desk with eight members, and a word of every symbol."""
+    opened = await Desk(database).filled(8)
+    informed(opened)
+    return opened
+
+
+async def told(
+    desk: Desk,
+    symbol: str,
+    direction: Direction = Direction.BUY,
+    scores: Mapping[str, float | None] | None = None,
+) -> str:
+    """An approved signal; its id."""
+    good = {"volatility": 0.5, "impact": 0.5}
+    informed(desk, symbol, scores, **(BAD if direction is Direction.SELL else good))
+    done = await desk.signals.submit(claim(symbol, direction=direction), WHO)
+    assert done.result is not None
+    signal = done.result.judged.signal
+    assert signal.state is SignalState.APPROVED, signal.reason
+    return signal.signal_id
+
+
+async def judged(desk: Desk, signal_id: str) -> Judged:
+    return await desk.signals.get(signal_id)
+
+
+async def version(desk: Desk) -> int:
+    return (await desk.portfolio.view()).portfolio.version
+
+
+async def put(desk: Desk, **settings: Any) -> None:
+    await desk.configuration.put({"signals": settings}, "a test", WHO)
+
+
+async def by_skill(desk: Desk) -> None:
+    """Two agents that were right each time."""
+    proven = Record((Bin(7, outcomes=60, said=45.0, came=60, squares=4.0),))
+    async with desk.database.write() as unit:
+        await unit.signal_records.add(dict.fromkeys(SKILLED, proven))

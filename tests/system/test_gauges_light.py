@@ -1,0 +1,221 @@
+"""Every gauge is right at the first scrape: it says what the API says, also right after a start."""
+
+import asyncio
+import math
+import time
+from collections import Counter
+from dataclasses import fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import Gauge
+from prometheus_client.parser import text_string_to_metric_families
+from websockets.asyncio.client import connect
+
+from app.alerts.services.alerting_pulse import SILENT_S
+from app.foundation.metrics import Metrics
+from app.operations.api import stream_routes
+from app.sandbox.options import SandboxOptions
+from app.sandbox.server import serve_exchange
+from tests.support.harness import PREFIX, make_api
+from tests.support.running import PATIENCE_S, Running, running, settings_for
+from tests.support.streaming import listening, port_of
+
+Samples = dict[tuple[str, str], float]
+# Of the process alone: nothing in the API says them.
+OWN = {
+    "http_requests_in_flight": 1.0,  # the scrape itself
+    "feed_epoch": math.nan,  # nothing runs by itself here
+    "bus_dropped_events": 0.0,
+}
+# Labelled by what there was none of here, or moving between two answers: the test of what runs by
+# itself compares them.
+BESIDE = {
+    "feed_connections", "feed_topics", "stream_clients", "task_last_success_timestamp_seconds",
+    "alerting_silence_seconds", "database_connections_in_use", "exchange_clock_offset_seconds",
+    "feed_last_message_age_seconds",
+}  # fmt: skip
+
+
+async def scraped(service: Running) -> Samples:
+    """Every sample by its name without the prefix, and the values of its labels."""
+    text = (await service.client.get("/metrics")).text
+    return {
+        (one.name.removeprefix("mysymbols_"), ",".join(one.labels.values())): one.value
+        for family in text_string_to_metric_families(text)
+        for one in family.samples
+    }
+
+
+async def told(service: Running) -> dict[tuple[str, str], float | None]:
+    """The same from the API; None where it says that it does not know."""
+    status, health = await service.get("/status"), await service.get("/health")
+    feed, board = status["feed"], status["scoring"]
+    link = next(one for one in health["components"] if one["name"] == "exchange")
+    alerts: Counter[str] = Counter()
+    for one in (await service.get("/alerts", limit=500))["items"]:
+        alerts[one["severity"]] += one["state"] == "open"
+    return {
+        ("portfolio_members", ""): len((await service.get("/portfolio"))["members"]),
+        ("portfolio_version", ""): status["portfolio"]["version"],
+        ("market_symbols", "known"): feed["contracts"],
+        ("market_symbols", "eligible"): feed["eligible"],
+        ("market_symbols", "stale"): feed["stale_symbols"],
+        **{("market_data_age_seconds", name): age for name, age in feed["ages_s"].items()},
+        ("scoring_symbols", "scored"): 0 if board is None else board["scored"],
+        ("scoring_symbols", "unavailable"): 0 if board is None else board["unavailable"],
+        ("signals_waiting", ""): status["signals"]["waiting"],
+        ("signal_outcomes_open", ""): status["signals"]["open_outcomes"],
+        **{("alerts_open", name): alerts[name] for name in ("info", "warning", "critical")},
+        **{
+            ("service_mode", mode): mode == health["mode"]
+            for mode in ("NORMAL", "DEGRADED", "FROZEN", "HALTED")
+        },
+        ("exchange_link_up", ""): link["state"] == "up",
+        ("feed_streaming", ""): status["stream"]["mode"] == "stream",
+        ("service_info", f"sandbox,{status['version']}"): 1.0,
+    }
+
+
+async def compare(service: Running) -> None:
+    found = await scraped(service)  # first of all
+    wanted = await told(service)
+    for name, value in wanted.items():
+        if value is None:
+            assert math.isnan(found.get(name, math.nan)), name
+        elif name[0] == "market_data_age_seconds":
+            assert found[name] <= value, name
+        else:
+            assert found[name] == value, (name, found)
+    for plain, value in OWN.items():
+        assert found[plain, ""] == pytest.approx(value, nan_ok=True), plain
+    names = {one.name for one in fields(Metrics) if isinstance(getattr(Metrics(), one.name), Gauge)}
+    assert names == {name for name, _ in wanted} | OWN.keys() | BESIDE
+
+
+async def test_every_gauge_says_at_the_first_scrape_what_the_api_says(tmp_path: Path) -> None:
+    async with serve_exchange(SandboxOptions(contracts=40, quota=100_000), time.time) as exchange:
+        url = f"sqlite+aiosqlite:///{tmp_path}/gauges.sqlite3"
+        settings = settings_for(exchange, url, background=False)
+        async with running(settings) as service:
+            await compare(service)
+            await service.post("/initialize-sample-data")
+            await service.post("/portfolio/initialize", {"size": 5})
+            await signalled(service)
+            found = await scraped(service)
+            assert found["portfolio_members", ""] == 5.0
+            assert found["market_symbols", "eligible"] > 5.0
+            assert not math.isnan(found["exchange_clock_offset_seconds", ""])
+            await compare(service)
+        async with running(settings) as service:
+            assert (await scraped(service))["portfolio_members", ""] == 5.0
+            await compare(service)
+
+
+async def test_gauges_of_what_runs_by_itself_follow_what_they_are_about(tmp_path: Path) -> None:
+    day_s = 86_400.0
+    ahead = SandboxOptions(contracts=12, quota=100_000, now_ms=int((time.time() + day_s) * 1000))
+    async with serve_exchange(ahead, time.time) as exchange:
+        url = f"sqlite+aiosqlite:///{tmp_path}/moving.sqlite3"
+        async with running(settings_for(exchange, url)) as service:
+            await service.until("/status", is_streamed)
+            before = await service.get("/status")
+            found = await scraped(service)
+            after = await service.get("/status")
+            compare_stream(found, before["stream"], after["stream"])
+            compare_tasks(found, before["tasks"], after["tasks"])
+            # The exchange's clock is a day ahead, to within what asking it took.
+            assert found["exchange_clock_offset_seconds", ""] == pytest.approx(day_s, abs=240.0)
+            await compare_silence(service)
+            await read_by_one(service)
+    async with running(settings_for(exchange, url, background=False)) as service:
+        used = ("database_connections_in_use", "")
+        async with asyncio.timeout(PATIENCE_S):
+            while (await scraped(service))[used]:  # the start still works
+                await asyncio.sleep(0.05)
+        async with service.services.my_symbols.alerts.database.read():
+            assert (await scraped(service))[used] == 1.0
+        assert (await scraped(service))[used] == 0.0
+
+
+def is_streamed(status: dict[str, Any]) -> bool:
+    stream = status["stream"]
+    return bool(
+        stream["mode"] == "stream"
+        and stream["topics"] == stream["live_topics"] > 0
+        and stream["last_message_s"] is not None
+        and status["feed"]["stage"] == "complete"
+    )
+
+
+def compare_stream(found: Samples, before: dict[str, Any], after: dict[str, Any]) -> None:
+    phases = Counter(one["phase"] for one in after["connections"])
+    shown = {name[1]: value for name, value in found.items() if name[0] == "feed_connections"}
+    assert {phase: number for phase, number in shown.items() if number} == phases
+    assert found["feed_topics", "wanted"] == after["topics"] > 0
+    assert found["feed_topics", "live"] == after["live_topics"] > 0
+    # Messages go on coming: it is no older than the one that was known before.
+    assert before["messages"] > 0
+    assert 0.0 <= found["feed_last_message_age_seconds", ""] <= 240.0
+
+
+def compare_tasks(found: Samples, *told: list[dict[str, Any]]) -> None:
+    """Each between what the status said before the scrape and after it."""
+    before, after = (
+        {
+            one["name"]: datetime.fromisoformat(one["last_success"]).timestamp()
+            for one in tasks
+            if one["last_success"] is not None
+        }
+        for tasks in told
+    )
+    assert before
+    for name, stamp in before.items():
+        shown = found["task_last_success_timestamp_seconds", name]
+        # The API says whole milliseconds.
+        assert stamp - 0.001 <= shown <= after.get(name, shown) + 0.001, name
+
+
+async def compare_silence(service: Running) -> None:
+    """Of both parts no longer than what health calls silent; the exact ages are in test_U11."""
+    parts = (await service.get("/health"))["components"]
+    assert next(one["state"] for one in parts if one["name"] == "alerting") == "up"
+    shown = {
+        part: age
+        for (name, part), age in (await scraped(service)).items()
+        if name == "alerting_silence_seconds"
+    }
+    assert shown.keys() == {"evaluation", "delivery"}
+    assert all(0.0 <= age <= SILENT_S for age in shown.values())
+
+
+async def read_by_one(service: Running) -> None:
+    """One WebSocket reader is one."""
+    face = {"my_symbols": service.services.my_symbols, "mode": service.services.mode}
+    async with listening(make_api(face, routers=[stream_routes.router])) as server:
+        assert (await scraped(service)).get(("stream_clients", "websocket"), 0.0) == 0.0
+        async with connect(f"ws://127.0.0.1:{port_of(server)}{PREFIX}/stream") as reader:
+            await reader.recv()
+            assert (await scraped(service))["stream_clients", "websocket"] == 1.0
+            async with connect(f"ws://127.0.0.1:{port_of(server)}{PREFIX}/stream") as second:
+                await second.recv()
+                assert (await scraped(service))["stream_clients", "websocket"] == 2.0
+        async with asyncio.timeout(PATIENCE_S):
+            while (await scraped(service))["stream_clients", "websocket"]:
+                await asyncio.sleep(0.05)
+
+
+async def signalled(service: Running) -> None:
+    """One verdict whose outcome is not known yet."""
+    body = {
+        "source_name": "us",
+        "signal_type": "momentum",
+        "signal_strength": 0.9,
+        "confidence_level": 0.9,
+        "signal_direction": "BUY",
+        "symbol": "BTCUSDT",
+    }
+    answer = await service.client.post(f"{PREFIX}/signals", json=body)
+    assert answer.status_code < 300, answer.text
