@@ -26,7 +26,7 @@ from app.performance.services.snapshots import PerformanceMarks
 from app.portfolio.domain.controls import Lock, LockKind, Switch
 from app.portfolio.domain.event_log import PortfolioEvent
 from app.portfolio.domain.returns import Trade
-from app.portfolio.services.controls import ControlService
+from app.portfolio.services.controls import ControlService, WatchList
 from app.portfolio.services.member_views import MemberView, PortfolioView
 from app.portfolio.services.membership import PortfolioService, Removed, Replaced
 from app.portfolio.services.proposals import Proposals
@@ -35,7 +35,6 @@ from app.portfolio.services.rebalance_runs import Rebalanced
 from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.services.replacement import Executed, Replacement, Replacements
 from app.portfolio.services.target_weights import Optimized, Weights
-from app.portfolio.services.watch_list import WatchList
 from app.scoring.domain.board import Board, Card
 from app.scoring.services.service import Scoring
 from app.signals.services.actions import SignalActions

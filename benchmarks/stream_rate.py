@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.foundation.events import PlanCreated
-from app.foundation.http.protocols import text_frame
+from app.foundation.http.server import text_frame
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions

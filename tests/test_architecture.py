@@ -273,16 +273,16 @@ PRICES = {"open", "high", "low", "close"}
 # Modules that read prices of a panel or of candles as they are, and why that differences nothing.
 READS_RAW_PRICES = {
     "app/market/domain/panel.py": "the panel itself",
-    "app/market/domain/segments.py": "the accessor: finds the breaks",
+    "app/market/domain/panel.py": "the accessor: finds the breaks",
     "app/market/domain/data_quality.py": "looks at one candle at a time",
     "app/scoring/domain/input_hash.py": "the shape",
     "app/signals/domain/outcomes.py": "two prices with nothing but their own bars between them",
     "app/market/domain/volume_quality.py": "ranges within one bar",
-    "app/scoring/services/run_inputs.py": "which bars are there",
-    "app/scoring/services/run_rebuilding.py": "which bars are there",
-    "app/portfolio/services/member_figures.py": "levels since inclusion, none after a redenomination",
-    "app/performance/services/equity_track.py": "values of positions, day by day",
-    "app/market/services/quality_lots.py": "the newest close",
+    "app/scoring/services/replay.py": "which bars are there",
+    "app/scoring/services/replay.py": "which bars are there",
+    "app/portfolio/services/decision_context.py": "levels since inclusion, none after a redenomination",
+    "app/performance/services/equity_reader.py": "values of positions, day by day",
+    "app/market/services/quality_monitor.py": "the newest close",
     "app/market/services/stream_consumer.py": "prices of a ticker",
 }
 

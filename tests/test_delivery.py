@@ -18,7 +18,7 @@ import yaml
 from app.cli import sandbox as sandbox_command
 from app.cli.application import application
 from app.cli.exits import Exit
-from app.foundation.http.problems import PREFIX
+from app.foundation.http.errors import PREFIX
 from app.settings import CLIENT_VARIABLES, Settings, known_variables
 from tests.cli.command import here
 from tests.support.harness import openapi_document

@@ -10,8 +10,8 @@ from urllib.parse import quote
 import aiohttp
 
 from app.cli.exits import CommandError, Exit
+from app.foundation.http.errors import PREFIX
 from app.foundation.http.middleware import MODE
-from app.foundation.http.problems import PREFIX
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 _UNAVAILABLE: Final = frozenset({502, 503, 504})

@@ -11,7 +11,7 @@ from app.cli.client import Answer, Client, exit_of, segment
 from app.cli.exits import CommandError, Exit
 from app.cli.output import HERE, AsJson, Output, Url, number, reporting, table
 from app.foundation.errors import Code
-from app.foundation.http.problems import USUAL_STATUS
+from app.foundation.http.errors import USUAL_STATUS
 from app.foundation.jobs import FINAL, JobKind, JobState
 
 jobs = typer.Typer(help="Jobs: what runs beside the requests.", no_args_is_help=True)

@@ -11,7 +11,7 @@ import typer
 
 from app.cli.client import not_ours, said, understood, unreachable
 from app.cli.output import HERE, Output, Url, reporting
-from app.foundation.http.problems import PREFIX
+from app.foundation.http.errors import PREFIX
 
 TOPICS: Final = (
     "portfolio_change", "alert", "rebalance", "job", "configuration", "board", "mode",

@@ -33,8 +33,8 @@ from app.market.services.symbol_registry import Registry, shipped_sectors
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.configuration import ConfigurationService
 from app.operations.services.event_stream import EventStream
+from app.operations.services.health import StatusSources
 from app.operations.services.sample_data import SampleData
-from app.operations.services.status_sources import StatusSources
 from app.performance.services.portfolio_metrics import MetricsService
 from app.performance.services.report import Reporting
 from app.performance.services.service import Performance

@@ -1,10 +1,16 @@
 """Every table, by name; migrations build the same and a test compares them."""
 
-from app.alerts.storage.notification_tables import notification_channels, notifications
-from app.alerts.storage.tables import alerts
-from app.foundation.sql.event_tables import STREAM_ID, event_head, events
+from app.alerts.storage.tables import alerts, notification_channels, notifications
 from app.foundation.sql.metadata import metadata
-from app.foundation.sql.tables import job_executors, leases, shared_markets, sync_requests
+from app.foundation.sql.tables import (
+    STREAM_ID,
+    event_head,
+    events,
+    job_executors,
+    leases,
+    shared_markets,
+    sync_requests,
+)
 from app.market.storage.candle_revisions import candle_revisions
 from app.market.storage.quality import quality_verdicts
 from app.market.storage.tables import (
@@ -15,8 +21,6 @@ from app.market.storage.tables import (
     symbols,
 )
 from app.performance.storage.snapshots import performance_marks
-from app.portfolio.storage.proposal_tables import proposals
-from app.portfolio.storage.rebalance_tables import rebalance_run_steps, rebalance_runs
 from app.portfolio.storage.tables import (
     PORTFOLIO_ID,
     booked_totals,
@@ -24,6 +28,9 @@ from app.portfolio.storage.tables import (
     portfolio,
     portfolio_history,
     portfolio_members,
+    proposals,
+    rebalance_run_steps,
+    rebalance_runs,
     replacement_confirmations,
     service_facts,
     system_configuration,
@@ -38,8 +45,13 @@ from app.scoring.storage.tables import (
     scoring_runs,
     symbol_scores,
 )
-from app.signals.storage.signal_outcome_tables import signal_outcomes, signal_records
-from app.signals.storage.tables import signal_effects, signal_votes, signals
+from app.signals.storage.tables import (
+    signal_effects,
+    signal_outcomes,
+    signal_records,
+    signal_votes,
+    signals,
+)
 
 __all__ = [
     "PORTFOLIO_ID",

@@ -5,8 +5,8 @@ from collections.abc import Hashable, Sequence
 
 import pytest
 
+from app.foundation.concurrency import GroupCommit
 from app.foundation.errors import Code, NotFoundError, RateLimitedError, UnavailableError
-from app.foundation.group_commit import GroupCommit
 
 BAD = 13
 AWAY = UnavailableError(Code.DATABASE_UNAVAILABLE, "away")

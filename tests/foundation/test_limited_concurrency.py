@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import pytest
 
+from app.foundation.concurrency import OUTAGE_AFTER, each
 from app.foundation.errors import Code, RefusedError, ServiceError, UnavailableError
-from app.foundation.limited_concurrency import OUTAGE_AFTER, each
 
 DOWN = UnavailableError(Code.EXCHANGE_TIMEOUT, "no answer")
 REFUSED = RefusedError(Code.EXCHANGE_REFUSED, "no")

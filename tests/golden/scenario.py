@@ -11,9 +11,7 @@ from app.configuration.domain.model import (
     CorrelationRules,
     ReplacementRules,
 )
-from app.configuration.domain.policy import Policies, Policy
-from app.configuration.domain.signal_rules import SignalRules
-from app.configuration.domain.sizing_rules import SizingRules
+from app.configuration.domain.sections import Policies, Policy, SignalRules, SizingRules
 from app.signals.domain.models import Claim, Direction
 from tests.support.taping import Act, Studio
 

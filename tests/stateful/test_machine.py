@@ -23,7 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from app.configuration.domain.policy import Policy
+from app.configuration.domain.sections import Policy
 from app.foundation.errors import Code
 from app.foundation.idempotency import Command
 from app.market.domain.models import ContractStatus

@@ -6,7 +6,7 @@ from statistics import median
 
 import numpy as np
 
-from app.configuration.domain.signal_rules import SignalRules
+from app.configuration.domain.sections import SignalRules
 from app.market.domain.models import CandleSeries
 from app.sandbox.candles import candles
 from app.sandbox.market import Market

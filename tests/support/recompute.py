@@ -3,7 +3,7 @@
 Written from the published formulas, one coin and one number at a time, with lists, `math` and
 `statistics` only. It shares no code with the service, so that neither can hide the other's mistake.
 
-`stored` is what a scoring run kept (see `app.scoring.services.run_inputs`), with the candles added:
+`stored` is what a scoring run kept (see `app.scoring.services.replay`), with the candles added:
 
     symbols, as_of_ms, bid, ask, multiplier, books, funding, open_interest, ages_s, half_lives_s,
     daily and hourly ({"interval_ms", "first_ms", "bars"}),

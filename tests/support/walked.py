@@ -9,8 +9,8 @@ from itertools import count
 from types import MappingProxyType
 from typing import Final
 
-from app.configuration.domain.feed_rules import FeedRules
 from app.configuration.domain.model import Configuration
+from app.configuration.domain.sections import FeedRules
 from app.foundation.errors import Code, ServiceError
 from app.foundation.idempotency import Once
 from app.foundation.sql.database import Database

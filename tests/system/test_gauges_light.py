@@ -14,7 +14,7 @@ from prometheus_client import Gauge
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.asyncio.client import connect
 
-from app.alerts.services.alerting_pulse import SILENT_S
+from app.alerts.services.monitor import SILENT_S
 from app.foundation.metrics import Metrics
 from app.operations.api import stream_routes
 from app.sandbox.options import SandboxOptions

@@ -14,7 +14,7 @@ from app.portfolio.domain.weight_allocation import Claim, Role, allocate, appeal
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
 from app.scoring.domain.score_stability import reliability
-from app.scoring.services.run_inputs import pack, unpack
+from app.scoring.services.replay import pack, unpack
 from tests.support.recompute import project, recompute, scores
 from tests.support.scoring_inputs import make_inputs
 

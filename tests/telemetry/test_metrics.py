@@ -8,7 +8,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from app.foundation.metrics import Metrics
 from app.market.domain.stream import NO_STREAM
-from app.market.services.feed_metrics import count_feed
+from app.market.services.stream_consumer import count_feed
 
 
 def test_two_services_in_one_process_do_not_clash() -> None:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from app.configuration.domain.notification_rules import Limit, NotificationRules
+from app.configuration.domain.sections import Limit, NotificationRules
 from app.operations.domain.event_codec import EventRecord
 
 

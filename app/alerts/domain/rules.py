@@ -5,13 +5,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from app.alerts.domain.alert_rules_whole import (
-    portfolio_below_size,
-    rebalance_done,
-    recovered,
-    sector_concentration,
-    var_above_limit,
-)
 from app.alerts.domain.facts import Facts
 from app.alerts.domain.models import Reading, Rule, Side
 from app.alerts.domain.portfolio_rules import (
@@ -23,11 +16,16 @@ from app.alerts.domain.portfolio_rules import (
     low_score,
     not_tradeable,
     poor_performance,
+    portfolio_below_size,
     price_anomaly,
     quarantined,
+    rebalance_done,
+    recovered,
     replacement_recommended,
     score_dropped,
+    sector_concentration,
     support_lost,
+    var_above_limit,
     weight_out_of_bounds,
 )
 from app.alerts.domain.system_rules import (

@@ -8,7 +8,7 @@ from typing import Final
 from app.alerts.domain.facts import PortfolioFacts
 from app.alerts.domain.lifecycle import Calm, Ended, Key
 from app.alerts.domain.models import Alert
-from app.alerts.services.alert_members import (
+from app.alerts.services.facts import (
     PairCorrelations,
     Past,
     correlations,

@@ -20,7 +20,7 @@ from app.alerts.domain.notifications import (
 from app.alerts.services.monitor import unheard
 from app.alerts.services.notifier import Notifiers
 from app.alerts.services.outbox import Outbox
-from app.configuration.domain.notification_rules import NotificationRules
+from app.configuration.domain.sections import NotificationRules
 from app.foundation.clock import SharedClock, agreed
 from app.foundation.errors import ServiceError
 from app.foundation.metrics import Metrics

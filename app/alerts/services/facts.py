@@ -1,19 +1,44 @@
 """Gathers what the alert rules look at: the portfolio, the exchange, the market, the jobs."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Final
 
-from app.alerts.domain.facts import Facts, JobFacts, PortfolioFacts, RefusedRecords, SystemFacts
+import numpy as np
+
+from app.alerts.domain.facts import (
+    Correlations,
+    Facts,
+    JobFacts,
+    MemberFacts,
+    PortfolioFacts,
+    RefusedRecords,
+    SystemFacts,
+)
 from app.alerts.domain.lifecycle import Ended
 from app.alerts.domain.models import Resolution, Rule
-from app.configuration.domain.model import Configuration
-from app.market.domain.models import ContractStatus, ExchangeLink
+from app.configuration.domain.model import Configuration, CorrelationBasis
+from app.foundation.sql.unit_of_work import UnitOfWork
+from app.market.domain.models import (
+    DELISTED,
+    Contract,
+    ContractKind,
+    ContractStatus,
+    ExchangeLink,
+    Interval,
+)
+from app.market.domain.panel import log_returns, unbroken
+from app.market.domain.sectors import UNCLASSIFIED
 from app.market.services.exchange_clock import ServerClock
 from app.market.services.exchange_errors import ExchangeWatch
 from app.market.services.symbol_registry import Known, Registry
 from app.operations.services.health import TaskFacts
+from app.portfolio.domain.event_log import EventType
+from app.portfolio.domain.models import FULL, Member, Portfolio
+from app.portfolio.domain.risk import value_at_risk
 from app.portfolio.services.decision_context import Grounds
 
 
@@ -168,3 +193,165 @@ def _intervals(settings: Configuration) -> Mapping[str, float]:
         "alerts": every.alerts,
         "performance_marks": every.performance_marks,
     }
+
+
+_MICRO: Final = 1_000_000  # micro-percent in one percentage point
+_FUNDING_HOURS: Final = 8
+_DAYS: Final = 30  # returns that a usual day is told from
+_LEAST_DAYS: Final = 20
+_LEVEL: Final = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What was before: scores some boards ago, confirmed rivals, the last rebalance (its event)."""
+
+    scores: Mapping[str, float]
+    rivals: Mapping[str, str]
+    rebalanced: tuple[int, datetime] | None
+    was_formed: bool
+    run_id: str | None  # of the board that the scores are of
+
+
+async def past_of(
+    unit: UnitOfWork,
+    portfolio: Portfolio,
+    configuration: Configuration,
+    before: Past | None = None,
+) -> Past:
+    """What the database knows of the members.
+
+    `before` is the same of this very portfolio, when its history was no shorter.
+    """
+    symbols = [member.symbol for member in portfolio.members]
+    run_id = await unit.alerts.former_run(configuration.alerts.score_drop_runs)
+    tallies = await unit.replacements.tallies()
+    rivals = {one.symbol: one.candidate for one in tallies.values() if one.is_confirmed}
+    if before is not None and before.run_id == run_id:
+        return before if before.rivals == rivals else replace(before, rivals=rivals)
+    scores = {} if run_id is None else await unit.alerts.scores_of(run_id, symbols)
+    if before is not None:
+        return replace(before, rivals=rivals, scores=scores, run_id=run_id)
+    last = await unit.history.page(None, 1, kind=EventType.REBALANCE)
+    return Past(
+        scores,
+        rivals,
+        (last[0].seq, last[0].occurred_at) if last else None,
+        bool(await unit.history.page(None, 1, kind=EventType.ADD)),
+        run_id,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PairCorrelations:
+    """Known correlations of the members, on the basis of the settings and raw."""
+
+    own: Correlations
+    raw: Correlations
+
+
+def correlations(portfolio: Portfolio, grounds: Grounds) -> PairCorrelations:
+    """Of each pair of members; only another day changes them."""
+    symbols = tuple(member.symbol for member in portfolio.members)
+    days = grounds.configuration.correlation.days
+    return PairCorrelations(
+        grounds.correlations(symbols, days),
+        grounds.correlations(symbols, days, CorrelationBasis.RAW),
+    )
+
+
+def portfolio_facts(
+    portfolio: Portfolio, grounds: Grounds, past: Past, pairs: PairCorrelations | None = None
+) -> PortfolioFacts:
+    """Every member and the whole, as they are now; `pairs` are correlations worked out before."""
+    known = correlations(portfolio, grounds) if pairs is None else pairs
+    marked = grounds.marked(portfolio)
+    weights = {member.symbol: member.weight_u / FULL for member in marked.members}
+    daily = grounds.market.panel(Interval.DAY)
+    return PortfolioFacts(
+        members=tuple(_member(member, grounds, past) for member in marked.members),
+        correlations=known.own,
+        raw_correlations=known.raw,
+        was_formed=past.was_formed,
+        sectors=_sectors(marked, grounds),
+        # Of nothing there is no risk to speak of, and nothing to warn of either.
+        value_at_risk=value_at_risk(daily, weights, _LEVEL) if any(weights.values()) else None,
+        rebalanced=past.rebalanced,
+    )
+
+
+def _member(member: Member, grounds: Grounds, past: Past) -> MemberFacts:
+    symbol = member.symbol
+    quote = grounds.market.quote(symbol)
+    status, figures = grounds.status_of(symbol), grounds.since_inclusion(member)
+    contract = None if quote is None else quote.contract
+    is_open = grounds.is_open(symbol)
+    still = "nobody trades it while its index moves on" if grounds.is_frozen(symbol) else None
+    doubt = grounds.doubt(symbol) or still
+    return MemberFacts(
+        symbol=symbol,
+        status=status.value,
+        is_open=is_open,
+        score=grounds.score(symbol),
+        performance=figures.performance,
+        # A contract that is closed has no quotes any more: it is not stale, it is gone.
+        is_fresh=quote.is_fresh if quote is not None and is_open else None,
+        is_lost=None if contract is None else status in DELISTED,
+        is_ending=None if contract is None else _is_ending(contract),
+        former_score=past.scores.get(symbol),
+        drawdown=figures.max_drawdown,
+        excess=_excess(member, grounds.configuration),
+        funding=None if quote is None else _funding(quote.funding_rate, quote.contract),
+        jump=_jump(symbol, grounds),
+        rival=past.rivals.get(symbol),
+        is_doubted=None if quote is None else doubt is not None,
+        doubt=doubt,
+    )
+
+
+def _is_ending(contract: Contract) -> bool:
+    """A perpetual contract with an end, or one that is being settled."""
+    ends = contract.kind is ContractKind.PERPETUAL and contract.expires_ms is not None
+    return contract.status is ContractStatus.BEING_SETTLED or (
+        ends and contract.status not in DELISTED
+    )
+
+
+def _excess(member: Member, settings: Configuration) -> float:
+    """What is not to be held has no lower bound."""
+    over = member.weight_u - settings.max_weight_u
+    under = settings.min_weight_u - member.weight_u if member.target_weight_u > 0 else 0
+    return max(0, over, under) / _MICRO
+
+
+def _funding(rate: Decimal | None, contract: Contract) -> float | None:
+    interval = contract.funding_interval_ms
+    if rate is None or interval is None or interval <= 0:
+        return None
+    return float(rate) * _FUNDING_HOURS * Interval.HOUR.ms / interval
+
+
+def _jump(symbol: str, grounds: Grounds) -> float | None:
+    """None without a fresh mark price or with too few daily closes."""
+    panel, mark = grounds.market.panel(Interval.DAY), grounds.mark(symbol)
+    if panel is None or mark is None or mark <= 0 or symbol not in panel.symbols:
+        return None
+    prices, column = unbroken(panel), panel.symbols.index(symbol)
+    returns = log_returns(prices, _DAYS)[:, column]
+    returns = returns[np.isfinite(returns)]
+    last = float(prices.close[-1, column])
+    usual = float(np.std(returns, ddof=1)) if len(returns) >= _LEAST_DAYS else 0.0
+    if usual <= 0.0 or not math.isfinite(last):
+        return None
+    return round(abs(math.log(float(mark) / last)) / usual, 2)
+
+
+def _sectors(portfolio: Portfolio, grounds: Grounds) -> dict[str, float]:
+    """Shares of the invested weight; of what nobody has classified nothing is said."""
+    by_sector: dict[str, int] = {}
+    for member in portfolio.members:
+        sector = grounds.sector(member.symbol)
+        by_sector[sector] = by_sector.get(sector, 0) + member.weight_u
+    invested = sum(by_sector.values())
+    by_sector.pop(UNCLASSIFIED, None)
+    return {sector: weight / invested for sector, weight in by_sector.items()} if invested else {}

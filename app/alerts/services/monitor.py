@@ -1,12 +1,19 @@
 """Looks at the alert rules every minute and whenever something was decided; counts what is open."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import partial
+from typing import Final
 
 from app.alerts.domain.models import AlertState
 from app.alerts.services.service import AlertService
 from app.configuration.domain.sections import Severity
+from app.foundation.errors import ServiceError
 from app.foundation.metrics import Metrics
+from app.foundation.ports import Clock
+from app.foundation.sql.database import Database
 
 
 async def unheard() -> None:
@@ -30,3 +37,82 @@ class AlertWatch:
                 alert.severity is severity and alert.state is AlertState.OPEN for alert in active
             )
             self.metrics.alerts_open.labels(severity.value).set(count)
+
+
+SILENT_S: Final = 120.0  # nobody is told anything for so long: that itself has to be seen
+_NOTE: Final = timedelta(seconds=15)  # how often it is told to other processes
+
+
+class Part(StrEnum):
+    EVALUATION = "evaluation"  # of the alert rules
+    DELIVERY = "delivery"  # a round of the courier, whatever receivers do
+
+
+@dataclass(slots=True)
+class AlertingPulse:
+    """Each process notes what it does; all see the newest sign of any of them.
+
+    `interval_s` is how often rules are looked at: slower than the usual it is no silence.
+    """
+
+    database: Database
+    clock: Clock
+    metrics: Metrics
+    interval_s: Callable[[], float]
+    started_at: datetime
+    _seen: dict[Part, datetime] = field(default_factory=dict)
+    _noted: dict[Part, datetime] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for part in Part:  # asked when it is read: it rises also when everything here hangs
+            age = self.metrics.alerting_silence_seconds.labels(part.value)
+            age.set_function(partial(self.age_s, part))
+
+    async def evaluated(self) -> None:
+        await self._beat(Part.EVALUATION)
+
+    async def delivered(self) -> None:
+        await self._beat(Part.DELIVERY)
+
+    async def _beat(self, part: Part) -> None:
+        now = self.clock()
+        self._seen[part] = now
+        if part in self._noted and now - self._noted[part] < _NOTE:
+            return
+        try:
+            async with self.database.write() as unit:
+                await unit.facts.put(_key(part), now.isoformat())
+        except ServiceError:
+            return  # that the database is away is told by its own component
+        self._noted[part] = now
+
+    async def look(self) -> None:
+        """Takes over what other processes have noted; without a database what is known stays."""
+        try:
+            async with self.database.read() as unit:
+                noted = {part: await unit.facts.get(_key(part)) for part in Part}
+        except ServiceError:
+            return
+        for part, text in noted.items():
+            if text is not None:
+                at = datetime.fromisoformat(text)
+                self._seen[part] = max(at, self._seen.get(part, at))
+
+    def seen(self) -> Mapping[Part, datetime]:
+        """The last sign of each part since the service came into being."""
+        return dict(self._seen)
+
+    def age_s(self, part: Part) -> float:
+        """Seconds of silence, at most those that this process has listened."""
+        last = max(self._seen.get(part, self.started_at), self.started_at)
+        return max(0.0, (self.clock() - last).total_seconds())
+
+    def limits_s(self) -> Mapping[Part, float]:
+        return {
+            Part.EVALUATION: max(SILENT_S, 2 * self.interval_s()),
+            Part.DELIVERY: SILENT_S,
+        }
+
+
+def _key(part: Part) -> str:
+    return f"alerting.{part.value}"

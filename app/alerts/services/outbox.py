@@ -22,7 +22,7 @@ from app.alerts.domain.notifications import (
     left_out,
     notice_of,
 )
-from app.configuration.domain.notification_rules import NotificationRules
+from app.configuration.domain.sections import NotificationRules
 from app.foundation.clock import SharedClock, agreed
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Clock

@@ -10,9 +10,8 @@ import structlog
 from app.alerts.domain.facts import PortfolioFacts, SystemFacts
 from app.alerts.domain.lifecycle import Calm, Evaluation, evaluate
 from app.alerts.domain.models import Alert, AlertState, Resolution, Rule
-from app.alerts.services.alert_members import portfolio_facts
 from app.alerts.services.cache import AlertBook, AlertMemory
-from app.alerts.services.facts import Nothing, facts_at
+from app.alerts.services.facts import Nothing, facts_at, portfolio_facts
 from app.alerts.storage.alerts import LOOK_BACK
 from app.configuration.domain.sections import Severity
 from app.foundation.concurrency import SingleFlight

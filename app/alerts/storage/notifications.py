@@ -18,8 +18,8 @@ from app.alerts.domain.notifications import (
     NoticeKind,
     Told,
 )
-from app.alerts.storage.notification_tables import NOTIFIED, notification_channels
-from app.alerts.storage.notification_tables import notifications as table
+from app.alerts.storage.tables import NOTIFIED, notification_channels
+from app.alerts.storage.tables import notifications as table
 from app.container.tables import STREAM_ID, event_head
 from app.foundation.errors import Code, NotFoundError
 from app.foundation.sql.statements import insert, upsert

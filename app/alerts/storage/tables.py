@@ -2,7 +2,19 @@
 
 from typing import Final
 
-from sqlalchemy import CheckConstraint, Column, Index, PrimaryKeyConstraint, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy import text as sql
 
 from app.foundation.sql.metadata import HUGE, between, metadata
@@ -53,4 +65,56 @@ Index(
     unique=True,
     sqlite_where=sql(_LIVE),
     postgresql_where=sql(_LIVE),
+)
+
+
+NOTIFIED: Final = "notified"  # the row of event_head that says up to where notices were made
+
+notification_channels = Table(
+    "notification_channels",
+    metadata,
+    Column("id", String(36), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("secret", Text),
+    Column("kinds", JsonText, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("created_at", UtcInstant, nullable=False),
+    PrimaryKeyConstraint("id"),
+    UniqueConstraint("name"),
+    CheckConstraint("kind IN ('apprise', 'webhook')", name="kind_known"),
+)
+
+notifications = Table(
+    "notifications",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), nullable=False, autoincrement=True),
+    Column("channel_id", String(36), nullable=False),
+    Column("event_seq", BigInteger),
+    Column("kind", String(16), nullable=False),
+    Column("is_critical", Boolean, nullable=False),
+    Column("key", String(255), nullable=False),
+    Column("title", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("event", JsonText, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("created_at", UtcInstant, nullable=False),
+    Column("next_try_at", UtcInstant),
+    Column("claimed_until", UtcInstant),
+    Column("delivered_at", UtcInstant),
+    Column("error", String(255)),
+    PrimaryKeyConstraint("id"),
+    UniqueConstraint("channel_id", "event_seq"),
+    CheckConstraint("kind IN ('error', 'trade', 'status')", name="kind_known"),
+    CheckConstraint(
+        "state IN ('pending', 'delivered', 'held', 'digested', 'dead')", name="state_known"
+    ),
+    CheckConstraint("(state = 'pending') = (next_try_at IS NOT NULL)", name="next_try_at_known"),
+    CheckConstraint(
+        "(state = 'delivered') = (delivered_at IS NOT NULL)", name="delivered_at_known"
+    ),
+    CheckConstraint("tries >= 0", name="tries_range"),
+    Index("ix_notifications_state", "channel_id", "state", "id"),
 )

@@ -7,16 +7,18 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from app.configuration.domain.feed_rules import FeedRules
 from app.configuration.domain.fields import between, setting
-from app.configuration.domain.notification_rules import NotificationRules
-from app.configuration.domain.policy import Policies
-from app.configuration.domain.quality_rules import QualityRules
-from app.configuration.domain.retention import RetentionRules
-from app.configuration.domain.scoring_rules import ScoringRules
-from app.configuration.domain.sections import AlertSettings
-from app.configuration.domain.signal_rules import SignalRules
-from app.configuration.domain.sizing_rules import SizingRules
+from app.configuration.domain.sections import (
+    AlertSettings,
+    FeedRules,
+    NotificationRules,
+    Policies,
+    QualityRules,
+    RetentionRules,
+    ScoringRules,
+    SignalRules,
+    SizingRules,
+)
 from app.market.domain.panel import Source
 from app.scoring.domain.board import Family
 

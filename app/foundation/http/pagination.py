@@ -8,11 +8,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Generic, TypeVar
+from typing import Annotated, Final, Generic, TypeVar
 
+from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.foundation.http.errors import BorderError, invalid
+from app.foundation.http.schemas import QueryTime
 
 MAX_LIMIT: Final = 500
 _MAC_BYTES: Final = 16
@@ -105,3 +107,21 @@ def _from_text(text: str) -> bytes:
 
 def _forged() -> BorderError:
     return invalid("query", "cursor", "cursor", "The cursor does not belong to this list.")
+
+
+From = Annotated[QueryTime | None, Query(alias="from", description="At or after this time.")]
+To = Annotated[QueryTime | None, Query(description="Before this time.")]
+
+
+def require_order(since: datetime | None, to: datetime | None) -> None:
+    """Raises BorderError 422 for a period that ends before it begins."""
+    if since is not None and to is not None and since >= to:
+        raise invalid("query", "to", "reversed", "The period ends before it begins.")
+
+
+def named_period(since: datetime | None, to: datetime | None) -> dict[str, str | None]:
+    """Both ends by the names and in the form of the query; None where one was left out."""
+    return {
+        "from": None if since is None else since.isoformat(),
+        "to": None if to is None else to.isoformat(),
+    }

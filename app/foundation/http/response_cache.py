@@ -1,12 +1,12 @@
 """Answers from memory, given again as they are while nothing has changed that they are made of."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import partial, wraps
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 from pydantic import BaseModel
 from starlette.requests import HTTPConnection
@@ -16,8 +16,43 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.foundation.errors import ServiceError
 from app.foundation.http.packing import Form, Packer, packed_from
 from app.foundation.http.responses import answer, json_bytes
-from app.foundation.http.shelf import BUDGET, Shelf
 from app.operations.services.response_version import Rests, Stand, Standing
+
+MOST: Final = 256  # answers
+BUDGET: Final = 32 * 1024 * 1024  # bytes of all bodies
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Shelf(Generic[T]):
+    """The answers that were made last; the one that was made first gives way."""
+
+    size_of: Callable[[T], int]  # bytes
+    most: int = MOST
+    budget: int = BUDGET
+    _kept: dict[Hashable, T] = field(default_factory=dict, init=False)
+    _size: int = field(default=0, init=False)
+
+    def get(self, key: Hashable) -> T | None:
+        return self._kept.get(key)
+
+    def put(self, key: Hashable, answer: T) -> None:
+        """What is larger than all the room there is, is not kept."""
+        self.drop(key)
+        size = self.size_of(answer)
+        if size > self.budget:
+            return
+        self._kept[key] = answer
+        self._size += size
+        while self._size > self.budget or len(self._kept) > self.most:
+            self.drop(next(iter(self._kept)))
+
+    def drop(self, key: Hashable) -> None:
+        answer = self._kept.pop(key, None)
+        if answer is not None:
+            self._size -= self.size_of(answer)
+
 
 STANDING: Final = "standing"  # in the state of the lifespan; without it nothing is kept
 _LONGEST: Final = 1024  # bytes of what is asked

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypedDict
 
 from fastapi import Path, Query
 from pydantic import (
@@ -22,6 +22,7 @@ from pydantic_core import PydanticCustomError
 from app.foundation.errors import Code, NotFoundError
 from app.foundation.http.pagination import MAX_LIMIT
 from app.market.domain.models import DataSource, DataStatus
+from app.market.services.snapshot import MarketMoment
 
 PERCENT_DIGITS: Final = 6
 ENCODED_SLASH: Final = "\x1f"  # how the middleware hands over a %2F inside a path segment
@@ -203,3 +204,14 @@ SymbolPath = Annotated[
     ),
 ]
 IdPath = Annotated[str, BeforeValidator(_segment), Path(description="Identifier.")]
+
+
+class Fresh(TypedDict):
+    as_of: datetime | None
+    data_source: DataSource
+    data_status: DataStatus
+
+
+def fresh(moment: MarketMoment, source: DataSource) -> Fresh:
+    """How old the market is as a whole, and who said it."""
+    return {"as_of": moment.as_of(), "data_source": source, "data_status": moment.status()}

@@ -8,9 +8,16 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from app.foundation.errors import Code
-from app.foundation.http.problems import PROBLEM_JSON
-from app.foundation.http.protocols import MAX_MESSAGE_BYTES, STUCK_S, PatientHttp, socket_protocol
-from app.foundation.http.server import BAD_REQUEST, TOO_LARGE, Desk
+from app.foundation.http.errors import PROBLEM_JSON
+from app.foundation.http.server import (
+    BAD_REQUEST,
+    MAX_MESSAGE_BYTES,
+    STUCK_S,
+    TOO_LARGE,
+    Desk,
+    PatientHttp,
+    socket_protocol,
+)
 
 _KEEP_ALIVE_S: Final = 5
 _GRACE_S: Final = 10

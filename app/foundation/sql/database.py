@@ -24,7 +24,7 @@ from app.foundation.sql.errors import (
     unavailable,
     unmigrated,
 )
-from app.foundation.sql.event_hints import listen
+from app.foundation.sql.events import listen
 from app.foundation.sql.file_lock import FileLock
 from app.foundation.sql.shielded import shielded
 from app.foundation.sql.unit_of_work import UnitOfWork

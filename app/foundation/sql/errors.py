@@ -1,15 +1,290 @@
 """What a driver says when it fails, in the language of the domain."""
 
+import re
 import sqlite3
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import asyncpg
+from sqlalchemy import ForeignKeyConstraint, Table, UniqueConstraint
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from app.foundation.errors import Code, ServiceError, UnavailableError
-from app.foundation.sql.constraints import broken
+from app.container.tables import metadata
+from app.foundation.errors import Code, ConflictError, RefusedError, ServiceError, UnavailableError
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a caller is told when a constraint of this name is broken."""
+
+    kind: type[ServiceError]
+    code: Code
+    detail: str
+
+    def error(self) -> ServiceError:
+        return self.kind(self.code, self.detail)
+
+
+_RACE: Final = Rule(ConflictError, Code.VERSION_CONFLICT, "another change came first; read again")
+_MEMBER: Final = Rule(
+    ConflictError, Code.SYMBOL_ALREADY_IN_PORTFOLIO, "the symbol is a member already"
+)
+_AMBIGUOUS: Final = Rule(
+    RefusedError, Code.SYMBOL_AMBIGUOUS, "two contracts would have one code or one name"
+)
+_WEIGHTS: Final = Rule(
+    RefusedError, Code.CONSTRAINTS_INFEASIBLE, "weights and cash must lie between 0 and 100 %"
+)
+_RUNNING: Final = Rule(
+    ConflictError, Code.REBALANCE_IN_PROGRESS, "a rebalance is being carried out"
+)
+_OURS: Final = Rule(
+    ServiceError, Code.INTERNAL_ERROR, "a value of ours was refused by the database"
+)
+
+RULES: Final[dict[str, Rule]] = {
+    "uq_notification_channels_name": Rule(
+        ConflictError, Code.CHANNEL_NAME_TAKEN, "another channel has this name"
+    ),
+    "uq_portfolio_members_symbol_id_active": _MEMBER,
+    "pk_portfolio_members": _MEMBER,
+    "uq_portfolio_members_rank_active": _RACE,
+    "pk_portfolio_history": _RACE,
+    "pk_system_configuration": _RACE,
+    "pk_scoring_algorithms": _RACE,
+    "pk_contract_specs": _RACE,
+    "uq_contract_specs_symbol_id_open": _RACE,
+    "uq_proposals_open": _RACE,
+    "uq_rebalance_runs_active": _RUNNING,
+    "uq_alerts_rule_subject_live": _RACE,
+    "uq_rebalance_runs_tick": _RUNNING,
+    "pk_idempotency_keys": Rule(
+        ConflictError, Code.IDEMPOTENCY_IN_PROGRESS, "the same request is being carried out"
+    ),
+    "fk_portfolio_members_symbol_id": Rule(
+        RefusedError, Code.SYMBOL_UNKNOWN, "the symbol is not in the registry"
+    ),
+    "fk_trades_symbol_id": Rule(
+        RefusedError, Code.SYMBOL_UNKNOWN, "the symbol is not in the registry"
+    ),
+    "pk_trades": Rule(ConflictError, Code.TRADE_ID_REUSED, "the trade is booked already"),
+    "uq_trades_event_seq": _RACE,
+    "uq_symbols_code_current": _AMBIGUOUS,
+    "uq_symbols_symbol_current": _AMBIGUOUS,
+    "ck_portfolio_cash_u_range": _WEIGHTS,
+    "ck_portfolio_members_weight_u_range": _WEIGHTS,
+    "ck_portfolio_members_target_weight_u_range": _WEIGHTS,
+}
+
+# Only a mistake of ours can break these; the caller learns no more than that.
+OURS: Final = frozenset(
+    {
+        "ck_alerts_limit_value_range",
+        "ck_alerts_opened_at_known",
+        "ck_alerts_resolved_at_known",
+        "ck_alerts_severity_known",
+        "ck_alerts_state_known",
+        "ck_alerts_value_range",
+        "ck_booked_totals_fees_exact",
+        "ck_booked_totals_funding_exact",
+        "ck_booked_totals_pnl_exact",
+        "ck_booked_totals_results_positive",
+        "ck_candles_prices",
+        "ck_candles_turnover_range",
+        "ck_candles_volume_range",
+        "ck_contract_specs_initial_margin_exact",
+        "ck_contract_specs_lot_size_positive",
+        "ck_contract_specs_maintenance_margin_exact",
+        "ck_contract_specs_maker_fee_exact",
+        "ck_contract_specs_multiplier_positive",
+        "ck_contract_specs_taker_fee_exact",
+        "ck_contract_specs_tick_size_positive",
+        "ck_contract_specs_validity",
+        "ck_event_head_seq_range",
+        "ck_events_seq_positive",
+        "ck_funding_rates_rate_exact",
+        "ck_idempotency_keys_answer_known",
+        "ck_idempotency_keys_state_known",
+        "ck_job_executors_seen_ms_positive",
+        "ck_leases_epoch_not_negative",
+        "ck_market_snapshots_mark_price_range",
+        "ck_market_snapshots_open_interest_range",
+        "ck_market_snapshots_turnover_24h_range",
+        "ck_notification_channels_kind_known",
+        "ck_notifications_delivered_at_known",
+        "ck_notifications_kind_known",
+        "ck_notifications_next_try_at_known",
+        "ck_notifications_state_known",
+        "ck_notifications_tries_range",
+        "ck_performance_marks_version_positive",
+        "ck_portfolio_history_seq_positive",
+        "ck_portfolio_members_inclusion_price_exact",
+        "ck_portfolio_members_inclusion_score_range",
+        "ck_portfolio_members_left_at_known",
+        "ck_portfolio_members_rank_positive",
+        "ck_portfolio_members_status_known",
+        "ck_portfolio_version_range",
+        "ck_proposals_decided_at_known",
+        "ck_proposals_kind_known",
+        "ck_proposals_state_known",
+        "ck_quality_verdicts_score_range",
+        "ck_rebalance_run_steps_position_positive",
+        "ck_rebalance_run_steps_state_known",
+        "ck_rebalance_runs_finished_at_known",
+        "ck_rebalance_runs_state_known",
+        "ck_rebalance_runs_turnover_u_range",
+        "ck_replacement_confirmations_confirmations_positive",
+        "ck_scoring_runs_universe_size_range",
+        "ck_signal_effects_move_known",
+        "ck_signal_effects_policy_known",
+        "ck_signal_outcomes_beat_booked",
+        "ck_signal_outcomes_window",
+        "ck_signal_records_bin_range",
+        "ck_signal_records_came_counted",
+        "ck_signal_records_kind_known",
+        "ck_signal_votes_probability_range",
+        "ck_signal_votes_weight_range",
+        "ck_signals_confidence_range",
+        "ck_signals_direction_known",
+        "ck_signals_score_range",
+        "ck_signals_settled_at_known",
+        "ck_signals_state_known",
+        "ck_signals_strength_range",
+        "ck_symbol_scores_composite_range",
+        "ck_symbol_scores_confidence_range",
+        "ck_symbol_scores_fundamental_range",
+        "ck_symbol_scores_market_structure_range",
+        "ck_symbol_scores_rank_positive",
+        "ck_symbol_scores_risk_range",
+        "ck_symbol_scores_technical_range",
+        "ck_symbol_scores_volatility_range",
+        "ck_symbol_scores_z_range",
+        "ck_system_configuration_version_range",
+        "ck_trades_event_seq_positive",
+        "ck_trades_fees_exact",
+        "ck_trades_funding_exact",
+        "ck_trades_pnl_exact",
+        "fk_booked_totals_symbol_id",
+        "fk_contract_specs_symbol_id",
+        "fk_portfolio_members_portfolio_id",
+        "fk_rebalance_run_steps_run_id",
+        "fk_replacement_confirmations_portfolio_id",
+        "fk_scoring_run_coverage_run_id",
+        "fk_scoring_run_moments_run_id",
+        "fk_signal_effects_signal_id",
+        "fk_signal_outcomes_signal_id",
+        "fk_signal_votes_signal_id",
+        "fk_symbol_scores_run_id",
+        "fk_vacancies_portfolio_id",
+        "pk_alerts",
+        "pk_booked_totals",
+        "pk_candle_revisions",
+        "pk_candles",
+        "pk_event_head",
+        "pk_events",
+        "pk_feed_wishes",
+        "pk_funding_rates",
+        "pk_job_executors",
+        "pk_leases",
+        "pk_market_snapshots",
+        "pk_notification_channels",
+        "pk_notifications",
+        "pk_performance_marks",
+        "pk_portfolio",
+        "pk_proposals",
+        "pk_quality_verdicts",
+        "pk_rebalance_run_steps",
+        "pk_rebalance_runs",
+        "pk_replacement_confirmations",
+        "pk_scoring_moments",
+        "pk_scoring_run_coverage",
+        "pk_scoring_run_moments",
+        "pk_scoring_runs",
+        "pk_service_facts",
+        "pk_shared_markets",
+        "pk_signal_effects",
+        "pk_signal_outcomes",
+        "pk_signal_records",
+        "pk_signal_votes",
+        "pk_signals",
+        "pk_symbol_scores",
+        "pk_symbols",
+        "pk_vacancies",
+        "portfolio_history_append_only",
+        "system_configuration_append_only",
+        "trades_append_only",
+        "uq_notifications_channel_id_event_seq",
+        "uq_signals_source_source_id",
+    }
+)
+
+
+def _unique_columns() -> dict[frozenset[str], str]:
+    """SQLite names the columns of a broken unique rule, not the rule."""
+    found: dict[frozenset[str], str] = {}
+    for table in metadata.tables.values():
+        rules: list[tuple[object, list[str]]] = [
+            (index.name, [column.name for column in index.columns])
+            for index in table.indexes
+            if index.unique
+        ]
+        rules += [
+            (rule.name, [column.name for column in rule.columns])
+            for rule in (*table.constraints,)
+            if isinstance(rule, UniqueConstraint)
+        ]
+        rules.append((table.primary_key.name, [column.name for column in table.primary_key]))
+        for name, columns in rules:
+            found[frozenset(f"{table.name}.{column}" for column in columns)] = str(name)
+    return found
+
+
+_BY_COLUMNS: Final = _unique_columns()
+_UNIQUE: Final = re.compile(r"UNIQUE constraint failed: (.+)$")
+_CHECK: Final = re.compile(r"CHECK constraint failed: (\w+)")
+_TRIGGER: Final = re.compile(r"(\w+_append_only)")
+
+
+def constraint_name(error: IntegrityError) -> str | None:
+    """The name of the broken constraint; None where the database gives no way to tell."""
+    driver = getattr(error.orig, "__cause__", None)
+    named = getattr(driver, "constraint_name", None)
+    if named:
+        return str(named)
+    message = str(error.orig)
+    if unique := _UNIQUE.search(message):
+        return _BY_COLUMNS.get(frozenset(unique.group(1).split(", ")))
+    for pattern in (_CHECK, _TRIGGER):
+        if match := pattern.search(message):
+            return match.group(1)
+    if "FOREIGN KEY constraint failed" in message:
+        return _foreign_key(error.statement or "")
+    return None
+
+
+def _foreign_key(statement: str) -> str | None:
+    """SQLite does not say which; of the table written to, the one that a caller can break."""
+    written = [table for table in metadata.tables.values() if _names(statement, table)]
+    names = [
+        str(rule.name)
+        for table in written
+        for rule in table.constraints
+        if isinstance(rule, ForeignKeyConstraint)
+    ]
+    return next((name for name in names if name in RULES), next(iter(names), None))
+
+
+def _names(statement: str, table: Table) -> bool:
+    return re.search(rf"\b(INTO|UPDATE|FROM) {table.name}\b", statement) is not None
+
+
+def broken(error: IntegrityError) -> ServiceError:
+    """The domain's word for a broken constraint; INTERNAL_ERROR if only we can break it."""
+    name = constraint_name(error)
+    return RULES.get(name or "", _OURS).error()
+
 
 Say = Callable[[], ServiceError]
 

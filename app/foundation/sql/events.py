@@ -1,15 +1,18 @@
 """Every event that was committed, in the order of the commits, for as long as it is kept."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Row, bindparam, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.container.tables import STREAM_ID, event_head
 from app.container.tables import events as table
+from app.foundation.sql.errors import CONNECT_ERRORS, translated, unavailable
 from app.foundation.sql.quick_sqlite import ALONG
 from app.operations.domain.event_codec import EventDraft, EventRecord, Topic
 
@@ -106,3 +109,33 @@ def _row(draft: EventDraft, behind: int) -> dict[str, Any]:
 
 def _record(row: Row[Any]) -> EventRecord:
     return EventRecord(Topic(row.topic), row.type, row.subject, row.data, row.occurred_at, row.seq)
+
+
+CHECK_S: Final = 10.0  # a connection that says nothing may be dead
+
+
+async def listen(engine: AsyncEngine, hint: Callable[[], None], beat: Callable[[], None]) -> None:
+    """Calls `hint` at each commit of events by any process, on a connection of its own.
+
+    Returns never; raises UnavailableError when the connection is lost. `hint` is called once at
+    the beginning, for what came before.
+    """
+    lost = asyncio.Event()
+    try:
+        async with engine.connect() as connection:
+            raw = await connection.get_raw_connection()
+            driver: Any = raw.driver_connection
+            driver.add_termination_listener(lambda _: lost.set())
+            await driver.add_listener(CHANNEL, lambda *_: hint())
+            hint()
+            while not lost.is_set():
+                beat()
+                try:
+                    async with asyncio.timeout(CHECK_S):
+                        await lost.wait()
+                except TimeoutError:
+                    await driver.execute("SELECT 1")
+            await connection.invalidate()
+    except (SQLAlchemyError, *CONNECT_ERRORS) as e:
+        raise translated(e) or unavailable() from e
+    raise unavailable()

@@ -3,12 +3,21 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import case, or_, select, update
+from sqlalchemy import BigInteger, ColumnElement, case, cast, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.container.tables import leases as table
-from app.foundation.sql.database_clock import now_ms
 from app.foundation.sql.statements import insert
+
+
+def now_ms(connection: AsyncConnection) -> ColumnElement[int]:
+    """Milliseconds since 1970 at the moment when the statement runs."""
+    if connection.dialect.name == "sqlite":
+        since_1970 = (func.julianday("now") - 2_440_587.5) * 86_400_000
+    else:
+        # Not now(): that is when the transaction began.
+        since_1970 = func.extract("epoch", func.clock_timestamp()) * 1000
+    return cast(since_1970, BigInteger)
 
 
 @dataclass(frozen=True, slots=True)

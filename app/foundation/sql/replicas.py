@@ -6,7 +6,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.container.tables import job_executors as table
-from app.foundation.sql.database_clock import now_ms
+from app.foundation.sql.leases import now_ms
 from app.foundation.sql.statements import upsert
 
 

@@ -33,10 +33,8 @@ from app.scoring.storage.hourly_bars import HourlyBarRepository
 from app.scoring.storage.moments import MomentRepository
 from app.scoring.storage.runs import ScoringRepository
 from app.signals.storage.outcomes import SignalOutcomeRepository
-from app.signals.storage.signal_effects import SignalEffectRepository
-from app.signals.storage.signal_records import SignalRecordRepository
-from app.signals.storage.signals import SignalRepository
-from app.signals.storage.statistics import SignalCountRepository
+from app.signals.storage.signals import SignalEffectRepository, SignalRepository
+from app.signals.storage.statistics import SignalCountRepository, SignalRecordRepository
 
 R = TypeVar("R")
 

@@ -23,12 +23,28 @@ from app.foundation.http.schemas import (
     SymbolPath,
     UtcTime,
 )
-from app.market.api.reference import ReferenceOut
 from app.market.domain.models import CandleSeries, DataSource, DataStatus, Interval
 from app.market.domain.panel import Source
 from app.market.services.exchange_clock import instant
+from app.market.services.quality import Elsewhere
 from app.market.services.quotes import Aged, QuoteView
 from app.market.services.state import CANDLE_SOURCE
+
+
+class ReferenceOut(Out):
+    """Of another exchange: it confirms KuCoin's prices and is never scored or traded."""
+
+    source: str = Field(description="Exchange and currency.", examples=["binance USDT"])
+    price: MoneyString
+    at: UtcTime = Field(description="When it was known there.")
+    is_young: bool = Field(description="Young enough to confirm anything.")
+
+    @classmethod
+    def of(cls, found: Elsewhere | None) -> Self | None:
+        if found is None:
+            return None
+        return cls(source=found.source, price=found.price, at=found.at, is_young=found.is_young)
+
 
 router = api_router("market", "/market")
 _SYMBOL: Final = (Code.SYMBOL_UNKNOWN, Code.SYMBOL_AMBIGUOUS, Code.EXCHANGE_UNAVAILABLE)

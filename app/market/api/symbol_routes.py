@@ -16,12 +16,11 @@ from app.foundation.http.dependencies import (
     ServiceDep,
 )
 from app.foundation.http.errors import problems
-from app.foundation.http.freshness import fresh
 from app.foundation.http.pagination import after
 from app.foundation.http.request_body import Body
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
-from app.foundation.http.schemas import CursorText, Limit, QueryFlag, SearchText, SymbolPath
+from app.foundation.http.schemas import CursorText, Limit, QueryFlag, SearchText, SymbolPath, fresh
 from app.foundation.idempotency import Answer, Command
 from app.foundation.jobs import JobKind
 from app.market.api.symbol_schemas import (

@@ -6,8 +6,7 @@ from typing import Self
 from pydantic import Field
 
 from app.foundation.errors import Code
-from app.foundation.http.freshness import fresh
-from app.foundation.http.schemas import Freshness, MoneyString, Out, UtcTime
+from app.foundation.http.schemas import Freshness, MoneyString, Out, UtcTime, fresh
 from app.market.domain.eligibility import Measured, RuleCheck
 from app.market.domain.models import Contract, ContractKind, ContractStatus, DataSource
 from app.market.domain.symbols import SymbolFormats, specification_of

@@ -5,9 +5,8 @@ from typing import Self
 from pydantic import Field
 
 from app.foundation.http.dependencies import ServiceDep
-from app.foundation.http.freshness import fresh
 from app.foundation.http.routing import api_router
-from app.foundation.http.schemas import Freshness, MoneyString, Out
+from app.foundation.http.schemas import Freshness, MoneyString, Out, fresh
 from app.market.domain.eligibility import Stage
 from app.market.domain.models import DataSource
 from app.market.services.snapshot import MarketMoment

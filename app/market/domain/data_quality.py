@@ -8,8 +8,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from app.market.domain.models import CandleSeries, DataStatus, Floats, Interval, Ints
+from app.configuration.domain.sections import QualityRules
+from app.foundation.decimal_math import to_millionths
+from app.market.domain.models import CandleSeries, DataStatus, Floats, Interval, Ints, Ticker
 from app.market.domain.panel import LONGEST_BRIDGE
+from app.market.domain.price_quarantine import deviation
 
 FUTURE_MS: Final = 5_000  # a time further ahead of the exchange's clock is no time
 CLOSE_MARGIN_MS: Final = 2_000  # the exchange's servers agree on a close only after a moment
@@ -135,3 +138,29 @@ def _select(series: CandleSeries, rows: NDArray[np.bool_]) -> CandleSeries:
         return series
     picked: list[Floats] = [getattr(series, name)[rows] for name in _FIELDS[1:]]
     return CandleSeries(series.opened_ms[rows], *picked)
+
+
+def parted_since(
+    since: float | None, told: Ticker, answered: Ticker, at: float, rules: QualityRules
+) -> float | None:
+    """Since which second both ways differ, after one more look at them; None while they agree.
+
+    Mid prices are compared. Where one side of a quote is missing nothing is learned.
+    """
+    away = deviation(_mid(told), _mid(answered))
+    if away is None:
+        return since
+    if to_millionths(away) <= to_millionths(rules.divergence):
+        return None
+    return at if since is None else since
+
+
+def has_diverged(since: float, at: float, rules: QualityRules) -> bool:
+    """Whether both ways have differed for so long that neither is believed."""
+    return at - since >= rules.divergence_after
+
+
+def _mid(quote: Ticker) -> Decimal | None:
+    if quote.bid is None or quote.ask is None:
+        return None
+    return (quote.bid + quote.ask) / 2

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 
-from app.configuration.domain.quality_rules import QualityRules
+from app.configuration.domain.sections import QualityRules
 from app.foundation.decimal_math import is_above, to_millionths
 
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
-from app.configuration.domain.quality_rules import QualityRules
+from app.configuration.domain.sections import QualityRules
 from app.foundation.decimal_math import to_millionths
 from app.market.domain.models import DataStatus
 from app.market.domain.price_quarantine import MEANING, Doubt, deviation, volume_doubt

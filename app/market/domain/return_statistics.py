@@ -11,8 +11,7 @@ import numpy as np
 
 from app.configuration.domain.model import CorrelationBasis
 from app.market.domain.models import DAYS_A_YEAR, Floats, Ints
-from app.market.domain.panel import Panel
-from app.market.domain.segments import log_returns, unbroken
+from app.market.domain.panel import Panel, log_returns, unbroken
 
 MARKET = "BTCUSDT"  # the market factor
 LEAST_COMMON = 30  # common returns below which a correlation is unknown

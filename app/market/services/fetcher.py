@@ -8,8 +8,8 @@ from typing import Final, TypeVar
 
 import structlog
 
+from app.foundation.concurrency import each
 from app.foundation.errors import ServiceError
-from app.foundation.limited_concurrency import each
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Exchange
 from app.foundation.sql.database import BULK_STATEMENT_S, Database

@@ -13,8 +13,8 @@ from app.foundation.sql.database import Database
 from app.market.domain.data_quality import EMPTY, merged
 from app.market.domain.models import ExchangeLink, Funding, Interval
 from app.market.services.fetcher import FUNDING_KEEP_MS
-from app.market.services.market_wire import Mark, SharedMarket, received, stamped, unpacked
 from app.market.services.open_interest import IN_MEMORY_MS
+from app.market.services.publisher import Mark, SharedMarket, received, stamped, unpacked
 from app.market.services.service import MarketData
 from app.market.services.snapshot import BARS
 from app.market.services.state import FillProgress, Market, Received, joined

@@ -5,24 +5,86 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from decimal import Decimal
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
 from app.foundation.errors import ServiceError
 from app.foundation.sql.database import Database
-from app.market.domain.price_quarantine import Doubt, PriceState, read, released
+from app.market.domain.price_quarantine import Doubt, PriceState, lot_changed, read, released
 from app.market.domain.quality_report import QualityReport, QualityVerdict
 from app.market.domain.reference_prices import ReferencePrice, referred
 from app.market.domain.symbols import SymbolEntry
 from app.market.services.feed_leader import Fence, anybody
-from app.market.services.quality_lots import LOTS, Lot, document, noticed, recalled, seen
 from app.market.services.quality_reports import quality_of
 from app.market.services.snapshot import MarketMoment
 from app.market.services.state import LiveMarket
 from app.market.services.symbol_quality import reading_of
 from app.market.storage.quality import StoredVerdict
+
+LOTS: Final = "quality_lots"  # the fact: symbol id -> multiplier, value before a change in doubt
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """`value` is that of a lot before its size changed, while that is in doubt."""
+
+    multiplier: Decimal
+    value: Decimal | None = None
+
+
+def seen(moment: MarketMoment) -> dict[str, Lot]:
+    """By symbol id, of every contract whose price was looked at."""
+    states = moment.market.quality
+    return {
+        entry.symbol_id: Lot(state.multiplier, state.lot_value)
+        for entry in moment.known.index.entries
+        if (state := states.get(entry.contract.code)) is not None
+    }
+
+
+def document(lots: Mapping[str, Lot]) -> dict[str, list[str | None]]:
+    """As it is stored."""
+    return {
+        symbol_id: [str(lot.multiplier), None if lot.value is None else str(lot.value)]
+        for symbol_id, lot in lots.items()
+    }
+
+
+def recalled(stored: Any) -> dict[str, Lot]:
+    """What was stored; nothing where nothing was."""
+    return {
+        symbol_id: Lot(Decimal(multiplier), None if value is None else Decimal(value))
+        for symbol_id, (multiplier, value) in (stored or {}).items()
+    }
+
+
+def noticed(
+    state: PriceState, lot: Lot | None, entry: SymbolEntry, moment: MarketMoment
+) -> PriceState:
+    """The state of a contract that was last looked at with that lot, maybe a long time ago."""
+    if lot is None:
+        return state
+    if lot.multiplier != entry.contract.multiplier:
+        value = lot.value
+        if value is None:
+            price = _last_close(entry.contract.code, moment)
+            value = None if price is None else price * lot.multiplier
+        return lot_changed(state, value, moment.server_ms)
+    if state.doubt is Doubt.LOT_CHANGED and state.lot_value is None:
+        return replace(state, lot_value=lot.value)
+    return state
+
+
+def _last_close(code: str, moment: MarketMoment) -> Decimal | None:
+    """Of the newest stored candle: nothing younger is known from before an absence."""
+    for held in (moment.market.hourly.get(code), moment.market.daily.get(code)):
+        if held is not None and len(held.value):
+            return Decimal(str(held.value.close[-1]))
+    return None
+
 
 RELEASES: Final = "quality_releases"  # the fact: symbol id -> when (exchange time), why and by whom
 _FORGET_MS: Final = 3_600_000

@@ -7,8 +7,8 @@ from typing import Final
 
 import structlog
 
-from app.configuration.domain.quality_rules import QualityRules
-from app.market.domain.divergence import has_diverged, parted_since
+from app.configuration.domain.sections import QualityRules
+from app.market.domain.data_quality import has_diverged, parted_since
 from app.market.domain.models import Ticker
 from app.market.domain.panel import Source
 from app.market.domain.stream import QuoteUpdate, Told, TradeUpdate

@@ -1,6 +1,6 @@
 """What can be said of the market at one moment: funnel, quotes, freshness, inputs of a scoring."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -21,17 +21,57 @@ from app.market.domain.eligibility import (
     check,
 )
 from app.market.domain.liquidity import depth
-from app.market.domain.models import Book, Contract, ContractStatus, DataStatus, Interval
+from app.market.domain.models import (
+    Book,
+    CandleSeries,
+    Contract,
+    ContractStatus,
+    DataStatus,
+    Floats,
+    Interval,
+)
 from app.market.domain.panel import Panel, ScoringInputs, Source
 from app.market.domain.sectors import SectorTable
 from app.market.domain.symbols import SymbolEntry, base_quantity
 from app.market.services.eligibility import Sieve, turns
 from app.market.services.exchange_clock import instant
-from app.market.services.market_panel import age_column, agreed_panel, as_float
 from app.market.services.quotes import Aged, QuoteView, spread
 from app.market.services.state import CANDLE_SOURCE, LIVE, Market, Received
 from app.market.services.symbol_quality import next_funding
 from app.market.services.symbol_registry import Known
+
+_QUORUM: Final = 0.5  # of the symbols must have a bar before a panel ends with it
+
+
+def agreed_panel(
+    series: Mapping[str, CandleSeries],
+    symbols: tuple[str, ...] | None,
+    interval: Interval,
+    closed_ms: int,
+    bars: int,
+) -> Panel:
+    """The last `bars` that closed by `closed_ms` of `symbols`, or of all by name without them.
+
+    It ends with the newest bar that at least half of them have.
+    """
+    names = tuple(sorted(series)) if symbols is None else symbols
+    last = [int(series[name].opened_ms[-1]) for name in names if len(series.get(name, ()))]
+    if last:
+        agreed_ms = int(np.quantile(last, _QUORUM, method="lower")) + interval.ms
+        closed_ms = min(closed_ms, agreed_ms)
+    return Panel.of(series, names, interval, closed_ms, bars)
+
+
+def as_float(value: Decimal | None) -> float:
+    """NaN where it is not known."""
+    return np.nan if value is None else float(value)
+
+
+def age_column(ages: Sequence[Mapping[Source, float | None]], source: Source) -> Floats:
+    """(N,) ages in seconds of one source; NaN where there never was a value."""
+    known = (one[source] for one in ages)
+    return np.array([np.nan if age is None else age for age in known], dtype=np.float64)
+
 
 DAILY_BARS: Final = 250  # a full sample of the confidence
 HOURLY_BARS: Final = 400

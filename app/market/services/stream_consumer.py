@@ -1,6 +1,8 @@
 """The market as the exchange tells it: applied as it comes, and watched for what does not come."""
 
 import asyncio
+import math
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -9,6 +11,7 @@ from typing import Final
 import structlog
 
 from app.foundation.errors import ServiceError
+from app.foundation.metrics import Metrics
 from app.foundation.ports import MarketStream
 from app.market.domain.data_quality import CLOSE_MARGIN_MS
 from app.market.domain.models import Book, Contract, ContractStats, ContractStatus, Ticker
@@ -26,11 +29,40 @@ from app.market.domain.stream import (
     TopicKind,
     TradeUpdate,
 )
-from app.market.services.feed_metrics import count_feed
 from app.market.services.service import MarketData
 from app.market.services.state import Market, Received, joined
 from app.market.services.stream_health import SilenceWatch
 from app.operations.services.health_models import StreamReport
+
+_PHASES = (
+    "waiting", "ticket", "opening", "greeting", "subscribing", "catching_up", "live",
+)  # fmt: skip
+
+
+def count_feed(
+    metrics: Metrics, before: StreamFacts, now: StreamFacts, *, is_streaming: bool
+) -> None:
+    """Set the gauges to `now`, and count what has come since `before`."""
+    set_feed(metrics, now, is_streaming=is_streaming)
+    metrics.feed_messages.inc(now.messages - before.messages)
+    metrics.feed_rotations.inc(now.rotations - before.rotations)
+    for reason, count in now.dropped.items():
+        metrics.feed_dropped_messages.labels(reason).inc(count - before.dropped.get(reason, 0))
+    for reason, count in now.failures.items():
+        metrics.feed_reconnects.labels(reason).inc(count - before.failures.get(reason, 0))
+
+
+def set_feed(metrics: Metrics, now: StreamFacts, *, is_streaming: bool) -> None:
+    """Set the gauges to `now`."""
+    metrics.feed_streaming.set(is_streaming)
+    phases = Counter(line.phase for line in now.lines)
+    for phase in _PHASES:
+        metrics.feed_connections.labels(phase).set(phases[phase])
+    metrics.feed_topics.labels("wanted").set(now.topics)
+    metrics.feed_topics.labels("live").set(now.live_topics)
+    known = math.nan if now.last_message_s is None else now.last_message_s
+    metrics.feed_last_message_age_seconds.set(known)
+
 
 STEP_S: Final = 1.0
 TOPICS_S: Final = 5.0

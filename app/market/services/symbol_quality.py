@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from app.configuration.domain.quality_rules import QualityRules
+from app.configuration.domain.sections import QualityRules
 from app.market.domain.data_quality import is_untimely
 from app.market.domain.models import Contract, ContractStats, Ticker
 from app.market.domain.price_quarantine import Doubt, PriceState, Reading, disagreement, is_frozen

@@ -8,9 +8,8 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.container.tables import scoring_runs, shared_markets, sync_requests
-from app.foundation.sql.database_clock import now_ms
 from app.foundation.sql.events import CHANNEL
-from app.foundation.sql.leases import LeaseRepository
+from app.foundation.sql.leases import LeaseRepository, now_ms
 from app.foundation.sql.statements import insert
 
 FEED: Final = "feed"

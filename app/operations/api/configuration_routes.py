@@ -17,19 +17,31 @@ from app.foundation.http.responses import answer, etag, json_bytes, keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import CursorText, Json, Limit, MoneyString, Out, UtcTime
 from app.foundation.idempotency import Answer
-from app.operations.api.configuration_schemas import AlertSettingsIn, AlertSettingsOut
-from app.operations.api.feed_settings import FeedIn, FeedOut
-from app.operations.api.notification_settings import NotificationSettingsIn, NotificationSettingsOut
-from app.operations.api.policy_settings import PolicyIn, PolicyOut
-from app.operations.api.quality_settings import QualitySettingsIn, QualitySettingsOut
-from app.operations.api.rebalancing_settings import RebalancingIn, RebalancingOut
-from app.operations.api.replacement_settings import ReplacementSettingsIn, ReplacementSettingsOut
-from app.operations.api.retention_settings import RetentionIn, RetentionOut
-from app.operations.api.signal_settings import SignalsIn, SignalsOut
-from app.operations.api.sizing_settings import SizingIn, SizingOut
+from app.operations.api.configuration_schemas import (
+    AlertSettingsIn,
+    AlertSettingsOut,
+    FeedIn,
+    FeedOut,
+    NotificationSettingsIn,
+    NotificationSettingsOut,
+    PolicyIn,
+    PolicyOut,
+    QualitySettingsIn,
+    QualitySettingsOut,
+    RebalancingIn,
+    RebalancingOut,
+    ReplacementSettingsIn,
+    ReplacementSettingsOut,
+    RetentionIn,
+    RetentionOut,
+    SignalsIn,
+    SignalsOut,
+    SizingIn,
+    SizingOut,
+)
 from app.portfolio.api.schemas import CHANGES, NAMES, UNSAID, Said
 from app.portfolio.domain.event_log import PortfolioEvent
-from app.scoring.api.algorithms import ScoringSettingsIn, ScoringSettingsOut
+from app.scoring.api.schemas import ScoringSettingsIn, ScoringSettingsOut
 from app.scoring.domain.board import Family
 
 router = api_router("configuration", "/configuration")

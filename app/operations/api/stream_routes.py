@@ -14,11 +14,17 @@ from starlette.types import Receive, Scope, Send
 from app.foundation.errors import Code, ServiceError, UnavailableError
 from app.foundation.http.dependencies import ServiceDep
 from app.foundation.http.errors import BorderError, invalid, problems
-from app.foundation.http.protocols import ENDLESS, TRY_AGAIN_LATER
 from app.foundation.http.routing import api_router
+from app.foundation.http.server import ENDLESS, TRY_AGAIN_LATER
 from app.my_symbols import MySymbolsServiceV2
-from app.operations.api.stream_session import HEARTBEAT_S, MAX_TOPICS, SocketSession
-from app.operations.api.stream_topics import NAMES, asked, topic_names
+from app.operations.api.stream_session import (
+    HEARTBEAT_S,
+    MAX_TOPICS,
+    NAMES,
+    SocketSession,
+    asked,
+    topic_names,
+)
 from app.operations.services.event_messages import Frame, notice, pieces
 from app.operations.services.event_subscription import Reader
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
@@ -12,12 +12,44 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.foundation.errors import Code, ServiceError
 from app.foundation.http.errors import BorderError
-from app.foundation.http.protocols import TRY_AGAIN_LATER, WIRE, text_frame
 from app.foundation.http.request_body import Body, parse
+from app.foundation.http.server import TRY_AGAIN_LATER, WIRE, text_frame
+from app.market.domain.symbols import SymbolEntry
 from app.my_symbols import MySymbolsServiceV2
-from app.operations.api.stream_topics import TopicText, asked, topic_names
-from app.operations.services.event_messages import Frame, notice, pieces
+from app.operations.domain.event_codec import Topic
+from app.operations.services.event_messages import TICKER, Frame, notice, pieces
 from app.operations.services.event_subscription import Reader
+
+TopicText = Annotated[str, Field(min_length=1, max_length=80, examples=["portfolio_change"])]
+_PREFIX: Final = f"{TICKER}:"
+NAMES: Final = ", ".join(f"`{topic.value}`" for topic in Topic) + f", `{_PREFIX}SYMBOL`"
+
+
+def asked(
+    names: Iterable[str], resolve: Callable[[str], SymbolEntry]
+) -> tuple[frozenset[Topic], frozenset[str]]:
+    """The topics and the symbols of `ticker:SYMBOL`, which may be in any spelling.
+
+    Raises BorderError (validation_failed) for a name that is no topic, RefusedError for a symbol
+    that is not known.
+    """
+    topics: set[Topic] = set()
+    symbols: set[str] = set()
+    for at, name in enumerate(names):
+        if name.startswith(_PREFIX):
+            symbols.add(resolve(name.removeprefix(_PREFIX)).symbol)
+        elif name in set(Topic):
+            topics.add(Topic(name))
+        else:
+            errors = [(("topics", at), "enum")]
+            raise BorderError(Code.VALIDATION_FAILED, f"The topics are {NAMES}.", errors=errors)
+    return frozenset(topics), frozenset(symbols)
+
+
+def topic_names(reader: Reader) -> list[str]:
+    """What a reader has asked for, in the standard spelling."""
+    return sorted([*reader.topics, *(_PREFIX + symbol for symbol in reader.symbols)])
+
 
 HEARTBEAT_S: Final = 15.0
 MAX_TOPICS: Final = 100

@@ -26,7 +26,7 @@ from app.operations.services.health import (
     ServiceStatus,
 )
 from app.operations.services.sample_data import SampleLoaded
-from app.signals.api.signal_statistics import SignalQueueOut
+from app.signals.api.schemas import SignalQueueOut
 
 probes = api_router("probes")
 router = api_router("system")

@@ -12,7 +12,7 @@ from app.configuration.domain.sections import Severity
 from app.foundation.errors import ServiceError
 from app.foundation.metrics import Metrics
 from app.market.services.exchange_clock import ServerClock
-from app.market.services.feed_metrics import set_feed
+from app.market.services.stream_consumer import set_feed
 from app.operations.services.health import Status
 
 

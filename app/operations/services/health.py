@@ -4,9 +4,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from app.alerts.services.alerting_pulse import AlertingPulse
+from app.alerts.services.monitor import AlertingPulse
+from app.configuration.domain.model import Configuration
+from app.foundation.concurrency import SingleFlight
 from app.foundation.errors import ServiceError
+from app.foundation.metrics import Metrics
 from app.foundation.ports import Clock, ExchangeLink
+from app.foundation.sql import migrations
+from app.foundation.sql.database import Database
 from app.market.domain.models import DataStatus
 from app.market.services.service_mode import Mode, ModeNow, halted_by
 from app.operations.services.health_checks import (
@@ -32,9 +37,9 @@ from app.operations.services.health_models import (
     StreamReport,
     TaskFacts,
 )
-from app.operations.services.process_metrics import VitalSigns
-from app.operations.services.service_levels import ServiceLevels
-from app.signals.domain.signal_statistics import SignalQueue
+from app.operations.services.process_metrics import ServiceLevels, VitalSigns, counted
+from app.scoring.services.service import Scoring
+from app.signals.domain.track_record import SignalQueue
 
 __all__ = [
     "ComponentHealth",
@@ -180,3 +185,82 @@ class Status:
         if known is None or known[0] is not component.state:
             known = self._since[component.name] = (component.state, self.clock())
         return component if component.since is not None else replace(component, since=known[1])
+
+
+@dataclass(frozen=True, slots=True)
+class StatusSources:
+    """Where each figure is read."""
+
+    database: Database
+    scoring: Scoring
+    in_force: Callable[[], Configuration]
+    metrics: Metrics
+
+    def status(
+        self,
+        clock: Clock,
+        version: str,
+        exchange_link: Callable[[], ExchangeLink],
+        market_facts: Callable[[], MarketFacts],
+        task_facts: Callable[[], tuple[TaskFacts, ...]],
+        count_market: Callable[[], Awaitable[None]],
+        mode: ModeNow,
+        processes: Callable[[], tuple[ProcessFacts, ...]] = lambda: (),
+    ) -> Status:
+        """The status of a service that starts now; who asks at the same time shares one ping."""
+        pinging: SingleFlight[None] = SingleFlight()
+        return Status(
+            started_at=clock(),
+            version=version,
+            clock=clock,
+            ping_database=lambda: pinging(self.ping),
+            exchange_link=exchange_link,
+            market_facts=market_facts,
+            count_market=count_market,
+            mode=mode,
+            scoring_facts=self.scoring_facts,
+            portfolio_facts=self.portfolio_facts,
+            signal_queue=self.signal_queue,
+            task_facts=task_facts,
+            processes=processes,
+            refusal=lambda: self.database.refusal,
+            pulse=AlertingPulse(
+                self.database, clock, self.metrics, lambda: self.in_force().cadences.alerts, clock()
+            ),
+            vitals=VitalSigns(counted(self.metrics)),
+        )
+
+    async def ping(self) -> None:
+        """Whether reads can be served: it answers, and has the schema of this version (B11).
+
+        Where changes were refused one is tried again (B08).
+        """
+        await self.database.ping(revision=migrations.head())
+        await self.database.try_writing()
+
+    async def portfolio_facts(self) -> PortfolioFacts:
+        """The committed portfolio in figures; raises UnavailableError without a database."""
+        async with self.database.read() as unit:
+            portfolio = await unit.portfolio.load()
+        most = self.in_force().max_portfolio_symbols
+        return PortfolioFacts(portfolio.version, len(portfolio.members), most, portfolio.cash_u)
+
+    async def signal_queue(self) -> SignalQueue:
+        """What waits of signals; raises UnavailableError without a database."""
+        async with self.database.read() as unit:
+            return await unit.signal_counts.queue()
+
+    def scoring_facts(self) -> ScoringFacts | None:
+        """The newest board in figures; None before the first."""
+        board = self.scoring.latest()
+        if board is None:
+            return None
+        scored = board.universe_size
+        return ScoringFacts(
+            board.run_id,
+            board.as_of,
+            board.calculated_at,
+            scored,
+            len(board.cards) - scored,
+            self.scoring.status_of(board),
+        )

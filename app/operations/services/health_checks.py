@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Final
 
-from app.alerts.services.alerting_pulse import AlertingPulse
+from app.alerts.services.monitor import AlertingPulse
 from app.foundation.errors import Code
 from app.foundation.ports import ExchangeLink, LinkState
 from app.market.domain.models import DataStatus

@@ -8,9 +8,8 @@ from enum import StrEnum
 from app.market.domain.models import DataSource, DataStatus
 from app.market.domain.stream import StreamFacts
 from app.market.services.service_mode import Mode
-from app.operations.services.process_metrics import Vitals
-from app.operations.services.service_levels import Level
-from app.signals.domain.signal_statistics import SignalQueue
+from app.operations.services.process_metrics import Level, Vitals
+from app.signals.domain.track_record import SignalQueue
 
 
 class ComponentState(StrEnum):

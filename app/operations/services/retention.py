@@ -5,7 +5,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Final
 
-from app.configuration.domain.retention import RetentionRules
+from app.configuration.domain.sections import RetentionRules
 from app.my_symbols import MySymbolsServiceV2
 
 Sweep = Callable[[MySymbolsServiceV2, RetentionRules], Awaitable[int]]

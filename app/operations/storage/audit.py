@@ -2,8 +2,9 @@
 
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -29,25 +30,105 @@ from sqlalchemy import inspect as sqlalchemy_inspect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from app.container.tables import PORTFOLIO_ID, events, service_facts
+from app.container.tables import PORTFOLIO_ID, events, service_facts, system_configuration, trades
 from app.container.tables import portfolio_history as table
 from app.foundation.errors import Code, NotFoundError, UnavailableError
 from app.foundation.sql.engines import url_of
 from app.foundation.sql.errors import CONNECT_ERRORS, translated
+from app.foundation.sql.facts import FactRepository
 from app.operations.domain.event_codec import Topic
 from app.operations.domain.history_audit import (
+    Beside,
+    Break,
     Findings,
     Head,
     StoredEvent,
+    Told,
     concluded,
+    controls_amiss,
     follow,
     noted,
+    results_amiss,
+    settings_amiss,
+    told,
 )
-from app.operations.storage.audit_records import Comparison
 from app.portfolio.domain.event_log import EventType, PortfolioEvent, instant, instant_text
 from app.portfolio.domain.models import Portfolio
+from app.portfolio.domain.returns import BookedResult
+from app.portfolio.storage.controls import LOCKS, SWITCH
 from app.portfolio.storage.history import HEAD
 from app.portfolio.storage.portfolio import PortfolioRepository
+
+# Of a number, a time or a document that is none any more.
+_UNREADABLE: Final = (ValueError, TypeError, LookupError, ArithmeticError)
+
+
+@dataclass(slots=True)
+class Comparison:
+    """Goes along the history, whose events so far hold; `breaks` are what is stored otherwise."""
+
+    connection: AsyncConnection
+    has_results: bool
+    breaks: list[Break] = field(default_factory=list)
+    _said: Told = field(default_factory=Told)
+    _stored: Beside | None = None
+
+    @classmethod
+    async def begun(cls, connection: AsyncConnection) -> "Comparison":
+        """A schema from before results were booked has no table of them."""
+        has_results = await connection.run_sync(
+            lambda sync: sqlalchemy_inspect(sync).has_table(trades.name)
+        )
+        made = cls(connection, has_results)
+        try:
+            made._stored = await _beside(connection)
+        except _UNREADABLE:
+            made.breaks.append(Break(1, "settings, switch or locks cannot be read"))
+        return made
+
+    async def follow(self, events: Sequence[PortfolioEvent]) -> None:
+        """Further events, in the order of their numbers."""
+        await self._results(events, max((event.seq for event in events), default=None))
+        if self._stored is not None:
+            self.breaks += settings_amiss(events, self._stored)
+        self._said = told(self._said, events)
+
+    async def conclude(self) -> tuple[Break, ...]:
+        """All breaks, once the last event was followed."""
+        await self._results((), None)
+        if self._stored is not None:
+            self.breaks += controls_amiss(self._said, self._stored)
+        return tuple(self.breaks)
+
+    async def _results(self, events: Sequence[PortfolioEvent], upto: int | None) -> None:
+        """Those of the events, and that there are no others up to `upto`; None: none at all."""
+        try:
+            stored = await self._booked(upto) if self.has_results else {}
+            self.breaks += results_amiss(events, stored)
+        except _UNREADABLE:
+            self.breaks.append(Break(self._said.newest + 1, "a booked result cannot be read"))
+
+    async def _booked(self, upto: int | None) -> dict[int, BookedResult]:
+        fields = [trades.c[name] for name in BookedResult.__slots__]
+        wanted = select(trades.c.event_seq, *fields).where(trades.c.event_seq > self._said.newest)
+        if upto is not None:
+            wanted = wanted.where(trades.c.event_seq <= upto)
+        rows = (await self.connection.execute(wanted)).all()
+        return {seq: BookedResult(*rest) for seq, *rest in rows}
+
+
+async def _beside(connection: AsyncConnection) -> Beside:
+    body = type_coerce(system_configuration.c.body, Text).label("body")
+    rows = (await connection.execute(select(system_configuration.c.version, body))).all()
+    facts = await FactRepository(connection).several(SWITCH, LOCKS)
+    switch: Any = facts.get(SWITCH) or {"enabled": True}
+    locks: Any = facts.get(LOCKS) or {}
+    return Beside(
+        settings={row.version: json.loads(row.body) for row in rows},
+        is_enabled=switch["enabled"],
+        locks=dict(locks),
+    )
+
 
 _BATCH: Final = 1000
 _INTEGERS: Final = frozenset({"seq", "configuration_version"})

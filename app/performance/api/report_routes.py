@@ -8,7 +8,7 @@ from starlette.responses import HTMLResponse, Response
 
 from app.foundation.http.async_jobs import ACCEPTED, PrefersJobDep, begun
 from app.foundation.http.dependencies import UNNAMED, RequestIdDep, ServiceDep
-from app.foundation.http.period import From, To, named_period, require_order
+from app.foundation.http.pagination import From, To, named_period, require_order
 from app.foundation.http.responses import answer, json_bytes
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import Freshness, Out, Share, UtcTime, finite

@@ -1,7 +1,7 @@
 """What was earned: booked results, positions, equity, trades and attribution."""
 
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from fastapi import Query
 from pydantic import Field
@@ -10,8 +10,17 @@ from starlette.responses import Response
 from app.foundation.errors import Code
 from app.foundation.http.dependencies import CommandDep, CursorsDep, ServiceDep, by
 from app.foundation.http.errors import problems
-from app.foundation.http.pagination import Cursors, Page, after, cut
-from app.foundation.http.period import From, To, named_period, require_order
+from app.foundation.http.pagination import (
+    Cursors,
+    From,
+    Page,
+    To,
+    after,
+    cut,
+    moment,
+    named_period,
+    require_order,
+)
 from app.foundation.http.request_body import DecimalIn
 from app.foundation.http.response_cache import of_record
 from app.foundation.http.responses import keep, sent
@@ -20,9 +29,12 @@ from app.foundation.http.schemas import (
     CursorText,
     Freshness,
     Limit,
+    MoneyString,
+    Out,
     QueryInt,
     SymbolPath,
     TimeIn,
+    UtcTime,
 )
 from app.foundation.idempotency import Answer
 from app.performance.api.schemas import (
@@ -34,6 +46,7 @@ from app.performance.api.schemas import (
     PositionOut,
     TradeOut,
 )
+from app.performance.domain.equity_curve import PerformanceMark
 from app.performance.services.service import Claim
 from app.portfolio.api.schemas import CHANGES, NAMES, UNSAID, Said, freshness
 from app.portfolio.domain.returns import Trade
@@ -189,3 +202,40 @@ async def performance_attribution(
 
 def _next(cursors: Cursors, listing: str, chosen: Any, last: Any) -> str | None:
     return None if last is None else cursors.encode(listing, chosen, last)
+
+
+class MarkOut(Out):
+    """One slot of the schedule; closes that change later do not change it."""
+
+    slot: UtcTime
+    at: UtcTime = Field(description="When it was noted.")
+    version: int = Field(description="Of the portfolio then.")
+    equity: MoneyString | None = Field(description="Of the notional index, which began at 1.")
+    reason: str | None = Field(description="Why the equity is not known.")
+    prices: dict[str, MoneyString] = Field(description="Marks of the members that had one.")
+
+    @classmethod
+    def of(cls, mark: PerformanceMark) -> Self:
+        return cls.model_validate(mark)
+
+
+@router.get("/marks", summary="What the portfolio was worth, hour by hour")
+async def marks(
+    service: ServiceDep,
+    cursors: CursorsDep,
+    since: From = None,
+    to: To = None,
+    limit: Limit = 500,
+    cursor: CursorText = None,
+) -> Page[MarkOut]:
+    """Oldest first, as it was noted then; a slot in which nobody was there is missing."""
+    require_order(since, to)
+    chosen = named_period(since, to)
+    start = cursors.decode("portfolio_marks", chosen, cursor)
+    last_seen = moment(start)
+    found = await service.performance_marks.page(limit + 1, last_seen, since, to)
+    page, last = cut(found, limit, lambda mark: (mark.slot.isoformat(),))
+    return Page(
+        items=[MarkOut.of(mark) for mark in page],
+        next_cursor=None if last is None else cursors.encode("portfolio_marks", chosen, last),
+    )

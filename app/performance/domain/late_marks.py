@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from app.market.domain.models import Interval
-from app.performance.domain.equity_steps import Step
+from app.performance.domain.equity_curve import Step
 from app.portfolio.domain.event_log import PortfolioEvent, instant, instant_text, number_text
 
 INDEX: Final = "index"  # in the payload of a weighing: the equity that its weights are shares of

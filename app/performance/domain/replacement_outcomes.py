@@ -14,9 +14,8 @@ from scipy.special import stdtrit
 
 from app.foundation.decimal_math import to_millionths
 from app.market.domain.models import Funding
-from app.market.domain.segments import Redenomination, crossed
-from app.performance.domain.equity_curve import Valuation
-from app.performance.domain.equity_steps import Step, Swap
+from app.market.domain.panel import Redenomination, crossed
+from app.performance.domain.equity_curve import Step, Swap, Valuation
 
 _UPPER: Final = 0.975
 _USUAL_MS: Final = 8 * 3_600_000  # where a rate does not say its interval

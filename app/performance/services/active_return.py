@@ -10,11 +10,10 @@ import numpy as np
 
 from app.foundation.decimal_math import EXACT, total
 from app.market.domain.models import Floats, Interval
-from app.market.domain.panel import Panel
-from app.market.domain.segments import unbroken
+from app.market.domain.panel import Panel, unbroken
 from app.performance.domain.brinson import CASH, ActiveReturn, MarketDay, explained, unknown
 from app.performance.domain.equity_curve import Point
-from app.performance.services.equity_track import Track, ends
+from app.performance.services.equity_reader import Track, ends
 
 SectorOf = Callable[[str], str]
 

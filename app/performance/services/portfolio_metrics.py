@@ -8,7 +8,7 @@ from typing import Final
 from app.foundation.memoize import Basis
 from app.foundation.sql.database import Database
 from app.market.domain.models import Interval
-from app.performance.services.equity_track import Need, track_of
+from app.performance.services.equity_reader import Need, track_of
 from app.portfolio.domain.models import FULL, Portfolio
 from app.portfolio.domain.returns import Figures
 from app.portfolio.domain.risk import Risk, risk_of

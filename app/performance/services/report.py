@@ -9,8 +9,7 @@ from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.models import DELISTED, Funding, Interval
 from app.performance.domain.attribution import Attribution
 from app.performance.domain.brinson import ActiveReturn
-from app.performance.domain.equity_curve import Day
-from app.performance.domain.equity_steps import Step, steps
+from app.performance.domain.equity_curve import Day, Step, steps
 from app.performance.domain.late_marks import LateMark, completed
 from app.performance.domain.replacement_outcomes import (
     ReplacementLedger,
@@ -19,7 +18,7 @@ from app.performance.domain.replacement_outcomes import (
     outcomes,
 )
 from app.performance.services.active_return import active_return
-from app.performance.services.equity_track import Need, Track, track_of
+from app.performance.services.equity_reader import Need, Track, track_of
 from app.performance.services.portfolio_metrics import present_weights
 from app.performance.services.service import (
     HeldPosition,

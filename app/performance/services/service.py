@@ -16,7 +16,7 @@ from app.performance.domain.attribution import Attribution, of_booked, of_index
 from app.performance.domain.brinson import ActiveReturn
 from app.performance.domain.equity_curve import Position
 from app.performance.services.active_return import active_return
-from app.performance.services.equity_track import Need, Track, track_of
+from app.performance.services.equity_reader import Need, Track, track_of
 from app.portfolio.domain.event_log import Draft, EventType, instant_text, number_text
 from app.portfolio.domain.membership import Change
 from app.portfolio.domain.models import Member, Portfolio

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from app.performance.domain.performance_mark import PerformanceMark
-from app.performance.services.equity_track import Need, track_of
+from app.performance.domain.equity_curve import PerformanceMark
+from app.performance.services.equity_reader import Need, track_of
 from app.performance.services.service import Performance
 
 

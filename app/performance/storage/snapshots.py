@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.foundation.sql.metadata import metadata
 from app.foundation.sql.statements import insert
 from app.foundation.sql.types import JsonText, UtcInstant
-from app.performance.domain.performance_mark import PerformanceMark
+from app.performance.domain.equity_curve import PerformanceMark
 from app.portfolio.domain.event_log import number_text
 
 performance_marks: Final = Table(

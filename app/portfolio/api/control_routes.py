@@ -16,7 +16,7 @@ from app.foundation.idempotency import Answer
 from app.portfolio.api.schemas import CHANGES, NAMES, UNSAID, freshness
 from app.portfolio.domain.candidate_selection import Refusal
 from app.portfolio.domain.controls import Lock, LockKind, Switch
-from app.portfolio.services.watch_list import Watched
+from app.portfolio.services.controls import Watched
 
 router = api_router("portfolio", "/portfolio")
 

@@ -26,7 +26,7 @@ from app.foundation.http.schemas import (
 from app.foundation.idempotency import Answer
 from app.portfolio.api.schemas import CHANGES, DECIDES, UNSAID, Said
 from app.portfolio.domain.proposals import Decision, Proposal, ProposalKind, ProposalState
-from app.signals.domain.signal_effect import Move
+from app.signals.domain.models import Move
 
 router = api_router("portfolio", "/portfolio/proposals")
 _DECIDED = (Code.NOT_FOUND, Code.INVALID_STATE_TRANSITION, *CHANGES)

@@ -4,11 +4,144 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from fractions import Fraction
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from app.foundation.errors import Code, ConflictError
-from app.portfolio.domain.approval import Approved
+from app.portfolio.domain.models import FULL, Portfolio
+from app.portfolio.domain.rebalance_plan import Plan, Standing, Trigger, toward
+from app.portfolio.domain.weight_allocation import Allocation, Flag, Role, whole
+
+_UNCHANGED = "prices have moved it since the plan was made"
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """Weights are micro-percent by symbol: those of the plan, and those that it set out from."""
+
+    weights_u: Mapping[str, int]
+    cash_u: int
+    flags: tuple[Flag, ...]
+    seen_u: Mapping[str, int]
+    tolerance_u: int  # how far weights may be from what was seen, and targets from what was agreed
+    triggers: tuple[Trigger, ...]
+    reasons: Mapping[str, str]
+
+    @classmethod
+    def of(cls, action: Mapping[str, Any]) -> Self | None:
+        """From what a proposal keeps; None for one that was stored before it kept the weights."""
+        if "weights_u" not in action:
+            return None
+        return cls(
+            weights_u=action["weights_u"],
+            cash_u=action["cash_u"],
+            flags=tuple(Flag(name) for name in action["flags"]),
+            seen_u=action["seen_u"],
+            tolerance_u=action["tolerance_u"],
+            triggers=tuple(Trigger(name) for name in action["triggers"]),
+            reasons={one["symbol"]: one["reason"] for one in action["changes"]},
+        )
+
+    def is_like(self, other: "Approved") -> bool:
+        """Whether agreeing to one is agreeing to the other."""
+        pairs = ((self.weights_u, other.weights_u), (self.seen_u, other.seen_u))
+        return all(one.keys() == two.keys() for one, two in pairs) and all(
+            abs(one[symbol] - two[symbol]) <= self.tolerance_u
+            for one, two in pairs
+            for symbol in one
+        )
+
+
+def agreed(
+    approved: Approved,
+    marked: Portfolio,
+    moment: Plan,
+    standings: Mapping[str, Standing],
+    least_u: Mapping[str, int] = MappingProxyType({}),
+    low_u: int = 0,
+) -> Plan:
+    """The approved weights as the plan of this moment; members that the plan left alone stay.
+
+    `marked` has the weights as prices have carried them, `moment` is what would be planned now.
+    What a member that stays has moved since goes to or comes from cash, and so does a change that
+    is smaller than `least_u` of its symbol. Raises ConflictError(plan_changed) where prices,
+    targets or rules are others by more than the tolerance, or where making room for what stays
+    leaves a change below `least_u` or a weight below `low_u`.
+    """
+    weights = dict(approved.weights_u)
+    for member in marked.members:
+        symbol, held = member.symbol, member.weight_u
+        if symbol not in weights:
+            raise _changed(f"{symbol} is not part of it")
+        ruling, target_u = moment.rulings[symbol], moment.allocation.weights_u[symbol]
+        role = ruling.claim.role
+        may_stay = weights[symbol] == approved.seen_u[symbol]
+        apart = (
+            (held - approved.seen_u[symbol], "prices have moved {} by {} since it was made"),
+            (target_u - weights[symbol], "the target of {} is {} away from it now"),
+        )
+        for distance, said in apart:
+            if abs(distance) > approved.tolerance_u:
+                raise _changed(said.format(symbol, _points(distance)))
+        if role is Role.LOCKED and not may_stay:
+            raise _changed(f"{symbol} cannot be traded now: {ruling.reason}")
+        if role is Role.EXCLUDED and weights[symbol] > 0:
+            raise _changed(f"{symbol} may not be held: {ruling.reason}")
+        if may_stay or abs(weights[symbol] - held) < least_u.get(symbol, 0):
+            weights[symbol] = held
+    held_u = {one.symbol: one.weight_u for one in marked.members}
+    absorbed = _absorbed(weights, held_u, approved)
+    _require_traded(absorbed, weights, held_u, least_u, low_u)
+    weights |= absorbed
+    cash_u = FULL - sum(weights.values())
+    if cash_u < 0 or weights.keys() != held_u.keys():
+        raise _changed("what stays has grown, and leaves no room for the rest")
+    allocation = Allocation(weights, cash_u, approved.flags)
+    reasons = {one.symbol: approved.reasons.get(one.symbol, _UNCHANGED) for one in marked.members}
+    return toward(marked, allocation, approved.triggers, reasons, moment.rulings, standings)
+
+
+def _absorbed(
+    weights: Mapping[str, int], held: Mapping[str, int], approved: Approved
+) -> dict[str, int]:
+    """Weights of the moved ones where what stays has grown into more than the cash.
+
+    Each gives up its share, none of them more than the tolerance.
+    """
+    lacking = sum(weights.values()) - FULL
+    moved = sorted(name for name in weights if weights[name] not in {0, held.get(name)})
+    worth = sum(weights[name] for name in moved)
+    if lacking <= 0 or worth == 0:
+        return {}
+    shares = whole([Fraction(lacking * weights[name], worth) for name in moved], lacking)
+    if max(shares) > approved.tolerance_u:
+        return {}
+    return {name: weights[name] - share for name, share in zip(moved, shares, strict=True)}
+
+
+def _require_traded(
+    absorbed: Mapping[str, int],
+    weights: Mapping[str, int],
+    held: Mapping[str, int],
+    least_u: Mapping[str, int],
+    low_u: int,
+) -> None:
+    for symbol, weight_u in absorbed.items():
+        if weight_u < low_u <= weights[symbol]:
+            raise _changed(f"what stays has grown, and takes {symbol} below the minimum weight")
+        if 0 < abs(weight_u - held.get(symbol, 0)) < least_u.get(symbol, 0):
+            raise _changed(f"what stays has grown, and leaves less than a lot of {symbol} to trade")
+
+
+def _points(distance_u: int) -> str:
+    return f"{distance_u / 1_000_000:+.2f} percentage points"
+
+
+def _changed(why: str) -> ConflictError:
+    return ConflictError(
+        Code.PLAN_CHANGED, f"The approved plan does not hold any more: {why}. Nothing was changed."
+    )
 
 
 class ProposalKind(StrEnum):

@@ -9,9 +9,8 @@ import numpy as np
 
 from app.foundation.decimal_math import to_millionths
 from app.market.domain.models import DAYS_A_YEAR, Floats
-from app.market.domain.panel import Panel
+from app.market.domain.panel import Panel, simple_returns, unbroken
 from app.market.domain.return_statistics import MARKET
-from app.market.domain.segments import simple_returns, unbroken
 from app.portfolio.domain.returns import Figures, figures
 from app.portfolio.domain.value_at_risk import Method, exceptions, kupiec, var_cvar
 

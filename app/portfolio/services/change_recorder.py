@@ -7,7 +7,7 @@ from typing import Any, Final
 from app.foundation.events import PortfolioChanged
 from app.foundation.idempotency import Command
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.performance.domain.equity_steps import redenominations_payload
+from app.performance.domain.equity_curve import redenominations_payload
 from app.performance.services.equity_reader import indexed
 from app.portfolio.domain.controls import HELD_BACK
 from app.portfolio.domain.event_log import (

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from app.configuration.domain.model import Configuration, CorrelationBasis
+import numpy as np
+
+from app.configuration.domain.model import Configuration, CorrelationBasis, CorrelationRules
 from app.foundation.decimal_math import to_millionths
 from app.foundation.errors import Code, RefusedError, UnavailableError
 from app.foundation.memoize import Views
@@ -13,32 +15,80 @@ from app.foundation.ports import Clock
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.data_quality import worst
-from app.market.domain.models import PAUSED, ContractKind, ContractStatus, DataStatus, Interval
-from app.market.domain.price_quarantine import MEANING
-from app.market.domain.sectors import UNCLASSIFIED
-from app.market.domain.segments import (
+from app.market.domain.models import (
+    DAYS_A_YEAR,
+    PAUSED,
+    ContractKind,
+    ContractStatus,
+    DataStatus,
+    Interval,
+)
+from app.market.domain.panel import (
+    Panel,
     Redenomination,
     crossed,
     is_redenomination,
     newest_close,
+    redenominations,
     unit_changes,
 )
+from app.market.domain.price_quarantine import MEANING
+from app.market.domain.return_statistics import correlations
+from app.market.domain.sectors import UNCLASSIFIED
 from app.market.domain.symbols import SymbolEntry
 from app.market.services.quotes import spread
 from app.market.services.service_mode import MarketLevel, ModeState
 from app.market.services.view import BoardView, MarketOnce, MarketView
 from app.portfolio.domain.candidate_selection import Candidate
 from app.portfolio.domain.controls import FREE, Controls
-from app.portfolio.domain.drift import marked, prices_of
 from app.portfolio.domain.membership import Newcomer
 from app.portfolio.domain.models import Member, Portfolio
 from app.portfolio.domain.rebalance_plan import Standing
-from app.portfolio.domain.returns import SinceInclusion
+from app.portfolio.domain.returns import SinceInclusion, since_inclusion
+from app.portfolio.domain.target_weights import marked, prices_of
 from app.portfolio.domain.weighting_methods import Covariance, covariance
-from app.portfolio.services.member_figures import figures, pairwise
 from app.portfolio.services.refusals import Refusals
 from app.portfolio.services.state_cache import Committed, Memory
 from app.scoring.domain.board import Board, Card
+
+
+def figures(
+    member: Member, hourly: Panel | None, daily: Panel | None, mark: float | None
+) -> SinceInclusion:
+    """From hourly closes, from daily ones where those do not reach back.
+
+    Nothing is known of a member that was redenominated since: its price then was another unit.
+    """
+    begin = member.included_at.timestamp() * 1000
+    reaches = hourly is not None and len(hourly.opened_ms) and hourly.opened_ms[0] <= begin
+    panel = hourly if reaches else daily
+    closes, bars = np.empty(0), 1.0
+    if panel is not None and member.symbol in panel.symbols:
+        column = panel.symbols.index(member.symbol)
+        first = int(redenominations(panel)[column])
+        if first and panel.opened_ms[first] > begin:
+            return SinceInclusion(None, None, None)
+        # A bar counts if it closed after the member came in.
+        closes = panel.close[panel.opened_ms + panel.interval.ms > begin, column]
+        bars = DAYS_A_YEAR * Interval.DAY.ms / panel.interval.ms
+    price = member.inclusion_price
+    return since_inclusion(None if price is None else float(price), mark, closes, bars)
+
+
+def pairwise(
+    panel: Panel | None, symbols: tuple[str, ...], days: int, rules: CorrelationRules
+) -> dict[tuple[str, str], float]:
+    """Known correlations of all pairs in the order of `symbols`; a missing pair is unknown."""
+    if panel is None or not symbols:
+        return {}
+    matrix = correlations(panel, symbols, rules.basis, days, rules.min_common)
+    return {
+        (one, other): float(matrix[row, column])
+        for row, one in enumerate(symbols)
+        for column, other in enumerate(symbols)
+        if row < column and np.isfinite(matrix[row, column])
+    }
+
 
 DELISTING_MARGIN = timedelta(hours=72)  # nothing is added that ends sooner
 _FRESH_PERCENT = 80  # of the members, below which no plan is made

@@ -1,20 +1,20 @@
 """Membership: initialise, add, remove and replace, each in one transaction with its history."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from app.foundation.decimal_math import to_millionths
 from app.foundation.errors import Code, ConflictError, RefusedError
 from app.foundation.idempotency import Along, Command, Once, Outcome, Render
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
+from app.market.domain.eligibility import RULES
 from app.portfolio.domain.candidate_selection import Refused, Selection, choose, crowded, too_close
 from app.portfolio.domain.event_log import number_text
 from app.portfolio.domain.membership import Change, add, member_of, remove, swap
 from app.portfolio.domain.models import Member, Portfolio
-from app.portfolio.services.admission import require_candidate
 from app.portfolio.services.change_recorder import Ledger, reweighed
 from app.portfolio.services.decision_context import Grounds, GroundsNow
-from app.portfolio.services.kept_targets import kept_targets
 from app.portfolio.services.member_views import (
     MemberView,
     PortfolioView,
@@ -23,8 +23,29 @@ from app.portfolio.services.member_views import (
 )
 from app.portfolio.services.rebalance_runs import require_none
 from app.portfolio.services.replacement_candidates import correlation_of
+from app.portfolio.services.target_weights import kept_targets
 from app.portfolio.services.view_cache import basis
 from app.scoring.domain.board import CardStatus
+
+_ASKED: Final = {rule.name: rule.title for rule in RULES}
+
+
+def require_candidate(symbol: str, grounds: Grounds) -> None:
+    """Eligible and scored; how high the score is decides over the weight, not over membership.
+
+    Raises RefusedError(symbol_not_tradable) that names the failed rule or the missing input,
+    UnavailableError without a board to decide on.
+    """
+    card = grounds.require_board().card(symbol)
+    if card is not None and card.status is CardStatus.SCORED:
+        return
+    why = "it is not on the newest board" if card is None else str(card.detail or card.reason)
+    said = f'this does not hold: "{_ASKED[why]}"' if why in _ASKED else why
+    raise RefusedError(
+        Code.SYMBOL_NOT_TRADABLE,
+        f"{symbol} is no candidate: {said}.",
+        facts={"reason": why},
+    )
 
 
 @dataclass(frozen=True, slots=True)

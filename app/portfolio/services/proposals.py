@@ -9,14 +9,13 @@ from app.foundation.idempotency import Along, Answer, Command, Once, Outcome, Re
 from app.foundation.ports import Clock
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.portfolio.domain.approval import Approved
-from app.portfolio.domain.proposals import Decision, Proposal, ProposalKind, ProposalState
+from app.portfolio.domain.proposals import Approved, Decision, Proposal, ProposalKind, ProposalState
 from app.portfolio.services.membership import PortfolioService, Replaced
 from app.portfolio.services.proposal_book import close
 from app.portfolio.services.rebalance_runs import Rebalanced
 from app.portfolio.services.rebalance_steps import RebalanceRequest
 from app.portfolio.services.rebalancing import Rebalancing
-from app.signals.services.signal_effects import Changed, applied, carried_out, step_in
+from app.signals.services.actions import Changed, applied, carried_out, step_in
 
 Ready = Callable[[], Awaitable[None]]
 End = Callable[[UnitOfWork, str | None, int], Awaitable[None]]

@@ -16,7 +16,7 @@ from app.foundation.decimal_math import is_above, to_millionths
 from app.foundation.sql.database import Database
 from app.market.domain.return_statistics import NotApplicable
 from app.operations.services.integrity import Integrity, invariants
-from app.performance.services.equity_track import Need, track_of
+from app.performance.services.equity_reader import Need, track_of
 from app.performance.services.service import Performance
 from app.portfolio.domain.candidate_selection import Correlation
 from app.portfolio.domain.event_log import EventType, PortfolioEvent

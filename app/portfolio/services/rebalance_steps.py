@@ -17,10 +17,10 @@ from app.foundation.events import PlanCreated
 from app.foundation.idempotency import Command
 from app.foundation.ports import Clock
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.portfolio.domain.approval import Approved, agreed
 from app.portfolio.domain.event_log import Draft, EventType, number_text
 from app.portfolio.domain.membership import Change, weigh
 from app.portfolio.domain.models import Portfolio
+from app.portfolio.domain.proposals import Approved, agreed
 from app.portfolio.domain.rebalance_plan import Plan, interval_slot, plan
 from app.portfolio.domain.rebalance_run import (
     INTERRUPTED,

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Final
 
 from app.configuration.domain.model import WeightingMethod
-from app.configuration.domain.policy import Policy
+from app.configuration.domain.sections import Policy
 from app.foundation.errors import ServiceError
 from app.foundation.idempotency import Along, Command, Once, Outcome, Render
 from app.foundation.sql.database import Database
@@ -17,7 +17,6 @@ from app.portfolio.domain.rebalance_run import RebalanceStepName, Run, RunState,
 from app.portfolio.services import target_weights as weighing
 from app.portfolio.services.change_recorder import Ledger
 from app.portfolio.services.decision_context import Grounds, GroundsNow
-from app.portfolio.services.kept_targets import kept_targets
 from app.portfolio.services.proposal_book import of_plan, offer
 from app.portfolio.services.rebalance_runs import (
     Rebalanced,
@@ -38,7 +37,7 @@ from app.portfolio.services.rebalance_steps import (
     decide,
     load,
 )
-from app.portfolio.services.target_weights import Optimized, Weights
+from app.portfolio.services.target_weights import Optimized, Weights, kept_targets
 from app.portfolio.services.view_cache import held_basis
 from app.trading.services.position_sizing import facts_of
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from app.configuration.domain.policy import Policy
+from app.configuration.domain.sections import Policy
 from app.foundation.idempotency import Command, Once, Outcome, Render
 from app.foundation.ports import NewId
 from app.foundation.sql.database import Database

@@ -12,9 +12,9 @@ from app.foundation.concurrency import SingleFlight
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.controls import Controls, Lock, Switch
-from app.portfolio.domain.drift import prices_of
 from app.portfolio.domain.event_log import EventType, PortfolioEvent
 from app.portfolio.domain.models import Portfolio
+from app.portfolio.domain.target_weights import prices_of
 from app.portfolio.storage.revision import Revision
 
 # Neither members nor weights are moved by these, only the version rises.

@@ -4,12 +4,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from app.configuration.domain.model import WeightingMethod
+from app.foundation.memoize import Basis, Views
+from app.market.domain.models import Interval
 from app.portfolio.domain.models import FULL, Member, Portfolio
 from app.portfolio.domain.rebalance_plan import Ruling, rulings, targets
 from app.portfolio.domain.target_weights import volatility
 from app.portfolio.domain.weight_allocation import Allocation, Role
 from app.portfolio.domain.weighting_methods import Covariance
 from app.portfolio.services.decision_context import Grounds
+from app.portfolio.services.state_cache import Committed
+from app.portfolio.services.view_cache import target_basis
 from app.trading.services.position_sizing import DataFacts, facts_of
 
 
@@ -156,3 +160,19 @@ def weights_of(
 def _last_targets(portfolio: Portfolio) -> Allocation:
     weights = {member.symbol: member.target_weight_u for member in portfolio.members}
     return Allocation(weights, FULL - sum(weights.values()), ())
+
+
+def kept_targets(state: Committed, grounds: Grounds, views: Views) -> TargetWeights:
+    """What `target_weights` gives; a booked result or the switch has no part in it."""
+
+    def make() -> TargetWeights:
+        return target_weights(state.portfolio, grounds, lambda: _covariance(state, grounds, views))
+
+    return views.of("target_weights", target_basis(state, grounds), make)
+
+
+def _covariance(state: Committed, grounds: Grounds, views: Views) -> Covariance | None:
+    """It takes longer than the rest, and prices of the day have no part in it."""
+    portfolio = state.portfolio
+    rests_on = Basis((portfolio.members, grounds.market.panel(Interval.DAY)), ())
+    return views.of("covariance", rests_on, lambda: grounds.covariance(portfolio))

@@ -16,7 +16,7 @@ from app.foundation.errors import Code, UnavailableError
 from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.quick_sqlite import ALONG
 from app.operations.domain.history_audit import Head
-from app.performance.domain.equity_steps import MOVES, WEIGHS
+from app.performance.domain.equity_curve import MOVES, WEIGHS
 from app.portfolio.domain.event_log import Draft, EventType, PortfolioEvent, Stamp, seal
 from app.portfolio.storage.tables import MOVED
 

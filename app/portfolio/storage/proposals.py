@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.container.tables import PORTFOLIO_ID
 from app.portfolio.domain.proposals import Decision, Proposal, ProposalKind, ProposalState
-from app.portfolio.storage.proposal_tables import proposals as table
+from app.portfolio.storage.tables import proposals as table
 
 _PLAIN: Final = (
     "proposal_id", "subject", "version", "reason", "action", "opened_at", "expires_at", "run_id",

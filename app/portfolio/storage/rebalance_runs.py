@@ -22,8 +22,8 @@ from app.portfolio.domain.rebalance_run import (
     RunState,
     Step,
 )
-from app.portfolio.storage.rebalance_tables import rebalance_run_steps as steps_table
-from app.portfolio.storage.rebalance_tables import rebalance_runs as table
+from app.portfolio.storage.tables import rebalance_run_steps as steps_table
+from app.portfolio.storage.tables import rebalance_runs as table
 
 _TRIES: Final = 5  # each is lost only to a run that ended in this very moment
 _ACTIVE: Final = tuple(sorted(ACTIVE))

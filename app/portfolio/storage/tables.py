@@ -217,3 +217,121 @@ service_facts = Table(
     Column("value", JsonText, nullable=False),
     PrimaryKeyConstraint("key"),
 )
+
+
+_OPEN: Final = "state = 'open'"
+
+proposals = Table(
+    "proposals",
+    metadata,
+    Column("proposal_id", String(64), nullable=False),
+    Column("portfolio_id", String(36), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("subject", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("action", JsonText, nullable=False),
+    Column("opened_at", UtcInstant, nullable=False),
+    Column("expires_at", UtcInstant, nullable=False),
+    Column("run_id", String(64)),
+    Column("decided_at", UtcInstant),
+    Column("decided_by", String(128)),
+    Column("decision_reason", Text),
+    Column("decision_run_id", String(64)),
+    Column("decision_version", Integer),
+    PrimaryKeyConstraint("proposal_id"),
+    CheckConstraint("kind IN ('rebalance', 'replacement', 'signal')", name="kind_known"),
+    CheckConstraint(
+        "state IN ('open', 'approved', 'declined', 'expired', 'superseded')", name="state_known"
+    ),
+    CheckConstraint(f"({_OPEN}) = (decided_at IS NULL)", name="decided_at_known"),
+    Index(
+        "uq_proposals_open",
+        "portfolio_id",
+        "kind",
+        "subject",
+        unique=True,
+        sqlite_where=text(_OPEN),
+        postgresql_where=text(_OPEN),
+    ),
+    Index("ix_proposals_opened_at", "opened_at", "proposal_id"),
+)
+
+
+_ACTIVE: Final = "state IN ('planned', 'running')"
+# A tick that came to nothing may be tried again; any other has its one run.
+_EFFECTIVE: Final = (
+    "scheduled_at IS NOT NULL"
+    " AND state IN ('planned', 'running', 'done', 'unchanged', 'observed', 'proposed')"
+)
+
+rebalance_runs = Table(
+    "rebalance_runs",
+    metadata,
+    Column("run_id", String(64), nullable=False),
+    # No foreign key: checking it would wait for whoever has the portfolio locked.
+    Column("portfolio_id", String(36), nullable=False),
+    Column("state", String(32), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("method", String(32)),
+    Column("scheduled_at", UtcInstant),
+    Column("actor", String(128), nullable=False),
+    Column("request_id", String(128), nullable=False),
+    Column("key", String(255)),
+    Column("owner", String(128), nullable=False),
+    Column("requested_at", UtcInstant, nullable=False),
+    Column("lease_until", UtcInstant, nullable=False),
+    Column("started_at", UtcInstant),
+    Column("finished_at", UtcInstant),
+    Column("version_before", Integer),
+    Column("version_after", Integer),
+    Column("triggers", JsonText),
+    Column("changes", JsonText),
+    Column("turnover_u", Integer),
+    Column("cost", FiniteFloat),
+    Column("details", JsonText),
+    Column("error_code", String(64)),
+    Column("error_detail", Text),
+    PrimaryKeyConstraint("run_id"),
+    CheckConstraint(
+        "state IN ('planned', 'running', 'done', 'unchanged', 'observed', 'proposed', 'failed',"
+        " 'aborted_stale', 'aborted_killed', 'aborted_expired')",
+        name="state_known",
+    ),
+    CheckConstraint(f"({_ACTIVE}) = (finished_at IS NULL)", name="finished_at_known"),
+    between("turnover_u", "0", "200000000"),
+    Index(
+        "uq_rebalance_runs_active",
+        "portfolio_id",
+        unique=True,
+        sqlite_where=text(_ACTIVE),
+        postgresql_where=text(_ACTIVE),
+    ),
+    Index(
+        "uq_rebalance_runs_tick",
+        "portfolio_id",
+        "scheduled_at",
+        unique=True,
+        sqlite_where=text(_EFFECTIVE),
+        postgresql_where=text(_EFFECTIVE),
+    ),
+    Index("ix_rebalance_runs_requested_at", "requested_at", "run_id"),
+)
+
+rebalance_run_steps = Table(
+    "rebalance_run_steps",
+    metadata,
+    Column("run_id", String(64), nullable=False),
+    Column("position", Integer, nullable=False),
+    # The column keeps its name: processes of an older version write it while newer ones start.
+    Column("beat", String(16), nullable=False, key="name"),
+    Column("state", String(16), nullable=False),
+    Column("started_at", UtcInstant, nullable=False),
+    Column("finished_at", UtcInstant, nullable=False),
+    Column("detail", JsonText, nullable=False),
+    PrimaryKeyConstraint("run_id", "position"),
+    ForeignKeyConstraint(["run_id"], ["rebalance_runs.run_id"]),
+    CheckConstraint("position >= 1", name="position_positive"),
+    CheckConstraint("state IN ('done', 'skipped', 'failed')", name="state_known"),
+)

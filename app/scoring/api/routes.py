@@ -31,12 +31,15 @@ from app.foundation.idempotency import Answer, Command
 from app.foundation.jobs import JobKind
 from app.market.domain.models import DataStatus
 from app.portfolio.api.schemas import CHANGES, UNSAID
-from app.scoring.api.algorithms import AlgorithmChangedOut, AlgorithmIn, AlgorithmName, ReplayOut
 from app.scoring.api.schemas import (
+    AlgorithmChangedOut,
+    AlgorithmIn,
+    AlgorithmName,
     AlgorithmOut,
     CalculatedOut,
     ExplanationOut,
     RankingsOut,
+    ReplayOut,
     RunOut,
     ScoreOut,
 )

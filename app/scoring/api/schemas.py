@@ -1,18 +1,95 @@
 """Shapes of scores: a card on a board, its explanation, a run."""
 
 from collections import Counter
-from typing import Annotated, Self
+from dataclasses import asdict
+from datetime import date
+from enum import StrEnum
+from typing import Annotated, Any, Self
 
 import numpy as np
 from pydantic import Field
 
+from app.configuration.domain.model import Configuration
+from app.foundation.http.request_body import Body
 from app.foundation.http.schemas import Freshness, Json, Out, Score, UtcTime
 from app.market.domain.models import DataSource, DataStatus
-from app.scoring.api.score_entry import EntryOut, FactorOut, FixedMomentsOut
+from app.portfolio.api.schemas import Said
+from app.scoring.domain.algorithm import CROSS_SECTIONAL
 from app.scoring.domain.board import Board, Card, CardStatus, Confidence, Family
+from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.counterfactual import Entry
 from app.scoring.domain.ranking import AlgorithmType, Ranked
-from app.scoring.services.algorithm_versions import AlgorithmFacts
+from app.scoring.services.algorithm_versions import AlgorithmFacts, body_of
+from app.scoring.services.replay import Replayed
+
+
+class FactorOut(Out):
+    """One factor; contributions of all factors add up to the composite z."""
+
+    name: str
+    family: Family
+    raw: float | None
+    unit: str
+    z: float | None
+    weight: float
+    contribution: float | None
+    reason: str | None = Field(description="Why it has no value.")
+    supporting: Json | None = Field(None, description="What an extension says of it.")
+
+
+class FixedMomentsOut(Out):
+    """What stood for a rank: too few symbols of this board have a value of it to be ranked."""
+
+    of: str = Field(description="A factor, a family (the mean of its factors), or `composite`.")
+    mean: float
+    sd: float = Field(description="z is (value - mean) / sd within +-3, oriented.")
+    symbols: int = Field(description="Values of earlier boards, one board a day, taken together.")
+    days: int = Field(description="Days with enough symbols to rank.")
+    first: date = Field(description="UTC day of the oldest of these boards.")
+    last: date = Field(description="UTC day of the newest one.")
+    age_days: int = Field(description="Days from the newest one to this board.")
+
+    @classmethod
+    def of_board(cls, board: Board) -> list[Self]:
+        """By name."""
+        today = board.as_of.date()
+        return [
+            cls(of=name, age_days=(today - one.last).days, **asdict(one))
+            for name, one in sorted(board.moments.items())
+        ]
+
+
+class NeededOut(Out):
+    """A factor and the raw value that it would need."""
+
+    factor: str
+    unit: str
+    raw: float
+    needed: float
+
+
+class EntryOut(Out):
+    """What brings the symbol among the first `top`: all changes in full; half is too little."""
+
+    top: int
+    rank: int
+    is_reachable: bool = Field(
+        description="False where not even the best value of every factor would do: its "
+        "confidence is too low."
+    )
+    changes: list[NeededOut] = Field(
+        description="Empty where it is there already, or cannot get there."
+    )
+
+    @classmethod
+    def of(cls, entry: Entry) -> Self:
+        return cls(
+            top=entry.top,
+            rank=entry.rank,
+            is_reachable=bool(entry.changes) or entry.rank <= entry.top,
+            changes=[NeededOut.model_validate(one) for one in entry.changes],
+        )
+
 
 IsProvisional = Annotated[
     bool,
@@ -318,3 +395,89 @@ def _supporting(board: Board, card: Card) -> dict[str, object]:
         },
         "missing": {one.name: one.reason for one in card.factors if one.reason is not None},
     }
+
+
+class AlgorithmName(StrEnum):
+    """Algorithms that can be changed."""
+
+    CROSS_SECTIONAL = CROSS_SECTIONAL
+
+
+class AlgorithmIn(Said):
+    """What is left out keeps its value. Null is refused."""
+
+    family_weights: dict[str, float] | None = Field(
+        None, description="Shares of the composite by family; together 1.", max_length=16
+    )
+    factor_weights: dict[str, float] | None = Field(
+        None,
+        description="Shares of its family, 0..1, by factor; 0 shows it and does not count it.",
+        max_length=256,
+    )
+    impact_notional: float | None = Field(
+        None, description="Quote currency that `impact` sweeps a book with."
+    )
+
+    def changes(self) -> dict[str, Any]:
+        return self.model_dump(exclude_unset=True, exclude={"reason", "user"})
+
+
+class ScoringSettingsOut(Out):
+    """Of the scoring, beside the weights of its families."""
+
+    impact_notional: float = Field(description="Quote currency that `impact` sweeps a book with.")
+    min_coverage: float = Field(
+        description="Share of the eligible symbols that each exchange source must cover before"
+        " decisions use a board."
+    )
+    factor_weights: dict[str, float] = Field(
+        description="Shares of its family by factor; who is not named has that of the table."
+    )
+
+
+class ScoringSettingsIn(Body):
+    impact_notional: float | None = None
+    min_coverage: float | None = None
+    factor_weights: dict[str, float] | None = Field(None, max_length=256)
+
+
+class AlgorithmChangedOut(Out):
+    """What the next run goes by."""
+
+    name: AlgorithmName
+    configuration_version: int
+    parameters: Json = Field(description="As `GET /scoring/algorithms` gives them.")
+
+    @classmethod
+    def of(cls, name: AlgorithmName, spec: AlgorithmSpec, settings: Configuration) -> Self:
+        return cls(name=name, configuration_version=settings.version, parameters=body_of(spec))
+
+
+class ReplayOut(Out):
+    """A stored board and the one that its inputs make now; equal where their hashes are."""
+
+    run_id: str
+    algorithm: str
+    algorithm_version: int
+    calculated_at: UtcTime
+    is_identical: bool
+    input_hash: str
+    replayed_input_hash: str
+    board_hash: str = Field(description="Over everything that the board says, to the last bit.")
+    replayed_board_hash: str
+    differing: list[str] = Field(description="Symbols whose scores are not the same.")
+
+    @classmethod
+    def of(cls, found: Replayed) -> Self:
+        return cls(
+            run_id=found.board.run_id,
+            algorithm=found.board.algorithm,
+            algorithm_version=found.board.algorithm_version,
+            calculated_at=found.board.calculated_at,
+            is_identical=found.is_identical,
+            input_hash=found.board.input_hash,
+            replayed_input_hash=found.again.input_hash,
+            board_hash=found.board_hash,
+            replayed_board_hash=found.again_hash,
+            differing=list(found.differing),
+        )

@@ -27,10 +27,11 @@ from app.market.domain.panel import (
     bridged,
     covered,
     known_at,
+    log_returns,
     source_coverage,
+    unbroken,
 )
 from app.market.domain.return_statistics import ewma_volatility
-from app.market.domain.segments import log_returns, unbroken
 from app.scoring.domain.board import BoardDraft, Card, CardStatus, Confidence, FactorReading, Family
 from app.scoring.domain.composite import LEAST_COVERAGE, AlgorithmSpec, Standings, standings
 from app.scoring.domain.factors import Factor, Measurement, measure

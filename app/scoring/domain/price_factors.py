@@ -11,8 +11,7 @@ import numpy as np
 from app.market.domain import return_statistics as measures
 from app.market.domain.liquidity import illiquidity
 from app.market.domain.models import Floats
-from app.market.domain.panel import ScoringInputs
-from app.market.domain.segments import UnbrokenPanel, log_returns, unbroken
+from app.market.domain.panel import ScoringInputs, UnbrokenPanel, log_returns, unbroken
 from app.scoring.domain.kernels import indicators
 from app.scoring.domain.kernels.last_bar import at_last_bar, histogram_in_ranges
 

@@ -10,9 +10,19 @@ from typing import Final
 
 import numpy as np
 
-from app.market.domain.models import Floats
-from app.market.domain.panel import Panel, ScoringInputs, Source, bridged, until
-from app.market.domain.segments import unbroken
+from app.configuration.domain.sections import FeedRules
+from app.foundation.decimal_math import to_millionths
+from app.market.domain.models import CandleSeries, Floats, Interval
+from app.market.domain.panel import (
+    Panel,
+    ScoringInputs,
+    Source,
+    bridged,
+    log_returns,
+    newest,
+    unbroken,
+    until,
+)
 from app.scoring.domain.board import Family
 from app.scoring.domain.composite import AlgorithmSpec, standings
 from app.scoring.domain.factors import measure
@@ -110,3 +120,31 @@ def _inputs(daily: Panel) -> ScoringInputs:
         half_lives_s=dict.fromkeys(Source, 1.0),
         excluded={},
     )
+
+
+HOURS = 24
+_BP = 10_000.0
+
+
+def hourly_volatility(hourly: CandleSeries) -> float | None:
+    """Standard deviation of the last day's hourly log returns; None with fewer bars or no move."""
+    returns = log_returns(newest(hourly, Interval.HOUR, HOURS + 1))
+    if not np.isfinite(returns).all():
+        return None
+    found = float(returns.std(ddof=1))
+    return found if found > 0 else None
+
+
+def has_moved(before: float, now: float, volatility: float | None, rules: FeedRules) -> bool:
+    """Whether the way from one price to the other is beyond a limit that is set.
+
+    Without a volatility only the limit in basis points can be judged.
+    """
+    if before <= 0 or now <= 0:
+        return False
+    move = abs(float(np.log(now / before)))
+    if 0 < to_millionths(rules.move_bp) <= to_millionths(move * _BP):
+        return True
+    if volatility is None:
+        return False
+    return 0 < to_millionths(rules.move_volatilities) <= to_millionths(move / volatility)

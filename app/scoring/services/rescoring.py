@@ -10,7 +10,7 @@ import structlog
 from app.foundation.errors import ServiceError
 from app.market.services.service import MarketData
 from app.scoring.domain.board import Board
-from app.scoring.domain.price_moves import has_moved, hourly_volatility
+from app.scoring.domain.score_stability import has_moved, hourly_volatility
 
 STEP_S: Final = 1.0
 _log = structlog.get_logger("rescoring")

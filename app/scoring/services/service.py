@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 import structlog
@@ -23,15 +23,32 @@ from app.scoring.domain.board import CLOCK_TOLERANCE, Board, BoardDraft, Card
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
 from app.scoring.domain.factors import FACTORS, Factor
-from app.scoring.domain.historical_moments import HistoricMoments
+from app.scoring.domain.historical_moments import HistoricMoments, historic
 from app.scoring.domain.ranking import AlgorithmType, Ranked, ranked
 from app.scoring.services.algorithm_versions import AlgorithmFacts, in_force, kept
 from app.scoring.services.counterfactuals import Entries
-from app.scoring.services.earlier_moments import earlier, keep_seen
 from app.scoring.services.inputs import RETRY_S, ScoringMarket, ScoringMoment, refuse_unknown
-from app.scoring.services.replay import Replaying
-from app.scoring.services.run_inputs import pack
+from app.scoring.services.replay import Replaying, pack
 from app.scoring.services.steadiness import Steadiness
+
+
+async def earlier(database: Database, spec: AlgorithmSpec) -> dict[str, HistoricMoments]:
+    """By factor, family and `composite`; who never had enough values is left out.
+
+    Of the version in force alone: a change of weights makes other sums.
+    """
+    async with database.read() as unit:
+        facts = await in_force(unit, spec)
+        return historic(await unit.moments.days(facts.name, facts.version))
+
+
+async def keep_seen(
+    unit: UnitOfWork, draft: BoardDraft, made_by: AlgorithmFacts, day: date
+) -> None:
+    """A board of too few symbols leaves what is known as it is. `day` is its UTC day."""
+    if draft.seen:
+        await unit.moments.keep(made_by.name, made_by.version, day, draft.seen)
+
 
 KEEP_RUNS: Final = timedelta(days=7)
 KEEP_DAILY: Final = timedelta(days=35)  # of the runs before that, one a day

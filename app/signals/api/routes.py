@@ -23,8 +23,7 @@ from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import CursorText, IdPath, Limit, Out, QueryInt, TimeIn
 from app.foundation.idempotency import Answer, Command
 from app.portfolio.api.schemas import NAMES
-from app.signals.api.schemas import PendingSignalOut, SignalOut
-from app.signals.api.signal_statistics import SignalStatisticsOut
+from app.signals.api.schemas import PendingSignalOut, SignalOut, SignalStatisticsOut
 from app.signals.domain.models import Claim, Direction
 from app.signals.services.intake import Taken
 from app.signals.services.service import Cleared, Requeued

@@ -10,7 +10,7 @@ from typing import Final
 
 from scipy.special import ndtr
 
-from app.configuration.domain.signal_rules import SignalRules
+from app.configuration.domain.sections import SignalRules
 from app.foundation.decimal_math import ONE, is_above, to_millionths
 from app.market.domain.models import DAYS_A_YEAR
 from app.scoring.domain.board import Board, Card, CardStatus

@@ -6,7 +6,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from app.configuration.domain.signal_rules import SignalRules
+from app.configuration.domain.sections import SignalRules
 from app.foundation.decimal_math import to_millionths
 from app.signals.domain.agents import AGENTS, Abstention, Agent, Evidence, Opinion
 from app.signals.domain.models import Direction

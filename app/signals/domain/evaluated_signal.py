@@ -4,9 +4,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from app.signals.domain.consensus import Evaluation, Verdict
-from app.signals.domain.models import Signal, SignalState
+from app.signals.domain.models import Effect, Signal, SignalState
 from app.signals.domain.outcomes import Outcome, Window
-from app.signals.domain.signal_effect import Effect
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
-from app.configuration.domain.signal_rules import SignalRules
+from app.configuration.domain.sections import Policy, SignalRules
 from app.foundation.errors import Code, ConflictError, RefusedError
 
 # Clocks of sources run ahead of ours a little.
@@ -163,3 +163,33 @@ def received(signal_id: str, claim: Claim, now: datetime, rules: SignalRules) ->
         said = "it names no symbol that could be judged"
         return replace(came.to(SignalState.REJECTED, said), settled_at=now)
     return came.to(SignalState.VALIDATED)
+
+
+class Move(StrEnum):
+    """A change of the membership."""
+
+    ADD = "add"
+    REMOVE = "remove"
+    REPLACE = "replace"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The change that a signal asks for."""
+
+    move: Move
+    symbol: str  # that comes in, or goes
+    old_symbol: str | None = None  # that makes room
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What became of an approved signal; `note` says why it came to no more."""
+
+    signal_id: str
+    policy: Policy  # that applied
+    step: Step | None
+    note: str | None
+    at: datetime
+    proposal_id: str | None = None
+    version: int | None = None  # of the portfolio that it made

@@ -9,7 +9,7 @@ from typing import Final
 
 from app.foundation.decimal_math import is_above
 from app.market.domain.models import ContractStatus, Interval
-from app.market.domain.segments import is_redenomination
+from app.market.domain.panel import is_redenomination
 
 HOUR_MS: Final = Interval.HOUR.ms
 # A price stands for so many bars in which nobody traded.

@@ -1,7 +1,6 @@
 """How far an approved signal may go, and what the history says of it."""
 
-from app.configuration.domain.policy import Policy
-from app.configuration.domain.signal_rules import SignalRules
+from app.configuration.domain.sections import Policy, SignalRules
 from app.signals.domain.consensus import Verdict
 from app.signals.domain.evaluated_signal import Judged
 from app.signals.domain.models import Signal

@@ -12,8 +12,7 @@ import numpy as np
 
 from app.foundation.decimal_math import ONE, all_to_millionths
 from app.market.domain.models import Floats
-from app.market.domain.panel import bridged
-from app.market.domain.segments import UnbrokenPanel, log_returns, unbroken
+from app.market.domain.panel import UnbrokenPanel, bridged, log_returns, unbroken
 from app.scoring.domain.indicators import atr, rsi
 from app.signals.domain.sources import Idea, Readings, Rule, Seen, begun
 

@@ -1,26 +1,175 @@
 """Approved signals become proposals or changes of the portfolio, each at most once."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
 
-from app.configuration.domain.policy import Policy
+from app.configuration.domain.sections import Policy
 from app.foundation.errors import ConflictError, PreconditionFailedError, RefusedError
 from app.foundation.events import ProposalOpened
-from app.foundation.idempotency import Command
+from app.foundation.idempotency import Along, Command, Outcome, Render
 from app.foundation.ports import NewId
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
+from app.portfolio.domain.candidate_selection import refuse
+from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.proposals import Decision, Proposal, ProposalKind, ProposalState
+from app.portfolio.domain.replacement import Block, Leaver, propose
 from app.portfolio.services.decision_context import Grounds, GroundsNow
-from app.portfolio.services.membership import PortfolioService
+from app.portfolio.services.member_views import MemberView, weakest
+from app.portfolio.services.membership import PortfolioService, Removed, Replaced
 from app.portfolio.services.proposal_book import close
+from app.portfolio.services.replacement import noises
+from app.portfolio.services.replacement_candidates import contender, correlation_of
 from app.signals.domain.evaluated_signal import Judged
+from app.signals.domain.models import Direction, Effect, Move, Signal, SignalState, Step
 from app.signals.domain.signal_action import policy_for, reason_of
-from app.signals.domain.signal_effect import Effect, Step
-from app.signals.services.signal_effects import applied, carried_out, proposal_of
-from app.signals.services.signal_steps import step_of
+from app.signals.services.signal_news import tell
+
+# A signal stands in the place of having been found better on several boards.
+_WAIVED = frozenset({Block.UNCONFIRMED})
+
+
+async def step_of(
+    signal: Signal, portfolio: Portfolio, grounds: Grounds, unit: UnitOfWork
+) -> Step | str:
+    """The change, or why there is none."""
+    symbol = signal.claim.symbol
+    members = tuple(member.symbol for member in portfolio.members)
+    if symbol is None or signal.claim.direction is Direction.NEUTRAL:
+        return "it asks for nothing"
+    if signal.claim.direction is Direction.SELL:
+        if symbol not in members:
+            return f"{symbol} is not a member"
+        if grounds.controls.is_pinned(symbol):
+            return f"{symbol} is pinned"
+        return Step(Move.REMOVE, symbol)
+    if symbol in members:
+        return f"{symbol} is a member already"
+    if len(members) < grounds.configuration.max_portfolio_symbols:
+        refused = _refused(symbol, members, grounds)
+        return Step(Move.ADD, symbol) if refused is None else refused
+    return await _swap(symbol, portfolio, grounds, unit)
+
+
+async def _swap(
+    symbol: str, portfolio: Portfolio, grounds: Grounds, unit: UnitOfWork
+) -> Step | str:
+    """In the place of the weakest member, if it is better by more than noise and cost."""
+    names = [
+        one
+        for one in weakest(portfolio, grounds)
+        if not grounds.controls.is_pinned(one) and not grounds.is_paused(one)
+    ]
+    if not names:
+        return "the portfolio is full, and nobody may be replaced"
+    old = names[0]
+    held = {member.symbol: grounds.at - member.included_at for member in portfolio.members}
+    others = tuple(one for one in held if one != old)
+    refused = _refused(symbol, others, grounds)
+    if refused is not None:
+        return refused
+    rules = grounds.configuration.replacement
+    noise = noises((old, symbol), grounds)
+    last = await unit.replacements.last_swap()
+    found = propose(
+        Leaver(contender(old, grounds), held[old], None, is_pinned=False),
+        contender(symbol, grounds),
+        noise,
+        None,
+        None if last is None else grounds.at - last,
+        rules,
+    )
+    blocks = [block.value for block in found.blocked_by if block not in _WAIVED]
+    if blocks:
+        return f"{symbol} does not replace {old}: {', '.join(blocks)}"
+    return Step(Move.REPLACE, symbol, old)
+
+
+def _refused(symbol: str, others: tuple[str, ...], grounds: Grounds) -> str | None:
+    days = grounds.configuration.correlation.addition_days
+    refused = refuse(
+        grounds.candidate(symbol),
+        others,
+        correlation_of((symbol, *others), grounds, days),
+        grounds.configuration,
+        map(grounds.sector, others),
+    )
+    return None if refused is None else f"{symbol} may not come in: {refused.reason.value}"
+
+
+Ready = Callable[[], Awaitable[None]]
+Within = Callable[[UnitOfWork, int], Awaitable[None]]
+Changed = Outcome[MemberView] | Outcome[Removed] | Outcome[Replaced]
+
+
+async def carried_out(
+    portfolio: PortfolioService,
+    step: Step,
+    reason: str,
+    who: Command,
+    ready: Ready,
+    within: Within,
+    render: Render[Any] | None = None,
+) -> Changed:
+    """One version of the portfolio, `within` in the same transaction. Raises as that does."""
+
+    async def ends(unit: UnitOfWork, done: MemberView | Removed | Replaced) -> None:
+        await within(unit, done.version)
+
+    if step.move is Move.ADD:
+        return await portfolio.add(step.symbol, reason, who, render, Along(ready, ends))
+    if step.move is Move.REMOVE:
+        return await portfolio.remove(step.symbol, reason, who, render, Along(ready, ends))
+    old = step.old_symbol or ""
+    return await portfolio.replace(old, step.symbol, reason, who, render, Along(ready, ends))
+
+
+async def applied(unit: UnitOfWork, signal_id: str, version: int, at: datetime) -> None:
+    """The signal has led to this version of the portfolio.
+
+    Raises ConflictError(invalid_state_transition) for one that is not approved.
+    """
+    judged = await unit.signals.one(signal_id)
+    signal = judged.signal.to(SignalState.APPLIED, f"version {version} of the portfolio")
+    done = replace(judged, signal=signal)
+    await unit.signals.save([done])
+    tell(unit, [done], at)
+
+
+def step_in(action: Mapping[str, Any]) -> Step:
+    """The change that a proposal keeps."""
+    return Step(Move(action["move"]), action["symbol"], action["old_symbol"])
+
+
+def proposal_of(
+    proposal_id: str, judged: Judged, step: Step, version: int, grounds: Grounds, lasts: timedelta
+) -> Proposal:
+    """The proposal to do what a signal asks for; it is over when the signal is."""
+    verdict = judged.verdict
+    evaluation = None if verdict is None else verdict.evaluation
+    action = {
+        "signal_id": judged.signal.signal_id,
+        "move": step.move.value,
+        "symbol": step.symbol,
+        "old_symbol": step.old_symbol,
+        "new_symbol": None if step.move is Move.REMOVE else step.symbol,
+        "evaluation": None if evaluation is None else evaluation.value,
+        "score": None if verdict is None else verdict.score,
+    }
+    return Proposal(
+        proposal_id=proposal_id,
+        kind=ProposalKind.SIGNAL,
+        subject=step.symbol,
+        state=ProposalState.OPEN,
+        version=version,
+        reason=reason_of(judged),
+        action=action,
+        opened_at=grounds.at,
+        expires_at=min(grounds.at + lasts, judged.signal.expires_at),
+    )
+
 
 BATCH: Final = 20
 _ACTOR: Final = "signals"

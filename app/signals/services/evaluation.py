@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from app.configuration.domain.signal_rules import SignalRules
+from app.configuration.domain.sections import SignalRules
 from app.foundation.errors import UnavailableError
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.services.decision_context import Grounds

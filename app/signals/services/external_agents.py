@@ -9,7 +9,7 @@ from math import isfinite
 
 import structlog
 
-from app.configuration.domain.signal_rules import SignalRules
+from app.configuration.domain.sections import SignalRules
 from app.signals.domain.agents import Abstention, Agent, Evidence, Opinion
 from app.signals.domain.opinion_pool import clipped
 

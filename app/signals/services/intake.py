@@ -4,6 +4,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from app.foundation.concurrency import GroupCommit
 from app.foundation.errors import (
     Code,
     ConflictError,
@@ -11,7 +12,6 @@ from app.foundation.errors import (
     ServiceError,
     UnavailableError,
 )
-from app.foundation.group_commit import GroupCommit
 from app.foundation.idempotency import Command, Once, Outcome, Render
 from app.foundation.ports import NewId
 from app.foundation.sql.database import Database

@@ -13,8 +13,7 @@ from app.portfolio.services.decision_context import Grounds, GroundsNow
 from app.scoring.domain.board import Board
 from app.signals.domain.evaluated_signal import Judged
 from app.signals.domain.models import Claim, Signal
-from app.signals.domain.signal_statistics import SignalCounts
-from app.signals.domain.track_record import Record, SourceKey
+from app.signals.domain.track_record import Record, SignalCounts, SourceKey
 from app.signals.services.evaluation import Judges, Skills, board_of
 from app.signals.services.external_agents import Asked
 from app.signals.services.intake import MOST_WAITING, SignalIntake, Submission, Taken

@@ -10,9 +10,8 @@ import structlog
 from app.foundation.errors import ConflictError, RateLimitedError, RefusedError
 from app.foundation.idempotency import Command
 from app.market.domain.models import Interval
-from app.market.domain.segments import unbroken
-from app.signals.domain.fundamental_ideas import FUNDAMENTAL, fundamental_ideas
-from app.signals.domain.sources import Idea, Seen, chosen
+from app.market.domain.panel import unbroken
+from app.signals.domain.sources import FUNDAMENTAL, Idea, Seen, chosen, fundamental_ideas
 from app.signals.domain.technical_source import TECHNICAL, technical_ideas
 from app.signals.services.evaluation import board_of
 from app.signals.services.service import Signals

@@ -12,7 +12,7 @@ from app.foundation.sql.statements import insert
 from app.signals.domain.evaluated_signal import Judged
 from app.signals.domain.models import Direction
 from app.signals.domain.outcomes import Outcome, Window
-from app.signals.storage.signal_outcome_tables import signal_outcomes as table
+from app.signals.storage.tables import signal_outcomes as table
 from app.signals.storage.tables import signals
 
 _BOOKED: Final = (

@@ -5,19 +5,185 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import bindparam, delete, func, select, tuple_
+from sqlalchemy import Row, bindparam, delete, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.configuration.domain.sections import Policy
 from app.foundation.errors import Code, NotFoundError
 from app.foundation.sql.statements import insert
-from app.signals.domain.consensus import Vote
+from app.signals.domain.consensus import Evaluation, Recommendation, Verdict, Vote
 from app.signals.domain.evaluated_signal import Judged
-from app.signals.domain.models import PENDING, Signal, SignalState
+from app.signals.domain.models import (
+    PENDING,
+    Claim,
+    Direction,
+    Effect,
+    Move,
+    Signal,
+    SignalState,
+    Step,
+)
 from app.signals.storage.outcomes import SignalOutcomeRepository
-from app.signals.storage.signal_effects import SignalEffectRepository
-from app.signals.storage.signal_outcome_tables import signal_outcomes
-from app.signals.storage.signal_rows import judged_of, row_of, signal_of, vote_of, vote_row_of
-from app.signals.storage.tables import signal_votes, signals
+from app.signals.storage.tables import signal_effects as table
+from app.signals.storage.tables import signal_outcomes, signal_votes, signals
+
+
+@dataclass(frozen=True, slots=True)
+class SignalEffectRepository:
+    """Written only under the portfolio's lock: so nobody acts on a signal twice."""
+
+    connection: AsyncConnection
+
+    async def waiting(self, now: datetime, limit: int) -> tuple[str, ...]:
+        """Approved signals in their time that nothing has been decided about, by id."""
+        known = select(table.c.signal_id).where(table.c.signal_id == signals.c.signal_id)
+        wanted = (
+            select(signals.c.signal_id)
+            .where(signals.c.state == SignalState.APPROVED.value, signals.c.expires_at > now)
+            .where(~known.exists())
+            .order_by(signals.c.settled_at, signals.c.signal_id)
+            .limit(limit)
+        )
+        return tuple(row.signal_id for row in await self.connection.execute(wanted))
+
+    async def of(self, signal_ids: Iterable[str]) -> dict[str, Effect]:
+        """By signal; those without an effect are left out."""
+        wanted = select(table).where(table.c.signal_id.in_([*signal_ids]))
+        return {row.signal_id: _effect(row) for row in await self.connection.execute(wanted)}
+
+    async def add(self, effect: Effect) -> None:
+        step = effect.step
+        row = {
+            "signal_id": effect.signal_id,
+            "policy": effect.policy.value,
+            "move": None if step is None else step.move.value,
+            "symbol": None if step is None else step.symbol,
+            "old_symbol": None if step is None else step.old_symbol,
+            "note": effect.note,
+            "at": effect.at,
+            "proposal_id": effect.proposal_id,
+            "version": effect.version,
+        }
+        await self.connection.execute(table.insert(), row)
+
+    async def carried_out(self, signal_id: str, version: int) -> None:
+        """Its proposal was approved and made this version of the portfolio."""
+        await self.connection.execute(
+            table.update().where(table.c.signal_id == signal_id).values(version=version)
+        )
+
+
+def _effect(row: Row[Any]) -> Effect:
+    step = None if row.move is None else Step(Move(row.move), row.symbol, row.old_symbol)
+    return Effect(
+        signal_id=row.signal_id,
+        policy=Policy(row.policy),
+        step=step,
+        note=row.note,
+        at=row.at,
+        proposal_id=row.proposal_id,
+        version=row.version,
+    )
+
+
+_FIGURES: Final = (
+    "agent", "weight", "probability", "confidence", "reason", "is_veto", "is_dissent", "is_source",
+)  # fmt: skip
+
+
+def row_of(judged: Judged) -> dict[str, Any]:
+    signal, claim, verdict = judged.signal, judged.signal.claim, judged.verdict
+    row = {
+        "signal_id": signal.signal_id,
+        "source": claim.source,
+        "source_id": claim.source_id,
+        "type": claim.type,
+        "symbol": claim.symbol,
+        "direction": claim.direction.value,
+        "strength": claim.strength,
+        "confidence": claim.confidence,
+        "data": None if claim.data is None else dict(claim.data),
+        "said_at": claim.said_at,
+        "claimed_end": claim.expires_at,
+        "received_at": signal.received_at,
+        "expires_at": signal.expires_at,
+        "state": signal.state.value,
+        "attempts": signal.attempts,
+        "settled_at": signal.settled_at,
+        "reason": signal.reason,
+    }
+    if verdict is None:
+        return row
+    evaluation = verdict.evaluation
+    return row | {
+        "evaluation": None if evaluation is None else evaluation.value,
+        "score": verdict.score,
+        "approvals": verdict.approvals,
+        "voted": verdict.voted,
+        "verdict_reason": verdict.reason,
+        "by_skill": verdict.is_weighed_by_skill,
+        "board_id": judged.board_id,
+        "configuration_version": judged.configuration_version,
+    }
+
+
+def vote_row_of(signal_id: str, vote: Vote) -> dict[str, Any]:
+    advice = vote.recommendation
+    return {name: getattr(vote, name) for name in _FIGURES} | {
+        "signal_id": signal_id,
+        "recommendation": None if advice is None else advice.value,
+        "figures": dict(vote.figures),
+    }
+
+
+def signal_of(row: Row[Any]) -> Signal:
+    claim = Claim(
+        source=row.source,
+        type=row.type,
+        strength=row.strength,
+        confidence=row.confidence,
+        symbol=row.symbol,
+        direction=Direction(row.direction),
+        data=row.data,
+        source_id=row.source_id,
+        said_at=row.said_at,
+        expires_at=row.claimed_end,
+    )
+    return Signal(
+        signal_id=row.signal_id,
+        claim=claim,
+        state=SignalState(row.state),
+        received_at=row.received_at,
+        expires_at=row.expires_at,
+        attempts=row.attempts,
+        settled_at=row.settled_at,
+        reason=row.reason,
+    )
+
+
+def judged_of(row: Row[Any], votes: Sequence[Vote]) -> Judged:
+    if row.verdict_reason is None:
+        return Judged(signal_of(row))
+    verdict = Verdict(
+        evaluation=None if row.evaluation is None else Evaluation(row.evaluation),
+        score=row.score,
+        approvals=row.approvals,
+        voted=row.voted,
+        votes=tuple(votes),
+        reason=row.verdict_reason,
+        is_weighed_by_skill=row.by_skill,
+    )
+    return Judged(signal_of(row), verdict, row.board_id, row.configuration_version)
+
+
+def vote_of(row: Row[Any]) -> Vote:
+    advice = row.recommendation
+    return Vote(
+        **{name: getattr(row, name) for name in _FIGURES},
+        recommendation=None if advice is None else Recommendation(advice),
+        figures=row.figures,
+    )
+
 
 _WAITS: Final = [state.value for state in PENDING]
 _FORGETTABLE: Final = [

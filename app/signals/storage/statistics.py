@@ -1,22 +1,29 @@
 """Counts of signals and votes since a moment."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
-from sqlalchemy import case, func, select
+from sqlalchemy import case, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.foundation.sql.statements import insert
 from app.signals.domain.consensus import Recommendation
 from app.signals.domain.models import PENDING, SignalState
-from app.signals.domain.signal_statistics import (
+from app.signals.domain.track_record import (
     AgentCounts,
+    Bin,
+    Kind,
+    Record,
     SignalCounts,
     SignalQueue,
     SourceCounts,
+    SourceKey,
 )
-from app.signals.storage.signal_outcome_tables import signal_outcomes
-from app.signals.storage.tables import signal_votes, signals
+from app.signals.storage.tables import signal_outcomes, signal_votes, signals
+from app.signals.storage.tables import signal_records as table
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +106,70 @@ def _agent(row: Any) -> AgentCounts:
         dissents=int(row.dissents),
         mean_probability=None if row.mean is None else float(row.mean),
     )
+
+
+_NONE: Final[Mapping[SourceKey, Record]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class SignalRecordRepository:
+    connection: AsyncConnection
+
+    async def of(
+        self, sources: Collection[SourceKey] | None
+    ) -> tuple[dict[str, Record], dict[SourceKey, Record]]:
+        """Records of all agents, and of these sources (None: of all).
+
+        An agent or source without an outcome is left out.
+        """
+        wanted = select(table)
+        if sources is not None:
+            named = tuple_(table.c.name, table.c.type).in_([*sources])
+            wanted = wanted.where(or_(table.c.kind == Kind.AGENT.value, named))
+        found: dict[tuple[str, str, str], list[Bin]] = {}
+        order = (table.c.kind, table.c.name, table.c.type, table.c.bin)
+        for row in await self.connection.execute(wanted.order_by(*order)):
+            one = Bin(row.bin, row.outcomes, row.said, row.came, row.squares)
+            found.setdefault((row.kind, row.name, row.type), []).append(one)
+        agents: dict[str, Record] = {}
+        known: dict[SourceKey, Record] = {}
+        for (kind, name, type_), bins in found.items():
+            if kind == Kind.AGENT.value:
+                agents[name] = Record(tuple(bins))
+            else:
+                known[name, type_] = Record(tuple(bins))
+        return agents, known
+
+    async def add(
+        self, agents: Mapping[str, Record], sources: Mapping[SourceKey, Record] = _NONE
+    ) -> None:
+        """Adds new outcomes to those that are there."""
+        gathered = [
+            *((Kind.AGENT, name, "", record) for name, record in sorted(agents.items())),
+            *((Kind.SOURCE, *key, record) for key, record in sorted(sources.items())),
+        ]
+        rows = [
+            {
+                "kind": kind.value,
+                "name": name,
+                "type": type_,
+                "bin": one.number,
+                "outcomes": one.outcomes,
+                "said": one.said,
+                "came": one.came,
+                "squares": one.squares,
+            }
+            for kind, name, type_, record in gathered
+            for one in record.bins
+        ]
+        if not rows:
+            return
+        new = insert(self.connection, table)
+        grown = {
+            name: table.c[name] + new.excluded[name]
+            for name in ("outcomes", "said", "came", "squares")
+        }
+        keys = ["kind", "name", "type", "bin"]
+        await self.connection.execute(
+            new.on_conflict_do_update(index_elements=keys, set_=grown), rows
+        )

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from app.alerts.domain import lifecycle as alert_life
-from app.alerts.domain.alert_inputs import SEES
 from app.alerts.domain.facts import (
     Facts,
     JobFacts,
@@ -20,7 +19,7 @@ from app.alerts.domain.facts import (
     RefusedRecords,
     SystemFacts,
 )
-from app.alerts.domain.lifecycle import Evaluation, evaluate
+from app.alerts.domain.lifecycle import SEES, Evaluation, evaluate
 from app.alerts.domain.models import Alert, Reading, Rule
 from app.alerts.domain.rules import RULES
 from app.configuration.domain.model import Configuration

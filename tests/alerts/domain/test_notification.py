@@ -24,8 +24,7 @@ from app.alerts.domain.notifications import (
     room,
 )
 from app.configuration.domain.model import Configuration
-from app.configuration.domain.notification_rules import Limit, NotificationRules
-from app.configuration.domain.sections import Severity
+from app.configuration.domain.sections import Limit, NotificationRules, Severity
 from app.foundation.events import (
     AlertRaised,
     AlertResolved,

@@ -13,7 +13,7 @@ from app.alerts.domain.facts import PortfolioFacts
 from app.alerts.domain.lifecycle import TOUCH_S, Ended
 from app.alerts.domain.models import AlertState, Resolution, Rule
 from app.alerts.services import cache as module
-from app.alerts.services.alert_members import PairCorrelations, Past, correlations, portfolio_facts
+from app.alerts.services.facts import PairCorrelations, Past, correlations, portfolio_facts
 from app.foundation.sql.database import Database
 from app.market.domain.models import Interval
 from app.portfolio.domain.models import Portfolio

@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from app.alerts.services.alerting_pulse import AlertingPulse
+from app.alerts.services.monitor import AlertingPulse
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.event_bus import Bus
 from app.foundation.metrics import Metrics

@@ -13,9 +13,8 @@ from app.configuration.domain.document import (
     from_document,
     validate,
 )
-from app.configuration.domain.feed_rules import FeedRules
 from app.configuration.domain.model import Cadences, Configuration, CorrelationBasis
-from app.configuration.domain.policy import Policy
+from app.configuration.domain.sections import FeedRules, Policy
 from app.foundation.errors import Code
 from app.market.domain.panel import Source
 

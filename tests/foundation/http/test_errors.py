@@ -8,8 +8,14 @@ import structlog
 from starlette.requests import Request
 
 from app.foundation.errors import Code, ServiceError
-from app.foundation.http.errors import problem_response, status_of
-from app.foundation.http.problems import STATUS_OF_CODE, USUAL_STATUS, describe, phrase
+from app.foundation.http.errors import (
+    STATUS_OF_CODE,
+    USUAL_STATUS,
+    describe,
+    phrase,
+    problem_response,
+    status_of,
+)
 from tests.support.judging import problem, well_formed
 from tests.support.sample_routes import ERRORS
 

@@ -13,10 +13,9 @@ from starlette.responses import Response
 
 from app.foundation.http.dependencies import IfNoneMatchDep, holds
 from app.foundation.http.packing import Form, Packer, packed_from
-from app.foundation.http.response_cache import of_market, of_memory
+from app.foundation.http.response_cache import Shelf, of_market, of_memory
 from app.foundation.http.responses import answer, not_modified
 from app.foundation.http.routing import api_router
-from app.foundation.http.shelf import Shelf
 from tests.foundation.http.test_kept import Bench
 from tests.support.harness import PREFIX, serve
 

@@ -6,8 +6,8 @@ from sqlalchemy import text
 from app.container.tables import metadata
 from app.foundation.errors import Code, ServiceError
 from app.foundation.sql import triggers
-from app.foundation.sql.constraints import OURS, RULES
 from app.foundation.sql.database import Database
+from app.foundation.sql.errors import OURS, RULES
 from tests.support.worlds import LATER, STAMP, T0, draft, listed, record, symbol_id
 
 

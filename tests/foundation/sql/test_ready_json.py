@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 
 from app.foundation.sql.database import Database
-from app.foundation.sql.ready_json import ReadyJson, ready_json
-from app.foundation.sql.types import JsonText
+from app.foundation.sql.types import JsonText, ReadyJson, ready_json
 from tests.scoring.storage.test_scoring import _SCORED, _board
 
 NAN = float("nan")

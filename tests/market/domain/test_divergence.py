@@ -5,8 +5,8 @@ from decimal import Decimal
 import pytest
 
 from app.configuration.domain.model import Configuration
-from app.configuration.domain.quality_rules import QualityRules
-from app.market.domain.divergence import has_diverged, parted_since
+from app.configuration.domain.sections import QualityRules
+from app.market.domain.data_quality import has_diverged, parted_since
 from app.market.domain.models import Ticker
 
 RULES = QualityRules()

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from app.configuration.domain.quality_rules import QualityRules
+from app.configuration.domain.sections import QualityRules
 from app.market.domain.price_quarantine import (
     Doubt,
     PriceState,

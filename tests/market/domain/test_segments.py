@@ -9,9 +9,15 @@ import pytest
 
 from app.configuration.domain.model import Configuration, CorrelationBasis
 from app.market.domain.models import CandleSeries, Interval
-from app.market.domain.panel import FIELDS, Panel
+from app.market.domain.panel import (
+    FIELDS,
+    Panel,
+    breaks,
+    is_redenomination,
+    redenominations,
+    unbroken,
+)
 from app.market.domain.return_statistics import correlations
-from app.market.domain.segments import breaks, is_redenomination, redenominations, unbroken
 from app.portfolio.domain.risk import risk_of, value_at_risk
 from app.portfolio.domain.weighting_methods import covariance
 from app.scoring.domain.composite import AlgorithmSpec

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.configuration.domain.quality_rules import QualityRules
+from app.configuration.domain.sections import QualityRules
 from app.market.domain.models import CandleSeries, Interval
 from app.market.domain.price_quarantine import Doubt, volume_doubt
 from app.market.domain.volume_quality import (

@@ -19,7 +19,7 @@ from app.market.domain.price_quarantine import Doubt
 from app.market.domain.quality_report import QualityVerdict
 from app.market.domain.reference_prices import ReferencePrice
 from app.market.services import quality_monitor as quality_keeper
-from app.market.services.market_wire import Course, packed, shared, unpacked
+from app.market.services.publisher import Course, packed, shared, unpacked
 from app.market.services.quality import QualityService
 from app.market.services.service import MarketData
 from app.market.storage.quality import StoredVerdict

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from app.foundation.http.protocols import Patience, text_frame
+from app.foundation.http.server import Patience, text_frame
 from app.operations.services.event_messages import Frame, notice, pieces
 
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 import httpx2
 import pytest
 
-from app.alerts.services.alerting_pulse import AlertingPulse
+from app.alerts.services.monitor import AlertingPulse
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.metrics import Metrics
 from app.foundation.ports import LinkState

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.alerts.services.alerting_pulse import AlertingPulse
+from app.alerts.services.monitor import AlertingPulse
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.ports import ExchangeLink, LinkState
 from app.market.domain.models import DataSource, DataStatus
@@ -18,7 +18,7 @@ from app.operations.services.health import (
     Status,
     TaskFacts,
 )
-from app.signals.domain.signal_statistics import SignalQueue
+from app.signals.domain.track_record import SignalQueue
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 FRESH = MarketFacts(

@@ -10,8 +10,15 @@ from hypothesis import strategies as st
 
 from app.foundation.decimal_math import total
 from app.performance.domain.attribution import Basis, of_booked, of_index
-from app.performance.domain.equity_curve import KnownEquity, Valuation, days, track_record, walk
-from app.performance.domain.equity_steps import Step, steps
+from app.performance.domain.equity_curve import (
+    KnownEquity,
+    Step,
+    Valuation,
+    days,
+    steps,
+    track_record,
+    walk,
+)
 from app.portfolio.domain.event_log import Draft, EventType, Stamp, seal
 from app.portfolio.domain.membership import add, swap, weigh
 from app.portfolio.domain.models import EMPTY, FULL

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.performance.domain.equity_checks import equity_faults
-from app.performance.domain.equity_curve import walk
-from app.performance.domain.equity_steps import Step, steps
+from app.performance.domain.equity_curve import Step, steps, walk
 from app.performance.domain.late_marks import (
     PATIENCE,
     LateMark,

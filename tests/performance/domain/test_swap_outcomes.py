@@ -10,8 +10,7 @@ import pytest
 
 from app.market.domain.models import Funding
 from app.performance.api.report_page import Page, Plot, Series, Table, render
-from app.performance.domain.equity_curve import Valuation
-from app.performance.domain.equity_steps import Step, Swap
+from app.performance.domain.equity_curve import Step, Swap, Valuation
 from app.performance.domain.replacement_outcomes import ledger_of, outcomes
 from tests.support.portfolios import HOUR, NAMES, T0
 

@@ -18,10 +18,9 @@ from app.market.domain.models import Interval
 from app.market.domain.panel import FIELDS
 from app.performance.domain.attribution import of_index
 from app.performance.domain.equity_checks import equity_faults
-from app.performance.domain.equity_curve import Curve, Day, days, track_record, walk
-from app.performance.domain.equity_steps import steps
+from app.performance.domain.equity_curve import Curve, Day, days, steps, track_record, walk
 from app.performance.domain.replacement_outcomes import outcomes
-from app.performance.services.equity_track import Need, Track, track_of
+from app.performance.services.equity_reader import Need, Track, track_of
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.storage import history, trades
 from tests.conftest import MakeDatabase

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from app.foundation.sql.database import Database
-from app.performance.api import portfolio_marks
+from app.performance.api import routes as portfolio_marks
 from tests.support.desk import NOW, WHO, Desk
 from tests.support.harness import PREFIX, serve
 from tests.support.judging import problem

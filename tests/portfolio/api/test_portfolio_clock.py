@@ -10,7 +10,7 @@ from app.portfolio.api import membership_routes as portfolio_changes
 from app.portfolio.api import portfolio_routes as portfolio
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
 from app.portfolio.api import rebalance_run_routes as portfolio_rebalances
-from app.trading.api import portfolio_safety
+from app.trading.api import routes as portfolio_safety
 from app.trading.api import routes as portfolio_trading
 from tests.support.desk import SYMBOLS, Desk
 from tests.support.harness import PREFIX, serve

@@ -12,10 +12,10 @@ from app.foundation.sql.database import Database
 from app.market.domain.models import ContractStatus, Interval
 from app.portfolio.api import history_routes as portfolio_history
 from app.portfolio.api import membership_routes as portfolio_changes
-from app.portfolio.api import portfolio_replacement
+from app.portfolio.api import membership_routes as portfolio_replacement
 from app.portfolio.api import portfolio_routes as portfolio
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
-from app.trading.api import portfolio_safety
+from app.trading.api import routes as portfolio_safety
 from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.harness import PREFIX, serve
 from tests.support.judging import problem

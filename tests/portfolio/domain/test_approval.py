@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from app.foundation.errors import Code, ConflictError
-from app.portfolio.domain.approval import Approved, agreed
 from app.portfolio.domain.membership import add
 from app.portfolio.domain.models import EMPTY, Portfolio
+from app.portfolio.domain.proposals import Approved, agreed
 from app.portfolio.domain.rebalance_plan import Plan, Standing, Trigger
 from app.portfolio.domain.target_weights import Ruling
 from app.portfolio.domain.weight_allocation import Allocation, Claim, Role

@@ -5,9 +5,9 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.portfolio.domain.drift import marked, prices_of
 from app.portfolio.domain.membership import Change, add, weigh
 from app.portfolio.domain.models import EMPTY, FULL, Portfolio
+from app.portfolio.domain.target_weights import marked, prices_of
 from app.portfolio.domain.weight_allocation import Allocation
 from tests.support.portfolios import NAMES, T0, newcomer
 

@@ -7,8 +7,7 @@ from scipy.spatial.distance import squareform
 
 from app.configuration.domain.model import WeightingMethod
 from app.market.domain.models import Floats
-from app.portfolio.domain.hierarchical_parity import hierarchical_parity
-from app.portfolio.domain.weighting_methods import Basis, Covariance, appeals
+from app.portfolio.domain.weighting_methods import Basis, Covariance, appeals, hierarchical_parity
 from tests.support.market_files import needs_daily_panel, perpetual
 
 PERPS = ("BTC", "ETH", "SOL", "XRP", "DOGE", "ADA", "LINK", "AVAX", "LTC", "BCH")

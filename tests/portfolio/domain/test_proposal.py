@@ -8,7 +8,7 @@ import pytest
 
 from app.configuration.domain.document import ConfigurationRefusedError, validate
 from app.configuration.domain.model import Configuration
-from app.configuration.domain.policy import Policy
+from app.configuration.domain.sections import Policy
 from app.foundation.errors import Code, ConflictError
 from app.portfolio.domain.proposals import (
     NEXT,

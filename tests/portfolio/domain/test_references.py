@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.market.domain import return_statistics as measures
-from app.portfolio.domain.hierarchical_parity import hierarchical_parity
 from app.portfolio.domain.returns import figures
 from app.portfolio.domain.weight_allocation import project
-from app.portfolio.domain.weighting_methods import risk_parity, shrunk
+from app.portfolio.domain.weighting_methods import hierarchical_parity, risk_parity, shrunk
 from app.scoring.domain import indicators
 from app.scoring.domain.cross_section import rank_to_normal
 from tests.support.market_files import TEN, needs_daily_panel, perpetual

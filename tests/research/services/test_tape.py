@@ -14,8 +14,8 @@ import pytest
 from app.adapters.kucoin.tape_entries import Answered, Asked, Attempt, Entry, Heard, Live
 from app.adapters.kucoin.tape_file import MAGIC, TapeReader, TapeWriter
 from app.adapters.kucoin.tape_stream import TapedStream
-from app.configuration.domain.feed_rules import FeedRules
 from app.configuration.domain.model import Cadences, Configuration
+from app.configuration.domain.sections import FeedRules
 from app.market.domain.stream import Topic, TopicKind
 from app.research.domain.recording import BoardLine, EndOfTapeError, Schedule, Step, TapeError
 from app.research.services.recording import LiveSteps

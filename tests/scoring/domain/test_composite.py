@@ -7,8 +7,7 @@ import pytest
 
 from app.configuration.domain.model import Configuration
 from app.scoring.domain.board import Family
-from app.scoring.domain.composite import AlgorithmSpec, standings
-from app.scoring.domain.explanation import contributions
+from app.scoring.domain.composite import AlgorithmSpec, contributions, standings
 from app.scoring.domain.factors import FACTORS
 from app.scoring.domain.historical_moments import Moments, by_moments
 

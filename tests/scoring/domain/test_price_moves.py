@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from app.configuration.domain.feed_rules import FeedRules
+from app.configuration.domain.sections import FeedRules
 from app.market.domain.models import CandleSeries, Floats, Interval
-from app.scoring.domain.price_moves import HOURS, has_moved, hourly_volatility
+from app.scoring.domain.score_stability import HOURS, has_moved, hourly_volatility
 
 BY_BP = FeedRules(move_bp=50.0, move_volatilities=0.0)
 BY_VOLATILITY = FeedRules(move_bp=0.0, move_volatilities=2.0)

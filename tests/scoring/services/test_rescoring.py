@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.configuration.domain.feed_rules import FeedRules
 from app.configuration.domain.model import Configuration
+from app.configuration.domain.sections import FeedRules
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.sql.database import Database
 from app.market.services.backfill import first_fill

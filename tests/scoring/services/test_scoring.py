@@ -23,7 +23,7 @@ from app.market.domain.symbols import SymbolEntry, SymbolIndex
 from app.scoring.domain.board import Board, Family
 from app.scoring.domain.factors import FACTORS
 from app.scoring.domain.ranking import AlgorithmType
-from app.scoring.services.run_inputs import unpack
+from app.scoring.services.replay import unpack
 from app.scoring.services.service import KEEP_DAILY, KEEP_INPUTS, KEEP_RUNS, Scoring
 from app.scoring.services.steadiness import Steadiness
 from app.scoring.storage.tables import scoring_run_coverage

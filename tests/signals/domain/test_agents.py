@@ -4,7 +4,7 @@ from inspect import getsource
 
 import pytest
 
-from app.configuration.domain.signal_rules import SignalRules
+from app.configuration.domain.sections import SignalRules
 from app.signals.domain.agents import AGENTS, Abstention, Agent, Evidence, Opinion, Surroundings
 from tests.support.evidence import COSTS, evidence
 

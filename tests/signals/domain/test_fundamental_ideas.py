@@ -4,12 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from app.configuration.domain.signal_rules import SignalRules
+from app.configuration.domain.sections import SignalRules
 from app.market.domain.models import DataSource
 from app.scoring.domain.board import Board, Card, Confidence
-from app.signals.domain.fundamental_ideas import fundamental_ideas
 from app.signals.domain.models import Direction
-from app.signals.domain.sources import Idea, Seen, chosen
+from app.signals.domain.sources import Idea, Seen, chosen, fundamental_ideas
 from tests.support.desk import NOW
 from tests.support.evidence import card
 

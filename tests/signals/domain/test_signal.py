@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 
-from app.configuration.domain.signal_rules import SignalRules
+from app.configuration.domain.sections import SignalRules
 from app.foundation.errors import Code, ConflictError, RefusedError
 from app.signals.domain.consensus import judge
 from app.signals.domain.evaluated_signal import settled, unjudged

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.configuration.domain.signal_rules import SignalRules
+from app.configuration.domain.sections import SignalRules
 from app.market.domain.models import DataSource, Floats, Interval
 from app.market.domain.panel import Panel
 from app.scoring.domain.board import Board

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.configuration.domain.signal_rules import SignalRules
+from app.configuration.domain.sections import SignalRules
 from app.foundation.decimal_math import to_millionths
 from app.signals.domain.agents import AGENTS
 from app.signals.domain.consensus import (

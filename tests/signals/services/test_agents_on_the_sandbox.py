@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from app.configuration.domain.model import Configuration
-from app.configuration.domain.signal_rules import SignalRules
+from app.configuration.domain.sections import SignalRules
 from app.foundation.idempotency import Once
 from app.foundation.sql.database import Database
 from app.market.services.backfill import first_fill

@@ -9,8 +9,7 @@ import httpx2
 import pytest
 
 from app.configuration.domain.model import Configuration
-from app.configuration.domain.policy import Policy
-from app.configuration.domain.signal_rules import SignalRules
+from app.configuration.domain.sections import Policy, SignalRules
 from app.foundation.errors import Code, ConflictError
 from app.foundation.sql.database import Database
 from app.operations.api import configuration_routes as configuration
@@ -19,9 +18,8 @@ from app.portfolio.domain.controls import LockKind
 from app.signals.api import routes as signals
 from app.signals.domain.agents import Agent, Opinion
 from app.signals.domain.consensus import Evaluation, Verdict
-from app.signals.domain.models import Direction, SignalState
+from app.signals.domain.models import Direction, Effect, Move, SignalState, Step
 from app.signals.domain.signal_action import policy_for
-from app.signals.domain.signal_effect import Effect, Move, Step
 from app.signals.services.evaluation import Judges
 from tests.support.action_world import by_skill, eight_members, judged, put, told, version
 from tests.support.desk import SYMBOLS, WHO, Desk

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.configuration.domain.signal_rules import SignalRules
+from app.configuration.domain.sections import SignalRules
 from app.foundation.sql.database import Database
 from app.signals.domain.agents import Agent, Evidence, Opinion
 from app.signals.domain.consensus import Evaluation

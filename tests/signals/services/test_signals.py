@@ -13,10 +13,10 @@ from app.foundation.events import SignalChanged
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.operations.domain.event_codec import Topic, event_of
-from app.operations.services.status_sources import StatusSources
+from app.operations.services.health import StatusSources
 from app.scoring.services.service import Scoring
 from app.signals.domain.models import SignalState
-from app.signals.domain.signal_statistics import SignalQueue
+from app.signals.domain.track_record import SignalQueue
 from app.signals.services.evaluation import Judges
 from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.signal_world import claim, informed

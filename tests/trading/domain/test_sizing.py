@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.configuration.domain.sizing_rules import SizingRules
+from app.configuration.domain.sections import SizingRules
 from app.portfolio.domain.models import FULL
 from app.trading.domain.position_sizing import (
     Conditions,
