@@ -16,6 +16,7 @@ from app.container.opening import opened
 from app.foundation.errors import UnavailableError
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
+from app.foundation.sql.facts import FactRepository
 from app.main import create_app, known_secrets
 from app.market.domain.models import DataSource
 from app.market.services.service_mode import Mode
@@ -98,7 +99,7 @@ async def test_B08_the_service_halts_while_its_disk_is_full(tmp_path: Path) -> N
         await disk(1)  # as many as there are
         with pytest.raises(UnavailableError):
             async with database.write() as unit:
-                await unit.facts.put("ballast", "x" * 1_000_000)
+                await unit.get(FactRepository).put("ballast", "x" * 1_000_000)
         assert state["mode"]() is Mode.HALTED, "as every answer says, before anybody has looked"
         assert decides_by().mode is Mode.HALTED
         assert (await status.health()).mode is Mode.HALTED

@@ -49,6 +49,7 @@ from app.portfolio.services.rebalance_runs import RebalanceRuns
 from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.services.refusals import Refusals
 from app.portfolio.services.replacement import Replacement
+from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.services.service import Scoring
 from app.settings import Settings
 from app.signals.services.actions import SignalActions
@@ -175,7 +176,7 @@ def _market(
 
     async def held() -> tuple[str, ...]:
         async with database.read() as unit:
-            portfolio = await unit.portfolio.load()
+            portfolio = await unit.get(PortfolioRepository).load()
         return tuple(member.contract for member in portfolio.members)
 
     registry = Registry(

@@ -4,6 +4,7 @@ import secrets
 from typing import Final
 
 from app.foundation.sql.database import Database
+from app.foundation.sql.facts import FactRepository
 from app.settings import Settings
 
 _BYTES: Final = 32
@@ -21,5 +22,5 @@ async def cursor_secret(settings: Settings, database: Database) -> bytes:
     if given is not None:
         return given.get_secret_value().encode()
     async with database.write() as unit:
-        kept = await unit.facts.keep(_FACT, secrets.token_hex(_BYTES))
+        kept = await unit.get(FactRepository).keep(_FACT, secrets.token_hex(_BYTES))
     return bytes.fromhex(kept)

@@ -25,6 +25,7 @@ from app.market.services.publisher import MarketPublisher
 from app.market.services.stream_consumer import StreamedMarket
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.domain.event_codec import EventRecord, Topic, understood
+from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.services.rescoring import Rescoring
 from app.settings import Role
 from app.workers.alert_reactions import ALERT_REACTIONS
@@ -175,7 +176,7 @@ def members_of(database: Database) -> Callable[[], Awaitable[tuple[str, ...]]]:
 
     async def members() -> tuple[str, ...]:
         async with database.read() as unit:
-            portfolio = await unit.portfolio.load()
+            portfolio = await unit.get(PortfolioRepository).load()
         return tuple(member.symbol for member in portfolio.members)
 
     return members

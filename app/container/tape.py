@@ -26,6 +26,7 @@ from app.alerts.services.monitor import AlertWatch
 from app.configuration.domain.document import as_document, from_document
 from app.configuration.domain.model import Configuration
 from app.configuration.services.current import SettingsInForce
+from app.configuration.storage.configuration import ConfigurationRepository
 from app.container import database_preparation as preparation
 from app.container.composition import compose
 from app.container.seams import Seams, full_version
@@ -334,9 +335,9 @@ def _composed(
 async def _store(database: Database, configuration: Configuration, clock: TapeClock) -> None:
     """Decisions go by the settings that are stored."""
     async with database.write() as unit:
-        found = await unit.configuration.found(clock.now(), _AUTHOR)
+        found = await unit.get(ConfigurationRepository).found(clock.now(), _AUTHOR)
         if found.version < configuration.version:
-            await unit.configuration.add(configuration, clock.now(), _AUTHOR)
+            await unit.get(ConfigurationRepository).add(configuration, clock.now(), _AUTHOR)
 
 
 @asynccontextmanager

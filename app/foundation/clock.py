@@ -5,6 +5,7 @@ from datetime import datetime
 
 from app.foundation.ports import Clock
 from app.foundation.sql.database import Database
+from app.foundation.sql.leases import LeaseRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
 
 SharedClock = Callable[[UnitOfWork], Awaitable[datetime]]
@@ -12,7 +13,7 @@ SharedClock = Callable[[UnitOfWork], Awaitable[datetime]]
 
 async def of_database(unit: UnitOfWork) -> datetime:
     """Whatever the clock of this process says: those of two may be seconds apart."""
-    return await unit.leases.now()
+    return await unit.get(LeaseRepository).now()
 
 
 def shared_by(database: Database) -> SharedClock | None:

@@ -15,8 +15,9 @@ from app.foundation.errors import (
 )
 from app.foundation.ports import Clock
 from app.foundation.sql.database import BULK_STATEMENT_S, Database
-from app.foundation.sql.idempotency import ClaimOutcome, StoredAnswer
+from app.foundation.sql.idempotency import ClaimOutcome, IdempotencyRepository, StoredAnswer
 from app.foundation.sql.unit_of_work import UnitOfWork
+from app.portfolio.storage.portfolio import PortfolioRepository
 
 T = TypeVar("T")
 _PRINCIPAL: Final = "api"  # until there are keys to tell callers apart
@@ -177,7 +178,7 @@ class Once:
             )
         except UnavailableError:
             async with self.database.write() as unit:
-                kept = await unit.idempotency.answer(_PRINCIPAL, once.key)
+                kept = await unit.get(IdempotencyRepository).answer(_PRINCIPAL, once.key)
             if kept is None:
                 raise
             return Outcome(None, Answer(kept.status, kept.headers, kept.body))
@@ -206,8 +207,8 @@ class Once:
         the lost transaction wrote is locked until the database knows, so asking waits for it.
         """
         async with self.database.write() as unit:
-            await unit.idempotency.release(_PRINCIPAL, once.key)
-            kept = await unit.idempotency.answer(_PRINCIPAL, once.key)
+            await unit.get(IdempotencyRepository).release(_PRINCIPAL, once.key)
+            kept = await unit.get(IdempotencyRepository).answer(_PRINCIPAL, once.key)
         return None if kept is None else Answer(kept.status, kept.headers, kept.body)
 
     async def begun(self, unit: UnitOfWork, command: Command) -> Outcome[T] | None:
@@ -233,12 +234,12 @@ class Once:
     async def undone(self, unit: UnitOfWork, command: Command) -> None:
         """Gives the key of a change free that was refused after it had begun so."""
         if command.once is not None:
-            await unit.idempotency.release(_PRINCIPAL, command.once.key)
+            await unit.get(IdempotencyRepository).release(_PRINCIPAL, command.once.key)
 
     async def forget_old(self) -> int:
         """Forget answers that are older than was promised; gives their number."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
-            return await unit.idempotency.forget(await self.now(unit) - KEEP)
+            return await unit.get(IdempotencyRepository).forget(await self.now(unit) - KEEP)
 
     async def _claim(self, once: Keyed) -> Outcome[T] | None:
         async with self.database.write() as unit:
@@ -254,7 +255,7 @@ class Once:
         holds: bool = True,
     ) -> Outcome[T]:
         # The lock is taken first; then nobody who took the claim over can be ahead of us unseen.
-        await unit.portfolio.load(for_update=True)
+        await unit.get(PortfolioRepository).load(for_update=True)
         stored: Outcome[T] | None = await self._state(unit, once, holds=holds)
         if stored is not None:
             return stored
@@ -265,7 +266,7 @@ class Once:
 
     async def _state(self, unit: UnitOfWork, once: Keyed, *, holds: bool) -> Outcome[T] | None:
         """The answer to replay; None when it is ours to carry out."""
-        claim = await unit.idempotency.claim(
+        claim = await unit.get(IdempotencyRepository).claim(
             _PRINCIPAL, once.key, "", once.fingerprint, await self.now(unit)
         )
         if claim.answer is not None:
@@ -286,4 +287,4 @@ class Once:
 
 async def _store(unit: UnitOfWork, once: Keyed, answer: Answer) -> None:
     kept = StoredAnswer(answer.status, dict(answer.headers), answer.body)
-    await unit.idempotency.complete(_PRINCIPAL, once.key, kept)
+    await unit.get(IdempotencyRepository).complete(_PRINCIPAL, once.key, kept)

@@ -7,7 +7,7 @@ import structlog
 
 from app.foundation.ports import Monotonic
 from app.foundation.sql.database import Database
-from app.foundation.sql.replicas import Makeup, Peer
+from app.foundation.sql.replicas import Makeup, Peer, ReplicaRepository
 
 BEAT_S: Final = 3.0
 DEAD_S: Final = 15.0
@@ -53,8 +53,8 @@ class Replicas:
         """Gives the executors whose runs were taken over. Raises UnavailableError."""
         awake_since, self._awake_since = self._awake_since, None
         async with self.database.write() as unit:
-            await unit.replicas.beat(self.executor_id, self.makeup)
-            self.peers = await unit.replicas.peers()
+            await unit.get(ReplicaRepository).beat(self.executor_id, self.makeup)
+            self.peers = await unit.get(ReplicaRepository).peers()
         now = self.monotonic()
         overslept = now - self._last_beat > self.dead_s / 2
         self._awake_since = now if awake_since is None or overslept else awake_since
@@ -96,20 +96,23 @@ class Replicas:
         What it could not finish then belongs to nobody known, and others take it over at once.
         """
         async with self.database.write() as unit:
-            await unit.replicas.leave(self.executor_id)
+            await unit.get(ReplicaRepository).leave(self.executor_id)
 
     async def _bury_dead(self) -> tuple[str, ...]:
         for_ms = int(self.dead_s * 1000)
         # Asked in this order, or somebody who has just come would be a stranger.
         busy = await self.orphans.executors()
         async with self.database.read() as unit:
-            known, silent = await unit.replicas.known(), await unit.replicas.silent(for_ms)
+            known, silent = (
+                await unit.get(ReplicaRepository).known(),
+                await unit.get(ReplicaRepository).silent(for_ms),
+            )
         strangers = busy - known - {self.executor_id}
         taken: list[str] = []
         for dead in (*silent, *sorted(strangers)):
             if await self.orphans.take_over(dead):
                 async with self.database.write() as unit:
-                    await unit.replicas.bury(dead, for_ms)
+                    await unit.get(ReplicaRepository).bury(dead, for_ms)
             if dead in busy:
                 taken.append(dead)
                 _log.warning("executor_dead", executor=dead, unknown=dead in strangers)

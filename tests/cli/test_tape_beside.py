@@ -17,6 +17,7 @@ from app.cli.exits import Exit
 from app.cli.tape_beside import halved, record_beside
 from app.configuration.domain.document import as_document
 from app.configuration.domain.model import Cadences, Configuration
+from app.configuration.storage.configuration import ConfigurationRepository
 from app.container import database_preparation as preparation
 from app.container.tape_settings import settings_in_force
 from app.foundation.errors import UnavailableError
@@ -44,7 +45,9 @@ async def exchange() -> AsyncIterator[str]:
 async def changed(database: Database) -> None:
     """As if the operator had put other settings."""
     async with database.write() as unit:
-        await unit.configuration.add(CHANGED, datetime(2026, 3, 1, tzinfo=UTC), "an operator")
+        await unit.get(ConfigurationRepository).add(
+            CHANGED, datetime(2026, 3, 1, tzinfo=UTC), "an operator"
+        )
 
 
 def boards(path: Path, after: type[Entry] | None = None) -> int:
@@ -111,14 +114,18 @@ async def test_settings_that_change_while_it_is_recorded_are_on_the_tape(
     swapped = {Family.TECHNICAL: weighed[Family.RISK], Family.RISK: weighed[Family.TECHNICAL]}
     other = replace(first, version=3, family_weights={**weighed, **swapped})
     async with database.write() as unit:
-        await unit.configuration.add(first, datetime(2026, 3, 1, tzinfo=UTC), "an operator")
+        await unit.get(ConfigurationRepository).add(
+            first, datetime(2026, 3, 1, tzinfo=UTC), "an operator"
+        )
     path, ending = tmp_path / "changing.tape", asyncio.Event()
     settings = settings_for(exchange, database_url, quota_per_window=PLENTY)
     async with asyncio.TaskGroup() as group:
         group.create_task(record_beside(path, settings, ending))
         await recorded(path)
         async with database.write() as unit:
-            await unit.configuration.add(other, datetime(2026, 3, 2, tzinfo=UTC), "an operator")
+            await unit.get(ConfigurationRepository).add(
+                other, datetime(2026, 3, 2, tzinfo=UTC), "an operator"
+            )
         await recorded(path, after=Configured)
         ending.set()
     _, found = await replayed(path)

@@ -17,6 +17,7 @@ from app.foundation.errors import (
 )
 from app.foundation.idempotency import Answer, Command, Outcome
 from app.foundation.sql.database import Database
+from app.foundation.sql.idempotency import IdempotencyRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.controls import Switch
 from app.portfolio.services.member_views import MemberView
@@ -127,7 +128,7 @@ async def test_a_failure_gives_the_key_free(desk: Desk) -> None:
 async def test_a_claim_left_behind_is_taken_over_when_its_lock_runs_out(desk: Desk) -> None:
     await desk.filled(3)
     async with desk.database.write() as unit:
-        await unit.idempotency.claim("api", "k1", "", "f1", desk.now)
+        await unit.get(IdempotencyRepository).claim("api", "k1", "", "f1", desk.now)
     with pytest.raises(ConflictError) as caught:
         await add(desk, command())
     assert caught.value.code is Code.IDEMPOTENCY_IN_PROGRESS

@@ -10,7 +10,7 @@ from app.container.feed import FeedTasks
 from app.foundation.errors import UnavailableError
 from app.foundation.replicas import Replicas
 from app.foundation.sql.database import Database
-from app.foundation.sql.replicas import Makeup
+from app.foundation.sql.replicas import Makeup, ReplicaRepository
 from app.market.domain.models import ExchangeLink
 from app.market.services.feed_view import FeedView
 from app.settings import Role
@@ -66,7 +66,7 @@ class Peers:
 
     async def known(self) -> frozenset[str]:
         async with self.database.read() as unit:
-            return await unit.replicas.known()
+            return await unit.get(ReplicaRepository).known()
 
 
 @pytest.fixture
@@ -172,18 +172,18 @@ async def test_B01_who_lost_its_database_judges_nobody_when_that_is_back(
 
 async def test_somebody_heard_of_meanwhile_is_not_forgotten(database: Database) -> None:
     async with database.write() as unit:
-        await unit.replicas.beat("two")
-        await unit.replicas.bury("two", 15_000)
-        assert await unit.replicas.known() == {"two"}
+        await unit.get(ReplicaRepository).beat("two")
+        await unit.get(ReplicaRepository).bury("two", 15_000)
+        assert await unit.get(ReplicaRepository).known() == {"two"}
 
 
 async def test_T04_the_clock_is_the_one_of_the_database(database: Database) -> None:
     async with database.write() as unit:
-        await unit.replicas.beat("one")
+        await unit.get(ReplicaRepository).beat("one")
     await asyncio.sleep(0.05)
     async with database.read() as unit:
-        assert await unit.replicas.silent(10) == ("one",)
-        assert await unit.replicas.silent(600_000) == ()
+        assert await unit.get(ReplicaRepository).silent(10) == ("one",)
+        assert await unit.get(ReplicaRepository).silent(600_000) == ()
 
 
 def _link() -> ExchangeLink:

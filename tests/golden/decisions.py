@@ -22,6 +22,8 @@ from app.foundation.idempotency import Answer, Command
 from app.portfolio.domain.controls import LockKind
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.proposals import ProposalState
+from app.portfolio.storage.portfolio import PortfolioRepository
+from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
 from app.scoring.domain.board import Board
 from tests.golden.rows import Names, Row, decimal
 from tests.golden.scenario import BALANCE, CLAIMS, SIZE
@@ -195,7 +197,7 @@ class _Desk:
 
     async def portfolio(self) -> Portfolio:
         async with self.taped.database.read() as unit:
-            return await unit.portfolio.load()
+            return await unit.get(PortfolioRepository).load()
 
     async def note_proposed_swaps(self) -> None:
         """Each member that may have to go, with the best symbol in its place and the threshold."""
@@ -222,7 +224,7 @@ class _Desk:
     async def note_runs(self) -> None:
         """Every rebalance since the last look: how it ended, why it began, what it moved."""
         async with self.taped.database.read() as unit:
-            runs = await unit.rebalance_runs.page(None, 10)
+            runs = await unit.get(RebalanceRunRepository).page(None, 10)
         for run in reversed([one for one in runs if self.decisions.is_new_run(one.run_id)]):
             failure = None if run.failure is None else run.failure.code
             self.note("rebalance", verdict=run.state.value, reason=failure)

@@ -11,11 +11,15 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.sql.database import Database
 from app.operations.storage.audit import inspect
 from app.portfolio.domain.event_log import PortfolioEvent, chain_faults, fold
 from app.portfolio.domain.models import Portfolio, faults
 from app.portfolio.domain.rebalance_run import Run
+from app.portfolio.storage.history import HistoryRepository
+from app.portfolio.storage.portfolio import PortfolioRepository
+from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
 from tests.processes.worker import work
 from tests.support import nursery
 
@@ -117,14 +121,17 @@ async def together(workers: Sequence[Worker], acts: Sequence[Acts]) -> list[Any]
 async def runs_of(database: Database) -> tuple[Run, ...]:
     """Every rebalance run, oldest first."""
     async with database.read() as unit:
-        return (await unit.rebalance_runs.page(None, 500))[::-1]
+        return (await unit.get(RebalanceRunRepository).page(None, 500))[::-1]
 
 
 async def proven(database: Database) -> tuple[Portfolio, tuple[PortfolioEvent, ...]]:
     """What is committed, whole: P1-P4, H2-H4, and the audit finds nothing."""
     async with database.read() as unit:
-        state, events = await unit.portfolio.load(), await unit.history.all()
-        settings = await unit.configuration.current()
+        state, events = (
+            await unit.get(PortfolioRepository).load(),
+            await unit.get(HistoryRepository).all(),
+        )
+        settings = await unit.get(ConfigurationRepository).current()
     assert faults(state, settings.max_portfolio_symbols) == ()
     assert fold(events) == state
     assert chain_faults(events, None) == []

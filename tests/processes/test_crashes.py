@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from app.alerts.domain.models import Rule
+from app.alerts.storage.alerts import AlertRepository
 from app.foundation.errors import Code
 from app.foundation.idempotency import Command, Outcome
 from app.foundation.sql.database import Database
@@ -244,7 +245,11 @@ async def test_U10_an_alert_of_a_process_that_died_is_neither_lost_nor_doubled(
             for _ in range(2):
                 await office.work(office.another(), office.another())
             async with office.database.read() as unit:
-                stored = [one for one in await unit.alerts.active() if one.rule is Rule.LOW_SCORE]
+                stored = [
+                    one
+                    for one in await unit.get(AlertRepository).active()
+                    if one.rule is Rule.LOW_SCORE
+                ]
     assert len(found) == 4
     assert len(set(found)) == 1, "one alert, seen by every look"
     told = [json.loads(body)["event"] for _, body in receiver.got[begun:]]

@@ -8,8 +8,11 @@ import pytest
 
 from app.foundation.events import SignalChanged
 from app.foundation.sql.database import Database
+from app.foundation.sql.events import EventRepository
 from app.operations.domain.event_codec import Topic, event_of
 from app.signals.domain.models import SignalState
+from app.signals.storage.signals import SignalRepository
+from app.signals.storage.statistics import SignalRecordRepository
 from tests.processes.signal_worker import SENT, name_of, run
 from tests.support import nursery
 from tests.support.desk import NOW, SYMBOLS, Desk
@@ -61,15 +64,18 @@ async def test_signals_of_a_killed_process_are_all_there_and_count_once(
         assert heard == [name_of(number) for number in range(accepted)]
         async with database.read() as unit:
             for line in heard:
-                assert (await unit.signals.named("desk", line)).signal.signal_id
+                assert (await unit.get(SignalRepository).named("desk", line)).signal.signal_id
         said, ended = await asyncio.to_thread(lived, database_url, "", at_once)
     assert (said[-2:], ended) == (["judged", "booked"], 0)
     found = (await desk.signals.statistics(30)).counts
     assert found.total == SENT
     async with database.read() as unit:
-        records = await unit.events.after(0, 1_000)
-        names = [(await unit.signals.named("desk", name_of(at))).signal for at in range(SENT)]
-        agents, sources = await unit.signal_records.of(None)
+        records = await unit.get(EventRepository).after(0, 1_000)
+        names = [
+            (await unit.get(SignalRepository).named("desk", name_of(at))).signal
+            for at in range(SENT)
+        ]
+        agents, sources = await unit.get(SignalRecordRepository).of(None)
     assert {one.state for one in names} <= {SignalState.APPROVED, SignalState.REJECTED}
     events = [event_of(one) for one in records if one.topic is Topic.SIGNAL]
     judged = [

@@ -16,6 +16,7 @@ import asyncpg
 from sqlalchemy import text
 
 from app.configuration.domain.model import Configuration
+from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import ServiceError
 from app.foundation.idempotency import Answer, Command, Outcome
 from app.foundation.sql.database import Database
@@ -33,6 +34,12 @@ from app.portfolio.domain.target_weights import marked, prices_of
 from app.portfolio.domain.weight_allocation import Flag, Role
 from app.portfolio.services.rebalance_steps import RebalanceRequest
 from app.portfolio.services.target_weights import Weights
+from app.portfolio.storage.controls import ControlRepository
+from app.portfolio.storage.history import HistoryRepository
+from app.portfolio.storage.portfolio import PortfolioRepository
+from app.portfolio.storage.proposals import ProposalRepository
+from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
+from app.portfolio.storage.trades import TradeRepository
 from tests.stateful.losses import Fragile, Loss, lose
 from tests.support import postgres
 from tests.support.cutting import Cut, Way, cutting
@@ -223,13 +230,13 @@ def _numbered(desk: Desk, life: int) -> Desk:
 async def _seen(desk: Desk) -> Seen:
     async with desk.database.read() as unit:
         return Seen(
-            await unit.portfolio.load(),
-            await unit.history.all(),
-            await unit.configuration.current(),
-            await unit.controls.load(),
-            await unit.trades.page(None, _MOST),
-            {run.run_id: run for run in await unit.rebalance_runs.page(None, _MOST)},
-            {one.proposal_id: one for one in await unit.proposals.page(None, _MOST)},
+            await unit.get(PortfolioRepository).load(),
+            await unit.get(HistoryRepository).all(),
+            await unit.get(ConfigurationRepository).current(),
+            await unit.get(ControlRepository).load(),
+            await unit.get(TradeRepository).page(None, _MOST),
+            {run.run_id: run for run in await unit.get(RebalanceRunRepository).page(None, _MOST)},
+            {one.proposal_id: one for one in await unit.get(ProposalRepository).page(None, _MOST)},
         )
 
 

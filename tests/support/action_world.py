@@ -7,6 +7,7 @@ from app.foundation.sql.database import Database
 from app.signals.domain.evaluated_signal import Judged
 from app.signals.domain.models import Direction, SignalState
 from app.signals.domain.track_record import Bin, Record
+from app.signals.storage.statistics import SignalRecordRepository
 from tests.support.desk import WHO, Desk
 from tests.support.signal_world import claim, informed
 
@@ -53,4 +54,4 @@ async def by_skill(desk: Desk) -> None:
     """Two agents that were right each time."""
     proven = Record((Bin(7, outcomes=60, said=45.0, came=60, squares=4.0),))
     async with desk.database.write() as unit:
-        await unit.signal_records.add(dict.fromkeys(SKILLED, proven))
+        await unit.get(SignalRecordRepository).add(dict.fromkeys(SKILLED, proven))

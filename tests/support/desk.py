@@ -13,6 +13,7 @@ import numpy as np
 from app.alerts.services.rule_settings import AlertRuleService
 from app.alerts.services.service import AlertService
 from app.configuration.domain.model import Configuration
+from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import Code
 from app.foundation.idempotency import Command, Once
 from app.foundation.sql.database import Database
@@ -29,7 +30,7 @@ from app.market.domain.sectors import UNCLASSIFIED
 from app.market.domain.symbols import SymbolEntry, SymbolIndex
 from app.market.services.service_mode import MarketLevel, ModeNow, ModeState
 from app.market.services.view import Quote
-from app.market.storage.symbols import SymbolRecord
+from app.market.storage.symbols import SymbolRecord, SymbolRepository
 from app.operations.services.configuration import ConfigurationService
 from app.performance.services.portfolio_metrics import MetricsService
 from app.performance.services.report import Reporting
@@ -230,8 +231,8 @@ class Desk:
             for at, one in enumerate(listed)
         ]
         async with self.database.write() as unit:
-            await unit.symbols.save(records, NOW)
-            await unit.configuration.found(NOW, "test")
+            await unit.get(SymbolRepository).save(records, NOW)
+            await unit.get(ConfigurationRepository).found(NOW, "test")
         for symbol, one in zip(SYMBOLS, listed, strict=True):
             self.market.quotes[symbol] = Quote(
                 contract=one,

@@ -6,6 +6,8 @@ from datetime import datetime
 import numpy as np
 
 from app.market.domain.models import CandleSeries, Interval
+from app.market.storage.candles import CandleRepository
+from app.scoring.storage.runs import ScoringRepository
 from tests.support.desk import SYMBOLS, Desk, symbol_id
 
 HOUR_MS = Interval.HOUR.ms
@@ -29,7 +31,7 @@ async def keep_board(desk: Desk, run_id: str = "board-1") -> None:
     assert board is not None
     assert board.run_id == run_id
     async with desk.database.write() as unit:
-        await unit.scoring.save(board, None)
+        await unit.get(ScoringRepository).save(board, None)
 
 
 async def moved(
@@ -46,7 +48,7 @@ async def moved(
         if symbol not in set(without)
     }
     async with desk.database.write() as unit:
-        await unit.candles.save(series, Interval.HOUR)
+        await unit.get(CandleRepository).save(series, Interval.HOUR)
 
 
 def pass_on(desk: Desk, **passed: float) -> None:

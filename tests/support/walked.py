@@ -11,6 +11,7 @@ from typing import Final
 
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import FeedRules
+from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import Code, ServiceError
 from app.foundation.idempotency import Once
 from app.foundation.sql.database import Database
@@ -154,7 +155,7 @@ async def walking(database: Database, *, is_streamed: bool = True) -> AsyncItera
             once=Once(database, live.clock.now),
         )
         async with database.write() as unit:
-            await unit.configuration.found(live.clock.now(), "test")
+            await unit.get(ConfigurationRepository).found(live.clock.now(), "test")
         await scoring.calculate()
         desk = Desk(
             database,

@@ -9,7 +9,7 @@ import numpy as np
 
 from app.foundation.sql.database import Database
 from app.market.domain.models import CandleSeries, Contract, ContractKind, ContractStatus
-from app.market.storage.symbols import SymbolRecord
+from app.market.storage.symbols import SymbolRecord, SymbolRepository
 from app.portfolio.domain.event_log import Draft, EventType, Stamp
 from app.portfolio.domain.models import FULL, Member, Portfolio
 
@@ -61,7 +61,7 @@ def record(base: str) -> SymbolRecord:
 async def listed(database: Database, *bases: str) -> None:
     """Puts symbols into the registry."""
     async with database.write() as unit:
-        await unit.symbols.save([record(base) for base in bases], T0)
+        await unit.get(SymbolRepository).save([record(base) for base in bases], T0)
 
 
 def member(base: str, rank: int, weight_u: int = 10_000_000) -> Member:

@@ -11,6 +11,7 @@ import pytest
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.portfolio.domain.event_log import Draft, EventType, PortfolioEvent, Stamp, instant_text
+from app.portfolio.storage.history import HistoryRepository
 from benchmarks.decisions import decided
 from benchmarks.history_check import BELOW_ONE_LOT, REVERSED, STALE, WITHIN, Checked, check
 from tests.golden.scenario import plant
@@ -40,7 +41,7 @@ async def planted(
 ) -> PortfolioEvent:
     """One more event, so much later than the last one, on the same board and settings."""
     async with database.write() as unit:
-        last = (await unit.history.all())[-1]
+        last = (await unit.get(HistoryRepository).all())[-1]
         stamp = Stamp(
             actor="planted",
             request_id="planted",
@@ -49,7 +50,7 @@ async def planted(
             input_hash=last.input_hash,
             code_version=last.code_version,
         )
-        (event,) = await unit.history.append(
+        (event,) = await unit.get(HistoryRepository).append(
             [Draft(kind, symbol, other, payload, "planted")], stamp
         )
     return event
@@ -57,7 +58,7 @@ async def planted(
 
 async def last_event(database: Database) -> PortfolioEvent:
     async with database.read() as unit:
-        return (await unit.history.all())[-1]
+        return (await unit.get(HistoryRepository).all())[-1]
 
 
 def told(found: Checked) -> set[tuple[str, int]]:
@@ -69,7 +70,7 @@ async def test_the_history_of_the_service_holds_no_violation(database: Database)
     assert found.violations == []
     assert found.decisions >= 3
     async with database.read() as unit:
-        events = await unit.history.all()
+        events = await unit.get(HistoryRepository).all()
     assert {EventType.ADD, EventType.REBALANCE} <= {event.type for event in events}
 
 
@@ -123,7 +124,7 @@ async def test_a_replacement_reversed_within_seven_days_is_reported(
 async def test_a_trade_below_one_lot_is_reported(database: Database) -> None:
     """With an account of one unit of money no member can be moved by a lot."""
     async with database.read() as unit:
-        events = await unit.history.all()
+        events = await unit.get(HistoryRepository).all()
     rebalanced = {event.seq for event in events if event.type is EventType.REBALANCE}
     found = await check(database, Decimal(1))
     assert told(found) == {(BELOW_ONE_LOT, seq) for seq in rebalanced}

@@ -21,6 +21,7 @@ from app.market.services.backfill import STAGES, first_fill
 from app.market.services.service import MarketData
 from app.my_symbols import MySymbolsServiceV2
 from app.scoring.services.service import Scoring
+from app.scoring.storage.runs import ScoringRepository
 from app.workers.activities import activities
 from app.workers.runs import runs
 from tests.support.desk import NOW
@@ -135,7 +136,7 @@ async def test_after_a_restart_nothing_decides_on_the_board_of_a_half_filled_mar
     assert set(beats) == set(STAGES), "each stage gives signs of life"
     newest = now.scoring.board()
     async with live.database.read() as unit:
-        past = await unit.scoring.history("BTCUSDT", None, 9)
+        past = await unit.get(ScoringRepository).history("BTCUSDT", None, 9)
     assert past[0].run_id == newest.run_id
     assert [one.run_id for one in past] == [newest.run_id, old.run_id], "no provisional one"
 

@@ -9,8 +9,9 @@ import pytest
 
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.sql.database import Database
+from app.foundation.sql.leases import LeaseRepository
 from app.market.services.feed_leader import FeedLease, LeaseTimes
-from app.market.storage.shared_market import FEED
+from app.market.storage.shared_market import FEED, SharedMarketRepository
 from app.workers.feed import FeedDuty, Sharing
 
 QUICK = LeaseTimes(ttl_s=1.0, renew_s=0.1, demote_s=0.6)
@@ -49,8 +50,10 @@ class Process:
         if epoch is None:  # lost by being slow, on a machine with other work
             return False
         async with self.database.write() as unit:
-            stamped_ms = await unit.shared_market.clock_ms()
-            written = await unit.shared_market.publish(epoch, stamped_ms, self.name.encode())
+            stamped_ms = await unit.get(SharedMarketRepository).clock_ms()
+            written = await unit.get(SharedMarketRepository).publish(
+                epoch, stamped_ms, self.name.encode()
+            )
         if not written:
             self.lease.lost()
         return bool(written)
@@ -81,7 +84,7 @@ async def until(noted: list[str], line: str, times: int = 1) -> None:
 
 async def epoch_of(database: Database) -> int:
     async with database.read() as unit:
-        present = await unit.leases.present(FEED)
+        present = await unit.get(LeaseRepository).present(FEED)
     assert present is not None
     return present.epoch
 
@@ -120,15 +123,15 @@ async def test_K17_when_the_owner_dies_another_owns_it_with_a_higher_epoch(
 
 async def written_by(database: Database, name: bytes) -> bool:
     async with database.read() as unit:
-        found = await unit.shared_market.newest()
+        found = await unit.get(SharedMarketRepository).newest()
     return found is not None and found[1] == name
 
 
 async def zombie(dead: Process) -> bool:
     """It writes as if no time had passed."""
     async with dead.database.write() as unit:
-        stamped_ms = await unit.shared_market.clock_ms()
-        return bool(await unit.shared_market.publish(1, stamped_ms, b"zombie"))
+        stamped_ms = await unit.get(SharedMarketRepository).clock_ms()
+        return bool(await unit.get(SharedMarketRepository).publish(1, stamped_ms, b"zombie"))
 
 
 async def test_an_owner_that_cannot_renew_ends_its_tasks_and_begins_anew(

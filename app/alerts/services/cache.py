@@ -15,7 +15,7 @@ from app.alerts.services.facts import (
     past_of,
     portfolio_facts,
 )
-from app.alerts.storage.alerts import LOOK_BACK, AlertMark
+from app.alerts.storage.alerts import LOOK_BACK, AlertMark, AlertRepository
 from app.foundation.memoize import Basis, Views
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
@@ -40,8 +40,8 @@ class AlertBook:
     ) -> "AlertBook":
         """What a transaction sees; `before` as in `past_of`."""
         return cls(
-            await unit.alerts.active(),
-            await unit.alerts.ended(grounds.at - LOOK_BACK),
+            await unit.get(AlertRepository).active(),
+            await unit.get(AlertRepository).ended(grounds.at - LOOK_BACK),
             await past_of(unit, portfolio, grounds.configuration, before),
         )
 
@@ -74,7 +74,7 @@ class AlertMemory:
             return kept[2]
         before = kept[2].past if kept is not None and kept[1] is state else None
         async with database.read() as unit:
-            mark = await unit.alerts.mark() if commits is None else commits
+            mark = await unit.get(AlertRepository).mark() if commits is None else commits
             if kept is not None and kept[:2] == (mark, state):
                 return kept[2]
             book = await AlertBook.load(unit, state.portfolio, grounds, before)

@@ -20,6 +20,7 @@ from app.alerts.domain.notifications import (
 from app.alerts.services.monitor import unheard
 from app.alerts.services.notifier import Notifiers
 from app.alerts.services.outbox import Outbox
+from app.alerts.storage.notifications import NotificationRepository
 from app.configuration.domain.sections import NotificationRules
 from app.foundation.clock import SharedClock, agreed
 from app.foundation.errors import ServiceError
@@ -91,7 +92,7 @@ class Courier:
 
     async def _claim(self, unit: UnitOfWork, channel: Channel) -> tuple[Delivery, ...]:
         """A program gets everything in order; people what is critical first, and so many."""
-        at, log = await agreed(unit, self.shared, self.clock), unit.notifications
+        at, log = await agreed(unit, self.shared, self.clock), unit.get(NotificationRepository)
         if channel.kind is ChannelKind.WEBHOOK:
             return await log.claim(channel.id, at, _BATCH)
         left, ordinary = room(await log.delivered_since(channel.id, at - MINUTE), self.rules())
@@ -125,8 +126,8 @@ class Courier:
     ) -> None:
         async with self.database.write() as unit:
             ahead = self.clock() - await agreed(unit, self.shared, self.clock)
-            await unit.notifications.delivered(_stamped(done, ahead))
-            await unit.notifications.release(left or [])
+            await unit.get(NotificationRepository).delivered(_stamped(done, ahead))
+            await unit.get(NotificationRepository).release(left or [])
         self.metrics.notifications.labels(channel.kind.value, "delivered").inc(len(done))
 
     async def _failed(
@@ -143,9 +144,11 @@ class Courier:
         async with self.database.write() as unit:
             now = await agreed(unit, self.shared, self.clock)
             again = None if tries >= MOST_TRIES else now + pause
-            await unit.notifications.delivered(_stamped(done, self.clock() - now))
-            await unit.notifications.release(behind)
-            await unit.notifications.failed(delivery, f"{error.code}: {error.detail}", again)
+            await unit.get(NotificationRepository).delivered(_stamped(done, self.clock() - now))
+            await unit.get(NotificationRepository).release(behind)
+            await unit.get(NotificationRepository).failed(
+                delivery, f"{error.code}: {error.detail}", again
+            )
         outcome = "dead" if again is None else "failed"
         self.metrics.notifications.labels(channel.kind.value, "delivered").inc(len(done))
         self.metrics.notifications.labels(channel.kind.value, outcome).inc()

@@ -20,6 +20,7 @@ from app.alerts.domain.facts import (
 )
 from app.alerts.domain.lifecycle import Ended
 from app.alerts.domain.models import Resolution, Rule
+from app.alerts.storage.alerts import AlertRepository
 from app.configuration.domain.model import Configuration, CorrelationBasis
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.models import (
@@ -40,6 +41,8 @@ from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.models import FULL, Member, Portfolio
 from app.portfolio.domain.risk import value_at_risk
 from app.portfolio.services.decision_context import Grounds
+from app.portfolio.storage.history import HistoryRepository
+from app.portfolio.storage.replacements import ReplacementRepository
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,20 +227,20 @@ async def past_of(
     `before` is the same of this very portfolio, when its history was no shorter.
     """
     symbols = [member.symbol for member in portfolio.members]
-    run_id = await unit.alerts.former_run(configuration.alerts.score_drop_runs)
-    tallies = await unit.replacements.tallies()
+    run_id = await unit.get(AlertRepository).former_run(configuration.alerts.score_drop_runs)
+    tallies = await unit.get(ReplacementRepository).tallies()
     rivals = {one.symbol: one.candidate for one in tallies.values() if one.is_confirmed}
     if before is not None and before.run_id == run_id:
         return before if before.rivals == rivals else replace(before, rivals=rivals)
-    scores = {} if run_id is None else await unit.alerts.scores_of(run_id, symbols)
+    scores = {} if run_id is None else await unit.get(AlertRepository).scores_of(run_id, symbols)
     if before is not None:
         return replace(before, rivals=rivals, scores=scores, run_id=run_id)
-    last = await unit.history.page(None, 1, kind=EventType.REBALANCE)
+    last = await unit.get(HistoryRepository).page(None, 1, kind=EventType.REBALANCE)
     return Past(
         scores,
         rivals,
         (last[0].seq, last[0].occurred_at) if last else None,
-        bool(await unit.history.page(None, 1, kind=EventType.ADD)),
+        bool(await unit.get(HistoryRepository).page(None, 1, kind=EventType.ADD)),
         run_id,
     )
 

@@ -14,6 +14,7 @@ from app.foundation.errors import ServiceError
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Clock
 from app.foundation.sql.database import Database
+from app.foundation.sql.facts import FactRepository
 
 
 async def unheard() -> None:
@@ -81,7 +82,7 @@ class AlertingPulse:
             return
         try:
             async with self.database.write() as unit:
-                await unit.facts.put(_key(part), now.isoformat())
+                await unit.get(FactRepository).put(_key(part), now.isoformat())
         except ServiceError:
             return  # that the database is away is told by its own component
         self._noted[part] = now
@@ -90,7 +91,7 @@ class AlertingPulse:
         """Takes over what other processes have noted; without a database what is known stays."""
         try:
             async with self.database.read() as unit:
-                noted = {part: await unit.facts.get(_key(part)) for part in Part}
+                noted = {part: await unit.get(FactRepository).get(_key(part)) for part in Part}
         except ServiceError:
             return
         for part, text in noted.items():

@@ -13,6 +13,7 @@ from app.alerts.domain.notifications import (
 )
 from app.alerts.services.channel_vault import ChannelVault
 from app.alerts.services.notifier import Notifiers
+from app.alerts.storage.notifications import NotificationRepository
 from app.foundation.errors import Code, ConflictError
 from app.foundation.idempotency import Command, Once, Outcome, Render
 from app.foundation.ports import Clock, NewId
@@ -45,16 +46,16 @@ class Notifications:
 
     async def channels(self) -> tuple[Channel, ...]:
         async with self.database.read() as unit:
-            found = await unit.notifications.channels()
+            found = await unit.get(NotificationRepository).channels()
         return tuple(map(self.vault.shown, found))
 
     async def seal_stored(self) -> int:
         """Seals what was stored before there was a key; how many channels. Raises ConflictError."""
         async with self.database.write() as unit:
-            found = await unit.notifications.channels()
+            found = await unit.get(NotificationRepository).channels()
             bare = [channel for channel in found if not self.vault.is_sealed(channel)]
             for channel in bare:
-                await unit.notifications.save_channel(self.vault.sealed(channel))
+                await unit.get(NotificationRepository).save_channel(self.vault.sealed(channel))
         return len(bare)
 
     async def log(
@@ -66,7 +67,7 @@ class Notifications:
     ) -> tuple[Delivery, ...]:
         """Newest first, those before `before`."""
         async with self.database.read() as unit:
-            return await unit.notifications.page(before, limit, channel_id, state)
+            return await unit.get(NotificationRepository).page(before, limit, channel_id, state)
 
     async def create(
         self, draft: ChannelDraft, command: Command, render: Render[Channel]
@@ -88,7 +89,7 @@ class Notifications:
         self.notifiers[channel.kind].check(channel)
 
         async def change(unit: UnitOfWork) -> Channel:
-            await unit.notifications.save_channel(self.vault.sealed(channel))
+            await unit.get(NotificationRepository).save_channel(self.vault.sealed(channel))
             return channel
 
         return await self.once.run(command, change, render)
@@ -99,7 +100,7 @@ class Notifications:
         """As `create`; also raises NotFoundError."""
 
         async def change(unit: UnitOfWork) -> Channel:
-            stored = await unit.notifications.channel(channel_id)
+            stored = await unit.get(NotificationRepository).channel(channel_id)
             keeps = draft.url is None or (draft.secret is None and stored.secret is not None)
             present = self.vault.opened(stored) if keeps else self.vault.shown(stored)
             kept = present.kind is draft.kind  # else its address means nothing
@@ -113,7 +114,7 @@ class Notifications:
                 enabled=draft.enabled,
             )
             self.notifiers[channel.kind].check(channel)
-            await unit.notifications.save_channel(self.vault.sealed(channel))
+            await unit.get(NotificationRepository).save_channel(self.vault.sealed(channel))
             return channel
 
         return await self.once.run(command, change, render)
@@ -124,8 +125,8 @@ class Notifications:
         """With what was still to be told over it. Raises NotFoundError."""
 
         async def change(unit: UnitOfWork) -> Channel:
-            channel = self.vault.shown(await unit.notifications.channel(channel_id))
-            await unit.notifications.drop_channel(channel_id)
+            channel = self.vault.shown(await unit.get(NotificationRepository).channel(channel_id))
+            await unit.get(NotificationRepository).drop_channel(channel_id)
             return channel
 
         return await self.once.run(command, change, render)
@@ -139,10 +140,12 @@ class Notifications:
         )
 
         async def change(unit: UnitOfWork) -> Delivery:
-            channel = await unit.notifications.channel(channel_id)
+            channel = await unit.get(NotificationRepository).channel(channel_id)
             at = await self.once.now(unit)
-            await unit.notifications.add(channel.id, notice, at, DeliveryState.PENDING)
-            return await unit.notifications.newest(channel.id)
+            await unit.get(NotificationRepository).add(
+                channel.id, notice, at, DeliveryState.PENDING
+            )
+            return await unit.get(NotificationRepository).newest(channel.id)
 
         return await self.once.run(command, change, render)
 
@@ -152,18 +155,18 @@ class Notifications:
         """Tells a dead one again. Raises NotFoundError, ConflictError if it is not dead."""
 
         async def change(unit: UnitOfWork) -> Delivery:
-            delivery = await unit.notifications.get(delivery_id)
+            delivery = await unit.get(NotificationRepository).get(delivery_id)
             if delivery.state is not DeliveryState.DEAD:
                 raise ConflictError(
                     Code.INVALID_STATE_TRANSITION,
                     f"Only what is dead is told again; this is {delivery.state.value}.",
                 )
-            await unit.notifications.redrive(delivery_id, await self.once.now(unit))
-            return await unit.notifications.get(delivery_id)
+            await unit.get(NotificationRepository).redrive(delivery_id, await self.once.now(unit))
+            return await unit.get(NotificationRepository).get(delivery_id)
 
         return await self.once.run(command, change, render)
 
     async def forget_old(self, keep: timedelta) -> int:
         """Drops what was told longer ago by the clock that all share; gives its number."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
-            return await unit.notifications.forget(await self.once.now(unit) - keep)
+            return await unit.get(NotificationRepository).forget(await self.once.now(unit) - keep)

@@ -22,11 +22,13 @@ from app.alerts.domain.notifications import (
     left_out,
     notice_of,
 )
+from app.alerts.storage.notifications import NotificationRepository
 from app.configuration.domain.sections import NotificationRules
 from app.foundation.clock import SharedClock, agreed
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Clock
 from app.foundation.sql.database import Database
+from app.foundation.sql.events import EventRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
 
 _PAGE: Final = 500
@@ -46,8 +48,8 @@ class Outbox:
         """Notices of everything committed since the last time; all channels."""
         while True:
             async with self.database.read() as unit:
-                channels = await unit.notifications.channels()
-                is_behind = await unit.notifications.unseen() > 0
+                channels = await unit.get(NotificationRepository).channels()
+                is_behind = await unit.get(NotificationRepository).unseen() > 0
             # What is held back for people becomes due without an event.
             to_people = any(one.enabled and one.kind is ChannelKind.APPRISE for one in channels)
             if not (is_behind or to_people):
@@ -59,10 +61,10 @@ class Outbox:
         """One page of events; True when there are no more."""
         if not any(channel.enabled for channel in channels):
             # Everybody who writes waits for us: what nobody is to be told need not be read.
-            await unit.notifications.seen_all()
+            await unit.get(NotificationRepository).seen_all()
             return True
-        position = await unit.notifications.position()
-        records = await unit.events.after(position, _PAGE)
+        position = await unit.get(NotificationRepository).position()
+        records = await unit.get(EventRepository).after(position, _PAGE)
         notices = [notice for record in records if (notice := notice_of(record)) is not None]
         at = await agreed(unit, self.shared, self.clock)
         for channel in channels:
@@ -72,9 +74,11 @@ class Outbox:
                     await _Desk(unit, channel, self, at).take(mine)
                 continue
             for notice in mine:  # a program wants everything
-                await unit.notifications.add(channel.id, notice, at, DeliveryState.PENDING)
+                await unit.get(NotificationRepository).add(
+                    channel.id, notice, at, DeliveryState.PENDING
+                )
         if records:
-            await unit.notifications.seen(records[-1].seq)
+            await unit.get(NotificationRepository).seen(records[-1].seq)
         return len(records) < _PAGE
 
 
@@ -88,7 +92,7 @@ class _Desk:
     at: datetime
 
     async def take(self, notices: list[Notice]) -> None:
-        rules, at, log = self.outbox.rules(), self.at, self.unit.notifications
+        rules, at, log = self.outbox.rules(), self.at, self.unit.get(NotificationRepository)
         held = list(await log.held(self.channel.id))
         if not notices and not held:
             return
@@ -112,7 +116,7 @@ class _Desk:
     async def _digest(
         self, held: tuple[Delivery, ...] | list[Delivery], waiting: int, rules: NotificationRules
     ) -> None:
-        at, log = self.at, self.unit.notifications
+        at, log = self.at, self.unit.get(NotificationRepository)
         for kind in NoticeKind:
             mine = [one for one in held if one.notice.kind is kind]
             notices = [one.notice for one in mine]

@@ -12,7 +12,7 @@ from app.alerts.domain.lifecycle import Calm, Evaluation, evaluate
 from app.alerts.domain.models import Alert, AlertState, Resolution, Rule
 from app.alerts.services.cache import AlertBook, AlertMemory
 from app.alerts.services.facts import Nothing, facts_at, portfolio_facts
-from app.alerts.storage.alerts import LOOK_BACK
+from app.alerts.storage.alerts import LOOK_BACK, AlertRepository
 from app.configuration.domain.sections import Severity
 from app.foundation.concurrency import SingleFlight
 from app.foundation.errors import Code, ConflictError, RefusedError, UnavailableError
@@ -22,6 +22,7 @@ from app.foundation.ports import NewId
 from app.foundation.sql.database import BULK_STATEMENT_S, Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.storage.portfolio import PortfolioRepository
 from app.trading.services.position_sizing import DataFacts, facts_of
 
 _log = structlog.get_logger("alerts")
@@ -113,7 +114,9 @@ class AlertService:
         _, grounds = await self.look()
         wanted = _symbol(chosen, grounds)
         async with self.database.read() as unit:
-            found = await unit.alerts.resolved(limit, before, chosen.rule, chosen.severity, wanted)
+            found = await unit.get(AlertRepository).resolved(
+                limit, before, chosen.rule, chosen.severity, wanted
+            )
         return found, facts_of(grounds)
 
     async def get(self, alert_id: str) -> Alert:
@@ -123,7 +126,7 @@ class AlertService:
             if alert.id == alert_id:
                 return alert
         async with self.database.read() as unit:
-            return await unit.alerts.get(alert_id)
+            return await unit.get(AlertRepository).get(alert_id)
 
     async def acknowledge(
         self, alert_id: str, command: Command, render: Render[Alert] | None = None
@@ -173,7 +176,7 @@ class AlertService:
     async def forget_old(self, keep: timedelta) -> int:
         """Drops those that were resolved longer ago; gives their number."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
-            return await unit.alerts.forget(self.grounds.clock() - keep)
+            return await unit.get(AlertRepository).forget(self.grounds.clock() - keep)
 
     async def _move(
         self,
@@ -183,12 +186,12 @@ class AlertService:
         render: Render[Alert] | None,
     ) -> Outcome[Alert]:
         async def change(unit: UnitOfWork) -> Alert:
-            await unit.portfolio.load(for_update=True)
-            alert = await unit.alerts.get(alert_id)
+            await unit.get(PortfolioRepository).load(for_update=True)
+            alert = await unit.get(AlertRepository).get(alert_id)
             now = self.grounds.clock()
             moved = move(alert, now)
             if moved != alert:
-                await unit.alerts.save([moved])
+                await unit.get(AlertRepository).save([moved])
             if moved.resolution is not None:
                 unit.announce(alert_resolved(moved, moved.resolution, now))
             return moved
@@ -196,7 +199,7 @@ class AlertService:
         return await self.once.run(command, change, render)
 
     async def _evaluated(self, unit: UnitOfWork) -> tuple[Evaluation, Grounds]:
-        portfolio = await unit.portfolio.load()
+        portfolio = await unit.get(PortfolioRepository).load()
         grounds = await self.grounds.of(unit)
         book = await AlertBook.load(unit, portfolio, grounds)
         members = portfolio_facts(portfolio, grounds, book.past)
@@ -210,10 +213,10 @@ class AlertService:
         return evaluate(book.active, facts, grounds.configuration, ended, self.new_id, before)
 
     async def _kept(self, unit: UnitOfWork) -> tuple[Evaluation, Grounds]:
-        await unit.portfolio.load(for_update=True)
+        await unit.get(PortfolioRepository).load(for_update=True)
         seen, grounds = await self._evaluated(unit)
-        await unit.alerts.drop(seen.dropped)
-        await unit.alerts.save(seen.saved)
+        await unit.get(AlertRepository).drop(seen.dropped)
+        await unit.get(AlertRepository).save(seen.saved)
         for alert in seen.raised:
             unit.announce(alert_raised(alert, grounds.at))
         for alert in seen.ended:

@@ -7,6 +7,7 @@ from typing import Final
 import structlog
 
 from app.configuration.domain.model import Configuration
+from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import UnavailableError
 from app.foundation.events import ConfigurationChanged
 from app.foundation.sql.database import Database
@@ -28,7 +29,7 @@ class SettingsInForce:
     async def load(self, database: Database, at: datetime) -> None:
         """What is stored; an empty database gets the defaults, since decisions name a version."""
         async with database.write() as unit:
-            self.present = await unit.configuration.found(at, _AUTHOR)
+            self.present = await unit.get(ConfigurationRepository).found(at, _AUTHOR)
 
     async def reread(self, database: Database) -> None:
         """What is stored now, be it older: the database may have lost what was heard of.
@@ -38,7 +39,7 @@ class SettingsInForce:
         held = self.present
         async with database.read() as unit:
             try:
-                stored = await unit.configuration.current()
+                stored = await unit.get(ConfigurationRepository).current()
             except UnavailableError as error:
                 _log.error("settings_not_read", cause=error.code, kept_version=held.version)
                 return

@@ -25,6 +25,7 @@ from app.foundation.sql.errors import (
     unmigrated,
 )
 from app.foundation.sql.events import listen
+from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.file_lock import FileLock
 from app.foundation.sql.shielded import shielded
 from app.foundation.sql.unit_of_work import UnitOfWork
@@ -166,7 +167,7 @@ class Database:
         with suppress(ServiceError):
             for value in ("".join(lines), ""):  # the second gives the room back
                 async with self.write() as unit:
-                    await unit.facts.put(_TRIAL, value)
+                    await unit.get(FactRepository).put(_TRIAL, value)
             self._refusal = None
 
     async def listen(self, hint: Callable[[], None], beat: Callable[[], None]) -> None:
@@ -184,7 +185,7 @@ class Database:
         to another one.
         """
         async with self.write() as unit:
-            stored = await unit.facts.keep("data_source", source.value)
+            stored = await unit.get(FactRepository).keep("data_source", source.value)
         if stored != source.value:
             raise DataSourceMismatchError(
                 Code.DATABASE_UNAVAILABLE,

@@ -12,6 +12,7 @@ from app.market.services.follower import MarketFollower
 from app.market.services.publisher import MarketPublisher
 from app.market.services.service import MarketData
 from app.market.services.symbol_registry import SyncSummary
+from app.market.storage.shared_market import SharedMarketRepository
 
 PATIENCE_S: Final = 30.0
 LOOK_S: Final = 0.25
@@ -37,12 +38,12 @@ class SyncRequests:
         """Raises UnavailableError as the exchange does, or when nobody has the feed."""
         request_id = self.new_id()
         async with self.database.write() as unit:
-            await unit.shared_market.request_sync(request_id)
+            await unit.get(SharedMarketRepository).request_sync(request_id)
         try:
             async with asyncio.timeout(self.patience_s):
                 while True:
                     async with self.database.read() as unit:
-                        request = await unit.shared_market.sync_request(request_id)
+                        request = await unit.get(SharedMarketRepository).sync_request(request_id)
                     if request is not None and request.is_done:
                         break
                     await self.sleep(LOOK_S)
@@ -61,7 +62,7 @@ class SyncRequests:
     async def answer(self) -> None:
         """Does what others have asked for. Raises UnavailableError without the database."""
         async with self.database.read() as unit:
-            requests = await unit.shared_market.open_sync_requests()
+            requests = await unit.get(SharedMarketRepository).open_sync_requests()
         if not requests:
             return
         error = None
@@ -71,7 +72,7 @@ class SyncRequests:
         except ServiceError as refused:
             error = refused
         async with self.database.write() as unit:
-            await unit.shared_market.answer_sync_requests(
+            await unit.get(SharedMarketRepository).answer_sync_requests(
                 requests,
                 None if error is None else str(error.code),
                 None if error is None else error.detail,

@@ -9,7 +9,7 @@ import structlog
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.ports import Monotonic
 from app.foundation.sql.database import Database
-from app.foundation.sql.leases import Lease
+from app.foundation.sql.leases import Lease, LeaseRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.storage.shared_market import FEED
 
@@ -65,7 +65,7 @@ class FeedLease:
     async def look(self) -> Lease | None:
         """As it stands; None where nobody ever had it. Raises UnavailableError."""
         async with self.database.read() as unit:
-            present = self.seen = await unit.leases.present(FEED)
+            present = self.seen = await unit.get(LeaseRepository).present(FEED)
         if present is not None:
             self._highest = max(self._highest, present.epoch)
         return present
@@ -77,7 +77,9 @@ class FeedLease:
         if present is not None and present.left_ms >= 0 and present.holder != self.holder:
             return None
         async with self.database.write() as unit:
-            epoch = await unit.leases.acquire(FEED, self.holder, self._ttl_ms, self._highest)
+            epoch = await unit.get(LeaseRepository).acquire(
+                FEED, self.holder, self._ttl_ms, self._highest
+            )
         if epoch is not None:
             self._epoch, self._highest, self._renewed = epoch, epoch, sent
             self.seen = Lease(self.holder, epoch, self._ttl_ms)
@@ -94,7 +96,7 @@ class FeedLease:
             return
         held = self.epoch
         async with self.database.write() as unit:
-            renewed = await unit.leases.renew(FEED, held, self._ttl_ms)
+            renewed = await unit.get(LeaseRepository).renew(FEED, held, self._ttl_ms)
         if renewed:
             self._renewed = sent
         else:
@@ -111,7 +113,7 @@ class FeedLease:
         held, self._epoch = self._epoch, None
         if held is not None:
             async with self.database.write() as unit:
-                await unit.leases.release(FEED, held)
+                await unit.get(LeaseRepository).release(FEED, held)
             _log.info("feed_released", epoch=held, holder=self.holder)
 
     @property
@@ -124,7 +126,7 @@ async def require_epoch(unit: UnitOfWork, epoch: int) -> None:
 
     Raises UnavailableError(market_data_stale).
     """
-    if not await unit.leases.is_present(FEED, epoch):
+    if not await unit.get(LeaseRepository).is_present(FEED, epoch):
         raise UnavailableError(
             Code.MARKET_DATA_STALE,
             "The market feed has another owner by now; what was seen before is not written.",

@@ -28,6 +28,8 @@ from app.market.domain.symbols import SymbolEntry
 from app.market.services.feed_leader import Fence, anybody
 from app.market.services.snapshot import BARS
 from app.market.services.state import CANDLE_SOURCE, LiveMarket, joined
+from app.market.storage.candles import CandleRepository
+from app.market.storage.market_data import MarketRepository
 
 _log = structlog.get_logger("market_fetch")
 
@@ -144,10 +146,12 @@ class Fetcher:
         now_ms = self.live.server_clock.now_ms()
         async with self.database.read() as unit:
             stored = {
-                interval: await unit.candles.load(ids, interval, now_ms - (bars + 1) * interval.ms)
+                interval: await unit.get(CandleRepository).load(
+                    ids, interval, now_ms - (bars + 1) * interval.ms
+                )
                 for interval, bars in BARS.items()
             }
-            rates = await unit.market.funding(ids, now_ms - FUNDING_KEEP_MS)
+            rates = await unit.get(MarketRepository).funding(ids, now_ms - FUNDING_KEEP_MS)
         market = self.live.market
         for interval, found in stored.items():
             # a local exchange may have been set back: what lies ahead of its clock is not known
@@ -226,7 +230,7 @@ class Fetcher:
             return
         async with self.database.write(BULK_STATEMENT_S) as unit:
             await self.fence(unit)
-            saved = await unit.candles.save(
+            saved = await unit.get(CandleRepository).save(
                 {entry.symbol_id: series for entry, series in fresh.items()}, interval
             )
         self.metrics.market_candles_stored.labels(interval.name.lower()).inc(saved.written)
@@ -260,7 +264,7 @@ class Fetcher:
         if any(fresh.values()):
             async with self.database.write(BULK_STATEMENT_S) as unit:
                 await self.fence(unit)
-                await unit.market.save_funding(
+                await unit.get(MarketRepository).save_funding(
                     {entry.symbol_id: rates for entry, rates in fresh.items()}
                 )
         market = self.live.market

@@ -18,7 +18,9 @@ from app.market.services.publisher import Mark, SharedMarket, received, stamped,
 from app.market.services.service import MarketData
 from app.market.services.snapshot import BARS
 from app.market.services.state import FillProgress, Market, Received, joined
-from app.market.storage.shared_market import Stamped
+from app.market.storage.candles import CandleRepository
+from app.market.storage.market_data import MarketRepository
+from app.market.storage.shared_market import SharedMarketRepository, Stamped
 from app.scoring.services.service import Scoring
 
 _BAR_OF_GRACE: Final = 1
@@ -51,10 +53,10 @@ class MarketFollower:
         found = None
         sent = self.monotonic()
         async with self.database.read() as unit:
-            stamp = await unit.shared_market.stamp()
+            stamp = await unit.get(SharedMarketRepository).stamp()
             if stamp is not None and (stamp.epoch, stamp.version) != self._seen:
                 sent = self.monotonic()
-                found = await unit.shared_market.newest()
+                found = await unit.get(SharedMarketRepository).newest()
         heard = self.monotonic()
         await self.scoring.refresh()
         if found is None:
@@ -136,7 +138,7 @@ class MarketFollower:
         if not ids:
             return
         async with self.database.read() as unit:
-            found = await unit.candles.load(list(ids), interval, min(more.values()))
+            found = await unit.get(CandleRepository).load(list(ids), interval, min(more.values()))
         market = self.market.live.market
         held = market.series(interval)
         fresh = {
@@ -162,7 +164,7 @@ class MarketFollower:
             oldest_ms = self.market.server_clock.now_ms() - FUNDING_KEEP_MS
             since_ms = max(oldest_ms, min(last[code] for code in ids.values()))
             async with self.database.read() as unit:
-                found = await unit.market.funding(list(ids), since_ms)
+                found = await unit.get(MarketRepository).funding(list(ids), since_ms)
             for symbol_id, settled in found.items():
                 code = ids[symbol_id]
                 news = tuple(one for one in settled if one.settled_ms > last[code])
@@ -181,8 +183,10 @@ class MarketFollower:
         if last_ms <= int(log.times_ms[-1]):
             return
         async with self.database.read() as unit:
-            times = await unit.market.snapshot_times(int(log.times_ms[-1]) + 1)
-            values = await unit.market.open_interest([one.symbol_id for one in entries], times)
+            times = await unit.get(MarketRepository).snapshot_times(int(log.times_ms[-1]) + 1)
+            values = await unit.get(MarketRepository).open_interest(
+                [one.symbol_id for one in entries], times
+            )
         for taken_ms, row in zip(times, values, strict=True):
             known = {
                 one.contract.code: float(coins)

@@ -13,6 +13,7 @@ from app.foundation.errors import ServiceError
 from app.foundation.events import ModeChanged
 from app.foundation.ports import Clock, NewId
 from app.foundation.sql.database import Database
+from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.services.service_mode import Mode, ModeState
 
@@ -78,7 +79,7 @@ class ModeWatch:
 
     async def _tell(self, unit: UnitOfWork) -> None:
         await self.fence(unit)
-        told = await unit.facts.get(MODE)
+        told = await unit.get(FactRepository).get(MODE)
         # Before anything was known nothing was decided.
         was = Mode.FROZEN if told is None else Mode(told["mode"])
         last = None if told is None else told["id"]
@@ -93,4 +94,4 @@ class ModeWatch:
             )
             was, last = one.mode, one.id
         if last is not None:
-            await unit.facts.put(MODE, {"mode": was.value, "id": last})
+            await unit.get(FactRepository).put(MODE, {"mode": was.value, "id": last})

@@ -12,7 +12,7 @@ from app.market.domain.symbols import SymbolEntry
 from app.market.services.feed_leader import Fence, anybody
 from app.market.services.snapshot import MarketMoment
 from app.market.services.state import LiveMarket, OpenInterestLog
-from app.market.storage.market_data import MarketSnapshot
+from app.market.storage.market_data import MarketRepository, MarketSnapshot
 
 HOUR_MS: Final = 3_600_000
 IN_MEMORY_MS: Final = 16 * 24 * HOUR_MS  # the factors look back a week
@@ -52,8 +52,8 @@ class OpenInterestKeeper:
             )
         async with self.database.write(BULK_STATEMENT_S) as unit:
             await self.fence(unit)
-            await unit.market.save_snapshots(taken)
-            await unit.market.forget_snapshots(now_ms - RETENTION_MS)
+            await unit.get(MarketRepository).save_snapshots(taken)
+            await unit.get(MarketRepository).forget_snapshots(now_ms - RETENTION_MS)
         market = self.live.market
         longer = market.open_interest.with_row(now_ms, row, IN_MEMORY_MS)
         self.live.publish(replace(market, open_interest=longer))
@@ -62,9 +62,11 @@ class OpenInterestKeeper:
         """Take up the snapshots of the last days."""
         now_ms = self.live.server_clock.now_ms()
         async with self.database.read() as unit:
-            stored = await unit.market.snapshot_times(now_ms - IN_MEMORY_MS)
+            stored = await unit.get(MarketRepository).snapshot_times(now_ms - IN_MEMORY_MS)
             times = [taken for taken in stored if taken <= now_ms]
-            values = await unit.market.open_interest([one.symbol_id for one in entries], times)
+            values = await unit.get(MarketRepository).open_interest(
+                [one.symbol_id for one in entries], times
+            )
         codes = tuple(one.contract.code for one in entries)
         log = OpenInterestLog(codes, np.array(times, dtype=np.int64), values)
         self.live.publish(replace(self.live.market, open_interest=log))

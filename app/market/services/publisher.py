@@ -24,6 +24,7 @@ from app.market.services.feed_leader import FeedLease
 from app.market.services.service import MarketData
 from app.market.services.state import Market, Received
 from app.market.services.symbol_registry import SyncSummary
+from app.market.storage.shared_market import SharedMarketRepository
 from app.scoring.services.service import Scoring
 
 FORMAT: Final = 2
@@ -163,11 +164,11 @@ class MarketPublisher:
             return False
         # Ages are taken after the time of writing: a pause in between makes nothing younger.
         async with self.database.read() as unit:
-            stamped_ms = await unit.shared_market.clock_ms()
+            stamped_ms = await unit.get(SharedMarketRepository).clock_ms()
         moment = shared(market, self._course(), self.monotonic())
         payload = await asyncio.to_thread(packed, moment)
         async with self.database.write() as unit:
-            written = await unit.shared_market.publish(epoch, stamped_ms, payload)
+            written = await unit.get(SharedMarketRepository).publish(epoch, stamped_ms, payload)
         if not written:
             self.lease.lost()
             return False

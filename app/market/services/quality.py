@@ -6,6 +6,7 @@ from decimal import Decimal
 
 from app.foundation.idempotency import Command, Once, Outcome, Render
 from app.foundation.sql.database import Database
+from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.models import DataStatus
 from app.market.domain.quality_report import QualityReport
@@ -16,7 +17,9 @@ from app.market.services.quality_monitor import RELEASES
 from app.market.services.quality_reports import quality_of
 from app.market.services.service import MarketData
 from app.market.services.symbol_quality import doubt_of
-from app.market.storage.quality import StoredVerdict
+from app.market.storage.candle_revisions import CandleRevisionRepository
+from app.market.storage.quality import QualityRepository, StoredVerdict
+from app.portfolio.storage.portfolio import PortfolioRepository
 
 PastVerdict = StoredVerdict
 
@@ -89,14 +92,14 @@ class QualityService:
     async def revised(self, symbol_id: str) -> int:
         """How often the exchange has changed a candle of the symbol after its close."""
         async with self.database.read() as unit:
-            return await unit.candle_revisions.count(symbol_id)
+            return await unit.get(CandleRevisionRepository).count(symbol_id)
 
     async def history(
         self, symbol_id: str, before: datetime | None, limit: int
     ) -> tuple[StoredVerdict, ...]:
         """Changes of the verdict, newest first."""
         async with self.database.read() as unit:
-            return await unit.quality.page(symbol_id, before, limit)
+            return await unit.get(QualityRepository).page(symbol_id, before, limit)
 
     async def release(
         self, text: str, reason: str, command: Command, render: Render[Release] | None = None
@@ -107,7 +110,7 @@ class QualityService:
         """
 
         async def change(unit: UnitOfWork) -> Release:
-            await unit.portfolio.load(for_update=True)
+            await unit.get(PortfolioRepository).load(for_update=True)
             entry, moment = self.market.resolve(text), self.market.moment()
             rules = moment.configuration.quality
             held = doubt_of(moment.market, entry.contract.code, rules)
@@ -115,13 +118,13 @@ class QualityService:
             made = Release(entry.symbol, at, reason, command.actor, held is not None)
             if held is None:
                 return made
-            told = dict(await unit.facts.get(RELEASES) or {})
+            told = dict(await unit.get(FactRepository).get(RELEASES) or {})
             told[entry.symbol_id] = {
                 "at_ms": moment.server_ms,
                 "reason": made.reason,
                 "by": made.released_by,
             }
-            await unit.facts.put(RELEASES, told)
+            await unit.get(FactRepository).put(RELEASES, told)
             return made
 
         return await self.once.run(command, change, render)

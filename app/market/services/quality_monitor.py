@@ -13,6 +13,7 @@ import structlog
 
 from app.foundation.errors import ServiceError
 from app.foundation.sql.database import Database
+from app.foundation.sql.facts import FactRepository
 from app.market.domain.price_quarantine import Doubt, PriceState, lot_changed, read, released
 from app.market.domain.quality_report import QualityReport, QualityVerdict
 from app.market.domain.reference_prices import ReferencePrice, referred
@@ -22,7 +23,8 @@ from app.market.services.quality_reports import quality_of
 from app.market.services.snapshot import MarketMoment
 from app.market.services.state import LiveMarket
 from app.market.services.symbol_quality import reading_of
-from app.market.storage.quality import StoredVerdict
+from app.market.storage.candle_revisions import CandleRevisionRepository
+from app.market.storage.quality import QualityRepository, StoredVerdict
 
 LOTS: Final = "quality_lots"  # the fact: symbol id -> multiplier, value before a change in doubt
 
@@ -181,8 +183,8 @@ class QualityKeeper:
         if self._stored is not None:
             return
         async with self.database.read() as unit:
-            newest = await unit.quality.newest()
-            self._lots = recalled(await unit.facts.get(LOTS))
+            newest = await unit.get(QualityRepository).newest()
+            self._lots = recalled(await unit.get(FactRepository).get(LOTS))
         self._stored = {symbol_id: one.verdict for symbol_id, one in newest.items()}
         moment = self.moment()
         states = dict(moment.market.quality)
@@ -198,7 +200,7 @@ class QualityKeeper:
 
     async def _release(self) -> None:
         async with self.database.read() as unit:
-            told = await unit.facts.get(RELEASES) or {}
+            told = await unit.get(FactRepository).get(RELEASES) or {}
         states = dict(self.live.market.quality)
         for entry in self.moment().known.index.entries:
             word, state = told.get(entry.symbol_id), states.get(entry.contract.code)
@@ -245,14 +247,14 @@ class QualityKeeper:
             return
         async with self.database.write() as unit:
             await self.fence(unit)
-            await unit.quality.note(news)
+            await unit.get(QualityRepository).note(news)
             if lots != self._lots:
-                await unit.facts.put(LOTS, document(lots))
+                await unit.get(FactRepository).put(LOTS, document(lots))
             if is_due:
                 before = at - timedelta(days=rules.history_days)
-                await unit.quality.forget(before, rules.history_rows)
+                await unit.get(QualityRepository).forget(before, rules.history_rows)
                 oldest_ms = moment.server_ms - rules.revision_days * _DAY_MS
-                await unit.candle_revisions.forget(oldest_ms)
+                await unit.get(CandleRevisionRepository).forget(oldest_ms)
         if is_due:
             self._forgotten_ms = moment.server_ms
         self._lots = lots

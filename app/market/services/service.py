@@ -41,6 +41,7 @@ from app.market.services.snapshot import MarketMoment
 from app.market.services.state import NOT_STARTED, Filling, FillProgress, LiveMarket, joined
 from app.market.services.symbol_registry import Registry, SyncSummary
 from app.market.services.view import Quote
+from app.market.storage.candles import CandleRepository
 from app.operations.services.health import MarketFacts
 
 _log = structlog.get_logger("market_data")
@@ -143,7 +144,9 @@ class MarketData:
     ) -> CandleSeries:
         """The first `limit` closed candles opened in [start_ms, end_ms), as they were stored."""
         async with self.database.read() as unit:
-            return await unit.candles.page(entry.symbol_id, interval, start_ms, end_ms, limit)
+            return await unit.get(CandleRepository).page(
+                entry.symbol_id, interval, start_ms, end_ms, limit
+            )
 
     def is_filled(self) -> bool:
         """Whether everything that a scoring reads has been asked for since the start."""

@@ -13,7 +13,7 @@ from app.market.domain.sectors import UNCLASSIFIED
 from app.market.domain.symbols import SymbolEntry, SymbolIndex
 from app.market.services.snapshot import MarketMoment
 from app.market.services.symbol_registry import Registry
-from app.market.storage.symbols import SpecificationVersion
+from app.market.storage.symbols import SpecificationVersion, SymbolRepository
 
 __all__ = [
     "SpecificationVersion",
@@ -120,7 +120,7 @@ async def specifications(
 ) -> tuple[SpecificationVersion, ...]:
     """Every specification that the contract has had, oldest first."""
     async with registry.database.read() as unit:
-        return await unit.symbols.specifications(entry.symbol_id)
+        return await unit.get(SymbolRepository).specifications(entry.symbol_id)
 
 
 def _validate(index: SymbolIndex, texts: Sequence[str]) -> tuple[Validated, ...]:

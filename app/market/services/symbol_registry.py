@@ -26,7 +26,7 @@ from app.market.domain.models import PAUSED, Contract, ContractListing, Contract
 from app.market.domain.sectors import SectorTable, parse_sectors
 from app.market.domain.symbols import SymbolEntry, SymbolIndex, standard_symbol
 from app.market.services.feed_leader import Fence, anybody
-from app.market.storage.symbols import SavedSymbols, SymbolRecord
+from app.market.storage.symbols import SavedSymbols, SymbolRecord, SymbolRepository
 
 _log = structlog.get_logger("registry")
 
@@ -130,7 +130,7 @@ class Registry:
     async def load(self) -> int:
         """Take up what was stored before; the number of contracts."""
         async with self.database.read() as unit:
-            records = await unit.symbols.all()
+            records = await unit.get(SymbolRepository).all()
         # Of two listings of a code the one that is there, else the one that was seen last.
         ordered = sorted(records, key=lambda one: (one.vanished_at is None, one.last_seen))
         self.known = _known({one.contract.code: one for one in ordered})
@@ -228,7 +228,7 @@ class Registry:
         if records:
             async with self.database.write() as unit:
                 await self.fence(unit)
-                saved = await unit.symbols.save(records, now)
+                saved = await unit.get(SymbolRepository).save(records, now)
             self.revision += 1
         known |= {one.contract.code: one for one in records}
         for contract in seen:

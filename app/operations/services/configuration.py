@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from app.configuration.domain.document import as_document, validate
 from app.configuration.domain.model import Configuration
+from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import Code, ConflictError, RefusedError
 from app.foundation.events import ConfigurationChanged
 from app.foundation.idempotency import Command, Once, Outcome, Render
@@ -20,6 +21,8 @@ from app.portfolio.services.decision_context import Grounds, GroundsNow
 from app.portfolio.services.member_views import by_score
 from app.portfolio.services.membership import last_facts
 from app.portfolio.services.rebalance_runs import require_none
+from app.portfolio.storage.history import HistoryRepository
+from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.domain.algorithm import require_sound
 from app.scoring.domain.factors import FACTORS, Factor
 
@@ -36,7 +39,7 @@ class ConfigurationService:
 
     async def current(self) -> Configuration:
         async with self.database.read() as unit:
-            return await unit.configuration.current()
+            return await unit.get(ConfigurationRepository).current()
 
     async def put(
         self,
@@ -59,8 +62,8 @@ class ConfigurationService:
         """
 
         async def change(unit: UnitOfWork) -> Configuration:
-            portfolio = await unit.portfolio.load(for_update=True)
-            present = await unit.configuration.current()
+            portfolio = await unit.get(PortfolioRepository).load(for_update=True)
+            present = await unit.get(ConfigurationRepository).current()
             command.require_version(present.version)
             wanted = validate(_by_standard_name(changes, present, self.grounds.market), present)
             if "scoring" in changes:
@@ -75,7 +78,7 @@ class ConfigurationService:
                     "or let the lowest-scored go with the change (evict_lowest).",
                 )
             grounds = replace(await self.grounds.of(unit), configuration=wanted)
-            await unit.configuration.add(wanted, grounds.at, command.actor)
+            await unit.get(ConfigurationRepository).add(wanted, grounds.at, command.actor)
             done = configure(portfolio, wanted.version, as_document(wanted), grounds.at, reason)
             if most < size:
                 await require_none(unit, await self.once.now(unit))
@@ -89,7 +92,7 @@ class ConfigurationService:
     async def history(self, before_seq: int | None, limit: int) -> tuple[PortfolioEvent, ...]:
         """The events of new versions, newest first; the payload holds the settings."""
         async with self.database.read() as unit:
-            return await unit.history.page(before_seq, limit, kind=EventType.CONFIG)
+            return await unit.get(HistoryRepository).page(before_seq, limit, kind=EventType.CONFIG)
 
 
 def _by_standard_name(

@@ -14,6 +14,7 @@ from app.foundation.errors import Code, UnavailableError
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Clock
 from app.foundation.sql.database import BULK_STATEMENT_S, Database
+from app.foundation.sql.events import EventRepository
 from app.operations.domain.event_codec import EventRecord, Topic
 from app.operations.services.event_messages import Frame
 from app.operations.services.event_subscription import Entry, Reader, Recent, Stored
@@ -60,8 +61,8 @@ class EventStream:
     async def open(self) -> None:
         """Starts at the newest event; older ones are read from the database when asked for."""
         async with self.database.read() as unit:
-            head = await unit.events.head()
-            newest = await unit.events.after(head - 1, 1)
+            head = await unit.get(EventRepository).head()
+            newest = await unit.get(EventRepository).after(head - 1, 1)
         self._recent.begin(head, _with(head, newest))
 
     def nudge(self) -> None:
@@ -89,12 +90,12 @@ class EventStream:
             async with self.database.read() as unit:
                 # The newest that we know is read along: its number may be another event's by now,
                 # with a server that took over unnoticed and lacked the last commits.
-                page = await unit.events.after(known - 1, _PAGE)
+                page = await unit.get(EventRepository).after(known - 1, _PAGE)
                 if page and page[0].seq == known:
                     is_lost = newest is not None and page[0] != newest
                     page = page[1:]
                 else:
-                    is_lost = not page and await unit.events.head() < known
+                    is_lost = not page and await unit.get(EventRepository).head() < known
             if is_lost:
                 await self._begin_anew()
             if is_lost or not page:
@@ -117,7 +118,7 @@ class EventStream:
         page = await self.stored(0, frozenset())
         _log.error("events_went_back", known=self._recent.head, stored=page.head)
         async with self.database.read() as unit:
-            newest = await unit.events.after(page.head - 1, 1)
+            newest = await unit.get(EventRepository).after(page.head - 1, 1)
         self._recent.begin(page.head, _with(page.head, newest))
         for reader in self._readers:
             reader.begin_anew(page)
@@ -130,8 +131,11 @@ class EventStream:
     async def stored(self, after: int, topics: frozenset[Topic]) -> Stored:
         """A page from the database, for a reader that is behind what is in memory."""
         async with self.database.read() as unit:
-            head, floor = await unit.events.head(), await unit.events.floor()
-            page = await unit.events.after(after, _REPLAY_PAGE, sorted(topics))
+            head, floor = (
+                await unit.get(EventRepository).head(),
+                await unit.get(EventRepository).floor(),
+            )
+            page = await unit.get(EventRepository).after(after, _REPLAY_PAGE, sorted(topics))
         upto = page[-1].seq if len(page) == _REPLAY_PAGE else max(head, after)
         return Stored(tuple(Entry(record) for record in page), upto, floor, head)
 
@@ -173,7 +177,7 @@ class EventStream:
         """Drops events that are older than can be replayed; gives their number."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
             now = await agreed(unit, self.shared, self.clock)
-            return await unit.events.forget(now - KEEP, MOST)
+            return await unit.get(EventRepository).forget(now - KEEP, MOST)
 
 
 def _with(seq: int, found: Sequence[EventRecord]) -> EventRecord | None:

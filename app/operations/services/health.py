@@ -38,8 +38,10 @@ from app.operations.services.health_models import (
     TaskFacts,
 )
 from app.operations.services.process_metrics import ServiceLevels, VitalSigns, counted
+from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.services.service import Scoring
 from app.signals.domain.track_record import SignalQueue
+from app.signals.storage.statistics import SignalCountRepository
 
 __all__ = [
     "ComponentHealth",
@@ -241,14 +243,14 @@ class StatusSources:
     async def portfolio_facts(self) -> PortfolioFacts:
         """The committed portfolio in figures; raises UnavailableError without a database."""
         async with self.database.read() as unit:
-            portfolio = await unit.portfolio.load()
+            portfolio = await unit.get(PortfolioRepository).load()
         most = self.in_force().max_portfolio_symbols
         return PortfolioFacts(portfolio.version, len(portfolio.members), most, portfolio.cash_u)
 
     async def signal_queue(self) -> SignalQueue:
         """What waits of signals; raises UnavailableError without a database."""
         async with self.database.read() as unit:
-            return await unit.signal_counts.queue()
+            return await unit.get(SignalCountRepository).queue()
 
     def scoring_facts(self) -> ScoringFacts | None:
         """The newest board in figures; None before the first."""

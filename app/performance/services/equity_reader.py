@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.models import Interval
 from app.performance.domain.equity_curve import (
@@ -44,6 +45,9 @@ from app.portfolio.domain.event_log import (
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.returns import Figures
 from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.storage.history import HistoryRepository
+from app.portfolio.storage.portfolio import PortfolioRepository
+from app.scoring.storage.hourly_bars import HourlyBarRepository
 from app.trading.services.position_sizing import DataFacts, facts_of
 
 
@@ -66,7 +70,7 @@ async def stretch(
     stored before they kept their equity make it the whole history; one that did not know its
     equity, for a mark that may still be found, makes it begin before that mark was missed.
     """
-    weighing = await _sound(unit, await unit.history.last_weighing(until))
+    weighing = await _sound(unit, await unit.get(HistoryRepository).last_weighing(until))
     if weighing is not None and weighing.occurred_at <= begun_at:
         weighing = None  # it is the beginning itself
     return await _from(unit, weighing, begun_at if has_start else None)
@@ -81,7 +85,9 @@ async def followed(
     if curve.broken is None or is_lost or read.is_given_up:
         return read, curve
     wanted = missed(read.changes)
-    closes = await unit.hourly_bars.closes({(one.symbol_id, one.opened_ms) for one in wanted})
+    closes = await unit.get(HourlyBarRepository).closes(
+        {(one.symbol_id, one.opened_ms) for one in wanted}
+    )
     found = [
         LateMark.of(one, closes[one.symbol_id, one.opened_ms])
         for one in wanted
@@ -96,7 +102,7 @@ async def followed(
 async def weighed_before(unit: UnitOfWork, version: int) -> tuple[KnownEquity, ...]:
     """The equities that weighings before that version have kept, oldest first."""
     found = []
-    for at, made, index in await unit.history.weighed(INDEX):
+    for at, made, index in await unit.get(HistoryRepository).weighed(INDEX):
         if made < version and index is not None and index["equity"] is not None:
             found.append(KnownEquity(at, Decimal(index["equity"])))
     return tuple(found)
@@ -109,7 +115,9 @@ async def indexed(unit: UnitOfWork, drafts: Sequence[Draft], stamp: Stamp) -> tu
     """
     if not any(draft.type in WEIGHS for draft in drafts):
         return tuple(drafts)
-    before = await _from(unit, await _sound(unit, await unit.history.last_weighing()), None)
+    before = await _from(
+        unit, await _sound(unit, await unit.get(HistoryRepository).last_weighing()), None
+    )
     # Its place in the chain is not known yet, and has no part in the equity.
     step = steps(seal(drafts, stamp, None))[-1]
     read = replace(before, changes=(*before.changes, step))
@@ -130,7 +138,7 @@ async def _sound(unit: UnitOfWork, weighing: PortfolioEvent | None) -> Portfolio
         since = broken_since(weighing)
         if since is None:
             break
-        earlier = await unit.history.last_weighing(since - datetime.resolution)
+        earlier = await unit.get(HistoryRepository).last_weighing(since - datetime.resolution)
         # Where a clock was set back a later one may bear an earlier time.
         weighing = earlier if earlier is not None and earlier.seq < weighing.seq else None
     return weighing
@@ -141,11 +149,11 @@ async def _from(
 ) -> Stretch:
     index = None if weighing is None else weighing.payload.get(INDEX)
     if weighing is None or index is None:
-        events = await unit.history.moves()
+        events = await unit.get(HistoryRepository).moves()
         return _stretch(events, steps(events), None)
     equity = None if index["equity"] is None else Decimal(index["equity"])
     opening = Opening(equity, index["broken"], begun_at, broken_since(weighing))
-    events = await unit.history.moves(weighing=weighing)
+    events = await unit.get(HistoryRepository).moves(weighing=weighing)
     version = int(weighing.payload["version"])
     changes = tuple(step for step in steps(events) if step.version >= version)
     return _stretch(events, changes, opening)
@@ -233,9 +241,9 @@ async def track_of(
     unit: UnitOfWork, grounds_now: GroundsNow, need: Need, swaps: Sequence[Step] = ()
 ) -> Track:
     """What `need` says, within a transaction; the symbols of `swaps` are valued, too."""
-    portfolio = await unit.portfolio.load()
-    grounds = grounds_now(await unit.configuration.current())
-    begun_at = await unit.history.begun_at()
+    portfolio = await unit.get(PortfolioRepository).load()
+    grounds = grounds_now(await unit.get(ConfigurationRepository).current())
+    begun_at = await unit.get(HistoryRepository).begun_at()
     if begun_at is None:
         return Track(portfolio, (), (), walk((), ()), grounds)
     has_start = need.is_from_the_start(begun_at)

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.models import DELISTED, Funding, Interval
+from app.market.storage.market_data import MarketRepository
 from app.performance.domain.attribution import Attribution
 from app.performance.domain.brinson import ActiveReturn
 from app.performance.domain.equity_curve import Day, Step, steps
@@ -30,6 +31,9 @@ from app.performance.services.service import (
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.returns import Figures, Trade
 from app.portfolio.domain.risk import risk_of
+from app.portfolio.storage.history import HistoryRepository
+from app.portfolio.storage.portfolio import PortfolioRepository
+from app.portfolio.storage.trades import TradeRepository
 from app.trading.services.position_sizing import DataFacts
 
 _DAYS = 30  # of the attribution where no period is given
@@ -75,7 +79,7 @@ class Reporting:
     async def replacements(self) -> ReplacementsMade:
         """The ledger of all replacements: prices since each, net of fees, spread and funding."""
         async with self.performance.database.read() as unit:
-            swapped = steps(await unit.history.moves(without=_REBALANCE))
+            swapped = steps(await unit.get(HistoryRepository).moves(without=_REBALANCE))
             track = await track_of(unit, self.performance.grounds, Need(), swapped)
             rates = await _funding_since(unit, swapped)
         ledger = ledger_of(_outcomes(swapped, track, rates))
@@ -85,10 +89,12 @@ class Reporting:
         """Over the period; without one the whole curve, and the last 30 days attributed."""
         async with self.performance.database.read() as unit:
             earliest, _ = _attributed_over(since, until, self.performance.grounds.clock())
-            portfolio = await unit.portfolio.load()
+            portfolio = await unit.get(PortfolioRepository).load()
             included = [member.included_at for member in portfolio.members]
             # A rebalance moves no member: without it a swap is all the same what it was.
-            swapped = steps(await unit.history.moves(since=since, without=_REBALANCE))
+            swapped = steps(
+                await unit.get(HistoryRepository).moves(since=since, without=_REBALANCE)
+            )
             gains_since = min((earliest, *included))
             need = Need(days_since=since, gains_since=gains_since, has_figures=True)
             track = await track_of(unit, self.performance.grounds, need, swapped)
@@ -96,7 +102,7 @@ class Reporting:
             begin, end = _attributed_over(since, until, track.grounds.at)
             ledgers = await attributed(unit, track, begin, end)
             realized = await realized_in(unit, portfolio, since, until)
-            trades = await unit.trades.page(None, _TRADES, since=since, until=until)
+            trades = await unit.get(TradeRepository).page(None, _TRADES, since=since, until=until)
             rates = await _funding_since(unit, swapped)
         active = await asyncio.to_thread(active_return, track, begin, end)
         daily = track.grounds.market.panel(Interval.DAY)
@@ -133,7 +139,7 @@ async def _funding_since(
         {key for step in swapped for one in step.swaps for key in (one.old_id, one.new_id)}
     )
     since = swapped[0].at - timedelta(days=1)
-    return await unit.market.funding(ids, round(since.timestamp() * 1000))
+    return await unit.get(MarketRepository).funding(ids, round(since.timestamp() * 1000))
 
 
 def _outcomes(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.decimal_math import total
 from app.foundation.errors import Code, ConflictError, RefusedError
 from app.foundation.idempotency import Command, Once, Outcome, Render
@@ -24,6 +25,8 @@ from app.portfolio.domain.returns import BookedResult, SinceInclusion, Trade
 from app.portfolio.services.change_recorder import Ledger
 from app.portfolio.services.decision_context import Grounds, GroundsNow
 from app.portfolio.services.state_cache import Step
+from app.portfolio.storage.portfolio import PortfolioRepository
+from app.portfolio.storage.trades import TradeRepository
 from app.trading.services.position_sizing import DataFacts
 
 _AHEAD = timedelta(minutes=5)  # clocks of two machines may differ by this
@@ -81,14 +84,16 @@ class Performance:
         """
 
         async def change(unit: UnitOfWork) -> Trade:
-            portfolio = await unit.portfolio.load(for_update=True)
+            portfolio = await unit.get(PortfolioRepository).load(for_update=True)
             # Under the lock nobody moves what is known.
             known = self.grounds.memory.known(self.database)
             grounds = self.grounds(
-                await unit.configuration.current() if known is None else known.configuration
+                await unit.get(ConfigurationRepository).current()
+                if known is None
+                else known.configuration
             )
             result = _result(text, claim, grounds)
-            booked = await unit.trades.find(result.trade_id)
+            booked = await unit.get(TradeRepository).find(result.trade_id)
             if booked is not None:
                 if booked.result != result:
                     raise ConflictError(
@@ -101,7 +106,7 @@ class Performance:
             done = Change(portfolio, ()).then(draft, grounds.at)
             events = await self.ledger.commit(unit, portfolio, done, grounds, command)
             trade = Trade(result, events[-1].seq, grounds.at)
-            realized = {result.symbol_id: await unit.trades.book(trade)}
+            realized = {result.symbol_id: await unit.get(TradeRepository).book(trade)}
             step = Step(portfolio, events[-1], done.portfolio.version, realized=realized)
             self.grounds.memory.hand_over(self.database, unit, step)
             return trade
@@ -121,9 +126,9 @@ class Performance:
         async with self.database.read() as unit:
             wanted = None
             if symbol is not None:
-                grounds = self.grounds(await unit.configuration.current())
+                grounds = self.grounds(await unit.get(ConfigurationRepository).current())
                 wanted = grounds.resolve(symbol).symbol_id
-            return await unit.trades.page(
+            return await unit.get(TradeRepository).page(
                 before_seq, limit, symbol_id=wanted, since=since, until=until
             )
 
@@ -137,7 +142,7 @@ class Performance:
     ) -> tuple[tuple[HeldPosition, ...], Track]:
         """Of the present members; booked results of those that occurred in the period."""
         async with self.database.read() as unit:
-            portfolio = await unit.portfolio.load()
+            portfolio = await unit.get(PortfolioRepository).load()
             begun = min((one.included_at for one in portfolio.members), default=None)
             track = await track_of(unit, self.grounds, Need(gains_since=begun, has_days=False))
             realized = await realized_in(unit, portfolio, since, until)
@@ -166,9 +171,9 @@ async def attributed(
 ) -> tuple[Attribution, ...]:
     """The ledgers of a period: the index, then one for each currency."""
     weights = {member.symbol: member.weight_u for member in track.portfolio.members}
-    late = [one.result for one in await unit.trades.between(since, None)]
+    late = [one.result for one in await unit.get(TradeRepository).between(since, None)]
     after = [one for one in late if one.occurred_at > since]
-    totals = await unit.trades.totals()
+    totals = await unit.get(TradeRepository).totals()
     return (
         of_index(track.curve.points, since, until, weights, track.sector),
         *of_booked(totals, after, since, until, weights, track.sector),
@@ -180,9 +185,9 @@ async def realized_in(
 ) -> dict[str, Decimal]:
     """What was realised in the period, by symbol id; without one, all that ever was."""
     if since is None and until is None:
-        return await unit.trades.realized()
+        return await unit.get(TradeRepository).realized()
     found: dict[str, Decimal] = {}
-    for trade in await unit.trades.between(since, until):
+    for trade in await unit.get(TradeRepository).between(since, until):
         one = trade.result
         found[one.symbol_id] = total((found.get(one.symbol_id, Decimal(0)), one.net))
     return found
@@ -220,7 +225,7 @@ async def _came_in(unit: UnitOfWork, portfolio: Portfolio, result: BookedResult)
     for one in portfolio.members:
         if one.symbol_id == result.symbol_id and one.included_at <= result.occurred_at:
             return one.included_at
-    stays = await unit.portfolio.memberships(result.symbol_id)
+    stays = await unit.get(PortfolioRepository).memberships(result.symbol_id)
     return min((stay.member.included_at for stay in stays), default=None)
 
 

@@ -6,6 +6,8 @@ from datetime import datetime
 from app.performance.domain.equity_curve import PerformanceMark
 from app.performance.services.equity_reader import Need, track_of
 from app.performance.services.service import Performance
+from app.performance.storage.snapshots import PerformanceMarkRepository
+from app.portfolio.storage.history import HistoryRepository
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,7 @@ class PerformanceMarks:
         it later is no mark of that slot.
         """
         async with self.performance.database.write() as unit:
-            begun = await unit.history.begun_at()
+            begun = await unit.get(HistoryRepository).begun_at()
             if begun is None or slot < begun:
                 return None
             grounds = self.performance.grounds
@@ -39,7 +41,7 @@ class PerformanceMarks:
                 reason=now.reason,
                 prices={symbol: price for symbol, price in marks.items() if price is not None},
             )
-            await unit.performance_marks.note(mark)
+            await unit.get(PerformanceMarkRepository).note(mark)
         return mark
 
     async def page(
@@ -51,4 +53,4 @@ class PerformanceMarks:
     ) -> tuple[PerformanceMark, ...]:
         """Oldest first."""
         async with self.performance.database.read() as unit:
-            return await unit.performance_marks.page(limit, after, since, until)
+            return await unit.get(PerformanceMarkRepository).page(limit, after, since, until)

@@ -23,7 +23,10 @@ from app.portfolio.domain.models import Portfolio, faults
 from app.portfolio.domain.rebalance_plan import rulings, targets, within_bands
 from app.portfolio.services.decision_context import Grounds
 from app.portfolio.services.lot_plan import lot_rule
-from app.portfolio.storage.portfolio import Departure, MemberStatus
+from app.portfolio.storage.controls import ControlRepository
+from app.portfolio.storage.history import HistoryRepository
+from app.portfolio.storage.portfolio import Departure, MemberStatus, PortfolioRepository
+from app.portfolio.storage.replacements import ReplacementRepository
 
 _LEAVES: Final = {
     EventType.REMOVE: MemberStatus.REMOVED,
@@ -111,7 +114,7 @@ class Ledger:
         Raises ConflictError where the operator's switch or locks forbid it.
         """
         if any(draft.type in HELD_BACK for draft in change.drafts):
-            (await unit.controls.load()).at(grounds.at).require(change.drafts)
+            (await unit.get(ControlRepository).load()).at(grounds.at).require(change.drafts)
         after = change.portfolio
         broken = faults(after, grounds.configuration.max_portfolio_symbols)
         if broken:
@@ -125,14 +128,16 @@ class Ledger:
             code_version=self.code_version,
         )
         drafts = await indexed(unit, marked(before, change, grounds), stamp)
-        events = await unit.history.append(drafts, stamp)
+        events = await unit.get(HistoryRepository).append(drafts, stamp)
         if entering := sum(draft.type is EventType.ADD for draft in drafts):
-            await unit.replacements.fill_vacancies(entering)
-        await unit.portfolio.save(before, after, grounds.at, _departures(before, change.drafts))
+            await unit.get(ReplacementRepository).fill_vacancies(entering)
+        await unit.get(PortfolioRepository).save(
+            before, after, grounds.at, _departures(before, change.drafts)
+        )
         for symbol in {one.symbol for one in before.members} - {
             one.symbol for one in after.members
         }:
-            await unit.replacements.forget(symbol)
+            await unit.get(ReplacementRepository).forget(symbol)
         for event in events:
             unit.announce(
                 PortfolioChanged(

@@ -25,6 +25,8 @@ from app.portfolio.services.change_recorder import Ledger
 from app.portfolio.services.decision_context import Grounds, GroundsNow
 from app.portfolio.services.replacement_candidates import correlation_of
 from app.portfolio.services.state_cache import Step
+from app.portfolio.storage.controls import ControlRepository
+from app.portfolio.storage.portfolio import PortfolioRepository
 from app.trading.services.position_sizing import DataFacts, facts_of
 
 
@@ -146,7 +148,7 @@ class ControlService:
             made = Switch(enabled, reason, grounds.at, command.actor)
             done = switched(portfolio, enabled, reason, grounds.at)
             events = await self.ledger.commit(unit, portfolio, done, grounds, command)
-            await unit.controls.keep_switch(made)
+            await unit.get(ControlRepository).keep_switch(made)
             step = Step(portfolio, events[-1], done.portfolio.version, switch=made)
             self.grounds.memory.hand_over(self.database, unit, step)
             return made
@@ -205,7 +207,7 @@ class ControlService:
 
     async def _locked(self, unit: UnitOfWork, command: Command) -> tuple[Portfolio, Grounds]:
         """The portfolio, which nobody else moves until the end of the transaction."""
-        portfolio = await unit.portfolio.load(for_update=True)
+        portfolio = await unit.get(PortfolioRepository).load(for_update=True)
         command.require_version(portfolio.version)
         return portfolio, await self._grounds(unit)
 
@@ -219,7 +221,7 @@ class ControlService:
         locks: Mapping[str, Lock],
     ) -> None:
         events = await self.ledger.commit(unit, before, done, grounds, command)
-        await unit.controls.keep_locks(locks)
+        await unit.get(ControlRepository).keep_locks(locks)
         step = Step(before, events[-1], done.portfolio.version, locks=locks)
         self.grounds.memory.hand_over(self.database, unit, step)
 

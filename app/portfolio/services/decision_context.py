@@ -8,6 +8,7 @@ from decimal import Decimal
 import numpy as np
 
 from app.configuration.domain.model import Configuration, CorrelationBasis, CorrelationRules
+from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.decimal_math import to_millionths
 from app.foundation.errors import Code, RefusedError, UnavailableError
 from app.foundation.memoize import Views
@@ -49,6 +50,9 @@ from app.portfolio.domain.target_weights import marked, prices_of
 from app.portfolio.domain.weighting_methods import Covariance, covariance
 from app.portfolio.services.refusals import Refusals
 from app.portfolio.services.state_cache import Committed, Memory
+from app.portfolio.storage.controls import ControlRepository
+from app.portfolio.storage.history import HistoryRepository
+from app.portfolio.storage.replacements import ReplacementRepository
 from app.scoring.domain.board import Board, Card
 
 
@@ -416,10 +420,10 @@ class GroundsNow:
 
     async def of(self, unit: UnitOfWork) -> Grounds:
         """The same with what the transaction sees: settings, and the prices of the last weights."""
-        grounds = self(await unit.configuration.current())
-        leaving = await unit.replacements.confirmed()
-        controls = (await unit.controls.load()).at(grounds.at)
-        weighed = await unit.history.last_weighing()
+        grounds = self(await unit.get(ConfigurationRepository).current())
+        leaving = await unit.get(ReplacementRepository).confirmed()
+        controls = (await unit.get(ControlRepository).load()).at(grounds.at)
+        weighed = await unit.get(HistoryRepository).last_weighing()
         prices = {} if weighed is None else prices_of(weighed.payload)
         return replace(grounds, set_at=prices, leaving=leaving, controls=controls)
 

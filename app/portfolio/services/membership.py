@@ -25,6 +25,8 @@ from app.portfolio.services.rebalance_runs import require_none
 from app.portfolio.services.replacement_candidates import correlation_of
 from app.portfolio.services.target_weights import kept_targets
 from app.portfolio.services.view_cache import basis
+from app.portfolio.storage.portfolio import PortfolioRepository
+from app.portfolio.storage.trades import TradeRepository
 from app.scoring.domain.board import CardStatus
 
 _ASKED: Final = {rule.name: rule.title for rule in RULES}
@@ -125,7 +127,7 @@ class PortfolioService:
             if newcomers:
                 done = add(portfolio, newcomers, most, grounds.at, reason)
                 portfolio = await self._commit(unit, portfolio, done, grounds, command)
-            realized = await unit.trades.realized()
+            realized = await unit.get(TradeRepository).realized()
             shown = portfolio_view(portfolio, grounds.weighed(), realized)
             return Initialised(shown, selection.refused)
 
@@ -156,7 +158,7 @@ class PortfolioService:
             _require_admissible(entry.symbol, others, done.portfolio, grounds)
             _require_room(entry.symbol, None, others, grounds)
             after = await self._commit(unit, portfolio, done, grounds, command)
-            realized = await unit.trades.realized()
+            realized = await unit.get(TradeRepository).realized()
             return member_view(member_of(after, entry.symbol), after, grounds.weighed(), realized)
 
         with self.grounds.refusals.counted():
@@ -216,7 +218,7 @@ class PortfolioService:
             _require_admissible(entry.symbol, others, done.portfolio, grounds)
             _require_room(entry.symbol, old.symbol, others, grounds)
             after = await self._commit(unit, portfolio, done, grounds, command)
-            realized = await unit.trades.realized()
+            realized = await unit.get(TradeRepository).realized()
             new = member_view(member_of(after, entry.symbol), after, grounds.weighed(), realized)
             ours, theirs = new.score, grounds.score(old.symbol)
             difference = None if ours is None or theirs is None else ours - theirs
@@ -226,7 +228,7 @@ class PortfolioService:
             return await self.once.run(command, change, render, along=along)
 
     async def _locked(self, unit: UnitOfWork, command: Command) -> tuple[Portfolio, Grounds]:
-        portfolio = await unit.portfolio.load(for_update=True)
+        portfolio = await unit.get(PortfolioRepository).load(for_update=True)
         command.require_version(portfolio.version)
         grounds = await self.grounds.of(unit)
         if portfolio.members:  # of nothing no run can set weights

@@ -12,6 +12,7 @@ from app.portfolio.domain.proposals import WHOLE, Decision, Proposal, ProposalKi
 from app.portfolio.domain.replacement import Proposal as Swap
 from app.portfolio.services.decision_context import Grounds
 from app.portfolio.services.rebalance_steps import Planned
+from app.portfolio.storage.proposals import ProposalRepository
 
 _BY: Final = "schedule"
 
@@ -25,7 +26,7 @@ async def offer(
     called under the portfolio's lock.
     """
     kept: list[Proposal] = []
-    for stored in await unit.proposals.all_open(kinds):
+    for stored in await unit.get(ProposalRepository).all_open(kinds):
         old = stored.at(at)
         if old.state is ProposalState.OPEN and any(old.is_same(new) for new in wanted):
             kept.append(old)
@@ -36,7 +37,7 @@ async def offer(
         await close(unit, old)
     fresh = [new for new in wanted if not any(new.is_same(old) for old in kept)]
     for new in fresh:
-        await unit.proposals.open(new)
+        await unit.get(ProposalRepository).open(new)
         unit.announce(
             ProposalOpened(
                 new.proposal_id, new.kind.value, new.subject, new.version, new.expires_at, at
@@ -47,7 +48,7 @@ async def offer(
 
 async def close(unit: UnitOfWork, ended: Proposal) -> bool:
     """Keep and tell the end of a proposal; False if it had one."""
-    if ended.decision is None or not await unit.proposals.decide(ended):
+    if ended.decision is None or not await unit.get(ProposalRepository).decide(ended):
         return False
     unit.announce(
         ProposalDecided(

@@ -15,7 +15,10 @@ from app.portfolio.services.proposal_book import close
 from app.portfolio.services.rebalance_runs import Rebalanced
 from app.portfolio.services.rebalance_steps import RebalanceRequest
 from app.portfolio.services.rebalancing import Rebalancing
+from app.portfolio.storage.portfolio import PortfolioRepository
+from app.portfolio.storage.proposals import ProposalRepository
 from app.signals.services.actions import Changed, applied, carried_out, step_in
+from app.signals.storage.signals import SignalEffectRepository
 
 Ready = Callable[[], Awaitable[None]]
 End = Callable[[UnitOfWork, str | None, int], Awaitable[None]]
@@ -44,8 +47,8 @@ class Proposals:
     ) -> tuple[Shown, ...]:
         """Newest first; `before` is (opened_at, proposal_id) of the last of the page before."""
         async with self.database.read() as unit:
-            version = (await unit.portfolio.load()).version
-            found = await unit.proposals.page(before, limit, kind)
+            version = (await unit.get(PortfolioRepository).load()).version
+            found = await unit.get(ProposalRepository).page(before, limit, kind)
         now = self.clock()
         return tuple(_shown(one.at(now), version) for one in found)
 
@@ -100,7 +103,7 @@ class Proposals:
         found = await self._one(proposal_id)
 
         async def change(unit: UnitOfWork) -> Proposal:
-            portfolio = await unit.portfolio.load(for_update=True)
+            portfolio = await unit.get(PortfolioRepository).load(for_update=True)
             command.require_version(portfolio.version)
             decision = Decision(self.clock(), command.actor, reason)
             return await _ended(unit, found, ProposalState.DECLINED, decision)
@@ -120,7 +123,7 @@ class Proposals:
 
             async def signal_ends(unit: UnitOfWork, version: int) -> None:
                 signal_id = proposal.action["signal_id"]
-                await unit.signal_effects.carried_out(signal_id, version)
+                await unit.get(SignalEffectRepository).carried_out(signal_id, version)
                 await applied(unit, signal_id, version, self.clock())
                 await end(unit, None, version)
 
@@ -146,7 +149,7 @@ class Proposals:
 
     async def _one(self, proposal_id: str) -> Proposal:
         async with self.database.read() as unit:
-            found = await unit.proposals.one(proposal_id)
+            found = await unit.get(ProposalRepository).one(proposal_id)
         if found is None:
             raise NotFoundError(Code.NOT_FOUND, "There is no such proposal.")
         return found
@@ -155,8 +158,8 @@ class Proposals:
         """That it may be approved; what has ended by itself is written down as such."""
 
         async def look(unit: UnitOfWork) -> ConflictError | None:
-            portfolio = await unit.portfolio.load(for_update=True)
-            stored = await unit.proposals.one(proposal_id)
+            portfolio = await unit.get(PortfolioRepository).load(for_update=True)
+            stored = await unit.get(ProposalRepository).one(proposal_id)
             now = self.clock()
             proposal = None if stored is None else stored.at(now)
             if proposal is None or proposal.state is not ProposalState.OPEN:
@@ -180,7 +183,7 @@ async def _ended(
     unit: UnitOfWork, found: Proposal, state: ProposalState, decision: Decision
 ) -> Proposal:
     """`found`, which may have moved since it was read, in its final state."""
-    stored = await unit.proposals.one(found.proposal_id)
+    stored = await unit.get(ProposalRepository).one(found.proposal_id)
     ended = (stored or found).at(decision.at).ended(state, decision)
     if not await close(unit, ended):
         raise _has_ended("decided")

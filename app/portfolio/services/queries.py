@@ -25,6 +25,10 @@ from app.portfolio.domain.returns import Figures
 from app.portfolio.services.decision_context import Grounds, GroundsNow
 from app.portfolio.services.member_views import MemberView, PortfolioView, portfolio_view, weakest
 from app.portfolio.services.replacement_candidates import correlation_of
+from app.portfolio.storage.history import HistoryRepository
+from app.portfolio.storage.portfolio import PortfolioRepository
+from app.portfolio.storage.trades import TradeRepository
+from app.scoring.storage.runs import ScoringRepository
 from app.trading.services.position_sizing import DataFacts
 
 
@@ -163,16 +167,18 @@ class PortfolioOverview:
             if symbol is not None:
                 grounds = await self.grounds.of(unit)
                 name = grounds.resolve(symbol).symbol
-            return await unit.history.page(before_seq, limit, symbol=name, kind=kind)
+            return await unit.get(HistoryRepository).page(before_seq, limit, symbol=name, kind=kind)
 
     async def integrity(self) -> Integrity:
         """Check the invariants, the chain, and that the history folds to the state."""
         async with self.database.read() as unit:
-            portfolio = await unit.portfolio.load()
-            events = await unit.history.all()
+            portfolio = await unit.get(PortfolioRepository).load()
+            events = await unit.get(HistoryRepository).all()
             grounds = await self.grounds.of(unit)
-            stored = await unit.scoring.latest_composites(one.symbol for one in portfolio.members)
-            totals = await unit.trades.totals()
+            stored = await unit.get(ScoringRepository).latest_composites(
+                one.symbol for one in portfolio.members
+            )
+            totals = await unit.get(TradeRepository).totals()
         # Every event is hashed anew: that takes longer than a request may hold up the others.
         checks = await asyncio.to_thread(invariants, portfolio, events, grounds, stored, totals)
         return Integrity(
@@ -185,7 +191,7 @@ class PortfolioOverview:
 
     async def _view(self) -> tuple[PortfolioView, Grounds]:
         async with self.database.read() as unit:
-            portfolio = await unit.portfolio.load()
+            portfolio = await unit.get(PortfolioRepository).load()
             grounds = await self.grounds.of(unit)
         return portfolio_view(portfolio, grounds), grounds
 

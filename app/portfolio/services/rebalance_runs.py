@@ -25,6 +25,7 @@ from app.portfolio.domain.rebalance_run import LEASE, Failure, Outcome, Run, Run
 from app.portfolio.domain.weight_allocation import Allocation, Flag
 from app.portfolio.services.lot_plan import LotPlan, LotRule
 from app.portfolio.services.rebalance_steps import Planned, RebalanceRequest, failure_of
+from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
 from app.trading.services.position_sizing import DataFacts
 
 _RETRY_S: Final = 1.0
@@ -71,7 +72,7 @@ class RebalanceRuns:
     async def forget_old(self, keep: timedelta) -> int:
         """Drops runs that ended longer ago; gives their number."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
-            return await unit.rebalance_runs.forget(await self.now(unit) - keep)
+            return await unit.get(RebalanceRunRepository).forget(await self.now(unit) - keep)
 
     async def claim(self, request: RebalanceRequest, command: Command) -> Run:
         """A run that has the portfolio for itself; or the ended one of the same tick.
@@ -99,14 +100,14 @@ class RebalanceRuns:
         async def claimed(unit: UnitOfWork) -> tuple[Run, bool]:
             now = await self.now(unit)
             mine = replace(wanted, requested_at=now, lease_until=now + LEASE)
-            found = await unit.rebalance_runs.claim(mine, now)
+            found = await unit.get(RebalanceRunRepository).claim(mine, now)
             if (
                 request.is_unattended
                 and found.is_active
                 and found.scheduled_at == request.scheduled_at
             ):
                 found = replace(found, owner=self.owner, lease_until=now + LEASE)
-                return found, await unit.rebalance_runs.take_over(found)
+                return found, await unit.get(RebalanceRunRepository).take_over(found)
             return found, found.run_id == wanted.run_id or not found.is_active
 
         try:
@@ -128,11 +129,11 @@ class RebalanceRuns:
         try:
             async with self.database.write() as unit:
                 if isinstance(error, PreconditionFailedError):
-                    await unit.rebalance_runs.withdraw(run)
+                    await unit.get(RebalanceRunRepository).withdraw(run)
                     return None
                 failed = run.failed(failure_of(error), await self.now(unit))
-                await unit.rebalance_runs.close(failed, steps)
-                return await unit.rebalance_runs.one(run.run_id)
+                await unit.get(RebalanceRunRepository).close(failed, steps)
+                return await unit.get(RebalanceRunRepository).one(run.run_id)
         except ServiceError:
             return None  # its lease ends by itself
 
@@ -141,13 +142,13 @@ class RebalanceRuns:
     ) -> tuple[Run, ...]:
         """Newest first; `before` is (requested_at, run_id) of the last of the page before."""
         async with self.database.read() as unit:
-            return await unit.rebalance_runs.page(before, limit, state)
+            return await unit.get(RebalanceRunRepository).page(before, limit, state)
 
     async def one(self, run_id: str) -> tuple[Run, tuple[Step, ...]]:
         """A run and the steps that it took; raises NotFoundError."""
         async with self.database.read() as unit:
-            run = await unit.rebalance_runs.one(run_id)
-            steps = await unit.rebalance_runs.steps(run_id)
+            run = await unit.get(RebalanceRunRepository).one(run_id)
+            steps = await unit.get(RebalanceRunRepository).steps(run_id)
         if run is None:
             raise NotFoundError(Code.NOT_FOUND, "There is no such rebalance run.")
         return run, steps
@@ -158,7 +159,7 @@ async def end(unit: UnitOfWork, run: Run, steps: Iterable[Step]) -> None:
 
     Raises ConflictError where another process has taken its place: then nothing may be committed.
     """
-    if not await unit.rebalance_runs.close(run, steps):
+    if not await unit.get(RebalanceRunRepository).close(run, steps):
         raise lost(run)
 
 
@@ -167,7 +168,7 @@ async def require_none(unit: UnitOfWork, now: datetime) -> None:
 
     To be asked under the portfolio's lock, by what changes its members.
     """
-    active = await unit.rebalance_runs.active()
+    active = await unit.get(RebalanceRunRepository).active()
     if active is not None and not active.has_lapsed(now):
         raise in_progress(active)
 

@@ -32,6 +32,9 @@ from app.portfolio.domain.rebalance_run import (
 from app.portfolio.services.change_recorder import Ledger
 from app.portfolio.services.decision_context import Grounds, GroundsNow
 from app.portfolio.services.lot_plan import LotPlan, LotRule, lot_plan, lot_rule, trading_costs
+from app.portfolio.storage.history import HistoryRepository
+from app.portfolio.storage.portfolio import PortfolioRepository
+from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ async def load(
     Raises PreconditionFailedError and, unless it is a dry run, UnavailableError (no_board_yet,
     market_data_stale) and ConflictError(trading_disabled).
     """
-    portfolio = await unit.portfolio.load(for_update=True)
+    portfolio = await unit.get(PortfolioRepository).load(for_update=True)
     command.require_version(portfolio.version)
     grounds, refusal = await grounds_now.of(unit), None
     try:
@@ -88,8 +91,10 @@ async def load(
             raise
         refusal = failure_of(refused)
     slot = interval_slot(portfolio, grounds.configuration, grounds.at)
-    is_done = slot is not None and await unit.rebalance_runs.has_found_nothing(slot)
-    return Loaded(portfolio, grounds, await unit.history.last_rebalance(), is_done, refusal)
+    is_done = slot is not None and await unit.get(RebalanceRunRepository).has_found_nothing(slot)
+    return Loaded(
+        portfolio, grounds, await unit.get(HistoryRepository).last_rebalance(), is_done, refusal
+    )
 
 
 def decide(loaded: Loaded, request: RebalanceRequest) -> Planned:

@@ -7,6 +7,7 @@ from typing import Final
 
 from app.configuration.domain.model import WeightingMethod
 from app.configuration.domain.sections import Policy
+from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import ServiceError
 from app.foundation.idempotency import Along, Command, Once, Outcome, Render
 from app.foundation.sql.database import Database
@@ -39,6 +40,8 @@ from app.portfolio.services.rebalance_steps import (
 )
 from app.portfolio.services.target_weights import Optimized, Weights, kept_targets
 from app.portfolio.services.view_cache import held_basis
+from app.portfolio.storage.portfolio import PortfolioRepository
+from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
 from app.trading.services.position_sizing import facts_of
 
 CHECK: Final = "scheduled check"
@@ -85,7 +88,7 @@ class Rebalancing:
         Raises UnavailableError (no_board_yet, market_data_stale).
         """
         async with self.database.read() as unit:
-            portfolio = await unit.portfolio.load()
+            portfolio = await unit.get(PortfolioRepository).load()
             grounds = await self.grounds.of(unit)
         return weighing.optimized(portfolio, grounds, method)
 
@@ -123,7 +126,7 @@ class Rebalancing:
         """
         if scheduled_at is None:
             async with self.database.read() as unit:
-                cadences = (await unit.configuration.current()).cadences
+                cadences = (await unit.get(ConfigurationRepository).current()).cadences
             scheduled_at = slot(self.runs.clock(), cadences.rebalance_check)
         request = RebalanceRequest(CHECK, scheduled_at=scheduled_at, is_unattended=True)
         await self.run(request, command)
@@ -208,7 +211,7 @@ class Rebalancing:
             loaded = await load(unit, self.grounds, request, command)
             before, grounds = loaded.portfolio, loaded.grounds
             running = run.to(RunState.RUNNING, await self.runs.now(unit))
-            if not await unit.rebalance_runs.start(running):
+            if not await unit.get(RebalanceRunRepository).start(running):
                 raise lost(run)
             board = grounds.require_board()
             detail |= {"version": before.version, "board": board.run_id}

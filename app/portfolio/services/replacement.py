@@ -35,6 +35,8 @@ from app.portfolio.services.member_views import member_view
 from app.portfolio.services.membership import Replaced, last_facts, swap_costs
 from app.portfolio.services.proposal_book import of_swap, offer
 from app.portfolio.services.replacement_candidates import Pair, contender, contenders
+from app.portfolio.storage.portfolio import PortfolioRepository
+from app.portfolio.storage.replacements import ReplacementRepository
 from app.trading.services.position_sizing import DataFacts, facts_of
 
 IMPROVED = "a better symbol, confirmed"
@@ -74,7 +76,7 @@ class Replacement:
     async def evaluate(self) -> Replacements:
         """What would be replaced by what, and what is in the way; counts and writes nothing."""
         async with self.database.read() as unit:
-            portfolio = await unit.portfolio.load()
+            portfolio = await unit.get(PortfolioRepository).load()
             grounds = await self.grounds.of(unit)
             proposals = await self._proposals(unit, portfolio, grounds, count=False)
         required = grounds.configuration.replacement.confirmations
@@ -98,11 +100,11 @@ class Replacement:
         """
 
         async def change(unit: UnitOfWork) -> Executed:
-            portfolio = await unit.portfolio.load(for_update=True)
+            portfolio = await unit.get(PortfolioRepository).load(for_update=True)
             command.require_version(portfolio.version)
             grounds = await self.grounds.of(unit)
             forced = any(grounds.must_leave(one.symbol) for one in portfolio.members)
-            vacancies = await unit.replacements.vacancies()
+            vacancies = await unit.get(ReplacementRepository).vacancies()
             if forced_only and not forced and not (vacancies and grounds.has_board_in_force()):
                 return Executed(portfolio.version, (), ())
             may_force = not unattended or _may_force(grounds)
@@ -148,7 +150,7 @@ class Replacement:
             facts = last_facts(member, grounds)
             done = remove(portfolio, member.symbol, facts, grounds.at, reason)
             await self.ledger.commit(unit, portfolio, done, grounds, who)
-            await unit.replacements.vacate(Vacancy(member.symbol, why), grounds.at)
+            await unit.get(ReplacementRepository).vacate(Vacancy(member.symbol, why), grounds.at)
             portfolio = done.portfolio
             exits.append(member.symbol)
         return tuple(exits), portfolio
@@ -225,8 +227,8 @@ class Replacement:
         self, unit: UnitOfWork, portfolio: Portfolio, grounds: Grounds, *, count: bool
     ) -> tuple[Proposal, ...]:
         rules = grounds.configuration.replacement
-        tallies = await unit.replacements.tallies()
-        last = await unit.replacements.last_swap()
+        tallies = await unit.get(ReplacementRepository).tallies()
+        last = await unit.get(ReplacementRepository).last_swap()
         field = contenders(portfolio, grounds)
         pending = (one.candidate for one in tallies.values())
         noise = noises((*(one.contender.symbol for one in field.leavers), *pending), grounds)
@@ -246,7 +248,7 @@ class Replacement:
             rules,
         )
         if counting:
-            await unit.replacements.keep(_kept(proposals, tallies))
+            await unit.get(ReplacementRepository).keep(_kept(proposals, tallies))
         if obstacle is None:
             return proposals
         return tuple(replace(one, blocked_by=(obstacle, *one.blocked_by)) for one in proposals)

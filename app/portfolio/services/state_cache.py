@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Final
 
 from app.configuration.domain.model import Configuration
+from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.concurrency import SingleFlight
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
@@ -15,7 +16,11 @@ from app.portfolio.domain.controls import Controls, Lock, Switch
 from app.portfolio.domain.event_log import EventType, PortfolioEvent
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.target_weights import prices_of
-from app.portfolio.storage.revision import Revision
+from app.portfolio.storage.controls import ControlRepository
+from app.portfolio.storage.history import HistoryRepository
+from app.portfolio.storage.portfolio import PortfolioRepository
+from app.portfolio.storage.revision import Revision, RevisionRepository
+from app.portfolio.storage.trades import TradeRepository
 
 # Neither members nor weights are moved by these, only the version rises.
 _CONTROLS: Final = frozenset({EventType.SWITCH, EventType.LOCK})
@@ -38,15 +43,15 @@ class Committed:
 
     @classmethod
     async def load(cls, unit: UnitOfWork, revision: Revision) -> "Committed":
-        weighed = await unit.history.last_weighing()
+        weighed = await unit.get(HistoryRepository).last_weighing()
         return cls(
             revision=revision,
-            portfolio=await unit.portfolio.load(),
-            configuration=await unit.configuration.current(),
-            controls=await unit.controls.load(),
+            portfolio=await unit.get(PortfolioRepository).load(),
+            configuration=await unit.get(ConfigurationRepository).current(),
+            controls=await unit.get(ControlRepository).load(),
             set_at={} if weighed is None else prices_of(weighed.payload),
-            rebalanced_at=await unit.history.last_rebalance(),
-            realized=await unit.trades.realized(),
+            rebalanced_at=await unit.get(HistoryRepository).last_rebalance(),
+            realized=await unit.get(TradeRepository).realized(),
         )
 
     async def renewed(self, unit: UnitOfWork, revision: Revision) -> "Committed":
@@ -58,7 +63,7 @@ class Committed:
         before, after = self.revision.history, revision.history
         if before is None or after is None or after < before:
             return await Committed.load(unit, revision)
-        kinds = await unit.history.kinds_since(before, self.revision.tip)
+        kinds = await unit.get(HistoryRepository).kinds_since(before, self.revision.tip)
         if kinds is None or not kinds <= _BESIDE:
             return await Committed.load(unit, revision)
         if revision.configuration != self.revision.configuration:
@@ -67,8 +72,12 @@ class Committed:
             self,
             revision=revision,
             portfolio=replace(self.portfolio, version=revision.portfolio),
-            controls=await unit.controls.load() if kinds & _CONTROLS else self.controls,
-            realized=await unit.trades.realized() if kinds & _RESULTS else self.realized,
+            controls=await unit.get(ControlRepository).load()
+            if kinds & _CONTROLS
+            else self.controls,
+            realized=await unit.get(TradeRepository).realized()
+            if kinds & _RESULTS
+            else self.realized,
         )
 
 
@@ -163,7 +172,7 @@ class Memory:
         # Before looking: what comes after it is looked for again.
         commits = database.changed(*_RESTS_ON)
         async with database.read() as unit:
-            revision = await unit.revisions.now()
+            revision = await unit.get(RevisionRepository).now()
             known = None if self._kept is None or self._kept[0] is not database else self._kept[2]
             if known is None or known.revision != revision:
                 load = Committed.load if known is None else known.renewed

@@ -10,7 +10,7 @@ from app.scoring.domain.algorithm import made
 from app.scoring.domain.board import Family
 from app.scoring.domain.composite import FORMULA, AlgorithmSpec
 from app.scoring.domain.factors import FACTORS, Factor
-from app.scoring.storage.runs import Algorithm
+from app.scoring.storage.runs import Algorithm, ScoringRepository
 
 _AUTHOR: Final = "service"
 
@@ -28,7 +28,7 @@ class AlgorithmFacts:
 async def in_force(unit: UnitOfWork, spec: AlgorithmSpec) -> AlgorithmFacts:
     """The newest stored version if its parameters are these, else the version after it."""
     body = body_of(spec)
-    stored = {one.name: one for one in await unit.scoring.algorithms()}
+    stored = {one.name: one for one in await unit.get(ScoringRepository).algorithms()}
     newest = stored.get(spec.name)
     if newest is not None and newest.body == body:
         return AlgorithmFacts(spec.name, newest.version, body, newest.created_at)
@@ -40,7 +40,7 @@ async def kept(unit: UnitOfWork, spec: AlgorithmSpec, at: datetime) -> Algorithm
     facts = await in_force(unit, spec)
     if facts.created_at is None:
         version = Algorithm(facts.name, facts.version, facts.body, at, _AUTHOR)
-        await unit.scoring.keep_algorithm(version)
+        await unit.get(ScoringRepository).keep_algorithm(version)
     return facts
 
 

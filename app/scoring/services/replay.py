@@ -18,7 +18,9 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.models import Book, CandleSeries, Floats, Funding, Interval, Level
 from app.market.domain.panel import FIELDS, Panel, ScoringInputs, Source
-from app.market.storage.candle_revisions import Revision
+from app.market.storage.candle_revisions import CandleRevisionRepository, Revision
+from app.market.storage.candles import CandleRepository
+from app.market.storage.symbols import SymbolRepository
 from app.scoring.domain.board import Board
 from app.scoring.domain.engine import score
 from app.scoring.domain.factors import FACTORS, Factor
@@ -26,6 +28,7 @@ from app.scoring.domain.input_hash import board_hash
 from app.scoring.domain.market_factors import OPEN_INTEREST_MS, snapshot
 from app.scoring.services.algorithm_versions import spec_of
 from app.scoring.services.steadiness import Steadiness
+from app.scoring.storage.runs import ScoringRepository
 
 Candles = dict[str, dict[str, CandleSeries]]  # by window and symbol, as they stand
 Former = dict[str, dict[str, tuple[Revision, ...]]]  # what was said of them before
@@ -243,15 +246,17 @@ class Replaying:
         So it does where its algorithm has a factor that this service has not.
         """
         async with self.database.read() as unit:
-            board = await unit.scoring.run(run_id)
+            board = await unit.get(ScoringRepository).run(run_id)
             if board is None:
                 raise NotFoundError(Code.NOT_FOUND, "There is no scoring run of that id.")
-            packed = await unit.scoring.inputs(run_id)
+            packed = await unit.get(ScoringRepository).inputs(run_id)
             if packed is None:
                 raise NotFoundError(
                     Code.NOT_FOUND, "The inputs of that run are not kept any more: for a day only."
                 )
-            stored = await unit.scoring.algorithm(board.algorithm, board.algorithm_version)
+            stored = await unit.get(ScoringRepository).algorithm(
+                board.algorithm, board.algorithm_version
+            )
             document = await asyncio.to_thread(unpack, packed)
             candles = await _candles(unit, document, board.calculated_at)
         spec = None if stored is None else spec_of(stored.name, stored.body, self.factors)
@@ -286,7 +291,7 @@ async def _candles(
     """Candles by window and symbol as they stand now, and what was said of them before."""
     # Of a name the listing that was there then: what came later goes first, then what had gone.
     records = sorted(
-        await unit.symbols.all(),
+        await unit.get(SymbolRepository).all(),
         key=lambda one: (one.first_seen <= at, one.vanished_at is None or one.vanished_at > at),
     )
     known = {one.symbol: one.id for one in records}
@@ -295,8 +300,8 @@ async def _candles(
     former: Former = {}
     for window, interval in _FROM_MS.items():
         first = document[window]["first_ms"]
-        found = await unit.candles.load(tuple(names), interval, first)
+        found = await unit.get(CandleRepository).load(tuple(names), interval, first)
         candles[window] = {names[one]: series for one, series in found.items()}
-        said = await unit.candle_revisions.since(tuple(names), interval, first)
+        said = await unit.get(CandleRevisionRepository).since(tuple(names), interval, first)
         former[window] = {names[one]: revisions for one, revisions in said.items()}
     return candles, former

@@ -18,6 +18,7 @@ from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.data_quality import worst
 from app.market.domain.models import DataStatus
 from app.market.services.feed_leader import Fence, anybody
+from app.market.storage.shared_market import SharedMarketRepository
 from app.scoring.domain.algorithm import algorithm, changes_of
 from app.scoring.domain.board import CLOCK_TOLERANCE, Board, BoardDraft, Card
 from app.scoring.domain.composite import AlgorithmSpec
@@ -30,6 +31,8 @@ from app.scoring.services.counterfactuals import Entries
 from app.scoring.services.inputs import RETRY_S, ScoringMarket, ScoringMoment, refuse_unknown
 from app.scoring.services.replay import Replaying, pack
 from app.scoring.services.steadiness import Steadiness
+from app.scoring.storage.moments import MomentRepository
+from app.scoring.storage.runs import ScoringRepository
 
 
 async def earlier(database: Database, spec: AlgorithmSpec) -> dict[str, HistoricMoments]:
@@ -39,7 +42,7 @@ async def earlier(database: Database, spec: AlgorithmSpec) -> dict[str, Historic
     """
     async with database.read() as unit:
         facts = await in_force(unit, spec)
-        return historic(await unit.moments.days(facts.name, facts.version))
+        return historic(await unit.get(MomentRepository).days(facts.name, facts.version))
 
 
 async def keep_seen(
@@ -47,7 +50,7 @@ async def keep_seen(
 ) -> None:
     """A board of too few symbols leaves what is known as it is. `day` is its UTC day."""
     if draft.seen:
-        await unit.moments.keep(made_by.name, made_by.version, day, draft.seen)
+        await unit.get(MomentRepository).keep(made_by.name, made_by.version, day, draft.seen)
 
 
 KEEP_RUNS: Final = timedelta(days=7)
@@ -100,23 +103,25 @@ class Scoring:
         """Take up the newest stored board, and the newest complete one."""
         async with self.database.read() as unit:
             until = self.clock() + CLOCK_TOLERANCE
-            latest = self._latest = await unit.scoring.latest(until)
+            latest = self._latest = await unit.get(ScoringRepository).latest(until)
             is_complete = latest is None or not latest.is_provisional
-            self._complete = latest if is_complete else await unit.scoring.latest_complete(until)
+            self._complete = (
+                latest if is_complete else await unit.get(ScoringRepository).latest_complete(until)
+            )
         return latest
 
     async def refresh(self) -> None:
         """Take up a board that another process has made since."""
         async with self.database.read() as unit:
             until = self.clock() + CLOCK_TOLERANCE
-            newest = await unit.shared_market.newest_run_id(until)
+            newest = await unit.get(SharedMarketRepository).newest_run_id(until)
             if newest is None or (self._latest is not None and newest == self._latest.run_id):
                 return
-            board = await unit.scoring.run(newest)
+            board = await unit.get(ScoringRepository).run(newest)
             # A complete board may have come between two looks.
             passed = None
             if board is not None and board.is_provisional:
-                passed = await unit.scoring.latest_complete(until)
+                passed = await unit.get(ScoringRepository).latest_complete(until)
         for one in (passed, board):
             if one is not None:
                 self._keep_newer(one)
@@ -224,11 +229,11 @@ class Scoring:
             data_source=self.market.source,
             is_provisional=prepared.draft.is_provisional(configuration.scoring.min_coverage),
         )
-        await unit.scoring.save(board, prepared.packed)
+        await unit.get(ScoringRepository).save(board, prepared.packed)
         if not board.is_provisional:
             await keep_seen(unit, prepared.draft, made_by, board.as_of.date())
-        await unit.scoring.drop_inputs(at - KEEP_INPUTS)
-        await unit.scoring.forget(at - KEEP_RUNS, at - KEEP_DAILY)
+        await unit.get(ScoringRepository).drop_inputs(at - KEEP_INPUTS)
+        await unit.get(ScoringRepository).forget(at - KEEP_RUNS, at - KEEP_DAILY)
         unit.announce(
             ScoresUpdated(
                 board.run_id,
@@ -294,12 +299,12 @@ class Scoring:
         """
         symbol = self.market.resolve(text).symbol
         async with self.database.read() as unit:
-            return await unit.scoring.history(symbol, before, limit)
+            return await unit.get(ScoringRepository).history(symbol, before, limit)
 
     async def run(self, run_id: str) -> Board:
         """A stored board. Raises NotFoundError."""
         async with self.database.read() as unit:
-            board = await unit.scoring.run(run_id)
+            board = await unit.get(ScoringRepository).run(run_id)
         if board is None:
             raise NotFoundError(Code.NOT_FOUND, "There is no scoring run of that id.")
         return board

@@ -22,10 +22,14 @@ from app.portfolio.services.membership import PortfolioService, Removed, Replace
 from app.portfolio.services.proposal_book import close
 from app.portfolio.services.replacement import noises
 from app.portfolio.services.replacement_candidates import contender, correlation_of
+from app.portfolio.storage.portfolio import PortfolioRepository
+from app.portfolio.storage.proposals import ProposalRepository
+from app.portfolio.storage.replacements import ReplacementRepository
 from app.signals.domain.evaluated_signal import Judged
 from app.signals.domain.models import Direction, Effect, Move, Signal, SignalState, Step
 from app.signals.domain.signal_action import policy_for, reason_of
 from app.signals.services.signal_news import tell
+from app.signals.storage.signals import SignalEffectRepository, SignalRepository
 
 # A signal stands in the place of having been found better on several boards.
 _WAIVED = frozenset({Block.UNCONFIRMED})
@@ -72,7 +76,7 @@ async def _swap(
         return refused
     rules = grounds.configuration.replacement
     noise = noises((old, symbol), grounds)
-    last = await unit.replacements.last_swap()
+    last = await unit.get(ReplacementRepository).last_swap()
     found = propose(
         Leaver(contender(old, grounds), held[old], None, is_pinned=False),
         contender(symbol, grounds),
@@ -131,10 +135,10 @@ async def applied(unit: UnitOfWork, signal_id: str, version: int, at: datetime) 
 
     Raises ConflictError(invalid_state_transition) for one that is not approved.
     """
-    judged = await unit.signals.one(signal_id)
+    judged = await unit.get(SignalRepository).one(signal_id)
     signal = judged.signal.to(SignalState.APPLIED, f"version {version} of the portfolio")
     done = replace(judged, signal=signal)
-    await unit.signals.save([done])
+    await unit.get(SignalRepository).save([done])
     tell(unit, [done], at)
 
 
@@ -202,7 +206,7 @@ class SignalActions:
         """See to all approved signals that nothing has been done about; how many there were."""
         now = self.grounds.clock()
         async with self.database.read() as unit:
-            waiting = await unit.signal_effects.waiting(now, BATCH)
+            waiting = await unit.get(SignalEffectRepository).waiting(now, BATCH)
         for signal_id in waiting:
             with self.grounds.refusals.counted():
                 due = await self.database.run(self._deciding(signal_id))
@@ -212,12 +216,12 @@ class SignalActions:
 
     def _deciding(self, signal_id: str) -> Callable[[UnitOfWork], Awaitable[Due | None]]:
         async def decide(unit: UnitOfWork) -> Due | None:
-            portfolio = await unit.portfolio.load(for_update=True)
-            if await unit.signal_effects.of([signal_id]):
+            portfolio = await unit.get(PortfolioRepository).load(for_update=True)
+            if await unit.get(SignalEffectRepository).of([signal_id]):
                 return None  # another process was first
             grounds = await self.grounds.of(unit)
             grounds.require_fresh_members(portfolio)
-            judged = await unit.signals.one(signal_id)
+            judged = await unit.get(SignalRepository).one(signal_id)
             if judged.verdict is None:
                 return None
             rules = grounds.configuration.signals
@@ -232,7 +236,7 @@ class SignalActions:
                 effect = Effect(signal_id, policy, step, None, grounds.at, made.proposal_id)
             else:
                 effect = Effect(signal_id, policy, step, "only observed", grounds.at)
-            await unit.signal_effects.add(effect)
+            await unit.get(SignalEffectRepository).add(effect)
             return None
 
         return decide
@@ -241,7 +245,7 @@ class SignalActions:
         self, unit: UnitOfWork, judged: Judged, step: Step, version: int, grounds: Grounds
     ) -> Proposal:
         """A newer signal about the same symbol takes the place of an older proposal."""
-        for old in await unit.proposals.all_open(_KINDS):
+        for old in await unit.get(ProposalRepository).all_open(_KINDS):
             if old.subject == step.symbol:
                 said = Decision(grounds.at, "schedule", "a newer signal asks for it")
                 now = old.at(grounds.at)
@@ -249,7 +253,7 @@ class SignalActions:
                 await close(unit, now.ended(ProposalState.SUPERSEDED, said) if is_open else now)
         lasts = timedelta(seconds=grounds.configuration.policy.expires_after)
         made = proposal_of(self.new_id(), judged, step, version, grounds, lasts)
-        await unit.proposals.open(made)
+        await unit.get(ProposalRepository).open(made)
         unit.announce(
             ProposalOpened(
                 made.proposal_id, made.kind.value, made.subject, version, made.expires_at,
@@ -266,7 +270,7 @@ class SignalActions:
         async def within(unit: UnitOfWork, version: int) -> None:
             now = self.grounds.clock()
             made = Effect(signal_id, Policy.AUTO, due.step, None, now, version=version)
-            await unit.signal_effects.add(made)
+            await unit.get(SignalEffectRepository).add(made)
             await applied(unit, signal_id, version, now)
 
         try:
@@ -279,6 +283,6 @@ class SignalActions:
             now = self.grounds.clock()
             failed = Effect(signal_id, Policy.AUTO, due.step, f"{error.code}: {error.detail}", now)
             async with self.database.write() as unit:
-                await unit.portfolio.load(for_update=True)
-                if not await unit.signal_effects.of([signal_id]):
-                    await unit.signal_effects.add(failed)
+                await unit.get(PortfolioRepository).load(for_update=True)
+                if not await unit.get(SignalEffectRepository).of([signal_id]):
+                    await unit.get(SignalEffectRepository).add(failed)

@@ -16,6 +16,7 @@ from app.signals.domain.models import Claim, Signal
 from app.signals.domain.outcomes import Window
 from app.signals.domain.track_record import Record, SourceKey, weights_of
 from app.signals.services.external_agents import Asked, OutsideAgents
+from app.signals.storage.statistics import SignalRecordRepository
 
 _STALE = "the market data of {} is too old to judge it"
 _ABSENT = "{} is not on the board"
@@ -98,7 +99,7 @@ class Judges:
     ) -> Skills:
         """Skills in this transaction, of the sources of `claims`; None: of all sources."""
         keys = None if claims is None else {(one.source, one.type) for one in claims}
-        agents, sources = await unit.signal_records.of(keys)
+        agents, sources = await unit.get(SignalRecordRepository).of(keys)
         return Skills(self.weights(agents, rules), sources)
 
     def weights(self, records: Mapping[str, Record], rules: SignalRules) -> dict[str, float] | None:

@@ -4,6 +4,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.concurrency import GroupCommit
 from app.foundation.errors import (
     Code,
@@ -21,7 +22,7 @@ from app.signals.domain.evaluated_signal import Judged
 from app.signals.domain.models import Claim, received
 from app.signals.services.evaluation import Judges, Skills, board_of
 from app.signals.services.signal_news import tell
-from app.signals.storage.signals import Name
+from app.signals.storage.signals import Name, SignalRepository
 
 GROUP: Final = 32  # in one transaction; judging more would hold up the event loop
 MOST_WAITING: Final = 500  # each is a request that waits for its answer
@@ -111,7 +112,7 @@ class SignalIntake:
         return replace(stored, is_replay=False)
 
     async def _together(self, unit: UnitOfWork, submissions: Sequence[Submission]) -> list[Reply]:
-        grounds = self.grounds(await unit.configuration.current())
+        grounds = self.grounds(await unit.get(ConfigurationRepository).current())
         replies: dict[int, Reply] = {}
         claims: dict[int, Claim] = {}
         for at, submission in enumerate(submissions):
@@ -143,7 +144,9 @@ class SignalIntake:
         self, unit: UnitOfWork, claims: Mapping[int, Claim], grounds: Grounds
     ) -> dict[int, Taken | ServiceError]:
         """By the place of the claim. Of several under one name the first counts."""
-        known = await unit.signals.all_named(filter(None, map(_name, claims.values())))
+        known = await unit.get(SignalRepository).all_named(
+            filter(None, map(_name, claims.values()))
+        )
         gate = await self._gate(unit, grounds, claims.values())
         found: dict[int, Taken | ServiceError] = {}
         made: dict[int, Judged] = {}
@@ -157,19 +160,19 @@ class SignalIntake:
                     found[at] = error
                     continue
                 names |= set() if name is None else {name}
-        new = await unit.signals.add([*made.values()])
+        new = await unit.get(SignalRepository).add([*made.values()])
         mine = {at: one for at, one in made.items() if one.signal.signal_id in new}
         tell(unit, mine.values(), grounds.at)
         found |= {at: Taken(one, is_new=True) for at, one in mine.items()}
         known |= {name: made[at] for at in mine if (name := _name(claims[at])) is not None}
         # Of these another process has been quicker.
-        known |= await unit.signals.all_named(names - known.keys())
+        known |= await unit.get(SignalRepository).all_named(names - known.keys())
         rest = (at for at in claims if at not in found)
         return found | {at: _again(claims[at], known) for at in rest}
 
     async def _gate(self, unit: UnitOfWork, grounds: Grounds, claims: Iterable[Claim]) -> "_Gate":
         skills = await self.judges.skills(unit, grounds.configuration.signals, claims)
-        return _Gate(grounds, self.judges, skills, await unit.signals.pending_count())
+        return _Gate(grounds, self.judges, skills, await unit.get(SignalRepository).pending_count())
 
 
 @dataclass(slots=True)

@@ -10,10 +10,13 @@ from app.foundation.events import SignalOutcomesBooked
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.services.decision_context import GroundsNow
+from app.scoring.storage.hourly_bars import HourlyBarRepository
 from app.signals.domain.opinion_pool import clipped
 from app.signals.domain.outcomes import GRACE, HOUR_MS, REACH_MS, Field, Window, gain_of
 from app.signals.domain.track_record import Record, SourceKey, claimed, is_right
-from app.signals.storage.outcomes import Booking, OpenOutcome
+from app.signals.storage.outcomes import Booking, OpenOutcome, SignalOutcomeRepository
+from app.signals.storage.signals import SignalRepository
+from app.signals.storage.statistics import SignalRecordRepository
 
 BATCH: Final = 500  # outcomes in one transaction
 
@@ -42,7 +45,7 @@ class SignalOutcomes:
         if now is None:
             return Booked(0, 0)
         async with self.database.read() as unit:
-            windows = await unit.signal_outcomes.windows(now)
+            windows = await unit.get(SignalOutcomeRepository).windows(now)
         decided = unknown = 0
         for window in windows:
             async with self.database.read() as unit:
@@ -61,9 +64,9 @@ class SignalOutcomes:
         wanted = None if is_late else field.gains
 
         async def change(unit: UnitOfWork) -> Booked:
-            waiting = await unit.signal_outcomes.take(window, self.batch, wanted)
+            waiting = await unit.get(SignalOutcomeRepository).take(window, self.batch, wanted)
             bookings = await self._bookings(unit, waiting, field)
-            await unit.signal_outcomes.book(bookings)
+            await unit.get(SignalOutcomeRepository).book(bookings)
             await _recorded(unit, waiting, bookings)
             booked = _told(unit, bookings, self.grounds.clock())
             return Booked(booked.beat + booked.missed, booked.unknown)
@@ -79,7 +82,7 @@ class SignalOutcomes:
         of a source's signals have records of their own.
         """
         names = {one.symbol for one in waiting}
-        agents, sources = await unit.signal_outcomes.counted_until(names)
+        agents, sources = await unit.get(SignalOutcomeRepository).counted_until(names)
         at = self.grounds.clock()
         bookings = []
         for one in waiting:
@@ -102,17 +105,17 @@ class SignalOutcomes:
 
 async def _field(unit: UnitOfWork, window: Window) -> Field:
     """What the symbols that were scored when the window began did in it."""
-    universe = await unit.hourly_bars.universe(window.starts_at)
-    names = universe | await unit.signal_outcomes.symbols(window)
-    listings = await unit.hourly_bars.listings(names)
+    universe = await unit.get(HourlyBarRepository).universe(window.starts_at)
+    names = universe | await unit.get(SignalOutcomeRepository).symbols(window)
+    listings = await unit.get(HourlyBarRepository).listings(names)
     ends = (window.starts_ms - REACH_MS, window.starts_ms + HOUR_MS)
     last = (window.ends_ms - REACH_MS - HOUR_MS, window.ends_ms)
     ids = [one.symbol_id for one in listings]
-    bars = await unit.hourly_bars.bars(ids, (ends, last))
+    bars = await unit.get(HourlyBarRepository).bars(ids, (ends, last))
     # What is over has its last price somewhere within.
     gone = [one.symbol_id for one in listings if one.is_over]
     if gone:
-        bars |= await unit.hourly_bars.bars(gone, [(ends[0], window.ends_ms)])
+        bars |= await unit.get(HourlyBarRepository).bars(gone, [(ends[0], window.ends_ms)])
     gains = {}
     for one in listings:
         gain = gain_of(bars.get(one.symbol_id, ()), window, is_over=one.is_over)
@@ -128,7 +131,7 @@ async def _recorded(
     booked = {one.signal_id: one for one in bookings}
     counted = [one.signal_id for one in booked.values() if one.counts_for_agents]
     agents: dict[str, Record] = {}
-    for signal_id, agent, probability in await unit.signals.forecasts(counted):
+    for signal_id, agent, probability in await unit.get(SignalRepository).forecasts(counted):
         beat = bool(booked[signal_id].outcome.beat)
         agents[agent] = agents.get(agent, Record()).told(probability, beat)
     sources: dict[SourceKey, Record] = {}
@@ -138,7 +141,7 @@ async def _recorded(
         if booking.counts_for_source and right is not None:
             said = clipped(claimed(one.strength, one.confidence))
             sources[key] = sources.get(key, Record()).told(said, right)
-    await unit.signal_records.add(agents, sources)
+    await unit.get(SignalRecordRepository).add(agents, sources)
 
 
 def _told(unit: UnitOfWork, bookings: Iterable[Booking], at: datetime) -> SignalOutcomesBooked:

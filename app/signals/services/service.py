@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
+from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.idempotency import Command, Once, Outcome, Render
 from app.foundation.ports import NewId
 from app.foundation.sql.database import BULK_STATEMENT_S, Database
@@ -18,7 +19,9 @@ from app.signals.services.evaluation import Judges, Skills, board_of
 from app.signals.services.external_agents import Asked
 from app.signals.services.intake import MOST_WAITING, SignalIntake, Submission, Taken
 from app.signals.services.signal_news import tell
-from app.signals.storage.outcomes import OutcomeCounts
+from app.signals.storage.outcomes import OutcomeCounts, SignalOutcomeRepository
+from app.signals.storage.signals import SignalRepository
+from app.signals.storage.statistics import SignalCountRepository, SignalRecordRepository
 
 BATCH: Final = 100
 Position = tuple[datetime, str]
@@ -96,12 +99,12 @@ class Signals:
         asked = await self._asked(most) if self.judges.asks_outside else Asked()
 
         async def change(unit: UnitOfWork) -> int:
-            grounds = self.grounds(await unit.configuration.current())
-            taken = await unit.signals.take(most)
+            grounds = self.grounds(await unit.get(ConfigurationRepository).current())
+            taken = await unit.get(SignalRepository).take(most)
             claims = [one.claim for one in taken]
             skills = await self.judges.skills(unit, grounds.configuration.signals, claims)
             done = list(self._settled(taken, grounds, board_of(grounds), skills, asked))
-            await unit.signals.save(done)
+            await unit.get(SignalRepository).save(done)
             tell(unit, done, grounds.at)
             return len(done)
 
@@ -110,8 +113,8 @@ class Signals:
     async def _asked(self, limit: int) -> Asked:
         """What agents from outside say of the oldest that wait; nothing is locked meanwhile."""
         async with self.database.read() as unit:
-            waiting = await unit.signals.pending(limit)
-            grounds = self.grounds(await unit.configuration.current())
+            waiting = await unit.get(SignalRepository).pending(limit)
+            grounds = self.grounds(await unit.get(ConfigurationRepository).current())
         board = board_of(grounds)
         return Asked() if board is None else await self.judges.ask(waiting, grounds, board)
 
@@ -123,7 +126,7 @@ class Signals:
         done = 0
         while True:
             async with self.database.read() as unit:
-                if not await unit.signals.pending_count():
+                if not await unit.get(SignalRepository).pending_count():
                     return done
             some = await self.work_off()
             done += some
@@ -133,12 +136,12 @@ class Signals:
     async def get(self, signal_id: str) -> Judged:
         """Raises NotFoundError."""
         async with self.database.read() as unit:
-            return await unit.signals.one(signal_id)
+            return await unit.get(SignalRepository).one(signal_id)
 
     async def pending(self, limit: int, after: Position | None = None) -> tuple[Signal, ...]:
         """What waits, the oldest first; `after` is (received_at, signal_id) of the last seen."""
         async with self.database.read() as unit:
-            return await unit.signals.pending(limit, after)
+            return await unit.get(SignalRepository).pending(limit, after)
 
     async def processed(
         self, hours: int, limit: int, before: Position | None = None
@@ -146,17 +149,17 @@ class Signals:
         """What has left the queue within the last `hours`, the last first."""
         since = self.grounds.clock() - timedelta(hours=hours)
         async with self.database.read() as unit:
-            return await unit.signals.processed(since, limit, before)
+            return await unit.get(SignalRepository).processed(since, limit, before)
 
     async def statistics(self, days: int) -> SignalStatistics:
         """Counts of the signals that came in within the last `days`; records are of all time."""
         since = self.grounds.clock() - timedelta(days=days)
         async with self.database.read() as unit:
-            rules = (await unit.configuration.current()).signals
-            agents, sources = await unit.signal_records.of(None)
+            rules = (await unit.get(ConfigurationRepository).current()).signals
+            agents, sources = await unit.get(SignalRecordRepository).of(None)
             return SignalStatistics(
-                counts=await unit.signal_counts.since(since),
-                outcomes=await unit.signal_outcomes.counts(since),
+                counts=await unit.get(SignalCountRepository).since(since),
+                outcomes=await unit.get(SignalOutcomeRepository).counts(since),
                 agents=agents,
                 sources=sources,
                 weights=self.judges.weights(agents, rules),
@@ -169,12 +172,12 @@ class Signals:
 
         async def change(unit: UnitOfWork) -> Requeued:
             now = self.grounds.clock()
-            failed = await unit.signals.failed(max_retries + 1, BATCH)
+            failed = await unit.get(SignalRepository).failed(max_retries + 1, BATCH)
             ended = [one.expired(now) for one in failed]
             pairs = zip(ended, failed, strict=True)
             after = [one.again() if one is old else one for one, old in pairs]
             moved = [Judged(one) for one in after]
-            await unit.signals.save(moved)
+            await unit.get(SignalRepository).save(moved)
             tell(unit, moved, now)
             queued = sum(one.is_pending for one in after)
             return Requeued(queued, len(after) - queued)
@@ -201,10 +204,10 @@ class Signals:
 
     async def _cleared(self, unit: UnitOfWork, older_than: timedelta) -> Cleared:
         now = self.grounds.clock()
-        over = [Judged(one.expired(now)) for one in await unit.signals.overdue(now)]
-        await unit.signals.save(over)
+        over = [Judged(one.expired(now)) for one in await unit.get(SignalRepository).overdue(now)]
+        await unit.get(SignalRepository).save(over)
         tell(unit, over, now)
-        return Cleared(len(over), await unit.signals.forget(now - older_than))
+        return Cleared(len(over), await unit.get(SignalRepository).forget(now - older_than))
 
     def _settled(
         self,

@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import ConflictError, RateLimitedError, RefusedError
 from app.foundation.idempotency import Command
 from app.market.domain.models import Interval
@@ -66,7 +67,7 @@ class SignalSources:
         signals see to it that none is there twice.
         """
         async with self.signals.database.read() as unit:
-            configuration = await unit.configuration.current()
+            configuration = await unit.get(ConfigurationRepository).current()
         grounds = self.signals.grounds(configuration)
         board = board_of(grounds)
         if board is None or board.run_id == self._board_id:

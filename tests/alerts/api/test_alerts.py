@@ -13,6 +13,7 @@ import pytest
 
 from app.alerts.api import alert_routes as alerts
 from app.alerts.api import alert_rule_routes as alert_rules
+from app.alerts.storage.alerts import AlertRepository
 from app.foundation.sql.database import Database
 from app.market.domain.models import ContractStatus
 from app.operations.api import configuration_routes as configuration
@@ -285,4 +286,4 @@ async def test_C11_three_replicas_that_look_at_once_have_one_alert(
     found = {tuple(one["id"] for one in answer["items"]) for answer in shown}
     assert [len(ids) for ids in found] == [1], "all show the same one"
     async with desk.database.read() as unit:
-        assert len(await unit.alerts.active()) == 1
+        assert len(await unit.get(AlertRepository).active()) == 1

@@ -14,11 +14,15 @@ from app.alerts.domain.lifecycle import TOUCH_S, Ended
 from app.alerts.domain.models import AlertState, Resolution, Rule
 from app.alerts.services import cache as module
 from app.alerts.services.facts import PairCorrelations, Past, correlations, portfolio_facts
+from app.alerts.storage.alerts import AlertRepository
 from app.foundation.sql.database import Database
+from app.foundation.sql.facts import FactRepository
 from app.market.domain.models import Interval
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.replacement import Tally
 from app.portfolio.services.decision_context import Grounds
+from app.portfolio.storage.replacements import ReplacementRepository
+from app.scoring.storage.runs import ScoringRepository
 from tests.alerts.services.test_alerts import filled, shown
 from tests.support.desk import SYMBOLS, WHO, Desk
 
@@ -71,7 +75,7 @@ async def test_a_look_after_a_commit_that_has_nothing_to_do_with_alerts_reads_no
     await shown(desk)
     await shown(desk)  # it has read what the one before has written
     async with desk.database.write() as unit:
-        await unit.facts.put("something", "else")
+        await unit.get(FactRepository).put("something", "else")
     with statements(desk.database) as asked:
         assert await shown(desk)
     assert asked == []
@@ -95,20 +99,24 @@ async def test_where_others_may_write_two_statements_say_that_nothing_was_commit
     assert len({sql for sql in asked if sql.startswith("SELECT")}) == 2, asked
     # A pending one that never opened leaves no row, and is gone from memory all the same.
     async with desk.database.write() as unit:
-        await unit.alerts.save([replace(alert, id="p", subject="X", state=AlertState.PENDING,
+        await unit.get(AlertRepository).save([replace(alert, id="p", subject="X", state=AlertState.PENDING,
                                         opened_at=None)])  # fmt: skip
     with statements(desk.database) as asked:
         assert await shown(desk) == (alert,)
     assert any("FROM alerts" in sql for sql in asked)
     # Boards and rivals that another has stored are read, too.
     async with desk.database.write() as unit:
-        await unit.replacements.keep([Tally(SYMBOLS[0], SYMBOLS[9], 3, "h", desk.now, True)])
+        await unit.get(ReplacementRepository).keep(
+            [Tally(SYMBOLS[0], SYMBOLS[9], 3, "h", desk.now, True)]
+        )
     assert [one.subject for one in await shown(desk, rule=Rule.REPLACEMENT_RECOMMENDED)] == [
         SYMBOLS[0]
     ]
     await shown(desk)  # it has read what the one before has written
     async with desk.database.write() as unit:
-        await unit.replacements.keep([Tally(SYMBOLS[0], SYMBOLS[8], 3, "h", desk.now, True)])
+        await unit.get(ReplacementRepository).keep(
+            [Tally(SYMBOLS[0], SYMBOLS[8], 3, "h", desk.now, True)]
+        )
     (told,) = await shown(desk, rule=Rule.REPLACEMENT_RECOMMENDED)
     assert told.symbols == (SYMBOLS[0], SYMBOLS[8])
 
@@ -120,13 +128,13 @@ async def test_a_board_that_another_process_stored_is_seen_by_the_next_look(desk
     former = desk.boards.board
     assert former is not None
     async with desk.database.write() as unit:
-        await unit.scoring.save(former, None)
+        await unit.get(ScoringRepository).save(former, None)
     desk.score({SYMBOLS[1]: 0.7})
     for _ in range(2):
         assert not await shown(desk), "there is no board before the newest one"
     newer = replace(former, run_id="board-2", calculated_at=desk.now + timedelta(seconds=1))
     async with desk.database.write() as unit:
-        await unit.scoring.save(newer, None)
+        await unit.get(ScoringRepository).save(newer, None)
     (fallen,) = await shown(desk)
     assert (fallen.rule, fallen.subject) == (Rule.SCORE_DROPPED, SYMBOLS[1])
 
@@ -137,7 +145,7 @@ async def test_a_board_that_is_stored_is_seen_by_the_next_look(desk: Desk) -> No
     await shown(desk)
     with statements(desk.database) as asked:
         async with desk.database.write() as unit:
-            await unit.scoring.drop_inputs(desk.now - timedelta(days=1))
+            await unit.get(ScoringRepository).drop_inputs(desk.now - timedelta(days=1))
         asked.clear()
         await shown(desk)
     assert any("scoring_runs" in sql for sql in asked)
@@ -152,7 +160,7 @@ async def test_what_another_part_of_the_service_commits_is_seen_by_the_next_look
     desk.alerts = replace(desk.alerts, _memory=module.AlertMemory())  # it has read the open one
     assert await shown(desk)
     async with desk.database.write() as unit:
-        await unit.alerts.save([alert.acknowledged(desk.now, "somebody")])
+        await unit.get(AlertRepository).save([alert.acknowledged(desk.now, "somebody")])
     (seen,) = await shown(desk, state=AlertState.ACKNOWLEDGED)
     assert seen.acknowledged_by == "somebody"
     await desk.portfolio.remove(SYMBOLS[1], "out with it", WHO)
@@ -174,7 +182,7 @@ async def test_a_number_that_moves_is_shown_at_once_and_noted_after_a_while(desk
     desk.score({SYMBOLS[1]: 0.2})
     await shown(desk)
     async with desk.database.read() as unit:
-        noted = await unit.alerts.get(alert.id)
+        noted = await unit.get(AlertRepository).get(alert.id)
     assert (noted.value, noted.last_seen_at) == (0.2, desk.now)
 
 

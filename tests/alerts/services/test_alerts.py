@@ -12,6 +12,7 @@ from app.alerts.domain.models import Alert, AlertState, Resolution, Rule, Side
 from app.alerts.domain.rules import RuleInForce
 from app.alerts.services.monitor import AlertWatch
 from app.alerts.services.service import LONGEST_SNOOZE, Chosen
+from app.alerts.storage.alerts import AlertRepository
 from app.configuration.domain.document import ConfigurationRefusedError
 from app.configuration.domain.sections import Severity
 from app.foundation.errors import Code, ConflictError, NotFoundError, RefusedError, UnavailableError
@@ -19,6 +20,7 @@ from app.foundation.events import AlertRaised, AlertResolved
 from app.foundation.idempotency import Command
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
+from app.foundation.sql.events import EventRepository
 from app.market.domain.models import ContractStatus, Interval
 from app.market.domain.price_quarantine import Doubt
 from tests.conftest import MakeDatabase
@@ -163,7 +165,7 @@ async def test_C11_many_looks_at_once_make_one_alert(desk: Desk, database: Datab
     looks = await asyncio.gather(*(one.alerts.look() for one in (desk, *others) for _ in range(3)))
     assert {len(active) for active, _ in looks} == {1}
     async with database.read() as unit:
-        stored = await unit.alerts.active()
+        stored = await unit.get(AlertRepository).active()
     assert len(stored) == 1
     assert {active[0].id for active, _ in looks} == {stored[0].id}
 
@@ -238,7 +240,7 @@ async def test_what_happens_is_told_after_the_commit(
             "me",
         )
         async with database.read() as unit:
-            stored = await unit.events.after(0, 100)
+            stored = await unit.get(EventRepository).after(0, 100)
         told = [one.type for one in stored if one.type.startswith("alert_")]
         assert told == ["alert_raised", "alert_resolved"]
     finally:
@@ -258,10 +260,10 @@ async def test_a_database_that_takes_nothing_does_not_hide_an_alert(
         now.setattr("app.alerts.storage.alerts.AlertRepository.save", full)
         assert [one.rule for one in await shown(desk)] == [Rule.LOW_SCORE]
         async with desk.database.read() as unit:
-            assert await unit.alerts.active() == ()
+            assert await unit.get(AlertRepository).active() == ()
     (kept,) = await shown(desk)
     async with desk.database.read() as unit:
-        assert await unit.alerts.active() == (kept,)
+        assert await unit.get(AlertRepository).active() == (kept,)
 
 
 async def test_pages_of_the_past_go_back_without_a_gap(desk: Desk) -> None:

@@ -13,6 +13,7 @@ from app.alerts.domain.notifications import ChannelKind, DeliveryState, NoticeKi
 from app.alerts.services.channel_vault import ChannelVault, Opening
 from app.alerts.services.notifications import ChannelDraft
 from app.alerts.services.notifier import by_kind
+from app.alerts.storage.notifications import NotificationRepository
 from app.foundation.errors import Code, ConflictError
 from app.foundation.idempotency import Answer
 from app.foundation.sql.database import Database
@@ -122,7 +123,7 @@ async def test_what_was_stored_before_there_were_keys_is_sealed_at_the_start(
     channel_id = await office.channel("desk", "http://127.0.0.1:1/canary")
     (clear,) = await office.notifications.channels()
     async with database.write() as unit:
-        await unit.notifications.save_channel(clear)
+        await unit.get(NotificationRepository).save_channel(clear)
     assert "canary" in await _stored(database)
     file = tmp_path / "channels.key"
     keyed(office, file=file)

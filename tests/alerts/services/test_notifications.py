@@ -30,6 +30,7 @@ from app.alerts.services.channel_vault import ChannelVault, Opening
 from app.alerts.services.delivery import Courier
 from app.alerts.services.notifications import ChannelDraft, Notifications
 from app.alerts.services.notifier import by_kind
+from app.alerts.storage.notifications import NotificationRepository
 from app.configuration.domain.document import validate
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Severity
@@ -258,7 +259,7 @@ async def test_K11_a_crash_between_the_telling_and_its_record_repeats_the_same_i
         await office.announce(change(1), change(2))
         (channel,) = await office.courier.collect()
         async with office.database.write() as unit:
-            claimed = await unit.notifications.claim(channel.id, office.now, 2)
+            claimed = await unit.get(NotificationRepository).claim(channel.id, office.now, 2)
         async with office.notifiers[channel.kind].line(channel) as tell:
             await tell(claimed[0])  # and then it dies
         await office.work()
@@ -467,13 +468,13 @@ async def test_channels_can_be_changed_and_removed(office: Office) -> None:
 async def test_what_nobody_was_to_be_told_is_not_told_to_who_comes_later(office: Office) -> None:
     receiver = Receiver()
     async with office.database.read() as unit:
-        assert await unit.notifications.unseen() == 0
+        assert await unit.get(NotificationRepository).unseen() == 0
     await office.announce(change(1), change(2))
     async with office.database.read() as unit:
-        assert await unit.notifications.unseen() == 2
+        assert await unit.get(NotificationRepository).unseen() == 2
     await office.work()
     async with office.database.read() as unit:
-        assert await unit.notifications.unseen() == 0
+        assert await unit.get(NotificationRepository).unseen() == 0
     async with receiver.listening() as url:
         await office.channel("desk", url)
         await office.work()

@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 
 from app.configuration.domain.model import Configuration
 from app.configuration.services.current import SettingsInForce
+from app.configuration.storage.configuration import ConfigurationRepository
 from app.container.feed import overheard
 from app.foundation.event_bus import Bus
 from app.foundation.events import ConfigurationChanged
@@ -29,13 +30,13 @@ async def test_a_new_database_stores_the_defaults_that_decisions_will_name(
     await in_force.load(database, NOW)
 
     async with database.read() as unit:
-        assert await unit.configuration.get(1) == Configuration()
+        assert await unit.get(ConfigurationRepository).get(1) == Configuration()
     assert in_force() == Configuration()
 
 
 async def test_stored_settings_are_taken_up(database: Database) -> None:
     async with database.write() as unit:
-        await unit.configuration.add(NEWER, NOW, "operator")
+        await unit.get(ConfigurationRepository).add(NEWER, NOW, "operator")
     in_force = SettingsInForce()
     await in_force.load(database, NOW)
 

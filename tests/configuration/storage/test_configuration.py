@@ -7,6 +7,7 @@ import pytest
 
 from app.configuration.domain.document import as_document
 from app.configuration.domain.model import Configuration
+from app.configuration.storage.configuration import ConfigurationRepository
 from app.container.tables import system_configuration
 from app.foundation.errors import Code, ConflictError, NotFoundError, UnavailableError
 from app.foundation.sql.database import Database
@@ -15,10 +16,10 @@ from tests.support.worlds import LATER, T0
 
 async def test_the_defaults_are_version_one(database: Database) -> None:
     async with database.write() as unit:
-        assert await unit.configuration.current() == Configuration()
-        assert await unit.configuration.found(T0, "start") == Configuration()
-        assert await unit.configuration.found(LATER, "start") == Configuration()
-        assert await unit.configuration.get(1) == Configuration()
+        assert await unit.get(ConfigurationRepository).current() == Configuration()
+        assert await unit.get(ConfigurationRepository).found(T0, "start") == Configuration()
+        assert await unit.get(ConfigurationRepository).found(LATER, "start") == Configuration()
+        assert await unit.get(ConfigurationRepository).get(1) == Configuration()
 
 
 async def test_a_new_version_is_in_force_and_the_old_one_remains(database: Database) -> None:
@@ -26,16 +27,16 @@ async def test_a_new_version_is_in_force_and_the_old_one_remains(database: Datab
         Configuration(), version=2, max_portfolio_symbols=15, rebalance_threshold=Decimal("0.5")
     )
     async with database.write() as unit:
-        await unit.configuration.found(T0, "start")
-        await unit.configuration.add(second, LATER, "operator")
+        await unit.get(ConfigurationRepository).found(T0, "start")
+        await unit.get(ConfigurationRepository).add(second, LATER, "operator")
     async with database.read() as unit:
-        assert await unit.configuration.current() == second
-        assert await unit.configuration.get(1) == Configuration()
+        assert await unit.get(ConfigurationRepository).current() == second
+        assert await unit.get(ConfigurationRepository).get(1) == Configuration()
         with pytest.raises(NotFoundError):
-            await unit.configuration.get(3)
+            await unit.get(ConfigurationRepository).get(3)
     with pytest.raises(ConflictError) as caught:
         async with database.write() as unit:
-            await unit.configuration.add(second, LATER, "another")
+            await unit.get(ConfigurationRepository).add(second, LATER, "another")
     assert caught.value.code is Code.VERSION_CONFLICT
 
 
@@ -45,10 +46,10 @@ async def test_G11_settings_of_a_later_version_are_nobodys_mistake_but_unavailab
     later = {**as_document(Configuration()), "of_a_later_version": 1}
     row = {"version": 2, "body": later, "created_at": LATER, "created_by": "another"}
     async with database.write() as unit:
-        await unit.configuration.found(T0, "start")
+        await unit.get(ConfigurationRepository).found(T0, "start")
         await unit.connection.execute(system_configuration.insert(), row)
     async with database.read() as unit:
         with pytest.raises(UnavailableError, match="version 2") as caught:
-            await unit.configuration.current()
+            await unit.get(ConfigurationRepository).current()
         assert caught.value.code is Code.DATABASE_UNAVAILABLE
-        assert await unit.configuration.get(1) == Configuration()
+        assert await unit.get(ConfigurationRepository).get(1) == Configuration()

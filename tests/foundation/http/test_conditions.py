@@ -10,6 +10,8 @@ from app.foundation.sql.database import Database
 from app.operations.api import configuration_routes as configuration
 from app.portfolio.api import membership_routes as portfolio_changes
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
+from app.portfolio.storage.history import HistoryRepository
+from app.portfolio.storage.portfolio import PortfolioRepository
 from tests.support.desk import SYMBOLS, Desk
 from tests.support.harness import PREFIX, serve
 from tests.support.judging import problem
@@ -72,7 +74,7 @@ async def ask(client: httpx2.AsyncClient, change: Change, **headers: str) -> htt
 
 async def seen(desk: Desk) -> Any:
     async with desk.database.read() as unit:
-        return await unit.portfolio.load(), await unit.history.all()
+        return await unit.get(PortfolioRepository).load(), await unit.get(HistoryRepository).all()
 
 
 async def test_I1_a_replay_is_the_first_answer_and_changes_nothing(

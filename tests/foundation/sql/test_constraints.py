@@ -3,11 +3,14 @@
 import pytest
 from sqlalchemy import text
 
+from app.configuration.storage.configuration import ConfigurationRepository
 from app.container.tables import metadata
 from app.foundation.errors import Code, ServiceError
 from app.foundation.sql import triggers
 from app.foundation.sql.database import Database
 from app.foundation.sql.errors import OURS, RULES
+from app.market.storage.symbols import SymbolRepository
+from app.portfolio.storage.history import HistoryRepository
 from tests.support.worlds import LATER, STAMP, T0, draft, listed, record, symbol_id
 
 
@@ -202,8 +205,8 @@ async def test_B05_each_broken_constraint_says_what_its_name_means(database: Dat
     }
     async with database.write() as unit:
         await unit.connection.execute(text(_MEMBER.format(**_SOUND, **times)))
-        await unit.history.append([draft()], STAMP)
-        await unit.configuration.found(T0, "x")
+        await unit.get(HistoryRepository).append([draft()], STAMP)
+        await unit.get(ConfigurationRepository).found(T0, "x")
     for name, (statements, code) in _CASES.items():
         with pytest.raises(ServiceError) as caught:
             await _carried_out(database, [statement.format(**times) for statement in statements])
@@ -213,4 +216,4 @@ async def test_B05_each_broken_constraint_says_what_its_name_means(database: Dat
         # Nothing of the database's own words reaches a caller.
         assert name not in caught.value.detail
     async with database.read() as unit:
-        assert await unit.symbols.all() == (record("BTC"), record("ETH"))
+        assert await unit.get(SymbolRepository).all() == (record("BTC"), record("ETH"))

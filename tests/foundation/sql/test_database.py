@@ -13,7 +13,9 @@ from sqlalchemy import event, text
 from app.foundation.errors import Code, ServiceError, UnavailableError
 from app.foundation.sql.database import ATTEMPTS, Database
 from app.foundation.sql.engines import DatabaseOptions, SlowStatement, url_of
+from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
+from app.portfolio.storage.portfolio import PortfolioRepository
 from tests.conftest import PATIENT, MakeDatabase
 
 _ON_POSTGRES = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
@@ -38,15 +40,15 @@ async def test_a_block_that_raises_leaves_nothing_and_tells_nobody(
     await database.open()
 
     async def fail(unit: UnitOfWork) -> None:
-        await unit.facts.put("a", 1)
+        await unit.get(FactRepository).put("a", 1)
         unit.announce("never")
         raise KeyError
 
     with pytest.raises(KeyError):
         await database.run(fail)
     async with database.write() as unit:
-        assert await unit.facts.get("a") is None
-        await unit.facts.put("a", 2)
+        assert await unit.get(FactRepository).get("a") is None
+        await unit.get(FactRepository).put("a", 2)
         unit.announce("first")
         unit.announce("second")
         assert told == []
@@ -77,15 +79,15 @@ async def test_a_commit_that_fails_tells_nobody(
 
 async def test_reading_sees_one_instant_and_cannot_write(database: Database) -> None:
     async with database.read() as reader:
-        assert await reader.facts.get("a") is None
+        assert await reader.get(FactRepository).get("a") is None
         async with database.write() as writer:
-            await writer.facts.put("a", 1)
-        assert await reader.facts.get("a") is None
+            await writer.get(FactRepository).put("a", 1)
+        assert await reader.get(FactRepository).get("a") is None
     with pytest.raises(UnavailableError):
         async with database.read() as reader:
-            await reader.facts.put("a", 2)
+            await reader.get(FactRepository).put("a", 2)
     async with database.read() as reader:
-        assert await reader.facts.get("a") == 1
+        assert await reader.get(FactRepository).get("a") == 1
 
 
 async def test_slow_statements_are_reported_without_their_values(
@@ -95,9 +97,9 @@ async def test_slow_statements_are_reported_without_their_values(
     database = make_database(database_url, on_slow=slow.append, slow_statement_s=0.0)
     await database.open()
     async with database.write() as unit:
-        await unit.facts.put("a", "secret")
+        await unit.get(FactRepository).put("a", "secret")
     async with database.read() as unit:
-        await unit.facts.get("a")
+        await unit.get(FactRepository).get("a")
     await database.close()
     texts = [one.sql for one in slow]
     assert sum("INSERT INTO service_facts" in one for one in texts) == 1
@@ -114,7 +116,7 @@ async def test_ordinary_statements_are_not_reported(
     database = make_database(database_url, on_slow=slow.append, slow_statement_s=30.0)
     await database.open()
     async with database.write() as unit:
-        await unit.facts.put("a", 1)
+        await unit.get(FactRepository).put("a", 1)
     await database.close()
     assert slow == []
 
@@ -204,9 +206,9 @@ async def test_B02_a_connection_lost_on_the_way(database: Database) -> None:
             await other.connection.execute(end, {"pid": pid.scalar()})
 
     async def interrupted(unit: UnitOfWork) -> None:
-        await unit.facts.put("a", 1)
+        await unit.get(FactRepository).put("a", 1)
         await kill(unit)
-        await unit.facts.put("b", 2)
+        await unit.get(FactRepository).put("b", 2)
 
     with pytest.raises(UnavailableError) as caught:
         await database.run(interrupted)
@@ -214,7 +216,7 @@ async def test_B02_a_connection_lost_on_the_way(database: Database) -> None:
     assert database.checked_out == 0
     assert database.is_away, "the mode says so before anybody has looked"
     async with database.write() as unit:
-        assert await unit.facts.get("a") is None
+        assert await unit.get(FactRepository).get("a") is None
     assert not database.is_away
 
 
@@ -222,17 +224,17 @@ async def test_B02_a_connection_lost_on_the_way(database: Database) -> None:
 async def test_B04_a_deadlock_is_begun_again(database: Database) -> None:
     runs: list[str] = []
     async with database.write() as unit:
-        await unit.facts.put("a", 0)
-        await unit.facts.put("b", 0)
+        await unit.get(FactRepository).put("a", 0)
+        await unit.get(FactRepository).put("b", 0)
     both = asyncio.Barrier(2)
 
     async def cross(unit: UnitOfWork, first: str, second: str) -> None:
         runs.append(first)
         await unit.connection.execute(text("SET LOCAL deadlock_timeout = '50ms'"))
-        await unit.facts.put(first, first)
+        await unit.get(FactRepository).put(first, first)
         if len(runs) <= 2:
             await both.wait()  # now each has what the other wants
-        await unit.facts.put(second, first)
+        await unit.get(FactRepository).put(second, first)
 
     await asyncio.gather(
         database.run(lambda unit: cross(unit, "a", "b")),
@@ -240,7 +242,7 @@ async def test_B04_a_deadlock_is_begun_again(database: Database) -> None:
     )
     assert len(runs) == 3
     async with database.read() as unit:
-        assert await unit.facts.get("a") == await unit.facts.get("b")
+        assert await unit.get(FactRepository).get("a") == await unit.get(FactRepository).get("b")
 
 
 @_ON_POSTGRES
@@ -259,7 +261,7 @@ async def test_B04_who_is_always_refused_hears_of_contention(
     async def always(unit: UnitOfWork) -> None:
         nonlocal runs
         runs += 1
-        await unit.facts.put(f"run-{runs}", runs)
+        await unit.get(FactRepository).put(f"run-{runs}", runs)
         body = f"BEGIN RAISE EXCEPTION USING ERRCODE = '{state}'; END"
         await unit.connection.execute(text(f"DO $$ {body} $$"))
 
@@ -272,7 +274,7 @@ async def test_B04_who_is_always_refused_hears_of_contention(
     assert len(drawn) == 4, "it waits between the attempts"
     assert time.monotonic() - started >= 4 * 0.01
     async with database.read() as unit:
-        assert [await unit.facts.get(f"run-{n}") for n in range(1, 6)] == [None] * 5
+        assert [await unit.get(FactRepository).get(f"run-{n}") for n in range(1, 6)] == [None] * 5
 
 
 async def test_B04_what_another_attempt_cannot_heal_is_not_repeated(database: Database) -> None:
@@ -303,7 +305,7 @@ async def test_B06_a_full_pool_is_overload_and_not_death(
     assert caught.value.code is Code.OVERLOADED
     assert caught.value.retry_after_s is not None
     async with database.read() as unit:
-        assert await unit.facts.get("a") is None
+        assert await unit.get(FactRepository).get("a") is None
     assert DatabaseOptions(url="").pool_wait_s == 2.0
     await database.close()
 
@@ -340,17 +342,17 @@ async def test_B07_locks_statements_and_idle_transactions_have_an_end(
     other = make_database(database_url, statement_timeout_s=60.0)
     await other.open()
     async with database.write() as unit:
-        await unit.portfolio.load(for_update=True)
+        await unit.get(PortfolioRepository).load(for_update=True)
         error = await _refusal(database, "SELECT 1 FROM portfolio FOR UPDATE")
     assert error.code is Code.DATABASE_CONTENTION
     error = await _refusal(database, "SELECT pg_sleep(600)")
     assert error.code is Code.DATABASE_CONTENTION
 
     async def dawdle(unit: UnitOfWork) -> None:
-        await unit.facts.put("a", 1)
+        await unit.get(FactRepository).put("a", 1)
         while await idle():
             await asyncio.sleep(0.05)
-        await unit.facts.put("a", 2)
+        await unit.get(FactRepository).put("a", 2)
 
     async def idle() -> int:
         """How many wait within a transaction for their caller."""
@@ -366,7 +368,7 @@ async def test_B07_locks_statements_and_idle_transactions_have_an_end(
     assert caught.value.code is Code.DATABASE_UNAVAILABLE
     async with database.write(statement_timeout_s=60) as unit:
         await unit.connection.execute(text("SELECT pg_sleep(3.2)"))
-        assert await unit.facts.get("a") is None
+        assert await unit.get(FactRepository).get("a") is None
     assert database.checked_out == 0
     await database.close()
     await other.close()
@@ -395,20 +397,20 @@ async def test_B07_a_connection_that_the_server_has_ended_while_it_was_idle_cost
         assert (error.code, error.retry_after_s) == (Code.DATABASE_UNAVAILABLE, 5)
         assert idle.checked_out == 0
     async with idle.write() as unit:
-        await unit.facts.put("a", "said on another connection")
+        await unit.get(FactRepository).put("a", "said on another connection")
     await idle.close()
 
 
 async def test_B08_a_full_disk_stops_writing_and_not_reading(database: Database) -> None:
     async with database.write() as unit:
-        await unit.facts.put("a", "kept")
+        await unit.get(FactRepository).put("a", "kept")
     if database.dialect == "sqlite":
         async with database.write() as unit:
             pages = (await unit.connection.execute(text("PRAGMA page_count"))).scalar()
             await unit.connection.execute(text(f"PRAGMA max_page_count = {pages}"))
         with pytest.raises(UnavailableError) as caught:
             async with database.write() as unit:
-                await unit.facts.put("b", "x" * 1_000_000)
+                await unit.get(FactRepository).put("b", "x" * 1_000_000)
         error: ServiceError = caught.value
     else:
         body = "BEGIN RAISE EXCEPTION USING ERRCODE = 'disk_full'; END"
@@ -426,8 +428,8 @@ async def test_B08_a_full_disk_stops_writing_and_not_reading(database: Database)
     await database.try_writing()
     assert _is_refused(database), "small changes may fit in; a trial does not"
     async with database.read() as unit:
-        assert await unit.facts.get("a") == "kept"
-        assert await unit.facts.get("b") is None
+        assert await unit.get(FactRepository).get("a") == "kept"
+        assert await unit.get(FactRepository).get("b") is None
     is_file = database.dialect == "sqlite"
     room = "PRAGMA max_page_count = 1000000" if is_file else "DROP FUNCTION full_disk CASCADE"
     await _says(database, room)
@@ -435,7 +437,9 @@ async def test_B08_a_full_disk_stops_writing_and_not_reading(database: Database)
     await database.try_writing()
     assert not _is_refused(database)
     async with database.read() as unit:
-        assert await unit.facts.get("trial_of_writing") == "", "nothing of the trial stays"
+        assert await unit.get(FactRepository).get("trial_of_writing") == "", (
+            "nothing of the trial stays"
+        )
 
 
 def _is_refused(database: Database) -> bool:
@@ -460,11 +464,11 @@ async def test_B09_a_file_that_stays_busy_is_contention(
         error = await _refusal(database, "SELECT 1")
         assert time.monotonic() - started >= 0.3
         async with database.read() as unit:
-            assert await unit.facts.get("a") is None
+            assert await unit.get(FactRepository).get("a") is None
     assert error.code is Code.DATABASE_CONTENTION
     assert DatabaseOptions(url="").busy_timeout_s == 5.0
     async with database.write() as unit:
-        await unit.facts.put("a", 1)
+        await unit.get(FactRepository).put("a", 1)
     async with database.write() as unit:  # the queue inside the process is the same thing
         assert (await _refusal(database)).code is Code.DATABASE_CONTENTION
     await database.close()
@@ -479,8 +483,8 @@ async def test_B16_cancelled_at_any_moment_a_transaction_is_whole_or_not_there(
 
     async def change(number: int) -> None:
         async with database.write() as unit:
-            await unit.facts.put(f"{number}-a", number)
-            await unit.facts.put(f"{number}-b", number)
+            await unit.get(FactRepository).put(f"{number}-a", number)
+            await unit.get(FactRepository).put(f"{number}-b", number)
             unit.announce(number)
 
     for wave in range(12):
@@ -504,7 +508,7 @@ async def test_a_transaction_has_one_repository_of_each_kind_and_the_next_has_ot
     database: Database,
 ) -> None:
     async with database.read() as unit:
-        first = unit.portfolio
-        assert unit.portfolio is first  # it remembers what it has locked
+        first = unit.get(PortfolioRepository)
+        assert unit.get(PortfolioRepository) is first  # it remembers what it has locked
     async with database.read() as unit:
-        assert unit.portfolio is not first
+        assert unit.get(PortfolioRepository) is not first

@@ -13,7 +13,8 @@ from sqlalchemy import text
 from app.foundation.events import PlanCreated, ScoreChanged, ScoresUpdated
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import url_of
-from app.foundation.sql.events import CHANNEL
+from app.foundation.sql.events import CHANNEL, EventRepository
+from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.operations.domain.event_codec import EventRecord, Topic, event_of
 from tests.support.worlds import LATER, T0
@@ -29,14 +30,14 @@ async def told(database: Database, *events: object) -> None:
 
 async def stored(database: Database, seq: int = 0, limit: int = 1_000) -> tuple[EventRecord, ...]:
     async with database.read() as unit:
-        return await unit.events.after(seq, limit)
+        return await unit.get(EventRepository).after(seq, limit)
 
 
 async def test_B1_what_is_announced_is_stored_with_the_change_or_not_at_all(
     database: Database,
 ) -> None:
     async def change(unit: UnitOfWork) -> None:
-        await unit.facts.put("a", 1)
+        await unit.get(FactRepository).put("a", 1)
         unit.announce(PLAN)
 
     async def broken(unit: UnitOfWork) -> None:
@@ -50,7 +51,10 @@ async def test_B1_what_is_announced_is_stored_with_the_change_or_not_at_all(
     (only,) = await stored(database)
     assert (only.seq, only.topic, event_of(only)) == (1, Topic.REBALANCE, PLAN)
     async with database.read() as unit:
-        assert (await unit.events.head(), await unit.events.floor()) == (1, 0)
+        assert (
+            await unit.get(EventRepository).head(),
+            await unit.get(EventRepository).floor(),
+        ) == (1, 0)
 
 
 async def test_a_run_of_a_whole_market_is_stored_in_its_order(database: Database) -> None:
@@ -62,7 +66,7 @@ async def test_a_run_of_a_whole_market_is_stored_in_its_order(database: Database
     assert [one.subject for one in records[:600]] == names
     assert [one.type for one in records[600:]] == ["scores_updated", "plan_created"]
     async with database.read() as unit:
-        page = await unit.events.after(599, 10, [Topic.REBALANCE, Topic.SCORE_UPDATE])
+        page = await unit.get(EventRepository).after(599, 10, [Topic.REBALANCE, Topic.SCORE_UPDATE])
     assert [one.seq for one in page] == [600, 602]
 
 
@@ -80,7 +84,7 @@ async def test_C10_a_reader_beside_many_writers_sees_every_number_once_and_in_or
     async def write(number: int) -> None:
         with suppress(KeyError):
             async with writers[number % len(writers)].write() as unit:
-                await unit.facts.put(f"fact-{number}", number)
+                await unit.get(FactRepository).put(f"fact-{number}", number)
                 unit.announce(replace(PLAN, run_id=str(number)))
                 if number % 10 == 3:
                     await unit.store_announced()
@@ -105,16 +109,19 @@ async def test_old_events_go_from_the_old_end_only(database: Database) -> None:
     for number, at in enumerate(times):
         await told(database, replace(PLAN, run_id=str(number), occurred_at=at))
     async with database.write() as unit:
-        assert await unit.events.forget(LATER, most=100) == 2
-        assert await unit.events.forget(LATER, most=100) == 0
+        assert await unit.get(EventRepository).forget(LATER, most=100) == 2
+        assert await unit.get(EventRepository).forget(LATER, most=100) == 0
     assert [one.seq for one in await stored(database)] == [3, 4, 5, 6]
     async with database.write() as unit:
-        assert await unit.events.floor() == 2
-        assert await unit.events.forget(LATER, most=2) == 2
+        assert await unit.get(EventRepository).floor() == 2
+        assert await unit.get(EventRepository).forget(LATER, most=2) == 2
     assert [one.seq for one in await stored(database)] == [5, 6]
     async with database.write() as unit:
-        assert await unit.events.forget(LATER + timedelta(days=1), most=100) == 2
-        assert (await unit.events.floor(), await unit.events.head()) == (6, 6)
+        assert await unit.get(EventRepository).forget(LATER + timedelta(days=1), most=100) == 2
+        assert (
+            await unit.get(EventRepository).floor(),
+            await unit.get(EventRepository).head(),
+        ) == (6, 6)
     await told(database, PLAN)
     assert [one.seq for one in await stored(database)] == [7]
 

@@ -8,6 +8,7 @@ import pytest
 
 from app.cli.exits import Exit, exit_of
 from app.foundation.sql.database import Database
+from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.file_lock import DatabaseInUseError, DatabasePlaceError
 from tests.conftest import MakeDatabase
 
@@ -39,11 +40,11 @@ async def test_B10_a_second_one_is_refused_and_the_first_unaffected(
         await second.open()
     assert "/" not in caught.value.detail
     async with database.write() as unit:
-        await unit.facts.put("a", 1)
+        await unit.get(FactRepository).put("a", 1)
     await database.close()
     await second.open()
     async with second.read() as unit:
-        assert await unit.facts.get("a") == 1
+        assert await unit.get(FactRepository).get("a") == 1
     await second.close()
     await database.open()
 

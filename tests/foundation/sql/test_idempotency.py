@@ -27,7 +27,9 @@ async def _claim(
     database: Database, fingerprint: str = "f", later: timedelta = timedelta(), who: str = "me"
 ) -> Claim:
     async with database.write() as unit:
-        return await unit.idempotency.claim(who, "key", "POST /x", fingerprint, T0 + later)
+        return await unit.get(IdempotencyRepository).claim(
+            who, "key", "POST /x", fingerprint, T0 + later
+        )
 
 
 async def test_claimed_done_and_replayed(database: Database) -> None:
@@ -36,7 +38,7 @@ async def test_claimed_done_and_replayed(database: Database) -> None:
     assert (await _claim(database, "other")).outcome is ClaimOutcome.REUSED
     assert (await _claim(database, who="you")).outcome is ClaimOutcome.CLAIMED
     async with database.write() as unit:
-        await unit.idempotency.complete("me", "key", _ANSWER)
+        await unit.get(IdempotencyRepository).complete("me", "key", _ANSWER)
     assert await _claim(database) == Claim(ClaimOutcome.REPLAY, _ANSWER)
     assert await _claim(database, later=timedelta(hours=1)) == Claim(ClaimOutcome.REPLAY, _ANSWER)
     assert (await _claim(database, "other")).outcome is ClaimOutcome.REUSED
@@ -94,13 +96,13 @@ async def test_C04_a_holder_that_vanished_is_followed_by_one(database: Database)
 async def test_a_key_without_effect_is_free_again_but_an_answer_stays(database: Database) -> None:
     await _claim(database)
     async with database.write() as unit:
-        await unit.idempotency.release("me", "key")
+        await unit.get(IdempotencyRepository).release("me", "key")
     assert (await _claim(database, "other")).outcome is ClaimOutcome.CLAIMED
     async with database.write() as unit:
-        await unit.idempotency.complete("me", "key", _ANSWER)
-        await unit.idempotency.release("me", "key")
+        await unit.get(IdempotencyRepository).complete("me", "key", _ANSWER)
+        await unit.get(IdempotencyRepository).release("me", "key")
     assert (await _claim(database, "other")).outcome is ClaimOutcome.REPLAY
     async with database.write() as unit:
-        assert await unit.idempotency.forget(T0) == 0
-        assert await unit.idempotency.forget(T0 + timedelta(seconds=1)) == 1
+        assert await unit.get(IdempotencyRepository).forget(T0) == 0
+        assert await unit.get(IdempotencyRepository).forget(T0 + timedelta(seconds=1)) == 1
     assert (await _claim(database)).outcome is ClaimOutcome.CLAIMED

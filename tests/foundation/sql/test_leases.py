@@ -7,8 +7,9 @@ from sqlalchemy import text
 
 from app.foundation.errors import UnavailableError
 from app.foundation.sql.database import Database
+from app.foundation.sql.leases import LeaseRepository
 from app.market.services.feed_leader import FeedLease, require_epoch
-from app.market.storage.shared_market import FEED
+from app.market.storage.shared_market import FEED, SharedMarketRepository
 from tests.conftest import MakeDatabase
 
 TTL_MS = 15_000
@@ -16,7 +17,7 @@ TTL_MS = 15_000
 
 async def acquired(database: Database, holder: str) -> int | None:
     async with database.write() as unit:
-        return await unit.leases.acquire(FEED, holder, TTL_MS)
+        return await unit.get(LeaseRepository).acquire(FEED, holder, TTL_MS)
 
 
 async def run_out(database: Database) -> None:
@@ -26,7 +27,9 @@ async def run_out(database: Database) -> None:
 
 async def published(database: Database, epoch: int, payload: bytes) -> int:
     async with database.write() as unit:
-        return await unit.shared_market.publish(epoch, await unit.shared_market.clock_ms(), payload)
+        return await unit.get(SharedMarketRepository).publish(
+            epoch, await unit.get(SharedMarketRepository).clock_ms(), payload
+        )
 
 
 async def test_one_holds_it_and_the_others_get_it_when_it_has_run_out(database: Database) -> None:
@@ -35,9 +38,9 @@ async def test_one_holds_it_and_the_others_get_it_when_it_has_run_out(database: 
     await run_out(database)
     assert await acquired(database, "two") == 2
     async with database.write() as unit:
-        assert not await unit.leases.renew(FEED, 1, TTL_MS)
-        assert await unit.leases.renew(FEED, 2, TTL_MS)
-        lease = await unit.leases.present(FEED)
+        assert not await unit.get(LeaseRepository).renew(FEED, 1, TTL_MS)
+        assert await unit.get(LeaseRepository).renew(FEED, 2, TTL_MS)
+        lease = await unit.get(LeaseRepository).present(FEED)
     assert lease is not None
     assert (lease.holder, lease.epoch) == ("two", 2)
     assert 0 < lease.left_ms <= TTL_MS
@@ -49,10 +52,12 @@ async def test_C09_epochs_strictly_rise_whoever_acquires_and_however_it_ended(
     epochs = [await acquired(database, "one")]
     epochs.append(await acquired(database, "one"))  # the same one in another life need not wait
     async with database.write() as unit:
-        await unit.leases.release(FEED, 2)
+        await unit.get(LeaseRepository).release(FEED, 2)
     epochs.append(await acquired(database, "two"))
     async with database.write() as unit:
-        await unit.leases.release(FEED, 2)  # of an earlier epoch: it is not theirs to give
+        await unit.get(LeaseRepository).release(
+            FEED, 2
+        )  # of an earlier epoch: it is not theirs to give
     assert await acquired(database, "one") is None
     await run_out(database)
     epochs.append(await acquired(database, "one"))
@@ -81,7 +86,7 @@ async def test_what_has_run_out_is_not_renewed_even_when_nobody_took_it(database
     assert await acquired(database, "one") == 1
     await run_out(database)
     async with database.write() as unit:
-        assert not await unit.leases.renew(FEED, 1, TTL_MS)
+        assert not await unit.get(LeaseRepository).renew(FEED, 1, TTL_MS)
 
 
 async def test_K16_a_zombie_writes_no_row_and_changes_nothing(database: Database) -> None:
@@ -93,9 +98,11 @@ async def test_K16_a_zombie_writes_no_row_and_changes_nothing(database: Database
     assert await published(database, 2, b"of two") == 1
     assert await published(database, 1, b"of a zombie") == 0
     async with database.write() as unit:
-        assert not await unit.leases.renew(FEED, 1, TTL_MS), "nor does it get its lease back"
+        assert not await unit.get(LeaseRepository).renew(FEED, 1, TTL_MS), (
+            "nor does it get its lease back"
+        )
     async with database.read() as unit:
-        found = await unit.shared_market.newest()
+        found = await unit.get(SharedMarketRepository).newest()
     assert found is not None
     assert (found[0].epoch, found[0].version, found[1]) == (2, 2, b"of two")
 
@@ -117,25 +124,27 @@ async def test_C09_twenty_at_once_have_one_winner(
 async def test_T04_the_age_of_what_was_written_is_told_by_the_database(database: Database) -> None:
     assert await acquired(database, "one") == 1
     async with database.write() as unit:
-        stamped = await unit.shared_market.clock_ms() - 7_000
-        await unit.shared_market.publish(1, stamped, b"old")
-        found = await unit.shared_market.stamp()
+        stamped = await unit.get(SharedMarketRepository).clock_ms() - 7_000
+        await unit.get(SharedMarketRepository).publish(1, stamped, b"old")
+        found = await unit.get(SharedMarketRepository).stamp()
     assert found is not None
     assert 7.0 <= found.elapsed_s < 60.0
 
 
 async def test_a_sync_request_is_open_until_it_is_answered(database: Database) -> None:
     async with database.write() as unit:
-        await unit.shared_market.request_sync("a")
-        await unit.shared_market.request_sync("b")
-        assert sorted(await unit.shared_market.open_sync_requests()) == ["a", "b"]
-        await unit.shared_market.answer_sync_requests(("a",), "exchange_unavailable", "x" * 600)
-        assert await unit.shared_market.open_sync_requests() == ("b",)
-        done, waiting = (
-            await unit.shared_market.sync_request("a"),
-            await unit.shared_market.sync_request("b"),
+        await unit.get(SharedMarketRepository).request_sync("a")
+        await unit.get(SharedMarketRepository).request_sync("b")
+        assert sorted(await unit.get(SharedMarketRepository).open_sync_requests()) == ["a", "b"]
+        await unit.get(SharedMarketRepository).answer_sync_requests(
+            ("a",), "exchange_unavailable", "x" * 600
         )
-        assert await unit.shared_market.sync_request("c") is None
+        assert await unit.get(SharedMarketRepository).open_sync_requests() == ("b",)
+        done, waiting = (
+            await unit.get(SharedMarketRepository).sync_request("a"),
+            await unit.get(SharedMarketRepository).sync_request("b"),
+        )
+        assert await unit.get(SharedMarketRepository).sync_request("c") is None
     assert done is not None
     assert (done.is_done, done.error, len(done.detail or "")) == (True, "exchange_unavailable", 500)
     assert waiting is not None

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app.foundation.errors import ServiceError
 from app.foundation.sql.database import Database
+from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.quick_sqlite import ALONG, QuickConnection, quick_connection
 from app.foundation.sql.unit_of_work import UnitOfWork
 
@@ -95,19 +96,19 @@ async def test_a_transaction_that_only_reads_is_one_turn_for_each_statement(
 ) -> None:
     for begun in (database.read, database.write):
         async with begun() as unit:
-            await unit.facts.get("warm")  # the connection is open then
+            await unit.get(FactRepository).get("warm")  # the connection is open then
     with turns_counted(monkeypatch) as count:
         async with database.read() as unit:
-            await unit.facts.get("a")
+            await unit.get(FactRepository).get("a")
         assert len(count) == 1
         async with database.write():
             pass
         assert len(count) == 1  # in which nothing is done, nothing begins
     # It has ended all the same: what is committed since is seen by the next on this connection.
     async with database.write() as unit:
-        await unit.facts.put("a", 1)
+        await unit.get(FactRepository).put("a", 1)
     async with database.read() as unit:
-        assert await unit.facts.get("a") == 1
+        assert await unit.get(FactRepository).get("a") == 1
 
 
 @ON_SQLITE
@@ -115,17 +116,17 @@ async def test_what_nobody_waits_for_goes_along_in_its_order_and_is_committed(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with database.write() as unit:
-        await unit.facts.get("warm")  # the connection is open then
+        await unit.get(FactRepository).get("warm")  # the connection is open then
     with turns_counted(monkeypatch) as count:
         async with database.write() as unit:
-            await unit.facts.put("a", 1)
-            await unit.facts.put("a", 2)
+            await unit.get(FactRepository).put("a", 1)
+            await unit.get(FactRepository).put("a", 2)
             assert not count
-            assert await unit.facts.get("a") == 2
-            await unit.facts.put("a", 3)
+            assert await unit.get(FactRepository).get("a") == 2
+            await unit.get(FactRepository).put("a", 3)
         assert len(count) == 2  # for the question, and for the commit
     async with database.read() as unit:
-        assert await unit.facts.get("a") == 3
+        assert await unit.get(FactRepository).get("a") == 3
 
 
 @ON_SQLITE
@@ -140,10 +141,10 @@ async def test_what_goes_along_and_fails_is_told_to_who_waits_next_and_nothing_o
 
     async def written_and_asked(unit: UnitOfWork) -> None:
         await written_twice(unit)
-        await unit.facts.get("anything")
+        await unit.get(FactRepository).get("anything")
 
     async def given_up(unit: UnitOfWork) -> None:
-        await unit.facts.put("once", 2)
+        await unit.get(FactRepository).put("once", 2)
         raise ZeroDivisionError
 
     for work in (written_twice, written_and_asked):
@@ -152,7 +153,7 @@ async def test_what_goes_along_and_fails_is_told_to_who_waits_next_and_nothing_o
     with pytest.raises(ZeroDivisionError):
         await database.run(given_up)
     async with database.write() as unit:
-        assert await unit.facts.get("once") is None
+        assert await unit.get(FactRepository).get("once") is None
 
 
 async def test_what_cannot_be_opened_has_come_to_its_end_when_that_is_told(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from app.foundation.sql.database import Database
 from app.foundation.sql.types import JsonText, ReadyJson, ready_json
+from app.scoring.storage.runs import ScoringRepository
 from tests.scoring.storage.test_scoring import _SCORED, _board
 
 NAN = float("nan")
@@ -30,16 +31,16 @@ async def test_a_board_with_a_number_that_is_none_is_not_stored(database: Databa
     wrong = replace(_SCORED, factors=(replace(_SCORED.factors[0], contribution=NAN),))
     with pytest.raises(ValueError, match="not JSON compliant"):
         async with database.write() as unit:
-            await unit.scoring.save(_board(1, wrong), None)
+            await unit.get(ScoringRepository).save(_board(1, wrong), None)
     async with database.read() as unit:
-        assert await unit.scoring.latest() is None
+        assert await unit.get(ScoringRepository).latest() is None
 
 
 async def test_a_column_of_json_takes_a_ready_text_as_it_is_and_quotes_any_other(
     database: Database,
 ) -> None:
     async with database.read() as unit:
-        dialect = unit.scoring.connection.dialect
+        dialect = unit.get(ScoringRepository).connection.dialect
     bind = JsonText().process_bind_param
     assert bind(ReadyJson("[1]"), dialect) == "[1]"
     assert bind("[1]", dialect) == '"[1]"'

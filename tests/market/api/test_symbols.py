@@ -18,6 +18,7 @@ from app.market.domain.models import CandleSeries, Interval
 from app.market.services.backfill import first_fill
 from app.market.services.exchange_clock import instant
 from app.market.services.symbol_queries import SymbolFilter, list_symbols
+from app.market.storage.candles import CandleRepository
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.support.harness import PREFIX
@@ -363,7 +364,9 @@ async def test_I22_ten_years_of_candles_come_in_pages(front: Front) -> None:
     opened = np.arange(years, dtype=np.int64) * HOUR_MS + first_ms
     flat = dict.fromkeys(("open", "high", "low", "close", "volume", "turnover"), np.ones(years))
     async with service.market.database.write() as unit:
-        await unit.candles.save({entry.symbol_id: CandleSeries(opened, **flat)}, Interval.HOUR)
+        await unit.get(CandleRepository).save(
+            {entry.symbol_id: CandleSeries(opened, **flat)}, Interval.HOUR
+        )
 
     where = "/market/BTCUSDT/candles"
     asked: dict[str, Any] = {"interval": "1h", "from": instant(first_ms - 1).isoformat()}

@@ -19,6 +19,8 @@ from app.market.domain.models import CandleSeries, Contract, ContractStatus, Dat
 from app.market.domain.panel import Source, fresh, present
 from app.market.services.backfill import FIRST_BOOKS, STAGES, first_fill
 from app.market.services.service import MarketData
+from app.market.storage.candles import CandleRepository
+from app.market.storage.market_data import MarketRepository
 from app.scoring.domain.board import Board
 from app.scoring.services.service import Scoring
 from app.workers.supervisor import Beat, Supervisor
@@ -89,8 +91,8 @@ async def test_first_fill_brings_what_a_scoring_reads_in_the_order_that_pays(
     assert (await live.requests())[KLINE] == 2 * (days + len(inputs.symbols))
     async with database.read() as unit:
         entry = data.resolve("BTCUSDT")
-        stored = await unit.candles.load([entry.symbol_id], Interval.DAY)
-        rates = await unit.market.funding([entry.symbol_id])
+        stored = await unit.get(CandleRepository).load([entry.symbol_id], Interval.DAY)
+        rates = await unit.get(MarketRepository).funding([entry.symbol_id])
     np.testing.assert_array_equal(
         stored[entry.symbol_id].close, data.live.market.daily["XBTUSDTM"].value.close
     )
@@ -126,7 +128,7 @@ async def test_D16_nothing_that_was_heard_of_a_former_listing_is_of_the_one_afte
     assert code not in filled.live.market.daily, "a late answer to a question about the former one"
     assert code not in filled.live.market.funding
     async with database.read() as unit:
-        bars = await unit.candles.load([old.symbol_id, entry.symbol_id], Interval.DAY)
+        bars = await unit.get(CandleRepository).load([old.symbol_id, entry.symbol_id], Interval.DAY)
     assert len(bars[old.symbol_id].close) > 100
     assert not len(bars.get(entry.symbol_id, EMPTY).close)
 
@@ -466,7 +468,9 @@ async def test_D04_a_bar_that_runs_or_is_not_sound_is_never_stored(
     day = Interval.DAY.ms
     last_ms = int(live.clock.wall() * 1000) // day * day - day
     async with live.database.read() as unit:
-        stored = (await unit.candles.load([entry.symbol_id], Interval.DAY))[entry.symbol_id]
+        stored = (await unit.get(CandleRepository).load([entry.symbol_id], Interval.DAY))[
+            entry.symbol_id
+        ]
     for series in (stored, data.live.market.daily[entry.contract.code].value):
         assert int(series.opened_ms[-1]) == last_ms
         assert last_ms - day not in series.opened_ms
@@ -698,7 +702,7 @@ async def test_D11_open_interest_is_kept_in_coins_once_an_hour(
     assert inputs.open_interest[-1, column] == float(coins)
     assert np.all(np.diff(inputs.open_interest_ms) > 0)
     async with database.read() as unit:
-        times = await unit.market.snapshot_times()
+        times = await unit.get(MarketRepository).snapshot_times()
     assert times == tuple(log.times_ms.tolist())
 
 
@@ -851,6 +855,8 @@ async def test_a_batch_that_found_the_database_busy_is_stored_with_the_next(
         paid = [one for one in entries if causes.get(one.contract.code) != Code.EXCHANGE_REFUSED]
         assert {entry.contract.code for entry in paid} == data.live.market.funding.keys()
         async with database.read() as unit:
-            stored = await unit.market.funding([entry.symbol_id for entry in entries])
+            stored = await unit.get(MarketRepository).funding(
+                [entry.symbol_id for entry in entries]
+            )
     await database.close()
     assert stored.keys() == {entry.symbol_id for entry in paid}

@@ -14,6 +14,7 @@ from app.container.tables import candles, funding_rates, market_snapshots
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.idempotency import Once
 from app.foundation.sql.database import Database
+from app.foundation.sql.leases import LeaseRepository
 from app.market.domain.models import ContractStatus, DataStatus, ExchangeStatus, Interval, LinkState
 from app.market.domain.panel import Source
 from app.market.services.backfill import first_fill
@@ -23,8 +24,9 @@ from app.market.services.feed_view import FeedView
 from app.market.services.follower import MarketFollower
 from app.market.services.publisher import MarketPublisher
 from app.market.services.service import MarketData
-from app.market.storage.shared_market import FEED
+from app.market.storage.shared_market import FEED, SharedMarketRepository
 from app.scoring.services.service import Scoring
+from app.scoring.storage.runs import ScoringRepository
 from tests.support.live_market import CONTRACTS, LiveMarket, open_market
 
 NUMBERS = count(1)
@@ -246,7 +248,7 @@ async def test_a_follower_decides_on_no_stored_board_that_its_owner_does_not_dec
         calculated_at=board.calculated_at + timedelta(seconds=30),
     )
     async with live.database.write() as unit:
-        await unit.scoring.save(ahead, None)
+        await unit.get(ScoringRepository).save(ahead, None)
     follower = process(live, "follower")
     await follower.follower.look()
     assert (owner.scoring.in_force(), follower.scoring.in_force()) == (board, ahead)
@@ -280,7 +282,10 @@ async def test_K16_a_stopped_owner_that_wakes_writes_neither_board_nor_market_no
     assert not await owner.publisher.publish()
     assert owner.held() is None, "now it knows"
     async with live.database.read() as unit:
-        stamp, latest = await unit.shared_market.stamp(), await unit.scoring.latest()
+        stamp, latest = (
+            await unit.get(SharedMarketRepository).stamp(),
+            await unit.get(ScoringRepository).latest(),
+        )
     assert stamp is not None
     assert stamp.epoch == 1, "what it wrote when it was the owner"
     assert latest is not None
@@ -448,12 +453,14 @@ async def test_a_market_of_another_version_of_the_code_is_left_alone(live: LiveM
     async with live.database.write() as unit:
         epoch = owner.lease.epoch
         assert epoch is not None
-        await unit.shared_market.publish(epoch, await unit.shared_market.clock_ms(), b"what?")
+        await unit.get(SharedMarketRepository).publish(
+            epoch, await unit.get(SharedMarketRepository).clock_ms(), b"what?"
+        )
     follower = process(live, "follower")
     assert not await follower.follower.look()
     assert follower.market.status() is DataStatus.UNAVAILABLE
     async with live.database.read() as unit:
-        present = await unit.leases.present(FEED)
+        present = await unit.get(LeaseRepository).present(FEED)
     assert present is not None
     assert present.holder == "owner"
     await asyncio.sleep(0)

@@ -9,6 +9,7 @@ import pytest
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.events import ModeChanged
 from app.foundation.sql.database import Database
+from app.foundation.sql.events import EventRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.models import DataStatus
 from app.market.services.mode_watch import ModeWatch
@@ -60,7 +61,7 @@ class World:
 
     async def told(self) -> list[ModeChanged]:
         async with self.database.read() as unit:
-            records = await unit.events.after(0, 99)
+            records = await unit.get(EventRepository).after(0, 99)
         found = [event_of(one) for one in records if one.topic is Topic.MODE]
         return [one for one in found if isinstance(one, ModeChanged)]
 

@@ -22,7 +22,9 @@ from app.market.services import quality_monitor as quality_keeper
 from app.market.services.publisher import Course, packed, shared, unpacked
 from app.market.services.quality import QualityService
 from app.market.services.service import MarketData
-from app.market.storage.quality import StoredVerdict
+from app.market.storage.candle_revisions import CandleRevisionRepository
+from app.market.storage.candles import CandleRepository
+from app.market.storage.quality import QualityRepository, StoredVerdict
 from tests.support.desk import WHO
 from tests.support.live_market import CONTRACTS, LiveMarket, open_market
 
@@ -67,7 +69,7 @@ def passes(data: MarketData) -> bool:
 async def verdicts(database: Database, data: MarketData) -> list[str]:
     """Oldest first."""
     async with database.read() as unit:
-        page = await unit.quality.page(data.resolve(ETH).symbol_id, None, 50)
+        page = await unit.get(QualityRepository).page(data.resolve(ETH).symbol_id, None, 50)
     return [one.verdict.value for one in reversed(page)]
 
 
@@ -401,18 +403,18 @@ async def test_verdicts_are_kept_for_a_while_and_so_many_of_a_symbol(database: D
         for day in range(10)
     ]
     async with database.write() as unit:
-        await unit.quality.note(rows)
-        await unit.quality.note(rows[:1])
-        assert await unit.quality.newest() == {names[0]: rows[9], names[1]: rows[19]}
-        assert await unit.quality.page(names[0], rows[3].at, 2) == (rows[2], rows[1])
+        await unit.get(QualityRepository).note(rows)
+        await unit.get(QualityRepository).note(rows[:1])
+        assert await unit.get(QualityRepository).newest() == {names[0]: rows[9], names[1]: rows[19]}
+        assert await unit.get(QualityRepository).page(names[0], rows[3].at, 2) == (rows[2], rows[1])
         # what was replaced before the fourth day is over
-        assert await unit.quality.forget(rows[4].at, 50) == 6
-        assert len(await unit.quality.page(names[0], None, 50)) == 7
-        assert await unit.quality.forget(rows[4].at, 5) == 4
-        assert await unit.quality.page(names[1], None, 50) == tuple(rows[:14:-1])
+        assert await unit.get(QualityRepository).forget(rows[4].at, 50) == 6
+        assert len(await unit.get(QualityRepository).page(names[0], None, 50)) == 7
+        assert await unit.get(QualityRepository).forget(rows[4].at, 5) == 4
+        assert await unit.get(QualityRepository).page(names[1], None, 50) == tuple(rows[:14:-1])
         # the last word stays, however old it is
-        assert await unit.quality.forget(start + timedelta(days=900), 50) == 8
-        assert await unit.quality.newest() == {names[0]: rows[9], names[1]: rows[19]}
+        assert await unit.get(QualityRepository).forget(start + timedelta(days=900), 50) == 8
+        assert await unit.get(QualityRepository).newest() == {names[0]: rows[9], names[1]: rows[19]}
 
 
 async def ticker(
@@ -529,8 +531,10 @@ async def test_D06_a_closed_candle_that_is_changed_is_revised_and_its_former_wor
     async with database.write() as unit:  # as if the exchange had said something else then
         row = "UPDATE candles SET close = low, revision = revision + 1 WHERE opened_ms = :at"
         await unit.connection.execute(text(row), {"at": at})
-        before = await unit.candle_revisions.count(entry.symbol_id)
-        held = (await unit.candles.load([entry.symbol_id], Interval.HOUR))[entry.symbol_id]
+        before = await unit.get(CandleRevisionRepository).count(entry.symbol_id)
+        held = (await unit.get(CandleRepository).load([entry.symbol_id], Interval.HOUR))[
+            entry.symbol_id
+        ]
     market = data.live.market
     received = data.live.received(held)
     data.live.publish(market.with_candles(Interval.HOUR, {CODE: received}))
@@ -540,8 +544,8 @@ async def test_D06_a_closed_candle_that_is_changed_is_revised_and_its_former_wor
     assert int(now.opened_ms[-1]) > at
     assert float(now.close[now.opened_ms == at][0]) == float(first.close[-1])
     async with database.read() as unit:
-        kept = await unit.candle_revisions.of(entry.symbol_id, Interval.HOUR)
-        assert await unit.candle_revisions.count(entry.symbol_id) == before + 1
+        kept = await unit.get(CandleRevisionRepository).of(entry.symbol_id, Interval.HOUR)
+        assert await unit.get(CandleRevisionRepository).count(entry.symbol_id) == before + 1
     assert (kept[-1].opened_ms, kept[-1].values["close"]) == (at, float(first.low[-1]))
     live.clock.pass_(60)
     assert len(await data.fetch._new_bars(entry, Interval.HOUR)) == 0
@@ -557,7 +561,7 @@ async def test_D06_a_closed_candle_that_is_changed_is_revised_and_its_former_wor
         await data.sync_clock()
         await data.quality.look()
         async with database.read() as unit:
-            assert await unit.candle_revisions.count(entry.symbol_id) == count
+            assert await unit.get(CandleRevisionRepository).count(entry.symbol_id) == count
 
 
 @ON_SQLITE

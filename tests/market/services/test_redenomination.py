@@ -11,6 +11,7 @@ from app.market.domain.models import Interval
 from app.market.domain.panel import Panel
 from app.market.domain.price_quarantine import Doubt
 from app.portfolio.domain.returns import SinceInclusion
+from app.portfolio.storage.history import HistoryRepository
 from tests.support.desk import SYMBOLS, WHO, Desk, panel
 
 CHANGED = SYMBOLS[0]
@@ -92,7 +93,7 @@ async def test_weighing_after_a_redenomination_keeps_why_the_equity_is_unknown(
     assert (await desk.overview.integrity()).ok
     await desk.rebalancing.rebalance(WHO)
     async with desk.database.read() as unit:
-        weighing = await unit.history.last_weighing()
+        weighing = await unit.get(HistoryRepository).last_weighing()
     assert weighing is not None
     kept = weighing.payload["index"]
     assert kept["equity"] is None

@@ -10,6 +10,7 @@ from app.foundation.errors import Code, RefusedError, UnavailableError
 from app.foundation.sql.database import Database
 from app.market.domain.models import ContractStatus
 from app.market.services.symbol_registry import Registry
+from app.market.storage.symbols import SymbolRepository
 from tests.support.live_market import CONTRACTS, LiveMarket, open_market
 
 # Where no statement differs between the databases, one of them is enough.
@@ -44,7 +45,7 @@ async def test_first_sync_stores_everything_under_ids_of_ours(
     assert registry.resolve(entry.symbol_id) == entry
     assert registry.record(entry).sector == "layer1"
     async with database.read() as unit:
-        stored = await unit.symbols.all()
+        stored = await unit.get(SymbolRepository).all()
     assert {one.symbol: one.contract for one in stored} == {
         one.symbol: one.contract for one in registry.index.entries
     }
@@ -80,7 +81,7 @@ async def test_a_changed_specification_gets_a_version_with_validity(
     _, summary = await registry.sync()
     assert summary.respecified == ("ETHUSDT",)
     async with database.read() as unit:
-        old, new = await unit.symbols.specifications(entry.symbol_id)
+        old, new = await unit.get(SymbolRepository).specifications(entry.symbol_id)
     assert old.valid_to == new.valid_from == live.clock.now()
     assert new.valid_to is None
     assert old.contract.tick_size == entry.contract.tick_size
@@ -319,7 +320,7 @@ async def test_D16_a_code_that_is_listed_again_is_another_contract(
     _, summary = await again.sync()
     assert (summary.added, summary.vanished, summary.updated) == ((), (), ())
     async with database.read() as unit:
-        former = await unit.symbols.get(old.symbol_id)
+        former = await unit.get(SymbolRepository).get(old.symbol_id)
     assert former is not None
     assert former.vanished_at is not None
     assert former.contract == replace(old.contract, status=ContractStatus.VANISHED)

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 
 from app.configuration.domain.model import Configuration
+from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import Code, ServiceError
 from app.foundation.sql.database import Database
 from app.market.domain.quality_report import QualityVerdict
@@ -101,7 +102,7 @@ async def test_each_verdict_forbids_what_it_must_and_nothing_else(database: Data
         data = live.market()
         await first_fill(data)
         async with database.write() as unit:
-            await unit.configuration.found(NOW, "test")
+            await unit.get(ConfigurationRepository).found(NOW, "test")
         desk = Desk(database, market=data, now=live.clock.now())  # type: ignore[arg-type]  # a real one
         symbols = [f"{name}USDT" for name in MEMBERS]
         desk.score(dict.fromkeys(symbols, 0.9))

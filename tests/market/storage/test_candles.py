@@ -9,8 +9,8 @@ from sqlalchemy import text
 from app.foundation.sql.database import Database
 from app.market.domain.models import CandleSeries, Interval
 from app.market.storage import candles
-from app.market.storage.candle_revisions import VALUES
-from app.market.storage.candles import SavedCandles
+from app.market.storage.candle_revisions import VALUES, CandleRevisionRepository
+from app.market.storage.candles import CandleRepository, SavedCandles
 from tests.conftest import PATIENT, MakeDatabase
 from tests.support.worlds import listed, series, symbol_id
 
@@ -30,14 +30,14 @@ def _part(one: CandleSeries, rows: slice) -> CandleSeries:
 async def test_series_come_back_to_the_last_bit(database: Database) -> None:
     btc, eth = series(0, 50, HOUR, 0.1 + 0.2), series(10 * HOUR, 5, HOUR, 1e-12)
     async with database.write() as unit:
-        saved = await unit.candles.save({"btc": btc, "eth": eth}, Interval.HOUR)
+        saved = await unit.get(CandleRepository).save({"btc": btc, "eth": eth}, Interval.HOUR)
         assert saved == SavedCandles(55, 0)
-        await unit.candles.save({"btc": series(0, 3, DAY)}, Interval.DAY)
-        assert await unit.candles.save({}, Interval.DAY) == SavedCandles(0, 0)
+        await unit.get(CandleRepository).save({"btc": series(0, 3, DAY)}, Interval.DAY)
+        assert await unit.get(CandleRepository).save({}, Interval.DAY) == SavedCandles(0, 0)
     async with database.read() as unit:
-        found = await unit.candles.load(["btc", "eth", "none"], Interval.HOUR)
-        later = await unit.candles.load(["btc"], Interval.HOUR, since_ms=48 * HOUR)
-        assert await unit.candles.load([], Interval.HOUR) == {}
+        found = await unit.get(CandleRepository).load(["btc", "eth", "none"], Interval.HOUR)
+        later = await unit.get(CandleRepository).load(["btc"], Interval.HOUR, since_ms=48 * HOUR)
+        assert await unit.get(CandleRepository).load([], Interval.HOUR) == {}
     assert found.keys() == {"btc", "eth"}
     assert _same(found["btc"], btc)
     assert _same(found["eth"], eth)
@@ -51,22 +51,28 @@ async def test_D06_a_candle_that_says_something_new_is_revised(database: Databas
     close[3] = first.high[3]
     revised = replace(first, close=close)
     async with database.write() as unit:
-        await unit.candles.save({"btc": first}, Interval.HOUR)
-        assert await unit.candles.save({"btc": first}, Interval.HOUR) == SavedCandles(0, 0)
-        assert await unit.candles.save({"btc": revised}, Interval.HOUR) == SavedCandles(1, 0)
+        await unit.get(CandleRepository).save({"btc": first}, Interval.HOUR)
+        assert await unit.get(CandleRepository).save({"btc": first}, Interval.HOUR) == SavedCandles(
+            0, 0
+        )
+        assert await unit.get(CandleRepository).save(
+            {"btc": revised}, Interval.HOUR
+        ) == SavedCandles(1, 0)
         rows = text("SELECT revision FROM candles ORDER BY opened_ms")
         revisions = list((await unit.connection.execute(rows)).scalars())
         assert revisions == [1, 1, 1, 2, 1, 1, 1, 1, 1, 1]
-        assert _same((await unit.candles.load(["btc"], Interval.HOUR))["btc"], revised)
-        (former,) = await unit.candle_revisions.of("btc", Interval.HOUR)
+        assert _same(
+            (await unit.get(CandleRepository).load(["btc"], Interval.HOUR))["btc"], revised
+        )
+        (former,) = await unit.get(CandleRevisionRepository).of("btc", Interval.HOUR)
         assert (former.opened_ms, former.revision) == (int(first.opened_ms[3]), 1)
         assert former.values == {name: float(getattr(first, name)[3]) for name in VALUES}
-        await unit.candles.save({"btc": first}, Interval.HOUR)
-        later = await unit.candle_revisions.of("btc", Interval.HOUR)
+        await unit.get(CandleRepository).save({"btc": first}, Interval.HOUR)
+        later = await unit.get(CandleRevisionRepository).of("btc", Interval.HOUR)
         assert [one.revision for one in later] == [1, 2]
         assert later[1].values["close"] == float(close[3])
-        assert await unit.candle_revisions.count("btc") == 2
-        assert await unit.candle_revisions.of("btc", Interval.DAY) == ()
+        assert await unit.get(CandleRevisionRepository).count("btc") == 2
+        assert await unit.get(CandleRevisionRepository).of("btc", Interval.DAY) == ()
 
 
 @pytest.mark.parametrize(
@@ -91,8 +97,10 @@ async def test_D03_a_candle_without_sense_is_a_gap(
     column[2] = value
     async with database.write() as unit:
         broken = replace(sound, **{field: column})
-        assert await unit.candles.save({"btc": broken}, Interval.HOUR) == SavedCandles(4, 1)
-        found = (await unit.candles.load(["btc"], Interval.HOUR))["btc"]
+        assert await unit.get(CandleRepository).save(
+            {"btc": broken}, Interval.HOUR
+        ) == SavedCandles(4, 1)
+        found = (await unit.get(CandleRepository).load(["btc"], Interval.HOUR))["btc"]
     assert found.opened_ms.tolist() == [0, HOUR, 3 * HOUR, 4 * HOUR]
 
 
@@ -100,10 +108,14 @@ async def test_pages_begin_with_the_oldest(database: Database) -> None:
     await listed(database, "BTC", "ETH")
     btc = series(0, 20, HOUR)
     async with database.write() as unit:
-        await unit.candles.save({symbol_id("BTC"): btc}, Interval.HOUR)
+        await unit.get(CandleRepository).save({symbol_id("BTC"): btc}, Interval.HOUR)
     async with database.read() as unit:
-        page = await unit.candles.page(symbol_id("BTC"), Interval.HOUR, 5 * HOUR, 18 * HOUR, 4)
-        nothing = await unit.candles.page(symbol_id("ETH"), Interval.HOUR, 0, 18 * HOUR, 4)
+        page = await unit.get(CandleRepository).page(
+            symbol_id("BTC"), Interval.HOUR, 5 * HOUR, 18 * HOUR, 4
+        )
+        nothing = await unit.get(CandleRepository).page(
+            symbol_id("ETH"), Interval.HOUR, 0, 18 * HOUR, 4
+        )
     assert _same(page, _part(btc, slice(5, 9)))
     assert len(nothing) == 0
 
@@ -121,10 +133,10 @@ async def test_many_rows_go_in_with_few_statements(
     )
     await database.open()
     async with database.write() as unit:
-        assert await unit.candles.save(many, Interval.DAY) == SavedCandles(1000, 0)
+        assert await unit.get(CandleRepository).save(many, Interval.DAY) == SavedCandles(1000, 0)
     assert sum("INSERT" in one for one in seen) == 4
     async with database.read() as unit:
-        found = await unit.candles.load(list(many), Interval.DAY)
+        found = await unit.get(CandleRepository).load(list(many), Interval.DAY)
     await database.close()
     assert found.keys() == many.keys()
     assert all(_same(found[name], many[name]) for name in many)

@@ -6,29 +6,31 @@ import numpy as np
 
 from app.foundation.sql.database import Database
 from app.market.domain.models import Funding
-from app.market.storage.market_data import MarketSnapshot
+from app.market.storage.market_data import MarketRepository, MarketSnapshot
 
 
 async def test_snapshots_are_a_panel_of_open_interest(database: Database) -> None:
     async with database.write() as unit:
-        assert await unit.market.snapshot_times() == ()
-        await unit.market.save_snapshots([])
+        assert await unit.get(MarketRepository).snapshot_times() == ()
+        await unit.get(MarketRepository).save_snapshots([])
         for taken, level in ((1_000, 10.5), (2_000, None), (3_000, 12.25)):
-            await unit.market.save_snapshots(
+            await unit.get(MarketRepository).save_snapshots(
                 [
                     MarketSnapshot("btc", taken, level, 1.5, 2e9),
                     MarketSnapshot("eth", taken, 1.0, None, None),
                 ]
             )
-        await unit.market.save_snapshots([MarketSnapshot("eth", 3_000, 3.0, 0.1, None)])
+        await unit.get(MarketRepository).save_snapshots(
+            [MarketSnapshot("eth", 3_000, 3.0, 0.1, None)]
+        )
     async with database.read() as unit:
-        times = await unit.market.snapshot_times(since_ms=2_000)
-        panel = await unit.market.open_interest(["eth", "none", "btc"], times)
+        times = await unit.get(MarketRepository).snapshot_times(since_ms=2_000)
+        panel = await unit.get(MarketRepository).open_interest(["eth", "none", "btc"], times)
     assert times == (2_000, 3_000)
     np.testing.assert_array_equal(panel, [[1.0, np.nan, np.nan], [3.0, np.nan, 12.25]])
     async with database.write() as unit:
-        assert await unit.market.forget_snapshots(3_000) == 4
-        assert await unit.market.snapshot_times() == (3_000,)
+        assert await unit.get(MarketRepository).forget_snapshots(3_000) == 4
+        assert await unit.get(MarketRepository).snapshot_times() == (3_000,)
 
 
 async def test_D09_a_settled_rate_keeps_its_own_interval(database: Database) -> None:
@@ -37,9 +39,11 @@ async def test_D09_a_settled_rate_keeps_its_own_interval(database: Database) -> 
         Funding(2_000, Decimal("0.0001"), None),
     )
     async with database.write() as unit:
-        await unit.market.save_funding({"btc": rates, "eth": rates[:1], "none": ()})
-        await unit.market.save_funding({"btc": [Funding(2_000, Decimal(1), 3_600_000)]})
-        await unit.market.save_funding({})
+        await unit.get(MarketRepository).save_funding({"btc": rates, "eth": rates[:1], "none": ()})
+        await unit.get(MarketRepository).save_funding(
+            {"btc": [Funding(2_000, Decimal(1), 3_600_000)]}
+        )
+        await unit.get(MarketRepository).save_funding({})
     async with database.read() as unit:
-        assert await unit.market.funding(["btc", "xrp"]) == {"btc": rates}
-        assert await unit.market.funding(["btc", "eth"], 2_000) == {"btc": rates[1:]}
+        assert await unit.get(MarketRepository).funding(["btc", "xrp"]) == {"btc": rates}
+        assert await unit.get(MarketRepository).funding(["btc", "eth"], 2_000) == {"btc": rates[1:]}

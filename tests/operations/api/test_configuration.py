@@ -12,6 +12,7 @@ from app.configuration.domain.model import Cadences
 from app.configuration.services.current import SettingsInForce
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
+from app.foundation.sql.events import EventRepository
 from app.operations.api import configuration_routes as configuration
 from app.portfolio.api import membership_routes as portfolio_changes
 from app.workers.schedule import Activities, table
@@ -91,7 +92,7 @@ async def test_each_interval_is_a_setting_that_is_in_force_with_its_answer(
     shown = (await put(client, {"cadences": wanted})).json()["configuration"]["cadences"]
     assert shown == wanted
     async with desk.database.read() as unit:
-        for record in await unit.events.after(0, 10):
+        for record in await unit.get(EventRepository).after(0, 10):
             in_force.read(record)  # as every process does with what any of them committed
     assert in_force().cadences == Cadences(**wanted)
     work, jobs = cast("Activities", MagicMock(is_provisional=bool)), cast("Jobs", None)

@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from app.foundation.sql.events import EventRepository
 from app.market.domain.models import DataSource
 from app.operations.domain.event_codec import Topic
 from app.sandbox.options import SandboxOptions
@@ -122,7 +123,11 @@ async def test_a_backfill_is_a_job_and_the_stream_tells_of_it(desk: Desk) -> Non
     waiting = await desk.begun("/scoring/calculate")
     await desk.service.post(f"/jobs/{waiting['id']}/cancel")
     async with desk.service.services.my_symbols.stream.database.read() as unit:
-        records = [one for one in await unit.events.after(0, 1_000) if one.type == "job_changed"]
+        records = [
+            one
+            for one in await unit.get(EventRepository).after(0, 1_000)
+            if one.type == "job_changed"
+        ]
     assert {one.topic for one in records} == {Topic.JOB}
     told = [one.data for one in records if one.data["job_id"] == begun["id"]]
     assert [one["change"] for one in (told[0], told[-1])] == ["started", "ended"]
@@ -202,7 +207,11 @@ async def test_a_job_can_be_stopped_and_once_it_has_ended_nothing_changes(desk: 
     stopped = await desk.service.post(f"/jobs/{waiting['id']}/cancel")
     assert (stopped["id"], stopped["state"]) == (waiting["id"], "cancelled")
     async with desk.service.services.my_symbols.stream.database.read() as unit:
-        (told,) = [one.data for one in await unit.events.after(0, 99) if one.topic is Topic.JOB]
+        (told,) = [
+            one.data
+            for one in await unit.get(EventRepository).after(0, 99)
+            if one.topic is Topic.JOB
+        ]
     assert (told["job_id"], told["change"], told["state"]) == (waiting["id"], "ended", "cancelled")
     assert stopped["finished_at"] is not None
     assert (await desk.begun("/scoring/calculate"))["id"] != waiting["id"], "its place is free"

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import select, text
 
+from app.alerts.storage.notifications import NotificationRepository
 from app.foundation.errors import NotFoundError
 from app.foundation.idempotency import Once
 from app.foundation.job_news import JobNews
@@ -95,7 +96,7 @@ async def test_B18_only_what_has_ended_and_is_old_enough_goes(database: Database
     await office.work()
     log = await office.notifications.log(None, 10)
     async with database.write() as unit:  # one has arrived, one is still to be told
-        await unit.notifications.delivered([(log[0], desk.now)])
+        await unit.get(NotificationRepository).delivered([(log[0], desk.now)])
     desk.score({"C00USDT": 0.1, "C01USDT": 0.1})
     await desk.alerts.look()
     desk.score({"C00USDT": 0.9, "C01USDT": 0.1})

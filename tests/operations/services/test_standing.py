@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from app.foundation.sql.database import Database
+from app.foundation.sql.facts import FactRepository
 from app.market.domain.models import DataStatus
 from app.market.services.service_mode import MarketLevel
 from app.operations.services.response_version import (
@@ -19,6 +20,7 @@ from app.operations.services.response_version import (
     Standing,
 )
 from app.portfolio.services.state_cache import Memory
+from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.domain.board import Board
 from tests.conftest import PATIENT, MakeDatabase
 from tests.portfolio.services.test_reads_from_memory import (
@@ -201,10 +203,10 @@ async def test_the_only_process_knows_without_asking_until_it_has_committed(desk
     known = standing.now()
     assert before.serves(known, ALL)
     async with desk.database.write() as unit:
-        await unit.facts.put("apart", 1)
+        await unit.get(FactRepository).put("apart", 1)
     assert before.serves(standing.now(), ALL)  # nothing of it is in what is read
     async with desk.database.write() as unit:
-        await unit.portfolio.load(for_update=True)
+        await unit.get(PortfolioRepository).load(for_update=True)
     assert standing.now().committed is None
     assert before.serves(await standing.asked(), ALL)  # that was no change of what is read
 

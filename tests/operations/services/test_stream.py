@@ -15,6 +15,7 @@ from app.foundation.errors import UnavailableError
 from app.foundation.events import ConfigurationChanged, PlanCreated
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
+from app.foundation.sql.events import EventRepository
 from app.operations.domain.event_codec import EventRecord, Topic
 from app.operations.services import event_stream as module
 from app.operations.services.event_messages import notice
@@ -141,7 +142,7 @@ async def test_events_dropped_before_they_were_read_leave_no_hole_in_memory(
     await stream.catch_up()
     await announce(database, *(replace(PLAN, run_id=str(number)) for number in range(5)))
     async with database.write() as unit:
-        await unit.events.forget(NOW, most=2)
+        await unit.get(EventRepository).forget(NOW, most=2)
     with stream.reader("websocket") as reader:
         reader.ask({Topic.REBALANCE}, frozenset())
         await stream.catch_up()

@@ -8,8 +8,12 @@ from sqlalchemy import select
 
 from app.container.tables import events, idempotency_keys, market_snapshots, scoring_runs
 from app.foundation.sql.database import Database
+from app.foundation.sql.events import EventRepository
+from app.foundation.sql.idempotency import IdempotencyRepository
 from app.foundation.sql.metadata import metadata
+from app.market.storage.market_data import MarketRepository
 from app.operations.storage.audit import inspect
+from app.scoring.storage.runs import ScoringRepository
 from tests.support.desk import NOW, WHO, Desk
 
 # What may go: market data and boards made of it, answers kept for a caller, the stream's memory.
@@ -42,11 +46,11 @@ async def test_B18_retention_leaves_history_and_intents_alone(
 
     late = NOW + timedelta(days=3_650)
     async with database.write() as unit:
-        await unit.idempotency.forget(late)
-        await unit.events.forget(late, 0)
-        await unit.market.forget_snapshots(int(late.timestamp() * 1000))
-        await unit.scoring.drop_inputs(late)
-        await unit.scoring.forget(late, late)
+        await unit.get(IdempotencyRepository).forget(late)
+        await unit.get(EventRepository).forget(late, 0)
+        await unit.get(MarketRepository).forget_snapshots(int(late.timestamp() * 1000))
+        await unit.get(ScoringRepository).drop_inputs(late)
+        await unit.get(ScoringRepository).forget(late, late)
 
     after = await _everything(database)
     assert {name for name in before if before[name] != after[name]} <= FORGOTTEN

@@ -11,6 +11,7 @@ import pytest
 
 from app.foundation.sql.database import Database
 from app.market.domain.models import ContractStatus, Funding, Interval
+from app.market.storage.market_data import MarketRepository
 from app.performance.api import metrics_routes as portfolio_metrics
 from app.performance.api import report_routes as portfolio_report
 from app.performance.api import routes as portfolio_performance
@@ -277,7 +278,7 @@ async def settle(desk: Desk, rate: str, *symbols: str) -> None:
         Funding(start + hours * 3_600_000, Decimal(rate), 8 * 3_600_000) for hours in (-1, 7)
     )
     async with desk.database.write() as unit:
-        await unit.market.save_funding(dict.fromkeys(ids.values(), rates))
+        await unit.get(MarketRepository).save_funding(dict.fromkeys(ids.values(), rates))
 
 
 async def test_the_ledger_of_replacements_is_net_of_their_costs(

@@ -23,6 +23,8 @@ from app.performance.domain.replacement_outcomes import outcomes
 from app.performance.services.equity_reader import Need, Track, track_of
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.storage import history, trades
+from app.portfolio.storage.history import HistoryRepository
+from app.portfolio.storage.trades import TradeRepository
 from tests.conftest import MakeDatabase
 from tests.performance.services.test_performance import claim
 from tests.support.desk import SYMBOLS, WHO, Desk, panel
@@ -84,7 +86,7 @@ async def everything(desk: Desk) -> Track:
     """The walk over the whole history, whatever is asked."""
     async with desk.database.read() as unit:
         bounded = await track_of(unit, desk.performance.grounds, Need(gains_since=START))
-        changes = steps(await unit.history.all())
+        changes = steps(await unit.get(HistoryRepository).all())
     curve = walk(changes, bounded.valuations)
     return replace(bounded, changes=changes, curve=curve)
 
@@ -203,7 +205,7 @@ async def test_what_is_kept_to_read_less_is_proven_by_the_history(desk: Desk) ->
         assert wrong[0].detail is not None
         assert "USDT is not that of its events" in wrong[0].detail
     async with desk.database.read() as unit:
-        events = list(await unit.history.all())
+        events = list(await unit.get(HistoryRepository).all())
     at = next(at for at, one in enumerate(events) if one.type is EventType.REBALANCE)
     for index in (
         {"equity": "1.000001", "broken": None},
@@ -220,12 +222,12 @@ async def test_what_is_kept_to_read_less_is_proven_by_the_history(desk: Desk) ->
 async def test_the_index_leads_to_the_events_that_are_read(desk: Desk) -> None:
     await desk.filled(2)
     async with desk.database.read() as unit:
-        weighing = await unit.history.last_weighing(desk.now)
+        weighing = await unit.get(HistoryRepository).last_weighing(desk.now)
         wanted = (
-            lambda: unit.history.moves(weighing=weighing),
-            lambda: unit.history.moves(since=desk.now),
-            lambda: unit.history.last_weighing(desk.now),
-            unit.history.begun_at,
+            lambda: unit.get(HistoryRepository).moves(weighing=weighing),
+            lambda: unit.get(HistoryRepository).moves(since=desk.now),
+            lambda: unit.get(HistoryRepository).last_weighing(desk.now),
+            unit.get(HistoryRepository).begun_at,
         )
         is_sqlite = unit.connection.dialect.name == "sqlite"
         if not is_sqlite:  # of a handful of rows it would read all
@@ -287,7 +289,7 @@ async def test_weighings_without_their_equity_are_read_from_the_beginning(
     desk.score({})
     await desk.rebalancing.rebalance(WHO)
     async with desk.database.read() as unit:
-        newest = await unit.history.last_weighing()
+        newest = await unit.get(HistoryRepository).last_weighing()
     assert newest is not None
     expected = (await everything(desk)).curve.points[-2]
     assert expected.is_step
@@ -304,14 +306,14 @@ async def test_what_was_booked_before_there_were_sums_is_summed_by_the_migration
         one = claim(f"t{number}", pnl)
         await desk.performance.book(SYMBOLS[number % 2], one, "fill", WHO)
     async with database.read() as unit:
-        kept = await unit.trades.totals()
-        listed = await unit.trades.between(None, None)
+        kept = await unit.get(TradeRepository).totals()
+        listed = await unit.get(TradeRepository).between(None, None)
     await database.close()
     await migrations.downgrade(database_url, "0011")
     await migrations.upgrade(database_url)
     await database.open()
     async with database.read() as unit:
-        assert await unit.trades.totals() == kept
+        assert await unit.get(TradeRepository).totals() == kept
     await database.close()
     assert {one.symbol_id: (one.results, one.net) for one in kept} == {
         symbol_id: (len(own), total(own))

@@ -10,8 +10,10 @@ import pytest
 
 from app.market.domain.models import CandleSeries, Interval
 from app.market.domain.price_quarantine import Doubt
+from app.market.storage.candles import CandleRepository
 from app.performance.domain.late_marks import PATIENCE, LateMark
 from app.performance.services.snapshots import PerformanceMarks
+from app.portfolio.storage.history import HistoryRepository
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk, symbol_id
 
 GONE = SYMBOLS[0]
@@ -28,7 +30,7 @@ async def bar(
     opened = np.array([int(opened_at.timestamp() * 1000)])
     series = CandleSeries(opened, price, price, price, price, np.array([volume]), price)
     async with desk.database.write() as unit:
-        await unit.candles.save({symbol_id(number): series}, Interval.HOUR)
+        await unit.get(CandleRepository).save({symbol_id(number): series}, Interval.HOUR)
 
 
 async def left_without_a_mark(desk: Desk, **changed: Any) -> None:
@@ -52,7 +54,7 @@ async def weighed(desk: Desk) -> Mapping[str, Any]:
     newcomer = SYMBOLS[2 + len(await desk.members())]
     await desk.portfolio.add(newcomer, "in", WHO)
     async with desk.database.read() as unit:
-        weighing = await unit.history.last_weighing()
+        weighing = await unit.get(HistoryRepository).last_weighing()
     assert weighing is not None
     assert weighing.occurred_at == desk.now
     kept: Mapping[str, Any] = weighing.payload["index"]

@@ -18,6 +18,9 @@ from app.foundation.idempotency import Command
 from app.performance.domain.attribution import Basis
 from app.performance.services.service import Claim
 from app.portfolio.domain.event_log import EventType, fold, instant_text
+from app.portfolio.storage.history import HistoryRepository
+from app.portfolio.storage.portfolio import PortfolioRepository
+from app.portfolio.storage.trades import TradeRepository
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk, panel
 
 
@@ -48,9 +51,9 @@ async def test_a_result_is_booked_once(desk: Desk) -> None:
     with pytest.raises(ConflictError):
         await desk.performance.book(SYMBOLS[1], claim(), "other symbol", WHO)
     async with desk.database.read() as unit:
-        events = await unit.history.all()
-        assert fold(events) == await unit.portfolio.load()
-        assert await unit.trades.find("t2") is None
+        events = await unit.get(HistoryRepository).all()
+        assert fold(events) == await unit.get(PortfolioRepository).load()
+        assert await unit.get(TradeRepository).find("t2") is None
     booked = [event for event in events if event.type is EventType.PERFORMANCE]
     assert [event.payload["trade"]["net"] for event in booked] == ["11"]
     assert booked[0].seq == first.result.event_seq

@@ -14,6 +14,7 @@ from sqlalchemy import make_url, text
 from app.foundation.errors import UnavailableError
 from app.foundation.sql.database import ATTEMPTS, Database
 from app.foundation.sql.engines import DatabaseOptions, url_of
+from app.foundation.sql.facts import FactRepository
 from app.market.domain.models import DataStatus
 from app.market.services.service_mode import MarketLevel, mode_over
 from app.operations.api import system_routes as system
@@ -21,6 +22,7 @@ from app.operations.services.health import Status
 from app.portfolio.api import membership_routes as portfolio_changes
 from app.portfolio.api import portfolio_routes as portfolio
 from app.portfolio.services.membership import PortfolioService
+from app.portfolio.storage.portfolio import PortfolioRepository
 from tests.conftest import PATIENT, MakeDatabase
 from tests.operations.services.test_status import World
 from tests.processes.crew import proven
@@ -189,7 +191,7 @@ async def test_B07_locks_and_statements_that_take_too_long_are_given_up(
     limits = {"lock_timeout_s": 0.5, "statement_timeout_s": 3.0}
     async with front(database, make_database, database_url, **limits) as here:
         async with here.near.write() as unit:
-            await unit.portfolio.load(for_update=True)
+            await unit.get(PortfolioRepository).load(for_update=True)
             problem(await here.add("k"), 503, "database_contention")
             assert await here.reads() == HELD, "who reads does not wait for who writes"
         await here.says(
@@ -222,7 +224,7 @@ async def test_B07_a_transaction_in_which_nothing_is_said_any_more_is_ended(
 async def fill(database: Database) -> None:
     for number in range(1_000):
         async with database.write() as unit:
-            await unit.facts.put(f"ballast-{number}", "x" * 200)
+            await unit.get(FactRepository).put(f"ballast-{number}", "x" * 200)
 
 
 @_ON_SQLITE

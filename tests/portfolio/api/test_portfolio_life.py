@@ -15,6 +15,7 @@ from app.portfolio.api import membership_routes as portfolio_changes
 from app.portfolio.api import membership_routes as portfolio_replacement
 from app.portfolio.api import portfolio_routes as portfolio
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
+from app.scoring.storage.runs import ScoringRepository
 from app.trading.api import routes as portfolio_safety
 from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.harness import PREFIX, serve
@@ -222,7 +223,7 @@ async def test_a_shown_score_that_is_not_the_stored_one_is_named(
     board = desk.boards.board
     assert board is not None
     async with desk.database.write() as unit:
-        await unit.scoring.save(board, None)
+        await unit.get(ScoringRepository).save(board, None)
     assert (await get(client, "/integrity"))["ok"]
     first = board.cards[0]
     assert first.composite is not None

@@ -16,6 +16,7 @@ from app.foundation.events import PlanCreated
 from app.foundation.idempotency import Answer, Command, Once
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
+from app.foundation.sql.events import EventRepository
 from app.operations.services.event_stream import EventStream
 from app.portfolio.domain.rebalance_run import RunState
 from app.portfolio.services.member_views import MemberView
@@ -138,10 +139,10 @@ async def test_T04_what_was_delivered_is_stamped_and_dropped_by_the_databases_cl
     async with database.write() as unit:
         unit.announce(PlanCreated("run", 1, 0, at))
     async with database.read() as unit:
-        head = await unit.events.head()
+        head = await unit.get(EventRepository).head()
     await stream.forget_old()
     async with database.read() as unit:
-        (kept,) = await unit.events.after(head - 1, 9)
+        (kept,) = await unit.get(EventRepository).after(head - 1, 9)
     assert kept.occurred_at == at
 
 

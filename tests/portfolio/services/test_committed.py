@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from app.foundation.sql.database import Database
+from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.operations.domain.history_audit import Head
 from app.portfolio.domain.controls import LockKind
@@ -15,7 +16,9 @@ from app.portfolio.domain.weighting_methods import Covariance
 from app.portfolio.services import target_weights as weighing
 from app.portfolio.services.decision_context import Grounds
 from app.portfolio.services.state_cache import Step
-from app.portfolio.storage.history import HEAD
+from app.portfolio.storage.controls import ControlRepository
+from app.portfolio.storage.history import HEAD, HistoryRepository
+from app.portfolio.storage.portfolio import PortfolioRepository
 from tests.foundation.sql.test_quick_sqlite import turns_counted
 from tests.portfolio.services.test_reads_from_memory import (
     ON_POSTGRES,
@@ -85,9 +88,9 @@ async def _lost(database: Database) -> None:
             "UPDATE portfolio SET version = version - 1",
         ):
             await unit.connection.execute(text(statement))
-        await unit.controls.keep_locks({})
-        *_, last = await unit.history.all()
-        await unit.facts.put(HEAD, Head.of(last).fact())
+        await unit.get(ControlRepository).keep_locks({})
+        *_, last = await unit.get(HistoryRepository).all()
+        await unit.get(FactRepository).put(HEAD, Head.of(last).fact())
 
 
 @ON_POSTGRES
@@ -118,8 +121,8 @@ async def test_nobody_is_handed_what_was_rolled_back_or_was_made_of_another_stat
     state = await memory.newest(database)
 
     async def handed(unit: UnitOfWork, ahead: int) -> None:
-        await unit.portfolio.load(for_update=True)
-        *_, last = await unit.history.all()
+        await unit.get(PortfolioRepository).load(for_update=True)
+        *_, last = await unit.get(HistoryRepository).all()
         event = replace(last, seq=last.seq + ahead)
         memory.hand_over(database, unit, Step(state.portfolio, event, state.portfolio.version + 1))
 

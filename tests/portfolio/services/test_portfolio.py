@@ -19,12 +19,14 @@ from app.foundation.errors import (
 from app.foundation.idempotency import Command
 from app.market.domain.models import ContractStatus, Interval
 from app.market.domain.symbols import SymbolIndex
-from app.market.storage.symbols import SymbolRecord
+from app.market.storage.symbols import SymbolRecord, SymbolRepository
 from app.portfolio.domain.candidate_selection import Refusal
 from app.portfolio.domain.controls import LockKind
 from app.portfolio.domain.event_log import fold
 from app.portfolio.domain.models import FULL, faults
 from app.portfolio.services.rebalance_steps import RebalanceRequest
+from app.portfolio.storage.history import HistoryRepository
+from app.portfolio.storage.portfolio import PortfolioRepository
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk, panel, symbol_id
 from tests.support.portfolios import contract
 
@@ -345,8 +347,8 @@ async def test_concurrent_changes_of_all_kinds_keep_every_invariant(desk: Desk) 
     integrity = await desk.overview.integrity()
     assert integrity.ok, integrity
     async with desk.database.read() as unit:
-        events = await unit.history.all()
-        assert fold(events) == await unit.portfolio.load()
+        events = await unit.get(HistoryRepository).all()
+        assert fold(events) == await unit.get(PortfolioRepository).load()
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
 
 
@@ -407,7 +409,7 @@ async def with_market(desk: Desk) -> None:
     desk.market.names = SymbolIndex.of([*known, (symbol_id(60), one)])
     record = SymbolRecord(symbol_id(60), "BTCUSDT", one, "layer-1", "large", NOW, NOW, None)
     async with desk.database.write() as unit:
-        await unit.symbols.save([record], NOW)
+        await unit.get(SymbolRepository).save([record], NOW)
     desk.market.quotes["BTCUSDT"] = replace(desk.market.quotes[SYMBOLS[0]], contract=one)
     desk.score({"BTCUSDT": 0.995})
 

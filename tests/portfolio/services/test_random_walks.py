@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import ServiceError
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.models import ContractStatus
@@ -13,6 +14,8 @@ from app.portfolio.domain.event_log import chain_faults, fold
 from app.portfolio.domain.membership import Change
 from app.portfolio.domain.models import faults
 from app.portfolio.services.change_recorder import BrokenInvariantError
+from app.portfolio.storage.history import HistoryRepository
+from app.portfolio.storage.portfolio import PortfolioRepository
 from tests.support.desk import SYMBOLS, WHO, Desk
 
 
@@ -53,8 +56,11 @@ async def test_H2_the_history_folds_to_the_state_after_every_change(desk: Desk, 
             await _step(desk, dice)
             done += 1
         async with desk.database.read() as unit:
-            state, events = await unit.portfolio.load(), await unit.history.all()
-            settings = await unit.configuration.current()
+            state, events = (
+                await unit.get(PortfolioRepository).load(),
+                await unit.get(HistoryRepository).all(),
+            )
+            settings = await unit.get(ConfigurationRepository).current()
         assert fold(events) == state
         assert faults(state, settings.max_portfolio_symbols) == ()
         assert state.version in {version, version + 1}
@@ -71,7 +77,7 @@ async def test_an_unsound_change_is_a_bug_and_is_not_committed(desk: Desk) -> No
     broken = Change(replace(before, members=(replace(first, rank=9), *others)), ())
 
     async def commit(unit: UnitOfWork) -> None:
-        state = await unit.portfolio.load(for_update=True)
+        state = await unit.get(PortfolioRepository).load(for_update=True)
         await desk.portfolio.ledger.commit(unit, state, broken, grounds, WHO)
 
     with pytest.raises(BrokenInvariantError, match="ranks"):

@@ -10,6 +10,7 @@ import pytest
 
 from app.foundation.idempotency import Command
 from app.foundation.sql.database import Database
+from app.foundation.sql.facts import FactRepository
 from app.market.domain.models import DataStatus, Interval
 from app.performance.services.service import Claim
 from app.portfolio.domain.controls import LockKind
@@ -19,6 +20,8 @@ from app.portfolio.domain.weighting_methods import Covariance
 from app.portfolio.services.decision_context import Grounds
 from app.portfolio.services.member_views import PortfolioView
 from app.portfolio.services.target_weights import Weights
+from app.portfolio.storage.portfolio import PortfolioRepository
+from app.portfolio.storage.replacements import ReplacementRepository
 from app.trading.services.position_sizing import Tradeable
 from app.trading.services.safety import SafetyReport
 from tests.conftest import PATIENT, MakeDatabase
@@ -110,7 +113,7 @@ async def _removed(desk: Desk) -> None:
 async def _leaving(desk: Desk) -> None:
     tally = Tally(SYMBOLS[5], SYMBOLS[20], 3, "inputs", desk.now, is_confirmed=True)
     async with desk.database.write() as unit:
-        await unit.replacements.keep((tally,))
+        await unit.get(ReplacementRepository).keep((tally,))
 
 
 MOVES: dict[str, Move] = {
@@ -190,12 +193,12 @@ async def test_the_only_process_reads_without_a_statement_until_it_has_committed
     await read(desk)
     assert statements == []
     async with database.write() as unit:
-        await unit.facts.put("apart", 1)
+        await unit.get(FactRepository).put("apart", 1)
     statements.clear()
     await read(desk)
     assert statements == []  # another commit, but not of what was read
     async with database.write() as unit:
-        await unit.portfolio.load(for_update=True)
+        await unit.get(PortfolioRepository).load(for_update=True)
     statements.clear()
     await read(desk)
     # That may have changed something: it is looked at, and nothing is loaded.

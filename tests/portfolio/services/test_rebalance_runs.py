@@ -21,6 +21,7 @@ from app.portfolio.domain.rebalance_run import (
 )
 from app.portfolio.services.rebalance_runs import Rebalanced
 from app.portfolio.services.rebalance_steps import RebalanceRequest, StepRecorder
+from app.portfolio.storage.history import HistoryRepository
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk
 
 TICK = NOW.replace(minute=0)
@@ -47,7 +48,7 @@ async def rebalanced(desk: Desk, **options: Any) -> Rebalanced:
 
 async def history_length(desk: Desk) -> int:
     async with desk.database.read() as unit:
-        return len(await unit.history.all())
+        return len(await unit.get(HistoryRepository).all())
 
 
 async def runs(desk: Desk) -> tuple[Run, ...]:
@@ -168,7 +169,7 @@ async def test_C07_what_is_tightened_while_a_run_is_under_way_holds_for_it(desk:
             unit, claimed, RebalanceRequest(), WHO, StepRecorder(runs_.clock)
         )
     async with desk.database.read() as unit:
-        event = (await unit.history.all())[-1]
+        event = (await unit.get(HistoryRepository).all())[-1]
     members = (await desk.portfolio.view()).portfolio.members
     assert (event.payload["run_id"], event.configuration_version) == (claimed.run_id, 2)
     assert max(one.weight_u for one in members) == 10_500_000

@@ -18,6 +18,10 @@ from app.portfolio.domain.event_log import EventType, fold
 from app.portfolio.domain.models import faults
 from app.portfolio.domain.replacement import Block, Proposal
 from app.portfolio.services.replacement import Executed
+from app.portfolio.storage.controls import ControlRepository
+from app.portfolio.storage.history import HistoryRepository
+from app.portfolio.storage.replacements import ReplacementRepository
+from app.scoring.storage.runs import ScoringRepository
 from tests.support.desk import SYMBOLS, WHO, Desk, book, funding, symbol_id
 
 WEAKEST, SECOND = SYMBOLS[9], SYMBOLS[8]  # of the ten members
@@ -54,7 +58,7 @@ class Cycles:
         )
         self.desk.boards.board = board
         async with self.desk.database.write() as unit:
-            await unit.scoring.save(board, None)
+            await unit.get(ScoringRepository).save(board, None)
 
     async def change(self, symbol: str, **changed: Any) -> None:
         """Another card of a symbol on the newest board."""
@@ -94,7 +98,7 @@ async def sound(desk: Desk) -> None:
     view = await desk.portfolio.view()
     assert faults(view.portfolio, 10) == ()
     async with desk.database.read() as unit:
-        assert fold(await unit.history.all()) == view.portfolio
+        assert fold(await unit.get(HistoryRepository).all()) == view.portfolio
 
 
 async def test_a_planted_better_symbol_comes_in_after_its_confirmations(cycles: Cycles) -> None:
@@ -561,11 +565,13 @@ async def test_nobody_leaves_for_cash_where_states_are_unknown_or_trading_is_hel
     gone = SYMBOLS[2]
     if why == "switch":
         async with desk.database.write() as unit:
-            await unit.controls.keep_switch(Switch(False, "incident", desk.now, "ops"))
+            await unit.get(ControlRepository).keep_switch(
+                Switch(False, "incident", desk.now, "ops")
+            )
     if why == "pin":
         async with desk.database.write() as unit:
             made = Lock(gone, LockKind.PIN, "stays", None, desk.now, "ops")
-            await unit.controls.keep_locks({gone: made})
+            await unit.get(ControlRepository).keep_locks({gone: made})
     if why == "policy":
         await desk.configuration.put({"replacement": {"auto_forced": False}}, "test", WHO)
     desk.status(gone, ContractStatus.CLOSED)
@@ -674,7 +680,7 @@ async def test_a_member_that_left_and_came_back_begins_anew(desk: Desk) -> None:
 async def lock(desk: Desk, symbol: str, kind: LockKind) -> None:
     made = Lock(symbol, kind, "the operator says so", None, desk.now, "ops")
     async with desk.database.write() as unit:
-        await unit.controls.keep_locks({symbol: made})
+        await unit.get(ControlRepository).keep_locks({symbol: made})
 
 
 async def test_a_pinned_member_stays(cycles: Cycles) -> None:
@@ -693,13 +699,13 @@ async def test_a_pinned_member_stays(cycles: Cycles) -> None:
 async def test_while_trading_is_off_nothing_is_counted_or_swapped(cycles: Cycles) -> None:
     desk = cycles.desk
     async with desk.database.write() as unit:
-        await unit.controls.keep_switch(Switch(False, "incident", desk.now, "ops"))
+        await unit.get(ControlRepository).keep_switch(Switch(False, "incident", desk.now, "ops"))
     for _ in range(7):
         assert (await cycles.cycle(BETTER)).swaps == ()
     pending = (await desk.replacement.evaluate()).proposals
     assert PLANTED in {one.candidate.symbol for one in pending if one.candidate is not None}
     async with desk.database.read() as unit:
-        assert await unit.replacements.tallies() == {}
+        assert await unit.get(ReplacementRepository).tallies() == {}
     desk.status(SYMBOLS[2], ContractStatus.CLOSED)
     assert (await cycles.cycle(BETTER)).swaps == ()
     for one in (await desk.replacement.evaluate()).proposals:

@@ -6,29 +6,34 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 
+from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import Code, ConflictError, ServiceError
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.event_log import EventType, chain_faults
+from app.portfolio.storage.history import HistoryRepository
+from app.portfolio.storage.portfolio import PortfolioRepository
 from tests.support.worlds import LATER, STAMP, draft
 
 
 async def _append(database: Database, *symbols: str) -> None:
     async with database.write() as unit:
-        await unit.portfolio.load(for_update=True)
-        await unit.history.append([draft(symbol) for symbol in symbols], STAMP)
+        await unit.get(PortfolioRepository).load(for_update=True)
+        await unit.get(HistoryRepository).append([draft(symbol) for symbol in symbols], STAMP)
 
 
 async def test_events_come_back_as_they_were_and_chained(database: Database) -> None:
     async with database.write() as unit:
-        assert await unit.history.all() == ()
-        first = await unit.history.append([draft(), draft("ETHUSDT", 2)], STAMP)
-        second = await unit.history.append([draft("XRPUSDT", 3)], replace(STAMP, occurred_at=LATER))
-        assert await unit.history.append([], STAMP) == ()
+        assert await unit.get(HistoryRepository).all() == ()
+        first = await unit.get(HistoryRepository).append([draft(), draft("ETHUSDT", 2)], STAMP)
+        second = await unit.get(HistoryRepository).append(
+            [draft("XRPUSDT", 3)], replace(STAMP, occurred_at=LATER)
+        )
+        assert await unit.get(HistoryRepository).append([], STAMP) == ()
     async with database.read() as unit:
-        events = await unit.history.all()
+        events = await unit.get(HistoryRepository).all()
         assert events == first + second
-        assert await unit.history.all(after_seq=2) == second
+        assert await unit.get(HistoryRepository).all(after_seq=2) == second
     assert [event.seq for event in events] == [1, 2, 3]
     assert chain_faults(events, None) == []
 
@@ -38,21 +43,23 @@ async def test_pages_go_back_in_time_by_symbol_and_kind(database: Database) -> N
         draft("SOLUSDT"), type=EventType.REPLACE, other_symbol="BTCUSDT", payload={"version": 9}
     )
     async with database.write() as unit:
-        await unit.history.append([draft(), draft("ETHUSDT"), swap, draft("XRPUSDT")], STAMP)
+        await unit.get(HistoryRepository).append(
+            [draft(), draft("ETHUSDT"), swap, draft("XRPUSDT")], STAMP
+        )
     async with database.read() as unit:
-        seqs = [event.seq for event in await unit.history.page(None, 2)]
+        seqs = [event.seq for event in await unit.get(HistoryRepository).page(None, 2)]
         assert seqs == [4, 3]
-        assert [event.seq for event in await unit.history.page(3, 2)] == [2, 1]
-        of_btc = await unit.history.page(None, 10, symbol="BTCUSDT")
+        assert [event.seq for event in await unit.get(HistoryRepository).page(3, 2)] == [2, 1]
+        of_btc = await unit.get(HistoryRepository).page(None, 10, symbol="BTCUSDT")
         assert [event.seq for event in of_btc] == [3, 1]
-        swaps = await unit.history.page(None, 10, kind=EventType.REPLACE)
+        swaps = await unit.get(HistoryRepository).page(None, 10, kind=EventType.REPLACE)
         assert [event.seq for event in swaps] == [3]
 
 
 async def test_numbers_have_no_gap_when_many_append(database: Database) -> None:
     await asyncio.gather(*(_append(database, f"A{n}", f"B{n}") for n in range(20)))
     async with database.read() as unit:
-        events = await unit.history.all()
+        events = await unit.get(HistoryRepository).all()
     assert [event.seq for event in events] == list(range(1, 41))
     assert chain_faults(events, None) == []
 
@@ -61,7 +68,7 @@ async def test_without_the_lock_the_slower_one_loses(database: Database) -> None
     appended = asyncio.Event()
 
     async def append(unit: UnitOfWork) -> None:
-        await unit.history.append([draft()], STAMP)
+        await unit.get(HistoryRepository).append([draft()], STAMP)
 
     async def first(unit: UnitOfWork) -> None:
         await append(unit)
@@ -92,7 +99,7 @@ async def test_without_the_lock_the_slower_one_loses(database: Database) -> None
     lost = [one for one in results if one is not None]
     assert [type(one) for one in lost] == [ConflictError]
     async with database.read() as unit:
-        assert len(await unit.history.all()) == 1
+        assert len(await unit.get(HistoryRepository).all()) == 1
 
 
 @pytest.mark.parametrize(
@@ -108,14 +115,14 @@ async def test_B17_history_and_configuration_refuse_to_change(
     database: Database, statement: str
 ) -> None:
     async with database.write() as unit:
-        await unit.history.append([draft()], STAMP)
-        await unit.configuration.found(LATER, "operator")
+        await unit.get(HistoryRepository).append([draft()], STAMP)
+        await unit.get(ConfigurationRepository).found(LATER, "operator")
     with pytest.raises(ServiceError) as caught:
         async with database.write() as unit:
             await unit.connection.execute(text(statement))
     assert caught.value.code is Code.INTERNAL_ERROR
     async with database.read() as unit:
-        assert len(await unit.history.all()) == 1
+        assert len(await unit.get(HistoryRepository).all()) == 1
 
 
 @pytest.mark.parametrize("backend", ["postgres"], indirect=True)
@@ -134,4 +141,6 @@ async def test_B17_meddling_around_the_trigger_is_found(database: Database) -> N
             text("UPDATE portfolio_history SET reason = 'Because' WHERE seq = 2")
         )
     async with database.read() as unit:
-        assert chain_faults(await unit.history.all(), None) == ["event 2 was altered"]
+        assert chain_faults(await unit.get(HistoryRepository).all(), None) == [
+            "event 2 was altered"
+        ]

@@ -10,7 +10,7 @@ from app.foundation.errors import Code, ConflictError, ServiceError
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.models import EMPTY, FULL, Portfolio
-from app.portfolio.storage.portfolio import Departure, MemberStatus
+from app.portfolio.storage.portfolio import Departure, MemberStatus, PortfolioRepository
 from tests.support.worlds import LATER, T0, listed, member, portfolio, symbol_id
 
 
@@ -21,15 +21,15 @@ async def registry(database: Database) -> None:
 
 async def _saved(database: Database, old: Portfolio, new: Portfolio) -> Portfolio:
     async with database.write() as unit:
-        assert await unit.portfolio.load(for_update=True) == old
-        await unit.portfolio.save(old, new, T0)
+        assert await unit.get(PortfolioRepository).load(for_update=True) == old
+        await unit.get(PortfolioRepository).save(old, new, T0)
     async with database.read() as unit:
-        return await unit.portfolio.load()
+        return await unit.get(PortfolioRepository).load()
 
 
 async def test_it_begins_empty_and_comes_back_as_saved(database: Database) -> None:
     async with database.read() as unit:
-        assert await unit.portfolio.load() == EMPTY
+        assert await unit.get(PortfolioRepository).load() == EMPTY
     full = replace(portfolio(1, "BTC", "ETH"), weighted_at=LATER)
     assert await _saved(database, EMPTY, full) == full
 
@@ -54,13 +54,13 @@ async def test_a_member_leaves_is_replaced_and_returns(database: Database) -> No
     await _saved(database, EMPTY, first)
     async with database.write() as unit:
         why = {symbol_id("BTC"): Departure(MemberStatus.REPLACED, "weaker")}
-        await unit.portfolio.save(first, second, LATER, why)
+        await unit.get(PortfolioRepository).save(first, second, LATER, why)
     third, fourth = portfolio(3, "SOL"), portfolio(4, "SOL", "BTC", "ETH")
     await _saved(database, second, third)
     assert await _saved(database, third, fourth) == fourth
     async with database.read() as unit:
-        stays = await unit.portfolio.memberships(symbol_id("BTC"))
-        everyone = await unit.portfolio.memberships()
+        stays = await unit.get(PortfolioRepository).memberships(symbol_id("BTC"))
+        everyone = await unit.get(PortfolioRepository).memberships()
     assert [(stay.status, stay.left_at, stay.leaving_reason) for stay in stays] == [
         (MemberStatus.REPLACED, LATER, "weaker"),
         (MemberStatus.ACTIVE, None, None),
@@ -77,10 +77,10 @@ async def test_a_decision_on_an_old_version_is_refused_whole(database: Database)
     await _saved(database, EMPTY, first)
     with pytest.raises(ConflictError) as caught:
         async with database.write() as unit:
-            await unit.portfolio.save(EMPTY, portfolio(1, "ETH"), T0)
+            await unit.get(PortfolioRepository).save(EMPTY, portfolio(1, "ETH"), T0)
     assert caught.value.code is Code.VERSION_CONFLICT
     async with database.read() as unit:
-        assert await unit.portfolio.load() == first
+        assert await unit.get(PortfolioRepository).load() == first
 
 
 async def test_what_the_domain_let_through_the_tables_refuse(database: Database) -> None:
@@ -100,10 +100,10 @@ async def test_what_the_domain_let_through_the_tables_refuse(database: Database)
     for broken, code in cases:
         with pytest.raises(ServiceError) as caught:
             async with database.write() as unit:
-                await unit.portfolio.save(EMPTY, broken, T0)
+                await unit.get(PortfolioRepository).save(EMPTY, broken, T0)
         assert caught.value.code is code
         async with database.read() as unit:
-            assert await unit.portfolio.load() == EMPTY
+            assert await unit.get(PortfolioRepository).load() == EMPTY
 
 
 async def test_C05_the_cap_holds_when_many_add_at_once(database: Database) -> None:
@@ -111,7 +111,7 @@ async def test_C05_the_cap_holds_when_many_add_at_once(database: Database) -> No
     await listed(database, *names)
 
     async def add(unit: UnitOfWork, base: str) -> bool:
-        old = await unit.portfolio.load(for_update=True)
+        old = await unit.get(PortfolioRepository).load(for_update=True)
         await asyncio.sleep(0)  # anybody who can get in between may do so now
         if len(old.members) >= 10:
             return False
@@ -122,7 +122,7 @@ async def test_C05_the_cap_holds_when_many_add_at_once(database: Database) -> No
             members=(*old.members, member(base, size, 1_000_000)),
             cash_u=old.cash_u - 1_000_000,
         )
-        await unit.portfolio.save(old, new, T0)
+        await unit.get(PortfolioRepository).save(old, new, T0)
         return True
 
     async def one(base: str) -> bool:
@@ -131,7 +131,7 @@ async def test_C05_the_cap_holds_when_many_add_at_once(database: Database) -> No
     answers = await asyncio.gather(*(one(base) for base in names))
     assert sorted(answers) == [False] * 10 + [True] * 10
     async with database.read() as unit:
-        final = await unit.portfolio.load()
+        final = await unit.get(PortfolioRepository).load()
     assert (final.version, [one.rank for one in final.members]) == (10, list(range(1, 11)))
 
 
@@ -147,7 +147,7 @@ async def test_C16_a_reader_sees_one_version(database: Database) -> None:
     async def read() -> None:
         while not seen or seen[-1].version < 3:
             async with database.read() as unit:
-                seen.append(await unit.portfolio.load())
+                seen.append(await unit.get(PortfolioRepository).load())
 
     async def write() -> None:
         for old, new in pairwise(versions):

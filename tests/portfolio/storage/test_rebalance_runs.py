@@ -20,6 +20,7 @@ from app.portfolio.domain.rebalance_run import (
     RunState,
     Step,
 )
+from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 OUTCOME = Outcome(
@@ -62,17 +63,17 @@ def run(number: int, **changed: object) -> Run:
 
 async def claimed(database: Database, wanted: Run, now: datetime = AT) -> Run:
     async with database.write() as unit:
-        return await unit.rebalance_runs.claim(wanted, now)
+        return await unit.get(RebalanceRunRepository).claim(wanted, now)
 
 
 async def closed(database: Database, ended: Run) -> bool:
     async with database.write() as unit:
-        return await unit.rebalance_runs.close(ended, STEPS)
+        return await unit.get(RebalanceRunRepository).close(ended, STEPS)
 
 
 async def stored(database: Database, run_id: str) -> Run | None:
     async with database.read() as unit:
-        return await unit.rebalance_runs.one(run_id)
+        return await unit.get(RebalanceRunRepository).one(run_id)
 
 
 async def test_what_is_kept_reads_back_the_same(database: Database) -> None:
@@ -81,24 +82,24 @@ async def test_what_is_kept_reads_back_the_same(database: Database) -> None:
     assert await stored(database, "run-01") == wanted
     running = wanted.to(RunState.RUNNING, AT)
     async with database.write() as unit:
-        assert await unit.rebalance_runs.start(running)
-        assert not await unit.rebalance_runs.start(running), "it can be started once"
+        assert await unit.get(RebalanceRunRepository).start(running)
+        assert not await unit.get(RebalanceRunRepository).start(running), "it can be started once"
     assert await stored(database, "run-01") == running
     ended = running.ended(OUTCOME, RunState.DONE, AT + timedelta(seconds=1))
     assert await closed(database, ended)
     assert await stored(database, "run-01") == ended
     async with database.read() as unit:
-        assert await unit.rebalance_runs.steps("run-01") == STEPS
-        assert await unit.rebalance_runs.active() is None
-        assert await unit.rebalance_runs.one("run-99") is None
+        assert await unit.get(RebalanceRunRepository).steps("run-01") == STEPS
+        assert await unit.get(RebalanceRunRepository).active() is None
+        assert await unit.get(RebalanceRunRepository).one("run-99") is None
 
 
 async def test_R1_there_is_one_active_run(database: Database) -> None:
     first = await claimed(database, run(1))
     assert await claimed(database, run(2)) == first
     async with database.read() as unit:
-        assert await unit.rebalance_runs.active() == first
-        assert await unit.rebalance_runs.one("run-02") is None
+        assert await unit.get(RebalanceRunRepository).active() == first
+        assert await unit.get(RebalanceRunRepository).one("run-02") is None
     await closed(database, first.failed(Failure("x", "y"), AT))
     assert (await claimed(database, run(2))).run_id == "run-02"
 
@@ -137,7 +138,7 @@ async def test_a_run_that_has_lapsed_gives_way(database: Database) -> None:
     assert gone is not None
     assert (gone.state, gone.finished_at) == (RunState.ABORTED_EXPIRED, late)
     async with database.write() as unit:
-        assert not await unit.rebalance_runs.start(first.to(RunState.RUNNING, late))
+        assert not await unit.get(RebalanceRunRepository).start(first.to(RunState.RUNNING, late))
 
 
 async def test_a_tick_has_one_run_unless_it_came_to_nothing(database: Database) -> None:
@@ -162,9 +163,9 @@ async def test_pages_are_newest_first_and_complete(database: Database) -> None:
     seen: list[str] = []
     before = None
     async with database.read() as unit:
-        while page := await unit.rebalance_runs.page(before, 2):
+        while page := await unit.get(RebalanceRunRepository).page(before, 2):
             seen += [one.run_id for one in page]
             before = (page[-1].requested_at, page[-1].run_id)
-        done = await unit.rebalance_runs.page(None, 9, RunState.DONE)
+        done = await unit.get(RebalanceRunRepository).page(None, 9, RunState.DONE)
     assert seen == [f"run-{number:02}" for number in reversed(range(7))]
     assert [one.run_id for one in done] == ["run-06", "run-03", "run-00"]

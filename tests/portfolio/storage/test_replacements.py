@@ -7,6 +7,7 @@ from sqlalchemy import Connection, inspect
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.portfolio.domain.replacement import Tally
+from app.portfolio.storage.replacements import ReplacementRepository
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -15,19 +16,22 @@ async def test_tallies_are_replaced_as_a_whole(database: Database) -> None:
     first = Tally("BTCUSDT", "ETHUSDT", 2, "inputs-2", AT, is_confirmed=True)
     second = Tally("SOLUSDT", "XRPUSDT", 1, "inputs-2", AT)
     async with database.write() as unit:
-        await unit.replacements.keep((first, second))
+        await unit.get(ReplacementRepository).keep((first, second))
     async with database.read() as unit:
-        assert await unit.replacements.tallies() == {"BTCUSDT": first, "SOLUSDT": second}
-        assert await unit.replacements.confirmed() == {"BTCUSDT"}
-        assert await unit.replacements.last_swap() is None
+        assert await unit.get(ReplacementRepository).tallies() == {
+            "BTCUSDT": first,
+            "SOLUSDT": second,
+        }
+        assert await unit.get(ReplacementRepository).confirmed() == {"BTCUSDT"}
+        assert await unit.get(ReplacementRepository).last_swap() is None
     async with database.write() as unit:
-        await unit.replacements.forget("BTCUSDT")
+        await unit.get(ReplacementRepository).forget("BTCUSDT")
     async with database.read() as unit:
-        assert await unit.replacements.tallies() == {"SOLUSDT": second}
+        assert await unit.get(ReplacementRepository).tallies() == {"SOLUSDT": second}
     async with database.write() as unit:
-        await unit.replacements.keep(())
+        await unit.get(ReplacementRepository).keep(())
     async with database.read() as unit:
-        assert await unit.replacements.tallies() == {}
+        assert await unit.get(ReplacementRepository).tallies() == {}
 
 
 async def test_the_table_comes_and_goes_with_its_migration(empty_database_url: str) -> None:

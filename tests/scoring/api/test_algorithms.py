@@ -7,8 +7,11 @@ from typing import Any
 import httpx2
 import pytest
 
+from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.sql.database import Database
 from app.market.domain.models import Interval
+from app.market.storage.candle_revisions import CandleRevisionRepository
+from app.market.storage.candles import CandleRepository
 from app.operations.services.configuration import ConfigurationService
 from app.scoring.api import routes
 from app.scoring.services.service import Scoring
@@ -50,7 +53,7 @@ async def client(bench: Bench, database: Database) -> AsyncIterator[httpx2.Async
 async def in_force(bench: Bench, client: httpx2.AsyncClient) -> dict[str, Any]:
     """Takes up the stored settings, scores, and gives the algorithm as it is told."""
     async with bench.database.read() as unit:
-        bench.settings = await unit.configuration.current()
+        bench.settings = await unit.get(ConfigurationRepository).current()
     board = await bench.scoring.calculate()
     (told,) = (await client.get(PATH)).json()["items"]
     assert (board.algorithm, board.algorithm_version) == (told["name"], told["version"])
@@ -174,8 +177,8 @@ async def test_D06_a_score_keeps_its_input_hash_when_a_candle_is_revised(
     assert (await client.get(run)).json() == before, "nothing of it has changed"
     symbol = INPUTS.daily.symbols[3]
     async with bench.database.read() as unit:
-        (kept,) = await unit.candle_revisions.of(IDS[symbol], Interval.DAY)
-        held = (await unit.candles.load([IDS[symbol]], Interval.DAY))[IDS[symbol]]
+        (kept,) = await unit.get(CandleRevisionRepository).of(IDS[symbol], Interval.DAY)
+        held = (await unit.get(CandleRepository).load([IDS[symbol]], Interval.DAY))[IDS[symbol]]
     assert kept.values["close"] == INPUTS.daily.close[-1, 3]
     assert held.close[-1] == revised.close[-1, 3]
     # A board of now is one of the revised candle.

@@ -15,6 +15,7 @@ from app.scoring.api import routes
 from app.scoring.domain.counterfactual import Change
 from app.scoring.domain.factors import FACTORS
 from app.scoring.services.service import Scoring
+from app.scoring.storage.runs import ScoringRepository
 from tests.scoring.domain.test_counterfactual import SPEC, board_of, rank_of, supposing
 from tests.scoring.services.test_scoring import INPUTS, NOW, Bench, Market, older
 from tests.support.harness import PREFIX, serve
@@ -294,6 +295,6 @@ async def test_a_run_without_scores_has_no_spread(client: httpx2.AsyncClient, be
     board = await bench.scoring.calculate()
     empty = replace(board, run_id="00000000-0000-4000-8000-0000000000aa", cards=board.cards[-1:])
     async with bench.database.write() as unit:
-        await unit.scoring.save(empty, None)
+        await unit.get(ScoringRepository).save(empty, None)
     body = (await client.get(f"{SCORING}/runs/{empty.run_id}")).json()
     assert (body["score_spread"], body["median_confidence"]) == (None, None)

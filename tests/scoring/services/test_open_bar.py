@@ -8,6 +8,7 @@ import pytest
 
 from app.foundation.sql.database import Database
 from app.market.domain.models import CandleSeries, Contract, Interval
+from app.market.storage.candles import CandleRepository
 from app.scoring.domain.input_hash import panel_hash
 from tests.support.live_market import LiveMarket, open_market
 
@@ -62,5 +63,7 @@ async def test_D04_whatever_the_exchange_answers_of_a_running_bar_reaches_no_sco
         assert panel_hash(data.moment().panel(interval)) == true
     assert shown == 6
     async with live.database.read() as unit:
-        stored = (await unit.candles.load([entry.symbol_id], interval))[entry.symbol_id]
+        stored = (await unit.get(CandleRepository).load([entry.symbol_id], interval))[
+            entry.symbol_id
+        ]
     assert stored.opened_ms.tolist() == whole.value.opened_ms.tolist()

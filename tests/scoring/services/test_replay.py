@@ -12,10 +12,13 @@ from app.foundation.errors import Code, NotFoundError
 from app.foundation.sql.database import Database
 from app.market.domain.models import CandleSeries, Interval
 from app.market.domain.panel import FIELDS, Panel
+from app.market.storage.candles import CandleRepository
+from app.market.storage.symbols import SymbolRepository
 from app.scoring.domain.algorithm import algorithm
 from app.scoring.services.algorithm_versions import body_of, spec_of
 from app.scoring.services.replay import Replaying
 from app.scoring.services.service import KEEP_INPUTS
+from app.scoring.storage.runs import ScoringRepository
 from tests.scoring.services.test_scoring import Bench
 from tests.support.scoring_inputs import make_inputs
 from tests.support.worlds import record
@@ -43,9 +46,11 @@ def series(panel: Panel) -> dict[str, CandleSeries]:
 
 async def stored(bench: Bench, daily: Panel, hourly: Panel) -> None:
     async with bench.database.write() as unit:
-        await unit.symbols.save([record(s.removesuffix("USDT")) for s in IDS], bench.now)
-        await unit.candles.save(series(daily), Interval.DAY)
-        await unit.candles.save(series(hourly), Interval.HOUR)
+        await unit.get(SymbolRepository).save(
+            [record(s.removesuffix("USDT")) for s in IDS], bench.now
+        )
+        await unit.get(CandleRepository).save(series(daily), Interval.DAY)
+        await unit.get(CandleRepository).save(series(hourly), Interval.HOUR)
 
 
 def changed(panel: Panel, **cells: tuple[int, int, float]) -> Panel:
@@ -153,9 +158,11 @@ async def test_without_its_inputs_or_its_algorithm_a_run_is_not_repeated(bench: 
     replaying, board = Replaying(bench.database), await bench.scoring.calculate()
     async with bench.database.write() as unit:
         other = replace(board, run_id="00000000-0000-4000-8000-0000000000aa", algorithm="gone")
-        await unit.scoring.save(other, await unit.scoring.inputs(board.run_id))
+        await unit.get(ScoringRepository).save(
+            other, await unit.get(ScoringRepository).inputs(board.run_id)
+        )
         nothing = replace(board, run_id="00000000-0000-4000-8000-0000000000bb")
-        await unit.scoring.save(nothing, None)
+        await unit.get(ScoringRepository).save(nothing, None)
     unknown = "00000000-0000-4000-8000-0000000000cc"
     for run_id in (other.run_id, nothing.run_id, unknown):
         with pytest.raises(NotFoundError) as caught:

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.alerts.storage.alerts import AlertRepository
 from app.configuration.domain.model import Configuration
+from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import Code, NotFoundError, RefusedError, UnavailableError
 from app.foundation.events import ScoresUpdated, score_changes
 from app.foundation.idempotency import Answer, Command, Once
@@ -26,6 +28,9 @@ from app.scoring.domain.ranking import AlgorithmType
 from app.scoring.services.replay import unpack
 from app.scoring.services.service import KEEP_DAILY, KEEP_INPUTS, KEEP_RUNS, Scoring
 from app.scoring.services.steadiness import Steadiness
+from app.scoring.storage.hourly_bars import HourlyBarRepository
+from app.scoring.storage.moments import MomentRepository
+from app.scoring.storage.runs import ScoringRepository
 from app.scoring.storage.tables import scoring_run_coverage
 from tests.support.portfolios import contract
 from tests.support.scoring_inputs import make_inputs, names
@@ -395,14 +400,14 @@ async def test_a_keyed_run_holds_no_lock_while_it_calculates_and_is_shared(bench
     plain = asyncio.ensure_future(bench.scoring.calculate())
     try:
         async with asyncio.timeout(30), bench.database.write() as unit:
-            await unit.configuration.found(NOW, "test")
+            await unit.get(ConfigurationRepository).found(NOW, "test")
     finally:
         go_on.set()
     outcome, board = await keyed, await plain
     assert outcome.answer == rendered(board)
     assert bench.market.asked == 1
     async with bench.database.read() as unit:
-        assert len(await unit.scoring.history("BTCUSDT", None, 9)) == 1
+        assert len(await unit.get(ScoringRepository).history("BTCUSDT", None, 9)) == 1
 
 
 async def test_a_refused_run_gives_its_key_free(bench: Bench) -> None:
@@ -492,7 +497,7 @@ async def test_old_inputs_then_old_runs_are_dropped(bench: Bench) -> None:
 
     async def kept(run_id: str) -> bytes | None:
         async with bench.database.read() as unit:
-            return await unit.scoring.inputs(run_id)
+            return await unit.get(ScoringRepository).inputs(run_id)
 
     assert await kept(first.run_id)
     bench.now = NOW + KEEP_INPUTS + timedelta(seconds=1)
@@ -521,7 +526,7 @@ async def test_inputs_are_kept_as_they_were_used(bench: Bench) -> None:
     bench.market.inputs = replace(INPUTS, bid=bid, books=(None, *INPUTS.books[1:]))
     board = await bench.scoring.calculate()
     async with bench.database.read() as unit:
-        packed = await unit.scoring.inputs(board.run_id)
+        packed = await unit.get(ScoringRepository).inputs(board.run_id)
     assert packed is not None
     kept = unpack(packed)
     assert kept["symbols"] == list(INPUTS.symbols)
@@ -562,7 +567,7 @@ async def test_other_weights_are_another_version_and_versions_stay(bench: Bench)
     assert now.body["family_weights"] == {family.value: 0.25 for family in Family}
     assert len(now.body["factors"]) == len(FACTORS)
     async with bench.database.read() as unit:
-        stored = await unit.scoring.algorithms()
+        stored = await unit.get(ScoringRepository).algorithms()
     assert [(one.name, one.version) for one in stored] == [("cross_sectional", 2)]
 
 
@@ -687,7 +692,7 @@ async def test_a_board_without_an_eligible_symbol_replaces_no_complete_one(bench
 async def test_a_board_whose_coverage_was_not_kept_decides_nothing(bench: Bench) -> None:
     board = await bench.scoring.calculate()
     async with bench.database.write() as unit:
-        await unit.scoring.connection.execute(scoring_run_coverage.delete())
+        await unit.get(ScoringRepository).connection.execute(scoring_run_coverage.delete())
     restarted = bench.service()
     await restarted.load()
     assert restarted.board().run_id == board.run_id  # shown
@@ -700,11 +705,16 @@ async def test_provisional_boards_count_in_no_history_or_outcome(bench: Bench) -
     bench.market.inputs = covering(8)
     provisional = await bench.scoring.calculate()
     async with bench.database.read() as unit:
-        assert await unit.scoring.latest_complete() is None
-        assert await unit.scoring.latest_composites([symbol]) == {}
-        assert await unit.alerts.former_run(0) is None
-        assert await unit.hourly_bars.universe(bench.now + timedelta(days=9_999)) == frozenset()
-        assert not await unit.moments.days(provisional.algorithm, provisional.algorithm_version)
+        assert await unit.get(ScoringRepository).latest_complete() is None
+        assert await unit.get(ScoringRepository).latest_composites([symbol]) == {}
+        assert await unit.get(AlertRepository).former_run(0) is None
+        assert (
+            await unit.get(HourlyBarRepository).universe(bench.now + timedelta(days=9_999))
+            == frozenset()
+        )
+        assert not await unit.get(MomentRepository).days(
+            provisional.algorithm, provisional.algorithm_version
+        )
     assert await bench.scoring.history(symbol, None, 10) == ()
     assert await bench.scoring.run(provisional.run_id) == provisional  # shown by its id
     bench.market.inputs, bench.now = INPUTS, bench.now + timedelta(minutes=5)
@@ -712,10 +722,12 @@ async def test_provisional_boards_count_in_no_history_or_outcome(bench: Bench) -
     async with bench.database.read() as unit:
         card = complete.card(symbol)
         assert card is not None
-        assert await unit.scoring.latest_composites([symbol]) == {symbol: card.composite}
-        assert await unit.alerts.former_run(0) == complete.run_id
-        assert await unit.hourly_bars.universe(bench.now + timedelta(days=9_999))
-        assert await unit.moments.days(complete.algorithm, complete.algorithm_version)
+        assert await unit.get(ScoringRepository).latest_composites([symbol]) == {
+            symbol: card.composite
+        }
+        assert await unit.get(AlertRepository).former_run(0) == complete.run_id
+        assert await unit.get(HourlyBarRepository).universe(bench.now + timedelta(days=9_999))
+        assert await unit.get(MomentRepository).days(complete.algorithm, complete.algorithm_version)
     assert [one.run_id for one in await bench.scoring.history(symbol, None, 10)] == [
         complete.run_id
     ]

@@ -10,9 +10,11 @@ from sqlalchemy.exc import StatementError
 from app.container.tables import scoring_moments, symbol_scores
 from app.foundation.sql.database import Database
 from app.market.domain.models import DataSource
+from app.market.storage.symbols import SymbolRepository
 from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading, Family
 from app.scoring.domain.historical_moments import MOST_DAYS, DayMoments, HistoricMoments
-from app.scoring.storage.runs import Algorithm
+from app.scoring.storage.moments import MomentRepository
+from app.scoring.storage.runs import Algorithm, ScoringRepository
 from tests.support.worlds import LATER, T0, listed, record, symbol_id
 
 _READING = FactorReading("momentum", Family.TECHNICAL, 0.1 + 0.2, "log", -1.5, 0.25, 1e-17, None)
@@ -63,16 +65,16 @@ def _board(number: int, *cards: Card) -> Board:
 
 async def test_a_board_comes_back_as_it_was(database: Database) -> None:
     async with database.write() as unit:
-        assert await unit.scoring.latest() is None
-        await unit.scoring.save(_board(2), b"\0two")
-        await unit.scoring.save(_board(1), b"one")
-        await unit.scoring.save(_board(3), None)
+        assert await unit.get(ScoringRepository).latest() is None
+        await unit.get(ScoringRepository).save(_board(2), b"\0two")
+        await unit.get(ScoringRepository).save(_board(1), b"one")
+        await unit.get(ScoringRepository).save(_board(3), None)
     async with database.read() as unit:
-        assert await unit.scoring.latest() == _board(3)
-        assert await unit.scoring.run("run-1") == _board(1)
-        assert await unit.scoring.run("none") is None
-        assert await unit.scoring.inputs("run-1") == b"one"
-        assert await unit.scoring.inputs("none") is None
+        assert await unit.get(ScoringRepository).latest() == _board(3)
+        assert await unit.get(ScoringRepository).run("run-1") == _board(1)
+        assert await unit.get(ScoringRepository).run("none") is None
+        assert await unit.get(ScoringRepository).inputs("run-1") == b"one"
+        assert await unit.get(ScoringRepository).inputs("none") is None
 
 
 async def test_what_universes_looked_like_is_kept_by_day_for_thirty_days(
@@ -82,24 +84,26 @@ async def test_what_universes_looked_like_is_kept_by_day_for_thirty_days(
     days = [date(2026, 1, 1) + timedelta(days=number) for number in range(MOST_DAYS + 1)]
     used = {"risk": HistoricMoments(0.1, 0.2, 160, 10, days[0], days[9])}
     async with database.write() as unit:
-        await unit.moments.keep("a", 1, days[0], {"spread": one, "risk": one})
-        await unit.moments.keep("a", 1, days[0], {"risk": other})
-        await unit.moments.keep("b", 1, days[0], {"risk": one})
-        assert await unit.moments.days("a", 1) == {days[0]: {"spread": one, "risk": other}}
+        await unit.get(MomentRepository).keep("a", 1, days[0], {"spread": one, "risk": one})
+        await unit.get(MomentRepository).keep("a", 1, days[0], {"risk": other})
+        await unit.get(MomentRepository).keep("b", 1, days[0], {"risk": one})
+        assert await unit.get(MomentRepository).days("a", 1) == {
+            days[0]: {"spread": one, "risk": other}
+        }
         for day in days[1:]:
-            await unit.moments.keep("a", 1, day, {"risk": one})
-        assert [*await unit.moments.days("a", 1)] == [*reversed(days[1:])]
-        await unit.moments.keep("a", 2, days[-1], {"risk": one})
-        left = await unit.moments.connection.execute(
+            await unit.get(MomentRepository).keep("a", 1, day, {"risk": one})
+        assert [*await unit.get(MomentRepository).days("a", 1)] == [*reversed(days[1:])]
+        await unit.get(MomentRepository).keep("a", 2, days[-1], {"risk": one})
+        left = await unit.get(MomentRepository).connection.execute(
             select(scoring_moments.c.algorithm, scoring_moments.c.algorithm_version)
         )
         assert sorted(map(tuple, left)) == [("a", 2), ("b", 1)], "other sums have other moments"
-        await unit.scoring.save(replace(_board(1), moments=used), None)
-        await unit.scoring.save(_board(2), None)
+        await unit.get(ScoringRepository).save(replace(_board(1), moments=used), None)
+        await unit.get(ScoringRepository).save(_board(2), None)
     async with database.read() as unit:
-        boards = await unit.scoring.history("ZECUSDT", None, 2)
+        boards = await unit.get(ScoringRepository).history("ZECUSDT", None, 2)
         assert [one.moments for one in boards] == [{}, used]
-        assert await unit.scoring.run("run-1") == replace(_board(1), moments=used)
+        assert await unit.get(ScoringRepository).run("run-1") == replace(_board(1), moments=used)
 
 
 async def test_the_excluded_have_no_line_of_their_own_but_a_past(database: Database) -> None:
@@ -107,18 +111,22 @@ async def test_the_excluded_have_no_line_of_their_own_but_a_past(database: Datab
     partly = replace(_MISSING, symbol="XUSDT", factors=(_READING,))  # more than a reason
     board = _board(1, _SCORED, _SECOND, partly, other, _MISSING)
     async with database.write() as unit:
-        await unit.scoring.save(board, None)
-        await unit.scoring.save(_board(2, _SCORED, replace(_SECOND, symbol="ZECUSDT")), None)
-        await unit.scoring.save(_board(3, _SCORED), None)
-        await unit.scoring.save(_board(4, replace(_MISSING, detail=None)), None)
-        rows = await unit.scoring.connection.execute(
+        await unit.get(ScoringRepository).save(board, None)
+        await unit.get(ScoringRepository).save(
+            _board(2, _SCORED, replace(_SECOND, symbol="ZECUSDT")), None
+        )
+        await unit.get(ScoringRepository).save(_board(3, _SCORED), None)
+        await unit.get(ScoringRepository).save(_board(4, replace(_MISSING, detail=None)), None)
+        rows = await unit.get(ScoringRepository).connection.execute(
             select(symbol_scores.c.symbol).where(symbol_scores.c.run_id == "run-1")
         )
         assert {row.symbol for row in rows} == {"BTCUSDT", "AAVEUSDT", "XUSDT"}
     async with database.read() as unit:
-        stored = await unit.scoring.run("run-1")
-        past = await unit.scoring.history("ZECUSDT", None, 2)
-        rest = await unit.scoring.history("ZECUSDT", (past[-1].calculated_at, "run-2"), 2)
+        stored = await unit.get(ScoringRepository).run("run-1")
+        past = await unit.get(ScoringRepository).history("ZECUSDT", None, 2)
+        rest = await unit.get(ScoringRepository).history(
+            "ZECUSDT", (past[-1].calculated_at, "run-2"), 2
+        )
     assert stored == replace(board, cards=(_SCORED, _SECOND, partly, other, _MISSING))
     assert [(one.run_id, one.cards[0].detail) for one in past] == [("run-4", None), ("run-2", None)]
     assert [(one.run_id, one.cards) for one in rest] == [("run-1", (_MISSING,))]
@@ -133,12 +141,12 @@ async def test_D16_scores_of_a_former_listing_are_not_those_of_the_one_after_it(
     async with database.write() as unit:
         for number in (1, 2, 3):
             board = replace(_board(number, _SCORED, _SECOND), input_hash=f"inputs-{number}")
-            await unit.scoring.save(board, None)
+            await unit.get(ScoringRepository).save(board, None)
         gone = replace(record("BTC"), vanished_at=at)
-        await unit.symbols.save([heir, gone], at)
+        await unit.get(SymbolRepository).save([heir, gone], at)
     async with database.read() as unit:
-        past = await unit.scoring.history("BTCUSDT", None, 9)
-        assert {one.id for one in await unit.symbols.all()} == {gone.id, heir.id}
+        past = await unit.get(ScoringRepository).history("BTCUSDT", None, 9)
+        assert {one.id for one in await unit.get(SymbolRepository).all()} == {gone.id, heir.id}
     assert [one.run_id for one in past] == ["run-3", "run-2"]
 
 
@@ -151,24 +159,26 @@ async def test_of_old_runs_the_last_of_each_day_stays(database: Database) -> Non
     }
     async with database.write() as unit:
         for name, after in at.items():
-            await unit.scoring.save(replace(_board(0), run_id=name, calculated_at=day + after), b"")
+            await unit.get(ScoringRepository).save(
+                replace(_board(0), run_id=name, calculated_at=day + after), b""
+            )
         moment = day + timedelta(days=2, hours=5)
-        assert await unit.scoring.forget(moment, day + timedelta(days=1)) == 3
+        assert await unit.get(ScoringRepository).forget(moment, day + timedelta(days=1)) == 3
     async with database.read() as unit:
-        left = [one.run_id for one in await unit.scoring.history("BTCUSDT", None, 9)]
+        left = [one.run_id for one in await unit.get(ScoringRepository).history("BTCUSDT", None, 9)]
     assert left == ["3-9", "3-1", "2-9", "2-1", "1-9"]
 
 
 async def test_the_past_of_a_symbol_in_pages(database: Database) -> None:
     async with database.write() as unit:
         for number in range(5):
-            await unit.scoring.save(_board(number), None)
-        await unit.scoring.save(replace(_board(4), run_id="twin"), None)
-        await unit.scoring.save(_board(6, _MISSING), None)
+            await unit.get(ScoringRepository).save(_board(number), None)
+        await unit.get(ScoringRepository).save(replace(_board(4), run_id="twin"), None)
+        await unit.get(ScoringRepository).save(_board(6, _MISSING), None)
     seen: list[str] = []
     before = None
     async with database.read() as unit:
-        while page := await unit.scoring.history("BTCUSDT", before, 2):
+        while page := await unit.get(ScoringRepository).history("BTCUSDT", before, 2):
             assert all(one.cards == (_SCORED,) for one in page)
             seen += [one.run_id for one in page]
             before = (page[-1].calculated_at, page[-1].run_id)
@@ -178,13 +188,15 @@ async def test_the_past_of_a_symbol_in_pages(database: Database) -> None:
 async def test_old_runs_can_be_forgotten(database: Database) -> None:
     async with database.write() as unit:
         for number in range(4):
-            await unit.scoring.save(_board(number), b"inputs")
+            await unit.get(ScoringRepository).save(_board(number), b"inputs")
         moment = T0 + timedelta(minutes=10)
-        assert await unit.scoring.drop_inputs(moment) == 2
-        assert await unit.scoring.inputs("run-1") is None
-        assert await unit.scoring.forget(moment, moment) == 2
-        assert await unit.scoring.run("run-1") is None
-        assert [one.run_id for one in await unit.scoring.history("BTCUSDT", None, 9)] == [
+        assert await unit.get(ScoringRepository).drop_inputs(moment) == 2
+        assert await unit.get(ScoringRepository).inputs("run-1") is None
+        assert await unit.get(ScoringRepository).forget(moment, moment) == 2
+        assert await unit.get(ScoringRepository).run("run-1") is None
+        assert [
+            one.run_id for one in await unit.get(ScoringRepository).history("BTCUSDT", None, 9)
+        ] == [
             "run-3",
             "run-2",
         ]
@@ -193,9 +205,11 @@ async def test_old_runs_can_be_forgotten(database: Database) -> None:
 async def test_a_number_that_is_none_does_not_get_in(database: Database) -> None:
     with pytest.raises(StatementError):
         async with database.write() as unit:
-            await unit.scoring.save(_board(1, replace(_SCORED, z=float("nan"))), None)
+            await unit.get(ScoringRepository).save(
+                _board(1, replace(_SCORED, z=float("nan"))), None
+            )
     async with database.read() as unit:
-        assert await unit.scoring.latest() is None
+        assert await unit.get(ScoringRepository).latest() is None
 
 
 async def test_algorithms_keep_their_versions(database: Database) -> None:
@@ -203,7 +217,7 @@ async def test_algorithms_keep_their_versions(database: Database) -> None:
     second = replace(first, version=2, created_at=LATER)
     other = replace(first, name="basic")
     async with database.write() as unit:
-        assert await unit.scoring.algorithms() == ()
+        assert await unit.get(ScoringRepository).algorithms() == ()
         for one in (first, second, other, replace(first, body={})):
-            await unit.scoring.keep_algorithm(one)
-        assert await unit.scoring.algorithms() == (other, second)
+            await unit.get(ScoringRepository).keep_algorithm(one)
+        assert await unit.get(ScoringRepository).algorithms() == (other, second)

@@ -7,6 +7,7 @@ import pytest
 
 from app.foundation.sql.database import Database
 from app.market.domain.models import Interval
+from app.market.storage.candles import CandleRepository
 from app.signals.domain.track_record import weights_of
 from app.signals.services.evaluation import Judges
 from tests.support.desk import SYMBOLS, WHO, Desk, symbol_id
@@ -27,7 +28,7 @@ async def test_within_200_outcomes_of_a_replay_the_skilled_alone_is_heard(
     await desk.open()
     async with desk.database.write() as unit:
         series = {symbol_id(at): prices[symbol] for at, symbol in enumerate(SYMBOLS)}
-        await unit.candles.save(series, Interval.HOUR)
+        await unit.get(CandleRepository).save(series, Interval.HOUR)
     names, learnt, by_skill = ("inverted", "random", "skilled"), [], []
     for day in range(DAYS):
         informed(desk)

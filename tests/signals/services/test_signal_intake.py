@@ -14,12 +14,14 @@ from sqlalchemy import text
 from app.foundation.errors import Code, RateLimitedError, ServiceError, UnavailableError
 from app.foundation.idempotency import Answer
 from app.foundation.sql.database import Database
+from app.foundation.sql.events import EventRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.signals.api import routes as signals
 from app.signals.domain.evaluated_signal import Judged
 from app.signals.domain.models import Claim
 from app.signals.services.evaluation import Judges
 from app.signals.services.intake import Taken
+from app.signals.storage.signals import SignalRepository
 from tests.conftest import PATIENT, MakeDatabase
 from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.harness import PREFIX, serve
@@ -77,7 +79,7 @@ async def test_signals_that_come_at_once_share_transactions_and_each_is_judged(d
     assert (await desk.signals.statistics(1)).counts.total == 48
     assert await transactions(desk) == 2
     async with desk.database.read() as unit:
-        numbers = [one.seq for one in await unit.events.after(0, 100)]
+        numbers = [one.seq for one in await unit.get(EventRepository).after(0, 100)]
     assert numbers == [*range(1, 49)], "as many events, without a gap"
 
 
@@ -159,7 +161,9 @@ async def test_C12_a_name_that_another_process_takes_in_the_same_moment_is_its(
     assert theirs is not None
     twin = replace(theirs.judged.signal, signal_id="twin", claim=claim(source_id="one"))
     async with database.write() as unit:
-        assert await unit.signals.add([replace(theirs.judged, signal=twin)]) == {"twin"}
+        assert await unit.get(SignalRepository).add([replace(theirs.judged, signal=twin)]) == {
+            "twin"
+        }
         late = asyncio.ensure_future(desk.signals.submit(claim(source_id="one"), WHO))
         while not await _waits(database):
             await asyncio.sleep(0.01)

@@ -9,10 +9,12 @@ import pytest
 
 from app.foundation.sql.database import Database
 from app.market.domain.models import ContractStatus
+from app.market.storage.symbols import SymbolRepository
 from app.signals.domain.models import Direction
 from app.signals.domain.outcomes import Outcome
 from app.signals.domain.track_record import Record, SourceKey
 from app.signals.services.outcomes import Booked
+from app.signals.storage.statistics import SignalRecordRepository
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk
 from tests.support.outcome_world import keep_board, moved, pass_on
 from tests.support.signal_world import BEST, claim, informed
@@ -48,7 +50,7 @@ async def outcome_of(desk: Desk, signal_id: str) -> Outcome:
 async def records(desk: Desk) -> tuple[dict[str, Record], dict[SourceKey, Record]]:
     """Of agents and of sources."""
     async with desk.database.read() as unit:
-        return await unit.signal_records.of(None)
+        return await unit.get(SignalRecordRepository).of(None)
 
 
 @pytest.mark.parametrize("backend", ["sqlite", "postgres"])
@@ -160,9 +162,11 @@ async def test_a_contract_that_ends_realises_its_last_price(desk: Desk) -> None:
     await moved(desk, NOW, {SYMBOLS[4]: -0.9}, without=SYMBOLS[5:], hours=3)
     await moved(desk, NOW, UP, without=[SYMBOLS[4]])
     async with desk.database.write() as unit:
-        record = next(one for one in await unit.symbols.all() if one.symbol == SYMBOLS[4])
+        record = next(
+            one for one in await unit.get(SymbolRepository).all() if one.symbol == SYMBOLS[4]
+        )
         ended = replace(record.contract, status=ContractStatus.SETTLED)
-        await unit.symbols.save([replace(record, contract=ended)], desk.now)
+        await unit.get(SymbolRepository).save([replace(record, contract=ended)], desk.now)
     pass_on(desk, hours=25)
     assert await desk.signal_outcomes.book() == Booked(1, 0)
     found = await outcome_of(desk, signal_id)

@@ -4,14 +4,17 @@ from dataclasses import replace
 
 import pytest
 
+from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
+from app.scoring.storage.runs import ScoringRepository
 from app.signals.api.schemas import VerdictOut
 from app.signals.domain.agents import Evidence, Surroundings
 from app.signals.domain.consensus import SourceClaim, judge
 from app.signals.domain.evaluated_signal import Judged
 from app.signals.domain.models import Direction
 from app.signals.domain.track_record import Bin, Record
+from app.signals.storage.statistics import SignalRecordRepository
 from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.outcome_world import keep_board
 from tests.support.signal_world import claim, informed
@@ -38,7 +41,7 @@ async def a_day(desk: Desk) -> None:
         if hour == HOURS // 2:
             async with desk.database.write() as unit:
                 known = {"technical": PROVEN, "risk": LUCKY}
-                await unit.signal_records.add(known)
+                await unit.get(SignalRecordRepository).add(known)
         for symbol, direction in ((SYMBOLS[hour], Direction.BUY), (SYMBOLS[-1], Direction.SELL)):
             await desk.signals.submit(claim(symbol, direction=direction), WHO)
         desk.later(hours=1)
@@ -50,11 +53,11 @@ async def again(unit: UnitOfWork, judged: Judged) -> str:
     assert verdict is not None
     assert judged.board_id is not None
     assert signal.claim.symbol is not None
-    board = await unit.scoring.run(judged.board_id)
+    board = await unit.get(ScoringRepository).run(judged.board_id)
     assert board is not None
     card = board.card(signal.claim.symbol)
     assert card is not None
-    rules = (await unit.configuration.current()).signals
+    rules = (await unit.get(ConfigurationRepository).current()).signals
     weights = {vote.agent: vote.weight for vote in verdict.votes if not vote.is_source}
     found = judge(
         signal.claim.direction,

@@ -12,6 +12,7 @@ from app.signals.domain.consensus import Evaluation
 from app.signals.domain.models import SignalState
 from app.signals.domain.track_record import Record
 from app.signals.services.evaluation import Judges
+from app.signals.storage.statistics import SignalRecordRepository
 from tests.support.desk import WHO, Desk
 from tests.support.signal_world import claim, informed
 
@@ -43,7 +44,7 @@ async def test_a_source_with_few_right_outcomes_cannot_approve_itself(
     for _ in range(outcomes):
         right = right.told(1.0, True)
     async with desk.database.write() as unit:
-        await unit.signal_records.add({}, {(sure.source, sure.type): right})
+        await unit.get(SignalRecordRepository).add({}, {(sure.source, sure.type): right})
     taken = await replace(desk.signals, judges=Judges(AGENTS)).submit(sure, WHO)
     assert taken.result is not None
     judged = taken.result.judged

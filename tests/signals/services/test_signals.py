@@ -12,6 +12,7 @@ from app.foundation.errors import Code, ConflictError
 from app.foundation.events import SignalChanged
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
+from app.foundation.sql.events import EventRepository
 from app.operations.domain.event_codec import Topic, event_of
 from app.operations.services.health import StatusSources
 from app.scoring.services.service import Scoring
@@ -31,7 +32,7 @@ async def desk(database: Database) -> Desk:
 
 async def told(desk: Desk) -> list[SignalChanged]:
     async with desk.database.read() as unit:
-        records = await unit.events.after(0, 1_000)
+        records = await unit.get(EventRepository).after(0, 1_000)
     found = [event_of(one) for one in records if one.topic is Topic.SIGNAL]
     return [one for one in found if isinstance(one, SignalChanged)]
 

@@ -11,6 +11,7 @@ import pytest
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.market.domain.models import Interval
+from app.market.storage.candles import CandleRepository
 from app.operations.api import configuration_routes as configuration
 from app.portfolio.api import history_routes as portfolio_history
 from app.portfolio.api import portfolio_routes as portfolio
@@ -94,7 +95,7 @@ async def test_auto_proposes_until_booked_outcomes_have_earned_weights_and_then_
     await desk.filled(8)
     async with database.write() as unit:
         series = {symbol_id(at): prices[symbol] for at, symbol in enumerate(SYMBOLS)}
-        await unit.candles.save(series, Interval.HOUR)
+        await unit.get(CandleRepository).save(series, Interval.HOUR)
     async with serve(ROUTERS, {"my_symbols": desk}) as client:
         chosen = {"policy": "auto", "policies": {"learning": "observe"}}
         put = await client.put(f"{PREFIX}/configuration", json={"signals": chosen})

@@ -8,6 +8,7 @@ import pytest
 
 from app.foundation.sql.database import Database
 from app.market.domain.models import ContractStatus
+from app.market.storage.market_data import MarketRepository
 from app.trading.services.position_sizing import OPEN
 from tests.support.desk import SYMBOLS, Desk
 from tests.support.live_market import LiveMarket, open_market
@@ -86,5 +87,5 @@ async def test_D09_another_funding_interval_changes_no_rate_that_was_settled_bef
     assert [one.interval_ms for one in after[1:]] == gaps, "each rate has its own"
     assert gaps[-1] == 4 * HOUR_MS
     async with live.database.read() as unit:
-        stored = (await unit.market.funding([entry.symbol_id], 0))[entry.symbol_id]
+        stored = (await unit.get(MarketRepository).funding([entry.symbol_id], 0))[entry.symbol_id]
     assert tuple(stored) == after
