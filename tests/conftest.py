@@ -29,6 +29,8 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions, SlowStatement
 from tests.support import compiled, postgres
 
+pytest_plugins = ["tests.support.services_fixtures", "tests.support.api_fixtures"]
+
 # How long an example takes says how busy the machine is, not whether the code is right.
 # The same examples on every run; MYTESTS_EXPLORE=1 looks for others.
 settings.register_profile("steady", deadline=None, derandomize="MYTESTS_EXPLORE" not in os.environ)
@@ -43,6 +45,7 @@ def pytest_xdist_auto_num_workers() -> int:
 HERE = Path(__file__).parent
 LONG_ONLY = re.compile(r"^pytestmark = \[?\s*pytest\.mark\.long\b", re.MULTILINE)
 WAITING = ("browser", "processes", "workers")  # much of their time is somebody else's
+HTTP_FOLDERS = {"api", "http"}  # storage and services prove both databases already
 MakeDatabase = Callable[..., Database]
 _NUMBERS = count(1)
 
@@ -100,11 +103,20 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def _parameters(item: pytest.Item) -> set[object]:
+    call = getattr(item, "callspec", None)
+    return set() if call is None else {str(value) for value in call.params.values()}
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Scenes of whole services go first, then what waits: all would wait for what begins last."""
+    """Marks HTTP tests on PostgreSQL as long, and starts the slowest tests first."""
+    for item in items:
+        if HTTP_FOLDERS & set(item.path.parts) and "postgres" in _parameters(item):
+            item.add_marker("long")
 
     def turn(item: pytest.Item) -> int:
-        if item.path.parent == HERE or item.get_closest_marker("xdist_group") is not None:
+        if item.path.parent.name == "system" or item.get_closest_marker("xdist_group") is not None:
             return 0
         return 1 if item.path.parent.name in WAITING else 2
 

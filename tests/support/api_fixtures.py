@@ -10,12 +10,6 @@ from tests.support.harness import make_api, open_client
 from tests.support.sample_routes import sample_router
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.long)])
-def backend(request: pytest.FixtureRequest) -> str:
-    """With HTTP on top of it the second database is for `make long`; below both are tested."""
-    return str(request.param)
-
-
 @pytest.fixture(scope="session")
 def sample_api() -> FastAPI:
     """Built once: what requests change lives in the state that each opening makes anew."""

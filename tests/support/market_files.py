@@ -8,7 +8,7 @@ import pytest
 
 from app.market.domain.models import Floats
 
-MARKET = Path(__file__).resolve().parents[1] / "../shared/market"
+MARKET = Path(__file__).resolve().parents[2] / "../shared/market"
 DAILY_PANEL = MARKET / "daily_panel.parquet"
 L2_SNAPSHOTS = MARKET / "l2_snapshots.json.gz"
 FIELDS = ("ts", "open", "high", "low", "close", "volume", "quote_volume")

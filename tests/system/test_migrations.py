@@ -13,14 +13,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
-from app.container.tables import metadata
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.sql import migrations, triggers
 from app.foundation.sql.errors import SchemaTooNewError
+from app.foundation.sql.metadata import metadata
 from tests.processes.migration_worker import migrate
 from tests.support import nursery
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 _LISTING = (
     "INSERT INTO symbols (id, code, symbol, base, quote, settle, kind, status, sector,"

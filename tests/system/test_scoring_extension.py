@@ -26,8 +26,8 @@ from tests.scoring.services.test_replay import INPUTS, stored
 from tests.scoring.services.test_scoring import Bench
 from tests.support.harness import PREFIX, serve
 
-EXAMPLE = Path(__file__).parent / "examples" / "scoring_extension"
-ROOT = Path(__file__).resolve().parents[1]
+EXAMPLE = Path(__file__).parents[1] / "examples" / "scoring_extension"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,10 @@ from app.portfolio.domain.models import Portfolio
 from app.portfolio.services.decision_context import Grounds
 from app.portfolio.services.state_cache import Committed
 from app.portfolio.services.view_cache import held_basis
+from app.portfolio.storage.history import HistoryRepository
+from app.portfolio.storage.portfolio import PortfolioRepository
+from app.portfolio.storage.replacements import ReplacementRepository
+from app.scoring.storage.runs import ScoringRepository
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,13 @@ class AlertBook:
 
 
 # What an alert book is read from.
-_RESTS_ON: Final = ("alerts", "scoring", "replacements", "history", "portfolio")
+_RESTS_ON: Final = (
+    AlertRepository,
+    ScoringRepository,
+    ReplacementRepository,
+    HistoryRepository,
+    PortfolioRepository,
+)
 
 
 @dataclass(slots=True)

@@ -12,15 +12,15 @@ from app.alerts.domain.lifecycle import REST_S, Ended
 from app.alerts.domain.models import Alert, AlertState, Resolution, Rule
 from app.alerts.storage.tables import alerts as table
 from app.configuration.domain.sections import Severity
-from app.container.tables import (
+from app.foundation.errors import Code, NotFoundError
+from app.foundation.sql.facts import FactRepository
+from app.foundation.sql.statements import upsert
+from app.portfolio.storage.tables import (
     PORTFOLIO_ID,
     portfolio,
     replacement_confirmations,
     service_facts,
 )
-from app.foundation.errors import Code, NotFoundError
-from app.foundation.sql.facts import FactRepository
-from app.foundation.sql.statements import upsert
 from app.scoring.storage.tables import IS_PROVISIONAL, scoring_runs, symbol_scores
 
 # Longest cooldown that the settings allow, and a rest after an end by hand.

@@ -20,9 +20,9 @@ from app.alerts.domain.notifications import (
 )
 from app.alerts.storage.tables import NOTIFIED, notification_channels
 from app.alerts.storage.tables import notifications as table
-from app.container.tables import STREAM_ID, event_head
 from app.foundation.errors import Code, NotFoundError
 from app.foundation.sql.statements import insert, upsert
+from app.foundation.sql.tables import STREAM_ID, event_head
 
 CLAIM: Final = timedelta(
     seconds=60

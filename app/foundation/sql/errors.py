@@ -11,8 +11,8 @@ from sqlalchemy import ForeignKeyConstraint, Table, UniqueConstraint
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from app.container.tables import metadata
 from app.foundation.errors import Code, ConflictError, RefusedError, ServiceError, UnavailableError
+from app.foundation.sql.metadata import metadata
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from sqlalchemy import BigInteger, ColumnElement, case, cast, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.container.tables import leases as table
 from app.foundation.sql.statements import insert
+from app.foundation.sql.tables import leases as table
 
 
 def now_ms(connection: AsyncConnection) -> ColumnElement[int]:

@@ -22,7 +22,7 @@ from app.foundation.sql.errors import CONNECT_ERRORS, too_new, translated
 LOCK_NUMBER: Final = 6_057_912_301  # of our advisory lock on PostgreSQL; any number that is ours
 _PLACES: Final = (
     Path(__file__).parent / "alembic",  # an installed wheel
-    Path(__file__).parents[2] / "alembic",  # a checkout
+    Path(__file__).parents[3] / "alembic",  # a checkout
 )
 
 

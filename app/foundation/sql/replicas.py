@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.container.tables import job_executors as table
 from app.foundation.sql.leases import now_ms
 from app.foundation.sql.statements import upsert
+from app.foundation.sql.tables import job_executors as table
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from sqlalchemy import Table, event
 
-from app.container.tables import portfolio_history, system_configuration, trades
+from app.portfolio.storage.tables import portfolio_history, system_configuration, trades
 
 APPEND_ONLY: Final = (portfolio_history, system_configuration, trades)
 

@@ -275,7 +275,7 @@ class Registry:
 
 def shipped_sectors() -> SectorTable:
     """The sector table that comes with the product. Raises ValueError naming a wrong line."""
-    return parse_sectors((files("app.domain") / "sectors.csv").read_text(encoding="utf-8"))
+    return parse_sectors((files("app.market.domain") / "sectors.csv").read_text(encoding="utf-8"))
 
 
 def _known(records: Mapping[str, SymbolRecord]) -> Known:

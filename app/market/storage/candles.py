@@ -9,8 +9,8 @@ import numpy as np
 from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.container.tables import candles
 from app.market.domain.models import CandleSeries, Interval
+from app.market.storage.tables import candles
 
 _VALUES: Final = ("open", "high", "low", "close", "volume", "turnover")
 _CHUNK: Final = 50_000  # rows in one statement

@@ -7,9 +7,9 @@ import numpy as np
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.container.tables import funding_rates, market_snapshots
 from app.foundation.sql.statements import insert, upsert
 from app.market.domain.models import Floats, Funding
+from app.market.storage.tables import funding_rates, market_snapshots
 
 
 @dataclass(frozen=True, slots=True)

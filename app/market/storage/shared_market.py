@@ -7,10 +7,11 @@ from typing import Any, Final
 from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.container.tables import scoring_runs, shared_markets, sync_requests
 from app.foundation.sql.events import CHANNEL
 from app.foundation.sql.leases import LeaseRepository, now_ms
 from app.foundation.sql.statements import insert
+from app.foundation.sql.tables import shared_markets, sync_requests
+from app.scoring.storage.tables import scoring_runs
 
 FEED: Final = "feed"
 _KEEP_REQUESTS_MS: Final = 3_600_000

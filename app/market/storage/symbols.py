@@ -8,9 +8,9 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Row, and_, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.container.tables import contract_specs, symbols
 from app.foundation.sql.statements import upsert
 from app.market.domain.models import Contract, ContractKind, ContractStatus
+from app.market.storage.tables import contract_specs, symbols
 
 # A change of one of these makes a new version of the specification.
 SPECIFICATION: Final = (

@@ -30,12 +30,11 @@ from sqlalchemy import inspect as sqlalchemy_inspect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from app.container.tables import PORTFOLIO_ID, events, service_facts, system_configuration, trades
-from app.container.tables import portfolio_history as table
 from app.foundation.errors import Code, NotFoundError, UnavailableError
 from app.foundation.sql.engines import url_of
 from app.foundation.sql.errors import CONNECT_ERRORS, translated
 from app.foundation.sql.facts import FactRepository
+from app.foundation.sql.tables import events
 from app.operations.domain.event_codec import Topic
 from app.operations.domain.history_audit import (
     Beside,
@@ -58,6 +57,8 @@ from app.portfolio.domain.returns import BookedResult
 from app.portfolio.storage.controls import LOCKS, SWITCH
 from app.portfolio.storage.history import HEAD
 from app.portfolio.storage.portfolio import PortfolioRepository
+from app.portfolio.storage.tables import PORTFOLIO_ID, service_facts, system_configuration, trades
+from app.portfolio.storage.tables import portfolio_history as table
 
 # Of a number, a time or a document that is none any more.
 _UNREADABLE: Final = (ValueError, TypeError, LookupError, ArithmeticError)

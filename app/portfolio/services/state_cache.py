@@ -19,6 +19,7 @@ from app.portfolio.domain.target_weights import prices_of
 from app.portfolio.storage.controls import ControlRepository
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
+from app.portfolio.storage.replacements import ReplacementRepository
 from app.portfolio.storage.revision import Revision, RevisionRepository
 from app.portfolio.storage.trades import TradeRepository
 
@@ -116,12 +117,12 @@ class Step:
 
 # What a state is read from.
 _RESTS_ON: Final = (
-    "portfolio",
-    "history",
-    "configuration",
-    "controls",
-    "trades",
-    "replacements",
+    PortfolioRepository,
+    HistoryRepository,
+    ConfigurationRepository,
+    ControlRepository,
+    TradeRepository,
+    ReplacementRepository,
 )
 
 

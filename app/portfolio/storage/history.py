@@ -10,15 +10,14 @@ from sqlalchemy import ColumnElement, Row, Text, bindparam, cast, func, or_, sel
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.container.tables import PORTFOLIO_ID, service_facts
-from app.container.tables import portfolio_history as table
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.quick_sqlite import ALONG
 from app.operations.domain.history_audit import Head
 from app.performance.domain.equity_curve import MOVES, WEIGHS
 from app.portfolio.domain.event_log import Draft, EventType, PortfolioEvent, Stamp, seal
-from app.portfolio.storage.tables import MOVED
+from app.portfolio.storage.tables import MOVED, PORTFOLIO_ID, service_facts
+from app.portfolio.storage.tables import portfolio_history as table
 
 # Word for word the condition of the index, so that both databases see that they may use it.
 _MOVED: Final = text(MOVED)

@@ -9,10 +9,10 @@ from typing import Any, Final
 from sqlalchemy import Row, and_, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.container.tables import PORTFOLIO_ID, portfolio, portfolio_members
 from app.foundation.errors import Code, ConflictError
 from app.foundation.sql.quick_sqlite import ALONG
 from app.portfolio.domain.models import Member, Portfolio
+from app.portfolio.storage.tables import PORTFOLIO_ID, portfolio, portfolio_members
 
 _UNTOLD: Final = -1  # the count of a statement that goes along with the next
 _ASIDE: Final = 1_000_000  # ranks are moved out of the way by this while they are exchanged

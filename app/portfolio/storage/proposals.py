@@ -8,8 +8,8 @@ from typing import Any, Final
 from sqlalchemy import Row, Select, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.container.tables import PORTFOLIO_ID
 from app.portfolio.domain.proposals import Decision, Proposal, ProposalKind, ProposalState
+from app.portfolio.storage.tables import PORTFOLIO_ID
 from app.portfolio.storage.tables import proposals as table
 
 _PLAIN: Final = (

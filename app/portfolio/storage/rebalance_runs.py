@@ -8,7 +8,6 @@ from typing import Any, Final
 from sqlalchemy import Row, Select, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.container.tables import PORTFOLIO_ID
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.sql.statements import insert
 from app.portfolio.domain.rebalance_plan import Shift, Trigger
@@ -22,6 +21,7 @@ from app.portfolio.domain.rebalance_run import (
     RunState,
     Step,
 )
+from app.portfolio.storage.tables import PORTFOLIO_ID
 from app.portfolio.storage.tables import rebalance_run_steps as steps_table
 from app.portfolio.storage.tables import rebalance_runs as table
 

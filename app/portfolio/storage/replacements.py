@@ -7,15 +7,15 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.container.tables import (
+from app.foundation.sql.statements import upsert
+from app.portfolio.domain.replacement import Tally, Vacancy
+from app.portfolio.storage.portfolio import MemberStatus
+from app.portfolio.storage.tables import (
     PORTFOLIO_ID,
     portfolio_members,
     replacement_confirmations,
     vacancies,
 )
-from app.foundation.sql.statements import upsert
-from app.portfolio.domain.replacement import Tally, Vacancy
-from app.portfolio.storage.portfolio import MemberStatus
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Final
 from sqlalchemy import and_, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.container.tables import (
+from app.portfolio.storage.tables import (
     PORTFOLIO_ID,
     portfolio,
     portfolio_history,

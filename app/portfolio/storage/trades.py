@@ -9,12 +9,12 @@ from typing import Any, Final
 from sqlalchemy import Row, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.container.tables import booked_totals
-from app.container.tables import trades as table
 from app.foundation.decimal_math import EXACT
 from app.foundation.sql.quick_sqlite import ALONG
 from app.foundation.sql.statements import upsert
 from app.portfolio.domain.returns import BookedResult, BookedTotal, Trade
+from app.portfolio.storage.tables import booked_totals
+from app.portfolio.storage.tables import trades as table
 
 # Made once: putting a statement together takes as long as carrying it out.
 # In the order of a trade's fields: naming each of fifty rows takes longer than reading them.

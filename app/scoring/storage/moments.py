@@ -8,9 +8,9 @@ from typing import Any, Final
 from sqlalchemy import and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.container.tables import scoring_moments
 from app.foundation.sql.statements import upsert
 from app.scoring.domain.historical_moments import MOST_DAYS, DayMoments, HistoricMoments
+from app.scoring.storage.tables import scoring_moments
 
 _TABLE: Final = scoring_moments
 _Row = list[Any]

@@ -175,7 +175,7 @@ def risk(evidence: Evidence, rules: SignalRules) -> Opinion | Abstention:
     return _opinion(calm, evidence, {"median_volatility": usual}, ("volatility", "drawdown"), veto)
 
 
-AGENTS: Final = (
+AGENTS: Final[tuple[Agent, ...]] = (
     Agent(
         "technical",
         ("nearness_to_high", "rsi_14", "bollinger_position", "volatility"),

@@ -356,8 +356,8 @@ class SignalRepository:
         old = (signals.c.settled_at < before) & signals.c.state.in_(_FORGETTABLE)
         old &= signals.c.signal_id.not_in(open_ones)
         theirs = select(signals.c.signal_id).where(old)
-        for table in (signal_votes, signal_outcomes):
-            await self.connection.execute(delete(table).where(table.c.signal_id.in_(theirs)))
+        for part in (signal_votes, signal_outcomes):
+            await self.connection.execute(delete(part).where(part.c.signal_id.in_(theirs)))
         return (await self.connection.execute(delete(signals).where(old))).rowcount
 
     async def _some(self, condition: Any, limit: int = 1) -> tuple[Judged, ...]:

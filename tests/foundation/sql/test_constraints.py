@@ -4,11 +4,11 @@ import pytest
 from sqlalchemy import text
 
 from app.configuration.storage.configuration import ConfigurationRepository
-from app.container.tables import metadata
 from app.foundation.errors import Code, ServiceError
 from app.foundation.sql import triggers
 from app.foundation.sql.database import Database
 from app.foundation.sql.errors import OURS, RULES
+from app.foundation.sql.metadata import metadata
 from app.market.storage.symbols import SymbolRepository
 from app.portfolio.storage.history import HistoryRepository
 from tests.support.worlds import LATER, STAMP, T0, draft, listed, record, symbol_id

@@ -12,7 +12,7 @@ from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.file_lock import DatabaseInUseError, DatabasePlaceError
 from tests.conftest import MakeDatabase
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 _ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 _HOLD = (
     "import sys; from app.foundation.sql.file_lock import FileLock;"

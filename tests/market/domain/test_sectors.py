@@ -6,7 +6,7 @@ import pytest
 
 from app.market.domain.sectors import UNCLASSIFIED, AssetClass, CapCategory, parse_sectors
 
-SHIPPED = Path(__file__).resolve().parents[2] / "app/market/domain/sectors.csv"
+SHIPPED = Path(__file__).resolve().parents[3] / "app/market/domain/sectors.csv"
 HEADER = "base,asset_class,sector,cap_category\n"
 
 

@@ -25,7 +25,7 @@ from app.market.domain.symbols import (
     specification_of,
 )
 
-SHARED = Path(__file__).resolve().parents[2] / "../shared"
+SHARED = Path(__file__).resolve().parents[3] / "../shared"
 REAL_LIST = SHARED / "kucoin/lists/open_symbols_2026.json"
 LAST_FRIDAY_OF_MARCH_2026 = 1_774_598_400_000
 LISTED = re.compile(r"(?P<base>.+)(?P<quote>USDT|USDC|USD)M")

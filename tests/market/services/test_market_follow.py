@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import func, select, text
 
 from app.configuration.domain.model import Configuration
-from app.container.tables import candles, funding_rates, market_snapshots
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.idempotency import Once
 from app.foundation.sql.database import Database
@@ -25,6 +24,7 @@ from app.market.services.follower import MarketFollower
 from app.market.services.publisher import MarketPublisher
 from app.market.services.service import MarketData
 from app.market.storage.shared_market import FEED, SharedMarketRepository
+from app.market.storage.tables import candles, funding_rates, market_snapshots
 from app.scoring.services.service import Scoring
 from app.scoring.storage.runs import ScoringRepository
 from tests.support.live_market import CONTRACTS, LiveMarket, open_market

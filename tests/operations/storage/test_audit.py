@@ -14,11 +14,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from app.container.tables import portfolio_history
 from app.foundation.errors import Code, NotFoundError, ServiceError, UnavailableError
 from app.foundation.sql.database import Database
 from app.operations.domain.history_audit import UNRECORDED, Findings
 from app.operations.storage.audit import inspect
+from app.portfolio.storage.tables import portfolio_history
 from tests.support.desk import SYMBOLS, WHO, Desk
 
 CASES = int(os.environ.get("MYTESTS_TAMPERINGS", "24"))

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.container.tables import rebalance_runs
 from app.foundation.errors import Code, ConflictError
 from app.foundation.sql.database import Database
 from app.portfolio.domain.rebalance_plan import Shift, Trigger
@@ -21,6 +20,7 @@ from app.portfolio.domain.rebalance_run import (
     Step,
 )
 from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
+from app.portfolio.storage.tables import rebalance_runs
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 OUTCOME = Outcome(

@@ -7,7 +7,6 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import StatementError
 
-from app.container.tables import scoring_moments, symbol_scores
 from app.foundation.sql.database import Database
 from app.market.domain.models import DataSource
 from app.market.storage.symbols import SymbolRepository
@@ -15,6 +14,7 @@ from app.scoring.domain.board import Board, Card, CardStatus, Confidence, Factor
 from app.scoring.domain.historical_moments import MOST_DAYS, DayMoments, HistoricMoments
 from app.scoring.storage.moments import MomentRepository
 from app.scoring.storage.runs import Algorithm, ScoringRepository
+from app.scoring.storage.tables import scoring_moments, symbol_scores
 from tests.support.worlds import LATER, T0, listed, record, symbol_id
 
 _READING = FactorReading("momentum", Family.TECHNICAL, 0.1 + 0.2, "log", -1.5, 0.25, 1e-17, None)

@@ -1,6 +1,6 @@
 """Nine indicators of every symbol in one pass over its bars: a whole history, or one bar more.
 
-What `app.scoring.domain.indicators` says column by column, for hundreds of symbols at the speed of memory.
+What `app.scoring.domain.indicators` says column by column, for hundreds of symbols at once.
 The state of a symbol is all that its next bar needs, so that a closed bar costs the same after a
 week and after a year, and a history is nothing but its bars one after the other: live, batch and
 every bar of a backtest are this one function.
