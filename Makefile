@@ -55,7 +55,7 @@ test: setup ## all tests but the long ones; COVERAGE=1 also demands what they mu
 	OPENBLAS_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadgroup -m "not long" -p no:schemathesis \
 		$(if $(COVERAGE),--cov --cov-report=)
 	$(if $(COVERAGE),$(RUN) coverage report --skip-covered --fail-under=90)
-	$(if $(COVERAGE),$(RUN) coverage report --skip-covered --include='app/domain/*' --fail-under=100)
+	$(if $(COVERAGE),$(RUN) coverage report --skip-covered --include='app/*/domain/*' --fail-under=100)
 
 versions: ## `test` on other interpreters, a .venvs/VERSION for each: PYTHONS="python3.12 python3.13"
 	@test -n "$(PYTHONS)" || { echo 'versions: name interpreters: PYTHONS="python3.12 python3.13"'; exit 2; }

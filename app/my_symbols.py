@@ -35,19 +35,14 @@ from app.portfolio.services.rebalance_runs import Rebalanced
 from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.services.replacement import Executed, Replacement, Replacements
 from app.portfolio.services.target_weights import Optimized, Weights
+from app.portfolio.services.tradeability import DataFacts, Verdict
 from app.scoring.domain.board import Board, Card
 from app.scoring.services.service import Scoring
 from app.signals.services.actions import SignalActions
 from app.signals.services.outcomes import SignalOutcomes
 from app.signals.services.service import Signals
 from app.signals.services.sources import SignalSources
-from app.trading.services.position_sizing import (
-    DataFacts,
-    SizedPosition,
-    Tradeable,
-    Trading,
-    Verdict,
-)
+from app.trading.services.position_sizing import SizedPosition, Tradeable, Trading
 from app.trading.services.safety import Safety, SafetyReport
 
 

@@ -21,8 +21,8 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.adapters.kucoin.limits import KucoinLimits
+from app.foundation.data_status import DataSource
 from app.foundation.sql.engines import DatabaseOptions
-from app.market.domain.models import DataSource
 
 PREFIX = "MYSYMBOLS_"
 CLIENT_VARIABLES = frozenset({"MYSYMBOLS_URL"})  # read by the command line, not by the service

@@ -16,9 +16,9 @@ import structlog
 from rich.console import Console
 
 from app.container import database_preparation as preparation
+from app.foundation.mode import Mode
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
-from app.market.services.service_mode import Mode
 from tests.support.walked import FAULTS, Walk, heal, walking
 
 BEGUN_S, LIMIT_S, HEALED_S, END_S = 10, 30, 130, 150

@@ -19,11 +19,11 @@ from app.adapters.kucoin.stream_terms import StreamTerms, Ticket
 from app.cli.heap import brief_collections
 from app.configuration.domain.model import Configuration
 from app.container.seams import new_id, utc_now
+from app.foundation.data_status import DataSource
 from app.foundation.metrics import Metrics
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
-from app.market.domain.models import DataSource
 from app.market.domain.stream import Told
 from app.market.services.service import MarketData
 from app.market.services.stream_consumer import StreamedMarket

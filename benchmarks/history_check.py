@@ -26,10 +26,10 @@ from rich.console import Console
 from sqlalchemy import select
 
 from app.configuration.domain.model import Configuration
+from app.configuration.domain.sections import Source
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.market.domain.panel import Source
 from app.portfolio.domain.event_log import EventType, PortfolioEvent, instant
 from app.portfolio.domain.models import FULL
 from app.portfolio.domain.rebalance_run import RunState

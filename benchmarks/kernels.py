@@ -16,10 +16,10 @@ import talib
 from rich.console import Console
 from rich.table import Table
 
+from app.configuration.domain.sections import Family
 from app.market.domain.models import Floats
 from app.research.domain.correlation_kernel import MEAN_CORRELATION
 from app.research.domain.every_bar import MEASURES, composite_at_every_bar
-from app.scoring.domain.board import Family
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.factors import FACTORS
 from app.scoring.domain.kernels.indicators import INDICATORS, TAKE, fresh_state

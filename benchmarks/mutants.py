@@ -27,14 +27,26 @@ import scipy.stats  # noqa: F401
 from hypothesis import HealthCheck, Phase, settings
 
 TESTS = {
-    "weighting": ("test_weighting",),
-    "weighting_methods": ("test_weighting_methods",),
-    "hierarchical_parity": ("test_hierarchical_parity",),
+    "weight_allocation": ("test_weighting",),
+    "weighting_methods": ("test_weighting_methods", "test_hierarchical_parity"),
     "composite": ("test_composite", "test_scoring", "test_moments"),
-    "moments": ("test_moments", "test_composite"),
-    "explanation": ("test_composite", "test_scoring"),
-    "scoring": ("test_scoring", "test_back_scoring"),
+    "historical_moments": ("test_moments", "test_composite"),
+    "engine": ("test_scoring", "test_back_scoring"),
 }
+
+
+def _path(module: str) -> Path:
+    return next(Path("app").glob(f"*/domain/{module}.py"))
+
+
+def _name(module: str) -> str:
+    return ".".join(_path(module).with_suffix("").parts)
+
+
+def _tests(name: str) -> str:
+    return str(next(Path("tests").glob(f"*/domain/{name}.py")))
+
+
 # By module, a part of the line, and change: why no answer is another one.
 EQUAL = (
     ("weighting_methods", "moved >= _EXACT", "GtE -> Gt", "a sweep more, where a dozen suffice"),
@@ -47,21 +59,26 @@ EQUAL = (
     ("weighting_methods", "appeal(one.z, 1.0,", "1.0 -> 2.0", "all in proportion"),
     ("weighting_methods", "appeal(0.0, one.vol", "0.0 -> 1.0", "a score of 0 times any tilt"),
     (
-        "hierarchical_parity",
+        "weighting_methods",
         "correlation) / 2.0",
         "Div -> Mult",
         "the same tree, all in proportion",
     ),
-    ("hierarchical_parity", "correlation) / 2.0", "2.0 -> 3.0", "the same tree, all in proportion"),
-    ("hierarchical_parity", "(2 * size, 2 * size)", "2 -> 3", "room that nothing stands in"),
-    ("hierarchical_parity", "1.0 - correlation", "1.0 -> 2.0", "every square grows by the same"),
-    ("hierarchical_parity", "/ shares.sum()", "Div -> Mult", "they add up to one before"),
-    ("hierarchical_parity", "1.0 / np.diag(inner)", "1.0 -> 2.0", "all in proportion"),
-    ("weighting", "value > 0.0 else Fraction(0)", "Gt -> GtE", "zero is zero both ways"),
-    ("weighting", "filled(breaks[middle])", "LtE -> Lt", "the same line from its other end"),
-    ("explanation", "family_share > 0.0,", "Gt -> GtE", "zero is zero both ways"),
+    ("weighting_methods", "correlation) / 2.0", "2.0 -> 3.0", "the same tree, all in proportion"),
+    ("weighting_methods", "(2 * size, 2 * size)", "2 -> 3", "room that nothing stands in"),
+    ("weighting_methods", "1.0 - correlation", "1.0 -> 2.0", "every square grows by the same"),
+    ("weighting_methods", "/ shares.sum()", "Div -> Mult", "they add up to one before"),
+    ("weighting_methods", "1.0 / np.diag(inner)", "1.0 -> 2.0", "all in proportion"),
+    ("weight_allocation", "value > 0.0 else Fraction(0)", "Gt -> GtE", "zero is zero both ways"),
     (
-        "explanation",
+        "weight_allocation",
+        "filled(breaks[middle])",
+        "LtE -> Lt",
+        "the same line from its other end",
+    ),
+    ("composite", "family_share > 0.0,", "Gt -> GtE", "zero is zero both ways"),
+    (
+        "composite",
         "np.isfinite(linear) &",
         "BitAnd -> BitOr",
         "an unranked family counts nowhere",
@@ -195,7 +212,7 @@ def _begin(module: str, mutant: Mutant | None) -> int:
     os.dup2(quiet, 2)
     if mutant is not None:  # without one it may take as long as the kernels take to compile
         signal.setitimer(signal.ITIMER_PROF, PATIENCE_S)
-        sys.meta_path.insert(0, _Changed(f"app.domain.{module}", mutant.tree))
+        sys.meta_path.insert(0, _Changed(_name(module), mutant.tree))
     # A mistake that was found need not be made small, and a slow example is none.
     settings.register_profile(
         "mutants",
@@ -206,7 +223,7 @@ def _begin(module: str, mutant: Mutant | None) -> int:
         suppress_health_check=list(HealthCheck),
     )
     settings.load_profile("mutants")
-    files = [f"tests/domain/{name}.py" for name in TESTS[module]]
+    files = [_tests(name) for name in TESTS[module]]
     plain = ["-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:schemathesis", "--noconftest"]
     plain += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is here already
     status = 3
@@ -218,7 +235,7 @@ def _begin(module: str, mutant: Mutant | None) -> int:
 
 def survivors(module: str) -> tuple[int, list[Mutant]]:
     """How many mutants there were, and those that no test noticed."""
-    source = Path(f"app/domain/{module}.py").read_text(encoding="utf-8")
+    source = _path(module).read_text(encoding="utf-8")
     _, status = os.waitpid(_begin(module, None), 0)
     if status:
         sys.exit(f"mutants: the tests of {module} fail without any change")
@@ -260,10 +277,10 @@ def main() -> int:
         short += share < LEAST
         everything, left = everything + count, left + len(alive)
         sys.stdout.write(f"{module:20} {count:4} mutants, {share:6.1%} killed\n")
-        lines = Path(f"app/domain/{module}.py").read_text(encoding="utf-8").splitlines()
+        lines = _path(module).read_text(encoding="utf-8").splitlines()
         for one in alive:
             said = equal(module, lines[one.line - 1], one.change)
-            sys.stdout.write(f"    app/domain/{module}.py:{one.line}: {one.change}{said}\n")
+            sys.stdout.write(f"    {_path(module)}:{one.line}: {one.change}{said}\n")
         sys.stdout.flush()
     sys.stdout.write(f"{'all':20} {everything:4} mutants, {1.0 - left / everything:6.1%} killed\n")
     return int(short > 0)

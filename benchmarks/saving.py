@@ -17,11 +17,12 @@ import asyncpg
 from rich.console import Console
 from rich.table import Table
 
+from app.configuration.domain.sections import Family
+from app.foundation.data_status import DataSource
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
-from app.market.domain.models import DataSource
-from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading, Family
+from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
 from app.scoring.domain.factors import FACTORS
 from benchmarks import rows
 from tests.support import postgres

@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.table import Table
 from websockets.asyncio.client import connect
 
-from app.foundation.events import PlanCreated
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
+from app.portfolio.domain.events import PlanCreated
 from benchmarks.rows import Row, note
 from tests.support.desk import NOW
 from tests.support.streaming import masked, served

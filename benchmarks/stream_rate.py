@@ -18,13 +18,14 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
-from app.foundation.events import PlanCreated
+from app.foundation.events import EventRecord
 from app.foundation.http.server import text_frame
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
-from app.operations.domain.event_codec import EventRecord, drafts_of
+from app.operations.domain.event_codec import drafts_of
 from app.operations.services.event_messages import frame_of
+from app.portfolio.domain.events import PlanCreated
 from benchmarks.rows import Row, note
 from tests.support.desk import NOW
 from tests.support.streaming import masked, served

@@ -24,6 +24,7 @@ import pytest
 import structlog
 from hypothesis import settings
 
+import app.container.tables  # noqa: F401 - declares every table
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions, SlowStatement

@@ -19,6 +19,13 @@ PYTHON = [
     *sorted((ROOT / "tests").rglob("*.py")),
     *sorted((ROOT / "alembic").rglob("*.py")),
 ]
+# Folders that are still to be divided, with the number of modules that they may not exceed.
+FOLDER_LIMITS = {
+    "app/sandbox": 28,
+    "app/cli": 26,
+    "app/adapters/kucoin": 31,
+    "app/market/services": 32,
+}
 VAGUE = {"utils", "util", "helpers", "helper", "common", "core", "base", "manager", "misc", "stuff"}
 TOP_LEVEL = {
     "app", "tests", "alembic", "alembic.ini", "pyproject.toml", "docker-compose.yml", "README.md",
@@ -96,14 +103,21 @@ def _names_of(module: str) -> set[str]:
 
 def test_who_may_know_a_price_of_another_exchange_confirms_or_shows_it() -> None:
     """Whatever is scored, weighed, sized or traded by cannot even name such a price."""
-    named = re.compile(r"elsewhere(_ms|_at)?\b(?!:)|domain\.reference import")
+    named = re.compile(r"elsewhere(_ms|_at)?\b(?!:)|domain\.reference_prices import")
     reads = {_shown(path) for path in MODULES if named.search(_code_of(path))}
     assert reads == {
-        "app/market/domain/reference_prices.py", "app/market/domain/price_quarantine.py",  # stands for an index that is not
-        "app/market/services/quality_monitor.py", "app/market/services/symbol_quality.py",
-        "app/market/services/reference_prices.py", "app/adapters/ccxt_extra.py",  # asks for it
-        "app/market/services/quality.py", "app/market/api/market_routes.py",  # shows it under its own name
-    }  # fmt: skip
+        "app/market/domain/reference_prices.py",
+        # stands for an index that is not
+        "app/market/domain/price_quarantine.py",
+        "app/market/services/quality_monitor.py",
+        "app/market/services/symbol_quality.py",
+        "app/market/services/reference_prices.py",
+        # asks for it
+        "app/adapters/ccxt_extra.py",
+        "app/market/services/quality.py",
+        # shows it under its own name
+        "app/market/api/market_routes.py",
+    }
 
 
 def _code_of(path: Path) -> str:
@@ -178,16 +192,26 @@ def test_contracts_that_list_the_packages_list_all_of_them() -> None:
         for path in APP.iterdir()
         if path.stem != "__init__" and (path.suffix == ".py" or (path / "__init__.py").exists())
     }
+    capabilities = {f"app.{path.parent.name}" for path in APP.glob("*/domain")}
     by_id = {contract["id"]: contract for contract in _contracts()}
-    sandbox, sql = by_id["sandbox"]["forbidden_modules"], by_id["sql"]["source_modules"]
+    sandbox, layered = by_id["sandbox"]["forbidden_modules"], by_id["layers"]["containers"]
     assert isinstance(sandbox, list)
-    assert isinstance(sql, list)
+    assert isinstance(layered, list)
     assert set(sandbox) == packages - {"app.sandbox"}
-    assert set(sql) == packages - {"app.storage"}
+    assert set(layered) == capabilities
+
+
+def test_a_folder_holds_at_most_25_modules() -> None:
+    folders = {path.parent for path in MODULES}
+    sizes = {_shown(folder): len(set(folder.glob("*.py"))) - 1 for folder in folders}
+    assert {name: size for name, size in sizes.items() if size > FOLDER_LIMITS.get(name, 25)} == {}
 
 
 def _lint(directory: Path) -> tuple[bool, str]:
-    shutil.copy(ROOT / "pyproject.toml", directory)
+    settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    exempted = re.compile(r'^    "app[^"]* -> app[^"]*",\n', re.MULTILINE)
+    is_small = not (directory / "app/portfolio/services").exists()
+    (directory / "pyproject.toml").write_text(exempted.sub("", settings) if is_small else settings)
     linter = Path(sys.executable).with_name("lint-imports")
     run = subprocess.run(
         [linter, "--no-cache"],
@@ -208,35 +232,43 @@ def test_the_tree_keeps_the_contracts(tmp_path: Path) -> None:
 
 # (file of a small tree, what it wrongly imports, the number of the contract that must say so)
 VIOLATIONS = (
-    ("domain/scoring.py", "import app.scoring.services.service", "1."),
-    ("services/scoring.py", "import app.foundation.http.dependencies", "1."),
-    ("storage/database.py", "import app.adapters.paper", "1."),
+    ("market/domain/models.py", "import app.scoring.domain.engine", "1."),
+    ("foundation/errors.py", "import app.market.domain.models", "1."),
     ("unlisted.py", "", "1."),
-    ("domain/scoring.py", "import asyncio", "2."),
-    ("domain/scoring.py", "from time import monotonic", "2."),
-    ("domain/scoring.py", "import pydantic", "2."),
-    ("services/scoring.py", "import app.adapters.paper", "3."),
-    ("services/scoring.py", "import sqlalchemy", "4."),
-    ("services/scoring.py", "from app.container.tables import cards", "4."),
-    ("api/routes/scoring.py", "import app.portfolio.api.portfolio_routes", "5. Routes"),
-    ("adapters/paper.py", "import app.adapters.kucoin", "5. Adapters"),
-    ("services/registry.py", "import app.scoring.services.service", "6."),
-    ("api/deps.py", "import app.foundation.sql.database", "7."),
-    ("workers/schedule.py", "import app.adapters.paper", "7."),
-    ("sandbox/server.py", "import app.scoring.domain.engine", "8. The sandbox"),
-    ("main.py", "import app.sandbox.server", "8. Only"),
-    ("workers/schedule.py", "import dbos", "9."),
+    ("scoring/domain/engine.py", "import app.scoring.services.service", "2."),
+    ("scoring/services/service.py", "import app.scoring.api.routes", "2."),
+    ("scoring/domain/engine.py", "import app.market.services.registry", "3."),
+    ("scoring/services/service.py", "import app.market.api.routes", "4."),
+    ("scoring/services/service.py", "import app.adapters.paper", "4."),
+    ("scoring/api/routes.py", "import app.market.storage.symbols", "5."),
+    ("workers/schedule.py", "import app.foundation.sql.database", "5."),
+    ("scoring/domain/engine.py", "import asyncio", "6."),
+    ("scoring/domain/engine.py", "from time import monotonic", "6."),
+    ("scoring/domain/engine.py", "import pydantic", "6."),
+    ("scoring/services/service.py", "import sqlalchemy", "7."),
+    ("scoring/services/service.py", "from app.container.tables import cards", "7."),
+    ("adapters/paper.py", "import app.adapters.kucoin", "8."),
+    ("market/services/registry.py", "import app.market.services.clock", "9."),
+    ("sandbox/server.py", "import app.scoring.domain.engine", "10."),
+    ("main.py", "import app.sandbox.server", "11."),
+    ("workers/schedule.py", "import dbos", "12."),
 )
+CAPABILITIES = (
+    "alerts", "configuration", "market", "operations", "performance", "portfolio", "research",
+    "scoring", "signals", "trading",
+)  # fmt: skip
 
 
 @pytest.fixture
 def small_tree(tmp_path: Path) -> Path:
     for name in (
-        "cli.py", "main.py", "container.py", "settings.py", "api/deps.py", "api/routes/scoring.py",
-        "api/routes/portfolio.py", "workers/schedule.py", "services/scoring.py",
-        "services/registry.py", "adapters/paper.py", "adapters/kucoin/rest.py",
-        "storage/database.py", "storage/tables.py", "telemetry/metrics.py", "domain/scoring.py",
-        "sandbox/server.py",
+        *(f"{capability}/domain/models.py" for capability in CAPABILITIES),
+        "cli.py", "main.py", "container/tables.py", "settings.py", "my_symbols.py",
+        "foundation/errors.py", "foundation/http/errors.py", "foundation/sql/database.py",
+        "market/api/routes.py", "market/services/registry.py", "market/services/clock.py",
+        "market/storage/symbols.py", "scoring/domain/engine.py", "scoring/services/service.py",
+        "scoring/api/routes.py", "workers/schedule.py", "telemetry/logging.py",
+        "adapters/paper.py", "adapters/kucoin/rest.py", "sandbox/server.py",
     ):  # fmt: skip
         path = tmp_path / "app" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -244,9 +276,7 @@ def small_tree(tmp_path: Path) -> Path:
         for folder in path.relative_to(tmp_path).parents:
             if folder.parts:
                 (tmp_path / folder / "__init__.py").touch()
-    (tmp_path / "app/scoring/services/service.py").write_text(
-        "import app.market.services.symbol_registry\n"
-    )
+    (tmp_path / "app/market/services/clock.py").write_text("import app.market.services.registry\n")
     (tmp_path / "app/container/tables.py").write_text("import sqlalchemy\n")
     (tmp_path / "app/cli.py").write_text("import app.main, app.sandbox.server\n")
     return tmp_path
@@ -273,14 +303,14 @@ PRICES = {"open", "high", "low", "close"}
 # Modules that read prices of a panel or of candles as they are, and why that differences nothing.
 READS_RAW_PRICES = {
     "app/market/domain/panel.py": "the panel itself",
-    "app/market/domain/panel.py": "the accessor: finds the breaks",
     "app/market/domain/data_quality.py": "looks at one candle at a time",
     "app/scoring/domain/input_hash.py": "the shape",
     "app/signals/domain/outcomes.py": "two prices with nothing but their own bars between them",
     "app/market/domain/volume_quality.py": "ranges within one bar",
     "app/scoring/services/replay.py": "which bars are there",
-    "app/scoring/services/replay.py": "which bars are there",
-    "app/portfolio/services/decision_context.py": "levels since inclusion, none after a redenomination",
+    "app/portfolio/services/decision_context.py": (
+        "levels since inclusion, none after a redenomination"
+    ),
     "app/performance/services/equity_reader.py": "values of positions, day by day",
     "app/market/services/quality_monitor.py": "the newest close",
     "app/market/services/stream_consumer.py": "prices of a ticker",
@@ -320,9 +350,11 @@ def test_prices_are_differenced_only_after_their_last_break() -> None:
     """One accessor, `unbroken`: a return over a redenomination would be a loss of 99.9 %."""
     raw = {}
     for path in MODULES:
-        if path.is_relative_to(APP / "domain") or path.is_relative_to(APP / "services"):
+        if {"domain", "services"} & set(path.parts):
             reads = _raw_price_reads(ast.parse(path.read_text(encoding="utf-8")))
-            if reads and "kernels" not in path.parts:  # kernels take arrays of their callers
+            if reads and not {"kernels", "research"} & set(
+                path.parts
+            ):  # kernels take arrays of their callers
                 raw[_shown(path)] = reads
     assert {place: reads for place, reads in raw.items() if place not in READS_RAW_PRICES} == {}
     assert set(READS_RAW_PRICES) == set(raw), "an exception is not needed any more"

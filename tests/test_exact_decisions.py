@@ -8,28 +8,61 @@ APP = Path(__file__).resolve().parents[1] / "app"
 
 # Modules that decide on members, weights, lots, verdicts, plans and alerts, or order boards.
 DECISIONS = (
-    "domain/agents.py", "domain/alerts.py", "domain/approval.py", "domain/composite.py",
-    "domain/divergence.py", "domain/drift.py", "domain/eligibility.py", "domain/events.py",
-    "domain/fundamental_ideas.py", "domain/hierarchical_parity.py", "domain/lots.py",
-    "domain/outcome.py", "domain/portfolio_risk.py", "domain/price_moves.py",
-    "domain/quarantine.py", "domain/ranking.py", "domain/rebalancing.py",
-    "domain/replacement.py", "domain/scoring.py", "domain/selection.py", "domain/signal_ideas.py",
-    "domain/sizing.py", "domain/swap_outcomes.py", "domain/targets.py",
-    "domain/technical_ideas.py", "domain/track_record.py",
-    "domain/verdict.py", "domain/weighting.py", "services/contenders.py", "services/grounds.py",
-    "services/integrity.py",
-    "services/lot_plan.py", "services/portfolio.py", "services/portfolio_overview.py",
-    "services/replacement.py", "services/safety.py", "services/trading.py", "services/views.py",
-    "services/watch_list.py",
-)  # fmt: skip
+    "alerts/domain/models.py",
+    "foundation/events.py",
+    "market/domain/data_quality.py",
+    "market/domain/eligibility.py",
+    "market/domain/price_quarantine.py",
+    "operations/services/integrity.py",
+    "performance/domain/replacement_outcomes.py",
+    "portfolio/domain/candidate_selection.py",
+    "portfolio/domain/lots.py",
+    "portfolio/domain/proposals.py",
+    "portfolio/domain/rebalance_plan.py",
+    "portfolio/domain/replacement.py",
+    "portfolio/domain/risk.py",
+    "portfolio/domain/target_weights.py",
+    "portfolio/domain/weight_allocation.py",
+    "portfolio/domain/weighting_methods.py",
+    "portfolio/services/controls.py",
+    "portfolio/services/decision_context.py",
+    "portfolio/services/lot_plan.py",
+    "portfolio/services/member_views.py",
+    "portfolio/services/membership.py",
+    "portfolio/services/queries.py",
+    "portfolio/services/replacement.py",
+    "portfolio/services/replacement_candidates.py",
+    "scoring/domain/composite.py",
+    "scoring/domain/engine.py",
+    "scoring/domain/ranking.py",
+    "scoring/domain/score_stability.py",
+    "signals/domain/agents.py",
+    "signals/domain/consensus.py",
+    "signals/domain/outcomes.py",
+    "signals/domain/sources.py",
+    "signals/domain/technical_source.py",
+    "signals/domain/track_record.py",
+    "trading/domain/position_sizing.py",
+    "trading/services/position_sizing.py",
+    "trading/services/safety.py",
+)
 ROUNDERS = {"to_millionths", "all_to_millionths", "is_above", "to_significant"}
 CHOOSERS = {"sorted", "min", "max", "argmin", "argmax", "argsort", "int", "floor", "ceil"}
 SAFE = {*ROUNDERS, "round", "len", "bool", "isfinite", "rank"}  # their results are whole numbers
 ALLOWED = {
-    "domain/agents.py: min(max(value, -bound), bound)": "limits a figure to its range",
-    "domain/agents.py: max(value, -bound)": "limits a figure to its range",
-    "domain/divergence.py: at - since >= rules.divergence_after": "seconds of the clock",
-    "domain/weighting.py: exponent <= _MAX_EXPONENT": "keeps exp() from overflowing",
+    "market/domain/data_quality.py: age_s <= limit_s": "seconds of the clock",
+    "market/domain/data_quality.py: "
+    "np.maximum(series.open, series.close) <= series.high": "prices as the exchange wrote them",
+    "market/domain/data_quality.py: "
+    "np.minimum(series.open, series.close) >= series.low": "prices as the exchange wrote them",
+    "portfolio/domain/weighting_methods.py: "
+    "max(appeal(one.z, 1.0, one.tilt), _LEAST_BUDGET)": "limits a figure to its range",
+    "portfolio/domain/weighting_methods.py: min(noise, distance)": "limits a figure to its range",
+    "signals/domain/agents.py: min(max(value, -bound), bound)": "limits a figure to its range",
+    "signals/domain/agents.py: max(value, -bound)": "limits a figure to its range",
+    "market/domain/data_quality.py: at - since >= rules.divergence_after": "seconds of the clock",
+    "portfolio/domain/weight_allocation.py: "
+    "exponent <= _MAX_EXPONENT": "keeps exp() from overflowing",
 }
 
 
@@ -43,7 +76,7 @@ def _is_float(annotation: ast.expr | None) -> bool:
 def _fields_by_kind() -> tuple[set[str], set[str]]:
     """Names of the float fields and properties of the domain's classes, and of all the others."""
     floats, others = set[str](), set[str]()
-    for path in (APP / "domain").rglob("*.py"):
+    for path in APP.glob("*/domain/**/*.py"):
         for owner in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             for one in owner.body if isinstance(owner, ast.ClassDef) else []:
                 if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name):

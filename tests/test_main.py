@@ -13,13 +13,13 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from app.container.opening import opened
+from app.foundation.data_status import DataSource
 from app.foundation.errors import UnavailableError
 from app.foundation.metrics import Metrics
+from app.foundation.mode import Mode
 from app.foundation.sql.database import Database
 from app.foundation.sql.facts import FactRepository
 from app.main import create_app, known_secrets
-from app.market.domain.models import DataSource
-from app.market.services.service_mode import Mode
 from app.settings import (
     DatabaseSettings,
     HttpSettings,

@@ -4,7 +4,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from app.cli.configuration import read_settings
-from app.market.domain.models import DataSource
+from app.foundation.data_status import DataSource
 from app.settings import (
     FeedSettings,
     HttpSettings,

@@ -17,9 +17,9 @@ from app.cli.output import AsJson, Output, reporting
 from app.cli.report import Findings, print_findings
 from app.cli.sandbox import DEFAULTS, Contracts, Replay, ReplayFrom, Seed, iso_day, readable
 from app.cli.service import Server, listening, run
+from app.foundation.data_status import DataSource
 from app.foundation.sql.file_lock import DatabaseInUseError, DatabasePlaceError, FileLock
 from app.foundation.sql.job_store import jobs_file
-from app.market.domain.models import DataSource
 from app.settings import Settings
 
 # KuCoin allows 2000 per 30 s and address. The first fill of everything (daily and hourly candles

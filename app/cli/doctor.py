@@ -21,9 +21,10 @@ from app.cli.doctor_service import checked
 from app.cli.exits import CommandError, Exit, exit_of
 from app.cli.output import HERE, AsJson, Output, Url, reporting, table
 from app.container import utc_now
+from app.foundation.data_status import DataSource
 from app.foundation.errors import ServiceError
 from app.foundation.sql import migrations
-from app.market.domain.models import DataSource, ExchangeStatus
+from app.market.domain.models import ExchangeStatus
 from app.settings import Settings
 
 # KuCoin refuses signed requests that are more than five seconds off.

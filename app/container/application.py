@@ -41,12 +41,10 @@ from app.operations.api import stream_routes as stream
 from app.operations.api import system_routes as system
 from app.performance.api import metrics_routes as portfolio_metrics
 from app.performance.api import report_routes as portfolio_report
-from app.performance.api import routes as portfolio_marks
 from app.performance.api import routes as portfolio_performance
 from app.portfolio.api import control_routes as portfolio_controls
 from app.portfolio.api import history_routes as portfolio_history
 from app.portfolio.api import membership_routes as portfolio_changes
-from app.portfolio.api import membership_routes as portfolio_replacement
 from app.portfolio.api import portfolio_routes as portfolio
 from app.portfolio.api import proposal_routes as portfolio_proposals
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
@@ -54,7 +52,6 @@ from app.portfolio.api import rebalance_run_routes as portfolio_rebalances
 from app.scoring.api import routes as scoring
 from app.signals.api import routes as signals
 from app.trading.api import routes as portfolio_safety
-from app.trading.api import routes as portfolio_trading
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     symbols.router,
@@ -68,13 +65,10 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     portfolio_proposals.router,
     portfolio_rebalance.router,
     portfolio_rebalances.router,
-    portfolio_replacement.router,
     portfolio_safety.router,
-    portfolio_trading.router,
     portfolio_history.router,
     portfolio_metrics.router,
     portfolio_performance.router,
-    portfolio_marks.router,
     portfolio_report.router,
     alert_rules.router,
     alerts.router,

@@ -11,6 +11,7 @@ from socket import gethostname
 
 import structlog
 
+import app.container.tables  # noqa: F401 - declares every table
 from app.adapters.kucoin.exchange import KucoinExchange, open_exchange
 from app.alerts.services.monitor import AlertWatch
 from app.configuration.services.current import SettingsInForce

@@ -12,7 +12,7 @@ from app.container import kernels
 from app.container.seams import new_id, utc_now
 from app.foundation.errors import ServiceError
 from app.foundation.event_bus import Bus
-from app.foundation.ports import MarketStream
+from app.foundation.events import EventRecord, Topic
 from app.foundation.replicas import API, Orphans, Replicas
 from app.foundation.sql.database import Database
 from app.foundation.sql.replicas import Makeup
@@ -21,10 +21,11 @@ from app.market.services.feed_leader import FeedLease, LeaseTimes
 from app.market.services.feed_view import FeedView
 from app.market.services.follower import MarketFollower
 from app.market.services.mode_watch import ModeWatch
+from app.market.services.ports import MarketStream
 from app.market.services.publisher import MarketPublisher
 from app.market.services.stream_consumer import StreamedMarket
 from app.my_symbols import MySymbolsServiceV2
-from app.operations.domain.event_codec import EventRecord, Topic, understood
+from app.operations.domain.event_codec import understood
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.services.rescoring import Rescoring
 from app.settings import Role

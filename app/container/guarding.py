@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import structlog
 
+from app.configuration.domain.sections import Family, Source
 from app.market.domain.models import Floats
-from app.market.domain.panel import ScoringInputs, Source
-from app.scoring.domain.board import Family
+from app.market.domain.panel import ScoringInputs
 from app.scoring.domain.factors import Factor
 
 _log = structlog.get_logger("plugins")

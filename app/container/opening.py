@@ -9,6 +9,7 @@ from typing import Any, Final, NoReturn
 
 from app.container.assembly import Services, assemble
 from app.container.seams import code_version, utc_now
+from app.foundation.data_status import DataStatus
 from app.foundation.errors import UnavailableError
 from app.foundation.http.dependencies import CURSORS
 from app.foundation.http.pagination import Cursors
@@ -18,10 +19,11 @@ from app.foundation.sql.database import DataSourceMismatchError
 from app.foundation.sql.engines import url_of
 from app.foundation.sql.errors import CorruptDatabaseError
 from app.foundation.sql.file_lock import DatabaseInUseError
-from app.market.domain.models import DataStatus, ExchangeLink, LinkState
+from app.market.domain.models import ExchangeLink, LinkState
+from app.market.services.health_facts import MarketFacts
 from app.market.services.service_mode import MarketLevel, ModeNow
 from app.market.services.state import NOT_STARTED
-from app.operations.services.health import MarketFacts, Status
+from app.operations.services.health import Status
 from app.settings import Settings
 from app.workers.backoff import full_jitter
 from app.workers.supervisor import Beat, Supervisor

@@ -1,16 +1,22 @@
 """Every table, by name; migrations build the same and a test compares them."""
 
+from typing import Final
+
 from app.alerts.storage.tables import alerts, notification_channels, notifications
+from app.configuration.storage.tables import system_configuration
 from app.foundation.sql.metadata import metadata
 from app.foundation.sql.tables import (
     STREAM_ID,
     event_head,
     events,
+    idempotency_keys,
     job_executors,
     leases,
+    service_facts,
     shared_markets,
     sync_requests,
 )
+from app.foundation.sql.triggers import make_append_only
 from app.market.storage.candle_revisions import candle_revisions
 from app.market.storage.quality import quality_verdicts
 from app.market.storage.tables import (
@@ -24,7 +30,6 @@ from app.performance.storage.snapshots import performance_marks
 from app.portfolio.storage.tables import (
     PORTFOLIO_ID,
     booked_totals,
-    idempotency_keys,
     portfolio,
     portfolio_history,
     portfolio_members,
@@ -32,8 +37,6 @@ from app.portfolio.storage.tables import (
     rebalance_run_steps,
     rebalance_runs,
     replacement_confirmations,
-    service_facts,
-    system_configuration,
     trades,
     vacancies,
 )
@@ -53,7 +56,12 @@ from app.signals.storage.tables import (
     signals,
 )
 
+APPEND_ONLY: Final = (portfolio_history, system_configuration, trades)
+for _table in APPEND_ONLY:
+    make_append_only(_table)
+
 __all__ = [
+    "APPEND_ONLY",
     "PORTFOLIO_ID",
     "STREAM_ID",
     "alerts",

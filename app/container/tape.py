@@ -30,14 +30,15 @@ from app.configuration.storage.configuration import ConfigurationRepository
 from app.container import database_preparation as preparation
 from app.container.composition import compose
 from app.container.seams import Seams, full_version
+from app.foundation.data_status import DataSource
 from app.foundation.metrics import Metrics
-from app.foundation.ports import Exchange, Monotonic
+from app.foundation.ports import Monotonic
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.foundation.sql.job_store import JobStore, job_store
-from app.market.domain.models import DataSource
 from app.market.services.exchange_errors import ExchangeWatch
 from app.market.services.feed_view import FeedView
+from app.market.services.ports import Exchange
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.event_stream import EventStream
 from app.research.domain.recording import BoardLine, Schedule, Step, TapeClock, TapeError

@@ -1,0 +1,4 @@
+"""Foundation of every capability: errors, events, idempotency, jobs, metrics.
+
+It imports no capability.
+"""

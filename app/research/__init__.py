@@ -1,0 +1,4 @@
+"""Research: recorded sessions and figures over whole histories.
+
+It uses market data and scores.
+"""

@@ -2,13 +2,10 @@
 
 from dataclasses import dataclass
 
-from app.foundation.events import (
-    PortfolioChanged,
-    ScoresUpdated,
-    SignalChanged,
-    SignalOutcomesBooked,
-)
 from app.foundation.metrics import Metrics
+from app.portfolio.domain.events import PortfolioChanged
+from app.scoring.domain.events import ScoresUpdated
+from app.signals.domain.events import SignalChanged, SignalOutcomesBooked
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Final
 
+from app.configuration.domain.events import ConfigurationChanged
 from app.foundation.event_bus import Bus
-from app.foundation.events import ConfigurationChanged, ModeChanged, PortfolioChanged, ScoresUpdated
 from app.foundation.ports import Clock
+from app.market.domain.events import ModeChanged
 from app.portfolio.domain.event_log import EventType
+from app.portfolio.domain.events import PortfolioChanged
+from app.scoring.domain.events import ScoresUpdated
 from app.workers.schedule import UseCase
 from app.workers.supervisor import Beat, Work
 

@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from app.foundation.event_bus import Bus
-from app.foundation.events import ScoresUpdated
 from app.foundation.jobs import JobKind
 from app.foundation.ports import Jobs
+from app.scoring.domain.events import ScoresUpdated
 from app.workers.alert_reactions import IDLE_S, heard
 from app.workers.supervisor import Beat, Work
 

@@ -8,9 +8,9 @@ from typing import Final, Protocol
 
 from app.foundation.event_bus import Bus
 from app.foundation.metrics import Metrics
+from app.foundation.mode import Mode
 from app.foundation.ports import Monotonic
 from app.market.domain.models import ExchangeLink, LinkState
-from app.market.services.service_mode import Mode
 from app.workers.loop_watch import LoopWatch
 from app.workers.supervisor import Beat, Supervisor
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 import structlog
 
 from app.foundation.errors import ServiceError
+from app.foundation.health_facts import TaskFacts
 from app.foundation.ports import Clock, Monotonic
-from app.operations.services.health import TaskFacts
 from app.workers.restarts import Restarts
 
 _log = structlog.get_logger("supervisor")

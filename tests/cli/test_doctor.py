@@ -15,8 +15,8 @@ import pytest
 from app.cli.doctor import _clock
 from app.cli.doctor_checks import Verdict
 from app.cli.exits import Exit
+from app.foundation.data_status import DataSource
 from app.foundation.sql import migrations
-from app.market.domain.models import DataSource
 from app.sandbox.options import SandboxOptions
 from tests.cli.command import ended, here, started
 from tests.cli.test_client import answering

@@ -17,6 +17,7 @@ from app.cli.exits import Exit
 from app.cli.tape_beside import halved, record_beside
 from app.configuration.domain.document import as_document
 from app.configuration.domain.model import Cadences, Configuration
+from app.configuration.domain.sections import Family
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.container import database_preparation as preparation
 from app.container.tape_settings import settings_in_force
@@ -25,7 +26,6 @@ from app.foundation.sql.database import Database
 from app.research.domain.recording import TapeError
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
-from app.scoring.domain.board import Family
 from app.settings import Settings
 from tests.cli.command import PATIENCE_S, ended, environment, here, started
 from tests.support.running import settings_for

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from app.cli.exits import Exit
-from app.foundation.events import PlanCreated
 from app.foundation.sql.database import Database
+from app.portfolio.domain.events import PlanCreated
 from tests.cli.command import Ended, alone
 from tests.support.desk import NOW
 from tests.support.streaming import Served, served

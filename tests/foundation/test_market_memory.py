@@ -8,10 +8,10 @@ from decimal import Decimal
 import pytest
 
 from app.configuration.domain.model import Configuration, EligibilityFloors
+from app.configuration.domain.sections import Source
 from app.foundation.market_memory import MarketMemory
 from app.foundation.sql.database import Database
 from app.market.domain.eligibility import Candidate, Funnel, Limits, first_failure
-from app.market.domain.panel import Source
 from app.market.services.backfill import first_fill
 from app.market.services.decision_quotes import quoted
 from app.market.services.eligible_symbols import COUNT_S

@@ -7,24 +7,19 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from app.alerts.domain.events import AlertRaised, AlertResolved
 from app.configuration.domain.model import WeightingMethod
 from app.container.tape import TapedService
 from app.foundation.errors import ServiceError
-from app.foundation.events import (
-    AlertRaised,
-    AlertResolved,
-    PortfolioChanged,
-    ProposalDecided,
-    ProposalOpened,
-    SignalChanged,
-)
 from app.foundation.idempotency import Answer, Command
 from app.portfolio.domain.controls import LockKind
+from app.portfolio.domain.events import PortfolioChanged, ProposalDecided, ProposalOpened
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.proposals import ProposalState
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
 from app.scoring.domain.board import Board
+from app.signals.domain.events import SignalChanged
 from tests.golden.rows import Names, Row, decimal
 from tests.golden.scenario import BALANCE, CLAIMS, SIZE
 

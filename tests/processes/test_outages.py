@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from app.foundation.events import Topic
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.market.services.backfill import first_fill
-from app.operations.domain.event_codec import Topic
 from app.operations.services.event_stream import EventStream
 from tests.alerts.services.test_notifications import Office, Receiver
 from tests.conftest import MakeDatabase

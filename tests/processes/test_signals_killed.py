@@ -6,10 +6,11 @@ from collections import Counter
 
 import pytest
 
-from app.foundation.events import SignalChanged
+from app.foundation.events import Topic
 from app.foundation.sql.database import Database
 from app.foundation.sql.events import EventRepository
-from app.operations.domain.event_codec import Topic, event_of
+from app.operations.domain.event_codec import event_of
+from app.signals.domain.events import SignalChanged
 from app.signals.domain.models import SignalState
 from app.signals.storage.signals import SignalRepository
 from app.signals.storage.statistics import SignalRecordRepository

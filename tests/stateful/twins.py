@@ -23,9 +23,8 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.market.domain.models import ContractStatus
 from app.operations.storage.audit import inspect
-from app.performance.domain.equity_curve import WEIGHS
 from app.portfolio.domain.controls import Controls, LockKind
-from app.portfolio.domain.event_log import EventType, PortfolioEvent, chain_faults, fold
+from app.portfolio.domain.event_log import WEIGHS, EventType, PortfolioEvent, chain_faults, fold
 from app.portfolio.domain.models import FULL, Portfolio, faults
 from app.portfolio.domain.proposals import Proposal
 from app.portfolio.domain.rebalance_run import NEXT, Run, RunState

@@ -13,18 +13,13 @@ import numpy as np
 from app.alerts.services.rule_settings import AlertRuleService
 from app.alerts.services.service import AlertService
 from app.configuration.domain.model import Configuration
+from app.configuration.domain.sections import Family
 from app.configuration.storage.configuration import ConfigurationRepository
+from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code
 from app.foundation.idempotency import Command, Once
 from app.foundation.sql.database import Database
-from app.market.domain.models import (
-    Book,
-    ContractStatus,
-    DataSource,
-    DataStatus,
-    Interval,
-    Level,
-)
+from app.market.domain.models import Book, ContractStatus, Interval, Level
 from app.market.domain.panel import Panel
 from app.market.domain.sectors import UNCLASSIFIED
 from app.market.domain.symbols import SymbolEntry, SymbolIndex
@@ -46,7 +41,7 @@ from app.portfolio.services.rebalance_runs import RebalanceRuns
 from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.services.refusals import Refusals
 from app.portfolio.services.replacement import Replacement
-from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading, Family
+from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
 from app.signals.services.actions import SignalActions
 from app.signals.services.outcomes import SignalOutcomes
 from app.signals.services.service import Signals

@@ -1,6 +1,7 @@
 """Evidence on a symbol as good as any other, of which tests change one thing."""
 
-from app.scoring.domain.board import Card, CardStatus, Confidence, FactorReading, Family
+from app.configuration.domain.sections import Family
+from app.scoring.domain.board import Card, CardStatus, Confidence, FactorReading
 from app.signals.domain.agents import Evidence, Surroundings
 
 # A symbol half a unit of movement below its high, neither sold out nor overbought.

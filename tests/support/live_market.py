@@ -15,9 +15,9 @@ import aiohttp
 from app.adapters.kucoin.exchange import KucoinExchange, open_exchange
 from app.adapters.kucoin.limits import KucoinLimits
 from app.configuration.domain.model import Configuration
+from app.foundation.data_status import DataSource
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
-from app.market.domain.models import DataSource
 from app.market.services.feed_leader import Fence, anybody
 from app.market.services.service import MarketData
 from app.market.services.symbol_registry import Registry, shipped_sectors

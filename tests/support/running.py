@@ -10,8 +10,8 @@ import httpx2
 from fastapi import FastAPI
 
 from app.container import Services, assemble
+from app.foundation.data_status import DataSource
 from app.foundation.metrics import Metrics
-from app.market.domain.models import DataSource
 from app.settings import DatabaseSettings, JobSettings, KucoinSettings, Settings
 from tests.support.harness import PREFIX, make_api_with, open_client
 

@@ -5,8 +5,9 @@ from decimal import Decimal
 
 import numpy as np
 
+from app.configuration.domain.sections import Source
 from app.market.domain.models import Book, CandleSeries, Floats, Funding, Interval, Level
-from app.market.domain.panel import Panel, ScoringInputs, Source
+from app.market.domain.panel import Panel, ScoringInputs
 
 DAY_MS = Interval.DAY.ms
 HOUR_MS = Interval.HOUR.ms

@@ -19,7 +19,7 @@ from app.adapters.kucoin.tape_file import TapeReader
 from app.cli.application import application
 from app.configuration.domain.model import Configuration
 from app.container.tape import Around, Ears, Replayed, record, replay
-from app.market.domain.models import DataSource
+from app.foundation.data_status import DataSource
 from app.research.domain.recording import BoardLine, EndOfTapeError, TapeError
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange

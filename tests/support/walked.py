@@ -14,10 +14,11 @@ from app.configuration.domain.sections import FeedRules
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import Code, ServiceError
 from app.foundation.idempotency import Once
+from app.foundation.mode import Mode
 from app.foundation.sql.database import Database
 from app.market.domain.stream import TopicKind
 from app.market.services.backfill import first_fill
-from app.market.services.service_mode import Mode, mode_over
+from app.market.services.service_mode import mode_over
 from app.market.services.stream_consumer import StreamedMarket
 from app.scoring.services.service import Scoring
 from tests.market.services.test_market_stream import Mouth, Scene

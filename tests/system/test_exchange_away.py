@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.operations.domain.event_codec import Topic
+from app.foundation.events import Topic
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.support.harness import PREFIX, openapi_document

@@ -8,10 +8,10 @@ import httpx2
 import pytest
 
 from app.adapters.kucoin.limits import KucoinLimits
+from app.configuration.domain.sections import Source
 from app.foundation.errors import Code
+from app.foundation.mode import Mode
 from app.foundation.sql.database import Database
-from app.market.domain.panel import Source
-from app.market.services.service_mode import Mode
 from app.operations.api import system_routes as system
 from app.operations.services.health import Status
 from app.portfolio.api import portfolio_routes as portfolio

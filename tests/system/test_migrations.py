@@ -13,8 +13,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
+from app.container.tables import APPEND_ONLY
 from app.foundation.errors import Code, UnavailableError
-from app.foundation.sql import migrations, triggers
+from app.foundation.sql import migrations
 from app.foundation.sql.errors import SchemaTooNewError
 from app.foundation.sql.metadata import metadata
 from tests.processes.migration_worker import migrate
@@ -94,7 +95,7 @@ async def test_migrated_and_modelled_schema_are_the_same_to_the_last_check(
         for table in ("portfolio_history", "system_configuration", "trades")
         for verb in ("update", "delete")
     ]
-    assert len(wanted) == 2 * len(triggers.APPEND_ONLY)
+    assert len(wanted) == 2 * len(APPEND_ONLY)
     assert all(any(name in line for line in modelled) for name in wanted)
 
 

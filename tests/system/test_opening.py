@@ -13,10 +13,10 @@ import structlog
 from sqlalchemy import text
 
 from app.cli.exits import Exit
+from app.foundation.data_status import DataSource
 from app.foundation.http.startup_guard import OPENING, Opening, OpeningGuard, Unopened
 from app.foundation.sql import migrations
 from app.main import create_app
-from app.market.domain.models import DataSource
 from app.settings import DatabaseSettings, KucoinSettings, Settings
 from tests.cli.command import PATIENCE_S, ended, started
 from tests.conftest import MakeDatabase

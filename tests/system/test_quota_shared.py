@@ -13,11 +13,11 @@ from app.adapters.kucoin.exchange import open_exchange
 from app.adapters.kucoin.limits import KucoinLimits
 from app.container.quota import SharedQuota
 from app.container.seams import utc_now
-from app.foundation.ports import Exchange
+from app.foundation.data_status import DataSource
 from app.foundation.replicas import Replicas
 from app.foundation.sql.database import Database
 from app.foundation.sql.replicas import Makeup
-from app.market.domain.models import DataSource
+from app.market.services.ports import Exchange
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from tests.support.running import PATIENCE_S, running, settings_for

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from app.configuration.domain.model import Configuration
-from app.market.domain.panel import FIELDS, Panel, ScoringInputs, Source, known_at
+from app.configuration.domain.sections import Source
+from app.market.domain.panel import FIELDS, Panel, ScoringInputs, known_at
 from app.market.domain.return_statistics import NotApplicable, correlations, pair_applies
 from app.portfolio.domain.candidate_selection import Candidate, choose
 from app.portfolio.domain.weight_allocation import Claim, Role, allocate, appeal

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.configuration.domain.sections import Family, Source
 from app.container import plugins
 from app.container.guarding import guarded
 from app.foundation.errors import NotFoundError
 from app.foundation.sql.database import Database
-from app.market.domain.panel import ScoringInputs, Source
+from app.market.domain.panel import ScoringInputs
 from app.scoring.api import routes
-from app.scoring.domain.board import Family
 from app.scoring.domain.factors import FACTORS, Factor
 from app.scoring.domain.plugins import Opinion, as_factor
 from app.scoring.services.replay import Replaying

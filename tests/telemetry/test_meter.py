@@ -4,14 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.foundation.events import (
-    PlanCreated,
-    PortfolioChanged,
-    ScoresUpdated,
-    SignalChanged,
-    SignalOutcomesBooked,
-)
 from app.foundation.metrics import Metrics
+from app.portfolio.domain.events import PlanCreated, PortfolioChanged
+from app.scoring.domain.events import ScoresUpdated
+from app.signals.domain.events import SignalChanged, SignalOutcomesBooked
 from app.telemetry.meter import Meter
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -4,18 +4,16 @@ import asyncio
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 
+from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.configuration.services.current import SettingsInForce
 from app.container.feed import overheard
 from app.foundation.event_bus import Bus
-from app.foundation.events import (
-    ConfigurationChanged,
-    ModeChanged,
-    PlanCreated,
-    PortfolioChanged,
-    ScoresUpdated,
-)
-from app.operations.domain.event_codec import EventRecord, drafts_of
+from app.foundation.events import EventRecord
+from app.market.domain.events import ModeChanged
+from app.operations.domain.event_codec import drafts_of
+from app.portfolio.domain.events import PlanCreated, PortfolioChanged
+from app.scoring.domain.events import ScoresUpdated
 from app.workers.alert_reactions import alert_reactions
 
 T0 = datetime(2026, 3, 4, 5, tzinfo=UTC)

@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 from typing import cast
 
 from app.foundation.event_bus import Bus
-from app.foundation.events import PortfolioChanged, ScoresUpdated
 from app.foundation.jobs import Document, Enqueued
 from app.foundation.ports import Jobs
+from app.portfolio.domain.events import PortfolioChanged
+from app.scoring.domain.events import ScoresUpdated
 from app.workers.drift_reactions import drift_reactions
 
 T0 = datetime(2026, 3, 4, 5, tzinfo=UTC)

@@ -12,13 +12,13 @@ from typing import Any, cast
 import httpx2
 import pytest
 
+from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.container.feed import FeedTasks
+from app.foundation.data_status import DataStatus
 from app.foundation.event_bus import Bus
-from app.foundation.events import ConfigurationChanged, ScoresUpdated
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
-from app.market.domain.models import DataStatus
 from app.market.domain.stream import BarUpdate, Told, Topic, TopicKind
 from app.market.services.feed_view import FeedView
 from app.market.services.reference_prices import References, ReferenceSource
@@ -27,6 +27,7 @@ from app.market.services.service_mode import MarketLevel, ModeNow
 from app.market.services.state import Filling
 from app.market.services.stream_consumer import StreamedMarket
 from app.my_symbols import MySymbolsServiceV2
+from app.scoring.domain.events import ScoresUpdated
 from app.settings import Role
 from app.workers.alert_reactions import ALERT_REACTIONS, alert_reactions
 from app.workers.drift_reactions import DRIFT_REACTIONS, drift_reactions

@@ -19,13 +19,13 @@ from app.adapters.kucoin.rest import OnRequest, Rest, RestClient, Surroundings
 from app.adapters.kucoin.stream import KucoinStream
 from app.adapters.kucoin.stream_terms import StreamTerms, Ticket
 from app.adapters.kucoin.wire import Wire, open_session
+from app.foundation.data_status import DataSource
 from app.foundation.errors import BadResponseError, Code, RefusedError
 from app.market.domain.models import (
     Book,
     CandleSeries,
     Contract,
     ContractListing,
-    DataSource,
     ExchangeLink,
     ExchangeStatus,
     Funding,

@@ -15,7 +15,7 @@ from app.adapters.kucoin.tape_deck import Player, Recorder
 from app.adapters.kucoin.tape_rest import PlayedRest, RecordedWire, RecordingRest
 from app.adapters.kucoin.tape_stream import FrameStream, RecordedStream, TapedStream, played
 from app.adapters.kucoin.wire import Wire, open_session
-from app.market.domain.models import DataSource
+from app.foundation.data_status import DataSource
 from app.research.domain.recording import TapeClock
 
 _NOWHERE = "http://tape.invalid"  # a session is never used there

@@ -25,6 +25,7 @@ from app.foundation.http.request_body import Body, NameText
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
+    NAMES,
     CursorText,
     Freshness,
     IdPath,
@@ -35,7 +36,7 @@ from app.foundation.http.schemas import (
     finite,
 )
 from app.foundation.idempotency import Answer, Command
-from app.portfolio.api.schemas import NAMES, freshness
+from app.portfolio.api.schemas import freshness
 
 router = api_router("alerts", "/alerts")
 _MOVES = (

@@ -15,9 +15,8 @@ from app.foundation.http.dependencies import CommandDep, ServiceDep, by
 from app.foundation.http.errors import problem_response, problems
 from app.foundation.http.responses import etag, keep, sent
 from app.foundation.http.routing import api_router
-from app.foundation.http.schemas import Out
+from app.foundation.http.schemas import CHANGES, UNSAID, Out, Said
 from app.foundation.idempotency import Answer
-from app.portfolio.api.schemas import CHANGES, UNSAID, Said
 
 router = api_router("alerts", "/alerts/rules")
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from app.market.domain.models import DataSource, DataStatus, ExchangeLink
+from app.foundation.data_status import DataSource, DataStatus
+from app.market.domain.models import ExchangeLink
 
 Correlations = Mapping[tuple[str, str], float]  # known ones only
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from app.configuration.domain.sections import Limit, NotificationRules
-from app.operations.domain.event_codec import EventRecord
+from app.foundation.events import EventRecord
 
 
 class ChannelKind(StrEnum):

@@ -7,8 +7,9 @@ from typing import Final
 from app.alerts.domain.facts import Facts
 from app.alerts.domain.models import Reading
 from app.configuration.domain.model import Configuration
+from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code
-from app.market.domain.models import DataSource, DataStatus, LinkState
+from app.market.domain.models import LinkState
 
 EXCHANGE: Final = "exchange"
 REPLICAS: Final = "replicas"

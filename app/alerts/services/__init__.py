@@ -1,0 +1,1 @@
+"""Use cases of alerts and the ports that they need."""

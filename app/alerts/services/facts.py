@@ -22,6 +22,7 @@ from app.alerts.domain.lifecycle import Ended
 from app.alerts.domain.models import Resolution, Rule
 from app.alerts.storage.alerts import AlertRepository
 from app.configuration.domain.model import Configuration, CorrelationBasis
+from app.foundation.health_facts import TaskFacts
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.models import (
     DELISTED,
@@ -36,7 +37,6 @@ from app.market.domain.sectors import UNCLASSIFIED
 from app.market.services.exchange_clock import ServerClock
 from app.market.services.exchange_errors import ExchangeWatch
 from app.market.services.symbol_registry import Known, Registry
-from app.operations.services.health import TaskFacts
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.models import FULL, Member, Portfolio
 from app.portfolio.domain.risk import value_at_risk

@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from app.alerts.domain.events import alert_raised, alert_resolved
 from app.alerts.domain.facts import PortfolioFacts, SystemFacts
 from app.alerts.domain.lifecycle import Calm, Evaluation, evaluate
 from app.alerts.domain.models import Alert, AlertState, Resolution, Rule
@@ -16,14 +17,13 @@ from app.alerts.storage.alerts import LOOK_BACK, AlertRepository
 from app.configuration.domain.sections import Severity
 from app.foundation.concurrency import SingleFlight
 from app.foundation.errors import Code, ConflictError, RefusedError, UnavailableError
-from app.foundation.events import alert_raised, alert_resolved
 from app.foundation.idempotency import Command, Once, Outcome, Render
 from app.foundation.ports import NewId
 from app.foundation.sql.database import BULK_STATEMENT_S, Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.tradeability import DataFacts, facts_of
 from app.portfolio.storage.portfolio import PortfolioRepository
-from app.trading.services.position_sizing import DataFacts, facts_of
 
 _log = structlog.get_logger("alerts")
 

@@ -1,0 +1,1 @@
+"""SQL of alerts: tables and repositories."""

@@ -15,12 +15,8 @@ from app.configuration.domain.sections import Severity
 from app.foundation.errors import Code, NotFoundError
 from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.statements import upsert
-from app.portfolio.storage.tables import (
-    PORTFOLIO_ID,
-    portfolio,
-    replacement_confirmations,
-    service_facts,
-)
+from app.foundation.sql.tables import service_facts
+from app.portfolio.storage.tables import PORTFOLIO_ID, portfolio, replacement_confirmations
 from app.scoring.storage.tables import IS_PROVISIONAL, scoring_runs, symbol_scores
 
 # Longest cooldown that the settings allow, and a rest after an end by hand.

@@ -9,9 +9,8 @@ from types import MappingProxyType
 from typing import Any, Final, cast
 
 from app.configuration.domain.model import FULL_PERCENT, Configuration
-from app.configuration.domain.sections import Policy
+from app.configuration.domain.sections import Family, Policy
 from app.foundation.errors import Code, RefusedError
-from app.scoring.domain.board import Family
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Final
 from app.configuration.domain.fields import between, setting
 from app.configuration.domain.sections import (
     AlertSettings,
+    Family,
     FeedRules,
     NotificationRules,
     Policies,
@@ -18,9 +19,8 @@ from app.configuration.domain.sections import (
     ScoringRules,
     SignalRules,
     SizingRules,
+    Source,
 )
-from app.market.domain.panel import Source
-from app.scoring.domain.board import Family
 
 FULL_PERCENT: Final = Decimal(100)
 _MICRO: Final = 1_000_000  # micro-percent in one per cent

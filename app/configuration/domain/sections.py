@@ -266,3 +266,21 @@ class SizingRules:
     min_notional: Decimal = field(
         default=Decimal(5), metadata=between("0", "1000000")
     )  # quote currency; a smaller change is not traded
+
+
+class Family(StrEnum):
+    TECHNICAL = "technical"
+    FUNDAMENTAL = "fundamental"
+    MARKET_STRUCTURE = "market_structure"
+    RISK = "risk"
+
+
+class Source(StrEnum):
+    """Where an input comes from; each has an age limit and a half-life of its own."""
+
+    CONTRACTS = "contracts"
+    TICKERS = "tickers"
+    BOOKS = "books"
+    FUNDING = "funding"
+    DAILY_CANDLES = "daily_candles"
+    HOURLY_CANDLES = "hourly_candles"

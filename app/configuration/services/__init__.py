@@ -1,0 +1,1 @@
+"""Use cases of the configuration and the ports that they need."""

@@ -6,12 +6,13 @@ from typing import Final
 
 import structlog
 
+from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import UnavailableError
-from app.foundation.events import ConfigurationChanged
+from app.foundation.events import EventRecord, Topic
 from app.foundation.sql.database import Database
-from app.operations.domain.event_codec import EventRecord, Topic, understood
+from app.operations.domain.event_codec import understood
 
 _AUTHOR: Final = "service"
 _log = structlog.get_logger("settings")

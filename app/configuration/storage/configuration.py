@@ -15,9 +15,9 @@ from app.configuration.domain.document import (
     from_document,
 )
 from app.configuration.domain.model import Configuration
+from app.configuration.storage.tables import system_configuration as table
 from app.foundation.errors import Code, NotFoundError, UnavailableError
 from app.foundation.sql.statements import insert
-from app.portfolio.storage.tables import system_configuration as table
 
 # The body as it is stored: what was read of the same text before is not read of it again.
 _TEXTS: Final = select(table.c.version, type_coerce(table.c.body, Text).label("body"))

@@ -1,0 +1,1 @@
+"""HTTP of every capability: server, middleware, errors, request bodies, answers."""

@@ -18,7 +18,7 @@ from app.foundation.http.request_body import UNSAFE_TEXT
 from app.foundation.http.responses import REPLAYED
 from app.foundation.http.schemas import ENCODED_SLASH
 from app.foundation.metrics import Metrics
-from app.market.services.service_mode import Mode
+from app.foundation.mode import Mode
 
 MAX_HEADER_BYTES: Final = 32 * 1024
 MAX_URL_BYTES: Final = 8 * 1024

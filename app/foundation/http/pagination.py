@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.foundation.http.errors import BorderError, invalid
 from app.foundation.http.schemas import QueryTime
 
-MAX_LIMIT: Final = 500
 _MAC_BYTES: Final = 16
 _MAX_TEXT: Final = 1024
 

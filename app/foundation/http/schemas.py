@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Final, TypedDict
+from typing import Annotated, Any, Final, Self
 
 from fastapi import Path, Query
 from pydantic import (
@@ -16,13 +16,24 @@ from pydantic import (
     Field,
     PlainSerializer,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
+from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code, NotFoundError
-from app.foundation.http.pagination import MAX_LIMIT
-from app.market.domain.models import DataSource, DataStatus
-from app.market.services.snapshot import MarketMoment
+from app.foundation.http.request_body import Body, NameText, ReasonText, SymbolText
+
+MAX_LIMIT: Final = 500
+
+
+def one_of(*names: str | None) -> str:
+    """The one name that was given; refuses none and several."""
+    given = [name for name in names if name is not None]
+    if len(given) != 1:
+        raise PydanticCustomError("one_of", "give exactly one of the names")
+    return given[0]
+
 
 PERCENT_DIGITS: Final = 6
 ENCODED_SLASH: Final = "\x1f"  # how the middleware hands over a %2F inside a path segment
@@ -206,12 +217,36 @@ SymbolPath = Annotated[
 IdPath = Annotated[str, BeforeValidator(_segment), Path(description="Identifier.")]
 
 
-class Fresh(TypedDict):
-    as_of: datetime | None
-    data_source: DataSource
-    data_status: DataStatus
+UNSAID = "requested"  # the reason where a caller gives none
 
 
-def fresh(moment: MarketMoment, source: DataSource) -> Fresh:
-    """How old the market is as a whole, and who said it."""
-    return {"as_of": moment.as_of(), "data_source": source, "data_status": moment.status()}
+CHANGES = (Code.PRECONDITION_FAILED, Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED)
+
+
+NAMES = (Code.SYMBOL_UNKNOWN, Code.SYMBOL_AMBIGUOUS, Code.EXCHANGE_UNAVAILABLE)
+
+
+DECIDES = (Code.NO_BOARD_YET, Code.MARKET_DATA_STALE, Code.CLOCK_UNSAFE)
+
+
+class Said(Body):
+    """What every change may say: why, and who claims to ask."""
+
+    reason: ReasonText | None = None
+    user: NameText | None = Field(None, description="Recorded as the claimed actor.")
+
+
+class SymbolIn(Said):
+    """One symbol, in any spelling or by its UUID."""
+
+    symbol: SymbolText | None = None
+    symbol_id: SymbolText | None = Field(None, description="Accepted in place of `symbol`.")
+
+    @model_validator(mode="after")
+    def _one_name(self) -> Self:
+        one_of(self.symbol, self.symbol_id)
+        return self
+
+    @property
+    def named(self) -> str:
+        return one_of(self.symbol, self.symbol_id)

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.foundation.errors import Code
 from app.foundation.http.errors import PREFIX, problem_response
-from app.market.services.service_mode import Mode
+from app.foundation.mode import Mode
 from app.operations.services.health import Status
 
 OPENING: Final = "opening"

@@ -1,0 +1,1 @@
+"""SQL of every capability: engines, transactions, types, statements, migrations."""

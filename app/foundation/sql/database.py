@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.foundation.data_status import DataSource
 from app.foundation.errors import Code, ServiceError, UnavailableError
 from app.foundation.sql.engines import DatabaseOptions, Engines, SlowStatement, opened, url_of
 from app.foundation.sql.errors import (
@@ -29,7 +30,6 @@ from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.file_lock import FileLock
 from app.foundation.sql.shielded import shielded
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.market.domain.models import DataSource
 
 T = TypeVar("T")
 ATTEMPTS: Final = 5

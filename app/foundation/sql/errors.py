@@ -4,6 +4,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import asyncpg
@@ -221,6 +222,7 @@ OURS: Final = frozenset(
 )
 
 
+@cache  # every table is declared by the first broken rule: the container imports them all
 def _unique_columns() -> dict[frozenset[str], str]:
     """SQLite names the columns of a broken unique rule, not the rule."""
     found: dict[frozenset[str], str] = {}
@@ -241,7 +243,6 @@ def _unique_columns() -> dict[frozenset[str], str]:
     return found
 
 
-_BY_COLUMNS: Final = _unique_columns()
 _UNIQUE: Final = re.compile(r"UNIQUE constraint failed: (.+)$")
 _CHECK: Final = re.compile(r"CHECK constraint failed: (\w+)")
 _TRIGGER: Final = re.compile(r"(\w+_append_only)")
@@ -255,7 +256,7 @@ def constraint_name(error: IntegrityError) -> str | None:
         return str(named)
     message = str(error.orig)
     if unique := _UNIQUE.search(message):
-        return _BY_COLUMNS.get(frozenset(unique.group(1).split(", ")))
+        return _unique_columns().get(frozenset(unique.group(1).split(", ")))
     for pattern in (_CHECK, _TRIGGER):
         if match := pattern.search(message):
             return match.group(1)

@@ -10,11 +10,11 @@ from sqlalchemy import Row, bindparam, func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.foundation.events import EventDraft, EventRecord, Topic
 from app.foundation.sql.errors import CONNECT_ERRORS, translated, unavailable
 from app.foundation.sql.quick_sqlite import ALONG
 from app.foundation.sql.tables import STREAM_ID, event_head
 from app.foundation.sql.tables import events as table
-from app.operations.domain.event_codec import EventDraft, EventRecord, Topic
 
 CHANNEL: Final = "my_symbols_events"  # of PostgreSQL's NOTIFY: a hint that there is something new
 # Made once: putting a statement together takes as long as carrying it out.

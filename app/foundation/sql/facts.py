@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.foundation.sql.quick_sqlite import ALONG
 from app.foundation.sql.statements import add_if_new, upsert
-from app.portfolio.storage.tables import service_facts
+from app.foundation.sql.tables import service_facts
 
 # Made once: putting a statement together takes as long as carrying it out.
 _ONE: Final = select(service_facts.c.value).where(service_facts.c.key == bindparam("wanted"))

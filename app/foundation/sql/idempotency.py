@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.foundation.sql.quick_sqlite import ALONG
 from app.foundation.sql.statements import add_if_new
-from app.portfolio.storage.tables import idempotency_keys as table
+from app.foundation.sql.tables import idempotency_keys as table
 
 LOCK: Final = timedelta(seconds=30)  # so long may one attempt take before another takes over
 _TRIES: Final = 3  # to take a key that others take and give free meanwhile

@@ -7,6 +7,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Index,
+    Integer,
     LargeBinary,
     PrimaryKeyConstraint,
     String,
@@ -91,4 +92,33 @@ events = Table(
     PrimaryKeyConstraint("seq"),
     CheckConstraint("seq >= 1", name="seq_positive"),
     Index("ix_events_occurred_at", "occurred_at"),
+)
+
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("principal", String(128), nullable=False),
+    Column("key", String(255), nullable=False),
+    Column("route", String(255), nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("locked_until", UtcInstant, nullable=False),
+    Column("status", Integer),
+    Column("headers", JsonText),
+    Column("body", LargeBinary),
+    Column("created_at", UtcInstant, nullable=False),
+    PrimaryKeyConstraint("principal", "key"),
+    CheckConstraint("state IN ('running', 'done')", name="state_known"),
+    CheckConstraint("(state = 'done') = (status IS NOT NULL)", name="answer_known"),
+    Index("ix_idempotency_keys_created_at", "created_at"),
+)
+
+
+service_facts = Table(
+    "service_facts",
+    metadata,
+    Column("key", String(64), nullable=False),
+    Column("value", JsonText, nullable=False),
+    PrimaryKeyConstraint("key"),
 )

@@ -4,10 +4,6 @@ from typing import Any, Final
 
 from sqlalchemy import Table, event
 
-from app.portfolio.storage.tables import portfolio_history, system_configuration, trades
-
-APPEND_ONLY: Final = (portfolio_history, system_configuration, trades)
-
 _SQLITE: Final = """\
 CREATE TRIGGER {table}_no_{verb} BEFORE {VERB} ON {table}
 BEGIN SELECT RAISE(ABORT, '{table}_append_only'); END"""
@@ -38,13 +34,11 @@ def statements(table: str, dialect: str) -> tuple[str, ...]:
     )
 
 
-def _attach(table: Table) -> None:
+def make_append_only(table: Table) -> None:
+    """Creates the triggers of `table` together with it."""
+
     def after_create(target: Any, connection: Any, **_: Any) -> None:
         for statement in statements(table.name, connection.dialect.name):
             connection.exec_driver_sql(statement)
 
     event.listen(table, "after_create", after_create)
-
-
-for _table in APPEND_ONLY:
-    _attach(_table)

@@ -1,0 +1,1 @@
+"""Routes of market data and their schemas."""

@@ -7,6 +7,8 @@ from typing import Annotated, Final, Self
 from fastapi import Query
 from pydantic import Field
 
+from app.configuration.domain.sections import Source
+from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code
 from app.foundation.http.dependencies import CursorsDep, ServiceDep
 from app.foundation.http.errors import invalid, problems
@@ -23,8 +25,7 @@ from app.foundation.http.schemas import (
     SymbolPath,
     UtcTime,
 )
-from app.market.domain.models import CandleSeries, DataSource, DataStatus, Interval
-from app.market.domain.panel import Source
+from app.market.domain.models import CandleSeries, Interval
 from app.market.services.exchange_clock import instant
 from app.market.services.quality import Elsewhere
 from app.market.services.quotes import Aged, QuoteView

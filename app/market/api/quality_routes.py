@@ -5,6 +5,7 @@ from typing import Self
 from pydantic import Field
 from starlette.responses import Response
 
+from app.foundation.data_status import DataSource
 from app.foundation.errors import Code
 from app.foundation.http.dependencies import (
     UNNAMED,
@@ -20,6 +21,7 @@ from app.foundation.http.request_body import Body, NameText, ReasonText
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
+    NAMES,
     CursorText,
     Freshness,
     Limit,
@@ -29,10 +31,8 @@ from app.foundation.http.schemas import (
     UtcTime,
 )
 from app.foundation.idempotency import Answer, Command
-from app.market.domain.models import DataSource
 from app.market.domain.quality_report import Part, QualityVerdict
 from app.market.services.quality import PastVerdict, Quality, Release
-from app.portfolio.api.schemas import NAMES
 
 router = api_router("market", "/market")
 

@@ -20,9 +20,10 @@ from app.foundation.http.pagination import after
 from app.foundation.http.request_body import Body
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
-from app.foundation.http.schemas import CursorText, Limit, QueryFlag, SearchText, SymbolPath, fresh
+from app.foundation.http.schemas import CursorText, Limit, QueryFlag, SearchText, SymbolPath
 from app.foundation.idempotency import Answer, Command
 from app.foundation.jobs import JobKind
+from app.market.api.freshness import fresh
 from app.market.api.symbol_schemas import (
     EligibilityOut,
     FormatsOut,

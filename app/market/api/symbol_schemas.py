@@ -5,10 +5,12 @@ from typing import Self
 
 from pydantic import Field
 
+from app.foundation.data_status import DataSource
 from app.foundation.errors import Code
-from app.foundation.http.schemas import Freshness, MoneyString, Out, UtcTime, fresh
+from app.foundation.http.schemas import Freshness, MoneyString, Out, UtcTime
+from app.market.api.freshness import fresh
 from app.market.domain.eligibility import Measured, RuleCheck
-from app.market.domain.models import Contract, ContractKind, ContractStatus, DataSource
+from app.market.domain.models import Contract, ContractKind, ContractStatus
 from app.market.domain.symbols import SymbolFormats, specification_of
 from app.market.services.exchange_clock import instant
 from app.market.services.snapshot import MarketMoment

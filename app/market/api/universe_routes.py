@@ -4,11 +4,12 @@ from typing import Self
 
 from pydantic import Field
 
+from app.foundation.data_status import DataSource
 from app.foundation.http.dependencies import ServiceDep
 from app.foundation.http.routing import api_router
-from app.foundation.http.schemas import Freshness, MoneyString, Out, fresh
+from app.foundation.http.schemas import Freshness, MoneyString, Out
+from app.market.api.freshness import fresh
 from app.market.domain.eligibility import Stage
-from app.market.domain.models import DataSource
 from app.market.services.snapshot import MarketMoment
 from app.market.services.symbol_queries import UniverseView, universe_view
 

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.configuration.domain.sections import QualityRules
+from app.foundation.data_status import DataStatus
 from app.foundation.decimal_math import to_millionths
-from app.market.domain.models import CandleSeries, DataStatus, Floats, Interval, Ints, Ticker
+from app.market.domain.models import CandleSeries, Floats, Interval, Ints, Ticker
 from app.market.domain.panel import LONGEST_BRIDGE
 from app.market.domain.price_quarantine import deviation
 

@@ -14,21 +14,6 @@ Ints = NDArray[np.int64]
 DAYS_A_YEAR: Final = 365.0  # the market never closes; for annualising
 
 
-class DataSource(StrEnum):
-    """Who said it. A service speaks with exactly one of them for its whole life."""
-
-    KUCOIN = "kucoin"
-    SANDBOX = "sandbox"
-
-
-class DataStatus(StrEnum):
-    """Whether a number may still be relied on."""
-
-    FRESH = "fresh"
-    STALE = "stale"
-    UNAVAILABLE = "unavailable"
-
-
 class Interval(Enum):
     """Bar lengths that the product uses, in minutes."""
 

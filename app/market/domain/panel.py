@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.configuration.domain.sections import Source
 from app.foundation.decimal_math import EXACT, all_to_millionths, to_millionths
 from app.market.domain.models import Book, CandleSeries, Floats, Funding, Interval, Ints
 
@@ -19,17 +19,6 @@ Bools = NDArray[np.bool_]
 FIELDS: Final = ("open", "high", "low", "close", "volume", "turnover")
 LONGEST_BRIDGE: Final = 5  # bars in a row that nobody traded in
 NO_QUOTE: Final = "ticker"  # the funnel's rule that a symbol without a fresh quote fails
-
-
-class Source(StrEnum):
-    """Where an input comes from; each has an age limit and a half-life of its own."""
-
-    CONTRACTS = "contracts"
-    TICKERS = "tickers"
-    BOOKS = "books"
-    FUNDING = "funding"
-    DAILY_CANDLES = "daily_candles"
-    HOURLY_CANDLES = "hourly_candles"
 
 
 COVERING: Final = (

@@ -7,8 +7,8 @@ from enum import StrEnum
 from typing import Final
 
 from app.configuration.domain.sections import QualityRules
+from app.foundation.data_status import DataStatus
 from app.foundation.decimal_math import to_millionths
-from app.market.domain.models import DataStatus
 from app.market.domain.price_quarantine import MEANING, Doubt, deviation, volume_doubt
 
 

@@ -1,0 +1,1 @@
+"""Use cases of market data and the ports that they need."""

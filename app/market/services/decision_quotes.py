@@ -2,7 +2,7 @@
 
 from math import inf
 
-from app.market.domain.panel import Source
+from app.configuration.domain.sections import Source
 from app.market.services.snapshot import MarketMoment
 from app.market.services.symbol_quality import doubt_of, frozen
 from app.market.services.view import Quote

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from statistics import median_low
 from typing import Final
 
-from app.foundation.ports import Clock, Exchange, Monotonic
+from app.foundation.ports import Clock, Monotonic
+from app.market.services.ports import Exchange
 
 SAMPLES: Final = 5  # of the exchange's clock; their median counts
 MAX_DOUBT_S: Final = 1.0  # an answer took more than two seconds: nothing is decided by it

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.foundation.errors import Code, UnavailableError
+from app.foundation.health_facts import ProcessFacts
 from app.foundation.replicas import Replicas
 from app.foundation.sql.replicas import Makeup
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.models import ExchangeLink
 from app.market.services.feed_leader import FeedLease, require_epoch
 from app.market.services.follower import MarketFollower
-from app.operations.services.health_models import ProcessFacts
 
 _RETRY_S = 5.0
 

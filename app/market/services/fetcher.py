@@ -8,10 +8,10 @@ from typing import Final, TypeVar
 
 import structlog
 
+from app.configuration.domain.sections import Source
 from app.foundation.concurrency import each
 from app.foundation.errors import ServiceError
 from app.foundation.metrics import Metrics
-from app.foundation.ports import Exchange
 from app.foundation.sql.database import BULK_STATEMENT_S, Database
 from app.market.domain.data_quality import (
     EMPTY,
@@ -23,9 +23,9 @@ from app.market.domain.data_quality import (
     wanted_from_ms,
 )
 from app.market.domain.models import CandleSeries, Funding, Interval
-from app.market.domain.panel import Source
 from app.market.domain.symbols import SymbolEntry
 from app.market.services.feed_leader import Fence, anybody
+from app.market.services.ports import Exchange
 from app.market.services.snapshot import BARS
 from app.market.services.state import CANDLE_SOURCE, LiveMarket, joined
 from app.market.storage.candles import CandleRepository

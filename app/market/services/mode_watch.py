@@ -10,12 +10,13 @@ from typing import Final
 import structlog
 
 from app.foundation.errors import ServiceError
-from app.foundation.events import ModeChanged
+from app.foundation.mode import Mode
 from app.foundation.ports import Clock, NewId
 from app.foundation.sql.database import Database
 from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.market.services.service_mode import Mode, ModeState
+from app.market.domain.events import ModeChanged
+from app.market.services.service_mode import ModeState
 
 LOOK_S: Final = 1.0
 MODE: Final = "mode"  # the fact: which mode was told last, and with which change

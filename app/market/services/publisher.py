@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from app.configuration.domain.sections import Source
 from app.foundation.ports import Monotonic
 from app.foundation.sql.database import Database
 from app.market.domain.models import (
@@ -18,7 +19,6 @@ from app.market.domain.models import (
     Interval,
     Ticker,
 )
-from app.market.domain.panel import Source
 from app.market.domain.price_quarantine import PriceState
 from app.market.services.feed_leader import FeedLease
 from app.market.services.service import MarketData

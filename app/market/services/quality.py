@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
+from app.foundation.data_status import DataStatus
 from app.foundation.idempotency import Command, Once, Outcome, Render
 from app.foundation.sql.database import Database
 from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.market.domain.models import DataStatus
 from app.market.domain.quality_report import QualityReport
 from app.market.domain.reference_prices import young
 from app.market.domain.symbols import SymbolEntry

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
+from app.configuration.domain.sections import Source
+from app.foundation.data_status import DataStatus
 from app.market.domain.data_quality import bridged_bars, coverage, last_closed_open_ms, worst
-from app.market.domain.models import CandleSeries, DataStatus, Interval
-from app.market.domain.panel import Source
+from app.market.domain.models import CandleSeries, Interval
 from app.market.domain.quality_report import QualityReport, SymbolData, report
 from app.market.domain.symbols import SymbolEntry
 from app.market.domain.volume_quality import longest_gap

@@ -7,10 +7,9 @@ from typing import Final
 
 import structlog
 
-from app.configuration.domain.sections import QualityRules
+from app.configuration.domain.sections import QualityRules, Source
 from app.market.domain.data_quality import has_diverged, parted_since
 from app.market.domain.models import Ticker
-from app.market.domain.panel import Source
 from app.market.domain.stream import QuoteUpdate, Told, TradeUpdate
 from app.market.services.state import LiveMarket, Market, Received, Stamping, joined
 from app.market.services.symbol_quality import timely

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from app.market.domain.models import DataStatus, Funding
-from app.market.domain.panel import Source
+from app.configuration.domain.sections import Source
+from app.foundation.data_status import DataStatus
+from app.market.domain.models import Funding
 from app.market.domain.symbols import SymbolEntry
 
 

@@ -9,8 +9,8 @@ import structlog
 
 from app.foundation.errors import ServiceError
 from app.market.domain.reference_prices import ReferencePrice
+from app.market.services.health_facts import ReferenceReport
 from app.market.services.quality_monitor import QualityKeeper
-from app.operations.services.health_models import ReferenceReport
 
 SHOW_S: Final = 5.0  # what is told meanwhile is taken up together
 _log = structlog.get_logger("reference")

@@ -6,24 +6,13 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, Protocol
 
+from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, ServiceError, UnavailableError
+from app.foundation.mode import Mode
 from app.foundation.ports import Monotonic
-from app.market.domain.models import DataStatus
 
 KEEP_S: Final = 1.0  # so long the count of stale symbols serves; the rest is never kept
 _RETRY_S: Final = 30.0
-
-
-class Mode(StrEnum):
-    """NORMAL decides; DEGRADED decides without the stale symbols; FROZEN only reads.
-
-    HALTED only reads, too, until somebody has made room or the database writable again.
-    """
-
-    NORMAL = "NORMAL"
-    DEGRADED = "DEGRADED"
-    FROZEN = "FROZEN"
-    HALTED = "HALTED"
 
 
 class Cause(StrEnum):

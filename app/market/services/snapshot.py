@@ -9,6 +9,8 @@ from typing import Final
 import numpy as np
 
 from app.configuration.domain.model import Configuration
+from app.configuration.domain.sections import Source
+from app.foundation.data_status import DataStatus
 from app.foundation.market_memory import MarketMemory
 from app.market.domain.data_quality import closed_by_ms, freshness, worst
 from app.market.domain.eligibility import (
@@ -21,16 +23,8 @@ from app.market.domain.eligibility import (
     check,
 )
 from app.market.domain.liquidity import depth
-from app.market.domain.models import (
-    Book,
-    CandleSeries,
-    Contract,
-    ContractStatus,
-    DataStatus,
-    Floats,
-    Interval,
-)
-from app.market.domain.panel import Panel, ScoringInputs, Source
+from app.market.domain.models import Book, CandleSeries, Contract, ContractStatus, Floats, Interval
+from app.market.domain.panel import Panel, ScoringInputs
 from app.market.domain.sectors import SectorTable
 from app.market.domain.symbols import SymbolEntry, base_quantity
 from app.market.services.eligibility import Sieve, turns

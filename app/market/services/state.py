@@ -12,6 +12,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 import msgspec
 import numpy as np
 
+from app.configuration.domain.sections import Source
 from app.foundation.ports import Monotonic
 from app.market.domain.data_quality import median_turnover
 from app.market.domain.eligibility import MEDIAN_DAYS
@@ -25,7 +26,6 @@ from app.market.domain.models import (
     Ints,
     Ticker,
 )
-from app.market.domain.panel import Source
 from app.market.domain.price_quarantine import PriceState
 from app.market.services.exchange_clock import ServerClock, instant
 

@@ -10,12 +10,11 @@ from typing import Final
 
 import structlog
 
+from app.configuration.domain.sections import Source
 from app.foundation.errors import ServiceError
 from app.foundation.metrics import Metrics
-from app.foundation.ports import MarketStream
 from app.market.domain.data_quality import CLOSE_MARGIN_MS
 from app.market.domain.models import Book, Contract, ContractStats, ContractStatus, Ticker
-from app.market.domain.panel import Source
 from app.market.domain.stream import (
     NO_STREAM,
     BarUpdate,
@@ -29,10 +28,11 @@ from app.market.domain.stream import (
     TopicKind,
     TradeUpdate,
 )
+from app.market.services.health_facts import StreamReport
+from app.market.services.ports import MarketStream
 from app.market.services.service import MarketData
 from app.market.services.state import Market, Received, joined
 from app.market.services.stream_health import SilenceWatch
-from app.operations.services.health_models import StreamReport
 
 _PHASES = (
     "waiting", "ticket", "opening", "greeting", "subscribing", "catching_up", "live",

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 
+from app.configuration.domain.sections import Source
 from app.foundation.errors import ServiceError
-from app.foundation.ports import Exchange
 from app.market.domain.models import Book
-from app.market.domain.panel import Source
 from app.market.domain.stream import Topic, TopicKind
+from app.market.services.ports import Exchange
 from app.market.services.state import SHOWN_LEVELS, LiveMarket, joined
 
 # Three times the pause of a topic that speaks by the clock, and ten seconds at least; of what

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import structlog
 
 from app.foundation.errors import Code, ServiceError, UnavailableError
-from app.foundation.ports import Clock, Exchange, Monotonic, NewId
+from app.foundation.ports import Clock, Monotonic, NewId
 from app.foundation.sql.database import Database
 from app.market.domain.contract_diff import (
     Reconciled,
@@ -26,6 +26,7 @@ from app.market.domain.models import PAUSED, Contract, ContractListing, Contract
 from app.market.domain.sectors import SectorTable, parse_sectors
 from app.market.domain.symbols import SymbolEntry, SymbolIndex, standard_symbol
 from app.market.services.feed_leader import Fence, anybody
+from app.market.services.ports import Exchange
 from app.market.storage.symbols import SavedSymbols, SymbolRecord, SymbolRepository
 
 _log = structlog.get_logger("registry")

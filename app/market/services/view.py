@@ -5,7 +5,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Protocol
 
-from app.market.domain.models import Book, Contract, DataSource, DataStatus, Interval
+from app.foundation.data_status import DataSource, DataStatus
+from app.market.domain.models import Book, Contract, Interval
 from app.market.domain.panel import Panel
 from app.market.domain.price_quarantine import Doubt
 from app.market.domain.symbols import SymbolEntry

@@ -1,0 +1,1 @@
+"""SQL of market data: tables and repositories."""

@@ -1,0 +1,1 @@
+"""Routes of operations and their schemas."""

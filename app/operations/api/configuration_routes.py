@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from app.configuration.domain.document import ConfigurationRefusedError
 from app.configuration.domain.model import Configuration, CorrelationBasis
+from app.configuration.domain.sections import Family
 from app.foundation.errors import Code, PreconditionFailedError
 from app.foundation.http.dependencies import CommandDep, CursorsDep, ServiceDep, by
 from app.foundation.http.errors import problem_response, problems
@@ -15,7 +16,18 @@ from app.foundation.http.pagination import Page, cut
 from app.foundation.http.request_body import Body, DecimalIn
 from app.foundation.http.responses import answer, etag, json_bytes, keep, sent
 from app.foundation.http.routing import api_router
-from app.foundation.http.schemas import CursorText, Json, Limit, MoneyString, Out, UtcTime
+from app.foundation.http.schemas import (
+    CHANGES,
+    NAMES,
+    UNSAID,
+    CursorText,
+    Json,
+    Limit,
+    MoneyString,
+    Out,
+    Said,
+    UtcTime,
+)
 from app.foundation.idempotency import Answer
 from app.operations.api.configuration_schemas import (
     AlertSettingsIn,
@@ -39,10 +51,8 @@ from app.operations.api.configuration_schemas import (
     SizingIn,
     SizingOut,
 )
-from app.portfolio.api.schemas import CHANGES, NAMES, UNSAID, Said
 from app.portfolio.domain.event_log import PortfolioEvent
 from app.scoring.api.schemas import ScoringSettingsIn, ScoringSettingsOut
-from app.scoring.domain.board import Family
 
 router = api_router("configuration", "/configuration")
 _ABOUT_THE_CHANGE: Final = {"version", "reason", "user", "evict_lowest"}  # no settings

@@ -11,12 +11,12 @@ from pydantic import Field, TypeAdapter, ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.foundation.errors import Code, ServiceError
+from app.foundation.events import Topic
 from app.foundation.http.errors import BorderError
 from app.foundation.http.request_body import Body, parse
 from app.foundation.http.server import TRY_AGAIN_LATER, WIRE, text_frame
 from app.market.domain.symbols import SymbolEntry
 from app.my_symbols import MySymbolsServiceV2
-from app.operations.domain.event_codec import Topic
 from app.operations.services.event_messages import TICKER, Frame, notice, pieces
 from app.operations.services.event_subscription import Reader
 

@@ -16,13 +16,13 @@ from app.foundation.http.schemas import Freshness, Out, Percent, Share, UtcTime,
 from app.foundation.idempotency import Answer, Command
 from app.foundation.jobs import JobKind
 from app.foundation.metrics import CONTENT_TYPE, Metrics
-from app.market.services.service_mode import Mode
+from app.foundation.mode import Mode
+from app.market.services.health_facts import MarketFacts
 from app.operations.api.system_schemas import StreamOut
-from app.operations.services.health import (
+from app.operations.services.health_models import (
     ComponentHealth,
     ComponentState,
     Health,
-    MarketFacts,
     ServiceStatus,
 )
 from app.operations.services.sample_data import SampleLoaded

@@ -6,7 +6,7 @@ from typing import Self
 from pydantic import Field
 
 from app.foundation.http.schemas import Out
-from app.operations.services.health_models import StreamReport
+from app.market.services.health_facts import StreamReport
 
 
 class FeedMode(StrEnum):

@@ -5,63 +5,28 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from enum import Enum, StrEnum
+from enum import Enum
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
+from app.alerts.domain.events import AlertRaised, AlertResolved
 from app.configuration.domain.document import (
     ConfigurationRefusedError,
     as_document,
     from_document,
 )
+from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
-from app.foundation.events import (
-    AlertRaised,
-    AlertResolved,
-    ConfigurationChanged,
-    JobChanged,
-    ModeChanged,
+from app.foundation.events import EventDraft, JobChanged, Topic
+from app.market.domain.events import ModeChanged
+from app.portfolio.domain.events import (
     PlanCreated,
     PortfolioChanged,
     ProposalDecided,
     ProposalOpened,
-    ScoreChanged,
-    ScoresUpdated,
-    SignalChanged,
-    SignalOutcomesBooked,
 )
-
-
-class Topic(StrEnum):
-    """What a reader of events can ask for."""
-
-    PORTFOLIO_CHANGE = "portfolio_change"
-    SCORE_UPDATE = "score_update"
-    ALERT = "alert"
-    SIGNAL = "signal"
-    REBALANCE = "rebalance"
-    JOB = "job"
-    CONFIGURATION = "configuration"
-    BOARD = "board"
-    MODE = "mode"
-
-
-@dataclass(frozen=True, slots=True)
-class EventDraft:
-    """An event as it is stored, before it has its number. `data` is plain JSON."""
-
-    topic: Topic
-    type: str
-    subject: str | None  # the symbol it is about; None where it is about no single one
-    data: Mapping[str, Any]
-    occurred_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class EventRecord(EventDraft):
-    """A stored event; `seq` counts every committed event from 1 without a gap."""
-
-    seq: int
+from app.scoring.domain.events import ScoreChanged, ScoresUpdated
+from app.signals.domain.events import SignalChanged, SignalOutcomesBooked
 
 
 @dataclass(frozen=True, slots=True)

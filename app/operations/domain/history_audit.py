@@ -9,6 +9,7 @@ from typing import Any, Final
 from app.portfolio.domain.event_log import (
     GENESIS,
     EventType,
+    Head,
     PortfolioEvent,
     apply,
     digest,
@@ -23,29 +24,6 @@ UNRECORDED: Final = (
     "the history is older than the record of its end: that its newest events are all there is"
     " proved by the stored state alone; the next change of the portfolio makes the record"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """Where the chain ended when the last change was committed, kept apart from the events."""
-
-    seq: int
-    hash: str
-
-    @classmethod
-    def of(cls, event: PortfolioEvent) -> "Head":
-        return cls(event.seq, event.hash)
-
-    @classmethod
-    def read(cls, stored: object) -> "Head | None":
-        """From the stored fact; None where it is none."""
-        if not isinstance(stored, Mapping):
-            return None
-        seq, digits = stored.get("seq"), stored.get("hash")
-        return cls(seq, digits) if isinstance(seq, int) and isinstance(digits, str) else None
-
-    def fact(self) -> dict[str, Any]:
-        return {"seq": self.seq, "hash": self.hash}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from app.configuration.domain.document import as_document, validate
+from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import Code, ConflictError, RefusedError
-from app.foundation.events import ConfigurationChanged
 from app.foundation.idempotency import Command, Once, Outcome, Render
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork

@@ -7,9 +7,11 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
 
-from app.foundation.events import PortfolioChanged, ScoreChanged
+from app.foundation.events import EventRecord
 from app.market.services.quotes import QuoteView
-from app.operations.domain.event_codec import EventRecord, event_of
+from app.operations.domain.event_codec import event_of
+from app.portfolio.domain.events import PortfolioChanged
+from app.scoring.domain.events import ScoreChanged
 
 TICKER: Final = "ticker"
 _PIECE: Final = 64 * 1024

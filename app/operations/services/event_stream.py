@@ -11,11 +11,11 @@ import structlog
 
 from app.foundation.clock import SharedClock, agreed
 from app.foundation.errors import Code, UnavailableError
+from app.foundation.events import EventRecord, Topic
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Clock
 from app.foundation.sql.database import BULK_STATEMENT_S, Database
 from app.foundation.sql.events import EventRepository
-from app.operations.domain.event_codec import EventRecord, Topic
 from app.operations.services.event_messages import Frame
 from app.operations.services.event_subscription import Entry, Reader, Recent, Stored
 

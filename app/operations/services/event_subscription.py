@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Final
 
-from app.operations.domain.event_codec import EventRecord, Topic
+from app.foundation.events import EventRecord, Topic
 from app.operations.services.event_messages import Frame, frame_of, notice
 
 WINDOW: Final = 1_024  # events looked at in one go

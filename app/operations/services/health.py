@@ -7,13 +7,17 @@ from datetime import datetime
 from app.alerts.services.monitor import AlertingPulse
 from app.configuration.domain.model import Configuration
 from app.foundation.concurrency import SingleFlight
+from app.foundation.data_status import DataStatus
 from app.foundation.errors import ServiceError
+from app.foundation.health_facts import ProcessFacts, TaskFacts
 from app.foundation.metrics import Metrics
-from app.foundation.ports import Clock, ExchangeLink
+from app.foundation.mode import Mode
+from app.foundation.ports import Clock
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
-from app.market.domain.models import DataStatus
-from app.market.services.service_mode import Mode, ModeNow, halted_by
+from app.market.domain.models import ExchangeLink
+from app.market.services.health_facts import MarketFacts, ReferenceReport, StreamReport
+from app.market.services.service_mode import ModeNow, halted_by
 from app.operations.services.health_checks import (
     alerting,
     background_task,
@@ -28,32 +32,15 @@ from app.operations.services.health_models import (
     ComponentHealth,
     ComponentState,
     Health,
-    MarketFacts,
     PortfolioFacts,
-    ProcessFacts,
-    ReferenceReport,
     ScoringFacts,
     ServiceStatus,
-    StreamReport,
-    TaskFacts,
 )
 from app.operations.services.process_metrics import ServiceLevels, VitalSigns, counted
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.services.service import Scoring
 from app.signals.domain.track_record import SignalQueue
 from app.signals.storage.statistics import SignalCountRepository
-
-__all__ = [
-    "ComponentHealth",
-    "ComponentState",
-    "Health",
-    "MarketFacts",
-    "PortfolioFacts",
-    "ScoringFacts",
-    "ServiceStatus",
-    "Status",
-    "TaskFacts",
-]
 
 
 async def _at_once() -> None:

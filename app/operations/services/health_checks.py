@@ -4,18 +4,12 @@ from datetime import datetime
 from typing import Final
 
 from app.alerts.services.monitor import AlertingPulse
+from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code
-from app.foundation.ports import ExchangeLink, LinkState
-from app.market.domain.models import DataStatus
-from app.operations.services.health_models import (
-    ComponentHealth,
-    ComponentState,
-    MarketFacts,
-    ReferenceReport,
-    ScoringFacts,
-    StreamReport,
-    TaskFacts,
-)
+from app.foundation.health_facts import TaskFacts
+from app.market.domain.models import ExchangeLink, LinkState
+from app.market.services.health_facts import MarketFacts, ReferenceReport, StreamReport
+from app.operations.services.health_models import ComponentHealth, ComponentState, ScoringFacts
 
 _NOBODY_SCORED: Final = "nobody_scored"
 STREAM_AWAY: Final = "stream_away"

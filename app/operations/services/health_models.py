@@ -1,13 +1,13 @@
 """What the components say of themselves, and what health and status make of it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from app.market.domain.models import DataSource, DataStatus
-from app.market.domain.stream import StreamFacts
-from app.market.services.service_mode import Mode
+from app.foundation.data_status import DataSource, DataStatus
+from app.foundation.health_facts import ProcessFacts, TaskFacts
+from app.foundation.mode import Mode
+from app.market.services.health_facts import MarketFacts, StreamReport
 from app.operations.services.process_metrics import Level, Vitals
 from app.signals.domain.track_record import SignalQueue
 
@@ -45,35 +45,6 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
-class MarketFacts:
-    """What the market data service says of itself."""
-
-    data_source: DataSource
-    data_status: DataStatus
-    as_of: datetime | None
-    contracts: int
-    eligible: int
-    stale_symbols: int
-    stage: str  # the step of the first fill that runs, or "complete"
-    done: int
-    total: int
-    ages_s: Mapping[str, float | None]  # source -> age of its oldest fresh-kept value
-    is_clock_safe: bool = True  # the exchange's time is known well enough to decide by
-
-
-@dataclass(frozen=True, slots=True)
-class ReferenceReport:
-    """How the prices of another exchange come in; `failed` is the code of the last asking."""
-
-    name: str
-    is_owner: bool  # else another process asks it
-    is_told: bool  # its stream tells them
-    has_answered: bool
-    failed: str | None
-    every_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class ScoringFacts:
     run_id: str
     as_of: datetime
@@ -89,53 +60,6 @@ class PortfolioFacts:
     size: int
     max_size: int
     cash_u: int
-
-
-@dataclass(frozen=True, slots=True)
-class TaskFacts:
-    """One background task: when it last succeeded and what went wrong since.
-
-    `silent_s` is how long it has given no sign of life, `limit_s` how long it may; None: it waits
-    for what its first sign needs. `failed_until` is set while it counts as failed, after so many
-    `crashes` by errors that nobody foresaw.
-    """
-
-    name: str
-    running: bool
-    last_success: datetime | None
-    last_error: str | None
-    failures: int
-    silent_s: float = 0.0
-    limit_s: float | None = None
-    crashes: int = 0
-    failed_until: datetime | None = None
-
-    @property
-    def is_silent(self) -> bool:
-        """For so long that it is likely to be ended soon."""
-        return self.limit_s is not None and self.silent_s > self.limit_s / 2
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessFacts:
-    """One process on the database that several share, as it was last heard of."""
-
-    name: str
-    role: str | None
-    version: str | None
-    is_self: bool
-    feed_epoch: int | None  # of the feed that it owns
-    agrees: bool  # it runs with the same code and settings as this one
-
-
-@dataclass(frozen=True, slots=True)
-class StreamReport:
-    """How the market comes in, and what the stream does in this process."""
-
-    is_owner: bool  # of the feed; who is not hears nothing itself
-    is_streaming: bool  # else it is asked for
-    was_streaming: bool  # at some time since this process owns it
-    facts: StreamFacts
 
 
 @dataclass(frozen=True, slots=True)

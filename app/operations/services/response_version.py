@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from enum import Flag, auto
 from typing import Final, Protocol
 
+from app.foundation.data_status import DataStatus
 from app.foundation.ports import Clock, Monotonic
 from app.foundation.sql.database import Database
-from app.market.domain.models import DataStatus
 from app.market.services.service import MarketData
 from app.market.services.service_mode import MarketLevel
 from app.portfolio.services.state_cache import Memory

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+from app.foundation.data_status import DataSource
 from app.foundation.errors import Code, ConflictError, UnavailableError
-from app.market.domain.models import DataSource
 from app.market.services.backfill import Progress, first_fill, unheard
 from app.market.services.service import MarketData
 from app.scoring.services.service import Scoring

@@ -1,0 +1,1 @@
+"""SQL of operations: tables and repositories."""

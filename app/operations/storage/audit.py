@@ -30,17 +30,17 @@ from sqlalchemy import inspect as sqlalchemy_inspect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from app.configuration.storage.tables import system_configuration
 from app.foundation.errors import Code, NotFoundError, UnavailableError
+from app.foundation.events import Topic
 from app.foundation.sql.engines import url_of
 from app.foundation.sql.errors import CONNECT_ERRORS, translated
 from app.foundation.sql.facts import FactRepository
-from app.foundation.sql.tables import events
-from app.operations.domain.event_codec import Topic
+from app.foundation.sql.tables import events, service_facts
 from app.operations.domain.history_audit import (
     Beside,
     Break,
     Findings,
-    Head,
     StoredEvent,
     Told,
     concluded,
@@ -51,13 +51,13 @@ from app.operations.domain.history_audit import (
     settings_amiss,
     told,
 )
-from app.portfolio.domain.event_log import EventType, PortfolioEvent, instant, instant_text
+from app.portfolio.domain.event_log import EventType, Head, PortfolioEvent, instant, instant_text
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.returns import BookedResult
 from app.portfolio.storage.controls import LOCKS, SWITCH
 from app.portfolio.storage.history import HEAD
 from app.portfolio.storage.portfolio import PortfolioRepository
-from app.portfolio.storage.tables import PORTFOLIO_ID, service_facts, system_configuration, trades
+from app.portfolio.storage.tables import PORTFOLIO_ID, trades
 from app.portfolio.storage.tables import portfolio_history as table
 
 # Of a number, a time or a document that is none any more.

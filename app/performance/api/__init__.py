@@ -1,0 +1,1 @@
+"""Routes of performance and their schemas."""

@@ -26,12 +26,16 @@ from app.foundation.http.response_cache import of_record
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
+    CHANGES,
+    NAMES,
+    UNSAID,
     CursorText,
     Freshness,
     Limit,
     MoneyString,
     Out,
     QueryInt,
+    Said,
     SymbolPath,
     TimeIn,
     UtcTime,
@@ -48,7 +52,7 @@ from app.performance.api.schemas import (
 )
 from app.performance.domain.equity_curve import PerformanceMark
 from app.performance.services.service import Claim
-from app.portfolio.api.schemas import CHANGES, NAMES, UNSAID, Said, freshness
+from app.portfolio.api.schemas import freshness
 from app.portfolio.domain.returns import Trade
 
 router = api_router("portfolio", "/portfolio")

@@ -5,9 +5,9 @@ from datetime import datetime
 from decimal import Decimal
 
 from app.foundation.decimal_math import EXACT
-from app.performance.domain.equity_curve import WEIGHS, Curve, Step, steps, walk
+from app.performance.domain.equity_curve import Curve, Step, steps, walk
 from app.performance.domain.late_marks import INDEX, broken_since, completed, kept_by
-from app.portfolio.domain.event_log import EventType, PortfolioEvent
+from app.portfolio.domain.event_log import WEIGHS, EventType, PortfolioEvent
 from app.portfolio.domain.returns import BookedTotal
 
 _Kept = tuple[Decimal | None, str | None, datetime | None]

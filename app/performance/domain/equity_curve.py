@@ -17,6 +17,8 @@ import numpy as np
 from app.foundation.decimal_math import EXACT, total
 from app.market.domain.panel import Redenomination, crossed
 from app.portfolio.domain.event_log import (
+    MOVES,
+    WEIGHS,
     EventType,
     PortfolioEvent,
     instant,
@@ -25,10 +27,6 @@ from app.portfolio.domain.event_log import (
 )
 from app.portfolio.domain.models import FULL
 from app.portfolio.domain.returns import Figures, figures, figures_of_equity
-
-WEIGHS: Final = frozenset({EventType.REBALANCE, EventType.WEIGHTS})
-# What moves members or weights; nothing else has a part in the equity.
-MOVES: Final = WEIGHS | {EventType.ADD, EventType.REMOVE, EventType.REPLACE}
 
 _Held = dict[str, tuple[str, int]]  # symbol and micro-percent, by symbol id
 

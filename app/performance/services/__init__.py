@@ -1,0 +1,1 @@
+"""Use cases of performance and the ports that they need."""

@@ -12,7 +12,6 @@ from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.models import Interval
 from app.performance.domain.equity_curve import (
-    WEIGHS,
     Curve,
     Day,
     KnownEquity,
@@ -35,6 +34,7 @@ from app.performance.domain.late_marks import (
     payload_of,
 )
 from app.portfolio.domain.event_log import (
+    WEIGHS,
     Draft,
     PortfolioEvent,
     Stamp,
@@ -45,10 +45,10 @@ from app.portfolio.domain.event_log import (
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.returns import Figures
 from app.portfolio.services.decision_context import Grounds, GroundsNow
+from app.portfolio.services.tradeability import DataFacts, facts_of
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.storage.hourly_bars import HourlyBarRepository
-from app.trading.services.position_sizing import DataFacts, facts_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from app.portfolio.domain.risk import Risk, risk_of
 from app.portfolio.services.decision_context import Grounds, GroundsNow
 from app.portfolio.services.member_views import portfolio_view
 from app.portfolio.services.queries import CorrelationReport, correlation_report
-from app.trading.services.position_sizing import DataFacts
+from app.portfolio.services.tradeability import DataFacts
 
 _PLACES: Final = 4  # of the weights that risk is worked out for, as fractions
 

@@ -31,10 +31,10 @@ from app.performance.services.service import (
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.returns import Figures, Trade
 from app.portfolio.domain.risk import risk_of
+from app.portfolio.services.tradeability import DataFacts
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.trades import TradeRepository
-from app.trading.services.position_sizing import DataFacts
 
 _DAYS = 30  # of the attribution where no period is given
 _TRADES = 50

@@ -25,9 +25,9 @@ from app.portfolio.domain.returns import BookedResult, SinceInclusion, Trade
 from app.portfolio.services.change_recorder import Ledger
 from app.portfolio.services.decision_context import Grounds, GroundsNow
 from app.portfolio.services.state_cache import Step
+from app.portfolio.services.tradeability import DataFacts
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.trades import TradeRepository
-from app.trading.services.position_sizing import DataFacts
 
 _AHEAD = timedelta(minutes=5)  # clocks of two machines may differ by this
 

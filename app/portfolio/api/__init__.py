@@ -1,0 +1,1 @@
+"""Routes of the portfolio and their schemas."""

@@ -11,9 +11,20 @@ from app.foundation.http.errors import problems
 from app.foundation.http.request_body import Body, NameText, ReasonText
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
-from app.foundation.http.schemas import Freshness, Out, Score, SymbolPath, TimeIn, UtcTime, finite
+from app.foundation.http.schemas import (
+    CHANGES,
+    NAMES,
+    UNSAID,
+    Freshness,
+    Out,
+    Score,
+    SymbolPath,
+    TimeIn,
+    UtcTime,
+    finite,
+)
 from app.foundation.idempotency import Answer
-from app.portfolio.api.schemas import CHANGES, NAMES, UNSAID, freshness
+from app.portfolio.api.schemas import freshness
 from app.portfolio.domain.candidate_selection import Refusal
 from app.portfolio.domain.controls import Lock, LockKind, Switch
 from app.portfolio.services.controls import Watched

@@ -11,9 +11,8 @@ from app.foundation.http.errors import problems
 from app.foundation.http.pagination import Page, cut
 from app.foundation.http.response_cache import of_record
 from app.foundation.http.routing import api_router
-from app.foundation.http.schemas import CursorText, Json, Limit, Out, Score, UtcTime
+from app.foundation.http.schemas import NAMES, CursorText, Json, Limit, Out, Score, UtcTime
 from app.operations.services.integrity import Integrity
-from app.portfolio.api.schemas import NAMES
 from app.portfolio.domain.event_log import EventType, PortfolioEvent
 
 router = api_router("portfolio", "/portfolio")

@@ -11,20 +11,23 @@ from app.foundation.http.errors import problems
 from app.foundation.http.request_body import SymbolText
 from app.foundation.http.responses import etag, keep, sent
 from app.foundation.http.routing import api_router
-from app.foundation.http.schemas import Freshness, Out, Percent, Score, finite, percent
-from app.foundation.idempotency import Answer
-from app.portfolio.api.schemas import (
+from app.foundation.http.schemas import (
     CHANGES,
     DECIDES,
     NAMES,
     UNSAID,
-    MemberChanged,
-    MemberOut,
+    Freshness,
+    Out,
+    Percent,
     Said,
+    Score,
     SymbolIn,
-    freshness,
+    finite,
     one_of,
+    percent,
 )
+from app.foundation.idempotency import Answer
+from app.portfolio.api.schemas import MemberChanged, MemberOut, freshness
 from app.portfolio.domain.candidate_selection import Refused
 from app.portfolio.domain.models import Member
 from app.portfolio.domain.replacement import Block, Proposal

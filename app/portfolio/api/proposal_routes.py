@@ -13,18 +13,21 @@ from app.foundation.http.pagination import Page, cut, moment_and_id
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
+    CHANGES,
+    DECIDES,
+    UNSAID,
     CursorText,
     IdPath,
     Limit,
     Out,
     Percent,
+    Said,
     Score,
     Share,
     UtcTime,
     percent,
 )
 from app.foundation.idempotency import Answer
-from app.portfolio.api.schemas import CHANGES, DECIDES, UNSAID, Said
 from app.portfolio.domain.proposals import Decision, Proposal, ProposalKind, ProposalState
 from app.signals.domain.models import Move
 

@@ -14,10 +14,14 @@ from app.foundation.http.request_body import Body, DecimalIn
 from app.foundation.http.responses import etag, keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
+    CHANGES,
+    DECIDES,
+    UNSAID,
     Freshness,
     MoneyString,
     Out,
     Percent,
+    Said,
     Share,
     TimeIn,
     UtcTime,
@@ -25,7 +29,7 @@ from app.foundation.http.schemas import (
     percent,
 )
 from app.foundation.idempotency import Answer
-from app.portfolio.api.schemas import CHANGES, DECIDES, UNSAID, RebalanceErrorOut, Said, freshness
+from app.portfolio.api.schemas import RebalanceErrorOut, freshness
 from app.portfolio.domain.rebalance_plan import Shift
 from app.portfolio.domain.rebalance_run import RunState
 from app.portfolio.services.lot_plan import LotPlan, LotRule

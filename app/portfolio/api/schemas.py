@@ -2,11 +2,8 @@
 
 from typing import Any, Self
 
-from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
-from app.foundation.errors import Code
-from app.foundation.http.request_body import Body, NameText, ReasonText, SymbolText
 from app.foundation.http.schemas import (
     Freshness,
     MoneyString,
@@ -20,13 +17,9 @@ from app.foundation.http.schemas import (
 )
 from app.portfolio.domain.rebalance_run import Failure
 from app.portfolio.services.member_views import MemberView
-from app.trading.services.position_sizing import DataFacts
+from app.portfolio.services.tradeability import DataFacts
 
 TARGET = "What a rebalance would set now; while market data is stale, what the last change set."
-UNSAID = "requested"  # the reason where a caller gives none
-CHANGES = (Code.PRECONDITION_FAILED, Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED)
-NAMES = (Code.SYMBOL_UNKNOWN, Code.SYMBOL_AMBIGUOUS, Code.EXCHANGE_UNAVAILABLE)
-DECIDES = (Code.NO_BOARD_YET, Code.MARKET_DATA_STALE, Code.CLOCK_UNSAFE)
 
 
 class MemberOut(Out):
@@ -106,37 +99,6 @@ def freshness(facts: DataFacts) -> dict[str, Any]:
         "data_source": facts.data_source,
         "data_status": facts.data_status,
     }
-
-
-class Said(Body):
-    """What every change may say: why, and who claims to ask."""
-
-    reason: ReasonText | None = None
-    user: NameText | None = Field(None, description="Recorded as the claimed actor.")
-
-
-class SymbolIn(Said):
-    """One symbol, in any spelling or by its UUID."""
-
-    symbol: SymbolText | None = None
-    symbol_id: SymbolText | None = Field(None, description="Accepted in place of `symbol`.")
-
-    @model_validator(mode="after")
-    def _one_name(self) -> Self:
-        one_of(self.symbol, self.symbol_id)
-        return self
-
-    @property
-    def named(self) -> str:
-        return one_of(self.symbol, self.symbol_id)
-
-
-def one_of(*names: str | None) -> str:
-    """The one name that was given; refuses none and several."""
-    given = [name for name in names if name is not None]
-    if len(given) != 1:
-        raise PydanticCustomError("one_of", "give exactly one of the names")
-    return given[0]
 
 
 class RebalanceErrorOut(Out):

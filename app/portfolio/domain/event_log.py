@@ -274,3 +274,33 @@ _AFTER: Final = {
     EventType.LOCK: _unmoved,
     EventType.SWITCH: _unmoved,
 }
+
+
+WEIGHS: Final = frozenset({EventType.REBALANCE, EventType.WEIGHTS})
+
+
+# What moves members or weights; nothing else has a part in the equity.
+MOVES: Final = WEIGHS | {EventType.ADD, EventType.REMOVE, EventType.REPLACE}
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where the chain ended when the last change was committed, kept apart from the events."""
+
+    seq: int
+    hash: str
+
+    @classmethod
+    def of(cls, event: PortfolioEvent) -> "Head":
+        return cls(event.seq, event.hash)
+
+    @classmethod
+    def read(cls, stored: object) -> "Head | None":
+        """From the stored fact; None where it is none."""
+        if not isinstance(stored, Mapping):
+            return None
+        seq, digits = stored.get("seq"), stored.get("hash")
+        return cls(seq, digits) if isinstance(seq, int) and isinstance(digits, str) else None
+
+    def fact(self) -> dict[str, Any]:
+        return {"seq": self.seq, "hash": self.hash}

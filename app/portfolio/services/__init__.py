@@ -1,0 +1,1 @@
+"""Use cases of the portfolio and the ports that they need."""

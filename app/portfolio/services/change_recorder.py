@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from app.foundation.events import PortfolioChanged
 from app.foundation.idempotency import Command
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.performance.domain.equity_curve import redenominations_payload
@@ -18,6 +17,7 @@ from app.portfolio.domain.event_log import (
     instant_text,
     number_text,
 )
+from app.portfolio.domain.events import PortfolioChanged
 from app.portfolio.domain.membership import Change, weigh
 from app.portfolio.domain.models import Portfolio, faults
 from app.portfolio.domain.rebalance_plan import rulings, targets, within_bands

@@ -25,9 +25,9 @@ from app.portfolio.services.change_recorder import Ledger
 from app.portfolio.services.decision_context import Grounds, GroundsNow
 from app.portfolio.services.replacement_candidates import correlation_of
 from app.portfolio.services.state_cache import Step
+from app.portfolio.services.tradeability import DataFacts, facts_of
 from app.portfolio.storage.controls import ControlRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
-from app.trading.services.position_sizing import DataFacts, facts_of
 
 
 @dataclass(frozen=True, slots=True)

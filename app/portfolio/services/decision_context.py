@@ -9,6 +9,7 @@ import numpy as np
 
 from app.configuration.domain.model import Configuration, CorrelationBasis, CorrelationRules
 from app.configuration.storage.configuration import ConfigurationRepository
+from app.foundation.data_status import DataStatus
 from app.foundation.decimal_math import to_millionths
 from app.foundation.errors import Code, RefusedError, UnavailableError
 from app.foundation.memoize import Views
@@ -16,14 +17,7 @@ from app.foundation.ports import Clock
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.data_quality import worst
-from app.market.domain.models import (
-    DAYS_A_YEAR,
-    PAUSED,
-    ContractKind,
-    ContractStatus,
-    DataStatus,
-    Interval,
-)
+from app.market.domain.models import DAYS_A_YEAR, PAUSED, ContractKind, ContractStatus, Interval
 from app.market.domain.panel import (
     Panel,
     Redenomination,

@@ -12,7 +12,7 @@ from app.portfolio.domain.models import Member, Portfolio
 from app.portfolio.domain.returns import SinceInclusion
 from app.portfolio.services.decision_context import Grounds
 from app.portfolio.services.target_weights import TargetWeights, target_weights
-from app.trading.services.position_sizing import DataFacts, facts_of, judge
+from app.portfolio.services.tradeability import DataFacts, facts_of, judge
 
 Realized = Mapping[str, Decimal]
 NONE_BOOKED: Final[Realized] = MappingProxyType({})

@@ -25,11 +25,11 @@ from app.portfolio.domain.returns import Figures
 from app.portfolio.services.decision_context import Grounds, GroundsNow
 from app.portfolio.services.member_views import MemberView, PortfolioView, portfolio_view, weakest
 from app.portfolio.services.replacement_candidates import correlation_of
+from app.portfolio.services.tradeability import DataFacts
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.trades import TradeRepository
 from app.scoring.storage.runs import ScoringRepository
-from app.trading.services.position_sizing import DataFacts
 
 
 @dataclass(frozen=True, slots=True)

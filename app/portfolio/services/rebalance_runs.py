@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from app.foundation.clock import SharedClock, agreed
+from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import (
     Code,
     ConflictError,
@@ -18,15 +19,14 @@ from app.foundation.idempotency import Command
 from app.foundation.ports import Clock, NewId
 from app.foundation.sql.database import BULK_STATEMENT_S, Database
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.market.domain.models import DataSource, DataStatus
 from app.portfolio.domain.event_log import instant, instant_text, number_text
 from app.portfolio.domain.rebalance_plan import Plan
 from app.portfolio.domain.rebalance_run import LEASE, Failure, Outcome, Run, RunState, Step
 from app.portfolio.domain.weight_allocation import Allocation, Flag
 from app.portfolio.services.lot_plan import LotPlan, LotRule
 from app.portfolio.services.rebalance_steps import Planned, RebalanceRequest, failure_of
+from app.portfolio.services.tradeability import DataFacts
 from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
-from app.trading.services.position_sizing import DataFacts
 
 _RETRY_S: Final = 1.0
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from app.configuration.domain.model import WeightingMethod
 from app.foundation.errors import ConflictError, ServiceError, UnavailableError
-from app.foundation.events import PlanCreated
 from app.foundation.idempotency import Command
 from app.foundation.ports import Clock
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.event_log import Draft, EventType, number_text
+from app.portfolio.domain.events import PlanCreated
 from app.portfolio.domain.membership import Change, weigh
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.proposals import Approved, agreed

@@ -39,10 +39,10 @@ from app.portfolio.services.rebalance_steps import (
     load,
 )
 from app.portfolio.services.target_weights import Optimized, Weights, kept_targets
+from app.portfolio.services.tradeability import facts_of
 from app.portfolio.services.view_cache import held_basis
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
-from app.trading.services.position_sizing import facts_of
 
 CHECK: Final = "scheduled check"
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from app.configuration.domain.sections import Policy
+from app.foundation.data_status import DataStatus
 from app.foundation.idempotency import Command, Once, Outcome, Render
 from app.foundation.ports import NewId
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.market.domain.models import DataStatus
 from app.market.domain.sectors import UNCLASSIFIED
 from app.portfolio.domain.event_log import number_text
 from app.portfolio.domain.membership import add, member_of, remove, swap
@@ -35,9 +35,9 @@ from app.portfolio.services.member_views import member_view
 from app.portfolio.services.membership import Replaced, last_facts, swap_costs
 from app.portfolio.services.proposal_book import of_swap, offer
 from app.portfolio.services.replacement_candidates import Pair, contender, contenders
+from app.portfolio.services.tradeability import DataFacts, facts_of
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.replacements import ReplacementRepository
-from app.trading.services.position_sizing import DataFacts, facts_of
 
 IMPROVED = "a better symbol, confirmed"
 

@@ -13,8 +13,8 @@ from app.portfolio.domain.weight_allocation import Allocation, Role
 from app.portfolio.domain.weighting_methods import Covariance
 from app.portfolio.services.decision_context import Grounds
 from app.portfolio.services.state_cache import Committed
+from app.portfolio.services.tradeability import DataFacts, facts_of
 from app.portfolio.services.view_cache import target_basis
-from app.trading.services.position_sizing import DataFacts, facts_of
 
 
 @dataclass(frozen=True, slots=True)

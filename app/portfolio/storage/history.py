@@ -13,10 +13,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.quick_sqlite import ALONG
-from app.operations.domain.history_audit import Head
-from app.performance.domain.equity_curve import MOVES, WEIGHS
-from app.portfolio.domain.event_log import Draft, EventType, PortfolioEvent, Stamp, seal
-from app.portfolio.storage.tables import MOVED, PORTFOLIO_ID, service_facts
+from app.foundation.sql.tables import service_facts
+from app.portfolio.domain.event_log import (
+    MOVES,
+    WEIGHS,
+    Draft,
+    EventType,
+    Head,
+    PortfolioEvent,
+    Stamp,
+    seal,
+)
+from app.portfolio.storage.tables import MOVED, PORTFOLIO_ID
 from app.portfolio.storage.tables import portfolio_history as table
 
 # Word for word the condition of the index, so that both databases see that they may use it.

@@ -6,12 +6,12 @@ from typing import Final
 from sqlalchemy import and_, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.configuration.storage.tables import system_configuration
 from app.portfolio.storage.tables import (
     PORTFOLIO_ID,
     portfolio,
     portfolio_history,
     replacement_confirmations,
-    system_configuration,
 )
 
 _confirmed = and_(

@@ -10,7 +10,6 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
-    LargeBinary,
     PrimaryKeyConstraint,
     String,
     Table,
@@ -153,35 +152,6 @@ booked_totals = Table(
     *exact("funding"),
 )
 
-system_configuration = Table(
-    "system_configuration",
-    metadata,
-    Column("version", Integer, nullable=False, autoincrement=False),
-    Column("body", JsonText, nullable=False),
-    Column("created_at", UtcInstant, nullable=False),
-    Column("created_by", String(128), nullable=False),
-    PrimaryKeyConstraint("version"),
-    CheckConstraint("version >= 1", name="version_range"),
-)
-
-idempotency_keys = Table(
-    "idempotency_keys",
-    metadata,
-    Column("principal", String(128), nullable=False),
-    Column("key", String(255), nullable=False),
-    Column("route", String(255), nullable=False),
-    Column("fingerprint", String(64), nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("locked_until", UtcInstant, nullable=False),
-    Column("status", Integer),
-    Column("headers", JsonText),
-    Column("body", LargeBinary),
-    Column("created_at", UtcInstant, nullable=False),
-    PrimaryKeyConstraint("principal", "key"),
-    CheckConstraint("state IN ('running', 'done')", name="state_known"),
-    CheckConstraint("(state = 'done') = (status IS NOT NULL)", name="answer_known"),
-    Index("ix_idempotency_keys_created_at", "created_at"),
-)
 
 replacement_confirmations = Table(
     "replacement_confirmations",
@@ -208,14 +178,6 @@ vacancies = Table(
     Column("vacated_at", UtcInstant, nullable=False),
     PrimaryKeyConstraint("portfolio_id", "symbol"),
     ForeignKeyConstraint(["portfolio_id"], ["portfolio.id"]),
-)
-
-service_facts = Table(
-    "service_facts",
-    metadata,
-    Column("key", String(64), nullable=False),
-    Column("value", JsonText, nullable=False),
-    PrimaryKeyConstraint("key"),
 )
 
 

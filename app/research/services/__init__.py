@@ -1,0 +1,1 @@
+"""Use cases of research and the ports that they need."""

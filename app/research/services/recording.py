@@ -7,9 +7,10 @@ from typing import Protocol
 import structlog
 
 from app.foundation.errors import ServiceError
-from app.foundation.ports import MarketStream, Monotonic
+from app.foundation.ports import Monotonic
 from app.market.domain.stream import Listener
 from app.market.services.backfill import first_fill
+from app.market.services.ports import MarketStream
 from app.market.services.service import MarketData
 from app.market.services.stream_consumer import StreamedMarket
 from app.research.domain.recording import BoardLine, EndOfTapeError, Schedule, Step

@@ -1,0 +1,1 @@
+"""Routes of scoring and their schemas."""

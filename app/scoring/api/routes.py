@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from app.configuration.domain.document import ConfigurationRefusedError
 from app.configuration.domain.model import Configuration
+from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code
 from app.foundation.http.async_jobs import ACCEPTED, PrefersJobDep, begun
 from app.foundation.http.dependencies import (
@@ -26,11 +27,18 @@ from app.foundation.http.request_body import Body, SymbolText
 from app.foundation.http.response_cache import of_scores
 from app.foundation.http.responses import Bodies, answer, etag, keep, not_modified, sent
 from app.foundation.http.routing import api_router
-from app.foundation.http.schemas import CursorText, IdPath, Limit, QueryFlag, QueryInt, SymbolPath
+from app.foundation.http.schemas import (
+    CHANGES,
+    UNSAID,
+    CursorText,
+    IdPath,
+    Limit,
+    QueryFlag,
+    QueryInt,
+    SymbolPath,
+)
 from app.foundation.idempotency import Answer, Command
 from app.foundation.jobs import JobKind
-from app.market.domain.models import DataStatus
-from app.portfolio.api.schemas import CHANGES, UNSAID
 from app.scoring.api.schemas import (
     AlgorithmChangedOut,
     AlgorithmIn,

@@ -10,12 +10,12 @@ import numpy as np
 from pydantic import Field
 
 from app.configuration.domain.model import Configuration
+from app.configuration.domain.sections import Family
+from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.http.request_body import Body
-from app.foundation.http.schemas import Freshness, Json, Out, Score, UtcTime
-from app.market.domain.models import DataSource, DataStatus
-from app.portfolio.api.schemas import Said
+from app.foundation.http.schemas import Freshness, Json, Out, Said, Score, UtcTime
 from app.scoring.domain.algorithm import CROSS_SECTIONAL
-from app.scoring.domain.board import Board, Card, CardStatus, Confidence, Family
+from app.scoring.domain.board import Board, Card, CardStatus, Confidence
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.counterfactual import Entry
 from app.scoring.domain.ranking import AlgorithmType, Ranked

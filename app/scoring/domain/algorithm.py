@@ -12,9 +12,9 @@ from app.configuration.domain.document import (
     validate,
 )
 from app.configuration.domain.model import Configuration
+from app.configuration.domain.sections import Family
 from app.foundation.errors import Code
 from app.scoring.domain import market_factors as factors_market
-from app.scoring.domain.board import Family
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.factors import FACTORS, Factor
 

@@ -6,18 +6,12 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
+from app.configuration.domain.sections import Family
+from app.foundation.data_status import DataSource
 from app.foundation.decimal_math import to_millionths
-from app.market.domain.models import DataSource
 from app.scoring.domain.historical_moments import DayMoments, HistoricMoments
 
 CLOCK_TOLERANCE: Final = timedelta(seconds=60)  # between the wall clocks of two processes
-
-
-class Family(StrEnum):
-    TECHNICAL = "technical"
-    FUNDAMENTAL = "fundamental"
-    MARKET_STRUCTURE = "market_structure"
-    RISK = "risk"
 
 
 class CardStatus(StrEnum):

@@ -12,10 +12,10 @@ from typing import Final
 
 import numpy as np
 
+from app.configuration.domain.sections import Family
 from app.foundation.decimal_math import ONE, all_to_millionths, to_millionths
 from app.market.domain.models import Floats, Ints
 from app.market.domain.panel import Bools
-from app.scoring.domain.board import Family
 from app.scoring.domain.cross_section import rank_to_normal, significant
 from app.scoring.domain.factors import FACTORS, Factor
 from app.scoring.domain.historical_moments import (

@@ -10,10 +10,11 @@ from typing import Final
 
 import numpy as np
 
+from app.configuration.domain.sections import Family
 from app.foundation.decimal_math import all_to_millionths
 from app.market.domain.models import Floats
 from app.market.domain.panel import Bools
-from app.scoring.domain.board import Board, Card, Family
+from app.scoring.domain.board import Board, Card
 from app.scoring.domain.composite import AlgorithmSpec, standings
 from app.scoring.domain.factors import Factor
 

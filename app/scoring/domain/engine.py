@@ -19,11 +19,11 @@ from typing import Final
 import numpy as np
 from scipy.special import ndtr
 
+from app.configuration.domain.sections import Family, Source
 from app.foundation.decimal_math import all_to_millionths, to_millionths
 from app.market.domain.models import Floats, Interval
 from app.market.domain.panel import (
     ScoringInputs,
-    Source,
     bridged,
     covered,
     known_at,
@@ -32,7 +32,7 @@ from app.market.domain.panel import (
     unbroken,
 )
 from app.market.domain.return_statistics import ewma_volatility
-from app.scoring.domain.board import BoardDraft, Card, CardStatus, Confidence, FactorReading, Family
+from app.scoring.domain.board import BoardDraft, Card, CardStatus, Confidence, FactorReading
 from app.scoring.domain.composite import LEAST_COVERAGE, AlgorithmSpec, Standings, standings
 from app.scoring.domain.factors import Factor, Measurement, measure
 from app.scoring.domain.historical_moments import HistoricMoments

@@ -9,12 +9,12 @@ from typing import Any, Final
 
 import numpy as np
 
+from app.configuration.domain.sections import Family, Source
 from app.market.domain.models import Floats
-from app.market.domain.panel import Bools, ScoringInputs, Source, fresh, present
+from app.market.domain.panel import Bools, ScoringInputs, fresh, present
 from app.market.domain.return_statistics import MARKET
 from app.scoring.domain import market_factors as factors_market
 from app.scoring.domain import price_factors as factors_price
-from app.scoring.domain.board import Family
 from app.scoring.domain.cross_section import significant
 
 IS_THE_MARKET: Final = "is_the_market"

@@ -11,9 +11,9 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from app.configuration.domain.sections import Family, Source
 from app.market.domain.models import Floats
-from app.market.domain.panel import ScoringInputs, Source
-from app.scoring.domain.board import Family
+from app.market.domain.panel import ScoringInputs
 from app.scoring.domain.factors import Factor
 
 NO_OPINION: Final = "no_opinion"

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from app.configuration.domain.sections import Family
 from app.foundation.decimal_math import to_millionths
-from app.scoring.domain.board import Board, Card, Family
+from app.scoring.domain.board import Board, Card
 from app.scoring.domain.engine import NOT_ELIGIBLE
 
 

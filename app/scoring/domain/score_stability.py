@@ -10,20 +10,18 @@ from typing import Final
 
 import numpy as np
 
-from app.configuration.domain.sections import FeedRules
+from app.configuration.domain.sections import Family, FeedRules, Source
 from app.foundation.decimal_math import to_millionths
 from app.market.domain.models import CandleSeries, Floats, Interval
 from app.market.domain.panel import (
     Panel,
     ScoringInputs,
-    Source,
     bridged,
     log_returns,
     newest,
     unbroken,
     until,
 )
-from app.scoring.domain.board import Family
 from app.scoring.domain.composite import AlgorithmSpec, standings
 from app.scoring.domain.factors import measure
 from app.scoring.domain.historical_moments import LEAST_UNIVERSE

@@ -1,0 +1,1 @@
+"""Use cases of scoring and the ports that they need."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
+from app.configuration.domain.sections import Family
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.scoring.domain.algorithm import made
-from app.scoring.domain.board import Family
 from app.scoring.domain.composite import FORMULA, AlgorithmSpec
 from app.scoring.domain.factors import FACTORS, Factor
 from app.scoring.storage.runs import Algorithm, ScoringRepository

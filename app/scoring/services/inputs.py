@@ -5,9 +5,10 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from app.configuration.domain.sections import Source
+from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code, UnavailableError
-from app.market.domain.models import DataSource, DataStatus
-from app.market.domain.panel import NO_QUOTE, ScoringInputs, Source, fresh
+from app.market.domain.panel import NO_QUOTE, ScoringInputs, fresh
 from app.market.domain.symbols import SymbolEntry
 from app.market.services.exchange_clock import MAX_DOUBT_S
 

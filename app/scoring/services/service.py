@@ -9,20 +9,20 @@ from typing import Any, Final
 import structlog
 
 from app.configuration.domain.model import Configuration
+from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, NotFoundError, ServiceError, UnavailableError
-from app.foundation.events import ScoresUpdated, score_changes
 from app.foundation.idempotency import Command, Once, Outcome, Render
 from app.foundation.ports import Clock, Monotonic, NewId
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.data_quality import worst
-from app.market.domain.models import DataStatus
 from app.market.services.feed_leader import Fence, anybody
 from app.market.storage.shared_market import SharedMarketRepository
 from app.scoring.domain.algorithm import algorithm, changes_of
 from app.scoring.domain.board import CLOCK_TOLERANCE, Board, BoardDraft, Card
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
+from app.scoring.domain.events import ScoresUpdated, score_changes
 from app.scoring.domain.factors import FACTORS, Factor
 from app.scoring.domain.historical_moments import HistoricMoments, historic
 from app.scoring.domain.ranking import AlgorithmType, Ranked, ranked

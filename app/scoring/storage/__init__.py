@@ -1,0 +1,1 @@
+"""SQL of scoring: tables and repositories."""

@@ -13,11 +13,12 @@ from typing import Any, Final
 from sqlalchemy import Row, Select, Text, and_, bindparam, func, or_, select, tuple_, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.configuration.domain.sections import Family
+from app.foundation.data_status import DataSource
 from app.foundation.sql.statements import add_rows, insert
 from app.foundation.sql.types import ReadyJson, ready_json
-from app.market.domain.models import DataSource
 from app.market.storage.tables import symbols as listings
-from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading, Family
+from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
 from app.scoring.storage.moments import historic_moments, historic_row
 from app.scoring.storage.tables import (
     IS_PROVISIONAL,

@@ -20,9 +20,8 @@ from app.foundation.http.pagination import Page, cut, moment_and_id
 from app.foundation.http.request_body import Body, NameText, SymbolText
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
-from app.foundation.http.schemas import CursorText, IdPath, Limit, Out, QueryInt, TimeIn
+from app.foundation.http.schemas import NAMES, CursorText, IdPath, Limit, Out, QueryInt, TimeIn
 from app.foundation.idempotency import Answer, Command
-from app.portfolio.api.schemas import NAMES
 from app.signals.api.schemas import PendingSignalOut, SignalOut, SignalStatisticsOut
 from app.signals.domain.models import Claim, Direction
 from app.signals.services.intake import Taken

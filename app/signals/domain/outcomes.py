@@ -8,7 +8,8 @@ from statistics import median
 from typing import Final
 
 from app.foundation.decimal_math import is_above
-from app.market.domain.models import ContractStatus, Interval
+from app.market.domain.hourly_bars import Bar
+from app.market.domain.models import Interval
 from app.market.domain.panel import is_redenomination
 
 HOUR_MS: Final = Interval.HOUR.ms
@@ -18,14 +19,6 @@ REACH_MS: Final = 5 * HOUR_MS
 GRACE: Final = timedelta(hours=6)
 LEAST_NAMES: Final = 15  # among fewer a median says little; source: QUANT section 12
 LEAST_SHARE: Final = 0.8  # of the universe must have a return
-OVER: Final = frozenset(
-    {
-        ContractStatus.BEING_SETTLED,
-        ContractStatus.SETTLED,
-        ContractStatus.CLOSED,
-        ContractStatus.VANISHED,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +42,6 @@ class Window:
     @property
     def ends_ms(self) -> int:
         return int(self.ends_at.timestamp()) * 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """One closed hourly bar."""
-
-    opened_ms: int
-    open: float
-    close: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Use cases of signals and the ports that they need."""

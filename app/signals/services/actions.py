@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from app.configuration.domain.sections import Policy
 from app.foundation.errors import ConflictError, PreconditionFailedError, RefusedError
-from app.foundation.events import ProposalOpened
 from app.foundation.idempotency import Along, Command, Outcome, Render
 from app.foundation.ports import NewId
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.candidate_selection import refuse
+from app.portfolio.domain.events import ProposalOpened
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.proposals import Decision, Proposal, ProposalKind, ProposalState
 from app.portfolio.domain.replacement import Block, Leaver, propose

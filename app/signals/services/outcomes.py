@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from app.foundation.events import SignalOutcomesBooked
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.services.decision_context import GroundsNow
 from app.scoring.storage.hourly_bars import HourlyBarRepository
+from app.signals.domain.events import SignalOutcomesBooked
 from app.signals.domain.opinion_pool import clipped
 from app.signals.domain.outcomes import GRACE, HOUR_MS, REACH_MS, Field, Window, gain_of
 from app.signals.domain.track_record import Record, SourceKey, claimed, is_right

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from app.foundation.events import SignalChanged
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.signals.domain.evaluated_signal import Judged
+from app.signals.domain.events import SignalChanged
 
 
 def tell(unit: UnitOfWork, changed: Iterable[Judged], at: datetime) -> None:

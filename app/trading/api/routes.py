@@ -14,6 +14,7 @@ from app.foundation.http.errors import problems
 from app.foundation.http.response_cache import of_memory
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
+    NAMES,
     Freshness,
     MoneyString,
     Out,
@@ -26,9 +27,10 @@ from app.foundation.http.schemas import (
     finite,
     percent,
 )
-from app.portfolio.api.schemas import NAMES, freshness
+from app.portfolio.api.schemas import freshness
+from app.portfolio.services.tradeability import Check, DataFacts, Verdict
 from app.trading.domain.position_sizing import Cap, CapName, TrackRecord
-from app.trading.services.position_sizing import Check, DataFacts, SizedPosition, Tradeable, Verdict
+from app.trading.services.position_sizing import SizedPosition, Tradeable
 from app.trading.services.safety import SafetyReport
 
 router = api_router("portfolio", "/portfolio")

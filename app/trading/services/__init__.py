@@ -1,0 +1,1 @@
+"""Use cases of trading and the ports that they need."""

@@ -1,25 +1,30 @@
 """May it be traded, and how much: answers for the trading engine, each with its reasons."""
 
 from dataclasses import dataclass, replace
-from datetime import datetime
 from decimal import Decimal
 
-from app.foundation.decimal_math import to_millionths
 from app.foundation.errors import Code
 from app.foundation.memoize import Basis
 from app.foundation.sql.database import Database
 from app.market.domain.liquidity import depth_shown
-from app.market.domain.models import DataSource, DataStatus, Interval
+from app.market.domain.models import Interval
 from app.market.domain.symbols import specification_of
-from app.market.services.quotes import spread
 from app.market.services.view import Quote
 from app.portfolio.domain.models import FULL, Portfolio
-from app.portfolio.domain.rebalance_plan import may_trade
 from app.portfolio.domain.risk import value_at_risk
 from app.portfolio.domain.target_weights import volatility
 from app.portfolio.services.decision_context import Grounds, GroundsNow
 from app.portfolio.services.lot_plan import lot_plan
 from app.portfolio.services.state_cache import Committed
+from app.portfolio.services.tradeability import (
+    CLOCK,
+    FRESH,
+    MODE,
+    DataFacts,
+    Verdict,
+    facts_of,
+    judge,
+)
 from app.portfolio.services.view_cache import held_basis
 from app.trading.domain.position_sizing import (
     Conditions,
@@ -30,51 +35,6 @@ from app.trading.domain.position_sizing import (
     nothing,
     size,
 )
-
-SWITCH, BAN, MEMBER, OPEN, ENDING, MARKET, CLOCK, MODE, FRESH, QUALITY, SCORE, SPECIFICATION = (
-    "trading_switch",
-    "not_banned",
-    "member",
-    "contract_open",
-    "no_delisting",
-    "market_open",
-    "clock_known",
-    "service_decides",
-    "data_fresh",
-    "data_quality",
-    "score",
-    "specification",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One condition; `value` and `limit` where it is a number."""
-
-    name: str
-    passed: bool
-    value: float | None
-    limit: float | None
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """`reason` is the detail of the first check that failed, or why it may be traded."""
-
-    symbol: str
-    trade: bool
-    reason: str
-    checks: tuple[Check, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class DataFacts:
-    """How old the market data is and who said it."""
-
-    as_of: datetime | None
-    data_source: DataSource
-    data_status: DataStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,63 +55,6 @@ class SizedPosition:
     size: PositionSize
 
 
-def facts_of(grounds: Grounds) -> DataFacts:
-    market = grounds.market
-    return DataFacts(market.as_of(), market.source, grounds.data_status)
-
-
-def judge(
-    symbol: str, portfolio: Portfolio, grounds: Grounds, counted_by: str | None = None
-) -> Verdict:
-    """Every condition for trading a symbol, in the order in which they are told.
-
-    `counted_by` names the specification of lots that wait to be ordered; None: there are none.
-    Hysteresis: a member with a target weight stays tradable down to the leave threshold, one
-    without needs the enter threshold. That memory moves only with committed changes.
-    """
-    member = portfolio.member(symbol)
-    score = grounds.score(symbol)
-    settings = grounds.configuration
-    traded = member is not None and member.target_weight_u > 0
-    limit = settings.leave_score if traded else settings.enter_score
-    enough = member is not None and score is not None and may_trade(score, member, settings)
-    halted, clock = grounds.market.is_halted(), grounds.market.is_clock_safe()
-    is_open, fresh = grounds.is_open(symbol), grounds.is_fresh(symbol)
-    ending = grounds.is_ending(symbol)
-    refusal = grounds.mode.refusal
-    known = "has no score" if score is None else f"scores {score:.4f}"
-    switch, ban = grounds.controls.switch, grounds.controls.ban(symbol)
-    off = (
-        "trading is switched on" if switch.enabled else f"trading is switched off: {switch.reason}"
-    )
-    checks = (
-        Check(SWITCH, switch.enabled, None, None, off),
-        Check(
-            BAN, ban is None, None, None, "it is not banned" if ban is None else f"banned: {ban}"
-        ),
-        Check(MEMBER, member is not None, None, None, _say(member is not None, "a member")),
-        Check(OPEN, is_open, None, None, f"the contract is {grounds.status_of(symbol).value}"),
-        Check(ENDING, not ending, None, None, _end(ending)),
-        Check(MARKET, not halted, None, None, _say(not halted, "traded at the exchange")),
-        Check(CLOCK, clock, None, None, f"the exchange's time is {'' if clock else 'not '}known"),
-        Check(MODE, refusal is None, None, None, _decides(grounds)),
-        Check(FRESH, fresh, None, None, f"the market data is {'fresh' if fresh else 'stale'}"),
-        _quality(symbol, grounds),
-        Check(SCORE, enough, score, limit, f"it {known}, {limit:g} is needed"),
-        *(() if counted_by is None else (_specification(symbol, grounds, counted_by),)),
-    )
-    failed = next((check for check in checks if not check.passed), None)
-    reason = "all checks passed" if failed is None else failed.detail
-    return Verdict(symbol, failed is None, reason, checks)
-
-
-def _decides(grounds: Grounds) -> str:
-    """Whether the mode lets anything be decided."""
-    refusal = grounds.mode.refusal
-    said = f"the mode is {grounds.mode.mode.value}"
-    return said if refusal is None else f"{said}: {refusal.detail}"
-
-
 def refused_by(verdict: Verdict, grounds: Grounds) -> Code | None:
     """The code of the refusal where nothing could be decided; None for a decision."""
     failed = next((check.name for check in verdict.checks if not check.passed), None)
@@ -159,38 +62,6 @@ def refused_by(verdict: Verdict, grounds: Grounds) -> Code | None:
         return None
     refusal = grounds.mode.refusal
     return Code.MARKET_DATA_STALE if refusal is None else refusal.code
-
-
-def _specification(symbol: str, grounds: Grounds, counted_by: str) -> Check:
-    """Whether a lot is still what it was when lots were counted: else they are void."""
-    quote = grounds.market.quote(symbol)
-    is_same = quote is not None and specification_of(quote.contract) == counted_by
-    said = "the contract is as it was" if is_same else "the contract is specified otherwise by now"
-    return Check(SPECIFICATION, is_same, None, None, f"{said} when the lots were counted")
-
-
-def _quality(symbol: str, grounds: Grounds) -> Check:
-    """Whether prices and quote are believed; an order needs a quote that makes sense."""
-    doubt, quote = grounds.doubt(symbol), grounds.market.quote(symbol)
-    if doubt is not None:
-        return Check(QUALITY, False, None, None, f"its prices are in quarantine: {doubt}")
-    if grounds.is_frozen(symbol):
-        return Check(QUALITY, False, None, None, "nobody trades it while its index moves on")
-    limit = grounds.configuration.quality.max_spread
-    width = None if quote is None else spread(quote.bid, quote.ask)
-    if width is None:
-        return Check(QUALITY, False, None, limit, "it has no quote with a bid below its ask")
-    share = width / 10_000
-    said = f"the spread is {share:.3%} of mid, {limit:.1%} may be"
-    return Check(QUALITY, to_millionths(share) <= to_millionths(limit), share, limit, said)
-
-
-def _end(is_near: bool) -> str:
-    return "its delisting is near" if is_near else "no delisting is near"
-
-
-def _say(holds: bool, what: str) -> str:
-    return f"it is {what}" if holds else f"it is not {what}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from app.market.domain.sectors import UNCLASSIFIED
 from app.portfolio.domain.models import Portfolio, faults
 from app.portfolio.services.decision_context import Grounds, GroundsNow
 from app.portfolio.services.replacement_candidates import contender
+from app.portfolio.services.tradeability import DataFacts, facts_of, judge
 from app.portfolio.services.view_cache import held_basis
-from app.trading.services.position_sizing import DataFacts, facts_of, judge
 
 Pairs = Mapping[tuple[str, str], float]
 

@@ -12,8 +12,8 @@ from decimal import Decimal
 
 from app.adapters.kucoin.stream_terms import Action, Backfill, Control, Send
 from app.configuration.domain.model import Configuration
+from app.configuration.domain.sections import Source
 from app.market.domain.models import Ticker
-from app.market.domain.panel import Source
 from app.market.domain.stream import MessageOrder, Newest, QuoteUpdate, Told, Topic, TopicKind
 from app.market.services.exchange_clock import ServerClock, instant
 from app.market.services.quote_book import MarketQuotes

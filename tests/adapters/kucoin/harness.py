@@ -15,9 +15,10 @@ from aiohttp import web
 
 from app.adapters.kucoin.exchange import KucoinExchange, open_exchange
 from app.adapters.kucoin.limits import KucoinLimits
+from app.foundation.data_status import DataSource
 from app.foundation.errors import ServiceError
-from app.foundation.ports import Exchange
-from app.market.domain.models import DataSource, Rejection
+from app.market.domain.models import Rejection
+from app.market.services.ports import Exchange
 from app.sandbox.exchange import Exchange as Sandbox
 from app.sandbox.options import SandboxOptions
 from app.sandbox.routes import EXCHANGE

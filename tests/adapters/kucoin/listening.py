@@ -13,8 +13,8 @@ import aiohttp
 from app.adapters.kucoin.exchange import KucoinExchange, open_exchange
 from app.adapters.kucoin.stream import KucoinStream
 from app.adapters.kucoin.stream_terms import StreamTerms
+from app.foundation.data_status import DataSource
 from app.foundation.errors import Code, UnavailableError
-from app.market.domain.models import DataSource
 from app.market.domain.stream import Told, Topic, TopicKind, Update
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange

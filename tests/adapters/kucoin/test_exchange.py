@@ -12,15 +12,9 @@ from aiohttp import web
 from app.adapters.kucoin.limits import KucoinLimits
 from app.adapters.kucoin.parse_contracts import contracts as parse_listing
 from app.adapters.kucoin.rest import RestClient
+from app.foundation.data_status import DataSource
 from app.foundation.errors import BadResponseError, Code, RefusedError
-from app.market.domain.models import (
-    Contract,
-    ContractStatus,
-    DataSource,
-    ExchangeStatus,
-    Interval,
-    LinkState,
-)
+from app.market.domain.models import Contract, ContractStatus, ExchangeStatus, Interval, LinkState
 from tests.adapters.kucoin.harness import (
     Counting,
     Heard,

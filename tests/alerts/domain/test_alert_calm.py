@@ -23,7 +23,8 @@ from app.alerts.domain.lifecycle import SEES, Evaluation, evaluate
 from app.alerts.domain.models import Alert, Reading, Rule
 from app.alerts.domain.rules import RULES
 from app.configuration.domain.model import Configuration
-from app.market.domain.models import DataSource, DataStatus, ExchangeLink, LinkState
+from app.foundation.data_status import DataSource, DataStatus
+from app.market.domain.models import ExchangeLink, LinkState
 from tests.support.portfolios import T0
 
 SETTINGS = Configuration()

@@ -19,7 +19,8 @@ from app.alerts.domain.models import Alert, Reading, Rule, Side, rank
 from app.alerts.domain.rules import RULES, in_force
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import AlertRules, Severity, StateRule
-from app.market.domain.models import DataSource, DataStatus, ExchangeLink, LinkState
+from app.foundation.data_status import DataSource, DataStatus
+from app.market.domain.models import ExchangeLink, LinkState
 from tests.support.portfolios import T0
 
 SETTINGS = Configuration()

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from app.alerts.domain.events import AlertRaised, AlertResolved
 from app.alerts.domain.models import Resolution, Rule
 from app.alerts.domain.notifications import (
     DIGEST_LINES,
@@ -23,17 +24,12 @@ from app.alerts.domain.notifications import (
     pause_s,
     room,
 )
+from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Limit, NotificationRules, Severity
-from app.foundation.events import (
-    AlertRaised,
-    AlertResolved,
-    ConfigurationChanged,
-    PlanCreated,
-    PortfolioChanged,
-    ProposalOpened,
-)
-from app.operations.domain.event_codec import EventRecord, drafts_of
+from app.foundation.events import EventRecord
+from app.operations.domain.event_codec import drafts_of
+from app.portfolio.domain.events import PlanCreated, PortfolioChanged, ProposalOpened
 
 T0 = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 RULES = NotificationRules()

@@ -99,8 +99,8 @@ async def test_where_others_may_write_two_statements_say_that_nothing_was_commit
     assert len({sql for sql in asked if sql.startswith("SELECT")}) == 2, asked
     # A pending one that never opened leaves no row, and is gone from memory all the same.
     async with desk.database.write() as unit:
-        await unit.get(AlertRepository).save([replace(alert, id="p", subject="X", state=AlertState.PENDING,
-                                        opened_at=None)])  # fmt: skip
+        pending = replace(alert, id="p", subject="X", state=AlertState.PENDING, opened_at=None)
+        await unit.get(AlertRepository).save([pending])
     with statements(desk.database) as asked:
         assert await shown(desk) == (alert,)
     assert any("FROM alerts" in sql for sql in asked)

@@ -7,12 +7,12 @@ from typing import cast
 import pytest
 
 from app.alerts.services.monitor import AlertingPulse
+from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.event_bus import Bus
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
-from app.market.domain.models import DataStatus
-from app.operations.services.health import ComponentHealth, ComponentState
+from app.operations.services.health_models import ComponentHealth, ComponentState
 from app.operations.services.process_metrics import buffers_of
 from tests.operations.services.test_status import NOW, World
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app.alerts.domain.events import AlertRaised, AlertResolved
 from app.alerts.domain.models import Alert, AlertState, Resolution, Rule, Side
 from app.alerts.domain.rules import RuleInForce
 from app.alerts.services.monitor import AlertWatch
@@ -16,7 +17,6 @@ from app.alerts.storage.alerts import AlertRepository
 from app.configuration.domain.document import ConfigurationRefusedError
 from app.configuration.domain.sections import Severity
 from app.foundation.errors import Code, ConflictError, NotFoundError, RefusedError, UnavailableError
-from app.foundation.events import AlertRaised, AlertResolved
 from app.foundation.idempotency import Command
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database

@@ -18,6 +18,7 @@ from app.adapters.notifications.egress import Egress
 from app.adapters.notifications.people import People
 from app.adapters.notifications.webhook import Webhook
 from app.adapters.vault import Vault
+from app.alerts.domain.events import AlertRaised
 from app.alerts.domain.models import Rule
 from app.alerts.domain.notifications import (
     MOST_HELD,
@@ -32,15 +33,16 @@ from app.alerts.services.notifications import ChannelDraft, Notifications
 from app.alerts.services.notifier import by_kind
 from app.alerts.storage.notifications import NotificationRepository
 from app.configuration.domain.document import validate
+from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Severity
 from app.configuration.services.current import SettingsInForce
 from app.foundation.errors import Code, ConflictError, NotFoundError, RefusedError
-from app.foundation.events import AlertRaised, ConfigurationChanged, PlanCreated, PortfolioChanged
 from app.foundation.idempotency import Answer, Once
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
+from app.portfolio.domain.events import PlanCreated, PortfolioChanged
 from tests.support.desk import NOW, WHO
 
 SECRET = "a secret of the receiver"

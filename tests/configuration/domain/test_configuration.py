@@ -14,9 +14,8 @@ from app.configuration.domain.document import (
     validate,
 )
 from app.configuration.domain.model import Cadences, Configuration, CorrelationBasis
-from app.configuration.domain.sections import FeedRules, Policy
+from app.configuration.domain.sections import FeedRules, Policy, Source
 from app.foundation.errors import Code
-from app.market.domain.panel import Source
 
 DEFAULT = Configuration()
 

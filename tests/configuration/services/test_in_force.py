@@ -6,17 +6,18 @@ from datetime import UTC, datetime
 
 from structlog.testing import capture_logs
 
+from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.configuration.services.current import SettingsInForce
 from app.configuration.storage.configuration import ConfigurationRepository
+from app.configuration.storage.tables import system_configuration
 from app.container.feed import overheard
 from app.foundation.event_bus import Bus
-from app.foundation.events import ConfigurationChanged
+from app.foundation.events import EventRecord
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
-from app.operations.domain.event_codec import EventRecord, drafts_of
+from app.operations.domain.event_codec import drafts_of
 from app.operations.services.event_stream import EventStream
-from app.portfolio.storage.tables import system_configuration
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NEWER = replace(Configuration(), version=2, max_portfolio_symbols=12)

@@ -8,9 +8,9 @@ import pytest
 from app.configuration.domain.document import as_document
 from app.configuration.domain.model import Configuration
 from app.configuration.storage.configuration import ConfigurationRepository
+from app.configuration.storage.tables import system_configuration
 from app.foundation.errors import Code, ConflictError, NotFoundError, UnavailableError
 from app.foundation.sql.database import Database
-from app.portfolio.storage.tables import system_configuration
 from tests.support.worlds import LATER, T0
 
 

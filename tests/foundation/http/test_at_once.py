@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from app.foundation.http.server import MAX_HEAD_BYTES
 from app.foundation.http.uvicorn_server import server_config
 from app.foundation.metrics import Metrics
-from app.market.services.service_mode import Mode
+from app.foundation.mode import Mode
 from tests.foundation.http.test_kept import TAG, Bench, asked_again, routes
 from tests.foundation.http.test_packing import LARGE
 from tests.foundation.http.test_packing import routes as sized

@@ -14,7 +14,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Message, Scope
 
 from app.foundation.metrics import Metrics
-from app.market.services.service_mode import Mode
+from app.foundation.mode import Mode
 from app.telemetry.logging import configure_logging
 from tests.support.harness import make_api, open_client, serve
 from tests.support.judging import problem

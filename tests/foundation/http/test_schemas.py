@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import NotFoundError
 from app.foundation.http.dependencies import by, caller
 from app.foundation.http.responses import (
@@ -37,7 +38,6 @@ from app.foundation.http.schemas import (
     percent,
 )
 from app.foundation.idempotency import Command, Outcome
-from app.market.domain.models import DataSource, DataStatus
 from app.portfolio.domain.models import FULL
 
 

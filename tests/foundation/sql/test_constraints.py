@@ -4,8 +4,8 @@ import pytest
 from sqlalchemy import text
 
 from app.configuration.storage.configuration import ConfigurationRepository
+from app.container.tables import APPEND_ONLY
 from app.foundation.errors import Code, ServiceError
-from app.foundation.sql import triggers
 from app.foundation.sql.database import Database
 from app.foundation.sql.errors import OURS, RULES
 from app.foundation.sql.metadata import metadata
@@ -18,7 +18,7 @@ def test_B05_no_constraint_is_without_a_word() -> None:
     tables = metadata.tables.values()
     names = {str(rule.name) for table in tables for rule in table.constraints}
     names |= {str(index.name) for table in tables for index in table.indexes if index.unique}
-    names |= {f"{table.name}_append_only" for table in triggers.APPEND_ONLY}
+    names |= {f"{table.name}_append_only" for table in APPEND_ONLY}
     assert RULES.keys() | OURS == names
     assert not RULES.keys() & OURS
 

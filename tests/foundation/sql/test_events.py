@@ -10,13 +10,15 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
-from app.foundation.events import PlanCreated, ScoreChanged, ScoresUpdated
+from app.foundation.events import EventRecord, Topic
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import url_of
 from app.foundation.sql.events import CHANNEL, EventRepository
 from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.operations.domain.event_codec import EventRecord, Topic, event_of
+from app.operations.domain.event_codec import event_of
+from app.portfolio.domain.events import PlanCreated
+from app.scoring.domain.events import ScoreChanged, ScoresUpdated
 from tests.support.worlds import LATER, T0
 
 PLAN = PlanCreated("run", 1, 0, T0)

@@ -2,10 +2,10 @@
 
 import pytest
 
+from app.foundation.data_status import DataSource
 from app.foundation.errors import Code
 from app.foundation.sql.database import Database, DataSourceMismatchError
 from app.foundation.sql.facts import FactRepository
-from app.market.domain.models import DataSource
 
 
 async def test_a_fact_is_kept_or_overwritten(database: Database) -> None:

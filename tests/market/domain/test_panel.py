@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from app.configuration.domain.sections import Source
 from app.market.domain.models import CandleSeries, Floats, Interval
-from app.market.domain.panel import Panel, Source, bridged, covered, fresh, known_at, present
+from app.market.domain.panel import Panel, bridged, covered, fresh, known_at, present
 from tests.support.scoring_inputs import AS_OF_MS, make_inputs
 
 HOUR = Interval.HOUR.ms

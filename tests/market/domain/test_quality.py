@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.foundation.data_status import DataStatus
 from app.market.domain.data_quality import (
     EMPTY,
     bridged_bars,
@@ -21,7 +22,7 @@ from app.market.domain.data_quality import (
     wanted_from_ms,
     worst,
 )
-from app.market.domain.models import CandleSeries, DataStatus, Interval
+from app.market.domain.models import CandleSeries, Interval
 
 HOUR = Interval.HOUR.ms
 START = 1_700_000_000_000 // HOUR * HOUR

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.configuration.domain.sections import QualityRules
-from app.market.domain.models import DataStatus
+from app.foundation.data_status import DataStatus
 from app.market.domain.price_quarantine import Doubt
 from app.market.domain.quality_report import QualityVerdict, SymbolData, report
 

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from app.configuration.domain.sections import Source
+from app.foundation.data_status import DataStatus
 from app.foundation.sql.database import Database
-from app.market.domain.models import DataStatus
-from app.market.domain.panel import Source
 from app.market.domain.quality_report import QualityVerdict
 from app.market.domain.stream import QuoteUpdate
 from app.market.services.publisher import packed, shared, unpacked

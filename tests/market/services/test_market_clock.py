@@ -6,8 +6,8 @@ from typing import cast
 
 import pytest
 
-from app.foundation.ports import Exchange
 from app.market.services.exchange_clock import ServerClock
+from app.market.services.ports import Exchange
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 START_MS = START.timestamp() * 1000

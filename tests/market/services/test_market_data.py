@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from app.configuration.domain.model import Cadences, Configuration, EligibilityFloors
+from app.configuration.domain.sections import Source
+from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.idempotency import Once
 from app.foundation.sql.database import Database
 from app.market.domain.data_quality import EMPTY, bridged_bars
-from app.market.domain.models import CandleSeries, Contract, ContractStatus, DataStatus, Interval
-from app.market.domain.panel import Source, fresh, present
+from app.market.domain.models import CandleSeries, Contract, ContractStatus, Interval
+from app.market.domain.panel import fresh, present
 from app.market.services.backfill import FIRST_BOOKS, STAGES, first_fill
 from app.market.services.service import MarketData
 from app.market.storage.candles import CandleRepository

@@ -10,12 +10,13 @@ import pytest
 from sqlalchemy import func, select, text
 
 from app.configuration.domain.model import Configuration
+from app.configuration.domain.sections import Source
+from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.idempotency import Once
 from app.foundation.sql.database import Database
 from app.foundation.sql.leases import LeaseRepository
-from app.market.domain.models import ContractStatus, DataStatus, ExchangeStatus, Interval, LinkState
-from app.market.domain.panel import Source
+from app.market.domain.models import ContractStatus, ExchangeStatus, Interval, LinkState
 from app.market.services.backfill import first_fill
 from app.market.services.contract_sync import SyncRequests
 from app.market.services.feed_leader import FeedLease, LeaseTimes

@@ -10,10 +10,11 @@ from decimal import Decimal
 
 import pytest
 
+from app.configuration.domain.sections import Source
+from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.sql.database import Database
-from app.market.domain.models import DataStatus, Interval
-from app.market.domain.panel import Source
+from app.market.domain.models import Interval
 from app.market.domain.stream import (
     NO_STREAM,
     BarUpdate,

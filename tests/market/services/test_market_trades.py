@@ -6,9 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from app.configuration.domain.sections import QualityRules
+from app.configuration.domain.sections import QualityRules, Source
 from app.foundation.sql.database import Database
-from app.market.domain.panel import Source
 from app.market.domain.price_quarantine import Doubt
 from app.market.domain.stream import MarkUpdate, Topic, TopicKind, TradeUpdate
 from app.market.services.symbol_quality import doubt_of

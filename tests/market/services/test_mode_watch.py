@@ -6,15 +6,17 @@ from uuid import uuid4
 
 import pytest
 
+from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
-from app.foundation.events import ModeChanged
+from app.foundation.events import Topic
+from app.foundation.mode import Mode
 from app.foundation.sql.database import Database
 from app.foundation.sql.events import EventRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.market.domain.models import DataStatus
+from app.market.domain.events import ModeChanged
 from app.market.services.mode_watch import ModeWatch
-from app.market.services.service_mode import Cause, MarketLevel, Mode, ModeNow, cause_of, mode_of
-from app.operations.domain.event_codec import Topic, event_of
+from app.market.services.service_mode import Cause, MarketLevel, ModeNow, cause_of, mode_of
+from app.operations.domain.event_codec import event_of
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FRESH = MarketLevel(DataStatus.FRESH, 0)

@@ -9,12 +9,13 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import text
 
+from app.configuration.domain.sections import Source
+from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.idempotency import Once
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.market.domain.models import CandleSeries, DataStatus, ExchangeLink, Interval, LinkState
-from app.market.domain.panel import Source
+from app.market.domain.models import CandleSeries, ExchangeLink, Interval, LinkState
 from app.market.domain.price_quarantine import Doubt
 from app.market.domain.quality_report import QualityVerdict
 from app.market.domain.reference_prices import ReferencePrice

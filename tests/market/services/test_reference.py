@@ -8,10 +8,11 @@ from typing import cast
 
 import pytest
 
+from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.idempotency import Once
 from app.foundation.sql.database import Database
-from app.market.domain.models import DataStatus, Interval
+from app.market.domain.models import Interval
 from app.market.domain.reference_prices import ReferencePrice
 from app.market.services.backfill import first_fill
 from app.market.services.quality import QualityService

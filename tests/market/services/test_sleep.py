@@ -5,12 +5,14 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app.configuration.domain.model import Configuration
+from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.idempotency import Once
+from app.foundation.mode import Mode
 from app.foundation.sql.database import Database
-from app.market.domain.models import DataStatus, Interval
+from app.market.domain.models import Interval
 from app.market.services.service import MarketData
-from app.market.services.service_mode import Mode, mode_of
+from app.market.services.service_mode import mode_of
 from app.scoring.services.service import Scoring
 from tests.market.services.test_market_stream import Scene, frozen_scene
 

@@ -14,9 +14,9 @@ from app.market.domain.quality_report import QualityVerdict
 from app.market.services.backfill import first_fill
 from app.market.services.quality_reports import quality_of
 from app.market.services.service import MarketData
+from app.portfolio.services.tradeability import FRESH, QUALITY
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
-from app.trading.services.position_sizing import FRESH, QUALITY
 from tests.support.desk import NOW, WHO, Desk
 from tests.support.live_market import CONTRACTS, LiveMarket, open_market
 

@@ -11,9 +11,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from app.foundation.data_status import DataSource
+from app.foundation.events import Topic
 from app.foundation.sql.events import EventRepository
-from app.market.domain.models import DataSource
-from app.operations.domain.event_codec import Topic
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from app.settings import DatabaseSettings, KucoinSettings, Settings

@@ -12,11 +12,13 @@ import aiohttp
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
-from app.foundation.events import ConfigurationChanged, PlanCreated, ScoreChanged, ScoresUpdated
+from app.foundation.events import Topic
 from app.foundation.sql.database import Database
-from app.operations.domain.event_codec import Topic
 from app.operations.services.event_stream import KEEP
+from app.portfolio.domain.events import PlanCreated
+from app.scoring.domain.events import ScoreChanged, ScoresUpdated
 from tests.support.desk import NOW, SYMBOLS, WHO
 from tests.support.streaming import PATIENCE_S, Client, Served, StreamDesk, masked, served
 

@@ -10,12 +10,13 @@ import httpx2
 import pytest
 
 from app.alerts.services.monitor import AlertingPulse
+from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
+from app.foundation.health_facts import TaskFacts
 from app.foundation.metrics import Metrics
-from app.foundation.ports import LinkState
 from app.foundation.sql.database import Database
-from app.market.domain.models import DataStatus
-from app.operations.services.health import Status, TaskFacts
+from app.market.domain.models import LinkState
+from app.operations.services.health import Status
 from app.workers.restarts import CRASHES
 from tests.operations.services.test_status import LINK, NOW, World
 from tests.support.harness import PREFIX, make_api, open_client

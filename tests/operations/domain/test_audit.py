@@ -10,13 +10,12 @@ from app.operations.domain.history_audit import (
     UNRECORDED,
     Break,
     Findings,
-    Head,
     StoredEvent,
     concluded,
     follow,
 )
 from app.portfolio.domain import membership
-from app.portfolio.domain.event_log import PortfolioEvent, Stamp, digest, fold, seal
+from app.portfolio.domain.event_log import Head, PortfolioEvent, Stamp, digest, fold, seal
 from app.portfolio.domain.models import EMPTY
 from tests.support.portfolios import NAMES, T0, newcomer
 

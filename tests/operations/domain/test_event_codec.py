@@ -8,37 +8,26 @@ from typing import Any
 
 import pytest
 
+from app.alerts.domain.events import AlertRaised, AlertResolved
 from app.alerts.domain.models import Resolution, Rule
+from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Severity
 from app.foundation import events
-from app.foundation.events import (
-    AlertRaised,
-    AlertResolved,
-    ConfigurationChanged,
-    JobChange,
-    JobChanged,
-    ModeChanged,
+from app.foundation.data_status import DataSource
+from app.foundation.events import EventDraft, JobChange, JobChanged, Topic
+from app.foundation.jobs import JobState
+from app.market.domain.events import ModeChanged
+from app.operations.domain.event_codec import KINDS, NOT_STORED, drafts_of, event_of
+from app.portfolio.domain.events import (
     PlanCreated,
     PortfolioChanged,
     ProposalDecided,
     ProposalOpened,
-    ScoreChanged,
-    ScoresUpdated,
-    SignalChanged,
-    score_changes,
-)
-from app.foundation.jobs import JobState
-from app.market.domain.models import DataSource
-from app.operations.domain.event_codec import (
-    KINDS,
-    NOT_STORED,
-    EventDraft,
-    Topic,
-    drafts_of,
-    event_of,
 )
 from app.scoring.domain.board import Board, Card, CardStatus
+from app.scoring.domain.events import ScoreChanged, ScoresUpdated, score_changes
+from app.signals.domain.events import SignalChanged
 
 T0 = datetime(2026, 3, 4, 5, 6, 7, 89, tzinfo=UTC)
 SCORE = ScoreChanged("run", "BTCUSDT", 0.1 + 0.2, None, 3, T0)

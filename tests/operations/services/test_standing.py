@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from app.foundation.data_status import DataStatus
 from app.foundation.sql.database import Database
 from app.foundation.sql.facts import FactRepository
-from app.market.domain.models import DataStatus
 from app.market.services.service_mode import MarketLevel
 from app.operations.services.response_version import (
     KEEP_S,

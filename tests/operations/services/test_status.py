@@ -6,18 +6,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from app.alerts.services.monitor import AlertingPulse
+from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code, UnavailableError
-from app.foundation.ports import ExchangeLink, LinkState
-from app.market.domain.models import DataSource, DataStatus
-from app.market.services.service_mode import KEEP_S, MarketGlance, MarketLevel, Mode, ModeNow
-from app.operations.services.health import (
-    ComponentState,
-    MarketFacts,
-    PortfolioFacts,
-    ScoringFacts,
-    Status,
-    TaskFacts,
-)
+from app.foundation.health_facts import TaskFacts
+from app.foundation.mode import Mode
+from app.market.domain.models import ExchangeLink, LinkState
+from app.market.services.health_facts import MarketFacts
+from app.market.services.service_mode import KEEP_S, MarketGlance, MarketLevel, ModeNow
+from app.operations.services.health import Status
+from app.operations.services.health_models import ComponentState, PortfolioFacts, ScoringFacts
 from app.signals.domain.track_record import SignalQueue
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)

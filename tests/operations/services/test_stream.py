@@ -9,18 +9,19 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 
+from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.configuration.services.current import SettingsInForce
 from app.foundation.errors import UnavailableError
-from app.foundation.events import ConfigurationChanged, PlanCreated
+from app.foundation.events import EventRecord, Topic
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.foundation.sql.events import EventRepository
-from app.operations.domain.event_codec import EventRecord, Topic
 from app.operations.services import event_stream as module
 from app.operations.services.event_messages import notice
 from app.operations.services.event_stream import EventStream
 from app.operations.services.event_subscription import Entry, Recent
+from app.portfolio.domain.events import PlanCreated
 from tests.support.desk import NOW
 
 PLAN = PlanCreated("run", 1, 0, NOW)

@@ -10,11 +10,10 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.events import EventRepository
 from app.foundation.sql.idempotency import IdempotencyRepository
 from app.foundation.sql.metadata import metadata
-from app.foundation.sql.tables import events
+from app.foundation.sql.tables import events, idempotency_keys
 from app.market.storage.market_data import MarketRepository
 from app.market.storage.tables import market_snapshots
 from app.operations.storage.audit import inspect
-from app.portfolio.storage.tables import idempotency_keys
 from app.scoring.storage.runs import ScoringRepository
 from app.scoring.storage.tables import scoring_runs
 from tests.support.desk import NOW, WHO, Desk

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.market.domain.models import DataSource, DataStatus
+from app.foundation.data_status import DataSource, DataStatus
 from app.performance.api.report_html import page_of
 from app.performance.api.report_page import Table, render
 from app.performance.domain.attribution import Attribution, Basis, Line
@@ -20,7 +20,7 @@ from app.performance.services.service import HeldPosition
 from app.portfolio.domain.membership import add
 from app.portfolio.domain.models import EMPTY
 from app.portfolio.domain.returns import BookedResult, Figures, SinceInclusion, Trade
-from app.trading.services.position_sizing import DataFacts
+from app.portfolio.services.tradeability import DataFacts
 from tests.support.portfolios import HOUR, T0, newcomer
 
 HOSTILE = "</td><script src=//evil.example>alert('1')</script>\"&x"

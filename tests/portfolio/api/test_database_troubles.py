@@ -11,11 +11,11 @@ import httpx2
 import pytest
 from sqlalchemy import make_url, text
 
+from app.foundation.data_status import DataStatus
 from app.foundation.errors import UnavailableError
 from app.foundation.sql.database import ATTEMPTS, Database
 from app.foundation.sql.engines import DatabaseOptions, url_of
 from app.foundation.sql.facts import FactRepository
-from app.market.domain.models import DataStatus
 from app.market.services.service_mode import MarketLevel, mode_over
 from app.operations.api import system_routes as system
 from app.operations.services.health import Status

@@ -8,9 +8,10 @@ import httpx2
 import pytest
 
 from app.alerts.services.monitor import AlertWatch
+from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code
 from app.foundation.sql.database import Database
-from app.market.domain.models import ContractStatus, DataStatus
+from app.market.domain.models import ContractStatus
 from app.my_symbols import MySymbolsServiceV2
 from app.portfolio.api import control_routes as portfolio_controls
 from app.portfolio.api import membership_routes as portfolio_changes

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from app.configuration.domain.model import Configuration, WeightingMethod
-from app.market.domain.models import DataSource, Floats
+from app.foundation.data_status import DataSource
+from app.market.domain.models import Floats
 from app.market.domain.panel import FIELDS, Panel, ScoringInputs
 from app.market.domain.return_statistics import NotApplicable, correlations, pair_applies
 from app.portfolio.domain.candidate_selection import Candidate, choose

@@ -7,7 +7,7 @@ import pytest
 import scipy
 from scipy.special import ndtr
 
-from app.foundation.events import PortfolioChanged
+from app.portfolio.domain.events import PortfolioChanged
 from app.portfolio.domain.returns import figures, figures_of_equity, ratio_error, since_inclusion
 from tests.support.market_files import needs_daily_panel, ten_perpetuals
 from tests.support.portfolios import T0

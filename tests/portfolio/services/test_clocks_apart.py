@@ -12,12 +12,12 @@ from app.alerts.services.delivery import Courier
 from app.container import assembly, background
 from app.foundation.clock import of_database, shared_by
 from app.foundation.errors import Code, ConflictError
-from app.foundation.events import PlanCreated
 from app.foundation.idempotency import Answer, Command, Once
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.foundation.sql.events import EventRepository
 from app.operations.services.event_stream import EventStream
+from app.portfolio.domain.events import PlanCreated
 from app.portfolio.domain.rebalance_run import RunState
 from app.portfolio.services.member_views import MemberView
 from app.portfolio.services.membership import PortfolioService

@@ -9,8 +9,8 @@ from sqlalchemy import text
 from app.foundation.sql.database import Database
 from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.operations.domain.history_audit import Head
 from app.portfolio.domain.controls import LockKind
+from app.portfolio.domain.event_log import Head
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.weighting_methods import Covariance
 from app.portfolio.services import target_weights as weighing

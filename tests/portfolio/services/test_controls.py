@@ -10,7 +10,7 @@ from app.market.domain.models import Interval
 from app.portfolio.domain.candidate_selection import Refusal
 from app.portfolio.domain.controls import LockKind
 from app.portfolio.domain.event_log import EventType
-from app.trading.services.position_sizing import BAN, SWITCH
+from app.portfolio.services.tradeability import BAN, SWITCH
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk
 
 

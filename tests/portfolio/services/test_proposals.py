@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import text
 
 from app.foundation.errors import Code, ConflictError, NotFoundError, ServiceError
-from app.foundation.events import ProposalDecided, ProposalOpened
 from app.foundation.idempotency import Answer, Command
 from app.foundation.sql.database import Database
 from app.market.domain.models import ContractStatus
+from app.portfolio.domain.events import ProposalDecided, ProposalOpened
 from app.portfolio.domain.proposals import Proposal, ProposalKind, ProposalState
 from app.portfolio.domain.rebalance_run import RunState
 from app.portfolio.services.proposals import Shown

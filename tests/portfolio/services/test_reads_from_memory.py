@@ -8,10 +8,11 @@ from decimal import Decimal
 
 import pytest
 
+from app.foundation.data_status import DataStatus
 from app.foundation.idempotency import Command
 from app.foundation.sql.database import Database
 from app.foundation.sql.facts import FactRepository
-from app.market.domain.models import DataStatus, Interval
+from app.market.domain.models import Interval
 from app.performance.services.service import Claim
 from app.portfolio.domain.controls import LockKind
 from app.portfolio.domain.models import Portfolio

@@ -11,8 +11,9 @@ import pytest
 
 from app.alerts.domain.models import Rule
 from app.alerts.services.service import Chosen
+from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, ConflictError, UnavailableError
-from app.market.domain.models import PAUSED, ContractStatus, DataStatus, Interval, Level
+from app.market.domain.models import PAUSED, ContractStatus, Interval, Level
 from app.portfolio.domain.controls import Lock, LockKind, Switch
 from app.portfolio.domain.event_log import EventType, fold
 from app.portfolio.domain.models import faults

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from app.configuration.domain.sections import Family
 from app.market.domain.models import Floats
 from app.research.domain.every_bar import MEASURES, composite_at_every_bar
-from app.scoring.domain.board import Family
 from app.scoring.domain.composite import COMPOSITE, AlgorithmSpec, standings
 from app.scoring.domain.factors import FACTORS
 from app.scoring.domain.historical_moments import Moments

@@ -9,8 +9,9 @@ import httpx2
 import numpy as np
 import pytest
 
+from app.configuration.domain.sections import Source
 from app.foundation.sql.database import Database
-from app.market.domain.panel import COVERING, Source
+from app.market.domain.panel import COVERING
 from app.scoring.api import routes
 from app.scoring.domain.counterfactual import Change
 from app.scoring.domain.factors import FACTORS

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from app.configuration.domain.model import Configuration
+from app.configuration.domain.sections import Family
 from app.market.domain.panel import FIELDS, Panel
-from app.scoring.domain.board import Family
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
 from app.scoring.domain.factors import FACTORS

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from app.configuration.domain.model import Configuration
-from app.scoring.domain.board import Family
+from app.configuration.domain.sections import Family
 from app.scoring.domain.composite import AlgorithmSpec, contributions, standings
 from app.scoring.domain.factors import FACTORS
 from app.scoring.domain.historical_moments import Moments, by_moments

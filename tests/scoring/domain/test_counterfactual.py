@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from app.configuration.domain.model import Configuration
-from app.market.domain.models import DataSource, Floats
+from app.foundation.data_status import DataSource
+from app.market.domain.models import Floats
 from app.market.domain.panel import ScoringInputs
 from app.scoring.domain.board import Board, CardStatus
 from app.scoring.domain.composite import AlgorithmSpec

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.configuration.domain.sections import Family, Source
 from app.market.domain.models import Funding, Level
-from app.market.domain.panel import FIELDS, Panel, ScoringInputs, Source, known_at
-from app.scoring.domain.board import Family
+from app.market.domain.panel import FIELDS, Panel, ScoringInputs, known_at
 from app.scoring.domain.factors import FACTORS, Factor, measure
 from app.scoring.domain.market_factors import impact
 from tests.support.scoring_inputs import AS_OF_MS, DAY_MS, HOUR_MS, make_inputs

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.configuration.domain.sections import Source
 from app.market.domain.models import Level
-from app.market.domain.panel import ScoringInputs, Source
+from app.market.domain.panel import ScoringInputs
 from app.scoring.domain.input_hash import input_hash
 from tests.support.scoring_inputs import make_inputs
 

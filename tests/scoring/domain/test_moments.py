@@ -6,7 +6,8 @@ from datetime import date
 import numpy as np
 import pytest
 
-from app.scoring.domain.board import Board, CardStatus, Family
+from app.configuration.domain.sections import Family
+from app.scoring.domain.board import Board, CardStatus
 from app.scoring.domain.composite import COMPOSITE
 from app.scoring.domain.counterfactual import entry
 from app.scoring.domain.engine import UNIVERSE_TOO_SMALL, score

@@ -10,9 +10,9 @@ import scipy
 from numpy.typing import NDArray
 
 from app.configuration.domain.model import Configuration
+from app.configuration.domain.sections import Family, Source
 from app.market.domain.models import CandleSeries, Interval
-from app.market.domain.panel import FIELDS, Panel, ScoringInputs, Source
-from app.scoring.domain.board import Family
+from app.market.domain.panel import FIELDS, Panel, ScoringInputs
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.factors import Factor
 from app.scoring.domain.score_stability import back_scores

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.market.domain.models import DataSource
-from app.scoring.domain.board import Board, Card, CardStatus, Family
+from app.configuration.domain.sections import Family
+from app.foundation.data_status import DataSource
+from app.scoring.domain.board import Board, Card, CardStatus
 from app.scoring.domain.ranking import AlgorithmType, ranked
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -9,9 +9,10 @@ import pytest
 from scipy.special import ndtr
 
 from app.configuration.domain.model import Configuration
-from app.market.domain.models import DataSource
-from app.market.domain.panel import FIELDS, Panel, ScoringInputs, Source
-from app.scoring.domain.board import BoardDraft, Card, CardStatus, Confidence, Family
+from app.configuration.domain.sections import Family, Source
+from app.foundation.data_status import DataSource
+from app.market.domain.panel import FIELDS, Panel, ScoringInputs
+from app.scoring.domain.board import BoardDraft, Card, CardStatus, Confidence
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
 from app.scoring.domain.factors import FACTORS

@@ -14,15 +14,16 @@ import pytest
 
 from app.alerts.storage.alerts import AlertRepository
 from app.configuration.domain.model import Configuration
+from app.configuration.domain.sections import Family, Source
 from app.configuration.storage.configuration import ConfigurationRepository
+from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code, NotFoundError, RefusedError, UnavailableError
-from app.foundation.events import ScoresUpdated, score_changes
 from app.foundation.idempotency import Answer, Command, Once
 from app.foundation.sql.database import Database
-from app.market.domain.models import DataSource, DataStatus
-from app.market.domain.panel import COVERING, ScoringInputs, Source, source_coverage
+from app.market.domain.panel import COVERING, ScoringInputs, source_coverage
 from app.market.domain.symbols import SymbolEntry, SymbolIndex
-from app.scoring.domain.board import Board, Family
+from app.scoring.domain.board import Board
+from app.scoring.domain.events import ScoresUpdated, score_changes
 from app.scoring.domain.factors import FACTORS
 from app.scoring.domain.ranking import AlgorithmType
 from app.scoring.services.replay import unpack

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from app.configuration.domain.model import Configuration
-from app.scoring.domain.board import Family
+from app.configuration.domain.sections import Family
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.score_stability import reliability
 from app.scoring.services.steadiness import Steadiness

@@ -5,9 +5,10 @@ from decimal import Decimal
 
 import pytest
 
+from app.configuration.domain.sections import Family
 from app.market.domain.models import Book, Level
 from app.portfolio.domain.replacement import Block
-from app.scoring.domain.board import FactorReading, Family
+from app.scoring.domain.board import FactorReading
 from tests.portfolio.services.test_replacement import BETTER, PLANTED, WEAKEST, Cycles, cycles
 from tests.support.desk import WHO, Desk, book
 

@@ -7,10 +7,11 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import StatementError
 
+from app.configuration.domain.sections import Family
+from app.foundation.data_status import DataSource
 from app.foundation.sql.database import Database
-from app.market.domain.models import DataSource
 from app.market.storage.symbols import SymbolRepository
-from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading, Family
+from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
 from app.scoring.domain.historical_moments import MOST_DAYS, DayMoments, HistoricMoments
 from app.scoring.storage.moments import MomentRepository
 from app.scoring.storage.runs import Algorithm, ScoringRepository

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from app.configuration.domain.sections import SignalRules
-from app.market.domain.models import DataSource
+from app.foundation.data_status import DataSource
 from app.scoring.domain.board import Board, Card, Confidence
 from app.signals.domain.models import Direction
 from app.signals.domain.sources import Idea, Seen, chosen, fundamental_ideas

@@ -4,7 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.signals.domain.outcomes import HOUR_MS, Bar, Field, Outcome, Window, gain_of
+from app.market.domain.hourly_bars import Bar
+from app.signals.domain.outcomes import HOUR_MS, Field, Outcome, Window, gain_of
 
 AT = datetime(2026, 3, 1, 12, 20, tzinfo=UTC)
 WINDOW = Window.after(AT, timedelta(days=1))

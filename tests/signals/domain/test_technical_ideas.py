@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from app.configuration.domain.sections import SignalRules
-from app.market.domain.models import DataSource, Floats, Interval
+from app.foundation.data_status import DataSource
+from app.market.domain.models import Floats, Interval
 from app.market.domain.panel import Panel
 from app.scoring.domain.board import Board
 from app.signals.domain.models import Direction

@@ -9,13 +9,14 @@ import pytest
 
 from app.configuration.domain.model import Configuration
 from app.foundation.errors import Code, ConflictError
-from app.foundation.events import SignalChanged
+from app.foundation.events import Topic
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.foundation.sql.events import EventRepository
-from app.operations.domain.event_codec import Topic, event_of
+from app.operations.domain.event_codec import event_of
 from app.operations.services.health import StatusSources
 from app.scoring.services.service import Scoring
+from app.signals.domain.events import SignalChanged
 from app.signals.domain.models import SignalState
 from app.signals.domain.track_record import SignalQueue
 from app.signals.services.evaluation import Judges

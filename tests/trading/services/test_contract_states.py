@@ -9,7 +9,7 @@ import pytest
 from app.foundation.sql.database import Database
 from app.market.domain.models import ContractStatus
 from app.market.storage.market_data import MarketRepository
-from app.trading.services.position_sizing import OPEN
+from app.portfolio.services.tradeability import OPEN
 from tests.support.desk import SYMBOLS, Desk
 from tests.support.live_market import LiveMarket, open_market
 

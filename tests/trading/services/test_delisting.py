@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from app.foundation.errors import Code, RefusedError
-from app.trading.services.position_sizing import ENDING
+from app.portfolio.services.tradeability import ENDING
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk
 
 

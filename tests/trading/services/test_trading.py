@@ -10,8 +10,8 @@ from app.market.domain.models import ContractStatus, Interval
 from app.market.domain.price_quarantine import Doubt
 from app.portfolio.domain.risk import risk_of
 from app.portfolio.domain.weighting_methods import covariance
+from app.portfolio.services.tradeability import FRESH, MARKET, MEMBER, OPEN, QUALITY, SCORE
 from app.trading.domain.position_sizing import Cap
-from app.trading.services.position_sizing import FRESH, MARKET, MEMBER, OPEN, QUALITY, SCORE
 from tests.support.desk import SYMBOLS, WHO, Desk, book
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from app.market.domain.panel import ScoringInputs, Source
-from app.scoring.domain.board import Family
+from app.configuration.domain.sections import Family, Source
+from app.market.domain.panel import ScoringInputs
 from app.scoring.domain.factors import Factor
 from app.scoring.domain.plugins import Opinion
 

@@ -1,0 +1,60 @@
+"""Events that scoring publishes."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.foundation.events import _rounded
+from app.scoring.domain.board import Board
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreChanged:
+    """A symbol's score is another one than on the board before; None is "unavailable"."""
+
+    run_id: str
+    symbol: str
+    old_score: float | None
+    new_score: float | None
+    rank: int | None
+    calculated_at: datetime
+
+    @property
+    def change(self) -> float | None:
+        """New minus old; None unless both are known."""
+        if self.old_score is None or self.new_score is None:
+            return None
+        return self.new_score - self.old_score
+
+
+def score_changes(before: Board | None, after: Board) -> tuple[ScoreChanged, ...]:
+    """Who scores otherwise on `after` than on `before`, by symbol; without `before` all scores."""
+    old = {} if before is None else {card.symbol: card.composite for card in before.cards}
+    new = {card.symbol: card for card in after.cards}
+    was = {symbol: _rounded(score) for symbol, score in old.items()}
+    now = {card.symbol: _rounded(card.composite) for card in after.cards}
+    return tuple(
+        ScoreChanged(
+            run_id=after.run_id,
+            symbol=symbol,
+            old_score=old.get(symbol),
+            new_score=new[symbol].composite if symbol in new else None,
+            rank=new[symbol].rank if symbol in new else None,
+            calculated_at=after.calculated_at,
+        )
+        for symbol in sorted(old.keys() | new.keys())
+        if was.get(symbol) != now.get(symbol)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ScoresUpdated:
+    """A scoring run was saved."""
+
+    run_id: str
+    as_of: datetime
+    scored: int
+    unavailable: int
+    duration_s: float
+    calculated_at: datetime
+    changes: tuple[ScoreChanged, ...] = ()
+    is_provisional: bool = False  # shown, never decided on: it tells of no change of a score
