@@ -63,7 +63,7 @@ class ReplacementRules:
 
     # k, of the noise of both z: on real candles the median threshold is .56
     # (benchmarks.replacement_threshold).
-    noise_multiple: float = setting(0.85, 0.0, 10.0)
+    noise_multiple: float = setting(1.45, 0.0, 10.0)
     noise_default: float = setting(0.0, 0.0, 10.0)  # z, where noise is not known yet; 0: none
     return_per_z: float = setting(4.0, 0.01, 1_000.0)  # b, basis points a day
     horizon_days: float = setting(28.0, 0.1, 365.0)  # H, over which a swap must pay

@@ -74,7 +74,7 @@ async def test_replacements_say_what_is_in_the_way(desk: Desk, client: httpx2.As
     desk.boards.board = replace(board, cards=cards)
     first = (await get(client, "/replacements"))["replacements"][0]
     assert first["noise_z"] == pytest.approx(0.3 * 2**0.5)
-    assert first["threshold_z"] == pytest.approx(0.85 * 0.3 * 2**0.5 + cost)
+    assert first["threshold_z"] == pytest.approx(1.45 * 0.3 * 2**0.5 + cost)
     desk.boards.board = replace(board, cards=tuple(replace(one, noise=None) for one in board.cards))
     first = (await get(client, "/replacements"))["replacements"][0]
     assert (first["threshold_z"], first["recommendation_strength"]) == (None, None)
