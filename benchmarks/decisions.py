@@ -27,6 +27,7 @@ from app.configuration.domain.model import Configuration
 from app.container.tape import TapedService
 from app.foundation.errors import ServiceError
 from app.foundation.idempotency import Command
+from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.domain.board import Board
 from benchmarks.history_check import check_url, report
 from tests.golden.scenario import event, fault, heal, plant
@@ -72,7 +73,7 @@ class Decider(Studio):
         if self.taped is None:
             return ()
         async with self.taped.database.read() as unit:
-            return tuple(one.symbol for one in (await unit.portfolio.load()).members)
+            return tuple(one.symbol for one in (await unit.get(PortfolioRepository).load()).members)
 
     async def decide(self, taped: TapedService, board: Board | None) -> None:
         """All that runs by itself after a board; what is refused is counted by the service."""

@@ -27,12 +27,16 @@ from sqlalchemy import select
 
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Source
+from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.foundation.sql.unit_of_work import UnitOfWork
+from app.market.storage.symbols import SymbolRepository
 from app.portfolio.domain.event_log import EventType, PortfolioEvent, instant
 from app.portfolio.domain.models import FULL
 from app.portfolio.domain.rebalance_run import RunState
+from app.portfolio.storage.history import HistoryRepository
+from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
 from app.scoring.storage.tables import scoring_runs as runs
 
 STALE, REVERSED, BELOW_ONE_LOT = "stale", "reversed", "below_one_lot"
@@ -69,9 +73,9 @@ async def check(
     """Reads everything; nothing is written."""
     found = Checked()
     async with database.read() as unit:
-        events = await unit.history.all()
+        events = await unit.get(HistoryRepository).all()
         settings = {
-            version: await unit.configuration.get(version)
+            version: await unit.get(ConfigurationRepository).get(version)
             for version in {event.configuration_version for event in events}
         }
         boards = await _board_times(unit)
@@ -156,7 +160,7 @@ def _reversed(events: tuple[PortfolioEvent, ...]) -> Iterator[Violation]:
 async def _below_one_lot(
     unit: UnitOfWork, event: PortfolioEvent, balance: Decimal
 ) -> list[Violation]:
-    run = await unit.rebalance_runs.one(str(event.payload.get("run_id")))
+    run = await unit.get(RebalanceRunRepository).one(str(event.payload.get("run_id")))
     if run is None or run.outcome is None or run.state is not RunState.DONE:
         return [Violation(BELOW_ONE_LOT, event.seq, None, "its run is not on record")]
     marks = {one["symbol"]: one["mark"] for one in event.payload.get("marks", {}).values()}
@@ -176,7 +180,7 @@ async def _below_one_lot(
 
 async def _lot_value(unit: UnitOfWork, symbol_id: str, mark: Decimal, at: datetime) -> Decimal:
     """Of one lot as the contract was specified then."""
-    versions = await unit.symbols.specifications(symbol_id)
+    versions = await unit.get(SymbolRepository).specifications(symbol_id)
     valid = [
         one
         for one in versions

@@ -24,10 +24,12 @@ from app.adapters.notifications.webhook import Webhook
 from app.alerts.domain.notifications import Channel, ChannelKind, DeliveryState, Notice, NoticeKind
 from app.alerts.services.delivery import Courier
 from app.alerts.services.notifier import by_kind
+from app.alerts.storage.notifications import NotificationRepository
 from app.foundation.metrics import Metrics
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
+from app.foundation.sql.facts import FactRepository
 from benchmarks.rows import Row, note
 from tests.support.desk import SYMBOLS, Desk
 
@@ -70,12 +72,14 @@ async def bare(url: str, body: bytes, count: int) -> float:
 async def backlog(database: Database, channel: Channel) -> None:
     body = {"type": "portfolio_changed", "topic": "portfolio_change", "data": {"reason": "x" * 200}}
     async with database.write() as unit:
-        await unit.notifications.save_channel(channel)
+        await unit.get(NotificationRepository).save_channel(channel)
     for start in range(0, BACKLOG, 2_000):
         async with database.write() as unit:
             for seq in range(start, min(start + 2_000, BACKLOG)):
                 notice = Notice(NoticeKind.TRADE, False, "k", "Portfolio", "", body, seq + 1)
-                await unit.notifications.add(channel.id, notice, now(), DeliveryState.PENDING)
+                await unit.get(NotificationRepository).add(
+                    channel.id, notice, now(), DeliveryState.PENDING
+                )
 
 
 async def looks(database: Database) -> dict[str, float]:
@@ -90,7 +94,7 @@ async def looks(database: Database) -> dict[str, float]:
 
     async def committed(number: int) -> None:
         async with database.write() as unit:
-            await unit.facts.put("bench", str(number))
+            await unit.get(FactRepository).put("bench", str(number))
 
     spent: dict[str, float] = {}
     for change in (nothing, prices, committed):
@@ -121,7 +125,7 @@ async def bench(url: str) -> None:
         await courier.drain(channel)
         seconds, cpu = time.perf_counter() - begun, time.process_time() - used
         async with database.read() as unit:
-            left = await unit.notifications.waiting(channel.id, 1)
+            left = await unit.get(NotificationRepository).waiting(channel.id, 1)
         peer = await bare(url, b"x" * 400, 2_000)
         evaluations = await looks(database)
         await database.close()

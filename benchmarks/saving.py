@@ -24,6 +24,7 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
 from app.scoring.domain.factors import FACTORS
+from app.scoring.storage.runs import ScoringRepository
 from benchmarks import rows
 from tests.support import postgres
 
@@ -80,7 +81,7 @@ async def measure(server: postgres.Server) -> tuple[list[float], list[float]]:
             )
             begun = time.perf_counter()
             async with database.write() as unit:
-                await unit.scoring.save(one, None)
+                await unit.get(ScoringRepository).save(one, None)
             ours.append((time.perf_counter() - begun) * 1e3)
             rows = f"SELECT * FROM symbol_scores WHERE run_id = '{one.run_id}'"  # noqa: S608
             await peer.copy_from_query(rows, output=file)

@@ -163,7 +163,7 @@ async def test_every_migration_goes_down(empty_database_url: str) -> None:
 async def test_B11_replicas_that_start_together_migrate_once(empty_database_url: str) -> None:
     url = empty_database_url
     program = (
-        "import asyncio, sys; from app.storage import migrations;"
+        "import asyncio, sys; from app.foundation.sql import migrations;"
         "asyncio.run(migrations.upgrade(sys.argv[1]))"
     )
     replicas = [
