@@ -144,12 +144,13 @@ async def test_target_weights_are_worked_out_once_for_all_who_show_them(
 ) -> None:
     await desk.filled()
     made: list[object] = []
+    compute = weighing.target_weights
 
     def counting(
         portfolio: Portfolio, grounds: Grounds, known: Callable[[], Covariance | None]
     ) -> weighing.TargetWeights:
         made.append(grounds)
-        return weighing.target_weights(portfolio, grounds, known)
+        return compute(portfolio, grounds, known)
 
     monkeypatch.setattr("app.portfolio.services.target_weights.target_weights", counting)
     await read(desk)
