@@ -1,4 +1,4 @@
-"""Settings of the alert rules: how grave, from which limit on, how long, how soon again."""
+"""Sections of the business settings: alerts, feed, quality, signals, sizing, automation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
