@@ -145,7 +145,6 @@ def run(
         port=port,
         new_id=new_id,
         on_stuck=lambda transport: evictions.labels(transport).inc(),
-        desk=app.state.at_once,
     )
     server = Server(config, url)
     _note_failures(app, server)
