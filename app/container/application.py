@@ -35,6 +35,7 @@ from app.market.api import quality_routes as market_quality
 from app.market.api import symbol_routes as symbols
 from app.market.api import universe_routes as universe
 from app.operations.api import configuration_routes as configuration
+from app.operations.api import integrity_routes as portfolio_integrity
 from app.operations.api import job_routes as jobs
 from app.operations.api import stream_routes as stream
 from app.operations.api import system_routes as system
@@ -68,6 +69,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     portfolio_rebalances.router,
     portfolio_safety.router,
     portfolio_history.router,
+    portfolio_integrity.router,
     portfolio_metrics.router,
     portfolio_performance.router,
     portfolio_report.router,

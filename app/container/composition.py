@@ -35,18 +35,22 @@ from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.configuration import ConfigurationService
 from app.operations.services.event_stream import EventStream
 from app.operations.services.health import StatusSources
+from app.operations.services.integrity import IntegrityService
 from app.operations.services.retention import Retention
 from app.operations.services.sample_data import SampleData
+from app.performance.services.analytics import PerformanceAnalytics
+from app.performance.services.equity_reader import indexed
 from app.performance.services.portfolio_metrics import MetricsService
 from app.performance.services.report import Reporting
 from app.performance.services.service import Performance
 from app.performance.services.snapshots import PerformanceMarks
+from app.portfolio.domain.proposals import ProposalKind
 from app.portfolio.services.change_recorder import Ledger
 from app.portfolio.services.controls import ControlService
 from app.portfolio.services.decision_context import GroundsNow
 from app.portfolio.services.membership import PortfolioService
 from app.portfolio.services.proposals import Proposals
-from app.portfolio.services.queries import PortfolioOverview
+from app.portfolio.services.queries import PortfolioQueries
 from app.portfolio.services.rebalance_runs import RebalanceRuns
 from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.services.refusals import Refusals
@@ -54,7 +58,7 @@ from app.portfolio.services.replacement import Replacement
 from app.portfolio.storage.portfolio import PortfolioRepository, lock_portfolio
 from app.scoring.services.service import Scoring
 from app.settings import Settings
-from app.signals.services.actions import SignalActions
+from app.signals.services.actions import ProposedSignals, SignalActions
 from app.signals.services.evaluation import Judges
 from app.signals.services.outcomes import SignalOutcomes
 from app.signals.services.service import Signals
@@ -108,14 +112,14 @@ def compose(
         refusals=Refusals(observers.refused_decision(metrics)),
     )
     vault = ChannelVault(Vault(settings.notifications.key_list, key_file(settings.database.url)))
-    ledger = Ledger(code_version())
+    ledger = Ledger(code_version(), indexed)
     system = SystemView(
         feed.link, watch, market.registry, market.server_clock, supervisor.facts, feed.drifted
     )
     configuration = ConfigurationService(database, grounds, once, ledger, scoring.factors)
     performance = Performance(database, grounds, once, ledger)
-    overview = PortfolioOverview(database, grounds, performance)
     portfolio = PortfolioService(database, grounds, once, ledger)
+    executors = {ProposalKind.SIGNAL: ProposedSignals(portfolio, utc_now)}
     runs = RebalanceRuns(database, utc_now, new_id, f"{gethostname()}:{os.getpid()}", shared)
     rebalancing = Rebalancing(database, grounds, once, ledger, runs)
     signals = Signals(database, grounds, once, new_id, Judges(plugins.agents()))
@@ -134,7 +138,7 @@ def compose(
         portfolio=portfolio,
         rebalancing=rebalancing,
         replacement=Replacement(database, grounds, once, ledger, new_id),
-        proposals=Proposals(database, utc_now, once, rebalancing, portfolio),
+        proposals=Proposals(database, utc_now, once, rebalancing, portfolio, executors),
         performance=performance,
         performance_marks=PerformanceMarks(performance),
         reporting=Reporting(performance),
@@ -142,7 +146,9 @@ def compose(
         safety=Safety(database, grounds),
         trading=Trading(database, grounds),
         controls=ControlService(database, grounds, once, ledger),
-        overview=overview,
+        queries=PortfolioQueries(database, grounds),
+        analytics=PerformanceAnalytics(database, grounds),
+        integrity=IntegrityService(database, grounds),
         alerts=alerts,
         alert_rules=AlertRuleService(configuration),
         configuration=configuration,

@@ -28,9 +28,8 @@ from app.foundation.http.schemas import (
     percent,
 )
 from app.foundation.idempotency import Answer
-from app.portfolio.domain.proposals import Decision, Proposal, ProposalKind, ProposalState
+from app.portfolio.domain.proposals import Decision, Move, Proposal, ProposalKind, ProposalState
 from app.portfolio.services.proposals import Proposals
-from app.signals.domain.models import Move
 
 router = api_router("portfolio", "/portfolio/proposals")
 _DECIDED = (Code.NOT_FOUND, Code.INVALID_STATE_TRANSITION, *CHANGES)

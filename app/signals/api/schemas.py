@@ -7,9 +7,10 @@ from pydantic import Field
 
 from app.configuration.domain.sections import Policy
 from app.foundation.http.schemas import Json, Out, Score, Share, UtcTime
+from app.portfolio.domain.proposals import Move
 from app.signals.domain.consensus import Evaluation, Recommendation, Verdict, Vote
 from app.signals.domain.evaluated_signal import Judged
-from app.signals.domain.models import Direction, Effect, Move, Signal, SignalState
+from app.signals.domain.models import Direction, Effect, Signal, SignalState
 from app.signals.domain.outcomes import Outcome
 from app.signals.domain.track_record import BINS, AgentCounts, Bin, Record, trust
 from app.signals.services.service import SignalStatistics

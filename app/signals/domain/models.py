@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from app.configuration.domain.sections import Policy, SignalRules
 from app.foundation.errors import Code, ConflictError, RefusedError
+from app.portfolio.domain.proposals import Move
 
 # Clocks of sources run ahead of ours a little.
 AHEAD: Final = timedelta(seconds=5)
@@ -163,14 +164,6 @@ def received(signal_id: str, claim: Claim, now: datetime, rules: SignalRules) ->
         said = "it names no symbol that could be judged"
         return replace(came.to(SignalState.REJECTED, said), settled_at=now)
     return came.to(SignalState.VALIDATED)
-
-
-class Move(StrEnum):
-    """A change of the membership."""
-
-    ADD = "add"
-    REMOVE = "remove"
-    REPLACE = "replace"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.configuration.domain.sections import Policy
 from app.foundation.errors import Code, NotFoundError
 from app.foundation.sql.statements import insert
+from app.portfolio.domain.proposals import Move
 from app.signals.domain.consensus import Evaluation, Recommendation, Verdict, Vote
 from app.signals.domain.evaluated_signal import Judged
 from app.signals.domain.models import (
@@ -18,7 +19,6 @@ from app.signals.domain.models import (
     Claim,
     Direction,
     Effect,
-    Move,
     Signal,
     SignalState,
     Step,
