@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import structlog
 import typer
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.cli.configuration import read_settings
@@ -185,12 +185,12 @@ def run(
         raise
 
 
-def _note_failures(app: FastAPI, server: Server) -> None:
+def _note_failures(app: Starlette, server: Server) -> None:
     """Keeps what the lifespan raised: the server protocol only says that it did."""
     opened = app.router.lifespan_context
 
     @asynccontextmanager
-    async def noting(api: FastAPI) -> AsyncIterator[Any]:
+    async def noting(api: Starlette) -> AsyncIterator[Any]:
         try:
             async with opened(api) as state:
                 yield state

@@ -15,7 +15,6 @@ import app.container.tables  # noqa: F401 - declares every table
 from app.adapters.kucoin.exchange import KucoinExchange, open_exchange
 from app.alerts.services.monitor import AlertWatch
 from app.configuration.services.current import SettingsInForce
-from app.container import database_preparation as preparation
 from app.container.background import Background
 from app.container.composition import compose
 from app.container.cursor_secret import cursor_secret
@@ -38,6 +37,7 @@ from app.operations.domain.event_codec import drafts_of
 from app.operations.services.event_stream import EventStream
 from app.operations.services.process_metrics import buffers_of
 from app.operations.services.response_version import MarketThings, Standing
+from app.operations.storage import preparation
 from app.performance.api.report_routes import report_document
 from app.settings import Role, Settings
 from app.telemetry import observers

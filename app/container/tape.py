@@ -27,7 +27,6 @@ from app.configuration.domain.document import as_document, from_document
 from app.configuration.domain.model import Configuration
 from app.configuration.services.current import SettingsInForce
 from app.configuration.storage.configuration import ConfigurationRepository
-from app.container import database_preparation as preparation
 from app.container.composition import compose
 from app.container.seams import Seams, full_version
 from app.foundation.backoff import full_jitter
@@ -43,6 +42,7 @@ from app.market.services.ports import Exchange
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.domain.event_codec import drafts_of
 from app.operations.services.event_stream import EventStream
+from app.operations.storage import preparation
 from app.research.domain.recording import BoardLine, Schedule, Step, TapeClock, TapeError
 from app.research.services.recording import LiveSteps, PlayedSteps, Steps, TapedMarket
 from app.scoring.domain.board import Board

@@ -60,7 +60,7 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Opinion:
+class AgentVote:
     """The probability that the symbol beats the universe median over the horizon, and why."""
 
     probability: float
@@ -82,11 +82,11 @@ class Agent:
 
     name: str
     needs: tuple[str, ...]
-    judge: Callable[[Evidence, SignalRules], Opinion | Abstention]
+    judge: Callable[[Evidence, SignalRules], AgentVote | Abstention]
     may_veto: bool = False
     is_outside: bool = False  # it may take its time, so that it is asked before it is judged
 
-    def __call__(self, evidence: Evidence, rules: SignalRules) -> Opinion | Abstention:
+    def __call__(self, evidence: Evidence, rules: SignalRules) -> AgentVote | Abstention:
         """The same for the same evidence, at any time."""
         missing = [name for name in self.needs if name not in evidence.figures]
         if missing:
@@ -96,7 +96,7 @@ class Agent:
         return self.judge(evidence, rules)
 
 
-def technical(evidence: Evidence, _: SignalRules) -> Opinion | Abstention:
+def technical(evidence: Evidence, _: SignalRules) -> AgentVote | Abstention:
     """Logistic of trend less half the stretch.
 
     Trend is how far the close stands below its 60-day high in units of what the symbol moves in
@@ -116,7 +116,7 @@ def technical(evidence: Evidence, _: SignalRules) -> Opinion | Abstention:
     )
 
 
-def fundamental(evidence: Evidence, _: SignalRules) -> Opinion | Abstention:
+def fundamental(evidence: Evidence, _: SignalRules) -> AgentVote | Abstention:
     """Normal probability of half the carry less crowding.
 
     Carry is the funding that a holder receives in a year in units of what the symbol moves in a
@@ -133,7 +133,7 @@ def fundamental(evidence: Evidence, _: SignalRules) -> Opinion | Abstention:
     )
 
 
-def market_structure(evidence: Evidence, _: SignalRules) -> Opinion | Abstention:
+def market_structure(evidence: Evidence, _: SignalRules) -> AgentVote | Abstention:
     """The share of scored symbols that are dearer to trade, ties half, drawn half way to 1/2.
 
     The cost is half the spread and the impact of a small order. Liquidity alone does not say much
@@ -149,7 +149,7 @@ def market_structure(evidence: Evidence, _: SignalRules) -> Opinion | Abstention
     )
 
 
-def risk(evidence: Evidence, rules: SignalRules) -> Opinion | Abstention:
+def risk(evidence: Evidence, rules: SignalRules) -> AgentVote | Abstention:
     """The median variance as a share of itself and the symbol's: calm symbols hold up better.
 
     It forbids buying what moves or has fallen more than the settings allow, and what cannot be
@@ -193,10 +193,10 @@ def _opinion(
     made: Known,
     used: Sequence[str],
     veto: str | None = None,
-) -> Opinion:
+) -> AgentVote:
     numbers = {name: evidence.figures[name] for name in used} | dict(made)
     sure = evidence.confidence or 0.0
-    return Opinion(clipped(probability), sure, MappingProxyType(numbers), veto)
+    return AgentVote(clipped(probability), sure, MappingProxyType(numbers), veto)
 
 
 def _raw(card: Card) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import Final
 
 from app.configuration.domain.sections import SignalRules
 from app.foundation.decimal_math import to_millionths
-from app.signals.domain.agents import AGENTS, Abstention, Agent, Evidence, Opinion
+from app.signals.domain.agents import AGENTS, Abstention, Agent, AgentVote, Evidence
 from app.signals.domain.models import Direction
 from app.signals.domain.opinion_pool import clipped, pooled
 from app.signals.domain.track_record import Record, claimed, is_proven, trust
@@ -87,7 +87,7 @@ def judge(
     rules: SignalRules,
     weights: Mapping[str, float] | None = None,
     agents: Sequence[Agent] = AGENTS,
-    answers: Mapping[str, Opinion | Abstention] = MappingProxyType({}),
+    answers: Mapping[str, AgentVote | Abstention] = MappingProxyType({}),
     source: SourceClaim | None = None,
 ) -> Verdict:
     """The verdict of `agents` on a signal; without `weights`, which follow skill, all are equal.
@@ -123,7 +123,7 @@ def _vote(
     agent: Agent,
     weight: float,
     direction: Direction,
-    said: Opinion | Abstention,
+    said: AgentVote | Abstention,
     rules: SignalRules,
 ) -> Vote:
     if isinstance(said, Abstention):

@@ -10,10 +10,10 @@ from math import isfinite
 import structlog
 
 from app.configuration.domain.sections import SignalRules
-from app.signals.domain.agents import Abstention, Agent, Evidence, Opinion
+from app.signals.domain.agents import Abstention, Agent, AgentVote, Evidence
 from app.signals.domain.opinion_pool import clipped
 
-Answer = Opinion | Abstention
+Answer = AgentVote | Abstention
 _log = structlog.get_logger("signals")
 
 
@@ -72,7 +72,7 @@ def _sound(said: object) -> Answer:
     """What it said, if that can be a vote."""
     if isinstance(said, Abstention):
         return said
-    if not isinstance(said, Opinion):
+    if not isinstance(said, AgentVote):
         return Abstention("it gave no opinion")
     numbers = (said.probability, said.confidence, *said.figures.values())
     if not all(isfinite(one) for one in numbers) or not 0.0 <= said.probability <= 1.0:

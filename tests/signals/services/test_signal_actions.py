@@ -17,7 +17,7 @@ from app.portfolio.api import proposal_routes as portfolio_proposals
 from app.portfolio.domain.controls import LockKind
 from app.portfolio.domain.proposals import Move
 from app.signals.api import routes as signals
-from app.signals.domain.agents import Agent, Opinion
+from app.signals.domain.agents import Agent, AgentVote
 from app.signals.domain.consensus import Evaluation, Verdict
 from app.signals.domain.models import Direction, Effect, SignalState, Step
 from app.signals.domain.signal_action import policy_for
@@ -155,7 +155,7 @@ async def test_a_conditional_verdict_is_no_approval(desk: Desk) -> None:
     said = {"one": 0.97, "two": 0.5, "three": 0.5, "four": 0.55}
 
     def agent(name: str) -> Agent:
-        return Agent(name, (), lambda _evidence, _rules: Opinion(said[name], 0.9, {}))
+        return Agent(name, (), lambda _evidence, _rules: AgentVote(said[name], 0.9, {}))
 
     agents = tuple(map(agent, said))
     desk.signals = replace(desk.signals, judges=Judges(agents))

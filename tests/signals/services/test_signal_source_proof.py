@@ -7,7 +7,7 @@ import pytest
 
 from app.configuration.domain.sections import SignalRules
 from app.foundation.sql.database import Database
-from app.signals.domain.agents import Agent, Evidence, Opinion
+from app.signals.domain.agents import Agent, AgentVote, Evidence
 from app.signals.domain.consensus import Evaluation
 from app.signals.domain.models import SignalState
 from app.signals.domain.track_record import Record
@@ -17,8 +17,8 @@ from tests.support.desk import WHO, Desk
 from tests.support.signal_world import claim, informed
 
 
-def saying(probability: float) -> Callable[[Evidence, SignalRules], Opinion]:
-    return lambda _evidence, _rules: Opinion(probability, 0.9, {})
+def saying(probability: float) -> Callable[[Evidence, SignalRules], AgentVote]:
+    return lambda _evidence, _rules: AgentVote(probability, 0.9, {})
 
 
 # One of three approves: with the source two of four do.
