@@ -1,7 +1,6 @@
 """MySymbolsServiceV2: the facade of the use cases for embedding code and the command line."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 
 from app.alerts.domain.models import Alert
@@ -25,10 +24,9 @@ from app.performance.services.portfolio_metrics import MetricsService, Portfolio
 from app.performance.services.report import Reporting
 from app.performance.services.service import Claim, Performance
 from app.performance.services.snapshots import PerformanceMarks
-from app.portfolio.domain.controls import Lock, LockKind, Switch
 from app.portfolio.domain.event_log import PortfolioEvent
 from app.portfolio.domain.returns import Trade
-from app.portfolio.services.controls import ControlService, WatchList
+from app.portfolio.services.controls import ControlService
 from app.portfolio.services.member_views import MemberView, PortfolioView
 from app.portfolio.services.membership import PortfolioService, Removed, Replaced
 from app.portfolio.services.proposals import Proposals
@@ -136,25 +134,6 @@ class MySymbolsServiceV2:
 
     async def optimize_portfolio_weights(self, method: WeightingMethod) -> Optimized:
         return await self.rebalancing.optimize(method)
-
-    async def switch_trading(self, enabled: bool, reason: str, command: Command) -> Outcome[Switch]:
-        return await self.controls.switch(enabled, reason, command)
-
-    async def lock_symbol(
-        self,
-        symbol: str,
-        kind: LockKind,
-        reason: str,
-        command: Command,
-        expires_at: datetime | None = None,
-    ) -> Outcome[Lock]:
-        return await self.controls.lock(symbol, kind, reason, expires_at, command)
-
-    async def unlock_symbol(self, symbol: str, reason: str, command: Command) -> Outcome[Lock]:
-        return await self.controls.unlock(symbol, reason, command)
-
-    async def get_watch_list(self) -> WatchList:
-        return await self.controls.watch_list()
 
     async def evaluate_portfolio_replacement(self) -> Replacements:
         return await self.replacement.evaluate()
