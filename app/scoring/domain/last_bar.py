@@ -113,8 +113,7 @@ def _wilder(changes: Sequence[Floats], first: Ints) -> list[Floats]:
     weights = _of_later_bars(decay[rows - 1 :: -1] / bars, first + bars)
     seed_weight = decay[np.maximum(rows - first - bars, 0)] / bars
     return [
-        (weights * values).sum(axis=0)
-        + seed_weight * _first_rows(values, first, bars).sum(axis=0)
+        (weights * values).sum(axis=0) + seed_weight * _first_rows(values, first, bars).sum(axis=0)
         for values in changes
     ]
 
