@@ -89,13 +89,13 @@ def _aligned(
     is_bar = np.isfinite(high + low + close + volume)
     first = len(close) - is_bar.sum(axis=0)
     apart = np.flatnonzero((is_bar != (np.arange(len(close))[:, None] >= first)).any(axis=0))
-    prices = [np.ascontiguousarray(field) for field in (high, low, close)]
+    prices: list[Floats] = [np.ascontiguousarray(field) for field in (high, low, close)]
     if len(apart):
         order = np.argsort(is_bar[:, apart], axis=0, kind="stable")
         prices = [field.copy() for field in prices]
         for field in prices:
             field[:, apart] = np.take_along_axis(field[:, apart], order, axis=0)
-    return np.asarray(first, np.int64), *prices
+    return np.asarray(first, np.int64), prices[0], prices[1], prices[2]
 
 
 def _still_bars(close: Floats, first: Ints) -> Ints:

@@ -204,10 +204,10 @@ def panel_of(rows: int, symbols: int, seed: int) -> Bars:
     steps = dice.normal(0.0, 0.01, (rows, symbols)) * (dice.random((rows, symbols)) < 0.8)
     for column in np.flatnonzero(dice.random(symbols) < 0.2):
         steps[rows - int(dice.integers(1, rows + 1)) :, column] = 0.0  # flat at the end
-    close = scale * np.exp(np.cumsum(steps, axis=0))
-    high = close * (1.0 + dice.uniform(0.0, 0.01, close.shape))
-    low = close * (1.0 - dice.uniform(0.0, 0.01, close.shape))
-    volume = dice.uniform(1.0, 9.0, close.shape)
+    close: Floats = scale * np.exp(np.cumsum(steps, axis=0))
+    high: Floats = close * (1.0 + dice.uniform(0.0, 0.01, close.shape))
+    low: Floats = close * (1.0 - dice.uniform(0.0, 0.01, close.shape))
+    volume: Floats = dice.uniform(1.0, 9.0, close.shape)
     lost = dice.random(close.shape) < 0.05 * (dice.random(symbols) < 0.3)
     for column in np.flatnonzero(dice.random(symbols) < 0.3):
         lost[: int(dice.integers(0, rows + 1)), column] = True  # young
@@ -226,8 +226,8 @@ def require_equal(high: Floats, low: Floats, close: Floats, volume: Floats) -> N
         one, other = getattr(found, name), getattr(wanted, name)
         np.testing.assert_array_equal(np.isfinite(one), np.isfinite(other), err_msg=name)
         np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-11, err_msg=name)
-        ranked = [rank_to_normal(significant(values, 8)) for values in (one, other)]
-        np.testing.assert_array_equal(*ranked, err_msg=name)
+        ranks, wanted_ranks = (rank_to_normal(significant(values, 8)) for values in (one, other))
+        np.testing.assert_array_equal(ranks, wanted_ranks, err_msg=name)
 
 
 @settings(max_examples=60)
