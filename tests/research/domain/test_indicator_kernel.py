@@ -204,9 +204,9 @@ def panel_of(rows: int, symbols: int, seed: int) -> Bars:
     steps = dice.normal(0.0, 0.01, (rows, symbols)) * (dice.random((rows, symbols)) < 0.8)
     for column in np.flatnonzero(dice.random(symbols) < 0.2):
         steps[rows - int(dice.integers(1, rows + 1)) :, column] = 0.0  # flat at the end
-    low: Floats = close * dice.uniform(0.99, 1.0, close.shape)
+    close: Floats = np.asarray(scale * np.exp(np.cumsum(steps, axis=0)), np.float64)
     high: Floats = close * dice.uniform(1.0, 1.01, close.shape)
-    low: Floats = close * (1.0 - dice.uniform(0.0, 0.01, close.shape))
+    low: Floats = close * dice.uniform(0.99, 1.0, close.shape)
     volume: Floats = dice.uniform(1.0, 9.0, close.shape)
     lost = dice.random(close.shape) < 0.05 * (dice.random(symbols) < 0.3)
     for column in np.flatnonzero(dice.random(symbols) < 0.3):
