@@ -9,12 +9,12 @@ APP = Path(__file__).resolve().parents[1] / "app"
 # Modules that decide on members, weights, lots, verdicts, plans and alerts, or order boards.
 DECISIONS = (
     "alerts/domain/models.py",
-    "foundation/events.py",
     "market/domain/data_quality.py",
     "market/domain/eligibility.py",
     "market/domain/price_quarantine.py",
     "operations/services/integrity.py",
     "performance/domain/replacement_outcomes.py",
+    "performance/services/analytics.py",
     "portfolio/domain/candidate_selection.py",
     "portfolio/domain/lots.py",
     "portfolio/domain/proposals.py",
@@ -34,6 +34,7 @@ DECISIONS = (
     "portfolio/services/replacement_candidates.py",
     "scoring/domain/composite.py",
     "scoring/domain/engine.py",
+    "scoring/domain/events.py",
     "scoring/domain/ranking.py",
     "scoring/domain/score_stability.py",
     "signals/domain/agents.py",
