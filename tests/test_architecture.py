@@ -24,7 +24,6 @@ FOLDER_LIMITS = {
     "app/sandbox": 28,
     "app/cli": 26,
     "app/adapters/kucoin": 31,
-    "app/market/services": 32,
 }
 VAGUE = {"utils", "util", "helpers", "helper", "common", "core", "base", "manager", "misc", "stuff"}
 TOP_LEVEL = {
@@ -334,19 +333,13 @@ def test_a_domain_imports_domains_numpy_and_the_pure_part_of_the_foundation() ->
     ] == []
 
 
-def test_no_contract_ignores_an_import_of_the_service() -> None:
-    ignored = [one for contract in _contracts() for one in contract.get("ignore_imports", [])]  # type: ignore[attr-defined]  # lists of strings
-    assert ignored == ["app.workers.engine -> dbos"]
-
-
 PRICES = {"open", "high", "low", "close"}
 # Modules that read prices of a panel or of candles as they are, and why that differences nothing.
 READS_RAW_PRICES = {
     "app/market/domain/panel.py": "the panel itself",
-    "app/market/domain/data_quality.py": "looks at one candle at a time",
+    "app/market/domain/data_quality.py": "one candle at a time, and ranges within one bar",
     "app/scoring/domain/input_hash.py": "the shape",
     "app/signals/domain/outcomes.py": "two prices with nothing but their own bars between them",
-    "app/market/domain/volume_quality.py": "ranges within one bar",
     "app/scoring/services/replay.py": "which bars are there",
     "app/portfolio/services/decision_context.py": (
         "levels since inclusion, none after a redenomination"

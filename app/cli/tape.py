@@ -16,8 +16,7 @@ from app.cli.exits import CommandError, Exit
 from app.cli.output import AsJson, Output, reporting
 from app.configuration.domain.model import Configuration
 from app.container import utc_now
-from app.container.tape import Around, Ears, Replayed, record, replay
-from app.container.tape_settings import settings_in_force
+from app.container.tape import Around, Ears, Replayed, record, replay, settings_in_force
 from app.foundation.errors import ServiceError
 from app.research.domain.recording import BoardLine, Step, TapeError
 from app.telemetry.logging import configure_logging

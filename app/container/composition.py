@@ -18,14 +18,13 @@ from app.container import plugins
 from app.container.seams import Seams, code_version
 from app.foundation.clock import shared_by
 from app.foundation.idempotency import Once
-from app.foundation.job_news import JobNews
-from app.foundation.job_service import JobService
+from app.foundation.job_service import JobNews, JobService
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
 from app.foundation.sql.job_store import key_file
-from app.market.services.exchange_errors import ExchangeWatch
-from app.market.services.feed_view import FeedView
+from app.market.services.follower import FeedView
+from app.market.services.health_facts import ExchangeWatch
 from app.market.services.ports import Exchange
 from app.market.services.quality import QualityService
 from app.market.services.service import BOOKS_PER_S, WHOLE_QUOTA, MarketData

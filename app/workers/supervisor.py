@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -9,10 +10,44 @@ from typing import Any, Final
 
 import structlog
 
-from app.foundation.errors import ServiceError
+from app.foundation.errors import ServiceError, UnavailableError
 from app.foundation.health_facts import TaskFacts
+from app.foundation.metrics import Metrics
 from app.foundation.ports import Clock, Monotonic
-from app.workers.restarts import Restarts
+from app.foundation.replicas import Replicas
+
+CRASHES: Final = 5  # are begun again at once
+WINDOW_S: Final = 60.0
+REST_S: Final = 300.0
+
+
+@dataclass(slots=True)
+class Restarts:
+    """The budget of one task; outages do not count, for they end by themselves.
+
+    All times are monotonic: a step of the wall clock neither spends nor lengthens anything.
+    """
+
+    failed_until_s: float | None = None  # it is not begun again before that
+    crashes: int = 0  # that made it count as failed, and those since
+    _recent: deque[float] = field(default_factory=deque)
+
+    def crashed(self, at_s: float, pause_s: float) -> float:
+        """Seconds until it is begun again: `pause_s`, or many where the budget is spent."""
+        self._recent.append(at_s)
+        while self._recent[0] <= at_s - WINDOW_S:
+            self._recent.popleft()
+        if len(self._recent) <= CRASHES and self.failed_until_s is None:
+            return pause_s
+        self.crashes = max(self.crashes + 1, len(self._recent))
+        self.failed_until_s = at_s + REST_S
+        return REST_S
+
+    def ran(self, at_s: float) -> None:
+        """It gave a sign of life; a minute after its rest that is believed."""
+        if self.failed_until_s is not None and at_s >= self.failed_until_s + WINDOW_S:
+            self.failed_until_s, self.crashes = None, 0
+
 
 _log = structlog.get_logger("supervisor")
 
@@ -244,3 +279,26 @@ def _cause(error: Exception) -> str:
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return str(error.code) if isinstance(error, ServiceError) else type(error).__name__
+
+
+_watchdog_log = structlog.get_logger("replicas")
+
+
+@dataclass(frozen=True, slots=True)
+class Watchdog:
+    """Goes on at its own pace when the database is away: whoever paused longer would seem dead."""
+
+    replicas: Replicas
+    metrics: Metrics
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    async def run(self, beat: Beat) -> None:
+        while True:
+            try:
+                taken = await self.replicas.round()
+            except UnavailableError as error:
+                _watchdog_log.warning("heartbeat_missed", cause=str(error.code))
+            else:
+                self.metrics.job_executors_buried.inc(len(taken))
+                beat()
+            await self.sleep(self.replicas.beat_s)

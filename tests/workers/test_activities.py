@@ -23,8 +23,7 @@ from app.my_symbols import MySymbolsServiceV2
 from app.portfolio.storage.portfolio import lock_portfolio
 from app.scoring.services.service import Scoring
 from app.scoring.storage.runs import ScoringRepository
-from app.workers.activities import activities
-from app.workers.runs import runs
+from app.workers.runs import activities, runs
 from tests.support.desk import NOW
 from tests.support.live_market import LiveMarket, open_market
 

@@ -9,12 +9,11 @@ import pytest
 
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.events import JobChange, JobChanged
-from app.foundation.job_news import JobNews
+from app.foundation.job_service import JobNews
 from app.foundation.jobs import Document, JobState
 from app.foundation.ports import Journal
 from app.foundation.sql.database import Database
-from app.workers.durable import Run
-from app.workers.job_telling import telling
+from app.workers.durable import Run, telling
 from tests.support.desk import NOW
 
 

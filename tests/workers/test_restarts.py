@@ -15,8 +15,7 @@ from app.foundation.sql.database import Database
 from app.operations.services.health_checks import TASK_FAILED, background_task
 from app.operations.services.health_models import ComponentState
 from app.portfolio.services.decision_context import Grounds
-from app.workers.restarts import CRASHES, REST_S
-from app.workers.supervisor import Beat, Supervisor
+from app.workers.supervisor import CRASHES, REST_S, Beat, Supervisor
 from tests.support.desk import Desk
 
 START = datetime(2026, 11, 21, tzinfo=UTC)

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from app.configuration.domain.model import Configuration
-from app.foundation.market_memory import MarketMemory
+from app.foundation.memoize import MarketMemory
 from app.market.domain.eligibility import Candidate, Funnel, Limits, counted, first_failure
 from app.market.domain.models import Contract
 from app.market.domain.sectors import SectorTable

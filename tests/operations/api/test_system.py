@@ -17,7 +17,7 @@ from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.market.domain.models import LinkState
 from app.operations.services.health import Status
-from app.workers.restarts import CRASHES
+from app.workers.supervisor import CRASHES
 from tests.operations.services.test_status import LINK, NOW, World
 from tests.support.harness import PREFIX, make_api, open_client
 from tests.support.judging import problem

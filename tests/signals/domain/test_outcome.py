@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.market.domain.hourly_bars import Bar
+from app.market.domain.models import Bar
 from app.signals.domain.outcomes import HOUR_MS, Field, Outcome, Window, gain_of
 
 AT = datetime(2026, 3, 1, 12, 20, tzinfo=UTC)
