@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, get_args, get_origin
 from pydantic import BaseModel, Field, create_model
 
 from app.configuration.domain.document import MAX_NAME_LENGTH, PLACES
-from app.configuration.domain.fields import SettingInfo, info_of, is_section, setting_fields
+from app.configuration.domain.fields import MONEY, SettingInfo, info_of, is_section, setting_fields
 from app.configuration.domain.model import Configuration
 from app.foundation.http.request_body import Body, DecimalIn
 from app.foundation.http.schemas import ChangeRequest, MoneyString, Out
@@ -35,26 +35,26 @@ def sentence_of(info: SettingInfo) -> str:
 @cache
 def view_model(section: type) -> type[Out]:
     """The response model of a section, named like it."""
-    shape: dict[str, Any] = {
-        one.name: (_view_type(one.type, info_of(one)), _field(one.type, info_of(one)))
-        for one in setting_fields(section)
-    }
-    return create_model(section.__name__, __base__=Out, __doc__=section.__doc__, **shape)
+    return create_model(
+        section.__name__, __base__=Out, __doc__=section.__doc__, **_view_fields(section)
+    )
 
 
 @cache
 def update_model(section: type) -> type[Body]:
     """The request model of a section: every setting may be left out, null is refused."""
-    return create_model(
-        f"{section.__name__}Update",
-        __base__=Body,
-        __doc__=section.__doc__,
-        **update_fields(section),
-    )
+    name = f"{section.__name__}Update"
+    return create_model(name, __base__=Body, __doc__=section.__doc__, **_update_fields(section))
 
 
-def update_fields(section: type) -> dict[str, Any]:
-    """The fields of the request model of a section."""
+def _view_fields(section: type) -> dict[str, Any]:
+    return {
+        one.name: (_view_type(one.type, info_of(one)), _field(one.type, info_of(one)))
+        for one in setting_fields(section)
+    }
+
+
+def _update_fields(section: type) -> dict[str, Any]:
     return {
         one.name: (_update_type(one.name, one.type, info_of(one)), _optional(info_of(one)))
         for one in setting_fields(section)
@@ -62,8 +62,13 @@ def update_fields(section: type) -> dict[str, Any]:
 
 
 def _field(kind: Any, info: SettingInfo) -> Any:
-    bounds = {} if get_origin(kind) is Mapping else _schema_bounds(info)
+    bounds = _schema_bounds(info) if _is_plain_number(kind, info) else {}
     return Field(description=sentence_of(info), json_schema_extra=bounds or None)
+
+
+def _is_plain_number(kind: Any, info: SettingInfo) -> bool:
+    """Whether the response has a JSON number: maps hold several, money is text."""
+    return get_origin(kind) is None and not (kind is Decimal and info.unit == MONEY)
 
 
 def _schema_bounds(info: SettingInfo) -> dict[str, Any]:
@@ -92,7 +97,7 @@ def _view_type(kind: Any, info: SettingInfo) -> Any:
     if get_origin(kind) is tuple:
         return list[str]
     if kind is Decimal:
-        return MoneyString if info.unit == "quote currency" else float
+        return MoneyString if info.unit == MONEY else float
     return kind
 
 
@@ -145,16 +150,17 @@ ConfigurationUpdate: Final = create_model(
     "ConfigurationUpdate",
     __base__=ConfigurationRequest,
     __doc__=ConfigurationRequest.__doc__,
-    **update_fields(Configuration),
+    **_update_fields(Configuration),
 )
-
-
-class _Versioned(Out):
-    version: int
-
-
 ConfigurationView: Final = create_model(
     "Configuration",
-    __base__=(_Versioned, view_model(Configuration)),
+    __base__=Out,
     __doc__=Configuration.__doc__,
+    version=int,
+    **_view_fields(Configuration),
 )
+
+
+def view_of(settings: Configuration) -> Out:
+    """The settings as their response model."""
+    return ConfigurationView.model_validate(settings, from_attributes=True)

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 Number = int | float | Decimal
+MONEY: Final = "quote currency"  # unit of an amount
 _KEY: Final = "setting"
 
 

@@ -7,18 +7,18 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from app.configuration.domain.fields import setting
+from app.configuration.domain.fields import MONEY, setting
 from app.configuration.domain.sections import (
     AlertSettings,
+    AutomationSettings,
     Family,
-    FeedRules,
-    NotificationRules,
-    Policies,
-    QualityRules,
-    RetentionRules,
-    ScoringRules,
-    SignalRules,
-    SizingRules,
+    FeedSettings,
+    NotificationSettings,
+    QualitySettings,
+    RetentionSettings,
+    ScoringSettings,
+    SignalSettings,
+    SizingSettings,
     Source,
     empty_map,
 )
@@ -47,7 +47,7 @@ class CorrelationBasis(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class CorrelationRules:
+class CorrelationSettings:
     """Correlation of members, measured on daily returns."""
 
     limit: float = setting(0.7, "Correlation above which an addition is refused.", 0.0, 1.0)
@@ -61,7 +61,7 @@ class CorrelationRules:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplacementRules:
+class ReplacementSettings:
     """Replacement of a weak member by a candidate that is better by more than noise and cost."""
 
     # On real candles the median threshold is .56 with this k (benchmarks.replacement_threshold).
@@ -108,7 +108,7 @@ class ReplacementRules:
         "Value of one leg of a replacement whose price impact is a cost; 0: half the spread alone.",
         0.0,
         1_000_000_000.0,
-        unit="quote currency",
+        unit=MONEY,
     )
     count_funding: bool = setting(
         default=True,
@@ -125,7 +125,7 @@ class ReplacementRules:
 
 
 @dataclass(frozen=True, slots=True)
-class RebalancingRules:
+class RebalancingSettings:
     """Target weights, and reasons to rebalance besides drift and interval."""
 
     method: WeightingMethod = setting(WeightingMethod.SCORE_TILTED, "Weighting method.")
@@ -171,7 +171,7 @@ class RebalancingRules:
 
 
 @dataclass(frozen=True, slots=True)
-class EligibilityFloors:
+class EligibilitySettings:
     """Requirements that a contract must meet before it is scored."""
 
     min_turnover: Decimal = setting(
@@ -179,7 +179,7 @@ class EligibilityFloors:
         "Smallest turnover of a day.",
         0,
         1_000_000_000_000,
-        unit="quote currency",
+        unit=MONEY,
     )
     min_daily_bars: int = setting(90, "Smallest number of daily candles.", 2, 1_000)
     quotes: tuple[str, ...] = setting(("USDT",), "Quote currencies of scored contracts.")
@@ -191,7 +191,7 @@ def _interval(default_s: int, description: str, low: int = 1, high: int = _DAY_S
 
 
 @dataclass(frozen=True, slots=True)
-class Cadences:
+class IntervalSettings:
     """Interval between two runs of each background activity."""
 
     market: int = _interval(60, "Poll of contracts and tickers.")
@@ -291,20 +291,24 @@ class Configuration:
     age_limit_cadences: float = setting(
         3.0, "Age limit and half-life of each source, in its intervals.", 1.0, 100.0
     )
-    correlation: CorrelationRules = setting(CorrelationRules(), "Correlation limits.")
-    eligibility: EligibilityFloors = setting(EligibilityFloors(), "Eligibility of contracts.")
-    cadences: Cadences = setting(Cadences(), "Intervals of background activities.")
+    correlation: CorrelationSettings = setting(CorrelationSettings(), "Correlation limits.")
+    eligibility: EligibilitySettings = setting(EligibilitySettings(), "Eligibility of contracts.")
+    cadences: IntervalSettings = setting(IntervalSettings(), "Intervals of background activities.")
     alerts: AlertSettings = setting(AlertSettings(), "Alert thresholds and rules.")
-    replacement: ReplacementRules = setting(ReplacementRules(), "Replacement of members.")
-    rebalancing: RebalancingRules = setting(RebalancingRules, "Target weights and rebalancing.")
-    policy: Policies = setting(Policies(), "Automation of scheduled decisions.")
-    sizing: SizingRules = setting(SizingRules(), "Position sizing.")
-    notifications: NotificationRules = setting(NotificationRules(), "Limits of notifications.")
-    retention: RetentionRules = setting(RetentionRules(), "Retention of records.")
-    quality: QualityRules = setting(QualityRules(), "Plausibility of market data.")
-    signals: SignalRules = setting(SignalRules, "Signals.")
-    feed: FeedRules = setting(FeedRules(), "Streaming feed.")
-    scoring: ScoringRules = setting(ScoringRules, "Scoring.")
+    replacement: ReplacementSettings = setting(ReplacementSettings(), "Replacement of members.")
+    rebalancing: RebalancingSettings = setting(
+        RebalancingSettings, "Target weights and rebalancing."
+    )
+    policy: AutomationSettings = setting(AutomationSettings(), "Automation of scheduled decisions.")
+    sizing: SizingSettings = setting(SizingSettings(), "Position sizing.")
+    notifications: NotificationSettings = setting(
+        NotificationSettings(), "Limits of notifications."
+    )
+    retention: RetentionSettings = setting(RetentionSettings(), "Retention of records.")
+    quality: QualitySettings = setting(QualitySettings(), "Plausibility of market data.")
+    signals: SignalSettings = setting(SignalSettings, "Signals.")
+    feed: FeedSettings = setting(FeedSettings(), "Streaming feed.")
+    scoring: ScoringSettings = setting(ScoringSettings, "Scoring.")
 
     @property
     def min_weight_u(self) -> int:
@@ -355,7 +359,7 @@ class Configuration:
         )
 
 
-def _told_s(rules: FeedRules, source: Source) -> int | None:
+def _told_s(rules: FeedSettings, source: Source) -> int | None:
     """None for what is asked for in either mode."""
     return {
         Source.CONTRACTS: rules.contracts,
@@ -364,7 +368,7 @@ def _told_s(rules: FeedRules, source: Source) -> int | None:
     }.get(source)
 
 
-def _cadence_s(cadences: Cadences, source: Source) -> int:
+def _cadence_s(cadences: IntervalSettings, source: Source) -> int:
     return {
         Source.CONTRACTS: cadences.market,
         Source.TICKERS: cadences.market,

@@ -7,10 +7,9 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
-from app.configuration.domain.fields import setting
+from app.configuration.domain.fields import MONEY, setting
 
 _DAY_S: Final = 86_400
-_QUOTE: Final = "quote currency"
 _FRACTION: Final = "fraction"
 
 
@@ -19,7 +18,7 @@ def empty_map() -> Mapping[str, Any]:
     return MappingProxyType({})
 
 
-class Policy(StrEnum):
+class AutomationMode(StrEnum):
     """How far the service acts by itself."""
 
     OBSERVE = "observe"  # record the decision only
@@ -28,12 +27,12 @@ class Policy(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Policies:
+class AutomationSettings:
     """Automation of scheduled decisions; a request of an operator is carried out in any case."""
 
-    rebalance: Policy = setting(Policy.AUTO, "Automation of scheduled rebalances.")
-    replacement: Policy = setting(
-        Policy.PROPOSE,
+    rebalance: AutomationMode = setting(AutomationMode.AUTO, "Automation of scheduled rebalances.")
+    replacement: AutomationMode = setting(
+        AutomationMode.PROPOSE,
         "Automation of replacements that `replacement.auto_forced` and"
         " `replacement.auto_discretionary` do not execute.",
     )
@@ -197,7 +196,7 @@ class AlertSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class FeedRules:
+class FeedSettings:
     """Streaming feed.
 
     The first three replace the polling intervals while the market streams, where they are shorter:
@@ -239,7 +238,7 @@ class FeedRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class NotificationLimit:
     """Rate limit of one kind of notification."""
 
     per_hour: int = setting(
@@ -255,12 +254,12 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
-class NotificationRules:
+class NotificationSettings:
     """Limits of channels to people; webhooks receive every event."""
 
-    error: Limit = setting(Limit(10, 300), "Limit of errors.")
-    trade: Limit = setting(Limit(50, 60), "Limit of trades.")
-    status: Limit = setting(Limit(5, 600), "Limit of status messages.")
+    error: NotificationLimit = setting(NotificationLimit(10, 300), "Limit of errors.")
+    trade: NotificationLimit = setting(NotificationLimit(50, 60), "Limit of trades.")
+    status: NotificationLimit = setting(NotificationLimit(5, 600), "Limit of status messages.")
     per_minute: int = setting(
         30,
         "Notifications a minute over one channel, digests included; a third is reserved for"
@@ -276,7 +275,7 @@ class NotificationRules:
 
 
 @dataclass(frozen=True, slots=True)
-class QualityRules:
+class QualitySettings:
     """Plausibility limits of market data."""
 
     last_off_mark: float = setting(
@@ -321,7 +320,7 @@ class QualityRules:
     volume_jump: float = setting(
         100.0, "Volume of an hour over the median of that hour of the day.", 2.0, 1e6
     )
-    min_volume: float = setting(1_000.0, "Smallest turnover of a day.", 0.0, 1e12, unit=_QUOTE)
+    min_volume: float = setting(1_000.0, "Smallest turnover of a day.", 0.0, 1e12, unit=MONEY)
     max_gap: int = setting(5, "Number of hourly candles in a row that may be missing.", 0, 400)
     frozen_after: int = setting(
         1_800, "Time without a trade, while the index moves.", 60, 86_400, unit="s"
@@ -351,7 +350,7 @@ class QualityRules:
 
 
 @dataclass(frozen=True, slots=True)
-class RetentionRules:
+class RetentionSettings:
     """Retention after the end of a record; history, its proofs and trades are stored for ever.
 
     A rebalance that set weights is an event of the history; its run has the details.
@@ -372,11 +371,11 @@ class RetentionRules:
 
 
 @dataclass(frozen=True, slots=True)
-class ScoringRules:
+class ScoringSettings:
     """Scoring, beside the weights of the families."""
 
     impact_notional: float = setting(
-        20_000.0, "Order value whose price impact is measured.", 1.0, 1e9, unit=_QUOTE
+        20_000.0, "Order value whose price impact is measured.", 1.0, 1e9, unit=MONEY
     )
     min_coverage: float = setting(
         0.9,
@@ -397,7 +396,7 @@ class ScoringRules:
 
 
 @dataclass(frozen=True, slots=True)
-class SignalRules:
+class SignalSettings:
     """Intake, evaluation and expiry of signals."""
 
     min_strength: float = setting(
@@ -438,8 +437,8 @@ class SignalRules:
     expires_after: int = setting(
         _DAY_S, "Lifetime of a signal whose source names no expiry.", 60, 30 * _DAY_S, unit="s"
     )
-    policy: Policy = setting(Policy.PROPOSE, "Automation of approved signals.")
-    policies: Mapping[str, Policy] = setting(
+    policy: AutomationMode = setting(AutomationMode.PROPOSE, "Automation of approved signals.")
+    policies: Mapping[str, AutomationMode] = setting(
         empty_map, "Automation by `signal_type`.", keys="types of signals"
     )
     source_strength: float = setting(
@@ -462,7 +461,7 @@ class SignalRules:
 
 
 @dataclass(frozen=True, slots=True)
-class SizingRules:
+class SizingSettings:
     """Limits of one position and of all positions together."""
 
     max_gross_leverage: float = setting(
@@ -513,14 +512,14 @@ class SizingRules:
         " `account_balance`; 0: unknown.",
         0,
         1_000_000_000_000,
-        unit=_QUOTE,
+        unit=MONEY,
     )
     min_notional: Decimal = setting(
         Decimal(5),
         "Smallest value of a change that is traded; less than one lot is never traded.",
         0,
         1_000_000,
-        unit=_QUOTE,
+        unit=MONEY,
     )
 
 

@@ -5,37 +5,37 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Final
 
-from app.configuration.domain.sections import RetentionRules
+from app.configuration.domain.sections import RetentionSettings
 from app.my_symbols import MySymbolsServiceV2
 
-Sweep = Callable[[MySymbolsServiceV2, RetentionRules], Awaitable[int]]
+Sweep = Callable[[MySymbolsServiceV2, RetentionSettings], Awaitable[int]]
 
 
-async def _keys(service: MySymbolsServiceV2, _: RetentionRules) -> int:
+async def _keys(service: MySymbolsServiceV2, _: RetentionSettings) -> int:
     return await service.once.forget_old()
 
 
-async def _events(service: MySymbolsServiceV2, _: RetentionRules) -> int:
+async def _events(service: MySymbolsServiceV2, _: RetentionSettings) -> int:
     return await service.stream.forget_old()
 
 
-async def _notifications(service: MySymbolsServiceV2, rules: RetentionRules) -> int:
+async def _notifications(service: MySymbolsServiceV2, rules: RetentionSettings) -> int:
     return await service.notifications.forget_old(timedelta(days=rules.notifications_days))
 
 
-async def _alerts(service: MySymbolsServiceV2, rules: RetentionRules) -> int:
+async def _alerts(service: MySymbolsServiceV2, rules: RetentionSettings) -> int:
     return await service.alerts.forget_old(timedelta(days=rules.alerts_days))
 
 
-async def _jobs(service: MySymbolsServiceV2, rules: RetentionRules) -> int:
+async def _jobs(service: MySymbolsServiceV2, rules: RetentionSettings) -> int:
     return await service.jobs.forget_old(timedelta(days=rules.jobs_days))
 
 
-async def _rebalance_runs(service: MySymbolsServiceV2, rules: RetentionRules) -> int:
+async def _rebalance_runs(service: MySymbolsServiceV2, rules: RetentionSettings) -> int:
     return await service.rebalancing.runs.forget_old(timedelta(days=rules.rebalance_runs_days))
 
 
-async def _signals(service: MySymbolsServiceV2, rules: RetentionRules) -> int:
+async def _signals(service: MySymbolsServiceV2, rules: RetentionSettings) -> int:
     return await service.signals.forget_old(timedelta(days=rules.signals_days))
 
 

@@ -13,8 +13,8 @@ from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
     CHANGES,
+    DEFAULT_REASON,
     NAMES,
-    UNSAID,
     Freshness,
     Out,
     Score,
@@ -223,4 +223,4 @@ async def put_lock(
 )
 async def delete_lock(service: ServiceDep, command: CommandDep, symbol: SymbolPath) -> Response:
     """Answers with the lock that was lifted."""
-    return sent(await service.controls.unlock(symbol, UNSAID, command, _lock))
+    return sent(await service.controls.unlock(symbol, DEFAULT_REASON, command, _lock))

@@ -14,12 +14,12 @@ from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
     CHANGES,
     DECIDES,
+    DEFAULT_REASON,
     NAMES,
-    UNSAID,
+    ChangeRequest,
     Freshness,
     Out,
     Percent,
-    Said,
     Score,
     SymbolIn,
     finite,
@@ -51,11 +51,11 @@ _ENTERS = (
 )
 
 
-class InitializeIn(Said):
+class InitializeIn(ChangeRequest):
     size: int | None = Field(None, ge=1, le=100, description="At most max_portfolio_symbols.")
 
 
-class ReplaceIn(Said):
+class ReplaceIn(ChangeRequest):
     """Two symbols, each in any spelling or by its UUID."""
 
     old_symbol: SymbolText | None = None
@@ -208,7 +208,7 @@ async def add_symbol(service: ServiceDep, command: CommandDep, body: SymbolIn) -
 
     return sent(
         await service.portfolio.add(
-            body.named, body.reason or UNSAID, by(command, body.user), render
+            body.named, body.reason or DEFAULT_REASON, by(command, body.user), render
         )
     )
 
@@ -230,7 +230,7 @@ async def remove_symbol(service: ServiceDep, command: CommandDep, body: SymbolIn
 
     return sent(
         await service.portfolio.remove(
-            body.named, body.reason or UNSAID, by(command, body.user), render
+            body.named, body.reason or DEFAULT_REASON, by(command, body.user), render
         )
     )
 
@@ -255,7 +255,7 @@ async def replace_symbol(service: ServiceDep, command: CommandDep, body: Replace
         await service.portfolio.replace(
             one_of(body.old_symbol, body.old_symbol_id),
             one_of(body.new_symbol, body.new_symbol_id),
-            body.reason or UNSAID,
+            body.reason or DEFAULT_REASON,
             by(command, body.user),
             render,
         )

@@ -29,7 +29,7 @@ from app.foundation.http.responses import Bodies, answer, etag, keep, not_modifi
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
     CHANGES,
-    UNSAID,
+    DEFAULT_REASON,
     CursorText,
     IdPath,
     Limit,
@@ -234,7 +234,7 @@ async def put_algorithm(
         shown = AlgorithmChangedOut.of(name, service.scoring.algorithm_under(settings), settings)
         return keep(shown, headers={"ETag": etag(settings.version)})
 
-    who, reason = by(command, body.user), body.reason or UNSAID
+    who, reason = by(command, body.user), body.reason or DEFAULT_REASON
     try:
         present = await service.configuration.current()
         changes = service.scoring.changes_of(body.changes(), present)
