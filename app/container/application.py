@@ -50,11 +50,13 @@ from app.portfolio.api import proposal_routes as portfolio_proposals
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
 from app.portfolio.api import rebalance_run_routes as portfolio_rebalances
 from app.scoring.api import routes as scoring
+from app.scoring.api import symbol_routes as scored_symbols
 from app.signals.api import routes as signals
 from app.trading.api import routes as portfolio_safety
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     symbols.router,
+    scored_symbols.router,
     universe.router,
     market.router,
     market_quality.router,
@@ -101,7 +103,7 @@ def create_api(
     routers: Sequence[APIRouter] = ROUTERS,
     root_routers: Sequence[APIRouter] = ROOT_ROUTERS,
 ) -> FastAPI:
-    """The ASGI application. `lifespan` yields the state: {"my_symbols": MySymbolsServiceV2}.
+    """The ASGI application. `lifespan` yields the state of requests, made by `state_of`.
 
     Nothing is started before the lifespan runs. Routers can be given, so that tests can add
     routes of their own.

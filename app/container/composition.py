@@ -35,6 +35,7 @@ from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.configuration import ConfigurationService
 from app.operations.services.event_stream import EventStream
 from app.operations.services.health import StatusSources
+from app.operations.services.retention import Retention
 from app.operations.services.sample_data import SampleData
 from app.performance.services.portfolio_metrics import MetricsService
 from app.performance.services.report import Reporting
@@ -120,6 +121,11 @@ def compose(
     signals = Signals(database, grounds, once, new_id, Judges(plugins.agents()))
 
     sources = StatusSources(database, scoring, in_force, metrics)
+    alerts = AlertService(database, grounds, once, new_id, system)
+    notifications = Notifications(
+        database, utc_now, new_id, once, _notifiers(settings, vault, seams), vault
+    )
+    job_service = JobService(jobs, utc_now, new_id, JobNews(database))
     return MySymbolsServiceV2(
         registry=market.registry,
         market=market,
@@ -137,7 +143,7 @@ def compose(
         trading=Trading(database, grounds),
         controls=ControlService(database, grounds, once, ledger),
         overview=overview,
-        alerts=AlertService(database, grounds, once, new_id, system),
+        alerts=alerts,
         alert_rules=AlertRuleService(configuration),
         configuration=configuration,
         status=sources.status(
@@ -153,10 +159,11 @@ def compose(
         sample_data=SampleData(market, scoring),
         once=once,
         stream=stream,
-        notifications=Notifications(
-            database, utc_now, new_id, once, _notifiers(settings, vault, seams), vault
+        notifications=notifications,
+        jobs=job_service,
+        retention=Retention(
+            configuration, once, stream, notifications, alerts, job_service, runs, signals
         ),
-        jobs=JobService(jobs, utc_now, new_id, JobNews(database)),
         signals=signals,
         signal_actions=SignalActions(database, grounds, portfolio, new_id),
         signal_outcomes=SignalOutcomes(database, grounds),

@@ -1,4 +1,4 @@
-"""Ports of the market: the exchange's REST interface and its stream."""
+"""Ports of the market: members of the portfolio, the exchange's REST interface and stream."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
@@ -19,6 +19,12 @@ from app.market.domain.models import (
     TickerListing,
 )
 from app.market.domain.stream import Listener, StreamFacts, Topic
+
+
+class PortfolioMembers(Protocol):
+    """Symbols of the portfolio, which the list of symbols marks and filters by."""
+
+    async def symbols(self) -> frozenset[str]: ...
 
 
 class Exchange(Protocol):

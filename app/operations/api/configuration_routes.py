@@ -10,7 +10,7 @@ from app.configuration.api.schemas import ConfigurationUpdate, ConfigurationView
 from app.configuration.domain.document import ConfigurationRefusedError
 from app.configuration.domain.model import Configuration
 from app.foundation.errors import Code, PreconditionFailedError
-from app.foundation.http.dependencies import CommandDep, CursorsDep, ServiceDep, by
+from app.foundation.http.dependencies import CommandDep, CursorsDep, Provided, by
 from app.foundation.http.errors import problem_response, problems
 from app.foundation.http.pagination import Page, cut
 from app.foundation.http.responses import answer, etag, json_bytes, keep, sent
@@ -26,6 +26,7 @@ from app.foundation.http.schemas import (
     UtcTime,
 )
 from app.foundation.idempotency import Answer
+from app.operations.services.configuration import ConfigurationService
 from app.portfolio.domain.event_log import PortfolioEvent
 
 router = api_router("configuration", "/configuration")
@@ -61,9 +62,9 @@ class ConfigurationVersion(Out):
 
 
 @router.get("", summary="The settings in force", response_model=ConfigurationView)
-async def configuration(service: ServiceDep) -> Response:
+async def configuration(configuration: Provided[ConfigurationService]) -> Response:
     """Weights, thresholds, limits and intervals. The ETag is the version."""
-    settings = await service.configuration.current()
+    settings = await configuration.current()
     return answer(json_bytes(view_of(settings)), headers={"ETag": etag(settings.version)})
 
 
@@ -84,7 +85,7 @@ async def configuration(service: ServiceDep) -> Response:
 )
 async def put_configuration(
     request: Request,
-    service: ServiceDep,
+    configuration: Provided[ConfigurationService],
     command: CommandDep,
     body: ConfigurationUpdate,  # type: ignore[valid-type]
 ) -> Response:
@@ -106,7 +107,7 @@ async def put_configuration(
     who = by(command.on_version(body.version), body.user)
     reason = body.reason or DEFAULT_REASON
     try:
-        done = await service.configuration.put(
+        done = await configuration.put(
             body.changes(), reason, who, render, evict_lowest=body.evict_lowest
         )
     except ConfigurationRefusedError as refused:
@@ -117,12 +118,15 @@ async def put_configuration(
 
 @router.get("/history", summary="Versions of the settings")
 async def configuration_history(
-    service: ServiceDep, cursors: CursorsDep, limit: Limit = 50, cursor: CursorText = None
+    configuration: Provided[ConfigurationService],
+    cursors: CursorsDep,
+    limit: Limit = 50,
+    cursor: CursorText = None,
 ) -> Page[ConfigurationVersion]:
     """Newest first; version 1 are the defaults and has no entry."""
     start = cursors.decode("configuration_history", {}, cursor)
     before = None if start is None else int(start[0])
-    events = await service.configuration.history(before, limit + 1)
+    events = await configuration.history(before, limit + 1)
     page, last = cut(events, limit, lambda event: (event.seq,))
     return Page(
         items=[ConfigurationVersion.of(event) for event in page],
