@@ -35,7 +35,7 @@ from app.portfolio.domain.weight_allocation import Role
 from tests.stateful.deciding import decided_rightly
 from tests.stateful.twins import (
     Call,
-    ChangeRequest,
+    Said,
     Key,
     Place,
     Seen,
@@ -86,7 +86,7 @@ class Life(RuleBasedStateMachine):
         self.twins = Twins(self.place)
         self.runner.run(self.twins.open())
         self.known = self.now()
-        self.last: tuple[Call, Command, ChangeRequest] | None = None
+        self.last: tuple[Call, Command, Said] | None = None
 
     def teardown(self) -> None:
         try:
@@ -101,7 +101,7 @@ class Life(RuleBasedStateMachine):
     def now(self) -> Seen:
         return self.runner.run(self.twins.seen())
 
-    def request(self, call: Call, *, if_match: int | None = None) -> ChangeRequest:
+    def request(self, call: Call, *, if_match: int | None = None) -> Said:
         """One request under a key of its own, and what must be true of any."""
         number = next(self.twins.requests)
         key = Key(f"key-{number}", f"print-{number}")
@@ -110,7 +110,7 @@ class Life(RuleBasedStateMachine):
         self.last = (call, command, said)
         return said
 
-    def repeat(self, call: Call, command: Command) -> ChangeRequest:
+    def repeat(self, call: Call, command: Command) -> Said:
         before = self.known
         said = self.runner.run(self.twins.say(call, command))
         self.known = self.now()
@@ -338,7 +338,7 @@ class Life(RuleBasedStateMachine):
         call, command, first = self.last
         again = self.repeat(call, command)
         if first.code is None:
-            assert again == ChangeRequest(first.answer, True, None)
+            assert again == Said(first.answer, True, None)
         else:
             self.last = (call, command, again)
 

@@ -93,7 +93,7 @@ def _view_type(kind: Any, info: SettingInfo) -> Any:
         return view_model(kind)
     if get_origin(kind) is Mapping:
         key, value = get_args(kind)
-        return dict[key, _view_type(value, info)]
+        return _map_type(key, _view_type(value, info))
     if get_origin(kind) is tuple:
         return list[str]
     if kind is Decimal:
@@ -110,7 +110,7 @@ def _update_type(name: str, kind: Any, info: SettingInfo) -> Any:
         if issubclass(key, StrEnum):
             return _enumerated(name, tuple(key), inner)
         name_text = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH)]
-        return Annotated[dict[name_text, inner], Field(max_length=_MAX_KEYS)]
+        return Annotated[_map_type(name_text, inner), Field(max_length=_MAX_KEYS)]
     if get_origin(kind) is tuple:
         return Annotated[list[str], Field(min_length=1)]
     if issubclass(kind, StrEnum):
@@ -121,6 +121,10 @@ def _update_type(name: str, kind: Any, info: SettingInfo) -> Any:
         low, high = Decimal(info.low), Decimal(info.high)
         return Annotated[DecimalIn, Field(ge=low, le=high, decimal_places=PLACES)]
     return Annotated[kind, Field(ge=info.low, le=info.high)]
+
+
+def _map_type(key: Any, value: Any) -> Any:
+    return dict.__class_getitem__((key, value))
 
 
 def _enumerated(name: str, keys: tuple[StrEnum, ...], inner: Any) -> type[BaseModel]:

@@ -67,7 +67,8 @@ class _InvalidValueError(ValueError):
 
 def _apply(changes: Mapping[str, object], present: Any, path: str, out: list[Complaint]) -> Any:
     """The section `present` with changes; errors are appended to `out`."""
-    known = _fields_by_name(type(present))
+    section: type = type(present)
+    known = _fields_by_name(section)
     values: dict[str, object] = {}
     for key, value in changes.items():
         loc = path + echoed_key(key)

@@ -35,7 +35,7 @@ router = api_router("configuration", "/configuration")
 class ConfigurationChangeResult(Out):
     """The settings now in force, with warnings about unusual combinations."""
 
-    configuration: ConfigurationView  # type: ignore[valid-type]  # made from the settings
+    configuration: ConfigurationView
     warnings: list[str] = Field(examples=[["cash_remainder_at_least: 60.000000"]])
 
 
@@ -87,7 +87,7 @@ async def put_configuration(
     request: Request,
     configuration: Provided[ConfigurationService],
     command: CommandDep,
-    body: ConfigurationUpdate,  # type: ignore[valid-type]
+    body: ConfigurationUpdate,
 ) -> Response:
     """All settings are validated together and take effect together, as the next version.
 
