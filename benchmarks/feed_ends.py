@@ -16,7 +16,6 @@ from app.adapters.kucoin.exchange import KucoinExchange, open_exchange
 from app.adapters.kucoin.limits import KucoinLimits
 from app.adapters.kucoin.stream import KucoinStream
 from app.adapters.kucoin.stream_terms import StreamTerms, Ticket
-from app.cli.heap import brief_collections
 from app.configuration.domain.model import Configuration
 from app.container.seams import new_id, utc_now
 from app.foundation.data_status import DataSource
@@ -24,6 +23,7 @@ from app.foundation.metrics import Metrics
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
+from app.main import tune_interpreter
 from app.market.domain.stream import Told
 from app.market.services.service import MarketData
 from app.market.services.stream_consumer import StreamedMarket
@@ -128,8 +128,8 @@ async def our_end(far: Far, room: Path, *, is_watched: bool) -> AsyncIterator[Ou
             tasks.append(group.create_task(ours.streamed.watch(lambda: None)))
         try:
             await until(ours.is_live)
-            with brief_collections():  # as in every server
-                yield ours
+            tune_interpreter()  # as in every server
+            yield ours
         finally:
             for task in tasks:
                 task.cancel()

@@ -30,6 +30,7 @@ from app.configuration.storage.configuration import ConfigurationRepository
 from app.container import database_preparation as preparation
 from app.container.composition import compose
 from app.container.seams import Seams, full_version
+from app.foundation.backoff import full_jitter
 from app.foundation.data_status import DataSource
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Monotonic
@@ -46,7 +47,6 @@ from app.research.services.recording import LiveSteps, PlayedSteps, Steps, Taped
 from app.scoring.domain.board import Board
 from app.settings import DatabaseVariables, KucoinVariables, Settings
 from app.workers.activities import activities
-from app.workers.backoff import full_jitter
 from app.workers.durable import EngineOptions
 from app.workers.engine import Engine
 from app.workers.schedule import Activities
@@ -321,7 +321,7 @@ def _composed(
         database,
         exchange,
         in_force,
-        Supervisor(seams.now, lambda: full_jitter(dice.uniform), monotonic=seams.monotonic),
+        Supervisor(seams.now, lambda: full_jitter(dice.random), monotonic=seams.monotonic),
         ExchangeWatch(),
         EventStream(database, seams.now, metrics),
         Engine(EngineOptions(store, _AUTHOR, works=False)),  # never opened: runs are not durable

@@ -35,9 +35,9 @@ from app.portfolio.domain.weight_allocation import Role
 from tests.stateful.deciding import decided_rightly
 from tests.stateful.twins import (
     Call,
-    Said,
     Key,
     Place,
+    Said,
     Seen,
     Twins,
     grew_rightly,
