@@ -72,9 +72,9 @@ def _is_plain_number(kind: Any, info: SettingInfo) -> bool:
 
 
 def _schema_bounds(info: SettingInfo) -> dict[str, Any]:
-    if info.low is None or info.high is None:
+    if info.minimum is None or info.maximum is None:
         return {}
-    return {"minimum": _plain(info.low), "maximum": _plain(info.high)}
+    return {"minimum": _plain(info.minimum), "maximum": _plain(info.maximum)}
 
 
 def _plain(number: float | Decimal) -> float:
@@ -115,12 +115,12 @@ def _update_type(name: str, kind: Any, info: SettingInfo) -> Any:
         return Annotated[list[str], Field(min_length=1)]
     if issubclass(kind, StrEnum):
         return Annotated[kind, Field(strict=False)]
-    if info.low is None or info.high is None:
+    if info.minimum is None or info.maximum is None:
         return kind
     if kind is Decimal:
-        low, high = Decimal(info.low), Decimal(info.high)
+        low, high = Decimal(info.minimum), Decimal(info.maximum)
         return Annotated[DecimalIn, Field(ge=low, le=high, decimal_places=PLACES)]
-    return Annotated[kind, Field(ge=info.low, le=info.high)]
+    return Annotated[kind, Field(ge=info.minimum, le=info.maximum)]
 
 
 def _map_type(key: Any, value: Any) -> Any:

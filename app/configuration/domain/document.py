@@ -190,10 +190,12 @@ def _number(value: object, info: SettingInfo, kinds: tuple[type, ...]) -> Decima
         raise _InvalidValueError("number_type", "must be a number") from None
     if not number.is_finite():
         raise _InvalidValueError("finite_number", "must be a finite number")
-    if info.low is None or info.high is None:
+    if info.minimum is None or info.maximum is None:
         return number
-    if not info.low <= number <= info.high:
-        raise _InvalidValueError("out_of_range", f"must lie between {info.low} and {info.high}")
+    if not info.minimum <= number <= info.maximum:
+        raise _InvalidValueError(
+            "out_of_range", f"must lie between {info.minimum} and {info.maximum}"
+        )
     return number
 
 

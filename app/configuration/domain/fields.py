@@ -14,13 +14,13 @@ _KEY: Final = "setting"
 class SettingInfo:
     """Declaration of one setting beside its type and default.
 
-    `low` and `high` are the closed interval of a number, or of each number of a map. `keys` says
+    `minimum` and `maximum` are the closed interval of a number, or of each number of a map. `keys` says
     what the keys of a map name.
     """
 
     description: str
-    low: Number | None = None
-    high: Number | None = None
+    minimum: Number | None = None
+    maximum: Number | None = None
     unit: str = ""
     keys: str = ""
 
@@ -38,14 +38,14 @@ class SettingEntry:
 def setting(
     default: Any,
     description: str,
-    low: Number | None = None,
-    high: Number | None = None,
+    minimum: Number | None = None,
+    maximum: Number | None = None,
     *,
     unit: str = "",
     keys: str = "",
 ) -> Any:
     """A dataclass field; a callable default makes the value of each new instance."""
-    info = SettingInfo(description, low, high, unit, keys)
+    info = SettingInfo(description, minimum, maximum, unit, keys)
     if callable(default):
         return field(default_factory=default, metadata={_KEY: info})
     return field(default=default, metadata={_KEY: info})
