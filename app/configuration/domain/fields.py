@@ -14,8 +14,8 @@ _KEY: Final = "setting"
 class SettingInfo:
     """Declaration of one setting beside its type and default.
 
-    `minimum` and `maximum` are the closed interval of a number, or of each number of a map. `keys` says
-    what the keys of a map name.
+    `minimum` and `maximum` are the closed interval of a number, or of each number of a map.
+    `keys` says what the keys of a map name.
     """
 
     description: str
