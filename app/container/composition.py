@@ -37,6 +37,7 @@ from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.configuration import ConfigurationService
 from app.operations.services.event_stream import EventStream
 from app.operations.services.health import StatusSources
+from app.operations.services.retention import Retention
 from app.operations.services.sample_data import SampleData
 from app.performance.services.portfolio_metrics import MetricsService
 from app.performance.services.report import Reporting
@@ -52,7 +53,7 @@ from app.portfolio.services.rebalance_runs import RebalanceRuns
 from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.services.refusals import Refusals
 from app.portfolio.services.replacement import Replacement
-from app.portfolio.storage.portfolio import PortfolioRepository
+from app.portfolio.storage.portfolio import PortfolioRepository, lock_portfolio
 from app.portfolio.storage.replacements import ReplacementRepository
 from app.scoring.services.service import Scoring
 from app.settings import Settings
@@ -92,7 +93,7 @@ def compose(
     mode = mode_over(market, database, seams.monotonic)
     # It was put together before the database was open, which knows whether it is shared.
     shared = stream.shared = shared_by(database)
-    once = Once(database, utc_now, shared)
+    once = Once(database, utc_now, lock_portfolio, shared)
     scoring = Scoring(
         market=market,
         database=database,
@@ -125,6 +126,11 @@ def compose(
     signals = Signals(database, grounds, once, new_id, Judges(plugins.agents()))
 
     sources = StatusSources(database, scoring, in_force, metrics)
+    alerts = AlertService(database, grounds, once, new_id, system)
+    notifications = Notifications(
+        database, utc_now, new_id, once, _notifiers(settings, vault, seams), vault
+    )
+    job_service = JobService(jobs, utc_now, new_id, JobNews(database))
     return MySymbolsServiceV2(
         registry=market.registry,
         market=market,
@@ -142,7 +148,7 @@ def compose(
         trading=Trading(database, grounds),
         controls=ControlService(database, grounds, once, ledger),
         overview=overview,
-        alerts=AlertService(database, grounds, once, new_id, system),
+        alerts=alerts,
         alert_rules=AlertRuleService(configuration),
         configuration=configuration,
         status=sources.status(
@@ -158,10 +164,11 @@ def compose(
         sample_data=SampleData(market, scoring),
         once=once,
         stream=stream,
-        notifications=Notifications(
-            database, utc_now, new_id, once, _notifiers(settings, vault, seams), vault
+        notifications=notifications,
+        jobs=job_service,
+        retention=Retention(
+            configuration, once, stream, notifications, alerts, job_service, runs, signals
         ),
-        jobs=JobService(jobs, utc_now, new_id, JobNews(database)),
         signals=signals,
         signal_actions=SignalActions(database, grounds, portfolio, new_id),
         signal_outcomes=SignalOutcomes(database, grounds),
