@@ -5,7 +5,7 @@ A factor is a `Factor` (`my_symbols.factors`), a whole algorithm a `ScoringAlgor
 `SignalSource` (`my_symbols.signal_sources`). Import nothing else of `app`: other modules move.
 """
 
-from app.configuration.domain.sections import Family, Policy, SignalRules, Source
+from app.configuration.domain.sections import Family, SignalSettings, Source
 from app.foundation.data_status import DataSource
 from app.market.domain.models import (
     Book,
@@ -54,7 +54,7 @@ __all__ = [
     "ScoringAlgorithm",
     "ScoringInputs",
     "Seen",
-    "SignalRules",
+    "SignalSettings",
     "SignalSource",
     "Source",
     "Surroundings",
