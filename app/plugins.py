@@ -5,7 +5,7 @@ A factor is a `Factor` (`my_symbols.factors`), a whole algorithm a `ScoringAlgor
 `SignalSource` (`my_symbols.signal_sources`). Import nothing else of `app`: other modules move.
 """
 
-from app.configuration.domain.sections import Family, SignalSettings, Source
+from app.configuration.domain.sections import AutomationMode, Family, SignalSettings, Source
 from app.foundation.data_status import DataSource
 from app.market.domain.models import (
     Book,
@@ -29,6 +29,7 @@ __all__ = [
     "Abstention",
     "Agent",
     "AgentVote",
+    "AutomationMode",
     "Board",
     "Book",
     "CandleSeries",
@@ -50,7 +51,6 @@ __all__ = [
     "Level",
     "Opinion",
     "Panel",
-    "Policy",
     "ScoringAlgorithm",
     "ScoringInputs",
     "Seen",
