@@ -12,8 +12,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from app.foundation.http.server import MAX_HEAD_BYTES
-from app.foundation.http.uvicorn_server import server_config
+from app.foundation.http.server import MAX_HEAD_BYTES, server_config
 from app.foundation.metrics import Metrics
 from app.foundation.mode import Mode
 from tests.foundation.http.test_kept import TAG, Bench, asked_again, routes
