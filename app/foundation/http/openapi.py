@@ -112,7 +112,9 @@ def install_docs(api: FastAPI) -> None:
         del request
         async with lock:
             if not encoded:  # a second of computing, in which nothing else would be answered
-                encoded.append(await asyncio.to_thread(lambda: JSONResponse(api.openapi()).body))
+                encoded.append(
+                    await asyncio.to_thread(lambda: bytes(JSONResponse(api.openapi()).body))
+                )
         return Response(encoded[0], media_type="application/json")
 
     api.add_route(OPENAPI_PATH, show_document, methods=["GET"], include_in_schema=False)
