@@ -13,7 +13,7 @@ from app.alerts.services.facts import (
     past_of,
 )
 from app.alerts.storage.alerts import LOOK_BACK, AlertMark, AlertRepository
-from app.foundation.memoize import Basis, Views
+from app.foundation.memoize import ViewCache
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.models import Interval
@@ -55,7 +55,7 @@ class AlertBookCache:
     """
 
     _cached: tuple[int | None, AlertMark, Committed, AlertBook] | None = None
-    _views: Views = field(default_factory=Views)
+    _views: ViewCache = field(default_factory=ViewCache)
 
     async def load(self, database: Database, state: Committed, grounds: Grounds) -> AlertBook:
         """Book with every commit before the call. Raises UnavailableError."""
@@ -77,5 +77,5 @@ class AlertBookCache:
     def pairs(self, state: Committed, grounds: Grounds) -> PairCorrelations:
         """Correlations of the members, which take as long as all other facts together."""
         portfolio, panel = state.portfolio, grounds.market.panel(Interval.DAY)
-        basis = Basis((portfolio.members, panel, grounds.configuration), ())
-        return self._views.of("pairs", basis, lambda: correlations(portfolio, grounds))
+        key = (portfolio.members, panel, grounds.configuration)
+        return self._views.get("pairs", key, lambda: correlations(portfolio, grounds))

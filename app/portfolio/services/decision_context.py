@@ -12,7 +12,7 @@ from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.data_status import DataStatus
 from app.foundation.decimal_math import to_millionths
 from app.foundation.errors import Code, RefusedError, UnavailableError
-from app.foundation.memoize import Views
+from app.foundation.memoize import ViewCache
 from app.foundation.ports import Clock
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
@@ -398,7 +398,7 @@ class GroundsNow:
     market: MarketView
     clock: Clock
     memory: Memory = field(default_factory=Memory)
-    views: Views = field(default_factory=Views)
+    views: ViewCache = field(default_factory=ViewCache)
     mode: Callable[[], ModeState] | None = None  # None: that of this market alone
     refusals: Refusals = field(default_factory=Refusals)
 
