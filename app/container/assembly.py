@@ -34,6 +34,7 @@ from app.market.services.exchange_errors import ExchangeWatch
 from app.market.services.feed_view import FeedView
 from app.market.services.service_mode import ModeNow
 from app.my_symbols import MySymbolsServiceV2
+from app.operations.domain.event_codec import drafts_of
 from app.operations.services.event_stream import EventStream
 from app.operations.services.process_metrics import buffers_of
 from app.operations.services.response_version import LiveMarketParts, StateVersionSource
@@ -83,6 +84,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             settings.database.options,
             time.monotonic,
             dice.random,
+            drafts_of,
             publish,
             observers.slow_statement(metrics),
         )

@@ -41,6 +41,7 @@ from app.market.services.exchange_errors import ExchangeWatch
 from app.market.services.feed_view import FeedView
 from app.market.services.ports import Exchange
 from app.my_symbols import MySymbolsServiceV2
+from app.operations.domain.event_codec import drafts_of
 from app.operations.services.event_stream import EventStream
 from app.research.domain.recording import BoardLine, Schedule, Step, TapeClock, TapeError
 from app.research.services.recording import LiveSteps, PlayedSteps, Steps, TapedMarket
@@ -349,7 +350,7 @@ async def _database(
     with TemporaryDirectory(prefix="my-symbols-tape-") as folder:
         used = url or f"sqlite+aiosqlite:///{folder}/market.sqlite3"
         dice = Random(0)  # noqa: S311  # nobody competes for it
-        database = Database(DatabaseOptions(used), time.monotonic, dice.random, publish)
+        database = Database(DatabaseOptions(used), time.monotonic, dice.random, drafts_of, publish)
         await database.open()
         try:
             await preparation.prepare(used)
