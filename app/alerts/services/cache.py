@@ -19,7 +19,7 @@ from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.models import Interval
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.services.decision_context import Grounds
-from app.portfolio.services.state_cache import Committed
+from app.portfolio.services.state_cache import PortfolioState
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +54,10 @@ class AlertBookCache:
     gives the mark of the tables.
     """
 
-    _cached: tuple[int | None, AlertMark, Committed, AlertBook] | None = None
+    _cached: tuple[int | None, AlertMark, PortfolioState, AlertBook] | None = None
     _views: ViewCache = field(default_factory=ViewCache)
 
-    async def load(self, database: Database, state: Committed, grounds: Grounds) -> AlertBook:
+    async def load(self, database: Database, state: PortfolioState, grounds: Grounds) -> AlertBook:
         """Book with every commit before the call. Raises UnavailableError."""
         # Counted before reading: a commit during it makes the next call ask again.
         commits, cached = database.commits, self._cached
@@ -74,7 +74,7 @@ class AlertBookCache:
         self._cached = (commits, mark, state, book)
         return book
 
-    def pairs(self, state: Committed, grounds: Grounds) -> PairCorrelations:
+    def pairs(self, state: PortfolioState, grounds: Grounds) -> PairCorrelations:
         """Correlations of the members, which take as long as all other facts together."""
         portfolio, panel = state.portfolio, grounds.market.panel(Interval.DAY)
         key = (portfolio.members, panel, grounds.configuration)

@@ -10,7 +10,7 @@ from app.foundation.sql.database import Database
 from app.foundation.state_version import Input, StateVersion
 from app.market.services.service import MarketData
 from app.market.services.service_mode import MarketLevel
-from app.portfolio.services.state_cache import Committed, Memory
+from app.portfolio.services.state_cache import PortfolioState, PortfolioStateCache
 from app.scoring.domain.board import Board
 
 # Ends of locks and ages of books change a response with no other change of the state.
@@ -67,7 +67,7 @@ class StateVersionSource:
     """Versions of the state; freshness and mode are parts of them, so their flips change them."""
 
     database: Database
-    states: Memory
+    states: PortfolioStateCache
     market: MarketParts
     boards: BoardParts
     clock: Clock
@@ -87,7 +87,7 @@ class StateVersionSource:
             return self._version(depends_on, None)
         return self._version(depends_on, await self.states.newest(self.database))
 
-    def _version(self, depends_on: Input, state: Committed | None) -> StateVersion:
+    def _version(self, depends_on: Input, state: PortfolioState | None) -> StateVersion:
         parts: list[object] = [None if state is None else state.revision]
         if Input.SYMBOLS in depends_on or Input.MARKET in depends_on:
             parts.append(self._numbered("symbols", self.market.symbols()))

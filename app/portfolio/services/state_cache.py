@@ -22,7 +22,7 @@ from app.portfolio.storage.trades import TradeRepository
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Committed:
+class PortfolioState:
     """Consistent state of portfolio, settings, controls and booked results; equal by identity."""
 
     revision: Revision
@@ -35,7 +35,7 @@ class Committed:
     realized: Mapping[str, Decimal]  # booked results by symbol id, in their own currencies
 
     @classmethod
-    async def load(cls, unit: UnitOfWork, revision: Revision) -> "Committed":
+    async def load(cls, unit: UnitOfWork, revision: Revision) -> "PortfolioState":
         weighed = await unit.get(HistoryRepository).last_weighing()
         return cls(
             revision=revision,
@@ -49,17 +49,17 @@ class Committed:
 
 
 @dataclass(slots=True)
-class Memory:
+class PortfolioStateCache:
     """Newest committed state, loaded again after it has changed.
 
     Where no other process can write, a count of own commits says whether that can be so. Otherwise
     each read asks the database for the revision, once for all concurrent reads.
     """
 
-    _flight: SingleFlight[Committed] = field(default_factory=SingleFlight, init=False)
-    _cached: tuple[Database, int | None, Committed] | None = field(default=None, init=False)
+    _flight: SingleFlight[PortfolioState] = field(default_factory=SingleFlight, init=False)
+    _cached: tuple[Database, int | None, PortfolioState] | None = field(default=None, init=False)
 
-    def known(self, database: Database) -> Committed | None:
+    def known(self, database: Database) -> PortfolioState | None:
         """Newest state if no statement is needed to be sure of it, else None.
 
         Raises UnavailableError once the database is closed.
@@ -69,19 +69,19 @@ class Memory:
             return None
         return None if commits is None or cached[1] != commits else cached[2]
 
-    async def newest(self, database: Database) -> Committed:
+    async def newest(self, database: Database) -> PortfolioState:
         """State with every commit before the call. Raises UnavailableError."""
         await asyncio.sleep(0)  # a caller that reads in a loop must not hold up all others
         known = self.known(database)
         return await self._flight(lambda: self._load(database)) if known is None else known
 
-    async def _load(self, database: Database) -> Committed:
+    async def _load(self, database: Database) -> PortfolioState:
         # Counted before reading: a commit during it makes the next read ask again.
         commits = database.commits
         async with database.read() as unit:
             revision = await unit.get(RevisionRepository).now()
             state = self._cached[2] if self._cached and self._cached[0] is database else None
             if state is None or state.revision != revision:
-                state = await Committed.load(unit, revision)
+                state = await PortfolioState.load(unit, revision)
         self._cached = (database, commits, state)
         return state

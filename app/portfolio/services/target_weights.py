@@ -12,7 +12,7 @@ from app.portfolio.domain.target_weights import volatility
 from app.portfolio.domain.weight_allocation import Allocation, Role
 from app.portfolio.domain.weighting_methods import Covariance
 from app.portfolio.services.decision_context import Grounds
-from app.portfolio.services.state_cache import Committed
+from app.portfolio.services.state_cache import PortfolioState
 from app.portfolio.services.tradeability import DataFacts, facts_of
 from app.portfolio.services.view_cache import targets_key
 
@@ -162,7 +162,7 @@ def _last_targets(portfolio: Portfolio) -> Allocation:
     return Allocation(weights, FULL - sum(weights.values()), ())
 
 
-def kept_targets(state: Committed, grounds: Grounds, views: ViewCache) -> TargetWeights:
+def kept_targets(state: PortfolioState, grounds: Grounds, views: ViewCache) -> TargetWeights:
     """What `target_weights` gives; a booked result or the switch has no part in it."""
 
     def make() -> TargetWeights:
@@ -171,7 +171,7 @@ def kept_targets(state: Committed, grounds: Grounds, views: ViewCache) -> Target
     return views.get("target_weights", targets_key(state, grounds), make)
 
 
-def _covariance(state: Committed, grounds: Grounds, views: ViewCache) -> Covariance | None:
+def _covariance(state: PortfolioState, grounds: Grounds, views: ViewCache) -> Covariance | None:
     """It takes longer than the rest, and prices of the day have no part in it."""
     portfolio = state.portfolio
     rests_on = (portfolio.members, grounds.market.panel(Interval.DAY))

@@ -6,10 +6,10 @@ an age or the present moment; the service that shows it adds them.
 
 from app.market.domain.models import Interval
 from app.portfolio.services.decision_context import Grounds
-from app.portfolio.services.state_cache import Committed
+from app.portfolio.services.state_cache import PortfolioState
 
 
-def portfolio_key(state: Committed, grounds: Grounds) -> tuple[object, ...]:
+def portfolio_key(state: PortfolioState, grounds: Grounds) -> tuple[object, ...]:
     """Key of a view with the version of the portfolio and its booked results."""
     market = grounds.market
     return (
@@ -22,7 +22,7 @@ def portfolio_key(state: Committed, grounds: Grounds) -> tuple[object, ...]:
     )
 
 
-def members_key(state: Committed, grounds: Grounds) -> tuple[object, ...]:
+def members_key(state: PortfolioState, grounds: Grounds) -> tuple[object, ...]:
     """Key of a view without version and booked results, which most commits leave as it is."""
     return (
         *_portfolio_parts(state, grounds),
@@ -32,7 +32,7 @@ def members_key(state: Committed, grounds: Grounds) -> tuple[object, ...]:
     )
 
 
-def targets_key(state: Committed, grounds: Grounds) -> tuple[object, ...]:
+def targets_key(state: PortfolioState, grounds: Grounds) -> tuple[object, ...]:
     """Key of target weights, which depend on neither the trading switch nor booked results."""
     return (
         *_portfolio_parts(state, grounds),
@@ -41,7 +41,7 @@ def targets_key(state: Committed, grounds: Grounds) -> tuple[object, ...]:
     )
 
 
-def _portfolio_parts(state: Committed, grounds: Grounds) -> tuple[object, ...]:
+def _portfolio_parts(state: PortfolioState, grounds: Grounds) -> tuple[object, ...]:
     portfolio = state.portfolio
     return (
         portfolio.members,
@@ -56,7 +56,7 @@ def _portfolio_parts(state: Committed, grounds: Grounds) -> tuple[object, ...]:
     )
 
 
-def _market_parts(state: Committed, grounds: Grounds) -> tuple[object, ...]:
+def _market_parts(state: PortfolioState, grounds: Grounds) -> tuple[object, ...]:
     market, as_of = grounds.market, grounds.market.as_of()
     return (
         tuple(market.quote(member.symbol) for member in state.portfolio.members),

@@ -14,7 +14,7 @@ from app.portfolio.domain.risk import value_at_risk
 from app.portfolio.domain.target_weights import volatility
 from app.portfolio.services.decision_context import Grounds, GroundsNow
 from app.portfolio.services.lot_plan import lot_plan
-from app.portfolio.services.state_cache import Committed
+from app.portfolio.services.state_cache import PortfolioState
 from app.portfolio.services.tradeability import (
     CLOCK,
     FRESH,
@@ -121,7 +121,9 @@ class Trading:
             found.append(self._sized(member.symbol, wish, state, grounds))
         return tuple(found), facts_of(grounds)
 
-    def _sized(self, symbol: str, wish: Order, state: Committed, grounds: Grounds) -> SizedPosition:
+    def _sized(
+        self, symbol: str, wish: Order, state: PortfolioState, grounds: Grounds
+    ) -> SizedPosition:
         """What is wished for at the member's weight; a price of 0 is not known."""
         portfolio = state.portfolio
         entry = grounds.resolve(symbol)
@@ -173,7 +175,7 @@ class Trading:
         if code is not None:
             self.grounds.refusals.note(code)
 
-    def _risk(self, state: Committed, grounds: Grounds) -> "_Risk":
+    def _risk(self, state: PortfolioState, grounds: Grounds) -> "_Risk":
         """Worked out once for daily bars and members: it asks nothing else of the market."""
         held, panel = state.portfolio.members, grounds.market.panel(Interval.DAY)
         daily = (held, state.configuration, panel)

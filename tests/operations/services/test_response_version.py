@@ -15,7 +15,7 @@ from app.operations.services.response_version import (
     LiveMarketParts,
     StateVersionSource,
 )
-from app.portfolio.services.state_cache import Memory
+from app.portfolio.services.state_cache import PortfolioStateCache
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.domain.board import Board
 from tests.conftest import PATIENT, MakeDatabase
@@ -70,7 +70,7 @@ class Levers:
     def source(self) -> StateVersionSource:
         desk = self.desk
         return StateVersionSource(
-            desk.database, Memory(), self, self, lambda: desk.now, lambda: self.mode
+            desk.database, PortfolioStateCache(), self, self, lambda: desk.now, lambda: self.mode
         )
 
 
