@@ -13,7 +13,6 @@ from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.container.application import MY_SYMBOLS, create_api, state_of
-from app.foundation.http.responses import Bodies
 from app.foundation.metrics import Metrics
 from app.my_symbols import MySymbolsServiceV2
 
@@ -82,7 +81,6 @@ def serve(
     api, given, _ = _SHARED[key]
     given.clear()
     given.update(state or {})
-    api.state.rankings = Bodies()
     return open_client(api)
 
 
