@@ -297,7 +297,7 @@ def test_each_contract_breaks_when_it_is_violated(
 
 
 PURE = {
-    "bisect", "collections", "collections.abc", "csv", "dataclasses", "datetime", "decimal",
+    "bisect", "collections", "collections.abc", "contextlib", "csv", "dataclasses", "datetime", "decimal",
     "difflib", "enum", "fractions", "functools", "hashlib", "importlib", "io", "itertools", "json",
     "math", "operator", "re", "statistics", "types", "typing", "numpy", "numpy.typing",
     "scipy.special",
