@@ -71,7 +71,7 @@ class Background:
             self.service,
             self.feed,
             self.supervisor,
-            table(lambda: self.in_force().cadences, work, self.engine, utc_now, elapsed_s),
+            table(lambda: self.in_force().intervals, work, self.engine, utc_now, elapsed_s),
             work,
             {
                 ALERT_REACTIONS: alert_reactions(self.bus, utc_now, work.alerts),
