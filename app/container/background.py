@@ -82,7 +82,7 @@ class Background:
 
     def _streamed(self) -> StreamedMarket | None:
         """None where the market is only ever asked for."""
-        if self.settings.feed.streaming == "poll":
+        if self.settings.feed.mode == "poll":
             return None
         return streamed_market(self.service, self.exchange.stream(), self.in_force)
 

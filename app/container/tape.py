@@ -282,7 +282,7 @@ async def _run(
         settings = Settings(
             database=DatabaseVariables(url=url),
             kucoin=KucoinVariables(source=exchange.source, concurrency=_WORKERS),
-            background=False,
+            run_background_tasks=False,
         )
         with closing(job_store(url)) as store:
             taped = _composed(

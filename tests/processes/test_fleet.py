@@ -207,7 +207,7 @@ async def test_G09_a_process_with_other_settings_is_an_alert_for_as_long_as_it_l
             return found
 
         assert await told() == []
-        other = running.launch("worker", MYSYMBOLS_NOTIFICATIONS__ALLOW_PRIVATE="true")
+        other = running.launch("worker", MYSYMBOLS_NOTIFICATIONS__ALLOW_PRIVATE_ADDRESSES="true")
         (alert,) = await until(told)
         assert f"-{other.pid}-" in alert["message"]
         assert "other settings" in alert["message"]
