@@ -297,10 +297,10 @@ def test_each_contract_breaks_when_it_is_violated(
 
 
 PURE = {
-    "bisect", "collections", "collections.abc", "contextlib", "csv", "dataclasses",
-    "datetime", "decimal", "difflib", "enum", "fractions", "functools", "hashlib", "importlib", "io", "itertools",
-    "json", "math", "operator", "re", "statistics", "types", "typing", "numpy", "numpy.typing",
-    "scipy.special",
+    "bisect", "collections", "collections.abc", "contextlib", "csv", "dataclasses", "datetime",
+    "decimal", "difflib", "enum", "fractions", "functools", "hashlib", "importlib", "io",
+    "itertools", "json", "math", "operator", "re", "statistics", "types", "typing", "numpy",
+    "numpy.typing", "scipy.special",
 }  # fmt: skip
 FOUNDATION = {"clock", "data_status", "decimal_math", "errors", "events", "jobs"}
 
