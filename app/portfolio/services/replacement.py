@@ -239,7 +239,7 @@ class Replacement:
         counting = count and obstacle is None
         if counting:
             tallies = _count(pairs, tallies, noise, grounds)
-        since = None if last is None else grounds.at - last
+        since = None if last is None else grounds.since(last)
         proposals = within_cycle(
             (
                 propose(one, other, noise, tallies.get(one.contender.symbol), since, rules)
@@ -308,13 +308,15 @@ def _count(
         if leaver.forced is not None or candidate is None:
             continue
         old = leaver.contender
+        before = former.get(old.symbol)
         tally = counted(
-            former.get(old.symbol),
+            before,
             old.symbol,
             candidate.symbol,
             board.input_hash,
             grounds.at,
             timedelta(seconds=rules.confirmation_interval),
+            since=None if before is None else grounds.since(before.counted_at),
             exceeds=compare(old, candidate, noise, rules).exceeds(rules),
         )
         if tally is not None:
