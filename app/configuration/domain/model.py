@@ -72,6 +72,8 @@ class ReplacementRules:
     minimum_holding: int = setting(7 * _DAY_S, 0, 365 * _DAY_S)  # seconds
     cooling_off: int = setting(_DAY_S, 0, 365 * _DAY_S)  # seconds after any swap
     max_pause: int = setting(_DAY_S, 0, 365 * _DAY_S)  # seconds that a contract may be paused
+    # Seconds that the seat of a member that was forced out to cash waits for a newcomer.
+    vacancy_max_age: int = setting(_DAY_S, 0, 365 * _DAY_S)
     min_confidence: float = setting(0.6, 0.0, 1.0)  # of the rival's score
     max_per_cycle: int = setting(2, 0, 100)
     max_per_sector: int = setting(4, 1, 100)  # nobody comes in beyond it

@@ -233,6 +233,10 @@ class ReplacementSettingsOut(Out):
         description="A member whose contract is Paused or CancelOnly for longer is replaced; "
         "until then it keeps its weight."
     )
+    vacancy_max_age: int = Field(
+        description="Seconds that the seat of a member that was forced out to cash waits for a "
+        "newcomer; after that the seat stays empty."
+    )
     min_confidence: float
     max_per_cycle: int
     max_per_sector: int
@@ -258,6 +262,7 @@ class ReplacementSettingsIn(Body):
     minimum_holding: int | None = None
     cooling_off: int | None = None
     max_pause: int | None = None
+    vacancy_max_age: int | None = None
     min_confidence: float | None = None
     max_per_cycle: int | None = None
     max_per_sector: int | None = None

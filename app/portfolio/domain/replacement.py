@@ -88,6 +88,7 @@ class Vacancy:
 
     symbol: str  # of that member
     reason: str  # why it could not stay
+    vacated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ from app.portfolio.domain.controls import FREE, Controls
 from app.portfolio.domain.membership import Newcomer
 from app.portfolio.domain.models import Member, Portfolio
 from app.portfolio.domain.rebalance_plan import Standing
+from app.portfolio.domain.replacement import Vacancy
 from app.portfolio.domain.returns import SinceInclusion, since_inclusion
 from app.portfolio.domain.target_weights import marked, prices_of
 from app.portfolio.domain.weighting_methods import Covariance, covariance
@@ -118,6 +119,11 @@ class Grounds:
     def proven(self, stamp: datetime) -> datetime:
         """The stamp, moved so that it lies the proven time before this moment."""
         return self.at - self.since(stamp)
+
+    def is_seat_given_up(self, vacancy: Vacancy) -> bool:
+        """Whether the seat has waited longer than `replacement.vacancy_max_age`."""
+        most = timedelta(seconds=self.configuration.replacement.vacancy_max_age)
+        return self.since(vacancy.vacated_at) > most
 
     def resolve(self, text: str) -> SymbolEntry:
         """Raises RefusedError: symbol_unknown, symbol_ambiguous."""
