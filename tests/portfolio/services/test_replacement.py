@@ -534,6 +534,19 @@ async def test_without_a_complete_board_a_forced_exit_goes_to_cash_and_is_replac
     assert (await run_forced(desk)).entries == ()  # the seat is filled once
 
 
+async def test_a_seat_is_not_filled_while_nobody_trades(desk: Desk) -> None:
+    await desk.filled(10)
+    gone = SYMBOLS[2]
+    desk.status(gone, ContractStatus.CLOSED)
+    provisional(desk)
+    assert (await run_forced(desk)).exits == (gone,)
+    desk.score({gone: None})
+    desk.market.halted = True
+    assert (await run_forced(desk)).entries == ()
+    desk.market.halted = False
+    assert (await run_forced(desk)).entries == (SYMBOLS[10],)
+
+
 async def test_a_seat_is_given_up_after_its_age_limit(desk: Desk) -> None:
     await desk.filled(10)
     first, second = SYMBOLS[2], SYMBOLS[5]
