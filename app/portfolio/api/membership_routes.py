@@ -323,7 +323,7 @@ class VacancyOut(Out):
     vacated_at: UtcTime
     state: Literal["waiting", "given_up"] = Field(
         description="waiting: the next complete board fills it. given_up: it has waited longer "
-        "than `replacement.vacancy_max_age` and stays empty until a symbol is added."
+        "than `replacement.vacancy_max_age_s` and stays empty until a symbol is added."
     )
 
     @classmethod

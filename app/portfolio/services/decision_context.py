@@ -13,7 +13,7 @@ from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.data_status import DataStatus
 from app.foundation.decimal_math import to_millionths
 from app.foundation.errors import Code, RefusedError, UnavailableError
-from app.foundation.memoize import Views
+from app.foundation.memoize import ViewCache
 from app.foundation.ports import Clock
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
@@ -46,7 +46,7 @@ from app.portfolio.domain.target_weights import marked, prices_of
 from app.portfolio.domain.weighting_methods import Covariance, covariance
 from app.portfolio.services.elapsed_time import Elapsed, elapsed_by_wall
 from app.portfolio.services.refusals import Refusals
-from app.portfolio.services.state_cache import Committed, Memory
+from app.portfolio.services.state_cache import PortfolioState, PortfolioStateCache
 from app.portfolio.storage.controls import ControlRepository
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.replacements import ReplacementRepository
@@ -121,8 +121,8 @@ class Grounds:
         return self.at - self.since(stamp)
 
     def is_seat_given_up(self, vacancy: Vacancy) -> bool:
-        """Whether the seat has waited longer than `replacement.vacancy_max_age`."""
-        most = timedelta(seconds=self.configuration.replacement.vacancy_max_age)
+        """Whether the seat has waited longer than `replacement.vacancy_max_age_s`."""
+        most = timedelta(seconds=self.configuration.replacement.vacancy_max_age_s)
         return self.since(vacancy.vacated_at) > most
 
     def resolve(self, text: str) -> SymbolEntry:
@@ -142,7 +142,7 @@ class Grounds:
 
     @property
     def is_board_fresh(self) -> bool:
-        limit = self.configuration.age_limit_cadences * self.configuration.cadences.scoring
+        limit = self.configuration.max_age_intervals * self.configuration.intervals.scoring_s
         board = self.board
         return board is not None and board.is_within(timedelta(seconds=limit), self.at)
 
@@ -170,7 +170,7 @@ class Grounds:
         """Why the contract cannot be held any more; None if it can, or its status is not known.
 
         Being settled, settled, closed or gone, an announced delisting, or a pause that is longer
-        than `replacement.max_pause`.
+        than `replacement.max_pause_s`.
         """
         quote = self.market.quote(symbol)
         if quote is None:
@@ -184,7 +184,7 @@ class Grounds:
             return "its delisting is announced"
         since, most = (
             quote.paused_since,
-            timedelta(seconds=self.configuration.replacement.max_pause),
+            timedelta(seconds=self.configuration.replacement.max_pause_s),
         )
         if status in PAUSED and since is not None and self.since(since) > most:
             return f"the contract is {status.value} since {since:%Y-%m-%d %H:%M} UTC"
@@ -424,8 +424,8 @@ class GroundsNow:
     boards: BoardView
     market: MarketView
     clock: Clock
-    memory: Memory = field(default_factory=Memory)
-    views: Views = field(default_factory=Views)
+    memory: PortfolioStateCache = field(default_factory=PortfolioStateCache)
+    views: ViewCache = field(default_factory=ViewCache)
     mode: Callable[[], ModeState] | None = None  # None: that of this market alone
     refusals: Refusals = field(default_factory=Refusals)
     elapsed: Elapsed = elapsed_by_wall
@@ -450,7 +450,7 @@ class GroundsNow:
         prices = {} if weighed is None else prices_of(weighed.payload)
         return replace(grounds, set_at=prices, leaving=leaving, controls=controls)
 
-    async def present(self, database: Database) -> tuple[Committed, Grounds]:
+    async def present(self, database: Database) -> tuple[PortfolioState, Grounds]:
         """What is committed, and the view over it, for reads; raises UnavailableError."""
         state = await self.memory.newest(database)
         grounds = self(state.configuration)
