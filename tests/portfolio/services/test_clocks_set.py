@@ -76,29 +76,29 @@ async def test_a_pause_that_was_stamped_a_day_ahead_is_too_long_a_day_after_it_w
     assert await forced(desk) == [HELD]
 
 
-async def cooling_off(desk: Desk) -> bool:
+async def is_cooling_down(desk: Desk) -> bool:
     shown = await desk.replacement.evaluate()
-    return all(Block.COOLING_OFF in one.blocked_by for one in shown.proposals)
+    return all(Block.COOLDOWN in one.blocked_by for one in shown.proposals)
 
 
 @pytest.mark.parametrize("ahead", [DAY, 30 * DAY])
-async def test_the_cooling_off_lasts_as_long_as_it_says(desk: Desk, ahead: timedelta) -> None:
+async def test_the_cooldown_lasts_as_long_as_it_says(desk: Desk, ahead: timedelta) -> None:
     await desk.filled()
     await desk.portfolio.replace(SYMBOLS[9], SYMBOLS[20], "try", WHO)
-    assert await cooling_off(desk)
+    assert await is_cooling_down(desk)
     desk.now += HOUR
     desk.ahead = ahead
     desk.score({})
-    assert await cooling_off(desk), "a clock that runs ahead does not end it"
+    assert await is_cooling_down(desk), "a clock that runs ahead does not end it"
     other = restarted(desk, ahead)
-    assert await cooling_off(other)
+    assert await is_cooling_down(other)
     desk.ahead = timedelta(0)
     desk.now += DAY - HOUR
     desk.score({})
-    assert not await cooling_off(desk)
+    assert not await is_cooling_down(desk)
 
 
-async def test_a_swap_that_was_stamped_ahead_delays_the_next_by_the_cooling_off(
+async def test_a_swap_that_was_stamped_ahead_delays_the_next_by_the_is_cooling_down(
     desk: Desk,
 ) -> None:
     await desk.filled()
@@ -107,10 +107,10 @@ async def test_a_swap_that_was_stamped_ahead_delays_the_next_by_the_cooling_off(
     await desk.portfolio.replace(SYMBOLS[9], SYMBOLS[20], "try", WHO)
     desk.ahead = timedelta(0)
     desk.score({})
-    assert await cooling_off(desk)
+    assert await is_cooling_down(desk)
     desk.now += DAY
     desk.score({})
-    assert not await cooling_off(desk)
+    assert not await is_cooling_down(desk)
 
 
 @pytest.mark.parametrize("is_stamped_ahead", [False, True])
