@@ -51,6 +51,9 @@ ROUNDERS = {"to_millionths", "all_to_millionths", "is_above", "to_significant"}
 CHOOSERS = {"sorted", "min", "max", "argmin", "argmax", "argsort", "int", "floor", "ceil"}
 SAFE = {*ROUNDERS, "round", "len", "bool", "isfinite", "rank"}  # their results are whole numbers
 ALLOWED = {
+    "market/domain/data_quality.py: 0.0 < low <= high": "prices as the exchange wrote them",
+    "market/domain/data_quality.py: "
+    "min(max(below, average / high - 1.0, 0.0), _MOST)": "limits a figure to its range",
     "market/domain/data_quality.py: age_s <= limit_s": "seconds of the clock",
     "market/domain/data_quality.py: "
     "np.maximum(series.open, series.close) <= series.high": "prices as the exchange wrote them",
