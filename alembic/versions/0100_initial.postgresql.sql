@@ -29,9 +29,9 @@ CREATE TABLE alerts (
     CONSTRAINT ck_alerts_limit_value_range CHECK (limit_value >= -1e300 AND limit_value <= 1e300)
 )
 
-CREATE INDEX ix_alerts_resolved_at ON alerts (resolved_at, id)
-
 CREATE UNIQUE INDEX uq_alerts_rule_subject_live ON alerts (rule, subject) WHERE state <> 'resolved'
+
+CREATE INDEX ix_alerts_resolved_at ON alerts (resolved_at, id)
 
 CREATE TABLE notification_channels (
     id VARCHAR(36) NOT NULL,
@@ -202,9 +202,9 @@ CREATE TABLE contracts (
     CONSTRAINT pk_contracts PRIMARY KEY (id)
 )
 
-CREATE UNIQUE INDEX uq_contracts_symbol_current ON contracts (symbol) WHERE vanished_at IS NULL
-
 CREATE UNIQUE INDEX uq_contracts_code_current ON contracts (code) WHERE vanished_at IS NULL
+
+CREATE UNIQUE INDEX uq_contracts_symbol_current ON contracts (symbol) WHERE vanished_at IS NULL
 
 CREATE TABLE candles (
     symbol_id VARCHAR(36) NOT NULL,
@@ -394,11 +394,11 @@ CREATE TABLE rebalance_runs (
     CONSTRAINT ck_rebalance_runs_turnover_u_range CHECK (turnover_u >= 0 AND turnover_u <= 200000000)
 )
 
-CREATE UNIQUE INDEX uq_rebalance_runs_active ON rebalance_runs (portfolio_id) WHERE state IN ('planned', 'running')
-
 CREATE UNIQUE INDEX uq_rebalance_runs_tick ON rebalance_runs (portfolio_id, scheduled_at) WHERE scheduled_at IS NOT NULL AND state IN ('planned', 'running', 'done', 'unchanged', 'observed', 'proposed')
 
 CREATE INDEX ix_rebalance_runs_requested_at ON rebalance_runs (requested_at, run_id)
+
+CREATE UNIQUE INDEX uq_rebalance_runs_active ON rebalance_runs (portfolio_id) WHERE state IN ('planned', 'running')
 
 CREATE TABLE scoring_algorithms (
     name VARCHAR(64) NOT NULL,
@@ -423,11 +423,14 @@ CREATE TABLE scoring_runs (
     coverage TEXT NOT NULL,
     excluded TEXT NOT NULL,
     inputs BYTEA,
+    seq BIGINT DEFAULT '0' NOT NULL,
     CONSTRAINT pk_scoring_runs PRIMARY KEY (run_id),
     CONSTRAINT ck_scoring_runs_universe_size_range CHECK (universe_size >= 0 AND universe_size <= 1000000)
 )
 
 CREATE INDEX ix_scoring_runs_calculated_at ON scoring_runs (calculated_at, run_id)
+
+CREATE UNIQUE INDEX uq_scoring_runs_seq ON scoring_runs (seq)
 
 CREATE TABLE scoring_moments (
     algorithm VARCHAR(64) NOT NULL,
@@ -473,11 +476,11 @@ CREATE TABLE signals (
     CONSTRAINT ck_signals_score_range CHECK (score >= 0 AND score <= 1)
 )
 
+CREATE INDEX ix_signals_approved ON signals (expires_at, signal_id) WHERE state = 'approved'
+
 CREATE INDEX ix_signals_waiting ON signals (received_at, signal_id) WHERE state IN ('received', 'validated', 'evaluating')
 
 CREATE INDEX ix_signals_settled_at ON signals (settled_at, signal_id)
-
-CREATE INDEX ix_signals_approved ON signals (expires_at, signal_id) WHERE state = 'approved'
 
 CREATE TABLE signal_records (
     kind VARCHAR(16) NOT NULL,
@@ -753,9 +756,9 @@ CREATE TABLE signal_outcomes (
     CONSTRAINT ck_signal_outcomes_beat_booked CHECK (beat IS NULL OR NOT (booked_at IS NULL))
 )
 
-CREATE INDEX ix_signal_outcomes_symbol ON signal_outcomes (symbol, ends_at)
-
 CREATE INDEX ix_signal_outcomes_open ON signal_outcomes (ends_at, starts_at, signal_id) WHERE booked_at IS NULL
+
+CREATE INDEX ix_signal_outcomes_symbol ON signal_outcomes (symbol, ends_at)
 
 CREATE VIEW symbols AS
 SELECT c.id, c.symbol, c.settle AS root_symbol, c.base AS base_currency, c.quote AS quote_currency,
@@ -770,7 +773,7 @@ LEFT JOIN contract_specs s ON s.symbol_id = c.id AND s.valid_to IS NULL
 LEFT JOIN (SELECT r.run_id FROM scoring_runs r
 JOIN scoring_run_coverage v ON v.run_id = r.run_id
 WHERE NOT v.is_provisional
-ORDER BY r.calculated_at DESC, r.run_id DESC LIMIT 1) newest ON 1 = 1
+ORDER BY r.seq DESC LIMIT 1) newest ON 1 = 1
 
 CREATE VIEW portfolio_composition AS
 SELECT m.symbol_id || '-' || m.entered_version AS id, m.symbol_id, m.rank AS position_rank,
@@ -783,7 +786,7 @@ FROM portfolio_members m
 LEFT JOIN (SELECT r.run_id FROM scoring_runs r
 JOIN scoring_run_coverage v ON v.run_id = r.run_id
 WHERE NOT v.is_provisional
-ORDER BY r.calculated_at DESC, r.run_id DESC LIMIT 1) newest ON 1 = 1
+ORDER BY r.seq DESC LIMIT 1) newest ON 1 = 1
 LEFT JOIN symbol_scores l ON l.run_id = newest.run_id AND l.symbol = m.symbol
 WHERE m.status = 'Active'
 

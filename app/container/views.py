@@ -13,7 +13,7 @@ _NEWEST_RUN: Final = """\
 SELECT r.run_id FROM scoring_runs r
 JOIN scoring_run_coverage v ON v.run_id = r.run_id
 WHERE NOT v.is_provisional
-ORDER BY r.calculated_at DESC, r.run_id DESC LIMIT 1"""
+ORDER BY r.seq DESC LIMIT 1"""
 
 # A contract is eligible if it passed the funnel of the newest complete board; NULL without one.
 _SYMBOLS: Final = f"""\
