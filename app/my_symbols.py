@@ -8,7 +8,7 @@ from app.alerts.services.notifications import Notifications
 from app.alerts.services.rule_settings import AlertRuleService
 from app.alerts.services.service import AlertService, Chosen
 from app.configuration.domain.model import WeightingMethod
-from app.foundation.idempotency import Command, Once, Outcome
+from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor
 from app.foundation.job_service import JobService
 from app.market.services.quality import QualityService
 from app.market.services.service import MarketData
@@ -76,7 +76,7 @@ class MySymbolsServiceV2:
     configuration: ConfigurationService
     status: Status
     sample_data: SampleData
-    once: Once
+    idempotency: IdempotentExecutor
     stream: EventStream
     notifications: Notifications
     jobs: JobService
@@ -91,17 +91,17 @@ class MySymbolsServiceV2:
 
     async def add_symbol_to_portfolio(
         self, symbol: str, reason: str, command: Command
-    ) -> Outcome[MemberView]:
+    ) -> CommandResult[MemberView]:
         return await self.portfolio.add(symbol, reason, command)
 
     async def remove_symbol_from_portfolio(
         self, symbol: str, reason: str, command: Command
-    ) -> Outcome[Removed]:
+    ) -> CommandResult[Removed]:
         return await self.portfolio.remove(symbol, reason, command)
 
     async def replace_symbol(
         self, old_symbol: str, new_symbol: str, reason: str, command: Command
-    ) -> Outcome[Replaced]:
+    ) -> CommandResult[Replaced]:
         return await self.portfolio.replace(old_symbol, new_symbol, reason, command)
 
     async def calculate_symbol_scores(self) -> Board:
@@ -129,7 +129,7 @@ class MySymbolsServiceV2:
 
     async def rebalance_portfolio(
         self, command: Command, *, dry_run: bool = False
-    ) -> Outcome[Rebalanced]:
+    ) -> CommandResult[Rebalanced]:
         return await self.rebalancing.rebalance(command, dry_run=dry_run)
 
     async def optimize_portfolio_weights(self, method: WeightingMethod) -> Optimized:
@@ -138,7 +138,7 @@ class MySymbolsServiceV2:
     async def evaluate_portfolio_replacement(self) -> Replacements:
         return await self.replacement.evaluate()
 
-    async def execute_portfolio_replacement(self, command: Command) -> Outcome[Executed]:
+    async def execute_portfolio_replacement(self, command: Command) -> CommandResult[Executed]:
         return await self.replacement.execute(command)
 
     async def check_portfolio_correlation(self, days: int | None = None) -> CorrelationReport:
@@ -150,7 +150,7 @@ class MySymbolsServiceV2:
 
     async def update_performance_metrics(
         self, symbol: str, result: Claim, reason: str, command: Command
-    ) -> Outcome[Trade]:
+    ) -> CommandResult[Trade]:
         return await self.performance.book(symbol, result, reason, command)
 
     async def get_portfolio_analytics(self) -> Analytics:

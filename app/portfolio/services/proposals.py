@@ -6,7 +6,14 @@ from datetime import datetime
 from typing import Any
 
 from app.foundation.errors import Code, ConflictError, NotFoundError, PreconditionFailedError
-from app.foundation.idempotency import Along, Answer, Command, Once, Outcome, Render
+from app.foundation.idempotency import (
+    Command,
+    CommandResult,
+    IdempotentExecutor,
+    Render,
+    StoredResponse,
+    TransactionHooks,
+)
 from app.foundation.ports import Clock
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
@@ -38,7 +45,7 @@ class Approval:
     render: Render[object]
 
 
-Executor = Callable[[Approval], Awaitable[Outcome[Any]]]
+Executor = Callable[[Approval], Awaitable[CommandResult[Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +62,7 @@ class Proposals:
 
     database: Database
     clock: Clock
-    once: Once
+    idempotency: IdempotentExecutor
     rebalancing: Rebalancing
     portfolio: PortfolioService
     executors: Mapping[ProposalKind, Executor]  # of the kinds that other capabilities propose
@@ -72,7 +79,7 @@ class Proposals:
 
     async def approve(
         self, proposal_id: str, reason: str, command: Command, render: Render[Proposal]
-    ) -> Outcome[Proposal]:
+    ) -> CommandResult[Proposal]:
         """Carry the action out by the ordinary use case, and end the proposal with it.
 
         A rebalance is the plan that was proposed, a replacement that of the two symbols; every
@@ -96,7 +103,7 @@ class Proposals:
             decision = Decision(self.clock(), command.actor, reason, run_id, version)
             decided.append(await _ended(unit, found, ProposalState.APPROVED, decision))
 
-        def rendered(_: object) -> Answer:
+        def rendered(_: object) -> StoredResponse:
             return render(decided[-1])
 
         who = replace(command, if_match=found.version)
@@ -109,11 +116,11 @@ class Proposals:
             if error.code is not Code.PLAN_CHANGED:
                 raise
             raise _renewed(error, await self.rebalancing.propose_anew(who)) from error
-        return Outcome(decided[-1] if decided else None, answer.answer, answer.is_replay)
+        return CommandResult(decided[-1] if decided else None, answer.answer, answer.is_replay)
 
     async def decline(
         self, proposal_id: str, reason: str, command: Command, render: Render[Proposal]
-    ) -> Outcome[Proposal]:
+    ) -> CommandResult[Proposal]:
         """End the proposal; the portfolio stays as it is.
 
         Raises NotFoundError, ConflictError(invalid_state_transition), PreconditionFailedError.
@@ -126,16 +133,16 @@ class Proposals:
             decision = Decision(self.clock(), command.actor, reason)
             return await _ended(unit, found, ProposalState.DECLINED, decision)
 
-        return await self.once.run(command, change, render)
+        return await self.idempotency.run(command, change, render)
 
-    async def _execute(self, approval: Approval) -> Outcome[Any]:
+    async def _execute(self, approval: Approval) -> CommandResult[Any]:
         own: Mapping[ProposalKind, Executor] = {
             ProposalKind.REBALANCE: self._rebalance,
             ProposalKind.REPLACEMENT: self._replace,
         }
         return await {**own, **self.executors}[approval.proposal.kind](approval)
 
-    async def _rebalance(self, approval: Approval) -> Outcome[Rebalanced]:
+    async def _rebalance(self, approval: Approval) -> CommandResult[Rebalanced]:
         async def run_ends(unit: UnitOfWork, done: Rebalanced) -> None:
             await approval.end(unit, done.run_id, done.version)
 
@@ -144,21 +151,21 @@ class Proposals:
             await approval.ready()
             raise ConflictError(Code.PLAN_CHANGED, "The proposal does not say all weights.")
         request = RebalanceRequest(approval.reason, approved=approved)
-        along = Along(approval.ready, run_ends)
-        return await self.rebalancing.run(request, approval.command, approval.render, along)
+        hooks = TransactionHooks(approval.ready, run_ends)
+        return await self.rebalancing.run(request, approval.command, approval.render, hooks)
 
-    async def _replace(self, approval: Approval) -> Outcome[Replaced]:
+    async def _replace(self, approval: Approval) -> CommandResult[Replaced]:
         async def swap_ends(unit: UnitOfWork, done: Replaced) -> None:
             await approval.end(unit, None, done.version)
 
-        action, along = approval.proposal.action, Along(approval.ready, swap_ends)
+        action, hooks = approval.proposal.action, TransactionHooks(approval.ready, swap_ends)
         return await self.portfolio.replace(
             action["old_symbol"],
             action["new_symbol"],
             approval.reason,
             approval.command,
             approval.render,
-            along,
+            hooks,
         )
 
     async def _one(self, proposal_id: str) -> Proposal:
