@@ -20,9 +20,9 @@ from app.scoring.domain.board import Board, Card, CardStatus, Confidence, Factor
 from app.scoring.domain.factors import Factor
 from app.scoring.domain.historical_moments import HistoricMoments
 from app.scoring.domain.plugins import Opinion, ScoringAlgorithm
-from app.signals.domain.agents import Abstention, Agent, AgentVote, Evidence, Surroundings
-from app.signals.domain.models import Claim, Direction
-from app.signals.domain.sources import Idea, Seen
+from app.signals.domain.agents import Abstention, Agent, AgentVote, SignalFeatures, UniverseContext
+from app.signals.domain.models import Direction, SignalClaim
+from app.signals.domain.sources import GeneratedSignal, SourceInput
 from app.signals.services.sources import SignalSource
 
 __all__ = [
@@ -35,29 +35,29 @@ __all__ = [
     "CandleSeries",
     "Card",
     "CardStatus",
-    "Claim",
     "Confidence",
     "DataSource",
     "Direction",
-    "Evidence",
     "Factor",
     "FactorReading",
     "Family",
     "Floats",
     "Funding",
+    "GeneratedSignal",
     "HistoricMoments",
-    "Idea",
     "Interval",
     "Level",
     "Opinion",
     "Panel",
     "ScoringAlgorithm",
     "ScoringInputs",
-    "Seen",
+    "SignalClaim",
+    "SignalFeatures",
     "SignalSettings",
     "SignalSource",
     "Source",
-    "Surroundings",
+    "SourceInput",
     "UnbrokenPanel",
+    "UniverseContext",
     "unbroken",
 ]

@@ -63,9 +63,9 @@ from app.scoring.services.board_retention import BoardRetention
 from app.scoring.services.service import Scoring
 from app.settings import Settings
 from app.signals.services.actions import ProposedSignals, SignalActions
-from app.signals.services.evaluation import Judges
+from app.signals.services.evaluation import SignalEvaluator
 from app.signals.services.outcomes import SignalOutcomes
-from app.signals.services.service import Signals
+from app.signals.services.service import SignalService
 from app.signals.services.sources import SignalSources
 from app.telemetry import observers
 from app.trading.services.position_sizing import Trading
@@ -135,7 +135,9 @@ def compose(
     executors = {ProposalKind.SIGNAL: ProposedSignals(portfolio, utc_now)}
     runs = RebalanceRuns(database, utc_now, new_id, f"{gethostname()}:{os.getpid()}", shared)
     rebalancing = Rebalancing(database, grounds, idempotency, ledger, runs)
-    signals = Signals(database, grounds, idempotency, new_id, Judges(plugins.agents()))
+    signals = SignalService(
+        database, grounds, idempotency, new_id, SignalEvaluator(plugins.agents())
+    )
 
     sources = StatusSources(database, scoring, in_force, metrics)
     alerts = AlertService(database, grounds, idempotency, new_id, system)

@@ -11,7 +11,7 @@ from app.market.domain.models import CandleSeries
 from app.sandbox.candles import candles
 from app.sandbox.market import Market
 from app.sandbox.synthetic import synthetic_history
-from app.signals.domain.agents import Agent, AgentVote, Evidence
+from app.signals.domain.agents import Agent, AgentVote, SignalFeatures
 from tests.support.desk import SYMBOLS
 from tests.support.outcome_world import HOUR_MS, ms
 
@@ -64,7 +64,7 @@ def planted(truth: dict[str, bool]) -> tuple[Agent, ...]:
 
 
 def _agent(name: str, said: dict[str, float]) -> Agent:
-    def judge(evidence: Evidence, _: SignalSettings) -> AgentVote:
+    def judge(evidence: SignalFeatures, _: SignalSettings) -> AgentVote:
         return AgentVote(said[evidence.symbol], 0.9, {})
 
     return Agent(name, (), judge)

@@ -144,7 +144,7 @@ def _changed(why: str) -> ConflictError:
     )
 
 
-class Move(StrEnum):
+class MembershipMove(StrEnum):
     """A change of the membership."""
 
     ADD = "add"

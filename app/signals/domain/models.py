@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from app.configuration.domain.sections import AutomationMode, SignalSettings
 from app.foundation.errors import Code, ConflictError, RefusedError
-from app.portfolio.domain.proposals import Move
+from app.portfolio.domain.proposals import MembershipMove
 
 # Clocks of sources run ahead of ours a little.
 AHEAD: Final = timedelta(seconds=5)
@@ -62,7 +62,7 @@ PENDING: Final = frozenset({_S.RECEIVED, _S.VALIDATED, _S.EVALUATING})
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class SignalClaim:
     """What a source says; `symbol` is the standard spelling, None for the market as a whole."""
 
     source: str
@@ -92,7 +92,7 @@ class Claim:
         used = set() if self.timeframe is None else {TIMEFRAME}
         return tuple(f"signal_data.{name}" for name in sorted({*(self.data or ())} - used))
 
-    def same_content(self, other: "Claim") -> bool:
+    def same_content(self, other: "SignalClaim") -> bool:
         """Whether a second delivery says what the first one said."""
         return self == other
 
@@ -102,7 +102,7 @@ class Signal:
     """A claim in its life; what is None has not come to pass."""
 
     signal_id: str
-    claim: Claim
+    claim: SignalClaim
     state: SignalState
     received_at: datetime
     expires_at: datetime
@@ -137,7 +137,9 @@ class Signal:
         return replace(self.to(SignalState.VALIDATED), settled_at=None)
 
 
-def received(signal_id: str, claim: Claim, now: datetime, rules: SignalSettings) -> Signal:
+def receive_signal(
+    signal_id: str, claim: SignalClaim, now: datetime, rules: SignalSettings
+) -> Signal:
     """The signal as it comes in: in the queue, or rejected below the thresholds.
 
     Raises RefusedError: signal_expired for one that is over on arrival, validation_failed for one
@@ -167,21 +169,21 @@ def received(signal_id: str, claim: Claim, now: datetime, rules: SignalSettings)
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class MembershipStep:
     """The change that a signal asks for."""
 
-    move: Move
+    move: MembershipMove
     symbol: str  # that comes in, or goes
     old_symbol: str | None = None  # that makes room
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
+class SignalEffect:
     """What became of an approved signal; `note` says why it came to no more."""
 
     signal_id: str
     policy: AutomationMode  # that applied
-    step: Step | None
+    step: MembershipStep | None
     note: str | None
     at: datetime
     proposal_id: str | None = None

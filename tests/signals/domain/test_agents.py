@@ -5,14 +5,21 @@ from inspect import getsource
 import pytest
 
 from app.configuration.domain.sections import SignalSettings
-from app.signals.domain.agents import AGENTS, Abstention, Agent, AgentVote, Evidence, Surroundings
+from app.signals.domain.agents import (
+    AGENTS,
+    Abstention,
+    Agent,
+    AgentVote,
+    SignalFeatures,
+    UniverseContext,
+)
 from tests.support.evidence import COSTS, evidence
 
 RULES = SignalSettings()
 BY_NAME = {agent.name: agent for agent in AGENTS}
 
 
-def opinion(name: str, seen: Evidence) -> AgentVote:
+def opinion(name: str, seen: SignalFeatures) -> AgentVote:
     said = BY_NAME[name](seen, RULES)
     assert isinstance(said, AgentVote), said
     return said
@@ -62,8 +69,8 @@ def test_without_any_one_of_its_inputs_an_agent_abstains(agent: Agent) -> None:
 
 def test_a_symbol_without_a_score_and_a_board_without_others_are_abstentions() -> None:
     seen = evidence()
-    nobody = Evidence(seen.symbol, seen.figures, None, seen.surroundings)
-    alone = Evidence(seen.symbol, seen.figures, 0.9, Surroundings((), None))
+    nobody = SignalFeatures(seen.symbol, seen.figures, None, seen.surroundings)
+    alone = SignalFeatures(seen.symbol, seen.figures, 0.9, UniverseContext((), None))
     assert all(isinstance(agent(nobody, RULES), Abstention) for agent in AGENTS)
     for name in ("market_structure", "risk"):
         assert isinstance(BY_NAME[name](alone, RULES), Abstention)
