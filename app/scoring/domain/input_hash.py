@@ -16,7 +16,7 @@ from app.market.domain.panel import FIELDS, Panel, ScoringInputs
 from app.scoring.domain.board import Board
 from app.scoring.domain.historical_moments import HistoricMoments
 
-_OF_THE_RUN: Final = frozenset({"run_id", "duration_ms"})
+_OF_THE_RUN: Final = frozenset({"run_id", "seq", "duration_ms"})
 
 
 def input_hash(
