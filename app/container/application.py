@@ -12,6 +12,7 @@ from app.alerts.api import alert_routes as alerts
 from app.alerts.api import alert_rule_routes as alert_rules
 from app.alerts.api import notification_routes as notifications
 from app.foundation.http import errors
+from app.foundation.http.dependencies import ExpensiveRequests
 from app.foundation.http.errors import PREFIX
 from app.foundation.http.host_guard import HostGuard
 from app.foundation.http.middleware import RequestBorder
@@ -119,6 +120,7 @@ def create_api(
         generate_unique_id_function=_operation_id,
     )
     api.state.cursors = Cursors(cursor_secret)
+    api.state.expensive = ExpensiveRequests()
     api.state.metrics = metrics
     errors.install(api)
     for router in root_routers:

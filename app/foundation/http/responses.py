@@ -1,7 +1,8 @@
 """JSON responses as bytes: fresh ones, stored ones and entity tags."""
 
+import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -20,6 +21,14 @@ def json_bytes(model: BaseModel) -> bytes:
         document: Any = model.model_dump(mode="json")
         text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.encode()
+
+
+async def large_json_bytes(build: Callable[[], BaseModel]) -> bytes:
+    """Body of a large answer; a thread builds and encodes the model, so the event loop stays free.
+
+    `build` may only read values that do not change.
+    """
+    return await asyncio.to_thread(lambda: json_bytes(build()))
 
 
 def answer(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -12,11 +12,18 @@ from app.foundation.sql.statements import add_if_new
 from app.foundation.sql.tables import idempotency_keys as table
 
 LOCK: Final = timedelta(seconds=30)  # so long may one attempt take before another takes over
+MAX_KEYS: Final = 10_000  # of one principal, until `forget` deletes the old ones
 _TRIES: Final = 3  # to take a key that others take and give free meanwhile
 # Made once: putting a statement together takes as long as carrying it out.
 _MINE: Final = (table.c.principal == bindparam("whose"), table.c.key == bindparam("wanted"))
 _RUNNING: Final = (*_MINE, table.c.state == "running")
 _KNOWN: Final = select(table).where(*_MINE)
+_BEYOND_CAP: Final = (  # answered by the index of the primary key alone
+    select(table.c.principal)
+    .where(table.c.principal == bindparam("whose"))
+    .limit(1)
+    .offset(bindparam("cap"))
+)
 _TAKE_OVER: Final = (
     table.update()
     .where(*_RUNNING, table.c.locked_until <= bindparam("now"))
@@ -40,6 +47,7 @@ class ClaimOutcome(Enum):
     REPLAY = "replay"  # it was carried out: give `answer` again
     IN_PROGRESS = "in_progress"  # somebody else is at it
     REUSED = "reused"  # the key belongs to another request
+    OVER_CAP = "over_cap"  # the principal has too many keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +95,9 @@ class IdempotencyRepository:
         # One that is refused gives the key free, and may do so between our two looks at it.
         for _ in range(_TRIES):
             if (await self.connection.execute(new, row)).rowcount == 1:
+                if await self._is_over_cap(principal):
+                    await self.release(principal, key)
+                    return Claim(ClaimOutcome.OVER_CAP)
                 return Claim(ClaimOutcome.CLAIMED)
             known = (await self.connection.execute(_KNOWN, mine)).one_or_none()
             if known is not None:
@@ -102,6 +113,10 @@ class IdempotencyRepository:
             _TAKE_OVER, {**mine, "now": now, "locked_until": now + LOCK}
         )
         return Claim(ClaimOutcome.CLAIMED if taken.rowcount == 1 else ClaimOutcome.IN_PROGRESS)
+
+    async def _is_over_cap(self, principal: str) -> bool:
+        found = await self.connection.execute(_BEYOND_CAP, {"whose": principal, "cap": MAX_KEYS})
+        return found.first() is not None
 
     async def complete(self, principal: str, key: str, answer: StoredAnswer) -> None:
         """Keeps the answer, in the transaction of the effect it tells of."""

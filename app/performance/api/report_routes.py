@@ -7,7 +7,7 @@ from pydantic import Field
 from starlette.responses import HTMLResponse, Response
 
 from app.foundation.http.async_jobs import ACCEPTED, PrefersJobDep, begun
-from app.foundation.http.dependencies import UNNAMED, Provided, RequestIdDep
+from app.foundation.http.dependencies import EXPENSIVE, UNNAMED, Provided, RequestIdDep
 from app.foundation.http.pagination import From, To, named_period, require_order
 from app.foundation.http.responses import answer, json_bytes
 from app.foundation.http.routing import api_router
@@ -164,7 +164,7 @@ class ReplacementLedgerOut(Freshness):
         )
 
 
-@router.get("/replacements/ledger", summary="Whether replacements paid")
+@router.get("/replacements/ledger", summary="Whether replacements paid", dependencies=EXPENSIVE)
 async def replacement_ledger(reporting: Provided[Reporting]) -> ReplacementLedgerOut:
     """Each replacement with its gain net of fees, spread and funding, and the total.
 
@@ -177,6 +177,7 @@ async def replacement_ledger(reporting: Provided[Reporting]) -> ReplacementLedge
     "/report",
     summary="The report",
     response_model=ReportOut,
+    dependencies=EXPENSIVE,
     responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}, **ACCEPTED},
 )
 async def report(
