@@ -38,7 +38,7 @@ class Process:
             lambda: self.noted.append(f"{self.name} begins"),
             self.end,
             Sharing(self, self, self),
-            look_s=0.05,
+            check_interval_s=0.05,
             publish_s=0.05,
         )
 
@@ -58,7 +58,7 @@ class Process:
             self.lease.lost()
         return bool(written)
 
-    async def look(self) -> bool:
+    async def check_silence(self) -> bool:
         return False
 
     async def answer(self) -> None:

@@ -136,7 +136,7 @@ async def get_idempotency(
 
 
 def fingerprint(request: Request) -> str:
-    """What a request asks for, as SHA-256 in hex; spelling of the JSON does not matter."""
+    """SHA-256 in hex of what a request asks for; the spelling of the JSON does not matter."""
     parts = [
         request.method,
         request.scope["route"].path_format,
@@ -188,7 +188,7 @@ async def get_if_none_match(
 
 
 def holds(tags: frozenset[str], tag: str) -> bool:
-    """Whether the caller holds `tag`, so that 304 is the answer."""
+    """True if the caller holds `tag`, so that 304 is the answer."""
     return "*" in tags or tag in tags
 
 
@@ -197,7 +197,7 @@ async def get_command(
     if_match: Annotated[int | None, Depends(get_if_match)],
     idempotency: Annotated[Idempotency | None, Depends(get_idempotency)],
 ) -> Command:
-    """Who asks for a change, under which conditions; `by` puts in the actor that a body claims."""
+    """Caller and conditions of a change; `by` sets the actor that a body claims."""
     return Command(actor=UNNAMED, request_id=request_id, if_match=if_match, once=idempotency)
 
 

@@ -42,17 +42,17 @@ def replayed(body: bytes, status: int, headers: Mapping[str, str] | None = None)
 
 
 def keep(model: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
-    """What a change answers, as the bytes that are stored with it and sent again."""
+    """Answer of a change, as the bytes that are stored with it and sent on a retry."""
     return Answer(status, dict(headers or {}), json_bytes(model))
 
 
 def sent(outcome: Outcome[Any]) -> Response:
     """The answer of a change; a replay is marked as such. Raises LookupError without an answer."""
-    kept = outcome.answer
-    if kept is None:
+    stored = outcome.answer
+    if stored is None:
         raise LookupError("the change was carried out without a renderer")
     render = replayed if outcome.is_replay else answer
-    return render(kept.body, kept.status, kept.headers)
+    return render(stored.body, stored.status, stored.headers)
 
 
 def etag(version: object) -> str:

@@ -86,7 +86,7 @@ class ServerLimits:
         )
 
     def bounds_address(self, host: str) -> bool:
-        """Whether connections of this address are counted by themselves."""
+        """True if connections of this address are counted separately."""
         try:
             address = ip_address(host)
         except ValueError:
@@ -265,7 +265,7 @@ def _send_without_delay(transport: asyncio.BaseTransport) -> None:
 
 
 def _is_sound(protocol: StrictHttpProtocol) -> bool:
-    """Whether the head names one host, a local target and a framing that all readers agree on."""
+    """True if the head names one host, a local target and a framing that all readers agree on."""
     version, hosts = protocol.parser.get_http_version(), 0
     for name, value in protocol.headers:
         if name == b"host":
