@@ -58,7 +58,7 @@ class Process:
             self.lease.lost()
         return bool(written)
 
-    async def check_silence(self) -> bool:
+    async def look(self) -> bool:
         return False
 
     async def answer(self) -> None:

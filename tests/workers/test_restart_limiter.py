@@ -65,7 +65,7 @@ class Bench:
         while self.pauses.count(COOLDOWN_S) < times:
             await asyncio.sleep(0)
 
-    def check_silence(self, grounds: Grounds) -> SystemFacts:
+    def look(self, grounds: Grounds) -> SystemFacts:
         tasks = self.supervisor.facts()
         return SystemFacts(
             jobs=tuple(job_facts(one, grounds.configuration, grounds.at) for one in tasks)

@@ -27,7 +27,7 @@ class Tasks:
     async def sleep(self, _: float) -> None:
         await asyncio.sleep(0)
 
-    def check_silence(self, grounds: Grounds) -> SystemFacts:
+    def look(self, grounds: Grounds) -> SystemFacts:
         tasks = self.supervisor.facts()
         return SystemFacts(
             jobs=tuple(job_facts(one, grounds.configuration, grounds.at) for one in tasks)
