@@ -99,6 +99,7 @@ def compose(
         once=once,
         fence=feed.fence,
         factors=plugins.factors(),
+        metrics=metrics,
     )
     grounds = GroundsNow(
         scoring,

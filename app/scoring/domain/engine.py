@@ -24,7 +24,6 @@ from app.foundation.decimal_math import all_to_millionths, to_millionths
 from app.market.domain.models import Floats, Interval
 from app.market.domain.panel import (
     ScoringInputs,
-    bridged,
     covered,
     known_at,
     log_returns,
@@ -35,6 +34,7 @@ from app.market.domain.return_statistics import ewma_volatility
 from app.scoring.domain.board import BoardDraft, Card, CardStatus, Confidence, FactorReading
 from app.scoring.domain.composite import LEAST_COVERAGE, AlgorithmSpec, Standings, standings
 from app.scoring.domain.factors import Factor, Measurement, measure
+from app.scoring.domain.feature_cache import FeatureCache, prepared
 from app.scoring.domain.historical_moments import HistoricMoments
 from app.scoring.domain.input_hash import input_hash
 from app.scoring.domain.market_factors import ends
@@ -79,12 +79,13 @@ def score(
     reliability: Floats | None = None,
     earlier: Mapping[str, HistoricMoments] = MappingProxyType({}),
     noise: Floats | None = None,
+    features: FeatureCache | None = None,
 ) -> BoardDraft:
     """All eligible symbols against each other; nothing after `inputs.as_of_ms` is looked at.
 
     `reliability` (N,) is that of `back_scoring`, None where nobody asked for it. `earlier` are the
     moments of former boards of the same algorithm: what has too few values to rank is measured by
-    them, and is unavailable where there are none.
+    them, and is unavailable where there are none. `features` reuses values of unchanged candles.
 
     Cards: the scored by rank (ties by symbol), then the unavailable ones by symbol. Composite and
     families are 0..1; the contributions of a scored card add up to its z.
@@ -94,9 +95,10 @@ def score(
         Source.DAILY_CANDLES: covered(inputs.daily),
         Source.HOURLY_CANDLES: covered(inputs.hourly),
     }
-    daily, hourly = (bridged(unbroken(panel))[0] for panel in (inputs.daily, inputs.hourly))
+    daily, hourly = prepared(inputs.daily), prepared(inputs.hourly)
     whole = replace(inputs, daily=daily, hourly=hourly)
-    measured = tuple(measure(factor, whole, coverage) for factor in spec.factors)
+    compute = None if features is None else features.measure
+    measured = tuple(measure(factor, whole, coverage, compute) for factor in spec.factors)
     raw, spec = np.array([one.values for one in measured]), replace(spec, moments=earlier)
     stands = standings(raw, spec, applies=np.array([one.applies for one in measured]))
     used = {name: earlier[name] for name in sorted(stands.too_few(raw, spec) & earlier.keys())}
@@ -195,16 +197,16 @@ def _readings(
                 FactorReading(
                     factor.name,
                     factor.family,
-                    _known(raw),
+                    raw,
                     factor.unit,
-                    _known(z),
+                    z,
                     weight,
-                    _known(share),
-                    reason or (UNIVERSE_TOO_SMALL if math.isnan(z) else None),
+                    share,
+                    reason or (UNIVERSE_TOO_SMALL if z is None else None),
                     support,
                 )
                 for raw, z, share, reason, support in zip(
-                    *(figure.tolist() for figure in figures), one.reasons, said, strict=True
+                    *map(_all_known, figures), one.reasons, said, strict=True
                 )
             ]
         )
@@ -278,6 +280,10 @@ def _excluded(symbol: str, rule: str) -> Card:
 def _by_family(values: Floats) -> MappingProxyType[Family, float | None]:
     figures = (_known(value) for value in values.tolist())
     return MappingProxyType(dict(zip(Family, figures, strict=True)))
+
+
+def _all_known(values: Floats) -> list[float | None]:
+    return [None if value != value else value for value in values.tolist()]  # noqa: PLR0124
 
 
 def _known(value: float) -> float | None:

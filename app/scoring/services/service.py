@@ -12,6 +12,7 @@ from app.configuration.domain.model import Configuration
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, NotFoundError, ServiceError, UnavailableError
 from app.foundation.idempotency import Command, Once, Outcome, Render
+from app.foundation.metrics import Metrics
 from app.foundation.ports import Clock, Monotonic, NewId
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
@@ -23,6 +24,7 @@ from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
 from app.scoring.domain.events import ScoresUpdated, score_changes
 from app.scoring.domain.factors import FACTORS, Factor
+from app.scoring.domain.feature_cache import FeatureCache
 from app.scoring.domain.historical_moments import HistoricMoments, historic
 from app.scoring.domain.ranking import AlgorithmType, Ranked, ranked
 from app.scoring.services.algorithm_versions import AlgorithmFacts, in_force, kept
@@ -88,6 +90,8 @@ class Scoring:
     fence: Fence = anybody
     steadiness: Steadiness = field(default_factory=Steadiness)
     factors: tuple[Factor, ...] = FACTORS
+    metrics: Metrics = field(default_factory=Metrics)
+    features: FeatureCache = field(default_factory=FeatureCache, init=False)
     whole: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     entries: Entries = field(init=False)
     _latest: Board | None = field(default=None, init=False)
@@ -209,10 +213,18 @@ class Scoring:
         begun = self.monotonic()
         spec = self.algorithm_under(configuration)
         known = await earlier(self.database, spec)
+        before = self.features.computed, self.features.reused
         draft, packed = await asyncio.to_thread(
-            _work, self.market.moment(), spec, self.steadiness, known
+            _work, self.market.moment(), spec, self.steadiness, known, self.features
         )
+        self._count_features(before)
         return _Prepared(draft, packed, configuration, (self.monotonic() - begun) * 1e3)
+
+    def _count_features(self, before: tuple[int, int]) -> None:
+        computed, reused = before
+        counter = self.metrics.scoring_features
+        counter.labels("computed").inc(self.features.computed - computed)
+        counter.labels("reused").inc(self.features.reused - reused)
 
     async def _save(self, unit: UnitOfWork, prepared: _Prepared) -> Board:
         await self.fence(unit)
@@ -332,9 +344,10 @@ def _work(
     spec: AlgorithmSpec,
     steadiness: Steadiness,
     known: Mapping[str, HistoricMoments],
+    features: FeatureCache,
 ) -> tuple[BoardDraft, bytes]:
     """Everything that takes processor time; runs in a thread on immutable values."""
     inputs = moment.scoring_inputs()
     refuse_unknown(moment, inputs)
     reliability, noise = steadiness.of(inputs, spec), steadiness.noise(inputs, spec)
-    return score(inputs, spec, reliability, known, noise), pack(inputs)
+    return score(inputs, spec, reliability, known, noise, features), pack(inputs)

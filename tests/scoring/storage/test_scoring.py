@@ -29,7 +29,7 @@ _SCORED = Card(
     confidence=Confidence(1.0, 0.9, 0.8, None),
     rank=1,
     volatility=0.65,
-    factors=(_READING, replace(_READING, name="spread", raw=None, z=None, reason="no book")),
+    factors=(_READING, _READING._replace(name="spread", raw=None, z=None, reason="no book")),
 )
 _SECOND = replace(_SCORED, symbol="AAVEUSDT", rank=2, confidence=Confidence(1, 1, 1, 0.5))
 _MISSING = Card(
