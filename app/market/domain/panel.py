@@ -380,7 +380,8 @@ def simple_returns(prices: UnbrokenPanel, bars: int | None = None) -> Floats:
 def newest(series: CandleSeries, interval: Interval, bars: int) -> UnbrokenPanel:
     """The last `bars` of one symbol up to its newest candle, short gaps bridged."""
     end = int(series.opened_ms[-1]) + interval.ms if len(series) else 0
-    return bridged(unbroken(Panel.of({"": series}, ("",), interval, end, bars)))[0]
+    # Uncached: one symbol after the other would push the panels of whole universes out.
+    return bridged(_after_breaks(Panel.of({"": series}, ("",), interval, end, bars)))[0]
 
 
 def _last(prices: UnbrokenPanel, bars: int | None) -> Floats:
@@ -395,6 +396,10 @@ def _is_power(ratio: Floats) -> Bools:
 
 @lru_cache(maxsize=4)  # by identity: the same panel serves a whole run, and every read after it
 def _cut(panel: Panel) -> UnbrokenPanel:
+    return _after_breaks(panel)
+
+
+def _after_breaks(panel: Panel) -> UnbrokenPanel:
     first = breaks(panel)
     fields = {name: getattr(panel, name) for name in FIELDS}
     if first.any():
