@@ -32,7 +32,12 @@ from app.market.domain.panel import (
 )
 from app.market.domain.return_statistics import ewma_volatility
 from app.scoring.domain.board import BoardDraft, Card, CardStatus, Confidence, FactorReading
-from app.scoring.domain.composite import LEAST_COVERAGE, AlgorithmSpec, Standings, standings
+from app.scoring.domain.composite import (
+    LEAST_COVERAGE,
+    AlgorithmSpec,
+    CompositeResult,
+    composite_scores,
+)
 from app.scoring.domain.factors import Factor, Measurement, measure
 from app.scoring.domain.feature_cache import FeatureCache, prepared
 from app.scoring.domain.historical_moments import HistoricMoments
@@ -100,23 +105,23 @@ def score(
     compute = None if features is None else features.measure
     measured = tuple(measure(factor, whole, coverage, compute) for factor in spec.factors)
     raw, spec = np.array([one.values for one in measured]), replace(spec, moments=earlier)
-    stands = standings(raw, spec, applies=np.array([one.applies for one in measured]))
-    used = {name: earlier[name] for name in sorted(stands.too_few(raw, spec) & earlier.keys())}
+    result = composite_scores(raw, spec, applies=np.array([one.applies for one in measured]))
+    used = {name: earlier[name] for name in sorted(result.too_few(raw, spec) & earlier.keys())}
     trust = _confidences(
         inputs,
         spec.factors,
-        stands,
+        result,
         np.full(len(inputs.symbols), np.nan) if reliability is None else reliability,
     )
     holed = all_to_millionths(coverage[Source.DAILY_CANDLES]) < to_millionths(_LEAST_HISTORY)
-    z = np.where(holed, np.nan, trust.level * stands.z)
+    z = np.where(holed, np.nan, trust.level * result.z)
     exact = all_to_millionths(z)
     scored = sorted(
         np.flatnonzero(np.isfinite(z)).tolist(),
         key=lambda column: (-exact[column], inputs.symbols[column]),
     )
-    readings = _readings(whole, measured, stands, stands.contributions(trust.level))
-    families = ndtr(stands.family_z)
+    readings = _readings(whole, measured, result, result.contributions(trust.level))
+    families = ndtr(result.family_z)
     volatility = ewma_volatility(log_returns(daily))
     rank = {column: place for place, column in enumerate(scored, start=1)}
     cards = [
@@ -150,7 +155,7 @@ def score(
             *sorted(absent, key=lambda card: card.symbol),
         ),
         moments=MappingProxyType(used),
-        seen=MappingProxyType(stands.moments_seen(raw, spec)),
+        seen=MappingProxyType(result.moments_seen(raw, spec)),
         source_coverage=MappingProxyType(
             {source.value: share for source, share in source_coverage(inputs).items()}
         ),
@@ -158,7 +163,7 @@ def score(
 
 
 def _confidences(
-    inputs: ScoringInputs, factors: Sequence[Factor], stands: Standings, reliability: Floats
+    inputs: ScoringInputs, factors: Sequence[Factor], result: CompositeResult, reliability: Floats
 ) -> _Confidences:
     decay = {
         source: np.exp2(
@@ -169,13 +174,13 @@ def _confidences(
     fresh = np.array(
         [np.mean([decay[source] for source in one.sources], axis=0) for one in factors]
     )
-    weight = np.where(np.isfinite(stands.factor_z), stands.factor_weight[:, None], 0.0)
+    weight = np.where(np.isfinite(result.factor_z), result.factor_weight[:, None], 0.0)
     total = weight.sum(axis=0)
     bars = np.isfinite(unbroken(inputs.daily).close).sum(axis=0)
     full = _FULL_SAMPLE / (_FULL_SAMPLE + _PRIOR_SAMPLE)
     mean = np.where(weight > 0.0, weight * fresh, 0.0).sum(axis=0)
     return _Confidences(
-        completeness=stands.completeness,
+        completeness=result.completeness,
         freshness=np.minimum(mean / np.where(total > 0.0, total, np.nan), 1.0),
         sample=np.minimum(bars / (bars + _PRIOR_SAMPLE) / full, 1.0),
         reliability=reliability,
@@ -183,13 +188,16 @@ def _confidences(
 
 
 def _readings(
-    inputs: ScoringInputs, measured: Sequence[Measurement], stands: Standings, contributions: Floats
+    inputs: ScoringInputs,
+    measured: Sequence[Measurement],
+    result: CompositeResult,
+    contributions: Floats,
 ) -> list[tuple[FactorReading, ...]]:
     """One tuple per symbol, in the order of the factor table."""
     columns = []
     for index, one in enumerate(measured):
-        factor, weight = one.factor, float(stands.factor_weight[index])
-        figures = (one.values, stands.factor_z[index], contributions[index])
+        factor, weight = one.factor, float(result.factor_weight[index])
+        figures = (one.values, result.factor_z[index], contributions[index])
         nothing = [None] * len(inputs.symbols)
         said = nothing if factor.support is None else factor.support(inputs)
         columns.append(

@@ -1,4 +1,4 @@
-"""The factor table: what is measured, in which family, how it is turned and how much it counts.
+"""The factor table: each measured feature with its family, orientation and weight.
 
 A new factor is one row here and one function in its family's module.
 """
@@ -15,7 +15,7 @@ from app.market.domain.panel import Bools, ScoringInputs, fresh, present
 from app.market.domain.return_statistics import MARKET
 from app.scoring.domain import market_factors as factors_market
 from app.scoring.domain import price_factors as factors_price
-from app.scoring.domain.cross_section import significant
+from app.scoring.domain.cross_section import rounded_significant
 
 IS_THE_MARKET: Final = "is_the_market"
 LEAST_BARS: Final = 0.95  # share of the bars since the first one, below which none are used
@@ -178,7 +178,7 @@ def measure(
     """
     with np.errstate(all="ignore"):
         raw = factor.measure(inputs) if compute is None else compute(factor, inputs)
-        values = significant(raw)
+        values = rounded_significant(raw)
     # First of all: against itself the market has no value, whatever is known of it.
     is_market = np.array([symbol == MARKET for symbol in inputs.symbols], np.bool_)
     words: list[str | None] = [None, IS_THE_MARKET]

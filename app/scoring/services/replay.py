@@ -1,4 +1,4 @@
-"""A stored run once more: its inputs as they were, the same algorithm, and whether all agrees."""
+"""Replays a stored run with its inputs and algorithm, and compares both boards."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ from app.scoring.domain.factors import FACTORS, Factor
 from app.scoring.domain.input_hash import board_hash
 from app.scoring.domain.market_factors import OPEN_INTEREST_MS, snapshot
 from app.scoring.services.algorithm_versions import spec_of
-from app.scoring.services.steadiness import Steadiness
+from app.scoring.services.score_reliability import ScoreReliabilityCache
 from app.scoring.storage.runs import ScoringRepository
 
 Candles = dict[str, dict[str, CandleSeries]]  # by window and symbol, as they stand
@@ -266,8 +266,8 @@ class Replaying:
 
         def work() -> Replayed:
             inputs = rebuilt(document, *candles)
-            steadiness = Steadiness()
-            reliability, noise = steadiness.of(inputs, spec), steadiness.noise(inputs, spec)
+            past = ScoreReliabilityCache()
+            reliability, noise = past.of(inputs, spec), past.noise(inputs, spec)
             draft = score(inputs, spec, reliability, board.moments, noise)
             again = draft.issued(
                 run_id=board.run_id,

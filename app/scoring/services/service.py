@@ -1,4 +1,4 @@
-"""Scoring: score the universe, keep the board, tell, and answer what the scores were."""
+"""Scores the universe, saves boards, announces them and answers questions about scores."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ from app.scoring.services.algorithm_versions import AlgorithmFacts, in_force, ke
 from app.scoring.services.counterfactuals import Entries
 from app.scoring.services.inputs import RETRY_S, ScoringMarket, ScoringMoment, refuse_unknown
 from app.scoring.services.replay import Replaying, pack
-from app.scoring.services.steadiness import Steadiness
+from app.scoring.services.score_reliability import ScoreReliabilityCache
 from app.scoring.storage.moments import MomentRepository
 from app.scoring.storage.runs import ScoringRepository
 
@@ -88,7 +88,7 @@ class Scoring:
     configuration: Callable[[], Configuration]
     once: Once
     fence: Fence = anybody
-    steadiness: Steadiness = field(default_factory=Steadiness)
+    reliability: ScoreReliabilityCache = field(default_factory=ScoreReliabilityCache)
     factors: tuple[Factor, ...] = FACTORS
     metrics: Metrics = field(default_factory=Metrics)
     features: FeatureCache = field(default_factory=FeatureCache, init=False)
@@ -215,7 +215,7 @@ class Scoring:
         known = await earlier(self.database, spec)
         before = self.features.computed, self.features.reused
         draft, packed = await asyncio.to_thread(
-            _work, self.market.moment(), spec, self.steadiness, known, self.features
+            _work, self.market.moment(), spec, self.reliability, known, self.features
         )
         self._count_features(before)
         return _Prepared(draft, packed, configuration, (self.monotonic() - begun) * 1e3)
@@ -342,12 +342,12 @@ class Scoring:
 def _work(
     moment: ScoringMoment,
     spec: AlgorithmSpec,
-    steadiness: Steadiness,
+    past: ScoreReliabilityCache,
     known: Mapping[str, HistoricMoments],
     features: FeatureCache,
 ) -> tuple[BoardDraft, bytes]:
-    """Everything that takes processor time; runs in a thread on immutable values."""
+    """All work of the processor for a board; runs in a thread on immutable values."""
     inputs = moment.scoring_inputs()
     refuse_unknown(moment, inputs)
-    reliability, noise = steadiness.of(inputs, spec), steadiness.noise(inputs, spec)
+    reliability, noise = past.of(inputs, spec), past.noise(inputs, spec)
     return score(inputs, spec, reliability, known, noise, features), pack(inputs)

@@ -28,8 +28,8 @@ from app.scoring.domain.events import ScoresUpdated, score_changes
 from app.scoring.domain.factors import FACTORS
 from app.scoring.domain.ranking import AlgorithmType
 from app.scoring.services.replay import unpack
+from app.scoring.services.score_reliability import ScoreReliabilityCache
 from app.scoring.services.service import KEEP_DAILY, KEEP_INPUTS, KEEP_RUNS, Scoring
-from app.scoring.services.steadiness import Steadiness
 from app.scoring.storage.hourly_bars import HourlyBarRepository
 from app.scoring.storage.moments import MomentRepository
 from app.scoring.storage.runs import ScoringRepository
@@ -84,7 +84,9 @@ class Market:
         return self.known.resolve(text)
 
 
-STEADY = Steadiness()  # of the one market of these tests: a month of boards, worked out once
+STEADY = (
+    ScoreReliabilityCache()
+)  # of the one market of these tests: a month of boards, worked out once
 
 
 @dataclass
@@ -112,7 +114,7 @@ class Bench:
             new_id=lambda: f"00000000-0000-4000-8000-{next(self._numbers):012}",
             configuration=lambda: self.settings,
             once=Once(self.database, lambda: self.now, lock_portfolio),
-            steadiness=STEADY,
+            reliability=STEADY,
         )
 
 
