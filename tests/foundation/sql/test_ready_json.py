@@ -28,7 +28,7 @@ def test_a_number_that_is_none_does_not_become_null(number: float) -> None:
 
 
 async def test_a_board_with_a_number_that_is_none_is_not_stored(database: Database) -> None:
-    wrong = replace(_SCORED, factors=(replace(_SCORED.factors[0], contribution=NAN),))
+    wrong = replace(_SCORED, factors=(_SCORED.factors[0]._replace(contribution=NAN),))
     with pytest.raises(ValueError, match="not JSON compliant"):
         async with database.write() as unit:
             await unit.get(ScoringRepository).save(_board(1, wrong), None)
