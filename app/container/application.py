@@ -17,7 +17,6 @@ from app.foundation.http.host_guard import HostGuard
 from app.foundation.http.middleware import RequestBorder
 from app.foundation.http.openapi import (
     DESCRIPTION,
-    OPENAPI_PATH,
     TAGS,
     TITLE,
     install_docs,
@@ -112,7 +111,7 @@ def create_api(
         version=version,
         description=DESCRIPTION,
         openapi_tags=list(TAGS),
-        openapi_url=OPENAPI_PATH if docs else None,
+        openapi_url=None,  # `install_docs` serves it
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
