@@ -31,7 +31,7 @@ seed_option = $(if $(SEED),--seed $(SEED))
 port_option = $(if $(PORT),--port $(PORT))
 replay_option = $(if $(REPLAY),--replay $(REPLAY)) $(if $(REPLAY_FROM),--replay-from $(REPLAY_FROM))
 
-.PHONY: help setup check test versions demo run sandbox fuzz long stateful bench chaos soak golden mutants lock format clean
+.PHONY: help setup check test versions demo run sandbox fuzz long stateful bench chaos soak golden mutants lock docs format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -114,6 +114,9 @@ lock: setup ## resolve pyproject.toml anew into both locks
 	$(RUN) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --custom-compile-command "make lock" --constraint requirements.lock \
 		--group build pyproject.toml --output-file requirements-runtime.lock
+
+docs: setup ## write docs/configuration.md from the declared settings
+	$(BIN)/my-symbols configuration document > docs/configuration.md
 
 format: setup ## let ruff format and sort
 	$(RUN) ruff format .
