@@ -291,7 +291,7 @@ def _by_family(values: Floats) -> MappingProxyType[Family, float | None]:
 
 
 def _all_known(values: Floats) -> list[float | None]:
-    return [None if value != value else value for value in values.tolist()]  # noqa: PLR0124
+    return [None if value != value else value for value in values.tolist()]  # noqa: PLR0124  # NaN alone differs from itself
 
 
 def _known(value: float) -> float | None:

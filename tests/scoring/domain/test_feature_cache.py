@@ -1,6 +1,7 @@
 """Values of candles that did not change are reused, and are those that a computation gives."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -27,12 +28,12 @@ def counted(features: FeatureCache, inputs: ScoringInputs) -> tuple[int, int]:
     before = features.computed, features.reused
     found = score(inputs, SPEC, features=features)
     alone = score(inputs, SPEC)
-    facts = {
+    facts: dict[str, Any] = {
         "run_id": "", "algorithm": "", "algorithm_version": 1, "configuration_version": 1,
         "calculated_at": found.as_of, "duration_ms": 0.0, "data_source": "sandbox",
         "is_provisional": False,
     }  # fmt: skip
-    assert board_hash(found.issued(**facts)) == board_hash(alone.issued(**facts))  # type: ignore[arg-type]
+    assert board_hash(found.issued(**facts)) == board_hash(alone.issued(**facts))
     computed, reused = features.computed - before[0], features.reused - before[1]
     assert computed % SYMBOLS == reused % SYMBOLS == 0
     return computed // SYMBOLS, reused // SYMBOLS
