@@ -25,7 +25,7 @@ from rich.table import Table
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Source
 from app.foundation.data_status import DataSource, DataStatus
-from app.foundation.idempotency import Once
+from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
@@ -36,7 +36,6 @@ from app.market.services.snapshot import BARS, MarketMoment
 from app.market.services.state import Market, Received
 from app.market.services.symbol_registry import Known, shipped_sectors
 from app.operations.domain.event_codec import drafts_of
-from app.portfolio.storage.portfolio import lock_portfolio
 from app.scoring.api.schemas import RankingsOut
 from app.scoring.domain.ranking import AlgorithmType
 from app.scoring.services.service import Scoring
@@ -168,7 +167,8 @@ async def measure(folder: Path) -> Rounds:
         market=market, database=database,
         clock=lambda: datetime.fromtimestamp(market.server_ms / 1000, UTC),
         monotonic=time.monotonic, new_id=lambda: str(UUID(int=next(numbers))),
-        configuration=Configuration, once=Once(database, lambda: datetime.now(UTC), lock_portfolio),  # noqa: TID251
+        configuration=Configuration,
+        idempotency=IdempotentExecutor(database, lambda: datetime.now(UTC)),  # noqa: TID251
     )  # fmt: skip
     found = Rounds()
     try:
