@@ -176,8 +176,7 @@ def report_page(report: Report) -> Page:
         *(
             (
                 f"Mark of {mark.symbol} at {_time(mark.at)}",
-                f"unknown then; {mark.price:f} is the close of its hour from"
-                f" {_time(mark.opened_at)}",
+                f"unknown then; {mark.price:f} is the close of the hour {_time(mark.opened_at)}",
             )
             for mark in report.late_marks
         ),

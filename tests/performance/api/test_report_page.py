@@ -137,7 +137,7 @@ def test_the_other_figures_in_words() -> None:
     assert told["Data"] == "sandbox, fresh"
     late = (LateMark(2, T0, "AAAUSDT", Decimal("12.5"), T0 - HOUR),)
     assert facts(made(late_marks=late))["Mark of AAAUSDT at 2026-01-01 00:00 UTC"] == (
-        "unknown then; 12.5 is the close of its hour from 2025-12-31 23:00 UTC"
+        "unknown then; 12.5 is the close of the hour 2025-12-31 23:00 UTC"
     )
     nothing = facts(made(days=(), figures=Figures(0, None, None, None, None, None, None)))
     assert nothing["Equity (index, 1 at the start)"] == nothing["Deepest fall"] == "unknown"
