@@ -14,8 +14,8 @@ import aiohttp
 
 from app.adapters.kucoin.exchange import KucoinExchange, open_exchange
 from app.adapters.kucoin.limits import KucoinLimits
-from app.adapters.kucoin.stream import KucoinStream
-from app.adapters.kucoin.stream_terms import StreamTerms, Ticket
+from app.adapters.kucoin.stream.market_stream import KucoinStream
+from app.adapters.kucoin.stream.protocol import StreamTerms, Ticket
 from app.cli.heap import brief_collections
 from app.configuration.domain.model import Configuration
 from app.container.seams import new_id, utc_now

@@ -17,11 +17,10 @@ from tempfile import TemporaryDirectory
 from typing import Final
 from uuid import UUID
 
-from app.adapters.kucoin.tape_deck import Player, Recorder
-from app.adapters.kucoin.tape_entries import Configured, Header
-from app.adapters.kucoin.tape_exchange import open_played, open_recorded
-from app.adapters.kucoin.tape_file import TapeReader, TapeWriter
-from app.adapters.kucoin.tape_stream import RecordedStream, TapedStream
+from app.adapters.kucoin.recording.entries import Configured, Header, TapeReader, TapeWriter
+from app.adapters.kucoin.recording.exchange import open_played, open_recorded
+from app.adapters.kucoin.recording.sessions import Player, Recorder
+from app.adapters.kucoin.recording.stream import RecordedStream, TapedStream
 from app.alerts.services.monitor import AlertWatch
 from app.configuration.domain.document import as_document, from_document
 from app.configuration.domain.model import Configuration

@@ -27,9 +27,9 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from app.sandbox.events import Event, happen
 from app.sandbox.exchange import Exchange
-from app.sandbox.plants import Plant, plant
+from app.sandbox.market_events import Event, happen
+from app.sandbox.market_overrides import Plant, plant
 from app.sandbox.routes import EXCHANGE, HIDDEN
 from app.sandbox.stream.server import STREAM
 

@@ -3,19 +3,41 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from app.sandbox.answers import Payload
-from app.sandbox.books import Books
-from app.sandbox.clock import ExchangeClock
-from app.sandbox.contracts import Contracts
-from app.sandbox.faults import FaultBoard
-from app.sandbox.funding import FundingBook
-from app.sandbox.history import History
-from app.sandbox.limits import PublicPool
-from app.sandbox.market import Market
+from app.sandbox.history.daily_history import History
+from app.sandbox.history.replay import replayed_history
+from app.sandbox.history.synthetic import synthetic_history
+from app.sandbox.history.universe import DAY_MS
+from app.sandbox.http.faults import FaultBoard
+from app.sandbox.http.rate_limit import PublicPool
+from app.sandbox.http.responses import Payload
+from app.sandbox.market.contracts import Contracts
+from app.sandbox.market.funding import FundingBook
+from app.sandbox.market.order_books import Books
+from app.sandbox.market.price_path import Market
 from app.sandbox.options import SandboxOptions
-from app.sandbox.replay import replayed_history
-from app.sandbox.synthetic import synthetic_history
-from app.sandbox.universe import DAY_MS
+
+
+class ExchangeClock:
+    """Milliseconds of exchange time; `clock` gives real seconds and only its differences count
+    once a start is given."""
+
+    def __init__(self, clock: Callable[[], float], start_ms: int | None, speed: float) -> None:
+        self._clock = clock
+        self._real = clock()
+        self._base_ms = float(start_ms if start_ms is not None else int(self._real * 1000))
+        self.speed = speed
+
+    def now_ms(self) -> int:
+        """The exchange's time in milliseconds."""
+        return int(self._base_ms + (self._clock() - self._real) * 1000.0 * self.speed)
+
+    def set(self, now_ms: float | None = None, speed: float | None = None) -> None:
+        """Jump to a time and/or change the speed from now on."""
+        base = float(self.now_ms()) if now_ms is None else now_ms
+        self._real = self._clock()
+        self._base_ms = base
+        if speed is not None:
+            self.speed = speed
 
 
 class Exchange:

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from app.sandbox.answers import ExchangeError, error_body, respond
 from app.sandbox.control import add_control
 from app.sandbox.exchange import Exchange
-from app.sandbox.faults import faulty
-from app.sandbox.limits import WEIGHTS, Verdict
+from app.sandbox.http.faults import faulty
+from app.sandbox.http.rate_limit import WEIGHTS, Verdict
+from app.sandbox.http.responses import ExchangeError, error_body, respond
 from app.sandbox.options import SandboxOptions
 from app.sandbox.routes import EXCHANGE, add_routes
 from app.sandbox.stream.server import ENDPOINT, add_stream

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.adapters.kucoin.tape_entries import Scored
-from app.adapters.kucoin.tape_file import TapeReader
+from app.adapters.kucoin.recording.entries import Scored, TapeReader
 from app.cli.exits import Exit
 from app.research.domain.recording import TapeError
 from app.sandbox.options import SandboxOptions

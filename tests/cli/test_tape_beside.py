@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app.adapters.kucoin.tape_entries import Configured, Entry, Scored
-from app.adapters.kucoin.tape_file import TapeReader
+from app.adapters.kucoin.recording.entries import Configured, Entry, Scored, TapeReader
 from app.cli.exits import Exit
 from app.cli.tape_beside import halved, record_beside
 from app.configuration.domain.document import as_document

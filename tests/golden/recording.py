@@ -9,8 +9,7 @@ from typing import Final
 
 import msgspec
 
-from app.adapters.kucoin.tape_entries import Scored
-from app.adapters.kucoin.tape_file import TapeReader, TapeWriter
+from app.adapters.kucoin.recording.entries import Scored, TapeReader, TapeWriter
 from app.container.tape import Ears, replay
 from tests.golden.decisions import Decisions
 from tests.golden.rows import Names, Row, as_text, from_text, hashes_of

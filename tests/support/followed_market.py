@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from app.adapters.kucoin.stream import KucoinStream
-from app.adapters.kucoin.stream_terms import StreamTerms
+from app.adapters.kucoin.stream.market_stream import KucoinStream
+from app.adapters.kucoin.stream.protocol import StreamTerms
 from app.foundation.sql.database import Database
 from app.market.services.backfill import first_fill
 from app.market.services.service import MarketData

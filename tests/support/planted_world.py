@@ -8,9 +8,9 @@ import numpy as np
 
 from app.configuration.domain.sections import SignalRules
 from app.market.domain.models import CandleSeries
-from app.sandbox.candles import candles
-from app.sandbox.market import Market
-from app.sandbox.synthetic import synthetic_history
+from app.sandbox.history.synthetic import synthetic_history
+from app.sandbox.market.candles import candles
+from app.sandbox.market.price_path import Market
 from app.signals.domain.agents import Agent, Evidence, Opinion
 from tests.support.desk import SYMBOLS
 from tests.support.outcome_world import HOUR_MS, ms

@@ -14,8 +14,7 @@ from typing import Any
 
 import aiohttp
 
-from app.adapters.kucoin.tape_entries import Entry
-from app.adapters.kucoin.tape_file import TapeReader
+from app.adapters.kucoin.recording.entries import Entry, TapeReader
 from app.cli.application import application
 from app.configuration.domain.model import Configuration
 from app.container.tape import Around, Ears, Replayed, record, replay

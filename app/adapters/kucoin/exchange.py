@@ -1,24 +1,26 @@
 """KuCoin futures as the use cases want it: public market data in the words of the domain."""
 
 import copy
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
-from typing import Self, TypeVar
+from itertools import pairwise
+from typing import Final, Self, TypeVar
 
 import aiohttp
 
 from app.adapters.kucoin import limits as routes
-from app.adapters.kucoin import parse, parse_candles, parse_contracts, parse_ticket
+from app.adapters.kucoin import parse, parse_contracts
 from app.adapters.kucoin.fields import is_code
 from app.adapters.kucoin.limiter import PoolShare, whole_pool
 from app.adapters.kucoin.limits import Dice, Endpoint, KucoinLimits
-from app.adapters.kucoin.paging import candle_pages, funding_pages, hole, next_older
+from app.adapters.kucoin.parse import Rows
 from app.adapters.kucoin.rest import OnRequest, Rest, RestClient, Surroundings
-from app.adapters.kucoin.stream import KucoinStream
-from app.adapters.kucoin.stream_terms import StreamTerms, Ticket
-from app.adapters.kucoin.wire import Wire, open_session
+from app.adapters.kucoin.stream import protocol
+from app.adapters.kucoin.stream.market_stream import KucoinStream
+from app.adapters.kucoin.stream.protocol import StreamTerms, Ticket
+from app.adapters.kucoin.transport import Wire, open_session
 from app.foundation.data_status import DataSource
 from app.foundation.errors import BadResponseError, Code, RefusedError
 from app.market.domain.models import (
@@ -36,6 +38,56 @@ from app.market.domain.models import (
     Ticker,
     TickerListing,
 )
+
+_DAY_MS: Final = 86_400_000
+_LONGEST_INTERVAL_MS: Final = 8 * 3_600_000
+
+
+def candle_pages(start_ms: int, end_ms: int, step_ms: int, size: int) -> Iterator[tuple[int, int]]:
+    """(first, last) opening times of pages of at most `size` candles opened in [start, end)."""
+    first = -(-start_ms // step_ms) * step_ms
+    while first < end_ms:
+        last = min(first + (size - 1) * step_ms, (end_ms - 1) // step_ms * step_ms)
+        yield first, last
+        first = last + step_ms
+
+
+def hole(
+    rows: Rows, first_ms: int, last_ms: int, step_ms: int, *, is_age_known: bool = True
+) -> tuple[int, int] | None:
+    """The span from the first to the last candle missing between two opening times, if any.
+
+    Where nobody knows since when there are candles none is missing before the first that came.
+    """
+    known = set(rows.opened_ms.tolist())
+    if not is_age_known:
+        first_ms = max(first_ms, min(known, default=last_ms + step_ms))
+    missing = [moment for moment in range(first_ms, last_ms + 1, step_ms) if moment not in known]
+    return (missing[0], missing[-1]) if missing else None
+
+
+def funding_pages(start_ms: int, end_ms: int, days: int) -> Iterator[tuple[int, int]]:
+    """Windows of so many days that cover [start, end], both ends included."""
+    first = start_ms
+    while first <= end_ms:
+        last = min(first + days * _DAY_MS - 1, end_ms)
+        yield first, last
+        first = last + 1
+
+
+def next_older(rows: Sequence[Funding], first_ms: int, asked_until_ms: int) -> int | None:
+    """Up to when to ask again, or None when the answer can have left nothing out.
+
+    How many rows one answer holds is not documented, so whenever one more settlement would fit
+    before the oldest row, it is asked for. An answer that brings nothing older ends it.
+    """
+    moments = sorted({row.settled_ms for row in rows if row.settled_ms <= asked_until_ms})
+    if not moments:
+        return None
+    gaps = [after - before for before, after in pairwise(moments)]
+    spacing = min(gaps, default=_LONGEST_INTERVAL_MS)
+    return moments[0] - 1 if moments[0] - spacing >= first_ms else None
+
 
 T = TypeVar("T")
 OnRejection = Callable[[str, Rejection], None]  # path, the record refused
@@ -101,7 +153,7 @@ class KucoinExchange:
 
     async def ticket(self) -> Ticket:
         """What one connection of the stream is opened with."""
-        read = partial(parse_ticket.ticket, base_url=self._base_url)
+        read = partial(protocol.ticket, base_url=self._base_url)
         return await self._get(routes.BULLET, read)
 
     def stream(self, terms: StreamTerms | None = None) -> KucoinStream:
@@ -170,7 +222,7 @@ class KucoinExchange:
         publishes no candle for a time without trades).
         """
         step = interval.ms
-        found: list[parse_candles.Rows] = []
+        found: list[parse.Rows] = []
         begin = max(start_ms, contract.listed_ms // step * step if contract.listed_ms else 0)
         for first, last in candle_pages(begin, end_ms, step, self._limits.candles_per_page):
             rows = await self._candle_page(contract.code, interval, first, last)
@@ -179,11 +231,11 @@ class KucoinExchange:
             found.append(rows)
             if missing is not None:
                 found.append(await self._candle_page(contract.code, interval, *missing))
-        return parse_candles.series(parse_candles.joined(found), contract, step, start_ms, end_ms)
+        return parse.series(parse.joined(found), contract, step, start_ms, end_ms)
 
     async def _candle_page(
         self, code: str, interval: Interval, first_ms: int, last_ms: int
-    ) -> parse_candles.Rows:
+    ) -> parse.Rows:
         # `to` ends just before the next opening: whether the exchange takes it as inclusive or
         # not, the page holds the same candles.
         params = {
@@ -192,7 +244,7 @@ class KucoinExchange:
             "from": str(first_ms),
             "to": str(last_ms + interval.ms - 1),
         }
-        rows, rejections = await self._get(routes.KLINE, parse_candles.rows, params, symbol=code)
+        rows, rejections = await self._get(routes.KLINE, parse.rows, params, symbol=code)
         self._report(routes.KLINE, rejections, code)
         return rows
 

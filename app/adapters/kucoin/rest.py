@@ -6,16 +6,55 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
-from app.adapters.kucoin.answers import Answer, Fault, Good, Health, Remedy, judge
-from app.adapters.kucoin.breaker import Breaker
-from app.adapters.kucoin.gates import Gates
 from app.adapters.kucoin.limiter import SILENT, Pool, PoolShare, Ticket, whole_pool
 from app.adapters.kucoin.limits import Dice, Endpoint, KucoinLimits
-from app.adapters.kucoin.link import Link
-from app.adapters.kucoin.retry import RetryBudget, backoff_s, capacity_wait_s
-from app.adapters.kucoin.wire import Asks
+from app.adapters.kucoin.resilience import Breaker, Gates, RetryBudget, backoff_s, capacity_wait_s
+from app.adapters.kucoin.transport import Answer, Asks, Fault, Good, Health, Remedy, judge
 from app.foundation.errors import Code, ServiceError, UnavailableError
-from app.market.domain.models import ExchangeLink
+from app.market.domain.models import ExchangeLink, LinkState
+
+
+class Link:
+    """The last outcome of asking. An older request's success does not hide a newer failure."""
+
+    def __init__(self, *, now: Callable[[], datetime], monotonic: Callable[[], float]) -> None:
+        self._now = now
+        self._monotonic = monotonic
+        self._state = LinkState.UNTRIED
+        self._since = now()
+        self._error: ServiceError | None = None
+        self._failed_at: float | None = None
+        self._last_success: datetime | None = None
+
+    def success(self, sent_at: float) -> None:
+        self._last_success = self._now()
+        if self._failed_at is not None and sent_at < self._failed_at:
+            return
+        self._error = None
+        self._enter(LinkState.UP)
+
+    def failure(self, error: ServiceError) -> None:
+        self._failed_at = self._monotonic()
+        self._error = error
+        self._enter(LinkState.DOWN)
+
+    def _enter(self, state: LinkState) -> None:
+        if state is not self._state:
+            self._state = state
+            self._since = self._now()
+
+    def report(self, retry_in_s: float) -> ExchangeLink:
+        """`retry_in_s` is how long no request may leave; told only while the link is down."""
+        error = self._error
+        return ExchangeLink(
+            state=self._state,
+            since=self._since,
+            cause=None if error is None else error.code.value,
+            detail=None if error is None else error.detail,
+            last_success=self._last_success,
+            retry_in_s=None if error is None else retry_in_s,
+        )
+
 
 T = TypeVar("T")
 OnRequest = Callable[[str, str, float], None]  # path, "ok" or an error code, seconds

@@ -6,7 +6,7 @@ from collections import deque
 
 import msgspec
 
-from app.sandbox.contracts import ACTIVE
+from app.sandbox.market.contracts import ACTIVE
 from app.sandbox.stream.connection import Connection
 from app.sandbox.stream.feed import Feed
 from app.sandbox.stream.frames import RENDERERS

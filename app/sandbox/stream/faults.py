@@ -20,7 +20,7 @@
 
 import msgspec
 
-from app.sandbox.faults import Fault, FaultBoard
+from app.sandbox.http.faults import Fault, FaultBoard
 from app.sandbox.stream.session_limits import DAY_MS
 
 ON_MESSAGES = frozenset(

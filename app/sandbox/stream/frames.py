@@ -6,13 +6,13 @@ from typing import Any
 
 import msgspec
 
-from app.sandbox.candles import candles
-from app.sandbox.contracts import text
-from app.sandbox.market import MINUTE_MS
+from app.sandbox.history.universe import DAY_MS
+from app.sandbox.market.candles import candles
+from app.sandbox.market.contracts import text
+from app.sandbox.market.price_path import MINUTE_MS
 from app.sandbox.stream.feed import Feed
 from app.sandbox.stream.market_snapshot import MarketSnapshot
 from app.sandbox.stream.topics import CANDLES
-from app.sandbox.universe import DAY_MS
 
 Json = dict[str, Any]
 Frames = list[bytes]

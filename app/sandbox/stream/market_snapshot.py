@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from app.sandbox.books import Tops
 from app.sandbox.exchange import Exchange
-from app.sandbox.market import Moment
+from app.sandbox.market.order_books import Tops
+from app.sandbox.market.price_path import Moment
 
 
 class MarketSnapshot:

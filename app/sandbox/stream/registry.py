@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import asdict
 
-from app.sandbox.contracts import ACTIVE
 from app.sandbox.exchange import Exchange
-from app.sandbox.faults import Fault
+from app.sandbox.http.faults import Fault
+from app.sandbox.market.contracts import ACTIVE
 from app.sandbox.stream.faults import applies_to
 from app.sandbox.stream.feed import Feed, Listener
 from app.sandbox.stream.session_limits import SessionLimits, StreamCounters

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from app.sandbox.answers import encoded, error_body, respond
 from app.sandbox.exchange import Exchange
+from app.sandbox.http.responses import encoded, error_body, respond
 from app.sandbox.routes import EXCHANGE
 from app.sandbox.stream.broadcaster import Broadcaster
 from app.sandbox.stream.connection import Connection

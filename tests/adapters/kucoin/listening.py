@@ -11,8 +11,8 @@ from typing import Any
 import aiohttp
 
 from app.adapters.kucoin.exchange import KucoinExchange, open_exchange
-from app.adapters.kucoin.stream import KucoinStream
-from app.adapters.kucoin.stream_terms import StreamTerms
+from app.adapters.kucoin.stream.market_stream import KucoinStream
+from app.adapters.kucoin.stream.protocol import StreamTerms
 from app.foundation.data_status import DataSource
 from app.foundation.errors import Code, UnavailableError
 from app.market.domain.stream import Told, Topic, TopicKind, Update

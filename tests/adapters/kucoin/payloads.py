@@ -4,9 +4,9 @@ import copy
 import json
 from typing import Any
 
-from app.adapters.kucoin.answers import Answer, Fault, Good, judge
 from app.adapters.kucoin.limiter import SILENT
 from app.adapters.kucoin.limits import CONTRACTS
+from app.adapters.kucoin.transport import Answer, Fault, Good, judge
 
 # The full object of 2025-26: absolute next settlement, null prediction, a cycle in force.
 LINEAR_2026 = """{"symbol":"XBTUSDTM","rootSymbol":"USDT","type":"FFWCSX",

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from app.adapters.kucoin.stream_fleet import Fleet
-from app.adapters.kucoin.stream_terms import (
+from app.adapters.kucoin.stream.connection_pool import Fleet
+from app.adapters.kucoin.stream.protocol import (
     Action,
     AskTicket,
     Backfill,

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.adapters.kucoin import fields, parse, parse_candles, parse_contracts
-from app.adapters.kucoin.answers import Answer, Fault, Good, judge
+from app.adapters.kucoin import fields, parse, parse_contracts
+from app.adapters.kucoin.exchange import candle_pages, funding_pages, hole, next_older
 from app.adapters.kucoin.limiter import SILENT
 from app.adapters.kucoin.limits import KLINE as KLINE_ROUTE
-from app.adapters.kucoin.paging import candle_pages, funding_pages, hole, next_older
+from app.adapters.kucoin.transport import Answer, Fault, Good, judge
 from app.foundation.errors import BadResponseError, ServiceError
 from app.market.domain.models import (
     Contract,
@@ -302,9 +302,9 @@ def test_a_hole_in_the_funding_history_has_no_interval() -> None:
 
 def test_candles_in_base_coins_with_turnover_given_or_derived() -> None:
     contract, _ = one(decoded(LINEAR_2026))
-    rows, rejections = parse_candles.rows(decoded(KLINE))
+    rows, rejections = parse.rows(decoded(KLINE))
     assert rejections == []
-    series = parse_candles.series(rows, contract, 28_800_000, 0, 2**60)
+    series = parse.series(rows, contract, 28_800_000, 0, 2**60)
     assert list(series.opened_ms) == [1728576000000, 1728604800000]
     assert series.volume == pytest.approx([5501.167, 1220.98])
     assert series.turnover == pytest.approx([331000000.5, 1220.98 * 60666.1])
@@ -315,9 +315,9 @@ def test_candles_in_base_coins_with_turnover_given_or_derived() -> None:
         60300,
     )
     inverse, _ = one(decoded(INVERSE_2023))
-    series = parse_candles.series(rows, inverse, 28_800_000, 0, 2**60)
+    series = parse.series(rows, inverse, 28_800_000, 0, 2**60)
     assert list(series.turnover) == list(series.volume) == [5501167, 1220980]
-    assert len(parse_candles.series(parse_candles.joined([]), contract, DAY, 0, 1)) == 0
+    assert len(parse.series(parse.joined([]), contract, DAY, 0, 1)) == 0
 
 
 GOOD_ROW: list[Any] = [1728576000000, 10, 12, 9, 11, 100]
@@ -341,7 +341,7 @@ GOOD_ROW: list[Any] = [1728576000000, 10, 12, 9, 11, 100]
 def test_an_impossible_candle_is_a_hole(column: int, value: Any, field: str) -> None:
     row = list(GOOD_ROW)
     row[column] = Decimal(str(value)) if isinstance(value, float) else value
-    rows, rejections = parse_candles.rows([GOOD_ROW, row, GOOD_ROW[:5], "x"])
+    rows, rejections = parse.rows([GOOD_ROW, row, GOOD_ROW[:5], "x"])
     assert len(rows) == 1
     assert [r.field for r in rejections] == [field, "row", "row"]
     assert rejections[0].key == "#1"
@@ -368,8 +368,8 @@ def test_a_page_read_at_once_says_what_its_rows_say_one_by_one(column: int, odd:
                 sent[2].pop()
             if column < width:
                 sent[1][column] = odd
-            together, refused = parse_candles.rows(sent)
-            singly, refused_singly = parse_candles.rows([*sent, "what no page holds"])
+            together, refused = parse.rows(sent)
+            singly, refused_singly = parse.rows([*sent, "what no page holds"])
             assert [*refused, Rejection("#3", "row", "fewer than six columns")] == refused_singly
             np.testing.assert_array_equal(together.opened_ms, singly.opened_ms)
             np.testing.assert_array_equal(together.values, singly.values)
@@ -381,7 +381,7 @@ def test_prices_turned_around_are_refused_in_any_company(count: int) -> None:
     sent = [[START + n * DAY, 10, 12, 9, 11, 100, 7] for n in range(count)]
     for spoiled, field in (([-9, -8, -11, -10], "open"), ([10, 9, 12, 11], "high")):
         sent[-1][1:5] = spoiled
-        rows, rejections = parse_candles.rows(sent)
+        rows, rejections = parse.rows(sent)
         assert len(rows) == count - 1
         assert [(one.key, one.field) for one in rejections] == [(f"#{count - 1}", field)]
 
@@ -403,7 +403,7 @@ def test_a_number_beyond_floats_costs_its_candle_only() -> None:
     data = f"[[{START},10,12,9,11,100],[{START + DAY},10,12,9,1e400,100]]"
     outcome = judge(Answer(200, SILENT, success(data)), KLINE_ROUTE)
     assert isinstance(outcome, Good)
-    rows, rejections = parse_candles.rows(outcome.data)
+    rows, rejections = parse.rows(outcome.data)
     assert list(rows.opened_ms) == [START]
     assert [(one.key, one.field) for one in rejections] == [("#1", "close")]
 
@@ -413,8 +413,8 @@ def test_R15_candles_are_sorted_deduplicated_and_on_the_grid() -> None:
     moments = [5 * DAY, 3 * DAY, 4 * DAY, 3 * DAY, 4 * DAY + 1, 7 * DAY]
     base = 1_700_006_400_000 // DAY * DAY
     sent = [[base + m, 10, 12, 9, 10 + n / 10, 100] for n, m in enumerate(moments)]
-    rows, _ = parse_candles.rows(decoded(str(sent)))
-    series = parse_candles.series(rows, contract, DAY, base, base + 7 * DAY)
+    rows, _ = parse.rows(decoded(str(sent)))
+    series = parse.series(rows, contract, DAY, base, base + 7 * DAY)
     assert list(series.opened_ms - base) == [3 * DAY, 4 * DAY, 5 * DAY]
     assert series.close[0] == 10.3  # the later row is the newer knowledge
     assert np.all(np.diff(series.opened_ms) > 0)
@@ -462,7 +462,7 @@ def test_status_words() -> None:
     "read",
     [
         parse.tickers,
-        parse_candles.rows,
+        parse.rows,
         partial(parse.funding_rows, asked="X"),
         partial(parse_contracts.contracts, received_ms=0),
     ],
@@ -477,7 +477,7 @@ READERS: list[Callable[[object], object]] = [
     parse.server_time,
     parse.status,
     parse.tickers,
-    parse_candles.rows,
+    parse.rows,
     partial(parse.ticker, asked="XBTUSDTM"),
     partial(parse.book, asked="XBTUSDM"),
     partial(parse.mark_price, asked="XBTUSDTM"),
@@ -602,7 +602,7 @@ def test_R15_pages_cover_the_range_once_and_hold_200_at_most(
 
 
 def test_holes_are_spanned() -> None:
-    rows, _ = parse_candles.rows([[1728576000000 + n * DAY, 1, 1, 1, 1, 1] for n in (0, 1, 4, 6)])
+    rows, _ = parse.rows([[1728576000000 + n * DAY, 1, 1, 1, 1, 1] for n in (0, 1, 4, 6)])
     first = 1728576000000
     assert hole(rows, first, first + 6 * DAY, DAY) == (first + 2 * DAY, first + 5 * DAY)
     assert hole(rows, first, first + DAY, DAY) is None

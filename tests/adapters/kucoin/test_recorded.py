@@ -7,10 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from app.adapters.kucoin import parse, parse_candles, parse_contracts
-from app.adapters.kucoin.answers import Answer, Fault, Good, judge
+from app.adapters.kucoin import parse, parse_contracts
 from app.adapters.kucoin.limiter import SILENT
 from app.adapters.kucoin.limits import CONTRACTS
+from app.adapters.kucoin.transport import Answer, Fault, Good, judge
 from app.foundation.errors import Code
 from app.market.domain.models import ContractListing, TickerListing
 
@@ -50,7 +50,7 @@ def _tickers(data: object) -> None:
 
 
 def _candles(data: object) -> None:
-    rows, rejections = parse_candles.rows(data)
+    rows, rejections = parse.rows(data)
     assert rows
     assert not rejections
 

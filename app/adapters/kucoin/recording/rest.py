@@ -1,0 +1,131 @@
+"""Requests that are recorded on a tape, and requests that are answered from one.
+
+The seam lies below the parser: what stands on the tape is what the exchange sent. Waiting for the
+quota, trying again and the breaker are the recording's; the replay is told what they came to.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
+
+from app.adapters.kucoin.limiter import SILENT
+from app.adapters.kucoin.limits import Endpoint
+from app.adapters.kucoin.recording.entries import Attempt
+from app.adapters.kucoin.recording.sessions import Player, Recorder
+from app.adapters.kucoin.rest import Link, Rest
+from app.adapters.kucoin.transport import Answer, Asks, Fault, Good, judge
+from app.foundation.errors import ServiceError
+from app.market.domain.models import ExchangeLink
+from app.research.domain.recording import TapeClock, TapeError
+
+T = TypeVar("T")
+_NO_WAIT: Final = 0.0
+
+
+class RecordedWire:
+    """A wire that remembers what came of one request; others pass it too, unnoticed."""
+
+    def __init__(self, wire: Asks) -> None:
+        self._wire = wire
+        self._path = ""
+        self._attempts: list[Attempt] = []
+
+    def expect(self, path: str) -> None:
+        """From now on requests of this path are meant."""
+        self._path = path
+        self._attempts.clear()
+
+    async def ask(
+        self, method: str, path: str, params: Mapping[str, str], within_s: float
+    ) -> Answer | Fault:
+        outcome = await self._wire.ask(method, path, params, within_s)
+        if path != self._path:
+            return outcome
+        if isinstance(outcome, Answer):
+            self._attempts.append(Attempt(outcome.status, outcome.body))
+        else:
+            self._attempts.append(Attempt(None, b"", outcome.error.detail))
+        return outcome
+
+    def emptied(self) -> tuple[Attempt, ...]:
+        """What came of it, and an end of the watch."""
+        found = tuple(self._attempts)
+        self.expect("")
+        return found
+
+
+class RecordingRest:
+    """Requests one after the other; each is on the tape before its answer is used."""
+
+    def __init__(self, rest: Rest, wire: RecordedWire, tape: Recorder) -> None:
+        self._rest = rest
+        self._wire = wire
+        self._tape = tape
+
+    def link(self) -> ExchangeLink:
+        return self._rest.link()
+
+    async def get(
+        self,
+        endpoint: Endpoint,
+        read: Callable[[object], T],
+        params: Mapping[str, str],
+        *,
+        symbol: str = "",
+        patience_s: float,
+    ) -> T:
+        """As `RestClient.get`."""
+        found: list[object] = []
+
+        def kept(data: object) -> None:
+            found.append(data)
+
+        path = endpoint.path.format(symbol=symbol)
+        self._wire.expect(path)
+        self._tape.asked(endpoint.method, path, params)
+        try:
+            await self._rest.get(endpoint, kept, params, symbol=symbol, patience_s=patience_s)
+        except ServiceError as error:
+            self._tape.answered(self._wire.emptied(), error)
+            raise
+        self._tape.answered(self._wire.emptied(), None)
+        return read(found[0])
+
+
+class PlayedRest:
+    """Answers from a tape; nothing leaves the process."""
+
+    def __init__(self, tape: Player, clock: TapeClock) -> None:
+        self._tape = tape
+        self._clock = clock
+        self._link = Link(now=clock.now, monotonic=clock.monotonic)
+
+    def link(self) -> ExchangeLink:
+        return self._link.report(_NO_WAIT)
+
+    async def get(
+        self,
+        endpoint: Endpoint,
+        read: Callable[[object], T],
+        params: Mapping[str, str],
+        *,
+        symbol: str = "",
+        patience_s: float,
+    ) -> T:
+        """As `RestClient.get`. Raises TapeError where the tape tells of another request."""
+        del patience_s  # it waits for nothing
+        path = endpoint.path.format(symbol=symbol)
+        self._tape.asked(endpoint.method, path, params)
+        sent_at = self._clock.monotonic()
+        given = self._tape.answered()
+        if given.refusal is not None:
+            error = given.refusal.error()
+            self._link.failure(error)
+            raise error
+        last = given.attempts[-1] if given.attempts else None
+        if last is None or last.status is None:
+            raise TapeError(f"the tape has data of {path}, and no answer that holds it")
+        outcome = judge(Answer(last.status, SILENT, last.body), endpoint)
+        if not isinstance(outcome, Good):
+            raise TapeError(f"the answer to {path} was data when it was recorded")
+        self._link.success(sent_at)
+        return read(outcome.data)

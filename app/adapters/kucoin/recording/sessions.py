@@ -1,0 +1,145 @@
+"""The two ends of a tape: what comes in is written and moves the clock, or is read and moves it."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from app.adapters.kucoin.recording.entries import (
+    Answered,
+    Asked,
+    Attempt,
+    Began,
+    Configured,
+    Ended,
+    Entry,
+    Flushed,
+    Heard,
+    Live,
+    Refusal,
+    Scored,
+    TapeReader,
+    TapeWriter,
+    query_of,
+)
+from app.foundation.errors import ServiceError
+from app.market.domain.stream import Topic
+from app.research.domain.recording import BoardLine, EndOfTapeError, Step, TapeClock, TapeError
+
+E = TypeVar("E", bound=Entry)
+
+
+def _unheard(entry: Heard | Live | Flushed | Configured) -> None:
+    """Nobody listens."""
+
+
+class Recorder:
+    """Writes entries as they happen; `clock` stands at the newest of them."""
+
+    def __init__(
+        self, writer: TapeWriter, clock: TapeClock, monotonic: Callable[[], float]
+    ) -> None:
+        self._writer = writer
+        self._clock = clock
+        self._monotonic = monotonic
+
+    def _now(self) -> float:
+        self._clock.move(self._monotonic())
+        return self._clock.mono
+
+    def began(self, step: Step) -> None:
+        self._writer.write(Began(self._now(), step))
+
+    def configured(self, configuration: Mapping[str, Any], version: int) -> None:
+        self._writer.write(Configured(self._now(), dict(configuration), version))
+
+    def asked(self, method: str, path: str, params: Mapping[str, str]) -> None:
+        self._writer.write(Asked(self._now(), method, path, query_of(params)))
+
+    def answered(self, attempts: tuple[Attempt, ...], refusal: ServiceError | None) -> None:
+        told = None if refusal is None else Refusal.of(refusal)
+        self._writer.write(Answered(self._now(), attempts, told))
+
+    def heard(self, at: float, line: int, text: bytes) -> Heard:
+        """A frame that came at `at`, which may be a while ago."""
+        self._clock.move(at)
+        return self._written(Heard(at, line, text))
+
+    def live(self, gained: Mapping[Topic, float], lost: Iterable[Topic]) -> Live:
+        return self._written(Live(self._now(), tuple(sorted(gained.items())), tuple(sorted(lost))))
+
+    def flushed(self) -> Flushed:
+        return self._written(Flushed(self._now()))
+
+    def _written(self, entry: E) -> E:
+        self._writer.write(entry)
+        return entry
+
+    def scored(self, board: BoardLine) -> None:
+        """No time passes: the clock stands where the board was made."""
+        self._writer.write(Scored(self._clock.mono, board))
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def ended(self) -> None:
+        self._writer.write(Ended(self._now()))
+
+
+class Player:
+    """Gives entries in their order, each only to who asks for just that one.
+
+    Whoever asks for something else is not who recorded it: TapeError. EndOfTapeError where there
+    is nothing more, in the middle of a step too.
+    """
+
+    def __init__(self, reader: TapeReader, clock: TapeClock) -> None:
+        self._entries: Iterator[Entry] = iter(reader)
+        self._clock = clock
+        self._next: Entry | None = None
+        self.is_ended = False  # it was ended, not cut off
+        self.stream: Callable[[Heard | Live | Flushed], None] = _unheard
+        self.configured: Callable[[Configured], None] = _unheard
+
+    def began(self) -> Step:
+        """The next step; what was told before it is told on the way, other settings too."""
+        while isinstance(found := self._look(), Heard | Live | Flushed | Configured):
+            self._next = None
+            self._clock.move(found.at)
+            if isinstance(found, Configured):
+                self.configured(found)
+            else:
+                self.stream(found)
+        return self._take(Began, "begins no step").step
+
+    def asked(self, method: str, path: str, params: Mapping[str, str]) -> None:
+        given = self._take(Asked, f"has no {method} {path}")
+        if (given.method, given.path, given.query) != (method, path, query_of(params)):
+            raise TapeError(
+                f"the tape asks {given.method} {given.path} {given.query} where the replay asks"
+                f" {method} {path} {query_of(params)}: it was recorded by other code"
+            )
+
+    def answered(self) -> Answered:
+        return self._take(Answered, "has no answer")
+
+    def scored(self) -> BoardLine | None:
+        """The board that was made here; None where the recording has none."""
+        if not isinstance(self._look(), Scored):
+            return None
+        return self._take(Scored, "has no board").board
+
+    def _look(self) -> Entry | None:
+        if self._next is None:
+            self._next = next(self._entries, None)
+        return self._next
+
+    def _take(self, kind: type[E], otherwise: str) -> E:
+        found = self._look()
+        if found is None or isinstance(found, Ended):
+            self.is_ended = found is not None
+            raise EndOfTapeError("the tape is at its end")
+        if not isinstance(found, kind):
+            name = type(found).__name__.lower()
+            raise TapeError(f"the tape {otherwise} here, but goes on with an entry of {name!r}")
+        self._next = None
+        self._clock.move(found.at)
+        return found

@@ -1,0 +1,255 @@
+"""One connection of the stream as a state machine: it sees events and the time, never a socket."""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, Self
+
+from app.adapters.kucoin.limits import Dice
+from app.adapters.kucoin.stream.protocol import (
+    Action,
+    AskTicket,
+    Backfill,
+    Close,
+    Control,
+    Open,
+    Send,
+    StreamTerms,
+    Ticket,
+)
+from app.adapters.kucoin.stream.topics import SUBSCRIBE, UNSUBSCRIBE, Subscriptions
+from app.market.domain.stream import Topic
+
+PING: Final = "ping"
+_NO_ENTRY: Final = frozenset({401, 403})
+_NEVER: Final = float("inf")
+
+
+class Phase(StrEnum):
+    WAITING = "waiting"  # for its turn to connect
+    TICKET = "ticket"
+    OPENING = "opening"
+    GREETING = "greeting"
+    SUBSCRIBING = "subscribing"
+    CATCHING_UP = "catching_up"
+    LIVE = "live"
+
+
+_OPEN: Final = frozenset({Phase.SUBSCRIBING, Phase.CATCHING_UP, Phase.LIVE})
+
+
+@dataclass(slots=True)
+class Line:
+    """From ticket to ticket: connect, welcome, subscribe, catch up, live; and again when it fails.
+
+    `serial` is that of the present attempt. What it wants done goes to `out`.
+    """
+
+    terms: StreamTerms
+    dice: Dice
+    out: list[Action]
+    due: float  # not to connect before that
+    serial: int
+    topics: Subscriptions
+    is_own: bool = False  # of topics that were not acknowledged, or not heard, elsewhere
+    is_covered: bool = False  # another line still brings the same topics
+    phase: Phase = Phase.WAITING
+    since: float = 0.0  # of the phase
+    rotate_at: float = _NEVER
+    retire_at: float = _NEVER
+    successor: Self | None = None
+    last_frame: float = 0.0
+    failed: str | None = None  # why, until the fleet has read it
+    _failures: int = 0
+    _name: str = ""
+    _ticket: Ticket | None = None
+    _numbers: int = 0
+    _next_ping: float = 0.0
+    _ping: float | None = None  # deadline of the answer
+    _garbage: deque[float] = field(default_factory=deque)
+
+    @property
+    def is_live(self) -> bool:
+        return self.phase is Phase.LIVE
+
+    @property
+    def is_open(self) -> bool:
+        return self.phase in _OPEN
+
+    # --- towards a connection
+
+    def begin(self, now: float, serial: int) -> None:
+        """A new attempt, with a new ticket: an old one may have run out or been refused."""
+        self.serial = serial
+        self._enter(Phase.TICKET, now)
+        self.out.append(AskTicket(serial))
+
+    def ticket(self, ticket: Ticket, now: float) -> None:
+        if self.phase is Phase.TICKET:
+            self._ticket = ticket
+            self._name = f"{int(self.dice.random() * 2**48):012x}"
+            self._enter(Phase.OPENING, now)
+            self.out.append(Open(self.serial, ticket, self._name))
+
+    def opened(self, now: float) -> None:
+        if self.phase is Phase.OPENING:
+            self._enter(Phase.GREETING, now)
+
+    def fail(self, now: float, reason: str) -> None:
+        """Let go; the next attempt comes after a pause of full jitter."""
+        if self.phase is Phase.WAITING:
+            return
+        self.out.append(Close(self.serial, reason))
+        if self.is_live and now - self.since >= self.terms.settled_s:
+            self._failures = 0
+        self._failures += 1
+        ceiling = self.terms.backoff_first_s * 2.0 ** min(self._failures - 1, 20)
+        self.due = now + self.dice.random() * min(ceiling, self.terms.backoff_cap_s)
+        self.topics.clear()
+        self._garbage.clear()
+        self._ping = None
+        self.rotate_at = _NEVER
+        self.failed = reason
+        self._enter(Phase.WAITING, now)
+
+    # --- what comes in
+
+    def control(self, frame: Control, now: float) -> None:
+        """Welcome, ack, pong or error."""
+        self.last_frame = now
+        if frame.kind == "error":
+            self._error(frame, now)
+        elif self.phase is Phase.GREETING:
+            if frame.kind == "welcome":
+                self._welcome(now)
+            else:
+                self.fail(now, "no_welcome")
+        elif frame.kind == "pong":
+            self._ping = None
+        elif frame.kind == "ack" and frame.number is not None:
+            self.topics.acknowledged(frame.number, now)
+            self._ready(now)
+
+    def speaks(self, now: float) -> bool:
+        """A message came; whether it may: none may come too early."""
+        self.last_frame = now
+        if not self.is_open:
+            self.fail(now, "data_before_welcome")
+            return False
+        return True
+
+    def garbage(self, now: float) -> None:
+        """A frame that is none: dropped, but a row of them ends the connection."""
+        self.last_frame = now
+        row = self._garbage
+        row.append(now)
+        while row[0] <= now - self.terms.garbage_window_s:
+            row.popleft()
+        if len(row) > self.terms.garbage:
+            self.fail(now, "garbage")
+
+    def caught_up(self, now: float) -> None:
+        if self.phase is Phase.CATCHING_UP:
+            self._enter(Phase.LIVE, now)
+
+    def deaf(self, topics: Iterable[Topic], now: float) -> None:
+        """Topics that have moved elsewhere and say nothing here: ask again, then move on."""
+        if not self.is_live:
+            return
+        still = self.topics.nag(topics, now)
+        if still and (self.is_own or 2 * len(still) >= len(self.topics.wanted)):
+            self.fail(now, "deaf")
+        elif still:
+            self.topics.displace(still)
+
+    # --- what it is wanted for
+
+    def add(self, topics: Iterable[Topic]) -> None:
+        new = self.topics.add(topics)
+        if self.is_open:
+            self.topics.say(SUBSCRIBE, new)
+
+    def drop(self, topics: Iterable[Topic]) -> None:
+        gone = self.topics.drop(topics)
+        if self.is_open:
+            self.topics.say(UNSUBSCRIBE, gone)
+
+    # --- time
+
+    def tick(self, now: float) -> None:
+        """Everything that time alone brings about."""
+        limits = {
+            Phase.TICKET: self.terms.token_s,
+            Phase.OPENING: self.terms.open_s,
+            Phase.GREETING: self.terms.welcome_s,
+        }
+        limit = limits.get(self.phase)
+        if limit is not None and now - self.since >= limit:
+            self.fail(now, f"no_{'welcome' if self.phase is Phase.GREETING else self.phase}")
+        if self.is_open:
+            self._beat(now)
+        if self.is_open and not self.topics.overdue(now):
+            self._had_its_tries(now)
+        if self.is_open:
+            for number, command in self.topics.pump(now, self._number):
+                self.out.append(Send(self.serial, number, command.kind, command.topics))
+            self._ready(now)
+
+    def _beat(self, now: float) -> None:
+        if self._ping is not None:
+            if now >= self._ping:
+                self.fail(now, "no_pong")
+        elif not self.topics.may_send(now):
+            return  # a ping counts among the messages: it has its turn before the next of them
+        elif now >= self._next_ping:
+            ticket = self._ticket
+            self._send_ping(now, ticket.ping_timeout_s if ticket else self.terms.ping_timeout_s)
+        elif now - self.last_frame >= self.terms.silence_s:
+            self._send_ping(now, self.terms.check_s)
+
+    def _send_ping(self, now: float, patience_s: float) -> None:
+        self.out.append(Send(self.serial, self._number(), PING))
+        self.topics.sent(now)
+        self._ping = now + patience_s
+        self._next_ping = now + self._interval_s
+
+    @property
+    def _interval_s(self) -> float:
+        return self._ticket.ping_interval_s if self._ticket else self.terms.ping_interval_s
+
+    def _ready(self, now: float) -> None:
+        if self.phase is not Phase.SUBSCRIBING or not self.topics.is_settled:
+            return
+        if self.is_covered:
+            self._enter(Phase.LIVE, now)
+        else:
+            self._enter(Phase.CATCHING_UP, now)
+            self.out.append(Backfill(self.serial))
+
+    def _welcome(self, now: float) -> None:
+        earliest, latest = self.terms.rotate_s
+        self._enter(Phase.SUBSCRIBING, now)
+        self.rotate_at = now + earliest + (latest - earliest) * self.dice.random()
+        self._next_ping = now + self._interval_s
+        self.topics.begin(now)
+
+    def _error(self, frame: Control, now: float) -> None:
+        if frame.code in _NO_ENTRY or not self.is_open:
+            self.fail(now, f"refused_{frame.code}")
+        elif not self.topics.failed(frame, now):
+            self._had_its_tries(now)
+
+    def _had_its_tries(self, now: float) -> None:
+        """Its topics were let go; on a line that has no others it is the line that fails."""
+        if self.is_own:
+            self.topics.add(self.topics.displaced)
+            self.topics.displaced.clear()
+            self.fail(now, "unacknowledged")
+
+    def _number(self) -> str:
+        self._numbers += 1
+        return str(self._numbers)
+
+    def _enter(self, phase: Phase, now: float) -> None:
+        self.phase, self.since = phase, now

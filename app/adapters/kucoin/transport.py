@@ -1,0 +1,352 @@
+"""Judges one answer: the data it carries, or a fault with what to do about it."""
+
+import re
+import ssl
+import zlib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum, auto
+from types import MappingProxyType
+from typing import Final, Protocol
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from app.adapters.kucoin.fields import number_from_text
+from app.adapters.kucoin.limiter import Quota
+from app.adapters.kucoin.limits import Endpoint, KucoinLimits
+from app.foundation.errors import (
+    BadResponseError,
+    Code,
+    ExchangeTimeoutError,
+    RefusedError,
+    ServiceError,
+    UnavailableError,
+)
+
+
+class Remedy(Enum):
+    """What may help."""
+
+    NONE = auto()
+    BACKOFF = auto()
+    SHORT_PAUSE = auto()  # the system is busy, our quota is not used up
+    POOL = auto()  # wait for the quota's reset
+    ENDPOINT = auto()  # leave this endpoint alone
+    BAN = auto()  # leave the whole exchange alone
+
+
+class Health(Enum):
+    """What the outcome tells about the exchange itself."""
+
+    ALIVE = auto()
+    SICK = auto()
+    UNTOLD = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Good:
+    data: object
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    error: ServiceError
+    remedy: Remedy
+    health: Health
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came over the wire, body decompressed."""
+
+    status: int
+    quota: Quota
+    body: bytes
+
+
+SUCCESS: Final = "200000"
+_BUSY: Final = frozenset({"429000", "429001", "429002"})
+_QUERY_SCOPE: Final = re.compile(r"level|scope", re.IGNORECASE)
+_BAN_PAGE: Final = re.compile(rb"\b1015\b")
+_CODE: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
+_EXACT: Final = msgspec.json.Decoder(float_hook=number_from_text)
+_FLOATS: Final = msgspec.json.Decoder()
+
+
+def judge(answer: Answer, endpoint: Endpoint) -> Good | Fault:
+    """The data of a success, else a fault. `code` is always tested, `data` only read after it."""
+    try:
+        envelope = _decoded(answer.body, exact=endpoint.exact)
+    except (ValueError, RecursionError):
+        return _page(answer)
+    if not isinstance(envelope, dict):
+        return _odd(answer, "the answer is not an envelope", "code")
+    code = envelope.get("code")
+    if not isinstance(code, str) or not _CODE.fullmatch(code):
+        return _odd(answer, "the answer has no code", "code")
+    if code != SUCCESS or answer.status != 200:
+        return _failure(code, envelope.get("msg"), answer, endpoint)
+    if envelope.get("data") is None:
+        # The exchange is well, it only has nothing to say on this: no matter for the breaker.
+        fault = bad_response("a success without data", "data")
+        return Fault(fault, Remedy.NONE, Health.ALIVE)
+    return Good(envelope["data"])
+
+
+def _decoded(body: bytes, *, exact: bool) -> object:
+    """Raises ValueError or RecursionError for what is not JSON."""
+    if not exact:
+        # One number beyond all floats fails the whole body: read exactly, it spoils only its row.
+        with suppress(ValueError):
+            return _FLOATS.decode(body)
+    return _EXACT.decode(body)
+
+
+def _failure(code: str, message: object, answer: Answer, endpoint: Endpoint) -> Fault:
+    if code in _BUSY or (answer.status == 429 and code not in {"200002", "1015"}):
+        left = answer.quota.remaining
+        return busy() if left is not None and left >= endpoint.weight else quota_used()
+    if code == "200002" and not (isinstance(message, str) and _QUERY_SCOPE.search(message)):
+        return endpoint_pause()
+    if code in _FAULTS:
+        return _FAULTS[code](code, endpoint)
+    if answer.status >= 500:
+        return server_failure(answer.status)
+    if code == SUCCESS:
+        return _odd(answer, f"a success with HTTP status {answer.status}", "status")
+    error = UnavailableError(
+        Code.EXCHANGE_REFUSED,
+        f"the exchange answered with code {code}",
+        facts={"exchange_code": code},
+    )
+    return Fault(error, Remedy.NONE, Health.ALIVE)
+
+
+def _page(answer: Answer) -> Fault:
+    """Not JSON: a page of whoever stands before the exchange, or a broken body."""
+    blocked = answer.status in {403, 429, 503} or b"cloudflare" in answer.body.lower()
+    if blocked and _BAN_PAGE.search(answer.body):
+        return banned()
+    if answer.status == 429:
+        return quota_used()
+    return _odd(answer, "the answer is not JSON", "body")
+
+
+def _odd(answer: Answer, reason: str, name: str) -> Fault:
+    if answer.status >= 500:
+        return server_failure(answer.status)
+    if 300 <= answer.status < 400:
+        return Fault(
+            BadResponseError(
+                Code.EXCHANGE_REDIRECTED,
+                "the exchange points to another address, which is not followed",
+                facts={"field": "status"},
+            ),
+            Remedy.NONE,
+            Health.SICK,
+        )
+    return Fault(bad_response(reason, name), Remedy.NONE, Health.SICK)
+
+
+def _refused(code: str, endpoint: Endpoint) -> Fault:
+    """A definite no: the same request can never succeed."""
+    meaning = Code.SYMBOL_UNKNOWN if code == "200003" else Code.EXCHANGE_REFUSED
+    error = RefusedError(
+        meaning,
+        f"the exchange refuses the request to {endpoint.path} (code {code})",
+        facts={"exchange_code": code},
+    )
+    return Fault(error, Remedy.NONE, Health.ALIVE)
+
+
+def _no_route(code: str, endpoint: Endpoint) -> Fault:
+    reason = f"the exchange no longer knows the route {endpoint.path} (code {code})"
+    return Fault(bad_response(reason, "route"), Remedy.NONE, Health.ALIVE)
+
+
+def _region(code: str, _: Endpoint) -> Fault:
+    error = UnavailableError(
+        Code.EXCHANGE_UNAVAILABLE,
+        "the exchange does not serve this region",
+        facts={"exchange_code": code},
+    )
+    return Fault(error, Remedy.NONE, Health.SICK)
+
+
+def bad_response(reason: str, name: str) -> BadResponseError:
+    return BadResponseError(Code.EXCHANGE_BAD_RESPONSE, reason, facts={"field": name})
+
+
+def broken(reason: str) -> Fault:
+    """The body broke off or could not be unpacked; another try may fare better."""
+    return Fault(bad_response(reason, "body"), Remedy.BACKOFF, Health.SICK)
+
+
+def too_big(limit: int) -> Fault:
+    error = bad_response(f"the answer is larger than {limit} bytes", "body")
+    return Fault(error, Remedy.NONE, Health.SICK)
+
+
+def server_failure(status: int) -> Fault:
+    error = UnavailableError(
+        Code.EXCHANGE_UNAVAILABLE, f"the exchange failed inside (HTTP status {status})"
+    )
+    return Fault(error, Remedy.BACKOFF, Health.SICK)
+
+
+def timed_out() -> Fault:
+    error = ExchangeTimeoutError(
+        Code.EXCHANGE_TIMEOUT, "the exchange did not answer within the time allowed"
+    )
+    return Fault(error, Remedy.BACKOFF, Health.SICK)
+
+
+def unreachable(reason: str) -> Fault:
+    error = UnavailableError(Code.EXCHANGE_UNAVAILABLE, f"the exchange cannot be reached: {reason}")
+    return Fault(error, Remedy.BACKOFF, Health.SICK)
+
+
+def quota_used() -> Fault:
+    error = UnavailableError(Code.EXCHANGE_RATE_LIMITED, "the exchange's request quota is used up")
+    return Fault(error, Remedy.POOL, Health.ALIVE)
+
+
+def busy() -> Fault:
+    error = UnavailableError(
+        Code.EXCHANGE_RATE_LIMITED, "the exchange is too busy to answer", retry_after_s=1.0
+    )
+    return Fault(error, Remedy.SHORT_PAUSE, Health.ALIVE)
+
+
+def endpoint_pause() -> Fault:
+    error = UnavailableError(
+        Code.EXCHANGE_RATE_LIMITED, "the exchange asked for a pause on this endpoint"
+    )
+    return Fault(error, Remedy.ENDPOINT, Health.ALIVE)
+
+
+def banned() -> Fault:
+    error = UnavailableError(
+        Code.EXCHANGE_BANNED, "the exchange's front end has blocked this address for a while"
+    )
+    return Fault(error, Remedy.BAN, Health.UNTOLD)
+
+
+_Judgement = Callable[[str, Endpoint], Fault]
+_FAULTS: Final[Mapping[str, _Judgement]] = MappingProxyType(
+    dict.fromkeys(
+        ("100001", "100003", "200001", "200002", "200003", "300000", "400100", "415000"), _refused
+    )
+    | dict.fromkeys(("404", "404000"), _no_route)
+    | dict.fromkeys(("40010", "400301", "400302", "400303", "400304"), _region)
+    | {
+        "1015": lambda _code, _endpoint: banned(),
+        "500000": lambda _code, _endpoint: server_failure(500),
+    }
+)
+
+
+_SHORTEST_S: Final = 0.001  # zero would mean: no limit
+_CHUNK: Final = 64 * 1024
+_GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
+_PACKED: Final = frozenset({"gzip", "x-gzip", "deflate"})
+_PLAIN: Final = frozenset({"", "identity"})
+_HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "gzip"}
+
+
+class _TooBigError(Exception):
+    pass
+
+
+class _BrokenBodyError(Exception):
+    pass
+
+
+class Asks(Protocol):
+    """Sends one request as `Wire` does, whatever else it does beside."""
+
+    async def ask(
+        self, method: str, path: str, params: Mapping[str, str], within_s: float
+    ) -> Answer | Fault: ...
+
+
+class Wire:
+    """One host, given as `base_url`: no request leaves for another one, no redirect is followed."""
+
+    def __init__(self, session: aiohttp.ClientSession, base_url: str, limits: KucoinLimits) -> None:
+        self._session = session
+        self._base = URL(base_url)
+        self._limits = limits
+
+    async def ask(
+        self, method: str, path: str, params: Mapping[str, str], within_s: float
+    ) -> Answer | Fault:
+        """The answer to one request, read up to the cap; at most `within_s` seconds in all."""
+        limits = self._limits
+        timeout = aiohttp.ClientTimeout(
+            total=max(_SHORTEST_S, min(limits.total_timeout_s, within_s)),
+            sock_connect=limits.connect_timeout_s,
+            sock_read=limits.read_timeout_s,
+        )
+        # Only path and query vary: scheme, host, port and path prefix stay those of the base.
+        url = self._base.with_path(self._base.path.rstrip("/") + path).with_query(params)
+        try:
+            async with self._session.request(
+                method, url, timeout=timeout, allow_redirects=False, headers=_HEADERS
+            ) as response:
+                quota = Quota.of(response.headers)
+                return Answer(response.status, quota, await self._body(response))
+        except TimeoutError:
+            return timed_out()
+        except _TooBigError:
+            return too_big(limits.body_bytes)
+        except (_BrokenBodyError, aiohttp.ClientPayloadError, zlib.error):
+            return broken("the answer broke off or cannot be unpacked")
+        except aiohttp.ClientResponseError:
+            return broken("the answer is not HTTP")
+        except (aiohttp.ClientError, OSError) as error:
+            return unreachable(_reason(error))
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        """The body unpacked by ourselves, so that the cap holds for what a bomb unpacks to."""
+        encoding = response.headers.get("Content-Encoding", "").strip().lower()
+        if encoding not in _PACKED | _PLAIN:
+            raise _BrokenBodyError
+        unpack = zlib.decompressobj(_GZIP_OR_ZLIB) if encoding in _PACKED else None
+        body = bytearray()
+        async for chunk in response.content.iter_chunked(_CHUNK):
+            room = self._limits.body_bytes - len(body) + 1
+            body += chunk if unpack is None else unpack.decompress(chunk, room)
+            if len(body) > self._limits.body_bytes:
+                response.close()
+                raise _TooBigError
+        if unpack is not None and body and not unpack.eof:
+            raise _BrokenBodyError
+        return bytes(body)
+
+
+_REASONS: Final[tuple[tuple[type[BaseException], str], ...]] = (
+    (aiohttp.ClientConnectorCertificateError, "its certificate is not trusted"),
+    (aiohttp.ClientSSLError, "no secure connection comes about"),
+    (ssl.SSLError, "no secure connection comes about"),
+    (aiohttp.ClientConnectorDNSError, "its name cannot be resolved"),
+    (aiohttp.ClientConnectorError, "the connection is refused"),
+    (aiohttp.ServerDisconnectedError, "it hangs up without an answer"),
+)
+
+
+def _reason(error: BaseException) -> str:
+    return next((text for kind, text in _REASONS if isinstance(error, kind)), "no connection")
+
+
+def open_session(limits: KucoinLimits) -> aiohttp.ClientSession:
+    """A session without cookies, proxies from the environment or unpacking behind our back."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=limits.connections),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+    )

@@ -1,0 +1,33 @@
+"""The daily backbone of the market: everything finer and everything quoted follows from it."""
+
+from dataclasses import dataclass
+
+from app.sandbox.history.bars import Bars, Floats, Ints
+from app.sandbox.history.universe import Listing
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Daily bars (N, D) of the listed contracts, past and future, and slow daily state.
+
+    Day 0 opens at `first_day * 86400000`. `first_bar`, `last_bar` (N,) bound the days a contract
+    trades, both included. `premium` (N, D) is the perpetual's daily premium (fraction), known at
+    the end of its day; `open_interest` (N, D) lots at the end of the day. `sway` (N,) is how much
+    of an hour's move a contract shares with the market, 0..1. `start_ms` is the exchange time at
+    the start. Arrays may be written by planted changes.
+    """
+
+    listings: tuple[Listing, ...]
+    first_day: int
+    start_ms: int
+    daily: Bars
+    premium: Floats
+    open_interest: Floats
+    first_bar: Ints
+    last_bar: Ints
+    sway: Floats
+
+    @property
+    def days(self) -> int:
+        """How many days the backbone has."""
+        return int(self.daily.lots.shape[1])
