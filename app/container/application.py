@@ -12,7 +12,6 @@ from app.alerts.api import alert_routes as alerts
 from app.alerts.api import alert_rule_routes as alert_rules
 from app.alerts.api import notification_routes as notifications
 from app.foundation.http import errors
-from app.foundation.http.at_once import AtOnce
 from app.foundation.http.errors import PREFIX
 from app.foundation.http.host_guard import HostGuard
 from app.foundation.http.middleware import RequestBorder
@@ -139,9 +138,7 @@ def create_api(
     # Outside of everything, also of Starlette's own last resort for crashes.
     answers = KeptAnswers(api.build_middleware_stack())
     named = HostGuard(OpeningGuard(answers), frozenset(allowed_hosts))
-    border = RequestBorder(named, metrics, new_id, monotonic)
-    api.middleware_stack = border
-    api.state.at_once = AtOnce(border, named, answers)  # for the server, which may ask it before
+    api.middleware_stack = RequestBorder(named, metrics, new_id, monotonic)
     return api
 
 

@@ -51,7 +51,7 @@ from app.portfolio.services.rebalance_runs import RebalanceRuns
 from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.services.refusals import Refusals
 from app.portfolio.services.replacement import Replacement
-from app.portfolio.storage.portfolio import PortfolioRepository
+from app.portfolio.storage.portfolio import PortfolioRepository, lock_portfolio
 from app.scoring.services.service import Scoring
 from app.settings import Settings
 from app.signals.services.actions import SignalActions
@@ -88,7 +88,7 @@ def compose(
     mode = mode_over(market, database, seams.monotonic)
     # It was put together before the database was open, which knows whether it is shared.
     shared = stream.shared = shared_by(database)
-    once = Once(database, utc_now, shared)
+    once = Once(database, utc_now, lock_portfolio, shared)
     scoring = Scoring(
         market=market,
         database=database,

@@ -10,6 +10,7 @@ from typing import Any, Final, NoReturn
 from app.container.assembly import Services, assemble
 from app.container.seams import code_version, utc_now
 from app.container.use_cases import state_of
+from app.foundation.backoff import full_jitter
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import UnavailableError
 from app.foundation.http.dependencies import CURSORS, USE_CASES, UseCases
@@ -26,7 +27,6 @@ from app.market.services.service_mode import MarketLevel, ModeNow
 from app.market.services.state import NOT_STARTED
 from app.operations.services.health import Status
 from app.settings import Settings
-from app.workers.backoff import full_jitter
 from app.workers.supervisor import Beat, Supervisor
 
 # Trying again does not help against these.
@@ -73,7 +73,7 @@ class _Waiting:
 
     def __post_init__(self) -> None:
         dice = Random()  # noqa: S311  # jitter needs no secrecy
-        self.tries = Supervisor(utc_now, lambda: full_jitter(dice.uniform))
+        self.tries = Supervisor(utc_now, lambda: full_jitter(dice.random))
         self.opening = Opening({USE_CASES: UseCases({Status: self._status()})})
 
     async def run(self, beat: Beat) -> None:

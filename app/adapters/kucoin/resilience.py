@@ -144,12 +144,6 @@ class RetryBudget:
         return True
 
 
-def backoff_s(limits: KucoinLimits, attempt: int, dice: Dice) -> float:
-    """Full jitter: anywhere between nothing and first * 2^(attempt-1), capped; attempt from 1."""
-    ceiling = min(limits.backoff_first_s * 2.0 ** (attempt - 1), limits.backoff_cap_s)
-    return dice.random() * ceiling
-
-
 def capacity_wait_s(limits: KucoinLimits, dice: Dice) -> float:
     """The short pause after "system busy", which is not our quota."""
     low, high = limits.capacity_wait_s

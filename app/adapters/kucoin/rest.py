@@ -8,8 +8,9 @@ from typing import Protocol, TypeVar
 
 from app.adapters.kucoin.limiter import SILENT, Pool, PoolShare, Ticket, whole_pool
 from app.adapters.kucoin.limits import Dice, Endpoint, KucoinLimits
-from app.adapters.kucoin.resilience import Breaker, Gates, RetryBudget, backoff_s, capacity_wait_s
+from app.adapters.kucoin.resilience import Breaker, Gates, RetryBudget, capacity_wait_s
 from app.adapters.kucoin.transport import Answer, Asks, Fault, Good, Health, Remedy, judge
+from app.foundation.backoff import full_jitter_s
 from app.foundation.errors import Code, ServiceError, UnavailableError
 from app.market.domain.models import ExchangeLink, LinkState
 
@@ -254,7 +255,10 @@ class RestClient:
             return capacity_wait_s(self._limits, self._around.dice)
         if not self._budget.spend():
             return None
-        return backoff_s(self._limits, tried, self._around.dice)
+        limits = self._limits
+        return full_jitter_s(
+            tried, limits.backoff_first_s, limits.backoff_cap_s, self._around.dice.random()
+        )
 
     def _told(self, fault: Fault, endpoint: Endpoint) -> ServiceError:
         """The fault's error, with the time after which asking again makes sense."""

@@ -10,6 +10,7 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
+from app.operations.domain.event_codec import drafts_of
 
 ROWS = 1_000
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
@@ -67,7 +68,7 @@ async def test_a_file_that_is_no_database_is_reported_each_time(tmp_path: Path) 
     path = tmp_path / "notes.txt"
     path.write_bytes(b"this is not a database" * 100)
     options = DatabaseOptions(f"sqlite+aiosqlite:///{path}")
-    database = Database(options, monotonic=lambda: 0.0, jitter=lambda: 0.0)
+    database = Database(options, monotonic=lambda: 0.0, jitter=lambda: 0.0, drafts_of=drafts_of)
     await database.open()
     for _ in range(3):
         with pytest.raises(UnavailableError, match="no SQLite database") as caught:

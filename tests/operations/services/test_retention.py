@@ -20,6 +20,7 @@ from app.foundation.sql.metadata import metadata
 from app.operations.services.event_stream import EventStream
 from app.operations.services.retention import SWEEPS, Retention
 from app.performance.services.service import Claim
+from app.portfolio.storage.portfolio import lock_portfolio
 from app.signals.domain.models import SignalState
 from tests.alerts.services.test_notifications import Office, change
 from tests.conftest import MakeDatabase
@@ -54,7 +55,7 @@ def _service(desk: Desk, office: Office, jobs: Ended) -> Retention:
 
     return Retention(
         desk.configuration,
-        Once(desk.database, clock),
+        Once(desk.database, clock, lock_portfolio),
         EventStream(desk.database, clock, Metrics(), lambda _: None),
         office.notifications,
         desk.alerts,
