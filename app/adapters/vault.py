@@ -14,7 +14,7 @@ _OWNER_ONLY: Final = 0o600
 
 
 @dataclass(frozen=True, slots=True)
-class Vault:
+class FernetCipher:
     """The first of `keys` seals, each of them opens: a new key is put in front of the old one.
 
     Without keys one is drawn and kept in `key_file`, for its owner only; without that either
@@ -60,14 +60,14 @@ class Vault:
         if self.key_file.exists():
             self.key_file.chmod(_OWNER_ONLY)
             return (self.key_file.read_text(encoding="ascii").strip(),)
-        return (_drawn(self.key_file),) if may_draw else ()
+        return (_create_key(self.key_file),) if may_draw else ()
 
 
 def _box(keys: tuple[str, ...]) -> MultiFernet:
     return MultiFernet([Fernet(key) for key in keys])
 
 
-def _drawn(path: Path) -> str:
+def _create_key(path: Path) -> str:
     """A new key, in a file that nobody else could read for a moment either."""
     key = Fernet.generate_key().decode()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)

@@ -27,9 +27,9 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from app.sandbox.exchange import Exchange
-from app.sandbox.market_events import Event, happen
-from app.sandbox.market_overrides import Plant, plant
+from app.sandbox.exchange import LocalExchange
+from app.sandbox.market_events import MarketEvent, apply_event
+from app.sandbox.market_overrides import MarketOverride, apply_override
 from app.sandbox.routes import EXCHANGE, HIDDEN
 from app.sandbox.stream.server import STREAM
 
@@ -85,7 +85,7 @@ async def arm(request: web.Request) -> web.Response:
     return _answer({"ids": ids})
 
 
-def _arm(exchange: Exchange, asked: Json) -> int:
+def _arm(exchange: LocalExchange, asked: Json) -> int:
     kind = str(asked["kind"])
     if kind == "window":
         exchange.pool.close(float(asked["seconds"]), str(asked.get("reset", "present")))
@@ -125,8 +125,8 @@ async def disarm(request: web.Request) -> web.Response:
 async def market(request: web.Request) -> web.Response:
     """Plant a change of one contract."""
     try:
-        change = msgspec.convert(msgspec.json.decode(await request.read()), Plant)
-        plant(request.app[EXCHANGE], change)
+        change = msgspec.convert(msgspec.json.decode(await request.read()), MarketOverride)
+        apply_override(request.app[EXCHANGE], change)
     except (msgspec.ValidationError, KeyError) as error:
         return _answer({"error": str(error)}, 400)
     return _answer({})
@@ -135,8 +135,8 @@ async def market(request: web.Request) -> web.Response:
 async def events(request: web.Request) -> web.Response:
     """Let a market event happen."""
     try:
-        event = msgspec.convert(msgspec.json.decode(await request.read()), Event)
-        return _answer(happen(request.app[EXCHANGE], event))
+        event = msgspec.convert(msgspec.json.decode(await request.read()), MarketEvent)
+        return _answer(apply_event(request.app[EXCHANGE], event))
     except (ValueError, KeyError) as error:
         return _answer({"error": str(error)}, 400)
 

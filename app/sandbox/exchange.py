@@ -3,17 +3,17 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from app.sandbox.history.daily_history import History
+from app.sandbox.history.daily_history import DailyHistory
 from app.sandbox.history.replay import replayed_history
 from app.sandbox.history.synthetic import synthetic_history
 from app.sandbox.history.universe import DAY_MS
 from app.sandbox.http.faults import FaultBoard
 from app.sandbox.http.rate_limit import PublicPool
-from app.sandbox.http.responses import Payload
+from app.sandbox.http.responses import ResponseBody
 from app.sandbox.market.contracts import Contracts
 from app.sandbox.market.funding import FundingBook
-from app.sandbox.market.order_books import Books
-from app.sandbox.market.price_path import Market
+from app.sandbox.market.order_books import OrderBooks
+from app.sandbox.market.price_path import SimulatedMarket
 from app.sandbox.options import SandboxOptions
 
 
@@ -40,7 +40,7 @@ class ExchangeClock:
             self.speed = speed
 
 
-class Exchange:
+class LocalExchange:
     """What the routes serve from; built once per application."""
 
     def __init__(
@@ -54,30 +54,30 @@ class Exchange:
         # Making the market takes a second: a clock set to its beginning would be behind by that.
         is_now = options.now_ms is None and options.replay is None
         self.clock = ExchangeClock(clock, None if is_now else history.start_ms, options.speed)
-        self.market = Market(history, options.seed)
+        self.market = SimulatedMarket(history, options.seed)
         tomorrow = history.start_ms // DAY_MS + 1
         for day in range(max(tomorrow - options.ready_days, history.first_day), tomorrow):
             self.market.hours(day)
         self.funding = FundingBook(self.market)
-        self.books = Books(self.market)
+        self.books = OrderBooks(self.market)
         self.contracts = Contracts(self.market, self.funding, self.books)
         self.pool = PublicPool(options.quota, monotonic)
         self.faults = FaultBoard()
-        self._active: tuple[float, Payload] | None = None
+        self._active: tuple[float, ResponseBody] | None = None
         self.monotonic = monotonic
 
     def forget_answers(self) -> None:
         """Drop rendered answers after something was changed by hand."""
         self._active = None
 
-    def active_body(self) -> Payload:
+    def active_body(self) -> ResponseBody:
         """The body of contracts/active; the same for a fifth of a real second, as if cached."""
         real = self.monotonic()
         if self._active is not None and real - self._active[0] < 0.2:
             return self._active[1]
         now_ms = self.clock.now_ms()
         parts = self.contracts.encoded(now_ms, self.contracts.active(now_ms))
-        body = Payload(b'{"code":"200000","data":[' + b",".join(parts) + b"]}")
+        body = ResponseBody(b'{"code":"200000","data":[' + b",".join(parts) + b"]}")
         self._active = (real, body)
         return body
 
@@ -87,7 +87,7 @@ class Exchange:
         return self.clock.now_ms() >= self.market.end_ms
 
 
-def load_history(options: SandboxOptions, clock_ms: int) -> History:
+def load_history(options: SandboxOptions, clock_ms: int) -> DailyHistory:
     """The invented market, or the replayed one when a file is given."""
     if options.replay is None:
         start = options.now_ms if options.now_ms is not None else clock_ms

@@ -16,14 +16,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from app.sandbox.exchange import Exchange
-from app.sandbox.history.bars import CLOSE, OPEN, aggregate
-from app.sandbox.history.universe import DAY_MS, HOUR_MS, Listing
+from app.sandbox.exchange import LocalExchange
+from app.sandbox.history.bars import CLOSE, OPEN, aggregate_bars
+from app.sandbox.history.universe import DAY_MS, HOUR_MS, ListedContract
 from app.sandbox.market.price_path import MINUTE_MS
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class MarketEvent:
     """One event; what the kind does not need is ignored."""
 
     kind: str
@@ -34,7 +34,7 @@ class Event:
     hours: int | None = None
 
 
-def happen(exchange: Exchange, event: Event) -> dict[str, int]:
+def apply_event(exchange: LocalExchange, event: MarketEvent) -> dict[str, int]:
     """Let an event happen; when. KeyError for an unknown contract, ValueError for nonsense."""
     row = exchange.contracts.rows[event.symbol]
     market, now_ms = exchange.market, exchange.clock.now_ms()
@@ -47,16 +47,18 @@ def happen(exchange: Exchange, event: Event) -> dict[str, int]:
         if event.minutes is not None:
             until_ms = min(until_ms, from_ms + event.minutes * MINUTE_MS)
         exchange.books.halt(row, from_ms, until_ms)
-        silence(exchange, row, from_ms, until_ms, _price(exchange, row, from_ms - 1, CLOSE))
+        stop_trading(exchange, row, from_ms, until_ms, _price(exchange, row, from_ms - 1, CLOSE))
         times["until_ms"] = until_ms
     elif event.kind == "delist":
         _respecify(exchange, row, expire_ms=from_ms, announced_ms=None)
-        silence(exchange, row, from_ms, market.end_ms, _price(exchange, row, from_ms - 1, CLOSE))
+        stop_trading(
+            exchange, row, from_ms, market.end_ms, _price(exchange, row, from_ms - 1, CLOSE)
+        )
     elif event.kind == "list":
         _respecify(exchange, row, first_open_ms=from_ms, status="Open")
         market.history.first_bar[row] = from_ms // DAY_MS - market.history.first_day
         begin = market.history.first_day * DAY_MS
-        silence(exchange, row, begin, from_ms, _price(exchange, row, from_ms, OPEN))
+        stop_trading(exchange, row, begin, from_ms, _price(exchange, row, from_ms, OPEN))
     elif event.kind == "multiplier":
         _relot(exchange, row, event.multiplier)
         times["from_ms"] = market.clamp(now_ms)
@@ -70,23 +72,23 @@ def happen(exchange: Exchange, event: Event) -> dict[str, int]:
     return times
 
 
-def _respecify(exchange: Exchange, row: int, **changes: object) -> Listing:
+def _respecify(exchange: LocalExchange, row: int, **changes: object) -> ListedContract:
     """Replace a contract's listing."""
     history = exchange.market.history
-    listing: Listing = replace(history.listings[row], **changes)  # type: ignore[arg-type]  # its own fields
+    listing: ListedContract = replace(history.listings[row], **changes)  # type: ignore[arg-type]  # its own fields
     listings = (*history.listings[:row], listing, *history.listings[row + 1 :])
     exchange.market.history = replace(history, listings=listings)
     exchange.contracts.respecify(row)
     return listing
 
 
-def _price(exchange: Exchange, row: int, at_ms: int, which: int) -> int:
+def _price(exchange: LocalExchange, row: int, at_ms: int, which: int) -> int:
     """A price in ticks of the minute at a time."""
     minutes = exchange.market.minutes(at_ms // HOUR_MS)
     return int(minutes.ticks[row, at_ms // MINUTE_MS % 60, which])
 
 
-def _relot(exchange: Exchange, row: int, multiplier: float | None) -> None:
+def _relot(exchange: LocalExchange, row: int, multiplier: float | None) -> None:
     """Restate a contract's lots; the minutes planted by hand are derived anew."""
     history = exchange.market.history
     old = history.listings[row]
@@ -102,7 +104,9 @@ def _relot(exchange: Exchange, row: int, multiplier: float | None) -> None:
     exchange.market.remake(row)
 
 
-def silence(exchange: Exchange, row: int, from_ms: int, until_ms: int, ticks: int) -> None:
+def stop_trading(
+    exchange: LocalExchange, row: int, from_ms: int, until_ms: int, ticks: int
+) -> None:
     """No trades of a contract between two full minutes, at a price that stands still.
 
     After the span the path goes on as it would have gone: the price opens with a jump.
@@ -118,7 +122,7 @@ def silence(exchange: Exchange, row: int, from_ms: int, until_ms: int, ticks: in
             continue
         for hour in range(day * 24, day * 24 + 24):
             _silence_hour(exchange, row, hour, (from_ms, until_ms), ticks)
-        one = aggregate(hours.take(slice(row, row + 1)))
+        one = aggregate_bars(hours.take(slice(row, row + 1)))
         if whole:
             daily.still(row, slice(day - first_day, day - first_day + 1), ticks)
         else:
@@ -129,7 +133,7 @@ def silence(exchange: Exchange, row: int, from_ms: int, until_ms: int, ticks: in
 
 
 def _silence_hour(
-    exchange: Exchange, row: int, hour: int, span_ms: tuple[int, int], ticks: int
+    exchange: LocalExchange, row: int, hour: int, span_ms: tuple[int, int], ticks: int
 ) -> None:
     """The part of an hour that lies in the span."""
     market = exchange.market
@@ -147,7 +151,7 @@ def _silence_hour(
     market.pin(hour)
     minutes = market.minutes(hour)
     minutes.still(row, slice(first, last), ticks)
-    one = aggregate(minutes.take(slice(row, row + 1)))
+    one = aggregate_bars(minutes.take(slice(row, row + 1)))
     hours.ticks[row, hour % 24] = one.ticks[0]
     hours.lots[row, hour % 24] = one.lots[0]
     hours.turnover[row, hour % 24] = one.turnover[0]

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.sandbox.exchange import Exchange
-from app.sandbox.history.bars import CLOSE, HIGH, LOW, OPEN, Bars, aggregate
+from app.sandbox.exchange import LocalExchange
+from app.sandbox.history.bars import CLOSE, HIGH, LOW, OPEN, Bars, aggregate_bars
 from app.sandbox.history.universe import DAY_MS, HOUR_MS
 
 
 @dataclass(frozen=True, slots=True)
-class Plant:
+class MarketOverride:
     """A change of one contract from now on; None or 1.0 leaves a thing as it is.
 
     `price_factor` moves the price from the next minute on. `volume_factor` multiplies lots and
@@ -31,7 +31,7 @@ class Plant:
     days: int = 0
 
 
-def plant(exchange: Exchange, change: Plant) -> None:
+def apply_override(exchange: LocalExchange, change: MarketOverride) -> None:
     """Apply a change; KeyError for a symbol that is not listed."""
     row = exchange.contracts.rows[change.symbol]
     now_ms = exchange.market.clamp(exchange.clock.now_ms())
@@ -57,7 +57,7 @@ def _scaled(bars: Bars, at: tuple[int | slice, ...], price: float, volume: float
     bars.turnover[at] *= volume * price
 
 
-def _rewrite_past(exchange: Exchange, row: int, now_ms: int, change: Plant) -> None:
+def _rewrite_past(exchange: LocalExchange, row: int, now_ms: int, change: MarketOverride) -> None:
     """Change the last closed days' volume and range."""
     market, today = exchange.market, now_ms // DAY_MS
     end = today - market.history.first_day
@@ -73,7 +73,9 @@ def _rewrite_past(exchange: Exchange, row: int, now_ms: int, change: Plant) -> N
         market.forget(day)
 
 
-def _from_now_on(exchange: Exchange, row: int, now_ms: int, price: float, volume: float) -> None:
+def _from_now_on(
+    exchange: LocalExchange, row: int, now_ms: int, price: float, volume: float
+) -> None:
     """Move the rest of this hour, of this day and all days after by the factors."""
     market, history = exchange.market, exchange.market.history
     hour, day = now_ms // HOUR_MS, now_ms // DAY_MS
@@ -82,9 +84,9 @@ def _from_now_on(exchange: Exchange, row: int, now_ms: int, price: float, volume
     minutes, hours, column = market.minutes(hour), market.hours(day), day - history.first_day
     if minute < 59:
         _scaled(minutes, (row, slice(minute + 1, 60)), price, volume)
-        _put(hours, row, hour % 24, aggregate(minutes.take(slice(row, row + 1))))
+        _put(hours, row, hour % 24, aggregate_bars(minutes.take(slice(row, row + 1))))
     _scaled(hours, (row, slice(hour % 24 + 1, 24)), price, volume)
-    _put(history.daily, row, column, aggregate(hours.take(slice(row, row + 1))))
+    _put(history.daily, row, column, aggregate_bars(hours.take(slice(row, row + 1))))
     _scaled(history.daily, (row, slice(column + 1, history.days)), price, volume)
     for later in range((hour % 24) + 1, 24):
         market.forget_minutes(day * 24 + later)

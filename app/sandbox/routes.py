@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 from aiohttp import web
 
-from app.sandbox.exchange import Exchange
-from app.sandbox.history.universe import Listing
+from app.sandbox.exchange import LocalExchange
+from app.sandbox.history.universe import ListedContract
 from app.sandbox.http.responses import (
     ExchangeError,
-    encoded,
+    encode_success,
     no_funding,
     parameter_error,
     respond,
@@ -27,7 +27,12 @@ LIMITS = (1, 5, 10, 20, 30, 50, 80, 120, 200, 300, 400, 500)
 
 
 def index_page(
-    exchange: Exchange, kind: str, symbol: str, since: int | None, until: int | None, count: int
+    exchange: LocalExchange,
+    kind: str,
+    symbol: str,
+    since: int | None,
+    until: int | None,
+    count: int,
 ) -> dict[str, Any]:
     """One page {dataList, hasMore}, newest first, of an index, premium or interest symbol."""
     row = _row(exchange, kind, symbol)
@@ -45,7 +50,7 @@ def index_page(
     return {"dataList": values, "hasMore": newest - count * step >= oldest}
 
 
-def _row(exchange: Exchange, kind: str, symbol: str) -> int:
+def _row(exchange: LocalExchange, kind: str, symbol: str) -> int:
     for row, listing in enumerate(exchange.market.history.listings):
         names = {
             "index": (index_symbol(listing),),
@@ -61,7 +66,9 @@ def _row(exchange: Exchange, kind: str, symbol: str) -> int:
     raise unknown_symbol()
 
 
-def _value(exchange: Exchange, kind: str, symbol: str, row: int, now_ms: int) -> dict[str, Any]:
+def _value(
+    exchange: LocalExchange, kind: str, symbol: str, row: int, now_ms: int
+) -> dict[str, Any]:
     if kind == "interest":
         return {"symbol": symbol, "value": 0.0003}
     if kind == "premium":
@@ -76,7 +83,7 @@ def _value(exchange: Exchange, kind: str, symbol: str, row: int, now_ms: int) ->
     return {"symbol": symbol, "value": price, "decomposionList": parts}
 
 
-def risk_levels(listing: Listing) -> list[dict[str, Any]]:
+def risk_levels(listing: ListedContract) -> list[dict[str, Any]]:
     """The risk limit levels of a contract, ascending."""
     most = leverage(listing)
     unit = 1 if listing.inverse else max(10_000, 100_000 // listing.rank)
@@ -100,7 +107,7 @@ def risk_levels(listing: Listing) -> list[dict[str, Any]]:
     return levels
 
 
-EXCHANGE = web.AppKey("exchange", Exchange)
+EXCHANGE = web.AppKey("exchange", LocalExchange)
 CONTRACT_INVALID = ("100003", "Contract parameter invalid.")
 HIDDEN = frozenset({"Init", "Closed", "Settled"})
 
@@ -144,13 +151,15 @@ async def all_tickers(request: web.Request) -> web.Response:
     exchange = request.app[EXCHANGE]
     now_ms = exchange.clock.now_ms()
     rows = exchange.contracts.active(now_ms)
-    return respond(request, encoded(exchange.contracts.tickers(now_ms, rows)))
+    return respond(request, encode_success(exchange.contracts.tickers(now_ms, rows)))
 
 
 async def ticker(request: web.Request) -> web.Response:
     exchange = request.app[EXCHANGE]
     row = row_of(request, request.query.get("symbol"))
-    return respond(request, encoded(exchange.contracts.tickers(exchange.clock.now_ms(), [row])[0]))
+    return respond(
+        request, encode_success(exchange.contracts.tickers(exchange.clock.now_ms(), [row])[0])
+    )
 
 
 async def kline(request: web.Request) -> web.Response:
@@ -165,7 +174,7 @@ async def kline(request: web.Request) -> web.Response:
     rows = candle_rows.candles(
         exchange.market, row, granularity, since, until, exchange.clock.now_ms()
     )
-    return respond(request, encoded(rows))
+    return respond(request, encode_success(rows))
 
 
 async def book(request: web.Request) -> web.Response:
@@ -181,7 +190,7 @@ async def book(request: web.Request) -> web.Response:
         "asks": asks,
         "ts": now_ms * 1_000_000,
     }
-    return respond(request, encoded(data))
+    return respond(request, encode_success(data))
 
 
 async def trades(request: web.Request) -> web.Response:
@@ -191,7 +200,7 @@ async def trades(request: web.Request) -> web.Response:
         exchange.contracts.trade(row, trade)
         for trade in exchange.books.trades(row, exchange.clock.now_ms())
     ]
-    return respond(request, encoded(data))
+    return respond(request, encode_success(data))
 
 
 async def funding_current(request: web.Request) -> web.Response:
@@ -216,7 +225,7 @@ async def funding_current(request: web.Request) -> web.Response:
         "period": 1,
         "fundingTime": started + step,
     }
-    return respond(request, encoded(data))
+    return respond(request, encode_success(data))
 
 
 async def funding_history(request: web.Request) -> web.Response:
@@ -233,7 +242,7 @@ async def funding_history(request: web.Request) -> web.Response:
         {"symbol": listing.symbol, "fundingRate": rate, "timepoint": ms}
         for ms, rate in exchange.funding.settled(row, since, until)
     ]
-    return respond(request, encoded(data))
+    return respond(request, encode_success(data))
 
 
 async def mark_price(request: web.Request) -> web.Response:
@@ -248,7 +257,7 @@ async def mark_price(request: web.Request) -> web.Response:
         "value": float(mark[row]),
         "indexPrice": float(index[row]),
     }
-    return respond(request, encoded(data))
+    return respond(request, encode_success(data))
 
 
 async def series(request: web.Request) -> web.Response:
@@ -261,17 +270,17 @@ async def series(request: web.Request) -> web.Response:
     count = 10 if count is None else max(1, min(count, 100))
     since, until = number(request, "startAt"), number(request, "endAt")
     page = index_page(exchange, kind, symbol, since, until, count)
-    return respond(request, encoded(page))
+    return respond(request, encode_success(page))
 
 
 async def risk_limit(request: web.Request) -> web.Response:
     exchange = request.app[EXCHANGE]
     row = row_of(request, request.match_info["symbol"])
-    return respond(request, encoded(risk_levels(exchange.market.history.listings[row])))
+    return respond(request, encode_success(risk_levels(exchange.market.history.listings[row])))
 
 
 async def timestamp(request: web.Request) -> web.Response:
-    return respond(request, encoded(request.app[EXCHANGE].clock.now_ms()))
+    return respond(request, encode_success(request.app[EXCHANGE].clock.now_ms()))
 
 
 async def status(request: web.Request) -> web.Response:
@@ -280,7 +289,7 @@ async def status(request: web.Request) -> web.Response:
     if exchange.over:
         data = {"msg": "the recorded market has ended", "status": "close"}
     # Valid JSON under text/plain: a quirk of the real exchange.
-    return respond(request, encoded(data), content_type="text/plain;charset=UTF-8")
+    return respond(request, encode_success(data), content_type="text/plain;charset=UTF-8")
 
 
 def add_routes(app: web.Application) -> None:

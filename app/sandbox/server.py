@@ -9,16 +9,16 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from app.sandbox.control import add_control
-from app.sandbox.exchange import Exchange
-from app.sandbox.http.faults import faulty
-from app.sandbox.http.rate_limit import WEIGHTS, Verdict
-from app.sandbox.http.responses import ExchangeError, error_body, respond
+from app.sandbox.exchange import LocalExchange
+from app.sandbox.http.faults import respond_with_faults
+from app.sandbox.http.rate_limit import WEIGHTS, RateLimitDecision
+from app.sandbox.http.responses import ExchangeError, encode_error, respond
 from app.sandbox.options import SandboxOptions
 from app.sandbox.routes import EXCHANGE, add_routes
 from app.sandbox.stream.server import ENDPOINT, add_stream
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-NOT_FOUND = error_body("404000", "Url Not Found")
+NOT_FOUND = encode_error("404000", "Url Not Found")
 
 
 def template(request: web.Request) -> str:
@@ -27,7 +27,7 @@ def template(request: web.Request) -> str:
     return resource.canonical if resource is not None else request.path
 
 
-def rate_headers(quota: int, verdict: Verdict) -> dict[str, str]:
+def rate_headers(quota: int, verdict: RateLimitDecision) -> dict[str, str]:
     """The gw-ratelimit headers of an answer; the reset is a countdown in ms."""
     if not verdict.headers:
         return {}
@@ -41,7 +41,7 @@ def rate_headers(quota: int, verdict: Verdict) -> dict[str, str]:
 
 
 @web.middleware
-async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def limit_and_respond(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Count and limit each request, let faults act, and put errors into KuCoin's envelope."""
     if request.path.startswith("/_control/") or request.path == ENDPOINT:
         return await handler(request)
@@ -52,10 +52,12 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
     )
     headers = rate_headers(exchange.pool.quota, verdict)
     if not verdict.allowed:
-        body = error_body("429000", "Too Many Requests")
+        body = encode_error("429000", "Too Many Requests")
         response: web.StreamResponse = respond(request, body, 429, headers=headers)
     else:
-        response = await faulty(request, handler_in_envelope(handler), exchange.faults, headers)
+        response = await respond_with_faults(
+            request, handler_in_envelope(handler), exchange.faults, headers
+        )
     exchange.pool.tally.by_status[str(response.status)] += 1
     return response
 
@@ -67,9 +69,9 @@ def handler_in_envelope(handler: Handler) -> Callable[[web.Request], Awaitable[w
         try:
             response = await handler(request)
         except ExchangeError as error:
-            return respond(request, error_body(error.code, error.message), error.status)
+            return respond(request, encode_error(error.code, error.message), error.status)
         except web.HTTPMethodNotAllowed:
-            return respond(request, error_body("404000", "Url Not Found"), 404)
+            return respond(request, encode_error("404000", "Url Not Found"), 404)
         except web.HTTPNotFound:
             return respond(request, NOT_FOUND, 404)
         if not isinstance(response, web.Response):
@@ -89,12 +91,12 @@ def create_exchange(
     `clock` gives seconds since the epoch and drives exchange time; `monotonic` drives the
     rate-limit window, which speed does not shorten.
     """
-    return application(Exchange(options, clock, monotonic))
+    return application(LocalExchange(options, clock, monotonic))
 
 
-def application(exchange: Exchange) -> web.Application:
+def application(exchange: LocalExchange) -> web.Application:
     """An application around an exchange that stands already."""
-    app = web.Application(middlewares=[gate])
+    app = web.Application(middlewares=[limit_and_respond])
     app[EXCHANGE] = exchange
     add_routes(app)
     add_control(app)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.adapters.kucoin.recording.entries import Scored, TapeReader
+from app.adapters.kucoin.recording.entries import BoardComputed, RecordingReader
 from app.cli.exits import Exit
 from app.research.domain.recording import TapeError
 from app.sandbox.options import SandboxOptions
@@ -55,8 +55,8 @@ def exchange() -> Iterator[str]:
 def boards(path: Path) -> int:
     """How many are safe in the file."""
     try:
-        with TapeReader(path) as reader:
-            return sum(isinstance(entry, Scored) for entry in reader)
+        with RecordingReader(path) as reader:
+            return sum(isinstance(entry, BoardComputed) for entry in reader)
     except (FileNotFoundError, TapeError):
         return 0
 

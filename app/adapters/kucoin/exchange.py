@@ -14,13 +14,13 @@ from app.adapters.kucoin import limits as routes
 from app.adapters.kucoin import parse, parse_contracts
 from app.adapters.kucoin.fields import is_code
 from app.adapters.kucoin.limiter import PoolShare, whole_pool
-from app.adapters.kucoin.limits import Dice, Endpoint, KucoinLimits
-from app.adapters.kucoin.parse import Rows
-from app.adapters.kucoin.rest import OnRequest, Rest, RestClient, Surroundings
+from app.adapters.kucoin.limits import Endpoint, KucoinLimits, RandomSource
+from app.adapters.kucoin.parse import CandleRows
+from app.adapters.kucoin.rest import OnRequest, RestApi, RestClient, RestDependencies
 from app.adapters.kucoin.stream import protocol
 from app.adapters.kucoin.stream.market_stream import KucoinStream
-from app.adapters.kucoin.stream.protocol import StreamTerms, Ticket
-from app.adapters.kucoin.transport import Wire, open_session
+from app.adapters.kucoin.stream.protocol import StreamLimits, StreamTicket
+from app.adapters.kucoin.transport import AiohttpTransport, open_session
 from app.foundation.data_status import DataSource
 from app.foundation.errors import BadResponseError, Code, RefusedError
 from app.market.domain.models import (
@@ -52,8 +52,8 @@ def candle_pages(start_ms: int, end_ms: int, step_ms: int, size: int) -> Iterato
         first = last + step_ms
 
 
-def hole(
-    rows: Rows, first_ms: int, last_ms: int, step_ms: int, *, is_age_known: bool = True
+def find_gap(
+    rows: CandleRows, first_ms: int, last_ms: int, step_ms: int, *, is_age_known: bool = True
 ) -> tuple[int, int] | None:
     """The span from the first to the last candle missing between two opening times, if any.
 
@@ -75,7 +75,7 @@ def funding_pages(start_ms: int, end_ms: int, days: int) -> Iterator[tuple[int, 
         first = last + 1
 
 
-def next_older(rows: Sequence[Funding], first_ms: int, asked_until_ms: int) -> int | None:
+def next_older_ms(rows: Sequence[Funding], first_ms: int, asked_until_ms: int) -> int | None:
     """Up to when to ask again, or None when the answer can have left nothing out.
 
     How many rows one answer holds is not documented, so whenever one more settlement would fit
@@ -125,17 +125,17 @@ class KucoinExchange:
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
-        dice: Dice,
+        dice: RandomSource,
         limits: KucoinLimits | None = None,
         on_request: OnRequest = ignore_request,
         on_rejection: OnRejection = ignore_rejection,
         on_answer: OnAnswer = ignore_answer,
         share: Callable[[], PoolShare] = whole_pool,
-        rest: Rest | None = None,
+        rest: RestApi | None = None,
     ) -> None:
         self._limits = limits or KucoinLimits()
-        around = Surroundings(now, monotonic, sleep, dice, on_request, share)
-        wire = Wire(session, base_url, self._limits)
+        around = RestDependencies(now, monotonic, sleep, dice, on_request, share)
+        wire = AiohttpTransport(session, base_url, self._limits)
         self._rest = rest or RestClient(wire, self._limits, around)
         self._session, self._base_url = session, base_url
         self._monotonic, self._dice = monotonic, dice
@@ -151,16 +151,16 @@ class KucoinExchange:
         view.patience_s = patience_s
         return view
 
-    async def ticket(self) -> Ticket:
+    async def ticket(self) -> StreamTicket:
         """What one connection of the stream is opened with."""
-        read = partial(protocol.ticket, base_url=self._base_url)
+        read = partial(protocol.parse_ticket, base_url=self._base_url)
         return await self._get(routes.BULLET, read)
 
-    def stream(self, terms: StreamTerms | None = None) -> KucoinStream:
+    def stream(self, terms: StreamLimits | None = None) -> KucoinStream:
         """The exchange's own telling of its market, beside what it answers."""
         return KucoinStream(
             self.ticket,
-            terms=terms or StreamTerms(),
+            terms=terms or StreamLimits(),
             monotonic=self._monotonic,
             dice=self._dice,
         )
@@ -222,20 +222,20 @@ class KucoinExchange:
         publishes no candle for a time without trades).
         """
         step = interval.ms
-        found: list[parse.Rows] = []
+        found: list[parse.CandleRows] = []
         begin = max(start_ms, contract.listed_ms // step * step if contract.listed_ms else 0)
         for first, last in candle_pages(begin, end_ms, step, self._limits.candles_per_page):
             rows = await self._candle_page(contract.code, interval, first, last)
             until, is_age_known = min(last, self._now_ms() - step), contract.listed_ms is not None
-            missing = hole(rows, first, until, step, is_age_known=is_age_known)
+            missing = find_gap(rows, first, until, step, is_age_known=is_age_known)
             found.append(rows)
             if missing is not None:
                 found.append(await self._candle_page(contract.code, interval, *missing))
-        return parse.series(parse.joined(found), contract, step, start_ms, end_ms)
+        return parse.candle_series(parse.join_rows(found), contract, step, start_ms, end_ms)
 
     async def _candle_page(
         self, code: str, interval: Interval, first_ms: int, last_ms: int
-    ) -> parse.Rows:
+    ) -> parse.CandleRows:
         # `to` ends just before the next opening: whether the exchange takes it as inclusive or
         # not, the page holds the same candles.
         params = {
@@ -244,7 +244,7 @@ class KucoinExchange:
             "from": str(first_ms),
             "to": str(last_ms + interval.ms - 1),
         }
-        rows, rejections = await self._get(routes.KLINE, parse.rows, params, symbol=code)
+        rows, rejections = await self._get(routes.KLINE, parse.candle_rows, params, symbol=code)
         self._report(routes.KLINE, rejections, code)
         return rows
 
@@ -261,8 +261,10 @@ class KucoinExchange:
                 )
                 self._report(routes.FUNDING_HISTORY, rejections, code)
                 found += rows
-                until = next_older(rows, first, until)
-        return parse.linked([row for row in found if start_ms <= row.settled_ms <= end_ms])
+                until = next_older_ms(rows, first, until)
+        return parse.link_settlements(
+            [row for row in found if start_ms <= row.settled_ms <= end_ms]
+        )
 
     async def _get(
         self,
@@ -316,7 +318,7 @@ async def open_exchange(
     now: Callable[[], datetime],
     monotonic: Callable[[], float],
     sleep: Callable[[float], Awaitable[None]],
-    dice: Dice,
+    dice: RandomSource,
     limits: KucoinLimits | None = None,
     on_request: OnRequest = ignore_request,
     on_rejection: OnRejection = ignore_rejection,

@@ -26,7 +26,7 @@ class UnreadableError(ValueError):
     """A value that is not what its field promises; the text is the reason, without the value."""
 
 
-class FieldError(UnreadableError):
+class InvalidFieldError(UnreadableError):
     """A field that makes no sense; `field` names it, `reason` says why (without its value)."""
 
     def __init__(self, name: str, reason: str) -> None:
@@ -161,7 +161,7 @@ def is_absent(value: object) -> bool:
 
 
 @dataclass(slots=True)
-class Record:
+class FieldReader:
     """One decoded object, read field by field; faults of optional fields are collected.
 
     A required field that is absent or wrong raises FieldError; an optional one that is wrong
@@ -169,28 +169,28 @@ class Record:
     """
 
     values: Mapping[str, object]
-    faults: list[FieldError] = field(default_factory=list)
+    faults: list[InvalidFieldError] = field(default_factory=list)
 
     @classmethod
-    def of(cls, value: object, name: str) -> "Record":
+    def of(cls, value: object, name: str) -> "FieldReader":
         if not isinstance(value, dict):
-            raise FieldError(name, "not an object")
+            raise InvalidFieldError(name, "not an object")
         return cls(value)
 
     def need(self, name: str, read: Reader[T]) -> T:
         value = self.values.get(name)
         if is_absent(value):
-            raise FieldError(name, "absent")
+            raise InvalidFieldError(name, "absent")
         try:
             return read(value)
         except UnreadableError as error:
-            raise FieldError(name, str(error)) from None
+            raise InvalidFieldError(name, str(error)) from None
 
     def maybe(self, name: str, read: Reader[T]) -> T | None:
         if is_absent(self.values.get(name)):
             return None
         try:
             return self.need(name, read)
-        except FieldError as error:
+        except InvalidFieldError as error:
             self.faults.append(error)
             return None

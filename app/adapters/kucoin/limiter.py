@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from app.adapters.kucoin.limits import Dice, KucoinLimits
+from app.adapters.kucoin.limits import KucoinLimits, RandomSource
 from app.foundation.errors import Code, UnavailableError
 
 _GRACE_S: Final = 0.05  # the exchange's clock ticks in ms, ours finer: never be early
@@ -16,7 +16,7 @@ _LONGEST_WINDOW: Final = 2.0  # a reset beyond so many windows is absurd
 
 
 @dataclass(frozen=True, slots=True)
-class Quota:
+class QuotaHeaders:
     """What an answer's headers say about the pool; None where they say nothing."""
 
     limit: int | None
@@ -24,12 +24,12 @@ class Quota:
     reset_ms: int | None
 
     @classmethod
-    def of(cls, headers: Mapping[str, str]) -> "Quota":
+    def of(cls, headers: Mapping[str, str]) -> "QuotaHeaders":
         return cls(*(_whole(headers.get(f"gw-ratelimit-{n}")) for n in _NAMES))
 
 
 _NAMES: Final = ("limit", "remaining", "reset")
-SILENT: Final = Quota(None, None, None)
+SILENT: Final = QuotaHeaders(None, None, None)
 
 
 def _whole(value: str | None) -> int | None:
@@ -39,7 +39,7 @@ def _whole(value: str | None) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
+class RequestPermit:
     """The right to send one request; `first` began its window."""
 
     weight: int
@@ -63,7 +63,7 @@ def whole_pool() -> PoolShare:
     return WHOLE
 
 
-class Pool:
+class RequestPool:
     """Weights of one quota. The whole window's quota may go at once; who waits, waits in order.
 
     `share` is asked before each request: it shrinks as soon as another process is heard of. What
@@ -76,7 +76,7 @@ class Pool:
         *,
         monotonic: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
-        dice: Dice,
+        dice: RandomSource,
         share: Callable[[], PoolShare] = whole_pool,
     ) -> None:
         self._limits = limits
@@ -95,7 +95,7 @@ class Pool:
         self._closed_until = -math.inf
         self._reset_at = -math.inf
 
-    async def take(self, weight: int, deadline: float) -> Ticket:
+    async def take(self, weight: int, deadline: float) -> RequestPermit:
         """Wait for room, at most until `deadline` (monotonic seconds).
 
         Raises exchange_rate_limited at once when the room cannot come in time.
@@ -113,14 +113,14 @@ class Pool:
         finally:
             self._queued -= weight
 
-    def give_back(self, ticket: Ticket) -> None:
+    def give_back(self, ticket: RequestPermit) -> None:
         """The request was never sent."""
         self._flying -= ticket.weight
         if ticket.window == self._window:
             self._used -= ticket.weight
             self._own -= ticket.weight
 
-    def settle(self, ticket: Ticket, quota: Quota) -> None:
+    def settle(self, ticket: RequestPermit, quota: QuotaHeaders) -> None:
         """The request ended; learn from its headers where the exchange's window stands.
 
         An answer's reset, counted from its arrival, is never before the true end of the window,
@@ -145,7 +145,7 @@ class Pool:
         if quota.remaining is not None and (ends is None or ends >= self._ends - _LATER_S):
             self._used = max(self._used, self._quota - quota.remaining)
 
-    def close(self, quota: Quota) -> None:
+    def close(self, quota: QuotaHeaders) -> None:
         """The exchange said 429: nothing more until its reset and up to 10 % longer.
 
         A reset that is missing or makes no sense counts as the default, a long one as the cap.
@@ -208,16 +208,16 @@ class Pool:
         behind = max(0, self._queued + weight - 1) // max(1, self._room(self._share().own))
         return wait + behind * self._limits.window_s if wait else 0.0
 
-    def _reserve(self, weight: int) -> Ticket:
+    def _reserve(self, weight: int) -> RequestPermit:
         first = self._ends is None
         if self._ends is None:
             self._ends = self._monotonic() + self._limits.window_s
         self._used += weight
         self._own += weight
         self._flying += weight
-        return Ticket(weight, self._window, first)
+        return RequestPermit(weight, self._window, first)
 
-    def _end_said(self, now: float, quota: Quota) -> float | None:
+    def _end_said(self, now: float, quota: QuotaHeaders) -> float | None:
         if quota.reset_ms is None:
             return None
         reset = quota.reset_ms / 1000

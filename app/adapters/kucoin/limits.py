@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 
-class Dice(Protocol):
+class RandomSource(Protocol):
     """A source of chance: numbers in [0, 1)."""
 
     def random(self) -> float: ...

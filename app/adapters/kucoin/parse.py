@@ -16,9 +16,9 @@ from app.adapters.kucoin.fields import (
     DIGITS,
     YEAR_2015_S,
     YEAR_2100_S,
-    FieldError,
+    FieldReader,
+    InvalidFieldError,
     Reader,
-    Record,
     UnreadableError,
     code,
     decimal,
@@ -56,7 +56,7 @@ HOUR_MS: Final = 3_600_000
 _INTERVALS_MS: Final = frozenset(hours * HOUR_MS for hours in (1, 2, 4, 6, 8, 12, 24))
 
 
-def bad(name: str, reason: str) -> BadResponseError:
+def malformed_answer(name: str, reason: str) -> BadResponseError:
     """The typed error for an answer that is not one; never echoes a value."""
     return BadResponseError(
         Code.EXCHANGE_BAD_RESPONSE,
@@ -69,13 +69,13 @@ def whole_answer(read: Callable[[], T]) -> T:
     """Run a reader of a single object: a field that fails, fails the answer."""
     try:
         return read()
-    except FieldError as error:
-        raise bad(error.field, error.reason) from None
+    except InvalidFieldError as error:
+        raise malformed_answer(error.field, error.reason) from None
 
 
 def items(data: object) -> Sequence[object]:
     if not isinstance(data, list):
-        raise bad("data", "not a list")
+        raise malformed_answer("data", "not a list")
     return data
 
 
@@ -88,14 +88,14 @@ def key_of(item: object, position: int) -> str:
         return f"#{position}"
 
 
-def rejection(item: object, position: int, error: FieldError) -> Rejection:
+def rejection(item: object, position: int, error: InvalidFieldError) -> Rejection:
     return Rejection(key_of(item, position), error.field, error.reason)
 
 
 def refuse_repeated(name: str, kept: Container[str]) -> None:
     """One contract, one record: of two, the first is kept and the second refused."""
     if name in kept:
-        raise FieldError("symbol", "repeated")
+        raise InvalidFieldError("symbol", "repeated")
 
 
 def server_time(data: object) -> int:
@@ -103,16 +103,16 @@ def server_time(data: object) -> int:
     try:
         return instant_ms(data)
     except UnreadableError as error:
-        raise bad("data", str(error)) from None
+        raise malformed_answer("data", str(error)) from None
 
 
 def status(data: object) -> ExchangeStatus:
     def read() -> ExchangeStatus:
-        word = Record.of(data, "data").need("status", text)
+        word = FieldReader.of(data, "data").need("status", text)
         try:
             return ExchangeStatus(word)
         except ValueError:
-            raise FieldError("status", "unknown word") from None
+            raise InvalidFieldError("status", "unknown word") from None
 
     return whole_answer(read)
 
@@ -121,7 +121,7 @@ def ticker(data: object, asked: str) -> Ticker:
     """The ticker of `asked`; an answer about another contract is refused."""
     answer = whole_answer(lambda: _ticker(data))
     if answer.code != asked:
-        raise bad("symbol", "an answer about another contract")
+        raise malformed_answer("symbol", "an answer about another contract")
     return answer
 
 
@@ -133,13 +133,13 @@ def tickers(data: object) -> TickerListing:
             one = _ticker(item)
             refuse_repeated(one.code, kept)
             kept[one.code] = one
-        except FieldError as error:
+        except InvalidFieldError as error:
             rejections.append(rejection(item, position, error))
     return TickerListing(tuple(kept.values()), tuple(rejections))
 
 
 def _ticker(item: object) -> Ticker:
-    record = Record.of(item, "data")
+    record = FieldReader.of(item, "data")
     answer = Ticker(
         code=record.need("symbol", code),
         last=record.need("price", positive),
@@ -160,9 +160,9 @@ def book(data: object, asked: str) -> Book:
     """Levels sorted best first; levels without size dropped; a side may be empty."""
 
     def read() -> Book:
-        record = Record.of(data, "data")
+        record = FieldReader.of(data, "data")
         if record.need("symbol", code) != asked:
-            raise FieldError("symbol", "an answer about another contract")
+            raise InvalidFieldError("symbol", "an answer about another contract")
         bids, asks = _levels(record, "bids"), _levels(record, "asks")
         return Book(
             code=asked,
@@ -175,30 +175,30 @@ def book(data: object, asked: str) -> Book:
     return whole_answer(read)
 
 
-def _levels(record: Record, name: str) -> list[Level]:
+def _levels(record: FieldReader, name: str) -> list[Level]:
     side = record.values.get(name)
     if is_absent(side):
         return []
     if not isinstance(side, list):
-        raise FieldError(name, "not a list")
+        raise InvalidFieldError(name, "not a list")
     levels = [_level(row, f"{name}[{position}]") for position, row in enumerate(side)]
     return [level for level in levels if level.lots > 0]
 
 
 def _level(row: object, name: str) -> Level:
     if not isinstance(row, list) or len(row) < 2:
-        raise FieldError(name, "not a pair of price and size")
+        raise InvalidFieldError(name, "not a pair of price and size")
     try:
         return Level(positive(row[0]), lots(row[1]))
     except UnreadableError as error:
-        raise FieldError(name, str(error)) from None
+        raise InvalidFieldError(name, str(error)) from None
 
 
 def mark_price(data: object, asked: str) -> MarkPrice:
     def read() -> MarkPrice:
-        record = Record.of(data, "data")
+        record = FieldReader.of(data, "data")
         if record.need("symbol", code) != asked:
-            raise FieldError("symbol", "an answer about another contract")
+            raise InvalidFieldError("symbol", "an answer about another contract")
         answer = MarkPrice(
             code=asked,
             mark=record.need("value", positive),
@@ -219,7 +219,7 @@ def funding_now(data: object, asked: str) -> FundingNow:
     """
 
     def read() -> FundingNow:
-        record = Record.of(data, "data")
+        record = FieldReader.of(data, "data")
         started = record.need("timePoint", instant_ms)
         interval = record.need("granularity", some_lots)
         settles = started + interval
@@ -237,20 +237,20 @@ def funding_rows(data: object, asked: str) -> tuple[list[Funding], list[Rejectio
     for position, item in enumerate(items(data)):
         try:
             rows.append(_funding(item, asked))
-        except FieldError as error:
+        except InvalidFieldError as error:
             rejections.append(rejection(item, position, error))
     return rows, rejections
 
 
 def _funding(item: object, asked: str) -> Funding:
-    record = Record.of(item, "data")
+    record = FieldReader.of(item, "data")
     if record.need("symbol", code) != asked:
-        raise FieldError("symbol", "a record of another contract")
+        raise InvalidFieldError("symbol", "a record of another contract")
     moment = record.need("timepoint", instant_ms)
     return Funding(moment, record.need("fundingRate", decimal), interval_ms=None)
 
 
-def linked(rows: Sequence[Funding]) -> tuple[Funding, ...]:
+def link_settlements(rows: Sequence[Funding]) -> tuple[Funding, ...]:
     """Sorted by time, deduplicated, each with the interval that it closed.
 
     The interval is the distance to the settlement before; None for the first one and after a
@@ -273,7 +273,7 @@ _OPEN, _HIGH, _LOW, _CLOSE, _LOTS, _TURNOVER = range(6)
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class CandleRows:
     """Candles as they were sent: `opened_ms` (T,), `values` (6, T).
 
     The values are open, high, low, close, volume in lots, and turnover: NaN where nothing is said.
@@ -286,16 +286,16 @@ class Rows:
         return len(self.opened_ms)
 
 
-def joined(pages: Sequence[Rows]) -> Rows:
+def join_rows(pages: Sequence[CandleRows]) -> CandleRows:
     """The rows of all pages in their order; none if there is no page."""
     nothing = _table([])
-    return Rows(
+    return CandleRows(
         np.concatenate([page.opened_ms for page in (nothing, *pages)]),
         np.concatenate([page.values for page in (nothing, *pages)], axis=1),
     )
 
 
-def rows(data: object) -> tuple[Rows, list[Rejection]]:
+def candle_rows(data: object) -> tuple[CandleRows, list[Rejection]]:
     """The rows that can be candles, in the order of the answer.
 
     Columns are time, open, high, low, close, lots and, since 2025, turnover. A row with a value
@@ -303,7 +303,7 @@ def rows(data: object) -> tuple[Rows, list[Rejection]]:
     and close is rejected: a hole is better than a lie.
     """
     sent = items(data)
-    whole = _at_once(sent)
+    whole = _parse_vectorized(sent)
     if whole is not None:
         return whole, []
     kept: list[_Row] = []
@@ -311,12 +311,12 @@ def rows(data: object) -> tuple[Rows, list[Rejection]]:
     for position, item in enumerate(sent):
         try:
             kept.append(_row(item))
-        except FieldError as error:
+        except InvalidFieldError as error:
             rejections.append(Rejection(f"#{position}", error.field, error.reason))
     return _table(kept), rejections
 
 
-def _at_once(sent: Sequence[object]) -> Rows | None:
+def _parse_vectorized(sent: Sequence[object]) -> CandleRows | None:
     """All rows in one go, an order of magnitude faster than one by one.
 
     None unless every row is beyond doubt, plain numbers in the usual spelling: `_row` alone
@@ -348,28 +348,28 @@ def _at_once(sent: Sequence[object]) -> Rows | None:
     if not sound:
         return None
     values[_TURNOVER] = np.abs(values[_TURNOVER])  # its sign is a quirk
-    return Rows(opened, values)
+    return CandleRows(opened, values)
 
 
 _Row = tuple[int, tuple[float, float, float, float, float, float]]
 
 
-def _table(found: Sequence[_Row]) -> Rows:
+def _table(found: Sequence[_Row]) -> CandleRows:
     opened = np.array([moment for moment, _ in found], dtype=np.int64)
     values = np.array([cells for _, cells in found], dtype=np.float64).reshape(len(found), 6)
-    return Rows(opened, values.T)
+    return CandleRows(opened, values.T)
 
 
 def _row(item: object) -> _Row:
     if not isinstance(item, list) or len(item) < 6:
-        raise FieldError("row", "fewer than six columns")
+        raise InvalidFieldError("row", "fewer than six columns")
     opened = _cell(item, 0, "time", instant_ms)
     first, high, low, last = (
         float(_cell(item, column, name, positive))
         for column, name in enumerate(("open", "high", "low", "close"), 1)
     )
     if not low <= min(first, last) <= max(first, last) <= high:
-        raise FieldError("high", "high and low do not enclose open and close")
+        raise InvalidFieldError("high", "high and low do not enclose open and close")
     lots = float(_cell(item, 5, "volume", not_negative))
     silent = len(item) < 7 or item[6] is None
     turnover = np.nan if silent else float(_cell(item, 6, "turnover", magnitude))
@@ -381,11 +381,11 @@ def _cell(item: Sequence[object], column: int, name: str, read: Reader[T]) -> T:
     try:
         return read(Decimal(repr(value)) if isinstance(value, float) else value)
     except UnreadableError as error:
-        raise FieldError(name, str(error)) from None
+        raise InvalidFieldError(name, str(error)) from None
 
 
-def series(
-    found: Rows, contract: Contract, step_ms: int, start_ms: int, end_ms: int
+def candle_series(
+    found: CandleRows, contract: Contract, step_ms: int, start_ms: int, end_ms: int
 ) -> CandleSeries:
     """Candles opened in [start_ms, end_ms), oldest first, one per opening time; arrays (T,).
 

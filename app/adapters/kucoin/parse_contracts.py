@@ -6,8 +6,8 @@ from types import MappingProxyType
 from typing import Final
 
 from app.adapters.kucoin.fields import (
-    FieldError,
-    Record,
+    FieldReader,
+    InvalidFieldError,
     code,
     decimal,
     flag,
@@ -21,7 +21,7 @@ from app.adapters.kucoin.fields import (
     some_lots,
     text,
 )
-from app.adapters.kucoin.parse import HOUR_MS, bad, items, refuse_repeated, rejection
+from app.adapters.kucoin.parse import HOUR_MS, items, malformed_answer, refuse_repeated, rejection
 from app.market.domain.models import (
     Contract,
     ContractKind,
@@ -57,13 +57,13 @@ def contracts(data: object, received_ms: int) -> ContractListing:
     rejections: list[Rejection] = []
     for position, item in enumerate(items(data)):
         try:
-            record = Record.of(item, "data")
+            record = FieldReader.of(item, "data")
             contract = _contract(record)
             refuse_repeated(contract.code, listed)
             listed[contract.code] = contract
             stats.append(_stats(record, contract, received_ms))
             rejections += [rejection(item, position, fault) for fault in record.faults]
-        except FieldError as error:
+        except InvalidFieldError as error:
             rejections.append(rejection(item, position, error))
     return ContractListing(tuple(listed.values()), tuple(stats), tuple(rejections))
 
@@ -73,23 +73,23 @@ def contract(data: object, asked: str, received_ms: int) -> ContractListing:
     listing = contracts([data], received_ms)
     if not listing.contracts:
         fault = listing.rejections[0]
-        raise bad(fault.field, fault.reason)
+        raise malformed_answer(fault.field, fault.reason)
     if listing.contracts[0].code != asked:
-        raise bad("symbol", "an answer about another contract")
+        raise malformed_answer("symbol", "an answer about another contract")
     return listing
 
 
-def standard(currency: str) -> str:
+def standard_currency(currency: str) -> str:
     """KuCoin's currency in the world's spelling."""
     return _STANDARD.get(currency, currency)
 
 
-def _contract(record: Record) -> Contract:
+def _contract(record: FieldReader) -> Contract:
     return Contract(
         code=record.need("symbol", code),
-        base=standard(record.need("baseCurrency", code)),
-        quote=standard(record.need("quoteCurrency", code)),
-        settle=standard(record.need("settleCurrency", code)),
+        base=standard_currency(record.need("baseCurrency", code)),
+        quote=standard_currency(record.need("quoteCurrency", code)),
+        settle=standard_currency(record.need("settleCurrency", code)),
         kind=_KIND.get(record.need("type", text), ContractKind.OTHER),
         status=_STATUS.get(record.need("status", text), ContractStatus.UNKNOWN),
         is_inverse=record.need("isInverse", flag),
@@ -110,7 +110,7 @@ def _contract(record: Record) -> Contract:
     )
 
 
-def _funding_interval(record: Record) -> int | None:
+def _funding_interval(record: FieldReader) -> int | None:
     """The interval in force; `fundingRateGranularity` may already hold the next one."""
     for name in ("currentFundingRateGranularity", "fundingRateGranularity"):
         if not is_absent(record.values.get(name)):
@@ -118,7 +118,7 @@ def _funding_interval(record: Record) -> int | None:
     return None
 
 
-def _expiry(record: Record) -> int | None:
+def _expiry(record: FieldReader) -> int | None:
     """The earlier of expiry and settlement; on a perpetual it means that delisting is announced."""
     known = [
         moment
@@ -128,7 +128,7 @@ def _expiry(record: Record) -> int | None:
     return min(known, default=None)
 
 
-def _stats(record: Record, contract: Contract, received_ms: int) -> ContractStats:
+def _stats(record: FieldReader, contract: Contract, received_ms: int) -> ContractStats:
     volume = record.maybe("volumeOf24h", not_negative)
     return ContractStats(
         code=contract.code,
@@ -147,14 +147,14 @@ def _stats(record: Record, contract: Contract, received_ms: int) -> ContractStat
     )
 
 
-def _turnover(record: Record, contract: Contract, volume: Decimal | None) -> Decimal | None:
+def _turnover(record: FieldReader, contract: Contract, volume: Decimal | None) -> Decimal | None:
     """Quote currency. Inverse contracts report base coins, signed; there the lots are the USD."""
     if contract.is_inverse:
         return None if volume is None else volume * contract.multiplier
     return record.maybe("turnoverOf24h", magnitude)
 
 
-def _next_funding(record: Record, received_ms: int) -> int | None:
+def _next_funding(record: FieldReader, received_ms: int) -> int | None:
     """The absolute time where given, else now plus the countdown, on the full hour.
 
     `nextFundingRateTime` counts down milliseconds and is cached per contract (seconds apart for

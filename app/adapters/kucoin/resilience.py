@@ -4,11 +4,11 @@ import math
 from collections import deque
 from collections.abc import Callable
 
-from app.adapters.kucoin.limits import Dice, Endpoint, KucoinLimits
+from app.adapters.kucoin.limits import Endpoint, KucoinLimits, RandomSource
 from app.foundation.errors import Code, UnavailableError
 
 
-class Gates:
+class TemporaryBans:
     """Closed doors and when they open. A new ban right after one lasts twice as long."""
 
     def __init__(self, limits: KucoinLimits, *, monotonic: Callable[[], float]) -> None:
@@ -62,7 +62,7 @@ class Gates:
         )
 
 
-class Breaker:
+class CircuitBreaker:
     """Opens at 5 failures in a row, or at half of at least 20 calls within 30 s.
 
     Counts on the monotonic clock in a rolling window; a success ends a row of failures. While
@@ -144,7 +144,7 @@ class RetryBudget:
         return True
 
 
-def capacity_wait_s(limits: KucoinLimits, dice: Dice) -> float:
+def capacity_wait_s(limits: KucoinLimits, dice: RandomSource) -> float:
     """The short pause after "system busy", which is not our quota."""
     low, high = limits.capacity_wait_s
     return low + (high - low) * dice.random()

@@ -6,16 +6,29 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
-from app.adapters.kucoin.limiter import SILENT, Pool, PoolShare, Ticket, whole_pool
-from app.adapters.kucoin.limits import Dice, Endpoint, KucoinLimits
-from app.adapters.kucoin.resilience import Breaker, Gates, RetryBudget, capacity_wait_s
-from app.adapters.kucoin.transport import Answer, Asks, Fault, Good, Health, Remedy, judge
+from app.adapters.kucoin.limiter import SILENT, PoolShare, RequestPermit, RequestPool, whole_pool
+from app.adapters.kucoin.limits import Endpoint, KucoinLimits, RandomSource
+from app.adapters.kucoin.resilience import (
+    CircuitBreaker,
+    RetryBudget,
+    TemporaryBans,
+    capacity_wait_s,
+)
+from app.adapters.kucoin.transport import (
+    ExchangeResponse,
+    HealthEvidence,
+    HttpTransport,
+    RequestFailure,
+    RequestSuccess,
+    RetryAction,
+    interpret_response,
+)
 from app.foundation.backoff import full_jitter_s
 from app.foundation.errors import Code, ServiceError, UnavailableError
 from app.market.domain.models import ExchangeLink, LinkState
 
 
-class Link:
+class LinkTracker:
     """The last outcome of asking. An older request's success does not hide a newer failure."""
 
     def __init__(self, *, now: Callable[[], datetime], monotonic: Callable[[], float]) -> None:
@@ -64,27 +77,27 @@ OK = "ok"
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class RestDependencies:
     """Clock, randomness and observers, injected."""
 
     now: Callable[[], datetime]
     monotonic: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
-    dice: Dice
+    dice: RandomSource
     on_request: OnRequest
     share: Callable[[], PoolShare] = whole_pool
 
 
 @dataclass(frozen=True, slots=True)
-class _Pass:
+class _SendPermit:
     """The right to send: a place in the pool, and whether this is the breaker's probe."""
 
-    ticket: Ticket
+    ticket: RequestPermit
     probe: bool
     sent_at: float
 
 
-class Rest(Protocol):
+class RestApi(Protocol):
     """Requests as `RestClient` makes them, whoever answers."""
 
     def link(self) -> ExchangeLink: ...
@@ -109,24 +122,24 @@ class RestClient:
 
     def __init__(
         self,
-        wire: Asks,
+        wire: HttpTransport,
         limits: KucoinLimits,
-        around: Surroundings,
+        around: RestDependencies,
     ) -> None:
         self._limits = limits
         self._around = around
         self._wire = wire
-        self._pool = Pool(
+        self._pool = RequestPool(
             limits,
             monotonic=around.monotonic,
             sleep=around.sleep,
             dice=around.dice,
             share=around.share,
         )
-        self._gates = Gates(limits, monotonic=around.monotonic)
-        self._breaker = Breaker(limits, monotonic=around.monotonic)
+        self._gates = TemporaryBans(limits, monotonic=around.monotonic)
+        self._breaker = CircuitBreaker(limits, monotonic=around.monotonic)
         self._budget = RetryBudget(limits)
-        self._link = Link(now=around.now, monotonic=around.monotonic)
+        self._link = LinkTracker(now=around.now, monotonic=around.monotonic)
 
     def link(self) -> ExchangeLink:
         waits = (self._breaker.wait(), self._gates.banned_for(), self._pool.closed_for())
@@ -149,7 +162,7 @@ class RestClient:
         path = endpoint.path.format(symbol=symbol)
         self._budget.call()
         tried = 0
-        fault: Fault | None = None
+        fault: RequestFailure | None = None
         while True:
             try:
                 leave = await self._turn(endpoint, deadline)
@@ -159,7 +172,7 @@ class RestClient:
                 raise
             tried += 1
             outcome, size = await self._send(endpoint, leave, path, params, deadline)
-            if isinstance(outcome, Good):
+            if isinstance(outcome, RequestSuccess):
                 return await self._aside(size, read, outcome.data)
             fault = outcome
             pause = self._pause(fault, tried)
@@ -168,7 +181,7 @@ class RestClient:
             if pause:
                 await self._around.sleep(pause)
 
-    async def _turn(self, endpoint: Endpoint, deadline: float) -> _Pass:
+    async def _turn(self, endpoint: Endpoint, deadline: float) -> _SendPermit:
         """Wait until every door is open at once; raises when that cannot be in time."""
         monotonic = self._around.monotonic
         while True:
@@ -181,7 +194,7 @@ class RestClient:
             # Doors may have closed while we stood in the queue; from here to the wire nothing
             # is awaited, so what is open now is open then.
             if self._gates.wait(endpoint) == 0 and self._breaker.wait() == 0:
-                return _Pass(ticket, self._breaker.enter(), monotonic())
+                return _SendPermit(ticket, self._breaker.enter(), monotonic())
             self._pool.give_back(ticket)
 
     def _refuse_when_broken(self) -> None:
@@ -196,20 +209,20 @@ class RestClient:
     async def _send(
         self,
         endpoint: Endpoint,
-        leave: _Pass,
+        leave: _SendPermit,
         path: str,
         params: Mapping[str, str],
         deadline: float,
-    ) -> tuple[Good | Fault, int]:
+    ) -> tuple[RequestSuccess | RequestFailure, int]:
         """One request, judged, with everything that keeps count told of it; and its size."""
         size, quota = 0, SILENT
         try:
             within_s = deadline - leave.sent_at
             answer = await self._wire.ask(endpoint.method, path, params, within_s)
-            outcome: Good | Fault
-            if isinstance(answer, Answer):
+            outcome: RequestSuccess | RequestFailure
+            if isinstance(answer, ExchangeResponse):
                 size, quota = len(answer.body), answer.quota
-                outcome = await self._aside(size, judge, answer, endpoint)
+                outcome = await self._aside(size, interpret_response, answer, endpoint)
             else:
                 outcome = answer
         except BaseException:  # cancelled: nothing was learned, but the places must come free
@@ -217,39 +230,41 @@ class RestClient:
             self._breaker.abandon(leave.probe)
             raise
         self._pool.settle(leave.ticket, quota)
-        if isinstance(outcome, Fault) and outcome.remedy is Remedy.POOL:
+        if isinstance(outcome, RequestFailure) and outcome.remedy is RetryAction.POOL:
             self._pool.close(quota)
         self._learn(endpoint, leave, outcome)
         return outcome, size
 
-    def _learn(self, endpoint: Endpoint, leave: _Pass, outcome: Good | Fault) -> None:
-        fault = outcome if isinstance(outcome, Fault) else None
-        health = fault.health if fault else Health.ALIVE
-        if health is Health.ALIVE:
+    def _learn(
+        self, endpoint: Endpoint, leave: _SendPermit, outcome: RequestSuccess | RequestFailure
+    ) -> None:
+        fault = outcome if isinstance(outcome, RequestFailure) else None
+        health = fault.health if fault else HealthEvidence.ALIVE
+        if health is HealthEvidence.ALIVE:
             self._breaker.success(leave.probe)
             self._gates.passed(leave.sent_at)
-        elif health is Health.SICK:
+        elif health is HealthEvidence.SICK:
             self._breaker.failure(leave.probe)
         else:
             self._breaker.abandon(leave.probe)
-        if fault and fault.remedy is Remedy.BAN:
+        if fault and fault.remedy is RetryAction.BAN:
             self._gates.ban(leave.sent_at)
-        if fault and fault.remedy is Remedy.ENDPOINT:
+        if fault and fault.remedy is RetryAction.ENDPOINT:
             self._gates.close(endpoint)
-        if fault and (health is not Health.ALIVE or fault.remedy is Remedy.POOL):
+        if fault and (health is not HealthEvidence.ALIVE or fault.remedy is RetryAction.POOL):
             self._link.failure(fault.error)
         else:
             self._link.success(leave.sent_at)
         seconds = self._around.monotonic() - leave.sent_at
         self._around.on_request(endpoint.path, fault.error.code.value if fault else OK, seconds)
 
-    def _pause(self, fault: Fault, tried: int) -> float | None:
+    def _pause(self, fault: RequestFailure, tried: int) -> float | None:
         """Seconds before the next try, None to give up. Closed doors make their own waits."""
-        if fault.remedy is Remedy.NONE or tried >= self._limits.tries:
+        if fault.remedy is RetryAction.NONE or tried >= self._limits.tries:
             return None
-        if fault.remedy in {Remedy.POOL, Remedy.ENDPOINT, Remedy.BAN}:
+        if fault.remedy in {RetryAction.POOL, RetryAction.ENDPOINT, RetryAction.BAN}:
             return 0.0
-        if fault.remedy is Remedy.SHORT_PAUSE:
+        if fault.remedy is RetryAction.SHORT_PAUSE:
             if tried > self._limits.capacity_retries or not self._budget.spend():
                 return None
             return capacity_wait_s(self._limits, self._around.dice)
@@ -260,11 +275,14 @@ class RestClient:
             tried, limits.backoff_first_s, limits.backoff_cap_s, self._around.dice.random()
         )
 
-    def _told(self, fault: Fault, endpoint: Endpoint) -> ServiceError:
+    def _told(self, fault: RequestFailure, endpoint: Endpoint) -> ServiceError:
         """The fault's error, with the time after which asking again makes sense."""
-        if fault.remedy in {Remedy.ENDPOINT, Remedy.BAN} and self._gates.wait(endpoint) > 0:
+        if (
+            fault.remedy in {RetryAction.ENDPOINT, RetryAction.BAN}
+            and self._gates.wait(endpoint) > 0
+        ):
             return self._gates.refusal(endpoint)
-        if fault.remedy is Remedy.POOL:
+        if fault.remedy is RetryAction.POOL:
             return self._pool.refusal()
         return fault.error
 

@@ -15,7 +15,7 @@ import msgspec
 from yarl import URL
 
 from app.adapters.kucoin.fields import number_from_text
-from app.adapters.kucoin.limiter import Quota
+from app.adapters.kucoin.limiter import QuotaHeaders
 from app.adapters.kucoin.limits import Endpoint, KucoinLimits
 from app.foundation.errors import (
     BadResponseError,
@@ -27,7 +27,7 @@ from app.foundation.errors import (
 )
 
 
-class Remedy(Enum):
+class RetryAction(Enum):
     """What may help."""
 
     NONE = auto()
@@ -38,7 +38,7 @@ class Remedy(Enum):
     BAN = auto()  # leave the whole exchange alone
 
 
-class Health(Enum):
+class HealthEvidence(Enum):
     """What the outcome tells about the exchange itself."""
 
     ALIVE = auto()
@@ -47,23 +47,23 @@ class Health(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Good:
+class RequestSuccess:
     data: object
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class RequestFailure:
     error: ServiceError
-    remedy: Remedy
-    health: Health
+    remedy: RetryAction
+    health: HealthEvidence
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ExchangeResponse:
     """What came over the wire, body decompressed."""
 
     status: int
-    quota: Quota
+    quota: QuotaHeaders
     body: bytes
 
 
@@ -76,27 +76,29 @@ _EXACT: Final = msgspec.json.Decoder(float_hook=number_from_text)
 _FLOATS: Final = msgspec.json.Decoder()
 
 
-def judge(answer: Answer, endpoint: Endpoint) -> Good | Fault:
+def interpret_response(
+    answer: ExchangeResponse, endpoint: Endpoint
+) -> RequestSuccess | RequestFailure:
     """The data of a success, else a fault. `code` is always tested, `data` only read after it."""
     try:
-        envelope = _decoded(answer.body, exact=endpoint.exact)
+        envelope = _decode_json(answer.body, exact=endpoint.exact)
     except (ValueError, RecursionError):
-        return _page(answer)
+        return _html_page(answer)
     if not isinstance(envelope, dict):
-        return _odd(answer, "the answer is not an envelope", "code")
+        return _malformed_response(answer, "the answer is not an envelope", "code")
     code = envelope.get("code")
     if not isinstance(code, str) or not _CODE.fullmatch(code):
-        return _odd(answer, "the answer has no code", "code")
+        return _malformed_response(answer, "the answer has no code", "code")
     if code != SUCCESS or answer.status != 200:
         return _failure(code, envelope.get("msg"), answer, endpoint)
     if envelope.get("data") is None:
         # The exchange is well, it only has nothing to say on this: no matter for the breaker.
         fault = bad_response("a success without data", "data")
-        return Fault(fault, Remedy.NONE, Health.ALIVE)
-    return Good(envelope["data"])
+        return RequestFailure(fault, RetryAction.NONE, HealthEvidence.ALIVE)
+    return RequestSuccess(envelope["data"])
 
 
-def _decoded(body: bytes, *, exact: bool) -> object:
+def _decode_json(body: bytes, *, exact: bool) -> object:
     """Raises ValueError or RecursionError for what is not JSON."""
     if not exact:
         # One number beyond all floats fails the whole body: read exactly, it spoils only its row.
@@ -105,7 +107,9 @@ def _decoded(body: bytes, *, exact: bool) -> object:
     return _EXACT.decode(body)
 
 
-def _failure(code: str, message: object, answer: Answer, endpoint: Endpoint) -> Fault:
+def _failure(
+    code: str, message: object, answer: ExchangeResponse, endpoint: Endpoint
+) -> RequestFailure:
     if code in _BUSY or (answer.status == 429 and code not in {"200002", "1015"}):
         left = answer.quota.remaining
         return busy() if left is not None and left >= endpoint.weight else quota_used()
@@ -116,42 +120,42 @@ def _failure(code: str, message: object, answer: Answer, endpoint: Endpoint) -> 
     if answer.status >= 500:
         return server_failure(answer.status)
     if code == SUCCESS:
-        return _odd(answer, f"a success with HTTP status {answer.status}", "status")
+        return _malformed_response(answer, f"a success with HTTP status {answer.status}", "status")
     error = UnavailableError(
         Code.EXCHANGE_REFUSED,
         f"the exchange answered with code {code}",
         facts={"exchange_code": code},
     )
-    return Fault(error, Remedy.NONE, Health.ALIVE)
+    return RequestFailure(error, RetryAction.NONE, HealthEvidence.ALIVE)
 
 
-def _page(answer: Answer) -> Fault:
+def _html_page(answer: ExchangeResponse) -> RequestFailure:
     """Not JSON: a page of whoever stands before the exchange, or a broken body."""
     blocked = answer.status in {403, 429, 503} or b"cloudflare" in answer.body.lower()
     if blocked and _BAN_PAGE.search(answer.body):
         return banned()
     if answer.status == 429:
         return quota_used()
-    return _odd(answer, "the answer is not JSON", "body")
+    return _malformed_response(answer, "the answer is not JSON", "body")
 
 
-def _odd(answer: Answer, reason: str, name: str) -> Fault:
+def _malformed_response(answer: ExchangeResponse, reason: str, name: str) -> RequestFailure:
     if answer.status >= 500:
         return server_failure(answer.status)
     if 300 <= answer.status < 400:
-        return Fault(
+        return RequestFailure(
             BadResponseError(
                 Code.EXCHANGE_REDIRECTED,
                 "the exchange points to another address, which is not followed",
                 facts={"field": "status"},
             ),
-            Remedy.NONE,
-            Health.SICK,
+            RetryAction.NONE,
+            HealthEvidence.SICK,
         )
-    return Fault(bad_response(reason, name), Remedy.NONE, Health.SICK)
+    return RequestFailure(bad_response(reason, name), RetryAction.NONE, HealthEvidence.SICK)
 
 
-def _refused(code: str, endpoint: Endpoint) -> Fault:
+def _permanent_refusal(code: str, endpoint: Endpoint) -> RequestFailure:
     """A definite no: the same request can never succeed."""
     meaning = Code.SYMBOL_UNKNOWN if code == "200003" else Code.EXCHANGE_REFUSED
     error = RefusedError(
@@ -159,86 +163,87 @@ def _refused(code: str, endpoint: Endpoint) -> Fault:
         f"the exchange refuses the request to {endpoint.path} (code {code})",
         facts={"exchange_code": code},
     )
-    return Fault(error, Remedy.NONE, Health.ALIVE)
+    return RequestFailure(error, RetryAction.NONE, HealthEvidence.ALIVE)
 
 
-def _no_route(code: str, endpoint: Endpoint) -> Fault:
+def _no_route(code: str, endpoint: Endpoint) -> RequestFailure:
     reason = f"the exchange no longer knows the route {endpoint.path} (code {code})"
-    return Fault(bad_response(reason, "route"), Remedy.NONE, Health.ALIVE)
+    return RequestFailure(bad_response(reason, "route"), RetryAction.NONE, HealthEvidence.ALIVE)
 
 
-def _region(code: str, _: Endpoint) -> Fault:
+def _region(code: str, _: Endpoint) -> RequestFailure:
     error = UnavailableError(
         Code.EXCHANGE_UNAVAILABLE,
         "the exchange does not serve this region",
         facts={"exchange_code": code},
     )
-    return Fault(error, Remedy.NONE, Health.SICK)
+    return RequestFailure(error, RetryAction.NONE, HealthEvidence.SICK)
 
 
 def bad_response(reason: str, name: str) -> BadResponseError:
     return BadResponseError(Code.EXCHANGE_BAD_RESPONSE, reason, facts={"field": name})
 
 
-def broken(reason: str) -> Fault:
+def broken(reason: str) -> RequestFailure:
     """The body broke off or could not be unpacked; another try may fare better."""
-    return Fault(bad_response(reason, "body"), Remedy.BACKOFF, Health.SICK)
+    return RequestFailure(bad_response(reason, "body"), RetryAction.BACKOFF, HealthEvidence.SICK)
 
 
-def too_big(limit: int) -> Fault:
+def too_big(limit: int) -> RequestFailure:
     error = bad_response(f"the answer is larger than {limit} bytes", "body")
-    return Fault(error, Remedy.NONE, Health.SICK)
+    return RequestFailure(error, RetryAction.NONE, HealthEvidence.SICK)
 
 
-def server_failure(status: int) -> Fault:
+def server_failure(status: int) -> RequestFailure:
     error = UnavailableError(
         Code.EXCHANGE_UNAVAILABLE, f"the exchange failed inside (HTTP status {status})"
     )
-    return Fault(error, Remedy.BACKOFF, Health.SICK)
+    return RequestFailure(error, RetryAction.BACKOFF, HealthEvidence.SICK)
 
 
-def timed_out() -> Fault:
+def timed_out() -> RequestFailure:
     error = ExchangeTimeoutError(
         Code.EXCHANGE_TIMEOUT, "the exchange did not answer within the time allowed"
     )
-    return Fault(error, Remedy.BACKOFF, Health.SICK)
+    return RequestFailure(error, RetryAction.BACKOFF, HealthEvidence.SICK)
 
 
-def unreachable(reason: str) -> Fault:
+def unreachable(reason: str) -> RequestFailure:
     error = UnavailableError(Code.EXCHANGE_UNAVAILABLE, f"the exchange cannot be reached: {reason}")
-    return Fault(error, Remedy.BACKOFF, Health.SICK)
+    return RequestFailure(error, RetryAction.BACKOFF, HealthEvidence.SICK)
 
 
-def quota_used() -> Fault:
+def quota_used() -> RequestFailure:
     error = UnavailableError(Code.EXCHANGE_RATE_LIMITED, "the exchange's request quota is used up")
-    return Fault(error, Remedy.POOL, Health.ALIVE)
+    return RequestFailure(error, RetryAction.POOL, HealthEvidence.ALIVE)
 
 
-def busy() -> Fault:
+def busy() -> RequestFailure:
     error = UnavailableError(
         Code.EXCHANGE_RATE_LIMITED, "the exchange is too busy to answer", retry_after_s=1.0
     )
-    return Fault(error, Remedy.SHORT_PAUSE, Health.ALIVE)
+    return RequestFailure(error, RetryAction.SHORT_PAUSE, HealthEvidence.ALIVE)
 
 
-def endpoint_pause() -> Fault:
+def endpoint_pause() -> RequestFailure:
     error = UnavailableError(
         Code.EXCHANGE_RATE_LIMITED, "the exchange asked for a pause on this endpoint"
     )
-    return Fault(error, Remedy.ENDPOINT, Health.ALIVE)
+    return RequestFailure(error, RetryAction.ENDPOINT, HealthEvidence.ALIVE)
 
 
-def banned() -> Fault:
+def banned() -> RequestFailure:
     error = UnavailableError(
         Code.EXCHANGE_BANNED, "the exchange's front end has blocked this address for a while"
     )
-    return Fault(error, Remedy.BAN, Health.UNTOLD)
+    return RequestFailure(error, RetryAction.BAN, HealthEvidence.UNTOLD)
 
 
-_Judgement = Callable[[str, Endpoint], Fault]
+_Judgement = Callable[[str, Endpoint], RequestFailure]
 _FAULTS: Final[Mapping[str, _Judgement]] = MappingProxyType(
     dict.fromkeys(
-        ("100001", "100003", "200001", "200002", "200003", "300000", "400100", "415000"), _refused
+        ("100001", "100003", "200001", "200002", "200003", "300000", "400100", "415000"),
+        _permanent_refusal,
     )
     | dict.fromkeys(("404", "404000"), _no_route)
     | dict.fromkeys(("40010", "400301", "400302", "400303", "400304"), _region)
@@ -265,15 +270,15 @@ class _BrokenBodyError(Exception):
     pass
 
 
-class Asks(Protocol):
+class HttpTransport(Protocol):
     """Sends one request as `Wire` does, whatever else it does beside."""
 
     async def ask(
         self, method: str, path: str, params: Mapping[str, str], within_s: float
-    ) -> Answer | Fault: ...
+    ) -> ExchangeResponse | RequestFailure: ...
 
 
-class Wire:
+class AiohttpTransport:
     """One host, given as `base_url`: no request leaves for another one, no redirect is followed."""
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str, limits: KucoinLimits) -> None:
@@ -283,7 +288,7 @@ class Wire:
 
     async def ask(
         self, method: str, path: str, params: Mapping[str, str], within_s: float
-    ) -> Answer | Fault:
+    ) -> ExchangeResponse | RequestFailure:
         """The answer to one request, read up to the cap; at most `within_s` seconds in all."""
         limits = self._limits
         timeout = aiohttp.ClientTimeout(
@@ -297,8 +302,8 @@ class Wire:
             async with self._session.request(
                 method, url, timeout=timeout, allow_redirects=False, headers=_HEADERS
             ) as response:
-                quota = Quota.of(response.headers)
-                return Answer(response.status, quota, await self._body(response))
+                quota = QuotaHeaders.of(response.headers)
+                return ExchangeResponse(response.status, quota, await self._body(response))
         except TimeoutError:
             return timed_out()
         except _TooBigError:

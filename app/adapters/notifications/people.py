@@ -30,7 +30,7 @@ Documents = Callable[[Notice], list[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
-class People:
+class PeopleNotifier:
     """Sends to the services known here; `services` are their base URLs."""
 
     egress: Egress = field(default_factory=lambda: Egress(timeout_s=TIMEOUT_S))

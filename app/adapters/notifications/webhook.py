@@ -13,7 +13,7 @@ from app.alerts.domain.notifications import Channel, ChannelKind, Delivery
 
 
 @dataclass(frozen=True, slots=True)
-class Webhook:
+class WebhookNotifier:
     """Posts notices as JSON; `now_s` gives Unix seconds for the signature."""
 
     now_s: Callable[[], int]

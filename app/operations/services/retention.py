@@ -14,7 +14,7 @@ from app.foundation.idempotency import Once
 from app.foundation.job_service import JobService
 from app.operations.services.event_stream import EventStream
 from app.portfolio.services.rebalance_runs import RebalanceRuns
-from app.signals.services.service import Signals
+from app.signals.services.service import SignalService
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Retention:
     alerts: AlertService
     jobs: JobService
     rebalance_runs: RebalanceRuns
-    signals: Signals
+    signals: SignalService
 
     async def sweep(self, kind: str) -> int:
         """Number of deleted rows of a kind of SWEEPS, by the settings in force."""

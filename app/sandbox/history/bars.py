@@ -49,7 +49,7 @@ class Bars:
         self.ticks[row, span], self.lots[row, span], self.turnover[row, span] = ticks, 0, 0.0
 
 
-def joined(parts: list[Bars]) -> Bars:
+def concatenate_bars(parts: list[Bars]) -> Bars:
     """Bars one after another along the second axis."""
     return Bars(
         np.concatenate([part.ticks for part in parts], axis=1),
@@ -58,7 +58,7 @@ def joined(parts: list[Bars]) -> Bars:
     )
 
 
-def aggregate(bars: Bars) -> Bars:
+def aggregate_bars(bars: Bars) -> Bars:
     """One bar per contract out of the bars along the second axis (at least one)."""
     ticks = np.empty((bars.ticks.shape[0], 4), np.int64)
     ticks[:, OPEN] = bars.ticks[:, 0, OPEN]
@@ -68,7 +68,7 @@ def aggregate(bars: Bars) -> Bars:
     return Bars(ticks, bars.lots.sum(axis=1), bars.turnover.sum(axis=1))
 
 
-def split(parent: Bars, count: int, noise: Floats, season: Floats, quiet: Floats) -> Bars:
+def split_bars(parent: Bars, count: int, noise: Floats, season: Floats, quiet: Floats) -> Bars:
     """Split each parent bar (R) into `count` children (R, count) that aggregate to it exactly.
 
     `noise` (R, count, 2) standard normal, `season` (count,) share of activity, `quiet` (R,)

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from app.sandbox.history.bars import Bars, Floats, Ints
-from app.sandbox.history.universe import Listing
+from app.sandbox.history.universe import ListedContract
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class DailyHistory:
     """Daily bars (N, D) of the listed contracts, past and future, and slow daily state.
 
     Day 0 opens at `first_day * 86400000`. `first_bar`, `last_bar` (N,) bound the days a contract
@@ -17,7 +17,7 @@ class History:
     the start. Arrays may be written by planted changes.
     """
 
-    listings: tuple[Listing, ...]
+    listings: tuple[ListedContract, ...]
     first_day: int
     start_ms: int
     daily: Bars

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.sandbox.history.bars import CLOSE, HIGH, LOW, OPEN, Bars, Bools, Floats, Ints
-from app.sandbox.history.daily_history import History
+from app.sandbox.history.daily_history import DailyHistory
 from app.sandbox.history.synthetic import daily_premium, swinging_interest
-from app.sandbox.history.universe import DAY_MS, KNOWN, Listing, multiplier_for
+from app.sandbox.history.universe import DAY_MS, KNOWN, ListedContract, multiplier_for
 
 REQUIRED = ("symbol", "ts", "open", "high", "low", "close", "volume", "quote_volume")
 OPTIONAL = ("venue", "segment")
@@ -197,7 +197,7 @@ def kucoin_base(symbol: str) -> str:
     return "XBT" if base == "BTC" else base
 
 
-def replayed_history(path: Path, day: int | None, seed: int, contracts: int | None) -> History:
+def replayed_history(path: Path, day: int | None, seed: int, contracts: int | None) -> DailyHistory:
     """Build the market around the candles of a file, starting after epoch day `day`.
 
     Every symbol becomes a linear USDT perpetual; days the file lacks are days without trades.
@@ -229,7 +229,7 @@ def replayed_history(path: Path, day: int | None, seed: int, contracts: int | No
     rng = np.random.default_rng([seed, 6])
     log = np.log(daily.ticks[:, :, CLOSE]).T
     returns = np.diff(log, axis=0, prepend=log[:1])
-    return History(
+    return DailyHistory(
         listings=tuple(listings),
         first_day=first_day,
         start_ms=(day + 1) * DAY_MS + START_AFTER_MS,
@@ -251,12 +251,12 @@ def _until(piece: CandleTable, day: int) -> CandleTable:
 
 def _listing(
     symbol: str, piece: CandleTable, day: int, end_day: int, turnover: float, rank: int
-) -> Listing:
+) -> ListedContract:
     base = kucoin_base(symbol)
     price = float(_until(piece, day).ohlc[-1, CLOSE])
     last = int(piece.day[-1])
     expire_ms = (last + 1) * DAY_MS if last < end_day else None
-    return Listing(
+    return ListedContract(
         symbol=f"{base}USDTM",
         base=base,
         quote="USDT",
@@ -275,7 +275,9 @@ def _listing(
     )
 
 
-def _fill(daily: Bars, row: int, piece: CandleTable, first_day: int, listing: Listing) -> None:
+def _fill(
+    daily: Bars, row: int, piece: CandleTable, first_day: int, listing: ListedContract
+) -> None:
     """Write one contract's bars on the tick grid; days without a candle are flat and silent."""
     ticks = np.rint(piece.ohlc * 10.0**listing.tick_digits).astype(np.int64)
     ticks[:, HIGH] = ticks.max(axis=1)
@@ -291,7 +293,7 @@ def _fill(daily: Bars, row: int, piece: CandleTable, first_day: int, listing: Li
     daily.turnover[row, at] = np.where(moved, piece.value, 0.0)
 
 
-def _sway(listings: list[Listing], returns: Floats) -> Floats:
+def _sway(listings: list[ListedContract], returns: Floats) -> Floats:
     """How much of each contract's moves (N,) is the market's: correlation with bitcoin."""
     leader = next((row for row, item in enumerate(listings) if item.base == "XBT"), 0)
     centred = returns - returns.mean(axis=0)

@@ -6,13 +6,13 @@ from functools import lru_cache
 import numpy as np
 
 from app.sandbox.history.bars import CLOSE, HIGH, LOW, OPEN, Bars, Floats, Ints
-from app.sandbox.history.daily_history import History
+from app.sandbox.history.daily_history import DailyHistory
 from app.sandbox.history.universe import (
     DAY_MS,
     HOUR_MS,
-    Listing,
-    chosen,
+    ListedContract,
     full_universe,
+    select_contracts,
 )
 
 PAST_DAYS = 440
@@ -51,7 +51,7 @@ def _clustered(draws: Floats, volatility: Floats, reaction: float = 0.13) -> Flo
     return returns
 
 
-def _loadings(listings: list[Listing], rng: np.random.Generator) -> Loadings:
+def _loadings(listings: list[ListedContract], rng: np.random.Generator) -> Loadings:
     """Exposures that grow wilder with the rank; stable coins and metals hardly move."""
     count = len(listings)
     rank = np.array([item.rank for item in listings], float)
@@ -103,7 +103,7 @@ def _returns(loads: Loadings, days: int, rng: np.random.Generator) -> Floats:
     return answer
 
 
-def _log_prices(listings: list[Listing], returns: Floats) -> Floats:
+def _log_prices(listings: list[ListedContract], returns: Floats) -> Floats:
     """Log closes (D, N): each coin at its usual price on the day before the start."""
     log = np.cumsum(returns, axis=0)
     log += np.log([item.price for item in listings]) - log[PAST_DAYS - 1]
@@ -119,7 +119,9 @@ def _log_prices(listings: list[Listing], returns: Floats) -> Floats:
     return log
 
 
-def _daily_turnover(listings: list[Listing], returns: Floats, rng: np.random.Generator) -> Floats:
+def _daily_turnover(
+    listings: list[ListedContract], returns: Floats, rng: np.random.Generator
+) -> Floats:
     """USD a day (D, N): the usual level, its slow trend, and more on days of large moves."""
     days, count = returns.shape
     trend = np.empty((days, count))
@@ -135,7 +137,9 @@ def _daily_turnover(listings: list[Listing], returns: Floats, rng: np.random.Gen
     return anchored
 
 
-def _bars(listings: list[Listing], log: Floats, usd: Floats, rng: np.random.Generator) -> Bars:
+def _bars(
+    listings: list[ListedContract], log: Floats, usd: Floats, rng: np.random.Generator
+) -> Bars:
     """Daily candles (N, D) on the tick grid around the log closes."""
     before = np.vstack([log[:1], log[:-1]])
     spread = np.abs(log - before) * 0.35 + np.median(np.abs(log - before), axis=0) * 0.5 + 1e-5
@@ -194,13 +198,13 @@ def _silence(bars: Bars, first_bar: Ints, last_bar: Ints) -> None:
         bars.turnover[row, last + 1 :] = 0.0
 
 
-def synthetic_history(seed: int, now_ms: int, contracts: int | None) -> History:
+def synthetic_history(seed: int, now_ms: int, contracts: int | None) -> DailyHistory:
     """Invent a market from a seed and a start; `contracts` limits which are listed, not how
     they move."""
     whole = whole_market(seed, now_ms - now_ms % HOUR_MS)
-    keep = np.array(chosen(list(whole.listings), contracts))
+    keep = np.array(select_contracts(list(whole.listings), contracts))
     # Taken rows are copies: what is planted into one exchange does not reach the next.
-    return History(
+    return DailyHistory(
         listings=tuple(whole.listings[index] for index in keep),
         first_day=whole.first_day,
         start_ms=now_ms,
@@ -214,7 +218,7 @@ def synthetic_history(seed: int, now_ms: int, contracts: int | None) -> History:
 
 
 @lru_cache(maxsize=1)
-def whole_market(seed: int, now_ms: int) -> History:
+def whole_market(seed: int, now_ms: int) -> DailyHistory:
     """All contracts from the start of an hour on; the last one made is kept."""
     listings = full_universe(now_ms)
     rng = np.random.default_rng([seed, 1])
@@ -238,7 +242,7 @@ def whole_market(seed: int, now_ms: int) -> History:
     interest = swinging_interest(bars.lots, PAST_DAYS, rng)
     total = returns.std(axis=0)
     sway = np.clip(0.025 * loads.market / np.maximum(total, 1e-6), 0.0, 0.95)
-    return History(
+    return DailyHistory(
         listings=tuple(listings),
         first_day=first_day,
         start_ms=now_ms,

@@ -75,7 +75,7 @@ Nature = Literal["coin", "stable", "metal", "ratio", "twin"]
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class ListedContract:
     """One contract of the exchange as its specification has it.
 
     `tick_digits` decimals of the price step, `multiplier` base coins per lot (-1 inverse),
@@ -196,7 +196,7 @@ def quarterly(now_ms: int) -> tuple[str, int]:
     raise ValueError("no quarterly expiry within two years")
 
 
-def _linear(now_ms: int) -> list[Listing]:
+def _linear(now_ms: int) -> list[ListedContract]:
     draw = np.random.default_rng(20_200_330)
     day0 = now_ms - now_ms % DAY_MS
     listings = []
@@ -208,7 +208,7 @@ def _linear(now_ms: int) -> list[Listing]:
         rank = RANKS.get(base, position)
         hours = 8 if rank <= 15 else (8, 4, 8, 4, 8, 8, 4, 1)[position % 8]
         listings.append(
-            Listing(
+            ListedContract(
                 symbol=f"{base}USDTM",
                 base=base,
                 quote="USDT",
@@ -235,7 +235,7 @@ def _linear(now_ms: int) -> list[Listing]:
     return listings
 
 
-def full_universe(now_ms: int) -> list[Listing]:
+def full_universe(now_ms: int) -> list[ListedContract]:
     """All 556 contracts: 541 USDT and 7 USDC margined, 7 coin margined, one dated."""
     linear = _linear(now_ms)
     by_base = {listing.base: listing for listing in linear}
@@ -285,7 +285,7 @@ def full_universe(now_ms: int) -> list[Listing]:
     return linear + twins
 
 
-def chosen(listings: list[Listing], count: int | None) -> list[int]:
+def select_contracts(listings: list[ListedContract], count: int | None) -> list[int]:
     """Positions kept when only `count` contracts are wanted: the odd ones, then the liquid."""
     if count is None or count >= len(listings):
         return list(range(len(listings)))

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from aiohttp import web
 
-from app.sandbox.http.responses import JSON_TYPE, error_body, respond
+from app.sandbox.http.responses import JSON_TYPE, encode_error, respond
 
 Params = dict[str, Any]
 RAW = "\ue000raw\ue000"
@@ -30,22 +30,22 @@ def _plain(body: bytes, status: int, content_type: str = JSON_TYPE) -> web.Respo
 def _status(_: web.Request, params: Params) -> web.Response:
     status = int(params.get("status", 500))
     code = str(params.get("code", {404: "404000", 429: "429000"}.get(status, "500000")))
-    return _plain(error_body(code, str(params.get("message", "Internal Server Error"))), status)
+    return _plain(encode_error(code, str(params.get("message", "Internal Server Error"))), status)
 
 
 def _error(_: web.Request, params: Params) -> web.Response:
     code = str(params.get("code", "100001"))
-    return _plain(error_body(code, str(params.get("message", "error"))), 200)
+    return _plain(encode_error(code, str(params.get("message", "error"))), 200)
 
 
 def _too_many(_: web.Request, __: Params) -> web.Response:
     text = "Too many requests in a short period of time, please retry later"
-    return _plain(error_body("200002", text), 200)
+    return _plain(encode_error("200002", text), 200)
 
 
 def _overload(_: web.Request, __: Params) -> web.Response:
     text = "Too many requests. System-level rate limit exceeded."
-    return _plain(error_body("429000", text), 429)
+    return _plain(encode_error("429000", text), 429)
 
 
 def _cloudflare(_: web.Request, params: Params) -> web.Response:
@@ -192,7 +192,7 @@ BODY: dict[str, Callable[[str, Any, Params], Any]] = {
 }
 
 
-def rewritten(path: str, body: bytes, kind: str, params: Params) -> bytes:
+def rewrite_body(path: str, body: bytes, kind: str, params: Params) -> bytes:
     """The body with its data changed as a fault says; failure envelopes stay as they are."""
     envelope = msgspec.json.decode(body)
     if "data" not in envelope:
@@ -218,7 +218,7 @@ KINDS = STREAM | TIMED | frozenset(INSTEAD) | frozenset(WIRE) | frozenset(BODY)
 
 
 @dataclass(slots=True)
-class Fault:
+class InjectedFault:
     """One armed fault."""
 
     id: int
@@ -247,17 +247,19 @@ class FaultBoard:
     """The armed faults, in the order they were armed."""
 
     def __init__(self) -> None:
-        self._faults: list[Fault] = []
+        self._faults: list[InjectedFault] = []
         self._next = 1
         self.streaming = False
 
-    def arm(self, kind: str, path: str, times: int | None, skip: int, params: Params) -> Fault:
+    def arm(
+        self, kind: str, path: str, times: int | None, skip: int, params: Params
+    ) -> InjectedFault:
         """Arm a fault; ValueError for an unknown kind."""
         if kind not in KINDS:
             raise ValueError(f"unknown fault kind {kind!r}; known: {', '.join(sorted(KINDS))}")
         # Without a number, a gap would be silence.
         times = 1 if kind == "stream_gap" and times is None else times
-        fault = Fault(self._next, kind, path, times, skip, params=params)
+        fault = InjectedFault(self._next, kind, path, times, skip, params=params)
         self._next += 1
         self._faults.append(fault)
         self.streaming = self.streaming or kind in STREAM
@@ -271,17 +273,17 @@ class FaultBoard:
         self._faults = [fault for fault in self._faults if not fault.released.is_set()]
         self.streaming = any(fault.kind in STREAM for fault in self._faults)
 
-    def listed(self) -> list[Fault]:
+    def listed(self) -> list[InjectedFault]:
         """The armed faults."""
         return list(self._faults)
 
-    def meeting(self, path: str) -> list[Fault]:
+    def meeting(self, path: str) -> list[InjectedFault]:
         """Those that act on a request now."""
         answers = [fault for fault in self._faults if fault.kind not in STREAM]
         return [fault for fault in answers if fault.meets(path)]
 
 
-async def faulty(
+async def respond_with_faults(
     request: web.Request, answer: Answer, board: FaultBoard, headers: dict[str, str]
 ) -> web.StreamResponse:
     """Answer a request as the faults that meet it say."""
@@ -290,7 +292,7 @@ async def faulty(
         response = await answer(request)
         response.headers.update(headers)
         return response
-    if await _stopped(request, faults):
+    if await _end_early(request, faults):
         return web.Response()
     instead = next((fault for fault in faults if fault.kind in INSTEAD), None)
     if instead is not None:
@@ -300,7 +302,7 @@ async def faulty(
     else:
         response = await answer(request)
         response.headers.update(headers)
-        response = _altered(request, response, faults)
+        response = _alter_response(request, response, faults)
     for fault in faults:
         if fault.kind == "headers":
             _set_headers(response, fault.params)
@@ -309,7 +311,7 @@ async def faulty(
     return response
 
 
-async def _stopped(request: web.Request, faults: list[Fault]) -> bool:
+async def _end_early(request: web.Request, faults: list[InjectedFault]) -> bool:
     """Delay, hang or cut the connection; True when there is nobody left to answer."""
     for fault in faults:
         if fault.kind == "delay":
@@ -330,7 +332,9 @@ def _set_headers(response: web.Response, params: Params) -> None:
             response.headers[name] = str(value)
 
 
-def _altered(request: web.Request, response: web.Response, faults: list[Fault]) -> web.Response:
+def _alter_response(
+    request: web.Request, response: web.Response, faults: list[InjectedFault]
+) -> web.Response:
     """The right answer with its data or its bytes changed."""
     body = response.body if isinstance(response.body, bytes) else b""
     kept = dict(response.headers.items())
@@ -340,7 +344,7 @@ def _altered(request: web.Request, response: web.Response, faults: list[Fault]) 
     kept.pop("Content-Length", None)
     for fault in faults:
         if fault.kind in BODY:
-            body = rewritten(request.path, body, fault.kind, fault.params)
+            body = rewrite_body(request.path, body, fault.kind, fault.params)
         if fault.kind == "content_type":
             content_type = str(fault.params.get("value", "text/html"))
     for fault in faults:

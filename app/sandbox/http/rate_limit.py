@@ -32,7 +32,7 @@ WEIGHTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class RateLimitDecision:
     """What the pool says of one request; `reset` is the header's text or None to leave it out."""
 
     allowed: bool
@@ -42,7 +42,7 @@ class Verdict:
 
 
 @dataclass(slots=True)
-class Window:
+class QuotaWindow:
     """One address's running window."""
 
     started: float
@@ -51,7 +51,7 @@ class Window:
 
 
 @dataclass(slots=True)
-class Closure:
+class ForcedClosure:
     """A window closed by hand: until when, and what the reset header says."""
 
     until: float
@@ -60,7 +60,7 @@ class Closure:
 
 
 @dataclass(slots=True)
-class Tally:
+class RequestCounters:
     """What arrived since the last reset. Times are monotonic seconds."""
 
     total: int = 0
@@ -85,20 +85,20 @@ class PublicPool:
         self.quota = quota
         self.window_s = WINDOW_S
         self._monotonic = monotonic
-        self._windows: dict[str, Window] = {}
-        self.closure: Closure | None = None
-        self.tally = Tally()
+        self._windows: dict[str, QuotaWindow] = {}
+        self.closure: ForcedClosure | None = None
+        self.tally = RequestCounters()
 
     def close(self, seconds: float, reset: str) -> None:
         """Close the pool for everybody: every request answers 429 for that long."""
-        self.closure = Closure(self._monotonic() + seconds, reset)
+        self.closure = ForcedClosure(self._monotonic() + seconds, reset)
 
     def fresh(self) -> None:
         """Forget all windows; the counters stay."""
         self._windows.clear()
         self.closure = None
 
-    def arrive(self, address: str, path: str, target: str, weight: int) -> Verdict:
+    def arrive(self, address: str, path: str, target: str, weight: int) -> RateLimitDecision:
         """Count one request and decide on it. `path` names the endpoint, `target` the request."""
         now = self._monotonic()
         verdict, late = self._judge(address, weight, now)
@@ -113,20 +113,20 @@ class PublicPool:
             tally.rejected += 1
         return verdict
 
-    def _judge(self, address: str, weight: int, now: float) -> tuple[Verdict, bool]:
+    def _judge(self, address: str, weight: int, now: float) -> tuple[RateLimitDecision, bool]:
         closure = self.closure
         if closure is not None and now < closure.until:
             left = str(max(1, round((closure.until - now) * 1000)))
             reset = {"present": left, "absent": None}.get(closure.reset, closure.reset)
             late, closure.told = closure.told, True
-            return Verdict(False, 0, reset, closure.reset != "absent"), late
+            return RateLimitDecision(False, 0, reset, closure.reset != "absent"), late
         window = self._windows.get(address)
         if window is None or now - window.started >= self.window_s:
-            window = self._windows[address] = Window(now)
+            window = self._windows[address] = QuotaWindow(now)
         left = str(max(1, round((window.started + self.window_s - now) * 1000)))
         if window.used + weight > self.quota:
             late, window.closed = window.closed, True
-            return Verdict(False, max(0, self.quota - window.used), left), late
+            return RateLimitDecision(False, max(0, self.quota - window.used), left), late
         # A light request after a rejected heavy one still arrives in a window called closed.
         window.used += weight
-        return Verdict(True, self.quota - window.used, left), window.closed
+        return RateLimitDecision(True, self.quota - window.used, left), window.closed

@@ -10,7 +10,7 @@ JSON_TYPE = "application/json"
 GZIP_FROM = 1_024
 
 
-class Payload:
+class ResponseBody:
     """A body that is packed at most once, however many clients ask for it."""
 
     def __init__(self, plain: bytes) -> None:
@@ -49,19 +49,19 @@ def no_funding() -> ExchangeError:
     return ExchangeError("415000", "The funding rate is not supported")
 
 
-def encoded(data: Any) -> bytes:
+def encode_success(data: Any) -> bytes:
     """The success envelope around `data`."""
     return msgspec.json.encode({"code": "200000", "data": data})
 
 
-def error_body(code: str, message: str) -> bytes:
+def encode_error(code: str, message: str) -> bytes:
     """The failure envelope: no data."""
     return msgspec.json.encode({"msg": message, "code": code})
 
 
 def respond(
     request: web.Request,
-    body: bytes | Payload,
+    body: bytes | ResponseBody,
     status: int = 200,
     content_type: str = JSON_TYPE,
     headers: dict[str, str] | None = None,
@@ -69,7 +69,7 @@ def respond(
     """A response, compressed when the client takes gzip and it is worth it."""
     extra = dict(headers or {})
     extra["Content-Type"] = content_type
-    payload = body if isinstance(body, Payload) else Payload(body)
+    payload = body if isinstance(body, ResponseBody) else ResponseBody(body)
     content = payload.plain
     if len(content) >= GZIP_FROM and "gzip" in request.headers.get("Accept-Encoding", ""):
         content = payload.packed()

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from app.sandbox.history.bars import CLOSE, HIGH, LOW, OPEN, Bars, aggregate
+from app.sandbox.history.bars import CLOSE, HIGH, LOW, OPEN, Bars, aggregate_bars
 from app.sandbox.history.universe import DAY_MS, HOUR_MS
-from app.sandbox.market.price_path import MINUTE_MS, Market
+from app.sandbox.market.price_path import MINUTE_MS, SimulatedMarket
 
 GRANULARITIES = (1, 5, 15, 30, 60, 120, 240, 480, 720, 1440, 10080)
 MAX_ROWS = 500
@@ -17,7 +17,12 @@ Row = list[float]
 
 
 def candles(
-    market: Market, row: int, granularity: int, since: int | None, until: int | None, now_ms: int
+    market: SimulatedMarket,
+    row: int,
+    granularity: int,
+    since: int | None,
+    until: int | None,
+    now_ms: int,
 ) -> list[Row]:
     """Rows [ts, O, H, L, C, lots, turnover], oldest first, of one contract.
 
@@ -57,12 +62,12 @@ def candles(
     return _rows(market, row, closed, opens, step, shift)
 
 
-def _days(market: Market, row: int, start: int, stop: int) -> Bars:
+def _days(market: SimulatedMarket, row: int, start: int, stop: int) -> Bars:
     first = start // DAY_MS - market.history.first_day
     return market.history.daily.take(row).take(slice(first, max(first, _column(market, stop))))
 
 
-def _column(market: Market, stop: int) -> int:
+def _column(market: SimulatedMarket, stop: int) -> int:
     return stop // DAY_MS - market.history.first_day
 
 
@@ -74,20 +79,20 @@ def _gather(blocks: list[Bars], row: int) -> Bars:
     )
 
 
-def _hours(market: Market, row: int, start: int, stop: int) -> Bars:
+def _hours(market: SimulatedMarket, row: int, start: int, stop: int) -> Bars:
     first, last = start // HOUR_MS, stop // HOUR_MS
     blocks = [market.hours(day) for day in range(first // 24, (last - 1) // 24 + 1)]
     return _gather(blocks, row).take(slice(first % 24, max(first % 24, first % 24 + last - first)))
 
 
-def _minutes(market: Market, row: int, start: int, stop: int) -> Bars:
+def _minutes(market: SimulatedMarket, row: int, start: int, stop: int) -> Bars:
     first, last = start // MINUTE_MS, stop // MINUTE_MS
     blocks = [market.minutes(hour) for hour in range(first // 60, (last - 1) // 60 + 1)]
     return _gather(blocks, row).take(slice(first % 60, max(first % 60, first % 60 + last - first)))
 
 
 def _with_running(
-    market: Market, row: int, closed: Bars, opens: np.ndarray, unit: int, now_ms: int
+    market: SimulatedMarket, row: int, closed: Bars, opens: np.ndarray, unit: int, now_ms: int
 ) -> tuple[Bars, np.ndarray]:
     """Append the running bar of the unit (day, hour or minute)."""
     moment = market.moment(now_ms)
@@ -103,7 +108,7 @@ def _with_running(
 
 
 def _rows(
-    market: Market, row: int, bars: Bars, opens: np.ndarray, step: int, shift: int
+    market: SimulatedMarket, row: int, bars: Bars, opens: np.ndarray, step: int, shift: int
 ) -> list[Row]:
     """Group bars into candles of `step` and render those that traded."""
     keys = (opens - shift) // step
@@ -114,7 +119,9 @@ def _rows(
         ticks, lots, turnover = bars.ticks, bars.lots, bars.turnover
     else:
         parts = [
-            aggregate(Bars(bars.ticks[None, a:b], bars.lots[None, a:b], bars.turnover[None, a:b]))
+            aggregate_bars(
+                Bars(bars.ticks[None, a:b], bars.lots[None, a:b], bars.turnover[None, a:b])
+            )
             for a, b in zip(edges, [*edges[1:], opens.size], strict=True)
         ]
         ticks = np.concatenate([part.ticks for part in parts])

@@ -6,22 +6,22 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from app.sandbox.history.universe import DAY_MS, HOUR_MS, Listing
+from app.sandbox.history.universe import DAY_MS, HOUR_MS, ListedContract
 from app.sandbox.market.funding import FundingBook, cap, granularity_ms, leverage, margins
-from app.sandbox.market.order_books import Books, Trade
-from app.sandbox.market.price_path import CLOSE, HIGH, LOW, OPEN, Market
+from app.sandbox.market.order_books import OrderBooks, PublicTrade
+from app.sandbox.market.price_path import CLOSE, HIGH, LOW, OPEN, SimulatedMarket
 
 SOURCES = ["okex", "binance", "kucoin", "bybit", "bitmart", "gateio"]
 
 Json = dict[str, Any]
 
 
-def index_symbol(listing: Listing) -> str:
+def index_symbol(listing: ListedContract) -> str:
     """The index a contract follows: `.KXBTUSDT` of linear ones, `.BXBT` of inverse ones."""
     return f".B{listing.base}" if listing.inverse else f".K{listing.base}{listing.quote}"
 
 
-def static_part(listing: Listing, effective_ms: int | None) -> Json:
+def static_part(listing: ListedContract, effective_ms: int | None) -> Json:
     """The keys of a contract object that do not move with the market.
 
     `effective_ms` is when the configured funding interval takes or took effect, None when it
@@ -109,7 +109,7 @@ def static_part(listing: Listing, effective_ms: int | None) -> Json:
     }
 
 
-def head(listing: Listing, effective_ms: int | None = None) -> bytes:
+def head(listing: ListedContract, effective_ms: int | None = None) -> bytes:
     """The unmoving part as JSON without its closing brace, to put the moving part behind it."""
     if effective_ms is None and listing.next_funding_hours is not None:
         effective_ms = listing.first_open_ms
@@ -127,7 +127,7 @@ ACTIVE = frozenset({"Open", "Paused", "CancelOnly", "BeingSettled"})
 class Contracts:
     """Renders contract objects and tickers of one market."""
 
-    def __init__(self, market: Market, funding: FundingBook, books: Books) -> None:
+    def __init__(self, market: SimulatedMarket, funding: FundingBook, books: OrderBooks) -> None:
         self.market = market
         self.funding = funding
         self.books = books
@@ -281,7 +281,7 @@ class Contracts:
             )
         return answer
 
-    def trade(self, row: int, trade: Trade) -> Json:
+    def trade(self, row: int, trade: PublicTrade) -> Json:
         """One trade: its sequence is its own, not the book's."""
         return {
             "sequence": trade.ms + 1,

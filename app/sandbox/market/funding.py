@@ -5,32 +5,32 @@ import math
 import numpy as np
 
 from app.sandbox.history.bars import Floats
-from app.sandbox.history.universe import DAY_MS, HOUR_MS, Listing
-from app.sandbox.market.price_path import Market
+from app.sandbox.history.universe import DAY_MS, HOUR_MS, ListedContract
+from app.sandbox.market.price_path import SimulatedMarket
 
 DAILY_INTEREST = 0.0003
 PREMIUMS_KEPT = 512
 
 
-def granularity_ms(listing: Listing) -> int | None:
+def granularity_ms(listing: ListedContract) -> int | None:
     """The funding interval in force in ms; None on a dated future."""
     return None if listing.funding_hours is None else listing.funding_hours * HOUR_MS
 
 
-def leverage(listing: Listing) -> int:
+def leverage(listing: ListedContract) -> int:
     """The largest leverage, falling with the rank."""
     table = ((1, 125), (2, 100), (12, 75), (60, 50), (250, 30), (10_000, 20))
     most = next(value for rank, value in table if listing.rank <= rank)
     return min(most, 50) if listing.inverse else most
 
 
-def margins(listing: Listing) -> tuple[float, float]:
+def margins(listing: ListedContract) -> tuple[float, float]:
     """Initial and maintenance margin of the first risk level, as fractions."""
     initial = {125: 0.008, 100: 0.01, 75: 0.014, 50: 0.02, 30: 0.034, 20: 0.05}[leverage(listing)]
     return initial, initial / 2.0
 
 
-def cap(listing: Listing) -> float:
+def cap(listing: ListedContract) -> float:
     """The largest funding rate of one interval; the floor is its negative."""
     return round(margins(listing)[1] * 0.75, 6)
 
@@ -38,7 +38,7 @@ def cap(listing: Listing) -> float:
 class FundingBook:
     """Rates by contract and settlement; a planted rate wins from its time on."""
 
-    def __init__(self, market: Market) -> None:
+    def __init__(self, market: SimulatedMarket) -> None:
         self.market = market
         self._premiums: dict[int, Floats] = {}
         self._planted: dict[int, tuple[int, float]] = {}

@@ -6,14 +6,14 @@ import numpy as np
 
 from app.sandbox.history.bars import Floats, Ints, path_at
 from app.sandbox.history.universe import HOUR_MS
-from app.sandbox.market.price_path import HIGH, LOW, MINUTE_MS, Market, Moment
+from app.sandbox.market.price_path import HIGH, LOW, MINUTE_MS, InstantPrices, SimulatedMarket
 
 Side = list[tuple[int, int]]
 Sides = tuple[Side, Side]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class LevelChange:
     """One level that is now so: price in ticks, absolute lots, 0 for a level that has gone."""
 
     sequence: int
@@ -24,14 +24,14 @@ class Change:
 
 
 @dataclass(slots=True)
-class Journal:
+class OrderBookDeltas:
     """A book that is followed: its levels at `at_ms`, its sequence, and changes not yet told."""
 
     row: int
     sequence: int
     at_ms: int
     sides: Sides
-    untold: list[Change] = field(default_factory=list)
+    untold: list[LevelChange] = field(default_factory=list)
 
     def advance(self, at_ms: int, sides: Sides) -> None:
         """Go to another state of the book, numbering each change."""
@@ -49,9 +49,9 @@ class Journal:
 
     def _note(self, bid: bool, ticks: int, lots: int, at_ms: int) -> None:
         self.sequence += 1
-        self.untold.append(Change(self.sequence, bid, ticks, lots, at_ms))
+        self.untold.append(LevelChange(self.sequence, bid, ticks, lots, at_ms))
 
-    def told(self) -> list[Change]:
+    def told(self) -> list[LevelChange]:
         """Take the changes that nobody has been told yet."""
         changes, self.untold = self.untold, []
         return changes
@@ -76,7 +76,7 @@ class Tops:
 
 
 @dataclass(frozen=True, slots=True)
-class Trade:
+class PublicTrade:
     """One trade of one contract."""
 
     ms: int
@@ -85,10 +85,10 @@ class Trade:
     buying: bool
 
 
-class Books:
+class OrderBooks:
     """Books that are a pure function of the price path, the second and the seed."""
 
-    def __init__(self, market: Market) -> None:
+    def __init__(self, market: SimulatedMarket) -> None:
         self.market = market
         rng = np.random.default_rng([market.seed, 5])
         self._uniform = rng.random(TABLE)
@@ -100,9 +100,9 @@ class Books:
         self._level_usd = 75_000.0 * (turnover / 3.0e9) ** 0.55
         self._lot = np.array([item.lot for item in market.history.listings])
         self._inverse = np.array([item.inverse for item in market.history.listings])
-        self._tops: tuple[int, Moment, Tops] | None = None
+        self._tops: tuple[int, InstantPrices, Tops] | None = None
         self._ahead: dict[int, int] = {}
-        self.journals: dict[int, Journal] = {}
+        self.journals: dict[int, OrderBookDeltas] = {}
         self._halts: dict[int, tuple[int, int]] = {}
         self._still: dict[int, Sides] = {}
 
@@ -134,12 +134,12 @@ class Books:
             return journal.sequence
         return self.market.clamp(now_ms) - SEQUENCE_LAG + row + self._ahead.get(row, 0)
 
-    def follow(self, row: int, now_ms: int) -> Journal:
+    def follow(self, row: int, now_ms: int) -> OrderBookDeltas:
         """Begin to journal the changes of a book."""
         if row not in self.journals:
             sides = self.ticks(row, now_ms, FULL_DEPTH)
             at_ms = self.market.clamp(now_ms)
-            self.journals[row] = Journal(row, self.sequence(row, now_ms), at_ms, sides)
+            self.journals[row] = OrderBookDeltas(row, self.sequence(row, now_ms), at_ms, sides)
         return self.journals[row]
 
     def unfollow(self, row: int, now_ms: int) -> None:
@@ -149,7 +149,7 @@ class Books:
             self._ahead.pop(row, None)
             self._ahead[row] = max(0, journal.sequence - self.sequence(row, now_ms))
 
-    def _advance(self, journal: Journal, now_ms: int) -> None:
+    def _advance(self, journal: OrderBookDeltas, now_ms: int) -> None:
         at_ms = self.market.clamp(now_ms)
         if at_ms != journal.at_ms:
             journal.advance(at_ms, self.ticks(journal.row, now_ms, FULL_DEPTH))
@@ -233,10 +233,10 @@ class Books:
             for side in self.ticks(row, now_ms, depth)
         )
 
-    def trades(self, row: int, now_ms: int, count: int = 100) -> list[Trade]:
+    def trades(self, row: int, now_ms: int, count: int = 100) -> list[PublicTrade]:
         """The last trades of one contract, newest first, looking back at most two days."""
         now_ms = self.market.clamp(now_ms)
-        answer: list[Trade] = []
+        answer: list[PublicTrade] = []
         minute = now_ms // MINUTE_MS
         done = int(self.market.running(now_ms)[1][row])
         oldest = minute - 2 * 24 * 60
@@ -253,6 +253,6 @@ class Books:
                     before = int(ticks[k - 1]) if k else int(block.ticks[row, minute % 60, 0])
                     ms = minute * MINUTE_MS + (k + 1) * MINUTE_MS // steps - 1
                     buying = int(ticks[k]) >= before
-                    answer.append(Trade(ms, int(ticks[k]), int(filled[k]), buying))
+                    answer.append(PublicTrade(ms, int(ticks[k]), int(filled[k]), buying))
             minute -= 1
         return answer[:count]

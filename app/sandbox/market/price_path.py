@@ -14,13 +14,13 @@ from app.sandbox.history.bars import (
     Bools,
     Floats,
     Ints,
-    aggregate,
-    joined,
+    aggregate_bars,
+    concatenate_bars,
     path_at,
-    split,
+    split_bars,
     within,
 )
-from app.sandbox.history.daily_history import History
+from app.sandbox.history.daily_history import DailyHistory
 from app.sandbox.history.universe import DAY_MS, HOUR_MS
 
 MINUTE_MS = 60_000
@@ -48,7 +48,7 @@ class LastTrade:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class InstantPrices:
     """Everything that can be quoted at one instant, per contract (N,); prices in ticks.
 
     `hour` and `day` are the running candles, `rolling` the last 24 hours.
@@ -62,16 +62,16 @@ class Moment:
     trade: LastTrade
 
 
-class Market:
+class SimulatedMarket:
     """The price path of a history: hours and minutes are made when they are first looked at."""
 
-    def __init__(self, history: History, seed: int) -> None:
+    def __init__(self, history: DailyHistory, seed: int) -> None:
         self.history = history
         self.seed = seed
         self._hours: dict[int, Bars] = {}
         self._minutes: OrderedDict[int, Bars] = OrderedDict()
         self._pinned: set[int] = set()
-        self._moment: Moment | None = None
+        self._moment: InstantPrices | None = None
         self._earlier: dict[tuple[int, int], tuple[int, int, bool]] = {}
         self._digits = np.array([item.tick_digits for item in history.listings])
         self.scale: Floats = 10.0**self._digits
@@ -130,7 +130,7 @@ class Market:
             daily.turnover[:, columns].T.ravel(),
         )
         quiet = np.tile(np.maximum(0.0, self.quiet[rows] - 0.7), len(days))
-        return split(parents, 24, np.concatenate(noises), HOUR_SEASON, quiet)
+        return split_bars(parents, 24, np.concatenate(noises), HOUR_SEASON, quiet)
 
     def remake(self, row: int) -> None:
         """Derive a contract's hours and minutes anew, after its days were changed."""
@@ -164,7 +164,7 @@ class Market:
             parents.lots[rows, hour % 24],
             parents.turnover[rows, hour % 24],
         )
-        return split(parent, 60, noise[rows], np.ones(60), self.quiet[rows])
+        return split_bars(parent, 60, noise[rows], np.ones(60), self.quiet[rows])
 
     def running(self, now_ms: int) -> tuple[Bars, Ints]:
         """The running minute up to now (N,) and how many trades it had."""
@@ -176,7 +176,7 @@ class Market:
         done = np.full(self.size, (now_ms % MINUTE_MS + 1) / MINUTE_MS)
         return within(bar, done)
 
-    def moment(self, now_ms: int) -> Moment:
+    def moment(self, now_ms: int) -> InstantPrices:
         """The state of the whole market at an instant."""
         now_ms = self.clamp(now_ms)
         if self._moment is not None and self._moment.now_ms == now_ms:
@@ -185,14 +185,14 @@ class Market:
         this, trades = self.running(now_ms)
         block = self.minutes(hour)
         lone = Bars(this.ticks[:, None], this.lots[:, None], this.turnover[:, None])
-        so_far = aggregate(joined([block.upto(minute), lone]) if minute else lone)
+        so_far = aggregate_bars(concatenate_bars([block.upto(minute), lone]) if minute else lone)
         hour_bar = Bars(so_far.ticks[:, None], so_far.lots[:, None], so_far.turnover[:, None])
         today = self.hours(hour // 24)
-        day = aggregate(joined([today.upto(hour % 24), hour_bar]))
+        day = aggregate_bars(concatenate_bars([today.upto(hour % 24), hour_bar]))
         tail = self.minutes(hour - 24).since(minute)
         before = self.hours(hour // 24 - 1).since(hour % 24 + 1)
-        rolling = aggregate(joined([tail, before, today.upto(hour % 24), hour_bar]))
-        self._moment = Moment(
+        rolling = aggregate_bars(concatenate_bars([tail, before, today.upto(hour % 24), hour_bar]))
+        self._moment = InstantPrices(
             now_ms=now_ms,
             last=this.ticks[:, CLOSE],
             hour=so_far,
@@ -205,7 +205,7 @@ class Market:
     def _last_trades(self, now_ms: int, trades: Ints) -> LastTrade:
         """The last trade of each contract."""
         hour, minute = now_ms // HOUR_MS, now_ms // MINUTE_MS % 60
-        bars = joined([self.minutes(hour - 1), self.minutes(hour).upto(minute + 1)])
+        bars = concatenate_bars([self.minutes(hour - 1), self.minutes(hour).upto(minute + 1)])
         traded = bars.lots > 0
         traded[:, -1] = trades > 0
         column = bars.lots.shape[1] - 1 - traded[:, ::-1].argmax(axis=1)
@@ -296,4 +296,4 @@ class Market:
         self._moment = None
 
 
-__all__ = ["CLOSE", "HIGH", "LOW", "MINUTE_MS", "OPEN", "Market", "Moment"]
+__all__ = ["CLOSE", "HIGH", "LOW", "MINUTE_MS", "OPEN", "InstantPrices", "SimulatedMarket"]

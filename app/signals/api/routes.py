@@ -23,9 +23,9 @@ from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import NAMES, CursorText, IdPath, Limit, Out, QueryInt, TimeIn
 from app.foundation.idempotency import Answer, Command
 from app.signals.api.schemas import PendingSignalOut, SignalOut, SignalStatisticsOut
-from app.signals.domain.models import Claim, Direction
-from app.signals.services.intake import Taken
-from app.signals.services.service import Cleared, Requeued, Signals
+from app.signals.domain.models import Direction, SignalClaim
+from app.signals.services.intake import IntakeResult
+from app.signals.services.service import CleanupResult, RequeueResult, SignalService
 
 router = api_router("signals", "/signals")
 _KEYS: Final = (Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED)
@@ -65,8 +65,8 @@ class SignalIn(Body):
             raise ValueError("give either symbol or symbol_id")
         return self
 
-    def claim(self) -> Claim:
-        return Claim(
+    def claim(self) -> SignalClaim:
+        return SignalClaim(
             source=self.source_name,
             type=self.signal_type,
             strength=self.signal_strength,
@@ -119,7 +119,9 @@ AskedDep = Annotated[Command, Depends(_unversioned)]
         **problems(*_KEYS, *NAMES, Code.SIGNAL_CONFLICT, Code.SIGNAL_EXPIRED, Code.RATE_LIMITED),
     },
 )
-async def send_signal(signals: Provided[Signals], command: AskedDep, body: SignalIn) -> Response:
+async def send_signal(
+    signals: Provided[SignalService], command: AskedDep, body: SignalIn
+) -> Response:
     """Judged by the agents at once, or as soon as there is a board and those before it are done.
 
     Each agent gives the probability that the symbol beats the median of the universe, and so does
@@ -134,9 +136,12 @@ async def send_signal(signals: Provided[Signals], command: AskedDep, body: Signa
     return sent(await signals.submit(body.claim(), command, _taken))
 
 
-@router.get("/pending", summary="Signals that wait to be judged")
+@router.get("/pending", summary="SignalService that wait to be judged")
 async def pending_signals(
-    signals: Provided[Signals], cursors: CursorsDep, limit: Limit = 50, cursor: CursorText = None
+    signals: Provided[SignalService],
+    cursors: CursorsDep,
+    limit: Limit = 50,
+    cursor: CursorText = None,
 ) -> Page[PendingSignalOut]:
     """The oldest first."""
     start = moment_and_id(cursors.decode("signals_pending", {}, cursor))
@@ -148,9 +153,9 @@ async def pending_signals(
     )
 
 
-@router.get("/processed", summary="Signals that have left the queue")
+@router.get("/processed", summary="SignalService that have left the queue")
 async def processed_signals(
-    signals: Provided[Signals],
+    signals: Provided[SignalService],
     cursors: CursorsDep,
     hours: Annotated[QueryInt, Query(ge=1, le=8_760, description="How far back.")] = 24,
     limit: Limit = 50,
@@ -176,7 +181,7 @@ async def processed_signals(
 
 @router.get("/statistics", summary="How many signals, what the agents said, and what came of it")
 async def signal_statistics(
-    signals: Provided[Signals],
+    signals: Provided[SignalService],
     days: Annotated[QueryInt, Query(ge=1, le=365, description="How far back.")] = 30,
 ) -> SignalStatisticsOut:
     """By state, by source, by evaluation and by agent.
@@ -196,7 +201,7 @@ async def signal_statistics(
     responses=problems(*_KEYS),
 )
 async def clear_signals(
-    signals: Provided[Signals], command: AskedDep, body: ClearIn | None = None
+    signals: Provided[SignalService], command: AskedDep, body: ClearIn | None = None
 ) -> Response:
     """Ends those whose time is over and drops the rejected, expired and failed ones before then.
 
@@ -213,7 +218,7 @@ async def clear_signals(
     responses=problems(*_KEYS),
 )
 async def reprocess_failed_signals(
-    signals: Provided[Signals], command: AskedDep, body: RetryIn | None = None
+    signals: Provided[SignalService], command: AskedDep, body: RetryIn | None = None
 ) -> Response:
     """A signal fails where too few agents know anything of its symbol; up to 100 at a time."""
     retries = (body or RetryIn()).max_retries
@@ -221,21 +226,21 @@ async def reprocess_failed_signals(
 
 
 @router.get("/{signal_id}", summary="One signal", responses=problems(Code.NOT_FOUND))
-async def signal(signals: Provided[Signals], signal_id: IdPath) -> SignalOut:
+async def signal(signals: Provided[SignalService], signal_id: IdPath) -> SignalOut:
     """In whatever state it is, with its verdict and every vote."""
     return SignalOut.shown(await signals.get(signal_id))
 
 
-def _taken(taken: Taken) -> Answer:
+def _taken(taken: IntakeResult) -> Answer:
     one = taken.judged.signal
     status = 200 if not taken.is_new else 202 if one.is_pending else 201
     headers = {"Location": f"{PREFIX}/signals/{one.signal_id}"}
     return keep(SignalOut.shown(taken.judged), status, headers)
 
 
-def _cleared(done: Cleared) -> Answer:
+def _cleared(done: CleanupResult) -> Answer:
     return keep(ClearedOut.model_validate(done))
 
 
-def _requeued(done: Requeued) -> Answer:
+def _requeued(done: RequeueResult) -> Answer:
     return keep(RequeuedOut.model_validate(done))

@@ -7,11 +7,11 @@ from pydantic import Field
 
 from app.configuration.domain.sections import Policy
 from app.foundation.http.schemas import Json, Out, Score, Share, UtcTime
-from app.signals.domain.consensus import Evaluation, Recommendation, Verdict, Vote
-from app.signals.domain.evaluated_signal import Judged
-from app.signals.domain.models import Direction, Effect, Move, Signal, SignalState
-from app.signals.domain.outcomes import Outcome
-from app.signals.domain.track_record import BINS, AgentCounts, Bin, Record, trust
+from app.signals.domain.consensus import Consensus, Recommendation, SignalEvaluation, Vote
+from app.signals.domain.evaluated_signal import EvaluatedSignal
+from app.signals.domain.models import Direction, MembershipMove, Signal, SignalEffect, SignalState
+from app.signals.domain.outcomes import SignalOutcome
+from app.signals.domain.track_record import BINS, AgentCounts, CalibrationBin, ForecastRecord, trust
 from app.signals.services.service import SignalStatistics
 
 
@@ -42,7 +42,7 @@ class VoteOut(Out):
 class VerdictOut(Out):
     """What the agents came to, and on what ground."""
 
-    evaluation: Evaluation | None = Field(
+    evaluation: SignalEvaluation | None = Field(
         description="Null where too few agents have voted. CONDITIONAL is likely to be right, but "
         "most votes do not say so: it is no approval."
     )
@@ -56,7 +56,7 @@ class VerdictOut(Out):
     votes: list[VoteOut]
 
     @classmethod
-    def of(cls, verdict: Verdict, judged: Judged) -> Self:
+    def of(cls, verdict: Consensus, judged: EvaluatedSignal) -> Self:
         return cls(
             evaluation=verdict.evaluation,
             consensus_score=verdict.score,
@@ -74,7 +74,9 @@ class EffectOut(Out):
     """What became of an approved signal."""
 
     policy: Policy = Field(description="That applied.")
-    move: Move | None = Field(description="The change of the membership that it asked for.")
+    move: MembershipMove | None = Field(
+        description="The change of the membership that it asked for."
+    )
     symbol: str | None
     old_symbol: str | None = Field(description="The member that makes room.")
     note: str | None = Field(description="Why it came to no more.")
@@ -83,7 +85,7 @@ class EffectOut(Out):
     version: int | None = Field(description="Of the portfolio that it made.")
 
     @classmethod
-    def of(cls, effect: Effect) -> Self:
+    def of(cls, effect: SignalEffect) -> Self:
         step = effect.step
         return cls(
             policy=effect.policy,
@@ -110,7 +112,7 @@ class OutcomeOut(Out):
     reason: str | None = Field(description="Why it stays unknown.")
 
     @classmethod
-    def of(cls, outcome: Outcome) -> Self:
+    def of(cls, outcome: SignalOutcome) -> Self:
         return cls(
             starts_at=outcome.window.starts_at,
             ends_at=outcome.window.ends_at,
@@ -159,7 +161,7 @@ class SignalOut(PendingSignalOut):
     outcome: OutcomeOut | None = Field(description="Null without a verdict to hold to it.")
 
     @classmethod
-    def shown(cls, judged: Judged) -> Self:
+    def shown(cls, judged: EvaluatedSignal) -> Self:
         verdict = None if judged.verdict is None else VerdictOut.of(judged.verdict, judged)
         effect = None if judged.effect is None else EffectOut.of(judged.effect)
         outcome = None if judged.outcome is None else OutcomeOut.of(judged.outcome)
@@ -191,7 +193,7 @@ def signal_fields(signal: Signal) -> Mapping[str, Any]:
     }
 
 
-_NOBODY = Record()
+_NOBODY = ForecastRecord()
 
 
 class SignalQueueOut(Out):
@@ -212,7 +214,7 @@ class BinOut(Out):
     share_came: Score
 
     @classmethod
-    def of(cls, one: Bin) -> Self:
+    def of(cls, one: CalibrationBin) -> Self:
         return cls(
             from_probability=one.number / BINS,
             outcomes=one.outcomes,
@@ -235,7 +237,7 @@ class RecordOut(Out):
     calibration: list[BinOut]
 
     @classmethod
-    def of(cls, record: Record) -> Self:
+    def of(cls, record: ForecastRecord) -> Self:
         return cls(
             outcomes=record.outcomes,
             brier_score=record.brier,
@@ -282,7 +284,9 @@ class AgentStatisticsOut(Out):
     record: RecordOut
 
     @classmethod
-    def of(cls, counts: AgentCounts, record: Record, weights: Mapping[str, float] | None) -> Self:
+    def of(
+        cls, counts: AgentCounts, record: ForecastRecord, weights: Mapping[str, float] | None
+    ) -> Self:
         weight = None if weights is None else weights.get(counts.agent, 0.0)
         own = {name: getattr(counts, name) for name in AgentCounts.__slots__}
         return cls(**own, weight=weight, record=RecordOut.of(record))

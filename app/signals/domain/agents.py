@@ -14,7 +14,7 @@ from app.configuration.domain.sections import SignalRules
 from app.foundation.decimal_math import ONE, is_above, to_millionths
 from app.market.domain.models import DAYS_A_YEAR
 from app.scoring.domain.board import Board, Card, CardStatus
-from app.signals.domain.opinion_pool import clipped
+from app.signals.domain.opinion_pool import clip_probability
 
 _HIGH_DAYS: Final = 60.0  # of the high that nearness is measured from
 _HALF_BP: Final = 0.5
@@ -22,14 +22,14 @@ Known = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class UniverseContext:
     """What a symbol is compared with: all scored symbols of one board."""
 
     costs_bp: tuple[float, ...]  # of trading each, ascending
     volatility: float | None  # the median, annualised
 
     @classmethod
-    def of(cls, board: Board) -> "Surroundings":
+    def of(cls, board: Board) -> "UniverseContext":
         scored = [card for card in board.cards if card.status is CardStatus.SCORED]
         costs = (_cost_bp(_raw(card)) for card in scored)
         moves = [card.volatility for card in scored if card.volatility is not None]
@@ -40,17 +40,19 @@ class Surroundings:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class SignalFeatures:
     """All that agents may look at; a figure that is not known is not in it."""
 
     symbol: str
     figures: Known  # raw factors of the board by name, and "volatility"
     confidence: float | None  # of the symbol's score
-    surroundings: Surroundings
+    surroundings: UniverseContext
     obstacle: str | None = None  # why it cannot be traded now
 
     @classmethod
-    def of(cls, card: Card, around: Surroundings, obstacle: str | None = None) -> "Evidence":
+    def of(
+        cls, card: Card, around: UniverseContext, obstacle: str | None = None
+    ) -> "SignalFeatures":
         figures = dict(_raw(card))
         if card.volatility is not None and isfinite(card.volatility) and card.volatility > 0.0:
             # The weights' own sigma, not the factor of the same name.
@@ -60,7 +62,7 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Opinion:
+class AgentVote:
     """The probability that the symbol beats the universe median over the horizon, and why."""
 
     probability: float
@@ -82,11 +84,11 @@ class Agent:
 
     name: str
     needs: tuple[str, ...]
-    judge: Callable[[Evidence, SignalRules], Opinion | Abstention]
+    judge: Callable[[SignalFeatures, SignalRules], AgentVote | Abstention]
     may_veto: bool = False
     is_outside: bool = False  # it may take its time, so that it is asked before it is judged
 
-    def __call__(self, evidence: Evidence, rules: SignalRules) -> Opinion | Abstention:
+    def __call__(self, evidence: SignalFeatures, rules: SignalRules) -> AgentVote | Abstention:
         """The same for the same evidence, at any time."""
         missing = [name for name in self.needs if name not in evidence.figures]
         if missing:
@@ -96,7 +98,7 @@ class Agent:
         return self.judge(evidence, rules)
 
 
-def technical(evidence: Evidence, _: SignalRules) -> Opinion | Abstention:
+def technical(evidence: SignalFeatures, _: SignalRules) -> AgentVote | Abstention:
     """Logistic of trend less half the stretch.
 
     Trend is how far the close stands below its 60-day high in units of what the symbol moves in
@@ -116,7 +118,7 @@ def technical(evidence: Evidence, _: SignalRules) -> Opinion | Abstention:
     )
 
 
-def fundamental(evidence: Evidence, _: SignalRules) -> Opinion | Abstention:
+def fundamental(evidence: SignalFeatures, _: SignalRules) -> AgentVote | Abstention:
     """Normal probability of half the carry less crowding.
 
     Carry is the funding that a holder receives in a year in units of what the symbol moves in a
@@ -133,7 +135,7 @@ def fundamental(evidence: Evidence, _: SignalRules) -> Opinion | Abstention:
     )
 
 
-def market_structure(evidence: Evidence, _: SignalRules) -> Opinion | Abstention:
+def market_structure(evidence: SignalFeatures, _: SignalRules) -> AgentVote | Abstention:
     """The share of scored symbols that are dearer to trade, ties half, drawn half way to 1/2.
 
     The cost is half the spread and the impact of a small order. Liquidity alone does not say much
@@ -149,7 +151,7 @@ def market_structure(evidence: Evidence, _: SignalRules) -> Opinion | Abstention
     )
 
 
-def risk(evidence: Evidence, rules: SignalRules) -> Opinion | Abstention:
+def risk(evidence: SignalFeatures, rules: SignalRules) -> AgentVote | Abstention:
     """The median variance as a share of itself and the symbol's: calm symbols hold up better.
 
     It forbids buying what moves or has fallen more than the settings allow, and what cannot be
@@ -189,14 +191,14 @@ AGENTS: Final[tuple[Agent, ...]] = (
 
 def _opinion(
     probability: float,
-    evidence: Evidence,
+    evidence: SignalFeatures,
     made: Known,
     used: Sequence[str],
     veto: str | None = None,
-) -> Opinion:
+) -> AgentVote:
     numbers = {name: evidence.figures[name] for name in used} | dict(made)
     sure = evidence.confidence or 0.0
-    return Opinion(clipped(probability), sure, MappingProxyType(numbers), veto)
+    return AgentVote(clip_probability(probability), sure, MappingProxyType(numbers), veto)
 
 
 def _raw(card: Card) -> dict[str, float]:

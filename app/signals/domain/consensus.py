@@ -8,10 +8,10 @@ from typing import Final
 
 from app.configuration.domain.sections import SignalRules
 from app.foundation.decimal_math import to_millionths
-from app.signals.domain.agents import AGENTS, Abstention, Agent, Evidence, Opinion
+from app.signals.domain.agents import AGENTS, Abstention, Agent, AgentVote, SignalFeatures
 from app.signals.domain.models import Direction
-from app.signals.domain.opinion_pool import clipped, pooled
-from app.signals.domain.track_record import Record, claimed, is_proven, trust
+from app.signals.domain.opinion_pool import clip_probability, pool_probabilities
+from app.signals.domain.track_record import ForecastRecord, claimed_probability, is_proven, trust
 
 
 class Recommendation(StrEnum):
@@ -20,7 +20,7 @@ class Recommendation(StrEnum):
     CONDITIONAL = "CONDITIONAL"
 
 
-class Evaluation(StrEnum):
+class SignalEvaluation(StrEnum):
     STRONG_APPROVE = "STRONG_APPROVE"
     APPROVE = "APPROVE"
     CONDITIONAL = "CONDITIONAL"  # likely to be right, but most did not say so: not approved
@@ -31,10 +31,10 @@ SOURCE: Final = "source"  # the name of the vote that a signal's own source has
 _UNASKED: Final = Abstention("it was not asked")
 _WORST_FIRST: Final = (
     None,
-    Evaluation.REJECT,
-    Evaluation.CONDITIONAL,
-    Evaluation.APPROVE,
-    Evaluation.STRONG_APPROVE,
+    SignalEvaluation.REJECT,
+    SignalEvaluation.CONDITIONAL,
+    SignalEvaluation.APPROVE,
+    SignalEvaluation.STRONG_APPROVE,
 )
 _MILLION: Final = 1_000_000
 _HALF: Final = 500_000  # millionths
@@ -46,7 +46,7 @@ class SourceClaim:
 
     strength: float
     confidence: float
-    record: Record = Record()  # noqa: RUF009  # it is frozen
+    record: ForecastRecord = ForecastRecord()  # noqa: RUF009  # it is frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +69,10 @@ class Vote:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Consensus:
     """`score` is the pooled probability that the signal is right; None where nobody knows."""
 
-    evaluation: Evaluation | None  # None: too few voted, which is no rejection
+    evaluation: SignalEvaluation | None  # None: too few voted, which is no rejection
     score: float | None
     approvals: float  # share of the weight that voted
     voted: float  # share of the agents' weight
@@ -81,15 +81,15 @@ class Verdict:
     is_weighed_by_skill: bool  # else everybody weighs the same, and it may only be proposed
 
 
-def judge(
+def reach_consensus(
     direction: Direction,
-    evidence: Evidence,
+    evidence: SignalFeatures,
     rules: SignalRules,
     weights: Mapping[str, float] | None = None,
     agents: Sequence[Agent] = AGENTS,
-    answers: Mapping[str, Opinion | Abstention] = MappingProxyType({}),
+    answers: Mapping[str, AgentVote | Abstention] = MappingProxyType({}),
     source: SourceClaim | None = None,
-) -> Verdict:
+) -> Consensus:
     """The verdict of `agents` on a signal; without `weights`, which follow skill, all are equal.
 
     `answers` are those of agents from outside, by name. `source` is one voter more. A pure
@@ -98,7 +98,7 @@ def judge(
     ordered = sorted(agents, key=lambda agent: agent.name)
     equal = 1.0 / len(ordered) if ordered else 0.0
     votes = tuple(
-        _vote(
+        _cast_vote(
             agent,
             equal if weights is None else weights.get(agent.name, 0.0),
             direction,
@@ -108,9 +108,9 @@ def judge(
         for agent in ordered
     )
     if source is not None:
-        own = _vote_of_source(source, equal or 1.0, direction, rules)
+        own = _cast_source_vote(source, equal or 1.0, direction, rules)
         votes = tuple(sorted((*votes, own), key=lambda vote: vote.agent))
-    return concluded(
+    return conclude(
         direction,
         votes,
         rules,
@@ -119,22 +119,22 @@ def judge(
     )
 
 
-def _vote(
+def _cast_vote(
     agent: Agent,
     weight: float,
     direction: Direction,
-    said: Opinion | Abstention,
+    said: AgentVote | Abstention,
     rules: SignalRules,
 ) -> Vote:
     if isinstance(said, Abstention):
         return Vote(agent.name, weight, reason=said.reason)
     vetoes = agent.may_veto and said.veto is not None and direction is not Direction.SELL
-    right = toward(direction, said.probability)
+    right = probability_right(direction, said.probability)
     return Vote(
         agent=agent.name,
         weight=weight,
         probability=said.probability,
-        recommendation=Recommendation.REJECT if vetoes else _recommended(right, rules),
+        recommendation=Recommendation.REJECT if vetoes else _recommend(right, rules),
         confidence=said.confidence,
         figures=said.figures,
         reason=said.veto if vetoes else None,
@@ -142,7 +142,7 @@ def _vote(
     )
 
 
-def _vote_of_source(
+def _cast_source_vote(
     source: SourceClaim, weight: float, direction: Direction, rules: SignalRules
 ) -> Vote:
     """1/2 +- k / 2 x strength x confidence: upwards for a purchase, downwards for a sale.
@@ -153,8 +153,8 @@ def _vote_of_source(
         said = "a neutral signal leans to no side"
         return Vote(SOURCE, weight, confidence=source.confidence, reason=said, is_source=True)
     believed = trust(source.record)
-    away = believed * (claimed(source.strength, source.confidence) - 0.5)
-    right = to_millionths(clipped(0.5 + away))
+    away = believed * (claimed_probability(source.strength, source.confidence) - 0.5)
+    right = to_millionths(clip_probability(0.5 + away))
     beats = _MILLION - right if direction is Direction.SELL else right
     figures = {
         "strength": source.strength,
@@ -167,65 +167,69 @@ def _vote_of_source(
         agent=SOURCE,
         weight=weight,
         probability=beats / _MILLION,
-        recommendation=_recommended(right / _MILLION, rules),
+        recommendation=_recommend(right / _MILLION, rules),
         confidence=source.confidence,
         figures=figures,
         is_source=True,
     )
 
 
-def concluded(
+def conclude(
     direction: Direction,
     votes: Sequence[Vote],
     rules: SignalRules,
     *,
     is_by_skill: bool,
     is_source_proven: bool = False,
-) -> Verdict:
+) -> Consensus:
     """The verdict that the votes come to; an abstention drops out of the weights.
 
     The quorum is of the agents alone. The vote of a source without proven skill may worsen the
     verdict of the agents, but never improve it.
     """
-    whole = _counted(direction, votes, rules)
+    whole = _count_votes(direction, votes, rules)
     evaluation, reason = whole.evaluation, whole.reason
     if not is_source_proven and any(vote.is_source for vote in votes):
         agents = [vote for vote in votes if not vote.is_source]
-        alone = _counted(direction, agents, rules)
+        alone = _count_votes(direction, agents, rules)
         if _WORST_FIRST.index(alone.evaluation) < _WORST_FIRST.index(evaluation):
             evaluation = alone.evaluation
             reason = f"without its source, whose skill is not proven: {alone.reason}"
     return replace(
         whole,
         evaluation=evaluation,
-        votes=tuple(_beside(vote, evaluation) for vote in votes),
+        votes=tuple(_mark_dissent(vote, evaluation) for vote in votes),
         reason=reason,
         is_weighed_by_skill=is_by_skill,
     )
 
 
-def _counted(direction: Direction, votes: Sequence[Vote], rules: SignalRules) -> Verdict:
+def _count_votes(direction: Direction, votes: Sequence[Vote], rules: SignalRules) -> Consensus:
     spoken = [vote for vote in votes if vote.probability is not None]
     total = sum(vote.weight for vote in votes if not vote.is_source)
     present = sum(vote.weight for vote in spoken if not vote.is_source)
     voted = present / total if total > 0.0 else 0.0
-    score = pooled(
-        [toward(direction, vote.probability) for vote in spoken if vote.probability is not None],
+    score = pool_probabilities(
+        [
+            probability_right(direction, vote.probability)
+            for vote in spoken
+            if vote.probability is not None
+        ],
         [vote.weight for vote in spoken],
     )
     heard = sum(vote.weight for vote in spoken)
     favour = sum(vote.weight for vote in spoken if vote.recommendation is Recommendation.APPROVE)
     approvals = favour / heard if heard > 0.0 else 0.0
-    evaluation, reason = _evaluated(score, approvals, voted, spoken, rules)
-    return Verdict(evaluation, score, approvals, voted, tuple(votes), reason, False)
+    evaluation, reason = _classify(score, approvals, voted, spoken, rules)
+    return Consensus(evaluation, score, approvals, voted, tuple(votes), reason, False)
 
 
-def toward(direction: Direction, probability: float) -> float:
+def probability_right(direction: Direction, probability: float) -> float:
     """The probability that a signal is right; that of a sale is that the symbol stays behind."""
     return 1.0 - probability if direction is Direction.SELL else probability
 
 
-def _recommended(right: float, rules: SignalRules) -> Recommendation:
+def _recommend(right: float, rules: SignalRules) -> Recommendation:
     least = to_millionths(rules.min_consensus)
     if to_millionths(right) >= least:
         return Recommendation.APPROVE
@@ -234,36 +238,36 @@ def _recommended(right: float, rules: SignalRules) -> Recommendation:
     return Recommendation.CONDITIONAL
 
 
-def _evaluated(
+def _classify(
     score: float | None,
     approvals: float,
     voted: float,
     spoken: Sequence[Vote],
     rules: SignalRules,
-) -> tuple[Evaluation | None, str]:
+) -> tuple[SignalEvaluation | None, str]:
     veto = next((vote for vote in spoken if vote.is_veto), None)
     if veto is not None:
-        return Evaluation.REJECT, f"{veto.agent} forbids it: {veto.reason}"
+        return SignalEvaluation.REJECT, f"{veto.agent} forbids it: {veto.reason}"
     is_quorum = voted > 0.0 and to_millionths(voted) >= to_millionths(rules.quorum)
     if score is None or not is_quorum:
         return None, f"only {voted:.0%} of the weight has voted"
     said = f"{score:.0%} likely to be right, {approvals:.0%} of the votes approve"
     likely, in_favour = to_millionths(score), to_millionths(approvals)
     if likely < to_millionths(rules.min_consensus):
-        return Evaluation.REJECT, said
+        return SignalEvaluation.REJECT, said
     if in_favour < _HALF:
-        return Evaluation.CONDITIONAL, said
+        return SignalEvaluation.CONDITIONAL, said
     is_strong = min(likely, in_favour) >= to_millionths(rules.strong_consensus)
-    return (Evaluation.STRONG_APPROVE if is_strong else Evaluation.APPROVE), said
+    return (SignalEvaluation.STRONG_APPROVE if is_strong else SignalEvaluation.APPROVE), said
 
 
-def _beside(vote: Vote, evaluation: Evaluation | None) -> Vote:
+def _mark_dissent(vote: Vote, evaluation: SignalEvaluation | None) -> Vote:
     """The vote, marked where it recommended the opposite of what came out."""
     against = {
-        Evaluation.REJECT: Recommendation.APPROVE,
-        Evaluation.APPROVE: Recommendation.REJECT,
-        Evaluation.STRONG_APPROVE: Recommendation.REJECT,
-        Evaluation.CONDITIONAL: Recommendation.APPROVE,
+        SignalEvaluation.REJECT: Recommendation.APPROVE,
+        SignalEvaluation.APPROVE: Recommendation.REJECT,
+        SignalEvaluation.STRONG_APPROVE: Recommendation.REJECT,
+        SignalEvaluation.CONDITIONAL: Recommendation.APPROVE,
     }
     if evaluation is None or vote.recommendation is not against[evaluation]:
         return vote

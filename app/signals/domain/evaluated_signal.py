@@ -3,31 +3,33 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from app.signals.domain.consensus import Evaluation, Verdict
-from app.signals.domain.models import Effect, Signal, SignalState
-from app.signals.domain.outcomes import Outcome, Window
+from app.signals.domain.consensus import Consensus, SignalEvaluation
+from app.signals.domain.models import Signal, SignalEffect, SignalState
+from app.signals.domain.outcomes import OutcomeWindow, SignalOutcome
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class EvaluatedSignal:
     """A signal and, once there is one, its last verdict with what that rests on."""
 
     signal: Signal
-    verdict: Verdict | None = None
+    verdict: Consensus | None = None
     board_id: str | None = None
     configuration_version: int | None = None
-    effect: Effect | None = None  # what became of it, once that is decided
-    outcome: Outcome | None = None  # what came of its symbol; None without a verdict to hold to it
+    effect: SignalEffect | None = None  # what became of it, once that is decided
+    outcome: SignalOutcome | None = (
+        None  # what came of its symbol; None without a verdict to hold to it
+    )
 
 
-def settled(
+def with_consensus(
     signal: Signal,
-    verdict: Verdict,
+    verdict: Consensus,
     board_id: str,
     configuration_version: int,
-    window: Window,
+    window: OutcomeWindow,
     at: datetime,
-) -> Judged:
+) -> EvaluatedSignal:
     """The signal with its verdict: approved, rejected, or failed where too few have voted.
 
     CONDITIONAL is no approval.
@@ -39,18 +41,18 @@ def settled(
     said = f"{verdict.evaluation.value}: {verdict.reason}" if verdict.evaluation else verdict.reason
     after = begun.to(_state(verdict), said)
     after = replace(after, attempts=signal.attempts + 1, settled_at=at)
-    outcome = None if verdict.evaluation is None else Outcome(window)
-    return Judged(after, verdict, board_id, configuration_version, outcome=outcome)
+    outcome = None if verdict.evaluation is None else SignalOutcome(window)
+    return EvaluatedSignal(after, verdict, board_id, configuration_version, outcome=outcome)
 
 
-def unjudged(signal: Signal, reason: str, at: datetime) -> Judged:
+def without_consensus(signal: Signal, reason: str, at: datetime) -> EvaluatedSignal:
     """The signal where nobody can be asked about it: failed, to be tried again."""
     after = signal.to(SignalState.EVALUATING).to(SignalState.FAILED, reason)
-    return Judged(replace(after, attempts=signal.attempts + 1, settled_at=at))
+    return EvaluatedSignal(replace(after, attempts=signal.attempts + 1, settled_at=at))
 
 
-def _state(verdict: Verdict) -> SignalState:
+def _state(verdict: Consensus) -> SignalState:
     if verdict.evaluation is None:
         return SignalState.FAILED
-    approved = verdict.evaluation in {Evaluation.APPROVE, Evaluation.STRONG_APPROVE}
+    approved = verdict.evaluation in {SignalEvaluation.APPROVE, SignalEvaluation.STRONG_APPROVE}
     return SignalState.APPROVED if approved else SignalState.REJECTED

@@ -61,7 +61,7 @@ PENDING: Final = frozenset({_S.RECEIVED, _S.VALIDATED, _S.EVALUATING})
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class SignalClaim:
     """What a source says; `symbol` is the standard spelling, None for the market as a whole."""
 
     source: str
@@ -91,7 +91,7 @@ class Claim:
         used = set() if self.timeframe is None else {TIMEFRAME}
         return tuple(f"signal_data.{name}" for name in sorted({*(self.data or ())} - used))
 
-    def same_content(self, other: "Claim") -> bool:
+    def same_content(self, other: "SignalClaim") -> bool:
         """Whether a second delivery says what the first one said."""
         return self == other
 
@@ -101,7 +101,7 @@ class Signal:
     """A claim in its life; what is None has not come to pass."""
 
     signal_id: str
-    claim: Claim
+    claim: SignalClaim
     state: SignalState
     received_at: datetime
     expires_at: datetime
@@ -136,7 +136,7 @@ class Signal:
         return replace(self.to(SignalState.VALIDATED), settled_at=None)
 
 
-def received(signal_id: str, claim: Claim, now: datetime, rules: SignalRules) -> Signal:
+def receive_signal(signal_id: str, claim: SignalClaim, now: datetime, rules: SignalRules) -> Signal:
     """The signal as it comes in: in the queue, or rejected below the thresholds.
 
     Raises RefusedError: signal_expired for one that is over on arrival, validation_failed for one
@@ -165,7 +165,7 @@ def received(signal_id: str, claim: Claim, now: datetime, rules: SignalRules) ->
     return came.to(SignalState.VALIDATED)
 
 
-class Move(StrEnum):
+class MembershipMove(StrEnum):
     """A change of the membership."""
 
     ADD = "add"
@@ -174,21 +174,21 @@ class Move(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class MembershipStep:
     """The change that a signal asks for."""
 
-    move: Move
+    move: MembershipMove
     symbol: str  # that comes in, or goes
     old_symbol: str | None = None  # that makes room
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
+class SignalEffect:
     """What became of an approved signal; `note` says why it came to no more."""
 
     signal_id: str
     policy: Policy  # that applied
-    step: Step | None
+    step: MembershipStep | None
     note: str | None
     at: datetime
     proposal_id: str | None = None

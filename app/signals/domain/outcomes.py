@@ -22,14 +22,14 @@ LEAST_SHARE: Final = 0.8  # of the universe must have a return
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class OutcomeWindow:
     """From the open of the first hourly bar after a verdict to the close of the last one."""
 
     starts_at: datetime
     ends_at: datetime
 
     @classmethod
-    def after(cls, at: datetime, horizon: timedelta) -> "Window":
+    def after(cls, at: datetime, horizon: timedelta) -> "OutcomeWindow":
         """That of a verdict at `at`, in the exchange's time; whole hours, one at least."""
         hours = -(-round(at.timestamp() * 1000) // HOUR_MS)
         starts = datetime.fromtimestamp(hours * HOUR_MS / 1000, UTC)
@@ -45,13 +45,13 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SignalOutcome:
     """What came of a symbol after a verdict; open until it is booked.
 
     A booked one without `beat` stays unknown, and `reason` says why.
     """
 
-    window: Window
+    window: OutcomeWindow
     booked_at: datetime | None = None
     beat: bool | None = None
     gain: float | None = None  # of the symbol, as a fraction
@@ -59,12 +59,12 @@ class Outcome:
     names: int | None = None  # whose median it is
     reason: str | None = None
 
-    def unknown(self, reason: str, at: datetime) -> "Outcome":
+    def unknown(self, reason: str, at: datetime) -> "SignalOutcome":
         return replace(self, booked_at=at, reason=reason)
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class UniverseReturns:
     """What the whole universe did in a window; `median` is None where too few are known."""
 
     gains: Mapping[str, float]  # fractions by symbol, also of symbols outside of the universe
@@ -72,13 +72,13 @@ class Field:
     names: int  # of the universe that have a return
 
     @classmethod
-    def of(cls, gains: Mapping[str, float], universe: Iterable[str]) -> "Field":
+    def of(cls, gains: Mapping[str, float], universe: Iterable[str]) -> "UniverseReturns":
         members = set(universe)
         known = [gains[symbol] for symbol in sorted(members & gains.keys())]
         enough = len(known) >= LEAST_NAMES and len(known) >= LEAST_SHARE * len(members)
         return cls(gains, median(known) if enough else None, len(known))
 
-    def decided(self, outcome: Outcome, symbol: str, at: datetime) -> Outcome | None:
+    def decided(self, outcome: SignalOutcome, symbol: str, at: datetime) -> SignalOutcome | None:
         """The outcome as it is booked; None as long as its price or the median is not known.
 
         Who is level with the median did not beat it.
@@ -98,7 +98,7 @@ class Field:
         return f"there is no price of {symbol}"
 
 
-def gain_of(bars: Sequence[Bar], window: Window, *, is_over: bool) -> float | None:
+def window_return(bars: Sequence[Bar], window: OutcomeWindow, *, is_over: bool) -> float | None:
     """What holding the symbol through the window brought, as a fraction.
 
     `bars` ascend. A bar in which nobody traded is bridged by the close before it, up to five in a
@@ -119,7 +119,7 @@ def gain_of(bars: Sequence[Bar], window: Window, *, is_over: bool) -> float | No
     return last.close / price - 1.0
 
 
-def _start(bars: Sequence[Bar], window: Window) -> tuple[int, float] | None:
+def _start(bars: Sequence[Bar], window: OutcomeWindow) -> tuple[int, float] | None:
     """The bar and the price that it is bought at."""
     at = window.starts_ms
     for bar in bars:

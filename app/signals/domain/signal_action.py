@@ -1,12 +1,12 @@
 """How far an approved signal may go, and what the history says of it."""
 
 from app.configuration.domain.sections import Policy, SignalRules
-from app.signals.domain.consensus import Verdict
-from app.signals.domain.evaluated_signal import Judged
+from app.signals.domain.consensus import Consensus
+from app.signals.domain.evaluated_signal import EvaluatedSignal
 from app.signals.domain.models import Signal
 
 
-def policy_for(signal: Signal, verdict: Verdict, rules: SignalRules) -> Policy:
+def policy_for(signal: Signal, verdict: Consensus, rules: SignalRules) -> Policy:
     """How far this signal may go by itself.
 
     While the skill of no agent is known an operator decides: then `auto` is no more than `propose`.
@@ -17,7 +17,7 @@ def policy_for(signal: Signal, verdict: Verdict, rules: SignalRules) -> Policy:
     return wanted
 
 
-def reason_of(judged: Judged) -> str:
+def format_reason(judged: EvaluatedSignal) -> str:
     """For the history: which signal and which verdict led to a change."""
     claim = judged.signal.claim
     said = f"signal {judged.signal.signal_id}: {claim.direction.value} by {claim.source}"

@@ -15,13 +15,13 @@ from app.foundation.decimal_math import all_to_millionths, is_above, to_milliont
 from app.market.domain.models import Floats
 from app.market.domain.panel import Panel, UnbrokenPanel, until
 from app.scoring.domain.board import Board, Card
-from app.signals.domain.models import Claim, Direction
+from app.signals.domain.models import Direction, SignalClaim
 
 LONGEST_NAME: Final = 64  # of a source, as over HTTP
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SourceInput:
     """The market as a source may see it; `hourly` holds closed bars only, None before the fill.
 
     Bars before a redenomination or a long halt are not there: the others may be differenced.
@@ -33,7 +33,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Idea:
+class GeneratedSignal:
     """What a source says of a symbol; rule and moment name it, so that it is said once."""
 
     symbol: str
@@ -60,10 +60,10 @@ class Idea:
         """Names it at its source, also after a restart."""
         return f"{self.symbol}:{self.rule}:{self.moment}"
 
-    def claim(self, source: str) -> Claim:
+    def claim(self, source: str) -> SignalClaim:
         """As a signal of `source`. The same idea is the same claim, whenever it comes up."""
         data: dict[str, Any] = {"rule": self.rule, "at": self.moment, **self.figures}
-        return Claim(
+        return SignalClaim(
             source=source,
             type=self.rule,
             strength=self.strength,
@@ -76,7 +76,7 @@ class Idea:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Readings:
+class RuleReadings:
     """One rule on all symbols of a panel at its last bar, (N,); NaN where it has nothing to say."""
 
     side: Floats  # +1 up, -1 down, 0 neither
@@ -85,28 +85,28 @@ class Readings:
     figures: Mapping[str, Floats]
 
 
-Rule = Callable[[UnbrokenPanel], Readings | None]  # None: the panel is too short for it
+Rule = Callable[[UnbrokenPanel], RuleReadings | None]  # None: the panel is too short for it
 
 
-def worth_it(readings: Readings, rules: SignalRules) -> Floats:
+def significant_sides(readings: RuleReadings, rules: SignalRules) -> Floats:
     """(N,) the side where the reading is above the thresholds, else 0."""
     strong = all_to_millionths(readings.strength) >= to_millionths(rules.source_strength)
     sure = all_to_millionths(readings.confidence) >= to_millionths(rules.source_confidence)
     return np.where(strong & sure, readings.side, 0.0)
 
 
-def begun(
+def find_new_signals(
     name: str, rule: Rule, panel: UnbrokenPanel, rules: SignalRules, at: datetime
-) -> list[Idea]:
+) -> list[GeneratedSignal]:
     """Ideas of the last bar that were none one bar before: what goes on is said once."""
     now, before = rule(panel), rule(until(panel, -1))
     if now is None:
         return []
-    sides = worth_it(now, rules)
+    sides = significant_sides(now, rules)
     if before is not None:
-        sides = np.where(sides == worth_it(before, rules), 0.0, sides)
+        sides = np.where(sides == significant_sides(before, rules), 0.0, sides)
     return [
-        Idea(
+        GeneratedSignal(
             symbol=panel.symbols[column],
             rule=name,
             at=at,
@@ -119,7 +119,9 @@ def begun(
     ]
 
 
-def chosen(ideas: Iterable[Idea], board: Board, rules: SignalRules) -> list[Idea]:
+def select_signals(
+    ideas: Iterable[GeneratedSignal], board: Board, rules: SignalRules
+) -> list[GeneratedSignal]:
     """Those above the thresholds about symbols that are scored, the strongest first."""
     worth = [
         one
@@ -154,12 +156,12 @@ RULES: Final[Mapping[str, Extreme]] = MappingProxyType(
 )
 
 
-def fundamental_ideas(seen: Seen) -> list[Idea]:
+def find_fundamental_signals(seen: SourceInput) -> list[GeneratedSignal]:
     """Each rule once a day for a symbol; as sure as the symbol's score is."""
     return [idea for name, rule in RULES.items() for idea in _ideas(name, rule, seen.board)]
 
 
-def _ideas(name: str, rule: Extreme, board: Board) -> list[Idea]:
+def _ideas(name: str, rule: Extreme, board: Board) -> list[GeneratedSignal]:
     at = board.as_of.replace(hour=0, minute=0, second=0, microsecond=0)
     known = {
         card.symbol: raw for card in board.cards if (raw := _raw(card, rule.factor)) is not None
@@ -176,7 +178,7 @@ def _ideas(name: str, rule: Extreme, board: Board) -> list[Idea]:
         if card is None or card.confidence is None or (rule.is_of_highs_only and deviation < 0.0):
             continue
         ideas.append(
-            Idea(
+            GeneratedSignal(
                 symbol=symbol,
                 rule=name,
                 at=at,

@@ -9,14 +9,14 @@ from typing import Final
 
 from app.foundation.decimal_math import ONE, to_millionths
 from app.signals.domain.models import Direction
-from app.signals.domain.opinion_pool import earned, shrunk_brier, skill
+from app.signals.domain.opinion_pool import brier_skill, shrunk_brier_score, weights_from_skill
 
 BINS: Final = 10  # of probabilities, equally wide
 UNPROVEN: Final = 0.2  # trust in a source without skill
 SourceKey = tuple[str, str]  # a source and one of its signal types
 
 
-class Kind(StrEnum):
+class ForecastKind(StrEnum):
     """Whose probabilities they are."""
 
     AGENT = "agent"  # that the symbol beats the median
@@ -24,7 +24,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Bin:
+class CalibrationBin:
     """Forecasts of about the same probability."""
 
     number: int  # 0..9, from the lowest
@@ -33,7 +33,7 @@ class Bin:
     came: int = 0  # how often it came so
     squares: float = 0.0  # sum of the squared distances
 
-    def told(self, probability: float, came: bool) -> "Bin":
+    def told(self, probability: float, came: bool) -> "CalibrationBin":
         return replace(
             self,
             outcomes=self.outcomes + 1,
@@ -44,10 +44,10 @@ class Bin:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ForecastRecord:
     """All forecasts of one agent or source whose outcome is known, by how sure they were."""
 
-    bins: tuple[Bin, ...] = ()  # that are not empty, ascending
+    bins: tuple[CalibrationBin, ...] = ()  # that are not empty, ascending
 
     @property
     def outcomes(self) -> int:
@@ -65,7 +65,7 @@ class Record:
     @property
     def skill(self) -> float:
         """1 - BS / 0.25 with 50 outcomes of chance before the first own one: 0 without any."""
-        return skill(shrunk_brier(sum(one.squares for one in self.bins), self.outcomes))
+        return brier_skill(shrunk_brier_score(sum(one.squares for one in self.bins), self.outcomes))
 
     @property
     def calibration_error(self) -> float | None:
@@ -74,39 +74,39 @@ class Record:
             return None
         return sum(abs(one.said - one.came) for one in self.bins) / self.outcomes
 
-    def told(self, probability: float, came: bool) -> "Record":
+    def told(self, probability: float, came: bool) -> "ForecastRecord":
         """With one more outcome."""
-        number = bin_of(probability)
+        number = bin_index(probability)
         known = {one.number: one for one in self.bins}
-        known[number] = known.get(number, Bin(number)).told(probability, came)
-        return Record(tuple(known[one] for one in sorted(known)))
+        known[number] = known.get(number, CalibrationBin(number)).told(probability, came)
+        return ForecastRecord(tuple(known[one] for one in sorted(known)))
 
 
-def claimed(strength: float, confidence: float) -> float:
+def claimed_probability(strength: float, confidence: float) -> float:
     """The probability of being right that a source claims: from 1/2 to 1."""
     return 0.5 + 0.5 * strength * confidence
 
 
-def trust(record: Record) -> float:
+def trust(record: ForecastRecord) -> float:
     """The part k of a source's claim that counts: 0.2 + 0.8 n / (n + 50) max(0, skill).
 
-    `Record.skill` has the factor n / (n + 50) already.
+    `ForecastRecord.skill` has the factor n / (n + 50) already.
     """
     return UNPROVEN + (1.0 - UNPROVEN) * max(0.0, record.skill)
 
 
-def is_proven(record: Record, least: int) -> bool:
+def is_proven(record: ForecastRecord, least: int) -> bool:
     """Whether a source has any skill, which is not known with fewer than `least` outcomes."""
     return record.outcomes >= least and to_millionths(record.skill) > 0
 
 
-def bin_of(probability: float) -> int:
+def bin_index(probability: float) -> int:
     """0..9; one half begins the sixth."""
     return min(to_millionths(probability) * BINS // ONE, BINS - 1)
 
 
-def weights_of(
-    records: Mapping[str, Record], agents: Iterable[str], least: int
+def agent_weights(
+    records: Mapping[str, ForecastRecord], agents: Iterable[str], least: int
 ) -> dict[str, float] | None:
     """Weights that follow skill; None, which is equal weights, while nobody has any.
 
@@ -118,10 +118,10 @@ def weights_of(
         for name in agents
         if name in records and records[name].outcomes >= least
     }
-    return earned(known)
+    return weights_from_skill(known)
 
 
-def is_right(direction: Direction, beat: bool) -> bool | None:
+def outcome_matches(direction: Direction, beat: bool) -> bool | None:
     """Whether a signal was right; None for one that leaned to no side."""
     if direction is Direction.NEUTRAL:
         return None

@@ -25,10 +25,17 @@ from app.portfolio.services.replacement_candidates import contender, correlation
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.proposals import ProposalRepository
 from app.portfolio.storage.replacements import ReplacementRepository
-from app.signals.domain.evaluated_signal import Judged
-from app.signals.domain.models import Direction, Effect, Move, Signal, SignalState, Step
-from app.signals.domain.signal_action import policy_for, reason_of
-from app.signals.services.signal_news import tell
+from app.signals.domain.evaluated_signal import EvaluatedSignal
+from app.signals.domain.models import (
+    Direction,
+    MembershipMove,
+    MembershipStep,
+    Signal,
+    SignalEffect,
+    SignalState,
+)
+from app.signals.domain.signal_action import format_reason, policy_for
+from app.signals.services.signal_news import publish_signals
 from app.signals.storage.signals import SignalEffectRepository, SignalRepository
 
 # A signal stands in the place of having been found better on several boards.
@@ -37,7 +44,7 @@ _WAIVED = frozenset({Block.UNCONFIRMED})
 
 async def step_of(
     signal: Signal, portfolio: Portfolio, grounds: Grounds, unit: UnitOfWork
-) -> Step | str:
+) -> MembershipStep | str:
     """The change, or why there is none."""
     symbol = signal.claim.symbol
     members = tuple(member.symbol for member in portfolio.members)
@@ -48,18 +55,18 @@ async def step_of(
             return f"{symbol} is not a member"
         if grounds.controls.is_pinned(symbol):
             return f"{symbol} is pinned"
-        return Step(Move.REMOVE, symbol)
+        return MembershipStep(MembershipMove.REMOVE, symbol)
     if symbol in members:
         return f"{symbol} is a member already"
     if len(members) < grounds.configuration.max_portfolio_symbols:
         refused = _refused(symbol, members, grounds)
-        return Step(Move.ADD, symbol) if refused is None else refused
+        return MembershipStep(MembershipMove.ADD, symbol) if refused is None else refused
     return await _swap(symbol, portfolio, grounds, unit)
 
 
 async def _swap(
     symbol: str, portfolio: Portfolio, grounds: Grounds, unit: UnitOfWork
-) -> Step | str:
+) -> MembershipStep | str:
     """In the place of the weakest member, if it is better by more than noise and cost."""
     names = [
         one
@@ -88,7 +95,7 @@ async def _swap(
     blocks = [block.value for block in found.blocked_by if block not in _WAIVED]
     if blocks:
         return f"{symbol} does not replace {old}: {', '.join(blocks)}"
-    return Step(Move.REPLACE, symbol, old)
+    return MembershipStep(MembershipMove.REPLACE, symbol, old)
 
 
 def _refused(symbol: str, others: tuple[str, ...], grounds: Grounds) -> str | None:
@@ -110,7 +117,7 @@ Changed = Outcome[MemberView] | Outcome[Removed] | Outcome[Replaced]
 
 async def carried_out(
     portfolio: PortfolioService,
-    step: Step,
+    step: MembershipStep,
     reason: str,
     who: Command,
     ready: Ready,
@@ -122,9 +129,9 @@ async def carried_out(
     async def ends(unit: UnitOfWork, done: MemberView | Removed | Replaced) -> None:
         await within(unit, done.version)
 
-    if step.move is Move.ADD:
+    if step.move is MembershipMove.ADD:
         return await portfolio.add(step.symbol, reason, who, render, Along(ready, ends))
-    if step.move is Move.REMOVE:
+    if step.move is MembershipMove.REMOVE:
         return await portfolio.remove(step.symbol, reason, who, render, Along(ready, ends))
     old = step.old_symbol or ""
     return await portfolio.replace(old, step.symbol, reason, who, render, Along(ready, ends))
@@ -139,16 +146,21 @@ async def applied(unit: UnitOfWork, signal_id: str, version: int, at: datetime) 
     signal = judged.signal.to(SignalState.APPLIED, f"version {version} of the portfolio")
     done = replace(judged, signal=signal)
     await unit.get(SignalRepository).save([done])
-    tell(unit, [done], at)
+    publish_signals(unit, [done], at)
 
 
-def step_in(action: Mapping[str, Any]) -> Step:
+def step_in(action: Mapping[str, Any]) -> MembershipStep:
     """The change that a proposal keeps."""
-    return Step(Move(action["move"]), action["symbol"], action["old_symbol"])
+    return MembershipStep(MembershipMove(action["move"]), action["symbol"], action["old_symbol"])
 
 
 def proposal_of(
-    proposal_id: str, judged: Judged, step: Step, version: int, grounds: Grounds, lasts: timedelta
+    proposal_id: str,
+    judged: EvaluatedSignal,
+    step: MembershipStep,
+    version: int,
+    grounds: Grounds,
+    lasts: timedelta,
 ) -> Proposal:
     """The proposal to do what a signal asks for; it is over when the signal is."""
     verdict = judged.verdict
@@ -158,7 +170,7 @@ def proposal_of(
         "move": step.move.value,
         "symbol": step.symbol,
         "old_symbol": step.old_symbol,
-        "new_symbol": None if step.move is Move.REMOVE else step.symbol,
+        "new_symbol": None if step.move is MembershipMove.REMOVE else step.symbol,
         "evaluation": None if evaluation is None else evaluation.value,
         "score": None if verdict is None else verdict.score,
     }
@@ -168,7 +180,7 @@ def proposal_of(
         subject=step.symbol,
         state=ProposalState.OPEN,
         version=version,
-        reason=reason_of(judged),
+        reason=format_reason(judged),
         action=action,
         opened_at=grounds.at,
         expires_at=min(grounds.at + lasts, judged.signal.expires_at),
@@ -188,8 +200,8 @@ async def _at_once() -> None:
 class Due:
     """A change that the policy lets happen by itself."""
 
-    judged: Judged
-    step: Step
+    judged: EvaluatedSignal
+    step: MembershipStep
     version: int  # of the portfolio that it was decided on
 
 
@@ -228,21 +240,26 @@ class SignalActions:
             policy = policy_for(judged.signal, judged.verdict, rules)
             step = await step_of(judged.signal, portfolio, grounds, unit)
             if isinstance(step, str):
-                effect = Effect(signal_id, policy, None, step, grounds.at)
+                effect = SignalEffect(signal_id, policy, None, step, grounds.at)
             elif policy is Policy.AUTO:
                 return Due(judged, step, portfolio.version)
             elif policy is Policy.PROPOSE:
                 made = await self._propose(unit, judged, step, portfolio.version, grounds)
-                effect = Effect(signal_id, policy, step, None, grounds.at, made.proposal_id)
+                effect = SignalEffect(signal_id, policy, step, None, grounds.at, made.proposal_id)
             else:
-                effect = Effect(signal_id, policy, step, "only observed", grounds.at)
+                effect = SignalEffect(signal_id, policy, step, "only observed", grounds.at)
             await unit.get(SignalEffectRepository).add(effect)
             return None
 
         return decide
 
     async def _propose(
-        self, unit: UnitOfWork, judged: Judged, step: Step, version: int, grounds: Grounds
+        self,
+        unit: UnitOfWork,
+        judged: EvaluatedSignal,
+        step: MembershipStep,
+        version: int,
+        grounds: Grounds,
     ) -> Proposal:
         """A newer signal about the same symbol takes the place of an older proposal."""
         for old in await unit.get(ProposalRepository).all_open(_KINDS):
@@ -269,19 +286,21 @@ class SignalActions:
 
         async def within(unit: UnitOfWork, version: int) -> None:
             now = self.grounds.clock()
-            made = Effect(signal_id, Policy.AUTO, due.step, None, now, version=version)
+            made = SignalEffect(signal_id, Policy.AUTO, due.step, None, now, version=version)
             await unit.get(SignalEffectRepository).add(made)
             await applied(unit, signal_id, version, now)
 
         try:
             await carried_out(
-                self.portfolio, due.step, reason_of(due.judged), who, _at_once, within
+                self.portfolio, due.step, format_reason(due.judged), who, _at_once, within
             )
         except PreconditionFailedError:
             return  # the portfolio is another by now: the next look decides anew
         except (RefusedError, ConflictError) as error:
             now = self.grounds.clock()
-            failed = Effect(signal_id, Policy.AUTO, due.step, f"{error.code}: {error.detail}", now)
+            failed = SignalEffect(
+                signal_id, Policy.AUTO, due.step, f"{error.code}: {error.detail}", now
+            )
             async with self.database.write() as unit:
                 await unit.get(PortfolioRepository).load(for_update=True)
                 if not await unit.get(SignalEffectRepository).of([signal_id]):

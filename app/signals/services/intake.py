@@ -18,10 +18,10 @@ from app.foundation.ports import NewId
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.services.decision_context import Grounds, GroundsNow
-from app.signals.domain.evaluated_signal import Judged
-from app.signals.domain.models import Claim, received
-from app.signals.services.evaluation import Judges, Skills, board_of
-from app.signals.services.signal_news import tell
+from app.signals.domain.evaluated_signal import EvaluatedSignal
+from app.signals.domain.models import SignalClaim, receive_signal
+from app.signals.services.evaluation import SignalEvaluator, Skills, usable_board
+from app.signals.services.signal_news import publish_signals
 from app.signals.storage.signals import Name, SignalRepository
 
 GROUP: Final = 32  # in one transaction; judging more would hold up the event loop
@@ -30,10 +30,10 @@ _RETRY_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class IntakeResult:
     """A signal after its intake; one that its source had sent before is not new."""
 
-    judged: Judged
+    judged: EvaluatedSignal
     is_new: bool
 
 
@@ -41,12 +41,12 @@ class Taken:
 class Submission:
     """What one caller sends; without a `render` nothing is kept under the command's key."""
 
-    claim: Claim
+    claim: SignalClaim
     command: Command
-    render: Render[Taken] | None
+    render: Render[IntakeResult] | None
 
 
-Reply = Outcome[Taken] | Exception
+Reply = Outcome[IntakeResult] | Exception
 
 
 @dataclass(slots=True)
@@ -57,15 +57,15 @@ class SignalIntake:
     grounds: GroundsNow
     once: Once
     new_id: NewId
-    judges: Judges
+    judges: SignalEvaluator
     group: int = GROUP
     most_waiting: int = MOST_WAITING
-    _groups: GroupCommit[Submission, Outcome[Taken]] = field(init=False)
+    _groups: GroupCommit[Submission, Outcome[IntakeResult]] = field(init=False)
 
     def __post_init__(self) -> None:
         self._groups = GroupCommit(self._take_in, _key, self.group, self.most_waiting)
 
-    async def submit(self, submission: Submission) -> Outcome[Taken]:
+    async def submit(self, submission: Submission) -> Outcome[IntakeResult]:
         """Raises what is wrong with it, and RateLimitedError where too many wait."""
         if submission.render is None:
             submission = replace(submission, command=replace(submission.command, once=None))
@@ -103,7 +103,7 @@ class SignalIntake:
         if submission.command.once is None:
             return error
         try:
-            stored: Outcome[Taken] | None = await self.once.begun(unit, submission.command)
+            stored: Outcome[IntakeResult] | None = await self.once.begun(unit, submission.command)
         except ServiceError as other:
             return other
         if stored is None:
@@ -114,10 +114,12 @@ class SignalIntake:
     async def _together(self, unit: UnitOfWork, submissions: Sequence[Submission]) -> list[Reply]:
         grounds = self.grounds(await unit.get(ConfigurationRepository).current())
         replies: dict[int, Reply] = {}
-        claims: dict[int, Claim] = {}
+        claims: dict[int, SignalClaim] = {}
         for at, submission in enumerate(submissions):
             try:
-                stored: Outcome[Taken] | None = await self.once.begun(unit, submission.command)
+                stored: Outcome[IntakeResult] | None = await self.once.begun(
+                    unit, submission.command
+                )
             except ServiceError as error:  # the key is another's, who sees to it
                 replies[at] = error
                 continue
@@ -141,15 +143,15 @@ class SignalIntake:
         return [replies[at] for at in range(len(submissions))]
 
     async def _taken(
-        self, unit: UnitOfWork, claims: Mapping[int, Claim], grounds: Grounds
-    ) -> dict[int, Taken | ServiceError]:
+        self, unit: UnitOfWork, claims: Mapping[int, SignalClaim], grounds: Grounds
+    ) -> dict[int, IntakeResult | ServiceError]:
         """By the place of the claim. Of several under one name the first counts."""
         known = await unit.get(SignalRepository).all_named(
             filter(None, map(_name, claims.values()))
         )
         gate = await self._gate(unit, grounds, claims.values())
-        found: dict[int, Taken | ServiceError] = {}
-        made: dict[int, Judged] = {}
+        found: dict[int, IntakeResult | ServiceError] = {}
+        made: dict[int, EvaluatedSignal] = {}
         names = set(known)
         for at, claim in claims.items():
             name = _name(claim)
@@ -162,15 +164,17 @@ class SignalIntake:
                 names |= set() if name is None else {name}
         new = await unit.get(SignalRepository).add([*made.values()])
         mine = {at: one for at, one in made.items() if one.signal.signal_id in new}
-        tell(unit, mine.values(), grounds.at)
-        found |= {at: Taken(one, is_new=True) for at, one in mine.items()}
+        publish_signals(unit, mine.values(), grounds.at)
+        found |= {at: IntakeResult(one, is_new=True) for at, one in mine.items()}
         known |= {name: made[at] for at in mine if (name := _name(claims[at])) is not None}
         # Of these another process has been quicker.
         known |= await unit.get(SignalRepository).all_named(names - known.keys())
         rest = (at for at in claims if at not in found)
         return found | {at: _again(claims[at], known) for at in rest}
 
-    async def _gate(self, unit: UnitOfWork, grounds: Grounds, claims: Iterable[Claim]) -> "_Gate":
+    async def _gate(
+        self, unit: UnitOfWork, grounds: Grounds, claims: Iterable[SignalClaim]
+    ) -> "_Gate":
         skills = await self.judges.skills(unit, grounds.configuration.signals, claims)
         return _Gate(grounds, self.judges, skills, await unit.get(SignalRepository).pending_count())
 
@@ -180,11 +184,11 @@ class _Gate:
     """What new signals meet: thresholds, what waits before them, and the judges."""
 
     grounds: Grounds
-    judges: Judges
+    judges: SignalEvaluator
     skills: Skills
     waiting: int
 
-    def let_in(self, new_id: NewId, claim: Claim) -> Judged:
+    def let_in(self, new_id: NewId, claim: SignalClaim) -> EvaluatedSignal:
         """Raises RateLimitedError and RefusedError."""
         rules = self.grounds.configuration.signals
         if self.waiting >= rules.most_pending:
@@ -193,13 +197,13 @@ class _Gate:
                 f"{self.waiting} signals wait to be judged.",
                 retry_after_s=_RETRY_S,
             )
-        signal = received(new_id(), claim, self.grounds.at, rules)
-        board = board_of(self.grounds)
+        signal = receive_signal(new_id(), claim, self.grounds.at, rules)
+        board = usable_board(self.grounds)
         may_wait = self.waiting or self.judges.asks_outside
         if signal.is_pending and board is not None and not may_wait:
             return self.judges.judged(signal, self.grounds, board, self.skills)
         self.waiting += signal.is_pending
-        return Judged(signal)
+        return EvaluatedSignal(signal)
 
 
 def _key(submission: Submission) -> Hashable | None:
@@ -207,25 +211,27 @@ def _key(submission: Submission) -> Hashable | None:
     return None if submission.command.once is None else submission.command.once.key
 
 
-def _name(claim: Claim) -> Name | None:
+def _name(claim: SignalClaim) -> Name | None:
     return None if claim.source_id is None else (claim.source, claim.source_id)
 
 
-def _spelled(claim: Claim, grounds: Grounds) -> Claim:
+def _spelled(claim: SignalClaim, grounds: Grounds) -> SignalClaim:
     """The claim with the standard spelling of its symbol. Raises RefusedError."""
     if claim.symbol is None:
         return claim
     return replace(claim, symbol=grounds.resolve(claim.symbol).symbol)
 
 
-def _again(claim: Claim, known: Mapping[Name, Judged]) -> Taken | ServiceError:
+def _again(
+    claim: SignalClaim, known: Mapping[Name, EvaluatedSignal]
+) -> IntakeResult | ServiceError:
     """What its source has sent under this name before, if that said the same."""
     name = _name(claim)
     if name is None or name not in known:
         raise LookupError("a signal was there and is not")
     found = known[name]
     if found.signal.claim.same_content(claim):
-        return Taken(found, is_new=False)
+        return IntakeResult(found, is_new=False)
     return ConflictError(
         Code.SIGNAL_CONFLICT,
         "Its source has sent another signal under this name.",

@@ -12,13 +12,13 @@ from app.foundation.sql.database import BULK_STATEMENT_S, Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.services.decision_context import Grounds, GroundsNow
 from app.scoring.domain.board import Board
-from app.signals.domain.evaluated_signal import Judged
-from app.signals.domain.models import Claim, Signal
-from app.signals.domain.track_record import Record, SignalCounts, SourceKey
-from app.signals.services.evaluation import Judges, Skills, board_of
-from app.signals.services.external_agents import Asked
-from app.signals.services.intake import MOST_WAITING, SignalIntake, Submission, Taken
-from app.signals.services.signal_news import tell
+from app.signals.domain.evaluated_signal import EvaluatedSignal
+from app.signals.domain.models import Signal, SignalClaim
+from app.signals.domain.track_record import ForecastRecord, SignalCounts, SourceKey
+from app.signals.services.evaluation import SignalEvaluator, Skills, usable_board
+from app.signals.services.external_agents import ExternalVotes
+from app.signals.services.intake import MOST_WAITING, IntakeResult, SignalIntake, Submission
+from app.signals.services.signal_news import publish_signals
 from app.signals.storage.outcomes import OutcomeCounts, SignalOutcomeRepository
 from app.signals.storage.signals import SignalRepository
 from app.signals.storage.statistics import SignalCountRepository, SignalRecordRepository
@@ -28,7 +28,7 @@ Position = tuple[datetime, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Requeued:
+class RequeueResult:
     """What became of those that had failed."""
 
     queued: int
@@ -36,7 +36,7 @@ class Requeued:
 
 
 @dataclass(frozen=True, slots=True)
-class Cleared:
+class CleanupResult:
     expired: int
     removed: int
 
@@ -47,13 +47,13 @@ class SignalStatistics:
 
     counts: SignalCounts
     outcomes: OutcomeCounts
-    agents: Mapping[str, Record]
-    sources: Mapping[SourceKey, Record]
+    agents: Mapping[str, ForecastRecord]
+    sources: Mapping[SourceKey, ForecastRecord]
     weights: Mapping[str, float] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Signals:
+class SignalService:
     """What is decided is one transaction: a signal with its verdict is there, or neither.
 
     Signals that come at the same time share theirs.
@@ -63,7 +63,7 @@ class Signals:
     grounds: GroundsNow
     once: Once
     new_id: NewId
-    judges: Judges = field(default_factory=Judges)
+    judges: SignalEvaluator = field(default_factory=SignalEvaluator)
     batch: int = BATCH  # as many are judged in one transaction
     most_at_once: int = MOST_WAITING  # posts that wait for their turn
     _intake: SignalIntake = field(init=False)
@@ -80,8 +80,8 @@ class Signals:
         object.__setattr__(self, "_intake", intake)
 
     async def submit(
-        self, claim: Claim, command: Command, render: Render[Taken] | None = None
-    ) -> Outcome[Taken]:
+        self, claim: SignalClaim, command: Command, render: Render[IntakeResult] | None = None
+    ) -> Outcome[IntakeResult]:
         """The signal, judged at once where that can be and none waits before it.
 
         The same one of the same source again is the one that there is. Raises RefusedError
@@ -96,27 +96,27 @@ class Signals:
         Without a board to decide on they wait on, up to their end.
         """
         most = self.batch if limit is None else limit
-        asked = await self._asked(most) if self.judges.asks_outside else Asked()
+        asked = await self._asked(most) if self.judges.asks_outside else ExternalVotes()
 
         async def change(unit: UnitOfWork) -> int:
             grounds = self.grounds(await unit.get(ConfigurationRepository).current())
             taken = await unit.get(SignalRepository).take(most)
             claims = [one.claim for one in taken]
             skills = await self.judges.skills(unit, grounds.configuration.signals, claims)
-            done = list(self._settled(taken, grounds, board_of(grounds), skills, asked))
+            done = list(self._settled(taken, grounds, usable_board(grounds), skills, asked))
             await unit.get(SignalRepository).save(done)
-            tell(unit, done, grounds.at)
+            publish_signals(unit, done, grounds.at)
             return len(done)
 
         return await self.database.run(change)
 
-    async def _asked(self, limit: int) -> Asked:
+    async def _asked(self, limit: int) -> ExternalVotes:
         """What agents from outside say of the oldest that wait; nothing is locked meanwhile."""
         async with self.database.read() as unit:
             waiting = await unit.get(SignalRepository).pending(limit)
             grounds = self.grounds(await unit.get(ConfigurationRepository).current())
-        board = board_of(grounds)
-        return Asked() if board is None else await self.judges.ask(waiting, grounds, board)
+        board = usable_board(grounds)
+        return ExternalVotes() if board is None else await self.judges.ask(waiting, grounds, board)
 
     async def clear_queue(self) -> int:
         """Judges until nothing waits that can be; how many have left the queue.
@@ -133,7 +133,7 @@ class Signals:
             if some < self.batch:
                 return done
 
-    async def get(self, signal_id: str) -> Judged:
+    async def get(self, signal_id: str) -> EvaluatedSignal:
         """Raises NotFoundError."""
         async with self.database.read() as unit:
             return await unit.get(SignalRepository).one(signal_id)
@@ -145,7 +145,7 @@ class Signals:
 
     async def processed(
         self, hours: int, limit: int, before: Position | None = None
-    ) -> tuple[Judged, ...]:
+    ) -> tuple[EvaluatedSignal, ...]:
         """What has left the queue within the last `hours`, the last first."""
         since = self.grounds.clock() - timedelta(hours=hours)
         async with self.database.read() as unit:
@@ -166,33 +166,33 @@ class Signals:
             )
 
     async def reprocess_failed(
-        self, max_retries: int, command: Command, render: Render[Requeued] | None = None
-    ) -> Outcome[Requeued]:
+        self, max_retries: int, command: Command, render: Render[RequeueResult] | None = None
+    ) -> Outcome[RequeueResult]:
         """Those that nobody could judge, back in the queue unless tried again so often already."""
 
-        async def change(unit: UnitOfWork) -> Requeued:
+        async def change(unit: UnitOfWork) -> RequeueResult:
             now = self.grounds.clock()
             failed = await unit.get(SignalRepository).failed(max_retries + 1, BATCH)
             ended = [one.expired(now) for one in failed]
             pairs = zip(ended, failed, strict=True)
             after = [one.again() if one is old else one for one, old in pairs]
-            moved = [Judged(one) for one in after]
+            moved = [EvaluatedSignal(one) for one in after]
             await unit.get(SignalRepository).save(moved)
-            tell(unit, moved, now)
+            publish_signals(unit, moved, now)
             queued = sum(one.is_pending for one in after)
-            return Requeued(queued, len(after) - queued)
+            return RequeueResult(queued, len(after) - queued)
 
         return await self.once.run(command, change, render)
 
     async def cleanup(
-        self, older_than: timedelta, command: Command, render: Render[Cleared] | None = None
-    ) -> Outcome[Cleared]:
+        self, older_than: timedelta, command: Command, render: Render[CleanupResult] | None = None
+    ) -> Outcome[CleanupResult]:
         """Ends what is over (up to 1000); drops what was rejected, expired or failed before.
 
         What was approved stays: effects rest on it.
         """
 
-        async def change(unit: UnitOfWork) -> Cleared:
+        async def change(unit: UnitOfWork) -> CleanupResult:
             return await self._cleared(unit, older_than)
 
         return await self.once.run(command, change, render)
@@ -202,12 +202,15 @@ class Signals:
         async with self.database.write(BULK_STATEMENT_S) as unit:
             return (await self._cleared(unit, older_than)).removed
 
-    async def _cleared(self, unit: UnitOfWork, older_than: timedelta) -> Cleared:
+    async def _cleared(self, unit: UnitOfWork, older_than: timedelta) -> CleanupResult:
         now = self.grounds.clock()
-        over = [Judged(one.expired(now)) for one in await unit.get(SignalRepository).overdue(now)]
+        over = [
+            EvaluatedSignal(one.expired(now))
+            for one in await unit.get(SignalRepository).overdue(now)
+        ]
         await unit.get(SignalRepository).save(over)
-        tell(unit, over, now)
-        return Cleared(len(over), await unit.get(SignalRepository).forget(now - older_than))
+        publish_signals(unit, over, now)
+        return CleanupResult(len(over), await unit.get(SignalRepository).forget(now - older_than))
 
     def _settled(
         self,
@@ -215,11 +218,11 @@ class Signals:
         grounds: Grounds,
         board: Board | None,
         skills: Skills,
-        asked: Asked,
-    ) -> Iterable[Judged]:
+        asked: ExternalVotes,
+    ) -> Iterable[EvaluatedSignal]:
         for signal in taken:
             ended = signal.expired(grounds.at)
             if ended is not signal:
-                yield Judged(ended)
+                yield EvaluatedSignal(ended)
             elif board is not None and self.judges.may_judge(signal, board, asked):
                 yield self.judges.judged(signal, grounds, board, skills, asked)

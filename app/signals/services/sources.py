@@ -12,10 +12,16 @@ from app.foundation.errors import ConflictError, RateLimitedError, RefusedError
 from app.foundation.idempotency import Command
 from app.market.domain.models import Interval
 from app.market.domain.panel import unbroken
-from app.signals.domain.sources import FUNDAMENTAL, Idea, Seen, chosen, fundamental_ideas
-from app.signals.domain.technical_source import TECHNICAL, technical_ideas
-from app.signals.services.evaluation import board_of
-from app.signals.services.service import Signals
+from app.signals.domain.sources import (
+    FUNDAMENTAL,
+    GeneratedSignal,
+    SourceInput,
+    find_fundamental_signals,
+    select_signals,
+)
+from app.signals.domain.technical_source import TECHNICAL, find_technical_signals
+from app.signals.services.evaluation import usable_board
+from app.signals.services.service import SignalService
 
 TIMEOUT_S: Final = 30.0
 _ACTOR: Final = "sources"
@@ -28,7 +34,7 @@ class SignalSource(Protocol):
     @property
     def name(self) -> str: ...
 
-    async def ideas(self, seen: Seen) -> Sequence[Idea]:
+    async def ideas(self, seen: SourceInput) -> Sequence[GeneratedSignal]:
         """What it has to say now; it may say the same again."""
         ...
 
@@ -36,15 +42,15 @@ class SignalSource(Protocol):
 class TechnicalSource:
     name = TECHNICAL
 
-    async def ideas(self, seen: Seen) -> Sequence[Idea]:
-        return await asyncio.to_thread(technical_ideas, seen)
+    async def ideas(self, seen: SourceInput) -> Sequence[GeneratedSignal]:
+        return await asyncio.to_thread(find_technical_signals, seen)
 
 
 class FundamentalSource:
     name = FUNDAMENTAL
 
-    async def ideas(self, seen: Seen) -> Sequence[Idea]:
-        return fundamental_ideas(seen)
+    async def ideas(self, seen: SourceInput) -> Sequence[GeneratedSignal]:
+        return find_fundamental_signals(seen)
 
 
 BUILT_IN: Final[tuple[SignalSource, ...]] = (TechnicalSource(), FundamentalSource())
@@ -54,7 +60,7 @@ BUILT_IN: Final[tuple[SignalSource, ...]] = (TechnicalSource(), FundamentalSourc
 class SignalSources:
     """A source that fails or takes too long says nothing, and the others go on."""
 
-    signals: Signals
+    signals: SignalService
     sources: tuple[SignalSource, ...] = BUILT_IN
     timeout_s: float = TIMEOUT_S
     _board_id: str | None = field(default=None, init=False)
@@ -69,22 +75,22 @@ class SignalSources:
         async with self.signals.database.read() as unit:
             configuration = await unit.get(ConfigurationRepository).current()
         grounds = self.signals.grounds(configuration)
-        board = board_of(grounds)
+        board = usable_board(grounds)
         if board is None or board.run_id == self._board_id:
             return 0
         rules = configuration.signals
         hourly = grounds.market.panel(Interval.HOUR)
-        seen = Seen(board, None if hourly is None else unbroken(hourly), rules)
+        seen = SourceInput(board, None if hourly is None else unbroken(hourly), rules)
         new, said = 0, set()
         for source in self.sources:
             if rules.sources.get(source.name, True):
-                ideas = chosen(await self._said(source, seen), board, rules)
+                ideas = select_signals(await self._said(source, seen), board, rules)
                 new += await self._send(source.name, ideas)
                 said |= {(source.name, idea.key) for idea in ideas}
         self._board_id, self._sent = board.run_id, frozenset(said)
         return new
 
-    async def _said(self, source: SignalSource, seen: Seen) -> Sequence[Idea]:
+    async def _said(self, source: SignalSource, seen: SourceInput) -> Sequence[GeneratedSignal]:
         try:
             async with asyncio.timeout(self.timeout_s):
                 return await source.ideas(seen)
@@ -92,7 +98,7 @@ class SignalSources:
             _log.warning("source_failed", source=source.name, cause=type(error).__name__)
             return ()
 
-    async def _send(self, name: str, ideas: Sequence[Idea]) -> int:
+    async def _send(self, name: str, ideas: Sequence[GeneratedSignal]) -> int:
         """Raises RateLimitedError where too many wait: the board is looked at again later."""
         new = 0
         for idea in ideas:

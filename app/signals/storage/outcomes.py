@@ -9,9 +9,9 @@ from sqlalchemy import Row, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.foundation.sql.statements import insert
-from app.signals.domain.evaluated_signal import Judged
+from app.signals.domain.evaluated_signal import EvaluatedSignal
 from app.signals.domain.models import Direction
-from app.signals.domain.outcomes import Outcome, Window
+from app.signals.domain.outcomes import OutcomeWindow, SignalOutcome
 from app.signals.storage.tables import signal_outcomes as table
 from app.signals.storage.tables import signals
 
@@ -32,7 +32,7 @@ class OpenOutcome:
     direction: Direction
     strength: float
     confidence: float
-    outcome: Outcome
+    outcome: SignalOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Booking:
     """An outcome as it is booked, and for whom it counts."""
 
     signal_id: str
-    outcome: Outcome
+    outcome: SignalOutcome
     counts_for_agents: bool
     counts_for_source: bool
 
@@ -56,7 +56,7 @@ class OutcomeCounts:
 class SignalOutcomeRepository:
     connection: AsyncConnection
 
-    async def open(self, judged: Iterable[Judged]) -> None:
+    async def open(self, judged: Iterable[EvaluatedSignal]) -> None:
         """Nothing where a verdict is held to nothing; one that is there stays as it is."""
         rows = [
             {
@@ -77,12 +77,12 @@ class SignalOutcomeRepository:
                 insert(self.connection, table).on_conflict_do_nothing(), rows
             )
 
-    async def of(self, signal_ids: Iterable[str]) -> dict[str, Outcome]:
+    async def of(self, signal_ids: Iterable[str]) -> dict[str, SignalOutcome]:
         """By signal; those without one are left out."""
         wanted = select(table).where(table.c.signal_id.in_([*signal_ids]))
         return {row.signal_id: _outcome(row) for row in await self.connection.execute(wanted)}
 
-    async def windows(self, now: datetime) -> tuple[Window, ...]:
+    async def windows(self, now: datetime) -> tuple[OutcomeWindow, ...]:
         """Those over by then in which something is open, the first that ended first."""
         wanted = (
             select(table.c.starts_at, table.c.ends_at)
@@ -90,10 +90,10 @@ class SignalOutcomeRepository:
             .distinct()
             .order_by(table.c.ends_at, table.c.starts_at)
         )
-        return tuple(Window(*row) for row in await self.connection.execute(wanted))
+        return tuple(OutcomeWindow(*row) for row in await self.connection.execute(wanted))
 
     async def take(
-        self, window: Window, limit: int, symbols: Iterable[str] | None = None
+        self, window: OutcomeWindow, limit: int, symbols: Iterable[str] | None = None
     ) -> tuple[OpenOutcome, ...]:
         """Open ones of a window, of some symbols only or of all; locked, in the order of ids."""
         claimed = (signals.c.direction, signals.c.strength, signals.c.confidence)
@@ -110,7 +110,7 @@ class SignalOutcomeRepository:
             wanted = wanted.where(table.c.symbol.in_([*symbols]))
         return tuple(_open(row) for row in await self.connection.execute(wanted))
 
-    async def symbols(self, window: Window) -> frozenset[str]:
+    async def symbols(self, window: OutcomeWindow) -> frozenset[str]:
         """That an open outcome of the window is about."""
         wanted = select(table.c.symbol).where(
             table.c.booked_at.is_(None),
@@ -189,9 +189,9 @@ def _open(row: Row[Any]) -> OpenOutcome:
     )
 
 
-def _outcome(row: Row[Any]) -> Outcome:
-    return Outcome(
-        window=Window(row.starts_at, row.ends_at),
+def _outcome(row: Row[Any]) -> SignalOutcome:
+    return SignalOutcome(
+        window=OutcomeWindow(row.starts_at, row.ends_at),
         booked_at=row.booked_at,
         beat=row.beat,
         gain=row.gain,

@@ -11,17 +11,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.configuration.domain.sections import Policy
 from app.foundation.errors import Code, NotFoundError
 from app.foundation.sql.statements import insert
-from app.signals.domain.consensus import Evaluation, Recommendation, Verdict, Vote
-from app.signals.domain.evaluated_signal import Judged
+from app.signals.domain.consensus import Consensus, Recommendation, SignalEvaluation, Vote
+from app.signals.domain.evaluated_signal import EvaluatedSignal
 from app.signals.domain.models import (
     PENDING,
-    Claim,
     Direction,
-    Effect,
-    Move,
+    MembershipMove,
+    MembershipStep,
     Signal,
+    SignalClaim,
+    SignalEffect,
     SignalState,
-    Step,
 )
 from app.signals.storage.outcomes import SignalOutcomeRepository
 from app.signals.storage.tables import signal_effects as table
@@ -46,12 +46,12 @@ class SignalEffectRepository:
         )
         return tuple(row.signal_id for row in await self.connection.execute(wanted))
 
-    async def of(self, signal_ids: Iterable[str]) -> dict[str, Effect]:
+    async def of(self, signal_ids: Iterable[str]) -> dict[str, SignalEffect]:
         """By signal; those without an effect are left out."""
         wanted = select(table).where(table.c.signal_id.in_([*signal_ids]))
         return {row.signal_id: _effect(row) for row in await self.connection.execute(wanted)}
 
-    async def add(self, effect: Effect) -> None:
+    async def add(self, effect: SignalEffect) -> None:
         step = effect.step
         row = {
             "signal_id": effect.signal_id,
@@ -73,9 +73,13 @@ class SignalEffectRepository:
         )
 
 
-def _effect(row: Row[Any]) -> Effect:
-    step = None if row.move is None else Step(Move(row.move), row.symbol, row.old_symbol)
-    return Effect(
+def _effect(row: Row[Any]) -> SignalEffect:
+    step = (
+        None
+        if row.move is None
+        else MembershipStep(MembershipMove(row.move), row.symbol, row.old_symbol)
+    )
+    return SignalEffect(
         signal_id=row.signal_id,
         policy=Policy(row.policy),
         step=step,
@@ -91,7 +95,7 @@ _FIGURES: Final = (
 )  # fmt: skip
 
 
-def row_of(judged: Judged) -> dict[str, Any]:
+def row_of(judged: EvaluatedSignal) -> dict[str, Any]:
     signal, claim, verdict = judged.signal, judged.signal.claim, judged.verdict
     row = {
         "signal_id": signal.signal_id,
@@ -137,7 +141,7 @@ def vote_row_of(signal_id: str, vote: Vote) -> dict[str, Any]:
 
 
 def signal_of(row: Row[Any]) -> Signal:
-    claim = Claim(
+    claim = SignalClaim(
         source=row.source,
         type=row.type,
         strength=row.strength,
@@ -161,11 +165,11 @@ def signal_of(row: Row[Any]) -> Signal:
     )
 
 
-def judged_of(row: Row[Any], votes: Sequence[Vote]) -> Judged:
+def judged_of(row: Row[Any], votes: Sequence[Vote]) -> EvaluatedSignal:
     if row.verdict_reason is None:
-        return Judged(signal_of(row))
-    verdict = Verdict(
-        evaluation=None if row.evaluation is None else Evaluation(row.evaluation),
+        return EvaluatedSignal(signal_of(row))
+    verdict = Consensus(
+        evaluation=None if row.evaluation is None else SignalEvaluation(row.evaluation),
         score=row.score,
         approvals=row.approvals,
         voted=row.voted,
@@ -173,7 +177,7 @@ def judged_of(row: Row[Any], votes: Sequence[Vote]) -> Judged:
         reason=row.verdict_reason,
         is_weighed_by_skill=row.by_skill,
     )
-    return Judged(signal_of(row), verdict, row.board_id, row.configuration_version)
+    return EvaluatedSignal(signal_of(row), verdict, row.board_id, row.configuration_version)
 
 
 def vote_of(row: Row[Any]) -> Vote:
@@ -200,7 +204,7 @@ class SignalRepository:
 
     connection: AsyncConnection
 
-    async def add(self, judged: Sequence[Judged]) -> frozenset[str]:
+    async def add(self, judged: Sequence[EvaluatedSignal]) -> frozenset[str]:
         """The ids of those that are new, all at once.
 
         Nothing is written where its source has sent one of that name already: two of one name
@@ -218,11 +222,11 @@ class SignalRepository:
         await self._cast([one for one in judged if one.signal.signal_id in new])
         return new
 
-    async def named(self, source: str, source_id: str) -> Judged:
+    async def named(self, source: str, source_id: str) -> EvaluatedSignal:
         """The one that has this name at its source. Raises NotFoundError."""
         return _only([*(await self.all_named([(source, source_id)])).values()])
 
-    async def all_named(self, names: Iterable[Name]) -> dict[Name, Judged]:
+    async def all_named(self, names: Iterable[Name]) -> dict[Name, EvaluatedSignal]:
         """Those that have these names at their sources; a name that nobody gave is left out."""
         wanted = [*names]
         if not wanted:
@@ -233,7 +237,7 @@ class SignalRepository:
             for one in await self._some(named, len(wanted))
         }
 
-    async def one(self, signal_id: str) -> Judged:
+    async def one(self, signal_id: str) -> EvaluatedSignal:
         """Raises NotFoundError."""
         return _only(await self._some(signals.c.signal_id == signal_id))
 
@@ -276,10 +280,10 @@ class SignalRepository:
         )
         return tuple(map(signal_of, await self.connection.execute(wanted)))
 
-    async def save(self, judged: Iterable[Judged]) -> None:
+    async def save(self, judged: Iterable[EvaluatedSignal]) -> None:
         """New states; with a verdict, its votes in the place of earlier ones. All at once."""
-        with_verdict: list[Judged] = []
-        without: list[Judged] = []
+        with_verdict: list[EvaluatedSignal] = []
+        without: list[EvaluatedSignal] = []
         for one in judged:
             (without if one.verdict is None else with_verdict).append(one)
         for some in (without, with_verdict):
@@ -300,7 +304,7 @@ class SignalRepository:
             )
             await self._cast(with_verdict)
 
-    async def _cast(self, judged: Sequence[Judged]) -> None:
+    async def _cast(self, judged: Sequence[EvaluatedSignal]) -> None:
         """Votes, and the outcomes that they will be held to."""
         votes = [
             vote_row_of(one.signal.signal_id, vote)
@@ -335,7 +339,7 @@ class SignalRepository:
 
     async def processed(
         self, since: datetime, limit: int, before: Position | None = None
-    ) -> tuple[Judged, ...]:
+    ) -> tuple[EvaluatedSignal, ...]:
         """What has left the queue since then, the last first, with its votes."""
         wanted = signals.c.settled_at >= since
         if before is not None:
@@ -360,7 +364,7 @@ class SignalRepository:
             await self.connection.execute(delete(part).where(part.c.signal_id.in_(theirs)))
         return (await self.connection.execute(delete(signals).where(old))).rowcount
 
-    async def _some(self, condition: Any, limit: int = 1) -> tuple[Judged, ...]:
+    async def _some(self, condition: Any, limit: int = 1) -> tuple[EvaluatedSignal, ...]:
         order = (signals.c.settled_at.desc(), signals.c.signal_id.desc())
         wanted = select(signals).where(condition).order_by(*order).limit(limit)
         rows = (await self.connection.execute(wanted)).all()
@@ -382,7 +386,7 @@ class SignalRepository:
         )
 
 
-def _only(found: Sequence[Judged]) -> Judged:
+def _only(found: Sequence[EvaluatedSignal]) -> EvaluatedSignal:
     if not found:
         raise NotFoundError(Code.NOT_FOUND, "There is no signal with this id.")
     return found[0]

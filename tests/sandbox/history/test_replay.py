@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from app.sandbox.exchange import Exchange
+from app.sandbox.exchange import LocalExchange
 from app.sandbox.history.replay import decimals_of, kucoin_base
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import application
@@ -69,8 +69,8 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def exchange_of(path: Path, **options: Any) -> Exchange:
-    return Exchange(SandboxOptions(replay=path, **options), lambda: 0.0, lambda: 0.0)
+def exchange_of(path: Path, **options: Any) -> LocalExchange:
+    return LocalExchange(SandboxOptions(replay=path, **options), lambda: 0.0, lambda: 0.0)
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from app.sandbox.history.universe import (
-    chosen,
     full_universe,
     multiplier_for,
     quarterly,
+    select_contracts,
     tick_digits_for,
     tickers,
     usual_turnover,
@@ -60,13 +60,13 @@ def test_turnover_is_zipf_like_with_a_thin_tail() -> None:
 
 def test_a_short_list_keeps_the_odd_and_the_liquid() -> None:
     listings = full_universe(START_MS)
-    picked = [listings[index] for index in chosen(listings, 45)]
+    picked = [listings[index] for index in select_contracts(listings, 45)]
     assert len(picked) == 45
     assert {"XBTUSDTM", "ETHUSDTM", "XBTUSDM", "XBTUSDCM", "XBTMZ26", "4USDTM"} <= {
         item.symbol for item in picked
     }
-    assert [item.symbol for item in (listings[i] for i in chosen(listings, 2))] == [
+    assert [item.symbol for item in (listings[i] for i in select_contracts(listings, 2))] == [
         "XBTUSDTM",
         "ETHUSDTM",
     ]
-    assert chosen(listings, None) == chosen(listings, 5_000) == list(range(556))
+    assert select_contracts(listings, None) == select_contracts(listings, 5_000) == list(range(556))

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from app.cli.sandbox import READY_DAYS
-from app.sandbox.exchange import Exchange
+from app.sandbox.exchange import LocalExchange
 from app.sandbox.history.bars import (
     CLOSE,
     HIGH,
     LOW,
     OPEN,
     Bars,
-    aggregate,
-    split,
+    aggregate_bars,
+    split_bars,
     within,
 )
 from app.sandbox.history.synthetic import PAST_DAYS, synthetic_history, whole_market
@@ -34,8 +34,8 @@ def test_a_split_bar_aggregates_to_itself(seed: int) -> None:
     ticks[silent] = ticks[silent, :1]
     parent = Bars(ticks, lots, np.multiply(lots, 3.5, dtype=np.float64))
     noise = rng.normal(0.0, 1.0, (rows, count, 2))
-    children = split(parent, count, noise, np.ones(count), rng.random(rows) * 0.8)
-    whole = aggregate(children)
+    children = split_bars(parent, count, noise, np.ones(count), rng.random(rows) * 0.8)
+    whole = aggregate_bars(children)
     np.testing.assert_array_equal(whole.ticks, parent.ticks)
     np.testing.assert_array_equal(whole.lots, parent.lots)
     np.testing.assert_allclose(whole.turnover, parent.turnover)
@@ -180,6 +180,6 @@ def test_a_delisted_contract_trades_until_its_end(small: Shop) -> None:
 
 def test_the_command_makes_hours_ready_and_no_minutes() -> None:
     options = SandboxOptions(contracts=20, ready_days=READY_DAYS)
-    exchange = Exchange(options, lambda: START_MS / 1000, lambda: 0.0)
+    exchange = LocalExchange(options, lambda: START_MS / 1000, lambda: 0.0)
     assert len(exchange.market._hours) >= 121
     assert not exchange.market._minutes

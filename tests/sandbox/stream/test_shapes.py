@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from app.sandbox.exchange import Exchange
+from app.sandbox.exchange import LocalExchange
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import application
 from tests.sandbox.conftest import Shop, data
@@ -151,7 +151,7 @@ async def replayed(client: Client, one: Line, seconds: float, clock: list[float]
 async def test_a_replay_streams_until_its_market_ends(tmp_path: Path) -> None:
     clock = [1000.0]
     options = SandboxOptions(replay=write_csv(tmp_path / "c.csv", candles()))
-    exchange = Exchange(options, lambda: clock[0], lambda: 0.0)
+    exchange = LocalExchange(options, lambda: clock[0], lambda: 0.0)
     async with TestClient(TestServer(application(exchange))) as client, line(client) as one:
         await control(client, "stream", connection_life_ms=30 * DAY_MS)
         await one.subscribe("/contractMarket/tickerV2:XBTUSDTM")

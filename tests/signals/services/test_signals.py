@@ -19,7 +19,7 @@ from app.scoring.services.service import Scoring
 from app.signals.domain.events import SignalChanged
 from app.signals.domain.models import SignalState
 from app.signals.domain.track_record import SignalQueue
-from app.signals.services.evaluation import Judges
+from app.signals.services.evaluation import SignalEvaluator
 from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.signal_world import claim, informed
 
@@ -81,7 +81,7 @@ async def test_what_was_not_committed_is_judged_by_the_next(desk: Desk) -> None:
     class DiedError(Exception):
         pass
 
-    class Dying(Judges):
+    class Dying(SignalEvaluator):
         def judged(self, *_: Any) -> Any:
             raise DiedError
 

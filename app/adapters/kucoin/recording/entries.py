@@ -31,7 +31,7 @@ _KINDS: Final[tuple[type[ServiceError], ...]] = (
 _BY_NAME: Final = {kind.__name__: kind for kind in _KINDS}
 
 
-class Header(msgspec.Struct, frozen=True, array_like=True):
+class RecordingHeader(msgspec.Struct, frozen=True, array_like=True):
     """The first entry: all that a player needs to know besides the payloads."""
 
     source: str
@@ -43,14 +43,14 @@ class Header(msgspec.Struct, frozen=True, array_like=True):
     is_streaming: bool = False  # the configured feed mode, which age limits follow
 
 
-class Began(msgspec.Struct, frozen=True, array_like=True, tag="began"):
+class StepStarted(msgspec.Struct, frozen=True, array_like=True, tag="began"):
     """A step is done now."""
 
     at: float
     step: Step
 
 
-class Configured(msgspec.Struct, frozen=True, array_like=True, tag="configured"):
+class ConfigurationApplied(msgspec.Struct, frozen=True, array_like=True, tag="configured"):
     """From here on other business settings are in force."""
 
     at: float
@@ -58,7 +58,7 @@ class Configured(msgspec.Struct, frozen=True, array_like=True, tag="configured")
     version: int
 
 
-class Asked(msgspec.Struct, frozen=True, array_like=True, tag="asked"):
+class RequestSent(msgspec.Struct, frozen=True, array_like=True, tag="asked"):
     """A request is about to leave."""
 
     at: float
@@ -67,7 +67,7 @@ class Asked(msgspec.Struct, frozen=True, array_like=True, tag="asked"):
     query: dict[str, str]
 
 
-class Attempt(msgspec.Struct, frozen=True, array_like=True):
+class RecordedAttempt(msgspec.Struct, frozen=True, array_like=True):
     """One answer as it came, unpacked; or why none came."""
 
     status: int | None
@@ -75,7 +75,7 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True):
     fault: str | None = None
 
 
-class Refusal(msgspec.Struct, frozen=True, array_like=True):
+class RecordedError(msgspec.Struct, frozen=True, array_like=True):
     """What the request came to, where that was no data."""
 
     kind: str
@@ -85,7 +85,7 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
     facts: dict[str, str]
 
     @classmethod
-    def of(cls, error: ServiceError) -> "Refusal":
+    def of(cls, error: ServiceError) -> "RecordedError":
         kind = next((one for one in _KINDS if isinstance(error, one)), UnavailableError)
         return cls(
             kind.__name__, error.code.value, error.detail, error.retry_after_s, dict(error.facts)
@@ -99,15 +99,15 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
         )
 
 
-class Answered(msgspec.Struct, frozen=True, array_like=True, tag="answered"):
+class ResponseReceived(msgspec.Struct, frozen=True, array_like=True, tag="answered"):
     """The request has come to its end, after so many attempts; none where it could not leave."""
 
     at: float
-    attempts: tuple[Attempt, ...]
-    refusal: Refusal | None = None
+    attempts: tuple[RecordedAttempt, ...]
+    refusal: RecordedError | None = None
 
 
-class Heard(msgspec.Struct, frozen=True, array_like=True, tag="heard"):
+class FrameReceived(msgspec.Struct, frozen=True, array_like=True, tag="heard"):
     """One frame of market data as it came over a connection, by the number of that."""
 
     at: float
@@ -115,7 +115,7 @@ class Heard(msgspec.Struct, frozen=True, array_like=True, tag="heard"):
     text: bytes
 
 
-class Live(msgspec.Struct, frozen=True, array_like=True, tag="live"):
+class LiveTopicsChanged(msgspec.Struct, frozen=True, array_like=True, tag="live"):
     """What is heard without having missed anything, as far as it is not as before."""
 
     at: float
@@ -123,29 +123,39 @@ class Live(msgspec.Struct, frozen=True, array_like=True, tag="live"):
     lost: tuple[Topic, ...]
 
 
-class Flushed(msgspec.Struct, frozen=True, array_like=True, tag="flushed"):
+class FramesApplied(msgspec.Struct, frozen=True, array_like=True, tag="flushed"):
     """What was heard until now was used now."""
 
     at: float
 
 
-class Scored(msgspec.Struct, frozen=True, array_like=True, tag="scored"):
+class BoardComputed(msgspec.Struct, frozen=True, array_like=True, tag="scored"):
     """The board that was made where the tape was recorded."""
 
     at: float
     board: BoardLine
 
 
-class Ended(msgspec.Struct, frozen=True, array_like=True, tag="ended"):
+class RecordingEnded(msgspec.Struct, frozen=True, array_like=True, tag="ended"):
     """Nothing follows: the recording was ended, not cut off."""
 
     at: float
 
 
-Entry = Began | Configured | Asked | Answered | Heard | Live | Flushed | Scored | Ended
+Entry = (
+    StepStarted
+    | ConfigurationApplied
+    | RequestSent
+    | ResponseReceived
+    | FrameReceived
+    | LiveTopicsChanged
+    | FramesApplied
+    | BoardComputed
+    | RecordingEnded
+)
 
 
-def query_of(params: Mapping[str, str]) -> dict[str, str]:
+def sorted_query(params: Mapping[str, str]) -> dict[str, str]:
     """The parameters in one order, whoever named them."""
     return dict(sorted(params.items()))
 
@@ -158,17 +168,17 @@ _LEVEL: Final = 6
 _BLOCK: Final = struct.Struct("<II")
 _LENGTH: Final = struct.Struct("<I")
 _ENCODE: Final = msgspec.msgpack.Encoder(decimal_format="string").encode
-_HEADER: Final = msgspec.msgpack.Decoder(Header)
+_HEADER: Final = msgspec.msgpack.Decoder(RecordingHeader)
 _ENTRY: Final = msgspec.msgpack.Decoder(Entry)
 
 
-class TapeWriter:
+class RecordingWriter:
     """Writes a new file. Raises FileExistsError for one that is there, OSError as files do.
 
     `level` is how hard it packs, 0 to 9; 0 suits a file that is packed as a whole afterwards.
     """
 
-    def __init__(self, path: Path, header: Header, level: int = _LEVEL) -> None:
+    def __init__(self, path: Path, header: RecordingHeader, level: int = _LEVEL) -> None:
         self._level = level
         self._file: BinaryIO = path.open("xb")
         self._waiting = bytearray()
@@ -185,7 +195,7 @@ class TapeWriter:
         if len(self._waiting) >= BLOCK_BYTES or entry.at - self._since >= BLOCK_S:
             self.flush()
 
-    def _add(self, entry: Entry | Header) -> None:
+    def _add(self, entry: Entry | RecordingHeader) -> None:
         packed = _ENCODE(entry)
         self._waiting += _LENGTH.pack(len(packed)) + packed
 
@@ -218,14 +228,14 @@ class TapeWriter:
 
 
 @dataclass(slots=True)
-class TapeReader:
+class RecordingReader:
     """Reads a file from its beginning. Raises TapeError for what is no tape, OSError as files do.
 
     `cut` says after the last entry what is wrong with the rest of the file; None if it is whole.
     """
 
     path: Path
-    header: Header = field(init=False)
+    header: RecordingHeader = field(init=False)
     cut: str | None = field(default=None, init=False)
     _file: BinaryIO = field(init=False, repr=False)
     _first: list[bytes] = field(init=False, repr=False)

@@ -7,14 +7,19 @@ from functools import partial
 
 from app.adapters.kucoin import limits as routes
 from app.adapters.kucoin.exchange import KucoinExchange, ignore_request
-from app.adapters.kucoin.limits import Dice, KucoinLimits
-from app.adapters.kucoin.recording.rest import PlayedRest, RecordedWire, RecordingRest
-from app.adapters.kucoin.recording.sessions import Player, Recorder
-from app.adapters.kucoin.recording.stream import FrameStream, RecordedStream, TapedStream, played
-from app.adapters.kucoin.rest import RestClient, Surroundings
+from app.adapters.kucoin.limits import KucoinLimits, RandomSource
+from app.adapters.kucoin.recording.rest import RecordingRest, RecordingTransport, ReplayedRest
+from app.adapters.kucoin.recording.sessions import SessionPlayer, SessionRecorder
+from app.adapters.kucoin.recording.stream import (
+    FrameStream,
+    RecordedStream,
+    ReplayedStream,
+    connect_player,
+)
+from app.adapters.kucoin.rest import RestClient, RestDependencies
 from app.adapters.kucoin.stream import protocol
-from app.adapters.kucoin.stream.protocol import StreamTerms, Ticket
-from app.adapters.kucoin.transport import Wire, open_session
+from app.adapters.kucoin.stream.protocol import StreamLimits, StreamTicket
+from app.adapters.kucoin.transport import AiohttpTransport, open_session
 from app.foundation.data_status import DataSource
 from app.research.domain.recording import TapeClock
 
@@ -22,8 +27,8 @@ _NOWHERE = "http://tape.invalid"  # a session is never used there
 
 
 @asynccontextmanager
-async def open_recorded(
-    tape: Recorder,
+async def open_recording(
+    tape: SessionRecorder,
     clock: TapeClock,
     *,
     base_url: str,
@@ -31,21 +36,21 @@ async def open_recorded(
     now: Callable[[], datetime],
     monotonic: Callable[[], float],
     sleep: Callable[[float], Awaitable[None]],
-    dice: Dice,
+    dice: RandomSource,
     limits: KucoinLimits,
 ) -> AsyncIterator[tuple[KucoinExchange, RecordedStream]]:
     """Limits and retries go by `now` and `monotonic`, all that is read from answers by the tape."""
     async with open_session(limits) as session:
-        wire = RecordedWire(Wire(session, base_url, limits))
-        around = Surroundings(now, monotonic, sleep, dice, ignore_request)
+        wire = RecordingTransport(AiohttpTransport(session, base_url, limits))
+        around = RestDependencies(now, monotonic, sleep, dice, ignore_request)
         rest = RestClient(wire, limits, around)
 
-        async def ticket() -> Ticket:
+        async def ticket() -> StreamTicket:
             # A key for one connection: nobody may use it later, so it is not on the tape.
-            read = partial(protocol.ticket, base_url=base_url)
+            read = partial(protocol.parse_ticket, base_url=base_url)
             return await rest.get(routes.BULLET, read, {}, patience_s=limits.patience_s)
 
-        frames = FrameStream(ticket, terms=StreamTerms(), monotonic=monotonic, dice=dice)
+        frames = FrameStream(ticket, terms=StreamLimits(), monotonic=monotonic, dice=dice)
         exchange = KucoinExchange(
             session,
             base_url=base_url,
@@ -61,14 +66,14 @@ async def open_recorded(
 
 
 @asynccontextmanager
-async def open_played(
-    tape: Player,
+async def open_replay(
+    tape: SessionPlayer,
     clock: TapeClock,
     *,
     source: DataSource,
     sleep: Callable[[float], Awaitable[None]],
-    dice: Dice,
-) -> AsyncIterator[tuple[KucoinExchange, TapedStream]]:
+    dice: RandomSource,
+) -> AsyncIterator[tuple[KucoinExchange, ReplayedStream]]:
     """Its answers are those of the tape; it opens no connection."""
     limits = KucoinLimits()
     async with open_session(limits) as session:
@@ -81,8 +86,8 @@ async def open_played(
             sleep=sleep,
             dice=dice,
             limits=limits,
-            rest=PlayedRest(tape, clock),
+            rest=ReplayedRest(tape, clock),
         )
-        stream = TapedStream()
-        played(stream, tape)
+        stream = ReplayedStream()
+        connect_player(stream, tape)
         yield exchange, stream

@@ -9,10 +9,16 @@ from typing import Final, TypeVar
 
 from app.adapters.kucoin.limiter import SILENT
 from app.adapters.kucoin.limits import Endpoint
-from app.adapters.kucoin.recording.entries import Attempt
-from app.adapters.kucoin.recording.sessions import Player, Recorder
-from app.adapters.kucoin.rest import Link, Rest
-from app.adapters.kucoin.transport import Answer, Asks, Fault, Good, judge
+from app.adapters.kucoin.recording.entries import RecordedAttempt
+from app.adapters.kucoin.recording.sessions import SessionPlayer, SessionRecorder
+from app.adapters.kucoin.rest import LinkTracker, RestApi
+from app.adapters.kucoin.transport import (
+    ExchangeResponse,
+    HttpTransport,
+    RequestFailure,
+    RequestSuccess,
+    interpret_response,
+)
 from app.foundation.errors import ServiceError
 from app.market.domain.models import ExchangeLink
 from app.research.domain.recording import TapeClock, TapeError
@@ -21,13 +27,13 @@ T = TypeVar("T")
 _NO_WAIT: Final = 0.0
 
 
-class RecordedWire:
+class RecordingTransport:
     """A wire that remembers what came of one request; others pass it too, unnoticed."""
 
-    def __init__(self, wire: Asks) -> None:
+    def __init__(self, wire: HttpTransport) -> None:
         self._wire = wire
         self._path = ""
-        self._attempts: list[Attempt] = []
+        self._attempts: list[RecordedAttempt] = []
 
     def expect(self, path: str) -> None:
         """From now on requests of this path are meant."""
@@ -36,17 +42,17 @@ class RecordedWire:
 
     async def ask(
         self, method: str, path: str, params: Mapping[str, str], within_s: float
-    ) -> Answer | Fault:
+    ) -> ExchangeResponse | RequestFailure:
         outcome = await self._wire.ask(method, path, params, within_s)
         if path != self._path:
             return outcome
-        if isinstance(outcome, Answer):
-            self._attempts.append(Attempt(outcome.status, outcome.body))
+        if isinstance(outcome, ExchangeResponse):
+            self._attempts.append(RecordedAttempt(outcome.status, outcome.body))
         else:
-            self._attempts.append(Attempt(None, b"", outcome.error.detail))
+            self._attempts.append(RecordedAttempt(None, b"", outcome.error.detail))
         return outcome
 
-    def emptied(self) -> tuple[Attempt, ...]:
+    def emptied(self) -> tuple[RecordedAttempt, ...]:
         """What came of it, and an end of the watch."""
         found = tuple(self._attempts)
         self.expect("")
@@ -56,7 +62,7 @@ class RecordedWire:
 class RecordingRest:
     """Requests one after the other; each is on the tape before its answer is used."""
 
-    def __init__(self, rest: Rest, wire: RecordedWire, tape: Recorder) -> None:
+    def __init__(self, rest: RestApi, wire: RecordingTransport, tape: SessionRecorder) -> None:
         self._rest = rest
         self._wire = wire
         self._tape = tape
@@ -91,13 +97,13 @@ class RecordingRest:
         return read(found[0])
 
 
-class PlayedRest:
+class ReplayedRest:
     """Answers from a tape; nothing leaves the process."""
 
-    def __init__(self, tape: Player, clock: TapeClock) -> None:
+    def __init__(self, tape: SessionPlayer, clock: TapeClock) -> None:
         self._tape = tape
         self._clock = clock
-        self._link = Link(now=clock.now, monotonic=clock.monotonic)
+        self._link = LinkTracker(now=clock.now, monotonic=clock.monotonic)
 
     def link(self) -> ExchangeLink:
         return self._link.report(_NO_WAIT)
@@ -124,8 +130,8 @@ class PlayedRest:
         last = given.attempts[-1] if given.attempts else None
         if last is None or last.status is None:
             raise TapeError(f"the tape has data of {path}, and no answer that holds it")
-        outcome = judge(Answer(last.status, SILENT, last.body), endpoint)
-        if not isinstance(outcome, Good):
+        outcome = interpret_response(ExchangeResponse(last.status, SILENT, last.body), endpoint)
+        if not isinstance(outcome, RequestSuccess):
             raise TapeError(f"the answer to {path} was data when it was recorded")
         self._link.success(sent_at)
         return read(outcome.data)

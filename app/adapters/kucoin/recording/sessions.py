@@ -4,21 +4,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from app.adapters.kucoin.recording.entries import (
-    Answered,
-    Asked,
-    Attempt,
-    Began,
-    Configured,
-    Ended,
+    BoardComputed,
+    ConfigurationApplied,
     Entry,
-    Flushed,
-    Heard,
-    Live,
-    Refusal,
-    Scored,
-    TapeReader,
-    TapeWriter,
-    query_of,
+    FrameReceived,
+    FramesApplied,
+    LiveTopicsChanged,
+    RecordedAttempt,
+    RecordedError,
+    RecordingEnded,
+    RecordingReader,
+    RecordingWriter,
+    RequestSent,
+    ResponseReceived,
+    StepStarted,
+    sorted_query,
 )
 from app.foundation.errors import ServiceError
 from app.market.domain.stream import Topic
@@ -27,15 +27,17 @@ from app.research.domain.recording import BoardLine, EndOfTapeError, Step, TapeC
 E = TypeVar("E", bound=Entry)
 
 
-def _unheard(entry: Heard | Live | Flushed | Configured) -> None:
+def _ignore_entry(
+    entry: FrameReceived | LiveTopicsChanged | FramesApplied | ConfigurationApplied,
+) -> None:
     """Nobody listens."""
 
 
-class Recorder:
+class SessionRecorder:
     """Writes entries as they happen; `clock` stands at the newest of them."""
 
     def __init__(
-        self, writer: TapeWriter, clock: TapeClock, monotonic: Callable[[], float]
+        self, writer: RecordingWriter, clock: TapeClock, monotonic: Callable[[], float]
     ) -> None:
         self._writer = writer
         self._clock = clock
@@ -46,28 +48,30 @@ class Recorder:
         return self._clock.mono
 
     def began(self, step: Step) -> None:
-        self._writer.write(Began(self._now(), step))
+        self._writer.write(StepStarted(self._now(), step))
 
     def configured(self, configuration: Mapping[str, Any], version: int) -> None:
-        self._writer.write(Configured(self._now(), dict(configuration), version))
+        self._writer.write(ConfigurationApplied(self._now(), dict(configuration), version))
 
     def asked(self, method: str, path: str, params: Mapping[str, str]) -> None:
-        self._writer.write(Asked(self._now(), method, path, query_of(params)))
+        self._writer.write(RequestSent(self._now(), method, path, sorted_query(params)))
 
-    def answered(self, attempts: tuple[Attempt, ...], refusal: ServiceError | None) -> None:
-        told = None if refusal is None else Refusal.of(refusal)
-        self._writer.write(Answered(self._now(), attempts, told))
+    def answered(self, attempts: tuple[RecordedAttempt, ...], refusal: ServiceError | None) -> None:
+        told = None if refusal is None else RecordedError.of(refusal)
+        self._writer.write(ResponseReceived(self._now(), attempts, told))
 
-    def heard(self, at: float, line: int, text: bytes) -> Heard:
+    def heard(self, at: float, line: int, text: bytes) -> FrameReceived:
         """A frame that came at `at`, which may be a while ago."""
         self._clock.move(at)
-        return self._written(Heard(at, line, text))
+        return self._written(FrameReceived(at, line, text))
 
-    def live(self, gained: Mapping[Topic, float], lost: Iterable[Topic]) -> Live:
-        return self._written(Live(self._now(), tuple(sorted(gained.items())), tuple(sorted(lost))))
+    def live(self, gained: Mapping[Topic, float], lost: Iterable[Topic]) -> LiveTopicsChanged:
+        return self._written(
+            LiveTopicsChanged(self._now(), tuple(sorted(gained.items())), tuple(sorted(lost)))
+        )
 
-    def flushed(self) -> Flushed:
-        return self._written(Flushed(self._now()))
+    def flushed(self) -> FramesApplied:
+        return self._written(FramesApplied(self._now()))
 
     def _written(self, entry: E) -> E:
         self._writer.write(entry)
@@ -75,57 +79,62 @@ class Recorder:
 
     def scored(self, board: BoardLine) -> None:
         """No time passes: the clock stands where the board was made."""
-        self._writer.write(Scored(self._clock.mono, board))
+        self._writer.write(BoardComputed(self._clock.mono, board))
 
     def flush(self) -> None:
         self._writer.flush()
 
     def ended(self) -> None:
-        self._writer.write(Ended(self._now()))
+        self._writer.write(RecordingEnded(self._now()))
 
 
-class Player:
+class SessionPlayer:
     """Gives entries in their order, each only to who asks for just that one.
 
     Whoever asks for something else is not who recorded it: TapeError. EndOfTapeError where there
     is nothing more, in the middle of a step too.
     """
 
-    def __init__(self, reader: TapeReader, clock: TapeClock) -> None:
+    def __init__(self, reader: RecordingReader, clock: TapeClock) -> None:
         self._entries: Iterator[Entry] = iter(reader)
         self._clock = clock
         self._next: Entry | None = None
         self.is_ended = False  # it was ended, not cut off
-        self.stream: Callable[[Heard | Live | Flushed], None] = _unheard
-        self.configured: Callable[[Configured], None] = _unheard
+        self.stream: Callable[[FrameReceived | LiveTopicsChanged | FramesApplied], None] = (
+            _ignore_entry
+        )
+        self.configured: Callable[[ConfigurationApplied], None] = _ignore_entry
 
     def began(self) -> Step:
         """The next step; what was told before it is told on the way, other settings too."""
-        while isinstance(found := self._look(), Heard | Live | Flushed | Configured):
+        while isinstance(
+            found := self._look(),
+            FrameReceived | LiveTopicsChanged | FramesApplied | ConfigurationApplied,
+        ):
             self._next = None
             self._clock.move(found.at)
-            if isinstance(found, Configured):
+            if isinstance(found, ConfigurationApplied):
                 self.configured(found)
             else:
                 self.stream(found)
-        return self._take(Began, "begins no step").step
+        return self._take(StepStarted, "begins no step").step
 
     def asked(self, method: str, path: str, params: Mapping[str, str]) -> None:
-        given = self._take(Asked, f"has no {method} {path}")
-        if (given.method, given.path, given.query) != (method, path, query_of(params)):
+        given = self._take(RequestSent, f"has no {method} {path}")
+        if (given.method, given.path, given.query) != (method, path, sorted_query(params)):
             raise TapeError(
                 f"the tape asks {given.method} {given.path} {given.query} where the replay asks"
-                f" {method} {path} {query_of(params)}: it was recorded by other code"
+                f" {method} {path} {sorted_query(params)}: it was recorded by other code"
             )
 
-    def answered(self) -> Answered:
-        return self._take(Answered, "has no answer")
+    def answered(self) -> ResponseReceived:
+        return self._take(ResponseReceived, "has no answer")
 
     def scored(self) -> BoardLine | None:
         """The board that was made here; None where the recording has none."""
-        if not isinstance(self._look(), Scored):
+        if not isinstance(self._look(), BoardComputed):
             return None
-        return self._take(Scored, "has no board").board
+        return self._take(BoardComputed, "has no board").board
 
     def _look(self) -> Entry | None:
         if self._next is None:
@@ -134,7 +143,7 @@ class Player:
 
     def _take(self, kind: type[E], otherwise: str) -> E:
         found = self._look()
-        if found is None or isinstance(found, Ended):
+        if found is None or isinstance(found, RecordingEnded):
             self.is_ended = found is not None
             raise EndOfTapeError("the tape is at its end")
         if not isinstance(found, kind):

@@ -8,13 +8,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final
 
-from app.adapters.kucoin.limits import Dice
-from app.adapters.kucoin.recording.entries import Flushed, Heard, Live
-from app.adapters.kucoin.recording.sessions import Player, Recorder
-from app.adapters.kucoin.stream.frames import Frame, frame_of, topic_name
+from app.adapters.kucoin.limits import RandomSource
+from app.adapters.kucoin.recording.entries import FrameReceived, FramesApplied, LiveTopicsChanged
+from app.adapters.kucoin.recording.sessions import SessionPlayer, SessionRecorder
+from app.adapters.kucoin.stream.frames import StreamFrame, parse_frame, topic_name
 from app.adapters.kucoin.stream.market_stream import KucoinStream
-from app.adapters.kucoin.stream.message_buffer import Inbox
-from app.adapters.kucoin.stream.protocol import StreamTerms, Ticket
+from app.adapters.kucoin.stream.message_buffer import MessageBuffer
+from app.adapters.kucoin.stream.protocol import StreamLimits, StreamTicket
 from app.adapters.kucoin.stream.socket import Message
 from app.foundation.errors import ServiceError
 from app.market.domain.stream import NO_STREAM, Listener, StreamFacts, Told, Topic
@@ -23,12 +23,12 @@ MOST_FRAMES: Final = 500_000  # that wait while something is asked for; further 
 _Frame = tuple[float, int, bytes]  # when, on which connection, what
 
 
-class TapedStream:
+class ReplayedStream:
     """The `MarketStream` port over entries; pure: equal entries, equal news."""
 
     def __init__(self) -> None:
         self._topics: dict[str, Topic] = {}
-        self._inbox = Inbox()
+        self._inbox = MessageBuffer()
         self._live: dict[Topic, float] = {}
         self.listener: Listener | None = None
 
@@ -48,23 +48,23 @@ class TapedStream:
         """Nothing runs by itself here."""
         del listener, beat
 
-    def apply(self, entry: Heard | Live | Flushed) -> None:
+    def apply(self, entry: FrameReceived | LiveTopicsChanged | FramesApplied) -> None:
         """The next thing that happened."""
         match entry:
-            case Heard():
+            case FrameReceived():
                 self._heard(entry.text, entry.at)
-            case Live():
+            case LiveTopicsChanged():
                 gone = set(entry.lost)
                 kept = {one: since for one, since in self._live.items() if one not in gone}
                 self._live = kept | dict(entry.gained)
-            case Flushed():
+            case FramesApplied():
                 if (listener := self.listener) is None:
                     return
                 if told := self._inbox.take(self._live, listener.exchange_ms()):
                     listener.told(told)
 
     def _heard(self, text: bytes, at: float) -> None:
-        frame = frame_of(text)
+        frame = parse_frame(text)
         topic, listener = self._topics.get(frame.topic), self.listener
         if topic is None or listener is None:
             return
@@ -74,14 +74,16 @@ class TapedStream:
         self._inbox.doubtful.clear()
 
 
-class _Passing(Inbox):
+class _PassThroughBuffer(MessageBuffer):
     """Keeps nothing: every message goes on as it came."""
 
     def __init__(self, passed: Callable[[float, bytes], None]) -> None:
         super().__init__()
         self._passed = passed
 
-    def put(self, topic: Topic, frame: Frame, text: bytes, now: float, exchange_ms: int) -> None:
+    def put(
+        self, topic: Topic, frame: StreamFrame, text: bytes, now: float, exchange_ms: int
+    ) -> None:
         del topic, frame, exchange_ms
         self.messages += 1
         self.last = now
@@ -93,17 +95,17 @@ class FrameStream(KucoinStream):
 
     def __init__(
         self,
-        ticket: Callable[[], Awaitable[Ticket]],
+        ticket: Callable[[], Awaitable[StreamTicket]],
         *,
-        terms: StreamTerms,
+        terms: StreamLimits,
         monotonic: Callable[[], float],
-        dice: Dice,
+        dice: RandomSource,
     ) -> None:
         super().__init__(ticket, terms=terms, monotonic=monotonic, dice=dice)
         self.frames: deque[_Frame] = deque()
         self.lost = 0
         self._arriving = 0  # the connection
-        self._inbox = _Passing(self._passed)
+        self._inbox = _PassThroughBuffer(self._passed)
 
     def _received(self, serial: int, now: float, messages: Sequence[Message]) -> None:
         self._arriving = serial
@@ -116,13 +118,13 @@ class FrameStream(KucoinStream):
             self.frames.append((now, self._arriving, text))
 
 
-class RecordedStream(TapedStream):
+class RecordedStream(ReplayedStream):
     """The same port over real connections: everything is on the tape before it is used.
 
     It is used only where nothing else goes on, in `drain`; what comes in between waits.
     """
 
-    def __init__(self, stream: FrameStream, tape: Recorder) -> None:
+    def __init__(self, stream: FrameStream, tape: SessionRecorder) -> None:
         super().__init__()
         self._stream = stream
         self._tape = tape
@@ -198,6 +200,6 @@ class RecordedStream(TapedStream):
         return 0  # nobody judges there
 
 
-def played(stream: TapedStream, player: Player) -> None:
+def connect_player(stream: ReplayedStream, player: SessionPlayer) -> None:
     """From now on what was told is told again, in its place between the steps."""
     player.stream = stream.apply

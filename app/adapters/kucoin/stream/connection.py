@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Self
 
-from app.adapters.kucoin.limits import Dice
+from app.adapters.kucoin.limits import RandomSource
 from app.adapters.kucoin.stream.protocol import (
     Action,
     AskTicket,
@@ -15,8 +15,8 @@ from app.adapters.kucoin.stream.protocol import (
     Control,
     Open,
     Send,
-    StreamTerms,
-    Ticket,
+    StreamLimits,
+    StreamTicket,
 )
 from app.adapters.kucoin.stream.topics import SUBSCRIBE, UNSUBSCRIBE, Subscriptions
 from app.foundation.backoff import full_jitter_s
@@ -41,14 +41,14 @@ _OPEN: Final = frozenset({Phase.SUBSCRIBING, Phase.CATCHING_UP, Phase.LIVE})
 
 
 @dataclass(slots=True)
-class Line:
+class StreamConnection:
     """From ticket to ticket: connect, welcome, subscribe, catch up, live; and again when it fails.
 
     `serial` is that of the present attempt. What it wants done goes to `out`.
     """
 
-    terms: StreamTerms
-    dice: Dice
+    terms: StreamLimits
+    dice: RandomSource
     out: list[Action]
     due: float  # not to connect before that
     serial: int
@@ -64,7 +64,7 @@ class Line:
     failed: str | None = None  # why, until the fleet has read it
     _failures: int = 0
     _name: str = ""
-    _ticket: Ticket | None = None
+    _ticket: StreamTicket | None = None
     _numbers: int = 0
     _next_ping: float = 0.0
     _ping: float | None = None  # deadline of the answer
@@ -86,7 +86,7 @@ class Line:
         self._enter(Phase.TICKET, now)
         self.out.append(AskTicket(serial))
 
-    def ticket(self, ticket: Ticket, now: float) -> None:
+    def ticket(self, ticket: StreamTicket, now: float) -> None:
         if self.phase is Phase.TICKET:
             self._ticket = ticket
             self._name = f"{int(self.dice.random() * 2**48):012x}"

@@ -3,25 +3,25 @@
 from collections import Counter, deque
 from collections.abc import Iterable
 
-from app.adapters.kucoin.limits import Dice
-from app.adapters.kucoin.stream.connection import Line, Phase
-from app.adapters.kucoin.stream.protocol import Action, Close, Control, StreamTerms, Ticket
+from app.adapters.kucoin.limits import RandomSource
+from app.adapters.kucoin.stream.connection import Phase, StreamConnection
+from app.adapters.kucoin.stream.protocol import Action, Close, Control, StreamLimits, StreamTicket
 from app.adapters.kucoin.stream.topics import Subscriptions
 from app.market.domain.stream import Topic
 
 
-class Fleet:
+class ConnectionPool:
     """Takes events with their time, one after the other; each gives what is to be done.
 
     Pure: the same events, times and dice give the same actions. Events of an attempt that was
     given up change nothing.
     """
 
-    def __init__(self, terms: StreamTerms, dice: Dice) -> None:
+    def __init__(self, terms: StreamLimits, dice: RandomSource) -> None:
         self.terms = terms
         self.failures: Counter[str] = Counter()
         self.rotations = 0
-        self.lines: list[Line] = []
+        self.lines: list[StreamConnection] = []
         self._dice = dice
         self._out: list[Action] = []
         self._serials = 0
@@ -78,7 +78,7 @@ class Fleet:
             self._rotate(line, now)
         return self._taken()
 
-    def ticket(self, serial: int, ticket: Ticket, now: float) -> list[Action]:
+    def ticket(self, serial: int, ticket: StreamTicket, now: float) -> list[Action]:
         if (line := self._line(serial)) is not None:
             line.ticket(ticket, now)
         return self._taken()
@@ -137,7 +137,7 @@ class Fleet:
 
     # --- how
 
-    def _settle(self, line: Line, now: float) -> None:
+    def _settle(self, line: StreamConnection, now: float) -> None:
         """Reads what a line could not do itself."""
         if line.failed is not None:
             self.failures[line.failed] += 1
@@ -155,7 +155,7 @@ class Fleet:
         if not line.topics.wanted and line in self.lines:
             self._remove(line, "empty")
 
-    def _rotate(self, line: Line, now: float) -> None:
+    def _rotate(self, line: StreamConnection, now: float) -> None:
         heir = line.successor
         if heir is None:
             if line.is_live and now >= line.rotate_at:
@@ -184,7 +184,7 @@ class Fleet:
             room = self.terms.topics_per_line - len(line.topics.wanted)
             line.add([left.popleft() for _ in range(min(room, len(left)))])
 
-    def _with_room(self, *, own: bool) -> Line | None:
+    def _with_room(self, *, own: bool) -> StreamConnection | None:
         """A line that may take more; one of its own is a new one, while there are not many."""
         alike = [line for line in self.lines if line.is_own is own]
         if own and len(alike) < self.terms.own_lines:
@@ -195,14 +195,16 @@ class Fleet:
                 return line
         return None
 
-    def _new(self, now: float, *, own: bool) -> Line:
+    def _new(self, now: float, *, own: bool) -> StreamConnection:
         topics = Subscriptions(self.terms)
-        line = Line(self.terms, self._dice, self._out, now, self._serial(), topics, is_own=own)
+        line = StreamConnection(
+            self.terms, self._dice, self._out, now, self._serial(), topics, is_own=own
+        )
         line.since = now
         self.lines.append(line)
         return line
 
-    def _remove(self, line: Line, reason: str) -> None:
+    def _remove(self, line: StreamConnection, reason: str) -> None:
         self.lines.remove(line)
         if line.phase is not Phase.WAITING:
             self._out.append(Close(line.serial, reason))
@@ -216,7 +218,7 @@ class Fleet:
         row.append(now)
         return True
 
-    def _line(self, serial: int) -> Line | None:
+    def _line(self, serial: int) -> StreamConnection | None:
         for line in self.lines:
             if line.serial == serial and line.phase is not Phase.WAITING:
                 return line

@@ -32,7 +32,7 @@ _UNITS: Final = (  # a second of each, and how it becomes ms; most stamps are of
 )  # fmt: skip
 
 
-class Stamp(msgspec.Struct, gc=False):
+class MessageStamp(msgspec.Struct, gc=False):
     """What tells which of two messages is the newer one."""
 
     ts: int | None = None
@@ -42,7 +42,7 @@ class Stamp(msgspec.Struct, gc=False):
     granularity: int | None = None
 
 
-class Frame(msgspec.Struct, gc=False):
+class StreamFrame(msgspec.Struct, gc=False):
     """What has to be known of every frame; old messages lack even the type."""
 
     type: str = "message"
@@ -50,7 +50,7 @@ class Frame(msgspec.Struct, gc=False):
     subject: str = ""
     id: str | int | None = None
     code: int | str | None = None
-    data: Stamp | str | None = None
+    data: MessageStamp | str | None = None
 
 
 class _Bare(msgspec.Struct, gc=False):
@@ -63,7 +63,7 @@ class _Bare(msgspec.Struct, gc=False):
     code: int | str | None = None
 
 
-_FRAME: Final = msgspec.json.Decoder(Frame)
+_FRAME: Final = msgspec.json.Decoder(StreamFrame)
 _BARE: Final = msgspec.json.Decoder(_Bare)
 _encode = msgspec.json.Encoder().encode
 
@@ -73,7 +73,7 @@ def topic_name(topic: Topic) -> str:
     return f"{_CHANNELS[topic.kind]}:{topic.code}{_TAILS.get(topic.kind, '')}"
 
 
-def command(sent: Send) -> bytes:
+def encode_command(sent: Send) -> bytes:
     """A command as it is sent; the topics of one command are of one kind."""
     if not sent.topics:
         return _encode({"id": sent.number, "type": sent.kind})
@@ -90,16 +90,16 @@ def command(sent: Send) -> bytes:
     )
 
 
-def frame_of(text: bytes) -> Frame:
+def parse_frame(text: bytes) -> StreamFrame:
     """What it is; without data where these are none that we know."""
     try:
         return _FRAME.decode(text)
     except (ValueError, RecursionError):
-        bare = decoded(_BARE, text)
-        return Frame(bare.type, bare.topic, bare.subject, bare.id, bare.code)
+        bare = decode_message(_BARE, text)
+        return StreamFrame(bare.type, bare.topic, bare.subject, bare.id, bare.code)
 
 
-def control_of(frame: Frame) -> Control:
+def parse_control(frame: StreamFrame) -> Control:
     """A welcome, ack, pong or error; the id comes back as text whatever it was sent as."""
     number = None if frame.id is None else str(frame.id)
     if frame.type != "error":
@@ -111,17 +111,17 @@ def control_of(frame: Frame) -> Control:
     return Control("error", number, code, frame.data if isinstance(frame.data, str) else "")
 
 
-def stamp_of(frame: Frame) -> tuple[int, int | None]:
+def message_stamp(frame: StreamFrame) -> tuple[int, int | None]:
     """Exchange time in ms and sequence of a message.
 
     A bar is of the second at which it was told, so each of its messages counts.
     """
-    if not isinstance(frame.data, Stamp):
+    if not isinstance(frame.data, MessageStamp):
         raise UnreadableError("a message without data")
-    return stamped(frame.data)
+    return stamp_from_data(frame.data)
 
 
-def stamped(found: Stamp) -> tuple[int, int | None]:
+def stamp_from_data(found: MessageStamp) -> tuple[int, int | None]:
     """Exchange time in ms and sequence, as a message's data say them."""
     stamp = found.ts
     if stamp is None:
@@ -130,19 +130,19 @@ def stamped(found: Stamp) -> tuple[int, int | None]:
         return stamp // 1_000_000, found.sequence
     if stamp is None:
         raise UnreadableError("a message without time")
-    return ms_of(stamp), found.sequence
+    return parse_ms(stamp), found.sequence
 
 
-def kind_of(topic: Topic, frame: Frame) -> object:
+def conflation_key(topic: Topic, frame: StreamFrame) -> object:
     """Messages of one topic that say the same thing: of these the newest replaces the others."""
     if topic.kind is not _INSTRUMENT:
         return frame.topic
-    if frame.subject == FUNDING and isinstance(frame.data, Stamp):
+    if frame.subject == FUNDING and isinstance(frame.data, MessageStamp):
         return frame.topic, frame.subject, frame.data.granularity == PREDICTED
     return frame.topic, frame.subject
 
 
-def decoded(decoder: msgspec.json.Decoder[T], text: bytes) -> T:
+def decode_message(decoder: msgspec.json.Decoder[T], text: bytes) -> T:
     """Raises UnreadableError."""
     try:
         return decoder.decode(text)
@@ -150,7 +150,7 @@ def decoded(decoder: msgspec.json.Decoder[T], text: bytes) -> T:
         raise UnreadableError("not a frame of the exchange") from None
 
 
-def ms_of(stamp: int) -> int:
+def parse_ms(stamp: int) -> int:
     """A time as epoch milliseconds, its unit (s, ms, us, ns) told by magnitude."""
     for per_second, times, parts in _UNITS:
         if YEAR_2015_S * per_second <= stamp < YEAR_2100_S * per_second:

@@ -11,16 +11,16 @@ import structlog
 from yarl import URL
 
 from app.adapters.kucoin.fields import UnreadableError
-from app.adapters.kucoin.limits import Dice
-from app.adapters.kucoin.stream.connection_pool import Fleet
+from app.adapters.kucoin.limits import RandomSource
+from app.adapters.kucoin.stream.connection_pool import ConnectionPool
 from app.adapters.kucoin.stream.frames import (
     CONTROL,
-    command,
-    control_of,
-    frame_of,
+    encode_command,
+    parse_control,
+    parse_frame,
     topic_name,
 )
-from app.adapters.kucoin.stream.message_buffer import Inbox
+from app.adapters.kucoin.stream.message_buffer import MessageBuffer
 from app.adapters.kucoin.stream.protocol import (
     Action,
     AskTicket,
@@ -28,10 +28,10 @@ from app.adapters.kucoin.stream.protocol import (
     Close,
     Open,
     Send,
-    StreamTerms,
-    Ticket,
+    StreamLimits,
+    StreamTicket,
 )
-from app.adapters.kucoin.stream.socket import Message, StreamSocket, UnreachableError, opened
+from app.adapters.kucoin.stream.socket import Message, StreamSocket, UnreachableError, open_socket
 from app.foundation.errors import ServiceError
 from app.market.domain.stream import LineFacts, Listener, StreamFacts, Told, Topic
 
@@ -55,19 +55,19 @@ class KucoinStream:
 
     def __init__(
         self,
-        ticket: Callable[[], Awaitable[Ticket]],
+        ticket: Callable[[], Awaitable[StreamTicket]],
         *,
-        terms: StreamTerms,
+        terms: StreamLimits,
         monotonic: Callable[[], float],
-        dice: Dice,
+        dice: RandomSource,
     ) -> None:
         self._ticket = ticket
         self._terms = terms
         self._monotonic = monotonic
         self._dice = dice
         self._topics: dict[str, Topic] = {}
-        self._fleet = Fleet(terms, dice)
-        self._inbox = Inbox()
+        self._fleet = ConnectionPool(terms, dice)
+        self._inbox = MessageBuffer()
         self._sockets: dict[int, _Socket] = {}
         self._failures: Counter[str] = Counter()
         self._rotations = 0
@@ -135,7 +135,7 @@ class KucoinStream:
         """Connections are gone; what is wanted and what was counted stays."""
         self._failures += self._fleet.failures
         self._rotations += self._fleet.rotations
-        self._fleet = Fleet(self._terms, self._dice)
+        self._fleet = ConnectionPool(self._terms, self._dice)
         self._fleet.want(self._topics.values(), self._monotonic())
         self._sockets.clear()
         self._inbox.clear()
@@ -164,7 +164,7 @@ class KucoinStream:
     def _send(self, action: Send) -> None:
         socket = self._sockets.get(action.line)
         if socket is not None and socket.opened is not None:
-            socket.opened.send(command(action))
+            socket.opened.send(encode_command(action))
 
     async def _get_ticket(self, serial: int) -> None:
         try:
@@ -190,7 +190,7 @@ class KucoinStream:
         serial, ticket = action.line, action.ticket
         try:
             url = URL(ticket.endpoint).update_query(token=ticket.token, connectId=action.name)
-            async with opened(str(url), self._terms, self._monotonic) as socket:
+            async with open_socket(str(url), self._terms, self._monotonic) as socket:
                 if (known := self._sockets.get(serial)) is not None:
                     known.opened = socket
                 self._do(self._fleet.opened(serial, self._monotonic()))
@@ -220,9 +220,9 @@ class KucoinStream:
                 held = None
                 continue
             try:
-                frame = frame_of(text)
+                frame = parse_frame(text)
                 if frame.type in CONTROL:
-                    self._do(self._fleet.control(serial, control_of(frame), now))
+                    self._do(self._fleet.control(serial, parse_control(frame), now))
                     held = None
                     continue
             except UnreadableError:

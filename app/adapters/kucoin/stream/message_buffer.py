@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from app.adapters.kucoin.fields import UnreadableError
-from app.adapters.kucoin.stream.frames import Frame, kind_of, stamp_of, topic_name
+from app.adapters.kucoin.stream.frames import StreamFrame, conflation_key, message_stamp, topic_name
 from app.adapters.kucoin.stream.socket import Message
 from app.adapters.kucoin.stream.topics import Subscriptions
-from app.adapters.kucoin.stream.updates import quote_of, update_of
+from app.adapters.kucoin.stream.updates import parse_quote, parse_update
 from app.market.domain.stream import AHEAD_MS, MessageOrder, Newest, Told, Topic, TopicKind, Update
 
 HEAD: Final = 64  # bytes that tell a message's topic, where its name ends within them
@@ -20,7 +20,7 @@ _QUOTE: Final = TopicKind.QUOTE
 
 
 @dataclass(slots=True, eq=False)
-class _Kind:
+class _ConflatedMessage:
     """Messages that replace each other, and the one of them that waits."""
 
     topic: Topic
@@ -38,7 +38,7 @@ class _Kind:
 
 
 @dataclass(slots=True)
-class Inbox:
+class MessageBuffer:
     """Nothing is queued: what comes faster than it is given on replaces itself, and is counted.
 
     A quote with the head of an earlier one, and a later stamp where that had its own, replaces
@@ -49,9 +49,9 @@ class Inbox:
     last: float | None = None  # monotonic time of the last message that was taken
     dropped: Counter[str] = field(default_factory=Counter)
     doubtful: list[Topic] = field(default_factory=list)  # nothing before can be relied on
-    _kinds: dict[object, _Kind] = field(default_factory=dict)
-    _heads: dict[bytes, _Kind] = field(default_factory=dict)
-    _waiting: list[_Kind] = field(default_factory=list)
+    _kinds: dict[object, _ConflatedMessage] = field(default_factory=dict)
+    _heads: dict[bytes, _ConflatedMessage] = field(default_factory=dict)
+    _waiting: list[_ConflatedMessage] = field(default_factory=list)
 
     def sift(
         self, texts: Sequence[Message], held: Subscriptions, now: float, exchange_ms: int, most: int
@@ -87,17 +87,19 @@ class Inbox:
             self.dropped["replaced"] += replaced
         return left
 
-    def put(self, topic: Topic, frame: Frame, text: bytes, now: float, exchange_ms: int) -> None:
+    def put(
+        self, topic: Topic, frame: StreamFrame, text: bytes, now: float, exchange_ms: int
+    ) -> None:
         """Keep it if it is the newer."""
         try:
-            stamped_ms, sequence = stamp_of(frame)
+            stamped_ms, sequence = message_stamp(frame)
         except UnreadableError:
             self.dropped["unreadable"] += 1
             return
-        key = kind_of(topic, frame)
+        key = conflation_key(topic, frame)
         kind = self._kinds.get(key)
         if kind is None:
-            kind = self._kinds[key] = _Kind(topic, frame.subject)
+            kind = self._kinds[key] = _ConflatedMessage(topic, frame.subject)
         if not kind.is_judged and self._judged(kind, exchange_ms) is None:
             kind.waiting, kind.is_judged = None, True
             self._waiting.remove(kind)
@@ -147,20 +149,20 @@ class Inbox:
         self._heads.clear()
         self._waiting.clear()
 
-    def _read(self, kind: _Kind, exchange_ms: int) -> Update | None:
+    def _read(self, kind: _ConflatedMessage, exchange_ms: int) -> Update | None:
         """What waits says; None where that is nothing, or nothing new."""
         if not kind.is_judged:
             return self._judged(kind, exchange_ms)
         try:
-            return update_of(kind.topic, kind.subject, kind.waiting or b"")
+            return parse_update(kind.topic, kind.subject, kind.waiting or b"")
         except UnreadableError:
             self.dropped["unreadable"] += 1
             return None
 
-    def _judged(self, kind: _Kind, exchange_ms: int) -> Update | None:
+    def _judged(self, kind: _ConflatedMessage, exchange_ms: int) -> Update | None:
         """What was taken unread, beside what was judged before it."""
         try:
-            update, stamped_ms, sequence = quote_of(kind.waiting or b"")
+            update, stamped_ms, sequence = parse_quote(kind.waiting or b"")
         except UnreadableError:
             kind.tail = _NONE
             self.dropped["unreadable"] += 1
@@ -173,7 +175,7 @@ class Inbox:
         return update
 
     def _is_newer(
-        self, kind: _Kind, stamped_ms: int, sequence: int | None, exchange_ms: int
+        self, kind: _ConflatedMessage, stamped_ms: int, sequence: int | None, exchange_ms: int
     ) -> bool:
         order = kind.newest.judge(stamped_ms, sequence, exchange_ms)
         if order is _NEWER:
@@ -184,7 +186,7 @@ class Inbox:
         self.doubtful.append(kind.topic)
         return True
 
-    def _learn(self, kind: _Kind, text: bytes, frame: Frame) -> None:
+    def _learn(self, kind: _ConflatedMessage, text: bytes, frame: StreamFrame) -> None:
         """By what the next messages of this kind are told, without reading them."""
         head, tail = text[:HEAD], text[-TAIL:]
         stamp = getattr(frame.data, "ts", None)

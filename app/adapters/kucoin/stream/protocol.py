@@ -5,7 +5,7 @@ from typing import Final
 
 from yarl import URL
 
-from app.adapters.kucoin.fields import FieldError, Record, some_lots
+from app.adapters.kucoin.fields import FieldReader, InvalidFieldError, some_lots
 from app.adapters.kucoin.parse import whole_answer
 from app.market.domain.stream import Topic
 
@@ -13,7 +13,7 @@ HOUR_S: Final = 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
-class StreamTerms:
+class StreamLimits:
     """Seconds, counts and bytes; the defaults are those of the protocol."""
 
     topics_per_line: int = 300
@@ -50,7 +50,7 @@ class StreamTerms:
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
+class StreamTicket:
     """What bullet-public gives: good for one connection."""
 
     token: str
@@ -71,7 +71,7 @@ class Open:
     """Connect with this ticket; `name` comes back in the welcome."""
 
     line: int
-    ticket: Ticket
+    ticket: StreamTicket
     name: str
 
 
@@ -117,7 +117,7 @@ _LONGEST: Final = 8_192
 _LONGEST_MS: Final = 300_000
 
 
-def ticket(data: object, base_url: str) -> Ticket:
+def parse_ticket(data: object, base_url: str) -> StreamTicket:
     """The first server of the answer.
 
     A token goes to nobody but who gave it: the endpoint must be of the same host as `base_url`, or
@@ -126,13 +126,13 @@ def ticket(data: object, base_url: str) -> Ticket:
     return whole_answer(lambda: _ticket(data, URL(base_url)))
 
 
-def _ticket(data: object, base: URL) -> Ticket:
-    record = Record.of(data, "data")
+def _ticket(data: object, base: URL) -> StreamTicket:
+    record = FieldReader.of(data, "data")
     servers = record.values.get("instanceServers")
     if not isinstance(servers, list) or not servers:
-        raise FieldError("instanceServers", "not a list of servers")
-    server = Record.of(servers[0], "instanceServers[0]")
-    return Ticket(
+        raise InvalidFieldError("instanceServers", "not a list of servers")
+    server = FieldReader.of(servers[0], "instanceServers[0]")
+    return StreamTicket(
         token=_text(record, "token"),
         endpoint=_endpoint(_text(server, "endpoint"), base),
         ping_interval_s=_seconds(server, "pingInterval"),
@@ -140,17 +140,17 @@ def _ticket(data: object, base: URL) -> Ticket:
     )
 
 
-def _text(record: Record, name: str) -> str:
+def _text(record: FieldReader, name: str) -> str:
     value = record.values.get(name)
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST or not value.isascii():
-        raise FieldError(name, "not a plain text")
+        raise InvalidFieldError(name, "not a plain text")
     return value
 
 
-def _seconds(record: Record, name: str) -> float:
+def _seconds(record: FieldReader, name: str) -> float:
     value = record.need(name, some_lots)
     if value > _LONGEST_MS:
-        raise FieldError(name, "too long")
+        raise InvalidFieldError(name, "too long")
     return value / 1000
 
 
@@ -158,12 +158,12 @@ def _endpoint(text: str, base: URL) -> str:
     try:
         url = URL(text)
     except ValueError:
-        raise FieldError("endpoint", "not an address") from None
+        raise InvalidFieldError("endpoint", "not an address") from None
     allowed = {"wss"} if base.scheme == "https" else {"ws", "wss"}
     if url.scheme not in allowed:
-        raise FieldError("endpoint", "not as safe as the exchange itself")
+        raise InvalidFieldError("endpoint", "not as safe as the exchange itself")
     if url.host != base.host and _domain(url) != _domain(base):
-        raise FieldError("endpoint", "an address of somebody else")
+        raise InvalidFieldError("endpoint", "an address of somebody else")
     return text
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import picows
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
-from app.adapters.kucoin.stream.protocol import StreamTerms
+from app.adapters.kucoin.stream.protocol import StreamLimits
 
 SLICE: Final = 500  # messages that are worked off before others have their turn
 MOST: Final = 10_000  # that wait; the exchange has to wait with what the next look would bring
@@ -34,7 +34,7 @@ class UnreachableError(Exception):
 
 
 @dataclass(slots=True)
-class _Pile:
+class _ReceiveQueue:
     """Messages that wait, and the monotonic time at which the first of them came."""
 
     messages: deque[Message] = field(default_factory=deque)
@@ -52,10 +52,12 @@ class _Pile:
         return part
 
 
-class _Listener(WSListener):
+class _SocketListener(WSListener):
     """Puts whole messages on the pile."""
 
-    def __init__(self, pile: _Pile, terms: StreamTerms, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, pile: _ReceiveQueue, terms: StreamLimits, monotonic: Callable[[], float]
+    ) -> None:
         self._pile = pile
         self._terms = terms
         self._monotonic = monotonic
@@ -109,7 +111,7 @@ class StreamSocket:
     """An open connection."""
 
     _transport: WSTransport
-    _pile: _Pile
+    _pile: _ReceiveQueue
     _monotonic: Callable[[], float]
     _rest_s: float
     _keeps_up: bool = False
@@ -150,15 +152,15 @@ class StreamSocket:
 
 
 @asynccontextmanager
-async def opened(
-    url: str, terms: StreamTerms, monotonic: Callable[[], float]
+async def open_socket(
+    url: str, terms: StreamLimits, monotonic: Callable[[], float]
 ) -> AsyncIterator[StreamSocket]:
     """A connection that is let go of at the end. Raises UnreachableError."""
-    pile = _Pile()
+    pile = _ReceiveQueue()
     connecting = picows.ws_connect(
-        lambda: _Listener(pile, terms, monotonic),
+        lambda: _SocketListener(pile, terms, monotonic),
         url,
-        ssl_context=_trusted() if url.startswith("wss:") else None,
+        ssl_context=_default_tls() if url.startswith("wss:") else None,
         websocket_handshake_timeout=terms.open_s,
         logger_name=_SILENT,
         max_frame_size=terms.message_bytes,
@@ -166,7 +168,7 @@ async def opened(
         use_aiofastnet=False,  # asyncio's own transports are quick enough, and known
     )
     try:
-        transport = await _finished(connecting)
+        transport = await _finish_handshake(connecting)
     except (OSError, TimeoutError, ValueError, picows.WSError) as error:
         raise UnreachableError from error
     try:
@@ -177,7 +179,7 @@ async def opened(
         await _let_go(transport)
 
 
-async def _finished(
+async def _finish_handshake(
     connecting: Coroutine[Any, Any, tuple[WSTransport, WSListener]],
 ) -> WSTransport:
     """Who is cancelled waits a moment: a socket cannot be let go of within its handshake."""
@@ -192,7 +194,7 @@ async def _finished(
         elif task.exception() is None:
             await _let_go(task.result()[0])
         raise
-    if not isinstance(listener, _Listener):
+    if not isinstance(listener, _SocketListener):
         raise ConnectionResetError("it hung up within the handshake")
     return transport
 
@@ -204,6 +206,6 @@ async def _let_go(transport: WSTransport) -> None:
 
 
 @cache
-def _trusted() -> ssl.SSLContext:
+def _default_tls() -> ssl.SSLContext:
     """Reading all certificates takes a while."""
     return ssl.create_default_context()

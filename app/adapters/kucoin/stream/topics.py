@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import Final
 
-from app.adapters.kucoin.stream.protocol import Control, StreamTerms
+from app.adapters.kucoin.stream.protocol import Control, StreamLimits
 from app.market.domain.stream import Topic
 
 SUBSCRIBE: Final = "subscribe"
@@ -16,7 +16,7 @@ _LIMIT: Final = 509
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class SubscriptionCommand:
     """One message to the exchange, and how often it was sent before."""
 
     kind: str
@@ -31,15 +31,15 @@ class Subscriptions:
     Topics that it does not get go to `displaced`, those that do not exist to `refused`.
     """
 
-    terms: StreamTerms
+    terms: StreamLimits
     wanted: dict[Topic, None] = field(default_factory=dict)
     acked: dict[Topic, float] = field(default_factory=dict)  # since when
     changes: int = 0  # of what is acknowledged
     displaced: list[Topic] = field(default_factory=list)
     refused: list[Topic] = field(default_factory=list)
     is_full: bool = False
-    _queue: deque[Command] = field(default_factory=deque)
-    _pending: dict[str, tuple[Command, float]] = field(default_factory=dict)
+    _queue: deque[SubscriptionCommand] = field(default_factory=deque)
+    _pending: dict[str, tuple[SubscriptionCommand, float]] = field(default_factory=dict)
     _nagged: dict[Topic, float] = field(default_factory=dict)
     _next_send: float = 0.0
 
@@ -81,7 +81,7 @@ class Subscriptions:
         """Have it sent when its turn comes, so many topics of a kind to a message."""
         for _, group in groupby(sorted(topics), key=lambda topic: topic.kind):
             while part := tuple(islice(group, self.terms.topics_per_message)):
-                self._queue.append(Command(kind, part))
+                self._queue.append(SubscriptionCommand(kind, part))
 
     def heard(self, topic: Topic) -> bool:
         """Whether it was asked for."""
@@ -128,14 +128,14 @@ class Subscriptions:
         """A message has gone out; the exchange counts all of them."""
         self._next_send = max(self._next_send, now + self.terms.send_every_s)
 
-    def pump(self, now: float, number: Callable[[], str]) -> list[tuple[str, Command]]:
+    def pump(self, now: float, number: Callable[[], str]) -> list[tuple[str, SubscriptionCommand]]:
         """What is to be sent now, with its number."""
-        sent: list[tuple[str, Command]] = []
+        sent: list[tuple[str, SubscriptionCommand]] = []
         while self._queue and self.may_send(now):
             command = self._queue.popleft()
             if command.kind == SUBSCRIBE:
                 kept = tuple(topic for topic in command.topics if topic in self.wanted)
-                command = Command(SUBSCRIBE, kept, command.tries)
+                command = SubscriptionCommand(SUBSCRIBE, kept, command.tries)
             if command.topics:
                 sent.append((number(), command))
                 self._pending[sent[-1][0]] = (command, now)
@@ -160,7 +160,7 @@ class Subscriptions:
         self.displaced.extend(gone)
         self.say(UNSUBSCRIBE, gone)
 
-    def _split(self, command: Command) -> None:
+    def _split(self, command: SubscriptionCommand) -> None:
         """One bad name spoils the list: find it."""
         if len(command.topics) == 1:
             self.refused.extend(command.topics)
@@ -168,12 +168,12 @@ class Subscriptions:
             return
         middle = len(command.topics) // 2
         for part in (command.topics[:middle], command.topics[middle:]):
-            self._queue.append(Command(SUBSCRIBE, part))
+            self._queue.append(SubscriptionCommand(SUBSCRIBE, part))
 
-    def _again(self, command: Command, now: float, pause_s: float) -> bool:
+    def _again(self, command: SubscriptionCommand, now: float, pause_s: float) -> bool:
         if command.tries + 1 >= self.terms.ack_tries:
             self.displace(command.topics)
             return False
         self._next_send = max(self._next_send, now + pause_s)
-        self._queue.append(Command(command.kind, command.topics, command.tries + 1))
+        self._queue.append(SubscriptionCommand(command.kind, command.topics, command.tries + 1))
         return True

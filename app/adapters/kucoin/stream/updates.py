@@ -12,7 +12,14 @@ from typing import Final, Generic, TypeVar
 import msgspec
 
 from app.adapters.kucoin.fields import DIGITS, UnreadableError
-from app.adapters.kucoin.stream.frames import FUNDING, PREDICTED, Stamp, decoded, ms_of, stamped
+from app.adapters.kucoin.stream.frames import (
+    FUNDING,
+    PREDICTED,
+    MessageStamp,
+    decode_message,
+    parse_ms,
+    stamp_from_data,
+)
 from app.market.domain.models import Book, Level
 from app.market.domain.stream import (
     BarUpdate,
@@ -33,11 +40,11 @@ _LEAST: Final = Decimal(10) ** -DIGITS
 _MOST: Final = Decimal(10) ** (DIGITS + 1)
 
 
-class _Said(msgspec.Struct, Generic[T], gc=False):
+class _Payload(msgspec.Struct, Generic[T], gc=False):
     data: T
 
 
-class _TickerV2(Stamp, gc=False):
+class _TickerV2(MessageStamp, gc=False):
     bestBidPrice: Decimal | None = None  # noqa: N815  # the exchange's names
     bestBidSize: int | None = None  # noqa: N815  # the exchange's names
     bestAskPrice: Decimal | None = None  # noqa: N815  # the exchange's names
@@ -81,41 +88,41 @@ class _Candle(msgspec.Struct, gc=False):
     candles: list[str]
 
 
-_TICKER: Final = msgspec.json.Decoder(_Said[_TickerV2])
-_MARKS: Final = msgspec.json.Decoder(_Said[_Marks])
-_RATE: Final = msgspec.json.Decoder(_Said[_Rate])
-_DAY: Final = msgspec.json.Decoder(_Said[_Day])
-_DEPTH: Final = msgspec.json.Decoder(_Said[_Depth])
-_MATCH: Final = msgspec.json.Decoder(_Said[_Match])
-_CANDLE: Final = msgspec.json.Decoder(_Said[_Candle])
+_TICKER: Final = msgspec.json.Decoder(_Payload[_TickerV2])
+_MARKS: Final = msgspec.json.Decoder(_Payload[_Marks])
+_RATE: Final = msgspec.json.Decoder(_Payload[_Rate])
+_DAY: Final = msgspec.json.Decoder(_Payload[_Day])
+_DEPTH: Final = msgspec.json.Decoder(_Payload[_Depth])
+_MATCH: Final = msgspec.json.Decoder(_Payload[_Match])
+_CANDLE: Final = msgspec.json.Decoder(_Payload[_Candle])
 
 
-def update_of(topic: Topic, subject: str, text: bytes) -> Update:
+def parse_update(topic: Topic, subject: str, text: bytes) -> Update:
     """What a message says."""
     match topic.kind:
         case TopicKind.QUOTE:
-            return _quote(decoded(_TICKER, text).data)
+            return _quote(decode_message(_TICKER, text).data)
         case TopicKind.INSTRUMENT if subject == FUNDING:
-            rate = decoded(_RATE, text).data
+            rate = decode_message(_RATE, text).data
             return FundingUpdate(_sound(rate.fundingRate), rate.granularity == PREDICTED)
         case TopicKind.INSTRUMENT:
-            marks = decoded(_MARKS, text).data
+            marks = decode_message(_MARKS, text).data
             return MarkUpdate(_price(marks.markPrice), _price(marks.indexPrice))
         case TopicKind.DAY:
-            return _day(decoded(_DAY, text).data)
+            return _day(decode_message(_DAY, text).data)
         case TopicKind.BOOK:
-            return _book(topic, decoded(_DEPTH, text).data)
+            return _book(topic, decode_message(_DEPTH, text).data)
         case TopicKind.HOUR_BAR:
-            return _bar(decoded(_CANDLE, text).data)
+            return _bar(decode_message(_CANDLE, text).data)
         case TopicKind.TRADE:
-            match = decoded(_MATCH, text).data
-            return TradeUpdate(_price(match.price), _count(match.size), ms_of(match.ts))
+            match = decode_message(_MATCH, text).data
+            return TradeUpdate(_price(match.price), _count(match.size), parse_ms(match.ts))
 
 
-def quote_of(text: bytes) -> tuple[QuoteUpdate, int, int | None]:
+def parse_quote(text: bytes) -> tuple[QuoteUpdate, int, int | None]:
     """A quote, its exchange time in ms and its sequence."""
-    found = decoded(_TICKER, text).data
-    stamp = stamped(found)
+    found = decode_message(_TICKER, text).data
+    stamp = stamp_from_data(found)
     return _quote(found), stamp[0], stamp[1]
 
 
@@ -147,7 +154,7 @@ def _book(topic: Topic, found: _Depth) -> Book:
         sequence=found.sequence,
         bids=_levels(found.bids, is_falling=True),
         asks=_levels(found.asks, is_falling=False),
-        stamped_ms=ms_of(found.ts or found.timestamp or 0),
+        stamped_ms=parse_ms(found.ts or found.timestamp or 0),
     )
 
 
@@ -172,7 +179,7 @@ def _bar(found: _Candle) -> BarUpdate:
     first = found.candles[0] if found.candles else ""
     if not first.isascii() or not first.isdigit() or len(first) > 19:
         raise UnreadableError("a bar without its opening")
-    return BarUpdate(ms_of(int(first)))
+    return BarUpdate(parse_ms(int(first)))
 
 
 def _sound(number: Decimal) -> Decimal:

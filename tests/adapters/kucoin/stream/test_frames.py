@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from app.adapters.kucoin.fields import UnreadableError
 from app.adapters.kucoin.stream.frames import (
-    command,
-    control_of,
-    frame_of,
-    kind_of,
-    stamp_of,
+    conflation_key,
+    encode_command,
+    message_stamp,
+    parse_control,
+    parse_frame,
     topic_name,
 )
 from app.adapters.kucoin.stream.protocol import Control, Send
-from app.adapters.kucoin.stream.updates import update_of
+from app.adapters.kucoin.stream.updates import parse_update
 from app.market.domain.models import Book, Level
 from app.market.domain.stream import (
     BarUpdate,
@@ -54,7 +54,7 @@ def said(**data: Any) -> bytes:
 def test_names_and_commands_are_those_of_the_exchange() -> None:
     assert topic_name(BAR) == "/contractMarket/limitCandle:XBTUSDTM_1hour"
     other = Topic(TopicKind.HOUR_BAR, "ETHUSDTM")
-    sent = json.loads(command(Send(1, "7", "subscribe", (BAR, other))))
+    sent = json.loads(encode_command(Send(1, "7", "subscribe", (BAR, other))))
     assert sent == {
         "id": "7",
         "type": "subscribe",
@@ -62,7 +62,7 @@ def test_names_and_commands_are_those_of_the_exchange() -> None:
         "privateChannel": False,
         "response": True,
     }
-    assert json.loads(command(Send(1, "8", "ping"))) == {"id": "8", "type": "ping"}
+    assert json.loads(encode_command(Send(1, "8", "ping"))) == {"id": "8", "type": "ping"}
 
 
 @pytest.mark.parametrize(
@@ -78,13 +78,13 @@ def test_names_and_commands_are_those_of_the_exchange() -> None:
     ],
 )
 def test_control_frames_are_read_in_every_spelling(text: str, expected: Control) -> None:
-    assert control_of(frame_of(text.encode())) == expected
+    assert parse_control(parse_frame(text.encode())) == expected
 
 
 def test_a_quote_is_exact_and_a_side_without_price_is_nobody() -> None:
-    found = update_of(QUOTE, "tickerV2", said(**TICKER))
+    found = parse_update(QUOTE, "tickerV2", said(**TICKER))
     assert found == QuoteUpdate(Decimal("67159.2"), 2905, Decimal("67159.3"), 1)
-    empty = update_of(
+    empty = parse_update(
         QUOTE, "tickerV2", said(**{**TICKER, "bestBidPrice": None, "bestAskPrice": 0})
     )
     assert isinstance(empty, QuoteUpdate)
@@ -92,24 +92,24 @@ def test_a_quote_is_exact_and_a_side_without_price_is_nobody() -> None:
 
 
 def test_times_are_told_by_magnitude_and_funding_by_its_granularity() -> None:
-    frame = frame_of(json.dumps({"topic": "x", "subject": "tickerV2", "data": TICKER}).encode())
-    assert stamp_of(frame) == (1729843266123, 1729843266)
+    frame = parse_frame(json.dumps({"topic": "x", "subject": "tickerV2", "data": TICKER}).encode())
+    assert message_stamp(frame) == (1729843266123, 1729843266)
     keys = []
     for granularity in (60_000, 28_800_000):
         data = {"granularity": granularity, "fundingRate": 1e-4, "timestamp": 1729843260000}
         body = json.dumps({"topic": "x", "subject": "funding.rate", "data": data}).encode()
-        keys.append(kind_of(INSTRUMENT, frame_of(body)))
-        found = update_of(INSTRUMENT, "funding.rate", body)
+        keys.append(conflation_key(INSTRUMENT, parse_frame(body)))
+        found = parse_update(INSTRUMENT, "funding.rate", body)
         assert found == FundingUpdate(Decimal("0.0001"), granularity == 60_000)
     assert len(set(keys)) == 2, "a prediction does not replace the rate in force"
-    marks = update_of(INSTRUMENT, "mark.index.price", said(markPrice=1.5, indexPrice=1.25))
+    marks = parse_update(INSTRUMENT, "mark.index.price", said(markPrice=1.5, indexPrice=1.25))
     assert marks == MarkUpdate(Decimal("1.5"), Decimal("1.25"))
 
 
 def test_a_book_is_sorted_without_empty_levels_and_no_deeper_than_an_answer() -> None:
     bids = [[str(100 - n), n] for n in range(40)]
     asks = [["103", 3], ["101", 1], ["102", 0]]
-    found = update_of(BOOK, "level2", said(sequence=5, bids=bids, asks=asks, ts=1729843266123))
+    found = parse_update(BOOK, "level2", said(sequence=5, bids=bids, asks=asks, ts=1729843266123))
     assert isinstance(found, Book)
     assert found.asks == (Level(Decimal(101), 1), Level(Decimal(103), 3))
     assert len(found.bids) == 20
@@ -118,13 +118,13 @@ def test_a_book_is_sorted_without_empty_levels_and_no_deeper_than_an_answer() ->
 
 
 def test_of_a_bar_only_its_opening_is_believed() -> None:
-    found = update_of(BAR, "candle.stick", said(candles=["1729843200", "1", "2", "3", "0.5"]))
+    found = parse_update(BAR, "candle.stick", said(candles=["1729843200", "1", "2", "3", "0.5"]))
     assert found == BarUpdate(1729843200000)
 
 
 def test_a_trade_is_the_price_that_was_matched_and_when() -> None:
     said_of_it = said(price="67523", size=1, side="sell", ts=1729842192785164840)
-    found = update_of(TRADE, "match", said_of_it)
+    found = parse_update(TRADE, "match", said_of_it)
     assert found == TradeUpdate(Decimal(67523), 1, 1729842192785)
     assert topic_name(TRADE) == f"/contractMarket/execution:{TRADE.code}"
 
@@ -169,7 +169,7 @@ def test_a_trade_is_the_price_that_was_matched_and_when() -> None:
 )
 def test_D01_what_no_market_says_is_refused(topic: Topic, data: dict[str, Any]) -> None:
     with pytest.raises(UnreadableError):
-        update_of(topic, "", said(**data))
+        parse_update(topic, "", said(**data))
 
 
 JSON = st.recursive(
@@ -178,11 +178,11 @@ JSON = st.recursive(
     max_leaves=12,
 )
 READERS: tuple[Callable[[bytes], object], ...] = (
-    lambda body: control_of(frame_of(body)),
-    lambda body: stamp_of(frame_of(body)),
-    lambda body: stamp_of(frame_of(b'{"data":' + body + b"}")),
+    lambda body: parse_control(parse_frame(body)),
+    lambda body: message_stamp(parse_frame(body)),
+    lambda body: message_stamp(parse_frame(b'{"data":' + body + b"}")),
     *(
-        (lambda body, kind=kind: update_of(Topic(kind, "X"), "", b'{"data":' + body + b"}"))
+        (lambda body, kind=kind: parse_update(Topic(kind, "X"), "", b'{"data":' + body + b"}"))
         for kind in TopicKind
     ),
 )

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.adapters.kucoin.stream.protocol import HOUR_S, Control, Send, StreamTerms
+from app.adapters.kucoin.stream.protocol import HOUR_S, Control, Send, StreamLimits
 from app.market.domain.stream import MessageOrder, Newest, Topic
 from tests.adapters.kucoin.stream_world import Heard, World, quotes
 
@@ -68,7 +68,7 @@ def test_W01_a_connection_is_replaced_within_its_day_without_losing_a_message() 
 
 
 def test_W01_while_both_connections_bring_it_a_message_counts_once() -> None:
-    world = live(5, terms=replace(StreamTerms(), rotate_s=(60.0, 60.0)))
+    world = live(5, terms=replace(StreamLimits(), rotate_s=(60.0, 60.0)))
     world.run(70.0)
     numbers = [number for _, number in world.taken[quotes(1)[0]]]
     assert len(numbers) > len(set(numbers)), "the two overlapped"
@@ -76,7 +76,7 @@ def test_W01_while_both_connections_bring_it_a_message_counts_once() -> None:
 
 
 def test_W01_a_heir_that_cannot_connect_leaves_the_old_connection_alone() -> None:
-    world = live(5, terms=replace(StreamTerms(), rotate_s=(60.0, 60.0)))
+    world = live(5, terms=replace(StreamLimits(), rotate_s=(60.0, 60.0)))
     world.tickets = lambda number: number > 8
     world.run(55.0)
     world.run(10.0)
@@ -224,7 +224,7 @@ def test_W06_exceeded_permits_are_waited_for_and_messages_are_never_more_than_8_
         tried.append(1)
         return len(tried) % 3 == 1
 
-    small = replace(StreamTerms(), topics_per_message=10)
+    small = replace(StreamLimits(), topics_per_message=10)
     world = World(terms=small, answers=refusing(509, "exceed max permits per second", of=of))
     world.want(quotes(550))
     world.until(world.all_live, 60.0)
@@ -237,7 +237,7 @@ def test_W06_exceeded_permits_are_waited_for_and_messages_are_never_more_than_8_
 
 
 def test_W06_pings_count_among_the_messages_and_do_not_have_to_wait_for_all_of_them() -> None:
-    terms = replace(StreamTerms(), topics_per_message=1)
+    terms = replace(StreamLimits(), topics_per_message=1)
     world = World(terms=terms, step_s=0.025)
     world.want(quotes(250))
     world.until(world.all_live, 60.0)
@@ -278,7 +278,7 @@ def test_a_name_that_does_not_exist_spoils_nothing_and_is_not_asked_for_again_at
 
 
 def test_W07_when_the_exchange_restarts_connects_are_spread_and_never_over_30_a_minute() -> None:
-    world = live(550, terms=replace(StreamTerms(), backoff_cap_s=1.0))
+    world = live(550, terms=replace(StreamLimits(), backoff_cap_s=1.0))
     for _ in range(80):  # it takes them and lets them fall
         world.cut("closed_1012")
         world.run(1.0)
@@ -337,7 +337,7 @@ def test_W14_after_a_break_everything_is_subscribed_again_and_nothing_counts_bef
 
 
 def test_W14_a_break_during_the_handover_is_one_that_has_to_be_caught_up_with() -> None:
-    world = live(5, terms=replace(StreamTerms(), rotate_s=(60.0, 60.0)))
+    world = live(5, terms=replace(StreamLimits(), rotate_s=(60.0, 60.0)))
     world.until(lambda: len(world.opened) == 2, 120.0)
     old = next(iter(world.sockets))
     del world.sockets[old]

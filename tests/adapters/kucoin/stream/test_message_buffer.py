@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from app.adapters.kucoin.stream.frames import frame_of
+from app.adapters.kucoin.stream.frames import parse_frame
 from app.adapters.kucoin.stream.market_stream import PORTION, KucoinStream
-from app.adapters.kucoin.stream.message_buffer import Inbox
-from app.adapters.kucoin.stream.protocol import StreamTerms, Ticket
+from app.adapters.kucoin.stream.message_buffer import MessageBuffer
+from app.adapters.kucoin.stream.protocol import StreamLimits, StreamTicket
 from app.adapters.kucoin.stream.topics import Subscriptions
 from app.market.domain.stream import QuoteUpdate, Told, Topic, TopicKind
 
@@ -34,8 +34,8 @@ class Post:
     """An inbox, and the connection that it is filled from."""
 
     def __init__(self) -> None:
-        self.inbox = Inbox()
-        self.held = Subscriptions(StreamTerms())
+        self.inbox = MessageBuffer()
+        self.held = Subscriptions(StreamLimits())
         self.held.add([TOPIC])
         self.came(quote(1, NOW_MS))
         self.told()
@@ -45,7 +45,7 @@ class Post:
         left = self.inbox.sift(texts, self.held, 7.0, NOW_MS, LONGEST)
         read = [text for text in left if text is not None]
         for text in read:
-            self.inbox.put(TOPIC, frame_of(text), text, 7.0, NOW_MS)
+            self.inbox.put(TOPIC, parse_frame(text), text, 7.0, NOW_MS)
         return read
 
     def told(self) -> list[int | None]:
@@ -186,16 +186,16 @@ class _Hearer:
 
 def streaming(topics: list[Topic]) -> tuple[KucoinStream, _Fleet, _Hearer]:
     """A stream with a message of each of these topics waiting."""
-    stream: Any = KucoinStream(none, terms=StreamTerms(), monotonic=lambda: 0.0, dice=Random(7))
+    stream: Any = KucoinStream(none, terms=StreamLimits(), monotonic=lambda: 0.0, dice=Random(7))
     fleet, hearer = _Fleet(dict.fromkeys(topics, 0.0)), _Hearer()
     stream._fleet, stream._listener = fleet, hearer
     for topic in topics:
         text = quote(1, NOW_MS).replace(b"XBTUSDTM", topic.code.encode())
-        stream._inbox.put(topic, frame_of(text), text, 7.0, NOW_MS)
+        stream._inbox.put(topic, parse_frame(text), text, 7.0, NOW_MS)
     return stream, fleet, hearer
 
 
-async def none() -> Ticket:
+async def none() -> StreamTicket:
     raise AssertionError
 
 

@@ -10,10 +10,10 @@ import picows
 import pytest
 from picows import WSCloseCode, WSListener, WSMsgType, WSTransport, WSUpgradeRequest
 
-from app.adapters.kucoin.stream.protocol import StreamTerms
-from app.adapters.kucoin.stream.socket import MOST, SLICE, Message, UnreachableError, opened
+from app.adapters.kucoin.stream.protocol import StreamLimits
+from app.adapters.kucoin.stream.socket import MOST, SLICE, Message, UnreachableError, open_socket
 
-TERMS = replace(StreamTerms(), message_bytes=1_000)
+TERMS = replace(StreamLimits(), message_bytes=1_000)
 Talk = Callable[[WSTransport], None]
 
 
@@ -41,7 +41,7 @@ async def exchange(talk: Talk) -> AsyncIterator[str]:
 async def heard(url: str) -> tuple[list[Message], str]:
     """Everything until the end, and how it ended."""
     found: list[Message] = []
-    async with asyncio.timeout(60.0), opened(url, TERMS, time.monotonic) as socket:
+    async with asyncio.timeout(60.0), open_socket(url, TERMS, time.monotonic) as socket:
         part: list[Message] = [b""]
         while part:
             _, part = await socket.read()
@@ -100,7 +100,7 @@ async def test_W12_of_what_nobody_reads_so_much_waits_here_and_the_rest_at_the_e
             transport.send(WSMsgType.TEXT, b"x" * 900)
         transport.send_close(WSCloseCode.OK)
 
-    async with exchange(talk) as url, opened(url, TERMS, time.monotonic) as socket:
+    async with exchange(talk) as url, open_socket(url, TERMS, time.monotonic) as socket:
         pile = socket._pile
         async with asyncio.timeout(60.0):
             while len(pile.messages) < MOST:
@@ -124,7 +124,7 @@ async def test_what_came_while_nobody_looked_is_never_called_younger_than_it_is(
         transport.send(WSMsgType.TEXT, b"one")
 
     terms = replace(TERMS, rest_s=0.05)
-    async with exchange(talk) as url, opened(url, terms, lambda: now[0]) as socket:
+    async with exchange(talk) as url, open_socket(url, terms, lambda: now[0]) as socket:
         assert (await socket.read())[1] == [b"one"]
         now[0] = 100.0
         reading = asyncio.ensure_future(socket.read())

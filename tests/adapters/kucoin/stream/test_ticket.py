@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.adapters.kucoin.stream.protocol import Ticket, ticket
+from app.adapters.kucoin.stream.protocol import StreamTicket, parse_ticket
 from app.foundation.errors import BadResponseError
 
 BASE = "https://api-futures.kucoin.com"
@@ -22,8 +22,8 @@ def answer(**server: Any) -> dict[str, Any]:
 
 
 def test_what_the_exchange_documents_is_read() -> None:
-    found = ticket(answer(), BASE)
-    assert found == Ticket("2neA.x", "wss://ws-api-futures.kucoin.com/", 18.0, 10.0)
+    found = parse_ticket(answer(), BASE)
+    assert found == StreamTicket("2neA.x", "wss://ws-api-futures.kucoin.com/", 18.0, 10.0)
 
 
 @pytest.mark.parametrize(
@@ -40,14 +40,17 @@ def test_what_the_exchange_documents_is_read() -> None:
 )
 def test_R16_a_token_is_not_sent_to_another_host_or_in_the_clear(endpoint: object) -> None:
     with pytest.raises(BadResponseError):
-        ticket(answer(endpoint=endpoint), BASE)
+        parse_ticket(answer(endpoint=endpoint), BASE)
 
 
 def test_a_local_exchange_may_speak_in_the_clear_to_its_own_address_only() -> None:
     base = "http://127.0.0.1:4711"
-    assert ticket(answer(endpoint="ws://127.0.0.1:4711/"), base).endpoint == "ws://127.0.0.1:4711/"
+    assert (
+        parse_ticket(answer(endpoint="ws://127.0.0.1:4711/"), base).endpoint
+        == "ws://127.0.0.1:4711/"
+    )
     with pytest.raises(BadResponseError):
-        ticket(answer(endpoint="ws://128.0.0.1:4711/"), base)
+        parse_ticket(answer(endpoint="ws://128.0.0.1:4711/"), base)
 
 
 @pytest.mark.parametrize(
@@ -66,4 +69,4 @@ def test_a_local_exchange_may_speak_in_the_clear_to_its_own_address_only() -> No
 )
 def test_a_ticket_that_makes_no_sense_is_an_error_of_the_exchange(given: object) -> None:
     with pytest.raises(BadResponseError):
-        ticket(given, BASE)
+        parse_ticket(given, BASE)

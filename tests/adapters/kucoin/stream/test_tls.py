@@ -18,7 +18,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest
 
 from app.adapters.kucoin.stream import socket as stream_socket
 from app.adapters.kucoin.stream.market_stream import KucoinStream
-from app.adapters.kucoin.stream.protocol import StreamTerms, Ticket
+from app.adapters.kucoin.stream.protocol import StreamLimits, StreamTicket
 from app.market.domain.stream import QuoteUpdate, Topic, TopicKind
 from tests.adapters.kucoin.listening import PATIENCE_S, QUICK, Ear
 from tests.adapters.kucoin.test_faults import certificate_in
@@ -88,8 +88,8 @@ async def hosting(room: Path) -> AsyncIterator[tuple[str, list[Host]]]:
 
 @asynccontextmanager
 async def hearing(url: str) -> AsyncIterator[tuple[KucoinStream, Ear]]:
-    async def ticket() -> Ticket:
-        return Ticket("t", url, 18.0, 10.0)
+    async def ticket() -> StreamTicket:
+        return StreamTicket("t", url, 18.0, 10.0)
 
     ear = Ear(lambda: NOW_MS)
     stream = KucoinStream(ticket, terms=PATIENT, monotonic=time.monotonic, dice=random.Random(1))
@@ -150,5 +150,5 @@ async def test_W14_who_hangs_up_within_the_handshake_of_tls_is_unreachable() -> 
     async with server:
         url = f"wss://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         with pytest.raises(stream_socket.UnreachableError):
-            async with stream_socket.opened(url, StreamTerms(), time.monotonic):
+            async with stream_socket.open_socket(url, StreamLimits(), time.monotonic):
                 pass
