@@ -1,4 +1,4 @@
-"""One local exchange: clock, market, funding, books, rendering, limits and faults together."""
+"""Local exchange: clock, market, funding, books, contracts, limits and faults."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,8 +18,7 @@ from app.sandbox.options import SandboxOptions
 
 
 class ExchangeClock:
-    """Milliseconds of exchange time; `clock` gives real seconds and only its differences count
-    once a start is given."""
+    """Exchange time from a real clock, with an offset and a speed."""
 
     def __init__(self, clock: Callable[[], float], start_ms: int | None, speed: float) -> None:
         self._clock = clock
@@ -41,7 +40,7 @@ class ExchangeClock:
 
 
 class LocalExchange:
-    """What the routes serve from; built once per application."""
+    """State that the routes serve; built once per application."""
 
     def __init__(
         self,
@@ -51,7 +50,7 @@ class LocalExchange:
     ) -> None:
         self.options = options
         history = load_history(options, int(clock() * 1000))
-        # Making the market takes a second: a clock set to its beginning would be behind by that.
+        # Generating the market takes a second: a clock set to its start would lag by that.
         is_now = options.now_ms is None and options.replay is None
         self.clock = ExchangeClock(clock, None if is_now else history.start_ms, options.speed)
         self.market = SimulatedMarket(history, options.seed)
@@ -67,11 +66,11 @@ class LocalExchange:
         self.monotonic = monotonic
 
     def forget_answers(self) -> None:
-        """Drop rendered answers after something was changed by hand."""
+        """Drop cached answers after a manual change."""
         self._active = None
 
     def active_body(self) -> ResponseBody:
-        """The body of contracts/active; the same for a fifth of a real second, as if cached."""
+        """Body of contracts/active, cached for a fifth of a real second."""
         real = self.monotonic()
         if self._active is not None and real - self._active[0] < 0.2:
             return self._active[1]
@@ -88,7 +87,7 @@ class LocalExchange:
 
 
 def load_history(options: SandboxOptions, clock_ms: int) -> DailyHistory:
-    """The invented market, or the replayed one when a file is given."""
+    """Generate the market, or replay the given file."""
     if options.replay is None:
         start = options.now_ms if options.now_ms is not None else clock_ms
         return synthetic_history(options.seed, start, options.contracts)

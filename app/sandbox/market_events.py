@@ -1,13 +1,13 @@
-"""Market events on demand, written into the one path so that answers and stream agree.
+"""Market events on demand, written into the one price path so that REST and stream agree.
 
-POST /_control/events with `kind`, `symbol` and what the kind needs; the answer says from when
-(`from_ms`) and, of a halt, until when. All but the multiplier begin with the next minute.
+POST /_control/events with `kind`, `symbol` and the parameters of the kind; the answer gives the
+start (`from_ms`) and the end of a halt. All but the multiplier begin with the next minute.
 
 | kind | needs | effect |
 |---|---|---|
 | halt | minutes? | Paused: no trades, the book stands still; without minutes to the known end |
 | list | in_minutes? | Init and not listed until then; opens as a contract without a past |
-| delist | in_minutes? | an expiry that is told at once; Closed and gone from then on |
+| delist | in_minutes? | an expiry announced at once; Closed and delisted from then on |
 | multiplier | multiplier | another size of a lot; past and future are restated in new lots |
 | funding_interval | hours | announced at once, in force from the next common settlement |
 """
@@ -24,7 +24,7 @@ from app.sandbox.market.price_path import MINUTE_MS
 
 @dataclass(frozen=True, slots=True)
 class MarketEvent:
-    """One event; what the kind does not need is ignored."""
+    """One event; parameters of other kinds are ignored."""
 
     kind: str
     symbol: str
@@ -35,7 +35,7 @@ class MarketEvent:
 
 
 def apply_event(exchange: LocalExchange, event: MarketEvent) -> dict[str, int]:
-    """Let an event happen; when. KeyError for an unknown contract, ValueError for nonsense."""
+    """Apply an event; returns its times. KeyError for an unknown contract, else ValueError."""
     row = exchange.contracts.rows[event.symbol]
     market, now_ms = exchange.market, exchange.clock.now_ms()
     if event.in_minutes < 0 or (event.minutes is not None and event.minutes < 1):
@@ -89,7 +89,7 @@ def _price(exchange: LocalExchange, row: int, at_ms: int, which: int) -> int:
 
 
 def _relot(exchange: LocalExchange, row: int, multiplier: float | None) -> None:
-    """Restate a contract's lots; the minutes planted by hand are derived anew."""
+    """Restate a contract's lots; manually changed minutes are derived again."""
     history = exchange.market.history
     old = history.listings[row]
     if old.inverse or multiplier is None or multiplier <= 0.0:
@@ -107,9 +107,9 @@ def _relot(exchange: LocalExchange, row: int, multiplier: float | None) -> None:
 def stop_trading(
     exchange: LocalExchange, row: int, from_ms: int, until_ms: int, ticks: int
 ) -> None:
-    """No trades of a contract between two full minutes, at a price that stands still.
+    """Remove a contract's trades between two full minutes; its price stays constant.
 
-    After the span the path goes on as it would have gone: the price opens with a jump.
+    After the span the path continues as generated: the price opens with a jump.
     """
     market = exchange.market
     until_ms = min(until_ms, market.end_ms)
@@ -135,7 +135,7 @@ def stop_trading(
 def _silence_hour(
     exchange: LocalExchange, row: int, hour: int, span_ms: tuple[int, int], ticks: int
 ) -> None:
-    """The part of an hour that lies in the span."""
+    """Stop trading in the part of an hour within the span."""
     market = exchange.market
     first = max(span_ms[0] - hour * HOUR_MS, 0) // MINUTE_MS
     last = min(span_ms[1] - hour * HOUR_MS, HOUR_MS) // MINUTE_MS

@@ -1,4 +1,4 @@
-"""Market changes planted by hand, in the one price path so that nothing contradicts."""
+"""Manual market changes of one contract, applied to the one price path to stay consistent."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ from app.sandbox.history.universe import DAY_MS, HOUR_MS
 
 @dataclass(frozen=True, slots=True)
 class MarketOverride:
-    """A change of one contract from now on; None or 1.0 leaves a thing as it is.
+    """Change of one contract from now on; None or 1.0 leaves a value as it is.
 
     `price_factor` moves the price from the next minute on. `volume_factor` multiplies lots and
-    turnover from the next minute on and of the last `days` closed days, whose hours are made
-    anew. `range_factor` widens the candles of the last `days` closed days around their bodies.
+    turnover from the next minute on and of the last `days` closed days, whose hours are derived
+    again. `range_factor` widens the candles of the last `days` closed days around their bodies.
     `funding_rate` fixes the rate of the running cycle, of later ones and of the last `days`.
     Spread, depth and open interest factors act at once and stay.
     """
@@ -50,7 +50,7 @@ def apply_override(exchange: LocalExchange, change: MarketOverride) -> None:
 
 
 def _scaled(bars: Bars, at: tuple[int | slice, ...], price: float, volume: float) -> None:
-    """Multiply prices and volumes of some bars in place, keeping whole ticks and lots."""
+    """Multiply prices and volumes of some bars in place, rounded to whole ticks and lots."""
     bars.ticks[at] = np.maximum(np.rint(bars.ticks[at] * price), 1).astype(np.int64)
     lots = bars.lots[at]
     bars.lots[at] = np.where(lots > 0, np.maximum(np.rint(lots * volume), 1), 0)
@@ -58,7 +58,7 @@ def _scaled(bars: Bars, at: tuple[int | slice, ...], price: float, volume: float
 
 
 def _rewrite_past(exchange: LocalExchange, row: int, now_ms: int, change: MarketOverride) -> None:
-    """Change the last closed days' volume and range."""
+    """Change volume and range of the last closed days."""
     market, today = exchange.market, now_ms // DAY_MS
     end = today - market.history.first_day
     span = slice(max(0, end - change.days), end)
@@ -76,7 +76,7 @@ def _rewrite_past(exchange: LocalExchange, row: int, now_ms: int, change: Market
 def _from_now_on(
     exchange: LocalExchange, row: int, now_ms: int, price: float, volume: float
 ) -> None:
-    """Move the rest of this hour, of this day and all days after by the factors."""
+    """Multiply the rest of this hour, of this day and all days after by the factors."""
     market, history = exchange.market, exchange.market.history
     hour, day = now_ms // HOUR_MS, now_ms // DAY_MS
     minute = now_ms // 60_000 % 60

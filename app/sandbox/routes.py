@@ -1,4 +1,4 @@
-"""The public endpoints of KuCoin Futures."""
+"""Public REST endpoints of KuCoin Futures."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def index_page(
     step = STEPS[kind]
     now_ms = exchange.market.clamp(exchange.clock.now_ms())
     newest = min(now_ms, until if until is not None else now_ms) // step * step
-    # Values exist for the last hour; older ones are not kept.
+    # Values exist for the last hour only.
     oldest = max(since if since is not None else 0, now_ms - 60 * MINUTE_MS)
     times = range(newest, newest - count * step, -step)
     values = [
@@ -84,7 +84,7 @@ def _value(
 
 
 def risk_levels(listing: ListedContract) -> list[dict[str, Any]]:
-    """The risk limit levels of a contract, ascending."""
+    """Risk limit levels of a contract, ascending."""
     most = leverage(listing)
     unit = 1 if listing.inverse else max(10_000, 100_000 // listing.rank)
     allowed = [value for value in LEVERAGES if value <= most]
@@ -113,7 +113,7 @@ HIDDEN = frozenset({"Init", "Closed", "Settled"})
 
 
 def row_of(request: web.Request, symbol: str | None) -> int:
-    """The row of a contract that is listed now; KuCoin's errors otherwise."""
+    """Row of a contract that is listed now; KuCoin's errors otherwise."""
     exchange = request.app[EXCHANGE]
     if not symbol:
         raise parameter_error("symbol is required")
@@ -124,7 +124,7 @@ def row_of(request: web.Request, symbol: str | None) -> int:
 
 
 def number(request: web.Request, name: str) -> int | None:
-    """An integer query parameter, None when absent."""
+    """Integer query parameter, None when absent."""
     raw = request.query.get(name)
     if raw is None or raw == "":
         return None
@@ -214,7 +214,7 @@ async def funding_current(request: web.Request) -> web.Response:
         raise no_funding()
     started = exchange.clock.now_ms() // step * step
     data = {
-        # Not the contract's symbol, and 8H whatever the interval.
+        # KuCoin sends another symbol than the contract's, with 8H for any interval.
         "symbol": f".{listing.symbol}FPI8H",
         "granularity": step,
         "timePoint": started,
@@ -288,12 +288,12 @@ async def status(request: web.Request) -> web.Response:
     data = {"msg": "", "status": "open"}
     if exchange.over:
         data = {"msg": "the recorded market has ended", "status": "close"}
-    # Valid JSON under text/plain: a quirk of the real exchange.
+    # JSON as text/plain: a quirk of the real exchange.
     return respond(request, encode_success(data), content_type="text/plain;charset=UTF-8")
 
 
 def add_routes(app: web.Application) -> None:
-    """Bind every public path."""
+    """Add every public route."""
     for path, handler in (
         ("/api/v1/contracts/active", contracts_active),
         ("/api/v1/contracts/risk-limit/{symbol}", risk_limit),

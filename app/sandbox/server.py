@@ -22,13 +22,13 @@ NOT_FOUND = encode_error("404000", "Url Not Found")
 
 
 def template(request: web.Request) -> str:
-    """The endpoint's path with {symbol} in place of a symbol."""
+    """Path of the endpoint, with {symbol} in place of a symbol."""
     resource = request.match_info.route.resource
     return resource.canonical if resource is not None else request.path
 
 
 def rate_headers(quota: int, verdict: RateLimitDecision) -> dict[str, str]:
-    """The gw-ratelimit headers of an answer; the reset is a countdown in ms."""
+    """Rate-limit headers of an answer; the reset is a countdown in ms."""
     if not verdict.headers:
         return {}
     headers = {
@@ -42,7 +42,7 @@ def rate_headers(quota: int, verdict: RateLimitDecision) -> dict[str, str]:
 
 @web.middleware
 async def limit_and_respond(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Count and limit each request, let faults act, and put errors into KuCoin's envelope."""
+    """Count and limit each request, apply faults, and put errors into KuCoin's envelope."""
     if request.path.startswith("/_control/") or request.path == ENDPOINT:
         return await handler(request)
     exchange = request.app[EXCHANGE]
@@ -63,7 +63,7 @@ async def limit_and_respond(request: web.Request, handler: Handler) -> web.Strea
 
 
 def handler_in_envelope(handler: Handler) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """The handler with its errors as KuCoin's answers."""
+    """Wrap a handler to answer its errors in KuCoin's envelope."""
 
     async def answer(request: web.Request) -> web.Response:
         try:
@@ -86,7 +86,7 @@ def create_exchange(
     clock: Callable[[], float],
     monotonic: Callable[[], float] = time.monotonic,
 ) -> web.Application:
-    """The exchange as an application.
+    """Create the exchange as an application.
 
     `clock` gives seconds since the epoch and drives exchange time; `monotonic` drives the
     rate-limit window, which speed does not shorten.
@@ -95,7 +95,7 @@ def create_exchange(
 
 
 def application(exchange: LocalExchange) -> web.Application:
-    """An application around an exchange that stands already."""
+    """Create an application around an existing exchange."""
     app = web.Application(middlewares=[limit_and_respond])
     app[EXCHANGE] = exchange
     add_routes(app)
@@ -110,9 +110,9 @@ async def serve_exchange(
     clock: Callable[[], float],
     monotonic: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[str]:
-    """Serve an exchange and give its base URL; port 0 takes a free one."""
+    """Serve an exchange and yield its base URL; port 0 takes a free one."""
     app = create_exchange(options, clock, monotonic)
-    # An address that is taken is an error before anything runs.
+    # A used address fails before anything runs.
     listener = socket.create_server((options.host, options.port), backlog=512)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
     try:

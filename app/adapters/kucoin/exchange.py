@@ -1,4 +1,4 @@
-"""KuCoin futures as the use cases want it: public market data in the words of the domain."""
+"""Public market data of KuCoin futures as domain values: the `Exchange` port."""
 
 import copy
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -44,7 +44,7 @@ _LONGEST_INTERVAL_MS: Final = 8 * 3_600_000
 
 
 def candle_pages(start_ms: int, end_ms: int, step_ms: int, size: int) -> Iterator[tuple[int, int]]:
-    """(first, last) opening times of pages of at most `size` candles opened in [start, end)."""
+    """Opening times (first, last) of pages of at most `size` candles in [start, end)."""
     first = -(-start_ms // step_ms) * step_ms
     while first < end_ms:
         last = min(first + (size - 1) * step_ms, (end_ms - 1) // step_ms * step_ms)
@@ -55,9 +55,10 @@ def candle_pages(start_ms: int, end_ms: int, step_ms: int, size: int) -> Iterato
 def find_gap(
     rows: CandleRows, first_ms: int, last_ms: int, step_ms: int, *, is_age_known: bool = True
 ) -> tuple[int, int] | None:
-    """The span from the first to the last candle missing between two opening times, if any.
+    """Span from the first to the last candle missing between two opening times.
 
-    Where nobody knows since when there are candles none is missing before the first that came.
+    The listing time may be unknown, so no candle counts as missing before the first one
+    received.
     """
     known = set(rows.opened_ms.tolist())
     if not is_age_known:
@@ -67,7 +68,7 @@ def find_gap(
 
 
 def funding_pages(start_ms: int, end_ms: int, days: int) -> Iterator[tuple[int, int]]:
-    """Windows of so many days that cover [start, end], both ends included."""
+    """Windows of `days` days that cover [start, end], both ends included."""
     first = start_ms
     while first <= end_ms:
         last = min(first + days * _DAY_MS - 1, end_ms)
@@ -76,10 +77,10 @@ def funding_pages(start_ms: int, end_ms: int, days: int) -> Iterator[tuple[int, 
 
 
 def next_older_ms(rows: Sequence[Funding], first_ms: int, asked_until_ms: int) -> int | None:
-    """Up to when to ask again, or None when the answer can have left nothing out.
+    """End of the next request; None when the answer cannot have left settlements out.
 
-    How many rows one answer holds is not documented, so whenever one more settlement would fit
-    before the oldest row, it is asked for. An answer that brings nothing older ends it.
+    KuCoin does not document the row limit. While one more settlement fits before the oldest
+    row, it is requested. An answer without an older row ends the paging.
     """
     moments = sorted({row.settled_ms for row in rows if row.settled_ms <= asked_until_ms})
     if not moments:
@@ -98,22 +99,22 @@ _NO_PARAMS: Mapping[str, str] = {}
 
 
 def ignore_request(path: str, outcome: str, seconds: float) -> None:
-    """For those who do not measure."""
+    """Observer of requests that does nothing."""
 
 
 def ignore_rejection(path: str, rejection: Rejection) -> None:
-    """For those who do not count."""
+    """Observer of rejected records that does nothing."""
 
 
 def ignore_answer(path: str, symbol: str, refused: Sequence[Rejection]) -> None:
-    """For those who do not remember."""
+    """Observer of answers that does nothing."""
 
 
 class KucoinExchange:
     """The `Exchange` port over KuCoin's public futures REST interface.
 
-    Every method raises only errors of `domain.errors`. A call waits for its turn up to its
-    patience; `patient(seconds)` gives a view of the same exchange with another patience.
+    Every method raises only errors of `foundation.errors`. A call waits for its turn up to its
+    patience; `patient(seconds)` returns a view of the same exchange with another patience.
     """
 
     def __init__(
@@ -146,18 +147,18 @@ class KucoinExchange:
         self.patience_s = self._limits.patience_s
 
     def patient(self, patience_s: float) -> Self:
-        """The same exchange (quota, breaker, link) for callers that wait so long at most."""
+        """The same exchange (quota, breaker, link) for callers with another patience in seconds."""
         view = copy.copy(self)
         view.patience_s = patience_s
         return view
 
     async def ticket(self) -> StreamTicket:
-        """What one connection of the stream is opened with."""
+        """Request endpoint and token for one stream connection."""
         read = partial(protocol.parse_ticket, base_url=self._base_url)
         return await self._get(routes.BULLET, read)
 
     def stream(self, terms: StreamLimits | None = None) -> KucoinStream:
-        """The exchange's own telling of its market, beside what it answers."""
+        """Market stream of the exchange, beside its REST answers."""
         return KucoinStream(
             self.ticket,
             terms=terms or StreamLimits(),
@@ -200,7 +201,7 @@ class KucoinExchange:
         return await self._get(routes.TICKER, read, {"symbol": code}, symbol=code)
 
     async def book(self, code: str) -> Book:
-        """Up to 100 levels a side."""
+        """Order book with up to 100 levels a side."""
         read = partial(parse.book, asked=code)
         return await self._get(routes.DEPTH100, read, {"symbol": code}, symbol=code)
 
@@ -217,9 +218,9 @@ class KucoinExchange:
     ) -> CandleSeries:
         """Candles opened in [start_ms, end_ms), the running one included if it is in range.
 
-        Asked for in pages of at most 200. Where closed candles are missing the span of the hole
-        is asked for once more; what is missing then is absent from the series (the exchange
-        publishes no candle for a time without trades).
+        Requests pages of at most 200 candles. The span of missing closed candles is
+        requested once more; candles missing then are absent from the series, because the
+        exchange publishes no candle for a time without trades.
         """
         step = interval.ms
         found: list[parse.CandleRows] = []
@@ -300,7 +301,7 @@ class KucoinExchange:
     def _report(
         self, endpoint: Endpoint, rejections: Sequence[Rejection], symbol: str = ""
     ) -> None:
-        """After the answer was told of as a good one: its records that were none."""
+        """Report the rejected records of an answer that counted as a success."""
         if rejections:
             self._on_answer(endpoint.path, symbol, rejections)
         for rejection in rejections:
@@ -325,7 +326,7 @@ async def open_exchange(
     on_answer: OnAnswer = ignore_answer,
     share: Callable[[], PoolShare] = whole_pool,
 ) -> AsyncIterator[KucoinExchange]:
-    """The exchange with a session of its own, closed on the way out."""
+    """Open the exchange with its own HTTP session, closed on exit."""
     numbers = limits or KucoinLimits()
     async with open_session(numbers) as session:
         yield KucoinExchange(

@@ -1,4 +1,4 @@
-"""The public pool: a fixed window of weight, shared in order, kept in step with the headers."""
+"""Rate limiter of the public pool: a fixed window of weight, synchronised with the headers."""
 
 import asyncio
 import math
@@ -10,14 +10,14 @@ from app.adapters.kucoin.limits import KucoinLimits, RandomSource
 from app.foundation.errors import Code, UnavailableError
 
 _GRACE_S: Final = 0.05  # the exchange's clock ticks in ms, ours finer: never be early
-_LATER_S: Final = 1.0  # an end that much later than ours belongs to the exchange's next window
-_SHORTEST_CLOSED_S: Final = 0.1  # a 429 that ends sooner than this says nothing of its end
+_LATER_S: Final = 1.0  # an end that much later belongs to the exchange's next window
+_SHORTEST_CLOSED_S: Final = 0.1  # a shorter reset of a 429 carries no information
 _LONGEST_WINDOW: Final = 2.0  # a reset beyond so many windows is absurd
 
 
 @dataclass(frozen=True, slots=True)
 class QuotaHeaders:
-    """What an answer's headers say about the pool; None where they say nothing."""
+    """Rate-limit headers of an answer; None for absent ones."""
 
     limit: int | None
     remaining: int | None
@@ -33,14 +33,14 @@ SILENT: Final = QuotaHeaders(None, None, None)
 
 
 def _whole(value: str | None) -> int | None:
-    """Missing, negative, absurdly long or unreadable: unknown, which is not zero."""
+    """Whole number of a header; None when missing, negative, absurdly long or unreadable."""
     known = value is not None and len(value) <= 12 and value.isascii() and value.isdigit()
     return int(value) if known and value is not None else None
 
 
 @dataclass(frozen=True, slots=True)
 class RequestPermit:
-    """The right to send one request; `first` began its window."""
+    """Permission to send one request; `first` is true when it began its window."""
 
     weight: int
     window: int
@@ -49,25 +49,25 @@ class RequestPermit:
 
 @dataclass(frozen=True, slots=True)
 class PoolShare:
-    """Fractions of the quota: what this process may use, and what all of one address may."""
+    """Fractions of the quota: of this process, and of all processes of one address together."""
 
     own: float
     together: float
 
 
-WHOLE: Final = PoolShare(1.0, 1.0)  # nobody else uses the address
+WHOLE: Final = PoolShare(1.0, 1.0)  # no other process uses the address
 
 
 def whole_pool() -> PoolShare:
-    """The share of a process that is alone."""
+    """Share of a process that runs alone."""
     return WHOLE
 
 
 class RequestPool:
-    """Weights of one quota. The whole window's quota may go at once; who waits, waits in order.
+    """Weighted quota per window; the whole quota may go at once, waiters are served in order.
 
-    `share` is asked before each request: it shrinks as soon as another process is heard of. What
-    the others have used is in the headers of the exchange and counts against the common part.
+    `share` is read before each request: it shrinks as soon as another process appears. The
+    exchange's headers include the use of other processes, which counts against the common part.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class RequestPool:
         self._quota = limits.quota
         self._window = 0
         self._ends: float | None = None
-        self._used = 0  # by all, as far as is known
+        self._used = 0  # by all processes, as far as known
         self._own = 0  # by this process
         self._flying = 0
         self._queued = 0
@@ -114,17 +114,18 @@ class RequestPool:
             self._queued -= weight
 
     def give_back(self, ticket: RequestPermit) -> None:
-        """The request was never sent."""
+        """Return a permit whose request was never sent."""
         self._flying -= ticket.weight
         if ticket.window == self._window:
             self._used -= ticket.weight
             self._own -= ticket.weight
 
     def settle(self, ticket: RequestPermit, quota: QuotaHeaders) -> None:
-        """The request ended; learn from its headers where the exchange's window stands.
+        """Finish a request; synchronise the window with its headers.
 
-        An answer's reset, counted from its arrival, is never before the true end of the window,
-        so it may replace our own guess (sending time plus window), which may be early.
+        An answer's reset, counted from its arrival, is never before the true end of the
+        window, so it may replace our own guess (sending time plus window), which may be
+        early.
         """
         self._flying -= ticket.weight
         self._quota = quota.limit or self._quota
@@ -146,9 +147,9 @@ class RequestPool:
             self._used = max(self._used, self._quota - quota.remaining)
 
     def close(self, quota: QuotaHeaders) -> None:
-        """The exchange said 429: nothing more until its reset and up to 10 % longer.
+        """Close the pool after HTTP 429 until its reset and up to 10 % longer.
 
-        A reset that is missing or makes no sense counts as the default, a long one as the cap.
+        A missing or unusable reset counts as the default, a long one as the cap.
         """
         limits = self._limits
         stated = (quota.reset_ms or 0) / 1000
@@ -163,7 +164,7 @@ class RequestPool:
             self._ends = jittered
 
     def refusal(self) -> UnavailableError:
-        """What to tell a caller that cannot wait for the pool to open."""
+        """Error for a caller that cannot wait for the pool to open."""
         return self._limited(self._wait(1))
 
     def closed_for(self) -> float:
@@ -178,13 +179,13 @@ class RequestPool:
         return min(most, math.floor(self._quota * share))
 
     def _fits(self, weight: int) -> bool:
-        """In the common part and in our own; alone in a window anything fits that must leave."""
+        """Whether a weight fits the common part and our own; an oversized weight fits alone."""
         share = self._share()
         together = self._used + weight <= self._room(share.together) or self._used == 0
         return together and (self._own + weight <= self._room(share.own) or self._own == 0)
 
     def _roll(self, now: float) -> None:
-        """A window that has ended makes room; what still flies may land in the next one."""
+        """Start a new window after the end; requests in flight may count in the next one."""
         if self._ends is not None and now >= self._ends + _GRACE_S and not self._is_closed(now):
             self._window += 1
             self._ends = None
@@ -196,14 +197,14 @@ class RequestPool:
         if self._is_closed(now):
             return self._closed_until + _GRACE_S - now
         if self._ends is not None and now >= self._ends:
-            # Whose window a request of this moment falls into cannot be told: let it pass.
+            # The window of a request at this moment is ambiguous: wait until it has passed.
             return self._ends + _GRACE_S - now
         if self._ends is None or self._fits(weight):
             return 0.0
         return self._ends + _GRACE_S - now
 
     def _estimate(self, weight: int) -> float:
-        """How long a newcomer waits, those in the queue before it."""
+        """Seconds that a new waiter waits behind the queue."""
         wait = self._wait(weight + self._queued)
         behind = max(0, self._queued + weight - 1) // max(1, self._room(self._share().own))
         return wait + behind * self._limits.window_s if wait else 0.0
@@ -228,7 +229,7 @@ class RequestPool:
             raise self._limited(wait)
 
     def _limited(self, wait: float) -> UnavailableError:
-        """Tells the stated reset while the pool is closed, else our own wait."""
+        """Error with the stated reset while the pool is closed, else with our own wait."""
         left = self._reset_at - self._monotonic()
         return UnavailableError(
             Code.EXCHANGE_RATE_LIMITED,

@@ -1,7 +1,7 @@
-"""From a decoded answer to domain values: tickers, books, funding, marks, time and status.
+"""Parses decoded answers to tickers, books, funding, candles, marks, time and status.
 
-All functions are pure. An answer whose shape is wrong raises BadResponseError that names the
-field; a bad record of a list becomes a Rejection and leaves the others alone.
+All functions are pure. An answer of a wrong shape raises BadResponseError with the field; a bad
+record of a list becomes a Rejection and leaves the others alone.
 """
 
 from collections.abc import Callable, Container, Sequence
@@ -52,12 +52,12 @@ from app.market.domain.models import (
 T = TypeVar("T")
 
 HOUR_MS: Final = 3_600_000
-# What a funding interval may be; the distance of two settlements is one of these, or a hole.
+# Possible funding intervals; any other distance of two settlements is a gap.
 _INTERVALS_MS: Final = frozenset(hours * HOUR_MS for hours in (1, 2, 4, 6, 8, 12, 24))
 
 
 def malformed_answer(name: str, reason: str) -> BadResponseError:
-    """The typed error for an answer that is not one; never echoes a value."""
+    """Create the error for a malformed answer; it never echoes a value."""
     return BadResponseError(
         Code.EXCHANGE_BAD_RESPONSE,
         f"the exchange's answer makes no sense at {name}: {reason}",
@@ -66,7 +66,7 @@ def malformed_answer(name: str, reason: str) -> BadResponseError:
 
 
 def whole_answer(read: Callable[[], T]) -> T:
-    """Run a reader of a single object: a field that fails, fails the answer."""
+    """Parse a single object; any field that fails, fails the answer."""
     try:
         return read()
     except InvalidFieldError as error:
@@ -80,7 +80,7 @@ def items(data: object) -> Sequence[object]:
 
 
 def key_of(item: object, position: int) -> str:
-    """What to call a record in a rejection: its contract code, else where it stood."""
+    """Name of a record in a rejection: its contract code, else its position."""
     symbol = item.get("symbol") if isinstance(item, dict) else None
     try:
         return code(symbol)
@@ -93,13 +93,13 @@ def rejection(item: object, position: int, error: InvalidFieldError) -> Rejectio
 
 
 def refuse_repeated(name: str, kept: Container[str]) -> None:
-    """One contract, one record: of two, the first is kept and the second refused."""
+    """Keep the first record of each contract and reject repeated ones."""
     if name in kept:
         raise InvalidFieldError("symbol", "repeated")
 
 
 def server_time(data: object) -> int:
-    """Epoch milliseconds of the exchange's clock, whatever unit it was sent in."""
+    """Epoch milliseconds of the exchange's clock, from any unit."""
     try:
         return instant_ms(data)
     except UnreadableError as error:
@@ -118,7 +118,7 @@ def status(data: object) -> ExchangeStatus:
 
 
 def ticker(data: object, asked: str) -> Ticker:
-    """The ticker of `asked`; an answer about another contract is refused."""
+    """Ticker of `asked`; an answer about another contract is refused."""
     answer = whole_answer(lambda: _ticker(data))
     if answer.code != asked:
         raise malformed_answer("symbol", "an answer about another contract")
@@ -144,20 +144,20 @@ def _ticker(item: object) -> Ticker:
         code=record.need("symbol", code),
         last=record.need("price", positive),
         last_lots=record.maybe("size", lots),
-        bid=record.maybe("bestBidPrice", not_negative) or None,  # zero: nobody bids
+        bid=record.maybe("bestBidPrice", not_negative) or None,  # zero: no bid
         bid_lots=record.maybe("bestBidSize", lots),
         ask=record.maybe("bestAskPrice", not_negative) or None,
         ask_lots=record.maybe("bestAskSize", lots),
         traded_ms=record.need("ts", instant_ms),
     )
-    # A quote that cannot be read must not pass for an empty side of the book.
+    # An unreadable quote must not pass for an empty side of the book.
     for fault in record.faults:
         raise fault
     return answer
 
 
 def book(data: object, asked: str) -> Book:
-    """Levels sorted best first; levels without size dropped; a side may be empty."""
+    """Book with levels sorted best first; levels without size are dropped, a side may be empty."""
 
     def read() -> Book:
         record = FieldReader.of(data, "data")
@@ -213,7 +213,7 @@ def mark_price(data: object, asked: str) -> MarkPrice:
 
 
 def funding_now(data: object, asked: str) -> FundingNow:
-    """The running interval. `timePoint` is the settlement that began it.
+    """Funding of the running interval; `timePoint` is the settlement that began it.
 
     The next settlement is `fundingTime`; older answers lack it, there it is one interval later.
     """
@@ -231,7 +231,7 @@ def funding_now(data: object, asked: str) -> FundingNow:
 
 
 def funding_rows(data: object, asked: str) -> tuple[list[Funding], list[Rejection]]:
-    """Settled rates as they came, without intervals; the caller pages, sorts and links them."""
+    """Settled rates in their order, without intervals; the caller pages, sorts and links them."""
     rows: list[Funding] = []
     rejections: list[Rejection] = []
     for position, item in enumerate(items(data)):
@@ -251,10 +251,10 @@ def _funding(item: object, asked: str) -> Funding:
 
 
 def link_settlements(rows: Sequence[Funding]) -> tuple[Funding, ...]:
-    """Sorted by time, deduplicated, each with the interval that it closed.
+    """Sort and deduplicate settlements, and set the interval that each one closed.
 
-    The interval is the distance to the settlement before; None for the first one and after a
-    hole (a distance that is no funding interval), so a later change alters no past value.
+    The interval is the distance to the previous settlement. It is None for the first one and
+    after a gap, so a later change alters no past value.
     """
     ordered = sorted({row.settled_ms: row for row in rows}.values(), key=lambda row: row.settled_ms)
     answer: list[Funding] = []
@@ -274,9 +274,9 @@ _OPEN, _HIGH, _LOW, _CLOSE, _LOTS, _TURNOVER = range(6)
 
 @dataclass(frozen=True, slots=True)
 class CandleRows:
-    """Candles as they were sent: `opened_ms` (T,), `values` (6, T).
+    """Candle rows of an answer: `opened_ms` (T,), `values` (6, T).
 
-    The values are open, high, low, close, volume in lots, and turnover: NaN where nothing is said.
+    The values are open, high, low, close, volume in lots, and turnover; NaN for an absent one.
     """
 
     opened_ms: Ints
@@ -287,7 +287,7 @@ class CandleRows:
 
 
 def join_rows(pages: Sequence[CandleRows]) -> CandleRows:
-    """The rows of all pages in their order; none if there is no page."""
+    """Rows of all pages in their order; empty without pages."""
     nothing = _table([])
     return CandleRows(
         np.concatenate([page.opened_ms for page in (nothing, *pages)]),
@@ -296,11 +296,11 @@ def join_rows(pages: Sequence[CandleRows]) -> CandleRows:
 
 
 def candle_rows(data: object) -> tuple[CandleRows, list[Rejection]]:
-    """The rows that can be candles, in the order of the answer.
+    """Valid candle rows, in the order of the answer.
 
-    Columns are time, open, high, low, close, lots and, since 2025, turnover. A row with a value
-    that is no number, a price that is not positive, or a high and low that do not enclose open
-    and close is rejected: a hole is better than a lie.
+    Columns are time, open, high, low, close, lots and, since 2025, turnover. A row is rejected
+    for a value that is no number, a price that is not positive, or a high and low that do not
+    enclose open and close.
     """
     sent = items(data)
     whole = _parse_vectorized(sent)
@@ -317,10 +317,10 @@ def candle_rows(data: object) -> tuple[CandleRows, list[Rejection]]:
 
 
 def _parse_vectorized(sent: Sequence[object]) -> CandleRows | None:
-    """All rows in one go, an order of magnitude faster than one by one.
+    """Parse all rows in one numpy call, an order of magnitude faster than one by one.
 
-    None unless every row is beyond doubt, plain numbers in the usual spelling: `_row` alone
-    decides, and says why, wherever there is anything to decide.
+    None unless every row holds plain numbers in the usual form: `_row` alone decides doubtful
+    rows and gives their reasons.
     """
     if set(map(type, sent)) != {list}:
         return None
@@ -389,15 +389,15 @@ def candle_series(
 ) -> CandleSeries:
     """Candles opened in [start_ms, end_ms), oldest first, one per opening time; arrays (T,).
 
-    A repeated opening time keeps the later row (it is the newer knowledge of that candle); rows
-    off the grid of `step_ms` or outside the range are dropped. Volume becomes base coins for
-    linear and USD for inverse contracts. Turnover in quote currency is what the exchange says;
-    where it says nothing (six columns) or the contract is inverse (it says base coins) it is
-    volume times close for linear contracts and the volume itself for inverse ones.
+    A repeated opening time keeps the later row, which is newer. Rows off the grid of `step_ms`
+    or outside the range are dropped. Volume becomes base coins for linear and USD for inverse
+    contracts. Turnover is in quote currency as sent. Where it is absent (six columns) or in
+    base coins (inverse), it is volume times close for linear and the volume itself for inverse
+    contracts.
     """
     moments = found.opened_ms
     wanted = (moments >= start_ms) & (moments < end_ms) & (moments % step_ms == 0)
-    # The latest first: of equal moments the first is taken.
+    # Latest first: np.unique keeps the first of equal times.
     backwards = np.flatnonzero(wanted)[::-1]
     opened, chosen = np.unique(moments[backwards], return_index=True)
     values = found.values[:, backwards[chosen]]

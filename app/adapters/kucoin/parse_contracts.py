@@ -1,4 +1,4 @@
-"""From `contracts/active` to contracts and their statistics, in standard words and units."""
+"""Parses `contracts/active` to contracts and statistics in standard names and units."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -31,12 +31,12 @@ from app.market.domain.models import (
     Rejection,
 )
 
-# The one coin that KuCoin calls otherwise than the world does.
+# KuCoin's only non-standard coin name.
 _STANDARD: Final[Mapping[str, str]] = MappingProxyType({"XBT": "BTC"})
 _KIND: Final[Mapping[str, ContractKind]] = MappingProxyType(
     {"FFWCSX": ContractKind.PERPETUAL, "FFICSX": ContractKind.DATED}
 )
-# Only words of the exchange; VANISHED is ours and must not come in from outside.
+# States of the exchange only; VANISHED is internal and must not come from an answer.
 _STATUS: Final[Mapping[str, ContractStatus]] = MappingProxyType(
     {
         status.value: status
@@ -47,7 +47,7 @@ _STATUS: Final[Mapping[str, ContractStatus]] = MappingProxyType(
 
 
 def contracts(data: object, received_ms: int) -> ContractListing:
-    """Every contract of the answer that makes sense; a repeated code is refused.
+    """Valid contracts of the answer; a repeated code is rejected.
 
     A rejection whose key is also among the contracts concerns that one optional field, which is
     then None. `received_ms` anchors the funding countdown of older answers.
@@ -69,7 +69,7 @@ def contracts(data: object, received_ms: int) -> ContractListing:
 
 
 def contract(data: object, asked: str, received_ms: int) -> ContractListing:
-    """The one contract asked for, as a listing; an answer about another one is refused."""
+    """The requested contract as a listing; an answer about another one is refused."""
     listing = contracts([data], received_ms)
     if not listing.contracts:
         fault = listing.rejections[0]
@@ -80,7 +80,7 @@ def contract(data: object, asked: str, received_ms: int) -> ContractListing:
 
 
 def standard_currency(currency: str) -> str:
-    """KuCoin's currency in the world's spelling."""
+    """Standard name of a KuCoin currency."""
     return _STANDARD.get(currency, currency)
 
 
@@ -111,7 +111,7 @@ def _contract(record: FieldReader) -> Contract:
 
 
 def _funding_interval(record: FieldReader) -> int | None:
-    """The interval in force; `fundingRateGranularity` may already hold the next one."""
+    """Current interval; `fundingRateGranularity` may already hold the next one."""
     for name in ("currentFundingRateGranularity", "fundingRateGranularity"):
         if not is_absent(record.values.get(name)):
             return record.maybe(name, some_lots)
@@ -119,7 +119,7 @@ def _funding_interval(record: FieldReader) -> int | None:
 
 
 def _expiry(record: FieldReader) -> int | None:
-    """The earlier of expiry and settlement; on a perpetual it means that delisting is announced."""
+    """Earlier of expiry and settlement; on a perpetual it announces the delisting."""
     known = [
         moment
         for name in ("expireDate", "settleDate")
@@ -148,14 +148,17 @@ def _stats(record: FieldReader, contract: Contract, received_ms: int) -> Contrac
 
 
 def _turnover(record: FieldReader, contract: Contract, volume: Decimal | None) -> Decimal | None:
-    """Quote currency. Inverse contracts report base coins, signed; there the lots are the USD."""
+    """Turnover in quote currency.
+
+    Inverse contracts report base coins, signed; there the lots are the USD.
+    """
     if contract.is_inverse:
         return None if volume is None else volume * contract.multiplier
     return record.maybe("turnoverOf24h", magnitude)
 
 
 def _next_funding(record: FieldReader, received_ms: int) -> int | None:
-    """The absolute time where given, else now plus the countdown, on the full hour.
+    """Absolute time if given, else now plus the countdown, rounded to the full hour.
 
     `nextFundingRateTime` counts down milliseconds and is cached per contract (seconds apart for
     one settlement); settlements are on full hours, so rounding recovers the moment.

@@ -1,4 +1,4 @@
-"""Temporary bans: of one endpoint after code 200002, of everything after a 1015 page."""
+"""Temporary bans, circuit breaker and retry budget of requests to the exchange."""
 
 import math
 from collections import deque
@@ -9,7 +9,10 @@ from app.foundation.errors import Code, UnavailableError
 
 
 class TemporaryBans:
-    """Closed doors and when they open. A new ban right after one lasts twice as long."""
+    """Bans of single endpoints (code 200002) and of the whole exchange (1015 page).
+
+    A new ban right after one lasts twice as long.
+    """
 
     def __init__(self, limits: KucoinLimits, *, monotonic: Callable[[], float]) -> None:
         self._limits = limits
@@ -19,10 +22,10 @@ class TemporaryBans:
         self._endpoints: dict[Endpoint, float] = {}
 
     def ban(self, sent_at: float) -> None:
-        """A 1015 page came to a request sent at `sent_at`.
+        """Ban all requests after a 1015 page to a request sent at `sent_at`.
 
-        Requests that were in flight when the ban fell bring the same news again: they do not
-        lengthen it.
+        Requests in flight at the start of a ban return the same page; they do not lengthen
+        it.
         """
         if sent_at < self._banned_until:
             return
@@ -34,7 +37,7 @@ class TemporaryBans:
         self._endpoints[endpoint] = self._monotonic() + self._limits.endpoint_closed_s
 
     def passed(self, sent_at: float) -> None:
-        """A request sent at `sent_at` was answered by the exchange itself: any ban is over."""
+        """End any ban: the exchange itself answered a request sent at `sent_at`."""
         if sent_at >= self._banned_until:
             self._ban_s = 0.0
 
@@ -47,7 +50,7 @@ class TemporaryBans:
         return max(self.banned_for(), closed_until - self._monotonic(), 0.0)
 
     def refusal(self, endpoint: Endpoint) -> UnavailableError:
-        """What to tell a caller that cannot wait so long."""
+        """Error for a caller that cannot wait that long."""
         retry_after_s = float(max(1, math.ceil(self.wait(endpoint))))
         if self.banned_for() > 0:
             return UnavailableError(
@@ -66,7 +69,7 @@ class CircuitBreaker:
     """Opens at 5 failures in a row, or at half of at least 20 calls within 30 s.
 
     Counts on the monotonic clock in a rolling window; a success ends a row of failures. While
-    open, one probe may leave every 15 s; its success closes the breaker and forgets the past.
+    open, one probe may leave every 15 s; its success closes the breaker and clears the window.
     """
 
     def __init__(self, limits: KucoinLimits, *, monotonic: Callable[[], float]) -> None:
@@ -87,12 +90,12 @@ class CircuitBreaker:
         return max(0.0, left)
 
     def enter(self) -> bool:
-        """A request leaves now; true makes it the probe. Only when `wait()` is zero."""
+        """Register a departing request; true makes it the probe. Requires `wait()` of zero."""
         self._probing = self._probe_at is not None
         return self._probing
 
     def abandon(self, probe: bool) -> None:
-        """The request ended without telling anything about the exchange."""
+        """Drop a request that ended without evidence about the exchange."""
         self._probing = self._probing and not probe
 
     def success(self, probe: bool) -> None:
@@ -104,7 +107,7 @@ class CircuitBreaker:
         self._note(failed=False)
 
     def failure(self, probe: bool) -> None:
-        """Failures of requests that left before it opened do not put off the next probe."""
+        """Count a failure; while open, only a probe's failure delays the next probe."""
         self._row += 1
         self._note(failed=True)
         if probe or (self._probe_at is None and self._is_bad()):
@@ -127,7 +130,7 @@ class CircuitBreaker:
 
 
 class RetryBudget:
-    """Every call pays in a tenth of a retry; a retry takes a whole one."""
+    """Token bucket of retries: each call adds a tenth, a retry takes one."""
 
     def __init__(self, limits: KucoinLimits) -> None:
         self._limits = limits
@@ -137,7 +140,7 @@ class RetryBudget:
         self._saved = min(self._saved + self._limits.retry_share, self._limits.retry_reserve)
 
     def spend(self) -> bool:
-        """Whether one more retry is allowed; if so it is paid for."""
+        """Take one retry from the budget; False when it is used up."""
         if self._saved < 1:
             return False
         self._saved -= 1
@@ -145,6 +148,6 @@ class RetryBudget:
 
 
 def capacity_wait_s(limits: KucoinLimits, dice: RandomSource) -> float:
-    """The short pause after "system busy", which is not our quota."""
+    """Short pause in seconds after "system busy", which is not our quota."""
     low, high = limits.capacity_wait_s
     return low + (high - low) * dice.random()

@@ -1,4 +1,4 @@
-"""The REST client: waits its turn, asks, judges, tries again where that may help."""
+"""REST client: waits for its turn, sends, interprets the answer and retries where useful."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -29,7 +29,7 @@ from app.market.domain.models import ExchangeLink, LinkState
 
 
 class LinkTracker:
-    """The last outcome of asking. An older request's success does not hide a newer failure."""
+    """State of the link to the exchange; an older success does not hide a newer failure."""
 
     def __init__(self, *, now: Callable[[], datetime], monotonic: Callable[[], float]) -> None:
         self._now = now
@@ -58,7 +58,7 @@ class LinkTracker:
             self._since = self._now()
 
     def report(self, retry_in_s: float) -> ExchangeLink:
-        """`retry_in_s` is how long no request may leave; told only while the link is down."""
+        """Link with `retry_in_s`, seconds without requests, shown only while the link is down."""
         error = self._error
         return ExchangeLink(
             state=self._state,
@@ -90,7 +90,7 @@ class RestDependencies:
 
 @dataclass(frozen=True, slots=True)
 class _SendPermit:
-    """The right to send: a place in the pool, and whether this is the breaker's probe."""
+    """Permission to send: a place in the pool, and whether this is the breaker's probe."""
 
     ticket: RequestPermit
     probe: bool
@@ -98,7 +98,7 @@ class _SendPermit:
 
 
 class RestApi(Protocol):
-    """Requests as `RestClient` makes them, whoever answers."""
+    """Requests as `RestClient` makes them, live or replayed."""
 
     def link(self) -> ExchangeLink: ...
 
@@ -114,10 +114,10 @@ class RestApi(Protocol):
 
 
 class RestClient:
-    """Requests to one exchange under all its rules at once; none of them changes anything there.
+    """Read-only requests to one exchange within all its limits.
 
     A call waits for its turn as long as its patience allows, is tried up to three times within
-    the retry budget, and ends in data or in an error of the domain.
+    the retry budget, and ends in data or in a domain error.
     """
 
     def __init__(
@@ -136,13 +136,13 @@ class RestClient:
             dice=around.dice,
             share=around.share,
         )
-        self._gates = TemporaryBans(limits, monotonic=around.monotonic)
-        self._breaker = CircuitBreaker(limits, monotonic=around.monotonic)
+        self._bans = TemporaryBans(limits, monotonic=around.monotonic)
+        self._circuit_breaker = CircuitBreaker(limits, monotonic=around.monotonic)
         self._budget = RetryBudget(limits)
         self._link = LinkTracker(now=around.now, monotonic=around.monotonic)
 
     def link(self) -> ExchangeLink:
-        waits = (self._breaker.wait(), self._gates.banned_for(), self._pool.closed_for())
+        waits = (self._circuit_breaker.wait(), self._bans.banned_for(), self._pool.closed_for())
         return self._link.report(max(waits))
 
     async def get(
@@ -154,9 +154,10 @@ class RestClient:
         symbol: str = "",
         patience_s: float,
     ) -> T:
-        """Ask `endpoint` and read its data with the pure function `read`.
+        """Request `endpoint` and parse its data with the pure function `read`.
 
-        Raises UnavailableError and its kinds, or RefusedError; `read` may raise BadResponseError.
+        Raises UnavailableError and its kinds, or RefusedError; `read` may raise
+        BadResponseError.
         """
         deadline = self._around.monotonic() + patience_s
         path = endpoint.path.format(symbol=symbol)
@@ -167,38 +168,38 @@ class RestClient:
             try:
                 leave = await self._turn(endpoint, deadline)
             except UnavailableError:
-                if fault is not None:  # what happened tells more than that we may not ask again
-                    raise self._told(fault, endpoint) from None
+                if fault is not None:  # the original error explains more than the refusal to retry
+                    raise self._with_retry_time(fault, endpoint) from None
                 raise
             tried += 1
             outcome, size = await self._send(endpoint, leave, path, params, deadline)
             if isinstance(outcome, RequestSuccess):
-                return await self._aside(size, read, outcome.data)
+                return await self._run_aside(size, read, outcome.data)
             fault = outcome
             pause = self._pause(fault, tried)
             if pause is None or self._around.monotonic() + pause >= deadline:
-                raise self._told(fault, endpoint)
+                raise self._with_retry_time(fault, endpoint)
             if pause:
                 await self._around.sleep(pause)
 
     async def _turn(self, endpoint: Endpoint, deadline: float) -> _SendPermit:
-        """Wait until every door is open at once; raises when that cannot be in time."""
+        """Wait until pool, bans and breaker all allow a request; raises when that is too late."""
         monotonic = self._around.monotonic
         while True:
             self._refuse_when_broken()
-            while (wait := self._gates.wait(endpoint)) > 0:
+            while (wait := self._bans.wait(endpoint)) > 0:
                 if monotonic() + wait > deadline:
-                    raise self._gates.refusal(endpoint)
+                    raise self._bans.refusal(endpoint)
                 await self._around.sleep(wait)
             ticket = await self._pool.take(endpoint.weight, deadline)
             # Doors may have closed while we stood in the queue; from here to the wire nothing
             # is awaited, so what is open now is open then.
-            if self._gates.wait(endpoint) == 0 and self._breaker.wait() == 0:
-                return _SendPermit(ticket, self._breaker.enter(), monotonic())
+            if self._bans.wait(endpoint) == 0 and self._circuit_breaker.wait() == 0:
+                return _SendPermit(ticket, self._circuit_breaker.enter(), monotonic())
             self._pool.give_back(ticket)
 
     def _refuse_when_broken(self) -> None:
-        wait = self._breaker.wait()
+        wait = self._circuit_breaker.wait()
         if wait > 0:
             raise UnavailableError(
                 Code.EXCHANGE_UNAVAILABLE,
@@ -214,7 +215,7 @@ class RestClient:
         params: Mapping[str, str],
         deadline: float,
     ) -> tuple[RequestSuccess | RequestFailure, int]:
-        """One request, judged, with everything that keeps count told of it; and its size."""
+        """Send one request, update pool, bans, breaker and link; returns outcome and body size."""
         size, quota = 0, SILENT
         try:
             within_s = deadline - leave.sent_at
@@ -222,12 +223,12 @@ class RestClient:
             outcome: RequestSuccess | RequestFailure
             if isinstance(answer, ExchangeResponse):
                 size, quota = len(answer.body), answer.quota
-                outcome = await self._aside(size, interpret_response, answer, endpoint)
+                outcome = await self._run_aside(size, interpret_response, answer, endpoint)
             else:
                 outcome = answer
-        except BaseException:  # cancelled: nothing was learned, but the places must come free
+        except BaseException:  # cancelled: no evidence, but pool and breaker must be released
             self._pool.settle(leave.ticket, SILENT)
-            self._breaker.abandon(leave.probe)
+            self._circuit_breaker.abandon(leave.probe)
             raise
         self._pool.settle(leave.ticket, quota)
         if isinstance(outcome, RequestFailure) and outcome.remedy is RetryAction.POOL:
@@ -241,16 +242,16 @@ class RestClient:
         fault = outcome if isinstance(outcome, RequestFailure) else None
         health = fault.health if fault else HealthEvidence.ALIVE
         if health is HealthEvidence.ALIVE:
-            self._breaker.success(leave.probe)
-            self._gates.passed(leave.sent_at)
+            self._circuit_breaker.success(leave.probe)
+            self._bans.passed(leave.sent_at)
         elif health is HealthEvidence.SICK:
-            self._breaker.failure(leave.probe)
+            self._circuit_breaker.failure(leave.probe)
         else:
-            self._breaker.abandon(leave.probe)
+            self._circuit_breaker.abandon(leave.probe)
         if fault and fault.remedy is RetryAction.BAN:
-            self._gates.ban(leave.sent_at)
+            self._bans.ban(leave.sent_at)
         if fault and fault.remedy is RetryAction.ENDPOINT:
-            self._gates.close(endpoint)
+            self._bans.close(endpoint)
         if fault and (health is not HealthEvidence.ALIVE or fault.remedy is RetryAction.POOL):
             self._link.failure(fault.error)
         else:
@@ -259,7 +260,7 @@ class RestClient:
         self._around.on_request(endpoint.path, fault.error.code.value if fault else OK, seconds)
 
     def _pause(self, fault: RequestFailure, tried: int) -> float | None:
-        """Seconds before the next try, None to give up. Closed doors make their own waits."""
+        """Seconds before the next try, None to give up; pool and bans set their own waits."""
         if fault.remedy is RetryAction.NONE or tried >= self._limits.tries:
             return None
         if fault.remedy in {RetryAction.POOL, RetryAction.ENDPOINT, RetryAction.BAN}:
@@ -275,19 +276,19 @@ class RestClient:
             tried, limits.backoff_first_s, limits.backoff_cap_s, self._around.dice.random()
         )
 
-    def _told(self, fault: RequestFailure, endpoint: Endpoint) -> ServiceError:
-        """The fault's error, with the time after which asking again makes sense."""
+    def _with_retry_time(self, fault: RequestFailure, endpoint: Endpoint) -> ServiceError:
+        """Error of the failure, with a useful retry time."""
         if (
             fault.remedy in {RetryAction.ENDPOINT, RetryAction.BAN}
-            and self._gates.wait(endpoint) > 0
+            and self._bans.wait(endpoint) > 0
         ):
-            return self._gates.refusal(endpoint)
+            return self._bans.refusal(endpoint)
         if fault.remedy is RetryAction.POOL:
             return self._pool.refusal()
         return fault.error
 
-    async def _aside(self, size: int, work: Callable[..., T], *arguments: object) -> T:
-        """Run pure work on a body of `size` bytes, outside the event loop when it is long."""
+    async def _run_aside(self, size: int, work: Callable[..., T], *arguments: object) -> T:
+        """Run pure work on a body of `size` bytes, in a thread when it is long."""
         if size > self._limits.thread_bytes:
             return await asyncio.to_thread(work, *arguments)
         return work(*arguments)

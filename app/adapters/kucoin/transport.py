@@ -1,4 +1,4 @@
-"""Judges one answer: the data it carries, or a fault with what to do about it."""
+"""HTTP transport to the exchange, and interpretation of its answers as data or failure."""
 
 import re
 import ssl
@@ -28,18 +28,18 @@ from app.foundation.errors import (
 
 
 class RetryAction(Enum):
-    """What may help."""
+    """Recovery action for a failed request."""
 
     NONE = auto()
     BACKOFF = auto()
     SHORT_PAUSE = auto()  # the system is busy, our quota is not used up
     POOL = auto()  # wait for the quota's reset
-    ENDPOINT = auto()  # leave this endpoint alone
-    BAN = auto()  # leave the whole exchange alone
+    ENDPOINT = auto()  # pause this endpoint
+    BAN = auto()  # pause all requests
 
 
 class HealthEvidence(Enum):
-    """What the outcome tells about the exchange itself."""
+    """Evidence of an outcome about the exchange's health, for the circuit breaker."""
 
     ALIVE = auto()
     SICK = auto()
@@ -48,11 +48,15 @@ class HealthEvidence(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RequestSuccess:
+    """Data of a successful answer."""
+
     data: object
 
 
 @dataclass(frozen=True, slots=True)
 class RequestFailure:
+    """Error of a failed request with its recovery action."""
+
     error: ServiceError
     remedy: RetryAction
     health: HealthEvidence
@@ -60,7 +64,7 @@ class RequestFailure:
 
 @dataclass(frozen=True, slots=True)
 class ExchangeResponse:
-    """What came over the wire, body decompressed."""
+    """HTTP answer with its decompressed body."""
 
     status: int
     quota: QuotaHeaders
@@ -79,7 +83,7 @@ _FLOATS: Final = msgspec.json.Decoder()
 def interpret_response(
     answer: ExchangeResponse, endpoint: Endpoint
 ) -> RequestSuccess | RequestFailure:
-    """The data of a success, else a fault. `code` is always tested, `data` only read after it."""
+    """Data of a success, else a failure; `data` is read only after `code`."""
     try:
         envelope = _decode_json(answer.body, exact=endpoint.exact)
     except (ValueError, RecursionError):
@@ -92,14 +96,14 @@ def interpret_response(
     if code != SUCCESS or answer.status != 200:
         return _failure(code, envelope.get("msg"), answer, endpoint)
     if envelope.get("data") is None:
-        # The exchange is well, it only has nothing to say on this: no matter for the breaker.
+        # The exchange works and only lacks this data: no failure for the breaker.
         fault = bad_response("a success without data", "data")
         return RequestFailure(fault, RetryAction.NONE, HealthEvidence.ALIVE)
     return RequestSuccess(envelope["data"])
 
 
 def _decode_json(body: bytes, *, exact: bool) -> object:
-    """Raises ValueError or RecursionError for what is not JSON."""
+    """Decode JSON; raises ValueError or RecursionError."""
     if not exact:
         # One number beyond all floats fails the whole body: read exactly, it spoils only its row.
         with suppress(ValueError):
@@ -130,7 +134,7 @@ def _failure(
 
 
 def _html_page(answer: ExchangeResponse) -> RequestFailure:
-    """Not JSON: a page of whoever stands before the exchange, or a broken body."""
+    """Failure for a non-JSON body: a page of a proxy before the exchange, or a broken body."""
     blocked = answer.status in {403, 429, 503} or b"cloudflare" in answer.body.lower()
     if blocked and _BAN_PAGE.search(answer.body):
         return banned()
@@ -156,7 +160,7 @@ def _malformed_response(answer: ExchangeResponse, reason: str, name: str) -> Req
 
 
 def _permanent_refusal(code: str, endpoint: Endpoint) -> RequestFailure:
-    """A definite no: the same request can never succeed."""
+    """Failure that no retry can cure."""
     meaning = Code.SYMBOL_UNKNOWN if code == "200003" else Code.EXCHANGE_REFUSED
     error = RefusedError(
         meaning,
@@ -185,7 +189,7 @@ def bad_response(reason: str, name: str) -> BadResponseError:
 
 
 def broken(reason: str) -> RequestFailure:
-    """The body broke off or could not be unpacked; another try may fare better."""
+    """Failure for a body that ended early or could not be decompressed; a retry may succeed."""
     return RequestFailure(bad_response(reason, "body"), RetryAction.BACKOFF, HealthEvidence.SICK)
 
 
@@ -271,7 +275,7 @@ class _BrokenBodyError(Exception):
 
 
 class HttpTransport(Protocol):
-    """Sends one request as `Wire` does, whatever else it does beside."""
+    """Sends one request; `AiohttpTransport` or a decorator of it."""
 
     async def ask(
         self, method: str, path: str, params: Mapping[str, str], within_s: float
@@ -279,7 +283,7 @@ class HttpTransport(Protocol):
 
 
 class AiohttpTransport:
-    """One host, given as `base_url`: no request leaves for another one, no redirect is followed."""
+    """HTTP client of the one host of `base_url`; it follows no redirect."""
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str, limits: KucoinLimits) -> None:
         self._session = session
@@ -289,14 +293,14 @@ class AiohttpTransport:
     async def ask(
         self, method: str, path: str, params: Mapping[str, str], within_s: float
     ) -> ExchangeResponse | RequestFailure:
-        """The answer to one request, read up to the cap; at most `within_s` seconds in all."""
+        """Send one request and read its answer up to the cap, within `within_s` seconds in all."""
         limits = self._limits
         timeout = aiohttp.ClientTimeout(
             total=max(_SHORTEST_S, min(limits.total_timeout_s, within_s)),
             sock_connect=limits.connect_timeout_s,
             sock_read=limits.read_timeout_s,
         )
-        # Only path and query vary: scheme, host, port and path prefix stay those of the base.
+        # Only path and query vary: scheme, host, port and path prefix are those of the base.
         url = self._base.with_path(self._base.path.rstrip("/") + path).with_query(params)
         try:
             async with self._session.request(
@@ -316,7 +320,7 @@ class AiohttpTransport:
             return unreachable(_reason(error))
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
-        """The body unpacked by ourselves, so that the cap holds for what a bomb unpacks to."""
+        """Decompress the body here, so that the cap applies to the decompressed size."""
         encoding = response.headers.get("Content-Encoding", "").strip().lower()
         if encoding not in _PACKED | _PLAIN:
             raise _BrokenBodyError
@@ -348,7 +352,7 @@ def _reason(error: BaseException) -> str:
 
 
 def open_session(limits: KucoinLimits) -> aiohttp.ClientSession:
-    """A session without cookies, proxies from the environment or unpacking behind our back."""
+    """Create a session without cookies, environment proxies or automatic decompression."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=limits.connections),
         cookie_jar=aiohttp.DummyCookieJar(),

@@ -1,4 +1,4 @@
-"""Mail over SMTP to an address that was checked before."""
+"""Sends mail over SMTP to checked addresses."""
 
 import re
 import ssl
@@ -18,7 +18,7 @@ _MOST: Final = 20  # recipients
 _MAILBOX: Final = re.compile(
     r"(?=.{3,254}$)[\w.!#$%&'*+/=?^`{|}~-]{1,64}@[a-z0-9.-]+", re.IGNORECASE | re.ASCII
 )
-# Server and port of providers whose server is not named like the domain of their mailboxes.
+# Server and port of providers whose server name differs from the domain of their mailboxes.
 _PROVIDERS: Final = {
     "gmail.com": ("smtp.gmail.com", 587),
     "googlemail.com": ("smtp.gmail.com", 587),
@@ -36,7 +36,7 @@ _PROVIDERS: Final = {
 
 
 class MailEncryption(StrEnum):
-    """Encryption of a connection, by the names of apprise; `auto` takes STARTTLS if offered."""
+    """Encryption of a connection, with apprise's names; `auto` uses STARTTLS if offered."""
 
     AUTO = "auto"
     INSECURE = "insecure"
@@ -74,7 +74,7 @@ class Mailer:
 
     async def send(self, letter: MailChannel, delivery: Delivery, egress: Egress) -> None:
         """Raises UnavailableError, RefusedError (webhook_url_forbidden)."""
-        import aiosmtplib  # noqa: PLC0415  # most services never send a mail
+        import aiosmtplib  # noqa: PLC0415  # most services never send mail
 
         async with egress.guarded():
             try:
@@ -87,11 +87,11 @@ class Mailer:
                 raise undelivered(type(error).__name__) from None
 
     async def _send(self, letter: MailChannel, delivery: Delivery, egress: Egress) -> None:
-        import aiosmtplib  # noqa: PLC0415  # most services never send a mail
+        import aiosmtplib  # noqa: PLC0415  # most services never send mail
 
         user, password = letter.login or (None, None)
         client = aiosmtplib.SMTP(
-            hostname=letter.host,  # the certificate is checked for it, nothing resolves it
+            hostname=letter.host,  # only for the certificate check, never resolved
             sock=await egress.connect(letter.host, letter.port),
             username=user,
             password=password,
@@ -110,7 +110,7 @@ class Mailer:
 
 
 def letter_of(url: str, egress: Egress) -> MailChannel:
-    """Reads mailto://user:password@host:port/to?keys.
+    """Parse mailto://user:password@host:port/to?keys.
 
     Raises RefusedError (validation_failed, webhook_url_forbidden).
     """
@@ -154,7 +154,7 @@ def letter_of(url: str, egress: Egress) -> MailChannel:
 
 
 def message_of(letter: MailChannel, delivery: Delivery) -> EmailMessage:
-    """The mail, the same at every attempt."""
+    """Create the mail, equal for every attempt."""
     notice, message = delivery.notice, EmailMessage()
     message["Subject"] = " ".join(notice.title.split())
     message["From"] = letter.sender

@@ -1,4 +1,4 @@
-"""Bars on an integer tick grid, and the bridge that splits a bar into finer ones exactly."""
+"""Bars on an integer tick grid, and their exact split into finer bars."""
 
 from dataclasses import dataclass
 
@@ -16,8 +16,8 @@ OPEN, HIGH, LOW, CLOSE = range(4)
 class Bars:
     """Candles of many contracts: prices in ticks (..., 4: O H L C), volume in lots.
 
-    `turnover` is in the quote coin (base coin when inverse), positive. A bar with no lots is
-    flat at the price before it and is never shown.
+    `turnover` is in the quote coin (base coin when inverse), positive. A bar without lots is
+    flat at the previous price and never published.
     """
 
     ticks: Ints
@@ -29,15 +29,15 @@ class Bars:
         return Bars(self.ticks[rows], self.lots[rows], self.turnover[rows])
 
     def upto(self, count: int) -> "Bars":
-        """The first `count` bars along the second axis."""
+        """First `count` bars along the second axis."""
         return Bars(self.ticks[:, :count], self.lots[:, :count], self.turnover[:, :count])
 
     def since(self, start: int) -> "Bars":
-        """The bars from `start` on along the second axis."""
+        """Bars from `start` on along the second axis."""
         return Bars(self.ticks[:, start:], self.lots[:, start:], self.turnover[:, start:])
 
     def put(self, row: int, one: "Bars") -> None:
-        """Replace the bars of one contract by those of a lone one, in place."""
+        """Replace the bars of one contract in place."""
         self.ticks[row], self.lots[row], self.turnover[row] = (
             one.ticks[0],
             one.lots[0],
@@ -45,12 +45,12 @@ class Bars:
         )
 
     def still(self, row: int, span: slice, ticks: int) -> None:
-        """Let a contract not trade in a span, in place."""
+        """Make a contract not trade in a span, in place."""
         self.ticks[row, span], self.lots[row, span], self.turnover[row, span] = ticks, 0, 0.0
 
 
 def concatenate_bars(parts: list[Bars]) -> Bars:
-    """Bars one after another along the second axis."""
+    """Concatenate bars along the second axis."""
     return Bars(
         np.concatenate([part.ticks for part in parts], axis=1),
         np.concatenate([part.lots for part in parts], axis=1),
@@ -59,7 +59,7 @@ def concatenate_bars(parts: list[Bars]) -> Bars:
 
 
 def aggregate_bars(bars: Bars) -> Bars:
-    """One bar per contract out of the bars along the second axis (at least one)."""
+    """Aggregate the bars (at least one) along the second axis to one per contract."""
     ticks = np.empty((bars.ticks.shape[0], 4), np.int64)
     ticks[:, OPEN] = bars.ticks[:, 0, OPEN]
     ticks[:, HIGH] = bars.ticks[:, :, HIGH].max(axis=1)
@@ -83,7 +83,7 @@ def split_bars(parent: Bars, count: int, noise: Floats, season: Floats, quiet: F
     share = steps / np.maximum(steps[:, -1:], 1)
     first, high, low, last = (parent.ticks[:, k, None].astype(np.float64) for k in range(4))
     upper, lower = np.maximum(first, last), np.minimum(first, last)
-    # The scale is free: what leaves the corridor of open and close is stretched to 0.9 of it.
+    # Only the scale is free: excursions beyond open and close are stretched to 0.9 of the range.
     bridge = (walk - share * walk[:, -1:]) / np.sqrt(count)
     path = first + (last - first) * share + bridge * (high - low)
     above = np.maximum(path.max(axis=1, keepdims=True) - upper, 1e-9)

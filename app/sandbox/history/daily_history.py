@@ -1,4 +1,4 @@
-"""The daily backbone of the market: everything finer and everything quoted follows from it."""
+"""Daily history of the market, the source of all finer bars and quotes."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ from app.sandbox.history.universe import ListedContract
 class DailyHistory:
     """Daily bars (N, D) of the listed contracts, past and future, and slow daily state.
 
-    Day 0 opens at `first_day * 86400000`. `first_bar`, `last_bar` (N,) bound the days a contract
-    trades, both included. `premium` (N, D) is the perpetual's daily premium (fraction), known at
-    the end of its day; `open_interest` (N, D) lots at the end of the day. `sway` (N,) is how much
-    of an hour's move a contract shares with the market, 0..1. `start_ms` is the exchange time at
-    the start. Arrays may be written by planted changes.
+    Day 0 opens at `first_day * 86400000`. `first_bar`, `last_bar` (N,) bound the trading days
+    of a contract, both included. `premium` (N, D) is the perpetual's daily premium (fraction),
+    known at the end of its day; `open_interest` (N, D) lots at the end of the day. `sway` (N,)
+    is the share, 0..1, of an hour's move that follows the market. `start_ms` is the exchange
+    time at the start. Market overrides may write to the arrays.
     """
 
     listings: tuple[ListedContract, ...]
@@ -29,5 +29,5 @@ class DailyHistory:
 
     @property
     def days(self) -> int:
-        """How many days the backbone has."""
+        """Number of days."""
         return int(self.daily.lots.shape[1])

@@ -1,4 +1,4 @@
-"""Reading parquet files; needs the optional pyarrow and is loaded only for a parquet replay."""
+"""Reads parquet files with the optional pyarrow; loaded only for a parquet replay."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from app.sandbox.history.replay import OPTIONAL, REQUIRED, CandleTable, table_fr
 
 
 def read_parquet(path: Path) -> CandleTable:
-    """The candle columns of a parquet file; ValueError when one is missing."""
+    """Candle columns of a parquet file; ValueError when one is missing."""
     present = set(parquet.read_schema(path).names)
     columns = {}
     for name in (*REQUIRED, *OPTIONAL):

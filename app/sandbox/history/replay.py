@@ -1,4 +1,8 @@
-"""Candles out of a file, cut down to one venue and one listing per symbol, by day."""
+"""Market around the daily candles of a real file.
+
+Only the daily candles come from the file. Hourly bars, prices within a day, books, premium, funding
+and open interest are generated around them: they fit each day's candle and prove nothing more.
+"""
 
 import csv
 import gzip
@@ -36,7 +40,7 @@ class CandleTable:
     value: Floats
 
     def where(self, keep: Bools | Ints) -> "CandleTable":
-        """Only the rows kept."""
+        """Select rows."""
         return CandleTable(
             self.symbol[keep],
             self.venue[keep],
@@ -49,7 +53,7 @@ class CandleTable:
 
 
 def table_from_columns(columns: Mapping[str, NDArray[Any]]) -> CandleTable:
-    """A table from arrays by column name; ValueError names the columns that are missing.
+    """Create a table from arrays by column name; ValueError names missing columns.
 
     Rows without a finite price are left out.
     """
@@ -75,7 +79,7 @@ def table_from_columns(columns: Mapping[str, NDArray[Any]]) -> CandleTable:
 
 
 def read_csv(path: Path) -> CandleTable:
-    """The candle columns of a CSV file, gzipped or not; empty volumes count as nothing traded."""
+    """Candle columns of a CSV file, gzipped or not; an empty volume is zero."""
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", newline="", encoding="utf-8") as lines:
         rows = csv.reader(lines)
@@ -91,10 +95,10 @@ def read_csv(path: Path) -> CandleTable:
 
 
 def one_venue(table: CandleTable, day: int | None) -> tuple[CandleTable, int]:
-    """The rows of the venue that covers the day (perpetuals preferred), and that day.
+    """Rows of the venue that covers the day (perpetuals preferred), and that day.
 
     Without a day: the last but one of the venue that reaches furthest. ValueError when no row
-    covers the day or nothing follows it.
+    covers the day or none follows it.
     """
     if table.day.size == 0:
         raise ValueError("the replay file has no candles")
@@ -116,7 +120,7 @@ def _perpetual_then_size(venue: tuple[str, int]) -> tuple[bool, int]:
 
 
 def one_listing(table: CandleTable, day: int) -> CandleTable:
-    """Each symbol's rows of the segment in force on the day; those that ended before are gone.
+    """Rows of the segment that contains the day; symbols that ended before are dropped.
 
     A symbol that starts later keeps its first segment.
     """
@@ -132,7 +136,7 @@ def one_listing(table: CandleTable, day: int) -> CandleTable:
 
 
 def by_day(table: CandleTable) -> CandleTable:
-    """One row a day: finer candles are put together, daily ones stay as they are."""
+    """Aggregate finer candles to one row a day; daily ones stay as they are."""
     first = np.r_[True, (table.symbol[1:] != table.symbol[:-1]) | (table.day[1:] != table.day[:-1])]
     starts = np.flatnonzero(first)
     ends = np.r_[starts[1:], table.day.size] - 1
@@ -154,18 +158,18 @@ def by_day(table: CandleTable) -> CandleTable:
     )
 
 
-# The exchange starts ten minutes after the close of the day that is replayed from.
+# The exchange starts ten minutes after the close of the first replayed day.
 START_AFTER_MS = 600_000
 PAST_DAYS = 800
 MAX_DIGITS = 12
-# Exchanges announce a delisting about so long ahead. The file knows the last day from the start;
-# told any earlier, it would keep every coin that fails later out of the portfolio in advance.
+# Usual notice of a delisting. The file knows the last day from the start; an earlier notice
+# would keep every coin that fails later out of the portfolio in advance.
 ANNOUNCED_MS = 3 * DAY_MS
 QUOTES = ("USDT", "USDC", "BUSD", "USD")
 
 
 def read_table(path: Path) -> CandleTable:
-    """The candles of a parquet, CSV or gzipped CSV file; ValueError for anything else."""
+    """Candles of a parquet, CSV or gzipped CSV file; ValueError for anything else."""
     name = path.name.lower()
     if name.endswith((".csv", ".csv.gz")):
         return read_csv(path)
@@ -182,7 +186,7 @@ def read_table(path: Path) -> CandleTable:
 
 
 def decimals_of(prices: Floats) -> int:
-    """The fewest decimals at which every price is exact, at most twelve."""
+    """Fewest decimals at which every price is exact, at most twelve."""
     for digits in range(MAX_DIGITS):
         scaled = prices * 10.0**digits
         if np.all(np.abs(scaled - np.rint(scaled)) <= np.maximum(1e-6, scaled * 1e-12)):
@@ -191,7 +195,7 @@ def decimals_of(prices: Floats) -> int:
 
 
 def kucoin_base(symbol: str) -> str:
-    """The base of a file's symbol as KuCoin spells it: BTC is XBT, the quote is cut off."""
+    """Base of a file's symbol in KuCoin's spelling: BTC is XBT, the quote is cut off."""
     quote = next((tail for tail in QUOTES if symbol.endswith(tail) and symbol != tail), "")
     base = symbol[: len(symbol) - len(quote)] if quote else symbol
     return "XBT" if base == "BTC" else base
@@ -200,8 +204,8 @@ def kucoin_base(symbol: str) -> str:
 def replayed_history(path: Path, day: int | None, seed: int, contracts: int | None) -> DailyHistory:
     """Build the market around the candles of a file, starting after epoch day `day`.
 
-    Every symbol becomes a linear USDT perpetual; days the file lacks are days without trades.
-    ValueError when the file cannot be used.
+    Every symbol becomes a linear USDT perpetual; a day missing in the file has no trades.
+    ValueError for an unusable file.
     """
     rows, day = one_venue(read_table(path), day)
     table = by_day(one_listing(rows, day))
@@ -212,7 +216,7 @@ def replayed_history(path: Path, day: int | None, seed: int, contracts: int | No
         for start, stop in zip(starts, [*starts[1:], table.day.size], strict=True)
     ]
     turnovers = [float(np.median(_until(piece, day).value[-30:])) for piece in pieces]
-    # Listings of the future come last: their rank may not be known yet.
+    # Future listings come last: their rank must not be known yet.
     later = [int(piece.day[0]) > day for piece in pieces]
     order = np.lexsort([np.negative(turnovers), np.array(later, float)])[:contracts]
     first_day, end_day = int(table.day.min()), int(table.day.max())
@@ -243,7 +247,7 @@ def replayed_history(path: Path, day: int | None, seed: int, contracts: int | No
 
 
 def _until(piece: CandleTable, day: int) -> CandleTable:
-    """The rows known on the day, or the first one of a later listing."""
+    """Rows known on the day, or the first one of a later listing."""
     known = piece.day <= day
     known[0] = True
     return piece.where(known)
@@ -294,7 +298,7 @@ def _fill(
 
 
 def _sway(listings: list[ListedContract], returns: Floats) -> Floats:
-    """How much of each contract's moves (N,) is the market's: correlation with bitcoin."""
+    """Share (N,) of each contract's moves that follows the market: correlation with bitcoin."""
     leader = next((row for row, item in enumerate(listings) if item.base == "XBT"), 0)
     centred = returns - returns.mean(axis=0)
     spread = np.maximum(np.sqrt((centred**2).mean(axis=0)), 1e-12)

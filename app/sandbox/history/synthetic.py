@@ -1,4 +1,4 @@
-"""A realistic invented market: fat-tailed factors, clustering volatility, jumps, Zipf turnover."""
+"""Realistic synthetic market: fat-tailed factors, volatility clusters, jumps, Zipf turnover."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,7 +22,7 @@ SECTORS = 12
 
 @dataclass(frozen=True, slots=True)
 class Loadings:
-    """How each coin (N,) moves: exposures to the factors and its own daily volatility."""
+    """Exposures of each coin (N,) to the factors, and its own daily volatility."""
 
     market: Floats
     alt: Floats
@@ -33,7 +33,7 @@ class Loadings:
 
 
 def _student(rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
-    """Unit-variance draws with the tails of Student's t with 4 degrees, cut at 7."""
+    """Unit-variance draws of Student's t with 4 degrees of freedom, cut at 7."""
     draws: Floats = np.clip(rng.standard_t(4, shape) / np.sqrt(2.0), -7.0, 7.0)
     return draws
 
@@ -52,7 +52,7 @@ def _clustered(draws: Floats, volatility: Floats, reaction: float = 0.13) -> Flo
 
 
 def _loadings(listings: list[ListedContract], rng: np.random.Generator) -> Loadings:
-    """Exposures that grow wilder with the rank; stable coins and metals hardly move."""
+    """Exposures that grow with the rank; stable coins and metals hardly move."""
     count = len(listings)
     rank = np.array([item.rank for item in listings], float)
     depth = np.clip(np.log(rank) / np.log(541.0), 0.0, 1.0)
@@ -98,7 +98,7 @@ def _returns(loads: Loadings, days: int, rng: np.random.Generator) -> Floats:
         + drift
         + np.clip(jump, -0.6, 0.6)
     )
-    # Long walks stay in sight of the anchor: no coin runs to zero or to the moon in two years.
+    # Mean reversion bounds long walks: no coin goes to zero or explodes in two years.
     answer: Floats = total - 0.4 * total.var(axis=0)
     return answer
 
@@ -163,7 +163,7 @@ def _bars(
 
 
 def daily_premium(returns: Floats, rng: np.random.Generator) -> Floats:
-    """Daily premium of the perpetual (N, D): follows the last days' return, with its own noise."""
+    """Daily premium of the perpetual (N, D): the last days' return plus noise."""
     days, count = returns.shape
     recent = np.copy(returns)
     for lag in range(1, 4):
@@ -177,7 +177,7 @@ def daily_premium(returns: Floats, rng: np.random.Generator) -> Floats:
 
 
 def swinging_interest(lots: Ints, now: int, rng: np.random.Generator) -> Floats:
-    """Open interest (N, D) in lots: a share of a usual day's volume that swells and shrinks."""
+    """Open interest (N, D) in lots: a slowly varying share of a usual day's volume."""
     count, days = lots.shape
     share = 0.25 + 0.5 * rng.random(count)
     swell = np.exp(np.cumsum(rng.normal(0.0, 0.03, (count, days)), axis=1))
@@ -187,7 +187,7 @@ def swinging_interest(lots: Ints, now: int, rng: np.random.Generator) -> Floats:
 
 
 def _silence(bars: Bars, first_bar: Ints, last_bar: Ints) -> None:
-    """Before its listing and after its end a contract has no trades and a flat price."""
+    """Set flat prices without trades before the listing and after the end of a contract."""
     for row in range(bars.lots.shape[0]):
         first, last = int(first_bar[row]), int(last_bar[row])
         bars.ticks[row, :first] = bars.ticks[row, first, OPEN]
@@ -199,11 +199,13 @@ def _silence(bars: Bars, first_bar: Ints, last_bar: Ints) -> None:
 
 
 def synthetic_history(seed: int, now_ms: int, contracts: int | None) -> DailyHistory:
-    """Invent a market from a seed and a start; `contracts` limits which are listed, not how
-    they move."""
+    """Generate a market from seed and start.
+
+    `contracts` limits the listed contracts and does not change their prices.
+    """
     whole = whole_market(seed, now_ms - now_ms % HOUR_MS)
     keep = np.array(select_contracts(list(whole.listings), contracts))
-    # Taken rows are copies: what is planted into one exchange does not reach the next.
+    # The selected rows are copies: overrides of one exchange do not reach the next.
     return DailyHistory(
         listings=tuple(whole.listings[index] for index in keep),
         first_day=whole.first_day,
@@ -219,7 +221,7 @@ def synthetic_history(seed: int, now_ms: int, contracts: int | None) -> DailyHis
 
 @lru_cache(maxsize=1)
 def whole_market(seed: int, now_ms: int) -> DailyHistory:
-    """All contracts from the start of an hour on; the last one made is kept."""
+    """All contracts from the start of an hour on; the last result is cached."""
     listings = full_universe(now_ms)
     rng = np.random.default_rng([seed, 1])
     days = PAST_DAYS + 1 + FUTURE_DAYS

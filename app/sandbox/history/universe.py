@@ -1,4 +1,4 @@
-"""Public coin tickers in rough order of liquidity, with a typical price where one is well known."""
+"""Contracts of the local exchange: names, specifications and liquidity."""
 
 import math
 from calendar import monthcalendar
@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-# BASE or BASE:price. A base without a price gets one drawn from a fixed log-normal.
+# BASE or BASE:price. A base without a price gets a draw from a fixed log-normal.
 LEADING = """
 XBT:86000 ETH:2900 SOL:135 XRP:2.1 DOGE:0.15 BNB:860 SUI:1.6 ADA:0.42 LINK:13 AVAX:14 HYPE:34
 ZEC:480 PEPE:0.0000046 LTC:84 BCH:540 TRX:0.28 TON:1.6 DOT:2.3 ENA:0.26 NEAR:1.8 UNI:6.1 AAVE:170
@@ -31,7 +31,7 @@ BINANCELIFE:0.11 WOTAMALAILE:0.05 US:0.01 BAN:0.05 TRB:21 ILV:8 NMR:11 MLN:6.5 B
 FTT:0.6 ZEN:14 GAS:2.2 ORCA:1.2 LPT:4.6 CVX:1.9
 """
 
-# The liquid middle, then the tail, of which only the names matter.
+# Liquid middle, then the tail, without prices.
 MIDDLE = """
 KAIA ZK MORPHO MOVE PLUME SAHARA INIT RAY HYPER GRASS AERO COW MET ZETA MANTA DYM ALT XAI PIXEL
 PORTAL AEVO METIS SAGA TNSR REZ BB IO LISTA G BANANA CATI EUL SCR CETUS DEEP WAL HAEDAL BIO SOLV
@@ -76,12 +76,12 @@ Nature = Literal["coin", "stable", "metal", "ratio", "twin"]
 
 @dataclass(frozen=True, slots=True)
 class ListedContract:
-    """One contract of the exchange as its specification has it.
+    """Specification of one contract of the exchange.
 
     `tick_digits` decimals of the price step, `multiplier` base coins per lot (-1 inverse),
     `turnover` typical USD a day, `driver` the symbol whose price a twin follows,
-    `first_open_ms` and `expire_ms` epoch milliseconds, `announced_ms` from when the expiry is
-    told (None: always), `funding_hours` None on dated futures.
+    `first_open_ms` and `expire_ms` epoch milliseconds, `announced_ms` the announcement of the
+    expiry (None: always known), `funding_hours` None on dated futures.
     """
 
     symbol: str
@@ -115,7 +115,7 @@ class ListedContract:
         return abs(self.multiplier)
 
 
-# Specifications that traders know by heart: (multiplier, decimals of the tick).
+# Well-known specifications: (multiplier, decimals of the tick).
 KNOWN = {
     "XBT": (0.001, 1),
     "ETH": (0.01, 2),
@@ -155,7 +155,7 @@ AGES_DAYS = {
 }
 USDC_MARGINED = ("XBT", "ETH", "SOL", "XRP", "DOGE", "SUI", "PEPE")
 COIN_MARGINED = ("XBT", "ETH", "SOL", "XRP", "DOGE", "DOT", "SUI")
-# What a short list keeps so that every oddity can be met: twins first, then odd linear ones.
+# A short list keeps one contract of every special kind: twins first, then odd linear ones.
 SHOWCASE = (
     *("XBTUSDM", "XBTUSDCM", "ETHUSDM", "1000BONKUSDTM", "1MBABYDOGEUSDTM", "4USDTM"),
     *("ETHBTCUSDTM", "USDCUSDTM", "WAVESUSDTM", "SXPUSDTM", "MEGAUSDTM", "MONUSDTM"),
@@ -176,7 +176,7 @@ def tick_digits_for(price: float) -> int:
 
 
 def multiplier_for(price: float) -> float:
-    """The power of ten of base coins that makes a lot worth a few dollars."""
+    """Power of ten of base coins that makes a lot worth a few dollars."""
     return float(f"1e{round(math.log10(3.0 / price))}")
 
 
@@ -286,7 +286,7 @@ def full_universe(now_ms: int) -> list[ListedContract]:
 
 
 def select_contracts(listings: list[ListedContract], count: int | None) -> list[int]:
-    """Positions kept when only `count` contracts are wanted: the odd ones, then the liquid."""
+    """Positions kept of `count` contracts: the special ones, then the liquid ones."""
     if count is None or count >= len(listings):
         return list(range(len(listings)))
     symbols = {listing.symbol: index for index, listing in enumerate(listings)}

@@ -119,7 +119,7 @@ WIRE: dict[str, Wire] = {"truncate": _truncate, "oversize": _oversize, "gzip_bom
 
 
 def _records(data: Any) -> list[Any]:
-    """The records of a body: its list, or the one object."""
+    """Records of a body: its list, or the single object in one."""
     return data if isinstance(data, list) else [data]
 
 
@@ -143,7 +143,7 @@ def _vanish(_: str, data: Any, params: Params) -> Any:
         return data
     gone = set(params.get("symbols", ()))
     kept = [record for record in data if record.get("symbol") not in gone]
-    # From the end, so that the liquid ones go last.
+    # From the end, so that illiquid contracts vanish first.
     return kept[: len(kept) - round(len(kept) * float(params.get("share", 0.0)))]
 
 
@@ -193,7 +193,7 @@ BODY: dict[str, Callable[[str, Any, Params], Any]] = {
 
 
 def rewrite_body(path: str, body: bytes, kind: str, params: Params) -> bytes:
-    """The body with its data changed as a fault says; failure envelopes stay as they are."""
+    """Change the data of a body as a fault demands; failure envelopes stay as they are."""
     envelope = msgspec.json.decode(body)
     if "data" not in envelope:
         return body
@@ -205,7 +205,7 @@ def rewrite_body(path: str, body: bytes, kind: str, params: Params) -> bytes:
 
 
 Answer = Callable[[web.Request], Awaitable[web.Response]]
-# Those of the stream, see stream.faults; their path is a topic.
+# Kinds of the stream, see stream.faults; their path is a topic.
 STREAM = frozenset(
     {
         *("stream_silence", "stream_half_open", "stream_duplicate", "stream_reorder"),
@@ -219,7 +219,7 @@ KINDS = STREAM | TIMED | frozenset(INSTEAD) | frozenset(WIRE) | frozenset(BODY)
 
 @dataclass(slots=True)
 class InjectedFault:
-    """One armed fault."""
+    """Armed fault with its counters."""
 
     id: int
     kind: str
@@ -231,7 +231,7 @@ class InjectedFault:
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
     def meets(self, path: str) -> bool:
-        """Whether it acts on this request; counts it."""
+        """Count a request and return whether the fault acts on it."""
         if not fnmatch.fnmatch(path, self.path):
             return False
         if self.skip > 0:
@@ -244,7 +244,7 @@ class InjectedFault:
 
 
 class FaultBoard:
-    """The armed faults, in the order they were armed."""
+    """Armed faults, in order of arming."""
 
     def __init__(self) -> None:
         self._faults: list[InjectedFault] = []
@@ -257,7 +257,7 @@ class FaultBoard:
         """Arm a fault; ValueError for an unknown kind."""
         if kind not in KINDS:
             raise ValueError(f"unknown fault kind {kind!r}; known: {', '.join(sorted(KINDS))}")
-        # Without a number, a gap would be silence.
+        # Without a count, a gap would be silence.
         times = 1 if kind == "stream_gap" and times is None else times
         fault = InjectedFault(self._next, kind, path, times, skip, params=params)
         self._next += 1
@@ -266,7 +266,7 @@ class FaultBoard:
         return fault
 
     def disarm(self, fault_id: int | None = None) -> None:
-        """Take one fault back, or all of them."""
+        """Disarm one fault, or all of them."""
         for fault in self._faults:
             if fault_id is None or fault.id == fault_id:
                 fault.released.set()
@@ -274,11 +274,11 @@ class FaultBoard:
         self.streaming = any(fault.kind in STREAM for fault in self._faults)
 
     def listed(self) -> list[InjectedFault]:
-        """The armed faults."""
+        """Armed faults as a list."""
         return list(self._faults)
 
     def meeting(self, path: str) -> list[InjectedFault]:
-        """Those that act on a request now."""
+        """Faults that act on a request now; each is counted."""
         answers = [fault for fault in self._faults if fault.kind not in STREAM]
         return [fault for fault in answers if fault.meets(path)]
 
@@ -286,7 +286,7 @@ class FaultBoard:
 async def respond_with_faults(
     request: web.Request, answer: Answer, board: FaultBoard, headers: dict[str, str]
 ) -> web.StreamResponse:
-    """Answer a request as the faults that meet it say."""
+    """Answer a request with the matching faults applied."""
     faults = board.meeting(request.path)
     if not faults:
         response = await answer(request)
@@ -297,7 +297,7 @@ async def respond_with_faults(
     instead = next((fault for fault in faults if fault.kind in INSTEAD), None)
     if instead is not None:
         response = INSTEAD[instead.kind](request, instead.params)
-        # An overloaded gateway answers before the pool is looked at.
+        # An overloaded gateway answers before the rate limit.
         response.headers.update(headers if instead.kind != "overload" else {})
     else:
         response = await answer(request)
@@ -312,7 +312,7 @@ async def respond_with_faults(
 
 
 async def _end_early(request: web.Request, faults: list[InjectedFault]) -> bool:
-    """Delay, hang or cut the connection; True when there is nobody left to answer."""
+    """Delay, hang or cut the connection; True after a cut."""
     for fault in faults:
         if fault.kind == "delay":
             await asyncio.sleep(float(fault.params.get("seconds", 1.0)))
@@ -335,7 +335,7 @@ def _set_headers(response: web.Response, params: Params) -> None:
 def _alter_response(
     request: web.Request, response: web.Response, faults: list[InjectedFault]
 ) -> web.Response:
-    """The right answer with its data or its bytes changed."""
+    """Change the data or the bytes of the right answer."""
     body = response.body if isinstance(response.body, bytes) else b""
     kept = dict(response.headers.items())
     if kept.pop("Content-Encoding", None) == "gzip":

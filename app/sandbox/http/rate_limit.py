@@ -1,4 +1,4 @@
-"""The public pool of KuCoin: weight per address in a fixed window of real time, and counters."""
+"""KuCoin's public pool: weight per address in a fixed window of real time, with counters."""
 
 from collections import Counter, deque
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 WINDOW_S = 30.0
 REMEMBERED = 50_000
 
-# Weight of each public path; the last segment of a symbol path is cut to {symbol}.
+# Weight of each public path; {symbol} replaces the last segment of a symbol path.
 WEIGHTS = {
     "/api/v1/contracts/active": 3,
     "/api/v1/contracts/{symbol}": 3,
@@ -33,7 +33,7 @@ WEIGHTS = {
 
 @dataclass(frozen=True, slots=True)
 class RateLimitDecision:
-    """What the pool says of one request; `reset` is the header's text or None to leave it out."""
+    """Decision on one request; `reset` is the header's text, None to omit it."""
 
     allowed: bool
     remaining: int
@@ -43,7 +43,7 @@ class RateLimitDecision:
 
 @dataclass(slots=True)
 class QuotaWindow:
-    """One address's running window."""
+    """Running window of one address."""
 
     started: float
     used: int = 0
@@ -52,16 +52,16 @@ class QuotaWindow:
 
 @dataclass(slots=True)
 class ForcedClosure:
-    """A window closed by hand: until when, and what the reset header says."""
+    """Manually closed window: its end, and the text of the reset header."""
 
     until: float
     reset: str
-    told: bool = False
+    is_reported: bool = False
 
 
 @dataclass(slots=True)
 class RequestCounters:
-    """What arrived since the last reset. Times are monotonic seconds."""
+    """Counters since the last reset; times are monotonic seconds."""
 
     total: int = 0
     weight: int = 0
@@ -75,10 +75,10 @@ class RequestCounters:
 
 
 class PublicPool:
-    """Fixed windows per address that start with the first request and refill whole.
+    """Fixed windows per address that start with the first request and refill as a whole.
 
-    The request that finds the quota used up is `rejected` and closes the window; whatever
-    arrives after that answer and before the reset also counts as `in_closed_window`.
+    The request that exceeds the quota is `rejected` and closes the window. A request after that
+    answer and before the reset also counts as `in_closed_window`.
     """
 
     def __init__(self, quota: int, monotonic: Callable[[], float]) -> None:
@@ -90,16 +90,16 @@ class PublicPool:
         self.tally = RequestCounters()
 
     def close(self, seconds: float, reset: str) -> None:
-        """Close the pool for everybody: every request answers 429 for that long."""
+        """Close the pool for all addresses: every request gets 429 for that time."""
         self.closure = ForcedClosure(self._monotonic() + seconds, reset)
 
     def fresh(self) -> None:
-        """Forget all windows; the counters stay."""
+        """Drop all windows; counters stay."""
         self._windows.clear()
         self.closure = None
 
     def arrive(self, address: str, path: str, target: str, weight: int) -> RateLimitDecision:
-        """Count one request and decide on it. `path` names the endpoint, `target` the request."""
+        """Count and decide on one request; `path` is the endpoint, `target` the request."""
         now = self._monotonic()
         verdict, late = self._judge(address, weight, now)
         tally = self.tally
@@ -118,7 +118,7 @@ class PublicPool:
         if closure is not None and now < closure.until:
             left = str(max(1, round((closure.until - now) * 1000)))
             reset = {"present": left, "absent": None}.get(closure.reset, closure.reset)
-            late, closure.told = closure.told, True
+            late, closure.is_reported = closure.is_reported, True
             return RateLimitDecision(False, 0, reset, closure.reset != "absent"), late
         window = self._windows.get(address)
         if window is None or now - window.started >= self.window_s:
@@ -127,6 +127,6 @@ class PublicPool:
         if window.used + weight > self.quota:
             late, window.closed = window.closed, True
             return RateLimitDecision(False, max(0, self.quota - window.used), left), late
-        # A light request after a rejected heavy one still arrives in a window called closed.
+        # A light request after a rejected heavy one still counts as in a closed window.
         window.used += weight
         return RateLimitDecision(True, self.quota - window.used, left), window.closed

@@ -1,4 +1,4 @@
-"""Envelopes, error codes and the bytes that leave the exchange."""
+"""Response envelopes, error codes and compression of the local exchange."""
 
 import gzip
 from typing import Any
@@ -11,7 +11,7 @@ GZIP_FROM = 1_024
 
 
 class ResponseBody:
-    """A body that is packed at most once, however many clients ask for it."""
+    """Body that is compressed at most once for all clients."""
 
     def __init__(self, plain: bytes) -> None:
         self.plain = plain
@@ -25,7 +25,7 @@ class ResponseBody:
 
 
 class ExchangeError(Exception):
-    """An answer with one of KuCoin's codes; most travel with HTTP 200, test the code."""
+    """Answer with one of KuCoin's codes; most have HTTP 200, so test the code."""
 
     def __init__(self, code: str, message: str, status: int = 200) -> None:
         super().__init__(message)
@@ -35,12 +35,12 @@ class ExchangeError(Exception):
 
 
 def parameter_error(message: str) -> ExchangeError:
-    """400100: a parameter is missing or not understood."""
+    """400100: a parameter is missing or invalid."""
     return ExchangeError("400100", message, 400)
 
 
 def unknown_symbol() -> ExchangeError:
-    """200003: there is no such contract or index."""
+    """200003: unknown contract or index."""
     return ExchangeError("200003", "The symbol parameter is invalid.")
 
 
@@ -50,12 +50,12 @@ def no_funding() -> ExchangeError:
 
 
 def encode_success(data: Any) -> bytes:
-    """The success envelope around `data`."""
+    """Encode the success envelope around `data`."""
     return msgspec.json.encode({"code": "200000", "data": data})
 
 
 def encode_error(code: str, message: str) -> bytes:
-    """The failure envelope: no data."""
+    """Encode the failure envelope: no data."""
     return msgspec.json.encode({"msg": message, "code": code})
 
 
@@ -66,7 +66,7 @@ def respond(
     content_type: str = JSON_TYPE,
     headers: dict[str, str] | None = None,
 ) -> web.Response:
-    """A response, compressed when the client takes gzip and it is worth it."""
+    """Create a response, compressed if the client accepts gzip and the body is large."""
     extra = dict(headers or {})
     extra["Content-Type"] = content_type
     payload = body if isinstance(body, ResponseBody) else ResponseBody(body)

@@ -1,4 +1,4 @@
-"""Candles as `/api/v1/kline/query` gives them."""
+"""Candles of `/api/v1/kline/query`."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from app.sandbox.market.price_path import MINUTE_MS, SimulatedMarket
 
 GRANULARITIES = (1, 5, 15, 30, 60, 120, 240, 480, 720, 1440, 10080)
 MAX_ROWS = 500
-# Candles below an hour are kept for the last day only; hours for 130 days.
+# Candles below an hour exist for the last day only; hours for 130 days.
 MINUTES_KEPT_MS = DAY_MS
 HOURS_KEPT_MS = 130 * DAY_MS
 MONDAY_MS = 4 * DAY_MS
@@ -24,17 +24,17 @@ def candles(
     until: int | None,
     now_ms: int,
 ) -> list[Row]:
-    """Rows [ts, O, H, L, C, lots, turnover], oldest first, of one contract.
+    """Rows [ts, O, H, L, C, lots, turnover] of one contract, oldest first.
 
-    `since`, `until` in ms bound the opening times, both included; a candle that opened before an
-    unaligned `since` is left out. At most 500 rows, the oldest of the range; intervals without
-    trades are missing; the running candle is the last one.
+    `since`, `until` in ms bound the opening times, both included; a candle that opened before
+    an unaligned `since` is left out. At most 500 rows, the oldest of the range. Intervals
+    without trades are missing; the running candle is the last one.
     """
     now_ms = market.clamp(now_ms)
     step = granularity * MINUTE_MS
     shift = MONDAY_MS if granularity == 10080 else 0
     oldest = (market.history.first_day + int(market.history.first_bar[row])) * DAY_MS
-    # The first week of a listing is shown unless it began before what is known.
+    # The first week of a listing is shown unless it began before the known history.
     oldest = max(oldest - (oldest - shift) % step, market.history.first_day * DAY_MS)
     if granularity < 60:
         oldest = max(oldest, now_ms - MINUTES_KEPT_MS)

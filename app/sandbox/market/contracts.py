@@ -1,4 +1,4 @@
-"""The part of a contract object that its specification decides."""
+"""Contract and ticker objects of the REST API, from specification and market."""
 
 from dataclasses import replace
 from typing import Any
@@ -17,15 +17,14 @@ Json = dict[str, Any]
 
 
 def index_symbol(listing: ListedContract) -> str:
-    """The index a contract follows: `.KXBTUSDT` of linear ones, `.BXBT` of inverse ones."""
+    """Index of a contract: `.KXBTUSDT` of linear ones, `.BXBT` of inverse ones."""
     return f".B{listing.base}" if listing.inverse else f".K{listing.base}{listing.quote}"
 
 
 def static_part(listing: ListedContract, effective_ms: int | None) -> Json:
-    """The keys of a contract object that do not move with the market.
+    """Keys of a contract object that do not change with the market.
 
-    `effective_ms` is when the configured funding interval takes or took effect, None when it
-    has always been so.
+    `effective_ms` is the start of the configured funding interval, None without a change.
     """
     initial, maintain = margins(listing)
     dated = listing.kind == "dated"
@@ -63,7 +62,7 @@ def static_part(listing: ListedContract, effective_ms: int | None) -> Json:
         "makerFixFee": 0.0,
         "settlementFee": None,
         "isDeleverage": True,
-        # Deprecated, and true on plain linear contracts: no way to tell linear from inverse.
+        # Deprecated, and true on plain linear contracts: it does not distinguish inverse ones.
         "isQuanto": not listing.inverse and listing.rank <= 60,
         "isInverse": listing.inverse,
         "markMethod": "FairPrice",
@@ -110,14 +109,14 @@ def static_part(listing: ListedContract, effective_ms: int | None) -> Json:
 
 
 def head(listing: ListedContract, effective_ms: int | None = None) -> bytes:
-    """The unmoving part as JSON without its closing brace, to put the moving part behind it."""
+    """Static part as JSON without its closing brace, for the moving part to follow."""
     if effective_ms is None and listing.next_funding_hours is not None:
         effective_ms = listing.first_open_ms
     return msgspec.json.encode(static_part(listing, effective_ms))[:-1] + b","
 
 
 def display(name: str) -> str:
-    """The name shown to people, Chinese for some: never a key."""
+    """Display name, Chinese for some: never a key."""
     return name.replace("BINANCELIFE", "币安人生").replace("WOTAMALAILE", "我踏马来了")
 
 
@@ -134,7 +133,7 @@ class Contracts:
         self.rows = {item.symbol: row for row, item in enumerate(market.history.listings)}
         self.statuses: dict[str, tuple[str, bool]] = {}
         self._heads = [head(item) for item in market.history.listings]
-        # What stands there until the expiry of a contract is announced.
+        # Value until the expiry of a contract is announced.
         self._unannounced = {
             row: head(replace(item, expire_ms=None))
             for row, item in enumerate(market.history.listings)
@@ -142,12 +141,12 @@ class Contracts:
         }
 
     def respecify(self, row: int) -> None:
-        """Render a contract's specification anew, after it was changed by hand."""
+        """Render a contract's specification again after a manual change."""
         self._heads[row] = head(self.market.history.listings[row])
         self._unannounced.pop(row, None)
 
     def status(self, row: int, now_ms: int) -> str:
-        """The status of a contract now: as planted, or by its dates."""
+        """Current status of a contract: as overridden, or by its dates."""
         listing = self.market.history.listings[row]
         if listing.symbol in self.statuses:
             return self.statuses[listing.symbol][0]
@@ -194,7 +193,7 @@ class Contracts:
             lots, value = int(rolling.lots[row]), float(rolling.turnover[row])
             step = self.funding.step(row, now_ms)
             settles = None if step is None else (now_ms // step + 1) * step
-            # The countdown of each contract is a few seconds old, as on the real exchange.
+            # Each countdown is a few seconds old, as on the real exchange.
             lag = row * 2_777 % 8_000
             digits = item.tick_digits
             answer.append(
@@ -234,7 +233,7 @@ class Contracts:
         return answer
 
     def encoded(self, now_ms: int, rows: list[int]) -> list[bytes]:
-        """The JSON text of contract objects."""
+        """JSON text of contract objects."""
         encode = msgspec.json.Encoder().encode
         moving = self._moving(now_ms, rows)
         return [
@@ -245,7 +244,7 @@ class Contracts:
     def _head(self, row: int, now_ms: int) -> bytes:
         change = self.funding.change(row)
         if change is not None:
-            # Announced from the start: the configured interval is told before it is in force.
+            # The configured interval is announced before it takes effect.
             since_ms, before, hours = change
             coming = hours if now_ms < since_ms else None
             listing = self.market.history.listings[row]
@@ -282,7 +281,7 @@ class Contracts:
         return answer
 
     def trade(self, row: int, trade: PublicTrade) -> Json:
-        """One trade: its sequence is its own, not the book's."""
+        """Trade object: its sequence differs from the book's."""
         return {
             "sequence": trade.ms + 1,
             "contractId": row + 1,
@@ -297,7 +296,7 @@ class Contracts:
 
 
 def text(ticks: int, digits: int) -> str:
-    """A price in ticks as the exchange writes it in strings: no trailing zeros, no exponent."""
+    """Price in ticks as a string in KuCoin's form: no trailing zeros, no exponent."""
     if digits == 0:
         return str(ticks)
     whole, part = divmod(ticks, 10**digits)

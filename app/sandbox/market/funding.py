@@ -1,4 +1,4 @@
-"""Funding rates: settled on the contract's grid, following the premium of closed days."""
+"""Funding rates: settled on the contract's grid, from the premium of closed days."""
 
 import math
 
@@ -13,12 +13,12 @@ PREMIUMS_KEPT = 512
 
 
 def granularity_ms(listing: ListedContract) -> int | None:
-    """The funding interval in force in ms; None on a dated future."""
+    """Current funding interval in ms; None on a dated future."""
     return None if listing.funding_hours is None else listing.funding_hours * HOUR_MS
 
 
 def leverage(listing: ListedContract) -> int:
-    """The largest leverage, falling with the rank."""
+    """Maximum leverage, falling with the rank."""
     table = ((1, 125), (2, 100), (12, 75), (60, 50), (250, 30), (10_000, 20))
     most = next(value for rank, value in table if listing.rank <= rank)
     return min(most, 50) if listing.inverse else most
@@ -31,12 +31,12 @@ def margins(listing: ListedContract) -> tuple[float, float]:
 
 
 def cap(listing: ListedContract) -> float:
-    """The largest funding rate of one interval; the floor is its negative."""
+    """Maximum funding rate of one interval; the floor is its negative."""
     return round(margins(listing)[1] * 0.75, 6)
 
 
 class FundingBook:
-    """Rates by contract and settlement; a planted rate wins from its time on."""
+    """Rates by contract and settlement; an overridden rate applies from its time on."""
 
     def __init__(self, market: SimulatedMarket) -> None:
         self.market = market
@@ -47,14 +47,14 @@ class FundingBook:
         self._noise = rng.normal(0.0, 2.0e-5, 8192)
 
     def change(self, row: int) -> tuple[int, int, int] | None:
-        """The change of a contract's interval: from when (ms), hours before and after."""
+        """Change of a contract's interval: time in ms, hours before and after."""
         return self._changes.get(row)
 
     def change_interval(self, row: int, now_ms: int, hours: int) -> int:
-        """Settle at another interval from the next common settlement of both; that time.
+        """Change the interval from the next common settlement on; returns its time.
 
         ValueError for a contract without funding, an unknown interval, or a second change
-        before the first is in force.
+        before the first takes effect.
         """
         before = self.step(row, now_ms)
         if before is None or hours not in (1, 2, 4, 8):
@@ -68,7 +68,7 @@ class FundingBook:
         return since
 
     def step(self, row: int, at_ms: int) -> int | None:
-        """The interval in force at a time in ms; None on a dated future."""
+        """Interval in ms at a time; None on a dated future."""
         change = self._changes.get(row)
         if change is None:
             return granularity_ms(self.market.history.listings[row])
@@ -92,12 +92,12 @@ class FundingBook:
         return answer
 
     def plant(self, row: int, since_ms: int, rate: float) -> None:
-        """Fix the rate of every cycle that runs at `since_ms` or later."""
+        """Override the rate of every cycle that runs at `since_ms` or later."""
         step = self.step(row, since_ms) or DAY_MS
         self._planted[row] = (since_ms // step * step, rate)
 
     def rate(self, row: int, start_ms: int) -> float:
-        """The rate of the cycle that starts at `start_ms`, fraction per interval."""
+        """Rate of the cycle that starts at `start_ms`, fraction per interval."""
         since, planted = self._planted.get(row, (start_ms + 1, 0.0))
         if start_ms >= since:
             return planted
@@ -119,7 +119,7 @@ class FundingBook:
         newest = until // step * step
         answer: list[tuple[int, float]] = []
         while newest >= first and len(answer) < rows:
-            # What is settled is the rate of the cycle before, by the interval of then.
+            # A settlement has the rate of the cycle before it, with the interval of that time.
             step = self.step(row, newest - 1) or step
             answer.append((newest, self.rate(row, newest - step)))
             newest -= step

@@ -1,4 +1,4 @@
-"""The changes of one order book, one by one, between the instants at which it is looked at."""
+"""Order books around the price path, their trades, and the changes of followed books."""
 
 from dataclasses import dataclass, field
 
@@ -14,7 +14,7 @@ Sides = tuple[Side, Side]
 
 @dataclass(frozen=True, slots=True)
 class LevelChange:
-    """One level that is now so: price in ticks, absolute lots, 0 for a level that has gone."""
+    """New state of one level: price in ticks, absolute lots, 0 for a removed level."""
 
     sequence: int
     bid: bool
@@ -25,19 +25,19 @@ class LevelChange:
 
 @dataclass(slots=True)
 class OrderBookDeltas:
-    """A book that is followed: its levels at `at_ms`, its sequence, and changes not yet told."""
+    """Followed book: its levels at `at_ms`, its sequence, and unpublished changes."""
 
     row: int
     sequence: int
     at_ms: int
     sides: Sides
-    untold: list[LevelChange] = field(default_factory=list)
+    unpublished: list[LevelChange] = field(default_factory=list)
 
     def advance(self, at_ms: int, sides: Sides) -> None:
-        """Go to another state of the book, numbering each change."""
+        """Move to another state of the book and number each change."""
         before = [dict(side) for side in self.sides]
         after = [dict(side) for side in sides]
-        # What has gone goes first, so that the book is never crossed in between.
+        # Removals come first, so that the book is never crossed in between.
         for side in (0, 1):
             for ticks in before[side].keys() - after[side].keys():
                 self._note(side == 0, ticks, 0, at_ms)
@@ -49,17 +49,16 @@ class OrderBookDeltas:
 
     def _note(self, bid: bool, ticks: int, lots: int, at_ms: int) -> None:
         self.sequence += 1
-        self.untold.append(LevelChange(self.sequence, bid, ticks, lots, at_ms))
+        self.unpublished.append(LevelChange(self.sequence, bid, ticks, lots, at_ms))
 
-    def told(self) -> list[LevelChange]:
-        """Take the changes that nobody has been told yet."""
-        changes, self.untold = self.untold, []
+    def take(self) -> list[LevelChange]:
+        """Return the unpublished changes and clear them."""
+        changes, self.unpublished = self.unpublished, []
         return changes
 
 
 TABLE = 1 << 16
-# Sequences of the real exchange lag some thirteen months behind the milliseconds of the epoch,
-# and clients rely on the two never meeting.
+# Real sequences lag about thirteen months behind epoch milliseconds; clients rely on the gap.
 SEQUENCE_LAG = 35_000_000_000
 FULL_DEPTH = 400
 
@@ -107,27 +106,27 @@ class OrderBooks:
         self._still: dict[int, Sides] = {}
 
     def changed(self) -> None:
-        """Forget what was worked out, after a factor was changed by hand."""
+        """Drop cached books after a manual change of a factor."""
         self._tops = None
 
     def halt(self, row: int, from_ms: int, until_ms: int) -> None:
-        """Let a book stand still between two times."""
+        """Freeze a book between two times."""
         self._halts[row] = (from_ms, until_ms)
         self._still[row] = self.ticks(row, from_ms - 1, FULL_DEPTH)
         self.changed()
 
     def halted(self, row: int, now_ms: int) -> bool:
-        """Whether a book stands still now."""
+        """Whether a book is frozen now."""
         from_ms, until_ms = self._halts.get(row, (0, 0))
         return from_ms <= now_ms < until_ms
 
     def relot(self, row: int, lot: float) -> None:
-        """Another size of a lot."""
+        """Change the size of a lot."""
         self._lot[row] = lot
         self.changed()
 
     def sequence(self, row: int, now_ms: int) -> int:
-        """The book's sequence: counts single changes while the book is journalled."""
+        """Sequence of the book; it counts single changes while the book is followed."""
         journal = self.journals.get(row)
         if journal is not None:
             self._advance(journal, now_ms)
@@ -135,7 +134,7 @@ class OrderBooks:
         return self.market.clamp(now_ms) - SEQUENCE_LAG + row + self._ahead.get(row, 0)
 
     def follow(self, row: int, now_ms: int) -> OrderBookDeltas:
-        """Begin to journal the changes of a book."""
+        """Start to record the changes of a book."""
         if row not in self.journals:
             sides = self.ticks(row, now_ms, FULL_DEPTH)
             at_ms = self.market.clamp(now_ms)
@@ -143,7 +142,7 @@ class OrderBooks:
         return self.journals[row]
 
     def unfollow(self, row: int, now_ms: int) -> None:
-        """End a journal; sequences go on from where it is, never back."""
+        """Stop recording; sequences continue from there, never back."""
         journal = self.journals.pop(row, None)
         if journal is not None:
             self._ahead.pop(row, None)
@@ -160,7 +159,7 @@ class OrderBooks:
         return answer
 
     def half_gap(self, now_ms: int) -> Floats:
-        """The quoted spread (N,) in ticks, at least one."""
+        """Quoted spread (N,) in ticks, at least one."""
         moment = self.market.moment(now_ms)
         today = moment.rolling.ticks[:, HIGH] / moment.rolling.ticks[:, LOW] - 1.0
         stress = np.sqrt(np.clip(today / self.market.usual_range, 0.3, 6.0))
@@ -234,7 +233,7 @@ class OrderBooks:
         )
 
     def trades(self, row: int, now_ms: int, count: int = 100) -> list[PublicTrade]:
-        """The last trades of one contract, newest first, looking back at most two days."""
+        """Last trades of one contract, newest first, from at most two days."""
         now_ms = self.market.clamp(now_ms)
         answer: list[PublicTrade] = []
         minute = now_ms // MINUTE_MS

@@ -1,4 +1,4 @@
-"""One price path for every contract, at any time: all that the exchange quotes is read off it."""
+"""Price path of every contract at any time, the source of all quotes."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -25,10 +25,10 @@ from app.sandbox.history.universe import DAY_MS, HOUR_MS
 
 MINUTE_MS = 60_000
 MINUTE_BLOCKS = 60
-# Requests of the same quarter second see the same market, and share the work.
+# Requests within a quarter second see the same market and share its computation.
 QUOTE_MS = 250
 LAST_TRADE_DAYS = 30
-ROWS_AT_ONCE = 1_000  # daily bars that are split in one go
+ROWS_AT_ONCE = 1_000  # daily bars split in one call
 # Share of a day's activity per UTC hour: quiet after midnight, busy when New York opens.
 HOUR_SEASON = np.array(
     [
@@ -40,7 +40,7 @@ HOUR_SEASON = np.array(
 
 @dataclass(frozen=True, slots=True)
 class LastTrade:
-    """Each contract's last trade (N,): time in ms, lots, and whether the taker bought."""
+    """Last trade of each contract (N,): time in ms, lots, and whether the taker bought."""
 
     ms: Ints
     lots: Ints
@@ -49,7 +49,7 @@ class LastTrade:
 
 @dataclass(frozen=True, slots=True)
 class InstantPrices:
-    """Everything that can be quoted at one instant, per contract (N,); prices in ticks.
+    """All quotable values at one instant, per contract (N,); prices in ticks.
 
     `hour` and `day` are the running candles, `rolling` the last 24 hours.
     """
@@ -63,7 +63,7 @@ class InstantPrices:
 
 
 class SimulatedMarket:
-    """The price path of a history: hours and minutes are made when they are first looked at."""
+    """Price path of a history; hours and minutes are generated at their first use."""
 
     def __init__(self, history: DailyHistory, seed: int) -> None:
         self.history = history
@@ -84,11 +84,11 @@ class SimulatedMarket:
 
     @property
     def size(self) -> int:
-        """How many contracts there are."""
+        """Number of contracts."""
         return len(self.history.listings)
 
     def clamp(self, now_ms: int) -> int:
-        """The instant whose prices hold: quarters of a second, and none after the known days."""
+        """Instant whose prices apply: quarters of a second, within the known days."""
         return min(now_ms - now_ms % QUOTE_MS, self.end_ms - QUOTE_MS)
 
     def hours(self, day: int) -> Bars:
@@ -98,9 +98,9 @@ class SimulatedMarket:
         return self._hours[day]
 
     def _make_hours(self, day: int) -> None:
-        """With its neighbours, as far as there is room: a few contracts take as long as many.
+        """Generate the hours of a day and its neighbours: few contracts cost as much as many.
 
-        Days after the last one that anybody looked at are left: they may yet be changed.
+        Days after the latest generated one are left out, because they may still be changed.
         """
         span = max(1, ROWS_AT_ONCE // self.size)
         last = max(self._hours, default=day)
@@ -133,7 +133,7 @@ class SimulatedMarket:
         return split_bars(parents, 24, np.concatenate(noises), HOUR_SEASON, quiet)
 
     def remake(self, row: int) -> None:
-        """Derive a contract's hours and minutes anew, after its days were changed."""
+        """Generate a contract's hours and minutes again after a change of its days."""
         rows = slice(row, row + 1)
         for day, block in self._hours.items():
             block.put(row, self._split_days([day], rows))
@@ -266,15 +266,15 @@ class SimulatedMarket:
         return ticks / self.scale
 
     def cached_hours(self, day: int) -> Bars | None:
-        """The hours of a day if they were made already."""
+        """Hours of a day if they were generated already."""
         return self._hours.get(day)
 
     def cached_minutes(self, hour: int) -> Bars | None:
-        """The minutes of an hour if they were made already."""
+        """Minutes of an hour if they were generated already."""
         return self._minutes.get(hour)
 
     def forget(self, day: int) -> None:
-        """Drop what was derived from a past day, after its daily bar was changed."""
+        """Drop the values derived from a past day after a change of its daily bar."""
         self._hours.pop(day, None)
         for hour in range(day * 24, day * 24 + 24):
             self._minutes.pop(hour, None)
@@ -285,12 +285,12 @@ class SimulatedMarket:
         self._minutes.pop(hour, None)
 
     def changed(self) -> None:
-        """Drop what was read off the path, after the path was changed by hand."""
+        """Drop cached quotes after a manual change of the path."""
         self._moment = None
         self._earlier.clear()
 
     def pin(self, hour: int) -> None:
-        """Keep this hour's minutes, which were changed by hand."""
+        """Keep this hour's minutes after a manual change."""
         self.minutes(hour)
         self._pinned.add(hour)
         self._moment = None

@@ -95,7 +95,7 @@ def increments(snapshot: InstantMarket, feed: Feed) -> Frames:
             },
             change.sequence,
         )
-        for change in deltas.told()
+        for change in deltas.take()
     ]
 
 

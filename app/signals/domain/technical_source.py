@@ -1,7 +1,4 @@
-"""The built-in technical source: four rules on closed hourly bars.
-
-Prices that differ by less than half a millionth are equal: no rule takes a side on them.
-"""
+"""Technical rules that generate signals from closed hourly bars."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime

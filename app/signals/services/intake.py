@@ -1,4 +1,4 @@
-"""Intake of signals: those that come at the same time are taken in by one transaction."""
+"""Intake of signals: one transaction for those that arrive together."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,14 +24,14 @@ from app.signals.services.evaluation import SignalEvaluator, Skills, usable_boar
 from app.signals.services.signal_news import publish_signals
 from app.signals.storage.signals import Name, SignalRepository
 
-GROUP: Final = 32  # in one transaction; judging more would hold up the event loop
-MOST_WAITING: Final = 500  # each is a request that waits for its answer
+GROUP: Final = 32  # signals per transaction; more would block the event loop
+MOST_WAITING: Final = 500  # requests waiting for their answer
 _RETRY_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class IntakeResult:
-    """A signal after its intake; one that its source had sent before is not new."""
+    """Signal after its intake; `is_new` is false for a repeated delivery."""
 
     judged: EvaluatedSignal
     is_new: bool
@@ -39,7 +39,7 @@ class IntakeResult:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What one caller sends; without a `render` nothing is kept under the command's key."""
+    """Signal of one caller; without `render` no response is stored for the command's key."""
 
     claim: SignalClaim
     command: Command
@@ -51,7 +51,7 @@ Reply = Outcome[IntakeResult] | Exception
 
 @dataclass(slots=True)
 class SignalIntake:
-    """Each submission has an answer, or an error, of its own; what is answered is committed."""
+    """Each submission gets its own answer or error; an answer is given after its commit."""
 
     database: Database
     grounds: GroundsNow
@@ -66,7 +66,7 @@ class SignalIntake:
         self._groups = GroupCommit(self._take_in, _key, self.group, self.most_waiting)
 
     async def submit(self, submission: Submission) -> Outcome[IntakeResult]:
-        """Raises what is wrong with it, and RateLimitedError where too many wait."""
+        """Take in a signal; raises its own error, and RateLimitedError when too many wait."""
         if submission.render is None:
             submission = replace(submission, command=replace(submission.command, once=None))
         return await self._groups.join(submission)
@@ -76,7 +76,7 @@ class SignalIntake:
             return await self.database.run(lambda unit: self._together(unit, submissions))
         except UnavailableError as error:
             if error.code is Code.OVERLOADED:
-                # All connections work: that is too much at once, not an outage.
+                # All connections are busy: overload, not an outage.
                 busy = RateLimitedError(
                     Code.RATE_LIMITED, error.detail, retry_after_s=error.retry_after_s
                 )
@@ -86,7 +86,7 @@ class SignalIntake:
     async def _looked_up(
         self, submissions: Sequence[Submission], error: UnavailableError
     ) -> list[Reply]:
-        """Where the connection was lost on the way: what is on record under a key is answered."""
+        """After a lost connection, the answer already stored for the key."""
         if all(submission.command.once is None for submission in submissions):
             return [error for _ in submissions]
         try:
@@ -120,14 +120,14 @@ class SignalIntake:
                 stored: Outcome[IntakeResult] | None = await self.once.begun(
                     unit, submission.command
                 )
-            except ServiceError as error:  # the key is another's, who sees to it
+            except ServiceError as error:  # another process has claimed the key
                 replies[at] = error
                 continue
             if stored is not None:
                 replies[at] = stored
                 continue
             try:
-                claims[at] = _spelled(submission.claim, grounds)
+                claims[at] = _with_standard_symbol(submission.claim, grounds)
             except ServiceError as error:
                 replies[at] = error
                 await self.once.undone(unit, submission.command)
@@ -145,7 +145,7 @@ class SignalIntake:
     async def _taken(
         self, unit: UnitOfWork, claims: Mapping[int, SignalClaim], grounds: Grounds
     ) -> dict[int, IntakeResult | ServiceError]:
-        """By the place of the claim. Of several under one name the first counts."""
+        """New signals by position of the claim; the first of several with one name counts."""
         known = await unit.get(SignalRepository).all_named(
             filter(None, map(_name, claims.values()))
         )
@@ -157,7 +157,7 @@ class SignalIntake:
             name = _name(claim)
             if name is None or name not in names:
                 try:
-                    made[at] = gate.let_in(self.new_id, claim)
+                    made[at] = gate.admit(self.new_id, claim)
                 except ServiceError as error:
                     found[at] = error
                     continue
@@ -167,10 +167,10 @@ class SignalIntake:
         publish_signals(unit, mine.values(), grounds.at)
         found |= {at: IntakeResult(one, is_new=True) for at, one in mine.items()}
         known |= {name: made[at] for at in mine if (name := _name(claims[at])) is not None}
-        # Of these another process has been quicker.
+        # Another process has stored these first.
         known |= await unit.get(SignalRepository).all_named(names - known.keys())
         rest = (at for at in claims if at not in found)
-        return found | {at: _again(claims[at], known) for at in rest}
+        return found | {at: _find_repeated(claims[at], known) for at in rest}
 
     async def _gate(
         self, unit: UnitOfWork, grounds: Grounds, claims: Iterable[SignalClaim]
@@ -181,15 +181,15 @@ class SignalIntake:
 
 @dataclass(slots=True)
 class _Gate:
-    """What new signals meet: thresholds, what waits before them, and the judges."""
+    """Checks of new signals: thresholds, queue and evaluator."""
 
     grounds: Grounds
     judges: SignalEvaluator
     skills: Skills
     waiting: int
 
-    def let_in(self, new_id: NewId, claim: SignalClaim) -> EvaluatedSignal:
-        """Raises RateLimitedError and RefusedError."""
+    def admit(self, new_id: NewId, claim: SignalClaim) -> EvaluatedSignal:
+        """Check a claim; raises RateLimitedError and RefusedError."""
         rules = self.grounds.configuration.signals
         if self.waiting >= rules.most_pending:
             raise RateLimitedError(
@@ -199,15 +199,15 @@ class _Gate:
             )
         signal = receive_signal(new_id(), claim, self.grounds.at, rules)
         board = usable_board(self.grounds)
-        may_wait = self.waiting or self.judges.asks_outside
+        may_wait = self.waiting or self.judges.needs_external_votes
         if signal.is_pending and board is not None and not may_wait:
-            return self.judges.judged(signal, self.grounds, board, self.skills)
+            return self.judges.evaluate(signal, self.grounds, board, self.skills)
         self.waiting += signal.is_pending
         return EvaluatedSignal(signal)
 
 
 def _key(submission: Submission) -> Hashable | None:
-    """Of two under one key the second is to find the answer to the first."""
+    """Idempotency key: the second of two submissions gets the answer of the first."""
     return None if submission.command.once is None else submission.command.once.key
 
 
@@ -215,17 +215,17 @@ def _name(claim: SignalClaim) -> Name | None:
     return None if claim.source_id is None else (claim.source, claim.source_id)
 
 
-def _spelled(claim: SignalClaim, grounds: Grounds) -> SignalClaim:
-    """The claim with the standard spelling of its symbol. Raises RefusedError."""
+def _with_standard_symbol(claim: SignalClaim, grounds: Grounds) -> SignalClaim:
+    """Claim with the standard spelling of its symbol. Raises RefusedError."""
     if claim.symbol is None:
         return claim
     return replace(claim, symbol=grounds.resolve(claim.symbol).symbol)
 
 
-def _again(
+def _find_repeated(
     claim: SignalClaim, known: Mapping[Name, EvaluatedSignal]
 ) -> IntakeResult | ServiceError:
-    """What its source has sent under this name before, if that said the same."""
+    """Earlier signal of the source with this id, if its content is equal."""
     name = _name(claim)
     if name is None or name not in known:
         raise LookupError("a signal was there and is not")

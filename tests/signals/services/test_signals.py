@@ -64,8 +64,8 @@ async def test_each_waiting_signal_is_judged_once_however_many_judge(desk: Desk)
     for number in range(12):
         await desk.signals.submit(claim(SYMBOLS[number]), WHO)
     desk.boards.board = board
-    rounds = await asyncio.gather(*(desk.signals.work_off(4) for _ in range(6)))
-    rounds += [await desk.signals.work_off(100)]
+    rounds = await asyncio.gather(*(desk.signals.evaluate_pending(4) for _ in range(6)))
+    rounds += [await desk.signals.evaluate_pending(100)]
     assert sum(rounds) == 12
     judged = [one for one in await told(desk) if one.evaluation is not None]
     assert Counter(Counter(one.signal_id for one in judged).values()) == {1: 12}
@@ -82,15 +82,15 @@ async def test_what_was_not_committed_is_judged_by_the_next(desk: Desk) -> None:
         pass
 
     class Dying(SignalEvaluator):
-        def judged(self, *_: Any) -> Any:
+        def evaluate(self, *_: Any) -> Any:
             raise DiedError
 
     dying = replace(desk.signals, judges=Dying())
     with pytest.raises(DiedError):
-        await dying.work_off()
+        await dying.evaluate_pending()
     (waits,) = await desk.signals.pending(10)
     assert (waits.state, waits.attempts) == (SignalState.VALIDATED, 0)
-    assert await desk.signals.work_off() == 1
+    assert await desk.signals.evaluate_pending() == 1
 
 
 async def test_the_same_board_gives_the_same_verdict_to_the_last_digit(desk: Desk) -> None:

@@ -1,4 +1,4 @@
-"""What stands on a tape: each entry with the monotonic second at which it came to us."""
+"""File format of a recording: its entries, and their writer and reader."""
 
 import os
 import struct
@@ -32,11 +32,11 @@ _BY_NAME: Final = {kind.__name__: kind for kind in _KINDS}
 
 
 class RecordingHeader(msgspec.Struct, frozen=True, array_like=True):
-    """The first entry: all that a player needs to know besides the payloads."""
+    """First entry: the context that a replay needs besides the payloads."""
 
     source: str
     code_version: str
-    started_ms: int  # of the wall clock, at the monotonic second `zero`
+    started_ms: int  # wall clock at the monotonic second `zero`
     zero: float
     configuration: dict[str, Any]  # the business settings, as they are stored
     configuration_version: int
@@ -44,14 +44,14 @@ class RecordingHeader(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StepStarted(msgspec.Struct, frozen=True, array_like=True, tag="began"):
-    """A step is done now."""
+    """Start of a step of the session."""
 
     at: float
     step: Step
 
 
 class ConfigurationApplied(msgspec.Struct, frozen=True, array_like=True, tag="configured"):
-    """From here on other business settings are in force."""
+    """Change of the business settings from here on."""
 
     at: float
     configuration: dict[str, Any]  # as they are stored
@@ -59,7 +59,7 @@ class ConfigurationApplied(msgspec.Struct, frozen=True, array_like=True, tag="co
 
 
 class RequestSent(msgspec.Struct, frozen=True, array_like=True, tag="asked"):
-    """A request is about to leave."""
+    """Request just before it is sent."""
 
     at: float
     method: str
@@ -68,7 +68,7 @@ class RequestSent(msgspec.Struct, frozen=True, array_like=True, tag="asked"):
 
 
 class RecordedAttempt(msgspec.Struct, frozen=True, array_like=True):
-    """One answer as it came, unpacked; or why none came."""
+    """One decompressed answer, or the fault in its place."""
 
     status: int | None
     body: bytes
@@ -76,7 +76,7 @@ class RecordedAttempt(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RecordedError(msgspec.Struct, frozen=True, array_like=True):
-    """What the request came to, where that was no data."""
+    """Error of a request without data."""
 
     kind: str
     code: str
@@ -92,7 +92,7 @@ class RecordedError(msgspec.Struct, frozen=True, array_like=True):
         )
 
     def error(self) -> ServiceError:
-        """Raises ValueError for a code that this version does not know."""
+        """Rebuild the error; raises ValueError for a code unknown to this version."""
         kind = _BY_NAME.get(self.kind, UnavailableError)
         return kind(
             Code(self.code), self.detail, retry_after_s=self.retry_after_s, facts=self.facts
@@ -100,7 +100,7 @@ class RecordedError(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ResponseReceived(msgspec.Struct, frozen=True, array_like=True, tag="answered"):
-    """The request has come to its end, after so many attempts; none where it could not leave."""
+    """End of a request after its attempts; without attempts it could not be sent."""
 
     at: float
     attempts: tuple[RecordedAttempt, ...]
@@ -108,7 +108,7 @@ class ResponseReceived(msgspec.Struct, frozen=True, array_like=True, tag="answer
 
 
 class FrameReceived(msgspec.Struct, frozen=True, array_like=True, tag="heard"):
-    """One frame of market data as it came over a connection, by the number of that."""
+    """Frame of market data with the number of its connection."""
 
     at: float
     line: int
@@ -116,28 +116,28 @@ class FrameReceived(msgspec.Struct, frozen=True, array_like=True, tag="heard"):
 
 
 class LiveTopicsChanged(msgspec.Struct, frozen=True, array_like=True, tag="live"):
-    """What is heard without having missed anything, as far as it is not as before."""
+    """Change of the live topics: those whose stream has no gap."""
 
     at: float
-    gained: tuple[tuple[Topic, float], ...]  # and since which monotonic second
+    gained: tuple[tuple[Topic, float], ...]  # topic and monotonic second since which it is live
     lost: tuple[Topic, ...]
 
 
 class FramesApplied(msgspec.Struct, frozen=True, array_like=True, tag="flushed"):
-    """What was heard until now was used now."""
+    """Point at which the frames received before were applied."""
 
     at: float
 
 
 class BoardComputed(msgspec.Struct, frozen=True, array_like=True, tag="scored"):
-    """The board that was made where the tape was recorded."""
+    """Board computed during the recording."""
 
     at: float
     board: BoardLine
 
 
 class RecordingEnded(msgspec.Struct, frozen=True, array_like=True, tag="ended"):
-    """Nothing follows: the recording was ended, not cut off."""
+    """Last entry of a recording that was ended, not cut off."""
 
     at: float
 
@@ -156,14 +156,14 @@ Entry = (
 
 
 def sorted_query(params: Mapping[str, str]) -> dict[str, str]:
-    """The parameters in one order, whoever named them."""
+    """Parameters sorted by name."""
     return dict(sorted(params.items()))
 
 
 MAGIC: Final = b"my-symbols tape 1\n"
-BLOCK_BYTES: Final = 256 * 1024  # of entries, before they are packed
-BLOCK_S: Final = 1.0  # at most so much is lost when the machine goes down
-_MOST: Final = 64 * 1024 * 1024  # a longer block is none of ours
+BLOCK_BYTES: Final = 256 * 1024  # uncompressed size of a block
+BLOCK_S: Final = 1.0  # most seconds of entries that a crash loses
+_MOST: Final = 64 * 1024 * 1024  # a longer block is invalid
 _LEVEL: Final = 6
 _BLOCK: Final = struct.Struct("<II")
 _LENGTH: Final = struct.Struct("<I")
@@ -173,22 +173,22 @@ _ENTRY: Final = msgspec.msgpack.Decoder(Entry)
 
 
 class RecordingWriter:
-    """Writes a new file. Raises FileExistsError for one that is there, OSError as files do.
+    """Writes a new file; raises FileExistsError for an existing one, and OSError.
 
-    `level` is how hard it packs, 0 to 9; 0 suits a file that is packed as a whole afterwards.
+    `level` is the zlib level, 0 to 9; 0 suits a file that is compressed as a whole afterwards.
     """
 
     def __init__(self, path: Path, header: RecordingHeader, level: int = _LEVEL) -> None:
         self._level = level
         self._file: BinaryIO = path.open("xb")
         self._waiting = bytearray()
-        self._since: float | None = None  # the oldest entry that is not in the file yet
+        self._since: float | None = None  # time of the oldest entry that is not in the file yet
         self._file.write(MAGIC)
         self._add(header)
         self.flush()
 
     def write(self, entry: Entry) -> None:
-        """It is in the file at the latest with the first entry that is a second younger."""
+        """Add an entry; it reaches the file with the first entry a second younger, or earlier."""
         self._add(entry)
         if self._since is None:
             self._since = entry.at
@@ -200,13 +200,13 @@ class RecordingWriter:
         self._waiting += _LENGTH.pack(len(packed)) + packed
 
     def flush(self) -> None:
-        """Everything written so far is on the disk."""
+        """Write all entries to the disk."""
         self._since = None
         if not self._waiting:
             return
         packed = zlib.compress(bytes(self._waiting), self._level)
         self._waiting.clear()
-        # One write: who dies in it leaves a cut block, and never one that seems whole.
+        # One write: a crash within it leaves a cut block that its checksum reveals.
         self._file.write(_BLOCK.pack(len(packed), zlib.crc32(packed)) + packed)
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -229,9 +229,9 @@ class RecordingWriter:
 
 @dataclass(slots=True)
 class RecordingReader:
-    """Reads a file from its beginning. Raises TapeError for what is no tape, OSError as files do.
+    """Reads a file from its start; raises TapeError for another kind of file, and OSError.
 
-    `cut` says after the last entry what is wrong with the rest of the file; None if it is whole.
+    `cut` describes, after the last entry, damage to the rest of the file; None if it is whole.
     """
 
     path: Path
@@ -274,7 +274,7 @@ class RecordingReader:
             packed = self._block()
 
     def _block(self) -> list[bytes] | None:
-        """The entries of the next block; None at the end, or where the rest is damaged."""
+        """Entries of the next block; None at the end, or at a damaged block."""
         at = self._file.tell()
         head = self._file.read(_BLOCK.size)
         if not head:

@@ -1,4 +1,4 @@
-"""The exchange beside a running tape: recorded as it answers, or played from the tape alone."""
+"""Exchange of a recorded session: live with recording, or replayed from the file."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -23,7 +23,7 @@ from app.adapters.kucoin.transport import AiohttpTransport, open_session
 from app.foundation.data_status import DataSource
 from app.research.domain.recording import TapeClock
 
-_NOWHERE = "http://tape.invalid"  # a session is never used there
+_NOWHERE = "http://tape.invalid"  # no request is sent to it
 
 
 @asynccontextmanager
@@ -39,14 +39,18 @@ async def open_recording(
     dice: RandomSource,
     limits: KucoinLimits,
 ) -> AsyncIterator[tuple[KucoinExchange, RecordedStream]]:
-    """Limits and retries go by `now` and `monotonic`, all that is read from answers by the tape."""
+    """Open the exchange and record it.
+
+    Requests and retries follow `now` and `monotonic`; values read from answers follow the
+    recording's clock.
+    """
     async with open_session(limits) as session:
         wire = RecordingTransport(AiohttpTransport(session, base_url, limits))
         around = RestDependencies(now, monotonic, sleep, dice, ignore_request)
         rest = RestClient(wire, limits, around)
 
         async def ticket() -> StreamTicket:
-            # A key for one connection: nobody may use it later, so it is not on the tape.
+            # A token for one connection is a secret, so it is not recorded.
             read = partial(protocol.parse_ticket, base_url=base_url)
             return await rest.get(routes.BULLET, read, {}, patience_s=limits.patience_s)
 
@@ -74,7 +78,7 @@ async def open_replay(
     sleep: Callable[[float], Awaitable[None]],
     dice: RandomSource,
 ) -> AsyncIterator[tuple[KucoinExchange, ReplayedStream]]:
-    """Its answers are those of the tape; it opens no connection."""
+    """Open an exchange that answers from the recording and makes no connection."""
     limits = KucoinLimits()
     async with open_session(limits) as session:
         exchange = KucoinExchange(

@@ -1,7 +1,7 @@
-"""Requests that are recorded on a tape, and requests that are answered from one.
+"""Recorded and replayed REST requests.
 
-The seam lies below the parser: what stands on the tape is what the exchange sent. Waiting for the
-quota, trying again and the breaker are the recording's; the replay is told what they came to.
+The seam lies below the parser: a recording holds the exchange's own answers. Rate limits, retries
+and the breaker act during the recording only; a replay gets their results.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ _NO_WAIT: Final = 0.0
 
 
 class RecordingTransport:
-    """A wire that remembers what came of one request; others pass it too, unnoticed."""
+    """Transport that keeps the attempts of one request; other requests pass unrecorded."""
 
     def __init__(self, wire: HttpTransport) -> None:
         self._wire = wire
@@ -36,7 +36,7 @@ class RecordingTransport:
         self._attempts: list[RecordedAttempt] = []
 
     def expect(self, path: str) -> None:
-        """From now on requests of this path are meant."""
+        """Record the attempts of requests with this path from now on."""
         self._path = path
         self._attempts.clear()
 
@@ -53,14 +53,14 @@ class RecordingTransport:
         return outcome
 
     def emptied(self) -> tuple[RecordedAttempt, ...]:
-        """What came of it, and an end of the watch."""
+        """Return the recorded attempts and stop recording."""
         found = tuple(self._attempts)
         self.expect("")
         return found
 
 
 class RecordingRest:
-    """Requests one after the other; each is on the tape before its answer is used."""
+    """Sequential requests; each is in the recording before its answer is used."""
 
     def __init__(self, rest: RestApi, wire: RecordingTransport, tape: SessionRecorder) -> None:
         self._rest = rest
@@ -98,7 +98,7 @@ class RecordingRest:
 
 
 class ReplayedRest:
-    """Answers from a tape; nothing leaves the process."""
+    """Requests answered from a recording, without a network."""
 
     def __init__(self, tape: SessionPlayer, clock: TapeClock) -> None:
         self._tape = tape
@@ -117,8 +117,8 @@ class ReplayedRest:
         symbol: str = "",
         patience_s: float,
     ) -> T:
-        """As `RestClient.get`. Raises TapeError where the tape tells of another request."""
-        del patience_s  # it waits for nothing
+        """As `RestClient.get`. Raises TapeError where the recording has another request."""
+        del patience_s  # a replay never waits
         path = endpoint.path.format(symbol=symbol)
         self._tape.asked(endpoint.method, path, params)
         sent_at = self._clock.monotonic()

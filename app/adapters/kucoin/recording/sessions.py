@@ -1,4 +1,4 @@
-"""The two ends of a tape: what comes in is written and moves the clock, or is read and moves it."""
+"""Recorder and player of a session: both move the recording's clock with each entry."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -30,11 +30,11 @@ E = TypeVar("E", bound=Entry)
 def _ignore_entry(
     entry: FrameReceived | LiveTopicsChanged | FramesApplied | ConfigurationApplied,
 ) -> None:
-    """Nobody listens."""
+    """Default listener: does nothing."""
 
 
 class SessionRecorder:
-    """Writes entries as they happen; `clock` stands at the newest of them."""
+    """Writes entries as they happen; `clock` has the time of the newest one."""
 
     def __init__(
         self, writer: RecordingWriter, clock: TapeClock, monotonic: Callable[[], float]
@@ -57,11 +57,11 @@ class SessionRecorder:
         self._writer.write(RequestSent(self._now(), method, path, sorted_query(params)))
 
     def answered(self, attempts: tuple[RecordedAttempt, ...], refusal: ServiceError | None) -> None:
-        told = None if refusal is None else RecordedError.of(refusal)
-        self._writer.write(ResponseReceived(self._now(), attempts, told))
+        error = None if refusal is None else RecordedError.of(refusal)
+        self._writer.write(ResponseReceived(self._now(), attempts, error))
 
     def heard(self, at: float, line: int, text: bytes) -> FrameReceived:
-        """A frame that came at `at`, which may be a while ago."""
+        """Record a frame that arrived at `at`, possibly some time ago."""
         self._clock.move(at)
         return self._written(FrameReceived(at, line, text))
 
@@ -78,7 +78,7 @@ class SessionRecorder:
         return entry
 
     def scored(self, board: BoardLine) -> None:
-        """No time passes: the clock stands where the board was made."""
+        """Record a board; the clock stays at the time of its computation."""
         self._writer.write(BoardComputed(self._clock.mono, board))
 
     def flush(self) -> None:
@@ -89,24 +89,24 @@ class SessionRecorder:
 
 
 class SessionPlayer:
-    """Gives entries in their order, each only to who asks for just that one.
+    """Returns entries in their order, each only to the matching call.
 
-    Whoever asks for something else is not who recorded it: TapeError. EndOfTapeError where there
-    is nothing more, in the middle of a step too.
+    Any other call comes from different code than the recorded one: TapeError. EndOfTapeError at
+    the end of the recording, within a step too.
     """
 
     def __init__(self, reader: RecordingReader, clock: TapeClock) -> None:
         self._entries: Iterator[Entry] = iter(reader)
         self._clock = clock
         self._next: Entry | None = None
-        self.is_ended = False  # it was ended, not cut off
+        self.is_ended = False  # the recording was ended, not cut off
         self.stream: Callable[[FrameReceived | LiveTopicsChanged | FramesApplied], None] = (
             _ignore_entry
         )
         self.configured: Callable[[ConfigurationApplied], None] = _ignore_entry
 
     def began(self) -> Step:
-        """The next step; what was told before it is told on the way, other settings too."""
+        """Next step; entries before it go to their listeners on the way."""
         while isinstance(
             found := self._look(),
             FrameReceived | LiveTopicsChanged | FramesApplied | ConfigurationApplied,
@@ -131,7 +131,7 @@ class SessionPlayer:
         return self._take(ResponseReceived, "has no answer")
 
     def scored(self) -> BoardLine | None:
-        """The board that was made here; None where the recording has none."""
+        """Board recorded here; None without one."""
         if not isinstance(self._look(), BoardComputed):
             return None
         return self._take(BoardComputed, "has no board").board

@@ -1,6 +1,6 @@
-"""The stream on a tape: frames as they came, and which topics had missed nothing when.
+"""Recorded and replayed market stream: frames, and the topics without a gap.
 
-What a connection does is the recording's; what is made of its frames is the same in both.
+Connections exist during the recording only; both sides process frames alike.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ from app.adapters.kucoin.stream.socket import Message
 from app.foundation.errors import ServiceError
 from app.market.domain.stream import NO_STREAM, Listener, StreamFacts, Told, Topic
 
-MOST_FRAMES: Final = 500_000  # that wait while something is asked for; further ones are lost
-_Frame = tuple[float, int, bytes]  # when, on which connection, what
+MOST_FRAMES: Final = 500_000  # most frames that wait during a request; further ones are lost
+_Frame = tuple[float, int, bytes]  # arrival, connection, text
 
 
 class ReplayedStream:
-    """The `MarketStream` port over entries; pure: equal entries, equal news."""
+    """The `MarketStream` port over recorded entries; equal entries give equal updates."""
 
     def __init__(self) -> None:
         self._topics: dict[str, Topic] = {}
@@ -39,17 +39,17 @@ class ReplayedStream:
         return self._live
 
     def deaf(self, topics: Collection[Topic]) -> None:
-        """What that brings about stands on the tape."""
+        """Does nothing: the recording holds the effects."""
 
     def facts(self) -> StreamFacts:
         return NO_STREAM
 
     async def run(self, listener: Listener, beat: Callable[[], None]) -> None:
-        """Nothing runs by itself here."""
+        """Does nothing: entries drive the stream."""
         del listener, beat
 
     def apply(self, entry: FrameReceived | LiveTopicsChanged | FramesApplied) -> None:
-        """The next thing that happened."""
+        """Apply the next recorded entry."""
         match entry:
             case FrameReceived():
                 self._heard(entry.text, entry.at)
@@ -60,8 +60,8 @@ class ReplayedStream:
             case FramesApplied():
                 if (listener := self.listener) is None:
                     return
-                if told := self._inbox.take(self._live, listener.exchange_ms()):
-                    listener.told(told)
+                if updates := self._inbox.take(self._live, listener.exchange_ms()):
+                    listener.told(updates)
 
     def _heard(self, text: bytes, at: float) -> None:
         frame = parse_frame(text)
@@ -75,7 +75,7 @@ class ReplayedStream:
 
 
 class _PassThroughBuffer(MessageBuffer):
-    """Keeps nothing: every message goes on as it came."""
+    """Buffer that passes every message on at once."""
 
     def __init__(self, passed: Callable[[float, bytes], None]) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class _PassThroughBuffer(MessageBuffer):
 
 
 class FrameStream(KucoinStream):
-    """The connections of a recording; their frames wait in `frames` until they are taken."""
+    """Connections of a recording; their frames wait in `frames` until taken."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class FrameStream(KucoinStream):
         super().__init__(ticket, terms=terms, monotonic=monotonic, dice=dice)
         self.frames: deque[_Frame] = deque()
         self.lost = 0
-        self._arriving = 0  # the connection
+        self._arriving = 0  # number of the connection being read
         self._inbox = _PassThroughBuffer(self._passed)
 
     def _received(self, serial: int, now: float, messages: Sequence[Message]) -> None:
@@ -119,9 +119,9 @@ class FrameStream(KucoinStream):
 
 
 class RecordedStream(ReplayedStream):
-    """The same port over real connections: everything is on the tape before it is used.
+    """The port over real connections: each frame is recorded before it is used.
 
-    It is used only where nothing else goes on, in `drain`; what comes in between waits.
+    Frames are used only in `drain`, between other work; until then they wait.
     """
 
     def __init__(self, stream: FrameStream, tape: SessionRecorder) -> None:
@@ -142,17 +142,17 @@ class RecordedStream(ReplayedStream):
         return self._stream.facts()
 
     async def run(self, listener: Listener, beat: Callable[[], None]) -> None:
-        """Until it is cancelled. What is told goes to who listens here, not to `listener`."""
+        """Run the connections until cancelled; updates go to this object's own listener."""
         del listener
         await self._stream.run(self, beat)
 
     @property
     def lost(self) -> int:
-        """Frames that came faster than they could be kept."""
+        """Frames dropped because too many waited."""
         return self._stream.lost
 
     def drain(self) -> None:
-        """Everything that has come in since the last time."""
+        """Record and apply all frames received since the last call."""
         frames, before, now = self._stream.frames, self._live, dict(self._stream.live())
         waiting = len(frames)
         for _ in range(waiting):
@@ -164,20 +164,20 @@ class RecordedStream(ReplayedStream):
         if waiting or now != before:
             self.apply(self._tape.flushed())
 
-    # --- catching up: asked for by a connection, done as a step of its own
+    # --- backfill: requested by a connection, carried out as a step of its own
 
     @property
     def is_behind(self) -> bool:
         return bool(self._behind)
 
     def catching_up(self) -> None:
-        """It is being done now; who asks from now on has it done again."""
+        """Start a backfill; later requests get another one."""
         self._served, self._behind = self._behind, []
 
     def caught_up(self, error: ServiceError | None) -> None:
         for one in self._served:
             if one.done():
-                continue  # its connection is gone
+                continue  # its connection ended
             if error is None:
                 one.set_result(None)
             else:
@@ -185,21 +185,21 @@ class RecordedStream(ReplayedStream):
         self._served = []
 
     async def catch_up(self) -> None:
-        """The connections' own request. Raises UnavailableError."""
+        """Request a backfill and wait for its end. Raises UnavailableError."""
         asked = asyncio.get_running_loop().create_future()
         self._behind.append(asked)
         await asked
 
     def told(self, news: Sequence[Told]) -> None:
-        """The connections tell nothing by themselves: their frames are taken."""
+        """Does nothing: `drain` takes the frames."""
 
     def doubted(self, topic: Topic) -> None:
         """As `told`."""
 
     def exchange_ms(self) -> int:
-        return 0  # nobody judges there
+        return 0  # no message is compared there
 
 
 def connect_player(stream: ReplayedStream, player: SessionPlayer) -> None:
-    """From now on what was told is told again, in its place between the steps."""
+    """Replay the recorded stream entries between the steps."""
     player.stream = stream.apply

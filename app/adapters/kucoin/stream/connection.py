@@ -1,4 +1,4 @@
-"""One connection of the stream as a state machine: it sees events and the time, never a socket."""
+"""State machine of one stream connection: events and time in, actions out, no I/O."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ _NEVER: Final = float("inf")
 
 
 class Phase(StrEnum):
-    WAITING = "waiting"  # for its turn to connect
+    WAITING = "waiting"  # waits for its turn to connect
     TICKET = "ticket"
     OPENING = "opening"
     GREETING = "greeting"
@@ -42,26 +42,26 @@ _OPEN: Final = frozenset({Phase.SUBSCRIBING, Phase.CATCHING_UP, Phase.LIVE})
 
 @dataclass(slots=True)
 class StreamConnection:
-    """From ticket to ticket: connect, welcome, subscribe, catch up, live; and again when it fails.
+    """Life cycle: ticket, connect, welcome, subscribe, backfill, live, and again after a failure.
 
-    `serial` is that of the present attempt. What it wants done goes to `out`.
+    `serial` is the number of the current attempt. Actions for the I/O go to `out`.
     """
 
     terms: StreamLimits
     dice: RandomSource
     out: list[Action]
-    due: float  # not to connect before that
+    due: float  # earliest time of the next attempt
     serial: int
     topics: Subscriptions
-    is_own: bool = False  # of topics that were not acknowledged, or not heard, elsewhere
-    is_covered: bool = False  # another line still brings the same topics
+    is_own: bool = False  # only for topics that failed elsewhere
+    is_covered: bool = False  # another connection still brings the same topics
     phase: Phase = Phase.WAITING
     since: float = 0.0  # of the phase
     rotate_at: float = _NEVER
     retire_at: float = _NEVER
     successor: Self | None = None
     last_frame: float = 0.0
-    failed: str | None = None  # why, until the fleet has read it
+    failed: str | None = None  # failure, until the pool has read it
     _failures: int = 0
     _name: str = ""
     _ticket: StreamTicket | None = None
@@ -81,7 +81,7 @@ class StreamConnection:
     # --- towards a connection
 
     def begin(self, now: float, serial: int) -> None:
-        """A new attempt, with a new ticket: an old one may have run out or been refused."""
+        """Start a new attempt with a new ticket: the old one may have expired or been refused."""
         self.serial = serial
         self._enter(Phase.TICKET, now)
         self.out.append(AskTicket(serial))
@@ -98,7 +98,7 @@ class StreamConnection:
             self._enter(Phase.GREETING, now)
 
     def fail(self, now: float, reason: str) -> None:
-        """Let go; the next attempt comes after a pause of full jitter."""
+        """Close the connection; the next attempt follows a pause with full jitter."""
         if self.phase is Phase.WAITING:
             return
         self.out.append(Close(self.serial, reason))
@@ -116,10 +116,10 @@ class StreamConnection:
         self.failed = reason
         self._enter(Phase.WAITING, now)
 
-    # --- what comes in
+    # --- incoming frames
 
     def control(self, frame: Control, now: float) -> None:
-        """Welcome, ack, pong or error."""
+        """Handle a welcome, ack, pong or error."""
         self.last_frame = now
         if frame.kind == "error":
             self._error(frame, now)
@@ -135,7 +135,7 @@ class StreamConnection:
             self._ready(now)
 
     def speaks(self, now: float) -> bool:
-        """A message came; whether it may: none may come too early."""
+        """Register a market message; False before the connection may send any."""
         self.last_frame = now
         if not self.is_open:
             self.fail(now, "data_before_welcome")
@@ -143,7 +143,7 @@ class StreamConnection:
         return True
 
     def garbage(self, now: float) -> None:
-        """A frame that is none: dropped, but a row of them ends the connection."""
+        """Drop an invalid frame; several in a row end the connection."""
         self.last_frame = now
         row = self._garbage
         row.append(now)
@@ -157,7 +157,7 @@ class StreamConnection:
             self._enter(Phase.LIVE, now)
 
     def deaf(self, topics: Iterable[Topic], now: float) -> None:
-        """Topics that have moved elsewhere and say nothing here: ask again, then move on."""
+        """Resubscribe topics that are silent here but move elsewhere, then move them on."""
         if not self.is_live:
             return
         still = self.topics.nag(topics, now)
@@ -166,7 +166,7 @@ class StreamConnection:
         elif still:
             self.topics.displace(still)
 
-    # --- what it is wanted for
+    # --- subscriptions
 
     def add(self, topics: Iterable[Topic]) -> None:
         new = self.topics.add(topics)
@@ -181,7 +181,7 @@ class StreamConnection:
     # --- time
 
     def tick(self, now: float) -> None:
-        """Everything that time alone brings about."""
+        """Apply all timeouts and due actions."""
         limits = {
             Phase.TICKET: self.terms.token_s,
             Phase.OPENING: self.terms.open_s,
@@ -204,7 +204,7 @@ class StreamConnection:
             if now >= self._ping:
                 self.fail(now, "no_pong")
         elif not self.topics.may_send(now):
-            return  # a ping counts among the messages: it has its turn before the next of them
+            return  # a ping counts as a message: it goes before the next of them
         elif now >= self._next_ping:
             ticket = self._ticket
             self._send_ping(now, ticket.ping_timeout_s if ticket else self.terms.ping_timeout_s)
@@ -244,7 +244,7 @@ class StreamConnection:
             self._had_its_tries(now)
 
     def _had_its_tries(self, now: float) -> None:
-        """Its topics were let go; on a line that has no others it is the line that fails."""
+        """Release topics after their last try; a connection without others fails."""
         if self.is_own:
             self.topics.add(self.topics.displaced)
             self.topics.displaced.clear()

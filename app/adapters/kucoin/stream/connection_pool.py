@@ -1,4 +1,4 @@
-"""All connections of the stream together: who has which topics, who takes over from whom."""
+"""Pool of stream connections: placement of topics, planned reconnects and takeover."""
 
 from collections import Counter, deque
 from collections.abc import Iterable
@@ -11,10 +11,10 @@ from app.market.domain.stream import Topic
 
 
 class ConnectionPool:
-    """Takes events with their time, one after the other; each gives what is to be done.
+    """Takes events with their times in order; each returns the actions to carry out.
 
-    Pure: the same events, times and dice give the same actions. Events of an attempt that was
-    given up change nothing.
+    Pure: equal events, times and random numbers give equal actions. Events of an abandoned
+    attempt change nothing.
     """
 
     def __init__(self, terms: StreamLimits, dice: RandomSource) -> None:
@@ -29,12 +29,12 @@ class ConnectionPool:
         self._refused: dict[Topic, float] = {}
         self._live: tuple[list[tuple[int, int]], dict[Topic, float]] = ([], {})
 
-    # --- what is known
+    # --- state
 
     def live(self) -> dict[Topic, float]:
-        """What may be believed, and since when without a break; the same until that changes.
+        """Live topics with the time since which each is without a gap; cached until a change.
 
-        Live is what was acknowledged, and nothing of it was missed.
+        A live topic was acknowledged, and none of its messages was missed.
         """
         lines = [line for line in self.lines if line.is_live]
         state = [(line.serial, line.topics.changes) for line in lines]
@@ -47,13 +47,13 @@ class ConnectionPool:
         return self._live[1]
 
     def wanted(self) -> set[Topic]:
-        """Everything that was asked for and is not refused."""
+        """Requested topics that are not refused."""
         return {topic for line in self.lines for topic in line.topics.wanted}
 
     # --- events
 
     def want(self, topics: Iterable[Topic], now: float) -> list[Action]:
-        """From now on these, and no others."""
+        """Replace the requested topics."""
         asked, held = set(topics), self.wanted()
         for line in self.lines:
             line.drop([topic for topic in line.topics.wanted if topic not in asked])
@@ -68,7 +68,7 @@ class ConnectionPool:
         return self._taken()
 
     def tick(self, now: float) -> list[Action]:
-        """Time has passed."""
+        """Advance the time."""
         for line in list(self.lines):
             if line.phase is Phase.WAITING and now >= line.due and self._may_connect(now):
                 line.begin(now, self._serial())
@@ -89,7 +89,7 @@ class ConnectionPool:
         return self._taken()
 
     def ended(self, serial: int, reason: str, now: float) -> list[Action]:
-        """No ticket, no connection, or it was closed."""
+        """Handle a missing ticket, a failed connection or a closed one."""
         if (line := self._line(serial)) is not None:
             line.fail(now, reason)
             self._settle(line, now)
@@ -102,15 +102,15 @@ class ConnectionPool:
         return self._taken()
 
     def speaking(self, serial: int, now: float) -> Subscriptions | None:
-        """Messages came: what may be told there, until something else than a message comes.
+        """Topics that may bring messages, valid until the next frame of another kind.
 
-        None where they are too early.
+        None where messages are too early.
         """
         line = self._line(serial)
         return None if line is None or not line.speaks(now) else line.topics
 
     def open_line(self, serial: int, now: float) -> Subscriptions | None:
-        """Something came: what was asked for there, if anything may be told; None if not yet."""
+        """Topics requested of a connection that sent a frame; None while it may send none."""
         line = self._line(serial)
         if line is None or not line.is_open:
             return None
@@ -118,7 +118,7 @@ class ConnectionPool:
         return line.topics
 
     def garbage(self, serial: int, now: float) -> None:
-        """A frame came that is none; what that brings about is in the next tick."""
+        """Register an invalid frame; its effect follows in the next tick."""
         if (line := self._line(serial)) is not None:
             line.garbage(now)
 
@@ -128,21 +128,21 @@ class ConnectionPool:
         return self._taken()
 
     def deaf(self, topics: Iterable[Topic], now: float) -> list[Action]:
-        """These have moved, as others know, and were not told of."""
+        """Register topics that moved elsewhere without a message here."""
         silent = list(topics)
         for line in list(self.lines):
             line.deaf(silent, now)
             self._settle(line, now)
         return self._taken()
 
-    # --- how
+    # --- placement
 
     def _settle(self, line: StreamConnection, now: float) -> None:
-        """Reads what a line could not do itself."""
+        """Move topics that a connection could not subscribe."""
         if line.failed is not None:
             self.failures[line.failed] += 1
             line.failed = None
-            if line.successor is not None:  # that brings the same topics, but not without a gap
+            if line.successor is not None:  # brings the same topics, but with a gap
                 line.successor.is_covered = False
                 self._remove(line, "succeeded")
         for topic in line.topics.refused:
@@ -185,7 +185,7 @@ class ConnectionPool:
             line.add([left.popleft() for _ in range(min(room, len(left)))])
 
     def _with_room(self, *, own: bool) -> StreamConnection | None:
-        """A line that may take more; one of its own is a new one, while there are not many."""
+        """Connection with room for a topic; a new one while there are few."""
         alike = [line for line in self.lines if line.is_own is own]
         if own and len(alike) < self.terms.own_lines:
             return None

@@ -1,6 +1,6 @@
-"""Frames of the stream: topics by their names, control frames, and which message is the newer.
+"""Frames of the stream: topic names, commands, control frames and message order.
 
-Pure functions. What cannot be used raises UnreadableError, and nothing else.
+Pure functions. An unusable frame raises UnreadableError, and no other error.
 """
 
 from typing import Final, TypeVar
@@ -23,17 +23,17 @@ _CHANNELS: Final = {
 }
 _TAILS: Final = {TopicKind.HOUR_BAR: "_1hour"}
 FUNDING: Final = "funding.rate"
-PREDICTED: Final = 60_000  # the granularity of a rate that is still running
+PREDICTED: Final = 60_000  # granularity of the predicted rate of the running interval
 _INSTRUMENT: Final = TopicKind.INSTRUMENT
 _FIRST_NS: Final = YEAR_2015_S * 1_000_000_000
 _LAST_NS: Final = YEAR_2100_S * 1_000_000_000
-_UNITS: Final = (  # a second of each, and how it becomes ms; most stamps are of the first
+_UNITS: Final = (  # one second in each unit, and its conversion to ms; most stamps have the first
     (1_000_000_000, 1, 1_000_000), (1_000, 1, 1), (1_000_000, 1, 1_000), (1, 1_000, 1),
 )  # fmt: skip
 
 
 class MessageStamp(msgspec.Struct, gc=False):
-    """What tells which of two messages is the newer one."""
+    """Exchange time and sequence of a message, which order messages."""
 
     ts: int | None = None
     timestamp: int | None = None
@@ -43,7 +43,7 @@ class MessageStamp(msgspec.Struct, gc=False):
 
 
 class StreamFrame(msgspec.Struct, gc=False):
-    """What has to be known of every frame; old messages lack even the type."""
+    """Envelope of a frame; old messages lack even the type."""
 
     type: str = "message"
     topic: str = ""
@@ -54,7 +54,7 @@ class StreamFrame(msgspec.Struct, gc=False):
 
 
 class _Bare(msgspec.Struct, gc=False):
-    """A frame whose data are none that we know."""
+    """Frame with data of an unknown kind."""
 
     type: str = "message"
     topic: str = ""
@@ -69,12 +69,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 def topic_name(topic: Topic) -> str:
-    """As it is written in the frames of one topic."""
+    """Topic name in the exchange's frames."""
     return f"{_CHANNELS[topic.kind]}:{topic.code}{_TAILS.get(topic.kind, '')}"
 
 
 def encode_command(sent: Send) -> bytes:
-    """A command as it is sent; the topics of one command are of one kind."""
+    """Encode a command; its topics are of one kind."""
     if not sent.topics:
         return _encode({"id": sent.number, "type": sent.kind})
     kind = sent.topics[0].kind
@@ -91,7 +91,7 @@ def encode_command(sent: Send) -> bytes:
 
 
 def parse_frame(text: bytes) -> StreamFrame:
-    """What it is; without data where these are none that we know."""
+    """Parse a frame; without data where these are of an unknown kind."""
     try:
         return _FRAME.decode(text)
     except (ValueError, RecursionError):
@@ -100,7 +100,7 @@ def parse_frame(text: bytes) -> StreamFrame:
 
 
 def parse_control(frame: StreamFrame) -> Control:
-    """A welcome, ack, pong or error; the id comes back as text whatever it was sent as."""
+    """Parse a welcome, ack, pong or error; the id comes back as text, whatever its type was."""
     number = None if frame.id is None else str(frame.id)
     if frame.type != "error":
         return Control(frame.type, number)
@@ -114,7 +114,7 @@ def parse_control(frame: StreamFrame) -> Control:
 def message_stamp(frame: StreamFrame) -> tuple[int, int | None]:
     """Exchange time in ms and sequence of a message.
 
-    A bar is of the second at which it was told, so each of its messages counts.
+    A candle has the time of its message, so each of its messages counts.
     """
     if not isinstance(frame.data, MessageStamp):
         raise UnreadableError("a message without data")
@@ -122,11 +122,11 @@ def message_stamp(frame: StreamFrame) -> tuple[int, int | None]:
 
 
 def stamp_from_data(found: MessageStamp) -> tuple[int, int | None]:
-    """Exchange time in ms and sequence, as a message's data say them."""
+    """Exchange time in ms and sequence from a message's data."""
     stamp = found.ts
     if stamp is None:
         stamp = found.time if found.timestamp is None else found.timestamp
-    elif _FIRST_NS <= stamp < _LAST_NS:  # as in nearly all of them
+    elif _FIRST_NS <= stamp < _LAST_NS:  # the usual case
         return stamp // 1_000_000, found.sequence
     if stamp is None:
         raise UnreadableError("a message without time")
@@ -134,7 +134,7 @@ def stamp_from_data(found: MessageStamp) -> tuple[int, int | None]:
 
 
 def conflation_key(topic: Topic, frame: StreamFrame) -> object:
-    """Messages of one topic that say the same thing: of these the newest replaces the others."""
+    """Key of messages that replace each other: of these only the newest matters."""
     if topic.kind is not _INSTRUMENT:
         return frame.topic
     if frame.subject == FUNDING and isinstance(frame.data, MessageStamp):
@@ -143,15 +143,15 @@ def conflation_key(topic: Topic, frame: StreamFrame) -> object:
 
 
 def decode_message(decoder: msgspec.json.Decoder[T], text: bytes) -> T:
-    """Raises UnreadableError."""
+    """Decode a message; raises UnreadableError."""
     try:
         return decoder.decode(text)
-    except (ValueError, RecursionError):  # msgspec's own errors and those of Unicode are such
+    except (ValueError, RecursionError):  # msgspec and Unicode errors are ValueErrors
         raise UnreadableError("not a frame of the exchange") from None
 
 
 def parse_ms(stamp: int) -> int:
-    """A time as epoch milliseconds, its unit (s, ms, us, ns) told by magnitude."""
+    """Time as epoch milliseconds; the magnitude determines its unit (s, ms, us, ns)."""
     for per_second, times, parts in _UNITS:
         if YEAR_2015_S * per_second <= stamp < YEAR_2100_S * per_second:
             return stamp * times // parts

@@ -1,4 +1,4 @@
-"""The I/O of the stream: sockets, frames and time around the state machine that decides."""
+"""I/O of the stream: sockets, frames and timers around the connection pool."""
 
 import asyncio
 from collections import Counter
@@ -35,23 +35,20 @@ from app.adapters.kucoin.stream.socket import Message, StreamSocket, Unreachable
 from app.foundation.errors import ServiceError
 from app.market.domain.stream import LineFacts, Listener, StreamFacts, Told, Topic
 
-PORTION: Final = 150  # messages that are read in one turn of the loop
+PORTION: Final = 150  # messages read in one turn of the event loop
 _log = structlog.get_logger("stream")
 
 
 @dataclass(slots=True, eq=False)
 class _Socket:
-    """One connection that is open or about to be."""
+    """Connection that is open or opening."""
 
     task: asyncio.Task[None]
     opened: StreamSocket | None = None
 
 
 class KucoinStream:
-    """The `MarketStream` port over KuCoin's WebSocket.
-
-    What it counts it counts since the start of the process.
-    """
+    """The `MarketStream` port over KuCoin's WebSocket; counters start with the process."""
 
     def __init__(
         self,
@@ -77,10 +74,10 @@ class KucoinStream:
     # --- the port
 
     def want(self, topics: Collection[Topic]) -> None:
-        """From now on these, and no others."""
+        """Replace the requested topics."""
         known = self._topics
         named = {topic_name(topic): topic for topic in topics}
-        # The same objects as before: they are looked up at each message.
+        # Reuse the earlier objects: each message looks them up.
         self._topics = {name: known.get(name, topic) for name, topic in named.items()}
         self._do(self._fleet.want(self._topics.values(), self._monotonic()))
 
@@ -114,7 +111,7 @@ class KucoinStream:
         )
 
     async def run(self, listener: Listener, beat: Callable[[], None]) -> None:
-        """Until it is cancelled; on the way out every connection is let go."""
+        """Serve the stream until cancelled; every connection is closed on exit."""
         self._listener, ticked = listener, float("-inf")
         try:
             async with asyncio.TaskGroup() as group:
@@ -132,7 +129,7 @@ class KucoinStream:
             self._begin_anew()
 
     def _begin_anew(self) -> None:
-        """Connections are gone; what is wanted and what was counted stays."""
+        """Drop all connections; requested topics and counters stay."""
         self._failures += self._fleet.failures
         self._rotations += self._fleet.rotations
         self._fleet = ConnectionPool(self._terms, self._dice)
@@ -140,13 +137,13 @@ class KucoinStream:
         self._sockets.clear()
         self._inbox.clear()
 
-    # --- what the machine wants done
+    # --- actions of the pool
 
     def _do(self, actions: list[Action]) -> None:
         group = self._group
         for action in actions:
             if group is None:
-                continue  # nothing runs yet
+                continue  # no task runs yet
             match action:
                 case AskTicket(serial):
                     group.create_task(self._get_ticket(serial))
@@ -186,7 +183,7 @@ class KucoinStream:
                 return
 
     async def _connect(self, action: Open) -> None:
-        """One connection from its beginning to its end."""
+        """Serve one connection from its opening to its end."""
         serial, ticket = action.line, action.ticket
         try:
             url = URL(ticket.endpoint).update_query(token=ticket.token, connectId=action.name)
@@ -203,17 +200,17 @@ class KucoinStream:
             reason = "unreachable"
         self._do(self._fleet.ended(serial, reason, self._monotonic()))
 
-    # --- what comes in
+    # --- incoming messages
 
     def _received(self, serial: int, now: float, messages: Sequence[Message]) -> None:
-        """Messages of one connection, in their order."""
+        """Handle messages of one connection, in their order."""
         topics, inbox, listener = self._topics, self._inbox, self._listener
         exchange_ms = 0 if listener is None else listener.exchange_ms()
         held = self._fleet.open_line(serial, now)
         if held is not None and listener is not None:
             most = self._terms.frame_bytes
             messages = inbox.sift(messages, held, now, exchange_ms, most)
-        held = None  # what may be told there; anew after each other frame
+        held = None  # topics allowed there; read again after each other frame
         for text in messages:
             if text is None or len(text) > self._terms.frame_bytes:
                 self._drop(serial, "binary" if text is None else "too_long")
@@ -244,23 +241,23 @@ class KucoinStream:
         self._fleet.garbage(serial, self._monotonic())
 
     async def _flush(self) -> None:
-        """Gives on what is live, at once; the rest waits, the newest of each kind.
+        """Pass live updates to the listener; the rest waits, the newest of each kind.
 
-        To read hundreds of messages holds the loop: others have their turn in between.
+        Reading hundreds of messages blocks the loop, so other tasks run in between.
         """
         inbox, listener = self._inbox, self._listener
         if inbox.is_empty or listener is None:
             return
-        live, told = self._fleet.live(), list[Told]()
+        live, updates = self._fleet.live(), list[Told]()
         for begun in range(0, inbox.waiting, PORTION):
             if begun:
                 await asyncio.sleep(0)
-            told += inbox.take(self._fleet.live(), listener.exchange_ms(), PORTION)
+            updates += inbox.take(self._fleet.live(), listener.exchange_ms(), PORTION)
         now_live = self._fleet.live()
-        if now_live is not live:  # whose connection ended meanwhile may have missed something
-            told = [one for one in told if one.topic in now_live]
+        if now_live is not live:  # a topic of a connection that ended meanwhile may have a gap
+            updates = [one for one in updates if one.topic in now_live]
         for topic in inbox.doubtful:
             listener.doubted(topic)
         inbox.doubtful.clear()
-        if told:
-            listener.told(told)
+        if updates:
+            listener.told(updates)

@@ -1,4 +1,4 @@
-"""The newest message of each kind, until it is given on."""
+"""Conflating buffer: the newest message of each kind until it is processed."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,16 @@ from app.adapters.kucoin.stream.topics import Subscriptions
 from app.adapters.kucoin.stream.updates import parse_quote, parse_update
 from app.market.domain.stream import AHEAD_MS, MessageOrder, Newest, Told, Topic, TopicKind, Update
 
-HEAD: Final = 64  # bytes that tell a message's topic, where its name ends within them
-TAIL: Final = 26  # bytes of a stamp in ns with which a quote ends
-_NONE: Final = b"~"  # greater than any tail: nothing is newer
+HEAD: Final = 64  # leading bytes that contain a message's topic
+TAIL: Final = 26  # bytes of the time stamp in ns at the end of a quote
+_NONE: Final = b"~"  # greater than any tail: no message is newer
 _NEWER: Final = MessageOrder.NEWER
 _QUOTE: Final = TopicKind.QUOTE
 
 
 @dataclass(slots=True, eq=False)
 class _ConflatedMessage:
-    """Messages that replace each other, and the one of them that waits."""
+    """Messages that replace each other, and the waiting one of them."""
 
     topic: Topic
     subject: str
@@ -29,26 +29,26 @@ class _ConflatedMessage:
     waiting: bytes | None = None
     stamped_ms: int = 0
     mono: float = 0.0
-    is_judged: bool = True  # what waits: whether it is the newer
-    tail: bytes = _NONE  # of the newest message, where it ends with its stamp
-    told_by: Subscriptions | None = None  # who was found to want it,
-    told_at: int = 0  # and after how many changes
+    is_judged: bool = True  # whether the waiting message was compared
+    tail: bytes = _NONE  # tail of the newest message, where it ends with its stamp
+    matched_by: Subscriptions | None = None  # subscriptions that matched last,
+    matched_at: int = 0  # and their number of changes then
     is_live: bool = False
-    live_by: Mapping[Topic, float] | None = None  # what said so
+    live_by: Mapping[Topic, float] | None = None  # the mapping behind `is_live`
 
 
 @dataclass(slots=True)
 class MessageBuffer:
-    """Nothing is queued: what comes faster than it is given on replaces itself, and is counted.
+    """Buffer without a queue: a newer message replaces the waiting one and is counted.
 
-    A quote with the head of an earlier one, and a later stamp where that had its own, replaces
-    it unread; anything else is read, and judged beside the newest of its kind.
+    A quote with a known head and a later stamp in its usual place replaces the waiting one
+    unread; any other message is read and compared with the newest of its kind.
     """
 
     messages: int = 0
-    last: float | None = None  # monotonic time of the last message that was taken
+    last: float | None = None  # monotonic time of the last accepted message
     dropped: Counter[str] = field(default_factory=Counter)
-    doubtful: list[Topic] = field(default_factory=list)  # nothing before can be relied on
+    doubtful: list[Topic] = field(default_factory=list)  # topics with unreliable earlier messages
     _kinds: dict[object, _ConflatedMessage] = field(default_factory=dict)
     _heads: dict[bytes, _ConflatedMessage] = field(default_factory=dict)
     _waiting: list[_ConflatedMessage] = field(default_factory=list)
@@ -56,7 +56,7 @@ class MessageBuffer:
     def sift(
         self, texts: Sequence[Message], held: Subscriptions, now: float, exchange_ms: int, most: int
     ) -> list[Message]:
-        """Takes what need not be read, of a connection that may tell; gives the others."""
+        """Accept messages that need no reading; return the others."""
         left: list[Message] = []
         heads, waiting, taken, replaced = self._heads, self._waiting, 0, 0
         latest = tail_of(exchange_ms + AHEAD_MS)
@@ -65,15 +65,15 @@ class MessageBuffer:
                 left.append(text)
                 continue
             tail = text[-TAIL:]
-            # What lies between two stamps is one itself, as far as they are alike.
+            # Text between two stamps is a stamp itself, as far as their digits agree.
             if not kind.tail < tail <= latest or len(text) > most:
                 left.append(text)
                 continue
-            if kind.told_by is not held or kind.told_at != held.changes:
+            if kind.matched_by is not held or kind.matched_at != held.changes:
                 if not held.heard(kind.topic):
                     left.append(text)
                     continue
-                kind.told_by, kind.told_at = held, held.changes
+                kind.matched_by, kind.matched_at = held, held.changes
             if kind.waiting is None:
                 waiting.append(kind)
             else:
@@ -90,7 +90,7 @@ class MessageBuffer:
     def put(
         self, topic: Topic, frame: StreamFrame, text: bytes, now: float, exchange_ms: int
     ) -> None:
-        """Keep it if it is the newer."""
+        """Keep a message if it is newer than the waiting one."""
         try:
             stamped_ms, sequence = message_stamp(frame)
         except UnreadableError:
@@ -121,14 +121,14 @@ class MessageBuffer:
 
     @property
     def waiting(self) -> int:
-        """Messages that wait."""
+        """Number of waiting messages."""
         return len(self._waiting)
 
     def take(
         self, live: Mapping[Topic, float], exchange_ms: int, most: int | None = None
     ) -> list[Told]:
-        """What is of these topics, of the first `most` that wait (None: of all); the rest waits."""
-        told: list[Told] = []
+        """Updates of these topics among the first `most` waiting messages (None: all)."""
+        updates: list[Told] = []
         kinds = self._waiting[:most]
         del self._waiting[:most]
         for kind in kinds:
@@ -140,17 +140,17 @@ class MessageBuffer:
             update = self._read(kind, exchange_ms)
             kind.waiting, kind.is_judged = None, True
             if update is not None:
-                told.append(Told(kind.topic, update, kind.stamped_ms, kind.mono))
-        return told
+                updates.append(Told(kind.topic, update, kind.stamped_ms, kind.mono))
+        return updates
 
     def clear(self) -> None:
-        """What was not given on is gone, and may come again; what was counted stays."""
+        """Drop waiting messages, which may come again; counters stay."""
         self._kinds.clear()
         self._heads.clear()
         self._waiting.clear()
 
     def _read(self, kind: _ConflatedMessage, exchange_ms: int) -> Update | None:
-        """What waits says; None where that is nothing, or nothing new."""
+        """Update of a waiting message; None for one without news."""
         if not kind.is_judged:
             return self._judged(kind, exchange_ms)
         try:
@@ -160,7 +160,7 @@ class MessageBuffer:
             return None
 
     def _judged(self, kind: _ConflatedMessage, exchange_ms: int) -> Update | None:
-        """What was taken unread, beside what was judged before it."""
+        """Compare a message accepted unread with the newest one that was read."""
         try:
             update, stamped_ms, sequence = parse_quote(kind.waiting or b"")
         except UnreadableError:
@@ -187,7 +187,7 @@ class MessageBuffer:
         return True
 
     def _learn(self, kind: _ConflatedMessage, text: bytes, frame: StreamFrame) -> None:
-        """By what the next messages of this kind are told, without reading them."""
+        """Learn head and tail of a kind, to accept its next messages unread."""
         head, tail = text[:HEAD], text[-TAIL:]
         stamp = getattr(frame.data, "ts", None)
         is_plain = head.startswith(b'{"topic":"%s",' % topic_name(kind.topic).encode())
@@ -199,5 +199,5 @@ class MessageBuffer:
 
 
 def tail_of(stamped_ms: int) -> bytes:
-    """The last of the tails of that millisecond."""
+    """Last possible tail of a millisecond."""
     return b'"ts":%019d}}' % (stamped_ms * 1_000_000 + 999_999)

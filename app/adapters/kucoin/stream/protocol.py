@@ -1,4 +1,4 @@
-"""Every number of the stream's rules, and what goes in and out of its state machines."""
+"""Limits of the stream, and the events and actions of its state machines."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -14,44 +14,44 @@ HOUR_S: Final = 3_600.0
 
 @dataclass(frozen=True, slots=True)
 class StreamLimits:
-    """Seconds, counts and bytes; the defaults are those of the protocol."""
+    """Limits and time-outs in seconds, counts and bytes; defaults are those of the protocol."""
 
     topics_per_line: int = 300
     topics_per_message: int = 100
-    own_lines: int = 4  # at most so many more, of topics that do not come elsewhere
+    own_lines: int = 4  # extra connections for topics that fail elsewhere
     send_every_s: float = 0.125  # the exchange takes 100 messages in 10 s
     token_s: float = 30.0
     open_s: float = 10.0
     welcome_s: float = 5.0
     ack_s: float = 5.0
     ack_tries: int = 3
-    busy_s: float = 1.0  # times the tries so far, after "exceed max permits"
-    silence_s: float = 10.0  # without any frame: ask whether it lives
-    check_s: float = 5.0  # and so long for the answer
-    deaf_s: float = 5.0  # subscribed again and still not heard
-    refused_s: float = 600.0  # a topic that is not found is asked for again after that
+    busy_s: float = 1.0  # times the number of tries, after "exceed max permits"
+    silence_s: float = 10.0  # silence before a ping
+    check_s: float = 5.0  # time limit of the pong
+    deaf_s: float = 5.0  # silence after a resubscription before a move
+    refused_s: float = 600.0  # pause before a retry of an unknown topic
     backoff_first_s: float = 0.5
     backoff_cap_s: float = 30.0
-    settled_s: float = 60.0  # alive for so long: the next failure is a first one
+    settled_s: float = 60.0  # uptime after which failures count anew
     rotate_s: tuple[float, float] = (20 * HOUR_S, 23 * HOUR_S)
     overlap_s: float = 2.0
-    again_s: float = 2.0  # between two tries to catch up
+    again_s: float = 2.0  # between two backfill attempts
     connects: int = 25  # the exchange allows 30 a minute and address
     connects_window_s: float = 60.0
     garbage: int = 10
     garbage_window_s: float = 60.0
-    frame_bytes: int = 1024 * 1024  # a longer one is dropped
-    message_bytes: int = 8 * 1024 * 1024  # a longer one ends the connection
-    ping_interval_s: float = 18.0  # where the ticket says nothing
+    frame_bytes: int = 1024 * 1024  # a longer message is dropped
+    message_bytes: int = 8 * 1024 * 1024  # a longer message ends the connection
+    ping_interval_s: float = 18.0  # default without a value in the ticket
     ping_timeout_s: float = 10.0
     tick_s: float = 0.1
     flush_s: float = 0.05
-    rest_s: float = 0.01  # between two looks into a socket, while these keep up with it
+    rest_s: float = 0.01  # pause between two reads of a socket under load
 
 
 @dataclass(frozen=True, slots=True)
 class StreamTicket:
-    """What bullet-public gives: good for one connection."""
+    """Endpoint, token and ping interval from bullet-public, for one connection."""
 
     token: str
     endpoint: str
@@ -61,14 +61,14 @@ class StreamTicket:
 
 @dataclass(frozen=True, slots=True)
 class AskTicket:
-    """Get a new ticket for this connection."""
+    """Action: request a new ticket for this connection."""
 
     line: int
 
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Connect with this ticket; `name` comes back in the welcome."""
+    """Action: connect with this ticket; `name` comes back in the welcome."""
 
     line: int
     ticket: StreamTicket
@@ -77,7 +77,7 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a command: ping, subscribe or unsubscribe."""
+    """Action: send a ping, subscribe or unsubscribe command."""
 
     line: int
     number: str
@@ -87,7 +87,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Let go of it, whatever it is doing."""
+    """Action: close the connection in any state."""
 
     line: int
     reason: str
@@ -95,7 +95,7 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Backfill:
-    """Bring by other ways what was missed, then say `caught_up`."""
+    """Action: load missed data over REST, then call `caught_up`."""
 
     line: int
 
@@ -105,7 +105,7 @@ Action = AskTicket | Open | Send | Close | Backfill
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A frame that is no market data: welcome, ack, pong, error."""
+    """Control frame: welcome, ack, pong or error."""
 
     kind: str
     number: str | None = None
@@ -118,10 +118,10 @@ _LONGEST_MS: Final = 300_000
 
 
 def parse_ticket(data: object, base_url: str) -> StreamTicket:
-    """The first server of the answer.
+    """First server of the bullet-public answer.
 
-    A token goes to nobody but who gave it: the endpoint must be of the same host as `base_url`, or
-    of the same domain, and as safe. Raises BadResponseError.
+    A token may go only to its issuer: the endpoint must have the host or domain of `base_url`
+    and be as safe. Raises BadResponseError.
     """
     return whole_answer(lambda: _ticket(data, URL(base_url)))
 
@@ -163,12 +163,12 @@ def _endpoint(text: str, base: URL) -> str:
     if url.scheme not in allowed:
         raise InvalidFieldError("endpoint", "not as safe as the exchange itself")
     if url.host != base.host and _domain(url) != _domain(base):
-        raise InvalidFieldError("endpoint", "an address of somebody else")
+        raise InvalidFieldError("endpoint", "an address of another host")
     return text
 
 
 def _domain(url: URL) -> str:
-    """The last two parts of a name; a numeric address has none but itself."""
+    """Last two labels of a name; a numeric address is its own domain."""
     host = url.host or ""
     parts = host.split(".")
     return host if parts[-1].isdigit() or ":" in host else ".".join(parts[-2:])

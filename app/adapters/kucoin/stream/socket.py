@@ -1,4 +1,4 @@
-"""One WebSocket: whole messages in the order in which they came, and why it ended."""
+"""One WebSocket: whole messages in order of arrival, and the reason for its end."""
 
 import asyncio
 import logging
@@ -15,36 +15,36 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from app.adapters.kucoin.stream.protocol import StreamLimits
 
-SLICE: Final = 500  # messages that are worked off before others have their turn
-MOST: Final = 10_000  # that wait; the exchange has to wait with what the next look would bring
+SLICE: Final = 500  # messages processed before other tasks run
+MOST: Final = 10_000  # waiting messages; beyond that, reading from the socket pauses
 _GOODBYE_S: Final = 1.0
-_ABNORMAL: Final = 1006  # what is said of an end without a close frame
+_ABNORMAL: Final = 1006  # code of an end without a close frame
 _NO_CODE: Final = 1005
 _NEVER: Final = float("-inf")
 _TEXT, _CLOSE, _MORE = WSMsgType.TEXT, WSMsgType.CLOSE, WSMsgType.CONTINUATION
-# What there is to say of a connection is said by who opened it.
+# The opener logs events of a connection.
 _SILENT: Final = logging.getLogger("picows.stream")
 _SILENT.setLevel(logging.CRITICAL + 1)
 
-Message = bytes | None  # None: one that is no text
+Message = bytes | None  # None: not a text message
 
 
 class UnreachableError(Exception):
-    """No connection came about."""
+    """Failed attempt to connect."""
 
 
 @dataclass(slots=True)
 class _ReceiveQueue:
-    """Messages that wait, and the monotonic time at which the first of them came."""
+    """Waiting messages, and the monotonic arrival time of the first one."""
 
     messages: deque[Message] = field(default_factory=deque)
     since: float = 0.0
-    rested: float = _NEVER  # when it was last looked away from
+    rested: float = _NEVER  # end of the last read
     grew: asyncio.Event = field(default_factory=asyncio.Event)
     ended: int | None = None  # the code with which the connection was closed
 
     def taken(self) -> list[Message]:
-        """The next ones, in their order."""
+        """Take the next messages, in their order."""
         take = self.messages.popleft
         part = [take() for _ in range(min(SLICE, len(self.messages)))]
         if not self.messages and self.ended is None:
@@ -53,7 +53,7 @@ class _ReceiveQueue:
 
 
 class _SocketListener(WSListener):
-    """Puts whole messages on the pile."""
+    """Puts whole messages into the queue."""
 
     def __init__(
         self, pile: _ReceiveQueue, terms: StreamLimits, monotonic: Callable[[], float]
@@ -85,7 +85,7 @@ class _SocketListener(WSListener):
     def _put(self, transport: WSTransport, message: Message) -> None:
         pile, messages = self._pile, self._pile.messages
         if not messages:
-            # It may have come while nobody looked, and is never called younger than it is.
+            # It may have arrived since the last read: take the earliest possible time.
             pile.since = max(pile.rested, self._monotonic() - self._terms.rest_s)
             pile.grew.set()
         messages.append(message)
@@ -93,7 +93,7 @@ class _SocketListener(WSListener):
             transport.underlying_transport.pause_reading()
 
     def _part(self, transport: WSTransport, frame: WSFrame) -> None:
-        """A message in pieces, or one that is no text."""
+        """Handle a fragment, or a message that is not text."""
         if frame.msg_type != _MORE:
             self._parts, self._is_text = [], frame.msg_type == _TEXT
         self._parts.append(frame.get_payload_as_bytes())
@@ -108,7 +108,7 @@ class _SocketListener(WSListener):
 
 @dataclass(slots=True)
 class StreamSocket:
-    """An open connection."""
+    """Open connection."""
 
     _transport: WSTransport
     _pile: _ReceiveQueue
@@ -117,17 +117,17 @@ class StreamSocket:
     _keeps_up: bool = False
 
     def send(self, text: bytes) -> None:
-        """Nothing, once it has ended."""
+        """Send a text; does nothing after the end."""
         if self._pile.ended is None:
             self._transport.send(_TEXT, text)
 
     async def read(self) -> tuple[float, list[Message]]:
-        """When it came, and what: some hundred messages at most, none at the end."""
+        """Arrival time and messages, some hundred at most; empty at the end."""
         pile = self._pile
         if self._keeps_up:
             await self._rest()
         if pile.grew.is_set():
-            await asyncio.sleep(0)  # the others have their turn however much comes
+            await asyncio.sleep(0)  # other tasks run under any load
         else:
             await pile.grew.wait()
         was_full = len(pile.messages) >= MOST
@@ -138,7 +138,7 @@ class StreamSocket:
         return pile.since, part
 
     async def _rest(self) -> None:
-        """What comes meanwhile waits in the socket: to wake up for each message costs the most."""
+        """Pause reading: messages wait in the socket, because each wake-up costs most."""
         transport = self._transport.underlying_transport
         transport.pause_reading()
         self._pile.rested = self._monotonic()
@@ -155,7 +155,7 @@ class StreamSocket:
 async def open_socket(
     url: str, terms: StreamLimits, monotonic: Callable[[], float]
 ) -> AsyncIterator[StreamSocket]:
-    """A connection that is let go of at the end. Raises UnreachableError."""
+    """Open a connection and close it on exit. Raises UnreachableError."""
     pile = _ReceiveQueue()
     connecting = picows.ws_connect(
         lambda: _SocketListener(pile, terms, monotonic),
@@ -165,7 +165,7 @@ async def open_socket(
         logger_name=_SILENT,
         max_frame_size=terms.message_bytes,
         max_redirects=0,
-        use_aiofastnet=False,  # asyncio's own transports are quick enough, and known
+        use_aiofastnet=False,  # asyncio's own transports are fast enough
     )
     try:
         transport = await _finish_handshake(connecting)
@@ -182,7 +182,7 @@ async def open_socket(
 async def _finish_handshake(
     connecting: Coroutine[Any, Any, tuple[WSTransport, WSListener]],
 ) -> WSTransport:
-    """Who is cancelled waits a moment: a socket cannot be let go of within its handshake."""
+    """Wait briefly on cancellation: a socket cannot be closed within its handshake."""
     task = asyncio.get_running_loop().create_task(connecting)
     try:
         transport, listener = await asyncio.shield(task)
@@ -201,11 +201,11 @@ async def _finish_handshake(
 
 async def _let_go(transport: WSTransport) -> None:
     transport.disconnect(graceful=False)
-    with suppress(picows.WSProtocolError):  # what the exchange did wrong was its end already
+    with suppress(picows.WSProtocolError):  # the connection ended with the protocol error
         await transport.wait_disconnected()
 
 
 @cache
 def _default_tls() -> ssl.SSLContext:
-    """Reading all certificates takes a while."""
+    """TLS context, cached: reading all certificates is slow."""
     return ssl.create_default_context()

@@ -1,4 +1,4 @@
-"""What one connection has asked for, what it was given of it, and what is asked again."""
+"""Subscriptions of one connection: requested, acknowledged and retried topics."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -17,7 +17,7 @@ _LIMIT: Final = 509
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionCommand:
-    """One message to the exchange, and how often it was sent before."""
+    """Command to the exchange with its number of earlier tries."""
 
     kind: str
     topics: tuple[Topic, ...]
@@ -26,15 +26,15 @@ class SubscriptionCommand:
 
 @dataclass(slots=True)
 class Subscriptions:
-    """Topics that are wanted of one connection, and those of them that it has acknowledged.
+    """Requested topics of one connection, and the acknowledged ones among them.
 
-    Topics that it does not get go to `displaced`, those that do not exist to `refused`.
+    Topics without success go to `displaced`, unknown ones to `refused`.
     """
 
     terms: StreamLimits
     wanted: dict[Topic, None] = field(default_factory=dict)
-    acked: dict[Topic, float] = field(default_factory=dict)  # since when
-    changes: int = 0  # of what is acknowledged
+    acked: dict[Topic, float] = field(default_factory=dict)  # monotonic time of the acknowledgement
+    changes: int = 0  # of acknowledged topics
     displaced: list[Topic] = field(default_factory=list)
     refused: list[Topic] = field(default_factory=list)
     is_full: bool = False
@@ -44,31 +44,31 @@ class Subscriptions:
     _next_send: float = 0.0
 
     def begin(self, now: float) -> None:
-        """A new connection: everything has to be asked for."""
+        """Start a new connection: all topics must be subscribed."""
         self.clear()
         self._next_send = now
         self.say(SUBSCRIBE, self.wanted)
 
     def clear(self) -> None:
-        """Nothing was asked for, nothing acknowledged; what is wanted stays so."""
+        """Forget commands and acknowledgements; requested topics stay."""
         self.changes += 1
         for forgotten in (self.acked, self._pending, self._queue, self._nagged):
             forgotten.clear()
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing waits to be asked for or acknowledged."""
+        """Whether no topic waits for a command or an acknowledgement."""
         pending = (command.kind for command, _ in self._pending.values())
         return not self._queue and SUBSCRIBE not in pending
 
     def add(self, topics: Iterable[Topic]) -> list[Topic]:
-        """Those that are new."""
+        """Request topics; returns the new ones."""
         new = [topic for topic in topics if topic not in self.wanted]
         self.wanted.update(dict.fromkeys(new))
         return new
 
     def drop(self, topics: Iterable[Topic]) -> list[Topic]:
-        """Those that were wanted."""
+        """Release topics; returns those requested before."""
         gone = [topic for topic in topics if topic in self.wanted]
         self.changes += len(gone)
         for topic in gone:
@@ -78,13 +78,13 @@ class Subscriptions:
         return gone
 
     def say(self, kind: str, topics: Iterable[Topic]) -> None:
-        """Have it sent when its turn comes, so many topics of a kind to a message."""
+        """Queue commands, with a limited number of topics of one kind each."""
         for _, group in groupby(sorted(topics), key=lambda topic: topic.kind):
             while part := tuple(islice(group, self.terms.topics_per_message)):
                 self._queue.append(SubscriptionCommand(kind, part))
 
     def heard(self, topic: Topic) -> bool:
-        """Whether it was asked for."""
+        """Register a message of a topic; False for one that was not requested."""
         if self._nagged:
             self._nagged.pop(topic, None)
         return topic in self.wanted
@@ -96,7 +96,7 @@ class Subscriptions:
             self.acked.update((topic, now) for topic in done[0].topics if topic in self.wanted)
 
     def failed(self, frame: Control, now: float) -> bool:
-        """An error came; whether topics may have to go elsewhere, because they had their tries."""
+        """Handle an error; True when topics must move after their last try."""
         known = None if frame.number is None else self._pending.pop(frame.number, None)
         if known is None:
             self._next_send = max(self._next_send, now + self.terms.busy_s)
@@ -114,22 +114,22 @@ class Subscriptions:
         return self._again(command, now, self.terms.busy_s * (command.tries + 1))
 
     def overdue(self, now: float) -> bool:
-        """Asks again for what was not acknowledged; False when something had its tries."""
+        """Retry unacknowledged commands; False when one had its last try."""
         late = [n for n, (_, sent) in self._pending.items() if now - sent >= self.terms.ack_s]
         commands = [self._pending.pop(number)[0] for number in late]
         kept = [self._again(one, now, 0.0) for one in commands if one.kind == SUBSCRIBE]
         return all(kept)
 
     def may_send(self, now: float) -> bool:
-        """Whether the exchange takes a message now."""
+        """Whether the exchange accepts a message now."""
         return now >= self._next_send
 
     def sent(self, now: float) -> None:
-        """A message has gone out; the exchange counts all of them."""
+        """Count a sent message; the exchange counts all of them."""
         self._next_send = max(self._next_send, now + self.terms.send_every_s)
 
     def pump(self, now: float, number: Callable[[], str]) -> list[tuple[str, SubscriptionCommand]]:
-        """What is to be sent now, with its number."""
+        """Next commands to send, with their numbers."""
         sent: list[tuple[str, SubscriptionCommand]] = []
         while self._queue and self.may_send(now):
             command = self._queue.popleft()
@@ -143,7 +143,7 @@ class Subscriptions:
         return sent
 
     def nag(self, topics: Iterable[Topic], now: float) -> list[Topic]:
-        """Subscribes anew to topics that are not heard; those for which that did not help."""
+        """Resubscribe silent topics; returns those still silent after that."""
         here = [topic for topic in topics if topic in self.wanted]
         first = [topic for topic in here if topic not in self._nagged]
         self.changes += len(first)
@@ -155,13 +155,13 @@ class Subscriptions:
         return [topic for topic in here if now - self._nagged[topic] >= self.terms.deaf_s]
 
     def displace(self, topics: Iterable[Topic]) -> None:
-        """They are for another connection."""
+        """Release topics for another connection."""
         gone = self.drop(topics)
         self.displaced.extend(gone)
         self.say(UNSUBSCRIBE, gone)
 
     def _split(self, command: SubscriptionCommand) -> None:
-        """One bad name spoils the list: find it."""
+        """Split a refused list in half: one bad name spoils it."""
         if len(command.topics) == 1:
             self.refused.extend(command.topics)
             self.drop(command.topics)

@@ -1,6 +1,6 @@
-"""What the messages of the stream say, as domain values.
+"""Parses stream messages to market updates.
 
-Pure functions. What no market says raises UnreadableError, and nothing else does.
+Pure functions. Data that no market can have raises UnreadableError, and no other error.
 """
 
 from collections.abc import Sequence
@@ -34,8 +34,8 @@ from app.market.domain.stream import (
 )
 
 T = TypeVar("T")
-LEVELS: Final = 20  # as many as are shown of answers: books are alike wherever they come from
-_PRICE, _LOTS = itemgetter(0), itemgetter(1)  # of a row of a book
+LEVELS: Final = 20  # as many as in REST answers, so that books are alike
+_PRICE, _LOTS = itemgetter(0), itemgetter(1)  # columns of a book row
 _LEAST: Final = Decimal(10) ** -DIGITS
 _MOST: Final = Decimal(10) ** (DIGITS + 1)
 
@@ -98,7 +98,7 @@ _CANDLE: Final = msgspec.json.Decoder(_Payload[_Candle])
 
 
 def parse_update(topic: Topic, subject: str, text: bytes) -> Update:
-    """What a message says."""
+    """Update of a message."""
     match topic.kind:
         case TopicKind.QUOTE:
             return _quote(decode_message(_TICKER, text).data)
@@ -120,7 +120,7 @@ def parse_update(topic: Topic, subject: str, text: bytes) -> Update:
 
 
 def parse_quote(text: bytes) -> tuple[QuoteUpdate, int, int | None]:
-    """A quote, its exchange time in ms and its sequence."""
+    """Quote with its exchange time in ms and its sequence."""
     found = decode_message(_TICKER, text).data
     stamp = stamp_from_data(found)
     return _quote(found), stamp[0], stamp[1]
@@ -129,10 +129,10 @@ def parse_quote(text: bytes) -> tuple[QuoteUpdate, int, int | None]:
 def _quote(found: _TickerV2) -> QuoteUpdate:
     bid, ask, lots = found.bestBidPrice, found.bestAskPrice, (found.bestBidSize, found.bestAskSize)
     if bid and ask and lots[0] and lots[1] and lots[0] > 0 < lots[1]:
-        try:  # nearly all of them are whole
+        try:  # nearly all sizes are whole
             if _LEAST <= bid < _MOST and _LEAST <= ask < _MOST:
                 return QuoteUpdate(bid, lots[0], ask, lots[1])
-        except InvalidOperation:  # the rest is told apart with more care
+        except InvalidOperation:  # strict parsing for the rest
             pass
     return QuoteUpdate(_side(bid), _lots(lots[0]), _side(ask), _lots(lots[1]))
 
@@ -159,18 +159,18 @@ def _book(topic: Topic, found: _Depth) -> Book:
 
 
 def _levels(rows: Sequence[tuple[Decimal, int]], *, is_falling: bool) -> tuple[Level, ...]:
-    """The best ones that are not empty; what is wrong with any of them is wrong with all."""
+    """Best non-empty levels; one invalid level invalidates the message."""
     if not rows:
         return ()
     try:
         held = sorted(rows, key=_PRICE, reverse=is_falling)
-    except InvalidOperation:  # one of them is no number
+    except InvalidOperation:  # not a number
         raise UnreadableError("not a price of a market") from None
     for price, _ in (held[0], held[-1]):  # all others lie between them
         _price(price)
     _count(min(map(_LOTS, rows)))
     filled = [row for row in islice(held, LEVELS) if row[1]]
-    if len(filled) < LEVELS:  # some of the best are empty
+    if len(filled) < LEVELS:  # some of the best levels are empty
         filled = list(islice(filter(_LOTS, held), LEVELS))
     return tuple(map(Level._make, filled))
 
@@ -192,13 +192,13 @@ def _price(number: Decimal) -> Decimal:
     try:
         if _LEAST <= number < _MOST:
             return number
-    except InvalidOperation:  # it is no number
+    except InvalidOperation:  # not a number
         pass
     raise UnreadableError("not a price of a market")
 
 
 def _side(number: Decimal | None) -> Decimal | None:
-    """A best price; none and zero both say that nobody is there."""
+    """Best price of one side; none and zero both mean an empty side."""
     return _price(number) if number else None
 
 

@@ -113,7 +113,7 @@ async def test_W14_after_a_tls_connection_was_torn_in_a_frame_all_is_subscribed_
 ) -> None:
     async with hosting(tmp_path) as (url, hosts):
         trusting = ssl.create_default_context(cafile=tmp_path / "server.pem")
-        monkeypatch.setattr(stream_socket, "_trusted", lambda: trusting)
+        monkeypatch.setattr(stream_socket, "_default_tls", lambda: trusting)
         async with hearing(url) as (stream, ear):
             await until(lambda: len(ear.said(QuoteUpdate)) == len(TOPICS))
             ear.is_away = True
