@@ -1,7 +1,9 @@
 """The use cases, put together over what was opened; nothing starts here."""
 
 import os
+from datetime import timedelta
 from socket import gethostname
+from typing import Final
 
 from app.adapters.notifications.egress import Egress
 from app.adapters.notifications.people import TIMEOUT_S, PeopleNotifier
@@ -52,6 +54,7 @@ from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.services.refusals import Refusals
 from app.portfolio.services.replacement import Replacement
 from app.portfolio.storage.portfolio import PortfolioRepository, lock_portfolio
+from app.portfolio.storage.replacements import ReplacementRepository
 from app.scoring.services.service import Scoring
 from app.settings import Settings
 from app.signals.services.actions import SignalActions
@@ -63,6 +66,8 @@ from app.telemetry import observers
 from app.trading.services.position_sizing import Trading
 from app.trading.services.safety import Safety
 from app.workers.supervisor import Supervisor
+
+LAST_FUNDING: Final = timedelta(days=1)  # a swap has ended: its last payment is still asked for
 
 
 def compose(
@@ -189,6 +194,11 @@ def _market(
             portfolio = await unit.get(PortfolioRepository).load()
         return tuple(member.contract for member in portfolio.members)
 
+    async def open_swaps() -> frozenset[str]:
+        async with database.read() as unit:
+            repository = unit.get(ReplacementRepository)
+            return await repository.open_swaps(seams.now() - LAST_FUNDING)
+
     registry = Registry(
         exchange=exchange,
         database=database,
@@ -212,6 +222,7 @@ def _market(
         sleep=seams.sleep,
         is_owner=feed.is_owner,
         fence=feed.fence,
+        open_swaps=open_swaps,
     )
 
 

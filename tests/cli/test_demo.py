@@ -23,7 +23,7 @@ from app.cli.exits import CommandError, Exit
 from app.cli.output import Output
 from app.cli.report import Findings, print_findings
 from app.foundation.sql.file_lock import FileLock
-from app.settings import KucoinSettings
+from app.settings import KucoinVariables
 from tests.cli.command import PATIENCE_S, Ended, alone, ended, here, started
 from tests.support import nursery
 
@@ -134,7 +134,7 @@ def test_people_get_the_same_as_tables(
 
 def test_the_demo_raises_the_quota_of_its_own_exchange_only() -> None:
     assert DEMO_QUOTA == 100_000
-    assert KucoinSettings().quota_per_window == 2000
+    assert KucoinVariables().quota_per_window == 2000
 
 
 def test_it_serves_the_docs(demo: Demo) -> None:

@@ -6,7 +6,7 @@ from statistics import median
 
 import numpy as np
 
-from app.configuration.domain.sections import SignalRules
+from app.configuration.domain.sections import SignalSettings
 from app.market.domain.models import CandleSeries
 from app.sandbox.history.synthetic import synthetic_history
 from app.sandbox.market.candles import candles
@@ -64,7 +64,7 @@ def planted(truth: dict[str, bool]) -> tuple[Agent, ...]:
 
 
 def _agent(name: str, said: dict[str, float]) -> Agent:
-    def judge(evidence: SignalFeatures, _: SignalRules) -> AgentVote:
-        return AgentVote(said[evidence.symbol], 0.9, {})
+    def judge(evidence: Evidence, _: SignalSettings) -> Opinion:
+        return Opinion(said[evidence.symbol], 0.9, {})
 
     return Agent(name, (), judge)

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from pydantic import Field
 
-from app.configuration.domain.sections import Policy
+from app.configuration.domain.sections import AutomationMode
 from app.foundation.http.schemas import Json, Out, Score, Share, UtcTime
 from app.signals.domain.consensus import Consensus, Recommendation, SignalEvaluation, Vote
 from app.signals.domain.evaluated_signal import EvaluatedSignal
@@ -73,10 +73,8 @@ class VerdictOut(Out):
 class EffectOut(Out):
     """Effect of an approved signal on the portfolio."""
 
-    policy: Policy = Field(description="That applied.")
-    move: MembershipMove | None = Field(
-        description="The change of the membership that it asked for."
-    )
+    policy: AutomationMode = Field(description="That applied.")
+    move: Move | None = Field(description="The change of the membership that it asked for.")
     symbol: str | None
     old_symbol: str | None = Field(description="The member that makes room.")
     note: str | None = Field(description="Why it came to no more.")

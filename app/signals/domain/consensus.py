@@ -6,7 +6,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from app.configuration.domain.sections import SignalRules
+from app.configuration.domain.sections import SignalSettings
 from app.foundation.decimal_math import to_millionths
 from app.signals.domain.agents import AGENTS, Abstention, Agent, AgentVote, SignalFeatures
 from app.signals.domain.models import Direction
@@ -83,8 +83,8 @@ class Consensus:
 
 def reach_consensus(
     direction: Direction,
-    evidence: SignalFeatures,
-    rules: SignalRules,
+    evidence: Evidence,
+    rules: SignalSettings,
     weights: Mapping[str, float] | None = None,
     agents: Sequence[Agent] = AGENTS,
     answers: Mapping[str, AgentVote | Abstention] = MappingProxyType({}),
@@ -123,8 +123,8 @@ def _cast_vote(
     agent: Agent,
     weight: float,
     direction: Direction,
-    said: AgentVote | Abstention,
-    rules: SignalRules,
+    said: Opinion | Abstention,
+    rules: SignalSettings,
 ) -> Vote:
     if isinstance(said, Abstention):
         return Vote(agent.name, weight, reason=said.reason)
@@ -142,8 +142,8 @@ def _cast_vote(
     )
 
 
-def _cast_source_vote(
-    source: SourceClaim, weight: float, direction: Direction, rules: SignalRules
+def _vote_of_source(
+    source: SourceClaim, weight: float, direction: Direction, rules: SignalSettings
 ) -> Vote:
     """Source's vote 1/2 +- k / 2 x strength x confidence: up for a purchase, down for a sale.
 
@@ -177,7 +177,7 @@ def _cast_source_vote(
 def conclude(
     direction: Direction,
     votes: Sequence[Vote],
-    rules: SignalRules,
+    rules: SignalSettings,
     *,
     is_by_skill: bool,
     is_source_proven: bool = False,
@@ -204,7 +204,7 @@ def conclude(
     )
 
 
-def _count_votes(direction: Direction, votes: Sequence[Vote], rules: SignalRules) -> Consensus:
+def _counted(direction: Direction, votes: Sequence[Vote], rules: SignalSettings) -> Verdict:
     spoken = [vote for vote in votes if vote.probability is not None]
     total = sum(vote.weight for vote in votes if not vote.is_source)
     present = sum(vote.weight for vote in spoken if not vote.is_source)
@@ -229,7 +229,7 @@ def probability_right(direction: Direction, probability: float) -> float:
     return 1.0 - probability if direction is Direction.SELL else probability
 
 
-def _recommend(right: float, rules: SignalRules) -> Recommendation:
+def _recommended(right: float, rules: SignalSettings) -> Recommendation:
     least = to_millionths(rules.min_consensus)
     if to_millionths(right) >= least:
         return Recommendation.APPROVE
@@ -243,8 +243,8 @@ def _classify(
     approvals: float,
     voted: float,
     spoken: Sequence[Vote],
-    rules: SignalRules,
-) -> tuple[SignalEvaluation | None, str]:
+    rules: SignalSettings,
+) -> tuple[Evaluation | None, str]:
     veto = next((vote for vote in spoken if vote.is_veto), None)
     if veto is not None:
         return SignalEvaluation.REJECT, f"{veto.agent} forbids it: {veto.reason}"

@@ -8,7 +8,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
-from app.configuration.domain.sections import Policy, SignalRules
+from app.configuration.domain.sections import AutomationMode, SignalSettings
 from app.foundation.errors import Code, ConflictError, RefusedError
 
 # Clocks of sources may run slightly ahead.
@@ -136,8 +136,8 @@ class Signal:
         return replace(self.to(SignalState.VALIDATED), settled_at=None)
 
 
-def receive_signal(signal_id: str, claim: SignalClaim, now: datetime, rules: SignalRules) -> Signal:
-    """New signal: in the queue, or rejected below the thresholds.
+def received(signal_id: str, claim: Claim, now: datetime, rules: SignalSettings) -> Signal:
+    """The signal as it comes in: in the queue, or rejected below the thresholds.
 
     Raises RefusedError: signal_expired for one that is already over; validation_failed for one
     from the future, or one that ends before its own time.
@@ -187,8 +187,8 @@ class SignalEffect:
     """Effect of an approved signal; `note` gives the reason of a missing one."""
 
     signal_id: str
-    policy: Policy  # automation policy in force
-    step: MembershipStep | None
+    policy: AutomationMode  # that applied
+    step: Step | None
     note: str | None
     at: datetime
     proposal_id: str | None = None

@@ -1,19 +1,19 @@
 """Automation level of an approved signal, and its reason in the history."""
 
-from app.configuration.domain.sections import Policy, SignalRules
-from app.signals.domain.consensus import Consensus
-from app.signals.domain.evaluated_signal import EvaluatedSignal
+from app.configuration.domain.sections import AutomationMode, SignalSettings
+from app.signals.domain.consensus import Verdict
+from app.signals.domain.evaluated_signal import Judged
 from app.signals.domain.models import Signal
 
 
-def policy_for(signal: Signal, verdict: Consensus, rules: SignalRules) -> Policy:
-    """Automation level of a signal.
+def policy_for(signal: Signal, verdict: Verdict, rules: SignalSettings) -> AutomationMode:
+    """How far this signal may go by itself.
 
     While the skill of every agent is unknown an operator decides: `auto` becomes `propose`.
     """
     wanted = rules.policies.get(signal.claim.type, rules.policy)
-    if wanted is Policy.AUTO and not verdict.is_weighed_by_skill:
-        return Policy.PROPOSE
+    if wanted is AutomationMode.AUTO and not verdict.is_weighed_by_skill:
+        return AutomationMode.PROPOSE
     return wanted
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from app.configuration.domain.sections import SignalRules
+from app.configuration.domain.sections import SignalSettings
 from app.foundation.decimal_math import all_to_millionths, is_above, to_millionths, to_significant
 from app.market.domain.models import Floats
 from app.market.domain.panel import Panel, UnbrokenPanel, until
@@ -29,7 +29,7 @@ class SourceInput:
 
     board: Board
     hourly: Panel | None
-    rules: SignalRules
+    rules: SignalSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,8 @@ class GeneratedSignal:
     confidence: float  # 0..1
     figures: Mapping[str, float] = field(default_factory=dict)
 
-    def is_worth_it(self, rules: SignalRules) -> bool:
-        """Whether it exceeds the configured thresholds."""
+    def is_worth_it(self, rules: SignalSettings) -> bool:
+        """Whether it is above the thresholds of the settings."""
         return not (
             is_above(rules.source_strength, self.strength)
             or is_above(rules.source_confidence, self.confidence)
@@ -88,17 +88,17 @@ class RuleReadings:
 Rule = Callable[[UnbrokenPanel], RuleReadings | None]  # None: the panel is too short
 
 
-def significant_sides(readings: RuleReadings, rules: SignalRules) -> Floats:
-    """(N,) the side where the reading exceeds the thresholds, else 0."""
+def worth_it(readings: Readings, rules: SignalSettings) -> Floats:
+    """(N,) the side where the reading is above the thresholds, else 0."""
     strong = all_to_millionths(readings.strength) >= to_millionths(rules.source_strength)
     sure = all_to_millionths(readings.confidence) >= to_millionths(rules.source_confidence)
     return np.where(strong & sure, readings.side, 0.0)
 
 
-def find_new_signals(
-    name: str, rule: Rule, panel: UnbrokenPanel, rules: SignalRules, at: datetime
-) -> list[GeneratedSignal]:
-    """Signals of the last bar that were absent one bar before: a lasting one is sent once."""
+def begun(
+    name: str, rule: Rule, panel: UnbrokenPanel, rules: SignalSettings, at: datetime
+) -> list[Idea]:
+    """Ideas of the last bar that were none one bar before: what goes on is said once."""
     now, before = rule(panel), rule(until(panel, -1))
     if now is None:
         return []
@@ -119,10 +119,8 @@ def find_new_signals(
     ]
 
 
-def select_signals(
-    ideas: Iterable[GeneratedSignal], board: Board, rules: SignalRules
-) -> list[GeneratedSignal]:
-    """Significant signals about scored symbols, the strongest first."""
+def chosen(ideas: Iterable[Idea], board: Board, rules: SignalSettings) -> list[Idea]:
+    """Those above the thresholds about symbols that are scored, the strongest first."""
     worth = [
         one
         for one in ideas

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.configuration.domain.sections import SignalRules
+from app.configuration.domain.sections import SignalSettings
 from app.foundation.sql.database import Database
 from app.signals.domain.agents import Agent, AgentVote, SignalFeatures
 from app.signals.domain.consensus import SignalEvaluation
@@ -17,8 +17,8 @@ from tests.support.desk import WHO, Desk
 from tests.support.signal_world import claim, informed
 
 
-def saying(probability: float) -> Callable[[SignalFeatures, SignalRules], AgentVote]:
-    return lambda _evidence, _rules: AgentVote(probability, 0.9, {})
+def saying(probability: float) -> Callable[[Evidence, SignalSettings], Opinion]:
+    return lambda _evidence, _rules: Opinion(probability, 0.9, {})
 
 
 # One of three approves: with the source two of four do.
