@@ -17,7 +17,7 @@ from app.configuration.domain.sections import (
     SignalSettings,
     SizingSettings,
 )
-from app.signals.domain.models import Claim, Direction
+from app.signals.domain.models import Direction, SignalClaim
 from tests.support.taping import Act, Studio
 
 FOR_S: Final = 12 * 3_600.0

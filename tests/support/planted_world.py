@@ -64,7 +64,7 @@ def planted(truth: dict[str, bool]) -> tuple[Agent, ...]:
 
 
 def _agent(name: str, said: dict[str, float]) -> Agent:
-    def judge(evidence: Evidence, _: SignalSettings) -> Opinion:
-        return Opinion(said[evidence.symbol], 0.9, {})
+    def judge(evidence: SignalFeatures, _: SignalSettings) -> AgentVote:
+        return AgentVote(said[evidence.symbol], 0.9, {})
 
     return Agent(name, (), judge)

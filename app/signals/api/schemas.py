@@ -74,7 +74,9 @@ class EffectOut(Out):
     """Effect of an approved signal on the portfolio."""
 
     policy: AutomationMode = Field(description="That applied.")
-    move: Move | None = Field(description="The change of the membership that it asked for.")
+    move: MembershipMove | None = Field(
+        description="The change of the membership that it asked for."
+    )
     symbol: str | None
     old_symbol: str | None = Field(description="The member that makes room.")
     note: str | None = Field(description="Why it came to no more.")

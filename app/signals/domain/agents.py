@@ -84,12 +84,12 @@ class Agent:
 
     name: str
     needs: tuple[str, ...]
-    judge: Callable[[Evidence, SignalSettings], Opinion | Abstention]
+    judge: Callable[[SignalFeatures, SignalSettings], AgentVote | Abstention]
     may_veto: bool = False
     is_outside: bool = False  # may be slow, so its answer is requested before the evaluation
 
-    def __call__(self, evidence: Evidence, rules: SignalSettings) -> Opinion | Abstention:
-        """The same for the same evidence, at any time."""
+    def __call__(self, evidence: SignalFeatures, rules: SignalSettings) -> AgentVote | Abstention:
+        """Vote; equal features give an equal vote at any time."""
         missing = [name for name in self.needs if name not in evidence.figures]
         if missing:
             return Abstention(f"not known: {', '.join(missing)}")
@@ -98,7 +98,7 @@ class Agent:
         return self.judge(evidence, rules)
 
 
-def technical(evidence: Evidence, _: SignalSettings) -> Opinion | Abstention:
+def technical(evidence: SignalFeatures, _: SignalSettings) -> AgentVote | Abstention:
     """Logistic of trend less half the stretch.
 
     Trend is the distance of the close below its 60-day high in units of the symbol's volatility
@@ -118,7 +118,7 @@ def technical(evidence: Evidence, _: SignalSettings) -> Opinion | Abstention:
     )
 
 
-def fundamental(evidence: Evidence, _: SignalSettings) -> Opinion | Abstention:
+def fundamental(evidence: SignalFeatures, _: SignalSettings) -> AgentVote | Abstention:
     """Normal probability of half the carry less crowding.
 
     Carry is the yearly funding income of a holder in units of yearly volatility, within two of
@@ -135,8 +135,8 @@ def fundamental(evidence: Evidence, _: SignalSettings) -> Opinion | Abstention:
     )
 
 
-def market_structure(evidence: Evidence, _: SignalSettings) -> Opinion | Abstention:
-    """The share of scored symbols that are dearer to trade, ties half, drawn half way to 1/2.
+def market_structure(evidence: SignalFeatures, _: SignalSettings) -> AgentVote | Abstention:
+    """Share of scored symbols with higher trading costs, ties half, shrunk half way to 1/2.
 
     The cost is half the spread and the impact of a small order. Liquidity alone says little
     about a return: the probability stays within 0.25 and 0.75.
@@ -151,8 +151,8 @@ def market_structure(evidence: Evidence, _: SignalSettings) -> Opinion | Abstent
     )
 
 
-def risk(evidence: Evidence, rules: SignalSettings) -> Opinion | Abstention:
-    """The median variance as a share of itself and the symbol's: calm symbols hold up better.
+def risk(evidence: SignalFeatures, rules: SignalSettings) -> AgentVote | Abstention:
+    """Median variance as a share of itself and the symbol's: calm symbols hold up better.
 
     Vetoes a purchase above the configured volatility or drawdown, and of symbols that cannot be
     traded now.

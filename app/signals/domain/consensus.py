@@ -83,7 +83,7 @@ class Consensus:
 
 def reach_consensus(
     direction: Direction,
-    evidence: Evidence,
+    evidence: SignalFeatures,
     rules: SignalSettings,
     weights: Mapping[str, float] | None = None,
     agents: Sequence[Agent] = AGENTS,
@@ -123,7 +123,7 @@ def _cast_vote(
     agent: Agent,
     weight: float,
     direction: Direction,
-    said: Opinion | Abstention,
+    said: AgentVote | Abstention,
     rules: SignalSettings,
 ) -> Vote:
     if isinstance(said, Abstention):
@@ -142,7 +142,7 @@ def _cast_vote(
     )
 
 
-def _vote_of_source(
+def _cast_source_vote(
     source: SourceClaim, weight: float, direction: Direction, rules: SignalSettings
 ) -> Vote:
     """Source's vote 1/2 +- k / 2 x strength x confidence: up for a purchase, down for a sale.
@@ -204,7 +204,7 @@ def conclude(
     )
 
 
-def _counted(direction: Direction, votes: Sequence[Vote], rules: SignalSettings) -> Verdict:
+def _count_votes(direction: Direction, votes: Sequence[Vote], rules: SignalSettings) -> Consensus:
     spoken = [vote for vote in votes if vote.probability is not None]
     total = sum(vote.weight for vote in votes if not vote.is_source)
     present = sum(vote.weight for vote in spoken if not vote.is_source)
@@ -229,7 +229,7 @@ def probability_right(direction: Direction, probability: float) -> float:
     return 1.0 - probability if direction is Direction.SELL else probability
 
 
-def _recommended(right: float, rules: SignalSettings) -> Recommendation:
+def _recommend(right: float, rules: SignalSettings) -> Recommendation:
     least = to_millionths(rules.min_consensus)
     if to_millionths(right) >= least:
         return Recommendation.APPROVE
@@ -244,7 +244,7 @@ def _classify(
     voted: float,
     spoken: Sequence[Vote],
     rules: SignalSettings,
-) -> tuple[Evaluation | None, str]:
+) -> tuple[SignalEvaluation | None, str]:
     veto = next((vote for vote in spoken if vote.is_veto), None)
     if veto is not None:
         return SignalEvaluation.REJECT, f"{veto.agent} forbids it: {veto.reason}"

@@ -136,8 +136,10 @@ class Signal:
         return replace(self.to(SignalState.VALIDATED), settled_at=None)
 
 
-def received(signal_id: str, claim: Claim, now: datetime, rules: SignalSettings) -> Signal:
-    """The signal as it comes in: in the queue, or rejected below the thresholds.
+def receive_signal(
+    signal_id: str, claim: SignalClaim, now: datetime, rules: SignalSettings
+) -> Signal:
+    """New signal: in the queue, or rejected below the thresholds.
 
     Raises RefusedError: signal_expired for one that is already over; validation_failed for one
     from the future, or one that ends before its own time.
@@ -187,8 +189,8 @@ class SignalEffect:
     """Effect of an approved signal; `note` gives the reason of a missing one."""
 
     signal_id: str
-    policy: AutomationMode  # that applied
-    step: Step | None
+    policy: AutomationMode  # automation policy in force
+    step: MembershipStep | None
     note: str | None
     at: datetime
     proposal_id: str | None = None

@@ -1,13 +1,13 @@
 """Automation level of an approved signal, and its reason in the history."""
 
 from app.configuration.domain.sections import AutomationMode, SignalSettings
-from app.signals.domain.consensus import Verdict
-from app.signals.domain.evaluated_signal import Judged
+from app.signals.domain.consensus import Consensus
+from app.signals.domain.evaluated_signal import EvaluatedSignal
 from app.signals.domain.models import Signal
 
 
-def policy_for(signal: Signal, verdict: Verdict, rules: SignalSettings) -> AutomationMode:
-    """How far this signal may go by itself.
+def policy_for(signal: Signal, verdict: Consensus, rules: SignalSettings) -> AutomationMode:
+    """Automation level of a signal.
 
     While the skill of every agent is unknown an operator decides: `auto` becomes `propose`.
     """

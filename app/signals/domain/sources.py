@@ -45,7 +45,7 @@ class GeneratedSignal:
     figures: Mapping[str, float] = field(default_factory=dict)
 
     def is_worth_it(self, rules: SignalSettings) -> bool:
-        """Whether it is above the thresholds of the settings."""
+        """Whether it exceeds the configured thresholds."""
         return not (
             is_above(rules.source_strength, self.strength)
             or is_above(rules.source_confidence, self.confidence)
@@ -88,17 +88,17 @@ class RuleReadings:
 Rule = Callable[[UnbrokenPanel], RuleReadings | None]  # None: the panel is too short
 
 
-def worth_it(readings: Readings, rules: SignalSettings) -> Floats:
-    """(N,) the side where the reading is above the thresholds, else 0."""
+def significant_sides(readings: RuleReadings, rules: SignalSettings) -> Floats:
+    """(N,) the side where the reading exceeds the thresholds, else 0."""
     strong = all_to_millionths(readings.strength) >= to_millionths(rules.source_strength)
     sure = all_to_millionths(readings.confidence) >= to_millionths(rules.source_confidence)
     return np.where(strong & sure, readings.side, 0.0)
 
 
-def begun(
+def find_new_signals(
     name: str, rule: Rule, panel: UnbrokenPanel, rules: SignalSettings, at: datetime
-) -> list[Idea]:
-    """Ideas of the last bar that were none one bar before: what goes on is said once."""
+) -> list[GeneratedSignal]:
+    """Signals of the last bar that were absent one bar before: a lasting one is sent once."""
     now, before = rule(panel), rule(until(panel, -1))
     if now is None:
         return []
@@ -119,8 +119,10 @@ def begun(
     ]
 
 
-def chosen(ideas: Iterable[Idea], board: Board, rules: SignalSettings) -> list[Idea]:
-    """Those above the thresholds about symbols that are scored, the strongest first."""
+def select_signals(
+    ideas: Iterable[GeneratedSignal], board: Board, rules: SignalSettings
+) -> list[GeneratedSignal]:
+    """Significant signals about scored symbols, the strongest first."""
     worth = [
         one
         for one in ideas

@@ -240,7 +240,7 @@ class SignalActions:
             policy = policy_for(judged.signal, judged.verdict, rules)
             step = await plan_step(judged.signal, portfolio, grounds, unit)
             if isinstance(step, str):
-                effect = Effect(signal_id, policy, None, step, grounds.at)
+                effect = SignalEffect(signal_id, policy, None, step, grounds.at)
             elif policy is AutomationMode.AUTO:
                 return Due(judged, step, portfolio.version)
             elif policy is AutomationMode.PROPOSE:
@@ -286,7 +286,9 @@ class SignalActions:
 
         async def within(unit: UnitOfWork, version: int) -> None:
             now = self.grounds.clock()
-            made = Effect(signal_id, AutomationMode.AUTO, due.step, None, now, version=version)
+            made = SignalEffect(
+                signal_id, AutomationMode.AUTO, due.step, None, now, version=version
+            )
             await unit.get(SignalEffectRepository).add(made)
             await mark_applied(unit, signal_id, version, now)
 
@@ -298,7 +300,7 @@ class SignalActions:
             return  # the portfolio has changed: the next run decides again
         except (RefusedError, ConflictError) as error:
             now = self.grounds.clock()
-            failed = Effect(
+            failed = SignalEffect(
                 signal_id, AutomationMode.AUTO, due.step, f"{error.code}: {error.detail}", now
             )
             async with self.database.write() as unit:

@@ -95,7 +95,7 @@ class SignalEvaluator:
         return with_consensus(signal, verdict, board.run_id, version, window, grounds.at)
 
     async def skills(
-        self, unit: UnitOfWork, rules: SignalSettings, claims: Iterable[Claim] | None
+        self, unit: UnitOfWork, rules: SignalSettings, claims: Iterable[SignalClaim] | None
     ) -> Skills:
         """Skills in this transaction, of the sources of `claims`; None: of all sources."""
         keys = None if claims is None else {(one.source, one.type) for one in claims}
@@ -103,10 +103,10 @@ class SignalEvaluator:
         return Skills(self.weights(agents, rules), sources)
 
     def weights(
-        self, records: Mapping[str, Record], rules: SignalSettings
+        self, records: Mapping[str, ForecastRecord], rules: SignalSettings
     ) -> dict[str, float] | None:
-        """Weights of the agents by their skill; None while they weigh alike."""
-        return weights_of(records, [one.name for one in self.agents], rules.min_outcomes)
+        """Weights of the agents by skill; None while they weigh the same."""
+        return agent_weights(records, [one.name for one in self.agents], rules.min_outcomes)
 
     def _evidence(self, card: Card, grounds: Grounds, board: Board) -> SignalFeatures:
         return SignalFeatures.of(

@@ -11,9 +11,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from app.adapters.kucoin.tape_entries import Answered, Asked, Attempt, Entry, Heard, Live
-from app.adapters.kucoin.tape_file import MAGIC, TapeReader, TapeWriter
-from app.adapters.kucoin.tape_stream import TapedStream
+from app.adapters.kucoin.recording.entries import (
+    MAGIC,
+    Entry,
+    FrameReceived,
+    LiveTopicsChanged,
+    RecordedAttempt,
+    RecordingReader,
+    RecordingWriter,
+    RequestSent,
+    ResponseReceived,
+)
+from app.adapters.kucoin.recording.stream import ReplayedStream
 from app.configuration.domain.model import Configuration, IntervalSettings
 from app.configuration.domain.sections import FeedSettings
 from app.market.domain.stream import Topic, TopicKind

@@ -5,7 +5,14 @@ from inspect import getsource
 import pytest
 
 from app.configuration.domain.sections import SignalSettings
-from app.signals.domain.agents import AGENTS, Abstention, Agent, Evidence, Opinion, Surroundings
+from app.signals.domain.agents import (
+    AGENTS,
+    Abstention,
+    Agent,
+    AgentVote,
+    SignalFeatures,
+    UniverseContext,
+)
 from tests.support.evidence import COSTS, evidence
 
 RULES = SignalSettings()

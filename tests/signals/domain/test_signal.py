@@ -22,7 +22,7 @@ from tests.support.evidence import evidence
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 RULES = SignalSettings()
-CLAIM = Claim("desk", "momentum", 0.8, 0.9, "BTCUSDT", Direction.BUY)
+CLAIM = SignalClaim("desk", "momentum", 0.8, 0.9, "BTCUSDT", Direction.BUY)
 S = SignalState
 DRAWN = {
     S.RECEIVED: {S.VALIDATED, S.REJECTED},

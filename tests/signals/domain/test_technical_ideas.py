@@ -37,7 +37,7 @@ def panel(close: Floats, **changed: Floats) -> Panel:
     return Panel(Interval.HOUR, ("AUSDT",), OPENED, **fields)
 
 
-def ideas(given: Panel | None, rules: SignalSettings = RULES) -> list[Idea]:
+def ideas(given: Panel | None, rules: SignalSettings = RULES) -> list[GeneratedSignal]:
     board = Board(
         "board", "composite", 1, 1, NOW, NOW, 1.0, DataSource.SANDBOX, "hash", 1, {},
         (card("AUSDT"),),

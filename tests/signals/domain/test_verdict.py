@@ -158,7 +158,7 @@ SETTINGS = st.builds(
 def test_verdicts_are_monotone_in_strength_and_confidence(
     direction: Direction,
     figures: dict[str, Any],
-    known: Record,
+    known: ForecastRecord,
     rules: SignalSettings,
     strengths: tuple[float, float],
     confidences: tuple[float, float],

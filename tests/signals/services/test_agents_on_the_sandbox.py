@@ -73,7 +73,7 @@ async def board_of(live: LiveMarket, plants: Mapping[str, Mapping[str, float]]) 
 
 def votes(board: Board) -> Votes:
     """What each agent says of buying each symbol."""
-    around, rules = Surroundings.of(board), SignalSettings()
+    around, rules = UniverseContext.of(board), SignalSettings()
     scored = (card for card in board.cards if card.status is CardStatus.SCORED)
     return {
         card.symbol: {

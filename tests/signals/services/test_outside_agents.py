@@ -18,8 +18,8 @@ from tests.support.evidence import evidence
 from tests.support.signal_world import claim, informed
 
 RULES = SignalSettings(agent_timeout=30.0)
-SURE = Opinion(0.9, 0.8, {"news": 3.0})
-Judge = Callable[[Evidence, SignalSettings], Opinion | Abstention]
+SURE = AgentVote(0.9, 0.8, {"news": 3.0})
+Judge = Callable[[SignalFeatures, SignalSettings], AgentVote | Abstention]
 
 
 @pytest.fixture
@@ -38,8 +38,10 @@ def agent(judge: Judge, name: str = "news") -> Agent:
     return Agent(name, (), judge, is_outside=True)
 
 
-async def answer(judge: Judge, rules: SignalSettings = RULES) -> Opinion | Abstention:
-    return (await OutsideAgents.among([*AGENTS, agent(judge)]).answers(evidence(), rules))["news"]
+async def answer(judge: Judge, rules: SignalSettings = RULES) -> AgentVote | Abstention:
+    return (await ExternalAgents.from_agents([*AGENTS, agent(judge)]).answers(evidence(), rules))[
+        "news"
+    ]
 
 
 def raising(*_: object) -> AgentVote:
@@ -70,7 +72,7 @@ async def test_what_makes_no_sense_is_an_abstention(judge: Judge, reason: str) -
 async def test_who_does_not_answer_in_time_abstains_and_is_not_asked_again_meanwhile() -> None:
     gate, asked = threading.Event(), []
 
-    def hung(seen: Evidence, _: SignalSettings) -> Opinion:
+    def hung(seen: SignalFeatures, _: SignalSettings) -> AgentVote:
         asked.append(seen.symbol)
         gate.wait(60.0)
         return SURE
@@ -102,7 +104,7 @@ async def test_a_signal_waits_until_agents_from_outside_were_asked_about_its_sym
 ) -> None:
     asked: list[str] = []
 
-    def judge(seen: Evidence, _: SignalSettings) -> Opinion:
+    def judge(seen: SignalFeatures, _: SignalSettings) -> AgentVote:
         asked.append(seen.symbol)
         return SURE
 
@@ -159,7 +161,7 @@ async def test_a_late_agent_leaves_the_verdict_to_the_others(desk: Desk) -> None
 async def test_a_symbol_that_left_the_board_fails_without_anybody_being_asked(desk: Desk) -> None:
     asked: list[str] = []
 
-    def judge(seen: Evidence, _: SignalSettings) -> Opinion:
+    def judge(seen: SignalFeatures, _: SignalSettings) -> AgentVote:
         asked.append(seen.symbol)
         return SURE
 

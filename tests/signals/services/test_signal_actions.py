@@ -66,7 +66,10 @@ async def test_by_default_a_purchase_is_proposed_and_carried_out_when_approved(
     assert await desk.signal_actions.act() == 1
     assert await version(desk) == before
     waits = await effect(desk, signal_id)
-    assert (waits.policy, waits.step) == (AutomationMode.PROPOSE, Step(Move.ADD, NEW))
+    assert (waits.policy, waits.step) == (
+        AutomationMode.PROPOSE,
+        MembershipStep(MembershipMove.ADD, NEW),
+    )
     listed = await client.get(f"{PREFIX}/portfolio/proposals", params={"kind": "signal"})
     (one,) = listed.json()["items"]
     assert one["proposal_id"] == waits.proposal_id
@@ -246,15 +249,15 @@ async def test_an_approved_signal_leads_to_nothing_after_its_time(desk: Desk) ->
 @pytest.mark.parametrize(
     ("evaluation", "by_skill", "policy"),
     [
-        (Evaluation.STRONG_APPROVE, True, AutomationMode.AUTO),
-        (Evaluation.APPROVE, True, AutomationMode.AUTO),
-        (Evaluation.STRONG_APPROVE, False, AutomationMode.PROPOSE),
+        (SignalEvaluation.STRONG_APPROVE, True, AutomationMode.AUTO),
+        (SignalEvaluation.APPROVE, True, AutomationMode.AUTO),
+        (SignalEvaluation.STRONG_APPROVE, False, AutomationMode.PROPOSE),
     ],
 )
 def test_who_is_not_sure_only_proposes(
-    evaluation: Evaluation, by_skill: bool, policy: AutomationMode
+    evaluation: SignalEvaluation, by_skill: bool, policy: AutomationMode
 ) -> None:
-    verdict = Verdict(evaluation, 0.8, 1.0, 1.0, (), "x", by_skill)
+    verdict = Consensus(evaluation, 0.8, 1.0, 1.0, (), "x", by_skill)
     rules = SignalSettings(policy=AutomationMode.AUTO)
     assert policy_for(_signal(), verdict, rules) is policy
     assert (

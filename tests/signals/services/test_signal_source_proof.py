@@ -17,8 +17,8 @@ from tests.support.desk import WHO, Desk
 from tests.support.signal_world import claim, informed
 
 
-def saying(probability: float) -> Callable[[Evidence, SignalSettings], Opinion]:
-    return lambda _evidence, _rules: Opinion(probability, 0.9, {})
+def saying(probability: float) -> Callable[[SignalFeatures, SignalSettings], AgentVote]:
+    return lambda _evidence, _rules: AgentVote(probability, 0.9, {})
 
 
 # One of three approves: with the source two of four do.
