@@ -1,4 +1,4 @@
-"""What each fault makes of an answer: tables from kind to a pure change."""
+"""Injected faults: a board of armed faults, and the change of an answer for each kind."""
 
 import asyncio
 import fnmatch

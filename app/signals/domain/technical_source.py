@@ -127,7 +127,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
 
 
 def find_technical_signals(seen: SourceInput) -> list[GeneratedSignal]:
-    """What has begun with the last closed hour; nothing before there are bars."""
+    """Signals new with the last closed hour; none without bars."""
     if seen.hourly is None or not len(seen.hourly.opened_ms):
         return []
     panel, _ = bridged(unbroken(seen.hourly))

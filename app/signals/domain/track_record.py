@@ -139,7 +139,7 @@ class SourceCounts:
 
 @dataclass(frozen=True, slots=True)
 class AgentCounts:
-    """What one agent has said; the mean is None where it never spoke."""
+    """Counts of one agent's votes; the mean is None without votes."""
 
     agent: str
     votes: int
@@ -178,7 +178,7 @@ class SignalCounts:
 
 @dataclass(frozen=True, slots=True)
 class SignalQueue:
-    """What waits at present."""
+    """Number and age of waiting signals."""
 
     waiting: int  # to be judged
     oldest: datetime | None  # when the first of those came in
