@@ -1,4 +1,42 @@
-"""Injected faults: a board of armed faults, and the change of an answer for each kind."""
+"""Injected faults: a board of armed faults, and the change of an answer for each kind.
+
+| kind | parameters | effect |
+|---|---|---|
+| delay | seconds | the answer is delayed |
+| hang | | no answer until the client leaves or the fault is disarmed |
+| reset | | the connection is cut without an answer |
+| status | status, code?, message? | that HTTP status with KuCoin's failure envelope |
+| error | code, message? | that code with HTTP 200 |
+| too_many | | code 200002, HTTP 200, the business limit |
+| overload | | HTTP 429, code 429000, no gw-ratelimit headers, pool untouched |
+| cloudflare | status? | Cloudflare's 1015 page, text/html, default HTTP 429 |
+| html | status? | an HTML page, default HTTP 200 |
+| redirect | location, status? | redirect, default 302 |
+| empty | | HTTP 200 without a body |
+| truncate | fraction? | the body is cut, default to a half |
+| garbage | | bytes that are not UTF-8 |
+| content_type | value | another content type around the right body |
+| oversize | bytes? | the right body followed by blanks, default 16 MiB |
+| gzip_bomb | bytes? | zeros that inflate to that size, default 64 MiB |
+| drip | pieces?, seconds? | the body in pieces with a pause before each |
+| malformed | symbol?, field, value or remove or raw | a field of the records (of that symbol) \
+replaced, removed, or replaced by raw JSON text; a field may be an index of a row |
+| scalar | value | `data` replaced |
+| no_data | message? | code 200000 with a message and no data |
+| vanish | share or symbols | those contracts missing from a list |
+| gap | begin, end | candles opened between the two (ms, both included) are missing |
+| empty_list | | `data` is [] |
+| duplicate | | every row of a list twice |
+| unordered | | the rows of a list shuffled |
+| clock_skew | ms?, unit? | timestamp off by ms, in unit ms, s or ns |
+| exchange_status | status, message? | status open, close, cancelonly |
+| headers | set | headers added to or (null) taken from the answer |
+
+Kinds named stream_... act on the stream, see stream.faults.
+
+A fault also has `path` (glob on the request path, default every public path), `times` (number of
+requests to act on, default unlimited) and `skip` (number of requests to pass first).
+"""
 
 import asyncio
 import fnmatch
