@@ -13,6 +13,7 @@ from app.cli.jobs import jobs
 from app.cli.portfolio import portfolio
 from app.cli.portfolio_report import report
 from app.cli.position_size import size, sizes
+from app.cli.reference import configuration
 from app.cli.sandbox import sandbox
 from app.cli.scoring import convert, explain, score, sync
 from app.cli.service import serve
@@ -58,6 +59,7 @@ portfolio.command()(report)
 portfolio.command()(size)
 portfolio.command()(sizes)
 application.add_typer(portfolio, name="portfolio")
+application.add_typer(configuration, name="configuration")
 application.add_typer(audit, name="audit")
 application.add_typer(tape, name="tape")
 application.add_typer(jobs, name="jobs")

@@ -53,7 +53,7 @@ def record_tape(
         for_s = _seconds(for_)
         every_s = None if board_every is None else _seconds(board_every)
         settings = read_settings()
-        is_streaming = settings.feed.streaming == "stream"
+        is_streaming = settings.feed.mode == "stream"
         heard = _Heard(output)
         around = Around(utc_now, time.monotonic, asyncio.sleep)
         chosen = asyncio.run(_in_force(settings.database.url))

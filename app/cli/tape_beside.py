@@ -82,7 +82,7 @@ async def _recorded(file: Path, settings: Settings, newest: _Newest) -> None:
             Around(utc_now, time.monotonic, asyncio.sleep),
             Ears(_board, _missed),
             for_s=float("inf"),
-            is_streaming=settings.feed.streaming == "stream",
+            is_streaming=settings.feed.mode == "stream",
             configuration=chosen,
             newest=newest,
         )

@@ -14,7 +14,7 @@ import aiohttp
 import httpx2
 import pytest
 
-from app.foundation.http.uvicorn_server import _GRACE_S
+from app.foundation.http.server import _GRACE_S
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from app.workers.durable import EngineOptions
@@ -43,7 +43,7 @@ async def service(
     variables = {
         "MYSYMBOLS_DATABASE__URL": f"sqlite+aiosqlite:///{room}/killed.sqlite3",
         "MYSYMBOLS_KUCOIN__BASE_URL": exchange,
-        "MYSYMBOLS_BACKGROUND": "false",
+        "MYSYMBOLS_RUN_BACKGROUND_TASKS": "false",
         "MYSYMBOLS_JOBS__POLL_S": "0.1",
     }
     child = await asyncio.to_thread(

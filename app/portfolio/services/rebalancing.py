@@ -40,7 +40,7 @@ from app.portfolio.services.rebalance_steps import (
 )
 from app.portfolio.services.target_weights import Optimized, Weights, kept_targets
 from app.portfolio.services.tradeability import facts_of
-from app.portfolio.services.view_cache import held_basis
+from app.portfolio.services.view_cache import members_key
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
 
@@ -61,9 +61,9 @@ class Rebalancing:
         """Weights of record beside the targets; with stale data those of the last change."""
         state, grounds = await self.grounds.present(self.database)
         views = self.grounds.views
-        made = views.of(
+        made = views.get(
             "weights",
-            held_basis(state, grounds),
+            members_key(state, grounds),
             lambda: weighing.weights_of(
                 state.portfolio, grounds, kept_targets(state, grounds, views)
             ),
@@ -126,8 +126,8 @@ class Rebalancing:
         """
         if scheduled_at is None:
             async with self.database.read() as unit:
-                cadences = (await unit.get(ConfigurationRepository).current()).cadences
-            scheduled_at = slot(self.runs.clock(), cadences.rebalance_check)
+                intervals = (await unit.get(ConfigurationRepository).current()).intervals
+            scheduled_at = slot(self.runs.clock(), intervals.rebalance_check_s)
         request = RebalanceRequest(CHECK, scheduled_at=scheduled_at, is_unattended=True)
         await self.run(request, command)
 
@@ -278,7 +278,9 @@ class Rebalancing:
         if not planned.plan.shifts:
             return RunState.UNCHANGED
         policy = (
-            grounds.configuration.policy.rebalance if request.is_unattended else AutomationMode.AUTO
+            grounds.configuration.automation.rebalance
+            if request.is_unattended
+            else AutomationMode.AUTO
         )
         return _GOES[policy]
 

@@ -11,7 +11,7 @@ def policy_for(signal: Signal, verdict: Consensus, rules: SignalSettings) -> Aut
 
     While the skill of every agent is unknown an operator decides: `auto` becomes `propose`.
     """
-    wanted = rules.policies.get(signal.claim.type, rules.policy)
+    wanted = rules.automation_by_type.get(signal.claim.type, rules.automation)
     if wanted is AutomationMode.AUTO and not verdict.is_weighed_by_skill:
         return AutomationMode.PROPOSE
     return wanted

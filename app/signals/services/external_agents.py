@@ -49,10 +49,10 @@ class ExternalAgents:
             return Abstention("it is still busy with an earlier question")
         asked = self._asked[agent.name] = _ask_in_thread(agent, evidence, rules)
         try:
-            async with asyncio.timeout(rules.agent_timeout):
+            async with asyncio.timeout(rules.agent_timeout_s):
                 return await asyncio.shield(asyncio.wrap_future(asked))
         except TimeoutError:
-            return Abstention(f"it did not answer within {rules.agent_timeout:g} s")
+            return Abstention(f"it did not answer within {rules.agent_timeout_s:g} s")
 
 
 def _ask_in_thread(

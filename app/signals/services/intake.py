@@ -191,7 +191,7 @@ class _Gate:
     def admit(self, new_id: NewId, claim: SignalClaim) -> EvaluatedSignal:
         """Check a claim; raises RateLimitedError and RefusedError."""
         rules = self.grounds.configuration.signals
-        if self.waiting >= rules.most_pending:
+        if self.waiting >= rules.max_pending:
             raise RateLimitedError(
                 Code.RATE_LIMITED,
                 f"{self.waiting} signals wait to be judged.",

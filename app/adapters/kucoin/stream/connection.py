@@ -62,6 +62,7 @@ class StreamConnection:
     successor: Self | None = None
     last_frame: float = 0.0
     failed: str | None = None  # failure, until the pool has read it
+    lacks_ticket: bool = False  # the last attempt failed before it had one
     _failures: int = 0
     _name: str = ""
     _ticket: StreamTicket | None = None
@@ -114,6 +115,7 @@ class StreamConnection:
         self._ping = None
         self.rotate_at = _NEVER
         self.failed = reason
+        self.lacks_ticket = self.phase is Phase.TICKET
         self._enter(Phase.WAITING, now)
 
     # --- incoming frames
