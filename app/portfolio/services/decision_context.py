@@ -40,9 +40,11 @@ from app.portfolio.domain.controls import FREE, Controls
 from app.portfolio.domain.membership import Newcomer
 from app.portfolio.domain.models import Member, Portfolio
 from app.portfolio.domain.rebalance_plan import Standing
+from app.portfolio.domain.replacement import Vacancy
 from app.portfolio.domain.returns import SinceInclusion, since_inclusion
 from app.portfolio.domain.target_weights import marked, prices_of
 from app.portfolio.domain.weighting_methods import Covariance, covariance
+from app.portfolio.services.elapsed_time import Elapsed, elapsed_by_wall
 from app.portfolio.services.refusals import Refusals
 from app.portfolio.services.state_cache import PortfolioState, PortfolioStateCache
 from app.portfolio.storage.controls import ControlRepository
@@ -108,6 +110,20 @@ class Grounds:
     set_at: Mapping[str, Decimal] = field(default_factory=dict)
     controls: Controls = FREE
     leaving: frozenset[str] = frozenset()  # members whose replacement is confirmed
+    elapsed: Elapsed = elapsed_by_wall
+
+    def since(self, stamp: datetime) -> timedelta:
+        """Proven time since a stored stamp: a wall clock that was set does not change it."""
+        return self.elapsed(stamp, self.at)
+
+    def proven(self, stamp: datetime) -> datetime:
+        """The stamp, moved so that it lies the proven time before this moment."""
+        return self.at - self.since(stamp)
+
+    def is_seat_given_up(self, vacancy: Vacancy) -> bool:
+        """Whether the seat has waited longer than `replacement.vacancy_max_age_s`."""
+        most = timedelta(seconds=self.configuration.replacement.vacancy_max_age_s)
+        return self.since(vacancy.vacated_at) > most
 
     def resolve(self, text: str) -> SymbolEntry:
         """Raises RefusedError: symbol_unknown, symbol_ambiguous."""
@@ -170,7 +186,7 @@ class Grounds:
             quote.paused_since,
             timedelta(seconds=self.configuration.replacement.max_pause_s),
         )
-        if status in PAUSED and since is not None and self.at - since > most:
+        if status in PAUSED and since is not None and self.since(since) > most:
             return f"the contract is {status.value} since {since:%Y-%m-%d %H:%M} UTC"
         return None
 
@@ -412,11 +428,13 @@ class GroundsNow:
     views: ViewCache = field(default_factory=ViewCache)
     mode: Callable[[], ModeState] | None = None  # None: that of this market alone
     refusals: Refusals = field(default_factory=Refusals)
+    elapsed: Elapsed = elapsed_by_wall
 
     def __call__(self, configuration: Configuration) -> Grounds:
         board, is_whole = self.boards.in_force(), self.boards.is_whole()
         market = MarketOnce(self.market)
-        return Grounds(self.clock(), configuration, board, market, is_whole, self._mode())
+        mode, elapsed = self._mode(), self.elapsed
+        return Grounds(self.clock(), configuration, board, market, is_whole, mode, elapsed=elapsed)
 
     def _mode(self) -> ModeState:
         if self.mode is not None:

@@ -76,9 +76,9 @@ async def _plan_replacement(
     if not names:
         return "the portfolio is full, and no member may be replaced"
     old = names[0]
-    holding_times = {member.symbol: grounds.at - member.included_at for member in portfolio.members}
-    others = tuple(symbol for symbol in holding_times if symbol != old)
-    refused = _refusal_reason(symbol, others, grounds)
+    held = {member.symbol: grounds.since(member.included_at) for member in portfolio.members}
+    others = tuple(one for one in held if one != old)
+    refused = _refused(symbol, others, grounds)
     if refused is not None:
         return refused
     rules = grounds.configuration.replacement
@@ -89,7 +89,7 @@ async def _plan_replacement(
         contender(symbol, grounds),
         noise,
         None,
-        None if last is None else grounds.at - last,
+        None if last is None else grounds.since(last),
         rules,
     )
     blocks = [block.value for block in decision.blocked_by if block not in _WAIVED]
