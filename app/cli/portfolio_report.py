@@ -11,7 +11,7 @@ from app.cli.jobs import done
 from app.cli.output import HERE, AsJson, Output, Url, number, reporting, table
 
 _FIGURES: Final = (
-    "growth", "max_drawdown", "sharpe", "sharpe_error", "sortino", "calmar", "win_rate",
+    "growth", "max_drawdown", "sharpe", "sharpe_standard_error", "sortino", "calmar", "win_rate",
     "profit_factor",
 )  # fmt: skip
 _HYPOTHETICAL: Final = ("growth", "max_drawdown", "sharpe", "sortino", "calmar")

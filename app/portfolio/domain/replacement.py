@@ -64,7 +64,7 @@ class Entrant:
     """A symbol of the board that may come in."""
 
     contender: Contender
-    candidate: Candidate  # not tradable if it is banned
+    candidate: Candidate  # not tradeable if it is banned
 
 
 @dataclass(frozen=True, slots=True)

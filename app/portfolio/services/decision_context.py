@@ -180,7 +180,7 @@ class Grounds:
         if status not in PAUSED and not is_open and status is not ContractStatus.UNKNOWN:
             return f"the contract is {status.value}"
         announced = contract.kind is ContractKind.PERPETUAL and contract.expires_ms is not None
-        if announced or (is_open and not self.is_tradable(symbol)):
+        if announced or (is_open and not self.is_tradeable(symbol)):
             return "its delisting is announced"
         since, most = (
             quote.paused_since,
@@ -287,7 +287,7 @@ class Grounds:
     def candidate(self, symbol: str) -> Candidate:
         return Candidate(
             symbol=symbol,
-            is_tradable=self.may_enter(symbol),
+            is_tradeable=self.may_enter(symbol),
             is_fresh=self.is_fresh(symbol),
             score=self.score(symbol),
             sector=self.sector(symbol),
@@ -300,9 +300,9 @@ class Grounds:
 
     def may_enter(self, symbol: str) -> bool:
         sound = self.doubt(symbol) is None and not self.is_frozen(symbol)
-        return sound and self.is_tradable(symbol) and self.controls.ban(symbol) is None
+        return sound and self.is_tradeable(symbol) and self.controls.ban(symbol) is None
 
-    def is_tradable(self, symbol: str) -> bool:
+    def is_tradeable(self, symbol: str) -> bool:
         """Whether it may come in: Open, and not about to end."""
         quote = self.market.quote(symbol)
         if quote is None or quote.contract.status is not ContractStatus.OPEN:
@@ -314,7 +314,7 @@ class Grounds:
     def is_ending(self, symbol: str) -> bool:
         """Whether it is still open and about to end: nothing more is opened in it."""
         quote = self.market.quote(symbol)
-        return quote is not None and self.is_open(symbol) and not self.is_tradable(symbol)
+        return quote is not None and self.is_open(symbol) and not self.is_tradeable(symbol)
 
     def newcomer(self, entry: SymbolEntry) -> Newcomer:
         return Newcomer(
@@ -326,9 +326,9 @@ class Grounds:
             confidence=self.confidence(entry.symbol),
         )
 
-    def require_tradable(self, symbol: str) -> None:
+    def require_tradeable(self, symbol: str) -> None:
         """Raises RefusedError(symbol_not_tradable)."""
-        if not self.is_tradable(symbol):
+        if not self.is_tradeable(symbol):
             raise RefusedError(
                 Code.SYMBOL_NOT_TRADABLE, f"{symbol} is not open for new positions at KuCoin."
             )

@@ -135,7 +135,7 @@ def blocking_reason(symbol: str, grounds: Grounds) -> str | None:
     reasons = (
         (grounds.market.is_halted(), "the exchange is not trading"),
         (doubt is not None, f"its prices are not believed: {doubt}"),
-        (grounds.is_frozen(symbol), "no trades take place"),
-        (not grounds.is_tradable(symbol), "it is not open for new positions"),
+        (grounds.is_frozen(symbol), "nobody trades it"),
+        (not grounds.is_tradeable(symbol), "it is not open for new positions"),
     )
     return next((said for holds, said in reasons if holds), None)
