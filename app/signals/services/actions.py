@@ -76,9 +76,11 @@ async def _plan_replacement(
     if not names:
         return "the portfolio is full, and no member may be replaced"
     old = names[0]
-    held = {member.symbol: grounds.since(member.included_at) for member in portfolio.members}
-    others = tuple(one for one in held if one != old)
-    refused = _refused(symbol, others, grounds)
+    holding_times = {
+        member.symbol: grounds.since(member.included_at) for member in portfolio.members
+    }
+    others = tuple(symbol for symbol in holding_times if symbol != old)
+    refused = _refusal_reason(symbol, others, grounds)
     if refused is not None:
         return refused
     rules = grounds.configuration.replacement
