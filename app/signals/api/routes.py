@@ -21,7 +21,7 @@ from app.foundation.http.request_body import Body, NameText, SymbolText
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import NAMES, CursorText, IdPath, Limit, Out, QueryInt, TimeIn
-from app.foundation.idempotency import Answer, Command
+from app.foundation.idempotency import Command, StoredResponse
 from app.signals.api.schemas import PendingSignalOut, SignalOut, SignalStatisticsOut
 from app.signals.domain.models import Direction, SignalClaim
 from app.signals.services.intake import IntakeResult
@@ -100,9 +100,9 @@ class ClearedOut(Out):
     removed: int = Field(description="Rejected, expired or failed before.")
 
 
-def _unversioned(request_id: RequestIdDep, once: IdempotencyDep) -> Command:
-    """Command without a version: a signal has a state, but no version to decide on."""
-    return Command(actor=UNNAMED, request_id=request_id, once=once)
+def _unversioned(request_id: RequestIdDep, idempotency_key: IdempotencyDep) -> Command:
+    """A signal has a state, no version that a caller could have decided on."""
+    return Command(actor=UNNAMED, request_id=request_id, idempotency_key=idempotency_key)
 
 
 AskedDep = Annotated[Command, Depends(_unversioned)]
@@ -231,16 +231,16 @@ async def signal(signals: Provided[SignalService], signal_id: IdPath) -> SignalO
     return SignalOut.shown(await signals.get(signal_id))
 
 
-def _submission_response(taken: IntakeResult) -> Answer:
+def _taken(taken: Taken) -> StoredResponse:
     one = taken.judged.signal
     status = 200 if not taken.is_new else 202 if one.is_pending else 201
     headers = {"Location": f"{PREFIX}/signals/{one.signal_id}"}
     return keep(SignalOut.shown(taken.judged), status, headers)
 
 
-def _cleanup_response(done: CleanupResult) -> Answer:
+def _cleared(done: Cleared) -> StoredResponse:
     return keep(ClearedOut.model_validate(done))
 
 
-def _requeue_response(done: RequeueResult) -> Answer:
+def _requeued(done: Requeued) -> StoredResponse:
     return keep(RequeuedOut.model_validate(done))

@@ -6,19 +6,19 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from app.configuration.storage.configuration import ConfigurationRepository
-from app.foundation.idempotency import Command, Once, Outcome, Render
+from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.ports import NewId
 from app.foundation.sql.database import BULK_STATEMENT_S, Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.services.decision_context import Grounds, GroundsNow
 from app.scoring.domain.board import Board
-from app.signals.domain.evaluated_signal import EvaluatedSignal
-from app.signals.domain.models import Signal, SignalClaim
-from app.signals.domain.track_record import ForecastRecord, SignalCounts, SourceKey
-from app.signals.services.evaluation import SignalEvaluator, Skills, usable_board
-from app.signals.services.external_agents import ExternalVotes
-from app.signals.services.intake import MOST_WAITING, IntakeResult, SignalIntake, Submission
-from app.signals.services.signal_news import publish_signals
+from app.signals.domain.evaluated_signal import Judged
+from app.signals.domain.models import Claim, Signal
+from app.signals.domain.track_record import Record, SignalCounts, SourceKey
+from app.signals.services.evaluation import Judges, Skills, board_of
+from app.signals.services.external_agents import Asked
+from app.signals.services.intake import MAX_WAITING, SignalIntake, Submission, Taken
+from app.signals.services.signal_news import tell
 from app.signals.storage.outcomes import OutcomeCounts, SignalOutcomeRepository
 from app.signals.storage.signals import SignalRepository
 from app.signals.storage.statistics import SignalCountRepository, SignalRecordRepository
@@ -53,36 +53,32 @@ class SignalStatistics:
 
 
 @dataclass(frozen=True, slots=True)
-class SignalService:
-    """Signal use cases; a signal and its consensus are stored in one transaction.
-
-    Signals that arrive together share a transaction.
-    """
+class Signals:
+    """Signal submission, evaluation and listing; a signal and its verdict are stored together."""
 
     database: Database
     grounds: GroundsNow
-    once: Once
+    idempotency: IdempotentExecutor
     new_id: NewId
-    judges: SignalEvaluator = field(default_factory=SignalEvaluator)
-    batch: int = BATCH  # evaluations per transaction
-    most_at_once: int = MOST_WAITING  # requests waiting for their turn
+    judges: Judges = field(default_factory=Judges)
+    batch: int = BATCH  # as many are judged in one transaction
+    max_waiting: int = MAX_WAITING  # submissions that wait for their transaction
     _intake: SignalIntake = field(init=False)
 
     def __post_init__(self) -> None:
         intake = SignalIntake(
-            self.database,
             self.grounds,
-            self.once,
+            self.idempotency,
             self.new_id,
             self.judges,
-            most_waiting=self.most_at_once,
+            max_waiting=self.max_waiting,
         )
         object.__setattr__(self, "_intake", intake)
 
     async def submit(
-        self, claim: SignalClaim, command: Command, render: Render[IntakeResult] | None = None
-    ) -> Outcome[IntakeResult]:
-        """Store a signal and evaluate it at once if no earlier one waits.
+        self, claim: Claim, command: Command, render: Render[Taken] | None = None
+    ) -> CommandResult[Taken]:
+        """The signal, judged at once where that can be and none waits before it.
 
         A repeated delivery returns the existing signal. Raises RefusedError
         (validation_failed, signal_expired, symbol_unknown, symbol_ambiguous), ConflictError
@@ -166,9 +162,9 @@ class SignalService:
             )
 
     async def reprocess_failed(
-        self, max_retries: int, command: Command, render: Render[RequeueResult] | None = None
-    ) -> Outcome[RequeueResult]:
-        """Requeue signals that could not be evaluated, up to a number of attempts."""
+        self, max_retries: int, command: Command, render: Render[Requeued] | None = None
+    ) -> CommandResult[Requeued]:
+        """Those that nobody could judge, back in the queue unless tried again so often already."""
 
         async def change(unit: UnitOfWork) -> RequeueResult:
             now = self.grounds.clock()
@@ -182,12 +178,12 @@ class SignalService:
             queued = sum(one.is_pending for one in after)
             return RequeueResult(queued, len(after) - queued)
 
-        return await self.once.run(command, change, render)
+        return await self.idempotency.run(command, change, render)
 
     async def cleanup(
-        self, older_than: timedelta, command: Command, render: Render[CleanupResult] | None = None
-    ) -> Outcome[CleanupResult]:
-        """Expire overdue signals (up to 1000); delete older rejected, expired or failed ones.
+        self, older_than: timedelta, command: Command, render: Render[Cleared] | None = None
+    ) -> CommandResult[Cleared]:
+        """Ends what is over (up to 1000); drops what was rejected, expired or failed before.
 
         Approved signals stay: effects refer to them.
         """
@@ -195,7 +191,7 @@ class SignalService:
         async def change(unit: UnitOfWork) -> CleanupResult:
             return await self._cleared(unit, older_than)
 
-        return await self.once.run(command, change, render)
+        return await self.idempotency.run(command, change, render)
 
     async def forget_old(self, older_than: timedelta) -> int:
         """Scheduled cleanup; returns the number of deleted signals."""
