@@ -134,7 +134,9 @@ def compose(
     portfolio = PortfolioService(database, grounds, idempotency, ledger)
     runs = RebalanceRuns(database, utc_now, new_id, f"{gethostname()}:{os.getpid()}", shared)
     rebalancing = Rebalancing(database, grounds, idempotency, ledger, runs)
-    signals = Signals(database, grounds, idempotency, new_id, Judges(plugins.agents()))
+    signals = SignalService(
+        database, grounds, idempotency, new_id, SignalEvaluator(plugins.agents())
+    )
 
     sources = StatusSources(database, scoring, in_force, metrics)
     alerts = AlertService(database, grounds, idempotency, new_id, system)

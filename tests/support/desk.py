@@ -203,7 +203,7 @@ class Desk:
         self.controls = ControlService(self.database, grounds, idempotency, ledger)
         self.trading = Trading(self.database, grounds)
         signal_ids = count(1)
-        self.signals = Signals(
+        self.signals = SignalService(
             self.database, grounds, idempotency, lambda: str(UUID(int=next(signal_ids)))
         )
         self.signal_sources = SignalSources(self.signals)

@@ -101,7 +101,7 @@ class ClearedOut(Out):
 
 
 def _unversioned(request_id: RequestIdDep, idempotency_key: IdempotencyDep) -> Command:
-    """A signal has a state, no version that a caller could have decided on."""
+    """Command without a version: a signal has a state, but no version to decide on."""
     return Command(actor=UNNAMED, request_id=request_id, idempotency_key=idempotency_key)
 
 
@@ -231,16 +231,16 @@ async def signal(signals: Provided[SignalService], signal_id: IdPath) -> SignalO
     return SignalOut.shown(await signals.get(signal_id))
 
 
-def _taken(taken: Taken) -> StoredResponse:
+def _submission_response(taken: IntakeResult) -> StoredResponse:
     one = taken.judged.signal
     status = 200 if not taken.is_new else 202 if one.is_pending else 201
     headers = {"Location": f"{PREFIX}/signals/{one.signal_id}"}
     return keep(SignalOut.shown(taken.judged), status, headers)
 
 
-def _cleared(done: Cleared) -> StoredResponse:
+def _cleanup_response(done: CleanupResult) -> StoredResponse:
     return keep(ClearedOut.model_validate(done))
 
 
-def _requeued(done: Requeued) -> StoredResponse:
+def _requeue_response(done: RequeueResult) -> StoredResponse:
     return keep(RequeuedOut.model_validate(done))

@@ -132,9 +132,9 @@ async def execute_step(
         await within(unit, done.version)
 
     hooks: TransactionHooks[Any] = TransactionHooks(ready, ends)
-    if step.move is Move.ADD:
+    if step.move is MembershipMove.ADD:
         return await portfolio.add(step.symbol, reason, who, render, hooks)
-    if step.move is Move.REMOVE:
+    if step.move is MembershipMove.REMOVE:
         return await portfolio.remove(
             step.symbol, reason, who, render, TransactionHooks(ready, ends)
         )

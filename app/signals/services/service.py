@@ -12,13 +12,13 @@ from app.foundation.sql.database import BULK_STATEMENT_S, Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.services.decision_context import Grounds, GroundsNow
 from app.scoring.domain.board import Board
-from app.signals.domain.evaluated_signal import Judged
-from app.signals.domain.models import Claim, Signal
-from app.signals.domain.track_record import Record, SignalCounts, SourceKey
-from app.signals.services.evaluation import Judges, Skills, board_of
-from app.signals.services.external_agents import Asked
-from app.signals.services.intake import MAX_WAITING, SignalIntake, Submission, Taken
-from app.signals.services.signal_news import tell
+from app.signals.domain.evaluated_signal import EvaluatedSignal
+from app.signals.domain.models import Signal, SignalClaim
+from app.signals.domain.track_record import ForecastRecord, SignalCounts, SourceKey
+from app.signals.services.evaluation import SignalEvaluator, Skills, usable_board
+from app.signals.services.external_agents import ExternalVotes
+from app.signals.services.intake import MAX_WAITING, IntakeResult, SignalIntake, Submission
+from app.signals.services.signal_news import publish_signals
 from app.signals.storage.outcomes import OutcomeCounts, SignalOutcomeRepository
 from app.signals.storage.signals import SignalRepository
 from app.signals.storage.statistics import SignalCountRepository, SignalRecordRepository
@@ -53,15 +53,15 @@ class SignalStatistics:
 
 
 @dataclass(frozen=True, slots=True)
-class Signals:
-    """Signal submission, evaluation and listing; a signal and its verdict are stored together."""
+class SignalService:
+    """Signal submission, evaluation and listing; signal and consensus are stored together."""
 
     database: Database
     grounds: GroundsNow
     idempotency: IdempotentExecutor
     new_id: NewId
-    judges: Judges = field(default_factory=Judges)
-    batch: int = BATCH  # as many are judged in one transaction
+    judges: SignalEvaluator = field(default_factory=SignalEvaluator)
+    batch: int = BATCH  # evaluations per transaction
     max_waiting: int = MAX_WAITING  # submissions that wait for their transaction
     _intake: SignalIntake = field(init=False)
 
@@ -76,9 +76,9 @@ class Signals:
         object.__setattr__(self, "_intake", intake)
 
     async def submit(
-        self, claim: Claim, command: Command, render: Render[Taken] | None = None
-    ) -> CommandResult[Taken]:
-        """The signal, judged at once where that can be and none waits before it.
+        self, claim: SignalClaim, command: Command, render: Render[IntakeResult] | None = None
+    ) -> CommandResult[IntakeResult]:
+        """Store a signal and evaluate it at once if no earlier one waits.
 
         A repeated delivery returns the existing signal. Raises RefusedError
         (validation_failed, signal_expired, symbol_unknown, symbol_ambiguous), ConflictError
@@ -162,9 +162,9 @@ class Signals:
             )
 
     async def reprocess_failed(
-        self, max_retries: int, command: Command, render: Render[Requeued] | None = None
-    ) -> CommandResult[Requeued]:
-        """Those that nobody could judge, back in the queue unless tried again so often already."""
+        self, max_retries: int, command: Command, render: Render[RequeueResult] | None = None
+    ) -> CommandResult[RequeueResult]:
+        """Requeue signals that could not be evaluated, up to a number of attempts."""
 
         async def change(unit: UnitOfWork) -> RequeueResult:
             now = self.grounds.clock()
@@ -181,9 +181,9 @@ class Signals:
         return await self.idempotency.run(command, change, render)
 
     async def cleanup(
-        self, older_than: timedelta, command: Command, render: Render[Cleared] | None = None
-    ) -> CommandResult[Cleared]:
-        """Ends what is over (up to 1000); drops what was rejected, expired or failed before.
+        self, older_than: timedelta, command: Command, render: Render[CleanupResult] | None = None
+    ) -> CommandResult[CleanupResult]:
+        """Expire overdue signals (up to 1000); delete older rejected, expired or failed ones.
 
         Approved signals stay: effects refer to them.
         """

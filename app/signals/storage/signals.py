@@ -61,7 +61,7 @@ class SignalEffectRepository:
         )
         return frozenset(await self.connection.scalars(wanted))
 
-    async def add(self, effect: Effect) -> None:
+    async def add(self, effect: SignalEffect) -> None:
         step = effect.step
         row = {
             "signal_id": effect.signal_id,

@@ -220,7 +220,7 @@ class Losing:
 async def test_an_answer_that_was_lost_on_its_way_is_looked_up_under_its_key(
     desk: Desk, database: Database
 ) -> None:
-    def render(taken: Taken) -> StoredResponse:
+    def render(taken: IntakeResult) -> StoredResponse:
         return StoredResponse(201, {}, taken.judged.signal.signal_id.encode())
 
     lossy = cast("Database", Losing(database))
