@@ -107,6 +107,7 @@ def compose(
         idempotency=idempotency,
         fence=feed.fence,
         factors=plugins.factors(),
+        metrics=metrics,
     )
 
     def exchange_time() -> datetime | None:

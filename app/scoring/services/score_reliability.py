@@ -1,4 +1,4 @@
-"""How reliable scores are, looked into once per closed day: a month takes thirty scorings."""
+"""Cache of score reliability and noise: a month of past scores takes thirty scorings."""
 
 import json
 from dataclasses import dataclass, field
@@ -12,29 +12,29 @@ from app.scoring.services.algorithm_versions import body_of
 
 
 @dataclass(slots=True)
-class Steadiness:
-    """Keeps the last answer, for as long as the daily candles and the algorithm are the same.
+class ScoreReliabilityCache:
+    """Reliability of scores, computed anew when daily candles or the algorithm change.
 
-    `days` is how far it looks back. One scoring runs at a time: there is nothing to lock.
+    `days` is the number of past days. One scoring runs at a time, so that no lock is needed.
     """
 
     days: int = DAYS
-    _kept: tuple[tuple[str, str], Floats, Floats] | None = field(default=None, init=False)
+    _cached: tuple[tuple[str, str], Floats, Floats] | None = field(default=None, init=False)
 
     def of(self, inputs: ScoringInputs, spec: AlgorithmSpec) -> Floats:
         """(N,) in 0..1, NaN where it is not known."""
-        return self._looked(inputs, spec)[1]
+        return self._current(inputs, spec)[1]
 
     def noise(self, inputs: ScoringInputs, spec: AlgorithmSpec) -> Floats:
         """(N,) noise of the composite z over a week, NaN where it is not known."""
-        return self._looked(inputs, spec)[2]
+        return self._current(inputs, spec)[2]
 
-    def _looked(
+    def _current(
         self, inputs: ScoringInputs, spec: AlgorithmSpec
     ) -> tuple[tuple[str, str], Floats, Floats]:
         daily = known_at(inputs).daily
         key = panel_hash(daily), json.dumps(body_of(spec))
-        if self._kept is None or self._kept[0] != key:
+        if self._cached is None or self._cached[0] != key:
             scores = back_scores(daily, spec, self.days)
-            self._kept = key, reliability_of(scores), noise_of_level(scores)
-        return self._kept
+            self._cached = key, reliability_of(scores), noise_of_level(scores)
+        return self._cached

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.scoring.domain.cross_section import average_ranks, rank_to_normal, significant
+from app.scoring.domain.cross_section import average_ranks, rank_to_normal, rounded_significant
 
 NAN = float("nan")
 
@@ -28,11 +28,13 @@ def test_one_value_is_neutral_and_none_stays_missing() -> None:
 
 def test_significant_digits_make_equal_what_is_equal_in_truth() -> None:
     sums = np.array([0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1, 0.0, -0.0, NAN, np.inf, 1e-300, -7e250])
-    rounded = significant(sums)
+    rounded = rounded_significant(sums)
     assert sums[0] != sums[1]
     assert rounded[0] == rounded[1]
     np.testing.assert_allclose(rounded[2:], sums[2:], rtol=1e-11)
-    np.testing.assert_array_equal(significant(np.array([123456789012345.0])), [123456789012000.0])
+    np.testing.assert_array_equal(
+        rounded_significant(np.array([123456789012345.0])), [123456789012000.0]
+    )
 
 
 @given(
