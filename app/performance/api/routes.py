@@ -186,7 +186,7 @@ async def trades(
     )
 
 
-@router.get("/performance-attribution", summary="Who earned what", dependencies=EXPENSIVE)
+@router.get("/performance-attribution", summary="Performance attribution", dependencies=EXPENSIVE)
 async def performance_attribution(
     performance: Provided[Performance],
     days: Annotated[QueryInt, Query(ge=1, le=3650, description="Length of the period.")] = 30,
