@@ -171,7 +171,9 @@ class StrictHttpProtocol(HttpToolsProtocol):
         target, self.url = self.url, b"/"
         super().on_headers_complete()
         self.url = target
-        self.scope.update(_address(target))
+        raw, _, query = target.partition(b"?")
+        path = unquote(raw.decode("ascii"))
+        self.scope.update({"path": path, "raw_path": raw, "query_string": query})
         if self.parser.should_upgrade() and not self._should_upgrade():
             self.cycle.keep_alive = False  # after it the parser reads nothing more
 
@@ -276,12 +278,6 @@ def _is_sound(protocol: StrictHttpProtocol) -> bool:
     is_local = protocol.url.startswith(b"/") and b"#" not in protocol.url
     is_bounded = len(protocol.pipeline) < _MAX_PIPELINED
     return is_named and is_local and version in _VERSIONS and is_bounded
-
-
-def _address(target: bytes) -> dict[str, Any]:
-    """Path and query of a request target, for the ASGI scope."""
-    raw, _, query = target.partition(b"?")
-    return {"path": unquote(raw.decode("ascii")), "raw_path": raw, "query_string": query}
 
 
 def _send_refusal(
