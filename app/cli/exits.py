@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from app.foundation.errors import ServiceError
 from app.foundation.sql.database import DataSourceMismatchError
-from app.foundation.sql.errors import CorruptDatabaseError, SchemaTooNewError
+from app.foundation.sql.errors import CorruptDatabaseError, SchemaTooNewError, SchemaTooOldError
 from app.foundation.sql.file_lock import DatabaseInUseError, DatabasePlaceError
 
 # Trying again does not help against these; everything else may come back by itself.
@@ -15,6 +15,7 @@ _TO_BE_CHANGED: Final = (
     DatabasePlaceError,
     DataSourceMismatchError,
     SchemaTooNewError,
+    SchemaTooOldError,
 )
 
 

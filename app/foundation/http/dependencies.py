@@ -198,7 +198,9 @@ async def get_command(
     idempotency: Annotated[Idempotency | None, Depends(get_idempotency)],
 ) -> Command:
     """Caller and conditions of a change; `by` sets the actor that a body claims."""
-    return Command(actor=UNNAMED, request_id=request_id, if_match=if_match, once=idempotency)
+    return Command(
+        actor=UNNAMED, request_id=request_id, if_match=if_match, idempotency_key=idempotency
+    )
 
 
 def by(command: Command, claimed: str | None) -> Command:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from app.foundation.idempotency import Answer, Outcome
+from app.foundation.idempotency import CommandResult, StoredResponse
 
 REPLAYED: Final = "Idempotency-Replayed"
 _NO_NUMBERS: Final = ("NaN", "Infinity")  # what the quick encoder writes for such a number
@@ -41,12 +41,14 @@ def replayed(body: bytes, status: int, headers: Mapping[str, str] | None = None)
     return answer(body, status, {**(headers or {}), REPLAYED: "true"})
 
 
-def keep(model: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+def keep(
+    model: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None
+) -> StoredResponse:
     """Answer of a change, as the bytes that are stored with it and sent on a retry."""
-    return Answer(status, dict(headers or {}), json_bytes(model))
+    return StoredResponse(status, dict(headers or {}), json_bytes(model))
 
 
-def sent(outcome: Outcome[Any]) -> Response:
+def sent(outcome: CommandResult[Any]) -> Response:
     """The answer of a change; a replay is marked as such. Raises LookupError without an answer."""
     stored = outcome.answer
     if stored is None:

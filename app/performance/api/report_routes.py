@@ -1,5 +1,6 @@
 """The report: everything of one moment as JSON, or as one page to read."""
 
+import asyncio
 from typing import Annotated, Literal, Self
 
 from fastapi import Header, Query
@@ -12,11 +13,10 @@ from app.foundation.http.pagination import From, To, named_period, require_order
 from app.foundation.http.responses import answer, json_bytes
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import Freshness, Out, Share, UtcTime, finite
-from app.foundation.idempotency import Command, Once
+from app.foundation.idempotency import Command, IdempotentExecutor
 from app.foundation.job_service import JobService
 from app.foundation.jobs import Document, JobKind
-from app.performance.api.report_html import page_of
-from app.performance.api.report_page import render
+from app.performance.api.report_page import render, report_page
 from app.performance.api.schemas import (
     LATE,
     ActiveOut,
@@ -182,7 +182,7 @@ async def replacement_ledger(reporting: Provided[Reporting]) -> ReplacementLedge
 )
 async def report(
     reporting: Provided[Reporting],
-    commands: Provided[Once],
+    commands: Provided[IdempotentExecutor],
     jobs: Provided[JobService],
     request_id: RequestIdDep,
     as_job: PrefersJobDep,
@@ -209,7 +209,8 @@ async def report(
         return await begun(commands, jobs, command, JobKind.REPORT, named_period(since, to))
     made = await reporting.report(since, to)
     if wants_page:
-        return HTMLResponse(render(page_of(made)), headers={"Content-Security-Policy": _POLICY})
+        page = await asyncio.to_thread(render, report_page(made))
+        return HTMLResponse(page, headers={"Content-Security-Policy": _POLICY})
     return answer(json_bytes(ReportOut.of(made)))
 
 

@@ -40,7 +40,7 @@ from app.foundation.http.schemas import (
     TimeIn,
     UtcTime,
 )
-from app.foundation.idempotency import Answer
+from app.foundation.idempotency import StoredResponse
 from app.foundation.state_version import Input
 from app.performance.api.schemas import (
     LATE,
@@ -112,7 +112,7 @@ async def book(
     """
     claim = Claim(body.trade_id, body.pnl, body.currency, body.fees, body.funding, body.occurred_at)
 
-    def render(trade: Trade) -> Answer:
+    def render(trade: Trade) -> StoredResponse:
         return keep(TradeOut.of(trade), 201)
 
     return sent(
@@ -186,7 +186,7 @@ async def trades(
     )
 
 
-@router.get("/performance-attribution", summary="Who earned what", dependencies=EXPENSIVE)
+@router.get("/performance-attribution", summary="Performance attribution", dependencies=EXPENSIVE)
 async def performance_attribution(
     performance: Provided[Performance],
     days: Annotated[QueryInt, Query(ge=1, le=3650, description="Length of the period.")] = 30,

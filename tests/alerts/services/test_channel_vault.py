@@ -8,14 +8,14 @@ from cryptography.fernet import Fernet
 from pydantic import ValidationError
 from sqlalchemy import select
 
-from app.adapters.vault import Vault
+from app.adapters.vault import FernetCipher
 from app.alerts.domain.notifications import ChannelKind, DeliveryState, NoticeKind
 from app.alerts.services.channel_vault import ChannelVault, Opening
 from app.alerts.services.notifications import ChannelDraft
 from app.alerts.services.notifier import by_kind
 from app.alerts.storage.notifications import NotificationRepository
 from app.foundation.errors import Code, ConflictError
-from app.foundation.idempotency import Answer
+from app.foundation.idempotency import StoredResponse
 from app.foundation.sql.database import Database
 from app.foundation.sql.job_store import key_file
 from app.foundation.sql.metadata import metadata
@@ -28,13 +28,13 @@ SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 OLD, NEW = (Fernet.generate_key().decode() for _ in range(2))
 
 
-def no_answer(_: object) -> Answer:
-    return Answer(200, {}, b"")
+def no_answer(_: object) -> StoredResponse:
+    return StoredResponse(200, {}, b"")
 
 
 def keyed(office: Office, *keys: str, file: Path | None = None) -> Office:
     """The same office, started again with other keys."""
-    vault = ChannelVault(Vault(keys, file))
+    vault = ChannelVault(FernetCipher(keys, file))
     known = (way for way in office.notifiers.values() if isinstance(way, Opening))
     ways = by_kind(replace(way, vault=vault) for way in known)
     office.notifications = replace(office.notifications, notifiers=ways, vault=vault)

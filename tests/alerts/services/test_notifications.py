@@ -15,9 +15,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from app.adapters.notifications.egress import Egress
-from app.adapters.notifications.people import People
-from app.adapters.notifications.webhook import Webhook
-from app.adapters.vault import Vault
+from app.adapters.notifications.people import PeopleNotifier
+from app.adapters.notifications.webhook import WebhookNotifier
+from app.adapters.vault import FernetCipher
 from app.alerts.domain.events import AlertRaised
 from app.alerts.domain.models import Rule
 from app.alerts.domain.notifications import (
@@ -38,12 +38,11 @@ from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Severity
 from app.configuration.services.current import SettingsInForce
 from app.foundation.errors import Code, ConflictError, NotFoundError, RefusedError
-from app.foundation.idempotency import Answer, Once
+from app.foundation.idempotency import IdempotentExecutor, StoredResponse
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.events import PlanCreated, PortfolioChanged
-from app.portfolio.storage.portfolio import lock_portfolio
 from tests.support.desk import NOW, WHO
 
 SECRET = "a secret of the receiver"
@@ -100,17 +99,19 @@ class Office:
     def __init__(self, database: Database) -> None:
         self.database, self.now, self.numbers = database, NOW, iter(range(1, 10_000))
         self.metrics, self.in_force = Metrics(), SettingsInForce()
-        self.vault = ChannelVault(Vault((KEY,)))
+        self.vault = ChannelVault(FernetCipher((KEY,)))
         ways = (
-            Webhook(lambda: int(self.now.timestamp()), Egress(allow_private=True, timeout_s=0.5)),
-            People(Egress(allow_private=True)),
+            WebhookNotifier(
+                lambda: int(self.now.timestamp()), Egress(allow_private=True, timeout_s=0.5)
+            ),
+            PeopleNotifier(Egress(allow_private=True)),
         )
         self.notifiers = by_kind(Opening(way, self.vault) for way in ways)
         self.notifications = Notifications(
             database,
             lambda: self.now,
             lambda: f"00000000-0000-4000-8000-{next(self.numbers):012}",
-            Once(database, lambda: self.now, lock_portfolio),
+            IdempotentExecutor(database, lambda: self.now),
             self.notifiers,
             self.vault,
         )
@@ -129,7 +130,9 @@ class Office:
     async def channel(self, name: str, url: str, kind: ChannelKind = ChannelKind.WEBHOOK) -> str:
         secret = SECRET if kind is ChannelKind.WEBHOOK else None
         draft = ChannelDraft(name, kind, url, secret, tuple(NoticeKind), enabled=True)
-        outcome = await self.notifications.create(draft, WHO, lambda _: Answer(201, {}, b""))
+        outcome = await self.notifications.create(
+            draft, WHO, lambda _: StoredResponse(201, {}, b"")
+        )
         assert outcome.result is not None
         return outcome.result.id
 
@@ -227,7 +230,7 @@ async def test_U08_whatever_a_receiver_does_is_a_failure_with_a_next_try(
         assert "127.0.0.1" not in failed.error
         await office.work()  # not yet
         assert (await office.notifications.log(None, 10))[0].tries == 1
-    assert Webhook(lambda: 0).egress.timeout_s == 10.0, "so long a silent one is waited for"
+    assert WebhookNotifier(lambda: 0).egress.timeout_s == 10.0, "so long a silent one is waited for"
 
 
 async def test_U08_what_is_given_up_is_seen_and_told_again_by_hand(office: Office) -> None:
@@ -245,10 +248,10 @@ async def test_U08_what_is_given_up_is_seen_and_told_again_by_hand(office: Offic
         receiver.status = 200
         await office.work()  # a dead one holds up nobody
         assert receiver.ids == ["event-2"]
-        await office.notifications.redrive(dead.id, WHO, lambda _: Answer(200, {}, b""))
+        await office.notifications.redrive(dead.id, WHO, lambda _: StoredResponse(200, {}, b""))
         await office.work()
         with pytest.raises(ConflictError) as caught:
-            await office.notifications.redrive(dead.id, WHO, lambda _: Answer(200, {}, b""))
+            await office.notifications.redrive(dead.id, WHO, lambda _: StoredResponse(200, {}, b""))
         assert caught.value.code is Code.INVALID_STATE_TRANSITION
     assert receiver.ids == ["event-2", "event-1"]
 
@@ -416,7 +419,7 @@ async def test_the_same_thing_again_waits_for_its_cooldown(office: Office) -> No
 
 async def test_U08_a_slow_receiver_holds_up_nobody_else(office: Office) -> None:
     slow, fine = Receiver(silent=True), Receiver()
-    way = Webhook(lambda: 0, Egress(allow_private=True, timeout_s=3_600.0))
+    way = WebhookNotifier(lambda: 0, Egress(allow_private=True, timeout_s=3_600.0))
     office.notifiers = by_kind([Opening(way, office.vault)])
     async with slow.listening() as url, fine.listening() as other:
         await office.channel("a-slow", url)
@@ -438,8 +441,8 @@ async def test_U08_a_slow_receiver_holds_up_nobody_else(office: Office) -> None:
 async def test_channels_can_be_changed_and_removed(office: Office) -> None:
     receiver = Receiver()
 
-    def no_answer(_: Any) -> Answer:
-        return Answer(200, {}, b"")
+    def no_answer(_: Any) -> StoredResponse:
+        return StoredResponse(200, {}, b"")
 
     async with receiver.listening() as url:
         channel_id = await office.channel("desk", "http://127.0.0.1:1/hook")
