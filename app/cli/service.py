@@ -30,7 +30,7 @@ from app.foundation.http.server import (
 )
 from app.main import create_app, tune_interpreter
 from app.settings import Role, Settings
-from app.workers.gauges import dump_stack_when_blocked
+from app.workers.loop_watch import dump_stack_when_blocked
 
 _log = structlog.get_logger("service")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -16,7 +16,8 @@ from app.cli.exits import CommandError, Exit
 from app.cli.output import AsJson, Output, reporting
 from app.configuration.domain.model import Configuration
 from app.container import utc_now
-from app.container.tape import Around, Ears, Replayed, record, replay, settings_in_force
+from app.container.tape import Around, Ears, ReplayResult, record, replay
+from app.container.tape_settings import settings_in_force
 from app.foundation.errors import ServiceError
 from app.research.domain.recording import BoardLine, Step, TapeError
 from app.telemetry.logging import configure_logging
@@ -136,7 +137,7 @@ class _Heard:
         return {"boards": boards, "failed": self.failed}
 
 
-def _show(found: Replayed, heard: _Heard, output: Output) -> None:
+def _show(found: ReplayResult, heard: _Heard, output: Output) -> None:
     if output.as_json:
         shown = {
             "compared": found.compared,

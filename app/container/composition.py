@@ -6,9 +6,9 @@ from socket import gethostname
 from typing import Final
 
 from app.adapters.notifications.egress import Egress
-from app.adapters.notifications.people import TIMEOUT_S, People
-from app.adapters.notifications.webhook import Webhook
-from app.adapters.vault import Vault
+from app.adapters.notifications.people import TIMEOUT_S, PeopleNotifier
+from app.adapters.notifications.webhook import WebhookNotifier
+from app.adapters.vault import FernetCipher
 from app.alerts.services.channel_vault import ChannelVault, Opening
 from app.alerts.services.facts import SystemView
 from app.alerts.services.notifications import Notifications
@@ -17,7 +17,7 @@ from app.alerts.services.rule_settings import AlertRuleService
 from app.alerts.services.service import AlertService
 from app.configuration.services.current import SettingsInForce
 from app.container import plugins
-from app.container.seams import Seams, code_version, elapsed_s
+from app.container.runtime_values import RuntimeValues, code_version, elapsed_s
 from app.foundation.clock import shared_by
 from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.job_service import JobNews, JobService
@@ -88,11 +88,11 @@ def compose(
     feed: FeedView,
     *,
     is_streamed: bool,
-    seams: Seams | None = None,
+    seams: RuntimeValues | None = None,
 ) -> MySymbolsServiceV2:
     """The use cases over what was opened; nothing starts here."""
     durations = elapsed_s if seams is None else seams.monotonic
-    seams = seams or Seams()
+    seams = seams or RuntimeValues()
     utc_now, new_id = seams.now, seams.new_id
     market = _market(settings, metrics, database, exchange, in_force, feed, seams)
     market.is_streamed = is_streamed
@@ -110,6 +110,7 @@ def compose(
         idempotency=idempotency,
         fence=feed.fence,
         factors=plugins.factors(),
+        metrics=metrics,
     )
 
     def exchange_time() -> datetime | None:
@@ -124,7 +125,9 @@ def compose(
         refusals=Refusals(observers.refused_decision(metrics)),
         elapsed=ElapsedTime(durations, exchange_time).since,
     )
-    vault = ChannelVault(Vault(settings.notifications.key_list, key_file(settings.database.url)))
+    vault = ChannelVault(
+        FernetCipher(settings.notifications.key_list, key_file(settings.database.url))
+    )
     ledger = Ledger(code_version(), indexed)
     system = SystemView(
         feed.link, watch, market.registry, market.server_clock, supervisor.facts, feed.drifted
@@ -207,7 +210,7 @@ def _market(
     exchange: Exchange,
     in_force: SettingsInForce,
     feed: FeedView,
-    seams: Seams,
+    seams: RuntimeValues,
 ) -> MarketData:
     """The market with the registry of its contracts; only the owner of the feed writes them."""
 
@@ -248,11 +251,11 @@ def _market(
     )
 
 
-def _notifiers(settings: Settings, vault: ChannelVault, seams: Seams) -> Notifiers:
+def _notifiers(settings: Settings, vault: ChannelVault, seams: RuntimeValues) -> Notifiers:
     """Each opens what the vault has sealed only when it sends."""
     local = settings.notifications.allow_private_addresses
     ways = (
-        Webhook(lambda: int(seams.now().timestamp()), Egress(local)),
-        People(Egress(local, timeout_s=TIMEOUT_S)),
+        WebhookNotifier(lambda: int(seams.now().timestamp()), Egress(local)),
+        PeopleNotifier(Egress(local, timeout_s=TIMEOUT_S)),
     )
     return by_kind(Opening(way, vault) for way in ways)

@@ -1,11 +1,10 @@
 """Measures the process itself: lag of the event loop, resources in use, readers behind."""
 
 import asyncio
-import faulthandler
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import IO, Final, Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -14,32 +13,12 @@ from app.foundation.metrics import Metrics
 from app.foundation.mode import Mode
 from app.foundation.ports import Monotonic
 from app.market.domain.models import ExchangeLink, LinkState
-from app.workers.supervisor import Beat, Supervisor
-
-CHECK_S: Final = 0.5
-LIMIT_S: Final = 2.0
-_STDERR: Final = 2
-
-
-async def dump_stack_when_blocked(
-    file: IO[str] | int = _STDERR, check_s: float = CHECK_S, limit_s: float = LIMIT_S
-) -> None:
-    """Write the stacks of all threads to `file` (stderr) once the loop is blocked for `limit_s`.
-
-    The timer runs in C beside the interpreter, so that it also sees a loop that holds the GIL. The
-    dump holds files, lines and functions, no values. One process has one such timer.
-    """
-    try:
-        while True:
-            faulthandler.dump_traceback_later(limit_s, file=file)
-            await asyncio.sleep(check_s)
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-
+from app.workers.loop_watch import LIMIT_S
+from app.workers.supervisor import Heartbeat, Supervisor
 
 _log = structlog.get_logger("loop")
 STEP_S: Final = 0.5
-LOOK_S: Final = 5.0
+CHECK_INTERVAL_S: Final = 5.0
 
 
 class Pooled(Protocol):
@@ -65,18 +44,18 @@ class Gauges:
     look: Callable[[], Awaitable[object]]  # asks the database whether it is there
 
     def watch_mode(self) -> None:
-        """The mode is asked for when metrics are read: they never tell another than the answers."""
+        """Compute the mode when metrics are read, so that it equals the mode in responses."""
         for mode in Mode:
             self.metrics.service_mode.labels(mode.value).set_function(partial(self._is, mode))
 
     def _is(self, mode: Mode) -> float:
         return float(self.mode() is mode)
 
-    async def run(self, beat: Beat) -> None:
+    async def run(self, beat: Heartbeat) -> None:
         looked: float | None = None
         while True:
             begun = self.monotonic()
-            if looked is None or begun - looked >= LOOK_S:
+            if looked is None or begun - looked >= CHECK_INTERVAL_S:
                 looked = begun
                 await self.look()
                 begun = self.monotonic()

@@ -8,9 +8,9 @@ import numpy as np
 
 from app.configuration.domain.sections import SignalSettings
 from app.market.domain.models import CandleSeries
-from app.sandbox.candles import candles
-from app.sandbox.market import Market
-from app.sandbox.synthetic import synthetic_history
+from app.sandbox.history.synthetic import synthetic_history
+from app.sandbox.market.candles import candles
+from app.sandbox.market.price_path import SimulatedMarket
 from app.signals.domain.agents import Agent, AgentVote, SignalFeatures
 from tests.support.desk import SYMBOLS
 from tests.support.outcome_world import HOUR_MS, ms
@@ -22,7 +22,7 @@ Prices = dict[str, CandleSeries]
 
 def replayed() -> Prices:
     """Hours of sixty contracts of the sandbox that were all there, by our symbols."""
-    market = Market(synthetic_history(7, ms(END), 120), 7)
+    market = SimulatedMarket(synthetic_history(7, ms(END), 120), 7)
     since = ms(END - timedelta(days=DAYS))
     found: list[CandleSeries] = []
     for row in range(market.size):

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from websockets.asyncio.client import connect
 
 from app.container import Services, assemble
-from app.container.application import state_of
+from app.container.use_cases import state_of
 from app.foundation.metrics import Metrics
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange

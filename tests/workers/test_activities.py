@@ -22,7 +22,8 @@ from app.market.services.service import MarketData
 from app.my_symbols import MySymbolsServiceV2
 from app.scoring.services.service import Scoring
 from app.scoring.storage.runs import ScoringRepository
-from app.workers.runs import activities, runs
+from app.workers.activities import activities
+from app.workers.runs import runs
 from tests.support.desk import NOW
 from tests.support.live_market import LiveMarket, open_market
 

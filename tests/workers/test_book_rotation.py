@@ -6,7 +6,7 @@ from typing import Any, cast
 from app.configuration.domain.model import Configuration, IntervalSettings
 from app.foundation.errors import Code, UnavailableError
 from app.my_symbols import MySymbolsServiceV2
-from app.workers.runs import activities
+from app.workers.activities import activities
 
 
 @dataclass

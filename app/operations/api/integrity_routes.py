@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field
 
-from app.foundation.http.dependencies import Provided
+from app.foundation.http.dependencies import EXPENSIVE, Provided
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import Out, UtcTime
 from app.operations.services.integrity import Integrity, IntegrityService
@@ -36,7 +36,7 @@ class IntegrityOut(Out):
         )
 
 
-@router.get("/integrity", summary="Are all invariants held")
+@router.get("/integrity", summary="Are all invariants held", dependencies=EXPENSIVE)
 async def integrity(checks: Provided[IntegrityService]) -> IntegrityOut:
     """Size, ranks, sums, bounds, scores; that the history folds to the state; its hash chain."""
     return IntegrityOut.of(await checks.check())

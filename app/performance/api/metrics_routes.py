@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import Field
 
-from app.foundation.http.dependencies import Provided
+from app.foundation.http.dependencies import EXPENSIVE, Provided
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
     Freshness,
@@ -222,7 +222,9 @@ class AnalyticsOut(Freshness):
         )
 
 
-@router.get("/metrics", summary="Scores, sectors, performance, risk and correlation")
+@router.get(
+    "/metrics", summary="Scores, sectors, performance, risk and correlation", dependencies=EXPENSIVE
+)
 async def portfolio_metrics(metrics: Provided[MetricsService]) -> MetricsOut:
     """Value at risk is filtered historical, for one day, at the weights of today.
 
@@ -232,7 +234,7 @@ async def portfolio_metrics(metrics: Provided[MetricsService]) -> MetricsOut:
     return MetricsOut.of(await metrics.metrics())
 
 
-@router.get("/analytics", summary="Performance and risk")
+@router.get("/analytics", summary="Performance and risk", dependencies=EXPENSIVE)
 async def analytics(summaries: Provided[PerformanceAnalytics]) -> AnalyticsOut:
     """Best and worst members, and risk-adjusted figures; undefined ones are null."""
     return AnalyticsOut.of(await summaries.summary())

@@ -6,7 +6,7 @@ from fastapi import Query
 from pydantic import Field
 from starlette.responses import Response
 
-from app.foundation.http.dependencies import Provided
+from app.foundation.http.dependencies import EXPENSIVE, Provided
 from app.foundation.http.response_cache import cacheable
 from app.foundation.http.responses import answer, etag, json_bytes
 from app.foundation.http.routing import api_router
@@ -226,7 +226,7 @@ async def weights(rebalancing: Provided[Rebalancing]) -> WeightsOut:
     return WeightsOut.of(await rebalancing.weights())
 
 
-@router.get("/correlation", summary="Correlation of the members")
+@router.get("/correlation", summary="Correlation of the members", dependencies=EXPENSIVE)
 async def correlation(
     queries: Provided[PortfolioQueries],
     days: Annotated[QueryInt, Query(ge=2, le=365, description="Daily returns to look at.")] = 30,

@@ -1,4 +1,4 @@
-"""How a signal is shown, wherever it is shown: its state, its verdict, every vote."""
+"""Response schemas of signals: state, verdict and votes."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -17,7 +17,7 @@ from app.signals.services.service import SignalStatistics
 
 
 class VoteOut(Out):
-    """The vote of one agent, or of the signal's source; an abstention has no probability."""
+    """Vote of one agent, or of the signal's source; an abstention has no probability."""
 
     agent: str = Field(examples=["technical"], description="`source` for that of the source.")
     is_source: bool = Field(
@@ -41,7 +41,7 @@ class VoteOut(Out):
 
 
 class VerdictOut(Out):
-    """What the agents came to, and on what ground."""
+    """Verdict of the agents and its basis."""
 
     evaluation: SignalEvaluation | None = Field(
         description="Null where too few agents have voted. CONDITIONAL is likely to be right, but "
@@ -72,7 +72,7 @@ class VerdictOut(Out):
 
 
 class EffectOut(Out):
-    """What became of an approved signal."""
+    """Effect of an approved signal on the portfolio."""
 
     policy: AutomationMode = Field(description="That applied.")
     move: MembershipMove | None = Field(
@@ -101,7 +101,7 @@ class EffectOut(Out):
 
 
 class OutcomeOut(Out):
-    """What came of the symbol over the horizon, after the verdict."""
+    """Return of the symbol over the horizon after the verdict."""
 
     starts_at: UtcTime = Field(description="The first full hour after the verdict.")
     ends_at: UtcTime
@@ -127,7 +127,7 @@ class OutcomeOut(Out):
 
 
 class PendingSignalOut(Out):
-    """A signal as its source sent it, and where it is in its life."""
+    """Signal as sent by its source, with its state."""
 
     signal_id: str
     source_name: str
@@ -155,7 +155,7 @@ class PendingSignalOut(Out):
 
 
 class SignalOut(PendingSignalOut):
-    """A signal with its last verdict."""
+    """Signal with its last verdict."""
 
     verdict: VerdictOut | None = Field(description="Null until it was judged.")
     effect: EffectOut | None = Field(description="Null until that is decided.")
@@ -171,7 +171,7 @@ class SignalOut(PendingSignalOut):
 
 
 def signal_fields(signal: Signal) -> Mapping[str, Any]:
-    """The wire fields of a signal."""
+    """JSON fields of a signal."""
     claim = signal.claim
     return {
         "signal_id": signal.signal_id,
@@ -198,16 +198,16 @@ _NOBODY = ForecastRecord()
 
 
 class SignalQueueOut(Out):
-    """What waits of signals at present."""
+    """Number and age of waiting signals."""
 
     waiting: int = Field(description="To be judged.")
     oldest: UtcTime | None = Field(description="When the first of those came in.")
-    failed: int = Field(description="Nobody could judge them; they may be tried again.")
+    failed: int = Field(description="Could not be evaluated; may be retried.")
     open_outcomes: int = Field(description="Verdicts of which it is not known yet what came.")
 
 
 class BinOut(Out):
-    """Forecasts of about the same probability, and what came of them."""
+    """Forecasts of similar probability and their outcomes."""
 
     from_probability: float = Field(examples=[0.7])
     outcomes: int
@@ -225,7 +225,7 @@ class BinOut(Out):
 
 
 class RecordOut(Out):
-    """Of all time; null where nothing has come out yet."""
+    """Track record of all time; null before the first outcome."""
 
     outcomes: int = Field(description="Those of one symbol whose times overlap count once.")
     brier_score: Score | None = Field(description="Who always says one half has 0.25.")
@@ -249,7 +249,7 @@ class RecordOut(Out):
 
 
 class SourceRecordOut(Out):
-    """The track record of a source for one type of its signals."""
+    """Track record of a source for one type of its signals."""
 
     signal_type: str
     trust: Score = Field(
@@ -270,7 +270,7 @@ class SourceStatisticsOut(Out):
 
 
 class AgentStatisticsOut(Out):
-    """What one agent has said, and what came of it."""
+    """Votes of one agent and their outcomes."""
 
     agent: str
     votes: int
@@ -294,7 +294,7 @@ class AgentStatisticsOut(Out):
 
 
 class OutcomeCountsOut(Out):
-    """Verdicts by whether it is known what came of the symbol."""
+    """Number of verdicts by known, unknown and open outcome."""
 
     open: int
     decided: int
@@ -302,7 +302,7 @@ class OutcomeCountsOut(Out):
 
 
 class SignalStatisticsOut(Out):
-    """Counts of the signals that came in within the last `days`; records are of all time."""
+    """Counts of the signals received within the last `days`; records are of all time."""
 
     days: int
     total: int

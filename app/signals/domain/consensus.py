@@ -1,4 +1,4 @@
-"""Votes of the agents on one signal, and the verdict that they come to."""
+"""Votes of agents on a signal, and the consensus that they reach."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,11 +23,11 @@ class Recommendation(StrEnum):
 class SignalEvaluation(StrEnum):
     STRONG_APPROVE = "STRONG_APPROVE"
     APPROVE = "APPROVE"
-    CONDITIONAL = "CONDITIONAL"  # likely to be right, but most did not say so: not approved
+    CONDITIONAL = "CONDITIONAL"  # probable, but without a majority: not approved
     REJECT = "REJECT"
 
 
-SOURCE: Final = "source"  # the name of the vote that a signal's own source has
+SOURCE: Final = "source"  # name of the source's own vote
 _UNASKED: Final = Abstention("it was not asked")
 _WORST_FIRST: Final = (
     None,
@@ -42,43 +42,43 @@ _HALF: Final = 500_000  # millionths
 
 @dataclass(frozen=True, slots=True)
 class SourceClaim:
-    """Strength and confidence that a source gives its signal, and its record for that type."""
+    """Strength and confidence of a source's signal, and its record for that type."""
 
     strength: float
     confidence: float
-    record: ForecastRecord = ForecastRecord()  # noqa: RUF009  # it is frozen
+    record: ForecastRecord = ForecastRecord()  # noqa: RUF009  # the default is frozen
 
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """The vote of one agent, or of the signal's source.
+    """Vote of one agent, or of the signal's source.
 
-    A voter that abstained has neither probability nor recommendation.
+    An abstention has neither probability nor recommendation.
     """
 
     agent: str
-    weight: float  # of all agents, before abstentions; the source weighs as their mean
-    probability: float | None = None  # that the symbol beats the universe median
+    weight: float  # share of all agents, before abstentions; the source weighs as their mean
+    probability: float | None = None  # probability that the symbol beats the universe median
     recommendation: Recommendation | None = None
     confidence: float | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
-    reason: str | None = None  # of an abstention or a veto
+    reason: str | None = None  # reason of an abstention or a veto
     is_veto: bool = False
-    is_dissent: bool = False  # it recommended what was not done
+    is_dissent: bool = False  # recommendation against the consensus
     is_source: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Consensus:
-    """`score` is the pooled probability that the signal is right; None where nobody knows."""
+    """Result of a vote; `score` is the pooled probability of a right signal, None if unknown."""
 
-    evaluation: SignalEvaluation | None  # None: too few voted, which is no rejection
+    evaluation: SignalEvaluation | None  # None: too few votes, which is no rejection
     score: float | None
     approvals: float  # share of the weight that voted
     voted: float  # share of the agents' weight
     votes: tuple[Vote, ...]
     reason: str
-    is_weighed_by_skill: bool  # else everybody weighs the same, and it may only be proposed
+    is_weighed_by_skill: bool  # else all weigh the same, and the signal may only be proposed
 
 
 def reach_consensus(
@@ -90,10 +90,10 @@ def reach_consensus(
     answers: Mapping[str, AgentVote | Abstention] = MappingProxyType({}),
     source: SourceClaim | None = None,
 ) -> Consensus:
-    """The verdict of `agents` on a signal; without `weights`, which follow skill, all are equal.
+    """Consensus of `agents` on a signal; without `weights`, which follow skill, all are equal.
 
-    `answers` are those of agents from outside, by name. `source` is one voter more. A pure
-    function of its arguments: the order of the agents does not matter.
+    `answers` are those of external agents, by name. `source` is one more voter. A pure function
+    of its arguments: the order of the agents does not matter.
     """
     ordered = sorted(agents, key=lambda agent: agent.name)
     equal = 1.0 / len(ordered) if ordered else 0.0
@@ -145,9 +145,9 @@ def _cast_vote(
 def _cast_source_vote(
     source: SourceClaim, weight: float, direction: Direction, rules: SignalSettings
 ) -> Vote:
-    """1/2 +- k / 2 x strength x confidence: upwards for a purchase, downwards for a sale.
+    """Source's vote 1/2 +- k / 2 x strength x confidence: up for a purchase, down for a sale.
 
-    Rounded to millionths: a stronger or surer signal never has a lower probability of being right.
+    Rounded to millionths: a stronger or surer signal never has a lower probability.
     """
     if direction is Direction.NEUTRAL:
         said = "a neutral signal leans to no side"
@@ -182,10 +182,10 @@ def conclude(
     is_by_skill: bool,
     is_source_proven: bool = False,
 ) -> Consensus:
-    """The verdict that the votes come to; an abstention drops out of the weights.
+    """Consensus of votes; an abstention drops out of the weights.
 
-    The quorum is of the agents alone. The vote of a source without proven skill may worsen the
-    verdict of the agents, but never improve it.
+    The quorum counts agents only. The vote of a source without proven skill may worsen the
+    consensus, but never improve it.
     """
     whole = _count_votes(direction, votes, rules)
     evaluation, reason = whole.evaluation, whole.reason
@@ -225,7 +225,7 @@ def _count_votes(direction: Direction, votes: Sequence[Vote], rules: SignalSetti
 
 
 def probability_right(direction: Direction, probability: float) -> float:
-    """The probability that a signal is right; that of a sale is that the symbol stays behind."""
+    """Probability that a signal is right; a sale is right if the symbol underperforms."""
     return 1.0 - probability if direction is Direction.SELL else probability
 
 
@@ -262,7 +262,7 @@ def _classify(
 
 
 def _mark_dissent(vote: Vote, evaluation: SignalEvaluation | None) -> Vote:
-    """The vote, marked where it recommended the opposite of what came out."""
+    """The vote, marked if it recommended the opposite of the consensus."""
     against = {
         SignalEvaluation.REJECT: Recommendation.APPROVE,
         SignalEvaluation.APPROVE: Recommendation.REJECT,

@@ -1,4 +1,4 @@
-"""What becomes of a signal that was judged, and on what ground it was."""
+"""Signal with its consensus, effect and outcome, and its state after an evaluation."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,16 +10,14 @@ from app.signals.domain.outcomes import OutcomeWindow, SignalOutcome
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedSignal:
-    """A signal and, once there is one, its last verdict with what that rests on."""
+    """Signal with its last consensus, and the board and configuration behind it."""
 
     signal: Signal
     verdict: Consensus | None = None
     board_id: str | None = None
     configuration_version: int | None = None
-    effect: SignalEffect | None = None  # what became of it, once that is decided
-    outcome: SignalOutcome | None = (
-        None  # what came of its symbol; None without a verdict to hold to it
-    )
+    effect: SignalEffect | None = None  # effect on the portfolio, once decided
+    outcome: SignalOutcome | None = None  # outcome; None without a consensus to compare
 
 
 def with_consensus(
@@ -30,12 +28,11 @@ def with_consensus(
     window: OutcomeWindow,
     at: datetime,
 ) -> EvaluatedSignal:
-    """The signal with its verdict: approved, rejected, or failed where too few have voted.
+    """Apply a consensus: approved, rejected, or failed after too few votes.
 
-    CONDITIONAL is no approval.
-
-    A verdict is held to what comes of the symbol in `window`, unless it is to be tried again.
-    Raises ConflictError(invalid_state_transition) for one that does not wait to be judged.
+    CONDITIONAL is no approval. A consensus is compared with the symbol's outcome in `window`,
+    unless the signal is retried. Raises ConflictError(invalid_state_transition) for a signal
+    that is not pending.
     """
     begun = signal.to(SignalState.EVALUATING)
     said = f"{verdict.evaluation.value}: {verdict.reason}" if verdict.evaluation else verdict.reason
@@ -46,7 +43,7 @@ def with_consensus(
 
 
 def without_consensus(signal: Signal, reason: str, at: datetime) -> EvaluatedSignal:
-    """The signal where nobody can be asked about it: failed, to be tried again."""
+    """Fail a signal without data for an evaluation, to be retried."""
     after = signal.to(SignalState.EVALUATING).to(SignalState.FAILED, reason)
     return EvaluatedSignal(replace(after, attempts=signal.attempts + 1, settled_at=at))
 

@@ -1,4 +1,4 @@
-"""What a source of signals may look at, what it says, and which of that is worth a signal."""
+"""Input and output of signal sources, and the selection of significant signals."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,14 +17,14 @@ from app.market.domain.panel import Panel, UnbrokenPanel, until
 from app.scoring.domain.board import Board, Card
 from app.signals.domain.models import Direction, SignalClaim
 
-LONGEST_NAME: Final = 64  # of a source, as over HTTP
+LONGEST_NAME: Final = 64  # length of a source's name, as over HTTP
 
 
 @dataclass(frozen=True, slots=True)
 class SourceInput:
-    """The market as a source may see it; `hourly` holds closed bars only, None before the fill.
+    """Market data for signal sources; `hourly` holds closed bars only, None before the fill.
 
-    Bars before a redenomination or a long halt are not there: the others may be differenced.
+    Bars before a redenomination or a long halt are absent: the others are safe to difference.
     """
 
     board: Board
@@ -34,18 +34,18 @@ class SourceInput:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedSignal:
-    """What a source says of a symbol; rule and moment name it, so that it is said once."""
+    """Statement of a source about a symbol; rule and time identify it, to send it once."""
 
     symbol: str
     rule: str
-    at: datetime  # that it rests on: the close of a bar, or a day
+    at: datetime  # close of the underlying bar, or a day
     direction: Direction
     strength: float  # 0..1
     confidence: float  # 0..1
     figures: Mapping[str, float] = field(default_factory=dict)
 
     def is_worth_it(self, rules: SignalSettings) -> bool:
-        """Whether it is above the thresholds of the settings."""
+        """Whether it exceeds the configured thresholds."""
         return not (
             is_above(rules.source_strength, self.strength)
             or is_above(rules.source_confidence, self.confidence)
@@ -57,11 +57,11 @@ class GeneratedSignal:
 
     @property
     def key(self) -> str:
-        """Names it at its source, also after a restart."""
+        """Id at its source, stable across restarts."""
         return f"{self.symbol}:{self.rule}:{self.moment}"
 
     def claim(self, source: str) -> SignalClaim:
-        """As a signal of `source`. The same idea is the same claim, whenever it comes up."""
+        """Claim by `source`; the same signal gives the same claim at any time."""
         data: dict[str, Any] = {"rule": self.rule, "at": self.moment, **self.figures}
         return SignalClaim(
             source=source,
@@ -77,7 +77,7 @@ class GeneratedSignal:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RuleReadings:
-    """One rule on all symbols of a panel at its last bar, (N,); NaN where it has nothing to say."""
+    """One rule on all symbols of a panel at its last bar, (N,); NaN without a value."""
 
     side: Floats  # +1 up, -1 down, 0 neither
     strength: Floats
@@ -85,11 +85,11 @@ class RuleReadings:
     figures: Mapping[str, Floats]
 
 
-Rule = Callable[[UnbrokenPanel], RuleReadings | None]  # None: the panel is too short for it
+Rule = Callable[[UnbrokenPanel], RuleReadings | None]  # None: the panel is too short
 
 
 def significant_sides(readings: RuleReadings, rules: SignalSettings) -> Floats:
-    """(N,) the side where the reading is above the thresholds, else 0."""
+    """(N,) the side where the reading exceeds the thresholds, else 0."""
     strong = all_to_millionths(readings.strength) >= to_millionths(rules.source_strength)
     sure = all_to_millionths(readings.confidence) >= to_millionths(rules.source_confidence)
     return np.where(strong & sure, readings.side, 0.0)
@@ -98,7 +98,7 @@ def significant_sides(readings: RuleReadings, rules: SignalSettings) -> Floats:
 def find_new_signals(
     name: str, rule: Rule, panel: UnbrokenPanel, rules: SignalSettings, at: datetime
 ) -> list[GeneratedSignal]:
-    """Ideas of the last bar that were none one bar before: what goes on is said once."""
+    """Signals of the last bar that were absent one bar before: a lasting one is sent once."""
     now, before = rule(panel), rule(until(panel, -1))
     if now is None:
         return []
@@ -122,7 +122,7 @@ def find_new_signals(
 def select_signals(
     ideas: Iterable[GeneratedSignal], board: Board, rules: SignalSettings
 ) -> list[GeneratedSignal]:
-    """Those above the thresholds about symbols that are scored, the strongest first."""
+    """Significant signals about scored symbols, the strongest first."""
     worth = [
         one
         for one in ideas

@@ -1,7 +1,4 @@
-"""The built-in technical source: four rules on closed hourly bars.
-
-Prices that differ by less than half a millionth are equal: no rule takes a side on them.
-"""
+"""Technical rules that generate signals from closed hourly bars."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -130,7 +127,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
 
 
 def find_technical_signals(seen: SourceInput) -> list[GeneratedSignal]:
-    """What has begun with the last closed hour; nothing before there are bars."""
+    """Signals new with the last closed hour; none without bars."""
     if seen.hourly is None or not len(seen.hourly.opened_ms):
         return []
     panel, _ = bridged(unbroken(seen.hourly))

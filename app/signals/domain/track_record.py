@@ -33,7 +33,8 @@ class CalibrationBin:
     came: int = 0  # how often it came so
     squares: float = 0.0  # sum of the squared distances
 
-    def told(self, probability: float, came: bool) -> "CalibrationBin":
+    def add_forecast(self, probability: float, came: bool) -> "CalibrationBin":
+        """Add one forecast and its outcome."""
         return replace(
             self,
             outcomes=self.outcomes + 1,
@@ -59,59 +60,59 @@ class ForecastRecord:
 
     @property
     def brier(self) -> float | None:
-        """None without any outcome."""
+        """Brier score; None without any outcome."""
         return sum(one.squares for one in self.bins) / self.outcomes if self.outcomes else None
 
     @property
-    def brier_skill(self) -> float:
-        """1 - BS / 0.25 with 50 outcomes of chance before the first own one: 0 without any."""
+    def skill(self) -> float:
+        """1 - BS / 0.25 with 50 outcomes of chance as prior: 0 without any outcome."""
         return brier_skill(shrunk_brier_score(sum(one.squares for one in self.bins), self.outcomes))
 
     @property
     def calibration_error(self) -> float | None:
-        """Mean distance, over all forecasts, of what a bin said from what came of it."""
+        """Mean distance, over all forecasts, of a bin's mean forecast from its frequency."""
         if not self.outcomes:
             return None
         return sum(abs(one.said - one.came) for one in self.bins) / self.outcomes
 
-    def told(self, probability: float, came: bool) -> "ForecastRecord":
-        """With one more outcome."""
+    def add_forecast(self, probability: float, came: bool) -> "ForecastRecord":
+        """Add one forecast and its outcome."""
         number = bin_index(probability)
         known = {one.number: one for one in self.bins}
-        known[number] = known.get(number, CalibrationBin(number)).told(probability, came)
+        known[number] = known.get(number, CalibrationBin(number)).add_forecast(probability, came)
         return ForecastRecord(tuple(known[one] for one in sorted(known)))
 
 
 def claimed_probability(strength: float, confidence: float) -> float:
-    """The probability of being right that a source claims: from 1/2 to 1."""
+    """Probability of being right that a source claims: from 1/2 to 1."""
     return 0.5 + 0.5 * strength * confidence
 
 
 def trust(record: ForecastRecord) -> float:
-    """The part k of a source's claim that counts: 0.2 + 0.8 n / (n + 50) max(0, skill).
+    """Factor k of a source's claim: 0.2 + 0.8 n / (n + 50) max(0, skill).
 
-    `Record.skill` has the factor n / (n + 50) already.
+    `ForecastRecord.skill` has the factor n / (n + 50) already.
     """
     return UNPROVEN + (1.0 - UNPROVEN) * max(0.0, record.skill)
 
 
 def is_proven(record: ForecastRecord, least: int) -> bool:
-    """Whether a source has any skill, which is not known with fewer than `least` outcomes."""
+    """Whether a source has skill; unknown, hence false, below `least` outcomes."""
     return record.outcomes >= least and to_millionths(record.skill) > 0
 
 
 def bin_index(probability: float) -> int:
-    """0..9; one half begins the sixth."""
+    """Bin 0..9 of a probability; one half begins the sixth."""
     return min(to_millionths(probability) * BINS // ONE, BINS - 1)
 
 
 def agent_weights(
     records: Mapping[str, ForecastRecord], agents: Iterable[str], least: int
 ) -> dict[str, float] | None:
-    """Weights that follow skill; None, which is equal weights, while nobody has any.
+    """Weights that follow skill; None, for equal weights, without any skilled agent.
 
-    Of an agent with fewer than `least` outcomes the skill is not known: it weighs nothing beside
-    one whose skill is.
+    An agent with fewer than `least` outcomes has no known skill: it weighs nothing beside one
+    with known skill.
     """
     known = {
         name: records[name].skill
@@ -122,7 +123,7 @@ def agent_weights(
 
 
 def outcome_matches(direction: Direction, beat: bool) -> bool | None:
-    """Whether a signal was right; None for one that leaned to no side."""
+    """Whether a signal was right; None for a neutral one."""
     if direction is Direction.NEUTRAL:
         return None
     return beat is (direction is Direction.BUY)
@@ -138,7 +139,7 @@ class SourceCounts:
 
 @dataclass(frozen=True, slots=True)
 class AgentCounts:
-    """What one agent has said; the mean is None where it never spoke."""
+    """Counts of one agent's votes; the mean is None without votes."""
 
     agent: str
     votes: int
@@ -177,9 +178,9 @@ class SignalCounts:
 
 @dataclass(frozen=True, slots=True)
 class SignalQueue:
-    """What waits at present."""
+    """Number and age of waiting signals."""
 
     waiting: int  # to be judged
     oldest: datetime | None  # when the first of those came in
-    failed: int  # nobody could judge them
+    failed: int  # could not be evaluated
     open_outcomes: int  # verdicts of which it is not known yet what came

@@ -33,19 +33,25 @@ from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.proposals import ProposalRepository
 from app.portfolio.storage.replacements import ReplacementRepository
 from app.signals.domain.evaluated_signal import EvaluatedSignal
-from app.signals.domain.models import Direction, MembershipStep, Signal, SignalEffect, SignalState
+from app.signals.domain.models import (
+    Direction,
+    MembershipStep,
+    Signal,
+    SignalEffect,
+    SignalState,
+)
 from app.signals.domain.signal_action import format_reason, policy_for
 from app.signals.services.signal_news import publish_signals
 from app.signals.storage.signals import SignalEffectRepository, SignalRepository
 
-# A signal stands in the place of having been found better on several boards.
+# A signal replaces the confirmation on several boards.
 _WAIVED = frozenset({Block.UNCONFIRMED})
 
 
 async def plan_step(
     signal: Signal, portfolio: Portfolio, grounds: Grounds, unit: UnitOfWork
 ) -> MembershipStep | str:
-    """The change, or why there is none."""
+    """Membership change of a signal, or the reason for none."""
     symbol = signal.claim.symbol
     members = tuple(member.symbol for member in portfolio.members)
     if symbol is None or signal.claim.direction is Direction.NEUTRAL:
@@ -67,32 +73,34 @@ async def plan_step(
 async def _plan_replacement(
     symbol: str, portfolio: Portfolio, grounds: Grounds, unit: UnitOfWork
 ) -> MembershipStep | str:
-    """In the place of the weakest member, if it is better by more than noise and cost."""
+    """Replacement of the weakest member, if the gain exceeds noise and cost."""
     names = [
         one
         for one in weakest(portfolio, grounds)
         if not grounds.controls.is_pinned(one) and not grounds.is_paused(one)
     ]
     if not names:
-        return "the portfolio is full, and nobody may be replaced"
+        return "the portfolio is full, and no member may be replaced"
     old = names[0]
-    held = {member.symbol: grounds.since(member.included_at) for member in portfolio.members}
-    others = tuple(one for one in held if one != old)
+    holding_times = {
+        member.symbol: grounds.since(member.included_at) for member in portfolio.members
+    }
+    others = tuple(symbol for symbol in holding_times if symbol != old)
     refused = _refusal_reason(symbol, others, grounds)
     if refused is not None:
         return refused
     rules = grounds.configuration.replacement
     noise = noises((old, symbol), grounds)
     last = await unit.get(ReplacementRepository).last_swap()
-    found = propose(
-        Leaver(contender(old, grounds), held[old], None, is_pinned=False),
+    decision = propose(
+        Leaver(contender(old, grounds), holding_times[old], None, is_pinned=False),
         contender(symbol, grounds),
         noise,
         None,
         None if last is None else grounds.since(last),
         rules,
     )
-    blocks = [block.value for block in found.blocked_by if block not in _WAIVED]
+    blocks = [block.value for block in decision.blocked_by if block not in _WAIVED]
     if blocks:
         return f"{symbol} does not replace {old}: {', '.join(blocks)}"
     return MembershipStep(MembershipMove.REPLACE, symbol, old)
@@ -124,7 +132,7 @@ async def execute_step(
     within: Within,
     render: Render[Any] | None = None,
 ) -> Changed:
-    """One version of the portfolio, `within` in the same transaction. Raises as that does."""
+    """Create one version of the portfolio, `within` in the same transaction; raises its errors."""
 
     async def ends(unit: UnitOfWork, done: MemberView | Removed | Replaced) -> None:
         await within(unit, done.version)
@@ -143,7 +151,7 @@ async def execute_step(
 
 
 async def mark_applied(unit: UnitOfWork, signal_id: str, version: int, at: datetime) -> None:
-    """The signal has led to this version of the portfolio.
+    """Mark a signal as applied in this version of the portfolio.
 
     Raises ConflictError(invalid_state_transition) for one that is not approved.
     """
@@ -155,7 +163,7 @@ async def mark_applied(unit: UnitOfWork, signal_id: str, version: int, at: datet
 
 
 def step_from_action(action: Mapping[str, Any]) -> MembershipStep:
-    """The change that a proposal keeps."""
+    """Membership change stored in a proposal."""
     return MembershipStep(MembershipMove(action["move"]), action["symbol"], action["old_symbol"])
 
 
@@ -167,7 +175,7 @@ def make_proposal(
     grounds: Grounds,
     lasts: timedelta,
 ) -> Proposal:
-    """The proposal to do what a signal asks for; it is over when the signal is."""
+    """Proposal of the change of a signal; it expires with the signal at the latest."""
     verdict = judged.verdict
     evaluation = None if verdict is None else verdict.evaluation
     action = {
@@ -227,7 +235,7 @@ _KINDS: Final = (ProposalKind.SIGNAL,)
 
 
 async def _no_preparation() -> None:
-    """Nothing has to be looked at before the transaction."""
+    """Preparation that does nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,12 +244,12 @@ class Due:
 
     judged: EvaluatedSignal
     step: MembershipStep
-    version: int  # of the portfolio that it was decided on
+    version: int  # of the portfolio at the decision
 
 
 @dataclass(frozen=True, slots=True)
 class SignalActions:
-    """Every effect is on record in the transaction that makes it: a crash repeats nothing."""
+    """Applies approved signals; each effect is stored in its own transaction, so it acts once."""
 
     database: Database
     grounds: GroundsNow
@@ -249,7 +257,7 @@ class SignalActions:
     new_id: NewId
 
     async def act(self) -> int:
-        """See to all approved signals that nothing has been done about; how many there were."""
+        """Apply, propose or note all approved signals without an effect; returns their number."""
         now = self.grounds.clock()
         async with self.database.read() as unit:
             waiting = await unit.get(SignalEffectRepository).waiting(now, BATCH)
@@ -295,7 +303,7 @@ class SignalActions:
         version: int,
         grounds: Grounds,
     ) -> Proposal:
-        """A newer signal about the same symbol takes the place of an older proposal."""
+        """Open a proposal; it supersedes an older one about the same symbol."""
         for old in await unit.get(ProposalRepository).all_open(_KINDS):
             if old.subject == step.symbol:
                 said = Decision(grounds.at, "schedule", "a newer signal asks for it")
@@ -314,7 +322,7 @@ class SignalActions:
         return made
 
     async def _carry_out(self, due: Due) -> None:
-        """By the ordinary use case; what that refuses is noted and not tried again."""
+        """Run the ordinary use case; store its refusal, without a retry."""
         who = Command(_ACTOR, self.new_id(), if_match=due.version)
         signal_id = due.judged.signal.signal_id
 
@@ -331,7 +339,7 @@ class SignalActions:
                 self.portfolio, due.step, format_reason(due.judged), who, _no_preparation, within
             )
         except PreconditionFailedError:
-            return  # the portfolio is another by now: the next look decides anew
+            return  # the portfolio has changed: the next run decides again
         except (RefusedError, ConflictError) as error:
             now = self.grounds.clock()
             failed = SignalEffect(

@@ -1,4 +1,4 @@
-"""The judges of signals: show the agents what is known of the symbol, and take their verdict."""
+"""Evaluates signals: collects the features of the symbol and the agents' consensus on them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,20 +21,20 @@ from app.signals.storage.statistics import SignalRecordRepository
 _STALE = "the market data of {} is too old to judge it"
 _ABSENT = "{} is not on the board"
 _NOBODY = ExternalVotes()
-_NEW = ForecastRecord()  # of a source that nothing is known of
+_NEW = ForecastRecord()  # record of an unknown source
 
 
 @dataclass(frozen=True, slots=True)
 class Skills:
-    """Skill of agents and sources as it stands in one transaction."""
+    """Skill of agents and sources in one transaction."""
 
-    weights: Mapping[str, float] | None = None  # of agents, by skill; None while they weigh alike
+    weights: Mapping[str, float] | None = None  # by skill; None for equal weights
     sources: Mapping[SourceKey, ForecastRecord] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class SignalEvaluator:
-    """What a board says of all symbols is looked up once for each board."""
+    """Evaluates signals; the context of all symbols is cached per board."""
 
     agents: tuple[Agent, ...] = AGENTS
     outside: ExternalAgents = field(init=False)
@@ -45,11 +45,11 @@ class SignalEvaluator:
 
     @property
     def needs_external_votes(self) -> bool:
-        """Whether some agents have to be asked before, outside of any transaction."""
+        """Whether external agents must be asked first, outside any transaction."""
         return bool(self.outside.agents)
 
     async def ask(self, signals: Iterable[Signal], grounds: Grounds, board: Board) -> ExternalVotes:
-        """What agents from outside say of the symbols of `signals`; each is asked once."""
+        """Answers of external agents about the symbols of `signals`, one question each."""
         symbols = {one.claim.symbol for one in signals if one.claim.symbol is not None}
         answers = {}
         for symbol in sorted(symbols):
@@ -60,13 +60,13 @@ class SignalEvaluator:
         return ExternalVotes(board.run_id, answers)
 
     def has_all_votes(self, signal: Signal, board: Board, asked: ExternalVotes) -> bool:
-        """Whether everybody who is to be asked before was, on the ground of this very board."""
+        """Whether the answers of external agents are complete and of this board."""
         symbol = signal.claim.symbol
         if not self.needs_external_votes or symbol is None or board.card(symbol) is None:
             return True
         return asked.board_id == board.run_id and symbol in asked.answers
 
-    def judged(
+    def evaluate(
         self,
         signal: Signal,
         grounds: Grounds,
@@ -74,7 +74,7 @@ class SignalEvaluator:
         skills: Skills,
         asked: ExternalVotes = _NOBODY,
     ) -> EvaluatedSignal:
-        """The signal after its verdict; failed, to be tried again, where data is missing."""
+        """Signal after its evaluation; failed, to be retried, without data."""
         claim, symbol = signal.claim, signal.claim.symbol
         card = None if symbol is None else board.card(symbol)
         if symbol is None or card is None:
@@ -105,7 +105,7 @@ class SignalEvaluator:
     def weights(
         self, records: Mapping[str, ForecastRecord], rules: SignalSettings
     ) -> dict[str, float] | None:
-        """Weights of the agents by their skill; None while they weigh alike."""
+        """Weights of the agents by skill; None while they weigh the same."""
         return agent_weights(records, [one.name for one in self.agents], rules.min_outcomes)
 
     def _evidence(self, card: Card, grounds: Grounds, board: Board) -> SignalFeatures:
@@ -122,7 +122,7 @@ class SignalEvaluator:
 
 
 def usable_board(grounds: Grounds) -> Board | None:
-    """The board, if it is one to decide on."""
+    """Current board if it permits decisions."""
     try:
         return grounds.require_board()
     except UnavailableError:
@@ -130,12 +130,12 @@ def usable_board(grounds: Grounds) -> Board | None:
 
 
 def blocking_reason(symbol: str, grounds: Grounds) -> str | None:
-    """Why nothing may be bought now; None if nothing stands in the way."""
+    """Reason against a purchase now; None without one."""
     doubt = grounds.doubt(symbol)
-    told = (
+    reasons = (
         (grounds.market.is_halted(), "the exchange is not trading"),
         (doubt is not None, f"its prices are not believed: {doubt}"),
         (grounds.is_frozen(symbol), "nobody trades it"),
         (not grounds.is_tradeable(symbol), "it is not open for new positions"),
     )
-    return next((said for holds, said in told if holds), None)
+    return next((said for holds, said in reasons if holds), None)

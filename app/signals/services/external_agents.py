@@ -1,4 +1,4 @@
-"""Agents from outside: asked in threads of their own, and who does not answer in time abstains."""
+"""External agents, each in its own thread; one without an answer in time abstains."""
 
 import asyncio
 import threading
@@ -19,7 +19,7 @@ _log = structlog.get_logger("signals")
 
 @dataclass(frozen=True, slots=True)
 class ExternalVotes:
-    """What they said, by symbol and agent, on the ground of one board."""
+    """Answers by symbol and agent, on one board."""
 
     board_id: str | None = None
     answers: Mapping[str, Mapping[str, Answer]] = field(default_factory=dict)
@@ -27,17 +27,17 @@ class ExternalVotes:
 
 @dataclass(slots=True)
 class ExternalAgents:
-    """One question at a time for each: one that hangs is not asked again before it is back."""
+    """One question at a time for each agent; a hanging one gets no other meanwhile."""
 
     agents: tuple[Agent, ...]
-    _ask_in_thread: dict[str, "Future[Answer]"] = field(default_factory=dict)
+    _asked: dict[str, "Future[Answer]"] = field(default_factory=dict)
 
     @classmethod
     def from_agents(cls, agents: Iterable[Agent]) -> "ExternalAgents":
         return cls(tuple(agent for agent in agents if agent.is_outside))
 
     async def answers(self, evidence: SignalFeatures, rules: SignalSettings) -> dict[str, Answer]:
-        """By name, within `rules.agent_timeout_s` seconds; an error is an abstention too."""
+        """Answers by name within `rules.agent_timeout` seconds; an error is an abstention."""
         said = await asyncio.gather(*(self._answer(one, evidence, rules) for one in self.agents))
         return {agent.name: one for agent, one in zip(self.agents, said, strict=True)}
 
@@ -64,7 +64,7 @@ def _ask_in_thread(
     def ask() -> None:
         try:
             future.set_result(_valid_vote(agent(evidence, rules)))
-        except Exception as error:  # noqa: BLE001  # somebody else's code may raise anything
+        except Exception as error:  # noqa: BLE001  # a plug-in may raise any error
             _log.warning("agent_failed", agent=agent.name, cause=type(error).__name__)
             future.set_result(Abstention(f"it failed: {type(error).__name__}"))
 
@@ -73,7 +73,7 @@ def _ask_in_thread(
 
 
 def _valid_vote(said: object) -> Answer:
-    """What it said, if that can be a vote."""
+    """Answer of an agent, as an abstention if it is no valid vote."""
     if isinstance(said, Abstention):
         return said
     if not isinstance(said, AgentVote):

@@ -1,4 +1,4 @@
-"""Intake of signals: each is judged and stored in one transaction."""
+"""Intake of signals: each is evaluated and stored in one transaction."""
 
 import asyncio
 from dataclasses import dataclass, field, replace
@@ -22,13 +22,13 @@ from app.signals.services.signal_news import publish_signals
 from app.signals.storage.signals import Name, SignalRepository
 
 CONCURRENCY: Final = 4  # transactions at a time; signals that wait hold no connection
-MAX_WAITING: Final = 500  # each is a request that waits for its answer
+MAX_WAITING: Final = 500  # requests waiting for their answer
 _RETRY_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class IntakeResult:
-    """Signal after its intake; a repeated one of its source is not new."""
+    """Signal after its intake; `is_new` is false for a repeated delivery."""
 
     judged: EvaluatedSignal
     is_new: bool
@@ -36,7 +36,7 @@ class IntakeResult:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """Signal sent by a caller; without `render` nothing is stored under the command's key."""
+    """Signal of one caller; without `render` no response is stored for the command's key."""
 
     claim: SignalClaim
     command: Command
@@ -60,12 +60,7 @@ class SignalIntake:
         self._slots = asyncio.Semaphore(self.concurrency)
 
     async def submit(self, submission: Submission) -> CommandResult[IntakeResult]:
-        """Judges and stores the signal; an answer means that it is committed.
-
-        Raises RateLimitedError where too many wait, RefusedError for an unknown symbol,
-        ConflictError for another signal under the same name, and what `IdempotentExecutor.run`
-        raises.
-        """
+        """Take in a signal; raises its own error, and RateLimitedError when too many wait."""
         if self._waiting >= self.max_waiting:
             raise RateLimitedError(
                 Code.RATE_LIMITED,
@@ -117,7 +112,7 @@ class SignalIntake:
 
 @dataclass(slots=True)
 class _Gate:
-    """Admission of a new signal: thresholds, number of waiting signals, and the judges."""
+    """Checks of new signals: thresholds, queue and evaluator."""
 
     grounds: Grounds
     judges: SignalEvaluator
@@ -137,7 +132,7 @@ class _Gate:
         board = usable_board(self.grounds)
         may_wait = self.waiting or self.judges.needs_external_votes
         if signal.is_pending and board is not None and not may_wait:
-            return self.judges.judged(signal, self.grounds, board, self.skills)
+            return self.judges.evaluate(signal, self.grounds, board, self.skills)
         self.waiting += signal.is_pending
         return EvaluatedSignal(signal)
 

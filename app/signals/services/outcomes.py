@@ -1,4 +1,4 @@
-"""Books what came of signals once their horizon is over, and with it the skill of the agents."""
+"""Records outcomes of signals after their horizon, and the resulting skill of agents."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ from app.signals.storage.outcomes import Booking, OpenOutcome, SignalOutcomeRepo
 from app.signals.storage.signals import SignalRepository
 from app.signals.storage.statistics import SignalRecordRepository
 
-BATCH: Final = 500  # outcomes in one transaction
+BATCH: Final = 500  # outcomes per transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +41,17 @@ class BookingResult:
 
 @dataclass(frozen=True, slots=True)
 class SignalOutcomes:
-    """An outcome and what it adds to the records are one transaction: nothing counts twice."""
+    """Records each outcome and its forecast records in one transaction, so that it counts once."""
 
     database: Database
     grounds: GroundsNow
     batch: int = BATCH
 
     async def book(self) -> BookingResult:
-        """Everything whose window is over and whose prices are there.
+        """Record every outcome whose window is over and whose prices are known.
 
-        What has no price, or no median to compare with, waits for six hours and is then booked as
-        unknown. Without a market nothing is booked.
+        An outcome without a price or a median waits for six hours and is then recorded as
+        unknown. Without market data nothing is recorded.
         """
         now = self.grounds.market.as_of()
         if now is None:
@@ -82,7 +82,7 @@ class SignalOutcomes:
             bookings = await self._bookings(unit, waiting, field)
             await unit.get(SignalOutcomeRepository).book(bookings)
             await _record_outcomes(unit, waiting, bookings)
-            booked = _add_forecasts(unit, bookings, self.grounds.clock())
+            booked = _publish_outcomes(unit, bookings, self.grounds.clock())
             return BookingResult(booked.beat + booked.missed, booked.unknown)
 
         return await self.database.run(change)
@@ -90,10 +90,10 @@ class SignalOutcomes:
     async def _bookings(
         self, unit: UnitOfWork, waiting: Iterable[OpenOutcome], field: UniverseReturns
     ) -> list[Booking]:
-        """Of outcomes of one symbol whose windows overlap only the first counts.
+        """Outcomes to record; of overlapping windows of one symbol only the first counts.
 
-        They are one event: a source that says the same each minute proves nothing more. The types
-        of a source's signals have records of their own.
+        They are one event: a source that repeats itself each minute proves nothing more.
+        Each type of a source's signals has its own record.
         """
         names = {one.symbol for one in waiting}
         agents, sources = await unit.get(SignalOutcomeRepository).counted_until(names)
@@ -118,7 +118,7 @@ class SignalOutcomes:
 
 
 async def _universe_returns(unit: UnitOfWork, window: OutcomeWindow) -> UniverseReturns:
-    """What the symbols that were scored when the window began did in it."""
+    """Returns within the window of the symbols scored at its start."""
     universe = await unit.get(HourlyBarRepository).universe(window.starts_at)
     names = universe | await unit.get(SignalOutcomeRepository).symbols(window)
     listings = await unit.get(HourlyBarRepository).listings(names)
@@ -126,7 +126,7 @@ async def _universe_returns(unit: UnitOfWork, window: OutcomeWindow) -> Universe
     last = (window.ends_ms - REACH_MS - HOUR_MS, window.ends_ms)
     ids = [one.symbol_id for one in listings]
     bars = await unit.get(HourlyBarRepository).bars(ids, (ends, last))
-    # What is over has its last price somewhere within.
+    # A delisted contract has its last price within the window.
     gone = [one.symbol_id for one in listings if one.is_over]
     if gone:
         bars |= await unit.get(HourlyBarRepository).bars(gone, [(ends[0], window.ends_ms)])
@@ -141,24 +141,24 @@ async def _universe_returns(unit: UnitOfWork, window: OutcomeWindow) -> Universe
 async def _record_outcomes(
     unit: UnitOfWork, waiting: Iterable[OpenOutcome], bookings: Iterable[Booking]
 ) -> None:
-    """Adds what counts to the records of the agents that voted and of the sources."""
+    """Add counted outcomes to the records of voting agents and of sources."""
     booked = {one.signal_id: one for one in bookings}
     counted = [one.signal_id for one in booked.values() if one.counts_for_agents]
     agents: dict[str, ForecastRecord] = {}
     for signal_id, agent, probability in await unit.get(SignalRepository).forecasts(counted):
         beat = bool(booked[signal_id].outcome.beat)
-        agents[agent] = agents.get(agent, ForecastRecord()).told(probability, beat)
+        agents[agent] = agents.get(agent, ForecastRecord()).add_forecast(probability, beat)
     sources: dict[SourceKey, ForecastRecord] = {}
     for one in waiting:
         booking, key = booked[one.signal_id], (one.source, one.type)
         right = outcome_matches(one.direction, bool(booking.outcome.beat))
         if booking.counts_for_source and right is not None:
             said = clip_probability(claimed_probability(one.strength, one.confidence))
-            sources[key] = sources.get(key, ForecastRecord()).told(said, right)
+            sources[key] = sources.get(key, ForecastRecord()).add_forecast(said, right)
     await unit.get(SignalRecordRepository).add(agents, sources)
 
 
-def _add_forecasts(
+def _publish_outcomes(
     unit: UnitOfWork, bookings: Iterable[Booking], at: datetime
 ) -> SignalOutcomesBooked:
     found = Counter(one.outcome.beat for one in bookings)

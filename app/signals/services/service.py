@@ -1,4 +1,4 @@
-"""Signals: taken in once, judged at once or from the queue, listed, tried again, cleared away."""
+"""Signal use cases: submit, evaluate, list, retry and clean up."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ Position = tuple[datetime, str]
 
 @dataclass(frozen=True, slots=True)
 class RequeueResult:
-    """What became of those that had failed."""
+    """Numbers of requeued and expired signals."""
 
     queued: int
     expired: int
@@ -43,7 +43,7 @@ class CleanupResult:
 
 @dataclass(frozen=True, slots=True)
 class SignalStatistics:
-    """`weights` are those of now, None while all agents weigh the same."""
+    """Counts and records; `weights` are the current ones, None while all agents weigh the same."""
 
     counts: SignalCounts
     outcomes: OutcomeCounts
@@ -54,14 +54,14 @@ class SignalStatistics:
 
 @dataclass(frozen=True, slots=True)
 class SignalService:
-    """Signal submission, evaluation and listing; a signal and its verdict are stored together."""
+    """Signal submission, evaluation and listing; signal and consensus are stored together."""
 
     database: Database
     grounds: GroundsNow
     idempotency: IdempotentExecutor
     new_id: NewId
     judges: SignalEvaluator = field(default_factory=SignalEvaluator)
-    batch: int = BATCH  # as many are judged in one transaction
+    batch: int = BATCH  # evaluations per transaction
     max_waiting: int = MAX_WAITING  # submissions that wait for their transaction
     _intake: SignalIntake = field(init=False)
 
@@ -78,18 +78,18 @@ class SignalService:
     async def submit(
         self, claim: SignalClaim, command: Command, render: Render[IntakeResult] | None = None
     ) -> CommandResult[IntakeResult]:
-        """The signal, judged at once where that can be and none waits before it.
+        """Store a signal and evaluate it at once if no earlier one waits.
 
-        The same one of the same source again is the one that there is. Raises RefusedError
+        A repeated delivery returns the existing signal. Raises RefusedError
         (validation_failed, signal_expired, symbol_unknown, symbol_ambiguous), ConflictError
         (signal_conflict) and RateLimitedError.
         """
         return await self._intake.submit(Submission(claim, command, render))
 
     async def evaluate_pending(self, limit: int | None = None) -> int:
-        """Judges the oldest that wait; how many have left the queue.
+        """Evaluate the oldest waiting signals; returns the number that left the queue.
 
-        Without a board to decide on they wait on, up to their end.
+        Without a usable board they keep waiting until they expire.
         """
         most = self.batch if limit is None else limit
         asked = await self._asked(most) if self.judges.needs_external_votes else ExternalVotes()
@@ -107,7 +107,7 @@ class SignalService:
         return await self.database.run(change)
 
     async def _asked(self, limit: int) -> ExternalVotes:
-        """What agents from outside say of the oldest that wait; nothing is locked meanwhile."""
+        """Answers of external agents about the oldest waiting signals; holds no lock."""
         async with self.database.read() as unit:
             waiting = await unit.get(SignalRepository).pending(limit)
             grounds = self.grounds(await unit.get(ConfigurationRepository).current())
@@ -115,9 +115,9 @@ class SignalService:
         return ExternalVotes() if board is None else await self.judges.ask(waiting, grounds, board)
 
     async def clear_queue(self) -> int:
-        """Judges until nothing waits that can be; how many have left the queue.
+        """Evaluate all waiting signals that can be; returns the number that left the queue.
 
-        Where nothing waits nothing is written.
+        Without waiting signals nothing is written.
         """
         done = 0
         while True:
@@ -130,25 +130,25 @@ class SignalService:
                 return done
 
     async def get(self, signal_id: str) -> EvaluatedSignal:
-        """Raises NotFoundError."""
+        """Signal by id; raises NotFoundError."""
         async with self.database.read() as unit:
             return await unit.get(SignalRepository).one(signal_id)
 
     async def pending(self, limit: int, after: Position | None = None) -> tuple[Signal, ...]:
-        """What waits, the oldest first; `after` is (received_at, signal_id) of the last seen."""
+        """Waiting signals, oldest first; `after` is (received_at, signal_id) of the last seen."""
         async with self.database.read() as unit:
             return await unit.get(SignalRepository).pending(limit, after)
 
     async def processed(
         self, hours: int, limit: int, before: Position | None = None
     ) -> tuple[EvaluatedSignal, ...]:
-        """What has left the queue within the last `hours`, the last first."""
+        """Signals that left the queue within the last `hours`, newest first."""
         since = self.grounds.clock() - timedelta(hours=hours)
         async with self.database.read() as unit:
             return await unit.get(SignalRepository).processed(since, limit, before)
 
     async def statistics(self, days: int) -> SignalStatistics:
-        """Counts of the signals that came in within the last `days`; records are of all time."""
+        """Counts of the signals received within the last `days`; records are of all time."""
         since = self.grounds.clock() - timedelta(days=days)
         async with self.database.read() as unit:
             rules = (await unit.get(ConfigurationRepository).current()).signals
@@ -164,7 +164,7 @@ class SignalService:
     async def reprocess_failed(
         self, max_retries: int, command: Command, render: Render[RequeueResult] | None = None
     ) -> CommandResult[RequeueResult]:
-        """Those that nobody could judge, back in the queue unless tried again so often already."""
+        """Requeue signals that could not be evaluated, up to a number of attempts."""
 
         async def change(unit: UnitOfWork) -> RequeueResult:
             now = self.grounds.clock()
@@ -183,9 +183,9 @@ class SignalService:
     async def cleanup(
         self, older_than: timedelta, command: Command, render: Render[CleanupResult] | None = None
     ) -> CommandResult[CleanupResult]:
-        """Ends what is over (up to 1000); drops what was rejected, expired or failed before.
+        """Expire overdue signals (up to 1000); delete older rejected, expired or failed ones.
 
-        What was approved stays: effects rest on it.
+        Approved signals stay: effects refer to them.
         """
 
         async def change(unit: UnitOfWork) -> CleanupResult:
@@ -194,7 +194,7 @@ class SignalService:
         return await self.idempotency.run(command, change, render)
 
     async def forget_old(self, older_than: timedelta) -> int:
-        """The same, unasked; how many were dropped."""
+        """Scheduled cleanup; returns the number of deleted signals."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
             return (await self._cleared(unit, older_than)).removed
 
@@ -221,4 +221,4 @@ class SignalService:
             if ended is not signal:
                 yield EvaluatedSignal(ended)
             elif board is not None and self.judges.has_all_votes(signal, board, asked):
-                yield self.judges.judged(signal, grounds, board, skills, asked)
+                yield self.judges.evaluate(signal, grounds, board, skills, asked)

@@ -1,4 +1,4 @@
-"""Events that are published about signals."""
+"""Publishes changes of signals as events."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -9,7 +9,7 @@ from app.signals.domain.events import SignalChanged
 
 
 def publish_signals(unit: UnitOfWork, changed: Iterable[EvaluatedSignal], at: datetime) -> None:
-    """Announces each signal in the state that it has now."""
+    """Publish the current state of each signal after the commit."""
     for one in changed:
         signal, verdict = one.signal, one.verdict
         evaluation = None if verdict is None else verdict.evaluation

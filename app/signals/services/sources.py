@@ -1,4 +1,4 @@
-"""Our own sources of signals: asked after each new board, and what they say is sent once."""
+"""Built-in and plug-in signal sources: polled after each new board, each signal sent once."""
 
 import asyncio
 from collections.abc import Sequence
@@ -29,13 +29,13 @@ _log = structlog.get_logger("signals")
 
 
 class SignalSource(Protocol):
-    """`name` is that of its signals, up to 64 characters, and of its switch in the settings."""
+    """Source of signals; `name` (up to 64 characters) is also its switch in the settings."""
 
     @property
     def name(self) -> str: ...
 
     async def ideas(self, seen: SourceInput) -> Sequence[GeneratedSignal]:
-        """What it has to say now; it may say the same again."""
+        """Current signals; repeated ones are allowed."""
         ...
 
 
@@ -58,7 +58,7 @@ BUILT_IN: Final[tuple[SignalSource, ...]] = (TechnicalSource(), FundamentalSourc
 
 @dataclass(slots=True)
 class SignalSources:
-    """A source that fails or takes too long says nothing, and the others go on."""
+    """Polls all sources; one that fails or takes too long is skipped."""
 
     signals: SignalService
     sources: tuple[SignalSource, ...] = BUILT_IN
@@ -67,10 +67,10 @@ class SignalSources:
     _sent: frozenset[tuple[str, str]] = field(default=frozenset(), init=False)
 
     async def look(self) -> int:
-        """Asks each source that is on about the newest board; how many signals are new.
+        """Poll each enabled source about the newest board; returns the number of new signals.
 
-        A board is looked at once: after a restart it may be looked at again, and the names of the
-        signals see to it that none is there twice.
+        A board is polled once. After a restart it may be polled again; the ids of the
+        signals prevent duplicates.
         """
         async with self.signals.database.read() as unit:
             configuration = await unit.get(ConfigurationRepository).current()
@@ -94,12 +94,12 @@ class SignalSources:
         try:
             async with asyncio.timeout(self.timeout_s):
                 return await source.ideas(seen)
-        except Exception as error:  # noqa: BLE001  # somebody else's code may raise anything
+        except Exception as error:  # noqa: BLE001  # a plug-in may raise any error
             _log.warning("source_failed", source=source.name, cause=type(error).__name__)
             return ()
 
     async def _send(self, name: str, ideas: Sequence[GeneratedSignal]) -> int:
-        """Raises RateLimitedError where too many wait: the board is looked at again later."""
+        """Send signals; raises RateLimitedError when too many wait, to poll again later."""
         new = 0
         for idea in ideas:
             if (name, idea.key) in self._sent:
@@ -110,7 +110,7 @@ class SignalSources:
             except RateLimitedError:
                 raise
             except (ConflictError, RefusedError) as error:
-                # Bars may be corrected after the fact: what was said first stands.
+                # Bars may be corrected later: the first signal stands.
                 _log.info("idea_refused", source=name, symbol=idea.symbol, code=error.code.value)
                 continue
             new += taken is not None and taken.is_new

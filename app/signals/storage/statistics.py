@@ -1,4 +1,4 @@
-"""Counts of signals and votes since a moment."""
+"""SQL counts of signals and votes, and forecast records."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ from app.signals.storage.tables import signal_records as table
 
 @dataclass(frozen=True, slots=True)
 class SignalCountRepository:
-    """Read only."""
+    """Read-only counts."""
 
     connection: AsyncConnection
 
     async def since(self, since: datetime) -> SignalCounts:
-        """Of the signals received since then."""
+        """Counts of the signals received since then."""
         by_source: dict[str, dict[str, int]] = {}
         states = (
             select(signals.c.source, signals.c.state, func.count().label("number"))
@@ -54,7 +54,7 @@ class SignalCountRepository:
         return SignalCounts(sources, judged, agents)
 
     async def queue(self) -> SignalQueue:
-        """What waits now."""
+        """Number and age of waiting signals."""
         state = signals.c.state
         waits = state.in_([one.value for one in PENDING])
         wanted = select(
@@ -145,7 +145,7 @@ class SignalRecordRepository:
         agents: Mapping[str, ForecastRecord],
         sources: Mapping[SourceKey, ForecastRecord] = _NONE,
     ) -> None:
-        """Adds new outcomes to those that are there."""
+        """Add new outcomes to the stored records."""
         gathered = [
             *((ForecastKind.AGENT, name, "", record) for name, record in sorted(agents.items())),
             *((ForecastKind.SOURCE, *key, record) for key, record in sorted(sources.items())),

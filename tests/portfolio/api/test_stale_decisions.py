@@ -20,7 +20,8 @@ from app.portfolio.api import proposal_routes as portfolio_proposals
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
 from app.portfolio.api import rebalance_run_routes as portfolio_rebalances
 from app.trading.api import routes as portfolio_trading
-from app.workers.runs import activities, runs
+from app.workers.activities import activities
+from app.workers.runs import runs
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk
 from tests.support.harness import PREFIX, serve
 from tests.support.judging import problem

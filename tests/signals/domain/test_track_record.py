@@ -27,7 +27,7 @@ def planted(outcomes: int, seed: int = 5) -> dict[str, ForecastRecord]:
         came = draw.random() < 0.5
         lean = 0.25 if came == (draw.random() < 0.8) else -0.25  # right four times in five
         said = {"skilled": 0.5 + lean, "random": draw.uniform(0.3, 0.7), "inverted": 0.5 - lean}
-        found = {name: found[name].told(said[name], came) for name in names}
+        found = {name: found[name].add_forecast(said[name], came) for name in names}
     return found
 
 
@@ -50,7 +50,7 @@ def test_until_skill_is_known_nobody_has_a_weight() -> None:
     assert agent_weights(planted(LEAST - 1), agents, LEAST) is None
     assert agent_weights(planted(LEAST), agents, LEAST) is not None
     assert agent_weights({"inverted": planted(200)["inverted"]}, ("inverted",), LEAST) is None
-    one = planted(200) | {"random": ForecastRecord().told(0.98, True)}
+    one = planted(200) | {"random": ForecastRecord().add_forecast(0.98, True)}
     assert agent_weights(one, agents, LEAST) == {"skilled": 1.0}, "one lucky guess is no skill"
     assert agent_weights(planted(200), ("random", "new"), LEAST) in (None, {"random": 1.0})
 
@@ -59,7 +59,7 @@ def test_until_skill_is_known_nobody_has_a_weight() -> None:
 def test_a_record_knows_the_brier_score_of_what_it_was_told(said: list[tuple[float, bool]]) -> None:
     record = ForecastRecord()
     for probability, came in said:
-        record = record.told(probability, came)
+        record = record.add_forecast(probability, came)
     probabilities, outcomes = zip(*said, strict=True)
     assert record.brier == pytest.approx(brier_score(probabilities, outcomes), abs=1e-12)
     assert (record.outcomes, record.came) == (len(said), sum(outcomes))
@@ -70,10 +70,10 @@ def test_calibration_compares_what_was_said_with_what_came() -> None:
     record = ForecastRecord()
     assert (record.brier, record.calibration_error, record.skill) == (None, None, 0.0)
     for came in (True, True, True, False):
-        record = record.told(0.75, came)
+        record = record.add_forecast(0.75, came)
     assert record.calibration_error == 0.0
     for _ in range(4):
-        record = record.told(1.0, False)
+        record = record.add_forecast(1.0, False)
     assert record.calibration_error == 0.5
     assert [one.number for one in record.bins] == [7, 9]
 

@@ -39,7 +39,9 @@ def agent(judge: Judge, name: str = "news") -> Agent:
 
 
 async def answer(judge: Judge, rules: SignalSettings = RULES) -> AgentVote | Abstention:
-    return (await ExternalAgents.among([*AGENTS, agent(judge)]).answers(evidence(), rules))["news"]
+    return (await ExternalAgents.from_agents([*AGENTS, agent(judge)]).answers(evidence(), rules))[
+        "news"
+    ]
 
 
 def raising(*_: object) -> AgentVote:
@@ -75,7 +77,7 @@ async def test_who_does_not_answer_in_time_abstains_and_is_not_asked_again_meanw
         gate.wait(60.0)
         return SURE
 
-    outside = ExternalAgents.among([agent(hung), agent(lambda *_: SURE, "quick")])
+    outside = ExternalAgents.from_agents([agent(hung), agent(lambda *_: SURE, "quick")])
     hasty = replace(RULES, agent_timeout_s=0.2)
     late = await outside.answers(evidence(), hasty)
     assert late["news"] == Abstention("it did not answer within 0.2 s")

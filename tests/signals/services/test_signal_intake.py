@@ -149,10 +149,10 @@ async def test_of_one_key_at_once_all_hear_the_first_answer_and_a_refusal_gives_
 
 async def test_one_that_breaks_the_judges_takes_nobody_with_it(desk: Desk) -> None:
     class Stumbling(SignalEvaluator):
-        def judged(self, signal: Any, *given: Any) -> EvaluatedSignal:
+        def evaluate(self, signal: Any, *given: Any) -> EvaluatedSignal:
             if signal.claim.symbol == SYMBOLS[3]:
                 raise ZeroDivisionError
-            return super().judged(signal, *given)
+            return super().evaluate(signal, *given)
 
     desk.signals = replace(desk.signals, judges=Stumbling())
     found = await sent(desk, *(claim(symbol) for symbol in SYMBOLS[:6]))

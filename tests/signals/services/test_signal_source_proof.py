@@ -42,7 +42,7 @@ async def test_a_source_with_few_right_outcomes_cannot_approve_itself(
     sure = claim(strength=1.0, confidence=1.0)
     right = ForecastRecord()
     for _ in range(outcomes):
-        right = right.told(1.0, True)
+        right = right.add_forecast(1.0, True)
     async with desk.database.write() as unit:
         await unit.get(SignalRecordRepository).add({}, {(sure.source, sure.type): right})
     taken = await replace(desk.signals, judges=SignalEvaluator(AGENTS)).submit(sure, WHO)

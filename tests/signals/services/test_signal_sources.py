@@ -38,7 +38,7 @@ def crowded(desk: Desk, run_id: str = "board-1") -> None:
     cards = []
     for at, one in enumerate(board.cards):
         readings = tuple(
-            replace(reading, raw=-0.6 + 0.01 * (at % 5))
+            reading._replace(raw=-0.6 + 0.01 * (at % 5))
             if reading.name == "funding_rate" and one.symbol != BEST
             else reading
             for reading in one.factors

@@ -82,7 +82,7 @@ async def test_what_was_not_committed_is_judged_by_the_next(desk: Desk) -> None:
         pass
 
     class Dying(SignalEvaluator):
-        def judged(self, *_: Any) -> Any:
+        def evaluate(self, *_: Any) -> Any:
             raise DiedError
 
     dying = replace(desk.signals, judges=Dying())
