@@ -92,7 +92,7 @@ def _fields(value: Any) -> dict[str, object]:
 
 
 def board_hash(board: Board) -> str:
-    """SHA-256 (hex) over everything that a board says; not which run it was and how long it took.
+    """SHA-256 (hex) of a board without its run, its sequence number and its duration.
 
     Scores count to the last bit."""
     said = {name: value for name, value in _fields(board).items() if name not in _OF_THE_RUN}
