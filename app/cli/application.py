@@ -19,7 +19,7 @@ from app.cli.scoring import convert, explain, score, sync
 from app.cli.service import serve
 from app.cli.tape import tape
 from app.cli.watch import watch
-from app.container import code_version
+from app.container.runtime_values import code_version
 
 _EPILOG = (
     "Exit codes: 0 done, 1 refused by the service (its problem code is printed), 2 wrong usage, "

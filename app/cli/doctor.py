@@ -20,7 +20,7 @@ from app.cli.doctor_checks import Check, Verdict
 from app.cli.doctor_service import checked
 from app.cli.exits import CommandError, Exit, exit_of
 from app.cli.output import HERE, AsJson, Output, Url, reporting, table
-from app.container import utc_now
+from app.container.runtime_values import utc_now
 from app.foundation.data_status import DataSource
 from app.foundation.errors import ServiceError
 from app.foundation.sql import migrations

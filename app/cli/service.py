@@ -20,7 +20,7 @@ from app.cli.configuration import read_settings
 from app.cli.exits import CommandError, Exit, exit_of
 from app.cli.output import reporting
 from app.cli.tape_beside import halved, record_beside, refuse_existing
-from app.container import new_id
+from app.container.runtime_values import new_id
 from app.foundation.errors import ServiceError
 from app.foundation.http.server import (
     LoopErrorHandler,

@@ -15,9 +15,8 @@ from app.cli.configuration import read_settings
 from app.cli.exits import CommandError, Exit
 from app.cli.output import AsJson, Output, reporting
 from app.configuration.domain.model import Configuration
-from app.container import utc_now
-from app.container.tape import Around, Ears, ReplayResult, record, replay
-from app.container.tape_settings import settings_in_force
+from app.container.runtime_values import utc_now
+from app.container.tape import Around, Ears, ReplayResult, record, replay, settings_in_force
 from app.foundation.errors import ServiceError
 from app.research.domain.recording import BoardLine, Step, TapeError
 from app.telemetry.logging import configure_logging

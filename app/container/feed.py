@@ -27,9 +27,8 @@ from app.operations.domain.event_codec import understood
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.services.rescoring import Rescoring
 from app.settings import Role
-from app.workers.alert_reactions import ALERT_REACTIONS
-from app.workers.drift_reactions import DRIFT_REACTIONS
 from app.workers.feed import FEED, FeedDuty, Sharing
+from app.workers.reactions import ALERT_REACTIONS, DRIFT_REACTIONS
 from app.workers.schedule import ASKING_S, ScheduledTask, Tasks, begin, begin_feed
 from app.workers.streaming import SILENT_S
 from app.workers.supervisor import Heartbeat, Supervisor, Work

@@ -23,7 +23,7 @@ from app.configuration.domain.document import as_document
 from app.configuration.domain.model import Configuration, IntervalSettings
 from app.configuration.domain.sections import Family
 from app.configuration.storage.configuration import ConfigurationRepository
-from app.container.tape_settings import settings_in_force
+from app.container.tape import settings_in_force
 from app.foundation.errors import UnavailableError
 from app.foundation.sql.database import Database
 from app.operations.storage import preparation

@@ -29,8 +29,7 @@ from app.market.services.stream_consumer import StreamedMarket
 from app.my_symbols import MySymbolsServiceV2
 from app.scoring.domain.events import ScoresUpdated
 from app.settings import Role
-from app.workers.alert_reactions import ALERT_REACTIONS, alert_reactions
-from app.workers.drift_reactions import DRIFT_REACTIONS, drift_reactions
+from app.workers.reactions import ALERT_REACTIONS, DRIFT_REACTIONS, alert_reactions, drift_reactions
 from app.workers.schedule import ASKING_S, FIRST_FILL
 from app.workers.supervisor import CHECK_INTERVAL_S, Heartbeat, Supervisor
 from tests.operations.api.test_system import opened
