@@ -58,12 +58,12 @@ class ComponentOut(Out):
 
 
 class LevelOut(Out):
-    """How often, of all looks in a window, it was well."""
+    """Share of the samples in a window in which the service level held."""
 
     name: str = Field(examples=["feed_uptime", "decision_freshness"])
     window_s: int
-    share: Share | None = Field(description="Null before the first look.")
-    looks: int
+    share: Share | None = Field(description="Null before the first sample.")
+    samples: int
 
 
 class BufferOut(Out):
@@ -73,17 +73,17 @@ class BufferOut(Out):
     dropped: int | None = Field(description="Null where nothing is ever dropped.")
 
 
-class FlowOut(Out):
+class ThroughputOut(Out):
     name: str = Field(examples=["requests"])
     per_minute: float | None = Field(description="Of the last minute; null before that is known.")
 
 
-class VitalsOut(Out):
-    """Of the process that answers."""
+class ProcessMetricsOut(Out):
+    """Memory, buffers and throughput of the process that answers."""
 
     memory_bytes: int | None = Field(description="Null where the system does not tell.")
     buffers: list[BufferOut]
-    throughput: list[FlowOut]
+    throughput: list[ThroughputOut]
 
 
 class HealthOut(Freshness):
@@ -93,7 +93,7 @@ class HealthOut(Freshness):
     mode: Mode
     components: list[ComponentOut]
     service_levels: list[LevelOut] = Field(description="Since the start of this process.")
-    vitals: VitalsOut
+    process: ProcessMetricsOut
 
     @classmethod
     def of(cls, health: Health) -> Self:
@@ -102,7 +102,7 @@ class HealthOut(Freshness):
             mode=health.mode,
             components=[ComponentOut.model_validate(part) for part in health.components],
             service_levels=[LevelOut.model_validate(one) for one in health.levels],
-            vitals=VitalsOut.model_validate(health.vitals),
+            process=ProcessMetricsOut.model_validate(health.process),
             as_of=health.as_of,
             data_source=health.data_source,
             data_status=health.data_status,

@@ -21,7 +21,7 @@ class ConnectionOut(Out):
     since_s: float = Field(description="Seconds in this phase.")
     topics: int
     active_topics: int = Field(description="Acknowledged, and nothing of them was missed.")
-    silent_s: float | None = Field(description="Since its last frame; null while it is not open.")
+    seconds_since_last_message: float | None = Field(description="Null while it is not open.")
 
 
 class StreamOut(Out):
@@ -31,11 +31,13 @@ class StreamOut(Out):
     connections: list[ConnectionOut]
     topics: int = Field(description="Asked for.")
     active_topics: int
-    last_message_s: float | None = Field(description="Since the last message; null before one.")
+    seconds_since_last_message: float | None = Field(description="Null before the first.")
     messages: int
     dropped: dict[str, int] = Field(description="Messages that were not taken, by reason.")
     failures: dict[str, int] = Field(description="Connections that were lost, by reason.")
-    rotations: int = Field(description="Connections replaced before their day was over.")
+    reconnects_planned: int = Field(
+        description="Connections replaced before the exchange ends them."
+    )
 
     @classmethod
     def of(cls, report: StreamReport | None) -> Self | None:
@@ -48,9 +50,9 @@ class StreamOut(Out):
             connections=[ConnectionOut.model_validate(line) for line in facts.lines],
             topics=facts.topics,
             active_topics=facts.active_topics,
-            last_message_s=facts.last_message_s,
+            seconds_since_last_message=facts.seconds_since_last_message,
             messages=facts.messages,
             dropped=dict(facts.dropped),
             failures=dict(facts.failures),
-            rotations=facts.rotations,
+            reconnects_planned=facts.reconnects_planned,
         )

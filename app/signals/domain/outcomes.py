@@ -56,7 +56,7 @@ class Outcome:
     beat: bool | None = None
     gain: float | None = None  # of the symbol, as a fraction
     median: float | None = None  # of the universe
-    names: int | None = None  # whose median it is
+    universe_size: int | None = None  # whose median it is
     reason: str | None = None
 
     def unknown(self, reason: str, at: datetime) -> "Outcome":
@@ -69,7 +69,7 @@ class Field:
 
     gains: Mapping[str, float]  # fractions by symbol, also of symbols outside of the universe
     median: float | None
-    names: int  # of the universe that have a return
+    universe_size: int  # of the universe that have a return
 
     @classmethod
     def of(cls, gains: Mapping[str, float], universe: Iterable[str]) -> "Field":
@@ -88,13 +88,13 @@ class Field:
             return None
         return replace(
             outcome, booked_at=at, beat=is_above(gain, self.median), gain=gain, median=self.median,
-            names=self.names,
+            universe_size=self.universe_size,
         )  # fmt: skip
 
     def why_unknown(self, symbol: str) -> str:
         """For people; of an outcome that is not decided."""
         if self.median is None:
-            return f"only {self.names} symbols have a return"
+            return f"only {self.universe_size} symbols have a return"
         return f"there is no price of {symbol}"
 
 
