@@ -41,7 +41,7 @@ def _levels(health: Mapping[str, Any]) -> str:
     """The service levels that are known, as people read them."""
     known = [one for one in health["service_levels"] if one["share"] is not None]
     shown = [
-        f"{one['name']} {100 * one['share']:.2f} % of {one['looks']} looks within"
+        f"{one['name']} {100 * one['share']:.2f} % of {one['samples']} samples within"
         f" {one['window_s']} s"
         for one in known
     ]

@@ -118,7 +118,7 @@ def _refusals(findings: Findings) -> Any:
             one["symbol"],
             number(one["score"], 4),
             one["reason"],
-            one["against"],
+            one["conflicting_symbol"],
             number(one["correlation"]),
         )
         for one in refused[:_MOST_REFUSED]

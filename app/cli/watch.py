@@ -14,7 +14,7 @@ from app.cli.output import HERE, Output, Url, reporting
 from app.foundation.http.errors import PREFIX
 
 TOPICS: Final = (
-    "portfolio_change", "alert", "rebalance", "job", "configuration", "board", "mode",
+    "portfolio_change", "alert", "rebalance", "job", "configuration", "scoring_run", "mode",
 )  # fmt: skip
 SILENCE_S: Final = 45.0  # three heartbeats
 _AGAIN_S: Final = 2.0

@@ -189,15 +189,15 @@ def test_a_service_that_runs_says_which_part_is_ill_since_when_and_what_is_next(
         "next_step": "tries again in 3 s",
     }
     levels = [
-        {"name": "feed_uptime", "window_s": 3600, "share": 0.9987, "looks": 9},
-        {"name": "feed_uptime", "window_s": 86400, "share": None, "looks": 0},
+        {"name": "feed_uptime", "window_s": 3600, "share": 0.9987, "samples": 9},
+        {"name": "feed_uptime", "window_s": 86400, "share": None, "samples": 0},
     ]
     health = {"status": "down", "mode": "FROZEN", "service_levels": levels}
     with answering(200, json.dumps({**health, "components": [well, ill]}).encode()) as (url, asked):
         _, checks = _asked(MYSYMBOLS_URL=url, MYSYMBOLS_HTTP__PORT="sesame")
     assert [one[1] for one in asked] == ["/api/symbol-mgmt/health"]
     assert checks["service"]["verdict"] == Verdict.WARNING
-    assert "FROZEN; feed_uptime 99.87 % of 9 looks within 3600 s" in checks["service"]["detail"]
+    assert "FROZEN; feed_uptime 99.87 % of 9 samples within 3600 s" in checks["service"]["detail"]
     part = checks["service:exchange"]
     assert part["advice"] == "tries again in 3 s"
     since = "down since 2026-01-02T03:04:00Z"

@@ -145,7 +145,7 @@ def is_streamed(status: dict[str, Any]) -> bool:
     return bool(
         stream["mode"] == "stream"
         and stream["topics"] == stream["active_topics"] > 0
-        and stream["last_message_s"] is not None
+        and stream["seconds_since_last_message"] is not None
         and status["feed"]["stage"] == "complete"
     )
 

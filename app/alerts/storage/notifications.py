@@ -207,7 +207,7 @@ class NotificationRepository:
         await self._set(
             [delivery.id],
             state=state.value,
-            tries=delivery.tries + 1,
+            attempts=delivery.attempts + 1,
             next_try_at=next_try_at,
             claimed_until=None,
             error=error[:255],
@@ -285,7 +285,7 @@ def _delivery(row: Row[Any]) -> Delivery:
         channel_id=row.channel_id,
         notice=Notice(kind=NoticeKind(row.kind), key=row.key, event=row.event, **shared),
         state=DeliveryState(row.state),
-        tries=row.tries,
+        attempts=row.tries,
         created_at=row.created_at,
         next_try_at=row.next_try_at,
         delivered_at=row.delivered_at,

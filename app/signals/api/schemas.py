@@ -109,7 +109,7 @@ class OutcomeOut(Out):
     outperformed_median: bool | None = Field(description="Null while it is not known.")
     gain: float | None = Field(description="Of the symbol, as a fraction.")
     median: float | None = Field(description="Of the universe, as a fraction.")
-    names: int | None = Field(description="Symbols whose median it is.")
+    universe_size: int | None = Field(description="Symbols whose median it is.")
     reason: str | None = Field(description="Why it stays unknown.")
 
     @classmethod
@@ -121,7 +121,7 @@ class OutcomeOut(Out):
             outperformed_median=outcome.beat,
             gain=outcome.gain,
             median=outcome.median,
-            names=outcome.names,
+            universe_size=outcome.universe_size,
             reason=outcome.reason,
         )
 
