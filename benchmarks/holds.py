@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.cli.heap import brief_collections
-from app.cli.local_exchange import ExchangeChoice, exchange_beside
+from app.cli.programs.local_exchange import ExchangeChoice, exchange_beside
 from app.main import create_app
 from app.settings import DatabaseSettings, KucoinSettings, LogSettings, Settings
 from benchmarks.rows import Row, note

@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from app.cli.local_exchange import ExchangeChoice, exchange_beside
+from app.cli.programs.local_exchange import ExchangeChoice, exchange_beside
 from benchmarks.http_load import Make, Pace, Run, Taken, flat_out, once, paced, request
 from benchmarks.http_plan import (
     GOAL_MS,

@@ -15,9 +15,9 @@ import pytest
 import typer
 import yaml
 
-from app.cli import sandbox as sandbox_command
 from app.cli.application import application
-from app.cli.exits import Exit
+from app.cli.exit_codes import ExitCode
+from app.cli.programs import sandbox as sandbox_command
 from app.foundation.http.errors import PREFIX
 from app.settings import CLIENT_VARIABLES, Settings, known_variables
 from tests.cli.command import here
@@ -371,7 +371,7 @@ def test_the_endpoints_of_the_readme_are_those_of_the_service() -> None:
 
 def test_the_exit_codes_of_the_readme_are_those_of_the_program() -> None:
     told = {int(code) for code in re.findall(r"^\| (\d+) \| ", README, re.MULTILINE)}
-    assert told == {int(code) for code in Exit}
+    assert told == {int(code) for code in ExitCode}
 
 
 def test_the_commands_of_the_readme_exist() -> None:

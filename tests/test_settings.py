@@ -3,7 +3,7 @@
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from app.cli.configuration import read_settings
+from app.cli.programs.settings import read_settings
 from app.foundation.data_status import DataSource
 from app.settings import (
     FeedSettings,

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from app.cli.exits import CommandError, Exit
+from app.cli.exit_codes import CommandError, ExitCode
 from app.foundation.http.errors import PREFIX
 from app.foundation.http.middleware import MODE
 
@@ -20,7 +20,7 @@ _CONNECT_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CliResponse:
     """What the service said: the text as it came, and the document with exact numbers."""
 
     status: int
@@ -35,7 +35,7 @@ class Client:
     url: str = DEFAULT_URL
     timeout_s: float = 120.0
 
-    async def get(self, path: str, **query: str | int) -> Answer:
+    async def get(self, path: str, **query: str | int) -> CliResponse:
         return await self.call("GET", path, query=query)
 
     async def post(
@@ -44,7 +44,7 @@ class Client:
         body: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
         prefer: str | None = None,
-    ) -> Answer:
+    ) -> CliResponse:
         return await self.call(
             "POST", path, body=body or {}, idempotency_key=idempotency_key, prefer=prefer
         )
@@ -58,7 +58,7 @@ class Client:
         body: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
         prefer: str | None = None,
-    ) -> Answer:
+    ) -> CliResponse:
         """The answer of a 2xx. Raises CommandError for everything else."""
         wanted = {"Idempotency-Key": idempotency_key, "Prefer": prefer}
         headers = {name: value for name, value in wanted.items() if value}
@@ -75,7 +75,7 @@ class Client:
                 return understood(response, text, self.url)
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
             raise CommandError(
-                Exit.USAGE, "invalid_url", f"{self.url!r} is not an address such as {DEFAULT_URL}."
+                ExitCode.USAGE, "invalid_url", f"{self.url!r} is not an address such as {DEFAULT_URL}."
             ) from None
         except (aiohttp.ClientError, TimeoutError, UnicodeDecodeError) as error:
             raise unreachable(self.url, error) from None
@@ -89,14 +89,14 @@ def segment(text: str) -> str:
 def unreachable(url: str, error: Exception) -> CommandError:
     """Nobody answers, or not as a service does."""
     return CommandError(
-        Exit.UNAVAILABLE,
+        ExitCode.UNAVAILABLE,
         "service_unreachable",
         f"No answer from {url} ({type(error).__name__}). Is it running? "
         "Start it with `my-symbols serve` or name another with --url or MYSYMBOLS_URL.",
     )
 
 
-def understood(response: aiohttp.ClientResponse, text: str, url: str) -> Answer:
+def understood(response: aiohttp.ClientResponse, text: str, url: str) -> CliResponse:
     """The answer of a 2xx. Raises CommandError for everything else.
 
     Others, exchanges among them, answer with JSON and have errors with a `code`, too.
@@ -105,7 +105,7 @@ def understood(response: aiohttp.ClientResponse, text: str, url: str) -> Answer:
     document = said(text)
     # Ours alone says with every answer what it still decides.
     if 200 <= status < 300 and document is not None and MODE.decode() in response.headers:
-        return Answer(status, text, document)
+        return CliResponse(status, text, document)
     code = None if document is None else document.get("code")
     if response.content_type == _PROBLEM and isinstance(code, str):
         problem = json.loads(text)
@@ -116,7 +116,7 @@ def understood(response: aiohttp.ClientResponse, text: str, url: str) -> Answer:
 def not_ours(status: int, url: str) -> CommandError:
     """Somebody answers there, and it is not this service."""
     return CommandError(
-        Exit.INTERNAL,
+        ExitCode.INTERNAL,
         "not_our_service",
         f"{url} answered {status} with something that is not an answer of this service.",
     )
@@ -139,14 +139,14 @@ class _Said(dict[str, Any]):
 
     def __missing__(self, key: str) -> Any:
         raise CommandError(
-            Exit.INTERNAL,
+            ExitCode.INTERNAL,
             "unknown_answer",
             f"The answer has no `{key}`: the service is of another version than this command.",
         )
 
 
-def exit_of(status: int) -> Exit:
+def exit_of(status: int) -> ExitCode:
     """How a command ends that was answered with `status`."""
     if status in _UNAVAILABLE:
-        return Exit.UNAVAILABLE
-    return Exit.REFUSED if 400 <= status < 500 else Exit.INTERNAL
+        return ExitCode.UNAVAILABLE
+    return ExitCode.REFUSED if 400 <= status < 500 else ExitCode.INTERNAL

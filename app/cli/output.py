@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.progress import TimeElapsedColumn as Elapsed
 from rich.table import Table
 
-from app.cli.client import DEFAULT_URL, Answer
-from app.cli.exits import CommandError
+from app.cli.client import DEFAULT_URL, CliResponse
+from app.cli.exit_codes import CommandError
 
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")
@@ -39,7 +39,7 @@ class Output:
     people: Console = field(default_factory=lambda: _console(stderr=False))
     notes: Console = field(default_factory=lambda: _console(stderr=True))
 
-    def answer(self, answer: Answer) -> bool:
+    def answer(self, answer: CliResponse) -> bool:
         """Prints the service's own text if machines read; True when that was all."""
         if self.as_json:
             self.machine(answer.text)

@@ -7,7 +7,8 @@ from sqlalchemy import text
 from app.foundation.errors import Code
 from app.foundation.sql import migrations
 from app.foundation.sql.engines import url_of
-from app.foundation.sql.errors import CorruptDatabaseError, corrupt
+from app.foundation.errors import CorruptDatabaseError
+from app.foundation.sql.errors import corrupt
 from app.operations.storage.audit import inspect, reading
 
 

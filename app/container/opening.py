@@ -17,7 +17,7 @@ from app.foundation.http.startup_guard import OPENING, Opening, Unopened
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import DataSourceMismatchError
 from app.foundation.sql.engines import url_of
-from app.foundation.sql.errors import CorruptDatabaseError
+from app.foundation.errors import CorruptDatabaseError
 from app.foundation.sql.file_lock import DatabaseInUseError
 from app.market.domain.models import ExchangeLink, LinkState
 from app.market.services.health_facts import MarketFacts

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from app.cli.doctor import _clock
-from app.cli.doctor_checks import Verdict
-from app.cli.exits import Exit
+from app.cli.exit_codes import ExitCode
+from app.cli.programs.doctor import _clock
+from app.cli.programs.doctor_checks import Verdict
 from app.foundation.data_status import DataSource
 from app.foundation.sql import migrations
 from app.sandbox.options import SandboxOptions
@@ -43,7 +43,7 @@ def _asked(**variables: str) -> tuple[int, dict[str, Any]]:
 
 def test_a_wrong_setting_is_named_without_its_value() -> None:
     code, checks = _asked(MYSYMBOLS_HTTP__PORT="sesame")
-    assert code == Exit.CONFIGURATION
+    assert code == ExitCode.CONFIGURATION
     assert checks["configuration"]["verdict"] == Verdict.FAILED
     assert "MYSYMBOLS_HTTP__PORT" in checks["configuration"]["detail"]
     assert "sesame" not in str(checks)
@@ -52,13 +52,13 @@ def test_a_wrong_setting_is_named_without_its_value() -> None:
 
 def test_an_unknown_variable_is_named() -> None:
     code, checks = _asked(MYSYMBOLS_KUCOIN__BASEURL="x")
-    assert code == Exit.CONFIGURATION
+    assert code == ExitCode.CONFIGURATION
     assert "MYSYMBOLS_KUCOIN__BASEURL" in checks["configuration"]["detail"]
 
 
 def test_a_variable_that_is_no_json_is_named() -> None:
     code, checks = _asked(MYSYMBOLS_HTTP__CORS_ORIGINS="[")
-    assert code == Exit.CONFIGURATION
+    assert code == ExitCode.CONFIGURATION
     assert checks["configuration"]["verdict"] == Verdict.FAILED
     assert (
         checks["configuration"]["detail"] == "MYSYMBOLS_HTTP__CORS_ORIGINS: a JSON list is needed"
@@ -72,7 +72,7 @@ def test_a_new_machine_without_network_lacks_only_the_exchange(
         MYSYMBOLS_DATABASE__URL=f"sqlite+aiosqlite:///{tmp_path}/new.sqlite3",
         MYSYMBOLS_KUCOIN__BASE_URL=refusing,
     )
-    assert code == Exit.UNAVAILABLE
+    assert code == ExitCode.UNAVAILABLE
     assert checks["database"]["verdict"] == Verdict.OK
     assert checks["schema"]["verdict"] == Verdict.WARNING
     assert checks["exchange"]["verdict"] == Verdict.FAILED
@@ -92,7 +92,7 @@ def test_a_database_of_a_later_version_is_a_matter_of_configuration(
     code, checks = _asked(
         MYSYMBOLS_DATABASE__URL=f"sqlite+aiosqlite:///{path}", MYSYMBOLS_KUCOIN__BASE_URL=refusing
     )
-    assert code == Exit.CONFIGURATION
+    assert code == ExitCode.CONFIGURATION
     assert checks["schema"]["verdict"] == Verdict.FAILED
     assert "9999" in checks["schema"]["detail"]
 
@@ -106,7 +106,7 @@ def test_a_database_of_a_later_version_is_a_matter_of_configuration(
 )
 def test_an_address_of_no_database_is_a_matter_of_configuration(url: str) -> None:
     code, checks = _asked(MYSYMBOLS_DATABASE__URL=url)
-    assert code == Exit.CONFIGURATION
+    assert code == ExitCode.CONFIGURATION
     assert "MYSYMBOLS_DATABASE__URL" in checks["configuration"]["detail"]
     assert "secret" not in str(checks)
 
@@ -115,10 +115,10 @@ def test_databases_that_cannot_be(tmp_path: Path, refusing: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "noise").write_bytes(b"this is not a database" * 100)
     for url, exit_code in (
-        (f"sqlite+aiosqlite:///{tmp_path}/file/below.sqlite3", Exit.CONFIGURATION),
-        (f"sqlite+aiosqlite:///{tmp_path}", Exit.CONFIGURATION),
-        (f"sqlite+aiosqlite:///{tmp_path}/noise", Exit.CORRUPT),
-        (f"{refusing.replace('http', 'postgresql')}/nothing", Exit.UNAVAILABLE),
+        (f"sqlite+aiosqlite:///{tmp_path}/file/below.sqlite3", ExitCode.CONFIGURATION),
+        (f"sqlite+aiosqlite:///{tmp_path}", ExitCode.CONFIGURATION),
+        (f"sqlite+aiosqlite:///{tmp_path}/noise", ExitCode.CORRUPT),
+        (f"{refusing.replace('http', 'postgresql')}/nothing", ExitCode.UNAVAILABLE),
     ):
         code, checks = _asked(MYSYMBOLS_DATABASE__URL=url, MYSYMBOLS_KUCOIN__BASE_URL=refusing)
         assert code == exit_code
@@ -141,7 +141,7 @@ def test_all_is_well_with_an_exchange_and_a_migrated_database(tmp_path: Path) ->
         shown = here("doctor", **variables)
     finally:
         assert ended(exchange).code == 0
-    assert code == shown.code == Exit.OK
+    assert code == shown.code == ExitCode.OK
     assert checks.pop("service")["verdict"] == Verdict.SKIPPED
     assert {check["verdict"] for check in checks.values()} == {"ok"}
     assert "what to do" in shown.out
@@ -150,14 +150,14 @@ def test_all_is_well_with_an_exchange_and_a_migrated_database(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("seconds", "verdict", "exit_code"),
     [
-        (0.9, Verdict.OK, Exit.OK),
-        (-0.9, Verdict.OK, Exit.OK),
-        (1.1, Verdict.WARNING, Exit.OK),
-        (-5.1, Verdict.FAILED, Exit.CONFIGURATION),
+        (0.9, Verdict.OK, ExitCode.OK),
+        (-0.9, Verdict.OK, ExitCode.OK),
+        (1.1, Verdict.WARNING, ExitCode.OK),
+        (-5.1, Verdict.FAILED, ExitCode.CONFIGURATION),
     ],
 )
 def test_a_clock_that_is_off_is_judged_by_what_kucoin_accepts(
-    seconds: float, verdict: Verdict, exit_code: Exit
+    seconds: float, verdict: Verdict, exit_code: ExitCode
 ) -> None:
     check = _clock(timedelta(seconds=seconds), DataSource.KUCOIN)
     assert (check.verdict, check.exit_code) == (verdict, exit_code)
@@ -167,13 +167,13 @@ def test_a_clock_that_is_off_is_judged_by_what_kucoin_accepts(
 
 def test_sandbox_options_that_cannot_be() -> None:
     missing = here("sandbox", "--replay", "none.parquet", "--json")
-    assert (missing.code, missing.document["code"]) == (Exit.CONFIGURATION, "no_such_file")
+    assert (missing.code, missing.document["code"]) == (ExitCode.CONFIGURATION, "no_such_file")
     day = here("sandbox", "--replay-from", "yesterday", "--json")
-    assert (day.code, day.document["code"]) == (Exit.USAGE, "not_a_day")
+    assert (day.code, day.document["code"]) == (ExitCode.USAGE, "not_a_day")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         busy = here("sandbox", "--port", port, "--contracts", "5", "--json")
-    assert (busy.code, busy.document["code"]) == (Exit.CONFIGURATION, "sandbox_not_started")
+    assert (busy.code, busy.document["code"]) == (ExitCode.CONFIGURATION, "sandbox_not_started")
     assert SandboxOptions().host == "127.0.0.1"
 
 

@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from app.cli.portfolio import members_table
+from app.cli.commands.portfolio import members_table
 
 
 def test_the_weight_to_which_prices_have_carried_a_member_stands_beside_the_one_that_was_set() -> (

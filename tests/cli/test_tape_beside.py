@@ -13,8 +13,8 @@ import pytest
 
 from app.adapters.kucoin.tape_entries import Configured, Entry, Scored
 from app.adapters.kucoin.tape_file import TapeReader
-from app.cli.exits import Exit
-from app.cli.tape_beside import halved, record_beside
+from app.cli.exit_codes import ExitCode
+from app.cli.programs.recording_beside import halved, record_beside
 from app.configuration.domain.document import as_document
 from app.configuration.domain.model import Cadences, Configuration
 from app.configuration.domain.sections import Family
@@ -160,7 +160,7 @@ def test_a_tape_that_is_there_is_not_served_over(tmp_path: Path) -> None:
     path = tmp_path / "there.tape"
     path.write_bytes(b"something")
     refused = here("serve", "--tape", str(path), "--port", "0", **environment())
-    assert refused.code == Exit.CONFIGURATION
+    assert refused.code == ExitCode.CONFIGURATION
     assert "never written over" in refused.err
     assert path.read_bytes() == b"something"
 
@@ -181,7 +181,7 @@ async def test_serve_records_until_it_ends_and_the_tape_replays(
         await recorded(path)
     finally:
         child.send_signal(signal.SIGINT)
-    assert (await asyncio.to_thread(ended, child)).code == Exit.OK
+    assert (await asyncio.to_thread(ended, child)).code == ExitCode.OK
     _, found = await replayed(path)
     assert found.compared >= 1
     assert (found.different, found.is_ended) == ((), True)

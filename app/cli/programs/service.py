@@ -16,11 +16,11 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.cli.configuration import read_settings
-from app.cli.exits import CommandError, Exit, exit_of
+from app.cli.exit_codes import CommandError, ExitCode, exit_of
 from app.cli.heap import brief_collections
 from app.cli.output import reporting
-from app.cli.tape_beside import halved, record_beside, refuse_existing
+from app.cli.programs.recording_beside import halved, record_beside, refuse_existing
+from app.cli.programs.settings import read_settings
 from app.cli.turns import brief_turns
 from app.container import new_id
 from app.foundation.errors import ServiceError
@@ -93,7 +93,7 @@ class Server(uvicorn.Server):
         elif now_s - self._asked_at_s > SAME_REQUEST_S:
             sys.stderr.write("interrupted: ended at once, on the second request\n")
             sys.stderr.flush()
-            self.leave(Exit.INTERRUPTED)
+            self.leave(ExitCode.INTERRUPTED)
 
 
 def serve(
@@ -180,7 +180,7 @@ def run(
             asyncio.run(both())
     except CommandError as error:
         if server.interrupted:
-            raise CommandError(Exit.INTERRUPTED, "interrupted", "Stopped by a signal.") from error
+            raise CommandError(ExitCode.INTERRUPTED, "interrupted", "Stopped by a signal.") from error
         raise
 
 
@@ -219,7 +219,7 @@ def _not_started(error: Exception) -> CommandError:
     if isinstance(error, ServiceError):
         return CommandError(exit_of(error), str(error.code), error.detail)
     _log.error("not_started", exc_info=error)
-    return CommandError(Exit.INTERNAL, "service_not_started", "The reason stands in the log above.")
+    return CommandError(ExitCode.INTERNAL, "service_not_started", "The reason stands in the log above.")
 
 
 @contextmanager
@@ -235,7 +235,7 @@ def _listener(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise CommandError(
-            Exit.UNAVAILABLE,
+            ExitCode.UNAVAILABLE,
             "address_not_available",
             f"{host}:{port} cannot be listened on ({error.strerror}); choose another --port.",
         ) from None

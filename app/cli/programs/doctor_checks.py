@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from app.cli.exits import Exit
+from app.cli.exit_codes import ExitCode
 
 
 class Verdict(StrEnum):
@@ -21,4 +21,4 @@ class Check:
     verdict: Verdict
     detail: str
     advice: str = ""
-    exit_code: Exit = Exit.OK
+    exit_code: ExitCode = ExitCode.OK

@@ -10,13 +10,21 @@ import typer
 from rich.progress import Progress, TaskID
 
 from app.cli.client import Client
-from app.cli.configuration import read_settings
-from app.cli.exits import CommandError, Exit, exit_of
-from app.cli.local_exchange import ExchangeChoice, exchange_beside
+from app.cli.exit_codes import CommandError, ExitCode, exit_of
 from app.cli.output import AsJson, Output, reporting
-from app.cli.report import Findings, print_findings
-from app.cli.sandbox import DEFAULTS, Contracts, Replay, ReplayFrom, Seed, iso_day, readable
-from app.cli.service import Server, listening, run
+from app.cli.programs.demo_report import DemoResult, print_findings
+from app.cli.programs.local_exchange import ExchangeChoice, exchange_beside
+from app.cli.programs.sandbox import (
+    DEFAULTS,
+    Contracts,
+    Replay,
+    ReplayFrom,
+    Seed,
+    iso_day,
+    readable,
+)
+from app.cli.programs.service import Server, listening, run
+from app.cli.programs.settings import read_settings
 from app.foundation.data_status import DataSource
 from app.foundation.sql.file_lock import DatabaseInUseError, DatabasePlaceError, FileLock
 from app.foundation.sql.job_store import jobs_file
@@ -96,7 +104,7 @@ def forget(database: Path) -> None:
         lock = FileLock.taken(str(database))
     except DatabaseInUseError as error:
         raise CommandError(
-            Exit.CONFIGURATION,
+            ExitCode.CONFIGURATION,
             "database_in_use",
             f"{error.detail}, by `--database`. Nothing of it was touched.",
         ) from None
@@ -114,7 +122,7 @@ def forget(database: Path) -> None:
 
 async def _first_portfolio(
     client: Client, server: Server, output: Output, started: float
-) -> Findings:
+) -> DemoResult:
     with output.progress() as progress:
         await _filled(client, server, progress)
         progress.add_task("scoring", total=None)
@@ -124,7 +132,7 @@ async def _first_portfolio(
     if not portfolio.document["members"]:
         chosen = (await client.post("/portfolio/initialize")).document
         portfolio = await client.get("/portfolio")
-    return Findings(
+    return DemoResult(
         url=server.url,
         portfolio=portfolio.document,
         choice=chosen,
@@ -172,6 +180,6 @@ async def _filled(client: Client, server: Server, progress: Progress) -> None:
                 await asyncio.sleep(_LOOK_S)
     except TimeoutError:
         raise CommandError(
-            Exit.UNAVAILABLE, "fill_too_slow", f"The first fill took over {_FILL_S:.0f} s."
+            ExitCode.UNAVAILABLE, "fill_too_slow", f"The first fill took over {_FILL_S:.0f} s."
         ) from None
-    raise CommandError(Exit.INTERRUPTED, "interrupted", "Stopped before the first board.")
+    raise CommandError(ExitCode.INTERRUPTED, "interrupted", "Stopped before the first board.")

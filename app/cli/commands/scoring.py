@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.client import Answer, Client, segment
-from app.cli.jobs import done
+from app.cli.client import Client, CliResponse, segment
+from app.cli.commands.jobs import done
 from app.cli.output import HERE, AsJson, Output, Url, number, reporting, shown, table
 
 Symbol = Annotated[str, typer.Argument(help="Any spelling: BTCUSDT, XBTUSDTM, BTC/USDT:USDT.")]
@@ -103,7 +103,7 @@ def board_row(card: Mapping[str, Any]) -> tuple[object, ...]:
 
 def _long(
     output: Output, what: str, client: Client, path: str, body: Mapping[str, object]
-) -> Answer:
+) -> CliResponse:
     """A call that may take a while, with a moving bar for whoever waits at a terminal."""
     with output.progress() as progress:
         progress.add_task(what, total=None)

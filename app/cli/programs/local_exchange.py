@@ -9,7 +9,7 @@ from pathlib import Path
 from select import select
 from subprocess import PIPE, Popen, TimeoutExpired
 
-from app.cli.exits import CommandError, Exit
+from app.cli.exit_codes import CommandError, ExitCode
 
 _START_S = 60.0
 _STOP_S = 5.0
@@ -74,4 +74,4 @@ def _end(child: Popen[bytes]) -> None:
 
 
 def _failed(what: str) -> CommandError:
-    return CommandError(Exit.UNAVAILABLE, "sandbox_not_started", f"The local exchange {what}.")
+    return CommandError(ExitCode.UNAVAILABLE, "sandbox_not_started", f"The local exchange {what}.")

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from app.cli.client import Client, segment
+from app.cli.commands.scoring import Symbol
 from app.cli.output import HERE, AsJson, Output, Url, reporting, shown, table
-from app.cli.scoring import Symbol
 
 _FIGURES: Final = {
     "lots": "lots",

@@ -15,11 +15,11 @@ import typer
 
 from app.adapters.kucoin.exchange import open_exchange
 from app.adapters.kucoin.limits import KucoinLimits
-from app.cli.configuration import read_settings
-from app.cli.doctor_checks import Check, Verdict
-from app.cli.doctor_service import checked
-from app.cli.exits import CommandError, Exit, exit_of
+from app.cli.exit_codes import CommandError, ExitCode, exit_of
 from app.cli.output import HERE, AsJson, Output, Url, reporting, table
+from app.cli.programs.doctor_checks import Check, Verdict
+from app.cli.programs.doctor_service import checked
+from app.cli.programs.settings import read_settings
 from app.container import utc_now
 from app.foundation.data_status import DataSource
 from app.foundation.errors import ServiceError
@@ -41,7 +41,7 @@ def doctor(as_json: AsJson = False, url: Url = HERE) -> None:
         checks = [*asyncio.run(_all()), *asyncio.run(checked(url))]
         _show(checks, output)
     failed = [check.exit_code for check in checks if check.verdict is Verdict.FAILED]
-    raise typer.Exit(int(max(failed, default=Exit.OK)))
+    raise typer.Exit(int(max(failed, default=ExitCode.OK)))
 
 
 async def _all() -> list[Check]:
@@ -53,7 +53,7 @@ async def _all() -> list[Check]:
             Verdict.FAILED,
             error.detail,
             "correct or unset these variables; the README lists all of them",
-            Exit.CONFIGURATION,
+            ExitCode.CONFIGURATION,
         )
         later = ("database", "schema", "exchange", "clock")
         return [wrong, *(Check(name, Verdict.SKIPPED, "needs a configuration") for name in later)]
@@ -74,12 +74,12 @@ async def _database(settings: Settings) -> AsyncIterator[Check]:
         present, needed = await migrations.current(url), migrations.head()
     except ValueError as error:
         advice = "set MYSYMBOLS_DATABASE__URL to an sqlite or postgresql address"
-        yield Check("database", Verdict.FAILED, str(error), advice, Exit.CONFIGURATION)
+        yield Check("database", Verdict.FAILED, str(error), advice, ExitCode.CONFIGURATION)
         yield Check("schema", Verdict.SKIPPED, "needs a database")
         return
     except (ServiceError, OSError) as error:
         advice = "start it, or correct MYSYMBOLS_DATABASE__URL and the rights on its place"
-        means = exit_of(error) if isinstance(error, ServiceError) else Exit.CONFIGURATION
+        means = exit_of(error) if isinstance(error, ServiceError) else ExitCode.CONFIGURATION
         yield Check("database", Verdict.FAILED, f"{place}: {error}", advice, means)
         yield Check("schema", Verdict.SKIPPED, "needs a database")
         return
@@ -98,7 +98,7 @@ async def _database(settings: Settings) -> AsyncIterator[Check]:
             Verdict.FAILED,
             f"revision {present} is unknown to this version, which needs {needed}",
             "run the version that made it, or choose another database",
-            Exit.CONFIGURATION,
+            ExitCode.CONFIGURATION,
         )
 
 
@@ -124,7 +124,7 @@ async def _exchange(settings: Settings) -> AsyncIterator[Check]:
             "shows no score and goes on trying"
         )
         detail = f"{kucoin.base_url}: {error.code}: {error.detail}"
-        yield Check("exchange", Verdict.FAILED, detail, advice, Exit.UNAVAILABLE)
+        yield Check("exchange", Verdict.FAILED, detail, advice, ExitCode.UNAVAILABLE)
         yield Check("clock", Verdict.SKIPPED, "needs the exchange's time")
         return
     open_now = status is ExchangeStatus.OPEN
@@ -152,7 +152,7 @@ def _clock(ahead: timedelta, source: DataSource) -> Check:
     advice = "synchronise this machine's clock (NTP)"
     if abs(ahead) <= CLOCK_FAIL:
         return Check("clock", Verdict.WARNING, detail, advice)
-    return Check("clock", Verdict.FAILED, detail, advice, Exit.CONFIGURATION)
+    return Check("clock", Verdict.FAILED, detail, advice, ExitCode.CONFIGURATION)
 
 
 def _show(checks: list[Check], output: Output) -> None:

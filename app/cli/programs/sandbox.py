@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.exits import CommandError, Exit
+from app.cli.exit_codes import CommandError, ExitCode
 from app.cli.output import AsJson, Output, reporting
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
@@ -78,13 +78,13 @@ def sandbox(
 
 
 def _not_started(reason: str) -> CommandError:
-    return CommandError(Exit.CONFIGURATION, "sandbox_not_started", reason)
+    return CommandError(ExitCode.CONFIGURATION, "sandbox_not_started", reason)
 
 
 def readable(replay: Path | None) -> Path | None:
     """A file that is there. Raises CommandError."""
     if replay is not None and not replay.is_file():
-        raise CommandError(Exit.CONFIGURATION, "no_such_file", f"There is no file {replay}.")
+        raise CommandError(ExitCode.CONFIGURATION, "no_such_file", f"There is no file {replay}.")
     return replay
 
 
@@ -93,7 +93,7 @@ def iso_day(text: str | None) -> str | None:
     try:
         return None if text is None else date.fromisoformat(text).isoformat()
     except ValueError:
-        raise CommandError(Exit.USAGE, "not_a_day", f"{text!r} is not a day YYYY-MM-DD.") from None
+        raise CommandError(ExitCode.USAGE, "not_a_day", f"{text!r} is not a day YYYY-MM-DD.") from None
 
 
 async def _serve(options: SandboxOptions, output: Output, *, until_eof: bool) -> None:

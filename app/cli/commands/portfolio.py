@@ -9,9 +9,9 @@ import typer
 from rich.table import Table
 
 from app.cli.client import Client, segment
+from app.cli.commands.position_size import exact_option
+from app.cli.commands.scoring import Symbol
 from app.cli.output import HERE, AsJson, Output, Url, number, reporting, shown, table
-from app.cli.position_size import exact_option
-from app.cli.scoring import Symbol
 
 portfolio = typer.Typer(help="The portfolio: look at it and change it.", no_args_is_help=True)
 Reason = Annotated[str | None, typer.Option(help="Kept in the history.")]

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 import typer
 
 from app.cli.client import Client
-from app.cli.jobs import done
+from app.cli.commands.jobs import done
 from app.cli.output import HERE, AsJson, Output, Url, number, reporting, table
 
 _FIGURES: Final = (

@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from app.cli.exits import CommandError, Exit
+from app.cli.exit_codes import CommandError, ExitCode
 from app.configuration.domain.model import Configuration
 from app.container import utc_now
 from app.container.tape import Around, Ears, record
@@ -33,7 +33,7 @@ def refuse_existing(file: Path) -> None:
     """Raises CommandError (78): a tape is never written over."""
     if file.exists():
         detail = f"{file} is there already; a tape is never written over."
-        raise CommandError(Exit.CONFIGURATION, "tape_exists", detail)
+        raise CommandError(ExitCode.CONFIGURATION, "tape_exists", detail)
 
 
 async def record_beside(file: Path, settings: Settings, ending: asyncio.Event) -> None:

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.configuration import read_settings
-from app.cli.exits import CommandError, Exit, exit_of
+from app.cli.exit_codes import CommandError, ExitCode, exit_of
 from app.cli.output import AsJson, Output, reporting, table
+from app.cli.programs.settings import read_settings
 from app.foundation.errors import ServiceError
 from app.operations.domain.history_audit import Findings
 from app.operations.storage.audit import inspect
@@ -38,11 +38,11 @@ def verify(database: Database = None, as_json: AsJson = False) -> None:
         try:
             findings = asyncio.run(inspect(url))
         except ValueError as error:
-            raise CommandError(Exit.CONFIGURATION, "settings_invalid", str(error)) from None
+            raise CommandError(ExitCode.CONFIGURATION, "settings_invalid", str(error)) from None
         except ServiceError as error:
             raise CommandError(exit_of(error), error.code, error.detail) from None
         _show(findings, output)
-    raise typer.Exit(int(Exit.OK if findings.ok else Exit.REFUSED))
+    raise typer.Exit(int(ExitCode.OK if findings.ok else ExitCode.REFUSED))
 
 
 def _show(findings: Findings, output: Output) -> None:

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from app.cli.configuration import read_settings
-from app.cli.exits import CommandError, Exit
+from app.cli.exit_codes import CommandError, ExitCode
 from app.cli.output import AsJson, Output, reporting
+from app.cli.programs.settings import read_settings
 from app.configuration.domain.model import Configuration
 from app.container import utc_now
 from app.container.tape import Around, Ears, Replayed, record, replay
@@ -64,10 +64,10 @@ def record_tape(
             lost = asyncio.run(_until_asked(recording))
         except FileExistsError:
             detail = f"{file} is there already; a tape is never written over."
-            raise CommandError(Exit.CONFIGURATION, "tape_exists", detail) from None
+            raise CommandError(ExitCode.CONFIGURATION, "tape_exists", detail) from None
         except OSError as error:
             detail = f"{file} cannot be written: {error.strerror}."
-            raise CommandError(Exit.CONFIGURATION, "tape_not_written", detail) from None
+            raise CommandError(ExitCode.CONFIGURATION, "tape_not_written", detail) from None
         size = file.stat().st_size
         if lost:
             output.notes.print(f"{lost} frames came faster than they could be kept")
@@ -92,12 +92,12 @@ def replay_tape(file: File, as_json: AsJson = False) -> None:
         try:
             found = asyncio.run(replay(file, heard.ears))
         except TapeError as error:
-            raise CommandError(Exit.CONFIGURATION, "tape_unusable", f"{error}.") from None
+            raise CommandError(ExitCode.CONFIGURATION, "tape_unusable", f"{error}.") from None
         except OSError as error:
             detail = f"{file} cannot be read: {error.strerror}."
-            raise CommandError(Exit.CONFIGURATION, "tape_unusable", detail) from None
+            raise CommandError(ExitCode.CONFIGURATION, "tape_unusable", detail) from None
         _show(found, heard, output)
-    raise typer.Exit(int(Exit.REFUSED if found.different else Exit.OK))
+    raise typer.Exit(int(ExitCode.REFUSED if found.different else ExitCode.OK))
 
 
 @dataclass(slots=True)
@@ -190,7 +190,7 @@ async def _in_force(database_url: str) -> Configuration:
         return await settings_in_force(database_url)
     except ServiceError as error:
         detail = f"The settings in force cannot be read: {error.detail}."
-        raise CommandError(Exit.UNAVAILABLE, error.code.value, detail) from error
+        raise CommandError(ExitCode.UNAVAILABLE, error.code.value, detail) from error
 
 
 def _seconds(text: str) -> float:
@@ -198,5 +198,5 @@ def _seconds(text: str) -> float:
     found = _SPAN.fullmatch(text)
     if found is None or int(found[1]) == 0:
         detail = f"{text!r} is no span of time: write 30s, 10m, 2h or 1d."
-        raise CommandError(Exit.USAGE, "not_a_span", detail)
+        raise CommandError(ExitCode.USAGE, "not_a_span", detail)
     return float(int(found[1]) * _SECONDS[found[2]])

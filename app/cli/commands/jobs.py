@@ -7,8 +7,8 @@ from typing import Annotated, Any, Final
 import typer
 from rich.table import Table
 
-from app.cli.client import Answer, Client, exit_of, segment
-from app.cli.exits import CommandError, Exit
+from app.cli.client import Client, CliResponse, exit_of, segment
+from app.cli.exit_codes import CommandError, ExitCode
 from app.cli.output import HERE, AsJson, Output, Url, number, reporting, table
 from app.foundation.errors import Code
 from app.foundation.http.errors import USUAL_STATUS
@@ -55,13 +55,13 @@ def cancel(job: JobId, as_json: AsJson = False, url: Url = HERE) -> None:
             _print(output, answer.document)
 
 
-def done(output: Output, client: Client, what: str, path: str, method: str = "POST") -> Answer:
+def done(output: Output, client: Client, what: str, path: str, method: str = "POST") -> CliResponse:
     """Has `path` done as a job and follows it with a bar; the job as it was in the end.
 
     Raises CommandError with the code that the job failed with.
     """
 
-    async def follow() -> Answer:
+    async def follow() -> CliResponse:
         body: dict[str, object] | None = {} if method == "POST" else None
         answer = await client.call(method, path, body=body, prefer="respond-async")
         with output.progress() as progress:
@@ -76,7 +76,7 @@ def done(output: Output, client: Client, what: str, path: str, method: str = "PO
     answer = asyncio.run(follow())
     job = answer.document
     if job["state"] == JobState.CANCELLED.value:
-        raise CommandError(Exit.REFUSED, "job_cancelled", f"{job['id']} was cancelled.", dict(job))
+        raise CommandError(ExitCode.REFUSED, "job_cancelled", f"{job['id']} was cancelled.", dict(job))
     if job["error"] is not None:
         code = job["error"]["code"]
         status = USUAL_STATUS[Code(code)] if code in set(Code) else 500

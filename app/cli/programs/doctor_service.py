@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from app.cli.client import Client
-from app.cli.doctor_checks import Check, Verdict
-from app.cli.exits import CommandError, Exit
+from app.cli.exit_codes import CommandError, ExitCode
+from app.cli.programs.doctor_checks import Check, Verdict
 
 _PATIENCE_S: Final = 5.0
 _NAME: Final = "service"
@@ -19,7 +19,7 @@ async def checked(url: str) -> list[Check]:
     try:
         answer = await replace(Client(url), timeout_s=_PATIENCE_S).get("/health")
     except CommandError as error:
-        if error.exit_code is Exit.UNAVAILABLE:
+        if error.exit_code is ExitCode.UNAVAILABLE:
             return [Check(_NAME, Verdict.SKIPPED, f"nothing runs at {url}")]
         return [Check(_NAME, Verdict.WARNING, error.detail, "name the service with --url")]
     health = answer.document

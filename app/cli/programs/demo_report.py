@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
+from app.cli.commands.portfolio import exact, sum_line
 from app.cli.output import Output, number, shown, table
-from app.cli.portfolio import exact, sum_line
 
 _FAMILIES: Final = ("technical_score", "fundamental_score", "market_structure_score", "risk_score")
 _TEN: Final = (
@@ -18,7 +18,7 @@ _MOST_REFUSED: Final = 15
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class DemoResult:
     """Answers of the service, as they came; `choice` is None when there were members already."""
 
     url: str
@@ -44,7 +44,7 @@ class Findings:
         return weights + exact(self.portfolio["cash_percentage"])
 
 
-def print_findings(findings: Findings, output: Output, seconds: float) -> None:
+def print_findings(findings: DemoResult, output: Output, seconds: float) -> None:
     """One JSON document, or the tables."""
     if output.as_json:
         output.machine(_document(findings, seconds))
@@ -63,7 +63,7 @@ def print_findings(findings: Findings, output: Output, seconds: float) -> None:
     say(f"first usable board: {usable_text}")
 
 
-def _ten(findings: Findings) -> Any:
+def _ten(findings: DemoResult) -> Any:
     cards = {card["symbol"]: card for card in findings.cards}
     rows = []
     for member in findings.portfolio["members"]:
@@ -82,7 +82,7 @@ def _ten(findings: Findings) -> Any:
     return table("portfolio", _TEN, rows)
 
 
-def _coverage(findings: Findings) -> Any:
+def _coverage(findings: DemoResult) -> Any:
     coverage = findings.run["coverage"]
     rows = [(name, f"{float(share):.1%}") for name, share in coverage.items()]
     return table("coverage of the eligible symbols, per factor", ("factor", "covered>"), rows)
@@ -95,7 +95,7 @@ def _spread(run: Mapping[str, Any]) -> str:
     return f"{run['scores_calculated']} scores: {', '.join(parts)}; median confidence {confidence}"
 
 
-def _funnel(findings: Findings) -> Any:
+def _funnel(findings: DemoResult) -> Any:
     rows = [
         (stage["name"], stage["title"], shown(stage["limit"]), stage["entered"], stage["failed"])
         for stage in findings.funnel["stages"]
@@ -106,7 +106,7 @@ def _funnel(findings: Findings) -> Any:
     return table(title, ("rule", "", "limit", "entered>", "failed>"), rows)
 
 
-def _refusals(findings: Findings) -> Any:
+def _refusals(findings: DemoResult) -> Any:
     refused = findings.refused()
     if not refused:
         below = len(findings.cards) - len(findings.portfolio["members"])
@@ -127,7 +127,7 @@ def _refusals(findings: Findings) -> Any:
     return table(title, ("symbol", "score>", "reason", "against", "correlation>"), rows)
 
 
-def _document(findings: Findings, seconds: float) -> dict[str, Any]:
+def _document(findings: DemoResult, seconds: float) -> dict[str, Any]:
     return {
         "url": findings.url,
         "seconds": round(seconds, 3),
