@@ -18,7 +18,7 @@ import yaml
 from app.cli.application import application
 from app.cli.exit_codes import ExitCode
 from app.cli.programs import sandbox as sandbox_command
-from app.foundation.http.errors import PREFIX
+from app.foundation.http.protocol import PREFIX
 from app.settings import CLIENT_VARIABLES, Settings, known_variables
 from tests.cli.command import here
 from tests.support.harness import openapi_document

@@ -6,6 +6,7 @@ from typing import Any
 
 from app.foundation.errors import CorruptDatabaseError, OperatorActionError, ServiceError
 
+
 class ExitCode(IntEnum):
     """Exit codes that scripts can rely on; the numbers follow sysexits.h where it has one."""
 

@@ -8,6 +8,8 @@ import typer
 import typer.core
 import typer.main
 
+from app.cli.exit_codes import ExitCode
+
 # Each module holds a Typer application named `command`. Import contracts cannot see these
 # strings: tests/cli/test_lazy.py resolves every entry.
 COMMANDS: Final = {
@@ -60,5 +62,8 @@ class LazyGroup(typer.core.TyperGroup):
 def load_program(command: str) -> Callable[..., None]:
     """Returns the function that carries out a command of PROGRAMS."""
     module, function = PROGRAMS[command]
-    program: Callable[..., None] = getattr(import_module(module), function)
+    try:
+        program: Callable[..., None] = getattr(import_module(module), function)
+    except KeyboardInterrupt:  # loading takes seconds: end without a traceback
+        raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
     return program

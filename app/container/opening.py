@@ -10,14 +10,13 @@ from typing import Any, Final, NoReturn
 from app.container.assembly import Services, assemble
 from app.container.seams import code_version, utc_now
 from app.foundation.data_status import DataStatus
-from app.foundation.errors import UnavailableError
+from app.foundation.errors import CorruptDatabaseError, UnavailableError
 from app.foundation.http.dependencies import CURSORS
 from app.foundation.http.pagination import Cursors
 from app.foundation.http.startup_guard import OPENING, Opening, Unopened
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import DataSourceMismatchError
 from app.foundation.sql.engines import url_of
-from app.foundation.errors import CorruptDatabaseError
 from app.foundation.sql.file_lock import DatabaseInUseError
 from app.market.domain.models import ExchangeLink, LinkState
 from app.market.services.health_facts import MarketFacts

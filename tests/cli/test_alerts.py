@@ -50,6 +50,6 @@ def test_nothing_to_tell_is_said_in_words() -> None:
 def test_what_was_said_to_an_alert_is_shown() -> None:
     body = json.dumps({**ALERT, "state": "acknowledged"}).encode()
     with answering(200, body) as (url, _):
-        said = here("alerts", "ack", ALERT["id"], "--url", url)
+        said = here("alerts", "acknowledge", ALERT["id"], "--url", url)
     assert "alert: acknowledged" in said.out
     assert ALERT["id"] in said.out

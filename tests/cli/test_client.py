@@ -10,17 +10,23 @@ from typing import Any
 
 import pytest
 
-from app.cli.client import segment
+from app.cli.client import quote_segment
 from app.cli.exit_codes import ExitCode
 from tests.cli.command import here
 
 COMMANDS = (
-    ("sync",),
-    ("score",),
+    (
+        "symbols",
+        "sync",
+    ),
+    (
+        "scoring",
+        "calculate",
+    ),
     ("watch",),
-    ("score", "BTCUSDT"),
-    ("explain", "BTCUSDT"),
-    ("convert", "XBTUSDTM"),
+    ("scoring", "calculate", "BTCUSDT"),
+    ("scoring", "explain", "BTCUSDT"),
+    ("symbols", "convert", "XBTUSDTM"),
     ("portfolio", "show"),
     ("portfolio", "initialize"),
     ("portfolio", "add", "BTCUSDT"),
@@ -28,12 +34,12 @@ COMMANDS = (
     ("portfolio", "replace", "BTCUSDT", "ETHUSDT"),
     ("portfolio", "rebalance", "--dry-run"),
     ("alerts", "list"),
-    ("alerts", "ack", "an-id"),
+    ("alerts", "acknowledge", "an-id"),
     ("alerts", "snooze", "an-id"),
     ("alerts", "resolve", "an-id"),
     ("portfolio", "rebalances"),
     ("portfolio", "report"),
-    ("portfolio", "size", "BTCUSDT", "--balance", "1000"),
+    ("portfolio", "position-size", "BTCUSDT", "--balance", "1000"),
     ("portfolio", "proposals"),
     ("portfolio", "approve", "p"),
     ("portfolio", "decline", "p"),
@@ -230,10 +236,15 @@ Sent = Callable[[Any], bool]
         (["jobs", "list", "--kind", "scoring"], "GET", "/jobs?limit=20&kind=scoring", None),
         (["jobs", "show", "scoring:1"], "GET", "/jobs/scoring:1", None),
         (["jobs", "cancel", "scoring:1"], "POST", "/jobs/scoring:1/cancel", {}),
-        (["score"], "POST", "/scoring/calculate", {}),
-        (["score", "BTC/USDT:USDT"], "POST", "/scoring/calculate", {"symbol": "BTC/USDT:USDT"}),
-        (["explain", "BTCUSDT"], "GET", "/scoring/symbol/BTCUSDT/explain", None),
-        (["convert", "BTC/USDT:USDT"], "GET", "/symbols/BTC%2FUSDT:USDT/formats", None),
+        (["scoring", "calculate"], "POST", "/scoring/calculate", {}),
+        (
+            ["scoring", "calculate", "BTC/USDT:USDT"],
+            "POST",
+            "/scoring/calculate",
+            {"symbol": "BTC/USDT:USDT"},
+        ),
+        (["scoring", "explain", "BTCUSDT"], "GET", "/scoring/symbol/BTCUSDT/explain", None),
+        (["symbols", "convert", "BTC/USDT:USDT"], "GET", "/symbols/BTC%2FUSDT:USDT/formats", None),
         (["portfolio", "initialize", "--size", "3"], "POST", "/portfolio/initialize", {"size": 3}),
         (
             ["portfolio", "add", "BTCUSDT", "--reason", "why"],
@@ -263,7 +274,7 @@ Sent = Callable[[Any], bool]
             None,
         ),
         (
-            ["alerts", "ack", "i/d", "--user", "me"],
+            ["alerts", "acknowledge", "i/d", "--user", "me"],
             "POST",
             "/alerts/i%2Fd/acknowledge",
             {"user": "me"},
@@ -274,19 +285,19 @@ Sent = Callable[[Any], bool]
         (["portfolio", "rebalances", "a/b"], "GET", "/portfolio/rebalances/a%2Fb", None),
         (["portfolio", "proposals"], "GET", "/portfolio/proposals?limit=20", None),
         (
-            ["portfolio", "size", "BTC/USDT:USDT", "--balance", "1000.10"],
+            ["portfolio", "position-size", "BTC/USDT:USDT", "--balance", "1000.10"],
             "GET",
             "/portfolio/symbols/BTC%2FUSDT:USDT/position-size?account_balance=1000.10",
             None,
         ),
         (
-            ["portfolio", "size", "A", "--balance", "5", *RECORD],
+            ["portfolio", "position-size", "A", "--balance", "5", *RECORD],
             "GET",
             f"/portfolio/symbols/A/position-size?account_balance=5&{RECORD_QUERY}",
             None,
         ),
         (
-            ["portfolio", "sizes", "--balance", "1000.10"],
+            ["portfolio", "position-sizes", "--balance", "1000.10"],
             "GET",
             "/portfolio/sizes?account_balance=1000.10",
             None,
@@ -316,14 +327,14 @@ def test_an_idempotency_key_is_sent_as_its_header() -> None:
 
 
 def test_a_symbol_is_one_segment_of_a_path() -> None:
-    assert segment("BTC/USDT:USDT") == "BTC%2FUSDT:USDT"
-    assert segment("../x?y#z") == "..%2Fx%3Fy%23z"
+    assert quote_segment("BTC/USDT:USDT") == "BTC%2FUSDT:USDT"
+    assert quote_segment("../x?y#z") == "..%2Fx%3Fy%23z"
 
 
 def test_usage_errors_end_with_2() -> None:
     assert here("portfolio", "add").code == ExitCode.USAGE
     assert here("no-such-command").code == ExitCode.USAGE
-    assert here("score", "--limit", "0").code == ExitCode.USAGE
+    assert here("scoring", "calculate", "--limit", "0").code == ExitCode.USAGE
 
 
 def test_help_documents_the_exit_codes() -> None:
@@ -357,8 +368,8 @@ JOB: dict[str, Any] = {
 
 def test_a_sync_is_asked_for_as_a_job_and_told_when_it_has_ended() -> None:
     with answering(202, json.dumps(JOB).encode()) as (url, asked):
-        said = here("sync", "--url", url)
-        told = here("sync", "--json", "--url", url)
+        said = here("symbols", "sync", "--url", url)
+        told = here("symbols", "sync", "--json", "--url", url)
     assert [(one[0], one[1], one[2]["Prefer"]) for one in asked] == [
         ("POST", "/api/symbol-mgmt/symbols/sync", "respond-async")
     ] * 2
@@ -379,7 +390,7 @@ def test_a_sync_is_asked_for_as_a_job_and_told_when_it_has_ended() -> None:
 def test_a_sync_that_fails_ends_with_the_code_of_its_job(code: str, ends: ExitCode) -> None:
     failed = {**JOB, "state": "failed", "result": None, "error": {"code": code, "detail": "why"}}
     with answering(202, json.dumps(failed).encode()) as (url, _):
-        ended = here("sync", "--json", "--url", url)
+        ended = here("symbols", "sync", "--json", "--url", url)
     assert (ended.code, ended.document) == (ends, failed)
     assert f"{code}: why" in ended.err
 
@@ -449,8 +460,10 @@ SIZED: dict[str, Any] = {
 
 def test_a_size_is_told_with_its_caps_and_to_the_last_digit() -> None:
     with answering(200, json.dumps(SIZED).encode()) as (url, _):
-        people = here("portfolio", "size", "BTCUSDT", "--balance", "10000", "--url", url)
-        machine = here("portfolio", "size", "BTCUSDT", "--balance", "1", "--json", "--url", url)
+        people = here("portfolio", "position-size", "BTCUSDT", "--balance", "10000", "--url", url)
+        machine = here(
+            "portfolio", "position-size", "BTCUSDT", "--balance", "1", "--json", "--url", url
+        )
     assert (people.code, machine.code, machine.document) == (ExitCode.OK, ExitCode.OK, SIZED)
     for told in ("BTCUSDT (XBTUSDTM)", "1177.0011", "72.9989", "gross_leverage", "times"):
         assert told in people.out
@@ -462,7 +475,7 @@ def test_a_size_is_told_with_its_caps_and_to_the_last_digit() -> None:
 def test_a_size_without_lots_says_why() -> None:
     none = {**SIZED, "lots": 0, "limits": [], "reason": "[market_data_stale] no fresh price"}
     with answering(200, json.dumps(none).encode()) as (url, _):
-        said = here("portfolio", "size", "BTCUSDT", "--balance", "10000", "--url", url)
+        said = here("portfolio", "position-size", "BTCUSDT", "--balance", "10000", "--url", url)
     assert said.code == ExitCode.OK
     assert "no lots: [market_data_stale] no fresh price" in said.out
     assert "source" not in said.out
@@ -480,20 +493,20 @@ def test_a_size_without_lots_says_why() -> None:
     ids=" ".join,
 )
 def test_a_size_that_cannot_be_asked_for_is_wrong_usage(wrong: tuple[str, ...]) -> None:
-    assert here("portfolio", "size", "BTCUSDT", *wrong).code == ExitCode.USAGE
+    assert here("portfolio", "position-size", "BTCUSDT", *wrong).code == ExitCode.USAGE
 
 
 def test_a_sync_with_history_asks_for_it() -> None:
     job = {**JOB, "result": {"listed": 16}}
     with answering(200, json.dumps(job).encode()) as (url, asked):
-        assert here("sync", "--history", "--url", url).code == 0
+        assert here("symbols", "sync", "--history", "--url", url).code == 0
     assert asked[0][:2] == ("POST", "/api/symbol-mgmt/symbols/sync?history=true")
 
 
 def test_a_sync_that_somebody_stopped_is_not_done() -> None:
     cancelled = {**JOB, "state": "cancelled", "result": None}
     with answering(202, json.dumps(cancelled).encode()) as (url, _):
-        ended = here("sync", "--url", url)
+        ended = here("symbols", "sync", "--url", url)
     assert ended.code == ExitCode.REFUSED
     assert "job_cancelled" in ended.err
 

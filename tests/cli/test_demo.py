@@ -20,8 +20,8 @@ import pytest
 
 from app.cli.exit_codes import CommandError, ExitCode
 from app.cli.output import Output
-from app.cli.programs.demo import DEMO_QUOTA, forget
-from app.cli.programs.demo_report import DemoResult, print_findings
+from app.cli.programs.demo import DEMO_QUOTA, delete_database
+from app.cli.programs.demo_report import DemoResult, print_result
 from app.foundation.sql.file_lock import FileLock
 from app.settings import KucoinSettings
 from tests.cli.command import PATIENCE_S, Ended, alone, ended, here, started
@@ -109,7 +109,7 @@ def test_people_get_the_same_as_tables(
         "correlation": Decimal("0.7912"),
     }
     for refused in ([], [refusal]):
-        findings = DemoResult(
+        result = DemoResult(
             url=found["url"],
             portfolio=found["portfolio"],
             choice={"refused": refused},
@@ -118,7 +118,7 @@ def test_people_get_the_same_as_tables(
             funnel=found["funnel"],
             usable_s=9.87,
         )
-        print_findings(findings, Output(as_json=False), 12.34)
+        print_result(result, Output(as_json=False), 12.34)
         said = capsys.readouterr().out
         for member in found["portfolio"]["members"]:
             assert f"{member['contract']} " in said
@@ -146,30 +146,30 @@ def test_it_serves_the_docs(demo: Demo) -> None:
 
 def test_a_symbol_in_every_spelling(demo: Demo) -> None:
     for spelling in ("BTCUSDT", "xbtusdtm", "BTC/USDT:USDT"):
-        formats = demo.told("convert", spelling)
+        formats = demo.told("symbols", "convert", spelling)
         assert "XBTUSDTM" in formats.values()
-    assert "XBTUSDTM" in demo.ask("convert", "BTCUSDT").out
-    unknown = demo.ask("convert", "NOSUCHCOIN", "--json")
+    assert "XBTUSDTM" in demo.ask("symbols", "convert", "BTCUSDT").out
+    unknown = demo.ask("symbols", "convert", "NOSUCHCOIN", "--json")
     assert (unknown.code, unknown.document["code"]) == (ExitCode.REFUSED, "symbol_unknown")
 
 
 def test_contracts_are_read_and_scores_made_on_demand(demo: Demo) -> None:
-    assert demo.told("sync")
-    assert demo.ask("sync").code == ExitCode.OK
-    run = demo.told("score")
+    assert demo.told("symbols", "sync")
+    assert demo.ask("symbols", "sync").code == ExitCode.OK
+    run = demo.told("scoring", "calculate")
     assert run["scores_calculated"] == demo.document["run"]["scores_calculated"]
-    board = demo.ask("score", "--limit", "3")
+    board = demo.ask("scoring", "calculate", "--limit", "3")
     assert board.code == ExitCode.OK
     assert "board" in board.out
-    assert demo.told("score", "ETHUSDT")["score"]["symbol"] == "ETHUSDT"
+    assert demo.told("scoring", "calculate", "ETHUSDT")["score"]["symbol"] == "ETHUSDT"
 
 
 def test_an_explanation_adds_up(demo: Demo) -> None:
     symbol = demo.document["portfolio"]["members"][0]["symbol"]
-    said = demo.told("explain", symbol)
+    said = demo.told("scoring", "explain", symbol)
     shares = [factor["contribution"] for factor in said["factors"] if factor["contribution"]]
     assert sum(shares) == pytest.approx(said["z"], abs=1e-9)
-    shown = demo.ask("explain", symbol)
+    shown = demo.ask("scoring", "explain", symbol)
     assert "volatility" in shown.out
 
 
@@ -257,15 +257,15 @@ def test_a_demo_begins_with_nothing_of_an_earlier_market(tmp_path: Path) -> None
         one.write_bytes(b"another market")
     held = FileLock.taken(str(file))
     with pytest.raises(CommandError) as refused:
-        forget(file)
+        delete_database(file)
     assert refused.value.exit_code == ExitCode.CONFIGURATION
     assert all(one.exists() for one in left)
     held.release()
-    forget(file)
+    delete_database(file)
     assert not any(one.exists() for one in left)
     FileLock.taken(str(file)).release()
     with pytest.raises(CommandError, match="is a directory") as nowhere:
-        forget(tmp_path)
+        delete_database(tmp_path)
     assert nowhere.value.exit_code == ExitCode.CONFIGURATION
     kept = here("demo", "--keep")
     assert kept.code == ExitCode.USAGE
@@ -331,7 +331,7 @@ def test_serve_stays_up_without_an_exchange_and_ends_when_asked(tmp_path: Path) 
         )
         url = f"http://127.0.0.1:{port}"
         _until(lambda: here("portfolio", "show", "--url", url).code == ExitCode.OK)
-        said = here("score", "--json", "--url", url)
+        said = here("scoring", "calculate", "--json", "--url", url)
         assert said.code == ExitCode.UNAVAILABLE
         # As make and timeout pass one on: twice. It is one request, and ends in order.
         child.send_signal(signal.SIGTERM)
@@ -402,7 +402,10 @@ def test_B10_B11_a_file_in_use_or_of_a_later_version_ends_serve_and_is_left_alon
     held, before = FileLock.taken(str(path)), path.read_bytes()
     said = alone("serve", "--port", "0", cwd=tmp_path, variables=variables)
     held.release()
-    assert (said.code, int(ExitCode.CONFIGURATION)) == (ExitCode.CONFIGURATION, 78)  # as the row says
+    assert (said.code, int(ExitCode.CONFIGURATION)) == (
+        ExitCode.CONFIGURATION,
+        78,
+    )  # as the row says
     assert f"database in use: process {os.getpid()}" in said.err.splitlines()[-1]
     assert path.read_bytes() == before
 

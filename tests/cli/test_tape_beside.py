@@ -14,7 +14,7 @@ import pytest
 from app.adapters.kucoin.tape_entries import Configured, Entry, Scored
 from app.adapters.kucoin.tape_file import TapeReader
 from app.cli.exit_codes import ExitCode
-from app.cli.programs.recording_beside import halved, record_beside
+from app.cli.programs.recording_beside import halve_quota, record_beside
 from app.configuration.domain.document import as_document
 from app.configuration.domain.model import Cadences, Configuration
 from app.configuration.domain.sections import Family
@@ -153,7 +153,7 @@ async def test_a_recording_that_cannot_be_written_does_not_end_the_service(
 
 def test_two_who_ask_the_exchange_share_its_quota() -> None:
     settings = Settings()
-    assert halved(settings).kucoin.limits.quota * 2 == settings.kucoin.limits.quota
+    assert halve_quota(settings).kucoin.limits.quota * 2 == settings.kucoin.limits.quota
 
 
 def test_a_tape_that_is_there_is_not_served_over(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Commands about alerts: list, acknowledge, snooze and resolve them."""
+"""`my-symbols alerts`: lists, acknowledges, snoozes and resolves alerts."""
 
 import asyncio
 from collections.abc import Mapping
@@ -8,20 +8,25 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from app.cli.client import Client, segment
-from app.cli.output import HERE, AsJson, Url, number, reporting, table
+from app.cli.client import DEFAULT_URL, Client, quote_segment
+from app.cli.output import (
+    AsJson,
+    IdempotencyKey,
+    Url,
+    create_table,
+    drop_missing,
+    format_number,
+    report_errors,
+)
 
-alerts = typer.Typer(help="Alerts: look at them, and say something to one.", no_args_is_help=True)
+command = typer.Typer(help="Alerts: list, acknowledge, snooze, resolve.", no_args_is_help=True)
 AlertId = Annotated[str, typer.Argument(help="The id that `alerts list` shows.")]
-User = Annotated[str | None, typer.Option(help="Who says so; recorded with the alert.")]
-Key = Annotated[
-    str | None, typer.Option("--key", help="Idempotency-Key: the same key has one effect.")
-]
-_COLUMNS = ("severity", "rule", "about", "value>", "limit>", "since", "message", "id")
+User = Annotated[str | None, typer.Option(help="Name that is recorded with the alert.")]
+_COLUMNS = ("severity", "rule", "subject", "value>", "limit>", "since", "message", "id")
 
 
-class State(StrEnum):
-    """Which alerts are listed."""
+class ListedState(StrEnum):
+    """State of the listed alerts."""
 
     OPEN = "open"
     ACKNOWLEDGED = "acknowledged"
@@ -30,63 +35,70 @@ class State(StrEnum):
     RESOLVED = "resolved"
 
 
-@alerts.command(name="list")
+@command.command(name="list")
 def list_alerts(
-    state: Annotated[State, typer.Option(help="One state.")] = State.OPEN,
+    state: Annotated[ListedState, typer.Option(help="State of the alerts.")] = ListedState.OPEN,
     severity: Annotated[str | None, typer.Option(help="info, warning or critical.")] = None,
     rule: Annotated[str | None, typer.Option(help="One rule.")] = None,
     symbol: Annotated[str | None, typer.Option(help="In any spelling.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="Maximum number of alerts.")] = 100,
     as_json: AsJson = False,
-    url: Url = HERE,
+    url: Url = DEFAULT_URL,
 ) -> None:
-    """The open ones, critical first; or those of another state."""
-    with reporting(as_json) as output:
-        chosen = {"severity": severity, "rule": rule, "symbol": symbol}
-        query: dict[str, str | int] = {name: text for name, text in chosen.items() if text}
-        answer = asyncio.run(Client(url).get("/alerts", state=state.value, limit=limit, **query))
-        if output.answer(answer):
+    """List the open alerts, critical first, or those of another state."""
+    with report_errors(as_json) as output:
+        query = drop_missing({"severity": severity, "rule": rule, "symbol": symbol})
+        response = asyncio.run(Client(url).get("/alerts", state=state.value, limit=limit, **query))
+        if output.print_if_json(response):
             return
-        found = answer.document["items"]
-        if not found:
-            output.people.print(f"no alert is {state.value}")
+        alerts = response.document["items"]
+        if not alerts:
+            output.console.print(f"no alert is {state.value}")
             return
-        output.people.print(_table(f"alerts: {state.value}", found))
-        if answer.document["next_cursor"] is not None:
+        output.console.print(_create_alerts_table(f"alerts: {state.value}", alerts))
+        if response.document["next_cursor"] is not None:
             output.notes.print(f"there are more than {limit}")
 
 
-@alerts.command()
-def ack(
-    alert_id: AlertId, user: User = None, key: Key = None, as_json: AsJson = False, url: Url = HERE
+@command.command()
+def acknowledge(
+    alert_id: AlertId,
+    user: User = None,
+    key: IdempotencyKey = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
 ) -> None:
-    """Take care of an alert."""
-    _move(alert_id, "acknowledge", {"user": user}, key, as_json, url)
+    """Acknowledge an alert."""
+    _change_state(alert_id, "acknowledge", {"user": user}, key, as_json, url)
 
 
-@alerts.command()
+@command.command()
 def snooze(
     alert_id: AlertId,
     minutes: Annotated[float, typer.Option(min=1 / 60, help="For how long.")] = 60.0,
     user: User = None,
-    key: Key = None,
+    key: IdempotencyKey = None,
     as_json: AsJson = False,
-    url: Url = HERE,
+    url: Url = DEFAULT_URL,
 ) -> None:
-    """Put an alert aside for a while."""
+    """Silence an alert for a while."""
     body = {"seconds": round(minutes * 60), "user": user}
-    _move(alert_id, "snooze", body, key, as_json, url)
+    _change_state(alert_id, "snooze", body, key, as_json, url)
 
 
-@alerts.command()
+@command.command()
 def resolve(
-    alert_id: AlertId, user: User = None, key: Key = None, as_json: AsJson = False, url: Url = HERE
+    alert_id: AlertId,
+    user: User = None,
+    key: IdempotencyKey = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
 ) -> None:
-    """End an alert; while its cause stands it comes back later."""
-    _move(alert_id, "resolve", {"user": user}, key, as_json, url)
+    """Resolve an alert; it opens again later while its cause persists."""
+    _change_state(alert_id, "resolve", {"user": user}, key, as_json, url)
 
 
-def _move(
+def _change_state(
     alert_id: str,
     step: str,
     body: Mapping[str, object],
@@ -94,26 +106,27 @@ def _move(
     as_json: bool,
     url: str,
 ) -> None:
-    with reporting(as_json) as output:
-        given = {name: value for name, value in body.items() if value is not None}
-        path = f"/alerts/{segment(alert_id)}/{step}"
-        answer = asyncio.run(Client(url).post(path, given, key))
-        if not output.answer(answer):
-            output.people.print(_table(f"alert: {answer.document['state']}", [answer.document]))
+    with report_errors(as_json) as output:
+        path = f"/alerts/{quote_segment(alert_id)}/{step}"
+        response = asyncio.run(Client(url).post(path, drop_missing(body), key))
+        if not output.print_if_json(response):
+            output.console.print(
+                _create_alerts_table(f"alert: {response.document['state']}", [response.document])
+            )
 
 
-def _table(title: str, found: list[dict[str, Any]]) -> Table:
+def _create_alerts_table(title: str, alerts: list[dict[str, Any]]) -> Table:
     rows = [
         (
-            one["severity"],
-            one["rule"],
-            one["subject"],
-            number(one["value"], 4),
-            number(one["limit"], 4),
-            one["since"],
-            one["message"],
-            one["id"],
+            alert["severity"],
+            alert["rule"],
+            alert["subject"],
+            format_number(alert["value"], 4),
+            format_number(alert["limit"], 4),
+            alert["since"],
+            alert["message"],
+            alert["id"],
         )
-        for one in found
+        for alert in alerts
     ]
-    return table(title, _COLUMNS, rows)
+    return create_table(title, _COLUMNS, rows)

@@ -1,235 +1,392 @@
-"""Commands about the portfolio: look at it, change it, its rebalance runs and proposals."""
+"""`my-symbols portfolio`: members, changes, rebalances, proposals, sizes and the report."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
-from typing import Annotated, Any
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any, Final
+from urllib.parse import urlencode
 
 import typer
 from rich.table import Table
 
-from app.cli.client import Client, segment
-from app.cli.commands.position_size import exact_option
-from app.cli.commands.scoring import Symbol
-from app.cli.output import HERE, AsJson, Output, Url, number, reporting, shown, table
+from app.cli.client import DEFAULT_URL, Client, quote_segment
+from app.cli.commands.jobs import run_job
+from app.cli.output import (
+    AsJson,
+    IdempotencyKey,
+    Limit,
+    Output,
+    Reason,
+    Symbol,
+    Url,
+    create_table,
+    drop_missing,
+    format_number,
+    format_value,
+    report_errors,
+)
 
-portfolio = typer.Typer(help="The portfolio: look at it and change it.", no_args_is_help=True)
-Reason = Annotated[str | None, typer.Option(help="Kept in the history.")]
-Key = Annotated[
-    str | None, typer.Option("--key", help="Idempotency-Key: the same key has one effect.")
-]
-_COLUMNS = (
+command = typer.Typer(help="The portfolio: show it and change it.", no_args_is_help=True)
+_MEMBER_COLUMNS: Final = (
     "rank>", "symbol", "contract", "weight %>", "now %>", "target %>", "score>", "confidence>",
-    "tradeable", "why not",
+    "tradeable", "reason",
 )  # fmt: skip
+_SIZE_FACTS: Final = {
+    "lots": "lots",
+    "quantity": "quantity",
+    "notional": "notional",
+    "wanted": "wanted_notional",
+    "rounding error": "rounding_error",
+    "price": "price",
+    "weight %": "weight_percentage",
+    "leverage": "leverage",
+    "margin": "margin",
+    "liquidation price": "liquidation_price",
+    "binding cap": "binding_cap",
+}
+_SIZE_FIELDS: Final = ("symbol", "weight_percentage", "lots", "notional", "binding_cap", "reason")
+_SIZE_COLUMNS: Final = ("symbol", "weight %>", "lots>", "notional>", "cap", "reason")
+_CAP_FIELDS: Final = ("name", "value", "limit", "unit", "source")
+_CAP_COLUMNS: Final = ("cap", "value>", "limit>", "unit", "source")
+_REPORT_FIGURES: Final = (
+    "growth", "max_drawdown", "sharpe", "sharpe_error", "sortino", "calmar", "win_rate",
+    "profit_factor",
+)  # fmt: skip
+_HYPOTHETICAL_FIGURES: Final = ("growth", "max_drawdown", "sharpe", "sortino", "calmar")
+# table -> column -> field of the report
+_REPORT_TABLES: Final = {
+    "equity": {"at": "at", "equity>": "equity", "P&L of the day>": "daily_pnl"},
+    "positions": {
+        "symbol": "symbol",
+        "weight %>": "weight_percentage",
+        "P&L since inclusion>": "pnl_since_inclusion",
+    },
+    "replacements": {
+        "at": "at",
+        "old": "old_symbol",
+        "new": "new_symbol",
+        "difference>": "difference",
+    },
+}
 
 
-@portfolio.command()
-def show(as_json: AsJson = False, url: Url = HERE) -> None:
-    """The members with rank, weight and score, and the cash."""
-    with reporting(as_json) as output:
-        answer = asyncio.run(Client(url).get("/portfolio"))
-        if not output.answer(answer):
-            output.people.print(members_table(answer.document))
-            output.people.print(sum_line(answer.document))
+def _parse_decimal(text: str) -> Decimal:
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        raise typer.BadParameter(f"{text!r} is not a number.") from None
+    if not value.is_finite():
+        raise typer.BadParameter(f"{text!r} is not a finite number.")
+    return value
 
 
-@portfolio.command()
+def _exact_option(help_text: str, *names: str) -> Any:
+    """Declares an option whose number is sent exactly as it was written."""
+    return typer.Option(*names, parser=_parse_decimal, metavar="NUMBER", help=help_text)
+
+
+Balance = Annotated[Decimal, _exact_option("Equity in the quote currency.", "--balance")]
+Leverage = Annotated[Decimal | None, _exact_option("1 by default.", "--leverage")]
+ProposalId = Annotated[str, typer.Argument(help="The id of a proposal.")]
+Since = Annotated[str | None, typer.Option("--from", help="ISO 8601 time with its zone.")]
+Until = Annotated[str | None, typer.Option("--to", help="ISO 8601 time with its zone.")]
+
+
+@command.command()
+def show(as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """Show the members with rank, weight and score, and the cash."""
+    with report_errors(as_json) as output:
+        response = asyncio.run(Client(url).get("/portfolio"))
+        if not output.print_if_json(response):
+            _print_portfolio(output, response.document)
+
+
+@command.command()
 def initialize(
-    size: Annotated[int | None, typer.Option(min=1, help="How many; the maximum without.")] = None,
-    key: Key = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Number of members; the maximum by default.")
+    ] = None,
+    key: IdempotencyKey = None,
     as_json: AsJson = False,
-    url: Url = HERE,
+    url: Url = DEFAULT_URL,
 ) -> None:
     """Fill an empty portfolio from the board."""
     _change("/portfolio/initialize", {"size": size}, key, as_json, url)
 
 
-@portfolio.command()
+@command.command()
 def add(
-    symbol: Symbol, reason: Reason = None, key: Key = None, as_json: AsJson = False, url: Url = HERE
+    symbol: Symbol,
+    reason: Reason = None,
+    key: IdempotencyKey = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
 ) -> None:
     """Add a symbol."""
     _change("/portfolio/add-symbol", {"symbol": symbol, "reason": reason}, key, as_json, url)
 
 
-@portfolio.command()
+@command.command()
 def remove(
-    symbol: Symbol, reason: Reason = None, key: Key = None, as_json: AsJson = False, url: Url = HERE
+    symbol: Symbol,
+    reason: Reason = None,
+    key: IdempotencyKey = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
 ) -> None:
     """Remove a symbol."""
     _change("/portfolio/remove-symbol", {"symbol": symbol, "reason": reason}, key, as_json, url)
 
 
-@portfolio.command()
+@command.command()
 def replace(
-    old: Annotated[str, typer.Argument(help="The member that leaves.")],
+    old: Annotated[str, typer.Argument(help="The outgoing member.")],
     new: Annotated[str, typer.Argument(help="The symbol that takes its rank.")],
     reason: Reason = None,
-    key: Key = None,
+    key: IdempotencyKey = None,
     as_json: AsJson = False,
-    url: Url = HERE,
+    url: Url = DEFAULT_URL,
 ) -> None:
     """Replace a member by another symbol in one transaction."""
     body = {"old_symbol": old, "new_symbol": new, "reason": reason}
     _change("/portfolio/replace-symbol", body, key, as_json, url)
 
 
-@portfolio.command()
+@command.command()
 def rebalance(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan, write nothing.")
     ] = False,
     balance: Annotated[
-        Decimal | None, exact_option("Equity in the quote currency: names lots.", "--balance")
+        Decimal | None, _exact_option("Equity in the quote currency; adds lots.", "--balance")
     ] = None,
-    method: Annotated[str | None, typer.Option(help="In place of the configured one.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Weighting method; the configured one by default.")
+    ] = None,
     reason: Reason = None,
-    key: Key = None,
+    key: IdempotencyKey = None,
     as_json: AsJson = False,
-    url: Url = HERE,
+    url: Url = DEFAULT_URL,
 ) -> None:
     """Bring the weights to their targets."""
-    with reporting(as_json) as output:
-        body = _given({"dry_run": dry_run, "reason": reason, "method": method})
+    with report_errors(as_json) as output:
+        body = drop_missing({"dry_run": dry_run, "reason": reason, "method": method})
         if balance is not None:
             body["account_balance"] = f"{balance:f}"
-        answer = asyncio.run(Client(url).post("/portfolio/rebalance", body, key))
-        if not output.answer(answer):
-            _plan(output, answer.document)
+        response = asyncio.run(Client(url).post("/portfolio/rebalance", body, key))
+        if not output.print_if_json(response):
+            _print_plan(output, response.document)
 
 
-@portfolio.command()
+@command.command()
 def rebalances(
-    run: Annotated[str | None, typer.Argument(help="One run, with its steps.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=500, help="How many, newest first.")] = 20,
+    run: Annotated[str | None, typer.Argument(help="Id of one run, shown with its steps.")] = None,
+    limit: Limit = 20,
     as_json: AsJson = False,
-    url: Url = HERE,
+    url: Url = DEFAULT_URL,
 ) -> None:
-    """The rebalance runs, or one of them with what it changed."""
-    path = f"?limit={limit}" if run is None else f"/{segment(run)}"
-    with reporting(as_json) as output:
-        answer = asyncio.run(Client(url).get(f"/portfolio/rebalances{path}"))
-        if output.answer(answer):
+    """List the rebalance runs, or show one with its changes."""
+    path = f"?limit={limit}" if run is None else f"/{quote_segment(run)}"
+    with report_errors(as_json) as output:
+        response = asyncio.run(Client(url).get(f"/portfolio/rebalances{path}"))
+        if output.print_if_json(response):
             return
-        found = answer.document["items"] if run is None else [answer.document]
-        output.people.print(_runs_table(found))
-        if run is not None:
-            _run(output, answer.document)
+        if run is None:
+            output.console.print(_create_runs_table(response.document["items"]))
+        else:
+            _print_run(output, response.document)
 
 
-@portfolio.command()
-def proposals(
-    limit: Annotated[int, typer.Option(min=1, max=500, help="How many, newest first.")] = 20,
-    as_json: AsJson = False,
-    url: Url = HERE,
-) -> None:
-    """What the schedule proposes, and what became of it."""
-    with reporting(as_json) as output:
-        answer = asyncio.run(Client(url).get(f"/portfolio/proposals?limit={limit}"))
-        if not output.answer(answer):
-            output.people.print(_proposals_table(answer.document["items"]))
+@command.command()
+def proposals(limit: Limit = 20, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """List the proposals of the schedule and their decisions."""
+    with report_errors(as_json) as output:
+        response = asyncio.run(Client(url).get(f"/portfolio/proposals?limit={limit}"))
+        if not output.print_if_json(response):
+            output.console.print(_create_proposals_table(response.document["items"]))
 
 
-Waiting = Annotated[str, typer.Argument(help="The id of a proposal.")]
-
-
-@portfolio.command()
+@command.command()
 def approve(
-    proposal: Waiting, reason: Reason = None, key: Key = None, as_json: AsJson = False,
-    url: Url = HERE,
-) -> None:  # fmt: skip
-    """Carry a proposal out."""
-    _change(
-        f"/portfolio/proposals/{segment(proposal)}/approve", {"reason": reason}, key, as_json, url
-    )
+    proposal: ProposalId,
+    reason: Reason = None,
+    key: IdempotencyKey = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Carry out a proposal."""
+    path = f"/portfolio/proposals/{quote_segment(proposal)}/approve"
+    _change(path, {"reason": reason}, key, as_json, url)
 
 
-@portfolio.command()
+@command.command()
 def decline(
-    proposal: Waiting, reason: Reason = None, key: Key = None, as_json: AsJson = False,
-    url: Url = HERE,
-) -> None:  # fmt: skip
-    """End a proposal without carrying it out."""
-    _change(
-        f"/portfolio/proposals/{segment(proposal)}/decline", {"reason": reason}, key, as_json, url
+    proposal: ProposalId,
+    reason: Reason = None,
+    key: IdempotencyKey = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Close a proposal without carrying it out."""
+    path = f"/portfolio/proposals/{quote_segment(proposal)}/decline"
+    _change(path, {"reason": reason}, key, as_json, url)
+
+
+@command.command("position-size")
+def position_size(
+    symbol: Symbol,
+    balance: Balance,
+    leverage: Leverage = None,
+    price: Annotated[Decimal | None, _exact_option("The mark price by default.", "--price")] = None,
+    confidence: Annotated[
+        Decimal | None, _exact_option("0 to 1; scales the size.", "--confidence")
+    ] = None,
+    wins: Annotated[int | None, typer.Option(min=0, help="For Kelly; needs all three.")] = None,
+    losses: Annotated[int | None, typer.Option(min=0, help="For Kelly; needs all three.")] = None,
+    payoff_ratio: Annotated[
+        Decimal | None,
+        _exact_option("Mean gain over mean loss; needs all three.", "--payoff-ratio"),
+    ] = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Show the lots of a symbol for a balance, and the caps that limit them."""
+    kelly = (wins, losses, payoff_ratio)
+    if any(value is None for value in kelly) and any(value is not None for value in kelly):
+        raise typer.BadParameter("--wins, --losses and --payoff-ratio are given together.")
+    query = drop_missing(
+        {
+            "account_balance": balance,
+            "leverage": leverage,
+            "price": price,
+            "confidence": confidence,
+            "wins": wins,
+            "losses": losses,
+            "payoff_ratio": payoff_ratio,
+        }
     )
+    path = f"/portfolio/symbols/{quote_segment(symbol)}/position-size"
+    with report_errors(as_json) as output:
+        response = asyncio.run(
+            Client(url).get(path, **{name: format_value(value) for name, value in query.items()})
+        )
+        if not output.print_if_json(response):
+            _print_size(output, response.document)
 
 
-def members_table(document: Mapping[str, Any]) -> Table:
-    """The members of GET /portfolio: weights as set, as prices have carried them, and targets."""
+@command.command("position-sizes")
+def position_sizes(
+    balance: Balance, leverage: Leverage = None, as_json: AsJson = False, url: Url = DEFAULT_URL
+) -> None:
+    """Show the lots of every member for a balance, allocated together."""
+    query = drop_missing({"account_balance": balance, "leverage": leverage})
+    with report_errors(as_json) as output:
+        response = asyncio.run(
+            Client(url).get(
+                "/portfolio/sizes", **{name: format_value(value) for name, value in query.items()}
+            )
+        )
+        if not output.print_if_json(response):
+            sizes = response.document
+            rows = [tuple(size[name] for name in _SIZE_FIELDS) for size in sizes["sizes"]]
+            title = f"lots for {sizes['account_balance']}"
+            output.console.print(create_table(title, _SIZE_COLUMNS, rows))
+
+
+@command.command()
+def report(
+    since: Since = None, until: Until = None, as_json: AsJson = False, url: Url = DEFAULT_URL
+) -> None:
+    """Show equity, figures and positions of a period."""
+    with report_errors(as_json) as output:
+        query = urlencode(drop_missing({"from": since, "to": until}))
+        path = "/portfolio/report" + (f"?{query}" if query else "")
+        response = run_job(output, Client(url), "making the report", path, "GET")
+        if not output.print_if_json(response):
+            _print_report(output, response.document["result"])
+
+
+def create_members_table(portfolio: Mapping[str, Any]) -> Table:
+    """Returns the members of GET /portfolio: stored, current and target weights."""
     rows = [
         (
             member["position_rank"],
             member["symbol"],
             member["contract"],
-            number(member["weight_percentage"], 6),
-            number(member["current_weight_percentage"], 6),
-            number(member["target_weight_percentage"], 6),
-            number(member["current_score"], 4),
-            number(member["confidence"], 2),
+            format_number(member["weight_percentage"], 6),
+            format_number(member["current_weight_percentage"], 6),
+            format_number(member["target_weight_percentage"], 6),
+            format_number(member["current_score"], 4),
+            format_number(member["confidence"], 2),
             member["is_tradeable"],
             member["not_tradeable_reason"] or "",
         )
-        for member in document["members"]
+        for member in portfolio["members"]
     ]
-    size, most = document["size"], document["max_size"]
-    return table(f"portfolio: {size} of {most}, version {document['version']}", _COLUMNS, rows)
+    size, max_size = portfolio["size"], portfolio["max_size"]
+    title = f"portfolio: {size} of {max_size}, version {portfolio['version']}"
+    return create_table(title, _MEMBER_COLUMNS, rows)
 
 
-def sum_line(document: Mapping[str, Any]) -> str:
-    """Weights, cash and their exact sum, from the decimal text that the service sent."""
-    cash = exact(document["cash_percentage"])
-    weights = sum((exact(one["weight_percentage"]) for one in document["members"]), Decimal(0))
+def format_sum(portfolio: Mapping[str, Any]) -> str:
+    """Formats weights, cash and their exact sum from the decimals that the service sent."""
+    cash = exact_decimal(portfolio["cash_percentage"])
+    weights = sum_weights(portfolio)
     return f"weights {weights:f} % + cash {cash:f} % = {(weights + cash).normalize():f} %"
 
 
-def exact(value: object) -> Decimal:
-    """A number of an answer as the decimal that was sent."""
+def sum_weights(portfolio: Mapping[str, Any]) -> Decimal:
+    """Returns the exact sum of the members' weights in percent."""
+    members = portfolio["members"]
+    return sum((exact_decimal(member["weight_percentage"]) for member in members), Decimal(0))
+
+
+def exact_decimal(value: object) -> Decimal:
+    """Returns a number of an answer as the decimal that was sent."""
     return value if isinstance(value, Decimal) else Decimal(str(value))
 
 
 def _change(
     path: str, body: Mapping[str, object], key: str | None, as_json: bool, url: str
 ) -> None:
-    with reporting(as_json) as output:
+    with report_errors(as_json) as output:
         client = Client(url)
-        answer = asyncio.run(client.post(path, _given(body), key))
-        if not output.answer(answer):
-            now = asyncio.run(client.get("/portfolio")).document
-            output.people.print(members_table(now))
-            output.people.print(sum_line(now))
+        response = asyncio.run(client.post(path, drop_missing(body), key))
+        if not output.print_if_json(response):
+            _print_portfolio(output, asyncio.run(client.get("/portfolio")).document)
 
 
-def _given(body: Mapping[str, object]) -> dict[str, object]:
-    return {name: value for name, value in body.items() if value is not None}
+def _print_portfolio(output: Output, portfolio: Mapping[str, Any]) -> None:
+    output.console.print(create_members_table(portfolio))
+    output.console.print(format_sum(portfolio))
 
 
-def _plan(output: Output, plan: Mapping[str, Any]) -> None:
-    output.people.print(_changes_table("plan", plan["changes"]))
+def _print_plan(output: Output, plan: Mapping[str, Any]) -> None:
+    output.console.print(_create_changes_table("plan", plan["changes"]))
     if plan.get("lots") is not None:
-        lots = ", ".join(f"{name} {shown(count)}" for name, count in plan["lots"]["lots"].items())
-        output.people.print(f"lots: {lots}")
+        lots = plan["lots"]["lots"].items()
+        text = ", ".join(f"{symbol} {format_value(count)}" for symbol, count in lots)
+        output.console.print(f"lots: {text}")
     facts = ("turnover", "estimated_cost", "total_changes", "run_id")
-    output.people.print(", ".join(f"{name} {shown(plan.get(name))}" for name in facts))
+    output.console.print(", ".join(f"{name} {format_value(plan.get(name))}" for name in facts))
 
 
-def _changes_table(title: str, changes: Sequence[Mapping[str, Any]]) -> Table:
+def _create_changes_table(title: str, changes: Sequence[Mapping[str, Any]]) -> Table:
     rows = [
         (
             change["symbol"],
-            number(change["old"], 6),
-            number(change["new"], 6),
-            number(change["change"], 6),
+            format_number(change["old"], 6),
+            format_number(change["new"], 6),
+            format_number(change["change"], 6),
             change["action"],
             change["reason"],
         )
         for change in changes
     ]
-    return table(title, ("symbol", "old %>", "new %>", "change>", "action", "reason"), rows)
+    return create_table(title, ("symbol", "old %>", "new %>", "change>", "action", "reason"), rows)
 
 
-def _runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
+def _create_runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
     rows = [
         (
             run["requested_at"],
@@ -237,7 +394,7 @@ def _runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
             run["state"],
             ", ".join(run["triggers"] or ()),
             run["total_changes"],
-            number(run["turnover"], 6),
+            format_number(run["turnover"], 6),
             run["version_after"],
             run["actor"],
             (run["error"] or {}).get("code"),
@@ -248,40 +405,75 @@ def _runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
         "requested", "run", "state", "triggers", "changes>", "turnover>", "version>", "actor",
         "error",
     )  # fmt: skip
-    return table("rebalances", columns, rows)
+    return create_table("rebalances", columns, rows)
 
 
-def _run(output: Output, run: Mapping[str, Any]) -> None:
-    output.people.print(_changes_table("changes", run["changes"] or ()))
+def _print_run(output: Output, run: Mapping[str, Any]) -> None:
+    output.console.print(_create_runs_table([run]))
+    output.console.print(_create_changes_table("changes", run["changes"] or ()))
     steps = [(step["name"], step["state"], step["finished_at"]) for step in run["steps"]]
-    output.people.print(table("steps", ("step", "state", "finished"), steps))
+    output.console.print(create_table("steps", ("step", "state", "finished"), steps))
     if run["error"] is not None:
-        output.people.print(run["error"]["detail"], markup=False)
+        output.console.print(run["error"]["detail"], markup=False)
 
 
-def _proposals_table(proposals: Sequence[Mapping[str, Any]]) -> Table:
+def _create_proposals_table(proposals: Sequence[Mapping[str, Any]]) -> Table:
     rows = [
         (
-            one["proposal_id"],
-            one["kind"],
-            "outdated" if one["is_outdated"] else one["state"],
-            _proposed(one),
-            one["reason"],
-            one["expires_at"],
-            (one["decision"] or {}).get("by"),
+            proposal["proposal_id"],
+            proposal["kind"],
+            "outdated" if proposal["is_outdated"] else proposal["state"],
+            _describe_proposal(proposal),
+            proposal["reason"],
+            proposal["expires_at"],
+            (proposal["decision"] or {}).get("by"),
         )
-        for one in proposals
+        for proposal in proposals
     ]
-    columns = ("proposal", "kind", "state", "what", "reason", "expires", "decided by")
-    return table("proposals", columns, rows)
+    columns = ("proposal", "kind", "state", "change", "reason", "expires", "decided by")
+    return create_table("proposals", columns, rows)
 
 
-def _proposed(one: Mapping[str, Any]) -> str:
-    if one["replacement"] is not None:
-        return f"{one['replacement']['replace_symbol']} by {one['replacement']['candidate_symbol']}"
-    if one["signal"] is not None:
-        said = f"{one['signal']['move']} {one['signal']['symbol']}"
-        old = one["signal"]["old_symbol"]
-        return said if old is None else f"{said} for {old}"
-    changes, turnover = one["rebalance"]["changes"], one["rebalance"]["turnover"]
-    return f"{len(changes)} changes, turnover {number(turnover, 3)}"
+def _describe_proposal(proposal: Mapping[str, Any]) -> str:
+    replacement, signal = proposal["replacement"], proposal["signal"]
+    if replacement is not None:
+        return f"{replacement['replace_symbol']} by {replacement['candidate_symbol']}"
+    if signal is not None:
+        action = f"{signal['move']} {signal['symbol']}"
+        return action if signal["old_symbol"] is None else f"{action} for {signal['old_symbol']}"
+    plan = proposal["rebalance"]
+    return f"{len(plan['changes'])} changes, turnover {format_number(plan['turnover'], 3)}"
+
+
+def _print_size(output: Output, size: Mapping[str, Any]) -> None:
+    facts = [(title, size[name]) for title, name in _SIZE_FACTS.items()]
+    title = f"{size['symbol']} ({size['contract']})"
+    output.console.print(create_table(title, ("", ">"), facts))
+    caps = [tuple(cap[name] for name in _CAP_FIELDS) for cap in size["limits"]]
+    if caps:
+        output.console.print(create_table("caps", _CAP_COLUMNS, caps))
+    if size["reason"] is not None:
+        text = size["reason"] if size["lots"] else f"no lots: {size['reason']}"
+        output.console.print(text, markup=False)
+
+
+def _print_report(output: Output, report: Mapping[str, Any]) -> None:
+    figures = report["figures"]
+    rows = [(name, format_number(figures[name], 4)) for name in _REPORT_FIGURES]
+    output.console.print(create_table("figures", ("", ""), rows))
+    if figures["ratios_reason"] is not None:
+        output.console.print(f"no ratios: {figures['ratios_reason']}")
+    hypothetical = report["hypothetical"]
+    rows = [
+        (name, format_number(hypothetical[f"hypothetical_{name}"], 4))
+        for name in _HYPOTHETICAL_FIGURES
+    ]
+    title = "hypothetical: today's weights over the past, not earned"
+    output.console.print(create_table(title, ("", ""), rows))
+    for name, columns in _REPORT_TABLES.items():
+        lines = [tuple(line[field] for field in columns.values()) for line in report[name]]
+        output.console.print(create_table(name, tuple(columns), lines))
+    output.console.print(
+        f"version {report['version']}, made at {report['made_at']}; "
+        "as a page: GET /portfolio/report"
+    )

@@ -1,120 +1,93 @@
-"""Commands about the market and its scores: sync, score, explain, convert."""
+"""`my-symbols scoring`: scores of the universe and their explanation."""
 
 import asyncio
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
-from app.cli.client import Client, CliResponse, segment
-from app.cli.commands.jobs import done
-from app.cli.output import HERE, AsJson, Output, Url, number, reporting, shown, table
+from app.cli.client import DEFAULT_URL, Client, quote_segment
+from app.cli.output import (
+    AsJson,
+    Symbol,
+    Url,
+    create_fact_table,
+    create_table,
+    format_number,
+    report_errors,
+)
 
-Symbol = Annotated[str, typer.Argument(help="Any spelling: BTCUSDT, XBTUSDTM, BTC/USDT:USDT.")]
-BOARD_COLUMNS = (
+command = typer.Typer(no_args_is_help=True, help="Scores of the universe and their explanation.")
+BOARD_COLUMNS: Final = (
     "rank>", "symbol", "score>", "confidence>", "technical>", "fundamental>", "structure>", "risk>",
 )  # fmt: skip
+_FACTOR_COLUMNS: Final = (
+    "family", "factor", "raw>", "unit", "z>", "weight>", "contribution>", "missing",
+)  # fmt: skip
+_FAMILIES: Final = ("technical_score", "fundamental_score", "market_structure_score", "risk_score")
 
 
-def sync(
-    history: Annotated[
-        bool, typer.Option("--history", help="Also candles, books and funding that are missing.")
-    ] = False,
-    as_json: AsJson = False,
-    url: Url = HERE,
-) -> None:
-    """Read all contracts from the exchange now."""
-    with reporting(as_json) as output:
-        what, path = "reading contracts", "/symbols/sync"
-        if history:
-            what, path = "filling up", "/symbols/sync?history=true"
-        answer = done(output, Client(url), what, path)
-        if not output.answer(answer):
-            output.people.print(_facts("contracts", answer.document["result"]))
-
-
-def score(
-    symbol: Annotated[str | None, typer.Argument(help="Only this one; all without it.")] = None,
+@command.command()
+def calculate(
+    symbol: Annotated[
+        str | None, typer.Argument(help="One symbol; the whole universe by default.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Lines of the board.")] = 20,
     as_json: AsJson = False,
-    url: Url = HERE,
+    url: Url = DEFAULT_URL,
 ) -> None:
     """Score the universe now and show the best of the board."""
-    with reporting(as_json) as output:
+    with report_errors(as_json) as output:
         client = Client(url)
         body = {} if symbol is None else {"symbol": symbol}
-        answer = _long(output, "scoring", client, "/scoring/calculate", body)
-        if output.answer(answer):
+        with output.create_progress() as progress:
+            progress.add_task("scoring", total=None)
+            response = asyncio.run(client.post("/scoring/calculate", body))
+        if output.print_if_json(response):
             return
-        output.people.print(_facts("run", answer.document))
+        output.console.print(create_fact_table("run", response.document))
         if symbol is None:
             rankings = asyncio.run(client.get("/scoring/rankings", limit=limit))
-            cards = rankings.document["items"]
-            output.people.print(table("board", BOARD_COLUMNS, [board_row(card) for card in cards]))
+            rows = [board_row(score) for score in rankings.document["items"]]
+            output.console.print(create_table("board", BOARD_COLUMNS, rows))
 
 
-def explain(symbol: Symbol, as_json: AsJson = False, url: Url = HERE) -> None:
-    """Show what each factor brought to a symbol's score."""
-    with reporting(as_json) as output:
-        path = f"/scoring/symbol/{segment(symbol)}/explain"
-        answer = asyncio.run(Client(url).get(path))
-        if output.answer(answer):
+@command.command()
+def explain(symbol: Symbol, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """Show the contribution of each factor to a symbol's score."""
+    with report_errors(as_json) as output:
+        path = f"/scoring/symbol/{quote_segment(symbol)}/explain"
+        response = asyncio.run(Client(url).get(path))
+        if output.print_if_json(response):
             return
-        said = answer.document
+        explanation = response.document
         rows = [
             (
                 factor["family"],
                 factor["name"],
-                number(factor["raw"], 6),
+                format_number(factor["raw"], 6),
                 factor["unit"],
-                number(factor["z"]),
-                number(factor["weight"], 4),
-                number(factor["contribution"], 5),
+                format_number(factor["z"]),
+                format_number(factor["weight"], 4),
+                format_number(factor["contribution"], 5),
                 factor["reason"] or "",
             )
-            for factor in said["factors"]
+            for factor in explanation["factors"]
         ]
-        columns = ("family", "factor", "raw>", "unit", "z>", "weight>", "contribution>", "missing")
-        output.people.print(table("score", BOARD_COLUMNS, [board_row(said["score"])]))
-        z, shares = number(said["z"], 9), number(said["sum_of_contributions"], 9)
-        output.people.print(f"composite z {z}, sum of the contributions {shares}")
-        output.people.print(table("factors", columns, rows))
+        score = [board_row(explanation["score"])]
+        output.console.print(create_table("score", BOARD_COLUMNS, score))
+        composite = format_number(explanation["z"], 9)
+        total = format_number(explanation["sum_of_contributions"], 9)
+        output.console.print(f"composite z {composite}, sum of the contributions {total}")
+        output.console.print(create_table("factors", _FACTOR_COLUMNS, rows))
 
 
-def convert(symbol: Symbol, as_json: AsJson = False, url: Url = HERE) -> None:
-    """Show a symbol in every spelling."""
-    with reporting(as_json) as output:
-        answer = asyncio.run(Client(url).get(f"/symbols/{segment(symbol)}/formats"))
-        if not output.answer(answer):
-            output.people.print(_facts("spellings", answer.document))
-
-
-def board_row(card: Mapping[str, Any]) -> tuple[object, ...]:
-    """One line of the board in the order of BOARD_COLUMNS."""
-    names = ("technical_score", "fundamental_score", "market_structure_score", "risk_score")
+def board_row(score: Mapping[str, Any]) -> tuple[object, ...]:
+    """Returns one line of the board in the order of BOARD_COLUMNS."""
     return (
-        card["rank"],
-        card["symbol"],
-        number(card["composite_score"], 4),
-        number(card["confidence_level"], 2),
-        *(number(card[name]) for name in names),
+        score["rank"],
+        score["symbol"],
+        format_number(score["composite_score"], 4),
+        format_number(score["confidence_level"], 2),
+        *(format_number(score[family]) for family in _FAMILIES),
     )
-
-
-def _long(
-    output: Output, what: str, client: Client, path: str, body: Mapping[str, object]
-) -> CliResponse:
-    """A call that may take a while, with a moving bar for whoever waits at a terminal."""
-    with output.progress() as progress:
-        progress.add_task(what, total=None)
-        return asyncio.run(client.post(path, body))
-
-
-def _facts(title: str, document: Mapping[str, Any]) -> Any:
-    """The plain values of an answer, one per line."""
-    flat = [
-        (name.replace("_", " "), shown(value))
-        for name, value in document.items()
-        if not isinstance(value, list | dict)
-    ]
-    return table(title, ("", ""), flat)

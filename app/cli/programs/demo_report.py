@@ -1,25 +1,28 @@
-"""What a demo found out, as tables for people and as one document for machines."""
+"""Report of a demo: tables for people, or one document for machines."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, Final
 
-from app.cli.commands.portfolio import exact, sum_line
-from app.cli.output import Output, number, shown, table
+from rich.table import Table
+
+from app.cli.commands.portfolio import exact_decimal, format_sum, sum_weights
+from app.cli.output import Output, create_table, format_number
 
 _FAMILIES: Final = ("technical_score", "fundamental_score", "market_structure_score", "risk_score")
-_TEN: Final = (
+_MEMBER_COLUMNS: Final = (
     "rank>", "symbol", "contract", "weight %>", "score>", "confidence>", "technical>",
     "fundamental>", "structure>", "risk>",
 )  # fmt: skip
-_MOST_REFUSED: Final = 15
+_FUNNEL_COLUMNS: Final = ("rule", "", "limit", "entered>", "failed>")
+_REFUSAL_COLUMNS: Final = ("symbol", "score>", "reason", "against", "correlation>")
+_MAX_REFUSALS: Final = 15
 
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """Answers of the service, as they came; `choice` is None when there were members already."""
+    """Responses of the service; `choice` is None when the portfolio had members already."""
 
     url: str
     portfolio: Mapping[str, Any]
@@ -30,112 +33,107 @@ class DemoResult:
     usable_s: float | None  # from the start to the first complete board; None without one
 
     @property
-    def cards(self) -> Sequence[Mapping[str, Any]]:
+    def scores(self) -> Sequence[Mapping[str, Any]]:
         """The scored lines of the board."""
-        return [card for card in self.rankings["items"] if card["status"] == "scored"]
+        return [score for score in self.rankings["items"] if score["status"] == "scored"]
 
-    def refused(self) -> Sequence[Mapping[str, Any]]:
+    @property
+    def refusals(self) -> Sequence[Mapping[str, Any]]:
+        """The candidates that the choice of members refused."""
         return list(self.choice["refused"]) if self.choice else []
 
-    def total(self) -> Decimal:
-        """Weights and cash, exactly."""
-        members = self.portfolio["members"]
-        weights = sum((exact(one["weight_percentage"]) for one in members), Decimal(0))
-        return weights + exact(self.portfolio["cash_percentage"])
 
-
-def print_findings(findings: DemoResult, output: Output, seconds: float) -> None:
-    """One JSON document, or the tables."""
+def print_result(result: DemoResult, output: Output, seconds: float) -> None:
+    """Prints one JSON document, or the tables."""
     if output.as_json:
-        output.machine(_document(findings, seconds))
+        output.print_document(_create_document(result, seconds))
         return
-    say = output.people.print
-    say(_ten(findings))
-    say(sum_line(findings.portfolio))
-    say(_coverage(findings))
-    say(_spread(findings.run))
-    say(_funnel(findings))
-    say(_refusals(findings))
-    source, moment = findings.run["data_source"], findings.run["as_of"]
-    say(f"data of {source}, as of {moment}; from start to table: {seconds:.1f} s")
-    usable = findings.usable_s
-    usable_text = "none yet" if usable is None else f"after {usable:.1f} s"
-    say(f"first usable board: {usable_text}")
+    output.console.print(_create_members_table(result))
+    output.console.print(format_sum(result.portfolio))
+    output.console.print(_create_coverage_table(result.run))
+    output.console.print(_format_spread(result.run))
+    output.console.print(_create_funnel_table(result.funnel))
+    output.console.print(_create_refusals(result))
+    source, as_of = result.run["data_source"], result.run["as_of"]
+    output.console.print(f"data of {source}, as of {as_of}; from start to table: {seconds:.1f} s")
+    usable = "none yet" if result.usable_s is None else f"after {result.usable_s:.1f} s"
+    output.console.print(f"first usable board: {usable}")
 
 
-def _ten(findings: DemoResult) -> Any:
-    cards = {card["symbol"]: card for card in findings.cards}
+def _create_members_table(result: DemoResult) -> Table:
+    scores = {score["symbol"]: score for score in result.scores}
     rows = []
-    for member in findings.portfolio["members"]:
-        card = cards.get(member["symbol"], {})
+    for member in result.portfolio["members"]:
+        score = scores.get(member["symbol"], {})
         rows.append(
             (
                 member["position_rank"],
                 member["symbol"],
                 member["contract"],
-                number(member["weight_percentage"], 6),
-                number(card.get("composite_score"), 4),
-                number(card.get("confidence_level"), 2),
-                *(number(card.get(family)) for family in _FAMILIES),
+                format_number(member["weight_percentage"], 6),
+                format_number(score.get("composite_score"), 4),
+                format_number(score.get("confidence_level"), 2),
+                *(format_number(score.get(family)) for family in _FAMILIES),
             )
         )
-    return table("portfolio", _TEN, rows)
+    return create_table("portfolio", _MEMBER_COLUMNS, rows)
 
 
-def _coverage(findings: DemoResult) -> Any:
-    coverage = findings.run["coverage"]
-    rows = [(name, f"{float(share):.1%}") for name, share in coverage.items()]
-    return table("coverage of the eligible symbols, per factor", ("factor", "covered>"), rows)
+def _create_coverage_table(run: Mapping[str, Any]) -> Table:
+    rows = [(factor, f"{float(share):.1%}") for factor, share in run["coverage"].items()]
+    title = "coverage of the eligible symbols, per factor"
+    return create_table(title, ("factor", "covered>"), rows)
 
 
-def _spread(run: Mapping[str, Any]) -> str:
+def _format_spread(run: Mapping[str, Any]) -> str:
     spread = run["score_spread"] or {}
-    parts = (f"{name.replace('_', ' ')} {number(value)}" for name, value in spread.items())
-    confidence = number(run["median_confidence"], 2)
-    return f"{run['scores_calculated']} scores: {', '.join(parts)}; median confidence {confidence}"
-
-
-def _funnel(findings: DemoResult) -> Any:
-    rows = [
-        (stage["name"], stage["title"], shown(stage["limit"]), stage["entered"], stage["failed"])
-        for stage in findings.funnel["stages"]
-    ]
-    title = (
-        f"funnel: {findings.funnel['universe']} contracts, {findings.funnel['eligible']} eligible"
+    figures = (f"{name.replace('_', ' ')} {format_number(value)}" for name, value in spread.items())
+    confidence = format_number(run["median_confidence"], 2)
+    return (
+        f"{run['scores_calculated']} scores: {', '.join(figures)}; median confidence {confidence}"
     )
-    return table(title, ("rule", "", "limit", "entered>", "failed>"), rows)
 
 
-def _refusals(findings: DemoResult) -> Any:
-    refused = findings.refused()
-    if not refused:
-        below = len(findings.cards) - len(findings.portfolio["members"])
-        return f"candidates refused on the way: none; {below} scored ones rank below the members"
-    counts = Counter(str(one["reason"]) for one in refused)
+def _create_funnel_table(funnel: Mapping[str, Any]) -> Table:
+    rows = [
+        (stage["name"], stage["title"], stage["limit"], stage["entered"], stage["failed"])
+        for stage in funnel["stages"]
+    ]
+    title = f"funnel: {funnel['universe']} contracts, {funnel['eligible']} eligible"
+    return create_table(title, _FUNNEL_COLUMNS, rows)
+
+
+def _create_refusals(result: DemoResult) -> Table | str:
+    refusals = result.refusals
+    if not refusals:
+        below = len(result.scores) - len(result.portfolio["members"])
+        return f"refused candidates: none; {below} scored symbols rank below the members"
+    counts = Counter(str(refusal["reason"]) for refusal in refusals)
     summary = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
     rows = [
         (
-            one["symbol"],
-            number(one["score"], 4),
-            one["reason"],
-            one["against"],
-            number(one["correlation"]),
+            refusal["symbol"],
+            format_number(refusal["score"], 4),
+            refusal["reason"],
+            refusal["against"],
+            format_number(refusal["correlation"]),
         )
-        for one in refused[:_MOST_REFUSED]
+        for refusal in refusals[:_MAX_REFUSALS]
     ]
-    title = f"candidates refused: {summary} (the first {len(rows)} of {len(refused)})"
-    return table(title, ("symbol", "score>", "reason", "against", "correlation>"), rows)
+    title = f"refused candidates: {summary} (the first {len(rows)} of {len(refusals)})"
+    return create_table(title, _REFUSAL_COLUMNS, rows)
 
 
-def _document(findings: DemoResult, seconds: float) -> dict[str, Any]:
+def _create_document(result: DemoResult, seconds: float) -> dict[str, Any]:
+    cash = exact_decimal(result.portfolio["cash_percentage"])
     return {
-        "url": findings.url,
+        "url": result.url,
         "seconds": round(seconds, 3),
-        "first_usable_board_seconds": findings.usable_s,
-        "portfolio": findings.portfolio,
-        "weights_and_cash": findings.total(),
-        "run": findings.run,
-        "funnel": findings.funnel,
-        "refused": findings.refused(),
-        "board": findings.cards,
+        "first_usable_board_seconds": result.usable_s,
+        "portfolio": result.portfolio,
+        "weights_and_cash": sum_weights(result.portfolio) + cash,
+        "run": result.run,
+        "funnel": result.funnel,
+        "refused": result.refusals,
+        "board": result.scores,
     }

@@ -1,24 +1,24 @@
-"""`my-symbols doctor`: configuration, database, schema, exchange, clock, and what to do."""
+"""Program of `my-symbols doctor`: checks the set-up and the running service."""
 
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from secrets import SystemRandom
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import typer
 
 from app.adapters.kucoin.exchange import open_exchange
 from app.adapters.kucoin.limits import KucoinLimits
-from app.cli.exit_codes import CommandError, ExitCode, exit_of
-from app.cli.output import HERE, AsJson, Output, Url, reporting, table
-from app.cli.programs.doctor_checks import Check, Verdict
-from app.cli.programs.doctor_service import checked
+from app.cli.client import Client
+from app.cli.exit_codes import CommandError, ExitCode, exit_code_of_error
+from app.cli.output import Output, create_table, report_errors
 from app.cli.programs.settings import read_settings
 from app.container import utc_now
 from app.foundation.data_status import DataSource
@@ -28,81 +28,115 @@ from app.market.domain.models import ExchangeStatus
 from app.settings import Settings
 
 # KuCoin refuses signed requests that are more than five seconds off.
-CLOCK_WARN: Final = timedelta(seconds=1)
-CLOCK_FAIL: Final = timedelta(seconds=5)
+CLOCK_WARNING: Final = timedelta(seconds=1)
+CLOCK_FAILURE: Final = timedelta(seconds=5)
+_HEALTH_TIMEOUT_S: Final = 5.0
+_SERVICE: Final = "service"
+# A component that is down is a warning: the service runs and recovers by itself.
+_HEALTHY_STATES: Final = frozenset({"up", "starting"})
 _LIMITS: Final = KucoinLimits(
     connect_timeout_s=3.0, read_timeout_s=5.0, total_timeout_s=6.0, patience_s=8.0, tries=1
 )
 
 
-def doctor(as_json: AsJson = False, url: Url = HERE) -> None:
-    """Check configuration, database, schema, exchange, clock and the service that runs."""
-    with reporting(as_json) as output:
-        checks = [*asyncio.run(_all()), *asyncio.run(checked(url))]
-        _show(checks, output)
-    failed = [check.exit_code for check in checks if check.verdict is Verdict.FAILED]
+class CheckResult(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorCheck:
+    """Outcome of one check with advice and, for a failed one, the exit code."""
+
+    name: str
+    verdict: CheckResult
+    detail: str
+    advice: str = ""
+    exit_code: ExitCode = ExitCode.OK
+
+
+def run_checks(as_json: bool, url: str) -> None:
+    """Prints all checks; the exit code is that of the worst failed one."""
+    with report_errors(as_json) as output:
+        checks = [*asyncio.run(_check_setup()), *asyncio.run(check_service(url))]
+        _print_checks(checks, output)
+    failed = [check.exit_code for check in checks if check.verdict is CheckResult.FAILED]
     raise typer.Exit(int(max(failed, default=ExitCode.OK)))
 
 
-async def _all() -> list[Check]:
+async def _check_setup() -> list[DoctorCheck]:
     try:
         settings = read_settings()
     except CommandError as error:
-        wrong = Check(
+        failed = DoctorCheck(
             "configuration",
-            Verdict.FAILED,
+            CheckResult.FAILED,
             error.detail,
-            "correct or unset these variables; the README lists all of them",
+            "correct or unset these variables; docs/configuration.md lists all of them",
             ExitCode.CONFIGURATION,
         )
-        later = ("database", "schema", "exchange", "clock")
-        return [wrong, *(Check(name, Verdict.SKIPPED, "needs a configuration") for name in later)]
+        dependent = ("database", "schema", "exchange", "clock")
+        return [
+            failed,
+            *(
+                DoctorCheck(name, CheckResult.SKIPPED, "needs a configuration")
+                for name in dependent
+            ),
+        ]
     source = settings.kucoin.data_source
-    fine = Check("configuration", Verdict.OK, f"{settings.kucoin.base_url} as {source}")
+    passed = DoctorCheck("configuration", CheckResult.OK, f"{settings.kucoin.base_url} as {source}")
     return [
-        fine,
-        *[check async for check in _database(settings)],
-        *[check async for check in _exchange(settings)],
+        passed,
+        *[check async for check in _check_database(settings)],
+        *[check async for check in _check_exchange(settings)],
     ]
 
 
-async def _database(settings: Settings) -> AsyncIterator[Check]:
+async def _check_database(settings: Settings) -> AsyncIterator[DoctorCheck]:
     url = settings.database.url
-    place = _without_secrets(url)
+    address = _without_secrets(url)
     try:
-        _writable(url)
+        _require_writable(url)
         present, needed = await migrations.current(url), migrations.head()
     except ValueError as error:
         advice = "set MYSYMBOLS_DATABASE__URL to an sqlite or postgresql address"
-        yield Check("database", Verdict.FAILED, str(error), advice, ExitCode.CONFIGURATION)
-        yield Check("schema", Verdict.SKIPPED, "needs a database")
+        yield DoctorCheck(
+            "database", CheckResult.FAILED, str(error), advice, ExitCode.CONFIGURATION
+        )
+        yield DoctorCheck("schema", CheckResult.SKIPPED, "needs a database")
         return
     except (ServiceError, OSError) as error:
-        advice = "start it, or correct MYSYMBOLS_DATABASE__URL and the rights on its place"
-        means = exit_of(error) if isinstance(error, ServiceError) else ExitCode.CONFIGURATION
-        yield Check("database", Verdict.FAILED, f"{place}: {error}", advice, means)
-        yield Check("schema", Verdict.SKIPPED, "needs a database")
+        advice = "start it, or correct MYSYMBOLS_DATABASE__URL and the permissions of its directory"
+        exit_code = (
+            exit_code_of_error(error) if isinstance(error, ServiceError) else ExitCode.CONFIGURATION
+        )
+        yield DoctorCheck("database", CheckResult.FAILED, f"{address}: {error}", advice, exit_code)
+        yield DoctorCheck("schema", CheckResult.SKIPPED, "needs a database")
         return
-    yield Check("database", Verdict.OK, place)
+    yield DoctorCheck("database", CheckResult.OK, address)
     if present == needed:
-        yield Check("schema", Verdict.OK, f"revision {needed}")
+        yield DoctorCheck("schema", CheckResult.OK, f"revision {needed}")
     elif present is None:
-        advice = "nothing to do: `my-symbols serve` makes it"
-        yield Check("schema", Verdict.WARNING, f"none yet, {needed} is needed", advice)
+        advice = "nothing to do: `my-symbols serve` creates it"
+        yield DoctorCheck("schema", CheckResult.WARNING, f"none yet, {needed} is needed", advice)
     elif migrations.knows(present):
         advice = "nothing to do: `my-symbols serve` brings it up to date"
-        yield Check("schema", Verdict.WARNING, f"revision {present}, {needed} is needed", advice)
+        yield DoctorCheck(
+            "schema", CheckResult.WARNING, f"revision {present}, {needed} is needed", advice
+        )
     else:
-        yield Check(
+        yield DoctorCheck(
             "schema",
-            Verdict.FAILED,
+            CheckResult.FAILED,
             f"revision {present} is unknown to this version, which needs {needed}",
-            "run the version that made it, or choose another database",
+            "run the version that created it, or choose another database",
             ExitCode.CONFIGURATION,
         )
 
 
-async def _exchange(settings: Settings) -> AsyncIterator[Check]:
+async def _check_exchange(settings: Settings) -> AsyncIterator[DoctorCheck]:
     kucoin = settings.kucoin
     try:
         async with open_exchange(
@@ -115,63 +149,65 @@ async def _exchange(settings: Settings) -> AsyncIterator[Check]:
             limits=_LIMITS,
         ) as exchange:
             status = await exchange.status()
-            asked = time.monotonic()
+            sent_s = time.monotonic()
             stamp_ms = await exchange.server_time_ms()
-            took = time.monotonic() - asked
+            took_s = time.monotonic() - sent_s
     except ServiceError as error:
         advice = (
             "check the network and MYSYMBOLS_KUCOIN__BASE_URL; the service stays up meanwhile, "
-            "shows no score and goes on trying"
+            "shows no score and keeps trying"
         )
         detail = f"{kucoin.base_url}: {error.code}: {error.detail}"
-        yield Check("exchange", Verdict.FAILED, detail, advice, ExitCode.UNAVAILABLE)
-        yield Check("clock", Verdict.SKIPPED, "needs the exchange's time")
+        yield DoctorCheck("exchange", CheckResult.FAILED, detail, advice, ExitCode.UNAVAILABLE)
+        yield DoctorCheck("clock", CheckResult.SKIPPED, "needs the exchange's time")
         return
     open_now = status is ExchangeStatus.OPEN
-    yield Check(
+    yield DoctorCheck(
         "exchange",
-        Verdict.OK if open_now else Verdict.WARNING,
-        f"{status}, answered in {took * 1000:.0f} ms",
+        CheckResult.OK if open_now else CheckResult.WARNING,
+        f"{status}, answered in {took_s * 1000:.0f} ms",
         "" if open_now else "wait until its maintenance is over: no new decisions until then",
     )
-    ahead = timedelta(milliseconds=stamp_ms) - _since_epoch() + timedelta(seconds=took / 2)
-    yield _clock(ahead, kucoin.data_source)
+    offset = timedelta(milliseconds=stamp_ms) - _since_epoch() + timedelta(seconds=took_s / 2)
+    yield _check_clock(offset, kucoin.data_source)
 
 
 def _since_epoch() -> timedelta:
     return timedelta(seconds=utc_now().timestamp())
 
 
-def _clock(ahead: timedelta, source: DataSource) -> Check:
-    seconds = ahead.total_seconds()
+def _check_clock(offset: timedelta, source: DataSource) -> DoctorCheck:
+    seconds = offset.total_seconds()
     detail = f"the exchange is {abs(seconds):.3f} s {'ahead' if seconds > 0 else 'behind'}"
     if source is DataSource.SANDBOX:
-        return Check("clock", Verdict.OK, f"{detail}; a local exchange may keep its own time")
-    if abs(ahead) <= CLOCK_WARN:
-        return Check("clock", Verdict.OK, detail)
+        return DoctorCheck(
+            "clock", CheckResult.OK, f"{detail}; a local exchange may keep its own time"
+        )
+    if abs(offset) <= CLOCK_WARNING:
+        return DoctorCheck("clock", CheckResult.OK, detail)
     advice = "synchronise this machine's clock (NTP)"
-    if abs(ahead) <= CLOCK_FAIL:
-        return Check("clock", Verdict.WARNING, detail, advice)
-    return Check("clock", Verdict.FAILED, detail, advice, ExitCode.CONFIGURATION)
+    if abs(offset) <= CLOCK_FAILURE:
+        return DoctorCheck("clock", CheckResult.WARNING, detail, advice)
+    return DoctorCheck("clock", CheckResult.FAILED, detail, advice, ExitCode.CONFIGURATION)
 
 
-def _show(checks: list[Check], output: Output) -> None:
+def _print_checks(checks: list[DoctorCheck], output: Output) -> None:
     if output.as_json:
-        healthy = all(check.verdict is not Verdict.FAILED for check in checks)
+        healthy = all(check.verdict is not CheckResult.FAILED for check in checks)
         rows = [{**asdict(check), "exit_code": int(check.exit_code)} for check in checks]
-        output.machine({"healthy": healthy, "checks": rows})
+        output.print_document({"healthy": healthy, "checks": rows})
         return
-    rows_shown = [(one.name, one.verdict.value, one.detail, one.advice) for one in checks]
-    output.people.print(table("doctor", ("check", "verdict", "", "what to do"), rows_shown))
+    lines = [(check.name, check.verdict.value, check.detail, check.advice) for check in checks]
+    output.console.print(create_table("doctor", ("check", "verdict", "", "what to do"), lines))
 
 
-def _writable(url: str) -> None:
-    """Whether an SQLite file that is not there yet could be made. Raises OSError."""
+def _require_writable(url: str) -> None:
+    """Raises OSError if no SQLite file can be created at the address."""
     parts = urlsplit(url)
     if not parts.scheme.startswith("sqlite"):
         return
     path = Path(parts.path.removeprefix("/"))
-    nearest = next(one for one in (path, *path.absolute().parents) if one.exists())
+    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
     if nearest != path and not nearest.is_dir():
         raise NotADirectoryError(f"{nearest} is not a directory")
     if path.is_dir():
@@ -184,3 +220,43 @@ def _without_secrets(url: str) -> str:
     parts = urlsplit(url)
     host = parts.hostname or ""
     return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
+
+
+async def check_service(url: str) -> list[DoctorCheck]:
+    """Returns a check of the service, and one for each of its unhealthy components."""
+    try:
+        response = await replace(Client(url), timeout_s=_HEALTH_TIMEOUT_S).get("/health")
+    except CommandError as error:
+        if error.exit_code is ExitCode.UNAVAILABLE:
+            return [DoctorCheck(_SERVICE, CheckResult.SKIPPED, f"no service runs at {url}")]
+        return [
+            DoctorCheck(_SERVICE, CheckResult.WARNING, error.detail, "name the service with --url")
+        ]
+    health = response.document
+    unhealthy = [part for part in health["components"] if part["state"] not in _HEALTHY_STATES]
+    detail = f"{health['status']} at {url}, mode {health['mode']}; {_format_levels(health)}"
+    verdict = CheckResult.WARNING if unhealthy else CheckResult.OK
+    return [DoctorCheck(_SERVICE, verdict, detail), *map(_check_component, unhealthy)]
+
+
+def _check_component(component: Mapping[str, Any]) -> DoctorCheck:
+    causes = (component["cause"], component["detail"])
+    cause = ": ".join(str(text) for text in causes if text is not None)
+    last = component["last_success"] or "never"
+    detail = (
+        f"{component['state']} since {component['since']}, last success {last}; "
+        f"{cause or 'cause unknown'}"
+    )
+    name = f"{_SERVICE}:{component['name']}"
+    return DoctorCheck(name, CheckResult.WARNING, detail, component["next_step"] or "see its log")
+
+
+def _format_levels(health: Mapping[str, Any]) -> str:
+    """Formats the service levels that are known."""
+    known = [level for level in health["service_levels"] if level["share"] is not None]
+    texts = [
+        f"{level['name']} {100 * level['share']:.2f} % of {level['looks']} samples within"
+        f" {level['window_s']} s"
+        for level in known
+    ]
+    return ", ".join(texts) or "no service levels yet"

@@ -11,13 +11,13 @@ from subprocess import PIPE, Popen, TimeoutExpired
 
 from app.cli.exit_codes import CommandError, ExitCode
 
-_START_S = 60.0
-_STOP_S = 5.0
+_START_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class ExchangeChoice:
-    """What the local exchange is started with."""
+class ExchangeOptions:
+    """Options of the local exchange."""
 
     seed: int
     quota: int
@@ -26,52 +26,54 @@ class ExchangeChoice:
     contracts: int | None
 
     def arguments(self) -> list[str]:
-        given = ["--seed", str(self.seed), "--quota", str(self.quota)]
+        arguments = ["--seed", str(self.seed), "--quota", str(self.quota)]
         if self.replay is not None:
-            given += ["--replay", str(self.replay)]
+            arguments += ["--replay", str(self.replay)]
         if self.replay_from is not None:
-            given += ["--replay-from", self.replay_from]
+            arguments += ["--replay-from", self.replay_from]
         if self.contracts is not None:
-            given += ["--contracts", str(self.contracts)]
-        return given
+            arguments += ["--contracts", str(self.contracts)]
+        return arguments
 
 
 @contextmanager
-def exchange_beside(choice: ExchangeChoice) -> Iterator[str]:
-    """Starts the exchange on a free port and gives its address; ends it on the way out.
+def run_exchange(options: ExchangeOptions) -> Iterator[str]:
+    """Runs the exchange on a free port and yields its address; stops it at the end.
 
-    Its standard input is a pipe of ours: should we die, it sees the end and stops by itself.
-    Its own session keeps a Ctrl-C at the terminal from stopping it before us.
+    Its standard input is our pipe: when this process dies, the exchange reads the end and stops.
+    In its own session, a Ctrl-C at the terminal does not stop it before this process.
     """
     command = [sys.executable, "-m", "app.cli", "sandbox", "--port", "0", "--json", "--until-eof"]
-    child = Popen(  # noqa: S603  # our own interpreter and module, options already checked
-        [*command, *choice.arguments()], stdin=PIPE, stdout=PIPE, start_new_session=True
+    child = Popen(  # noqa: S603  # this interpreter and module, options already checked
+        [*command, *options.arguments()], stdin=PIPE, stdout=PIPE, start_new_session=True
     )
     with child:
         try:
-            yield _address(child)
+            yield _read_address(child)
         finally:
-            _end(child)
+            _stop(child)
 
 
-def _address(child: Popen[bytes]) -> str:
+def _read_address(child: Popen[bytes]) -> str:
     stream = child.stdout
-    if stream is None or not select([stream], [], [], _START_S)[0]:
-        raise _failed(f"did not start within {_START_S:.0f} s")
+    if stream is None or not select([stream], [], [], _START_TIMEOUT_S)[0]:
+        raise _failed(f"did not start within {_START_TIMEOUT_S:.0f} s")
     try:
         return str(json.loads(stream.readline())["url"])
     except (ValueError, KeyError):
-        raise _failed("did not start; its reason stands above") from None
+        raise _failed("did not start; its error is printed above") from None
 
 
-def _end(child: Popen[bytes]) -> None:
+def _stop(child: Popen[bytes]) -> None:
     if child.stdin is not None:
         child.stdin.close()
     try:
-        child.wait(_STOP_S)
+        child.wait(_STOP_TIMEOUT_S)
     except TimeoutExpired:
         child.kill()
 
 
-def _failed(what: str) -> CommandError:
-    return CommandError(ExitCode.UNAVAILABLE, "sandbox_not_started", f"The local exchange {what}.")
+def _failed(detail: str) -> CommandError:
+    return CommandError(
+        ExitCode.UNAVAILABLE, "sandbox_not_started", f"The local exchange {detail}."
+    )

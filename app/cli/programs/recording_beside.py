@@ -18,85 +18,87 @@ from app.research.domain.recording import BoardLine, Step
 from app.settings import Settings
 
 _RETRY_S: Final = 1.0
-_LOOK_S: Final = 2.0  # at the settings in force
-_log = structlog.get_logger("tape")
+_POLL_INTERVAL_S: Final = 2.0
+_log = structlog.get_logger("recording")
 
 
-def halved(settings: Settings) -> Settings:
-    """Two ask the exchange from one address, so each has half of what that may ask for."""
+def halve_quota(settings: Settings) -> Settings:
+    """Halves the request quota: service and recorder share the quota of one address."""
     quota = settings.kucoin.quota_per_window // 2
     kucoin = settings.kucoin.model_copy(update={"quota_per_window": quota})
     return settings.model_copy(update={"kucoin": kucoin})
 
 
 def refuse_existing(file: Path) -> None:
-    """Raises CommandError (78): a tape is never written over."""
+    """Raises CommandError (78) if `file` exists: a recording is never overwritten."""
     if file.exists():
-        detail = f"{file} is there already; a tape is never written over."
+        detail = f"{file} exists already; a recording is never overwritten."
         raise CommandError(ExitCode.CONFIGURATION, "tape_exists", detail)
 
 
 async def record_beside(file: Path, settings: Settings, ending: asyncio.Event) -> None:
-    """Records by the settings in force until `ending`; the service outlives what goes wrong."""
+    """Records with the current business settings until `ending`; errors do not end the service."""
     async with asyncio.TaskGroup() as group:
-        chosen = _Newest(settings.database.url)
-        tasks = [group.create_task(_recorded(file, settings, chosen))]
-        tasks.append(group.create_task(chosen.follow()))
+        reader = _ConfigurationReader(settings.database.url)
+        tasks = [
+            group.create_task(_record(file, settings, reader)),
+            group.create_task(reader.follow()),
+        ]
         await ending.wait()
         for task in tasks:
             task.cancel()
 
 
 @dataclass(slots=True)
-class _Newest:
-    """The business settings in force as they were last read."""
+class _ConfigurationReader:
+    """Latest business settings of the database, polled."""
 
     database_url: str
-    present: Configuration | None = None
-    known: asyncio.Event = field(default_factory=asyncio.Event)
+    configuration: Configuration | None = None
+    has_read: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def follow(self) -> None:
-        """Without them nothing could be replayed: a database that is away is waited for."""
+        """Polls the settings; waits for a database that is away, as a replay needs them."""
         while True:
             try:
-                self.present = await settings_in_force(self.database_url)
+                self.configuration = await settings_in_force(self.database_url)
             except ServiceError as error:
-                _log.warning("tape_waits", cause=str(error.code))
+                _log.warning("recording_waits_for_database", cause=str(error.code))
                 await asyncio.sleep(_RETRY_S)
                 continue
-            self.known.set()
-            await asyncio.sleep(_LOOK_S)
+            self.has_read.set()
+            await asyncio.sleep(_POLL_INTERVAL_S)
 
     def __call__(self) -> Configuration:
-        return self.present or Configuration()
+        return self.configuration or Configuration()
 
 
-async def _recorded(file: Path, settings: Settings, newest: _Newest) -> None:
-    await newest.known.wait()
-    chosen = newest()
-    _log.info("tape_begun", file=str(file), configuration_version=chosen.version)
+async def _record(file: Path, settings: Settings, reader: _ConfigurationReader) -> None:
+    await reader.has_read.wait()
+    configuration = reader()
+    _log.info("recording_started", file=str(file), configuration_version=configuration.version)
     try:
         lost = await record(
             file,
             settings.kucoin,
             Around(utc_now, time.monotonic, asyncio.sleep),
-            Ears(_board, _missed),
+            Ears(_log_board, _log_failure),
             for_s=float("inf"),
             is_streaming=settings.feed.streaming == "stream",
-            configuration=chosen,
-            newest=newest,
+            configuration=configuration,
+            newest=reader,
         )
     except OSError as error:
-        _log.error("tape_not_written", file=str(file), cause=error.strerror)
+        _log.error("recording_not_written", file=str(file), cause=error.strerror)
     except ServiceError as error:
-        _log.error("tape_broken_off", file=str(file), cause=str(error.code))
+        _log.error("recording_interrupted", file=str(file), cause=str(error.code))
     else:
-        _log.info("tape_ended", file=str(file), lost=lost)
+        _log.info("recording_ended", file=str(file), lost=lost)
 
 
-def _board(board: BoardLine) -> None:
-    _log.info("tape_board", number=board.number, board_hash=board.board_hash)
+def _log_board(board: BoardLine) -> None:
+    _log.info("recording_board", number=board.number, board_hash=board.board_hash)
 
 
-def _missed(step: Step, code: str) -> None:
-    _log.warning("tape_step_missed", step=step.value, cause=code)
+def _log_failure(step: Step, code: str) -> None:
+    _log.warning("recording_step_failed", step=step.value, cause=code)

@@ -1,4 +1,4 @@
-"""Settings for the commands that need them: errors as sentences, options over the environment."""
+"""Reads the settings for a program: options override the environment, errors are sentences."""
 
 import json
 import os

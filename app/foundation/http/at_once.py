@@ -7,7 +7,8 @@ from typing import Any, Final
 from starlette.types import Scope
 
 from app.foundation.http.host_guard import HostGuard
-from app.foundation.http.middleware import MODE, RequestBorder, dressed, route_of
+from app.foundation.http.middleware import RequestBorder, dressed, route_of
+from app.foundation.http.protocol import MODE
 from app.foundation.http.response_cache import STANDING, Kept, KeptAnswers, Key, key_of
 from app.foundation.http.startup_guard import OPENING
 

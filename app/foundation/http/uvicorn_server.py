@@ -8,7 +8,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from app.foundation.errors import Code
-from app.foundation.http.errors import PROBLEM_JSON
+from app.foundation.http.protocol import PROBLEM_JSON
 from app.foundation.http.server import (
     BAD_REQUEST,
     MAX_MESSAGE_BYTES,

@@ -12,7 +12,15 @@ from sqlalchemy import ForeignKeyConstraint, Table, UniqueConstraint
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from app.foundation.errors import Code, ConflictError, CorruptDatabaseError, OperatorActionError, RefusedError, ServiceError, UnavailableError
+from app.foundation.errors import (
+    Code,
+    ConflictError,
+    CorruptDatabaseError,
+    OperatorActionError,
+    RefusedError,
+    ServiceError,
+    UnavailableError,
+)
 from app.foundation.sql.metadata import metadata
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from app.container.application import ROOT_ROUTERS, ROUTERS
-from app.foundation.http.errors import PREFIX
+from app.foundation.http.protocol import PREFIX
 from app.foundation.http.responses import Shown
 from app.foundation.http.routing import QuickRouter
 from tests.support.harness import make_api
