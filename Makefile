@@ -99,6 +99,9 @@ chaos: setup ## days of faults in the feed, what is refused while it dies; a day
 golden: setup ## record the golden hours anew and rewrite tests/golden (say why in docs/decisions); KEEP=1 keeps the recording and decides anew
 	OPENBLAS_NUM_THREADS=1 $(RUN) tests.golden $(if $(KEEP),--keep)
 
+docs: setup ## generate docs/cli.md from the commands
+	@$(BIN)/typer app.cli.application utils docs --name my-symbols --title "Command line" --output docs/cli.md
+
 mutants: setup ## one mistake at a time in weights and scores, and which of them no test notices (an hour; MUTANTS_EVERY=6 a part)
 	OPENBLAS_NUM_THREADS=1 MUTANTS_EVERY=$(MUTANTS_EVERY) $(RUN) benchmarks.mutants
 

@@ -196,11 +196,11 @@ def test_a_service_that_runs_says_which_part_is_ill_since_when_and_what_is_next(
         _, checks = _asked(MYSYMBOLS_URL=url, MYSYMBOLS_HTTP__PORT="sesame")
     assert [one[1] for one in asked] == ["/api/symbol-mgmt/health"]
     assert checks["service"]["verdict"] == CheckResult.WARNING
-    assert "FROZEN; feed_uptime 99.87 % of 9 looks within 3600 s" in checks["service"]["detail"]
+    assert "FROZEN; feed_uptime 99.87 % of 9 samples within 3600 s" in checks["service"]["detail"]
     part = checks["service:exchange"]
     assert part["advice"] == "tries again in 3 s"
     since = "down since 2026-01-02T03:04:00Z"
-    for said in (since, "last well never", "exchange_timeout: no answer"):
+    for said in (since, "last success never", "exchange_timeout: no answer"):
         assert said in part["detail"]
     assert "service:database" not in checks
     with answering(200, b"<html>") as (url, _):

@@ -161,7 +161,7 @@ def test_a_tape_that_is_there_is_not_served_over(tmp_path: Path) -> None:
     path.write_bytes(b"something")
     refused = here("serve", "--tape", str(path), "--port", "0", **environment())
     assert refused.code == ExitCode.CONFIGURATION
-    assert "never written over" in refused.err
+    assert "never overwritten" in refused.err
     assert path.read_bytes() == b"something"
 
 
