@@ -50,8 +50,7 @@ check: setup ## format, lint, types, import contracts, migrations
 		$(RUN) alembic upgrade head && $(RUN) alembic check
 
 test: setup ## all tests but the long ones; COVERAGE=1 also demands what they must reach
-	@$(RUN) compileall -q app  # once, not by each of pytest's processes; so the kernels
-	@$(BIN)/python -c "from app.container.kernels import prepare; prepare()" >/dev/null
+	@$(RUN) compileall -q app  # once, not by each of pytest's processes
 	OPENBLAS_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadgroup -m "not long" -p no:schemathesis \
 		$(if $(COVERAGE),--cov --cov-report=)
 	$(if $(COVERAGE),$(RUN) coverage report --skip-covered --fail-under=90)
@@ -87,7 +86,7 @@ stateful: setup ## random lives of the portfolio on both databases, many more th
 	MYTESTS_STATEFUL_EXAMPLES=$(STATEFUL_LIVES) MYTESTS_STATEFUL_STEPS=60 \
 		$(RUN) $(ENDLESS) tests/stateful
 
-bench: setup ## how long things take, each beside a peer of the same run, and one table of all: BENCH="kernels saving" for some
+bench: setup ## how long things take, each beside a peer of the same run, and one table of all: BENCH="scoring saving" for some
 	$(RUN) benchmarks $(BENCH)
 
 chaos: setup ## days of faults in the feed, what is refused while it dies; a day without refusals and the history of an hour with faults; three real processes, and how long each fault takes to heal
@@ -108,7 +107,7 @@ mutants: setup ## one mistake at a time in weights and scores, and which of them
 lock: setup ## resolve pyproject.toml anew into both locks
 	$(RUN) uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --custom-compile-command "make lock" \
-		--extra replay --group test --group lint --group build \
+		--extra replay --extra research --group test --group lint --group build \
 		pyproject.toml --output-file requirements.lock
 	$(RUN) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --custom-compile-command "make lock" --constraint requirements.lock \

@@ -1,4 +1,4 @@
-"""MySymbolsServiceV2: the one face that routes, command line and embedding code call."""
+"""MySymbolsServiceV2: the facade of the use cases for embedding code and the command line."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +18,7 @@ from app.operations.services.configuration import ConfigurationService
 from app.operations.services.event_stream import EventStream
 from app.operations.services.health import Status
 from app.operations.services.integrity import Integrity
+from app.operations.services.retention import Retention
 from app.operations.services.sample_data import SampleData
 from app.performance.services.portfolio_metrics import MetricsService, PortfolioMetrics
 from app.performance.services.report import Reporting
@@ -50,8 +51,7 @@ from app.trading.services.safety import Safety, SafetyReport
 class MySymbolsServiceV2:
     """Composes the use cases and holds no logic of its own.
 
-    The methods are the short way for embedding code; routes that need a rendered, idempotent
-    answer call the use cases behind them.
+    The methods are the names that embedding code relies on; routes ask for use cases by type.
     """
 
     registry: Registry
@@ -79,6 +79,7 @@ class MySymbolsServiceV2:
     stream: EventStream
     notifications: Notifications
     jobs: JobService
+    retention: Retention
     signals: Signals
     signal_actions: SignalActions
     signal_outcomes: SignalOutcomes

@@ -16,7 +16,7 @@ from rich.table import Table
 from benchmarks.rows import FILE, noted
 
 NAMES = (
-    "kernels", "incremental", "saving", "prepared", "correlation", "hostile", "http", "idle",
+    "scoring", "saving", "prepared", "correlation", "hostile", "http", "idle",
     "holds", "feed", "stream", "stream_rate", "notifications", "signals",
 )  # fmt: skip
 SAID = {True: "yes", False: "NO", None: ""}

@@ -19,6 +19,7 @@ from app.container import database_preparation as preparation
 from app.foundation.mode import Mode
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
+from app.operations.domain.event_codec import drafts_of
 from tests.support.walked import FAULTS, Walk, heal, walking
 
 BEGUN_S, LIMIT_S, HEALED_S, END_S = 10, 30, 130, 150
@@ -59,7 +60,7 @@ async def died(fault: str) -> tuple[list[str], bool]:
     room = Path(tempfile.mkdtemp(prefix="my-symbols-death-"))
     try:
         url = f"sqlite+aiosqlite:///{room}/death.sqlite3"
-        database = Database(DatabaseOptions(url), time.monotonic, lambda: 0.5)
+        database = Database(DatabaseOptions(url), time.monotonic, lambda: 0.5, drafts_of)
         await database.open()
         await preparation.prepare(url)
         async with walking(database) as walk:

@@ -16,7 +16,6 @@ from app.adapters.kucoin.exchange import KucoinExchange, open_exchange
 from app.adapters.kucoin.limits import KucoinLimits
 from app.adapters.kucoin.stream import KucoinStream
 from app.adapters.kucoin.stream_terms import StreamTerms, Ticket
-from app.cli.heap import brief_collections
 from app.configuration.domain.model import Configuration
 from app.container.seams import new_id, utc_now
 from app.foundation.data_status import DataSource
@@ -24,10 +23,12 @@ from app.foundation.metrics import Metrics
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
+from app.main import tune_interpreter
 from app.market.domain.stream import Told
 from app.market.services.service import MarketData
 from app.market.services.stream_consumer import StreamedMarket
 from app.market.services.symbol_registry import Registry, shipped_sectors
+from app.operations.domain.event_codec import drafts_of
 from benchmarks.feed_sender import CLOSE, prices_of
 
 DICE: Final = Random(1)  # noqa: S311  # jitter needs no secrecy
@@ -114,7 +115,7 @@ class Ours:
 async def our_end(far: Far, room: Path, *, is_watched: bool) -> AsyncIterator[Ours]:
     address = f"sqlite+aiosqlite:///{room / new_id()}.sqlite3"
     await migrations.upgrade(address)
-    database = Database(DatabaseOptions(url=address), time.monotonic, lambda: 0.5)
+    database = Database(DatabaseOptions(url=address), time.monotonic, lambda: 0.5, drafts_of)
     await database.open()
     limits = KucoinLimits(quota=1_000_000, read_timeout_s=60.0, total_timeout_s=60.0)
     async with open_exchange(
@@ -128,8 +129,8 @@ async def our_end(far: Far, room: Path, *, is_watched: bool) -> AsyncIterator[Ou
             tasks.append(group.create_task(ours.streamed.watch(lambda: None)))
         try:
             await until(ours.is_live)
-            with brief_collections():  # as in every server
-                yield ours
+            tune_interpreter()  # as in every server
+            yield ours
         finally:
             for task in tasks:
                 task.cancel()

@@ -19,9 +19,8 @@ from fastapi import FastAPI
 from rich.console import Console
 from rich.table import Table
 
-from app.cli.heap import brief_collections
 from app.cli.programs.local_exchange import ExchangeOptions, run_exchange
-from app.main import create_app
+from app.main import create_app, tune_interpreter
 from app.settings import DatabaseSettings, KucoinSettings, LogSettings, Settings
 from benchmarks.rows import Row, note
 
@@ -132,8 +131,8 @@ def main() -> None:
             database=DatabaseSettings(url=f"sqlite+aiosqlite:///{room}/bench.sqlite3"),
             log=LogSettings(level="error"),
         )
-        # Its garbage is collected as in every server.
-        with watch.over_steps(), brief_collections(), asyncio.Runner() as runner:
+        tune_interpreter()  # as in every server
+        with watch.over_steps(), asyncio.Runner() as runner:
             runner.run(measure(create_app(settings), watch, Console(width=120)))
 
 

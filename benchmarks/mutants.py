@@ -210,7 +210,7 @@ def _begin(module: str, mutant: Mutant | None) -> int:
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
-    if mutant is not None:  # without one it may take as long as the kernels take to compile
+    if mutant is not None:  # the tests themselves may take longer than a mutant
         signal.setitimer(signal.ITIMER_PROF, PATIENCE_S)
         sys.meta_path.insert(0, _Changed(_name(module), mutant.tree))
     # A mistake that was found need not be made small, and a slow example is none.

@@ -30,6 +30,7 @@ from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.foundation.sql.facts import FactRepository
+from app.operations.domain.event_codec import drafts_of
 from benchmarks.rows import Row, note
 from tests.support.desk import SYMBOLS, Desk
 
@@ -114,7 +115,9 @@ async def bench(url: str) -> None:
         address = f"sqlite+aiosqlite:///{room}/bench.sqlite3"
         await migrations.upgrade(address)
         options = DatabaseOptions(url=address)
-        database = Database(options, time.monotonic, DICE, lambda _: None, lambda _: None)
+        database = Database(
+            options, time.monotonic, DICE, drafts_of, lambda _: None, lambda _: None
+        )
         await database.open()
         kinds = tuple(NoticeKind)
         channel = Channel("c", "desk", ChannelKind.WEBHOOK, url, "s" * 16, kinds, True, now())

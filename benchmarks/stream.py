@@ -20,6 +20,7 @@ from websockets.asyncio.client import connect
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
+from app.operations.domain.event_codec import drafts_of
 from app.portfolio.domain.events import PlanCreated
 from benchmarks.rows import Row, note
 from tests.support.desk import NOW
@@ -61,7 +62,7 @@ async def bench() -> None:
     with tempfile.TemporaryDirectory() as room:
         url = f"sqlite+aiosqlite:///{room}/stream.sqlite3"
         await migrations.upgrade(url)
-        database = Database(DatabaseOptions(url=url), time.monotonic, lambda: 0.5)
+        database = Database(DatabaseOptions(url=url), time.monotonic, lambda: 0.5, drafts_of)
         await database.open()
         async with served(database) as opened:
             desk, loop = opened.desk, asyncio.get_running_loop()

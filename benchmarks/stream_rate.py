@@ -152,7 +152,7 @@ async def bench() -> None:
     with tempfile.TemporaryDirectory() as room:
         address = f"sqlite+aiosqlite:///{Path(room) / 'stream.sqlite3'}"
         await migrations.upgrade(address)
-        database = Database(DatabaseOptions(url=address), time.monotonic, lambda: 0.5)
+        database = Database(DatabaseOptions(url=address), time.monotonic, lambda: 0.5, drafts_of)
         await database.open()
         begun, used = time.perf_counter(), time.process_time()
         await store(database)

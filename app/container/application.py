@@ -12,7 +12,6 @@ from app.alerts.api import alert_routes as alerts
 from app.alerts.api import alert_rule_routes as alert_rules
 from app.alerts.api import notification_routes as notifications
 from app.foundation.http import errors
-from app.foundation.http.at_once import AtOnce
 from app.foundation.http.host_guard import HostGuard
 from app.foundation.http.middleware import RequestBorder
 from app.foundation.http.openapi import (
@@ -50,11 +49,13 @@ from app.portfolio.api import proposal_routes as portfolio_proposals
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
 from app.portfolio.api import rebalance_run_routes as portfolio_rebalances
 from app.scoring.api import routes as scoring
+from app.scoring.api import symbol_routes as scored_symbols
 from app.signals.api import routes as signals
 from app.trading.api import routes as portfolio_safety
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     symbols.router,
+    scored_symbols.router,
     universe.router,
     market.router,
     market_quality.router,
@@ -101,7 +102,7 @@ def create_api(
     routers: Sequence[APIRouter] = ROUTERS,
     root_routers: Sequence[APIRouter] = ROOT_ROUTERS,
 ) -> FastAPI:
-    """The ASGI application. `lifespan` yields the state: {"my_symbols": MySymbolsServiceV2}.
+    """The ASGI application. `lifespan` yields the state of requests, made by `state_of`.
 
     Nothing is started before the lifespan runs. Routers can be given, so that tests can add
     routes of their own.
@@ -137,9 +138,7 @@ def create_api(
     # Outside of everything, also of Starlette's own last resort for crashes.
     answers = KeptAnswers(api.build_middleware_stack())
     named = HostGuard(OpeningGuard(answers), frozenset(allowed_hosts))
-    border = RequestBorder(named, metrics, new_id, monotonic)
-    api.middleware_stack = border
-    api.state.at_once = AtOnce(border, named, answers)  # for the server, which may ask it before
+    api.middleware_stack = RequestBorder(named, metrics, new_id, monotonic)
     return api
 
 

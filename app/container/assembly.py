@@ -23,6 +23,7 @@ from app.container.feed import farewell, heartbeat, join, overheard
 from app.container.quota import SharedQuota
 from app.container.reference import referring
 from app.container.seams import code_version, full_version, new_id, utc_now
+from app.foundation.backoff import full_jitter
 from app.foundation.errors import ConflictError
 from app.foundation.event_bus import Bus
 from app.foundation.metrics import Metrics
@@ -33,6 +34,7 @@ from app.market.services.exchange_errors import ExchangeWatch
 from app.market.services.feed_view import FeedView
 from app.market.services.service_mode import ModeNow
 from app.my_symbols import MySymbolsServiceV2
+from app.operations.domain.event_codec import drafts_of
 from app.operations.services.event_stream import EventStream
 from app.operations.services.process_metrics import buffers_of
 from app.operations.services.response_version import MarketThings, Standing
@@ -41,7 +43,6 @@ from app.settings import Role, Settings
 from app.telemetry import observers
 from app.telemetry.meter import Meter
 from app.workers.activities import activities
-from app.workers.backoff import full_jitter
 from app.workers.durable import EngineOptions, executor_of
 from app.workers.engine import Engine
 from app.workers.runs import runs
@@ -83,6 +84,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             settings.database.options,
             time.monotonic,
             dice.random,
+            drafts_of,
             publish,
             observers.slow_statement(metrics),
         )
@@ -98,7 +100,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         exchange = await stack.enter_async_context(_exchange(settings, metrics, dice, watch, share))
         supervisor = Supervisor(
             utc_now,
-            lambda: full_jitter(dice.uniform),
+            lambda: full_jitter(dice.random),
             lambda name: metrics.task_restarts.labels(name).inc(),
         )
         store = job_store(settings.database.url)

@@ -1,7 +1,9 @@
 """The use cases, put together over what was opened; nothing starts here."""
 
 import os
+from datetime import timedelta
 from socket import gethostname
+from typing import Final
 
 from app.adapters.notifications.egress import Egress
 from app.adapters.notifications.people import TIMEOUT_S, People
@@ -35,6 +37,7 @@ from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.configuration import ConfigurationService
 from app.operations.services.event_stream import EventStream
 from app.operations.services.health import StatusSources
+from app.operations.services.retention import Retention
 from app.operations.services.sample_data import SampleData
 from app.performance.services.portfolio_metrics import MetricsService
 from app.performance.services.report import Reporting
@@ -50,7 +53,8 @@ from app.portfolio.services.rebalance_runs import RebalanceRuns
 from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.services.refusals import Refusals
 from app.portfolio.services.replacement import Replacement
-from app.portfolio.storage.portfolio import PortfolioRepository
+from app.portfolio.storage.portfolio import PortfolioRepository, lock_portfolio
+from app.portfolio.storage.replacements import ReplacementRepository
 from app.scoring.services.service import Scoring
 from app.settings import Settings
 from app.signals.services.actions import SignalActions
@@ -62,6 +66,8 @@ from app.telemetry import observers
 from app.trading.services.position_sizing import Trading
 from app.trading.services.safety import Safety
 from app.workers.supervisor import Supervisor
+
+LAST_FUNDING: Final = timedelta(days=1)  # a swap has ended: its last payment is still asked for
 
 
 def compose(
@@ -87,7 +93,7 @@ def compose(
     mode = mode_over(market, database, seams.monotonic)
     # It was put together before the database was open, which knows whether it is shared.
     shared = stream.shared = shared_by(database)
-    once = Once(database, utc_now, shared)
+    once = Once(database, utc_now, lock_portfolio, shared)
     scoring = Scoring(
         market=market,
         database=database,
@@ -120,6 +126,11 @@ def compose(
     signals = Signals(database, grounds, once, new_id, Judges(plugins.agents()))
 
     sources = StatusSources(database, scoring, in_force, metrics)
+    alerts = AlertService(database, grounds, once, new_id, system)
+    notifications = Notifications(
+        database, utc_now, new_id, once, _notifiers(settings, vault, seams), vault
+    )
+    job_service = JobService(jobs, utc_now, new_id, JobNews(database))
     return MySymbolsServiceV2(
         registry=market.registry,
         market=market,
@@ -137,7 +148,7 @@ def compose(
         trading=Trading(database, grounds),
         controls=ControlService(database, grounds, once, ledger),
         overview=overview,
-        alerts=AlertService(database, grounds, once, new_id, system),
+        alerts=alerts,
         alert_rules=AlertRuleService(configuration),
         configuration=configuration,
         status=sources.status(
@@ -153,10 +164,11 @@ def compose(
         sample_data=SampleData(market, scoring),
         once=once,
         stream=stream,
-        notifications=Notifications(
-            database, utc_now, new_id, once, _notifiers(settings, vault, seams), vault
+        notifications=notifications,
+        jobs=job_service,
+        retention=Retention(
+            configuration, once, stream, notifications, alerts, job_service, runs, signals
         ),
-        jobs=JobService(jobs, utc_now, new_id, JobNews(database)),
         signals=signals,
         signal_actions=SignalActions(database, grounds, portfolio, new_id),
         signal_outcomes=SignalOutcomes(database, grounds),
@@ -179,6 +191,11 @@ def _market(
         async with database.read() as unit:
             portfolio = await unit.get(PortfolioRepository).load()
         return tuple(member.contract for member in portfolio.members)
+
+    async def open_swaps() -> frozenset[str]:
+        async with database.read() as unit:
+            repository = unit.get(ReplacementRepository)
+            return await repository.open_swaps(seams.now() - LAST_FUNDING)
 
     registry = Registry(
         exchange=exchange,
@@ -203,6 +220,7 @@ def _market(
         sleep=seams.sleep,
         is_owner=feed.is_owner,
         fence=feed.fence,
+        open_swaps=open_swaps,
     )
 
 

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Final
 
 from app.configuration.services.current import SettingsInForce
-from app.container import kernels
 from app.container.seams import new_id, utc_now
 from app.foundation.errors import ServiceError
 from app.foundation.event_bus import Bus
@@ -107,7 +106,6 @@ class FeedTasks:
         if self.role is not Role.API:
             shared = [tick for tick in self.ticks if tick.is_shared]
             begin(self.supervisor, shared, time.monotonic)
-            kernels.begin(self.supervisor)
         return duty
 
     def _sharing(self, lease: FeedLease) -> Sharing | None:

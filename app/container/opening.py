@@ -9,11 +9,13 @@ from typing import Any, Final, NoReturn
 
 from app.container.assembly import Services, assemble
 from app.container.seams import code_version, utc_now
+from app.container.use_cases import state_of
+from app.foundation.backoff import full_jitter
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import CorruptDatabaseError, UnavailableError
-from app.foundation.http.dependencies import CURSORS
+from app.foundation.http.dependencies import CURSORS, USE_CASES, UseCases
 from app.foundation.http.pagination import Cursors
-from app.foundation.http.startup_guard import OPENING, Opening, Unopened
+from app.foundation.http.startup_guard import OPENING, Opening
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import DataSourceMismatchError
 from app.foundation.sql.engines import url_of
@@ -24,7 +26,6 @@ from app.market.services.service_mode import MarketLevel, ModeNow
 from app.market.services.state import NOT_STARTED
 from app.operations.services.health import Status
 from app.settings import Settings
-from app.workers.backoff import full_jitter
 from app.workers.supervisor import Beat, Supervisor
 
 # Trying again does not help against these.
@@ -71,8 +72,8 @@ class _Waiting:
 
     def __post_init__(self) -> None:
         dice = Random()  # noqa: S311  # jitter needs no secrecy
-        self.tries = Supervisor(utc_now, lambda: full_jitter(dice.uniform))
-        self.opening = Opening(Unopened(self._status()))
+        self.tries = Supervisor(utc_now, lambda: full_jitter(dice.random))
+        self.opening = Opening({USE_CASES: UseCases({Status: self._status()})})
 
     async def run(self, beat: Beat) -> None:
         try:
@@ -112,7 +113,7 @@ class _Waiting:
 
 def _state(services: Services) -> Mapping[str, Any]:
     return {
-        "my_symbols": services.my_symbols,
+        **state_of(services.my_symbols),
         "mode": services.mode,
         "standing": services.standing,
         CURSORS: Cursors(services.cursor_secret),

@@ -30,6 +30,7 @@ from app.configuration.storage.configuration import ConfigurationRepository
 from app.container import database_preparation as preparation
 from app.container.composition import compose
 from app.container.seams import Seams, full_version
+from app.foundation.backoff import full_jitter
 from app.foundation.data_status import DataSource
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Monotonic
@@ -40,13 +41,13 @@ from app.market.services.exchange_errors import ExchangeWatch
 from app.market.services.feed_view import FeedView
 from app.market.services.ports import Exchange
 from app.my_symbols import MySymbolsServiceV2
+from app.operations.domain.event_codec import drafts_of
 from app.operations.services.event_stream import EventStream
 from app.research.domain.recording import BoardLine, Schedule, Step, TapeClock, TapeError
 from app.research.services.recording import LiveSteps, PlayedSteps, Steps, TapedMarket
 from app.scoring.domain.board import Board
 from app.settings import DatabaseSettings, KucoinSettings, Settings
 from app.workers.activities import activities
-from app.workers.backoff import full_jitter
 from app.workers.durable import EngineOptions
 from app.workers.engine import Engine
 from app.workers.schedule import Activities
@@ -321,7 +322,7 @@ def _composed(
         database,
         exchange,
         in_force,
-        Supervisor(seams.now, lambda: full_jitter(dice.uniform), monotonic=seams.monotonic),
+        Supervisor(seams.now, lambda: full_jitter(dice.random), monotonic=seams.monotonic),
         ExchangeWatch(),
         EventStream(database, seams.now, metrics),
         Engine(EngineOptions(store, _AUTHOR, works=False)),  # never opened: runs are not durable
@@ -349,7 +350,7 @@ async def _database(
     with TemporaryDirectory(prefix="my-symbols-tape-") as folder:
         used = url or f"sqlite+aiosqlite:///{folder}/market.sqlite3"
         dice = Random(0)  # noqa: S311  # nobody competes for it
-        database = Database(DatabaseOptions(used), time.monotonic, dice.random, publish)
+        database = Database(DatabaseOptions(used), time.monotonic, dice.random, drafts_of, publish)
         await database.open()
         try:
             await preparation.prepare(used)

@@ -10,8 +10,7 @@ from decimal import Context, Decimal
 from typing import Final
 
 import numpy as np
-
-from app.market.domain.models import Floats
+from numpy.typing import NDArray
 
 ONE: Final = 1_000_000  # in millionths
 EXACT: Final = Context(prec=76)  # twice the 38 digits that are stored
@@ -48,7 +47,7 @@ def is_above(value: float, limit: float) -> bool:
     return to_millionths(value) > to_millionths(limit)
 
 
-def all_to_millionths(values: Floats) -> Floats:
+def all_to_millionths(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The same for arrays: whole numbers, NaN where a value is missing, infinity stays."""
     return np.asarray(np.rint(values * ONE), np.float64)
 

@@ -1,17 +1,16 @@
-"""Frozen facts that leave a transaction after its commit; `event_codec` says how they are kept."""
+"""Events: facts that leave a transaction after its commit, and their stored form as JSON."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from enum import StrEnum
-from typing import Any
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import Enum, StrEnum
+from types import NoneType, UnionType
+from typing import Any, Final, get_args, get_origin, get_type_hints
 
-from app.foundation.decimal_math import to_millionths
+from app.foundation.errors import ServiceError
 from app.foundation.jobs import JobState
-
-
-def _rounded(score: float | None) -> int | None:
-    return None if score is None else to_millionths(score)
 
 
 class JobChange(StrEnum):
@@ -64,3 +63,134 @@ class EventRecord(EventDraft):
     """A stored event; `seq` counts every committed event from 1 without a gap."""
 
     seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventKind:
+    """How one class of events is stored; `time` and `subject` name fields of it.
+
+    `split` makes several events of one that tells of many.
+    """
+
+    cls: type
+    type: str
+    topic: Topic
+    time: str = "occurred_at"
+    subject: str | None = None
+    split: Callable[[Any], Iterable[object]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ValueForm:
+    """JSON form of a class of values that is not its fields."""
+
+    cls: type
+    write: Callable[[Any], Any]
+    read: Callable[[Any], object]
+
+
+JOB_EVENTS: Final = (EventKind(JobChanged, "job_changed", Topic.JOB),)
+
+
+class EventCodec:
+    """Writes events as JSON and reads them back, by the table of kinds that it is given."""
+
+    def __init__(self, kinds: Iterable[EventKind], forms: Iterable[ValueForm] = ()) -> None:
+        self.kinds = tuple(kinds)
+        self._by_class = {kind.cls: kind for kind in self.kinds}
+        self._by_type = {kind.type: kind for kind in self.kinds}
+        self._forms = {form.cls: form for form in forms}
+
+    def drafts_of(self, event: object) -> tuple[EventDraft, ...]:
+        """One draft, several of an event that tells of many, or none of an unknown class.
+
+        Raises ValueError for a number that JSON does not know, TypeError for a value without form.
+        """
+        kind = self._by_class.get(type(event))
+        if kind is None:
+            return ()
+        parts = (event,) if kind.split is None else kind.split(event)
+        return tuple(self._draft(part) for part in parts)
+
+    def event_of(self, record: EventDraft) -> object:
+        """The stored event. Raises LookupError for an unknown name."""
+        kind = self._by_type.get(record.type)
+        if kind is None:
+            raise LookupError(f"no event is stored as {record.type}")
+        return self._read(kind.cls, record.data)
+
+    def understood(self, record: EventDraft) -> object | None:
+        """The stored event; None for one of a newer version that this one cannot read."""
+        try:
+            return self.event_of(record)
+        except (ServiceError, LookupError, TypeError, ValueError):
+            return None
+
+    def _draft(self, event: object) -> EventDraft:
+        kind = self._by_class[type(event)]
+        return EventDraft(
+            topic=kind.topic,
+            type=kind.type,
+            subject=None if kind.subject is None else getattr(event, kind.subject),
+            data=self._plain(event),
+            occurred_at=getattr(event, kind.time),
+        )
+
+    def _plain(self, value: Any) -> Any:
+        """The JSON form of a value; exact numbers and times are text."""
+        form = self._forms.get(type(value))
+        if form is not None:
+            return form.write(value)
+        for cls, write in _WRITERS:
+            if isinstance(value, cls):
+                return write(value)
+        if isinstance(value, Mapping):
+            return {str(key): self._plain(one) for key, one in value.items()}
+        if isinstance(value, tuple | list):
+            return [self._plain(one) for one in value]
+        if is_dataclass(value):
+            return {one.name: self._plain(getattr(value, one.name)) for one in fields(value)}
+        raise TypeError(f"an event cannot hold a {type(value).__name__}")
+
+    def _read(self, hint: Any, raw: Any) -> Any:
+        """The value of type `hint` whose JSON form is `raw`."""
+        origin = get_origin(hint)
+        if origin is UnionType:
+            known = [one for one in get_args(hint) if one is not NoneType]
+            return None if raw is None else self._read(known[0], raw)
+        if origin is tuple:
+            return tuple(self._read(get_args(hint)[0], one) for one in raw)
+        if hint in self._forms:
+            return self._forms[hint].read(raw)
+        if hint is datetime:
+            return datetime.fromisoformat(raw)
+        if hint is Decimal or (isinstance(hint, type) and issubclass(hint, Enum)):
+            return hint(raw)
+        if is_dataclass(hint):
+            hints = get_type_hints(hint)
+            named = {one.name: self._read(hints[one.name], raw[one.name]) for one in fields(hint)}
+            return hint(**named)  # type: ignore[operator]  # a class, not an instance of one
+        return raw
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("an event cannot hold a number that is not finite")
+    return value
+
+
+def _instant_text(value: datetime) -> str:
+    if value.utcoffset() is None:
+        raise ValueError("the time of an event must have a time zone")
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+_WRITERS: Final[tuple[tuple[type, Callable[[Any], Any]], ...]] = (
+    (Enum, lambda value: value.value),
+    (NoneType, lambda value: value),
+    (int, lambda value: value),
+    (str, lambda value: value),
+    (float, _finite),
+    (datetime, _instant_text),
+    (Decimal, lambda value: format(value, "f")),
+)

@@ -17,7 +17,6 @@ from app.foundation.ports import Clock
 from app.foundation.sql.database import BULK_STATEMENT_S, Database
 from app.foundation.sql.idempotency import ClaimOutcome, IdempotencyRepository, StoredAnswer
 from app.foundation.sql.unit_of_work import UnitOfWork
-from app.portfolio.storage.portfolio import PortfolioRepository
 
 T = TypeVar("T")
 _PRINCIPAL: Final = "api"  # until there are keys to tell callers apart
@@ -115,6 +114,7 @@ class Once:
 
     database: Database
     clock: Clock
+    lock: Callable[[UnitOfWork], Awaitable[object]]  # orders all changes: one at a time
     shared: SharedClock | None = None  # None: this process is the only one
 
     async def now(self, unit: UnitOfWork) -> datetime:
@@ -131,8 +131,8 @@ class Once:
     ) -> Outcome[T]:
         """`change` under the command's key; the answer is kept in the same transaction.
 
-        `change` must begin by taking the portfolio's lock and do nothing outside the database: it
-        may be run again. `prepare` runs before, outside the transaction, and not for a replay.
+        `change` must begin by taking `lock` and do nothing outside the database: it may be run
+        again. `prepare` runs before, outside the transaction, and not for a replay.
         A failure gives the key free; where the connection was lost on the way, the outcome is
         looked up on another one. Raises what `change` raises, RefusedError
         (idempotency_key_reused) and ConflictError (idempotency_in_progress).
@@ -255,7 +255,7 @@ class Once:
         holds: bool = True,
     ) -> Outcome[T]:
         # The lock is taken first; then nobody who took the claim over can be ahead of us unseen.
-        await unit.get(PortfolioRepository).load(for_update=True)
+        await self.lock(unit)
         stored: Outcome[T] | None = await self._state(unit, once, holds=holds)
         if stored is not None:
             return stored

@@ -168,7 +168,7 @@ async def reset(request: web.Request) -> web.Response:
     exchange.contracts.statuses.clear()
     exchange.pool.fresh()
     exchange.pool.tally = type(exchange.pool.tally)()
-    request.app[STREAM].fresh()
+    request.app[STREAM].reset()
     exchange.forget_answers()
     return _answer({})
 

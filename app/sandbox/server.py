@@ -15,7 +15,6 @@ from app.sandbox.faults import faulty
 from app.sandbox.limits import WEIGHTS, Verdict
 from app.sandbox.options import SandboxOptions
 from app.sandbox.routes import EXCHANGE, add_routes
-from app.sandbox.stream.hub import Hub
 from app.sandbox.stream.server import ENDPOINT, add_stream
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -99,7 +98,7 @@ def application(exchange: Exchange) -> web.Application:
     app[EXCHANGE] = exchange
     add_routes(app)
     add_control(app)
-    add_stream(app, Hub(exchange, exchange.monotonic))
+    add_stream(app, exchange)
     return app
 
 

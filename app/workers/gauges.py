@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
 
+import structlog
+
 from app.foundation.event_bus import Bus
 from app.foundation.metrics import Metrics
 from app.foundation.mode import Mode
 from app.foundation.ports import Monotonic
 from app.market.domain.models import ExchangeLink, LinkState
-from app.workers.loop_watch import LoopWatch
+from app.workers.loop_watch import LIMIT_S
 from app.workers.supervisor import Beat, Supervisor
 
+_log = structlog.get_logger("loop")
 STEP_S: Final = 0.5
 LOOK_S: Final = 5.0
 
@@ -49,10 +52,6 @@ class Gauges:
         return float(self.mode() is mode)
 
     async def run(self, beat: Beat) -> None:
-        with LoopWatch(self.metrics.event_loop_stalls.inc):
-            await self._measure(beat)
-
-    async def _measure(self, beat: Beat) -> None:
         looked: float | None = None
         while True:
             begun = self.monotonic()
@@ -61,7 +60,11 @@ class Gauges:
                 await self.look()
                 begun = self.monotonic()
             await asyncio.sleep(STEP_S)
-            self.metrics.event_loop_lag_seconds.observe(max(0.0, self.monotonic() - begun - STEP_S))
+            lag_s = max(0.0, self.monotonic() - begun - STEP_S)
+            self.metrics.event_loop_lag_seconds.observe(lag_s)
+            if lag_s >= LIMIT_S:
+                self.metrics.event_loop_stalls.inc()
+                _log.error("event_loop_blocked", lag_s=round(lag_s, 3))
             beat()
 
     def set_levels(self) -> None:

@@ -9,7 +9,7 @@ from app.foundation.jobs import Document, JobKind
 from app.foundation.ports import Journal
 from app.market.services.backfill import STAGES, Progress, first_fill
 from app.my_symbols import MySymbolsServiceV2
-from app.operations.services.retention import SWEEPS, swept
+from app.operations.services.retention import SWEEPS
 from app.performance.services.report import Report
 from app.workers.durable import Run
 from app.workers.job_telling import telling
@@ -137,7 +137,7 @@ class _Works:
         del payload
 
         async def sweep(name: str) -> Document:
-            return {name: await swept(self.service, name)}
+            return {name: await self.service.retention.sweep(name)}
 
         done: dict[str, object] = {}
         for name in SWEEPS:

@@ -31,7 +31,7 @@ def subcommands() -> list[tuple[str, ...]]:
     """Every group and command as words of the command line."""
     words: list[tuple[str, ...]] = []
     group = LazyGroup(name="my-symbols")
-    context = typer.Context(group)  # type: ignore[arg-type]
+    context = typer.Context(group)
     for name in COMMANDS:
         command = group.get_command(context, name)
         words.append((name,))

@@ -12,6 +12,7 @@ from sqlalchemy import event
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.market.services.backfill import first_fill
+from app.operations.domain.event_codec import drafts_of
 from tests.support.followed_market import TERMS, followed
 from tests.support.live_market import open_market
 
@@ -31,7 +32,9 @@ def rotate(url: str) -> None:
 
 
 async def _rotate(url: str) -> None:
-    database = Database(DatabaseOptions(url=url), time.monotonic, random.Random(1).random)
+    database = Database(
+        DatabaseOptions(url=url), time.monotonic, random.Random(1).random, drafts_of
+    )
     await database.open()
     # By the clock that is moved by hand; the overlap has no end.
     terms = replace(TERMS, rotate_s=(20.0, 20.0), overlap_s=1e6)
@@ -47,7 +50,9 @@ async def _rotate(url: str) -> None:
 
 
 async def _fill(url: str, place: str, after: int) -> None:
-    database = Database(DatabaseOptions(url=url), time.monotonic, random.Random(1).random)
+    database = Database(
+        DatabaseOptions(url=url), time.monotonic, random.Random(1).random, drafts_of
+    )
     await database.open()
     assert database._engines is not None
     engine, left = database._engines.writer.sync_engine, [after]

@@ -19,6 +19,7 @@ from app.foundation.replicas import Replicas
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.foundation.sql.job_store import job_store
+from app.operations.domain.event_codec import drafts_of
 from app.workers.durable import EngineOptions, Run
 from app.workers.engine import Engine
 from app.workers.ticks import SlottedTick
@@ -68,7 +69,7 @@ class Notebook:
 
 async def _work(url: str, path: Path, name: str, role: str) -> None:
     notes = Notebook(path, name)
-    database = Database(DatabaseOptions(url=url), time.monotonic, Random(1).random)
+    database = Database(DatabaseOptions(url=url), time.monotonic, Random(1).random, drafts_of)
     await database.open()
     store = job_store(url)
     engine = Engine(EngineOptions(store, name, poll_s=0.1))

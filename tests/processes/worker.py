@@ -26,6 +26,7 @@ from app.foundation.errors import ServiceError
 from app.foundation.idempotency import Answer, Command, Outcome
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
+from app.operations.domain.event_codec import drafts_of
 from app.portfolio.domain.models import faults
 from tests.stateful.twins import Key, rendered
 from tests.support.desk import NOW, Desk
@@ -170,7 +171,9 @@ async def _work(url: str, minutes: float, failpoint: str) -> None:
     dies = failpoint.startswith(("published", "committed"))
     on_publish = die if dies else lambda _: None
     loop = asyncio.get_running_loop()
-    database = Database(DatabaseOptions(url=url), loop.time, Random(os.getpid()).random, on_publish)
+    database = Database(
+        DatabaseOptions(url=url), loop.time, Random(os.getpid()).random, drafts_of, on_publish
+    )
     await database.open()
     desk = Desk(database, process=f"run-{os.getpid()}")
     await desk.open()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
-from app.sandbox.stream.hub import BEAT_S
+from app.sandbox.stream.broadcaster import TICK_S
 from tests.sandbox.conftest import Shop, data, failure
 from tests.sandbox.streaming import Json, Line, control, line
 
@@ -29,7 +29,7 @@ async def listed(client: Client) -> dict[str, Json]:
 
 async def told(one: Line) -> set[str]:
     """The topics that have spoken since the last time, given some beats to do so."""
-    await asyncio.sleep(3 * BEAT_S)
+    await asyncio.sleep(3 * TICK_S)
     await one.answer(type="ping")
     topics = {frame["topic"] for frame in one.passed if "topic" in frame}
     one.passed.clear()

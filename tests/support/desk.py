@@ -41,6 +41,7 @@ from app.portfolio.services.rebalance_runs import RebalanceRuns
 from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.services.refusals import Refusals
 from app.portfolio.services.replacement import Replacement
+from app.portfolio.storage.portfolio import lock_portfolio
 from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
 from app.signals.services.actions import SignalActions
 from app.signals.services.outcomes import SignalOutcomes
@@ -175,7 +176,7 @@ class Desk:
             mode=self._mode,
             refusals=Refusals(self.refused.append),
         )
-        once = Once(self.database, lambda: self.now)
+        once = Once(self.database, lambda: self.now, lock_portfolio)
         ledger = Ledger("test")
         self.portfolio = PortfolioService(self.database, grounds, once, ledger)
         runs = RebalanceRuns(

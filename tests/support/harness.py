@@ -2,17 +2,21 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import fields
 from functools import cache
 from itertools import count
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx2
 from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.container.application import create_api
+from app.container.use_cases import MY_SYMBOLS, state_of
 from app.foundation.http.responses import Bodies
 from app.foundation.metrics import Metrics
+from app.my_symbols import MySymbolsServiceV2
 
 SECRET = b"a secret for tests only"
 PREFIX = "/api/symbol-mgmt"
@@ -23,9 +27,18 @@ def make_api(state: Mapping[str, Any] | None = None, **options: Any) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        yield {"effects": [], **(state or {})}
+        yield {"effects": [], **_complete(state or {})}
 
     return make_api_with(lifespan, **options)
+
+
+def _complete(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state with the use cases of its service; those that the service lacks are None."""
+    if MY_SYMBOLS not in state:
+        return dict(state)
+    names = [one.name for one in fields(MySymbolsServiceV2)]
+    parts = SimpleNamespace(**{name: getattr(state[MY_SYMBOLS], name, None) for name in names})
+    return {**state_of(cast("MySymbolsServiceV2", parts)), **state}
 
 
 def make_api_with(lifespan: Any, **options: Any) -> FastAPI:
@@ -84,7 +97,7 @@ def _made_once(routers: Sequence[APIRouter], given: Mapping[str, Any]) -> FastAP
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        yield {"effects": [], **given}
+        yield {"effects": [], **_complete(given)}
 
     return make_api_with(lifespan, routers=routers)
 

@@ -10,6 +10,7 @@ import httpx2
 from fastapi import FastAPI
 
 from app.container import Services, assemble
+from app.container.use_cases import state_of
 from app.foundation.data_status import DataSource
 from app.foundation.metrics import Metrics
 from app.settings import DatabaseSettings, JobSettings, KucoinSettings, Settings
@@ -80,7 +81,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with assemble(settings, metrics) as services:
             started.append(services)
-            yield {"my_symbols": services.my_symbols, "mode": services.mode}
+            yield {**state_of(services.my_symbols), "mode": services.mode}
 
     async with open_client(make_api_with(lifespan, metrics=metrics)) as client:
         yield Running(started[0], client)

@@ -77,8 +77,7 @@ async def _serve(
     async with serve_exchange(options, time.time) as exchange:
         settings = settings_for(exchange, f"sqlite+aiosqlite:///{room / FILE}")
         app = create_app(settings)
-        desk = app.state.at_once
-        config = server_config(app, host="127.0.0.1", port=0, new_id=new_id, desk=desk)
+        config = server_config(app, host="127.0.0.1", port=0, new_id=new_id)
         server = uvicorn.Server(config)
         running = asyncio.ensure_future(server.serve([listening]))
         while not server.started and not running.done():

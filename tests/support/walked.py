@@ -20,6 +20,7 @@ from app.market.domain.stream import TopicKind
 from app.market.services.backfill import first_fill
 from app.market.services.service_mode import mode_over
 from app.market.services.stream_consumer import StreamedMarket
+from app.portfolio.storage.portfolio import lock_portfolio
 from app.scoring.services.service import Scoring
 from tests.market.services.test_market_stream import Mouth, Scene
 from tests.support.desk import WHO, Desk
@@ -153,7 +154,7 @@ async def walking(database: Database, *, is_streamed: bool = True) -> AsyncItera
             monotonic=live.clock.monotonic,
             new_id=lambda: f"00000000-0000-4000-9000-{next(ids):012}",
             configuration=lambda: SETTINGS,
-            once=Once(database, live.clock.now),
+            once=Once(database, live.clock.now, lock_portfolio),
         )
         async with database.write() as unit:
             await unit.get(ConfigurationRepository).found(live.clock.now(), "test")

@@ -10,6 +10,7 @@ import pytest
 
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
+from app.operations.domain.event_codec import drafts_of
 from app.portfolio.domain.event_log import Draft, EventType, PortfolioEvent, Stamp, instant_text
 from app.portfolio.storage.history import HistoryRepository
 from benchmarks.decisions import decided
@@ -25,7 +26,7 @@ async def database(tmp_path: Path) -> Any:
     url = f"sqlite+aiosqlite:///{tmp_path}/history.sqlite3"
     acts = {310.0: plant(symbol="XBTUSDTM", price_factor=1.3)}
     await decided(tmp_path / "history.tape", 900.0, acts, url)
-    opened = Database(DatabaseOptions(url), lambda: 0.0, lambda: 0.0)
+    opened = Database(DatabaseOptions(url), lambda: 0.0, lambda: 0.0, drafts_of)
     await opened.open()
     yield opened
     await opened.close()

@@ -14,13 +14,12 @@ from sqlalchemy import text
 
 from app.cli.exit_codes import ExitCode
 from app.foundation.data_status import DataSource
-from app.foundation.http.startup_guard import OPENING, Opening, OpeningGuard, Unopened
+from app.foundation.http.startup_guard import OPENING, Opening, OpeningGuard
 from app.foundation.sql import migrations
 from app.main import create_app
 from app.settings import DatabaseSettings, KucoinSettings, Settings
 from tests.cli.command import PATIENCE_S, ended, started
 from tests.conftest import MakeDatabase
-from tests.operations.services.test_status import World
 from tests.support import postgres
 from tests.support.database_away import reachable
 from tests.support.harness import PREFIX, open_client
@@ -183,7 +182,7 @@ async def test_a_stream_is_refused_until_the_service_stands() -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    opening = Opening(Unopened(World().status()))
+    opening = Opening({})
     scope = {"type": "websocket", "path": f"{PREFIX}/stream", "state": {OPENING: opening}}
     guard = OpeningGuard(answering)
     await guard(scope, nothing, send)

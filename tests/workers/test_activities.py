@@ -20,6 +20,7 @@ from app.market.domain.models import Funding
 from app.market.services.backfill import STAGES, first_fill
 from app.market.services.service import MarketData
 from app.my_symbols import MySymbolsServiceV2
+from app.portfolio.storage.portfolio import lock_portfolio
 from app.scoring.services.service import Scoring
 from app.scoring.storage.runs import ScoringRepository
 from app.workers.activities import activities
@@ -93,7 +94,7 @@ def service(live: LiveMarket) -> MySymbolsServiceV2:
         monotonic=live.clock.monotonic,
         new_id=lambda: str(UUID(int=next(live.numbers))),
         configuration=Configuration,
-        once=Once(live.database, live.clock.now),
+        once=Once(live.database, live.clock.now, lock_portfolio),
     )
     asked = Asked()
     return cast(

@@ -9,8 +9,8 @@ from itertools import islice
 import pytest
 
 from app.adapters.kucoin.limits import KucoinLimits
+from app.foundation.backoff import full_jitter
 from app.foundation.errors import Code, UnavailableError
-from app.workers.backoff import full_jitter
 from app.workers.schedule import TURN_S, Tick, begin
 from app.workers.supervisor import Beat, Supervisor, Work
 
@@ -257,7 +257,7 @@ async def test_an_end_that_was_cut_off_is_brought_to_its_end_by_the_next(bench: 
 
 
 def test_what_was_away_is_taken_up_again_within_half_a_minute_of_its_return() -> None:
-    longest = list(islice(full_jitter(lambda _, ceiling: ceiling), 20))
+    longest = list(islice(full_jitter(lambda: 1.0), 20))
     assert longest[:4] == [0.5, 1.0, 2.0, 4.0]
     assert KucoinLimits().breaker_probe_s + max(longest) < 25.0
 

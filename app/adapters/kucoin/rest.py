@@ -12,8 +12,9 @@ from app.adapters.kucoin.gates import Gates
 from app.adapters.kucoin.limiter import SILENT, Pool, PoolShare, Ticket, whole_pool
 from app.adapters.kucoin.limits import Dice, Endpoint, KucoinLimits
 from app.adapters.kucoin.link import Link
-from app.adapters.kucoin.retry import RetryBudget, backoff_s, capacity_wait_s
+from app.adapters.kucoin.retry import RetryBudget, capacity_wait_s
 from app.adapters.kucoin.wire import Asks
+from app.foundation.backoff import full_jitter_s
 from app.foundation.errors import Code, ServiceError, UnavailableError
 from app.market.domain.models import ExchangeLink
 
@@ -215,7 +216,10 @@ class RestClient:
             return capacity_wait_s(self._limits, self._around.dice)
         if not self._budget.spend():
             return None
-        return backoff_s(self._limits, tried, self._around.dice)
+        limits = self._limits
+        return full_jitter_s(
+            tried, limits.backoff_first_s, limits.backoff_cap_s, self._around.dice.random()
+        )
 
     def _told(self, fault: Fault, endpoint: Endpoint) -> ServiceError:
         """The fault's error, with the time after which asking again makes sense."""

@@ -1,4 +1,4 @@
-"""When to try again: full jitter between attempts, and a budget so that retries stay few."""
+"""Retry budget of requests to the exchange, and the wait after its capacity errors."""
 
 from app.adapters.kucoin.limits import Dice, KucoinLimits
 
@@ -19,12 +19,6 @@ class RetryBudget:
             return False
         self._saved -= 1
         return True
-
-
-def backoff_s(limits: KucoinLimits, attempt: int, dice: Dice) -> float:
-    """Full jitter: anywhere between nothing and first * 2^(attempt-1), capped; attempt from 1."""
-    ceiling = min(limits.backoff_first_s * 2.0 ** (attempt - 1), limits.backoff_cap_s)
-    return dice.random() * ceiling
 
 
 def capacity_wait_s(limits: KucoinLimits, dice: Dice) -> float:

@@ -19,6 +19,7 @@ from app.adapters.kucoin.stream_terms import (
     Ticket,
 )
 from app.adapters.kucoin.stream_topics import SUBSCRIBE, UNSUBSCRIBE, Subscriptions
+from app.foundation.backoff import full_jitter_s
 from app.market.domain.stream import Topic
 
 PING: Final = "ping"
@@ -104,8 +105,10 @@ class Line:
         if self.is_live and now - self.since >= self.terms.settled_s:
             self._failures = 0
         self._failures += 1
-        ceiling = self.terms.backoff_first_s * 2.0 ** min(self._failures - 1, 20)
-        self.due = now + self.dice.random() * min(ceiling, self.terms.backoff_cap_s)
+        terms = self.terms
+        self.due = now + full_jitter_s(
+            self._failures, terms.backoff_first_s, terms.backoff_cap_s, self.dice.random()
+        )
         self.topics.clear()
         self._garbage.clear()
         self._ping = None

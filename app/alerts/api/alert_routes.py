@@ -8,15 +8,15 @@ from pydantic import Field, model_validator
 from starlette.responses import Response
 
 from app.alerts.domain.models import Alert, AlertState, Resolution, Rule, rank
-from app.alerts.services.service import Chosen
+from app.alerts.services.service import AlertService, Chosen
 from app.configuration.domain.sections import Severity
 from app.foundation.errors import Code
 from app.foundation.http.dependencies import (
     UNNAMED,
     CursorsDep,
     IdempotencyDep,
+    Provided,
     RequestIdDep,
-    ServiceDep,
     by,
 )
 from app.foundation.http.errors import problems
@@ -137,7 +137,7 @@ def _alert(done: Alert) -> Answer:
 
 @router.get("", summary="Alerts, the open ones by default", responses=problems(*NAMES))
 async def alerts(
-    service: ServiceDep,
+    alerts: Provided[AlertService],
     cursors: CursorsDep,
     state: Annotated[AlertState, Query(description="One state.")] = AlertState.OPEN,
     severity: Annotated[Severity | None, Query(description="One severity.")] = None,
@@ -163,10 +163,10 @@ async def alerts(
     start = cursors.decode("alerts", chosen, cursor)
     if state is AlertState.RESOLVED:
         before = moment_and_id(start)
-        past, facts = await service.alerts.past(wanted, limit + 1, before)
+        past, facts = await alerts.past(wanted, limit + 1, before)
         page, last = cut(past, limit, _ended)
     else:
-        found, facts = await service.alerts.list(wanted)
+        found, facts = await alerts.list(wanted)
         page, last = after(found, limit, rank, start)
     return AlertsOut(
         items=[AlertOut.of(alert) for alert in page],
@@ -180,9 +180,9 @@ def _ended(alert: Alert) -> tuple[str, str]:
 
 
 @router.get("/{alert_id}", summary="One alert", responses=problems(Code.NOT_FOUND))
-async def alert(service: ServiceDep, alert_id: IdPath) -> AlertOut:
+async def alert(alerts: Provided[AlertService], alert_id: IdPath) -> AlertOut:
     """In whatever state it is."""
-    return AlertOut.of(await service.alerts.get(alert_id))
+    return AlertOut.of(await alerts.get(alert_id))
 
 
 @router.post(
@@ -192,11 +192,11 @@ async def alert(service: ServiceDep, alert_id: IdPath) -> AlertOut:
     responses=problems(*_MOVES),
 )
 async def acknowledge(
-    service: ServiceDep, command: MoveDep, alert_id: IdPath, body: MoveIn | None = None
+    alerts: Provided[AlertService], command: MoveDep, alert_id: IdPath, body: MoveIn | None = None
 ) -> Response:
     """It stays until its cause ends, but is open no longer. Again it changes nothing."""
     who = by(command, None if body is None else body.user)
-    return sent(await service.alerts.acknowledge(alert_id, who, _alert))
+    return sent(await alerts.acknowledge(alert_id, who, _alert))
 
 
 @router.post(
@@ -206,11 +206,11 @@ async def acknowledge(
     responses=problems(*_MOVES),
 )
 async def snooze(
-    service: ServiceDep, command: MoveDep, alert_id: IdPath, body: SnoozeIn
+    alerts: Provided[AlertService], command: MoveDep, alert_id: IdPath, body: SnoozeIn
 ) -> Response:
     """Open again by itself at that time, while its cause stands; at most 30 days ahead."""
     who = by(command, body.user)
-    return sent(await service.alerts.snooze(alert_id, body.end(), who, _alert))
+    return sent(await alerts.snooze(alert_id, body.end(), who, _alert))
 
 
 @router.post(
@@ -220,8 +220,8 @@ async def snooze(
     responses=problems(*_MOVES),
 )
 async def resolve(
-    service: ServiceDep, command: MoveDep, alert_id: IdPath, body: MoveIn | None = None
+    alerts: Provided[AlertService], command: MoveDep, alert_id: IdPath, body: MoveIn | None = None
 ) -> Response:
     """While its cause stands it comes back after the rule's cooldown, ten minutes at least."""
     who = by(command, None if body is None else body.user)
-    return sent(await service.alerts.resolve(alert_id, who, _alert))
+    return sent(await alerts.resolve(alert_id, who, _alert))

@@ -8,10 +8,11 @@ from starlette.responses import Response
 
 from app.alerts.domain.models import Rule, Side
 from app.alerts.domain.rules import RuleInForce, in_force
+from app.alerts.services.rule_settings import AlertRuleService
 from app.configuration.domain.document import ConfigurationRefusedError
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Severity
-from app.foundation.http.dependencies import CommandDep, ServiceDep, by
+from app.foundation.http.dependencies import CommandDep, Provided, by
 from app.foundation.http.errors import problem_response, problems
 from app.foundation.http.responses import etag, keep, sent
 from app.foundation.http.routing import api_router
@@ -70,9 +71,9 @@ _SIDES = {Side.STATE: "state", Side.ABOVE: "above", Side.BELOW: "below"}
 
 
 @router.get("", summary="The alert rules in force")
-async def alert_rules(service: ServiceDep) -> AlertRulesOut:
+async def alert_rules(alert_rules: Provided[AlertRuleService]) -> AlertRulesOut:
     """All of them, off or on, with the version of the configuration."""
-    rules, version = await service.alert_rules.all()
+    rules, version = await alert_rules.all()
     return AlertRulesOut(version=version, rules=[AlertRuleOut.of(rule) for rule in rules])
 
 
@@ -84,7 +85,7 @@ async def alert_rules(service: ServiceDep) -> AlertRulesOut:
 )
 async def put_alert_rule(
     request: Request,
-    service: ServiceDep,
+    alert_rules: Provided[AlertRuleService],
     command: CommandDep,
     name: Annotated[Rule, Path(description="One of `GET /alerts/rules`.")],
     body: AlertRuleIn,
@@ -97,7 +98,7 @@ async def put_alert_rule(
 
     who, reason = by(command, body.user), body.reason or UNSAID
     try:
-        done = await service.alert_rules.change(name, body.changes(), reason, who, render)
+        done = await alert_rules.change(name, body.changes(), reason, who, render)
     except ConfigurationRefusedError as refused:
         places = [(("body", one.loc.rsplit(".", 1)[-1]), one.type) for one in refused.complaints]
         return problem_response(request, 422, refused.code, refused.detail, errors=places)

@@ -12,14 +12,14 @@ from app.alerts.domain.notifications import (
     DeliveryState,
     NoticeKind,
 )
-from app.alerts.services.notifications import ChannelDraft
+from app.alerts.services.notifications import ChannelDraft, Notifications
 from app.foundation.errors import Code
 from app.foundation.http.dependencies import (
     UNNAMED,
     CursorsDep,
     IdempotencyDep,
+    Provided,
     RequestIdDep,
-    ServiceDep,
     by,
 )
 from app.foundation.http.errors import problems
@@ -186,7 +186,7 @@ def _notice(delivery: Delivery) -> Answer:
 
 @router.get("", summary="Delivery log", responses=problems())
 async def log(
-    service: ServiceDep,
+    notifications: Provided[Notifications],
     cursors: CursorsDep,
     channel_id: Annotated[str | None, Query(max_length=36, description="Of one channel.")] = None,
     state: Annotated[DeliveryState | None, Query(description="In one state.")] = None,
@@ -197,7 +197,7 @@ async def log(
     chosen = {"channel_id": channel_id, "state": None if state is None else state.value}
     start: Any = cursors.decode("notifications", chosen, cursor)
     before = None if start is None else int(start[0])
-    rows = await service.notifications.log(before, limit + 1, channel_id, state)
+    rows = await notifications.log(before, limit + 1, channel_id, state)
     page, last = cut(rows, limit, lambda one: (one.id,))
     return NotificationsOut(
         items=[NotificationOut.of(one) for one in page],
@@ -206,9 +206,9 @@ async def log(
 
 
 @router.get("/channels", summary="Channels", responses=problems())
-async def channels(service: ServiceDep) -> ChannelsOut:
+async def channels(notifications: Provided[Notifications]) -> ChannelsOut:
     """By name; addresses and secrets are not shown."""
-    found = await service.notifications.channels()
+    found = await notifications.channels()
     return ChannelsOut(items=[ChannelOut.of(one) for one in found])
 
 
@@ -219,7 +219,9 @@ async def channels(service: ServiceDep) -> ChannelsOut:
     response_model=ChannelOut,
     responses=problems(*_CHANNEL),
 )
-async def create(service: ServiceDep, command: AskedDep, body: ChannelIn) -> Response:
+async def create(
+    notifications: Provided[Notifications], command: AskedDep, body: ChannelIn
+) -> Response:
     """It is told what happens from now on.
 
     A webhook gets each event once per `X-Event-Id`, in order, signed with
@@ -228,7 +230,7 @@ async def create(service: ServiceDep, command: AskedDep, body: ChannelIn) -> Res
     configuration says; the rest comes in one piece. What is critical goes first and at once.
     """
     who = by(command, body.user)
-    return sent(await service.notifications.create(body.draft(), who, _created))
+    return sent(await notifications.create(body.draft(), who, _created))
 
 
 @router.put(
@@ -238,11 +240,14 @@ async def create(service: ServiceDep, command: AskedDep, body: ChannelIn) -> Res
     responses=problems(*_CHANNEL),
 )
 async def alter(
-    service: ServiceDep, command: AskedDep, channel_id: ChannelId, body: ChannelIn
+    notifications: Provided[Notifications],
+    command: AskedDep,
+    channel_id: ChannelId,
+    body: ChannelIn,
 ) -> Response:
     """What still waits goes to the new address."""
     who = by(command, body.user)
-    return sent(await service.notifications.alter(channel_id, body.draft(), who, _channel))
+    return sent(await notifications.alter(channel_id, body.draft(), who, _channel))
 
 
 @router.delete(
@@ -251,9 +256,11 @@ async def alter(
     response_model=ChannelOut,
     responses=problems(*_KEYS),
 )
-async def remove(service: ServiceDep, command: AskedDep, channel_id: ChannelId) -> Response:
+async def remove(
+    notifications: Provided[Notifications], command: AskedDep, channel_id: ChannelId
+) -> Response:
     """With its log and with what still waits."""
-    return sent(await service.notifications.remove(channel_id, command, _channel))
+    return sent(await notifications.remove(channel_id, command, _channel))
 
 
 @router.post(
@@ -262,9 +269,9 @@ async def remove(service: ServiceDep, command: AskedDep, channel_id: ChannelId) 
     response_model=NotificationOut,
     responses=problems(Code.NOT_FOUND, *_KEYS),
 )
-async def test(service: ServiceDep, command: AskedDep, body: TestIn) -> Response:
+async def test(notifications: Provided[Notifications], command: AskedDep, body: TestIn) -> Response:
     """A harmless notice is on its way; the delivery log says what becomes of it."""
-    return sent(await service.notifications.test(body.channel_id, command, _notice))
+    return sent(await notifications.test(body.channel_id, command, _notice))
 
 
 @router.post(
@@ -273,6 +280,8 @@ async def test(service: ServiceDep, command: AskedDep, body: TestIn) -> Response
     response_model=NotificationOut,
     responses=problems(Code.INVALID_STATE_TRANSITION, *_KEYS),
 )
-async def redrive(service: ServiceDep, command: AskedDep, notification_id: NoticeId) -> Response:
+async def redrive(
+    notifications: Provided[Notifications], command: AskedDep, notification_id: NoticeId
+) -> Response:
     """Only what is dead, after twenty tries; it keeps its event id."""
-    return sent(await service.notifications.redrive(notification_id, command, _notice))
+    return sent(await notifications.redrive(notification_id, command, _notice))

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from app.alerts.domain.models import Alert, Resolution, Rule
 from app.configuration.domain.sections import Severity
+from app.foundation.events import EventKind, Topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +75,9 @@ def alert_resolved(alert: Alert, how: Resolution, at: datetime) -> AlertResolved
         alert.message,
         at,
     )
+
+
+EVENTS: Final = (
+    EventKind(AlertRaised, "alert_raised", Topic.ALERT, subject="symbol"),
+    EventKind(AlertResolved, "alert_resolved", Topic.ALERT, subject="symbol"),
+)

@@ -8,16 +8,16 @@ from app.alerts.domain.models import Rule, Side
 from app.alerts.domain.rules import RULES, RuleInForce, in_force
 from app.configuration.domain.document import Complaint, ConfigurationRefusedError
 from app.configuration.domain.model import Configuration
+from app.configuration.services.changes import ConfigurationChanges
 from app.foundation.errors import Code
 from app.foundation.idempotency import Command, Outcome, Render
-from app.operations.services.configuration import ConfigurationService
 
 
 @dataclass(frozen=True, slots=True)
 class AlertRuleService:
     """Rules are part of the business configuration: a change of one is a new version of it."""
 
-    configuration: ConfigurationService
+    configuration: ConfigurationChanges
 
     async def all(self) -> tuple[tuple[RuleInForce, ...], int]:
         """Every rule as it is in force, and the version of the settings that says so."""

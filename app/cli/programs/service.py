@@ -16,16 +16,15 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.cli.exit_codes import CommandError, ExitCode, exit_code_of_error
-from app.cli.heap import brief_collections
 from app.cli.output import report_errors
 from app.cli.programs.recording_beside import halve_quota, record_beside, refuse_existing
 from app.cli.programs.settings import read_settings
-from app.cli.turns import brief_turns
 from app.container import new_id
 from app.foundation.errors import ServiceError
 from app.foundation.http.uvicorn_server import server_config
-from app.main import create_app
+from app.main import create_app, tune_interpreter
 from app.settings import Role, Settings
+from app.workers.loop_watch import dump_stack_when_blocked
 
 _log = structlog.get_logger("service")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -134,7 +133,6 @@ def run(
         port=port,
         new_id=new_id,
         on_stuck=lambda transport: evictions.labels(transport).inc(),
-        desk=app.state.at_once,
     )
     server = Server(config, url)
     _note_failures(app, server)
@@ -154,9 +152,12 @@ def run(
             server.stop()
 
     async def both() -> None:
-        ends = await asyncio.gather(
-            server.serve(sockets=[listener]), accompany(), return_exceptions=True
-        )
+        async with asyncio.TaskGroup() as group:
+            watchdog = group.create_task(dump_stack_when_blocked())
+            ends = await asyncio.gather(
+                server.serve(sockets=[listener]), accompany(), return_exceptions=True
+            )
+            watchdog.cancel()
         if server.failure is not None:
             raise _not_started(server.failure)
         for end in ends:
@@ -164,8 +165,8 @@ def run(
                 raise end
 
     try:
-        with brief_collections(), brief_turns():
-            asyncio.run(both())
+        tune_interpreter()
+        asyncio.run(both())
     except CommandError as error:
         if server.interrupted:
             raise CommandError(

@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
+from app.configuration.domain.document import as_document, from_document
 from app.configuration.domain.model import Configuration
+from app.foundation.events import EventKind, Topic, ValueForm
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,3 +15,13 @@ class ConfigurationChanged:
 
     settings: Configuration
     occurred_at: datetime
+
+
+EVENTS: Final = (EventKind(ConfigurationChanged, "configuration_changed", Topic.CONFIGURATION),)
+FORMS: Final = (
+    ValueForm(
+        Configuration,
+        lambda value: {"version": value.version, "settings": as_document(value)},
+        lambda raw: from_document(raw["settings"], raw["version"]),
+    ),
+)

@@ -6,14 +6,14 @@ from typing import Final
 
 import structlog
 
-from app.configuration.domain.events import ConfigurationChanged
+from app.configuration.domain.events import EVENTS, FORMS, ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import UnavailableError
-from app.foundation.events import EventRecord, Topic
+from app.foundation.events import EventCodec, EventRecord, Topic
 from app.foundation.sql.database import Database
-from app.operations.domain.event_codec import understood
 
+_CODEC: Final = EventCodec(EVENTS, FORMS)
 _AUTHOR: Final = "service"
 _log = structlog.get_logger("settings")
 
@@ -60,7 +60,7 @@ class SettingsInForce:
         """
         if record.topic is not Topic.CONFIGURATION:
             return
-        event = understood(record)
+        event = _CODEC.understood(record)
         if event is None:
             kept = self.present.version
             _log.error("settings_not_understood", event_sequence=record.seq, kept_version=kept)

@@ -10,9 +10,9 @@ from starlette.responses import Response
 from app.foundation.http.protocol import PREFIX
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.schemas import Json, Out, Share, UtcTime
-from app.foundation.idempotency import Answer, Command
+from app.foundation.idempotency import Answer, Command, Once
+from app.foundation.job_service import JobService
 from app.foundation.jobs import Document, Job, JobError, JobKind, JobState, JobStep, StepState
-from app.my_symbols import MySymbolsServiceV2
 
 _ASYNC: Final = "respond-async"
 _NOTHING: Final[Document] = MappingProxyType({})
@@ -126,7 +126,8 @@ PrefersJobDep = Annotated[bool, Depends(prefers_job)]
 
 
 async def begun(
-    service: MySymbolsServiceV2,
+    commands: Once,
+    jobs: JobService,
     command: Command,
     kind: JobKind,
     payload: Document = _NOTHING,
@@ -140,7 +141,5 @@ async def begun(
         return keep(JobDetailOut.told(job), 202, headers)
 
     return sent(
-        await service.once.share(
-            command, lambda: service.jobs.begin(kind, payload, key, about), render
-        )
+        await commands.share(command, lambda: jobs.begin(kind, payload, key, about), render)
     )

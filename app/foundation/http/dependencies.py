@@ -1,12 +1,14 @@
-"""What routes ask of a request: the service, who calls, conditions, idempotency, cursors."""
+"""Dependencies of routes: use cases, caller, conditions, idempotency, cursors."""
 
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar, cast
 
 from fastapi import Depends, Header, Request
+from starlette.requests import HTTPConnection
 
 from app.foundation.errors import Code, PreconditionFailedError
 from app.foundation.http.errors import invalid
@@ -14,13 +16,15 @@ from app.foundation.http.packing import plain_tag
 from app.foundation.http.pagination import Cursors
 from app.foundation.http.responses import Shown
 from app.foundation.idempotency import Command
-from app.my_symbols import MySymbolsServiceV2
 
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 _TAG: Final = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"', re.ASCII)
 _VERSION: Final = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
+USE_CASES: Final = "use_cases"  # in the state of the lifespan
 UNNAMED: Final = "api"
 CURSORS: Final = "cursors"  # in the state of the lifespan: what all processes sign with
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +35,30 @@ class Idempotency:
     fingerprint: str  # SHA-256 of method, route, path parameters and canonical body
 
 
-async def get_my_symbols_service(request: Request) -> MySymbolsServiceV2:
-    """The one face of the use cases; the lifespan put it into the state."""
-    service: MySymbolsServiceV2 = request.state.my_symbols
-    return service
+class UseCases:
+    """Registry of the use cases, one per type; the container fills it."""
+
+    def __init__(self, by_type: Mapping[type, object]) -> None:
+        self._by_type = by_type
+
+    def get(self, kind: type[T]) -> T:
+        """The use case of that type. Raises KeyError for a type that was not provided."""
+        return cast("T", self._by_type[kind])
+
+
+if TYPE_CHECKING:
+    Provided = Annotated[T, "a use case"]
+else:
+
+    class Provided:
+        """`Provided[Rebalancing]` injects the use case of that type into a route."""
+
+        def __class_getitem__(cls, kind: type) -> object:
+            async def provide(connection: HTTPConnection) -> object:
+                use_cases: UseCases = connection.scope["state"][USE_CASES]
+                return use_cases.get(kind)
+
+            return Annotated[kind, Depends(provide)]
 
 
 async def get_request_id(request: Request) -> str:
@@ -159,7 +183,6 @@ def by(command: Command, claimed: str | None) -> Command:
     return replace(command, actor=caller(claimed))
 
 
-ServiceDep = Annotated[MySymbolsServiceV2, Depends(get_my_symbols_service)]
 RequestIdDep = Annotated[str, Depends(get_request_id)]
 ShownDep = Annotated[Shown, Depends(get_shown)]
 CursorsDep = Annotated[Cursors, Depends(get_cursors)]

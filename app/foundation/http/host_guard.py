@@ -3,7 +3,6 @@
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
 
@@ -16,7 +15,6 @@ from app.foundation.http.errors import problem_response
 MISDIRECTED: Final = 4421  # close code of a WebSocket
 _AUTHORITY: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._\-]+)(?::[0-9]{1,5})?", re.ASCII)
 _LOOPBACK: Final = "localhost"
-_USUAL: Final = 255  # characters, as long as a name can be
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +31,7 @@ class HostGuard:
     allowed: frozenset[str] = frozenset()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or self.is_meant(scope):
+        if scope["type"] == "lifespan" or self._is_meant(scope):
             await self.app(scope, receive, send)
             return
         if scope["type"] == "websocket":
@@ -49,17 +47,10 @@ class HostGuard:
         )
         await refused(scope, receive, send)
 
-    def is_meant(self, scope: Scope) -> bool:
+    def _is_meant(self, scope: Scope) -> bool:
         """Whether every name that the request is for is ours."""
-        named = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
-        return all(
-            (is_ours if len(text) > _USUAL else _usually_ours)(text, self.allowed) for text in named
-        )
-
-
-@lru_cache(maxsize=256)
-def _usually_ours(authority: str, allowed: frozenset[str]) -> bool:
-    return is_ours(authority, allowed)
+        hosts = (value.decode("latin-1") for name, value in scope["headers"] if name == b"host")
+        return all(is_ours(host, self.allowed) for host in hosts)
 
 
 def is_ours(authority: str, allowed: Collection[str]) -> bool:

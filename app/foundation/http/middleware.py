@@ -2,13 +2,11 @@
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 import structlog
-from prometheus_client import Counter, Histogram
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,7 +21,6 @@ from app.foundation.mode import Mode
 
 MAX_HEADER_BYTES: Final = 32 * 1024
 MAX_URL_BYTES: Final = 8 * 1024
-_USUAL_PATH_BYTES: Final = 128
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9_\-]{8,64}")
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 _API_CSP: Final = b"default-src 'none'; frame-ancestors 'none'"
@@ -40,9 +37,6 @@ UNMATCHED: Final = "unmatched"
 _log = structlog.get_logger(component="api")
 
 
-_MOST_ROUTES: Final = 1024  # with their methods and statuses; more are asked for each time
-
-
 @dataclass(frozen=True, slots=True)
 class RequestBorder:
     """The outermost layer: it sees every answer, also those of crashes and of limits."""
@@ -51,9 +45,6 @@ class RequestBorder:
     metrics: Metrics
     new_id: Callable[[], str]
     monotonic: Callable[[], float]
-    _series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = field(
-        default_factory=dict, init=False
-    )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -94,45 +85,12 @@ class RequestBorder:
         response = problem_response(Request(scope), status, code, detail, headers=ending)
         await response(scope, receive, send)
 
-    def admits(self, scope: Scope) -> bool:
-        """Whether it goes further than here; also makes `scope['path']` what the raw path says."""
-        return _refusal(scope) is None
-
-    def noted(self, method: str, route: str, status: int, started: float, request_id: str) -> None:
-        """Counts and logs an answer that was given beside all this."""
-        seconds = self.monotonic() - started
-        counter, times = self._counted(method, route, status)
-        counter.inc()
-        times.observe(seconds)
-        _log.info(
-            "request",
-            method=method,
-            route=route,
-            status=status,
-            ms=round(seconds * 1e3, 2),
-            request_id=request_id,
-        )
-
-    def _counted(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
-        """The two that count such answers; looking them up by their labels takes longer."""
-        key = (method, route, status)
-        found = self._series.get(key)
-        if found is None:
-            found = (
-                self.metrics.http_requests.labels(method, route, str(status)),
-                self.metrics.http_request_seconds.labels(method, route),
-            )
-            if len(self._series) < _MOST_ROUTES:
-                self._series[key] = found
-        return found
-
     def _report(self, scope: Scope, answer: "_Answer", seconds: float) -> None:
-        route = route_of(scope)
+        route = template_of(scope) or UNMATCHED
         asked = "HEAD" if answer.is_head else scope["method"]
         method = asked if asked in _METHODS else "OTHER"
-        counter, times = self._counted(method, route, answer.status)
-        counter.inc()
-        times.observe(seconds)
+        self.metrics.http_requests.labels(method, route, str(answer.status)).inc()
+        self.metrics.http_request_seconds.labels(method, route).observe(seconds)
         if answer.is_replay:
             self.metrics.idempotent_replays.labels(route).inc()
         code = scope["state"].get("problem_code")
@@ -146,16 +104,11 @@ class RequestBorder:
         )
 
 
-def dressed(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """With what every answer says besides, unless it says so itself."""
-    said = list(headers)
-    present = {name.lower() for name, _ in said}
-    return [*said, *((name, value) for name, value in _HEADERS if name not in present)]
-
-
-def route_of(scope: Scope) -> str:
-    """The route as it is counted."""
-    return template_of(scope) or UNMATCHED
+def _with_defaults(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Response headers with the security headers that the response does not set itself."""
+    given = list(headers)
+    present = {name.lower() for name, _ in given}
+    return [*given, *((name, value) for name, value in _HEADERS if name not in present)]
 
 
 class _Answer:
@@ -183,7 +136,7 @@ class _Answer:
             self.is_replay = any(name.lower() == _REPLAYED for name, _ in message["headers"])
             mode = () if self._mode is None else ((MODE, self._mode().value.encode()),)
             message["headers"] = [
-                *dressed(message["headers"]),
+                *_with_defaults(message["headers"]),
                 *mode,
                 (b"x-request-id", self._request_id),
             ]
@@ -223,17 +176,11 @@ def _refusal(scope: Scope) -> tuple[int, Code, str] | None:
     names = {name for name, _ in scope["headers"]}
     if {b"content-length", b"transfer-encoding"} <= names:
         return 400, Code.BAD_REQUEST, "A body has either a length or chunks."
-    asked = raw.partition(b"?")[0]
-    path = _path(asked) if len(asked) > _USUAL_PATH_BYTES else _usual_path(asked)
+    path = _path(raw.partition(b"?")[0])
     if path is None:
         return 404, Code.NOT_FOUND, "There is nothing at this address."
     scope["path"] = path
     return None
-
-
-@lru_cache(maxsize=1024)
-def _usual_path(raw: bytes) -> str | None:
-    return _path(raw)
 
 
 def _path(raw: bytes) -> str | None:

@@ -143,35 +143,6 @@ class KeptAnswers:
     packer: Packer = field(default_factory=Packer)
     _kept: Shelf[Kept] = field(default_factory=lambda: Shelf(_size), init=False)
     _busy: dict[Key, asyncio.Event] = field(default_factory=dict, init=False)
-    _turn: list[tuple[Standing, Stand]] = field(default_factory=list, init=False)
-
-    def kept(self, key: Key) -> Kept | None:
-        """What was answered last, whether it can be said again or not."""
-        return self._kept.get(key)
-
-    def at_once(self, key: Key, standing: Standing | None) -> Kept | None:
-        """What can be said again without waiting for anything."""
-        kept = self._kept.get(key)
-        if kept is None or standing is None or kept.standing is not standing:
-            return None
-        stand = self._stand_of_turn(standing)
-        if stand is None:
-            return None
-        return kept if kept.stand.serves(stand, kept.rests_on) else None
-
-    def _stand_of_turn(self, standing: Standing) -> Stand | None:
-        """Taken once for all who ask in the same turn of the loop; None where it is not known.
-
-        Nobody who asks in it was told of a change that was made in it: answers go out later.
-        """
-        if not self._turn:
-            try:
-                self._turn.append((standing, standing.now()))
-            except ServiceError:
-                return None
-            asyncio.get_running_loop().call_soon(self._turn.clear)
-        whose, stand = self._turn[0]
-        return stand if whose is standing else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         standing: Standing | None = scope.get("state", {}).get(STANDING)

@@ -8,7 +8,7 @@ import asyncio
 import socket
 from abc import ABC, abstractmethod
 from asyncio import AbstractEventLoop, BaseTransport
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol
@@ -67,29 +67,6 @@ class OneAnswer:
             self._transport.write(head)
 
 
-class Desk(Protocol):
-    """Answers requests that it knows by their bytes, before they are read."""
-
-    def learn(self, data: bytes, scope: Any) -> None:
-        """`data` was one sound request and nothing else, and `scope` is what was read in it."""
-        ...
-
-    def answer(
-        self, data: bytes, state: Mapping[str, Any], common: Sequence[tuple[bytes, bytes]]
-    ) -> list[bytes] | None:
-        """The pieces of the answer; None where it has to go the whole way."""
-        ...
-
-
-class _Answered:
-    """Stands for an exchange that is over, where uvicorn asks how far the last one has come."""
-
-    keep_alive = response_started = response_complete = True
-
-    def __init__(self) -> None:
-        self.message_event = asyncio.Event()  # nobody waits for it any more
-
-
 class UnsoundRequestError(ValueError):
     """Well formed for the parser, but not for us."""
 
@@ -100,12 +77,8 @@ class StrictHttp(HttpToolsProtocol, ABC):
     The refusal comes behind the answers to all that was sound before it, and ends the connection.
     """
 
-    desk: ClassVar[Desk | None] = None
-
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._is_between = True  # requests: the next byte is the first of another one
-        self._heads = 0  # that began with the bytes that are being read
         self._is_in_head = False
         self._began = False  # with the bytes that are being read
         self._head_bytes = 0
@@ -116,9 +89,6 @@ class StrictHttp(HttpToolsProtocol, ABC):
         self._unset_keepalive_if_required()
         if self._is_deaf:
             return
-        if self.desk is not None and self._is_at_rest() and self._said_at_once(self.desk, data):
-            return
-        was_between, self._heads = self._is_between, 0
         self._began = False
         try:
             self.parser.feed_data(data)
@@ -131,19 +101,11 @@ class StrictHttp(HttpToolsProtocol, ABC):
                 self._head_bytes += len(data)
                 if self._head_bytes > MAX_HEAD_BYTES:
                     self._refuse(TOO_LARGE)
-            if self.desk is not None and was_between and self._is_between and self._heads == 1:
-                self.desk.learn(data, self.scope)
 
     def on_message_begin(self) -> None:
         self._is_in_head = self._began = True
         self._head_bytes = 0
-        self._heads += 1
-        self._is_between = False
         super().on_message_begin()
-
-    def on_message_complete(self) -> None:
-        self._is_between = True
-        super().on_message_complete()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._is_in_head:  # what follows a body is no header of the request
@@ -194,26 +156,6 @@ class StrictHttp(HttpToolsProtocol, ABC):
             self._refuse(BAD_REQUEST)
         else:
             self.handle_websocket_upgrade()
-
-    def _is_at_rest(self) -> bool:
-        """Nothing is half read, half answered or waiting to be taken."""
-        return (
-            self._is_between
-            and not self._is_answering()
-            and not self.flow.write_paused
-            and not self.transport.is_closing()
-        )
-
-    def _said_at_once(self, desk: Desk, data: bytes) -> bool:
-        pieces = desk.answer(data, self.app_state, self.server_state.default_headers)
-        if pieces is None:
-            return False
-        last: Any = self.cycle  # None before the first request, whatever its type says
-        done: Any = _Answered() if last is None else last
-        self.cycle = done
-        self.transport.writelines(pieces)
-        self.on_response_complete()
-        return True
 
     def _refuse(self, status: int) -> None:
         self._is_deaf = True

@@ -11,7 +11,6 @@ from app.foundation.errors import Code
 from app.foundation.http.errors import problem_response
 from app.foundation.http.protocol import PREFIX
 from app.foundation.mode import Mode
-from app.operations.services.health import Status
 
 OPENING: Final = "opening"
 _RETRY_S: Final = 5.0
@@ -19,22 +18,15 @@ _TRY_AGAIN: Final = 1013  # close code of a WebSocket
 _ANSWERED: Final = frozenset({f"{PREFIX}/health"})
 
 
-@dataclass(frozen=True, slots=True)
-class Unopened:
-    """The part of the service that there is before it stands: it says what is missing."""
-
-    status: Status
-
-
 @dataclass(slots=True)
 class Opening:
     """What requests find in their state: `stands` is what the service yields once it is there."""
 
-    before: Unopened
+    before: Mapping[str, Any]  # state that answers health and metrics until then
     stands: Mapping[str, Any] | None = None
 
     def state(self) -> Mapping[str, Any]:
-        return {"my_symbols": self.before} if self.stands is None else self.stands
+        return self.before if self.stands is None else self.stands
 
     def mode(self) -> Mode:
         if self.stands is None:

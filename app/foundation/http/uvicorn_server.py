@@ -14,7 +14,6 @@ from app.foundation.http.server import (
     MAX_MESSAGE_BYTES,
     STUCK_S,
     TOO_LARGE,
-    Desk,
     PatientHttp,
     socket_protocol,
 )
@@ -39,18 +38,17 @@ def server_config(
     new_id: Callable[[], str],
     stuck_s: float = STUCK_S,
     on_stuck: Callable[[str], None] = lambda _: None,
-    desk: Desk | None = None,
 ) -> uvicorn.Config:
     """How uvicorn serves us: own log line per request, bounded head, no server banner.
 
     A client that takes nothing of what is sent to it for `stuck_s` is cut off, and `on_stuck` is
-    told how it was connected. `desk` is asked before a request is read.
+    told how it was connected.
     """
     return uvicorn.Config(
         app,
         host=host,
         port=port,
-        http=problem_protocol(new_id, stuck_s, on_stuck, desk),
+        http=problem_protocol(new_id, stuck_s, on_stuck),
         ws=socket_protocol(stuck_s, on_stuck),
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,
@@ -68,7 +66,6 @@ def problem_protocol(
     new_id: Callable[[], str],
     stuck_s: float = STUCK_S,
     on_stuck: Callable[[str], None] = lambda _: None,
-    desk: Desk | None = None,
 ) -> type[PatientHttp]:
     """uvicorn's protocol, but what is not HTTP is answered with problem+json as well."""
 
@@ -100,5 +97,4 @@ def problem_protocol(
             self.transport.close()
 
     ProblemProtocol.stuck_s, ProblemProtocol.on_stuck = stuck_s, staticmethod(on_stuck)
-    ProblemProtocol.desk = desk
     return ProblemProtocol

@@ -29,7 +29,7 @@ from app.foundation.sql.events import listen
 from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.file_lock import FileLock
 from app.foundation.sql.shielded import shielded
-from app.foundation.sql.unit_of_work import UnitOfWork
+from app.foundation.sql.unit_of_work import DraftsOf, UnitOfWork
 
 T = TypeVar("T")
 ATTEMPTS: Final = 5
@@ -52,13 +52,15 @@ def _ignore(_: object) -> None:
 class Database:
     """One database, opened once.
 
-    `monotonic` gives seconds, `jitter` numbers in 0..1; `publish` gets each announced event after
+    `monotonic` gives seconds, `jitter` numbers in 0..1; `drafts_of` makes the stored form of
+    announced events; `publish` gets each announced event after
     its commit, `on_slow` each statement slower than the limit.
     """
 
     options: DatabaseOptions
     monotonic: Callable[[], float]
     jitter: Callable[[], float]
+    drafts_of: DraftsOf
     publish: Callable[[object], None] = _ignore
     on_slow: Callable[[SlowStatement], None] = _ignore
     _engines: Engines | None = field(default=None, init=False)
@@ -235,7 +237,9 @@ class Database:
         self._is_unreachable = False
         try:
             try:
-                unit = UnitOfWork(connection, writes=engine is self._opened().writer)
+                unit = UnitOfWork(
+                    connection, self.drafts_of, writes=engine is self._opened().writer
+                )
                 yield unit
             except BaseException:
                 await shielded(_abandoned(connection))

@@ -12,7 +12,6 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.foundation.sql.errors import READ_ONLY, sqlstate
-from app.foundation.sql.quick_sqlite import is_along, quick_connection
 
 _PRAGMAS: Final = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
 _DRIVERS: Final = {
@@ -101,15 +100,10 @@ def opened(
 def _sqlite(url: URL, options: DatabaseOptions) -> Engines:
     Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
     # The driver's own transactions begin too late to protect a read before a write.
-    driver: dict[str, Any] = {
-        "isolation_level": None,
-        "timeout": options.busy_timeout_s,
-        "async_creator_fn": quick_connection,
-    }
-    reading = {**driver, "reads": True, "pragmas": (*_PRAGMAS, "query_only=ON")}
+    driver: dict[str, Any] = {"isolation_level": None, "timeout": options.busy_timeout_s}
     writer = create_async_engine(
         url,
-        connect_args={**driver, "pragmas": (*_PRAGMAS, "query_only=OFF")},
+        connect_args=driver,
         poolclass=AsyncAdaptedQueuePool,
         pool_size=1,
         max_overflow=0,
@@ -117,7 +111,7 @@ def _sqlite(url: URL, options: DatabaseOptions) -> Engines:
     )
     reader = create_async_engine(
         url,
-        connect_args=reading,
+        connect_args=driver,
         poolclass=AsyncAdaptedQueuePool,
         pool_size=options.pool_size,
         max_overflow=0,
@@ -126,16 +120,16 @@ def _sqlite(url: URL, options: DatabaseOptions) -> Engines:
     # One connection that is kept: a thread and a file for each look took longer than the look.
     probe = create_async_engine(
         url,
-        connect_args=reading,
+        connect_args=driver,
         poolclass=AsyncAdaptedQueuePool,
         pool_size=1,
         max_overflow=0,
         pool_timeout=options.pool_wait_s,
     )
     _renewed_with_file(probe, Path(str(url.database)))
-    _prepare(writer, "BEGIN IMMEDIATE")
-    _prepare(reader, "BEGIN")
-    _prepare(probe, "BEGIN")
+    _prepare(writer, "BEGIN IMMEDIATE", "query_only=OFF")
+    _prepare(reader, "BEGIN", "query_only=ON")
+    _prepare(probe, "BEGIN", "query_only=ON")
     return Engines(writer, reader, probe, single_writer=True)
 
 
@@ -159,18 +153,24 @@ def _renewed_with_file(engine: AsyncEngine, path: Path) -> None:
             raise DisconnectionError
 
 
-def _prepare(engine: AsyncEngine, begin: str) -> None:
+def _prepare(engine: AsyncEngine, begin: str, access: str) -> None:
+    @event.listens_for(engine.sync_engine, "connect")
+    def on_connect(connection: Any, _record: object) -> None:
+        try:
+            cursor = connection.cursor()
+            for pragma in (*_PRAGMAS, access):
+                cursor.execute(f"PRAGMA {pragma}")
+            cursor.close()
+        except sqlite3.Error:
+            connection.close()  # the pool has not taken it over yet
+            raise
+
     @event.listens_for(engine.sync_engine, "invalidate")
     def on_invalidate(connection: Any, _record: object, _error: object) -> None:
         # Who was cancelled inside a statement leaves it unfinished, and SQLite keeps a closed
         # connection open, with its lock, until the last statement is gone.
         with suppress(sqlite3.Error):
             connection.rollback()
-
-    @event.listens_for(engine.sync_engine, "before_cursor_execute")
-    def on_execute(_c: object, cursor: Any, _sql: str, _p: object, context: Any, _m: bool) -> None:
-        if context is not None and is_along(context.execution_options):
-            cursor._cursor.goes_along = True  # noqa: SLF001  # nothing else leads to our own
 
     @event.listens_for(engine.sync_engine, "begin")
     def on_begin(connection: Any) -> None:

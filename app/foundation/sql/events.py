@@ -12,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.foundation.events import EventDraft, EventRecord, Topic
 from app.foundation.sql.errors import CONNECT_ERRORS, translated, unavailable
-from app.foundation.sql.quick_sqlite import ALONG
 from app.foundation.sql.tables import STREAM_ID, event_head
 from app.foundation.sql.tables import events as table
 
@@ -23,7 +22,6 @@ _NEW: Final = (
     table.insert()
     .inline()  # or its number would be asked for again
     .values(seq=_HEAD.scalar_subquery() - bindparam("behind"))
-    .execution_options(**ALONG)
 )
 _AFTER: Final = (
     select(table)
@@ -36,7 +34,6 @@ _TAKE: Final = (
     .where(event_head.c.id == STREAM_ID)
     .values(seq=event_head.c.seq + bindparam("count"))
 )
-_TAKEN: Final = _TAKE.execution_options(**ALONG)
 # Sent at the commit and to every process; who misses it looks by itself later.
 _TAKEN_AND_TOLD: Final = _TAKE.returning(func.pg_notify(CHANNEL, ""))
 
@@ -56,7 +53,7 @@ class EventRepository:
         if not drafts:
             return
         tells = self.connection.dialect.name == "postgresql"
-        await self.connection.execute(_TAKEN_AND_TOLD if tells else _TAKEN, {"count": len(drafts)})
+        await self.connection.execute(_TAKEN_AND_TOLD if tells else _TAKE, {"count": len(drafts)})
         last = len(drafts) - 1
         await self.connection.execute(
             _NEW, [_row(draft, last - at) for at, draft in enumerate(drafts)]

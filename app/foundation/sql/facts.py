@@ -6,7 +6,6 @@ from typing import Any, Final
 from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.foundation.sql.quick_sqlite import ALONG
 from app.foundation.sql.statements import add_if_new, upsert
 from app.foundation.sql.tables import service_facts
 
@@ -36,7 +35,6 @@ class FactRepository:
         await self.connection.execute(
             upsert(self.connection, service_facts),
             {"key": key, "value": value},
-            execution_options=ALONG,
         )
 
     async def keep(self, key: str, value: Any) -> Any:

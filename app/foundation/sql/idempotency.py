@@ -8,7 +8,6 @@ from typing import Final
 from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.foundation.sql.quick_sqlite import ALONG
 from app.foundation.sql.statements import add_if_new
 from app.foundation.sql.tables import idempotency_keys as table
 
@@ -30,7 +29,6 @@ _COMPLETE: Final = (
         state="done",
         **{name: bindparam(name) for name in ("status", "headers", "body")},
     )
-    .execution_options(**ALONG)
 )
 _RELEASE: Final = table.delete().where(*_RUNNING)
 

@@ -1,22 +1,26 @@
 """One transaction with its repositories, and the events that leave after its commit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.foundation.events import EventDraft
 from app.foundation.sql.events import EventRepository
-from app.operations.domain.event_codec import drafts_of
 
 R = TypeVar("R")
+DraftsOf = Callable[[object], Sequence[EventDraft]]  # stored form of an event; none if unknown
 
 
 class UnitOfWork:
     """Reads and writes of one use case, committed together or not at all."""
 
-    def __init__(self, connection: AsyncConnection, *, writes: bool = True) -> None:
+    def __init__(
+        self, connection: AsyncConnection, drafts_of: DraftsOf, *, writes: bool = True
+    ) -> None:
         self.connection = connection
         self.writes = writes
+        self._drafts_of = drafts_of
         self.announced: list[object] = []
         self.settled: list[Callable[[], None]] = []  # what the commit calls, once there is one
         self._repositories: dict[object, object] = {}
@@ -40,5 +44,5 @@ class UnitOfWork:
 
     async def store_announced(self) -> None:
         """The last statements before a commit: numbers are given in the order of the commits."""
-        drafts = [draft for event in self.announced for draft in drafts_of(event)]
+        drafts = [draft for event in self.announced for draft in self._drafts_of(event)]
         await self.get(EventRepository).append(drafts)

@@ -10,7 +10,7 @@ from pydantic import Field
 from app.configuration.domain.sections import Source
 from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code
-from app.foundation.http.dependencies import CursorsDep, ServiceDep
+from app.foundation.http.dependencies import CursorsDep, Provided
 from app.foundation.http.errors import invalid, problems
 from app.foundation.http.response_cache import of_market
 from app.foundation.http.routing import api_router
@@ -27,9 +27,11 @@ from app.foundation.http.schemas import (
 )
 from app.market.domain.models import CandleSeries, Interval
 from app.market.services.exchange_clock import instant
-from app.market.services.quality import Elsewhere
+from app.market.services.quality import Elsewhere, QualityService
 from app.market.services.quotes import Aged, QuoteView
+from app.market.services.service import MarketData
 from app.market.services.state import CANDLE_SOURCE
+from app.market.services.symbol_registry import Registry
 
 
 class ReferenceOut(Out):
@@ -153,16 +155,22 @@ class CandlePage(Freshness):
 
 @router.get("/{symbol}", summary="Quote of one symbol", responses=problems(*_SYMBOL))
 @of_market
-async def quote(service: ServiceDep, symbol: SymbolPath) -> QuoteOut:
+async def quote(
+    registry: Provided[Registry],
+    quality: Provided[QualityService],
+    market: Provided[MarketData],
+    symbol: SymbolPath,
+) -> QuoteOut:
     """Ticker, mark, index, funding, open interest, spread and depth, with the age of each."""
-    entry = service.registry.resolve(symbol)
-    elsewhere = ReferenceOut.of(service.quality.elsewhere(entry))
-    return QuoteOut.of(service.market.view(entry), service.market.source, elsewhere)
+    entry = registry.resolve(symbol)
+    elsewhere = ReferenceOut.of(quality.elsewhere(entry))
+    return QuoteOut.of(market.view(entry), market.source, elsewhere)
 
 
 @router.get("/{symbol}/candles", summary="Closed candles", responses=problems(*_SYMBOL))
 async def candles(
-    service: ServiceDep,
+    registry: Provided[Registry],
+    market: Provided[MarketData],
     cursors: CursorsDep,
     symbol: SymbolPath,
     interval: Annotated[CandleInterval, Query(description="Length of a candle.")],
@@ -174,9 +182,9 @@ async def candles(
     cursor: CursorText = None,
 ) -> CandlePage:
     """Stored candles opened in [from, to); without `from` the newest `limit` of them."""
-    entry = service.registry.resolve(symbol)
+    entry = registry.resolve(symbol)
     bar = _INTERVALS[interval]
-    moment = service.market.moment()
+    moment = market.moment()
     running_ms = moment.server_ms // bar.ms * bar.ms
     end_ms = running_ms if to is None else _stamp(to.timestamp())
     newest_ms = min(end_ms, running_ms)  # what is still to open is none of the newest
@@ -192,7 +200,7 @@ async def candles(
     position = cursors.decode("candles", scope, cursor)
     if position is not None:
         start_ms = int(position[0]) + 1
-    found = await service.market.candles(entry, bar, start_ms, end_ms, limit + 1)
+    found = await market.candles(entry, bar, start_ms, end_ms, limit + 1)
     rows = _rows(found)[:limit]
     more = len(found) > limit
     aged = moment.ages(entry)[CANDLE_SOURCE[bar]]
@@ -204,7 +212,7 @@ async def candles(
             cursors.encode("candles", scope, (int(found.opened_ms[limit - 1]),)) if more else None
         ),
         as_of=None if aged.age_s is None else instant(moment.server_ms - round(aged.age_s * 1e3)),
-        data_source=service.market.source,
+        data_source=market.source,
         # what the database remembers from before this start is there, but nobody vouches for it
         data_status=DataStatus.STALE if rows and aged.age_s is None else aged.status,
     )

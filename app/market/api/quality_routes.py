@@ -11,8 +11,8 @@ from app.foundation.http.dependencies import (
     UNNAMED,
     CursorsDep,
     IdempotencyDep,
+    Provided,
     RequestIdDep,
-    ServiceDep,
     by,
 )
 from app.foundation.http.errors import problems
@@ -32,7 +32,8 @@ from app.foundation.http.schemas import (
 )
 from app.foundation.idempotency import Answer, Command
 from app.market.domain.quality_report import Part, QualityVerdict
-from app.market.services.quality import PastVerdict, Quality, Release
+from app.market.services.quality import PastVerdict, Quality, QualityService, Release
+from app.market.services.service import MarketData
 
 router = api_router("market", "/market")
 
@@ -145,25 +146,26 @@ def _released(done: Release) -> Answer:
 
 @router.get("/{symbol}/quality", summary="Quality of one symbol's data", responses=problems(*NAMES))
 async def quality(
-    service: ServiceDep,
+    quality: Provided[QualityService],
+    market: Provided[MarketData],
     cursors: CursorsDep,
     symbol: SymbolPath,
     limit: Limit = 20,
     cursor: CursorText = None,
 ) -> QualityOut:
     """Verdict, score 0..1 with its parts, each with its reason, and how the verdict changed."""
-    found = service.quality.now(symbol)
+    found = quality.now(symbol)
     chosen = {"symbol": found.entry.symbol_id}
     start = cursors.decode("quality", chosen, cursor)
     before = moment(start)
-    rows = await service.quality.history(found.entry.symbol_id, before, limit + 1)
+    rows = await quality.history(found.entry.symbol_id, before, limit + 1)
     page, last = cut(rows, limit, lambda one: (one.at.isoformat(),))
     return QualityOut.of(
         found,
         [PastVerdictOut.of(one) for one in page],
         None if last is None else cursors.encode("quality", chosen, last),
-        service.market.source,
-        await service.quality.revised(found.entry.symbol_id),
+        market.source,
+        await quality.revised(found.entry.symbol_id),
     )
 
 
@@ -174,7 +176,7 @@ async def quality(
     responses=problems(*NAMES, Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED),
 )
 async def release(
-    service: ServiceDep,
+    quality: Provided[QualityService],
     request_id: RequestIdDep,
     once: IdempotencyDep,
     symbol: SymbolPath,
@@ -185,4 +187,4 @@ async def release(
     Prices that still contradict each other go back into quarantine at once.
     """
     who = by(Command(actor=UNNAMED, request_id=request_id, once=once), body.user)
-    return sent(await service.quality.release(symbol, body.reason, who, _released))
+    return sent(await quality.release(symbol, body.reason, who, _released))

@@ -12,8 +12,8 @@ from app.foundation.http.dependencies import (
     UNNAMED,
     CursorsDep,
     IdempotencyDep,
+    Provided,
     RequestIdDep,
-    ServiceDep,
 )
 from app.foundation.http.errors import problems
 from app.foundation.http.pagination import after
@@ -21,28 +21,27 @@ from app.foundation.http.request_body import Body
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import CursorText, Limit, QueryFlag, SearchText, SymbolPath
-from app.foundation.idempotency import Answer, Command
+from app.foundation.idempotency import Answer, Command, Once
+from app.foundation.job_service import JobService
 from app.foundation.jobs import JobKind
 from app.market.api.freshness import fresh
 from app.market.api.symbol_schemas import (
     EligibilityOut,
     FormatsOut,
-    SymbolDetailOut,
     SymbolOut,
     SymbolPage,
     SyncOut,
     ValidatedOut,
 )
 from app.market.domain.models import ContractStatus
+from app.market.services.ports import PortfolioMembers
+from app.market.services.service import MarketData
 from app.market.services.symbol_queries import (
     SymbolFilter,
     list_symbols,
-    specifications,
-    symbol_row,
     validate,
 )
-from app.market.services.symbol_registry import SyncSummary
-from app.my_symbols import MySymbolsServiceV2
+from app.market.services.symbol_registry import Registry, SyncSummary
 
 router = api_router("symbols", "/symbols")
 _SYMBOL: Final = (Code.SYMBOL_UNKNOWN, Code.SYMBOL_AMBIGUOUS, Code.EXCHANGE_UNAVAILABLE)
@@ -64,14 +63,10 @@ class ValidateIn(Body):
     symbols: Annotated[list[Spelling], Field(min_length=1, max_length=100)]
 
 
-async def _held(service: MySymbolsServiceV2) -> frozenset[str]:
-    shown = await service.get_portfolio()
-    return frozenset(member.symbol for member in shown.portfolio.members)
-
-
 @router.get("", summary="All symbols")
 async def symbols(
-    service: ServiceDep,
+    members: Provided[PortfolioMembers],
+    market: Provided[MarketData],
     cursors: CursorsDep,
     search: SearchText = None,
     eligible: Annotated[QueryFlag | None, Query(description="Only these, or only others.")] = None,
@@ -94,13 +89,13 @@ async def symbols(
         "in_portfolio": in_portfolio,
     }
     start = cursors.decode("symbols", scope, cursor)
-    moment = service.market.moment()
-    rows = list_symbols(moment, await _held(service), chosen)
+    moment = market.moment()
+    rows = list_symbols(moment, await members.symbols(), chosen)
     page, last = after(rows, limit, lambda row: (row.entry.symbol,), start)
     return SymbolPage(
         items=[SymbolOut.of(row) for row in page],
         next_cursor=None if last is None else cursors.encode("symbols", scope, last),
-        **fresh(moment, service.market.source),
+        **fresh(moment, market.source),
     )
 
 
@@ -109,9 +104,9 @@ async def symbols(
     summary="What spellings stand for",
     responses=problems(Code.EXCHANGE_UNAVAILABLE),
 )
-async def validate_symbols(service: ServiceDep, body: ValidateIn) -> ValidatedOut:
+async def validate_symbols(registry: Provided[Registry], body: ValidateIn) -> ValidatedOut:
     """Each spelling by its position: the symbol, or why not and what may have been meant."""
-    return ValidatedOut.of(await validate(service.registry, body.symbols))
+    return ValidatedOut.of(await validate(registry, body.symbols))
 
 
 @router.post(
@@ -121,7 +116,9 @@ async def validate_symbols(service: ServiceDep, body: ValidateIn) -> ValidatedOu
     responses={**ACCEPTED, **problems(*_EXCHANGE)},
 )
 async def sync_symbols(
-    service: ServiceDep,
+    market: Provided[MarketData],
+    commands: Provided[Once],
+    jobs: Provided[JobService],
     request_id: RequestIdDep,
     once: IdempotencyDep,
     as_job: PrefersJobDep,
@@ -130,42 +127,31 @@ async def sync_symbols(
     ] = False,
 ) -> Response:
     """New, changed and vanished contracts; a list that loses too many is not believed at once."""
-    market = service.market
 
     def render(summary: SyncSummary) -> Answer:
         return keep(SyncOut.of(market.moment(), market.source, summary))
 
     command = Command(UNNAMED, request_id, once=once)
     if history:
-        return await begun(service, command, JobKind.BACKFILL)
+        return await begun(commands, jobs, command, JobKind.BACKFILL)
     if as_job:
-        return await begun(service, command, JobKind.CONTRACT_SYNC)
-    return sent(await service.once.share(command, market.sync_contracts, render))
-
-
-@router.get("/{symbol}", summary="One symbol", responses=problems(*_SYMBOL))
-async def symbol_detail(service: ServiceDep, symbol: SymbolPath) -> SymbolDetailOut:
-    """Contract, specifications with their validity, newest score, membership."""
-    entry = service.registry.resolve(symbol)
-    moment = service.market.moment()
-    row = symbol_row(moment, entry, await _held(service), moment.funnel().excluded)
-    versions = await specifications(service.registry, entry)
-    return SymbolDetailOut.of(
-        moment, service.market.source, row, versions, service.scoring.latest()
-    )
+        return await begun(commands, jobs, command, JobKind.CONTRACT_SYNC)
+    return sent(await commands.share(command, market.sync_contracts, render))
 
 
 @router.get("/{symbol}/formats", summary="Spellings of others", responses=problems(*_SYMBOL))
-async def symbol_formats(service: ServiceDep, symbol: SymbolPath) -> FormatsOut:
+async def symbol_formats(registry: Provided[Registry], symbol: SymbolPath) -> FormatsOut:
     """Standard, KuCoin futures and spot, ccxt, Binance."""
-    entry = service.registry.resolve(symbol)
+    entry = registry.resolve(symbol)
     return FormatsOut.of(entry.symbol_id, entry.formats)
 
 
 @router.get("/{symbol}/eligibility", summary="Why or why not", responses=problems(*_SYMBOL))
-async def symbol_eligibility(service: ServiceDep, symbol: SymbolPath) -> EligibilityOut:
+async def symbol_eligibility(
+    registry: Provided[Registry], market: Provided[MarketData], symbol: SymbolPath
+) -> EligibilityOut:
     """Each rule of the funnel with value, limit and verdict."""
-    entry = service.registry.resolve(symbol)
-    moment = service.market.moment()
+    entry = registry.resolve(symbol)
+    moment = market.moment()
     checks = moment.eligibility(entry)
-    return EligibilityOut.of(moment, service.market.source, entry.symbol, checks)
+    return EligibilityOut.of(moment, market.source, entry.symbol, checks)

@@ -10,14 +10,12 @@ from app.foundation.errors import Code
 from app.foundation.http.schemas import Freshness, MoneyString, Out, UtcTime
 from app.market.api.freshness import fresh
 from app.market.domain.eligibility import Measured, RuleCheck
-from app.market.domain.models import Contract, ContractKind, ContractStatus
+from app.market.domain.models import ContractStatus
 from app.market.domain.symbols import SymbolFormats, specification_of
 from app.market.services.exchange_clock import instant
 from app.market.services.snapshot import MarketMoment
 from app.market.services.symbol_queries import SpecificationVersion, SymbolRow, Validated
 from app.market.services.symbol_registry import SyncSummary
-from app.scoring.api.schemas import ScoreOut
-from app.scoring.domain.board import Board
 
 
 class SymbolOut(Out):
@@ -96,47 +94,6 @@ class SpecificationOut(Out):
             maker_fee=contract.maker_fee,
             taker_fee=contract.taker_fee,
             funding_interval_ms=contract.funding_interval_ms,
-        )
-
-
-class SymbolDetailOut(Freshness):
-    """A symbol with its contract, every specification that it had, and its newest score."""
-
-    symbol: SymbolOut
-    kind: ContractKind
-    settle: str
-    listed_at: UtcTime | None
-    expires_at: UtcTime | None = Field(description="On a perpetual: delisting is announced.")
-    market_stage: str | None
-    market_type: str | None
-    specification: SpecificationOut
-    specification_history: list[SpecificationOut] = Field(description="Oldest first.")
-    score: ScoreOut | None = Field(description="Its line on the newest board; null before one.")
-
-    @classmethod
-    def of(
-        cls,
-        moment: MarketMoment,
-        source: DataSource,
-        row: SymbolRow,
-        versions: tuple[SpecificationVersion, ...],
-        board: Board | None,
-    ) -> Self:
-        contract: Contract = row.entry.contract
-        history = [SpecificationOut.of(one) for one in versions]
-        card = None if board is None else board.card(row.entry.symbol)
-        return cls(
-            symbol=SymbolOut.of(row),
-            kind=contract.kind,
-            settle=contract.settle,
-            listed_at=_instant(contract.listed_ms),
-            expires_at=_instant(contract.expires_ms),
-            market_stage=contract.market_stage,
-            market_type=contract.market_type,
-            specification=history[-1],
-            specification_history=history,
-            score=None if board is None or card is None else ScoreOut.of(board, card, card.rank),
-            **fresh(moment, source),
         )
 
 
@@ -291,7 +248,8 @@ class SyncOut(Freshness):
         )
 
 
-def _instant(stamp_ms: int | None) -> datetime | None:
+def instant_of(stamp_ms: int | None) -> datetime | None:
+    """UTC time of a stamp of the exchange."""
     return None if stamp_ms is None else instant(stamp_ms)
 
 

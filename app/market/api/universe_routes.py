@@ -5,11 +5,12 @@ from typing import Self
 from pydantic import Field
 
 from app.foundation.data_status import DataSource
-from app.foundation.http.dependencies import ServiceDep
+from app.foundation.http.dependencies import Provided
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import Freshness, MoneyString, Out
 from app.market.api.freshness import fresh
 from app.market.domain.eligibility import Stage
+from app.market.services.service import MarketData
 from app.market.services.snapshot import MarketMoment
 from app.market.services.symbol_queries import UniverseView, universe_view
 
@@ -70,7 +71,7 @@ class FunnelOut(Freshness):
 
 
 @router.get("/funnel", summary="From all contracts to the eligible ones")
-async def funnel(service: ServiceDep) -> FunnelOut:
+async def funnel(market: Provided[MarketData]) -> FunnelOut:
     """How many enter and fail each rule, and the rule that stops each excluded symbol."""
-    moment = service.market.moment()
-    return FunnelOut.of(moment, service.market.source, universe_view(moment))
+    moment = market.moment()
+    return FunnelOut.of(moment, market.source, universe_view(moment))

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
+
+from app.foundation.events import EventKind, Topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,3 +16,6 @@ class ModeChanged:
     cause: str
     stale_symbols: int
     occurred_at: datetime
+
+
+EVENTS: Final = (EventKind(ModeChanged, "mode_changed", Topic.MODE),)

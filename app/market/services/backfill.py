@@ -62,7 +62,7 @@ class _Fill:
         data.scorable.set()
         await self.stage("books", self.bookless(), data.fetch.books)
         cadence_s, rates = data.configuration().cadences.funding, data.live.market.funding
-        unpaid = _due(data, data.eligible(), rates, cadence_s)
+        unpaid = _due(data, await data.with_funding(), rates, cadence_s)
         await self.stage("funding", unpaid, data.fetch.funding)
         await self.stage("hourly_candles", data.eligible(), self.candles(Interval.HOUR))
         # A bar that closed meanwhile is there only for who was asked late: now for everybody.

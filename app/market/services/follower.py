@@ -14,6 +14,7 @@ from app.market.domain.data_quality import EMPTY, merged
 from app.market.domain.models import ExchangeLink, Funding, Interval
 from app.market.services.fetcher import FUNDING_KEEP_MS
 from app.market.services.open_interest import IN_MEMORY_MS
+from app.market.services.ports import SharedBoards
 from app.market.services.publisher import Mark, SharedMarket, received, stamped, unpacked
 from app.market.services.service import MarketData
 from app.market.services.snapshot import BARS
@@ -21,7 +22,6 @@ from app.market.services.state import FillProgress, Market, Received, joined
 from app.market.storage.candles import CandleRepository
 from app.market.storage.market_data import MarketRepository
 from app.market.storage.shared_market import SharedMarketRepository, Stamped
-from app.scoring.services.service import Scoring
 
 _BAR_OF_GRACE: Final = 1
 _log = structlog.get_logger("feed")
@@ -37,7 +37,7 @@ class MarketFollower:
 
     database: Database
     market: MarketData
-    scoring: Scoring
+    boards: SharedBoards
     monotonic: Monotonic
     link: ExchangeLink | None = field(default=None, init=False)
     _seen: tuple[int, int] | None = field(default=None, init=False)  # epoch and version
@@ -58,7 +58,7 @@ class MarketFollower:
                 sent = self.monotonic()
                 found = await unit.get(SharedMarketRepository).newest()
         heard = self.monotonic()
-        await self.scoring.refresh()
+        await self.boards.refresh()
         if found is None:
             return False
         stamp, payload = found
@@ -118,9 +118,9 @@ class MarketFollower:
             data.scorable.set()
         if course.is_filled:
             data.filled.set()
-        board = self.scoring.in_force()
+        board = self.boards.in_force()
         if course.is_whole and board is not None and board.run_id == course.board_id:
-            self.scoring.whole.set()
+            self.boards.whole.set()
 
     async def _load_bars(self, interval: Interval, marks: Mapping[str, Mark], mono: float) -> None:
         """Bars that the owner has and we do not: the new ones, or all where there was a gap."""

@@ -1,5 +1,6 @@
-"""Ports of the market: the exchange's REST interface and its stream."""
+"""Ports of the market: boards, members of the portfolio, the exchange's REST API and stream."""
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
@@ -19,6 +20,38 @@ from app.market.domain.models import (
     TickerListing,
 )
 from app.market.domain.stream import Listener, StreamFacts, Topic
+
+
+class ScoringRun(Protocol):
+    """A board of scores, as far as the market names it to other processes."""
+
+    @property
+    def run_id(self) -> str: ...
+
+
+class SharedBoards(Protocol):
+    """Boards in memory, which the market's publisher names and its followers take over."""
+
+    @property
+    def whole(self) -> asyncio.Event:
+        """Set once a complete board was made after the first fill."""
+        ...
+
+    def in_force(self) -> ScoringRun | None:
+        """The newest complete board; None before the first one."""
+        ...
+
+    def is_whole(self) -> bool: ...
+
+    async def refresh(self) -> object:
+        """Takes over the newest stored board. Raises UnavailableError."""
+        ...
+
+
+class PortfolioMembers(Protocol):
+    """Symbols of the portfolio, which the list of symbols marks and filters by."""
+
+    async def symbols(self) -> frozenset[str]: ...
 
 
 class Exchange(Protocol):

@@ -21,11 +21,11 @@ from app.market.domain.models import (
 )
 from app.market.domain.price_quarantine import PriceState
 from app.market.services.feed_leader import FeedLease
+from app.market.services.ports import SharedBoards
 from app.market.services.service import MarketData
 from app.market.services.state import Market, Received
 from app.market.services.symbol_registry import SyncSummary
 from app.market.storage.shared_market import SharedMarketRepository
-from app.scoring.services.service import Scoring
 
 FORMAT: Final = 2
 _LEVEL: Final = 3
@@ -140,7 +140,7 @@ class MarketPublisher:
 
     database: Database
     market: MarketData
-    scoring: Scoring
+    boards: SharedBoards
     lease: FeedLease
     link: Callable[[], ExchangeLink]
     monotonic: Monotonic
@@ -177,7 +177,7 @@ class MarketPublisher:
 
     def _course(self) -> Course:
         data, clock = self.market, self.market.server_clock
-        board = self.scoring.in_force()
+        board = self.boards.in_force()
         return Course(
             server_ms=float(clock.now_ms()) if clock.synced else None,
             doubt_s=clock.doubt_s,
@@ -186,7 +186,7 @@ class MarketPublisher:
             fill=(data.fill.stage, data.fill.done, data.fill.total),
             is_scorable=data.scorable.is_set(),
             is_filled=data.is_filled(),
-            is_whole=self.scoring.is_whole(),
+            is_whole=self.boards.is_whole(),
             registry=data.registry.revision,
             synced=data.registry.last_sync,
             is_streaming=data.live.market.is_streaming,

@@ -19,7 +19,6 @@ from app.market.services.service import MarketData
 from app.market.services.symbol_quality import doubt_of
 from app.market.storage.candle_revisions import CandleRevisionRepository
 from app.market.storage.quality import QualityRepository, StoredVerdict
-from app.portfolio.storage.portfolio import PortfolioRepository
 
 PastVerdict = StoredVerdict
 
@@ -110,7 +109,7 @@ class QualityService:
         """
 
         async def change(unit: UnitOfWork) -> Release:
-            await unit.get(PortfolioRepository).load(for_update=True)
+            await self.once.lock(unit)
             entry, moment = self.market.resolve(text), self.market.moment()
             rules = moment.configuration.quality
             held = doubt_of(moment.market, entry.contract.code, rules)

@@ -51,6 +51,11 @@ _NEVER: Final = float("-inf")
 WHOLE: Final = 10_000  # symbols: a new bar comes to all of them at once
 
 
+async def no_swaps() -> Collection[str]:
+    """The value of `open_swaps` where no portfolio is kept."""
+    return ()
+
+
 @dataclass(slots=True)
 class MarketData:
     """Live state in memory, replaced as a whole; what outlives a restart goes to the database.
@@ -72,6 +77,7 @@ class MarketData:
     is_owner: Callable[[], bool] = lambda: True
     fence: Fence = anybody  # of what is stored: who has lost the feed writes nothing more
     remote_sync: Callable[[], Awaitable[SyncSummary]] | None = None
+    open_swaps: Callable[[], Awaitable[Collection[str]]] = no_swaps  # ids of both sides
     books_per_s: float = BOOKS_PER_S  # of the rotation, with the whole quota: half of it
     quota_share: Callable[[], float] = lambda: 1.0  # part of the quota that this process has now
     fill: FillProgress = NOT_STARTED
@@ -297,8 +303,21 @@ class MarketData:
         return entry if is_open else None
 
     async def refresh_funding(self) -> None:
-        """Rates that were settled since."""
-        await self.fetch.funding(await self.eligible_aside())
+        """Rates that were settled since the last known ones of all symbols with costs to know."""
+        await self.fetch.funding(await self.with_funding())
+
+    async def with_funding(self) -> tuple[SymbolEntry, ...]:
+        """Eligible symbols, members, and both sides of the swaps that the ledger still values.
+
+        A symbol that declined leaves the funnel: without it the figures of swaps would cover only
+        the survivors.
+        """
+        entries = dict.fromkeys(await self.eligible_aside())
+        for key in (*await self.registry.held(), *await self.open_swaps()):
+            entry = self.registry.index.find(key)
+            if entry is not None and entry.contract.status is not ContractStatus.VANISHED:
+                entries[entry] = None
+        return tuple(entries)
 
     async def sync_clock(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""What decisions see of the market and of the scores: reads from memory, nothing waits."""
+"""The market as decisions see it: reads from memory, nothing waits."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,7 +10,6 @@ from app.market.domain.models import Book, Contract, Interval
 from app.market.domain.panel import Panel
 from app.market.domain.price_quarantine import Doubt
 from app.market.domain.symbols import SymbolEntry
-from app.scoring.domain.board import Board
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +101,3 @@ class MarketOnce:
 
     def status(self) -> DataStatus:
         return self.market.status()
-
-
-class BoardView(Protocol):
-    """The scores in memory; nothing here waits."""
-
-    def in_force(self) -> Board | None:
-        """The newest complete board; None before the first one."""
-        ...
-
-    def is_whole(self) -> bool:
-        """Whether a complete board was made after the first fill of this process."""
-        ...

@@ -1,7 +1,6 @@
 """What the owner of the feed sees, for the other processes: one row, written anew each time."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Select, func, select
@@ -11,7 +10,6 @@ from app.foundation.sql.events import CHANNEL
 from app.foundation.sql.leases import LeaseRepository, now_ms
 from app.foundation.sql.statements import insert
 from app.foundation.sql.tables import shared_markets, sync_requests
-from app.scoring.storage.tables import scoring_runs
 
 FEED: Final = "feed"
 _KEEP_REQUESTS_MS: Final = 3_600_000
@@ -84,17 +82,6 @@ class SharedMarketRepository:
         wanted = self._wanted().add_columns(shared_markets.c.payload)
         row: Any = (await self.connection.execute(wanted)).one_or_none()
         return None if row is None else (Stamped(*row[:4]), row.payload)
-
-    async def newest_run_id(self, until: datetime) -> str | None:
-        """Of the newest board made up to `until`, by any process; None before the first."""
-        table = scoring_runs
-        wanted = (
-            select(table.c.run_id)
-            .where(table.c.calculated_at <= until)
-            .order_by(table.c.calculated_at.desc(), table.c.run_id.desc())
-        )
-        found: str | None = (await self.connection.execute(wanted.limit(1))).scalar()
-        return found
 
     def _wanted(self) -> Select[int, int, int, int]:
         table = shared_markets

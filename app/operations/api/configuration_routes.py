@@ -10,7 +10,7 @@ from app.configuration.domain.document import ConfigurationRefusedError
 from app.configuration.domain.model import Configuration, CorrelationBasis
 from app.configuration.domain.sections import Family
 from app.foundation.errors import Code, PreconditionFailedError
-from app.foundation.http.dependencies import CommandDep, CursorsDep, ServiceDep, by
+from app.foundation.http.dependencies import CommandDep, CursorsDep, Provided, by
 from app.foundation.http.errors import problem_response, problems
 from app.foundation.http.pagination import Page, cut
 from app.foundation.http.request_body import Body, DecimalIn
@@ -51,6 +51,7 @@ from app.operations.api.configuration_schemas import (
     SizingIn,
     SizingOut,
 )
+from app.operations.services.configuration import ConfigurationService
 from app.portfolio.domain.event_log import PortfolioEvent
 from app.scoring.api.schemas import ScoringSettingsIn, ScoringSettingsOut
 
@@ -250,9 +251,9 @@ class VersionOut(Out):
 
 
 @router.get("", summary="The settings in force", response_model=ConfigurationOut)
-async def configuration(service: ServiceDep) -> Response:
+async def configuration(configuration: Provided[ConfigurationService]) -> Response:
     """Weights, thresholds, limits and cadences. The ETag is the version."""
-    settings = await service.configuration.current()
+    settings = await configuration.current()
     return answer(
         json_bytes(ConfigurationOut.of(settings)), headers={"ETag": etag(settings.version)}
     )
@@ -274,7 +275,10 @@ async def configuration(service: ServiceDep) -> Response:
     ),
 )
 async def put_configuration(
-    request: Request, service: ServiceDep, command: CommandDep, body: ConfigurationIn
+    request: Request,
+    configuration: Provided[ConfigurationService],
+    command: CommandDep,
+    body: ConfigurationIn,
 ) -> Response:
     """All settings are judged together and take effect together, as the next version.
 
@@ -293,7 +297,7 @@ async def put_configuration(
 
     who = by(command.on_version(body.version), body.user)
     try:
-        done = await service.configuration.put(
+        done = await configuration.put(
             body.changes(), body.reason or UNSAID, who, render, evict_lowest=body.evict_lowest
         )
     except ConfigurationRefusedError as refused:
@@ -304,12 +308,15 @@ async def put_configuration(
 
 @router.get("/history", summary="Versions of the settings")
 async def configuration_history(
-    service: ServiceDep, cursors: CursorsDep, limit: Limit = 50, cursor: CursorText = None
+    configuration: Provided[ConfigurationService],
+    cursors: CursorsDep,
+    limit: Limit = 50,
+    cursor: CursorText = None,
 ) -> Page[VersionOut]:
     """Newest first; version 1 are the defaults and has no entry."""
     start = cursors.decode("configuration_history", {}, cursor)
     before = None if start is None else int(start[0])
-    events = await service.configuration.history(before, limit + 1)
+    events = await configuration.history(before, limit + 1)
     page, last = cut(events, limit, lambda event: (event.seq,))
     return Page(
         items=[VersionOut.of(event) for event in page],

@@ -11,15 +11,16 @@ from app.foundation.http.dependencies import (
     UNNAMED,
     CursorsDep,
     IdempotencyDep,
+    Provided,
     RequestIdDep,
-    ServiceDep,
 )
 from app.foundation.http.errors import problems
 from app.foundation.http.pagination import Page, cut, moment_and_id
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import CursorText, IdPath, Limit
-from app.foundation.idempotency import Answer, Command
+from app.foundation.idempotency import Answer, Command, Once
+from app.foundation.job_service import JobService
 from app.foundation.jobs import Job, JobKind, JobState
 
 router = api_router("jobs", "/jobs")
@@ -27,7 +28,7 @@ router = api_router("jobs", "/jobs")
 
 @router.get("", summary="Jobs")
 async def jobs(
-    service: ServiceDep,
+    jobs: Provided[JobService],
     cursors: CursorsDep,
     kind: Annotated[JobKind | None, Query(description="Only of this kind.")] = None,
     state: Annotated[JobState | None, Query(description="Only in this state.")] = None,
@@ -41,7 +42,7 @@ async def jobs(
     chosen = {"kind": kind and kind.value, "state": state and state.value}
     start = cursors.decode("jobs", chosen, cursor)
     before = moment_and_id(start)
-    found = await service.jobs.list(kind, state, before, limit + 1)
+    found = await jobs.list(kind, state, before, limit + 1)
     page, last = cut(found, limit, lambda job: (job.created_at.isoformat(), job.run_id))
     return Page(
         items=[JobOut.of(job) for job in page],
@@ -50,9 +51,9 @@ async def jobs(
 
 
 @router.get("/{job_id}", summary="One job", responses=problems(Code.NOT_FOUND))
-async def job_detail(service: ServiceDep, job_id: IdPath) -> JobDetailOut:
+async def job_detail(jobs: Provided[JobService], job_id: IdPath) -> JobDetailOut:
     """Its steps, how far it is, and what came of it."""
-    return JobDetailOut.told(await service.jobs.job(job_id))
+    return JobDetailOut.told(await jobs.job(job_id))
 
 
 @router.post(
@@ -62,7 +63,11 @@ async def job_detail(service: ServiceDep, job_id: IdPath) -> JobDetailOut:
     responses=problems(Code.NOT_FOUND),
 )
 async def cancel_job(
-    service: ServiceDep, request_id: RequestIdDep, once: IdempotencyDep, job_id: IdPath
+    commands: Provided[Once],
+    jobs: Provided[JobService],
+    request_id: RequestIdDep,
+    once: IdempotencyDep,
+    job_id: IdPath,
 ) -> Response:
     """It takes no further step; what it has done stays done. One that has ended stays as it is."""
 
@@ -70,4 +75,4 @@ async def cancel_job(
         return keep(JobDetailOut.told(job))
 
     command = Command(UNNAMED, request_id, once=once)
-    return sent(await service.once.share(command, lambda: service.jobs.cancel(job_id), render))
+    return sent(await commands.share(command, lambda: jobs.cancel(job_id), render))

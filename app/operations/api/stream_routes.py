@@ -12,11 +12,11 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app.foundation.errors import Code, ServiceError, UnavailableError
-from app.foundation.http.dependencies import ServiceDep
+from app.foundation.http.dependencies import Provided
 from app.foundation.http.errors import BorderError, invalid, problems
 from app.foundation.http.routing import api_router
 from app.foundation.http.server import ENDLESS, TRY_AGAIN_LATER
-from app.my_symbols import MySymbolsServiceV2
+from app.market.services.symbol_registry import Registry
 from app.operations.api.stream_session import (
     HEARTBEAT_S,
     MAX_TOPICS,
@@ -26,6 +26,7 @@ from app.operations.api.stream_session import (
     topic_names,
 )
 from app.operations.services.event_messages import Frame, notice, pieces
+from app.operations.services.event_stream import EventStream
 from app.operations.services.event_subscription import Reader
 
 router = api_router("stream")
@@ -36,14 +37,15 @@ _log = structlog.get_logger(component="stream")
 
 
 @router.websocket("/stream")
-async def stream(websocket: WebSocket) -> None:
+async def stream(
+    websocket: WebSocket, stream: Provided[EventStream], registry: Provided[Registry]
+) -> None:
     """Subscribe, unsubscribe and resume over one connection; README and /docs say how."""
-    service: MySymbolsServiceV2 = websocket.state.my_symbols
     try:
-        with service.stream.reader("websocket") as reader:
-            session = SocketSession(websocket, service, reader)
+        with stream.reader("websocket") as reader:
+            session = SocketSession(websocket, stream, registry.resolve, reader)
             await session.run()
-            service.stream.metrics.stream_frames.labels("websocket").inc(session.sent)
+            stream.metrics.stream_frames.labels("websocket").inc(session.sent)
             _log.info("stream_ended", transport="websocket", frames=session.sent)
     except UnavailableError as error:
         await websocket.accept()
@@ -84,7 +86,8 @@ class _HeldEvents(StreamingResponse):
 )
 async def events(
     request: Request,
-    service: ServiceDep,
+    registry: Provided[Registry],
+    stream: Provided[EventStream],
     topics: Annotated[
         str,
         Query(
@@ -122,19 +125,19 @@ async def events(
     if len(names) > MAX_TOPICS:
         raise invalid("query", "topics", "too_long", f"At most {MAX_TOPICS} topics.")
     try:
-        wanted = asked(names, service.registry.resolve)
+        wanted = asked(names, registry.resolve)
     except BorderError as error:
         raise invalid("query", "topics", "enum", error.detail) from None
     after = _position(last_event_id if last_event_id is not None else resume_from)
     with ExitStack() as stack:
-        reader = stack.enter_context(service.stream.reader("sse"))
+        reader = stack.enter_context(stream.reader("sse"))
         if after is not None:
             await reader.resume(after)
         reader.ask(*wanted)
         held = stack.pop_all()
     hello = notice("hello", reader.position, topics=topic_names(reader))
     request.scope["state"][ENDLESS] = True
-    return _HeldEvents(_sent(service, reader, hello), held)
+    return _HeldEvents(_sent(stream, reader, hello), held)
 
 
 def _position(text: str | None) -> int | None:
@@ -145,9 +148,9 @@ def _position(text: str | None) -> int | None:
     return int(text)
 
 
-async def _sent(service: MySymbolsServiceV2, reader: Reader, hello: Frame) -> AsyncIterator[bytes]:
+async def _sent(stream: EventStream, reader: Reader, hello: Frame) -> AsyncIterator[bytes]:
     """The frames of one reader for as long as somebody listens."""
-    count = service.stream.metrics.stream_frames.labels("sse").inc
+    count = stream.metrics.stream_frames.labels("sse").inc
     waiting = [hello]
     while True:
         for piece in pieces(frame.written(_written) for frame in waiting):
@@ -157,7 +160,7 @@ async def _sent(service: MySymbolsServiceV2, reader: Reader, hello: Frame) -> As
             async with asyncio.timeout(HEARTBEAT_S):
                 waiting = await reader.next()
         except TimeoutError:
-            waiting = [notice("heartbeat", service.stream.head)]
+            waiting = [notice("heartbeat", stream.head)]
         except ServiceError as error:
             _log.warning("stream_interrupted", cause=error.code.value)
             return  # the client connects again and goes on from the last id

@@ -16,8 +16,8 @@ from app.foundation.http.errors import BorderError
 from app.foundation.http.request_body import Body, parse
 from app.foundation.http.server import TRY_AGAIN_LATER, WIRE, text_frame
 from app.market.domain.symbols import SymbolEntry
-from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.event_messages import TICKER, Frame, notice, pieces
+from app.operations.services.event_stream import EventStream
 from app.operations.services.event_subscription import Reader
 
 TopicText = Annotated[str, Field(min_length=1, max_length=80, examples=["portfolio_change"])]
@@ -94,7 +94,8 @@ class SocketSession:
     """Reads and writes side by side until one of the two ends."""
 
     socket: WebSocket
-    service: MySymbolsServiceV2
+    stream: EventStream
+    resolve: Callable[[str], SymbolEntry]
     reader: Reader
     heartbeat_s: float = HEARTBEAT_S
     sent: int = 0
@@ -104,7 +105,7 @@ class SocketSession:
 
     async def run(self) -> None:
         """Until the client leaves or is sent away."""
-        head = self.service.stream.head
+        head = self.stream.head
         self.reader.note(notice("hello", head, heartbeat_s=self.heartbeat_s))
         farewell: _SentAwayError | None = None
         try:
@@ -145,7 +146,7 @@ class SocketSession:
         if self._pulse is None:
             self._sent_at = loop.time()
         elif loop.time() >= self._sent_at + self.heartbeat_s:
-            self.reader.note(notice("heartbeat", self.service.stream.head))
+            self.reader.note(notice("heartbeat", self.stream.head))
             self._sent_at = loop.time()
         self._pulse = loop.call_at(self._sent_at + self.heartbeat_s, self._live)
 
@@ -179,8 +180,8 @@ class SocketSession:
     async def _carried_out(self, message: Subscribe | Unsubscribe | Ping) -> Frame:
         reader = self.reader
         if isinstance(message, Ping):
-            return notice("pong", self.service.stream.head)
-        topics, symbols = asked(message.topics, self.service.registry.resolve)
+            return notice("pong", self.stream.head)
+        topics, symbols = asked(message.topics, self.resolve)
         if isinstance(message, Unsubscribe):
             reader.ask(reader.topics - topics, reader.symbols - symbols)
             return notice("unsubscribed", topics=topic_names(reader))

@@ -8,24 +8,33 @@ from starlette.responses import Response
 
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.http.async_jobs import ACCEPTED, PrefersJobDep, begun
-from app.foundation.http.dependencies import UNNAMED, IdempotencyDep, RequestIdDep, ServiceDep
+from app.foundation.http.dependencies import (
+    UNNAMED,
+    USE_CASES,
+    IdempotencyDep,
+    Provided,
+    RequestIdDep,
+    UseCases,
+)
 from app.foundation.http.errors import problems
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import Freshness, Out, Percent, Share, UtcTime, finite, percent
-from app.foundation.idempotency import Answer, Command
+from app.foundation.idempotency import Answer, Command, Once
+from app.foundation.job_service import JobService
 from app.foundation.jobs import JobKind
 from app.foundation.metrics import CONTENT_TYPE, Metrics
 from app.foundation.mode import Mode
 from app.market.services.health_facts import MarketFacts
 from app.operations.api.system_schemas import StreamOut
+from app.operations.services.health import Status
 from app.operations.services.health_models import (
     ComponentHealth,
     ComponentState,
     Health,
     ServiceStatus,
 )
-from app.operations.services.sample_data import SampleLoaded
+from app.operations.services.sample_data import SampleData, SampleLoaded
 from app.signals.api.schemas import SignalQueueOut
 
 probes = api_router("probes")
@@ -225,9 +234,9 @@ async def livez() -> AliveOut:
 
 
 @probes.get("/readyz", summary="Can reads be served", responses=problems(Code.DATABASE_UNAVAILABLE))
-async def readyz(service: ServiceDep) -> ComponentOut:
+async def readyz(status: Provided[Status]) -> ComponentOut:
     """200 while the database answers, else 503."""
-    database: ComponentHealth = await service.status.ready()
+    database: ComponentHealth = await status.ready()
     if database.state is ComponentState.DOWN:
         raise UnavailableError(
             Code.DATABASE_UNAVAILABLE, "The database does not answer.", retry_after_s=5
@@ -240,22 +249,22 @@ async def metrics_text(
     request: Request, metrics: Annotated[Metrics, Depends(get_metrics)]
 ) -> Response:
     """Prometheus text format; every gauge is read now."""
-    service = getattr(request.state, "my_symbols", None)
-    if service is not None:
-        await service.status.read_gauges()
+    use_cases: UseCases | None = getattr(request.state, USE_CASES, None)
+    if use_cases is not None:
+        await use_cases.get(Status).read_gauges()
     return Response(metrics.render(), media_type=CONTENT_TYPE)
 
 
 @router.get("/health", summary="State of every component")
-async def get_health(service: ServiceDep) -> HealthOut:
+async def get_health(status: Provided[Status]) -> HealthOut:
     """Always 200 while the process can answer: the body says what works, what does not and why."""
-    return HealthOut.of(await service.status.health())
+    return HealthOut.of(await status.health())
 
 
 @router.get("/status", summary="What the service does at present")
-async def get_status(service: ServiceDep) -> StatusOut:
+async def get_status(status: Provided[Status]) -> StatusOut:
     """Portfolio, scoring, feed and background tasks in figures."""
-    return StatusOut.of(await service.status.status())
+    return StatusOut.of(await status.status())
 
 
 @router.post(
@@ -276,7 +285,13 @@ async def get_status(service: ServiceDep) -> StatusOut:
     },
 )
 async def initialize_sample_data(
-    service: ServiceDep, request_id: RequestIdDep, once: IdempotencyDep, as_job: PrefersJobDep
+    status: Provided[Status],
+    sample_data: Provided[SampleData],
+    commands: Provided[Once],
+    jobs: Provided[JobService],
+    request_id: RequestIdDep,
+    once: IdempotencyDep,
+    as_job: PrefersJobDep,
 ) -> Response:
     """Real candles of at least 12 symbols by the ordinary sync path; again it changes nothing.
 
@@ -284,10 +299,10 @@ async def initialize_sample_data(
     """
 
     def render(loaded: SampleLoaded) -> Answer:
-        return keep(SampleDataOut.of(loaded, service.status.market_facts()))
+        return keep(SampleDataOut.of(loaded, status.market_facts()))
 
     command = Command(UNNAMED, request_id, once=once)
     if as_job:
-        service.sample_data.require_sandbox()
-        return await begun(service, command, JobKind.SAMPLE_DATA)
-    return sent(await service.once.share(command, service.sample_data.load, render))
+        sample_data.require_sandbox()
+        return await begun(commands, jobs, command, JobKind.SAMPLE_DATA)
+    return sent(await commands.share(command, sample_data.load, render))

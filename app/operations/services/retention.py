@@ -1,59 +1,58 @@
-"""Deletes what is older than its retention; history, intents and booked trades are kept."""
+"""Deletes data older than its retention; history, intents and booked trades are kept."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Final
 
+from app.alerts.services.notifications import Notifications
+from app.alerts.services.service import AlertService
 from app.configuration.domain.sections import RetentionRules
-from app.my_symbols import MySymbolsServiceV2
-
-Sweep = Callable[[MySymbolsServiceV2, RetentionRules], Awaitable[int]]
-
-
-async def _keys(service: MySymbolsServiceV2, _: RetentionRules) -> int:
-    return await service.once.forget_old()
-
-
-async def _events(service: MySymbolsServiceV2, _: RetentionRules) -> int:
-    return await service.stream.forget_old()
+from app.configuration.services.changes import ConfigurationChanges
+from app.foundation.idempotency import Once
+from app.foundation.job_service import JobService
+from app.operations.services.event_stream import EventStream
+from app.portfolio.services.rebalance_runs import RebalanceRuns
+from app.signals.services.service import Signals
 
 
-async def _notifications(service: MySymbolsServiceV2, rules: RetentionRules) -> int:
-    return await service.notifications.forget_old(timedelta(days=rules.notifications_days))
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Sweeps one kind of data at a time; a repeated sweep finds nothing more."""
+
+    configuration: ConfigurationChanges
+    commands: Once
+    stream: EventStream
+    notifications: Notifications
+    alerts: AlertService
+    jobs: JobService
+    rebalance_runs: RebalanceRuns
+    signals: Signals
+
+    async def sweep(self, kind: str) -> int:
+        """Number of deleted rows of a kind of SWEEPS, by the settings in force."""
+        settings = await self.configuration.current()
+        return await SWEEPS[kind](self, settings.retention)
 
 
-async def _alerts(service: MySymbolsServiceV2, rules: RetentionRules) -> int:
-    return await service.alerts.forget_old(timedelta(days=rules.alerts_days))
+def _days(number: int) -> timedelta:
+    return timedelta(days=number)
 
 
-async def _jobs(service: MySymbolsServiceV2, rules: RetentionRules) -> int:
-    return await service.jobs.forget_old(timedelta(days=rules.jobs_days))
-
-
-async def _rebalance_runs(service: MySymbolsServiceV2, rules: RetentionRules) -> int:
-    return await service.rebalancing.runs.forget_old(timedelta(days=rules.rebalance_runs_days))
-
-
-async def _signals(service: MySymbolsServiceV2, rules: RetentionRules) -> int:
-    return await service.signals.forget_old(timedelta(days=rules.signals_days))
-
-
-# Each gives the number of what it dropped; done again it finds nothing more.
+Sweep = Callable[[Retention, RetentionRules], Awaitable[int]]
 SWEEPS: Final[Mapping[str, Sweep]] = MappingProxyType(
     {
-        "idempotency_keys": _keys,
-        "events": _events,
-        "notifications": _notifications,
-        "alerts": _alerts,
-        "jobs": _jobs,
-        "rebalance_runs": _rebalance_runs,
-        "signals": _signals,
+        "idempotency_keys": lambda all_, _: all_.commands.forget_old(),
+        "events": lambda all_, _: all_.stream.forget_old(),
+        "notifications": lambda all_, rules: all_.notifications.forget_old(
+            _days(rules.notifications_days)
+        ),
+        "alerts": lambda all_, rules: all_.alerts.forget_old(_days(rules.alerts_days)),
+        "jobs": lambda all_, rules: all_.jobs.forget_old(_days(rules.jobs_days)),
+        "rebalance_runs": lambda all_, rules: all_.rebalance_runs.forget_old(
+            _days(rules.rebalance_runs_days)
+        ),
+        "signals": lambda all_, rules: all_.signals.forget_old(_days(rules.signals_days)),
     }
 )
-
-
-async def swept(service: MySymbolsServiceV2, name: str) -> int:
-    """How many were dropped of what `name` stands for, by the settings of now."""
-    settings = await service.configuration.current()
-    return await SWEEPS[name](service, settings.retention)

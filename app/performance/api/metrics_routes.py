@@ -5,11 +5,11 @@ from typing import Self
 
 from pydantic import Field
 
-from app.foundation.http.dependencies import ServiceDep
+from app.foundation.http.dependencies import Provided
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import Freshness, Out, Percent, Score, Share, finite, percent
 from app.performance.api.schemas import EarnedOut, HypotheticalOut, earned_fields
-from app.performance.services.portfolio_metrics import PortfolioMetrics
+from app.performance.services.portfolio_metrics import MetricsService, PortfolioMetrics
 from app.portfolio.api.schemas import freshness
 from app.portfolio.domain.risk import Risk
 
@@ -144,10 +144,10 @@ class MetricsOut(Freshness):
 
 
 @router.get("/metrics", summary="Scores, sectors, performance, risk and correlation")
-async def portfolio_metrics(service: ServiceDep) -> MetricsOut:
+async def portfolio_metrics(metrics: Provided[MetricsService]) -> MetricsOut:
     """Value at risk is filtered historical, for one day, at the weights of today.
 
     `performance_analysis` is of what was held. `hypothetical` is of today's members at today's
     weights over the past: nothing of it was earned.
     """
-    return MetricsOut.of(await service.metrics.metrics())
+    return MetricsOut.of(await metrics.metrics())

@@ -7,12 +7,13 @@ from pydantic import Field
 from starlette.responses import HTMLResponse, Response
 
 from app.foundation.http.async_jobs import ACCEPTED, PrefersJobDep, begun
-from app.foundation.http.dependencies import UNNAMED, RequestIdDep, ServiceDep
+from app.foundation.http.dependencies import UNNAMED, Provided, RequestIdDep
 from app.foundation.http.pagination import From, To, named_period, require_order
 from app.foundation.http.responses import answer, json_bytes
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import Freshness, Out, Share, UtcTime, finite
-from app.foundation.idempotency import Command
+from app.foundation.idempotency import Command, Once
+from app.foundation.job_service import JobService
 from app.foundation.jobs import Document, JobKind
 from app.performance.api.report_html import page_of
 from app.performance.api.report_page import render
@@ -29,7 +30,7 @@ from app.performance.api.schemas import (
     earned_fields,
 )
 from app.performance.domain.replacement_outcomes import Moment, ReplacementLedger, SwapOutcome
-from app.performance.services.report import ReplacementsMade, Report
+from app.performance.services.report import ReplacementsMade, Report, Reporting
 from app.portfolio.api.schemas import freshness
 
 router = api_router("portfolio", "/portfolio")
@@ -164,12 +165,12 @@ class ReplacementLedgerOut(Freshness):
 
 
 @router.get("/replacements/ledger", summary="Whether replacements paid")
-async def replacement_ledger(service: ServiceDep) -> ReplacementLedgerOut:
+async def replacement_ledger(reporting: Provided[Reporting]) -> ReplacementLedgerOut:
     """Each replacement with its gain net of fees, spread and funding, and the total.
 
     A replacement whose costs are not known has no net figure, and is not in the total.
     """
-    return ReplacementLedgerOut.of(await service.reporting.replacements())
+    return ReplacementLedgerOut.of(await reporting.replacements())
 
 
 @router.get(
@@ -179,7 +180,9 @@ async def replacement_ledger(service: ServiceDep) -> ReplacementLedgerOut:
     responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}, **ACCEPTED},
 )
 async def report(
-    service: ServiceDep,
+    reporting: Provided[Reporting],
+    commands: Provided[Once],
+    jobs: Provided[JobService],
     request_id: RequestIdDep,
     as_job: PrefersJobDep,
     since: From = None,
@@ -202,8 +205,8 @@ async def report(
     wants_page = shape == "html" or (shape is None and _prefers_page(accept))
     if as_job and not wants_page:
         command = Command(UNNAMED, request_id)
-        return await begun(service, command, JobKind.REPORT, named_period(since, to))
-    made = await service.reporting.report(since, to)
+        return await begun(commands, jobs, command, JobKind.REPORT, named_period(since, to))
+    made = await reporting.report(since, to)
     if wants_page:
         return HTMLResponse(render(page_of(made)), headers={"Content-Security-Policy": _POLICY})
     return answer(json_bytes(ReportOut.of(made)))

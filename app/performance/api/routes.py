@@ -8,7 +8,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from app.foundation.errors import Code
-from app.foundation.http.dependencies import CommandDep, CursorsDep, ServiceDep, by
+from app.foundation.http.dependencies import CommandDep, CursorsDep, Provided, by
 from app.foundation.http.errors import problems
 from app.foundation.http.pagination import (
     Cursors,
@@ -51,7 +51,8 @@ from app.performance.api.schemas import (
     TradeOut,
 )
 from app.performance.domain.equity_curve import PerformanceMark
-from app.performance.services.service import Claim
+from app.performance.services.service import Claim, Performance
+from app.performance.services.snapshots import PerformanceMarks
 from app.portfolio.api.schemas import freshness
 from app.portfolio.domain.returns import Trade
 
@@ -100,7 +101,7 @@ class AttributionOut(Freshness):
     responses=problems(Code.SYMBOL_NOT_IN_PORTFOLIO, Code.TRADE_ID_REUSED, *NAMES, *CHANGES),
 )
 async def book(
-    service: ServiceDep, command: CommandDep, symbol: SymbolPath, body: ResultIn
+    performance: Provided[Performance], command: CommandDep, symbol: SymbolPath, body: ResultIn
 ) -> Response:
     """Once per trade id: the same content gives the same answer, other content 409.
 
@@ -114,17 +115,17 @@ async def book(
         return keep(TradeOut.of(trade), 201)
 
     return sent(
-        await service.performance.book(
-            symbol, claim, body.reason or UNSAID, by(command, body.user), render
-        )
+        await performance.book(symbol, claim, body.reason or UNSAID, by(command, body.user), render)
     )
 
 
 @router.get("/positions", summary="Positions")
-async def positions(service: ServiceDep, since: From = None, to: To = None) -> PositionsOut:
+async def positions(
+    performance: Provided[Performance], since: From = None, to: To = None
+) -> PositionsOut:
     """Notional positions at the marks of now, and what was booked in the period."""
     require_order(since, to)
-    held, track = await service.performance.positions(since, to)
+    held, track = await performance.positions(since, to)
     return PositionsOut(
         version=track.portfolio.version,
         positions=[PositionOut.of(one) for one in held],
@@ -134,7 +135,7 @@ async def positions(service: ServiceDep, since: From = None, to: To = None) -> P
 
 @router.get("/equity", summary="Equity curve and daily P&L")
 async def equity(
-    service: ServiceDep,
+    performance: Provided[Performance],
     cursors: CursorsDep,
     since: From = None,
     to: To = None,
@@ -145,7 +146,7 @@ async def equity(
     require_order(since, to)
     chosen = named_period(since, to)
     start = cursors.decode("portfolio_equity", chosen, cursor)
-    track = await service.performance.track(since)
+    track = await performance.track(since)
     inside = track.within(since, to)
     page, last = after(inside, limit, lambda day: (day.at.isoformat(),), start)
     return EquityOut(
@@ -159,7 +160,7 @@ async def equity(
 @router.get("/trades", summary="Booked results", responses=problems(*NAMES))
 @of_record
 async def trades(
-    service: ServiceDep,
+    performance: Provided[Performance],
     cursors: CursorsDep,
     since: From = None,
     to: To = None,
@@ -174,9 +175,7 @@ async def trades(
     chosen = {**named_period(since, to), "symbol": symbol}
     start = cursors.decode("portfolio_trades", chosen, cursor)
     before = None if start is None else int(start[0])
-    found = await service.performance.trades(
-        before, limit + 1, symbol=symbol, since=since, until=to
-    )
+    found = await performance.trades(before, limit + 1, symbol=symbol, since=since, until=to)
     page, last = cut(found, limit, lambda trade: (trade.event_seq,))
     return Page(
         items=[TradeOut.of(trade) for trade in page],
@@ -186,7 +185,7 @@ async def trades(
 
 @router.get("/performance-attribution", summary="Who earned what")
 async def performance_attribution(
-    service: ServiceDep,
+    performance: Provided[Performance],
     days: Annotated[QueryInt, Query(ge=1, le=3650, description="Length of the period.")] = 30,
 ) -> AttributionOut:
     """Per symbol and sector, adding up exactly to the change of equity; no residual.
@@ -195,7 +194,7 @@ async def performance_attribution(
     linked after Carino: allocation, selection and interaction of the sectors add up exactly to the
     active return.
     """
-    ledgers, active, facts = await service.performance.attribution(days)
+    ledgers, active, facts = await performance.attribution(days)
     return AttributionOut(
         days=days,
         ledgers=[LedgerOut.of(one) for one in ledgers],
@@ -225,7 +224,7 @@ class MarkOut(Out):
 
 @router.get("/marks", summary="What the portfolio was worth, hour by hour")
 async def marks(
-    service: ServiceDep,
+    performance_marks: Provided[PerformanceMarks],
     cursors: CursorsDep,
     since: From = None,
     to: To = None,
@@ -237,7 +236,7 @@ async def marks(
     chosen = named_period(since, to)
     start = cursors.decode("portfolio_marks", chosen, cursor)
     last_seen = moment(start)
-    found = await service.performance_marks.page(limit + 1, last_seen, since, to)
+    found = await performance_marks.page(limit + 1, last_seen, since, to)
     page, last = cut(found, limit, lambda mark: (mark.slot.isoformat(),))
     return Page(
         items=[MarkOut.of(mark) for mark in page],

@@ -6,7 +6,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from app.foundation.errors import Code
-from app.foundation.http.dependencies import CommandDep, ServiceDep, by
+from app.foundation.http.dependencies import CommandDep, Provided, by
 from app.foundation.http.errors import problems
 from app.foundation.http.request_body import Body, NameText, ReasonText
 from app.foundation.http.responses import keep, sent
@@ -27,7 +27,7 @@ from app.foundation.idempotency import Answer
 from app.portfolio.api.schemas import freshness
 from app.portfolio.domain.candidate_selection import Refusal
 from app.portfolio.domain.controls import Lock, LockKind, Switch
-from app.portfolio.services.controls import Watched
+from app.portfolio.services.controls import ControlService, Watched
 
 router = api_router("portfolio", "/portfolio")
 
@@ -146,9 +146,9 @@ def _switch(done: Switch) -> Answer:
 
 
 @router.get("/trading-switch", summary="Is trading on")
-async def trading_switch(service: ServiceDep) -> SwitchOut:
+async def trading_switch(controls: Provided[ControlService]) -> SwitchOut:
     """Who moved it last, when and why."""
-    return SwitchOut.of((await service.controls.controls()).switch)
+    return SwitchOut.of((await controls.controls()).switch)
 
 
 @router.put(
@@ -157,26 +157,28 @@ async def trading_switch(service: ServiceDep) -> SwitchOut:
     response_model=SwitchOut,
     responses=problems(*CHANGES),
 )
-async def put_trading_switch(service: ServiceDep, command: CommandDep, body: SwitchIn) -> Response:
+async def put_trading_switch(
+    controls: Provided[ControlService], command: CommandDep, body: SwitchIn
+) -> Response:
     """For everybody and across restarts; one event of the history."""
     who = by(command, body.user)
-    return sent(await service.controls.switch(body.enabled, body.reason, who, _switch))
+    return sent(await controls.switch(body.enabled, body.reason, who, _switch))
 
 
 @router.get("/locks", summary="Pinned, banned and watched symbols")
-async def locks(service: ServiceDep) -> LocksOut:
+async def locks(controls: Provided[ControlService]) -> LocksOut:
     """Those in force, by symbol."""
-    held = (await service.controls.controls()).locks
+    held = (await controls.controls()).locks
     return LocksOut(locks=[LockOut.of(held[symbol]) for symbol in sorted(held)])
 
 
 @router.get("/watch-list", summary="Watched symbols and what keeps them out")
-async def watch_list(service: ServiceDep) -> WatchListOut:
+async def watch_list(controls: Provided[ControlService]) -> WatchListOut:
     """By symbol, with score, rank and distance to entry.
 
     `PUT /portfolio/locks/{symbol}` puts a symbol on it.
     """
-    found = await service.controls.watch_list()
+    found = await controls.watch_list()
     shown = [WatchedOut.of(one) for one in found.lines]
     return WatchListOut(symbols=shown, **freshness(found.facts))
 
@@ -186,9 +188,9 @@ async def watch_list(service: ServiceDep) -> WatchListOut:
     summary="The lock of a symbol",
     responses=problems(Code.NOT_FOUND, *NAMES),
 )
-async def lock(service: ServiceDep, symbol: SymbolPath) -> LockOut:
+async def lock(controls: Provided[ControlService], symbol: SymbolPath) -> LockOut:
     """404 where the symbol is neither pinned nor banned nor watched."""
-    return LockOut.of(await service.controls.lock_of(symbol))
+    return LockOut.of(await controls.lock_of(symbol))
 
 
 @router.put(
@@ -198,13 +200,13 @@ async def lock(service: ServiceDep, symbol: SymbolPath) -> LockOut:
     responses=problems(*NAMES, *CHANGES),
 )
 async def put_lock(
-    service: ServiceDep, command: CommandDep, symbol: SymbolPath, body: LockIn
+    controls: Provided[ControlService], command: CommandDep, symbol: SymbolPath, body: LockIn
 ) -> Response:
     """In place of what was said of it before (a symbol is one of the three); it ends by itself at
     `expires_at`.
     """
     return sent(
-        await service.controls.lock(
+        await controls.lock(
             symbol,
             LockKind(body.kind),
             body.reason,
@@ -221,6 +223,8 @@ async def put_lock(
     response_model=LockOut,
     responses=problems(Code.NOT_FOUND, *NAMES, *CHANGES),
 )
-async def delete_lock(service: ServiceDep, command: CommandDep, symbol: SymbolPath) -> Response:
+async def delete_lock(
+    controls: Provided[ControlService], command: CommandDep, symbol: SymbolPath
+) -> Response:
     """Answers with the lock that was lifted."""
-    return sent(await service.controls.unlock(symbol, UNSAID, command, _lock))
+    return sent(await controls.unlock(symbol, UNSAID, command, _lock))

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 from fastapi import Query
 from pydantic import Field
 
-from app.foundation.http.dependencies import CursorsDep, ServiceDep
+from app.foundation.http.dependencies import CursorsDep, Provided
 from app.foundation.http.errors import problems
 from app.foundation.http.pagination import Page, cut
 from app.foundation.http.response_cache import of_record
@@ -14,6 +14,7 @@ from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import NAMES, CursorText, Json, Limit, Out, Score, UtcTime
 from app.operations.services.integrity import Integrity
 from app.portfolio.domain.event_log import EventType, PortfolioEvent
+from app.portfolio.services.queries import PortfolioOverview
 
 router = api_router("portfolio", "/portfolio")
 
@@ -93,7 +94,7 @@ class IntegrityOut(Out):
 )
 @of_record
 async def history(
-    service: ServiceDep,
+    overview: Provided[PortfolioOverview],
     cursors: CursorsDep,
     limit: Limit = 50,
     cursor: CursorText = None,
@@ -106,7 +107,7 @@ async def history(
     chosen = {"symbol": symbol, "action": None if action is None else action.value}
     start = cursors.decode("portfolio_history", chosen, cursor)
     before = None if start is None else int(start[0])
-    events = await service.overview.history(before, limit + 1, symbol, action)
+    events = await overview.history(before, limit + 1, symbol, action)
     page, last = cut(events, limit, lambda event: (event.seq,))
     return Page(
         items=[EventOut.of(event) for event in page],
@@ -115,9 +116,9 @@ async def history(
 
 
 @router.get("/integrity", summary="Are all invariants held")
-async def integrity(service: ServiceDep) -> IntegrityOut:
+async def integrity(overview: Provided[PortfolioOverview]) -> IntegrityOut:
     """Size, ranks, sums, bounds, scores; that the history folds to the state; its hash chain."""
-    return IntegrityOut.of(await service.overview.integrity())
+    return IntegrityOut.of(await overview.integrity())
 
 
 def _number(payload: Mapping[str, Any], name: str) -> float | None:

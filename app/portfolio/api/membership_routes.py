@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 from starlette.responses import Response
 
 from app.foundation.errors import Code
-from app.foundation.http.dependencies import CommandDep, ServiceDep, by
+from app.foundation.http.dependencies import CommandDep, Provided, by
 from app.foundation.http.errors import problems
 from app.foundation.http.request_body import SymbolText
 from app.foundation.http.responses import etag, keep, sent
@@ -32,8 +32,8 @@ from app.portfolio.domain.candidate_selection import Refused
 from app.portfolio.domain.models import Member
 from app.portfolio.domain.replacement import Block, Proposal
 from app.portfolio.services.member_views import MemberView
-from app.portfolio.services.membership import Initialised, Removed, Replaced
-from app.portfolio.services.replacement import Replacements
+from app.portfolio.services.membership import Initialised, PortfolioService, Removed, Replaced
+from app.portfolio.services.replacement import Replacement, Replacements
 
 router = api_router("portfolio", "/portfolio")
 MEMBER_CHANGES = (Code.REBALANCE_IN_PROGRESS, *CHANGES)
@@ -172,7 +172,7 @@ def _tag(version: int) -> dict[str, str]:
     responses=problems(Code.PORTFOLIO_NOT_EMPTY, Code.TRADING_DISABLED, *DECIDES, *MEMBER_CHANGES),
 )
 async def initialize(
-    service: ServiceDep, command: CommandDep, body: InitializeIn | None = None
+    portfolio: Provided[PortfolioService], command: CommandDep, body: InitializeIn | None = None
 ) -> Response:
     """Best of the board first, within the correlation limit; each refusal says why.
 
@@ -184,7 +184,7 @@ async def initialize(
         return keep(InitializedOut.of(done), headers=_tag(done.view.portfolio.version))
 
     return sent(
-        await service.portfolio.initialize(
+        await portfolio.initialize(
             asked.size, asked.reason or "initial portfolio", by(command, asked.user), render
         )
     )
@@ -200,16 +200,16 @@ async def initialize(
         *_ENTERS,
     ),
 )
-async def add_symbol(service: ServiceDep, command: CommandDep, body: SymbolIn) -> Response:
+async def add_symbol(
+    portfolio: Provided[PortfolioService], command: CommandDep, body: SymbolIn
+) -> Response:
     """Last in rank; the weights of all members are set anew in the same change."""
 
     def render(done: MemberView) -> Answer:
         return keep(MemberChanged.of(done), 201, _tag(done.version))
 
     return sent(
-        await service.portfolio.add(
-            body.named, body.reason or UNSAID, by(command, body.user), render
-        )
+        await portfolio.add(body.named, body.reason or UNSAID, by(command, body.user), render)
     )
 
 
@@ -219,7 +219,9 @@ async def add_symbol(service: ServiceDep, command: CommandDep, body: SymbolIn) -
     response_model=RemovedOut,
     responses=problems(Code.SYMBOL_NOT_IN_PORTFOLIO, Code.SYMBOL_PINNED, *NAMES, *MEMBER_CHANGES),
 )
-async def remove_symbol(service: ServiceDep, command: CommandDep, body: SymbolIn) -> Response:
+async def remove_symbol(
+    portfolio: Provided[PortfolioService], command: CommandDep, body: SymbolIn
+) -> Response:
     """Works on stale data too: then the weight goes to cash and the others stay as they are.
 
     A pinned member stays until its pin is lifted.
@@ -229,9 +231,7 @@ async def remove_symbol(service: ServiceDep, command: CommandDep, body: SymbolIn
         return keep(RemovedOut.of(done), headers=_tag(done.version))
 
     return sent(
-        await service.portfolio.remove(
-            body.named, body.reason or UNSAID, by(command, body.user), render
-        )
+        await portfolio.remove(body.named, body.reason or UNSAID, by(command, body.user), render)
     )
 
 
@@ -245,14 +245,16 @@ async def remove_symbol(service: ServiceDep, command: CommandDep, body: SymbolIn
         *_ENTERS,
     ),
 )
-async def replace_symbol(service: ServiceDep, command: CommandDep, body: ReplaceIn) -> Response:
+async def replace_symbol(
+    portfolio: Provided[PortfolioService], command: CommandDep, body: ReplaceIn
+) -> Response:
     """The new member takes the rank of the old one, in one transaction."""
 
     def render(done: Replaced) -> Answer:
         return keep(ReplacedOut.of(done), headers=_tag(done.version))
 
     return sent(
-        await service.portfolio.replace(
+        await portfolio.replace(
             one_of(body.old_symbol, body.old_symbol_id),
             one_of(body.new_symbol, body.new_symbol_id),
             body.reason or UNSAID,
@@ -326,7 +328,7 @@ class ReplacementsOut(Freshness):
 
 
 @router.get("/replacements", summary="Recommended replacements")
-async def replacements(service: ServiceDep) -> ReplacementsOut:
+async def replacements(replacement: Provided[Replacement]) -> ReplacementsOut:
     """The weakest members, each with the best symbol of the whole universe in its place.
 
     A candidate passes eligibility, the limits on correlation and sectors, and the confidence asked
@@ -334,4 +336,4 @@ async def replacements(service: ServiceDep) -> ReplacementsOut:
     holding time and a pause after the last one; a member that is no longer Open is replaced at
     once. The schedule counts confirmations; this call counts nothing.
     """
-    return ReplacementsOut.of(await service.replacement.evaluate())
+    return ReplacementsOut.of(await replacement.evaluate())

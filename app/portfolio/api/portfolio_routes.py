@@ -6,7 +6,7 @@ from fastapi import Query
 from pydantic import Field
 from starlette.responses import Response
 
-from app.foundation.http.dependencies import ServiceDep, ShownDep
+from app.foundation.http.dependencies import Provided, ShownDep
 from app.foundation.http.response_cache import of_memory
 from app.foundation.http.responses import answer, etag
 from app.foundation.http.routing import api_router
@@ -22,7 +22,14 @@ from app.foundation.http.schemas import (
 )
 from app.portfolio.api.schemas import TARGET, MemberOut, freshness
 from app.portfolio.services.member_views import PortfolioView
-from app.portfolio.services.queries import Analytics, CorrelationReport, Statistics
+from app.portfolio.services.membership import PortfolioService
+from app.portfolio.services.queries import (
+    Analytics,
+    CorrelationReport,
+    PortfolioOverview,
+    Statistics,
+)
+from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.services.target_weights import WeightLine, Weights
 
 router = api_router("portfolio", "/portfolio")
@@ -264,12 +271,12 @@ class CandidatesOut(Freshness):
 
 @router.get("", summary="The portfolio", response_model=PortfolioOut)
 @of_memory
-async def portfolio(service: ServiceDep, shown: ShownDep) -> Response:
+async def portfolio(portfolio: Provided[PortfolioService], shown: ShownDep) -> Response:
     """Members with scores and figures of the moment. The ETag is the portfolio's version.
 
     It is meant for `If-Match` of a change. Scores move without it, so there is no 304 here.
     """
-    view = await service.portfolio.view()
+    view = await portfolio.view()
     headers = {"ETag": etag(view.portfolio.version)}
     body = shown.body("portfolio", view, lambda: PortfolioOut.of(view))
     return answer(body, headers=headers)
@@ -277,37 +284,37 @@ async def portfolio(service: ServiceDep, shown: ShownDep) -> Response:
 
 @router.get("/statistics", summary="Averages and distribution")
 @of_memory
-async def statistics(service: ServiceDep) -> StatisticsOut:
+async def statistics(overview: Provided[PortfolioOverview]) -> StatisticsOut:
     """Size, scores, sectors and average figures since inclusion."""
-    return StatisticsOut.of(await service.overview.statistics())
+    return StatisticsOut.of(await overview.statistics())
 
 
 @router.get("/analytics", summary="Performance and risk")
-async def analytics(service: ServiceDep) -> AnalyticsOut:
+async def analytics(overview: Provided[PortfolioOverview]) -> AnalyticsOut:
     """Best and worst members, and risk-adjusted figures; undefined ones are null."""
-    return AnalyticsOut.of(await service.overview.analytics())
+    return AnalyticsOut.of(await overview.analytics())
 
 
 @router.get("/weights", summary="Weights, targets and drift", response_model=WeightsOut)
 @of_memory
-async def weights(service: ServiceDep, shown: ShownDep) -> Response:
+async def weights(rebalancing: Provided[Rebalancing], shown: ShownDep) -> Response:
     """What each member weighs, what it should weigh now, and which bound decides."""
-    view = await service.rebalancing.weights()
+    view = await rebalancing.weights()
     return answer(shown.body("weights", view, lambda: WeightsOut.of(view)))
 
 
 @router.get("/correlation", summary="Correlation of the members")
 async def correlation(
-    service: ServiceDep,
+    overview: Provided[PortfolioOverview],
     days: Annotated[QueryInt, Query(ge=2, le=365, description="Daily returns to look at.")] = 30,
 ) -> CorrelationOut:
     """Pairwise, on the configured basis (residual: after removing the market factor)."""
-    return CorrelationOut.of(await service.overview.correlation(days))
+    return CorrelationOut.of(await overview.correlation(days))
 
 
 @router.get("/replacement-candidates", summary="The weakest members")
 @of_memory
-async def replacement_candidates(service: ServiceDep) -> CandidatesOut:
+async def replacement_candidates(overview: Provided[PortfolioOverview]) -> CandidatesOut:
     """Lowest score first, priority 1 to n. Being one of them does not stop trading."""
-    found, facts = await service.overview.replacement_candidates()
+    found, facts = await overview.replacement_candidates()
     return CandidatesOut(candidates=[MemberOut.of(member) for member in found], **freshness(facts))

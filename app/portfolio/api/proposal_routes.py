@@ -7,7 +7,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from app.foundation.errors import Code
-from app.foundation.http.dependencies import CommandDep, CursorsDep, ServiceDep, by
+from app.foundation.http.dependencies import CommandDep, CursorsDep, Provided, by
 from app.foundation.http.errors import problems
 from app.foundation.http.pagination import Page, cut, moment_and_id
 from app.foundation.http.responses import keep, sent
@@ -29,6 +29,7 @@ from app.foundation.http.schemas import (
 )
 from app.foundation.idempotency import Answer
 from app.portfolio.domain.proposals import Decision, Proposal, ProposalKind, ProposalState
+from app.portfolio.services.proposals import Proposals
 from app.signals.domain.models import Move
 
 router = api_router("portfolio", "/portfolio/proposals")
@@ -183,7 +184,7 @@ def proposal_fields(one: Proposal) -> dict[str, Any]:
 
 @router.get("", summary="Proposals of the schedule")
 async def proposals(
-    service: ServiceDep,
+    proposals: Provided[Proposals],
     cursors: CursorsDep,
     limit: Limit = 50,
     cursor: CursorText = None,
@@ -198,7 +199,7 @@ async def proposals(
     chosen = {"kind": None if kind is None else kind.value}
     start = cursors.decode("proposals", chosen, cursor)
     before = moment_and_id(start)
-    found = await service.proposals.page(before, limit + 1, kind)
+    found = await proposals.page(before, limit + 1, kind)
     page, last = cut(
         found, limit, lambda one: (one.proposal.opened_at.isoformat(), one.proposal.proposal_id)
     )
@@ -234,7 +235,10 @@ async def proposals(
     ),
 )
 async def approve_proposal(
-    service: ServiceDep, command: CommandDep, proposal_id: IdPath, body: Said | None = None
+    proposals: Provided[Proposals],
+    command: CommandDep,
+    proposal_id: IdPath,
+    body: Said | None = None,
 ) -> Response:
     """Carries the action out and ends the proposal, in one transaction.
 
@@ -247,9 +251,7 @@ async def approve_proposal(
     """
     said = body or Said()
     return sent(
-        await service.proposals.approve(
-            proposal_id, said.reason or UNSAID, by(command, said.user), _render
-        )
+        await proposals.approve(proposal_id, said.reason or UNSAID, by(command, said.user), _render)
     )
 
 
@@ -260,14 +262,15 @@ async def approve_proposal(
     responses=problems(*_DECIDED),
 )
 async def decline_proposal(
-    service: ServiceDep, command: CommandDep, proposal_id: IdPath, body: Said | None = None
+    proposals: Provided[Proposals],
+    command: CommandDep,
+    proposal_id: IdPath,
+    body: Said | None = None,
 ) -> Response:
     """Ends the proposal; the portfolio stays as it is. The schedule may propose the same again."""
     said = body or Said()
     return sent(
-        await service.proposals.decline(
-            proposal_id, said.reason or UNSAID, by(command, said.user), _render
-        )
+        await proposals.decline(proposal_id, said.reason or UNSAID, by(command, said.user), _render)
     )
 
 

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from app.configuration.domain.model import WeightingMethod
 from app.foundation.errors import Code
-from app.foundation.http.dependencies import CommandDep, ServiceDep, by
+from app.foundation.http.dependencies import CommandDep, Provided, by
 from app.foundation.http.errors import problems
 from app.foundation.http.request_body import Body, DecimalIn
 from app.foundation.http.responses import etag, keep, sent
@@ -34,6 +34,7 @@ from app.portfolio.domain.rebalance_plan import Shift
 from app.portfolio.domain.rebalance_run import RunState
 from app.portfolio.services.lot_plan import LotPlan, LotRule
 from app.portfolio.services.rebalance_runs import Rebalanced
+from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.services.target_weights import Optimized
 
 router = api_router("portfolio", "/portfolio")
@@ -193,7 +194,7 @@ class PlanOut(Freshness):
     responses=problems(Code.REBALANCE_IN_PROGRESS, Code.TRADING_DISABLED, *DECIDES, *CHANGES),
 )
 async def rebalance(
-    service: ServiceDep, command: CommandDep, body: RebalanceIn | None = None
+    rebalancing: Provided[Rebalancing], command: CommandDep, body: RebalanceIn | None = None
 ) -> Response:
     """When a drift exceeds the threshold, a bound is broken, members changed or it is time.
 
@@ -209,7 +210,7 @@ async def rebalance(
         return keep(PlanOut.of(done), headers={"ETag": etag(done.version)})
 
     return sent(
-        await service.rebalancing.rebalance(
+        await rebalancing.rebalance(
             by(command, asked.user),
             dry_run=asked.dry_run,
             reason=asked.reason or UNSAID,
@@ -270,6 +271,6 @@ class OptimizedOut(Freshness):
     summary="Weights by a method",
     responses=problems(*DECIDES),
 )
-async def optimize_weights(service: ServiceDep, body: OptimizeIn) -> OptimizedOut:
+async def optimize_weights(rebalancing: Provided[Rebalancing], body: OptimizeIn) -> OptimizedOut:
     """Proposed weights within the bounds, and the risk before and after; writes nothing."""
-    return OptimizedOut.of(await service.rebalancing.optimize(WeightingMethod(body.method)))
+    return OptimizedOut.of(await rebalancing.optimize(WeightingMethod(body.method)))

@@ -7,7 +7,7 @@ from fastapi import Query
 from pydantic import Field
 
 from app.foundation.errors import Code
-from app.foundation.http.dependencies import CursorsDep, ServiceDep
+from app.foundation.http.dependencies import CursorsDep, Provided
 from app.foundation.http.errors import problems
 from app.foundation.http.pagination import Page, cut, moment_and_id
 from app.foundation.http.routing import api_router
@@ -32,6 +32,7 @@ from app.portfolio.domain.rebalance_run import (
     RunState,
     Step,
 )
+from app.portfolio.services.rebalancing import Rebalancing
 
 router = api_router("portfolio", "/portfolio/rebalances")
 
@@ -148,7 +149,7 @@ def run_fields(run: Run) -> dict[str, Any]:
 
 @router.get("", summary="Rebalance runs")
 async def rebalances(
-    service: ServiceDep,
+    rebalancing: Provided[Rebalancing],
     cursors: CursorsDep,
     limit: Limit = 50,
     cursor: CursorText = None,
@@ -162,7 +163,7 @@ async def rebalances(
     chosen = {"state": None if state is None else state.value}
     start = cursors.decode("rebalances", chosen, cursor)
     before = moment_and_id(start)
-    runs = await service.rebalancing.runs.page(before, limit + 1, state)
+    runs = await rebalancing.runs.page(before, limit + 1, state)
     page, last = cut(runs, limit, lambda run: (run.requested_at.isoformat(), run.run_id))
     return Page(
         items=[RebalanceRunOut.of(run) for run in page],
@@ -171,6 +172,8 @@ async def rebalances(
 
 
 @router.get("/{run_id}", summary="One rebalance run", responses=problems(Code.NOT_FOUND))
-async def rebalance_run(service: ServiceDep, run_id: IdPath) -> RebalanceRunDetailOut:
+async def rebalance_run(
+    rebalancing: Provided[Rebalancing], run_id: IdPath
+) -> RebalanceRunDetailOut:
     """What it changed, and its steps: load, plan, commit, announce, each with what came of it."""
-    return RebalanceRunDetailOut.told(*await service.rebalancing.runs.one(run_id))
+    return RebalanceRunDetailOut.told(*await rebalancing.runs.one(run_id))

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
+
+from app.foundation.events import EventKind, Topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +53,11 @@ class ProposalDecided:
     state: str
     decided_by: str
     occurred_at: datetime
+
+
+EVENTS: Final = (
+    EventKind(PortfolioChanged, "portfolio_changed", Topic.PORTFOLIO_CHANGE, subject="symbol"),
+    EventKind(PlanCreated, "plan_created", Topic.REBALANCE),
+    EventKind(ProposalOpened, "proposal_opened", Topic.REBALANCE),
+    EventKind(ProposalDecided, "proposal_decided", Topic.REBALANCE),
+)

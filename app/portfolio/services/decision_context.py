@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Protocol
 
 import numpy as np
 
@@ -33,7 +34,7 @@ from app.market.domain.sectors import UNCLASSIFIED
 from app.market.domain.symbols import SymbolEntry
 from app.market.services.quotes import spread
 from app.market.services.service_mode import MarketLevel, ModeState
-from app.market.services.view import BoardView, MarketOnce, MarketView
+from app.market.services.view import MarketOnce, MarketView
 from app.portfolio.domain.candidate_selection import Candidate
 from app.portfolio.domain.controls import FREE, Controls
 from app.portfolio.domain.membership import Newcomer
@@ -388,6 +389,16 @@ class Grounds:
 
 def _stale(detail: str) -> UnavailableError:
     return UnavailableError(Code.MARKET_DATA_STALE, detail, retry_after_s=_RETRY_S)
+
+
+class BoardView(Protocol):
+    """The scores in memory; nothing here waits."""
+
+    def in_force(self) -> Board | None:
+        """The newest complete board; None before the first one."""
+
+    def is_whole(self) -> bool:
+        """Whether a complete board was made after the first fill of this process."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.sql.facts import FactRepository
-from app.foundation.sql.quick_sqlite import ALONG
 from app.foundation.sql.tables import service_facts
 from app.portfolio.domain.event_log import (
     MOVES,
@@ -41,7 +40,7 @@ _EVENTS: Final = select(*_FIELDS)
 _LAST: Final = (
     _EVENTS.where(table.c.aggregate == PORTFOLIO_ID).order_by(table.c.seq.desc()).limit(1)
 )
-_NEW: Final = table.insert().execution_options(**ALONG)
+_NEW: Final = table.insert()
 _WEIGHING: Final = (
     _EVENTS.where(table.c.aggregate == PORTFOLIO_ID, _MOVED, table.c.type.in_(_WEIGHINGS))
     .order_by(table.c.seq.desc())

@@ -10,11 +10,10 @@ from sqlalchemy import Row, and_, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.foundation.errors import Code, ConflictError
-from app.foundation.sql.quick_sqlite import ALONG
+from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.models import Member, Portfolio
 from app.portfolio.storage.tables import PORTFOLIO_ID, portfolio, portfolio_members
 
-_UNTOLD: Final = -1  # the count of a statement that goes along with the next
 _ASIDE: Final = 1_000_000  # ranks are moved out of the way by this while they are exchanged
 
 
@@ -127,9 +126,8 @@ class PortfolioRepository:
         a word they count as removed.
         Raises ConflictError version_conflict when another version was committed meanwhile.
         """
-        holds = any(one.version == old.version for one in self._locked)
         self._locked.clear()
-        await self._save_head(old, new, now, holds=holds)
+        await self._save_head(old, new, now)
         before = {member.symbol_id: member for member in old.members}
         after = {member.symbol_id: member for member in new.members}
         leaving = [member for member in old.members if member.symbol_id not in after]
@@ -155,9 +153,7 @@ class PortfolioRepository:
             for row in rows
         )
 
-    async def _save_head(
-        self, old: Portfolio, new: Portfolio, now: datetime, *, holds: bool
-    ) -> None:
+    async def _save_head(self, old: Portfolio, new: Portfolio, now: datetime) -> None:
         swapped = await self.connection.execute(
             _SWAP,
             {
@@ -168,10 +164,8 @@ class PortfolioRepository:
                 "weighted_at": new.weighted_at,
                 "updated_at": now,
             },
-            # Who holds the lock of that very version is not told otherwise.
-            execution_options=ALONG if holds else {},
         )
-        if swapped.rowcount != 1 and not (holds and swapped.rowcount == _UNTOLD):
+        if swapped.rowcount != 1:
             raise ConflictError(
                 Code.VERSION_CONFLICT, f"version {old.version} is no longer the present one"
             )
@@ -239,3 +233,8 @@ def _joining_row(member: Member, version: int) -> dict[str, Any]:
 
 def _member(row: Row[Any]) -> Member:
     return Member(**{name: getattr(row, name) for name in Member.__slots__})
+
+
+async def lock_portfolio(unit: UnitOfWork) -> None:
+    """Takes the lock of all changes; must be the first statement of a transaction."""
+    await unit.get(PortfolioRepository).load(for_update=True)

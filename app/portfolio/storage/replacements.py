@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.foundation.sql.statements import upsert
@@ -114,3 +114,19 @@ class ReplacementRepository:
         )
         found: datetime | None = (await self.connection.execute(wanted)).scalar()
         return found
+
+    async def open_swaps(self, since: datetime) -> frozenset[str]:
+        """Symbol ids of both sides of the swaps whose new member is in, or left after `since`."""
+        old, new = portfolio_members.alias(), portfolio_members.alias()
+        joined = (new.c.portfolio_id == old.c.portfolio_id) & (new.c.included_at == old.c.left_at)
+        wanted = (
+            select(old.c.symbol_id, new.c.symbol_id)
+            .join(new, joined)
+            .where(
+                old.c.portfolio_id == PORTFOLIO_ID,
+                old.c.status == MemberStatus.REPLACED.value,
+                or_(new.c.left_at.is_(None), new.c.left_at >= since),
+            )
+        )
+        rows = await self.connection.execute(wanted)
+        return frozenset(symbol_id for row in rows for symbol_id in row)

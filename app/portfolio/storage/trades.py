@@ -10,7 +10,6 @@ from sqlalchemy import Row, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.foundation.decimal_math import EXACT
-from app.foundation.sql.quick_sqlite import ALONG
 from app.foundation.sql.statements import upsert
 from app.portfolio.domain.returns import BookedResult, BookedTotal, Trade
 from app.portfolio.storage.tables import booked_totals
@@ -21,7 +20,7 @@ from app.portfolio.storage.tables import trades as table
 _FIELDS: Final = tuple(table.c[name] for name in BookedResult.__slots__)
 _TRADES: Final = select(*_FIELDS, table.c.event_seq, table.c.booked_at)
 _ONE: Final = _TRADES.where(table.c.trade_id == bindparam("wanted"))
-_NEW: Final = table.insert().execution_options(**ALONG)
+_NEW: Final = table.insert()
 _SUMS: Final = select(booked_totals).order_by(booked_totals.c.symbol_id, booked_totals.c.currency)
 _SUMS_OF: Final = _SUMS.where(booked_totals.c.symbol_id == bindparam("symbol"))
 
@@ -49,7 +48,6 @@ class TradeRepository:
         await self.connection.execute(
             upsert(self.connection, booked_totals),
             [{name: getattr(after, name) for name in BookedTotal.__slots__}],
-            execution_options=ALONG,
         )
         sums[result.currency] = after
         return _by_symbol(sums.values())[result.symbol_id]

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from app.market.domain.models import Floats
-from app.scoring.domain.kernels.compilation import Kernel
+from app.research.domain.compilation import Kernel
 
 
 @lru_cache(maxsize=2)
@@ -22,7 +22,7 @@ def normal_scores(most: int) -> Floats:
     return scores
 
 
-def ranked_rows(values: Floats, scores: Floats, out: Floats) -> None:  # noqa: C901  # as take
+def ranked_rows(values: Floats, scores: Floats, out: Floats) -> None:  # noqa: C901  # as add_bars
     """(R, N) to (R, N): `rank_to_normal` of each row; ties share, what is not finite is NaN.
 
     Sorted by the bytes of the numbers, lowest first: no comparison that the processor has to guess.

@@ -11,7 +11,7 @@ from app.foundation.ports import Monotonic
 from app.market.domain.stream import Listener
 from app.market.services.backfill import first_fill
 from app.market.services.ports import MarketStream
-from app.market.services.service import MarketData
+from app.market.services.service import MarketData, no_swaps
 from app.market.services.stream_consumer import StreamedMarket
 from app.research.domain.recording import BoardLine, EndOfTapeError, Schedule, Step
 from app.scoring.domain.board import Board
@@ -177,6 +177,7 @@ class TapedMarket:
         """Until there is no further step. Raises TapeError."""
         streamed = StreamedMarket(self.data, self.stream, self._best)
         self.data.registry.held = self._best_contracts
+        self.data.open_swaps = no_swaps  # of the ledger, which depends on decisions
         self.stream.listener = streamed
         self.data.quotes.told_of = streamed.quotes_told
         actions: Mapping[Step, Callable[[], Awaitable[object]]] = {

@@ -1,4 +1,4 @@
-"""The WebSocket half of the local exchange: tokens, topics, frames, limits and faults.
+"""WebSocket half of the local exchange: tokens, topics, frames, limits and faults.
 
-All that is pushed comes from the functions that answer over REST, at the same exchange time.
+Every frame comes from the functions that answer over REST, at the same exchange time.
 """

@@ -1,31 +1,27 @@
-"""Faults of the stream, armed on the same board as those of the answers; `path` is a topic glob.
+"""Faults of the stream, armed on the same board as the REST faults; `path` is a topic glob.
 
 | kind | parameters | effect |
 |---|---|---|
 | stream_silence | connection? | messages of the topic are not sent; pongs and acks are |
-| stream_half_open | connection? | nothing is sent, read or closed any more, the socket stays |
+| stream_half_open | connection? | no frame is sent, read or closed, the socket stays open |
 | stream_duplicate | connection? | each message twice |
-| stream_reorder | connection? | each message changes places with the one after it |
+| stream_reorder | connection? | each message swaps places with its successor |
 | stream_gap | connection? | messages are lost, one unless `times` says more |
-| stream_garbage | form?, bytes?, connection? | before each message a frame that is none: `cut` \
-(default), `binary`, `deep`, `large`, `mystery` (unknown type), `stranger` (topic nobody asked) |
+| stream_garbage | form?, bytes?, connection? | an invalid frame before each message: `cut` \
+(default), `binary`, `deep`, `large`, `mystery` (unknown type), `stranger` (unsubscribed topic) |
 | stream_expired_token | connection? | 401 token is expired, whatever the token |
-| stream_no_welcome | connection? | connections are accepted and not welcomed |
-| stream_early | connection? | a quote that nobody asked for comes before the welcome |
+| stream_no_welcome | connection? | connections are accepted without a welcome |
+| stream_early | connection? | an unsubscribed quote precedes the welcome |
 | stream_no_ack | connection? | subscribe and unsubscribe work and are not acknowledged |
-| stream_refuse | code?, text?, connection? | subscribing is answered with that error, default 509 |
+| stream_refuse | code?, text?, connection? | subscribing fails with that error, default 509 |
 
-`connection` is a connectId; without it every connection is meant.
+`connection` is a connectId; without it the fault applies to every connection.
 """
-
-from typing import TYPE_CHECKING
 
 import msgspec
 
-from app.sandbox.stream.terms import DAY_MS
-
-if TYPE_CHECKING:
-    from app.sandbox.faults import Fault, FaultBoard
+from app.sandbox.faults import Fault, FaultBoard
+from app.sandbox.stream.session_limits import DAY_MS
 
 ON_MESSAGES = frozenset(
     {"stream_silence", "stream_duplicate", "stream_reorder", "stream_gap", "stream_garbage"}
@@ -33,16 +29,16 @@ ON_MESSAGES = frozenset(
 BUSY = "exceed max permits per second"
 
 
-class Blob(bytes):
-    """A frame that is sent as binary."""
+class BinaryFrame(bytes):
+    """Content of a frame with the binary opcode."""
 
 
-def garbage(fault: "Fault") -> bytes:
-    """A frame that a client cannot or must not use."""
+def make_invalid_frame(fault: Fault) -> bytes:
+    """Create a frame that a client must reject or ignore."""
     form = str(fault.params.get("form", "cut"))
     size = int(fault.params.get("bytes", 5 << 20))
     if form == "binary":
-        return Blob(bytes(range(256)))
+        return BinaryFrame(bytes(range(256)))
     if form == "deep":
         return b'{"topic":' + b"[" * 20_000 + b"]" * 20_000 + b"}"
     if form == "large":
@@ -56,34 +52,39 @@ def garbage(fault: "Fault") -> bytes:
     return b'{"topic":"/contractMarket/tickerV2:XBTUSDTM","type":"mess'
 
 
-def meeting(board: "FaultBoard", kind: str, path: str, connect_id: str) -> "Fault | None":
-    """The first armed fault of a kind that acts on this topic and connection; counts it."""
+def match_fault(board: FaultBoard, kind: str, path: str, connect_id: str) -> Fault | None:
+    """Find the first armed fault of a kind for this topic and connection, and count it."""
     for fault in board.listed():
-        if fault.kind == kind and meant(fault, connect_id) and fault.meets(path):
+        if fault.kind == kind and applies_to(fault, connect_id) and fault.meets(path):
             return fault
     return None
 
 
-def meant(fault: "Fault", connect_id: str) -> bool:
-    """Whether a fault is of this connection."""
+def applies_to(fault: Fault, connect_id: str) -> bool:
+    """Whether a fault is armed for this connection."""
     return str(fault.params.get("connection", connect_id)) == connect_id
 
 
-def altered(
-    board: "FaultBoard", topic: str, connect_id: str, frame: bytes, held: dict[str, bytes]
+def apply_faults(
+    board: FaultBoard, topic: str, connect_id: str, frame: bytes, delayed: dict[str, bytes]
 ) -> list[bytes]:
-    """What is sent in place of one message; `held` keeps what waits for its successor."""
+    """Frames to send in place of one message.
+
+    `delayed` holds, by topic, the message that waits for its successor.
+    """
     frames = [frame]
     for fault in board.listed():
-        acts = fault.kind in ON_MESSAGES and meant(fault, connect_id) and fault.meets(topic)
-        if acts and fault.kind in ("stream_silence", "stream_gap"):
+        is_active = (
+            fault.kind in ON_MESSAGES and applies_to(fault, connect_id) and fault.meets(topic)
+        )
+        if is_active and fault.kind in ("stream_silence", "stream_gap"):
             return []
-        if acts and fault.kind == "stream_duplicate":
+        if is_active and fault.kind == "stream_duplicate":
             frames = frames * 2
-        if acts and fault.kind == "stream_garbage":
-            frames = [garbage(fault), *frames]
-        if acts and fault.kind == "stream_reorder" and topic not in held:
-            held[topic] = frame
+        if is_active and fault.kind == "stream_garbage":
+            frames = [make_invalid_frame(fault), *frames]
+        if is_active and fault.kind == "stream_reorder" and topic not in delayed:
+            delayed[topic] = frame
             return []
-    before = held.pop(topic, None)
-    return frames if before is None else [*frames, before]
+    earlier = delayed.pop(topic, None)
+    return frames if earlier is None else [*frames, earlier]

@@ -1,42 +1,50 @@
-"""One topic that somebody listens to: when it speaks, and what it said last."""
+"""A subscribed topic: its subscribers and the state that it published last."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from app.sandbox.stream.topics import Topic
 
-if TYPE_CHECKING:
-    from app.sandbox.stream.connection import Connection
+
+class Listener(Protocol):
+    """A connection as a feed sees it: a receiver of messages with a number."""
+
+    number: int
+    connect_id: str
+
+    def push(self, topic: str, frame: bytes) -> None:
+        """Queue one message of a topic."""
+        ...
 
 
 @dataclass(slots=True)
 class Feed:
-    """A subscribed topic; `seen` is what it compares with, `at_ms` since when it is followed."""
+    """A topic with its listeners; `started_ms` is the exchange time of the first subscription."""
 
     topic: Topic
-    at_ms: int
-    listeners: "dict[int, Connection]" = field(default_factory=dict)
-    seen: Any = None
+    started_ms: int
+    listeners: dict[int, Listener] = field(default_factory=dict)
+    last_state: Any = None
     periods: dict[str, int] = field(default_factory=dict)
 
     @property
     def row(self) -> int:
-        """The contract's row; only the announcements of all contracts have none."""
+        """Row of the contract; ValueError for the announcements of all contracts."""
         if self.topic.row is None:
-            raise ValueError(f"{self.topic.name} is of no one contract")
+            raise ValueError(f"topic {self.topic.name} has no single contract")
         return self.topic.row
 
-    def due(self, name: str, now_ms: int, period_ms: int) -> bool:
-        """Whether a new period has begun since the last time; the first look is due."""
+    def is_due(self, name: str, now_ms: int, period_ms: int) -> bool:
+        """True once per period, and at the first call."""
         period = now_ms // period_ms
         if self.periods.get(name) == period:
             return False
         self.periods[name] = period
         return True
 
-    def changed(self, state: Any) -> bool:
-        """Whether this is another state than was last seen."""
-        if state == self.seen:
+    def update_state(self, state: Any) -> bool:
+        """Store a state and return whether it differs from the one before."""
+        if state == self.last_state:
             return False
-        self.seen = state
+        self.last_state = state
         return True

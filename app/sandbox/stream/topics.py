@@ -1,9 +1,9 @@
-"""The public topics: what a client may ask for, and what it is told when it may not."""
+"""Public topics of the stream and the errors of an invalid subscription."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# Minutes of each candle; months have no length of their own.
+# Minutes of each candle; a month has no fixed length.
 CANDLES: dict[str, int | None] = {
     "1min": 1,
     "3min": 3,
@@ -49,7 +49,7 @@ PRIVATE = frozenset(
 
 
 class StreamError(Exception):
-    """An error frame: an integer code, and the text under `data`."""
+    """Error frame: an integer code, and the text under `data`."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
@@ -59,7 +59,7 @@ class StreamError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic of one contract, or of all (`row` None); `candle` is a name of CANDLES."""
+    """Topic of one contract, or of all (`row` None); `candle` is a name of CANDLES."""
 
     channel: str
     symbol: str | None
@@ -68,36 +68,36 @@ class Topic:
 
     @property
     def name(self) -> str:
-        """The topic as it is asked for."""
+        """Topic name in a subscription."""
         tail = "" if self.candle is None else f"_{self.candle}"
         return self.channel if self.symbol is None else f"{self.channel}:{self.symbol}{tail}"
 
 
-def topics(asked: object, listed: Callable[[str], int | None]) -> list[Topic]:
-    """The topics of a comma list, in its order and each once.
+def parse_topics(text: object, find_row: Callable[[str], int | None]) -> list[Topic]:
+    """Topics of a comma-separated list, in its order, without duplicates.
 
-    `listed` gives the row of a contract that can be subscribed. StreamError for the first that
-    there is not: nothing of such a message is subscribed, of two readings of the documents the
-    one that is harder on a client.
+    `find_row` gives the row of a contract that can be subscribed. StreamError for the first
+    unknown topic: the whole message is refused. KuCoin's documents allow two readings; this is
+    the stricter one for a client.
     """
-    if not isinstance(asked, str) or not asked:
+    if not isinstance(text, str) or not text:
         raise StreamError(406, "topic is required")
-    channel, colon, tail = asked.partition(":")
+    channel, colon, tail = text.partition(":")
     if channel in PRIVATE:
         raise StreamError(403, "login is required")
     if channel not in PUBLIC:
-        raise StreamError(404, f"topic {asked} is not found")
+        raise StreamError(404, f"topic {text} is not found")
     if not colon and channel == ANNOUNCEMENT:
         return [Topic(channel, None, None)]
     names = tail.split(",")
     if not all(names):
         raise StreamError(400, "topic is invalid")
-    return list(dict.fromkeys(_topic(channel, name, listed) for name in names))
+    return list(dict.fromkeys(_parse_topic(channel, name, find_row) for name in names))
 
 
-def _topic(channel: str, name: str, listed: Callable[[str], int | None]) -> Topic:
+def _parse_topic(channel: str, name: str, find_row: Callable[[str], int | None]) -> Topic:
     symbol, _, candle = name.rpartition("_") if channel == CANDLE else (name, "", "")
-    row = listed(symbol)
+    row = find_row(symbol)
     if row is None or (channel == CANDLE and candle not in CANDLES):
         raise StreamError(404, f"topic {channel}:{name} is not found")
     return Topic(channel, symbol, row, candle or None)

@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from app.configuration.domain.document import ConfigurationRefusedError
 from app.configuration.domain.model import Configuration
+from app.configuration.services.changes import ConfigurationChanges
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code
 from app.foundation.http.async_jobs import ACCEPTED, PrefersJobDep, begun
@@ -15,8 +16,8 @@ from app.foundation.http.dependencies import (
     CursorsDep,
     IdempotencyDep,
     IfNoneMatchDep,
+    Provided,
     RequestIdDep,
-    ServiceDep,
     by,
     caller,
     holds,
@@ -37,8 +38,10 @@ from app.foundation.http.schemas import (
     QueryInt,
     SymbolPath,
 )
-from app.foundation.idempotency import Answer, Command
+from app.foundation.idempotency import Answer, Command, Once
+from app.foundation.job_service import JobService
 from app.foundation.jobs import JobKind
+from app.market.services.symbol_registry import Registry
 from app.scoring.api.schemas import (
     AlgorithmChangedOut,
     AlgorithmIn,
@@ -53,6 +56,7 @@ from app.scoring.api.schemas import (
 )
 from app.scoring.domain.board import Board
 from app.scoring.domain.ranking import AlgorithmType
+from app.scoring.services.service import Scoring
 
 MAX_RANKINGS: Final = 1_000
 _SYMBOL: Final = (Code.SYMBOL_UNKNOWN, Code.SYMBOL_AMBIGUOUS)
@@ -86,7 +90,10 @@ class CalculateIn(Body):
     },
 )
 async def calculate(
-    service: ServiceDep,
+    registry: Provided[Registry],
+    scoring: Provided[Scoring],
+    commands: Provided[Once],
+    jobs: Provided[JobService],
     request_id: RequestIdDep,
     idempotency: IdempotencyDep,
     as_job: PrefersJobDep,
@@ -98,16 +105,16 @@ async def calculate(
     scores of stale data.
     """
     text = None if body is None else body.symbol or body.symbol_id
-    symbol = None if text is None else service.registry.resolve(text).symbol
+    symbol = None if text is None else registry.resolve(text).symbol
 
     def render(board: Board) -> Answer:
-        status = service.scoring.status_of(board)
+        status = scoring.status_of(board)
         return keep(CalculatedOut.of(board, status, symbol))
 
     command = Command(caller(None), request_id, once=idempotency)
     if as_job:
-        return await begun(service, command, JobKind.SCORING)
-    return sent(await service.scoring.calculate_once(command, render))
+        return await begun(commands, jobs, command, JobKind.SCORING)
+    return sent(await scoring.calculate_once(command, render))
 
 
 async def get_bodies(request: Request) -> Bodies:
@@ -124,7 +131,7 @@ async def get_bodies(request: Request) -> Bodies:
 )
 @of_scores
 async def rankings(
-    service: ServiceDep,
+    scoring: Provided[Scoring],
     bodies: Annotated[Bodies, Depends(get_bodies)],
     held: IfNoneMatchDep,
     algorithm_type: Annotated[
@@ -141,15 +148,15 @@ async def rankings(
 
     With `Accept-Encoding: gzip` it comes packed, under a tag of its own.
     """
-    board = service.scoring.board()
-    status = service.scoring.status_of(board)
+    board = scoring.board()
+    status = scoring.status_of(board)
     fresh = status is DataStatus.FRESH
     tag = etag(board.run_id if fresh else f"{board.run_id}-{status}")
     if holds(held, tag):
         return not_modified(tag)
 
     def make() -> RankingsOut:
-        _, lines = service.scoring.rankings(algorithm_type, eligible_only=eligible_only)
+        _, lines = scoring.rankings(algorithm_type, eligible_only=eligible_only)
         return RankingsOut.of(board, status, algorithm_type, lines, limit)
 
     body = bodies.of(tag, (algorithm_type, limit, eligible_only), make)
@@ -162,19 +169,20 @@ async def rankings(
     responses=problems(*_SYMBOL, *_NO_BOARD),
 )
 async def symbol_scores(
-    service: ServiceDep,
+    scoring: Provided[Scoring],
+    registry: Provided[Registry],
     cursors: CursorsDep,
     symbol: SymbolPath,
     limit: Limit = 50,
     cursor: CursorText = None,
 ) -> Page[ScoreOut]:
     """Newest first; runs are kept for some days."""
-    service.scoring.board()  # before the first one there is nothing to look back on
-    name = service.registry.resolve(symbol).symbol
+    scoring.board()  # before the first one there is nothing to look back on
+    name = registry.resolve(symbol).symbol
     chosen = {"symbol": name}
     start = cursors.decode("symbol_scores", chosen, cursor)
     before = moment_and_id(start)
-    boards = await service.scoring.history(name, before, limit + 1)
+    boards = await scoring.history(name, before, limit + 1)
     page, last = cut(boards, limit, lambda one: (one.calculated_at.isoformat(), one.run_id))
     return Page(
         items=[ScoreOut.of(one, one.cards[0], one.cards[0].rank) for one in page],
@@ -189,7 +197,7 @@ async def symbol_scores(
 )
 @of_scores
 async def explain(
-    service: ServiceDep,
+    scoring: Provided[Scoring],
     symbol: SymbolPath,
     top: Annotated[
         QueryInt, Query(ge=1, le=MAX_RANKINGS, description="The places that `entry` speaks of.")
@@ -199,15 +207,15 @@ async def explain(
 
     `entry` says what would bring the symbol among the first `top`: the least change that was found.
     """
-    board, card = service.scoring.explain(symbol)
-    entry = await service.scoring.entries.of(board, card.symbol, top)
-    return ExplanationOut.of(board, card, service.scoring.status_of(board), entry)
+    board, card = scoring.explain(symbol)
+    entry = await scoring.entries.of(board, card.symbol, top)
+    return ExplanationOut.of(board, card, scoring.status_of(board), entry)
 
 
 @router.get("/algorithms", summary="How scores are made")
-async def algorithms(service: ServiceDep) -> Page[AlgorithmOut]:
+async def algorithms(scoring: Provided[Scoring]) -> Page[AlgorithmOut]:
     """The algorithm in force with its version, family weights and factor table."""
-    known = await service.scoring.algorithms()
+    known = await scoring.algorithms()
     return Page(items=[AlgorithmOut.of(one) for one in known], next_cursor=None)
 
 
@@ -219,7 +227,8 @@ async def algorithms(service: ServiceDep) -> Page[AlgorithmOut]:
 )
 async def put_algorithm(
     request: Request,
-    service: ServiceDep,
+    scoring: Provided[Scoring],
+    configuration: Provided[ConfigurationChanges],
     command: CommandDep,
     name: Annotated[AlgorithmName, Path(description="One of `GET /scoring/algorithms`.")],
     body: AlgorithmIn,
@@ -231,14 +240,14 @@ async def put_algorithm(
     """
 
     def render(settings: Configuration) -> Answer:
-        shown = AlgorithmChangedOut.of(name, service.scoring.algorithm_under(settings), settings)
+        shown = AlgorithmChangedOut.of(name, scoring.algorithm_under(settings), settings)
         return keep(shown, headers={"ETag": etag(settings.version)})
 
     who, reason = by(command, body.user), body.reason or UNSAID
     try:
-        present = await service.configuration.current()
-        changes = service.scoring.changes_of(body.changes(), present)
-        done = await service.configuration.put(changes, reason, who, render)
+        present = await configuration.current()
+        changes = scoring.changes_of(body.changes(), present)
+        done = await configuration.put(changes, reason, who, render)
     except ConfigurationRefusedError as refused:
         places = [(("body", *_asked(one.loc)), one.type) for one in refused.complaints]
         return problem_response(request, 422, refused.code, refused.detail, errors=places)
@@ -251,10 +260,10 @@ def _asked(loc: str) -> list[str]:
 
 
 @router.get("/runs/{run_id}", summary="One scoring run", responses=problems(Code.NOT_FOUND))
-async def run(service: ServiceDep, run_id: IdPath) -> RunOut:
+async def run(scoring: Provided[Scoring], run_id: IdPath) -> RunOut:
     """Circumstances, coverage per factor, spread of the scores and why others have none."""
-    board = await service.scoring.run(run_id)
-    return RunOut.of(board, service.scoring.status_of(board))
+    board = await scoring.run(run_id)
+    return RunOut.of(board, scoring.status_of(board))
 
 
 @router.post(
@@ -262,9 +271,9 @@ async def run(service: ServiceDep, run_id: IdPath) -> RunOut:
     summary="Recompute a scoring run from what it kept",
     responses=problems(Code.NOT_FOUND),
 )
-async def replay(service: ServiceDep, run_id: IdPath) -> ReplayOut:
+async def replay(scoring: Provided[Scoring], run_id: IdPath) -> ReplayOut:
     """The same inputs, the same version of the algorithm, byte for byte; nothing is written.
 
     Inputs are kept for a day. Candles that were revised since are taken as they were.
     """
-    return ReplayOut.of(await service.scoring.replaying.replay(run_id))
+    return ReplayOut.of(await scoring.replaying.replay(run_id))

@@ -1,9 +1,11 @@
 """Events that scoring publishes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
-from app.foundation.events import _rounded
+from app.foundation.decimal_math import to_millionths
+from app.foundation.events import EventKind, Topic
 from app.scoring.domain.board import Board
 
 
@@ -46,6 +48,10 @@ def score_changes(before: Board | None, after: Board) -> tuple[ScoreChanged, ...
     )
 
 
+def _rounded(score: float | None) -> int | None:
+    return None if score is None else to_millionths(score)
+
+
 @dataclass(frozen=True, slots=True)
 class ScoresUpdated:
     """A scoring run was saved."""
@@ -58,3 +64,20 @@ class ScoresUpdated:
     calculated_at: datetime
     changes: tuple[ScoreChanged, ...] = ()
     is_provisional: bool = False  # shown, never decided on: it tells of no change of a score
+
+
+def _changes_then_run(event: ScoresUpdated) -> tuple[object, ...]:
+    """The run comes last: its reader has seen every score of it."""
+    return (*event.changes, replace(event, changes=()))
+
+
+EVENTS: Final = (
+    EventKind(
+        ScoresUpdated,
+        "scores_updated",
+        Topic.BOARD,
+        time="calculated_at",
+        split=_changes_then_run,
+    ),
+    EventKind(ScoreChanged, "score_changed", Topic.SCORE_UPDATE, "calculated_at", "symbol"),
+)

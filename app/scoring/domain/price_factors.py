@@ -12,8 +12,7 @@ from app.market.domain import return_statistics as measures
 from app.market.domain.liquidity import illiquidity
 from app.market.domain.models import Floats
 from app.market.domain.panel import ScoringInputs, UnbrokenPanel, log_returns, unbroken
-from app.scoring.domain.kernels import indicators
-from app.scoring.domain.kernels.last_bar import at_last_bar, histogram_in_ranges
+from app.scoring.domain.last_bar import LastBarIndicators, indicators_at_last_bar
 
 HOURLY_BARS = 250  # below it the seed of a recursive indicator still shows
 _HOURLY_LAG = 3  # bars; an hour without trades has no candle
@@ -28,15 +27,15 @@ def nearness_to_high(inputs: ScoringInputs) -> Floats:
 
 
 def rsi_14(inputs: ScoringInputs) -> Floats:
-    return _fast(inputs, _at_last_bar(unbroken(inputs.hourly))[indicators.RSI])
+    return _fast(inputs, _at_last_bar(unbroken(inputs.hourly)).rsi)
 
 
 def macd_histogram(inputs: ScoringInputs) -> Floats:
-    return _fast(inputs, histogram_in_ranges(_at_last_bar(unbroken(inputs.hourly))))
+    return _fast(inputs, _at_last_bar(unbroken(inputs.hourly)).macd_in_ranges)
 
 
 def bollinger_position(inputs: ScoringInputs) -> Floats:
-    return _fast(inputs, _at_last_bar(unbroken(inputs.hourly))[indicators.BAND_POSITION])
+    return _fast(inputs, _at_last_bar(unbroken(inputs.hourly)).band_position)
 
 
 def volume_trend(inputs: ScoringInputs) -> Floats:
@@ -108,11 +107,9 @@ def _returns(inputs: ScoringInputs, days: int) -> Floats:
 
 
 @lru_cache(maxsize=1)
-def _at_last_bar(bars: UnbrokenPanel) -> Floats:
-    """(9, N) of `kernels.indicators`, worked out once for all factors of one panel."""
-    nobody = np.full((1, len(bars.symbols)), np.nan)
-    returns = np.concatenate([nobody, log_returns(bars)])[: len(bars.close)]
-    return at_last_bar(bars.high, bars.low, bars.close, bars.volume, returns)
+def _at_last_bar(bars: UnbrokenPanel) -> LastBarIndicators:
+    """Computed once for the three factors of one panel."""
+    return indicators_at_last_bar(bars.high, bars.low, bars.close, bars.volume)
 
 
 def _fast(inputs: ScoringInputs, values: Floats) -> Floats:

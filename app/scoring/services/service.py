@@ -17,7 +17,6 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.data_quality import worst
 from app.market.services.feed_leader import Fence, anybody
-from app.market.storage.shared_market import SharedMarketRepository
 from app.scoring.domain.algorithm import algorithm, changes_of
 from app.scoring.domain.board import CLOCK_TOLERANCE, Board, BoardDraft, Card
 from app.scoring.domain.composite import AlgorithmSpec
@@ -114,7 +113,7 @@ class Scoring:
         """Take up a board that another process has made since."""
         async with self.database.read() as unit:
             until = self.clock() + CLOCK_TOLERANCE
-            newest = await unit.get(SharedMarketRepository).newest_run_id(until)
+            newest = await unit.get(ScoringRepository).newest_run_id(until)
             if newest is None or (self._latest is not None and newest == self._latest.run_id):
                 return
             board = await unit.get(ScoringRepository).run(newest)

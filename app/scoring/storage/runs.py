@@ -197,6 +197,17 @@ class ScoringRepository:
         """The newest board that is not provisional, of those made up to `until`."""
         return await self._board(_complete(_newest(_until(select(*_RUN), until))))
 
+    async def newest_run_id(self, until: datetime) -> str | None:
+        """Of the newest board made up to `until`, by any process; None before the first."""
+        table = scoring_runs
+        wanted = (
+            select(table.c.run_id)
+            .where(table.c.calculated_at <= until)
+            .order_by(table.c.calculated_at.desc(), table.c.run_id.desc())
+        )
+        found: str | None = (await self.connection.execute(wanted.limit(1))).scalar()
+        return found
+
     async def run(self, run_id: str) -> Board | None:
         return await self._board(select(*_RUN).where(scoring_runs.c.run_id == run_id))
 

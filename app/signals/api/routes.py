@@ -12,8 +12,8 @@ from app.foundation.http.dependencies import (
     UNNAMED,
     CursorsDep,
     IdempotencyDep,
+    Provided,
     RequestIdDep,
-    ServiceDep,
 )
 from app.foundation.http.errors import problems
 from app.foundation.http.pagination import Page, cut, moment_and_id
@@ -26,7 +26,7 @@ from app.foundation.idempotency import Answer, Command
 from app.signals.api.schemas import PendingSignalOut, SignalOut, SignalStatisticsOut
 from app.signals.domain.models import Claim, Direction
 from app.signals.services.intake import Taken
-from app.signals.services.service import Cleared, Requeued
+from app.signals.services.service import Cleared, Requeued, Signals
 
 router = api_router("signals", "/signals")
 _KEYS: Final = (Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED)
@@ -120,7 +120,7 @@ AskedDep = Annotated[Command, Depends(_unversioned)]
         **problems(*_KEYS, *NAMES, Code.SIGNAL_CONFLICT, Code.SIGNAL_EXPIRED, Code.RATE_LIMITED),
     },
 )
-async def send_signal(service: ServiceDep, command: AskedDep, body: SignalIn) -> Response:
+async def send_signal(signals: Provided[Signals], command: AskedDep, body: SignalIn) -> Response:
     """Judged by the agents at once, or as soon as there is a board and those before it are done.
 
     Each agent gives the probability that the symbol beats the median of the universe, and so does
@@ -132,16 +132,16 @@ async def send_signal(service: ServiceDep, command: AskedDep, body: SignalIn) ->
     `source_signal_id` of the same source is the same signal: with the same content it is
     answered with 200, with another 409 `signal_conflict`.
     """
-    return sent(await service.signals.submit(body.claim(), command, _taken))
+    return sent(await signals.submit(body.claim(), command, _taken))
 
 
 @router.get("/pending", summary="Signals that wait to be judged")
 async def pending_signals(
-    service: ServiceDep, cursors: CursorsDep, limit: Limit = 50, cursor: CursorText = None
+    signals: Provided[Signals], cursors: CursorsDep, limit: Limit = 50, cursor: CursorText = None
 ) -> Page[PendingSignalOut]:
     """The oldest first."""
     start = moment_and_id(cursors.decode("signals_pending", {}, cursor))
-    found = await service.signals.pending(limit + 1, start)
+    found = await signals.pending(limit + 1, start)
     page, last = cut(found, limit, lambda one: (one.received_at.isoformat(), one.signal_id))
     return Page(
         items=[PendingSignalOut.of(one) for one in page],
@@ -151,7 +151,7 @@ async def pending_signals(
 
 @router.get("/processed", summary="Signals that have left the queue")
 async def processed_signals(
-    service: ServiceDep,
+    signals: Provided[Signals],
     cursors: CursorsDep,
     hours: Annotated[QueryInt, Query(ge=1, le=8_760, description="How far back.")] = 24,
     limit: Limit = 50,
@@ -160,7 +160,7 @@ async def processed_signals(
     """The last first, each with its verdict and every vote."""
     chosen = {"hours": hours}
     start = moment_and_id(cursors.decode("signals_processed", chosen, cursor))
-    found = await service.signals.processed(hours, limit + 1, start)
+    found = await signals.processed(hours, limit + 1, start)
     page, last = cut(
         found,
         limit,
@@ -177,7 +177,7 @@ async def processed_signals(
 
 @router.get("/statistics", summary="How many signals, what the agents said, and what came of it")
 async def signal_statistics(
-    service: ServiceDep,
+    signals: Provided[Signals],
     days: Annotated[QueryInt, Query(ge=1, le=365, description="How far back.")] = 30,
 ) -> SignalStatisticsOut:
     """By state, by source, by evaluation and by agent.
@@ -187,7 +187,7 @@ async def signal_statistics(
     weight (`record`) and sources their trust; while the skill of no agent is known all weigh the
     same, and nothing is done unasked.
     """
-    return SignalStatisticsOut.of(await service.signals.statistics(days), days)
+    return SignalStatisticsOut.of(await signals.statistics(days), days)
 
 
 @router.post(
@@ -197,14 +197,14 @@ async def signal_statistics(
     responses=problems(*_KEYS),
 )
 async def clear_signals(
-    service: ServiceDep, command: AskedDep, body: ClearIn | None = None
+    signals: Provided[Signals], command: AskedDep, body: ClearIn | None = None
 ) -> Response:
     """Ends those whose time is over and drops the rejected, expired and failed ones before then.
 
     What was approved stays. Up to 1000 are ended at a time.
     """
     days = (body or ClearIn()).older_than_days
-    return sent(await service.signals.cleanup(timedelta(days=days), command, _cleared))
+    return sent(await signals.cleanup(timedelta(days=days), command, _cleared))
 
 
 @router.post(
@@ -214,17 +214,17 @@ async def clear_signals(
     responses=problems(*_KEYS),
 )
 async def reprocess_failed_signals(
-    service: ServiceDep, command: AskedDep, body: RetryIn | None = None
+    signals: Provided[Signals], command: AskedDep, body: RetryIn | None = None
 ) -> Response:
     """A signal fails where too few agents know anything of its symbol; up to 100 at a time."""
     retries = (body or RetryIn()).max_retries
-    return sent(await service.signals.reprocess_failed(retries, command, _requeued))
+    return sent(await signals.reprocess_failed(retries, command, _requeued))
 
 
 @router.get("/{signal_id}", summary="One signal", responses=problems(Code.NOT_FOUND))
-async def signal(service: ServiceDep, signal_id: IdPath) -> SignalOut:
+async def signal(signals: Provided[Signals], signal_id: IdPath) -> SignalOut:
     """In whatever state it is, with its verdict and every vote."""
-    return SignalOut.shown(await service.signals.get(signal_id))
+    return SignalOut.shown(await signals.get(signal_id))
 
 
 def _taken(taken: Taken) -> Answer:

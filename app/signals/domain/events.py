@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
+
+from app.foundation.events import EventKind, Topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +31,6 @@ class SignalOutcomesBooked:
     missed: int
     unknown: int
     occurred_at: datetime
+
+
+EVENTS: Final = (EventKind(SignalChanged, "signal_changed", Topic.SIGNAL, subject="symbol"),)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from app.foundation.decimal_math import total
 from app.foundation.errors import Code, RefusedError
-from app.foundation.http.dependencies import ServiceDep
+from app.foundation.http.dependencies import Provided
 from app.foundation.http.errors import problems
 from app.foundation.http.response_cache import of_memory
 from app.foundation.http.routing import api_router
@@ -30,8 +30,8 @@ from app.foundation.http.schemas import (
 from app.portfolio.api.schemas import freshness
 from app.portfolio.services.tradeability import Check, DataFacts, Verdict
 from app.trading.domain.position_sizing import Cap, CapName, TrackRecord
-from app.trading.services.position_sizing import SizedPosition, Tradeable
-from app.trading.services.safety import SafetyReport
+from app.trading.services.position_sizing import SizedPosition, Tradeable, Trading
+from app.trading.services.safety import Safety, SafetyReport
 
 router = api_router("portfolio", "/portfolio")
 
@@ -234,9 +234,9 @@ CountedBy = Annotated[
 
 @router.get("/tradeable", summary="Symbols that may be traded now")
 @of_memory
-async def tradeable(service: ServiceDep) -> TradeablesOut:
+async def tradeable(trading: Provided[Trading]) -> TradeablesOut:
     """Members that pass every check of should-trade, with their weight."""
-    found, facts = await service.trading.tradeable()
+    found, facts = await trading.tradeable()
     return TradeablesOut(symbols=[TradeableOut.of(one) for one in found], **freshness(facts))
 
 
@@ -247,7 +247,7 @@ async def tradeable(service: ServiceDep) -> TradeablesOut:
 )
 @of_memory
 async def should_trade(
-    service: ServiceDep, symbol: SymbolPath, specification: CountedBy = None
+    trading: Provided[Trading], symbol: SymbolPath, specification: CountedBy = None
 ) -> ShouldTradeOut:
     """Member, contract open, exchange open, data fresh, score above the threshold: each check.
 
@@ -257,7 +257,7 @@ async def should_trade(
     Right before an order: with the `specification` of its lots it is refused as soon as a lot,
     a tick or the largest order is another one. Then plan anew.
     """
-    return ShouldTradeOut.of(*await service.trading.should_trade(symbol, specification))
+    return ShouldTradeOut.of(*await trading.should_trade(symbol, specification))
 
 
 @router.get(
@@ -267,7 +267,7 @@ async def should_trade(
 )
 @of_memory
 async def position_size(
-    service: ServiceDep,
+    trading: Provided[Trading],
     symbol: SymbolPath,
     account_balance: Balance,
     leverage: Leverage = Decimal(1),
@@ -287,7 +287,7 @@ async def position_size(
     of the Kelly stake where a record (`wins`, `losses`, `payoff_ratio`) is given, turnover of the
     day, depth of the book. What a cap needs and is not known gives no position, with the reason.
     """
-    sized, facts = await service.trading.position_size(
+    sized, facts = await trading.position_size(
         symbol,
         account_balance,
         leverage,
@@ -301,7 +301,7 @@ async def position_size(
 @router.get("/sizes", summary="How many lots of every member")
 @of_memory
 async def sizes(
-    service: ServiceDep, account_balance: Balance, leverage: Leverage = Decimal(1)
+    trading: Provided[Trading], account_balance: Balance, leverage: Leverage = Decimal(1)
 ) -> SizesOut:
     """The position sizes of all members, as `position-size` says of each.
 
@@ -309,7 +309,7 @@ async def sizes(
     target where that is possible, no weight a lot below the minimum, then the least squared error,
     the least cash and the order of the symbols. A rebalance counts the same way.
     """
-    found, facts = await service.trading.sizes(account_balance, leverage)
+    found, facts = await trading.sizes(account_balance, leverage)
     return SizesOut.of(account_balance, found, facts)
 
 
@@ -354,6 +354,6 @@ class SafetyOut(Freshness):
 
 @router.get("/safety", summary="May the portfolio be traded as it stands")
 @of_memory
-async def safety(service: ServiceDep) -> SafetyOut:
+async def safety(safety: Provided[Safety]) -> SafetyOut:
     """Soundness, freshness, contracts that end, bounds, concentration; and who may be traded."""
-    return SafetyOut.of(await service.safety.validate())
+    return SafetyOut.of(await safety.validate())

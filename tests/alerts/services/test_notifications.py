@@ -43,6 +43,7 @@ from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.events import PlanCreated, PortfolioChanged
+from app.portfolio.storage.portfolio import lock_portfolio
 from tests.support.desk import NOW, WHO
 
 SECRET = "a secret of the receiver"
@@ -109,7 +110,7 @@ class Office:
             database,
             lambda: self.now,
             lambda: f"00000000-0000-4000-8000-{next(self.numbers):012}",
-            Once(database, lambda: self.now),
+            Once(database, lambda: self.now, lock_portfolio),
             self.notifiers,
             self.vault,
         )

@@ -26,6 +26,7 @@ from app.market.services.service import MarketData
 from app.market.storage.candle_revisions import CandleRevisionRepository
 from app.market.storage.candles import CandleRepository
 from app.market.storage.quality import QualityRepository, StoredVerdict
+from app.portfolio.storage.portfolio import lock_portfolio
 from tests.support.desk import WHO
 from tests.support.live_market import CONTRACTS, LiveMarket, open_market
 
@@ -93,7 +94,9 @@ async def test_D02_a_price_a_thousand_times_too_high_waits_for_the_index(
     assert not passes(data)
     assert data.scoring_inputs().excluded[ETH] == "quarantine", "it gets no score"
     assert "BTCUSDT" in data.scoring_inputs().symbols
-    quality = QualityService(data, database, Once(database, live.clock.now)).now(ETH)
+    quality = QualityService(data, database, Once(database, live.clock.now, lock_portfolio)).now(
+        ETH
+    )
     assert (quality.report.verdict, quality.report.score) == (QualityVerdict.QUARANTINED, 0.0)
     assert quality.quarantined_since is not None
     await live.heal()
@@ -145,7 +148,9 @@ async def test_an_hour_of_far_too_much_volume_is_quarantined_where_no_move_confi
     with_hour(replace(flat, turnover=flat.volume * flat.close))
     await later(live, data)
     assert doubt(data) is Doubt.UNCONFIRMED_VOLUME
-    quality = QualityService(data, live.database, Once(live.database, live.clock.now)).now(ETH)
+    quality = QualityService(
+        data, live.database, Once(live.database, live.clock.now, lock_portfolio)
+    ).now(ETH)
     assert "unconfirmed_volume" in quality.report.flags
     with_hour(held.value)
     await later(live, data, 3)
@@ -236,7 +241,7 @@ async def test_D13_another_size_of_a_lot_waits_for_the_operator(
     live: LiveMarket, database: Database
 ) -> None:
     data = await refreshed(live)
-    service = QualityService(data, database, Once(database, live.clock.now))
+    service = QualityService(data, database, Once(database, live.clock.now, lock_portfolio))
     nothing = await service.release(ETH, "too early", WHO)
     assert nothing.result is not None
     assert not nothing.result.was_quarantined
@@ -316,7 +321,9 @@ async def test_D10_a_funding_time_that_is_one_interval_off_is_missing(live: Live
     )
     await later(live, data)
     assert data.view(entry).next_funding is None
-    service = QualityService(data, data.database, Once(data.database, live.clock.now))
+    service = QualityService(
+        data, data.database, Once(data.database, live.clock.now, lock_portfolio)
+    )
     assert "funding_time" in service.now(ETH).report.flags
 
 
@@ -513,7 +520,7 @@ async def test_D02_another_exchange_confirms_or_refutes_what_has_no_index(
     elsewhere("0.5")
     await later(live, data, 4)  # 240 s later: too old to speak for or against anything
     assert doubt(data) is Doubt.MARK_OFF_INDEX, "nothing confirms it either"
-    shown = QualityService(data, data.database, Once(data.database, live.clock.now))
+    shown = QualityService(data, data.database, Once(data.database, live.clock.now, lock_portfolio))
     found = shown.elsewhere(data.resolve(ETH))
     assert found is not None
     assert (found.source, found.is_young) == ("binance USDT", False)

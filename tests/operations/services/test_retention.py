@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -18,10 +17,10 @@ from app.foundation.metrics import Metrics
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
 from app.foundation.sql.metadata import metadata
-from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.event_stream import EventStream
-from app.operations.services.retention import SWEEPS, swept
+from app.operations.services.retention import SWEEPS, Retention
 from app.performance.services.service import Claim
+from app.portfolio.storage.portfolio import lock_portfolio
 from app.signals.domain.models import SignalState
 from tests.alerts.services.test_notifications import Office, change
 from tests.conftest import MakeDatabase
@@ -50,21 +49,20 @@ class Ended:
         return old
 
 
-def _service(desk: Desk, office: Office, jobs: Ended) -> MySymbolsServiceV2:
+def _service(desk: Desk, office: Office, jobs: Ended) -> Retention:
     def clock() -> datetime:
         return desk.now
 
-    parts = {
-        "once": Once(desk.database, clock),
-        "stream": EventStream(desk.database, clock, Metrics(), lambda _: None),
-        "notifications": office.notifications,
-        "alerts": desk.alerts,
-        "jobs": JobService(cast("Jobs", jobs), clock, lambda: "id", JobNews(desk.database)),
-        "configuration": desk.configuration,
-        "rebalancing": desk.rebalancing,
-        "signals": desk.signals,
-    }
-    return cast("MySymbolsServiceV2", SimpleNamespace(**parts))
+    return Retention(
+        desk.configuration,
+        Once(desk.database, clock, lock_portfolio),
+        EventStream(desk.database, clock, Metrics(), lambda _: None),
+        office.notifications,
+        desk.alerts,
+        JobService(cast("Jobs", jobs), clock, lambda: "id", JobNews(desk.database)),
+        desk.rebalancing.runs,
+        desk.signals,
+    )
 
 
 async def _everything(database: Database) -> dict[str, list[tuple[Any, ...]]]:
@@ -113,14 +111,14 @@ async def test_B18_only_what_has_ended_and_is_old_enough_goes(database: Database
     desk.later(days=10)
     office.now = desk.now
     await desk.configuration.put({"retention": {"alerts_days": 9}}, "less", WHO)
-    assert await swept(service, "alerts") == states.count("resolved")
-    assert await swept(service, "notifications") == 0, "thirty days are not over"
-    assert await swept(service, "jobs") == 0
+    assert await service.sweep("alerts") == states.count("resolved")
+    assert await service.sweep("notifications") == 0, "thirty days are not over"
+    assert await service.sweep("jobs") == 0
     desk.later(days=25)
     office.now = desk.now
-    assert await swept(service, "notifications") == 1
-    assert await swept(service, "jobs") == 6
-    left = {name: await swept(service, name) for name in SWEEPS}
+    assert await service.sweep("notifications") == 1
+    assert await service.sweep("jobs") == 6
+    left = {name: await service.sweep(name) for name in SWEEPS}
     changed = 2  # events of the settings that were changed here
     assert left == dict.fromkeys(SWEEPS, 0) | {"events": len(before["events"]) + changed}
     after = await _everything(database)
@@ -147,10 +145,10 @@ async def test_signals_go_a_month_after_they_were_refused_and_approved_ones_stay
     good = await desk.signals.submit(claim(), WHO)
     service = _service(desk, Office(database), Ended())
     desk.later(days=29)
-    assert await swept(service, "signals") == 0
+    assert await service.sweep("signals") == 0
     desk.later(days=2)
-    assert await swept(service, "signals") == 1
-    assert await swept(service, "signals") == 0
+    assert await service.sweep("signals") == 1
+    assert await service.sweep("signals") == 0
     assert weak.result is not None
     assert good.result is not None
     with pytest.raises(NotFoundError):
@@ -171,9 +169,9 @@ async def test_runs_of_rebalances_go_after_a_year_and_what_they_decided_stays(
     desk.later(days=200)
     desk.score({})
     service = _service(desk, Office(database), Ended())
-    assert await swept(service, "rebalance_runs") == 0
+    assert await service.sweep("rebalance_runs") == 0
     await desk.configuration.put({"retention": {"rebalance_runs_days": 100}}, "less", WHO)
-    assert await swept(service, "rebalance_runs") == 1
+    assert await service.sweep("rebalance_runs") == 1
     with pytest.raises(NotFoundError):
         await desk.rebalancing.runs.one(old.result.run_id)
     after = await _everything(database)
@@ -206,5 +204,5 @@ async def test_B07_what_clears_up_may_take_its_minute(
         for statement in (watch, *limits):
             await unit.connection.execute(text(statement))
     for name in SWEEPS:
-        assert await swept(service, name) == 0
+        assert await service.sweep(name) == 0
     await database.close()

@@ -23,6 +23,7 @@ from app.portfolio.services.member_views import MemberView
 from app.portfolio.services.membership import PortfolioService
 from app.portfolio.services.rebalance_runs import RebalanceRuns
 from app.portfolio.services.rebalance_steps import RebalanceRequest
+from app.portfolio.storage.portfolio import lock_portfolio
 from tests.alerts.services.test_notifications import Office, Receiver, change
 from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.running import settings_for
@@ -46,7 +47,10 @@ def rendered(view: MemberView) -> Answer:
 
 def portfolio(desk: Desk, ahead: timedelta) -> PortfolioService:
     """Of a process whose clock is so far ahead."""
-    return replace(desk.portfolio, once=Once(desk.database, lambda: desk.now + ahead, of_database))
+    return replace(
+        desk.portfolio,
+        once=Once(desk.database, lambda: desk.now + ahead, lock_portfolio, of_database),
+    )
 
 
 async def aged(database: Database, table: str, column: str) -> None:
@@ -133,7 +137,9 @@ async def test_T04_what_was_delivered_is_stamped_and_dropped_by_the_databases_cl
     for one in told:
         assert one.delivered_at is not None
         assert abs(one.delivered_at - at) < APART / 2, "not by the clock of who delivered it"
-    fast = replace(office.notifications, once=Once(database, lambda: at + APART, of_database))
+    fast = replace(
+        office.notifications, once=Once(database, lambda: at + APART, lock_portfolio, of_database)
+    )
     assert await fast.forget_old(APART / 2) == 0, "it was told a moment ago"
     stream = EventStream(database, lambda: at + APART, Metrics(), shared=of_database)
     async with database.write() as unit:

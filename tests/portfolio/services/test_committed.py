@@ -19,7 +19,6 @@ from app.portfolio.services.state_cache import Step
 from app.portfolio.storage.controls import ControlRepository
 from app.portfolio.storage.history import HEAD, HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
-from tests.foundation.sql.test_quick_sqlite import turns_counted
 from tests.portfolio.services.test_reads_from_memory import (
     ON_POSTGRES,
     ON_SQLITE,
@@ -181,16 +180,3 @@ async def test_a_booked_result_has_nothing_of_the_members_worked_out_again(desk:
     assert all(one is two for one, two in zip(before, await made(), strict=True))
     await _switched(desk)
     assert (await made())[1] != before[1]
-
-
-@ON_SQLITE
-async def test_a_small_change_waits_for_its_database_a_few_times_only(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await desk.filled()
-    await read(desk)
-    for move, most in ((_booked, 5), (_switched, 3)):
-        with turns_counted(monkeypatch) as count:
-            await move(desk)
-        assert len(count) <= most
-    assert await read(desk) == await anew(desk)

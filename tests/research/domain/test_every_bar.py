@@ -11,8 +11,8 @@ from app.research.domain.every_bar import MEASURES, composite_at_every_bar
 from app.scoring.domain.composite import COMPOSITE, AlgorithmSpec, standings
 from app.scoring.domain.factors import FACTORS
 from app.scoring.domain.historical_moments import Moments
-from app.scoring.domain.kernels.last_bar import at_last_bar
-from tests.scoring.domain.test_kernels import bars, returns_of
+from app.scoring.domain.last_bar import indicators_at_last_bar
+from tests.research.domain.test_indicator_kernel import bars
 
 pytestmark = pytest.mark.xdist_group("kernels")
 
@@ -38,16 +38,17 @@ def cut(field: Bars, rows: int) -> Bars:
     return high[:rows], low[:rows], close[:rows], volume[:rows]
 
 
-def of(field: Bars) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-    return *field, returns_of(field[2])
-
-
 def alone(field: Bars, row: int, spec: AlgorithmSpec, least: int) -> Floats:
     """The composite of one row from the bars to there, by the functions that score live."""
-    told = at_last_bar(*of(cut(field, row + 1)))
+    newest = indicators_at_last_bar(*cut(field, row + 1))
+    figures = {
+        "rsi_14": newest.rsi,
+        "macd_histogram": newest.macd_in_ranges,
+        "bollinger_position": newest.band_position,
+    }
     close = field[2][: row + 1]
     known = np.isfinite(close[-1]) & (np.isfinite(close).sum(axis=0) >= least)
-    raw = np.array([MEASURES[factor.name](told) for factor in spec.factors])
+    raw = np.array([figures[factor.name] for factor in spec.factors])
     return standings(np.where(known, raw, np.nan), spec).z
 
 
@@ -57,7 +58,7 @@ def test_each_bar_of_a_history_is_scored_as_it_would_be_alone(
     symbols: int, spec: AlgorithmSpec
 ) -> None:
     field = bars(150, symbols)
-    every = composite_at_every_bar(*of(field), spec, least=40)
+    every = composite_at_every_bar(*field, spec, least=40)
     assert np.isfinite(every[-1]).any()
     for row in (0, 38, 39, 63, 64, 90, 127, 128, 149):
         np.testing.assert_allclose(every[row], alone(field, row, spec, 40), rtol=0, atol=1e-12)
@@ -65,7 +66,7 @@ def test_each_bar_of_a_history_is_scored_as_it_would_be_alone(
 
 def test_later_bars_change_nothing_of_what_came_before() -> None:
     field = bars(150, 20)
-    whole = composite_at_every_bar(*of(field), SPEC, least=40)
+    whole = composite_at_every_bar(*field, SPEC, least=40)
     for end in (1, 64, 101):
-        part = composite_at_every_bar(*of(cut(field, end)), SPEC, least=40)
+        part = composite_at_every_bar(*cut(field, end), SPEC, least=40)
         np.testing.assert_array_equal(part, whole[:end])

@@ -22,6 +22,7 @@ from app.foundation.idempotency import Answer, Command, Once
 from app.foundation.sql.database import Database
 from app.market.domain.panel import COVERING, ScoringInputs, source_coverage
 from app.market.domain.symbols import SymbolEntry, SymbolIndex
+from app.portfolio.storage.portfolio import lock_portfolio
 from app.scoring.domain.board import Board
 from app.scoring.domain.events import ScoresUpdated, score_changes
 from app.scoring.domain.factors import FACTORS
@@ -110,7 +111,7 @@ class Bench:
             monotonic=lambda: next(ticks) * 0.25,
             new_id=lambda: f"00000000-0000-4000-8000-{next(self._numbers):012}",
             configuration=lambda: self.settings,
-            once=Once(self.database, lambda: self.now),
+            once=Once(self.database, lambda: self.now, lock_portfolio),
             steadiness=STEADY,
         )
 

@@ -1,4 +1,4 @@
-"""One look at the whole market at one instant, shared by all frames of that instant."""
+"""Market at one instant, computed on demand and shared by all frames of that instant."""
 
 from functools import cached_property
 from typing import Any
@@ -10,8 +10,8 @@ from app.sandbox.exchange import Exchange
 from app.sandbox.market import Moment
 
 
-class Glance:
-    """What is quoted at `now_ms`, worked out when it is first asked for."""
+class MarketSnapshot:
+    """Quotes at `now_ms`, each computed at its first use."""
 
     def __init__(self, exchange: Exchange, now_ms: int) -> None:
         self.exchange = exchange
@@ -20,21 +20,21 @@ class Glance:
 
     @cached_property
     def moment(self) -> Moment:
-        """The market."""
+        """State of the market."""
         return self.exchange.market.moment(self.now_ms)
 
     @cached_property
     def tops(self) -> Tops:
-        """The best bids and asks."""
+        """Best bids and asks of all contracts."""
         return self.exchange.books.tops(self.now_ms)
 
     @cached_property
     def prices(self) -> tuple[np.ndarray, np.ndarray]:
-        """Index and mark prices."""
+        """Index and mark prices of all contracts."""
         return self.exchange.contracts.index_and_mark(self.now_ms)
 
     def top(self, row: int) -> tuple[int, int, int, int]:
-        """Bid, its lots, ask, its lots of one contract."""
+        """Bid, bid lots, ask and ask lots of one contract."""
         tops = self.tops
         return (
             int(tops.bid[row]),
@@ -44,6 +44,6 @@ class Glance:
         )
 
     def ticker(self, row: int) -> dict[str, Any]:
-        """The ticker of one contract as REST gives it."""
+        """Ticker of one contract in REST form."""
         ticker: dict[str, Any] = self.exchange.contracts.tickers(self.now_ms, [row])[0]
         return ticker

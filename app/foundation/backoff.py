@@ -1,0 +1,31 @@
+"""Exponential back-off with full jitter: waiting times between attempts."""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+_MAX_DOUBLINGS: Final = 60  # beyond, the power would leave the range of a float
+
+# Background tasks. With the 15 s after which the circuit breaker of the exchange admits a probe,
+# a task resumes within 30 s of the exchange's return. A shorter cap costs the exchange nothing:
+# the breaker is open meanwhile.
+FIRST_S: Final = 0.5
+CAP_S: Final = 8.0
+
+
+def full_jitter_s(attempt: int, first_s: float, cap_s: float, draw: float) -> float:
+    """Compute the wait in seconds after `attempt` failed attempts (from 1).
+
+    The ceiling doubles from `first_s` up to `cap_s`; `draw` in 0..1 is the share of it that is
+    waited (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+    """
+    return draw * min(cap_s, first_s * 2.0 ** min(attempt - 1, _MAX_DOUBLINGS))
+
+
+def full_jitter(
+    random: Callable[[], float], first_s: float = FIRST_S, cap_s: float = CAP_S
+) -> Iterator[float]:
+    """Yield waiting times in seconds without end; `random` draws numbers in 0..1."""
+    attempt = 0
+    while True:
+        attempt += 1
+        yield full_jitter_s(attempt, first_s, cap_s, random())

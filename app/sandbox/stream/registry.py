@@ -1,0 +1,74 @@
+"""Registry of the stream's subscriptions, with the limits and faults that apply to them."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+from app.sandbox.contracts import ACTIVE
+from app.sandbox.exchange import Exchange
+from app.sandbox.faults import Fault
+from app.sandbox.stream.faults import applies_to
+from app.sandbox.stream.feed import Feed, Listener
+from app.sandbox.stream.session_limits import SessionLimits, StreamCounters
+from app.sandbox.stream.topics import Topic
+
+LEVEL2 = "/contractMarket/level2"
+
+
+class SubscriptionRegistry:
+    """Subscribed topics with their listeners; `broadcast_ms` is the market published last."""
+
+    def __init__(self, exchange: Exchange, monotonic: Callable[[], float]) -> None:
+        self.exchange = exchange
+        self.monotonic = monotonic
+        self.limits = SessionLimits()
+        self.counters = StreamCounters()
+        self.feeds: dict[str, Feed] = {}
+        self.broadcast_ms: int | None = None
+
+    def reset(self) -> None:
+        """Restore the initial limits and counters; subscriptions stay."""
+        self.limits.update(asdict(SessionLimits()))
+        self.counters = StreamCounters()
+
+    def find_active(self, symbol: str) -> int | None:
+        """Row of a contract that can be subscribed; None for one that is not listed."""
+        row = self.exchange.contracts.rows.get(symbol)
+        if row is None:
+            return None
+        status = self.exchange.contracts.status(row, self.exchange.clock.now_ms())
+        return row if status in ACTIVE else None
+
+    def find_known(self, symbol: str) -> int | None:
+        """Row of a contract, listed or not: delisted ones can still be unsubscribed."""
+        return self.exchange.contracts.rows.get(symbol)
+
+    def subscribe(self, listener: Listener, topic: Topic) -> None:
+        """Add a listener to a topic; the next tick publishes at once."""
+        feed = self.feeds.get(topic.name)
+        if feed is None:
+            now_ms = self.exchange.clock.now_ms()
+            feed = self.feeds[topic.name] = Feed(topic, now_ms)
+            if topic.channel == LEVEL2:
+                self.exchange.books.follow(feed.row, now_ms)
+        feed.listeners[listener.number] = listener
+        self.broadcast_ms = None
+
+    def unsubscribe(self, listener: Listener, topic: Topic) -> None:
+        """Remove a listener from a topic; a topic without listeners is dropped."""
+        feed = self.feeds.get(topic.name)
+        if feed is None:
+            return
+        feed.listeners.pop(listener.number, None)
+        if not feed.listeners:
+            del self.feeds[topic.name]
+            if topic.channel == LEVEL2:
+                self.exchange.books.unfollow(feed.row, self.exchange.clock.now_ms())
+
+    def find_half_open_fault(self, connect_id: str) -> Fault | None:
+        """Fault that leaves a connection's socket open but dead."""
+        board = self.exchange.faults
+        if board.streaming:
+            for fault in board.listed():
+                if fault.kind == "stream_half_open" and applies_to(fault, connect_id):
+                    return fault
+        return None
