@@ -37,7 +37,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-class KucoinSettings(_Part):
+class KucoinVariables(_Part):
     """Where the exchange is, its quota, and how long requests may take."""
 
     base_url: str = "https://api-futures.kucoin.com"
@@ -75,7 +75,7 @@ class KucoinSettings(_Part):
         )
 
 
-class DatabaseSettings(_Part):
+class DatabaseVariables(_Part):
     """SQLite file or PostgreSQL; pool figures apply to PostgreSQL."""
 
     url: str = "sqlite+aiosqlite:///var/my-symbols.sqlite3"
@@ -97,13 +97,13 @@ class DatabaseSettings(_Part):
         )
 
 
-class JobSettings(_Part):
+class JobVariables(_Part):
     """Durable runs, kept beside the database."""
 
     poll_s: float = Field(1.0, ge=0.02, le=60)
 
 
-class FeedSettings(_Part):
+class FeedVariables(_Part):
     """How the market comes in."""
 
     streaming: Literal["stream", "poll"] = Field(
@@ -111,7 +111,7 @@ class FeedSettings(_Part):
     )
 
 
-class ReferenceSettings(_Part):
+class ReferenceVariables(_Part):
     """Another exchange whose prices confirm outliers; none is scored or traded."""
 
     exchange: Literal["none", "binance", "kraken", "coinbase"] = Field(
@@ -134,7 +134,7 @@ class ReferenceSettings(_Part):
         return self
 
 
-class HttpSettings(_Part):
+class HttpVariables(_Part):
     """Where the service listens; loopback unless told otherwise."""
 
     host: str = "127.0.0.1"
@@ -151,7 +151,7 @@ class HttpSettings(_Part):
     )
 
 
-class NotificationSettings(_Part):
+class NotificationVariables(_Part):
     """Where notices may go."""
 
     allow_private: bool = Field(
@@ -193,7 +193,7 @@ class Role(StrEnum):
     WORKER = "worker"
 
 
-class LogSettings(_Part):
+class LogVariables(_Part):
     level: Literal["debug", "info", "warning", "error"] = "info"
     form: Literal["json", "console"] = "json"
 
@@ -209,14 +209,14 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    kucoin: KucoinSettings = KucoinSettings()
-    database: DatabaseSettings = DatabaseSettings()
-    feed: FeedSettings = FeedSettings()
-    jobs: JobSettings = JobSettings()
-    reference: ReferenceSettings = ReferenceSettings()
-    http: HttpSettings = HttpSettings()
-    notifications: NotificationSettings = NotificationSettings()
-    log: LogSettings = LogSettings()
+    kucoin: KucoinVariables = KucoinVariables()
+    database: DatabaseVariables = DatabaseVariables()
+    feed: FeedVariables = FeedVariables()
+    jobs: JobVariables = JobVariables()
+    reference: ReferenceVariables = ReferenceVariables()
+    http: HttpVariables = HttpVariables()
+    notifications: NotificationVariables = NotificationVariables()
+    log: LogVariables = LogVariables()
     background: bool = Field(True, description="Run the feed, scoring and checks by themselves.")
     role: Role = Field(
         Role.ALL, description="all, api (answers, never reads the exchange) or worker."

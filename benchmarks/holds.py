@@ -21,7 +21,7 @@ from rich.table import Table
 
 from app.cli.programs.local_exchange import ExchangeOptions, run_exchange
 from app.main import create_app, tune_interpreter
-from app.settings import DatabaseSettings, KucoinSettings, LogSettings, Settings
+from app.settings import DatabaseVariables, KucoinVariables, LogVariables, Settings
 from benchmarks.rows import Row, note
 
 CYCLES = int(os.environ.get("MYBENCH_CYCLES", "5"))
@@ -127,9 +127,9 @@ def main() -> None:
     choice, watch = ExchangeOptions(7, 100_000, None, None, None), Watch()
     with tempfile.TemporaryDirectory() as room, run_exchange(choice) as exchange:
         settings = Settings(
-            kucoin=KucoinSettings(base_url=exchange, source="sandbox"),
-            database=DatabaseSettings(url=f"sqlite+aiosqlite:///{room}/bench.sqlite3"),
-            log=LogSettings(level="error"),
+            kucoin=KucoinVariables(base_url=exchange, source="sandbox"),
+            database=DatabaseVariables(url=f"sqlite+aiosqlite:///{room}/bench.sqlite3"),
+            log=LogVariables(level="error"),
         )
         tune_interpreter()  # as in every server
         with watch.over_steps(), asyncio.Runner() as runner:

@@ -21,10 +21,10 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.facts import FactRepository
 from app.main import create_app, known_secrets
 from app.settings import (
-    DatabaseSettings,
-    HttpSettings,
-    KucoinSettings,
-    NotificationSettings,
+    DatabaseVariables,
+    HttpVariables,
+    KucoinVariables,
+    NotificationVariables,
     Settings,
 )
 from tests.support.harness import PREFIX, open_client
@@ -45,9 +45,9 @@ def restored() -> Iterator[None]:
 
 def settings(folder: Path, *, source: DataSource = DataSource.SANDBOX, **http: object) -> Settings:
     return Settings(
-        kucoin=KucoinSettings(base_url=NOBODY, source=source, connect_timeout_s=0.5),
-        database=DatabaseSettings(url=f"sqlite+aiosqlite:///{folder}/test.sqlite3"),
-        http=HttpSettings(**{"allowed_hosts": ("service",), **http}),
+        kucoin=KucoinVariables(base_url=NOBODY, source=source, connect_timeout_s=0.5),
+        database=DatabaseVariables(url=f"sqlite+aiosqlite:///{folder}/test.sqlite3"),
+        http=HttpVariables(**{"allowed_hosts": ("service",), **http}),
         background=False,
     )
 
@@ -149,8 +149,8 @@ def test_S13_every_secret_of_the_settings_is_masked(
     monkeypatch.setattr("sys.stderr", stream)
     given = settings(tmp_path, cursor_secret=SecretStr("canary-cursor")).model_copy(
         update={
-            "database": DatabaseSettings(url="postgresql+asyncpg://me:canary%2Fdb@db/x"),
-            "notifications": NotificationSettings(keys=SecretStr(f"{NEW_KEY}, {OLD_KEY}")),
+            "database": DatabaseVariables(url="postgresql+asyncpg://me:canary%2Fdb@db/x"),
+            "notifications": NotificationVariables(keys=SecretStr(f"{NEW_KEY}, {OLD_KEY}")),
         }
     )
     secrets = ["canary-cursor", "canary%2Fdb", "canary/db", NEW_KEY, OLD_KEY]

@@ -6,10 +6,10 @@ from pydantic import SecretStr, ValidationError
 from app.cli.programs.settings import read_settings
 from app.foundation.data_status import DataSource
 from app.settings import (
-    FeedSettings,
-    HttpSettings,
-    KucoinSettings,
-    NotificationSettings,
+    FeedVariables,
+    HttpVariables,
+    KucoinVariables,
+    NotificationVariables,
     Role,
     Settings,
     known_variables,
@@ -112,11 +112,11 @@ def test_the_role_is_told_by_the_environment_or_the_option(monkeypatch: pytest.M
 
 def test_G09_the_digest_tells_what_processes_must_agree_on_and_no_secret() -> None:
     plain = Settings()
-    assert plain.digest == Settings(role=Role.API, http=HttpSettings(port=1234)).digest
-    secret = Settings(http=HttpSettings(cursor_secret=SecretStr("hush, hush, hush")))
-    away = Settings(kucoin=KucoinSettings(base_url="http://127.0.0.1:8100"))
-    private = Settings(notifications=NotificationSettings(allow_private=True))
-    polled = Settings(feed=FeedSettings(streaming="poll"))
+    assert plain.digest == Settings(role=Role.API, http=HttpVariables(port=1234)).digest
+    secret = Settings(http=HttpVariables(cursor_secret=SecretStr("hush, hush, hush")))
+    away = Settings(kucoin=KucoinVariables(base_url="http://127.0.0.1:8100"))
+    private = Settings(notifications=NotificationVariables(allow_private=True))
+    polled = Settings(feed=FeedVariables(streaming="poll"))
     digests = {one.digest for one in (plain, secret, away, private, polled)}
     assert len(digests) == 5
     assert not any("hush" in digest or len(digest) != 12 for digest in digests)

@@ -46,7 +46,7 @@ from app.operations.services.event_stream import EventStream
 from app.research.domain.recording import BoardLine, Schedule, Step, TapeClock, TapeError
 from app.research.services.recording import LiveSteps, PlayedSteps, Steps, TapedMarket
 from app.scoring.domain.board import Board
-from app.settings import DatabaseSettings, KucoinSettings, Settings
+from app.settings import DatabaseVariables, KucoinVariables, Settings
 from app.workers.activities import activities
 from app.workers.durable import EngineOptions
 from app.workers.engine import Engine
@@ -115,7 +115,7 @@ class Replayed:
 
 async def record(
     path: Path,
-    settings: KucoinSettings,
+    settings: KucoinVariables,
     around: Around,
     ears: Ears,
     for_s: float,
@@ -280,8 +280,8 @@ async def _run(
 
     async with _database(told.database_url, publish) as (database, url):
         settings = Settings(
-            database=DatabaseSettings(url=url),
-            kucoin=KucoinSettings(source=exchange.source, concurrency=_WORKERS),
+            database=DatabaseVariables(url=url),
+            kucoin=KucoinVariables(source=exchange.source, concurrency=_WORKERS),
             background=False,
         )
         with closing(job_store(url)) as store:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from app.configuration.domain.model import Cadences
+from app.configuration.domain.model import IntervalSettings
 from app.foundation.jobs import Document, JobKind
 from app.foundation.ports import Clock, Jobs, Monotonic
 from app.workers.supervisor import Beat, Supervisor
@@ -66,7 +66,7 @@ class Activities:
 
 
 def table(
-    cadences: Callable[[], Cadences],
+    cadences: Callable[[], IntervalSettings],
     work: Activities,
     jobs: Jobs,
     clock: Clock,

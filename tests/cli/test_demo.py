@@ -23,7 +23,7 @@ from app.cli.output import Output
 from app.cli.programs.demo import DEMO_QUOTA, delete_database
 from app.cli.programs.demo_report import DemoResult, print_result
 from app.foundation.sql.file_lock import FileLock
-from app.settings import KucoinSettings
+from app.settings import KucoinVariables
 from tests.cli.command import PATIENCE_S, Ended, alone, ended, here, started
 from tests.support import nursery
 
@@ -134,7 +134,7 @@ def test_people_get_the_same_as_tables(
 
 def test_the_demo_raises_the_quota_of_its_own_exchange_only() -> None:
     assert DEMO_QUOTA == 100_000
-    assert KucoinSettings().quota_per_window == 2000
+    assert KucoinVariables().quota_per_window == 2000
 
 
 def test_it_serves_the_docs(demo: Demo) -> None:

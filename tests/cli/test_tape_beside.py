@@ -16,7 +16,7 @@ from app.adapters.kucoin.tape_file import TapeReader
 from app.cli.exit_codes import ExitCode
 from app.cli.programs.recording_beside import halve_quota, record_beside
 from app.configuration.domain.document import as_document
-from app.configuration.domain.model import Cadences, Configuration
+from app.configuration.domain.model import Configuration, IntervalSettings
 from app.configuration.domain.sections import Family
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.container import database_preparation as preparation
@@ -32,7 +32,9 @@ from tests.support.running import settings_for
 from tests.support.taping import PLENTY, replayed
 
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-CHANGED = replace(Configuration(), version=2, cadences=Cadences(scoring=30), enter_score=0.7)
+CHANGED = replace(
+    Configuration(), version=2, cadences=IntervalSettings(scoring=30), enter_score=0.7
+)
 
 
 @pytest.fixture
@@ -108,7 +110,7 @@ async def test_a_recording_beside_the_service_goes_by_the_settings_in_force(
 async def test_settings_that_change_while_it_is_recorded_are_on_the_tape(
     database: Database, database_url: str, exchange: str, tmp_path: Path
 ) -> None:
-    first = replace(CHANGED, cadences=Cadences(scoring=3))
+    first = replace(CHANGED, cadences=IntervalSettings(scoring=3))
     weighed = first.family_weights
     assert weighed[Family.TECHNICAL] != weighed[Family.RISK]
     swapped = {Family.TECHNICAL: weighed[Family.RISK], Family.RISK: weighed[Family.TECHNICAL]}

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from app.configuration.domain.model import Configuration, EligibilityFloors
+from app.configuration.domain.model import Configuration, EligibilitySettings
 from app.configuration.domain.sections import Source
 from app.foundation.market_memory import MarketMemory
 from app.foundation.sql.database import Database
@@ -68,7 +68,7 @@ async def test_it_is_worked_out_once_and_anew_when_something_turns(live: LiveMar
 
     await data.refresh_market()
     assert seen(data)[1] == 0
-    floors = EligibilityFloors(min_daily_bars=10_000)
+    floors = EligibilitySettings(min_daily_bars=10_000)
     settings[0] = replace(settings[0], eligibility=floors)
     assert seen(data)[0].eligible == ()
 

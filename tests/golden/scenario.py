@@ -6,12 +6,17 @@ from typing import Final
 
 from app.configuration.domain.document import validate
 from app.configuration.domain.model import (
-    Cadences,
     Configuration,
-    CorrelationRules,
-    ReplacementRules,
+    CorrelationSettings,
+    IntervalSettings,
+    ReplacementSettings,
 )
-from app.configuration.domain.sections import Policies, Policy, SignalRules, SizingRules
+from app.configuration.domain.sections import (
+    AutomationMode,
+    AutomationSettings,
+    SignalSettings,
+    SizingSettings,
+)
 from app.signals.domain.models import Claim, Direction
 from tests.support.taping import Act, Studio
 
@@ -22,7 +27,7 @@ BALANCE: Final = "25000"
 SIZE: Final = 5  # members at the start: room for one more remains
 
 # Intervals are short so that twelve hours hold every kind of decision.
-CADENCES: Final = Cadences(
+CADENCES: Final = IntervalSettings(
     market=60,
     books=600,
     books_step=60,
@@ -30,7 +35,7 @@ CADENCES: Final = Cadences(
     scoring=BOARD_S,
     funding=3_600,
 )
-REPLACEMENT: Final = ReplacementRules(
+REPLACEMENT: Final = ReplacementSettings(
     noise_multiple=0.0,
     noise_default=0.05,
     confirmation_interval=600,
@@ -43,12 +48,12 @@ REPLACEMENT: Final = ReplacementRules(
     horizon_days=365.0,
     auto_discretionary=True,
 )
-SIGNALS: Final = SignalRules(
+SIGNALS: Final = SignalSettings(
     horizon_days=0.125,
     min_outcomes=5,
     min_consensus=0.5,
     expires_after=7_200,
-    policies={"rotation": Policy.AUTO},
+    policies={"rotation": AutomationMode.AUTO},
 )
 
 
@@ -64,11 +69,11 @@ def configuration() -> Configuration:
         rebalance_interval=3_600,
         rebalance_min_spacing=600,
         cadences=CADENCES,
-        correlation=CorrelationRules(limit=0.9),
+        correlation=CorrelationSettings(limit=0.9),
         replacement=REPLACEMENT,
         signals=SIGNALS,
-        sizing=SizingRules(reference_balance=Decimal(BALANCE)),
-        policy=Policies(expires_after=2_400),
+        sizing=SizingSettings(reference_balance=Decimal(BALANCE)),
+        policy=AutomationSettings(expires_after=2_400),
     )
     return validate({}, made)
 

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from app.configuration.domain.sections import Policy
+from app.configuration.domain.sections import AutomationMode
 from app.foundation.errors import Code
 from app.foundation.idempotency import Command
 from app.market.domain.models import ContractStatus
@@ -228,25 +228,27 @@ class Life(RuleBasedStateMachine):
         self.request(lambda desk, who: desk.replacement.execute(who, render=rendered))
 
     @rule(
-        rebalance=st.sampled_from(Policy),
-        replacement=st.sampled_from(Policy),
+        rebalance=st.sampled_from(AutomationMode),
+        replacement=st.sampled_from(AutomationMode),
         expires_after=st.sampled_from([600, 86_400]),
     )
-    def set_the_policy(self, rebalance: Policy, replacement: Policy, expires_after: int) -> None:
+    def set_the_policy(
+        self, rebalance: AutomationMode, replacement: AutomationMode, expires_after: int
+    ) -> None:
         wanted = {
             "policy": {
                 "rebalance": rebalance.value,
                 "replacement": replacement.value,
                 "expires_after": expires_after,
             },
-            "replacement": {"auto_forced": replacement is not Policy.PROPOSE},
+            "replacement": {"auto_forced": replacement is not AutomationMode.PROPOSE},
         }
         self.request(lambda desk, who: desk.configuration.put(wanted, "policy", who, rendered))
 
     @rule(symbol=symbols, score=st.sampled_from([0.3, 0.61, 0.99]))
     def something_is_proposed(self, symbol: str, score: float) -> None:
         """The schedule finds that weights should move, and asks."""
-        self.set_the_policy(Policy.PROPOSE, Policy.PROPOSE, 86_400)
+        self.set_the_policy(AutomationMode.PROPOSE, AutomationMode.PROPOSE, 86_400)
         self.twins.lever(lambda desk: desk.later(hours=1))
         self.twins.lever(lambda desk: desk.score({symbol: score}))
         self.the_schedule_ticks(0, 1)

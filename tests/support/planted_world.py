@@ -6,7 +6,7 @@ from statistics import median
 
 import numpy as np
 
-from app.configuration.domain.sections import SignalRules
+from app.configuration.domain.sections import SignalSettings
 from app.market.domain.models import CandleSeries
 from app.sandbox.candles import candles
 from app.sandbox.market import Market
@@ -64,7 +64,7 @@ def planted(truth: dict[str, bool]) -> tuple[Agent, ...]:
 
 
 def _agent(name: str, said: dict[str, float]) -> Agent:
-    def judge(evidence: Evidence, _: SignalRules) -> Opinion:
+    def judge(evidence: Evidence, _: SignalSettings) -> Opinion:
         return Opinion(said[evidence.symbol], 0.9, {})
 
     return Agent(name, (), judge)

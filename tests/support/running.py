@@ -13,7 +13,7 @@ from app.container import Services, assemble
 from app.container.use_cases import state_of
 from app.foundation.data_status import DataSource
 from app.foundation.metrics import Metrics
-from app.settings import DatabaseSettings, JobSettings, KucoinSettings, Settings
+from app.settings import DatabaseVariables, JobVariables, KucoinVariables, Settings
 from tests.support.harness import PREFIX, make_api_with, open_client
 
 PATIENCE_S = 240.0  # passing tests do not wait; a busy machine may
@@ -61,12 +61,12 @@ def settings_for(
     # The exchange lives in the same loop: what holds it up is no failure of an exchange.
     patience = {"connect_timeout_s": 60.0, "read_timeout_s": 60.0, "total_timeout_s": 120.0}
     return Settings(
-        kucoin=KucoinSettings(
+        kucoin=KucoinVariables(
             base_url=exchange_url, source=DataSource.SANDBOX, **{**patience, **kucoin}
         ),
         # A machine with other work needs patience: it is not what is tested here.
-        database=DatabaseSettings(url=database_url, pool_wait_s=60.0),
-        jobs=JobSettings(poll_s=0.1),
+        database=DatabaseVariables(url=database_url, pool_wait_s=60.0),
+        jobs=JobVariables(poll_s=0.1),
         background=background,
     )
 

@@ -23,7 +23,7 @@ from app.foundation.data_status import DataSource
 from app.research.domain.recording import BoardLine, EndOfTapeError, TapeError
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
-from app.settings import KucoinSettings
+from app.settings import KucoinVariables
 from tests.support import nursery
 
 PLENTY = 100_000
@@ -149,8 +149,8 @@ class StreamStudio(Studio):
         return self
 
 
-def _settings(base_url: str) -> KucoinSettings:
-    return KucoinSettings(
+def _settings(base_url: str) -> KucoinVariables:
+    return KucoinVariables(
         base_url=base_url,
         source=DataSource.SANDBOX,
         quota_per_window=PLENTY,

@@ -18,7 +18,7 @@ import pytest_asyncio
 from app.adapters.kucoin.limits import KucoinLimits
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
-from app.settings import KucoinSettings
+from app.settings import KucoinVariables
 from tests.support.harness import PREFIX
 from tests.support.running import PATIENCE_S, Running, running, settings_for
 
@@ -106,7 +106,7 @@ async def test_R04_a_ban_is_exactly_one_critical_alert(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short = KucoinLimits(quota=100_000, ban_first_s=3.0, patience_s=3.0)
-    monkeypatch.setattr(KucoinSettings, "limits", property(lambda _: short))
+    monkeypatch.setattr(KucoinVariables, "limits", property(lambda _: short))
     async with scene(tmp_path) as here:
         await here.arm("cloudflare")
         # Many ask at once, through different endpoints; each is refused or meets the page.

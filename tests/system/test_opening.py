@@ -17,7 +17,7 @@ from app.foundation.data_status import DataSource
 from app.foundation.http.startup_guard import OPENING, Opening, OpeningGuard
 from app.foundation.sql import migrations
 from app.main import create_app
-from app.settings import DatabaseSettings, KucoinSettings, Settings
+from app.settings import DatabaseVariables, KucoinVariables, Settings
 from tests.cli.command import PATIENCE_S, ended, started
 from tests.conftest import MakeDatabase
 from tests.support import postgres
@@ -41,8 +41,8 @@ def restored() -> Iterator[None]:
 
 def settings(url: str) -> Settings:
     return Settings(
-        kucoin=KucoinSettings(base_url=NOBODY, source=DataSource.SANDBOX, connect_timeout_s=0.5),
-        database=DatabaseSettings(url=url, pool_wait_s=60.0),
+        kucoin=KucoinVariables(base_url=NOBODY, source=DataSource.SANDBOX, connect_timeout_s=0.5),
+        database=DatabaseVariables(url=url, pool_wait_s=60.0),
         background=False,
     )
 

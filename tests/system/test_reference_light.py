@@ -10,7 +10,7 @@ import pytest
 
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
-from app.settings import ReferenceSettings
+from app.settings import ReferenceVariables
 from tests.adapters.tellers import BinanceTeller, telling
 from tests.support.running import running, settings_for
 
@@ -26,7 +26,9 @@ async def test_prices_from_elsewhere_go_on_while_kucoin_is_away(tmp_path: Path) 
         telling(BinanceTeller(prices={"BTCUSDT": "1234.5"})) as binance,
         aiohttp.ClientSession() as control,
     ):
-        wanted = ReferenceSettings(exchange="binance", base_url=binance.url, every_s=3, timeout_s=3)
+        wanted = ReferenceVariables(
+            exchange="binance", base_url=binance.url, every_s=3, timeout_s=3
+        )
         settings = settings_for(url, f"sqlite+aiosqlite:///{tmp_path}/away.sqlite3")
         async with running(settings.model_copy(update={"reference": wanted})) as service:
 

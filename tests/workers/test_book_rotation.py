@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from app.configuration.domain.model import Cadences, Configuration
+from app.configuration.domain.model import Configuration, IntervalSettings
 from app.foundation.errors import Code, UnavailableError
 from app.my_symbols import MySymbolsServiceV2
 from app.workers.activities import activities
@@ -25,7 +25,7 @@ class Face:
         return self
 
     def configuration(self) -> Configuration:
-        return Configuration(cadences=Cadences(books_step=7))
+        return Configuration(cadences=IntervalSettings(books_step=7))
 
     def __getattr__(self, _name: str) -> Any:
         return self  # the other activities are bound, and not called here

@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from app.configuration.domain.model import Cadences
+from app.configuration.domain.model import IntervalSettings
 from app.foundation.errors import UnavailableError
 from app.foundation.jobs import Document, Enqueued, Job, JobKind, JobState
 from app.foundation.ports import Jobs, Journal
@@ -146,7 +146,7 @@ class Desk:
 
 
 def test_the_table_follows_the_configuration() -> None:
-    cadences = Cadences()
+    cadences = IntervalSettings()
     ticks = {
         tick.name: tick
         for tick in table(lambda: cadences, Desk().work, durable(Desk()), noon, lambda: 0.0)
@@ -169,13 +169,13 @@ def test_the_table_follows_the_configuration() -> None:
         "signal_sources": 15,
     }
     # Every single one: the longer of step and rotation, or of look and bar, does not count.
-    steps = {one.name: at for at, one in enumerate(fields(Cadences), 100)}
+    steps = {one.name: at for at, one in enumerate(fields(IntervalSettings), 100)}
     shown = {"candles": "candles_look", "books": "books_step", "forced_replacement": "market"}
     steps |= {"books": 1_000, "hourly_candles": 1_000}
-    cadences = Cadences(**steps)
+    cadences = IntervalSettings(**steps)
     for name, tick in ticks.items():
         assert tick.interval_s() == steps[shown.get(name, name)], name
-    cadences = Cadences(books=10, hourly_candles=11)
+    cadences = IntervalSettings(books=10, hourly_candles=11)
     assert [ticks[name].interval_s() for name in ("books", "candles")] == [10, 11]
 
 
@@ -188,7 +188,7 @@ async def settled() -> None:
 async def test_ticks_begin_when_there_is_something_to_work_on() -> None:
     desk = Desk()
     supervisor = Supervisor(lambda: datetime(2026, 1, 1, tzinfo=UTC), lambda: forever(0.0))
-    ticks = table(Cadences, desk.work, durable(desk), noon, lambda: 0.0)
+    ticks = table(IntervalSettings, desk.work, durable(desk), noon, lambda: 0.0)
     begin_feed(supervisor, ticks, desk.work, lambda: 0.0, lambda: True)
     begin(supervisor, [tick for tick in ticks if tick.is_shared], lambda: 0.0)
     await settled()
@@ -291,7 +291,7 @@ async def test_T03_a_clock_that_is_set_skips_and_doubles_no_scheduled_job(
     async with engine_at(
         database_url, [Run(kind.value, ("act",), carried_out) for kind in SLOTTED]
     ) as engine:
-        for tick in table(Cadences, work, engine, wall, lambda: runs.now):
+        for tick in table(IntervalSettings, work, engine, wall, lambda: runs.now):
             runs.at, runs.now, off = [], 0.0, timedelta()
             moments.clear()
             # A durable job that fails is told as unavailable.
@@ -340,11 +340,11 @@ async def test_a_slotted_tick_waits_as_long_as_its_slots_say() -> None:
 
 
 def test_a_provisional_board_is_scored_again_soon() -> None:
-    desk, cadences = Desk(), Cadences()
+    desk, cadences = Desk(), IntervalSettings()
     ticks = table(lambda: cadences, desk.work, durable(desk), noon, lambda: 0.0)
     scoring = next(tick for tick in ticks if tick.name == "scoring")
     assert scoring.interval_s() == 300
     desk.provisional = True
     assert scoring.interval_s() == 30
-    cadences = Cadences(scoring=5)
+    cadences = IntervalSettings(scoring=5)
     assert scoring.interval_s() == 5

@@ -16,7 +16,7 @@ from app.foundation.http.dependencies import CommandDep, Provided, by
 from app.foundation.http.errors import problem_response, problems
 from app.foundation.http.responses import etag, keep, sent
 from app.foundation.http.routing import api_router
-from app.foundation.http.schemas import CHANGES, UNSAID, Out, Said
+from app.foundation.http.schemas import CHANGES, DEFAULT_REASON, ChangeRequest, Out
 from app.foundation.idempotency import Answer
 
 router = api_router("alerts", "/alerts/rules")
@@ -53,7 +53,7 @@ class AlertRulesOut(Out):
     rules: list[AlertRuleOut]
 
 
-class AlertRuleIn(Said):
+class AlertRuleIn(ChangeRequest):
     """What is left out stays as it is."""
 
     enabled: bool | None = None
@@ -96,7 +96,7 @@ async def put_alert_rule(
         shown = AlertRuleOut.of(in_force(name, settings))
         return keep(shown, headers={"ETag": etag(settings.version)})
 
-    who, reason = by(command, body.user), body.reason or UNSAID
+    who, reason = by(command, body.user), body.reason or DEFAULT_REASON
     try:
         done = await alert_rules.change(name, body.changes(), reason, who, render)
     except ConfigurationRefusedError as refused:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from app.configuration.domain.sections import Limit, NotificationRules
+from app.configuration.domain.sections import NotificationLimit, NotificationSettings
 from app.foundation.events import EventRecord
 
 
@@ -142,13 +142,13 @@ def notice_of(record: EventRecord) -> Notice | None:
             return None
 
 
-def limit_of(kind: NoticeKind, rules: NotificationRules) -> Limit:
-    limit: Limit = getattr(rules, kind.value)
+def limit_of(kind: NoticeKind, rules: NotificationSettings) -> NotificationLimit:
+    limit: NotificationLimit = getattr(rules, kind.value)
     return limit
 
 
 def admitted(
-    notice: Notice, told: Sequence[Told], waiting: int, at: datetime, rules: NotificationRules
+    notice: Notice, told: Sequence[Told], waiting: int, at: datetime, rules: NotificationSettings
 ) -> bool:
     """Whether a person is told of it by itself; `told` covers the last hour.
 
@@ -167,7 +167,7 @@ def admitted(
 
 
 def digest_due(
-    held: Sequence[Notice], oldest: datetime, at: datetime, rules: NotificationRules
+    held: Sequence[Notice], oldest: datetime, at: datetime, rules: NotificationSettings
 ) -> bool:
     """Whether those of one kind held back since `oldest` are told in one piece now."""
     cooldown = timedelta(seconds=limit_of(held[0].kind, rules).cooldown_s)
@@ -196,7 +196,7 @@ def digest(held: Sequence[Notice]) -> Notice:
     return Notice(kind, is_critical, "digest", title, "\n".join(lines), {"sequences": sequences})
 
 
-def room(delivered: int, rules: NotificationRules) -> tuple[int, int]:
+def room(delivered: int, rules: NotificationSettings) -> tuple[int, int]:
     """How many more may go to people now, and how many of those may be ordinary.
 
     `delivered` went out in the last minute. A part is kept free for what is critical.

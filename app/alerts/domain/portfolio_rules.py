@@ -12,7 +12,7 @@ from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import LimitRule
 from app.market.domain.return_statistics import pair_applies
 
-Said = Callable[[MemberFacts], str]
+ChangeRequest = Callable[[MemberFacts], str]
 
 
 def _alone(one: MemberFacts) -> tuple[str, ...]:
@@ -28,7 +28,7 @@ class OfMembers:
     """A rule about each member: what decides it, and what is said; None is not known."""
 
     decides: Callable[[MemberFacts], float | bool | None]
-    said: Said
+    said: ChangeRequest
     about: Callable[[MemberFacts], tuple[str, ...]]
     is_state: bool
 
@@ -50,13 +50,13 @@ class OfMembers:
 
 def _state(
     holds: Callable[[MemberFacts], bool | None],
-    said: Said,
+    said: ChangeRequest,
     about: Callable[[MemberFacts], tuple[str, ...]] = _alone,
 ) -> OfMembers:
     return OfMembers(holds, said, about, is_state=True)
 
 
-def _number(value: Callable[[MemberFacts], float | None], said: Said) -> OfMembers:
+def _number(value: Callable[[MemberFacts], float | None], said: ChangeRequest) -> OfMembers:
     return OfMembers(value, said, _alone, is_state=False)
 
 

@@ -21,7 +21,7 @@ from app.alerts.services.monitor import unheard
 from app.alerts.services.notifier import Notifiers
 from app.alerts.services.outbox import Outbox
 from app.alerts.storage.notifications import NotificationRepository
-from app.configuration.domain.sections import NotificationRules
+from app.configuration.domain.sections import NotificationSettings
 from app.foundation.clock import SharedClock, agreed
 from app.foundation.errors import ServiceError
 from app.foundation.metrics import Metrics
@@ -53,7 +53,7 @@ class Courier:
     dice: Callable[[], float]
     notifiers: Notifiers
     metrics: Metrics
-    rules: Callable[[], NotificationRules] = NotificationRules
+    rules: Callable[[], NotificationSettings] = NotificationSettings
     rounded: Callable[[], Awaitable[None]] = unheard
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     shared: SharedClock | None = None  # None: this process is the only one

@@ -23,7 +23,7 @@ from app.alerts.domain.notifications import (
     notice_of,
 )
 from app.alerts.storage.notifications import NotificationRepository
-from app.configuration.domain.sections import NotificationRules
+from app.configuration.domain.sections import NotificationSettings
 from app.foundation.clock import SharedClock, agreed
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Clock
@@ -41,7 +41,7 @@ class Outbox:
     database: Database
     clock: Clock
     metrics: Metrics
-    rules: Callable[[], NotificationRules] = NotificationRules
+    rules: Callable[[], NotificationSettings] = NotificationSettings
     shared: SharedClock | None = None  # None: this process is the only one
 
     async def collect(self) -> tuple[Channel, ...]:
@@ -114,7 +114,7 @@ class _Desk:
         await self._digest(held if not notices else await log.held(self.channel.id), waiting, rules)
 
     async def _digest(
-        self, held: tuple[Delivery, ...] | list[Delivery], waiting: int, rules: NotificationRules
+        self, held: tuple[Delivery, ...] | list[Delivery], waiting: int, rules: NotificationSettings
     ) -> None:
         at, log = self.at, self.unit.get(NotificationRepository)
         for kind in NoticeKind:

@@ -1,21 +1,25 @@
-"""The settings as a JSON document: judged as a whole, with every fault named at once."""
+"""Settings as a JSON document: reads changes by the declared types and checks them together."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+from functools import cache
 from types import MappingProxyType
-from typing import Any, Final, cast
+from typing import Any, Final, get_args, get_origin
 
+from app.configuration.domain.fields import SettingInfo, info_of, setting_fields
 from app.configuration.domain.model import FULL_PERCENT, Configuration
-from app.configuration.domain.sections import Family, Policy
 from app.foundation.errors import Code, RefusedError
+
+MAX_NAME_LENGTH: Final = 64  # of a type or a source of signals
+PLACES: Final = 6  # decimals of an exact number
 
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """One thing wrong: where (dotted key), a stable word for what, and a sentence."""
+    """One invalid setting: its dotted path, a stable kind of error, and a sentence."""
 
     loc: str
     type: str
@@ -23,7 +27,7 @@ class Complaint:
 
 
 class ConfigurationRefusedError(RefusedError):
-    """The settings cannot be taken; `complaints` lists everything that is wrong at once."""
+    """Invalid settings; `complaints` lists every error at once."""
 
     def __init__(self, code: Code, complaints: tuple[Complaint, ...]) -> None:
         super().__init__(code, "; ".join(complaint.message for complaint in complaints))
@@ -31,205 +35,183 @@ class ConfigurationRefusedError(RefusedError):
 
 
 def validate(changes: Mapping[str, object], present: Configuration) -> Configuration:
-    """`present` with `changes` applied, one version higher, or every reason why not.
+    """`present` with `changes` applied, one version higher.
 
     `changes` is a JSON object in the shape of `as_document`; keys that are not named keep their
-    value. Raises ConfigurationRefusedError: validation_failed for keys, types and bounds,
-    constraints_infeasible where single values are right but cannot hold together.
+    value. Raises ConfigurationRefusedError with every error: validation_failed for keys, types and
+    bounds, constraints_infeasible where single values are valid but contradict each other.
     """
     complaints: list[Complaint] = []
     proposed: Configuration = _apply(changes, present, "", complaints)
     if complaints:
         raise ConfigurationRefusedError(Code.VALIDATION_FAILED, tuple(complaints))
-    judged = _together(proposed)
-    infeasible = tuple(one for one in judged if one.type == "infeasible")
-    if judged:
+    contradictions = _contradictions(proposed)
+    if contradictions:
+        infeasible = any(one.type == "infeasible" for one in contradictions)
         code = Code.CONSTRAINTS_INFEASIBLE if infeasible else Code.VALIDATION_FAILED
-        raise ConfigurationRefusedError(code, judged)
+        raise ConfigurationRefusedError(code, contradictions)
     return replace(proposed, version=present.version + 1)
 
 
-def _apply(changes: Mapping[str, object], present: Any, path: str, out: list[Complaint]) -> Any:
-    known = {one.name: one for one in fields(present) if one.name != "version"}
-    taken: dict[str, object] = {}
-    for key, value in changes.items():
-        loc = path + echoed_key(key)
-        if key not in known:
-            out.append(Complaint(loc, "unknown_key", f"{loc} is not a setting"))
-            continue
-        current = getattr(present, key)
-        if is_dataclass(current):
-            if isinstance(value, Mapping):
-                taken[key] = _apply(value, current, f"{loc}.", out)
-            else:
-                out.append(Complaint(loc, "object_type", f"{loc} must be an object"))
-            continue
-        if key in _BY_NAME:
-            taken[key] = _by_name(value, *_BY_NAME[key], loc, out)
-            continue
-        if key == "fixed_weights":
-            taken[key] = _fixed(value, loc, out)
-            continue
-        if isinstance(current, Mapping):
-            taken[key] = _weights(value, current, loc, out)
-            continue
-        taken[key] = _value(value, current, known[key].metadata, loc, out)
-    return replace(present, **taken)
-
-
 def echoed_key(key: str) -> str:
-    """The key if it could be one of ours; arbitrary text is never given back."""
+    """The key if it could be a setting; arbitrary text is never given back."""
     return key if len(key) <= 64 and key.isascii() and key.isidentifier() else "?"
 
 
-def _weights(
-    value: object, present: Mapping[Family, float], loc: str, out: list[Complaint]
-) -> Mapping[Family, float]:
-    if not isinstance(value, Mapping):
-        out.append(Complaint(loc, "object_type", f"{loc} must be an object"))
-        return present
-    weights = dict(present)
-    for key, weight in value.items():
-        inner = f"{loc}.{echoed_key(key)}"
-        if key not in set(Family):
-            out.append(Complaint(inner, "unknown_key", f"{inner} is not a family"))
-            continue
-        family = Family(key)
-        weights[family] = cast("float", _value(weight, present[family], _SHARE, inner, out))
-    return MappingProxyType(weights)
-
-
-def _by_name(
-    value: object, usual: Policy | bool | float, what: str, loc: str, out: list[Complaint]
-) -> Mapping[str, Any]:
-    """Values by a name that others give, as a whole: one that is not named has the usual one."""
-    if not isinstance(value, Mapping):
-        out.append(Complaint(loc, "object_type", f"{loc} must be an object"))
-        return MappingProxyType({})
-    found: dict[str, object] = {}
-    for name, one in value.items():
-        if not 0 < len(name) <= _LONGEST_NAME:
-            out.append(Complaint(f"{loc}.?", "unknown_key", f"{loc} must name {what}"))
-            continue
-        found[name] = _value(one, usual, _SHARE, f"{loc}.?", out)
-    return MappingProxyType(dict(sorted(found.items())))
-
-
-def _fixed(value: object, loc: str, out: list[Complaint]) -> Mapping[str, Decimal]:
-    """Weights by standard symbol, as a whole: a symbol that is not named has none."""
-    if not isinstance(value, Mapping):
-        out.append(Complaint(loc, "object_type", f"{loc} must be an object"))
-        return MappingProxyType({})
-    weights: dict[str, Decimal] = {}
-    for symbol, weight in value.items():
-        if not _SYMBOL.fullmatch(symbol):
-            message = f"{loc} must name standard symbols such as BTCUSDT"
-            out.append(Complaint(f"{loc}.?", "unknown_key", message))
-            continue
-        bounds = {"low": Decimal(0), "high": FULL_PERCENT}
-        inner = f"{loc}.{symbol}"
-        weights[symbol] = cast("Decimal", _value(weight, Decimal(0), bounds, inner, out))
-    return MappingProxyType(dict(sorted(weights.items())))
-
-
-def _value(
-    value: object, current: object, bounds: Mapping[str, Any], loc: str, out: list[Complaint]
-) -> object:
-    """`value` as the type of `current` within its bounds; `current` where it is refused."""
-    read = next((reader for kind, reader in _READERS if isinstance(current, kind)), _exact)
-    try:
-        return read(value, current, bounds)
-    except _RefusedValueError as e:
-        message = f"{loc} {e.message}"
-        out.append(Complaint(loc, e.type, message))
-        return current
-
-
-class _RefusedValueError(ValueError):
+class _InvalidValueError(ValueError):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.type = kind
         self.message = message
 
 
-def _choice(value: object, current: object, _bounds: Mapping[str, Any]) -> StrEnum:
-    kind = type(cast("StrEnum", current))
+def _apply(changes: Mapping[str, object], present: Any, path: str, out: list[Complaint]) -> Any:
+    """The section `present` with changes; errors are appended to `out`."""
+    section: type = type(present)
+    known = _fields_by_name(section)
+    values: dict[str, object] = {}
+    for key, value in changes.items():
+        loc = path + echoed_key(key)
+        if key not in known:
+            out.append(Complaint(loc, "unknown_key", f"{loc} is not a setting"))
+            continue
+        kind, info = known[key]
+        current = getattr(present, key)
+        if not is_dataclass(current) and get_origin(kind) is not Mapping:
+            values[key] = _value(value, kind, info, loc, out)
+        elif not isinstance(value, Mapping):
+            out.append(Complaint(loc, "object_type", f"{loc} must be an object"))
+        elif is_dataclass(current):
+            values[key] = _apply(value, current, f"{loc}.", out)
+        else:
+            values[key] = _map(value, current, kind, info, loc, out)
+    return replace(present, **values)
+
+
+@cache
+def _fields_by_name(section: type) -> Mapping[str, tuple[Any, SettingInfo]]:
+    return {one.name: (one.type, info_of(one)) for one in setting_fields(section)}
+
+
+def _map(
+    value: Mapping[str, object],
+    current: Mapping[str, object],
+    kind: Any,
+    info: SettingInfo,
+    loc: str,
+    out: list[Complaint],
+) -> Mapping[Any, object]:
+    """A map as a whole; only where the keys are an enumeration, missing keys keep their value."""
+    key_kind, value_kind = get_args(kind)
+    if issubclass(key_kind, StrEnum):
+        merged: dict[Any, object] = dict(current)
+        for key, inner in value.items():
+            place = f"{loc}.{echoed_key(key)}"
+            if key not in set(key_kind):
+                out.append(Complaint(place, "unknown_key", f"{place} is not a setting"))
+                continue
+            merged[key_kind(key)] = _value(inner, value_kind, info, place, out)
+        return MappingProxyType(merged)
+    values: dict[str, object] = {}
+    for key, inner in value.items():
+        if not _is_key(key, info):
+            example = " such as BTCUSDT" if info.keys == "symbols" else ""
+            message = f"{loc} must name {info.keys}{example}"
+            out.append(Complaint(f"{loc}.?", "unknown_key", message))
+            continue
+        place = f"{loc}.{key if info.keys == 'symbols' else '?'}"
+        values[key] = _value(inner, value_kind, info, place, out)
+    return MappingProxyType(dict(sorted(values.items())))
+
+
+def _is_key(key: str, info: SettingInfo) -> bool:
+    if info.keys == "symbols":
+        return _SYMBOL.fullmatch(key) is not None
+    return 0 < len(key) <= MAX_NAME_LENGTH
+
+
+def _value(value: object, kind: Any, info: SettingInfo, loc: str, out: list[Complaint]) -> object:
+    """`value` as an instance of `kind` within its bounds; None where it is invalid."""
+    read = next(reader for known, reader in _READERS if issubclass(get_origin(kind) or kind, known))
+    try:
+        return read(value, kind, info)
+    except _InvalidValueError as e:
+        out.append(Complaint(loc, e.type, f"{loc} {e.message}"))
+        return None
+
+
+def _choice(value: object, kind: Any, _info: SettingInfo) -> StrEnum:
     names = [one.value for one in kind]
     if value not in names:
-        raise _RefusedValueError("enum", f"must be one of {', '.join(names)}")
-    return kind(value)
+        raise _InvalidValueError("enum", f"must be one of {', '.join(names)}")
+    choice: StrEnum = kind(value)
+    return choice
 
 
-def _currencies(value: object, _current: object, _bounds: Mapping[str, Any]) -> tuple[str, ...]:
+def _currencies(value: object, _kind: Any, _info: SettingInfo) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not value:
-        raise _RefusedValueError("list_type", "must be a list of at least one currency")
+        raise _InvalidValueError("list_type", "must be a list of at least one currency")
     if not all(isinstance(one, str) and one.isascii() and one.isalnum() for one in value):
-        raise _RefusedValueError("string_type", "must hold names of currencies")
+        raise _InvalidValueError("string_type", "must hold names of currencies")
     return tuple(dict.fromkeys(one.upper() for one in value))
 
 
-def _flag(value: object, _current: object, _bounds: Mapping[str, Any]) -> bool:
+def _flag(value: object, _kind: Any, _info: SettingInfo) -> bool:
     if not isinstance(value, bool):
-        raise _RefusedValueError("bool_type", "must be true or false")
+        raise _InvalidValueError("bool_type", "must be true or false")
     return value
 
 
-def _exact(value: object, _current: object, bounds: Mapping[str, Any]) -> Decimal:
-    number = _number(value, bounds, (int, float, Decimal, str))
-    if number != number.quantize(Decimal("0.000001")):
-        raise _RefusedValueError("decimal_places", "has more than six decimals")
+def _exact(value: object, _kind: Any, info: SettingInfo) -> Decimal:
+    number = _number(value, info, (int, float, Decimal, str))
+    if number != round(number, PLACES):
+        raise _InvalidValueError("decimal_places", "has more than six decimals")
     return number
 
 
-def _whole(value: object, _current: object, bounds: Mapping[str, Any]) -> int:
-    number = _number(value, bounds, (int, float, Decimal))
+def _whole(value: object, _kind: Any, info: SettingInfo) -> int:
+    number = _number(value, info, (int, float, Decimal))
     if number != int(number):
-        raise _RefusedValueError("int_type", "must be a whole number")
+        raise _InvalidValueError("int_type", "must be a whole number")
     return int(number)
 
 
-def _real(value: object, _current: object, bounds: Mapping[str, Any]) -> float:
-    return float(_number(value, bounds, (int, float, Decimal)))
+def _real(value: object, _kind: Any, info: SettingInfo) -> float:
+    return float(_number(value, info, (int, float, Decimal)))
 
 
-def _number(value: object, bounds: Mapping[str, Any], kinds: tuple[type, ...]) -> Decimal:
-    """Bounds first: converting a number with a million digits would be an attack."""
+def _number(value: object, info: SettingInfo, kinds: tuple[type, ...]) -> Decimal:
+    """Bounds are checked first: converting a number with a million digits takes seconds."""
     if isinstance(value, bool) or not isinstance(value, kinds):
-        raise _RefusedValueError("number_type", "must be a number")
+        raise _InvalidValueError("number_type", "must be a number")
     try:
         number = Decimal(str(value))
     except InvalidOperation:
-        raise _RefusedValueError("number_type", "must be a number") from None
+        raise _InvalidValueError("number_type", "must be a number") from None
     if not number.is_finite():
-        raise _RefusedValueError("finite_number", "must be a finite number")
-    low, high = bounds["low"], bounds["high"]
-    if not low <= number <= high:
-        raise _RefusedValueError("out_of_range", f"must lie between {low} and {high}")
+        raise _InvalidValueError("finite_number", "must be a finite number")
+    if info.minimum is None or info.maximum is None:
+        return number
+    if not info.minimum <= number <= info.maximum:
+        raise _InvalidValueError(
+            "out_of_range", f"must lie between {info.minimum} and {info.maximum}"
+        )
     return number
 
 
 _SYMBOL: Final = re.compile(r"[A-Z0-9]{2,40}(-[A-Z0-9]{1,12})?", re.ASCII)
-# A signal says no more of its type or its source.
-_LONGEST_NAME: Final = 64
-_SHARE: Final = {"low": 0.0, "high": 1.0}
-_BY_NAME: Final[Mapping[str, tuple[Policy | bool | float, str]]] = MappingProxyType(
-    {
-        "policies": (Policy.PROPOSE, "types of signals"),
-        "sources": (True, "sources of signals"),
-        "factor_weights": (1.0, "factors"),
-    }
-)
-_READERS: Final = (
+_READERS: Final[tuple[tuple[type, Any], ...]] = (
     (StrEnum, _choice),
     (tuple, _currencies),
     (bool, _flag),  # before int, which a bool is as well
     (int, _whole),
     (float, _real),
+    (Decimal, _exact),
 )
 
 
-def _together(proposed: Configuration) -> tuple[Complaint, ...]:
-    """What is wrong although every single value is in range."""
+def _contradictions(proposed: Configuration) -> tuple[Complaint, ...]:
+    """Errors between settings whose single values are in range."""
     count = proposed.max_portfolio_symbols
     low, high = proposed.min_weight_percentage, proposed.max_weight_percentage
     total = sum(proposed.family_weights.values())
@@ -273,11 +255,9 @@ def _together(proposed: Configuration) -> tuple[Complaint, ...]:
 
 
 def as_document(configuration: Configuration) -> dict[str, Any]:
-    """JSON-able settings without the version; exact numbers as decimal text."""
+    """The settings as JSON values without the version; exact numbers as decimal text."""
     return {
-        one.name: _plain(getattr(configuration, one.name))
-        for one in fields(configuration)
-        if one.name != "version"
+        one.name: _plain(getattr(configuration, one.name)) for one in setting_fields(configuration)
     }
 
 
@@ -293,12 +273,12 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, StrEnum) else value
 
 
-# Settings that there were once: stored versions may name them.
+# Removed settings that stored versions may name.
 _RETIRED: Final = {"replacement": frozenset({"noise_runs"})}
 
 
 def from_document(document: Mapping[str, object], version: int) -> Configuration:
-    """The stored settings of `version`; keys born later take their default."""
+    """The stored settings of `version`; keys that it does not have take their default."""
     present = {
         name: {key: one for key, one in value.items() if key not in _RETIRED.get(name, ())}
         if isinstance(value, Mapping)

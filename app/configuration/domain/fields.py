@@ -1,15 +1,84 @@
-"""One business setting as a dataclass field: its default and the bounds of its values."""
+"""Declares a business setting once, as a dataclass field, and lists what is declared."""
 
-from dataclasses import field
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
+
+Number = int | float | Decimal
+MONEY: Final = "quote currency"  # unit of an amount
+_KEY: Final = "setting"
 
 
-def setting(default: Any, low: Any = None, high: Any = None) -> Any:
-    """A dataclass field: default and the closed interval in which a value may lie."""
-    return field(default=default, metadata={"low": low, "high": high})
+@dataclass(frozen=True, slots=True)
+class SettingInfo:
+    """Declaration of one setting beside its type and default.
+
+    `minimum` and `maximum` are the closed interval of a number, or of each number of a map.
+    `keys` says what the keys of a map name.
+    """
+
+    description: str
+    minimum: Number | None = None
+    maximum: Number | None = None
+    unit: str = ""
+    keys: str = ""
 
 
-def between(low: str, high: str) -> dict[str, Decimal]:
-    """The metadata of a Decimal setting: the closed interval in which it may lie."""
-    return {"low": Decimal(low), "high": Decimal(high)}
+@dataclass(frozen=True, slots=True)
+class SettingEntry:
+    """One setting with its dotted path in the document."""
+
+    path: str
+    type: Any
+    default: Any
+    info: SettingInfo
+
+
+def setting(
+    default: Any,
+    description: str,
+    minimum: Number | None = None,
+    maximum: Number | None = None,
+    *,
+    unit: str = "",
+    keys: str = "",
+) -> Any:
+    """A dataclass field; a callable default makes the value of each new instance."""
+    info = SettingInfo(description, minimum, maximum, unit, keys)
+    if callable(default):
+        return field(default_factory=default, metadata={_KEY: info})
+    return field(default=default, metadata={_KEY: info})
+
+
+def info_of(declared: "Field[Any]") -> SettingInfo:
+    """The declaration of a field made by `setting`. Raises KeyError for any other field."""
+    info: SettingInfo = declared.metadata[_KEY]
+    return info
+
+
+def is_section(kind: Any) -> bool:
+    """Whether a type is a group of settings."""
+    return isinstance(kind, type) and is_dataclass(kind)
+
+
+def setting_fields(section: Any) -> "tuple[Field[Any], ...]":
+    """The settings and groups of a section (a class or an instance), in their order."""
+    return tuple(one for one in fields(section) if one.name != "version")
+
+
+def default_of(declared: "Field[Any]") -> Any:
+    """The default of a field, new for each call where a factory makes it."""
+    if declared.default_factory is not MISSING:
+        return declared.default_factory()
+    return declared.default
+
+
+def entries(section: Any, prefix: str = "") -> Iterator[SettingEntry]:
+    """Every setting of an instance and of its groups; the defaults are the instance's values."""
+    for declared in setting_fields(section):
+        value, path = getattr(section, declared.name), prefix + declared.name
+        if is_dataclass(value):
+            yield from entries(value, f"{path}.")
+        else:
+            yield SettingEntry(path, declared.type, value, info_of(declared))

@@ -1,25 +1,26 @@
 """Business settings of one version, with their defaults and bounds; decisions name the version."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from app.configuration.domain.fields import between, setting
+from app.configuration.domain.fields import MONEY, setting
 from app.configuration.domain.sections import (
     AlertSettings,
+    AutomationSettings,
     Family,
-    FeedRules,
-    NotificationRules,
-    Policies,
-    QualityRules,
-    RetentionRules,
-    ScoringRules,
-    SignalRules,
-    SizingRules,
+    FeedSettings,
+    NotificationSettings,
+    QualitySettings,
+    RetentionSettings,
+    ScoringSettings,
+    SignalSettings,
+    SizingSettings,
     Source,
+    empty_map,
 )
 
 FULL_PERCENT: Final = Decimal(100)
@@ -28,7 +29,7 @@ _DAY_S: Final = 86_400
 
 
 class WeightingMethod(StrEnum):
-    """How the members' shares are found before the bounds are applied."""
+    """Method that gives the members' shares before the bounds are applied."""
 
     SCORE_TILTED = "score_tilted"
     INVERSE_VOLATILITY = "inverse_volatility"
@@ -39,62 +40,126 @@ class WeightingMethod(StrEnum):
 
 
 class CorrelationBasis(StrEnum):
-    """What is correlated: returns after removing the market factor, or returns as they are."""
+    """Returns that are correlated: without the market factor, or as they are."""
 
     RESIDUAL = "residual"
     RAW = "raw"
 
 
 @dataclass(frozen=True, slots=True)
-class CorrelationRules:
+class CorrelationSettings:
     """Correlation of members, measured on daily returns."""
 
-    limit: float = setting(0.7, 0.0, 1.0)  # above it an addition is refused
-    alert: float = setting(0.8, 0.0, 1.0)
-    days: int = setting(30, 2, 365)  # window of the alert
-    addition_days: int = setting(90, 2, 365)  # window of the limit
-    min_common: int = setting(30, 3, 365)  # fewer common returns: unknown
-    basis: CorrelationBasis = CorrelationBasis.RESIDUAL
+    limit: float = setting(0.7, "Correlation above which an addition is refused.", 0.0, 1.0)
+    alert: float = setting(0.8, "Correlation of two members above which an alert opens.", 0.0, 1.0)
+    days: int = setting(30, "Window of the alert.", 2, 365, unit="days")
+    addition_days: int = setting(90, "Window of the limit.", 2, 365, unit="days")
+    min_common: int = setting(
+        30, "Number of common returns below which a correlation is unknown.", 3, 365
+    )
+    basis: CorrelationBasis = setting(CorrelationBasis.RESIDUAL, "Returns that are correlated.")
 
 
 @dataclass(frozen=True, slots=True)
-class ReplacementRules:
-    """When a weak member gives way: its rival must be better by more than noise and cost."""
+class ReplacementSettings:
+    """Replacement of a weak member by a candidate that is better by more than noise and cost."""
 
-    # k, of the noise of both z: on real candles the median threshold is .56
-    # (benchmarks.replacement_threshold).
-    noise_multiple: float = setting(1.45, 0.0, 10.0)
-    noise_default: float = setting(0.0, 0.0, 10.0)  # z, where noise is not known yet; 0: none
-    return_per_z: float = setting(4.0, 0.01, 1_000.0)  # b, basis points a day
-    horizon_days: float = setting(28.0, 0.1, 365.0)  # H, over which a swap must pay
-    confirmations: int = setting(3, 1, 100)  # m, consecutive evaluations on distinct boards
-    confirmation_interval: int = setting(28_800, 0, 30 * _DAY_S)  # seconds between two counted ones
-    minimum_holding: int = setting(7 * _DAY_S, 0, 365 * _DAY_S)  # seconds
-    cooling_off: int = setting(_DAY_S, 0, 365 * _DAY_S)  # seconds after any swap
-    max_pause: int = setting(_DAY_S, 0, 365 * _DAY_S)  # seconds that a contract may be paused
-    min_confidence: float = setting(0.6, 0.0, 1.0)  # of the rival's score
-    max_per_cycle: int = setting(2, 0, 100)
-    max_per_sector: int = setting(4, 1, 100)  # nobody comes in beyond it
-    # What a leg of a swap is worth, in quote currency: so much sweeps the book. The default is the
-    # largest position (20 %) of an account of 10 000; 0 leaves the impact out.
-    impact_value: float = setting(2_000.0, 0.0, 1_000_000_000.0)
-    count_funding: bool = setting(default=True)  # the rival's dearer funding is a cost as well
-    auto_forced: bool = setting(default=True)  # members that cannot be traded any more
-    auto_discretionary: bool = setting(default=False)  # confirmed improvements
+    # On real candles the median threshold is .56 with this k (benchmarks.replacement_threshold).
+    noise_multiple: float = setting(
+        1.45, "Factor k of the noise of both scores in the threshold.", 0.0, 10.0
+    )
+    noise_default: float = setting(
+        0.0, "Noise of a score where it is not known yet; 0: none.", 0.0, 10.0, unit="z"
+    )
+    return_per_z: float = setting(
+        4.0, "Expected daily return per unit of composite z.", 0.01, 1_000.0, unit="bp"
+    )
+    horizon_days: float = setting(
+        28.0, "Time over which a replacement must pay.", 0.1, 365.0, unit="days"
+    )
+    confirmations: int = setting(
+        3, "Number of consecutive evaluations on distinct boards that confirm.", 1, 100
+    )
+    confirmation_interval: int = setting(
+        28_800, "Shortest time between two evaluations that count.", 0, 30 * _DAY_S, unit="s"
+    )
+    minimum_holding: int = setting(
+        7 * _DAY_S, "Shortest time that a member is held.", 0, 365 * _DAY_S, unit="s"
+    )
+    cooling_off: int = setting(
+        _DAY_S, "Time without replacements after one.", 0, 365 * _DAY_S, unit="s"
+    )
+    max_pause: int = setting(
+        _DAY_S,
+        "Time after which a member whose contract is Paused or CancelOnly is replaced; until then"
+        " it keeps its weight.",
+        0,
+        365 * _DAY_S,
+        unit="s",
+    )
+    min_confidence: float = setting(0.6, "Smallest confidence of the candidate's score.", 0.0, 1.0)
+    max_per_cycle: int = setting(2, "Largest number of replacements in one evaluation.", 0, 100)
+    max_per_sector: int = setting(
+        4, "Number of members of a sector beyond which no candidate enters.", 1, 100
+    )
+    # The default is the largest position (20 %) of an account of 10 000.
+    impact_value: float = setting(
+        2_000.0,
+        "Value of one leg of a replacement whose price impact is a cost; 0: half the spread alone.",
+        0.0,
+        1_000_000_000.0,
+        unit=MONEY,
+    )
+    count_funding: bool = setting(
+        default=True,
+        description="Whether dearer funding over the horizon is a cost; without known funding no"
+        " replacement takes place.",
+    )
+    auto_forced: bool = setting(
+        default=True,
+        description="Whether members that cannot be traded any more are replaced at once.",
+    )
+    auto_discretionary: bool = setting(
+        default=False, description="Whether confirmed improvements are executed at once."
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class RebalancingRules:
-    """How targets are made and when weights go there, besides drift and interval."""
+class RebalancingSettings:
+    """Target weights, and reasons to rebalance besides drift and interval."""
 
-    method: WeightingMethod = WeightingMethod.SCORE_TILTED
-    fixed_weights: Mapping[str, Decimal] = field(default_factory=lambda: MappingProxyType({}))
-    # How far prices may carry a weight beyond its bounds before that alone is a reason, in pp:
-    # a member whose target is the maximum would else be traded at every tick.
-    bound_tolerance: Decimal = field(default=Decimal("0.5"), metadata=between("0", "100"))
-    volatility_target: float = setting(0.0, 0.0, 10.0)  # annualised fraction; 0: none
-    band_by_cost: bool = setting(default=False)  # a dearer symbol may drift further
-    risk_aversion: float = setting(3.0, 0.1, 100.0)  # of the band by cost
+    method: WeightingMethod = setting(WeightingMethod.SCORE_TILTED, "Weighting method.")
+    fixed_weights: Mapping[str, Decimal] = setting(
+        empty_map,
+        "Weights of the method `fixed` by symbol; an unnamed symbol has none.",
+        0,
+        100,
+        unit="%",
+        keys="symbols",
+    )
+    # Without it a member whose target is the maximum would be traded at every tick.
+    bound_tolerance: Decimal = setting(
+        Decimal("0.5"),
+        "Distance beyond its bounds at which a weight alone is a reason to rebalance.",
+        0,
+        100,
+        unit="pp",
+    )
+    volatility_target: float = setting(
+        0.0,
+        "Largest annualised volatility, reached by lower weights and more cash; 0: none.",
+        0.0,
+        10.0,
+        unit="fraction",
+    )
+    band_by_cost: bool = setting(
+        default=False,
+        description="Whether the no-trade band widens with trading cost; drift then moves only the"
+        " members outside their band and as few others as add up.",
+    )
+    risk_aversion: float = setting(
+        3.0, "Risk aversion g of that band: (1.5/g w^2 (1-w)^2 cost)^(1/3).", 0.1, 100.0
+    )
 
     @property
     def bound_tolerance_u(self) -> int:
@@ -106,37 +171,45 @@ class RebalancingRules:
 
 
 @dataclass(frozen=True, slots=True)
-class EligibilityFloors:
-    """What a contract must offer before it is scored."""
+class EligibilitySettings:
+    """Requirements that a contract must meet before it is scored."""
 
-    min_turnover: Decimal = field(
-        default=Decimal(5000000), metadata=between("0", "1000000000000")
-    )  # quote/day
-    min_daily_bars: int = setting(90, 2, 1_000)
-    quotes: tuple[str, ...] = ("USDT",)
+    min_turnover: Decimal = setting(
+        Decimal(5000000),
+        "Smallest turnover of a day.",
+        0,
+        1_000_000_000_000,
+        unit=MONEY,
+    )
+    min_daily_bars: int = setting(90, "Smallest number of daily candles.", 2, 1_000)
+    quotes: tuple[str, ...] = setting(("USDT",), "Quote currencies of scored contracts.")
+
+
+def _interval(default_s: int, description: str, low: int = 1, high: int = _DAY_S) -> int:
+    interval: int = setting(default_s, description, low, high, unit="s")
+    return interval
 
 
 @dataclass(frozen=True, slots=True)
-class Cadences:
-    """Seconds between two runs of each background activity."""
+class IntervalSettings:
+    """Interval between two runs of each background activity."""
 
-    market: int = setting(60, 1, _DAY_S)
-    books: int = setting(300, 1, _DAY_S)
-    funding: int = setting(3_600, 1, _DAY_S)
-    hourly_candles: int = setting(3_600, 1, _DAY_S)
-    daily_candles: int = setting(_DAY_S, 1, 7 * _DAY_S)
-    scoring: int = setting(300, 1, _DAY_S)
-    rebalance_check: int = setting(3_600, 1, _DAY_S)
-    replacement_check: int = setting(3_600, 1, _DAY_S)
-    alerts: int = setting(60, 1, _DAY_S)
-    performance_marks: int = setting(3_600, 1, _DAY_S)
-    # Candles are asked for so soon after their bar has closed; until then asking costs nothing.
-    candles_look: int = setting(30, 1, _DAY_S)
-    books_step: int = setting(15, 1, _DAY_S)  # a rotation through all books is cut into these
-    retention: int = setting(3_600, 60, 7 * _DAY_S)  # what has outlived its promise is dropped
-    signals: int = setting(2, 1, _DAY_S)  # those that could not be judged as they came
-    signal_sources: int = setting(15, 1, _DAY_S)  # our own are asked so soon after a new board
-    signal_outcomes: int = setting(600, 1, _DAY_S)  # what came of them; prices are hourly
+    market: int = _interval(60, "Poll of contracts and tickers.")
+    books: int = _interval(300, "Poll of all order books.")
+    funding: int = _interval(3_600, "Poll of funding rates.")
+    hourly_candles: int = _interval(3_600, "Poll of hourly candles.")
+    daily_candles: int = _interval(_DAY_S, "Poll of daily candles.", 1, 7 * _DAY_S)
+    scoring: int = _interval(300, "Scoring of all contracts.")
+    rebalance_check: int = _interval(3_600, "Evaluation of a rebalance.")
+    replacement_check: int = _interval(3_600, "Evaluation of replacements.")
+    alerts: int = _interval(60, "Evaluation of alert rules.")
+    performance_marks: int = _interval(3_600, "Valuation snapshots of the portfolio.")
+    candles_look: int = _interval(30, "Delay after the close of a candle before it is polled.")
+    books_step: int = _interval(15, "Batches into which the poll of all order books is divided.")
+    retention: int = _interval(3_600, "Deletion of expired records.", 60, 7 * _DAY_S)
+    signals: int = _interval(2, "Evaluation of signals that could not be evaluated on arrival.")
+    signal_sources: int = _interval(15, "Check of built-in sources for a new board.")
+    signal_outcomes: int = _interval(600, "Measurement of signal outcomes from hourly prices.")
 
     @property
     def candles_tick(self) -> int:
@@ -165,43 +238,77 @@ def _default_family_weights() -> Mapping[Family, float]:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Every business setting of one version; defaults are version 1."""
+    """Every business setting of one version; the defaults are version 1."""
 
     version: int = 1
-    max_portfolio_symbols: int = setting(10, 1, 100)
-    min_weight_percentage: Decimal = field(default=Decimal(5), metadata=between("0", "100"))
-    max_weight_percentage: Decimal = field(default=Decimal(20), metadata=between("0.000001", "100"))
-    family_weights: Mapping[Family, float] = field(default_factory=_default_family_weights)
-    enter_score: float = setting(0.60, 0.0, 1.0)  # a member is traded from here up ...
-    leave_score: float = setting(0.55, 0.0, 1.0)  # ... until it falls below this
-    score_tilt: float = setting(0.5, 0.0, 5.0)  # kappa of the weights
-    rebalance_threshold: Decimal = field(
-        default=Decimal(1), metadata=between("0", "100")
-    )  # pp, strict
-    rebalance_interval: int = setting(_DAY_S, 60, 365 * _DAY_S)  # seconds
-    # The threshold once the interval has passed.
-    rebalance_interval_threshold: Decimal = field(
-        default=Decimal("0.5"), metadata=between("0", "100")
-    )  # pp, strict
-    # Seconds from one rebalance to the next one that nothing but drift calls for.
-    rebalance_min_spacing: int = setting(3_600, 0, 30 * _DAY_S)
-    replacement_candidates: int = setting(2, 0, 100)
-    liquidity_share: float = setting(0.01, 0.000001, 1.0)  # of 24 h turnover, per position
-    age_limit_cadences: float = setting(3.0, 1.0, 100.0)  # age limit and half-life of a source
-    correlation: CorrelationRules = CorrelationRules()
-    eligibility: EligibilityFloors = EligibilityFloors()
-    cadences: Cadences = Cadences()
-    alerts: AlertSettings = field(default=AlertSettings())
-    replacement: ReplacementRules = ReplacementRules()
-    rebalancing: RebalancingRules = RebalancingRules()
-    policy: Policies = field(default_factory=Policies)
-    sizing: SizingRules = field(default_factory=SizingRules)
-    notifications: NotificationRules = field(default_factory=NotificationRules)
-    retention: RetentionRules = field(default_factory=RetentionRules)
-    quality: QualityRules = field(default_factory=QualityRules)
-    signals: SignalRules = field(default_factory=SignalRules)
-    feed: FeedRules = field(default_factory=FeedRules)
-    scoring: ScoringRules = field(default_factory=ScoringRules)
+    max_portfolio_symbols: int = setting(10, "Largest number of members.", 1, 100)
+    min_weight_percentage: Decimal = setting(
+        Decimal(5), "Smallest weight of a member.", 0, 100, unit="%"
+    )
+    max_weight_percentage: Decimal = setting(
+        Decimal(20), "Largest weight of a member.", Decimal("0.000001"), 100, unit="%"
+    )
+    family_weights: Mapping[Family, float] = setting(
+        _default_family_weights,
+        "Share of the composite score by family; together 1.",
+        0.0,
+        1.0,
+        unit="fraction",
+    )
+    enter_score: float = setting(0.60, "Score from which a symbol starts to be traded.", 0.0, 1.0)
+    leave_score: float = setting(
+        0.55, "Score below which a traded symbol stops being traded.", 0.0, 1.0
+    )
+    score_tilt: float = setting(
+        0.5, "Strength kappa of the tilt of weights towards higher scores.", 0.0, 5.0
+    )
+    rebalance_threshold: Decimal = setting(
+        Decimal(1), "Drift of a weight above which the portfolio rebalances.", 0, 100, unit="pp"
+    )
+    rebalance_interval: int = setting(
+        _DAY_S,
+        "Time since the last rebalance after which the lower threshold applies.",
+        60,
+        365 * _DAY_S,
+        unit="s",
+    )
+    rebalance_interval_threshold: Decimal = setting(
+        Decimal("0.5"), "Drift threshold once the interval has passed.", 0, 100, unit="pp"
+    )
+    rebalance_min_spacing: int = setting(
+        3_600,
+        "Shortest time between two rebalances caused by drift alone.",
+        0,
+        30 * _DAY_S,
+        unit="s",
+    )
+    replacement_candidates: int = setting(
+        2, "Number of weakest members that are replacement candidates.", 0, 100
+    )
+    liquidity_share: float = setting(
+        0.01, "Largest position as a share of 24 h turnover.", 0.000001, 1.0, unit="fraction"
+    )
+    age_limit_cadences: float = setting(
+        3.0, "Age limit and half-life of each source, in its intervals.", 1.0, 100.0
+    )
+    correlation: CorrelationSettings = setting(CorrelationSettings(), "Correlation limits.")
+    eligibility: EligibilitySettings = setting(EligibilitySettings(), "Eligibility of contracts.")
+    cadences: IntervalSettings = setting(IntervalSettings(), "Intervals of background activities.")
+    alerts: AlertSettings = setting(AlertSettings(), "Alert thresholds and rules.")
+    replacement: ReplacementSettings = setting(ReplacementSettings(), "Replacement of members.")
+    rebalancing: RebalancingSettings = setting(
+        RebalancingSettings, "Target weights and rebalancing."
+    )
+    policy: AutomationSettings = setting(AutomationSettings(), "Automation of scheduled decisions.")
+    sizing: SizingSettings = setting(SizingSettings(), "Position sizing.")
+    notifications: NotificationSettings = setting(
+        NotificationSettings(), "Limits of notifications."
+    )
+    retention: RetentionSettings = setting(RetentionSettings(), "Retention of records.")
+    quality: QualitySettings = setting(QualitySettings(), "Plausibility of market data.")
+    signals: SignalSettings = setting(SignalSettings, "Signals.")
+    feed: FeedSettings = setting(FeedSettings(), "Streaming feed.")
+    scoring: ScoringSettings = setting(ScoringSettings, "Scoring.")
 
     @property
     def min_weight_u(self) -> int:
@@ -252,7 +359,7 @@ class Configuration:
         )
 
 
-def _told_s(rules: FeedRules, source: Source) -> int | None:
+def _told_s(rules: FeedSettings, source: Source) -> int | None:
     """None for what is asked for in either mode."""
     return {
         Source.CONTRACTS: rules.contracts,
@@ -261,7 +368,7 @@ def _told_s(rules: FeedRules, source: Source) -> int | None:
     }.get(source)
 
 
-def _cadence_s(cadences: Cadences, source: Source) -> int:
+def _cadence_s(cadences: IntervalSettings, source: Source) -> int:
     return {
         Source.CONTRACTS: cadences.market,
         Source.TICKERS: cadences.market,

@@ -1,37 +1,49 @@
 """Sections of the business settings: alerts, feed, quality, signals, sizing, automation."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
-from app.configuration.domain.fields import between, setting
+from app.configuration.domain.fields import MONEY, setting
 
 _DAY_S: Final = 86_400
+_FRACTION: Final = "fraction"
 
 
-class Policy(StrEnum):
-    OBSERVE = "observe"  # only write down what would be done
+def empty_map() -> Mapping[str, Any]:
+    """Default of a setting whose keys are names that others give."""
+    return MappingProxyType({})
+
+
+class AutomationMode(StrEnum):
+    """How far the service acts by itself."""
+
+    OBSERVE = "observe"  # record the decision only
     PROPOSE = "propose"  # wait for an approval
-    AUTO = "auto"  # do it
+    AUTO = "auto"  # carry the decision out
 
 
 @dataclass(frozen=True, slots=True)
-class Policies:
-    """What the schedule may do; a request of an operator is carried out in any case.
+class AutomationSettings:
+    """Automation of scheduled decisions; a request of an operator is carried out in any case."""
 
-    `replacement` is for the swaps that `replacement.auto_forced` and
-    `replacement.auto_discretionary` do not let happen by themselves.
-    """
-
-    rebalance: Policy = Policy.AUTO
-    replacement: Policy = Policy.PROPOSE
-    expires_after: int = setting(_DAY_S, 60, 30 * _DAY_S)  # seconds that a proposal is open
+    rebalance: AutomationMode = setting(AutomationMode.AUTO, "Automation of scheduled rebalances.")
+    replacement: AutomationMode = setting(
+        AutomationMode.PROPOSE,
+        "Automation of replacements that `replacement.auto_forced` and"
+        " `replacement.auto_discretionary` do not execute.",
+    )
+    expires_after: int = setting(
+        _DAY_S, "Time that a proposal stays open.", 60, 30 * _DAY_S, unit="s"
+    )
 
 
 class Severity(StrEnum):
+    """Urgency of an alert."""
+
     INFO = "info"
     WARNING = "warning"
     CRITICAL = "critical"
@@ -39,236 +51,481 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StateRule:
-    """A rule about a state: it holds or it does not.
+    """Alert rule about a state that holds or does not hold."""
 
-    What holds for `duration_s` becomes an alert; what ended less than `cooldown_s` ago waits.
-    """
-
-    enabled: bool = setting(default=True)
-    severity: Severity = Severity.WARNING
-    duration_s: int = setting(0, 0, _DAY_S)
-    cooldown_s: int = setting(0, 0, 7 * _DAY_S)
+    enabled: bool = setting(default=True, description="Whether the rule is evaluated.")
+    severity: Severity = setting(Severity.WARNING, "Severity of its alerts.")
+    duration_s: int = setting(
+        0, "Time that the condition must hold before an alert opens.", 0, _DAY_S, unit="s"
+    )
+    cooldown_s: int = setting(
+        0, "Time after the end of an alert in which it does not reopen.", 0, 7 * _DAY_S, unit="s"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class MarginRule(StateRule):
-    """A rule about a number whose limit is another setting.
+    """Alert rule about a number whose limit is another setting."""
 
-    An alert ends only where the number is back by `clear_margin` beyond the limit.
-    """
-
-    clear_margin: float = setting(0.0, 0.0, 1_000_000.0)
+    clear_margin: float = setting(
+        0.0, "Distance from the limit at which an alert ends.", 0.0, 1_000_000.0
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class LimitRule(MarginRule):
-    """A rule about a number with a limit of its own."""
+    """Alert rule about a number with a limit of its own."""
 
-    limit: float = setting(0.0, -1_000_000.0, 1_000_000.0)
+    limit: float = setting(
+        0.0, "Value beyond which the condition holds.", -1_000_000.0, 1_000_000.0
+    )
 
 
-_CALM_S: Final = 600  # a number that plays around its limit is news once in so long
+_COOLDOWN_S: Final = 600  # a number that oscillates around its limit alerts once in this time
 _CRITICAL: Final = StateRule(severity=Severity.CRITICAL)
 _WARNING: Final = StateRule()
 
 
 @dataclass(frozen=True, slots=True)
 class AlertRules:
-    """Every rule by its name; the order is that of GET /alerts/rules."""
+    """Alert rules by name, in the order of GET /alerts/rules."""
 
-    # of the portfolio
-    not_tradeable: StateRule = _CRITICAL
-    low_score: MarginRule = MarginRule(cooldown_s=_CALM_S, clear_margin=0.02)
-    high_correlation: MarginRule = MarginRule(cooldown_s=_CALM_S, clear_margin=0.03)
-    high_raw_correlation: LimitRule = LimitRule(cooldown_s=_CALM_S, limit=0.9, clear_margin=0.02)
-    poor_performance: MarginRule = MarginRule(cooldown_s=_CALM_S, clear_margin=0.02)
-    support_lost: StateRule = _CRITICAL
-    quarantined: StateRule = _WARNING
-    delisting_announced: StateRule = _CRITICAL
-    score_dropped: LimitRule = LimitRule(cooldown_s=_CALM_S, limit=0.15, clear_margin=0.05)
-    drawdown: LimitRule = LimitRule(cooldown_s=_CALM_S, limit=0.25, clear_margin=0.02)
-    weight_out_of_bounds: LimitRule = LimitRule(cooldown_s=_CALM_S, limit=0.5, clear_margin=0.1)
-    portfolio_below_size: LimitRule = LimitRule(severity=Severity.INFO, limit=3.0)
-    sector_concentration: LimitRule = LimitRule(cooldown_s=_CALM_S, limit=0.6, clear_margin=0.05)
-    var_above_limit: LimitRule = LimitRule(cooldown_s=_CALM_S, limit=0.1, clear_margin=0.01)
-    funding_extreme: LimitRule = LimitRule(cooldown_s=_CALM_S, limit=0.001, clear_margin=0.0002)
-    price_anomaly: LimitRule = LimitRule(cooldown_s=_CALM_S, limit=6.0, clear_margin=1.0)
-    replacement_recommended: StateRule = StateRule(severity=Severity.INFO)
-    rebalance_done: LimitRule = LimitRule(severity=Severity.INFO, limit=900.0)  # seconds shown
-    # of the service and its exchange
-    exchange_banned: StateRule = _CRITICAL
-    exchange_disconnected: StateRule = _WARNING
-    redirect_refused: StateRule = _CRITICAL
-    universe_anomaly: StateRule = _WARNING
-    schema_drift: StateRule = _WARNING
-    unknown_contract_status: StateRule = _WARNING
-    data_stale: StateRule = _WARNING
-    clock_offset: LimitRule = LimitRule(limit=1.0, clear_margin=0.2)  # seconds
-    job_late: LimitRule = LimitRule(limit=3.0)  # intervals
-    job_failing: LimitRule = LimitRule(limit=2.0)  # failures in a row
-    config_drift: StateRule = StateRule(duration_s=30)  # a rolling restart takes its time
-    recovered: LimitRule = LimitRule(severity=Severity.INFO, limit=900.0)  # seconds shown
+    # portfolio
+    not_tradeable: StateRule = setting(_CRITICAL, "A member is not tradeable.")
+    low_score: MarginRule = setting(
+        MarginRule(cooldown_s=_COOLDOWN_S, clear_margin=0.02),
+        "The score of a member is below `alerts.low_score`.",
+    )
+    high_correlation: MarginRule = setting(
+        MarginRule(cooldown_s=_COOLDOWN_S, clear_margin=0.03),
+        "The correlation of two members exceeds `correlation.alert`.",
+    )
+    high_raw_correlation: LimitRule = setting(
+        LimitRule(cooldown_s=_COOLDOWN_S, limit=0.9, clear_margin=0.02),
+        "The correlation of the raw returns of two members exceeds the limit.",
+    )
+    poor_performance: MarginRule = setting(
+        MarginRule(cooldown_s=_COOLDOWN_S, clear_margin=0.02),
+        "The return of a member is below `alerts.poor_performance`.",
+    )
+    support_lost: StateRule = setting(_CRITICAL, "KuCoin no longer lists the contract of a member.")
+    quarantined: StateRule = setting(_WARNING, "The prices of a member are quarantined.")
+    delisting_announced: StateRule = setting(
+        _CRITICAL, "KuCoin has announced the delisting of a member."
+    )
+    score_dropped: LimitRule = setting(
+        LimitRule(cooldown_s=_COOLDOWN_S, limit=0.15, clear_margin=0.05),
+        "The score of a member fell by more than the limit over `alerts.score_drop_runs` boards.",
+    )
+    drawdown: LimitRule = setting(
+        LimitRule(cooldown_s=_COOLDOWN_S, limit=0.25, clear_margin=0.02),
+        "The drawdown of a member since inclusion exceeds the limit (a fraction).",
+    )
+    weight_out_of_bounds: LimitRule = setting(
+        LimitRule(cooldown_s=_COOLDOWN_S, limit=0.5, clear_margin=0.1),
+        "A weight is outside its bounds by more than the limit (percentage points).",
+    )
+    portfolio_below_size: LimitRule = setting(
+        LimitRule(severity=Severity.INFO, limit=3.0),
+        "The portfolio has fewer members than the limit.",
+    )
+    sector_concentration: LimitRule = setting(
+        LimitRule(cooldown_s=_COOLDOWN_S, limit=0.6, clear_margin=0.05),
+        "The weight of one sector exceeds the limit (a fraction).",
+    )
+    var_above_limit: LimitRule = setting(
+        LimitRule(cooldown_s=_COOLDOWN_S, limit=0.1, clear_margin=0.01),
+        "The value at risk of the portfolio exceeds the limit (a fraction of equity).",
+    )
+    funding_extreme: LimitRule = setting(
+        LimitRule(cooldown_s=_COOLDOWN_S, limit=0.001, clear_margin=0.0002),
+        "The funding rate of a member exceeds the limit in either direction.",
+    )
+    price_anomaly: LimitRule = setting(
+        LimitRule(cooldown_s=_COOLDOWN_S, limit=6.0, clear_margin=1.0),
+        "The price of a member moved by more standard deviations than the limit.",
+    )
+    replacement_recommended: StateRule = setting(
+        StateRule(severity=Severity.INFO), "A replacement is recommended."
+    )
+    rebalance_done: LimitRule = setting(
+        LimitRule(severity=Severity.INFO, limit=900.0),
+        "A rebalance was executed; the alert stays open for the limit (seconds).",
+    )
+    # service and exchange
+    exchange_banned: StateRule = setting(_CRITICAL, "KuCoin has banned the address of the service.")
+    exchange_disconnected: StateRule = setting(_WARNING, "KuCoin does not answer.")
+    redirect_refused: StateRule = setting(_CRITICAL, "KuCoin redirected a request; it was refused.")
+    universe_anomaly: StateRule = setting(
+        _WARNING, "The list of contracts changed more than is plausible."
+    )
+    schema_drift: StateRule = setting(_WARNING, "KuCoin answered in an unknown format.")
+    unknown_contract_status: StateRule = setting(_WARNING, "A contract has an unknown status.")
+    data_stale: StateRule = setting(_WARNING, "Market data are older than their age limit.")
+    clock_offset: LimitRule = setting(
+        LimitRule(limit=1.0, clear_margin=0.2),
+        "The clocks of service and exchange differ by more than the limit (seconds).",
+    )
+    job_late: LimitRule = setting(
+        LimitRule(limit=3.0), "A scheduled job is late by more intervals than the limit."
+    )
+    job_failing: LimitRule = setting(
+        LimitRule(limit=2.0), "A scheduled job failed more often in a row than the limit."
+    )
+    config_drift: StateRule = setting(  # a rolling restart takes its time
+        StateRule(duration_s=30), "Processes run with different environment settings."
+    )
+    recovered: LimitRule = setting(
+        LimitRule(severity=Severity.INFO, limit=900.0),
+        "The service recovered from a degraded mode; the alert stays open for the limit (seconds).",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class AlertSettings:
-    """Limits that were settings of their own from the start, and the rules."""
+    """Alert thresholds of members, and every alert rule by its name."""
 
-    low_score: float = setting(0.5, 0.0, 1.0)  # a member below it is reported
-    poor_performance: float = setting(-0.2, -1.0, 0.0)  # fraction since inclusion
-    score_drop_runs: int = setting(12, 1, 1_000)  # boards back that a score is compared with
-    rules: AlertRules = AlertRules()
-
-
-_FEED_RULES_DAY_S = 86_400
+    low_score: float = setting(0.5, "Score below which a member is reported.", 0.0, 1.0)
+    poor_performance: float = setting(
+        -0.2, "Return since inclusion below which a member is reported.", -1.0, 0.0, unit=_FRACTION
+    )
+    score_drop_runs: int = setting(
+        12, "Number of boards over which the fall of a score is measured.", 1, 1_000
+    )
+    rules: AlertRules = setting(AlertRules(), "Alert rules by name.")
 
 
 @dataclass(frozen=True, slots=True)
-class FeedRules:
-    """Seconds, unless said otherwise.
+class FeedSettings:
+    """Streaming feed.
 
-    The first three take the place of the polling cadences, where they are shorter: times
-    `age_limit_cadences` they are the age limits of a market that streams.
+    The first three replace the polling intervals while the market streams, where they are shorter:
+    times `age_limit_cadences` they are the age limits of streamed data.
     """
 
-    tickers: int = setting(10, 1, _FEED_RULES_DAY_S)  # a quote is told of or confirmed so often
-    contracts: int = setting(60, 1, _FEED_RULES_DAY_S)
-    books: int = setting(300, 1, _FEED_RULES_DAY_S)
-    fallback_after: int = setting(30, 1, 3_600)  # so long without a stream: ask instead
-    candidates: int = setting(30, 0, 200)  # of the best, with books and marks besides the members
-    # A member whose price has moved by so much since it was scored is scored again; 0: never.
-    move_volatilities: float = setting(2.0, 0.0, 100.0)  # times that of its hourly returns
-    move_bp: float = setting(0.0, 0.0, 100_000.0)  # basis points
-    rescoring_pause: int = setting(30, 1, 3_600)  # between two scorings that prices bring about
+    tickers: int = setting(
+        10, "Longest time between two updates or confirmations of a quote.", 1, _DAY_S, unit="s"
+    )
+    contracts: int = setting(
+        60, "Interval of contract updates, in place of `cadences.market`.", 1, _DAY_S, unit="s"
+    )
+    books: int = setting(
+        300, "Interval of order book updates, in place of `cadences.books`.", 1, _DAY_S, unit="s"
+    )
+    fallback_after: int = setting(
+        30, "Time without a stream after which the service polls instead.", 1, 3_600, unit="s"
+    )
+    candidates: int = setting(
+        30, "Number of best candidates whose order books and marks are streamed.", 0, 200
+    )
+    move_volatilities: float = setting(
+        2.0,
+        "Price move since the last scoring, in hourly volatilities, that scores a member again;"
+        " 0: never.",
+        0.0,
+        100.0,
+    )
+    move_bp: float = setting(
+        0.0,
+        "Price move since the last scoring that scores a member again; 0: never.",
+        0.0,
+        100_000.0,
+        unit="bp",
+    )
+    rescoring_pause: int = setting(
+        30, "Shortest time between two scorings caused by price moves.", 1, 3_600, unit="s"
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
-    """So many of a kind in any hour, and the same thing again only after `cooldown_s`.
+class NotificationLimit:
+    """Rate limit of one kind of notification."""
 
-    What is held back is told in one piece after `cooldown_s`; with 0 an hour everything is.
-    """
-
-    per_hour: int = setting(10, 0, 10_000)
-    cooldown_s: int = setting(300, 1, _DAY_S)
+    per_hour: int = setting(
+        10, "Notifications sent one by one in any hour; 0: only as a digest.", 0, 10_000
+    )
+    cooldown_s: int = setting(
+        300,
+        "Time before the same notification repeats and suppressed ones are sent as a digest.",
+        1,
+        _DAY_S,
+        unit="s",
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class NotificationRules:
-    """A limit of each kind by its name; what is critical knows only `per_minute`."""
+class NotificationSettings:
+    """Limits of channels to people; webhooks receive every event."""
 
-    error: Limit = Limit(10, 300)
-    trade: Limit = Limit(50, 60)
-    status: Limit = Limit(5, 600)
-    per_minute: int = setting(30, 1, 1_000)  # over one channel, of all kinds, digests too
+    error: NotificationLimit = setting(NotificationLimit(10, 300), "Limit of errors.")
+    trade: NotificationLimit = setting(NotificationLimit(50, 60), "Limit of trades.")
+    status: NotificationLimit = setting(NotificationLimit(5, 600), "Limit of status messages.")
+    per_minute: int = setting(
+        30,
+        "Notifications a minute over one channel, digests included; a third is reserved for"
+        " critical ones.",
+        1,
+        1_000,
+    )
 
     @property
     def for_ordinary(self) -> int:
-        """The part of `per_minute` that is not kept free for what is critical."""
+        """The part of `per_minute` that is not reserved for critical notifications."""
         return max(1, self.per_minute - self.per_minute // 3)
 
 
 @dataclass(frozen=True, slots=True)
-class QualityRules:
-    """Limits of what is believed; deviations are fractions, times are seconds."""
+class QualitySettings:
+    """Plausibility limits of market data."""
 
-    last_off_mark: float = setting(0.10, 0.001, 10.0)  # last trade against the mark price
-    mark_off_index: float = setting(0.05, 0.001, 10.0)  # mark price against the index
-    jump: float = setting(0.50, 0.01, 10.0)  # between two readings, where no index confirms it
-    jump_window: int = setting(120, 1, 3_600)  # readings further apart are not compared
-    confirmations: int = setting(3, 1, 100)  # readings in a row that end a quarantine ...
-    confirmation_gap: int = setting(10, 0, 3_600)  # ... at least so far apart
-    lot_change: float = setting(0.20, 0.001, 10.0)  # value of a lot, when its size has changed
-    max_spread: float = setting(0.05, 0.0001, 1.0)  # of mid; a wider quote is none
-    turnover_off_price: float = setting(0.10, 0.001, 10.0)  # turnover / volume beyond low and high
-    volume_jump: float = setting(100.0, 2.0, 1e6)  # of an hour over the median of that hour ...
-    min_volume: float = setting(1_000.0, 0.0, 1e12)  # turnover of a day in quote currency
-    max_gap: int = setting(5, 0, 400)  # hourly candles in a row that may be missing
-    frozen_after: int = setting(1_800, 60, 86_400)  # without a trade ...
-    frozen_index_move: float = setting(0.02, 0.0001, 1.0)  # ... while the index moved by so much
-    divergence: float = setting(0.005, 0.0001, 1.0)  # a told quote against an answered one ...
-    divergence_after: int = setting(10, 0, 3_600)  # ... for so long: then neither is believed
-    run_span: int = setting(5, 1, 3_600)  # quotes of one scoring may be so far apart
-    history_days: int = setting(30, 1, 365)  # verdicts are kept for so long ...
-    history_rows: int = setting(200, 1, 10_000)  # ... and so many of a symbol
-    # A scoring looks 250 days back: what was said of those bars before stays as long.
-    revision_days: int = setting(400, 251, 3_650)
+    last_off_mark: float = setting(
+        0.10, "Deviation of the last trade from the mark price.", 0.001, 10.0, unit=_FRACTION
+    )
+    mark_off_index: float = setting(
+        0.05, "Deviation of the mark price from the index.", 0.001, 10.0, unit=_FRACTION
+    )
+    jump: float = setting(
+        0.50,
+        "Price move between two readings that the index does not confirm.",
+        0.01,
+        10.0,
+        unit=_FRACTION,
+    )
+    jump_window: int = setting(
+        120, "Longest time between two readings that are compared.", 1, 3_600, unit="s"
+    )
+    confirmations: int = setting(
+        3, "Number of plausible readings in a row that end a quarantine.", 1, 100
+    )
+    confirmation_gap: int = setting(
+        10, "Shortest time between two readings that count.", 0, 3_600, unit="s"
+    )
+    lot_change: float = setting(
+        0.20,
+        "Change of the value of one lot when the contract size changes.",
+        0.001,
+        10.0,
+        unit=_FRACTION,
+    )
+    max_spread: float = setting(
+        0.05, "Widest spread of a usable quote, relative to mid.", 0.0001, 1.0, unit=_FRACTION
+    )
+    turnover_off_price: float = setting(
+        0.10,
+        "Distance of turnover / volume beyond the low and high of a candle.",
+        0.001,
+        10.0,
+        unit=_FRACTION,
+    )
+    volume_jump: float = setting(
+        100.0, "Volume of an hour over the median of that hour of the day.", 2.0, 1e6
+    )
+    min_volume: float = setting(1_000.0, "Smallest turnover of a day.", 0.0, 1e12, unit=MONEY)
+    max_gap: int = setting(5, "Number of hourly candles in a row that may be missing.", 0, 400)
+    frozen_after: int = setting(
+        1_800, "Time without a trade, while the index moves.", 60, 86_400, unit="s"
+    )
+    frozen_index_move: float = setting(
+        0.02, "Index move in that time that makes the price stale.", 0.0001, 1.0, unit=_FRACTION
+    )
+    divergence: float = setting(
+        0.005, "Difference between streamed and polled quote.", 0.0001, 1.0, unit=_FRACTION
+    )
+    divergence_after: int = setting(
+        10, "Time of such a difference after which neither quote is used.", 0, 3_600, unit="s"
+    )
+    run_span: int = setting(
+        5,
+        "Largest time between the quotes of one scoring, beside the pause between two polls.",
+        1,
+        3_600,
+        unit="s",
+    )
+    history_days: int = setting(30, "Retention of quality verdicts.", 1, 365, unit="days")
+    history_rows: int = setting(200, "Number of quality verdicts stored per symbol.", 1, 10_000)
+    # A scoring looks 250 days back: revisions of those candles stay as long.
+    revision_days: int = setting(
+        400, "Retention of earlier versions of closed candles.", 251, 3_650, unit="days"
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class RetentionRules:
-    """Days since the end. History, its proofs and booked trades are kept for ever.
+class RetentionSettings:
+    """Retention after the end of a record; history, its proofs and trades are stored for ever.
 
-    A rebalance that set weights is an event of the history; its run tells how it came to that.
+    A rebalance that set weights is an event of the history; its run has the details.
     """
 
-    # The longest cooldown of a rule is counted from the end of its last alert: a week.
-    alerts_days: int = setting(90, 8, 3_650)
-    jobs_days: int = setting(14, 1, 365)
-    notifications_days: int = setting(30, 1, 365)  # delivered ones; dead ones stay
-    rebalance_runs_days: int = setting(365, 8, 3_650)
-    signals_days: int = setting(30, 1, 3_650)  # rejected, expired and failed ones
+    # The longest cooldown of a rule, a week, counts from the end of its last alert.
+    alerts_days: int = setting(90, "Retention of resolved alerts.", 8, 3_650, unit="days")
+    jobs_days: int = setting(14, "Retention of ended jobs.", 1, 365, unit="days")
+    notifications_days: int = setting(
+        30, "Retention of delivered notifications; dead ones stay.", 1, 365, unit="days"
+    )
+    rebalance_runs_days: int = setting(
+        365, "Retention of rebalance runs with their steps.", 8, 3_650, unit="days"
+    )
+    signals_days: int = setting(
+        30, "Retention of rejected, expired and failed signals.", 1, 3_650, unit="days"
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class ScoringRules:
-    """`factor_weights` by name are shares of a family; who is not named has that of the table."""
+class ScoringSettings:
+    """Scoring, beside the weights of the families."""
 
-    impact_notional: float = setting(20_000.0, 1.0, 1e9)  # quote currency, swept at once
-    # Share of the eligible symbols that each exchange source must cover before a board decides.
-    min_coverage: float = setting(0.9, 0.0, 1.0)
-    factor_weights: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-
-
-@dataclass(frozen=True, slots=True)
-class SignalRules:
-    """Thresholds are 0..1; an age is in seconds."""
-
-    min_strength: float = setting(0.5, 0.0, 1.0)  # below it a signal is rejected unjudged
-    min_confidence: float = setting(0.5, 0.0, 1.0)
-    min_consensus: float = setting(0.6, 0.5, 1.0)  # pooled probability that it is right
-    strong_consensus: float = setting(0.75, 0.5, 1.0)
-    quorum: float = setting(0.5, 0.0, 1.0)  # share of the agents' weight that must have voted
-    horizon_days: float = setting(1.0, 0.1, 90.0)  # to prove right in; or its own timeframe
-    min_outcomes: int = setting(50, 1, 100_000)  # from which on skill is known
-    veto_volatility: float = setting(3.0, 0.1, 20.0)  # annualised; above it risk forbids buying
-    veto_drawdown: float = setting(0.8, 0.0, 1.0)  # a fall within 90 days beyond which as well
-    expires_after: int = setting(_DAY_S, 60, 30 * _DAY_S)  # where the source names no end
-    policy: Policy = Policy.PROPOSE  # how far an approved signal may go by itself
-    # The same for single types of signals, in the words of their sources.
-    policies: Mapping[str, Policy] = field(default_factory=lambda: MappingProxyType({}))
-    source_strength: float = setting(0.6, 0.0, 1.0)  # below it our own sources say nothing
-    source_confidence: float = setting(0.7, 0.0, 1.0)
-    # Our own sources by name; one that is not named is on.
-    sources: Mapping[str, bool] = field(default_factory=lambda: MappingProxyType({}))
-    agent_timeout: float = setting(2.0, 0.01, 60.0)  # seconds for agents from outside; then none
-    most_pending: int = setting(10_000, 1, 1_000_000)  # beyond it intake answers 429
+    impact_notional: float = setting(
+        20_000.0, "Order value whose price impact is measured.", 1.0, 1e9, unit=MONEY
+    )
+    min_coverage: float = setting(
+        0.9,
+        "Share of the eligible symbols that each exchange source must cover before decisions use a"
+        " board.",
+        0.0,
+        1.0,
+        unit=_FRACTION,
+    )
+    factor_weights: Mapping[str, float] = setting(
+        empty_map,
+        "Share of its family by factor; an unnamed factor has its built-in share.",
+        0.0,
+        1.0,
+        unit=_FRACTION,
+        keys="factors",
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class SizingRules:
-    """Limits of one position and of all of them together; 0 switches one off where 0 is allowed."""
+class SignalSettings:
+    """Intake, evaluation and expiry of signals."""
 
-    max_gross_leverage: float = setting(3.0, 0.01, 100.0)  # value of all members over equity
-    depth_share: float = setting(0.10, 0.000001, 1.0)  # of what the book shows within the band
-    depth_band: float = setting(25.0, 1.0, 1_000.0)  # basis points from mid
-    # How far liquidation must be away, in daily standard deviations of the symbol; 0: anywhere.
-    liquidation_sigmas: float = setting(3.0, 0.0, 20.0)
-    var_limit: float = setting(0.10, 0.0, 1.0)  # one-day loss as fraction of equity; 0: none
-    var_level: float = setting(0.95, 0.5, 0.999)  # of that loss
-    volatility_target: float = setting(0.0, 0.0, 10.0)  # of the portfolio, annualised; 0: none
-    kelly_fraction: float = setting(0.25, 0.0, 1.0)  # of the Kelly stake, where a record is given
-    kelly_prior: float = setting(10.0, 1.0, 10_000.0)  # wins, and as many losses, seen beforehand
-    # Equity that changes of weights are judged by where a request names none; 0: none is known.
-    reference_balance: Decimal = field(
-        default=Decimal(0), metadata=between("0", "1000000000000")
-    )  # quote currency
-    min_notional: Decimal = field(
-        default=Decimal(5), metadata=between("0", "1000000")
-    )  # quote currency; a smaller change is not traded
+    min_strength: float = setting(
+        0.5, "Strength below which a signal is rejected without evaluation.", 0.0, 1.0
+    )
+    min_confidence: float = setting(
+        0.5, "Confidence below which a signal is rejected without evaluation.", 0.0, 1.0
+    )
+    min_consensus: float = setting(
+        0.6, "Pooled probability of success that approves a signal.", 0.5, 1.0
+    )
+    strong_consensus: float = setting(
+        0.75, "Pooled probability of success that is a strong consensus.", 0.5, 1.0
+    )
+    quorum: float = setting(
+        0.5, "Share of the weight of all agents that must have voted.", 0.0, 1.0
+    )
+    horizon_days: float = setting(
+        1.0, "Time to the outcome of a signal without a timeframe.", 0.1, 90.0, unit="days"
+    )
+    min_outcomes: int = setting(
+        50, "Number of outcomes from which the skill of an agent is measured.", 1, 100_000
+    )
+    veto_volatility: float = setting(
+        3.0,
+        "Annualised volatility above which the risk agent forbids buying.",
+        0.1,
+        20.0,
+        unit=_FRACTION,
+    )
+    veto_drawdown: float = setting(
+        0.8,
+        "Drawdown within 90 days above which the risk agent forbids buying.",
+        0.0,
+        1.0,
+        unit=_FRACTION,
+    )
+    expires_after: int = setting(
+        _DAY_S, "Lifetime of a signal whose source names no expiry.", 60, 30 * _DAY_S, unit="s"
+    )
+    policy: AutomationMode = setting(AutomationMode.PROPOSE, "Automation of approved signals.")
+    policies: Mapping[str, AutomationMode] = setting(
+        empty_map, "Automation by `signal_type`.", keys="types of signals"
+    )
+    source_strength: float = setting(
+        0.6, "Strength below which a built-in source sends no signal.", 0.0, 1.0
+    )
+    source_confidence: float = setting(
+        0.7, "Confidence below which a built-in source sends no signal.", 0.0, 1.0
+    )
+    sources: Mapping[str, bool] = setting(
+        empty_map,
+        "Built-in sources by name, `technical` and `fundamental` among them; an unnamed one is on.",
+        keys="sources of signals",
+    )
+    agent_timeout: float = setting(
+        2.0, "Time limit of an external agent; a later vote does not count.", 0.01, 60.0, unit="s"
+    )
+    most_pending: int = setting(
+        10_000, "Number of pending signals beyond which the intake answers 429.", 1, 1_000_000
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SizingSettings:
+    """Limits of one position and of all positions together."""
+
+    max_gross_leverage: float = setting(
+        3.0, "Largest value of all positions over equity.", 0.01, 100.0
+    )
+    depth_share: float = setting(
+        0.10,
+        "Largest share of the order book depth within the band.",
+        0.000001,
+        1.0,
+        unit=_FRACTION,
+    )
+    depth_band: float = setting(
+        25.0, "Width of that band on either side of mid.", 1.0, 1_000.0, unit="bp"
+    )
+    liquidation_sigmas: float = setting(
+        3.0,
+        "Smallest distance to liquidation in daily standard deviations of the symbol; 0: any.",
+        0.0,
+        20.0,
+    )
+    var_limit: float = setting(
+        0.10,
+        "Largest one-day value at risk of the portfolio; 0: none.",
+        0.0,
+        1.0,
+        unit=_FRACTION,
+    )
+    var_level: float = setting(
+        0.95, "Confidence level of that value at risk.", 0.5, 0.999, unit=_FRACTION
+    )
+    volatility_target: float = setting(
+        0.0,
+        "Largest annualised volatility of the portfolio; 0: none.",
+        0.0,
+        10.0,
+        unit=_FRACTION,
+    )
+    kelly_fraction: float = setting(
+        0.25, "Share of the Kelly stake, where a track record is given.", 0.0, 1.0, unit=_FRACTION
+    )
+    kelly_prior: float = setting(
+        10.0, "Number of wins, and of losses, assumed before the track record.", 1.0, 10_000.0
+    )
+    reference_balance: Decimal = setting(
+        Decimal(0),
+        "Equity by which a rebalance judges its smallest change where the request names no"
+        " `account_balance`; 0: unknown.",
+        0,
+        1_000_000_000_000,
+        unit=MONEY,
+    )
+    min_notional: Decimal = setting(
+        Decimal(5),
+        "Smallest value of a change that is traded; less than one lot is never traded.",
+        0,
+        1_000_000,
+        unit=MONEY,
+    )
 
 
 class Family(StrEnum):
+    """Family of factors."""
+
     TECHNICAL = "technical"
     FUNDAMENTAL = "fundamental"
     MARKET_STRUCTURE = "market_structure"
@@ -276,7 +533,7 @@ class Family(StrEnum):
 
 
 class Source(StrEnum):
-    """Where an input comes from; each has an age limit and a half-life of its own."""
+    """Source of market data; each has an age limit and a half-life of its own."""
 
     CONTRACTS = "contracts"
     TICKERS = "tickers"

@@ -202,7 +202,8 @@ async def on_invalid_request(request: Request, error: Exception) -> Response:
         return problem_response(request, 404, Code.NOT_FOUND, "There is nothing at this address.")
     naive = any(kind == Code.TIMEZONE_REQUIRED.value for _, kind in found)
     code = Code.TIMEZONE_REQUIRED if naive else Code.VALIDATION_FAILED
-    return problem_response(request, 422, code, _sentence(found), errors=_bounded(found))
+    detail = _sentence([(tuple(item["loc"]), str(item["msg"])) for item in error.errors()])
+    return problem_response(request, 422, code, detail, errors=_bounded(found))
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
@@ -286,5 +287,7 @@ def _bounded(found: Sequence[tuple[Location, str]]) -> Sequence[tuple[Location, 
 
 
 def _sentence(found: Sequence[tuple[Location, str]]) -> str:
-    places = sorted({".".join(str(_safe(part)) for part in loc) for loc, _ in found})[:8]
-    return "The request does not fit: " + ", ".join(places) + "."
+    """The first invalid places, each with pydantic's message (it never holds the input)."""
+    places = {".".join(str(_safe(part)) for part in loc): message for loc, message in found}
+    shown = sorted(places.items())[:8]
+    return "Invalid request: " + "; ".join(f"{place}: {message}" for place, message in shown) + "."

@@ -217,7 +217,7 @@ SymbolPath = Annotated[
 IdPath = Annotated[str, BeforeValidator(_segment), Path(description="Identifier.")]
 
 
-UNSAID = "requested"  # the reason where a caller gives none
+DEFAULT_REASON = "requested"  # the reason where a caller gives none
 
 
 CHANGES = (Code.PRECONDITION_FAILED, Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED)
@@ -229,14 +229,14 @@ NAMES = (Code.SYMBOL_UNKNOWN, Code.SYMBOL_AMBIGUOUS, Code.EXCHANGE_UNAVAILABLE)
 DECIDES = (Code.NO_BOARD_YET, Code.MARKET_DATA_STALE, Code.CLOCK_UNSAFE)
 
 
-class Said(Body):
+class ChangeRequest(Body):
     """What every change may say: why, and who claims to ask."""
 
     reason: ReasonText | None = None
     user: NameText | None = Field(None, description="Recorded as the claimed actor.")
 
 
-class SymbolIn(Said):
+class SymbolIn(ChangeRequest):
     """One symbol, in any spelling or by its UUID."""
 
     symbol: SymbolText | None = None

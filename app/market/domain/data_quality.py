@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from app.configuration.domain.sections import QualityRules
+from app.configuration.domain.sections import QualitySettings
 from app.foundation.data_status import DataStatus
 from app.foundation.decimal_math import to_millionths
 from app.market.domain.models import CandleSeries, Floats, Interval, Ints, Ticker
@@ -142,7 +142,7 @@ def _select(series: CandleSeries, rows: NDArray[np.bool_]) -> CandleSeries:
 
 
 def parted_since(
-    since: float | None, told: Ticker, answered: Ticker, at: float, rules: QualityRules
+    since: float | None, told: Ticker, answered: Ticker, at: float, rules: QualitySettings
 ) -> float | None:
     """Since which second both ways differ, after one more look at them; None while they agree.
 
@@ -156,7 +156,7 @@ def parted_since(
     return at if since is None else since
 
 
-def has_diverged(since: float, at: float, rules: QualityRules) -> bool:
+def has_diverged(since: float, at: float, rules: QualitySettings) -> bool:
     """Whether both ways have differed for so long that neither is believed."""
     return at - since >= rules.divergence_after
 

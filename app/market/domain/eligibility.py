@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
-from app.configuration.domain.model import EligibilityFloors
+from app.configuration.domain.model import EligibilitySettings
 from app.foundation.decimal_math import is_above
 from app.market.domain.models import Contract, ContractKind, ContractStatus
 from app.market.domain.sectors import AssetClass
@@ -36,7 +36,7 @@ class Candidate:
 class Limits:
     """The numbers of one configuration version."""
 
-    floors: EligibilityFloors
+    floors: EligibilitySettings
     ticker_age_s: float
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 
-from app.configuration.domain.sections import QualityRules
+from app.configuration.domain.sections import QualitySettings
 from app.foundation.decimal_math import is_above, to_millionths
 
 
@@ -84,7 +84,7 @@ def deviation(one: Decimal | None, other: Decimal | None) -> float | None:
 
 
 def disagreement(
-    last: Decimal | None, mark: Decimal | None, index: Decimal | None, rules: QualityRules
+    last: Decimal | None, mark: Decimal | None, index: Decimal | None, rules: QualitySettings
 ) -> Doubt | None:
     """What the prices of one moment say against each other; None where nothing is known of it."""
     away = deviation(last, mark)
@@ -96,7 +96,9 @@ def disagreement(
     return None
 
 
-def volume_doubt(off_price: float | None, jump: float | None, rules: QualityRules) -> Doubt | None:
+def volume_doubt(
+    off_price: float | None, jump: float | None, rules: QualitySettings
+) -> Doubt | None:
     """What volume says against itself; None where nothing is known of it."""
     if off_price is not None and is_above(off_price, rules.turnover_off_price):
         return Doubt.TURNOVER_OFF_PRICE
@@ -105,7 +107,7 @@ def volume_doubt(off_price: float | None, jump: float | None, rules: QualityRule
     return None
 
 
-def read(state: PriceState | None, reading: Reading, rules: QualityRules) -> PriceState:
+def read(state: PriceState | None, reading: Reading, rules: QualitySettings) -> PriceState:
     """The state after one more reading; the same reading again changes nothing.
 
     A quarantine ends with `confirmations` readings in a row, `confirmation_gap` apart, whose price
@@ -153,7 +155,7 @@ def lot_changed(state: PriceState, lot_value: Decimal | None, at_ms: int) -> Pri
     )
 
 
-def is_frozen(state: PriceState, reading: Reading, rules: QualityRules) -> bool:
+def is_frozen(state: PriceState, reading: Reading, rules: QualitySettings) -> bool:
     """Whether nobody has traded for long while the index moved on."""
     if state.traded_ms is None or reading.traded_ms != state.traded_ms:
         return False
@@ -164,7 +166,7 @@ def is_frozen(state: PriceState, reading: Reading, rules: QualityRules) -> bool:
     return to_millionths(moved) > to_millionths(rules.frozen_index_move)
 
 
-def _doubt(state: PriceState, reading: Reading, rules: QualityRules) -> Doubt | None:
+def _doubt(state: PriceState, reading: Reading, rules: QualitySettings) -> Doubt | None:
     """What this reading says against the price."""
     if reading.multiplier != state.multiplier:
         return Doubt.LOT_CHANGED
@@ -179,7 +181,7 @@ def _doubt(state: PriceState, reading: Reading, rules: QualityRules) -> Doubt | 
     return volume_doubt(reading.off_price, reading.volume_jump, rules)
 
 
-def _is_worth_the_same(reading: Reading, lot_value: Decimal | None, rules: QualityRules) -> bool:
+def _is_worth_the_same(reading: Reading, lot_value: Decimal | None, rules: QualitySettings) -> bool:
     if reading.mark is None:
         return False
     away = deviation(reading.mark * reading.multiplier, lot_value)
@@ -198,7 +200,7 @@ def _doubted(state: PriceState, doubt: Doubt, reading: Reading) -> PriceState:
     )
 
 
-def _confirmed(state: PriceState, reading: Reading, rules: QualityRules) -> PriceState:
+def _confirmed(state: PriceState, reading: Reading, rules: QualitySettings) -> PriceState:
     """One reading nearer to the end of the quarantine, if it speaks for the price."""
     if state.doubt is Doubt.LOT_CHANGED:
         speaks = _is_worth_the_same(reading, state.lot_value, rules)

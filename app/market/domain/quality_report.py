@@ -6,7 +6,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
-from app.configuration.domain.sections import QualityRules
+from app.configuration.domain.sections import QualitySettings
 from app.foundation.data_status import DataStatus
 from app.foundation.decimal_math import to_millionths
 from app.market.domain.price_quarantine import MEANING, Doubt, deviation, volume_doubt
@@ -80,7 +80,7 @@ Judged = tuple[float, str | None, str]  # value, flag, reason
 LEAST_COVERAGE: Final = 0.95
 
 
-def _prices(data: SymbolData, rules: QualityRules) -> Judged:
+def _prices(data: SymbolData, rules: QualitySettings) -> Judged:
     if data.doubt is not None:
         return 0.0, data.doubt.value, f"In quarantine: {MEANING[data.doubt]}."
     found = (
@@ -97,7 +97,7 @@ def _prices(data: SymbolData, rules: QualityRules) -> Judged:
     return 1.0 - min(share, 1.0), None, said
 
 
-def _age(data: SymbolData, rules: QualityRules) -> Judged:
+def _age(data: SymbolData, rules: QualitySettings) -> Judged:
     if data.age_s is None:
         return 0.0, "never_seen", "Contract or ticker was never received."
     if data.has_diverged:
@@ -112,7 +112,7 @@ def _age(data: SymbolData, rules: QualityRules) -> Judged:
     return min(1.0, data.age_limit_s / data.age_s) / 2.0, "stale", said
 
 
-def _quote(data: SymbolData, rules: QualityRules) -> Judged:
+def _quote(data: SymbolData, rules: QualitySettings) -> Judged:
     if data.spread is None:
         if data.has_quote:
             return 0.0, "crossed_quote", "Bid and ask are crossed, locked or not positive."
@@ -123,13 +123,13 @@ def _quote(data: SymbolData, rules: QualityRules) -> Judged:
     return 1.0 - data.spread / rules.max_spread, None, said
 
 
-def _trading(data: SymbolData, _: QualityRules) -> Judged:
+def _trading(data: SymbolData, _: QualitySettings) -> Judged:
     if data.is_frozen:
         return 0.0, "frozen", "Nobody trades, while the index moves on."
     return 1.0, None, "It is traded, or the index stands still as well."
 
 
-def _book(data: SymbolData, _: QualityRules) -> Judged:
+def _book(data: SymbolData, _: QualitySettings) -> Judged:
     if data.book_status is DataStatus.UNAVAILABLE:
         return 0.0, "no_book", "The book was not looked at yet."
     if not data.is_book_whole:
@@ -139,7 +139,7 @@ def _book(data: SymbolData, _: QualityRules) -> Judged:
     return 1.0, None, "The book is whole and young enough."
 
 
-def _funding(data: SymbolData, _: QualityRules) -> Judged:
+def _funding(data: SymbolData, _: QualitySettings) -> Judged:
     if data.funding_interval_ms is None or data.next_funding_ms is None:
         return 0.0, "funding_unknown", "The next funding or its interval is not known."
     if is_funding_plausible(data.next_funding_ms, data.funding_interval_ms, data.server_ms):
@@ -147,7 +147,7 @@ def _funding(data: SymbolData, _: QualityRules) -> Judged:
     return 0.0, "funding_time", "The next funding does not lie within one interval from now."
 
 
-def _volume(data: SymbolData, rules: QualityRules) -> Judged:
+def _volume(data: SymbolData, rules: QualitySettings) -> Judged:
     doubt = volume_doubt(data.off_price, data.volume_jump, rules)
     if doubt is not None:
         return 0.0, doubt.value, f"{MEANING[doubt].capitalize()}."
@@ -159,7 +159,7 @@ def _volume(data: SymbolData, rules: QualityRules) -> Judged:
     return 1.0, None, said
 
 
-def _hourly(data: SymbolData, rules: QualityRules) -> Judged:
+def _hourly(data: SymbolData, rules: QualitySettings) -> Judged:
     share, flag, said = _coverage(data.hourly_coverage, data.hourly_bridged, "hourly")
     if flag is None and data.hourly_gap > rules.max_gap:
         return share, "hourly_gap", f"{said} {data.hourly_gap} in a row are missing."
@@ -174,7 +174,7 @@ def _coverage(share: float, bridged: int, what: str) -> Judged:
 
 
 # name, weight, rule; prices and age count most: everything else rests on them.
-PARTS: Final[tuple[tuple[str, float, Callable[[SymbolData, QualityRules], Judged]], ...]] = (
+PARTS: Final[tuple[tuple[str, float, Callable[[SymbolData, QualitySettings], Judged]], ...]] = (
     ("prices", 0.25, _prices),
     ("age", 0.25, _age),
     ("quote", 0.10, _quote),
@@ -191,7 +191,7 @@ PARTS: Final[tuple[tuple[str, float, Callable[[SymbolData, QualityRules], Judged
 )
 
 
-def report(data: SymbolData, rules: QualityRules) -> QualityReport:
+def report(data: SymbolData, rules: QualitySettings) -> QualityReport:
     """Every rule applied to one symbol."""
     parts = tuple(Part(name, *_split(judge(data, rules), weight)) for name, weight, judge in PARTS)
     verdict = _verdict(data, parts)

@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from app.configuration.domain.sections import QualityRules, Source
+from app.configuration.domain.sections import QualitySettings, Source
 from app.market.domain.data_quality import has_diverged, parted_since
 from app.market.domain.models import Ticker
 from app.market.domain.stream import QuoteUpdate, Told, TradeUpdate
@@ -47,7 +47,7 @@ class MarketQuotes:
     """
 
     live: LiveMarket
-    rules: Callable[[], QualityRules] = QualityRules
+    rules: Callable[[], QualitySettings] = QualitySettings
     told_of: Callable[[], Mapping[str, float]] = _nobody
     heard: dict[str, float] = field(default_factory=dict)  # when it was last told of
     is_stream_away: bool = False  # too few quotes are told of for it to be a stream

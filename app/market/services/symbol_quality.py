@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from app.configuration.domain.sections import QualityRules
+from app.configuration.domain.sections import QualitySettings
 from app.market.domain.data_quality import is_untimely
 from app.market.domain.models import Contract, ContractStats, Ticker
 from app.market.domain.price_quarantine import Doubt, PriceState, Reading, disagreement, is_frozen
@@ -14,7 +14,7 @@ from app.market.services.exchange_clock import instant
 from app.market.services.state import Market
 
 
-def doubt_of(market: Market, code: str, rules: QualityRules) -> Doubt | None:
+def doubt_of(market: Market, code: str, rules: QualitySettings) -> Doubt | None:
     """Why the prices of a contract are not believed: what is remembered, else what they say now.
 
     A price that came in since the last look is judged here, so that no decision sees it first.
@@ -75,7 +75,7 @@ def volume_jump_of(market: Market, contract: Contract) -> float | None:
     return None if hourly is None else volume_jump(hourly.value)
 
 
-def frozen(market: Market, contract: Contract, server_ms: int, rules: QualityRules) -> bool:
+def frozen(market: Market, contract: Contract, server_ms: int, rules: QualitySettings) -> bool:
     """Whether nobody trades it while its index moves on."""
     state: PriceState | None = market.quality.get(contract.code)
     reading = reading_of(market, contract, server_ms)

@@ -8,7 +8,7 @@ from typing import Final
 
 from app.alerts.services.notifications import Notifications
 from app.alerts.services.service import AlertService
-from app.configuration.domain.sections import RetentionRules
+from app.configuration.domain.sections import RetentionSettings
 from app.configuration.services.changes import ConfigurationChanges
 from app.foundation.idempotency import Once
 from app.foundation.job_service import JobService
@@ -40,7 +40,7 @@ def _days(number: int) -> timedelta:
     return timedelta(days=number)
 
 
-Sweep = Callable[[Retention, RetentionRules], Awaitable[int]]
+Sweep = Callable[[Retention, RetentionSettings], Awaitable[int]]
 SWEEPS: Final[Mapping[str, Sweep]] = MappingProxyType(
     {
         "idempotency_keys": lambda all_, _: all_.commands.forget_old(),

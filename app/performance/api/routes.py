@@ -27,15 +27,15 @@ from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
     CHANGES,
+    DEFAULT_REASON,
     NAMES,
-    UNSAID,
+    ChangeRequest,
     CursorText,
     Freshness,
     Limit,
     MoneyString,
     Out,
     QueryInt,
-    Said,
     SymbolPath,
     TimeIn,
     UtcTime,
@@ -61,7 +61,7 @@ router = api_router("portfolio", "/portfolio")
 Amount = Annotated[DecimalIn, Field(ge=-(10**15), le=10**15, decimal_places=18)]
 
 
-class ResultIn(Said):
+class ResultIn(ChangeRequest):
     """A realised result; amounts are in the settlement currency of the contract."""
 
     trade_id: str = Field(pattern=r"^[\x21-\x7e]{1,128}$", examples=["fill-20260301-17"])
@@ -115,7 +115,9 @@ async def book(
         return keep(TradeOut.of(trade), 201)
 
     return sent(
-        await performance.book(symbol, claim, body.reason or UNSAID, by(command, body.user), render)
+        await performance.book(
+            symbol, claim, body.reason or DEFAULT_REASON, by(command, body.user), render
+        )
     )
 
 

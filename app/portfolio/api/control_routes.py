@@ -13,8 +13,8 @@ from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
     CHANGES,
+    DEFAULT_REASON,
     NAMES,
-    UNSAID,
     Freshness,
     Out,
     Score,
@@ -227,4 +227,4 @@ async def delete_lock(
     controls: Provided[ControlService], command: CommandDep, symbol: SymbolPath
 ) -> Response:
     """Answers with the lock that was lifted."""
-    return sent(await controls.unlock(symbol, UNSAID, command, _lock))
+    return sent(await controls.unlock(symbol, DEFAULT_REASON, command, _lock))

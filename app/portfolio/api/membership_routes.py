@@ -14,12 +14,12 @@ from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
     CHANGES,
     DECIDES,
+    DEFAULT_REASON,
     NAMES,
-    UNSAID,
+    ChangeRequest,
     Freshness,
     Out,
     Percent,
-    Said,
     Score,
     SymbolIn,
     finite,
@@ -51,11 +51,11 @@ _ENTERS = (
 )
 
 
-class InitializeIn(Said):
+class InitializeIn(ChangeRequest):
     size: int | None = Field(None, ge=1, le=100, description="At most max_portfolio_symbols.")
 
 
-class ReplaceIn(Said):
+class ReplaceIn(ChangeRequest):
     """Two symbols, each in any spelling or by its UUID."""
 
     old_symbol: SymbolText | None = None
@@ -209,7 +209,9 @@ async def add_symbol(
         return keep(MemberChanged.of(done), 201, _tag(done.version))
 
     return sent(
-        await portfolio.add(body.named, body.reason or UNSAID, by(command, body.user), render)
+        await portfolio.add(
+            body.named, body.reason or DEFAULT_REASON, by(command, body.user), render
+        )
     )
 
 
@@ -231,7 +233,9 @@ async def remove_symbol(
         return keep(RemovedOut.of(done), headers=_tag(done.version))
 
     return sent(
-        await portfolio.remove(body.named, body.reason or UNSAID, by(command, body.user), render)
+        await portfolio.remove(
+            body.named, body.reason or DEFAULT_REASON, by(command, body.user), render
+        )
     )
 
 
@@ -257,7 +261,7 @@ async def replace_symbol(
         await portfolio.replace(
             one_of(body.old_symbol, body.old_symbol_id),
             one_of(body.new_symbol, body.new_symbol_id),
-            body.reason or UNSAID,
+            body.reason or DEFAULT_REASON,
             by(command, body.user),
             render,
         )

@@ -15,13 +15,13 @@ from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
     CHANGES,
     DECIDES,
-    UNSAID,
+    DEFAULT_REASON,
+    ChangeRequest,
     CursorText,
     IdPath,
     Limit,
     Out,
     Percent,
-    Said,
     Score,
     Share,
     UtcTime,
@@ -238,7 +238,7 @@ async def approve_proposal(
     proposals: Provided[Proposals],
     command: CommandDep,
     proposal_id: IdPath,
-    body: Said | None = None,
+    body: ChangeRequest | None = None,
 ) -> Response:
     """Carries the action out and ends the proposal, in one transaction.
 
@@ -249,9 +249,11 @@ async def approve_proposal(
     and the plan of this moment is proposed in its place: 409 `plan_changed`, with its
     `proposal_id`. Where the action is refused or cannot be done now, it stays open.
     """
-    said = body or Said()
+    said = body or ChangeRequest()
     return sent(
-        await proposals.approve(proposal_id, said.reason or UNSAID, by(command, said.user), _render)
+        await proposals.approve(
+            proposal_id, said.reason or DEFAULT_REASON, by(command, said.user), _render
+        )
     )
 
 
@@ -265,12 +267,14 @@ async def decline_proposal(
     proposals: Provided[Proposals],
     command: CommandDep,
     proposal_id: IdPath,
-    body: Said | None = None,
+    body: ChangeRequest | None = None,
 ) -> Response:
     """Ends the proposal; the portfolio stays as it is. The schedule may propose the same again."""
-    said = body or Said()
+    said = body or ChangeRequest()
     return sent(
-        await proposals.decline(proposal_id, said.reason or UNSAID, by(command, said.user), _render)
+        await proposals.decline(
+            proposal_id, said.reason or DEFAULT_REASON, by(command, said.user), _render
+        )
     )
 
 

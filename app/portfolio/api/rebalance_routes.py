@@ -16,12 +16,12 @@ from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
     CHANGES,
     DECIDES,
-    UNSAID,
+    DEFAULT_REASON,
+    ChangeRequest,
     Freshness,
     MoneyString,
     Out,
     Percent,
-    Said,
     Share,
     TimeIn,
     UtcTime,
@@ -43,7 +43,7 @@ router = api_router("portfolio", "/portfolio")
 MethodName = Literal["score_tilted", "inverse_volatility", "risk_parity", "hrp", "equal", "fixed"]
 
 
-class RebalanceIn(Said):
+class RebalanceIn(ChangeRequest):
     dry_run: bool = False
     method: MethodName | None = Field(None, description="In place of the configured one.")
     account_balance: Annotated[DecimalIn, Field(gt=0, le=10**12)] | None = Field(
@@ -213,7 +213,7 @@ async def rebalance(
         await rebalancing.rebalance(
             by(command, asked.user),
             dry_run=asked.dry_run,
-            reason=asked.reason or UNSAID,
+            reason=asked.reason or DEFAULT_REASON,
             account_balance=asked.account_balance,
             method=None if asked.method is None else WeightingMethod(asked.method),
             scheduled_at=asked.scheduled_at,

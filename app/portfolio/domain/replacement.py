@@ -9,7 +9,7 @@ from typing import Final
 
 from scipy.special import ndtr
 
-from app.configuration.domain.model import Configuration, ReplacementRules
+from app.configuration.domain.model import Configuration, ReplacementSettings
 from app.foundation.decimal_math import is_above, to_millionths
 from app.market.domain.models import DAYS_A_YEAR
 from app.portfolio.domain.candidate_selection import Candidate, Correlation, crowded, refuse
@@ -98,12 +98,12 @@ class Comparison:
     noise: float | None  # of the difference
     cost: float | None  # what the swap costs, in z
 
-    def threshold(self, rules: ReplacementRules) -> float | None:
+    def threshold(self, rules: ReplacementSettings) -> float | None:
         if self.noise is None or self.cost is None:
             return None
         return rules.noise_multiple * self.noise + self.cost
 
-    def exceeds(self, rules: ReplacementRules) -> bool:
+    def exceeds(self, rules: ReplacementSettings) -> bool:
         """Strictly more than the threshold; no if anything is unknown."""
         limit = self.threshold(rules)
         if limit is None or self.improvement is None:
@@ -138,7 +138,7 @@ class Proposal:
         return None if old is None or new is None else new - old
 
 
-def noise_of(measured: float | None, rules: ReplacementRules) -> float | None:
+def noise_of(measured: float | None, rules: ReplacementSettings) -> float | None:
     """The measured noise of a composite z, else the default of the settings; None: not known."""
     return rules.noise_default or None if measured is None else measured
 
@@ -193,7 +193,7 @@ def preferred(
 
 
 def compare(
-    old: Contender, new: Contender, noise: Mapping[str, float], rules: ReplacementRules
+    old: Contender, new: Contender, noise: Mapping[str, float], rules: ReplacementSettings
 ) -> Comparison:
     """Improvement, noise and cost of putting `new` in place of `old`, all in z.
 
@@ -249,7 +249,7 @@ def propose(
     noise: Mapping[str, float],
     tally: Tally | None,
     since_swap: timedelta | None,
-    rules: ReplacementRules,
+    rules: ReplacementSettings,
 ) -> Proposal:
     """Judge one pair; `since_swap` is the time since the last swap, None if there was none.
 
@@ -273,7 +273,7 @@ def propose(
     )
 
 
-def within_cycle(proposals: Iterable[Proposal], rules: ReplacementRules) -> tuple[Proposal, ...]:
+def within_cycle(proposals: Iterable[Proposal], rules: ReplacementSettings) -> tuple[Proposal, ...]:
     """The same, with those blocked that are more than one cycle may carry out; forced come free."""
     out: list[Proposal] = []
     left = rules.max_per_cycle
@@ -291,7 +291,7 @@ def _blocks(
     comparison: Comparison,
     confirmations: int,
     since_swap: timedelta | None,
-    rules: ReplacementRules,
+    rules: ReplacementSettings,
 ) -> tuple[Block, ...]:
     if leaver.forced is not None:
         return (Block.PINNED,) if leaver.is_pinned else ()

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from app.configuration.domain.model import Configuration, CorrelationBasis, CorrelationRules
+from app.configuration.domain.model import Configuration, CorrelationBasis, CorrelationSettings
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.data_status import DataStatus
 from app.foundation.decimal_math import to_millionths
@@ -75,7 +75,7 @@ def figures(
 
 
 def pairwise(
-    panel: Panel | None, symbols: tuple[str, ...], days: int, rules: CorrelationRules
+    panel: Panel | None, symbols: tuple[str, ...], days: int, rules: CorrelationSettings
 ) -> dict[tuple[str, str], float]:
     """Known correlations of all pairs in the order of `symbols`; a missing pair is unknown."""
     if panel is None or not symbols:

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Final
 
 from app.configuration.domain.model import WeightingMethod
-from app.configuration.domain.sections import Policy
+from app.configuration.domain.sections import AutomationMode
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import ServiceError
 from app.foundation.idempotency import Along, Command, Once, Outcome, Render
@@ -277,7 +277,9 @@ class Rebalancing:
         """How far the run goes."""
         if not planned.plan.shifts:
             return RunState.UNCHANGED
-        policy = grounds.configuration.policy.rebalance if request.is_unattended else Policy.AUTO
+        policy = (
+            grounds.configuration.policy.rebalance if request.is_unattended else AutomationMode.AUTO
+        )
         return _GOES[policy]
 
     async def _offer(
@@ -292,7 +294,7 @@ class Rebalancing:
 
 
 _GOES: Final = {
-    Policy.OBSERVE: RunState.OBSERVED,
-    Policy.PROPOSE: RunState.PROPOSED,
-    Policy.AUTO: RunState.DONE,
+    AutomationMode.OBSERVE: RunState.OBSERVED,
+    AutomationMode.PROPOSE: RunState.PROPOSED,
+    AutomationMode.AUTO: RunState.DONE,
 }

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from app.configuration.domain.sections import Policy
+from app.configuration.domain.sections import AutomationMode
 from app.foundation.data_status import DataStatus
 from app.foundation.idempotency import Command, Once, Outcome, Render
 from app.foundation.ports import NewId
@@ -191,7 +191,7 @@ class Replacement:
         self, unit: UnitOfWork, due: Iterable[Proposal], portfolio: Portfolio, grounds: Grounds
     ) -> None:
         """Have what waits proposed, if that is the policy; nothing else stays open."""
-        is_proposed = grounds.configuration.policy.replacement is Policy.PROPOSE
+        is_proposed = grounds.configuration.policy.replacement is AutomationMode.PROPOSE
         wanted = [
             of_swap(self.new_id(), one, portfolio.version, grounds) for one in due if is_proposed
         ]
@@ -257,7 +257,7 @@ class Replacement:
 def _may_force(grounds: Grounds) -> bool:
     """Whether the schedule may act on members that cannot stay."""
     rules, policy = grounds.configuration.replacement, grounds.configuration.policy
-    return rules.auto_forced or policy.replacement is Policy.AUTO
+    return rules.auto_forced or policy.replacement is AutomationMode.AUTO
 
 
 def _must_exit_to_cash(grounds: Grounds) -> bool:
@@ -272,7 +272,7 @@ def _may(proposal: Proposal, grounds: Grounds) -> bool:
     if proposal.is_forced:
         return _may_force(grounds)
     rules, policy = grounds.configuration.replacement, grounds.configuration.policy
-    return rules.auto_discretionary or policy.replacement is Policy.AUTO
+    return rules.auto_discretionary or policy.replacement is AutomationMode.AUTO
 
 
 def noises(symbols: Iterable[str], grounds: Grounds) -> dict[str, float]:

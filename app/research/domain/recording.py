@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from app.configuration.domain.model import Cadences
+from app.configuration.domain.model import IntervalSettings
 
 RETRY_S: Final = 5.0  # after a first fill that did not come to its end
 LOOK_S: Final = 1.0
@@ -75,7 +75,7 @@ class Schedule:
     Until the first fill has come to its end nothing else is done.
     """
 
-    cadences: Cadences
+    cadences: IntervalSettings
     board_every_s: float | None = None  # None: the cadence of scoring
     is_streaming: bool = False  # else the market is only ever asked
     is_filled: bool = field(default=False, init=False)

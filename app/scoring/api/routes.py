@@ -30,7 +30,7 @@ from app.foundation.http.responses import Bodies, answer, etag, keep, not_modifi
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
     CHANGES,
-    UNSAID,
+    DEFAULT_REASON,
     CursorText,
     IdPath,
     Limit,
@@ -243,7 +243,7 @@ async def put_algorithm(
         shown = AlgorithmChangedOut.of(name, scoring.algorithm_under(settings), settings)
         return keep(shown, headers={"ETag": etag(settings.version)})
 
-    who, reason = by(command, body.user), body.reason or UNSAID
+    who, reason = by(command, body.user), body.reason or DEFAULT_REASON
     try:
         present = await configuration.current()
         changes = scoring.changes_of(body.changes(), present)

@@ -12,8 +12,7 @@ from pydantic import Field
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Family
 from app.foundation.data_status import DataSource, DataStatus
-from app.foundation.http.request_body import Body
-from app.foundation.http.schemas import Freshness, Json, Out, Said, Score, UtcTime
+from app.foundation.http.schemas import ChangeRequest, Freshness, Json, Out, Score, UtcTime
 from app.scoring.domain.algorithm import CROSS_SECTIONAL
 from app.scoring.domain.board import Board, Card, CardStatus, Confidence
 from app.scoring.domain.composite import AlgorithmSpec
@@ -403,7 +402,7 @@ class AlgorithmName(StrEnum):
     CROSS_SECTIONAL = CROSS_SECTIONAL
 
 
-class AlgorithmIn(Said):
+class AlgorithmIn(ChangeRequest):
     """What is left out keeps its value. Null is refused."""
 
     family_weights: dict[str, float] | None = Field(
@@ -420,25 +419,6 @@ class AlgorithmIn(Said):
 
     def changes(self) -> dict[str, Any]:
         return self.model_dump(exclude_unset=True, exclude={"reason", "user"})
-
-
-class ScoringSettingsOut(Out):
-    """Of the scoring, beside the weights of its families."""
-
-    impact_notional: float = Field(description="Quote currency that `impact` sweeps a book with.")
-    min_coverage: float = Field(
-        description="Share of the eligible symbols that each exchange source must cover before"
-        " decisions use a board."
-    )
-    factor_weights: dict[str, float] = Field(
-        description="Shares of its family by factor; who is not named has that of the table."
-    )
-
-
-class ScoringSettingsIn(Body):
-    impact_notional: float | None = None
-    min_coverage: float | None = None
-    factor_weights: dict[str, float] | None = Field(None, max_length=256)
 
 
 class AlgorithmChangedOut(Out):

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from app.configuration.domain.sections import Family, FeedRules, Source
+from app.configuration.domain.sections import Family, FeedSettings, Source
 from app.foundation.decimal_math import to_millionths
 from app.market.domain.models import CandleSeries, Floats, Interval
 from app.market.domain.panel import (
@@ -133,7 +133,7 @@ def hourly_volatility(hourly: CandleSeries) -> float | None:
     return found if found > 0 else None
 
 
-def has_moved(before: float, now: float, volatility: float | None, rules: FeedRules) -> bool:
+def has_moved(before: float, now: float, volatility: float | None, rules: FeedSettings) -> bool:
     """Whether the way from one price to the other is beyond a limit that is set.
 
     Without a volatility only the limit in basis points can be judged.

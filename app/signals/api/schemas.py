@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from pydantic import Field
 
-from app.configuration.domain.sections import Policy
+from app.configuration.domain.sections import AutomationMode
 from app.foundation.http.schemas import Json, Out, Score, Share, UtcTime
 from app.signals.domain.consensus import Evaluation, Recommendation, Verdict, Vote
 from app.signals.domain.evaluated_signal import Judged
@@ -73,7 +73,7 @@ class VerdictOut(Out):
 class EffectOut(Out):
     """What became of an approved signal."""
 
-    policy: Policy = Field(description="That applied.")
+    policy: AutomationMode = Field(description="That applied.")
     move: Move | None = Field(description="The change of the membership that it asked for.")
     symbol: str | None
     old_symbol: str | None = Field(description="The member that makes room.")

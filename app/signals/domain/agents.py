@@ -10,7 +10,7 @@ from typing import Final
 
 from scipy.special import ndtr
 
-from app.configuration.domain.sections import SignalRules
+from app.configuration.domain.sections import SignalSettings
 from app.foundation.decimal_math import ONE, is_above, to_millionths
 from app.market.domain.models import DAYS_A_YEAR
 from app.scoring.domain.board import Board, Card, CardStatus
@@ -82,11 +82,11 @@ class Agent:
 
     name: str
     needs: tuple[str, ...]
-    judge: Callable[[Evidence, SignalRules], Opinion | Abstention]
+    judge: Callable[[Evidence, SignalSettings], Opinion | Abstention]
     may_veto: bool = False
     is_outside: bool = False  # it may take its time, so that it is asked before it is judged
 
-    def __call__(self, evidence: Evidence, rules: SignalRules) -> Opinion | Abstention:
+    def __call__(self, evidence: Evidence, rules: SignalSettings) -> Opinion | Abstention:
         """The same for the same evidence, at any time."""
         missing = [name for name in self.needs if name not in evidence.figures]
         if missing:
@@ -96,7 +96,7 @@ class Agent:
         return self.judge(evidence, rules)
 
 
-def technical(evidence: Evidence, _: SignalRules) -> Opinion | Abstention:
+def technical(evidence: Evidence, _: SignalSettings) -> Opinion | Abstention:
     """Logistic of trend less half the stretch.
 
     Trend is how far the close stands below its 60-day high in units of what the symbol moves in
@@ -116,7 +116,7 @@ def technical(evidence: Evidence, _: SignalRules) -> Opinion | Abstention:
     )
 
 
-def fundamental(evidence: Evidence, _: SignalRules) -> Opinion | Abstention:
+def fundamental(evidence: Evidence, _: SignalSettings) -> Opinion | Abstention:
     """Normal probability of half the carry less crowding.
 
     Carry is the funding that a holder receives in a year in units of what the symbol moves in a
@@ -133,7 +133,7 @@ def fundamental(evidence: Evidence, _: SignalRules) -> Opinion | Abstention:
     )
 
 
-def market_structure(evidence: Evidence, _: SignalRules) -> Opinion | Abstention:
+def market_structure(evidence: Evidence, _: SignalSettings) -> Opinion | Abstention:
     """The share of scored symbols that are dearer to trade, ties half, drawn half way to 1/2.
 
     The cost is half the spread and the impact of a small order. Liquidity alone does not say much
@@ -149,7 +149,7 @@ def market_structure(evidence: Evidence, _: SignalRules) -> Opinion | Abstention
     )
 
 
-def risk(evidence: Evidence, rules: SignalRules) -> Opinion | Abstention:
+def risk(evidence: Evidence, rules: SignalSettings) -> Opinion | Abstention:
     """The median variance as a share of itself and the symbol's: calm symbols hold up better.
 
     It forbids buying what moves or has fallen more than the settings allow, and what cannot be

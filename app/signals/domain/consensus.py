@@ -6,7 +6,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from app.configuration.domain.sections import SignalRules
+from app.configuration.domain.sections import SignalSettings
 from app.foundation.decimal_math import to_millionths
 from app.signals.domain.agents import AGENTS, Abstention, Agent, Evidence, Opinion
 from app.signals.domain.models import Direction
@@ -84,7 +84,7 @@ class Verdict:
 def judge(
     direction: Direction,
     evidence: Evidence,
-    rules: SignalRules,
+    rules: SignalSettings,
     weights: Mapping[str, float] | None = None,
     agents: Sequence[Agent] = AGENTS,
     answers: Mapping[str, Opinion | Abstention] = MappingProxyType({}),
@@ -124,7 +124,7 @@ def _vote(
     weight: float,
     direction: Direction,
     said: Opinion | Abstention,
-    rules: SignalRules,
+    rules: SignalSettings,
 ) -> Vote:
     if isinstance(said, Abstention):
         return Vote(agent.name, weight, reason=said.reason)
@@ -143,7 +143,7 @@ def _vote(
 
 
 def _vote_of_source(
-    source: SourceClaim, weight: float, direction: Direction, rules: SignalRules
+    source: SourceClaim, weight: float, direction: Direction, rules: SignalSettings
 ) -> Vote:
     """1/2 +- k / 2 x strength x confidence: upwards for a purchase, downwards for a sale.
 
@@ -177,7 +177,7 @@ def _vote_of_source(
 def concluded(
     direction: Direction,
     votes: Sequence[Vote],
-    rules: SignalRules,
+    rules: SignalSettings,
     *,
     is_by_skill: bool,
     is_source_proven: bool = False,
@@ -204,7 +204,7 @@ def concluded(
     )
 
 
-def _counted(direction: Direction, votes: Sequence[Vote], rules: SignalRules) -> Verdict:
+def _counted(direction: Direction, votes: Sequence[Vote], rules: SignalSettings) -> Verdict:
     spoken = [vote for vote in votes if vote.probability is not None]
     total = sum(vote.weight for vote in votes if not vote.is_source)
     present = sum(vote.weight for vote in spoken if not vote.is_source)
@@ -225,7 +225,7 @@ def toward(direction: Direction, probability: float) -> float:
     return 1.0 - probability if direction is Direction.SELL else probability
 
 
-def _recommended(right: float, rules: SignalRules) -> Recommendation:
+def _recommended(right: float, rules: SignalSettings) -> Recommendation:
     least = to_millionths(rules.min_consensus)
     if to_millionths(right) >= least:
         return Recommendation.APPROVE
@@ -239,7 +239,7 @@ def _evaluated(
     approvals: float,
     voted: float,
     spoken: Sequence[Vote],
-    rules: SignalRules,
+    rules: SignalSettings,
 ) -> tuple[Evaluation | None, str]:
     veto = next((vote for vote in spoken if vote.is_veto), None)
     if veto is not None:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
-from app.configuration.domain.sections import Policy, SignalRules
+from app.configuration.domain.sections import AutomationMode, SignalSettings
 from app.foundation.errors import Code, ConflictError, RefusedError
 
 # Clocks of sources run ahead of ours a little.
@@ -136,7 +136,7 @@ class Signal:
         return replace(self.to(SignalState.VALIDATED), settled_at=None)
 
 
-def received(signal_id: str, claim: Claim, now: datetime, rules: SignalRules) -> Signal:
+def received(signal_id: str, claim: Claim, now: datetime, rules: SignalSettings) -> Signal:
     """The signal as it comes in: in the queue, or rejected below the thresholds.
 
     Raises RefusedError: signal_expired for one that is over on arrival, validation_failed for one
@@ -187,7 +187,7 @@ class Effect:
     """What became of an approved signal; `note` says why it came to no more."""
 
     signal_id: str
-    policy: Policy  # that applied
+    policy: AutomationMode  # that applied
     step: Step | None
     note: str | None
     at: datetime

@@ -1,19 +1,19 @@
 """How far an approved signal may go, and what the history says of it."""
 
-from app.configuration.domain.sections import Policy, SignalRules
+from app.configuration.domain.sections import AutomationMode, SignalSettings
 from app.signals.domain.consensus import Verdict
 from app.signals.domain.evaluated_signal import Judged
 from app.signals.domain.models import Signal
 
 
-def policy_for(signal: Signal, verdict: Verdict, rules: SignalRules) -> Policy:
+def policy_for(signal: Signal, verdict: Verdict, rules: SignalSettings) -> AutomationMode:
     """How far this signal may go by itself.
 
     While the skill of no agent is known an operator decides: then `auto` is no more than `propose`.
     """
     wanted = rules.policies.get(signal.claim.type, rules.policy)
-    if wanted is Policy.AUTO and not verdict.is_weighed_by_skill:
-        return Policy.PROPOSE
+    if wanted is AutomationMode.AUTO and not verdict.is_weighed_by_skill:
+        return AutomationMode.PROPOSE
     return wanted
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from app.configuration.domain.sections import SignalRules
+from app.configuration.domain.sections import SignalSettings
 from app.foundation.decimal_math import all_to_millionths, is_above, to_millionths, to_significant
 from app.market.domain.models import Floats
 from app.market.domain.panel import Panel, UnbrokenPanel, until
@@ -29,7 +29,7 @@ class Seen:
 
     board: Board
     hourly: Panel | None
-    rules: SignalRules
+    rules: SignalSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Idea:
     confidence: float  # 0..1
     figures: Mapping[str, float] = field(default_factory=dict)
 
-    def is_worth_it(self, rules: SignalRules) -> bool:
+    def is_worth_it(self, rules: SignalSettings) -> bool:
         """Whether it is above the thresholds of the settings."""
         return not (
             is_above(rules.source_strength, self.strength)
@@ -88,7 +88,7 @@ class Readings:
 Rule = Callable[[UnbrokenPanel], Readings | None]  # None: the panel is too short for it
 
 
-def worth_it(readings: Readings, rules: SignalRules) -> Floats:
+def worth_it(readings: Readings, rules: SignalSettings) -> Floats:
     """(N,) the side where the reading is above the thresholds, else 0."""
     strong = all_to_millionths(readings.strength) >= to_millionths(rules.source_strength)
     sure = all_to_millionths(readings.confidence) >= to_millionths(rules.source_confidence)
@@ -96,7 +96,7 @@ def worth_it(readings: Readings, rules: SignalRules) -> Floats:
 
 
 def begun(
-    name: str, rule: Rule, panel: UnbrokenPanel, rules: SignalRules, at: datetime
+    name: str, rule: Rule, panel: UnbrokenPanel, rules: SignalSettings, at: datetime
 ) -> list[Idea]:
     """Ideas of the last bar that were none one bar before: what goes on is said once."""
     now, before = rule(panel), rule(until(panel, -1))
@@ -119,7 +119,7 @@ def begun(
     ]
 
 
-def chosen(ideas: Iterable[Idea], board: Board, rules: SignalRules) -> list[Idea]:
+def chosen(ideas: Iterable[Idea], board: Board, rules: SignalSettings) -> list[Idea]:
     """Those above the thresholds about symbols that are scored, the strongest first."""
     worth = [
         one

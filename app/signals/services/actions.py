@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from app.configuration.domain.sections import Policy
+from app.configuration.domain.sections import AutomationMode
 from app.foundation.errors import ConflictError, PreconditionFailedError, RefusedError
 from app.foundation.idempotency import Along, Command, Outcome, Render
 from app.foundation.ports import NewId
@@ -229,9 +229,9 @@ class SignalActions:
             step = await step_of(judged.signal, portfolio, grounds, unit)
             if isinstance(step, str):
                 effect = Effect(signal_id, policy, None, step, grounds.at)
-            elif policy is Policy.AUTO:
+            elif policy is AutomationMode.AUTO:
                 return Due(judged, step, portfolio.version)
-            elif policy is Policy.PROPOSE:
+            elif policy is AutomationMode.PROPOSE:
                 made = await self._propose(unit, judged, step, portfolio.version, grounds)
                 effect = Effect(signal_id, policy, step, None, grounds.at, made.proposal_id)
             else:
@@ -269,7 +269,7 @@ class SignalActions:
 
         async def within(unit: UnitOfWork, version: int) -> None:
             now = self.grounds.clock()
-            made = Effect(signal_id, Policy.AUTO, due.step, None, now, version=version)
+            made = Effect(signal_id, AutomationMode.AUTO, due.step, None, now, version=version)
             await unit.get(SignalEffectRepository).add(made)
             await applied(unit, signal_id, version, now)
 
@@ -281,7 +281,9 @@ class SignalActions:
             return  # the portfolio is another by now: the next look decides anew
         except (RefusedError, ConflictError) as error:
             now = self.grounds.clock()
-            failed = Effect(signal_id, Policy.AUTO, due.step, f"{error.code}: {error.detail}", now)
+            failed = Effect(
+                signal_id, AutomationMode.AUTO, due.step, f"{error.code}: {error.detail}", now
+            )
             async with self.database.write() as unit:
                 await unit.get(PortfolioRepository).load(for_update=True)
                 if not await unit.get(SignalEffectRepository).of([signal_id]):

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from app.configuration.domain.sections import SignalRules
+from app.configuration.domain.sections import SignalSettings
 from app.foundation.errors import UnavailableError
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.services.decision_context import Grounds
@@ -95,14 +95,16 @@ class Judges:
         return settled(signal, verdict, board.run_id, version, window, grounds.at)
 
     async def skills(
-        self, unit: UnitOfWork, rules: SignalRules, claims: Iterable[Claim] | None
+        self, unit: UnitOfWork, rules: SignalSettings, claims: Iterable[Claim] | None
     ) -> Skills:
         """Skills in this transaction, of the sources of `claims`; None: of all sources."""
         keys = None if claims is None else {(one.source, one.type) for one in claims}
         agents, sources = await unit.get(SignalRecordRepository).of(keys)
         return Skills(self.weights(agents, rules), sources)
 
-    def weights(self, records: Mapping[str, Record], rules: SignalRules) -> dict[str, float] | None:
+    def weights(
+        self, records: Mapping[str, Record], rules: SignalSettings
+    ) -> dict[str, float] | None:
         """Weights of the agents by their skill; None while they weigh alike."""
         return weights_of(records, [one.name for one in self.agents], rules.min_outcomes)
 

@@ -9,7 +9,7 @@ from math import isfinite
 
 import structlog
 
-from app.configuration.domain.sections import SignalRules
+from app.configuration.domain.sections import SignalSettings
 from app.signals.domain.agents import Abstention, Agent, Evidence, Opinion
 from app.signals.domain.opinion_pool import clipped
 
@@ -36,12 +36,12 @@ class OutsideAgents:
     def among(cls, agents: Iterable[Agent]) -> "OutsideAgents":
         return cls(tuple(agent for agent in agents if agent.is_outside))
 
-    async def answers(self, evidence: Evidence, rules: SignalRules) -> dict[str, Answer]:
+    async def answers(self, evidence: Evidence, rules: SignalSettings) -> dict[str, Answer]:
         """By name, within `rules.agent_timeout` seconds; an error is an abstention too."""
         said = await asyncio.gather(*(self._answer(one, evidence, rules) for one in self.agents))
         return {agent.name: one for agent, one in zip(self.agents, said, strict=True)}
 
-    async def _answer(self, agent: Agent, evidence: Evidence, rules: SignalRules) -> Answer:
+    async def _answer(self, agent: Agent, evidence: Evidence, rules: SignalSettings) -> Answer:
         before = self._asked.get(agent.name)
         if before is not None and not before.done():
             return Abstention("it is still busy with an earlier question")
@@ -53,7 +53,7 @@ class OutsideAgents:
             return Abstention(f"it did not answer within {rules.agent_timeout:g} s")
 
 
-def _asked(agent: Agent, evidence: Evidence, rules: SignalRules) -> "Future[Answer]":
+def _asked(agent: Agent, evidence: Evidence, rules: SignalSettings) -> "Future[Answer]":
     """A daemon thread: one that never ends must not keep the process from ending."""
     future: Future[Answer] = Future()
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Row, bindparam, delete, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.configuration.domain.sections import Policy
+from app.configuration.domain.sections import AutomationMode
 from app.foundation.errors import Code, NotFoundError
 from app.foundation.sql.statements import insert
 from app.signals.domain.consensus import Evaluation, Recommendation, Verdict, Vote
@@ -77,7 +77,7 @@ def _effect(row: Row[Any]) -> Effect:
     step = None if row.move is None else Step(Move(row.move), row.symbol, row.old_symbol)
     return Effect(
         signal_id=row.signal_id,
-        policy=Policy(row.policy),
+        policy=AutomationMode(row.policy),
         step=step,
         note=row.note,
         at=row.at,

@@ -6,7 +6,7 @@ from decimal import ROUND_DOWN, ROUND_UP, Decimal
 from enum import StrEnum
 from typing import Final
 
-from app.configuration.domain.sections import SizingRules
+from app.configuration.domain.sections import SizingSettings
 from app.foundation.decimal_math import to_significant
 from app.market.domain.models import DAYS_A_YEAR, Contract
 from app.market.domain.symbols import base_quantity, lots_for, notional, round_to_tick
@@ -165,7 +165,7 @@ class Conditions:
 class Limits:
     max_weight_u: int
     liquidity_share: float  # of the day's turnover
-    rules: SizingRules
+    rules: SizingSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +256,7 @@ def kelly(probability: float, payoff: float) -> float:
     return max(0.0, (probability * (payoff + 1.0) - 1.0) / payoff)
 
 
-def stake_share(record: TrackRecord, confidence: float | None, rules: SizingRules) -> float:
+def stake_share(record: TrackRecord, confidence: float | None, rules: SizingSettings) -> float:
     """The fraction of the Kelly stake that a record is good for, times the confidence.
 
     The share of wins is shrunk towards one half as if `kelly_prior` wins and as many losses had
@@ -285,7 +285,7 @@ def liquidation_price(contract: Contract, leverage: Decimal, price: Decimal) -> 
 
 
 def _refusal(
-    contract: Contract, order: Order, known: Conditions, rules: SizingRules
+    contract: Contract, order: Order, known: Conditions, rules: SizingSettings
 ) -> Refusal | None:
     levered = order.leverage > 1  # any contract allows 1
     margin, distance = contract.maintenance_margin, rules.liquidation_sigmas > 0.0
@@ -303,7 +303,7 @@ def _refusal(
     return next((refusal for applies, refusal in rows if applies), None)
 
 
-def _levers(contract: Contract, known: Conditions, rules: SizingRules) -> list[Lever | Distance]:
+def _levers(contract: Contract, known: Conditions, rules: SizingSettings) -> list[Lever | Distance]:
     """The caps of leverage that are asked for; their inputs are known."""
     risks = (
         (CapName.VOLATILITY_TARGET, known.portfolio_volatility, rules.volatility_target),

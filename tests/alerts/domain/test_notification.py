@@ -26,13 +26,13 @@ from app.alerts.domain.notifications import (
 )
 from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
-from app.configuration.domain.sections import Limit, NotificationRules, Severity
+from app.configuration.domain.sections import NotificationLimit, NotificationSettings, Severity
 from app.foundation.events import EventRecord
 from app.operations.domain.event_codec import drafts_of
 from app.portfolio.domain.events import PlanCreated, PortfolioChanged, ProposalOpened
 
 T0 = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
-RULES = NotificationRules()
+RULES = NotificationSettings()
 
 
 def record(event: object) -> EventRecord:
@@ -112,9 +112,9 @@ def test_what_is_no_news_is_not_told() -> None:
 def test_the_limits_are_those_that_were_asked_for() -> None:
     limits = {kind: limit_of(kind, RULES) for kind in NoticeKind}
     assert limits == {
-        NoticeKind.ERROR: Limit(10, 300),
-        NoticeKind.TRADE: Limit(50, 60),
-        NoticeKind.STATUS: Limit(5, 600),
+        NoticeKind.ERROR: NotificationLimit(10, 300),
+        NoticeKind.TRADE: NotificationLimit(50, 60),
+        NoticeKind.STATUS: NotificationLimit(5, 600),
     }
 
 
@@ -127,8 +127,8 @@ def test_a_kind_has_so_many_an_hour(kind: NoticeKind) -> None:
     assert admitted(notice("new", kind), told, 0, T0 + timedelta(minutes=60), RULES)
     others = [Told(one, "k", T0) for one in NoticeKind if one is not kind for _ in range(100)]
     assert admitted(notice("new", kind), others, 0, T0, RULES)
-    wider = Limit(most + 1, 60)
-    more = NotificationRules(error=wider, trade=wider, status=wider)
+    wider = NotificationLimit(most + 1, 60)
+    more = NotificationSettings(error=wider, trade=wider, status=wider)
     assert admitted(notice("new", kind), told, 0, T0, more)
 
 

@@ -19,7 +19,7 @@ from app.foundation.idempotency import Answer
 from app.foundation.sql.database import Database
 from app.foundation.sql.job_store import key_file
 from app.foundation.sql.metadata import metadata
-from app.settings import NotificationSettings
+from app.settings import NotificationVariables
 from tests.alerts.services.test_notifications import SECRET, Office, Receiver, change
 from tests.support.desk import WHO
 
@@ -146,9 +146,9 @@ def test_the_key_lies_beside_an_sqlite_file_and_nowhere_else() -> None:
 
 
 def test_keys_that_are_none_are_refused_at_the_start() -> None:
-    assert NotificationSettings(keys=f"{NEW}, {OLD}").key_list == (NEW, OLD)
-    assert NotificationSettings().key_list == ()
+    assert NotificationVariables(keys=f"{NEW}, {OLD}").key_list == (NEW, OLD)
+    assert NotificationVariables().key_list == ()
     for wrong in ("short", "a" * 44, f"{NEW},x"):
         with pytest.raises(ValidationError) as caught:
-            NotificationSettings(keys=wrong)
+            NotificationVariables(keys=wrong)
         assert NEW not in str(caught.value)

@@ -13,8 +13,8 @@ from app.configuration.domain.document import (
     from_document,
     validate,
 )
-from app.configuration.domain.model import Cadences, Configuration, CorrelationBasis
-from app.configuration.domain.sections import FeedRules, Policy, Source
+from app.configuration.domain.model import Configuration, CorrelationBasis, IntervalSettings
+from app.configuration.domain.sections import AutomationMode, FeedSettings, Source
 from app.foundation.errors import Code
 
 DEFAULT = Configuration()
@@ -51,13 +51,13 @@ def test_age_limits_are_three_cadences(source: Source, limit: float) -> None:
 
 def test_while_the_market_streams_other_ages_are_too_old_and_they_are_settings() -> None:
     assert DEFAULT.age_limit_s(Source.TICKERS, streaming=True) == 30.0
-    faster = replace(DEFAULT, feed=FeedRules(tickers=2, contracts=7, books=9))
+    faster = replace(DEFAULT, feed=FeedSettings(tickers=2, contracts=7, books=9))
     told = {source: faster.age_limit_s(source, streaming=True) for source in Source}
     assert (told[Source.TICKERS], told[Source.CONTRACTS], told[Source.BOOKS]) == (6.0, 21.0, 27.0)
     for source in (Source.FUNDING, Source.HOURLY_CANDLES, Source.DAILY_CANDLES):
         assert told[source] == faster.age_limit_s(source)
     assert faster.age_limit_s(Source.TICKERS) == 180.0
-    busy = replace(DEFAULT, cadences=Cadences(market=1))
+    busy = replace(DEFAULT, cadences=IntervalSettings(market=1))
     assert busy.age_limit_s(Source.TICKERS, streaming=True) == 3.0, "never longer than polling"
 
 
@@ -213,9 +213,9 @@ def test_G01_fixed_weights_that_cannot_be(given: object, loc: str, kind: str) ->
 
 def test_policies_of_signals_are_taken_as_a_whole_and_judged() -> None:
     first = validate({"signals": {"policies": {"BUY": "auto", "ALERT": "observe"}}}, DEFAULT)
-    assert first.signals.policies == {"ALERT": Policy.OBSERVE, "BUY": Policy.AUTO}
+    assert first.signals.policies == {"ALERT": AutomationMode.OBSERVE, "BUY": AutomationMode.AUTO}
     second = validate({"signals": {"policies": {"SELL": "propose"}}}, first)
-    assert second.signals.policies == {"SELL": Policy.PROPOSE}
+    assert second.signals.policies == {"SELL": AutomationMode.PROPOSE}
     assert from_document(as_document(second), second.version) == second
 
 

@@ -55,14 +55,14 @@ class Bench:
         return Stand(committed, self.quotes, self.things, (), NOON, 0.0)
 
 
-class Said(Out):
+class ChangeRequest(Out):
     name: str
     price: MoneyString
     share: float | None
     at: UtcTime
 
 
-SAID = Said(name="é\u2028", price=Decimal("1.50"), share=0.1, at=NOON)
+SAID = ChangeRequest(name="é\u2028", price=Decimal("1.50"), share=0.1, at=NOON)
 
 
 def asked_again(bench: Bench) -> APIRouter:
@@ -90,11 +90,11 @@ def asked_again(bench: Bench) -> APIRouter:
 
     @router.get("/model")
     @of_memory
-    async def model() -> Said:
+    async def model() -> ChangeRequest:
         return SAID
 
     @router.get("/plain-model")
-    async def plain_model() -> Said:
+    async def plain_model() -> ChangeRequest:
         return SAID
 
     return router

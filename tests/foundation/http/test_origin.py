@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from starlette.types import Message, Receive, Scope, Send
 
 from app.foundation.http.host_guard import HostGuard
-from app.settings import HttpSettings
+from app.settings import HttpVariables
 from tests.support.harness import PREFIX, serve
 from tests.support.judging import problem
 from tests.support.sample_routes import sample_router
@@ -115,11 +115,11 @@ async def test_S16_our_names_at_any_port_do(client: httpx2.AsyncClient, host: st
 
 
 def test_S16_names_come_from_the_settings() -> None:
-    given = HttpSettings(allowed_hosts=("Desk.Example", "my_symbols"))
+    given = HttpVariables(allowed_hosts=("Desk.Example", "my_symbols"))
     assert given.allowed_hosts == ("desk.example", "my_symbols")
     for wrong in ("https://desk.example", "desk.example:8000", "*", "", "-desk", "a b"):
         with pytest.raises(ValidationError):
-            HttpSettings(allowed_hosts=(wrong,))
+            HttpVariables(allowed_hosts=(wrong,))
 
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost:8000"])

@@ -5,11 +5,11 @@ from decimal import Decimal
 import pytest
 
 from app.configuration.domain.model import Configuration
-from app.configuration.domain.sections import QualityRules
+from app.configuration.domain.sections import QualitySettings
 from app.market.domain.data_quality import has_diverged, parted_since
 from app.market.domain.models import Ticker
 
-RULES = QualityRules()
+RULES = QualitySettings()
 TOLD = Ticker(
     code="XBTUSDTM", last=Decimal(100), last_lots=1, traded_ms=1, bid=Decimal("99.9"),
     bid_lots=1, ask=Decimal("100.1"), ask_lots=1,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.configuration.domain.model import EligibilityFloors
+from app.configuration.domain.model import EligibilitySettings
 from app.market.domain.eligibility import (
     RULES,
     Candidate,
@@ -21,7 +21,7 @@ from app.market.domain.eligibility import (
 from app.market.domain.models import Contract, ContractKind, ContractStatus
 from app.market.domain.sectors import AssetClass
 
-LIMITS = Limits(EligibilityFloors(), 180.0)
+LIMITS = Limits(EligibilitySettings(), 180.0)
 CONTRACT = Contract(
     code="ETHUSDTM",
     base="ETH",
@@ -115,7 +115,7 @@ def test_a_good_symbol_passes_every_rule() -> None:
 
 
 def test_further_quotes_are_a_matter_of_configuration() -> None:
-    both = replace(LIMITS, floors=EligibilityFloors(quotes=("USDT", "USDC")))
+    both = replace(LIMITS, floors=EligibilitySettings(quotes=("USDT", "USDC")))
     assert first_failure(listed(quote="USDC", settle="USDC"), both) is None
 
 

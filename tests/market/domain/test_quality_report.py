@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from app.configuration.domain.sections import QualityRules
+from app.configuration.domain.sections import QualitySettings
 from app.foundation.data_status import DataStatus
 from app.market.domain.price_quarantine import Doubt
 from app.market.domain.quality_report import QualityVerdict, SymbolData, report
 
 HOUR_MS = 3_600_000
-RULES = QualityRules()
+RULES = QualitySettings()
 GOOD = SymbolData(
     status=DataStatus.FRESH,
     age_s=1.0,

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from app.configuration.domain.sections import QualityRules
+from app.configuration.domain.sections import QualitySettings
 from app.market.domain.price_quarantine import (
     Doubt,
     PriceState,
@@ -17,7 +17,7 @@ from app.market.domain.price_quarantine import (
     released,
 )
 
-RULES = QualityRules()
+RULES = QualitySettings()
 START_MS = 1_800_000_000_000
 GOOD = Reading(
     at_ms=START_MS,

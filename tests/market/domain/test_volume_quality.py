@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.configuration.domain.sections import QualityRules
+from app.configuration.domain.sections import QualitySettings
 from app.market.domain.models import CandleSeries, Interval
 from app.market.domain.price_quarantine import Doubt, volume_doubt
 from app.market.domain.volume_quality import (
@@ -65,7 +65,7 @@ def test_an_hour_is_compared_with_the_same_hour_of_other_days() -> None:
 
 
 def doubt(series: CandleSeries) -> Doubt | None:
-    return volume_doubt(None, volume_jump(series), QualityRules())
+    return volume_doubt(None, volume_jump(series), QualitySettings())
 
 
 def test_a_move_of_the_price_confirms_a_volume() -> None:

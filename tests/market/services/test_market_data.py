@@ -10,7 +10,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from app.configuration.domain.model import Cadences, Configuration, EligibilityFloors
+from app.configuration.domain.model import Configuration, EligibilitySettings, IntervalSettings
 from app.configuration.domain.sections import Source
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
@@ -743,14 +743,14 @@ async def test_R10_a_closed_exchange_is_halted_and_an_unknown_state_stays(
 @ON_SQLITE
 async def test_configuration_takes_effect_at_once(live: LiveMarket) -> None:
     settings = Configuration(
-        cadences=Cadences(market=10), eligibility=EligibilityFloors(min_daily_bars=1000)
+        cadences=IntervalSettings(market=10), eligibility=EligibilitySettings(min_daily_bars=1000)
     )
     data = live.market(settings)
     await data.registry.sync()
     await data.refresh_market()
     live.clock.pass_(31)
     assert data.status() is DataStatus.STALE
-    data.configuration = lambda: replace(settings, cadences=Cadences())
+    data.configuration = lambda: replace(settings, cadences=IntervalSettings())
     assert data.status() is DataStatus.FRESH
 
 

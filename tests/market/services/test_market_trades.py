@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from app.configuration.domain.sections import QualityRules, Source
+from app.configuration.domain.sections import QualitySettings, Source
 from app.foundation.sql.database import Database
 from app.market.domain.price_quarantine import Doubt
 from app.market.domain.stream import MarkUpdate, Topic, TopicKind, TradeUpdate
@@ -50,7 +50,7 @@ async def test_D02_a_trade_far_off_the_mark_is_doubted_at_once_and_the_next_one_
     scene: Scene,
 ) -> None:
     await scene.tell_all()
-    held, rules = scene.data.live.market, QualityRules()
+    held, rules = scene.data.live.market, QualitySettings()
     mark, traded_ms = held.stats[CODE].value.mark_price, held.tickers[CODE].value.traded_ms
     assert mark is not None
     scene.say(CODE, MarkUpdate(mark, mark), TopicKind.INSTRUMENT)

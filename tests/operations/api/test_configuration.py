@@ -8,7 +8,7 @@ from unittest.mock import MagicMock
 import httpx2
 import pytest
 
-from app.configuration.domain.model import Cadences
+from app.configuration.domain.model import IntervalSettings
 from app.configuration.services.current import SettingsInForce
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
@@ -88,13 +88,13 @@ async def test_each_interval_is_a_setting_that_is_in_force_with_its_answer(
 ) -> None:
     await desk.open()
     in_force = SettingsInForce()
-    wanted = {one.name: at for at, one in enumerate(fields(Cadences), 600)}
+    wanted = {one.name: at for at, one in enumerate(fields(IntervalSettings), 600)}
     shown = (await put(client, {"cadences": wanted})).json()["configuration"]["cadences"]
     assert shown == wanted
     async with desk.database.read() as unit:
         for record in await unit.get(EventRepository).after(0, 10):
             in_force.read(record)  # as every process does with what any of them committed
-    assert in_force().cadences == Cadences(**wanted)
+    assert in_force().cadences == IntervalSettings(**wanted)
     work, jobs = cast("Activities", MagicMock(is_provisional=bool)), cast("Jobs", None)
     ticks = table(lambda: in_force().cadences, work, jobs, lambda: NOW, lambda: 0.0)
     used = {tick.interval_s() for tick in ticks}

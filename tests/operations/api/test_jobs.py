@@ -16,7 +16,7 @@ from app.foundation.events import Topic
 from app.foundation.sql.events import EventRepository
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
-from app.settings import DatabaseSettings, KucoinSettings, Settings
+from app.settings import DatabaseVariables, KucoinVariables, Settings
 from tests.support.harness import PREFIX
 from tests.support.judging import problem
 from tests.support.running import Running, running, settings_for
@@ -258,8 +258,8 @@ async def test_what_is_not_there_and_what_is_no_state(cut_off: Desk) -> None:
 
 async def test_sample_data_of_the_live_exchange_is_refused_at_once(tmp_path: Path) -> None:
     settings = Settings(
-        kucoin=KucoinSettings(base_url=NOBODY, source=DataSource.KUCOIN),
-        database=DatabaseSettings(url=f"sqlite+aiosqlite:///{tmp_path}/live.sqlite3"),
+        kucoin=KucoinVariables(base_url=NOBODY, source=DataSource.KUCOIN),
+        database=DatabaseVariables(url=f"sqlite+aiosqlite:///{tmp_path}/live.sqlite3"),
         background=False,
     )
     async with running(settings) as service:

@@ -8,7 +8,7 @@ import pytest
 
 from app.configuration.domain.document import ConfigurationRefusedError, validate
 from app.configuration.domain.model import Configuration
-from app.configuration.domain.sections import Policy
+from app.configuration.domain.sections import AutomationMode
 from app.foundation.errors import Code, ConflictError
 from app.portfolio.domain.proposals import (
     NEXT,
@@ -97,8 +97,8 @@ def test_what_is_the_same() -> None:
 def test_policies_are_settings() -> None:
     changed = validate({"policy": {"rebalance": "propose"}}, Configuration())
     assert (changed.policy.rebalance, changed.policy.replacement) == (
-        Policy.PROPOSE,
-        Policy.PROPOSE,
+        AutomationMode.PROPOSE,
+        AutomationMode.PROPOSE,
     )
     for wrong in ({"rebalance": "never"}, {"expires_after": 1}, {"withdraw": "auto"}):
         with pytest.raises(ConfigurationRefusedError):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.configuration.domain.model import Configuration, ReplacementRules
+from app.configuration.domain.model import Configuration, ReplacementSettings
 from app.market.domain.sectors import UNCLASSIFIED
 from app.portfolio.domain.candidate_selection import Candidate
 from app.portfolio.domain.replacement import (
@@ -26,7 +26,7 @@ from app.portfolio.domain.replacement import (
     within_cycle,
 )
 
-RULES = ReplacementRules(noise_multiple=1.0, count_funding=False)
+RULES = ReplacementSettings(noise_multiple=1.0, count_funding=False)
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 PAUSE = timedelta(hours=8)
 WEEK = timedelta(days=7)
@@ -76,7 +76,7 @@ def test_the_threshold_is_noise_and_cost_in_z() -> None:
 
 
 def test_exactly_the_threshold_is_not_beyond_it() -> None:
-    rules = ReplacementRules(noise_multiple=1.0)
+    rules = ReplacementSettings(noise_multiple=1.0)
     assert not Comparison(0.5, 0.25, 0.25).exceeds(rules)
     assert Comparison(0.500001, 0.25, 0.25).exceeds(rules)
 
@@ -131,7 +131,7 @@ def test_the_one_being_confirmed_is_preferred_while_it_is_good_enough() -> None:
 
 
 def test_a_sector_may_hold_so_many_and_like_for_like_is_no_worse() -> None:
-    settings = Configuration(replacement=ReplacementRules(max_per_sector=2))
+    settings = Configuration(replacement=ReplacementSettings(max_per_sector=2))
     others = [contender("A"), contender("B")]
     assert crowds("defi", "layer-1", others, settings)
     assert not crowds("defi", "defi", others, settings)
@@ -141,7 +141,7 @@ def test_a_sector_may_hold_so_many_and_like_for_like_is_no_worse() -> None:
 
 
 def test_only_those_that_may_come_in_are_offered() -> None:
-    settings = Configuration(replacement=ReplacementRules(max_per_sector=1))
+    settings = Configuration(replacement=ReplacementSettings(max_per_sector=1))
     others = [contender("STAYS", sector="memes")]
     offered = admissible(
         [

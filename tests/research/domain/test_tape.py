@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from app.configuration.domain.model import Cadences
+from app.configuration.domain.model import IntervalSettings
 from app.research.domain.recording import RETRY_S, Schedule, Step, TapeClock
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -17,14 +17,14 @@ def test_time_stands_still_between_entries_and_never_goes_back() -> None:
 
 
 def test_nothing_is_done_before_the_first_fill_and_that_is_tried_again() -> None:
-    schedule = Schedule(Cadences())
+    schedule = Schedule(IntervalSettings())
     assert schedule.due(10.0) == (Step.FILL, 10.0)
     schedule.began(Step.FILL, 10.0)
     assert schedule.due(11.0) == (Step.FILL, 10.0 + RETRY_S)
 
 
 def test_after_the_fill_the_board_comes_first_and_everything_else_in_its_time() -> None:
-    schedule = Schedule(Cadences(), board_every_s=120.0)
+    schedule = Schedule(IntervalSettings(), board_every_s=120.0)
     schedule.began(Step.FILL, 0.0)
     schedule.filled(100.0)
     seen: list[tuple[Step, float]] = []

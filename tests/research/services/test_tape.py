@@ -14,8 +14,8 @@ import pytest
 from app.adapters.kucoin.tape_entries import Answered, Asked, Attempt, Entry, Heard, Live
 from app.adapters.kucoin.tape_file import MAGIC, TapeReader, TapeWriter
 from app.adapters.kucoin.tape_stream import TapedStream
-from app.configuration.domain.model import Cadences, Configuration
-from app.configuration.domain.sections import FeedRules
+from app.configuration.domain.model import Configuration, IntervalSettings
+from app.configuration.domain.sections import FeedSettings
 from app.market.domain.stream import Topic, TopicKind
 from app.research.domain.recording import BoardLine, EndOfTapeError, Schedule, Step, TapeError
 from app.research.services.recording import LiveSteps
@@ -105,7 +105,7 @@ async def disturbed(studio: StreamStudio) -> None:
 async def test_a_streamed_market_is_the_same_again_over_a_reconnect_and_a_quarantine(
     tmp_path: Path,
 ) -> None:
-    quick = replace(Configuration(), feed=FeedRules(tickers=2))
+    quick = replace(Configuration(), feed=FeedSettings(tickers=2))
     studio = await StreamStudio(tmp_path / "stream.tape").streamed(disturbed, quick)
     exit_code, said = alone(studio.path)
     assert (exit_code, said["different"]) == (0, [])
@@ -265,7 +265,7 @@ class Notes:
 async def test_before_it_waits_all_is_safe_and_what_was_told_comes_before_each_step() -> None:
     notes = Notes()
     steps = LiveSteps(
-        Schedule(Cadences()), notes, notes, notes.monotonic, notes.wait, for_s=20.0
+        Schedule(IntervalSettings()), notes, notes, notes.monotonic, notes.wait, for_s=20.0
     )  # fmt: skip
     assert await steps.next() is Step.FILL
     steps.ended(Step.FILL, None)

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from app.configuration.domain.sections import FeedRules
+from app.configuration.domain.sections import FeedSettings
 from app.market.domain.models import CandleSeries, Floats, Interval
 from app.scoring.domain.score_stability import HOURS, has_moved, hourly_volatility
 
-BY_BP = FeedRules(move_bp=50.0, move_volatilities=0.0)
-BY_VOLATILITY = FeedRules(move_bp=0.0, move_volatilities=2.0)
+BY_BP = FeedSettings(move_bp=50.0, move_volatilities=0.0)
+BY_VOLATILITY = FeedSettings(move_bp=0.0, move_volatilities=2.0)
 
 
 @pytest.mark.parametrize(
@@ -21,12 +21,12 @@ BY_VOLATILITY = FeedRules(move_bp=0.0, move_volatilities=2.0)
         (BY_VOLATILITY, 102.1, 0.01, True),
         (BY_VOLATILITY, 97.9, 0.01, True),
         (BY_VOLATILITY, 150.0, None, False),
-        (FeedRules(move_bp=0.0, move_volatilities=0.0), 500.0, 0.01, False),
+        (FeedSettings(move_bp=0.0, move_volatilities=0.0), 500.0, 0.01, False),
         (BY_BP, 0.0, None, False),
     ],
 )
 def test_a_move_is_measured_in_basis_points_or_in_its_own_volatility(
-    rules: FeedRules, now: float, volatility: float | None, expected: bool
+    rules: FeedSettings, now: float, volatility: float | None, expected: bool
 ) -> None:
     assert has_moved(100.0, now, volatility, rules) is expected
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.configuration.domain.model import Configuration
-from app.configuration.domain.sections import FeedRules
+from app.configuration.domain.sections import FeedSettings
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.sql.database import Database
 from app.market.services.backfill import first_fill
@@ -17,7 +17,7 @@ from app.scoring.services.rescoring import Rescoring
 from tests.support.live_market import LiveMarket, open_market
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-RULES = FeedRules(move_bp=100.0, move_volatilities=0.0, rescoring_pause=30)
+RULES = FeedSettings(move_bp=100.0, move_volatilities=0.0, rescoring_pause=30)
 
 
 class Desk:

@@ -4,11 +4,11 @@ from inspect import getsource
 
 import pytest
 
-from app.configuration.domain.sections import SignalRules
+from app.configuration.domain.sections import SignalSettings
 from app.signals.domain.agents import AGENTS, Abstention, Agent, Evidence, Opinion, Surroundings
 from tests.support.evidence import COSTS, evidence
 
-RULES = SignalRules()
+RULES = SignalSettings()
 BY_NAME = {agent.name: agent for agent in AGENTS}
 
 

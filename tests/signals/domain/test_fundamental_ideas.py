@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.configuration.domain.sections import SignalRules
+from app.configuration.domain.sections import SignalSettings
 from app.foundation.data_status import DataSource
 from app.scoring.domain.board import Board, Card, Confidence
 from app.signals.domain.models import Direction
@@ -12,7 +12,7 @@ from app.signals.domain.sources import Idea, Seen, chosen, fundamental_ideas
 from tests.support.desk import NOW
 from tests.support.evidence import card
 
-RULES = SignalRules()
+RULES = SignalSettings()
 USUAL = [-0.02, -0.01, 0.0, 0.01, 0.02] * 4
 
 

@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 
-from app.configuration.domain.sections import SignalRules
+from app.configuration.domain.sections import SignalSettings
 from app.foundation.errors import Code, ConflictError, RefusedError
 from app.signals.domain.consensus import judge
 from app.signals.domain.evaluated_signal import settled, unjudged
@@ -14,7 +14,7 @@ from app.signals.domain.outcomes import Outcome, Window
 from tests.support.evidence import evidence
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-RULES = SignalRules()
+RULES = SignalSettings()
 CLAIM = Claim("desk", "momentum", 0.8, 0.9, "BTCUSDT", Direction.BUY)
 S = SignalState
 DRAWN = {
@@ -69,7 +69,7 @@ def test_the_thresholds_are_applied(changed: dict[str, object], said: str) -> No
     came = received("s", claim(**changed), NOW, RULES)
     assert (came.state, came.settled_at) == (S.REJECTED, NOW)
     assert said in (came.reason or "")
-    lower = SignalRules(min_strength=0.4, min_confidence=0.4)
+    lower = SignalSettings(min_strength=0.4, min_confidence=0.4)
     expected = S.REJECTED if changed.get("symbol", 0) is None else S.VALIDATED
     assert received("s", claim(**changed), NOW, lower).state is expected
 

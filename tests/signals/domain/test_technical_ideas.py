@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.configuration.domain.sections import SignalRules
+from app.configuration.domain.sections import SignalSettings
 from app.foundation.data_status import DataSource
 from app.market.domain.models import Floats, Interval
 from app.market.domain.panel import Panel
@@ -19,7 +19,7 @@ from tests.support.evidence import card
 
 BARS = 220
 OPENED = int(NOW.timestamp() * 1000) - np.arange(BARS, 0, -1, dtype=np.int64) * Interval.HOUR.ms
-RULES = SignalRules()
+RULES = SignalSettings()
 
 
 def panel(close: Floats, **changed: Floats) -> Panel:
@@ -37,7 +37,7 @@ def panel(close: Floats, **changed: Floats) -> Panel:
     return Panel(Interval.HOUR, ("AUSDT",), OPENED, **fields)
 
 
-def ideas(given: Panel | None, rules: SignalRules = RULES) -> list[Idea]:
+def ideas(given: Panel | None, rules: SignalSettings = RULES) -> list[Idea]:
     board = Board(
         "board", "composite", 1, 1, NOW, NOW, 1.0, DataSource.SANDBOX, "hash", 1, {},
         (card("AUSDT"),),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.configuration.domain.sections import SignalRules
+from app.configuration.domain.sections import SignalSettings
 from app.foundation.decimal_math import to_millionths
 from app.signals.domain.agents import AGENTS
 from app.signals.domain.consensus import (
@@ -23,7 +23,7 @@ from app.signals.domain.models import Direction
 from app.signals.domain.track_record import Bin, Record
 from tests.support.evidence import evidence
 
-RULES = SignalRules()
+RULES = SignalSettings()
 BUY = Direction.BUY
 
 
@@ -138,7 +138,7 @@ RECORDS = st.builds(
     lambda outcomes, share: record(outcomes, round(outcomes * share)), st.integers(0, 400), PART
 )
 SETTINGS = st.builds(
-    lambda least, more, quorum: SignalRules(
+    lambda least, more, quorum: SignalSettings(
         min_consensus=least, strong_consensus=min(1.0, least + more), quorum=quorum
     ),
     st.floats(0.5, 0.7),
@@ -153,7 +153,7 @@ def test_verdicts_are_monotone_in_strength_and_confidence(
     direction: Direction,
     figures: dict[str, Any],
     known: Record,
-    rules: SignalRules,
+    rules: SignalSettings,
     strengths: tuple[float, float],
     confidences: tuple[float, float],
 ) -> None:
@@ -173,7 +173,7 @@ def test_verdicts_are_monotone_in_strength_and_confidence(
 def test_an_unknown_source_cannot_approve_itself(
     direction: Direction,
     figures: dict[str, Any],
-    rules: SignalRules,
+    rules: SignalSettings,
     strength: float,
     confidence: float,
 ) -> None:

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from app.configuration.domain.model import Configuration
-from app.configuration.domain.sections import SignalRules
+from app.configuration.domain.sections import SignalSettings
 from app.foundation.idempotency import Once
 from app.foundation.sql.database import Database
 from app.market.services.backfill import first_fill
@@ -73,7 +73,7 @@ async def board_of(live: LiveMarket, plants: Mapping[str, Mapping[str, float]]) 
 
 def votes(board: Board) -> Votes:
     """What each agent says of buying each symbol."""
-    around, rules = Surroundings.of(board), SignalRules()
+    around, rules = Surroundings.of(board), SignalSettings()
     scored = (card for card in board.cards if card.status is CardStatus.SCORED)
     return {
         card.symbol: {

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.configuration.domain.sections import SignalRules
+from app.configuration.domain.sections import SignalSettings
 from app.foundation.sql.database import Database
 from app.signals.domain.agents import AGENTS, Abstention, Agent, Evidence, Opinion
 from app.signals.domain.consensus import Vote
@@ -17,9 +17,9 @@ from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.evidence import evidence
 from tests.support.signal_world import claim, informed
 
-RULES = SignalRules(agent_timeout=30.0)
+RULES = SignalSettings(agent_timeout=30.0)
 SURE = Opinion(0.9, 0.8, {"news": 3.0})
-Judge = Callable[[Evidence, SignalRules], Opinion | Abstention]
+Judge = Callable[[Evidence, SignalSettings], Opinion | Abstention]
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def agent(judge: Judge, name: str = "news") -> Agent:
     return Agent(name, (), judge, is_outside=True)
 
 
-async def answer(judge: Judge, rules: SignalRules = RULES) -> Opinion | Abstention:
+async def answer(judge: Judge, rules: SignalSettings = RULES) -> Opinion | Abstention:
     return (await OutsideAgents.among([*AGENTS, agent(judge)]).answers(evidence(), rules))["news"]
 
 
@@ -70,7 +70,7 @@ async def test_what_makes_no_sense_is_an_abstention(judge: Judge, reason: str) -
 async def test_who_does_not_answer_in_time_abstains_and_is_not_asked_again_meanwhile() -> None:
     gate, asked = threading.Event(), []
 
-    def hung(seen: Evidence, _: SignalRules) -> Opinion:
+    def hung(seen: Evidence, _: SignalSettings) -> Opinion:
         asked.append(seen.symbol)
         gate.wait(60.0)
         return SURE
@@ -102,7 +102,7 @@ async def test_a_signal_waits_until_agents_from_outside_were_asked_about_its_sym
 ) -> None:
     asked: list[str] = []
 
-    def judge(seen: Evidence, _: SignalRules) -> Opinion:
+    def judge(seen: Evidence, _: SignalSettings) -> Opinion:
         asked.append(seen.symbol)
         return SURE
 
@@ -159,7 +159,7 @@ async def test_a_late_agent_leaves_the_verdict_to_the_others(desk: Desk) -> None
 async def test_a_symbol_that_left_the_board_fails_without_anybody_being_asked(desk: Desk) -> None:
     asked: list[str] = []
 
-    def judge(seen: Evidence, _: SignalRules) -> Opinion:
+    def judge(seen: Evidence, _: SignalSettings) -> Opinion:
         asked.append(seen.symbol)
         return SURE
 

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from app.configuration.domain.model import Configuration
-from app.configuration.domain.sections import Policy, SignalRules
+from app.configuration.domain.sections import AutomationMode, SignalSettings
 from app.foundation.errors import Code, ConflictError
 from app.foundation.sql.database import Database
 from app.operations.api import configuration_routes as configuration
@@ -60,7 +60,7 @@ async def test_by_default_a_purchase_is_proposed_and_carried_out_when_approved(
     assert await desk.signal_actions.act() == 1
     assert await version(desk) == before
     waits = await effect(desk, signal_id)
-    assert (waits.policy, waits.step) == (Policy.PROPOSE, Step(Move.ADD, NEW))
+    assert (waits.policy, waits.step) == (AutomationMode.PROPOSE, Step(Move.ADD, NEW))
     listed = await client.get(f"{PREFIX}/portfolio/proposals", params={"kind": "signal"})
     (one,) = listed.json()["items"]
     assert one["proposal_id"] == waits.proposal_id
@@ -174,14 +174,14 @@ async def test_observed_signals_change_nothing_and_policies_go_by_type(desk: Des
     await desk.signal_actions.act()
     found = await effect(desk, one)
     assert (found.policy, found.note, found.proposal_id) == (
-        Policy.OBSERVE,
+        AutomationMode.OBSERVE,
         "only observed",
         None,
     )
     await put(desk, policies={"breakout": "observe"})
     other = await told(desk, NEW)
     await desk.signal_actions.act()
-    assert (await effect(desk, other)).policy is Policy.PROPOSE
+    assert (await effect(desk, other)).policy is AutomationMode.PROPOSE
 
 
 async def test_auto_acts_by_itself_once_agents_are_weighed_by_skill(desk: Desk) -> None:
@@ -193,9 +193,9 @@ async def test_auto_acts_by_itself_once_agents_are_weighed_by_skill(desk: Desk) 
     rounds = await asyncio.gather(*(desk.signal_actions.act() for _ in range(4)))
     assert max(rounds) == 2
     await desk.signal_actions.act()
-    assert (await effect(desk, unknown)).policy is Policy.PROPOSE
+    assert (await effect(desk, unknown)).policy is AutomationMode.PROPOSE
     done = await effect(desk, known)
-    assert (done.policy, done.version) == (Policy.AUTO, before + 1)
+    assert (done.policy, done.version) == (AutomationMode.AUTO, before + 1)
     assert await version(desk) == before + 1
     assert (await judged(desk, known)).signal.state is SignalState.APPLIED
     (event,) = [one for one in await desk.overview.history(None, 5) if one.symbol == SYMBOLS[11]]
@@ -238,19 +238,22 @@ async def test_an_approved_signal_leads_to_nothing_after_its_time(desk: Desk) ->
 @pytest.mark.parametrize(
     ("evaluation", "by_skill", "policy"),
     [
-        (Evaluation.STRONG_APPROVE, True, Policy.AUTO),
-        (Evaluation.APPROVE, True, Policy.AUTO),
-        (Evaluation.STRONG_APPROVE, False, Policy.PROPOSE),
+        (Evaluation.STRONG_APPROVE, True, AutomationMode.AUTO),
+        (Evaluation.APPROVE, True, AutomationMode.AUTO),
+        (Evaluation.STRONG_APPROVE, False, AutomationMode.PROPOSE),
     ],
 )
 def test_who_is_not_sure_only_proposes(
-    evaluation: Evaluation, by_skill: bool, policy: Policy
+    evaluation: Evaluation, by_skill: bool, policy: AutomationMode
 ) -> None:
     verdict = Verdict(evaluation, 0.8, 1.0, 1.0, (), "x", by_skill)
-    rules = SignalRules(policy=Policy.AUTO)
+    rules = SignalSettings(policy=AutomationMode.AUTO)
     assert policy_for(_signal(), verdict, rules) is policy
-    assert policy_for(_signal(), verdict, replace(rules, policy=Policy.OBSERVE)) is Policy.OBSERVE
-    assert Configuration().signals.policy is Policy.PROPOSE
+    assert (
+        policy_for(_signal(), verdict, replace(rules, policy=AutomationMode.OBSERVE))
+        is AutomationMode.OBSERVE
+    )
+    assert Configuration().signals.policy is AutomationMode.PROPOSE
 
 
 def _signal() -> Any:

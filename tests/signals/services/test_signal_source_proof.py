@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.configuration.domain.sections import SignalRules
+from app.configuration.domain.sections import SignalSettings
 from app.foundation.sql.database import Database
 from app.signals.domain.agents import Agent, Evidence, Opinion
 from app.signals.domain.consensus import Evaluation
@@ -17,7 +17,7 @@ from tests.support.desk import WHO, Desk
 from tests.support.signal_world import claim, informed
 
 
-def saying(probability: float) -> Callable[[Evidence, SignalRules], Opinion]:
+def saying(probability: float) -> Callable[[Evidence, SignalSettings], Opinion]:
     return lambda _evidence, _rules: Opinion(probability, 0.9, {})
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.configuration.domain.sections import SizingRules
+from app.configuration.domain.sections import SizingSettings
 from app.portfolio.domain.models import FULL
 from app.trading.domain.position_sizing import (
     Conditions,
@@ -33,7 +33,7 @@ KNOWN = Conditions(
     portfolio_volatility=0.5,
     portfolio_var=0.04,
 )
-RULES = SizingRules()
+RULES = SizingSettings()
 LIMITS = Limits(20_000_000, 0.01, RULES)
 INVERSE = contract(code="XBTUSDM", quote="USD", is_inverse=True, multiplier=Decimal(1))
 

@@ -1,0 +1,1 @@
+"""HTTP models of the configuration, made from the declared settings."""

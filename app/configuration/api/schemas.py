@@ -1,0 +1,170 @@
+"""Makes the HTTP models of the business settings from their declarations."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from enum import StrEnum
+from functools import cache
+from typing import Annotated, Any, Final, get_args, get_origin
+
+from pydantic import BaseModel, Field, create_model
+
+from app.configuration.domain.document import MAX_NAME_LENGTH, PLACES
+from app.configuration.domain.fields import MONEY, SettingInfo, info_of, is_section, setting_fields
+from app.configuration.domain.model import Configuration
+from app.foundation.http.request_body import Body, DecimalIn
+from app.foundation.http.schemas import ChangeRequest, MoneyString, Out
+
+_MAX_KEYS: Final = 256
+_UNITS: Final = {
+    "s": "seconds",
+    "%": "per cent",
+    "pp": "percentage points",
+    "bp": "basis points",
+    "z": "units of z",
+    "fraction": "as a fraction",
+}
+
+
+def sentence_of(info: SettingInfo) -> str:
+    """The description of a setting with its unit."""
+    if not info.unit:
+        return info.description
+    return f"{info.description} In {_UNITS.get(info.unit, info.unit)}.".replace("In as", "As")
+
+
+@cache
+def view_model(section: type) -> type[Out]:
+    """The response model of a section, named like it."""
+    return create_model(
+        section.__name__, __base__=Out, __doc__=section.__doc__, **_view_fields(section)
+    )
+
+
+@cache
+def update_model(section: type) -> type[Body]:
+    """The request model of a section: every setting may be left out, null is refused."""
+    name = f"{section.__name__}Update"
+    return create_model(name, __base__=Body, __doc__=section.__doc__, **_update_fields(section))
+
+
+def _view_fields(section: type) -> dict[str, Any]:
+    return {
+        one.name: (_view_type(one.type, info_of(one)), _field(one.type, info_of(one)))
+        for one in setting_fields(section)
+    }
+
+
+def _update_fields(section: type) -> dict[str, Any]:
+    return {
+        one.name: (_update_type(one.name, one.type, info_of(one)), _optional(info_of(one)))
+        for one in setting_fields(section)
+    }
+
+
+def _field(kind: Any, info: SettingInfo) -> Any:
+    bounds = _schema_bounds(info) if _is_plain_number(kind, info) else {}
+    return Field(description=sentence_of(info), json_schema_extra=bounds or None)
+
+
+def _is_plain_number(kind: Any, info: SettingInfo) -> bool:
+    """Whether the response has a JSON number: maps hold several, money is text."""
+    return get_origin(kind) is None and not (kind is Decimal and info.unit == MONEY)
+
+
+def _schema_bounds(info: SettingInfo) -> dict[str, Any]:
+    if info.minimum is None or info.maximum is None:
+        return {}
+    return {"minimum": _plain(info.minimum), "maximum": _plain(info.maximum)}
+
+
+def _plain(number: float | Decimal) -> float:
+    return float(number) if isinstance(number, Decimal) else number
+
+
+def _optional(info: SettingInfo) -> Any:
+    def without_default(schema: dict[str, Any]) -> None:
+        schema.pop("default", None)
+
+    return Field(None, description=sentence_of(info), json_schema_extra=without_default)
+
+
+def _view_type(kind: Any, info: SettingInfo) -> Any:
+    if is_section(kind):
+        return view_model(kind)
+    if get_origin(kind) is Mapping:
+        key, value = get_args(kind)
+        return _map_type(key, _view_type(value, info))
+    if get_origin(kind) is tuple:
+        return list[str]
+    if kind is Decimal:
+        return MoneyString if info.unit == MONEY else float
+    return kind
+
+
+def _update_type(name: str, kind: Any, info: SettingInfo) -> Any:
+    if is_section(kind):
+        return update_model(kind)
+    if get_origin(kind) is Mapping:
+        key, value = get_args(kind)
+        inner = _update_type(name, value, info)
+        if issubclass(key, StrEnum):
+            return _enumerated(name, tuple(key), inner)
+        name_text = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH)]
+        return Annotated[_map_type(name_text, inner), Field(max_length=_MAX_KEYS)]
+    if get_origin(kind) is tuple:
+        return Annotated[list[str], Field(min_length=1)]
+    if issubclass(kind, StrEnum):
+        return Annotated[kind, Field(strict=False)]
+    if info.minimum is None or info.maximum is None:
+        return kind
+    if kind is Decimal:
+        low, high = Decimal(info.minimum), Decimal(info.maximum)
+        return Annotated[DecimalIn, Field(ge=low, le=high, decimal_places=PLACES)]
+    return Annotated[kind, Field(ge=info.minimum, le=info.maximum)]
+
+
+def _map_type(key: Any, value: Any) -> Any:
+    return dict.__class_getitem__((key, value))
+
+
+def _enumerated(name: str, keys: tuple[StrEnum, ...], inner: Any) -> type[BaseModel]:
+    """A map whose keys are known: a model, so that an unknown key has a place of its own."""
+    title = "".join(part.capitalize() for part in name.split("_"))
+    shape: dict[str, Any] = {key.value: (inner, _optional(SettingInfo(""))) for key in keys}
+    return create_model(f"{title}Update", __base__=Body, **shape)
+
+
+class ConfigurationRequest(ChangeRequest):
+    """Settings as GET gives them; what is left out keeps its value. Null is refused."""
+
+    version: int | None = Field(None, description="If given, it must be the present version.")
+    evict_lowest: bool = Field(
+        False,
+        description="Where fewer members are allowed than there are: remove those with the lowest "
+        "scores with the same change, pinned ones aside. Without it that is a 409.",
+    )
+
+    def changes(self) -> dict[str, Any]:
+        """The settings that were given."""
+        about = ConfigurationRequest.model_fields.keys()
+        return self.model_dump(exclude_unset=True, exclude=set(about))
+
+
+ConfigurationUpdate: Final = create_model(
+    "ConfigurationUpdate",
+    __base__=ConfigurationRequest,
+    __doc__=ConfigurationRequest.__doc__,
+    **_update_fields(Configuration),
+)
+ConfigurationView: Final = create_model(
+    "Configuration",
+    __base__=Out,
+    __doc__=Configuration.__doc__,
+    version=int,
+    **_view_fields(Configuration),
+)
+
+
+def view_of(settings: Configuration) -> Out:
+    """The settings as their response model."""
+    return ConfigurationView.model_validate(settings, from_attributes=True)
