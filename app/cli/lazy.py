@@ -41,11 +41,11 @@ PROGRAMS: Final = {
 class LazyGroup(typer.core.TyperGroup):
     """Group of COMMANDS that imports the module of a command when it is asked for."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+    def list_commands(self, ctx: Any) -> list[str]:
         del ctx
         return list(COMMANDS)
 
-    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Returns the command, or None for an unknown name: Typer then proposes a similar one."""
         if cmd_name not in COMMANDS:
             for name in COMMANDS:
