@@ -400,16 +400,6 @@ def test_the_command_reference_is_generated_from_the_commands(tmp_path: Path) ->
     assert generated.read_text(encoding="utf-8") == _read("docs/cli.md"), "run `make docs`"
 
 
-def test_the_tests_that_keep_the_decisions_exist() -> None:
-    decisions = README[README.index("## Decisions") :]
-    named = re.findall(r"\| `(test_\w+)` \|$", decisions, re.MULTILINE)
-    assert len(named) == decisions.count("\n|") - 2, "each decision names its test"
-    sources = "\n".join(
-        path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")
-    )
-    assert [name for name in named if f"def {name}(" not in sources] == []
-
-
 def test_defaults_of_the_local_exchange_are_documented_truthfully() -> None:
     compose = SERVICES["exchange"]["command"]
     assert compose[compose.index("--port") + 1] == str(sandbox_command.DEFAULT_PORT)
