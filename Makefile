@@ -15,6 +15,8 @@ STATEFUL_LIVES ?= 300
 ENDLESS := pytest -q -o faulthandler_timeout=0
 # Measuring what the tests reach takes as long as running them.
 COVERAGE ?=
+# Hours of `soak`; empty means three.
+SOAK_HOURS ?=
 # Names of benchmarks; empty means all of them.
 BENCH ?=
 # Anything but empty decides anew on the golden recording that there is.
@@ -29,7 +31,7 @@ seed_option = $(if $(SEED),--seed $(SEED))
 port_option = $(if $(PORT),--port $(PORT))
 replay_option = $(if $(REPLAY),--replay $(REPLAY)) $(if $(REPLAY_FROM),--replay-from $(REPLAY_FROM))
 
-.PHONY: help setup check test versions demo run sandbox fuzz long stateful bench chaos golden mutants lock format clean
+.PHONY: help setup check test versions demo run sandbox fuzz long stateful bench chaos soak golden mutants lock format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -94,6 +96,9 @@ chaos: setup ## days of faults in the feed, what is refused while it dies; a day
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.feed_deaths
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.decisions
 	OPENBLAS_NUM_THREADS=1 $(RUN) benchmarks.chaos
+
+soak: setup ## the demo for SOAK_HOURS (3) hours: memory, descriptors and tasks must not grow
+	SOAK_HOURS="$(SOAK_HOURS)" $(RUN) benchmarks.soak
 
 golden: setup ## record the golden hours anew and rewrite tests/golden (say why in docs/decisions); KEEP=1 keeps the recording and decides anew
 	OPENBLAS_NUM_THREADS=1 $(RUN) tests.golden $(if $(KEEP),--keep)

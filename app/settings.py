@@ -13,6 +13,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    IPvAnyNetwork,
     SecretStr,
     StringConstraints,
     field_validator,
@@ -148,6 +149,18 @@ class HttpVariables(_Part):
         None,
         min_length=12,
         description="Signs paging cursors; without it one is drawn once and kept in the database.",
+    )
+    read_timeout_s: float = Field(
+        10.0, ge=0.1, le=300, description="For first byte and head of a request, and for its body."
+    )
+    max_connections: int = Field(
+        4_096, ge=16, le=100_000, description="Fewer where the limit of descriptors demands it."
+    )
+    max_connections_per_address: int = Field(
+        1_024, ge=4, le=100_000, description="At most half of all connections."
+    )
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
+        (), description="Addresses or networks with no bound per address."
     )
 
 

@@ -30,7 +30,7 @@ from rich.table import Table
 from starlette.types import Receive, Scope, Send
 
 from app.container.application import create_api
-from app.foundation.http.uvicorn_server import server_config
+from app.foundation.http.server import server_config
 from app.foundation.metrics import Metrics
 from app.portfolio.api.portfolio_routes import PortfolioOut
 from app.scoring.api.schemas import RankingsOut

@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.table import Table
 
 from app.foundation.events import EventRecord
-from app.foundation.http.server import text_frame
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
@@ -131,7 +130,7 @@ async def bare() -> Pace:
         kept = EventRecord(
             draft.topic, draft.type, draft.subject, draft.data, draft.occurred_at, seq
         )
-        return text_frame(frame_of(kept).text)
+        return frame_of(kept).text.encode()
 
     async def tell() -> None:
         for begin in range(0, EVENTS, TOGETHER):

@@ -16,7 +16,6 @@ from app.foundation.http.host_guard import HostGuard
 from app.foundation.http.middleware import RequestBorder
 from app.foundation.http.openapi import (
     DESCRIPTION,
-    OPENAPI_PATH,
     TAGS,
     TITLE,
     install_docs,
@@ -25,8 +24,7 @@ from app.foundation.http.openapi import (
 from app.foundation.http.origin_guard import OriginGuard
 from app.foundation.http.pagination import Cursors
 from app.foundation.http.protocol import PREFIX
-from app.foundation.http.response_cache import KeptAnswers
-from app.foundation.http.responses import Bodies, Shown
+from app.foundation.http.response_cache import ResponseCacheMiddleware
 from app.foundation.http.routing import FiniteJSONResponse
 from app.foundation.http.startup_guard import OpeningGuard
 from app.foundation.metrics import Metrics
@@ -112,7 +110,7 @@ def create_api(
         version=version,
         description=DESCRIPTION,
         openapi_tags=list(TAGS),
-        openapi_url=OPENAPI_PATH if docs else None,
+        openapi_url=None,  # `install_docs` serves it
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
@@ -121,8 +119,6 @@ def create_api(
         generate_unique_id_function=_operation_id,
     )
     api.state.cursors = Cursors(cursor_secret)
-    api.state.rankings = Bodies()
-    api.state.shown = Shown()
     api.state.metrics = metrics
     errors.install(api)
     for router in root_routers:
@@ -132,12 +128,12 @@ def create_api(
     if docs:
         install_docs(api)
     install_openapi(api)
-    api.add_middleware(OriginGuard, allowed=tuple(cors_origins))
     if cors_origins:
         api.add_middleware(CORSMiddleware, **_cors(cors_origins))
     # Outside of everything, also of Starlette's own last resort for crashes.
-    answers = KeptAnswers(api.build_middleware_stack())
-    named = HostGuard(OpeningGuard(answers), frozenset(allowed_hosts))
+    cached = ResponseCacheMiddleware(api.build_middleware_stack())
+    guarded = OriginGuard(OpeningGuard(cached), allowed=tuple(cors_origins))
+    named = HostGuard(guarded, frozenset(allowed_hosts))
     api.middleware_stack = RequestBorder(named, metrics, new_id, monotonic)
     return api
 

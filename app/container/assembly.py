@@ -37,7 +37,7 @@ from app.my_symbols import MySymbolsServiceV2
 from app.operations.domain.event_codec import drafts_of
 from app.operations.services.event_stream import EventStream
 from app.operations.services.process_metrics import buffers_of
-from app.operations.services.response_version import MarketThings, Standing
+from app.operations.services.response_version import LiveMarketParts, StateVersionSource
 from app.performance.api.report_routes import report_document
 from app.settings import Role, Settings
 from app.telemetry import observers
@@ -59,7 +59,7 @@ class Services:
     bus: Bus
     supervisor: Supervisor
     mode: ModeNow
-    standing: Standing
+    versions: StateVersionSource
     cursor_secret: bytes
 
 
@@ -152,7 +152,7 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
             bus,
             supervisor,
             status.mode,
-            _standing(service, database),
+            _versions(service, database),
             await cursor_secret(settings, database),
         )
 
@@ -168,10 +168,10 @@ async def _open_database(
     await in_force.load(database, utc_now())
 
 
-def _standing(service: MySymbolsServiceV2, database: Database) -> Standing:
-    memory, market = service.trading.grounds.memory, MarketThings(service.market)
+def _versions(service: MySymbolsServiceV2, database: Database) -> StateVersionSource:
+    states, market = service.trading.grounds.memory, LiveMarketParts(service.market)
     mode = service.status.mode.state
-    return Standing(database, memory, market, service.scoring, utc_now, time.monotonic, mode)
+    return StateVersionSource(database, states, market, service.scoring, utc_now, mode)
 
 
 def _exchange(

@@ -61,7 +61,8 @@ def join(
 
     Where nobody else can use the database nothing is gained by giving it up in a slow moment.
     """
-    times = LeaseTimes() if is_shared else LeaseTimes(demote_s=float("inf"))
+    alone = LeaseTimes(ttl_s=15.0, renew_s=5.0, demote_s=float("inf"))
+    times = LeaseTimes() if is_shared else alone
     feed.lease = FeedLease(database, holder, time.monotonic, times)
     service.market.metrics.feed_epoch.set_function(feed.own_epoch)
     if is_shared:

@@ -15,6 +15,7 @@ from app.foundation.data_status import DataStatus
 from app.foundation.errors import CorruptDatabaseError, UnavailableError
 from app.foundation.http.dependencies import CURSORS, USE_CASES, UseCases
 from app.foundation.http.pagination import Cursors
+from app.foundation.http.response_cache import VERSIONS
 from app.foundation.http.startup_guard import OPENING, Opening
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import DataSourceMismatchError
@@ -115,7 +116,7 @@ def _state(services: Services) -> Mapping[str, Any]:
     return {
         **state_of(services.my_symbols),
         "mode": services.mode,
-        "standing": services.standing,
+        VERSIONS: services.versions,
         CURSORS: Cursors(services.cursor_secret),
     }
 

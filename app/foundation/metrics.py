@@ -76,6 +76,7 @@ class Metrics:
     task_last_success_timestamp_seconds: Gauge = field(init=False)
     event_loop_lag_seconds: Histogram = field(init=False)
     event_loop_stalls: Counter = field(init=False)
+    event_loop_tasks: Gauge = field(init=False)
     bus_dropped_events: Gauge = field(init=False)
     service_info: Gauge = field(init=False)
     service_mode: Gauge = field(init=False)
@@ -188,6 +189,7 @@ _TABLE: Final[tuple[tuple[str, _Kind, str, tuple[str, ...], tuple[float, ...]], 
         ("task",),
         _NONE,
     ),
+    ("event_loop_tasks", Gauge, "Unfinished tasks of the event loop.", (), _NONE),
     ("event_loop_stalls", Counter, "Times that it hung for two seconds.", (), _NONE),
     ("event_loop_lag_seconds", Histogram, "How late the event loop woke up.", (), _LAG_SECONDS),
     ("bus_dropped_events", Gauge, "Events that slow readers lost.", (), _NONE),

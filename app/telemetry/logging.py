@@ -3,7 +3,9 @@
 import logging
 import re
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TextIO
 
 import structlog
@@ -19,6 +21,9 @@ _USER_INFO: Final = re.compile(r"(://[^/\s:@]*):[^@\s/]+@")
 _UNPRINTABLE: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
+_ORDINARY: Final = frozenset({"debug", "info"})
+_KEY_CHARACTERS: Final = 80
+_SUPPRESSED_KEYS: Final = 1_000
 _QUIET: Final = ("aiohttp", "aiosqlite", "asyncio", "httpx", "httpx2", "sqlalchemy", "websockets")
 
 
@@ -35,6 +40,7 @@ def configure_logging(
     """
     out = stream if stream is not None else sys.stderr
     number = logging.getLevelNamesMapping()[level.upper()]
+    sampler = LogSampler()
     before: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -46,7 +52,7 @@ def configure_logging(
     if form == "console":
         after.insert(0, printable)
     structlog.configure(
-        processors=[*before, *after],
+        processors=[sampler.sample, *before, *after],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.WriteLoggerFactory(out),
         cache_logger_on_first_use=False,
@@ -58,11 +64,55 @@ def configure_logging(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *after],
         )
     )
+    handler.addFilter(sampler)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(number)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
+
+
+@dataclass(slots=True)
+class LogSampler:
+    """Admits so many lines a second of each event; the next one says how many were left out.
+
+    `per_second` bounds ordinary lines, `warnings_per_second` those from warning on.
+    """
+
+    monotonic: Callable[[], float] = time.monotonic
+    per_second: int = 1_000
+    warnings_per_second: int = 20
+    _counts: dict[str, int] = field(default_factory=dict)  # of the present second
+    _suppressed: dict[str, int] = field(default_factory=dict)
+    _second: int = 0
+
+    def admit(self, event: str, *, is_warning: bool) -> int | None:
+        """Number of suppressed lines of this event so far; None to suppress this one too."""
+        second = int(self.monotonic())
+        if second != self._second:
+            self._second = second
+            self._counts.clear()
+        key = event[:_KEY_CHARACTERS]
+        count = self._counts[key] = self._counts.get(key, 0) + 1
+        if count > (self.warnings_per_second if is_warning else self.per_second):
+            if key in self._suppressed or len(self._suppressed) < _SUPPRESSED_KEYS:
+                self._suppressed[key] = self._suppressed.get(key, 0) + 1
+            return None
+        return self._suppressed.pop(key, 0)
+
+    def sample(self, _: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        """Processor of structlog. Raises DropEvent."""
+        suppressed = self.admit(str(event.get("event")), is_warning=method not in _ORDINARY)
+        if suppressed is None:
+            raise structlog.DropEvent
+        if suppressed:
+            event["suppressed"] = suppressed
+        return event
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Filter of the standard library, by the text without its arguments."""
+        text = f"{record.name}: {record.msg}"
+        return self.admit(text, is_warning=record.levelno >= logging.WARNING) is not None
 
 
 def masking(secrets: Sequence[str]) -> Processor:

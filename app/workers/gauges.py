@@ -72,6 +72,7 @@ class Gauges:
         metrics.database_connections_in_use.set(self.database.checked_out)
         metrics.exchange_link_up.set(self.exchange.link().state is LinkState.UP)
         metrics.bus_dropped_events.set(self.bus.dropped)
+        metrics.event_loop_tasks.set(len(asyncio.all_tasks()))
         for task in self.supervisor.facts():
             if task.last_success is not None:
                 gauge = metrics.task_last_success_timestamp_seconds.labels(task.name)

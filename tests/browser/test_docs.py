@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 from playwright.async_api import Request, async_playwright
 
-from app.foundation.http.uvicorn_server import server_config
+from app.foundation.http.server import server_config
 from tests.support.harness import make_api
 
 CHROMIUM = next(

@@ -14,7 +14,7 @@ import aiohttp
 import httpx2
 import pytest
 
-from app.foundation.http.uvicorn_server import _GRACE_S
+from app.foundation.http.server import _GRACE_S
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange
 from app.workers.durable import EngineOptions

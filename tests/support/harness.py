@@ -14,7 +14,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.container.application import create_api
 from app.container.use_cases import MY_SYMBOLS, state_of
-from app.foundation.http.responses import Bodies
 from app.foundation.metrics import Metrics
 from app.my_symbols import MySymbolsServiceV2
 
@@ -83,7 +82,6 @@ def serve(
     api, given, _ = _SHARED[key]
     given.clear()
     given.update(state or {})
-    api.state.rankings = Bodies()
     return open_client(api)
 
 

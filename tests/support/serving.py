@@ -14,7 +14,7 @@ import requests
 import uvicorn
 
 from app.container import new_id
-from app.foundation.http.uvicorn_server import server_config
+from app.foundation.http.server import server_config
 from app.main import create_app
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange

@@ -14,7 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from websockets.asyncio.client import ClientConnection, connect
 
-from app.foundation.http.uvicorn_server import server_config
+from app.foundation.http.server import server_config
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.operations.api import stream_routes as routes
@@ -182,7 +182,7 @@ async def served(database: Database, **options: Any) -> AsyncIterator[Served]:
     await desk.stream.open()
     api = make_api({"my_symbols": desk}, routers=[routes.router], **options.pop("api", {}))
     evictions = desk.metrics_registry.stream_evictions
-    options.setdefault("on_stuck", lambda kind: evictions.labels(kind).inc())
+    options.setdefault("on_stalled", lambda kind: evictions.labels(kind).inc())
     async with listening(api, **options) as server, asyncio.TaskGroup() as group:
         following = group.create_task(desk.stream.follow(lambda: None))
         yield Served(desk, server)

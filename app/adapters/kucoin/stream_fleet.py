@@ -81,6 +81,10 @@ class Fleet:
     def ticket(self, serial: int, ticket: Ticket, now: float) -> list[Action]:
         if (line := self._line(serial)) is not None:
             line.ticket(ticket, now)
+            self._connects.append(now)
+            for other in self.lines:  # the exchange answers again: no need to wait any longer
+                if other.phase is Phase.WAITING and other.lacks_ticket:
+                    other.due = min(other.due, now)
         return self._taken()
 
     def opened(self, serial: int, now: float) -> list[Action]:
@@ -211,10 +215,8 @@ class Fleet:
         row = self._connects
         while row and row[0] <= now - self.terms.connects_window_s:
             row.popleft()
-        if len(row) >= self.terms.connects:
-            return False
-        row.append(now)
-        return True
+        asking = sum(line.phase is Phase.TICKET for line in self.lines)
+        return len(row) + asking < self.terms.connects
 
     def _line(self, serial: int) -> Line | None:
         for line in self.lines:

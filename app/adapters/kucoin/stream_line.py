@@ -62,6 +62,7 @@ class Line:
     successor: Self | None = None
     last_frame: float = 0.0
     failed: str | None = None  # why, until the fleet has read it
+    lacks_ticket: bool = False  # the last attempt failed before it had one
     _failures: int = 0
     _name: str = ""
     _ticket: Ticket | None = None
@@ -114,6 +115,7 @@ class Line:
         self._ping = None
         self.rotate_at = _NEVER
         self.failed = reason
+        self.lacks_ticket = self.phase is Phase.TICKET
         self._enter(Phase.WAITING, now)
 
     # --- what comes in

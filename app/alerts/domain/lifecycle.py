@@ -3,109 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from types import MappingProxyType
 from typing import Final
 
 from app.alerts.domain.facts import Facts
 from app.alerts.domain.models import Alert, AlertState, Reading, Resolution, Rule, rank
-from app.alerts.domain.portfolio_rules import (
-    OfMembers,
-    delisting_announced,
-    drawdown,
-    funding_extreme,
-    low_score,
-    not_tradeable,
-    poor_performance,
-    price_anomaly,
-    quarantined,
-    rebalance_done,
-    recovered,
-    replacement_recommended,
-    support_lost,
-    weight_out_of_bounds,
-)
 from app.alerts.domain.rules import RULES, RuleInForce, in_force
 from app.configuration.domain.model import Configuration
-
-# Two values that are equal: a rule that found nothing at the one finds nothing at the other.
-Sees = Callable[[Facts, Configuration], object]
-
-
-def _link(facts: Facts, _: Configuration) -> object:
-    link = facts.system.link
-    return None if link is None else (link.state, link.cause)
-
-
-def _correlations(facts: Facts, _: Configuration) -> object:
-    held = facts.portfolio
-    return held.correlations, tuple(one.symbol for one in held.members)
-
-
-def _raw_correlations(facts: Facts, _: Configuration) -> object:
-    held = facts.portfolio
-    return held.raw_correlations, tuple(one.symbol for one in held.members)
-
-
-def _falls(facts: Facts, _: Configuration) -> object:
-    return tuple((one.former_score, one.score) for one in facts.portfolio.members)
-
-
-def _freshness(facts: Facts, _: Configuration) -> object:
-    return facts.system.data_status, tuple(one.is_fresh for one in facts.portfolio.members)
-
-
-_OF_MEMBERS: Final[Mapping[Rule, OfMembers]] = {
-    Rule.NOT_TRADEABLE: not_tradeable,
-    Rule.LOW_SCORE: low_score,
-    Rule.POOR_PERFORMANCE: poor_performance,
-    Rule.SUPPORT_LOST: support_lost,
-    Rule.QUARANTINED: quarantined,
-    Rule.DELISTING_ANNOUNCED: delisting_announced,
-    Rule.DRAWDOWN: drawdown,
-    Rule.WEIGHT_OUT_OF_BOUNDS: weight_out_of_bounds,
-    Rule.FUNDING_EXTREME: funding_extreme,
-    Rule.PRICE_ANOMALY: price_anomaly,
-    Rule.REPLACEMENT_RECOMMENDED: replacement_recommended,
-}
-
-SEES: Final[Mapping[Rule, Sees]] = MappingProxyType(
-    {rule: judge.sees for rule, judge in _OF_MEMBERS.items()}
-    | {
-        Rule.HIGH_CORRELATION: _correlations,
-        Rule.HIGH_RAW_CORRELATION: _raw_correlations,
-        Rule.SCORE_DROPPED: _falls,
-        Rule.PORTFOLIO_BELOW_SIZE: lambda facts, _: (
-            facts.portfolio.was_formed,
-            tuple(one.is_lost for one in facts.portfolio.members),
-        ),
-        Rule.SECTOR_CONCENTRATION: lambda facts, _: facts.portfolio.sectors,
-        Rule.VAR_ABOVE_LIMIT: lambda facts, _: facts.portfolio.value_at_risk,
-        # News go by the clock: what is shown of them is all that is looked at.
-        Rule.REBALANCE_DONE: rebalance_done,
-        Rule.RECOVERED: recovered,
-        Rule.EXCHANGE_BANNED: _link,
-        Rule.EXCHANGE_DISCONNECTED: _link,
-        Rule.REDIRECT_REFUSED: lambda facts, _: facts.system.redirected,
-        Rule.UNIVERSE_ANOMALY: lambda facts, _: (
-            facts.system.universe_known,
-            facts.system.anomaly,
-        ),
-        Rule.SCHEMA_DRIFT: lambda facts, _: facts.system.refused,
-        Rule.UNKNOWN_CONTRACT_STATUS: lambda facts, _: (
-            facts.system.universe_known,
-            facts.system.odd_status,
-        ),
-        Rule.DATA_STALE: _freshness,
-        Rule.CLOCK_OFFSET: lambda facts, _: (
-            facts.system.clock_offset_s,
-            facts.system.data_source,
-        ),
-        Rule.JOB_LATE: lambda facts, _: tuple(one.late for one in facts.system.jobs),
-        Rule.JOB_FAILING: lambda facts, _: tuple(one.failures for one in facts.system.jobs),
-        Rule.CONFIG_DRIFT: lambda facts, _: facts.system.drifted,
-    }
-)
-
 
 # An alert that somebody ended while its cause stands does not come back sooner.
 REST_S: Final = 600
@@ -124,18 +27,6 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Calm:
-    """The rules that had nothing to say under some settings, and what each of them looked at."""
-
-    configuration: Configuration
-    seen: Mapping[Rule, object]
-
-    def is_so(self, rule: Rule, seen: object, configuration: Configuration) -> bool:
-        """Whether the rule has nothing to say again, so that it need not be asked."""
-        return self.configuration is configuration and rule in self.seen and self.seen[rule] == seen
-
-
-@dataclass(frozen=True, slots=True)
 class Evaluation:
     """The alerts that are not resolved, critical first, and what changed on the way there."""
 
@@ -144,7 +35,6 @@ class Evaluation:
     dropped: tuple[str, ...]  # ids of pending ones that never opened
     raised: tuple[Alert, ...]  # opened, or woken from a snooze
     ended: tuple[Alert, ...]
-    calm: Calm  # for the next one
 
     @property
     def is_news(self) -> bool:
@@ -220,31 +110,23 @@ def evaluate(
     configuration: Configuration,
     ended: Mapping[Key, Ended],
     new_id: Callable[[], str],
-    before: Calm | None = None,
 ) -> Evaluation:
-    """The alerts after a look at `facts`; with what was calm `before` the same with less work.
+    """The alerts after a look at `facts`.
 
     An alert opens when its rule has fired for `duration_s` and `cooldown_s` have passed since the
     last one ended; it ends when the number is back beyond the clear limit, when its subject is
-    gone or when its rule is switched off. What is unknown changes nothing. A rule without an
-    alert is asked only where what it looks at is not what it found nothing at.
+    gone or when its rule is switched off. What is unknown changes nothing.
     """
     found = {alert.key: alert for alert in active}
-    raised, calm = {rule for rule, _ in found}, dict[Rule, object]()
     walk = _Pass(facts.at, ended, new_id, found, [], [], [], [], [])
     for rule in RULES:
-        looked, kept = SEES[rule](facts, configuration), len(walk.kept)
-        if rule in raised or before is None or not before.is_so(rule, looked, configuration):
-            _ask(walk, rule, facts, configuration)
-        if rule not in raised and len(walk.kept) == kept:
-            calm[rule] = looked
+        _ask(walk, rule, facts, configuration)
     return Evaluation(
         tuple(sorted(walk.kept, key=rank)),
         tuple(walk.saved),
         tuple(walk.dropped),
         tuple(walk.raised),
         tuple(walk.over),
-        Calm(configuration, calm),
     )
 
 

@@ -35,10 +35,6 @@ class OfMembers:
     def __call__(self, facts: Facts, _: Configuration) -> Sequence[Reading]:
         return [self._reading(one) for one in facts.portfolio.members]
 
-    def sees(self, facts: Facts, _: Configuration) -> object:
-        """What decides it: while that is the same, so is what the rule says."""
-        return tuple(map(self.decides, facts.portfolio.members))
-
     def _reading(self, one: MemberFacts) -> Reading:
         decides, said, about = self.decides(one), self.said(one), self.about(one)
         if self.is_state:

@@ -1,33 +1,25 @@
-"""What an evaluation of the alert rules rests on, read and worked out anew only when it changed."""
+"""Cache of the stored alerts and of the facts that an evaluation of the rules reads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
 
-from app.alerts.domain.facts import PortfolioFacts
-from app.alerts.domain.lifecycle import Calm, Ended, Key
+from app.alerts.domain.lifecycle import Ended, Key
 from app.alerts.domain.models import Alert
 from app.alerts.services.facts import (
     PairCorrelations,
     Past,
     correlations,
     past_of,
-    portfolio_facts,
 )
 from app.alerts.storage.alerts import LOOK_BACK, AlertMark, AlertRepository
-from app.foundation.memoize import Basis, Views
+from app.foundation.memoize import ViewCache
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.models import Interval
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.services.decision_context import Grounds
-from app.portfolio.services.state_cache import Committed
-from app.portfolio.services.view_cache import held_basis
-from app.portfolio.storage.history import HistoryRepository
-from app.portfolio.storage.portfolio import PortfolioRepository
-from app.portfolio.storage.replacements import ReplacementRepository
-from app.scoring.storage.runs import ScoringRepository
+from app.portfolio.services.state_cache import PortfolioState
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,55 +46,36 @@ class AlertBook:
         return {key: end for key, end in self.ended.items() if end.at > since}
 
 
-# What an alert book is read from.
-_RESTS_ON: Final = (
-    AlertRepository,
-    ScoringRepository,
-    ReplacementRepository,
-    HistoryRepository,
-    PortfolioRepository,
-)
-
-
 @dataclass(slots=True)
-class AlertMemory:
-    """What is stored of alerts is read again only where something of it was committed since.
+class AlertBookCache:
+    """Newest alert book, read again only after one of its tables has changed.
 
-    Where no other process can write, the counts of our own commits say so; else one statement.
-    `calm` are the rules that had nothing to say at the last look.
+    Where no other process can write, a count of own commits avoids asking; otherwise one statement
+    gives the mark of the tables.
     """
 
-    calm: Calm | None = None
-    _kept: tuple[int | AlertMark, Committed, AlertBook] | None = None
-    _views: Views = field(default_factory=Views)
+    _cached: tuple[int | None, AlertMark, PortfolioState, AlertBook] | None = None
+    _views: ViewCache = field(default_factory=ViewCache)
 
-    async def book(self, database: Database, state: Committed, grounds: Grounds) -> AlertBook:
-        """Nothing that was committed before the call is missing. Raises UnavailableError."""
-        # Before reading: what comes after it is read again.
-        commits, kept = database.changed(*_RESTS_ON), self._kept
-        if commits is not None and kept is not None and kept[:2] == (commits, state):
-            return kept[2]
-        before = kept[2].past if kept is not None and kept[1] is state else None
+    async def load(self, database: Database, state: PortfolioState, grounds: Grounds) -> AlertBook:
+        """Book with every commit before the call. Raises UnavailableError."""
+        # Counted before reading: a commit during it makes the next call ask again.
+        commits, cached = database.commits, self._cached
+        is_of_state = cached is not None and cached[2] is state
+        if cached is not None and is_of_state and commits is not None and cached[0] == commits:
+            return cached[3]
         async with database.read() as unit:
-            mark = await unit.get(AlertRepository).mark() if commits is None else commits
-            if kept is not None and kept[:2] == (mark, state):
-                return kept[2]
-            book = await AlertBook.load(unit, state.portfolio, grounds, before)
-        self._kept = (mark, state, book)
+            mark = await unit.get(AlertRepository).mark()
+            if cached is not None and is_of_state and cached[1] == mark:
+                book = cached[3]
+            else:
+                before = cached[3].past if cached is not None and is_of_state else None
+                book = await AlertBook.load(unit, state.portfolio, grounds, before)
+        self._cached = (commits, mark, state, book)
         return book
 
-    def facts(self, state: Committed, grounds: Grounds, past: Past) -> PortfolioFacts:
-        """Of the members, as one object while all that they rest on is the same."""
-        rests_on = held_basis(state, grounds)
-        own = Basis((*rests_on.things, past), rests_on.facts)
-        return self._views.of(
-            "members",
-            own,
-            lambda: portfolio_facts(state.portfolio, grounds, past, self._pairs(state, grounds)),
-        )
-
-    def _pairs(self, state: Committed, grounds: Grounds) -> PairCorrelations:
-        """They take as long as all other facts, and prices of the day have no part in them."""
+    def pairs(self, state: PortfolioState, grounds: Grounds) -> PairCorrelations:
+        """Correlations of the members, which take as long as all other facts together."""
         portfolio, panel = state.portfolio, grounds.market.panel(Interval.DAY)
-        rests_on = Basis((portfolio.members, panel, grounds.configuration), ())
-        return self._views.of("pairs", rests_on, lambda: correlations(portfolio, grounds))
+        key = (portfolio.members, panel, grounds.configuration)
+        return self._views.get("pairs", key, lambda: correlations(portfolio, grounds))

@@ -9,9 +9,9 @@ import structlog
 
 from app.alerts.domain.events import alert_raised, alert_resolved
 from app.alerts.domain.facts import PortfolioFacts, SystemFacts
-from app.alerts.domain.lifecycle import Calm, Evaluation, evaluate
+from app.alerts.domain.lifecycle import Evaluation, evaluate
 from app.alerts.domain.models import Alert, AlertState, Resolution, Rule
-from app.alerts.services.cache import AlertBook, AlertMemory
+from app.alerts.services.cache import AlertBook, AlertBookCache
 from app.alerts.services.facts import Nothing, facts_at, portfolio_facts
 from app.alerts.storage.alerts import LOOK_BACK, AlertRepository
 from app.configuration.domain.sections import Severity
@@ -60,7 +60,7 @@ class AlertService:
     once: Once
     new_id: NewId
     system: System = field(default_factory=Nothing)
-    _memory: AlertMemory = field(default_factory=AlertMemory)
+    _books: AlertBookCache = field(default_factory=AlertBookCache)
     _looking: SingleFlight[tuple[tuple[Alert, ...], Grounds]] = field(default_factory=SingleFlight)
 
     async def look(self) -> tuple[tuple[Alert, ...], Grounds]:
@@ -73,10 +73,10 @@ class AlertService:
 
     async def _look(self) -> tuple[tuple[Alert, ...], Grounds]:
         state, grounds = await self.grounds.present(self.database)
-        book = await self._memory.book(self.database, state, grounds)
-        members = self._memory.facts(state, grounds, book.past)
-        seen = self._seen(book, members, grounds, self._memory.calm)
-        self._memory.calm = seen.calm
+        book = await self._books.load(self.database, state, grounds)
+        pairs = self._books.pairs(state, grounds)
+        members = portfolio_facts(state.portfolio, grounds, book.past, pairs)
+        seen = self._seen(book, members, grounds)
         if not seen.is_news:
             return seen.active, grounds
         try:
@@ -205,12 +205,10 @@ class AlertService:
         members = portfolio_facts(portfolio, grounds, book.past)
         return self._seen(book, members, grounds), grounds
 
-    def _seen(
-        self, book: AlertBook, members: PortfolioFacts, grounds: Grounds, before: Calm | None = None
-    ) -> Evaluation:
+    def _seen(self, book: AlertBook, members: PortfolioFacts, grounds: Grounds) -> Evaluation:
         ended = book.ended_since(grounds.at - LOOK_BACK)
         facts = facts_at(members, grounds, self.system.look(grounds), ended)
-        return evaluate(book.active, facts, grounds.configuration, ended, self.new_id, before)
+        return evaluate(book.active, facts, grounds.configuration, ended, self.new_id)
 
     async def _kept(self, unit: UnitOfWork) -> tuple[Evaluation, Grounds]:
         await unit.get(PortfolioRepository).load(for_update=True)

@@ -21,7 +21,12 @@ from app.cli.programs.recording_beside import halve_quota, record_beside, refuse
 from app.cli.programs.settings import read_settings
 from app.container import new_id
 from app.foundation.errors import ServiceError
-from app.foundation.http.uvicorn_server import server_config
+from app.foundation.http.server import (
+    LoopErrorHandler,
+    ServerLimits,
+    raise_descriptor_limit,
+    server_config,
+)
 from app.main import create_app, tune_interpreter
 from app.settings import Role, Settings
 from app.workers.loop_watch import dump_stack_when_blocked
@@ -132,7 +137,14 @@ def run(
         host=host,
         port=port,
         new_id=new_id,
-        on_stuck=lambda transport: evictions.labels(transport).inc(),
+        limits=ServerLimits.within(
+            raise_descriptor_limit(),
+            read_timeout_s=settings.http.read_timeout_s,
+            connections=settings.http.max_connections,
+            connections_per_address=settings.http.max_connections_per_address,
+            trusted_proxies=settings.http.trusted_proxies,
+        ),
+        on_stalled=lambda transport: evictions.labels(transport).inc(),
     )
     server = Server(config, url)
     _note_failures(app, server)
@@ -152,6 +164,7 @@ def run(
             server.stop()
 
     async def both() -> None:
+        asyncio.get_running_loop().set_exception_handler(LoopErrorHandler())
         async with asyncio.TaskGroup() as group:
             watchdog = group.create_task(dump_stack_when_blocked())
             ends = await asyncio.gather(

@@ -12,9 +12,7 @@ from starlette.requests import HTTPConnection
 
 from app.foundation.errors import Code, PreconditionFailedError
 from app.foundation.http.errors import invalid
-from app.foundation.http.packing import plain_tag
 from app.foundation.http.pagination import Cursors
-from app.foundation.http.responses import Shown
 from app.foundation.idempotency import Command
 
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
@@ -70,12 +68,6 @@ async def get_cursors(request: Request) -> Cursors:
     """The signer of paging cursors: that of the service once it stands, else the application's."""
     cursors: Cursors = request.scope["state"].get(CURSORS) or request.app.state.cursors
     return cursors
-
-
-async def get_shown(request: Request) -> Shown:
-    """Views that were encoded already."""
-    shown: Shown = request.app.state.shown
-    return shown
 
 
 def caller(claimed: str | None) -> str:
@@ -155,13 +147,12 @@ async def get_if_none_match(
         Header(alias="If-None-Match", description="Entity tags that the caller holds already."),
     ] = None,
 ) -> frozenset[str]:
-    """Tags without their W/ prefix (weak comparison), of either form; `*` stands for any."""
+    """Tags without their W/ prefix (weak comparison); `*` stands for any."""
     del if_none_match
     text = ",".join(request.headers.getlist("if-none-match"))
     if text.strip() == "*":
         return frozenset({"*"})
-    tags = [found.group().removeprefix("W/") for found in _TAG.finditer(text)]
-    return frozenset((*tags, *map(plain_tag, tags)))
+    return frozenset(found.group().removeprefix("W/") for found in _TAG.finditer(text))
 
 
 def holds(tags: frozenset[str], tag: str) -> bool:
@@ -184,7 +175,6 @@ def by(command: Command, claimed: str | None) -> Command:
 
 
 RequestIdDep = Annotated[str, Depends(get_request_id)]
-ShownDep = Annotated[Shown, Depends(get_shown)]
 CursorsDep = Annotated[Cursors, Depends(get_cursors)]
 IdempotencyDep = Annotated[Idempotency | None, Depends(get_idempotency)]
 CommandDep = Annotated[Command, Depends(get_command)]

@@ -1,5 +1,6 @@
 """The docs UI from installed assets, and an OpenAPI document that names every error."""
 
+import asyncio
 import base64
 import hashlib
 import re
@@ -12,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from app.foundation.errors import Code
@@ -106,6 +107,18 @@ def install_docs(api: FastAPI) -> None:
         del request
         return HTMLResponse(html, headers={"Content-Security-Policy": policy})
 
+    lock, encoded = asyncio.Lock(), list[bytes]()
+
+    async def show_document(request: Request) -> Response:
+        del request
+        async with lock:
+            if not encoded:  # a second of computing, in which nothing else would be answered
+                encoded.append(
+                    await asyncio.to_thread(lambda: bytes(JSONResponse(api.openapi()).body))
+                )
+        return Response(encoded[0], media_type="application/json")
+
+    api.add_route(OPENAPI_PATH, show_document, methods=["GET"], include_in_schema=False)
     api.add_route(DOCS_PATH, show, methods=["GET"], include_in_schema=False)
     api.mount(_ASSETS_PATH, StaticFiles(directory=_ASSETS), name="docs-assets")
 

@@ -18,6 +18,7 @@ MAX_BODY_BYTES: Final = 64 * 1024
 MAX_DEPTH: Final = 32
 _MAX_NUMBER_CHARS: Final = 64
 _INT64: Final = 2**63
+MAX_EXPONENT: Final = 40  # of a decimal: 1e300 would mean hundreds of digits in later arithmetic
 
 # A string (also an unterminated one) or a bracket; possessive, so that it stays linear.
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
@@ -44,7 +45,9 @@ def _decimal(value: object) -> object:
     if isinstance(value, str) and _DECIMAL.fullmatch(value):
         return Decimal(value)
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return Decimal(repr(value))
+        number = Decimal(repr(value))
+        if not number or abs(number.adjusted()) <= MAX_EXPONENT:
+            return number
     raise PydanticCustomError("decimal_text", "not a decimal number")
 
 

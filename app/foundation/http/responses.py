@@ -1,8 +1,7 @@
-"""Answers as bytes: the same rendering for a fresh answer, a stored one and an ETag."""
+"""JSON responses as bytes: fresh ones, stored ones and entity tags."""
 
 import json
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -11,7 +10,6 @@ from starlette.responses import Response
 from app.foundation.idempotency import Answer, Outcome
 
 REPLAYED: Final = "Idempotency-Replayed"
-_MOST_BODIES: Final = 16
 _NO_NUMBERS: Final = ("NaN", "Infinity")  # what the quick encoder writes for such a number
 
 
@@ -22,46 +20,6 @@ def json_bytes(model: BaseModel) -> bytes:
         document: Any = model.model_dump(mode="json")
         text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.encode()
-
-
-@dataclass(slots=True)
-class Bodies:
-    """Encoded answers about one version of something; a newer version takes the place of all."""
-
-    tag: str = ""
-    kept: dict[Hashable, bytes] = field(default_factory=dict)
-
-    def of(self, tag: str, wanted: Hashable, make: Callable[[], BaseModel]) -> bytes:
-        """The body of `wanted` as of `tag`, made when it is asked for the first time.
-
-        What is kept last gives way when there are too many.
-        """
-        if tag != self.tag:
-            self.tag = tag
-            self.kept.clear()
-        body = self.kept.get(wanted)
-        if body is None:
-            body = json_bytes(make())
-            if len(self.kept) >= _MOST_BODIES:
-                self.kept.popitem()
-            self.kept[wanted] = body
-        return body
-
-
-@dataclass(slots=True)
-class Shown:
-    """The encoded body of the newest view of each kind; another view takes its place.
-
-    A view is the same only if it is the same object: it never changes.
-    """
-
-    kept: dict[str, tuple[object, bytes]] = field(default_factory=dict)
-
-    def body(self, kind: str, view: object, make: Callable[[], BaseModel]) -> bytes:
-        found = self.kept.get(kind)
-        if found is None or found[0] is not view:
-            found = self.kept[kind] = (view, json_bytes(make()))
-        return found[1]
 
 
 def answer(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -1,140 +1,229 @@
-"""HTTP/1.1 by llhttp, and the refusals that it leaves to us.
-
-What has two readings is refused, since somebody in front of us may read it the other way: then
-part of one request could pass as another.
-"""
+"""HTTP server: uvicorn with time limits, unambiguous framing and a bound on open connections."""
 
 import asyncio
+import errno
+import json
+import resource
 import socket
-from abc import ABC, abstractmethod
-from asyncio import AbstractEventLoop, BaseTransport
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Protocol
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Any, ClassVar, Final
 from urllib.parse import unquote
 
-import httptools
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Frame, Opcode
-from websockets.protocol import State
 
-MAX_HEAD_BYTES: Final = 256 * 1024  # above our own limits (middleware.py), which say more
-_MOST_WAITING: Final = 16  # requests behind the one that is answered; they are read ahead
-_LARGE: Final = 64 * 1024
+from app.foundation.errors import Code
+from app.foundation.http.errors import PROBLEM_JSON
+
+MAX_HEAD_BYTES: Final = 256 * 1024  # above the limits of middleware.py, whose answers say more
+MAX_MESSAGE_BYTES: Final = 64 * 1024
+TRY_AGAIN_LATER: Final = 1013  # close code of a WebSocket
+ENDLESS: Final = "endless"  # set in the state of a request whose answer ends with the connection
+CLIENT: Final = "client_connection"  # in the state of a WebSocket: its ClientConnection
+
+_MAX_PIPELINED: Final = 16  # requests behind the one that is answered
+_ACCEPTS_PER_TURN: Final = 256  # of the event loop; also the backlog of the socket
+_RESERVED_DESCRIPTORS: Final = 256
+_MAX_DESCRIPTORS: Final = 16_384
+_KEEP_ALIVE_S: Final = 5
+_GRACE_S: Final = 10
+_NO_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
-BAD_REQUEST, TOO_LARGE = 400, 431
+_REFUSALS: Final = {
+    400: (Code.BAD_REQUEST, "Bad Request", "That is not a well-formed request."),
+    431: (
+        Code.HEADERS_TOO_LARGE,
+        "Request Header Fields Too Large",
+        "The head of the request is too large.",
+    ),
+    503: (Code.SHUTTING_DOWN, "Service Unavailable", "The service is stopping; try again."),
+}
+_OVERLOADED: Final = (
+    Code.OVERLOADED,
+    "Service Unavailable",
+    "There are too many open connections; try again later.",
+)
 
 
-class OneAnswer:
-    """The transport of one answer: its head goes out with what comes right behind it.
+_log = structlog.get_logger("server")
 
-    Sent by itself it costs as much as everything else about a short answer. It waits for no more
-    than the next turn of the loop, for the body may be long in coming.
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """Limits of one server: times in seconds, and numbers of open connections."""
+
+    read_timeout_s: float = 10.0  # for first byte and head, and for the body
+    write_timeout_s: float = 5.0  # for a client that takes nothing of what is sent
+    connections: int = 4096
+    connections_per_address: int = 1024
+    trusted_proxies: Collection[IPv4Network | IPv6Network] = ()  # no bound per address
+
+    @classmethod
+    def within(
+        cls,
+        descriptors: int,
+        *,
+        read_timeout_s: float,
+        connections: int,
+        connections_per_address: int,
+        trusted_proxies: Collection[IPv4Network | IPv6Network],
+    ) -> "ServerLimits":
+        """Limits that leave some of `descriptors` to database, exchange and files."""
+        reserve = min(_RESERVED_DESCRIPTORS, descriptors // 2)
+        bound = min(connections, descriptors - reserve)
+        return cls(
+            read_timeout_s=read_timeout_s,
+            connections=bound,
+            connections_per_address=min(connections_per_address, bound // 2),
+            trusted_proxies=tuple(trusted_proxies),
+        )
+
+    def bounds_address(self, host: str) -> bool:
+        """Whether connections of this address are counted by themselves."""
+        try:
+            address = ip_address(host)
+        except ValueError:
+            return True
+        return not any(address in network for network in self.trusted_proxies)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientConnection:
+    """Connection below a WebSocket, for the session that has to end it."""
+
+    abort: Callable[[], None]
+    write_timeout_s: float
+    on_stalled: Callable[[str], None]
+
+
+def _ignore(transport: str) -> None:
+    """Default observer of stalled clients."""
+
+
+class StrictHttpProtocol(HttpToolsProtocol):
+    """HTTP/1.1 by llhttp, with what uvicorn lacks.
+
+    Refused are requests that a proxy in front may read otherwise, for then a part of one request
+    could pass as another (request smuggling). A refusal ends the connection.
     """
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._head: bytes | None = None
-        self._has_begun = False
-
-    def write(self, data: bytes) -> None:
-        if not self._has_begun:
-            self._has_begun = True
-            self._head = data
-            self._loop.call_soon(self._flush)
-            return
-        if self._head is None or len(data) > _LARGE:  # copying it would cost more than it saves
-            self._flush()
-            self._transport.write(data)
-            return
-        head, self._head = self._head, None
-        self._transport.write(head + data)
-
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        head, self._head = self._head, None
-        if head is not None:
-            self._transport.write(head)
-
-
-class UnsoundRequestError(ValueError):
-    """Well formed for the parser, but not for us."""
-
-
-class StrictHttp(HttpToolsProtocol, ABC):
-    """uvicorn's protocol, but nothing is read into what is not sound.
-
-    The refusal comes behind the answers to all that was sound before it, and ends the connection.
-    """
+    limits: ClassVar[ServerLimits] = ServerLimits()
+    new_id: ClassVar[Callable[[], str]]
+    on_stalled: ClassVar[Callable[[str], None]] = staticmethod(_ignore)
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._is_in_head = False
-        self._began = False  # with the bytes that are being read
+        self._in_head = False
         self._head_bytes = 0
-        self._is_deaf = False  # whatever comes on this connection is not for us any more
-        self._owed: int | None = None  # a refusal that comes behind the answers before it
+        self._phase = 0  # counts heads and bodies that were received; odd: a body is due
+        self._timed_phase = 0
+        self._read_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]  # it is one of a socket
+        # asyncio sets it only for sockets that name their protocol. Without it an answer in two
+        # writes waits up to 40 ms for the client's acknowledgement of the first.
+        with suppress(OSError, AttributeError):  # closed already, or not TCP
+            bound = transport.get_extra_info("socket")
+            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if _make_room(self):
+            self._time_read()
+        else:
+            self._send_refusal(503, *_OVERLOADED)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_timers()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
-        if self._is_deaf:
+        super().data_received(data)
+        if self.transport.is_closing() or self.transport.get_protocol() is not self:
             return
-        self._began = False
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._upgrade()
-        except httptools.HttpParserError:
-            self._refuse(BAD_REQUEST)
-        else:
-            if self._is_in_head and not self._began:
-                self._head_bytes += len(data)
-                if self._head_bytes > MAX_HEAD_BYTES:
-                    self._refuse(TOO_LARGE)
+        self._head_bytes += len(data)
+        if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(431)
+            return
+        is_due = self._in_head or self._phase % 2 == 1 or not self._is_answering()
+        if self._read_timer is not None and not (is_due and self._phase == self._timed_phase):
+            self._read_timer.cancel()
+            self._read_timer = None
+        if is_due and self._read_timer is None:
+            self._time_read()
 
     def on_message_begin(self) -> None:
-        self._is_in_head = self._began = True
-        self._head_bytes = 0
+        self._in_head, self._head_bytes = True, 0
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._is_in_head:  # what follows a body is no header of the request
+        if self._in_head:  # uvicorn appends trailers to the headers of the request
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if not self._is_sound():
-            raise UnsoundRequestError
-        self._is_in_head = False
-        # The other parser, that of addresses, knows no long ones; ours is not in need of it.
-        asked, self.url, before = self.url, b"/", self.cycle
+            raise ValueError("ambiguous framing")  # becomes a parser error
+        self._in_head = False
+        self._phase += 1
+        # httptools.parse_url fails for long addresses; those are refused with 414 later.
+        target, self.url = self.url, b"/"
         super().on_headers_complete()
-        self.url = asked
-        if self.cycle is not before:
-            joined: Any = OneAnswer(self.transport, self.loop)
-            self.cycle.transport = joined
-        raw, _, query = asked.partition(b"?")
+        self.url = target
+        raw, _, query = target.partition(b"?")
         path = unquote(raw.decode("ascii"))
         self.scope.update({"path": path, "raw_path": raw, "query_string": query})
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            self.cycle.keep_alive = False  # after it the parser reads nothing more
 
-    def on_response_complete(self) -> None:
-        is_last = not self.pipeline
-        super().on_response_complete()
-        if is_last and self._owed is not None and not self.transport.is_closing():
-            self.refuse(self._owed)
+    def on_message_complete(self) -> None:
+        self._phase += 1
+        super().on_message_complete()
 
-    @abstractmethod
-    def refuse(self, status: int) -> None:
-        """Says what was wrong, and ends the connection."""
+    def handle_websocket_upgrade(self) -> None:
+        if self._is_answering():
+            self._refuse(400)
+            return
+        self._cancel_timers()
+        limits, cls = self.limits, type(self)
+        client = ClientConnection(self.transport.abort, limits.write_timeout_s, cls.on_stalled)
+        self.app_state = {**self.app_state, CLIENT: client}
+        super().handle_websocket_upgrade()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400)
+
+    def shutdown(self) -> None:
+        if self._is_answering() and not self.pipeline:
+            if self.scope["state"].get(ENDLESS):
+                self._disconnect()
+                self.transport.close()
+            elif self._phase % 2 == 1 and not self._in_head:
+                self._refuse(503)
+        super().shutdown()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(self.limits.write_timeout_s, self._end_stalled)
+
+    def resume_writing(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+        super().resume_writing()
+
+    def waits_until(self) -> float | None:
+        """Time of the loop at which this connection ends without data; None: it is in use."""
+        timer = self._read_timer or self.timeout_keep_alive_task
+        return None if timer is None else timer.when()
+
+    def _is_answering(self) -> bool:
+        cycle: Any = self.cycle  # None before the first request, whatever its type says
+        return cycle is not None and (bool(self.pipeline) or not cycle.response_complete)
 
     def _is_sound(self) -> bool:
         version, hosts = self.parser.get_http_version(), 0
@@ -144,202 +233,175 @@ class StrictHttp(HttpToolsProtocol, ABC):
             elif name == b"transfer-encoding" and (value != b"chunked" or version != "1.1"):
                 return False
         is_named = hosts == 1 or (hosts == 0 and version == "1.0")
-        is_ours = self.url.startswith(b"/") and b"#" not in self.url
-        return is_named and is_ours and version in _VERSIONS and len(self.pipeline) < _MOST_WAITING
-
-    def _upgrade(self) -> None:
-        if not self._should_upgrade():
-            # We stay with HTTP, but the parser does not: this is its last request.
-            self._is_deaf = True
-            self.cycle.keep_alive = False
-        elif self._is_answering():
-            self._refuse(BAD_REQUEST)
-        else:
-            self.handle_websocket_upgrade()
+        is_local = self.url.startswith(b"/") and b"#" not in self.url
+        is_bounded = len(self.pipeline) < _MAX_PIPELINED
+        return is_named and is_local and version in _VERSIONS and is_bounded
 
     def _refuse(self, status: int) -> None:
-        self._is_deaf = True
-        if self._is_in_head:
-            has_to_wait = self._is_answering()
-        elif self.pipeline:
-            self.pipeline.popleft()  # its body is what is wrong, and nobody has begun with it
-            has_to_wait = True
-        elif self.cycle.response_started:
-            self.transport.close()  # who is told something already cannot be told otherwise
-            return
+        """Answer unless that answer could be taken for another request's, and close."""
+        if not self._is_answering():
+            self._send_refusal(status, *_REFUSALS[status])
+        elif self._in_head:
+            self.cycle.keep_alive = False  # close behind the answers to what was sound before
+        elif self.pipeline or self.cycle.response_started:
+            self.transport.close()
+        else:  # the body of the current request is at fault
+            self._disconnect()
+            self._send_refusal(status, *_REFUSALS[status])
+
+    def _send_refusal(self, status: int, code: Code, title: str, detail: str) -> None:
+        self.transport.write(_problem(status, code, title, detail, type(self).new_id()))
+        self.transport.close()
+
+    def _disconnect(self) -> None:
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+
+    def _time_read(self) -> None:
+        self._timed_phase = self._phase
+        self._read_timer = self.loop.call_later(self.limits.read_timeout_s, self._end_silent)
+
+    def _end_silent(self) -> None:
+        if self.flow.read_paused:  # by this server, which is the slow side
+            self._time_read()
         else:
-            has_to_wait = False
-        if has_to_wait:
-            self._owed = status
-        else:
-            self.refuse(status)
+            self.transport.close()
 
-    def _is_answering(self) -> bool:
-        cycle: Any = self.cycle  # None before the first request, whatever its type says
-        return cycle is not None and (bool(self.pipeline) or not cycle.response_complete)
+    def _end_stalled(self) -> None:
+        type(self).on_stalled("http")
+        self.transport.abort()
 
-
-STUCK_S: Final = 5.0
-MAX_MESSAGE_BYTES: Final = 64 * 1024
-TRY_AGAIN_LATER: Final = 1013
-ENDLESS: Final = "endless"  # set in a request's state: its answer ends when somebody leaves
-# An extension of ASGI: under this name "websocket.send" takes text frames as they go over the wire.
-WIRE: Final = "my_symbols.wire"
-_TICKS: Final = 10
-_KERNEL_BYTES: Final = 256 * 1024  # of a connection's send buffer, which else grows to megabytes
+    def _cancel_timers(self) -> None:
+        for timer in (self._read_timer, self._write_timer):
+            if timer is not None:
+                timer.cancel()
+        self._read_timer = self._write_timer = None
 
 
-def _ignore(transport: str) -> None:
-    """Nobody wants to know."""
+def _make_room(new: StrictHttpProtocol) -> bool:
+    """Close the connection that has waited longest where a bound is exceeded.
+
+    A client that sends nothing thus never keeps another one out. False if none waits.
+    """
+    limits = new.limits
+    open_ones: Collection[Any] = new.connections  # also those of WebSockets
+    host = new.client[0] if new.client else ""
+    if len(open_ones) > limits.connections_per_address and limits.bounds_address(host):
+        same = [one for one in open_ones if one.client and one.client[0] == host]
+        if len(same) > limits.connections_per_address:
+            return _close_longest_waiting(new, same)
+    return len(open_ones) <= limits.connections or _close_longest_waiting(new, open_ones)
 
 
-def text_frame(text: str) -> bytes:
-    """A whole message as a server sends it: neither masked nor compressed."""
-    return Frame(Opcode.TEXT, text.encode()).serialize(mask=False)
+def _close_longest_waiting(new: StrictHttpProtocol, candidates: Iterable[Any]) -> bool:
+    waiting = [
+        (until_s, id(one), one)
+        for one in candidates
+        if isinstance(one, StrictHttpProtocol)
+        and one is not new
+        and (until_s := one.waits_until()) is not None
+    ]
+    if not waiting:
+        return False
+    _, _, longest = min(waiting)
+    new.connections.discard(longest)  # at once: it is lost only in the next turn of the loop
+    longest.transport.abort()
+    return True
 
 
-class Timer(Protocol):
-    def cancel(self) -> None: ...
+def _problem(status: int, code: Code, title: str, detail: str, request_id: str) -> bytes:
+    body = json.dumps(
+        {
+            "type": f"urn:my-symbols:problem:{code.value}",
+            "title": title,
+            "status": status,
+            "code": code.value,
+            "detail": detail,
+            "instance": "about:blank",
+            "request_id": request_id,
+        }
+    ).encode()
+    retry = "retry-after: 5\r\n" if status == 503 else ""
+    head = (
+        f"HTTP/1.1 {status} {title}\r\n"
+        f"content-type: {PROBLEM_JSON}\r\n"
+        f"content-length: {len(body)}\r\n"
+        "x-content-type-options: nosniff\r\n"
+        "cache-control: no-store\r\n"
+        f"x-request-id: {request_id}\r\n{retry}"
+        "connection: close\r\n\r\n"
+    )
+    return head.encode("ascii", "replace") + body
+
+
+def raise_descriptor_limit(most: int = _MAX_DESCRIPTORS) -> int:
+    """Raise the soft limit of open descriptors towards the hard one; returns what holds now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    infinite = resource.RLIM_INFINITY
+    if soft == infinite:
+        return most
+    wanted = max(soft, most if hard == infinite else min(hard, most))
+    with suppress(OSError, ValueError):  # refused: the soft limit stays
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 @dataclass(slots=True)
-class Patience:
-    """Counts the time in which a client takes nothing, and then calls `end`.
+class LoopErrorHandler:
+    """Logs failed accepts at most once a second; leaves other errors to the loop's own handler.
 
-    In ten steps, each counted once however late it comes: a time in which we did not run
-    ourselves is not the client's.
+    Without descriptors asyncio reports as many failures in a row as its backlog, every second.
     """
 
-    later: Callable[[float, Callable[[], None]], Timer]
-    step_s: float
-    end: Callable[[], None]
-    left: int = _TICKS
-    timer: Timer | None = None
+    monotonic: Callable[[], float] = time.monotonic
+    _logged_s: float = float("-inf")
+    _suppressed: int = 0
 
-    def begin(self) -> None:
-        self.timer = self.later(self.step_s, self._step)
-
-    def stop(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-
-    def _step(self) -> None:
-        self.left -= 1
-        if self.left > 0:
-            self.begin()
-        else:
-            self.end()
-
-
-def _patience(loop: AbstractEventLoop, total_s: float, end: Callable[[], None]) -> Patience:
-    begun = Patience(loop.call_later, total_s / _TICKS, end)
-    begun.begin()
-    return begun
-
-
-class _Patient(asyncio.Protocol, ABC):
-    """Counts how long the client takes nothing, and cuts it off after `stuck_s`."""
-
-    stuck_s: ClassVar[float] = STUCK_S
-    on_stuck: ClassVar[Callable[[str], None]] = staticmethod(_ignore)
-    loop: AbstractEventLoop
-    _cut: Patience | None = None
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._cut = _patience(self.loop, self.stuck_s, self._cut_off)
-
-    def resume_writing(self) -> None:
-        self._spare()
-        super().resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._spare()
-        super().connection_lost(exc)
-
-    @abstractmethod
-    def _cut_off(self) -> None:
-        """Ends the connection of a client that takes nothing."""
-
-    def _spare(self) -> None:
-        if self._cut is not None:
-            self._cut.stop()
-            self._cut = None
-
-
-class PatientHttp(_Patient, StrictHttp):
-    """Cuts off who takes nothing for `stuck_s`, and endless answers when the server stops."""
-
-    def connection_made(self, transport: BaseTransport) -> None:
-        super().connection_made(transport)  # type: ignore[arg-type]  # it is one of a socket
-        bound = transport.get_extra_info("socket")
-        with suppress(OSError, AttributeError):  # it is gone already, or none of TCP
-            # asyncio does so only for sockets that name their protocol, as ours does not: what is
-            # sent in two pieces would wait 40 ms for the other side to confirm the first.
-            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def shutdown(self) -> None:
-        cycle: Any = self.cycle  # None before the first request, whatever its type says
-        if cycle is not None and not cycle.response_complete and cycle.scope["state"].get(ENDLESS):
-            cycle.disconnected = True
-            cycle.message_event.set()
-            self.transport.close()
-        super().shutdown()
-
-    def _cut_off(self) -> None:
-        type(self).on_stuck("http")
-        self.transport.abort()
-
-
-class EvictingSocket(_Patient, WebSocketsSansIOProtocol):
-    """Tells who takes nothing for `stuck_s` to try again later, and ends the connection."""
-
-    def connection_made(self, transport: BaseTransport) -> None:
-        super().connection_made(transport)
-        bound = transport.get_extra_info("socket")
-        with suppress(OSError):  # it is gone already
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BYTES)
-
-    async def run_asgi(self) -> None:
-        self.scope["extensions"] = {**(self.scope["extensions"] or {}), WIRE: {}}
-        await super().run_asgi()
-
-    async def send(self, message: Any) -> None:
-        wire: bytes | None = message.get(WIRE)
-        if wire is not None:
-            await self._send_wire(wire)
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not (isinstance(error, OSError) and error.errno in _NO_RESOURCES):
+            loop.default_exception_handler(context)
             return
-        if message["type"] == "websocket.close" and self.handshake_complete:
-            # It goes behind what is waiting, and nobody waits for that; then comes the end.
-            self.writable.set()
-            self.loop.call_later(self.close_timeout, self.transport.abort)
-            if self.close_sent:
-                return
-        await super().send(message)
-
-    async def _send_wire(self, wire: bytes) -> None:
-        await self.writable.wait()
-        if self.disconnected or self.close_sent or self.conn.state is not State.OPEN:
-            raise ClientDisconnected
-        self.transport.write(wire)
-
-    def _cut_off(self) -> None:
-        self._cut = None
-        if self.close_sent:
-            self.transport.abort()
+        now = self.monotonic()
+        if now - self._logged_s < 1.0:
+            self._suppressed += 1
             return
-        type(self).on_stuck("websocket")
-        # The reason stands behind what was not taken: who wakes up in time reads it.
-        self.conn.send_close(TRY_AGAIN_LATER, "too slow")
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        self.close_sent = True
-        self.close_timer = self.loop.call_later(self.stuck_s, self.transport.abort)
-        self.disconnected = True
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": TRY_AGAIN_LATER})
-        self.writable.set()
+        _log.error("accept_failed", cause=errno.errorcode[error.errno], suppressed=self._suppressed)
+        self._logged_s, self._suppressed = now, 0
 
 
-def socket_protocol(stuck_s: float, on_stuck: Callable[[str], None]) -> type[EvictingSocket]:
-    """The class of connections that wait so long and tell `on_stuck` of whom they cut off."""
-    bound = {"stuck_s": stuck_s, "on_stuck": staticmethod(on_stuck)}
-    return type("BoundSocket", (EvictingSocket,), bound)
+def server_config(
+    app: ASGIApp,
+    *,
+    host: str,
+    port: int,
+    new_id: Callable[[], str],
+    limits: ServerLimits | None = None,
+    on_stalled: Callable[[str], None] = _ignore,
+) -> uvicorn.Config:
+    """Configure uvicorn: own log line per request, bounded heads and connections, no banner.
+
+    `on_stalled` gets "http" or "websocket" for each client that took nothing for too long.
+    """
+    bound = {
+        "limits": ServerLimits() if limits is None else limits,
+        "new_id": staticmethod(new_id),
+        "on_stalled": staticmethod(on_stalled),
+    }
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=type("BoundHttpProtocol", (StrictHttpProtocol,), bound),
+        ws=WebSocketsSansIOProtocol,
+        ws_max_size=MAX_MESSAGE_BYTES,
+        ws_per_message_deflate=False,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_ACCEPTS_PER_TURN,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_GRACE_S,
+    )

@@ -34,7 +34,6 @@ from app.foundation.sql.unit_of_work import DraftsOf, UnitOfWork
 T = TypeVar("T")
 ATTEMPTS: Final = 5
 BULK_STATEMENT_S: Final = 60.0  # a statement of work in bulk, for which no caller waits
-_ALL: Final[object] = "*"  # of a commit of which nobody knows what it used
 # What is tried where changes were refused: so much that no free rest of a page takes it.
 _TRIAL: Final = "trial_of_writing"
 _TRIAL_LINES: Final = 1_024  # of 64 characters
@@ -66,9 +65,6 @@ class Database:
     _engines: Engines | None = field(default=None, init=False)
     _lock: FileLock | None = field(default=None, init=False)
     _commits: int = field(default_factory=int, init=False)  # also in a class without slots
-    _used: dict[object, int] = field(
-        default_factory=dict, init=False
-    )  # repository: its last commit
     _refusal: WritesRefusedError | None = field(default=None, init=False)
     _is_unreachable: bool = field(default=False, init=False)
     _is_unfit: bool = field(default=False, init=False)  # it has another schema
@@ -207,15 +203,6 @@ class Database:
         """Goes up with every commit; None where other processes may commit as well."""
         return self._commits if self._opened().single_writer else None
 
-    def changed(self, *repositories: object) -> int | None:
-        """Goes up with every commit in which one of these was used, whatever it did there.
-
-        None where other processes may commit as well.
-        """
-        if not self._opened().single_writer:
-            return None
-        return max(self._used.get(name, 0) for name in (*repositories, _ALL))
-
     @property
     def checked_out(self) -> int:
         """Connections in use now; 0 when nobody works."""
@@ -270,9 +257,6 @@ class Database:
         finally:
             if unit.writes:  # also where nobody knows what became of it
                 self._commits += 1
-                self._used |= dict.fromkeys(unit.used() or frozenset({_ALL}), self._commits)
-        for settle in unit.settled:  # before anybody else can commit
-            settle()
         await unit.connection.close()
         for event in unit.announced:
             self.publish(event)

@@ -332,6 +332,20 @@ def full() -> WritesRefusedError:
     )
 
 
+def locked() -> WritesRefusedError:
+    return WritesRefusedError(
+        Code.DATABASE_CONTENTION,
+        "another program holds the lock of the database file",
+        retry_after_s=5,
+    )
+
+
+def no_memory() -> WritesRefusedError:
+    return WritesRefusedError(
+        Code.DATABASE_UNAVAILABLE, "the database got no memory", retry_after_s=5
+    )
+
+
 def read_only() -> WritesRefusedError:
     return WritesRefusedError(
         Code.DATABASE_UNAVAILABLE, "the database can only be read at present", retry_after_s=5
@@ -383,7 +397,8 @@ _BY_STATE: Final[Mapping[str, Say]] = {
     "XX": unavailable,
 }
 _BY_SQLITE: Final[Mapping[int, Say]] = {
-    sqlite3.SQLITE_BUSY: contention,
+    sqlite3.SQLITE_BUSY: locked,
+    sqlite3.SQLITE_NOMEM: no_memory,
     sqlite3.SQLITE_LOCKED: contention,
     sqlite3.SQLITE_FULL: full,
     sqlite3.SQLITE_IOERR: unavailable,

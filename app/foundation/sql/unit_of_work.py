@@ -22,7 +22,6 @@ class UnitOfWork:
         self.writes = writes
         self._drafts_of = drafts_of
         self.announced: list[object] = []
-        self.settled: list[Callable[[], None]] = []  # what the commit calls, once there is one
         self._repositories: dict[object, object] = {}
 
     def get(self, repository: Callable[[AsyncConnection], R]) -> R:
@@ -30,10 +29,6 @@ class UnitOfWork:
         if repository not in self._repositories:
             self._repositories[repository] = repository(self.connection)
         return cast("R", self._repositories[repository])
-
-    def used(self) -> frozenset[object]:
-        """Repository classes that were asked for; every commit has the one of events."""
-        return frozenset(self._repositories) - {EventRepository}
 
     def announce(self, event: object) -> None:
         """Publishes `event` once the transaction is committed; a rollback forgets it.

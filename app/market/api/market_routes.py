@@ -12,7 +12,7 @@ from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code
 from app.foundation.http.dependencies import CursorsDep, Provided
 from app.foundation.http.errors import invalid, problems
-from app.foundation.http.response_cache import of_market
+from app.foundation.http.response_cache import cacheable
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
     CursorText,
@@ -25,6 +25,7 @@ from app.foundation.http.schemas import (
     SymbolPath,
     UtcTime,
 )
+from app.foundation.state_version import Input
 from app.market.domain.models import CandleSeries, Interval
 from app.market.services.exchange_clock import instant
 from app.market.services.quality import Elsewhere, QualityService
@@ -154,7 +155,7 @@ class CandlePage(Freshness):
 
 
 @router.get("/{symbol}", summary="Quote of one symbol", responses=problems(*_SYMBOL))
-@of_market
+@cacheable(depends_on=Input.MARKET)
 async def quote(
     registry: Provided[Registry],
     quality: Provided[QualityService],

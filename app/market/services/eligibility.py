@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from app.configuration.domain.model import Configuration
-from app.foundation.market_memory import MarketMemory
+from app.foundation.memoize import ViewCache
 from app.market.domain.eligibility import Candidate, Funnel, Limits, counted, first_failure
 from app.market.domain.models import Contract
 from app.market.domain.sectors import SectorTable
@@ -35,7 +35,7 @@ class Sieve:
     sectors: SectorTable
     mono: float  # seconds
     limits: Limits
-    memory: MarketMemory
+    memory: ViewCache
 
     def candidate(self, contract: Contract, symbol: str) -> Candidate:
         """What the rules ask of one contract."""
@@ -72,7 +72,7 @@ class Sieve:
             self.configuration,
             self.sectors,
         )
-        return self.memory.of("funnel", rests_on, self.mono, made)
+        return self.memory.get_until("funnel", rests_on, self.mono, made)
 
     def _failure(self, entry: SymbolEntry) -> str | None:
         """Of most symbols nothing is new since the last time: they are not judged again."""
@@ -94,4 +94,4 @@ class Sieve:
             self.configuration,
             self.sectors,
         )
-        return self.memory.of(f"failure of {code}", rests_on, self.mono, made)
+        return self.memory.get_until(f"failure of {code}", rests_on, self.mono, made)

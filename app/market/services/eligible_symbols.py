@@ -39,7 +39,7 @@ def count(moment: MarketMoment) -> int:
     def counted() -> tuple[int, float]:
         return len(moment.funnel().eligible), moment.mono + COUNT_S
 
-    return moment.memory.of(_COUNT, _rests_on(moment), moment.mono, counted)
+    return moment.memory.get_until(_COUNT, _rests_on(moment), moment.mono, counted)
 
 
 async def count_aside(moment: MarketMoment) -> None:

@@ -13,9 +13,9 @@ from app.foundation.sql.leases import Lease, LeaseRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.storage.shared_market import FEED
 
-TTL_S: Final = 15.0
-RENEW_S: Final = 5.0
-DEMOTE_S: Final = 10.0
+TTL_S: Final = 9.0
+RENEW_S: Final = 2.0
+DEMOTE_S: Final = 6.0
 _RETRY_S: Final = 5.0
 _log = structlog.get_logger("feed")
 

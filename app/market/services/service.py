@@ -13,7 +13,7 @@ from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Source
 from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import ServiceError
-from app.foundation.market_memory import MarketMemory
+from app.foundation.memoize import ViewCache
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Clock, Monotonic
 from app.foundation.sql.database import Database
@@ -90,7 +90,7 @@ class MarketData:
     open_interest: OpenInterestKeeper = field(init=False)
     quality: QualityKeeper = field(init=False)
     quotes: MarketQuotes = field(init=False)
-    _memory: MarketMemory = field(default_factory=MarketMemory, init=False, repr=False)
+    _memory: ViewCache = field(default_factory=ViewCache, init=False, repr=False)
     _reading_bars: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _recalled: bool = field(default=False, init=False)
     trading: ExchangeStatus | None = field(default=None, init=False)  # as it last said
@@ -132,7 +132,7 @@ class MarketData:
     def quote(self, symbol: str) -> Quote | None:
         """Contract and prices of a standard symbol; None for one that was never seen."""
         rests_on = (self.live.market, self.registry.known, self.configuration())
-        return self._memory.of(
+        return self._memory.get_until(
             symbol, rests_on, self.monotonic(), lambda: quoted(self.moment(), symbol)
         )
 

@@ -20,6 +20,7 @@ class Cause(StrEnum):
 
     DATABASE_UNAVAILABLE = "database_unavailable"
     STORAGE_FULL = "storage_full"
+    DATABASE_LOCKED = "database_locked"  # by another program, beyond the time-out
     DATABASE_READ_ONLY = "database_read_only"
     MARKET_UNAVAILABLE = "market_unavailable"  # nothing is known of it yet
     MARKET_STALE = "market_stale"
@@ -39,8 +40,11 @@ class MarketLevel:
 
 def halted_by(refusal: ServiceError) -> Cause:
     """Why the database takes no changes, though it can be read."""
-    is_full = refusal.code is Code.STORAGE_FULL
-    return Cause.STORAGE_FULL if is_full else Cause.DATABASE_READ_ONLY
+    causes = {
+        Code.STORAGE_FULL: Cause.STORAGE_FULL,
+        Code.DATABASE_CONTENTION: Cause.DATABASE_LOCKED,
+    }
+    return causes.get(refusal.code, Cause.DATABASE_READ_ONLY)
 
 
 def mode_of(market: MarketLevel, *, is_database_down: bool, halted: Cause | None = None) -> Mode:

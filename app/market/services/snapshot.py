@@ -11,7 +11,7 @@ import numpy as np
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Source
 from app.foundation.data_status import DataStatus
-from app.foundation.market_memory import MarketMemory
+from app.foundation.memoize import ViewCache
 from app.market.domain.data_quality import closed_by_ms, freshness, worst
 from app.market.domain.eligibility import (
     TOO_FEW_BARS,
@@ -82,7 +82,7 @@ class MarketMoment:
     sectors: SectorTable
     mono: float
     server_ms: int
-    memory: MarketMemory = field(default_factory=MarketMemory)  # shared by moments of one market
+    memory: ViewCache = field(default_factory=ViewCache)  # shared by moments of one market
     clock_doubt_s: float = 0.0  # by so much `server_ms` may be wrong
     is_streamed: bool = False  # the configured feed mode: age limits never follow the present one
 
@@ -137,7 +137,7 @@ class MarketMoment:
             return worst(map(self._verdict, LIVE)), turns
 
         rests_on = (answers, self.is_streamed, self.configuration)
-        return self.memory.of("status", rests_on, self.mono, made)
+        return self.memory.get_until("status", rests_on, self.mono, made)
 
     def unknown(self) -> tuple[Source, ...]:
         """What as a whole is too old to score by or was never there."""
@@ -205,7 +205,7 @@ class MarketMoment:
             return stale, min(turns(held, most_s, self.mono) for held, most_s in both)
 
         rests_on = (market.stats, market.tickers, *self._others)
-        return self.memory.of("stale_symbols", rests_on, self.mono, counted)
+        return self.memory.get_until("stale_symbols", rests_on, self.mono, counted)
 
     def quote(self, entry: SymbolEntry) -> QuoteView:
         code, contract = entry.contract.code, entry.contract

@@ -3,7 +3,6 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
@@ -14,9 +13,9 @@ from app.foundation.errors import Code, ServiceError
 from app.foundation.events import Topic
 from app.foundation.http.errors import BorderError
 from app.foundation.http.request_body import Body, parse
-from app.foundation.http.server import TRY_AGAIN_LATER, WIRE, text_frame
+from app.foundation.http.server import CLIENT, TRY_AGAIN_LATER, ClientConnection
 from app.market.domain.symbols import SymbolEntry
-from app.operations.services.event_messages import TICKER, Frame, notice, pieces
+from app.operations.services.event_messages import TICKER, Frame, notice
 from app.operations.services.event_stream import EventStream
 from app.operations.services.event_subscription import Reader
 
@@ -123,20 +122,34 @@ class SocketSession:
             if self._pulse is not None:
                 self._pulse.cancel()
         if farewell is not None:
-            with suppress(WebSocketDisconnect):
+            await self._close(farewell)
+
+    async def _close(self, farewell: _SentAwayError) -> None:
+        """Send the close frame behind what the client has not taken; abort if it takes nothing."""
+        client: ClientConnection | None = getattr(self.socket.state, CLIENT, None)
+        try:
+            async with asyncio.timeout(_write_timeout_s(client)):
                 await self.socket.close(farewell.code, farewell.reason)
+        except TimeoutError:
+            if client is not None:
+                client.abort()
+        except WebSocketDisconnect:
+            pass  # it left by itself
 
     async def _write(self) -> None:
         """The only one who sends, so that everything has one order."""
         while True:
             frames = await self._next()
             self._sent_at = asyncio.get_running_loop().time()
-            if WIRE in self.socket.scope["extensions"]:
-                for piece in pieces(frame.written(_wire) for frame in frames):
-                    await self.socket.send({"type": "websocket.send", WIRE: piece})
-            else:
+            client: ClientConnection | None = getattr(self.socket.state, CLIENT, None)
+            try:
                 for frame in frames:
-                    await self.socket.send_text(frame.text)
+                    async with asyncio.timeout(_write_timeout_s(client)):
+                        await self.socket.send_text(frame.text)
+            except TimeoutError:
+                if client is not None:
+                    client.on_stalled("websocket")
+                raise _SentAwayError(TRY_AGAIN_LATER, "too slow") from None
             self.sent += len(frames)
             await asyncio.sleep(0)  # a long replay is no reason for others to wait
 
@@ -206,8 +219,8 @@ class SocketSession:
         return is_flood
 
 
-def _wire(frame: Frame) -> bytes:
-    return text_frame(frame.text)
+def _write_timeout_s(client: ClientConnection | None) -> float | None:
+    return None if client is None else client.write_timeout_s
 
 
 def _understood(text: str) -> Subscribe | Unsubscribe | Ping:

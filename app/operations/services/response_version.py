@@ -1,105 +1,58 @@
-"""What reads from memory rest on: told apart at once, so that an answer can be given again."""
+"""Present version of the state in memory, by which cached responses are judged."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from enum import Flag, auto
 from typing import Final, Protocol
 
 from app.foundation.data_status import DataStatus
-from app.foundation.ports import Clock, Monotonic
+from app.foundation.ports import Clock
 from app.foundation.sql.database import Database
+from app.foundation.state_version import Input, StateVersion
 from app.market.services.service import MarketData
 from app.market.services.service_mode import MarketLevel
-from app.portfolio.services.state_cache import Memory
+from app.portfolio.services.state_cache import PortfolioState, PortfolioStateCache
 from app.scoring.domain.board import Board
 
-# What only the clock changes is seen so much later: ages, books that grow old, ends of locks.
-KEEP_S: Final = 0.25
-# For so long nobody looks again whether something has grown too old while nothing has changed.
-YOUNG_S: Final = 0.02
+# Ends of locks and ages of books change a response with no other change of the state.
+TICK_S: Final = 0.25
 
 
-class Rests(Flag):
-    """What an answer is made of besides scores, settings and names, which all of them may be."""
+class MarketParts(Protocol):
+    """Market in memory, each part replaced as a whole when it changes."""
 
-    SCORES = 0
-    COMMITTED = auto()
-    QUOTES = auto()
+    def symbols(self) -> tuple[object, ...]: ...
 
+    def quotes(self) -> tuple[object, ...]: ...
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Stand:
-    """All that answers are made of, at one moment."""
-
-    committed: object | None  # None where the database has to be asked
-    quotes: object  # replaced many times a second: an answer without them lasts longer
-    things: tuple[object, ...]  # they never change: the same only if one object
-    verdicts: tuple[object, ...]  # on ages, as they are now: the same if they are equal
-    at: datetime
-    mono: float  # seconds
-
-    def serves(self, now: "Stand", rests_on: Rests) -> bool:
-        """Whether what was answered then, out of what it `rests_on`, can be said now."""
-        return (
-            (Rests.COMMITTED not in rests_on or self._is_of(now.committed))
-            and (Rests.QUOTES not in rests_on or self.quotes is now.quotes)
-            and 0.0 <= now.mono - self.mono <= KEEP_S
-            and timedelta(0) <= now.at - self.at <= timedelta(seconds=KEEP_S)
-            and all(one is two for one, two in zip(self.things, now.things, strict=True))
-            and self.verdicts == now.verdicts
-        )
-
-    def is_of(self, known: object | None, quotes: object, things: tuple[object, ...]) -> bool:
-        """Whether it is made of just these."""
-        same = all(one is two for one, two in zip(self.things, things, strict=True))
-        return same and self.committed is known and self.quotes is quotes
-
-    def _is_of(self, committed: object | None) -> bool:
-        return committed is not None and self.committed is committed
-
-
-class MarketStand(Protocol):
-    """The market in memory, replaced as a whole whenever it changes."""
-
-    def quotes(self) -> object:
-        """One immutable value."""
-        ...
-
-    def things(self) -> tuple[object, ...]:
-        """The others that what is said of the market is made of: immutable, always as many."""
-        ...
+    def status(self) -> DataStatus: ...
 
     def level(self) -> MarketLevel: ...
 
 
 @dataclass(frozen=True, slots=True)
-class MarketThings:
-    """Those of the market of this process, whoever fills it."""
+class LiveMarketParts:
+    """Parts of the market of this process."""
 
     market: MarketData
 
-    def quotes(self) -> object:
-        return self.market.live.market
+    def symbols(self) -> tuple[object, ...]:
+        return (self.market.registry.known, self.market.registry.sectors)
 
-    def things(self) -> tuple[object, ...]:
-        known = self.market.registry
-        return (
-            known.known,
-            known.sectors,
-            self.market.configuration(),
-            self.market.trading,
-        )
+    def quotes(self) -> tuple[object, ...]:
+        return (self.market.live.market, self.market.configuration(), self.market.trading)
+
+    def status(self) -> DataStatus:
+        return self.market.status()
 
     def level(self) -> MarketLevel:
         return self.market.level()
 
 
-class BoardStand(Protocol):
-    """The scores in memory."""
+class BoardParts(Protocol):
+    """Score boards in memory."""
 
     def own_status_of(self, board: Board) -> DataStatus:
-        """By its age alone: how the market is, stands beside it in a Stand."""
+        """Freshness by the age of the board alone."""
         ...
 
     def latest(self) -> Board | None: ...
@@ -110,34 +63,53 @@ class BoardStand(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """Takes the present stand; what is committed is in it, by whichever process."""
+class StateVersionSource:
+    """Versions of the state; freshness and mode are parts of them, so their flips change them."""
 
     database: Database
-    memory: Memory
-    market: MarketStand
-    boards: BoardStand
+    states: PortfolioStateCache
+    market: MarketParts
+    boards: BoardParts
     clock: Clock
-    monotonic: Monotonic
     mode: Callable[[], object] = lambda: None
-    _last: list[Stand] = field(default_factory=list, init=False)  # at most one
+    _numbers: dict[str, tuple[tuple[object, ...], int]] = field(default_factory=dict, init=False)
 
-    def now(self) -> Stand:
-        """Without waiting. Raises UnavailableError once the database is closed."""
-        return self._of(self.memory.known(self.database))
+    def version(self, depends_on: Input) -> StateVersion | None:
+        """None where the database has to be asked. Raises UnavailableError once it is closed."""
+        if Input.PORTFOLIO not in depends_on:
+            return self._version(depends_on, None)
+        state = self.states.known(self.database)
+        return None if state is None else self._version(depends_on, state)
 
-    async def asked(self) -> Stand:
-        """The same, having asked. Raises UnavailableError."""
-        return self._of(await self.memory.newest(self.database))
+    async def load_version(self, depends_on: Input) -> StateVersion:
+        """Nothing committed before the call is missing. Raises UnavailableError."""
+        if Input.PORTFOLIO not in depends_on:
+            return self._version(depends_on, None)
+        return self._version(depends_on, await self.states.newest(self.database))
 
-    def _of(self, known: object | None) -> Stand:
-        board, quotes, mono = self.boards.latest(), self.market.quotes(), self.monotonic()
-        in_force, is_whole = self.boards.in_force(), self.boards.is_whole()
-        things = (*self.market.things(), board, in_force, is_whole)
-        for last in self._last:
-            if 0.0 <= mono - last.mono < YOUNG_S and last.is_of(known, quotes, things):
-                return last
-        own = (None if one is None else self.boards.own_status_of(one) for one in (board, in_force))
-        verdicts = (self.market.level(), *own, self.mode())
-        self._last[:] = [Stand(known, quotes, things, verdicts, self.clock(), mono)]
-        return self._last[0]
+    def _version(self, depends_on: Input, state: PortfolioState | None) -> StateVersion:
+        parts: list[object] = [None if state is None else state.revision]
+        if Input.SYMBOLS in depends_on or Input.MARKET in depends_on:
+            parts.append(self._numbered("symbols", self.market.symbols()))
+        if Input.SCORES in depends_on:
+            parts += (self.market.status(), self.boards.is_whole())
+            parts += self._board("latest", self.boards.latest())
+            parts += self._board("in_force", self.boards.in_force())
+        if Input.MARKET in depends_on:
+            parts.append(self._numbered("quotes", self.market.quotes()))
+            parts += (self.market.level(), self.mode(), int(self.clock().timestamp() / TICK_S))
+        return tuple(parts)
+
+    def _board(self, name: str, board: Board | None) -> StateVersion:
+        status = None if board is None else self.boards.own_status_of(board)
+        return (self._numbered(name, (board,)), status)
+
+    def _numbered(self, name: str, parts: tuple[object, ...]) -> int:
+        """Number that rises when a part is another object; a version must not hold the object."""
+        last, number = self._numbers.get(name, ((), 0))
+        if len(last) != len(parts) or any(
+            one is not other for one, other in zip(last, parts, strict=True)
+        ):
+            number += 1
+            self._numbers[name] = (parts, number)
+        return number

@@ -22,7 +22,7 @@ from app.foundation.http.pagination import (
     require_order,
 )
 from app.foundation.http.request_body import DecimalIn
-from app.foundation.http.response_cache import of_record
+from app.foundation.http.response_cache import cacheable
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
@@ -41,6 +41,7 @@ from app.foundation.http.schemas import (
     UtcTime,
 )
 from app.foundation.idempotency import Answer
+from app.foundation.state_version import Input
 from app.performance.api.schemas import (
     LATE,
     ActiveOut,
@@ -160,7 +161,7 @@ async def equity(
 
 
 @router.get("/trades", summary="Booked results", responses=problems(*NAMES))
-@of_record
+@cacheable(depends_on=Input.PORTFOLIO | Input.SYMBOLS)
 async def trades(
     performance: Provided[Performance],
     cursors: CursorsDep,

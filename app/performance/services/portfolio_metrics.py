@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Final
 
-from app.foundation.memoize import Basis
 from app.foundation.sql.database import Database
 from app.market.domain.models import Interval
 from app.performance.services.equity_reader import Need, track_of
@@ -80,9 +79,9 @@ class MetricsService:
             sectors=Concentration(dict(sorted(by_sector.items())), hhi),
             moves=tuple(move for move in moves if move is not None),
             # Of daily bars and weights alone, and longer in the making than all of the rest.
-            risk=self.grounds.views.of(
+            risk=self.grounds.views.get(
                 "metrics_risk",
-                Basis((daily,), tuple(weights.items())),
+                (daily, tuple(weights.items())),
                 lambda: risk_of(daily, weights),
             ),
             correlation=correlation_report(view, grounds),

@@ -24,7 +24,6 @@ from app.portfolio.domain.models import Member, Portfolio
 from app.portfolio.domain.returns import BookedResult, SinceInclusion, Trade
 from app.portfolio.services.change_recorder import Ledger
 from app.portfolio.services.decision_context import Grounds, GroundsNow
-from app.portfolio.services.state_cache import Step
 from app.portfolio.services.tradeability import DataFacts
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.trades import TradeRepository
@@ -106,9 +105,7 @@ class Performance:
             done = Change(portfolio, ()).then(draft, grounds.at)
             events = await self.ledger.commit(unit, portfolio, done, grounds, command)
             trade = Trade(result, events[-1].seq, grounds.at)
-            realized = {result.symbol_id: await unit.get(TradeRepository).book(trade)}
-            step = Step(portfolio, events[-1], done.portfolio.version, realized=realized)
-            self.grounds.memory.hand_over(self.database, unit, step)
+            await unit.get(TradeRepository).book(trade)
             return trade
 
         return await self.once.run(command, change, render)

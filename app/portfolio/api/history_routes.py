@@ -9,9 +9,10 @@ from pydantic import Field
 from app.foundation.http.dependencies import CursorsDep, Provided
 from app.foundation.http.errors import problems
 from app.foundation.http.pagination import Page, cut
-from app.foundation.http.response_cache import of_record
+from app.foundation.http.response_cache import cacheable
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import NAMES, CursorText, Json, Limit, Out, Score, UtcTime
+from app.foundation.state_version import Input
 from app.operations.services.integrity import Integrity
 from app.portfolio.domain.event_log import EventType, PortfolioEvent
 from app.portfolio.services.queries import PortfolioOverview
@@ -92,7 +93,7 @@ class IntegrityOut(Out):
     summary="The append-only history",
     responses=problems(*NAMES),
 )
-@of_record
+@cacheable(depends_on=Input.PORTFOLIO | Input.SYMBOLS)
 async def history(
     overview: Provided[PortfolioOverview],
     cursors: CursorsDep,

@@ -6,9 +6,9 @@ from fastapi import Query
 from pydantic import Field
 from starlette.responses import Response
 
-from app.foundation.http.dependencies import Provided, ShownDep
-from app.foundation.http.response_cache import of_memory
-from app.foundation.http.responses import answer, etag
+from app.foundation.http.dependencies import Provided
+from app.foundation.http.response_cache import cacheable
+from app.foundation.http.responses import answer, etag, json_bytes
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
     Freshness,
@@ -20,6 +20,7 @@ from app.foundation.http.schemas import (
     UtcTime,
     percent,
 )
+from app.foundation.state_version import Input
 from app.portfolio.api.schemas import TARGET, MemberOut, freshness
 from app.portfolio.services.member_views import PortfolioView
 from app.portfolio.services.membership import PortfolioService
@@ -270,20 +271,19 @@ class CandidatesOut(Freshness):
 
 
 @router.get("", summary="The portfolio", response_model=PortfolioOut)
-@of_memory
-async def portfolio(portfolio: Provided[PortfolioService], shown: ShownDep) -> Response:
+@cacheable(depends_on=Input.DECISION)
+async def portfolio(portfolio: Provided[PortfolioService]) -> Response:
     """Members with scores and figures of the moment. The ETag is the portfolio's version.
 
     It is meant for `If-Match` of a change. Scores move without it, so there is no 304 here.
     """
     view = await portfolio.view()
     headers = {"ETag": etag(view.portfolio.version)}
-    body = shown.body("portfolio", view, lambda: PortfolioOut.of(view))
-    return answer(body, headers=headers)
+    return answer(json_bytes(PortfolioOut.of(view)), headers=headers)
 
 
 @router.get("/statistics", summary="Averages and distribution")
-@of_memory
+@cacheable(depends_on=Input.DECISION)
 async def statistics(overview: Provided[PortfolioOverview]) -> StatisticsOut:
     """Size, scores, sectors and average figures since inclusion."""
     return StatisticsOut.of(await overview.statistics())
@@ -296,11 +296,10 @@ async def analytics(overview: Provided[PortfolioOverview]) -> AnalyticsOut:
 
 
 @router.get("/weights", summary="Weights, targets and drift", response_model=WeightsOut)
-@of_memory
-async def weights(rebalancing: Provided[Rebalancing], shown: ShownDep) -> Response:
+@cacheable(depends_on=Input.DECISION)
+async def weights(rebalancing: Provided[Rebalancing]) -> WeightsOut:
     """What each member weighs, what it should weigh now, and which bound decides."""
-    view = await rebalancing.weights()
-    return answer(shown.body("weights", view, lambda: WeightsOut.of(view)))
+    return WeightsOut.of(await rebalancing.weights())
 
 
 @router.get("/correlation", summary="Correlation of the members")
@@ -313,7 +312,7 @@ async def correlation(
 
 
 @router.get("/replacement-candidates", summary="The weakest members")
-@of_memory
+@cacheable(depends_on=Input.DECISION)
 async def replacement_candidates(overview: Provided[PortfolioOverview]) -> CandidatesOut:
     """Lowest score first, priority 1 to n. Being one of them does not stop trading."""
     found, facts = await overview.replacement_candidates()

@@ -24,7 +24,6 @@ from app.portfolio.domain.models import Portfolio
 from app.portfolio.services.change_recorder import Ledger
 from app.portfolio.services.decision_context import Grounds, GroundsNow
 from app.portfolio.services.replacement_candidates import correlation_of
-from app.portfolio.services.state_cache import Step
 from app.portfolio.services.tradeability import DataFacts, facts_of
 from app.portfolio.storage.controls import ControlRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
@@ -147,10 +146,8 @@ class ControlService:
                 return present
             made = Switch(enabled, reason, grounds.at, command.actor)
             done = switched(portfolio, enabled, reason, grounds.at)
-            events = await self.ledger.commit(unit, portfolio, done, grounds, command)
+            await self.ledger.commit(unit, portfolio, done, grounds, command)
             await unit.get(ControlRepository).keep_switch(made)
-            step = Step(portfolio, events[-1], done.portfolio.version, switch=made)
-            self.grounds.memory.hand_over(self.database, unit, step)
             return made
 
         return await self.once.run(command, change, render)
@@ -220,10 +217,8 @@ class ControlService:
         command: Command,
         locks: Mapping[str, Lock],
     ) -> None:
-        events = await self.ledger.commit(unit, before, done, grounds, command)
+        await self.ledger.commit(unit, before, done, grounds, command)
         await unit.get(ControlRepository).keep_locks(locks)
-        step = Step(before, events[-1], done.portfolio.version, locks=locks)
-        self.grounds.memory.hand_over(self.database, unit, step)
 
     async def _grounds(self, unit: UnitOfWork) -> Grounds:
         """What is known of the state is not asked for: under the lock nobody moves it."""

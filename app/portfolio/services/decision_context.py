@@ -13,7 +13,7 @@ from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.data_status import DataStatus
 from app.foundation.decimal_math import to_millionths
 from app.foundation.errors import Code, RefusedError, UnavailableError
-from app.foundation.memoize import Views
+from app.foundation.memoize import ViewCache
 from app.foundation.ports import Clock
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
@@ -44,7 +44,7 @@ from app.portfolio.domain.returns import SinceInclusion, since_inclusion
 from app.portfolio.domain.target_weights import marked, prices_of
 from app.portfolio.domain.weighting_methods import Covariance, covariance
 from app.portfolio.services.refusals import Refusals
-from app.portfolio.services.state_cache import Committed, Memory
+from app.portfolio.services.state_cache import PortfolioState, PortfolioStateCache
 from app.portfolio.storage.controls import ControlRepository
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.replacements import ReplacementRepository
@@ -408,8 +408,8 @@ class GroundsNow:
     boards: BoardView
     market: MarketView
     clock: Clock
-    memory: Memory = field(default_factory=Memory)
-    views: Views = field(default_factory=Views)
+    memory: PortfolioStateCache = field(default_factory=PortfolioStateCache)
+    views: ViewCache = field(default_factory=ViewCache)
     mode: Callable[[], ModeState] | None = None  # None: that of this market alone
     refusals: Refusals = field(default_factory=Refusals)
 
@@ -432,7 +432,7 @@ class GroundsNow:
         prices = {} if weighed is None else prices_of(weighed.payload)
         return replace(grounds, set_at=prices, leaving=leaving, controls=controls)
 
-    async def present(self, database: Database) -> tuple[Committed, Grounds]:
+    async def present(self, database: Database) -> tuple[PortfolioState, Grounds]:
         """What is committed, and the view over it, for reads; raises UnavailableError."""
         state = await self.memory.newest(database)
         grounds = self(state.configuration)

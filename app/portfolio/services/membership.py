@@ -24,7 +24,7 @@ from app.portfolio.services.member_views import (
 from app.portfolio.services.rebalance_runs import require_none
 from app.portfolio.services.replacement_candidates import correlation_of
 from app.portfolio.services.target_weights import kept_targets
-from app.portfolio.services.view_cache import basis
+from app.portfolio.services.view_cache import portfolio_key
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.trades import TradeRepository
 from app.scoring.domain.board import CardStatus
@@ -90,9 +90,9 @@ class PortfolioService:
         """The portfolio with what is known of its members now."""
         state, grounds = await self.grounds.present(self.database)
         views = self.grounds.views
-        return views.of(
+        return views.get(
             "portfolio",
-            basis(state, grounds),
+            portfolio_key(state, grounds),
             lambda: portfolio_view(
                 state.portfolio, grounds, state.realized, kept_targets(state, grounds, views)
             ),

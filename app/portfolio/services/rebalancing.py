@@ -40,7 +40,7 @@ from app.portfolio.services.rebalance_steps import (
 )
 from app.portfolio.services.target_weights import Optimized, Weights, kept_targets
 from app.portfolio.services.tradeability import facts_of
-from app.portfolio.services.view_cache import held_basis
+from app.portfolio.services.view_cache import members_key
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
 
@@ -61,9 +61,9 @@ class Rebalancing:
         """Weights of record beside the targets; with stale data those of the last change."""
         state, grounds = await self.grounds.present(self.database)
         views = self.grounds.views
-        made = views.of(
+        made = views.get(
             "weights",
-            held_basis(state, grounds),
+            members_key(state, grounds),
             lambda: weighing.weights_of(
                 state.portfolio, grounds, kept_targets(state, grounds, views)
             ),

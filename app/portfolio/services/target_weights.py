@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from app.configuration.domain.model import WeightingMethod
-from app.foundation.memoize import Basis, Views
+from app.foundation.memoize import ViewCache
 from app.market.domain.models import Interval
 from app.portfolio.domain.models import FULL, Member, Portfolio
 from app.portfolio.domain.rebalance_plan import Ruling, rulings, targets
@@ -12,9 +12,9 @@ from app.portfolio.domain.target_weights import volatility
 from app.portfolio.domain.weight_allocation import Allocation, Role
 from app.portfolio.domain.weighting_methods import Covariance
 from app.portfolio.services.decision_context import Grounds
-from app.portfolio.services.state_cache import Committed
+from app.portfolio.services.state_cache import PortfolioState
 from app.portfolio.services.tradeability import DataFacts, facts_of
-from app.portfolio.services.view_cache import target_basis
+from app.portfolio.services.view_cache import targets_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,17 +162,17 @@ def _last_targets(portfolio: Portfolio) -> Allocation:
     return Allocation(weights, FULL - sum(weights.values()), ())
 
 
-def kept_targets(state: Committed, grounds: Grounds, views: Views) -> TargetWeights:
+def kept_targets(state: PortfolioState, grounds: Grounds, views: ViewCache) -> TargetWeights:
     """What `target_weights` gives; a booked result or the switch has no part in it."""
 
     def make() -> TargetWeights:
         return target_weights(state.portfolio, grounds, lambda: _covariance(state, grounds, views))
 
-    return views.of("target_weights", target_basis(state, grounds), make)
+    return views.get("target_weights", targets_key(state, grounds), make)
 
 
-def _covariance(state: Committed, grounds: Grounds, views: Views) -> Covariance | None:
+def _covariance(state: PortfolioState, grounds: Grounds, views: ViewCache) -> Covariance | None:
     """It takes longer than the rest, and prices of the day have no part in it."""
     portfolio = state.portfolio
-    rests_on = Basis((portfolio.members, grounds.market.panel(Interval.DAY)), ())
-    return views.of("covariance", rests_on, lambda: grounds.covariance(portfolio))
+    rests_on = (portfolio.members, grounds.market.panel(Interval.DAY))
+    return views.get("covariance", rests_on, lambda: grounds.covariance(portfolio))

@@ -1,73 +1,62 @@
-"""What the views of the members rest on: everything that committed state, board and market say."""
+"""Keys of cached views of the members: everything that state, board and market contribute.
 
-from app.foundation.memoize import Basis
+The present time is not part of a key, only its verdicts on ages and locks. A view must not hold
+an age or the present moment; the service that shows it adds them.
+"""
+
 from app.market.domain.models import Interval
 from app.portfolio.services.decision_context import Grounds
-from app.portfolio.services.state_cache import Committed
+from app.portfolio.services.state_cache import PortfolioState
 
 
-def basis(state: Committed, grounds: Grounds) -> Basis:
-    """Of views of the members alone, which ask the market for no other symbol.
-
-    Time itself is not in it, only what it has made of the ages and of the locks; so whatever a
-    view says of age or of the present moment must be put in by whoever shows it.
-    """
+def portfolio_key(state: PortfolioState, grounds: Grounds) -> tuple[object, ...]:
+    """Key of a view with the version of the portfolio and its booked results."""
     market = grounds.market
-    return Basis(
-        things=(state, grounds.board, market.panel(Interval.DAY), market.panel(Interval.HOUR)),
-        facts=(grounds.controls, *_of_market(state, grounds)),
+    return (
+        state.revision,
+        grounds.board,
+        market.panel(Interval.DAY),
+        market.panel(Interval.HOUR),
+        grounds.controls,
+        *_market_parts(state, grounds),
     )
 
 
-def held_basis(state: Committed, grounds: Grounds) -> Basis:
-    """Of views of the members that show neither the version nor what was booked.
-
-    Most of what is committed moves nothing else.
-    """
-    portfolio, market = state.portfolio, grounds.market
-    return Basis(
-        things=(
-            portfolio.members,
-            state.set_at,
-            state.configuration,
-            grounds.board,
-            market.panel(Interval.DAY),
-            market.panel(Interval.HOUR),
-        ),
-        facts=(
-            portfolio.cash_u,
-            portfolio.weighted_at,
-            portfolio.configuration_version,
-            grounds.leaving,
-            grounds.controls,
-            *_of_market(state, grounds),
-        ),
+def members_key(state: PortfolioState, grounds: Grounds) -> tuple[object, ...]:
+    """Key of a view without version and booked results, which most commits leave as it is."""
+    return (
+        *_portfolio_parts(state, grounds),
+        grounds.market.panel(Interval.HOUR),
+        grounds.controls,
+        *_market_parts(state, grounds),
     )
 
 
-def target_basis(state: Committed, grounds: Grounds) -> Basis:
-    """Of the target weights, which know neither the switch nor what was booked."""
+def targets_key(state: PortfolioState, grounds: Grounds) -> tuple[object, ...]:
+    """Key of target weights, which depend on neither the trading switch nor booked results."""
+    return (
+        *_portfolio_parts(state, grounds),
+        grounds.controls.locks,
+        *_market_parts(state, grounds),
+    )
+
+
+def _portfolio_parts(state: PortfolioState, grounds: Grounds) -> tuple[object, ...]:
     portfolio = state.portfolio
-    return Basis(
-        things=(
-            portfolio.members,
-            state.set_at,
-            state.configuration,
-            grounds.board,
-            grounds.market.panel(Interval.DAY),
-        ),
-        facts=(
-            portfolio.cash_u,
-            portfolio.weighted_at,
-            portfolio.configuration_version,
-            grounds.leaving,
-            grounds.controls.locks,
-            *_of_market(state, grounds),
-        ),
+    return (
+        portfolio.members,
+        portfolio.cash_u,
+        portfolio.weighted_at,
+        portfolio.configuration_version,
+        state.set_at,
+        state.configuration,
+        grounds.leaving,
+        grounds.board,
+        grounds.market.panel(Interval.DAY),
     )
 
 
-def _of_market(state: Committed, grounds: Grounds) -> tuple[object, ...]:
+def _market_parts(state: PortfolioState, grounds: Grounds) -> tuple[object, ...]:
     market, as_of = grounds.market, grounds.market.as_of()
     return (
         tuple(market.quote(member.symbol) for member in state.portfolio.members),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Text, bindparam, cast, func, or_, select, text
+from sqlalchemy import ColumnElement, Row, Text, cast, func, or_, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -29,11 +29,6 @@ from app.portfolio.storage.tables import portfolio_history as table
 # Word for word the condition of the index, so that both databases see that they may use it.
 _MOVED: Final = text(MOVED)
 _WEIGHINGS: Final = tuple(sorted(kind.value for kind in WEIGHS))
-_KINDS_SINCE: Final = (
-    select(table.c.type, table.c.seq > bindparam("seq"), table.c.hash == bindparam("tip"))
-    .where(table.c.aggregate == PORTFOLIO_ID, table.c.seq >= bindparam("seq"))
-    .distinct()
-)
 # In the order of an event's fields: naming each of fifty rows takes longer than reading them.
 _FIELDS: Final = tuple(table.c[name] for name in PortfolioEvent.__slots__)
 _EVENTS: Final = select(*_FIELDS)
@@ -78,13 +73,6 @@ class HistoryRepository:
         if row is None:  # a head without events is what is looked for, too
             return None, Head.read(await FactRepository(self.connection).get(HEAD))
         return _event(row), Head.read(row.head)
-
-    async def kinds_since(self, seq: int, tip: str | None) -> frozenset[EventType] | None:
-        """What has happened after the event `seq` of that hash; None where there is no such one."""
-        found = (await self.connection.execute(_KINDS_SINCE, {"seq": seq, "tip": tip})).all()
-        if not any(is_tip for _, _, is_tip in found):
-            return None
-        return frozenset(EventType(kind) for kind, is_later, _ in found if is_later)
 
     async def last_weighing(self, until: datetime | None = None) -> PortfolioEvent | None:
         """The event that set the weights of record, now or at `until`; None before the first."""

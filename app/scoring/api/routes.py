@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final
 
-from fastapi import Depends, Path, Query, Request
+from fastapi import Path, Query, Request
 from starlette.responses import Response
 
 from app.configuration.domain.document import ConfigurationRefusedError
@@ -25,8 +25,8 @@ from app.foundation.http.dependencies import (
 from app.foundation.http.errors import problem_response, problems
 from app.foundation.http.pagination import Page, cut, moment_and_id
 from app.foundation.http.request_body import Body, SymbolText
-from app.foundation.http.response_cache import of_scores
-from app.foundation.http.responses import Bodies, answer, etag, keep, not_modified, sent
+from app.foundation.http.response_cache import cacheable
+from app.foundation.http.responses import answer, etag, json_bytes, keep, not_modified, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
     CHANGES,
@@ -41,6 +41,7 @@ from app.foundation.http.schemas import (
 from app.foundation.idempotency import Answer, Command, Once
 from app.foundation.job_service import JobService
 from app.foundation.jobs import JobKind
+from app.foundation.state_version import Input
 from app.market.services.symbol_registry import Registry
 from app.scoring.api.schemas import (
     AlgorithmChangedOut,
@@ -117,22 +118,15 @@ async def calculate(
     return sent(await scoring.calculate_once(command, render))
 
 
-async def get_bodies(request: Request) -> Bodies:
-    """Rankings that were encoded already."""
-    bodies: Bodies = request.app.state.rankings
-    return bodies
-
-
 @router.get(
     "/rankings",
     summary="All scores, best first",
     response_model=RankingsOut,
     responses={304: {"description": "The caller holds this board."}, **problems(Code.NO_BOARD_YET)},
 )
-@of_scores
+@cacheable(depends_on=Input.SCORES, compress=True)
 async def rankings(
     scoring: Provided[Scoring],
-    bodies: Annotated[Bodies, Depends(get_bodies)],
     held: IfNoneMatchDep,
     algorithm_type: Annotated[
         AlgorithmType, Query(description="By the composite or by one family.")
@@ -146,7 +140,7 @@ async def rankings(
 ) -> Response:
     """The newest board from memory. ETag is the run; once the board is stale, another one.
 
-    With `Accept-Encoding: gzip` it comes packed, under a tag of its own.
+    With `Accept-Encoding: gzip` it comes compressed, under the same tag made weak.
     """
     board = scoring.board()
     status = scoring.status_of(board)
@@ -155,12 +149,9 @@ async def rankings(
     if holds(held, tag):
         return not_modified(tag)
 
-    def make() -> RankingsOut:
-        _, lines = scoring.rankings(algorithm_type, eligible_only=eligible_only)
-        return RankingsOut.of(board, status, algorithm_type, lines, limit)
-
-    body = bodies.of(tag, (algorithm_type, limit, eligible_only), make)
-    return answer(body, headers={"ETag": tag})
+    _, lines = scoring.rankings(algorithm_type, eligible_only=eligible_only)
+    ranking = RankingsOut.of(board, status, algorithm_type, lines, limit)
+    return answer(json_bytes(ranking), headers={"ETag": tag})
 
 
 @router.get(
@@ -195,7 +186,7 @@ async def symbol_scores(
     summary="Where a score comes from",
     responses=problems(Code.NOT_FOUND, *_SYMBOL, *_NO_BOARD),
 )
-@of_scores
+@cacheable(depends_on=Input.SCORES | Input.SYMBOLS, compress=True)
 async def explain(
     scoring: Provided[Scoring],
     symbol: SymbolPath,

@@ -12,7 +12,7 @@ from app.market.services.service import MarketData
 from app.scoring.domain.board import Board
 from app.scoring.domain.score_stability import has_moved, hourly_volatility
 
-STEP_S: Final = 1.0
+STEP_S: Final = 5.0  # each look reads the members from the database
 _log = structlog.get_logger("rescoring")
 
 

@@ -11,7 +11,7 @@ from app.foundation.decimal_math import total
 from app.foundation.errors import Code, RefusedError
 from app.foundation.http.dependencies import Provided
 from app.foundation.http.errors import problems
-from app.foundation.http.response_cache import of_memory
+from app.foundation.http.response_cache import cacheable
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import (
     NAMES,
@@ -27,6 +27,7 @@ from app.foundation.http.schemas import (
     finite,
     percent,
 )
+from app.foundation.state_version import Input
 from app.portfolio.api.schemas import freshness
 from app.portfolio.services.tradeability import Check, DataFacts, Verdict
 from app.trading.domain.position_sizing import Cap, CapName, TrackRecord
@@ -233,7 +234,7 @@ CountedBy = Annotated[
 
 
 @router.get("/tradeable", summary="Symbols that may be traded now")
-@of_memory
+@cacheable(depends_on=Input.DECISION)
 async def tradeable(trading: Provided[Trading]) -> TradeablesOut:
     """Members that pass every check of should-trade, with their weight."""
     found, facts = await trading.tradeable()
@@ -245,7 +246,7 @@ async def tradeable(trading: Provided[Trading]) -> TradeablesOut:
     summary="May this symbol be traded now",
     responses=problems(*NAMES),
 )
-@of_memory
+@cacheable(depends_on=Input.DECISION)
 async def should_trade(
     trading: Provided[Trading], symbol: SymbolPath, specification: CountedBy = None
 ) -> ShouldTradeOut:
@@ -265,7 +266,7 @@ async def should_trade(
     summary="How many lots",
     responses=problems(*NAMES),
 )
-@of_memory
+@cacheable(depends_on=Input.DECISION)
 async def position_size(
     trading: Provided[Trading],
     symbol: SymbolPath,
@@ -299,7 +300,7 @@ async def position_size(
 
 
 @router.get("/sizes", summary="How many lots of every member")
-@of_memory
+@cacheable(depends_on=Input.DECISION)
 async def sizes(
     trading: Provided[Trading], account_balance: Balance, leverage: Leverage = Decimal(1)
 ) -> SizesOut:
@@ -353,7 +354,7 @@ class SafetyOut(Freshness):
 
 
 @router.get("/safety", summary="May the portfolio be traded as it stands")
-@of_memory
+@cacheable(depends_on=Input.DECISION)
 async def safety(safety: Provided[Safety]) -> SafetyOut:
     """Soundness, freshness, contracts that end, bounds, concentration; and who may be traded."""
     return SafetyOut.of(await safety.validate())

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from app.foundation.errors import Code
-from app.foundation.memoize import Basis
 from app.foundation.sql.database import Database
 from app.market.domain.liquidity import depth_shown
 from app.market.domain.models import Interval
@@ -15,7 +14,7 @@ from app.portfolio.domain.risk import value_at_risk
 from app.portfolio.domain.target_weights import volatility
 from app.portfolio.services.decision_context import Grounds, GroundsNow
 from app.portfolio.services.lot_plan import lot_plan
-from app.portfolio.services.state_cache import Committed
+from app.portfolio.services.state_cache import PortfolioState
 from app.portfolio.services.tradeability import (
     CLOCK,
     FRESH,
@@ -25,7 +24,7 @@ from app.portfolio.services.tradeability import (
     facts_of,
     judge,
 )
-from app.portfolio.services.view_cache import held_basis
+from app.portfolio.services.view_cache import members_key
 from app.trading.domain.position_sizing import (
     Conditions,
     Limits,
@@ -74,8 +73,8 @@ class Trading:
     async def tradeable(self) -> tuple[tuple[Tradeable, ...], DataFacts]:
         """Members that may be traded now, by rank."""
         state, grounds = await self.grounds.present(self.database)
-        found = self.grounds.views.of(
-            "tradeable", held_basis(state, grounds), lambda: _tradeable(state.portfolio, grounds)
+        found = self.grounds.views.get(
+            "tradeable", members_key(state, grounds), lambda: _tradeable(state.portfolio, grounds)
         )
         return found, facts_of(grounds)
 
@@ -122,7 +121,9 @@ class Trading:
             found.append(self._sized(member.symbol, wish, state, grounds))
         return tuple(found), facts_of(grounds)
 
-    def _sized(self, symbol: str, wish: Order, state: Committed, grounds: Grounds) -> SizedPosition:
+    def _sized(
+        self, symbol: str, wish: Order, state: PortfolioState, grounds: Grounds
+    ) -> SizedPosition:
         """What is wished for at the member's weight; a price of 0 is not known."""
         portfolio = state.portfolio
         entry = grounds.resolve(symbol)
@@ -163,10 +164,8 @@ class Trading:
         quotes = [grounds.market.quote(name) for name in weights_u]
         contracts = tuple(None if one is None else one.contract for one in quotes)
         prices = tuple(grounds.mark(name) for name in weights_u)
-        kept = Basis(
-            (portfolio.members, grounds.configuration, *contracts), (equity, prices, given)
-        )
-        made = self.grounds.views.of(
+        kept = (portfolio.members, grounds.configuration, contracts, equity, prices, given)
+        made = self.grounds.views.get(
             "lots", kept, lambda: lot_plan(weights_u, equity, grounds, given)
         )
         return made.lots[symbol]
@@ -176,11 +175,11 @@ class Trading:
         if code is not None:
             self.grounds.refusals.note(code)
 
-    def _risk(self, state: Committed, grounds: Grounds) -> "_Risk":
+    def _risk(self, state: PortfolioState, grounds: Grounds) -> "_Risk":
         """Worked out once for daily bars and members: it asks nothing else of the market."""
         held, panel = state.portfolio.members, grounds.market.panel(Interval.DAY)
-        daily = Basis((held, state.configuration, panel), ())
-        return self.grounds.views.of("risk", daily, lambda: _risk_of(state.portfolio, grounds))
+        daily = (held, state.configuration, panel)
+        return self.grounds.views.get("risk", daily, lambda: _risk_of(state.portfolio, grounds))
 
     async def _load(self) -> tuple[Portfolio, Grounds]:
         state, grounds = await self.grounds.present(self.database)

@@ -7,7 +7,6 @@ from datetime import datetime
 
 from app.foundation.decimal_math import to_millionths
 from app.foundation.errors import Code, UnavailableError
-from app.foundation.memoize import Basis
 from app.foundation.sql.database import Database
 from app.market.domain.models import Interval
 from app.market.domain.sectors import UNCLASSIFIED
@@ -15,7 +14,7 @@ from app.portfolio.domain.models import Portfolio, faults
 from app.portfolio.services.decision_context import Grounds, GroundsNow
 from app.portfolio.services.replacement_candidates import contender
 from app.portfolio.services.tradeability import DataFacts, facts_of, judge
-from app.portfolio.services.view_cache import held_basis
+from app.portfolio.services.view_cache import members_key
 
 Pairs = Mapping[tuple[str, str], float]
 
@@ -58,9 +57,9 @@ class Safety:
         portfolio, views = state.portfolio, self.grounds.views
         # Of daily bars and members alone: most of what is committed moves neither.
         daily = (grounds.market.panel(Interval.DAY), portfolio.members, state.configuration)
-        pairs = views.of("safety_pairs", Basis(daily, ()), lambda: _pairs(portfolio, grounds))
-        of = held_basis(state, grounds)
-        made = views.of("safety", of, lambda: _report(portfolio, grounds, pairs))
+        pairs = views.get("safety_pairs", daily, lambda: _pairs(portfolio, grounds))
+        of = members_key(state, grounds)
+        made = views.get("safety", of, lambda: _report(portfolio, grounds, pairs))
         return replace(made, version=portfolio.version, checked_at=grounds.at)
 
 

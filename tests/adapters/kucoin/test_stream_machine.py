@@ -1,11 +1,13 @@
 """The connections of the stream in virtual time, whatever the exchange does; exact from a seed."""
 
 import itertools
+import random
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
+from app.adapters.kucoin.limits import KucoinLimits
 from app.adapters.kucoin.stream_terms import HOUR_S, Control, Send, StreamTerms
 from app.market.domain.stream import MessageOrder, Newest, Topic
 from tests.adapters.kucoin.stream_world import Heard, World, quotes
@@ -93,12 +95,51 @@ def test_W02_an_expired_token_is_never_used_again_and_the_pauses_grow() -> None:
     tokens = [token for _, token in world.opened]
     assert len(tokens) > 10
     assert len(set(tokens)) == len(tokens)
-    assert len(tokens) < 60, "600 s of full jitter up to 30 s"
+    assert len(tokens) < 250, "600 s of full jitter up to 8 s, at most 25 connections a minute"
     pauses = [b - a for (a, _), (b, _) in zip(world.opened, world.opened[1:], strict=False)]
     assert pauses[0] <= 0.5 + 0.3
-    assert 15.0 < max(pauses) <= 30.0 + 0.3
+    assert 4.0 < max(pauses) <= 8.0 + 0.3
     world.accepts = lambda socket: Control("welcome")
     world.until(world.all_live, 31.0)
+
+
+def _recovery_s(seed: int) -> float:
+    """Seconds from the end of five minutes without exchange until 1,800 topics are live again."""
+    world = live(1_800, seed=seed)
+    answers_from = (
+        world.now + 300.0 + random.Random(seed).uniform(0, KucoinLimits().breaker_probe_s)
+    )
+    world.tickets = lambda _: world.now >= answers_from  # the circuit breaker's probe has been out
+    world.cut()
+    world.run(300.0)
+    return world.until(world.all_live, 60.0)
+
+
+def test_W02_after_an_outage_all_topics_are_live_within_half_a_minute() -> None:
+    assert _recovery_s(1) < 30.0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(2, 32))
+def test_W02_after_an_outage_all_topics_are_live_whatever_the_jitter(seed: int) -> None:
+    assert _recovery_s(seed) < 25.0
+
+
+def test_W02_a_ticket_for_one_connection_ends_the_wait_of_the_others() -> None:
+    world = World(seed=3, terms=replace(StreamTerms(), backoff_first_s=50.0, backoff_cap_s=50.0))
+    refused = 6  # the first attempt of each connection
+    world.tickets = lambda number: number > refused
+    world.want(quotes(1_800))
+    world.until(lambda: bool(world.opened), 60.0)
+    world.run(1.0)
+    assert len(world.opened) == 6
+
+
+def test_W02_attempts_without_a_ticket_do_not_count_as_connections() -> None:
+    world = World(tickets=lambda number: number > 60)
+    world.want(quotes(1_800))
+    world.until(world.all_live, 120.0)
+    assert len(world.opened) == 6
 
 
 def test_W02_without_a_ticket_it_goes_on_asking() -> None:

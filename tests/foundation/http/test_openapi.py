@@ -1,5 +1,6 @@
 """The OpenAPI document is complete: every operation says what it does and how it can fail."""
 
+import asyncio
 import re
 from pathlib import Path
 from typing import Any
@@ -157,3 +158,21 @@ def test_the_product_is_named(document: Operation) -> None:
 async def test_the_document_is_served_as_json(client: httpx2.AsyncClient) -> None:
     response = await client.get("/openapi.json")
     assert response.headers["content-type"] == "application/json"
+
+
+async def test_E03_the_document_is_made_beside_the_event_loop() -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with open_client(make_api()) as client:
+        counting = asyncio.create_task(count())
+        await asyncio.sleep(0)
+        answer = await client.get("/openapi.json")
+        counting.cancel()
+    assert answer.json()["openapi"].startswith("3.")
+    assert turns > 100  # a few, were it made on the loop

@@ -4,16 +4,20 @@ import asyncio
 import inspect
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, APIRouter
 from pydantic import BaseModel
 from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.cors import CORSMiddleware
 
 from app.container.application import ROOT_ROUTERS, ROUTERS
+from app.foundation.http.middleware import RequestBorder
+from app.foundation.http.origin_guard import OriginGuard
 from app.foundation.http.protocol import PREFIX
-from app.foundation.http.responses import Shown
+from app.foundation.http.response_cache import ResponseCacheMiddleware
 from app.foundation.http.routing import QuickRouter
 from tests.support.harness import make_api
 
@@ -56,11 +60,13 @@ def test_a_router_is_not_asked_about_what_only_others_have(number: int, path: st
 
 def test_B16_nothing_around_a_session_ends_it_when_its_client_has_gone() -> None:
     """As starlette's BaseHTTPMiddleware does: it runs what it wraps in a task of its own."""
-    around = [one.cls for one in make_api().user_middleware]
-    assert around
-    assert not [
-        one for one in around if isinstance(one, type) and issubclass(one, BaseHTTPMiddleware)
-    ]
+    layer: Any = make_api(cors_origins=("https://page.example",)).middleware_stack
+    around = []
+    while layer is not None:
+        around.append(type(layer))
+        layer = getattr(layer, "app", None)
+    assert {RequestBorder, ResponseCacheMiddleware, OriginGuard, CORSMiddleware} <= set(around)
+    assert not [one for one in around if issubclass(one, BaseHTTPMiddleware)]
 
 
 @pytest.mark.parametrize("path", ["", "/", "/nothing", "/portfolio/", "/portfolio/a/b/c/d/e"])
@@ -71,19 +77,3 @@ def test_what_no_router_has_is_looked_for_in_none(path: str) -> None:
 def _may_have(router: APIRouter, path: str) -> bool:
     assert isinstance(router, QuickRouter)
     return router.may_have(PREFIX + path)
-
-
-def test_a_view_is_encoded_once_and_another_one_anew() -> None:
-    shown, made = Shown(), []
-
-    def make(number: int) -> Body:
-        made.append(number)
-        return Body(number=number)
-
-    first, second = object(), object()
-    assert shown.body("a", first, lambda: make(1)) == b'{"number":1}'
-    assert shown.body("a", first, lambda: make(2)) == b'{"number":1}'
-    assert shown.body("b", first, lambda: make(3)) == b'{"number":3}'
-    assert shown.body("a", second, lambda: make(4)) == b'{"number":4}'
-    assert shown.body("a", first, lambda: make(5)) == b'{"number":5}'
-    assert made == [1, 3, 4, 5]

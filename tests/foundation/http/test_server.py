@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from app.foundation.http.uvicorn_server import server_config
+from app.foundation.http.server import server_config
 from tests.support.harness import make_api
 from tests.support.judging import REQUIRED
 from tests.support.sample_routes import sample_router
@@ -70,6 +70,11 @@ class Answer:
 
 async def talk(port: int, *parts: bytes, wait: float = 0.0, whole: bool = True) -> Answer:
     """Send the parts, read until the server closes or, if `whole` is enough, has answered."""
+    return Answer(await exchange(port, *parts, wait=wait, whole=whole))
+
+
+async def exchange(port: int, *parts: bytes, wait: float = 0.0, whole: bool = False) -> bytes:
+    """All bytes that the server sends; see `talk`."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     raw = b""
     try:
@@ -87,7 +92,7 @@ async def talk(port: int, *parts: bytes, wait: float = 0.0, whole: bool = True) 
         pass  # the server closed while we were still sending; what it said is in `raw`
     finally:
         writer.close()
-    return Answer(raw)
+    return raw
 
 
 def _whole(raw: bytes) -> bool:

@@ -48,6 +48,7 @@ def test_states_of_postgres_have_a_code(state: str, code: Code) -> None:
         (sqlite3.SQLITE_BUSY, Code.DATABASE_CONTENTION),
         (sqlite3.SQLITE_BUSY_SNAPSHOT, Code.DATABASE_CONTENTION),
         (sqlite3.SQLITE_FULL, Code.STORAGE_FULL),
+        (sqlite3.SQLITE_NOMEM, Code.DATABASE_UNAVAILABLE),
         (sqlite3.SQLITE_IOERR_WRITE, Code.DATABASE_UNAVAILABLE),
         (sqlite3.SQLITE_CORRUPT, Code.DATABASE_UNAVAILABLE),
         (sqlite3.SQLITE_CANTOPEN, Code.DATABASE_UNAVAILABLE),

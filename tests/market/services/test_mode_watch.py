@@ -179,7 +179,9 @@ async def test_who_is_no_longer_the_owner_tells_nothing(world: World) -> None:
 
 @pytest.mark.parametrize("level", [FRESH, GAPS, STALE, NOTHING, TIMELESS])
 @pytest.mark.parametrize("is_down", [False, True])
-@pytest.mark.parametrize("halted", [None, Cause.STORAGE_FULL, Cause.DATABASE_READ_ONLY])
+@pytest.mark.parametrize(
+    "halted", [None, Cause.STORAGE_FULL, Cause.DATABASE_LOCKED, Cause.DATABASE_READ_ONLY]
+)
 def test_the_cause_goes_with_the_mode(
     level: MarketLevel, *, is_down: bool, halted: Cause | None
 ) -> None:

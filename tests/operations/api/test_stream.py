@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.foundation.events import Topic
+from app.foundation.http.server import ServerLimits
 from app.foundation.sql.database import Database
 from app.operations.services.event_stream import KEEP
 from app.portfolio.domain.events import PlanCreated
@@ -310,7 +311,10 @@ HEAVY = tuple(
 
 
 async def test_E02_who_reads_nothing_is_sent_away_and_holds_up_nobody(database: Database) -> None:
-    async with served(database, stuck_s=1.5) as opened, asyncio.timeout(PATIENCE_S):
+    async with (
+        served(database, limits=ServerLimits(write_timeout_s=1.5)) as opened,
+        asyncio.timeout(PATIENCE_S),
+    ):
         desk, loop = opened.desk, asyncio.get_running_loop()
         message = json.dumps({"type": "subscribe", "topics": ["configuration"] * 20})
         stuck = [await opened.stuck("/stream") for _ in range(8)]
@@ -337,7 +341,10 @@ async def test_E02_who_reads_nothing_is_sent_away_and_holds_up_nobody(database: 
 @pytest.mark.long  # whether a reader is in time is a matter of seconds, on any machine
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 async def test_E02_who_wakes_up_in_time_reads_why_it_was_sent_away(database: Database) -> None:
-    async with served(database, stuck_s=2.0) as opened, asyncio.timeout(PATIENCE_S):
+    async with (
+        served(database, limits=ServerLimits(write_timeout_s=2.0)) as opened,
+        asyncio.timeout(PATIENCE_S),
+    ):
         desk, loop = opened.desk, asyncio.get_running_loop()
         stuck = await opened.stuck("/stream")
         message = json.dumps({"type": "subscribe", "topics": ["configuration"] * 20})
@@ -354,7 +361,10 @@ async def test_E02_who_wakes_up_in_time_reads_why_it_was_sent_away(database: Dat
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 async def test_E02_server_sent_events_that_nobody_takes_are_cut_off(database: Database) -> None:
-    async with served(database, stuck_s=0.3) as opened, asyncio.timeout(PATIENCE_S):
+    async with (
+        served(database, limits=ServerLimits(write_timeout_s=0.3)) as opened,
+        asyncio.timeout(PATIENCE_S),
+    ):
         desk = opened.desk
         stuck = await opened.stuck("/events?topics=configuration")
         while not desk.metric("stream_evictions_total", transport="http"):

@@ -268,7 +268,12 @@ async def test_B09_while_somebody_else_writes_the_file_changes_hear_of_it_and_re
         with closing(sqlite3.connect(str(url_of(database_url).database))) as other:
             other.execute("BEGIN IMMEDIATE")
             await here.refused("k", "database_contention")
+            shown = await here.client.get("/readyz")
+            assert (shown.status_code, shown.headers["x-service-mode"]) == (200, "HALTED")
+            assert shown.json()["cause"] == "database_locked"
+            health = (await here.client.get(f"{PREFIX}/health")).json()
+            assert (health["mode"], health["status"]) == ("HALTED", "degraded")
             assert await here.reads() == HELD
-            assert (await here.client.get("/readyz")).json()["state"] == "up"
+        assert (await here.client.get("/readyz")).json()["state"] == "up"
         await here.carried_out("k")
     await database.close()

@@ -1,24 +1,20 @@
-"""What is loaded and worked out anew after an event, and what is not."""
+"""State cache: a commit is loaded once, and views that it does not touch stay."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 import pytest
 from sqlalchemy import text
 
 from app.foundation.sql.database import Database
 from app.foundation.sql.facts import FactRepository
-from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.controls import LockKind
 from app.portfolio.domain.event_log import Head
 from app.portfolio.domain.models import Portfolio
 from app.portfolio.domain.weighting_methods import Covariance
 from app.portfolio.services import target_weights as weighing
 from app.portfolio.services.decision_context import Grounds
-from app.portfolio.services.state_cache import Step
 from app.portfolio.storage.controls import ControlRepository
 from app.portfolio.storage.history import HEAD, HistoryRepository
-from app.portfolio.storage.portfolio import PortfolioRepository
 from tests.portfolio.services.test_reads_from_memory import (
     ON_POSTGRES,
     ON_SQLITE,
@@ -44,37 +40,23 @@ async def _freed(desk: Desk) -> None:
 
 
 @ON_SQLITE
-@pytest.mark.parametrize("move", [_booked, _switched, _banned])
-async def test_after_an_event_that_moves_no_member_only_its_own_part_is_loaded(
-    counted: tuple[Database, list[str]], move: Callable[[Desk], Awaitable[None]]
-) -> None:
-    database, statements = counted
-    desk = await Desk(database).filled()
-    other = Desk(database, desk.market, desk.boards, desk.now)  # was not handed what it made of it
-    await read(desk)
-    await read(other)
-    await move(desk)
-    statements.clear()
-    after = await read(other)
-    # What is committed now, what has happened since, and that.
-    assert len([one for one in statements if "SELECT" in one]) == 3
-    assert after == await anew(desk)
-
-
-@ON_SQLITE
-@pytest.mark.parametrize("move", [_booked, _switched, _watched, _freed])
-async def test_what_a_small_change_has_made_is_known_with_its_commit(
+@pytest.mark.parametrize("move", [_booked, _switched, _banned, _watched, _freed])
+async def test_the_first_read_after_a_commit_loads_the_state_once(
     counted: tuple[Database, list[str]], move: Callable[[Desk], Awaitable[None]]
 ) -> None:
     database, statements = counted
     desk = await Desk(database).filled()
     await _banned(desk)
-    await read(desk)
+    before = await read(desk)
     await move(desk)
     statements.clear()
     after = await read(desk)
-    assert statements == []
+    assert len([one for one in statements if "max(portfolio_history" in one]) == 1
     assert after == await anew(desk)
+    assert after != before or move is _banned
+    statements.clear()
+    await read(desk)
+    assert statements == []
 
 
 async def _lost(database: Database) -> None:
@@ -109,32 +91,6 @@ async def test_B12_commits_that_a_failover_lost_are_forgotten_though_numbers_com
     assert {lock.kind for lock in (await desk.controls.controls()).locks.values()} == {
         LockKind.WATCH
     }
-
-
-@ON_SQLITE
-async def test_nobody_is_handed_what_was_rolled_back_or_was_made_of_another_state(
-    desk: Desk,
-) -> None:
-    await desk.filled()
-    memory, database = desk.controls.grounds.memory, desk.database
-    state = await memory.newest(database)
-
-    async def handed(unit: UnitOfWork, ahead: int) -> None:
-        await unit.get(PortfolioRepository).load(for_update=True)
-        *_, last = await unit.get(HistoryRepository).all()
-        event = replace(last, seq=last.seq + ahead)
-        memory.hand_over(database, unit, Step(state.portfolio, event, state.portfolio.version + 1))
-
-    async def given_up(unit: UnitOfWork) -> None:
-        await handed(unit, ahead=1)
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        await database.run(given_up)
-    assert (await memory.newest(database)) is state
-    async with database.write() as unit:
-        await handed(unit, ahead=2)
-    assert (await memory.newest(database)).portfolio == state.portfolio
 
 
 @ON_SQLITE

@@ -9,7 +9,7 @@ import pytest
 
 from app.configuration.domain.model import Configuration, EligibilitySettings
 from app.configuration.domain.sections import Source
-from app.foundation.market_memory import MarketMemory
+from app.foundation.memoize import ViewCache
 from app.foundation.sql.database import Database
 from app.market.domain.eligibility import Candidate, Funnel, Limits, first_failure
 from app.market.services.backfill import first_fill
@@ -31,7 +31,7 @@ async def live(database: Database) -> AsyncIterator[LiveMarket]:
 def seen(data: MarketData) -> tuple[Funnel, int]:
     """Compared with what somebody finds who remembers nothing."""
     moment = data.moment()
-    anew = replace(moment, memory=MarketMemory())
+    anew = replace(moment, memory=ViewCache())
     found = (moment.funnel(), moment.stale_symbols())
     assert found == (anew.funnel(), anew.stale_symbols())
     assert moment.status() is anew.status()

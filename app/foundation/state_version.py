@@ -1,0 +1,33 @@
+"""Versions of the state that cached responses are made of."""
+
+from enum import Flag, auto
+from typing import Protocol, TypeAlias
+
+
+class Input(Flag):
+    """Parts of the state that a response can depend on."""
+
+    SCORES = auto()  # boards and their freshness
+    SYMBOLS = auto()  # names and contracts
+    MARKET = auto()  # quotes, their ages, the service mode and the settings
+    PORTFOLIO = auto()  # everything committed about the portfolio
+    DECISION = SCORES | SYMBOLS | MARKET | PORTFOLIO
+
+
+# Small values that hold no part of the state: equal if nothing changed between the two.
+StateVersion: TypeAlias = tuple[object, ...]
+
+
+class VersionSource(Protocol):
+    """Gives the present version of the parts that a response depends on."""
+
+    def version(self, depends_on: Input) -> StateVersion | None:
+        """Version without waiting; None where the database has to be asked.
+
+        Raises UnavailableError once the database is closed.
+        """
+        ...
+
+    async def load_version(self, depends_on: Input) -> StateVersion:
+        """Version with every commit before the call. Raises UnavailableError."""
+        ...
