@@ -31,7 +31,7 @@ seed_option = $(if $(SEED),--seed $(SEED))
 port_option = $(if $(PORT),--port $(PORT))
 replay_option = $(if $(REPLAY),--replay $(REPLAY)) $(if $(REPLAY_FROM),--replay-from $(REPLAY_FROM))
 
-.PHONY: help setup check test versions demo run sandbox fuzz long stateful bench chaos soak golden mutants lock format clean
+.PHONY: help setup check test versions demo run sandbox fuzz long stateful bench chaos soak golden mutants lock docs format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -103,9 +103,6 @@ soak: setup ## the demo for SOAK_HOURS (3) hours: memory, descriptors and tasks 
 golden: setup ## record the golden hours anew and rewrite tests/golden (say why in docs/decisions); KEEP=1 keeps the recording and decides anew
 	OPENBLAS_NUM_THREADS=1 $(RUN) tests.golden $(if $(KEEP),--keep)
 
-docs: setup ## generate docs/cli.md from the commands
-	@$(BIN)/typer app.cli.application utils docs --name my-symbols --title "Command line" --output docs/cli.md
-
 mutants: setup ## one mistake at a time in weights and scores, and which of them no test notices (an hour; MUTANTS_EVERY=6 a part)
 	OPENBLAS_NUM_THREADS=1 MUTANTS_EVERY=$(MUTANTS_EVERY) $(RUN) benchmarks.mutants
 
@@ -117,6 +114,10 @@ lock: setup ## resolve pyproject.toml anew into both locks
 	$(RUN) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --custom-compile-command "make lock" --constraint requirements.lock \
 		--group build pyproject.toml --output-file requirements-runtime.lock
+
+docs: setup ## generate docs/configuration.md and docs/cli.md
+	@$(BIN)/my-symbols configuration document > docs/configuration.md
+	@$(BIN)/typer app.cli.application utils docs --name my-symbols --title "Command line" --output docs/cli.md
 
 format: setup ## let ruff format and sort
 	$(RUN) ruff format .

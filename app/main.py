@@ -31,7 +31,7 @@ _log = structlog.get_logger("service")
 def create_app(settings: Settings) -> FastAPI:
     """The whole service; nothing is opened before the server starts its lifespan."""
     configure_logging(
-        level=settings.log.level, form=settings.log.form, secrets=known_secrets(settings)
+        level=settings.log.level, form=settings.log.format, secrets=known_secrets(settings)
     )
     metrics = Metrics()
 

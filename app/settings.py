@@ -1,14 +1,16 @@
-"""Every environment variable, typed, nested and frozen; built once, read by the composition."""
+"""Environment variables: typed, nested and frozen; read once by the composition."""
 
 import hashlib
 import os
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping
-from enum import StrEnum
+from dataclasses import dataclass
+from enum import Enum, StrEnum
 from importlib.util import find_spec
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 from urllib.parse import urlsplit
 
+from annotated_types import Gt
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -19,6 +21,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.adapters.kucoin.limits import KucoinLimits
@@ -39,17 +42,26 @@ class _Part(BaseModel):
 
 
 class KucoinVariables(_Part):
-    """Where the exchange is, its quota, and how long requests may take."""
+    """KuCoin: address, request quota and timeouts."""
 
-    base_url: str = "https://api-futures.kucoin.com"
-    source: DataSource | None = Field(
-        None, description="Who answers there; without it: kucoin for kucoin.com, else sandbox."
+    base_url: str = Field(
+        "https://api-futures.kucoin.com", description="Address of the futures API."
     )
-    connect_timeout_s: float = Field(3.0, gt=0, le=60)
-    read_timeout_s: float = Field(10.0, gt=0, le=120)
-    total_timeout_s: float = Field(15.0, gt=0, le=300)
-    quota_per_window: int = Field(2000, ge=100, le=100_000)
-    concurrency: int = Field(12, ge=1, le=64)
+    source: DataSource | None = Field(
+        None,
+        description="Label of the data source; without it `kucoin` for kucoin.com, else `sandbox`.",
+    )
+    connect_timeout_s: float = Field(3.0, gt=0, le=60, description="Time limit to connect.")
+    read_timeout_s: float = Field(
+        10.0, gt=0, le=120, description="Time limit between two parts of an answer."
+    )
+    total_timeout_s: float = Field(
+        15.0, gt=0, le=300, description="Time limit of one request with its retries."
+    )
+    quota_per_window: int = Field(
+        2000, ge=100, le=100_000, description="Request weight in each window of 30 seconds."
+    )
+    concurrency: int = Field(12, ge=1, le=64, description="Largest number of requests at once.")
 
     @model_validator(mode="after")
     def _known_scheme(self) -> Self:
@@ -77,14 +89,23 @@ class KucoinVariables(_Part):
 
 
 class DatabaseVariables(_Part):
-    """SQLite file or PostgreSQL; pool figures apply to PostgreSQL."""
+    """Database: SQLite file or PostgreSQL; pool settings apply to PostgreSQL."""
 
-    url: str = "sqlite+aiosqlite:///var/my-symbols.sqlite3"
-    pool_size: int = Field(10, ge=1, le=200)
-    pool_recycle_s: int = Field(1800, ge=30, le=86_400)
-    pool_pre_ping: bool = True
-    pool_wait_s: float = Field(2.0, gt=0, le=60)
-    slow_statement_s: float = Field(0.1, gt=0, le=60)
+    url: str = Field(
+        "sqlite+aiosqlite:///var/my-symbols.sqlite3",
+        description="Address of the database, such as postgresql+asyncpg://user:password@host/name.",
+    )
+    pool_size: int = Field(10, ge=1, le=200, description="Number of pooled connections.")
+    pool_recycle_s: int = Field(
+        1800, ge=30, le=86_400, description="Age at which a connection is replaced."
+    )
+    pool_pre_ping: bool = Field(True, description="Test a pooled connection before its use.")
+    pool_wait_s: float = Field(
+        2.0, gt=0, le=60, description="Time limit to obtain a pooled connection."
+    )
+    slow_statement_s: float = Field(
+        0.1, gt=0, le=60, description="Duration from which a statement is logged as slow."
+    )
 
     @property
     def options(self) -> DatabaseOptions:
@@ -99,28 +120,34 @@ class DatabaseVariables(_Part):
 
 
 class JobVariables(_Part):
-    """Durable runs, kept beside the database."""
+    """Durable jobs, stored beside the database."""
 
-    poll_s: float = Field(1.0, ge=0.02, le=60)
+    poll_s: float = Field(
+        1.0, ge=0.02, le=60, description="Interval at which the job queue is polled."
+    )
 
 
 class FeedVariables(_Part):
-    """How the market comes in."""
+    """Market data feed."""
 
-    streaming: Literal["stream", "poll"] = Field(
-        "stream", description="stream (asking where it is away) or poll (only ever asking)."
+    mode: Literal["stream", "poll"] = Field(
+        "stream",
+        description="`stream` (WebSocket, with polling while it is unavailable) or `poll` (REST"
+        " only).",
     )
 
 
 class ReferenceVariables(_Part):
-    """Another exchange whose prices confirm outliers; none is scored or traded."""
+    """Reference exchange, whose prices confirm outliers; it is never scored or traded."""
 
     exchange: Literal["none", "binance", "kraken", "coinbase"] = Field(
-        "none", description="none, binance, kraken or coinbase; needs the extra `reference`."
+        "none", description="`none`, `binance`, `kraken` or `coinbase`; needs extra `reference`."
     )
-    base_url: str | None = Field(None, description="In place of the exchange's own address.")
-    every_s: float = Field(60.0, ge=1, le=3_600)
-    timeout_s: float = Field(10.0, gt=0, le=60)
+    base_url: str | None = Field(
+        None, description="Address in place of the exchange's own, for tests."
+    )
+    interval_s: float = Field(60.0, ge=1, le=3_600, description="Interval between two polls.")
+    timeout_s: float = Field(10.0, gt=0, le=60, description="Time limit of one poll.")
 
     @model_validator(mode="after")
     def _has_its_package(self) -> Self:
@@ -130,25 +157,30 @@ class ReferenceVariables(_Part):
 
     @model_validator(mode="after")
     def _answers_before_it_is_asked_again(self) -> Self:
-        if self.timeout_s > self.every_s:
-            raise ValueError("timeout_s must not be longer than every_s")
+        if self.timeout_s > self.interval_s:
+            raise ValueError("timeout_s must not be longer than interval_s")
         return self
 
 
 class HttpVariables(_Part):
-    """Where the service listens; loopback unless told otherwise."""
+    """HTTP server."""
 
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65_535)
-    cors_origins: tuple[str, ...] = ()
-    allowed_hosts: tuple[HostName, ...] = Field(
-        (), description="Names of the service besides numeric addresses and localhost."
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0: any free port.")
+    cors_origins: tuple[str, ...] = Field(
+        (), description="Browser origins that may call the API, as a JSON list."
     )
-    docs: bool = True
+    allowed_hosts: tuple[HostName, ...] = Field(
+        (),
+        description="Host names of the service, as a JSON list; numeric addresses and localhost are"
+        " always allowed.",
+    )
+    docs: bool = Field(True, description="Serve `/docs` and `/openapi.json`.")
     cursor_secret: SecretStr | None = Field(
         None,
         min_length=12,
-        description="Signs paging cursors; without it one is drawn once and kept in the database.",
+        description="Key that signs paging cursors; without it a random one is stored in the"
+        " database.",
     )
     read_timeout_s: float = Field(
         10.0, ge=0.1, le=300, description="For first byte and head of a request, and for its body."
@@ -165,15 +197,15 @@ class HttpVariables(_Part):
 
 
 class NotificationVariables(_Part):
-    """Where notices may go."""
+    """Delivery of notifications."""
 
-    allow_private: bool = Field(
-        False, description="Let receivers lie in one's own network; else only public addresses."
+    allow_private_addresses: bool = Field(
+        False, description="Allow receivers at private addresses and over plain HTTP."
     )
     keys: SecretStr | None = Field(
         None,
-        description="Fernet keys that seal addresses and secrets, the newest first, by commas; "
-        "without one a file beside an SQLite database, and none on PostgreSQL.",
+        description="Fernet keys that encrypt channel secrets, the newest first, separated by"
+        " commas; without one a file beside an SQLite database, and none on PostgreSQL.",
     )
 
     @field_validator("keys")
@@ -199,7 +231,7 @@ def _listed(keys: SecretStr | None) -> tuple[str, ...]:
 
 
 class Role(StrEnum):
-    """What a process does of all that the service does."""
+    """Share of the service that a process runs."""
 
     ALL = "all"
     API = "api"
@@ -207,8 +239,14 @@ class Role(StrEnum):
 
 
 class LogVariables(_Part):
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    form: Literal["json", "console"] = "json"
+    """Log output."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Lowest level: `debug`, `info`, `warning` or `error`."
+    )
+    format: Literal["json", "console"] = Field(
+        "json", description="`json` (one object a line) or `console` (for a terminal)."
+    )
 
 
 class Settings(BaseSettings):
@@ -230,9 +268,12 @@ class Settings(BaseSettings):
     http: HttpVariables = HttpVariables()
     notifications: NotificationVariables = NotificationVariables()
     log: LogVariables = LogVariables()
-    background: bool = Field(True, description="Run the feed, scoring and checks by themselves.")
+    run_background_tasks: bool = Field(
+        True, description="Run feed, scoring and checks in this process."
+    )
     role: Role = Field(
-        Role.ALL, description="all, api (answers, never reads the exchange) or worker."
+        Role.ALL,
+        description="`all`, `api` (answers requests, never reads the exchange) or `worker`.",
     )
 
     @property
@@ -243,9 +284,9 @@ class Settings(BaseSettings):
             self.kucoin.base_url,
             self.kucoin.data_source.value,
             None if secret is None else secret.get_secret_value(),
-            self.notifications.allow_private,
+            self.notifications.allow_private_addresses,
             self.notifications.key_list,
-            self.feed.streaming,  # age limits follow it
+            self.feed.mode,  # age limits follow it
         )
         return hashlib.sha256(repr(agreed).encode()).hexdigest()[:12]
 
@@ -259,17 +300,60 @@ class Settings(BaseSettings):
 
 
 def known_variables() -> dict[str, str]:
-    """Variable name -> default as text, for the README, the compose file and their tests."""
-    table: dict[str, str] = {}
+    """Variable name -> default as text, for the documents, the compose file and their tests."""
+    return {one.name: one.default for one in variables()}
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """Declaration of one environment variable; `group` is the sentence of its part."""
+
+    name: str
+    default: str
+    description: str
+    allowed: str
+    group: str
+
+
+def variables() -> tuple[Variable, ...]:
+    """Every environment variable, grouped by part."""
+    found: list[Variable] = []
     for name, field in Settings.model_fields.items():
         default = field.get_default(call_default_factory=True)
         if isinstance(default, _Part):
-            for inner in type(default).model_fields:
-                value = getattr(default, inner)
-                table[f"{PREFIX}{name}__{inner}".upper()] = "" if value is None else str(value)
+            part, group = type(default), type(default).__doc__ or ""
+            for inner, declared in part.model_fields.items():
+                found.append(_variable(f"{name}__{inner}", declared, group))
         else:
-            table[f"{PREFIX}{name}".upper()] = str(default)
-    return table
+            found.append(_variable(name, field, "Process."))
+    return tuple(sorted(found, key=lambda one: one.group == "Process."))
+
+
+def _variable(path: str, field: FieldInfo, group: str) -> Variable:
+    default = field.get_default()
+    text = "" if default is None else str(default)
+    return Variable(
+        f"{PREFIX}{path}".upper(), text, field.description or "", allowed_values(field), group
+    )
+
+
+def allowed_values(field: FieldInfo) -> str:
+    """Values that a variable takes, in words."""
+    kind: Any = field.annotation
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        choices = tuple(one.value for one in kind)
+    if choices:
+        return "one of " + ", ".join(map(str, choices))
+    bounds = {type(one).__name__: one for one in field.metadata}
+    low = bounds.get("Ge") or bounds.get("Gt")
+    high = bounds.get("Le")
+    if low is not None and high is not None:
+        least = f"above {low.gt}" if isinstance(low, Gt) else f"from {low.ge}"
+        noun = "a whole number" if kind is int else "a number"
+        return f"{noun} {least} up to {high.le}"
+    words = {bool: "true or false", str: "text", SecretStr | None: "a secret"}
+    return words.get(kind, "a JSON list" if get_origin(kind) is tuple else "text")
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:

@@ -180,7 +180,7 @@ async def main() -> int:
     console = Console(width=120, highlight=False)
     healed: list[Healed] = []
     async with fleet(["all", "all", "all"]) as running:
-        await running.settings(market=2, books=10, alerts=5)
+        await running.settings(market_s=2, order_books_s=10, alerts_s=5)
         await decided(running)
         trials: list[Callable[[], Awaitable[list[Healed]]]] = [
             *(lambda away_s=away_s: exchange_away(running, away_s) for away_s in AWAY_S),

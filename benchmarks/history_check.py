@@ -130,7 +130,7 @@ def _stale(
             chosen.age_limit_s(source, streaming=is_streaming)
             for source in (Source.CONTRACTS, Source.TICKERS)
         ),
-        "board": chosen.age_limit_cadences * chosen.cadences.scoring,
+        "board": chosen.max_age_intervals * chosen.intervals.scoring_s,
     }
     as_of = event.payload.get("data_as_of")
     times = {"market": None if as_of is None else instant(as_of), "board": max(made, default=None)}

@@ -84,7 +84,7 @@ async def paced(client: httpx2.AsyncClient, count: int) -> tuple[list[float], Co
 async def overflowed(desk: Desk, client: httpx2.AsyncClient) -> tuple[Counter[int], str, float]:
     """Answers without a board, what they say of a retry, and signals judged a second after it."""
     board, desk.boards.board = desk.boards.board, None
-    await desk.configuration.put({"signals": {"most_pending": QUEUE}}, "a bench", WHO)
+    await desk.configuration.put({"signals": {"max_pending": QUEUE}}, "a bench", WHO)
     answers: Counter[int] = Counter()
     retry = ""
     for number in range(QUEUE + 50):

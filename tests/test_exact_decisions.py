@@ -60,7 +60,8 @@ ALLOWED = {
     "portfolio/domain/weighting_methods.py: min(noise, distance)": "limits a figure to its range",
     "signals/domain/agents.py: min(max(value, -bound), bound)": "limits a figure to its range",
     "signals/domain/agents.py: max(value, -bound)": "limits a figure to its range",
-    "market/domain/data_quality.py: at - since >= rules.divergence_after": "seconds of the clock",
+    "market/domain/data_quality.py: "
+    "at - since >= rules.quote_divergence_after_s": "seconds of the clock",
     "portfolio/domain/weight_allocation.py: "
     "exponent <= _MAX_EXPONENT": "keeps exp() from overflowing",
 }

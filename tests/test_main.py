@@ -48,7 +48,7 @@ def settings(folder: Path, *, source: DataSource = DataSource.SANDBOX, **http: o
         kucoin=KucoinVariables(base_url=NOBODY, source=source, connect_timeout_s=0.5),
         database=DatabaseVariables(url=f"sqlite+aiosqlite:///{folder}/test.sqlite3"),
         http=HttpVariables(**{"allowed_hosts": ("service",), **http}),
-        background=False,
+        run_background_tasks=False,
     )
 
 

@@ -3,6 +3,7 @@
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from app.cli.exit_codes import CommandError
 from app.cli.programs.settings import read_settings
 from app.foundation.data_status import DataSource
 from app.settings import (
@@ -39,11 +40,11 @@ def test_nested_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_G10_a_patience_longer_than_the_pause_between_two_questions_refuses_to_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("MYSYMBOLS_REFERENCE__EVERY_S", "5")
+    monkeypatch.setenv("MYSYMBOLS_REFERENCE__INTERVAL_S", "5")
     with pytest.raises(ValidationError) as caught:
         Settings()
     assert [one["loc"] for one in caught.value.errors()] == [("reference",)]
-    assert "timeout_s must not be longer than every_s" in str(caught.value)
+    assert "timeout_s must not be longer than interval_s" in str(caught.value)
     monkeypatch.setenv("MYSYMBOLS_REFERENCE__TIMEOUT_S", "5")
     assert Settings().reference.timeout_s == 5.0
 
@@ -115,8 +116,8 @@ def test_G09_the_digest_tells_what_processes_must_agree_on_and_no_secret() -> No
     assert plain.digest == Settings(role=Role.API, http=HttpVariables(port=1234)).digest
     secret = Settings(http=HttpVariables(cursor_secret=SecretStr("hush, hush, hush")))
     away = Settings(kucoin=KucoinVariables(base_url="http://127.0.0.1:8100"))
-    private = Settings(notifications=NotificationVariables(allow_private=True))
-    polled = Settings(feed=FeedVariables(streaming="poll"))
+    private = Settings(notifications=NotificationVariables(allow_private_addresses=True))
+    polled = Settings(feed=FeedVariables(mode="poll"))
     digests = {one.digest for one in (plain, secret, away, private, polled)}
     assert len(digests) == 5
     assert not any("hush" in digest or len(digest) != 12 for digest in digests)
@@ -128,3 +129,24 @@ def test_G07_a_weak_secret_refuses_to_start(weak: str, monkeypatch: pytest.Monke
     with pytest.raises(ValidationError) as caught:
         Settings()
     assert [one["loc"] for one in caught.value.errors()] == [("http", "cursor_secret")]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("MYSYMBOLS_HTTP__PORT", "70000", "(allowed: a whole number from 0 up to 65535)"),
+        ("MYSYMBOLS_LOG__LEVEL", "loud", "(allowed: one of debug, info, warning, error)"),
+        ("MYSYMBOLS_KUCOIN__READ_TIMEOUT_S", "x", "(allowed: a number above 0 up to 120)"),
+        ("MYSYMBOLS_DATABASE__POOL_PRE_PING", "maybe", "(allowed: true or false)"),
+        ("MYSYMBOLS_ROLE", "leader", "(allowed: one of all, api, worker)"),
+    ],
+)
+def test_an_error_at_start_names_variable_and_allowed_values(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, sentence: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(CommandError) as caught:
+        read_settings()
+    assert str(caught.value).count(variable) == 1
+    assert sentence in str(caught.value)
+    assert value not in str(caught.value).replace(sentence, "").replace(variable, "")

@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "portfolio": "app.cli.commands.portfolio",
     "alerts": "app.cli.commands.alerts",
     "jobs": "app.cli.commands.jobs",
+    "configuration": "app.cli.commands.configuration",
     "audit": "app.cli.commands.audit",
     "tape": "app.cli.commands.tape",
 }
@@ -32,6 +33,8 @@ PROGRAMS: Final = {
     "demo": ("app.cli.programs.demo", "run_demo"),
     "sandbox": ("app.cli.programs.sandbox", "run_sandbox"),
     "doctor": ("app.cli.programs.doctor", "run_checks"),
+    "configuration list": ("app.cli.programs.configuration_reference", "list_settings"),
+    "configuration document": ("app.cli.programs.configuration_reference", "print_document"),
     "audit verify": ("app.cli.programs.audit", "verify_history"),
     "tape record": ("app.cli.programs.recording", "record_tape"),
     "tape replay": ("app.cli.programs.recording", "replay_tape"),

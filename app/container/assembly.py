@@ -113,10 +113,10 @@ async def assemble(settings: Settings, metrics: Metrics) -> AsyncIterator[Servic
         feed = FeedView(exchange.link, replicas=replicas)
         service = compose(
             settings, metrics, database, exchange, in_force, supervisor, watch, stream, engine,
-            feed, is_streamed=settings.background and settings.feed.streaming == "stream",
+            feed, is_streamed=settings.run_background_tasks and settings.feed.mode == "stream",
         )  # fmt: skip
         service.market.quota_share = lambda: share().own
-        if settings.background:
+        if settings.run_background_tasks:
             join(feed, database, service, executor_id, is_shared=store.is_shared)
         await _recall(service)
         status = service.status

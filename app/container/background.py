@@ -71,7 +71,7 @@ class Background:
             self.service,
             self.feed,
             self.supervisor,
-            table(lambda: self.in_force().cadences, work, self.engine, utc_now, elapsed_s),
+            table(lambda: self.in_force().intervals, work, self.engine, utc_now, elapsed_s),
             work,
             {
                 ALERT_REACTIONS: alert_reactions(self.bus, utc_now, work.alerts),
@@ -82,7 +82,7 @@ class Background:
 
     def _streamed(self) -> StreamedMarket | None:
         """None where the market is only ever asked for."""
-        if self.settings.feed.streaming == "poll":
+        if self.settings.feed.mode == "poll":
             return None
         return streamed_market(self.service, self.exchange.stream(), self.in_force)
 

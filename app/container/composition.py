@@ -226,7 +226,7 @@ def _market(
 
 def _notifiers(settings: Settings, vault: ChannelVault, seams: Seams) -> Notifiers:
     """Each opens what the vault has sealed only when it sends."""
-    local = settings.notifications.allow_private
+    local = settings.notifications.allow_private_addresses
     ways = (
         Webhook(lambda: int(seams.now().timestamp()), Egress(local)),
         People(Egress(local, timeout_s=TIMEOUT_S)),

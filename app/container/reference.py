@@ -27,7 +27,7 @@ async def referring(
     Whoever stops the tasks does so before it closes.
     """
     wanted = settings.reference
-    if wanted.exchange == "none" or not settings.background:
+    if wanted.exchange == "none" or not settings.run_background_tasks:
         yield
         return
     # It takes seconds to load and knows a hundred exchanges.
@@ -36,11 +36,11 @@ async def referring(
         wanted.exchange, wanted.base_url, wanted.timeout_s, _now_ms, _bases(service)
     ) as source:
         asked = References(
-            source, service.market.quality, is_owner, wanted.every_s, wanted.exchange
+            source, service.market.quality, is_owner, wanted.interval_s, wanted.exchange
         )
-        supervisor.start(REFERENCE, asked.run, lambda: wanted.every_s + ASKING_S)
-        if source.streams and settings.feed.streaming == "stream":
-            supervisor.start(REFERENCE_STREAM, asked.hear, lambda: wanted.every_s + ASKING_S)
+        supervisor.start(REFERENCE, asked.run, lambda: wanted.interval_s + ASKING_S)
+        if source.streams and settings.feed.mode == "stream":
+            supervisor.start(REFERENCE_STREAM, asked.hear, lambda: wanted.interval_s + ASKING_S)
         service.status.reference_report = asked.report
         yield
 

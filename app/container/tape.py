@@ -162,14 +162,14 @@ async def record(
             dice=around.dice,
             limits=settings.limits,
         ) as (exchange, stream):
-            schedule = Schedule(chosen.cadences, board_every_s, is_streaming)
+            schedule = Schedule(chosen.intervals, board_every_s, is_streaming)
             held = SettingsInForce(chosen)
 
             def settle() -> None:
                 found = held.present if newest is None else newest()
                 if found.version > held.present.version:
                     tape.configured(as_document(found), found.version)
-                    held.present, schedule.cadences = found, found.cadences
+                    held.present, schedule.intervals = found, found.intervals
 
             steps = LiveSteps(schedule, tape, stream, around.monotonic, around.sleep, for_s, settle)
             try:
@@ -282,7 +282,7 @@ async def _run(
         settings = Settings(
             database=DatabaseVariables(url=url),
             kucoin=KucoinVariables(source=exchange.source, concurrency=_WORKERS),
-            background=False,
+            run_background_tasks=False,
         )
         with closing(job_store(url)) as store:
             taped = _composed(

@@ -67,7 +67,7 @@ def activities(service: MySymbolsServiceV2, watch: AlertWatch, new_id: NewId) ->
         except UnavailableError:
             first = ()  # without the database the rotation goes on
         first = (*first, *service.scoring.best(service.market.configuration().feed.candidates))
-        step_s = service.market.configuration().cadences.books_tick
+        step_s = service.market.configuration().intervals.order_book_check_s
         await service.market.refresh_books(step_s, first)
 
     async def signals() -> None:

@@ -66,7 +66,7 @@ class Activities:
 
 
 def table(
-    cadences: Callable[[], IntervalSettings],
+    intervals: Callable[[], IntervalSettings],
     work: Activities,
     jobs: Jobs,
     clock: Clock,
@@ -85,28 +85,28 @@ def table(
         return Tick(kind.value, interval_s, slotted.run, gate, slotted.left_s, is_shared=True)
 
     def scoring_s() -> float:
-        cadence_s = cadences().scoring
+        cadence_s = intervals().scoring_s
         return min(cadence_s, PROVISIONAL_S) if work.is_provisional() else cadence_s
 
     return (
-        Tick("market", lambda: cadences().market, work.market, work.scorable),
-        Tick("candles", lambda: cadences().candles_tick, work.candles, work.filled),
-        Tick("books", lambda: cadences().books_tick, work.books, work.filled),
-        Tick("funding", lambda: cadences().funding, work.funding, work.filled),
+        Tick("market", lambda: intervals().market_s, work.market, work.scorable),
+        Tick("candles", lambda: intervals().candle_check_s, work.candles, work.filled),
+        Tick("books", lambda: intervals().order_book_check_s, work.books, work.filled),
+        Tick("funding", lambda: intervals().funding_s, work.funding, work.filled),
         Tick("scoring", scoring_s, work.scoring, work.scorable),
-        once(JobKind.REBALANCE_CHECK, lambda: cadences().rebalance_check, work.scored),
-        once(JobKind.REPLACEMENT_CHECK, lambda: cadences().replacement_check, work.scored),
+        once(JobKind.REBALANCE_CHECK, lambda: intervals().rebalance_check_s, work.scored),
+        once(JobKind.REPLACEMENT_CHECK, lambda: intervals().replacement_check_s, work.scored),
         # A contract that ends is seen by the market refresh: its member goes at once, for cash
         # while there is no complete board.
-        Tick("forced_replacement", lambda: cadences().market, work.forced_replacement,
+        Tick("forced_replacement", lambda: intervals().market_s, work.forced_replacement,
              work.scorable),
-        Tick("alerts", lambda: cadences().alerts, work.alerts),
-        once(JobKind.PERFORMANCE_MARKS, lambda: cadences().performance_marks, work.scored),
-        once(JobKind.SIGNAL_OUTCOMES, lambda: cadences().signal_outcomes, work.scored),
-        once(JobKind.RETENTION, lambda: cadences().retention, work.scored),
+        Tick("alerts", lambda: intervals().alerts_s, work.alerts),
+        once(JobKind.PERFORMANCE_MARKS, lambda: intervals().valuation_snapshots_s, work.scored),
+        once(JobKind.SIGNAL_OUTCOMES, lambda: intervals().signal_outcomes_s, work.scored),
+        once(JobKind.RETENTION, lambda: intervals().retention_s, work.scored),
         # Their table is the queue, and who takes some locks them: every process may judge.
-        Tick("signals", lambda: cadences().signals, work.signals, work.scored, is_shared=True),
-        Tick("signal_sources", lambda: cadences().signal_sources, work.signal_sources,
+        Tick("signals", lambda: intervals().signals_s, work.signals, work.scored, is_shared=True),
+        Tick("signal_sources", lambda: intervals().signal_sources_s, work.signal_sources,
              work.scored),
     )  # fmt: skip
 

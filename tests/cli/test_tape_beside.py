@@ -33,7 +33,7 @@ from tests.support.taping import PLENTY, replayed
 
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 CHANGED = replace(
-    Configuration(), version=2, cadences=IntervalSettings(scoring=30), enter_score=0.7
+    Configuration(), version=2, intervals=IntervalSettings(scoring_s=30), entry_score=0.7
 )
 
 
@@ -110,7 +110,7 @@ async def test_a_recording_beside_the_service_goes_by_the_settings_in_force(
 async def test_settings_that_change_while_it_is_recorded_are_on_the_tape(
     database: Database, database_url: str, exchange: str, tmp_path: Path
 ) -> None:
-    first = replace(CHANGED, cadences=IntervalSettings(scoring=3))
+    first = replace(CHANGED, intervals=IntervalSettings(scoring_s=3))
     weighed = first.family_weights
     assert weighed[Family.TECHNICAL] != weighed[Family.RISK]
     swapped = {Family.TECHNICAL: weighed[Family.RISK], Family.RISK: weighed[Family.TECHNICAL]}

@@ -382,7 +382,7 @@ class _Desk:
 
     def policy(self, name: str) -> Callable[[], Awaitable[None]]:
         async def put() -> None:
-            changes = {"policy": {"rebalance": name}}
+            changes = {"automation": {"rebalance": name}}
             configuration = self.taped.service.configuration
             await configuration.put(changes, "golden", self.decisions.command())
 

@@ -28,32 +28,32 @@ SIZE: Final = 5  # members at the start: room for one more remains
 
 # Intervals are short so that twelve hours hold every kind of decision.
 CADENCES: Final = IntervalSettings(
-    market=60,
-    books=600,
-    books_step=60,
-    candles_look=120,
-    scoring=BOARD_S,
-    funding=3_600,
+    market_s=60,
+    order_books_s=600,
+    order_book_batch_s=60,
+    candle_poll_s=120,
+    scoring_s=BOARD_S,
+    funding_s=3_600,
 )
 REPLACEMENT: Final = ReplacementSettings(
     noise_multiple=0.0,
     noise_default=0.05,
-    confirmation_interval=600,
-    max_pause=2_400,
+    confirmation_interval_s=600,
+    max_pause_s=2_400,
     confirmations=2,
-    minimum_holding=1_800,
-    cooling_off=1_200,
+    min_holding_s=1_800,
+    cooldown_s=1_200,
     min_confidence=0.0,
     max_per_sector=SIZE + 1,
     horizon_days=365.0,
-    auto_discretionary=True,
+    auto_execute_confirmed=True,
 )
 SIGNALS: Final = SignalSettings(
     horizon_days=0.125,
     min_outcomes=5,
     min_consensus=0.5,
-    expires_after=7_200,
-    policies={"rotation": AutomationMode.AUTO},
+    ttl_s=7_200,
+    automation_by_type={"rotation": AutomationMode.AUTO},
 )
 
 
@@ -63,17 +63,17 @@ def configuration() -> Configuration:
         Configuration(),
         max_portfolio_symbols=SIZE + 1,
         max_weight_percentage=Decimal(30),
-        enter_score=0.5,
-        leave_score=0.42,
+        entry_score=0.5,
+        exit_score=0.42,
         rebalance_threshold=Decimal(2),
-        rebalance_interval=3_600,
-        rebalance_min_spacing=600,
-        cadences=CADENCES,
+        rebalance_interval_s=3_600,
+        rebalance_min_spacing_s=600,
+        intervals=CADENCES,
         correlation=CorrelationSettings(limit=0.9),
         replacement=REPLACEMENT,
         signals=SIGNALS,
         sizing=SizingSettings(reference_balance=Decimal(BALANCE)),
-        policy=AutomationSettings(expires_after=2_400),
+        automation=AutomationSettings(proposal_ttl_s=2_400),
     )
     return validate({}, made)
 

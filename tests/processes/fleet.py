@@ -198,10 +198,10 @@ class Fleet:
             assert answer.status in {200, 201, 503}, await answer.text()
             return None if answer.status == 503 else await answer.json()
 
-    async def settings(self, **cadences: int) -> None:
+    async def settings(self, **intervals: int) -> None:
         one = self.alive()[0]
         document = await self.get(one, "/configuration")
-        document["cadences"] |= cadences
+        document["intervals"] |= intervals
         version = {"If-Match": f'"{document["version"]}"'}
         url = one.url + PREFIX + "/configuration"
         async with self.session.put(url, json=document, headers=version) as answer:

@@ -21,7 +21,7 @@ HEALS_S = 30.0
 @pytest.fixture
 async def three() -> AsyncIterator[Fleet]:
     async with fleet(["all", "all", "all"]) as running:
-        await running.settings(market=2, books=10, rebalance_check=2, alerts=5)
+        await running.settings(market_s=2, order_books_s=10, rebalance_check_s=2, alerts_s=5)
         yield running
 
 
@@ -199,7 +199,7 @@ async def test_B12_after_a_crash_of_the_database_all_go_on(three: Fleet) -> None
 async def test_G09_a_process_with_other_settings_is_an_alert_for_as_long_as_it_lives() -> None:
     async with fleet(["worker", "api"]) as running:
         worker, api = running.replicas
-        await running.settings(alerts=5)
+        await running.settings(alerts_s=5)
         await running.rule("config_drift", duration_s=5)
 
         async def told() -> list[Any]:
@@ -207,7 +207,7 @@ async def test_G09_a_process_with_other_settings_is_an_alert_for_as_long_as_it_l
             return found
 
         assert await told() == []
-        other = running.launch("worker", MYSYMBOLS_NOTIFICATIONS__ALLOW_PRIVATE="true")
+        other = running.launch("worker", MYSYMBOLS_NOTIFICATIONS__ALLOW_PRIVATE_ADDRESSES="true")
         (alert,) = await until(told)
         assert f"-{other.pid}-" in alert["message"]
         assert "other settings" in alert["message"]

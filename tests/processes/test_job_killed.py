@@ -43,7 +43,7 @@ async def service(
     variables = {
         "MYSYMBOLS_DATABASE__URL": f"sqlite+aiosqlite:///{room}/killed.sqlite3",
         "MYSYMBOLS_KUCOIN__BASE_URL": exchange,
-        "MYSYMBOLS_BACKGROUND": "false",
+        "MYSYMBOLS_RUN_BACKGROUND_TASKS": "false",
         "MYSYMBOLS_JOBS__POLL_S": "0.1",
     }
     child = await asyncio.to_thread(

@@ -69,7 +69,7 @@ changes: st.SearchStrategy[Mapping[str, object]] = st.fixed_dictionaries(
         "min_weight_percentage": st.integers(0, 12),
         "max_weight_percentage": st.integers(5, 60),
         "score_tilt": st.integers(0, 10).map(lambda number: number / 10),
-        "enter_score": st.sampled_from([0.5, 0.6, 0.7]),
+        "entry_score": st.sampled_from([0.5, 0.6, 0.7]),
         "misspelt": st.just(1),
     },
 )
@@ -230,18 +230,18 @@ class Life(RuleBasedStateMachine):
     @rule(
         rebalance=st.sampled_from(AutomationMode),
         replacement=st.sampled_from(AutomationMode),
-        expires_after=st.sampled_from([600, 86_400]),
+        proposal_ttl_s=st.sampled_from([600, 86_400]),
     )
     def set_the_policy(
-        self, rebalance: AutomationMode, replacement: AutomationMode, expires_after: int
+        self, rebalance: AutomationMode, replacement: AutomationMode, proposal_ttl_s: int
     ) -> None:
         wanted = {
-            "policy": {
+            "automation": {
                 "rebalance": rebalance.value,
                 "replacement": replacement.value,
-                "expires_after": expires_after,
+                "proposal_ttl_s": proposal_ttl_s,
             },
-            "replacement": {"auto_forced": replacement is not AutomationMode.PROPOSE},
+            "replacement": {"auto_execute_forced": replacement is not AutomationMode.PROPOSE},
         }
         self.request(lambda desk, who: desk.configuration.put(wanted, "policy", who, rendered))
 

@@ -67,7 +67,7 @@ def settings_for(
         # A machine with other work needs patience: it is not what is tested here.
         database=DatabaseVariables(url=database_url, pool_wait_s=60.0),
         jobs=JobVariables(poll_s=0.1),
-        background=background,
+        run_background_tasks=background,
     )
 
 

@@ -30,7 +30,7 @@ CONTRACTS: Final = 40
 MEMBERS: Final = 5
 ASKED_S: Final = 60  # between two askings for the quotes where they are not told
 # The exchange's market stands still here, and so does its clock: contracts are asked for once.
-SETTINGS: Final = replace(Configuration(), feed=FeedSettings(contracts=3_600))
+SETTINGS: Final = replace(Configuration(), feed=FeedSettings(contracts_s=3_600))
 
 
 @dataclass(frozen=True, slots=True)

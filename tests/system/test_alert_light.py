@@ -91,7 +91,7 @@ async def scene(path: Path, **kucoin: Any) -> AsyncIterator[Scene]:
             await service.filled()
             made = Scene(service, url)
             # Late or stale is nothing here: the cause of each alert is the fault alone.
-            await made.settle(cadences={"market": 1}, age_limit_cadences=100)
+            await made.settle(intervals={"market_s": 1}, max_age_intervals=100)
             assert (await service.get("/alerts"))["items"] == []
             yield made
 

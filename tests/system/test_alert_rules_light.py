@@ -21,7 +21,7 @@ from tests.system.test_alert_light import CONTRACTS, Scene
 pytestmark = pytest.mark.long
 OPTIONS = SandboxOptions(contracts=80, quota=100_000)
 # Everything is asked for every second, so that nothing of a test waits for a cadence.
-FAST = {"market": 1, "scoring": 2, "books": 1}
+FAST = {"market_s": 1, "scoring_s": 2, "order_books_s": 1}
 DAY_MS = 86_400_000
 
 
@@ -64,17 +64,17 @@ async def stage(
             made = Stage(service, url)
             # Before anything is decided: on a busy machine the fill may be old when it is over, and
             # a check of the schedule may come when a member has been taken away already.
-            calm = {"auto_forced": False, "max_per_sector": of_a_sector}
+            calm = {"auto_execute_forced": False, "max_per_sector": of_a_sector}
             # Nor does the service undo what the market does to its weights.
             patient = {
-                "age_limit_cadences": 100,
+                "max_age_intervals": 100,
                 "replacement": calm,
-                "policy": {"rebalance": "observe"},
+                "automation": {"rebalance": "observe"},
             }
             await made.settle(**patient)
             await service.post("/scoring/calculate")
             await service.post("/portfolio/initialize", {"size": size})
-            await made.settle(**{"cadences": FAST, **patient, **settings})
+            await made.settle(**{"intervals": FAST, **patient, **settings})
             yield made
 
 
@@ -145,7 +145,7 @@ async def test_what_becomes_of_a_contract(tmp_path: Path) -> None:
 
 
 async def test_an_exchange_that_is_away_and_comes_back(tmp_path: Path) -> None:
-    async with stage(tmp_path, age_limit_cadences=4) as here:
+    async with stage(tmp_path, max_age_intervals=4) as here:
         await here.rule("job_late", limit=0.3)
         await here.arm("status", path="/api/*", status=500)
         for rule in ("exchange_disconnected", "data_stale", "job_failing", "job_late"):
@@ -153,7 +153,7 @@ async def test_an_exchange_that_is_away_and_comes_back(tmp_path: Path) -> None:
         whole = await here.about("data_stale", "market")
         assert whole["symbols"] == [], "one alert of the market, not one of each member"
         await here.disarm()
-        await here.settle(age_limit_cadences=100)
+        await here.settle(max_age_intervals=100)
         await here.rule("job_late", limit=5)
         for rule in ("exchange_disconnected", "data_stale", "job_failing", "job_late"):
             await here.gone(rule)
@@ -227,9 +227,9 @@ async def test_a_portfolio_that_leans_to_one_side(tmp_path: Path) -> None:
 
 async def test_a_rival_is_recommended_while_a_member_is_hard_to_trade(tmp_path: Path) -> None:
     # How much better a rival must be is as it comes; only boards and days pass faster here.
-    swift = {"auto_forced": False, "confirmation_interval": 0, "minimum_holding": 0}
-    cadences = {**FAST, "replacement_check": 2}
-    async with stage(tmp_path, 4, morning(), replacement=swift, cadences=cadences) as here:
+    swift = {"auto_execute_forced": False, "confirmation_interval_s": 0, "min_holding_s": 0}
+    intervals = {**FAST, "replacement_check_s": 2}
+    async with stage(tmp_path, 4, morning(), replacement=swift, intervals=intervals) as here:
         held = await here.members()
         weak = min(held, key=lambda one: one["current_score"])
         assert await here.alerts("replacement_recommended") == []

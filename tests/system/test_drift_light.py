@@ -12,7 +12,7 @@ pytestmark = pytest.mark.long
 
 
 async def test_drift_is_rebalanced_by_the_next_board(tmp_path: Path) -> None:
-    async with stage(tmp_path, options=morning(), policy={"rebalance": "auto"}) as here:
+    async with stage(tmp_path, options=morning(), automation={"rebalance": "auto"}) as here:
         grown = (await here.members())[0]
         before = (await here.service.get("/portfolio"))["version"]
         await here.plant(symbol=grown["contract"], price_factor=3.0)

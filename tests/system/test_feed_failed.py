@@ -18,7 +18,7 @@ from tests.support.harness import PREFIX
 from tests.support.running import PATIENCE_S, running, settings_for
 
 pytestmark = pytest.mark.long
-QUICK: Mapping[str, Any] = {"cadences": {"market": 2}, "age_limit_cadences": 3.0}
+QUICK: Mapping[str, Any] = {"intervals": {"market_s": 2}, "max_age_intervals": 3.0}
 
 
 def fails(*_: object, **__: object) -> None:

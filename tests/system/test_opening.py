@@ -43,7 +43,7 @@ def settings(url: str) -> Settings:
     return Settings(
         kucoin=KucoinVariables(base_url=NOBODY, source=DataSource.SANDBOX, connect_timeout_s=0.5),
         database=DatabaseVariables(url=url, pool_wait_s=60.0),
-        background=False,
+        run_background_tasks=False,
     )
 
 

@@ -27,7 +27,7 @@ async def test_prices_from_elsewhere_go_on_while_kucoin_is_away(tmp_path: Path) 
         aiohttp.ClientSession() as control,
     ):
         wanted = ReferenceVariables(
-            exchange="binance", base_url=binance.url, every_s=3, timeout_s=3
+            exchange="binance", base_url=binance.url, interval_s=3, timeout_s=3
         )
         settings = settings_for(url, f"sqlite+aiosqlite:///{tmp_path}/away.sqlite3")
         async with running(settings.model_copy(update={"reference": wanted})) as service:

@@ -30,7 +30,7 @@ async def test_a_delisted_member_is_replaced(tmp_path: Path) -> None:
             await service.post("/portfolio/initialize")
             before = await service.get("/portfolio")
             gone = before["members"][1]
-            faster = {"cadences": {"market": 1, "scoring": 2}, "age_limit_cadences": 100}
+            faster = {"intervals": {"market_s": 1, "scoring_s": 2}, "max_age_intervals": 100}
             answer = await service.client.put("/api/symbol-mgmt/configuration", json=faster)
             assert answer.status_code == 200, answer.text
             await arm(url, kind="contract_status", symbol=gone["contract"], status="Closed")

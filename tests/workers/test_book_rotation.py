@@ -25,7 +25,7 @@ class Face:
         return self
 
     def configuration(self) -> Configuration:
-        return Configuration(cadences=IntervalSettings(books_step=7))
+        return Configuration(intervals=IntervalSettings(order_book_batch_s=7))
 
     def __getattr__(self, _name: str) -> Any:
         return self  # the other activities are bound, and not called here

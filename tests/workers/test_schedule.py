@@ -146,10 +146,10 @@ class Desk:
 
 
 def test_the_table_follows_the_configuration() -> None:
-    cadences = IntervalSettings()
+    intervals = IntervalSettings()
     ticks = {
         tick.name: tick
-        for tick in table(lambda: cadences, Desk().work, durable(Desk()), noon, lambda: 0.0)
+        for tick in table(lambda: intervals, Desk().work, durable(Desk()), noon, lambda: 0.0)
     }
     seconds = {name: tick.interval_s() for name, tick in ticks.items()}
     assert seconds == {
@@ -170,12 +170,17 @@ def test_the_table_follows_the_configuration() -> None:
     }
     # Every single one: the longer of step and rotation, or of look and bar, does not count.
     steps = {one.name: at for at, one in enumerate(fields(IntervalSettings), 100)}
-    shown = {"candles": "candles_look", "books": "books_step", "forced_replacement": "market"}
-    steps |= {"books": 1_000, "hourly_candles": 1_000}
-    cadences = IntervalSettings(**steps)
+    shown = {
+        "candles": "candle_poll_s",
+        "books": "order_book_batch_s",
+        "performance_marks": "valuation_snapshots_s",
+        "forced_replacement": "market_s",
+    }
+    steps |= {"order_books_s": 1_000, "hourly_candles_s": 1_000}
+    intervals = IntervalSettings(**steps)
     for name, tick in ticks.items():
-        assert tick.interval_s() == steps[shown.get(name, name)], name
-    cadences = IntervalSettings(books=10, hourly_candles=11)
+        assert tick.interval_s() == steps[shown.get(name, f"{name}_s")], name
+    intervals = IntervalSettings(order_books_s=10, hourly_candles_s=11)
     assert [ticks[name].interval_s() for name in ("books", "candles")] == [10, 11]
 
 
@@ -340,11 +345,11 @@ async def test_a_slotted_tick_waits_as_long_as_its_slots_say() -> None:
 
 
 def test_a_provisional_board_is_scored_again_soon() -> None:
-    desk, cadences = Desk(), IntervalSettings()
-    ticks = table(lambda: cadences, desk.work, durable(desk), noon, lambda: 0.0)
+    desk, intervals = Desk(), IntervalSettings()
+    ticks = table(lambda: intervals, desk.work, durable(desk), noon, lambda: 0.0)
     scoring = next(tick for tick in ticks if tick.name == "scoring")
     assert scoring.interval_s() == 300
     desk.provisional = True
     assert scoring.interval_s() == 30
-    cadences = IntervalSettings(scoring=5)
+    intervals = IntervalSettings(scoring_s=5)
     assert scoring.interval_s() == 5

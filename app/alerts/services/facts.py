@@ -183,18 +183,18 @@ _BEATS: Final = 6
 
 def _intervals(settings: Configuration) -> Mapping[str, float]:
     """Seconds between two successes that each task should have at most."""
-    every = settings.cadences
+    every = settings.intervals
     return {
-        "market": every.market,
-        "forced_replacement": every.market,
-        "candles": every.hourly_candles,
-        "books": every.books,
-        "funding": every.funding,
-        "scoring": every.scoring,
-        "rebalance_check": every.rebalance_check,
-        "replacement_check": every.replacement_check,
-        "alerts": every.alerts,
-        "performance_marks": every.performance_marks,
+        "market": every.market_s,
+        "forced_replacement": every.market_s,
+        "candles": every.hourly_candles_s,
+        "books": every.order_books_s,
+        "funding": every.funding_s,
+        "scoring": every.scoring_s,
+        "rebalance_check": every.rebalance_check_s,
+        "replacement_check": every.replacement_check_s,
+        "alerts": every.alerts_s,
+        "performance_marks": every.valuation_snapshots_s,
     }
 
 

@@ -32,7 +32,7 @@ def record_tape(file: Path, duration: str, board_every: str | None, as_json: boo
         duration_s = _parse_duration(duration)
         interval_s = None if board_every is None else _parse_duration(board_every)
         settings = read_settings()
-        is_streaming = settings.feed.streaming == "stream"
+        is_streaming = settings.feed.mode == "stream"
         progress = _Progress(output)
         around = Around(utc_now, time.monotonic, asyncio.sleep)
         configuration = asyncio.run(_read_configuration(settings.database.url))

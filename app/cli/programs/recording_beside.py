@@ -84,7 +84,7 @@ async def _record(file: Path, settings: Settings, reader: _ConfigurationReader) 
             Around(utc_now, time.monotonic, asyncio.sleep),
             Ears(_log_board, _log_failure),
             for_s=float("inf"),
-            is_streaming=settings.feed.streaming == "stream",
+            is_streaming=settings.feed.mode == "stream",
             configuration=configuration,
             newest=reader,
         )

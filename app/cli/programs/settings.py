@@ -11,7 +11,7 @@ from pydantic_settings import SettingsError
 
 from app.cli.exit_codes import CommandError, ExitCode
 from app.foundation.sql.engines import url_of
-from app.settings import PREFIX, Role, Settings, known_variables
+from app.settings import PREFIX, Role, Settings, known_variables, variables
 
 _DATABASES: Final = frozenset({"sqlite", "postgresql", "postgres"})
 
@@ -47,8 +47,13 @@ def read_settings(
 
 
 def _sentence(place: tuple[int | str, ...], message: str) -> str:
+    """The variable, what is wrong with its value, and the values that it takes."""
     said = message.removeprefix("Value error, ")
-    return f"{PREFIX}{'__'.join(map(str, place)).upper()}: {said}" if place else said
+    if not place:
+        return said
+    name = f"{PREFIX}{'__'.join(map(str, place))}".upper()
+    allowed = next((one.allowed for one in variables() if one.name == name), None)
+    return f"{name}: {said}" if allowed is None else f"{name}: {said} (allowed: {allowed})"
 
 
 def _no_json() -> list[str]:

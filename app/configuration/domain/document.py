@@ -231,8 +231,8 @@ def _contradictions(proposed: Configuration) -> tuple[Complaint, ...]:
             Complaint("family_weights", "sum", f"family_weights must sum to 1, not {total:g}"),
         ),
         (
-            proposed.leave_score > proposed.enter_score,
-            Complaint("leave_score", "order", "leave_score must not exceed enter_score"),
+            proposed.exit_score > proposed.entry_score,
+            Complaint("exit_score", "order", "exit_score must not exceed entry_score"),
         ),
         (
             low > high,
@@ -273,16 +273,6 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, StrEnum) else value
 
 
-# Removed settings that stored versions may name.
-_RETIRED: Final = {"replacement": frozenset({"noise_runs"})}
-
-
 def from_document(document: Mapping[str, object], version: int) -> Configuration:
     """The stored settings of `version`; keys that it does not have take their default."""
-    present = {
-        name: {key: one for key, one in value.items() if key not in _RETIRED.get(name, ())}
-        if isinstance(value, Mapping)
-        else value
-        for name, value in document.items()
-    }
-    return replace(validate(present, Configuration()), version=version)
+    return replace(validate(document, Configuration()), version=version)

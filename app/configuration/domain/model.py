@@ -80,16 +80,16 @@ class ReplacementSettings:
     confirmations: int = setting(
         3, "Number of consecutive evaluations on distinct boards that confirm.", 1, 100
     )
-    confirmation_interval: int = setting(
+    confirmation_interval_s: int = setting(
         28_800, "Shortest time between two evaluations that count.", 0, 30 * _DAY_S, unit="s"
     )
-    minimum_holding: int = setting(
+    min_holding_s: int = setting(
         7 * _DAY_S, "Shortest time that a member is held.", 0, 365 * _DAY_S, unit="s"
     )
-    cooling_off: int = setting(
+    cooldown_s: int = setting(
         _DAY_S, "Time without replacements after one.", 0, 365 * _DAY_S, unit="s"
     )
-    max_pause: int = setting(
+    max_pause_s: int = setting(
         _DAY_S,
         "Time after which a member whose contract is Paused or CancelOnly is replaced; until then"
         " it keeps its weight.",
@@ -103,7 +103,7 @@ class ReplacementSettings:
         4, "Number of members of a sector beyond which no candidate enters.", 1, 100
     )
     # The default is the largest position (20 %) of an account of 10 000.
-    impact_value: float = setting(
+    impact_notional: float = setting(
         2_000.0,
         "Value of one leg of a replacement whose price impact is a cost; 0: half the spread alone.",
         0.0,
@@ -115,11 +115,11 @@ class ReplacementSettings:
         description="Whether dearer funding over the horizon is a cost; without known funding no"
         " replacement takes place.",
     )
-    auto_forced: bool = setting(
+    auto_execute_forced: bool = setting(
         default=True,
         description="Whether members that cannot be traded any more are replaced at once.",
     )
-    auto_discretionary: bool = setting(
+    auto_execute_confirmed: bool = setting(
         default=False, description="Whether confirmed improvements are executed at once."
     )
 
@@ -138,7 +138,7 @@ class RebalancingSettings:
         keys="symbols",
     )
     # Without it a member whose target is the maximum would be traded at every tick.
-    bound_tolerance: Decimal = setting(
+    weight_bound_tolerance: Decimal = setting(
         Decimal("0.5"),
         "Distance beyond its bounds at which a weight alone is a reason to rebalance.",
         0,
@@ -152,7 +152,7 @@ class RebalancingSettings:
         10.0,
         unit="fraction",
     )
-    band_by_cost: bool = setting(
+    cost_based_no_trade_band: bool = setting(
         default=False,
         description="Whether the no-trade band widens with trading cost; drift then moves only the"
         " members outside their band and as few others as add up.",
@@ -162,8 +162,8 @@ class RebalancingSettings:
     )
 
     @property
-    def bound_tolerance_u(self) -> int:
-        return int(self.bound_tolerance * _MICRO)
+    def weight_bound_tolerance_u(self) -> int:
+        return int(self.weight_bound_tolerance * _MICRO)
 
     @property
     def fixed_weights_u(self) -> Mapping[str, int]:
@@ -194,35 +194,37 @@ def _interval(default_s: int, description: str, low: int = 1, high: int = _DAY_S
 class IntervalSettings:
     """Interval between two runs of each background activity."""
 
-    market: int = _interval(60, "Poll of contracts and tickers.")
-    books: int = _interval(300, "Poll of all order books.")
-    funding: int = _interval(3_600, "Poll of funding rates.")
-    hourly_candles: int = _interval(3_600, "Poll of hourly candles.")
-    daily_candles: int = _interval(_DAY_S, "Poll of daily candles.", 1, 7 * _DAY_S)
-    scoring: int = _interval(300, "Scoring of all contracts.")
-    rebalance_check: int = _interval(3_600, "Evaluation of a rebalance.")
-    replacement_check: int = _interval(3_600, "Evaluation of replacements.")
-    alerts: int = _interval(60, "Evaluation of alert rules.")
-    performance_marks: int = _interval(3_600, "Valuation snapshots of the portfolio.")
-    candles_look: int = _interval(30, "Delay after the close of a candle before it is polled.")
-    books_step: int = _interval(15, "Batches into which the poll of all order books is divided.")
-    retention: int = _interval(3_600, "Deletion of expired records.", 60, 7 * _DAY_S)
-    signals: int = _interval(2, "Evaluation of signals that could not be evaluated on arrival.")
-    signal_sources: int = _interval(15, "Check of built-in sources for a new board.")
-    signal_outcomes: int = _interval(600, "Measurement of signal outcomes from hourly prices.")
+    market_s: int = _interval(60, "Poll of contracts and tickers.")
+    order_books_s: int = _interval(300, "Poll of all order books.")
+    funding_s: int = _interval(3_600, "Poll of funding rates.")
+    hourly_candles_s: int = _interval(3_600, "Poll of hourly candles.")
+    daily_candles_s: int = _interval(_DAY_S, "Poll of daily candles.", 1, 7 * _DAY_S)
+    scoring_s: int = _interval(300, "Scoring of all contracts.")
+    rebalance_check_s: int = _interval(3_600, "Evaluation of a rebalance.")
+    replacement_check_s: int = _interval(3_600, "Evaluation of replacements.")
+    alerts_s: int = _interval(60, "Evaluation of alert rules.")
+    valuation_snapshots_s: int = _interval(3_600, "Valuation snapshots of the portfolio.")
+    candle_poll_s: int = _interval(30, "Delay after the close of a candle before it is polled.")
+    order_book_batch_s: int = _interval(
+        15, "Batches into which the poll of all order books is divided."
+    )
+    retention_s: int = _interval(3_600, "Deletion of expired records.", 60, 7 * _DAY_S)
+    signals_s: int = _interval(2, "Evaluation of signals that could not be evaluated on arrival.")
+    signal_sources_s: int = _interval(15, "Check of built-in sources for a new board.")
+    signal_outcomes_s: int = _interval(600, "Measurement of signal outcomes from hourly prices.")
 
     @property
-    def candles_tick(self) -> int:
-        return min(self.candles_look, self.hourly_candles)
+    def candle_check_s(self) -> int:
+        return min(self.candle_poll_s, self.hourly_candles_s)
 
     @property
-    def book_age_limit_s(self) -> float:
+    def order_book_max_age_s(self) -> float:
         """A book of two rotations ago is too old for scoring."""
-        return 2.0 * self.books
+        return 2.0 * self.order_books_s
 
     @property
-    def books_tick(self) -> int:
-        return min(self.books_step, self.books)
+    def order_book_check_s(self) -> int:
+        return min(self.order_book_batch_s, self.order_books_s)
 
 
 def _default_family_weights() -> Mapping[Family, float]:
@@ -255,8 +257,8 @@ class Configuration:
         1.0,
         unit="fraction",
     )
-    enter_score: float = setting(0.60, "Score from which a symbol starts to be traded.", 0.0, 1.0)
-    leave_score: float = setting(
+    entry_score: float = setting(0.60, "Score from which a symbol starts to be traded.", 0.0, 1.0)
+    exit_score: float = setting(
         0.55, "Score below which a traded symbol stops being traded.", 0.0, 1.0
     )
     score_tilt: float = setting(
@@ -265,7 +267,7 @@ class Configuration:
     rebalance_threshold: Decimal = setting(
         Decimal(1), "Drift of a weight above which the portfolio rebalances.", 0, 100, unit="pp"
     )
-    rebalance_interval: int = setting(
+    rebalance_interval_s: int = setting(
         _DAY_S,
         "Time since the last rebalance after which the lower threshold applies.",
         60,
@@ -275,7 +277,7 @@ class Configuration:
     rebalance_interval_threshold: Decimal = setting(
         Decimal("0.5"), "Drift threshold once the interval has passed.", 0, 100, unit="pp"
     )
-    rebalance_min_spacing: int = setting(
+    rebalance_min_spacing_s: int = setting(
         3_600,
         "Shortest time between two rebalances caused by drift alone.",
         0,
@@ -288,18 +290,20 @@ class Configuration:
     liquidity_share: float = setting(
         0.01, "Largest position as a share of 24 h turnover.", 0.000001, 1.0, unit="fraction"
     )
-    age_limit_cadences: float = setting(
+    max_age_intervals: float = setting(
         3.0, "Age limit and half-life of each source, in its intervals.", 1.0, 100.0
     )
     correlation: CorrelationSettings = setting(CorrelationSettings(), "Correlation limits.")
     eligibility: EligibilitySettings = setting(EligibilitySettings(), "Eligibility of contracts.")
-    cadences: IntervalSettings = setting(IntervalSettings(), "Intervals of background activities.")
+    intervals: IntervalSettings = setting(IntervalSettings(), "Intervals of background activities.")
     alerts: AlertSettings = setting(AlertSettings(), "Alert thresholds and rules.")
     replacement: ReplacementSettings = setting(ReplacementSettings(), "Replacement of members.")
     rebalancing: RebalancingSettings = setting(
         RebalancingSettings, "Target weights and rebalancing."
     )
-    policy: AutomationSettings = setting(AutomationSettings(), "Automation of scheduled decisions.")
+    automation: AutomationSettings = setting(
+        AutomationSettings(), "Automation of scheduled decisions."
+    )
     sizing: SizingSettings = setting(SizingSettings(), "Position sizing.")
     notifications: NotificationSettings = setting(
         NotificationSettings(), "Limits of notifications."
@@ -328,11 +332,11 @@ class Configuration:
 
     def age_limit_s(self, source: Source, *, streaming: bool = False) -> float:
         """How old an input of `source` may be, in seconds; its half-life is the same number."""
-        return self.age_limit_cadences * self.cadence_s(source, streaming=streaming)
+        return self.max_age_intervals * self.cadence_s(source, streaming=streaming)
 
     def cadence_s(self, source: Source, *, streaming: bool = False) -> int:
         """How often a source is heard of, in seconds; a stream never makes that more seldom."""
-        asked_s = _cadence_s(self.cadences, source)
+        asked_s = _cadence_s(self.intervals, source)
         return min(asked_s, _told_s(self.feed, source) or asked_s) if streaming else asked_s
 
     def quote_span_s(self, *, streaming: bool = False) -> float:
@@ -342,7 +346,7 @@ class Configuration:
         in the time in which a quote has to be heard of: they are so much older by design.
         """
         pause_s = self.cadence_s(Source.TICKERS, streaming=True) / 2 if streaming else 0.0
-        return self.quality.run_span + pause_s
+        return self.quality.max_quote_time_spread_s + pause_s
 
     def warnings(self) -> tuple[str, ...]:
         """What the settings allow but the operator may not have meant."""
@@ -362,18 +366,18 @@ class Configuration:
 def _told_s(rules: FeedSettings, source: Source) -> int | None:
     """None for what is asked for in either mode."""
     return {
-        Source.CONTRACTS: rules.contracts,
-        Source.TICKERS: rules.tickers,
-        Source.BOOKS: rules.books,
+        Source.CONTRACTS: rules.contracts_s,
+        Source.TICKERS: rules.tickers_s,
+        Source.BOOKS: rules.order_books_s,
     }.get(source)
 
 
-def _cadence_s(cadences: IntervalSettings, source: Source) -> int:
+def _cadence_s(intervals: IntervalSettings, source: Source) -> int:
     return {
-        Source.CONTRACTS: cadences.market,
-        Source.TICKERS: cadences.market,
-        Source.BOOKS: cadences.books,
-        Source.FUNDING: cadences.funding,
-        Source.DAILY_CANDLES: cadences.daily_candles,
-        Source.HOURLY_CANDLES: cadences.hourly_candles,
+        Source.CONTRACTS: intervals.market_s,
+        Source.TICKERS: intervals.market_s,
+        Source.BOOKS: intervals.order_books_s,
+        Source.FUNDING: intervals.funding_s,
+        Source.DAILY_CANDLES: intervals.daily_candles_s,
+        Source.HOURLY_CANDLES: intervals.hourly_candles_s,
     }[source]

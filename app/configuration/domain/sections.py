@@ -33,10 +33,10 @@ class AutomationSettings:
     rebalance: AutomationMode = setting(AutomationMode.AUTO, "Automation of scheduled rebalances.")
     replacement: AutomationMode = setting(
         AutomationMode.PROPOSE,
-        "Automation of replacements that `replacement.auto_forced` and"
-        " `replacement.auto_discretionary` do not execute.",
+        "Automation of replacements that `replacement.auto_execute_forced` and"
+        " `replacement.auto_execute_confirmed` do not execute.",
     )
-    expires_after: int = setting(
+    proposal_ttl_s: int = setting(
         _DAY_S, "Time that a proposal stays open.", 60, 30 * _DAY_S, unit="s"
     )
 
@@ -200,39 +200,43 @@ class FeedSettings:
     """Streaming feed.
 
     The first three replace the polling intervals while the market streams, where they are shorter:
-    times `age_limit_cadences` they are the age limits of streamed data.
+    times `max_age_intervals` they are the age limits of streamed data.
     """
 
-    tickers: int = setting(
+    tickers_s: int = setting(
         10, "Longest time between two updates or confirmations of a quote.", 1, _DAY_S, unit="s"
     )
-    contracts: int = setting(
-        60, "Interval of contract updates, in place of `cadences.market`.", 1, _DAY_S, unit="s"
+    contracts_s: int = setting(
+        60, "Interval of contract updates, in place of `intervals.market_s`.", 1, _DAY_S, unit="s"
     )
-    books: int = setting(
-        300, "Interval of order book updates, in place of `cadences.books`.", 1, _DAY_S, unit="s"
+    order_books_s: int = setting(
+        300,
+        "Interval of order book updates, in place of `intervals.order_books_s`.",
+        1,
+        _DAY_S,
+        unit="s",
     )
-    fallback_after: int = setting(
+    polling_fallback_after_s: int = setting(
         30, "Time without a stream after which the service polls instead.", 1, 3_600, unit="s"
     )
     candidates: int = setting(
         30, "Number of best candidates whose order books and marks are streamed.", 0, 200
     )
-    move_volatilities: float = setting(
+    rescore_move_volatilities: float = setting(
         2.0,
         "Price move since the last scoring, in hourly volatilities, that scores a member again;"
         " 0: never.",
         0.0,
         100.0,
     )
-    move_bp: float = setting(
+    rescore_move_bp: float = setting(
         0.0,
         "Price move since the last scoring that scores a member again; 0: never.",
         0.0,
         100_000.0,
         unit="bp",
     )
-    rescoring_pause: int = setting(
+    rescore_min_interval_s: int = setting(
         30, "Shortest time between two scorings caused by price moves.", 1, 3_600, unit="s"
     )
 
@@ -278,29 +282,29 @@ class NotificationSettings:
 class QualitySettings:
     """Plausibility limits of market data."""
 
-    last_off_mark: float = setting(
+    max_last_vs_mark_deviation: float = setting(
         0.10, "Deviation of the last trade from the mark price.", 0.001, 10.0, unit=_FRACTION
     )
-    mark_off_index: float = setting(
+    max_mark_vs_index_deviation: float = setting(
         0.05, "Deviation of the mark price from the index.", 0.001, 10.0, unit=_FRACTION
     )
-    jump: float = setting(
+    max_price_jump: float = setting(
         0.50,
         "Price move between two readings that the index does not confirm.",
         0.01,
         10.0,
         unit=_FRACTION,
     )
-    jump_window: int = setting(
+    price_jump_window_s: int = setting(
         120, "Longest time between two readings that are compared.", 1, 3_600, unit="s"
     )
     confirmations: int = setting(
         3, "Number of plausible readings in a row that end a quarantine.", 1, 100
     )
-    confirmation_gap: int = setting(
+    confirmation_gap_s: int = setting(
         10, "Shortest time between two readings that count.", 0, 3_600, unit="s"
     )
-    lot_change: float = setting(
+    max_contract_size_change: float = setting(
         0.20,
         "Change of the value of one lot when the contract size changes.",
         0.001,
@@ -310,31 +314,31 @@ class QualitySettings:
     max_spread: float = setting(
         0.05, "Widest spread of a usable quote, relative to mid.", 0.0001, 1.0, unit=_FRACTION
     )
-    turnover_off_price: float = setting(
+    max_turnover_price_deviation: float = setting(
         0.10,
         "Distance of turnover / volume beyond the low and high of a candle.",
         0.001,
         10.0,
         unit=_FRACTION,
     )
-    volume_jump: float = setting(
+    max_volume_jump: float = setting(
         100.0, "Volume of an hour over the median of that hour of the day.", 2.0, 1e6
     )
     min_volume: float = setting(1_000.0, "Smallest turnover of a day.", 0.0, 1e12, unit=MONEY)
     max_gap: int = setting(5, "Number of hourly candles in a row that may be missing.", 0, 400)
-    frozen_after: int = setting(
+    stale_trade_after_s: int = setting(
         1_800, "Time without a trade, while the index moves.", 60, 86_400, unit="s"
     )
-    frozen_index_move: float = setting(
+    stale_trade_index_move: float = setting(
         0.02, "Index move in that time that makes the price stale.", 0.0001, 1.0, unit=_FRACTION
     )
-    divergence: float = setting(
+    max_quote_divergence: float = setting(
         0.005, "Difference between streamed and polled quote.", 0.0001, 1.0, unit=_FRACTION
     )
-    divergence_after: int = setting(
+    quote_divergence_after_s: int = setting(
         10, "Time of such a difference after which neither quote is used.", 0, 3_600, unit="s"
     )
-    run_span: int = setting(
+    max_quote_time_spread_s: int = setting(
         5,
         "Largest time between the quotes of one scoring, beside the pause between two polls.",
         1,
@@ -434,11 +438,11 @@ class SignalSettings:
         1.0,
         unit=_FRACTION,
     )
-    expires_after: int = setting(
+    ttl_s: int = setting(
         _DAY_S, "Lifetime of a signal whose source names no expiry.", 60, 30 * _DAY_S, unit="s"
     )
-    policy: AutomationMode = setting(AutomationMode.PROPOSE, "Automation of approved signals.")
-    policies: Mapping[str, AutomationMode] = setting(
+    automation: AutomationMode = setting(AutomationMode.PROPOSE, "Automation of approved signals.")
+    automation_by_type: Mapping[str, AutomationMode] = setting(
         empty_map, "Automation by `signal_type`.", keys="types of signals"
     )
     source_strength: float = setting(
@@ -452,10 +456,10 @@ class SignalSettings:
         "Built-in sources by name, `technical` and `fundamental` among them; an unnamed one is on.",
         keys="sources of signals",
     )
-    agent_timeout: float = setting(
+    agent_timeout_s: float = setting(
         2.0, "Time limit of an external agent; a later vote does not count.", 0.01, 60.0, unit="s"
     )
-    most_pending: int = setting(
+    max_pending: int = setting(
         10_000, "Number of pending signals beyond which the intake answers 429.", 1, 1_000_000
     )
 
@@ -467,14 +471,14 @@ class SizingSettings:
     max_gross_leverage: float = setting(
         3.0, "Largest value of all positions over equity.", 0.01, 100.0
     )
-    depth_share: float = setting(
+    max_depth_share: float = setting(
         0.10,
         "Largest share of the order book depth within the band.",
         0.000001,
         1.0,
         unit=_FRACTION,
     )
-    depth_band: float = setting(
+    depth_band_bp: float = setting(
         25.0, "Width of that band on either side of mid.", 1.0, 1_000.0, unit="bp"
     )
     liquidation_sigmas: float = setting(

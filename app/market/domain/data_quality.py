@@ -151,14 +151,14 @@ def parted_since(
     away = deviation(_mid(told), _mid(answered))
     if away is None:
         return since
-    if to_millionths(away) <= to_millionths(rules.divergence):
+    if to_millionths(away) <= to_millionths(rules.max_quote_divergence):
         return None
     return at if since is None else since
 
 
 def has_diverged(since: float, at: float, rules: QualitySettings) -> bool:
     """Whether both ways have differed for so long that neither is believed."""
-    return at - since >= rules.divergence_after
+    return at - since >= rules.quote_divergence_after_s
 
 
 def _mid(quote: Ticker) -> Decimal | None:

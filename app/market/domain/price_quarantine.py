@@ -88,10 +88,10 @@ def disagreement(
 ) -> Doubt | None:
     """What the prices of one moment say against each other; None where nothing is known of it."""
     away = deviation(last, mark)
-    if away is not None and to_millionths(away) > to_millionths(rules.last_off_mark):
+    if away is not None and to_millionths(away) > to_millionths(rules.max_last_vs_mark_deviation):
         return Doubt.LAST_OFF_MARK
     away = deviation(mark, index)
-    if away is not None and to_millionths(away) > to_millionths(rules.mark_off_index):
+    if away is not None and to_millionths(away) > to_millionths(rules.max_mark_vs_index_deviation):
         return Doubt.MARK_OFF_INDEX
     return None
 
@@ -100,9 +100,9 @@ def volume_doubt(
     off_price: float | None, jump: float | None, rules: QualitySettings
 ) -> Doubt | None:
     """What volume says against itself; None where nothing is known of it."""
-    if off_price is not None and is_above(off_price, rules.turnover_off_price):
+    if off_price is not None and is_above(off_price, rules.max_turnover_price_deviation):
         return Doubt.TURNOVER_OFF_PRICE
-    if jump is not None and is_above(jump, rules.volume_jump):
+    if jump is not None and is_above(jump, rules.max_volume_jump):
         return Doubt.UNCONFIRMED_VOLUME
     return None
 
@@ -110,9 +110,9 @@ def volume_doubt(
 def read(state: PriceState | None, reading: Reading, rules: QualitySettings) -> PriceState:
     """The state after one more reading; the same reading again changes nothing.
 
-    A quarantine ends with `confirmations` readings in a row, `confirmation_gap` apart, whose price
-    the index (or the other exchanges) confirms; after a change of the lot's size with as many at
-    which a lot is worth what it was worth before. Nothing else ends it but the operator.
+    A quarantine ends with `confirmations` readings in a row, `confirmation_gap_s` apart, whose
+    price the index (or the other exchanges) confirms; after a change of the lot's size with as many
+    at which a lot is worth what it was worth before. Nothing else ends it but the operator.
     """
     if state is None:
         first = PriceState(reading.at_ms, reading.stamp, reading.multiplier, reading.mark)
@@ -124,7 +124,7 @@ def read(state: PriceState | None, reading: Reading, rules: QualitySettings) -> 
     doubt = _doubt(state, reading, rules)
     after = replace(_traded(state, reading), stamp=reading.stamp, multiplier=reading.multiplier)
     if reading.mark is not None and (
-        state.mark is None or reading.at_ms - state.read_ms >= rules.jump_window * 1000 // 2
+        state.mark is None or reading.at_ms - state.read_ms >= rules.price_jump_window_s * 1000 // 2
     ):
         after = replace(after, mark=reading.mark, read_ms=reading.at_ms)
     if doubt is Doubt.LOT_CHANGED and state.doubt is not Doubt.LOT_CHANGED:
@@ -161,9 +161,9 @@ def is_frozen(state: PriceState, reading: Reading, rules: QualitySettings) -> bo
         return False
     moved = deviation(reading.index, state.index_at_trade)
     still_s = (reading.at_ms - state.traded_ms) / 1000
-    if moved is None or still_s < rules.frozen_after:
+    if moved is None or still_s < rules.stale_trade_after_s:
         return False
-    return to_millionths(moved) > to_millionths(rules.frozen_index_move)
+    return to_millionths(moved) > to_millionths(rules.stale_trade_index_move)
 
 
 def _doubt(state: PriceState, reading: Reading, rules: QualitySettings) -> Doubt | None:
@@ -173,9 +173,9 @@ def _doubt(state: PriceState, reading: Reading, rules: QualitySettings) -> Doubt
     found = disagreement(reading.last, reading.mark, reading.reference, rules)
     if found is not None:
         return found
-    is_recent = reading.at_ms - state.read_ms <= rules.jump_window * 1000
+    is_recent = reading.at_ms - state.read_ms <= rules.price_jump_window_s * 1000
     moved = deviation(reading.mark, state.mark)
-    jumped = moved is not None and to_millionths(moved) > to_millionths(rules.jump)
+    jumped = moved is not None and to_millionths(moved) > to_millionths(rules.max_price_jump)
     if is_recent and jumped and reading.reference is None:
         return Doubt.UNCONFIRMED_JUMP
     return volume_doubt(reading.off_price, reading.volume_jump, rules)
@@ -185,7 +185,7 @@ def _is_worth_the_same(reading: Reading, lot_value: Decimal | None, rules: Quali
     if reading.mark is None:
         return False
     away = deviation(reading.mark * reading.multiplier, lot_value)
-    return away is not None and to_millionths(away) <= to_millionths(rules.lot_change)
+    return away is not None and to_millionths(away) <= to_millionths(rules.max_contract_size_change)
 
 
 def _doubted(state: PriceState, doubt: Doubt, reading: Reading) -> PriceState:
@@ -209,7 +209,7 @@ def _confirmed(state: PriceState, reading: Reading, rules: QualitySettings) -> P
     if not speaks:
         return replace(state, confirmed=0, confirmed_ms=None)
     counted = state.confirmed_ms
-    if counted is not None and reading.at_ms - counted < rules.confirmation_gap * 1000:
+    if counted is not None and reading.at_ms - counted < rules.confirmation_gap_s * 1000:
         return state
     if state.confirmed + 1 >= rules.confirmations:
         return released(state)

@@ -84,8 +84,16 @@ def _prices(data: SymbolData, rules: QualitySettings) -> Judged:
     if data.doubt is not None:
         return 0.0, data.doubt.value, f"In quarantine: {MEANING[data.doubt]}."
     found = (
-        (deviation(data.last, data.mark), rules.last_off_mark, "last trade and mark price"),
-        (deviation(data.mark, data.index), rules.mark_off_index, "mark price and index"),
+        (
+            deviation(data.last, data.mark),
+            rules.max_last_vs_mark_deviation,
+            "last trade and mark price",
+        ),
+        (
+            deviation(data.mark, data.index),
+            rules.max_mark_vs_index_deviation,
+            "mark price and index",
+        ),
     )
     known = [(away / limit, away, pair) for away, limit, pair in found if away is not None]
     if not known:
@@ -101,7 +109,8 @@ def _age(data: SymbolData, rules: QualitySettings) -> Judged:
     if data.age_s is None:
         return 0.0, "never_seen", "Contract or ticker was never received."
     if data.has_diverged:
-        said = f"Quotes that are told and answered differ by more than {rules.divergence:.2%}."
+        limit = rules.max_quote_divergence
+        said = f"Streamed and polled quotes differ by more than {limit:.2%}."
         return 0.0, "feed_divergence", said
     said = (
         "The one of contract and ticker that is nearer to its limit"

@@ -61,7 +61,7 @@ class _Fill:
         await self.stage("first_books", self.bookless()[:FIRST_BOOKS], data.fetch.books)
         data.scorable.set()
         await self.stage("books", self.bookless(), data.fetch.books)
-        cadence_s, rates = data.configuration().cadences.funding, data.live.market.funding
+        cadence_s, rates = data.configuration().intervals.funding_s, data.live.market.funding
         unpaid = _due(data, await data.with_funding(), rates, cadence_s)
         await self.stage("funding", unpaid, data.fetch.funding)
         await self.stage("hourly_candles", data.eligible(), self.candles(Interval.HOUR))
@@ -73,7 +73,7 @@ class _Fill:
         self.tell(COMPLETE, 1, 1)
 
     def bookless(self) -> Sequence[SymbolEntry]:
-        cadence_s = self.data.configuration().cadences.books
+        cadence_s = self.data.configuration().intervals.order_books_s
         return _due(self.data, self.data.eligible(), self.data.live.market.deep_books, cadence_s)
 
     async def stage(self, name: str, entries: Sequence[SymbolEntry], fetch: Fetch) -> None:

@@ -273,7 +273,7 @@ class MarketData:
         too little, neither kind takes more than half of it from the other.
         """
         entries = await self.eligible_aside()
-        cadence_s = self.configuration().cadences.books
+        cadence_s = self.configuration().intervals.order_books_s
         close = {one.symbol: one for one in map(self._traded, first) if one is not None}
         rest = [one for one in entries if one.symbol not in close]
         ahead = self._next_books(close.values(), step_s, min(FIRST_BOOKS_S, cadence_s))

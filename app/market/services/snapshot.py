@@ -312,7 +312,7 @@ class MarketMoment:
     def _scoring_limit_s(self, source: Source) -> float:
         """As `age_limit_s`; only books that are asked for in rotation are scored."""
         if source is Source.BOOKS:
-            return self.configuration.cadences.book_age_limit_s
+            return self.configuration.intervals.order_book_max_age_s
         return self.age_limit_s(source)
 
     def _is_unread(self, excluded: tuple[str, str]) -> bool:

@@ -318,7 +318,7 @@ class StreamedMarket:
             return
         if self._mode_since is None:
             self._mode_since = now
-        if now - self._mode_since >= self.data.configuration().feed.fallback_after:
+        if now - self._mode_since >= self.data.configuration().feed.polling_fallback_after_s:
             self._set_streaming(False)
 
     def _count(self) -> None:

@@ -214,7 +214,11 @@ class StatusSources:
             processes=processes,
             refusal=lambda: self.database.refusal,
             pulse=AlertingPulse(
-                self.database, clock, self.metrics, lambda: self.in_force().cadences.alerts, clock()
+                self.database,
+                clock,
+                self.metrics,
+                lambda: self.in_force().intervals.alerts_s,
+                clock(),
             ),
             vitals=VitalSigns(counted(self.metrics)),
         )

@@ -145,7 +145,7 @@ class PlanOut(Freshness):
     lots: LotsOut | None = Field(description="Of all members, where a balance was given.")
     lot_rule: LotRuleOut | None = Field(description="Null for runs that are older than the rule.")
     waits_until: UtcTime | None = Field(
-        description="Until when drift waits: `rebalance_min_spacing` after the last rebalance. "
+        description="Until when drift waits: `rebalance_min_spacing_s` after the last rebalance. "
         "Only excluded members leave before."
     )
     cash_percentage: Percent

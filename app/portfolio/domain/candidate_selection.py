@@ -91,7 +91,7 @@ def refuse(
         (not candidate.is_fresh, Refusal.STALE),
         (score is None, Refusal.NO_SCORE),
         (
-            score is not None and is_above(configuration.enter_score, score),
+            score is not None and is_above(configuration.entry_score, score),
             Refusal.LOW_SCORE,
         ),
     )

@@ -79,7 +79,7 @@ class Plan:
 def may_trade(score: float, member: Member, configuration: Configuration) -> bool:
     """Enter threshold for a member without weight, leave threshold for one that is traded."""
     traded = member.target_weight_u > 0
-    least = configuration.leave_score if traded else configuration.enter_score
+    least = configuration.exit_score if traded else configuration.entry_score
     return to_millionths(score) >= to_millionths(least)
 
 
@@ -181,7 +181,7 @@ def plan(
     `portfolio` has the weights as prices have carried them. A drift of exactly the threshold does
     not call for a change. Members inside their band stay, the others absorb the rest, and a second
     plan right after the first has no shifts. `rebalanced_at`: what drift alone calls for waits for
-    `rebalance_min_spacing` since then, except that excluded members leave into cash.
+    `rebalance_min_spacing_s` since then, except that excluded members leave into cash.
     `is_interval_done`: a check found nothing to do since `interval_slot`. `least_u` is the smallest
     change of a symbol that is traded.
     """
@@ -234,7 +234,7 @@ def interval_slot(
     """When the interval last passed since weights were set; None where it has not passed yet."""
     if portfolio.weighted_at is None:
         return None
-    interval = timedelta(seconds=configuration.rebalance_interval)
+    interval = timedelta(seconds=configuration.rebalance_interval_s)
     passed = (at - portfolio.weighted_at) // interval
     return portfolio.weighted_at + passed * interval if passed > 0 else None
 
@@ -324,7 +324,7 @@ def _triggers(
         )
 
     drifted = beyond(configuration.rebalance_threshold_u)
-    slack = configuration.rebalancing.bound_tolerance_u
+    slack = configuration.rebalancing.weight_bound_tolerance_u
     low, high = configuration.min_weight_u - slack, configuration.max_weight_u + slack
     # A weight that stands at its target is where the rules put it, inside its bounds or not.
     outside = (
@@ -341,7 +341,7 @@ def _triggers(
     )
     free_at = None
     if rebalanced_at is not None:
-        free_at = rebalanced_at + timedelta(seconds=configuration.rebalance_min_spacing)
+        free_at = rebalanced_at + timedelta(seconds=configuration.rebalance_min_spacing_s)
     is_free = free_at is None or at >= free_at
     is_outside = any(outside)
     forced = (
@@ -376,7 +376,7 @@ def _allowed_u(
 ) -> int:
     """How far a weight may be from its target: the threshold, or its band by cost if wider."""
     rules = configuration.rebalancing
-    if not rules.band_by_cost or standing.trading_cost is None:
+    if not rules.cost_based_no_trade_band or standing.trading_cost is None:
         return threshold_u
     wide_u = round(band(aim_u / FULL, standing.trading_cost, rules.risk_aversion) * FULL)
     return max(threshold_u, wide_u)

@@ -28,8 +28,8 @@ class Block(StrEnum):
     COST_UNKNOWN = "cost_unknown"
     IMPROVEMENT_TOO_SMALL = "improvement_too_small"
     UNCONFIRMED = "unconfirmed"
-    MINIMUM_HOLDING = "minimum_holding"
-    COOLING_OFF = "cooling_off"
+    MIN_HOLDING = "min_holding"
+    COOLDOWN = "cooldown"
     PINNED = "pinned"
     CONTRACT_PAUSED = "contract_paused"
     CYCLE_LIMIT = "cycle_limit"
@@ -296,7 +296,7 @@ def _blocks(
     if leaver.forced is not None:
         return (Block.PINNED,) if leaver.is_pinned else ()
     known = comparison.threshold(rules) is not None
-    cooled = since_swap is None or since_swap >= timedelta(seconds=rules.cooling_off)
+    cooled = since_swap is None or since_swap >= timedelta(seconds=rules.cooldown_s)
     told = (
         (leaver.is_pinned, Block.PINNED),
         (leaver.is_paused, Block.CONTRACT_PAUSED),
@@ -304,8 +304,8 @@ def _blocks(
         (comparison.cost is None, Block.COST_UNKNOWN),
         (known and not comparison.exceeds(rules), Block.IMPROVEMENT_TOO_SMALL),
         (confirmations < rules.confirmations, Block.UNCONFIRMED),
-        (leaver.held < timedelta(seconds=rules.minimum_holding), Block.MINIMUM_HOLDING),
-        (not cooled, Block.COOLING_OFF),
+        (leaver.held < timedelta(seconds=rules.min_holding_s), Block.MIN_HOLDING),
+        (not cooled, Block.COOLDOWN),
     )
     return tuple(block for applies, block in told if applies)
 

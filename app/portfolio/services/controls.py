@@ -87,10 +87,10 @@ def watch_list(portfolio: Portfolio, grounds: Grounds) -> WatchList:
 def _entry_score(members: tuple[str, ...], grounds: Grounds) -> float:
     settings = grounds.configuration
     if len(members) < settings.max_portfolio_symbols:
-        return settings.enter_score
+        return settings.entry_score
     scores = [score for name in members if (score := grounds.score(name)) is not None]
-    weakest = min(scores, default=settings.enter_score, key=to_millionths)
-    return max(settings.enter_score, weakest, key=to_millionths)
+    weakest = min(scores, default=settings.entry_score, key=to_millionths)
+    return max(settings.entry_score, weakest, key=to_millionths)
 
 
 @dataclass(frozen=True, slots=True)

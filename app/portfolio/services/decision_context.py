@@ -126,7 +126,7 @@ class Grounds:
 
     @property
     def is_board_fresh(self) -> bool:
-        limit = self.configuration.age_limit_cadences * self.configuration.cadences.scoring
+        limit = self.configuration.max_age_intervals * self.configuration.intervals.scoring_s
         board = self.board
         return board is not None and board.is_within(timedelta(seconds=limit), self.at)
 
@@ -154,7 +154,7 @@ class Grounds:
         """Why the contract cannot be held any more; None if it can, or its status is not known.
 
         Being settled, settled, closed or gone, an announced delisting, or a pause that is longer
-        than `replacement.max_pause`.
+        than `replacement.max_pause_s`.
         """
         quote = self.market.quote(symbol)
         if quote is None:
@@ -168,7 +168,7 @@ class Grounds:
             return "its delisting is announced"
         since, most = (
             quote.paused_since,
-            timedelta(seconds=self.configuration.replacement.max_pause),
+            timedelta(seconds=self.configuration.replacement.max_pause_s),
         )
         if status in PAUSED and since is not None and self.at - since > most:
             return f"the contract is {status.value} since {since:%Y-%m-%d %H:%M} UTC"

@@ -246,7 +246,7 @@ class PortfolioService:
 def _selected(grounds: Grounds, size: int) -> Selection:
     cards = [card for card in grounds.require_board().cards if card.status is CardStatus.SCORED]
     settings = grounds.configuration
-    least = to_millionths(settings.enter_score)
+    least = to_millionths(settings.entry_score)
     worthy = tuple(
         card.symbol
         for card in cards

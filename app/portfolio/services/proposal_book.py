@@ -115,7 +115,7 @@ def _proposal(
     action: dict[str, Any],
     grounds: Grounds,
 ) -> Proposal:
-    lasts = timedelta(seconds=grounds.configuration.policy.expires_after)
+    lasts = timedelta(seconds=grounds.configuration.automation.proposal_ttl_s)
     return Proposal(
         proposal_id=proposal_id,
         kind=kind,

@@ -126,8 +126,8 @@ class Rebalancing:
         """
         if scheduled_at is None:
             async with self.database.read() as unit:
-                cadences = (await unit.get(ConfigurationRepository).current()).cadences
-            scheduled_at = slot(self.runs.clock(), cadences.rebalance_check)
+                intervals = (await unit.get(ConfigurationRepository).current()).intervals
+            scheduled_at = slot(self.runs.clock(), intervals.rebalance_check_s)
         request = RebalanceRequest(CHECK, scheduled_at=scheduled_at, is_unattended=True)
         await self.run(request, command)
 
@@ -278,7 +278,9 @@ class Rebalancing:
         if not planned.plan.shifts:
             return RunState.UNCHANGED
         policy = (
-            grounds.configuration.policy.rebalance if request.is_unattended else AutomationMode.AUTO
+            grounds.configuration.automation.rebalance
+            if request.is_unattended
+            else AutomationMode.AUTO
         )
         return _GOES[policy]
 

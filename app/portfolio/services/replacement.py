@@ -191,7 +191,7 @@ class Replacement:
         self, unit: UnitOfWork, due: Iterable[Proposal], portfolio: Portfolio, grounds: Grounds
     ) -> None:
         """Have what waits proposed, if that is the policy; nothing else stays open."""
-        is_proposed = grounds.configuration.policy.replacement is AutomationMode.PROPOSE
+        is_proposed = grounds.configuration.automation.replacement is AutomationMode.PROPOSE
         wanted = [
             of_swap(self.new_id(), one, portfolio.version, grounds) for one in due if is_proposed
         ]
@@ -256,8 +256,8 @@ class Replacement:
 
 def _may_force(grounds: Grounds) -> bool:
     """Whether the schedule may act on members that cannot stay."""
-    rules, policy = grounds.configuration.replacement, grounds.configuration.policy
-    return rules.auto_forced or policy.replacement is AutomationMode.AUTO
+    rules, policy = grounds.configuration.replacement, grounds.configuration.automation
+    return rules.auto_execute_forced or policy.replacement is AutomationMode.AUTO
 
 
 def _must_exit_to_cash(grounds: Grounds) -> bool:
@@ -271,8 +271,8 @@ def _may(proposal: Proposal, grounds: Grounds) -> bool:
     """Whether the schedule may carry it out by itself."""
     if proposal.is_forced:
         return _may_force(grounds)
-    rules, policy = grounds.configuration.replacement, grounds.configuration.policy
-    return rules.auto_discretionary or policy.replacement is AutomationMode.AUTO
+    rules, policy = grounds.configuration.replacement, grounds.configuration.automation
+    return rules.auto_execute_confirmed or policy.replacement is AutomationMode.AUTO
 
 
 def noises(symbols: Iterable[str], grounds: Grounds) -> dict[str, float]:
@@ -314,7 +314,7 @@ def _count(
             candidate.symbol,
             board.input_hash,
             grounds.at,
-            timedelta(seconds=rules.confirmation_interval),
+            timedelta(seconds=rules.confirmation_interval_s),
             exceeds=compare(old, candidate, noise, rules).exceeds(rules),
         )
         if tally is not None:

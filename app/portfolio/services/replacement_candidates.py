@@ -72,7 +72,7 @@ def contenders(portfolio: Portfolio, grounds: Grounds) -> Contenders:
     members = {one.symbol: one for one in portfolio.members}
     forced = {name: why for name in members if (why := grounds.must_leave(name)) is not None}
     leaving = (*forced, *(name for name in weakest(portfolio, grounds) if name not in forced))
-    least = to_millionths(grounds.configuration.enter_score)
+    least = to_millionths(grounds.configuration.entry_score)
     cards = tuple(
         card
         for card in (() if grounds.board is None else grounds.board.cards)
@@ -119,7 +119,7 @@ def _with(card: Card | None, symbol: str, grounds: Grounds) -> Contender:
         z=None if card is None else card.z,
         confidence=None if known is None else known.level,
         funding=_funding(card),
-        trading_cost=leg_cost(symbol, grounds.configuration.replacement.impact_value, grounds),
+        trading_cost=leg_cost(symbol, grounds.configuration.replacement.impact_notional, grounds),
     )
 
 

@@ -75,7 +75,7 @@ def judge(
     score = grounds.score(symbol)
     settings = grounds.configuration
     traded = member is not None and member.target_weight_u > 0
-    limit = settings.leave_score if traded else settings.enter_score
+    limit = settings.exit_score if traded else settings.entry_score
     enough = member is not None and score is not None and may_trade(score, member, settings)
     halted, clock = grounds.market.is_halted(), grounds.market.is_clock_safe()
     is_open, fresh = grounds.is_open(symbol), grounds.is_fresh(symbol)

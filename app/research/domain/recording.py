@@ -75,7 +75,7 @@ class Schedule:
     Until the first fill has come to its end nothing else is done.
     """
 
-    cadences: IntervalSettings
+    intervals: IntervalSettings
     board_every_s: float | None = None  # None: the cadence of scoring
     is_streaming: bool = False  # else the market is only ever asked
     is_filled: bool = field(default=False, init=False)
@@ -103,12 +103,12 @@ class Schedule:
         self._last |= dict.fromkeys(done, at)
 
     def _every(self) -> Mapping[Step, float]:
-        cadences = self.cadences
+        intervals = self.intervals
         looks = {Step.LOOK: LOOK_S} if self.is_streaming else {}
         return looks | {
-            Step.MARKET: cadences.market,
-            Step.CANDLES: cadences.candles_tick,
-            Step.BOOKS: cadences.books_tick,
-            Step.FUNDING: cadences.funding,
-            Step.SCORING: self.board_every_s or cadences.scoring,
+            Step.MARKET: intervals.market_s,
+            Step.CANDLES: intervals.candle_check_s,
+            Step.BOOKS: intervals.order_book_check_s,
+            Step.FUNDING: intervals.funding_s,
+            Step.SCORING: self.board_every_s or intervals.scoring_s,
         }

@@ -220,7 +220,7 @@ class TapedMarket:
         return self.scoring.best(self.data.configuration().feed.candidates)
 
     async def _books(self) -> None:
-        step_s = self.data.configuration().cadences.books_tick
+        step_s = self.data.configuration().intervals.order_book_check_s
         await self.data.refresh_books(step_s, await self._best())
 
     async def _best_contracts(self) -> tuple[str, ...]:

@@ -141,8 +141,8 @@ def has_moved(before: float, now: float, volatility: float | None, rules: FeedSe
     if before <= 0 or now <= 0:
         return False
     move = abs(float(np.log(now / before)))
-    if 0 < to_millionths(rules.move_bp) <= to_millionths(move * _BP):
+    if 0 < to_millionths(rules.rescore_move_bp) <= to_millionths(move * _BP):
         return True
     if volatility is None:
         return False
-    return 0 < to_millionths(rules.move_volatilities) <= to_millionths(move / volatility)
+    return 0 < to_millionths(rules.rescore_move_volatilities) <= to_millionths(move / volatility)

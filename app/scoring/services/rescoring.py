@@ -48,7 +48,7 @@ class Rescoring:
             self._run_id, self._mids = board.run_id, mids
             return
         self._mids = mids | self._mids  # who joined since is watched from now on
-        if now - self._scored < self.data.configuration().feed.rescoring_pause:
+        if now - self._scored < self.data.configuration().feed.rescore_min_interval_s:
             return
         moved = [symbol for symbol in mids if self._has_moved(symbol, mids[symbol])]
         if moved:

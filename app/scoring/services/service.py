@@ -165,7 +165,7 @@ class Scoring:
     def own_status_of(self, board: Board) -> DataStatus:
         """By its age alone, whatever the market is."""
         settings = self.configuration()
-        limit = timedelta(seconds=settings.age_limit_cadences * settings.cadences.scoring)
+        limit = timedelta(seconds=settings.max_age_intervals * settings.intervals.scoring_s)
         young = board.is_within(limit, self.clock())
         return DataStatus.FRESH if young else DataStatus.STALE
 

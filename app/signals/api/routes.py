@@ -57,7 +57,7 @@ class SignalIn(Body):
     )
     signal_timestamp: TimeIn | None = Field(None, description="When it was said; not ahead of us.")
     expiry_timestamp: TimeIn | None = Field(
-        None, description="Without it `signals.expires_after` of the settings, a day by default."
+        None, description="Without it `signals.ttl_s` of the settings, a day by default."
     )
 
     @model_validator(mode="after")

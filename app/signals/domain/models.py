@@ -145,7 +145,7 @@ def received(signal_id: str, claim: Claim, now: datetime, rules: SignalSettings)
     if claim.said_at is not None and claim.said_at > now + AHEAD:
         raise RefusedError(Code.VALIDATION_FAILED, "The signal's time lies in the future.")
     begun = now if claim.said_at is None else claim.said_at
-    default = begun + timedelta(seconds=rules.expires_after)
+    default = begun + timedelta(seconds=rules.ttl_s)
     ends = default if claim.expires_at is None else claim.expires_at
     if claim.said_at is not None and ends <= claim.said_at:
         raise RefusedError(Code.VALIDATION_FAILED, "The signal ends before it was said.")

@@ -11,7 +11,7 @@ def policy_for(signal: Signal, verdict: Verdict, rules: SignalSettings) -> Autom
 
     While the skill of no agent is known an operator decides: then `auto` is no more than `propose`.
     """
-    wanted = rules.policies.get(signal.claim.type, rules.policy)
+    wanted = rules.automation_by_type.get(signal.claim.type, rules.automation)
     if wanted is AutomationMode.AUTO and not verdict.is_weighed_by_skill:
         return AutomationMode.PROPOSE
     return wanted

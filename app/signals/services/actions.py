@@ -251,7 +251,7 @@ class SignalActions:
                 now = old.at(grounds.at)
                 is_open = now.state is ProposalState.OPEN
                 await close(unit, now.ended(ProposalState.SUPERSEDED, said) if is_open else now)
-        lasts = timedelta(seconds=grounds.configuration.policy.expires_after)
+        lasts = timedelta(seconds=grounds.configuration.automation.proposal_ttl_s)
         made = proposal_of(self.new_id(), judged, step, version, grounds, lasts)
         await unit.get(ProposalRepository).open(made)
         unit.announce(

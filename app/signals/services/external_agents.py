@@ -37,7 +37,7 @@ class OutsideAgents:
         return cls(tuple(agent for agent in agents if agent.is_outside))
 
     async def answers(self, evidence: Evidence, rules: SignalSettings) -> dict[str, Answer]:
-        """By name, within `rules.agent_timeout` seconds; an error is an abstention too."""
+        """By name, within `rules.agent_timeout_s` seconds; an error is an abstention too."""
         said = await asyncio.gather(*(self._answer(one, evidence, rules) for one in self.agents))
         return {agent.name: one for agent, one in zip(self.agents, said, strict=True)}
 
@@ -47,10 +47,10 @@ class OutsideAgents:
             return Abstention("it is still busy with an earlier question")
         asked = self._asked[agent.name] = _asked(agent, evidence, rules)
         try:
-            async with asyncio.timeout(rules.agent_timeout):
+            async with asyncio.timeout(rules.agent_timeout_s):
                 return await asyncio.shield(asyncio.wrap_future(asked))
         except TimeoutError:
-            return Abstention(f"it did not answer within {rules.agent_timeout:g} s")
+            return Abstention(f"it did not answer within {rules.agent_timeout_s:g} s")
 
 
 def _asked(agent: Agent, evidence: Evidence, rules: SignalSettings) -> "Future[Answer]":

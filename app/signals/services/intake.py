@@ -187,7 +187,7 @@ class _Gate:
     def let_in(self, new_id: NewId, claim: Claim) -> Judged:
         """Raises RateLimitedError and RefusedError."""
         rules = self.grounds.configuration.signals
-        if self.waiting >= rules.most_pending:
+        if self.waiting >= rules.max_pending:
             raise RateLimitedError(
                 Code.RATE_LIMITED,
                 f"{self.waiting} signals wait to be judged.",

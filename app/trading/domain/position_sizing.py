@@ -341,7 +341,7 @@ def _amounts(
         found.append((CapName.KELLY, order.balance * _exact(share), "request"))
     turnover, depth = known.turnover_24h or Decimal(0), known.depth or Decimal(0)
     found.append((CapName.TURNOVER, turnover * _exact(limits.liquidity_share), "ticker"))
-    found.append((CapName.DEPTH, depth * _exact(rules.depth_share), "book"))
+    found.append((CapName.DEPTH, depth * _exact(rules.max_depth_share), "book"))
     return found
 
 

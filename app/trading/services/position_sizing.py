@@ -217,7 +217,7 @@ def _conditions(
     portfolio: Portfolio, quote: Quote, grounds: Grounds, symbol: str, risk: _Risk
 ) -> Conditions:
     """What the caps are measured against, each from data that is young enough; else None."""
-    card, band = grounds.card(symbol), grounds.configuration.sizing.depth_band
+    card, band = grounds.card(symbol), grounds.configuration.sizing.depth_band_bp
     return Conditions(
         invested_u=sum(member.weight_u for member in portfolio.members),
         turnover_24h=quote.turnover_24h,

@@ -174,7 +174,7 @@ class Storm(World):
         else:
             self.is_short_since = self.now if self.is_short_since is None else self.is_short_since
             away_s = self.now - self.is_short_since
-            is_streaming = market.is_streaming and away_s < SETTINGS.feed.fallback_after
+            is_streaming = market.is_streaming and away_s < SETTINGS.feed.polling_fallback_after_s
         self.live.market = replace(market, is_streaming=is_streaming)
         self.quotes.is_stream_away = self.is_short_since is not None
         deaf = [Topic(TopicKind.QUOTE, code) for code in self.quotes.deaf()]

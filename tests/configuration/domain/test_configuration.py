@@ -51,13 +51,13 @@ def test_age_limits_are_three_cadences(source: Source, limit: float) -> None:
 
 def test_while_the_market_streams_other_ages_are_too_old_and_they_are_settings() -> None:
     assert DEFAULT.age_limit_s(Source.TICKERS, streaming=True) == 30.0
-    faster = replace(DEFAULT, feed=FeedSettings(tickers=2, contracts=7, books=9))
+    faster = replace(DEFAULT, feed=FeedSettings(tickers_s=2, contracts_s=7, order_books_s=9))
     told = {source: faster.age_limit_s(source, streaming=True) for source in Source}
     assert (told[Source.TICKERS], told[Source.CONTRACTS], told[Source.BOOKS]) == (6.0, 21.0, 27.0)
     for source in (Source.FUNDING, Source.HOURLY_CANDLES, Source.DAILY_CANDLES):
         assert told[source] == faster.age_limit_s(source)
     assert faster.age_limit_s(Source.TICKERS) == 180.0
-    busy = replace(DEFAULT, cadences=IntervalSettings(market=1))
+    busy = replace(DEFAULT, intervals=IntervalSettings(market_s=1))
     assert busy.age_limit_s(Source.TICKERS, streaming=True) == 3.0, "never longer than polling"
 
 
@@ -70,27 +70,25 @@ def test_a_document_reads_back_to_the_same_settings() -> None:
             "family_weights": {"technical": 0.25, "risk": 0.3},
             "correlation": {"basis": "raw", "limit": 0.9},
             "eligibility": {"quotes": ["usdt", "USDC", "USDT"]},
-            "cadences": {"books": 30},
+            "intervals": {"order_books_s": 30},
         },
         DEFAULT,
     )
     assert odd.correlation.basis is CorrelationBasis.RAW
     assert odd.eligibility.quotes == ("USDT", "USDC")
     assert odd.min_weight_percentage == Decimal("2.123456")
-    assert odd.cadences.books == 30
-    assert odd.cadences.market == 60
+    assert odd.intervals.order_books_s == 30
+    assert odd.intervals.market_s == 60
     stored = json.loads(json.dumps(as_document(odd)))
-    assert from_document(stored, odd.version) == odd
-    stored["replacement"]["noise_runs"] = 30  # a setting that there was once
     assert from_document(stored, odd.version) == odd
 
 
 def test_G05_unknown_keys_are_refused_by_name() -> None:
-    error = refused({"max_symbols": 3, "cadences": {"tea": 1}, "family_weights": {"luck": 1.0}})
+    error = refused({"max_symbols": 3, "intervals": {"tea": 1}, "family_weights": {"luck": 1.0}})
     assert error.code is Code.VALIDATION_FAILED
     assert {one.loc: one.type for one in error.complaints} == {
         "max_symbols": "unknown_key",
-        "cadences.tea": "unknown_key",
+        "intervals.tea": "unknown_key",
         "family_weights.luck": "unknown_key",
     }
 
@@ -102,7 +100,7 @@ def test_arbitrary_text_is_not_given_back(key: str) -> None:
 
 @pytest.mark.parametrize("interval", [0, -1, 1e9])
 def test_G10_intervals_have_bounds(interval: float) -> None:
-    error = refused({"rebalance_interval": interval, "cadences": {"market": interval}})
+    error = refused({"rebalance_interval_s": interval, "intervals": {"market_s": interval}})
     assert error.code is Code.VALIDATION_FAILED
     assert {one.type for one in error.complaints} == {"out_of_range"}
     assert "between 60 and 31536000" in error.detail
@@ -148,7 +146,7 @@ def test_G03_maximums_below_everything_are_a_warning() -> None:
 
 
 def test_thresholds_keep_their_order() -> None:
-    error = refused({"leave_score": 0.7})
+    error = refused({"exit_score": 0.7})
     assert error.code is Code.VALIDATION_FAILED
     assert error.complaints[0].type == "order"
 
@@ -212,24 +210,29 @@ def test_G01_fixed_weights_that_cannot_be(given: object, loc: str, kind: str) ->
 
 
 def test_policies_of_signals_are_taken_as_a_whole_and_judged() -> None:
-    first = validate({"signals": {"policies": {"BUY": "auto", "ALERT": "observe"}}}, DEFAULT)
-    assert first.signals.policies == {"ALERT": AutomationMode.OBSERVE, "BUY": AutomationMode.AUTO}
-    second = validate({"signals": {"policies": {"SELL": "propose"}}}, first)
-    assert second.signals.policies == {"SELL": AutomationMode.PROPOSE}
+    first = validate(
+        {"signals": {"automation_by_type": {"BUY": "auto", "ALERT": "observe"}}}, DEFAULT
+    )
+    assert first.signals.automation_by_type == {
+        "ALERT": AutomationMode.OBSERVE,
+        "BUY": AutomationMode.AUTO,
+    }
+    second = validate({"signals": {"automation_by_type": {"SELL": "propose"}}}, first)
+    assert second.signals.automation_by_type == {"SELL": AutomationMode.PROPOSE}
     assert from_document(as_document(second), second.version) == second
 
 
 @pytest.mark.parametrize(
     ("given", "loc", "kind"),
     [
-        ("auto", "signals.policies", "object_type"),
-        ({"": "auto"}, "signals.policies.?", "unknown_key"),
-        ({"B" * 65: "auto"}, "signals.policies.?", "unknown_key"),
-        ({"BUY": "always"}, "signals.policies.?", "enum"),
+        ("auto", "signals.automation_by_type", "object_type"),
+        ({"": "auto"}, "signals.automation_by_type.?", "unknown_key"),
+        ({"B" * 65: "auto"}, "signals.automation_by_type.?", "unknown_key"),
+        ({"BUY": "always"}, "signals.automation_by_type.?", "enum"),
     ],
 )
 def test_G01_policies_of_signals_that_cannot_be(given: object, loc: str, kind: str) -> None:
-    error = refused({"signals": {"policies": given}})
+    error = refused({"signals": {"automation_by_type": given}})
     assert [(one.loc, one.type) for one in error.complaints] == [(loc, kind)]
 
 
@@ -245,9 +248,9 @@ def test_sources_of_signals_are_switched_by_name_and_as_a_whole() -> None:
     ("rules", "setting", "value"),
     [
         ("rebalancing", "method", "best"),
-        ("rebalancing", "bound_tolerance", -1),
+        ("rebalancing", "weight_bound_tolerance", -1),
         ("rebalancing", "volatility_target", 11),
-        ("rebalancing", "band_by_cost", 1),
+        ("rebalancing", "cost_based_no_trade_band", 1),
         ("rebalancing", "risk_aversion", 0),
     ],
 )

@@ -44,4 +44,4 @@ def test_D18_only_what_lasts_ten_seconds_counts() -> None:
 def test_D19_quiet_quotes_of_a_stream_may_be_older_by_the_pause_between_two_looks() -> None:
     settings = Configuration()
     assert settings.quote_span_s() == 5.0
-    assert settings.quote_span_s(streaming=True) == 5.0 + settings.feed.tickers / 2
+    assert settings.quote_span_s(streaming=True) == 5.0 + settings.feed.tickers_s / 2

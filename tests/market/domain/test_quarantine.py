@@ -63,7 +63,9 @@ def test_D02_a_fall_that_the_index_confirms_is_a_fall() -> None:
 def test_D02_a_jump_without_an_index_is_not_believed() -> None:
     jump = {"last": Decimal(151), "mark": Decimal(151), "index": None}
     assert after(jump).doubt is Doubt.UNCONFIRMED_JUMP
-    assert after(jump, apart_s=RULES.jump_window + 1).doubt is None, "too long ago to compare"
+    assert after(jump, apart_s=RULES.price_jump_window_s + 1).doubt is None, (
+        "too long ago to compare"
+    )
     step = {"last": Decimal(149), "mark": Decimal(149), "index": None}
     assert after(step).doubt is None
 
@@ -88,7 +90,7 @@ def test_a_turnover_that_does_not_fit_volume_and_price_is_quarantined_like_a_pri
     assert after(odd, {}, {}).doubt is Doubt.TURNOVER_OFF_PRICE
     assert after(odd, {}, {}, {}).doubt is None
     assert read(None, replace(GOOD, off_price=0.11), RULES).doubt is Doubt.TURNOVER_OFF_PRICE
-    wide = replace(RULES, turnover_off_price=0.2)
+    wide = replace(RULES, max_turnover_price_deviation=0.2)
     assert read(None, replace(GOOD, off_price=0.11), wide).doubt is None
 
 
@@ -141,7 +143,7 @@ def test_D13_another_size_of_a_lot_must_prove_that_a_lot_is_worth_the_same() -> 
 def test_D13_a_lot_that_changed_unseen_must_prove_its_value_too() -> None:
     found = lot_changed(after(), Decimal(10), START_MS + 7)
     assert (found.doubt, found.since_ms) == (Doubt.LOT_CHANGED, START_MS + 7)
-    apart_ms = RULES.confirmation_gap * 1000
+    apart_ms = RULES.confirmation_gap_s * 1000
     for number in range(1, RULES.confirmations + 1):
         assert found.doubt is Doubt.LOT_CHANGED
         at_ms = START_MS + number * apart_ms
@@ -162,7 +164,7 @@ def test_D13_only_the_operator_ends_it_when_a_lot_is_worth_something_else() -> N
 
 def test_D07_nobody_trades_while_the_index_moves() -> None:
     state = read(None, GOOD, RULES)
-    late = replace(GOOD, at_ms=START_MS + RULES.frozen_after * 1000, stamp=START_MS + 1)
+    late = replace(GOOD, at_ms=START_MS + RULES.stale_trade_after_s * 1000, stamp=START_MS + 1)
     assert not is_frozen(state, late, RULES), "the index stands still as well"
     moved = replace(late, index=Decimal("102.1"))
     assert is_frozen(state, moved, RULES)

@@ -523,7 +523,7 @@ async def test_a_book_beyond_its_age_limit_is_not_decided_on(
         return quote.book is not None
 
     await filled.fetch.books([filled.resolve("BTCUSDT")])
-    assert await pass_(900)  # three cadences
+    assert await pass_(900)  # three intervals
     assert not await pass_(1)
 
 
@@ -743,14 +743,15 @@ async def test_R10_a_closed_exchange_is_halted_and_an_unknown_state_stays(
 @ON_SQLITE
 async def test_configuration_takes_effect_at_once(live: LiveMarket) -> None:
     settings = Configuration(
-        cadences=IntervalSettings(market=10), eligibility=EligibilitySettings(min_daily_bars=1000)
+        intervals=IntervalSettings(market_s=10),
+        eligibility=EligibilitySettings(min_daily_bars=1000),
     )
     data = live.market(settings)
     await data.registry.sync()
     await data.refresh_market()
     live.clock.pass_(31)
     assert data.status() is DataStatus.STALE
-    data.configuration = lambda: replace(settings, cadences=IntervalSettings())
+    data.configuration = lambda: replace(settings, intervals=IntervalSettings())
     assert data.status() is DataStatus.FRESH
 
 

@@ -89,20 +89,20 @@ async def test_each_interval_is_a_setting_that_is_in_force_with_its_answer(
     await desk.open()
     in_force = SettingsInForce()
     wanted = {one.name: at for at, one in enumerate(fields(IntervalSettings), 600)}
-    shown = (await put(client, {"cadences": wanted})).json()["configuration"]["cadences"]
+    shown = (await put(client, {"intervals": wanted})).json()["configuration"]["intervals"]
     assert shown == wanted
     async with desk.database.read() as unit:
         for record in await unit.get(EventRepository).after(0, 10):
             in_force.read(record)  # as every process does with what any of them committed
-    assert in_force().cadences == IntervalSettings(**wanted)
+    assert in_force().intervals == IntervalSettings(**wanted)
     work, jobs = cast("Activities", MagicMock(is_provisional=bool)), cast("Jobs", None)
-    ticks = table(lambda: in_force().cadences, work, jobs, lambda: NOW, lambda: 0.0)
+    ticks = table(lambda: in_force().intervals, work, jobs, lambda: NOW, lambda: 0.0)
     used = {tick.interval_s() for tick in ticks}
     # Days of bars are asked for with the hours; the shorter of step and rotation counts.
     assert used == set(wanted.values()) - {
-        wanted["daily_candles"],
-        wanted["books_step"],
-        wanted["candles_look"],
+        wanted["daily_candles_s"],
+        wanted["order_book_batch_s"],
+        wanted["candle_poll_s"],
     }
 
 
@@ -148,19 +148,24 @@ async def test_history_pages(desk: Desk, client: httpx2.AsyncClient) -> None:
 
 WRONG: tuple[tuple[dict[str, Any], str, set[tuple[str, ...]]], ...] = (
     ({"speed": 1}, "validation_failed", {("body", "speed")}),
-    ({"cadences": {"tea": 1}}, "validation_failed", {("body", "cadences", "tea")}),
+    ({"intervals": {"tea": 1}}, "validation_failed", {("body", "intervals", "tea")}),
     (
         {
-            "rebalance_interval": 0,
-            "cadences": {"books": -1, "market": 1_000_000_000, "retention": 59, "signals": 0},
+            "rebalance_interval_s": 0,
+            "intervals": {
+                "order_books_s": -1,
+                "market_s": 1_000_000_000,
+                "retention_s": 59,
+                "signals_s": 0,
+            },
         },
         "validation_failed",
         {
-            ("body", "rebalance_interval"),
-            ("body", "cadences", "books"),
-            ("body", "cadences", "market"),
-            ("body", "cadences", "retention"),
-            ("body", "cadences", "signals"),
+            ("body", "rebalance_interval_s"),
+            ("body", "intervals", "order_books_s"),
+            ("body", "intervals", "market_s"),
+            ("body", "intervals", "retention_s"),
+            ("body", "intervals", "signals_s"),
         },
     ),
     ({"family_weights": {"risk": 0.5}}, "validation_failed", {("body", "family_weights")}),

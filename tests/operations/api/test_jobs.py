@@ -260,7 +260,7 @@ async def test_sample_data_of_the_live_exchange_is_refused_at_once(tmp_path: Pat
     settings = Settings(
         kucoin=KucoinVariables(base_url=NOBODY, source=DataSource.KUCOIN),
         database=DatabaseVariables(url=f"sqlite+aiosqlite:///{tmp_path}/live.sqlite3"),
-        background=False,
+        run_background_tasks=False,
     )
     async with running(settings) as service:
         problem(await Desk(service).begin("/initialize-sample-data"), 409, "sandbox_only")

@@ -332,7 +332,7 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Book]:
         opened.settings = opened.get(f"{PREFIX}/configuration")
         del opened.settings["version"]
         # Nobody but the test changes anything.
-        opened.settings["cadences"] |= {"rebalance_check": 86_400, "replacement_check": 86_400}
+        opened.settings["intervals"] |= {"rebalance_check_s": 86_400, "replacement_check_s": 86_400}
         opened.done("PUT", f"{PREFIX}/configuration", json=opened.settings)
         until = time.monotonic() + PATIENCE_S
         while not all(opened.has_checked(kind) for kind in ("rebalance", "replacement")):

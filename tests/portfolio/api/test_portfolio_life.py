@@ -67,7 +67,7 @@ async def test_replacements_say_what_is_in_the_way(desk: Desk, client: httpx2.As
     cost = 2 * (0.0006 + 0.001) * 10_000 / (4 * 28)
     assert (first["noise_z"], first["cost_z"]) == (0.0, pytest.approx(cost))
     assert first["threshold_z"] == pytest.approx(cost)
-    assert first["blocked_by"] == ["improvement_too_small", "unconfirmed", "minimum_holding"]
+    assert first["blocked_by"] == ["improvement_too_small", "unconfirmed", "min_holding"]
     board = desk.boards.board
     assert board is not None
     cards = tuple(replace(one, noise=0.3) for one in board.cards)
@@ -78,7 +78,7 @@ async def test_replacements_say_what_is_in_the_way(desk: Desk, client: httpx2.As
     desk.boards.board = replace(board, cards=tuple(replace(one, noise=None) for one in board.cards))
     first = (await get(client, "/replacements"))["replacements"][0]
     assert (first["threshold_z"], first["recommendation_strength"]) == (None, None)
-    assert first["blocked_by"] == ["noise_unknown", "unconfirmed", "minimum_holding"]
+    assert first["blocked_by"] == ["noise_unknown", "unconfirmed", "min_holding"]
     desk.status(SYMBOLS[3], ContractStatus.BEING_SETTLED)
     forced = (await get(client, "/replacements"))["replacements"][0]
     assert (forced["replace_symbol"], forced["forced"]) == (SYMBOLS[3], True)

@@ -58,15 +58,15 @@ async def post_to(client: httpx2.AsyncClient, path: str, **body: Any) -> Any:
 
 
 async def careful(client: httpx2.AsyncClient, **policy: Any) -> None:
-    changed = await client.put(f"{PREFIX}/configuration", json={"policy": policy})
+    changed = await client.put(f"{PREFIX}/configuration", json={"automation": policy})
     assert changed.status_code == 200, changed.text
-    assert changed.json()["configuration"]["policy"].items() >= policy.items()
+    assert changed.json()["configuration"]["automation"].items() >= policy.items()
 
 
 async def test_a_rebalance_is_proposed_listed_and_approved(
     desk: Desk, client: httpx2.AsyncClient
 ) -> None:
-    await careful(client, rebalance="propose", expires_after=3600)
+    await careful(client, rebalance="propose", proposal_ttl_s=3600)
     desk.score({SYMBOLS[0]: 0.61})
     await desk.rebalancing.check(WHO)
     (run,) = (await get(client, "/portfolio/rebalances"))["items"]
@@ -143,7 +143,7 @@ async def test_a_plan_that_does_not_hold_is_refused_and_the_present_one_proposed
 async def test_a_replacement_is_proposed_and_declined(
     desk: Desk, client: httpx2.AsyncClient
 ) -> None:
-    await desk.configuration.put({"replacement": {"auto_forced": False}}, "ask", WHO)
+    await desk.configuration.put({"replacement": {"auto_execute_forced": False}}, "ask", WHO)
     desk.status(SYMBOLS[9], ContractStatus.BEING_SETTLED)
     await desk.replacement.execute(WHO, unattended=True)
     (one,) = (await get(client, "/portfolio/proposals", kind="replacement"))["items"]

@@ -73,8 +73,8 @@ async def proposed(desk: Desk) -> tuple[str, str]:
     """A proposal to replace the last member, and one to rebalance, by their ids."""
     policy = {
         "max_portfolio_symbols": 11,
-        "replacement": {"auto_forced": False},
-        "policy": {"rebalance": "propose"},
+        "replacement": {"auto_execute_forced": False},
+        "automation": {"rebalance": "propose"},
     }
     await desk.configuration.put(policy, "ask", WHO)
     desk.score({SYMBOLS[0]: 0.61})

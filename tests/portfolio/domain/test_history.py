@@ -102,12 +102,12 @@ def test_fold_of_nothing_is_the_empty_portfolio() -> None:
 
 
 def test_a_new_configuration_is_an_event_of_its_own() -> None:
-    change = membership.configure(EMPTY, 2, {"enter_score": 0.6, "a": [1.5, "x"]}, T0, "tuned")
+    change = membership.configure(EMPTY, 2, {"entry_score": 0.6, "a": [1.5, "x"]}, T0, "tuned")
     events = seal(change.drafts, STAMP, None)
     assert fold(events) == change.portfolio
     assert change.portfolio.configuration_version == 2
     assert change.portfolio.version == 1
-    assert events[0].payload["settings"] == {"enter_score": "0.6", "a": ["1.5", "x"]}
+    assert events[0].payload["settings"] == {"entry_score": "0.6", "a": ["1.5", "x"]}
 
 
 steps = st.lists(

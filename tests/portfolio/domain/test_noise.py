@@ -34,7 +34,7 @@ from tests.support.portfolios import HOUR, T0, standing
 from tests.support.scoring_inputs import make_inputs
 
 SEEDS = range(50)
-SETTINGS = replace(Configuration(), enter_score=0.3, leave_score=0.2)
+SETTINGS = replace(Configuration(), entry_score=0.3, exit_score=0.2)
 SPEC = AlgorithmSpec("default", SETTINGS.family_weights)
 METHODS = tuple(one for one in WeightingMethod if one is not WeightingMethod.FIXED)
 

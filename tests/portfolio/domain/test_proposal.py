@@ -95,11 +95,11 @@ def test_what_is_the_same() -> None:
 
 
 def test_policies_are_settings() -> None:
-    changed = validate({"policy": {"rebalance": "propose"}}, Configuration())
-    assert (changed.policy.rebalance, changed.policy.replacement) == (
+    changed = validate({"automation": {"rebalance": "propose"}}, Configuration())
+    assert (changed.automation.rebalance, changed.automation.replacement) == (
         AutomationMode.PROPOSE,
         AutomationMode.PROPOSE,
     )
-    for wrong in ({"rebalance": "never"}, {"expires_after": 1}, {"withdraw": "auto"}):
+    for wrong in ({"rebalance": "never"}, {"proposal_ttl_s": 1}, {"withdraw": "auto"}):
         with pytest.raises(ConfigurationRefusedError):
-            validate({"policy": wrong}, Configuration())
+            validate({"automation": wrong}, Configuration())

@@ -110,7 +110,7 @@ def test_a_drift_of_exactly_the_threshold_does_not_fire(by_u: int, fires: bool) 
 
 
 def test_a_broken_bound_fires_however_small() -> None:
-    rules = replace(SETTINGS.rebalancing, bound_tolerance=Decimal(0))
+    rules = replace(SETTINGS.rebalancing, weight_bound_tolerance=Decimal(0))
     half = SETTINGS.max_weight_percentage / 2
     tight = replace(SETTINGS, max_weight_percentage=half, rebalancing=rules)
     made = plan(moved(of(*TEN), 1), standings(), tight, T0 + HOUR)
@@ -132,7 +132,7 @@ def test_changed_membership_fires() -> None:
 
 @pytest.mark.parametrize(("by_u", "fires"), [(500_000, False), (500_001, True)])
 def test_the_interval_has_a_threshold_of_its_own(by_u: int, fires: bool) -> None:
-    day = timedelta(seconds=SETTINGS.rebalance_interval)
+    day = timedelta(seconds=SETTINGS.rebalance_interval_s)
     now = moved(of(*TEN), by_u)
     assert plan(now, standings(), SETTINGS, T0 + day - timedelta(microseconds=1)).triggers == ()
     due = plan(now, standings(), SETTINGS, T0 + day)
@@ -142,7 +142,7 @@ def test_the_interval_has_a_threshold_of_its_own(by_u: int, fires: bool) -> None
 
 @pytest.mark.parametrize("reason", ["drift", "interval", "membership"])
 def test_members_inside_the_band_stay_whatever_the_reason(reason: str) -> None:
-    day = timedelta(seconds=SETTINGS.rebalance_interval)
+    day = timedelta(seconds=SETTINGS.rebalance_interval_s)
     far, ten = 600_000 if reason == "interval" else 1_500_000, of(*TEN)
     away = (far, -far, 30_000, -30_000, 200_000, -200_000, 400_000, -400_000, 0, 0)
     members = tuple(
@@ -161,7 +161,7 @@ def test_members_inside_the_band_stay_whatever_the_reason(reason: str) -> None:
 
 
 def test_drift_alone_keeps_its_distance_from_the_last_rebalance() -> None:
-    spacing = timedelta(seconds=SETTINGS.rebalance_min_spacing)
+    spacing = timedelta(seconds=SETTINGS.rebalance_min_spacing_s)
     far, at = moved(of(*TEN), 1_500_000), T0 + HOUR
     just = at - spacing + timedelta(microseconds=1)
     waiting = plan(far, standings(), SETTINGS, at, rebalanced_at=just)
@@ -177,7 +177,7 @@ def test_drift_alone_keeps_its_distance_from_the_last_rebalance() -> None:
 
 def test_within_the_spacing_an_exit_moves_no_other_member() -> None:
     far, known = moved(of(*TEN), 1_500_000), standings(**{TEN[9]: standing(TEN[9], ban="rug pull")})
-    free_at = T0 + HOUR + timedelta(seconds=SETTINGS.rebalance_min_spacing)
+    free_at = T0 + HOUR + timedelta(seconds=SETTINGS.rebalance_min_spacing_s)
     made = plan(far, known, SETTINGS, T0 + HOUR, rebalanced_at=T0 + HOUR)
     assert (made.triggers, made.waits_until) == ((Trigger.DRIFT,), free_at)
     held = far.members[9].weight_u
@@ -196,7 +196,7 @@ def test_an_excluded_member_that_the_lot_rule_holds_back_ends_no_spacing() -> No
 
 
 def test_a_bound_that_prices_have_crossed_waits_for_the_spacing() -> None:
-    far, spacing = moved(of(*TEN), 5_600_000), timedelta(seconds=SETTINGS.rebalance_min_spacing)
+    far, spacing = moved(of(*TEN), 5_600_000), timedelta(seconds=SETTINGS.rebalance_min_spacing_s)
     waiting = plan(far, standings(), SETTINGS, T0 + HOUR, rebalanced_at=T0 + HOUR)
     assert (waiting.triggers, waiting.waits_until) == ((), T0 + HOUR + spacing)
     free = plan(far, standings(), SETTINGS, T0 + HOUR + spacing, rebalanced_at=T0 + HOUR)
@@ -339,7 +339,7 @@ def test_a_dear_symbol_may_drift_further() -> None:
     assert band(0.1, 0.001, 3.0) == pytest.approx(0.0159, abs=1e-4)
     assert band(0.05, 0.001, 3.0) == pytest.approx(0.0104, abs=1e-4)
     far = moved(of(*TEN), 1_200_000)
-    wide = with_rules(band_by_cost=True)
+    wide = with_rules(cost_based_no_trade_band=True)
     assert Trigger.DRIFT in plan(far, standings(), SETTINGS, T0 + HOUR).triggers
     assert Trigger.DRIFT not in plan(far, standings(), wide, T0 + HOUR).triggers
     unknown = {name: standing(name, trading_cost=None) for name in TEN}

@@ -26,7 +26,7 @@ def with_rules(**changed: Any) -> Configuration:
     return replace(SETTINGS, rebalancing=replace(SETTINGS.rebalancing, **changed))
 
 
-BY_COST = with_rules(band_by_cost=True)
+BY_COST = with_rules(cost_based_no_trade_band=True)
 
 
 def standings(**known: Any) -> dict[str, Standing]:
@@ -122,7 +122,7 @@ def test_sparing_trades_does_not_spare_risk() -> None:
     assert loose.allocation.weights_u[TEN[0]] == 10_900_000
     limit = 0.203  # at the targets it is 0.2022
     assert (volatility(loose.allocation.weights_u, known) or 0.0) > 1.05 * limit
-    calm = with_rules(band_by_cost=True, volatility_target=limit)
+    calm = with_rules(cost_based_no_trade_band=True, volatility_target=limit)
     made = plan(now, standings(), calm, T0 + HOUR, known)
     assert made.triggers == (Trigger.DRIFT,)
     assert set(made.allocation.weights_u.values()) == {10_000_000}

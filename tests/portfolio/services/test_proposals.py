@@ -33,7 +33,7 @@ class Key:
 
 
 async def put(desk: Desk, **policy: object) -> None:
-    await desk.configuration.put({"policy": policy}, "careful", WHO)
+    await desk.configuration.put({"automation": policy}, "careful", WHO)
 
 
 async def listed(desk: Desk) -> tuple[Shown, ...]:
@@ -336,7 +336,7 @@ async def test_if_match_is_the_version_of_the_proposal(careful: Desk) -> None:
 async def weak(desk: Desk, **policy: object) -> Desk:
     """The last member may be replaced: forced ones wait for the policy, too."""
     await desk.filled()
-    changes = {"replacement": {"auto_forced": False}, "policy": policy}
+    changes = {"replacement": {"auto_execute_forced": False}, "automation": policy}
     await desk.configuration.put(changes, "careful", WHO)
     desk.status(SYMBOLS[9], ContractStatus.BEING_SETTLED)
     desk.later(minutes=5)

@@ -28,8 +28,8 @@ from tests.support.desk import SYMBOLS, WHO, Desk, book, funding, symbol_id
 WEAKEST, SECOND = SYMBOLS[9], SYMBOLS[8]  # of the ten members
 PLANTED = SYMBOLS[30]
 BETTER = {PLANTED: 0.98}  # 0.5 z above the weakest; cost is 0.29 z
-RULES: Mapping[str, Any] = {"confirmation_interval": 3_600, "auto_discretionary": True}
-AT_ONCE: Mapping[str, Any] = {"minimum_holding": 0, "cooling_off": 0}
+RULES: Mapping[str, Any] = {"confirmation_interval_s": 3_600, "auto_execute_confirmed": True}
+AT_ONCE: Mapping[str, Any] = {"min_holding_s": 0, "cooldown_s": 0}
 
 
 class Cycles:
@@ -204,7 +204,7 @@ async def test_one_board_counts_once_and_confirmations_survive_a_restart(cycles:
 async def test_a_confirmation_counts_once_in_eight_hours_and_survives_a_restart(
     desk: Desk,
 ) -> None:
-    cycles = await Cycles(desk).begin(confirmation_interval=28_800)
+    cycles = await Cycles(desk).begin(confirmation_interval_s=28_800)
     found: list[int] = []
     for hour in range(17):
         if hour == 9:
@@ -272,7 +272,7 @@ async def test_the_pause_and_the_holding_time_stand_in_the_way(cycles: Cycles) -
         done = await cycles.cycle(scores)
         assert done.swaps == ()
     one = await cycles.proposal(WEAKEST)
-    assert one.blocked_by == (Block.COOLING_OFF,)
+    assert one.blocked_by == (Block.COOLDOWN,)
     desk.later(hours=24)
     done = await cycles.cycle(scores)
     assert [swap.new.member.symbol for swap in done.swaps] == [PLANTED]
@@ -280,7 +280,7 @@ async def test_the_pause_and_the_holding_time_stand_in_the_way(cycles: Cycles) -
     worst = {PLANTED: 0.6, SYMBOLS[41]: 0.99}
     for _ in range(6):
         assert (await cycles.cycle(worst)).swaps == ()
-    assert (await cycles.proposal(PLANTED)).blocked_by == (Block.MINIMUM_HOLDING,)
+    assert (await cycles.proposal(PLANTED)).blocked_by == (Block.MIN_HOLDING,)
 
 
 async def test_noise_must_be_known_unless_the_settings_name_one(desk: Desk) -> None:
@@ -315,7 +315,7 @@ async def test_without_a_price_the_cost_is_unknown_and_nothing_is_swapped(cycles
 
 
 async def test_confirmed_swaps_wait_for_the_operator_by_default(desk: Desk) -> None:
-    cycles = await Cycles(desk).begin(auto_discretionary=False)
+    cycles = await Cycles(desk).begin(auto_execute_confirmed=False)
     for _ in range(8):
         assert (await cycles.cycle(BETTER)).swaps == ()
     one = await cycles.proposal(WEAKEST)
@@ -478,7 +478,7 @@ async def test_several_can_go_at_once_though_nothing_relates_to_them_any_more(de
 
 async def test_forced_swaps_can_be_left_to_the_operator(desk: Desk) -> None:
     await desk.filled(10)
-    await desk.configuration.put({"replacement": {"auto_forced": False}}, "test", WHO)
+    await desk.configuration.put({"replacement": {"auto_execute_forced": False}}, "test", WHO)
     desk.status(SYMBOLS[2], ContractStatus.CLOSED)
     done = (await desk.replacement.execute(WHO, unattended=True)).result
     assert done is not None
@@ -574,7 +574,7 @@ async def test_nobody_leaves_for_cash_where_states_are_unknown_or_trading_is_hel
             made = Lock(gone, LockKind.PIN, "stays", None, desk.now, "ops")
             await unit.get(ControlRepository).keep_locks({gone: made})
     if why == "policy":
-        await desk.configuration.put({"replacement": {"auto_forced": False}}, "test", WHO)
+        await desk.configuration.put({"replacement": {"auto_execute_forced": False}}, "test", WHO)
     desk.status(gone, ContractStatus.CLOSED)
     provisional(desk)
     desk.market.state = DataStatus.STALE if why == "market" else DataStatus.FRESH
@@ -648,7 +648,7 @@ async def test_a_manual_replace_skips_the_hysteresis(desk: Desk) -> None:
 
 
 async def test_a_member_whose_replacement_is_confirmed_is_not_funded(desk: Desk) -> None:
-    cycles = await Cycles(desk).begin(auto_discretionary=False)
+    cycles = await Cycles(desk).begin(auto_execute_confirmed=False)
     for _ in range(8):
         await cycles.cycle(BETTER)
     assert (await cycles.proposal(WEAKEST)).is_due
@@ -666,7 +666,7 @@ async def test_a_member_whose_replacement_is_confirmed_is_not_funded(desk: Desk)
 
 
 async def test_a_member_that_left_and_came_back_begins_anew(desk: Desk) -> None:
-    cycles = await Cycles(desk).begin(auto_discretionary=False)
+    cycles = await Cycles(desk).begin(auto_execute_confirmed=False)
     for _ in range(6):
         await cycles.cycle(BETTER)
     assert (await cycles.proposal(WEAKEST)).is_due

@@ -13,7 +13,7 @@ from tests.support.desk import SYMBOLS, WHO, Desk
 
 async def test_a_band_by_cost_saves_the_trades_of_those_who_stand_inside_it(desk: Desk) -> None:
     await desk.filled()
-    await desk.configuration.put({"rebalancing": {"band_by_cost": True}}, "dear", WHO)
+    await desk.configuration.put({"rebalancing": {"cost_based_no_trade_band": True}}, "dear", WHO)
     desk.score(dict.fromkeys(SYMBOLS[:10], 0.9))
     await rebalanced(desk)
     desk.quote(SYMBOLS[0], mark=Decimal("12.3"))

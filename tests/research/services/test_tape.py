@@ -105,7 +105,7 @@ async def disturbed(studio: StreamStudio) -> None:
 async def test_a_streamed_market_is_the_same_again_over_a_reconnect_and_a_quarantine(
     tmp_path: Path,
 ) -> None:
-    quick = replace(Configuration(), feed=FeedSettings(tickers=2))
+    quick = replace(Configuration(), feed=FeedSettings(tickers_s=2))
     studio = await StreamStudio(tmp_path / "stream.tape").streamed(disturbed, quick)
     exit_code, said = alone(studio.path)
     assert (exit_code, said["different"]) == (0, [])

@@ -7,8 +7,8 @@ from app.configuration.domain.sections import FeedSettings
 from app.market.domain.models import CandleSeries, Floats, Interval
 from app.scoring.domain.score_stability import HOURS, has_moved, hourly_volatility
 
-BY_BP = FeedSettings(move_bp=50.0, move_volatilities=0.0)
-BY_VOLATILITY = FeedSettings(move_bp=0.0, move_volatilities=2.0)
+BY_BP = FeedSettings(rescore_move_bp=50.0, rescore_move_volatilities=0.0)
+BY_VOLATILITY = FeedSettings(rescore_move_bp=0.0, rescore_move_volatilities=2.0)
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ BY_VOLATILITY = FeedSettings(move_bp=0.0, move_volatilities=2.0)
         (BY_VOLATILITY, 102.1, 0.01, True),
         (BY_VOLATILITY, 97.9, 0.01, True),
         (BY_VOLATILITY, 150.0, None, False),
-        (FeedSettings(move_bp=0.0, move_volatilities=0.0), 500.0, 0.01, False),
+        (FeedSettings(rescore_move_bp=0.0, rescore_move_volatilities=0.0), 500.0, 0.01, False),
         (BY_BP, 0.0, None, False),
     ],
 )

@@ -17,7 +17,9 @@ from app.scoring.services.rescoring import Rescoring
 from tests.support.live_market import LiveMarket, open_market
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-RULES = FeedSettings(move_bp=100.0, move_volatilities=0.0, rescoring_pause=30)
+RULES = FeedSettings(
+    rescore_move_bp=100.0, rescore_move_volatilities=0.0, rescore_min_interval_s=30
+)
 
 
 class Desk:

@@ -29,27 +29,29 @@ async def test_a_leg_sweeps_the_book_with_what_it_is_worth(cycles: Cycles) -> No
     desk: Desk = cycles.desk
     plain = await cost_of(cycles)
     assert plain == pytest.approx(2 * (0.0006 + 0.001) * A_UNIT)
-    assert await cost_of(cycles, impact_value=1_000.0) == pytest.approx(plain)  # the book is deep
+    assert await cost_of(cycles, impact_notional=1_000.0) == pytest.approx(
+        plain
+    )  # the book is deep
     # Of 1000 USDT half are bought at 10.01 and half at 10.21: a hundredth more than half a spread.
     first, rest = Level(Decimal("10.01"), 500), Level(Decimal("10.21"), 10**6)
     desk.quote(
         PLANTED, book=Book("C30USDTM", 1, (Level(Decimal("9.99"), 10**6),), (first, rest), 0)
     )
-    worse = await cost_of(cycles, impact_value=1_000.0)
+    worse = await cost_of(cycles, impact_notional=1_000.0)
     coins = 500.5 / 10.01 + 499.5 / 10.21
     swept = 1_000.0 / coins / 10.0 - 1.0
     assert worse == pytest.approx((0.0006 + 0.001 + 0.0006 + swept) * A_UNIT)
-    assert await cost_of(cycles, impact_value=0.0) == pytest.approx(plain)
+    assert await cost_of(cycles, impact_notional=0.0) == pytest.approx(plain)
 
 
 async def test_a_book_that_is_too_thin_leaves_the_cost_unknown(cycles: Cycles) -> None:
     cycles.desk.quote(PLANTED, book=book("C30USDTM", lots=50))
-    assert await cost_of(cycles, impact_value=1_000.0) is None
+    assert await cost_of(cycles, impact_notional=1_000.0) is None
     blocked = (await cycles.proposal(WEAKEST)).blocked_by
     assert Block.COST_UNKNOWN in blocked
     cycles.desk.quote(PLANTED, book=None)
     assert await cost_of(cycles) is None
-    assert await cost_of(cycles, impact_value=0.0) is not None
+    assert await cost_of(cycles, impact_notional=0.0) is not None
 
 
 async def test_funding_is_that_of_the_board(cycles: Cycles) -> None:

@@ -17,7 +17,7 @@ from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.evidence import evidence
 from tests.support.signal_world import claim, informed
 
-RULES = SignalSettings(agent_timeout=30.0)
+RULES = SignalSettings(agent_timeout_s=30.0)
 SURE = Opinion(0.9, 0.8, {"news": 3.0})
 Judge = Callable[[Evidence, SignalSettings], Opinion | Abstention]
 
@@ -76,7 +76,7 @@ async def test_who_does_not_answer_in_time_abstains_and_is_not_asked_again_meanw
         return SURE
 
     outside = OutsideAgents.among([agent(hung), agent(lambda *_: SURE, "quick")])
-    hasty = replace(RULES, agent_timeout=0.2)
+    hasty = replace(RULES, agent_timeout_s=0.2)
     late = await outside.answers(evidence(), hasty)
     assert late["news"] == Abstention("it did not answer within 0.2 s")
     again = await outside.answers(evidence(), RULES)
@@ -143,7 +143,7 @@ async def test_a_late_agent_leaves_the_verdict_to_the_others(desk: Desk) -> None
         return SURE
 
     with_agent(desk, agent(hung))
-    await desk.configuration.put({"signals": {"agent_timeout": 0.05}}, "hasty", WHO)
+    await desk.configuration.put({"signals": {"agent_timeout_s": 0.05}}, "hasty", WHO)
     sent = await desk.signals.submit(claim(), WHO)
     assert sent.result is not None
     assert await desk.signals.clear_queue() == 1

@@ -120,7 +120,7 @@ async def test_a_sale_proposes_removal_and_what_fits_nothing_says_why(desk: Desk
 
 @pytest.mark.parametrize("policy", ["propose", "auto"])
 async def test_a_sale_of_a_pinned_member_is_not_even_proposed(desk: Desk, policy: str) -> None:
-    await put(desk, policy=policy)
+    await put(desk, automation=policy)
     await by_skill(desk)
     await desk.controls.lock(SYMBOLS[0], LockKind.PIN, "market maker", None, WHO)
     signal_id = await told(desk, SYMBOLS[0], Direction.SELL)
@@ -143,7 +143,7 @@ async def test_a_full_portfolio_makes_room_only_for_what_is_better_beyond_noise(
     assert found.note is not None
     assert "does not replace" in found.note
     assert "noise_unknown" in found.note
-    rules = {"noise_default": 0.001, "minimum_holding": 0, "return_per_z": 1_000.0}
+    rules = {"noise_default": 0.001, "min_holding_s": 0, "return_per_z": 1_000.0}
     await desk.configuration.put({"replacement": rules}, "easy", WHO)
     signal_id = await told(desk, NEW, scores={NEW: 0.995})
     await desk.signal_actions.act()
@@ -169,7 +169,7 @@ async def test_a_conditional_verdict_is_no_approval(desk: Desk) -> None:
 
 
 async def test_observed_signals_change_nothing_and_policies_go_by_type(desk: Desk) -> None:
-    await put(desk, policies={"momentum": "observe"})
+    await put(desk, automation_by_type={"momentum": "observe"})
     one = await told(desk, NEW)
     await desk.signal_actions.act()
     found = await effect(desk, one)
@@ -178,14 +178,14 @@ async def test_observed_signals_change_nothing_and_policies_go_by_type(desk: Des
         "only observed",
         None,
     )
-    await put(desk, policies={"breakout": "observe"})
+    await put(desk, automation_by_type={"breakout": "observe"})
     other = await told(desk, NEW)
     await desk.signal_actions.act()
     assert (await effect(desk, other)).policy is AutomationMode.PROPOSE
 
 
 async def test_auto_acts_by_itself_once_agents_are_weighed_by_skill(desk: Desk) -> None:
-    await put(desk, policy="auto")
+    await put(desk, automation="auto")
     unknown = await told(desk, SYMBOLS[12])
     await by_skill(desk)
     known = await told(desk, SYMBOLS[11])
@@ -204,7 +204,7 @@ async def test_auto_acts_by_itself_once_agents_are_weighed_by_skill(desk: Desk) 
 
 
 async def test_what_an_ordinary_rule_refuses_is_noted_and_not_tried_again(desk: Desk) -> None:
-    await put(desk, policy="auto")
+    await put(desk, automation="auto")
     await by_skill(desk)
     signal_id = await told(desk, NEW)
     await desk.controls.switch(False, "halt", WHO)
@@ -247,13 +247,13 @@ def test_who_is_not_sure_only_proposes(
     evaluation: Evaluation, by_skill: bool, policy: AutomationMode
 ) -> None:
     verdict = Verdict(evaluation, 0.8, 1.0, 1.0, (), "x", by_skill)
-    rules = SignalSettings(policy=AutomationMode.AUTO)
+    rules = SignalSettings(automation=AutomationMode.AUTO)
     assert policy_for(_signal(), verdict, rules) is policy
     assert (
-        policy_for(_signal(), verdict, replace(rules, policy=AutomationMode.OBSERVE))
+        policy_for(_signal(), verdict, replace(rules, automation=AutomationMode.OBSERVE))
         is AutomationMode.OBSERVE
     )
-    assert Configuration().signals.policy is AutomationMode.PROPOSE
+    assert Configuration().signals.automation is AutomationMode.PROPOSE
 
 
 def _signal() -> Any:

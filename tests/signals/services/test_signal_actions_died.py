@@ -49,7 +49,7 @@ class Dying(Database):
 async def test_a_process_that_dies_in_a_change_loses_none_and_makes_none_twice(
     desk: Desk,
 ) -> None:
-    await put(desk, policy="auto")
+    await put(desk, automation="auto")
     await by_skill(desk)
     for commits, symbol in ((False, SYMBOLS[11]), (True, SYMBOLS[12])):
         signal_id = await told(desk, symbol)

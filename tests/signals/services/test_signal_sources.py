@@ -152,7 +152,7 @@ async def test_without_a_board_to_decide_on_nobody_is_asked(desk: Desk) -> None:
 
 
 async def test_where_too_many_wait_the_board_is_looked_at_again(desk: Desk) -> None:
-    await desk.configuration.put({"signals": {"most_pending": 1}}, "few", WHO)
+    await desk.configuration.put({"signals": {"max_pending": 1}}, "few", WHO)
     board, desk.boards.board = desk.boards.board, None
     await desk.signals.submit(claim(), WHO)
     desk.boards.board = board

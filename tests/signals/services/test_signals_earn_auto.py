@@ -97,7 +97,7 @@ async def test_auto_proposes_until_booked_outcomes_have_earned_weights_and_then_
         series = {symbol_id(at): prices[symbol] for at, symbol in enumerate(SYMBOLS)}
         await unit.get(CandleRepository).save(series, Interval.HOUR)
     async with serve(ROUTERS, {"my_symbols": desk}) as client:
-        chosen = {"policy": "auto", "policies": {"learning": "observe"}}
+        chosen = {"automation": "auto", "automation_by_type": {"learning": "observe"}}
         put = await client.put(f"{PREFIX}/configuration", json={"signals": chosen})
         assert put.status_code == 200, put.text
         others = SYMBOLS[8:24]
