@@ -12,9 +12,7 @@ command = typer.Typer(no_args_is_help=True, help="Business settings and environm
 
 @command.command("list")
 def list_settings(
-    section: Annotated[
-        str, typer.Argument(help="First letters of the names; all by default.")
-    ] = "",
+    section: Annotated[str, typer.Argument(help="Prefix of the names; all by default.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """List every setting and environment variable with default, bounds and meaning."""
