@@ -11,7 +11,7 @@ from benchmarks.http_load import Ask, Make, request
 
 PREFIX = "/api/symbol-mgmt"
 MEMORY, SQL, WRITE = "memory", "SQL", "write"
-GOAL_MS = {MEMORY: 20.0, SQL: 100.0, WRITE: 100.0}
+GOAL_MS = {MEMORY: 20.0, SQL: 50.0, WRITE: 100.0}
 
 
 @dataclass(frozen=True)
