@@ -108,7 +108,7 @@ class Ours:
 
     def is_live(self) -> bool:
         facts = self.stream.facts()
-        return 0 < facts.topics == facts.live_topics
+        return 0 < facts.topics == facts.active_topics
 
 
 @asynccontextmanager

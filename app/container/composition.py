@@ -1,7 +1,7 @@
 """The use cases, put together over what was opened; nothing starts here."""
 
 import os
-from datetime import timedelta
+from datetime import datetime, timedelta
 from socket import gethostname
 from typing import Final
 
@@ -17,7 +17,7 @@ from app.alerts.services.rule_settings import AlertRuleService
 from app.alerts.services.service import AlertService
 from app.configuration.services.current import SettingsInForce
 from app.container import plugins
-from app.container.seams import Seams, code_version
+from app.container.seams import Seams, code_version, elapsed_s
 from app.foundation.clock import shared_by
 from app.foundation.idempotency import Once
 from app.foundation.job_news import JobNews
@@ -46,6 +46,7 @@ from app.performance.services.snapshots import PerformanceMarks
 from app.portfolio.services.change_recorder import Ledger
 from app.portfolio.services.controls import ControlService
 from app.portfolio.services.decision_context import GroundsNow
+from app.portfolio.services.elapsed_time import ElapsedTime
 from app.portfolio.services.membership import PortfolioService
 from app.portfolio.services.proposals import Proposals
 from app.portfolio.services.queries import PortfolioOverview
@@ -86,6 +87,7 @@ def compose(
     seams: Seams | None = None,
 ) -> MySymbolsServiceV2:
     """The use cases over what was opened; nothing starts here."""
+    durations = elapsed_s if seams is None else seams.monotonic
     seams = seams or Seams()
     utc_now, new_id = seams.now, seams.new_id
     market = _market(settings, metrics, database, exchange, in_force, feed, seams)
@@ -105,12 +107,18 @@ def compose(
         fence=feed.fence,
         factors=plugins.factors(),
     )
+
+    def exchange_time() -> datetime | None:
+        clock = market.server_clock
+        return clock.now() if clock.synced else None
+
     grounds = GroundsNow(
         scoring,
         market,
         utc_now,
         mode=mode.state,
         refusals=Refusals(observers.refused_decision(metrics)),
+        elapsed=ElapsedTime(durations, exchange_time).since,
     )
     vault = ChannelVault(Vault(settings.notifications.key_list, key_file(settings.database.url)))
     ledger = Ledger(code_version())

@@ -64,7 +64,7 @@ def join(
     alone = LeaseTimes(ttl_s=15.0, renew_s=5.0, demote_s=float("inf"))
     times = LeaseTimes() if is_shared else alone
     feed.lease = FeedLease(database, holder, time.monotonic, times)
-    service.market.metrics.feed_epoch.set_function(feed.own_epoch)
+    service.market.metrics.leader_epoch.set_function(feed.own_epoch)
     if is_shared:
         feed.follower = MarketFollower(database, service.market, service.scoring, time.monotonic)
 

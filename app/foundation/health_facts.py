@@ -37,5 +37,5 @@ class ProcessFacts:
     role: str | None
     version: str | None
     is_self: bool
-    feed_epoch: int | None  # of the feed that it owns
-    agrees: bool  # it runs with the same code and settings as this one
+    leader_epoch: int | None  # of the feed that it owns
+    configuration_matches: bool  # it runs with the same code and settings as this one

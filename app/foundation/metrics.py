@@ -35,7 +35,7 @@ class Metrics:
     market_symbols: Gauge = field(init=False)
     market_candles_stored: Counter = field(init=False)
 
-    feed_epoch: Gauge = field(init=False)
+    leader_epoch: Gauge = field(init=False)
     feed_streaming: Gauge = field(init=False)
     feed_connections: Gauge = field(init=False)
     feed_topics: Gauge = field(init=False)
@@ -92,7 +92,7 @@ class Metrics:
             object.__setattr__(self, name, metric)
         for unknown in (
             self.exchange_clock_offset_seconds,
-            self.feed_epoch,
+            self.leader_epoch,
             self.feed_last_message_age_seconds,
             self.portfolio_members,
             self.portfolio_version,
@@ -138,7 +138,7 @@ _TABLE: Final[tuple[tuple[str, _Kind, str, tuple[str, ...], tuple[float, ...]], 
     ("market_data_age_seconds", Gauge, "Age of the oldest value in use.", ("source",), _NONE),
     ("market_symbols", Gauge, "Symbols by state.", ("state",), _NONE),
     ("market_candles_stored", Counter, "Candles written.", ("interval",), _NONE),
-    ("feed_epoch", Gauge, "Of the feed that this process owns; NaN without.", (), _NONE),
+    ("leader_epoch", Gauge, "Of the feed that this process owns; NaN without.", (), _NONE),
     ("feed_streaming", Gauge, "1 while the exchange tells of its market.", (), _NONE),
     ("feed_connections", Gauge, "Connections of the exchange's stream.", ("phase",), _NONE),
     ("feed_topics", Gauge, "Topics of the exchange's stream.", ("state",), _NONE),

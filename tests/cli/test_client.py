@@ -396,7 +396,7 @@ def test_a_sync_that_fails_ends_with_the_code_of_its_job(code: str, ends: ExitCo
 
 
 def test_a_report_is_made_by_a_job_and_shown_as_tables() -> None:
-    names = ("growth", "max_drawdown", "sharpe_error", "sortino", "calmar", "win_rate")
+    names = ("growth", "max_drawdown", "sharpe_standard_error", "sortino", "calmar", "win_rate")
     figures = dict.fromkeys((*names, "profit_factor"))
     why = "12 observations, 30 are needed"
     made = {

@@ -229,7 +229,7 @@ async def test_G09_who_runs_with_other_code_or_settings_is_named_and_the_older_d
     assert may_lead(two)
     view = FeedView(_link, replicas=one)
     assert view.drifted() == ("three (other settings)", "two (code 1.10.0+bbbb)")
-    assert [(seen.name, seen.is_self, seen.agrees) for seen in view.processes()] == [
+    assert [(seen.name, seen.is_self, seen.configuration_matches) for seen in view.processes()] == [
         ("one", True, True),
         ("three", False, False),
         ("two", False, False),

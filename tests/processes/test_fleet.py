@@ -214,7 +214,7 @@ async def test_G09_a_process_with_other_settings_is_an_alert_for_as_long_as_it_l
         assert f"-{worker.pid}-" not in alert["message"]
         shown = (await running.get(api, "/status"))["processes"]
         assert len(shown) == 3
-        assert sum(not one["agrees"] for one in shown) == 1
+        assert sum(not one["configuration_matches"] for one in shown) == 1
         other.kill()
 
         async def over() -> bool:

@@ -34,6 +34,7 @@ from app.performance.services.snapshots import PerformanceMarks
 from app.portfolio.services.change_recorder import Ledger
 from app.portfolio.services.controls import ControlService
 from app.portfolio.services.decision_context import GroundsNow
+from app.portfolio.services.elapsed_time import ElapsedTime
 from app.portfolio.services.membership import PortfolioService
 from app.portfolio.services.proposals import Proposals
 from app.portfolio.services.queries import PortfolioOverview
@@ -162,7 +163,8 @@ class Desk:
     database: Database
     market: Bench = field(default_factory=Bench)
     boards: Boards = field(default_factory=Boards)
-    now: datetime = NOW
+    now: datetime = NOW  # the true time, which the exchange has
+    ahead: timedelta = timedelta(0)  # by which the wall clock of this process is wrong
     process: str = "run"  # begins the ids of its rebalance runs
     mode: ModeNow | None = None  # None: that of the market alone
     refused: list[Code] = field(default_factory=list)  # decisions that could not be made
@@ -172,9 +174,10 @@ class Desk:
         grounds = GroundsNow(
             self.boards,
             self.market,
-            lambda: self.now,
+            lambda: self.wall,
             mode=self._mode,
             refusals=Refusals(self.refused.append),
+            elapsed=ElapsedTime(self._monotonic, lambda: self.now).since,
         )
         once = Once(self.database, lambda: self.now, lock_portfolio)
         ledger = Ledger("test")
@@ -209,6 +212,14 @@ class Desk:
         self.signal_actions = SignalActions(
             self.database, grounds, self.portfolio, self.signals.new_id
         )
+
+    @property
+    def wall(self) -> datetime:
+        """What the wall clock of this process says."""
+        return self.now + self.ahead
+
+    def _monotonic(self) -> float:
+        return (self.now - NOW).total_seconds()
 
     def _mode(self) -> ModeState:
         if self.mode is not None:
@@ -258,7 +269,7 @@ class Desk:
             algorithm_version=1,
             configuration_version=1,
             as_of=self.now,
-            calculated_at=self.now,
+            calculated_at=self.wall,
             duration_ms=1.0,
             data_source=DataSource.SANDBOX,
             input_hash="input-hash",

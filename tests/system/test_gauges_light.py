@@ -27,7 +27,7 @@ Samples = dict[tuple[str, str], float]
 # Of the process alone: nothing in the API says them.
 OWN = {
     "http_requests_in_flight": 1.0,  # the scrape itself
-    "feed_epoch": math.nan,  # nothing runs by itself here
+    "leader_epoch": math.nan,  # nothing runs by itself here
     "bus_dropped_events": 0.0,
 }
 # Labelled by what there was none of here, or moving between two answers: the test of what runs by
@@ -144,7 +144,7 @@ def is_streamed(status: dict[str, Any]) -> bool:
     stream = status["stream"]
     return bool(
         stream["mode"] == "stream"
-        and stream["topics"] == stream["live_topics"] > 0
+        and stream["topics"] == stream["active_topics"] > 0
         and stream["last_message_s"] is not None
         and status["feed"]["stage"] == "complete"
     )
@@ -155,7 +155,7 @@ def compare_stream(found: Samples, before: dict[str, Any], after: dict[str, Any]
     shown = {name[1]: value for name, value in found.items() if name[0] == "feed_connections"}
     assert {phase: number for phase, number in shown.items() if number} == phases
     assert found["feed_topics", "wanted"] == after["topics"] > 0
-    assert found["feed_topics", "live"] == after["live_topics"] > 0
+    assert found["feed_topics", "live"] == after["active_topics"] > 0
     # Messages go on coming: it is no older than the one that was known before.
     assert before["messages"] > 0
     assert 0.0 <= found["feed_last_message_age_seconds", ""] <= 240.0

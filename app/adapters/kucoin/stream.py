@@ -97,7 +97,7 @@ class KucoinStream:
                 phase=line.phase.value,
                 since_s=max(0.0, now - line.since),
                 topics=len(line.topics.wanted),
-                live_topics=len(line.topics.acked) if line.is_live else 0,
+                active_topics=len(line.topics.acked) if line.is_live else 0,
                 silent_s=now - line.last_frame if line.is_open else None,
             )
             for line in self._fleet.lines
@@ -105,7 +105,7 @@ class KucoinStream:
         return StreamFacts(
             lines=lines,
             topics=len(self._fleet.wanted()),
-            live_topics=len(self._fleet.live()),
+            active_topics=len(self._fleet.live()),
             last_message_s=None if self._inbox.last is None else now - self._inbox.last,
             messages=self._inbox.messages,
             dropped=MappingProxyType(dict(self._inbox.dropped)),

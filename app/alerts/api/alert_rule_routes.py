@@ -26,7 +26,7 @@ class AlertRuleOut(Out):
     """A rule as it is in force."""
 
     name: Rule
-    fires: str = Field(description="On a state, or `above` or `below` the limit.")
+    comparison: str = Field(description="On a state, or `above` or `below` the limit.")
     enabled: bool
     severity: Severity
     limit: float | None = Field(description="Null where the rule is about a state.")
@@ -38,7 +38,7 @@ class AlertRuleOut(Out):
     def of(cls, rule: RuleInForce) -> Self:
         return cls(
             name=rule.rule,
-            fires=_SIDES[rule.side],
+            comparison=_SIDES[rule.side],
             enabled=rule.settings.enabled,
             severity=rule.settings.severity,
             limit=rule.limit,

@@ -49,7 +49,7 @@ _SIZE_COLUMNS: Final = ("symbol", "weight %>", "lots>", "notional>", "cap", "rea
 _CAP_FIELDS: Final = ("name", "value", "limit", "unit", "source")
 _CAP_COLUMNS: Final = ("cap", "value>", "limit>", "unit", "source")
 _REPORT_FIGURES: Final = (
-    "growth", "max_drawdown", "sharpe", "sharpe_error", "sortino", "calmar", "win_rate",
+    "growth", "max_drawdown", "sharpe", "sharpe_standard_error", "sortino", "calmar", "win_rate",
     "profit_factor",
 )  # fmt: skip
 _HYPOTHETICAL_FIGURES: Final = ("growth", "max_drawdown", "sharpe", "sortino", "calmar")

@@ -97,6 +97,13 @@ class ReplacementSettings:
         365 * _DAY_S,
         unit="s",
     )
+    vacancy_max_age_s: int = setting(
+        _DAY_S,
+        "Longest time that the seat of a member forced out to cash waits for a newcomer.",
+        0,
+        365 * _DAY_S,
+        unit="s",
+    )
     min_confidence: float = setting(0.6, "Smallest confidence of the candidate's score.", 0.0, 1.0)
     max_per_cycle: int = setting(2, "Largest number of replacements in one evaluation.", 0, 100)
     max_per_sector: int = setting(

@@ -63,6 +63,6 @@ class SettingsInForce:
         event = _CODEC.understood(record)
         if event is None:
             kept = self.present.version
-            _log.error("settings_not_understood", event_sequence=record.seq, kept_version=kept)
+            _log.error("settings_decode_failed", event_sequence=record.seq, kept_version=kept)
         else:
             self.hear(event)

@@ -225,6 +225,7 @@ OURS: Final = frozenset(
         "system_configuration_append_only",
         "trades_append_only",
         "uq_notifications_channel_id_event_seq",
+        "uq_scoring_runs_seq",
         "uq_signals_source_source_id",
     }
 )

@@ -41,13 +41,13 @@ class ReferenceOut(Out):
     source: str = Field(description="Exchange and currency.", examples=["binance USDT"])
     price: MoneyString
     at: UtcTime = Field(description="When it was known there.")
-    is_young: bool = Field(description="Young enough to confirm anything.")
+    is_fresh: bool = Field(description="Young enough to confirm anything.")
 
     @classmethod
     def of(cls, found: Elsewhere | None) -> Self | None:
         if found is None:
             return None
-        return cls(source=found.source, price=found.price, at=found.at, is_young=found.is_young)
+        return cls(source=found.source, price=found.price, at=found.at, is_fresh=found.is_fresh)
 
 
 router = api_router("market", "/market")

@@ -171,7 +171,7 @@ class LineFacts:
     phase: str
     since_s: float  # in this phase
     topics: int
-    live_topics: int
+    active_topics: int
     silent_s: float | None  # since its last frame; None before the first
 
 
@@ -181,7 +181,7 @@ class StreamFacts:
 
     lines: tuple[LineFacts, ...]
     topics: int  # wanted
-    live_topics: int
+    active_topics: int
     last_message_s: float | None  # since the last message that was taken; None before one
     messages: int
     dropped: Mapping[str, int]  # by reason

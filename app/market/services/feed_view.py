@@ -70,10 +70,10 @@ class FeedView:
                 role=peer.makeup.role,
                 version=peer.makeup.version,
                 is_self=peer.executor_id == self.replicas.executor_id,
-                feed_epoch=(
+                leader_epoch=(
                     seen.epoch if seen is not None and seen.holder == peer.executor_id else None
                 ),
-                agrees=peer not in drifted,
+                configuration_matches=peer not in drifted,
             )
             for peer in self.replicas.living()
         )

@@ -41,7 +41,7 @@ class Elsewhere:
     source: str
     price: Decimal
     at: datetime
-    is_young: bool  # enough to confirm anything
+    is_fresh: bool  # enough to confirm anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +84,9 @@ class QualityService:
         state = moment.market.quality.get(entry.contract.code)
         if state is None or state.elsewhere is None or state.elsewhere_ms is None:
             return None
-        is_young = young(state, moment.server_ms) is not None
+        is_fresh = young(state, moment.server_ms) is not None
         at = instant(state.elsewhere_ms)
-        return Elsewhere(state.elsewhere_at or "", state.elsewhere, at, is_young)
+        return Elsewhere(state.elsewhere_at or "", state.elsewhere, at, is_fresh)
 
     async def revised(self, symbol_id: str) -> int:
         """How often the exchange has changed a candle of the symbol after its close."""

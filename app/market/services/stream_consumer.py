@@ -59,7 +59,7 @@ def set_feed(metrics: Metrics, now: StreamFacts, *, is_streaming: bool) -> None:
     for phase in _PHASES:
         metrics.feed_connections.labels(phase).set(phases[phase])
     metrics.feed_topics.labels("wanted").set(now.topics)
-    metrics.feed_topics.labels("live").set(now.live_topics)
+    metrics.feed_topics.labels("live").set(now.active_topics)
     known = math.nan if now.last_message_s is None else now.last_message_s
     metrics.feed_last_message_age_seconds.set(known)
 

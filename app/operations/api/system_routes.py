@@ -149,8 +149,10 @@ class ProcessOut(Out):
     role: str | None = Field(description="all, api or worker.", examples=["worker"])
     version: str | None = Field(description="Of its code, with a digest of it.")
     is_self: bool = Field(description="The one that answers.")
-    feed_epoch: int | None = Field(description="Of the market feed, where it owns that.")
-    agrees: bool = Field(description="It runs with the same code and settings as this one.")
+    leader_epoch: int | None = Field(description="Of the market feed, where it owns that.")
+    configuration_matches: bool = Field(
+        description="It runs with the same code and settings as this one."
+    )
 
 
 class StatusOut(Out):

@@ -20,7 +20,7 @@ class ConnectionOut(Out):
     phase: str = Field(examples=["live"])
     since_s: float = Field(description="Seconds in this phase.")
     topics: int
-    live_topics: int = Field(description="Acknowledged, and nothing of them was missed.")
+    active_topics: int = Field(description="Acknowledged, and nothing of them was missed.")
     silent_s: float | None = Field(description="Since its last frame; null while it is not open.")
 
 
@@ -30,7 +30,7 @@ class StreamOut(Out):
     mode: FeedMode = Field(description="`poll` also while the stream is away.")
     connections: list[ConnectionOut]
     topics: int = Field(description="Asked for.")
-    live_topics: int
+    active_topics: int
     last_message_s: float | None = Field(description="Since the last message; null before one.")
     messages: int
     dropped: dict[str, int] = Field(description="Messages that were not taken, by reason.")
@@ -47,7 +47,7 @@ class StreamOut(Out):
             mode=FeedMode.STREAM if report.is_streaming else FeedMode.POLL,
             connections=[ConnectionOut.model_validate(line) for line in facts.lines],
             topics=facts.topics,
-            live_topics=facts.live_topics,
+            active_topics=facts.active_topics,
             last_message_s=facts.last_message_s,
             messages=facts.messages,
             dropped=dict(facts.dropped),

@@ -61,14 +61,14 @@ def stream(report: StreamReport | None) -> tuple[ComponentHealth, ...]:
     if facts.last_message_s is not None:
         heard = f"last message {facts.last_message_s:.0f} s ago"
     lines = f"{len(facts.lines)} connections"
-    detail = f"{facts.live_topics} of {facts.topics} topics live on {lines}, {heard}"
+    detail = f"{facts.active_topics} of {facts.topics} topics live on {lines}, {heard}"
     cause = next_step = None
     state = ComponentState.UP
     if not report.is_streaming:
         state = ComponentState.DEGRADED if report.was_streaming else ComponentState.STARTING
         cause = STREAM_AWAY if report.was_streaming else None
         next_step = "asks for the market instead; connects again by itself"
-    elif facts.live_topics < _MOST * facts.topics:
+    elif facts.active_topics < _MOST * facts.topics:
         state, cause = ComponentState.DEGRADED, TOPICS_SILENT
         next_step = "subscribes again by itself; what is not heard turns stale"
     return (ComponentHealth("stream", state, None, cause, detail, None, next_step),)

@@ -20,8 +20,8 @@ def page_of(report: Report) -> Page:
     why = "" if last is None or last.reason is None else f" ({last.reason})"
     made = report.figures
     sharpe = None if made.sharpe is None else f"{made.sharpe:.2f}"
-    if sharpe is not None and made.sharpe_error is not None:
-        sharpe = f"{sharpe} (standard error {made.sharpe_error:.2f})"
+    if sharpe is not None and made.sharpe_standard_error is not None:
+        sharpe = f"{sharpe} (standard error {made.sharpe_standard_error:.2f})"
     ratio = UNKNOWN if made.reason is None else f"{UNKNOWN} ({made.reason})"
     figures = (
         ("Sortino", made.sortino),
@@ -158,7 +158,7 @@ def _swaps(report: Report) -> Table:
                 _share(one.new_return),
                 _share(one.difference),
                 _share(one.net),
-                verdict[one.has_paid],
+                verdict[one.outperformed],
                 one.net_reason or "; ".join(_notes(one)),
             )
             for one in report.swaps

@@ -62,7 +62,7 @@ class SwapOut(Out):
     funding: Share | None = Field(description="Paid by the new one beyond the old one since.")
     net: Share | None = Field(description="The difference less fees, spread and funding.")
     net_reason: str | None = Field(description="Why the net figure is not known.")
-    has_paid: bool | None = Field(description="Whether the net figure is above zero.")
+    outperformed: bool | None = Field(description="Whether the net figure is above zero.")
     improvement_z: float | None = Field(description="At the swap; null where it was asked for.")
     threshold_z: float | None = Field(description="D that the improvement had to exceed.")
     ended_at: UtcTime | None = Field(description="When the new member left.")
@@ -86,7 +86,7 @@ class SwapOut(Out):
             funding=finite(one.funding),
             net=finite(one.net),
             net_reason=one.net_reason,
-            has_paid=one.has_paid,
+            outperformed=one.outperformed,
             improvement_z=finite(one.improvement_z),
             threshold_z=finite(one.threshold_z),
             ended_at=one.ended_at,

@@ -112,7 +112,7 @@ class HypotheticalOut(Out):
             hypothetical_growth=made.growth,
             hypothetical_max_drawdown=made.max_drawdown,
             hypothetical_sharpe=made.sharpe,
-            hypothetical_sharpe_error=made.sharpe_error,
+            hypothetical_sharpe_error=made.sharpe_standard_error,
             hypothetical_sortino=made.sortino,
             hypothetical_calmar=made.calmar,
             hypothetical_gain_days=made.win_rate,
@@ -136,7 +136,7 @@ class EarnedOut(Out):
     growth: float | None = Field(description="As a fraction.")
     max_drawdown: Share | None
     sharpe: float | None
-    sharpe_error: float | None = Field(description="Standard error of `sharpe`.")
+    sharpe_standard_error: float | None = Field(description="Standard error of `sharpe`.")
     sortino: float | None
     calmar: float | None
     win_rate: Share | None = Field(description="Share of the observations with a gain.")

@@ -72,7 +72,7 @@ class SwapOutcome:
         return self.reason or self.cost_reason
 
     @property
-    def has_paid(self) -> bool | None:
+    def outperformed(self) -> bool | None:
         return None if self.net is None else to_millionths(self.net) > 0
 
 

@@ -111,7 +111,7 @@ class WatchedOut(Out):
     refused_because: Refusal | None = Field(
         description="What would keep it out beside the members."
     )
-    refused_against: str | None = Field(description="The member it is too close to.")
+    conflicting_symbol: str | None = Field(description="The member it is too close to.")
 
     @classmethod
     def of(cls, one: Watched) -> Self:
@@ -129,7 +129,7 @@ class WatchedOut(Out):
             distance_to_entry=finite(one.distance),
             is_member=one.is_member,
             refused_because=None if refused is None else refused.reason,
-            refused_against=None if refused is None else refused.against,
+            conflicting_symbol=None if refused is None else refused.against,
         )
 
 

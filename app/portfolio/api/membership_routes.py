@@ -22,6 +22,7 @@ from app.foundation.http.schemas import (
     Percent,
     Score,
     SymbolIn,
+    UtcTime,
     finite,
     one_of,
     percent,
@@ -33,7 +34,7 @@ from app.portfolio.domain.models import Member
 from app.portfolio.domain.replacement import Block, Proposal
 from app.portfolio.services.member_views import MemberView
 from app.portfolio.services.membership import Initialised, PortfolioService, Removed, Replaced
-from app.portfolio.services.replacement import Replacement, Replacements
+from app.portfolio.services.replacement import Replacement, Replacements, Seat
 
 router = api_router("portfolio", "/portfolio")
 MEMBER_CHANGES = (Code.REBALANCE_IN_PROGRESS, *CHANGES)
@@ -314,12 +315,35 @@ class ReplacementOut(Out):
         )
 
 
+class VacancyOut(Out):
+    """The seat of a member that was forced out while no complete board named a replacement."""
+
+    symbol: str = Field(description="The member that left for cash.")
+    reason: str = Field(description="Why it could not stay.")
+    vacated_at: UtcTime
+    state: Literal["waiting", "given_up"] = Field(
+        description="waiting: the next complete board fills it. given_up: it has waited longer "
+        "than `replacement.vacancy_max_age_s` and stays empty until a symbol is added."
+    )
+
+    @classmethod
+    def of(cls, seat: Seat) -> Self:
+        one = seat.vacancy
+        return cls(
+            symbol=one.symbol,
+            reason=one.reason,
+            vacated_at=one.vacated_at,
+            state="given_up" if seat.is_given_up else "waiting",
+        )
+
+
 class ReplacementsOut(Freshness):
     """Forced ones first, then the weakest members, weakest first."""
 
     version: int = Field(description="Of the portfolio.")
     required_confirmations: int
     replacements: list[ReplacementOut]
+    vacancies: list[VacancyOut] = Field(description="Empty seats, the longest vacant first.")
 
     @classmethod
     def of(cls, shown: Replacements) -> Self:
@@ -327,6 +351,7 @@ class ReplacementsOut(Freshness):
             version=shown.version,
             required_confirmations=shown.required_confirmations,
             replacements=[ReplacementOut.of(one) for one in shown.proposals],
+            vacancies=[VacancyOut.of(one) for one in shown.seats],
             **freshness(shown.facts),
         )
 

@@ -129,7 +129,7 @@ class AnalyticsOut(Freshness):
     top_performers: list[Performer]
     lowest_scorers: list[Scorer]
     sharpe: float | None
-    sharpe_error: float | None = Field(description="Standard error of `sharpe`.")
+    sharpe_standard_error: float | None = Field(description="Standard error of `sharpe`.")
     sortino: float | None
     calmar: float | None
     win_rate: Share | None = Field(description="Share of the observations with a gain.")
@@ -156,7 +156,7 @@ class AnalyticsOut(Freshness):
             ],
             lowest_scorers=[Scorer(symbol=name, score=one) for name, one in shown.lowest_scorers],
             sharpe=figures.sharpe,
-            sharpe_error=figures.sharpe_error,
+            sharpe_standard_error=figures.sharpe_standard_error,
             sortino=figures.sortino,
             calmar=figures.calmar,
             win_rate=figures.win_rate,

@@ -84,7 +84,7 @@ class LotsOut(Out):
     minimum_capital: MoneyString = Field(
         description="Equity from which rounding misses no target by over one percentage point."
     )
-    unattainable: list[str] = Field(description="Missed by over one percentage point.")
+    unreachable_targets: list[str] = Field(description="Missed by over one percentage point.")
     specifications: dict[str, str] = Field(
         description="The `specification` of each contract that its lots were counted by; once "
         "`GET /symbols/{symbol}` shows another one they are void."
@@ -96,7 +96,7 @@ class LotsOut(Out):
             lots=dict(made.lots),
             errors=dict(made.errors),
             minimum_capital=Decimal(f"{made.minimum_capital:.12g}"),
-            unattainable=list(made.missed),
+            unreachable_targets=list(made.missed),
             specifications=dict(made.specifications),
         )
 

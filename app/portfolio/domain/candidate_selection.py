@@ -13,7 +13,7 @@ from app.market.domain.sectors import UNCLASSIFIED
 class Refusal(StrEnum):
     """Why a candidate does not come in."""
 
-    NOT_TRADABLE = "not_tradable"
+    NOT_TRADEABLE = "not_tradeable"
     STALE = "stale"
     NO_SCORE = "no_score"
     LOW_SCORE = "low_score"
@@ -27,7 +27,7 @@ class Candidate:
     """One symbol of the board, as it stands now."""
 
     symbol: str
-    is_tradable: bool
+    is_tradeable: bool
     is_fresh: bool
     score: float | None
     sector: str = UNCLASSIFIED
@@ -87,7 +87,7 @@ def refuse(
     """Why the candidate may not join `members`, who are of `sectors`; None if it may."""
     score = candidate.score
     own = (
-        (not candidate.is_tradable, Refusal.NOT_TRADABLE),
+        (not candidate.is_tradeable, Refusal.NOT_TRADEABLE),
         (not candidate.is_fresh, Refusal.STALE),
         (score is None, Refusal.NO_SCORE),
         (

@@ -266,7 +266,11 @@ def within_bands(
     *,
     by_interval: bool = False,
 ) -> Allocation:
-    """The targets without the trades that the bands save, if the portfolio stays calm enough."""
+    """The targets without the trades that the bands save, as far as the portfolio stays calm.
+
+    Where the spared weights are too volatile further members move, one by one, first those that
+    stand furthest above their targets; the bands of the others hold.
+    """
     threshold_u = _threshold_u(configuration, by_interval=by_interval)
     bands = {
         symbol: _allowed_u(target.weights_u[symbol], standings[symbol], configuration, threshold_u)
@@ -274,6 +278,13 @@ def within_bands(
     }
     low, high = configuration.min_weight_u, configuration.max_weight_u
     fewer = spared(target, ruled, bands, low, high, least_u)
+    above = sorted(
+        bands, key=lambda name: (target.weights_u[name] - ruled[name].claim.held_u, name)
+    )
+    for count in range(1, len(above) + 1):
+        if not _is_too_volatile(fewer.weights_u, configuration, known):
+            return fewer
+        fewer = spared(target, ruled, bands, low, high, least_u, frozenset(above[:count]))
     if _is_too_volatile(fewer.weights_u, configuration, known):
         return spared(target, ruled, dict.fromkeys(bands, 0), low, high, least_u)
     return fewer

@@ -64,7 +64,7 @@ class Entrant:
     """A symbol of the board that may come in."""
 
     contender: Contender
-    candidate: Candidate  # not tradable if it is banned
+    candidate: Candidate  # not tradeable if it is banned
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,7 @@ class Vacancy:
 
     symbol: str  # of that member
     reason: str  # why it could not stay
+    vacated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,12 +226,14 @@ def counted(
     at: datetime,
     interval: timedelta,
     *,
+    since: timedelta | None = None,
     exceeds: bool,
 ) -> Tally | None:
     """The tally after one more look, None where it does not exceed.
 
-    A board counts once, and within `interval` of a counted look no other is counted. A look that
-    is still to come by its stamp was stamped by a wrong clock: it counts as one of now.
+    A board counts once, and within `interval` of a counted look no other is counted. `since` is
+    the proven time since that look, by default that between the stamps. A look that is still to
+    come by its stamp was stamped by a wrong clock: it counts as one of now.
     """
     if not exceeds:
         return None
@@ -238,7 +241,8 @@ def counted(
         return Tally(old, new, 1, input_hash, at)
     if former.counted_at > at:
         return replace(former, counted_at=at)
-    if former.input_hash == input_hash or at - former.counted_at < interval:
+    passed = at - former.counted_at if since is None else since
+    if former.input_hash == input_hash or passed < interval:
         return former
     return replace(former, count=former.count + 1, input_hash=input_hash, counted_at=at)
 

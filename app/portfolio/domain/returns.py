@@ -39,7 +39,9 @@ class Figures:
     max_drawdown: float | None
     win_rate: float | None  # share of the returns that are gains
     profit_factor: float | None  # gains over losses
-    sharpe_error: float | None = None  # standard error of the Sharpe ratio, annualised like it
+    sharpe_standard_error: float | None = (
+        None  # standard error of the Sharpe ratio, annualised like it
+    )
     growth: float | None = None  # from the first known point to the last, as a fraction
 
     @property
@@ -168,7 +170,7 @@ def figures_of_equity(equity: Floats, returns: Floats, days: float) -> Figures:
         calmar=_ratio(yearly, fall),
         win_rate=len(gains) / count,
         profit_factor=_ratio(float(gains.sum()), -float(losses.sum())),
-        sharpe_error=None if error is None else error * math.sqrt(a_year),
+        sharpe_standard_error=None if error is None else error * math.sqrt(a_year),
     )
 
 

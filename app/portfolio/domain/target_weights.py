@@ -86,8 +86,11 @@ def spared(
     low_u: int,
     high_u: int,
     least_u: Mapping[str, int] = MappingProxyType({}),
+    released: AbstractSet[str] = frozenset(),
 ) -> Allocation:
     """The targets, but funded members inside their band and bounds stay where they are.
+
+    Members of `released` move although they are inside their band.
 
     `bands_u` is how far each may be from its target. The others go to their targets (lots are
     whole: the edge of the band is no cheaper), and what the first ones hold more or less than
@@ -97,7 +100,7 @@ def spared(
     """
     stuck: set[str] = set()
     while True:
-        made = _with_fewest(target, ruled, bands_u, low_u, high_u, stuck)
+        made = _with_fewest(target, ruled, bands_u, low_u, high_u, stuck, released)
         small = {
             name
             for name, one in ruled.items()
@@ -115,6 +118,7 @@ def _with_fewest(
     low_u: int,
     high_u: int,
     stuck: AbstractSet[str],
+    released: AbstractSet[str],
 ) -> Allocation:
     """As `spared`, while the members of `stuck` keep their weight whatever their target is."""
     held = {name: one.claim.held_u for name, one in ruled.items()}
@@ -126,7 +130,8 @@ def _with_fewest(
     must = sorted(
         name
         for name, by_u in ahead.items()
-        if abs(by_u) > bands_u[name] or (by_u and not low_u <= held[name] <= high_u)
+        if abs(by_u) > bands_u[name]
+        or (by_u and (name in released or not low_u <= held[name] <= high_u))
     )
     kept = {name: held[name] for name in sorted(stuck)}
     leaves = any(_is(one, Role.EXCLUDED) and held[name] > 0 for name, one in ruled.items())

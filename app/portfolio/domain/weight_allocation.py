@@ -29,7 +29,7 @@ class Role(StrEnum):
 
     FUNDED = "funded"
     LOCKED = "locked"  # keeps its weight and may not grow: its data or market stands still
-    EXCLUDED = "excluded"  # weight 0: below the threshold or no longer tradable
+    EXCLUDED = "excluded"  # weight 0: below the threshold or no longer tradeable
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,7 +130,10 @@ class Ledger:
         drafts = await indexed(unit, marked(before, change, grounds), stamp)
         events = await unit.get(HistoryRepository).append(drafts, stamp)
         if entering := sum(draft.type is EventType.ADD for draft in drafts):
-            await unit.get(ReplacementRepository).fill_vacancies(entering)
+            seats = await unit.get(ReplacementRepository).vacancies()
+            # Newcomers take the seats that still wait before those that wait no longer.
+            seats = tuple(sorted(seats, key=grounds.is_seat_given_up))
+            await unit.get(ReplacementRepository).fill_vacancies(seats[:entering])
         await unit.get(PortfolioRepository).save(
             before, after, grounds.at, _departures(before, change.drafts)
         )

@@ -40,9 +40,11 @@ from app.portfolio.domain.controls import FREE, Controls
 from app.portfolio.domain.membership import Newcomer
 from app.portfolio.domain.models import Member, Portfolio
 from app.portfolio.domain.rebalance_plan import Standing
+from app.portfolio.domain.replacement import Vacancy
 from app.portfolio.domain.returns import SinceInclusion, since_inclusion
 from app.portfolio.domain.target_weights import marked, prices_of
 from app.portfolio.domain.weighting_methods import Covariance, covariance
+from app.portfolio.services.elapsed_time import Elapsed, elapsed_by_wall
 from app.portfolio.services.refusals import Refusals
 from app.portfolio.services.state_cache import PortfolioState, PortfolioStateCache
 from app.portfolio.storage.controls import ControlRepository
@@ -108,6 +110,20 @@ class Grounds:
     set_at: Mapping[str, Decimal] = field(default_factory=dict)
     controls: Controls = FREE
     leaving: frozenset[str] = frozenset()  # members whose replacement is confirmed
+    elapsed: Elapsed = elapsed_by_wall
+
+    def since(self, stamp: datetime) -> timedelta:
+        """Proven time since a stored stamp: a wall clock that was set does not change it."""
+        return self.elapsed(stamp, self.at)
+
+    def proven(self, stamp: datetime) -> datetime:
+        """The stamp, moved so that it lies the proven time before this moment."""
+        return self.at - self.since(stamp)
+
+    def is_seat_given_up(self, vacancy: Vacancy) -> bool:
+        """Whether the seat has waited longer than `replacement.vacancy_max_age_s`."""
+        most = timedelta(seconds=self.configuration.replacement.vacancy_max_age_s)
+        return self.since(vacancy.vacated_at) > most
 
     def resolve(self, text: str) -> SymbolEntry:
         """Raises RefusedError: symbol_unknown, symbol_ambiguous."""
@@ -164,13 +180,13 @@ class Grounds:
         if status not in PAUSED and not is_open and status is not ContractStatus.UNKNOWN:
             return f"the contract is {status.value}"
         announced = contract.kind is ContractKind.PERPETUAL and contract.expires_ms is not None
-        if announced or (is_open and not self.is_tradable(symbol)):
+        if announced or (is_open and not self.is_tradeable(symbol)):
             return "its delisting is announced"
         since, most = (
             quote.paused_since,
             timedelta(seconds=self.configuration.replacement.max_pause_s),
         )
-        if status in PAUSED and since is not None and self.at - since > most:
+        if status in PAUSED and since is not None and self.since(since) > most:
             return f"the contract is {status.value} since {since:%Y-%m-%d %H:%M} UTC"
         return None
 
@@ -271,7 +287,7 @@ class Grounds:
     def candidate(self, symbol: str) -> Candidate:
         return Candidate(
             symbol=symbol,
-            is_tradable=self.may_enter(symbol),
+            is_tradeable=self.may_enter(symbol),
             is_fresh=self.is_fresh(symbol),
             score=self.score(symbol),
             sector=self.sector(symbol),
@@ -284,9 +300,9 @@ class Grounds:
 
     def may_enter(self, symbol: str) -> bool:
         sound = self.doubt(symbol) is None and not self.is_frozen(symbol)
-        return sound and self.is_tradable(symbol) and self.controls.ban(symbol) is None
+        return sound and self.is_tradeable(symbol) and self.controls.ban(symbol) is None
 
-    def is_tradable(self, symbol: str) -> bool:
+    def is_tradeable(self, symbol: str) -> bool:
         """Whether it may come in: Open, and not about to end."""
         quote = self.market.quote(symbol)
         if quote is None or quote.contract.status is not ContractStatus.OPEN:
@@ -298,7 +314,7 @@ class Grounds:
     def is_ending(self, symbol: str) -> bool:
         """Whether it is still open and about to end: nothing more is opened in it."""
         quote = self.market.quote(symbol)
-        return quote is not None and self.is_open(symbol) and not self.is_tradable(symbol)
+        return quote is not None and self.is_open(symbol) and not self.is_tradeable(symbol)
 
     def newcomer(self, entry: SymbolEntry) -> Newcomer:
         return Newcomer(
@@ -310,9 +326,9 @@ class Grounds:
             confidence=self.confidence(entry.symbol),
         )
 
-    def require_tradable(self, symbol: str) -> None:
+    def require_tradeable(self, symbol: str) -> None:
         """Raises RefusedError(symbol_not_tradable)."""
-        if not self.is_tradable(symbol):
+        if not self.is_tradeable(symbol):
             raise RefusedError(
                 Code.SYMBOL_NOT_TRADABLE, f"{symbol} is not open for new positions at KuCoin."
             )
@@ -412,11 +428,13 @@ class GroundsNow:
     views: ViewCache = field(default_factory=ViewCache)
     mode: Callable[[], ModeState] | None = None  # None: that of this market alone
     refusals: Refusals = field(default_factory=Refusals)
+    elapsed: Elapsed = elapsed_by_wall
 
     def __call__(self, configuration: Configuration) -> Grounds:
         board, is_whole = self.boards.in_force(), self.boards.is_whole()
         market = MarketOnce(self.market)
-        return Grounds(self.clock(), configuration, board, market, is_whole, self._mode())
+        mode, elapsed = self._mode(), self.elapsed
+        return Grounds(self.clock(), configuration, board, market, is_whole, mode, elapsed=elapsed)
 
     def _mode(self) -> ModeState:
         if self.mode is not None:

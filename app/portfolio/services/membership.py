@@ -264,7 +264,7 @@ def _require_admissible(
     symbol: str, others: tuple[str, ...], after: Portfolio, grounds: Grounds
 ) -> None:
     """Open, fresh, and not too close to the other members."""
-    grounds.require_tradable(symbol)
+    grounds.require_tradeable(symbol)
     grounds.require_board()
     grounds.require_fresh(symbol)
     grounds.require_fresh_members(after)

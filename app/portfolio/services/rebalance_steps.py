@@ -35,6 +35,7 @@ from app.portfolio.services.lot_plan import LotPlan, LotRule, lot_plan, lot_rule
 from app.portfolio.storage.history import HistoryRepository
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
+from app.scoring.domain.board import CLOCK_TOLERANCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +91,21 @@ async def load(
         if not request.is_dry_run:
             raise
         refusal = failure_of(refused)
-    slot = interval_slot(portfolio, grounds.configuration, grounds.at)
-    is_done = slot is not None and await unit.get(RebalanceRunRepository).has_found_nothing(slot)
+    slot = interval_slot(_with_proven_age(portfolio, grounds), grounds.configuration, grounds.at)
+    is_done = slot is not None and await unit.get(RebalanceRunRepository).has_found_nothing(
+        slot, grounds.at + CLOCK_TOLERANCE
+    )
     return Loaded(
         portfolio, grounds, await unit.get(HistoryRepository).last_rebalance(), is_done, refusal
     )
+
+
+def _with_proven_age(portfolio: Portfolio, grounds: Grounds) -> Portfolio:
+    """The portfolio, its weights as old as is proven."""
+    weighted_at = portfolio.weighted_at
+    if weighted_at is None:
+        return portfolio
+    return replace(portfolio, weighted_at=grounds.proven(weighted_at))
 
 
 def decide(loaded: Loaded, request: RebalanceRequest) -> Planned:
@@ -104,6 +115,7 @@ def decide(loaded: Loaded, request: RebalanceRequest) -> Planned:
     """
     portfolio, grounds = loaded.portfolio, loaded.grounds
     held, standings = grounds.marked(portfolio), grounds.standings(portfolio)
+    held, rebalanced_at = _with_proven_age(held, grounds), loaded.rebalanced_at
     balance = request.account_balance
     smallest = lot_rule(standings, balance, grounds)
     made = plan(
@@ -113,7 +125,7 @@ def decide(loaded: Loaded, request: RebalanceRequest) -> Planned:
         grounds.at,
         grounds.covariance(portfolio),
         request.method,
-        rebalanced_at=loaded.rebalanced_at,
+        rebalanced_at=None if rebalanced_at is None else grounds.proven(rebalanced_at),
         is_interval_done=loaded.is_interval_done,
         least_u=smallest.least_u,
     )

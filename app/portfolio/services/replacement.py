@@ -43,6 +43,14 @@ IMPROVED = "a better symbol, confirmed"
 
 
 @dataclass(frozen=True, slots=True)
+class Seat:
+    """A vacant seat, and whether it still waits for a newcomer."""
+
+    vacancy: Vacancy
+    is_given_up: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Replacements:
     """What is proposed: forced ones first, then the weakest members, weakest first."""
 
@@ -50,6 +58,7 @@ class Replacements:
     proposals: tuple[Proposal, ...]
     required_confirmations: int
     facts: DataFacts
+    seats: tuple[Seat, ...] = ()  # of members that left for cash
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +88,10 @@ class Replacement:
             portfolio = await unit.get(PortfolioRepository).load()
             grounds = await self.grounds.of(unit)
             proposals = await self._proposals(unit, portfolio, grounds, count=False)
+            vacancies = await unit.get(ReplacementRepository).vacancies()
+        seats = tuple(Seat(one, grounds.is_seat_given_up(one)) for one in vacancies)
         required = grounds.configuration.replacement.confirmations
-        return Replacements(portfolio.version, proposals, required, facts_of(grounds))
+        return Replacements(portfolio.version, proposals, required, facts_of(grounds), seats)
 
     async def execute(
         self,
@@ -104,7 +115,11 @@ class Replacement:
             command.require_version(portfolio.version)
             grounds = await self.grounds.of(unit)
             forced = any(grounds.must_leave(one.symbol) for one in portfolio.members)
-            vacancies = await unit.get(ReplacementRepository).vacancies()
+            vacancies = tuple(
+                one
+                for one in await unit.get(ReplacementRepository).vacancies()
+                if not grounds.is_seat_given_up(one)
+            )
             if forced_only and not forced and not (vacancies and grounds.has_board_in_force()):
                 return Executed(portfolio.version, (), ())
             may_force = not unattended or _may_force(grounds)
@@ -150,7 +165,8 @@ class Replacement:
             facts = last_facts(member, grounds)
             done = remove(portfolio, member.symbol, facts, grounds.at, reason)
             await self.ledger.commit(unit, portfolio, done, grounds, who)
-            await unit.get(ReplacementRepository).vacate(Vacancy(member.symbol, why), grounds.at)
+            vacancy = Vacancy(member.symbol, why, grounds.at)
+            await unit.get(ReplacementRepository).vacate(vacancy)
             portfolio = done.portfolio
             exits.append(member.symbol)
         return tuple(exits), portfolio
@@ -239,7 +255,7 @@ class Replacement:
         counting = count and obstacle is None
         if counting:
             tallies = _count(pairs, tallies, noise, grounds)
-        since = None if last is None else grounds.at - last
+        since = None if last is None else grounds.since(last)
         proposals = within_cycle(
             (
                 propose(one, other, noise, tallies.get(one.contender.symbol), since, rules)
@@ -308,13 +324,15 @@ def _count(
         if leaver.forced is not None or candidate is None:
             continue
         old = leaver.contender
+        before = former.get(old.symbol)
         tally = counted(
-            former.get(old.symbol),
+            before,
             old.symbol,
             candidate.symbol,
             board.input_hash,
             grounds.at,
             timedelta(seconds=rules.confirmation_interval_s),
+            since=None if before is None else grounds.since(before.counted_at),
             exceeds=compare(old, candidate, noise, rules).exceeds(rules),
         )
         if tally is not None:

@@ -86,7 +86,7 @@ def contenders(portfolio: Portfolio, grounds: Grounds) -> Contenders:
         leavers=tuple(
             Leaver(
                 contender=contender(name, grounds),
-                held=grounds.at - members[name].included_at,
+                held=grounds.since(members[name].included_at),
                 forced=forced.get(name),
                 is_pinned=grounds.controls.is_pinned(name),
                 is_paused=grounds.is_paused(name),

@@ -68,7 +68,7 @@ def judge(
     """Every condition for trading a symbol, in the order in which they are told.
 
     `counted_by` names the specification of lots that wait to be ordered; None: there are none.
-    Hysteresis: a member with a target weight stays tradable down to the leave threshold, one
+    Hysteresis: a member with a target weight stays tradeable down to the leave threshold, one
     without needs the enter threshold. That memory moves only with committed changes.
     """
     member = portfolio.member(symbol)

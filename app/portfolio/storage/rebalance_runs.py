@@ -137,13 +137,17 @@ class RebalanceRunRepository:
             wanted = wanted.where(table.c.state == state.value)
         return tuple(_run(row) for row in await self.connection.execute(wanted))
 
-    async def has_found_nothing(self, since: datetime) -> bool:
-        """Whether a run by the configured method found nothing to do, and nothing that waits."""
+    async def has_found_nothing(self, since: datetime, until: datetime) -> bool:
+        """Whether a run by the configured method found nothing to do, and nothing that waits.
+
+        Runs that were requested after `until` bear the stamp of a wrong clock and do not count.
+        """
         wanted = select(table.c.details).where(
             table.c.portfolio_id == PORTFOLIO_ID,
             table.c.state == RunState.UNCHANGED.value,
             table.c.method.is_(None),
             table.c.requested_at >= since,
+            table.c.requested_at <= until,
         )
         found = await self.connection.execute(wanted.order_by(table.c.requested_at))
         return any(one is not None and one.get("waits_until") is None for one in found.scalars())

@@ -74,7 +74,7 @@ class ReplacementRepository:
         of = (table.c.portfolio_id == PORTFOLIO_ID) & (table.c.symbol == symbol)
         await self.connection.execute(table.delete().where(of))
 
-    async def vacate(self, vacancy: Vacancy, at: datetime) -> None:
+    async def vacate(self, vacancy: Vacancy) -> None:
         """The seat of a member that left without a replacement waits to be filled."""
         table = vacancies
         await self.connection.execute(
@@ -83,7 +83,7 @@ class ReplacementRepository:
                 "portfolio_id": PORTFOLIO_ID,
                 "symbol": vacancy.symbol,
                 "reason": vacancy.reason,
-                "vacated_at": at,
+                "vacated_at": vacancy.vacated_at,
             },
         )
 
@@ -91,19 +91,19 @@ class ReplacementRepository:
         """Seats that wait to be filled, the longest waiting first."""
         table = vacancies
         wanted = (
-            select(table.c.symbol, table.c.reason)
+            select(table.c.symbol, table.c.reason, table.c.vacated_at)
             .where(table.c.portfolio_id == PORTFOLIO_ID)
             .order_by(table.c.vacated_at, table.c.symbol)
         )
         rows = await self.connection.execute(wanted)
-        return tuple(Vacancy(row.symbol, row.reason) for row in rows)
+        return tuple(Vacancy(row.symbol, row.reason, row.vacated_at) for row in rows)
 
-    async def fill_vacancies(self, count: int) -> None:
-        """So many members came in: the longest waiting seats are filled."""
-        filled = [one.symbol for one in (await self.vacancies())[:count]]
-        if filled:
+    async def fill_vacancies(self, filled: Iterable[Vacancy]) -> None:
+        """Forgets these seats: members came in for them."""
+        symbols = [one.symbol for one in filled]
+        if symbols:
             table = vacancies
-            of = (table.c.portfolio_id == PORTFOLIO_ID) & table.c.symbol.in_(filled)
+            of = (table.c.portfolio_id == PORTFOLIO_ID) & table.c.symbol.in_(symbols)
             await self.connection.execute(table.delete().where(of))
 
     async def last_swap(self) -> datetime | None:

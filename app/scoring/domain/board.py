@@ -88,6 +88,8 @@ class Board:
     # Exchange source -> share of the eligible symbols that it covered.
     source_coverage: Mapping[str, float] = field(default_factory=dict)
     is_provisional: bool = False  # a source covered too few symbols: shown, never decided on
+    # Place among the stored runs; 0 for one that is not stored. Stamps may repeat and go back.
+    seq: int = field(default=0, compare=False)
 
     _by_symbol: dict[str, Card] = field(default_factory=dict, init=False, repr=False, compare=False)
 

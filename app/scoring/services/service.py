@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.data_quality import worst
 from app.market.services.feed_leader import Fence, anybody
 from app.scoring.domain.algorithm import algorithm, changes_of
-from app.scoring.domain.board import CLOCK_TOLERANCE, Board, BoardDraft, Card
+from app.scoring.domain.board import Board, BoardDraft, Card
 from app.scoring.domain.composite import AlgorithmSpec
 from app.scoring.domain.engine import score
 from app.scoring.domain.events import ScoresUpdated, score_changes
@@ -101,26 +101,24 @@ class Scoring:
     async def load(self) -> Board | None:
         """Take up the newest stored board, and the newest complete one."""
         async with self.database.read() as unit:
-            until = self.clock() + CLOCK_TOLERANCE
-            latest = self._latest = await unit.get(ScoringRepository).latest(until)
+            latest = self._latest = await unit.get(ScoringRepository).latest()
             is_complete = latest is None or not latest.is_provisional
             self._complete = (
-                latest if is_complete else await unit.get(ScoringRepository).latest_complete(until)
+                latest if is_complete else await unit.get(ScoringRepository).latest_complete()
             )
         return latest
 
     async def refresh(self) -> None:
         """Take up a board that another process has made since."""
         async with self.database.read() as unit:
-            until = self.clock() + CLOCK_TOLERANCE
-            newest = await unit.get(ScoringRepository).newest_run_id(until)
+            newest = await unit.get(ScoringRepository).newest_run_id()
             if newest is None or (self._latest is not None and newest == self._latest.run_id):
                 return
             board = await unit.get(ScoringRepository).run(newest)
             # A complete board may have come between two looks.
             passed = None
             if board is not None and board.is_provisional:
-                passed = await unit.get(ScoringRepository).latest_complete(until)
+                passed = await unit.get(ScoringRepository).latest_complete()
         for one in (passed, board):
             if one is not None:
                 self._keep_newer(one)
@@ -228,7 +226,8 @@ class Scoring:
             data_source=self.market.source,
             is_provisional=prepared.draft.is_provisional(configuration.scoring.min_coverage),
         )
-        await unit.get(ScoringRepository).save(board, prepared.packed)
+        seq = await unit.get(ScoringRepository).save(board, prepared.packed)
+        board = replace(board, seq=seq)
         if not board.is_provisional:
             await keep_seen(unit, prepared.draft, made_by, board.as_of.date())
         await unit.get(ScoringRepository).drop_inputs(at - KEEP_INPUTS)
@@ -248,16 +247,11 @@ class Scoring:
         return board
 
     def _keep_newer(self, board: Board) -> None:
-        if self._is_superseded(self._latest, board):
+        if self._latest is None or self._latest.seq <= board.seq:
             self._latest = board
-        if not board.is_provisional and self._is_superseded(self._complete, board):
+        complete = self._complete
+        if not board.is_provisional and (complete is None or complete.seq <= board.seq):
             self._complete = board
-
-    def _is_superseded(self, former: Board | None, board: Board) -> bool:
-        """A board from a time that has not come holds up no later one."""
-        if former is None or former.calculated_at <= board.calculated_at:
-            return True
-        return former.is_future(self.clock())
 
     def _take(self, board: Board) -> None:
         self._keep_newer(board)

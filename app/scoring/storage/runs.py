@@ -158,12 +158,18 @@ class ScoringRepository:
 
     connection: AsyncConnection
 
-    async def save(self, board: Board, inputs: bytes | None) -> None:
-        """The whole board; `inputs` is what a replay needs, compressed by the caller."""
+    async def save(self, board: Board, inputs: bytes | None) -> int:
+        """The whole board; `inputs` is what a replay needs, compressed by the caller.
+
+        Returns the place of the run among all runs: the newest one has the highest.
+        """
         # A thread's work: on the event loop everybody would wait for it.
         excluded, rows = await asyncio.to_thread(_divided, board)
+        newest = await self.connection.execute(select(func.max(scoring_runs.c.seq)))
+        seq = (newest.scalar() or 0) + 1
         run = {
             "run_id": board.run_id,
+            "seq": seq,
             "algorithm": board.algorithm,
             "algorithm_version": board.algorithm_version,
             "configuration_version": board.configuration_version,
@@ -188,24 +194,21 @@ class ScoringRepository:
             used = {"run_id": board.run_id, "moments": historic_row(board.moments)}
             await self.connection.execute(scoring_run_moments.insert(), used)
         await add_rows(self.connection, symbol_scores, rows)
+        return seq
 
-    async def latest(self, until: datetime | None = None) -> Board | None:
-        """The newest board, of those made up to `until`; None before the first run."""
-        return await self._board(_newest(_until(select(*_RUN), until)))
+    async def latest(self) -> Board | None:
+        """The board of the newest run, whatever its stamp says; None before the first run."""
+        return await self._board(_newest(select(*_RUN)))
 
-    async def latest_complete(self, until: datetime | None = None) -> Board | None:
-        """The newest board that is not provisional, of those made up to `until`."""
-        return await self._board(_complete(_newest(_until(select(*_RUN), until))))
+    async def latest_complete(self) -> Board | None:
+        """The newest board that is not provisional."""
+        return await self._board(_complete(_newest(select(*_RUN))))
 
-    async def newest_run_id(self, until: datetime) -> str | None:
-        """Of the newest board made up to `until`, by any process; None before the first."""
-        table = scoring_runs
-        wanted = (
-            select(table.c.run_id)
-            .where(table.c.calculated_at <= until)
-            .order_by(table.c.calculated_at.desc(), table.c.run_id.desc())
-        )
-        found: str | None = (await self.connection.execute(wanted.limit(1))).scalar()
+    async def newest_run_id(self) -> str | None:
+        """Of the newest run by any process; None before the first."""
+        found: str | None = (
+            await self.connection.execute(_newest(select(scoring_runs.c.run_id)))
+        ).scalar()
         return found
 
     async def run(self, run_id: str) -> Board | None:
@@ -350,12 +353,7 @@ def _divided(board: Board) -> tuple[dict[str, Card], list[dict[str, Any]]]:
 
 
 def _newest(wanted: Select[Any], count: int = 1) -> Select[Any]:
-    table = scoring_runs
-    return wanted.order_by(table.c.calculated_at.desc(), table.c.run_id.desc()).limit(count)
-
-
-def _until(wanted: Select[Any], until: datetime | None) -> Select[Any]:
-    return wanted if until is None else wanted.where(scoring_runs.c.calculated_at <= until)
+    return wanted.order_by(scoring_runs.c.seq.desc()).limit(count)
 
 
 def _complete(wanted: Select[Any]) -> Select[Any]:
@@ -379,4 +377,5 @@ def _board(row: Row[Any], cards: tuple[Card, ...]) -> Board:
         moments=historic_moments(row.moments),
         source_coverage=row.source_coverage or {},
         is_provisional=row.is_provisional,
+        seq=row.seq,
     )

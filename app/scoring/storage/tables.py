@@ -1,6 +1,7 @@
 """Tables of scoring: algorithms, runs, one line per symbol and run, and moments of boards."""
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
@@ -46,9 +47,12 @@ scoring_runs = Table(
     Column("coverage", JsonText, nullable=False),
     Column("excluded", JsonText, nullable=False),  # symbol -> [reason, detail]
     Column("inputs", LargeBinary),
+    # Order of the runs: their stamps are those of clocks that may be set back.
+    Column("seq", BigInteger, nullable=False, server_default="0"),
     PrimaryKeyConstraint("run_id"),
     between("universe_size", "0", "1000000"),
     Index("ix_scoring_runs_calculated_at", "calculated_at", "run_id"),
+    Index("uq_scoring_runs_seq", "seq", unique=True),
 )
 
 symbol_scores = Table(

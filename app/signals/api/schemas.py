@@ -103,7 +103,7 @@ class OutcomeOut(Out):
     starts_at: UtcTime = Field(description="The first full hour after the verdict.")
     ends_at: UtcTime
     booked_at: UtcTime | None = Field(description="Null while it is open.")
-    beat_median: bool | None = Field(description="Null while it is not known.")
+    outperformed_median: bool | None = Field(description="Null while it is not known.")
     gain: float | None = Field(description="Of the symbol, as a fraction.")
     median: float | None = Field(description="Of the universe, as a fraction.")
     names: int | None = Field(description="Symbols whose median it is.")
@@ -115,7 +115,7 @@ class OutcomeOut(Out):
             starts_at=outcome.window.starts_at,
             ends_at=outcome.window.ends_at,
             booked_at=outcome.booked_at,
-            beat_median=outcome.beat,
+            outperformed_median=outcome.beat,
             gain=outcome.gain,
             median=outcome.median,
             names=outcome.names,
@@ -208,16 +208,16 @@ class BinOut(Out):
 
     from_probability: float = Field(examples=[0.7])
     outcomes: int
-    mean_said: Score
-    share_came: Score
+    mean_forecast: Score
+    observed_frequency: Score
 
     @classmethod
     def of(cls, one: Bin) -> Self:
         return cls(
             from_probability=one.number / BINS,
             outcomes=one.outcomes,
-            mean_said=one.said / one.outcomes,
-            share_came=one.came / one.outcomes,
+            mean_forecast=one.said / one.outcomes,
+            observed_frequency=one.came / one.outcomes,
         )
 
 

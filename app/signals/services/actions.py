@@ -69,7 +69,7 @@ async def _swap(
     if not names:
         return "the portfolio is full, and nobody may be replaced"
     old = names[0]
-    held = {member.symbol: grounds.at - member.included_at for member in portfolio.members}
+    held = {member.symbol: grounds.since(member.included_at) for member in portfolio.members}
     others = tuple(one for one in held if one != old)
     refused = _refused(symbol, others, grounds)
     if refused is not None:
@@ -82,7 +82,7 @@ async def _swap(
         contender(symbol, grounds),
         noise,
         None,
-        None if last is None else grounds.at - last,
+        None if last is None else grounds.since(last),
         rules,
     )
     blocks = [block.value for block in found.blocked_by if block not in _WAIVED]

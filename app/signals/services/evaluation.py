@@ -134,6 +134,6 @@ def obstacle(symbol: str, grounds: Grounds) -> str | None:
         (grounds.market.is_halted(), "the exchange is not trading"),
         (doubt is not None, f"its prices are not believed: {doubt}"),
         (grounds.is_frozen(symbol), "nobody trades it"),
-        (not grounds.is_tradable(symbol), "it is not open for new positions"),
+        (not grounds.is_tradeable(symbol), "it is not open for new positions"),
     )
     return next((said for holds, said in told if holds), None)

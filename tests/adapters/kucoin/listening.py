@@ -101,7 +101,7 @@ class Listening:
 
     def all_live(self) -> bool:
         facts = self.stream.facts()
-        return facts.topics > 0 and facts.live_topics == facts.topics
+        return facts.topics > 0 and facts.active_topics == facts.topics
 
 
 @asynccontextmanager

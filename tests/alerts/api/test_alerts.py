@@ -165,7 +165,7 @@ async def test_rules_are_shown_and_changed(desk: Desk, client: httpx2.AsyncClien
     low = next(one for one in shown["rules"] if one["name"] == "low_score")
     assert low == {
         "name": "low_score",
-        "fires": "below",
+        "comparison": "below",
         "enabled": True,
         "severity": "warning",
         "limit": 0.5,

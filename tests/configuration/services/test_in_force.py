@@ -96,7 +96,7 @@ def test_G11_settings_that_cannot_be_read_leave_the_last_good_ones_in_force() ->
     with capture_logs() as said:
         heard(told(2, 3, of_a_newer_version=1))
     assert in_force() == NEWER
-    assert [one["event"] for one in said] == ["settings_not_understood"]
+    assert [one["event"] for one in said] == ["settings_decode_failed"]
     assert said[0]["kept_version"] == 2
     heard(replace(readable, seq=3, type="of_a_newer_version"))  # not even its kind is known
     heard(told(4, 4, max_portfolio_symbols=9))

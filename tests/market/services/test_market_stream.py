@@ -434,7 +434,7 @@ async def test_health_and_metrics_say_what_the_stream_does(scene: Scene) -> None
     (starting,) = stream(scene.streamed.report())
     assert starting.state is ComponentState.STARTING
     scene.mouth.shown = replace(
-        NO_STREAM, topics=20, live_topics=20, messages=7, dropped={"late": 3}, last_message_s=1.5
+        NO_STREAM, topics=20, active_topics=20, messages=7, dropped={"late": 3}, last_message_s=1.5
     )
     await scene.tell_all()
     (up,) = stream(scene.streamed.report())
@@ -442,7 +442,9 @@ async def test_health_and_metrics_say_what_the_stream_does(scene: Scene) -> None
     assert up.detail == "20 of 20 topics live on 0 connections, last message 2 s ago"
     text = scene.data.metrics.render().decode()
     assert "mysymbols_feed_streaming 0.0" in text or "mysymbols_feed_streaming 1.0" in text
-    scene.mouth.shown = replace(scene.mouth.shown, live_topics=10, messages=9, failures={"deaf": 2})
+    scene.mouth.shown = replace(
+        scene.mouth.shown, active_topics=10, messages=9, failures={"deaf": 2}
+    )
     await scene.streamed.look()
     (silent,) = stream(scene.streamed.report())
     assert (silent.state, silent.cause) == (ComponentState.DEGRADED, TOPICS_SILENT)

@@ -523,7 +523,7 @@ async def test_D02_another_exchange_confirms_or_refutes_what_has_no_index(
     shown = QualityService(data, data.database, Once(data.database, live.clock.now, lock_portfolio))
     found = shown.elsewhere(data.resolve(ETH))
     assert found is not None
-    assert (found.source, found.is_young) == ("binance USDT", False)
+    assert (found.source, found.is_fresh) == ("binance USDT", False)
     assert data.view(data.resolve(ETH)).index is None, "it is nobody's index"
 
 

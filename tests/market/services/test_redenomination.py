@@ -148,7 +148,7 @@ async def test_replacement_ledger_has_no_return_across_a_redenomination(
     desk.score({})
     (line,) = (await desk.reporting.replacements()).ledger.lines
     assert (line.old, line.new) == (old, new)
-    assert (line.difference, line.net, line.has_paid) == (None, None, None)
+    assert (line.difference, line.net, line.outperformed) == (None, None, None)
     assert line.reason == f"{CHANGED} was redenominated since: its return is not known"
     for moment in line.path:
         assert {moment.old, moment.new} <= {0.0, None}

@@ -237,10 +237,10 @@ async def test_the_report_as_json(desk: Desk, client: httpx2.AsyncClient) -> Non
     (swap,) = made["replacements"]
     assert (swap["old_symbol"], swap["new_symbol"]) == (SYMBOLS[1], SYMBOLS[4])
     assert swap["difference"] == pytest.approx(0.3)
-    assert (swap["net"], swap["has_paid"]) == (None, None)
+    assert (swap["net"], swap["outperformed"]) == (None, None)
     assert swap["net_reason"] == f"the funding of {SYMBOLS[1]} since the swap is not known"
     assert [one["trade_id"] for one in made["trades"]] == ["fill-1"]
-    assert made["figures"]["sharpe"] is made["figures"]["sharpe_error"] is None
+    assert made["figures"]["sharpe"] is made["figures"]["sharpe_standard_error"] is None
     assert made["figures"]["is_sufficient"] is False
     assert Decimal(made["equity"][-1]["equity"]) == Decimal("1.04")
     assert [one["unit"] for one in made["attribution"]] == ["index", "USDT"]
@@ -308,8 +308,8 @@ async def test_the_ledger_of_replacements_is_net_of_their_costs(
     assert first["funding"] == pytest.approx(0.02 - 0.0001)
     assert first["difference"] == pytest.approx(0.015)
     assert first["net"] == pytest.approx(0.015 - 0.0012 - 0.002 - 0.0199)
-    assert first["has_paid"] is False, "the prices alone say that it has"
-    assert (second["net"], second["has_paid"]) == (None, None)
+    assert first["outperformed"] is False, "the prices alone say that it has"
+    assert (second["net"], second["outperformed"]) == (None, None)
     assert second["net_reason"] == "the spread at the swap is not known"
     assert shown["total"]["net"] == pytest.approx(first["net"])
     assert (shown["total"]["counted"], shown["total"]["unknown"]) == (1, 1)
@@ -389,7 +389,14 @@ async def test_what_was_not_earned_is_called_hypothetical_wherever_it_is_shown(
     assert would["hypothetical_sharpe"] is not None, "of 119 days before there was a portfolio"
     assert report["hypothetical"] == would
     for shown in (earned, analytics, report["figures"]):
-        ratios = ("sharpe", "sharpe_error", "sortino", "calmar", "win_rate", "profit_factor")
+        ratios = (
+            "sharpe",
+            "sharpe_standard_error",
+            "sortino",
+            "calmar",
+            "win_rate",
+            "profit_factor",
+        )
         assert [shown[name] for name in ratios] == [None] * 6
         assert (shown["growth"], shown["max_drawdown"], shown["is_sufficient"]) == (0, 0, False)
         assert shown["ratios_reason"] == "1 observations, 30 are needed"

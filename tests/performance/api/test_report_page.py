@@ -33,7 +33,7 @@ FIGURES = Figures(
     max_drawdown=0.125,
     win_rate=0.5,
     profit_factor=1.505,
-    sharpe_error=0.398,
+    sharpe_standard_error=0.398,
 )
 
 
@@ -101,9 +101,9 @@ def facts(report: Report) -> dict[str, str]:
     ("changed", "said"),
     [
         ({}, "1.25 (standard error 0.40)"),
-        ({"sharpe_error": None}, "1.25"),
-        ({"sharpe": None, "sharpe_error": None}, "unknown"),
-        ({"sharpe": -0.5, "sharpe_error": 12.0}, "-0.50 (standard error 12.00)"),
+        ({"sharpe_standard_error": None}, "1.25"),
+        ({"sharpe": None, "sharpe_standard_error": None}, "unknown"),
+        ({"sharpe": -0.5, "sharpe_standard_error": 12.0}, "-0.50 (standard error 12.00)"),
     ],
 )
 def test_the_sharpe_ratio_is_told_with_its_standard_error(

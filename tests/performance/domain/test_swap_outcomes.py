@@ -41,7 +41,7 @@ def test_the_path_of_the_old_symbol_against_the_new_one() -> None:
     assert made.path[0].new is None
     assert made.path[1].new == pytest.approx(0.1)
     assert made.difference == pytest.approx(0.2)
-    assert (made.net, made.has_paid, made.reason, made.ended_at) == (None, None, None, None)
+    assert (made.net, made.outperformed, made.reason, made.ended_at) == (None, None, None, None)
     assert made.net_reason == "the fees at the swap are not known"
 
 
@@ -58,7 +58,7 @@ def test_it_ends_when_the_new_member_leaves() -> None:
 
 def test_what_is_not_known_of_a_swap() -> None:
     (unknown,) = outcomes((step(0, (B,), prices(a=10), Swap(A, B)),), ())
-    assert (unknown.difference, unknown.has_paid) == (None, None)
+    assert (unknown.difference, unknown.outperformed) == (None, None)
     assert unknown.reason == f"the mark of {B} was not known at the swap"
     swap = step(0, (B,), prices(a=10, b=10), Swap(A, B))
     (fresh,) = outcomes((swap,), ())
@@ -108,7 +108,7 @@ def net_of(
     )
     (made,) = outcomes(changes, values, (), {"id-a": old, "id-b": new})
     assert made.difference == pytest.approx(0.1)
-    return made.net, made.has_paid, made.net_reason
+    return made.net, made.outperformed, made.net_reason
 
 
 def test_the_net_figure_is_what_fees_spread_and_funding_leave() -> None:

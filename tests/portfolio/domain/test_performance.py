@@ -63,7 +63,7 @@ def test_figures_by_hand() -> None:
 def test_ratios_need_thirty_observations_and_growth_and_drawdown_none() -> None:
     returns = np.tile([0.02, -0.01], 15)
     enough, few = figures(returns), figures(returns[:-1])
-    ratios = ("sharpe", "sharpe_error", "sortino", "calmar", "win_rate", "profit_factor")
+    ratios = ("sharpe", "sharpe_standard_error", "sortino", "calmar", "win_rate", "profit_factor")
     assert all(getattr(enough, name) is not None for name in ratios)
     assert [getattr(few, name) for name in ratios] == [None] * 6
     assert few.max_drawdown == pytest.approx(0.01)
@@ -88,7 +88,7 @@ def test_observations_that_are_parts_of_days_count_by_the_time_that_has_passed()
     assert parts.growth == pytest.approx(whole.growth)
     assert whole.sharpe is not None
     assert parts.sharpe == pytest.approx(whole.sharpe, rel=0.05)
-    assert parts.sharpe_error == pytest.approx(whole.sharpe_error, rel=0.05)
+    assert parts.sharpe_standard_error == pytest.approx(whole.sharpe_standard_error, rel=0.05)
 
 
 def test_the_error_of_a_sharpe_ratio_as_published() -> None:
@@ -110,17 +110,17 @@ def test_a_figure_comes_with_what_it_is_worth() -> None:
         float(scipy.stats.kurtosis(returns, fisher=False)),
     )
     assert error is not None
-    assert made.sharpe_error == pytest.approx(error * math.sqrt(365))
+    assert made.sharpe_standard_error == pytest.approx(error * math.sqrt(365))
     # Of many samples the ratios scatter by about as much as one sample says.
     rng = np.random.default_rng(3)
     ratios = [figures(rng.normal(0.001, 0.02, 400)).sharpe for _ in range(400)]
     assert np.std([one for one in ratios if one is not None]) == pytest.approx(
-        made.sharpe_error, rel=0.15
+        made.sharpe_standard_error, rel=0.15
     )
     assert made.is_sufficient
     assert not figures(returns[:29]).is_sufficient
     assert figures(returns[:30]).is_sufficient
-    assert figures(np.full(30, 0.01)).sharpe_error is None
+    assert figures(np.full(30, 0.01)).sharpe_standard_error is None
 
 
 def test_facts_are_values() -> None:

@@ -329,6 +329,28 @@ def test_too_much_risk_fires_and_shrinks_until_it_is_calm() -> None:
     assert plan(of(*TEN), standings(), calm, T0 + HOUR).triggers == ()
 
 
+def test_only_as_many_leave_their_bands_as_the_volatility_target_needs() -> None:
+    calm, known, ten = with_rules(volatility_target=0.1), volatile(0.5), of(*TEN)
+    ten = done(ten, plan(ten, standings(), calm, T0 + HOUR, known))
+    targets = {one.symbol: one.weight_u for one in ten.members}
+    away = dict(zip(TEN, range(890_000, 900_000, 1_000), strict=True))  # the band is a point
+    members = tuple(replace(one, weight_u=one.weight_u + away[one.symbol]) for one in ten.members)
+    far = replace(ten, members=members, cash_u=ten.cash_u - sum(away.values()))
+    made = plan(far, standings(), calm, T0 + HOUR, known)
+    assert made.triggers == (Trigger.RISK,)
+    weights = made.allocation.weights_u
+    moved = {shift.symbol for shift in made.shifts}
+    assert moved == set(TEN[5:]), "those furthest above their targets, and as few as absorb it"
+    assert all(weights[name] == targets[name] + away[name] for name in TEN[:5])
+    assert all(abs(weights[name] - targets[name]) <= 1_000_000 for name in TEN)
+    assert made.allocation.cash_u == ten.cash_u
+    risk = volatility(weights, known)
+    assert risk is not None
+    assert to_millionths(risk) <= 105_000
+    again = plan(done(far, made), standings(), calm, T0 + HOUR, known)
+    assert (again.shifts, again.triggers) == ((), ())
+
+
 def test_locked_weights_alone_may_be_too_volatile() -> None:
     locked = {name: standing(name, is_fresh=False) for name in TEN}
     made = plan(of(*TEN), locked, with_rules(volatility_target=0.01), T0 + HOUR, volatile(1.0))

@@ -42,9 +42,9 @@ def leaver(symbol: str = "OLD", z: float | None = 0.5, **changed: Any) -> Leaver
     return Leaver(contender(symbol, z), **{**facts, **changed})
 
 
-def entrant(symbol: str, *, tradable: bool = True, **changed: Any) -> Entrant:
+def entrant(symbol: str, *, tradeable: bool = True, **changed: Any) -> Entrant:
     one = contender(symbol, **changed)
-    return Entrant(one, Candidate(symbol, tradable, True, one.score))
+    return Entrant(one, Candidate(symbol, tradeable, True, one.score))
 
 
 def test_dearer_funding_over_the_horizon_is_a_cost() -> None:
@@ -145,7 +145,7 @@ def test_only_those_that_may_come_in_are_offered() -> None:
     others = [contender("STAYS", sector="memes")]
     offered = admissible(
         [
-            entrant("BANNED", tradable=False),
+            entrant("BANNED", tradeable=False),
             entrant("VAGUE", confidence=0.59),
             entrant("UNSURE", confidence=None),
             entrant("CROWD", sector="memes"),

@@ -18,14 +18,14 @@ def candidate(
     symbol: str, score: float | None = 0.9, sector: str = UNCLASSIFIED, **changed: bool
 ) -> Candidate:
     return Candidate(
-        symbol, changed.get("is_tradable", True), changed.get("is_fresh", True), score, sector
+        symbol, changed.get("is_tradeable", True), changed.get("is_fresh", True), score, sector
     )
 
 
 def test_best_first_and_each_refusal_says_why() -> None:
     chosen = choose(
         [
-            candidate("P", is_tradable=False),
+            candidate("P", is_tradeable=False),
             candidate("S", is_fresh=False),
             candidate("N", None),
             candidate("A"),
@@ -41,7 +41,7 @@ def test_best_first_and_each_refusal_says_why() -> None:
     )
     assert chosen.chosen == ("A", "C", "D")
     assert [(one.symbol, one.reason, one.against) for one in chosen.refused] == [
-        ("P", Refusal.NOT_TRADABLE, None),
+        ("P", Refusal.NOT_TRADEABLE, None),
         ("S", Refusal.STALE, None),
         ("N", Refusal.NO_SCORE, None),
         ("B", Refusal.CORRELATION_LIMIT, "A"),

@@ -83,7 +83,7 @@ async def test_each_refusal_of_the_choice_has_its_reason(desk: Desk) -> None:
     assert {one.symbol: one.reason for one in done.result.refused} == {
         SYMBOLS[1]: Refusal.CORRELATION_LIMIT,
         SYMBOLS[2]: Refusal.CORRELATION_UNKNOWN,
-        SYMBOLS[3]: Refusal.NOT_TRADABLE,
+        SYMBOLS[3]: Refusal.NOT_TRADEABLE,
         SYMBOLS[4]: Refusal.STALE,
     }
     assert len(await desk.members()) == 10

@@ -107,7 +107,7 @@ async def test_a_loss_before_the_first_close_does_not_vanish(desk: Desk, hours: 
     figures = (await desk.overview.analytics()).figures
     assert figures.max_drawdown == pytest.approx(0.4)
     assert figures.growth == pytest.approx(-0.4)
-    assert (figures.sharpe, figures.sharpe_error, figures.calmar) == (None, None, None)
+    assert (figures.sharpe, figures.sharpe_standard_error, figures.calmar) == (None, None, None)
     assert (await desk.reporting.report(None, None)).figures == figures
 
 

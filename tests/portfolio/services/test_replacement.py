@@ -534,6 +534,42 @@ async def test_without_a_complete_board_a_forced_exit_goes_to_cash_and_is_replac
     assert (await run_forced(desk)).entries == ()  # the seat is filled once
 
 
+async def test_a_seat_is_not_filled_while_nobody_trades(desk: Desk) -> None:
+    await desk.filled(10)
+    gone = SYMBOLS[2]
+    desk.status(gone, ContractStatus.CLOSED)
+    provisional(desk)
+    assert (await run_forced(desk)).exits == (gone,)
+    desk.score({gone: None})
+    desk.market.halted = True
+    assert (await run_forced(desk)).entries == ()
+    desk.market.halted = False
+    assert (await run_forced(desk)).entries == (SYMBOLS[10],)
+
+
+async def test_a_seat_is_given_up_after_its_age_limit(desk: Desk) -> None:
+    await desk.filled(10)
+    first, second = SYMBOLS[2], SYMBOLS[5]
+    for gone in (first, second):
+        desk.status(gone, ContractStatus.CLOSED)
+        provisional(desk)
+        assert (await run_forced(desk)).exits == (gone,)
+        desk.later(hours=12)
+    desk.later(seconds=1)  # the first has waited for more than a day
+    desk.score({first: None, second: None})
+    seats = (await desk.replacement.evaluate()).seats
+    found = [(one.vacancy.symbol, one.is_given_up) for one in seats]
+    assert found == [(first, True), (second, False)]
+    assert all(one.vacancy.reason == "the contract is Closed" for one in seats)
+    assert (await run_forced(desk)).entries == (SYMBOLS[10],), "the second seat alone"
+    assert (await run_forced(desk)).entries == ()
+    (left,) = (await desk.replacement.evaluate()).seats
+    assert (left.vacancy.symbol, left.is_given_up) == (first, True)
+    await desk.configuration.put({"replacement": {"vacancy_max_age_s": 7 * 86_400}}, "test", WHO)
+    assert (await run_forced(desk)).entries == (SYMBOLS[11],)
+    assert (await desk.replacement.evaluate()).seats == ()
+
+
 async def test_a_newcomer_on_a_vacant_seat_keeps_to_the_limit_of_its_sector(desk: Desk) -> None:
     await desk.filled(10)
     await desk.configuration.put({"replacement": {"max_per_sector": 1}}, "test", WHO)

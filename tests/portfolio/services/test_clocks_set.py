@@ -1,0 +1,195 @@
+"""A wall clock that is set, or wrong at the start, shortens and lengthens no wait (issue 17, 1)."""
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from app.foundation.sql.database import Database
+from app.market.domain.models import ContractStatus
+from app.portfolio.domain.replacement import Block
+from app.portfolio.services.elapsed_time import ElapsedTime
+from app.portfolio.services.replacement import Executed
+from tests.support.desk import NOW, SYMBOLS, WHO, Desk
+
+DAY = timedelta(days=1)
+HOUR = timedelta(hours=1)
+HELD = SYMBOLS[2]
+
+
+@pytest.fixture
+def desk(database: Database) -> Desk:
+    return Desk(database)
+
+
+async def forced(desk: Desk) -> list[str]:
+    """Members that a check of the schedule replaces because they cannot stay."""
+    desk.score({HELD: None})
+    done = (await desk.replacement.execute(WHO, unattended=True, forced_only=True)).result
+    assert isinstance(done, Executed)
+    return [one.old.symbol for one in done.swaps]
+
+
+def restarted(desk: Desk, ahead: timedelta) -> Desk:
+    """Another process over the same database and market, with a wall clock of its own."""
+    other = Desk(desk.database, desk.market, desk.boards, now=desk.now, ahead=ahead)
+    other.score({})
+    return other
+
+
+async def paused(desk: Desk) -> None:
+    """A member whose contract has been paused for an hour."""
+    await desk.filled()
+    desk.quote(HELD, paused_since=desk.wall)
+    desk.status(HELD, ContractStatus.PAUSED)
+    assert await forced(desk) == []
+    desk.now += HOUR
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+@pytest.mark.parametrize("ahead", [DAY, -DAY, 30 * DAY])
+async def test_a_wall_clock_that_is_set_makes_no_short_pause_a_long_one(
+    desk: Desk, ahead: timedelta, *, is_restarted: bool
+) -> None:
+    await paused(desk)
+    if is_restarted:
+        desk = restarted(desk, ahead)
+    desk.ahead = ahead
+    assert await forced(desk) == []
+    desk.ahead = timedelta(0)
+    assert await forced(desk) == []
+    desk.now += DAY - HOUR
+    assert await forced(desk) == []
+    desk.now += HOUR + timedelta(seconds=1)
+    assert await forced(desk) == [HELD], "a wait ends all the same"
+
+
+async def test_a_pause_that_was_stamped_a_day_ahead_is_too_long_a_day_after_it_was_seen(
+    desk: Desk,
+) -> None:
+    desk.ahead = DAY
+    await paused(desk)
+    desk = restarted(desk, timedelta(0))
+    assert await forced(desk) == []
+    desk.now += DAY
+    assert await forced(desk) == []
+    desk.now += timedelta(seconds=1)
+    assert await forced(desk) == [HELD]
+
+
+async def is_cooling_down(desk: Desk) -> bool:
+    shown = await desk.replacement.evaluate()
+    return all(Block.COOLDOWN in one.blocked_by for one in shown.proposals)
+
+
+@pytest.mark.parametrize("ahead", [DAY, 30 * DAY])
+async def test_the_cooldown_lasts_as_long_as_it_says(desk: Desk, ahead: timedelta) -> None:
+    await desk.filled()
+    await desk.portfolio.replace(SYMBOLS[9], SYMBOLS[20], "try", WHO)
+    assert await is_cooling_down(desk)
+    desk.now += HOUR
+    desk.ahead = ahead
+    desk.score({})
+    assert await is_cooling_down(desk), "a clock that runs ahead does not end it"
+    other = restarted(desk, ahead)
+    assert await is_cooling_down(other)
+    desk.ahead = timedelta(0)
+    desk.now += DAY - HOUR
+    desk.score({})
+    assert not await is_cooling_down(desk)
+
+
+async def test_a_swap_that_was_stamped_ahead_delays_the_next_by_the_is_cooling_down(
+    desk: Desk,
+) -> None:
+    await desk.filled()
+    desk.ahead = 30 * DAY
+    desk.score({})
+    await desk.portfolio.replace(SYMBOLS[9], SYMBOLS[20], "try", WHO)
+    desk.ahead = timedelta(0)
+    desk.score({})
+    assert await is_cooling_down(desk)
+    desk.now += DAY
+    desk.score({})
+    assert not await is_cooling_down(desk)
+
+
+@pytest.mark.parametrize("is_stamped_ahead", [False, True])
+async def test_the_spacing_of_rebalances_lasts_as_long_as_it_says(
+    desk: Desk, *, is_stamped_ahead: bool
+) -> None:
+    await desk.filled()
+    desk.ahead = DAY if is_stamped_ahead else timedelta(0)
+    desk.score({SYMBOLS[0]: 0.61})
+    made = (await desk.rebalancing.rebalance(WHO)).result
+    assert made is not None
+    assert made.plan.shifts
+    desk.ahead = timedelta(0) if is_stamped_ahead else DAY
+    desk.now += timedelta(seconds=1)
+    desk.score({SYMBOLS[0]: 0.95})
+    assert not await desk.rebalancing.has_drifted()
+    desk.now += HOUR
+    desk.score({SYMBOLS[0]: 0.95})
+    assert await desk.rebalancing.has_drifted()
+
+
+async def test_the_interval_is_not_over_because_a_clock_was_set(desk: Desk) -> None:
+    await desk.filled()
+    desk.score({SYMBOLS[0]: 0.61})
+    assert not await _is_interval(desk)
+    desk.ahead = 2 * DAY
+    desk.score({SYMBOLS[0]: 0.61})
+    assert not await _is_interval(desk)
+    desk.ahead, desk.now = timedelta(0), desk.now + DAY
+    desk.score({SYMBOLS[0]: 0.61})
+    assert await _is_interval(desk)
+
+
+async def _is_interval(desk: Desk) -> bool:
+    plan = (await desk.rebalancing.rebalance(WHO, dry_run=True)).result
+    assert plan is not None
+    return "interval" in plan.plan.triggers
+
+
+class Clocks:
+    """Wall, exchange and monotonic clock of one process."""
+
+    def __init__(self) -> None:
+        self.wall: datetime = NOW
+        self.exchange: datetime | None = NOW
+        self.mono = 0.0
+        self.elapsed = ElapsedTime(lambda: self.mono, lambda: self.exchange)
+
+    def since(self, stamp: datetime) -> timedelta:
+        return self.elapsed.since(stamp, self.wall)
+
+
+def test_nothing_is_proven_before_the_exchange_has_said_its_time() -> None:
+    clocks = Clocks()
+    clocks.exchange = None
+    assert clocks.since(NOW - DAY) == timedelta(0)
+    clocks.exchange = NOW
+    assert clocks.since(NOW - DAY) == DAY
+
+
+def test_neither_clock_proves_more_than_the_other_at_first_sight() -> None:
+    for late in ("wall", "exchange"):
+        clocks = Clocks()
+        setattr(clocks, late, NOW + DAY)
+        assert clocks.since(NOW - HOUR) == HOUR, late
+
+
+def test_a_stamp_that_is_still_to_come_counts_from_its_first_sight() -> None:
+    clocks = Clocks()
+    assert clocks.since(NOW + DAY) == timedelta(0)
+    clocks.mono += 60.0
+    assert clocks.since(NOW + DAY) == timedelta(seconds=60)
+
+
+def test_only_the_stamps_seen_last_are_remembered() -> None:
+    clocks = Clocks()
+    stamps = [NOW + timedelta(days=1, seconds=at) for at in range(5_000)]
+    for stamp in stamps:
+        clocks.since(stamp)
+    clocks.mono += 60.0
+    assert clocks.since(stamps[-1]) == timedelta(seconds=60)
+    assert clocks.since(stamps[0]) == timedelta(0)
