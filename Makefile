@@ -31,16 +31,25 @@ seed_option = $(if $(SEED),--seed $(SEED))
 port_option = $(if $(PORT),--port $(PORT))
 replay_option = $(if $(REPLAY),--replay $(REPLAY)) $(if $(REPLAY_FROM),--replay-from $(REPLAY_FROM))
 
-.PHONY: help setup check test versions demo run sandbox fuzz long stateful bench chaos soak golden mutants lock docs format clean
+.PHONY: help service setup check test versions demo run sandbox fuzz long stateful bench chaos soak golden mutants lock docs format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
-setup: $(VENV)/.installed ## make .venv from the lock (only when something changed)
+# Two parts: `service` is enough to run; `setup` adds the tests, linters and research.
+# A parquet replay needs one package more than the service.
+service: $(if $(filter %.parquet %.pq,$(REPLAY)),$(VENV)/.replay,$(VENV)/.service) ## make .venv with what the service needs
+setup: $(VENV)/.installed ## make .venv with tests and linters as well (only when something changed)
+
+$(VENV)/.service: requirements-runtime.lock pyproject.toml .ci/setup
+	@VENV="$(VENV)" PYTHON="$(PYTHON)" sh .ci/setup service
+
+$(VENV)/.replay: requirements.lock requirements-runtime.lock pyproject.toml .ci/setup
+	@VENV="$(VENV)" PYTHON="$(PYTHON)" sh .ci/setup replay
 
 $(VENV)/.installed: requirements.lock pyproject.toml .ci/setup
-	@VENV="$(VENV)" PYTHON="$(PYTHON)" sh .ci/setup
+	@VENV="$(VENV)" PYTHON="$(PYTHON)" sh .ci/setup all
 
 check: setup ## format, lint, types, import contracts, migrations
 	$(RUN) ruff format --check .
@@ -66,13 +75,13 @@ versions: ## `test` on other interpreters, a .venvs/VERSION for each: PYTHONS="p
 		$(MAKE) --no-print-directory test VENV=".venvs/$$version" PYTHON="$$python"; \
 	done
 
-demo: setup ## local exchange and service together, first board, portfolio of ten, docs UI
+demo: service ## local exchange and service together, first board, portfolio of ten, docs UI
 	$(BIN)/my-symbols demo $(seed_option) $(port_option) $(replay_option)
 
-run: setup ## the service against live KuCoin (no key needed)
+run: service ## the service against live KuCoin (no key needed)
 	$(BIN)/my-symbols serve $(port_option)
 
-sandbox: setup ## the local exchange alone
+sandbox: service ## the local exchange alone
 	$(BIN)/my-symbols sandbox $(seed_option) $(port_option) $(replay_option)
 
 fuzz: setup ## hostile request bodies by the million, and many requests from the OpenAPI document
@@ -115,7 +124,7 @@ lock: setup ## resolve pyproject.toml anew into both locks
 		--no-emit-index-url --custom-compile-command "make lock" --constraint requirements.lock \
 		--group build pyproject.toml --output-file requirements-runtime.lock
 
-docs: setup ## generate docs/configuration.md and docs/cli.md
+docs: service ## generate docs/configuration.md and docs/cli.md
 	@$(BIN)/my-symbols configuration document > docs/configuration.md
 	@$(BIN)/typer app.cli.application utils docs --name my-symbols --title "Command line" --output docs/cli.md
 

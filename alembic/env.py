@@ -6,11 +6,11 @@ import os
 from sqlalchemy import Connection, text
 
 from alembic import context
-from app.container.tables import APPEND_ONLY, metadata
+from app.container import views  # noqa: F401  # declared on the metadata
+from app.container.tables import metadata
 from app.foundation.sql.migrations import LOCK_NUMBER, connected
 
 TARGET = metadata
-KEPT_WITH_TRIGGERS = APPEND_ONLY
 
 
 def migrate(connection: Connection) -> None:

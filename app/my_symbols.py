@@ -9,7 +9,7 @@ from app.alerts.services.notifications import Notifications
 from app.alerts.services.rule_settings import AlertRuleService
 from app.alerts.services.service import AlertService, Chosen
 from app.configuration.domain.model import WeightingMethod
-from app.foundation.idempotency import Command, Once, Outcome
+from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor
 from app.foundation.job_service import JobService
 from app.market.services.quality import QualityService
 from app.market.services.service import MarketData
@@ -75,7 +75,7 @@ class MySymbolsServiceV2:
     configuration: ConfigurationService
     status: Status
     sample_data: SampleData
-    once: Once
+    idempotency: IdempotentExecutor
     stream: EventStream
     notifications: Notifications
     jobs: JobService
@@ -90,17 +90,17 @@ class MySymbolsServiceV2:
 
     async def add_symbol_to_portfolio(
         self, symbol: str, reason: str, command: Command
-    ) -> Outcome[MemberView]:
+    ) -> CommandResult[MemberView]:
         return await self.portfolio.add(symbol, reason, command)
 
     async def remove_symbol_from_portfolio(
         self, symbol: str, reason: str, command: Command
-    ) -> Outcome[Removed]:
+    ) -> CommandResult[Removed]:
         return await self.portfolio.remove(symbol, reason, command)
 
     async def replace_symbol(
         self, old_symbol: str, new_symbol: str, reason: str, command: Command
-    ) -> Outcome[Replaced]:
+    ) -> CommandResult[Replaced]:
         return await self.portfolio.replace(old_symbol, new_symbol, reason, command)
 
     async def calculate_symbol_scores(self) -> Board:
@@ -128,13 +128,15 @@ class MySymbolsServiceV2:
 
     async def rebalance_portfolio(
         self, command: Command, *, dry_run: bool = False
-    ) -> Outcome[Rebalanced]:
+    ) -> CommandResult[Rebalanced]:
         return await self.rebalancing.rebalance(command, dry_run=dry_run)
 
     async def optimize_portfolio_weights(self, method: WeightingMethod) -> Optimized:
         return await self.rebalancing.optimize(method)
 
-    async def switch_trading(self, enabled: bool, reason: str, command: Command) -> Outcome[Switch]:
+    async def switch_trading(
+        self, enabled: bool, reason: str, command: Command
+    ) -> CommandResult[Switch]:
         return await self.controls.switch(enabled, reason, command)
 
     async def lock_symbol(
@@ -144,10 +146,12 @@ class MySymbolsServiceV2:
         reason: str,
         command: Command,
         expires_at: datetime | None = None,
-    ) -> Outcome[Lock]:
+    ) -> CommandResult[Lock]:
         return await self.controls.lock(symbol, kind, reason, expires_at, command)
 
-    async def unlock_symbol(self, symbol: str, reason: str, command: Command) -> Outcome[Lock]:
+    async def unlock_symbol(
+        self, symbol: str, reason: str, command: Command
+    ) -> CommandResult[Lock]:
         return await self.controls.unlock(symbol, reason, command)
 
     async def get_watch_list(self) -> WatchList:
@@ -156,7 +160,7 @@ class MySymbolsServiceV2:
     async def evaluate_portfolio_replacement(self) -> Replacements:
         return await self.replacement.evaluate()
 
-    async def execute_portfolio_replacement(self, command: Command) -> Outcome[Executed]:
+    async def execute_portfolio_replacement(self, command: Command) -> CommandResult[Executed]:
         return await self.replacement.execute(command)
 
     async def check_portfolio_correlation(self, days: int | None = None) -> CorrelationReport:
@@ -168,7 +172,7 @@ class MySymbolsServiceV2:
 
     async def update_performance_metrics(
         self, symbol: str, result: Claim, reason: str, command: Command
-    ) -> Outcome[Trade]:
+    ) -> CommandResult[Trade]:
         return await self.performance.book(symbol, result, reason, command)
 
     async def get_portfolio_analytics(self) -> Analytics:

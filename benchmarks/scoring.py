@@ -25,7 +25,7 @@ from rich.table import Table
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Source
 from app.foundation.data_status import DataSource, DataStatus
-from app.foundation.idempotency import Once
+from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
@@ -156,7 +156,8 @@ async def measure(folder: Path) -> tuple[list[float], list[float], list[float], 
         market=market, database=database,
         clock=lambda: datetime.fromtimestamp(market.server_ms / 1000, UTC),
         monotonic=time.monotonic, new_id=lambda: str(UUID(int=next(numbers))),
-        configuration=Configuration, once=Once(database, lambda: datetime.now(UTC)),  # noqa: TID251
+        configuration=Configuration,
+        idempotency=IdempotentExecutor(database, lambda: datetime.now(UTC)),  # noqa: TID251
     )  # fmt: skip
     whole, committed, copied, ranked = [], [], [], 0
     try:

@@ -129,10 +129,24 @@ def test_every_make_command_of_the_readme_exists() -> None:
 
 
 @pytest.mark.parametrize("target", ["demo", "run", "sandbox"])
+def test_running_the_service_installs_what_the_service_needs_and_no_tests(target: str) -> None:
+    def planned(*words: str) -> str:
+        return subprocess.run(
+            ["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+
+    fresh = "VENV=.venvs/none"
+    assert re.findall(r"\.ci/setup (\w+)", planned(target, fresh)) == ["service"]
+    assert re.findall(r"\.ci/setup (\w+)", planned("test", fresh)) == ["all"]
+    parquet = planned(target, fresh, "REPLAY=candles.parquet")
+    assert re.findall(r"\.ci/setup (\w+)", parquet) == ["replay"]
+
+
+@pytest.mark.parametrize("target", ["demo", "run", "sandbox"])
 def test_make_calls_commands_and_options_that_exist(target: str) -> None:
     given = ["REPLAY=file.parquet", "REPLAY_FROM=2025-01-31", "SEED=3", "PORT=1234"]
     said = subprocess.run(
-        ["make", "-n", "-o", ".venv/.installed", target, *given],
+        ["make", "-n", "-o", ".venv/.replay", target, *given],
         cwd=ROOT,
         capture_output=True,
         text=True,

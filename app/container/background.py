@@ -95,5 +95,5 @@ class Background:
             self.metrics,
             lambda: self.in_force().notifications,
             self.service.status.notices_handed_on,
-            shared=self.service.portfolio.once.shared,
+            shared=self.service.portfolio.idempotency.shared,
         )

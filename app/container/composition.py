@@ -19,7 +19,7 @@ from app.configuration.services.current import SettingsInForce
 from app.container import plugins
 from app.container.seams import Seams, code_version, elapsed_s
 from app.foundation.clock import shared_by
-from app.foundation.idempotency import Once
+from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.job_news import JobNews
 from app.foundation.job_service import JobService
 from app.foundation.metrics import Metrics
@@ -37,7 +37,7 @@ from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.configuration import ConfigurationService
 from app.operations.services.event_stream import EventStream
 from app.operations.services.health import StatusSources
-from app.operations.services.retention import Retention
+from app.operations.services.retention import Retention, find_decided_boards
 from app.operations.services.sample_data import SampleData
 from app.performance.services.portfolio_metrics import MetricsService
 from app.performance.services.report import Reporting
@@ -54,8 +54,9 @@ from app.portfolio.services.rebalance_runs import RebalanceRuns
 from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.services.refusals import Refusals
 from app.portfolio.services.replacement import Replacement
-from app.portfolio.storage.portfolio import PortfolioRepository, lock_portfolio
+from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.replacements import ReplacementRepository
+from app.scoring.services.board_retention import BoardRetention
 from app.scoring.services.service import Scoring
 from app.settings import Settings
 from app.signals.services.actions import SignalActions
@@ -95,7 +96,7 @@ def compose(
     mode = mode_over(market, database, seams.monotonic)
     # It was put together before the database was open, which knows whether it is shared.
     shared = stream.shared = shared_by(database)
-    once = Once(database, utc_now, lock_portfolio, shared)
+    idempotency = IdempotentExecutor(database, utc_now, shared)
     scoring = Scoring(
         market=market,
         database=database,
@@ -103,7 +104,7 @@ def compose(
         monotonic=seams.monotonic,
         new_id=new_id,
         configuration=in_force,
-        once=once,
+        idempotency=idempotency,
         fence=feed.fence,
         factors=plugins.factors(),
     )
@@ -125,36 +126,36 @@ def compose(
     system = SystemView(
         feed.link, watch, market.registry, market.server_clock, supervisor.facts, feed.drifted
     )
-    configuration = ConfigurationService(database, grounds, once, ledger, scoring.factors)
-    performance = Performance(database, grounds, once, ledger)
+    configuration = ConfigurationService(database, grounds, idempotency, ledger, scoring.factors)
+    performance = Performance(database, grounds, idempotency, ledger)
     overview = PortfolioOverview(database, grounds, performance)
-    portfolio = PortfolioService(database, grounds, once, ledger)
+    portfolio = PortfolioService(database, grounds, idempotency, ledger)
     runs = RebalanceRuns(database, utc_now, new_id, f"{gethostname()}:{os.getpid()}", shared)
-    rebalancing = Rebalancing(database, grounds, once, ledger, runs)
-    signals = Signals(database, grounds, once, new_id, Judges(plugins.agents()))
+    rebalancing = Rebalancing(database, grounds, idempotency, ledger, runs)
+    signals = Signals(database, grounds, idempotency, new_id, Judges(plugins.agents()))
 
     sources = StatusSources(database, scoring, in_force, metrics)
-    alerts = AlertService(database, grounds, once, new_id, system)
+    alerts = AlertService(database, grounds, idempotency, new_id, system)
     notifications = Notifications(
-        database, utc_now, new_id, once, _notifiers(settings, vault, seams), vault
+        database, utc_now, new_id, idempotency, _notifiers(settings, vault, seams), vault
     )
     job_service = JobService(jobs, utc_now, new_id, JobNews(database))
     return MySymbolsServiceV2(
         registry=market.registry,
         market=market,
-        quality=QualityService(market, database, once),
+        quality=QualityService(market, database, idempotency),
         scoring=scoring,
         portfolio=portfolio,
         rebalancing=rebalancing,
-        replacement=Replacement(database, grounds, once, ledger, new_id),
-        proposals=Proposals(database, utc_now, once, rebalancing, portfolio),
+        replacement=Replacement(database, grounds, idempotency, ledger, new_id),
+        proposals=Proposals(database, utc_now, idempotency, rebalancing, portfolio),
         performance=performance,
         performance_marks=PerformanceMarks(performance),
         reporting=Reporting(performance),
         metrics=MetricsService(database, grounds),
         safety=Safety(database, grounds),
         trading=Trading(database, grounds),
-        controls=ControlService(database, grounds, once, ledger),
+        controls=ControlService(database, grounds, idempotency, ledger),
         overview=overview,
         alerts=alerts,
         alert_rules=AlertRuleService(configuration),
@@ -170,12 +171,20 @@ def compose(
             feed.processes,
         ),
         sample_data=SampleData(market, scoring),
-        once=once,
+        idempotency=idempotency,
         stream=stream,
         notifications=notifications,
         jobs=job_service,
         retention=Retention(
-            configuration, once, stream, notifications, alerts, job_service, runs, signals
+            configuration,
+            idempotency,
+            stream,
+            notifications,
+            alerts,
+            job_service,
+            runs,
+            signals,
+            BoardRetention(database, utc_now, find_decided_boards),
         ),
         signals=signals,
         signal_actions=SignalActions(database, grounds, portfolio, new_id),

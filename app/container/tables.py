@@ -3,7 +3,7 @@
 from typing import Final
 
 from app.alerts.storage.tables import alerts, notification_channels, notifications
-from app.configuration.storage.tables import system_configuration
+from app.configuration.storage.tables import configuration_versions
 from app.foundation.sql.metadata import metadata
 from app.foundation.sql.tables import (
     STREAM_ID,
@@ -22,9 +22,9 @@ from app.market.storage.quality import quality_verdicts
 from app.market.storage.tables import (
     candles,
     contract_specs,
+    contracts,
     funding_rates,
     market_snapshots,
-    symbols,
 )
 from app.performance.storage.snapshots import performance_marks
 from app.portfolio.storage.tables import (
@@ -44,6 +44,7 @@ from app.scoring.storage.tables import (
     scoring_algorithms,
     scoring_moments,
     scoring_run_coverage,
+    scoring_run_details,
     scoring_run_moments,
     scoring_runs,
     symbol_scores,
@@ -56,7 +57,7 @@ from app.signals.storage.tables import (
     signals,
 )
 
-APPEND_ONLY: Final = (portfolio_history, system_configuration, trades)
+APPEND_ONLY: Final = (portfolio_history, configuration_versions, trades)
 for _table in APPEND_ONLY:
     make_append_only(_table)
 
@@ -68,7 +69,9 @@ __all__ = [
     "booked_totals",
     "candle_revisions",
     "candles",
+    "configuration_versions",
     "contract_specs",
+    "contracts",
     "event_head",
     "events",
     "funding_rates",
@@ -91,6 +94,7 @@ __all__ = [
     "scoring_algorithms",
     "scoring_moments",
     "scoring_run_coverage",
+    "scoring_run_details",
     "scoring_run_moments",
     "scoring_runs",
     "service_facts",
@@ -101,9 +105,7 @@ __all__ = [
     "signal_votes",
     "signals",
     "symbol_scores",
-    "symbols",
     "sync_requests",
-    "system_configuration",
     "trades",
     "vacancies",
 ]

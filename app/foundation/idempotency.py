@@ -1,4 +1,4 @@
-"""One effect per Idempotency-Key: claim, carry out, keep the answer with it, or give it again."""
+"""Runs a command once per idempotency key and replays the stored response on retry."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from app.foundation.errors import (
 )
 from app.foundation.ports import Clock
 from app.foundation.sql.database import BULK_STATEMENT_S, Database
-from app.foundation.sql.idempotency import ClaimOutcome, IdempotencyRepository, StoredAnswer
+from app.foundation.sql.idempotency import Claim, ClaimOutcome, IdempotencyRepository, ResponseRow
 from app.foundation.sql.unit_of_work import UnitOfWork
 
 T = TypeVar("T")
@@ -24,8 +24,8 @@ _RETRY_S: Final = 1.0
 KEEP: Final = timedelta(hours=48)  # 24 h are promised
 
 
-class Keyed(Protocol):
-    """A caller's key, and the fingerprint of the request that it stands for."""
+class IdempotencyKey(Protocol):
+    """Key chosen by a caller, and the fingerprint of the request that it belongs to."""
 
     @property
     def key(self) -> str: ...
@@ -36,15 +36,15 @@ class Keyed(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Who asks, under which conditions."""
+    """Author and conditions of a change."""
 
     actor: str
     request_id: str
     if_match: int | None = None  # the version that the caller decided on
-    once: Keyed | None = None
+    idempotency_key: IdempotencyKey | None = None
 
     def on_version(self, version: int | None) -> "Command":
-        """The same, decided on `version` if one is given."""
+        """The same command, decided on `version` if one is given."""
         return self if version is None else replace(self, if_match=version)
 
     def require_version(self, present: int) -> None:
@@ -56,69 +56,44 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What is sent: the very bytes, so that they can be sent again."""
+class StoredResponse:
+    """Bytes of an HTTP response, so that a retry gets the same ones."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
 
-Render = Callable[[T], Answer]
+Render = Callable[[T], StoredResponse]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome(Generic[T]):
-    """`result` is None for a replay; `answer` is None where nobody asked for one."""
+class CommandResult(Generic[T]):
+    """Result of a command: `result` is None for a replay, `answer` without a render function."""
 
     result: T | None
-    answer: Answer | None
+    answer: StoredResponse | None
     is_replay: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Along(Generic[T]):
-    """What else belongs to a change: `ready` before its transaction, `within` at its end."""
+class TransactionHooks(Generic[T]):
+    """Additions to a change: `before` its transaction, and `on_commit` as its last statements."""
 
-    ready: Callable[[], Awaitable[None]]  # not for a replay
-    within: Callable[[UnitOfWork, T], Awaitable[None]]
-
-    def before(
-        self, prepare: Callable[[], Awaitable[object]] | None
-    ) -> Callable[[], Awaitable[None]]:
-        """`ready`, and then what prepares the change itself."""
-
-        async def both() -> None:
-            await self.ready()
-            if prepare is not None:
-                await prepare()
-
-        return both
-
-    def around(
-        self, change: Callable[[UnitOfWork], Awaitable[T]]
-    ) -> Callable[[UnitOfWork], Awaitable[T]]:
-        """The change with `within` in the same transaction."""
-
-        async def both(unit: UnitOfWork) -> T:
-            result = await change(unit)
-            await self.within(unit, result)
-            return result
-
-        return both
+    before: Callable[[], Awaitable[None]]  # not for a replay
+    on_commit: Callable[[UnitOfWork, T], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Once:
+class IdempotentExecutor:
     """Runs a change in one transaction, at most once per key."""
 
     database: Database
     clock: Clock
-    lock: Callable[[UnitOfWork], Awaitable[object]]  # orders all changes: one at a time
     shared: SharedClock | None = None  # None: this process is the only one
 
     async def now(self, unit: UnitOfWork) -> datetime:
-        """By the clock by which locks and leases end."""
+        """Time of the clock by which locks and leases end."""
         return await agreed(unit, self.shared, self.clock)
 
     async def run(
@@ -127,66 +102,39 @@ class Once:
         change: Callable[[UnitOfWork], Awaitable[T]],
         render: Render[T] | None = None,
         prepare: Callable[[], Awaitable[object]] | None = None,
-        along: Along[T] | None = None,
-    ) -> Outcome[T]:
-        """`change` under the command's key; the answer is kept in the same transaction.
+        hooks: TransactionHooks[T] | None = None,
+    ) -> CommandResult[T]:
+        """Runs `change` under the command's key; claim, change and answer are one transaction.
 
-        `change` must begin by taking `lock` and do nothing outside the database: it may be run
-        again. `prepare` runs before, outside the transaction, and not for a replay.
-        A failure gives the key free; where the connection was lost on the way, the outcome is
-        looked up on another one. Raises what `change` raises, RefusedError
-        (idempotency_key_reused) and ConflictError (idempotency_in_progress).
+        The database may begin `change` again, so it must do nothing outside the database. With
+        `prepare` or `hooks`, which run outside the transaction and not for a replay, the claim is
+        committed before them. A failure releases the key; where the connection was lost during
+        the commit, the outcome is looked up on another one. Raises what `change` raises,
+        RefusedError (idempotency_key_reused) and ConflictError (idempotency_in_progress).
         """
-        if along is not None:
-            change, prepare = along.around(change), along.before(prepare)
-        once = command.once
-        if once is None or render is None:
-            if prepare is not None:
-                await prepare()
+        before = None if hooks is None else hooks.before
+        preparations = [step for step in (before, prepare) if step is not None]
+        change = _with_hooks(change, hooks)
+        key = command.idempotency_key
+        if key is None or render is None:
+            for step in preparations:
+                await step()
             result = await self.database.run(change)
-            return Outcome(result, None if render is None else render(result))
-        if prepare is None and self.database.commits is not None:
-            return await self._at_once(once, change, render)
-        stored: Outcome[T] | None = await self._claim(once)
-        if stored is not None:
-            return stored
+            return CommandResult(result, None if render is None else render(result))
+        if preparations:
+            return await self._run_claimed(key, preparations, change, render)
         try:
-            if prepare is not None:
-                await prepare()
-            outcome = await self.database.run(lambda unit: self._keep(unit, once, change, render))
-        except BaseException as error:
-            kept = await self._let_go(once)
-            if kept is None or not isinstance(error, UnavailableError):
-                raise
-            return Outcome(None, kept)
-        return outcome
-
-    async def _at_once(
-        self,
-        once: Keyed,
-        change: Callable[[UnitOfWork], Awaitable[T]],
-        render: Render[T],
-    ) -> Outcome[T]:
-        """Claim, change and answer in one transaction, where those that write stand in line.
-
-        Nobody can find the claim unfinished then, and a failure leaves none behind: whoever comes
-        with the same key meanwhile waits for the answer instead of being sent away.
-        """
-        try:
-            return await self.database.run(
-                lambda unit: self._keep(unit, once, change, render, holds=False)
-            )
+            return await self.database.run(lambda unit: self._run_in(unit, key, change, render))
         except UnavailableError:
-            async with self.database.write() as unit:
-                kept = await unit.get(IdempotencyRepository).answer(_PRINCIPAL, once.key)
-            if kept is None:
+            stored = await self._look_up(key)
+            if stored is None:
                 raise
-            return Outcome(None, Answer(kept.status, kept.headers, kept.body))
+            return CommandResult(None, stored)
 
     async def share(
         self, command: Command, work: Callable[[], Awaitable[T]], render: Render[T]
-    ) -> Outcome[T]:
-        """The answer to `work`, which saves in transactions of its own, kept under the key.
+    ) -> CommandResult[T]:
+        """Runs `work`, which saves in its own transactions, and stores its answer under the key.
 
         For work that may be shared with others or repeated without harm. Raises as `run` does.
         """
@@ -200,91 +148,106 @@ class Once:
 
         return await self.run(command, change, render, prepare)
 
-    async def _let_go(self, once: Keyed) -> Answer | None:
-        """Gives the key free, unless its effect is on record: then the answer kept with it.
-
-        A connection that is lost during COMMIT leaves it open whether that was carried out. What
-        the lost transaction wrote is locked until the database knows, so asking waits for it.
-        """
-        async with self.database.write() as unit:
-            await unit.get(IdempotencyRepository).release(_PRINCIPAL, once.key)
-            kept = await unit.get(IdempotencyRepository).answer(_PRINCIPAL, once.key)
-        return None if kept is None else Answer(kept.status, kept.headers, kept.body)
-
-    async def begun(self, unit: UnitOfWork, command: Command) -> Outcome[T] | None:
-        """The answer to replay; None for a change to carry out in this very transaction.
-
-        For changes that share one: `ended` or `undone` must follow in it, so that nobody finds
-        the claim unfinished. Raises RefusedError (idempotency_key_reused) and ConflictError
-        (idempotency_in_progress).
-        """
-        if command.once is None:
-            return None
-        return await self._state(unit, command.once, holds=False)
-
-    async def ended(
-        self, unit: UnitOfWork, command: Command, result: T, render: Render[T] | None
-    ) -> Outcome[T]:
-        """The outcome of a change that has begun so; its answer is kept with it."""
-        answer = None if render is None else render(result)
-        if command.once is not None and answer is not None:
-            await _store(unit, command.once, answer)
-        return Outcome(result, answer)
-
-    async def undone(self, unit: UnitOfWork, command: Command) -> None:
-        """Gives the key of a change free that was refused after it had begun so."""
-        if command.once is not None:
-            await unit.get(IdempotencyRepository).release(_PRINCIPAL, command.once.key)
-
     async def forget_old(self) -> int:
-        """Forget answers that are older than was promised; gives their number."""
+        """Deletes answers that are older than was promised; returns their number."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
             return await unit.get(IdempotencyRepository).forget(await self.now(unit) - KEEP)
 
-    async def _claim(self, once: Keyed) -> Outcome[T] | None:
-        async with self.database.write() as unit:
-            return await self._state(unit, once, holds=False)
-
-    async def _keep(
+    async def _run_in(
         self,
         unit: UnitOfWork,
-        once: Keyed,
+        key: IdempotencyKey,
         change: Callable[[UnitOfWork], Awaitable[T]],
         render: Render[T],
         *,
-        holds: bool = True,
-    ) -> Outcome[T]:
-        # The lock is taken first; then nobody who took the claim over can be ahead of us unseen.
-        await self.lock(unit)
-        stored: Outcome[T] | None = await self._state(unit, once, holds=holds)
+        is_ours: bool = False,
+    ) -> CommandResult[T]:
+        """Claims, changes and stores the answer; `is_ours`: this request committed the claim."""
+        if is_ours:
+            # Locks the row, so that a request that took the claim over cannot run beside this one.
+            await unit.get(IdempotencyRepository).lock(_PRINCIPAL, key.key)
+        stored = _stored(await self._claim(unit, key), is_ours=is_ours)
         if stored is not None:
-            return stored
+            return CommandResult(None, stored, is_replay=True)
         result = await change(unit)
         answer = render(result)
-        await _store(unit, once, answer)
-        return Outcome(result, answer)
+        row = ResponseRow(answer.status, dict(answer.headers), answer.body)
+        await unit.get(IdempotencyRepository).complete(_PRINCIPAL, key.key, row)
+        return CommandResult(result, answer)
 
-    async def _state(self, unit: UnitOfWork, once: Keyed, *, holds: bool) -> Outcome[T] | None:
-        """The answer to replay; None when it is ours to carry out."""
-        claim = await unit.get(IdempotencyRepository).claim(
-            _PRINCIPAL, once.key, "", once.fingerprint, await self.now(unit)
+    async def _run_claimed(
+        self,
+        key: IdempotencyKey,
+        preparations: list[Callable[[], Awaitable[object]]],
+        change: Callable[[UnitOfWork], Awaitable[T]],
+        render: Render[T],
+    ) -> CommandResult[T]:
+        """Commits the claim, then runs the preparations and the change."""
+        async with self.database.write() as unit:
+            stored = _stored(await self._claim(unit, key))
+        if stored is not None:
+            return CommandResult(None, stored, is_replay=True)
+        try:
+            for step in preparations:
+                await step()
+            return await self.database.run(
+                lambda unit: self._run_in(unit, key, change, render, is_ours=True)
+            )
+        except BaseException as error:
+            # The rows of a lost transaction stay locked until the database knows its outcome, so
+            # this DELETE waits for it.
+            async with self.database.write() as unit:
+                await unit.get(IdempotencyRepository).release(_PRINCIPAL, key.key)
+                row = await unit.get(IdempotencyRepository).answer(_PRINCIPAL, key.key)
+            if row is None or not isinstance(error, UnavailableError):
+                raise
+            return CommandResult(None, _answer(row))
+
+    async def _look_up(self, key: IdempotencyKey) -> StoredResponse | None:
+        """The answer stored by a transaction whose commit was lost; waits until it is decided."""
+        async with self.database.write() as unit:
+            claim = await self._claim(unit, key)
+            if claim.outcome is ClaimOutcome.CLAIMED:
+                await unit.get(IdempotencyRepository).release(_PRINCIPAL, key.key)
+        return None if claim.answer is None else _answer(claim.answer)
+
+    async def _claim(self, unit: UnitOfWork, key: IdempotencyKey) -> Claim:
+        return await unit.get(IdempotencyRepository).claim(
+            _PRINCIPAL, key.key, "", key.fingerprint, await self.now(unit)
         )
-        if claim.answer is not None:
-            kept = claim.answer
-            return Outcome(None, Answer(kept.status, kept.headers, kept.body), is_replay=True)
-        if claim.outcome is ClaimOutcome.REUSED:
-            raise RefusedError(
-                Code.IDEMPOTENCY_KEY_REUSED, "This key belongs to another request already."
-            )
-        if claim.outcome is ClaimOutcome.IN_PROGRESS and not holds:
-            raise ConflictError(
-                Code.IDEMPOTENCY_IN_PROGRESS,
-                "A request with this key is being carried out.",
-                retry_after_s=_RETRY_S,
-            )
-        return None
 
 
-async def _store(unit: UnitOfWork, once: Keyed, answer: Answer) -> None:
-    kept = StoredAnswer(answer.status, dict(answer.headers), answer.body)
-    await unit.get(IdempotencyRepository).complete(_PRINCIPAL, once.key, kept)
+def _with_hooks(
+    change: Callable[[UnitOfWork], Awaitable[T]], hooks: TransactionHooks[T] | None
+) -> Callable[[UnitOfWork], Awaitable[T]]:
+    if hooks is None:
+        return change
+
+    async def both(unit: UnitOfWork) -> T:
+        result = await change(unit)
+        await hooks.on_commit(unit, result)
+        return result
+
+    return both
+
+
+def _answer(row: ResponseRow) -> StoredResponse:
+    return StoredResponse(row.status, row.headers, row.body)
+
+
+def _stored(claim: Claim, *, is_ours: bool = False) -> StoredResponse | None:
+    """The answer to replay; None if the caller may carry the command out.
+
+    Raises RefusedError (idempotency_key_reused) and ConflictError (idempotency_in_progress).
+    """
+    if claim.outcome is ClaimOutcome.REUSED:
+        raise RefusedError(
+            Code.IDEMPOTENCY_KEY_REUSED, "This key belongs to another request already."
+        )
+    if claim.outcome is ClaimOutcome.IN_PROGRESS and not is_ours:
+        raise ConflictError(
+            Code.IDEMPOTENCY_IN_PROGRESS,
+            "A request with this key is being carried out.",
+            retry_after_s=_RETRY_S,
+        )
+    return None if claim.answer is None else _answer(claim.answer)

@@ -88,9 +88,11 @@ class Looks:
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 async def test_who_asks_for_alerts_at_the_same_time_shares_a_look(desk: Desk) -> None:
     await desk.filled(2)
-    system, once = Looks(), desk.alerts.once
+    system, idempotency = Looks(), desk.alerts.idempotency
     ids = (f"alert-{number}" for number in range(1000))
-    alerts = AlertService(desk.database, desk.alerts.grounds, once, lambda: next(ids), system)
+    alerts = AlertService(
+        desk.database, desk.alerts.grounds, idempotency, lambda: next(ids), system
+    )
     await alerts.look()
     system.count = 0
     answers = await asyncio.gather(*(alerts.look() for _ in range(20)))

@@ -11,7 +11,7 @@ from app.alerts.domain.events import AlertRaised, AlertResolved
 from app.configuration.domain.model import WeightingMethod
 from app.container.tape import TapedService
 from app.foundation.errors import ServiceError
-from app.foundation.idempotency import Answer, Command
+from app.foundation.idempotency import Command, StoredResponse
 from app.portfolio.domain.controls import LockKind
 from app.portfolio.domain.events import PortfolioChanged, ProposalDecided, ProposalOpened
 from app.portfolio.domain.models import Portfolio
@@ -25,10 +25,10 @@ from tests.golden.scenario import BALANCE, CLAIMS, SIZE
 
 T = TypeVar("T")
 OPERATOR: Final = "operator"
-_ANSWER: Final = Answer(200, {}, b"")
+_ANSWER: Final = StoredResponse(200, {}, b"")
 
 
-def _render(_: object) -> Answer:
+def _render(_: object) -> StoredResponse:
     return _ANSWER
 
 

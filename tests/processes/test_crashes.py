@@ -14,7 +14,7 @@ import pytest
 from app.alerts.domain.models import Rule
 from app.alerts.storage.alerts import AlertRepository
 from app.foundation.errors import Code
-from app.foundation.idempotency import Command, Outcome
+from app.foundation.idempotency import Command, CommandResult
 from app.foundation.sql.database import Database
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.models import FULL
@@ -336,7 +336,7 @@ async def test_B16_cancelled_at_any_moment_a_change_is_whole_or_not_there(
     desk = await Desk(database).filled(4)
     dice, done = Random(3), 0
     for turn in range(25):
-        command = Command("tester", f"request-{turn}", once=Key(f"k{turn}", "p"))
+        command = Command("tester", f"request-{turn}", idempotency_key=Key(f"k{turn}", "p"))
         name, members = SYMBOLS[9], await desk.members()
         change = desk.portfolio.remove if name in members else desk.portfolio.add
         task = asyncio.ensure_future(change(name, "x", command, rendered))
@@ -344,7 +344,7 @@ async def test_B16_cancelled_at_any_moment_a_change_is_whole_or_not_there(
         task.cancel()
         (ending,) = await asyncio.gather(task, return_exceptions=True)
         done += (name in members) != (name in await desk.members())
-        assert isinstance(ending, asyncio.CancelledError | Outcome), ending
+        assert isinstance(ending, asyncio.CancelledError | CommandResult), ending
         async with asyncio.timeout(60):
             while database.checked_out:
                 await asyncio.sleep(0.01)

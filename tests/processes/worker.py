@@ -23,7 +23,7 @@ import structlog
 from sqlalchemy import Engine, event
 
 from app.foundation.errors import ServiceError
-from app.foundation.idempotency import Answer, Command, Outcome
+from app.foundation.idempotency import Command, CommandResult, StoredResponse
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.operations.domain.event_codec import drafts_of
@@ -94,7 +94,7 @@ def _die_after_the_commit(engine: Engine, of: str) -> None:
             seen.append("committed")
 
 
-async def _carried_out(desk: Desk, act: Act, who: Command) -> Outcome[Any]:
+async def _carried_out(desk: Desk, act: Act, who: Command) -> CommandResult[Any]:
     name, reason = act.get("symbol", ""), "by a process"
     match act["do"]:
         case "add":
@@ -129,12 +129,14 @@ async def _ended(desk: Desk, act: Act) -> Any:
             Command("schedule", "tick"), datetime.fromisoformat(act["tick"])
         )
     key = Key(act["key"], act.get("print", "p")) if "key" in act else None
-    who = Command("process", act.get("request", "r"), if_match=act.get("if_match"), once=key)
+    who = Command(
+        "process", act.get("request", "r"), if_match=act.get("if_match"), idempotency_key=key
+    )
     try:
         outcome = await _carried_out(desk, act, who)
     except ServiceError as e:
         return {"code": e.code.value, **e.facts}
-    assert isinstance(outcome.answer, Answer)
+    assert isinstance(outcome.answer, StoredResponse)
     return {"body": outcome.answer.body.decode(), "is_replay": outcome.is_replay}
 
 

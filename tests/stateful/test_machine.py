@@ -105,7 +105,7 @@ class Life(RuleBasedStateMachine):
         """One request under a key of its own, and what must be true of any."""
         number = next(self.twins.requests)
         key = Key(f"key-{number}", f"print-{number}")
-        command = Command("operator", f"request-{number}", if_match=if_match, once=key)
+        command = Command("operator", f"request-{number}", if_match=if_match, idempotency_key=key)
         said = self.repeat(call, command)
         self.last = (call, command, said)
         return said
@@ -347,9 +347,11 @@ class Life(RuleBasedStateMachine):
     def use_the_last_key_for_something_else(self, symbol: str) -> None:
         assert self.last is not None
         _, command, first = self.last
-        if first.code is not None or command.once is None:
+        if first.code is not None or command.idempotency_key is None:
             return
-        other = Command("operator", "other", once=Key(command.once.key, "another"))
+        other = Command(
+            "operator", "other", idempotency_key=Key(command.idempotency_key.key, "another")
+        )
         said = self.repeat(lambda desk, who: desk.portfolio.add(symbol, "x", who, rendered), other)
         assert said.code == Code.IDEMPOTENCY_KEY_REUSED
 

@@ -18,7 +18,7 @@ from sqlalchemy import text
 from app.configuration.domain.model import Configuration
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import ServiceError
-from app.foundation.idempotency import Answer, Command, Outcome
+from app.foundation.idempotency import Command, CommandResult, StoredResponse
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
 from app.market.domain.models import ContractStatus
@@ -46,7 +46,7 @@ from tests.support.cutting import Cut, Way, cutting
 from tests.support.desk import Desk
 
 _MOST = 10_000  # more than any life has
-Call = Callable[[Desk, Command], Awaitable[Outcome[Any]]]
+Call = Callable[[Desk, Command], Awaitable[CommandResult[Any]]]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Seen:
 class Said:
     """How a command ended: an answer, or the code of a refusal."""
 
-    answer: Answer | None
+    answer: StoredResponse | None
     is_replay: bool
     code: str | None
 
@@ -92,9 +92,9 @@ class Place:
     numbers: "count[int]"
 
 
-def rendered(result: object) -> Answer:
+def rendered(result: object) -> StoredResponse:
     """Everything that the use case returned, so that the twins can be compared by it."""
-    return Answer(200, {"Content-Type": "text/plain"}, repr(result).encode())
+    return StoredResponse(200, {"Content-Type": "text/plain"}, repr(result).encode())
 
 
 class Twins:

@@ -17,7 +17,7 @@ from app.configuration.domain.sections import Family
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code
-from app.foundation.idempotency import Command, Once
+from app.foundation.idempotency import Command, IdempotentExecutor
 from app.foundation.sql.database import Database
 from app.market.domain.models import Book, ContractStatus, Interval, Level
 from app.market.domain.panel import Panel
@@ -42,7 +42,6 @@ from app.portfolio.services.rebalance_runs import RebalanceRuns
 from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.services.refusals import Refusals
 from app.portfolio.services.replacement import Replacement
-from app.portfolio.storage.portfolio import lock_portfolio
 from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
 from app.signals.services.actions import SignalActions
 from app.signals.services.outcomes import SignalOutcomes
@@ -179,33 +178,33 @@ class Desk:
             refusals=Refusals(self.refused.append),
             elapsed=ElapsedTime(self._monotonic, lambda: self.now).since,
         )
-        once = Once(self.database, lambda: self.now, lock_portfolio)
+        idempotency = IdempotentExecutor(self.database, lambda: self.now)
         ledger = Ledger("test")
-        self.portfolio = PortfolioService(self.database, grounds, once, ledger)
+        self.portfolio = PortfolioService(self.database, grounds, idempotency, ledger)
         runs = RebalanceRuns(
             self.database, lambda: self.now, lambda: f"{self.process}-{next(numbers)}", "desk"
         )
-        self.rebalancing = Rebalancing(self.database, grounds, once, ledger, runs)
-        self.configuration = ConfigurationService(self.database, grounds, once, ledger)
+        self.rebalancing = Rebalancing(self.database, grounds, idempotency, ledger, runs)
+        self.configuration = ConfigurationService(self.database, grounds, idempotency, ledger)
         self.alerts = AlertService(
-            self.database, grounds, once, lambda: str(UUID(int=next(alert_ids)))
+            self.database, grounds, idempotency, lambda: str(UUID(int=next(alert_ids)))
         )
         self.alert_rules = AlertRuleService(self.configuration)
-        self.replacement = Replacement(self.database, grounds, once, ledger, runs.new_id)
+        self.replacement = Replacement(self.database, grounds, idempotency, ledger, runs.new_id)
         self.proposals = Proposals(
-            self.database, lambda: self.now, once, self.rebalancing, self.portfolio
+            self.database, lambda: self.now, idempotency, self.rebalancing, self.portfolio
         )
-        self.performance = Performance(self.database, grounds, once, ledger)
+        self.performance = Performance(self.database, grounds, idempotency, ledger)
         self.performance_marks = PerformanceMarks(self.performance)
         self.overview = PortfolioOverview(self.database, grounds, self.performance)
         self.metrics = MetricsService(self.database, grounds)
         self.reporting = Reporting(self.performance)
         self.safety = Safety(self.database, grounds)
-        self.controls = ControlService(self.database, grounds, once, ledger)
+        self.controls = ControlService(self.database, grounds, idempotency, ledger)
         self.trading = Trading(self.database, grounds)
         signal_ids = count(1)
         self.signals = Signals(
-            self.database, grounds, once, lambda: str(UUID(int=next(signal_ids)))
+            self.database, grounds, idempotency, lambda: str(UUID(int=next(signal_ids)))
         )
         self.signal_sources = SignalSources(self.signals)
         self.signal_outcomes = SignalOutcomes(self.database, grounds)

@@ -673,7 +673,7 @@ def stored_in(path: Path, run_id: str | None = None) -> dict[str, Any]:
 
 def sectors_in(database: sqlite3.Connection) -> dict[str, str]:
     """What the database calls the sector of each symbol that has one."""
-    rows = database.execute("SELECT symbol, sector FROM symbols WHERE sector <> 'unclassified'")
+    rows = database.execute("SELECT symbol, sector FROM contracts WHERE sector <> 'unclassified'")
     return dict(rows.fetchall())
 
 
@@ -681,7 +681,7 @@ def _rows(database: sqlite3.Connection, symbol: str, window: Mapping[str, int]) 
     step, first = window["interval_ms"], window["first_ms"]
     return database.execute(
         "SELECT opened_ms, open, high, low, close, volume, turnover FROM candles"
-        " JOIN symbols ON symbols.id = candles.symbol_id"
+        " JOIN contracts ON contracts.id = candles.symbol_id"
         " WHERE symbol = ? AND interval_min = ? AND opened_ms BETWEEN ? AND ?",
         (symbol, step // 60_000, first, first + (window["bars"] - 1) * step),
     ).fetchall()

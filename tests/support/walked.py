@@ -13,14 +13,13 @@ from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import FeedSettings
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import Code, ServiceError
-from app.foundation.idempotency import Once
+from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.mode import Mode
 from app.foundation.sql.database import Database
 from app.market.domain.stream import TopicKind
 from app.market.services.backfill import first_fill
 from app.market.services.service_mode import mode_over
 from app.market.services.stream_consumer import StreamedMarket
-from app.portfolio.storage.portfolio import lock_portfolio
 from app.scoring.services.service import Scoring
 from tests.market.services.test_market_stream import Mouth, Scene
 from tests.support.desk import WHO, Desk
@@ -154,7 +153,7 @@ async def walking(database: Database, *, is_streamed: bool = True) -> AsyncItera
             monotonic=live.clock.monotonic,
             new_id=lambda: f"00000000-0000-4000-9000-{next(ids):012}",
             configuration=lambda: SETTINGS,
-            once=Once(database, live.clock.now, lock_portfolio),
+            idempotency=IdempotentExecutor(database, live.clock.now),
         )
         async with database.write() as unit:
             await unit.get(ConfigurationRepository).found(live.clock.now(), "test")

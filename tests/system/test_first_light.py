@@ -56,7 +56,7 @@ def stored_run(path: Path, run_id: str) -> dict[str, Any]:
             rows: dict[str, list[tuple[float, ...]]] = {}
             for symbol, *bar in connection.execute(
                 "SELECT s.symbol, c.opened_ms, c.open, c.high, c.low, c.close, c.volume,"
-                " c.turnover FROM candles c JOIN symbols s ON s.id = c.symbol_id"
+                " c.turnover FROM candles c JOIN contracts s ON s.id = c.symbol_id"
                 " WHERE c.interval_min = ?",
                 (minutes,),
             ):

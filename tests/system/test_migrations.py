@@ -1,6 +1,7 @@
 """Migrations and tables are one thing, both ways, on both databases."""
 
 import asyncio
+import hashlib
 import os
 import signal
 import subprocess
@@ -11,24 +12,26 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from app.cli.exits import exit_of
 from sqlalchemy import Connection, text
 
+from app.container import views  # noqa: F401  # declared on the metadata
 from app.container.tables import APPEND_ONLY
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.sql import migrations
-from app.foundation.sql.errors import SchemaTooNewError
+from app.foundation.sql.errors import SchemaTooNewError, SchemaTooOldError
 from app.foundation.sql.metadata import metadata
 from tests.processes.migration_worker import migrate
 from tests.support import nursery
 
 ROOT = Path(__file__).parents[2]
 
-_LISTING = (
-    "INSERT INTO symbols (id, code, symbol, base, quote, settle, kind, status, sector,"
-    " cap_category, first_seen, last_seen, vanished_at) VALUES ('{}-listing', 'AUSDTM', 'AUSDT',"
-    " 'A', 'USDT', 'USDT', 'perpetual', 'Open', 'x', 'x', '{}', '{}', {})"
-)
-_UNIQUE_CODES = "0018"  # the last schema in which no code had two listings
+# SHA-256 of each file of a released revision, shortened.
+PINNED = {
+    "0100_initial.postgresql.sql": "96940021f9e34d7f",
+    "0100_initial.py": "3e661ec8d815dc7d",
+    "0100_initial.sqlite.sql": "67d368a541a3a605",
+}
 
 # What PostgreSQL knows of a schema, one line each.
 _POSTGRESQL = """
@@ -49,6 +52,8 @@ SELECT 'trigger ' || pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisintern
 UNION ALL
 SELECT 'function ' || pg_get_functiondef(oid) FROM pg_proc
 WHERE pronamespace = 'public'::regnamespace
+UNION ALL
+SELECT 'view ' || viewname || ' ' || definition FROM pg_views WHERE schemaname = 'public'
 """
 _SQLITE = """
 SELECT type || ' ' || name || ' ' || coalesce(sql, '') FROM sqlite_master
@@ -92,7 +97,7 @@ async def test_migrated_and_modelled_schema_are_the_same_to_the_last_check(
     assert await _look(database_url) == modelled
     wanted = [
         f"{table}_no_{verb}"
-        for table in ("portfolio_history", "system_configuration", "trades")
+        for table in ("configuration_versions", "portfolio_history", "trades")
         for verb in ("update", "delete")
     ]
     assert len(wanted) == 2 * len(APPEND_ONLY)
@@ -115,35 +120,12 @@ async def test_up_down_and_up_again(empty_database_url: str) -> None:
     await migrations.upgrade(url)
     assert await migrations.current(url) == migrations.head()
     first = await _look(url)
-    await _two_listings_of_a_code_go_down_and_up(url)
-    assert await _look(url) == first
     await migrations.downgrade(url, "base")
     assert await migrations.current(url) is None
     assert await _look(url) == nothing
     await migrations.upgrade(url)
     await migrations.upgrade(url)
     assert await _look(url) == first
-
-
-async def _two_listings_of_a_code_go_down_and_up(url: str) -> None:
-    """D16: where a code was unique the former listing is kept under another one."""
-
-    async def codes() -> dict[str, str]:
-        async with migrations.connected(url, begin="BEGIN") as connection:
-            rows = await connection.execute(text("SELECT id, code FROM symbols"))
-            return {row.id: row.code for row in rows}
-
-    day = "2026-01-0{}T00:00:00+00:00"
-    async with migrations.connected(url) as connection:
-        for name, first, gone in (("former", 1, f"'{day.format(2)}'"), ("present", 2, "NULL")):
-            await connection.execute(
-                text(_LISTING.format(name, day.format(first), day.format(2), gone))
-            )
-    both = await codes()
-    await migrations.downgrade(url, _UNIQUE_CODES)
-    assert await codes() == {"former-listing": "AUSDTM-former-l", "present-listing": "AUSDTM"}
-    await migrations.upgrade(url)
-    assert await codes() == both == dict.fromkeys(("former-listing", "present-listing"), "AUSDTM")
 
 
 async def test_every_migration_goes_down(empty_database_url: str) -> None:
@@ -187,6 +169,36 @@ async def test_B11_a_database_of_a_later_version_is_left_alone(empty_database_ur
         await migrations.upgrade(url)
     assert await _look(url) == before
     assert await migrations.current(url) == "later"
+
+
+@pytest.mark.parametrize("revision", ["0001", "0022", "0028"])
+async def test_a_database_from_before_the_first_release_is_refused_and_left_alone(
+    empty_database_url: str, revision: str
+) -> None:
+    url = empty_database_url
+    async with migrations.connected(url) as connection:
+        await connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
+        row = text("INSERT INTO alembic_version VALUES (:revision)")
+        await connection.execute(row, {"revision": revision})
+    before = await _look(url)
+    with pytest.raises(SchemaTooOldError, match=r"a version before 0\.2\.0") as caught:
+        await migrations.upgrade(url)
+    assert len(str(caught.value).splitlines()) == 1
+    assert "MYSYMBOLS_DATABASE__URL" in str(caught.value), "it says what to do"
+    assert exit_of(caught.value) == 78
+    assert await _look(url) == before
+
+
+def test_revisions_are_append_only() -> None:
+    """A change of a revision that databases already have would never reach them."""
+    folder = ROOT / "alembic" / "versions"
+    found = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+    }
+    assert PINNED.items() <= found.items()
+    assert found.keys() - PINNED.keys() == set(), "pin the new revision too"
 
 
 async def test_K13_a_migration_that_fails_leaves_nothing_behind(

@@ -12,7 +12,7 @@ import pytest
 from app.alerts.services.monitor import AlertWatch
 from app.alerts.services.service import AlertService
 from app.configuration.domain.model import Configuration
-from app.foundation.idempotency import Command, Once
+from app.foundation.idempotency import Command, IdempotentExecutor
 from app.foundation.jobs import Document, JobKind
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
@@ -20,7 +20,6 @@ from app.market.domain.models import Funding
 from app.market.services.backfill import STAGES, first_fill
 from app.market.services.service import MarketData
 from app.my_symbols import MySymbolsServiceV2
-from app.portfolio.storage.portfolio import lock_portfolio
 from app.scoring.services.service import Scoring
 from app.scoring.storage.runs import ScoringRepository
 from app.workers.activities import activities
@@ -94,7 +93,7 @@ def service(live: LiveMarket) -> MySymbolsServiceV2:
         monotonic=live.clock.monotonic,
         new_id=lambda: str(UUID(int=next(live.numbers))),
         configuration=Configuration,
-        once=Once(live.database, live.clock.now, lock_portfolio),
+        idempotency=IdempotentExecutor(live.database, live.clock.now),
     )
     asked = Asked()
     return cast(

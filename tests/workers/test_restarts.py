@@ -154,7 +154,7 @@ async def test_W15_a_failed_task_is_an_alert_though_it_began_well_each_time(
     desk = await Desk(database).open()
     bench = Bench()
     alerts = AlertService(
-        desk.database, desk.alerts.grounds, desk.alerts.once, desk.alerts.new_id, bench
+        desk.database, desk.alerts.grounds, desk.alerts.idempotency, desk.alerts.new_id, bench
     )
     bench.supervisor.start("stream", bench.work, lambda: 60.0)
     await bench.until_it_rests()

@@ -41,7 +41,7 @@ async def test_E12_an_alert_names_the_task_that_hangs_and_ends_when_it_goes_on(
     desk = await Desk(database).open()
     tasks = Tasks()
     alerts = AlertService(
-        desk.database, desk.alerts.grounds, desk.alerts.once, desk.alerts.new_id, tasks
+        desk.database, desk.alerts.grounds, desk.alerts.idempotency, desk.alerts.new_id, tasks
     )
 
     async def named() -> list[str]:

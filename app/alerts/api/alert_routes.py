@@ -35,7 +35,7 @@ from app.foundation.http.schemas import (
     UtcTime,
     finite,
 )
-from app.foundation.idempotency import Answer, Command
+from app.foundation.idempotency import Command, StoredResponse
 from app.portfolio.api.schemas import freshness
 
 router = api_router("alerts", "/alerts")
@@ -123,15 +123,15 @@ class SnoozeIn(MoveIn):
         return self.until if self.until is not None else timedelta(seconds=self.seconds or 0)
 
 
-def _unversioned(request_id: RequestIdDep, once: IdempotencyDep) -> Command:
+def _unversioned(request_id: RequestIdDep, idempotency_key: IdempotencyDep) -> Command:
     """An alert has a state, no version that a caller could have decided on."""
-    return Command(actor=UNNAMED, request_id=request_id, once=once)
+    return Command(actor=UNNAMED, request_id=request_id, idempotency_key=idempotency_key)
 
 
 MoveDep = Annotated[Command, Depends(_unversioned)]
 
 
-def _alert(done: Alert) -> Answer:
+def _alert(done: Alert) -> StoredResponse:
     return keep(AlertOut.of(done))
 
 

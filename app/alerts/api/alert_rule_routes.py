@@ -17,7 +17,7 @@ from app.foundation.http.errors import problem_response, problems
 from app.foundation.http.responses import etag, keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import CHANGES, DEFAULT_REASON, ChangeRequest, Out
-from app.foundation.idempotency import Answer
+from app.foundation.idempotency import StoredResponse
 
 router = api_router("alerts", "/alerts/rules")
 
@@ -92,7 +92,7 @@ async def put_alert_rule(
 ) -> Response:
     """A new version of the configuration, in force at once; `If-Match` is that version."""
 
-    def render(settings: Configuration) -> Answer:
+    def render(settings: Configuration) -> StoredResponse:
         shown = AlertRuleOut.of(in_force(name, settings))
         return keep(shown, headers={"ETag": etag(settings.version)})
 

@@ -28,7 +28,7 @@ from app.foundation.http.request_body import Body, NameText
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import CursorText, Limit, Out, UtcTime
-from app.foundation.idempotency import Answer, Command
+from app.foundation.idempotency import Command, StoredResponse
 
 router = api_router("notifications", "/notifications")
 _KEYS: Final = (Code.IDEMPOTENCY_IN_PROGRESS, Code.IDEMPOTENCY_KEY_REUSED)
@@ -166,21 +166,21 @@ class NotificationsOut(Out):
 
 def _unversioned(request_id: RequestIdDep, idempotency: IdempotencyDep) -> Command:
     """A channel has no version: the last word counts."""
-    return Command(actor=UNNAMED, request_id=request_id, once=idempotency)
+    return Command(actor=UNNAMED, request_id=request_id, idempotency_key=idempotency)
 
 
 AskedDep = Annotated[Command, Depends(_unversioned)]
 
 
-def _created(channel: Channel) -> Answer:
+def _created(channel: Channel) -> StoredResponse:
     return keep(ChannelOut.of(channel), 201)
 
 
-def _channel(channel: Channel) -> Answer:
+def _channel(channel: Channel) -> StoredResponse:
     return keep(ChannelOut.of(channel))
 
 
-def _notice(delivery: Delivery) -> Answer:
+def _notice(delivery: Delivery) -> StoredResponse:
     return keep(NotificationOut.of(delivery))
 
 

@@ -15,7 +15,7 @@ from app.alerts.services.channel_vault import ChannelVault
 from app.alerts.services.notifier import Notifiers
 from app.alerts.storage.notifications import NotificationRepository
 from app.foundation.errors import Code, ConflictError
-from app.foundation.idempotency import Command, Once, Outcome, Render
+from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.ports import Clock, NewId
 from app.foundation.sql.database import BULK_STATEMENT_S, Database
 from app.foundation.sql.unit_of_work import UnitOfWork
@@ -40,7 +40,7 @@ class Notifications:
     database: Database
     clock: Clock
     new_id: NewId
-    once: Once
+    idempotency: IdempotentExecutor
     notifiers: Notifiers
     vault: ChannelVault
 
@@ -71,7 +71,7 @@ class Notifications:
 
     async def create(
         self, draft: ChannelDraft, command: Command, render: Render[Channel]
-    ) -> Outcome[Channel]:
+    ) -> CommandResult[Channel]:
         """Raises RefusedError (webhook_url_forbidden, validation_failed), ConflictError.
 
         Without a key to seal them with no address is taken: secrets_key_missing.
@@ -92,11 +92,11 @@ class Notifications:
             await unit.get(NotificationRepository).save_channel(self.vault.sealed(channel))
             return channel
 
-        return await self.once.run(command, change, render)
+        return await self.idempotency.run(command, change, render)
 
     async def alter(
         self, channel_id: str, draft: ChannelDraft, command: Command, render: Render[Channel]
-    ) -> Outcome[Channel]:
+    ) -> CommandResult[Channel]:
         """As `create`; also raises NotFoundError."""
 
         async def change(unit: UnitOfWork) -> Channel:
@@ -117,11 +117,11 @@ class Notifications:
             await unit.get(NotificationRepository).save_channel(self.vault.sealed(channel))
             return channel
 
-        return await self.once.run(command, change, render)
+        return await self.idempotency.run(command, change, render)
 
     async def remove(
         self, channel_id: str, command: Command, render: Render[Channel]
-    ) -> Outcome[Channel]:
+    ) -> CommandResult[Channel]:
         """With what was still to be told over it. Raises NotFoundError."""
 
         async def change(unit: UnitOfWork) -> Channel:
@@ -129,11 +129,11 @@ class Notifications:
             await unit.get(NotificationRepository).drop_channel(channel_id)
             return channel
 
-        return await self.once.run(command, change, render)
+        return await self.idempotency.run(command, change, render)
 
     async def test(
         self, channel_id: str, command: Command, render: Render[Delivery]
-    ) -> Outcome[Delivery]:
+    ) -> CommandResult[Delivery]:
         """Something to tell over a channel, limits or not. Raises NotFoundError."""
         notice = Notice(
             NoticeKind.STATUS, False, "test", "My Symbols: a test", "This channel works."
@@ -141,17 +141,17 @@ class Notifications:
 
         async def change(unit: UnitOfWork) -> Delivery:
             channel = await unit.get(NotificationRepository).channel(channel_id)
-            at = await self.once.now(unit)
+            at = await self.idempotency.now(unit)
             await unit.get(NotificationRepository).add(
                 channel.id, notice, at, DeliveryState.PENDING
             )
             return await unit.get(NotificationRepository).newest(channel.id)
 
-        return await self.once.run(command, change, render)
+        return await self.idempotency.run(command, change, render)
 
     async def redrive(
         self, delivery_id: int, command: Command, render: Render[Delivery]
-    ) -> Outcome[Delivery]:
+    ) -> CommandResult[Delivery]:
         """Tells a dead one again. Raises NotFoundError, ConflictError if it is not dead."""
 
         async def change(unit: UnitOfWork) -> Delivery:
@@ -161,12 +161,16 @@ class Notifications:
                     Code.INVALID_STATE_TRANSITION,
                     f"Only what is dead is told again; this is {delivery.state.value}.",
                 )
-            await unit.get(NotificationRepository).redrive(delivery_id, await self.once.now(unit))
+            await unit.get(NotificationRepository).redrive(
+                delivery_id, await self.idempotency.now(unit)
+            )
             return await unit.get(NotificationRepository).get(delivery_id)
 
-        return await self.once.run(command, change, render)
+        return await self.idempotency.run(command, change, render)
 
     async def forget_old(self, keep: timedelta) -> int:
         """Drops what was told longer ago by the clock that all share; gives its number."""
         async with self.database.write(BULK_STATEMENT_S) as unit:
-            return await unit.get(NotificationRepository).forget(await self.once.now(unit) - keep)
+            return await unit.get(NotificationRepository).forget(
+                await self.idempotency.now(unit) - keep
+            )

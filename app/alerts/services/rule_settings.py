@@ -10,7 +10,7 @@ from app.configuration.domain.document import Complaint, ConfigurationRefusedErr
 from app.configuration.domain.model import Configuration
 from app.configuration.services.changes import ConfigurationChanges
 from app.foundation.errors import Code
-from app.foundation.idempotency import Command, Outcome, Render
+from app.foundation.idempotency import Command, CommandResult, Render
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class AlertRuleService:
         reason: str,
         command: Command,
         render: Render[Configuration] | None = None,
-    ) -> Outcome[Configuration]:
+    ) -> CommandResult[Configuration]:
         """`wanted` may name enabled, severity, duration_s, cooldown_s, limit and clear_limit.
 
         Raises ConfigurationRefusedError for what cannot be, and what changing the settings raises.

@@ -17,7 +17,7 @@ from app.alerts.storage.alerts import LOOK_BACK, AlertRepository
 from app.configuration.domain.sections import Severity
 from app.foundation.concurrency import SingleFlight
 from app.foundation.errors import Code, ConflictError, RefusedError, UnavailableError
-from app.foundation.idempotency import Command, Once, Outcome, Render
+from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.ports import NewId
 from app.foundation.sql.database import BULK_STATEMENT_S, Database
 from app.foundation.sql.unit_of_work import UnitOfWork
@@ -57,7 +57,7 @@ class AlertService:
 
     database: Database
     grounds: GroundsNow
-    once: Once
+    idempotency: IdempotentExecutor
     new_id: NewId
     system: System = field(default_factory=Nothing)
     _books: AlertBookCache = field(default_factory=AlertBookCache)
@@ -130,7 +130,7 @@ class AlertService:
 
     async def acknowledge(
         self, alert_id: str, command: Command, render: Render[Alert] | None = None
-    ) -> Outcome[Alert]:
+    ) -> CommandResult[Alert]:
         """Somebody takes care of it. Raises NotFoundError, ConflictError(alert_state)."""
         return await self._move(
             alert_id, command, lambda alert, now: alert.acknowledged(now, command.actor), render
@@ -142,7 +142,7 @@ class AlertService:
         until: datetime | timedelta,
         command: Command,
         render: Render[Alert] | None = None,
-    ) -> Outcome[Alert]:
+    ) -> CommandResult[Alert]:
         """Quiet until then, or for so long; open again by itself while its cause stands.
 
         Raises RefusedError for an end that has passed or lies more than 30 days ahead,
@@ -161,7 +161,7 @@ class AlertService:
 
     async def resolve(
         self, alert_id: str, command: Command, render: Render[Alert] | None = None
-    ) -> Outcome[Alert]:
+    ) -> CommandResult[Alert]:
         """Over, says the operator; while its cause stands it comes back after its cooldown.
 
         Raises NotFoundError, ConflictError(alert_state).
@@ -184,7 +184,7 @@ class AlertService:
         command: Command,
         move: Callable[[Alert, datetime], Alert],
         render: Render[Alert] | None,
-    ) -> Outcome[Alert]:
+    ) -> CommandResult[Alert]:
         async def change(unit: UnitOfWork) -> Alert:
             await unit.get(PortfolioRepository).load(for_update=True)
             alert = await unit.get(AlertRepository).get(alert_id)
@@ -196,7 +196,7 @@ class AlertService:
                 unit.announce(alert_resolved(moved, moved.resolution, now))
             return moved
 
-        return await self.once.run(command, change, render)
+        return await self.idempotency.run(command, change, render)
 
     async def _evaluated(self, unit: UnitOfWork) -> tuple[Evaluation, Grounds]:
         portfolio = await unit.get(PortfolioRepository).load()

@@ -362,6 +362,16 @@ class RetentionSettings:
 
     # The longest cooldown of a rule, a week, counts from the end of its last alert.
     alerts_days: int = setting(90, "Retention of resolved alerts.", 8, 3_650, unit="days")
+    # A board that a decision rests on stays with its inputs for as long as the decision.
+    boards_days: int = setting(
+        7, "Retention of all boards; after that one an hour stays.", 1, 90, unit="days"
+    )
+    hourly_boards_days: int = setting(
+        90, "Retention of hourly boards; after that one a day stays.", 1, 3_650, unit="days"
+    )
+    board_inputs_days: int = setting(
+        1, "Retention of the inputs of boards that no decision rests on.", 1, 90, unit="days"
+    )
     jobs_days: int = setting(14, "Retention of ended jobs.", 1, 365, unit="days")
     notifications_days: int = setting(
         30, "Retention of delivered notifications; dead ones stay.", 1, 365, unit="days"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from app.configuration.domain.model import Configuration
-from app.foundation.idempotency import Command, Outcome, Render
+from app.foundation.idempotency import Command, CommandResult, Render
 
 
 class ConfigurationChanges(Protocol):
@@ -18,7 +18,7 @@ class ConfigurationChanges(Protocol):
         reason: str,
         command: Command,
         render: Render[Configuration] | None = None,
-    ) -> Outcome[Configuration]:
+    ) -> CommandResult[Configuration]:
         """The present settings with `changes`, judged as a whole, as the next version.
 
         Raises ConfigurationRefusedError and what carrying the change out raises.

@@ -15,7 +15,7 @@ from app.configuration.domain.document import (
     from_document,
 )
 from app.configuration.domain.model import Configuration
-from app.configuration.storage.tables import system_configuration as table
+from app.configuration.storage.tables import configuration_versions as table
 from app.foundation.errors import Code, NotFoundError, UnavailableError
 from app.foundation.sql.statements import insert
 

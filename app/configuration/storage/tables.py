@@ -5,8 +5,8 @@ from sqlalchemy import CheckConstraint, Column, Integer, PrimaryKeyConstraint, S
 from app.foundation.sql.metadata import metadata
 from app.foundation.sql.types import JsonText, UtcInstant
 
-system_configuration = Table(
-    "system_configuration",
+configuration_versions = Table(
+    "configuration_versions",
     metadata,
     Column("version", Integer, nullable=False, autoincrement=False),
     Column("body", JsonText, nullable=False),

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from app.foundation.http.protocol import PREFIX
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.schemas import Json, Out, Share, UtcTime
-from app.foundation.idempotency import Answer, Command, Once
+from app.foundation.idempotency import Command, IdempotentExecutor, StoredResponse
 from app.foundation.job_service import JobService
 from app.foundation.jobs import Document, Job, JobError, JobKind, JobState, JobStep, StepState
 
@@ -126,7 +126,7 @@ PrefersJobDep = Annotated[bool, Depends(prefers_job)]
 
 
 async def begun(
-    commands: Once,
+    commands: IdempotentExecutor,
     jobs: JobService,
     command: Command,
     kind: JobKind,
@@ -134,9 +134,9 @@ async def begun(
 ) -> Response:
     """202 with the job of that kind, and where it is; the same key gives the same job."""
     about = ",".join(f"{name}={value}" for name, value in sorted(payload.items()))
-    key = None if command.once is None else command.once.key
+    key = None if command.idempotency_key is None else command.idempotency_key.key
 
-    def render(job: Job) -> Answer:
+    def render(job: Job) -> StoredResponse:
         headers = {"Location": f"{PREFIX}/jobs/{job.run_id}", "Preference-Applied": _ASYNC}
         return keep(JobDetailOut.told(job), 202, headers)
 

@@ -166,7 +166,9 @@ async def get_command(
     idempotency: Annotated[Idempotency | None, Depends(get_idempotency)],
 ) -> Command:
     """Who asks for a change, under which conditions; `by` puts in the actor that a body claims."""
-    return Command(actor=UNNAMED, request_id=request_id, if_match=if_match, once=idempotency)
+    return Command(
+        actor=UNNAMED, request_id=request_id, if_match=if_match, idempotency_key=idempotency
+    )
 
 
 def by(command: Command, claimed: str | None) -> Command:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from app.foundation.idempotency import Answer, Outcome
+from app.foundation.idempotency import CommandResult, StoredResponse
 
 REPLAYED: Final = "Idempotency-Replayed"
 _NO_NUMBERS: Final = ("NaN", "Infinity")  # what the quick encoder writes for such a number
@@ -32,12 +32,14 @@ def replayed(body: bytes, status: int, headers: Mapping[str, str] | None = None)
     return answer(body, status, {**(headers or {}), REPLAYED: "true"})
 
 
-def keep(model: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+def keep(
+    model: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None
+) -> StoredResponse:
     """What a change answers, as the bytes that are stored with it and sent again."""
-    return Answer(status, dict(headers or {}), json_bytes(model))
+    return StoredResponse(status, dict(headers or {}), json_bytes(model))
 
 
-def sent(outcome: Outcome[Any]) -> Response:
+def sent(outcome: CommandResult[Any]) -> Response:
     """The answer of a change; a replay is marked as such. Raises LookupError without an answer."""
     kept = outcome.answer
     if kept is None:

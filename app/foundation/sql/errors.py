@@ -49,10 +49,11 @@ _WEIGHTS: Final = Rule(
 _RUNNING: Final = Rule(
     ConflictError, Code.REBALANCE_IN_PROGRESS, "a rebalance is being carried out"
 )
-_OURS: Final = Rule(
+_INTERNAL: Final = Rule(
     ServiceError, Code.INTERNAL_ERROR, "a value of ours was refused by the database"
 )
 
+# Constraints that a caller can break; every other one is INTERNAL_ERROR.
 RULES: Final[dict[str, Rule]] = {
     "uq_notification_channels_name": Rule(
         ConflictError, Code.CHANNEL_NAME_TAKEN, "another channel has this name"
@@ -61,7 +62,7 @@ RULES: Final[dict[str, Rule]] = {
     "pk_portfolio_members": _MEMBER,
     "uq_portfolio_members_rank_active": _RACE,
     "pk_portfolio_history": _RACE,
-    "pk_system_configuration": _RACE,
+    "pk_configuration_versions": _RACE,
     "pk_scoring_algorithms": _RACE,
     "pk_contract_specs": _RACE,
     "uq_contract_specs_symbol_id_open": _RACE,
@@ -80,155 +81,12 @@ RULES: Final[dict[str, Rule]] = {
     ),
     "pk_trades": Rule(ConflictError, Code.TRADE_ID_REUSED, "the trade is booked already"),
     "uq_trades_event_seq": _RACE,
-    "uq_symbols_code_current": _AMBIGUOUS,
-    "uq_symbols_symbol_current": _AMBIGUOUS,
+    "uq_contracts_code_current": _AMBIGUOUS,
+    "uq_contracts_symbol_current": _AMBIGUOUS,
     "ck_portfolio_cash_u_range": _WEIGHTS,
     "ck_portfolio_members_weight_u_range": _WEIGHTS,
     "ck_portfolio_members_target_weight_u_range": _WEIGHTS,
 }
-
-# Only a mistake of ours can break these; the caller learns no more than that.
-OURS: Final = frozenset(
-    {
-        "ck_alerts_limit_value_range",
-        "ck_alerts_opened_at_known",
-        "ck_alerts_resolved_at_known",
-        "ck_alerts_severity_known",
-        "ck_alerts_state_known",
-        "ck_alerts_value_range",
-        "ck_booked_totals_fees_exact",
-        "ck_booked_totals_funding_exact",
-        "ck_booked_totals_pnl_exact",
-        "ck_booked_totals_results_positive",
-        "ck_candles_prices",
-        "ck_candles_turnover_range",
-        "ck_candles_volume_range",
-        "ck_contract_specs_initial_margin_exact",
-        "ck_contract_specs_lot_size_positive",
-        "ck_contract_specs_maintenance_margin_exact",
-        "ck_contract_specs_maker_fee_exact",
-        "ck_contract_specs_multiplier_positive",
-        "ck_contract_specs_taker_fee_exact",
-        "ck_contract_specs_tick_size_positive",
-        "ck_contract_specs_validity",
-        "ck_event_head_seq_range",
-        "ck_events_seq_positive",
-        "ck_funding_rates_rate_exact",
-        "ck_idempotency_keys_answer_known",
-        "ck_idempotency_keys_state_known",
-        "ck_job_executors_seen_ms_positive",
-        "ck_leases_epoch_not_negative",
-        "ck_market_snapshots_mark_price_range",
-        "ck_market_snapshots_open_interest_range",
-        "ck_market_snapshots_turnover_24h_range",
-        "ck_notification_channels_kind_known",
-        "ck_notifications_delivered_at_known",
-        "ck_notifications_kind_known",
-        "ck_notifications_next_try_at_known",
-        "ck_notifications_state_known",
-        "ck_notifications_tries_range",
-        "ck_performance_marks_version_positive",
-        "ck_portfolio_history_seq_positive",
-        "ck_portfolio_members_inclusion_price_exact",
-        "ck_portfolio_members_inclusion_score_range",
-        "ck_portfolio_members_left_at_known",
-        "ck_portfolio_members_rank_positive",
-        "ck_portfolio_members_status_known",
-        "ck_portfolio_version_range",
-        "ck_proposals_decided_at_known",
-        "ck_proposals_kind_known",
-        "ck_proposals_state_known",
-        "ck_quality_verdicts_score_range",
-        "ck_rebalance_run_steps_position_positive",
-        "ck_rebalance_run_steps_state_known",
-        "ck_rebalance_runs_finished_at_known",
-        "ck_rebalance_runs_state_known",
-        "ck_rebalance_runs_turnover_u_range",
-        "ck_replacement_confirmations_confirmations_positive",
-        "ck_scoring_runs_universe_size_range",
-        "ck_signal_effects_move_known",
-        "ck_signal_effects_policy_known",
-        "ck_signal_outcomes_beat_booked",
-        "ck_signal_outcomes_window",
-        "ck_signal_records_bin_range",
-        "ck_signal_records_came_counted",
-        "ck_signal_records_kind_known",
-        "ck_signal_votes_probability_range",
-        "ck_signal_votes_weight_range",
-        "ck_signals_confidence_range",
-        "ck_signals_direction_known",
-        "ck_signals_score_range",
-        "ck_signals_settled_at_known",
-        "ck_signals_state_known",
-        "ck_signals_strength_range",
-        "ck_symbol_scores_composite_range",
-        "ck_symbol_scores_confidence_range",
-        "ck_symbol_scores_fundamental_range",
-        "ck_symbol_scores_market_structure_range",
-        "ck_symbol_scores_rank_positive",
-        "ck_symbol_scores_risk_range",
-        "ck_symbol_scores_technical_range",
-        "ck_symbol_scores_volatility_range",
-        "ck_symbol_scores_z_range",
-        "ck_system_configuration_version_range",
-        "ck_trades_event_seq_positive",
-        "ck_trades_fees_exact",
-        "ck_trades_funding_exact",
-        "ck_trades_pnl_exact",
-        "fk_booked_totals_symbol_id",
-        "fk_contract_specs_symbol_id",
-        "fk_portfolio_members_portfolio_id",
-        "fk_rebalance_run_steps_run_id",
-        "fk_replacement_confirmations_portfolio_id",
-        "fk_scoring_run_coverage_run_id",
-        "fk_scoring_run_moments_run_id",
-        "fk_signal_effects_signal_id",
-        "fk_signal_outcomes_signal_id",
-        "fk_signal_votes_signal_id",
-        "fk_symbol_scores_run_id",
-        "fk_vacancies_portfolio_id",
-        "pk_alerts",
-        "pk_booked_totals",
-        "pk_candle_revisions",
-        "pk_candles",
-        "pk_event_head",
-        "pk_events",
-        "pk_feed_wishes",
-        "pk_funding_rates",
-        "pk_job_executors",
-        "pk_leases",
-        "pk_market_snapshots",
-        "pk_notification_channels",
-        "pk_notifications",
-        "pk_performance_marks",
-        "pk_portfolio",
-        "pk_proposals",
-        "pk_quality_verdicts",
-        "pk_rebalance_run_steps",
-        "pk_rebalance_runs",
-        "pk_replacement_confirmations",
-        "pk_scoring_moments",
-        "pk_scoring_run_coverage",
-        "pk_scoring_run_moments",
-        "pk_scoring_runs",
-        "pk_service_facts",
-        "pk_shared_markets",
-        "pk_signal_effects",
-        "pk_signal_outcomes",
-        "pk_signal_records",
-        "pk_signal_votes",
-        "pk_signals",
-        "pk_symbol_scores",
-        "pk_symbols",
-        "pk_vacancies",
-        "portfolio_history_append_only",
-        "system_configuration_append_only",
-        "trades_append_only",
-        "uq_notifications_channel_id_event_seq",
-        "uq_scoring_runs_seq",
-        "uq_signals_source_source_id",
-    }
-)
 
 
 @cache  # every table is declared by the first broken rule: the container imports them all
@@ -291,9 +149,9 @@ def _names(statement: str, table: Table) -> bool:
 
 
 def broken(error: IntegrityError) -> ServiceError:
-    """The domain's word for a broken constraint; INTERNAL_ERROR if only we can break it."""
+    """The domain error for a broken constraint; INTERNAL_ERROR unless RULES names it."""
     name = constraint_name(error)
-    return RULES.get(name or "", _OURS).error()
+    return RULES.get(name or "", _INTERNAL).error()
 
 
 Say = Callable[[], ServiceError]
@@ -367,6 +225,19 @@ def too_new() -> SchemaTooNewError:
     return SchemaTooNewError(
         Code.DATABASE_UNAVAILABLE,
         "the database schema belongs to a later version of the service: run that one",
+        retry_after_s=30,
+    )
+
+
+class SchemaTooOldError(OperatorActionError):
+    """The database was made before version 0.2.0, whose schema cannot be reached from there."""
+
+
+def too_old() -> SchemaTooOldError:
+    return SchemaTooOldError(
+        Code.DATABASE_UNAVAILABLE,
+        "the database was made by a version before 0.2.0 and cannot be upgraded: set"
+        " MYSYMBOLS_DATABASE__URL to a new, empty database, or move the old file away",
         retry_after_s=30,
     )
 

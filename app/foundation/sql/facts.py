@@ -11,6 +11,7 @@ from app.foundation.sql.tables import service_facts
 
 # Made once: putting a statement together takes as long as carrying it out.
 _ONE: Final = select(service_facts.c.value).where(service_facts.c.key == bindparam("wanted"))
+_LOCKED: Final = _ONE.with_for_update()
 _SEVERAL: Final = select(service_facts.c.key, service_facts.c.value).where(
     service_facts.c.key.in_(bindparam("wanted", expanding=True))
 )
@@ -25,6 +26,12 @@ class FactRepository:
     async def get(self, key: str) -> Any:
         """The value stored under `key`; None if there is none."""
         return (await self.connection.execute(_ONE, {"wanted": key})).scalar()
+
+    async def get_locked(self, key: str, default: Any) -> Any:
+        """The value under `key`, stored as `default` if new; locked until the transaction ends."""
+        statement = add_if_new(self.connection, service_facts)
+        await self.connection.execute(statement, {"key": key, "value": default})
+        return (await self.connection.execute(_LOCKED, {"wanted": key})).scalar()
 
     async def several(self, *keys: str) -> dict[str, Any]:
         """Those that are stored, by key."""

@@ -1,4 +1,4 @@
-"""Requests that were begun under a key, and the answers that they got."""
+"""Idempotency keys of requests, with the stored responses."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.foundation.sql.statements import add_if_new
 from app.foundation.sql.tables import idempotency_keys as table
 
-LOCK: Final = timedelta(seconds=30)  # so long may one attempt take before another takes over
-_TRIES: Final = 3  # to take a key that others take and give free meanwhile
-# Made once: putting a statement together takes as long as carrying it out.
+LOCK: Final = timedelta(seconds=30)  # an attempt may take so long before another takes over
+_TRIES: Final = 3  # to claim a key that others claim and release meanwhile
+# Built once: building a statement takes as long as running it.
 _MINE: Final = (table.c.principal == bindparam("whose"), table.c.key == bindparam("wanted"))
 _RUNNING: Final = (*_MINE, table.c.state == "running")
 _KNOWN: Final = select(table).where(*_MINE)
@@ -30,21 +30,22 @@ _COMPLETE: Final = (
         **{name: bindparam(name) for name in ("status", "headers", "body")},
     )
 )
+_LOCK_ROW: Final = table.update().where(*_RUNNING).values(state="running")
 _RELEASE: Final = table.delete().where(*_RUNNING)
 
 
 class ClaimOutcome(Enum):
-    """What a key means for the request that carries it."""
+    """State of a key for the request that carries it."""
 
     CLAIMED = "claimed"  # carry it out, then `complete` it in the same transaction
-    REPLAY = "replay"  # it was carried out: give `answer` again
-    IN_PROGRESS = "in_progress"  # somebody else is at it
+    REPLAY = "replay"  # it was carried out: send `answer` again
+    IN_PROGRESS = "in_progress"  # another request is carrying it out
     REUSED = "reused"  # the key belongs to another request
 
 
 @dataclass(frozen=True, slots=True)
-class StoredAnswer:
-    """An answer to be given again byte for byte."""
+class ResponseRow:
+    """Stored response, to be sent again byte for byte."""
 
     status: int
     headers: dict[str, str]
@@ -53,24 +54,24 @@ class StoredAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`answer` is there for REPLAY only."""
+    """Result of claiming a key; `answer` is set for REPLAY only."""
 
     outcome: ClaimOutcome
-    answer: StoredAnswer | None = None
+    answer: ResponseRow | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyRepository:
-    """Keys by principal."""
+    """Idempotency keys by principal."""
 
     connection: AsyncConnection
 
     async def claim(
         self, principal: str, key: str, route: str, fingerprint: str, now: datetime
     ) -> Claim:
-        """Takes the key for one request, in a short transaction of its own.
+        """Claims the key for one request; waits while another transaction claims it.
 
-        A claim whose holder vanished is taken over once its lock has run out.
+        A claim whose holder vanished is taken over once its lock has expired.
         """
         row = {
             "principal": principal,
@@ -84,7 +85,7 @@ class IdempotencyRepository:
         new = add_if_new(self.connection, table)
         mine = {"whose": principal, "wanted": key}
         known = None
-        # One that is refused gives the key free, and may do so between our two looks at it.
+        # A refused request releases the key, perhaps between the two statements.
         for _ in range(_TRIES):
             if (await self.connection.execute(new, row)).rowcount == 1:
                 return Claim(ClaimOutcome.CLAIMED)
@@ -96,15 +97,15 @@ class IdempotencyRepository:
         if (known.route, known.fingerprint) != (route, fingerprint):
             return Claim(ClaimOutcome.REUSED)
         if known.state == "done":
-            answer = StoredAnswer(known.status, known.headers, known.body)
+            answer = ResponseRow(known.status, known.headers, known.body)
             return Claim(ClaimOutcome.REPLAY, answer)
         taken = await self.connection.execute(
             _TAKE_OVER, {**mine, "now": now, "locked_until": now + LOCK}
         )
         return Claim(ClaimOutcome.CLAIMED if taken.rowcount == 1 else ClaimOutcome.IN_PROGRESS)
 
-    async def complete(self, principal: str, key: str, answer: StoredAnswer) -> None:
-        """Keeps the answer, in the transaction of the effect it tells of."""
+    async def complete(self, principal: str, key: str, answer: ResponseRow) -> None:
+        """Stores the response, in the transaction of the change."""
         await self.connection.execute(
             _COMPLETE,
             {
@@ -116,19 +117,23 @@ class IdempotencyRepository:
             },
         )
 
-    async def answer(self, principal: str, key: str) -> StoredAnswer | None:
-        """The answer that is kept under the key; None while there is none."""
+    async def answer(self, principal: str, key: str) -> ResponseRow | None:
+        """The response stored under the key; None while there is none."""
         mine = {"whose": principal, "wanted": key}
         known = (await self.connection.execute(_KNOWN, mine)).first()
         if known is None or known.state != "done":
             return None
-        return StoredAnswer(known.status, known.headers, known.body)
+        return ResponseRow(known.status, known.headers, known.body)
 
     async def release(self, principal: str, key: str) -> None:
-        """Gives a key free whose request had no effect."""
+        """Deletes the claim of a request that had no effect."""
         await self.connection.execute(_RELEASE, {"whose": principal, "wanted": key})
 
+    async def lock(self, principal: str, key: str) -> None:
+        """Locks the row of a running claim until the end of the transaction."""
+        await self.connection.execute(_LOCK_ROW, {"whose": principal, "wanted": key})
+
     async def forget(self, before: datetime) -> int:
-        """Deletes keys first seen before `before`; how many."""
+        """Deletes keys first seen before `before`; returns their number."""
         gone = await self.connection.execute(table.delete().where(table.c.created_at < before))
         return gone.rowcount

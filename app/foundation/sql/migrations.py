@@ -1,5 +1,6 @@
 """Bringing a database to the schema of this version, and saying which one it has."""
 
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -17,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from alembic import command
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.sql.engines import url_of
-from app.foundation.sql.errors import CONNECT_ERRORS, too_new, translated
+from app.foundation.sql.errors import CONNECT_ERRORS, too_new, too_old, translated
 
 LOCK_NUMBER: Final = 6_057_912_301  # of our advisory lock on PostgreSQL; any number that is ours
 _PLACES: Final = (
@@ -29,8 +30,8 @@ _PLACES: Final = (
 async def upgrade(url: str, revision: str = "head") -> None:
     """Migrates to `revision` in one transaction; nothing happens if it is there already.
 
-    Raises UnavailableError where the database cannot be reached, SchemaTooNewError for one that a
-    later version of the service has migrated.
+    Raises UnavailableError where the database cannot be reached, SchemaTooNewError for a database
+    of a later version of the service, SchemaTooOldError for one from before 0.2.0.
     """
     await _run(url, lambda config: command.upgrade(config, revision))
 
@@ -68,6 +69,11 @@ def knows(revision: str) -> bool:
     """Whether this version has that migration; if not, the database belongs to a later one."""
     scripts = ScriptDirectory.from_config(configuration()).walk_revisions()
     return any(script.revision == revision for script in scripts)
+
+
+def is_before_first_release(revision: str) -> bool:
+    """Whether the revision is of the history before version 0.2.0, which no version upgrades."""
+    return re.fullmatch(r"00[0-9]{2}", revision) is not None
 
 
 def configuration() -> Config:
@@ -122,7 +128,7 @@ async def _run(url: str, task: Callable[[Config], None]) -> None:
     def on(connection: Connection) -> None:
         present = MigrationContext.configure(connection).get_current_revision()
         if present is not None and not knows(present):
-            raise too_new()
+            raise too_old() if is_before_first_release(present) else too_new()
         config = configuration()
         config.attributes["connection"] = connection
         task(config)

@@ -2,38 +2,18 @@
 
 import json
 import math
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Context, Decimal
 from typing import Any, Final
 
-import msgspec
 from sqlalchemy import Dialect, Double, Numeric, String, Text, TypeDecorator
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.types import TypeEngine
 
 
-class ReadyJson(str):
-    """Compact JSON, which a column of JSON takes as it is."""
-
-    __slots__ = ()
-
-
 def strict_json(value: Any) -> str:
     """Compact JSON. Raises ValueError for NaN and Infinity."""
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
-
-
-def ready_json(value: Any, parts: Iterable[list[Any]], nulls: int) -> ReadyJson:
-    """`value` as a text; `parts` and `nulls` say how many of its entries are None.
-
-    The quick encoder writes null for NaN: whoever has more of them than it should goes the strict
-    way, which refuses them.
-    """
-    text = msgspec.json.encode(value).decode()
-    if text.count("null") == nulls + sum(part.count(None) for part in parts):
-        return ReadyJson(text)
-    return ReadyJson(strict_json(value))
 
 
 PRECISION: Final = 38
@@ -146,7 +126,7 @@ class JsonText(TypeDecorator[Any]):
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
-        return value if value is None or isinstance(value, ReadyJson) else strict_json(value)
+        return None if value is None else strict_json(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         return None if value is None else json.loads(value)

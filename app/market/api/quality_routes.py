@@ -30,7 +30,7 @@ from app.foundation.http.schemas import (
     SymbolPath,
     UtcTime,
 )
-from app.foundation.idempotency import Answer, Command
+from app.foundation.idempotency import Command, StoredResponse
 from app.market.domain.quality_report import Part, QualityVerdict
 from app.market.services.quality import PastVerdict, Quality, QualityService, Release
 from app.market.services.service import MarketData
@@ -140,7 +140,7 @@ class ReleaseOut(Out):
         )
 
 
-def _released(done: Release) -> Answer:
+def _released(done: Release) -> StoredResponse:
     return keep(ReleaseOut.of(done))
 
 
@@ -178,7 +178,7 @@ async def quality(
 async def release(
     quality: Provided[QualityService],
     request_id: RequestIdDep,
-    once: IdempotencyDep,
+    idempotency_key: IdempotencyDep,
     symbol: SymbolPath,
     body: ReleaseIn,
 ) -> Response:
@@ -186,5 +186,7 @@ async def release(
 
     Prices that still contradict each other go back into quarantine at once.
     """
-    who = by(Command(actor=UNNAMED, request_id=request_id, once=once), body.user)
+    who = by(
+        Command(actor=UNNAMED, request_id=request_id, idempotency_key=idempotency_key), body.user
+    )
     return sent(await quality.release(symbol, body.reason, who, _released))

@@ -21,7 +21,7 @@ from app.foundation.http.request_body import Body
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import CursorText, Limit, QueryFlag, SearchText, SymbolPath
-from app.foundation.idempotency import Answer, Command, Once
+from app.foundation.idempotency import Command, IdempotentExecutor, StoredResponse
 from app.foundation.job_service import JobService
 from app.foundation.jobs import JobKind
 from app.market.api.freshness import fresh
@@ -117,10 +117,10 @@ async def validate_symbols(registry: Provided[Registry], body: ValidateIn) -> Va
 )
 async def sync_symbols(
     market: Provided[MarketData],
-    commands: Provided[Once],
+    commands: Provided[IdempotentExecutor],
     jobs: Provided[JobService],
     request_id: RequestIdDep,
-    once: IdempotencyDep,
+    idempotency_key: IdempotencyDep,
     as_job: PrefersJobDep,
     history: Annotated[
         QueryFlag, Query(description="Also whatever a scoring reads and is missing: always a job.")
@@ -128,10 +128,10 @@ async def sync_symbols(
 ) -> Response:
     """New, changed and vanished contracts; a list that loses too many is not believed at once."""
 
-    def render(summary: SyncSummary) -> Answer:
+    def render(summary: SyncSummary) -> StoredResponse:
         return keep(SyncOut.of(market.moment(), market.source, summary))
 
-    command = Command(UNNAMED, request_id, once=once)
+    command = Command(UNNAMED, request_id, idempotency_key=idempotency_key)
     if history:
         return await begun(commands, jobs, command, JobKind.BACKFILL)
     if as_job:

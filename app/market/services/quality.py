@@ -5,7 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from app.foundation.data_status import DataStatus
-from app.foundation.idempotency import Command, Once, Outcome, Render
+from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.sql.database import Database
 from app.foundation.sql.facts import FactRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
@@ -61,7 +61,7 @@ class QualityService:
 
     market: MarketData
     database: Database
-    once: Once
+    idempotency: IdempotentExecutor
 
     def now(self, text: str) -> Quality:
         """Raises RefusedError (symbol_unknown, symbol_ambiguous)."""
@@ -102,14 +102,13 @@ class QualityService:
 
     async def release(
         self, text: str, reason: str, command: Command, render: Render[Release] | None = None
-    ) -> Outcome[Release]:
+    ) -> CommandResult[Release]:
         """End a quarantine by word of the operator; what still contradicts itself goes back.
 
         Raises RefusedError for an unknown symbol.
         """
 
         async def change(unit: UnitOfWork) -> Release:
-            await self.once.lock(unit)
             entry, moment = self.market.resolve(text), self.market.moment()
             rules = moment.configuration.quality
             held = doubt_of(moment.market, entry.contract.code, rules)
@@ -117,7 +116,7 @@ class QualityService:
             made = Release(entry.symbol, at, reason, command.actor, held is not None)
             if held is None:
                 return made
-            told = dict(await unit.get(FactRepository).get(RELEASES) or {})
+            told = dict(await unit.get(FactRepository).get_locked(RELEASES, {}))
             told[entry.symbol_id] = {
                 "at_ms": moment.server_ms,
                 "reason": made.reason,
@@ -126,4 +125,4 @@ class QualityService:
             await unit.get(FactRepository).put(RELEASES, told)
             return made
 
-        return await self.once.run(command, change, render)
+        return await self.idempotency.run(command, change, render)

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.foundation.sql.statements import upsert
 from app.market.domain.models import Contract, ContractKind, ContractStatus
-from app.market.storage.tables import contract_specs, symbols
+from app.market.storage.tables import contract_specs, contracts
 
 # A change of one of these makes a new version of the specification.
 SPECIFICATION: Final = (
@@ -71,7 +71,7 @@ class SymbolRepository:
         return await self._records()
 
     async def get(self, symbol_id: str) -> SymbolRecord | None:
-        return next(iter(await self._records(symbols.c.id == symbol_id)), None)
+        return next(iter(await self._records(contracts.c.id == symbol_id)), None)
 
     async def save(self, records: Sequence[SymbolRecord], now: datetime) -> SavedSymbols:
         """Inserts or updates by id; a changed specification gets a new version from `now` on.
@@ -89,7 +89,7 @@ class SymbolRepository:
             for one in ordered
             if one.id in known and _specification(one.contract) != _specification(known[one.id])
         )
-        statement = upsert(self.connection, symbols)
+        statement = upsert(self.connection, contracts)
         await self.connection.execute(statement, [_symbol_row(one) for one in ordered])
         if changed:
             close = contract_specs.update().where(
@@ -111,9 +111,9 @@ class SymbolRepository:
     async def specifications(self, symbol_id: str) -> tuple[SpecificationVersion, ...]:
         """All versions, oldest first."""
         statement = (
-            select(symbols, contract_specs)
-            .join(contract_specs, contract_specs.c.symbol_id == symbols.c.id)
-            .where(symbols.c.id == symbol_id)
+            select(contracts, contract_specs)
+            .join(contract_specs, contract_specs.c.symbol_id == contracts.c.id)
+            .where(contracts.c.id == symbol_id)
             .order_by(contract_specs.c.valid_from)
         )
         rows = await self.connection.execute(statement)
@@ -130,13 +130,13 @@ class SymbolRepository:
 
     async def _records(self, *where: ColumnElement[bool]) -> tuple[SymbolRecord, ...]:
         open_one = and_(
-            contract_specs.c.symbol_id == symbols.c.id, contract_specs.c.valid_to.is_(None)
+            contract_specs.c.symbol_id == contracts.c.id, contract_specs.c.valid_to.is_(None)
         )
         statement = (
-            select(symbols, contract_specs)
+            select(contracts, contract_specs)
             .join(contract_specs, open_one)
             .where(*where)
-            .order_by(symbols.c.symbol, symbols.c.id)
+            .order_by(contracts.c.symbol, contracts.c.id)
         )
         rows = await self.connection.execute(statement)
         return tuple(

@@ -1,4 +1,4 @@
-"""Tables of what the exchange says: symbols, specifications, candles, snapshots, funding."""
+"""Tables of exchange data: contracts, specifications, candles, snapshots, funding."""
 
 from sqlalchemy import (
     BigInteger,
@@ -18,8 +18,8 @@ from sqlalchemy import (
 from app.foundation.sql.metadata import HUGE, between, exact, metadata, positive
 from app.foundation.sql.types import ExactDecimal, FiniteFloat, UtcInstant, type_of_uuid
 
-symbols = Table(
-    "symbols",
+contracts = Table(
+    "contracts",
     metadata,
     Column("id", type_of_uuid, nullable=False),
     Column("code", String(64), nullable=False),
@@ -43,15 +43,15 @@ symbols = Table(
 )
 # A code and a name may be used again once their contract has left the exchange.
 Index(
-    "uq_symbols_code_current",
-    symbols.c.code,
+    "uq_contracts_code_current",
+    contracts.c.code,
     unique=True,
     sqlite_where=text("vanished_at IS NULL"),
     postgresql_where=text("vanished_at IS NULL"),
 )
 Index(
-    "uq_symbols_symbol_current",
-    symbols.c.symbol,
+    "uq_contracts_symbol_current",
+    contracts.c.symbol,
     unique=True,
     sqlite_where=text("vanished_at IS NULL"),
     postgresql_where=text("vanished_at IS NULL"),
@@ -75,7 +75,7 @@ contract_specs = Table(
     Column("taker_fee", ExactDecimal),
     Column("funding_interval_ms", BigInteger),
     PrimaryKeyConstraint("symbol_id", "valid_from"),
-    ForeignKeyConstraint(["symbol_id"], ["symbols.id"]),
+    ForeignKeyConstraint(["symbol_id"], ["contracts.id"]),
     CheckConstraint("valid_to IS NULL OR valid_to > valid_from", name="validity"),
     CheckConstraint("lot_size >= 1", name="lot_size_positive"),
     *positive("multiplier"),

@@ -25,7 +25,7 @@ from app.foundation.http.schemas import (
     Out,
     UtcTime,
 )
-from app.foundation.idempotency import Answer
+from app.foundation.idempotency import StoredResponse
 from app.operations.services.configuration import ConfigurationService
 from app.portfolio.domain.event_log import PortfolioEvent
 
@@ -98,7 +98,7 @@ async def put_configuration(
             Code.PRECONDITION_FAILED, "The body and If-Match name different versions."
         )
 
-    def render(settings: Configuration) -> Answer:
+    def render(settings: Configuration) -> StoredResponse:
         shown = ConfigurationChangeResult(
             configuration=view_of(settings), warnings=list(settings.warnings())
         )

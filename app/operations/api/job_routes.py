@@ -19,7 +19,7 @@ from app.foundation.http.pagination import Page, cut, moment_and_id
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import CursorText, IdPath, Limit
-from app.foundation.idempotency import Answer, Command, Once
+from app.foundation.idempotency import Command, IdempotentExecutor, StoredResponse
 from app.foundation.job_service import JobService
 from app.foundation.jobs import Job, JobKind, JobState
 
@@ -63,16 +63,16 @@ async def job_detail(jobs: Provided[JobService], job_id: IdPath) -> JobDetailOut
     responses=problems(Code.NOT_FOUND),
 )
 async def cancel_job(
-    commands: Provided[Once],
+    commands: Provided[IdempotentExecutor],
     jobs: Provided[JobService],
     request_id: RequestIdDep,
-    once: IdempotencyDep,
+    idempotency_key: IdempotencyDep,
     job_id: IdPath,
 ) -> Response:
     """It takes no further step; what it has done stays done. One that has ended stays as it is."""
 
-    def render(job: Job) -> Answer:
+    def render(job: Job) -> StoredResponse:
         return keep(JobDetailOut.told(job))
 
-    command = Command(UNNAMED, request_id, once=once)
+    command = Command(UNNAMED, request_id, idempotency_key=idempotency_key)
     return sent(await commands.share(command, lambda: jobs.cancel(job_id), render))

@@ -20,7 +20,7 @@ from app.foundation.http.errors import problems
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import Freshness, Out, Percent, Share, UtcTime, finite, percent
-from app.foundation.idempotency import Answer, Command, Once
+from app.foundation.idempotency import Command, IdempotentExecutor, StoredResponse
 from app.foundation.job_service import JobService
 from app.foundation.jobs import JobKind
 from app.foundation.metrics import CONTENT_TYPE, Metrics
@@ -289,10 +289,10 @@ async def get_status(status: Provided[Status]) -> StatusOut:
 async def initialize_sample_data(
     status: Provided[Status],
     sample_data: Provided[SampleData],
-    commands: Provided[Once],
+    commands: Provided[IdempotentExecutor],
     jobs: Provided[JobService],
     request_id: RequestIdDep,
-    once: IdempotencyDep,
+    idempotency_key: IdempotencyDep,
     as_job: PrefersJobDep,
 ) -> Response:
     """Real candles of at least 12 symbols by the ordinary sync path; again it changes nothing.
@@ -300,10 +300,10 @@ async def initialize_sample_data(
     Only where the exchange is the sandbox: elsewhere 409 `sandbox_only`.
     """
 
-    def render(loaded: SampleLoaded) -> Answer:
+    def render(loaded: SampleLoaded) -> StoredResponse:
         return keep(SampleDataOut.of(loaded, status.market_facts()))
 
-    command = Command(UNNAMED, request_id, once=once)
+    command = Command(UNNAMED, request_id, idempotency_key=idempotency_key)
     if as_job:
         sample_data.require_sandbox()
         return await begun(commands, jobs, command, JobKind.SAMPLE_DATA)

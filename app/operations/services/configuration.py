@@ -8,7 +8,7 @@ from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import Code, ConflictError, RefusedError
-from app.foundation.idempotency import Command, Once, Outcome, Render
+from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.symbols import MAX_SPELLING
@@ -33,7 +33,7 @@ class ConfigurationService:
 
     database: Database
     grounds: GroundsNow
-    once: Once
+    idempotency: IdempotentExecutor
     ledger: Ledger
     factors: tuple[Factor, ...] = FACTORS  # that may be given weights
 
@@ -49,7 +49,7 @@ class ConfigurationService:
         render: Render[Configuration] | None = None,
         *,
         evict_lowest: bool = False,
-    ) -> Outcome[Configuration]:
+    ) -> CommandResult[Configuration]:
         """The present settings with `changes`, judged as a whole, as the next version.
 
         Settings that are already so make no new version. Where fewer members are allowed than
@@ -81,13 +81,13 @@ class ConfigurationService:
             await unit.get(ConfigurationRepository).add(wanted, grounds.at, command.actor)
             done = configure(portfolio, wanted.version, as_document(wanted), grounds.at, reason)
             if most < size:
-                await require_none(unit, await self.once.now(unit))
+                await require_none(unit, await self.idempotency.now(unit))
                 done = _without_the_lowest(done, portfolio, grounds, reason)
             await self.ledger.commit(unit, portfolio, done, grounds, command)
             unit.announce(ConfigurationChanged(wanted, grounds.at))
             return wanted
 
-        return await self.once.run(command, change, render)
+        return await self.idempotency.run(command, change, render)
 
     async def history(self, before_seq: int | None, limit: int) -> tuple[PortfolioEvent, ...]:
         """The events of new versions, newest first; the payload holds the settings."""

@@ -1,6 +1,6 @@
 """Deletes data older than its retention; history, intents and booked trades are kept."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
@@ -10,11 +10,17 @@ from app.alerts.services.notifications import Notifications
 from app.alerts.services.service import AlertService
 from app.configuration.domain.sections import RetentionSettings
 from app.configuration.services.changes import ConfigurationChanges
-from app.foundation.idempotency import Once
+from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.job_service import JobService
+from app.foundation.sql.unit_of_work import UnitOfWork
 from app.operations.services.event_stream import EventStream
 from app.portfolio.services.rebalance_runs import RebalanceRuns
+from app.portfolio.storage.history import HistoryRepository
+from app.portfolio.storage.rebalance_runs import RebalanceRunRepository
+from app.scoring.domain.board_retention import StoredRun
+from app.scoring.services.board_retention import BoardRetention
 from app.signals.services.service import Signals
+from app.signals.storage.signals import SignalEffectRepository
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +28,14 @@ class Retention:
     """Sweeps one kind of data at a time; a repeated sweep finds nothing more."""
 
     configuration: ConfigurationChanges
-    commands: Once
+    commands: IdempotentExecutor
     stream: EventStream
     notifications: Notifications
     alerts: AlertService
     jobs: JobService
     rebalance_runs: RebalanceRuns
     signals: Signals
+    boards: BoardRetention
 
     async def sweep(self, kind: str) -> int:
         """Number of deleted rows of a kind of SWEEPS, by the settings in force."""
@@ -53,6 +60,22 @@ SWEEPS: Final[Mapping[str, Sweep]] = MappingProxyType(
         "rebalance_runs": lambda all_, rules: all_.rebalance_runs.forget_old(
             _days(rules.rebalance_runs_days)
         ),
+        "boards": lambda all_, rules: all_.boards.forget_old(rules),
         "signals": lambda all_, rules: all_.signals.forget_old(_days(rules.signals_days)),
     }
 )
+
+
+async def find_decided_boards(unit: UnitOfWork, runs: Sequence[StoredRun]) -> frozenset[str]:
+    """Ids of runs that a stored decision rests on.
+
+    Decisions are events of the portfolio's history, rebalance runs, and signals that were acted on.
+    """
+    if not runs:
+        return frozenset()
+    since = runs[0].calculated_at
+    hashes = await unit.get(HistoryRepository).input_hashes(since)
+    by_hash = {run.run_id for run in runs if run.input_hash in hashes}
+    by_rebalance = await unit.get(RebalanceRunRepository).board_ids(since)
+    by_signal = await unit.get(SignalEffectRepository).board_ids(since)
+    return frozenset(by_hash | by_rebalance | by_signal) & {run.run_id for run in runs}

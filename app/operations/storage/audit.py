@@ -30,7 +30,7 @@ from sqlalchemy import inspect as sqlalchemy_inspect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from app.configuration.storage.tables import system_configuration
+from app.configuration.storage.tables import configuration_versions
 from app.foundation.errors import Code, NotFoundError, UnavailableError
 from app.foundation.events import Topic
 from app.foundation.sql.engines import url_of
@@ -119,8 +119,8 @@ class Comparison:
 
 
 async def _beside(connection: AsyncConnection) -> Beside:
-    body = type_coerce(system_configuration.c.body, Text).label("body")
-    rows = (await connection.execute(select(system_configuration.c.version, body))).all()
+    body = type_coerce(configuration_versions.c.body, Text).label("body")
+    rows = (await connection.execute(select(configuration_versions.c.version, body))).all()
     facts = await FactRepository(connection).several(SWITCH, LOCKS)
     switch: Any = facts.get(SWITCH) or {"enabled": True}
     locks: Any = facts.get(LOCKS) or {}

@@ -12,7 +12,7 @@ from app.foundation.http.pagination import From, To, named_period, require_order
 from app.foundation.http.responses import answer, json_bytes
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import Freshness, Out, Share, UtcTime, finite
-from app.foundation.idempotency import Command, Once
+from app.foundation.idempotency import Command, IdempotentExecutor
 from app.foundation.job_service import JobService
 from app.foundation.jobs import Document, JobKind
 from app.performance.api.report_html import page_of
@@ -181,7 +181,7 @@ async def replacement_ledger(reporting: Provided[Reporting]) -> ReplacementLedge
 )
 async def report(
     reporting: Provided[Reporting],
-    commands: Provided[Once],
+    commands: Provided[IdempotentExecutor],
     jobs: Provided[JobService],
     request_id: RequestIdDep,
     as_job: PrefersJobDep,

@@ -40,7 +40,7 @@ from app.foundation.http.schemas import (
     TimeIn,
     UtcTime,
 )
-from app.foundation.idempotency import Answer
+from app.foundation.idempotency import StoredResponse
 from app.foundation.state_version import Input
 from app.performance.api.schemas import (
     LATE,
@@ -112,7 +112,7 @@ async def book(
     """
     claim = Claim(body.trade_id, body.pnl, body.currency, body.fees, body.funding, body.occurred_at)
 
-    def render(trade: Trade) -> Answer:
+    def render(trade: Trade) -> StoredResponse:
         return keep(TradeOut.of(trade), 201)
 
     return sent(

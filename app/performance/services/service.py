@@ -9,7 +9,7 @@ from decimal import Decimal
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.decimal_math import total
 from app.foundation.errors import Code, ConflictError, RefusedError
-from app.foundation.idempotency import Command, Once, Outcome, Render
+from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.sql.database import Database
 from app.foundation.sql.types import plain
 from app.foundation.sql.unit_of_work import UnitOfWork
@@ -64,7 +64,7 @@ class Performance:
 
     database: Database
     grounds: GroundsNow
-    once: Once
+    idempotency: IdempotentExecutor
     ledger: Ledger
 
     async def book(
@@ -74,7 +74,7 @@ class Performance:
         reason: str,
         command: Command,
         render: Render[Trade] | None = None,
-    ) -> Outcome[Trade]:
+    ) -> CommandResult[Trade]:
         """The result in the history, once per trade id; the same content again changes nothing.
 
         Raises RefusedError for an unknown symbol, another currency than the contract's, or a time
@@ -108,7 +108,7 @@ class Performance:
             await unit.get(TradeRepository).book(trade)
             return trade
 
-        return await self.once.run(command, change, render)
+        return await self.idempotency.run(command, change, render)
 
     async def trades(
         self,

@@ -23,7 +23,7 @@ from app.foundation.http.schemas import (
     UtcTime,
     finite,
 )
-from app.foundation.idempotency import Answer
+from app.foundation.idempotency import StoredResponse
 from app.portfolio.api.schemas import freshness
 from app.portfolio.domain.candidate_selection import Refusal
 from app.portfolio.domain.controls import Lock, LockKind, Switch
@@ -137,11 +137,11 @@ class WatchListOut(Freshness):
     symbols: list[WatchedOut]
 
 
-def _lock(done: Lock) -> Answer:
+def _lock(done: Lock) -> StoredResponse:
     return keep(LockOut.of(done))
 
 
-def _switch(done: Switch) -> Answer:
+def _switch(done: Switch) -> StoredResponse:
     return keep(SwitchOut.of(done))
 
 

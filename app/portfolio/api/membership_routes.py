@@ -27,7 +27,7 @@ from app.foundation.http.schemas import (
     one_of,
     percent,
 )
-from app.foundation.idempotency import Answer
+from app.foundation.idempotency import StoredResponse
 from app.portfolio.api.schemas import MemberChanged, MemberOut, freshness
 from app.portfolio.domain.candidate_selection import Refused
 from app.portfolio.domain.models import Member
@@ -181,7 +181,7 @@ async def initialize(
     """
     asked = body or InitializeIn()
 
-    def render(done: Initialised) -> Answer:
+    def render(done: Initialised) -> StoredResponse:
         return keep(InitializedOut.of(done), headers=_tag(done.view.portfolio.version))
 
     return sent(
@@ -206,7 +206,7 @@ async def add_symbol(
 ) -> Response:
     """Last in rank; the weights of all members are set anew in the same change."""
 
-    def render(done: MemberView) -> Answer:
+    def render(done: MemberView) -> StoredResponse:
         return keep(MemberChanged.of(done), 201, _tag(done.version))
 
     return sent(
@@ -230,7 +230,7 @@ async def remove_symbol(
     A pinned member stays until its pin is lifted.
     """
 
-    def render(done: Removed) -> Answer:
+    def render(done: Removed) -> StoredResponse:
         return keep(RemovedOut.of(done), headers=_tag(done.version))
 
     return sent(
@@ -255,7 +255,7 @@ async def replace_symbol(
 ) -> Response:
     """The new member takes the rank of the old one, in one transaction."""
 
-    def render(done: Replaced) -> Answer:
+    def render(done: Replaced) -> StoredResponse:
         return keep(ReplacedOut.of(done), headers=_tag(done.version))
 
     return sent(

@@ -27,7 +27,7 @@ from app.foundation.http.schemas import (
     UtcTime,
     percent,
 )
-from app.foundation.idempotency import Answer
+from app.foundation.idempotency import StoredResponse
 from app.portfolio.domain.proposals import Decision, Proposal, ProposalKind, ProposalState
 from app.portfolio.services.proposals import Proposals
 from app.signals.domain.models import Move
@@ -278,5 +278,5 @@ async def decline_proposal(
     )
 
 
-def _render(decided: Proposal) -> Answer:
+def _render(decided: Proposal) -> StoredResponse:
     return keep(ProposalOut.of(decided))

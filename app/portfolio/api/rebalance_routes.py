@@ -28,7 +28,7 @@ from app.foundation.http.schemas import (
     finite,
     percent,
 )
-from app.foundation.idempotency import Answer
+from app.foundation.idempotency import StoredResponse
 from app.portfolio.api.schemas import RebalanceErrorOut, freshness
 from app.portfolio.domain.rebalance_plan import Shift
 from app.portfolio.domain.rebalance_run import RunState
@@ -206,7 +206,7 @@ async def rebalance(
     """
     asked = body or RebalanceIn()
 
-    def render(done: Rebalanced) -> Answer:
+    def render(done: Rebalanced) -> StoredResponse:
         return keep(PlanOut.of(done), headers={"ETag": etag(done.version)})
 
     return sent(

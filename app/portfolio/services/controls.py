@@ -6,7 +6,7 @@ from datetime import datetime
 
 from app.foundation.decimal_math import to_millionths
 from app.foundation.errors import Code, NotFoundError, RefusedError
-from app.foundation.idempotency import Command, Once, Outcome, Render
+from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.candidate_selection import Refused, refuse
@@ -103,7 +103,7 @@ class ControlService:
 
     database: Database
     grounds: GroundsNow
-    once: Once
+    idempotency: IdempotentExecutor
     ledger: Ledger
 
     async def controls(self) -> Controls:
@@ -136,7 +136,7 @@ class ControlService:
 
     async def switch(
         self, enabled: bool, reason: str, command: Command, render: Render[Switch] | None = None
-    ) -> Outcome[Switch]:
+    ) -> CommandResult[Switch]:
         """Trading on or off, for everybody and across restarts."""
 
         async def change(unit: UnitOfWork) -> Switch:
@@ -150,7 +150,7 @@ class ControlService:
             await unit.get(ControlRepository).keep_switch(made)
             return made
 
-        return await self.once.run(command, change, render)
+        return await self.idempotency.run(command, change, render)
 
     async def lock(
         self,
@@ -160,7 +160,7 @@ class ControlService:
         expires_at: datetime | None,
         command: Command,
         render: Render[Lock] | None = None,
-    ) -> Outcome[Lock]:
+    ) -> CommandResult[Lock]:
         """Pin, ban or watch a symbol, in place of what was said of it before.
 
         Raises RefusedError for an unknown symbol and for an end that has passed already.
@@ -182,11 +182,11 @@ class ControlService:
             await self._keep_locks(unit, portfolio, done, grounds, command, kept)
             return made
 
-        return await self.once.run(command, change, render)
+        return await self.idempotency.run(command, change, render)
 
     async def unlock(
         self, text: str, reason: str, command: Command, render: Render[Lock] | None = None
-    ) -> Outcome[Lock]:
+    ) -> CommandResult[Lock]:
         """The lock that is lifted; raises NotFoundError where there is none in force."""
 
         async def change(unit: UnitOfWork) -> Lock:
@@ -200,7 +200,7 @@ class ControlService:
             await self._keep_locks(unit, portfolio, done, grounds, command, locks)
             return gone
 
-        return await self.once.run(command, change, render)
+        return await self.idempotency.run(command, change, render)
 
     async def _locked(self, unit: UnitOfWork, command: Command) -> tuple[Portfolio, Grounds]:
         """The portfolio, which nobody else moves until the end of the transaction."""

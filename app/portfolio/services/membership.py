@@ -5,7 +5,13 @@ from typing import Final
 
 from app.foundation.decimal_math import to_millionths
 from app.foundation.errors import Code, ConflictError, RefusedError
-from app.foundation.idempotency import Along, Command, Once, Outcome, Render
+from app.foundation.idempotency import (
+    Command,
+    CommandResult,
+    IdempotentExecutor,
+    Render,
+    TransactionHooks,
+)
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.eligibility import RULES
@@ -83,7 +89,7 @@ class PortfolioService:
 
     database: Database
     grounds: GroundsNow
-    once: Once
+    idempotency: IdempotentExecutor
     ledger: Ledger
 
     async def view(self) -> PortfolioView:
@@ -104,7 +110,7 @@ class PortfolioService:
         reason: str,
         command: Command,
         render: Render[Initialised] | None = None,
-    ) -> Outcome[Initialised]:
+    ) -> CommandResult[Initialised]:
         """The best of the board, up to `size`, as members of an empty portfolio.
 
         Raises ConflictError(portfolio_not_empty), UnavailableError without a fresh board.
@@ -132,7 +138,7 @@ class PortfolioService:
             return Initialised(shown, selection.refused)
 
         with self.grounds.refusals.counted():
-            return await self.once.run(command, change, render)
+            return await self.idempotency.run(command, change, render)
 
     async def add(
         self,
@@ -140,9 +146,9 @@ class PortfolioService:
         reason: str,
         command: Command,
         render: Render[MemberView] | None = None,
-        along: Along[MemberView] | None = None,
-    ) -> Outcome[MemberView]:
-        """One more member, last in rank; all weights are set anew; `along` goes with it.
+        hooks: TransactionHooks[MemberView] | None = None,
+    ) -> CommandResult[MemberView]:
+        """One more member, last in rank; all weights are set anew; `hooks` run with it.
 
         Raises RefusedError (symbol_unknown, symbol_ambiguous, symbol_not_tradable,
         correlation_limit, sector_limit), ConflictError (portfolio_full,
@@ -162,7 +168,7 @@ class PortfolioService:
             return member_view(member_of(after, entry.symbol), after, grounds.weighed(), realized)
 
         with self.grounds.refusals.counted():
-            return await self.once.run(command, change, render, along=along)
+            return await self.idempotency.run(command, change, render, hooks=hooks)
 
     async def remove(
         self,
@@ -170,8 +176,8 @@ class PortfolioService:
         reason: str,
         command: Command,
         render: Render[Removed] | None = None,
-        along: Along[Removed] | None = None,
-    ) -> Outcome[Removed]:
+        hooks: TransactionHooks[Removed] | None = None,
+    ) -> CommandResult[Removed]:
         """Without the member, also when all data is stale: then its weight goes to cash.
 
         Raises ConflictError(symbol_not_in_portfolio), RefusedError for an unknown symbol.
@@ -185,7 +191,7 @@ class PortfolioService:
             after = await self._commit(unit, portfolio, done, grounds, command)
             return Removed(member, after.version, after.cash_u)
 
-        return await self.once.run(command, change, render, along=along)
+        return await self.idempotency.run(command, change, render, hooks=hooks)
 
     async def replace(
         self,
@@ -194,12 +200,12 @@ class PortfolioService:
         reason: str,
         command: Command,
         render: Render[Replaced] | None = None,
-        along: Along[Replaced] | None = None,
-    ) -> Outcome[Replaced]:
+        hooks: TransactionHooks[Replaced] | None = None,
+    ) -> CommandResult[Replaced]:
         """The new symbol in the place and rank of the old one, in one transaction.
 
-        The hysteresis of automatic swaps does not apply, their safety rules do; `along` is carried
-        out with it. Raises as `add` and `remove` do, except portfolio_full; RefusedError
+        The hysteresis of automatic swaps does not apply, their safety rules do; `hooks` run
+        with it. Raises as `add` and `remove` do, except portfolio_full; RefusedError
         (sector_limit).
         """
 
@@ -225,14 +231,14 @@ class PortfolioService:
             return Replaced(old, new, after.version, difference)
 
         with self.grounds.refusals.counted():
-            return await self.once.run(command, change, render, along=along)
+            return await self.idempotency.run(command, change, render, hooks=hooks)
 
     async def _locked(self, unit: UnitOfWork, command: Command) -> tuple[Portfolio, Grounds]:
         portfolio = await unit.get(PortfolioRepository).load(for_update=True)
         command.require_version(portfolio.version)
         grounds = await self.grounds.of(unit)
         if portfolio.members:  # of nothing no run can set weights
-            await require_none(unit, await self.once.now(unit))
+            await require_none(unit, await self.idempotency.now(unit))
         return portfolio, grounds
 
     async def _commit(

@@ -5,7 +5,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from app.foundation.errors import Code, ConflictError, NotFoundError, PreconditionFailedError
-from app.foundation.idempotency import Along, Answer, Command, Once, Outcome, Render
+from app.foundation.idempotency import (
+    Command,
+    CommandResult,
+    IdempotentExecutor,
+    Render,
+    StoredResponse,
+    TransactionHooks,
+)
 from app.foundation.ports import Clock
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
@@ -38,7 +45,7 @@ class Proposals:
 
     database: Database
     clock: Clock
-    once: Once
+    idempotency: IdempotentExecutor
     rebalancing: Rebalancing
     portfolio: PortfolioService
 
@@ -54,7 +61,7 @@ class Proposals:
 
     async def approve(
         self, proposal_id: str, reason: str, command: Command, render: Render[Proposal]
-    ) -> Outcome[Proposal]:
+    ) -> CommandResult[Proposal]:
         """Carry the action out by the ordinary use case, and end the proposal with it.
 
         A rebalance is the plan that was proposed, a replacement that of the two symbols; every
@@ -78,7 +85,7 @@ class Proposals:
             decision = Decision(self.clock(), command.actor, reason, run_id, version)
             decided.append(await _ended(unit, found, ProposalState.APPROVED, decision))
 
-        def rendered(_: object) -> Answer:
+        def rendered(_: object) -> StoredResponse:
             return render(decided[-1])
 
         who = replace(command, if_match=found.version)
@@ -91,11 +98,11 @@ class Proposals:
             if error.code is not Code.PLAN_CHANGED:
                 raise
             raise _renewed(error, await self.rebalancing.propose_anew(who)) from error
-        return Outcome(decided[-1] if decided else None, answer.answer, answer.is_replay)
+        return CommandResult(decided[-1] if decided else None, answer.answer, answer.is_replay)
 
     async def decline(
         self, proposal_id: str, reason: str, command: Command, render: Render[Proposal]
-    ) -> Outcome[Proposal]:
+    ) -> CommandResult[Proposal]:
         """End the proposal; the portfolio stays as it is.
 
         Raises NotFoundError, ConflictError(invalid_state_transition), PreconditionFailedError.
@@ -108,7 +115,7 @@ class Proposals:
             decision = Decision(self.clock(), command.actor, reason)
             return await _ended(unit, found, ProposalState.DECLINED, decision)
 
-        return await self.once.run(command, change, render)
+        return await self.idempotency.run(command, change, render)
 
     async def _carried_out(
         self,
@@ -118,7 +125,7 @@ class Proposals:
         ready: Ready,
         end: End,
         render: Render[object],
-    ) -> Changed | Outcome[Rebalanced]:
+    ) -> Changed | CommandResult[Rebalanced]:
         if proposal.kind is ProposalKind.SIGNAL:
 
             async def signal_ends(unit: UnitOfWork, version: int) -> None:
@@ -134,18 +141,20 @@ class Proposals:
             async def run_ends(unit: UnitOfWork, done: Rebalanced) -> None:
                 await end(unit, done.run_id, done.version)
 
-            along = Along(ready, run_ends)
+            hooks = TransactionHooks(ready, run_ends)
             request = RebalanceRequest(reason, approved=Approved.of(proposal.action))
             if request.approved is None:
                 await ready()
                 raise ConflictError(Code.PLAN_CHANGED, "The proposal does not say all weights.")
-            return await self.rebalancing.run(request, who, render, along)
+            return await self.rebalancing.run(request, who, render, hooks)
 
         async def swap_ends(unit: UnitOfWork, done: Replaced) -> None:
             await end(unit, None, done.version)
 
         old, new = proposal.action["old_symbol"], proposal.action["new_symbol"]
-        return await self.portfolio.replace(old, new, reason, who, render, Along(ready, swap_ends))
+        return await self.portfolio.replace(
+            old, new, reason, who, render, TransactionHooks(ready, swap_ends)
+        )
 
     async def _one(self, proposal_id: str) -> Proposal:
         async with self.database.read() as unit:

@@ -91,7 +91,7 @@ class RebalanceRuns:
             scheduled_at=request.scheduled_at,
             actor=command.actor,
             request_id=command.request_id,
-            key=None if command.once is None else command.once.key,
+            key=None if command.idempotency_key is None else command.idempotency_key.key,
             owner=self.owner,
             requested_at=now,
             lease_until=now + LEASE,

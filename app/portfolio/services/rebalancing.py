@@ -9,7 +9,13 @@ from app.configuration.domain.model import WeightingMethod
 from app.configuration.domain.sections import AutomationMode
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.errors import ServiceError
-from app.foundation.idempotency import Along, Command, Once, Outcome, Render
+from app.foundation.idempotency import (
+    Command,
+    CommandResult,
+    IdempotentExecutor,
+    Render,
+    TransactionHooks,
+)
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.proposals import ProposalKind
@@ -53,7 +59,7 @@ class Rebalancing:
 
     database: Database
     grounds: GroundsNow
-    once: Once
+    idempotency: IdempotentExecutor
     ledger: Ledger
     runs: RebalanceRuns
 
@@ -102,7 +108,7 @@ class Rebalancing:
         method: WeightingMethod | None = None,
         scheduled_at: datetime | None = None,
         render: Render[Rebalanced] | None = None,
-    ) -> Outcome[Rebalanced]:
+    ) -> CommandResult[Rebalanced]:
         """Carry out the plan of the moment, by the configured method or another one.
 
         Without a trigger the portfolio stays as it is. Every call is a run, and there is one at a
@@ -133,7 +139,7 @@ class Rebalancing:
 
     async def _rehearse(
         self, request: RebalanceRequest, command: Command, render: Render[Rebalanced] | None
-    ) -> Outcome[Rebalanced]:
+    ) -> CommandResult[Rebalanced]:
         run_id = self.runs.new_id()
 
         async def look(unit: UnitOfWork) -> Rebalanced:
@@ -154,16 +160,16 @@ class Rebalancing:
                 would_be_refused=loaded.refusal,
             )
 
-        return await self.once.run(command, look, render)
+        return await self.idempotency.run(command, look, render)
 
     async def run(
         self,
         request: RebalanceRequest,
         command: Command,
         render: Render[Rebalanced] | None = None,
-        along: Along[Rebalanced] | None = None,
-    ) -> Outcome[Rebalanced]:
-        """Claim a run and carry it out, with what is to happen along with it; see `rebalance`."""
+        hooks: TransactionHooks[Rebalanced] | None = None,
+    ) -> CommandResult[Rebalanced]:
+        """Claim a run and carry it out, with `hooks`; see `rebalance`."""
         claimed: list[Run] = []
         recorder = StepRecorder(self.runs.clock)
 
@@ -179,7 +185,7 @@ class Rebalancing:
 
         try:
             with self.grounds.refusals.counted():
-                outcome = await self.once.run(command, change, render, claim, along)
+                outcome = await self.idempotency.run(command, change, render, claim, hooks)
         except BaseException as error:
             ours = [run for run in claimed if run.is_active]
             for run in ours:
@@ -188,7 +194,7 @@ class Rebalancing:
                 # By this very call, unheard, or by another executor of the same tick.
                 if record is not None and is_done and isinstance(error, ServiceError):
                     result = told(record)
-                    return Outcome(result, None if render is None else render(result))
+                    return CommandResult(result, None if render is None else render(result))
             raise
         if outcome.is_replay:
             # Another took the key over, and was done before us: our run has nothing left to do.
@@ -196,7 +202,7 @@ class Rebalancing:
                 if run.is_active:
                     await self.runs.give_up(run, answered(), ())
         is_again = outcome.is_replay or any(not run.is_active for run in claimed)
-        return Outcome(outcome.result, outcome.answer, is_replay=is_again)
+        return CommandResult(outcome.result, outcome.answer, is_replay=is_again)
 
     async def carry_out(
         self,

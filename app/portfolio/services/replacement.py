@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from app.configuration.domain.sections import AutomationMode
 from app.foundation.data_status import DataStatus
-from app.foundation.idempotency import Command, Once, Outcome, Render
+from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.ports import NewId
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
@@ -78,7 +78,7 @@ class Replacement:
 
     database: Database
     grounds: GroundsNow
-    once: Once
+    idempotency: IdempotentExecutor
     ledger: Ledger
     new_id: NewId
 
@@ -100,7 +100,7 @@ class Replacement:
         unattended: bool = False,
         forced_only: bool = False,
         render: Render[Executed] | None = None,
-    ) -> Outcome[Executed]:
+    ) -> CommandResult[Executed]:
         """Count one more evaluation, then carry out what is due, each swap as a version.
 
         `unattended`: only the kinds that the settings let happen by themselves; the others are
@@ -150,7 +150,7 @@ class Replacement:
             return Executed(portfolio.version, tuple(swaps), proposals, entries=entries)
 
         with self.grounds.refusals.counted():
-            return await self.once.run(command, change, render)
+            return await self.idempotency.run(command, change, render)
 
     async def _exit(
         self, unit: UnitOfWork, portfolio: Portfolio, grounds: Grounds, who: Command

@@ -52,6 +52,15 @@ class HistoryRepository:
 
     connection: AsyncConnection
 
+    async def input_hashes(self, since: datetime) -> frozenset[str]:
+        """Hashes of the inputs of boards that events since then rest on."""
+        wanted = (
+            select(table.c.input_hash)
+            .where(table.c.occurred_at >= since, table.c.input_hash.is_not(None))
+            .distinct()
+        )
+        return frozenset(await self.connection.scalars(wanted))
+
     async def append(self, drafts: Iterable[Draft], stamp: Stamp) -> tuple[PortfolioEvent, ...]:
         """The drafts as the next events, with their number and hash.
 

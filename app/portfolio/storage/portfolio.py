@@ -10,7 +10,6 @@ from sqlalchemy import Row, and_, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.foundation.errors import Code, ConflictError
-from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.models import Member, Portfolio
 from app.portfolio.storage.tables import PORTFOLIO_ID, portfolio, portfolio_members
 
@@ -233,8 +232,3 @@ def _joining_row(member: Member, version: int) -> dict[str, Any]:
 
 def _member(row: Row[Any]) -> Member:
     return Member(**{name: getattr(row, name) for name in Member.__slots__})
-
-
-async def lock_portfolio(unit: UnitOfWork) -> None:
-    """Takes the lock of all changes; must be the first statement of a transaction."""
-    await unit.get(PortfolioRepository).load(for_update=True)

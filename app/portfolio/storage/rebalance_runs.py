@@ -112,6 +112,13 @@ class RebalanceRunRepository:
     async def one(self, run_id: str) -> Run | None:
         return await self._one(_ours().where(table.c.run_id == run_id))
 
+    async def board_ids(self, since: datetime) -> frozenset[str]:
+        """Boards that runs since then have loaded; see `Rebalancing.carry_out`."""
+        details = await self.connection.scalars(
+            select(steps_table.c.detail).where(steps_table.c.started_at >= since)
+        )
+        return frozenset(detail["board"] for detail in details if "board" in detail)
+
     async def steps(self, run_id: str) -> tuple[Step, ...]:
         wanted = select(steps_table).where(steps_table.c.run_id == run_id)
         rows = await self.connection.execute(wanted.order_by(steps_table.c.position))

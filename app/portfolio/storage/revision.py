@@ -6,7 +6,7 @@ from typing import Final
 from sqlalchemy import and_, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.configuration.storage.tables import system_configuration
+from app.configuration.storage.tables import configuration_versions
 from app.portfolio.storage.tables import (
     PORTFOLIO_ID,
     portfolio,
@@ -31,7 +31,7 @@ _NOW: Final = (
         .limit(1)
         .scalar_subquery()
         .label("tip"),
-        select(func.max(system_configuration.c.version)).scalar_subquery().label("configuration"),
+        select(func.max(configuration_versions.c.version)).scalar_subquery().label("configuration"),
         replacement_confirmations.c.symbol.label("leaving"),
     )
     .select_from(portfolio.outerjoin(replacement_confirmations, _confirmed))

@@ -38,7 +38,7 @@ from app.foundation.http.schemas import (
     QueryInt,
     SymbolPath,
 )
-from app.foundation.idempotency import Answer, Command, Once
+from app.foundation.idempotency import Command, IdempotentExecutor, StoredResponse
 from app.foundation.job_service import JobService
 from app.foundation.jobs import JobKind
 from app.foundation.state_version import Input
@@ -93,7 +93,7 @@ class CalculateIn(Body):
 async def calculate(
     registry: Provided[Registry],
     scoring: Provided[Scoring],
-    commands: Provided[Once],
+    commands: Provided[IdempotentExecutor],
     jobs: Provided[JobService],
     request_id: RequestIdDep,
     idempotency: IdempotencyDep,
@@ -108,11 +108,11 @@ async def calculate(
     text = None if body is None else body.symbol or body.symbol_id
     symbol = None if text is None else registry.resolve(text).symbol
 
-    def render(board: Board) -> Answer:
+    def render(board: Board) -> StoredResponse:
         status = scoring.status_of(board)
         return keep(CalculatedOut.of(board, status, symbol))
 
-    command = Command(caller(None), request_id, once=idempotency)
+    command = Command(caller(None), request_id, idempotency_key=idempotency)
     if as_job:
         return await begun(commands, jobs, command, JobKind.SCORING)
     return sent(await scoring.calculate_once(command, render))
@@ -230,7 +230,7 @@ async def put_algorithm(
     out keeps its value; `If-Match` is the version of the configuration.
     """
 
-    def render(settings: Configuration) -> Answer:
+    def render(settings: Configuration) -> StoredResponse:
         shown = AlgorithmChangedOut.of(name, scoring.algorithm_under(settings), settings)
         return keep(shown, headers={"ETag": etag(settings.version)})
 

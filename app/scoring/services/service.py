@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 import structlog
 
 from app.configuration.domain.model import Configuration
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, NotFoundError, ServiceError, UnavailableError
-from app.foundation.idempotency import Command, Once, Outcome, Render
+from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.ports import Clock, Monotonic, NewId
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
@@ -52,9 +52,6 @@ async def keep_seen(
         await unit.get(MomentRepository).keep(made_by.name, made_by.version, day, draft.seen)
 
 
-KEEP_RUNS: Final = timedelta(days=7)
-KEEP_DAILY: Final = timedelta(days=35)  # of the runs before that, one a day
-KEEP_INPUTS: Final = timedelta(days=1)
 _log = structlog.get_logger("scoring")
 
 
@@ -84,7 +81,7 @@ class Scoring:
     monotonic: Monotonic
     new_id: NewId
     configuration: Callable[[], Configuration]
-    once: Once
+    idempotency: IdempotentExecutor
     fence: Fence = anybody
     steadiness: Steadiness = field(default_factory=Steadiness)
     factors: tuple[Factor, ...] = FACTORS
@@ -198,9 +195,9 @@ class Scoring:
             self._running = None
             running.cancel()  # does nothing once there is a result; else a waiter takes over
 
-    async def calculate_once(self, command: Command, render: Render[Board]) -> Outcome[Board]:
+    async def calculate_once(self, command: Command, render: Render[Board]) -> CommandResult[Board]:
         """`calculate` for a caller; the run is shared with everybody, the answer is the key's."""
-        return await self.once.share(command, self.calculate, render)
+        return await self.idempotency.share(command, self.calculate, render)
 
     async def _prepare(self) -> _Prepared:
         configuration = self.configuration()
@@ -230,8 +227,6 @@ class Scoring:
         board = replace(board, seq=seq)
         if not board.is_provisional:
             await keep_seen(unit, prepared.draft, made_by, board.as_of.date())
-        await unit.get(ScoringRepository).drop_inputs(at - KEEP_INPUTS)
-        await unit.get(ScoringRepository).forget(at - KEEP_RUNS, at - KEEP_DAILY)
         unit.announce(
             ScoresUpdated(
                 board.run_id,

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.market.domain.hourly_bars import OVER, Bar
 from app.market.domain.models import ContractStatus, Interval
-from app.market.storage.tables import candles, symbols
+from app.market.storage.tables import candles, contracts
 from app.scoring.domain.board import CardStatus
 from app.scoring.storage.tables import IS_PROVISIONAL, scoring_runs, symbol_scores
 
@@ -47,9 +47,9 @@ class HourlyBarRepository:
     async def listings(self, names: Iterable[str]) -> tuple[Listing, ...]:
         """All that ever had one of these names, the older first."""
         wanted = (
-            select(symbols.c.id, symbols.c.symbol, symbols.c.status, symbols.c.vanished_at)
-            .where(symbols.c.symbol.in_([*names]))
-            .order_by(symbols.c.first_seen, symbols.c.id)
+            select(contracts.c.id, contracts.c.symbol, contracts.c.status, contracts.c.vanished_at)
+            .where(contracts.c.symbol.in_([*names]))
+            .order_by(contracts.c.first_seen, contracts.c.id)
         )
         return tuple(
             Listing(

@@ -1,29 +1,34 @@
-"""Boards with the inputs they were made of, and the scores of a symbol over time.
+"""Boards with the inputs they were computed from, and the scores of a symbol over time.
 
-Whoever did not pass the funnel, half of the universe, is one entry in the run's row.
+Symbols that did not pass the funnel, half of the universe, are one entry in the run's row; key
+figures are columns, supporting data is one compressed document per run.
 """
 
 import asyncio
 import json
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any, Final
 
+import msgspec
 from sqlalchemy import Row, Select, Text, and_, bindparam, func, or_, select, tuple_, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.configuration.domain.sections import Family
 from app.foundation.data_status import DataSource
 from app.foundation.sql.statements import add_rows, insert
-from app.foundation.sql.types import ReadyJson, ready_json
-from app.market.storage.tables import symbols as listings
+from app.foundation.sql.types import strict_json
+from app.market.storage.tables import contracts as listings
 from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
+from app.scoring.domain.board_retention import StoredRun
 from app.scoring.storage.moments import historic_moments, historic_row
 from app.scoring.storage.tables import (
     IS_PROVISIONAL,
     scoring_algorithms,
     scoring_run_coverage,
+    scoring_run_details,
     scoring_run_moments,
     scoring_runs,
     symbol_scores,
@@ -66,22 +71,33 @@ def card_row(board: Board, card: Card) -> dict[str, Any]:
         "z": card.z,
         "confidence": None if confidence is None else confidence.level,
         "volatility": card.volatility,
-        "supporting": _supporting(card),
     }
 
 
-def _supporting(card: Card) -> ReadyJson:
-    factors = [_values(reading) for reading in card.factors]
-    parts = [] if card.confidence is None else _values(card.confidence)
-    body = {
+def _document(card: Card) -> dict[str, Any]:
+    return {
         "detail": card.detail,
-        "confidence": parts or None,
+        "confidence": None if card.confidence is None else _values(card.confidence),
         "families": [family.value for family in card.families],
-        "factors": factors,
+        "factors": [_values(reading) for reading in card.factors],
         "noise": card.noise,
     }
-    nulls = (card.detail is None) + (not parts) + (card.noise is None)
-    return ready_json(body, (*factors, parts), nulls)
+
+
+def pack_details(cards: Iterable[Card]) -> bytes:
+    """Supporting data of `cards` as zlib-compressed JSON; raises ValueError for NaN."""
+    documents = {card.symbol: _document(card) for card in cards}
+    return zlib.compress(strict_json(documents).encode())
+
+
+def unpack_details(packed: bytes, symbols: Collection[str] | None = None) -> dict[str, Any]:
+    """Documents by symbol; of `symbols` only, if given: the others are not decoded."""
+    found = msgspec.json.decode(zlib.decompress(packed), type=dict[str, msgspec.Raw])
+    return {
+        symbol: msgspec.json.decode(raw)
+        for symbol, raw in found.items()
+        if symbols is None or symbol in symbols
+    }
 
 
 def _values(value: Confidence | FactorReading) -> list[Any]:
@@ -93,8 +109,7 @@ def _values(value: Confidence | FactorReading) -> list[Any]:
     return values[:-1] if isinstance(value, FactorReading) and values[-1] is None else values
 
 
-def card_of(row: Row[Any]) -> Card:
-    supporting = row.supporting
+def card_of(row: Row[Any], supporting: dict[str, Any]) -> Card:
     parts = supporting["confidence"]
     return Card(
         symbol=row.symbol,
@@ -108,7 +123,7 @@ def card_of(row: Row[Any]) -> Card:
         volatility=row.volatility,
         factors=_readings(supporting["factors"]),
         detail=supporting["detail"],
-        noise=supporting.get("noise"),  # none in rows of before it was kept
+        noise=supporting["noise"],
     )
 
 
@@ -126,6 +141,12 @@ _MOMENTS: Final = (
     .scalar_subquery()
     .label("moments")
 )
+_DETAILS: Final = (
+    select(scoring_run_details.c.packed)
+    .where(scoring_run_details.c.run_id == scoring_runs.c.run_id)
+    .scalar_subquery()
+    .label("details")
+)
 _SOURCE_COVERAGE: Final = (
     select(scoring_run_coverage.c.source_coverage)
     .where(scoring_run_coverage.c.run_id == scoring_runs.c.run_id)
@@ -135,6 +156,7 @@ _SOURCE_COVERAGE: Final = (
 _RUN: Final = (
     *(column for column in scoring_runs.columns if column.name != "inputs"),
     _MOMENTS,
+    _DETAILS,
     _SOURCE_COVERAGE,
     IS_PROVISIONAL.label("is_provisional"),
 )
@@ -163,8 +185,8 @@ class ScoringRepository:
 
         Returns the place of the run among all runs: the newest one has the highest.
         """
-        # A thread's work: on the event loop everybody would wait for it.
-        excluded, rows = await asyncio.to_thread(_divided, board)
+        # In a thread: on the event loop every request would wait for it.
+        excluded, rows, details = await asyncio.to_thread(_divided, board)
         newest = await self.connection.execute(select(func.max(scoring_runs.c.seq)))
         seq = (newest.scalar() or 0) + 1
         run = {
@@ -193,6 +215,9 @@ class ScoringRepository:
         if board.moments:
             used = {"run_id": board.run_id, "moments": historic_row(board.moments)}
             await self.connection.execute(scoring_run_moments.insert(), used)
+        await self.connection.execute(
+            scoring_run_details.insert(), {"run_id": board.run_id, "packed": details}
+        )
         await add_rows(self.connection, symbol_scores, rows)
         return seq
 
@@ -243,18 +268,8 @@ class ScoringRepository:
             wanted = wanted.where(runs.c.calculated_at >= begun)
         if before is not None:
             wanted = wanted.where(tuple_(runs.c.calculated_at, runs.c.run_id) < before)
-        rows = await self.connection.execute(wanted)
-        return tuple(
-            _board(
-                row,
-                (
-                    absent_card(symbol, *row.excluded[symbol])
-                    if row.symbol is None
-                    else card_of(row),
-                ),
-            )
-            for row in rows
-        )
+        rows = (await self.connection.execute(wanted)).all()
+        return await asyncio.to_thread(_boards_of, symbol, rows)
 
     async def _begun(self, names: Iterable[str]) -> dict[str, datetime]:
         """When what bears these names now was first seen; nothing of what never had a contract."""
@@ -277,35 +292,40 @@ class ScoringRepository:
         )
         return {row.symbol: row.composite for row in await self.connection.execute(wanted)}
 
-    async def forget(self, before: datetime, all_before: datetime) -> int:
-        """Deletes old runs with their scores; the number of runs.
-
-        Of those calculated before `before` the newest of each UTC day stays until `all_before`:
-        the newest complete one where there is one.
-        """
+    async def stored_runs(self, before: datetime) -> tuple[StoredRun, ...]:
+        """Runs calculated before `before`, oldest first."""
         table = scoring_runs
-        old = await self.connection.execute(
-            select(table.c.run_id, table.c.calculated_at)
+        rows = await self.connection.execute(
+            select(
+                table.c.run_id,
+                table.c.calculated_at,
+                table.c.input_hash,
+                IS_PROVISIONAL.label("is_provisional"),
+                table.c.inputs.is_not(None).label("has_inputs"),
+            )
             .where(table.c.calculated_at < before)
-            .order_by(IS_PROVISIONAL.desc(), table.c.calculated_at, table.c.run_id)
+            .order_by(table.c.calculated_at, table.c.run_id)
         )
-        runs = [(row.run_id, row.calculated_at) for row in old]
-        newest: dict[date, str] = {at.date(): run_id for run_id, at in runs if at >= all_before}
-        kept = set(newest.values())
-        gone = [{"gone": run_id} for run_id, _ in runs if run_id not in kept]
+        return tuple(StoredRun(*row) for row in rows)
+
+    async def delete_runs(self, run_ids: Collection[str]) -> None:
+        """Deletes runs with everything that belongs to them."""
+        gone = [{"gone": run_id} for run_id in run_ids]
         if gone:
+            table = scoring_runs
             await self.connection.execute(
                 table.delete().where(table.c.run_id == bindparam("gone")), gone
             )
-        return len(gone)
 
-    async def drop_inputs(self, before: datetime) -> int:
-        """Forgets the inputs of runs calculated before `before`, but keeps their scores."""
-        table = scoring_runs
-        old = (table.c.calculated_at < before) & table.c.inputs.is_not(None)
-        return (
-            await self.connection.execute(table.update().where(old).values(inputs=None))
-        ).rowcount
+    async def drop_inputs(self, run_ids: Collection[str]) -> None:
+        """Deletes the inputs of runs, but keeps their scores."""
+        emptied = [{"emptied": run_id} for run_id in run_ids]
+        if emptied:
+            table = scoring_runs
+            await self.connection.execute(
+                table.update().where(table.c.run_id == bindparam("emptied")).values(inputs=None),
+                emptied,
+            )
 
     async def algorithms(self) -> tuple[Algorithm, ...]:
         """The newest version of each, by name."""
@@ -335,7 +355,8 @@ class ScoringRepository:
         rows = await self.connection.execute(
             select(table).where(table.c.run_id == run.run_id).order_by(table.c.rank, table.c.symbol)
         )
-        cards = [card_of(row) for row in rows]
+        details = await asyncio.to_thread(unpack_details, run.details)
+        cards = [card_of(row, details[row.symbol]) for row in rows]
         ranked = [card for card in cards if card.rank is not None]
         rest = [card for card in cards if card.rank is None]
         rest += [absent_card(symbol, *why) for symbol, why in run.excluded.items()]
@@ -346,10 +367,23 @@ def _algorithm(row: Row[Any]) -> Algorithm:
     return Algorithm(row.name, row.version, row.body, row.created_at, row.created_by)
 
 
-def _divided(board: Board) -> tuple[dict[str, Card], list[dict[str, Any]]]:
-    """Who did not pass the funnel, by symbol, and the rows of all others."""
+def _divided(board: Board) -> tuple[dict[str, Card], list[dict[str, Any]], bytes]:
+    """Symbols that did not pass the funnel, the rows of all others, and their packed details."""
     excluded = {card.symbol: card for card in board.cards if card == excluded_card(card)}
-    return excluded, [card_row(board, one) for one in board.cards if one.symbol not in excluded]
+    cards = [card for card in board.cards if card.symbol not in excluded]
+    return excluded, [card_row(board, card) for card in cards], pack_details(cards)
+
+
+def _boards_of(symbol: str, rows: Sequence[Row[Any]]) -> tuple[Board, ...]:
+    """Boards with the card of `symbol` alone; unpacks a run's details per row."""
+    boards = []
+    for row in rows:
+        if row.symbol is None:
+            card = absent_card(symbol, *row.excluded[symbol])
+        else:
+            card = card_of(row, unpack_details(row.details, (symbol,))[symbol])
+        boards.append(_board(row, (card,)))
+    return tuple(boards)
 
 
 def _newest(wanted: Select[Any], count: int = 1) -> Select[Any]:

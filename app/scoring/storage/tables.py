@@ -72,7 +72,6 @@ symbol_scores = Table(
     Column("z", FiniteFloat),
     Column("confidence", FiniteFloat),
     Column("volatility", FiniteFloat),
-    Column("supporting", JsonText, nullable=False),
     PrimaryKeyConstraint("run_id", "symbol"),
     ForeignKeyConstraint(["run_id"], ["scoring_runs.run_id"], ondelete="CASCADE"),
     CheckConstraint("rank >= 1", name="rank_positive"),
@@ -90,6 +89,16 @@ symbol_scores = Table(
     between("z", "-1e6", "1e6"),
     between("volatility", "0", HUGE),
     Index("ix_symbol_scores_symbol_calculated_at", "symbol", "calculated_at", "run_id"),
+)
+
+# Supporting data of all symbols of a run: zlib-compressed JSON, symbol -> document.
+scoring_run_details = Table(
+    "scoring_run_details",
+    metadata,
+    Column("run_id", type_of_uuid, nullable=False),
+    Column("packed", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("run_id"),
+    ForeignKeyConstraint(["run_id"], ["scoring_runs.run_id"], ondelete="CASCADE"),
 )
 
 # Mean and spread of what a universe looked like, by day: smaller ones are measured by them.

@@ -22,7 +22,7 @@ from app.foundation.http.request_body import Body, NameText, SymbolText
 from app.foundation.http.responses import keep, sent
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import NAMES, CursorText, IdPath, Limit, Out, QueryInt, TimeIn
-from app.foundation.idempotency import Answer, Command
+from app.foundation.idempotency import Command, StoredResponse
 from app.signals.api.schemas import PendingSignalOut, SignalOut, SignalStatisticsOut
 from app.signals.domain.models import Claim, Direction
 from app.signals.services.intake import Taken
@@ -101,9 +101,9 @@ class ClearedOut(Out):
     removed: int = Field(description="Rejected, expired or failed before.")
 
 
-def _unversioned(request_id: RequestIdDep, once: IdempotencyDep) -> Command:
+def _unversioned(request_id: RequestIdDep, idempotency_key: IdempotencyDep) -> Command:
     """A signal has a state, no version that a caller could have decided on."""
-    return Command(actor=UNNAMED, request_id=request_id, once=once)
+    return Command(actor=UNNAMED, request_id=request_id, idempotency_key=idempotency_key)
 
 
 AskedDep = Annotated[Command, Depends(_unversioned)]
@@ -227,16 +227,16 @@ async def signal(signals: Provided[Signals], signal_id: IdPath) -> SignalOut:
     return SignalOut.shown(await signals.get(signal_id))
 
 
-def _taken(taken: Taken) -> Answer:
+def _taken(taken: Taken) -> StoredResponse:
     one = taken.judged.signal
     status = 200 if not taken.is_new else 202 if one.is_pending else 201
     headers = {"Location": f"{PREFIX}/signals/{one.signal_id}"}
     return keep(SignalOut.shown(taken.judged), status, headers)
 
 
-def _cleared(done: Cleared) -> Answer:
+def _cleared(done: Cleared) -> StoredResponse:
     return keep(ClearedOut.model_validate(done))
 
 
-def _requeued(done: Requeued) -> Answer:
+def _requeued(done: Requeued) -> StoredResponse:
     return keep(RequeuedOut.model_validate(done))

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from app.configuration.domain.sections import AutomationMode
 from app.foundation.errors import ConflictError, PreconditionFailedError, RefusedError
-from app.foundation.idempotency import Along, Command, Outcome, Render
+from app.foundation.idempotency import Command, CommandResult, Render, TransactionHooks
 from app.foundation.ports import NewId
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
@@ -105,7 +105,7 @@ def _refused(symbol: str, others: tuple[str, ...], grounds: Grounds) -> str | No
 
 Ready = Callable[[], Awaitable[None]]
 Within = Callable[[UnitOfWork, int], Awaitable[None]]
-Changed = Outcome[MemberView] | Outcome[Removed] | Outcome[Replaced]
+Changed = CommandResult[MemberView] | CommandResult[Removed] | CommandResult[Replaced]
 
 
 async def carried_out(
@@ -122,12 +122,17 @@ async def carried_out(
     async def ends(unit: UnitOfWork, done: MemberView | Removed | Replaced) -> None:
         await within(unit, done.version)
 
+    hooks: TransactionHooks[Any] = TransactionHooks(ready, ends)
     if step.move is Move.ADD:
-        return await portfolio.add(step.symbol, reason, who, render, Along(ready, ends))
+        return await portfolio.add(step.symbol, reason, who, render, hooks)
     if step.move is Move.REMOVE:
-        return await portfolio.remove(step.symbol, reason, who, render, Along(ready, ends))
+        return await portfolio.remove(
+            step.symbol, reason, who, render, TransactionHooks(ready, ends)
+        )
     old = step.old_symbol or ""
-    return await portfolio.replace(old, step.symbol, reason, who, render, Along(ready, ends))
+    return await portfolio.replace(
+        old, step.symbol, reason, who, render, TransactionHooks(ready, ends)
+    )
 
 
 async def applied(unit: UnitOfWork, signal_id: str, version: int, at: datetime) -> None:

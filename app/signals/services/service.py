@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from app.configuration.storage.configuration import ConfigurationRepository
-from app.foundation.idempotency import Command, Once, Outcome, Render
+from app.foundation.idempotency import Command, CommandResult, IdempotentExecutor, Render
 from app.foundation.ports import NewId
 from app.foundation.sql.database import BULK_STATEMENT_S, Database
 from app.foundation.sql.unit_of_work import UnitOfWork
@@ -17,7 +17,7 @@ from app.signals.domain.models import Claim, Signal
 from app.signals.domain.track_record import Record, SignalCounts, SourceKey
 from app.signals.services.evaluation import Judges, Skills, board_of
 from app.signals.services.external_agents import Asked
-from app.signals.services.intake import MOST_WAITING, SignalIntake, Submission, Taken
+from app.signals.services.intake import MAX_WAITING, SignalIntake, Submission, Taken
 from app.signals.services.signal_news import tell
 from app.signals.storage.outcomes import OutcomeCounts, SignalOutcomeRepository
 from app.signals.storage.signals import SignalRepository
@@ -54,34 +54,30 @@ class SignalStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """What is decided is one transaction: a signal with its verdict is there, or neither.
-
-    Signals that come at the same time share theirs.
-    """
+    """Signal submission, evaluation and listing; a signal and its verdict are stored together."""
 
     database: Database
     grounds: GroundsNow
-    once: Once
+    idempotency: IdempotentExecutor
     new_id: NewId
     judges: Judges = field(default_factory=Judges)
     batch: int = BATCH  # as many are judged in one transaction
-    most_at_once: int = MOST_WAITING  # posts that wait for their turn
+    max_waiting: int = MAX_WAITING  # submissions that wait for their transaction
     _intake: SignalIntake = field(init=False)
 
     def __post_init__(self) -> None:
         intake = SignalIntake(
-            self.database,
             self.grounds,
-            self.once,
+            self.idempotency,
             self.new_id,
             self.judges,
-            most_waiting=self.most_at_once,
+            max_waiting=self.max_waiting,
         )
         object.__setattr__(self, "_intake", intake)
 
     async def submit(
         self, claim: Claim, command: Command, render: Render[Taken] | None = None
-    ) -> Outcome[Taken]:
+    ) -> CommandResult[Taken]:
         """The signal, judged at once where that can be and none waits before it.
 
         The same one of the same source again is the one that there is. Raises RefusedError
@@ -167,7 +163,7 @@ class Signals:
 
     async def reprocess_failed(
         self, max_retries: int, command: Command, render: Render[Requeued] | None = None
-    ) -> Outcome[Requeued]:
+    ) -> CommandResult[Requeued]:
         """Those that nobody could judge, back in the queue unless tried again so often already."""
 
         async def change(unit: UnitOfWork) -> Requeued:
@@ -182,11 +178,11 @@ class Signals:
             queued = sum(one.is_pending for one in after)
             return Requeued(queued, len(after) - queued)
 
-        return await self.once.run(command, change, render)
+        return await self.idempotency.run(command, change, render)
 
     async def cleanup(
         self, older_than: timedelta, command: Command, render: Render[Cleared] | None = None
-    ) -> Outcome[Cleared]:
+    ) -> CommandResult[Cleared]:
         """Ends what is over (up to 1000); drops what was rejected, expired or failed before.
 
         What was approved stays: effects rest on it.
@@ -195,7 +191,7 @@ class Signals:
         async def change(unit: UnitOfWork) -> Cleared:
             return await self._cleared(unit, older_than)
 
-        return await self.once.run(command, change, render)
+        return await self.idempotency.run(command, change, render)
 
     async def forget_old(self, older_than: timedelta) -> int:
         """The same, unasked; how many were dropped."""

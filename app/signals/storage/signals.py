@@ -51,6 +51,16 @@ class SignalEffectRepository:
         wanted = select(table).where(table.c.signal_id.in_([*signal_ids]))
         return {row.signal_id: _effect(row) for row in await self.connection.execute(wanted)}
 
+    async def board_ids(self, since: datetime) -> frozenset[str]:
+        """Boards of signals that led to a proposal or a change since then."""
+        acted = table.c.proposal_id.is_not(None) | table.c.version.is_not(None)
+        wanted = (
+            select(signals.c.board_id)
+            .join(table, table.c.signal_id == signals.c.signal_id)
+            .where(acted, table.c.at >= since, signals.c.board_id.is_not(None))
+        )
+        return frozenset(await self.connection.scalars(wanted))
+
     async def add(self, effect: Effect) -> None:
         step = effect.step
         row = {

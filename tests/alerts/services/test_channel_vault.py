@@ -15,7 +15,7 @@ from app.alerts.services.notifications import ChannelDraft
 from app.alerts.services.notifier import by_kind
 from app.alerts.storage.notifications import NotificationRepository
 from app.foundation.errors import Code, ConflictError
-from app.foundation.idempotency import Answer
+from app.foundation.idempotency import StoredResponse
 from app.foundation.sql.database import Database
 from app.foundation.sql.job_store import key_file
 from app.foundation.sql.metadata import metadata
@@ -28,8 +28,8 @@ SQLITE = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 OLD, NEW = (Fernet.generate_key().decode() for _ in range(2))
 
 
-def no_answer(_: object) -> Answer:
-    return Answer(200, {}, b"")
+def no_answer(_: object) -> StoredResponse:
+    return StoredResponse(200, {}, b"")
 
 
 def keyed(office: Office, *keys: str, file: Path | None = None) -> Office:

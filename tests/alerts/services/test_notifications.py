@@ -38,12 +38,11 @@ from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Severity
 from app.configuration.services.current import SettingsInForce
 from app.foundation.errors import Code, ConflictError, NotFoundError, RefusedError
-from app.foundation.idempotency import Answer, Once
+from app.foundation.idempotency import IdempotentExecutor, StoredResponse
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.events import PlanCreated, PortfolioChanged
-from app.portfolio.storage.portfolio import lock_portfolio
 from tests.support.desk import NOW, WHO
 
 SECRET = "a secret of the receiver"
@@ -110,7 +109,7 @@ class Office:
             database,
             lambda: self.now,
             lambda: f"00000000-0000-4000-8000-{next(self.numbers):012}",
-            Once(database, lambda: self.now, lock_portfolio),
+            IdempotentExecutor(database, lambda: self.now),
             self.notifiers,
             self.vault,
         )
@@ -129,7 +128,9 @@ class Office:
     async def channel(self, name: str, url: str, kind: ChannelKind = ChannelKind.WEBHOOK) -> str:
         secret = SECRET if kind is ChannelKind.WEBHOOK else None
         draft = ChannelDraft(name, kind, url, secret, tuple(NoticeKind), enabled=True)
-        outcome = await self.notifications.create(draft, WHO, lambda _: Answer(201, {}, b""))
+        outcome = await self.notifications.create(
+            draft, WHO, lambda _: StoredResponse(201, {}, b"")
+        )
         assert outcome.result is not None
         return outcome.result.id
 
@@ -245,10 +246,10 @@ async def test_U08_what_is_given_up_is_seen_and_told_again_by_hand(office: Offic
         receiver.status = 200
         await office.work()  # a dead one holds up nobody
         assert receiver.ids == ["event-2"]
-        await office.notifications.redrive(dead.id, WHO, lambda _: Answer(200, {}, b""))
+        await office.notifications.redrive(dead.id, WHO, lambda _: StoredResponse(200, {}, b""))
         await office.work()
         with pytest.raises(ConflictError) as caught:
-            await office.notifications.redrive(dead.id, WHO, lambda _: Answer(200, {}, b""))
+            await office.notifications.redrive(dead.id, WHO, lambda _: StoredResponse(200, {}, b""))
         assert caught.value.code is Code.INVALID_STATE_TRANSITION
     assert receiver.ids == ["event-2", "event-1"]
 
@@ -438,8 +439,8 @@ async def test_U08_a_slow_receiver_holds_up_nobody_else(office: Office) -> None:
 async def test_channels_can_be_changed_and_removed(office: Office) -> None:
     receiver = Receiver()
 
-    def no_answer(_: Any) -> Answer:
-        return Answer(200, {}, b"")
+    def no_answer(_: Any) -> StoredResponse:
+        return StoredResponse(200, {}, b"")
 
     async with receiver.listening() as url:
         channel_id = await office.channel("desk", "http://127.0.0.1:1/hook")

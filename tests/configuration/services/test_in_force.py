@@ -10,7 +10,7 @@ from app.configuration.domain.events import ConfigurationChanged
 from app.configuration.domain.model import Configuration
 from app.configuration.services.current import SettingsInForce
 from app.configuration.storage.configuration import ConfigurationRepository
-from app.configuration.storage.tables import system_configuration
+from app.configuration.storage.tables import configuration_versions
 from app.container.feed import overheard
 from app.foundation.event_bus import Bus
 from app.foundation.events import EventRecord
@@ -74,7 +74,9 @@ async def test_G11_stored_settings_that_cannot_be_read_are_not_taken_up(database
     in_force = SettingsInForce(NEWER)
     async with database.write() as unit:
         row = {"version": 3, "body": {"of_a_newer_version": 1}, "created_at": NOW}
-        await unit.connection.execute(system_configuration.insert(), row | {"created_by": "later"})
+        await unit.connection.execute(
+            configuration_versions.insert(), row | {"created_by": "later"}
+        )
     with capture_logs() as said:
         await in_force.reread(database)
     assert in_force() == NEWER

@@ -8,7 +8,7 @@ import pytest
 from app.configuration.domain.document import as_document
 from app.configuration.domain.model import Configuration
 from app.configuration.storage.configuration import ConfigurationRepository
-from app.configuration.storage.tables import system_configuration
+from app.configuration.storage.tables import configuration_versions
 from app.foundation.errors import Code, ConflictError, NotFoundError, UnavailableError
 from app.foundation.sql.database import Database
 from tests.support.worlds import LATER, T0
@@ -47,7 +47,7 @@ async def test_G11_settings_of_a_later_version_are_nobodys_mistake_but_unavailab
     row = {"version": 2, "body": later, "created_at": LATER, "created_by": "another"}
     async with database.write() as unit:
         await unit.get(ConfigurationRepository).found(T0, "start")
-        await unit.connection.execute(system_configuration.insert(), row)
+        await unit.connection.execute(configuration_versions.insert(), row)
     async with database.read() as unit:
         with pytest.raises(UnavailableError, match="version 2") as caught:
             await unit.get(ConfigurationRepository).current()

@@ -37,7 +37,7 @@ from app.foundation.http.schemas import (
     finite,
     percent,
 )
-from app.foundation.idempotency import Command, Outcome
+from app.foundation.idempotency import Command, CommandResult
 from app.portfolio.domain.models import FULL
 
 
@@ -146,7 +146,7 @@ def test_stored_answers_are_sent_byte_for_byte_and_marked() -> None:
         name: str
 
     kept = keep(Item(name="é"), 201, {"ETag": '"3"'})
-    first, again = sent(Outcome(None, kept)), sent(Outcome(None, kept, is_replay=True))
+    first, again = sent(CommandResult(None, kept)), sent(CommandResult(None, kept, is_replay=True))
     assert first.body == again.body == '{"name":"é"}'.encode()
     assert first.status_code == again.status_code == 201
     assert first.headers["etag"] == again.headers["etag"] == '"3"'
@@ -155,7 +155,7 @@ def test_stored_answers_are_sent_byte_for_byte_and_marked() -> None:
     assert again.headers["idempotency-replayed"] == "true"
     assert replayed(b"{}", 200).headers["idempotency-replayed"] == "true"
     with pytest.raises(LookupError):
-        sent(Outcome(None, None))
+        sent(CommandResult(None, None))
 
 
 def test_entity_tags() -> None:

@@ -63,7 +63,7 @@ async def test_a_commit_that_fails_tells_nobody(
     database = make_database(database_url, publish=told.append)
     await database.open()
     async with database.write() as unit:
-        reference = "REFERENCES symbols (id) DEFERRABLE INITIALLY DEFERRED"
+        reference = "REFERENCES contracts (id) DEFERRABLE INITIALLY DEFERRED"
         await unit.connection.execute(text(f"CREATE TABLE late (id VARCHAR(36) {reference})"))
 
     async def insert(unit: UnitOfWork) -> None:

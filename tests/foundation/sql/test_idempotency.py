@@ -14,13 +14,11 @@ from app.foundation.sql.idempotency import (
     Claim,
     ClaimOutcome,
     IdempotencyRepository,
-    StoredAnswer,
+    ResponseRow,
 )
 from tests.support.worlds import T0
 
-_ANSWER = StoredAnswer(
-    201, {"etag": '"1"', "content-type": "application/json"}, b'{"a":\xc3\xa9}\0'
-)
+_ANSWER = ResponseRow(201, {"etag": '"1"', "content-type": "application/json"}, b'{"a":\xc3\xa9}\0')
 
 
 async def _claim(

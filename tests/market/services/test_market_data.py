@@ -14,7 +14,7 @@ from app.configuration.domain.model import Configuration, EligibilitySettings, I
 from app.configuration.domain.sections import Source
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
-from app.foundation.idempotency import Once
+from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.sql.database import Database
 from app.market.domain.data_quality import EMPTY, bridged_bars
 from app.market.domain.models import CandleSeries, Contract, ContractStatus, Interval
@@ -23,7 +23,6 @@ from app.market.services.backfill import FIRST_BOOKS, STAGES, first_fill
 from app.market.services.service import MarketData
 from app.market.storage.candles import CandleRepository
 from app.market.storage.market_data import MarketRepository
-from app.portfolio.storage.portfolio import lock_portfolio
 from app.scoring.domain.board import Board
 from app.scoring.services.service import Scoring
 from app.workers.supervisor import Beat, Supervisor
@@ -399,7 +398,7 @@ async def test_an_outage_leaves_the_board_and_the_first_good_answer_scores_again
         monotonic=live.clock.monotonic,
         new_id=lambda: str(UUID(int=next(live.numbers))),
         configuration=Configuration,
-        once=Once(live.database, live.clock.now, lock_portfolio),
+        idempotency=IdempotentExecutor(live.database, live.clock.now),
     )
     before = await scoring.calculate()
     assert before.universe_size > 0

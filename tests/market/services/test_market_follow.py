@@ -13,7 +13,7 @@ from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import Source
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
-from app.foundation.idempotency import Once
+from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.sql.database import Database
 from app.foundation.sql.leases import LeaseRepository
 from app.market.domain.models import ContractStatus, ExchangeStatus, Interval, LinkState
@@ -26,7 +26,6 @@ from app.market.services.publisher import MarketPublisher
 from app.market.services.service import MarketData
 from app.market.storage.shared_market import FEED, SharedMarketRepository
 from app.market.storage.tables import candles, funding_rates, market_snapshots
-from app.portfolio.storage.portfolio import lock_portfolio
 from app.scoring.services.service import Scoring
 from app.scoring.storage.runs import ScoringRepository
 from tests.support.live_market import CONTRACTS, LiveMarket, open_market
@@ -70,7 +69,7 @@ def process(live: LiveMarket, name: str, times: LeaseTimes | None = None) -> Pro
         monotonic=clock.monotonic,
         new_id=lambda: f"00000000-0000-4000-9000-{next(NUMBERS):012}",
         configuration=Configuration,
-        once=Once(database, clock.now, lock_portfolio),
+        idempotency=IdempotentExecutor(database, clock.now),
         fence=view.fence,
     )
     follower = view.follower = MarketFollower(database, market, scoring, clock.monotonic)

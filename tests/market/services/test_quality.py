@@ -12,7 +12,7 @@ from sqlalchemy import text
 from app.configuration.domain.sections import Source
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
-from app.foundation.idempotency import Once
+from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.models import CandleSeries, ExchangeLink, Interval, LinkState
@@ -26,7 +26,6 @@ from app.market.services.service import MarketData
 from app.market.storage.candle_revisions import CandleRevisionRepository
 from app.market.storage.candles import CandleRepository
 from app.market.storage.quality import QualityRepository, StoredVerdict
-from app.portfolio.storage.portfolio import lock_portfolio
 from tests.support.desk import WHO
 from tests.support.live_market import CONTRACTS, LiveMarket, open_market
 
@@ -94,9 +93,7 @@ async def test_D02_a_price_a_thousand_times_too_high_waits_for_the_index(
     assert not passes(data)
     assert data.scoring_inputs().excluded[ETH] == "quarantine", "it gets no score"
     assert "BTCUSDT" in data.scoring_inputs().symbols
-    quality = QualityService(data, database, Once(database, live.clock.now, lock_portfolio)).now(
-        ETH
-    )
+    quality = QualityService(data, database, IdempotentExecutor(database, live.clock.now)).now(ETH)
     assert (quality.report.verdict, quality.report.score) == (QualityVerdict.QUARANTINED, 0.0)
     assert quality.quarantined_since is not None
     await live.heal()
@@ -149,7 +146,7 @@ async def test_an_hour_of_far_too_much_volume_is_quarantined_where_no_move_confi
     await later(live, data)
     assert doubt(data) is Doubt.UNCONFIRMED_VOLUME
     quality = QualityService(
-        data, live.database, Once(live.database, live.clock.now, lock_portfolio)
+        data, live.database, IdempotentExecutor(live.database, live.clock.now)
     ).now(ETH)
     assert "unconfirmed_volume" in quality.report.flags
     with_hour(held.value)
@@ -241,7 +238,7 @@ async def test_D13_another_size_of_a_lot_waits_for_the_operator(
     live: LiveMarket, database: Database
 ) -> None:
     data = await refreshed(live)
-    service = QualityService(data, database, Once(database, live.clock.now, lock_portfolio))
+    service = QualityService(data, database, IdempotentExecutor(database, live.clock.now))
     nothing = await service.release(ETH, "too early", WHO)
     assert nothing.result is not None
     assert not nothing.result.was_quarantined
@@ -321,9 +318,7 @@ async def test_D10_a_funding_time_that_is_one_interval_off_is_missing(live: Live
     )
     await later(live, data)
     assert data.view(entry).next_funding is None
-    service = QualityService(
-        data, data.database, Once(data.database, live.clock.now, lock_portfolio)
-    )
+    service = QualityService(data, data.database, IdempotentExecutor(data.database, live.clock.now))
     assert "funding_time" in service.now(ETH).report.flags
 
 
@@ -520,7 +515,7 @@ async def test_D02_another_exchange_confirms_or_refutes_what_has_no_index(
     elsewhere("0.5")
     await later(live, data, 4)  # 240 s later: too old to speak for or against anything
     assert doubt(data) is Doubt.MARK_OFF_INDEX, "nothing confirms it either"
-    shown = QualityService(data, data.database, Once(data.database, live.clock.now, lock_portfolio))
+    shown = QualityService(data, data.database, IdempotentExecutor(data.database, live.clock.now))
     found = shown.elsewhere(data.resolve(ETH))
     assert found is not None
     assert (found.source, found.is_fresh) == ("binance USDT", False)

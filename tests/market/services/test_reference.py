@@ -10,7 +10,7 @@ import pytest
 
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
-from app.foundation.idempotency import Once
+from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.sql.database import Database
 from app.market.domain.models import Interval
 from app.market.domain.reference_prices import ReferencePrice
@@ -21,7 +21,6 @@ from app.market.services.reference_prices import SHOW_S, References
 from app.market.services.service import MarketData
 from app.operations.services.health_checks import reference
 from app.operations.services.health_models import ComponentState
-from app.portfolio.storage.portfolio import lock_portfolio
 from app.scoring.domain.input_hash import input_hash, panel_hash
 from tests.support.live_market import open_market
 
@@ -169,7 +168,7 @@ async def test_nothing_is_scored_or_traded_by_what_another_exchange_says(
         assert all(quote is not None and quote.mark is not None for quote in quotes)
         for factor in ("0.01", "1.02", "100"):
             assert await decided(factor) == alone
-        shown = QualityService(data, database, Once(database, live.clock.now, lock_portfolio))
+        shown = QualityService(data, database, IdempotentExecutor(database, live.clock.now))
         found = shown.elsewhere(data.resolve("BTCUSDT"))
         assert found is not None, "it is shown, as what it is"
         # KuCoin is away: what is young elsewhere makes nothing of ours fresh.

@@ -7,13 +7,12 @@ import pytest
 from app.configuration.domain.model import Configuration
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import Code, UnavailableError
-from app.foundation.idempotency import Once
+from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.mode import Mode
 from app.foundation.sql.database import Database
 from app.market.domain.models import Interval
 from app.market.services.service import MarketData
 from app.market.services.service_mode import mode_of
-from app.portfolio.storage.portfolio import lock_portfolio
 from app.scoring.services.service import Scoring
 from tests.market.services.test_market_stream import Scene, frozen_scene
 
@@ -45,7 +44,7 @@ def scoring(scene: Scene) -> Scoring:
         monotonic=live.clock.monotonic,
         new_id=lambda: "00000000-0000-4000-8000-000000000001",
         configuration=Configuration,
-        once=Once(live.database, live.clock.now, lock_portfolio),
+        idempotency=IdempotentExecutor(live.database, live.clock.now),
     )
 
 

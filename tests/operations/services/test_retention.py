@@ -10,7 +10,7 @@ from sqlalchemy import select, text
 
 from app.alerts.storage.notifications import NotificationRepository
 from app.foundation.errors import NotFoundError
-from app.foundation.idempotency import Once
+from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.job_news import JobNews
 from app.foundation.job_service import JobService
 from app.foundation.metrics import Metrics
@@ -18,9 +18,9 @@ from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
 from app.foundation.sql.metadata import metadata
 from app.operations.services.event_stream import EventStream
-from app.operations.services.retention import SWEEPS, Retention
+from app.operations.services.retention import SWEEPS, Retention, find_decided_boards
 from app.performance.services.service import Claim
-from app.portfolio.storage.portfolio import lock_portfolio
+from app.scoring.services.board_retention import BoardRetention
 from app.signals.domain.models import SignalState
 from tests.alerts.services.test_notifications import Office, change
 from tests.conftest import MakeDatabase
@@ -30,7 +30,7 @@ from tests.support.signal_world import claim, informed
 KEPT = {
     "portfolio_history",
     "portfolio_members",
-    "system_configuration",
+    "configuration_versions",
     "trades",
     "rebalance_runs",
     "rebalance_run_steps",
@@ -55,13 +55,14 @@ def _service(desk: Desk, office: Office, jobs: Ended) -> Retention:
 
     return Retention(
         desk.configuration,
-        Once(desk.database, clock, lock_portfolio),
+        IdempotentExecutor(desk.database, clock),
         EventStream(desk.database, clock, Metrics(), lambda _: None),
         office.notifications,
         desk.alerts,
         JobService(cast("Jobs", jobs), clock, lambda: "id", JobNews(desk.database)),
         desk.rebalancing.runs,
         desk.signals,
+        BoardRetention(desk.database, clock, find_decided_boards),
     )
 
 

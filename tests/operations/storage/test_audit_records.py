@@ -12,13 +12,18 @@ from app.portfolio.domain.controls import LockKind
 from tests.support.desk import NOW, SYMBOLS, WHO, Desk
 
 UNREAD = "a booked result cannot be read"
-TRIGGERS = {"trades_no_update": "trades", "system_configuration_no_update": "system_configuration"}
+TRIGGERS = {
+    "trades_no_update": "trades",
+    "configuration_versions_no_update": "configuration_versions",
+}
 FACT = "UPDATE service_facts SET value = '{}' WHERE key = '{}'"
 PNL = "UPDATE trades SET pnl = '{}' WHERE trade_id = 'a'"
 TIME = "UPDATE trades SET occurred_at = {} WHERE trade_id = 'a'"
 PLACE = "UPDATE trades SET event_seq = event_seq {} 100 WHERE trade_id = 'a'"
-VERSION = "UPDATE system_configuration SET version = {} WHERE version = {}"
-BODY = "UPDATE system_configuration SET body = CAST(REPLACE(CAST(body AS text), '{}', '{}') AS {})"
+VERSION = "UPDATE configuration_versions SET version = {} WHERE version = {}"
+BODY = (
+    "UPDATE configuration_versions SET body = CAST(REPLACE(CAST(body AS text), '{}', '{}') AS {})"
+)
 
 
 @pytest.fixture

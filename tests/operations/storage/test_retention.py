@@ -20,7 +20,8 @@ from tests.support.desk import NOW, WHO, Desk
 
 # What may go: market data and boards made of it, answers kept for a caller, the stream's memory.
 FORGOTTEN = {table.name for table in (events, idempotency_keys, market_snapshots, scoring_runs)} | {
-    "symbol_scores"
+    "symbol_scores",
+    "scoring_run_details",
 }
 KEPT = {"portfolio_history", "portfolio_members", "rebalance_runs", "rebalance_run_steps"}
 
@@ -51,8 +52,9 @@ async def test_B18_retention_leaves_history_and_intents_alone(
         await unit.get(IdempotencyRepository).forget(late)
         await unit.get(EventRepository).forget(late, 0)
         await unit.get(MarketRepository).forget_snapshots(int(late.timestamp() * 1000))
-        await unit.get(ScoringRepository).drop_inputs(late)
-        await unit.get(ScoringRepository).forget(late, late)
+        runs = [run.run_id for run in await unit.get(ScoringRepository).stored_runs(late)]
+        await unit.get(ScoringRepository).drop_inputs(runs)
+        await unit.get(ScoringRepository).delete_runs(runs)
 
     after = await _everything(database)
     assert {name for name in before if before[name] != after[name]} <= FORGOTTEN

@@ -13,7 +13,6 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.foundation.decimal_math import total
-from app.foundation.sql import migrations
 from app.market.domain.models import Interval
 from app.market.domain.panel import FIELDS
 from app.performance.domain.attribution import of_index
@@ -24,8 +23,6 @@ from app.performance.services.equity_reader import Need, Track, track_of
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.storage import history, trades
 from app.portfolio.storage.history import HistoryRepository
-from app.portfolio.storage.trades import TradeRepository
-from tests.conftest import MakeDatabase
 from tests.performance.services.test_performance import claim
 from tests.support.desk import SYMBOLS, WHO, Desk, panel
 
@@ -294,29 +291,3 @@ async def test_weighings_without_their_equity_are_read_from_the_beginning(
     expected = (await everything(desk)).curve.points[-2]
     assert expected.is_step
     assert Decimal(newest.payload["index"]["equity"]) == expected.equity
-
-
-async def test_what_was_booked_before_there_were_sums_is_summed_by_the_migration(
-    database_url: str, make_database: MakeDatabase
-) -> None:
-    database = make_database(database_url)
-    await database.open()
-    desk = await Desk(database).filled(2)
-    for number, pnl in enumerate(("1.000000000000000001", "-3", "0.5")):
-        one = claim(f"t{number}", pnl)
-        await desk.performance.book(SYMBOLS[number % 2], one, "fill", WHO)
-    async with database.read() as unit:
-        kept = await unit.get(TradeRepository).totals()
-        listed = await unit.get(TradeRepository).between(None, None)
-    await database.close()
-    await migrations.downgrade(database_url, "0011")
-    await migrations.upgrade(database_url)
-    await database.open()
-    async with database.read() as unit:
-        assert await unit.get(TradeRepository).totals() == kept
-    await database.close()
-    assert {one.symbol_id: (one.results, one.net) for one in kept} == {
-        symbol_id: (len(own), total(own))
-        for symbol_id in {one.result.symbol_id for one in listed}
-        if (own := [one.result.net for one in listed if one.result.symbol_id == symbol_id])
-    }

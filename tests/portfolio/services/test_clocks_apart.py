@@ -12,10 +12,11 @@ from app.alerts.services.delivery import Courier
 from app.container import assembly, background
 from app.foundation.clock import of_database, shared_by
 from app.foundation.errors import Code, ConflictError
-from app.foundation.idempotency import Answer, Command, Once
+from app.foundation.idempotency import Command, IdempotentExecutor, StoredResponse
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
 from app.foundation.sql.events import EventRepository
+from app.foundation.sql.idempotency import ClaimOutcome
 from app.operations.services.event_stream import EventStream
 from app.portfolio.domain.events import PlanCreated
 from app.portfolio.domain.rebalance_run import RunState
@@ -23,7 +24,6 @@ from app.portfolio.services.member_views import MemberView
 from app.portfolio.services.membership import PortfolioService
 from app.portfolio.services.rebalance_runs import RebalanceRuns
 from app.portfolio.services.rebalance_steps import RebalanceRequest
-from app.portfolio.storage.portfolio import lock_portfolio
 from tests.alerts.services.test_notifications import Office, Receiver, change
 from tests.support.desk import SYMBOLS, WHO, Desk
 from tests.support.running import settings_for
@@ -38,18 +38,18 @@ class Key:
     fingerprint = "f"
 
 
-KEYED = Command("tester", "request", once=Key())
+KEYED = Command("tester", "request", idempotency_key=Key())
 
 
-def rendered(view: MemberView) -> Answer:
-    return Answer(201, {}, view.member.symbol.encode())
+def rendered(view: MemberView) -> StoredResponse:
+    return StoredResponse(201, {}, view.member.symbol.encode())
 
 
 def portfolio(desk: Desk, ahead: timedelta) -> PortfolioService:
     """Of a process whose clock is so far ahead."""
     return replace(
         desk.portfolio,
-        once=Once(desk.database, lambda: desk.now + ahead, lock_portfolio, of_database),
+        idempotency=IdempotentExecutor(desk.database, lambda: desk.now + ahead, of_database),
     )
 
 
@@ -64,7 +64,9 @@ async def test_T04_a_claimed_key_and_a_kept_answer_end_by_the_databases_clock(de
     await desk.filled(3)
     assert shared_by(desk.database) is of_database, "so the service is put together"
     slow, fast = portfolio(desk, -APART), portfolio(desk, APART)
-    assert await slow.once._claim(Key()) is None
+    async with desk.database.write() as unit:
+        claim = await slow.idempotency._claim(unit, Key())
+    assert claim.outcome is ClaimOutcome.CLAIMED
     for other in (slow, fast):
         with pytest.raises(ConflictError) as caught:
             await other.add(SYMBOLS[9], "once", KEYED, rendered)
@@ -72,7 +74,7 @@ async def test_T04_a_claimed_key_and_a_kept_answer_end_by_the_databases_clock(de
     await aged(desk.database, "idempotency_keys", "locked_until")
     done = await slow.add(SYMBOLS[9], "once", KEYED, rendered)
     assert not done.is_replay
-    assert await fast.once.forget_old() == 0, "it was given a moment ago"
+    assert await fast.idempotency.forget_old() == 0, "it was given a moment ago"
     assert (await fast.add(SYMBOLS[9], "once", KEYED, rendered)).answer == done.answer
 
 
@@ -138,7 +140,8 @@ async def test_T04_what_was_delivered_is_stamped_and_dropped_by_the_databases_cl
         assert one.delivered_at is not None
         assert abs(one.delivered_at - at) < APART / 2, "not by the clock of who delivered it"
     fast = replace(
-        office.notifications, once=Once(database, lambda: at + APART, lock_portfolio, of_database)
+        office.notifications,
+        idempotency=IdempotentExecutor(database, lambda: at + APART, of_database),
     )
     assert await fast.forget_old(APART / 2) == 0, "it was told a moment ago"
     stream = EventStream(database, lambda: at + APART, Metrics(), shared=of_database)
@@ -166,7 +169,9 @@ async def test_T04_a_service_is_put_together_with_the_databases_clock(
     async with assembly.assemble(settings, Metrics()) as services:
         service = services.my_symbols
         users: tuple[Any, ...] = (
-            service.portfolio.once, service.notifications.once, service.rebalancing.runs,
+            service.portfolio.idempotency,
+            service.notifications.idempotency,
+            service.rebalancing.runs,
             service.stream, *made,
         )  # fmt: skip
         assert [one.shared for one in users] == [of_database] * 5

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from app.foundation.errors import Code, ConflictError, NotFoundError, ServiceError
-from app.foundation.idempotency import Answer, Command
+from app.foundation.idempotency import Command, StoredResponse
 from app.foundation.sql.database import Database
 from app.market.domain.models import ContractStatus
 from app.portfolio.domain.events import ProposalDecided, ProposalOpened
@@ -23,8 +23,8 @@ from tests.support.desk import SYMBOLS, WHO, Desk
 OPERATOR = Command("kim", "request-2")
 
 
-def rendered(done: Proposal) -> Answer:
-    return Answer(200, {}, repr(done).encode())
+def rendered(done: Proposal) -> StoredResponse:
+    return StoredResponse(200, {}, repr(done).encode())
 
 
 class Key:
@@ -246,7 +246,7 @@ async def test_of_many_approvals_one_carries_it_out(careful: Desk) -> None:
 
 async def test_a_key_repeats_the_answer(careful: Desk) -> None:
     waiting = await proposed(careful)
-    who = replace(OPERATOR, once=Key())
+    who = replace(OPERATOR, idempotency_key=Key())
     first = await careful.proposals.approve(waiting.proposal_id, "yes", who, rendered)
     again = await careful.proposals.approve(waiting.proposal_id, "yes", who, rendered)
     assert (first.is_replay, again.is_replay) == (False, True)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.foundation.errors import Code, ConflictError, NotFoundError, ServiceError
-from app.foundation.idempotency import Along, Answer, Command
+from app.foundation.idempotency import Command, StoredResponse, TransactionHooks
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.rebalance_run import (
@@ -33,11 +33,11 @@ class Key:
     fingerprint = "f"
 
 
-KEYED = Command("tester", "request-1", once=Key())
+KEYED = Command("tester", "request-1", idempotency_key=Key())
 
 
-def rendered(done: Rebalanced) -> Answer:
-    return Answer(200, {}, f"{done.run_id} {done.version} {done.plan.shifts}".encode())
+def rendered(done: Rebalanced) -> StoredResponse:
+    return StoredResponse(200, {}, f"{done.run_id} {done.version} {done.plan.shifts}".encode())
 
 
 async def rebalanced(desk: Desk, **options: Any) -> Rebalanced:
@@ -259,8 +259,8 @@ async def test_a_run_whose_request_was_answered_by_another_stands_in_nobodys_way
     async def nothing(unit: UnitOfWork, done: Rebalanced) -> None:
         del unit, done
 
-    along = Along(another_takes_the_key, nothing)
-    late = await desk.rebalancing.run(RebalanceRequest(), KEYED, rendered, along)
+    hooks = TransactionHooks(another_takes_the_key, nothing)
+    late = await desk.rebalancing.run(RebalanceRequest(), KEYED, rendered, hooks)
     assert late.is_replay
     assert {run.state for run in await runs(desk)} == {RunState.DONE, RunState.FAILED}
     assert (await desk.portfolio.view()).portfolio.version == 2
@@ -272,7 +272,7 @@ async def test_a_rebalance_for_another_version_leaves_no_run(desk: Desk, keyed: 
     await desk.filled()
     desk.score({SYMBOLS[0]: 0.61})
     who = KEYED if keyed else WHO
-    other = Command("tester", "request-1", if_match=7, once=who.once)
+    other = Command("tester", "request-1", if_match=7, idempotency_key=who.idempotency_key)
     asked: Mapping[str, Any] = {"scheduled_at": TICK, "render": rendered}
     for _ in range(2):
         with pytest.raises(ServiceError) as caught:

@@ -107,8 +107,8 @@ async def test_without_the_lock_the_slower_one_loses(database: Database) -> None
     [
         "UPDATE portfolio_history SET reason = 'other'",
         "DELETE FROM portfolio_history",
-        "UPDATE system_configuration SET created_by = 'other'",
-        "DELETE FROM system_configuration",
+        "UPDATE configuration_versions SET created_by = 'other'",
+        "DELETE FROM configuration_versions",
     ],
 )
 async def test_B17_history_and_configuration_refuse_to_change(

@@ -2,9 +2,6 @@
 
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, inspect
-
-from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.portfolio.domain.replacement import Tally
 from app.portfolio.storage.replacements import ReplacementRepository
@@ -32,19 +29,3 @@ async def test_tallies_are_replaced_as_a_whole(database: Database) -> None:
         await unit.get(ReplacementRepository).keep(())
     async with database.read() as unit:
         assert await unit.get(ReplacementRepository).tallies() == {}
-
-
-async def test_the_table_comes_and_goes_with_its_migration(empty_database_url: str) -> None:
-    async def tables() -> set[str]:
-        def names(connection: Connection) -> set[str]:
-            return set(inspect(connection).get_table_names())
-
-        async with migrations.connected(empty_database_url, begin="BEGIN") as connection:
-            return await connection.run_sync(names)
-
-    await migrations.upgrade(empty_database_url)
-    assert "replacement_confirmations" in await tables()
-    await migrations.downgrade(empty_database_url, "0001")
-    assert "replacement_confirmations" not in await tables()
-    await migrations.upgrade(empty_database_url)
-    assert "replacement_confirmations" in await tables()

@@ -17,7 +17,6 @@ from app.market.storage.symbols import SymbolRepository
 from app.scoring.domain.algorithm import algorithm
 from app.scoring.services.algorithm_versions import body_of, spec_of
 from app.scoring.services.replay import Replaying
-from app.scoring.services.service import KEEP_INPUTS
 from app.scoring.storage.runs import ScoringRepository
 from tests.scoring.services.test_scoring import Bench
 from tests.support.scoring_inputs import make_inputs
@@ -168,4 +167,3 @@ async def test_without_its_inputs_or_its_algorithm_a_run_is_not_repeated(bench: 
         with pytest.raises(NotFoundError) as caught:
             await replaying.replay(run_id)
         assert caught.value.code is Code.NOT_FOUND
-    assert KEEP_INPUTS.days == 1

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -14,21 +14,23 @@ import pytest
 
 from app.alerts.storage.alerts import AlertRepository
 from app.configuration.domain.model import Configuration
-from app.configuration.domain.sections import Family, Source
+from app.configuration.domain.sections import Family, RetentionSettings, Source
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.foundation.data_status import DataSource, DataStatus
 from app.foundation.errors import Code, NotFoundError, RefusedError, UnavailableError
-from app.foundation.idempotency import Answer, Command, Once
+from app.foundation.idempotency import Command, IdempotentExecutor, StoredResponse
 from app.foundation.sql.database import Database
+from app.foundation.sql.unit_of_work import UnitOfWork
 from app.market.domain.panel import COVERING, ScoringInputs, source_coverage
 from app.market.domain.symbols import SymbolEntry, SymbolIndex
-from app.portfolio.storage.portfolio import lock_portfolio
 from app.scoring.domain.board import Board
+from app.scoring.domain.board_retention import StoredRun
 from app.scoring.domain.events import ScoresUpdated, score_changes
 from app.scoring.domain.factors import FACTORS
 from app.scoring.domain.ranking import AlgorithmType
+from app.scoring.services.board_retention import BoardRetention
 from app.scoring.services.replay import unpack
-from app.scoring.services.service import KEEP_DAILY, KEEP_INPUTS, KEEP_RUNS, Scoring
+from app.scoring.services.service import Scoring
 from app.scoring.services.steadiness import Steadiness
 from app.scoring.storage.hourly_bars import HourlyBarRepository
 from app.scoring.storage.moments import MomentRepository
@@ -111,7 +113,7 @@ class Bench:
             monotonic=lambda: next(ticks) * 0.25,
             new_id=lambda: f"00000000-0000-4000-8000-{next(self._numbers):012}",
             configuration=lambda: self.settings,
-            once=Once(self.database, lambda: self.now, lock_portfolio),
+            idempotency=IdempotentExecutor(self.database, lambda: self.now),
             steadiness=STEADY,
         )
 
@@ -366,12 +368,12 @@ class Key:
     fingerprint: str
 
 
-def rendered(board: Board) -> Answer:
-    return Answer(200, {}, board.run_id.encode())
+def rendered(board: Board) -> StoredResponse:
+    return StoredResponse(200, {}, board.run_id.encode())
 
 
 async def test_a_key_has_one_run(bench: Bench) -> None:
-    command = Command("tester", "r-1", once=Key("k", "f"))
+    command = Command("tester", "r-1", idempotency_key=Key("k", "f"))
     first = await bench.scoring.calculate_once(command, rendered)
     assert not first.is_replay
     board = bench.scoring.latest()
@@ -381,7 +383,9 @@ async def test_a_key_has_one_run(bench: Bench) -> None:
     assert (again.answer, again.is_replay) == (first.answer, True)
     assert bench.market.asked == 1
     with pytest.raises(RefusedError) as caught:
-        await bench.scoring.calculate_once(replace(command, once=Key("k", "other")), rendered)
+        await bench.scoring.calculate_once(
+            replace(command, idempotency_key=Key("k", "other")), rendered
+        )
     assert caught.value.code is Code.IDEMPOTENCY_KEY_REUSED
     plain = await bench.scoring.calculate_once(Command("tester", "r-2"), rendered)
     assert not plain.is_replay
@@ -396,7 +400,7 @@ async def test_a_keyed_run_holds_no_lock_while_it_calculates_and_is_shared(bench
         go_on.wait(60)
 
     bench.market.enter = hold
-    command = Command("tester", "r-1", once=Key("k", "f"))
+    command = Command("tester", "r-1", idempotency_key=Key("k", "f"))
     keyed = asyncio.ensure_future(bench.scoring.calculate_once(command, rendered))
     await asyncio.to_thread(entered.wait, 60)
     plain = asyncio.ensure_future(bench.scoring.calculate())
@@ -413,7 +417,7 @@ async def test_a_keyed_run_holds_no_lock_while_it_calculates_and_is_shared(bench
 
 
 async def test_a_refused_run_gives_its_key_free(bench: Bench) -> None:
-    command = Command("tester", "r-1", once=Key("k", "f"))
+    command = Command("tester", "r-1", idempotency_key=Key("k", "f"))
     bench.market.inputs = replace(INPUTS, ages_s=older(Source.TICKERS, 16))
     with pytest.raises(UnavailableError):
         await bench.scoring.calculate_once(command, rendered)
@@ -499,32 +503,58 @@ async def test_runs_that_are_not_there(bench: Bench) -> None:
         await bench.scoring.run("00000000-0000-4000-8000-999999999999")
 
 
-async def test_old_inputs_then_old_runs_are_dropped(bench: Bench) -> None:
+async def thinned(bench: Bench, decided: Collection[str] = ()) -> int:
+    async def find(_unit: UnitOfWork, _runs: Sequence[StoredRun]) -> Collection[str]:
+        return decided
+
+    retention = BoardRetention(bench.database, lambda: bench.now, find)
+    return await retention.forget_old(RetentionSettings())
+
+
+async def stored(bench: Bench, run_id: str) -> bytes | None:
+    async with bench.database.read() as unit:
+        return await unit.get(ScoringRepository).inputs(run_id)
+
+
+async def test_inputs_go_after_a_day_and_boards_are_thinned_to_one_an_hour_then_one_a_day(
+    bench: Bench,
+) -> None:
     first = await bench.scoring.calculate()
-
-    async def kept(run_id: str) -> bytes | None:
-        async with bench.database.read() as unit:
-            return await unit.get(ScoringRepository).inputs(run_id)
-
-    assert await kept(first.run_id)
-    bench.now = NOW + KEEP_INPUTS + timedelta(seconds=1)
-    await bench.scoring.calculate()
-    assert await kept(first.run_id) is None
+    assert await stored(bench, first.run_id)
+    bench.now = NOW + timedelta(days=1, seconds=1)
+    assert await thinned(bench) == 0
+    assert await stored(bench, first.run_id) is None
     assert (await bench.scoring.run(first.run_id)).run_id == first.run_id
-    bench.now = NOW + timedelta(hours=1)
+
+    bench.now = NOW + timedelta(minutes=5)
     second = await bench.scoring.calculate()
-    bench.now = NOW + KEEP_RUNS + timedelta(hours=2)
-    await bench.scoring.calculate()
+    bench.now = NOW + timedelta(hours=2)
+    third = await bench.scoring.calculate()
+    bench.now = NOW + timedelta(days=7, hours=3)
+    assert await thinned(bench) == 1, "of the first hour the newest stays"
     with pytest.raises(NotFoundError):
         await bench.scoring.run(first.run_id)
-    for after in (timedelta(days=30), KEEP_DAILY):  # the last of a day stays
-        bench.now = NOW + after
-        await bench.scoring.calculate()
-        same(await bench.scoring.run(second.run_id), second)
-    bench.now = NOW + KEEP_DAILY + timedelta(hours=2)
-    await bench.scoring.calculate()
-    with pytest.raises(NotFoundError):
-        await bench.scoring.run(second.run_id)
+    for later in (timedelta(days=8), timedelta(days=90)):
+        bench.now = NOW + later
+        assert await thinned(bench) == 0
+    for later in (timedelta(days=91), timedelta(days=4_000)):
+        bench.now = NOW + later
+        await thinned(bench)
+        same(await bench.scoring.run(third.run_id), third)
+        with pytest.raises(NotFoundError):
+            await bench.scoring.run(second.run_id)
+
+
+async def test_a_board_that_a_decision_rests_on_stays_with_its_inputs(bench: Bench) -> None:
+    decided = await bench.scoring.calculate()
+    bench.now += timedelta(minutes=5)
+    later = await bench.scoring.calculate()
+    bench.now += timedelta(days=400)
+    assert await thinned(bench, {decided.run_id}) == 0
+    assert await stored(bench, decided.run_id)
+    assert await stored(bench, later.run_id) is None
+    assert await thinned(bench) == 1
+    assert await stored(bench, decided.run_id) is None
 
 
 async def test_inputs_are_kept_as_they_were_used(bench: Bench) -> None:
@@ -745,8 +775,8 @@ async def test_of_an_old_day_the_newest_complete_board_is_kept(bench: Bench) -> 
     bench.now += timedelta(minutes=5)
     bench.market.inputs = covering(8)
     provisional = await bench.scoring.calculate()
-    bench.now += KEEP_RUNS + timedelta(days=1)
-    await bench.scoring.calculate()
+    bench.now += timedelta(days=8)
+    assert await thinned(bench) == 1
     assert await bench.scoring.run(complete.run_id) == complete
     with pytest.raises(NotFoundError):
         await bench.scoring.run(provisional.run_id)

@@ -151,25 +151,6 @@ async def test_D16_scores_of_a_former_listing_are_not_those_of_the_one_after_it(
     assert [one.run_id for one in past] == ["run-3", "run-2"]
 
 
-async def test_of_old_runs_the_last_of_each_day_stays(database: Database) -> None:
-    day = T0.replace(hour=0, minute=0)
-    at = {
-        f"{days}-{hours}": timedelta(days=days, hours=hours)
-        for days in range(4)
-        for hours in (1, 9)
-    }
-    async with database.write() as unit:
-        for name, after in at.items():
-            await unit.get(ScoringRepository).save(
-                replace(_board(0), run_id=name, calculated_at=day + after), b""
-            )
-        moment = day + timedelta(days=2, hours=5)
-        assert await unit.get(ScoringRepository).forget(moment, day + timedelta(days=1)) == 3
-    async with database.read() as unit:
-        left = [one.run_id for one in await unit.get(ScoringRepository).history("BTCUSDT", None, 9)]
-    assert left == ["3-9", "3-1", "2-9", "2-1", "1-9"]
-
-
 async def test_the_past_of_a_symbol_in_pages(database: Database) -> None:
     async with database.write() as unit:
         for number in range(5):
@@ -191,9 +172,11 @@ async def test_old_runs_can_be_forgotten(database: Database) -> None:
         for number in range(4):
             await unit.get(ScoringRepository).save(_board(number), b"inputs")
         moment = T0 + timedelta(minutes=10)
-        assert await unit.get(ScoringRepository).drop_inputs(moment) == 2
+        old = [run.run_id for run in await unit.get(ScoringRepository).stored_runs(moment)]
+        assert len(old) == 2
+        await unit.get(ScoringRepository).drop_inputs(old)
         assert await unit.get(ScoringRepository).inputs("run-1") is None
-        assert await unit.get(ScoringRepository).forget(moment, moment) == 2
+        await unit.get(ScoringRepository).delete_runs(old)
         assert await unit.get(ScoringRepository).run("run-1") is None
         assert [
             one.run_id for one in await unit.get(ScoringRepository).history("BTCUSDT", None, 9)
@@ -222,3 +205,12 @@ async def test_algorithms_keep_their_versions(database: Database) -> None:
         for one in (first, second, other, replace(first, body={})):
             await unit.get(ScoringRepository).keep_algorithm(one)
         assert await unit.get(ScoringRepository).algorithms() == (other, second)
+
+
+async def test_a_board_with_a_number_that_is_none_is_not_stored(database: Database) -> None:
+    wrong = replace(_SCORED, factors=(replace(_SCORED.factors[0], contribution=float("nan")),))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        async with database.write() as unit:
+            await unit.get(ScoringRepository).save(_board(1, wrong), None)
+    async with database.read() as unit:
+        assert await unit.get(ScoringRepository).latest() is None

@@ -10,10 +10,9 @@ import pytest
 
 from app.configuration.domain.model import Configuration
 from app.configuration.domain.sections import SignalSettings
-from app.foundation.idempotency import Once
+from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.sql.database import Database
 from app.market.services.backfill import first_fill
-from app.portfolio.storage.portfolio import lock_portfolio
 from app.scoring.domain.board import Board, CardStatus
 from app.scoring.services.service import Scoring
 from app.signals.domain.agents import AGENTS, Evidence, Surroundings
@@ -66,7 +65,7 @@ async def board_of(live: LiveMarket, plants: Mapping[str, Mapping[str, float]]) 
         monotonic=live.clock.monotonic,
         new_id=lambda: str(UUID(int=next(live.numbers))),
         configuration=Configuration,
-        once=Once(live.database, live.clock.now, lock_portfolio),
+        idempotency=IdempotentExecutor(live.database, live.clock.now),
     )
     return await scoring.calculate()
 

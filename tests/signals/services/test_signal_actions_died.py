@@ -55,7 +55,7 @@ async def test_a_process_that_dies_in_a_change_loses_none_and_makes_none_twice(
         signal_id = await told(desk, symbol)
         before = await version(desk)
         dying = replace(desk.portfolio, database=(lost := Dying(desk.database, commits=commits)))
-        dying = replace(dying, once=replace(dying.once, database=lost))
+        dying = replace(dying, idempotency=replace(dying.idempotency, database=lost))
         with pytest.raises(DiedError):
             await replace(desk.signal_actions, portfolio=dying).act()
         assert (await version(desk) - before, symbol in await desk.members()) == (commits, commits)

@@ -1,4 +1,4 @@
-"""Many signals at once on PostgreSQL: few transactions, an answer for each, nothing but 429."""
+"""Many signals at once on PostgreSQL: a transaction and an answer for each, nothing but 429."""
 
 import asyncio
 from collections import Counter
@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from app.foundation.errors import Code, RateLimitedError, ServiceError, UnavailableError
-from app.foundation.idempotency import Answer
+from app.foundation.idempotency import StoredResponse
 from app.foundation.sql.database import Database
 from app.foundation.sql.events import EventRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
@@ -72,12 +72,12 @@ async def sent(desk: Desk, *claims: Claim) -> list[Any]:
     return [one if isinstance(one, BaseException) else one.result for one in outcomes]
 
 
-async def test_signals_that_come_at_once_share_transactions_and_each_is_judged(desk: Desk) -> None:
+async def test_signals_that_come_at_once_are_judged_each_in_its_own_transaction(desk: Desk) -> None:
     taken = await sent(desk, *(claim(symbol) for symbol in SYMBOLS[:48]))
     assert [one.judged.signal.claim.symbol for one in taken] == [*SYMBOLS[:48]], "each its own"
     assert {len(one.judged.verdict.votes) for one in taken} == {4 + 1}
     assert (await desk.signals.statistics(1)).counts.total == 48
-    assert await transactions(desk) == 2
+    assert await transactions(desk) == 48
     async with desk.database.read() as unit:
         numbers = [one.seq for one in await unit.get(EventRepository).after(0, 100)]
     assert numbers == [*range(1, 49)], "as many events, without a gap"
@@ -86,7 +86,7 @@ async def test_signals_that_come_at_once_share_transactions_and_each_is_judged(d
 async def test_too_many_at_once_are_taken_or_sent_away_and_never_told_of_an_outage(
     desk: Desk,
 ) -> None:
-    desk.signals = replace(desk.signals, most_at_once=10)
+    desk.signals = replace(desk.signals, max_waiting=6)
     found = await sent(desk, *(claim(symbol) for symbol in SYMBOLS[:15]))
     assert Counter(type(one).__name__ for one in found) == {"Taken": 10, "RateLimitedError": 5}
     async with serve([signals.router], {"my_symbols": desk}) as client:
@@ -97,28 +97,32 @@ async def test_too_many_at_once_are_taken_or_sent_away_and_never_told_of_an_outa
     assert (await desk.signals.statistics(1)).counts.total == 10 + codes[201]
 
 
-async def test_in_one_group_each_has_an_answer_or_an_error_of_its_own(desk: Desk) -> None:
+async def test_each_of_many_has_an_answer_or_an_error_of_its_own(desk: Desk) -> None:
     await sent(desk, claim(SYMBOLS[9], source_id="9"))
     over = desk.now - timedelta(minutes=1)
     found = await sent(
         desk,
-        claim(SYMBOLS[1], source_id="1"),
-        claim(SYMBOLS[1], source_id="1"),
-        claim(SYMBOLS[1], source_id="1", strength=0.81),
         claim("NOPEUSDT", source_id="2"),
         claim(SYMBOLS[3], source_id="3", expires_at=over),
-        claim(SYMBOLS[3], source_id="3"),
+        claim(SYMBOLS[3], source_id="4"),
         claim(SYMBOLS[9], source_id="9"),
         claim(SYMBOLS[5]),
         claim(SYMBOLS[5]),
     )
     said = [one.code if isinstance(one, ServiceError) else one.is_new for one in found]
-    conflict, unknown, expired = Code.SIGNAL_CONFLICT, Code.SYMBOL_UNKNOWN, Code.SIGNAL_EXPIRED
-    assert said == [True, False, conflict, unknown, expired, True, False, True, True]
-    assert found[0].judged == found[1].judged
-    assert found[2].facts["signal_id"] == found[0].judged.signal.signal_id
-    assert (await desk.signals.statistics(1)).counts.total == 5
-    assert await transactions(desk) == 2
+    unknown, expired = Code.SYMBOL_UNKNOWN, Code.SIGNAL_EXPIRED
+    assert said == [unknown, expired, True, False, True, True]
+    assert (await desk.signals.statistics(1)).counts.total == 4
+    (refused,) = await sent(desk, claim(SYMBOLS[9], source_id="9", strength=0.81))
+    assert refused.code is Code.SIGNAL_CONFLICT
+    assert refused.facts["signal_id"] == found[3].judged.signal.signal_id
+
+
+async def test_of_one_name_at_once_one_is_new_and_all_get_the_same_signal(desk: Desk) -> None:
+    found = await sent(desk, *(claim(SYMBOLS[1], source_id="1") for _ in range(12)))
+    assert sorted(one.is_new for one in found) == [False] * 11 + [True]
+    assert len({one.judged.signal.signal_id for one in found}) == 1
+    assert (await desk.signals.statistics(1)).counts.total == 1
 
 
 async def test_of_one_key_at_once_all_hear_the_first_answer_and_a_refusal_gives_it_free(
@@ -183,7 +187,7 @@ async def test_without_a_free_connection_more_is_too_much_and_no_outage(
 ) -> None:
     small = make_database(database_url, **{**PATIENT, "pool_size": 1, "pool_wait_s": 0.01})
     await small.open()
-    crowded = replace(desk.signals, database=small)
+    crowded = replace(desk.signals, idempotency=replace(desk.signals.idempotency, database=small))
     async with small.write():
         with pytest.raises(RateLimitedError) as refused:
             await crowded.submit(claim(), WHO)
@@ -213,17 +217,20 @@ class Losing:
 async def test_an_answer_that_was_lost_on_its_way_is_looked_up_under_its_key(
     desk: Desk, database: Database
 ) -> None:
-    def render(taken: Taken) -> Answer:
-        return Answer(201, {}, taken.judged.signal.signal_id.encode())
+    def render(taken: Taken) -> StoredResponse:
+        return StoredResponse(201, {}, taken.judged.signal.signal_id.encode())
 
-    losing = replace(desk.signals, database=cast("Database", Losing(database)))
+    lossy = cast("Database", Losing(database))
+    losing = replace(desk.signals, idempotency=replace(desk.signals.idempotency, database=lossy))
     keyed, keyless = await asyncio.gather(
-        losing.submit(claim(SYMBOLS[1]), replace(WHO, once=Key("k")), render),
+        losing.submit(claim(SYMBOLS[1]), replace(WHO, idempotency_key=Key("k")), render),
         losing.submit(claim(SYMBOLS[2]), WHO, render),
         return_exceptions=True,
     )
     assert isinstance(keyless, UnavailableError)
     assert not isinstance(keyed, BaseException)
     assert (keyed.is_replay, keyed.answer is not None) == (False, True)
-    again = await desk.signals.submit(claim(SYMBOLS[1]), replace(WHO, once=Key("k")), render)
+    again = await desk.signals.submit(
+        claim(SYMBOLS[1]), replace(WHO, idempotency_key=Key("k")), render
+    )
     assert (again.is_replay, again.answer) == (True, keyed.answer)

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import pytest
+from sqlalchemy import text
 
 from app.foundation.errors import (
     Code,
@@ -15,7 +16,7 @@ from app.foundation.errors import (
     ServiceError,
     UnavailableError,
 )
-from app.foundation.idempotency import Answer, Command, Outcome
+from app.foundation.idempotency import Command, CommandResult, StoredResponse
 from app.foundation.sql.database import Database
 from app.foundation.sql.idempotency import IdempotencyRepository
 from app.foundation.sql.unit_of_work import UnitOfWork
@@ -32,16 +33,18 @@ class Key:
     fingerprint: str
 
 
-def rendered(view: MemberView) -> Answer:
-    return Answer(201, {"ETag": '"x"'}, f"{view.member.symbol} {view.member.rank} é".encode())
+def rendered(view: MemberView) -> StoredResponse:
+    return StoredResponse(
+        201, {"ETag": '"x"'}, f"{view.member.symbol} {view.member.rank} é".encode()
+    )
 
 
 def command(key: str = "k1", fingerprint: str = "f1") -> Command:
-    return Command("tester", "request", once=Key(key, fingerprint))
+    return Command("tester", "request", idempotency_key=Key(key, fingerprint))
 
 
-def told(switch: Switch) -> Answer:
-    return Answer(200, {}, f"{switch.enabled} {switch.reason}".encode())
+def told(switch: Switch) -> StoredResponse:
+    return StoredResponse(200, {}, f"{switch.enabled} {switch.reason}".encode())
 
 
 class LosesTheConnection:
@@ -64,11 +67,11 @@ class LosesTheConnection:
         raise UnavailableError(Code.DATABASE_UNAVAILABLE, "lost after the commit")
 
 
-async def switch(desk: Desk, who: Command, reason: str = "x") -> Outcome[Switch]:
+async def switch(desk: Desk, who: Command, reason: str = "x") -> CommandResult[Switch]:
     return await desk.controls.switch(False, reason, who, told)
 
 
-async def add(desk: Desk, who: Command, symbol: str = SYMBOLS[9]) -> Outcome[MemberView]:
+async def add(desk: Desk, who: Command, symbol: str = SYMBOLS[9]) -> CommandResult[MemberView]:
     return await desk.portfolio.add(symbol, "once", who, rendered)
 
 
@@ -89,7 +92,7 @@ async def test_C02_of_many_at_once_exactly_one_has_an_effect(desk: Desk) -> None
     await desk.filled(3)
     waits: list[float | None] = []
 
-    async def attempt() -> Answer | Code | None:
+    async def attempt() -> StoredResponse | Code | None:
         try:
             return (await add(desk, command())).answer
         except ConflictError as e:
@@ -97,7 +100,7 @@ async def test_C02_of_many_at_once_exactly_one_has_an_effect(desk: Desk) -> None
             return e.code
 
     answers = await asyncio.gather(*(attempt() for _ in range(40)))
-    bodies = {one.body for one in answers if isinstance(one, Answer)}
+    bodies = {one.body for one in answers if isinstance(one, StoredResponse)}
     codes = {one for one in answers if isinstance(one, Code)}
     assert len(bodies) == 1
     assert codes <= {Code.IDEMPOTENCY_IN_PROGRESS}
@@ -141,9 +144,10 @@ async def test_a_claim_left_behind_is_taken_over_when_its_lock_runs_out(desk: De
 async def test_one_that_slept_through_its_lock_finds_the_answer_of_the_other(desk: Desk) -> None:
     """The claim of a slow request is taken over: it must not have a second effect."""
     await desk.filled(3)
-    once = desk.portfolio.once
+    idempotency = desk.portfolio.idempotency
     key = Key("k1", "f1")
-    await once._claim(key)
+    async with desk.database.write() as unit:
+        await idempotency._claim(unit, key)
     desk.now += timedelta(seconds=31)
     desk.score({})
     winner = await add(desk, command())
@@ -151,15 +155,49 @@ async def test_one_that_slept_through_its_lock_finds_the_answer_of_the_other(des
     async def never(unit: UnitOfWork) -> MemberView:
         raise AssertionError("a second effect")
 
-    late = await desk.database.run(lambda unit: once._keep(unit, key, never, rendered))
+    late = await desk.database.run(
+        lambda unit: idempotency._run_in(unit, key, never, rendered, is_ours=True)
+    )
     assert late.is_replay
     assert late.answer == winner.answer
+
+
+@pytest.mark.parametrize("backend", ["postgres"], indirect=True)
+async def test_a_key_whose_lock_runs_out_during_its_change_is_not_taken_over(
+    desk: Desk,
+) -> None:
+    await desk.filled(3)
+    idempotency, key = desk.portfolio.idempotency, Key("k1", "f1")
+    async with desk.database.write() as unit:
+        await idempotency._claim(unit, key)
+    desk.now += timedelta(seconds=29)
+    others: list[asyncio.Task[CommandResult[Switch]]] = []
+
+    async def change(unit: UnitOfWork) -> Switch:
+        desk.now += timedelta(seconds=2)
+        others.append(asyncio.ensure_future(switch(desk, command())))
+        while not await _waits(desk.database) and not others[0].done():
+            await asyncio.sleep(0.01)
+        return Switch(enabled=False, reason="late")
+
+    async with desk.database.write() as unit:
+        late = await idempotency._run_in(unit, key, change, told, is_ours=True)
+    other = await others[0]
+    assert other.is_replay
+    assert other.answer == late.answer
+    assert (await desk.portfolio.view()).portfolio.version == 1
+
+
+async def _waits(database: Database) -> bool:
+    async with database.read() as unit:
+        wanted = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return bool((await unit.connection.execute(wanted)).scalar_one())
 
 
 async def test_K12_a_crash_before_the_commit_keeps_neither_effect_nor_answer(desk: Desk) -> None:
     await desk.filled(3)
 
-    def broken(view: MemberView) -> Answer:
+    def broken(view: MemberView) -> StoredResponse:
         raise RuntimeError("the answer cannot be made")
 
     with pytest.raises(RuntimeError):
@@ -179,11 +217,11 @@ async def test_answers_are_kept_for_a_day_at_least_and_dropped_after_two(desk: D
     await desk.filled(3)
     first = await add(desk, command())
     desk.now += timedelta(hours=25)
-    assert await desk.portfolio.once.forget_old() == 0
+    assert await desk.portfolio.idempotency.forget_old() == 0
     assert (await add(desk, command())).answer == first.answer
 
     desk.now += timedelta(hours=25)
-    assert await desk.portfolio.once.forget_old() == 1
+    assert await desk.portfolio.idempotency.forget_old() == 1
     with pytest.raises(ConflictError) as refusal:
         await add(desk, command())
     assert refusal.value.code is Code.SYMBOL_ALREADY_IN_PORTFOLIO
@@ -225,7 +263,8 @@ async def test_a_key_that_somebody_holds_is_not_taken_by_a_change_that_needs_no_
     desk: Desk,
 ) -> None:
     await desk.filled(3)
-    await desk.portfolio.once._claim(Key("k1", "f1"))
+    async with desk.database.write() as unit:
+        await desk.portfolio.idempotency._claim(unit, Key("k1", "f1"))
     with pytest.raises(ConflictError) as caught:
         await switch(desk, command())
     assert caught.value.code is Code.IDEMPOTENCY_IN_PROGRESS
@@ -240,7 +279,7 @@ async def test_B03_what_became_of_a_lost_commit_is_looked_up_by_its_key(
     lossy: Any = LosesTheConnection(desk.database, committed=committed)
     whole, desk.controls = (
         desk.controls,
-        replace(desk.controls, once=replace(desk.controls.once, database=lossy)),
+        replace(desk.controls, idempotency=replace(desk.controls.idempotency, database=lossy)),
     )
     if committed:
         done = await switch(desk, command())
