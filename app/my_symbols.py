@@ -41,7 +41,7 @@ from app.scoring.domain.board import Board, Card
 from app.scoring.services.service import Scoring
 from app.signals.services.actions import SignalActions
 from app.signals.services.outcomes import SignalOutcomes
-from app.signals.services.service import Signals
+from app.signals.services.service import SignalService
 from app.signals.services.sources import SignalSources
 from app.trading.services.position_sizing import SizedPosition, Tradeable, Trading
 from app.trading.services.safety import Safety, SafetyReport
@@ -80,7 +80,7 @@ class MySymbolsServiceV2:
     notifications: Notifications
     jobs: JobService
     retention: Retention
-    signals: Signals
+    signals: SignalService
     signal_actions: SignalActions
     signal_outcomes: SignalOutcomes
     signal_sources: SignalSources

@@ -21,8 +21,6 @@ PYTHON = [
 ]
 # Folders that are still to be divided, with the number of modules that they may not exceed.
 FOLDER_LIMITS = {
-    "app/sandbox": 28,
-    "app/adapters/kucoin": 31,
     "app/market/services": 32,
 }
 VAGUE = {"utils", "util", "helpers", "helper", "common", "core", "base", "manager", "misc", "stuff"}

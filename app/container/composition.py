@@ -6,9 +6,9 @@ from socket import gethostname
 from typing import Final
 
 from app.adapters.notifications.egress import Egress
-from app.adapters.notifications.people import TIMEOUT_S, People
-from app.adapters.notifications.webhook import Webhook
-from app.adapters.vault import Vault
+from app.adapters.notifications.people import TIMEOUT_S, PeopleNotifier
+from app.adapters.notifications.webhook import WebhookNotifier
+from app.adapters.vault import FernetCipher
 from app.alerts.services.channel_vault import ChannelVault, Opening
 from app.alerts.services.facts import SystemView
 from app.alerts.services.notifications import Notifications
@@ -60,9 +60,9 @@ from app.scoring.services.board_retention import BoardRetention
 from app.scoring.services.service import Scoring
 from app.settings import Settings
 from app.signals.services.actions import SignalActions
-from app.signals.services.evaluation import Judges
+from app.signals.services.evaluation import SignalEvaluator
 from app.signals.services.outcomes import SignalOutcomes
-from app.signals.services.service import Signals
+from app.signals.services.service import SignalService
 from app.signals.services.sources import SignalSources
 from app.telemetry import observers
 from app.trading.services.position_sizing import Trading
@@ -107,6 +107,7 @@ def compose(
         idempotency=idempotency,
         fence=feed.fence,
         factors=plugins.factors(),
+        metrics=metrics,
     )
 
     def exchange_time() -> datetime | None:
@@ -121,7 +122,9 @@ def compose(
         refusals=Refusals(observers.refused_decision(metrics)),
         elapsed=ElapsedTime(durations, exchange_time).since,
     )
-    vault = ChannelVault(Vault(settings.notifications.key_list, key_file(settings.database.url)))
+    vault = ChannelVault(
+        FernetCipher(settings.notifications.key_list, key_file(settings.database.url))
+    )
     ledger = Ledger(code_version())
     system = SystemView(
         feed.link, watch, market.registry, market.server_clock, supervisor.facts, feed.drifted
@@ -132,7 +135,9 @@ def compose(
     portfolio = PortfolioService(database, grounds, idempotency, ledger)
     runs = RebalanceRuns(database, utc_now, new_id, f"{gethostname()}:{os.getpid()}", shared)
     rebalancing = Rebalancing(database, grounds, idempotency, ledger, runs)
-    signals = Signals(database, grounds, idempotency, new_id, Judges(plugins.agents()))
+    signals = SignalService(
+        database, grounds, idempotency, new_id, SignalEvaluator(plugins.agents())
+    )
 
     sources = StatusSources(database, scoring, in_force, metrics)
     alerts = AlertService(database, grounds, idempotency, new_id, system)
@@ -245,7 +250,7 @@ def _notifiers(settings: Settings, vault: ChannelVault, seams: Seams) -> Notifie
     """Each opens what the vault has sealed only when it sends."""
     local = settings.notifications.allow_private_addresses
     ways = (
-        Webhook(lambda: int(seams.now().timestamp()), Egress(local)),
-        People(Egress(local, timeout_s=TIMEOUT_S)),
+        WebhookNotifier(lambda: int(seams.now().timestamp()), Egress(local)),
+        PeopleNotifier(Egress(local, timeout_s=TIMEOUT_S)),
     )
     return by_kind(Opening(way, vault) for way in ways)

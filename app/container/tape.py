@@ -17,11 +17,15 @@ from tempfile import TemporaryDirectory
 from typing import Final
 from uuid import UUID
 
-from app.adapters.kucoin.tape_deck import Player, Recorder
-from app.adapters.kucoin.tape_entries import Configured, Header
-from app.adapters.kucoin.tape_exchange import open_played, open_recorded
-from app.adapters.kucoin.tape_file import TapeReader, TapeWriter
-from app.adapters.kucoin.tape_stream import RecordedStream, TapedStream
+from app.adapters.kucoin.recording.entries import (
+    ConfigurationApplied,
+    RecordingHeader,
+    RecordingReader,
+    RecordingWriter,
+)
+from app.adapters.kucoin.recording.exchange import open_recording, open_replay
+from app.adapters.kucoin.recording.sessions import SessionPlayer, SessionRecorder
+from app.adapters.kucoin.recording.stream import RecordedStream, ReplayedStream
 from app.alerts.services.monitor import AlertWatch
 from app.configuration.domain.document import as_document, from_document
 from app.configuration.domain.model import Configuration
@@ -140,7 +144,7 @@ async def record(
     chosen = configuration or Configuration()
     zero, started = around.monotonic(), _to_the_ms(around.now())
     clock = TapeClock(started, zero, zero)
-    header = Header(
+    header = RecordingHeader(
         source=settings.data_source.value,
         code_version=full_version(),
         started_ms=round(started.timestamp() * 1000),
@@ -149,9 +153,9 @@ async def record(
         configuration_version=chosen.version,
         is_streaming=is_streaming,
     )
-    with TapeWriter(path, header) as writer:
-        tape = Recorder(writer, clock, around.monotonic)
-        async with open_recorded(
+    with RecordingWriter(path, header) as writer:
+        tape = SessionRecorder(writer, clock, around.monotonic)
+        async with open_recording(
             tape,
             clock,
             base_url=settings.base_url,
@@ -214,22 +218,22 @@ async def replay(
 
     `configuration` takes the place of the settings on the tape.
     """
-    with TapeReader(path) as reader:
+    with RecordingReader(path) as reader:
         header = reader.header
         held = SettingsInForce(
             configuration or from_document(header.configuration, header.configuration_version)
         )
         started = datetime.fromtimestamp(header.started_ms / 1000, UTC)
         clock = TapeClock(started, header.zero, header.zero)
-        player = Player(reader, clock)
+        player = SessionPlayer(reader, clock)
 
-        def configured(entry: Configured) -> None:
+        def configured(entry: ConfigurationApplied) -> None:
             """They were changed here while it was recorded."""
             held.present = from_document(entry.configuration, entry.version)
 
         player.configured = configured
         steps = PlayedSteps(player)
-        async with open_played(
+        async with open_replay(
             player,
             clock,
             source=_source(header),
@@ -265,7 +269,7 @@ def _seams(clock: TapeClock, sleep: Callable[[float], Awaitable[None]]) -> Seams
 
 async def _run(
     exchange: Exchange,
-    stream: TapedStream,
+    stream: ReplayedStream,
     clock: TapeClock,
     in_force: SettingsInForce,
     steps: Steps,
@@ -364,7 +368,7 @@ async def _at_once(seconds: float) -> None:
     del seconds
 
 
-def _source(header: Header) -> DataSource:
+def _source(header: RecordingHeader) -> DataSource:
     try:
         return DataSource(header.source)
     except ValueError as error:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.adapters.kucoin.tape_entries import Scored
-from app.adapters.kucoin.tape_file import TapeReader
+from app.adapters.kucoin.recording.entries import BoardComputed, RecordingReader
 from app.cli.exit_codes import ExitCode
 from app.research.domain.recording import TapeError
 from app.sandbox.options import SandboxOptions
@@ -56,8 +55,8 @@ def exchange() -> Iterator[str]:
 def boards(path: Path) -> int:
     """How many are safe in the file."""
     try:
-        with TapeReader(path) as reader:
-            return sum(isinstance(entry, Scored) for entry in reader)
+        with RecordingReader(path) as reader:
+            return sum(isinstance(entry, BoardComputed) for entry in reader)
     except (FileNotFoundError, TapeError):
         return 0
 

@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from app.adapters.kucoin.tape_entries import Configured, Entry, Scored
-from app.adapters.kucoin.tape_file import TapeReader
+from app.adapters.kucoin.recording.entries import (
+    BoardComputed,
+    ConfigurationApplied,
+    Entry,
+    RecordingReader,
+)
 from app.cli.exit_codes import ExitCode
 from app.cli.programs.recording_beside import halve_quota, record_beside
 from app.configuration.domain.document import as_document
@@ -55,13 +59,13 @@ async def changed(database: Database) -> None:
 def boards(path: Path, after: type[Entry] | None = None) -> int:
     """How many stand on it, after the first entry of that kind."""
     try:
-        with TapeReader(path) as reader:
+        with RecordingReader(path) as reader:
             entries = list(reader)
     except (FileNotFoundError, TapeError):
         return 0
     if after is not None:
         entries = list(dropwhile(lambda entry: not isinstance(entry, after), entries))
-    return sum(isinstance(entry, Scored) for entry in entries)
+    return sum(isinstance(entry, BoardComputed) for entry in entries)
 
 
 async def recorded(path: Path, after: type[Entry] | None = None) -> None:
@@ -98,7 +102,7 @@ async def test_a_recording_beside_the_service_goes_by_the_settings_in_force(
         group.create_task(record_beside(path, settings, ending))
         await recorded(path)
         ending.set()
-    with TapeReader(path) as reader:
+    with RecordingReader(path) as reader:
         assert reader.header.configuration == as_document(CHANGED)
     _, found = await replayed(path)
     assert (found.configuration_version, found.compared, found.different) == (2, 1, ())
@@ -128,14 +132,14 @@ async def test_settings_that_change_while_it_is_recorded_are_on_the_tape(
             await unit.get(ConfigurationRepository).add(
                 other, datetime(2026, 3, 2, tzinfo=UTC), "an operator"
             )
-        await recorded(path, after=Configured)
+        await recorded(path, after=ConfigurationApplied)
         ending.set()
     _, found = await replayed(path)
     assert (found.configuration_version, found.different) == (3, ())
     assert found.compared >= 2
-    with TapeReader(path) as reader:
+    with RecordingReader(path) as reader:
         assert reader.header.configuration == as_document(first)
-        (change,) = [entry for entry in reader if isinstance(entry, Configured)]
+        (change,) = [entry for entry in reader if isinstance(entry, ConfigurationApplied)]
     assert (change.version, change.configuration) == (3, as_document(other))
 
 

@@ -45,7 +45,7 @@ from app.portfolio.services.replacement import Replacement
 from app.scoring.domain.board import Board, Card, CardStatus, Confidence, FactorReading
 from app.signals.services.actions import SignalActions
 from app.signals.services.outcomes import SignalOutcomes
-from app.signals.services.service import Signals
+from app.signals.services.service import SignalService
 from app.signals.services.sources import SignalSources
 from app.trading.services.position_sizing import Trading
 from app.trading.services.safety import Safety
@@ -203,7 +203,7 @@ class Desk:
         self.controls = ControlService(self.database, grounds, idempotency, ledger)
         self.trading = Trading(self.database, grounds)
         signal_ids = count(1)
-        self.signals = Signals(
+        self.signals = SignalService(
             self.database, grounds, idempotency, lambda: str(UUID(int=next(signal_ids)))
         )
         self.signal_sources = SignalSources(self.signals)

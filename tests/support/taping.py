@@ -14,8 +14,7 @@ from typing import Any
 
 import aiohttp
 
-from app.adapters.kucoin.tape_entries import Entry
-from app.adapters.kucoin.tape_file import TapeReader
+from app.adapters.kucoin.recording.entries import Entry, RecordingReader
 from app.cli.application import application
 from app.configuration.domain.model import Configuration
 from app.container.tape import Around, Ears, Replayed, record, replay
@@ -121,7 +120,7 @@ class StreamStudio(Studio):
     def entries(self) -> list[Entry]:
         """What is safe in the file by now."""
         try:
-            with TapeReader(self.path) as reader:
+            with RecordingReader(self.path) as reader:
                 return list(reader)
         except (FileNotFoundError, TapeError):  # it has not begun
             return []

@@ -33,7 +33,7 @@ from app.market.services.quality_monitor import QualityKeeper
 from app.market.services.quote_book import MarketQuotes
 from app.market.services.quotes import QuoteView
 from app.market.services.service_mode import MarketLevel
-from app.market.services.snapshot import MarketMoment
+from app.market.services.snapshot import MarketMoment, PanelCache
 from app.market.services.state import NOT_STARTED, Filling, FillProgress, LiveMarket, joined
 from app.market.services.symbol_registry import Registry, SyncSummary
 from app.market.services.view import Quote
@@ -91,6 +91,7 @@ class MarketData:
     quality: QualityKeeper = field(init=False)
     quotes: MarketQuotes = field(init=False)
     _memory: ViewCache = field(default_factory=ViewCache, init=False, repr=False)
+    _scored_panels: PanelCache = field(default_factory=PanelCache, init=False, repr=False)
     _reading_bars: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _recalled: bool = field(default=False, init=False)
     trading: ExchangeStatus | None = field(default=None, init=False)  # as it last said
@@ -121,6 +122,7 @@ class MarketData:
             self.monotonic(),
             self.server_clock.now_ms(),
             self._memory,
+            self._scored_panels,
             self.server_clock.doubt_s,
             self.is_streamed,
         )

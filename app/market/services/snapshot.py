@@ -1,6 +1,6 @@
 """What can be said of the market at one moment: funnel, quotes, freshness, inputs of a scoring."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -37,12 +37,51 @@ from app.market.services.symbol_registry import Known
 _QUORUM: Final = 0.5  # of the symbols must have a bar before a panel ends with it
 
 
+@dataclass(slots=True)
+class PanelCache:
+    """The newest panel of each interval: one object for as long as no closed candle changes."""
+
+    _known: dict[Interval, tuple[tuple[CandleSeries | None, ...], Panel]] = field(
+        default_factory=dict, init=False
+    )
+
+    def of(
+        self,
+        series: Mapping[str, CandleSeries],
+        symbols: tuple[str, ...],
+        interval: Interval,
+        closed_by_ms: int,
+        bars: int,
+    ) -> Panel:
+        """As `Panel.of`; series that did not change are the same objects."""
+        own = tuple(map(series.get, symbols))
+        last_ms = closed_by_ms // interval.ms * interval.ms - interval.ms
+        former, panel = self._known.get(interval, ((), None))
+        if (
+            panel is not None
+            and panel.symbols == symbols
+            and len(panel.opened_ms) == bars
+            and int(panel.opened_ms[-1]) == last_ms
+            and all(one is other for one, other in zip(own, former, strict=True))
+        ):
+            return panel
+        panel = Panel.of(series, symbols, interval, closed_by_ms, bars)
+        self._known[interval] = own, panel
+        return panel
+
+
+BuildPanel = Callable[
+    [Mapping[str, CandleSeries], tuple[str, ...], Interval, int, int], Panel
+]  # as Panel.of
+
+
 def agreed_panel(
     series: Mapping[str, CandleSeries],
     symbols: tuple[str, ...] | None,
     interval: Interval,
     closed_ms: int,
     bars: int,
+    build: BuildPanel = Panel.of,
 ) -> Panel:
     """The last `bars` that closed by `closed_ms` of `symbols`, or of all by name without them.
 
@@ -53,7 +92,7 @@ def agreed_panel(
     if last:
         agreed_ms = int(np.quantile(last, _QUORUM, method="lower")) + interval.ms
         closed_ms = min(closed_ms, agreed_ms)
-    return Panel.of(series, names, interval, closed_ms, bars)
+    return build(series, names, interval, closed_ms, bars)
 
 
 def as_float(value: Decimal | None) -> float:
@@ -83,6 +122,7 @@ class MarketMoment:
     mono: float
     server_ms: int
     memory: ViewCache = field(default_factory=ViewCache)  # shared by moments of one market
+    panels: PanelCache = field(default_factory=PanelCache)  # as well
     clock_doubt_s: float = 0.0  # by so much `server_ms` may be wrong
     is_streamed: bool = False  # the configured feed mode: age limits never follow the present one
 
@@ -258,6 +298,7 @@ class MarketMoment:
         interval: Interval,
         symbols: tuple[str, ...] | None = None,
         until_ms: int | None = None,
+        build: BuildPanel = Panel.of,
     ) -> Panel:
         """Bars of `symbols` (all that have any, if not given) closed now or by `until_ms`."""
         held = self.market.series(interval)
@@ -269,7 +310,7 @@ class MarketMoment:
         closed = closed_by_ms(self.server_ms)
         if until_ms is not None:
             closed = min(closed, until_ms)
-        return agreed_panel(series, symbols, interval, closed, BARS[interval])
+        return agreed_panel(series, symbols, interval, closed, BARS[interval], build)
 
     def scoring_inputs(self) -> ScoringInputs:
         """Everything one scoring run may look at, for the symbols that pass the funnel."""
@@ -287,7 +328,8 @@ class MarketMoment:
         tickers = [self.market.tickers.get(code) for code in codes]
         funding = [self.market.funding.get(code) for code in codes]
         daily, hourly = (
-            self.panel(interval, names, as_of_ms) for interval in (Interval.DAY, Interval.HOUR)
+            self.panel(interval, names, as_of_ms, self.panels.of)
+            for interval in (Interval.DAY, Interval.HOUR)
         )
         log = self.market.open_interest.before(as_of_ms)
         now_coins = np.array([[as_float(self.open_interest(one.contract)) for one in entries]])

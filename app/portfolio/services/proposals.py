@@ -24,7 +24,7 @@ from app.portfolio.services.rebalance_steps import RebalanceRequest
 from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.portfolio.storage.proposals import ProposalRepository
-from app.signals.services.actions import Changed, applied, carried_out, step_in
+from app.signals.services.actions import Changed, execute_step, mark_applied, step_from_action
 from app.signals.storage.signals import SignalEffectRepository
 
 Ready = Callable[[], Awaitable[None]]
@@ -131,11 +131,11 @@ class Proposals:
             async def signal_ends(unit: UnitOfWork, version: int) -> None:
                 signal_id = proposal.action["signal_id"]
                 await unit.get(SignalEffectRepository).carried_out(signal_id, version)
-                await applied(unit, signal_id, version, self.clock())
+                await mark_applied(unit, signal_id, version, self.clock())
                 await end(unit, None, version)
 
-            step, why = step_in(proposal.action), f"{reason} ({proposal.reason})"[:500]
-            return await carried_out(self.portfolio, step, why, who, ready, signal_ends, render)
+            step, why = step_from_action(proposal.action), f"{reason} ({proposal.reason})"[:500]
+            return await execute_step(self.portfolio, step, why, who, ready, signal_ends, render)
         if proposal.kind is ProposalKind.REBALANCE:
 
             async def run_ends(unit: UnitOfWork, done: Rebalanced) -> None:

@@ -243,7 +243,7 @@ async def test_explain_says_what_it_takes_to_enter_the_first_places(
     entry = (await client.get(path, params={"top": "4"})).json()["entry"]
     assert (entry["top"], entry["rank"], entry["is_reachable"]) == (4, 10, True)
     changes = [Change(**one) for one in entry["changes"]]
-    steady = bench.scoring.steadiness.of(INPUTS, SPEC)
+    steady = bench.scoring.reliability.of(INPUTS, SPEC)
     for share, there in ((1.0, True), (0.5, False)):
         supposed = board_of(INPUTS, supposing(symbol, changes, share), steady)
         assert (rank_of(supposed, symbol) <= 4) is there
