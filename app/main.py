@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import structlog
 from fastapi import FastAPI
 
-from app.container import code_version, new_id, opened
+from app.container import code_version, new_id, open_service
 from app.container.application import create_api
 from app.foundation.metrics import Metrics
 from app.settings import Settings
@@ -42,7 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        async with opened(settings, metrics, app.state.give_up) as state:
+        async with open_service(settings, metrics, app.state.give_up) as state:
             yield state
 
     given = settings.http.cursor_secret

@@ -17,7 +17,7 @@ from app.adapters.kucoin.limits import KucoinLimits
 from app.adapters.kucoin.stream.market_stream import KucoinStream
 from app.adapters.kucoin.stream.protocol import StreamLimits, StreamTicket
 from app.configuration.domain.model import Configuration
-from app.container.seams import new_id, utc_now
+from app.container.runtime_values import new_id, utc_now
 from app.foundation.data_status import DataSource
 from app.foundation.metrics import Metrics
 from app.foundation.sql import migrations

@@ -12,8 +12,9 @@ from app.alerts.api import alert_routes as alerts
 from app.alerts.api import alert_rule_routes as alert_rules
 from app.alerts.api import notification_routes as notifications
 from app.foundation.http import errors
+from app.foundation.http.dependencies import ExpensiveRequests
 from app.foundation.http.host_guard import HostGuard
-from app.foundation.http.middleware import RequestBorder
+from app.foundation.http.middleware import RequestMiddleware
 from app.foundation.http.openapi import (
     DESCRIPTION,
     TAGS,
@@ -26,7 +27,7 @@ from app.foundation.http.pagination import Cursors
 from app.foundation.http.protocol import PREFIX
 from app.foundation.http.response_cache import ResponseCacheMiddleware
 from app.foundation.http.routing import FiniteJSONResponse
-from app.foundation.http.startup_guard import OpeningGuard
+from app.foundation.http.startup_guard import StartupGuard
 from app.foundation.metrics import Metrics
 from app.market.api import market_routes as market
 from app.market.api import quality_routes as market_quality
@@ -119,6 +120,7 @@ def create_api(
         generate_unique_id_function=_operation_id,
     )
     api.state.cursors = Cursors(cursor_secret)
+    api.state.expensive = ExpensiveRequests()
     api.state.metrics = metrics
     errors.install(api)
     for router in root_routers:
@@ -132,9 +134,9 @@ def create_api(
         api.add_middleware(CORSMiddleware, **_cors(cors_origins))
     # Outside of everything, also of Starlette's own last resort for crashes.
     cached = ResponseCacheMiddleware(api.build_middleware_stack())
-    guarded = OriginGuard(OpeningGuard(cached), allowed=tuple(cors_origins))
+    guarded = OriginGuard(StartupGuard(cached), allowed=tuple(cors_origins))
     named = HostGuard(guarded, frozenset(allowed_hosts))
-    api.middleware_stack = RequestBorder(named, metrics, new_id, monotonic)
+    api.middleware_stack = RequestMiddleware(named, metrics, new_id, monotonic)
     return api
 
 

@@ -22,7 +22,7 @@ from app.container.cursor_secret import cursor_secret
 from app.container.feed import farewell, heartbeat, join, overheard
 from app.container.quota import SharedQuota
 from app.container.reference import referring
-from app.container.seams import code_version, full_version, new_id, utc_now
+from app.container.runtime_values import code_version, full_version, new_id, utc_now
 from app.foundation.backoff import full_jitter
 from app.foundation.errors import ConflictError
 from app.foundation.event_bus import Bus
@@ -53,7 +53,7 @@ _log = structlog.get_logger("service")
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What entry points may use; routes, commands and tests receive this and nothing else."""
+    """Assembled service; routes, commands and tests receive this and nothing else."""
 
     my_symbols: MySymbolsServiceV2
     bus: Bus
@@ -200,7 +200,7 @@ def _exchange(
 
 
 def _engine_options(settings: Settings, store: JobStore) -> EngineOptions:
-    """Who only answers HTTP asks for runs, and carries out none."""
+    """Engine options; a process that only answers HTTP requests runs and executes none."""
     executor_id = executor_of(store, f"{gethostname()}-{os.getpid()}-{new_id()}")
     works, poll_s = settings.role is not Role.API, settings.jobs.poll_s
     return EngineOptions(store, executor_id, works=works, poll_s=poll_s)

@@ -17,7 +17,7 @@ from app.alerts.services.rule_settings import AlertRuleService
 from app.alerts.services.service import AlertService
 from app.configuration.services.current import SettingsInForce
 from app.container import plugins
-from app.container.seams import Seams, code_version, elapsed_s
+from app.container.runtime_values import RuntimeValues, code_version, elapsed_s
 from app.foundation.clock import shared_by
 from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.job_news import JobNews
@@ -85,11 +85,11 @@ def compose(
     feed: FeedView,
     *,
     is_streamed: bool,
-    seams: Seams | None = None,
+    seams: RuntimeValues | None = None,
 ) -> MySymbolsServiceV2:
     """The use cases over what was opened; nothing starts here."""
     durations = elapsed_s if seams is None else seams.monotonic
-    seams = seams or Seams()
+    seams = seams or RuntimeValues()
     utc_now, new_id = seams.now, seams.new_id
     market = _market(settings, metrics, database, exchange, in_force, feed, seams)
     market.is_streamed = is_streamed
@@ -205,7 +205,7 @@ def _market(
     exchange: Exchange,
     in_force: SettingsInForce,
     feed: FeedView,
-    seams: Seams,
+    seams: RuntimeValues,
 ) -> MarketData:
     """The market with the registry of its contracts; only the owner of the feed writes them."""
 
@@ -246,7 +246,7 @@ def _market(
     )
 
 
-def _notifiers(settings: Settings, vault: ChannelVault, seams: Seams) -> Notifiers:
+def _notifiers(settings: Settings, vault: ChannelVault, seams: RuntimeValues) -> Notifiers:
     """Each opens what the vault has sealed only when it sends."""
     local = settings.notifications.allow_private_addresses
     ways = (

@@ -1,4 +1,4 @@
-"""How processes that share one address at the exchange share its request quota."""
+"""Request quota of the exchange, shared by the processes of one address."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -13,7 +13,8 @@ TOGETHER: Final = 0.8  # of the quota, for all of them; the rest is left for a p
 class SharedQuota:
     """Equal parts for those that were heard of lately, by the heartbeats in the database.
 
-    Alone on a database that nobody can share the whole quota is ours; `replicas` is None there.
+    A single process on a database that cannot be shared gets the whole quota; there
+    `replicas` is None.
     """
 
     replicas: Replicas | None = None

@@ -33,7 +33,7 @@ from app.configuration.services.current import SettingsInForce
 from app.configuration.storage.configuration import ConfigurationRepository
 from app.container import database_preparation as preparation
 from app.container.composition import compose
-from app.container.seams import Seams, full_version
+from app.container.runtime_values import RuntimeValues, full_version
 from app.foundation.backoff import full_jitter
 from app.foundation.data_status import DataSource
 from app.foundation.metrics import Metrics
@@ -54,7 +54,7 @@ from app.settings import DatabaseVariables, KucoinVariables, Settings
 from app.workers.activities import activities
 from app.workers.durable import EngineOptions
 from app.workers.engine import Engine
-from app.workers.schedule import Activities
+from app.workers.schedule import Tasks
 from app.workers.supervisor import Supervisor
 
 # One request at a time: what comes in when is then the same in every replay, to the last bit.
@@ -87,7 +87,7 @@ class TapedService:
     """The whole service on the clock of a tape; nothing runs by itself in it."""
 
     service: MySymbolsServiceV2
-    work: Activities
+    work: Tasks
     database: Database
     metrics: Metrics
     clock: TapeClock
@@ -102,7 +102,7 @@ async def decide_nothing(taped: TapedService, board: Board | None) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class ReplayResult:
     """What a replay came to; `cut` says what is wrong with the end of the file, if anything is."""
 
     compared: int  # boards that stand on the tape as well
@@ -213,7 +213,7 @@ async def replay(
     configuration: Configuration | None = None,
     decide: Decide = decide_nothing,
     database_url: str | None = None,
-) -> Replayed:
+) -> ReplayResult:
     """Plays it; no connection is opened. Raises TapeError for what is no tape of this version.
 
     `configuration` takes the place of the settings on the tape.
@@ -242,7 +242,7 @@ async def replay(
         ) as (exchange, stream):
             told = _Told(ears, decide, database_url, header.is_streaming)
             await _run(exchange, stream, clock, held, steps, told, _seams(clock, _at_once))
-        return Replayed(
+        return ReplayResult(
             steps.compared,
             tuple(steps.different),
             header.code_version,
@@ -262,9 +262,9 @@ class _Told:
     is_streaming: bool
 
 
-def _seams(clock: TapeClock, sleep: Callable[[float], Awaitable[None]]) -> Seams:
+def _seams(clock: TapeClock, sleep: Callable[[float], Awaitable[None]]) -> RuntimeValues:
     numbers = count(1)
-    return Seams(clock.now, clock.monotonic, sleep, lambda: str(UUID(int=next(numbers))))
+    return RuntimeValues(clock.now, clock.monotonic, sleep, lambda: str(UUID(int=next(numbers))))
 
 
 async def _run(
@@ -274,7 +274,7 @@ async def _run(
     in_force: SettingsInForce,
     steps: Steps,
     told: _Told,
-    seams: Seams,
+    seams: RuntimeValues,
 ) -> None:
     announced: list[object] = []
 
@@ -314,7 +314,7 @@ def _composed(
     in_force: SettingsInForce,
     clock: TapeClock,
     announced: list[object],
-    seams: Seams,
+    seams: RuntimeValues,
     *,
     is_streamed: bool,
 ) -> TapedService:

@@ -13,7 +13,7 @@ from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.events import PortfolioChanged
 from app.scoring.domain.events import ScoresUpdated
 from app.workers.schedule import UseCase
-from app.workers.supervisor import Beat, Work
+from app.workers.supervisor import Heartbeat, Work
 
 ALERT_REACTIONS: Final = "alert_reactions"
 _REST_S: Final = 0.5
@@ -39,7 +39,7 @@ def alert_reactions(
     dozen too. The first is looked at right away, those of the rest together after it.
     """
 
-    async def react(beat: Beat) -> None:
+    async def react(beat: Heartbeat) -> None:
         looked: datetime | None = None
         with bus.subscribe() as events:
             while True:
@@ -55,7 +55,7 @@ def alert_reactions(
     return react
 
 
-async def heard(events: AsyncIterator[object], beat: Beat, idle_s: float) -> object:
+async def heard(events: AsyncIterator[object], beat: Heartbeat, idle_s: float) -> object:
     """The next event; who waits for it gives a sign of life every `idle_s` seconds."""
     while True:
         try:

@@ -8,7 +8,7 @@ from app.foundation.jobs import JobKind
 from app.foundation.ports import Jobs
 from app.scoring.domain.events import ScoresUpdated
 from app.workers.alert_reactions import IDLE_S, heard
-from app.workers.supervisor import Beat, Work
+from app.workers.supervisor import Heartbeat, Work
 
 DRIFT_REACTIONS: Final = "drift_reactions"
 
@@ -22,7 +22,7 @@ def drift_reactions(
     under way already stands for it. A member that moves much brings about a board of its own.
     """
 
-    async def react(beat: Beat) -> None:
+    async def react(beat: Heartbeat) -> None:
         kind = JobKind.REBALANCE_CHECK.value
         with bus.subscribe() as events:
             while True:

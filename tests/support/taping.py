@@ -17,7 +17,7 @@ import aiohttp
 from app.adapters.kucoin.recording.entries import Entry, RecordingReader
 from app.cli.application import application
 from app.configuration.domain.model import Configuration
-from app.container.tape import Around, Ears, Replayed, record, replay
+from app.container.tape import Around, Ears, ReplayResult, record, replay
 from app.foundation.data_status import DataSource
 from app.research.domain.recording import BoardLine, EndOfTapeError, TapeError
 from app.sandbox.options import SandboxOptions
@@ -159,7 +159,7 @@ def _settings(base_url: str) -> KucoinVariables:
     )
 
 
-async def replayed(path: Path) -> tuple[Studio, Replayed]:
+async def replayed(path: Path) -> tuple[Studio, ReplayResult]:
     """In this process."""
     heard = Studio(path)
     return heard, await replay(path, heard.ears)

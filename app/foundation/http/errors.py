@@ -46,7 +46,7 @@ STATUS_OF_CLASS: Final[tuple[tuple[type[ServiceError], int], ...]] = (
 Location = tuple[str | int, ...]
 
 
-class BorderError(ServiceError):
+class RequestError(ServiceError):
     """The border refuses a request before any use case sees it; the code decides the status."""
 
     def __init__(
@@ -56,13 +56,13 @@ class BorderError(ServiceError):
         self.errors = tuple(errors)
 
 
-def invalid(place: str, name: str, kind: str, detail: str) -> BorderError:
+def invalid(place: str, name: str, kind: str, detail: str) -> RequestError:
     """A 422 about one named part of the request; `kind` is a stable word such as 'repeated'."""
-    return BorderError(Code.VALIDATION_FAILED, detail, errors=[((place, name), kind)])
+    return RequestError(Code.VALIDATION_FAILED, detail, errors=[((place, name), kind)])
 
 
 class FieldError(BaseModel):
-    """Where the request is wrong, and how; never the value."""
+    """Place and kind of one fault in the request; never the value."""
 
     loc: list[str | int] = Field(examples=[["body", "symbol"]])
     type: str = Field(examples=["missing"])
@@ -101,19 +101,19 @@ def problems(*codes: Code, also: Iterable[int] = ()) -> dict[int | str, dict[str
 
 
 def describe(status: int, codes: Sequence[str]) -> str:
-    """What an error response means: the HTTP phrase and the codes that it can carry."""
+    """Description of an error response: the HTTP phrase and the codes that it can carry."""
     names = ", ".join(f"`{name}`" for name in codes)
     return f"{phrase(status)}: {names}" if names else phrase(status)
 
 
-__all__ = ["BorderError", "install", "invalid", "problem_response", "problems"]
+__all__ = ["RequestError", "install", "invalid", "problem_response", "problems"]
 
 _log = structlog.get_logger(component="api")
 
 DEFAULT_RETRY_S: Final = 5
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _SAME: Final = {"HEAD": "GET"}  # what can be read can be asked for without its body
-CLIENT_CLOSED: Final = 499  # what the log says of a caller that left; nobody receives it
+CLIENT_CLOSED: Final = 499  # status in the log for a caller that left; it is never sent
 
 _CODE_OF_STATUS: Final[Mapping[int, Code]] = {
     404: Code.NOT_FOUND,
@@ -129,7 +129,7 @@ _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}", re.ASCII)
 
 def status_of(error: ServiceError) -> int:
     """HTTP status of a domain error; the border's own errors go by their code."""
-    if isinstance(error, BorderError):
+    if isinstance(error, RequestError):
         return STATUS_OF_CODE[error.code]
     return next((status for kind, status in STATUS_OF_CLASS if isinstance(error, kind)), 500)
 
@@ -179,14 +179,14 @@ async def on_service_error(request: Request, error: Exception) -> Response:
         error.code,
         error.detail,
         retry_after_s=error.retry_after_s,
-        errors=error.errors if isinstance(error, BorderError) else (),
+        errors=error.errors if isinstance(error, RequestError) else (),
         facts=error.facts,
         headers=_location(error),
     )
 
 
 def _location(error: ServiceError) -> Mapping[str, str] | None:
-    """Where to read about what is in the way."""
+    """Location of the rebalance run that is in progress."""
     run_id = error.facts.get("run_id")
     if error.code is not Code.REBALANCE_IN_PROGRESS or run_id is None:
         return None
@@ -194,7 +194,7 @@ def _location(error: ServiceError) -> Mapping[str, str] | None:
 
 
 async def on_invalid_request(request: Request, error: Exception) -> Response:
-    """What pydantic refuses: 422 with places and kinds; a path that cannot exist is a 404."""
+    """Validation errors of pydantic: 422 with places and kinds; an impossible path is a 404."""
     if not isinstance(error, RequestValidationError):
         raise error
     found = [(tuple(item["loc"]), str(item["type"])) for item in error.errors()]
@@ -235,7 +235,7 @@ async def on_unhandled(request: Request, error: Exception) -> Response:
 
 
 async def on_disconnect(request: Request, error: Exception) -> Response:
-    """The caller left while sending; there is nobody to answer."""
+    """The caller left while sending; the response is for the log alone."""
     del request, error
     return Response(status_code=CLIENT_CLOSED)
 

@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import Field
 
-from app.foundation.http.dependencies import Provided
+from app.foundation.http.dependencies import EXPENSIVE, Provided
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import Freshness, Out, Percent, Score, Share, finite, percent
 from app.performance.api.schemas import EarnedOut, HypotheticalOut, earned_fields
@@ -143,7 +143,9 @@ class MetricsOut(Freshness):
         )
 
 
-@router.get("/metrics", summary="Scores, sectors, performance, risk and correlation")
+@router.get(
+    "/metrics", summary="Scores, sectors, performance, risk and correlation", dependencies=EXPENSIVE
+)
 async def portfolio_metrics(metrics: Provided[MetricsService]) -> MetricsOut:
     """Value at risk is filtered historical, for one day, at the weights of today.
 

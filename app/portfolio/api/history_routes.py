@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 from fastapi import Query
 from pydantic import Field
 
-from app.foundation.http.dependencies import CursorsDep, Provided
+from app.foundation.http.dependencies import EXPENSIVE, CursorsDep, Provided
 from app.foundation.http.errors import problems
 from app.foundation.http.pagination import Page, cut
 from app.foundation.http.response_cache import cacheable
@@ -116,7 +116,7 @@ async def history(
     )
 
 
-@router.get("/integrity", summary="Are all invariants held")
+@router.get("/integrity", summary="Are all invariants held", dependencies=EXPENSIVE)
 async def integrity(overview: Provided[PortfolioOverview]) -> IntegrityOut:
     """Size, ranks, sums, bounds, scores; that the history folds to the state; its hash chain."""
     return IntegrityOut.of(await overview.integrity())

@@ -6,7 +6,7 @@ from fastapi import Query
 from pydantic import Field
 from starlette.responses import Response
 
-from app.foundation.http.dependencies import Provided
+from app.foundation.http.dependencies import EXPENSIVE, Provided
 from app.foundation.http.response_cache import cacheable
 from app.foundation.http.responses import answer, etag, json_bytes
 from app.foundation.http.routing import api_router
@@ -289,7 +289,7 @@ async def statistics(overview: Provided[PortfolioOverview]) -> StatisticsOut:
     return StatisticsOut.of(await overview.statistics())
 
 
-@router.get("/analytics", summary="Performance and risk")
+@router.get("/analytics", summary="Performance and risk", dependencies=EXPENSIVE)
 async def analytics(overview: Provided[PortfolioOverview]) -> AnalyticsOut:
     """Best and worst members, and risk-adjusted figures; undefined ones are null."""
     return AnalyticsOut.of(await overview.analytics())
@@ -302,7 +302,7 @@ async def weights(rebalancing: Provided[Rebalancing]) -> WeightsOut:
     return WeightsOut.of(await rebalancing.weights())
 
 
-@router.get("/correlation", summary="Correlation of the members")
+@router.get("/correlation", summary="Correlation of the members", dependencies=EXPENSIVE)
 async def correlation(
     overview: Provided[PortfolioOverview],
     days: Annotated[QueryInt, Query(ge=2, le=365, description="Daily returns to look at.")] = 30,

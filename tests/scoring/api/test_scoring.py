@@ -1,5 +1,6 @@
 """Scores over HTTP, on the real scoring service."""
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -299,3 +300,12 @@ async def test_a_run_without_scores_has_no_spread(client: httpx2.AsyncClient, be
         await unit.get(ScoringRepository).save(empty, None)
     body = (await client.get(f"{SCORING}/runs/{empty.run_id}")).json()
     assert (body["score_spread"], body["median_confidence"]) == (None, None)
+
+
+async def test_E03_rankings_are_encoded_in_another_thread(
+    client: httpx2.AsyncClient, bench: Bench, encoding_threads: list[int]
+) -> None:
+    await bench.scoring.calculate()
+    assert (await client.get(f"{SCORING}/rankings")).status_code == 200
+    assert encoding_threads
+    assert threading.get_ident() not in encoding_threads

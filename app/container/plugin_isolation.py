@@ -16,7 +16,7 @@ _log = structlog.get_logger("plugins")
 
 
 def is_sound(factor: Any) -> bool:
-    """Whether a factor can stand in the table."""
+    """True if a factor can stand in the table."""
     return (
         isinstance(factor.family, Family)
         and factor.orientation in {-1, 1}
@@ -35,7 +35,7 @@ def guarded(factor: Factor) -> Factor:
         count = len(inputs.symbols)
         try:
             values = np.asarray(factor.measure(inputs), np.float64)
-        except Exception as error:  # noqa: BLE001  # somebody else's code may raise anything
+        except Exception as error:  # noqa: BLE001  # a plug-in may raise anything
             _failed(factor, type(error).__name__)
             return np.full(count, np.nan)
         if values.shape != (count,):

@@ -15,8 +15,8 @@ from app.foundation.sql.database import Database
 from app.operations.services.health_checks import TASK_FAILED, background_task
 from app.operations.services.health_models import ComponentState
 from app.portfolio.services.decision_context import Grounds
-from app.workers.restarts import CRASHES, REST_S
-from app.workers.supervisor import Beat, Supervisor
+from app.workers.restart_limiter import COOLDOWN_S, CRASHES
+from app.workers.supervisor import Heartbeat, Supervisor
 from tests.support.desk import Desk
 
 START = datetime(2026, 11, 21, tzinfo=UTC)
@@ -46,13 +46,13 @@ class Bench:
 
     async def sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)
-        if seconds == REST_S:
+        if seconds == COOLDOWN_S:
             await self.rested.wait()
             self.rested.clear()
         self.passes(seconds)
         await asyncio.sleep(0)
 
-    async def work(self, beat: Beat) -> None:
+    async def work(self, beat: Heartbeat) -> None:
         self.begun.append(self.now)
         beat()
         if self.broken is not None:
@@ -62,7 +62,7 @@ class Bench:
         await asyncio.Event().wait()
 
     async def until_it_rests(self, times: int = 1) -> None:
-        while self.pauses.count(REST_S) < times:
+        while self.pauses.count(COOLDOWN_S) < times:
             await asyncio.sleep(0)
 
     def look(self, grounds: Grounds) -> SystemFacts:
@@ -83,7 +83,9 @@ async def test_W15_after_five_restarts_in_a_minute_it_has_failed_and_health_says
     assert (shown.state, shown.cause) == (ComponentState.DOWN, TASK_FAILED)
     assert shown.detail == "KeyError, after 6 crashes"
     assert shown.next_step is not None
-    assert shown.next_step.startswith(f"begins again at {bench.now + timedelta(seconds=REST_S):%T}")
+    assert shown.next_step.startswith(
+        f"begins again at {bench.now + timedelta(seconds=COOLDOWN_S):%T}"
+    )
     await bench.supervisor.stop()
 
 
@@ -120,7 +122,7 @@ async def test_T03_a_step_of_the_clock_neither_prolongs_a_failure_nor_hides_one(
     assert len(bench.begun) == 1 + CRASHES
     bench.now += way * step  # while it rests
     (fact,) = bench.supervisor.facts()
-    assert fact.failed_until == bench.now + timedelta(seconds=REST_S)
+    assert fact.failed_until == bench.now + timedelta(seconds=COOLDOWN_S)
     bench.broken = None
     bench.rested.set()
     while len(bench.begun) < 2 + CRASHES:
@@ -135,7 +137,7 @@ async def test_an_outage_spends_nothing_of_the_budget() -> None:
     bench = Bench()
     tries = 0
 
-    async def work(beat: Beat) -> None:
+    async def work(beat: Heartbeat) -> None:
         del beat
         nonlocal tries
         tries += 1
@@ -144,7 +146,7 @@ async def test_an_outage_spends_nothing_of_the_budget() -> None:
 
     bench.supervisor.start("stream", work, lambda: 60.0)
     await bench.supervisor.wait("stream")
-    assert REST_S not in bench.pauses
+    assert COOLDOWN_S not in bench.pauses
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)

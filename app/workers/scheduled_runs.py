@@ -1,4 +1,4 @@
-"""Ticks that must happen once, however many processes tick: one durable run per slot of time."""
+"""Scheduled tasks that run once per slot of time, however many processes schedule them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ _REMEMBERED: Final = 2_000  # slots: more than a day has of any interval from a 
 
 
 @dataclass(slots=True)
-class SlottedTick:
+class OncePerSlotTask:
     """Runs once per slot of `interval_s` seconds; slots are counted from 1970 in every process.
 
     All processes ask for the same run, which is named after kind and slot, and so it is begun

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from app.cli.exit_codes import ExitCode
 from app.foundation.data_status import DataSource
-from app.foundation.http.startup_guard import OPENING, Opening, OpeningGuard
+from app.foundation.http.startup_guard import STARTUP_STATE, StartupGuard, StartupState
 from app.foundation.sql import migrations
 from app.main import create_app
 from app.settings import DatabaseVariables, KucoinVariables, Settings
@@ -182,9 +182,9 @@ async def test_a_stream_is_refused_until_the_service_stands() -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    opening = Opening({})
-    scope = {"type": "websocket", "path": f"{PREFIX}/stream", "state": {OPENING: opening}}
-    guard = OpeningGuard(answering)
+    opening = StartupState({})
+    scope = {"type": "websocket", "path": f"{PREFIX}/stream", "state": {STARTUP_STATE: opening}}
+    guard = StartupGuard(answering)
     await guard(scope, nothing, send)
     assert (passed, sent) == ([], [{"type": "websocket.close", "code": 1013}])
     opening.stands = {"my_symbols": "stands"}

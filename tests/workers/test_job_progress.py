@@ -13,8 +13,8 @@ from app.foundation.job_news import JobNews
 from app.foundation.jobs import Document, JobState
 from app.foundation.ports import Journal
 from app.foundation.sql.database import Database
-from app.workers.durable import Run
-from app.workers.job_telling import telling
+from app.workers.durable import DurableRun
+from app.workers.job_progress import report_progress
 from tests.support.desk import NOW
 
 
@@ -70,8 +70,11 @@ class Heard:
 
             return {**await journal.step("first", first), **await journal.step("last", last)}
 
-        told = telling(
-            Run("noted", ("first", "last"), work), cast("JobNews", self), lambda: NOW, self.sleep
+        told = report_progress(
+            DurableRun("noted", ("first", "last"), work),
+            cast("JobNews", self),
+            lambda: NOW,
+            self.sleep,
         )
         return await told.work(Notebook(), {})
 

@@ -1,4 +1,4 @@
-"""Opens the service, and goes on trying where the server of its database is away (B01)."""
+"""Opens the service; retries while the server of its database is away (B01)."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -8,7 +8,7 @@ from random import Random  # noqa: TID251  # chance enters the program here
 from typing import Any, Final, NoReturn
 
 from app.container.assembly import Services, assemble
-from app.container.seams import code_version, utc_now
+from app.container.runtime_values import code_version, utc_now
 from app.container.use_cases import state_of
 from app.foundation.backoff import full_jitter
 from app.foundation.data_status import DataStatus
@@ -16,7 +16,7 @@ from app.foundation.errors import CorruptDatabaseError, UnavailableError
 from app.foundation.http.dependencies import CURSORS, USE_CASES, UseCases
 from app.foundation.http.pagination import Cursors
 from app.foundation.http.response_cache import VERSIONS
-from app.foundation.http.startup_guard import OPENING, Opening
+from app.foundation.http.startup_guard import STARTUP_STATE, StartupState
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import DataSourceMismatchError
 from app.foundation.sql.engines import url_of
@@ -27,7 +27,7 @@ from app.market.services.service_mode import MarketLevel, ModeNow
 from app.market.services.state import NOT_STARTED
 from app.operations.services.health import Status
 from app.settings import Settings
-from app.workers.supervisor import Beat, Supervisor
+from app.workers.supervisor import Heartbeat, Supervisor
 
 # Trying again does not help against these.
 _TO_BE_CHANGED: Final = (DatabaseInUseError, DataSourceMismatchError, CorruptDatabaseError)
@@ -35,13 +35,13 @@ _TASK: Final = "opening"
 
 
 @asynccontextmanager
-async def opened(
+async def open_service(
     settings: Settings, metrics: Metrics, give_up: Callable[[Exception], None]
 ) -> AsyncIterator[dict[str, Any]]:
     """The state of requests; closed on the way out.
 
     Where a database server does not answer, the state is one that says so, and becomes that of
-    the service as soon as it stands. `give_up` is told, later, why it never will. Raises what
+    the service as soon as it stands. `give_up` gets the error if it never will. Raises what
     `assemble` does where trying again would not help, or a file is the database.
     """
     async with AsyncExitStack() as stack:
@@ -57,7 +57,7 @@ async def opened(
             return
         stack.push_async_callback(waiting.tries.stop)
         waiting.tries.start(_TASK, waiting.run, lambda: float("inf"))
-        yield {OPENING: waiting.opening, "mode": waiting.opening.mode}
+        yield {STARTUP_STATE: waiting.opening, "mode": waiting.opening.mode}
 
 
 @dataclass(slots=True)
@@ -68,20 +68,20 @@ class _Waiting:
     metrics: Metrics
     give_up: Callable[[Exception], None]
     error: UnavailableError
-    opening: Opening = field(init=False)
+    opening: StartupState = field(init=False)
     tries: Supervisor = field(init=False)
 
     def __post_init__(self) -> None:
         dice = Random()  # noqa: S311  # jitter needs no secrecy
         self.tries = Supervisor(utc_now, lambda: full_jitter(dice.random))
-        self.opening = Opening({USE_CASES: UseCases({Status: self._status()})})
+        self.opening = StartupState({USE_CASES: UseCases({Status: self._status()})})
 
-    async def run(self, beat: Beat) -> None:
+    async def run(self, beat: Heartbeat) -> None:
         try:
             async with assemble(self.settings, self.metrics) as services:
                 beat()
                 self.opening.stands = _state(services)
-                await asyncio.Event().wait()  # until it is told to end
+                await asyncio.Event().wait()  # until the task is cancelled
         except UnavailableError as error:
             self.error = error
             if _comes_back(error, self.settings):
@@ -122,6 +122,6 @@ def _state(services: Services) -> Mapping[str, Any]:
 
 
 def _comes_back(error: UnavailableError, settings: Settings) -> bool:
-    """A server may; a file that cannot be used has to be seen to by somebody."""
+    """True for a database server; a file that cannot be used needs an operator."""
     is_file = url_of(settings.database.url).get_backend_name() == "sqlite"
     return not is_file and not isinstance(error, _TO_BE_CHANGED)

@@ -11,9 +11,9 @@ import pytest
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.jobs import Document, JobKind, JobState
 from app.foundation.ports import Journal
-from app.workers.durable import Run
+from app.workers.durable import DurableRun
 from app.workers.engine import Engine
-from app.workers.ticks import SlottedTick
+from app.workers.scheduled_runs import OncePerSlotTask
 from tests.workers.engines import engine_at
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
@@ -46,9 +46,9 @@ class Desk:
 
         return await journal.step("check", check)
 
-    def tick(self) -> SlottedTick:
+    def tick(self) -> OncePerSlotTask:
         assert self.engine is not None
-        return SlottedTick(
+        return OncePerSlotTask(
             KIND, lambda: self.interval_s, self.engine, lambda: self.now, lambda: self.passed_s
         )
 
@@ -67,7 +67,7 @@ class Desk:
 @pytest.fixture
 async def desk(database_url: str) -> AsyncIterator[Desk]:
     desk = Desk()
-    async with engine_at(database_url, [Run(KIND.value, ("check",), desk.work)]) as engine:
+    async with engine_at(database_url, [DurableRun(KIND.value, ("check",), desk.work)]) as engine:
         desk.engine = engine
         yield desk
 

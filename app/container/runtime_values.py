@@ -1,4 +1,4 @@
-"""Where clock, identity and the version of the code enter the program."""
+"""Clock, identifiers and code version: the impure values of the program."""
 
 import asyncio
 import hashlib
@@ -33,7 +33,7 @@ def new_id() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Seams:
+class RuntimeValues:
     """Clocks, sleep and identity of one composition; a replay brings its own."""
 
     now: Clock = utc_now
@@ -52,7 +52,7 @@ def code_version() -> str:
 
 @cache
 def code_digest() -> str:
-    """Twelve digits that change with every source file: what a version number does not tell."""
+    """Hash of all source files, twelve digits; it tells builds of one version apart."""
     package = Path(next(iter(app.__path__)))
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):

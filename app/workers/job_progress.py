@@ -1,4 +1,4 @@
-"""Runs that tell how far they are: when they begin, as they go on, and how they end."""
+"""Publishes start, progress and end of durable runs as job events."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,52 +10,52 @@ from app.foundation.events import JobChange, JobChanged
 from app.foundation.job_news import JobNews
 from app.foundation.jobs import Document, JobState
 from app.foundation.ports import Clock, Journal
-from app.workers.durable import Run
+from app.workers.durable import DurableRun
 
 STEP_S: Final = 1.0
-_LEAST: Final = 0.01  # of the whole: less is no news
+_LEAST: Final = 0.01  # share of the whole: a smaller step is not published
 
 
-def telling(
-    run: Run,
+def report_progress(
+    run: DurableRun,
     news: JobNews,
     clock: Clock,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> Run:
-    """The same run, heard of.
+) -> DurableRun:
+    """The same run, with its start, progress and end published.
 
-    Taken up again by another process it is told to have begun again. One that is cut off because
-    its process stops has not ended; who cancels one tells of it.
+    A run that another process resumes is published as started again. A run that stops with its
+    process has not ended; a cancellation is published by its caller.
     """
 
     async def work(journal: Journal, payload: Document) -> Document:
-        told = _Told(journal, run, news, clock, sleep)
-        await told.tell(JobChange.STARTED, JobState.RUNNING)
+        reporter = _ReportingJournal(journal, run, news, clock, sleep)
+        await reporter.publish(JobChange.STARTED, JobState.RUNNING)
         try:
-            result = await run.work(told, payload)
+            result = await run.work(reporter, payload)
         except Exception as error:
             code = error.code if isinstance(error, ServiceError) else Code.INTERNAL_ERROR
-            await told.tell(JobChange.ENDED, JobState.FAILED, code.value)
+            await reporter.publish(JobChange.ENDED, JobState.FAILED, code.value)
             raise
-        told.share(1, 1)
-        await told.tell(JobChange.ENDED, JobState.DONE)
+        reporter.share(1, 1)
+        await reporter.publish(JobChange.ENDED, JobState.DONE)
         return result
 
     return replace(run, work=work)
 
 
 @dataclass(slots=True)
-class _Told:
-    """A journal that is looked at while a step goes on."""
+class _ReportingJournal:
+    """Journal whose progress is published while a step runs."""
 
     journal: Journal
-    run: Run
+    run: DurableRun
     news: JobNews
     clock: Clock
     sleep: Callable[[float], Awaitable[None]]
     _step: str | None = None
     _part: float = 0.0
-    _told: float = field(default=0.0)
+    _published: float = field(default=0.0)
 
     @property
     def run_id(self) -> str:
@@ -78,9 +78,9 @@ class _Told:
         self._part = done / total if total else 0.0
         self.journal.share(done, total)
 
-    async def tell(self, change: JobChange, state: JobState, error: str | None = None) -> None:
-        self._told = self._whole()
-        progress = 1.0 if state is JobState.DONE else round(min(self._told, 0.99), 4)
+    async def publish(self, change: JobChange, state: JobState, error: str | None = None) -> None:
+        self._published = self._whole()
+        progress = 1.0 if state is JobState.DONE else round(min(self._published, 0.99), 4)
         job = (self.run_id, self.run.kind, change, state)
         await self.news.tell(JobChanged(*job, self._step, progress, error, self.clock()))
 
@@ -92,5 +92,5 @@ class _Told:
     async def _watch(self) -> None:
         while True:
             await self.sleep(STEP_S)
-            if self._whole() - self._told >= _LEAST:
-                await self.tell(JobChange.PROGRESS, JobState.RUNNING)
+            if self._whole() - self._published >= _LEAST:
+                await self.publish(JobChange.PROGRESS, JobState.RUNNING)

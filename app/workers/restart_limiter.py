@@ -1,4 +1,4 @@
-"""How often a task may fail by an error that nobody foresaw before it is left alone for a while."""
+"""Limits restarts of a task after unforeseen errors, with a cool-down."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -6,12 +6,12 @@ from typing import Final
 
 CRASHES: Final = 5  # are begun again at once
 WINDOW_S: Final = 60.0
-REST_S: Final = 300.0
+COOLDOWN_S: Final = 300.0
 
 
 @dataclass(slots=True)
-class Restarts:
-    """The budget of one task; outages do not count, for they end by themselves.
+class RestartLimiter:
+    """Restart budget of one task; outages do not count, for they end by themselves.
 
     All times are monotonic: a step of the wall clock neither spends nor lengthens anything.
     """
@@ -28,8 +28,8 @@ class Restarts:
         if len(self._recent) <= CRASHES and self.failed_until_s is None:
             return pause_s
         self.crashes = max(self.crashes + 1, len(self._recent))
-        self.failed_until_s = at_s + REST_S
-        return REST_S
+        self.failed_until_s = at_s + COOLDOWN_S
+        return COOLDOWN_S
 
     def ran(self, at_s: float) -> None:
         """It gave a sign of life; a minute after its rest that is believed."""
