@@ -13,8 +13,9 @@ from urllib.parse import unquote, urlsplit
 import structlog
 from fastapi import FastAPI
 
-from app.container import code_version, new_id, open_service
 from app.container.application import create_api
+from app.container.runtime_values import code_version, new_id
+from app.container.startup import open_service
 from app.foundation.metrics import Metrics
 from app.settings import Settings
 from app.telemetry.logging import configure_logging

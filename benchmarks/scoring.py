@@ -29,6 +29,7 @@ from app.foundation.idempotency import IdempotentExecutor
 from app.foundation.sql import migrations
 from app.foundation.sql.database import Database
 from app.foundation.sql.engines import DatabaseOptions
+from app.main import tune_interpreter
 from app.market.domain.models import CandleSeries, ContractStats, Interval, Ticker
 from app.market.domain.panel import FIELDS, Panel
 from app.market.domain.symbols import SymbolEntry, SymbolIndex
@@ -198,7 +199,8 @@ async def measure(folder: Path) -> Rounds:
 
 
 def main() -> None:
-    """Measures the cycle."""
+    """Measures the cycle, with the garbage collection and thread switching of the service."""
+    tune_interpreter()
     with tempfile.TemporaryDirectory() as folder:
         found = asyncio.run(measure(Path(folder)))
     mine, peer = median(found.whole), median(found.copy)

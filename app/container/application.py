@@ -1,9 +1,10 @@
 """Puts the HTTP side together: routes, strict reading, errors, limits, docs."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from dataclasses import dataclass, fields
+from typing import Any, Final, get_type_hints
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Lifespan
@@ -11,8 +12,9 @@ from starlette.types import Lifespan
 from app.alerts.api import alert_routes as alerts
 from app.alerts.api import alert_rule_routes as alert_rules
 from app.alerts.api import notification_routes as notifications
+from app.configuration.services.changes import ConfigurationChanges
 from app.foundation.http import errors
-from app.foundation.http.dependencies import ExpensiveRequests
+from app.foundation.http.dependencies import USE_CASES, ExpensiveRequests, UseCases
 from app.foundation.http.host_guard import HostGuard
 from app.foundation.http.middleware import RequestMiddleware
 from app.foundation.http.openapi import (
@@ -33,7 +35,10 @@ from app.market.api import market_routes as market
 from app.market.api import quality_routes as market_quality
 from app.market.api import symbol_routes as symbols
 from app.market.api import universe_routes as universe
+from app.market.services.ports import PortfolioMembers
+from app.my_symbols import MySymbolsServiceV2
 from app.operations.api import configuration_routes as configuration
+from app.operations.api import integrity_routes as portfolio_integrity
 from app.operations.api import job_routes as jobs
 from app.operations.api import stream_routes as stream
 from app.operations.api import system_routes as system
@@ -47,6 +52,7 @@ from app.portfolio.api import portfolio_routes as portfolio
 from app.portfolio.api import proposal_routes as portfolio_proposals
 from app.portfolio.api import rebalance_routes as portfolio_rebalance
 from app.portfolio.api import rebalance_run_routes as portfolio_rebalances
+from app.portfolio.services.membership import PortfolioService
 from app.scoring.api import routes as scoring
 from app.scoring.api import symbol_routes as scored_symbols
 from app.signals.api import routes as signals
@@ -67,6 +73,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     portfolio_rebalances.router,
     portfolio_safety.router,
     portfolio_history.router,
+    portfolio_integrity.router,
     portfolio_metrics.router,
     portfolio_performance.router,
     portfolio_report.router,
@@ -152,3 +159,32 @@ def _cors(origins: Sequence[str]) -> dict[str, Any]:
         "expose_headers": list(_EXPOSED),
         "max_age": 600,
     }
+
+
+MY_SYMBOLS = "my_symbols"
+
+
+async def get_my_symbols_service(request: Request) -> MySymbolsServiceV2:
+    """Dependency of FastAPI for embedding code: the face of the service that answers."""
+    service: MySymbolsServiceV2 = getattr(request.state, MY_SYMBOLS)
+    return service
+
+
+@dataclass(frozen=True, slots=True)
+class _Members:
+    portfolio: PortfolioService
+
+    async def symbols(self) -> frozenset[str]:
+        shown = await self.portfolio.view()
+        return frozenset(member.symbol for member in shown.portfolio.members)
+
+
+def state_of(service: MySymbolsServiceV2) -> dict[str, Any]:
+    """State of the lifespan: the service, and each of its use cases by type."""
+    kinds = get_type_hints(MySymbolsServiceV2)
+    by_type: dict[type, object] = {
+        kinds[one.name]: getattr(service, one.name) for one in fields(MySymbolsServiceV2)
+    }
+    by_type[ConfigurationChanges] = service.configuration
+    by_type[PortfolioMembers] = _Members(service.portfolio)
+    return {MY_SYMBOLS: service, USE_CASES: UseCases(by_type)}

@@ -12,15 +12,14 @@ from app.container.runtime_values import elapsed_s, utc_now
 from app.foundation.event_bus import Bus
 from app.foundation.metrics import Metrics
 from app.foundation.sql.database import Database
-from app.market.services.feed_view import FeedView
+from app.market.services.follower import FeedView
 from app.market.services.stream_consumer import StreamedMarket
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.gauges import GaugeReading
 from app.settings import Settings
-from app.workers.alert_reactions import ALERT_REACTIONS, alert_reactions
-from app.workers.drift_reactions import DRIFT_REACTIONS, drift_reactions
 from app.workers.engine import Engine
 from app.workers.gauges import Gauges
+from app.workers.reactions import ALERT_REACTIONS, DRIFT_REACTIONS, alert_reactions, drift_reactions
 from app.workers.schedule import Tasks, table
 from app.workers.streaming import SILENT_S, stream_events
 from app.workers.supervisor import Supervisor

@@ -20,14 +20,13 @@ from app.container import plugins
 from app.container.runtime_values import RuntimeValues, code_version, elapsed_s
 from app.foundation.clock import shared_by
 from app.foundation.idempotency import IdempotentExecutor
-from app.foundation.job_news import JobNews
-from app.foundation.job_service import JobService
+from app.foundation.job_service import JobNews, JobService
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
 from app.foundation.sql.job_store import key_file
-from app.market.services.exchange_errors import ExchangeWatch
-from app.market.services.feed_view import FeedView
+from app.market.services.follower import FeedView
+from app.market.services.health_facts import ExchangeWatch
 from app.market.services.ports import Exchange
 from app.market.services.quality import QualityService
 from app.market.services.service import BOOKS_PER_S, WHOLE_QUOTA, MarketData
@@ -37,19 +36,23 @@ from app.my_symbols import MySymbolsServiceV2
 from app.operations.services.configuration import ConfigurationService
 from app.operations.services.event_stream import EventStream
 from app.operations.services.health import StatusSources
+from app.operations.services.integrity import IntegrityService
 from app.operations.services.retention import Retention, find_decided_boards
 from app.operations.services.sample_data import SampleData
+from app.performance.services.analytics import PerformanceAnalytics
+from app.performance.services.equity_reader import indexed
 from app.performance.services.portfolio_metrics import MetricsService
 from app.performance.services.report import Reporting
 from app.performance.services.service import Performance
 from app.performance.services.snapshots import PerformanceMarks
+from app.portfolio.domain.proposals import ProposalKind
 from app.portfolio.services.change_recorder import Ledger
 from app.portfolio.services.controls import ControlService
 from app.portfolio.services.decision_context import GroundsNow
 from app.portfolio.services.elapsed_time import ElapsedTime
 from app.portfolio.services.membership import PortfolioService
 from app.portfolio.services.proposals import Proposals
-from app.portfolio.services.queries import PortfolioOverview
+from app.portfolio.services.queries import PortfolioQueries
 from app.portfolio.services.rebalance_runs import RebalanceRuns
 from app.portfolio.services.rebalancing import Rebalancing
 from app.portfolio.services.refusals import Refusals
@@ -59,7 +62,7 @@ from app.portfolio.storage.replacements import ReplacementRepository
 from app.scoring.services.board_retention import BoardRetention
 from app.scoring.services.service import Scoring
 from app.settings import Settings
-from app.signals.services.actions import SignalActions
+from app.signals.services.actions import ProposedSignals, SignalActions
 from app.signals.services.evaluation import SignalEvaluator
 from app.signals.services.outcomes import SignalOutcomes
 from app.signals.services.service import SignalService
@@ -125,14 +128,14 @@ def compose(
     vault = ChannelVault(
         FernetCipher(settings.notifications.key_list, key_file(settings.database.url))
     )
-    ledger = Ledger(code_version())
+    ledger = Ledger(code_version(), indexed)
     system = SystemView(
         feed.link, watch, market.registry, market.server_clock, supervisor.facts, feed.drifted
     )
     configuration = ConfigurationService(database, grounds, idempotency, ledger, scoring.factors)
     performance = Performance(database, grounds, idempotency, ledger)
-    overview = PortfolioOverview(database, grounds, performance)
     portfolio = PortfolioService(database, grounds, idempotency, ledger)
+    executors = {ProposalKind.SIGNAL: ProposedSignals(portfolio, utc_now)}
     runs = RebalanceRuns(database, utc_now, new_id, f"{gethostname()}:{os.getpid()}", shared)
     rebalancing = Rebalancing(database, grounds, idempotency, ledger, runs)
     signals = SignalService(
@@ -153,7 +156,7 @@ def compose(
         portfolio=portfolio,
         rebalancing=rebalancing,
         replacement=Replacement(database, grounds, idempotency, ledger, new_id),
-        proposals=Proposals(database, utc_now, idempotency, rebalancing, portfolio),
+        proposals=Proposals(database, utc_now, idempotency, rebalancing, portfolio, executors),
         performance=performance,
         performance_marks=PerformanceMarks(performance),
         reporting=Reporting(performance),
@@ -161,7 +164,9 @@ def compose(
         safety=Safety(database, grounds),
         trading=Trading(database, grounds),
         controls=ControlService(database, grounds, idempotency, ledger),
-        overview=overview,
+        queries=PortfolioQueries(database, grounds),
+        analytics=PerformanceAnalytics(database, grounds),
+        integrity=IntegrityService(database, grounds),
         alerts=alerts,
         alert_rules=AlertRuleService(configuration),
         configuration=configuration,

@@ -17,20 +17,18 @@ from app.foundation.sql.database import Database
 from app.foundation.sql.replicas import Makeup
 from app.market.services.contract_sync import SyncRequests
 from app.market.services.feed_leader import FeedLease, LeaseTimes
-from app.market.services.feed_view import FeedView
-from app.market.services.follower import MarketFollower
-from app.market.services.mode_watch import ModeWatch
+from app.market.services.follower import FeedView, MarketFollower
 from app.market.services.ports import MarketStream
 from app.market.services.publisher import MarketPublisher
+from app.market.services.service_mode import ModeWatch
 from app.market.services.stream_consumer import StreamedMarket
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.domain.event_codec import understood
 from app.portfolio.storage.portfolio import PortfolioRepository
 from app.scoring.services.rescoring import Rescoring
 from app.settings import Role
-from app.workers.alert_reactions import ALERT_REACTIONS
-from app.workers.drift_reactions import DRIFT_REACTIONS
 from app.workers.feed import FEED, FeedDuty, Sharing
+from app.workers.reactions import ALERT_REACTIONS, DRIFT_REACTIONS
 from app.workers.schedule import ASKING_S, ScheduledTask, Tasks, begin, begin_feed
 from app.workers.streaming import SILENT_S
 from app.workers.supervisor import Heartbeat, Supervisor, Work

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from random import Random  # noqa: TID251  # chance enters the program here
 from typing import Any, Final, NoReturn
 
+from app.container.application import state_of
 from app.container.assembly import Services, assemble
 from app.container.runtime_values import code_version, utc_now
-from app.container.use_cases import state_of
 from app.foundation.backoff import full_jitter
 from app.foundation.data_status import DataStatus
 from app.foundation.errors import CorruptDatabaseError, UnavailableError

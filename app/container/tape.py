@@ -31,22 +31,24 @@ from app.configuration.domain.document import as_document, from_document
 from app.configuration.domain.model import Configuration
 from app.configuration.services.current import SettingsInForce
 from app.configuration.storage.configuration import ConfigurationRepository
-from app.container import database_preparation as preparation
 from app.container.composition import compose
 from app.container.runtime_values import RuntimeValues, full_version
 from app.foundation.backoff import full_jitter
 from app.foundation.data_status import DataSource
+from app.foundation.errors import NotFoundError
 from app.foundation.metrics import Metrics
 from app.foundation.ports import Monotonic
 from app.foundation.sql.database import Database
-from app.foundation.sql.engines import DatabaseOptions
+from app.foundation.sql.engines import DatabaseOptions, url_of
 from app.foundation.sql.job_store import JobStore, job_store
-from app.market.services.exchange_errors import ExchangeWatch
-from app.market.services.feed_view import FeedView
+from app.market.services.follower import FeedView
+from app.market.services.health_facts import ExchangeWatch
 from app.market.services.ports import Exchange
 from app.my_symbols import MySymbolsServiceV2
 from app.operations.domain.event_codec import drafts_of
 from app.operations.services.event_stream import EventStream
+from app.operations.storage import preparation
+from app.operations.storage.audit import reading
 from app.research.domain.recording import BoardLine, Schedule, Step, TapeClock, TapeError
 from app.research.services.recording import LiveSteps, PlayedSteps, Steps, TapedMarket
 from app.scoring.domain.board import Board
@@ -377,3 +379,15 @@ def _source(header: RecordingHeader) -> DataSource:
 
 def _to_the_ms(at: datetime) -> datetime:
     return at.replace(microsecond=at.microsecond // 1000 * 1000)
+
+
+async def settings_in_force(database_url: str) -> Configuration:
+    """The newest version that is stored, only read; the defaults where no database is yet.
+
+    Raises UnavailableError where it cannot be read.
+    """
+    try:
+        async with reading(url_of(database_url)) as connection:
+            return await ConfigurationRepository(connection).current()
+    except NotFoundError:
+        return Configuration()

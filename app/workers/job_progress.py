@@ -7,7 +7,7 @@ from typing import Final
 
 from app.foundation.errors import Code, ServiceError
 from app.foundation.events import JobChange, JobChanged
-from app.foundation.job_news import JobNews
+from app.foundation.job_service import JobNews
 from app.foundation.jobs import Document, JobState
 from app.foundation.ports import Clock, Journal
 from app.workers.durable import DurableRun

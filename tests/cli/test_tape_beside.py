@@ -23,10 +23,10 @@ from app.configuration.domain.document import as_document
 from app.configuration.domain.model import Configuration, IntervalSettings
 from app.configuration.domain.sections import Family
 from app.configuration.storage.configuration import ConfigurationRepository
-from app.container import database_preparation as preparation
-from app.container.tape_settings import settings_in_force
+from app.container.tape import settings_in_force
 from app.foundation.errors import UnavailableError
 from app.foundation.sql.database import Database
+from app.operations.storage import preparation
 from app.research.domain.recording import TapeError
 from app.sandbox.options import SandboxOptions
 from app.sandbox.server import serve_exchange

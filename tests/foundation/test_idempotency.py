@@ -87,7 +87,7 @@ async def test_C02_the_same_key_gives_the_stored_answer_byte_for_byte(desk: Desk
     assert second.is_replay
     assert second.answer == first.answer
     assert (await desk.portfolio.view()).portfolio.version == 2
-    assert len(await desk.overview.history(None, 99)) == 6
+    assert len(await desk.queries.history(None, 99)) == 6
 
 
 async def test_C02_of_many_at_once_exactly_one_has_an_effect(desk: Desk) -> None:

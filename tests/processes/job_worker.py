@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from random import Random
 
-from app.container import utc_now
+from app.container.runtime_values import utc_now
 from app.foundation.jobs import Document, JobKind
 from app.foundation.ports import Journal
 from app.foundation.replicas import Replicas

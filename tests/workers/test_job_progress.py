@@ -9,7 +9,7 @@ import pytest
 
 from app.foundation.errors import Code, UnavailableError
 from app.foundation.events import JobChange, JobChanged
-from app.foundation.job_news import JobNews
+from app.foundation.job_service import JobNews
 from app.foundation.jobs import Document, JobState
 from app.foundation.ports import Journal
 from app.foundation.sql.database import Database

@@ -20,7 +20,7 @@ from app.foundation.event_bus import Bus
 from app.foundation.ports import Jobs
 from app.foundation.sql.database import Database
 from app.market.domain.stream import BarUpdate, Told, Topic, TopicKind
-from app.market.services.feed_view import FeedView
+from app.market.services.follower import FeedView
 from app.market.services.reference_prices import References, ReferenceSource
 from app.market.services.service import MarketData
 from app.market.services.service_mode import MarketLevel, ModeNow
@@ -29,8 +29,7 @@ from app.market.services.stream_consumer import StreamedMarket
 from app.my_symbols import MySymbolsServiceV2
 from app.scoring.domain.events import ScoresUpdated
 from app.settings import Role
-from app.workers.alert_reactions import ALERT_REACTIONS, alert_reactions
-from app.workers.drift_reactions import DRIFT_REACTIONS, drift_reactions
+from app.workers.reactions import ALERT_REACTIONS, DRIFT_REACTIONS, alert_reactions, drift_reactions
 from app.workers.schedule import ASKING_S, FIRST_FILL
 from app.workers.supervisor import CHECK_INTERVAL_S, Heartbeat, Supervisor
 from tests.operations.api.test_system import opened

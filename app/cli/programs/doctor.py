@@ -20,7 +20,7 @@ from app.cli.client import Client
 from app.cli.exit_codes import CommandError, ExitCode, exit_code_of_error
 from app.cli.output import Output, create_table, report_errors
 from app.cli.programs.settings import read_settings
-from app.container import utc_now
+from app.container.runtime_values import utc_now
 from app.foundation.data_status import DataSource
 from app.foundation.errors import ServiceError
 from app.foundation.sql import migrations

@@ -15,9 +15,8 @@ from app.cli.exit_codes import CommandError, ExitCode
 from app.cli.output import Output, report_errors
 from app.cli.programs.settings import read_settings
 from app.configuration.domain.model import Configuration
-from app.container import utc_now
-from app.container.tape import Around, Ears, Replayed, record, replay
-from app.container.tape_settings import settings_in_force
+from app.container.runtime_values import utc_now
+from app.container.tape import Around, Ears, ReplayResult, record, replay, settings_in_force
 from app.foundation.errors import ServiceError
 from app.research.domain.recording import BoardLine, Step, TapeError
 from app.telemetry.logging import configure_logging
@@ -123,7 +122,7 @@ class _Progress:
         return {"boards": boards, "failed": self.failed}
 
 
-def _print_result(result: Replayed, progress: _Progress, output: Output) -> None:
+def _print_result(result: ReplayResult, progress: _Progress, output: Output) -> None:
     if output.as_json:
         facts = {
             "compared": result.compared,

@@ -10,9 +10,8 @@ import structlog
 
 from app.cli.exit_codes import CommandError, ExitCode
 from app.configuration.domain.model import Configuration
-from app.container import utc_now
-from app.container.tape import Around, Ears, record
-from app.container.tape_settings import settings_in_force
+from app.container.runtime_values import utc_now
+from app.container.tape import Around, Ears, record, settings_in_force
 from app.foundation.errors import ServiceError
 from app.research.domain.recording import BoardLine, Step
 from app.settings import Settings

@@ -12,14 +12,14 @@ from typing import Any
 
 import structlog
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.cli.exit_codes import CommandError, ExitCode, exit_code_of_error
 from app.cli.output import report_errors
 from app.cli.programs.recording_beside import halve_quota, record_beside, refuse_existing
 from app.cli.programs.settings import read_settings
-from app.container import new_id
+from app.container.runtime_values import new_id
 from app.foundation.errors import ServiceError
 from app.foundation.http.server import (
     LoopErrorHandler,
@@ -188,12 +188,12 @@ def run(
         raise
 
 
-def _note_failures(app: FastAPI, server: Server) -> None:
+def _note_failures(app: Starlette, server: Server) -> None:
     """Keeps what the lifespan raised: the server protocol only says that it did."""
     opened = app.router.lifespan_context
 
     @asynccontextmanager
-    async def noting(api: FastAPI) -> AsyncIterator[Any]:
+    async def noting(api: Starlette) -> AsyncIterator[Any]:
         try:
             async with opened(api) as state:
                 yield state

@@ -24,7 +24,6 @@ from app.foundation.http.schemas import CursorText, Limit, QueryFlag, SearchText
 from app.foundation.idempotency import Command, IdempotentExecutor, StoredResponse
 from app.foundation.job_service import JobService
 from app.foundation.jobs import JobKind
-from app.market.api.freshness import fresh
 from app.market.api.symbol_schemas import (
     EligibilityOut,
     FormatsOut,
@@ -32,6 +31,7 @@ from app.market.api.symbol_schemas import (
     SymbolPage,
     SyncOut,
     ValidatedOut,
+    fresh,
 )
 from app.market.domain.models import ContractStatus
 from app.market.services.ports import PortfolioMembers

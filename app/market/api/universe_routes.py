@@ -10,7 +10,7 @@ from app.foundation.http.dependencies import Provided
 from app.foundation.http.responses import answer, large_json_bytes
 from app.foundation.http.routing import api_router
 from app.foundation.http.schemas import Freshness, MoneyString, Out
-from app.market.api.freshness import fresh
+from app.market.api.symbol_schemas import fresh
 from app.market.domain.eligibility import Stage
 from app.market.services.service import MarketData
 from app.market.services.snapshot import MarketMoment

@@ -28,9 +28,14 @@ from app.foundation.http.schemas import (
     percent,
 )
 from app.foundation.idempotency import StoredResponse
-from app.portfolio.domain.proposals import Decision, Proposal, ProposalKind, ProposalState
+from app.portfolio.domain.proposals import (
+    Decision,
+    MembershipMove,
+    Proposal,
+    ProposalKind,
+    ProposalState,
+)
 from app.portfolio.services.proposals import Proposals
-from app.signals.domain.models import MembershipMove
 
 router = api_router("portfolio", "/portfolio/proposals")
 _DECIDED = (Code.NOT_FOUND, Code.INVALID_STATE_TRANSITION, *CHANGES)

@@ -17,7 +17,7 @@ from app.scoring.domain.board import Board
 from app.scoring.domain.historical_moments import HistoricMoments
 from app.scoring.domain.market_arrays import BookLevels, Settlements
 
-_OF_THE_RUN: Final = frozenset({"run_id", "duration_ms"})
+_OF_THE_RUN: Final = frozenset({"run_id", "seq", "duration_ms"})
 
 
 def input_hash(
@@ -92,7 +92,7 @@ def _fields(value: Any) -> dict[str, object]:
 
 
 def board_hash(board: Board) -> str:
-    """SHA-256 (hex) over everything that a board says; not which run it was and how long it took.
+    """SHA-256 (hex) of a board without its run, its sequence number and its duration.
 
     Scores count to the last bit."""
     said = {name: value for name, value in _fields(board).items() if name not in _OF_THE_RUN}

@@ -7,9 +7,10 @@ from pydantic import Field
 
 from app.configuration.domain.sections import AutomationMode
 from app.foundation.http.schemas import Json, Out, Score, Share, UtcTime
+from app.portfolio.domain.proposals import MembershipMove
 from app.signals.domain.consensus import Consensus, Recommendation, SignalEvaluation, Vote
 from app.signals.domain.evaluated_signal import EvaluatedSignal
-from app.signals.domain.models import Direction, MembershipMove, Signal, SignalEffect, SignalState
+from app.signals.domain.models import Direction, Signal, SignalEffect, SignalState
 from app.signals.domain.outcomes import SignalOutcome
 from app.signals.domain.track_record import BINS, AgentCounts, CalibrationBin, ForecastRecord, trust
 from app.signals.services.service import SignalStatistics

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from app.configuration.domain.sections import AutomationMode, SignalSettings
 from app.foundation.errors import Code, ConflictError, RefusedError
+from app.portfolio.domain.proposals import MembershipMove
 
 # Clocks of sources may run slightly ahead.
 AHEAD: Final = timedelta(seconds=5)
@@ -165,14 +166,6 @@ def receive_signal(
         said = "it names no symbol that could be judged"
         return replace(came.to(SignalState.REJECTED, said), settled_at=now)
     return came.to(SignalState.VALIDATED)
-
-
-class MembershipMove(StrEnum):
-    """Kind of change of the membership."""
-
-    ADD = "add"
-    REMOVE = "remove"
-    REPLACE = "replace"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,7 @@ from statistics import median
 from typing import Final
 
 from app.foundation.decimal_math import is_above
-from app.market.domain.hourly_bars import Bar
-from app.market.domain.models import Interval
+from app.market.domain.models import Bar, Interval
 from app.market.domain.panel import is_redenomination
 
 HOUR_MS: Final = Interval.HOUR.ms

@@ -8,18 +8,25 @@ from typing import Any, Final
 from app.configuration.domain.sections import AutomationMode
 from app.foundation.errors import ConflictError, PreconditionFailedError, RefusedError
 from app.foundation.idempotency import Command, CommandResult, Render, TransactionHooks
-from app.foundation.ports import NewId
+from app.foundation.ports import Clock, NewId
 from app.foundation.sql.database import Database
 from app.foundation.sql.unit_of_work import UnitOfWork
 from app.portfolio.domain.candidate_selection import refuse
 from app.portfolio.domain.events import ProposalOpened
 from app.portfolio.domain.models import Portfolio
-from app.portfolio.domain.proposals import Decision, Proposal, ProposalKind, ProposalState
+from app.portfolio.domain.proposals import (
+    Decision,
+    MembershipMove,
+    Proposal,
+    ProposalKind,
+    ProposalState,
+)
 from app.portfolio.domain.replacement import Block, Leaver, propose
 from app.portfolio.services.decision_context import Grounds, GroundsNow
 from app.portfolio.services.member_views import MemberView, weakest
 from app.portfolio.services.membership import PortfolioService, Removed, Replaced
 from app.portfolio.services.proposal_book import close
+from app.portfolio.services.proposals import Approval
 from app.portfolio.services.replacement import noises
 from app.portfolio.services.replacement_candidates import contender, correlation_of
 from app.portfolio.storage.portfolio import PortfolioRepository
@@ -28,7 +35,6 @@ from app.portfolio.storage.replacements import ReplacementRepository
 from app.signals.domain.evaluated_signal import EvaluatedSignal
 from app.signals.domain.models import (
     Direction,
-    MembershipMove,
     MembershipStep,
     Signal,
     SignalEffect,
@@ -192,6 +198,35 @@ def make_proposal(
         opened_at=grounds.at,
         expires_at=min(grounds.at + lasts, judged.signal.expires_at),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ProposedSignals:
+    """Executes approved proposals that a signal led to."""
+
+    portfolio: PortfolioService
+    clock: Clock
+
+    async def __call__(self, approval: Approval) -> Changed:
+        """Changes the portfolio; signal, effect and proposal end in the same transaction."""
+        action = approval.proposal.action
+
+        async def signal_ends(unit: UnitOfWork, version: int) -> None:
+            signal_id = action["signal_id"]
+            await unit.get(SignalEffectRepository).carried_out(signal_id, version)
+            await mark_applied(unit, signal_id, version, self.clock())
+            await approval.end(unit, None, version)
+
+        why = f"{approval.reason} ({approval.proposal.reason})"[:500]
+        return await execute_step(
+            self.portfolio,
+            step_from_action(action),
+            why,
+            approval.command,
+            approval.ready,
+            signal_ends,
+            approval.render,
+        )
 
 
 BATCH: Final = 20

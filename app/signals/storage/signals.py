@@ -11,12 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.configuration.domain.sections import AutomationMode
 from app.foundation.errors import Code, NotFoundError
 from app.foundation.sql.statements import insert
+from app.portfolio.domain.proposals import MembershipMove
 from app.signals.domain.consensus import Consensus, Recommendation, SignalEvaluation, Vote
 from app.signals.domain.evaluated_signal import EvaluatedSignal
 from app.signals.domain.models import (
     PENDING,
     Direction,
-    MembershipMove,
     MembershipStep,
     Signal,
     SignalClaim,

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.market.domain.hourly_bars import Bar
+from app.market.domain.models import Bar
 from app.signals.domain.outcomes import (
     HOUR_MS,
     OutcomeWindow,

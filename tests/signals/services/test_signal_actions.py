@@ -15,12 +15,12 @@ from app.foundation.sql.database import Database
 from app.operations.api import configuration_routes as configuration
 from app.portfolio.api import proposal_routes as portfolio_proposals
 from app.portfolio.domain.controls import LockKind
+from app.portfolio.domain.proposals import MembershipMove
 from app.signals.api import routes as signals
 from app.signals.domain.agents import Agent, AgentVote
 from app.signals.domain.consensus import Consensus, SignalEvaluation
 from app.signals.domain.models import (
     Direction,
-    MembershipMove,
     MembershipStep,
     SignalEffect,
     SignalState,
@@ -82,7 +82,7 @@ async def test_by_default_a_purchase_is_proposed_and_carried_out_when_approved(
     shown = (await client.get(f"{PREFIX}/signals/{signal_id}")).json()
     assert (shown["state"], shown["effect"]["version"]) == ("applied", before + 1)
     assert done.json()["decision"]["version"] == before + 1
-    history = await desk.overview.history(None, 3)
+    history = await desk.queries.history(None, 3)
     assert any(signal_id in event.reason and event.symbol == NEW for event in history)
     again = await client.post(path, json={"reason": "yes"})
     assert again.json()["code"] == "invalid_state_transition"
@@ -209,7 +209,7 @@ async def test_auto_acts_by_itself_once_agents_are_weighed_by_skill(desk: Desk) 
     assert (done.policy, done.version) == (AutomationMode.AUTO, before + 1)
     assert await version(desk) == before + 1
     assert (await judged(desk, known)).signal.state is SignalState.APPLIED
-    (event,) = [one for one in await desk.overview.history(None, 5) if one.symbol == SYMBOLS[11]]
+    (event,) = [one for one in await desk.queries.history(None, 5) if one.symbol == SYMBOLS[11]]
     assert known in event.reason
     assert event.actor == "signals"
 

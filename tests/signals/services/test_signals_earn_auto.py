@@ -125,7 +125,7 @@ async def test_auto_proposes_until_booked_outcomes_have_earned_weights_and_then_
     assert (found["effect"]["policy"], found["effect"]["move"]) == ("auto", "add")
     assert found["effect"]["version"] == after["version"] == before["version"] + 1
     assert found["symbol"] in {one["symbol"] for one in after["members"]}
-    newest = await desk.overview.history(None, 3)
+    newest = await desk.queries.history(None, 3)
     (event,) = [one for one in newest if one.symbol == found["symbol"]]
     assert found["signal_id"] in event.reason
     lines = metrics.render().decode().splitlines()

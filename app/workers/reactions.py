@@ -1,4 +1,4 @@
-"""Looks at the alerts as soon as something was decided, not only with the next tick."""
+"""Reacts to decisions and price moves: evaluates alerts, and checks the drift of weights."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -7,7 +7,8 @@ from typing import Final
 
 from app.configuration.domain.events import ConfigurationChanged
 from app.foundation.event_bus import Bus
-from app.foundation.ports import Clock
+from app.foundation.jobs import JobKind
+from app.foundation.ports import Clock, Jobs
 from app.market.domain.events import ModeChanged
 from app.portfolio.domain.event_log import EventType
 from app.portfolio.domain.events import PortfolioChanged
@@ -75,3 +76,30 @@ def _time(event: object) -> datetime | None:
             return event.occurred_at
         case _:
             return None
+
+
+DRIFT_REACTIONS: Final = "drift_reactions"
+
+
+def drift_reactions(
+    bus: Bus, has_drifted: Callable[[], Awaitable[bool]], jobs: Jobs, idle_s: float = IDLE_S
+) -> Work:
+    """A task that hears of boards; where one calls for it, the check is a run named after its time.
+
+    However many processes hear of a board, and however often, it has one run; a check that is
+    under way already stands for it. A member that moves much brings about a board of its own.
+    """
+
+    async def react(beat: Heartbeat) -> None:
+        kind = JobKind.REBALANCE_CHECK.value
+        with bus.subscribe() as events:
+            while True:
+                event = await heard(events, beat, idle_s)
+                if isinstance(event, ScoresUpdated) and await has_drifted():
+                    at = event.calculated_at
+                    name = f"{kind}:{at:%Y-%m-%dT%H:%M:%S.%fZ}:drift"
+                    payload = {"scheduled_at": at.isoformat()}
+                    await jobs.enqueue(kind, payload, run_id=name, key=kind)
+                beat()
+
+    return react
