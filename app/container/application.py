@@ -15,7 +15,6 @@ from app.alerts.api import notification_routes as notifications
 from app.configuration.services.changes import ConfigurationChanges
 from app.foundation.http import errors
 from app.foundation.http.dependencies import USE_CASES, ExpensiveRequests, UseCases
-from app.foundation.http.errors import PREFIX
 from app.foundation.http.host_guard import HostGuard
 from app.foundation.http.middleware import RequestMiddleware
 from app.foundation.http.openapi import (
@@ -27,6 +26,7 @@ from app.foundation.http.openapi import (
 )
 from app.foundation.http.origin_guard import OriginGuard
 from app.foundation.http.pagination import Cursors
+from app.foundation.http.protocol import PREFIX
 from app.foundation.http.response_cache import ResponseCacheMiddleware
 from app.foundation.http.routing import FiniteJSONResponse
 from app.foundation.http.startup_guard import StartupGuard

@@ -28,7 +28,7 @@ DELIVERY = Delivery(
     state=DeliveryState.PENDING,
     attempts=0,
     created_at=T0,
-    next_try_at=T0,
+    next_attempt_at=T0,
     delivered_at=None,
     error=None,
 )

@@ -165,9 +165,9 @@ def compare_tasks(found: Samples, *told: list[dict[str, Any]]) -> None:
     """Each between what the status said before the scrape and after it."""
     before, after = (
         {
-            one["name"]: datetime.fromisoformat(one["last_success"]).timestamp()
+            one["name"]: datetime.fromisoformat(one["last_success_at"]).timestamp()
             for one in tasks
-            if one["last_success"] is not None
+            if one["last_success_at"] is not None
         }
         for tasks in told
     )

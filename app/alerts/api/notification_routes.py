@@ -136,7 +136,7 @@ class NotificationOut(Out):
     state: DeliveryState
     attempts: int
     created_at: UtcTime
-    next_try_at: UtcTime | None
+    next_attempt_at: UtcTime | None
     delivered_at: UtcTime | None
     error: str | None = Field(description="Why the last try failed.")
 
@@ -153,7 +153,7 @@ class NotificationOut(Out):
             state=one.state,
             attempts=one.attempts,
             created_at=one.created_at,
-            next_try_at=one.next_try_at,
+            next_attempt_at=one.next_attempt_at,
             delivered_at=one.delivered_at,
             error=one.error,
         )

@@ -84,7 +84,7 @@ class Delivery:
     state: DeliveryState
     attempts: int
     created_at: datetime
-    next_try_at: datetime | None
+    next_attempt_at: datetime | None
     delivered_at: datetime | None
     error: str | None
 

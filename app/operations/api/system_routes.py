@@ -101,7 +101,7 @@ class ComponentOut(Out):
     since: UtcTime | None = Field(description="In this state, as far as this process knows.")
     cause: str | None = Field(description="A stable error code.", examples=["exchange_timeout"])
     detail: str | None
-    last_success: UtcTime | None
+    last_success_at: UtcTime | None
     next_step: str | None
 
 
@@ -185,7 +185,7 @@ class PortfolioStatusOut(Out):
 class TaskOut(Out):
     name: str
     running: bool
-    last_success: UtcTime | None
+    last_success_at: UtcTime | None
     last_error: str | None
     failures: int
 

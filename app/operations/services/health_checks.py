@@ -28,7 +28,7 @@ def exchange(link: ExchangeLink) -> ComponentHealth:
         link.since,
         link.cause,
         link.detail,
-        link.last_success,
+        link.last_success_at,
         again if link.state is LinkState.DOWN else None,
     )
 
@@ -138,7 +138,7 @@ def background_task(task: TaskFacts) -> ComponentHealth:
         None,
         cause,
         detail,
-        task.last_success,
+        task.last_success_at,
         next_step,
     )
 

@@ -28,7 +28,7 @@ class ComponentHealth:
     since: datetime | None
     cause: str | None
     detail: str | None
-    last_success: datetime | None
+    last_success_at: datetime | None
     next_step: str | None
 
 

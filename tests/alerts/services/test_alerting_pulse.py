@@ -54,7 +54,7 @@ async def test_U11_two_minutes_without_a_look_or_a_round_are_told(database: Data
     world.now = NOW + timedelta(seconds=121)
     dead = await post.component()
     assert (dead.state, dead.cause) == (ComponentState.DOWN, "alerting_silent")
-    assert (dead.since, dead.last_success) == (NOW, NOW)
+    assert (dead.since, dead.last_success_at) == (NOW, NOW)
     assert dead.detail == "evaluation 1 s ago, delivery 121 s ago"
     assert dead.next_step is not None
     assert (post.silence("evaluation"), post.silence("delivery")) == (1.0, 121.0)
@@ -131,7 +131,7 @@ async def test_levels_are_the_share_of_looks_at_which_all_was_well() -> None:
     assert {one.share for one in (await status.health()).levels} == {None}
 
 
-async def test_vitals_are_of_the_last_minute() -> None:
+async def test_throughput_is_of_the_last_minute() -> None:
     status, seconds, count = World().status(), 0.0, 0.0
     process = status.process
     process.monotonic, process.counted = (lambda: seconds), (lambda: {"requests": count})

@@ -224,7 +224,7 @@ async def test_U08_whatever_a_receiver_does_is_a_failure_with_a_next_try(
         await office.work()
         (failed,) = await office.notifications.log(None, 10)
         assert (failed.state, failed.attempts) == (DeliveryState.PENDING, 1)
-        assert failed.next_try_at == NOW + timedelta(seconds=66)  # a minute and half its jitter
+        assert failed.next_attempt_at == NOW + timedelta(seconds=66)  # a minute and half its jitter
         assert failed.error is not None
         assert failed.error.startswith("receiver_unavailable")
         assert "127.0.0.1" not in failed.error

@@ -113,7 +113,7 @@ async def test_T04_a_notice_is_due_by_the_databases_clock(database: Database) ->
         await office.work(courier)
     (failed,) = await office.notifications.log(None, 9)
     assert (failed.state, failed.attempts) == (DeliveryState.PENDING, 1), "the next try is not due"
-    await aged(database, "notifications", "next_try_at")
+    await aged(database, "notifications", "next_attempt_at")
     await office.work(slow)
     (failed,) = await office.notifications.log(None, 9)
     assert failed.attempts == 2

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from app.cli.sandbox import READY_DAYS
+from app.cli.programs.sandbox import READY_DAYS
 from app.sandbox.exchange import LocalExchange
 from app.sandbox.history.bars import (
     CLOSE,
