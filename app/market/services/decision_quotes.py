@@ -40,6 +40,7 @@ def quoted(moment: MarketMoment, symbol: str) -> tuple[Quote | None, float]:
         funding_rate=None if stats is None else stats.value.funding_rate,
         doubt=doubt_of(market, code, rules),
         paused_since=moment.known.record(entry).paused_since,
+        lot_changes=moment.known.record(entry).lot_changes,
         is_frozen=frozen(market, entry.contract, moment.server_ms, rules),
     )
     return quote, min(turns, default=inf)

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Protocol
 
 from app.foundation.data_status import DataSource, DataStatus
-from app.market.domain.models import Book, Contract, Interval
+from app.market.domain.models import Book, Contract, Interval, LotChange
 from app.market.domain.panel import Panel
 from app.market.domain.price_quarantine import Doubt
 from app.market.domain.symbols import SymbolEntry
@@ -28,6 +28,7 @@ class Quote:
     doubt: Doubt | None = None  # why its prices are not believed
     is_frozen: bool = False  # nobody trades it while its index moves on
     paused_since: datetime | None = None  # first seen Paused or CancelOnly, while it still is
+    lot_changes: tuple[LotChange, ...] = ()  # of its multiplier, oldest first
 
 
 class MarketView(Protocol):
